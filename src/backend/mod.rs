@@ -1,0 +1,133 @@
+//! The one trait a device implements, at the height of a forward pass.
+//!
+//! Inside it each backend is free. Invariants every implementation keeps:
+//! - run to run, the same calls give the same bits; a sequence's results do not depend on which other
+//!   sequences share its batch;
+//! - a call that fails or is cancelled may have written cache rows at positions from its own `start` on,
+//!   and nothing else: repeating it with the same arguments gives what it would have given;
+//! - `forward` may be called from several threads at once with different slots; a backend that cannot
+//!   overlap them serializes inside.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::error::Result;
+use crate::model::{Config, Weights};
+use crate::sampler::{SampleRequest, Sampled};
+
+pub mod cpu;
+pub mod reference;
+
+/// Tokens in one page of the KV cache, on every backend.
+pub const PAGE_TOKENS: usize = 64;
+
+/// What a load takes on its device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Bytes of the weights as the backend holds them.
+    pub weights_bytes: u64,
+    /// Bytes of K and V for one token.
+    pub kv_bytes_per_token: u64,
+    /// Bytes of activations and other working memory at the largest batch.
+    pub scratch_bytes: u64,
+}
+
+/// Called by a backend while it loads.
+pub trait LoadControl {
+    /// `done` of `total` bytes are loaded; an error stops the load and is passed on.
+    fn progress(&mut self, done: u64, total: u64) -> Result<()>;
+    /// The backend has finished with these bytes of the file, which may be dropped from memory.
+    fn release(&mut self, bytes: &[u8]);
+}
+
+/// A device with its threads: where models are loaded.
+pub trait Device: Send + Sync {
+    /// "cpu", "cuda:0", "reference".
+    fn name(&self) -> String;
+    /// What `load` would take.
+    fn plan(&self, config: &Config, weights: &Weights<'_>) -> Plan;
+    /// Copies or repacks the weights; nothing borrowed from `weights` is kept.
+    fn load(
+        &self,
+        config: &Config,
+        weights: &Weights<'_>,
+        control: &mut dyn LoadControl,
+    ) -> Result<Arc<dyn LoadedModel>>;
+}
+
+/// One sequence's place on the device: its current logits and whatever its sampling needs there.
+pub trait Slot: Send {
+    /// For the backend to find its own type again.
+    fn as_any(&mut self) -> &mut dyn Any;
+}
+
+/// Whether a chunk's last token should leave logits in its slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// Only the cache is wanted.
+    Nothing,
+    /// The logits of the last token.
+    Last,
+}
+
+/// Consecutive tokens of one sequence.
+pub struct Chunk<'a> {
+    /// The tokens, at least one, each below `n_vocab`.
+    pub tokens: &'a [u32],
+    /// Position of the first of them; positions below it are in the cache.
+    pub start: usize,
+    /// The sequence's pages in order; covers positions `0 .. start + tokens.len()`.
+    pub pages: &'a [u32],
+    /// Receives the logits.
+    pub slot: &'a mut dyn Slot,
+    /// See [`Want`].
+    pub want: Want,
+}
+
+/// A named activation.
+pub struct TapEvent<'a> {
+    /// `embed`, `attn_norm`, `q_rope`, `k_rope`, `v`, `attn_mix`, `attn_out`, `ffn_norm`, `ffn_act`, `ffn_out`,
+    /// `resid`, `final_norm`, `logits`.
+    pub name: &'static str,
+    /// The layer, or -1 outside of one.
+    pub layer: i32,
+    /// Index of the sequence in the batch.
+    pub sequence: usize,
+    /// Position of the first row.
+    pub position: usize,
+    /// Rows, one a token.
+    pub rows: usize,
+    /// Elements of a row.
+    pub cols: usize,
+    /// `[rows, cols]`, valid during the call.
+    pub data: &'a [f32],
+}
+
+/// What a running pass listens to.
+pub struct RunControl<'a> {
+    /// Checked between chunks of work; set, the call returns [`Error::Cancelled`](crate::error::Error::Cancelled).
+    pub cancel: &'a AtomicBool,
+    /// Sees the activations. A tapped run's logits equal an untapped run's bit for bit.
+    pub tap: Option<&'a mut dyn FnMut(&TapEvent<'_>)>,
+}
+
+/// A model on a device, with its pool of cache pages.
+pub trait LoadedModel: Send + Sync {
+    /// The description it was loaded with.
+    fn config(&self) -> &Config;
+    /// What it takes now.
+    fn plan(&self) -> Plan;
+    /// Makes pages `0 .. n` exist; never shrinks. Fails with the numbers, changing nothing.
+    fn reserve_pages(&self, n: usize) -> Result<()>;
+    /// Gives the memory of a page that no sequence uses back, where the device can; its number stays valid.
+    fn release_page(&self, page: u32);
+    /// A place for one sequence.
+    fn create_slot(&self) -> Result<Box<dyn Slot>>;
+    /// Runs the chunks as one batch.
+    fn forward(&self, chunks: &mut [Chunk<'_>], run: &mut RunControl<'_>) -> Result<()>;
+    /// Copies a slot's logits out; `out` has `n_vocab` elements.
+    fn logits(&self, slot: &mut dyn Slot, out: &mut [f32]) -> Result<()>;
+    /// Picks a token from a slot's logits.
+    fn sample(&self, slot: &mut dyn Slot, request: &SampleRequest<'_>) -> Result<Sampled>;
+}

@@ -1,0 +1,5 @@
+//! Bounded reader of GGUF files, and the layouts of quantized blocks.
+
+mod types;
+
+pub use types::TensorType;

@@ -1,0 +1,91 @@
+//! The tensor types of GGUF and the sizes of their blocks.
+//!
+//! Source: the GGUF specification and the block structs of ggml-common.h; each block holds
+//! `block_len` consecutive elements of one row in `block_bytes` bytes, little endian.
+
+/// Element type of a tensor as stored in the file.
+#[allow(missing_docs, non_camel_case_types)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TensorType {
+    F32,
+    F16,
+    Bf16,
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q8_0,
+    Q2_K,
+    Q3_K,
+    Q4_K,
+    Q5_K,
+    Q6_K,
+}
+
+impl TensorType {
+    /// All types, in the order of their file numbers.
+    pub const ALL: [TensorType; 13] = [
+        TensorType::F32,
+        TensorType::F16,
+        TensorType::Q4_0,
+        TensorType::Q4_1,
+        TensorType::Q5_0,
+        TensorType::Q5_1,
+        TensorType::Q8_0,
+        TensorType::Q2_K,
+        TensorType::Q3_K,
+        TensorType::Q4_K,
+        TensorType::Q5_K,
+        TensorType::Q6_K,
+        TensorType::Bf16,
+    ];
+
+    /// `(number in the file, name, elements a block, bytes a block)`.
+    const fn row(self) -> (u32, &'static str, usize, usize) {
+        match self {
+            TensorType::F32 => (0, "F32", 1, 4),
+            TensorType::F16 => (1, "F16", 1, 2),
+            TensorType::Q4_0 => (2, "Q4_0", 32, 18),
+            TensorType::Q4_1 => (3, "Q4_1", 32, 20),
+            TensorType::Q5_0 => (6, "Q5_0", 32, 22),
+            TensorType::Q5_1 => (7, "Q5_1", 32, 24),
+            TensorType::Q8_0 => (8, "Q8_0", 32, 34),
+            TensorType::Q2_K => (10, "Q2_K", 256, 84),
+            TensorType::Q3_K => (11, "Q3_K", 256, 110),
+            TensorType::Q4_K => (12, "Q4_K", 256, 144),
+            TensorType::Q5_K => (13, "Q5_K", 256, 176),
+            TensorType::Q6_K => (14, "Q6_K", 256, 210),
+            TensorType::Bf16 => (30, "BF16", 1, 2),
+        }
+    }
+
+    /// The type with this number in the file, if this library has it.
+    pub fn from_number(number: u32) -> Option<TensorType> {
+        TensorType::ALL.into_iter().find(|t| t.number() == number)
+    }
+
+    /// The number that stands for this type in the file.
+    pub const fn number(self) -> u32 {
+        self.row().0
+    }
+
+    /// The name that users know, such as "Q4_K".
+    pub const fn name(self) -> &'static str {
+        self.row().1
+    }
+
+    /// Elements in one block.
+    pub const fn block_len(self) -> usize {
+        self.row().2
+    }
+
+    /// Bytes of one block.
+    pub const fn block_bytes(self) -> usize {
+        self.row().3
+    }
+
+    /// Bytes of one row of `n` elements; `n` is a multiple of [`Self::block_len`].
+    pub const fn row_bytes(self, n: usize) -> usize {
+        n / self.block_len() * self.block_bytes()
+    }
+}

@@ -1,0 +1,23 @@
+//! Kigo, an embeddable engine for large language models behind a C ABI.
+//!
+//! The map, each module using only those below it (held by `tests/layering.rs`):
+//!
+//! | module | does |
+//! |---|---|
+//! | [`c_api`] | the C ABI and nothing else |
+//! | [`engine`] | engine, model, session, cache bookkeeping: joins what is below, knows no C |
+//! | [`backend`] | the trait at the height of a forward pass; `reference`, `cpu`, `cuda` |
+//! | [`tokenizer`] | text to ids and back, chat templates, the UTF-8 stream |
+//! | [`sampler`] | logits to a token |
+//! | [`model`] | one description of a decoder-only transformer, filled in from GGUF keys |
+//! | [`gguf`] | bounded reader, quantized block layouts |
+//! | [`error`] | every failure as a value |
+
+pub mod backend;
+pub mod c_api;
+pub mod engine;
+pub mod error;
+pub mod gguf;
+pub mod model;
+pub mod sampler;
+pub mod tokenizer;
