@@ -19,6 +19,8 @@
 //! logits = softcap(Woutput (rms_norm(x) * output_norm))
 //! ```
 
+use crate::error::{Error, Result};
+
 /// How pairs of a head's elements are turned by their position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RopePairing {
@@ -94,5 +96,50 @@ impl Config {
     /// Bytes of K and V of one token over all layers, f16.
     pub fn kv_bytes_per_token(&self) -> usize {
         self.n_layers * 2 * self.n_kv_heads * self.head_dim * 2
+    }
+
+    /// Checks what the fields promise; a backend may rely on all of it.
+    pub fn validate(&self) -> Result<()> {
+        let check = |ok: bool, name: &str, found: &dyn ToString, expected: &dyn Fn() -> String| match ok {
+            true => Ok(()),
+            false => Err(Error::Model { name: name.into(), found: found.to_string(), expected: expected() }),
+        };
+        let sizes = [
+            ("number of layers", self.n_layers, 1 << 20),
+            ("embedding length", self.n_embd, 1 << 20),
+            ("vocabulary size", self.n_vocab, 1 << 30),
+            ("context length", self.n_ctx_train, 1 << 31),
+            ("number of heads", self.n_heads, 1 << 20),
+            ("number of key-value heads", self.n_kv_heads, 1 << 20),
+            ("feed-forward length", self.n_ff, 1 << 20),
+        ];
+        for (name, size, limit) in sizes {
+            check((1..=limit).contains(&size), name, &size, &|| format!("1 to {limit}"))?;
+        }
+        check(self.n_heads.is_multiple_of(self.n_kv_heads), "number of heads", &self.n_heads, &|| {
+            format!("a multiple of {}, the number of key-value heads", self.n_kv_heads)
+        })?;
+        let head_dim_ok = self.head_dim.is_multiple_of(8) && (8..=512).contains(&self.head_dim);
+        check(head_dim_ok, "head size", &self.head_dim, &|| "a multiple of 8, 8 to 512".into())?;
+        let n_rot_ok = self.n_rot.is_multiple_of(2) && (2..=self.head_dim).contains(&self.n_rot);
+        check(n_rot_ok, "rope dimension count", &self.n_rot, &|| format!("even, 2 to {}", self.head_dim))?;
+        check(self.layers.len() == self.n_layers, "number of layer descriptions", &self.layers.len(), &|| {
+            self.n_layers.to_string()
+        })?;
+
+        let positive = |name: &str, value: f32| {
+            check(value.is_finite() && value > 0.0, name, &value, &|| "positive and finite".into())
+        };
+        positive("norm epsilon", self.norm_eps)?;
+        positive("attention scale", self.attn_scale)?;
+        positive("embedding scale", self.embedding_scale)?;
+        positive("final logit softcap", self.logit_softcap.unwrap_or(1.0))?;
+        positive("attention logit softcap", self.attn_softcap.unwrap_or(1.0))?;
+        for (i, layer) in self.layers.iter().enumerate() {
+            positive(&format!("layer {i} rope base"), layer.rope_base)?;
+            positive(&format!("layer {i} rope scale"), layer.rope_scale)?;
+            check(layer.window != Some(0), &format!("layer {i} window"), &0, &|| "at least 1".into())?;
+        }
+        Ok(())
     }
 }

@@ -1,7 +1,12 @@
 //! From a GGUF file to a [`Config`] and the tensors by role.
 
+mod archs;
+mod bind;
 mod config;
+mod info;
 mod weights;
 
+pub use bind::bind;
 pub use config::{Activation, Config, LayerConfig, RopePairing};
+pub use info::ModelInfo;
 pub use weights::{LayerWeights, Tensor, Weights};

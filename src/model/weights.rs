@@ -53,3 +53,26 @@ pub struct Weights<'a> {
     pub output: Option<Tensor<'a>>,     // [n_vocab, D]; None: the embedding is used
     pub rope_freqs: Option<Tensor<'a>>, // [n_rot / 2] f32, divides each pair's frequency
 }
+
+impl<'a> LayerWeights<'a> {
+    /// All tensors of the layer.
+    pub fn iter(&self) -> impl Iterator<Item = Tensor<'a>> + use<'a> {
+        let LayerWeights { attn_norm, q, k, v, o, ffn_norm, gate, up, down, .. } = *self;
+        let LayerWeights { q_bias, k_bias, v_bias, q_norm, k_norm, o_bias, post_attn_norm, post_ffn_norm, .. } = *self;
+        let extras = [q_bias, k_bias, v_bias, q_norm, k_norm, o_bias, post_attn_norm, post_ffn_norm];
+        [attn_norm, q, k, v, o, ffn_norm, gate, up, down].into_iter().chain(extras.into_iter().flatten())
+    }
+}
+
+impl<'a> Weights<'a> {
+    /// All tensors of the model.
+    pub fn iter(&self) -> impl Iterator<Item = Tensor<'a>> {
+        let outer = [Some(self.token_embd), Some(self.output_norm), self.output, self.rope_freqs];
+        outer.into_iter().flatten().chain(self.layers.iter().flat_map(|layer| layer.iter()))
+    }
+
+    /// The matrix of the logits: `output`, or the embedding where there is none.
+    pub fn head(&self) -> Tensor<'a> {
+        self.output.unwrap_or(self.token_embd)
+    }
+}
