@@ -60,3 +60,22 @@ fn gemma3_has_five_windowed_layers_to_a_global_one() {
     }
     assert!(weights.layers.iter().all(|l| l.q_norm.is_some() && l.post_attn_norm.is_some()));
 }
+
+mod common;
+use common::tiny::{ARCHS, Tiny};
+use kigo::gguf::TensorType;
+
+#[test]
+fn a_tiny_model_of_each_architecture_and_type_binds() {
+    for arch in ARCHS {
+        for ty in TensorType::ALL {
+            let tiny = Tiny::new(arch, ty);
+            let bytes = tiny.bytes();
+            let gguf = Gguf::from_bytes(&bytes).expect("opens");
+            let (config, weights) = bind(&gguf).expect("binds");
+            assert_eq!((config.architecture.as_str(), config.n_vocab), (arch, 512));
+            assert_eq!(weights.layers[0].gate.ty, ty, "the defaults fit every type");
+            assert_eq!(weights.iter().count(), gguf.n_tensors());
+        }
+    }
+}

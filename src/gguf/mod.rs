@@ -8,15 +8,19 @@ mod cursor;
 mod dequant;
 mod file;
 mod parse;
+mod quantize;
 mod shards;
 mod source;
 mod types;
 mod value;
+mod write;
 
 pub use dequant::dequantize_row;
 pub use file::{Gguf, TensorInfo};
+pub use quantize::quantize_row;
 pub use types::TensorType;
 pub use value::{Array, Strings, Value, ValueType};
+pub use write::{Layout, Writer};
 
 /// The four bytes a file starts with, as a little-endian number.
 pub const MAGIC: u32 = 0x4655_4747;

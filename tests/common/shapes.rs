@@ -1,0 +1,231 @@
+//! The sizes of models, their metadata, and the list of tensors that follows from them.
+
+use kigo::gguf::{Value, Writer};
+
+/// Sizes and habits of a model; enough to write a file of it.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    pub name: &'static str,
+    pub arch: &'static str,
+    /// `tokenizer.ggml.pre`; "spm" stands for a vocabulary of the SentencePiece kind.
+    pub pre: &'static str,
+    pub n_layers: usize,
+    pub n_embd: usize,
+    pub n_heads: usize,
+    pub n_kv_heads: usize,
+    pub head_dim: usize,
+    pub n_ff: usize,
+    pub n_vocab: usize,
+    pub n_ctx: usize,
+    pub rope_base: f32,
+    pub norm_eps: f32,
+    /// The output matrix is the embedding.
+    pub tied: bool,
+    /// gemma3: the window of five layers in six.
+    pub window: u32,
+    /// Llama 3: factor of the rope scaling; gemma3: the linear one. 1 for none.
+    pub rope_factor: f32,
+}
+
+/// What a tensor is, and how its numbers are distributed.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    Matrix { std: f32 },
+    Norm,
+    Bias,
+    RopeFreqs(Vec<f32>),
+}
+
+/// One tensor of a shape.
+#[derive(Clone, Debug)]
+pub struct TensorSpec {
+    pub name: String,
+    pub rows: usize,
+    pub cols: usize,
+    pub kind: Kind,
+}
+
+impl TensorSpec {
+    /// The dimensions as the file has them, the contiguous one first.
+    pub fn dims(&self) -> Vec<u64> {
+        match self.kind {
+            Kind::Matrix { .. } => vec![self.cols as u64, self.rows as u64],
+            _ => vec![self.cols as u64],
+        }
+    }
+}
+
+/// `(layers, width, heads, kv heads, head, feed-forward)`.
+type Sizes = (usize, usize, usize, usize, usize, usize);
+
+fn shape(name: &'static str, arch: &'static str, pre: &'static str, sizes: Sizes, n_vocab: usize) -> Shape {
+    let (n_layers, n_embd, n_heads, n_kv_heads, head_dim, n_ff) = sizes;
+    let (n_ctx, rope_base, norm_eps) = (32_768, 1e6, 1e-6);
+    Shape {
+        name,
+        arch,
+        pre,
+        n_layers,
+        n_embd,
+        n_heads,
+        n_kv_heads,
+        head_dim,
+        n_ff,
+        n_vocab,
+        n_ctx,
+        rope_base,
+        norm_eps,
+        tied: true,
+        window: 0,
+        rope_factor: 1.0,
+    }
+}
+
+/// All named shapes; sizes from the models' published configurations.
+pub fn all() -> Vec<Shape> {
+    let qwen2 = |name, sizes, n_vocab| shape(name, "qwen2", "qwen2", sizes, n_vocab);
+    let qwen3 = |name, sizes| Shape { n_ctx: 40_960, ..shape(name, "qwen3", "qwen2", sizes, 151_936) };
+    let smollm = |name, sizes| Shape {
+        n_ctx: 8192,
+        rope_base: 100_000.0,
+        norm_eps: 1e-5,
+        ..shape(name, "llama", "smollm", sizes, 49_152)
+    };
+    let llama3 = |name, sizes, rope_factor| Shape {
+        n_ctx: 131_072,
+        rope_base: 500_000.0,
+        norm_eps: 1e-5,
+        rope_factor,
+        ..shape(name, "llama", "llama-bpe", sizes, 128_256)
+    };
+    let gemma3 = |name, sizes, window| Shape { window, ..shape(name, "gemma3", "spm", sizes, 262_144) };
+    vec![
+        qwen2("qwen2.5-0.5b", (24, 896, 14, 2, 64, 4864), 151_936),
+        qwen2("qwen2.5-1.5b", (28, 1536, 12, 2, 128, 8960), 151_936),
+        qwen2("qwen2.5-3b", (36, 2048, 16, 2, 128, 11_008), 151_936),
+        Shape { tied: false, ..qwen2("qwen2.5-7b", (28, 3584, 28, 4, 128, 18_944), 152_064) },
+        Shape { tied: false, ..qwen2("qwen2.5-14b", (48, 5120, 40, 8, 128, 13_824), 152_064) },
+        qwen3("qwen3-0.6b", (28, 1024, 16, 8, 128, 3072)),
+        qwen3("qwen3-1.7b", (28, 2048, 16, 8, 128, 6144)),
+        qwen3("qwen3-4b", (36, 2560, 32, 8, 128, 9728)),
+        Shape { tied: false, ..qwen3("qwen3-8b", (36, 4096, 32, 8, 128, 12_288)) },
+        smollm("smollm2-135m", (30, 576, 9, 3, 64, 1536)),
+        smollm("smollm2-360m", (32, 960, 15, 5, 64, 2560)),
+        smollm("smollm2-1.7b", (24, 2048, 32, 32, 64, 8192)),
+        llama3("llama-3.2-1b", (16, 2048, 32, 8, 64, 8192), 32.0),
+        llama3("llama-3.2-3b", (28, 3072, 24, 8, 128, 8192), 32.0),
+        Shape { tied: false, ..llama3("llama-3.1-8b", (32, 4096, 32, 8, 128, 14_336), 8.0) },
+        Shape {
+            tied: false,
+            norm_eps: 1e-5,
+            ..shape("mistral-7b", "llama", "spm", (32, 4096, 32, 8, 128, 14_336), 32_768)
+        },
+        gemma3("gemma-3-270m", (18, 640, 4, 1, 256, 2048), 512),
+        gemma3("gemma-3-1b", (26, 1152, 4, 1, 256, 6912), 512),
+        Shape { rope_factor: 8.0, ..gemma3("gemma-3-4b", (34, 2560, 8, 4, 256, 10_240), 1024) },
+        Shape { n_vocab: 512, n_ctx: 512, ..qwen2("qwen2-tiny", (2, 64, 4, 2, 16, 128), 0) },
+        Shape { n_vocab: 512, n_ctx: 512, ..qwen3("qwen3-tiny", (2, 64, 4, 2, 32, 128)) },
+        Shape { n_vocab: 512, n_ctx: 512, rope_base: 1e4, ..llama3("llama-tiny", (2, 64, 4, 2, 16, 128), 8.0) },
+        Shape { n_vocab: 512, n_ctx: 512, ..gemma3("gemma3-tiny", (7, 64, 4, 2, 32, 128), 16) },
+    ]
+}
+
+impl Shape {
+    /// The shape of this name.
+    pub fn named(name: &str) -> Option<Shape> {
+        all().into_iter().find(|s| s.name == name)
+    }
+
+    /// The tensors, in the order of the file.
+    pub fn tensors(&self) -> Vec<TensorSpec> {
+        let mut list = Vec::new();
+        let (d, ff, head) = (self.n_embd, self.n_ff, self.head_dim);
+        let (h, g) = (self.n_heads * head, self.n_kv_heads * head);
+        let matrix = |list: &mut Vec<TensorSpec>, name: String, rows: usize, cols: usize, scale: f32| {
+            let kind = Kind::Matrix { std: scale / (cols as f32).sqrt() };
+            list.push(TensorSpec { name, rows, cols, kind });
+        };
+        let vector = |list: &mut Vec<TensorSpec>, name: String, cols: usize, kind: Kind| {
+            list.push(TensorSpec { name, rows: 1, cols, kind });
+        };
+        // Twice the usual width, so that the logits (standard deviation 2) are far from flat.
+        matrix(&mut list, "token_embd.weight".into(), self.n_vocab, d, 2.0);
+        for i in 0..self.n_layers {
+            let name = |role: &str| format!("blk.{i}.{role}");
+            vector(&mut list, name("attn_norm.weight"), d, Kind::Norm);
+            matrix(&mut list, name("attn_q.weight"), h, d, 1.0);
+            matrix(&mut list, name("attn_k.weight"), g, d, 1.0);
+            matrix(&mut list, name("attn_v.weight"), g, d, 1.0);
+            matrix(&mut list, name("attn_output.weight"), d, h, 1.0);
+            if self.arch == "qwen2" {
+                vector(&mut list, name("attn_q.bias"), h, Kind::Bias);
+                vector(&mut list, name("attn_k.bias"), g, Kind::Bias);
+                vector(&mut list, name("attn_v.bias"), g, Kind::Bias);
+            }
+            if self.arch == "qwen3" || self.arch == "gemma3" {
+                vector(&mut list, name("attn_q_norm.weight"), head, Kind::Norm);
+                vector(&mut list, name("attn_k_norm.weight"), head, Kind::Norm);
+            }
+            if self.arch == "gemma3" {
+                vector(&mut list, name("post_attention_norm.weight"), d, Kind::Norm);
+                vector(&mut list, name("post_ffw_norm.weight"), d, Kind::Norm);
+            }
+            vector(&mut list, name("ffn_norm.weight"), d, Kind::Norm);
+            matrix(&mut list, name("ffn_gate.weight"), ff, d, 1.0);
+            matrix(&mut list, name("ffn_up.weight"), ff, d, 1.0);
+            matrix(&mut list, name("ffn_down.weight"), d, ff, 1.0);
+        }
+        vector(&mut list, "output_norm.weight".into(), d, Kind::Norm);
+        if !self.tied {
+            matrix(&mut list, "output.weight".into(), self.n_vocab, d, 2.0);
+        }
+        if self.arch == "llama" && self.rope_factor != 1.0 {
+            vector(&mut list, "rope_freqs.weight".into(), head / 2, Kind::RopeFreqs(self.llama3_factors()));
+        }
+        list
+    }
+
+    /// Llama 3's divisors of the frequencies, from its published rule (low factor 1, high factor 4, 8192 tokens):
+    /// short waves are left alone, long ones divided by the factor, those between in proportion.
+    fn llama3_factors(&self) -> Vec<f32> {
+        let (low, high, context) = (1.0, 4.0, 8192.0f32.min(self.n_ctx as f32));
+        (0..self.head_dim / 2)
+            .map(|i| {
+                let frequency = self.rope_base.powf(-2.0 * i as f32 / self.head_dim as f32);
+                let turns = context * frequency / (2.0 * std::f32::consts::PI);
+                let smooth = ((turns - low) / (high - low)).clamp(0.0, 1.0);
+                1.0 / ((1.0 - smooth) / self.rope_factor + smooth)
+            })
+            .collect()
+    }
+
+    /// Writes the metadata of the model; the tokenizer's is `vocab`'s.
+    pub fn write_meta(&self, writer: &mut Writer, file_type: u32) {
+        let key = |suffix: &str| format!("{}.{suffix}", self.arch);
+        let size = |n: usize| Value::U32(n as u32);
+        writer.meta("general.architecture", Value::String(self.arch));
+        writer.meta("general.type", Value::String("model"));
+        writer.meta("general.name", Value::String(&format!("random {}", self.name)));
+        writer.meta("general.file_type", Value::U32(file_type));
+        writer.meta(&key("block_count"), size(self.n_layers));
+        writer.meta(&key("context_length"), size(self.n_ctx));
+        writer.meta(&key("embedding_length"), size(self.n_embd));
+        writer.meta(&key("feed_forward_length"), size(self.n_ff));
+        writer.meta(&key("attention.head_count"), size(self.n_heads));
+        writer.meta(&key("attention.head_count_kv"), size(self.n_kv_heads));
+        writer.meta(&key("attention.key_length"), size(self.head_dim));
+        writer.meta(&key("attention.value_length"), size(self.head_dim));
+        writer.meta(&key("attention.layer_norm_rms_epsilon"), Value::F32(self.norm_eps));
+        writer.meta(&key("rope.freq_base"), Value::F32(self.rope_base));
+        if self.arch == "llama" {
+            writer.meta(&key("rope.dimension_count"), size(self.head_dim));
+        }
+        if self.arch == "gemma3" && self.window != 0 {
+            writer.meta(&key("attention.sliding_window"), Value::U32(self.window));
+        }
+        if self.arch == "gemma3" && self.rope_factor != 1.0 {
+            writer.meta(&key("rope.scaling.type"), Value::String("linear"));
+            writer.meta(&key("rope.scaling.factor"), Value::F32(self.rope_factor));
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Whole models of a few hundred kilobytes: random weights, a vocabulary that tokenizes, any architecture, any type.
+
+use std::path::Path;
+
+use kigo::gguf::{TensorType, Value, Writer, quantize_row};
+
+use super::random::fill_row;
+use super::recipes::{RECIPES, fit};
+use super::shapes::{Kind, Shape};
+use super::vocab;
+
+/// The four architectures.
+pub const ARCHS: [&str; 4] = ["qwen2", "qwen3", "llama", "gemma3"];
+
+/// A tiny model in the making: take one with [`Tiny::new`], change what the test is about, and write it.
+#[derive(Clone, Debug)]
+pub struct Tiny {
+    /// Sizes; the defaults fit every stored type.
+    pub shape: Shape,
+    /// Type of the matrices.
+    pub ty: TensorType,
+    /// Type of the embedding (and of `output.weight`, if any); `ty` by default.
+    pub embd_ty: TensorType,
+    pub seed: u64,
+    /// GGUF version.
+    pub version: u32,
+    /// Metadata entries to leave out.
+    pub without: Vec<String>,
+    /// Metadata entries to add, or to put in the place of others.
+    pub with: Vec<(String, Value<'static>)>,
+}
+
+impl Tiny {
+    /// `arch` is one of [`ARCHS`]. Two layers (seven of gemma3, so that one is global), width 64, or 256 for a type
+    /// with blocks of 256; 512 tokens, a context of 512, two query heads to each key-value head.
+    pub fn new(arch: &str, ty: TensorType) -> Tiny {
+        let mut shape = Shape::named(&format!("{arch}-tiny")).expect("one of the four architectures");
+        if ty.block_len() == 256 {
+            (shape.n_embd, shape.head_dim, shape.n_ff) = (256, 64, 512);
+        }
+        Tiny { shape, ty, embd_ty: ty, seed: 1, version: 3, without: Vec::new(), with: Vec::new() }
+    }
+
+    /// The table of contents: metadata, vocabulary, and the tensors in the order of `shape.tensors()`.
+    pub fn writer(&self) -> Writer {
+        let mut writer = Writer::new(self.version);
+        let file_type = RECIPES.iter().find(|r| r.main == self.ty).map_or(0, |r| r.file_type);
+        let mut all = Writer::new(self.version);
+        self.shape.write_meta(&mut all, file_type);
+        vocab::write(&mut all, self.shape.pre, self.shape.n_vocab);
+        if self.without.is_empty() && self.with.is_empty() {
+            writer = all;
+        } else {
+            // Through the reader: the entries that stay are copied as they are.
+            let bytes = all.to_bytes(|_, _| {});
+            let gguf = kigo::gguf::Gguf::from_bytes(&bytes).expect("metadata alone is a valid file");
+            for (key, value) in gguf.meta_iter() {
+                let replaced = self.with.iter().any(|(k, _)| k == key);
+                if !replaced && !self.without.iter().any(|k| k == key) {
+                    writer.meta(key, value);
+                }
+            }
+            for (key, value) in &self.with {
+                writer.meta(key, *value);
+            }
+        }
+        for spec in self.shape.tensors() {
+            writer.tensor(&spec.name, self.type_of(&spec.name, &spec.kind, spec.cols), &spec.dims());
+        }
+        writer
+    }
+
+    fn type_of(&self, name: &str, kind: &Kind, cols: usize) -> TensorType {
+        match kind {
+            Kind::Matrix { .. } if name == "token_embd.weight" || name == "output.weight" => fit(self.embd_ty, cols),
+            Kind::Matrix { .. } => fit(self.ty, cols),
+            _ => TensorType::F32,
+        }
+    }
+
+    /// The file.
+    pub fn bytes(&self) -> Vec<u8> {
+        let specs = self.shape.tensors();
+        self.writer().to_bytes(|i, out| {
+            let spec = &specs[i];
+            let ty = self.type_of(&spec.name, &spec.kind, spec.cols);
+            let mut row = vec![0.0; spec.cols];
+            for (r, out) in out.chunks_exact_mut(ty.row_bytes(spec.cols)).enumerate() {
+                fill_row(spec, self.seed, r as u64, &mut row);
+                quantize_row(ty, &row, out).expect("sizes agree");
+            }
+        })
+    }
+
+    /// Writes the file to disk.
+    pub fn write(&self, path: &Path) {
+        std::fs::write(path, self.bytes()).expect("the temporary folder can be written");
+    }
+}
