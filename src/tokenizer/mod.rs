@@ -1,1 +1,314 @@
-//! tokenizer
+//! Text to token ids and back, from a model file's own vocabulary.
+//!
+//! Two kinds: byte-level merges ("gpt2", on Hugging Face's `tokenizers`) and SentencePiece merges by score ("llama").
+//! Ids equal those of the models' reference tokenizers. Invariants:
+//! - a control token is atomic, and comes out of a text only where the caller asks for it (`parse_special`) or the
+//!   chat template puts it: neither merges nor messages make one;
+//! - a user-defined token is atomic everywhere, as in the references;
+//! - `encode` takes O(n log n) for a text of n bytes, whatever stands in it.
+
+mod bpe;
+mod bytes;
+mod special;
+mod split;
+mod spm;
+mod stream;
+mod tokens;
+mod vocab;
+
+use std::borrow::Cow;
+
+use crate::error::{Error, Result};
+use bpe::ByteBpe;
+use special::{Matcher, Piece};
+use spm::Spm;
+use tokens::TokenTable;
+
+pub use stream::{StreamOutput, Utf8Stream};
+pub use vocab::{TokenKind, Vocab};
+
+/// Texts of control tokens that end a generation whatever the file's ids say. Source: llama.cpp's `llama-vocab.cpp`.
+const END_TEXTS: [&str; 31] = [
+    "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>",
+    "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>",
+    "<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>", "<｜end▁of▁sentence｜>", "[e~[",
+    // Fill-in-the-middle: padding, repository name and file separator.
+    "<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<reponame>",
+    "<|file_sep|>", "<PAD>",
+];
+
+enum Kind {
+    Bytes(ByteBpe),
+    Spm(Spm),
+}
+
+/// The tokenizer of one model; immutable, and safe to use from many threads at once.
+pub struct Tokenizer {
+    tokens: TokenTable,
+    kind: Kind,
+    /// User-defined tokens.
+    user: Matcher,
+    /// User-defined, control and unknown tokens.
+    all: Matcher,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    unk: Option<u32>,
+    pad: Option<u32>,
+    add_bos: bool,
+    add_eos: bool,
+    add_space_prefix: bool,
+    /// Ids that end a generation, in order.
+    ends: Vec<u32>,
+    chat_template: Option<Box<str>>,
+}
+
+impl Tokenizer {
+    /// Builds the tokenizer of a vocabulary.
+    ///
+    /// Fails with `Model` where the vocabulary contradicts itself, with `Unsupported` on a model or pre-tokenizer
+    /// that is not known here.
+    pub fn from_vocab(vocab: &Vocab<'_>) -> Result<Tokenizer> {
+        vocab.check()?;
+        let is_spm = match vocab.model {
+            "gpt2" => false,
+            "llama" => true,
+            name => return Err(Error::Unsupported { what: "tokenizer", name: name.into() }),
+        };
+        // What SentencePiece itself takes where a file is silent; a byte-level vocabulary has no such habit.
+        let habit = |id: Option<u32>, usual: u32| {
+            id.or_else(|| Some(usual).filter(|&id| is_spm && (id as usize) < vocab.tokens.len()))
+        };
+        let (bos, eos, unk) = (habit(vocab.bos, 1), habit(vocab.eos, 2), habit(vocab.unk, 0));
+
+        let mut tokens = TokenTable::new(vocab)?;
+        if vocab.kinds.is_empty() {
+            for id in [bos, eos].into_iter().flatten().chain(vocab.ends.iter().copied()) {
+                tokens.set_kind(id, TokenKind::Control);
+            }
+        }
+        let ends = find_ends(vocab, eos, &mut tokens);
+
+        let kind = match is_spm {
+            true => Kind::Spm(Spm::new(&Vocab { unk, ..vocab.clone() }, &tokens)?),
+            false => Kind::Bytes(ByteBpe::new(vocab, &tokens)?),
+        };
+        let pattern = |text: &str| match is_spm {
+            true => text.replace(spm::SPACE, " "),
+            false => text.to_owned(),
+        };
+        let user = Matcher::new(&tokens, |k| k == TokenKind::UserDefined, pattern)?;
+        let all = Matcher::new(&tokens, |k| k == TokenKind::UserDefined || is_special(k), pattern)?;
+
+        let add_bos = vocab.add_bos.unwrap_or(match &kind {
+            Kind::Bytes(bpe) => bpe.add_bos(),
+            Kind::Spm(_) => true,
+        });
+        let add_eos = vocab.add_eos.unwrap_or(false);
+        for (add, id, name) in [(add_bos, bos, "bos"), (add_eos, eos, "eos")] {
+            if add && id.is_none() {
+                let (name, found) = (format!("tokenizer.ggml.{name}_token_id"), "missing".into());
+                return Err(Error::Model { name, found, expected: "a token id, because it is to be added".into() });
+            }
+        }
+        Ok(Tokenizer {
+            add_space_prefix: is_spm && vocab.add_space_prefix.unwrap_or(true),
+            tokens,
+            kind,
+            user,
+            all,
+            bos,
+            eos,
+            unk,
+            pad: vocab.pad,
+            add_bos,
+            add_eos,
+            ends,
+            chat_template: vocab.chat_template.map(Into::into),
+        })
+    }
+
+    /// The ids of a text.
+    ///
+    /// With `parse_special` the texts of control tokens stand for these tokens; without it they are ordinary text.
+    /// With `add_special` the begin and end tokens are added where the file says so
+    /// (`add_bos_token`, `add_eos_token`), except where `parse_special` has found them there already.
+    pub fn encode(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<u32>> {
+        let mut ids = Vec::new();
+        let matcher = if parse_special { &self.all } else { &self.user };
+        let (mut first, mut last) = (None, None);
+        let mut after_special = true;
+        if let Some(bos) = self.bos.filter(|_| add_special && self.add_bos) {
+            ids.push(bos);
+        }
+        matcher.split(text, |piece| {
+            first.get_or_insert(piece);
+            last = Some(piece);
+            self.encode_piece(piece, &mut after_special, &mut ids)
+        })?;
+        let is = |piece: Option<Piece<'_>>, id: Option<u32>| id.is_some_and(|id| piece == Some(Piece::Token(id)));
+        if add_special && self.add_eos && !is(last, self.eos) {
+            ids.extend(self.eos);
+        }
+        if add_special && self.add_bos && is(first, self.bos) {
+            ids.remove(0);
+        }
+        Ok(ids)
+    }
+
+    /// The ids of a text in which only user-defined tokens are atomic.
+    fn encode_plain(&self, text: &str, after_special: &mut bool, ids: &mut Vec<u32>) -> Result<()> {
+        self.user.split(text, |piece| self.encode_piece(piece, after_special, ids))
+    }
+
+    fn encode_piece(&self, piece: Piece<'_>, after_special: &mut bool, ids: &mut Vec<u32>) -> Result<()> {
+        let after_special = std::mem::replace(after_special, matches!(piece, Piece::Token(_)));
+        match (piece, &self.kind) {
+            (Piece::Token(id), _) => ids.push(id),
+            (Piece::Text(text), Kind::Bytes(bpe)) => bpe.encode(text, ids)?,
+            (Piece::Text(text), Kind::Spm(spm)) => {
+                let mut escaped = String::with_capacity(text.len() + text.len() / 2);
+                if self.add_space_prefix && after_special {
+                    escaped.push(spm::SPACE);
+                }
+                escaped.extend(text.chars().map(|c| if c == ' ' { spm::SPACE } else { c }));
+                spm.encode(&self.tokens, &escaped, ids)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes that a token adds to a text; a control token's are its own text. Bytes of one character may be
+    /// spread over several tokens.
+    ///
+    /// Fails with `TokenOutOfRange`.
+    pub fn token_bytes(&self, id: u32) -> Result<Cow<'_, [u8]>> {
+        let (text, kind) = self.token(id)?;
+        Ok(match (&self.kind, kind) {
+            (Kind::Bytes(_), TokenKind::Normal | TokenKind::Byte | TokenKind::Unused) => {
+                bytes::bytes_of(text).map_or(text.as_bytes().into(), Cow::Owned)
+            }
+            (Kind::Spm(_), TokenKind::Byte) => match spm::byte_of(text) {
+                Some(byte) => Cow::Owned(vec![byte]),
+                None => text.as_bytes().into(),
+            },
+            (Kind::Spm(_), TokenKind::Normal | TokenKind::UserDefined | TokenKind::Unused)
+                if text.contains(spm::SPACE) =>
+            {
+                Cow::Owned(text.replace(spm::SPACE, " ").into_bytes())
+            }
+            _ => text.as_bytes().into(),
+        })
+    }
+
+    /// A token's text as it stands in the file.
+    ///
+    /// Fails with `TokenOutOfRange`.
+    pub fn token_text(&self, id: u32) -> Result<&str> {
+        Ok(self.token(id)?.0)
+    }
+
+    fn token(&self, id: u32) -> Result<(&str, TokenKind)> {
+        let found = self.tokens.text(id).zip(self.tokens.kind(id));
+        found.ok_or(Error::TokenOutOfRange { index: 0, token: id, n_vocab: self.tokens.len() })
+    }
+
+    /// The bytes of a whole text, with the texts of its control tokens unless `skip_special`. The space that
+    /// SentencePiece puts before a text is taken away; to decode a text's middle, join its [`Self::token_bytes`].
+    ///
+    /// Fails with `TokenOutOfRange`.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<Vec<u8>> {
+        let mut out = Vec::new();
+        for (index, &id) in ids.iter().enumerate() {
+            let n_vocab = self.tokens.len();
+            let kind = self.tokens.kind(id).ok_or(Error::TokenOutOfRange { index, token: id, n_vocab })?;
+            if !(skip_special && is_special(kind)) {
+                out.extend_from_slice(&self.token_bytes(id)?);
+            }
+        }
+        if self.add_space_prefix && out.first() == Some(&b' ') {
+            out.remove(0);
+        }
+        Ok(out)
+    }
+
+    /// Whether an id is a control token (or the unknown token); false for ids that do not exist.
+    pub fn is_control(&self, id: u32) -> bool {
+        self.tokens.kind(id).is_some_and(is_special)
+    }
+
+    /// Whether an id ends a generation: the end token, the end of a turn, and what else the model ends with.
+    pub fn is_end_of_generation(&self, id: u32) -> bool {
+        self.ends.binary_search(&id).is_ok()
+    }
+
+    /// The ids that end a generation, in order.
+    pub fn end_of_generation(&self) -> &[u32] {
+        &self.ends
+    }
+
+    /// The begin token.
+    pub fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// The end token.
+    pub fn eos(&self) -> Option<u32> {
+        self.eos
+    }
+
+    /// Whether `add_special` adds the begin token.
+    pub fn adds_bos(&self) -> bool {
+        self.add_bos
+    }
+
+    /// Whether `add_special` adds the end token.
+    pub fn adds_eos(&self) -> bool {
+        self.add_eos
+    }
+
+    /// Number of tokens.
+    pub fn n_vocab(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// The model's chat template as it stands in the file.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.chat_template.as_deref()
+    }
+}
+
+/// Whether a text gives this kind of token only where special tokens are asked for.
+fn is_special(kind: TokenKind) -> bool {
+    matches!(kind, TokenKind::Control | TokenKind::Unknown)
+}
+
+/// The ids that end a generation. A user-defined token with the text of a turn's end is made a control token, so
+/// that no message can hold one; `</s>`, `<eos>` and the like may be markup and end nothing unless they are control
+/// tokens.
+fn find_ends(vocab: &Vocab<'_>, eos: Option<u32>, tokens: &mut TokenTable) -> Vec<u32> {
+    let mut ends: Vec<u32> = vocab.ends.iter().copied().chain(eos).collect();
+    let mut turned = Vec::new();
+    for (id, text, kind) in tokens.iter() {
+        if !END_TEXTS.contains(&text) {
+            continue;
+        }
+        let is_turn_end = (text.starts_with("<|") && text.ends_with("|>")) || text == "<end_of_turn>";
+        if is_special(kind) {
+            ends.push(id);
+        } else if kind == TokenKind::UserDefined && is_turn_end {
+            ends.push(id);
+            turned.push(id);
+        }
+    }
+    for id in turned {
+        tokens.set_kind(id, TokenKind::Control);
+    }
+    // o200k_harmony and solar-open: there `<|end|>` ends a message, and these end the turn.
+    let has = |text: &str| ends.iter().any(|&id| tokens.text(id) == Some(text));
+    let call = has("<|call|>") || has("<|calls|>");
+    let ends_message = call && (has("<|return|>") || has("<|flush|>"));
+    ends.retain(|&id| !(ends_message && Some(id) != eos && tokens.text(id) == Some("<|end|>")));
+    ends.sort_unstable();
+    ends.dedup();
+    ends
+}

@@ -1,0 +1,101 @@
+//! What a model file says about its tokens, as borrowed values: the seam between the file and the tokenizer.
+
+use crate::error::{Error, Result};
+
+/// What a token is for (`tokenizer.ggml.token_type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum TokenKind {
+    /// Text.
+    Normal,
+    /// Stands for what the vocabulary lacks; found in a text only where special tokens are asked for.
+    Unknown,
+    /// Steers the model; found in a text only where special tokens are asked for.
+    Control,
+    /// Text that is always one token, before anything else is cut.
+    UserDefined,
+    /// Not to be used.
+    Unused,
+    /// One byte, written `<0xNN>`.
+    Byte,
+}
+
+impl TokenKind {
+    /// The kind with this number in the file; numbers that are not defined are [`TokenKind::Unused`].
+    pub fn from_number(number: i64) -> TokenKind {
+        match number {
+            1 => TokenKind::Normal,
+            2 => TokenKind::Unknown,
+            3 => TokenKind::Control,
+            4 => TokenKind::UserDefined,
+            6 => TokenKind::Byte,
+            _ => TokenKind::Unused,
+        }
+    }
+}
+
+/// The tokenizer's part of a model file (`tokenizer.ggml.*`). Token ids are indices into `tokens`.
+#[derive(Clone, Debug, Default)]
+pub struct Vocab<'a> {
+    /// `model`: "gpt2" (byte-level merges) or "llama" (SentencePiece merges by score).
+    pub model: &'a str,
+    /// `pre`: the pre-tokenizer's name; only for "gpt2".
+    pub pre: Option<&'a str>,
+    /// `tokens`.
+    pub tokens: Vec<&'a str>,
+    /// `scores`: one a token, or none at all.
+    pub scores: Vec<f32>,
+    /// `token_type`: one a token, or none at all.
+    pub kinds: Vec<TokenKind>,
+    /// `merges`: "left right", best first; only for "gpt2".
+    pub merges: Vec<&'a str>,
+    /// `bos_token_id`.
+    pub bos: Option<u32>,
+    /// `eos_token_id`.
+    pub eos: Option<u32>,
+    /// `unknown_token_id`.
+    pub unk: Option<u32>,
+    /// `padding_token_id`.
+    pub pad: Option<u32>,
+    /// Further tokens that end a generation: `eot_token_id`, `eom_token_id`, `fim_pad_token_id`,
+    /// `fim_rep_token_id`, `fim_sep_token_id`.
+    pub ends: Vec<u32>,
+    /// `add_bos_token`.
+    pub add_bos: Option<bool>,
+    /// `add_eos_token`.
+    pub add_eos: Option<bool>,
+    /// `add_space_prefix`; only for "llama".
+    pub add_space_prefix: Option<bool>,
+    /// `tokenizer.chat_template`.
+    pub chat_template: Option<&'a str>,
+}
+
+impl Vocab<'_> {
+    /// Checks that the parts agree in length and that the ids exist.
+    pub(super) fn check(&self) -> Result<()> {
+        let n = self.tokens.len();
+        let wrong = |key: &str, found: String, expected: String| {
+            Err(Error::Model { name: format!("tokenizer.ggml.{key}"), found, expected })
+        };
+        if n == 0 || u32::try_from(n).is_err() {
+            return wrong("tokens", format!("{n} tokens"), "1 to 4294967295 tokens".into());
+        }
+        if !self.scores.is_empty() && self.scores.len() != n {
+            return wrong("scores", format!("{} scores", self.scores.len()), format!("{n}, one a token"));
+        }
+        if let Some(at) = self.scores.iter().position(|s| s.is_nan()) {
+            return wrong("scores", format!("NaN at {at}"), "a number".into());
+        }
+        if !self.kinds.is_empty() && self.kinds.len() != n {
+            return wrong("token_type", format!("{} types", self.kinds.len()), format!("{n}, one a token"));
+        }
+        let ids = [("bos", self.bos), ("eos", self.eos), ("unknown", self.unk), ("padding", self.pad)];
+        let ends = self.ends.iter().map(|&id| ("end", Some(id)));
+        for (name, id) in ids.into_iter().chain(ends) {
+            if let Some(id) = id.filter(|&id| id as usize >= n) {
+                return wrong(&format!("{name}_token_id"), id.to_string(), format!("below {n}, the number of tokens"));
+            }
+        }
+        Ok(())
+    }
+}
