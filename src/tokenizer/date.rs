@@ -3,7 +3,17 @@
 use std::fmt::Write;
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
@@ -62,7 +72,8 @@ fn civil(days: i64) -> (i64, usize, i64, i64) {
     let day = day - (365 * year + year / 4 - year / 100); // since March 1st
     let month = (5 * day + 2) / 153; // since March
     let month_day = day - (153 * month + 2) / 5 + 1;
-    let (calendar_month, year) = if month < 10 { (month + 3, year + era * 400) } else { (month - 9, year + era * 400 + 1) };
+    let (calendar_month, year) =
+        if month < 10 { (month + 3, year + era * 400) } else { (month - 9, year + era * 400 + 1) };
     let leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
     let year_day = if month < 10 { day + 60 + i64::from(leap) } else { day - 305 };
     (year, calendar_month as usize, month_day, year_day)
@@ -75,7 +86,10 @@ mod tests {
     #[test]
     fn known_dates() {
         let all = "%a %A %d %b %B %Y %y %m %j %H:%M:%S %I%p %-d %F %T %%";
-        assert_eq!(strftime(all, 0).unwrap(), "Thu Thursday 01 Jan January 1970 70 01 001 00:00:00 12AM 1 1970-01-01 00:00:00 %");
+        assert_eq!(
+            strftime(all, 0).unwrap(),
+            "Thu Thursday 01 Jan January 1970 70 01 001 00:00:00 12AM 1 1970-01-01 00:00:00 %"
+        );
         assert_eq!(strftime("%F %j %a", 951_782_400).unwrap(), "2000-02-29 060 Tue");
         assert_eq!(strftime("%F %j %T", 1_735_689_599).unwrap(), "2024-12-31 366 23:59:59");
         assert_eq!(strftime("%d %b %Y", 1_721_952_000).unwrap(), "26 Jul 2024");

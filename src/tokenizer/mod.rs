@@ -9,6 +9,10 @@
 
 mod bpe;
 mod bytes;
+mod chat;
+mod date;
+mod json;
+mod marks;
 mod special;
 mod split;
 mod spm;
@@ -19,22 +23,50 @@ mod vocab;
 use std::borrow::Cow;
 
 use crate::error::{Error, Result};
+use crate::gguf::Gguf;
 use bpe::ByteBpe;
 use special::{Matcher, Piece};
 use spm::Spm;
 use tokens::TokenTable;
 
+pub use chat::{ChatTemplate, Rendered};
 pub use stream::{StreamOutput, Utf8Stream};
 pub use vocab::{TokenKind, Vocab};
 
 /// Texts of control tokens that end a generation whatever the file's ids say. Source: llama.cpp's `llama-vocab.cpp`.
 const END_TEXTS: [&str; 31] = [
-    "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>",
-    "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>",
-    "<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>", "<｜end▁of▁sentence｜>", "[e~[",
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<|flush|>",
+    "<|calls|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "</s>",
+    "<|eom_id|>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "[EOS]",
+    "<|end_of_text|>",
+    "<end_of_utterance>",
+    "<eos>",
+    "<turn|>",
+    "<|tool_response>",
+    "<｜end▁of▁sentence｜>",
+    "[e~[",
     // Fill-in-the-middle: padding, repository name and file separator.
-    "<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<reponame>",
-    "<|file_sep|>", "<PAD>",
+    "<|fim_pad|>",
+    "<fim-pad>",
+    "<fim_pad>",
+    "<|fim_repo|>",
+    "<|repo_name|>",
+    "<fim-repo>",
+    "<reponame>",
+    "<|file_sep|>",
+    "<PAD>",
 ];
 
 enum Kind {
@@ -63,6 +95,13 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
+    /// Builds the tokenizer of a model file, and keeps nothing of the file.
+    ///
+    /// Fails like [`Vocab::from_gguf`] and [`Tokenizer::from_vocab`].
+    pub fn new(gguf: &Gguf<'_>) -> Result<Tokenizer> {
+        Tokenizer::from_vocab(&Vocab::from_gguf(gguf)?)
+    }
+
     /// Builds the tokenizer of a vocabulary.
     ///
     /// Fails with `Model` where the vocabulary contradicts itself, with `Unsupported` on a model or pre-tokenizer
@@ -89,7 +128,7 @@ impl Tokenizer {
         let ends = find_ends(vocab, eos, &mut tokens);
 
         let kind = match is_spm {
-            true => Kind::Spm(Spm::new(&Vocab { unk, ..vocab.clone() }, &tokens)?),
+            true => Kind::Spm(Spm::new(vocab, unk, &tokens)?),
             false => Kind::Bytes(ByteBpe::new(vocab, &tokens)?),
         };
         let pattern = |text: &str| match is_spm {
@@ -140,16 +179,16 @@ impl Tokenizer {
         if let Some(bos) = self.bos.filter(|_| add_special && self.add_bos) {
             ids.push(bos);
         }
-        matcher.split(text, |piece| {
-            first.get_or_insert(piece);
-            last = Some(piece);
-            self.encode_piece(piece, &mut after_special, &mut ids)
-        })?;
-        let is = |piece: Option<Piece<'_>>, id: Option<u32>| id.is_some_and(|id| piece == Some(Piece::Token(id)));
-        if add_special && self.add_eos && !is(last, self.eos) {
+        for piece in matcher.pieces(text) {
+            let token = if let Piece::Token(id, _) = piece { Some(id) } else { None };
+            first.get_or_insert(token);
+            last = token;
+            self.encode_piece(piece, &mut after_special, &mut ids)?;
+        }
+        if add_special && self.add_eos && last != self.eos {
             ids.extend(self.eos);
         }
-        if add_special && self.add_bos && is(first, self.bos) {
+        if add_special && self.add_bos && self.bos.is_some() && first == Some(self.bos) {
             ids.remove(0);
         }
         Ok(ids)
@@ -157,13 +196,13 @@ impl Tokenizer {
 
     /// The ids of a text in which only user-defined tokens are atomic.
     fn encode_plain(&self, text: &str, after_special: &mut bool, ids: &mut Vec<u32>) -> Result<()> {
-        self.user.split(text, |piece| self.encode_piece(piece, after_special, ids))
+        self.user.pieces(text).try_for_each(|piece| self.encode_piece(piece, after_special, ids))
     }
 
     fn encode_piece(&self, piece: Piece<'_>, after_special: &mut bool, ids: &mut Vec<u32>) -> Result<()> {
-        let after_special = std::mem::replace(after_special, matches!(piece, Piece::Token(_)));
+        let after_special = std::mem::replace(after_special, matches!(piece, Piece::Token(..)));
         match (piece, &self.kind) {
-            (Piece::Token(id), _) => ids.push(id),
+            (Piece::Token(id, _), _) => ids.push(id),
             (Piece::Text(text), Kind::Bytes(bpe)) => bpe.encode(text, ids)?,
             (Piece::Text(text), Kind::Spm(spm)) => {
                 let mut escaped = String::with_capacity(text.len() + text.len() / 2);
@@ -269,6 +308,13 @@ impl Tokenizer {
     /// Number of tokens.
     pub fn n_vocab(&self) -> usize {
         self.tokens.len()
+    }
+
+    /// Renders messages, given as (role, content), with the model's chat template: see [`ChatTemplate::render`].
+    ///
+    /// Fails with `NotFound` if the model has none.
+    pub fn render_chat(&self, messages: &[(&str, &str)], add_generation_prompt: bool) -> Result<Rendered> {
+        ChatTemplate::new(self)?.render(messages, add_generation_prompt)
     }
 
     /// The model's chat template as it stands in the file.

@@ -18,8 +18,8 @@ pub(super) struct Matcher {
 pub(super) enum Piece<'t> {
     /// Text without such tokens, not empty.
     Text(&'t str),
-    /// A token.
-    Token(u32),
+    /// A token, and the text that stands for it.
+    Token(u32, &'t str),
 }
 
 impl Matcher {
@@ -43,16 +43,15 @@ impl Matcher {
         Ok(Matcher { automaton: Some(automaton), ids })
     }
 
-    /// Calls `piece` with each piece of the text, in order.
-    pub fn split<'t>(&self, text: &'t str, mut piece: impl FnMut(Piece<'t>) -> Result<()>) -> Result<()> {
+    /// The pieces of a text, in order.
+    pub fn pieces<'s, 't: 's>(&'s self, text: &'t str) -> impl Iterator<Item = Piece<'t>> + 's {
+        let tokens = self.automaton.iter().flat_map(move |a| a.find_iter(text));
+        let tokens = tokens.map(|found| (found.start(), found.end(), Some(self.ids[found.pattern().as_usize()])));
         let mut done = 0;
-        for found in self.automaton.iter().flat_map(|a| a.find_iter(text)) {
-            if found.start() > done {
-                piece(Piece::Text(&text[done..found.start()]))?;
-            }
-            piece(Piece::Token(self.ids[found.pattern().as_usize()]))?;
-            done = found.end();
-        }
-        if done < text.len() { piece(Piece::Text(&text[done..])) } else { Ok(()) }
+        tokens.chain([(text.len(), text.len(), None)]).flat_map(move |(start, end, id)| {
+            let before = (start > done).then(|| Piece::Text(&text[done..start]));
+            done = end;
+            [before, id.map(|id| Piece::Token(id, &text[start..end]))].into_iter().flatten()
+        })
     }
 }

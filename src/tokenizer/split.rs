@@ -68,7 +68,12 @@ impl Splitter {
             Ok(Rule { regex, space })
         });
         let llama3 = matches!(name, "llama-bpe" | "llama3" | "llama-v3");
-        Ok(Splitter { rules: rules.collect::<Result<_>>()?, nfc: name == "qwen2", ignore_merges: llama3, add_bos: llama3 })
+        Ok(Splitter {
+            rules: rules.collect::<Result<_>>()?,
+            nfc: name == "qwen2",
+            ignore_merges: llama3,
+            add_bos: llama3,
+        })
     }
 
     /// Calls `word` with each word of the text, in order; together they are the text.

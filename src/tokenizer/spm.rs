@@ -68,7 +68,7 @@ impl Spm {
     /// Takes the scores and bytes of a checked vocabulary.
     ///
     /// Fails with `Model` if a character the vocabulary lacks could not be written at all.
-    pub fn new(vocab: &Vocab<'_>, tokens: &TokenTable) -> Result<Spm> {
+    pub fn new(vocab: &Vocab<'_>, unk: Option<u32>, tokens: &TokenTable) -> Result<Spm> {
         if vocab.scores.is_empty() {
             let name = "tokenizer.ggml.scores".into();
             return Err(Error::Model { name, found: "missing".into(), expected: "one score a token".into() });
@@ -80,7 +80,7 @@ impl Spm {
             }
         }
         let bytes = (!bytes.contains(&NONE)).then_some(bytes);
-        if bytes.is_none() && vocab.unk.is_none() {
+        if bytes.is_none() && unk.is_none() {
             let name = "tokenizer.ggml.tokens".into();
             let found = "neither all bytes nor an unknown token".into();
             return Err(Error::Model { name, found, expected: "<0x00> to <0xFF>, or an unknown token".into() });
@@ -89,7 +89,7 @@ impl Spm {
         let index = TextIndex::new(tokens, |kind| matches!(kind, Normal | UserDefined | Unused));
         // -0.0 and 0.0 are the same score, which `total_cmp` would tell apart.
         let scores = vocab.scores.iter().map(|s| s + 0.0).collect();
-        Ok(Spm { index, scores, bytes, unk: vocab.unk })
+        Ok(Spm { index, scores, bytes, unk })
     }
 
     /// Appends the tokens of a text whose spaces are [`SPACE`].

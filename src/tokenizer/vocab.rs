@@ -1,6 +1,7 @@
 //! What a model file says about its tokens, as borrowed values: the seam between the file and the tokenizer.
 
 use crate::error::{Error, Result};
+use crate::gguf::{Gguf, ValueType};
 
 /// What a token is for (`tokenizer.ggml.token_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub enum TokenKind {
 
 impl TokenKind {
     /// The kind with this number in the file; numbers that are not defined are [`TokenKind::Unused`].
-    pub fn from_number(number: i64) -> TokenKind {
+    pub fn from_number(number: i128) -> TokenKind {
         match number {
             1 => TokenKind::Normal,
             2 => TokenKind::Unknown,
@@ -70,7 +71,58 @@ pub struct Vocab<'a> {
     pub chat_template: Option<&'a str>,
 }
 
-impl Vocab<'_> {
+impl<'g> Vocab<'g> {
+    /// Reads the keys of a model file.
+    ///
+    /// Fails with `Gguf` or `Model` where one has another type than it should, or the model or its tokens are missing.
+    pub fn from_gguf(gguf: &'g Gguf<'_>) -> Result<Vocab<'g>> {
+        const KEY: &str = "tokenizer.ggml.";
+        let key = |name: &str| format!("{KEY}{name}");
+        let id = |name: &str| -> Result<Option<u32>> {
+            let key = key(name);
+            let Some(id) = gguf.opt_uint(&key)? else { return Ok(None) };
+            let wrong = |_| Error::Model { name: key, found: id.to_string(), expected: "a token id".into() };
+            u32::try_from(id).map(Some).map_err(wrong)
+        };
+        let numbers = |name: &str, fits: &dyn Fn(ValueType) -> bool| match gguf.opt_array(&key(name))? {
+            Some(array) if !fits(array.element_type()) => Err(Error::Model {
+                name: key(name),
+                found: format!("an array of {:?}", array.element_type()),
+                expected: "an array of numbers".into(),
+            }),
+            array => Ok(array),
+        };
+        let is_float = |ty| matches!(ty, ValueType::F32 | ValueType::F64);
+        let is_int = |ty| !is_float(ty) && !matches!(ty, ValueType::String | ValueType::Bool | ValueType::Array);
+
+        let scores = numbers("scores", &|ty| is_float(ty) || is_int(ty))?;
+        let kinds = numbers("token_type", &is_int)?;
+        let mut ends = Vec::new();
+        for name in ["eot", "eom", "fim_pad", "fim_rep", "fim_sep"] {
+            ends.extend(id(&format!("{name}_token_id"))?);
+        }
+        Ok(Vocab {
+            model: gguf.text(&key("model"))?,
+            pre: gguf.opt_text(&key("pre"))?,
+            tokens: gguf.strings(&key("tokens"))?.strings().collect(),
+            scores: scores.map_or(Vec::new(), |s| match is_float(s.element_type()) {
+                true => s.floats().collect(),
+                false => s.ints().map(|i| i as f32).collect(),
+            }),
+            kinds: kinds.map_or(Vec::new(), |k| k.ints().map(TokenKind::from_number).collect()),
+            merges: gguf.opt_strings(&key("merges"))?.map_or(Vec::new(), |m| m.strings().collect()),
+            bos: id("bos_token_id")?,
+            eos: id("eos_token_id")?,
+            unk: id("unknown_token_id")?,
+            pad: id("padding_token_id")?,
+            ends,
+            add_bos: gguf.opt_bool(&key("add_bos_token"))?,
+            add_eos: gguf.opt_bool(&key("add_eos_token"))?,
+            add_space_prefix: gguf.opt_bool(&key("add_space_prefix"))?,
+            chat_template: gguf.opt_text("tokenizer.chat_template")?,
+        })
+    }
+
     /// Checks that the parts agree in length and that the ids exist.
     pub(super) fn check(&self) -> Result<()> {
         let n = self.tokens.len();
