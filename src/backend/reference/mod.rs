@@ -1,1 +1,219 @@
 //! The plain f32 backend that the others are checked against; reads like the paper.
+//!
+//! Every weight is dequantized to f32 when the model is loaded, every vector and the KV cache are f32, every sum is
+//! kept in f64, and one token goes through the network at a time on the calling thread: nothing depends on how
+//! a prompt was chunked, on the batch or on a number of threads. Read [`forward`](Network::forward) first.
+//!
+//! Taps have one row (one token) each: `embed`, then per layer `attn_norm`, `q_rope`, `k_rope`, `v`, `attn_mix`
+//! (before Wo), `attn_out` (after Wo, before the post norm), `ffn_norm`, `ffn_act` (activation(gate) * up),
+//! `ffn_out` (after Wdown, before the post norm), `resid` (the stream after the layer); `final_norm` and
+//! `logits` only where logits are wanted.
+
+use std::any::Any;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::{Chunk, Device, LoadControl, LoadedModel, PAGE_TOKENS, Plan, RunControl, Slot, TapEvent, Want};
+use crate::error::{Error, Result};
+use crate::model::{Config, Tensor, Weights};
+use crate::sampler::{self, SampleRequest, Sampled};
+
+mod forward;
+mod math;
+
+use forward::{Network, SharedPage, State};
+
+/// The reference device. It has no state; there may be any number of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReferenceDevice;
+
+impl Device for ReferenceDevice {
+    fn name(&self) -> String {
+        "reference".into()
+    }
+
+    fn plan(&self, config: &Config, weights: &Weights<'_>) -> Plan {
+        plan_of(config, weights)
+    }
+
+    fn load(
+        &self,
+        config: &Config,
+        weights: &Weights<'_>,
+        control: &mut dyn LoadControl,
+    ) -> Result<Arc<dyn LoadedModel>> {
+        let network = Network::load(config, weights, control)?;
+        Ok(Arc::new(ReferenceModel { network, plan: plan_of(config, weights), pool: RwLock::default() }))
+    }
+}
+
+/// A dequantized model with its cache.
+struct ReferenceModel {
+    network: Network,
+    plan: Plan,
+    pool: RwLock<Vec<SharedPage>>,
+}
+
+/// A sequence's current logits.
+struct ReferenceSlot {
+    logits: Option<Vec<f32>>, // [n_vocab]
+}
+
+impl Slot for ReferenceSlot {
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+impl ReferenceModel {
+    /// The pages of a chunk, after a check of everything that would otherwise be an index out of range.
+    fn pages(&self, chunk: &Chunk<'_>) -> Result<Vec<SharedPage>> {
+        let broken = |message: String| Err(Error::Internal { message });
+        let n_vocab = self.network.config.n_vocab;
+        if chunk.tokens.is_empty() {
+            return broken("a chunk without tokens".into());
+        }
+        if let Some((index, &token)) = chunk.tokens.iter().enumerate().find(|&(_, &t)| t as usize >= n_vocab) {
+            return Err(Error::TokenOutOfRange { index, token, n_vocab });
+        }
+        let needed = (chunk.start + chunk.tokens.len()).div_ceil(PAGE_TOKENS);
+        if chunk.pages.len() < needed {
+            return broken(format!("a chunk has {} pages, {needed} needed", chunk.pages.len()));
+        }
+        let pool = self.pool.read().unwrap_or_else(PoisonError::into_inner);
+        match chunk.pages[..needed].iter().find(|&&p| p as usize >= pool.len()) {
+            Some(page) => broken(format!("page {page} of a pool of {}", pool.len())),
+            None => Ok(chunk.pages[..needed].iter().map(|&p| pool[p as usize].clone()).collect()),
+        }
+    }
+
+    /// Runs one chunk; its last logits where they are wanted.
+    fn run_chunk(&self, sequence: usize, chunk: &Chunk<'_>, run: &mut RunControl<'_>) -> Result<Option<Vec<f32>>> {
+        let pages = self.pages(chunk)?;
+        let config = &self.network.config;
+        let mut state = State::new(config, chunk.start + chunk.tokens.len())?;
+        let mut logits = match chunk.want {
+            Want::Last => Some(zeros(config.n_vocab)?),
+            Want::Nothing => None,
+        };
+        for (i, &token) in chunk.tokens.iter().enumerate() {
+            if run.cancel.load(Ordering::Relaxed) {
+                return Err(Error::Cancelled);
+            }
+            let position = chunk.start + i;
+            let wanted = logits.as_deref_mut().filter(|_| i + 1 == chunk.tokens.len());
+            let mut tap = |name, layer, data: &[f32]| {
+                if let Some(tap) = &mut run.tap {
+                    tap(&TapEvent { name, layer, sequence, position, rows: 1, cols: data.len(), data });
+                }
+            };
+            self.network.forward(token, position, &pages, wanted, &mut state, &mut tap)?;
+        }
+        Ok(logits)
+    }
+}
+
+impl LoadedModel for ReferenceModel {
+    fn config(&self) -> &Config {
+        &self.network.config
+    }
+
+    fn plan(&self) -> Plan {
+        self.plan
+    }
+
+    /// A page takes memory when it is first written.
+    fn reserve_pages(&self, n: usize) -> Result<()> {
+        let mut pool = self.pool.write().unwrap_or_else(PoisonError::into_inner);
+        let missing = n.saturating_sub(pool.len());
+        pool.try_reserve(missing).map_err(|_| out_of_memory::<SharedPage>(missing))?;
+        pool.extend((0..missing).map(|_| SharedPage::default()));
+        Ok(())
+    }
+
+    fn release_page(&self, page: u32) {
+        let pool = self.pool.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(page) = pool.get(page as usize) {
+            *page.write().unwrap_or_else(PoisonError::into_inner) = Default::default();
+        }
+    }
+
+    fn create_slot(&self) -> Result<Box<dyn Slot>> {
+        Ok(Box::new(ReferenceSlot { logits: None }))
+    }
+
+    fn forward(&self, chunks: &mut [Chunk<'_>], run: &mut RunControl<'_>) -> Result<()> {
+        let outcomes =
+            chunks.iter().enumerate().map(|(i, chunk)| self.run_chunk(i, chunk, run)).collect::<Result<Vec<_>>>()?;
+        // Only now, so that a failure changes no slot.
+        for (chunk, logits) in chunks.iter_mut().zip(outcomes) {
+            if logits.is_some() {
+                own(chunk.slot)?.logits = logits;
+            }
+        }
+        Ok(())
+    }
+
+    fn logits(&self, slot: &mut dyn Slot, out: &mut [f32]) -> Result<()> {
+        let logits = current(slot)?;
+        if out.len() < logits.len() {
+            return Err(Error::BufferTooSmall { needed: logits.len(), capacity: out.len() });
+        }
+        out[..logits.len()].copy_from_slice(logits);
+        Ok(())
+    }
+
+    fn sample(&self, slot: &mut dyn Slot, request: &SampleRequest<'_>) -> Result<Sampled> {
+        sampler::sample(current(slot)?, request)
+    }
+}
+
+/// This backend's slot behind the trait.
+fn own(slot: &mut dyn Slot) -> Result<&mut ReferenceSlot> {
+    slot.as_any().downcast_mut().ok_or_else(|| Error::Internal { message: "a slot of another backend".into() })
+}
+
+/// The logits a slot holds.
+fn current(slot: &mut dyn Slot) -> Result<&[f32]> {
+    own(slot)?.logits.as_deref().ok_or(Error::State { needs: "logits: prefill first" })
+}
+
+/// `n` zeros, or [`Error::OutOfMemory`].
+fn zeros<T: Clone + Default>(n: usize) -> Result<Vec<T>> {
+    let mut v = Vec::new();
+    v.try_reserve_exact(n).map_err(|_| out_of_memory::<T>(n))?;
+    v.resize(n, T::default());
+    Ok(v)
+}
+
+fn out_of_memory<T>(n: usize) -> Error {
+    // The allocator does not say what is free.
+    Error::OutOfMemory { place: "host".into(), requested: (n * size_of::<T>()) as u64, free: 0 }
+}
+
+/// All tensors.
+fn tensors<'w, 'a>(w: &'w Weights<'a>) -> impl Iterator<Item = &'w Tensor<'a>> {
+    let of_layers = w.layers.iter().flat_map(|l| {
+        let always = [&l.attn_norm, &l.q, &l.k, &l.v, &l.o, &l.ffn_norm, &l.gate, &l.up, &l.down];
+        let optional =
+            [&l.q_bias, &l.k_bias, &l.v_bias, &l.q_norm, &l.k_norm, &l.o_bias, &l.post_attn_norm, &l.post_ffn_norm];
+        always.into_iter().chain(optional.into_iter().flatten())
+    });
+    [&w.token_embd, &w.output_norm].into_iter().chain(of_layers).chain(&w.output).chain(&w.rope_freqs)
+}
+
+/// Bytes of all tensors in the file.
+fn stored_bytes(w: &Weights<'_>) -> u64 {
+    tensors(w).map(|t| t.data.len() as u64).sum()
+}
+
+fn plan_of(c: &Config, w: &Weights<'_>) -> Plan {
+    let (h, g) = (c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim);
+    let row = 3 * c.n_embd + 2 * h + 2 * g + 2 * c.n_ff + c.n_vocab; // f32
+    let wide = c.n_ctx_train + c.head_dim + c.n_rot; // f64
+    Plan {
+        weights_bytes: tensors(w).map(|t| (t.rows * t.cols * size_of::<f32>()) as u64).sum(),
+        kv_bytes_per_token: (c.n_layers * 2 * g * size_of::<f32>()) as u64,
+        scratch_bytes: (row * size_of::<f32>() + wide * size_of::<f64>()) as u64,
+    }
+}

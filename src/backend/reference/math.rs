@@ -1,0 +1,122 @@
+//! The operators of a transformer, one line of the paper each.
+//!
+//! Invariants: vectors are f32; every sum is kept in f64 and rounded to f32 once, so that an operator's
+//! error is half a unit in the last place of its result, whatever the length of its reduction; the order of
+//! every sum depends on its length alone.
+
+use crate::model::{Activation, RopePairing};
+
+/// A matrix; a vector has one row.
+pub(super) struct Matrix {
+    /// Output features.
+    pub rows: usize,
+    /// Input features.
+    pub cols: usize,
+    /// The elements.
+    pub data: Vec<f32>, // [rows, cols]
+}
+
+impl Matrix {
+    /// Row `i`.
+    pub fn row(&self, i: usize) -> &[f32] {
+        &self.data[i * self.cols..(i + 1) * self.cols] // [cols]
+    }
+}
+
+/// Partial sums of a dot product; more than one, so that an addition need not wait for the one before it.
+const LANES: usize = 8;
+
+/// `sum_i a[i] * b[i]`. The product of two f32 is exact in f64.
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f64 {
+    let mut sums = [0f64; LANES];
+    let (a_blocks, b_blocks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let tail: f64 = a_blocks.remainder().iter().zip(b_blocks.remainder()).map(|(&a, &b)| a as f64 * b as f64).sum();
+    for (a, b) in a_blocks.zip(b_blocks) {
+        for i in 0..LANES {
+            sums[i] += a[i] as f64 * b[i] as f64;
+        }
+    }
+    sums.iter().sum::<f64>() + tail
+}
+
+/// `out = w x + bias`.
+pub(super) fn linear(out: &mut [f32], w: &Matrix, x: &[f32], bias: Option<&[f32]>) {
+    debug_assert_eq!((out.len(), x.len()), (w.rows, w.cols));
+    for (i, out) in out.iter_mut().enumerate() {
+        *out = (dot(w.row(i), x) + bias.map_or(0.0, |b| b[i] as f64)) as f32;
+    }
+}
+
+/// `out = x / sqrt(mean(x^2) + eps) * weight`.
+pub(super) fn rms_norm(out: &mut [f32], x: &[f32], weight: &[f32], eps: f32) {
+    let scale = inverse_rms(x, eps);
+    for ((out, &x), &w) in out.iter_mut().zip(x).zip(weight) {
+        *out = (x as f64 * scale * w as f64) as f32;
+    }
+}
+
+/// [`rms_norm`] with the result in the place of `x`.
+pub(super) fn rms_norm_in_place(x: &mut [f32], weight: &[f32], eps: f32) {
+    let scale = inverse_rms(x, eps);
+    for (x, &w) in x.iter_mut().zip(weight) {
+        *x = (*x as f64 * scale * w as f64) as f32;
+    }
+}
+
+fn inverse_rms(x: &[f32], eps: f32) -> f64 {
+    1.0 / (dot(x, x) / x.len() as f64 + eps as f64).sqrt()
+}
+
+/// `(cos, sin)` of each pair's angle at `position`: `position * scale * base^(-2i / n_rot) / factors[i]`.
+pub(super) fn rope_turns(
+    turns: &mut [(f64, f64)], // [n_rot / 2]
+    position: usize,
+    base: f32,
+    scale: f32,
+    factors: Option<&[f32]>, // [n_rot / 2]
+) {
+    let n_pairs = turns.len() as f64;
+    for (i, turn) in turns.iter_mut().enumerate() {
+        let frequency = (base as f64).powf(-(i as f64) / n_pairs) / factors.map_or(1.0, |f| f[i] as f64);
+        let (sin, cos) = (position as f64 * scale as f64 * frequency).sin_cos();
+        *turn = (cos, sin);
+    }
+}
+
+/// Turns the first `2 * turns.len()` elements of one head.
+pub(super) fn rope(head: &mut [f32], turns: &[(f64, f64)], pairing: RopePairing) {
+    for (i, &(cos, sin)) in turns.iter().enumerate() {
+        let (a, b) = match pairing {
+            RopePairing::Adjacent => (2 * i, 2 * i + 1),
+            RopePairing::Halves => (i, i + turns.len()),
+        };
+        let (x, y) = (head[a] as f64, head[b] as f64);
+        head[a] = (x * cos - y * sin) as f32;
+        head[b] = (x * sin + y * cos) as f32;
+    }
+}
+
+/// `x = exp(x - max) / sum(exp(x - max))`.
+pub(super) fn softmax(x: &mut [f64]) {
+    let max = x.iter().fold(f64::NEG_INFINITY, |m, &x| m.max(x));
+    x.iter_mut().for_each(|x| *x = (*x - max).exp());
+    let sum: f64 = x.iter().sum();
+    x.iter_mut().for_each(|x| *x /= sum);
+}
+
+/// `cap * tanh(x / cap)`.
+pub(super) fn softcap(x: f64, cap: Option<f32>) -> f64 {
+    cap.map_or(x, |cap| cap as f64 * (x / cap as f64).tanh())
+}
+
+/// The function on the gate.
+pub(super) fn activation(x: f32, kind: Activation) -> f64 {
+    let x = x as f64;
+    match kind {
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::GeluTanh => {
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+            0.5 * x * (1.0 + inner.tanh())
+        }
+    }
+}
