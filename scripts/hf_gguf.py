@@ -1,0 +1,219 @@
+"""Between a GGUF file and a Hugging Face transformers model in f32: names, layouts and hyperparameters.
+
+Covers qwen2, qwen3, llama and gemma3 (text). `load(path)` makes a transformers model from a file, its weights
+dequantized by the `gguf` package; `save(model, path, ...)` writes one the way the usual converter does:
+rows of llama's q and k in pairs of neighbours, gemma's norm weights plus one, Llama 3's rope scaling as a
+`rope_freqs` tensor.
+
+Written against transformers 5.23.0, torch 2.15.0, gguf 0.19.0, numpy 2.4.6.
+"""
+
+import math
+import re
+
+import gguf
+import numpy as np
+import torch
+import transformers
+from gguf import GGMLQuantizationType as Q
+
+MODEL_NAMES = {
+    "model.embed_tokens.weight": "token_embd.weight",
+    "model.norm.weight": "output_norm.weight",
+    "lm_head.weight": "output.weight",
+}
+LAYER_NAMES = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+GEMMA_LAYER_NAMES = LAYER_NAMES | {
+    "post_attention_layernorm": "post_attention_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
+GEMMA_LAYERS_PER_GLOBAL = 6  # every sixth layer attends to everything; not a key of the file
+GEMMA_LOCAL_ROPE_BASE = 10000.0  # not a key of the file
+
+
+def gguf_name(arch: str, hf_name: str) -> str:
+    """The name in the file of a transformers parameter."""
+    if hf_name in MODEL_NAMES:
+        return MODEL_NAMES[hf_name]
+    layer, name, kind = re.fullmatch(r"model\.layers\.(\d+)\.(.+)\.(weight|bias)", hf_name).groups()
+    names = GEMMA_LAYER_NAMES if arch == "gemma3" else LAYER_NAMES
+    return f"blk.{layer}.{names[name]}.{kind}"
+
+
+def pair_neighbours(w: np.ndarray, n_heads: int) -> np.ndarray:
+    """Rows `i` and `i + head_dim / 2` of each head become rows `2i` and `2i + 1`."""
+    return w.reshape(n_heads, 2, w.shape[0] // n_heads // 2, -1).swapaxes(1, 2).reshape(w.shape)
+
+
+def pair_halves(w: np.ndarray, n_heads: int) -> np.ndarray:
+    """The inverse of `pair_neighbours`."""
+    return w.reshape(n_heads, w.shape[0] // n_heads // 2, 2, -1).swapaxes(1, 2).reshape(w.shape)
+
+
+def rows_of(arch: str, name: str, w: np.ndarray, n_heads: int, n_kv_heads: int, to_file: bool) -> np.ndarray:
+    """A tensor in the file's layout (`to_file`) or in transformers'."""
+    if arch == "llama" and re.search(r"attn_[qk]\.weight$", name):
+        heads = n_heads if ".attn_q." in name else n_kv_heads
+        return pair_neighbours(w, heads) if to_file else pair_halves(w, heads)
+    if arch == "gemma3" and name.endswith("norm.weight"):
+        one = np.float32(1.0)
+        return w + one if to_file else w - one
+    return w
+
+
+def llama3_rope_factors(rope: dict, head_dim: int) -> np.ndarray:
+    """What Llama 3's rope scaling divides each pair's frequency by: [head_dim / 2]."""
+    low = rope["original_max_position_embeddings"] / rope["low_freq_factor"]
+    high = rope["original_max_position_embeddings"] / rope["high_freq_factor"]
+    factors = []
+    for i in range(0, head_dim, 2):
+        wavelength = 2 * math.pi * rope["rope_theta"] ** (i / head_dim)
+        if wavelength < high:
+            factors.append(1.0)
+        elif wavelength > low:
+            factors.append(rope["factor"])
+        else:
+            turns = rope["original_max_position_embeddings"] / wavelength
+            smooth = (turns - rope["low_freq_factor"]) / (rope["high_freq_factor"] - rope["low_freq_factor"])
+            factors.append(1 / ((1 - smooth) / rope["factor"] + smooth))
+    return np.array(factors, dtype=np.float32)
+
+
+def save(model, arch: str, path: str, matrix_type: Q, tokens: list, token_types: list, merges: list) -> None:
+    """Writes `model` with `matrix_type` (F32 or F16) matrices and a byte-level vocabulary."""
+    c = model.config
+    head_dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+    w = gguf.GGUFWriter(path, arch)
+    w.add_name(f"tiny random {arch}")
+    w.add_file_type(gguf.LlamaFileType.MOSTLY_F16 if matrix_type == Q.F16 else gguf.LlamaFileType.ALL_F32)
+    w.add_vocab_size(c.vocab_size)
+    w.add_context_length(c.max_position_embeddings)
+    w.add_embedding_length(c.hidden_size)
+    w.add_block_count(c.num_hidden_layers)
+    w.add_feed_forward_length(c.intermediate_size)
+    w.add_head_count(c.num_attention_heads)
+    w.add_head_count_kv(c.num_key_value_heads)
+    w.add_layer_norm_rms_eps(c.rms_norm_eps)
+    if arch in ("qwen3", "gemma3"):
+        w.add_key_length(head_dim)
+        w.add_value_length(head_dim)
+    if arch == "llama":
+        w.add_rope_dimension_count(head_dim)
+    rope = c.rope_parameters["full_attention"] if arch == "gemma3" else c.rope_parameters
+    w.add_rope_freq_base(rope["rope_theta"])
+    if rope["rope_type"] == "linear":
+        w.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        w.add_rope_scaling_factor(rope["factor"])
+    if arch == "gemma3":
+        w.add_sliding_window(c.sliding_window)
+        if c.final_logit_softcapping:
+            w.add_final_logit_softcapping(c.final_logit_softcapping)
+
+    w.add_tokenizer_model("gpt2")
+    w.add_tokenizer_pre("default")
+    w.add_token_list(tokens)
+    w.add_token_types(token_types)
+    w.add_token_merges(merges)
+    w.add_bos_token_id(c.vocab_size - 2)
+    w.add_eos_token_id(c.vocab_size - 1)
+    w.add_add_bos_token(False)
+
+    if rope["rope_type"] == "llama3":
+        w.add_tensor("rope_freqs.weight", llama3_rope_factors(rope, head_dim))
+    for hf_name, tensor in model.state_dict().items():
+        if hf_name == "lm_head.weight" and c.tie_word_embeddings:
+            continue
+        name = gguf_name(arch, hf_name)
+        data = tensor.detach().numpy().astype(np.float32)
+        data = rows_of(arch, name, data, c.num_attention_heads, c.num_key_value_heads, to_file=True)
+        w.add_tensor(name, data.astype(np.float16) if data.ndim == 2 and matrix_type == Q.F16 else data)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
+
+def config_of(reader: gguf.GGUFReader):
+    """`(architecture, transformers configuration)` of a file."""
+    def get(key, default=None):
+        field = reader.fields.get(key)
+        return default if field is None else field.contents()
+
+    arch = get("general.architecture")
+    key = lambda name, default=None: get(f"{arch}.{name}", default)
+    shapes = {t.name: [int(n) for n in reversed(t.shape)] for t in reader.tensors}
+    n_vocab, n_embd = shapes["token_embd.weight"]
+    n_heads, n_layers = key("attention.head_count"), key("block_count")
+    rope = {"rope_type": "default", "rope_theta": key("rope.freq_base", 10000.0)}
+    if key("rope.scaling.type", "none") == "linear":
+        rope |= {"rope_type": "linear", "factor": key("rope.scaling.factor")}
+    elif key("rope.scaling.type", "none") != "none":
+        raise ValueError(f"rope scaling {key('rope.scaling.type')} is not covered")
+    common = dict(
+        vocab_size=n_vocab,
+        hidden_size=n_embd,
+        intermediate_size=key("feed_forward_length"),
+        num_hidden_layers=n_layers,
+        num_attention_heads=n_heads,
+        num_key_value_heads=key("attention.head_count_kv", n_heads),
+        max_position_embeddings=key("context_length"),
+        rms_norm_eps=key("attention.layer_norm_rms_epsilon"),
+        tie_word_embeddings="output.weight" not in shapes,
+    )
+    head_dim = key("attention.key_length", n_embd // n_heads)
+    if arch == "qwen2":
+        return arch, transformers.Qwen2Config(**common, rope_parameters=rope)
+    if arch == "qwen3":
+        return arch, transformers.Qwen3Config(**common, head_dim=head_dim, rope_parameters=rope)
+    if arch == "llama":
+        return arch, transformers.LlamaConfig(**common, head_dim=head_dim, rope_parameters=rope)
+    if arch == "gemma3":
+        local = {"rope_type": "default", "rope_theta": key("rope.freq_base_swa", GEMMA_LOCAL_ROPE_BASE)}
+        return arch, transformers.Gemma3TextConfig(
+            **common,
+            head_dim=head_dim,
+            query_pre_attn_scalar=head_dim,  # of all sizes but 27B
+            sliding_window=key("attention.sliding_window"),
+            layer_types=[
+                "sliding_attention" if (i + 1) % GEMMA_LAYERS_PER_GLOBAL else "full_attention" for i in range(n_layers)
+            ],
+            rope_parameters={"full_attention": rope, "sliding_attention": local},
+            final_logit_softcapping=key("final_logit_softcapping"),
+        )
+    raise ValueError(f"architecture {arch} is not covered")
+
+
+def load(path: str):
+    """A transformers model in f32 from a file's dequantized weights."""
+    reader = gguf.GGUFReader(path)
+    arch, c = config_of(reader)
+    c._attn_implementation = "eager"
+    model = transformers.AutoModelForCausalLM.from_config(c, dtype=torch.float32)
+    tensors = {t.name: t for t in reader.tensors}
+    state = {}
+    for hf_name in model.state_dict():
+        name = gguf_name(arch, hf_name)
+        if name == "output.weight" and name not in tensors:
+            name = "token_embd.weight"
+        t = tensors[name]
+        data = gguf.dequantize(t.data, t.tensor_type).astype(np.float32)
+        data = rows_of(arch, name, data, c.num_attention_heads, c.num_key_value_heads, to_file=False)
+        state[hf_name] = torch.from_numpy(np.array(data))
+    model.load_state_dict(state, strict=True)
+    if "rope_freqs.weight" in tensors:
+        factors = torch.from_numpy(np.array(tensors["rope_freqs.weight"].data, dtype=np.float32))
+        model.model.rotary_emb.inv_freq.copy_(model.model.rotary_emb.inv_freq / factors)
+    return model.eval()
