@@ -274,7 +274,7 @@ impl Loader<'_> {
         let mut data = zeros(t.rows * t.cols)?;
         let row_bytes = t.ty.row_bytes(t.cols);
         for (src, dst) in t.data.chunks_exact(row_bytes).zip(data.chunks_exact_mut(t.cols)) {
-            dequantize_row(t.ty, src, dst);
+            dequantize_row(t.ty, src, dst)?;
         }
         self.control.release(t.data);
         self.done += t.data.len() as u64;
