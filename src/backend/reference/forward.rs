@@ -97,7 +97,7 @@ impl State {
 impl Network {
     /// Dequantizes everything.
     pub fn load(config: &Config, w: &Weights<'_>, control: &mut dyn LoadControl) -> Result<Network> {
-        let mut load = Loader { control, done: 0, total: super::stored_bytes(w) };
+        let mut load = Loader { control, done: 0, total: w.iter().map(|t| t.data.len() as u64).sum() };
         let token_embd = load.matrix(&w.token_embd)?;
         let layers = w.layers.iter().map(|l| load.layer(l)).collect::<Result<Vec<_>>>()?;
         Ok(Network {

@@ -15,8 +15,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::{Chunk, Device, LoadControl, LoadedModel, PAGE_TOKENS, Plan, RunControl, Slot, TapEvent, Want};
 use crate::error::{Error, Result};
-use crate::model::{Config, Tensor, Weights};
-use crate::sampler::{self, SampleRequest, Sampled};
+use crate::model::{Config, Weights};
+use crate::sampler::{SampleRequest, Sampled};
 
 mod forward;
 mod math;
@@ -164,7 +164,7 @@ impl LoadedModel for ReferenceModel {
     }
 
     fn sample(&self, slot: &mut dyn Slot, request: &SampleRequest<'_>) -> Result<Sampled> {
-        sampler::sample(current(slot)?, request)
+        sample(current(slot)?, request)
     }
 }
 
@@ -191,29 +191,18 @@ fn out_of_memory<T>(n: usize) -> Error {
     Error::OutOfMemory { place: "host".into(), requested: (n * size_of::<T>()) as u64, free: 0 }
 }
 
-/// All tensors.
-fn tensors<'w, 'a>(w: &'w Weights<'a>) -> impl Iterator<Item = &'w Tensor<'a>> {
-    let of_layers = w.layers.iter().flat_map(|l| {
-        let always = [&l.attn_norm, &l.q, &l.k, &l.v, &l.o, &l.ffn_norm, &l.gate, &l.up, &l.down];
-        let optional =
-            [&l.q_bias, &l.k_bias, &l.v_bias, &l.q_norm, &l.k_norm, &l.o_bias, &l.post_attn_norm, &l.post_ffn_norm];
-        always.into_iter().chain(optional.into_iter().flatten())
-    });
-    [&w.token_embd, &w.output_norm].into_iter().chain(of_layers).chain(&w.output).chain(&w.rope_freqs)
-}
-
-/// Bytes of all tensors in the file.
-fn stored_bytes(w: &Weights<'_>) -> u64 {
-    tensors(w).map(|t| t.data.len() as u64).sum()
-}
-
 fn plan_of(c: &Config, w: &Weights<'_>) -> Plan {
     let (h, g) = (c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim);
     let row = 3 * c.n_embd + 2 * h + 2 * g + 2 * c.n_ff + c.n_vocab; // f32
     let wide = c.n_ctx_train + c.head_dim + c.n_rot; // f64
     Plan {
-        weights_bytes: tensors(w).map(|t| (t.rows * t.cols * size_of::<f32>()) as u64).sum(),
+        weights_bytes: w.iter().map(|t| (t.rows * t.cols * size_of::<f32>()) as u64).sum(),
         kv_bytes_per_token: (c.n_layers * 2 * g * size_of::<f32>()) as u64,
         scratch_bytes: (row * size_of::<f32>() + wide * size_of::<f64>()) as u64,
     }
+}
+
+/// Stands until `sampler::sample` does.
+fn sample(_logits: &[f32], _request: &SampleRequest<'_>) -> Result<Sampled> {
+    Err(Error::Unsupported { what: "operation", name: "sample".into() })
 }
