@@ -1,0 +1,674 @@
+//! The forward pass: a batch of tokens of any sequences, layer by layer.
+
+use std::any::Any;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::arena::Arena;
+use super::attention::{self, PageLayout, ROWS, Row, SPAN, Shape, partial_len};
+use super::cache::Pages;
+use super::linear::{Input, Matrix};
+use super::simd::{Isa, XBlock};
+use super::threads::{Pool, Shares, Turn};
+use super::vector;
+use crate::backend::{Chunk, LoadedModel, PAGE_TOKENS, Plan, RunControl, Slot, TapEvent, Want};
+use crate::error::{Error, Result};
+use crate::model::{Activation, Config, LayerConfig, RopePairing};
+use crate::sampler::{SampleRequest, Sampled};
+
+/// Tokens that go through the layers together; more are run in several rounds.
+pub const MAX_ROWS: usize = 256;
+
+/// A sequence of at most so many new tokens shares the work of its attention among threads by spans of its cache.
+const SPLIT_TOKENS: usize = 4;
+
+/// Tokens whose attention one thread computes at a time in a prefill.
+const TOKEN_BLOCK: usize = 16;
+
+/// Panels `first .. last` of matrix `which` of a stage.
+#[derive(Clone, Copy, Debug)]
+pub struct Task {
+    pub which: usize,
+    pub first: usize,
+    pub last: usize,
+}
+
+/// Angles of the pairs of a head.
+#[derive(PartialEq)]
+pub struct Rope {
+    inverse: Vec<f32>, // [n_rot / 2], radians a position
+    scale: f32,
+}
+
+impl Rope {
+    /// Frequencies as the models were trained with: rounded to f32 before they meet the position.
+    pub fn new(config: &Config, layer: &LayerConfig, factors: Option<&[f32]>) -> Rope {
+        let n = config.n_rot / 2;
+        let inverse = (0..n).map(|i| {
+            let exponent = (2 * i) as f64 / config.n_rot as f64;
+            let inverse = (1.0 / f64::from(layer.rope_base).powf(exponent)) as f32;
+            factors.and_then(|f| f.get(i)).map_or(inverse, |f| inverse / f)
+        });
+        Rope { inverse: inverse.collect(), scale: layer.rope_scale }
+    }
+
+    fn fill(&self, position: usize, out: &mut [(f32, f32)]) {
+        let p = position as f32 * self.scale;
+        for (o, &f) in out.iter_mut().zip(&self.inverse) {
+            let (sin, cos) = f64::from(p * f).sin_cos();
+            *o = (cos as f32, sin as f32);
+        }
+    }
+}
+
+/// One layer, packed.
+#[allow(missing_docs)]
+pub struct LayerPlan {
+    pub attn_norm: Vec<f32>,
+    pub qkv: [Matrix; 3],
+    pub biases: [Option<Vec<f32>>; 3],
+    pub q_norm: Option<Vec<f32>>,
+    pub k_norm: Option<Vec<f32>>,
+    pub o: Matrix,
+    pub o_bias: Option<Vec<f32>>,
+    pub post_attn_norm: Option<Vec<f32>>,
+    pub ffn_norm: Vec<f32>,
+    pub gate: Matrix,
+    pub up: Matrix,
+    pub down: Matrix,
+    pub post_ffn_norm: Option<Vec<f32>>,
+    pub qkv_tasks: Vec<Task>,
+    pub o_tasks: Vec<Task>,
+    pub gate_tasks: Vec<Task>,
+    pub down_tasks: Vec<Task>,
+    pub window: usize,
+    pub rope: usize,
+}
+
+/// A loaded model.
+#[allow(missing_docs)]
+pub struct CpuModel {
+    pub config: Config,
+    pub plan: Plan,
+    pub isa: Isa,
+    pub pool: Arc<Pool>,
+    pub token_embd: Matrix,
+    pub output: Option<Matrix>,
+    pub output_tasks: Vec<Task>,
+    pub output_norm: Vec<f32>,
+    pub layers: Vec<LayerPlan>,
+    pub ropes: Vec<Rope>,
+    pub layout: PageLayout,
+    pub pages: Pages,
+    pub scratch: Mutex<Scratch>,
+    pub _arena: Arena,
+}
+
+/// Activations of a round, `n` rows; grown when needed, at most to `MAX_ROWS` rows.
+#[derive(Default)]
+pub struct Scratch {
+    x: Vec<f32>,                // [n, D] residual stream
+    h: Vec<f32>,                // [n, D] normalized, or a projection's output
+    q: Vec<f32>,                // [n, H]
+    k: Vec<f32>,                // [n, G]
+    v: Vec<f32>,                // [n, G]
+    mix: Vec<f32>,              // [n, H]
+    gate: Vec<f32>,             // [n, F]
+    up: Vec<f32>,               // [n, F]
+    quant: Vec<XBlock>,         // [n, widest / 32]
+    angles: Vec<(f32, f32)>,    // [ropes, n, n_rot / 2]
+    partials: Vec<f32>,         // see `attend`
+    logits: Vec<f32>,           // [rows wanted, n_vocab] where more than one is wanted
+    pages: Vec<*const u16>,     // of all pieces, one after the other
+}
+
+// SAFETY: the pointers are used during a pass only, while the model that owns the pages is borrowed.
+unsafe impl Send for Scratch {}
+
+/// Logits of one sequence.
+struct CpuSlot {
+    logits: Vec<f32>,
+}
+
+impl Slot for CpuSlot {
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+/// Consecutive tokens of one chunk within a round.
+#[derive(Clone, Copy)]
+struct Piece {
+    chunk: usize,
+    /// Tokens `from .. to` of the chunk.
+    from: usize,
+    to: usize,
+    /// First row of the round.
+    row: usize,
+    /// Position of the first token.
+    start: usize,
+    /// Its pages in `Scratch::pages`.
+    pages: (usize, usize),
+}
+
+fn sized<T: Clone>(v: &mut Vec<T>, n: usize, zero: T) -> &mut [T] {
+    if v.len() < n {
+        v.resize(n, zero);
+    }
+    &mut v[..n]
+}
+
+impl CpuModel {
+    fn round(
+        &self,
+        turn: &Turn<'_>,
+        s: &mut Scratch,
+        chunks: &mut [Chunk<'_>],
+        pieces: &[Piece],
+        run: &mut RunControl<'_>,
+    ) -> Result<()> {
+        let c = &self.config;
+        let n = pieces.iter().map(|p| p.to - p.from).sum::<usize>();
+        let (d, h, g, f) = (c.n_embd, c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim, c.n_ff);
+        let widest = d.max(h).max(f);
+        let half = c.n_rot / 2;
+        for (v, len) in [
+            (&mut s.x, n * d),
+            (&mut s.h, n * d),
+            (&mut s.q, n * h),
+            (&mut s.k, n * g),
+            (&mut s.v, n * g),
+            (&mut s.mix, n * h),
+            (&mut s.gate, n * f),
+            (&mut s.up, n * f),
+        ] {
+            sized(v, len, 0.0);
+        }
+        sized(&mut s.quant, n * widest.div_ceil(32), XBlock::ZERO);
+        sized(&mut s.angles, self.ropes.len() * n * half, (0.0, 0.0));
+
+        for p in pieces {
+            for i in p.from..p.to {
+                let row = p.row + i - p.from;
+                let x = &mut s.x[row * d..][..d];
+                self.token_embd.row(chunks[p.chunk].tokens[i] as usize, x);
+                if c.embedding_scale != 1.0 {
+                    x.iter_mut().for_each(|x| *x *= c.embedding_scale);
+                }
+                for (r, rope) in self.ropes.iter().enumerate() {
+                    rope.fill(p.start + i - p.from, &mut s.angles[(r * n + row) * half..][..half]);
+                }
+            }
+        }
+        tap(run, pieces, "embed", -1, d, &s.x);
+        for (index, layer) in self.layers.iter().enumerate() {
+            if run.cancel.load(Ordering::Relaxed) {
+                return Err(Error::Cancelled);
+            }
+            let tag = index as i32;
+            self.norm(turn, &s.x, &layer.attn_norm, &mut s.h, n)?;
+            tap(run, pieces, "attn_norm", tag, d, &s.h);
+            let Scratch { h: hidden, quant, q, k, v, .. } = &mut *s;
+            let needs = layer.qkv.iter().any(Matrix::is_quantized);
+            let input = self.input(turn, hidden, quant, n, d, needs)?;
+            let outs = [(Shares(q.as_mut_ptr()), h), (Shares(k.as_mut_ptr()), g), (Shares(v.as_mut_ptr()), g)];
+            self.multiply(turn, &layer.qkv, &layer.qkv_tasks, &input, &outs)?;
+            self.position(turn, s, layer, index, pieces, n)?;
+            tap(run, pieces, "q_rope", tag, h, &s.q);
+            tap(run, pieces, "k_rope", tag, g, &s.k);
+            tap(run, pieces, "v", tag, g, &s.v);
+            self.attend(turn, s, layer, index, pieces)?;
+            tap(run, pieces, "attn_mix", tag, h, &s.mix);
+            let Scratch { h: hidden, quant, mix, .. } = &mut *s;
+            let input = self.input(turn, mix, quant, n, h, layer.o.is_quantized())?;
+            let out = [(Shares(hidden.as_mut_ptr()), d)];
+            self.multiply(turn, std::slice::from_ref(&layer.o), &layer.o_tasks, &input, &out)?;
+            if let Some(bias) = &layer.o_bias {
+                s.h[..n * d].chunks_exact_mut(d).for_each(|h| h.iter_mut().zip(bias).for_each(|(h, b)| *h += b));
+            }
+            tap(run, pieces, "attn_out", tag, d, &s.h);
+            self.residual(turn, s, layer.post_attn_norm.as_deref(), n)?;
+
+            self.norm(turn, &s.x, &layer.ffn_norm, &mut s.h, n)?;
+            tap(run, pieces, "ffn_norm", tag, d, &s.h);
+            self.gate_up(turn, s, layer, n)?;
+            tap(run, pieces, "ffn_act", tag, f, &s.gate);
+            let Scratch { h: hidden, quant, gate, .. } = &mut *s;
+            let input = self.input(turn, gate, quant, n, f, layer.down.is_quantized())?;
+            let out = [(Shares(hidden.as_mut_ptr()), d)];
+            self.multiply(turn, std::slice::from_ref(&layer.down), &layer.down_tasks, &input, &out)?;
+            tap(run, pieces, "ffn_out", tag, d, &s.h);
+            self.residual(turn, s, layer.post_ffn_norm.as_deref(), n)?;
+            tap(run, pieces, "resid", tag, d, &s.x);
+        }
+        self.output(turn, s, chunks, pieces, run)
+    }
+
+    /// Blocks of rows for work that is cheap a row: one chunk where it is not worth sharing.
+    fn by_rows(&self, turn: &Turn<'_>, n: usize, body: &(dyn Fn(usize) + Sync)) -> Result<()> {
+        if n < 8 {
+            (0..n).for_each(body);
+            return Ok(());
+        }
+        let step = n.div_ceil(4 * turn.n_threads());
+        turn.run(n.div_ceil(step), &|i| (i * step..((i + 1) * step).min(n)).for_each(body))
+    }
+
+    fn norm(&self, turn: &Turn<'_>, x: &[f32], weight: &[f32], out: &mut [f32], n: usize) -> Result<()> {
+        let d = weight.len();
+        debug_assert!(x.len() >= n * d && out.len() >= n * d);
+        let (isa, eps) = (self.isa, self.config.norm_eps);
+        let out = Shares(out.as_mut_ptr());
+        // SAFETY: row r of both, checked above; rows are disjoint.
+        self.by_rows(turn, n, &|r| unsafe {
+            vector::rms_norm(isa, x.as_ptr().add(r * d), weight.as_ptr(), out.at(r * d), d, eps);
+        })
+    }
+
+    /// `x += h`, normalized first where the layer has a norm there.
+    fn residual(&self, turn: &Turn<'_>, s: &mut Scratch, post: Option<&[f32]>, n: usize) -> Result<()> {
+        let d = self.config.n_embd;
+        let (isa, eps) = (self.isa, self.config.norm_eps);
+        let (x, h) = (Shares(s.x[..n * d].as_mut_ptr()), Shares(s.h[..n * d].as_mut_ptr()));
+        // SAFETY: row r of x and h; rows are disjoint.
+        self.by_rows(turn, n, &|r| unsafe {
+            if let Some(w) = post {
+                vector::rms_norm(isa, h.at(r * d), w.as_ptr(), h.at(r * d), d, eps);
+            }
+            vector::add(isa, x.at(r * d), h.at(r * d), d);
+        })
+    }
+
+    /// `n` rows as a matrix input, quantized if need be.
+    fn input<'a>(
+        &self,
+        turn: &Turn<'_>,
+        float: &'a [f32],
+        quant: &'a mut [XBlock],
+        n: usize,
+        cols: usize,
+        needs_quant: bool,
+    ) -> Result<Input<'a>> {
+        let (float, blocks) = (&float[..n * cols], cols / 32);
+        if !needs_quant {
+            return Ok(Input { n, float, quant: &[] });
+        }
+        let quant = &mut quant[..n * blocks];
+        let isa = self.isa;
+        let out = Shares(quant.as_mut_ptr());
+        // SAFETY: row r of both; rows are disjoint.
+        self.by_rows(turn, n, &|r| unsafe {
+            vector::quantize(isa, float.as_ptr().add(r * cols), out.at(r * blocks), cols);
+        })?;
+        Ok(Input { n, float, quant })
+    }
+
+    /// Runs the tasks of a stage; `outs` are the destinations and their strides.
+    fn multiply(
+        &self,
+        turn: &Turn<'_>,
+        matrices: &[Matrix],
+        tasks: &[Task],
+        input: &Input<'_>,
+        outs: &[(Shares<f32>, usize)],
+    ) -> Result<()> {
+        let isa = self.isa;
+        turn.run(tasks.len(), &|i| {
+            let t = tasks[i];
+            let (out, stride) = outs[t.which];
+            // SAFETY: the destinations hold `input.n` rows of `stride`; tasks cover disjoint rows of the matrices.
+            unsafe { matrices[t.which].mul(isa, t.first, t.last, input, out.at(0), stride) };
+        })
+    }
+
+    /// Biases, per-head norms, rotation, and the cache's new rows.
+    fn position(
+        &self,
+        turn: &Turn<'_>,
+        s: &mut Scratch,
+        layer: &LayerPlan,
+        index: usize,
+        pieces: &[Piece],
+        n: usize,
+    ) -> Result<()> {
+        let c = &self.config;
+        let (dim, half) = (c.head_dim, c.n_rot / 2);
+        let (h, g) = (c.n_heads * dim, c.n_kv_heads * dim);
+        let (q, k, v) = (
+            Shares(s.q[..n * h].as_mut_ptr()),
+            Shares(s.k[..n * g].as_mut_ptr()),
+            Shares(s.v[..n * g].as_mut_ptr()),
+        );
+        let angles = &s.angles[layer.rope * n * half..][..n * half];
+        let pages = &s.pages;
+        let adjacent = c.rope_pairing == RopePairing::Adjacent;
+        self.by_rows(turn, n, &|row| {
+            // SAFETY: row `row` of q, k and v, which no other call touches.
+            let (q, k, v) = unsafe {
+                (
+                    std::slice::from_raw_parts_mut(q.at(row * h), h),
+                    std::slice::from_raw_parts_mut(k.at(row * g), g),
+                    std::slice::from_raw_parts_mut(v.at(row * g), g),
+                )
+            };
+            for (x, bias) in [&mut *q, &mut *k, &mut *v].into_iter().zip(&layer.biases) {
+                if let Some(bias) = bias {
+                    x.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
+                }
+            }
+            let angles = &angles[row * half..][..half];
+            for (x, norm) in [(&mut *q, &layer.q_norm), (&mut *k, &layer.k_norm)] {
+                for head in x.chunks_exact_mut(dim) {
+                    if let Some(w) = norm {
+                        let p = head.as_mut_ptr();
+                        // SAFETY: the head and the weight hold `dim` elements.
+                        unsafe { vector::rms_norm(self.isa, p, w.as_ptr(), p, dim, c.norm_eps) };
+                    }
+                    vector::rope(head, angles, adjacent);
+                }
+            }
+            let Some(p) = pieces.iter().rfind(|p| p.row <= row) else { return };
+            let position = p.start + row - p.row;
+            let page = pages[p.pages.0 + position / PAGE_TOKENS].cast_mut();
+            let mut half_k = [0_u16; 512];
+            let mut half_v = [0_u16; 512];
+            for head in 0..c.n_kv_heads {
+                // SAFETY: `head_dim` is at most 512 (checked at load); this position's rows of the page belong to
+                // this sequence alone.
+                unsafe {
+                    attention::to_f16(self.isa, k.as_ptr().add(head * dim), half_k.as_mut_ptr(), dim);
+                    attention::to_f16(self.isa, v.as_ptr().add(head * dim), half_v.as_mut_ptr(), dim);
+                    let (k, v) = (&half_k[..dim], &half_v[..dim]);
+                    self.layout.write(page, index, head, position % PAGE_TOKENS, k, v);
+                }
+            }
+        })
+    }
+
+    fn attend(
+        &self,
+        turn: &Turn<'_>,
+        s: &mut Scratch,
+        layer: &LayerPlan,
+        index: usize,
+        pieces: &[Piece],
+    ) -> Result<()> {
+        let c = &self.config;
+        let (dim, heads, group) = (c.head_dim, c.n_heads, c.n_heads / c.n_kv_heads);
+        let shape = Shape {
+            head_dim: dim,
+            padded: self.layout.padded,
+            scale: c.attn_scale,
+            softcap: c.attn_softcap.unwrap_or(0.0),
+            window: layer.window,
+        };
+        let len = partial_len(shape.padded);
+        let isa = self.isa;
+        // One entry a unit of work: (piece, first token, last token, KV head, first span, last span, offset of the
+        // partial results if they are merged later).
+        let mut units: Vec<(usize, usize, usize, usize, usize, usize, Option<usize>)> = Vec::new();
+        let mut merges: Vec<(usize, usize, usize, usize)> = Vec::new(); // row, head, spans, offset
+        let mut n_partials = 0;
+        for (i, p) in pieces.iter().enumerate() {
+            let n = p.to - p.from;
+            let spans = (shape.first(p.start) / SPAN, (p.start + n - 1) / SPAN + 1);
+            let n_spans = spans.1 - spans.0;
+            for kv in 0..c.n_kv_heads {
+                if n <= SPLIT_TOKENS && n_spans > 1 {
+                    for token in 0..n {
+                        for r in 0..group {
+                            merges.push((p.row + token, kv * group + r, n_spans, n_partials + (token * group + r) * n_spans));
+                        }
+                        for span in spans.0..spans.1 {
+                            let at = n_partials + token * group * n_spans;
+                            units.push((i, token, token + 1, kv, span, span + 1, Some(at)));
+                        }
+                    }
+                    n_partials += n * group * n_spans;
+                } else {
+                    for token in (0..n).step_by(TOKEN_BLOCK) {
+                        units.push((i, token, (token + TOKEN_BLOCK).min(n), kv, spans.0, spans.1, None));
+                    }
+                }
+            }
+        }
+        sized(&mut s.partials, n_partials * len, 0.0);
+        let partials = Shares(s.partials.as_mut_ptr());
+        let mix = Shares(s.mix.as_mut_ptr());
+        let (q, pages) = (&s.q, &s.pages);
+        turn.run(units.len(), &|u| {
+            let (i, first, last, kv, span_first, span_last, keep) = units[u];
+            let p = &pieces[i];
+            let pages = &pages[p.pages.0..p.pages.1];
+            let (keys_at, values_at) = self.layout.head(index, kv);
+            let mut running = [[0.0_f32; partial_len(512)]; ROWS];
+            let mut partial = [[0.0_f32; partial_len(512)]; ROWS];
+            let n_rows = (last - first) * group;
+            for tile in (0..n_rows).step_by(ROWS) {
+                let n = (n_rows - tile).min(ROWS);
+                let of = |r: usize| (first + (tile + r) / group, kv * group + (tile + r) % group); // token, head
+                let make = |r: usize, partial: *mut f32| {
+                    let (token, head) = of(r);
+                    // SAFETY: row and head exist in q.
+                    let q = unsafe { q.as_ptr().add(((p.row + token) * heads + head) * dim) };
+                    Row { q, position: p.start + token, partial }
+                };
+                // SAFETY: rows, pages and partial results have the shapes that `attention` states; the results of
+                // (token, head, span) are written by this unit alone.
+                unsafe {
+                    if let Some(at) = keep {
+                        let n_spans = (p.start + p.to - p.from - 1) / SPAN + 1 - shape.first(p.start) / SPAN;
+                        let span0 = shape.first(p.start) / SPAN;
+                        for span in span_first..span_last {
+                            let mut rows = [make(0, std::ptr::null_mut()); ROWS];
+                            for (r, row) in rows.iter_mut().enumerate().take(n) {
+                                *row = make(r, partials.at((at + (tile + r) * n_spans + span - span0) * len));
+                            }
+                            attention::span(isa, shape, &rows[..n], span, pages, keys_at, values_at);
+                        }
+                        continue;
+                    }
+                    let mut started = false;
+                    for span in span_first..span_last {
+                        let buffer = if started { &mut partial } else { &mut running };
+                        let mut rows = [make(0, std::ptr::null_mut()); ROWS];
+                        for (r, row) in rows.iter_mut().enumerate().take(n) {
+                            *row = make(r, buffer[r].as_mut_ptr());
+                        }
+                        attention::span(isa, shape, &rows[..n], span, pages, keys_at, values_at);
+                        if started {
+                            for r in 0..n {
+                                attention::absorb(isa, shape, running[r].as_mut_ptr(), partial[r].as_ptr());
+                            }
+                        }
+                        started = true;
+                    }
+                    for (r, run) in running.iter().enumerate().take(n) {
+                        let (token, head) = of(r);
+                        attention::finish(isa, shape, run.as_ptr(), mix.at(((p.row + token) * heads + head) * dim));
+                    }
+                }
+            }
+        })?;
+        for (row, head, n_spans, at) in merges {
+            // SAFETY: the partial results of this row and head, complete since `run` returned.
+            unsafe {
+                let run = partials.at(at * len);
+                for span in 1..n_spans {
+                    attention::absorb(isa, shape, run, partials.at((at + span) * len));
+                }
+                attention::finish(isa, shape, run, mix.at((row * heads + head) * dim));
+            }
+        }
+        Ok(())
+    }
+
+    /// `gate = activation(Wgate h) * (Wup h)`.
+    fn gate_up(&self, turn: &Turn<'_>, s: &mut Scratch, layer: &LayerPlan, n: usize) -> Result<()> {
+        let (d, f, isa) = (self.config.n_embd, self.config.n_ff, self.isa);
+        let Scratch { h, quant, gate, up, .. } = &mut *s;
+        let input = self.input(turn, h, quant, n, d, layer.gate.is_quantized() || layer.up.is_quantized())?;
+        let (gate, up) = (Shares(gate.as_mut_ptr()), Shares(up.as_mut_ptr()));
+        let tasks = &layer.gate_tasks;
+        turn.run(tasks.len(), &|i| {
+            let Task { first, last, .. } = tasks[i];
+            let (a, b) = (first * super::simd::LANES, (last * super::simd::LANES).min(f));
+            // SAFETY: columns a .. b of gate and up belong to this task.
+            unsafe {
+                layer.gate.mul(isa, first, last, &input, gate.at(0), f);
+                layer.up.mul(isa, first, last, &input, up.at(0), f);
+                for row in 0..n {
+                    let (gate, up) = (gate.at(row * f + a), up.at(row * f + a));
+                    match self.config.activation {
+                        Activation::Silu => vector::silu_mul(isa, gate, up, b - a),
+                        Activation::GeluTanh => vector::gelu_mul(isa, gate, up, b - a),
+                    }
+                }
+            }
+        })
+    }
+
+    /// The logits of the rows that are wanted.
+    fn output(
+        &self,
+        turn: &Turn<'_>,
+        s: &mut Scratch,
+        chunks: &mut [Chunk<'_>],
+        pieces: &[Piece],
+        run: &mut RunControl<'_>,
+    ) -> Result<()> {
+        let (d, n_vocab) = (self.config.n_embd, self.config.n_vocab);
+        let wanted: Vec<Piece> = pieces
+            .iter()
+            .filter(|p| chunks[p.chunk].want == Want::Last && p.to == chunks[p.chunk].tokens.len())
+            .copied()
+            .collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        // The rows wanted move to the front; they stand in order, so none is overwritten before it is read.
+        for (i, p) in wanted.iter().enumerate() {
+            let row = p.row + p.to - p.from - 1;
+            s.x.copy_within(row * d..(row + 1) * d, i * d);
+        }
+        let n = wanted.len();
+        self.norm(turn, &s.x, &self.output_norm, &mut s.h, n)?;
+        let last: Vec<Piece> = (0..n)
+            .map(|i| Piece { from: wanted[i].to - 1, row: i, start: wanted[i].start + wanted[i].to - wanted[i].from - 1, ..wanted[i] })
+            .collect();
+        tap(run, &last, "final_norm", -1, d, &s.h);
+        let matrix = self.output.as_ref().unwrap_or(&self.token_embd);
+        let Scratch { h, quant, logits, .. } = &mut *s;
+        let input = self.input(turn, h, quant, n, d, matrix.is_quantized())?;
+        let logits = sized(logits, n * n_vocab, 0.0);
+        let out = [(Shares(logits.as_mut_ptr()), n_vocab)];
+        self.multiply(turn, std::slice::from_ref(matrix), &self.output_tasks, &input, &out)?;
+        if let Some(cap) = self.config.logit_softcap {
+            let isa = self.isa;
+            // SAFETY: n rows of n_vocab.
+            unsafe { vector::softcap(isa, logits.as_mut_ptr(), n * n_vocab, cap) };
+        }
+        tap(run, &last, "logits", -1, n_vocab, logits);
+        for (p, row) in wanted.iter().zip(logits.chunks_exact(n_vocab)) {
+            slot(chunks[p.chunk].slot)?.logits.copy_from_slice(row);
+        }
+        Ok(())
+    }
+
+    fn check(&self, chunks: &[Chunk<'_>]) -> Result<()> {
+        for c in chunks {
+            let bad = c.tokens.iter().position(|&t| t as usize >= self.config.n_vocab);
+            if let Some(index) = bad {
+                let n_vocab = self.config.n_vocab;
+                return Err(Error::TokenOutOfRange { index, token: c.tokens[index], n_vocab });
+            }
+            if c.tokens.is_empty() || c.pages.len() * PAGE_TOKENS < c.start + c.tokens.len() {
+                return Err(Error::Internal {
+                    message: format!("{} pages for {} + {} tokens", c.pages.len(), c.start, c.tokens.len()),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn slot<'a>(slot: &'a mut dyn Slot) -> Result<&'a mut CpuSlot> {
+    slot.as_any()
+        .downcast_mut::<CpuSlot>()
+        .ok_or_else(|| Error::Internal { message: "a slot of another backend".into() })
+}
+
+/// Shows the rows of each piece to the caller's tap.
+fn tap(run: &mut RunControl<'_>, pieces: &[Piece], name: &'static str, layer: i32, cols: usize, data: &[f32]) {
+    let Some(tap) = run.tap.as_mut() else { return };
+    for p in pieces {
+        let rows = p.to - p.from;
+        let data = &data[p.row * cols..][..rows * cols];
+        tap(&TapEvent { name, layer, sequence: p.chunk, position: p.start, rows, cols, data });
+    }
+}
+
+impl LoadedModel for CpuModel {
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn plan(&self) -> Plan {
+        self.plan
+    }
+
+    fn reserve_pages(&self, n: usize) -> Result<()> {
+        self.pages.reserve(n)
+    }
+
+    fn release_page(&self, page: u32) {
+        self.pages.release(page);
+    }
+
+    fn create_slot(&self) -> Result<Box<dyn Slot>> {
+        Ok(Box::new(CpuSlot { logits: vec![0.0; self.config.n_vocab] }))
+    }
+
+    fn forward(&self, chunks: &mut [Chunk<'_>], run: &mut RunControl<'_>) -> Result<()> {
+        self.check(chunks)?;
+        let turn = self.pool.turn();
+        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pieces: Vec<Piece> = Vec::new();
+        let mut rows = 0;
+        scratch.pages.clear();
+        for chunk in 0..chunks.len() {
+            let (n, start) = (chunks[chunk].tokens.len(), chunks[chunk].start);
+            let first = scratch.pages.len();
+            self.pages
+                .addresses(chunks[chunk].pages, &mut scratch.pages)
+                .ok_or_else(|| Error::Internal { message: "a page that was not reserved".into() })?;
+            let pages = (first, scratch.pages.len());
+            let mut from = 0;
+            while from < n {
+                let to = n.min(from + MAX_ROWS - rows);
+                pieces.push(Piece { chunk, from, to, row: rows, start: start + from, pages });
+                rows += to - from;
+                from = to;
+                if rows == MAX_ROWS {
+                    self.round(&turn, &mut scratch, chunks, &pieces, run)?;
+                    pieces.clear();
+                    rows = 0;
+                }
+            }
+        }
+        if rows > 0 { self.round(&turn, &mut scratch, chunks, &pieces, run) } else { Ok(()) }
+    }
+
+    fn logits(&self, s: &mut dyn Slot, out: &mut [f32]) -> Result<()> {
+        let logits = &slot(s)?.logits;
+        if out.len() != logits.len() {
+            return Err(Error::BufferTooSmall { needed: logits.len(), capacity: out.len() });
+        }
+        out.copy_from_slice(logits);
+        Ok(())
+    }
+
+    fn sample(&self, s: &mut dyn Slot, request: &SampleRequest<'_>) -> Result<Sampled> {
+        crate::sampler::sample(&slot(s)?.logits, request)
+    }
+}

@@ -1,0 +1,237 @@
+//! The backend's own threads: one job at a time, cut into chunks that whoever is free takes.
+//!
+//! Which thread runs a chunk never changes its result; a job ends when its chunks are done, not when all threads
+//! have come by, so a thread that the system has put aside while idle delays nobody. Idle threads look for work
+//! for a moment, yielding, and then sleep until they are woken.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+
+/// How long an idle thread looks for work before it sleeps: longer than what stands between two jobs of a decode
+/// step, shorter than what a host would notice on its processor.
+const LOOK: Duration = Duration::from_micros(150);
+
+type Body = dyn Fn(usize) + Sync;
+
+struct Shared {
+    /// `job number << 32 | chunks not yet taken`: one word, so that a chunk is taken from the job it was seen in.
+    ticket: AtomicU64,
+    /// The job's closure, on the stack of the thread in `run`: a pointer to a `&Body`.
+    body: AtomicPtr<&'static Body>,
+    done: AtomicUsize,
+    panicked: AtomicBool,
+    sleepers: AtomicUsize,
+    stop: AtomicBool,
+    gate: Mutex<()>,
+    wake: Condvar,
+    /// Fewer processors than threads: looking for work would take the processor from those that have some.
+    crowded: bool,
+}
+
+/// A fixed set of threads; the caller of [`Pool::run`] is one of them.
+pub struct Pool {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    /// Held for a whole forward pass.
+    turn: Mutex<()>,
+}
+
+/// The right to run jobs.
+pub struct Turn<'a> {
+    pool: &'a Pool,
+    _guard: MutexGuard<'a, ()>,
+}
+
+impl Pool {
+    /// `n_threads` threads, the caller's included.
+    pub fn new(n_threads: usize) -> Result<Pool> {
+        let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let shared = Arc::new(Shared {
+            ticket: AtomicU64::new(0),
+            body: AtomicPtr::new(std::ptr::null_mut()),
+            done: AtomicUsize::new(0),
+            panicked: AtomicBool::new(false),
+            sleepers: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+            gate: Mutex::new(()),
+            wake: Condvar::new(),
+            crowded: n_threads > processors,
+        });
+        let mut pool = Pool { shared, threads: Vec::new(), turn: Mutex::new(()) };
+        for i in 1..n_threads {
+            let shared = pool.shared.clone();
+            let thread = std::thread::Builder::new()
+                .name(format!("kigo-{i}"))
+                .spawn(move || shared.serve())
+                .map_err(|source| Error::Io { path: "thread".into(), what: "start", source })?;
+            pool.threads.push(thread);
+        }
+        Ok(pool)
+    }
+
+    /// Threads, the caller's included.
+    pub fn n_threads(&self) -> usize {
+        self.threads.len() + 1
+    }
+
+    /// Waits until no other pass is running.
+    pub fn turn(&self) -> Turn<'_> {
+        Turn { pool: self, _guard: self.turn.lock().unwrap_or_else(PoisonError::into_inner) }
+    }
+}
+
+impl Turn<'_> {
+    /// Threads, the caller's included.
+    pub fn n_threads(&self) -> usize {
+        self.pool.n_threads()
+    }
+
+    /// Runs `body(0) .. body(n_chunks - 1)`, each once, on all threads; returns when all have ended.
+    pub fn run(&self, n_chunks: usize, body: &Body) -> Result<()> {
+        let shared = &*self.pool.shared;
+        if n_chunks <= 1 || self.pool.threads.is_empty() {
+            for i in 0..n_chunks {
+                body(i);
+            }
+            return Ok(());
+        }
+        let number = (shared.ticket.load(Ordering::Relaxed) >> 32).wrapping_add(1) & 0xffff_ffff;
+        shared.done.store(0, Ordering::Relaxed);
+        // SAFETY: only the lifetime changes. Threads use the pointer only for chunks that they took, and this call
+        // does not return before all chunks are done.
+        let body: &'static Body = unsafe { std::mem::transmute::<&Body, &'static Body>(body) };
+        shared.body.store(std::ptr::from_ref(&body).cast_mut(), Ordering::Relaxed);
+        shared.ticket.store(number << 32 | n_chunks as u64, Ordering::SeqCst);
+        if shared.sleepers.load(Ordering::SeqCst) > 0 {
+            drop(shared.gate.lock().unwrap_or_else(PoisonError::into_inner));
+            shared.wake.notify_all();
+        }
+        while shared.take() {}
+        let mut looks = 0_u32;
+        while shared.done.load(Ordering::Acquire) < n_chunks {
+            looks += 1;
+            if looks > 2000 || shared.crowded {
+                std::thread::yield_now();
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+        if shared.panicked.swap(false, Ordering::Relaxed) {
+            return Err(Error::Internal { message: "a worker thread panicked".into() });
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Takes one chunk and runs it; false if there was none.
+    fn take(&self) -> bool {
+        let seen = self.ticket.load(Ordering::Acquire);
+        if seen & 0xffff_ffff == 0 {
+            return false;
+        }
+        let body = self.body.load(Ordering::Relaxed);
+        if self.ticket.compare_exchange_weak(seen, seen - 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return true;
+        }
+        // SAFETY: the exchange succeeded, so the job seen is still the current one and `body` is its closure;
+        // `run` waits for `done` before the closure goes away.
+        let body = unsafe { *body };
+        if catch_unwind(AssertUnwindSafe(|| body((seen & 0xffff_ffff) as usize - 1))).is_err() {
+            self.panicked.store(true, Ordering::Relaxed);
+        }
+        self.done.fetch_add(1, Ordering::Release);
+        true
+    }
+
+    /// The life of a thread.
+    fn serve(&self) {
+        loop {
+            while self.take() {}
+            let start = Instant::now();
+            let mut looks = 0_u32;
+            let found = loop {
+                if self.stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                if self.ticket.load(Ordering::Relaxed) & 0xffff_ffff != 0 {
+                    break true;
+                }
+                looks += 1;
+                if self.crowded || looks % 4096 == 0 {
+                    std::thread::yield_now();
+                } else {
+                    std::hint::spin_loop();
+                }
+                if looks % 64 == 0 && start.elapsed() > LOOK {
+                    break false;
+                }
+            };
+            if !found {
+                let mut guard = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+                self.sleepers.fetch_add(1, Ordering::SeqCst);
+                while self.ticket.load(Ordering::SeqCst) & 0xffff_ffff == 0 && !self.stop.load(Ordering::SeqCst) {
+                    guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
+                }
+                self.sleepers.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        drop(self.shared.gate.lock().unwrap_or_else(PoisonError::into_inner));
+        self.shared.wake.notify_all();
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has been reported through `run`.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A pointer that closures may share; who writes where is stated where it is used.
+pub struct Shares<T>(pub *mut T);
+// SAFETY: a promise of the users: chunks write disjoint elements.
+unsafe impl<T> Send for Shares<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Shares<T> {}
+impl<T> Clone for Shares<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Shares<T> {}
+impl<T> Shares<T> {
+    /// The pointer `i` elements on.
+    ///
+    /// # Safety
+    /// `i` is inside of the allocation.
+    pub unsafe fn at(&self, i: usize) -> *mut T {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.add(i) }
+    }
+}
+
+/// Physical cores this process may use: the default number of threads.
+pub fn physical_cores() -> usize {
+    let allowed = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let mut cores = std::collections::HashSet::new();
+    for cpu in 0..4096 {
+        let read = |name: &str| std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/topology/{name}"));
+        let (Ok(core), Ok(package)) = (read("core_id"), read("physical_package_id")) else {
+            if cpu >= allowed {
+                break;
+            }
+            continue;
+        };
+        cores.insert((package, core));
+    }
+    if cores.is_empty() { allowed } else { cores.len().min(allowed) }
+}

@@ -1,0 +1,196 @@
+//! Row kernels between the matrices: norms, activation functions, quantization of activations.
+//!
+//! Rows are `n` contiguous f32; the last `n % 16` elements go through the same arithmetic in a padded vector.
+
+use super::simd::{Isa, LANES, Simd, X_MAX, XBlock, dispatch};
+
+/// Calls `$body` with a vector of up to 16 elements at `i`, reading past the end as `$fill`.
+#[inline(always)]
+unsafe fn load_n<S: Simd>(p: *const f32, n: usize, fill: f32) -> S::F {
+    // SAFETY: reads n elements.
+    unsafe {
+        if n >= LANES {
+            S::load(p)
+        } else {
+            let mut v = [fill; LANES];
+            std::ptr::copy_nonoverlapping(p, v.as_mut_ptr(), n);
+            S::load(v.as_ptr())
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn store_n<S: Simd>(p: *mut f32, n: usize, v: S::F) {
+    // SAFETY: writes n elements.
+    unsafe {
+        if n >= LANES {
+            S::store(p, v);
+        } else {
+            std::ptr::copy_nonoverlapping(S::to_array(v).as_ptr(), p, n);
+        }
+    }
+}
+
+dispatch! {
+    /// `y = x / sqrt(mean(x^2) + eps) * weight`; `y` may be `x`.
+    pub fn rms_norm(x: *const f32, weight: *const f32, y: *mut f32, n: usize, eps: f32) = rms_norm_row
+}
+
+#[inline(always)]
+unsafe fn rms_norm_row<S: Simd>(x: *const f32, weight: *const f32, y: *mut f32, n: usize, eps: f32) {
+    // SAFETY: x, weight and y hold n elements.
+    unsafe {
+        let mut squares = S::splat(0.0);
+        for i in (0..n).step_by(LANES) {
+            let v = load_n::<S>(x.add(i), n - i, 0.0);
+            squares = S::fma(v, v, squares);
+        }
+        let scale = S::splat(1.0 / (S::sum(squares) / n as f32 + eps).sqrt());
+        for i in (0..n).step_by(LANES) {
+            let v = S::mul(load_n::<S>(x.add(i), n - i, 0.0), scale);
+            store_n::<S>(y.add(i), n - i, S::mul(v, load_n::<S>(weight.add(i), n - i, 0.0)));
+        }
+    }
+}
+
+dispatch! {
+    /// `x += y`.
+    pub fn add(x: *mut f32, y: *const f32, n: usize) = add_row
+}
+
+#[inline(always)]
+unsafe fn add_row<S: Simd>(x: *mut f32, y: *const f32, n: usize) {
+    // SAFETY: both hold n elements.
+    unsafe {
+        for i in (0..n).step_by(LANES) {
+            let v = S::add(load_n::<S>(x.add(i), n - i, 0.0), load_n::<S>(y.add(i), n - i, 0.0));
+            store_n::<S>(x.add(i), n - i, v);
+        }
+    }
+}
+
+/// `1 - 2 / (e^2x + 1)`, which saturates at both ends.
+#[inline(always)]
+unsafe fn tanh<S: Simd>(x: S::F) -> S::F {
+    // SAFETY: as the caller's.
+    unsafe {
+        // Beyond +-20 the result is +-1 in f32; the bound keeps e^2x finite.
+        let x = S::max(x, S::splat(-20.0));
+        let x = S::sub(S::splat(0.0), S::max(S::sub(S::splat(0.0), x), S::splat(-20.0)));
+        let e = S::exp(S::add(x, x));
+        S::sub(S::splat(1.0), S::div(S::splat(2.0), S::add(e, S::splat(1.0))))
+    }
+}
+
+dispatch! {
+    /// `gate = gate * sigmoid(gate) * up`.
+    pub fn silu_mul(gate: *mut f32, up: *const f32, n: usize) = silu_mul_row
+}
+
+#[inline(always)]
+unsafe fn silu_mul_row<S: Simd>(gate: *mut f32, up: *const f32, n: usize) {
+    // SAFETY: both hold n elements.
+    unsafe {
+        for i in (0..n).step_by(LANES) {
+            let g = load_n::<S>(gate.add(i), n - i, 0.0);
+            // e^-g is bounded so that it stays finite; at -88 the result is -0 in all but name.
+            let minus = S::sub(S::splat(0.0), S::max(g, S::splat(-88.0)));
+            let sigmoid = S::div(S::splat(1.0), S::add(S::splat(1.0), S::exp(minus)));
+            let v = S::mul(S::mul(g, sigmoid), load_n::<S>(up.add(i), n - i, 0.0));
+            store_n::<S>(gate.add(i), n - i, v);
+        }
+    }
+}
+
+dispatch! {
+    /// `gate = 0.5 gate (1 + tanh(sqrt(2/pi) (gate + 0.044715 gate^3))) * up`.
+    pub fn gelu_mul(gate: *mut f32, up: *const f32, n: usize) = gelu_mul_row
+}
+
+#[inline(always)]
+unsafe fn gelu_mul_row<S: Simd>(gate: *mut f32, up: *const f32, n: usize) {
+    // SAFETY: both hold n elements.
+    unsafe {
+        for i in (0..n).step_by(LANES) {
+            let g = load_n::<S>(gate.add(i), n - i, 0.0);
+            let cube = S::mul(S::mul(g, g), g);
+            let inner = S::mul(S::splat(0.797_884_6), S::fma(cube, S::splat(0.044_715), g));
+            let half = S::mul(S::splat(0.5), g);
+            let v = S::fma(half, tanh::<S>(inner), half);
+            store_n::<S>(gate.add(i), n - i, S::mul(v, load_n::<S>(up.add(i), n - i, 0.0)));
+        }
+    }
+}
+
+dispatch! {
+    /// `x = cap * tanh(x / cap)`.
+    pub fn softcap(x: *mut f32, n: usize, cap: f32) = softcap_row
+}
+
+#[inline(always)]
+unsafe fn softcap_row<S: Simd>(x: *mut f32, n: usize, cap: f32) {
+    // SAFETY: x holds n elements.
+    unsafe {
+        for i in (0..n).step_by(LANES) {
+            let v = S::div(load_n::<S>(x.add(i), n - i, 0.0), S::splat(cap));
+            store_n::<S>(x.add(i), n - i, S::mul(S::splat(cap), tanh::<S>(v)));
+        }
+    }
+}
+
+/// `cap * tanh(x / cap)` for attention scores.
+#[inline(always)]
+pub unsafe fn softcap_lanes<S: Simd>(x: S::F, cap: f32) -> S::F {
+    // SAFETY: as the caller's.
+    unsafe { S::mul(S::splat(cap), tanh::<S>(S::div(x, S::splat(cap)))) }
+}
+
+dispatch! {
+    /// Quantizes `n / 32` blocks; a block with a value that is not finite gets a NaN scale.
+    pub fn quantize(x: *const f32, out: *mut XBlock, n: usize) = quantize_row
+}
+
+#[inline(always)]
+unsafe fn quantize_row<S: Simd>(x: *const f32, out: *mut XBlock, n: usize) {
+    for k in 0..n / 32 {
+        // SAFETY: block k is inside x and out.
+        unsafe {
+            let (a, b) = (S::load(x.add(32 * k)), S::load(x.add(32 * k + LANES)));
+            let largest = S::largest(S::max(S::abs(a), S::abs(b)));
+            // x - x is zero exactly where x is finite.
+            let finite = S::sum(S::add(S::sub(a, a), S::sub(b, b))) == 0.0;
+            let block = &mut *out.add(k);
+            if !finite || largest < 1e-30 {
+                *block = XBlock::ZERO;
+                if !finite {
+                    block.d = f32::NAN;
+                    block.sum = [f32::NAN; 3];
+                }
+                continue;
+            }
+            let inverse = S::splat(X_MAX / largest);
+            let d = largest / X_MAX;
+            let mut q = [0.0_f32; 32];
+            S::store(q.as_mut_ptr(), S::to_f(S::round(S::mul(a, inverse))));
+            S::store(q.as_mut_ptr().add(LANES), S::to_f(S::round(S::mul(b, inverse))));
+            let q = q.map(|v| v as i16);
+            S::encode(&q, &mut block.q);
+            let sum = |q: &[i16]| q.iter().map(|&v| i32::from(v)).sum::<i32>();
+            let (first, second) = (sum(&q[..16]), sum(&q[16..]));
+            block.d = d;
+            block.neg_sum = [-(first + second), -first, -second];
+            block.sum = [d * (first + second) as f32, d * first as f32, d * second as f32];
+        }
+    }
+}
+
+/// Turns pairs of a head; `table` is `[n_rot / 2]` of (cos, sin).
+pub fn rope(head: &mut [f32], table: &[(f32, f32)], adjacent: bool) {
+    let half = table.len();
+    for (i, &(cos, sin)) in table.iter().enumerate() {
+        let (a, b) = if adjacent { (2 * i, 2 * i + 1) } else { (i, i + half) };
+        let (x, y) = (head[a], head[b]);
+        head[a] = x * cos - y * sin;
+        head[b] = x * sin + y * cos;
+    }
+}
