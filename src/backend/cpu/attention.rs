@@ -6,7 +6,8 @@
 //! and Gimelshein 2018; Dao et al. 2022), then spans are merged in order: a row's sum depends on its position and the
 //! cache, not on how many rows or threads there are.
 
-use super::simd::{Isa, LANES, Simd, dispatch};
+use super::cache::PageAddress;
+use super::simd::{LANES, Simd, dispatch};
 use super::vector::softcap_lanes;
 use crate::backend::PAGE_TOKENS;
 
@@ -59,11 +60,11 @@ impl Shape {
 dispatch! {
     /// Partial results of up to [`ROWS`] rows over the positions of one span that each of them sees.
     /// `pages` are the pages of positions 0, 64, ...; keys and values stand at these elements of each.
-    pub fn span(shape: Shape, rows: &[Row], span: usize, pages: &[*const u16], keys_at: usize, values_at: usize) = span_rows
+    pub fn span(shape: Shape, rows: &[Row], span: usize, pages: &[PageAddress], keys_at: usize, values_at: usize) = span_rows
 }
 
 #[inline(always)]
-unsafe fn span_rows<S: Simd>(shape: Shape, rows: &[Row], span: usize, pages: &[*const u16], keys_at: usize, values_at: usize) {
+unsafe fn span_rows<S: Simd>(shape: Shape, rows: &[Row], span: usize, pages: &[PageAddress], keys_at: usize, values_at: usize) {
     // SAFETY: the caller's rows and pages have the shapes that `Row` and the module state.
     unsafe {
         match rows.len() {
@@ -81,7 +82,7 @@ unsafe fn span_tile<S: Simd, const R: usize>(
     shape: Shape,
     rows: &[Row],
     span: usize,
-    pages: &[*const u16], keys_at: usize, values_at: usize,
+    pages: &[PageAddress], keys_at: usize, values_at: usize,
 ) {
     // SAFETY: as `span_rows`.
     unsafe {
@@ -93,7 +94,7 @@ unsafe fn span_tile<S: Simd, const R: usize>(
         let seen_from = (0..R).map(|r| shape.first(rows[r].position)).min().unwrap_or(0).max(span * SPAN);
         let seen_to = (0..R).map(|r| rows[r].position + 1).max().unwrap_or(0).min((span + 1) * SPAN);
         for page in seen_from / PAGE_TOKENS..seen_to.div_ceil(PAGE_TOKENS) {
-            let (keys, values) = (pages[page].add(keys_at), pages[page].add(values_at));
+            let (keys, values) = (pages[page].0.add(keys_at), pages[page].0.add(values_at));
             let base = page * PAGE_TOKENS;
             let mut scores = [[S::splat(0.0); BLOCKS]; R];
             for d in 0..shape.head_dim {

@@ -8,6 +8,16 @@ use crate::error::Result;
 /// Pages taken from the system at once; untouched ones take address space only.
 const SLAB: usize = 32;
 
+/// Where a page's memory is.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct PageAddress(pub *const u16);
+
+// SAFETY: an address; who may touch the page follows from which sequence owns it.
+unsafe impl Send for PageAddress {}
+// SAFETY: as above.
+unsafe impl Sync for PageAddress {}
+
 /// All pages of one model.
 pub struct Pages {
     page_bytes: usize,
@@ -30,12 +40,13 @@ impl Pages {
     }
 
     /// Addresses of pages, appended to `out`. A page that was not reserved is `None`.
-    pub fn addresses(&self, pages: &[u32], out: &mut Vec<*const u16>) -> Option<()> {
+    pub fn addresses(&self, pages: &[u32], out: &mut Vec<PageAddress>) -> Option<()> {
         let slabs = self.slabs.lock().unwrap_or_else(PoisonError::into_inner);
         for &page in pages {
             let slab = slabs.get(page as usize / SLAB)?;
             // SAFETY: the slab holds SLAB pages.
-            out.push(unsafe { slab.base().add(page as usize % SLAB * self.page_bytes) }.cast_const().cast());
+            let page = unsafe { slab.base().add(page as usize % SLAB * self.page_bytes) };
+            out.push(PageAddress(page.cast_const().cast()));
         }
         Some(())
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::arena::Arena;
 use super::attention::{self, PageLayout, ROWS, Row, SPAN, Shape, partial_len};
-use super::cache::Pages;
+use super::cache::{PageAddress, Pages};
 use super::linear::{Input, Matrix};
 use super::simd::{Isa, XBlock};
 use super::threads::{Pool, Shares, Turn};
@@ -119,11 +119,8 @@ pub struct Scratch {
     angles: Vec<(f32, f32)>,    // [ropes, n, n_rot / 2]
     partials: Vec<f32>,         // see `attend`
     logits: Vec<f32>,           // [rows wanted, n_vocab] where more than one is wanted
-    pages: Vec<*const u16>,     // of all pieces, one after the other
+    pages: Vec<PageAddress>,    // of all pieces, one after the other
 }
-
-// SAFETY: the pointers are used during a pass only, while the model that owns the pages is borrowed.
-unsafe impl Send for Scratch {}
 
 /// Logits of one sequence.
 struct CpuSlot {
@@ -369,7 +366,7 @@ impl CpuModel {
             }
             let Some(p) = pieces.iter().rfind(|p| p.row <= row) else { return };
             let position = p.start + row - p.row;
-            let page = pages[p.pages.0 + position / PAGE_TOKENS].cast_mut();
+            let page = pages[p.pages.0 + position / PAGE_TOKENS].0.cast_mut();
             let mut half_k = [0_u16; 512];
             let mut half_v = [0_u16; 512];
             for head in 0..c.n_kv_heads {

@@ -6,6 +6,8 @@
 //! set, for any number of threads, any chunking of a prompt and any company in a batch: each of the orders of
 //! summation (in [`linear`], [`attention`], [`vector`]) is fixed by the weights' shapes and by positions.
 
+#![allow(unsafe_code)] // memory, threads and instructions are this backend's trade
+
 mod arena;
 mod attention;
 mod cache;
@@ -17,6 +19,11 @@ mod pack;
 mod simd;
 mod threads;
 mod vector;
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod microbench;
 
 use std::sync::Arc;
 

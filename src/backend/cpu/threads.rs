@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 /// step, shorter than what a host would notice on its processor.
 const LOOK: Duration = Duration::from_micros(150);
 
-type Body = dyn Fn(usize) + Sync;
+type Body = dyn Fn(usize) + Sync + 'static;
 
 struct Shared {
     /// `job number << 32 | chunks not yet taken`: one word, so that a chunk is taken from the job it was seen in.
@@ -92,7 +92,7 @@ impl Turn<'_> {
     }
 
     /// Runs `body(0) .. body(n_chunks - 1)`, each once, on all threads; returns when all have ended.
-    pub fn run(&self, n_chunks: usize, body: &Body) -> Result<()> {
+    pub fn run(&self, n_chunks: usize, body: &(dyn Fn(usize) + Sync)) -> Result<()> {
         let shared = &*self.pool.shared;
         if n_chunks <= 1 || self.pool.threads.is_empty() {
             for i in 0..n_chunks {
@@ -104,7 +104,7 @@ impl Turn<'_> {
         shared.done.store(0, Ordering::Relaxed);
         // SAFETY: only the lifetime changes. Threads use the pointer only for chunks that they took, and this call
         // does not return before all chunks are done.
-        let body: &'static Body = unsafe { std::mem::transmute::<&Body, &'static Body>(body) };
+        let body: &'static Body = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static Body>(body) };
         shared.body.store(std::ptr::from_ref(&body).cast_mut(), Ordering::Relaxed);
         shared.ticket.store(number << 32 | n_chunks as u64, Ordering::SeqCst);
         if shared.sleepers.load(Ordering::SeqCst) > 0 {

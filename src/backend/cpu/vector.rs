@@ -2,7 +2,7 @@
 //!
 //! Rows are `n` contiguous f32; the last `n % 16` elements go through the same arithmetic in a padded vector.
 
-use super::simd::{Isa, LANES, Simd, X_MAX, XBlock, dispatch};
+use super::simd::{LANES, Simd, X_MAX, XBlock, dispatch};
 
 /// Calls `$body` with a vector of up to 16 elements at `i`, reading past the end as `$fill`.
 #[inline(always)]

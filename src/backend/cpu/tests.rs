@@ -1,0 +1,222 @@
+//! The kernels against plain arithmetic, and against each other bit for bit.
+
+use super::arena::Arena;
+use super::linear::{Input, Matrix};
+use super::pack::{pack_panel, panel_bytes};
+use super::simd::{Isa, LANES, XBlock};
+use super::threads::Pool;
+use super::vector;
+use crate::gguf::{TensorType, dequantize_row};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A small generator: xorshift64*.
+struct Rng(u64);
+
+impl Rng {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+    /// Uniform in -1 .. 1.
+    fn unit(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+}
+
+/// Rows of random bits with sane scales.
+fn random_rows(ty: TensorType, rows: usize, cols: usize, rng: &mut Rng) -> Vec<u8> {
+    let mut out = vec![0_u8; rows * ty.row_bytes(cols)];
+    for block in out.chunks_exact_mut(ty.block_bytes()) {
+        if ty.block_len() == 1 {
+            let v = rng.unit();
+            match ty {
+                TensorType::F32 => block.copy_from_slice(&v.to_le_bytes()),
+                TensorType::F16 => block.copy_from_slice(&half::f16::from_f32(v).to_le_bytes()),
+                _ => block.copy_from_slice(&half::bf16::from_f32(v).to_le_bytes()),
+            }
+            continue;
+        }
+        block.iter_mut().for_each(|b| *b = rng.next() as u8);
+        let scales: &[usize] = match ty {
+            TensorType::Q4_0 | TensorType::Q5_0 | TensorType::Q8_0 => &[0],
+            TensorType::Q4_1 | TensorType::Q5_1 | TensorType::Q4_K | TensorType::Q5_K => &[0, 2],
+            TensorType::Q2_K => &[80, 82],
+            TensorType::Q3_K => &[108],
+            _ => &[208],
+        };
+        for &at in scales {
+            block[at..at + 2].copy_from_slice(&half::f16::from_f32(rng.unit() * 0.01).to_le_bytes());
+        }
+    }
+    out
+}
+
+fn packed(ty: TensorType, rows: usize, cols: usize, src: &[u8]) -> (Arena, Matrix) {
+    let arena = Arena::new(Matrix::bytes(ty, rows, cols)).unwrap();
+    let panel = panel_bytes(ty, cols);
+    for p in 0..rows.div_ceil(LANES) {
+        // SAFETY: panel p of the arena.
+        let out = unsafe { std::slice::from_raw_parts_mut(arena.base().add(p * panel), panel) };
+        pack_panel(ty, cols, &src[p * LANES * ty.row_bytes(cols)..], out);
+    }
+    // SAFETY: the arena goes with the matrix.
+    let m = unsafe { Matrix::new(ty, rows, cols, arena.base()) };
+    (arena, m)
+}
+
+fn product(isa: Isa, m: &Matrix, x: &[f32], n: usize) -> Vec<f32> {
+    let mut quant = vec![XBlock::ZERO; x.len() / 32];
+    let mut y = vec![f32::NAN; n * m.rows];
+    // SAFETY: shapes as allocated here.
+    unsafe {
+        if m.is_quantized() {
+            vector::quantize(isa, x.as_ptr(), quant.as_mut_ptr(), x.len());
+        } else {
+            quant.clear();
+        }
+        let input = Input { n, float: x, quant: &quant };
+        m.mul(isa, 0, m.n_panels(), &input, y.as_mut_ptr(), m.rows);
+    }
+    y
+}
+
+#[test]
+fn products_equal_plain_arithmetic_in_every_type() {
+    let (rows, cols, n) = (83, 512, 13);
+    for ty in TensorType::ALL {
+        let mut rng = Rng(ty.number() as u64 + 1);
+        let src = random_rows(ty, rows, cols, &mut rng);
+        let (_arena, m) = packed(ty, rows, cols, &src);
+        let x: Vec<f32> = (0..n * cols).map(|_| rng.unit()).collect();
+        let y = product(Isa::best(), &m, &x, n);
+        let mut w = vec![0.0; cols];
+        let (mut error, mut power) = (0.0_f64, 0.0_f64);
+        for row in 0..rows {
+            dequantize_row(ty, &src[row * ty.row_bytes(cols)..(row + 1) * ty.row_bytes(cols)], &mut w).unwrap();
+            let mut own = vec![0.0; cols];
+            m.row(row, &mut own);
+            for (a, b) in w.iter().zip(&own) {
+                // Two roundings of products of a few factors.
+                assert!((a - b).abs() <= 4.0 * f32::EPSILON * (a.abs() + 1.0), "{} row {row}: {a} {b}", ty.name());
+            }
+            for t in 0..n {
+                let exact: f64 = (0..cols).map(|c| f64::from(w[c]) * f64::from(x[t * cols + c])).sum();
+                error += (exact - f64::from(y[t * rows + row])).powi(2);
+                power += exact * exact;
+            }
+        }
+        // 16-bit activations: relative rounding of at most 2^-16 an element, f32 sums of 512 terms far below that.
+        let nmse = error / power;
+        assert!(nmse < 2.0_f64.powi(-30), "{}: {nmse:e}", ty.name());
+    }
+}
+
+#[test]
+fn products_are_the_same_bits_everywhere() {
+    let (rows, cols) = (83, 512);
+    for ty in TensorType::ALL {
+        let mut rng = Rng(ty.number() as u64 + 77);
+        let src = random_rows(ty, rows, cols, &mut rng);
+        let (_arena, m) = packed(ty, rows, cols, &src);
+        let x: Vec<f32> = (0..13 * cols).map(|_| rng.unit()).collect();
+        let all = product(Isa::Portable, &m, &x, 13);
+        for isa in Isa::available() {
+            assert_eq!(bits(&product(isa, &m, &x, 13)), bits(&all), "{} {isa:?}", ty.name());
+            for n in [1, 2, 5, 12] {
+                let some = product(isa, &m, &x[..n * cols], n);
+                assert_eq!(bits(&some), bits(&all[..n * rows]), "{} {isa:?} {n} tokens", ty.name());
+            }
+        }
+    }
+}
+
+fn bits(v: &[f32]) -> Vec<u32> {
+    v.iter().map(|x| x.to_bits()).collect()
+}
+
+#[test]
+fn row_kernels_are_the_same_bits_everywhere_and_right() {
+    let mut rng = Rng(5);
+    for n in [1, 15, 16, 17, 96, 333] {
+        let x: Vec<f32> = (0..n).map(|_| rng.unit() * 12.0).collect();
+        let w: Vec<f32> = (0..n).map(|_| rng.unit()).collect();
+        let run = |isa: Isa| {
+            let (mut norm, mut silu, mut gelu, mut cap) = (vec![0.0; n], x.clone(), x.clone(), x.clone());
+            // SAFETY: n elements each.
+            unsafe {
+                vector::rms_norm(isa, x.as_ptr(), w.as_ptr(), norm.as_mut_ptr(), n, 1e-5);
+                vector::silu_mul(isa, silu.as_mut_ptr(), w.as_ptr(), n);
+                vector::gelu_mul(isa, gelu.as_mut_ptr(), w.as_ptr(), n);
+                vector::softcap(isa, cap.as_mut_ptr(), n, 5.0);
+            }
+            [norm, silu, gelu, cap]
+        };
+        let plain = run(Isa::Portable);
+        for isa in Isa::available() {
+            for (a, b) in run(isa).iter().zip(&plain) {
+                assert_eq!(bits(a), bits(b), "{isa:?} {n}");
+            }
+        }
+        let mean = x.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / n as f64;
+        for i in 0..n {
+            let (g, u) = (f64::from(x[i]), f64::from(w[i]));
+            let expected = [
+                g / (mean + 1e-5).sqrt() * u,
+                g / (1.0 + (-g).exp()) * u,
+                0.5 * g * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (g + 0.044715 * g.powi(3))).tanh()) * u,
+                5.0 * (g / 5.0).tanh(),
+            ];
+            for (k, e) in expected.into_iter().enumerate() {
+                let got = f64::from(plain[k][i]);
+                // A dozen roundings, and 1 + tanh cancels for negative arguments.
+                assert!((got - e).abs() <= 2e-6 * (1.0 + g.abs()), "kernel {k}, {n}, {i}: {got} {e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_block_that_is_not_finite_shows() {
+    for isa in Isa::available() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut x = [0.5_f32; 64];
+            x[40] = bad;
+            let mut q = [XBlock::ZERO; 2];
+            // SAFETY: two blocks.
+            unsafe { vector::quantize(isa, x.as_ptr(), q.as_mut_ptr(), 64) };
+            assert!(q[0].d.is_finite() && q[1].d.is_nan(), "{isa:?} {bad}");
+        }
+    }
+}
+
+#[test]
+fn every_chunk_runs_once_on_any_number_of_threads() {
+    for n_threads in [1, 2, 3, 8] {
+        let pool = Pool::new(n_threads).unwrap();
+        let turn = pool.turn();
+        for n in [0, 1, 2, 7, 100, 1000] {
+            let counts: Vec<AtomicUsize> = (0..n).map(|_| AtomicUsize::new(0)).collect();
+            for _ in 0..50 {
+                turn.run(n, &|i| {
+                    counts[i].fetch_add(1, Ordering::Relaxed);
+                })
+                .unwrap();
+            }
+            assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 50), "{n_threads} threads, {n} chunks");
+        }
+    }
+}
+
+#[test]
+fn a_panic_on_a_worker_is_an_error_and_the_pool_goes_on() {
+    let pool = Pool::new(3).unwrap();
+    let turn = pool.turn();
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let result = turn.run(10, &|i| assert!(i != 4));
+    std::panic::set_hook(hook);
+    assert!(result.is_err());
+    turn.run(10, &|_| {}).unwrap();
+}
