@@ -9,13 +9,18 @@
 //! 2. temperature 0: the largest, ties to the lowest id.
 //! 3. top-k: the k largest by `(l, lowest id)`.
 //! 4. weight `w[i] = floor(exp((l[i] - max) / temperature) * 2^40)` as u64, `exp` being [`exp_neg`].
-//! 5. top-p: over the tokens by `(w descending, id ascending)`, the shortest prefix with sum >= p * total.
-//! 6. min-p: `w[i] >= min_p * w_max`.
+//! 5. top-p: over the tokens by `(w descending, id ascending)`, the shortest prefix with sum >= p * total, p being
+//!    rounded down to a multiple of 2^-32.
+//! 6. min-p: `w[i] >= floor(min_p * 2^40)`, 2^40 being the largest weight.
 //! 7. `r = random_u64(seed, position)`, scaled to the total of the survivors' weights by the high half of the
 //!    128-bit product; the first token in id order whose running sum exceeds it.
 
+mod choose;
+mod exp;
 mod params;
+mod random;
 
+pub use choose::{Scratch, log_softmax, sample, sample_with};
+pub use exp::exp_neg;
 pub use params::{SampleRequest, Sampled, SamplingParams};
-
-pub fn sample(_: &[f32], _: &SampleRequest<'_>) -> crate::error::Result<Sampled> { todo!() }
+pub use random::random_u64;

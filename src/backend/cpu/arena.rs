@@ -56,11 +56,6 @@ impl Arena {
         // SAFETY: inside the mapping, which stays; the owner has no use for the contents.
         unsafe { libc::madvise(self.base.add(at).cast(), bytes, libc::MADV_DONTNEED) };
     }
-
-    /// Its size.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
 }
 
 impl Drop for Arena {

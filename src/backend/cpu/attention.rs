@@ -64,7 +64,14 @@ dispatch! {
 }
 
 #[inline(always)]
-unsafe fn span_rows<S: Simd>(shape: Shape, rows: &[Row], span: usize, pages: &[PageAddress], keys_at: usize, values_at: usize) {
+unsafe fn span_rows<S: Simd>(
+    shape: Shape,
+    rows: &[Row],
+    span: usize,
+    pages: &[PageAddress],
+    keys_at: usize,
+    values_at: usize,
+) {
     // SAFETY: the caller's rows and pages have the shapes that `Row` and the module state.
     unsafe {
         match rows.len() {
@@ -82,7 +89,9 @@ unsafe fn span_tile<S: Simd, const R: usize>(
     shape: Shape,
     rows: &[Row],
     span: usize,
-    pages: &[PageAddress], keys_at: usize, values_at: usize,
+    pages: &[PageAddress],
+    keys_at: usize,
+    values_at: usize,
 ) {
     // SAFETY: as `span_rows`.
     unsafe {

@@ -107,19 +107,19 @@ pub struct CpuModel {
 /// Activations of a round, `n` rows; grown when needed, at most to `MAX_ROWS` rows.
 #[derive(Default)]
 pub struct Scratch {
-    x: Vec<f32>,                // [n, D] residual stream
-    h: Vec<f32>,                // [n, D] normalized, or a projection's output
-    q: Vec<f32>,                // [n, H]
-    k: Vec<f32>,                // [n, G]
-    v: Vec<f32>,                // [n, G]
-    mix: Vec<f32>,              // [n, H]
-    gate: Vec<f32>,             // [n, F]
-    up: Vec<f32>,               // [n, F]
-    quant: Vec<XBlock>,         // [n, widest / 32]
-    angles: Vec<(f32, f32)>,    // [ropes, n, n_rot / 2]
-    partials: Vec<f32>,         // see `attend`
-    logits: Vec<f32>,           // [rows wanted, n_vocab] where more than one is wanted
-    pages: Vec<PageAddress>,    // of all pieces, one after the other
+    x: Vec<f32>,             // [n, D] residual stream
+    h: Vec<f32>,             // [n, D] normalized, or a projection's output
+    q: Vec<f32>,             // [n, H]
+    k: Vec<f32>,             // [n, G]
+    v: Vec<f32>,             // [n, G]
+    mix: Vec<f32>,           // [n, H]
+    gate: Vec<f32>,          // [n, F]
+    up: Vec<f32>,            // [n, F]
+    quant: Vec<XBlock>,      // [n, widest / 32]
+    angles: Vec<(f32, f32)>, // [ropes, n, n_rot / 2]
+    partials: Vec<f32>,      // see `attend`
+    logits: Vec<f32>,        // [rows wanted, n_vocab] where more than one is wanted
+    pages: Vec<PageAddress>, // of all pieces, one after the other
 }
 
 /// Logits of one sequence.
@@ -331,11 +331,8 @@ impl CpuModel {
         let c = &self.config;
         let (dim, half) = (c.head_dim, c.n_rot / 2);
         let (h, g) = (c.n_heads * dim, c.n_kv_heads * dim);
-        let (q, k, v) = (
-            Shares(s.q[..n * h].as_mut_ptr()),
-            Shares(s.k[..n * g].as_mut_ptr()),
-            Shares(s.v[..n * g].as_mut_ptr()),
-        );
+        let (q, k, v) =
+            (Shares(s.q[..n * h].as_mut_ptr()), Shares(s.k[..n * g].as_mut_ptr()), Shares(s.v[..n * g].as_mut_ptr()));
         let angles = &s.angles[layer.rope * n * half..][..n * half];
         let pages = &s.pages;
         let adjacent = c.rope_pairing == RopePairing::Adjacent;
@@ -414,7 +411,12 @@ impl CpuModel {
                 if n <= SPLIT_TOKENS && n_spans > 1 {
                     for token in 0..n {
                         for r in 0..group {
-                            merges.push((p.row + token, kv * group + r, n_spans, n_partials + (token * group + r) * n_spans));
+                            merges.push((
+                                p.row + token,
+                                kv * group + r,
+                                n_spans,
+                                n_partials + (token * group + r) * n_spans,
+                            ));
                         }
                         for span in spans.0..spans.1 {
                             let at = n_partials + token * group * n_spans;
@@ -551,7 +553,12 @@ impl CpuModel {
         let n = wanted.len();
         self.norm(turn, &s.x, &self.output_norm, &mut s.h, n)?;
         let last: Vec<Piece> = (0..n)
-            .map(|i| Piece { from: wanted[i].to - 1, row: i, start: wanted[i].start + wanted[i].to - wanted[i].from - 1, ..wanted[i] })
+            .map(|i| Piece {
+                from: wanted[i].to - 1,
+                row: i,
+                start: wanted[i].start + wanted[i].to - wanted[i].from - 1,
+                ..wanted[i]
+            })
             .collect();
         tap(run, &last, "final_norm", -1, d, &s.h);
         let matrix = self.output.as_ref().unwrap_or(&self.token_embd);

@@ -22,8 +22,6 @@ mod vector;
 
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod microbench;
 
 use std::sync::Arc;
 
@@ -82,7 +80,12 @@ impl Device for CpuDevice {
         load::plan(config, weights)
     }
 
-    fn load(&self, config: &Config, weights: &Weights<'_>, control: &mut dyn LoadControl) -> Result<Arc<dyn LoadedModel>> {
+    fn load(
+        &self,
+        config: &Config,
+        weights: &Weights<'_>,
+        control: &mut dyn LoadControl,
+    ) -> Result<Arc<dyn LoadedModel>> {
         Ok(Arc::new(load::load(config, weights, self.pool.clone(), self.isa, control)?))
     }
 }

@@ -59,9 +59,7 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn load_f16(p: *const u16) -> F {
         // SAFETY: see `at_least`.
-        unsafe {
-            [_mm256_cvtph_ps(_mm_loadu_si128(p.cast())), _mm256_cvtph_ps(_mm_loadu_si128(p.add(8).cast()))]
-        }
+        unsafe { [_mm256_cvtph_ps(_mm_loadu_si128(p.cast())), _mm256_cvtph_ps(_mm_loadu_si128(p.add(8).cast()))] }
     }
     #[inline(always)]
     unsafe fn store_f16(p: *mut u16, v: F) {
@@ -146,9 +144,7 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn pow2(n: I) -> F {
         // SAFETY: see `at_least`.
-        unsafe {
-            n.map(|n| _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(n, _mm256_set1_epi32(127)))))
-        }
+        unsafe { n.map(|n| _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(n, _mm256_set1_epi32(127))))) }
     }
     #[inline(always)]
     unsafe fn keep(a: F, first: usize, last: usize, fill: f32) -> F {
