@@ -1,5 +1,11 @@
 //! Gives the shared library its soname.
+//!
+//! A cdylib of rustc's exports its `#[no_mangle]` functions and nothing else; `tests/abi.rs` reads that back, and this.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    if std::env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux") {
+        // The number is KIGO_ABI_VERSION.
+        println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libkigo.so.0");
+    }
 }

@@ -1,1 +1,51 @@
-//! c_api
+//! The C ABI and nothing else.
+//!
+//! One file is one concept and one section of `include/kigo.h`: its `//!` lines open the section, its items' docs are
+//! the manual. [`SECTIONS`] is their order; `tests/abi.rs` generates the header from it and compares.
+//! `guard`, `args` and `handle` are the conventions, each kept in one place:
+//!
+//! - every entry that can fail runs inside [`guard::guard`]: no panic crosses, every failure leaves its text;
+//! - every pointer that comes in is read by [`args`], where NULL, alignment, sizes and UTF-8 are checked;
+//! - every handle is a counted reference made by [`handle`], cloned for the length of a call.
+#![allow(unsafe_code, non_camel_case_types)]
+
+mod args;
+mod guard;
+mod handle;
+
+pub mod chat;
+pub mod engine;
+pub mod generate;
+pub mod log;
+pub mod model;
+pub mod sampling;
+pub mod session;
+pub mod status;
+pub mod stream;
+pub mod tokenizer;
+pub mod version;
+
+/// The header's sections in order: `(file, heading)`.
+pub const SECTIONS: [(&str, &str); 11] = [
+    ("status", "Status and errors"),
+    ("version", "Versions"),
+    ("log", "Logs"),
+    ("engine", "Engine"),
+    ("model", "Model"),
+    ("tokenizer", "Tokenizer"),
+    ("chat", "Chat"),
+    ("sampling", "Sampling parameters"),
+    ("session", "Session"),
+    ("generate", "Generation"),
+    ("stream", "Stream"),
+];
+
+/// What the section files share.
+mod prelude {
+    pub(super) use super::args::*;
+    pub(super) use super::guard::guard;
+    pub(super) use super::handle::*;
+    pub(super) use super::status::kigo_status;
+    pub(super) use crate::error::{Error, Result};
+    pub(super) use std::ffi::{c_char, c_void};
+}

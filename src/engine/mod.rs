@@ -1,1 +1,21 @@
-//! engine
+//! Engine, model and session: joins the device, the file and the tokenizer, and knows no C.
+//!
+//! Invariants: children hold their parents by reference count; there is no global state; nothing is printed and no
+//! environment variable is read; a call that fails leaves its session's tokens and logits as they were.
+#![allow(dead_code)]
+
+mod device;
+mod generate;
+mod log;
+mod memory;
+mod model;
+mod pages;
+mod session;
+mod stream;
+
+pub use device::{Engine, EngineOptions};
+pub use generate::{GenerateOptions, Generated, StopReason};
+pub use log::{LogLevel, LogSink};
+pub use model::{ChatMessage, Model, ModelFacts, TokenKind};
+pub use session::{Session, SessionOptions};
+pub use stream::TextStream;

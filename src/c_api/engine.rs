@@ -1,0 +1,121 @@
+//! An engine is a device with its threads, its log and its memory cap. It makes models, which make sessions. Each
+//! child keeps its parent alive: handles may be destroyed in any order, and what an engine holds is freed, and its
+//! log callback called for the last time, when it and the last of its models and sessions are gone.
+
+use super::log::{kigo_log_callback, sink};
+use super::prelude::*;
+use crate::engine::{Engine, EngineOptions};
+
+/// A device. Its functions take it as const: any number of threads may call them at once.
+pub struct kigo_engine(pub(super) Engine);
+
+/// How an engine is made. 0 is the default of each field.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct kigo_engine_options {
+    /// sizeof(kigo_engine_options).
+    pub struct_size: usize,
+    /// The device: "auto" (the default: "cuda:0" where that works, else "cpu"), "cpu", "cuda:N", or "reference" (plain
+    /// and slow, to check the others against).
+    pub device: *const c_char,
+    /// Length of `device`, or KIGO_STRLEN.
+    pub device_len: usize,
+    /// Receives the engine's messages; NULL: silence.
+    pub log: kigo_log_callback,
+    /// Handed to `log`.
+    pub log_user_data: *mut c_void,
+    /// What weights, cache and working memory of all its models may take together; 0: no cap.
+    pub memory_cap_bytes: u64,
+    /// Threads that compute, the calling one included; 0: one for each physical core. At most 1,024.
+    pub n_threads: u32,
+    /// The least important messages wanted, KIGO_LOG_LEVEL_*; 0: KIGO_LOG_LEVEL_INFO.
+    pub log_level: i32,
+}
+sized_struct!(kigo_engine_options, bytes: 56, fields: [
+    usize, *const c_char, usize, kigo_log_callback, *mut c_void, u64, u32, i32,
+]);
+
+/// What an engine is.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct kigo_engine_facts {
+    /// sizeof(kigo_engine_facts), set by the caller.
+    pub struct_size: usize,
+    /// The cap it was made with; 0: none.
+    pub memory_cap_bytes: u64,
+    /// What counts against the cap now.
+    pub memory_used_bytes: u64,
+    /// Threads that compute; 1 for a device that has its own.
+    pub n_threads: u64,
+}
+sized_struct!(kigo_engine_facts, bytes: 32, fields: [usize, u64, u64, u64]);
+
+/// Makes an engine. `options` may be NULL: all defaults.
+///
+/// INVALID_ARGUMENT: a device string that is none of those above, an unknown log level, too many threads, a
+/// `struct_size` that cannot be one. DEVICE_UNAVAILABLE: the device is not on this machine or not in this build; the
+/// text says which. OUT_OF_MEMORY, also when the system gives no threads.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_engine_create(
+    options: *const kigo_engine_options,
+    engine: *mut *mut kigo_engine,
+) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        null_out(engine, "engine")?;
+        let options = super::args::options(options)?;
+        let device = if options.device.is_null() && options.device_len == 0 {
+            "auto"
+        } else {
+            text(options.device, options.device_len, "device")?
+        };
+        let log = sink(options.log, options.log_user_data, options.log_level)?;
+        let memory_cap = (options.memory_cap_bytes != 0).then_some(options.memory_cap_bytes);
+        let n_threads = options.n_threads as usize;
+        put(engine, kigo_engine(Engine::new(EngineOptions { device, n_threads, memory_cap, log })?));
+        Ok(())
+    })
+}
+
+/// Gives the handle up. NULL does nothing. Models and sessions made from it go on.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_engine_destroy(engine: *mut kigo_engine) {
+    guard(|| {
+        // SAFETY: the header's contract for handles.
+        unsafe { destroy(engine) };
+        Ok(())
+    });
+}
+
+/// The name of the device in use: "cpu", "cuda:0", "reference". Text out (see "Conventions").
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_engine_device(
+    engine: *const kigo_engine,
+    buffer: *mut c_char,
+    capacity: usize,
+    needed: *mut usize,
+) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        let out = Buffer::new(buffer, capacity, needed)?;
+        out.store_text(borrow(engine, "engine")?.0.device_name().as_bytes())
+    })
+}
+
+/// Fills `facts`, whose `struct_size` the caller has set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_engine_info(engine: *const kigo_engine, facts: *mut kigo_engine_facts) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        let size = zero_out(facts, "facts")?;
+        let engine = &borrow(engine, "engine")?.0;
+        let value = kigo_engine_facts {
+            struct_size: size,
+            memory_cap_bytes: engine.memory_cap().unwrap_or(0),
+            memory_used_bytes: engine.memory_used(),
+            n_threads: engine.n_threads() as u64,
+        };
+        fill(facts, size, &value);
+        Ok(())
+    })
+}

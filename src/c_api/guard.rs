@@ -1,0 +1,130 @@
+//! The one guard that every entry runs in, and the thread's last error.
+//!
+//! Invariants: no panic leaves [`guard`]; a status other than OK is never returned without its text being written on
+//! the same thread; writing the text allocates nothing, so that it works when memory is exhausted. The buffer has no
+//! destructor, so a thread that used the library does not keep it from being unloaded.
+
+use std::any::Any;
+use std::cell::UnsafeCell;
+use std::ffi::c_char;
+use std::fmt::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::status::{KIGO_STATUS_OK, kigo_status, status_number};
+use crate::error::{Error, Result, Status};
+
+#[cfg(panic = "abort")]
+compile_error!("kigo turns panics into statuses at its border; build it with panic = \"unwind\"");
+
+/// Bytes of the text, its NUL included. `kigo_last_error`'s docs state it.
+const TEXT_BYTES: usize = 1024;
+
+thread_local! {
+    static TEXT: UnsafeCell<[u8; TEXT_BYTES]> = const { UnsafeCell::new([0; TEXT_BYTES]) };
+}
+
+/// The thread's text, NUL-terminated.
+pub(super) fn last_error() -> *const c_char {
+    TEXT.with(|text| text.get().cast::<c_char>().cast_const())
+}
+
+/// Writes as much as fits, cut at a character, and a NUL.
+struct Line {
+    bytes: *mut [u8; TEXT_BYTES],
+    len: usize,
+    full: bool,
+}
+
+impl Write for Line {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        for c in s.chars() {
+            // One line: what the text quotes may hold line breaks.
+            let c = if c.is_control() { ' ' } else { c };
+            let mut utf8 = [0u8; 4];
+            let part = c.encode_utf8(&mut utf8).as_bytes();
+            if self.full || self.len + part.len() >= TEXT_BYTES {
+                self.full = true;
+                break;
+            }
+            // SAFETY: `bytes` is this thread's buffer (see `set_last_error`), and len + part.len() < TEXT_BYTES was just
+            // checked.
+            unsafe {
+                self.bytes.cast::<u8>().add(self.len).copy_from_nonoverlapping(part.as_ptr(), part.len());
+            }
+            self.len += part.len();
+        }
+        Ok(())
+    }
+}
+
+fn set_last_error(text: &dyn fmt::Display) {
+    TEXT.with(|buffer| {
+        let mut line = Line { bytes: buffer.get(), len: 0, full: false };
+        // `Line` never fails; a Display that does leaves a shorter text.
+        let _ = write!(line, "{text}");
+        // SAFETY: len < TEXT_BYTES is `Line`'s invariant. The buffer belongs to this thread and no Rust reference to its
+        // contents is ever made; a C caller reads it between calls only, as the header says.
+        unsafe { line.bytes.cast::<u8>().add(line.len).write(0) };
+    });
+}
+
+/// Runs an entry: its failure, or its panic, becomes a status and the thread's text.
+pub(super) fn guard(entry: impl FnOnce() -> Result<()>) -> kigo_status {
+    match catch_unwind(AssertUnwindSafe(entry)) {
+        Ok(Ok(())) => KIGO_STATUS_OK,
+        Ok(Err(error)) => {
+            set_last_error(&error);
+            status_of(&error)
+        }
+        Err(payload) => {
+            set_last_error(&Error::Internal { message: panic_text(&*payload) });
+            // A payload's destructor is code we do not know; leaking it is better than a second panic here.
+            std::mem::forget(payload);
+            status_number(Status::Internal)
+        }
+    }
+}
+
+/// The number of a failure. `Error::status` has no `_` arm, nor has the table behind `status_number`.
+fn status_of(error: &Error) -> kigo_status {
+    status_number(error.status())
+}
+
+fn panic_text(payload: &(dyn Any + Send)) -> String {
+    let known = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(|s| &**s));
+    known.unwrap_or("panic").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::CStr;
+
+    fn text() -> String {
+        // SAFETY: the buffer is NUL-terminated and nothing writes it while it is copied.
+        unsafe { CStr::from_ptr(last_error()) }.to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_failure_leaves_its_text_and_success_leaves_it_alone() {
+        assert_eq!(guard(|| Err(Error::Null { name: "engine" })), 1);
+        assert_eq!(text(), "engine is NULL");
+        assert_eq!(guard(|| Ok(())), 0);
+        assert_eq!(text(), "engine is NULL");
+        std::thread::spawn(|| assert_eq!(text(), "")).join().unwrap();
+    }
+
+    #[test]
+    fn a_long_text_is_cut_at_a_character_and_stays_one_line() {
+        guard(|| Err(Error::Internal { message: "a\nb".to_owned() + &"ü".repeat(2000) }));
+        let text = text();
+        assert!(text.starts_with("internal: a bü") && text.ends_with('ü'), "{text}");
+        assert!(text.len() >= TEXT_BYTES - 2 && text.len() < TEXT_BYTES, "{}", text.len());
+    }
+
+    #[test]
+    fn a_panic_becomes_internal() {
+        assert_eq!(guard(|| std::panic::resume_unwind(Box::new("boom"))), 15);
+        assert_eq!(text(), "internal: boom");
+    }
+}

@@ -1,0 +1,56 @@
+//! The library prints nothing. What it has to say goes to the callback of the engine concerned, and is lost without
+//! one. A message is one line of UTF-8 without a line break; its wording is no part of the interface.
+
+use super::prelude::*;
+use crate::engine::{LogLevel, LogSink};
+
+/// Something failed that no status reports.
+pub const KIGO_LOG_LEVEL_ERROR: i32 = 1;
+/// Something works, but not as well as it could.
+pub const KIGO_LOG_LEVEL_WARN: i32 = 2;
+/// What was chosen and loaded; a few lines an engine and a model.
+pub const KIGO_LOG_LEVEL_INFO: i32 = 3;
+/// Details for the search of a fault.
+pub const KIGO_LOG_LEVEL_DEBUG: i32 = 4;
+
+/// Receives a message of `level` (KIGO_LOG_LEVEL_*), `text_len` bytes at `text` with a NUL behind them, valid during
+/// the call. Returns 0 to go on; anything else ends the engine's logging. Called only on threads that are inside a
+/// call of this library, from several at once if there are several. It must return (not throw, not longjmp).
+pub type kigo_log_callback =
+    Option<unsafe extern "C" fn(level: i32, text: *const c_char, text_len: usize, user_data: *mut c_void) -> i32>;
+
+/// A caller's `user_data`, which its callbacks alone look into.
+pub(super) struct UserData(pub(super) *mut c_void);
+// SAFETY: the library only hands the pointer back; the header asks for callbacks that can be called from these threads.
+unsafe impl Send for UserData {}
+// SAFETY: as above.
+unsafe impl Sync for UserData {}
+
+/// The sink of an engine's log, from the options' fields.
+pub(super) fn sink(callback: kigo_log_callback, user_data: *mut c_void, level: i32) -> Result<LogSink> {
+    let level = match level {
+        0 | KIGO_LOG_LEVEL_INFO => LogLevel::Info,
+        KIGO_LOG_LEVEL_ERROR => LogLevel::Error,
+        KIGO_LOG_LEVEL_WARN => LogLevel::Warn,
+        KIGO_LOG_LEVEL_DEBUG => LogLevel::Debug,
+        other => {
+            let expected = "one of KIGO_LOG_LEVEL_* (0 to 4)".to_owned();
+            return Err(Error::Argument { name: "log_level", found: other.to_string(), expected });
+        }
+    };
+    let Some(callback) = callback else { return Ok(LogSink::silent()) };
+    let user_data = UserData(user_data);
+    Ok(LogSink::new(level, move |level, text| {
+        let user_data = &user_data;
+        let number = match level {
+            LogLevel::Error => KIGO_LOG_LEVEL_ERROR,
+            LogLevel::Warn => KIGO_LOG_LEVEL_WARN,
+            LogLevel::Info => KIGO_LOG_LEVEL_INFO,
+            LogLevel::Debug => KIGO_LOG_LEVEL_DEBUG,
+        };
+        let mut line: Vec<u8> = text.bytes().map(|b| if b < b' ' { b' ' } else { b }).collect();
+        line.push(0);
+        // SAFETY: the caller's function, called as the header says, with a NUL-terminated text that lives through the call.
+        unsafe { callback(number, line.as_ptr().cast(), line.len() - 1, user_data.0) == 0 }
+    }))
+}

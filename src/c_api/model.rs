@@ -1,0 +1,347 @@
+//! A model is the weights and the tokenizer of a GGUF file, on the engine's device. It is immutable and shared by its
+//! sessions. Loading copies what it needs: the file may be deleted, the caller's memory be freed, once the call has
+//! returned.
+//!
+//! Read are GGUF versions 2 and 3 with tensors of the types F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K
+//! Q6_K, whole or split into files named "...-00001-of-0000N.gguf" (give the first). Architectures: llama, qwen2,
+//! qwen3, gemma3.
+
+use super::engine::kigo_engine;
+use super::prelude::*;
+use crate::engine::{Model, ModelFacts};
+
+/// Weights and tokenizer. Its functions take it as const: any number of threads may call them at once.
+pub struct kigo_model(pub(super) Model);
+
+/// In kigo_model_facts.flags: the file has a chat template; kigo_chat_render() works.
+pub const KIGO_MODEL_HAS_CHAT_TEMPLATE: u64 = 1;
+/// In kigo_model_facts.flags: KIGO_TOKENIZE_ADD_SPECIAL puts the begin token in front.
+pub const KIGO_MODEL_ADDS_BEGIN: u64 = 2;
+/// In kigo_model_facts.flags: KIGO_TOKENIZE_ADD_SPECIAL puts the end token behind.
+pub const KIGO_MODEL_ADDS_END: u64 = 4;
+
+/// Called while a model loads, on the loading thread: `done_bytes` of `total_bytes` are loaded. Returns 0 to go on;
+/// anything else stops the load with KIGO_STATUS_CANCELLED. It must return (not throw, not longjmp).
+pub type kigo_progress_callback =
+    Option<unsafe extern "C" fn(done_bytes: u64, total_bytes: u64, user_data: *mut c_void) -> i32>;
+
+/// How a model is loaded. 0 is the default of each field.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct kigo_load_options {
+    /// sizeof(kigo_load_options).
+    pub struct_size: usize,
+    /// Told of the progress, and may cancel; NULL: nobody.
+    pub progress: kigo_progress_callback,
+    /// Handed to `progress`.
+    pub progress_user_data: *mut c_void,
+}
+sized_struct!(kigo_load_options, bytes: 24, fields: [usize, kigo_progress_callback, *mut c_void]);
+
+/// What a load would take on the engine's device.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct kigo_plan {
+    /// sizeof(kigo_plan), set by the caller.
+    pub struct_size: usize,
+    /// The weights as the device holds them.
+    pub weights_bytes: u64,
+    /// The KV cache of one token of one session; taken in pages of 64 tokens.
+    pub kv_bytes_per_token: u64,
+    /// Activations and other working memory, at most.
+    pub scratch_bytes: u64,
+}
+sized_struct!(kigo_plan, bytes: 32, fields: [usize, u64, u64, u64]);
+
+/// What a model is.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct kigo_model_facts {
+    /// sizeof(kigo_model_facts), set by the caller.
+    pub struct_size: usize,
+    /// Elements of all tensors.
+    pub n_parameters: u64,
+    /// Bytes of the file, or of all files of a split one.
+    pub file_bytes: u64,
+    /// The weights as the device holds them.
+    pub weights_bytes: u64,
+    /// The weights that one decode step reads, as the file stores them: all but the embedding, of which one row.
+    pub decode_bytes: u64,
+    /// The KV cache of one token of one session.
+    pub kv_bytes_per_token: u64,
+    /// Number of metadata entries.
+    pub n_meta: u64,
+    /// KIGO_MODEL_*.
+    pub flags: u64,
+    /// Token ids are below this; also the number of logits.
+    pub n_vocab: u32,
+    /// The context length that the model was trained for: the largest of a session.
+    pub n_ctx_train: u32,
+    /// Layers.
+    pub n_layers: u32,
+    /// Width of the residual stream.
+    pub n_embd: u32,
+    /// Query heads.
+    pub n_heads: u32,
+    /// Key and value heads.
+    pub n_kv_heads: u32,
+    /// Elements of a head.
+    pub head_dim: u32,
+    /// Width of the feed-forward.
+    pub n_ff: u32,
+    /// The begin token, or KIGO_TOKEN_NONE.
+    pub begin_token: u32,
+    /// The end token, or KIGO_TOKEN_NONE. There may be others that end a generation: see kigo_token_flags().
+    pub end_token: u32,
+}
+sized_struct!(kigo_model_facts, bytes: 104, fields: [
+    usize, u64, u64, u64, u64, u64, u64, u64, u32, u32, u32, u32, u32, u32, u32, u32, u32, u32,
+]);
+
+/// What loading the file at `path` would take, without loading it: reads the header only.
+///
+/// `path_len` may be KIGO_STRLEN. The caller sets `plan->struct_size`. Fails as kigo_model_load_file() does, memory and
+/// progress apart.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_model_plan(
+    engine: *const kigo_engine,
+    path: *const c_char,
+    path_len: usize,
+    plan: *mut kigo_plan,
+) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        let size = zero_out(plan, "plan")?;
+        let engine = borrow(engine, "engine")?;
+        let found = engine.0.plan_file(&super::args::path(path, path_len, "path")?)?;
+        let value = kigo_plan {
+            struct_size: size,
+            weights_bytes: found.weights_bytes,
+            kv_bytes_per_token: found.kv_bytes_per_token,
+            scratch_bytes: found.scratch_bytes,
+        };
+        fill(plan, size, &value);
+        Ok(())
+    })
+}
+
+/// Loads the GGUF file at `path`; `path_len` may be KIGO_STRLEN, `options` may be NULL.
+///
+/// IO: the file, or a part of a split one, cannot be opened or mapped. INVALID_MODEL: the text names the field, its
+/// byte offset and both numbers. UNSUPPORTED: the text names the architecture, tensor type or pre-tokenizer.
+/// OUT_OF_MEMORY: the text has the bytes asked for and free. CANCELLED: `progress` returned something other than 0.
+/// After each of them the engine is as it was. While the call runs nobody may shorten the file.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_model_load_file(
+    engine: *const kigo_engine,
+    path: *const c_char,
+    path_len: usize,
+    options: *const kigo_load_options,
+    model: *mut *mut kigo_model,
+) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        null_out(model, "model")?;
+        let engine = borrow(engine, "engine")?;
+        let path = super::args::path(path, path_len, "path")?;
+        let mut progress = progress(&super::args::options(options)?);
+        put(model, kigo_model(engine.0.load_file(&path, &mut progress)?));
+        Ok(())
+    })
+}
+
+/// Loads a GGUF file that lies at `data`, `data_bytes` long; nothing of it is referred to afterwards.
+/// Otherwise as kigo_model_load_file(); a split file cannot be loaded this way (UNSUPPORTED).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_model_load_memory(
+    engine: *const kigo_engine,
+    data: *const c_void,
+    data_bytes: usize,
+    options: *const kigo_load_options,
+    model: *mut *mut kigo_model,
+) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        null_out(model, "model")?;
+        let engine = borrow(engine, "engine")?;
+        let mut progress = progress(&super::args::options(options)?);
+        let bytes = slice(data.cast::<u8>(), data_bytes, "data")?;
+        put(model, kigo_model(engine.0.load_memory(bytes, &mut progress)?));
+        Ok(())
+    })
+}
+
+/// The caller's progress callback as the engine layer takes one.
+fn progress(options: &kigo_load_options) -> impl FnMut(u64, u64) -> Result<()> + use<> {
+    let (callback, user_data) = (options.progress, options.progress_user_data);
+    move |done, total| match callback {
+        // SAFETY: the caller's function, called on the caller's thread as the header says.
+        Some(callback) if unsafe { callback(done, total, user_data) } != 0 => Err(Error::Cancelled),
+        _ => Ok(()),
+    }
+}
+
+/// Gives the handle up. NULL does nothing. Sessions made from it go on.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_model_destroy(model: *mut kigo_model) {
+    guard(|| {
+        // SAFETY: the header's contract for handles.
+        unsafe { destroy(model) };
+        Ok(())
+    });
+}
+
+/// Fills `facts`, whose `struct_size` the caller has set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_model_info(model: *const kigo_model, facts: *mut kigo_model_facts) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        let size = zero_out(facts, "facts")?;
+        let value = to_c(size, borrow(model, "model")?.0.facts());
+        fill(facts, size, &value);
+        Ok(())
+    })
+}
+
+fn to_c(struct_size: usize, facts: &ModelFacts) -> kigo_model_facts {
+    let bit = |on: bool, flag: u64| if on { flag } else { 0 };
+    let token = |token: Option<u32>| token.unwrap_or(super::tokenizer::KIGO_TOKEN_NONE);
+    kigo_model_facts {
+        struct_size,
+        n_parameters: facts.n_parameters,
+        file_bytes: facts.file_bytes,
+        weights_bytes: facts.weights_bytes,
+        decode_bytes: facts.decode_bytes,
+        kv_bytes_per_token: facts.kv_bytes_per_token,
+        n_meta: facts.n_meta as u64,
+        flags: bit(facts.has_chat_template, KIGO_MODEL_HAS_CHAT_TEMPLATE)
+            | bit(facts.adds_begin, KIGO_MODEL_ADDS_BEGIN)
+            | bit(facts.adds_end, KIGO_MODEL_ADDS_END),
+        n_vocab: facts.n_vocab as u32,
+        n_ctx_train: facts.n_ctx_train as u32,
+        n_layers: facts.n_layers as u32,
+        n_embd: facts.n_embd as u32,
+        n_heads: facts.n_heads as u32,
+        n_kv_heads: facts.n_kv_heads as u32,
+        head_dim: facts.head_dim as u32,
+        n_ff: facts.n_ff as u32,
+        begin_token: token(facts.begin_token),
+        end_token: token(facts.end_token),
+    }
+}
+
+/// The architecture's name in the file, such as "qwen2". Text out.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_model_architecture(
+    model: *const kigo_model,
+    buffer: *mut c_char,
+    capacity: usize,
+    needed: *mut usize,
+) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        let out = Buffer::new(buffer, capacity, needed)?;
+        out.store_text(borrow(model, "model")?.0.facts().architecture.as_bytes())
+    })
+}
+
+/// The tensor type that holds most of the weights' bytes, such as "Q4_K". Text out.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_model_quantization(
+    model: *const kigo_model,
+    buffer: *mut c_char,
+    capacity: usize,
+    needed: *mut usize,
+) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        let out = Buffer::new(buffer, capacity, needed)?;
+        out.store_text(borrow(model, "model")?.0.facts().quantization.as_bytes())
+    })
+}
+
+// The types of metadata values, with the numbers that the GGUF format gives them.
+
+/// Unsigned, 8 bits.
+pub const KIGO_META_UINT8: i32 = 0;
+/// Signed, 8 bits.
+pub const KIGO_META_INT8: i32 = 1;
+/// Unsigned, 16 bits.
+pub const KIGO_META_UINT16: i32 = 2;
+/// Signed, 16 bits.
+pub const KIGO_META_INT16: i32 = 3;
+/// Unsigned, 32 bits.
+pub const KIGO_META_UINT32: i32 = 4;
+/// Signed, 32 bits.
+pub const KIGO_META_INT32: i32 = 5;
+/// Float, 32 bits.
+pub const KIGO_META_FLOAT32: i32 = 6;
+/// true or false.
+pub const KIGO_META_BOOL: i32 = 7;
+/// UTF-8.
+pub const KIGO_META_STRING: i32 = 8;
+/// An array of values of one type.
+pub const KIGO_META_ARRAY: i32 = 9;
+/// Unsigned, 64 bits.
+pub const KIGO_META_UINT64: i32 = 10;
+/// Signed, 64 bits.
+pub const KIGO_META_INT64: i32 = 11;
+/// Float, 64 bits.
+pub const KIGO_META_FLOAT64: i32 = 12;
+
+/// The value under a metadata key, as text: a string as it is, numbers in decimal, floats in the fewest digits that
+/// read back as the same value, "true" and "false", arrays as JSON. `key_len` may be KIGO_STRLEN. Text out.
+///
+/// NOT_FOUND: no such key.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_model_meta(
+    model: *const kigo_model,
+    key: *const c_char,
+    key_len: usize,
+    buffer: *mut c_char,
+    capacity: usize,
+    needed: *mut usize,
+) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        let out = Buffer::new(buffer, capacity, needed)?;
+        let model = borrow(model, "model")?;
+        out.store_text(model.0.meta_text(text(key, key_len, "key")?)?.as_bytes())
+    })
+}
+
+/// The type of the value under a metadata key: KIGO_META_*. NOT_FOUND: no such key.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_model_meta_type(
+    model: *const kigo_model,
+    key: *const c_char,
+    key_len: usize,
+    meta_type: *mut i32,
+) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        null_out(meta_type, "meta_type")?;
+        let model = borrow(model, "model")?;
+        meta_type.write(model.0.meta_type(text(key, key_len, "key")?)?);
+        Ok(())
+    })
+}
+
+/// The metadata key number `index`, in the order of the file; below kigo_model_facts.n_meta. Text out.
+///
+/// NOT_FOUND: there are not so many.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_model_meta_key(
+    model: *const kigo_model,
+    index: usize,
+    buffer: *mut c_char,
+    capacity: usize,
+    needed: *mut usize,
+) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        let out = Buffer::new(buffer, capacity, needed)?;
+        let model = borrow(model, "model")?;
+        out.store_text(model.0.meta_key(index)?.as_bytes())
+    })
+}

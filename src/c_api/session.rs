@@ -1,0 +1,233 @@
+//! A session is one sequence: its tokens, their KV cache, its sampling parameters. Its life is
+//! prefill, sample, step, sample, step, ...; kigo_session_generate() is that loop in one call.
+//!
+//! One thread at a time: a session that is in use, by another thread or by the callback that the call comes from,
+//! answers KIGO_STATUS_BUSY and goes on with what it does. Only kigo_session_cancel() and
+//! kigo_session_clear_cancel(), whose handle is const, may be called meanwhile. Different sessions, also of one model,
+//! run on different threads at once.
+//!
+//! At any time the session's tokens are exactly those in its cache, and its logits, where it has any, are those after
+//! the last of them. A call that fails or is cancelled leaves tokens and logits as they were before it.
+//!
+//! Cancelling. kigo_session_cancel() stops the session's running kigo_session_prefill(), _step() or _generate(); if
+//! none is running, the next of them. So a cancel between two calls is not lost, and a thread or a signal handler that
+//! cancels needs to know nothing of what the session does right now. Whoever runs the session calls
+//! kigo_session_clear_cancel() where an earlier cancel is of no more interest, such as before a new question. A call
+//! that has been stopped has used the cancel up; several before it count as one. On the CPU a call stops within the
+//! time of one layer over at most 512 tokens.
+
+use std::sync::Arc;
+
+use super::model::kigo_model;
+use super::prelude::*;
+use super::sampling::{self, kigo_sampling};
+use crate::engine::{Session, SessionOptions};
+
+/// One sequence.
+pub struct kigo_session(pub(super) Session);
+
+/// How a session is made. 0 is the default of each field.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct kigo_session_options {
+    /// sizeof(kigo_session_options).
+    pub struct_size: usize,
+    /// The most tokens it can hold; 0, and at most: what the model was trained for. Memory is taken as tokens come, not
+    /// here.
+    pub n_ctx: usize,
+    /// Its sampling parameters, copied by the call; NULL: greedy.
+    pub sampling: *const kigo_sampling,
+}
+sized_struct!(kigo_session_options, bytes: 24, fields: [usize, usize, *const kigo_sampling]);
+
+/// Makes a session without tokens. `options` may be NULL: all defaults.
+///
+/// INVALID_ARGUMENT: n_ctx is larger than the model's, or a sampling parameter is out of its range. OUT_OF_MEMORY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_session_create(
+    model: *const kigo_model,
+    options: *const kigo_session_options,
+    session: *mut *mut kigo_session,
+) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        null_out(session, "session")?;
+        let model = borrow(model, "model")?;
+        let options = super::args::options(options)?;
+        let n_ctx = (options.n_ctx != 0).then_some(options.n_ctx);
+        let sampling = sampling::read(options.sampling)?;
+        put(session, kigo_session(Session::new(&model.0, SessionOptions { n_ctx, sampling })?));
+        Ok(())
+    })
+}
+
+/// Gives the handle up. NULL does nothing. From inside the session's own callback: the running call is cancelled and
+/// frees the session when it returns. While another thread runs the session: forbidden.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_session_destroy(session: *mut kigo_session) {
+    guard(|| {
+        if !session.is_null() {
+            // SAFETY: the header's contract for handles.
+            unsafe {
+                (*session).0.cancel();
+                destroy(session);
+            }
+        }
+        Ok(())
+    });
+}
+
+/// The session, for the length of a call.
+///
+/// # Safety
+/// As for [`borrow`].
+pub(super) unsafe fn session(handle: *const kigo_session) -> Result<Arc<kigo_session>> {
+    // SAFETY: passed on from this function's contract.
+    unsafe { borrow(handle, "session") }
+}
+
+/// Replaces the sampling parameters, from the next sample on; NULL: greedy. INVALID_ARGUMENT: a parameter is out of
+/// its range; the old ones stay. BUSY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_session_set_sampling(
+    session: *mut kigo_session,
+    sampling: *const kigo_sampling,
+) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe { self::session(session)?.0.set_sampling(sampling::read(sampling)?) })
+}
+
+/// Appends `n_ids` tokens, at least one; afterwards the logits of the last are current.
+///
+/// INVALID_ARGUMENT: an id that is not below n_vocab (the text has its index), no ids. CONTEXT_FULL: they do not fit;
+/// found out before anything runs. CACHE_FULL, OUT_OF_MEMORY. CANCELLED. BUSY. The result does not depend on whether
+/// tokens come in one call or in several.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_session_prefill(
+    session: *mut kigo_session,
+    ids: *const u32,
+    n_ids: usize,
+) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe { self::session(session)?.0.prefill(slice(ids, n_ids, "ids")?) })
+}
+
+/// Appends one token: kigo_session_prefill() of one.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_session_step(session: *mut kigo_session, token: u32) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe { self::session(session)?.0.prefill(&[token]) })
+}
+
+/// Picks the next token from the current logits; does not append it, and picks the same when asked again.
+///
+/// INVALID_STATE: there are no logits. BUSY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_session_sample(session: *mut kigo_session, token: *mut u32) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        null_out(token, "token")?;
+        token.write(self::session(session)?.0.sample()?);
+        Ok(())
+    })
+}
+
+/// Stops the running call, or the next: see above. Any thread; also from a signal handler.
+/// INVALID_ARGUMENT: NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_session_cancel(session: *const kigo_session) -> kigo_status {
+    // SAFETY: the header's contract for handles.
+    guard(|| unsafe {
+        self::session(session)?.0.cancel();
+        Ok(())
+    })
+}
+
+/// Forgets a cancel that no call has used up. Any thread. INVALID_ARGUMENT: NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_session_clear_cancel(session: *const kigo_session) -> kigo_status {
+    // SAFETY: the header's contract for handles.
+    guard(|| unsafe {
+        self::session(session)?.0.clear_cancel();
+        Ok(())
+    })
+}
+
+/// The current logits, n_vocab floats. Buffer out, counted in floats. INVALID_STATE: there are none. BUSY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_session_logits(
+    session: *mut kigo_session,
+    buffer: *mut f32,
+    capacity: usize,
+    needed: *mut usize,
+) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        let mut out = Buffer::new(buffer, capacity, needed)?;
+        let session = self::session(session)?;
+        let n_vocab = session.0.n_vocab();
+        out.announce(n_vocab)?;
+        if out.only_size() {
+            return session.0.has_logits();
+        }
+        session.0.logits(out.first(n_vocab))
+    })
+}
+
+/// The natural logarithms of the probabilities that the current logits give, before any sampling parameter. Otherwise
+/// as kigo_session_logits().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_session_logprobs(
+    session: *mut kigo_session,
+    buffer: *mut f32,
+    capacity: usize,
+    needed: *mut usize,
+) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        let mut out = Buffer::new(buffer, capacity, needed)?;
+        let session = self::session(session)?;
+        let n_vocab = session.0.n_vocab();
+        out.announce(n_vocab)?;
+        if out.only_size() {
+            return session.0.has_logits();
+        }
+        session.0.logprobs(out.first(n_vocab))
+    })
+}
+
+/// The session's tokens from the first on. Buffer out, counted in ids. BUSY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_session_tokens(
+    session: *mut kigo_session,
+    ids: *mut u32,
+    capacity: usize,
+    needed: *mut usize,
+) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        let out = Buffer::new(ids, capacity, needed)?;
+        self::session(session)?.0.with_tokens(|tokens| out.store(tokens))
+    })
+}
+
+/// How many tokens the session holds. BUSY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_session_n_tokens(session: *mut kigo_session, n_tokens: *mut usize) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        null_out(n_tokens, "n_tokens")?;
+        n_tokens.write(self::session(session)?.0.with_tokens(|tokens| Ok(tokens.len()))?);
+        Ok(())
+    })
+}
+
+/// Drops all tokens but the first `n_tokens`. There are no logits then until the next prefill or step, unless nothing
+/// was dropped.
+///
+/// INVALID_ARGUMENT: the session holds fewer. BUSY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_session_truncate(session: *mut kigo_session, n_tokens: usize) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe { self::session(session)?.0.truncate(n_tokens) })
+}

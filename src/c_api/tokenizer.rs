@@ -1,0 +1,111 @@
+//! Text to token ids and back, by the model's own vocabulary. Ids equal those of the model's reference tokenizer.
+//!
+//! Control tokens (such as "<|im_end|>") are atomic, and come from text only where KIGO_TOKENIZE_PARSE_SPECIAL asks for
+//! them: text of a user's, tokenized without it, can never become one.
+
+use super::model::kigo_model;
+use super::prelude::*;
+
+/// No token.
+pub const KIGO_TOKEN_NONE: u32 = 0xFFFF_FFFF;
+
+/// For kigo_tokenize(): puts the begin and end tokens around the text where the model wants them.
+pub const KIGO_TOKENIZE_ADD_SPECIAL: u64 = 1;
+/// For kigo_tokenize(): the text's control tokens become control tokens.
+pub const KIGO_TOKENIZE_PARSE_SPECIAL: u64 = 2;
+
+/// For kigo_detokenize(), generation and streams: control tokens are written out, not left out.
+pub const KIGO_TEXT_SPECIAL: u64 = 1;
+
+/// Of a token: it is a control token.
+pub const KIGO_TOKEN_IS_CONTROL: u64 = 1;
+/// Of a token: it ends a generation.
+pub const KIGO_TOKEN_IS_END: u64 = 2;
+/// Of a token: it stands for one byte, which need not be a character.
+pub const KIGO_TOKEN_IS_BYTE: u64 = 4;
+
+/// The token ids of a text; `text_len` may be KIGO_STRLEN, `flags` are KIGO_TOKENIZE_*. Buffer out, counted in ids.
+///
+/// INVALID_ARGUMENT: not UTF-8 (the text has the byte), unknown flags. BUFFER_TOO_SMALL: text_len + 2 ids are always
+/// enough.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_tokenize(
+    model: *const kigo_model,
+    text: *const c_char,
+    text_len: usize,
+    flags: u64,
+    ids: *mut u32,
+    capacity: usize,
+    needed: *mut usize,
+) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        let out = Buffer::new(ids, capacity, needed)?;
+        let model = borrow(model, "model")?;
+        let text = super::args::text(text, text_len, "text")?;
+        let flags = super::args::flags(flags, KIGO_TOKENIZE_ADD_SPECIAL | KIGO_TOKENIZE_PARSE_SPECIAL, "flags")?;
+        let (add, parse) = (flags & KIGO_TOKENIZE_ADD_SPECIAL != 0, flags & KIGO_TOKENIZE_PARSE_SPECIAL != 0);
+        out.store(&model.0.tokenize(text, add, parse)?)
+    })
+}
+
+/// The text of token ids; `flags` are 0 or KIGO_TEXT_SPECIAL. Text out. Bytes that are not UTF-8, such as half a
+/// character at the end, become U+FFFD.
+///
+/// INVALID_ARGUMENT: an id that is not below n_vocab (the text has its index), unknown flags.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_detokenize(
+    model: *const kigo_model,
+    ids: *const u32,
+    n_ids: usize,
+    flags: u64,
+    buffer: *mut c_char,
+    capacity: usize,
+    needed: *mut usize,
+) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        let out = Buffer::new(buffer, capacity, needed)?;
+        let model = borrow(model, "model")?;
+        let special = super::args::flags(flags, KIGO_TEXT_SPECIAL, "flags")? != 0;
+        out.store_text(model.0.detokenize(slice(ids, n_ids, "ids")?, special)?.as_bytes())
+    })
+}
+
+/// The bytes that one token adds to a text; of a control token, its name. Text out, except that it need not be UTF-8
+/// and may hold NULs: a character can be spread over several tokens (see "Stream").
+///
+/// INVALID_ARGUMENT: an id that is not below n_vocab.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_token_text(
+    model: *const kigo_model,
+    token: u32,
+    buffer: *mut c_char,
+    capacity: usize,
+    needed: *mut usize,
+) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        let out = Buffer::new(buffer, capacity, needed)?;
+        out.store_text(&borrow(model, "model")?.0.token_bytes(token)?)
+    })
+}
+
+/// What kind a token is: KIGO_TOKEN_IS_CONTROL, _IS_END, _IS_BYTE or'ed together.
+///
+/// INVALID_ARGUMENT: an id that is not below n_vocab.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_token_flags(model: *const kigo_model, token: u32, flags: *mut u64) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        null_out(flags, "flags")?;
+        let kind = borrow(model, "model")?.0.token_kind(token)?;
+        let bit = |on: bool, flag: u64| if on { flag } else { 0 };
+        flags.write(
+            bit(kind.control, KIGO_TOKEN_IS_CONTROL)
+                | bit(kind.end, KIGO_TOKEN_IS_END)
+                | bit(kind.byte, KIGO_TOKEN_IS_BYTE),
+        );
+        Ok(())
+    })
+}

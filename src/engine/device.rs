@@ -1,0 +1,108 @@
+//! An engine: a device, its log and its memory cap.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::log::{LogLevel, LogSink};
+use super::memory::Memory;
+use super::model::Model;
+use crate::backend::{Device, Plan};
+use crate::error::{Error, Result};
+
+/// The most threads that can be asked for.
+pub const MAX_THREADS: usize = 1024;
+
+/// How an engine is made.
+pub struct EngineOptions<'a> {
+    /// "auto", "cpu", "cuda:N", "reference".
+    pub device: &'a str,
+    /// Threads that compute; 0: one for each physical core.
+    pub n_threads: usize,
+    /// Bytes for all its models together.
+    pub memory_cap: Option<u64>,
+    /// Its messages.
+    pub log: LogSink,
+}
+
+/// A device; clones are the same engine.
+#[derive(Clone)]
+pub struct Engine {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) device: Arc<dyn Device>,
+    pub(super) n_threads: usize,
+    pub(super) memory: Arc<Memory>,
+    pub(super) log: LogSink,
+}
+
+fn unavailable(device: &str, reason: &str) -> Error {
+    Error::DeviceUnavailable { device: device.to_owned(), reason: reason.to_owned() }
+}
+
+/// The device of that name and its number of threads.
+fn open(name: &str, n_threads: usize) -> Result<(Arc<dyn Device>, usize)> {
+    let _ = n_threads;
+    match name {
+        "auto" | "cpu" => Err(unavailable(name, "not in this build")),
+        "reference" => Err(unavailable(name, "not in this build")),
+        _ if name.strip_prefix("cuda:").is_some_and(|n| n.parse::<u16>().is_ok()) => {
+            Err(unavailable(name, "built without CUDA"))
+        }
+        _ => Err(Error::Argument {
+            name: "device",
+            found: format!("\"{name}\""),
+            expected: "\"auto\", \"cpu\", \"cuda:N\" or \"reference\"".to_owned(),
+        }),
+    }
+}
+
+impl Engine {
+    /// Opens the device.
+    pub fn new(options: EngineOptions<'_>) -> Result<Engine> {
+        if options.n_threads > MAX_THREADS {
+            let expected = format!("at most {MAX_THREADS}");
+            return Err(Error::Argument { name: "n_threads", found: options.n_threads.to_string(), expected });
+        }
+        let (device, n_threads) = open(options.device, options.n_threads)?;
+        let inner = Inner { device, n_threads, memory: Memory::new(options.memory_cap), log: options.log };
+        inner.log.log(LogLevel::Info, format_args!("device {}, {n_threads} threads", inner.device.name()));
+        Ok(Engine { inner: Arc::new(inner) })
+    }
+
+    /// "cpu", "cuda:0", "reference".
+    pub fn device_name(&self) -> String {
+        self.inner.device.name()
+    }
+
+    /// Threads that compute.
+    pub fn n_threads(&self) -> usize {
+        self.inner.n_threads
+    }
+
+    /// The cap in bytes.
+    pub fn memory_cap(&self) -> Option<u64> {
+        self.inner.memory.cap()
+    }
+
+    /// Bytes that count against the cap.
+    pub fn memory_used(&self) -> u64 {
+        self.inner.memory.used()
+    }
+
+    /// What loading a file would take.
+    pub fn plan_file(&self, path: &Path) -> Result<Plan> {
+        Model::plan_file(self, path)
+    }
+
+    /// Loads a file; `progress` gets done and total bytes, and an error of its stops the load.
+    pub fn load_file(&self, path: &Path, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Model> {
+        Model::load_file(self, path, progress)
+    }
+
+    /// Loads a file that lies in memory.
+    pub fn load_memory(&self, bytes: &[u8], progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Model> {
+        Model::load_memory(self, bytes, progress)
+    }
+}

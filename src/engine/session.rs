@@ -1,0 +1,243 @@
+//! A session: one sequence of tokens with its cache and its logits.
+//!
+//! Invariants:
+//! - `tokens` are exactly what the cache holds; `has_logits` says that the slot's logits are those after the last;
+//! - a call that fails or is cancelled changes neither (a backend writes only cache rows behind `tokens`);
+//! - one call at a time: `state` is only ever tried, and a panic inside poisons this lock and nothing else.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, TryLockError};
+
+use super::model::Model;
+use super::pages::Pages;
+use crate::backend::{Chunk, RunControl, Slot, Want};
+use crate::error::{Error, Result};
+use crate::sampler::{SampleRequest, SamplingParams};
+
+/// Tokens of one pass of a prefill; bounds the working memory. Results do not depend on it.
+pub(super) const PREFILL_CHUNK: usize = 512;
+
+/// How a session is made.
+#[derive(Clone, Debug, Default)]
+pub struct SessionOptions {
+    /// The most tokens; `None`: what the model was trained for.
+    pub n_ctx: Option<usize>,
+    /// How tokens are chosen.
+    pub sampling: SamplingParams,
+}
+
+/// One sequence.
+pub struct Session {
+    model: Model,
+    n_ctx: usize,
+    cancel: AtomicBool,
+    state: Mutex<State>,
+}
+
+/// What one call at a time works on.
+pub(super) struct State {
+    pub(super) tokens: Vec<u32>,
+    pages: Pages,
+    slot: Box<dyn Slot>,
+    has_logits: bool,
+    sampling: SamplingParams,
+}
+
+impl Session {
+    /// A session without tokens.
+    pub fn new(model: &Model, options: SessionOptions) -> Result<Session> {
+        let inner = &model.inner;
+        let n_ctx_train = inner.facts.n_ctx_train;
+        let n_ctx = options.n_ctx.unwrap_or(n_ctx_train);
+        if n_ctx == 0 || n_ctx > n_ctx_train {
+            let expected = format!("1 to the model's {n_ctx_train}");
+            return Err(Error::Argument { name: "n_ctx", found: n_ctx.to_string(), expected });
+        }
+        super::generate::check_sampling(&options.sampling, inner.facts.n_vocab)?;
+        let state = State {
+            tokens: Vec::new(),
+            pages: Pages::new(&inner.pool),
+            slot: inner.loaded.create_slot()?,
+            has_logits: false,
+            sampling: options.sampling,
+        };
+        Ok(Session { model: model.clone(), n_ctx, cancel: AtomicBool::new(false), state: Mutex::new(state) })
+    }
+
+    /// The session's state, unless another call has it.
+    pub(super) fn lock(&self) -> Result<MutexGuard<'_, State>> {
+        self.state.try_lock().map_err(|e| match e {
+            TryLockError::WouldBlock => Error::Busy,
+            TryLockError::Poisoned(_) => Error::Poisoned { what: "session" },
+        })
+    }
+
+    /// The model it was made from.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The most tokens it can hold.
+    pub fn n_ctx(&self) -> usize {
+        self.n_ctx
+    }
+
+    /// Number of logits.
+    pub fn n_vocab(&self) -> usize {
+        self.model.inner.facts.n_vocab
+    }
+
+    /// Stops the running prefill or generation, or else the next. Any thread; one atomic store.
+    pub fn cancel(&self) {
+        self.cancel.store(true, Ordering::Release);
+    }
+
+    /// Forgets a cancel that nothing has used up.
+    pub fn clear_cancel(&self) {
+        self.cancel.store(false, Ordering::Release);
+    }
+
+    /// Whether a cancel is pending; uses it up.
+    pub(super) fn take_cancel(&self) -> bool {
+        self.cancel.swap(false, Ordering::AcqRel)
+    }
+
+    /// Replaces the sampling parameters.
+    pub fn set_sampling(&self, sampling: SamplingParams) -> Result<()> {
+        let mut state = self.lock()?;
+        super::generate::check_sampling(&sampling, self.n_vocab())?;
+        state.sampling = sampling;
+        Ok(())
+    }
+
+    /// Appends tokens; the logits after the last become current.
+    pub fn prefill(&self, tokens: &[u32]) -> Result<()> {
+        let mut state = self.lock()?;
+        self.append(&mut state, tokens)
+    }
+
+    /// [`Self::prefill`] for a caller that has the lock.
+    pub(super) fn append(&self, state: &mut State, tokens: &[u32]) -> Result<()> {
+        let n_tokens = state.tokens.len();
+        if tokens.is_empty() {
+            return Err(Error::Argument { name: "n_ids", found: "0".to_owned(), expected: "at least 1".to_owned() });
+        }
+        let n_vocab = self.n_vocab();
+        if let Some((index, token)) = tokens.iter().enumerate().find(|(_, t)| **t as usize >= n_vocab) {
+            return Err(Error::TokenOutOfRange { index, token: *token, n_vocab });
+        }
+        if tokens.len() > self.n_ctx - n_tokens {
+            return Err(Error::ContextFull { n_tokens, n_new: tokens.len(), n_ctx: self.n_ctx });
+        }
+        reserve(&mut state.tokens, tokens.len())?;
+        state.pages.cover(n_tokens + tokens.len())?;
+        let outcome = self.forward(state, tokens, n_tokens);
+        match outcome {
+            Ok(()) => {
+                state.tokens.extend_from_slice(tokens);
+                state.has_logits = true;
+            }
+            Err(_) => state.pages.shrink(n_tokens),
+        }
+        if matches!(outcome, Err(Error::Cancelled)) {
+            self.take_cancel();
+        }
+        outcome
+    }
+
+    fn forward(&self, state: &mut State, tokens: &[u32], start: usize) -> Result<()> {
+        let n_chunks = tokens.len().div_ceil(PREFILL_CHUNK);
+        for (i, chunk) in tokens.chunks(PREFILL_CHUNK).enumerate() {
+            if self.cancel.load(Ordering::Acquire) {
+                return Err(Error::Cancelled);
+            }
+            let start = start + i * PREFILL_CHUNK;
+            let n_pages = (start + chunk.len()).div_ceil(crate::backend::PAGE_TOKENS);
+            let chunk = Chunk {
+                tokens: chunk,
+                start,
+                pages: &state.pages.as_slice()[..n_pages],
+                slot: &mut *state.slot,
+                // Only the last pass writes logits, so that a cancelled one leaves the old ones.
+                want: if i + 1 == n_chunks { Want::Last } else { Want::Nothing },
+            };
+            let mut run = RunControl { cancel: &self.cancel, tap: None };
+            self.model.inner.loaded.forward(&mut [chunk], &mut run)?;
+        }
+        Ok(())
+    }
+
+    /// Picks the next token; appends nothing.
+    pub fn sample(&self) -> Result<u32> {
+        let mut state = self.lock()?;
+        self.choose(&mut state)
+    }
+
+    /// [`Self::sample`] for a caller that has the lock.
+    pub(super) fn choose(&self, state: &mut State) -> Result<u32> {
+        state.logits_there()?;
+        let position = state.tokens.len() as u64;
+        let request = SampleRequest { params: &state.sampling, history: &state.tokens, position };
+        Ok(self.model.inner.loaded.sample(&mut *state.slot, &request)?.token)
+    }
+
+    /// Whether there are current logits.
+    pub fn has_logits(&self) -> Result<()> {
+        self.lock()?.logits_there()
+    }
+
+    /// Copies the current logits; `out` has `n_vocab` elements.
+    pub fn logits(&self, out: &mut [f32]) -> Result<()> {
+        let mut state = self.lock()?;
+        state.logits_there()?;
+        self.model.inner.loaded.logits(&mut *state.slot, out)
+    }
+
+    /// The log probabilities of the current logits.
+    pub fn logprobs(&self, out: &mut [f32]) -> Result<()> {
+        self.logits(out)?;
+        let max = out.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = out.iter().map(|l| f64::from(l - max).exp()).sum();
+        let log_sum = f64::from(max) + sum.ln();
+        for l in out {
+            *l = (f64::from(*l) - log_sum) as f32;
+        }
+        Ok(())
+    }
+
+    /// Lends the tokens.
+    pub fn with_tokens<T>(&self, read: impl FnOnce(&[u32]) -> Result<T>) -> Result<T> {
+        read(&self.lock()?.tokens)
+    }
+
+    /// Drops all tokens but the first `n`; unless nothing was dropped, the logits go too.
+    pub fn truncate(&self, n: usize) -> Result<()> {
+        let mut state = self.lock()?;
+        let n_tokens = state.tokens.len();
+        if n > n_tokens {
+            let expected = format!("at most the {n_tokens} held");
+            return Err(Error::Argument { name: "n_tokens", found: n.to_string(), expected });
+        }
+        if n < n_tokens {
+            state.tokens.truncate(n);
+            state.pages.shrink(n);
+            state.has_logits = false;
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    pub(super) fn logits_there(&self) -> Result<()> {
+        if self.has_logits { Ok(()) } else { Err(Error::State { needs: "logits: prefill or step first" }) }
+    }
+}
+
+/// Room for `n` more elements, or the numbers.
+fn reserve(tokens: &mut Vec<u32>, n: usize) -> Result<()> {
+    tokens.try_reserve(n).map_err(|_| Error::OutOfMemory {
+        place: "host".to_owned(),
+        requested: (n * size_of::<u32>()) as u64,
+        free: 0,
+    })
+}

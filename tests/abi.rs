@@ -1,0 +1,84 @@
+//! What the library shows to the outside: the committed header, its exported symbols, its soname, what it links.
+//!
+//! `KIGO_WRITE_HEADER=1 cargo test --test abi` (`make header`) writes `include/kigo.h` anew.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The header: for each section of `src/c_api`, the file's `//!` lines and what cbindgen makes of its items.
+fn generate_header() -> String {
+    let config = cbindgen::Config::from_file(root().join("cbindgen.toml")).expect("cbindgen.toml");
+    let head = config.header.clone().expect("a header in cbindgen.toml");
+    let mut out = format!(
+        "{}\n\n#ifndef KIGO_H\n#define KIGO_H\n\n#include <stddef.h>\n#include <stdint.h>\n{}\n\
+         #ifdef __cplusplus\nextern \"C\" {{\n#endif\n",
+        head.trim(),
+        config.after_includes.as_deref().expect("after_includes in cbindgen.toml"),
+    );
+    for (file, heading) in kigo::c_api::SECTIONS {
+        let path = root().join("src/c_api").join(file).with_extension("rs");
+        let source = std::fs::read_to_string(&path).expect("a section's source");
+        writeln!(out, "\n// ==== {heading} {}\n//", "=".repeat(105 - heading.len())).expect("a String takes it");
+        for line in source.lines().map_while(|l| l.strip_prefix("//!")) {
+            writeln!(out, "//{line}").expect("a String takes it");
+        }
+        let mut config = config.clone();
+        (config.header, config.after_includes) = (None, None);
+        let bindings = cbindgen::Builder::new().with_config(config).with_src(&path).generate();
+        let mut section = Vec::new();
+        bindings.unwrap_or_else(|e| panic!("{}: {e}", path.display())).write(&mut section);
+        let section = String::from_utf8(section).expect("UTF-8");
+        // The typedefs are there: `kigo_model *`, not `struct kigo_model *`.
+        let lines = section.trim().lines().map(|line| match line.strip_prefix("typedef struct ") {
+            Some(_) => line.to_owned(),
+            None => line.replace("struct kigo_", "kigo_"),
+        });
+        writeln!(out, "\n{}", lines.collect::<Vec<_>>().join("\n")).expect("a String takes it");
+    }
+    out += "\n#ifdef __cplusplus\n} // extern \"C\"\n#endif\n\n#endif // KIGO_H\n";
+    out
+}
+
+#[test]
+fn the_committed_header_is_the_generated_one() {
+    let path = root().join("include/kigo.h");
+    let header = generate_header();
+    if std::env::var_os("KIGO_WRITE_HEADER").is_some() {
+        std::fs::write(&path, &header).expect("include/kigo.h is writable");
+    }
+    let committed = std::fs::read_to_string(&path).expect("include/kigo.h");
+    let mut lines = committed.lines().zip(header.lines()).enumerate();
+    if let Some((i, (old, new))) = lines.find(|(_, (old, new))| old != new) {
+        panic!("include/kigo.h line {}: \"{old}\" is now \"{new}\"; run `make header`", i + 1);
+    }
+    assert_eq!(committed.len(), header.len(), "include/kigo.h differs at its end; run `make header`");
+}
+
+/// Runs a tool and gives its output.
+fn output(command: &mut Command) -> String {
+    let out = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    assert!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).expect("UTF-8")
+}
+
+#[test]
+fn the_header_compiles_twice_included_under_every_standard() {
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    for (standard, extension) in [("c99", "c"), ("c11", "c"), ("c17", "c"), ("c++17", "cpp")] {
+        let source = dir.join(format!("twice_{standard}.{extension}"));
+        std::fs::write(&source, "#include <kigo.h>\n#include <kigo.h>\nint main(void) { return KIGO_STATUS_OK; }\n")
+            .expect("the target directory is writable");
+        let compiler = if extension == "c" { "cc" } else { "c++" };
+        output(
+            Command::new(compiler)
+                .args(["-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic", "-Werror", &format!("-std={standard}"), "-I"])
+                .arg(root().join("include"))
+                .arg(&source),
+        );
+    }
+}
