@@ -170,18 +170,9 @@ unsafe fn quantize_row<S: Simd>(x: *const f32, out: *mut XBlock, n: usize) {
             }
             let inverse = S::splat(X_MAX / largest);
             let d = largest / X_MAX;
-            let mut q = [0.0_f32; 32];
-            S::store(q.as_mut_ptr(), S::to_f(S::round(S::mul(a, inverse))));
-            S::store(q.as_mut_ptr().add(LANES), S::to_f(S::round(S::mul(b, inverse))));
-            let mut whole = [0_i16; 32];
-            let (mut first, mut second) = (0_i32, 0_i32);
-            for i in 0..LANES {
-                whole[i] = q[i] as i32 as i16;
-                whole[LANES + i] = q[LANES + i] as i32 as i16;
-                first += q[i] as i32;
-                second += q[LANES + i] as i32;
-            }
-            S::encode(&whole, &mut block.q);
+            let (qa, qb) = (S::round(S::mul(a, inverse)), S::round(S::mul(b, inverse)));
+            S::encode(qa, qb, &mut block.q);
+            let (first, second) = (S::sum_i(qa), S::sum_i(qb));
             block.d = d;
             block.neg_sum = [-(first + second), -first, -second];
             block.sum = [d * (first + second) as f32, d * first as f32, d * second as f32];

@@ -225,12 +225,29 @@ impl Simd for Avx2 {
     }
     /// Per group of four: elements 0, 2 and then 1, 3.
     #[inline(always)]
-    unsafe fn encode(q: &[i16; 32], out: &mut [u8; 64]) {
-        const ORDER: [usize; 4] = [0, 2, 1, 3];
-        for (g, o) in out.chunks_exact_mut(8).enumerate() {
-            for (j, o) in o.chunks_exact_mut(2).enumerate() {
-                o.copy_from_slice(&q[4 * g + ORDER[j]].to_le_bytes());
+    unsafe fn encode(a: I, b: I, out: &mut [u8; 64]) {
+        // SAFETY: the two stores fill `out`.
+        unsafe {
+            let order = _mm256_setr_epi8(
+                0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15, //
+                0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15,
+            );
+            for (i, v) in [a, b].into_iter().enumerate() {
+                // Packing works in halves of 128 bits: quarters 0 2 1 3 put them in order.
+                let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(v[0], v[1]));
+                let p = out.as_mut_ptr().add(32 * i);
+                _mm256_storeu_si256(p.cast(), _mm256_shuffle_epi8(packed, order));
             }
+        }
+    }
+    #[inline(always)]
+    unsafe fn sum_i(a: I) -> i32 {
+        // SAFETY: see `at_least`.
+        unsafe {
+            let v = _mm256_add_epi32(a[0], a[1]);
+            let v = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
+            let v = _mm_add_epi32(v, _mm_shuffle_epi32::<0b01_00_11_10>(v));
+            _mm_cvtsi128_si32(_mm_add_epi32(v, _mm_shuffle_epi32::<0b10_11_00_01>(v)))
         }
     }
 }

@@ -181,11 +181,22 @@ impl Simd for Avx512 {
     }
     /// The high bytes of all 32, then the low bytes, `q = 256 * hi + lo`.
     #[inline(always)]
-    unsafe fn encode(q: &[i16; 32], out: &mut [u8; 64]) {
-        for (i, &v) in q.iter().enumerate() {
-            let lo = v as i8;
-            out[i] = ((i32::from(v) - i32::from(lo)) >> 8) as u8;
-            out[32 + i] = lo as u8;
+    unsafe fn encode(a: __m512i, b: __m512i, out: &mut [u8; 64]) {
+        // SAFETY: the four stores fill `out`.
+        unsafe {
+            let p = out.as_mut_ptr();
+            for (i, v) in [a, b].into_iter().enumerate() {
+                let lo = _mm512_cvtepi32_epi8(v);
+                let rest = _mm512_sub_epi32(v, _mm512_cvtepi8_epi32(lo));
+                let hi = _mm512_cvtepi32_epi8(_mm512_srai_epi32::<8>(rest));
+                _mm_storeu_si128(p.add(16 * i).cast(), hi);
+                _mm_storeu_si128(p.add(32 + 16 * i).cast(), lo);
+            }
         }
+    }
+    #[inline(always)]
+    unsafe fn sum_i(a: __m512i) -> i32 {
+        // SAFETY: see `splat`.
+        unsafe { _mm512_reduce_add_epi32(a) }
     }
 }

@@ -145,8 +145,10 @@ pub trait Simd: Copy {
     unsafe fn dot4(acc: Self::Acc, w: Self::W, x: &XBlock, g: usize) -> Self::Acc;
     /// The exact sum.
     unsafe fn total(acc: Self::Acc) -> Self::I;
-    /// Stores 32 quantized activations in the order of `dot4`.
-    unsafe fn encode(q: &[i16; 32], out: &mut [u8; 64]);
+    /// Stores 32 quantized activations, 16 in each argument, in the order of `dot4`.
+    unsafe fn encode(a: Self::I, b: Self::I, out: &mut [u8; 64]);
+    /// The sum of the lanes.
+    unsafe fn sum_i(a: Self::I) -> i32;
 
     /// All lanes to memory.
     #[inline(always)]

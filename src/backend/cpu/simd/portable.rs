@@ -161,9 +161,13 @@ impl Simd for Portable {
         acc
     }
     #[inline(always)]
-    unsafe fn encode(q: &[i16; 32], out: &mut [u8; 64]) {
-        for (o, v) in out.chunks_exact_mut(2).zip(q) {
-            o.copy_from_slice(&v.to_le_bytes());
+    unsafe fn encode(a: I, b: I, out: &mut [u8; 64]) {
+        for (o, v) in out.chunks_exact_mut(2).zip(a.into_iter().chain(b)) {
+            o.copy_from_slice(&(v as i16).to_le_bytes());
         }
+    }
+    #[inline(always)]
+    unsafe fn sum_i(a: I) -> i32 {
+        a.into_iter().sum()
     }
 }
