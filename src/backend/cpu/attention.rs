@@ -105,8 +105,15 @@ unsafe fn span_tile<S: Simd, const R: usize>(
         for page in seen_from / PAGE_TOKENS..seen_to.div_ceil(PAGE_TOKENS) {
             let (keys, values) = (pages[page].0.add(keys_at), pages[page].0.add(values_at));
             let base = page * PAGE_TOKENS;
+            // The next page is far away in memory and not seen coming by the processor.
+            let next = if (page + 1) * PAGE_TOKENS < seen_to { pages[page + 1].0 } else { pages[page].0 };
+            let (next_keys, next_values) = (next.add(keys_at), next.add(values_at));
             let mut scores = [[S::splat(0.0); BLOCKS]; R];
             for d in 0..shape.head_dim {
+                S::prefetch(next_keys.add(d * PAGE_TOKENS));
+                S::prefetch(next_keys.add(d * PAGE_TOKENS + 32));
+                S::prefetch(next_values.add(d * PAGE_TOKENS));
+                S::prefetch(next_values.add(d * PAGE_TOKENS + 32));
                 for b in 0..BLOCKS {
                     let k = S::load_f16(keys.add((b * shape.head_dim + d) * LANES));
                     for r in 0..R {
