@@ -96,7 +96,8 @@ impl<'a> Gguf<'a> {
             if name == gguf.entry_name(gguf.tensors[pair[0] as usize]) {
                 let at = gguf.entry(place).1.name.start as u64;
                 let field = format!("tensor \"{name}\" name");
-                return Err(refuse(&field, at, GgufFault::Duplicate, pair[1].into(), pair[0].into()));
+                let error = refuse(&field, at, GgufFault::Duplicate, pair[1].into(), pair[0].into());
+                return Err(shards::in_file(error, place.0.into(), gguf.shards.len() as u64));
             }
         }
         gguf.by_name = by_name;
@@ -198,7 +199,7 @@ impl<'a> Gguf<'a> {
     pub fn opt_uint(&self, key: &str) -> Result<Option<u64>> {
         let Some(value) = self.typed(key, ValueType::U32, |v| v.as_int())? else { return Ok(None) };
         u64::try_from(value).map(Some).map_err(|_| Error::Model {
-            name: key.into(),
+            name: format!("key \"{key}\""),
             found: value.to_string(),
             expected: "a number that is not negative".into(),
         })

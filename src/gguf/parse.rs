@@ -277,8 +277,10 @@ fn tensor_entry(cursor: &mut Cursor<'_>, i: usize, file_bytes: u64) -> Result<Te
 
 /// `general.alignment`, or the default.
 fn alignment(bytes: &[u8], meta: &[MetaEntry]) -> Result<u64> {
-    const KEY: &str = "general.alignment";
-    let Some(entry) = meta.iter().find(|m| text(bytes, &m.key) == KEY) else { return Ok(DEFAULT_ALIGNMENT) };
+    const KEY: &str = "key \"general.alignment\"";
+    let Some(entry) = meta.iter().find(|m| text(bytes, &m.key) == "general.alignment") else {
+        return Ok(DEFAULT_ALIGNMENT);
+    };
     let Some(Value::U32(value)) = entry.read(bytes) else {
         let (found, limit) = (entry.ty.number().into(), ValueType::U32.number().into());
         return Err(refuse(&KEY, entry.at, GgufFault::WrongType, found, limit));

@@ -80,9 +80,10 @@ fn check(shard: &Shard<'_>, key: &str, expected: u64) -> Result<()> {
     Ok(())
 }
 
-/// Says which of the files a refusal is about.
-fn in_file(error: Error, i: u64, n: u64) -> Error {
+/// Says which of the files a refusal is about, if there are several.
+pub(super) fn in_file(error: Error, i: u64, n: u64) -> Error {
     match error {
+        error if n == 1 => error,
         Error::Gguf { field, offset, fault, found, limit } => {
             Error::Gguf { field: format!("file {} of {n}: {field}", i + 1), offset, fault, found, limit }
         }
