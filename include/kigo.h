@@ -411,14 +411,14 @@ kigo_status kigo_model_architecture(const kigo_model *model,
                                     size_t capacity,
                                     size_t *needed);
 
-// The tensor type that holds most of the weights' bytes, such as "Q4_K". Text out.
+// The mix of tensor types, such as "Q4_K_M": as the file says, or else the type of most of its bytes. Text out.
 kigo_status kigo_model_quantization(const kigo_model *model,
                                     char *buffer,
                                     size_t capacity,
                                     size_t *needed);
 
 // The value under a metadata key, as text: a string as it is, numbers in decimal, floats in the fewest digits that
-// read back as the same value, "true" and "false", arrays as JSON. `key_len` may be KIGO_STRLEN. Text out.
+// read back as the same value, "true" and "false", arrays as JSON (a float that is not finite is null). `key_len` may be KIGO_STRLEN. Text out.
 //
 // NOT_FOUND: no such key.
 kigo_status kigo_model_meta(const kigo_model *model,
@@ -468,9 +468,6 @@ kigo_status kigo_model_meta_key(const kigo_model *model,
 // Of a token: it ends a generation.
 #define KIGO_TOKEN_IS_END 2
 
-// Of a token: it stands for one byte, which need not be a character.
-#define KIGO_TOKEN_IS_BYTE 4
-
 // The token ids of a text; `text_len` may be KIGO_STRLEN, `flags` are KIGO_TOKENIZE_*. Buffer out, counted in ids.
 //
 // INVALID_ARGUMENT: not UTF-8 (the text has the byte), unknown flags. BUFFER_TOO_SMALL: text_len + 2 ids are always
@@ -505,7 +502,7 @@ kigo_status kigo_token_text(const kigo_model *model,
                             size_t capacity,
                             size_t *needed);
 
-// What kind a token is: KIGO_TOKEN_IS_CONTROL, _IS_END, _IS_BYTE or'ed together.
+// What kind a token is: KIGO_TOKEN_IS_CONTROL, KIGO_TOKEN_IS_END, both or 0.
 //
 // INVALID_ARGUMENT: an id that is not below n_vocab.
 kigo_status kigo_token_flags(const kigo_model *model, uint32_t token, uint64_t *flags);
@@ -579,19 +576,19 @@ typedef struct kigo_sampling {
     size_t struct_size;
     // Key of the random numbers; another seed is another text. 0 is a seed like any other.
     uint64_t seed;
-    // Divides the logits; 0: greedy, the most likely token always.
+    // Divides the logits, 0.0001 to 10000; 0: greedy, the most likely token always.
     float temperature;
     // Keep the k most likely; 0: all.
     uint32_t top_k;
-    // Keep the fewest most likely tokens that have this share of the probability together; 0 or 1: all.
+    // Keep the fewest most likely tokens that have this share (0 to 1) of the probability together; 0 or 1: all.
     float top_p;
-    // Drop what is less likely than this share of the most likely; 0: none. At most 1.
+    // Drop what is less likely than this share (0 to 1) of the most likely; 0: none.
     float min_p;
-    // Divides positive and multiplies negative logits of tokens in the window; 0 or 1: off.
+    // Divides positive and multiplies negative logits of tokens in the window, 0.01 to 100; 0 or 1: off.
     float repetition_penalty;
-    // Subtracted from a token's logit once for each time it stands in the window; 0: off.
+    // Subtracted from a token's logit once for each time it stands in the window, -10000 to 10000; 0: off.
     float frequency_penalty;
-    // Subtracted from a token's logit once if it stands in the window; 0: off.
+    // Subtracted from a token's logit once if it stands in the window, -10000 to 10000; 0: off.
     float presence_penalty;
     // The penalties look at this many of the session's last tokens; 0: 64. See KIGO_PENALTY_WINDOW_ALL.
     uint32_t penalty_window;
@@ -738,7 +735,8 @@ typedef struct kigo_string {
 // Receives each token after it has been appended, with the text that has become complete by it: `text_len` bytes of
 // whole UTF-8 characters at `text` with a NUL behind them, valid during the call, often empty, since what could be
 // the beginning of a stop string or of a character is held back. What is still held back at the end comes with a last
-// call whose token is KIGO_TOKEN_NONE. All texts together are the answer, without the stop string.
+// call whose token is KIGO_TOKEN_NONE (not after a stop by the callback or a cancel, which ends the calls). All texts
+// together are the answer, without the stop string.
 //
 // Returns 0 to go on; anything else stops with KIGO_STOP_CALLBACK. The session is busy meanwhile; other sessions are
 // not. It must return (not throw, not longjmp).
@@ -842,9 +840,9 @@ kigo_status kigo_stream_push(kigo_stream *stream,
                              uint32_t token,
                              kigo_stream_text *out);
 
-// Ends the text: `out` gets what was held back; half a character becomes U+FFFD. The stream is as new afterwards.
-kigo_status kigo_stream_finish(kigo_stream *stream,
-                               kigo_stream_text *out);
+// Ends the text: `out` gets what was held back; half a character becomes U+FFFD. The stream is as new
+// afterwards, unless a stop string has ended it.
+kigo_status kigo_stream_finish(kigo_stream *stream, kigo_stream_text *out);
 
 #ifdef __cplusplus
 } // extern "C"

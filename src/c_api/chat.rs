@@ -4,7 +4,6 @@
 
 use super::model::kigo_model;
 use super::prelude::*;
-use crate::engine::ChatMessage;
 
 /// One message. Frozen: it will never have more fields.
 #[repr(C)]
@@ -25,12 +24,12 @@ pub const KIGO_CHAT_ADD_GENERATION_PROMPT: u64 = 1;
 
 /// # Safety
 /// As the header says of `kigo_message` and arrays.
-unsafe fn read<'a>(messages: *const kigo_message, n_messages: usize) -> Result<Vec<ChatMessage<'a>>> {
+unsafe fn read<'a>(messages: *const kigo_message, n_messages: usize) -> Result<Vec<(&'a str, &'a str)>> {
     // SAFETY: passed on from this function's contract.
     let messages = unsafe { slice(messages, n_messages, "messages")? };
     // SAFETY: passed on from this function's contract.
     let read = |m: &kigo_message| unsafe {
-        Ok(ChatMessage { role: text(m.role, m.role_len, "role")?, content: text(m.content, m.content_len, "content")? })
+        Ok((text(m.role, m.role_len, "role")?, text(m.content, m.content_len, "content")?))
     };
     messages.iter().map(read).collect()
 }
@@ -56,7 +55,7 @@ pub unsafe extern "C" fn kigo_chat_render(
         let model = borrow(model, "model")?;
         let messages = read(messages, n_messages)?;
         let open = super::args::flags(flags, KIGO_CHAT_ADD_GENERATION_PROMPT, "flags")? != 0;
-        out.store(&model.0.chat_tokens(&messages, open)?)
+        out.store(&model.0.render_chat(&messages, open)?.ids)
     })
 }
 
@@ -78,6 +77,6 @@ pub unsafe extern "C" fn kigo_chat_render_text(
         let model = borrow(model, "model")?;
         let messages = read(messages, n_messages)?;
         let open = super::args::flags(flags, KIGO_CHAT_ADD_GENERATION_PROMPT, "flags")? != 0;
-        out.store_text(model.0.chat_text(&messages, open)?.as_bytes())
+        out.store_text(model.0.render_chat(&messages, open)?.text.as_bytes())
     })
 }

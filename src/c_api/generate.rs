@@ -37,7 +37,8 @@ pub const KIGO_STOP_CANCELLED: i32 = 6;
 /// Receives each token after it has been appended, with the text that has become complete by it: `text_len` bytes of
 /// whole UTF-8 characters at `text` with a NUL behind them, valid during the call, often empty, since what could be
 /// the beginning of a stop string or of a character is held back. What is still held back at the end comes with a last
-/// call whose token is KIGO_TOKEN_NONE. All texts together are the answer, without the stop string.
+/// call whose token is KIGO_TOKEN_NONE (not after a stop by the callback or a cancel, which ends the calls). All texts
+/// together are the answer, without the stop string.
 ///
 /// Returns 0 to go on; anything else stops with KIGO_STOP_CALLBACK. The session is busy meanwhile; other sessions are
 /// not. It must return (not throw, not longjmp).

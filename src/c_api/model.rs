@@ -245,7 +245,7 @@ pub unsafe extern "C" fn kigo_model_architecture(
     })
 }
 
-/// The tensor type that holds most of the weights' bytes, such as "Q4_K". Text out.
+/// The mix of tensor types, such as "Q4_K_M": as the file says, or else the type of most of its bytes. Text out.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_model_quantization(
     model: *const kigo_model,
@@ -290,7 +290,7 @@ pub const KIGO_META_INT64: i32 = 11;
 pub const KIGO_META_FLOAT64: i32 = 12;
 
 /// The value under a metadata key, as text: a string as it is, numbers in decimal, floats in the fewest digits that
-/// read back as the same value, "true" and "false", arrays as JSON. `key_len` may be KIGO_STRLEN. Text out.
+/// read back as the same value, "true" and "false", arrays as JSON (a float that is not finite is null). `key_len` may be KIGO_STRLEN. Text out.
 ///
 /// NOT_FOUND: no such key.
 #[unsafe(no_mangle)]
@@ -322,7 +322,7 @@ pub unsafe extern "C" fn kigo_model_meta_type(
     guard(|| unsafe {
         null_out(meta_type, "meta_type")?;
         let model = borrow(model, "model")?;
-        meta_type.write(model.0.meta_type(text(key, key_len, "key")?)?);
+        meta_type.write(model.0.meta_type(text(key, key_len, "key")?)?.number() as i32);
         Ok(())
     })
 }

@@ -28,19 +28,19 @@ pub struct kigo_sampling {
     pub struct_size: usize,
     /// Key of the random numbers; another seed is another text. 0 is a seed like any other.
     pub seed: u64,
-    /// Divides the logits; 0: greedy, the most likely token always.
+    /// Divides the logits, 0.0001 to 10000; 0: greedy, the most likely token always.
     pub temperature: f32,
     /// Keep the k most likely; 0: all.
     pub top_k: u32,
-    /// Keep the fewest most likely tokens that have this share of the probability together; 0 or 1: all.
+    /// Keep the fewest most likely tokens that have this share (0 to 1) of the probability together; 0 or 1: all.
     pub top_p: f32,
-    /// Drop what is less likely than this share of the most likely; 0: none. At most 1.
+    /// Drop what is less likely than this share (0 to 1) of the most likely; 0: none.
     pub min_p: f32,
-    /// Divides positive and multiplies negative logits of tokens in the window; 0 or 1: off.
+    /// Divides positive and multiplies negative logits of tokens in the window, 0.01 to 100; 0 or 1: off.
     pub repetition_penalty: f32,
-    /// Subtracted from a token's logit once for each time it stands in the window; 0: off.
+    /// Subtracted from a token's logit once for each time it stands in the window, -10000 to 10000; 0: off.
     pub frequency_penalty: f32,
-    /// Subtracted from a token's logit once if it stands in the window; 0: off.
+    /// Subtracted from a token's logit once if it stands in the window, -10000 to 10000; 0: off.
     pub presence_penalty: f32,
     /// The penalties look at this many of the session's last tokens; 0: 64. See KIGO_PENALTY_WINDOW_ALL.
     pub penalty_window: u32,

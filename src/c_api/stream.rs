@@ -64,7 +64,7 @@ pub unsafe extern "C" fn kigo_stream_create(
         let model = borrow(model, "model")?;
         let options = super::args::options(options)?;
         let special = super::args::flags(options.flags, KIGO_TEXT_SPECIAL, "kigo_stream_options.flags")? != 0;
-        let inner = TextStream::new(&model.0, strings(options.stop, options.n_stop, "stop")?, special)?;
+        let inner = TextStream::new(&model.0, &strings(options.stop, options.n_stop, "stop")?, special)?;
         put(stream, kigo_stream(Mutex::new(State { stream: inner, text: Vec::new() })));
         Ok(())
     })
@@ -94,7 +94,8 @@ pub unsafe extern "C" fn kigo_stream_push(
     guard(|| unsafe { give(stream, out, |stream, text| stream.push(token, text)) })
 }
 
-/// Ends the text: `out` gets what was held back; half a character becomes U+FFFD. The stream is as new afterwards.
+/// Ends the text: `out` gets what was held back; half a character becomes U+FFFD. The stream is as new
+/// afterwards, unless a stop string has ended it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_stream_finish(stream: *mut kigo_stream, out: *mut kigo_stream_text) -> kigo_status {
     // SAFETY: the header's contract for pointers; each is checked by the function that reads it.

@@ -21,8 +21,6 @@ pub const KIGO_TEXT_SPECIAL: u64 = 1;
 pub const KIGO_TOKEN_IS_CONTROL: u64 = 1;
 /// Of a token: it ends a generation.
 pub const KIGO_TOKEN_IS_END: u64 = 2;
-/// Of a token: it stands for one byte, which need not be a character.
-pub const KIGO_TOKEN_IS_BYTE: u64 = 4;
 
 /// The token ids of a text; `text_len` may be KIGO_STRLEN, `flags` are KIGO_TOKENIZE_*. Buffer out, counted in ids.
 ///
@@ -91,7 +89,7 @@ pub unsafe extern "C" fn kigo_token_text(
     })
 }
 
-/// What kind a token is: KIGO_TOKEN_IS_CONTROL, _IS_END, _IS_BYTE or'ed together.
+/// What kind a token is: KIGO_TOKEN_IS_CONTROL, KIGO_TOKEN_IS_END, both or 0.
 ///
 /// INVALID_ARGUMENT: an id that is not below n_vocab.
 #[unsafe(no_mangle)]
@@ -99,13 +97,9 @@ pub unsafe extern "C" fn kigo_token_flags(model: *const kigo_model, token: u32, 
     // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
     guard(|| unsafe {
         null_out(flags, "flags")?;
-        let kind = borrow(model, "model")?.0.token_kind(token)?;
+        let found = borrow(model, "model")?.0.token_flags(token)?;
         let bit = |on: bool, flag: u64| if on { flag } else { 0 };
-        flags.write(
-            bit(kind.control, KIGO_TOKEN_IS_CONTROL)
-                | bit(kind.end, KIGO_TOKEN_IS_END)
-                | bit(kind.byte, KIGO_TOKEN_IS_BYTE),
-        );
+        flags.write(bit(found.control, KIGO_TOKEN_IS_CONTROL) | bit(found.end, KIGO_TOKEN_IS_END));
         Ok(())
     })
 }

@@ -6,8 +6,11 @@ use std::sync::Arc;
 use super::log::{LogLevel, LogSink};
 use super::memory::Memory;
 use super::model::Model;
+use crate::backend::cpu::{CpuDevice, CpuOptions};
+use crate::backend::reference::ReferenceDevice;
 use crate::backend::{Device, Plan};
 use crate::error::{Error, Result};
+use crate::gguf::Gguf;
 
 /// The most threads that can be asked for.
 pub const MAX_THREADS: usize = 1024;
@@ -43,10 +46,13 @@ fn unavailable(device: &str, reason: &str) -> Error {
 
 /// The device of that name and its number of threads.
 fn open(name: &str, n_threads: usize) -> Result<(Arc<dyn Device>, usize)> {
-    let _ = n_threads;
     match name {
-        "auto" | "cpu" => Err(unavailable(name, "not in this build")),
-        "reference" => Err(unavailable(name, "not in this build")),
+        "auto" | "cpu" => {
+            let cpu = CpuDevice::new(CpuOptions { n_threads, isa: None })?;
+            let n_threads = cpu.n_threads();
+            Ok((Arc::new(cpu), n_threads))
+        }
+        "reference" => Ok((Arc::new(ReferenceDevice), 1)),
         _ if name.strip_prefix("cuda:").is_some_and(|n| n.parse::<u16>().is_ok()) => {
             Err(unavailable(name, "built without CUDA"))
         }
@@ -66,9 +72,14 @@ impl Engine {
             return Err(Error::Argument { name: "n_threads", found: options.n_threads.to_string(), expected });
         }
         let (device, n_threads) = open(options.device, options.n_threads)?;
-        let inner = Inner { device, n_threads, memory: Memory::new(options.memory_cap), log: options.log };
+        Ok(Engine::with_device(device, n_threads, options.memory_cap, options.log))
+    }
+
+    /// An engine on a device of the caller's own making, which computes with `n_threads`.
+    pub fn with_device(device: Arc<dyn Device>, n_threads: usize, memory_cap: Option<u64>, log: LogSink) -> Engine {
+        let inner = Inner { device, n_threads, memory: Memory::new(memory_cap), log };
         inner.log.log(LogLevel::Info, format_args!("device {}, {n_threads} threads", inner.device.name()));
-        Ok(Engine { inner: Arc::new(inner) })
+        Engine { inner: Arc::new(inner) }
     }
 
     /// "cpu", "cuda:0", "reference".
@@ -93,16 +104,16 @@ impl Engine {
 
     /// What loading a file would take.
     pub fn plan_file(&self, path: &Path) -> Result<Plan> {
-        Model::plan_file(self, path)
+        Model::plan(self, &Gguf::open(path)?)
     }
 
     /// Loads a file; `progress` gets done and total bytes, and an error of its stops the load.
     pub fn load_file(&self, path: &Path, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Model> {
-        Model::load_file(self, path, progress)
+        Model::load(self, &Gguf::open(path)?, progress)
     }
 
     /// Loads a file that lies in memory.
     pub fn load_memory(&self, bytes: &[u8], progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Model> {
-        Model::load_memory(self, bytes, progress)
+        Model::load(self, &Gguf::from_bytes(bytes)?, progress)
     }
 }

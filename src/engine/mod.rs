@@ -2,20 +2,19 @@
 //!
 //! Invariants: children hold their parents by reference count; there is no global state; nothing is printed and no
 //! environment variable is read; a call that fails leaves its session's tokens and logits as they were.
-#![allow(dead_code)]
-
 mod device;
 mod generate;
 mod log;
 mod memory;
+mod meta;
 mod model;
 mod pages;
 mod session;
 mod stream;
 
-pub use device::{Engine, EngineOptions};
+pub use device::{Engine, EngineOptions, MAX_THREADS};
 pub use generate::{GenerateOptions, Generated, StopReason};
 pub use log::{LogLevel, LogSink};
-pub use model::{ChatMessage, Model, ModelFacts, TokenKind};
+pub use model::{Model, ModelFacts, TokenFlags};
 pub use session::{Session, SessionOptions};
 pub use stream::TextStream;

@@ -1,22 +1,30 @@
 //! A model: weights on a device, the tokenizer, and the file's metadata.
 
-use std::path::Path;
+use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::device::Engine;
+use super::log::LogLevel;
+use super::memory::Charge;
+use super::meta::Metadata;
 use super::pages::PagePool;
-use crate::backend::{LoadedModel, Plan};
-use crate::error::{Error, Result};
+use crate::backend::{LoadControl, LoadedModel, Plan};
+use crate::error::Result;
+use crate::gguf::{Gguf, ValueType};
+use crate::model::{Config, ModelInfo, Tensor, Weights, bind};
+use crate::tokenizer::{Rendered, Tokenizer};
 
 /// What a model is; sizes in bytes and elements.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub struct ModelFacts {
     pub architecture: String,
-    /// The tensor type that holds most of the bytes.
+    /// Such as "Q4_K_M".
     pub quantization: String,
     pub n_parameters: u64,
     pub file_bytes: u64,
+    /// As the device holds them.
     pub weights_bytes: u64,
     /// Stored bytes of the weights that one decode step reads.
     pub decode_bytes: u64,
@@ -37,24 +45,13 @@ pub struct ModelFacts {
     pub end_token: Option<u32>,
 }
 
-/// One message of a conversation.
-#[derive(Clone, Copy, Debug)]
-pub struct ChatMessage<'a> {
-    /// "system", "user", "assistant".
-    pub role: &'a str,
-    /// What was said.
-    pub content: &'a str,
-}
-
 /// What kind a token is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TokenKind {
+pub struct TokenFlags {
     /// A control token.
     pub control: bool,
     /// Ends a generation.
     pub end: bool,
-    /// Stands for one byte.
-    pub byte: bool,
 }
 
 /// Weights and tokenizer; clones are the same model.
@@ -64,75 +61,166 @@ pub struct Model {
 }
 
 pub(super) struct Inner {
-    pub(super) engine: Engine,
     pub(super) loaded: Arc<dyn LoadedModel>,
     pub(super) pool: Arc<PagePool>,
     pub(super) facts: ModelFacts,
+    tokenizer: Tokenizer,
+    metadata: Metadata,
+    /// Weights and scratch.
+    _charge: Charge,
+    /// Last, so that the device outlives what is on it.
+    _engine: Engine,
 }
 
-fn later<T>(what: &'static str) -> Result<T> {
-    Err(Error::Unsupported { what, name: "not in this build".to_owned() })
+/// A backend's view of the caller and the file while it loads.
+struct Control<'a, 'g> {
+    gguf: &'a Gguf<'g>,
+    progress: &'a mut dyn FnMut(u64, u64) -> Result<()>,
 }
 
-#[allow(missing_docs, unused_variables)]
+impl LoadControl for Control<'_, '_> {
+    fn progress(&mut self, done: u64, total: u64) -> Result<()> {
+        (self.progress)(done, total)
+    }
+
+    fn release(&mut self, bytes: &[u8]) {
+        self.gguf.release(bytes);
+    }
+}
+
 impl Model {
-    pub(super) fn plan_file(engine: &Engine, path: &Path) -> Result<Plan> {
-        later("loading")
+    pub(super) fn plan(engine: &Engine, gguf: &Gguf<'_>) -> Result<Plan> {
+        let (config, weights) = bind(gguf)?;
+        Ok(engine.inner.device.plan(&config, &weights))
     }
 
-    pub(super) fn load_file(
+    pub(super) fn load(
         engine: &Engine,
-        path: &Path,
+        gguf: &Gguf<'_>,
         progress: &mut dyn FnMut(u64, u64) -> Result<()>,
     ) -> Result<Model> {
-        later("loading")
+        let begin = Instant::now();
+        let (config, weights) = bind(gguf)?;
+        let tokenizer = Tokenizer::new(gguf)?;
+        let core = &engine.inner;
+        let plan = core.device.plan(&config, &weights);
+        // Before anything is allocated: a model over the cap is refused with the numbers.
+        let mut charge = core.memory.charge(plan.weights_bytes.saturating_add(plan.scratch_bytes))?;
+        let loaded = core.device.load(&config, &weights, &mut Control { gguf, progress })?;
+        let taken = loaded.plan();
+        charge.set(taken.weights_bytes.saturating_add(taken.scratch_bytes))?;
+
+        let metadata = Metadata::of(gguf);
+        let facts = facts(&ModelInfo::of(gguf), &config, &weights, &taken, &tokenizer, metadata.len());
+        core.log.log(
+            LogLevel::Info,
+            format_args!(
+                "loaded {} {}, {:.1} M parameters, {:.1} MiB on {} in {:.0} ms",
+                facts.architecture,
+                facts.quantization,
+                facts.n_parameters as f64 / 1e6,
+                facts.weights_bytes as f64 / f64::from(1 << 20),
+                core.device.name(),
+                begin.elapsed().as_secs_f64() * 1e3,
+            ),
+        );
+        let pool = Arc::new(PagePool::new(Arc::clone(&loaded), core.memory.charge(0)?));
+        let inner = Inner { loaded, pool, facts, tokenizer, metadata, _charge: charge, _engine: engine.clone() };
+        Ok(Model { inner: Arc::new(inner) })
     }
 
-    pub(super) fn load_memory(
-        engine: &Engine,
-        bytes: &[u8],
-        progress: &mut dyn FnMut(u64, u64) -> Result<()>,
-    ) -> Result<Model> {
-        later("loading")
-    }
-
+    /// What it is.
     pub fn facts(&self) -> &ModelFacts {
         &self.inner.facts
     }
 
+    /// Its tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.inner.tokenizer
+    }
+
+    /// A metadata value as text: a string as it is, numbers in decimal, arrays as JSON. Fails with `NotFound`.
     pub fn meta_text(&self, key: &str) -> Result<String> {
-        later("metadata")
+        self.inner.metadata.text(key)
     }
 
-    pub fn meta_type(&self, key: &str) -> Result<i32> {
-        later("metadata")
+    /// A metadata value's type. Fails with `NotFound`.
+    pub fn meta_type(&self, key: &str) -> Result<ValueType> {
+        self.inner.metadata.value_type(key)
     }
 
+    /// The metadata key of this number, in the order of the file. Fails with `NotFound`.
     pub fn meta_key(&self, index: usize) -> Result<&str> {
-        later("metadata")
+        self.inner.metadata.key(index)
     }
 
+    /// A text's tokens: see [`Tokenizer::encode`].
     pub fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<u32>> {
-        later("tokenizer")
+        self.inner.tokenizer.encode(text, add_special, parse_special)
     }
 
+    /// The text of tokens; what is not UTF-8 becomes U+FFFD. Fails with `TokenOutOfRange`.
     pub fn detokenize(&self, tokens: &[u32], special: bool) -> Result<String> {
-        later("tokenizer")
+        let bytes = self.inner.tokenizer.decode(tokens, !special)?;
+        Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
     }
 
-    pub fn token_bytes(&self, token: u32) -> Result<Vec<u8>> {
-        later("tokenizer")
+    /// What a token adds to a text. Fails with `TokenOutOfRange`.
+    pub fn token_bytes(&self, token: u32) -> Result<Cow<'_, [u8]>> {
+        self.inner.tokenizer.token_bytes(token)
     }
 
-    pub fn token_kind(&self, token: u32) -> Result<TokenKind> {
-        later("tokenizer")
+    /// What kind a token is. Fails with `TokenOutOfRange`.
+    pub fn token_flags(&self, token: u32) -> Result<TokenFlags> {
+        let tokenizer = &self.inner.tokenizer;
+        tokenizer.token_text(token)?;
+        Ok(TokenFlags { control: tokenizer.is_control(token), end: tokenizer.is_end_of_generation(token) })
     }
 
-    pub fn chat_tokens(&self, messages: &[ChatMessage<'_>], open: bool) -> Result<Vec<u32>> {
-        later("tokenizer")
+    /// A conversation of (role, content) through the model's template. Fails with `NotFound` without one.
+    pub fn render_chat(&self, messages: &[(&str, &str)], add_generation_prompt: bool) -> Result<Rendered> {
+        self.inner.tokenizer.render_chat(messages, add_generation_prompt)
     }
+}
 
-    pub fn chat_text(&self, messages: &[ChatMessage<'_>], open: bool) -> Result<String> {
-        later("tokenizer")
+/// Stored bytes of what one decode step reads: all weights, of an embedding that is not also the output one row.
+fn decode_bytes(weights: &Weights<'_>) -> u64 {
+    let bytes = |t: &Tensor<'_>| t.data.len() as u64;
+    let embedding = &weights.token_embd;
+    let row = embedding.ty.row_bytes(embedding.cols) as u64;
+    let skipped = if weights.output.is_some() { bytes(embedding) } else { 0 };
+    weights.iter().map(|t| bytes(&t)).sum::<u64>() - skipped + row
+}
+
+fn facts(
+    info: &ModelInfo,
+    config: &Config,
+    weights: &Weights<'_>,
+    taken: &Plan,
+    tokenizer: &Tokenizer,
+    n_meta: usize,
+) -> ModelFacts {
+    ModelFacts {
+        architecture: config.architecture.clone(),
+        quantization: info.quantization.clone(),
+        n_parameters: info.n_params,
+        file_bytes: info.file_bytes,
+        weights_bytes: taken.weights_bytes,
+        decode_bytes: decode_bytes(weights),
+        kv_bytes_per_token: taken.kv_bytes_per_token,
+        n_meta,
+        has_chat_template: tokenizer.chat_template().is_some(),
+        adds_begin: tokenizer.adds_bos(),
+        adds_end: tokenizer.adds_eos(),
+        n_vocab: config.n_vocab,
+        n_ctx_train: config.n_ctx_train,
+        n_layers: config.n_layers,
+        n_embd: config.n_embd,
+        n_heads: config.n_heads,
+        n_kv_heads: config.n_kv_heads,
+        head_dim: config.head_dim,
+        n_ff: config.n_ff,
+        begin_token: tokenizer.bos(),
+        end_token: tokenizer.eos(),
     }
 }

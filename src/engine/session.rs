@@ -12,7 +12,7 @@ use super::model::Model;
 use super::pages::Pages;
 use crate::backend::{Chunk, RunControl, Slot, Want};
 use crate::error::{Error, Result};
-use crate::sampler::{SampleRequest, SamplingParams};
+use crate::sampler::{SampleRequest, SamplingParams, log_softmax};
 
 /// Tokens of one pass of a prefill; bounds the working memory. Results do not depend on it.
 pub(super) const PREFILL_CHUNK: usize = 512;
@@ -41,6 +41,8 @@ pub(super) struct State {
     slot: Box<dyn Slot>,
     has_logits: bool,
     sampling: SamplingParams,
+    /// A call found the library itself at fault: nothing more is done with this session.
+    broken: bool,
 }
 
 impl Session {
@@ -53,23 +55,36 @@ impl Session {
             let expected = format!("1 to the model's {n_ctx_train}");
             return Err(Error::Argument { name: "n_ctx", found: n_ctx.to_string(), expected });
         }
-        super::generate::check_sampling(&options.sampling, inner.facts.n_vocab)?;
+        options.sampling.validate(inner.facts.n_vocab)?;
         let state = State {
             tokens: Vec::new(),
             pages: Pages::new(&inner.pool),
             slot: inner.loaded.create_slot()?,
             has_logits: false,
             sampling: options.sampling,
+            broken: false,
         };
         Ok(Session { model: model.clone(), n_ctx, cancel: AtomicBool::new(false), state: Mutex::new(state) })
     }
 
     /// The session's state, unless another call has it.
-    pub(super) fn lock(&self) -> Result<MutexGuard<'_, State>> {
-        self.state.try_lock().map_err(|e| match e {
-            TryLockError::WouldBlock => Error::Busy,
-            TryLockError::Poisoned(_) => Error::Poisoned { what: "session" },
-        })
+    fn lock(&self) -> Result<MutexGuard<'_, State>> {
+        let poisoned = Error::Poisoned { what: "session" };
+        match self.state.try_lock() {
+            Ok(state) if state.broken => Err(poisoned),
+            Ok(state) => Ok(state),
+            Err(TryLockError::WouldBlock) => Err(Error::Busy),
+            // A panic inside an earlier call.
+            Err(TryLockError::Poisoned(_)) => Err(poisoned),
+        }
+    }
+
+    /// Runs one call. A panic in it, or an internal error, is the session's end.
+    pub(super) fn call<T>(&self, call: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
+        let mut state = self.lock()?;
+        let outcome = call(&mut state);
+        state.broken = matches!(outcome, Err(Error::Internal { .. }));
+        outcome
     }
 
     /// The model it was made from.
@@ -104,16 +119,16 @@ impl Session {
 
     /// Replaces the sampling parameters.
     pub fn set_sampling(&self, sampling: SamplingParams) -> Result<()> {
-        let mut state = self.lock()?;
-        super::generate::check_sampling(&sampling, self.n_vocab())?;
-        state.sampling = sampling;
-        Ok(())
+        self.call(|state| {
+            sampling.validate(self.n_vocab())?;
+            state.sampling = sampling;
+            Ok(())
+        })
     }
 
     /// Appends tokens; the logits after the last become current.
     pub fn prefill(&self, tokens: &[u32]) -> Result<()> {
-        let mut state = self.lock()?;
-        self.append(&mut state, tokens)
+        self.call(|state| self.append(state, tokens))
     }
 
     /// [`Self::prefill`] for a caller that has the lock.
@@ -169,8 +184,7 @@ impl Session {
 
     /// Picks the next token; appends nothing.
     pub fn sample(&self) -> Result<u32> {
-        let mut state = self.lock()?;
-        self.choose(&mut state)
+        self.call(|state| self.choose(state))
     }
 
     /// [`Self::sample`] for a caller that has the lock.
@@ -188,21 +202,19 @@ impl Session {
 
     /// Copies the current logits; `out` has `n_vocab` elements.
     pub fn logits(&self, out: &mut [f32]) -> Result<()> {
-        let mut state = self.lock()?;
-        state.logits_there()?;
-        self.model.inner.loaded.logits(&mut *state.slot, out)
+        self.call(|state| {
+            state.logits_there()?;
+            self.model.inner.loaded.logits(&mut *state.slot, out)
+        })
     }
 
     /// The log probabilities of the current logits.
     pub fn logprobs(&self, out: &mut [f32]) -> Result<()> {
-        self.logits(out)?;
-        let max = out.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f64 = out.iter().map(|l| f64::from(l - max).exp()).sum();
-        let log_sum = f64::from(max) + sum.ln();
-        for l in out {
-            *l = (f64::from(*l) - log_sum) as f32;
-        }
-        Ok(())
+        let mut logits = Vec::new();
+        reserve(&mut logits, self.n_vocab())?;
+        logits.resize(self.n_vocab(), 0.0);
+        self.logits(&mut logits)?;
+        log_softmax(&logits, out)
     }
 
     /// Lends the tokens.
@@ -212,18 +224,19 @@ impl Session {
 
     /// Drops all tokens but the first `n`; unless nothing was dropped, the logits go too.
     pub fn truncate(&self, n: usize) -> Result<()> {
-        let mut state = self.lock()?;
-        let n_tokens = state.tokens.len();
-        if n > n_tokens {
-            let expected = format!("at most the {n_tokens} held");
-            return Err(Error::Argument { name: "n_tokens", found: n.to_string(), expected });
-        }
-        if n < n_tokens {
-            state.tokens.truncate(n);
-            state.pages.shrink(n);
-            state.has_logits = false;
-        }
-        Ok(())
+        self.call(|state| {
+            let n_tokens = state.tokens.len();
+            if n > n_tokens {
+                let expected = format!("at most the {n_tokens} held");
+                return Err(Error::Argument { name: "n_tokens", found: n.to_string(), expected });
+            }
+            if n < n_tokens {
+                state.tokens.truncate(n);
+                state.pages.shrink(n);
+                state.has_logits = false;
+            }
+            Ok(())
+        })
     }
 }
 
@@ -234,10 +247,10 @@ impl State {
 }
 
 /// Room for `n` more elements, or the numbers.
-fn reserve(tokens: &mut Vec<u32>, n: usize) -> Result<()> {
-    tokens.try_reserve(n).map_err(|_| Error::OutOfMemory {
+fn reserve<T>(list: &mut Vec<T>, n: usize) -> Result<()> {
+    list.try_reserve(n).map_err(|_| Error::OutOfMemory {
         place: "host".to_owned(),
-        requested: (n * size_of::<u32>()) as u64,
+        requested: (n * size_of::<T>()) as u64,
         free: 0,
     })
 }

@@ -19,7 +19,7 @@ pub use dequant::dequantize_row;
 pub use file::{Gguf, TensorInfo};
 pub use quantize::quantize_row;
 pub use types::TensorType;
-pub use value::{Array, Strings, Value, ValueType};
+pub use value::{Array, OwnedArray, Strings, Value, ValueType};
 pub use write::{Layout, Writer};
 
 /// The four bytes a file starts with, as a little-endian number.

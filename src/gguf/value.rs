@@ -247,6 +247,27 @@ impl<'g> Array<'g> {
     }
 }
 
+/// An array that outlives its file.
+#[derive(Clone, Debug)]
+pub struct OwnedArray {
+    ty: ValueType,
+    len: usize,
+    bytes: Box<[u8]>,
+}
+
+impl OwnedArray {
+    /// The array as a view.
+    pub fn view(&self) -> Array<'_> {
+        Array { ty: self.ty, len: self.len, bytes: &self.bytes }
+    }
+}
+
+impl From<Array<'_>> for OwnedArray {
+    fn from(array: Array<'_>) -> OwnedArray {
+        OwnedArray { ty: array.ty, len: array.len, bytes: array.bytes.into() }
+    }
+}
+
 /// The strings of an array, in order.
 #[derive(Clone)]
 pub struct Strings<'g> {

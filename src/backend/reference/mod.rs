@@ -164,7 +164,7 @@ impl LoadedModel for ReferenceModel {
     }
 
     fn sample(&self, slot: &mut dyn Slot, request: &SampleRequest<'_>) -> Result<Sampled> {
-        sample(current(slot)?, request)
+        crate::sampler::sample(current(slot)?, request)
     }
 }
 
@@ -200,9 +200,4 @@ fn plan_of(c: &Config, w: &Weights<'_>) -> Plan {
         kv_bytes_per_token: (c.n_layers * 2 * g * size_of::<f32>()) as u64,
         scratch_bytes: (row * size_of::<f32>() + wide * size_of::<f64>()) as u64,
     }
-}
-
-/// Stands until `sampler::sample` does.
-fn sample(_logits: &[f32], _request: &SampleRequest<'_>) -> Result<Sampled> {
-    Err(Error::Unsupported { what: "operation", name: "sample".into() })
 }
