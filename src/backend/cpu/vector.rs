@@ -158,7 +158,7 @@ unsafe fn quantize_row<S: Simd>(x: *const f32, out: *mut XBlock, n: usize) {
             let (a, b) = (S::load(x.add(32 * k)), S::load(x.add(32 * k + LANES)));
             let largest = S::largest(S::max(S::abs(a), S::abs(b)));
             // x - x is zero exactly where x is finite.
-            let finite = S::sum(S::add(S::sub(a, a), S::sub(b, b))) == 0.0;
+            let finite = !S::any(S::add(S::sub(a, a), S::sub(b, b)));
             let block = &mut *out.add(k);
             if !finite || largest < 1e-30 {
                 *block = XBlock::ZERO;

@@ -159,6 +159,25 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    unsafe fn largest(a: F) -> f32 {
+        // SAFETY: see `at_least`.
+        unsafe {
+            let v = _mm256_max_ps(a[0], a[1]);
+            let v = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let v = _mm_max_ps(v, _mm_movehl_ps(v, v));
+            _mm_cvtss_f32(_mm_max_ss(v, _mm_movehdup_ps(v)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn any(a: F) -> bool {
+        // SAFETY: see `at_least`.
+        unsafe {
+            let zero = _mm256_setzero_ps();
+            let (x, y) = (_mm256_cmp_ps::<_CMP_NEQ_UQ>(a[0], zero), _mm256_cmp_ps::<_CMP_NEQ_UQ>(a[1], zero));
+            _mm256_movemask_ps(_mm256_or_ps(x, y)) != 0
+        }
+    }
+    #[inline(always)]
     unsafe fn select_gt(a: F, b: F, v: F) -> F {
         // SAFETY: see `at_least`.
         unsafe {

@@ -128,6 +128,16 @@ impl Simd for Avx512 {
         unsafe { _mm512_mask_mov_ps(_mm512_set1_ps(fill), mask, a) }
     }
     #[inline(always)]
+    unsafe fn largest(a: __m512) -> f32 {
+        // SAFETY: see `splat`.
+        unsafe { _mm512_reduce_max_ps(a) }
+    }
+    #[inline(always)]
+    unsafe fn any(a: __m512) -> bool {
+        // SAFETY: see `splat`.
+        unsafe { _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(a, _mm512_setzero_ps()) != 0 }
+    }
+    #[inline(always)]
     unsafe fn select_gt(a: __m512, b: __m512, v: __m512) -> __m512 {
         // SAFETY: see `splat`.
         unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b), v) }

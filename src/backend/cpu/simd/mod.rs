@@ -183,18 +183,10 @@ pub trait Simd: Copy {
         v[0]
     }
 
-    /// Largest lane.
-    #[inline(always)]
-    unsafe fn largest(a: Self::F) -> f32 {
-        // SAFETY: as the caller's.
-        let mut v = unsafe { Self::to_array(a) };
-        for step in [8, 4, 2, 1] {
-            for i in 0..step {
-                v[i] = if v[i] > v[i + step] { v[i] } else { v[i + step] };
-            }
-        }
-        v[0]
-    }
+    /// Largest lane, where none is NaN.
+    unsafe fn largest(a: Self::F) -> f32;
+    /// Whether a lane is not zero; NaN is not.
+    unsafe fn any(a: Self::F) -> bool;
 
     /// e^x for x <= 88, within 2 units in the last place; below -87 it is 0.
     ///

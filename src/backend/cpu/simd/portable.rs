@@ -116,6 +116,14 @@ impl Simd for Portable {
         each(|i| if i >= first && i < last { a[i] } else { fill })
     }
     #[inline(always)]
+    unsafe fn largest(a: F) -> f32 {
+        a.into_iter().fold(f32::NEG_INFINITY, |m, x| if x > m { x } else { m })
+    }
+    #[inline(always)]
+    unsafe fn any(a: F) -> bool {
+        a.into_iter().any(|x| x != 0.0)
+    }
+    #[inline(always)]
     unsafe fn select_gt(a: F, b: F, v: F) -> F {
         each(|i| if a[i] > b[i] { v[i] } else { 0.0 })
     }
