@@ -1,0 +1,111 @@
+# Kigo: `make demo`, `make test`, `make install PREFIX=...`; `make help` lists the rest.
+#
+# cargo decides what has to be rebuilt of the library; make only does the C programs and the installation.
+# LIB and STATIC_LIB may name a library that is built already: then cargo is not asked.
+
+PYTHON ?= python3
+CARGO ?= cargo
+INSTALL ?= install
+BUILD ?= build
+PREFIX ?= /usr/local
+MODEL ?= SmolLM2-135M-Instruct
+PROMPT ?= Why is the sky blue? Answer in one sentence.
+N ?= 128
+TEST_MODELS ?= SmolLM2-135M-Instruct Qwen2.5-Coder-0.5B-Instruct Gemma-3-270M
+# A base model without a chat template goes on with the text instead; `make demo CHAT=` for one of your own.
+CHAT ?= $(if $(findstring gemma-3-270m,$(shell echo '$(notdir $(MODEL))' | tr A-Z a-z)),,--chat)
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)
+VERSION_WORDS := $(subst ., ,$(VERSION))
+SOVERSION := $(shell sed -n 's/^.define KIGO_ABI_VERSION \([0-9]*\)$$/\1/p' include/kigo.h)
+
+CARGO_TARGET_DIR ?= target
+BUILT := $(CARGO_TARGET_DIR)/release
+LIB ?= $(BUILT)/libkigo.so
+STATIC_LIB ?= $(BUILT)/libkigo.a
+
+CFLAGS ?= -O2 -g
+C_WARNINGS := -std=c99 -Wall -Wextra -Wpedantic -Werror
+PROGRAMS := $(addprefix $(BUILD)/,generate chat bench plugin)
+
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+into = $(DESTDIR)$(abspath $(1))
+
+.PHONY: all lib examples demo test fetch header install uninstall clean help
+.DELETE_ON_ERROR:
+
+all: lib examples
+
+lib:
+ifeq ($(LIB),$(BUILT)/libkigo.so)
+	$(CARGO) build --release --lib
+endif
+
+examples: $(PROGRAMS)
+
+# As the loader looks for it: under its soname, beside the programs.
+$(BUILD)/libkigo.so.$(SOVERSION): lib
+	@mkdir -p $(BUILD)
+	@ln -sfn $(abspath $(LIB)) $@
+	@ln -sfn libkigo.so.$(SOVERSION) $(BUILD)/libkigo.so
+
+# The symbolic link is always made anew, but only a changed header or source compiles a program again.
+$(BUILD)/%: examples-c/%.c examples-c/common.h include/kigo.h | $(BUILD)/libkigo.so.$(SOVERSION)
+	$(CC) $(C_WARNINGS) $(CFLAGS) -Iinclude -o $@ $< $(LDFLAGS) -L$(BUILD) -lkigo -Wl,-rpath,'$$ORIGIN' -pthread
+
+# Resolves everything at run time: it must not be linked with the library that it loads.
+$(BUILD)/plugin: examples-c/plugin.c include/kigo.h | $(BUILD)/libkigo.so.$(SOVERSION)
+	$(CC) $(C_WARNINGS) $(CFLAGS) -Iinclude -o $@ $< $(LDFLAGS) -ldl
+
+demo fetch: export MODEL := $(MODEL)
+demo: export PROMPT := $(PROMPT)
+demo: examples
+	@file=$$($(PYTHON) scripts/fetch_model.py "$$MODEL") && \
+	printf '\n> %s\n\n' "$$PROMPT" && \
+	$(BUILD)/generate -m "$$file" $(CHAT) -p "$$PROMPT" -n $(N)
+
+fetch:
+	$(PYTHON) scripts/fetch_model.py "$$MODEL"
+
+test:
+	$(PYTHON) scripts/fetch_model.py $(TEST_MODELS)
+	$(CARGO) test --release
+
+header:
+	KIGO_WRITE_HEADER=1 $(CARGO) test --test abi the_committed_header_is_the_generated_one
+
+fill = sed -e 's|@PREFIX@|$(abspath $(PREFIX))|' -e 's|@LIBDIR@|$(abspath $(LIBDIR))|' \
+  -e 's|@INCLUDEDIR@|$(abspath $(INCLUDEDIR))|' -e 's|@VERSION@|$(VERSION)|g' -e 's|@SOVERSION@|$(SOVERSION)|g' \
+  -e 's|@VERSION_MAJOR@|$(word 1,$(VERSION_WORDS))|g' -e 's|@VERSION_MINOR@|$(word 2,$(VERSION_WORDS))|g' \
+  -e "s|@INCLUDE_FROM_CMAKE@|$$(realpath -m --relative-to=$(call into,$(LIBDIR)/cmake/kigo) $(call into,$(INCLUDEDIR)))|"
+
+install: lib
+	$(INSTALL) -d $(call into,$(LIBDIR)/pkgconfig) $(call into,$(LIBDIR)/cmake/kigo) $(call into,$(INCLUDEDIR))
+	$(INSTALL) -m 755 $(LIB) $(call into,$(LIBDIR)/libkigo.so.$(VERSION))
+	ln -sfn libkigo.so.$(VERSION) $(call into,$(LIBDIR)/libkigo.so.$(SOVERSION))
+	ln -sfn libkigo.so.$(SOVERSION) $(call into,$(LIBDIR)/libkigo.so)
+	$(INSTALL) -m 644 $(STATIC_LIB) $(call into,$(LIBDIR)/libkigo.a)
+	$(INSTALL) -m 644 $(wildcard include/kigo.h include/kigo.hpp) $(call into,$(INCLUDEDIR))
+	$(fill) packaging/kigo.pc.in >$(call into,$(LIBDIR)/pkgconfig/kigo.pc)
+	$(fill) packaging/kigoConfig.cmake.in >$(call into,$(LIBDIR)/cmake/kigo/kigoConfig.cmake)
+	$(fill) packaging/kigoConfigVersion.cmake.in >$(call into,$(LIBDIR)/cmake/kigo/kigoConfigVersion.cmake)
+
+uninstall:
+	rm -f $(call into,$(LIBDIR))/libkigo.so $(call into,$(LIBDIR))/libkigo.so.$(SOVERSION) \
+	  $(call into,$(LIBDIR))/libkigo.so.$(VERSION) $(call into,$(LIBDIR))/libkigo.a \
+	  $(call into,$(LIBDIR))/pkgconfig/kigo.pc $(call into,$(INCLUDEDIR))/kigo.h $(call into,$(INCLUDEDIR))/kigo.hpp
+	rm -rf $(call into,$(LIBDIR))/cmake/kigo
+
+clean:
+	$(CARGO) clean
+	rm -rf $(BUILD)
+
+help:
+	@echo 'make                                the library (release) and the programs of examples-c/ into $(BUILD)/'
+	@echo 'make demo [MODEL=] [PROMPT=] [N=]   an answer to a prompt; MODEL is a name of scripts/models.json or a path'
+	@echo 'make test                           fetches the models that the tests use, and runs every test'
+	@echo 'make fetch MODEL=                   puts a model into models/'
+	@echo 'make header                         writes include/kigo.h anew'
+	@echo 'make install PREFIX= [DESTDIR=]     the library, the headers, kigo.pc and the CMake package; make uninstall'
+	@echo 'make clean                          removes what was built; models/ stays'
