@@ -51,7 +51,7 @@ $(BUILD)/libkigo.so.$(SOVERSION): lib
 	@ln -sfn libkigo.so.$(SOVERSION) $(BUILD)/libkigo.so
 
 # The symbolic link is always made anew, but only a changed header or source compiles a program again.
-$(BUILD)/%: examples-c/%.c examples-c/common.h include/kigo.h | $(BUILD)/libkigo.so.$(SOVERSION)
+$(BUILD)/%: examples-c/%.c $(wildcard examples-c/*.h) include/kigo.h | $(BUILD)/libkigo.so.$(SOVERSION)
 	$(CC) $(C_WARNINGS) $(CFLAGS) -Iinclude -o $@ $< $(LDFLAGS) -L$(BUILD) -lkigo -Wl,-rpath,'$$ORIGIN' -pthread
 
 # Resolves everything at run time: it must not be linked with the library that it loads.

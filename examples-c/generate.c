@@ -1,0 +1,162 @@
+// Goes on with a prompt, or answers it as a chat message, and streams the text.
+//
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#include "common.h"
+
+static const char *const USAGE =
+    "usage: generate " SETUP_USAGE " (-p TEXT | -f FILE) [-n N] [--chat] [--special]\n"
+    "                " SAMPLING_USAGE " [--json]\n"
+    "  -p, -f     the prompt, or the file it stands in (- is standard input)\n"
+    "  -n         the most tokens to generate (128)\n"
+    "  --chat     the prompt is a user's message, rendered by the model's chat template\n"
+    "  --special  control tokens named in the prompt are control tokens (never with --chat)\n"
+    "  --json     print one object at the end: prompt_ids, ids, text, top_logits, and speeds\n";
+
+#define N_TOP 10
+
+typedef struct answer {
+    text text;
+    uint32_t *ids;
+    size_t n_ids;
+    int quiet;
+} answer;
+
+static int32_t on_token(uint32_t token, const char *data, size_t len, void *user_data)
+{
+    answer *a = user_data;
+    if (token != KIGO_TOKEN_NONE) {
+        a->ids = resize(a->ids, (a->n_ids + 1) * sizeof *a->ids);
+        a->ids[a->n_ids++] = token;
+    }
+    text_append(&a->text, data, len);
+    if (!a->quiet)
+        fwrite(data, 1, len, stdout);
+    return !a->quiet && fflush(stdout) != 0; // nobody reads any more: stop
+}
+
+// The ids of the prompt, to be freed.
+static uint32_t *tokenize(const kigo_model *model, kigo_string prompt, int chat, uint64_t flags, size_t *n_ids)
+{
+    kigo_message message = {"user", 4, prompt.data, prompt.len};
+    uint64_t chat_flags = KIGO_CHAT_ADD_GENERATION_PROMPT;
+    if (chat)
+        CHECK(kigo_chat_render(model, &message, 1, chat_flags, NULL, 0, n_ids));
+    else
+        CHECK(kigo_tokenize(model, prompt.data, prompt.len, flags, NULL, 0, n_ids));
+    size_t capacity = *n_ids;
+    uint32_t *ids = resize(NULL, capacity * sizeof *ids);
+    if (chat)
+        CHECK(kigo_chat_render(model, &message, 1, chat_flags, ids, capacity, n_ids));
+    else
+        CHECK(kigo_tokenize(model, prompt.data, prompt.len, flags, ids, capacity, n_ids));
+    return ids;
+}
+
+// Prints the largest logits, largest first; of equal ones the lowest id first.
+static void json_top(const float *logits, size_t n)
+{
+    uint32_t top[N_TOP + 1];
+    size_t n_top = 0;
+    for (size_t id = 0; id < n; id++) {
+        size_t at = n_top;
+        for (; at > 0 && logits[top[at - 1]] < logits[id]; at--)
+            top[at] = top[at - 1];
+        top[at] = (uint32_t)id;
+        n_top += n_top < N_TOP;
+    }
+    printf("\"top_logits\": [");
+    for (size_t i = 0; i < n_top; i++) {
+        printf("%s[%lu, ", i == 0 ? "" : ", ", (unsigned long)top[i]);
+        json_number(logits[top[i]]);
+        putchar(']');
+    }
+    printf("], ");
+}
+
+int main(int argc, char **argv)
+{
+    setup s = {.sampling = {.struct_size = sizeof s.sampling}};
+    const char *prompt_text = NULL, *prompt_path = NULL;
+    uint64_t flags = KIGO_TOKENIZE_ADD_SPECIAL;
+    size_t n_tokens = 128;
+    int chat = 0, json = 0;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "-p") == 0)
+            prompt_text = value_of(argc, argv, &i);
+        else if (strcmp(argv[i], "-f") == 0)
+            prompt_path = value_of(argc, argv, &i);
+        else if (strcmp(argv[i], "-n") == 0)
+            n_tokens = whole_of(argc, argv, &i, SIZE_MAX);
+        else if (strcmp(argv[i], "--chat") == 0)
+            chat = 1;
+        else if (strcmp(argv[i], "--special") == 0)
+            flags |= KIGO_TOKENIZE_PARSE_SPECIAL;
+        else if (strcmp(argv[i], "--json") == 0)
+            json = 1;
+        else if (!read_setup(&s, argc, argv, &i) && !read_sampling(&s.sampling, argc, argv, &i))
+            bad_usage(argv[i], "is not an option");
+    }
+    if ((prompt_text == NULL) == (prompt_path == NULL))
+        bad_usage("-p or -f", "is needed, and only one of them");
+
+    text file = {NULL, 0};
+    if (prompt_path != NULL)
+        file = read_file(prompt_path);
+    kigo_string prompt = {prompt_text, KIGO_STRLEN};
+    if (prompt_path != NULL)
+        prompt = (kigo_string){file.data, file.len};
+
+    kigo_engine *engine;
+    kigo_model *model;
+    kigo_session *session;
+    open_model(&s, NULL, &engine, &model);
+    size_t n_prompt, n_logits;
+    uint32_t *prompt_ids = tokenize(model, prompt, chat, flags, &n_prompt);
+    kigo_session_options options = {.struct_size = sizeof options, .sampling = &s.sampling};
+    CHECK(kigo_session_create(model, &options, &session));
+
+    double start = now_seconds();
+    CHECK(kigo_session_prefill(session, prompt_ids, n_prompt));
+    double prefill_seconds = now_seconds() - start;
+    CHECK(kigo_session_logits(session, NULL, 0, &n_logits));
+    float *logits = resize(NULL, n_logits * sizeof *logits);
+    CHECK(kigo_session_logits(session, logits, n_logits, &n_logits));
+
+    answer a = {.quiet = json};
+    kigo_generate_options generate = {.struct_size = sizeof generate, .max_tokens = n_tokens};
+    generate.on_token = on_token;
+    generate.user_data = &a;
+    kigo_generated generated = {.struct_size = sizeof generated};
+    start = now_seconds();
+    if (n_tokens != 0) // to the library 0 would mean: without limit
+        CHECK(kigo_session_generate(session, &generate, &generated));
+    double decode_seconds = now_seconds() - start;
+
+    double prefill_speed = prefill_seconds > 0 ? (double)n_prompt / prefill_seconds : 0;
+    double decode_speed = a.n_ids != 0 && decode_seconds > 0 ? (double)a.n_ids / decode_seconds : 0;
+    if (json) {
+        putchar('{');
+        json_ids("prompt_ids", prompt_ids, n_prompt);
+        json_ids("ids", a.ids, a.n_ids);
+        printf("\"text\": ");
+        json_string(a.text.data, a.text.len);
+        printf(", ");
+        json_top(logits, n_logits);
+        printf("\"prefill_tokens_per_s\": %.2f, \"decode_tokens_per_s\": %.2f}\n", prefill_speed, decode_speed);
+    } else {
+        putchar('\n');
+        fflush(stdout);
+        fprintf(stderr, "\n%zu tokens of prompt at %.1f/s, ", n_prompt, prefill_speed);
+        fprintf(stderr, "%zu of answer at %.1f/s\n", a.n_ids, decode_speed);
+    }
+
+    free(logits);
+    free(prompt_ids);
+    free(file.data);
+    free(a.text.data);
+    free(a.ids);
+    kigo_session_destroy(session);
+    kigo_model_destroy(model);
+    kigo_engine_destroy(engine);
+    return finish_output();
+}
