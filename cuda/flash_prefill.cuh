@@ -1,0 +1,64 @@
+// Arguments of prefill's attention (flash_prefill.cu) and row-wise stages (prefill_rows.cu).
+#pragma once
+#include "gemm_args.cuh"
+
+// kgc_flash_prefill: attention of a chunk over the cache that already holds the chunk's own keys and values.
+struct KgFlash {
+    const void *q;         // f16
+    void *out;             // f16 or f32
+    const uint64_t *pages; // addresses of the sequence's pages, on the device
+    uint64_t k_offset, v_offset, head_stride, token_stride; // elements
+    uint32_t n_tokens, start, n_heads, n_kv, head_dim;
+    uint32_t q_stride, out_stride;
+    uint32_t window;       // 0: all positions
+    uint32_t out_f32;      // not 0: out is f32
+    uint32_t pdl;          // not 0: launched with programmatic dependence
+    uint32_t wgmma;        // not 0: kgc_gemm_encoder succeeded on this device
+    uint32_t n_sms;        // multiprocessors of the device
+    float scale, softcap;  // softcap 0: none
+};
+
+// kgc_prefill_norm: residual, norm, f16.
+struct KgPrefillNorm {
+    float *x;            // [n_tokens, dim]; written only where delta is given
+    const float *delta;  // [n_tokens, dim] or null
+    const float *post_w; // [dim] or null
+    const float *w;      // [dim]
+    void *out;           // [n_tokens, dim] f16, rows out_stride apart; columns dim .. out_stride are zeroed; null: only x
+    float *tap;          // [n_tokens, dim] f32, the same before rounding, or null
+    uint32_t n_tokens, dim, out_stride, pdl;
+    float eps;
+};
+
+// kgc_prefill_rope: bias, norms of the heads, rope, the cache's new rows.
+struct KgPrefillRope {
+    const float *qkv;      // [n_tokens, (n_heads + 2 n_kv) * head_dim], rows qkv_stride apart
+    const float *bias;     // [(n_heads + 2 n_kv) * head_dim] or null
+    const float *q_norm;   // [head_dim] or null
+    const float *k_norm;   // [head_dim] or null
+    const double *turns;   // [n_rot / 2]: turns of pair i per position
+    void *q;               // [n_tokens, n_heads, head_dim] f16, rows q_stride apart
+    const uint64_t *pages; // addresses of the sequence's pages, on the device
+    float *tap_q, *tap_k;  // [n_tokens, n_heads, head_dim], [n_tokens, n_kv, head_dim] f32 or null
+    uint64_t k_offset, v_offset, head_stride, token_stride; // elements
+    uint32_t n_tokens, start, n_heads, n_kv, head_dim, n_rot, halves;
+    uint32_t qkv_stride, q_stride, pdl;
+    float eps;
+};
+
+KGC_API cudaError_t kgc_flash_prefill(const KgFlash *p, cudaStream_t stream); // the path the device has
+KGC_API cudaError_t kgc_flash_sm90(const KgFlash *p, cudaStream_t stream);    // flash_prefill_sm90.cu, head_dim up to 256
+KGC_API cudaError_t kgc_flash_mma(const KgFlash *p, cudaStream_t stream);     // flash_prefill.cu
+KGC_API cudaError_t kgc_prefill_norm(const KgPrefillNorm *p, cudaStream_t stream);
+KGC_API cudaError_t kgc_prefill_rope(const KgPrefillRope *p, cudaStream_t stream);
+
+// Preconditions of both paths.
+static inline cudaError_t kg_flash_check(const KgFlash *p) {
+    bool ok = p->n_sms && p->q && p->out && p->pages && p->n_tokens && p->n_tokens <= 64u * 65535;
+    ok = ok && p->n_kv && p->n_heads && p->n_heads % p->n_kv == 0;
+    ok = ok && p->head_dim && p->head_dim % 8 == 0 && p->head_dim <= 512 && (uint64_t)p->start + p->n_tokens < (1u << 31);
+    ok = ok && ((p->k_offset | p->v_offset | p->head_stride | p->token_stride | p->q_stride) % 8) == 0 && p->out_stride % 8 == 0;
+    ok = ok && ((uintptr_t)p->q | (uintptr_t)p->out) % 16 == 0 && p->token_stride >= p->head_dim && p->scale > 0.f;
+    ok = ok && (uint64_t)p->n_heads * p->head_dim <= p->q_stride && (uint64_t)p->n_heads * p->head_dim <= p->out_stride;
+    return ok ? cudaSuccess : cudaErrorInvalidValue;
+}

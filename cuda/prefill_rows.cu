@@ -1,0 +1,183 @@
+// The row-wise stages of prefill between the matrix products.
+//
+// kgc_prefill_norm, one block of 256 threads a token:
+//   x += rms_norm(delta) * post_w       where delta is given (post_w null: x += delta)
+//   out = f16(rms_norm(x) * w)          rms_norm(v) = v / sqrt(mean(v^2) + eps), sums f32 in an order of dim alone
+// kgc_prefill_rope, a warp a token and head, grid (n_tokens, ceil((n_heads + 2 n_kv) / 8)):
+//   q_h = rope(rms_norm(q_h + b) * q_norm, p), k likewise, v = v + b;   p = start + token; norms and bias where given
+//   rope turns elements (i, i + n_rot / 2) or (2 i, 2 i + 1) by p * turns[i] full turns, i < n_rot / 2
+//   q as f16 for attention, k and v as f16 into the cache's pages (layout: flash_prefill.cu)
+// f16 results are clamped to +-65504.
+// Bytes moved: norm: x once (twice, and once back, with delta), out once. rope: qkv once, q, k and v once as f16.
+// Reference: f64 versions in tests/prefill_test.cu.
+#include "flash_prefill.cuh"
+
+namespace {
+__device__ __forceinline__ float warp_sum(float v) {
+#pragma unroll
+    for (int o = 16; o > 0; o >>= 1) v += __shfl_xor_sync(0xffffffffu, v, o);
+    return v;
+}
+__device__ __forceinline__ float block_sum(float v, float *red) {
+    v = warp_sum(v);
+    if (threadIdx.x % 32 == 0) red[threadIdx.x / 32] = v;
+    __syncthreads();
+    float t = 0.f;
+#pragma unroll
+    for (int i = 0; i < 8; i++) t += red[i];
+    return t;
+}
+
+template <int V> struct alignas(4 * V) Floats {
+    float v[V];
+};
+template <int V> struct alignas(2 * V) Halves {
+    __half v[V];
+};
+
+// V: elements a load. The first KEEP loads of a thread stay in registers for the second pass.
+template <int V> __global__ void __launch_bounds__(256) kg_prefill_norm(const __grid_constant__ KgPrefillNorm p) {
+    constexpr uint32_t KEEP = 4, STEP = 256 * V;
+    using F = Floats<V>;
+    __shared__ float red[2][8];
+    kg_gemm_wait();
+    float *x = p.x + (size_t)blockIdx.x * p.dim;
+    const float *delta = p.delta ? p.delta + (size_t)blockIdx.x * p.dim : nullptr;
+    float r = 1.f;
+    if (delta && p.post_w) {
+        float ss = 0.f;
+        for (uint32_t i = threadIdx.x * V; i < p.dim; i += STEP) {
+            const F d = *(const F *)(delta + i);
+#pragma unroll
+            for (int j = 0; j < V; j++) ss += d.v[j] * d.v[j];
+        }
+        r = 1.f / sqrtf(block_sum(ss, red[0]) / (float)p.dim + p.eps);
+    }
+    F kept[KEEP];
+    float ss = 0.f;
+    auto first = [&](uint32_t i) {
+        F v = *(const F *)(x + i);
+        if (delta) {
+            const F d = *(const F *)(delta + i);
+#pragma unroll
+            for (int j = 0; j < V; j++) v.v[j] += p.post_w ? d.v[j] * r * p.post_w[i + j] : d.v[j];
+            *(F *)(x + i) = v;
+        }
+#pragma unroll
+        for (int j = 0; j < V; j++) ss += v.v[j] * v.v[j];
+        return v;
+    };
+#pragma unroll
+    for (uint32_t n = 0; n < KEEP; n++)
+        if (n * STEP + threadIdx.x * V < p.dim) kept[n] = first(n * STEP + threadIdx.x * V);
+    for (uint32_t i = KEEP * STEP + threadIdx.x * V; i < p.dim; i += STEP) first(i);
+    if (!p.out) return;
+    r = 1.f / sqrtf(block_sum(ss, red[1]) / (float)p.dim + p.eps);
+
+    __half *out = (__half *)p.out + (size_t)blockIdx.x * p.out_stride;
+    auto second = [&](uint32_t i, const F &v) {
+        const F w = *(const F *)(p.w + i);
+        F o;
+        Halves<V> h;
+#pragma unroll
+        for (int j = 0; j < V; j++) {
+            o.v[j] = v.v[j] * r * w.v[j];
+            h.v[j] = __float2half_rn(kg_clamp16(o.v[j]));
+        }
+        *(Halves<V> *)(out + i) = h;
+        if (p.tap) *(F *)(p.tap + (size_t)blockIdx.x * p.dim + i) = o;
+    };
+#pragma unroll
+    for (uint32_t n = 0; n < KEEP; n++)
+        if (n * STEP + threadIdx.x * V < p.dim) second(n * STEP + threadIdx.x * V, kept[n]);
+    for (uint32_t i = KEEP * STEP + threadIdx.x * V; i < p.dim; i += STEP) second(i, *(const F *)(x + i));
+    for (uint32_t i = p.dim + threadIdx.x; i < p.out_stride; i += 256) out[i] = __float2half_rn(0.f);
+}
+
+// PAIRS: pairs of elements a lane holds.
+template <int PAIRS> __global__ void __launch_bounds__(256) kg_prefill_rope(const __grid_constant__ KgPrefillRope p) {
+    __shared__ float2 turned[256]; // cosine, sine
+    const uint32_t token = blockIdx.x, position = p.start + token, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const uint32_t hd = p.head_dim, half = p.n_rot / 2;
+    const uint32_t head = blockIdx.y * 8 + warp;
+    const bool here = head < p.n_heads + 2 * p.n_kv, is_q = head < p.n_heads, is_v = head >= p.n_heads + p.n_kv;
+    // Pair i: turned elements first, the rest as neighbours.
+    auto at = [&](uint32_t i, uint32_t &ia, uint32_t &ib) {
+        const bool apart = p.halves && i < half;
+        ia = apart ? i : 2 * i, ib = apart ? i + half : 2 * i + 1;
+    };
+    const double turn = threadIdx.x < half ? (double)position * p.turns[threadIdx.x] : 0.;
+    kg_gemm_wait();
+    // The loads first: the angles are computed while they are under way.
+    const float *row = p.qkv + (size_t)token * p.qkv_stride + head * hd;
+    __half *page = (__half *)p.pages[position / 64] + position % 64 * p.token_stride;
+    float a[PAIRS] = {}, b[PAIRS] = {}, ss = 0.f;
+#pragma unroll
+    for (int j = 0; j < PAIRS; j++) {
+        const uint32_t i = j * 32 + lane;
+        uint32_t ia, ib;
+        at(i, ia, ib);
+        if (here && 2 * i < hd) a[j] = row[ia], b[j] = row[ib];
+    }
+    if (threadIdx.x < half) {
+        // In turns and in double, so that a large position costs no accuracy.
+        float s, c;
+        sincospif(2.f * (float)(turn - rint(turn)), &s, &c);
+        turned[threadIdx.x] = make_float2(c, s);
+    }
+    __syncthreads();
+    if (!here) return;
+    const float *norm = is_v ? nullptr : is_q ? p.q_norm : p.k_norm;
+    const uint32_t kv = head - p.n_heads - (is_v ? p.n_kv : 0);
+    __half *to = is_q ? (__half *)p.q + (size_t)token * p.q_stride + head * hd : page + (is_v ? p.v_offset : p.k_offset) + kv * p.head_stride;
+    float *tap = is_q ? p.tap_q : is_v ? nullptr : p.tap_k;
+    if (tap) tap += is_q ? ((size_t)token * p.n_heads + head) * hd : ((size_t)token * p.n_kv + kv) * hd;
+#pragma unroll
+    for (int j = 0; j < PAIRS; j++) {
+        const uint32_t i = j * 32 + lane;
+        if (2 * i >= hd) break;
+        uint32_t ia, ib;
+        at(i, ia, ib);
+        if (p.bias) a[j] += p.bias[head * hd + ia], b[j] += p.bias[head * hd + ib];
+        ss += a[j] * a[j] + b[j] * b[j];
+    }
+    const float r = norm ? 1.f / sqrtf(warp_sum(ss) / (float)hd + p.eps) : 1.f;
+#pragma unroll
+    for (int j = 0; j < PAIRS; j++) {
+        const uint32_t i = j * 32 + lane;
+        if (2 * i >= hd) break;
+        uint32_t ia, ib;
+        at(i, ia, ib);
+        float x = a[j], y = b[j];
+        if (norm) x *= r * norm[ia], y *= r * norm[ib];
+        if (!is_v && i < half) {
+            const float2 t = turned[i];
+            const float x0 = x;
+            x = x0 * t.x - y * t.y, y = x0 * t.y + y * t.x;
+        }
+        if (tap) tap[ia] = x, tap[ib] = y;
+        to[ia] = __float2half_rn(kg_clamp16(x)), to[ib] = __float2half_rn(kg_clamp16(y));
+    }
+}
+} // namespace
+
+cudaError_t kgc_prefill_norm(const KgPrefillNorm *p, cudaStream_t stream) {
+    bool ok = p->x && p->n_tokens && p->dim && (p->delta || !p->post_w) && (p->out ? p->w && p->out_stride >= p->dim : p->delta && !p->tap);
+    if (!ok) return cudaErrorInvalidValue;
+    const uintptr_t all = (uintptr_t)p->x | (uintptr_t)p->delta | (uintptr_t)p->post_w | (uintptr_t)p->w | (uintptr_t)p->out | (uintptr_t)p->tap;
+    if (p->dim % 4 == 0 && p->out_stride % 4 == 0 && all % 16 == 0)
+        return kg_prefill_launch(kg_prefill_norm<4>, dim3(p->n_tokens), dim3(256), 0, p->pdl, stream, *p);
+    return kg_prefill_launch(kg_prefill_norm<1>, dim3(p->n_tokens), dim3(256), 0, p->pdl, stream, *p);
+}
+
+cudaError_t kgc_prefill_rope(const KgPrefillRope *p, cudaStream_t stream) {
+    bool ok = p->qkv && p->turns && p->q && p->pages && p->n_tokens && p->n_heads && p->n_kv && p->head_dim && p->head_dim % 2 == 0;
+    ok = ok && p->head_dim <= 512 && p->n_rot && p->n_rot % 2 == 0 && p->n_rot <= p->head_dim && p->token_stride >= p->head_dim;
+    ok = ok && p->qkv_stride >= (uint64_t)(p->n_heads + 2 * p->n_kv) * p->head_dim && p->q_stride >= (uint64_t)p->n_heads * p->head_dim;
+    if (!ok || (uint64_t)p->start + p->n_tokens >= (1u << 31)) return cudaErrorInvalidValue;
+    const dim3 grid(p->n_tokens, (p->n_heads + 2 * p->n_kv + 7) / 8), block(256);
+    if (p->head_dim <= 64) return kg_prefill_launch(kg_prefill_rope<1>, grid, block, 0, p->pdl, stream, *p);
+    if (p->head_dim <= 128) return kg_prefill_launch(kg_prefill_rope<2>, grid, block, 0, p->pdl, stream, *p);
+    if (p->head_dim <= 256) return kg_prefill_launch(kg_prefill_rope<4>, grid, block, 0, p->pdl, stream, *p);
+    return kg_prefill_launch(kg_prefill_rope<8>, grid, block, 0, p->pdl, stream, *p);
+}
