@@ -21,3 +21,10 @@ pub mod gguf;
 pub mod model;
 pub mod sampler;
 pub mod tokenizer;
+
+// The integration tests' helpers, which name this crate from the outside, for the tests inside.
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod common;
+#[cfg(test)]
+extern crate self as kigo;

@@ -2,13 +2,13 @@
 //!
 //! `KIGO_WRITE_HEADER=1 cargo test --test abi` (`make header`) writes `include/kigo.h` anew.
 
+mod native;
+
+use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
+use native::{library, output, root, scratch};
 
 /// The header: for each section of `src/c_api`, the file's `//!` lines and what cbindgen makes of its items.
 fn generate_header() -> String {
@@ -59,18 +59,10 @@ fn the_committed_header_is_the_generated_one() {
     assert_eq!(committed.len(), header.len(), "include/kigo.h differs at its end; run `make header`");
 }
 
-/// Runs a tool and gives its output.
-fn output(command: &mut Command) -> String {
-    let out = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    assert!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8(out.stdout).expect("UTF-8")
-}
-
 #[test]
 fn the_header_compiles_twice_included_under_every_standard() {
-    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     for (standard, extension) in [("c99", "c"), ("c11", "c"), ("c17", "c"), ("c++17", "cpp")] {
-        let source = dir.join(format!("twice_{standard}.{extension}"));
+        let source = scratch(&format!("twice_{standard}.{extension}"));
         std::fs::write(&source, "#include <kigo.h>\n#include <kigo.h>\nint main(void) { return KIGO_STATUS_OK; }\n")
             .expect("the target directory is writable");
         let compiler = if extension == "c" { "cc" } else { "c++" };
@@ -80,5 +72,41 @@ fn the_header_compiles_twice_included_under_every_standard() {
                 .arg(root().join("include"))
                 .arg(&source),
         );
+    }
+}
+
+/// The functions that the header declares.
+fn declared() -> BTreeSet<String> {
+    let header = std::fs::read_to_string(root().join("include/kigo.h")).expect("include/kigo.h");
+    let code = header.lines().filter(|l| !l.trim_start().starts_with("//") && !l.starts_with("typedef"));
+    let words = code.flat_map(|l| l.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '(')));
+    words
+        .filter_map(|w| w.split_once('('))
+        .map(|(name, _)| name)
+        .filter(|n| n.starts_with("kigo_"))
+        .map(String::from)
+        .collect()
+}
+
+#[test]
+fn the_library_exports_what_the_header_declares_and_nothing_else() {
+    let symbols = output(Command::new("nm").args(["-D", "--defined-only"]).arg(library()));
+    let exported: BTreeSet<String> =
+        symbols.lines().filter_map(|l| l.split_whitespace().last()).map(String::from).collect();
+    assert_eq!(exported, declared());
+    assert!(exported.len() > 40, "{exported:?}");
+}
+
+#[test]
+fn the_library_has_its_soname_and_needs_no_cpp_runtime() {
+    let dynamic = output(Command::new("readelf").arg("-d").arg(library()));
+    let values = |tag: &str| -> Vec<&str> {
+        let lines = dynamic.lines().filter(|l| l.contains(tag));
+        lines.filter_map(|l| l.split_once('[')?.1.split_once(']')).map(|(value, _)| value).collect()
+    };
+    assert_eq!(values("(SONAME)"), [format!("libkigo.so.{}", kigo::c_api::version::KIGO_ABI_VERSION)]);
+    let allowed = ["libc.so.", "libm.so.", "libgcc_s.so.", "ld-linux"];
+    for needed in values("(NEEDED)") {
+        assert!(allowed.iter().any(|a| needed.starts_with(a)), "the library needs {needed}");
     }
 }

@@ -5,107 +5,18 @@
 
 mod common;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use common::probe::{Plot, Probe};
 use common::tiny::Tiny;
+use kigo::backend::Device;
 use kigo::backend::reference::ReferenceDevice;
-use kigo::backend::{Chunk, Device, LoadControl, LoadedModel, Plan, RunControl, Slot};
 use kigo::engine::{Engine, EngineOptions, GenerateOptions, LogSink, Model, Session, SessionOptions, StopReason};
 use kigo::error::{Error, Result, Status};
 use kigo::gguf::{Gguf, TensorType};
-use kigo::model::{Config, Weights, bind};
-use kigo::sampler::{SampleRequest, Sampled, SamplingParams};
-
-/// What the next `forward`s do, and what has been seen.
-#[derive(Default)]
-struct Plot {
-    /// Token at which `forward` panics.
-    panic_at: Mutex<Option<u32>>,
-    /// The pass, counted from now, that is cancelled from outside while it runs.
-    cancel_in_pass: Mutex<Option<usize>>,
-    /// The session that is cancelled then.
-    session: Mutex<Option<Arc<Session>>>,
-    /// The pass, counted from now, that fails.
-    fail_in_pass: Mutex<Option<usize>>,
-    passes: AtomicUsize,
-    reserved: AtomicUsize,
-    released: AtomicUsize,
-}
-
-struct Probe(Arc<Plot>);
-
-struct ProbeModel(Arc<dyn LoadedModel>, Arc<Plot>);
-
-impl Device for Probe {
-    fn name(&self) -> String {
-        "probe".into()
-    }
-    fn plan(&self, config: &Config, weights: &Weights<'_>) -> Plan {
-        ReferenceDevice.plan(config, weights)
-    }
-    fn load(
-        &self,
-        config: &Config,
-        weights: &Weights<'_>,
-        control: &mut dyn LoadControl,
-    ) -> Result<Arc<dyn LoadedModel>> {
-        Ok(Arc::new(ProbeModel(ReferenceDevice.load(config, weights, control)?, Arc::clone(&self.0))))
-    }
-}
-
-/// Counts down to the pass meant.
-fn due(pass: &Mutex<Option<usize>>) -> bool {
-    let mut pass = pass.lock().unwrap();
-    match *pass {
-        Some(0) => pass.take().is_some(),
-        Some(n) => {
-            *pass = Some(n - 1);
-            false
-        }
-        None => false,
-    }
-}
-
-impl LoadedModel for ProbeModel {
-    fn config(&self) -> &Config {
-        self.0.config()
-    }
-    fn plan(&self) -> Plan {
-        self.0.plan()
-    }
-    fn reserve_pages(&self, n: usize) -> Result<()> {
-        self.1.reserved.fetch_max(n, Ordering::SeqCst);
-        self.0.reserve_pages(n)
-    }
-    fn release_page(&self, page: u32) {
-        self.1.released.fetch_add(1, Ordering::SeqCst);
-        self.0.release_page(page);
-    }
-    fn create_slot(&self) -> Result<Box<dyn Slot>> {
-        self.0.create_slot()
-    }
-    fn forward(&self, chunks: &mut [Chunk<'_>], run: &mut RunControl<'_>) -> Result<()> {
-        self.1.passes.fetch_add(1, Ordering::SeqCst);
-        let panic_at = *self.1.panic_at.lock().unwrap();
-        if chunks.iter().any(|c| c.tokens.iter().any(|t| Some(*t) == panic_at)) {
-            panic!("a panic injected by a test");
-        }
-        if due(&self.1.fail_in_pass) {
-            return Err(Error::DeviceLost { device: "probe".into(), code: 7, reason: "injected".into() });
-        }
-        if due(&self.1.cancel_in_pass) {
-            self.1.session.lock().unwrap().as_ref().expect("a session to cancel").cancel();
-        }
-        self.0.forward(chunks, run)
-    }
-    fn logits(&self, slot: &mut dyn Slot, out: &mut [f32]) -> Result<()> {
-        self.0.logits(slot, out)
-    }
-    fn sample(&self, slot: &mut dyn Slot, request: &SampleRequest<'_>) -> Result<Sampled> {
-        self.0.sample(slot, request)
-    }
-}
+use kigo::model::bind;
+use kigo::sampler::SamplingParams;
 
 fn file() -> Vec<u8> {
     let mut tiny = Tiny::new("qwen2", TensorType::F32);

@@ -185,7 +185,7 @@ impl std::io::Write for Output {
 
 /// What templates expect around them.
 fn environment<'e>(n_messages: u64, now: i64) -> Environment<'e> {
-    let mut environment = Environment::new();
+    let mut environment = super::builtins::environment();
     environment.set_trim_blocks(true);
     environment.set_lstrip_blocks(true);
     environment.set_fuel(Some(FUEL + n_messages.saturating_mul(FUEL_PER_MESSAGE)));

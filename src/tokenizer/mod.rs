@@ -8,6 +8,7 @@
 //! - `encode` takes O(n log n) for a text of n bytes, whatever stands in it.
 
 mod bpe;
+mod builtins;
 mod bytes;
 mod chat;
 mod date;

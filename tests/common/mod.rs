@@ -1,9 +1,11 @@
 //! What several test files share: models made of random numbers, and the vocabularies to go with them.
 //!
 //! - [`tiny::Tiny`]: a whole model of each architecture in a few hundred kilobytes;
+//! - [`probe::Probe`]: a device that fails where a test wants it to;
 //! - [`shapes`]: the sizes of real models, their metadata and lists of tensors (also used by `examples/random_gguf.rs`).
 #![allow(dead_code)] // each test file uses its own part
 
+pub mod probe;
 pub mod random;
 pub mod recipes;
 pub mod shapes;

@@ -1,0 +1,400 @@
+// kigo.hpp: kigo.h for C++17, header only.
+//
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//
+// Handles are movable owners; every failure is a kigo::error with the status and the text; texts come in as
+// std::string_view and go out as std::string; callbacks are std::functions that return 0 to go on, as in C, and may
+// throw: the call stops and the exception comes out of it. What each function does stands in kigo.h; get() gives the
+// C handle for what this header leaves out. Exceptions are this header's alone: none passes through the library.
+#ifndef KIGO_HPP
+#define KIGO_HPP
+
+#include "kigo.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace kigo {
+
+// A call that failed.
+class error : public std::runtime_error {
+public:
+    error(kigo_status status, const char *text)
+        : std::runtime_error(std::string(kigo_status_name(status)) + ": " + text), status_(status) {}
+    kigo_status status() const noexcept { return status_; }
+
+private:
+    kigo_status status_;
+};
+
+using tokens = std::vector<uint32_t>;
+using log_function = std::function<int(int32_t level, std::string_view text)>;
+using progress_function = std::function<int(uint64_t done_bytes, uint64_t total_bytes)>;
+using token_function = std::function<int(uint32_t token, std::string_view text)>;
+
+namespace detail {
+
+inline void check(kigo_status status) {
+    if (status != KIGO_STATUS_OK) throw error(status, kigo_last_error());
+}
+
+// A struct of kigo.h with its size set and all else default.
+template <class Struct> Struct sized() {
+    Struct value{};
+    value.struct_size = sizeof value;
+    return value;
+}
+
+// Runs a "buffer out" call twice: for the size and for the elements.
+template <class Container, class Call> Container buffer(Call call) {
+    std::size_t n = 0;
+    check(call(nullptr, 0, &n));
+    Container out(n, typename Container::value_type());
+    if (n != 0) check(call(out.data(), out.size(), &n));
+    out.resize(n);
+    return out;
+}
+
+// A callback on its way through C, and what it threw.
+template <class Function> struct carried {
+    const Function &function;
+    std::exception_ptr thrown = nullptr;
+
+    template <class... Arguments> int32_t call(Arguments... arguments) noexcept {
+        try {
+            return function(arguments...);
+        } catch (...) {
+            thrown = std::current_exception();
+            return 1;
+        }
+    }
+    // The exception, before the status that it led to.
+    void check(kigo_status status) const {
+        if (thrown) std::rethrow_exception(thrown);
+        detail::check(status);
+    }
+};
+
+inline int32_t progress(uint64_t done, uint64_t total, void *user_data) {
+    return static_cast<carried<progress_function> *>(user_data)->call(done, total);
+}
+
+inline int32_t token(uint32_t id, const char *text, std::size_t text_len, void *user_data) {
+    return static_cast<carried<token_function> *>(user_data)->call(id, std::string_view(text, text_len));
+}
+
+// The log outlives the engine object, since models and sessions log too; what it throws only ends it.
+inline int32_t log(int32_t level, const char *text, std::size_t text_len, void *user_data) {
+    carried<log_function> log{*static_cast<log_function *>(user_data)};
+    return log.call(level, std::string_view(text, text_len));
+}
+
+inline std::vector<kigo_string> strings(const std::vector<std::string> &texts) {
+    std::vector<kigo_string> out;
+    for (const std::string &text : texts) out.push_back({text.data(), text.size()});
+    return out;
+}
+
+// An owner of a C handle.
+template <class Handle, void (*Destroy)(Handle *)> class owner {
+public:
+    Handle *get() const noexcept { return handle_.get(); }
+
+protected:
+    struct destroyer {
+        void operator()(Handle *handle) const noexcept { Destroy(handle); }
+    };
+    // Before the handle, so that it is destroyed after it: the library may log to the end.
+    std::shared_ptr<log_function> log_;
+    std::unique_ptr<Handle, destroyer> handle_;
+};
+
+} // namespace detail
+
+struct message {
+    std::string role, content;
+};
+
+struct engine_options {
+    std::string device = "auto";
+    uint32_t n_threads = 0;
+    uint64_t memory_cap_bytes = 0;
+    log_function log = {};
+    int32_t log_level = 0;
+};
+
+struct generate_options {
+    std::size_t max_tokens = 0;
+    std::vector<std::string> stop = {};
+    uint64_t flags = 0;
+};
+
+class model;
+class session;
+class stream;
+
+class engine : public detail::owner<kigo_engine, kigo_engine_destroy> {
+public:
+    explicit engine(const engine_options &options = {}) {
+        auto c = detail::sized<kigo_engine_options>();
+        c.device = options.device.data();
+        c.device_len = options.device.size();
+        c.n_threads = options.n_threads;
+        c.memory_cap_bytes = options.memory_cap_bytes;
+        c.log_level = options.log_level;
+        if (options.log) {
+            log_ = std::make_shared<log_function>(options.log);
+            c.log = detail::log;
+            c.log_user_data = log_.get();
+        }
+        kigo_engine *handle = nullptr;
+        detail::check(kigo_engine_create(&c, &handle));
+        handle_.reset(handle);
+    }
+    std::string device() const {
+        return detail::buffer<std::string>(
+            [&](char *buffer, std::size_t n, std::size_t *needed) { return kigo_engine_device(get(), buffer, n, needed); });
+    }
+    kigo_engine_facts info() const {
+        auto facts = detail::sized<kigo_engine_facts>();
+        detail::check(kigo_engine_info(get(), &facts));
+        return facts;
+    }
+    kigo_plan plan(std::string_view path) const {
+        auto plan = detail::sized<kigo_plan>();
+        detail::check(kigo_model_plan(get(), path.data(), path.size(), &plan));
+        return plan;
+    }
+    inline model load_file(std::string_view path, const progress_function &progress = {}) const;
+    inline model load_memory(const void *data, std::size_t n_bytes, const progress_function &progress = {}) const;
+
+private:
+    template <class Load> model load(const progress_function &progress, Load load) const;
+};
+
+class model : public detail::owner<kigo_model, kigo_model_destroy> {
+public:
+    kigo_model_facts info() const {
+        auto facts = detail::sized<kigo_model_facts>();
+        detail::check(kigo_model_info(get(), &facts));
+        return facts;
+    }
+    std::string architecture() const {
+        return detail::buffer<std::string>([&](char *buffer, std::size_t n, std::size_t *needed) {
+            return kigo_model_architecture(get(), buffer, n, needed);
+        });
+    }
+    std::string quantization() const {
+        return detail::buffer<std::string>([&](char *buffer, std::size_t n, std::size_t *needed) {
+            return kigo_model_quantization(get(), buffer, n, needed);
+        });
+    }
+    // A metadata value as text; a key that is not there is an error of KIGO_STATUS_NOT_FOUND.
+    std::string meta(std::string_view key) const {
+        return detail::buffer<std::string>([&](char *buffer, std::size_t n, std::size_t *needed) {
+            return kigo_model_meta(get(), key.data(), key.size(), buffer, n, needed);
+        });
+    }
+    std::string meta_key(std::size_t index) const {
+        return detail::buffer<std::string>([&](char *buffer, std::size_t n, std::size_t *needed) {
+            return kigo_model_meta_key(get(), index, buffer, n, needed);
+        });
+    }
+    tokens tokenize(std::string_view text, uint64_t flags = KIGO_TOKENIZE_ADD_SPECIAL) const {
+        return detail::buffer<tokens>([&](uint32_t *ids, std::size_t n, std::size_t *needed) {
+            return kigo_tokenize(get(), text.data(), text.size(), flags, ids, n, needed);
+        });
+    }
+    std::string detokenize(const tokens &ids, uint64_t flags = 0) const {
+        return detail::buffer<std::string>([&](char *buffer, std::size_t n, std::size_t *needed) {
+            return kigo_detokenize(get(), ids.data(), ids.size(), flags, buffer, n, needed);
+        });
+    }
+    // Bytes, not always UTF-8.
+    std::string token_text(uint32_t token) const {
+        return detail::buffer<std::string>([&](char *buffer, std::size_t n, std::size_t *needed) {
+            return kigo_token_text(get(), token, buffer, n, needed);
+        });
+    }
+    uint64_t token_flags(uint32_t token) const {
+        uint64_t flags = 0;
+        detail::check(kigo_token_flags(get(), token, &flags));
+        return flags;
+    }
+    tokens chat(const std::vector<message> &messages, uint64_t flags = KIGO_CHAT_ADD_GENERATION_PROMPT) const {
+        const auto c = messages_of(messages);
+        return detail::buffer<tokens>([&](uint32_t *ids, std::size_t n, std::size_t *needed) {
+            return kigo_chat_render(get(), c.data(), c.size(), flags, ids, n, needed);
+        });
+    }
+    std::string chat_text(const std::vector<message> &messages, uint64_t flags = KIGO_CHAT_ADD_GENERATION_PROMPT) const {
+        const auto c = messages_of(messages);
+        return detail::buffer<std::string>([&](char *buffer, std::size_t n, std::size_t *needed) {
+            return kigo_chat_render_text(get(), c.data(), c.size(), flags, buffer, n, needed);
+        });
+    }
+    // All zero is greedy; the struct_size is set here.
+    inline session open(const kigo_sampling &sampling = {}, std::size_t n_ctx = 0) const;
+    inline stream open_stream(const std::vector<std::string> &stop = {}, uint64_t flags = 0) const;
+
+private:
+    friend class engine;
+    model() = default;
+    static std::vector<kigo_message> messages_of(const std::vector<message> &messages) {
+        std::vector<kigo_message> out;
+        for (const message &m : messages) out.push_back({m.role.data(), m.role.size(), m.content.data(), m.content.size()});
+        return out;
+    }
+};
+
+class session : public detail::owner<kigo_session, kigo_session_destroy> {
+public:
+    void prefill(const tokens &ids) { detail::check(kigo_session_prefill(get(), ids.data(), ids.size())); }
+    void step(uint32_t token) { detail::check(kigo_session_step(get(), token)); }
+    uint32_t sample() {
+        uint32_t token = 0;
+        detail::check(kigo_session_sample(get(), &token));
+        return token;
+    }
+    // `on_token` gets each token with the text that has become complete.
+    kigo_generated generate(const generate_options &options = {}, const token_function &on_token = {}) {
+        const auto stop = detail::strings(options.stop);
+        detail::carried<token_function> carried{on_token};
+        auto c = detail::sized<kigo_generate_options>();
+        c.max_tokens = options.max_tokens;
+        c.stop = stop.data();
+        c.n_stop = stop.size();
+        c.flags = options.flags;
+        if (on_token) {
+            c.on_token = detail::token;
+            c.user_data = &carried;
+        }
+        auto generated = detail::sized<kigo_generated>();
+        carried.check(kigo_session_generate(get(), &c, &generated));
+        return generated;
+    }
+    void set_sampling(kigo_sampling sampling) {
+        sampling.struct_size = sizeof sampling;
+        detail::check(kigo_session_set_sampling(get(), &sampling));
+    }
+    // Any thread; also from a signal handler.
+    void cancel() const noexcept { kigo_session_cancel(get()); }
+    void clear_cancel() const noexcept { kigo_session_clear_cancel(get()); }
+    std::vector<float> logits() {
+        return detail::buffer<std::vector<float>>([&](float *buffer, std::size_t n, std::size_t *needed) {
+            return kigo_session_logits(get(), buffer, n, needed);
+        });
+    }
+    std::vector<float> logprobs() {
+        return detail::buffer<std::vector<float>>([&](float *buffer, std::size_t n, std::size_t *needed) {
+            return kigo_session_logprobs(get(), buffer, n, needed);
+        });
+    }
+    tokens ids() {
+        return detail::buffer<tokens>([&](uint32_t *ids, std::size_t n, std::size_t *needed) {
+            return kigo_session_tokens(get(), ids, n, needed);
+        });
+    }
+    std::size_t n_tokens() {
+        std::size_t n = 0;
+        detail::check(kigo_session_n_tokens(get(), &n));
+        return n;
+    }
+    void truncate(std::size_t n_tokens) { detail::check(kigo_session_truncate(get(), n_tokens)); }
+
+private:
+    friend class model;
+    session() = default;
+};
+
+class stream : public detail::owner<kigo_stream, kigo_stream_destroy> {
+public:
+    // What has become complete.
+    std::string push(uint32_t token) {
+        return give([&](kigo_stream_text *out) { return kigo_stream_push(get(), token, out); });
+    }
+    // What was held back.
+    std::string finish() {
+        return give([&](kigo_stream_text *out) { return kigo_stream_finish(get(), out); });
+    }
+    // Whether a stop string has been reached.
+    bool stopped() const noexcept { return stopped_; }
+
+private:
+    friend class model;
+    stream() = default;
+    template <class Call> std::string give(Call call) {
+        auto out = detail::sized<kigo_stream_text>();
+        detail::check(call(&out));
+        stopped_ = out.stopped != 0;
+        return std::string(out.text, out.text_len);
+    }
+    bool stopped_ = false;
+};
+
+template <class Load> model engine::load(const progress_function &progress, Load load) const {
+    detail::carried<progress_function> carried{progress};
+    auto c = detail::sized<kigo_load_options>();
+    if (progress) {
+        c.progress = detail::progress;
+        c.progress_user_data = &carried;
+    }
+    model out;
+    kigo_model *handle = nullptr;
+    carried.check(load(&c, &handle));
+    out.handle_.reset(handle);
+    out.log_ = log_;
+    return out;
+}
+
+inline model engine::load_file(std::string_view path, const progress_function &progress) const {
+    return load(progress, [&](const kigo_load_options *options, kigo_model **out) {
+        return kigo_model_load_file(get(), path.data(), path.size(), options, out);
+    });
+}
+
+inline model engine::load_memory(const void *data, std::size_t n_bytes, const progress_function &progress) const {
+    return load(progress, [&](const kigo_load_options *options, kigo_model **out) {
+        return kigo_model_load_memory(get(), data, n_bytes, options, out);
+    });
+}
+
+inline session model::open(const kigo_sampling &sampling, std::size_t n_ctx) const {
+    kigo_sampling with_size = sampling;
+    with_size.struct_size = sizeof with_size;
+    auto c = detail::sized<kigo_session_options>();
+    c.n_ctx = n_ctx;
+    c.sampling = &with_size;
+    session out;
+    kigo_session *handle = nullptr;
+    detail::check(kigo_session_create(get(), &c, &handle));
+    out.handle_.reset(handle);
+    out.log_ = log_;
+    return out;
+}
+
+inline stream model::open_stream(const std::vector<std::string> &stop, uint64_t flags) const {
+    const auto stops = detail::strings(stop);
+    auto c = detail::sized<kigo_stream_options>();
+    c.stop = stops.data();
+    c.n_stop = stops.size();
+    c.flags = flags;
+    stream out;
+    kigo_stream *handle = nullptr;
+    detail::check(kigo_stream_create(get(), &c, &handle));
+    out.handle_.reset(handle);
+    out.log_ = log_;
+    return out;
+}
+
+} // namespace kigo
+
+#endif // KIGO_HPP

@@ -1,0 +1,59 @@
+// The one macro of the C tests, and what several of them share.
+#ifndef CHECK_H
+#define CHECK_H
+
+#include <kigo.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+// Ends the program where a condition does not hold, with the place and the library's last error.
+#define CHECK(condition)                                                                                     \
+    do {                                                                                                     \
+        if (!(condition)) {                                                                                  \
+            fprintf(stderr, "%s:%d: %s\nlast error: %s\n", __FILE__, __LINE__, #condition, kigo_last_error()); \
+            exit(1);                                                                                         \
+        }                                                                                                    \
+    } while (0)
+
+// An engine on the CPU with two threads.
+static inline kigo_engine *open_engine(void)
+{
+    kigo_engine_options options = {.struct_size = sizeof options, .device = "cpu", .device_len = 3, .n_threads = 2};
+    kigo_engine *engine;
+    CHECK(kigo_engine_create(&options, &engine) == KIGO_STATUS_OK);
+    return engine;
+}
+
+static inline kigo_model *open_model(const kigo_engine *engine, const char *path)
+{
+    kigo_model *model;
+    CHECK(kigo_model_load_file(engine, path, KIGO_STRLEN, NULL, &model) == KIGO_STATUS_OK);
+    return model;
+}
+
+// A session that holds three tokens.
+static inline kigo_session *open_session(const kigo_model *model)
+{
+    static const uint32_t ids[3] = {10, 20, 30};
+    kigo_session *session;
+    CHECK(kigo_session_create(model, NULL, &session) == KIGO_STATUS_OK);
+    CHECK(kigo_session_prefill(session, ids, 3) == KIGO_STATUS_OK);
+    return session;
+}
+
+// A whole file in memory.
+static inline unsigned char *read_file(const char *path, size_t *n_bytes)
+{
+    FILE *file = fopen(path, "rb");
+    CHECK(file != NULL && fseek(file, 0, SEEK_END) == 0);
+    *n_bytes = (size_t)ftell(file);
+    rewind(file);
+    unsigned char *bytes = malloc(*n_bytes);
+    CHECK(bytes != NULL && fread(bytes, 1, *n_bytes, file) == *n_bytes);
+    fclose(file);
+    return bytes;
+}
+
+#endif // CHECK_H

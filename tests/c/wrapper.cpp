@@ -1,0 +1,145 @@
+// The C++ wrapper: handles move, failures and callbacks throw, every function works.
+#include <kigo.hpp>
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+
+#define CHECK(condition)                                                                                     \
+    do {                                                                                                     \
+        if (!(condition)) {                                                                                  \
+            std::fprintf(stderr, "%s:%d: %s\nlast error: %s\n", __FILE__, __LINE__, #condition, kigo_last_error()); \
+            std::exit(1);                                                                                    \
+        }                                                                                                    \
+    } while (0)
+
+// The error that `call` throws, as text.
+template <class Call> static std::string thrown(Call call) {
+    try {
+        call();
+    } catch (const kigo::error &e) {
+        return e.what();
+    }
+    return "nothing";
+}
+
+struct mine {
+    int number;
+};
+
+int main(int argc, char **argv) {
+    CHECK(argc >= 2);
+    int n_lines = 0;
+    kigo::engine_options options;
+    options.device = "cpu";
+    options.n_threads = 2;
+    options.log = [&](int32_t, std::string_view text) {
+        CHECK(!text.empty());
+        n_lines++;
+        return 0;
+    };
+    kigo::engine engine(options);
+    CHECK(engine.device() == "cpu" && engine.info().n_threads == 2 && n_lines == 1);
+    CHECK(engine.plan(argv[1]).weights_bytes > 0);
+
+    // Failures.
+    CHECK(thrown([] {
+              kigo::engine_options o;
+              o.device = "gpu";
+              kigo::engine engine(o);
+          }).find("KIGO_STATUS_INVALID_ARGUMENT: device is \"gpu\"") == 0);
+    CHECK(thrown([&] { engine.load_file("/no/such.gguf"); }).find("KIGO_STATUS_IO: /no/such.gguf: cannot open") == 0);
+    CHECK(thrown([&] { engine.load_file(argv[1], [](uint64_t, uint64_t) { return 1; }); }) ==
+          "KIGO_STATUS_CANCELLED: cancelled");
+    try {
+        engine.load_file(argv[1], [](uint64_t, uint64_t) -> int { throw mine{7}; });
+        CHECK(!"the callback's exception comes out");
+    } catch (const mine &m) {
+        CHECK(m.number == 7);
+    }
+
+    uint64_t loaded = 0;
+    kigo::model first = engine.load_file(argv[1], [&](uint64_t done, uint64_t) {
+        loaded = done;
+        return 0;
+    });
+    CHECK(loaded > 0 && n_lines == 2);
+    kigo::model model = std::move(first);
+    CHECK(first.get() == nullptr);
+    CHECK(model.info().n_vocab == 512 && model.architecture() == "qwen2" && model.quantization() == "Q8_0");
+    CHECK(model.meta("general.architecture") == "qwen2" && !model.meta_key(0).empty());
+    CHECK(thrown([&] { model.meta("none"); }) == "KIGO_STATUS_NOT_FOUND: metadata key \"none\" not found");
+
+    std::string text = "Hello \xE4\xB8\x96";
+    kigo::tokens ids = model.tokenize(text);
+    CHECK(model.detokenize(ids) == text && model.tokenize("").empty());
+    std::string joined;
+    for (uint32_t id : ids) joined += model.token_text(id);
+    CHECK(joined == text);
+    CHECK(model.token_flags(model.info().end_token) & KIGO_TOKEN_IS_END);
+    CHECK(model.chat_text({{"user", "Hi"}}, 0) == "<|im_start|>user\nHi<|im_end|>\n");
+    CHECK(!model.chat({{"user", "Hi"}}).empty());
+
+    kigo_sampling sampling{};
+    sampling.temperature = 1.0f;
+    sampling.seed = 3;
+    kigo::session session = model.open(sampling, 64), by_hand = model.open(sampling, 64);
+    session.prefill(ids);
+    kigo::generate_options how;
+    how.max_tokens = 8;
+    how.flags = KIGO_GENERATE_IGNORE_END | KIGO_TEXT_SPECIAL;
+    std::string answer;
+    kigo_generated generated = session.generate(how, [&](uint32_t, std::string_view piece) {
+        answer += piece;
+        return 0;
+    });
+    CHECK(generated.n_tokens == 8 && generated.stop_reason == KIGO_STOP_MAX_TOKENS);
+
+    kigo::stream stream = model.open_stream({}, KIGO_TEXT_SPECIAL);
+    std::string streamed;
+    by_hand.prefill(ids);
+    for (int i = 0; i < 8; i++) {
+        uint32_t token = by_hand.sample();
+        by_hand.step(token);
+        streamed += stream.push(token);
+    }
+    streamed += stream.finish();
+    CHECK(streamed == answer && !stream.stopped());
+    CHECK(session.ids() == by_hand.ids() && session.logits() == by_hand.logits());
+    double sum = 0;
+    for (float l : session.logprobs()) sum += std::exp(l);
+    CHECK(std::fabs(sum - 1) < 1e-4);
+
+    // A callback that throws stops the generation; the session goes on.
+    std::size_t before = session.n_tokens();
+    try {
+        session.generate(how, [](uint32_t, std::string_view) -> int { throw mine{8}; });
+        CHECK(!"the callback's exception comes out");
+    } catch (const mine &m) {
+        CHECK(m.number == 8 && session.n_tokens() == before + 1);
+    }
+    CHECK(session.generate(how, [](uint32_t, std::string_view) { return 5; }).stop_reason == KIGO_STOP_CALLBACK);
+    session.cancel();
+    CHECK(session.generate(how).stop_reason == KIGO_STOP_CANCELLED);
+    session.cancel();
+    session.clear_cancel();
+    session.truncate(2);
+    session.set_sampling({});
+    CHECK(thrown([&] { session.sample(); }) == "KIGO_STATUS_INVALID_STATE: needs logits: prefill or step first");
+    session.step(1);
+
+    std::ifstream file(argv[1], std::ios::binary);
+    std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+    kigo::model copy = engine.load_memory(bytes.data(), bytes.size());
+    bytes.clear();
+    CHECK(copy.tokenize(text) == ids);
+
+    // The engine may go first; its log lives on with the models.
+    { kigo::engine gone = std::move(engine); }
+    session.step(2);
+    CHECK(n_lines == 3);
+    return 0;
+}

@@ -1,0 +1,61 @@
+//! Runs the C programs of `tests/c` against the shared library, each plainly and under valgrind.
+
+mod common;
+mod native;
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use common::tiny::Tiny;
+use kigo::gguf::TensorType;
+
+/// A tiny random model: qwen2, Q8_0, 512 tokens, a context of 512.
+fn model() -> &'static PathBuf {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        let path = native::scratch("c_api.gguf");
+        Tiny::new("qwen2", TensorType::Q8_0).write(&path);
+        path
+    })
+}
+
+fn run(source: &str) {
+    let program = native::build(source);
+    native::run(&program, &[model()]);
+    native::run_valgrind(&program, &[model()]);
+}
+
+#[test]
+fn every_function_works_as_it_is_meant() {
+    run("walk.c");
+}
+
+#[test]
+fn every_misuse_gets_its_status_and_text() {
+    run("misuse.c");
+}
+
+#[test]
+fn programs_of_other_header_versions_are_served() {
+    run("sizes.c");
+}
+
+#[test]
+fn handles_are_destroyed_in_any_order() {
+    run("order.c");
+}
+
+#[test]
+fn a_session_is_for_one_thread_and_a_model_for_many() {
+    run("threads.c");
+}
+
+#[test]
+fn broken_files_are_refused() {
+    run("malformed.c");
+}
+
+#[test]
+fn the_cpp_wrapper_works() {
+    run("wrapper.cpp");
+}

@@ -1,0 +1,89 @@
+//! Builds and runs C and C++ programs against this build's shared library and header.
+#![allow(dead_code)] // each test file uses its own part
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A file of ours in the target directory.
+pub fn scratch(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
+}
+
+/// The shared library that cargo built beside this test.
+pub fn library() -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    let library = test.with_file_name("libkigo.so");
+    assert!(library.is_file(), "{} is not there", library.display());
+    library
+}
+
+/// A directory with the names that the linker and the loader look for.
+fn link_dir() -> &'static Path {
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    DIR.get_or_init(|| {
+        // One for each test program, which may run at the same time.
+        let test = std::env::current_exe().expect("a test has a path");
+        let dir = scratch(&format!("lib-{}", test.file_name().unwrap_or_default().to_string_lossy()));
+        std::fs::create_dir_all(&dir).expect("the target directory is writable");
+        for name in ["libkigo.so", "libkigo.so.0"] {
+            let link = dir.join(name);
+            let _ = std::fs::remove_file(&link);
+            std::os::unix::fs::symlink(library(), &link).expect("the target directory is writable");
+        }
+        dir
+    })
+}
+
+/// Runs a tool and gives its output; a failure shows everything.
+pub fn output(command: &mut Command) -> String {
+    let out = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let (stdout, stderr) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success(), "{command:?}: {}\n{stdout}\n{stderr}", out.status);
+    stdout.into_owned()
+}
+
+/// Compiles a program of `tests/c` with warnings as errors and links it.
+pub fn build(source: &str) -> PathBuf {
+    let program = scratch(&source.replace('.', "_"));
+    let is_c = source.ends_with(".c");
+    let (compiler, standard) = if is_c { ("cc", "-std=c99") } else { ("c++", "-std=c++17") };
+    let mut command = Command::new(compiler);
+    command.args([standard, "-g", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-pthread", "-I"]);
+    command.arg(root().join("include")).arg(root().join("tests/c").join(source));
+    command.arg("-o").arg(&program).arg("-L").arg(link_dir()).args(["-lkigo", "-lm"]);
+    command.arg(format!("-Wl,-rpath,{}", link_dir().display()));
+    output(&mut command);
+    program
+}
+
+/// Runs a program, which must succeed and print nothing: neither does it, nor the library.
+pub fn run<A: AsRef<OsStr>>(program: &Path, args: &[A]) {
+    let out = Command::new(program).args(args).output().expect("the program was built");
+    let (stdout, stderr) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success(), "{}: {}\n{stdout}{stderr}", program.display(), out.status);
+    assert_eq!((&*stdout, &*stderr), ("", ""), "{} printed", program.display());
+}
+
+/// Runs a program under valgrind, if there is one: no error, nothing lost. The programs take a second argument as
+/// "this is slow".
+pub fn run_valgrind<A: AsRef<OsStr>>(program: &Path, args: &[A]) {
+    if Command::new("valgrind").arg("--version").output().is_err() {
+        eprintln!("skipped: valgrind is not installed");
+        return;
+    }
+    let mut command = Command::new("valgrind");
+    command.args([
+        "--quiet",
+        "--error-exitcode=97",
+        "--leak-check=full",
+        "--show-leak-kinds=definite,indirect,possible",
+    ]);
+    command.args(["--errors-for-leak-kinds=definite,indirect,possible", "--num-callers=30"]);
+    output(command.arg(program).args(args).arg("slow"));
+}
