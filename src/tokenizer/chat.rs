@@ -5,14 +5,15 @@
 //! `documents` are none. A template runs on a bounded number of instructions and nests to a bounded depth, so that
 //! a hostile one ends in an error. What may become a control token is decided in [`marks`](super::marks).
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::value::Kwargs;
 use minijinja::{Environment, ErrorKind, Value};
 
 use super::marks::{self, Marks, Part};
-use super::special::Piece;
-use super::{Tokenizer, date, json};
+use super::special::{Matcher, Piece};
+use super::{Tokenizer, date, is_special, json};
 use crate::error::{Error, Result};
 
 /// Instructions a rendering may take, and how many more for each message.
@@ -65,13 +66,14 @@ impl<'t> ChatTemplate<'t> {
             ("pad_token", tokenizer.pad),
         ];
         let variables = special.into_iter().filter_map(|(name, id)| Some((name, id?))).collect();
-        let parts = marks::cut(source, &tokenizer.all, |id| tokenizer.is_control(id));
+        let control = Matcher::new(&tokenizer.tokens, is_special, str::to_owned)?;
+        let parts = marks::cut(source, &control);
         let template = ChatTemplate { tokenizer, parts, variables };
         let marks = template.marks(&[])?;
         environment(0, 0).template_from_str(&marks.join(&template.parts)).map_err(refuse)?;
         for probe in PROBES {
             if let Ok(text) = template.render_marked(&marks, probe, true, 0) {
-                template.check_assembled(&marks, &text)?;
+                check_assembled(&control, &marks, &text)?;
             }
         }
         Ok(template)
@@ -142,25 +144,24 @@ impl<'t> ChatTemplate<'t> {
         let limit = said_bytes.saturating_mul(4).saturating_add(OUTPUT_BYTES);
         let mut out = Output { bytes: Vec::new(), limit };
         let context: Value = context.into_iter().collect();
-        template.render_captured_to(context, &mut out).map_err(refuse)?;
+        // The template engine panics on some inputs (2.24: an empty string reversed); it is used for nothing after.
+        let done = catch_unwind(AssertUnwindSafe(|| template.render_captured_to(context, &mut out).map(|_| ())));
+        let panicked = |_| Error::Template { message: "the template engine panicked".into() };
+        done.map_err(panicked)?.map_err(refuse)?;
         String::from_utf8(out.bytes).map_err(|e| Error::Internal { message: e.to_string() })
     }
+}
 
-    /// Fails if what a probe rendered has a control token's text outside of the marks.
-    fn check_assembled(&self, marks: &Marks, marked: &str) -> Result<()> {
-        for piece in marks.split(marked) {
-            let Piece::Text(plain) = piece else { continue };
-            for piece in self.tokenizer.all.pieces(plain) {
-                if let Piece::Token(id, text) = piece
-                    && self.tokenizer.is_control(id)
-                {
-                    let what = "chat template that puts a control token together from parts";
-                    return Err(Error::Unsupported { what, name: text.into() });
-                }
-            }
+/// Fails if what a probe rendered has a control token's text outside of the marks.
+fn check_assembled(control: &Matcher, marks: &Marks, marked: &str) -> Result<()> {
+    for piece in marks.split(marked) {
+        let Piece::Text(plain) = piece else { continue };
+        if let Some(Piece::Token(_, text)) = control.pieces(plain).find(|p| matches!(p, Piece::Token(..))) {
+            let what = "chat template that puts a control token together from parts";
+            return Err(Error::Unsupported { what, name: text.into() });
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// Receives the rendered bytes, up to a limit.

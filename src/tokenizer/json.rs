@@ -31,7 +31,8 @@ impl Writer {
         }
         match value.kind() {
             ValueKind::Undefined | ValueKind::None => self.out.push_str("null"),
-            ValueKind::Bool | ValueKind::Number => self.out.push_str(&value.to_string()),
+            ValueKind::Bool => self.out.push_str(if value.is_true() { "true" } else { "false" }),
+            ValueKind::Number => self.out.push_str(&value.to_string()),
             ValueKind::String => self.string(value.as_str().unwrap_or_default()),
             ValueKind::Seq | ValueKind::Iterable => {
                 self.list('[', ']', value.try_iter()?, depth, |writer, item| writer.value(&item, depth + 1))?

@@ -25,8 +25,8 @@ pub(super) enum Part {
 
 /// Cuts a template's source at the control tokens in its text and string literals. Code outside of literals is left
 /// as it is, except that Hugging Face's `{% generation %}`, which renders its body, becomes `{% if true %}`.
-pub(super) fn cut(source: &str, find: &Matcher, is_control: impl Fn(u32) -> bool) -> Vec<Part> {
-    let mut cutter = Cutter { parts: Vec::new(), find, is_control };
+pub(super) fn cut(source: &str, control: &Matcher) -> Vec<Part> {
+    let mut cutter = Cutter { parts: Vec::new(), control };
     let mut rest = source;
     while let Some(open) = next_tag(rest) {
         cutter.literal(&rest[..open]);
@@ -49,13 +49,12 @@ fn next_tag(source: &str) -> Option<usize> {
     source.as_bytes().windows(2).position(|pair| pair[0] == b'{' && matches!(pair[1], b'{' | b'%' | b'#'))
 }
 
-struct Cutter<'m, F> {
+struct Cutter<'m> {
     parts: Vec<Part>,
-    find: &'m Matcher,
-    is_control: F,
+    control: &'m Matcher,
 }
 
-impl<F: Fn(u32) -> bool> Cutter<'_, F> {
+impl Cutter<'_> {
     fn verbatim(&mut self, text: &str) {
         match self.parts.last_mut() {
             Some(Part::Text(last)) => last.push_str(text),
@@ -65,11 +64,11 @@ impl<F: Fn(u32) -> bool> Cutter<'_, F> {
 
     /// Text or the inside of a string literal.
     fn literal(&mut self, text: &str) {
-        let find = self.find;
-        for piece in find.pieces(text) {
+        let control = self.control;
+        for piece in control.pieces(text) {
             match piece {
-                Piece::Token(id, _) if (self.is_control)(id) => self.parts.push(Part::Token(id)),
-                Piece::Token(_, text) | Piece::Text(text) => self.verbatim(text),
+                Piece::Token(id, _) => self.parts.push(Part::Token(id)),
+                Piece::Text(text) => self.verbatim(text),
             }
         }
     }

@@ -71,7 +71,7 @@ const END_TEXTS: [&str; 31] = [
 ];
 
 enum Kind {
-    Bytes(ByteBpe),
+    Bytes(Box<ByteBpe>),
     Spm(Spm),
 }
 
@@ -130,12 +130,9 @@ impl Tokenizer {
 
         let kind = match is_spm {
             true => Kind::Spm(Spm::new(vocab, unk, &tokens)?),
-            false => Kind::Bytes(ByteBpe::new(vocab, &tokens)?),
+            false => Kind::Bytes(Box::new(ByteBpe::new(vocab, &tokens)?)),
         };
-        let pattern = |text: &str| match is_spm {
-            true => text.replace(spm::SPACE, " "),
-            false => text.to_owned(),
-        };
+        let pattern = |text: &str| if is_spm { spm::escape(text) } else { text.to_owned() };
         let user = Matcher::new(&tokens, |k| k == TokenKind::UserDefined, pattern)?;
         let all = Matcher::new(&tokens, |k| k == TokenKind::UserDefined || is_special(k), pattern)?;
 
@@ -180,7 +177,8 @@ impl Tokenizer {
         if let Some(bos) = self.bos.filter(|_| add_special && self.add_bos) {
             ids.push(bos);
         }
-        for piece in matcher.pieces(text) {
+        let text = self.escape(text);
+        for piece in matcher.pieces(&text) {
             let token = if let Piece::Token(id, _) = piece { Some(id) } else { None };
             first.get_or_insert(token);
             last = token;
@@ -195,9 +193,17 @@ impl Tokenizer {
         Ok(ids)
     }
 
+    /// The text as the tokens are looked up in it.
+    fn escape<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        match self.kind {
+            Kind::Spm(_) if text.contains(' ') => Cow::Owned(spm::escape(text)),
+            _ => Cow::Borrowed(text),
+        }
+    }
+
     /// The ids of a text in which only user-defined tokens are atomic.
     fn encode_plain(&self, text: &str, after_special: &mut bool, ids: &mut Vec<u32>) -> Result<()> {
-        self.user.pieces(text).try_for_each(|piece| self.encode_piece(piece, after_special, ids))
+        self.user.pieces(&self.escape(text)).try_for_each(|piece| self.encode_piece(piece, after_special, ids))
     }
 
     fn encode_piece(&self, piece: Piece<'_>, after_special: &mut bool, ids: &mut Vec<u32>) -> Result<()> {
@@ -205,14 +211,10 @@ impl Tokenizer {
         match (piece, &self.kind) {
             (Piece::Token(id, _), _) => ids.push(id),
             (Piece::Text(text), Kind::Bytes(bpe)) => bpe.encode(text, ids)?,
-            (Piece::Text(text), Kind::Spm(spm)) => {
-                let mut escaped = String::with_capacity(text.len() + text.len() / 2);
-                if self.add_space_prefix && after_special {
-                    escaped.push(spm::SPACE);
-                }
-                escaped.extend(text.chars().map(|c| if c == ' ' { spm::SPACE } else { c }));
-                spm.encode(&self.tokens, &escaped, ids)?;
+            (Piece::Text(text), Kind::Spm(spm)) if self.add_space_prefix && after_special => {
+                spm.encode(&self.tokens, &format!("{}{text}", spm::SPACE), ids)?;
             }
+            (Piece::Text(text), Kind::Spm(spm)) => spm.encode(&self.tokens, text, ids)?,
         }
         Ok(())
     }

@@ -121,7 +121,11 @@ mod tests {
     fn words(name: &str, text: &str) -> Vec<String> {
         let mut words = Vec::new();
         let splitter = Splitter::new(name).unwrap();
-        splitter.split(text, &mut |w| Ok(words.push(w.to_owned()))).unwrap();
+        let mut push = |word: &str| {
+            words.push(word.to_owned());
+            Ok(())
+        };
+        splitter.split(text, &mut push).unwrap();
         assert_eq!(words.concat(), text);
         words
     }

@@ -14,6 +14,11 @@ use crate::error::{Error, Result};
 /// SentencePiece's sign for a space.
 pub(super) const SPACE: char = '\u{2581}';
 
+/// The text with [`SPACE`] for every space.
+pub(super) fn escape(text: &str) -> String {
+    text.replace(' ', "\u{2581}")
+}
+
 /// No neighbour.
 const NONE: u32 = u32::MAX;
 
