@@ -164,16 +164,16 @@ uint32_t kigo_abi_version(void);
 // The library prints nothing. What it has to say goes to the callback of the engine concerned, and is lost without
 // one. A message is one line of UTF-8 without a line break; its wording is no part of the interface.
 
-// Something failed that no status reports.
+// Level of a message: something failed that no status reports.
 #define KIGO_LOG_LEVEL_ERROR 1
 
-// Something works, but not as well as it could.
+// Level of a message: something works, but not as well as it could.
 #define KIGO_LOG_LEVEL_WARN 2
 
-// What was chosen and loaded; a few lines an engine and a model.
+// Level of a message: what was chosen and loaded; a few lines an engine and a model.
 #define KIGO_LOG_LEVEL_INFO 3
 
-// Details for the search of a fault.
+// Level of a message: details for the search of a fault.
 #define KIGO_LOG_LEVEL_DEBUG 4
 
 // Receives a message of `level` (KIGO_LOG_LEVEL_*), `text_len` bytes at `text` with a NUL behind them, valid during
@@ -262,43 +262,43 @@ kigo_status kigo_engine_info(const kigo_engine *engine, kigo_engine_facts *facts
 // In kigo_model_facts.flags: KIGO_TOKENIZE_ADD_SPECIAL puts the end token behind.
 #define KIGO_MODEL_ADDS_END 4
 
-// Unsigned, 8 bits.
+// Type of a metadata value, as GGUF numbers them: unsigned, 8 bits.
 #define KIGO_META_UINT8 0
 
-// Signed, 8 bits.
+// Type of a metadata value, as GGUF numbers them: signed, 8 bits.
 #define KIGO_META_INT8 1
 
-// Unsigned, 16 bits.
+// Type of a metadata value, as GGUF numbers them: unsigned, 16 bits.
 #define KIGO_META_UINT16 2
 
-// Signed, 16 bits.
+// Type of a metadata value, as GGUF numbers them: signed, 16 bits.
 #define KIGO_META_INT16 3
 
-// Unsigned, 32 bits.
+// Type of a metadata value, as GGUF numbers them: unsigned, 32 bits.
 #define KIGO_META_UINT32 4
 
-// Signed, 32 bits.
+// Type of a metadata value, as GGUF numbers them: signed, 32 bits.
 #define KIGO_META_INT32 5
 
-// Float, 32 bits.
+// Type of a metadata value, as GGUF numbers them: float, 32 bits.
 #define KIGO_META_FLOAT32 6
 
-// true or false.
+// Type of a metadata value, as GGUF numbers them: true or false.
 #define KIGO_META_BOOL 7
 
-// UTF-8.
+// Type of a metadata value, as GGUF numbers them: UTF-8.
 #define KIGO_META_STRING 8
 
-// An array of values of one type.
+// Type of a metadata value, as GGUF numbers them: an array of values of one type.
 #define KIGO_META_ARRAY 9
 
-// Unsigned, 64 bits.
+// Type of a metadata value, as GGUF numbers them: unsigned, 64 bits.
 #define KIGO_META_UINT64 10
 
-// Signed, 64 bits.
+// Type of a metadata value, as GGUF numbers them: signed, 64 bits.
 #define KIGO_META_INT64 11
 
-// Float, 64 bits.
+// Type of a metadata value, as GGUF numbers them: float, 64 bits.
 #define KIGO_META_FLOAT64 12
 
 // Weights and tokenizer. Its functions take it as const: any number of threads may call them at once.
@@ -418,7 +418,8 @@ kigo_status kigo_model_quantization(const kigo_model *model,
                                     size_t *needed);
 
 // The value under a metadata key, as text: a string as it is, numbers in decimal, floats in the fewest digits that
-// read back as the same value, "true" and "false", arrays as JSON (a float that is not finite is null). `key_len` may be KIGO_STRLEN. Text out.
+// read back as the same value, "true" and "false", arrays as JSON (a float that is not finite is null). `key_len` may
+// be KIGO_STRLEN. Text out.
 //
 // NOT_FOUND: no such key.
 kigo_status kigo_model_meta(const kigo_model *model,
@@ -706,22 +707,22 @@ kigo_status kigo_session_truncate(kigo_session *session,
 // For kigo_generate_options.flags: tokens that end a generation are tokens like any other, as a benchmark wants it.
 #define KIGO_GENERATE_IGNORE_END 4
 
-// max_tokens tokens were generated.
+// Why a generation ended: max_tokens tokens were generated.
 #define KIGO_STOP_MAX_TOKENS 1
 
-// The model chose a token that ends a generation (kigo_generated.stop_token).
+// Why a generation ended: the model chose a token that ends a generation (kigo_generated.stop_token).
 #define KIGO_STOP_END_TOKEN 2
 
-// The text reached a stop string (kigo_generated.stop_index).
+// Why a generation ended: the text reached a stop string (kigo_generated.stop_index).
 #define KIGO_STOP_STRING 3
 
-// The session's context is full.
+// Why a generation ended: the session's context is full.
 #define KIGO_STOP_CONTEXT_FULL 4
 
-// The callback returned something other than 0.
+// Why a generation ended: the callback returned something other than 0.
 #define KIGO_STOP_CALLBACK 5
 
-// kigo_session_cancel().
+// Why a generation ended: kigo_session_cancel().
 #define KIGO_STOP_CANCELLED 6
 
 // A text in an array. Frozen: it will never have more fields.

@@ -81,7 +81,8 @@ pub(super) unsafe fn options<T: SizedStruct>(pointer: *const T) -> Result<T> {
     Ok(value)
 }
 
-/// A struct that the library fills: zeroed up to the caller's size, its `struct_size` kept. Gives the size for [`fill`].
+/// A struct that the library fills: zeroed up to the caller's size, its `struct_size` kept. Gives the size for
+/// [`fill`].
 ///
 /// # Safety
 /// `out` is NULL or points at `struct_size` writable bytes.
@@ -229,13 +230,13 @@ impl<T: Copy> Buffer<T> {
         self.capacity == 0 && self.pointer.is_null()
     }
 
-    /// Stores the size, and the elements if there is room. Only asking for the size succeeds; a buffer that is too small
-    /// gets nothing.
+    /// Stores the size, and the elements if there is room. Only asking for the size succeeds; a buffer that is too
+    /// small gets nothing.
     pub(super) fn store(&self, from: &[T]) -> Result<()> {
         self.announce(from.len())?;
         if !self.only_size() {
-            // SAFETY: `announce` has checked that `capacity` elements are at least from.len(), and `new`'s contract says that
-            // they are writable.
+            // SAFETY: `announce` has checked that `capacity` elements are at least from.len(), and `new`'s contract
+            // says that they are writable.
             unsafe { self.pointer.copy_from_nonoverlapping(from.as_ptr(), from.len()) };
         }
         Ok(())
@@ -256,7 +257,8 @@ impl<T: Copy> Buffer<T> {
         if self.capacity < n {
             return &mut [];
         }
-        // SAFETY: n <= capacity, so not NULL and writable (`new`); zeroed first, so that no uninitialized memory is seen.
+        // SAFETY: n <= capacity, so not NULL and writable (`new`); zeroed first, so that no uninitialized memory is
+        // seen.
         unsafe {
             self.pointer.write_bytes(0, n);
             std::slice::from_raw_parts_mut(self.pointer, n)

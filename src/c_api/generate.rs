@@ -21,17 +21,17 @@ pub const KIGO_GENERATE_KEEP_END: u64 = 2;
 /// For kigo_generate_options.flags: tokens that end a generation are tokens like any other, as a benchmark wants it.
 pub const KIGO_GENERATE_IGNORE_END: u64 = 4;
 
-/// max_tokens tokens were generated.
+/// Why a generation ended: max_tokens tokens were generated.
 pub const KIGO_STOP_MAX_TOKENS: i32 = 1;
-/// The model chose a token that ends a generation (kigo_generated.stop_token).
+/// Why a generation ended: the model chose a token that ends a generation (kigo_generated.stop_token).
 pub const KIGO_STOP_END_TOKEN: i32 = 2;
-/// The text reached a stop string (kigo_generated.stop_index).
+/// Why a generation ended: the text reached a stop string (kigo_generated.stop_index).
 pub const KIGO_STOP_STRING: i32 = 3;
-/// The session's context is full.
+/// Why a generation ended: the session's context is full.
 pub const KIGO_STOP_CONTEXT_FULL: i32 = 4;
-/// The callback returned something other than 0.
+/// Why a generation ended: the callback returned something other than 0.
 pub const KIGO_STOP_CALLBACK: i32 = 5;
-/// kigo_session_cancel().
+/// Why a generation ended: kigo_session_cancel().
 pub const KIGO_STOP_CANCELLED: i32 = 6;
 
 /// Receives each token after it has been appended, with the text that has become complete by it: `text_len` bytes of

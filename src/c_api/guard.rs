@@ -46,8 +46,8 @@ impl Write for Line {
                 self.full = true;
                 break;
             }
-            // SAFETY: `bytes` is this thread's buffer (see `set_last_error`), and len + part.len() < TEXT_BYTES was just
-            // checked.
+            // SAFETY: `bytes` is this thread's buffer (see `set_last_error`), and len + part.len() < TEXT_BYTES was
+            // just checked.
             unsafe {
                 self.bytes.cast::<u8>().add(self.len).copy_from_nonoverlapping(part.as_ptr(), part.len());
             }
@@ -62,8 +62,8 @@ fn set_last_error(text: &dyn fmt::Display) {
         let mut line = Line { bytes: buffer.get(), len: 0, full: false };
         // `Line` never fails; a Display that does leaves a shorter text.
         let _ = write!(line, "{text}");
-        // SAFETY: len < TEXT_BYTES is `Line`'s invariant. The buffer belongs to this thread and no Rust reference to its
-        // contents is ever made; a C caller reads it between calls only, as the header says.
+        // SAFETY: len < TEXT_BYTES is `Line`'s invariant. The buffer belongs to this thread and no Rust reference to
+        // its contents is ever made; a C caller reads it between calls only, as the header says.
         unsafe { line.bytes.cast::<u8>().add(line.len).write(0) };
     });
 }

@@ -15,8 +15,8 @@ pub(super) unsafe fn borrow<T>(handle: *const T, name: &'static str) -> Result<A
     if handle.is_null() {
         return Err(Error::Null { name });
     }
-    // SAFETY: not NULL (checked above), so by this function's contract it is `Arc::into_raw`'s, with a reference held by
-    // the caller, who keeps it for the length of the call.
+    // SAFETY: not NULL (checked above), so by this function's contract it is `Arc::into_raw`'s, with a reference held
+    // by the caller, who keeps it for the length of the call.
     unsafe {
         Arc::increment_strong_count(handle);
         Ok(Arc::from_raw(handle))

@@ -4,13 +4,13 @@
 use super::prelude::*;
 use crate::engine::{LogLevel, LogSink};
 
-/// Something failed that no status reports.
+/// Level of a message: something failed that no status reports.
 pub const KIGO_LOG_LEVEL_ERROR: i32 = 1;
-/// Something works, but not as well as it could.
+/// Level of a message: something works, but not as well as it could.
 pub const KIGO_LOG_LEVEL_WARN: i32 = 2;
-/// What was chosen and loaded; a few lines an engine and a model.
+/// Level of a message: what was chosen and loaded; a few lines an engine and a model.
 pub const KIGO_LOG_LEVEL_INFO: i32 = 3;
-/// Details for the search of a fault.
+/// Level of a message: details for the search of a fault.
 pub const KIGO_LOG_LEVEL_DEBUG: i32 = 4;
 
 /// Receives a message of `level` (KIGO_LOG_LEVEL_*), `text_len` bytes at `text` with a NUL behind them, valid during
@@ -50,7 +50,8 @@ pub(super) fn sink(callback: kigo_log_callback, user_data: *mut c_void, level: i
         };
         let mut line: Vec<u8> = text.bytes().map(|b| if b < b' ' { b' ' } else { b }).collect();
         line.push(0);
-        // SAFETY: the caller's function, called as the header says, with a NUL-terminated text that lives through the call.
+        // SAFETY: the caller's function, called as the header says, with a NUL-terminated text that lives through the
+        // call.
         unsafe { callback(number, line.as_ptr().cast(), line.len() - 1, user_data.0) == 0 }
     }))
 }

@@ -260,37 +260,36 @@ pub unsafe extern "C" fn kigo_model_quantization(
     })
 }
 
-// The types of metadata values, with the numbers that the GGUF format gives them.
-
-/// Unsigned, 8 bits.
+/// Type of a metadata value, as GGUF numbers them: unsigned, 8 bits.
 pub const KIGO_META_UINT8: i32 = 0;
-/// Signed, 8 bits.
+/// Type of a metadata value, as GGUF numbers them: signed, 8 bits.
 pub const KIGO_META_INT8: i32 = 1;
-/// Unsigned, 16 bits.
+/// Type of a metadata value, as GGUF numbers them: unsigned, 16 bits.
 pub const KIGO_META_UINT16: i32 = 2;
-/// Signed, 16 bits.
+/// Type of a metadata value, as GGUF numbers them: signed, 16 bits.
 pub const KIGO_META_INT16: i32 = 3;
-/// Unsigned, 32 bits.
+/// Type of a metadata value, as GGUF numbers them: unsigned, 32 bits.
 pub const KIGO_META_UINT32: i32 = 4;
-/// Signed, 32 bits.
+/// Type of a metadata value, as GGUF numbers them: signed, 32 bits.
 pub const KIGO_META_INT32: i32 = 5;
-/// Float, 32 bits.
+/// Type of a metadata value, as GGUF numbers them: float, 32 bits.
 pub const KIGO_META_FLOAT32: i32 = 6;
-/// true or false.
+/// Type of a metadata value, as GGUF numbers them: true or false.
 pub const KIGO_META_BOOL: i32 = 7;
-/// UTF-8.
+/// Type of a metadata value, as GGUF numbers them: UTF-8.
 pub const KIGO_META_STRING: i32 = 8;
-/// An array of values of one type.
+/// Type of a metadata value, as GGUF numbers them: an array of values of one type.
 pub const KIGO_META_ARRAY: i32 = 9;
-/// Unsigned, 64 bits.
+/// Type of a metadata value, as GGUF numbers them: unsigned, 64 bits.
 pub const KIGO_META_UINT64: i32 = 10;
-/// Signed, 64 bits.
+/// Type of a metadata value, as GGUF numbers them: signed, 64 bits.
 pub const KIGO_META_INT64: i32 = 11;
-/// Float, 64 bits.
+/// Type of a metadata value, as GGUF numbers them: float, 64 bits.
 pub const KIGO_META_FLOAT64: i32 = 12;
 
 /// The value under a metadata key, as text: a string as it is, numbers in decimal, floats in the fewest digits that
-/// read back as the same value, "true" and "false", arrays as JSON (a float that is not finite is null). `key_len` may be KIGO_STRLEN. Text out.
+/// read back as the same value, "true" and "false", arrays as JSON (a float that is not finite is null). `key_len` may
+/// be KIGO_STRLEN. Text out.
 ///
 /// NOT_FOUND: no such key.
 #[unsafe(no_mangle)]

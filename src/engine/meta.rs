@@ -113,9 +113,9 @@ mod tests {
         writer.meta("b", Value::Bool(true));
         writer.meta("s", Value::String("a \"b\""));
         let floats = [Value::F32(0.1), Value::F32(f32::NAN)];
-        writer.array("floats", ValueType::F32, floats.into_iter());
+        writer.array("floats", ValueType::F32, floats);
         let texts = [Value::String("\"\\\n"), Value::String("ü")];
-        writer.array("texts", ValueType::String, texts.into_iter());
+        writer.array("texts", ValueType::String, texts);
         let bytes = writer.to_bytes(|_, _| {});
         let meta = Metadata::of(&Gguf::from_bytes(&bytes).unwrap());
         let text = |key| meta.text(key).unwrap();

@@ -34,8 +34,8 @@ impl PagePool {
         PagePool { loaded, page_bytes, state: Mutex::new(state) }
     }
 
-    /// A panic while the lock is held cannot leave the state half changed (nothing between its writes can panic), so one
-    /// session's panic does not take the model with it.
+    /// A panic while the lock is held cannot leave the state half changed (nothing between its writes can panic), so
+    /// one session's panic does not take the model with it.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
