@@ -73,7 +73,9 @@ template <int HD, int HV> __global__ void __launch_bounds__(128, HD == 64 ? 4 : 
     // exp(score) = 2^(s unit); tanh(s scale / softcap) = 1 - 2 / (1 + 2^(s turn)).
     const float unit = (p.softcap > 0.f ? p.softcap : p.scale) * LOG2E, turn = p.softcap > 0.f ? 2.f * LOG2E * p.scale / p.softcap : 0.f;
 
-    const __half *page = (const __half *)p.pages[block0] + kv * p.head_stride;
+    const uint64_t kv_offset = kv * p.head_stride;
+    const __half *page = (const __half *)p.pages[block0] + kv_offset;
+    uint64_t next = p.pages[min(block0 + 1, block1)]; // read long before it is used
     load_rows<HD>(ks, page + p.k_offset, p.token_stride, min(64u, end - block0 * 64), chunks);
     kg_copy_commit();
     for (uint32_t block = block0; block <= block1; block++) {
@@ -154,7 +156,8 @@ template <int HD, int HV> __global__ void __launch_bounds__(128, HD == 64 ? 4 : 
         kg_copy_wait<0>();
         __syncthreads();
         if (block < block1) {
-            page = (const __half *)p.pages[block + 1] + kv * p.head_stride;
+            page = (const __half *)next + kv_offset;
+            next = p.pages[min(block + 2, block1)];
             load_rows<HD>(ks, page + p.k_offset, p.token_stride, min(64u, end - t0 - 64), chunks);
         }
         kg_copy_commit();

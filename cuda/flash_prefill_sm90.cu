@@ -63,14 +63,18 @@ __global__ void __launch_bounds__(128 * NWG, HD == 64 ? 4 / NWG : HD == 128 ? 2 
     const float unit = (p.softcap > 0.f ? p.softcap : p.scale) * 1.4426950408889634f;
     const float turn = p.softcap > 0.f ? 2.f * 1.4426950408889634f * p.scale / p.softcap : 0.f;
 
-    auto load = [&](uint32_t to, uint32_t j, uint64_t offset) { // block j of K or V into its slot
-        const __half *page = (const __half *)p.pages[block0 + j] + kv * p.head_stride + offset;
-        load_panels<HD, THREADS>(to + j % SLOTS * SLOT, page, p.token_stride, min(64u, end - (block0 + j) * 64), chunks, threadIdx.x);
+    // Addresses of the pages of the step's values, of its keys and of the next step's keys: read long before they are used.
+    const uint64_t *pages = p.pages + block0;
+    uint64_t v_page = pages[0], k_page = pages[min(1u, blocks - 1)], ahead = pages[min(2u, blocks - 1)];
+    auto load = [&](uint32_t to, uint64_t page, uint32_t j, uint64_t offset) { // block j of K or V into its slot
+        const __half *from = (const __half *)page + kv * p.head_stride + offset;
+        load_panels<HD, THREADS>(to + j % SLOTS * SLOT, from, p.token_stride, min(64u, end - (block0 + j) * 64), chunks, threadIdx.x);
     };
     auto load_step = [&](uint32_t j) { // what step j reads: the values of block j and the keys of the next
-        if (j + 1 < blocks) load(ks, j + 1, p.k_offset);
-        if (j < blocks) load(vs, j, p.v_offset);
+        if (j + 1 < blocks) load(ks, k_page, j + 1, p.k_offset);
+        if (j < blocks) load(vs, v_page, j, p.v_offset);
         kg_copy_commit();
+        v_page = k_page, k_page = ahead, ahead = pages[min(j + 3, blocks - 1)];
     };
     // This thread's copies have landed and the tensor cores may read them; after the barrier so have everybody's.
     auto landed = [&]() {
@@ -145,7 +149,7 @@ __global__ void __launch_bounds__(128 * NWG, HD == 64 ? 4 / NWG : HD == 128 ? 2 
             for (int i = 0; i < 4; i++) pf[k][i] = kg_pack(s[8 * k + 2 * i], s[8 * k + 2 * i + 1]);
     };
 
-    load(ks, 0, p.k_offset);
+    load(ks, v_page, 0, p.k_offset);
     kg_copy_commit();
 #pragma unroll
     for (int j = 0; j < SLOTS - 1; j++) load_step(j);

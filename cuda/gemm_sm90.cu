@@ -132,13 +132,14 @@ cudaError_t kgc_gemm_encoder(void **encode) {
     return e;
 }
 
-// Waves of tiles times what a tile costs, which is about the rows that it copies.
+// Waves of tiles times what a tile costs: its columns, or the rows that it copies where these take longer (measured).
 static uint32_t kg_gemm_choose(const KgGemm *g) {
     uint32_t best = 0;
     uint64_t least = ~0ull;
     for (uint32_t bn : {256u, 224u, 192u, 128u, 64u, 32u}) {
         const uint64_t tiles = (uint64_t)((g->m + 127) / 128) * kg_gemm_tiles_n(*g, bn);
-        const uint64_t cost = (tiles + g->n_sms - 1) / g->n_sms * (kg_x_rows(g) + bn);
+        const uint64_t copied = (kg_x_rows(g) + bn) * 9 / 16;
+        const uint64_t cost = (tiles + g->n_sms - 1) / g->n_sms * (bn > copied ? bn : copied);
         if (cost < least) least = cost, best = bn;
     }
     return best;

@@ -3,7 +3,7 @@
 // kgc_prefill_norm, one block of 256 threads a token:
 //   x += rms_norm(delta) * post_w       where delta is given (post_w null: x += delta)
 //   out = f16(rms_norm(x) * w)          rms_norm(v) = v / sqrt(mean(v^2) + eps), sums f32 in an order of dim alone
-// kgc_prefill_rope, a warp a token and head, grid (n_tokens, ceil((n_heads + 2 n_kv) / 8)):
+// kgc_prefill_rope, blocks of 256 threads, a token and 8 to 32 heads each:
 //   q_h = rope(rms_norm(q_h + b) * q_norm, p), k likewise, v = v + b;   p = start + token; norms and bias where given
 //   rope turns elements (i, i + n_rot / 2) or (2 i, 2 i + 1) by p * turns[i] full turns, i < n_rot / 2
 //   q as f16 for attention, k and v as f16 into the cache's pages (layout: flash_prefill.cu)
@@ -94,13 +94,11 @@ template <int V> __global__ void __launch_bounds__(256) kg_prefill_norm(const __
     for (uint32_t i = p.dim + threadIdx.x; i < p.out_stride; i += 256) out[i] = __float2half_rn(0.f);
 }
 
-// PAIRS: pairs of elements a lane holds.
-template <int PAIRS> __global__ void __launch_bounds__(256) kg_prefill_rope(const __grid_constant__ KgPrefillRope p) {
+// PAIRS: pairs of elements a lane holds of one head; HEADS: heads a warp takes, eight apart.
+template <int PAIRS, int HEADS> __global__ void __launch_bounds__(256) kg_prefill_rope(const __grid_constant__ KgPrefillRope p) {
     __shared__ float2 turned[256]; // cosine, sine
     const uint32_t token = blockIdx.x, position = p.start + token, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const uint32_t hd = p.head_dim, half = p.n_rot / 2;
-    const uint32_t head = blockIdx.y * 8 + warp;
-    const bool here = head < p.n_heads + 2 * p.n_kv, is_q = head < p.n_heads, is_v = head >= p.n_heads + p.n_kv;
+    const uint32_t hd = p.head_dim, half = p.n_rot / 2, n_rows = p.n_heads + 2 * p.n_kv, head0 = blockIdx.y * 8 * HEADS + warp;
     // Pair i: turned elements first, the rest as neighbours.
     auto at = [&](uint32_t i, uint32_t &ia, uint32_t &ib) {
         const bool apart = p.halves && i < half;
@@ -109,16 +107,19 @@ template <int PAIRS> __global__ void __launch_bounds__(256) kg_prefill_rope(cons
     const double turn = threadIdx.x < half ? (double)position * p.turns[threadIdx.x] : 0.;
     kg_gemm_wait();
     // The loads first: the angles are computed while they are under way.
-    const float *row = p.qkv + (size_t)token * p.qkv_stride + head * hd;
+    const float *row = p.qkv + (size_t)token * p.qkv_stride;
     __half *page = (__half *)p.pages[position / 64] + position % 64 * p.token_stride;
-    float a[PAIRS] = {}, b[PAIRS] = {}, ss = 0.f;
+    float a[HEADS][PAIRS], b[HEADS][PAIRS];
 #pragma unroll
-    for (int j = 0; j < PAIRS; j++) {
-        const uint32_t i = j * 32 + lane;
-        uint32_t ia, ib;
-        at(i, ia, ib);
-        if (here && 2 * i < hd) a[j] = row[ia], b[j] = row[ib];
-    }
+    for (int h = 0; h < HEADS; h++)
+#pragma unroll
+        for (int j = 0; j < PAIRS; j++) {
+            const uint32_t i = j * 32 + lane, head = head0 + 8 * h;
+            uint32_t ia, ib;
+            at(i, ia, ib);
+            const bool in = head < n_rows && 2 * i < hd;
+            a[h][j] = in ? row[head * hd + ia] : 0.f, b[h][j] = in ? row[head * hd + ib] : 0.f;
+        }
     if (threadIdx.x < half) {
         // In turns and in double, so that a large position costs no accuracy.
         float s, c;
@@ -126,38 +127,53 @@ template <int PAIRS> __global__ void __launch_bounds__(256) kg_prefill_rope(cons
         turned[threadIdx.x] = make_float2(c, s);
     }
     __syncthreads();
-    if (!here) return;
-    const float *norm = is_v ? nullptr : is_q ? p.q_norm : p.k_norm;
-    const uint32_t kv = head - p.n_heads - (is_v ? p.n_kv : 0);
-    __half *to = is_q ? (__half *)p.q + (size_t)token * p.q_stride + head * hd : page + (is_v ? p.v_offset : p.k_offset) + kv * p.head_stride;
-    float *tap = is_q ? p.tap_q : is_v ? nullptr : p.tap_k;
-    if (tap) tap += is_q ? ((size_t)token * p.n_heads + head) * hd : ((size_t)token * p.n_kv + kv) * hd;
 #pragma unroll
-    for (int j = 0; j < PAIRS; j++) {
-        const uint32_t i = j * 32 + lane;
-        if (2 * i >= hd) break;
-        uint32_t ia, ib;
-        at(i, ia, ib);
-        if (p.bias) a[j] += p.bias[head * hd + ia], b[j] += p.bias[head * hd + ib];
-        ss += a[j] * a[j] + b[j] * b[j];
-    }
-    const float r = norm ? 1.f / sqrtf(warp_sum(ss) / (float)hd + p.eps) : 1.f;
+    for (int h = 0; h < HEADS; h++) {
+        const uint32_t head = head0 + 8 * h;
+        if (head >= n_rows) break;
+        const bool is_q = head < p.n_heads, is_v = head >= p.n_heads + p.n_kv;
+        const float *norm = is_v ? nullptr : is_q ? p.q_norm : p.k_norm;
+        const uint32_t kv = head - p.n_heads - (is_v ? p.n_kv : 0);
+        __half *to = is_q ? (__half *)p.q + (size_t)token * p.q_stride + head * hd : page + (is_v ? p.v_offset : p.k_offset) + kv * p.head_stride;
+        float *tap = is_q ? p.tap_q : is_v ? nullptr : p.tap_k;
+        if (tap) tap += is_q ? ((size_t)token * p.n_heads + head) * hd : ((size_t)token * p.n_kv + kv) * hd;
+        float ss = 0.f;
 #pragma unroll
-    for (int j = 0; j < PAIRS; j++) {
-        const uint32_t i = j * 32 + lane;
-        if (2 * i >= hd) break;
-        uint32_t ia, ib;
-        at(i, ia, ib);
-        float x = a[j], y = b[j];
-        if (norm) x *= r * norm[ia], y *= r * norm[ib];
-        if (!is_v && i < half) {
-            const float2 t = turned[i];
-            const float x0 = x;
-            x = x0 * t.x - y * t.y, y = x0 * t.y + y * t.x;
+        for (int j = 0; j < PAIRS; j++) {
+            const uint32_t i = j * 32 + lane;
+            if (2 * i >= hd) break;
+            uint32_t ia, ib;
+            at(i, ia, ib);
+            if (p.bias) a[h][j] += p.bias[head * hd + ia], b[h][j] += p.bias[head * hd + ib];
+            ss += a[h][j] * a[h][j] + b[h][j] * b[h][j];
         }
-        if (tap) tap[ia] = x, tap[ib] = y;
-        to[ia] = __float2half_rn(kg_clamp16(x)), to[ib] = __float2half_rn(kg_clamp16(y));
+        const float r = norm ? 1.f / sqrtf(warp_sum(ss) / (float)hd + p.eps) : 1.f;
+#pragma unroll
+        for (int j = 0; j < PAIRS; j++) {
+            const uint32_t i = j * 32 + lane;
+            if (2 * i >= hd) break;
+            uint32_t ia, ib;
+            at(i, ia, ib);
+            float x = a[h][j], y = b[h][j];
+            if (norm) x *= r * norm[ia], y *= r * norm[ib];
+            if (!is_v && i < half) {
+                const float2 t = turned[i];
+                const float x0 = x;
+                x = x0 * t.x - y * t.y, y = x0 * t.y + y * t.x;
+            }
+            if (tap) tap[ia] = x, tap[ib] = y;
+            const __half hx = __float2half_rn(kg_clamp16(x)), hy = __float2half_rn(kg_clamp16(y));
+            if (ib == ia + 1)
+                *(__half2 *)(to + ia) = __halves2half2(hx, hy);
+            else
+                to[ia] = hx, to[ib] = hy;
+        }
     }
+}
+
+template <int PAIRS, int HEADS> cudaError_t run_rope(const KgPrefillRope *p, cudaStream_t stream) {
+    const dim3 grid(p->n_tokens, (p->n_heads + 2 * p->n_kv + 8 * HEADS - 1) / (8 * HEADS));
+    return kg_prefill_launch(kg_prefill_rope<PAIRS, HEADS>, grid, dim3(256), 0, p->pdl, stream, *p);
 }
 } // namespace
 
@@ -174,10 +190,10 @@ cudaError_t kgc_prefill_rope(const KgPrefillRope *p, cudaStream_t stream) {
     bool ok = p->qkv && p->turns && p->q && p->pages && p->n_tokens && p->n_heads && p->n_kv && p->head_dim && p->head_dim % 2 == 0;
     ok = ok && p->head_dim <= 512 && p->n_rot && p->n_rot % 2 == 0 && p->n_rot <= p->head_dim && p->token_stride >= p->head_dim;
     ok = ok && p->qkv_stride >= (uint64_t)(p->n_heads + 2 * p->n_kv) * p->head_dim && p->q_stride >= (uint64_t)p->n_heads * p->head_dim;
+    ok = ok && ((p->k_offset | p->v_offset | p->head_stride | p->token_stride | p->q_stride) % 2) == 0;
     if (!ok || (uint64_t)p->start + p->n_tokens >= (1u << 31)) return cudaErrorInvalidValue;
-    const dim3 grid(p->n_tokens, (p->n_heads + 2 * p->n_kv + 7) / 8), block(256);
-    if (p->head_dim <= 64) return kg_prefill_launch(kg_prefill_rope<1>, grid, block, 0, p->pdl, stream, *p);
-    if (p->head_dim <= 128) return kg_prefill_launch(kg_prefill_rope<2>, grid, block, 0, p->pdl, stream, *p);
-    if (p->head_dim <= 256) return kg_prefill_launch(kg_prefill_rope<4>, grid, block, 0, p->pdl, stream, *p);
-    return kg_prefill_launch(kg_prefill_rope<8>, grid, block, 0, p->pdl, stream, *p);
+    if (p->head_dim <= 64) return run_rope<1, 4>(p, stream);
+    if (p->head_dim <= 128) return run_rope<2, 4>(p, stream);
+    if (p->head_dim <= 256) return run_rope<4, 2>(p, stream);
+    return run_rope<8, 1>(p, stream);
 }
