@@ -23,7 +23,7 @@ enum KgGemmEpilogue : uint32_t { KG_GEMM_F32 = 0, KG_GEMM_ADD, KG_GEMM_F16, KG_G
 // there are exactly two, of one size, and y has n[0] columns.
 struct KgGemm {
     const void *x;        // [m, k] f16, rows x_stride elements apart
-    const void *w[3];     // [n[i], k] f16, rows w_stride elements apart
+    const void *w[3];     // [n[i], k] f16, rows w_stride elements apart; n[i] even, k a multiple of 8
     const float *bias[3]; // [n[i]] or null
     void *y;              // [m, sum of n] f32 or f16, rows y_stride elements apart
     void *encode;         // from kgc_gemm_encoder; null: mma.sync
@@ -46,10 +46,10 @@ static inline cudaError_t kg_gemm_check(const KgGemm *g) {
     const bool glu = g->epilogue >= KG_GEMM_SILU;
     bool ok = g->x && g->y && g->m && g->k && g->n_w >= 1 && g->n_w <= 3 && g->epilogue <= KG_GEMM_GELU && g->n_sms;
     ok = ok && g->k % 8 == 0 && g->x_stride % 8 == 0 && g->w_stride % 8 == 0 && g->x_stride >= g->k && g->w_stride >= g->k;
-    ok = ok && ((uintptr_t)g->x | (uintptr_t)g->y) % 16 == 0 && g->y_stride % 8 == 0 && g->k < (1u << 30) && g->m < (1u << 30);
+    ok = ok && ((uintptr_t)g->x | (uintptr_t)g->y) % 16 == 0 && g->y_stride % 2 == 0 && g->k < (1u << 30) && g->m < (1u << 30);
     uint64_t n = 0;
     for (uint32_t i = 0; i < g->n_w && ok; i++) {
-        ok = g->w[i] && (uintptr_t)g->w[i] % 16 == 0 && g->n[i] && g->n[i] % 8 == 0 && (uintptr_t)g->bias[i] % 8 == 0;
+        ok = g->w[i] && (uintptr_t)g->w[i] % 16 == 0 && g->n[i] && g->n[i] % 2 == 0 && (uintptr_t)g->bias[i] % 8 == 0;
         n += g->n[i];
     }
     if (ok && glu) ok = g->n_w == 2 && g->n[0] == g->n[1], n = g->n[0];

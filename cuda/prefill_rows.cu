@@ -3,7 +3,7 @@
 // kgc_prefill_norm, one block of 256 threads a token:
 //   x += rms_norm(delta) * post_w       where delta is given (post_w null: x += delta)
 //   out = f16(rms_norm(x) * w)          rms_norm(v) = v / sqrt(mean(v^2) + eps), sums f32 in an order of dim alone
-// kgc_prefill_rope, blocks of 256 threads, a token and 8 to 32 heads each:
+// kgc_prefill_rope, a token and up to 64 heads a block, pages 8-byte aligned:
 //   q_h = rope(rms_norm(q_h + b) * q_norm, p), k likewise, v = v + b;   p = start + token; norms and bias where given
 //   rope turns elements (i, i + n_rot / 2) or (2 i, 2 i + 1) by p * turns[i] full turns, i < n_rot / 2
 //   q as f16 for attention, k and v as f16 into the cache's pages (layout: flash_prefill.cu)
@@ -92,6 +92,73 @@ template <int V> __global__ void __launch_bounds__(256) kg_prefill_norm(const __
         if (n * STEP + threadIdx.x * V < p.dim) second(n * STEP + threadIdx.x * V, kept[n]);
     for (uint32_t i = KEEP * STEP + threadIdx.x * V; i < p.dim; i += STEP) second(i, *(const F *)(x + i));
     for (uint32_t i = p.dim + threadIdx.x; i < p.out_stride; i += 256) out[i] = __float2half_rn(0.f);
+}
+
+// The same where all of a head is turned and everything is aligned: HD / 8 lanes a head, eight elements each, in two runs of
+// four. Runs are pairs' first and second elements (halves) or two pairs each.
+template <int HD> __global__ void __launch_bounds__(512) kg_prefill_rope_whole(const __grid_constant__ KgPrefillRope p) {
+    constexpr uint32_t LANES = HD / 8, HALF = HD / 2;
+    __shared__ __align__(16) float cosine[HALF], sine[HALF];
+    const uint32_t token = blockIdx.x, position = p.start + token, n_rows = p.n_heads + 2 * p.n_kv;
+    const uint32_t head = (blockIdx.y * blockDim.x + threadIdx.x) / LANES, lane = threadIdx.x % LANES;
+    const uint32_t iu = p.halves ? 4 * lane : 8 * lane, iv = p.halves ? iu + HALF : iu + 4;
+    const bool here = head < n_rows, is_q = head < p.n_heads, is_v = head >= p.n_heads + p.n_kv;
+    kg_gemm_wait();
+    const float *row = p.qkv + (size_t)token * p.qkv_stride + (here ? head : 0) * HD;
+    float4 u = *(const float4 *)(row + iu), v = *(const float4 *)(row + iv);
+    __half *page = (__half *)p.pages[position / 64] + position % 64 * p.token_stride;
+    for (uint32_t i = threadIdx.x; i < HALF; i += blockDim.x) {
+        const double turn = (double)position * p.turns[i];
+        sincospif(2.f * (float)(turn - rint(turn)), &sine[i], &cosine[i]);
+    }
+    __syncthreads();
+    if (p.bias && here) {
+        const float4 bu = *(const float4 *)(p.bias + head * HD + iu), bv = *(const float4 *)(p.bias + head * HD + iv);
+        u.x += bu.x, u.y += bu.y, u.z += bu.z, u.w += bu.w, v.x += bv.x, v.y += bv.y, v.z += bv.z, v.w += bv.w;
+    }
+    const float *norm = is_q ? p.q_norm : p.k_norm;
+    if (p.q_norm || p.k_norm) { // for the whole block, so that every lane takes part
+        float ss = u.x * u.x + u.y * u.y + u.z * u.z + u.w * u.w + v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
+#pragma unroll
+        for (int o = LANES / 2; o > 0; o >>= 1) ss += __shfl_xor_sync(0xffffffffu, ss, o);
+        if (norm && !is_v) {
+            const float r = 1.f / sqrtf(ss / (float)HD + p.eps);
+            const float4 nu = *(const float4 *)(norm + iu), nv = *(const float4 *)(norm + iv);
+            u.x *= r * nu.x, u.y *= r * nu.y, u.z *= r * nu.z, u.w *= r * nu.w;
+            v.x *= r * nv.x, v.y *= r * nv.y, v.z *= r * nv.z, v.w *= r * nv.w;
+        }
+    }
+    if (!here) return;
+    if (!is_v) {
+        const float4 c = *(const float4 *)(cosine + 4 * lane), s = *(const float4 *)(sine + 4 * lane), a = u, b = v;
+        if (p.halves) {
+            u = make_float4(a.x * c.x - b.x * s.x, a.y * c.y - b.y * s.y, a.z * c.z - b.z * s.z, a.w * c.w - b.w * s.w);
+            v = make_float4(a.x * s.x + b.x * c.x, a.y * s.y + b.y * c.y, a.z * s.z + b.z * c.z, a.w * s.w + b.w * c.w);
+        } else {
+            u = make_float4(a.x * c.x - a.y * s.x, a.x * s.x + a.y * c.x, a.z * c.y - a.w * s.y, a.z * s.y + a.w * c.y);
+            v = make_float4(b.x * c.z - b.y * s.z, b.x * s.z + b.y * c.z, b.z * c.w - b.w * s.w, b.z * s.w + b.w * c.w);
+        }
+    }
+    const uint32_t kv = head - p.n_heads - (is_v ? p.n_kv : 0);
+    __half *to = is_q ? (__half *)p.q + (size_t)token * p.q_stride + head * HD : page + (is_v ? p.v_offset : p.k_offset) + kv * p.head_stride;
+    float *tap = is_q ? p.tap_q : is_v ? nullptr : p.tap_k;
+    if (tap) {
+        tap += is_q ? ((size_t)token * p.n_heads + head) * HD : ((size_t)token * p.n_kv + kv) * HD;
+        *(float4 *)(tap + iu) = u, *(float4 *)(tap + iv) = v;
+    }
+    auto halves4 = [](const float4 &f) {
+        Halves<4> h;
+        h.v[0] = __float2half_rn(kg_clamp16(f.x)), h.v[1] = __float2half_rn(kg_clamp16(f.y));
+        h.v[2] = __float2half_rn(kg_clamp16(f.z)), h.v[3] = __float2half_rn(kg_clamp16(f.w));
+        return h;
+    };
+    *(Halves<4> *)(to + iu) = halves4(u), *(Halves<4> *)(to + iv) = halves4(v);
+}
+
+template <int HD> cudaError_t run_rope_whole(const KgPrefillRope *p, cudaStream_t stream) {
+    const uint32_t lanes = (p->n_heads + 2 * p->n_kv) * (HD / 8), blocks = (lanes + 511) / 512;
+    const uint32_t threads = ((lanes + blocks - 1) / blocks + 31) / 32 * 32;
+    return kg_prefill_launch(kg_prefill_rope_whole<HD>, dim3(p->n_tokens, blocks), dim3(threads), 0, p->pdl, stream, *p);
 }
 
 // PAIRS: pairs of elements a lane holds of one head; HEADS: heads a warp takes, eight apart.
@@ -192,6 +259,14 @@ cudaError_t kgc_prefill_rope(const KgPrefillRope *p, cudaStream_t stream) {
     ok = ok && p->qkv_stride >= (uint64_t)(p->n_heads + 2 * p->n_kv) * p->head_dim && p->q_stride >= (uint64_t)p->n_heads * p->head_dim;
     ok = ok && ((p->k_offset | p->v_offset | p->head_stride | p->token_stride | p->q_stride) % 2) == 0;
     if (!ok || (uint64_t)p->start + p->n_tokens >= (1u << 31)) return cudaErrorInvalidValue;
+    const uint64_t strides = p->k_offset | p->v_offset | p->head_stride | p->token_stride | p->q_stride | p->qkv_stride;
+    const uintptr_t all = (uintptr_t)p->qkv | (uintptr_t)p->bias | (uintptr_t)p->q_norm | (uintptr_t)p->k_norm | (uintptr_t)p->q |
+                          (uintptr_t)p->tap_q | (uintptr_t)p->tap_k;
+    if (p->n_rot == p->head_dim && strides % 4 == 0 && all % 16 == 0) {
+        if (p->head_dim == 64) return run_rope_whole<64>(p, stream);
+        if (p->head_dim == 128) return run_rope_whole<128>(p, stream);
+        if (p->head_dim == 256) return run_rope_whole<256>(p, stream);
+    }
     if (p->head_dim <= 64) return run_rope<1, 4>(p, stream);
     if (p->head_dim <= 128) return run_rope<2, 4>(p, stream);
     if (p->head_dim <= 256) return run_rope<4, 2>(p, stream);

@@ -172,3 +172,8 @@ void bench() {
     bench_layers("Qwen2.5-7B", 512, 28, 3584, 28, 4, 128, 18944, 1);
     bench_layers("Qwen2.5-7B", 17, 28, 3584, 28, 4, 128, 18944, 1);
 }
+
+void bench_layer() {
+    bench_layers("Qwen2.5-0.5B", 2048, 1, 896, 14, 2, 64, 4864, 0);
+    bench_layers("Qwen2.5-7B", 2048, 1, 3584, 28, 4, 128, 18944, 0);
+}

@@ -143,3 +143,4 @@ static inline void *encoder() {
     return e;
 }
 void bench();
+void bench_layer(); // one layer of two models

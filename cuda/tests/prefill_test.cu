@@ -1,4 +1,5 @@
-// Checks the prefill kernels against f64, over odd shapes, then times them (`prefill_test bench`; `small` for the sanitizer).
+// Checks the prefill kernels against f64, over odd shapes, then times them (`prefill_test bench`; `small` for the sanitizer,
+// `layer` for a profiler).
 //
 // Build: nvcc -O3 -std=c++17 -gencode=arch=compute_90a,code=sm_90a cuda/tests/prefill_{test,bench}.cu
 //        cuda/gemm_{sm90,mma}.cu cuda/flash_prefill{,_sm90}.cu cuda/prefill_rows.cu -o prefill_test
@@ -74,7 +75,7 @@ static void check_gemm(bool small) {
         std::vector<uint32_t> n;
         uint32_t k;
     };
-    std::vector<Shape> shapes = {{{896, 128, 128}, 896}, {{64}, 896}, {{896}, 4864}, {{1000}, 1032}, {{192, 8}, 72}, {{8}, 8}, {{4864}, 896}};
+    std::vector<Shape> shapes = {{{896, 128, 128}, 896}, {{64}, 896}, {{896}, 4864}, {{1000}, 1032}, {{192, 8}, 72}, {{8}, 8}, {{34, 6}, 24}, {{4864}, 896}};
     std::vector<uint32_t> rows = {1, 17, 100, 513};
     if (small) shapes = {{{200, 8}, 136}}, rows = {130};
     double worst[2] = {}, worst_mma[2] = {};
@@ -202,7 +203,9 @@ static void check_rope() {
     };
     const Case cases[] = {{14, 2, 64, 64, 1, 0, false, true},  {9, 3, 64, 64, 0, 1000, false, false}, {4, 1, 256, 256, 1, 130000, true, false},
                           {16, 8, 128, 128, 1, 37, true, true}, {4, 4, 80, 32, 1, 5, false, false},    {2, 1, 512, 512, 0, 7, true, false},
-                          {3, 1, 96, 40, 0, 60, true, true},    {2, 2, 8, 2, 1, 0, false, false}};
+                          {3, 1, 96, 40, 0, 60, true, true},    {2, 2, 8, 2, 1, 0, false, false},
+                          {28, 4, 128, 128, 1, 100, false, true},  {6, 2, 128, 128, 0, 3, true, true},          {1, 1, 256, 256, 0, 3, true, false},
+                          {80, 8, 64, 64, 1, 11, true, true},      {4, 2, 64, 48, 0, 11, false, true}};
     double worst[2] = {};
     for (const Case &c : cases) {
         const uint32_t m = 100, rows = c.heads + 2 * c.kv, width = rows * c.hd, qs = width + 8;
@@ -254,6 +257,7 @@ static void check_rope() {
 
 int main(int argc, char **argv) {
     setvbuf(stdout, nullptr, _IOLBF, 0);
+    if (argc > 1 && strcmp(argv[1], "layer") == 0) return bench_layer(), 0;
     const bool small = argc > 1 && strcmp(argv[1], "small") == 0;
     check_norm();
     check_rope();
