@@ -2,12 +2,14 @@
 //!
 //! - [`tiny::Tiny`]: a whole model of each architecture in a few hundred kilobytes;
 //! - [`probe::Probe`]: a device that fails where a test wants it to;
+//! - [`run`]: a file on a device, and the logits of a list of tokens;
 //! - [`shapes`]: the sizes of real models, their metadata and lists of tensors (also used by `examples/random_gguf.rs`).
 #![allow(dead_code)] // each test file uses its own part
 
 pub mod probe;
 pub mod random;
 pub mod recipes;
+pub mod run;
 pub mod shapes;
 pub mod tiny;
 pub mod vocab;

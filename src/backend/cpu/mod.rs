@@ -9,7 +9,6 @@
 #![allow(unsafe_code)] // memory, threads and instructions are this backend's trade
 
 mod arena;
-mod attend;
 mod attention;
 mod cache;
 mod format;

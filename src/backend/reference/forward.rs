@@ -4,6 +4,8 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use half::f16;
+
 use super::math::{Matrix, activation, dot, linear, rms_norm, rms_norm_in_place, rope, rope_turns, softcap, softmax};
 use super::zeros;
 use crate::backend::{LoadControl, PAGE_TOKENS};
@@ -55,6 +57,7 @@ pub(super) struct Network {
     output_norm: Vec<f32>,        // [D]
     output: Option<Matrix>,       // [V, D]; None: the embedding
     rope_freqs: Option<Vec<f32>>, // [n_rot / 2]
+    f16_cache: bool,              // round keys and values to f16 before they are kept
 }
 
 /// The activations of one token.
@@ -96,7 +99,7 @@ impl State {
 
 impl Network {
     /// Dequantizes everything.
-    pub fn load(config: &Config, w: &Weights<'_>, control: &mut dyn LoadControl) -> Result<Network> {
+    pub fn load(config: &Config, w: &Weights<'_>, f16_cache: bool, control: &mut dyn LoadControl) -> Result<Network> {
         let mut load = Loader { control, done: 0, total: w.iter().map(|t| t.data.len() as u64).sum() };
         let token_embd = load.matrix(&w.token_embd)?;
         let layers = w.layers.iter().map(|l| load.layer(l)).collect::<Result<Vec<_>>>()?;
@@ -107,6 +110,7 @@ impl Network {
             output_norm: load.vector(&w.output_norm)?,
             output: w.output.as_ref().map(|t| load.matrix(t)).transpose()?,
             rope_freqs: load.optional(&w.rope_freqs)?,
+            f16_cache,
         })
     }
 
@@ -220,6 +224,11 @@ impl Network {
         let at = self.row_offset(layer, position);
         page.k[at..at + s.k.len()].copy_from_slice(&s.k); // [G]
         page.v[at..at + s.v.len()].copy_from_slice(&s.v); // [G]
+        if self.f16_cache {
+            let Page { k, v } = &mut *page;
+            let rows = [&mut k[at..at + s.k.len()], &mut v[at..at + s.v.len()]];
+            rows.into_iter().flatten().for_each(|x| *x = f16::from_f32(*x).to_f32());
+        }
         Ok(())
     }
 

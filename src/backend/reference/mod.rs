@@ -16,7 +16,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use super::{Chunk, Device, LoadControl, LoadedModel, PAGE_TOKENS, Plan, RunControl, Slot, TapEvent, Want};
 use crate::error::{Error, Result};
 use crate::model::{Config, Weights};
-use crate::sampler::{SampleRequest, Sampled};
+use crate::sampler::{self, SampleRequest, Sampled};
 
 mod forward;
 mod math;
@@ -26,6 +26,11 @@ use forward::{Network, SharedPage, State};
 /// The reference device. It has no state; there may be any number of it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ReferenceDevice;
+
+/// The same with keys and values rounded to f16 before they are kept, as backends with an f16 cache do: what is left
+/// between such a backend and this one is its arithmetic.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct F16CacheReferenceDevice;
 
 impl Device for ReferenceDevice {
     fn name(&self) -> String {
@@ -42,9 +47,37 @@ impl Device for ReferenceDevice {
         weights: &Weights<'_>,
         control: &mut dyn LoadControl,
     ) -> Result<Arc<dyn LoadedModel>> {
-        let network = Network::load(config, weights, control)?;
-        Ok(Arc::new(ReferenceModel { network, plan: plan_of(config, weights), pool: RwLock::default() }))
+        load(config, weights, false, control)
     }
+}
+
+impl Device for F16CacheReferenceDevice {
+    fn name(&self) -> String {
+        "reference with an f16 cache".into()
+    }
+
+    fn plan(&self, config: &Config, weights: &Weights<'_>) -> Plan {
+        plan_of(config, weights)
+    }
+
+    fn load(
+        &self,
+        config: &Config,
+        weights: &Weights<'_>,
+        control: &mut dyn LoadControl,
+    ) -> Result<Arc<dyn LoadedModel>> {
+        load(config, weights, true, control)
+    }
+}
+
+fn load(
+    config: &Config,
+    weights: &Weights<'_>,
+    f16_cache: bool,
+    control: &mut dyn LoadControl,
+) -> Result<Arc<dyn LoadedModel>> {
+    let network = Network::load(config, weights, f16_cache, control)?;
+    Ok(Arc::new(ReferenceModel { network, plan: plan_of(config, weights), pool: RwLock::default() }))
 }
 
 /// A dequantized model with its cache.
@@ -164,7 +197,7 @@ impl LoadedModel for ReferenceModel {
     }
 
     fn sample(&self, slot: &mut dyn Slot, request: &SampleRequest<'_>) -> Result<Sampled> {
-        crate::sampler::sample(current(slot)?, request)
+        sampler::sample(current(slot)?, request)
     }
 }
 

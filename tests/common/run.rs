@@ -1,0 +1,62 @@
+//! A file on a device, and the logits of a list of tokens.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use kigo::backend::{Chunk, Device, LoadControl, LoadedModel, PAGE_TOKENS, RunControl, TapEvent, Want};
+use kigo::error::Result;
+use kigo::gguf::Gguf;
+use kigo::model::bind;
+
+/// Neither watches nor stops a load.
+pub struct NoControl;
+
+impl LoadControl for NoControl {
+    fn progress(&mut self, _done: u64, _total: u64) -> Result<()> {
+        Ok(())
+    }
+    fn release(&mut self, _bytes: &[u8]) {}
+}
+
+pub fn load(device: &dyn Device, path: &Path) -> Arc<dyn LoadedModel> {
+    let gguf = Gguf::open(path).expect("opens");
+    let (config, weights) = bind(&gguf).expect("binds");
+    device.load(&config, &weights, &mut NoControl).expect("loads")
+}
+
+/// The logits after each chunk, `[chunk_lens.len()][n_vocab]`; the chunks are a prefix of `tokens`.
+pub fn logits_after(model: &dyn LoadedModel, tokens: &[u32], chunk_lens: &[usize]) -> Vec<Vec<f32>> {
+    tapped(model, tokens, chunk_lens, None)
+}
+
+/// [`logits_after`] with a tap.
+pub fn tapped(
+    model: &dyn LoadedModel,
+    tokens: &[u32],
+    chunk_lens: &[usize],
+    mut tap: Option<&mut dyn FnMut(&TapEvent<'_>)>,
+) -> Vec<Vec<f32>> {
+    let pages: Vec<u32> = (0..tokens.len().div_ceil(PAGE_TOKENS) as u32).collect();
+    model.reserve_pages(pages.len()).expect("reserves");
+    let mut slot = model.create_slot().expect("makes a slot");
+    let mut start = 0;
+    let mut out = Vec::new();
+    for &n in chunk_lens {
+        let tokens = &tokens[start..start + n];
+        let mut chunks = [Chunk { tokens, start, pages: &pages, slot: &mut *slot, want: Want::Last }];
+        let cancel = AtomicBool::new(false);
+        let tap = tap.as_mut().map(|t| &mut **t as &mut dyn FnMut(&TapEvent<'_>));
+        model.forward(&mut chunks, &mut RunControl { cancel: &cancel, tap }).expect("runs");
+        let mut logits = vec![f32::NAN; model.config().n_vocab];
+        model.logits(&mut *slot, &mut logits).expect("has logits");
+        out.push(logits);
+        start += n;
+    }
+    out
+}
+
+/// Whether two rows are the same bits.
+pub fn same_bits(a: &[f32], b: &[f32]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
+}
