@@ -1,11 +1,9 @@
 //! Writes a GGUF of random weights with the shape of a real model, for measuring and testing without downloads.
 //!
 //! ```text
-//! random_gguf --shape qwen2.5-0.5b --type Q4_K_M -o FILE [--seed N] [--layers N] [--vocab N] [--vocab-from FILE] [--plan]
+//! random_gguf --shape qwen2.5-0.5b --type Q4_K_M -o FILE [--seed N] [--layers N] [--vocab N] [--vocab-from FILE]
 //! random_gguf --list
 //! ```
-//!
-//! `--plan` prints each tensor's name and type and writes nothing.
 //!
 //! The file is the same for the same arguments, however many threads write it: every row's numbers are a function of
 //! the seed, the tensor's name and the row.
@@ -42,7 +40,6 @@ struct Args {
     seed: u64,
     out: PathBuf,
     vocab_from: Option<PathBuf>,
-    plan: bool,
 }
 
 fn main() -> ExitCode {
@@ -89,10 +86,6 @@ fn run() -> Result<(), Failure> {
         writer.tensor(&spec.name, ty, &spec.dims());
     }
     let layout = writer.layout();
-    if args.plan {
-        specs.iter().zip(&types).for_each(|(spec, ty)| println!("{} {}", spec.name, ty.name()));
-        return Ok(());
-    }
 
     let file = File::create(&args.out).map_err(|e| format!("{}: {e}", args.out.display()))?;
     file.set_len(layout.file_bytes)?;
@@ -117,7 +110,7 @@ fn run() -> Result<(), Failure> {
 /// `None` for `--list`.
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Args>, Failure> {
     let (mut shape, mut recipe, mut out, mut vocab_from) = (None, None, None, None);
-    let (mut seed, mut layers, mut vocab, mut plan) = (0, None, None, false);
+    let (mut seed, mut layers, mut vocab) = (0, None, None);
     while let Some(word) = words.next() {
         if word == "--list" {
             return Ok(None);
@@ -136,7 +129,6 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Args>, Failur
             "--layers" => layers = Some(value()?.parse()?),
             "--vocab" => vocab = Some(value()?.parse::<usize>()?),
             "--vocab-from" => vocab_from = Some(PathBuf::from(value()?)),
-            "--plan" => plan = true,
             "-o" => out = Some(PathBuf::from(value()?)),
             _ => return Err(format!("unknown argument {word}").into()),
         }
@@ -148,8 +140,8 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Args>, Failur
         return Err("at least 1 layer and 300 tokens are needed".into());
     }
     let recipe = recipe.ok_or("--type is missing")?;
-    let out = out.or(plan.then(PathBuf::new)).ok_or("-o is missing")?;
-    Ok(Some(Args { shape, recipe, seed, out, vocab_from, plan }))
+    let out = out.ok_or("-o is missing")?;
+    Ok(Some(Args { shape, recipe, seed, out, vocab_from }))
 }
 
 /// Rows of a tensor that are made and written together.
