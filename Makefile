@@ -9,7 +9,7 @@ INSTALL ?= install
 BUILD ?= build
 PREFIX ?= /usr/local
 MODEL ?= SmolLM2-135M-Instruct
-PROMPT ?= Why is the sky blue? Answer in one sentence.
+PROMPT ?= What is gravity?
 N ?= 128
 TEST_MODELS ?= SmolLM2-135M-Instruct Qwen2.5-Coder-0.5B-Instruct Gemma-3-270M
 # A base model without a chat template goes on with the text instead; `make demo CHAT=` for one of your own.
@@ -24,7 +24,7 @@ BUILT := $(CARGO_TARGET_DIR)/release
 LIB ?= $(BUILT)/libkigo.so
 STATIC_LIB ?= $(BUILT)/libkigo.a
 
-CFLAGS ?= -O2 -g
+CFLAGS ?= -O3 -g
 C_WARNINGS := -std=c99 -Wall -Wextra -Wpedantic -Werror
 PROGRAMS := $(addprefix $(BUILD)/,generate chat bench plugin)
 
@@ -70,7 +70,7 @@ fetch:
 
 test:
 	$(PYTHON) scripts/fetch_model.py $(TEST_MODELS)
-	$(CARGO) test --release
+	$(CARGO) test --release --no-fail-fast -- --show-output
 
 header:
 	KIGO_WRITE_HEADER=1 $(CARGO) test --test abi the_committed_header_is_the_generated_one

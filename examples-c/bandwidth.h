@@ -17,13 +17,20 @@ typedef struct share {
     uint64_t sum;
 } share;
 
+// Four streams ahead of time: more requests under way than one would have. Wants to be compiled with -O3.
 static inline void *read_share(void *argument)
 {
     share *s = argument;
     uint64_t sums[8] = {0};
-    for (size_t i = 0; i + 8 <= s->n; i += 8)
-        for (size_t k = 0; k < 8; k++)
-            sums[k] += s->data[i + k];
+    for (size_t i = 0; i < s->n / 4; i += 8)
+        for (size_t stream = 0; stream < 4; stream++) {
+            const uint64_t *at = s->data + stream * (s->n / 4) + i;
+#ifdef __GNUC__
+            __builtin_prefetch((const char *)at + 2048);
+#endif
+            for (size_t k = 0; k < 8; k++)
+                sums[k] += at[k];
+        }
     for (size_t k = 0; k < 8; k++)
         s->sum += sums[k];
     return NULL;
@@ -36,7 +43,7 @@ static inline double measure_bandwidth(size_t n_threads)
     memset(buffer, 1, BUFFER_BYTES);
     pthread_t *threads = resize(NULL, n_threads * sizeof *threads);
     share *shares = resize(NULL, n_threads * sizeof *shares);
-    size_t n = BUFFER_BYTES / sizeof *buffer / n_threads;
+    size_t n = BUFFER_BYTES / sizeof *buffer / n_threads / 32 * 32;
     double best = 0;
     for (int pass = 0; pass < 5; pass++) {
         double start = now_seconds();
@@ -49,7 +56,7 @@ static inline double measure_bandwidth(size_t n_threads)
             pthread_join(threads[i], NULL);
         double rate = (double)(n * n_threads * sizeof *buffer) / (now_seconds() - start);
         for (size_t i = 0; i < n_threads; i++)
-            if (shares[i].sum != n / 8 * 8 * 0x0101010101010101u)
+            if (shares[i].sum != n * 0x0101010101010101u)
                 fail("bandwidth", "a thread read something else than was written");
         best = rate > best ? rate : best;
     }

@@ -1,6 +1,8 @@
 //! Builds and runs C and C++ programs against this build's shared library and header.
 #![allow(dead_code)] // each test file uses its own part
 
+pub mod programs;
+
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
