@@ -1,8 +1,8 @@
 """Compares logits with the reference's: agreement of the most likely token and KL divergence.
 
-    python scripts/kl.py --model FILE.gguf --logits kigo.bin [--truth DIR] [--label NAME]
+    python scripts/kl.py --model FILE.gguf --logits FILE.npy [--truth DIR] [--label NAME]
 
-`--logits` is raw f32, little endian, [positions, n_vocab] (as examples/dump_logits.rs writes it), or the same as .npy.
+`--logits` is f32 [positions, n_vocab]: .npy (kl_kigo.py --save, compare_llama_cpp.py --save) or raw, little endian.
 The reference is DIR/STEM.npy, STEM being the model's file name without .gguf, as kl_truth.py makes it. Prints one line:
 
     agree      share of positions whose most likely token is the reference's (ties: the lowest id)
@@ -29,10 +29,10 @@ def load_logits(path: str, n_vocab: int) -> np.ndarray:
     return np.memmap(path, dtype="<f4", mode="r").reshape(-1, n_vocab)
 
 
-def compare(truth: np.ndarray, logits: np.ndarray) -> dict:
-    """Both [positions, n_vocab]."""
-    if truth.shape != logits.shape:
-        raise SystemExit(f"shapes differ: reference {truth.shape}, logits {logits.shape}")
+def compare(truth, logits) -> dict:
+    """Both [positions, n_vocab], as an array or a list of rows."""
+    if len(truth) != len(logits) or truth[0].shape != logits[0].shape:
+        raise SystemExit(f"shapes differ: reference {len(truth)} x {truth[0].shape}, logits {len(logits)} x {logits[0].shape}")
     same, gap, kl = [], [], []
     for t, x in zip(truth, logits):
         if not np.isfinite(x).all():
