@@ -1,7 +1,9 @@
 //! Which type each tensor has in a file of a given quantization: the mixes of llama.cpp's quantizer.
 //!
 //! Source: `llama_tensor_get_type_impl` and `tensor_type_fallback` of llama.cpp's llama-quant.cpp (as of release
-//! 0.3.36 of llama-cpp-python), for dense models without an importance matrix.
+//! 0.3.36 of llama-cpp-python), for dense models without an importance matrix. Compared tensor by tensor with what
+//! `llama-quantize --dry-run` of that release says for smollm2-135m, llama-3.2-1b and gemma-3-270m in every quantized
+//! recipe: no difference.
 
 use kigo::gguf::TensorType::{self, *};
 
@@ -113,8 +115,7 @@ fn head_type(main: TensorType, cols: usize) -> TensorType {
     if cols.is_multiple_of(main.block_len()) { Q6_K } else { Q8_0 }
 }
 
-/// The type itself, or the one with blocks of 32 that stands in for it where rows are not a multiple of 256. (The
-/// original takes IQ4_NL for Q2_K and Q3_K, which this library does not have: Q4_0, of the same size, stands in.)
+/// The type itself, or the one with blocks of 32 that stands in for it where rows are not a multiple of 256.
 pub fn fit(ty: TensorType, cols: usize) -> TensorType {
     let smaller = match ty {
         _ if cols.is_multiple_of(ty.block_len()) => return ty,

@@ -6,6 +6,8 @@
 //! and Gimelshein 2018; Dao et al. 2022), then spans are merged in order: a row's sum depends on its position and the
 //! cache, not on how many rows or threads there are.
 
+#![allow(clippy::needless_range_loop)] // an index runs through several register arrays at once
+
 use super::cache::PageAddress;
 use super::simd::{LANES, Simd, dispatch};
 use super::vector::softcap_lanes;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::arena::Arena;
-use super::attention::{self, PageLayout, ROWS, Row, SPAN, Shape, partial_len};
+use super::attention::{self, PageLayout};
 use super::cache::{PageAddress, Pages};
 use super::linear::{Input, Matrix};
 use super::simd::{Isa, XBlock};
@@ -18,12 +18,6 @@ use crate::sampler::{SampleRequest, Sampled};
 
 /// Tokens that go through the layers together; more are run in several rounds.
 pub const MAX_ROWS: usize = 256;
-
-/// A sequence of at most so many new tokens shares the work of its attention among threads by spans of its cache.
-const SPLIT_TOKENS: usize = 4;
-
-/// Tokens whose attention one thread computes at a time in a prefill.
-const TOKEN_BLOCK: usize = 16;
 
 /// Panels `first .. last` of matrix `which` of a stage.
 #[derive(Clone, Copy, Debug)]
@@ -107,19 +101,19 @@ pub struct CpuModel {
 /// Activations of a round, `n` rows; grown when needed, at most to `MAX_ROWS` rows.
 #[derive(Default)]
 pub struct Scratch {
-    x: Vec<f32>,             // [n, D] residual stream
-    h: Vec<f32>,             // [n, D] normalized, or a projection's output
-    q: Vec<f32>,             // [n, H]
-    k: Vec<f32>,             // [n, G]
-    v: Vec<f32>,             // [n, G]
-    mix: Vec<f32>,           // [n, H]
-    gate: Vec<f32>,          // [n, F]
-    up: Vec<f32>,            // [n, F]
-    quant: Vec<XBlock>,      // [n, widest / 32]
-    angles: Vec<(f32, f32)>, // [ropes, n, n_rot / 2]
-    partials: Vec<f32>,      // see `attend`
-    logits: Vec<f32>,        // [rows wanted, n_vocab] where more than one is wanted
-    pages: Vec<PageAddress>, // of all pieces, one after the other
+    x: Vec<f32>,                        // [n, D] residual stream
+    h: Vec<f32>,                        // [n, D] normalized, or a projection's output
+    pub(super) q: Vec<f32>,             // [n, H]
+    k: Vec<f32>,                        // [n, G]
+    v: Vec<f32>,                        // [n, G]
+    pub(super) mix: Vec<f32>,           // [n, H]
+    gate: Vec<f32>,                     // [n, F]
+    up: Vec<f32>,                       // [n, F]
+    quant: Vec<XBlock>,                 // [n, widest / 32]
+    angles: Vec<(f32, f32)>,            // [ropes, n, n_rot / 2]
+    pub(super) partials: Vec<f32>,      // see `attend`
+    logits: Vec<f32>,                   // [rows wanted, n_vocab] where more than one is wanted
+    pub(super) pages: Vec<PageAddress>, // of all pieces, one after the other
 }
 
 /// Logits of one sequence.
@@ -135,20 +129,27 @@ impl Slot for CpuSlot {
 
 /// Consecutive tokens of one chunk within a round.
 #[derive(Clone, Copy)]
-struct Piece {
+pub(super) struct Piece {
     chunk: usize,
     /// Tokens `from .. to` of the chunk.
     from: usize,
     to: usize,
     /// First row of the round.
-    row: usize,
+    pub(super) row: usize,
     /// Position of the first token.
-    start: usize,
+    pub(super) start: usize,
     /// Its pages in `Scratch::pages`.
-    pages: (usize, usize),
+    pub(super) pages: (usize, usize),
 }
 
-fn sized<T: Clone>(v: &mut Vec<T>, n: usize, zero: T) -> &mut [T] {
+impl Piece {
+    /// Tokens.
+    pub(super) fn len(&self) -> usize {
+        self.to - self.from
+    }
+}
+
+pub(super) fn sized<T: Clone>(v: &mut Vec<T>, n: usize, zero: T) -> &mut [T] {
     if v.len() < n {
         v.resize(n, zero);
     }
@@ -165,7 +166,7 @@ impl CpuModel {
         run: &mut RunControl<'_>,
     ) -> Result<()> {
         let c = &self.config;
-        let n = pieces.iter().map(|p| p.to - p.from).sum::<usize>();
+        let n = pieces.iter().map(|p| p.len()).sum::<usize>();
         let (d, h, g, f) = (c.n_embd, c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim, c.n_ff);
         let widest = d.max(h).max(f);
         let half = c.n_rot / 2;
@@ -379,129 +380,6 @@ impl CpuModel {
         })
     }
 
-    fn attend(
-        &self,
-        turn: &Turn<'_>,
-        s: &mut Scratch,
-        layer: &LayerPlan,
-        index: usize,
-        pieces: &[Piece],
-    ) -> Result<()> {
-        let c = &self.config;
-        let (dim, heads, group) = (c.head_dim, c.n_heads, c.n_heads / c.n_kv_heads);
-        let shape = Shape {
-            head_dim: dim,
-            padded: self.layout.padded,
-            scale: c.attn_scale,
-            softcap: c.attn_softcap.unwrap_or(0.0),
-            window: layer.window,
-        };
-        let len = partial_len(shape.padded);
-        let isa = self.isa;
-        // One entry a unit of work: (piece, first token, last token, KV head, first span, last span, offset of the
-        // partial results if they are merged later).
-        let mut units: Vec<(usize, usize, usize, usize, usize, usize, Option<usize>)> = Vec::new();
-        let mut merges: Vec<(usize, usize, usize, usize)> = Vec::new(); // row, head, spans, offset
-        let mut n_partials = 0;
-        for (i, p) in pieces.iter().enumerate() {
-            let n = p.to - p.from;
-            let spans = (shape.first(p.start) / SPAN, (p.start + n - 1) / SPAN + 1);
-            let n_spans = spans.1 - spans.0;
-            for kv in 0..c.n_kv_heads {
-                if n <= SPLIT_TOKENS && n_spans > 1 {
-                    for token in 0..n {
-                        for r in 0..group {
-                            merges.push((
-                                p.row + token,
-                                kv * group + r,
-                                n_spans,
-                                n_partials + (token * group + r) * n_spans,
-                            ));
-                        }
-                        for span in spans.0..spans.1 {
-                            let at = n_partials + token * group * n_spans;
-                            units.push((i, token, token + 1, kv, span, span + 1, Some(at)));
-                        }
-                    }
-                    n_partials += n * group * n_spans;
-                } else {
-                    for token in (0..n).step_by(TOKEN_BLOCK) {
-                        units.push((i, token, (token + TOKEN_BLOCK).min(n), kv, spans.0, spans.1, None));
-                    }
-                }
-            }
-        }
-        sized(&mut s.partials, n_partials * len, 0.0);
-        let partials = Shares(s.partials.as_mut_ptr());
-        let mix = Shares(s.mix.as_mut_ptr());
-        let (q, pages) = (&s.q, &s.pages);
-        turn.run(units.len(), &|u| {
-            let (i, first, last, kv, span_first, span_last, keep) = units[u];
-            let p = &pieces[i];
-            let pages = &pages[p.pages.0..p.pages.1];
-            let (keys_at, values_at) = self.layout.head(index, kv);
-            let mut running = [[0.0_f32; partial_len(512)]; ROWS];
-            let mut partial = [[0.0_f32; partial_len(512)]; ROWS];
-            let n_rows = (last - first) * group;
-            for tile in (0..n_rows).step_by(ROWS) {
-                let n = (n_rows - tile).min(ROWS);
-                let of = |r: usize| (first + (tile + r) / group, kv * group + (tile + r) % group); // token, head
-                let make = |r: usize, partial: *mut f32| {
-                    let (token, head) = of(r);
-                    // SAFETY: row and head exist in q.
-                    let q = unsafe { q.as_ptr().add(((p.row + token) * heads + head) * dim) };
-                    Row { q, position: p.start + token, partial }
-                };
-                // SAFETY: rows, pages and partial results have the shapes that `attention` states; the results of
-                // (token, head, span) are written by this unit alone.
-                unsafe {
-                    if let Some(at) = keep {
-                        let n_spans = (p.start + p.to - p.from - 1) / SPAN + 1 - shape.first(p.start) / SPAN;
-                        let span0 = shape.first(p.start) / SPAN;
-                        for span in span_first..span_last {
-                            let mut rows = [make(0, std::ptr::null_mut()); ROWS];
-                            for (r, row) in rows.iter_mut().enumerate().take(n) {
-                                *row = make(r, partials.at((at + (tile + r) * n_spans + span - span0) * len));
-                            }
-                            attention::span(isa, shape, &rows[..n], span, pages, keys_at, values_at);
-                        }
-                        continue;
-                    }
-                    let mut started = false;
-                    for span in span_first..span_last {
-                        let buffer = if started { &mut partial } else { &mut running };
-                        let mut rows = [make(0, std::ptr::null_mut()); ROWS];
-                        for (r, row) in rows.iter_mut().enumerate().take(n) {
-                            *row = make(r, buffer[r].as_mut_ptr());
-                        }
-                        attention::span(isa, shape, &rows[..n], span, pages, keys_at, values_at);
-                        if started {
-                            for r in 0..n {
-                                attention::absorb(isa, shape, running[r].as_mut_ptr(), partial[r].as_ptr());
-                            }
-                        }
-                        started = true;
-                    }
-                    for (r, run) in running.iter().enumerate().take(n) {
-                        let (token, head) = of(r);
-                        attention::finish(isa, shape, run.as_ptr(), mix.at(((p.row + token) * heads + head) * dim));
-                    }
-                }
-            }
-        })?;
-        for (row, head, n_spans, at) in merges {
-            // SAFETY: the partial results of this row and head, complete since `run` returned.
-            unsafe {
-                let run = partials.at(at * len);
-                for span in 1..n_spans {
-                    attention::absorb(isa, shape, run, partials.at((at + span) * len));
-                }
-                attention::finish(isa, shape, run, mix.at((row * heads + head) * dim));
-            }
-        }
-        Ok(())
-    }
-
     /// `gate = activation(Wgate h) * (Wup h)`.
     fn gate_up(&self, turn: &Turn<'_>, s: &mut Scratch, layer: &LayerPlan, n: usize) -> Result<()> {
         let (d, f, isa) = (self.config.n_embd, self.config.n_ff, self.isa);
@@ -547,7 +425,7 @@ impl CpuModel {
         }
         // The rows wanted move to the front; they stand in order, so none is overwritten before it is read.
         for (i, p) in wanted.iter().enumerate() {
-            let row = p.row + p.to - p.from - 1;
+            let row = p.row + p.len() - 1;
             s.x.copy_within(row * d..(row + 1) * d, i * d);
         }
         let n = wanted.len();
@@ -556,7 +434,7 @@ impl CpuModel {
             .map(|i| Piece {
                 from: wanted[i].to - 1,
                 row: i,
-                start: wanted[i].start + wanted[i].to - wanted[i].from - 1,
+                start: wanted[i].start + wanted[i].len() - 1,
                 ..wanted[i]
             })
             .collect();
@@ -596,7 +474,7 @@ impl CpuModel {
     }
 }
 
-fn slot<'a>(slot: &'a mut dyn Slot) -> Result<&'a mut CpuSlot> {
+fn slot(slot: &mut dyn Slot) -> Result<&mut CpuSlot> {
     slot.as_any()
         .downcast_mut::<CpuSlot>()
         .ok_or_else(|| Error::Internal { message: "a slot of another backend".into() })
@@ -606,7 +484,7 @@ fn slot<'a>(slot: &'a mut dyn Slot) -> Result<&'a mut CpuSlot> {
 fn tap(run: &mut RunControl<'_>, pieces: &[Piece], name: &'static str, layer: i32, cols: usize, data: &[f32]) {
     let Some(tap) = run.tap.as_mut() else { return };
     for p in pieces {
-        let rows = p.to - p.from;
+        let rows = p.len();
         let data = &data[p.row * cols..][..rows * cols];
         tap(&TapEvent { name, layer, sequence: p.chunk, position: p.start, rows, cols, data });
     }

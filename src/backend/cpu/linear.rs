@@ -4,6 +4,8 @@
 //! integer dot product, then one fused multiply-add into an f32; float types: one fused multiply-add a column.
 //! Rows are lanes, tokens are unrolled, so neither the number of tokens nor of threads touches that order.
 
+#![allow(clippy::needless_range_loop)] // an index runs through several register arrays at once
+
 use super::format::{Format, with_format};
 use super::pack::panel_bytes;
 use super::simd::{Isa, LANES, Portable, Simd, XBlock, dispatch};

@@ -9,6 +9,7 @@
 #![allow(unsafe_code)] // memory, threads and instructions are this backend's trade
 
 mod arena;
+mod attend;
 mod attention;
 mod cache;
 mod format;

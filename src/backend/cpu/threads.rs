@@ -198,12 +198,12 @@ impl Shared {
                     return;
                 }
                 looks += 1;
-                if self.crowded || looks % 4096 == 0 {
+                if self.crowded || looks.is_multiple_of(4096) {
                     std::thread::yield_now();
                 } else {
                     std::hint::spin_loop();
                 }
-                if looks % 64 == 0 && start.elapsed() > LOOK {
+                if looks.is_multiple_of(64) && start.elapsed() > LOOK {
                     self.sleep(last);
                     break;
                 }

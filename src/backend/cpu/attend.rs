@@ -1,0 +1,169 @@
+//! The attention of a round: cuts it into units of work, and merges what spans were computed apart.
+
+use super::attention::{self, ROWS, Row, SPAN, Shape, partial_len};
+use super::forward::{CpuModel, LayerPlan, Piece, Scratch, sized};
+use super::threads::{Shares, Turn};
+use crate::error::Result;
+
+/// A sequence of at most so many new tokens shares the work of its attention among threads by spans of its cache.
+const SPLIT_TOKENS: usize = 4;
+
+/// Tokens whose attention one thread computes at a time in a prefill.
+const TOKEN_BLOCK: usize = 16;
+
+/// The heads of one KV head for tokens `first .. last` of a piece, over spans `from .. to`.
+struct Unit {
+    piece: usize,
+    first: usize,
+    last: usize,
+    kv: usize,
+    from: usize,
+    to: usize,
+    /// Where the partial results of the unit's first row and the piece's first span stand, if they are merged later.
+    partial: Option<usize>,
+}
+
+/// One head of one row whose spans were computed apart.
+struct Merge {
+    row: usize,
+    head: usize,
+    n_spans: usize,
+    partial: usize,
+}
+
+/// The spans that the first and the last token of a piece see, as a range.
+fn spans(shape: &Shape, p: &Piece) -> (usize, usize) {
+    (shape.first(p.start) / SPAN, (p.start + p.len() - 1) / SPAN + 1)
+}
+
+impl CpuModel {
+    pub(super) fn attend(
+        &self,
+        turn: &Turn<'_>,
+        s: &mut Scratch,
+        layer: &LayerPlan,
+        index: usize,
+        pieces: &[Piece],
+    ) -> Result<()> {
+        let c = &self.config;
+        let (heads, group) = (c.n_heads, c.n_heads / c.n_kv_heads);
+        let shape = Shape {
+            head_dim: c.head_dim,
+            padded: self.layout.padded,
+            scale: c.attn_scale,
+            softcap: c.attn_softcap.unwrap_or(0.0),
+            window: layer.window,
+        };
+        let mut units: Vec<Unit> = Vec::new();
+        let mut merges: Vec<Merge> = Vec::new();
+        let mut n_partials = 0;
+        for (piece, p) in pieces.iter().enumerate() {
+            let (from, to) = spans(&shape, p);
+            let n_spans = to - from;
+            for kv in 0..c.n_kv_heads {
+                if p.len() > SPLIT_TOKENS || n_spans == 1 {
+                    for first in (0..p.len()).step_by(TOKEN_BLOCK) {
+                        let last = (first + TOKEN_BLOCK).min(p.len());
+                        units.push(Unit { piece, first, last, kv, from, to, partial: None });
+                    }
+                    continue;
+                }
+                for token in 0..p.len() {
+                    for span in from..to {
+                        let (first, last, partial) = (token, token + 1, Some(n_partials));
+                        units.push(Unit { piece, first, last, kv, from: span, to: span + 1, partial });
+                    }
+                    for head in kv * group..(kv + 1) * group {
+                        merges.push(Merge { row: p.row + token, head, n_spans, partial: n_partials });
+                        n_partials += n_spans;
+                    }
+                }
+            }
+        }
+        let len = partial_len(shape.padded);
+        let partials = Shares(sized(&mut s.partials, n_partials * len, 0.0).as_mut_ptr());
+        let mix = Shares(s.mix.as_mut_ptr());
+        let (q, pages) = (&s.q, &s.pages);
+        turn.run(units.len(), &|u| {
+            let unit = &units[u];
+            let p = &pieces[unit.piece];
+            let pages = &pages[p.pages.0..p.pages.1];
+            // SAFETY: q, mix, pages and partial results have the shapes that `attention` states; a row's head, and a
+            // partial result, is written by one unit.
+            unsafe { self.attend_unit(shape, unit, p, index, heads, q, pages, partials, mix) };
+        })?;
+        let isa = self.isa;
+        for m in merges {
+            // SAFETY: the partial results of this row and head, complete since `run` returned.
+            unsafe {
+                let run = partials.at(m.partial * len);
+                for span in 1..m.n_spans {
+                    attention::absorb(isa, shape, run, partials.at((m.partial + span) * len));
+                }
+                attention::finish(isa, shape, run, mix.at((m.row * heads + m.head) * shape.head_dim));
+            }
+        }
+        Ok(())
+    }
+
+    /// # Safety
+    /// See the only caller.
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn attend_unit(
+        &self,
+        shape: Shape,
+        unit: &Unit,
+        p: &Piece,
+        index: usize,
+        heads: usize,
+        q: &[f32],
+        pages: &[super::cache::PageAddress],
+        partials: Shares<f32>,
+        mix: Shares<f32>,
+    ) {
+        let (isa, dim, len) = (self.isa, shape.head_dim, partial_len(shape.padded));
+        let group = heads / self.config.n_kv_heads;
+        let (keys_at, values_at) = self.layout.head(index, unit.kv);
+        let (first_span, last_span) = spans(&shape, p);
+        let n_rows = (unit.last - unit.first) * group;
+        let mut running = [[0.0_f32; partial_len(512)]; ROWS];
+        let mut partial = [[0.0_f32; partial_len(512)]; ROWS];
+        for tile in (0..n_rows).step_by(ROWS) {
+            let n = (n_rows - tile).min(ROWS);
+            // Token and head of a row of the tile.
+            let of = |r: usize| (unit.first + (tile + r) / group, unit.kv * group + (tile + r) % group);
+            let row = |r: usize, partial: *mut f32| {
+                let (token, head) = of(r);
+                Row { q: q[((p.row + token) * heads + head) * dim..].as_ptr(), position: p.start + token, partial }
+            };
+            for span in unit.from..unit.to {
+                let started = span > unit.from;
+                let buffer = if started { &mut partial } else { &mut running };
+                let rows: [Row; ROWS] = std::array::from_fn(|r| {
+                    let r = r.min(n - 1);
+                    // SAFETY: in bounds of what `attend` sized.
+                    let apart = unit.partial.map(|at| unsafe {
+                        partials.at((at + (tile + r) * (last_span - first_span) + span - first_span) * len)
+                    });
+                    row(r, apart.unwrap_or(buffer[r].as_mut_ptr()))
+                });
+                // SAFETY: the caller's promise.
+                unsafe { attention::span(isa, shape, &rows[..n], span, pages, keys_at, values_at) };
+                if started && unit.partial.is_none() {
+                    for r in 0..n {
+                        // SAFETY: both buffers hold a partial result.
+                        unsafe { attention::absorb(isa, shape, running[r].as_mut_ptr(), partial[r].as_ptr()) };
+                    }
+                }
+            }
+            if unit.partial.is_some() {
+                continue;
+            }
+            for (r, run) in running.iter().enumerate().take(n) {
+                let (token, head) = of(r);
+                // SAFETY: this row's head of `mix` is this unit's.
+                unsafe { attention::finish(isa, shape, run.as_ptr(), mix.at(((p.row + token) * heads + head) * dim)) };
+            }
+        }
+    }
+}
