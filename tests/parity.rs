@@ -130,9 +130,12 @@ fn every_device_matches_transformers() {
     }
 }
 
-/// All activations by layer and name, rows in order of position, and the logits.
-fn stages(model: &dyn LoadedModel, tokens: &[u32]) -> (BTreeMap<(i32, &'static str), Vec<f32>>, Vec<f32>) {
-    let mut seen: BTreeMap<(i32, &'static str), Vec<f32>> = BTreeMap::new();
+/// Activations by layer and name, rows in order of position.
+type Activations = BTreeMap<(i32, &'static str), Vec<f32>>;
+
+/// All activations, and the logits.
+fn stages(model: &dyn LoadedModel, tokens: &[u32]) -> (Activations, Vec<f32>) {
+    let mut seen = Activations::new();
     let mut tap = |e: &TapEvent<'_>| seen.entry((e.layer, e.name)).or_default().extend_from_slice(e.data);
     let logits = tapped(model, tokens, &[tokens.len()], Some(&mut tap)).remove(0);
     (seen, logits)
