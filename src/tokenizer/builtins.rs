@@ -1,7 +1,9 @@
 //! The filters, tests and functions of Jinja, given to each template anew.
 //!
 //! The template engine's own default environment keeps them in statics for the rest of the process, which a library
-//! that is unloaded again leaves behind.
+//! that is unloaded again leaves behind. What gives more than it gets by more than a factor is not among them:
+//! `replace` and `join` are in [`bounds`](super::bounds); `batch`, `debug`, `format`, `indent`, `pprint`, `round` and
+//! `slice` are things that chat templates do without.
 
 use minijinja::{Environment, filters, functions, tests};
 
@@ -15,19 +17,16 @@ pub fn environment<'e>() -> Environment<'e> {
     e.add_filter("upper", filters::upper);
     e.add_filter("title", filters::title);
     e.add_filter("capitalize", filters::capitalize);
-    e.add_filter("replace", filters::replace);
     e.add_filter("length", filters::length);
     e.add_filter("count", filters::length);
     e.add_filter("dictsort", filters::dictsort);
     e.add_filter("items", filters::items);
     e.add_filter("reverse", filters::reverse);
     e.add_filter("trim", filters::trim);
-    e.add_filter("join", filters::join);
     e.add_filter("split", filters::split);
     e.add_filter("lines", filters::lines);
     e.add_filter("default", filters::default);
     e.add_filter("d", filters::default);
-    e.add_filter("round", filters::round);
     e.add_filter("abs", filters::abs);
     e.add_filter("int", filters::int);
     e.add_filter("float", filters::float);
@@ -40,10 +39,7 @@ pub fn environment<'e>() -> Environment<'e> {
     e.add_filter("list", filters::list);
     e.add_filter("string", filters::string);
     e.add_filter("bool", filters::bool);
-    e.add_filter("batch", filters::batch);
-    e.add_filter("slice", filters::slice);
     e.add_filter("sum", filters::sum);
-    e.add_filter("indent", filters::indent);
     e.add_filter("select", filters::select);
     e.add_filter("reject", filters::reject);
     e.add_filter("selectattr", filters::selectattr);
@@ -53,8 +49,6 @@ pub fn environment<'e>() -> Environment<'e> {
     e.add_filter("unique", filters::unique);
     e.add_filter("chain", filters::chain);
     e.add_filter("zip", filters::zip);
-    e.add_filter("pprint", filters::pprint);
-    e.add_filter("format", filters::format);
 
     e.add_test("undefined", tests::is_undefined);
     e.add_test("defined", tests::is_defined);
@@ -101,7 +95,6 @@ pub fn environment<'e>() -> Environment<'e> {
 
     e.add_function("range", functions::range);
     e.add_function("dict", functions::dict);
-    e.add_function("debug", functions::debug);
     e.add_function("namespace", functions::namespace);
     e
 }

@@ -2,8 +2,9 @@
 //!
 //! The environment is that of Hugging Face's `apply_chat_template`: `trim_blocks`, `lstrip_blocks`, loop controls,
 //! Python's string methods, `raise_exception`, `strftime_now` (in UTC), `tojson` without HTML escapes; `tools` and
-//! `documents` are none. A template runs on a bounded number of instructions and nests to a bounded depth, so that
-//! a hostile one ends in an error. What may become a control token is decided in [`marks`](super::marks).
+//! `documents` are none. A hostile template ends in an error: instructions and nested calls are counted here, what
+//! one instruction may take is held in [`bounds`](super::bounds). What may become a control token is decided in
+//! [`marks`](super::marks).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use minijinja::value::Kwargs;
 use minijinja::{Environment, ErrorKind, Value};
 
+use super::bounds::{self, Meter};
 use super::marks::{self, Marks, Part};
 use super::special::{Matcher, Piece};
 use super::{Tokenizer, date, is_special, json};
@@ -21,8 +23,9 @@ const FUEL: u64 = 500_000;
 const FUEL_PER_MESSAGE: u64 = 10_000;
 /// Depth of calls, in the template engine's units (a macro counts four): small enough for a host's thread.
 const DEPTH: usize = 100;
-/// Bytes a rendering may have beyond four times those of its messages.
-const OUTPUT_BYTES: usize = 16 << 20;
+/// Bytes and elements a rendering may handle, and how many more for each byte of its messages.
+const UNITS: usize = 16 << 20;
+const UNITS_PER_BYTE: usize = 100;
 
 /// Conversations that show whether a template puts control tokens together from parts.
 const PROBES: [&[(&str, &str)]; 2] =
@@ -70,8 +73,9 @@ impl<'t> ChatTemplate<'t> {
         let parts = marks::cut(source, &control);
         let template = ChatTemplate { tokenizer, parts, variables };
         let marks = template.marks(&[])?;
-        environment(0, 0).template_from_str(&marks.join(&template.parts)).map_err(refuse)?;
+        unwinding(|| bounds::compile(&marks.join(&template.parts)).map(|_| ()))?;
         for probe in PROBES {
+            // It may refuse: it may want other messages than these.
             if let Ok(text) = template.render_marked(&marks, probe, true, 0) {
                 check_assembled(&control, &marks, &text)?;
             }
@@ -126,8 +130,6 @@ impl<'t> ChatTemplate<'t> {
     /// The rendered text with marks for the template's control tokens.
     fn render_marked(&self, marks: &Marks, messages: &[(&str, &str)], prompt: bool, now: i64) -> Result<String> {
         let source = marks.join(&self.parts);
-        let environment = environment(messages.len() as u64, now);
-        let template = environment.template_from_str(&source).map_err(refuse)?;
         let said = messages.iter().map(|&(role, content)| {
             [("role", Value::from(role)), ("content", Value::from(content))].into_iter().collect::<Value>()
         });
@@ -141,14 +143,18 @@ impl<'t> ChatTemplate<'t> {
             context.extend(marks.of(id).map(|mark| (name, Value::from(mark.to_string()))));
         }
         let said_bytes: usize = messages.iter().map(|(role, content)| role.len() + content.len()).sum();
-        let limit = said_bytes.saturating_mul(4).saturating_add(OUTPUT_BYTES);
-        let mut out = Output { bytes: Vec::new(), limit };
-        let context: Value = context.into_iter().collect();
-        // The template engine panics on some inputs (2.24: an empty string reversed); it is used for nothing after.
-        let done = catch_unwind(AssertUnwindSafe(|| template.render_captured_to(context, &mut out).map(|_| ())));
-        let panicked = |_| Error::Template { message: "the template engine panicked".into() };
-        done.map_err(panicked)?.map_err(refuse)?;
-        String::from_utf8(out.bytes).map_err(|e| Error::Internal { message: e.to_string() })
+        let units = said_bytes.saturating_mul(UNITS_PER_BYTE).saturating_add(UNITS);
+        let environment = environment(messages.len() as u64, units, now);
+        unwinding(|| bounds::render(&environment, &source, context.into_iter().collect()))
+    }
+}
+
+/// Runs the template engine, which panics on some inputs (2.24: an empty string reversed). What it was working on is
+/// not used again.
+fn unwinding<T>(run: impl FnOnce() -> std::result::Result<T, minijinja::Error>) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(done) => done.map_err(refuse),
+        Err(_) => Err(Error::Template { message: "the template engine failed".into() }),
     }
 }
 
@@ -164,34 +170,12 @@ fn check_assembled(control: &Matcher, marks: &Marks, marked: &str) -> Result<()>
     Ok(())
 }
 
-/// Receives the rendered bytes, up to a limit.
-struct Output {
-    bytes: Vec<u8>,
-    limit: usize,
-}
-
-impl std::io::Write for Output {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.bytes.len() + bytes.len() > self.limit {
-            return Err(std::io::Error::other(format!("more than {} bytes", self.limit)));
-        }
-        self.bytes.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 /// What templates expect around them.
-fn environment<'e>(n_messages: u64, now: i64) -> Environment<'e> {
+fn environment<'e>(n_messages: u64, units: usize, now: i64) -> Environment<'e> {
     let mut environment = super::builtins::environment();
-    environment.set_trim_blocks(true);
-    environment.set_lstrip_blocks(true);
     environment.set_fuel(Some(FUEL + n_messages.saturating_mul(FUEL_PER_MESSAGE)));
     environment.set_recursion_limit(DEPTH);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.add_global(marks::ONE, 1);
     environment.add_function("raise_exception", |message: String| -> std::result::Result<Value, minijinja::Error> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
     });
@@ -203,6 +187,7 @@ fn environment<'e>(n_messages: u64, now: i64) -> Environment<'e> {
         let named: Option<usize> = kwargs.get("indent")?;
         json::write(&value, named.or(indent))
     });
+    bounds::install(&mut environment, &Meter::new(units));
     environment
 }
 

@@ -14,6 +14,10 @@ use crate::error::{Error, Result};
 /// Candidates for marks: the private-use characters of plane 15.
 const CANDIDATES: std::ops::RangeInclusive<char> = '\u{f0000}'..='\u{ffffd}';
 
+/// A variable that is 1. `a * b` is rendered as `a * 1 * b`, so that the compiler, which would multiply constants on
+/// its own without bounds, leaves every product to the program.
+pub(super) const ONE: &str = "__one";
+
 /// A part of a template's source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Part {
@@ -84,6 +88,11 @@ impl Cutter<'_> {
                 break at + 2;
             }
             at += 1;
+            if byte == b'*' && bytes[at - 2] != b'*' && bytes.get(at) != Some(&b'*') {
+                self.verbatim(&tag[done..at]);
+                self.verbatim(ONE);
+                done = at - 1;
+            }
             if matches!(byte, b'\'' | b'"') {
                 self.verbatim(&tag[done..at]);
                 let len = literal_len(&bytes[at..], byte);

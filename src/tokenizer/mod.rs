@@ -7,6 +7,7 @@
 //! - a user-defined token is atomic everywhere, as in the references;
 //! - `encode` takes O(n log n) for a text of n bytes, whatever stands in it.
 
+mod bounds;
 mod bpe;
 mod builtins;
 mod bytes;
