@@ -1,0 +1,134 @@
+// What every kernel shares: the device's view of a matrix, the state of a step, loads, reductions, dependent launch.
+//
+// Mirrored field for field by src/backend/cuda/ffi.rs.
+#pragma once
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+#include <stdint.h>
+
+#define KGC_API extern "C" __attribute__((visibility("hidden")))
+
+// Tensor types, in the library's own numbering.
+enum KgType : uint32_t {
+    KG_F32 = 0, KG_F16, KG_BF16, KG_Q4_0, KG_Q4_1, KG_Q5_0, KG_Q5_1, KG_Q8_0, KG_Q2_K, KG_Q3_K, KG_Q4_K, KG_Q5_K, KG_Q6_K,
+    KG_MIXED = 255, // the segments of a stage differ in type
+};
+
+// A matrix [rows, cols] in planes; block = 32 consecutive elements of a row, block b of row r has index r * cols / 32 + b.
+//   float types: a = [rows, stride] elements, stride = cols rounded up to 8, zero filled
+//   a: 16 bytes a block: low four bits of element e < 16 in byte e, of e >= 16 in the high half of byte e - 16;
+//      Q8_0: elements 0..15 as int8
+//   b: Q8_0: 16 bytes a block, elements 16..31; Q6_K, Q3_K, Q2_K: 8 bytes a block, two bits of element 4t + i
+//      in word t / 4, at bit 8 i + 2 (t % 4)
+//   c: 4 bytes a block: one bit of element 4t + i at bit 8 i + t (Q5_*, Q3_K)
+//   s: Q4_0 Q5_0 Q8_0: f16 d a block; Q4_1 Q5_1: f16 d, m a block; Q4_K Q5_K: the 16 bytes d, dmin, scales a 256;
+//      Q3_K Q6_K: two int8 scales a block; Q2_K: two bytes (scale | min << 4) a block
+//   d: Q3_K Q6_K: f16 a 256; Q2_K: f16 d, dmin a 256
+struct KgMat {
+    const void *a, *b, *c, *s, *d;
+    uint32_t type, rows, cols, stride;
+};
+
+// The step in flight; lives on the device so that no step waits for the host.
+struct KgState {
+    const uint64_t *pages; // address of each page of the sequence
+    float *logits;         // [n_vocab] of the slot
+    int32_t token;         // the token to run
+    int32_t position;      // its position
+    uint32_t produced;     // tokens sampled on the device since the host last set the state
+    uint32_t halted;       // not 0: the remaining steps of a run-ahead do nothing that matters
+    uint64_t seed;         // of the random numbers
+};
+
+// Lets the next kernel of the stream start its prologue.
+__device__ __forceinline__ void kg_launch_dependents() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// Waits until the kernels before this one have finished and their writes are visible.
+__device__ __forceinline__ void kg_wait() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// Loads of weights: read once a step. Volatile, so that they stay before kg_wait().
+__device__ __forceinline__ uint4 kg_stream16(const void *p) {
+    uint4 v;
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
+    return v;
+}
+__device__ __forceinline__ uint2 kg_stream8(const void *p) {
+    uint2 v;
+    asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p));
+    return v;
+}
+__device__ __forceinline__ uint32_t kg_stream4(const void *p) {
+    uint32_t v;
+    asm volatile("ld.global.nc.L1::no_allocate.u32 %0, [%1];" : "=r"(v) : "l"(p));
+    return v;
+}
+__device__ __forceinline__ uint32_t kg_stream2(const void *p) {
+    uint16_t v;
+    asm volatile("ld.global.nc.L1::no_allocate.u16 %0, [%1];" : "=h"(v) : "l"(p));
+    return v;
+}
+// Shared by several lanes, so kept in L1.
+__device__ __forceinline__ uint4 kg_cached16(const void *p) {
+    uint4 v;
+    asm volatile("ld.global.nc.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
+    return v;
+}
+__device__ __forceinline__ uint32_t kg_cached4(const void *p) {
+    uint32_t v;
+    asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(v) : "l"(p));
+    return v;
+}
+__device__ __forceinline__ uint32_t kg_cached2(const void *p) {
+    uint16_t v;
+    asm volatile("ld.global.nc.u16 %0, [%1];" : "=h"(v) : "l"(p));
+    return v;
+}
+
+__device__ __forceinline__ float kg_half_bits(uint32_t bits) { return __half2float(__ushort_as_half((unsigned short)bits)); }
+
+__device__ __forceinline__ float kg_warp_sum(float v) {
+#pragma unroll
+    for (int o = 16; o > 0; o >>= 1) v += __shfl_xor_sync(0xffffffffu, v, o);
+    return v;
+}
+
+// Sum over the block in a fixed order; `red` has 32 floats and is not used again before the next barrier.
+__device__ __forceinline__ float kg_block_sum(float v, float *red) {
+    v = kg_warp_sum(v);
+    if ((threadIdx.x & 31) == 0) red[threadIdx.x >> 5] = v;
+    __syncthreads();
+    float t = 0.f;
+    int n = blockDim.x >> 5;
+    for (int i = 0; i < n; i++) t += red[i];
+    return t;
+}
+
+// Launch with the programmatic dependence of compute capability 9.0 where `pdl` is set.
+template <typename... P, typename... A>
+static inline cudaError_t kg_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, int pdl, cudaStream_t stream, A... args) {
+    if (smem > 48 * 1024) {
+        cudaError_t e = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)smem);
+        if (e != cudaSuccess) return e;
+    }
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = smem;
+    config.stream = stream;
+    cudaLaunchAttribute attribute[1];
+    attribute[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute[0].val.programmaticStreamSerializationAllowed = 1;
+    config.attrs = attribute;
+    config.numAttrs = pdl ? 1 : 0;
+    return cudaLaunchKernelEx(&config, kernel, args...);
+}

@@ -1,0 +1,261 @@
+// y = W h for one token, with what stands before and after it fused: the stage of a decode step.
+//
+//   v  = x + (post_w ? rms_norm(delta) * post_w : delta)        [n] f32, where delta is given; block 0 stores it in x_out
+//   h  = norm_w ? rms_norm(v) * norm_w : v                      [n] f32, every block for itself
+//   y_i = W_i h + bias_i, or activation(W_0 h) * (W_1 h)        [rows] f32 accumulation
+//   softcap * tanh(y / softcap) where softcap is not 0
+//
+// Weights are in the layout of common.cuh. Each warp takes NS streams (rows, or pairs of rows of gate and up) and UN units
+// of each at a time; `ks` warps share a row. A lane sums its units in ascending order, lanes are summed by a butterfly,
+// warps in ascending order: the order depends on the shape and the launch configuration, which depends on the shape.
+// The first units are requested before the kernels this one depends on have finished.
+// Bytes moved: the weights once; x, delta, norm_w once a block from L2.
+// Preconditions: x, delta, norm_w, post_w readable (and zero beyond n) up to n rounded up to 32; blockDim a multiple
+// of 32 * ks, at most 512; `pair` needs NS >= 2.
+#pragma once
+#include "unpack.cuh"
+
+struct KgStage {
+    const float *x, *delta, *post_w, *norm_w; // [n]
+    float *x_out;                             // [n] or null
+    float *tap;                               // [n] or null: receives h
+    const KgState *state;                     // not null: y goes to state->logits
+    KgMat m[3];
+    const float *bias[3];
+    float *out[3];
+    uint32_t seg_block[4]; // blocks seg_block[i] .. seg_block[i+1] work on matrix i
+    uint32_t n_seg;
+    uint32_t n;          // columns
+    uint32_t ks;         // warps a row
+    uint32_t activation; // 0: none; 1: silu, 2: gelu: m[0] is the gate, m[1] the up matrix, n_seg is 1
+    float eps, softcap;
+};
+
+__device__ __forceinline__ float kg_activation(uint32_t kind, float g) {
+    if (kind == 1) return g / (1.f + expf(-g));
+    return 0.5f * g * (1.f + tanhf(0.7978845608028654f * (g + 0.044715f * g * g * g)));
+}
+
+// Bytes of shared memory a stage needs.
+static inline size_t kg_stage_smem(uint32_t n, bool norm, bool quant) {
+    size_t padded = (n + 31) / 32 * 32;
+    size_t bytes = 1024; // reductions
+    if (quant) bytes += padded * 2 + padded / 32 * 12;
+    if (norm || !quant) bytes += padded * 4;
+    return bytes;
+}
+
+// The input in shared memory. red: 256 floats; the rest behind it.
+template <bool QUANT> __device__ __forceinline__ void kg_stage_input(const KgStage &st, float *red) {
+    const uint32_t padded = (st.n + 31) / 32 * 32, n4 = padded / 4, nb = padded / 32;
+    char *base = (char *)(red + 256);
+    uint32_t *xq = (uint32_t *)base;                            // [4][nb][4] words: hi 0..15, hi 16..31, lo 0..15, lo 16..31
+    float *xd = (float *)(base + (size_t)padded * 2);           // [nb]
+    int2 *xs = (int2 *)(base + (size_t)padded * 2 + nb * 4);    // [nb]; nb * 4 keeps 8-byte alignment as nb is padded below
+    if (QUANT) {
+        xs = (int2 *)(base + (size_t)padded * 2);
+        xd = (float *)(base + (size_t)padded * 2 + nb * 8);
+    }
+    float4 *vb = (float4 *)(QUANT ? base + (size_t)padded * 2 + nb * 12 : base); // [n4], aligned by the launcher's rounding
+    if (QUANT) vb = (float4 *)(((uintptr_t)vb + 15) & ~(uintptr_t)15);
+    const float4 *x4 = (const float4 *)st.x, *d4 = (const float4 *)st.delta;
+    float scale = 1.f;
+    const bool norm = st.norm_w != nullptr;
+    if (norm) {
+        float post = 0.f;
+        if (st.post_w) {
+            float ss = 0.f;
+            for (uint32_t i = threadIdx.x; i < n4; i += blockDim.x) {
+                float4 d = d4[i];
+                ss += d.x * d.x + d.y * d.y + d.z * d.z + d.w * d.w;
+            }
+            post = 1.f / sqrtf(kg_block_sum(ss, red + 64) / (float)st.n + st.eps);
+        }
+        float ss = 0.f;
+        for (uint32_t i = threadIdx.x; i < n4; i += blockDim.x) {
+            float4 v = x4[i];
+            if (d4) {
+                float4 d = d4[i];
+                if (st.post_w) {
+                    float4 w = ((const float4 *)st.post_w)[i];
+                    d.x *= post * w.x, d.y *= post * w.y, d.z *= post * w.z, d.w *= post * w.w;
+                }
+                v.x += d.x, v.y += d.y, v.z += d.z, v.w += d.w;
+            }
+            if (st.x_out && blockIdx.x == 0) ((float4 *)st.x_out)[i] = v;
+            ss += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
+            // The float types keep the two halves of a unit apart, so that lanes read without bank conflicts.
+            vb[QUANT ? i : (i & 1) * (n4 / 2) + (i >> 1)] = v;
+        }
+        scale = 1.f / sqrtf(kg_block_sum(ss, red) / (float)st.n + st.eps);
+    }
+    for (uint32_t i0 = threadIdx.x & ~31u; i0 < n4; i0 += blockDim.x) {
+        uint32_t i = i0 + (threadIdx.x & 31);
+        float4 v = make_float4(0.f, 0.f, 0.f, 0.f);
+        uint32_t at = QUANT ? i : (i & 1) * (n4 / 2) + (i >> 1);
+        if (i < n4) {
+            if (norm) {
+                float4 w = ((const float4 *)st.norm_w)[i];
+                v = vb[at];
+                v.x *= scale * w.x, v.y *= scale * w.y, v.z *= scale * w.z, v.w *= scale * w.w;
+            } else {
+                v = x4[i];
+            }
+            if (st.tap && blockIdx.x == 0) ((float4 *)st.tap)[i] = v;
+            if (!QUANT) vb[at] = v;
+        }
+        if (QUANT) {
+            float m = fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
+            m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 1));
+            m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 2));
+            m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 4));
+            float inv = m > 0.f ? 32767.f / m : 0.f;
+            int q0 = __float2int_rn(v.x * inv), q1 = __float2int_rn(v.y * inv), q2 = __float2int_rn(v.z * inv),
+                q3 = __float2int_rn(v.w * inv);
+            int s = q0 + q1 + q2 + q3;
+            s += __shfl_xor_sync(0xffffffffu, s, 1);
+            s += __shfl_xor_sync(0xffffffffu, s, 2);
+            if (i < n4) {
+                uint32_t hi = (q0 >> 8 & 255) | (q1 >> 8 & 255) << 8 | (q2 >> 8 & 255) << 16 | (uint32_t)(q3 >> 8 & 255) << 24;
+                uint32_t lo = (q0 & 255) | (q1 & 255) << 8 | (q2 & 255) << 16 | (uint32_t)(q3 & 255) << 24;
+                uint32_t blk = i >> 3, t = i & 7;
+                xq[((t >> 2) * nb + blk) * 4 + (t & 3)] = hi;
+                xq[((2 + (t >> 2)) * nb + blk) * 4 + (t & 3)] = lo;
+                if ((t & 3) == 0) ((int *)xs)[blk * 2 + (t >> 2)] = s;
+                if (t == 0) xd[blk] = m * (1.f / 32767.f);
+            }
+        }
+    }
+    __syncthreads();
+}
+
+template <int T, int NS> __device__ __forceinline__ void kg_stage_run(const KgStage &st, uint32_t seg, float *red) {
+    constexpr bool QUANT = kg_is_quant(T);
+    constexpr int UN = (QUANT ? 4 : 8) / NS;
+    const uint32_t warp = threadIdx.x >> 5, lane = threadIdx.x & 31, ks = st.ks;
+    const uint32_t groups = (blockDim.x >> 5) / ks, group = warp / ks, kw = warp % ks;
+    const bool pair = st.activation != 0;
+    const uint32_t rg = pair ? NS / 2 : NS;
+    const uint32_t rows = st.m[seg].rows, per_row = QUANT ? st.n / 32 : st.m[seg].stride / 8;
+    const uint32_t width = 32 * ks * UN, steps = (per_row + width - 1) / width;
+    const uint32_t n_blocks = st.seg_block[seg + 1] - st.seg_block[seg];
+    const uint32_t tiles = (rows + groups * rg - 1) / (groups * rg);
+
+    Unit<T> f[NS][UN];
+    // What is loaded next.
+    uint32_t tile = blockIdx.x - st.seg_block[seg], step = 0;
+    auto fetch = [&](int s, int u) {
+        uint32_t row = (tile * groups + group) * rg + (pair ? s >> 1 : s);
+        uint32_t unit = step * width + (u * ks + kw) * 32 + lane;
+        if (row < rows && unit < per_row) {
+            if (pair && (s & 1)) f[s][u].load(st.m[1], row * per_row + unit);
+            else f[s][u].load(st.m[seg], row * per_row + unit);
+        } else {
+            f[s][u].zero();
+        }
+    };
+#pragma unroll
+    for (int u = 0; u < UN; u++)
+#pragma unroll
+        for (int s = 0; s < NS; s++) fetch(s, u);
+
+    kg_launch_dependents();
+    kg_wait();
+    kg_stage_input<QUANT>(st, red);
+
+    const uint32_t padded = (st.n + 31) / 32 * 32, nb = padded / 32;
+    const char *base = (const char *)(red + 256);
+    const uint4 *xq = (const uint4 *)base;
+    const int2 *xs = (const int2 *)(base + (size_t)padded * 2);
+    const float *xd = (const float *)(base + (size_t)padded * 2 + nb * 8);
+    const float4 *xf = (const float4 *)base;
+    float *out = st.state ? st.state->logits : st.out[seg];
+
+    uint32_t parity = 0;
+    while (tile < tiles) {
+        const uint32_t here = tile;
+        float acc[NS];
+#pragma unroll
+        for (int s = 0; s < NS; s++) acc[s] = 0.f;
+        for (uint32_t k = 0; k < steps; k++) {
+            // The next load: the following step, or the first of the block's next tile.
+            step = k + 1;
+            if (step == steps) step = 0, tile += n_blocks;
+#pragma unroll
+            for (int u = 0; u < UN; u++) {
+                uint32_t unit = min(k * width + (u * ks + kw) * 32 + lane, per_row - 1);
+                if constexpr (QUANT) {
+                    XQuant x;
+                    uint4 h0 = xq[unit], h1 = xq[nb + unit], l0 = xq[2 * nb + unit], l1 = xq[3 * nb + unit];
+                    x.hi[0] = h0.x, x.hi[1] = h0.y, x.hi[2] = h0.z, x.hi[3] = h0.w;
+                    x.hi[4] = h1.x, x.hi[5] = h1.y, x.hi[6] = h1.z, x.hi[7] = h1.w;
+                    x.lo[0] = l0.x, x.lo[1] = l0.y, x.lo[2] = l0.z, x.lo[3] = l0.w;
+                    x.lo[4] = l1.x, x.lo[5] = l1.y, x.lo[6] = l1.z, x.lo[7] = l1.w;
+                    int2 s2 = xs[unit];
+                    x.s0 = s2.x, x.s1 = s2.y, x.d = xd[unit];
+#pragma unroll
+                    for (int s = 0; s < NS; s++) {
+                        acc[s] += f[s][u].dot(x);
+                        fetch(s, u);
+                    }
+                } else {
+                    XFloat x;
+                    x.v0 = xf[unit], x.v1 = xf[padded / 8 + unit];
+#pragma unroll
+                    for (int s = 0; s < NS; s++) {
+                        acc[s] += f[s][u].dot(x);
+                        fetch(s, u);
+                    }
+                }
+            }
+        }
+#pragma unroll
+        for (int s = 0; s < NS; s++) acc[s] = kg_warp_sum(acc[s]);
+        if (ks > 1) {
+            float *r = red + 64 + parity * 64; // [16 warps][4 streams]
+            parity ^= 1;
+            if (lane == 0) {
+#pragma unroll
+                for (int s = 0; s < NS; s++) r[warp * NS + s] = acc[s];
+            }
+            __syncthreads();
+#pragma unroll
+            for (int s = 0; s < NS; s++) {
+                float t = 0.f;
+                for (uint32_t i = 0; i < ks; i++) t += r[(group * ks + i) * NS + s];
+                acc[s] = t;
+            }
+        }
+        if (kw == 0) {
+            const uint32_t row0 = (here * groups + group) * rg;
+#pragma unroll
+            for (int s = 0; s < NS; s++) {
+                if (pair && (s & 1)) continue;
+                uint32_t row = row0 + (pair ? s >> 1 : s);
+                if (lane == s && row < rows) {
+                    float y = acc[s];
+                    if (pair) y = kg_activation(st.activation, y) * acc[(s + 1) % NS];
+                    else if (st.bias[seg]) y += st.bias[seg][row];
+                    if (st.softcap != 0.f) y = st.softcap * tanhf(y / st.softcap);
+                    out[row] = y;
+                }
+            }
+        }
+    }
+}
+
+template <int T, int NS> __global__ void __launch_bounds__(512) kg_stage_kernel(const __grid_constant__ KgStage st) {
+    extern __shared__ __align__(16) float kg_shared[];
+    uint32_t seg = 0;
+    while (seg + 1 < st.n_seg && blockIdx.x >= st.seg_block[seg + 1]) seg++;
+    kg_stage_run<T, NS>(st, seg, kg_shared);
+}
+
+template <int T> static inline cudaError_t kg_stage_launch(const KgStage *st, uint32_t ns, uint32_t threads, int pdl, cudaStream_t stream) {
+    size_t smem = kg_stage_smem(st->n, st->norm_w != nullptr, kg_is_quant(T)) + 16;
+    dim3 grid(st->seg_block[st->n_seg]);
+    if (ns == 1) return kg_launch(kg_stage_kernel<T, 1>, grid, dim3(threads), smem, pdl, stream, *st);
+    if (ns == 2) return kg_launch(kg_stage_kernel<T, 2>, grid, dim3(threads), smem, pdl, stream, *st);
+    if (ns == 4) return kg_launch(kg_stage_kernel<T, 4>, grid, dim3(threads), smem, pdl, stream, *st);
+    return cudaErrorInvalidValue;
+}

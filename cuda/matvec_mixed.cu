@@ -1,0 +1,33 @@
+// A stage whose matrices differ in type (Q4_K_M's value matrices, say): each block picks its code by its matrix's type.
+#include "matvec.cuh"
+
+template <int NS> __global__ void __launch_bounds__(512) kg_stage_mixed(const __grid_constant__ KgStage st) {
+    extern __shared__ __align__(16) float kg_shared[];
+    uint32_t seg = 0;
+    while (seg + 1 < st.n_seg && blockIdx.x >= st.seg_block[seg + 1]) seg++;
+    switch (st.m[seg].type) {
+    case KG_F32: return kg_stage_run<KG_F32, NS>(st, seg, kg_shared);
+    case KG_F16: return kg_stage_run<KG_F16, NS>(st, seg, kg_shared);
+    case KG_BF16: return kg_stage_run<KG_BF16, NS>(st, seg, kg_shared);
+    case KG_Q4_0: return kg_stage_run<KG_Q4_0, NS>(st, seg, kg_shared);
+    case KG_Q4_1: return kg_stage_run<KG_Q4_1, NS>(st, seg, kg_shared);
+    case KG_Q5_0: return kg_stage_run<KG_Q5_0, NS>(st, seg, kg_shared);
+    case KG_Q5_1: return kg_stage_run<KG_Q5_1, NS>(st, seg, kg_shared);
+    case KG_Q8_0: return kg_stage_run<KG_Q8_0, NS>(st, seg, kg_shared);
+    case KG_Q2_K: return kg_stage_run<KG_Q2_K, NS>(st, seg, kg_shared);
+    case KG_Q3_K: return kg_stage_run<KG_Q3_K, NS>(st, seg, kg_shared);
+    case KG_Q4_K: return kg_stage_run<KG_Q4_K, NS>(st, seg, kg_shared);
+    case KG_Q5_K: return kg_stage_run<KG_Q5_K, NS>(st, seg, kg_shared);
+    case KG_Q6_K: return kg_stage_run<KG_Q6_K, NS>(st, seg, kg_shared);
+    default: return;
+    }
+}
+
+// ns must be 1: a stage without pairs.
+KGC_API cudaError_t kgc_stage_mixed(const KgStage *st, uint32_t ns, uint32_t threads, int pdl, cudaStream_t stream) {
+    if (ns != 1 || threads == 0 || threads > 512 || st->ks == 0 || threads % (32 * st->ks) != 0) return cudaErrorInvalidValue;
+    if (st->n_seg < 1 || st->n_seg > 3 || st->activation) return cudaErrorInvalidValue;
+    size_t quant = kg_stage_smem(st->n, st->norm_w != nullptr, true), plain = kg_stage_smem(st->n, st->norm_w != nullptr, false);
+    size_t smem = (quant > plain ? quant : plain) + 16;
+    return kg_launch(kg_stage_mixed<1>, dim3(st->seg_block[st->n_seg]), dim3(threads), smem, pdl, stream, *st);
+}

@@ -1,0 +1,59 @@
+// The end of a step on the device: the greedy choice, and the state of the next step.
+//
+//   argmax: largest logit, ties to the lowest id, NaN below everything; state: token = it, position += 1, produced += 1;
+//           ring[produced % 256] on the host receives the token. 64 blocks; integers only, so the order does not matter.
+// Reference: src/sampler (step 2).
+#include "common.cuh"
+
+__global__ void kg_set_state(KgState *state, KgState value) { *state = value; }
+
+KGC_API cudaError_t kgc_set_state(KgState *state, const KgState *value, cudaStream_t stream) {
+    kg_set_state<<<1, 1, 0, stream>>>(state, *value);
+    return cudaGetLastError();
+}
+
+// Order of floats as unsigned integers; NaN is 0.
+__device__ __forceinline__ uint32_t kg_order(float f) {
+    if (f != f) return 0;
+    uint32_t b = __float_as_uint(f == 0.f ? 0.f : f);
+    return b & 0x80000000u ? ~b : b | 0x80000000u;
+}
+
+__global__ void __launch_bounds__(256) kg_argmax(KgState *state, uint32_t n, uint64_t *best, uint32_t *counter, volatile uint32_t *ring) {
+    __shared__ uint64_t red[8];
+    kg_launch_dependents();
+    kg_wait();
+    const float *l = state->logits;
+    uint64_t m = 0;
+    for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+        uint64_t k = (uint64_t)kg_order(l[i]) << 32 | (0xffffffffu - i);
+        m = k > m ? k : m;
+    }
+#pragma unroll
+    for (int o = 16; o > 0; o >>= 1) {
+        uint64_t k = __shfl_xor_sync(0xffffffffu, m, o);
+        m = k > m ? k : m;
+    }
+    if ((threadIdx.x & 31) == 0) red[threadIdx.x >> 5] = m;
+    __syncthreads();
+    if (threadIdx.x != 0) return;
+    for (int i = 1; i < 8; i++) m = red[i] > m ? red[i] : m;
+    atomicMax((unsigned long long *)best, (unsigned long long)m);
+    __threadfence();
+    if (atomicInc(counter, gridDim.x - 1) != gridDim.x - 1) return;
+    __threadfence();
+    m = atomicExch((unsigned long long *)best, 0ull);
+    uint32_t token = 0xffffffffu - (uint32_t)m;
+    state->token = (int32_t)token;
+    state->position += 1;
+    uint32_t at = state->produced;
+    state->produced = at + 1;
+    ring[at & 255] = token;
+    __threadfence_system();
+}
+
+// best, counter: one element each, zero between launches. ring: 256 tokens of host memory the device can write.
+KGC_API cudaError_t kgc_argmax(KgState *state, uint32_t n, uint64_t *best, uint32_t *counter, uint32_t *ring, int pdl, cudaStream_t stream) {
+    if (n == 0) return cudaErrorInvalidValue;
+    return kg_launch(kg_argmax, dim3(64), dim3(256), 0, pdl, stream, state, n, best, counter, (volatile uint32_t *)ring);
+}

@@ -1,0 +1,57 @@
+//! A GPU as a place to load models.
+
+use std::sync::Arc;
+
+use super::memory::Gpu;
+use super::model::{self, CudaModel};
+use crate::backend::{Device, LoadControl, LoadedModel, Plan};
+use crate::error::Result;
+use crate::model::{Config, Weights};
+
+/// One NVIDIA GPU.
+pub struct CudaDevice {
+    gpu: Arc<Gpu>,
+}
+
+impl CudaDevice {
+    /// Opens GPU `ordinal`; `DeviceUnavailable` with the reason where there is none.
+    pub fn new(ordinal: usize) -> Result<CudaDevice> {
+        Ok(CudaDevice { gpu: Gpu::open(ordinal)? })
+    }
+
+    /// Bytes free and in all.
+    pub fn memory(&self) -> (u64, u64) {
+        self.gpu.memory()
+    }
+
+    /// Bytes lent to models and slots at present.
+    pub fn allocated(&self) -> u64 {
+        self.gpu.allocated()
+    }
+
+    /// Lets the allocation after `n` more fail, once; negative: none.
+    #[doc(hidden)]
+    pub fn fail_allocation_in(&self, n: i64) {
+        self.gpu.fail_allocation_in(n);
+    }
+
+    /// [`Device::load`], as its own type.
+    #[doc(hidden)]
+    pub fn load_model(&self, config: &Config, weights: &Weights<'_>, control: &mut dyn LoadControl) -> Result<Arc<CudaModel>> {
+        Ok(Arc::new(CudaModel::load(&self.gpu, config, weights, control)?))
+    }
+}
+
+impl Device for CudaDevice {
+    fn name(&self) -> String {
+        self.gpu.name()
+    }
+
+    fn plan(&self, config: &Config, weights: &Weights<'_>) -> Plan {
+        model::plan(config, weights)
+    }
+
+    fn load(&self, config: &Config, weights: &Weights<'_>, control: &mut dyn LoadControl) -> Result<Arc<dyn LoadedModel>> {
+        Ok(self.load_model(config, weights, control)?)
+    }
+}

@@ -1,0 +1,195 @@
+//! Where each tensor lies in the one allocation that holds a model's weights.
+//!
+//! Invariant: the layout is a function of the description and the tensors' types and shapes alone, so that the plan made
+//! before a load is what the load takes.
+
+use std::borrow::Cow;
+use std::f64::consts::TAU;
+
+use super::ffi::{Address, Mat};
+use crate::gguf::TensorType;
+use crate::model::{Config, LayerConfig, Tensor, Weights};
+
+/// The kernels' number of a type.
+pub fn type_code(ty: TensorType) -> u32 {
+    match ty {
+        TensorType::F32 => 0,
+        TensorType::F16 => 1,
+        TensorType::Bf16 => 2,
+        TensorType::Q4_0 => 3,
+        TensorType::Q4_1 => 4,
+        TensorType::Q5_0 => 5,
+        TensorType::Q5_1 => 6,
+        TensorType::Q8_0 => 7,
+        TensorType::Q2_K => 8,
+        TensorType::Q3_K => 9,
+        TensorType::Q4_K => 10,
+        TensorType::Q5_K => 11,
+        TensorType::Q6_K => 12,
+    }
+}
+
+/// Bytes of the planes a, b, c, s, d of `n` elements (of the quantized types) or of the padded rows (of the float types).
+fn plane_bytes(ty: TensorType, rows: u64, cols: u64) -> [u64; 5] {
+    let blocks = rows * cols / 32;
+    let supers = rows * cols / 256;
+    let padded = rows * cols.next_multiple_of(8);
+    match ty {
+        TensorType::F32 => [padded * 4, 0, 0, 0, 0],
+        TensorType::F16 | TensorType::Bf16 => [padded * 2, 0, 0, 0, 0],
+        TensorType::Q4_0 => [blocks * 16, 0, 0, blocks * 2, 0],
+        TensorType::Q4_1 => [blocks * 16, 0, 0, blocks * 4, 0],
+        TensorType::Q5_0 => [blocks * 16, 0, blocks * 4, blocks * 2, 0],
+        TensorType::Q5_1 => [blocks * 16, 0, blocks * 4, blocks * 4, 0],
+        TensorType::Q8_0 => [blocks * 16, blocks * 16, 0, blocks * 2, 0],
+        TensorType::Q2_K => [0, blocks * 8, 0, blocks * 2, supers * 4],
+        TensorType::Q3_K => [0, blocks * 8, blocks * 4, blocks * 2, supers * 2],
+        TensorType::Q4_K => [blocks * 16, 0, 0, supers * 16, 0],
+        TensorType::Q5_K => [blocks * 16, 0, blocks * 4, supers * 16, 0],
+        TensorType::Q6_K => [blocks * 16, blocks * 8, 0, blocks * 2, supers * 2],
+    }
+}
+
+/// One layer; an address of 0: the tensor does not exist.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs)]
+pub struct Layer {
+    pub attn_norm: Address, // [D] f32, as are all vectors; zero filled to a multiple of 32
+    pub q: Mat,             // [H, D]
+    pub k: Mat,             // [G, D]
+    pub v: Mat,             // [G, D]
+    pub q_bias: Address,
+    pub k_bias: Address,
+    pub v_bias: Address,
+    pub q_norm: Address,
+    pub k_norm: Address,
+    pub o: Mat, // [D, H]
+    pub o_bias: Address,
+    pub post_attn_norm: Address,
+    pub ffn_norm: Address,
+    pub gate: Mat, // [F, D]
+    pub up: Mat,   // [F, D]
+    pub down: Mat, // [D, F]
+    pub post_ffn_norm: Address,
+    pub turns: Address, // [n_rot / 2] f64: turns of a pair per position
+}
+
+/// A model's weights on the device.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs)]
+pub struct DeviceWeights {
+    pub token_embd: Mat,
+    pub layers: Vec<Layer>,
+    pub output_norm: Address,
+    pub output: Mat,
+}
+
+/// Bytes of the file (or made by the host) and where they go.
+pub struct Job<'a> {
+    /// The matrix, or `None` for a plain copy.
+    pub mat: Option<Mat>,
+    /// Where a plain copy goes.
+    pub to: Address,
+    /// The type of the bytes.
+    pub ty: TensorType,
+    /// As stored.
+    pub data: Cow<'a, [u8]>,
+}
+
+/// A layout at a base address.
+pub struct Laid<'a> {
+    /// Addresses by role.
+    pub weights: DeviceWeights,
+    /// What is to be copied.
+    pub jobs: Vec<Job<'a>>,
+    /// Bytes in all.
+    pub bytes: u64,
+}
+
+struct Layer0<'a> {
+    next: u64,
+    jobs: Vec<Job<'a>>,
+    turns: Vec<(LayerConfig, Address)>,
+}
+
+impl<'a> Layer0<'a> {
+    fn take(&mut self, bytes: u64) -> Address {
+        let at = self.next;
+        self.next += bytes.next_multiple_of(256);
+        at
+    }
+
+    fn mat(&mut self, t: &Tensor<'a>) -> Mat {
+        let planes = plane_bytes(t.ty, t.rows as u64, t.cols as u64).map(|n| if n == 0 { 0 } else { self.take(n) });
+        let [a, b, c, s, d] = planes;
+        let stride = t.cols.next_multiple_of(8) as u32;
+        let mat = Mat { a, b, c, s, d, ty: type_code(t.ty), rows: t.rows as u32, cols: t.cols as u32, stride };
+        self.jobs.push(Job { mat: Some(mat), to: 0, ty: t.ty, data: Cow::Borrowed(t.data) });
+        mat
+    }
+
+    fn vector(&mut self, t: &Tensor<'a>) -> Address {
+        let to = self.take((t.data.len() as u64).next_multiple_of(128));
+        self.jobs.push(Job { mat: None, to, ty: TensorType::F32, data: Cow::Borrowed(t.data) });
+        to
+    }
+
+    fn optional(&mut self, t: &Option<Tensor<'a>>) -> Address {
+        t.as_ref().map_or(0, |t| self.vector(t))
+    }
+
+    /// The rotary table of a layer, shared by the layers that turn alike.
+    fn turns(&mut self, config: &Config, layer: &LayerConfig, factors: Option<&Tensor<'a>>) -> Address {
+        let key = LayerConfig { window: None, ..*layer };
+        if let Some((_, at)) = self.turns.iter().find(|(k, _)| *k == key) {
+            return *at;
+        }
+        let n = config.n_rot / 2;
+        let mut data = Vec::with_capacity(n * 8);
+        for i in 0..n {
+            let factor = factors
+                .and_then(|t| t.data.get(4 * i..4 * i + 4)?.try_into().ok())
+                .map_or(1.0, |b| f64::from(f32::from_le_bytes(b)));
+            let power = -2.0 * i as f64 / config.n_rot as f64;
+            let turn = f64::from(layer.rope_scale) * f64::from(layer.rope_base).powf(power) / factor / TAU;
+            data.extend_from_slice(&turn.to_le_bytes());
+        }
+        let to = self.take(data.len().max(8) as u64);
+        self.jobs.push(Job { mat: None, to, ty: TensorType::F32, data: Cow::Owned(data) });
+        self.turns.push((key, to));
+        to
+    }
+}
+
+/// Lays the model out from `base` on.
+pub fn lay<'a>(base: Address, config: &Config, weights: &Weights<'a>) -> Laid<'a> {
+    let mut at = Layer0 { next: base, jobs: Vec::new(), turns: Vec::new() };
+    let token_embd = at.mat(&weights.token_embd);
+    let mut layers = Vec::with_capacity(weights.layers.len());
+    for (w, c) in weights.layers.iter().zip(&config.layers) {
+        layers.push(Layer {
+            attn_norm: at.vector(&w.attn_norm),
+            q: at.mat(&w.q),
+            k: at.mat(&w.k),
+            v: at.mat(&w.v),
+            q_bias: at.optional(&w.q_bias),
+            k_bias: at.optional(&w.k_bias),
+            v_bias: at.optional(&w.v_bias),
+            q_norm: at.optional(&w.q_norm),
+            k_norm: at.optional(&w.k_norm),
+            o: at.mat(&w.o),
+            o_bias: at.optional(&w.o_bias),
+            post_attn_norm: at.optional(&w.post_attn_norm),
+            ffn_norm: at.vector(&w.ffn_norm),
+            gate: at.mat(&w.gate),
+            up: at.mat(&w.up),
+            down: at.mat(&w.down),
+            post_ffn_norm: at.optional(&w.post_ffn_norm),
+            turns: at.turns(config, c, weights.rope_freqs.as_ref()),
+        });
+    }
+    let output_norm = at.vector(&weights.output_norm);
+    let output = weights.output.as_ref().map_or(token_embd, |t| at.mat(t));
+    let weights = DeviceWeights { token_embd, layers, output_norm, output };
+    Laid { weights, jobs: at.jobs, bytes: at.next - base }
+}

@@ -1,0 +1,399 @@
+//! The device and what it lends: memory, pinned memory, streams, events, graphs; each gives itself back.
+//!
+//! Invariants: every call first makes the device current on its thread (`Gpu::bind`); every failure becomes
+//! `OutOfMemory` with the bytes asked and free, or `DeviceLost`, which stays: later calls fail with the same reason.
+
+use std::ffi::{CStr, c_int, c_void};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::ffi::{self, Address, Handle};
+use crate::error::{Error, Result};
+
+/// One GPU.
+pub struct Gpu {
+    ordinal: i32,
+    /// Multiprocessors.
+    pub n_sm: u32,
+    /// Compute capability, major.
+    pub major: i32,
+    lost: Mutex<Option<(i64, String)>>,
+    /// Counts down at each allocation; the one that finds 0 fails. Negative: off. For tests.
+    fail_in: AtomicI64,
+    allocated: AtomicU64,
+}
+
+fn name_of(code: c_int) -> String {
+    // SAFETY: both return static strings for any code.
+    let (name, text) = unsafe { (CStr::from_ptr(ffi::cudaGetErrorName(code)), CStr::from_ptr(ffi::cudaGetErrorString(code))) };
+    format!("{}: {}", name.to_string_lossy(), text.to_string_lossy())
+}
+
+impl Gpu {
+    /// Opens the device, or says why not.
+    pub fn open(ordinal: usize) -> Result<Arc<Gpu>> {
+        let device = format!("cuda:{ordinal}");
+        let unavailable = |reason: String| Error::DeviceUnavailable { device: device.clone(), reason };
+        let mut count: c_int = 0;
+        // SAFETY: writes one int; without a driver it returns an error.
+        let code = unsafe { ffi::cudaGetDeviceCount(&mut count) };
+        if code != 0 {
+            return Err(unavailable(name_of(code)));
+        }
+        if ordinal >= count as usize {
+            return Err(unavailable(format!("this machine has {count} CUDA devices")));
+        }
+        let get = |attribute| {
+            let mut value: c_int = 0;
+            // SAFETY: writes one int; the ordinal was checked.
+            let code = unsafe { ffi::cudaDeviceGetAttribute(&mut value, attribute, ordinal as c_int) };
+            if code == 0 { Ok(value) } else { Err(unavailable(name_of(code))) }
+        };
+        let (n_sm, major, minor) = (get(ffi::ATTRIBUTE_SM_COUNT)?, get(ffi::ATTRIBUTE_MAJOR)?, get(ffi::ATTRIBUTE_MINOR)?);
+        if major < 8 {
+            return Err(unavailable(format!("compute capability {major}.{minor} is below 8.0")));
+        }
+        let gpu = Gpu {
+            ordinal: ordinal as i32,
+            n_sm: n_sm.max(1) as u32,
+            major,
+            lost: Mutex::new(None),
+            fail_in: AtomicI64::new(-1),
+            allocated: AtomicU64::new(0),
+        };
+        // SAFETY: the ordinal was checked; creates the context.
+        let code = unsafe { ffi::cudaSetDevice(gpu.ordinal) };
+        if code != 0 {
+            return Err(unavailable(name_of(code)));
+        }
+        let (_, total) = gpu.memory();
+        if total == 0 {
+            return Err(unavailable("it reports no memory".to_string()));
+        }
+        Ok(Arc::new(gpu))
+    }
+
+    /// "cuda:0".
+    pub fn name(&self) -> String {
+        format!("cuda:{}", self.ordinal)
+    }
+
+    /// Bytes free and in all.
+    pub fn memory(&self) -> (u64, u64) {
+        let (mut free, mut total) = (0usize, 0usize);
+        // SAFETY: writes two sizes.
+        let code = unsafe { ffi::cudaMemGetInfo(&mut free, &mut total) };
+        if code == 0 { (free as u64, total as u64) } else { (0, 0) }
+    }
+
+    /// Bytes this device has lent through [`Buffer`] and not got back.
+    pub fn allocated(&self) -> u64 {
+        self.allocated.load(Ordering::Relaxed)
+    }
+
+    /// Lets the allocation after `n` more fail, once; negative: none. For tests.
+    pub fn fail_allocation_in(&self, n: i64) {
+        self.fail_in.store(n, Ordering::SeqCst);
+    }
+
+    /// Makes this the thread's device; fails once the device is lost.
+    pub fn bind(&self) -> Result<()> {
+        let lost = self.lost.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some((code, reason)) = &*lost {
+            return Err(Error::DeviceLost { device: self.name(), code: *code, reason: reason.clone() });
+        }
+        drop(lost);
+        // SAFETY: the ordinal was checked when the device was opened.
+        self.check(unsafe { ffi::cudaSetDevice(self.ordinal) })
+    }
+
+    /// Turns a code into a result; anything but success or a failed allocation loses the device.
+    pub fn check(&self, code: c_int) -> Result<()> {
+        if code == 0 {
+            return Ok(());
+        }
+        // SAFETY: no arguments; clears an error that does not stick.
+        unsafe { ffi::cudaGetLastError() };
+        if code == ffi::ERROR_MEMORY_ALLOCATION {
+            return Err(Error::OutOfMemory { place: self.name(), requested: 0, free: self.memory().0 });
+        }
+        let reason = name_of(code);
+        let mut lost = self.lost.lock().unwrap_or_else(|e| e.into_inner());
+        let (code, reason) = lost.get_or_insert((i64::from(code), reason)).clone();
+        Err(Error::DeviceLost { device: self.name(), code, reason })
+    }
+
+    fn injected(&self, bytes: usize) -> Result<()> {
+        if self.fail_in.load(Ordering::SeqCst) >= 0 && self.fail_in.fetch_sub(1, Ordering::SeqCst) == 0 {
+            return Err(Error::OutOfMemory { place: self.name(), requested: bytes as u64, free: self.memory().0 });
+        }
+        Ok(())
+    }
+}
+
+/// Device memory.
+pub struct Buffer {
+    gpu: Arc<Gpu>,
+    address: Address,
+    bytes: usize,
+}
+
+impl Buffer {
+    /// `bytes` of uninitialized device memory.
+    pub fn new(gpu: &Arc<Gpu>, bytes: usize) -> Result<Buffer> {
+        gpu.bind()?;
+        gpu.injected(bytes)?;
+        let mut address: Address = 0;
+        // SAFETY: writes one pointer.
+        let code = unsafe { ffi::cudaMalloc(&mut address, bytes.max(256)) };
+        if code == ffi::ERROR_MEMORY_ALLOCATION {
+            // SAFETY: clears the error, which does not stick.
+            unsafe { ffi::cudaGetLastError() };
+            return Err(Error::OutOfMemory { place: gpu.name(), requested: bytes as u64, free: gpu.memory().0 });
+        }
+        gpu.check(code)?;
+        gpu.allocated.fetch_add(bytes as u64, Ordering::Relaxed);
+        Ok(Buffer { gpu: gpu.clone(), address, bytes })
+    }
+
+    /// `bytes` of device memory, zero.
+    pub fn zeroed(gpu: &Arc<Gpu>, bytes: usize, stream: &Stream) -> Result<Buffer> {
+        let buffer = Buffer::new(gpu, bytes)?;
+        // SAFETY: the range was just allocated.
+        gpu.check(unsafe { ffi::cudaMemsetAsync(buffer.address, 0, bytes, stream.raw()) })?;
+        Ok(buffer)
+    }
+
+    /// Its first byte.
+    pub fn at(&self) -> Address {
+        self.address
+    }
+
+    /// Its size.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.gpu.allocated.fetch_sub(self.bytes as u64, Ordering::Relaxed);
+        // SAFETY: allocated by cudaMalloc on this device and freed once; a lost device's error changes nothing here.
+        unsafe {
+            ffi::cudaSetDevice(self.gpu.ordinal);
+            ffi::cudaFree(self.address);
+        }
+    }
+}
+
+/// Host memory that the device can read and write.
+pub struct Pinned {
+    gpu: Arc<Gpu>,
+    address: usize,
+    bytes: usize,
+}
+
+impl Pinned {
+    /// `bytes` of pinned memory, zero.
+    pub fn new(gpu: &Arc<Gpu>, bytes: usize) -> Result<Pinned> {
+        gpu.bind()?;
+        let oom = || Error::OutOfMemory { place: "host".to_string(), requested: bytes as u64, free: 0 };
+        gpu.injected(bytes)?;
+        let mut address: *mut c_void = std::ptr::null_mut();
+        // SAFETY: writes one pointer.
+        let code = unsafe { ffi::cudaHostAlloc(&mut address, bytes.max(256), 0) };
+        if code == ffi::ERROR_MEMORY_ALLOCATION {
+            // SAFETY: clears the error, which does not stick.
+            unsafe { ffi::cudaGetLastError() };
+            return Err(oom());
+        }
+        gpu.check(code)?;
+        // SAFETY: the range was just allocated.
+        unsafe { std::ptr::write_bytes(address.cast::<u8>(), 0, bytes.max(256)) };
+        Ok(Pinned { gpu: gpu.clone(), address: address as usize, bytes })
+    }
+
+    /// Its first byte.
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.address as *mut u8
+    }
+
+    /// Its size.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // SAFETY: allocated by cudaHostAlloc and freed once.
+        unsafe {
+            ffi::cudaSetDevice(self.gpu.ordinal);
+            ffi::cudaFreeHost(self.as_ptr().cast());
+        }
+    }
+}
+
+/// A queue of work.
+pub struct Stream {
+    gpu: Arc<Gpu>,
+    raw: usize,
+}
+
+impl Stream {
+    /// A new one.
+    pub fn new(gpu: &Arc<Gpu>) -> Result<Stream> {
+        gpu.bind()?;
+        let mut raw: Handle = std::ptr::null_mut();
+        // SAFETY: writes one handle.
+        gpu.check(unsafe { ffi::cudaStreamCreateWithFlags(&mut raw, ffi::STREAM_NON_BLOCKING) })?;
+        Ok(Stream { gpu: gpu.clone(), raw: raw as usize })
+    }
+
+    /// For launchers.
+    pub fn raw(&self) -> Handle {
+        self.raw as Handle
+    }
+
+    /// Waits until everything queued is done.
+    pub fn wait(&self) -> Result<()> {
+        // SAFETY: the stream lives as long as self.
+        self.gpu.check(unsafe { ffi::cudaStreamSynchronize(self.raw()) })
+    }
+
+    /// Queues a copy to the device. Pageable memory is staged before this returns; pinned memory must stay as it is.
+    ///
+    /// # Safety
+    /// `to .. to + bytes` is device memory, `from` readable for `bytes`.
+    pub unsafe fn upload(&self, to: Address, from: *const u8, bytes: usize) -> Result<()> {
+        // SAFETY: the caller's.
+        self.gpu.check(unsafe { ffi::cudaMemcpyAsync(to as *mut c_void, from.cast(), bytes, ffi::HOST_TO_DEVICE, self.raw()) })
+    }
+
+    /// Copies from the device and waits. `out.len()` elements at `from` must be inside one allocation.
+    ///
+    /// # Safety
+    /// `from` holds that many floats.
+    pub unsafe fn download(&self, from: Address, out: &mut [f32]) -> Result<()> {
+        let bytes = std::mem::size_of_val(out);
+        // SAFETY: `out` is writable for its size; the source is the caller's.
+        let code = unsafe {
+            ffi::cudaMemcpyAsync(out.as_mut_ptr().cast(), from as *const c_void, bytes, ffi::DEVICE_TO_HOST, self.raw())
+        };
+        self.gpu.check(code)?;
+        self.wait()
+    }
+
+    /// Records what `work` queues as a graph.
+    pub fn capture(&self, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
+        // SAFETY: the stream lives as long as self; nothing else uses it, the caller holds its lock.
+        self.gpu.check(unsafe { ffi::cudaStreamBeginCapture(self.raw(), ffi::CAPTURE_THREAD_LOCAL) })?;
+        let done = work();
+        let mut graph: Handle = std::ptr::null_mut();
+        // SAFETY: ends the capture begun above, also after a failure.
+        let code = unsafe { ffi::cudaStreamEndCapture(self.raw(), &mut graph) };
+        done?;
+        self.gpu.check(code)?;
+        let mut exec: Handle = std::ptr::null_mut();
+        // SAFETY: `graph` was just captured; it is destroyed once.
+        let code = unsafe {
+            let code = ffi::cudaGraphInstantiate(&mut exec, graph, 0);
+            ffi::cudaGraphDestroy(graph);
+            code
+        };
+        self.gpu.check(code)?;
+        Ok(Graph { gpu: self.gpu.clone(), raw: exec as usize })
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // SAFETY: created once and destroyed once; work still queued is waited for first, since it uses memory freed later.
+        unsafe {
+            ffi::cudaSetDevice(self.gpu.ordinal);
+            ffi::cudaStreamSynchronize(self.raw());
+            ffi::cudaStreamDestroy(self.raw());
+        }
+    }
+}
+
+/// A captured sequence of launches.
+pub struct Graph {
+    gpu: Arc<Gpu>,
+    raw: usize,
+}
+
+impl Graph {
+    /// Queues it.
+    pub fn launch(&self, stream: &Stream) -> Result<()> {
+        // SAFETY: both live; the memory it uses belongs to the model that owns it.
+        self.gpu.check(unsafe { ffi::cudaGraphLaunch(self.raw as Handle, stream.raw()) })
+    }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        // SAFETY: created once and destroyed once.
+        unsafe {
+            ffi::cudaSetDevice(self.gpu.ordinal);
+            ffi::cudaGraphExecDestroy(self.raw as Handle);
+        }
+    }
+}
+
+/// A point in a stream.
+pub struct Event {
+    gpu: Arc<Gpu>,
+    raw: usize,
+}
+
+impl Event {
+    /// A new one; `timing`: for [`Event::milliseconds_since`].
+    pub fn new(gpu: &Arc<Gpu>, timing: bool) -> Result<Event> {
+        gpu.bind()?;
+        let mut raw: Handle = std::ptr::null_mut();
+        let flags = if timing { 0 } else { ffi::EVENT_DISABLE_TIMING };
+        // SAFETY: writes one handle.
+        gpu.check(unsafe { ffi::cudaEventCreateWithFlags(&mut raw, flags) })?;
+        Ok(Event { gpu: gpu.clone(), raw: raw as usize })
+    }
+
+    /// Marks the stream's present end.
+    pub fn record(&self, stream: &Stream) -> Result<()> {
+        // SAFETY: both live.
+        self.gpu.check(unsafe { ffi::cudaEventRecord(self.raw as Handle, stream.raw()) })
+    }
+
+    /// Waits for it.
+    pub fn wait(&self) -> Result<()> {
+        // SAFETY: lives.
+        self.gpu.check(unsafe { ffi::cudaEventSynchronize(self.raw as Handle) })
+    }
+
+    /// Whether it has been reached.
+    pub fn reached(&self) -> Result<bool> {
+        // SAFETY: lives.
+        match unsafe { ffi::cudaEventQuery(self.raw as Handle) } {
+            ffi::ERROR_NOT_READY => Ok(false),
+            code => self.gpu.check(code).map(|()| true),
+        }
+    }
+
+    /// Time from `start` to this one, both reached and made for timing.
+    pub fn milliseconds_since(&self, start: &Event) -> Result<f32> {
+        let mut ms = 0f32;
+        // SAFETY: both live; writes one float.
+        self.gpu.check(unsafe { ffi::cudaEventElapsedTime(&mut ms, start.raw as Handle, self.raw as Handle) })?;
+        Ok(ms)
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: created once and destroyed once.
+        unsafe {
+            ffi::cudaSetDevice(self.gpu.ordinal);
+            ffi::cudaEventDestroy(self.raw as Handle);
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! A model on a GPU: its weights, its pages, its captured steps.
+//!
+//! Invariants: one pass at a time (`exec`); graphs refer to the weights, the workspace and the device's own state only, so
+//! a slot's addresses reach a step through `State` and no graph belongs to a slot.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::ffi::{self, Address, State};
+use super::layout::{DeviceWeights, lay};
+use super::load;
+use super::memory::{Buffer, Event, Gpu, Graph, Stream};
+use super::program::{self, ATTEND_CHUNK, Kind, Op, Tuning};
+use super::workspace::{self, Workspace};
+use crate::backend::{Chunk, LoadControl, LoadedModel, PAGE_TOKENS, Plan, RunControl, Slot, Want};
+use crate::error::{Error, Result};
+use crate::model::{Config, Weights};
+use crate::sampler::{SampleRequest, Sampled};
+
+/// Steps queued before the host looks whether it should stop.
+const AHEAD: usize = 8;
+
+/// Positions the working memory is made for at first.
+fn first_context(config: &Config) -> usize {
+    config.n_ctx_train.clamp(1, 1 << 17)
+}
+
+/// What a load takes.
+pub fn plan(config: &Config, weights: &Weights<'_>) -> Plan {
+    Plan {
+        weights_bytes: lay(0, config, weights).bytes,
+        kv_bytes_per_token: config.kv_bytes_per_token() as u64,
+        scratch_bytes: workspace::planned_bytes(config, first_context(config)),
+    }
+}
+
+/// Which launches a graph holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Pass {
+    /// The token goes into the cache.
+    Cache,
+    /// And leaves logits.
+    Logits,
+    /// A token is chosen from the slot's logits, then goes the same way.
+    Choose,
+}
+
+struct Exec {
+    graphs: HashMap<(Pass, u32), Graph>,
+    ops: Vec<Op>,
+    work: Workspace,
+    tuning: Tuning,
+    stream: Stream,
+}
+
+/// The pool: slabs of whole pages.
+#[derive(Default)]
+struct Pages {
+    addresses: Vec<Address>,
+    _slabs: Vec<Buffer>,
+}
+
+/// A loaded model.
+pub struct CudaModel {
+    exec: Mutex<Exec>,
+    pages: Mutex<Pages>,
+    weights: DeviceWeights,
+    _memory: Buffer,
+    weights_bytes: u64,
+    config: Config,
+    gpu: Arc<Gpu>,
+}
+
+/// One sequence's logits and page table on the device.
+struct CudaSlot {
+    logits: Buffer, // [n_vocab] f32
+    table: Buffer,  // [capacity] addresses
+    pages: Vec<u32>,
+}
+
+impl Slot for CudaSlot {
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+fn slot_of(slot: &mut dyn Slot) -> Result<&mut CudaSlot> {
+    slot.as_any().downcast_mut().ok_or_else(|| Error::Internal { message: "a slot of another backend".to_string() })
+}
+
+fn internal<T>(message: &str) -> Result<T> {
+    Err(Error::Internal { message: message.to_string() })
+}
+
+/// What the kernels need beyond the description's own invariants.
+fn check(config: &Config, weights: &Weights<'_>) -> Result<()> {
+    let head = config.head_dim;
+    if head == 0 || head % 8 != 0 || head > 512 || config.n_kv_heads == 0 || config.n_heads % config.n_kv_heads != 0 {
+        return Err(Error::Unsupported { what: "head size", name: format!("{head}") });
+    }
+    let widest = config.n_embd.max(config.n_ff).max(config.n_heads * head);
+    if widest > 40_000 {
+        return Err(Error::Unsupported { what: "row length", name: format!("{widest}") });
+    }
+    if weights.layers.len() != config.layers.len() {
+        return internal("as many layers as descriptions of them are needed");
+    }
+    Ok(())
+}
+
+impl CudaModel {
+    /// Loads; nothing borrowed is kept.
+    pub fn load(gpu: &Arc<Gpu>, config: &Config, weights: &Weights<'_>, control: &mut dyn LoadControl) -> Result<CudaModel> {
+        check(config, weights)?;
+        gpu.bind()?;
+        let stream = Stream::new(gpu)?;
+        let bytes = lay(0, config, weights).bytes;
+        let memory = Buffer::zeroed(gpu, bytes as usize, &stream)?;
+        stream.wait()?;
+        let laid = lay(memory.at(), config, weights);
+        load::load(gpu, &laid.jobs, control)?;
+        let work = Workspace::new(gpu, config, first_context(config), &stream)?;
+        stream.wait()?;
+        let tuning = Tuning::default();
+        let ops = program::make(gpu, config, &tuning, &laid.weights, &work);
+        Ok(CudaModel {
+            exec: Mutex::new(Exec { graphs: HashMap::new(), ops, work, tuning, stream }),
+            pages: Mutex::default(),
+            weights: laid.weights,
+            _memory: memory,
+            weights_bytes: bytes,
+            config: config.clone(),
+            gpu: gpu.clone(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Exec> {
+        self.exec.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the geometry of the stages; for measurements.
+    #[doc(hidden)]
+    pub fn tune(&self, tuning: Tuning) {
+        let exec = &mut *self.lock();
+        exec.graphs.clear();
+        exec.tuning = tuning;
+        exec.ops = program::make(&self.gpu, &self.config, &tuning, &self.weights, &exec.work);
+    }
+
+    /// Makes the slot's table name these pages.
+    fn bind_pages(&self, exec: &mut Exec, slot: &mut CudaSlot, pages: &[u32]) -> Result<()> {
+        let common = slot.pages.iter().zip(pages).take_while(|(a, b)| a == b).count();
+        if common == pages.len() {
+            return Ok(());
+        }
+        if pages.len() * 8 > slot.table.bytes() {
+            exec.stream.wait()?;
+            slot.table = Buffer::new(&self.gpu, pages.len().next_power_of_two() * 8)?;
+            slot.pages.clear();
+        }
+        let common = common.min(slot.pages.len());
+        slot.pages.truncate(common);
+        let pool = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rows = Vec::with_capacity(pages.len() - common);
+        for page in &pages[common..] {
+            match pool.addresses.get(*page as usize) {
+                Some(address) => rows.push(*address),
+                None => return internal("a page that was not reserved"),
+            }
+        }
+        // SAFETY: the table holds pages.len() addresses; pageable memory is staged before this returns.
+        unsafe { exec.stream.upload(slot.table.at() + 8 * common as u64, rows.as_ptr().cast(), rows.len() * 8)? };
+        slot.pages.extend_from_slice(&pages[common..]);
+        Ok(())
+    }
+
+    fn set_state(&self, exec: &Exec, slot: &CudaSlot, token: u32, position: usize) -> Result<()> {
+        let state = State {
+            pages: slot.table.at(),
+            logits: slot.logits.at(),
+            token: token as i32,
+            position: position as i32,
+            ..State::default()
+        };
+        // SAFETY: the state's place is in the workspace; the value is copied by the launch.
+        self.gpu.check(unsafe { ffi::kgc_set_state(exec.work.state, &state, exec.stream.raw()) })
+    }
+
+    /// Chunks of attention that may be active at `position`, as a power of two.
+    fn chunks_at(position: usize) -> u32 {
+        (position as u32 / ATTEND_CHUNK + 1).next_power_of_two()
+    }
+
+    /// Queues one step of the graph for `pass`.
+    fn queue(&self, exec: &mut Exec, pass: Pass, position: usize) -> Result<()> {
+        let chunks = Self::chunks_at(position);
+        let Exec { graphs, ops, work, stream, tuning } = exec;
+        if let Some(graph) = graphs.get(&(pass, chunks)) {
+            return graph.launch(stream);
+        }
+        let graph = stream.capture(|| {
+            if pass == Pass::Choose {
+                for op in ops.iter().filter(|o| o.kind == Kind::Choose) {
+                    op.launch(&self.gpu, work, chunks, false, stream)?;
+                }
+            }
+            for op in ops.iter().filter(|o| o.kind != Kind::Choose && (pass != Pass::Cache || o.kind != Kind::Logits)) {
+                op.launch(&self.gpu, work, chunks, tuning.pdl, stream)?;
+            }
+            Ok(())
+        })?;
+        graph.launch(stream)?;
+        graphs.insert((pass, chunks), graph);
+        Ok(())
+    }
+
+    fn grow(&self, exec: &mut Exec, n_ctx: usize) -> Result<()> {
+        exec.stream.wait()?;
+        if exec.work.grow(&self.gpu, n_ctx)? {
+            exec.graphs.clear();
+            exec.ops = program::make(&self.gpu, &self.config, &exec.tuning, &self.weights, &exec.work);
+        }
+        Ok(())
+    }
+
+    fn check_chunk(&self, tokens: &[u32], start: usize, n_pages: usize) -> Result<()> {
+        let n_vocab = self.config.n_vocab;
+        if let Some((index, token)) = tokens.iter().enumerate().find(|(_, t)| **t as usize >= n_vocab) {
+            return Err(Error::TokenOutOfRange { index, token: *token, n_vocab });
+        }
+        if tokens.is_empty() || n_pages * PAGE_TOKENS < start + tokens.len() || start + tokens.len() > i32::MAX as usize / 2 {
+            return internal("a chunk without tokens or without its pages");
+        }
+        Ok(())
+    }
+
+    fn run_chunk(&self, exec: &mut Exec, sequence: usize, chunk: &mut Chunk<'_>, run: &mut RunControl<'_>) -> Result<()> {
+        self.check_chunk(chunk.tokens, chunk.start, chunk.pages.len())?;
+        self.grow(exec, chunk.start + chunk.tokens.len())?;
+        let slot = slot_of(chunk.slot)?;
+        self.bind_pages(exec, slot, chunk.pages)?;
+        let mark = Event::new(&self.gpu, false)?;
+        for (i, token) in chunk.tokens.iter().enumerate() {
+            if run.cancel.load(Ordering::Acquire) {
+                return Err(Error::Cancelled);
+            }
+            let position = chunk.start + i;
+            self.set_state(exec, slot, *token, position)?;
+            let want = chunk.want == Want::Last && i + 1 == chunk.tokens.len();
+            if let Some(tap) = run.tap.as_mut() {
+                let sees = super::tap::Place { sequence, position, logits: want.then_some(slot.logits.at()) };
+                super::tap::run(&self.gpu, &self.config, &exec.ops, &exec.work, &exec.stream, Self::chunks_at(position), sees, &mut **tap)?;
+                continue;
+            }
+            self.queue(exec, if want { Pass::Logits } else { Pass::Cache }, position)?;
+            // Never far ahead, so that a cancel is seen soon.
+            if i % AHEAD == AHEAD - 1 {
+                if i >= AHEAD {
+                    mark.wait()?;
+                }
+                mark.record(&exec.stream)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Chooses `n` tokens greedily from the slot's logits on, each appended before the next is chosen, the device ahead of
+    /// the host; `emit` sees each and returns whether to go on. Returns how many `emit` has accepted. Pages must cover
+    /// `position + n`. Afterwards the slot's logits are those after the last accepted token.
+    pub fn decode_ahead(
+        &self,
+        slot: &mut dyn Slot,
+        pages: &[u32],
+        last_token: u32,
+        position: usize,
+        n: usize,
+        emit: &mut dyn FnMut(u32) -> Result<bool>,
+    ) -> Result<usize> {
+        let exec = &mut *self.lock();
+        self.gpu.bind()?;
+        if position == 0 {
+            return Err(Error::State { needs: "logits: prefill or step first" });
+        }
+        self.check_chunk(&[last_token], position + n.max(1) - 1, pages.len())?;
+        self.grow(exec, position + n)?;
+        let slot = slot_of(slot)?;
+        self.bind_pages(exec, slot, pages)?;
+        self.set_state(exec, slot, last_token, position - 1)?;
+        let marks = (0..AHEAD).map(|_| Event::new(&self.gpu, false)).collect::<Result<Vec<_>>>()?;
+        let (mut queued, mut seen, mut last) = (0, 0, last_token);
+        let mut outcome = Ok(true);
+        while seen < n {
+            while queued < n && queued < seen + AHEAD {
+                self.queue(exec, Pass::Choose, position + queued)?;
+                marks[queued % AHEAD].record(&exec.stream)?;
+                queued += 1;
+            }
+            marks[seen % AHEAD].wait()?;
+            let token = exec.work.ring_token(seen);
+            outcome = emit(token);
+            if !matches!(outcome, Ok(true)) {
+                break;
+            }
+            last = token;
+            seen += 1;
+        }
+        if queued > seen {
+            // The device is ahead: bring back the logits after the last accepted token.
+            self.set_state(exec, slot, last, position + seen - 1)?;
+            self.queue(exec, Pass::Logits, position + seen - 1)?;
+        }
+        exec.stream.wait()?;
+        outcome.map(|_| seen)
+    }
+
+    /// Milliseconds of the launches of each kind in one step at `position`, each kind alone, `reps` times; for measurements.
+    #[doc(hidden)]
+    pub fn measure_kinds(&self, slot: &mut dyn Slot, pages: &[u32], position: usize, reps: usize) -> Result<Vec<(String, usize, f32)>> {
+        let exec = &mut *self.lock();
+        self.gpu.bind()?;
+        self.grow(exec, position + 1)?;
+        let slot = slot_of(slot)?;
+        self.bind_pages(exec, slot, pages)?;
+        self.set_state(exec, slot, 0, position)?;
+        let chunks = Self::chunks_at(position);
+        let (start, end) = (Event::new(&self.gpu, true)?, Event::new(&self.gpu, true)?);
+        let kinds = [Kind::Embed, Kind::Qkv, Kind::Attend, Kind::Output, Kind::GateUp, Kind::Up, Kind::Glu, Kind::Down, Kind::Logits];
+        let mut rows = Vec::new();
+        let mut one = |name: String, keep: &dyn Fn(&Op) -> bool| -> Result<()> {
+            let n = exec.ops.iter().filter(|o| keep(o)).count();
+            if n == 0 {
+                return Ok(());
+            }
+            let graph = exec.stream.capture(|| {
+                exec.ops.iter().filter(|o| keep(o)).try_for_each(|o| o.launch(&self.gpu, &exec.work, chunks, exec.tuning.pdl, &exec.stream))
+            })?;
+            graph.launch(&exec.stream)?;
+            start.record(&exec.stream)?;
+            for _ in 0..reps {
+                graph.launch(&exec.stream)?;
+            }
+            end.record(&exec.stream)?;
+            end.wait()?;
+            rows.push((name, n, end.milliseconds_since(&start)? / reps as f32));
+            Ok(())
+        };
+        for kind in kinds {
+            one(format!("{kind:?}"), &|o| o.kind == kind)?;
+        }
+        one("all".to_string(), &|o| o.kind != Kind::Choose)?;
+        Ok(rows)
+    }
+}
+
+impl LoadedModel for CudaModel {
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn plan(&self) -> Plan {
+        Plan {
+            weights_bytes: self.weights_bytes,
+            kv_bytes_per_token: self.config.kv_bytes_per_token() as u64,
+            scratch_bytes: self.lock().work.bytes,
+        }
+    }
+
+    fn reserve_pages(&self, n: usize) -> Result<()> {
+        let mut pool = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        let have = pool.addresses.len();
+        if n <= have {
+            return Ok(());
+        }
+        let page = self.config.kv_bytes_per_token() * PAGE_TOKENS;
+        let slab = Buffer::new(&self.gpu, page * (n - have))?;
+        pool.addresses.extend((0..n - have).map(|i| slab.at() + (i * page) as u64));
+        pool._slabs.push(slab);
+        Ok(())
+    }
+
+    fn release_page(&self, _page: u32) {}
+
+    fn create_slot(&self) -> Result<Box<dyn Slot>> {
+        let logits = Buffer::new(&self.gpu, self.config.n_vocab * 4)?;
+        let table = Buffer::new(&self.gpu, first_context(&self.config).div_ceil(PAGE_TOKENS).next_power_of_two() * 8)?;
+        Ok(Box::new(CudaSlot { logits, table, pages: Vec::new() }))
+    }
+
+    fn forward(&self, chunks: &mut [Chunk<'_>], run: &mut RunControl<'_>) -> Result<()> {
+        let exec = &mut *self.lock();
+        self.gpu.bind()?;
+        let mut outcome = Ok(());
+        for (sequence, chunk) in chunks.iter_mut().enumerate() {
+            outcome = self.run_chunk(exec, sequence, chunk, run);
+            if outcome.is_err() {
+                break;
+            }
+        }
+        // Also after a failure: nothing that was queued may run on while the caller goes on.
+        let waited = exec.stream.wait();
+        outcome.and(waited)
+    }
+
+    fn logits(&self, slot: &mut dyn Slot, out: &mut [f32]) -> Result<()> {
+        let exec = self.lock();
+        self.gpu.bind()?;
+        let slot = slot_of(slot)?;
+        if out.len() != self.config.n_vocab {
+            return internal("a buffer of n_vocab logits is needed");
+        }
+        // SAFETY: the slot's logits have n_vocab elements.
+        unsafe { exec.stream.download(slot.logits.at(), out) }
+    }
+
+    fn sample(&self, slot: &mut dyn Slot, request: &SampleRequest<'_>) -> Result<Sampled> {
+        let mut logits = vec![0f32; self.config.n_vocab];
+        self.logits(slot, &mut logits)?;
+        crate::sampler::sample(&logits, request)
+    }
+}

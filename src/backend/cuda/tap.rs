@@ -1,0 +1,95 @@
+//! A step launch by launch, its activations shown between them. The launches and so the bits are those of a graph.
+
+use super::ffi::Address;
+use super::memory::{Gpu, Stream};
+use super::program::{Kind, Op, Run};
+use super::workspace::Workspace;
+use crate::backend::TapEvent;
+use crate::error::Result;
+use crate::model::Config;
+
+/// Where a step stands.
+pub struct Place {
+    /// Index of the sequence in the batch.
+    pub sequence: usize,
+    /// Position of the token.
+    pub position: usize,
+    /// Where logits go, when they are wanted.
+    pub logits: Option<Address>,
+}
+
+/// Runs the launches one by one.
+#[allow(clippy::too_many_arguments)]
+pub fn run(
+    gpu: &Gpu,
+    config: &Config,
+    ops: &[Op],
+    work: &Workspace,
+    stream: &Stream,
+    chunks: u32,
+    place: Place,
+    tap: &mut dyn FnMut(&TapEvent<'_>),
+) -> Result<()> {
+    let mut host = Vec::new();
+    let mut show = |name: &'static str, layer: i32, from: Address, cols: usize| -> Result<()> {
+        host.clear();
+        host.resize(cols, 0f32);
+        // SAFETY: each call below names a vector of the workspace or the slot and its length.
+        unsafe { stream.download(from, &mut host)? };
+        tap(&TapEvent { name, layer, sequence: place.sequence, position: place.position, rows: 1, cols, data: &host });
+        Ok(())
+    };
+    let (d, h, g) = (config.n_embd, config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim);
+    for op in ops.iter().filter(|o| o.kind != Kind::Choose && (o.kind != Kind::Logits || place.logits.is_some())) {
+        let mut op = op.clone();
+        let [first, second, _] = work.tap;
+        let mut residual = None;
+        match &mut op.run {
+            Run::Stage { stage, .. } if stage.norm_w != 0 => {
+                stage.tap = first;
+                residual = (stage.x_out != 0).then_some(stage.x_out);
+            }
+            Run::Attend(attend) => {
+                attend.tap_q = first;
+                attend.tap_k = second;
+            }
+            _ => {}
+        }
+        op.launch(gpu, work, chunks, false, stream)?;
+        let layer = op.layer;
+        match op.kind {
+            Kind::Embed => show("embed", -1, work.x[0], d)?,
+            Kind::Qkv => {
+                if let Some(x) = residual {
+                    show("resid", layer - 1, x, d)?;
+                }
+                show("attn_norm", layer, first, d)?;
+            }
+            Kind::Attend => {
+                show("q_rope", layer, first, h)?;
+                show("k_rope", layer, second, g)?;
+                show("v", layer, work.qkv + 4 * (h + g) as u64, g)?;
+                show("attn_mix", layer, work.mix, h)?;
+            }
+            Kind::Output => show("attn_out", layer, work.attn_out, d)?,
+            Kind::GateUp => {
+                show("ffn_norm", layer, first, d)?;
+                show("ffn_act", layer, work.act, config.n_ff)?;
+            }
+            Kind::Up => show("ffn_norm", layer, first, d)?,
+            Kind::Glu => show("ffn_act", layer, work.act, config.n_ff)?,
+            Kind::Down => show("ffn_out", layer, work.ffn_out, d)?,
+            Kind::Logits => {
+                if let Some(x) = residual {
+                    show("resid", config.n_layers as i32 - 1, x, d)?;
+                }
+                show("final_norm", -1, first, d)?;
+                if let Some(logits) = place.logits {
+                    show("logits", -1, logits, config.n_vocab)?;
+                }
+            }
+            Kind::Choose => {}
+        }
+    }
+    Ok(())
+}

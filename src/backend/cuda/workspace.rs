@@ -1,0 +1,137 @@
+//! The working memory of one token's step.
+//!
+//! Vectors are padded with zeros to a multiple of 32 floats, and no kernel writes the padding.
+
+use std::sync::Arc;
+
+use super::ffi::{Address, State};
+use super::memory::{Buffer, Gpu, Pinned, Stream};
+use super::program::ATTEND_CHUNK;
+use crate::error::Result;
+use crate::model::Config;
+
+/// Tokens that the device may be ahead of the host's reading.
+pub const RING: usize = 256;
+
+/// Addresses inside one allocation, and what grows with the context.
+#[allow(missing_docs)]
+pub struct Workspace {
+    _fixed: Buffer,
+    part: Buffer, // [n_heads, max_chunks, head_dim + 2] f32
+    ring: Pinned, // [RING] u32, written by the device
+    max_chunks: u32,
+    part_row: usize,
+    pub bytes: u64,
+    pub n_vocab: u32,
+    pub x: [Address; 2],   // [D]
+    pub qkv: Address,      // [H + 2 G]
+    pub mix: Address,      // [H]
+    pub attn_out: Address, // [D]
+    pub act: Address,      // [F]
+    pub gate: Address,     // [F]
+    pub up: Address,       // [F]
+    pub ffn_out: Address,  // [D]
+    pub tap: [Address; 3], // [max(D, H, F)]
+    pub counters: Address, // [n_heads] u32
+    pub state: Address,    // State
+    pub best: Address,     // u64
+    pub counter: Address,  // u32
+}
+
+/// Bytes of the fixed part and where each piece starts in it.
+fn pieces(c: &Config) -> ([u64; 16], u64) {
+    let (d, h, g, f) = (c.n_embd, c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim, c.n_ff);
+    let widest = d.max(h).max(f);
+    let floats = [d, d, h + 2 * g, h, d, f, f, f, d, widest, widest, widest];
+    let mut offsets = [0u64; 16];
+    let mut at = 0u64;
+    for (i, n) in floats.into_iter().enumerate() {
+        offsets[i] = at;
+        at += (n as u64 * 4).next_multiple_of(256);
+    }
+    for (i, bytes) in [c.n_heads * 4, size_of::<State>(), 8, 4].into_iter().enumerate() {
+        offsets[12 + i] = at;
+        at += (bytes as u64).next_multiple_of(256);
+    }
+    (offsets, at)
+}
+
+fn part_bytes(c: &Config, chunks: usize) -> usize {
+    c.n_heads * chunks * (c.head_dim + 2) * 4
+}
+
+fn chunks_of(n_ctx: usize) -> usize {
+    n_ctx.div_ceil(ATTEND_CHUNK as usize).next_power_of_two()
+}
+
+/// Bytes a workspace for `n_ctx` positions takes.
+pub fn planned_bytes(c: &Config, n_ctx: usize) -> u64 {
+    pieces(c).1 + part_bytes(c, chunks_of(n_ctx)) as u64
+}
+
+impl Workspace {
+    /// For positions below `n_ctx`.
+    pub fn new(gpu: &Arc<Gpu>, c: &Config, n_ctx: usize, stream: &Stream) -> Result<Workspace> {
+        let (o, bytes) = pieces(c);
+        let fixed = Buffer::zeroed(gpu, bytes as usize, stream)?;
+        let part = Buffer::new(gpu, part_bytes(c, chunks_of(n_ctx)))?;
+        let ring = Pinned::new(gpu, RING * 4)?;
+        let at = |i: usize| fixed.at() + o[i];
+        Ok(Workspace {
+            max_chunks: chunks_of(n_ctx) as u32,
+            part_row: c.n_heads * (c.head_dim + 2) * 4,
+            bytes: bytes + part.bytes() as u64,
+            n_vocab: c.n_vocab as u32,
+            x: [at(0), at(1)],
+            qkv: at(2),
+            mix: at(3),
+            attn_out: at(4),
+            act: at(5),
+            gate: at(6),
+            up: at(7),
+            ffn_out: at(8),
+            tap: [at(9), at(10), at(11)],
+            counters: at(12),
+            state: at(13),
+            best: at(14),
+            counter: at(15),
+            _fixed: fixed,
+            part,
+            ring,
+        })
+    }
+
+    /// Makes room for positions below `n_ctx`; true when addresses have changed.
+    pub fn grow(&mut self, gpu: &Arc<Gpu>, n_ctx: usize) -> Result<bool> {
+        let chunks = chunks_of(n_ctx);
+        if chunks as u32 <= self.max_chunks {
+            return Ok(false);
+        }
+        let part = Buffer::new(gpu, self.part_row * chunks)?;
+        self.bytes += (part.bytes() - self.part.bytes()) as u64;
+        self.part = part;
+        self.max_chunks = chunks as u32;
+        Ok(true)
+    }
+
+    /// Partial results of the chunks of attention.
+    pub fn part(&self) -> Address {
+        self.part.at()
+    }
+
+    /// Chunks there is room for.
+    pub fn max_chunks(&self) -> u32 {
+        self.max_chunks
+    }
+
+    /// Where the device leaves the tokens it chose.
+    pub fn ring(&self) -> *mut u32 {
+        self.ring.as_ptr().cast()
+    }
+
+    /// The token at a place of the ring, as the device has left it.
+    pub fn ring_token(&self, at: usize) -> u32 {
+        // SAFETY: inside the ring; the caller has waited for the event behind the write.
+        unsafe { self.ring().add(at % RING).read_volatile() }
+    }
+}
