@@ -2,7 +2,11 @@
 //!
 //! A cdylib of rustc's exports its `#[no_mangle]` functions and nothing else; `tests/abi.rs` reads that back, and this.
 
+#[path = "cuda/build.rs"]
+mod cuda;
+
 fn main() {
+    cuda::build();
     println!("cargo:rerun-if-changed=build.rs");
     if std::env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux") {
         // The number is KIGO_ABI_VERSION.

@@ -17,6 +17,7 @@ use crate::model::{Config, Weights};
 use crate::sampler::{SampleRequest, Sampled};
 
 pub mod cpu;
+pub mod cuda;
 pub mod reference;
 
 /// Tokens in one page of the KV cache, on every backend.

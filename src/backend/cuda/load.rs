@@ -120,7 +120,7 @@ pub fn load(gpu: &Arc<Gpu>, jobs: &[Job<'_>], control: &mut dyn LoadControl) -> 
         for worker in &mut workers {
             let (tell, next, stop, pieces, gpu) = (tell.clone(), &next, &stop, &pieces, gpu.clone());
             let work = move || {
-                let run = || -> Result<()> {
+                let mut run = || -> Result<()> {
                     gpu.bind()?;
                     let mut lane = 0;
                     while !stop.load(Ordering::Relaxed) {

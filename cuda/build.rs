@@ -1,0 +1,82 @@
+//! Compiles `cuda/*.cu` into one static library when nvcc is there, and says so in one line when it is not.
+//!
+//! nvcc is looked for in CUDA_HOME, on PATH, and in the PyPI packages of `./.venv` (`make cuda`). The CUDA runtime is
+//! linked statically; nothing of CUDA but the driver is needed at run time, and the driver only when a device is asked for.
+//! KIGO_CUDA_ARCHS narrows the list of targets ("90a" or "80,89,90a,ptx"); KIGO_CUDA=0 leaves CUDA out.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// Sets `cfg(kigo_cuda)` and the link flags, or prints why not.
+pub fn build() {
+    println!("cargo:rustc-check-cfg=cfg(kigo_cuda)");
+    println!("cargo:rerun-if-changed=cuda/build.rs");
+    println!("cargo:rerun-if-changed=cuda");
+    for name in ["CUDA_HOME", "CUDA_PATH", "KIGO_CUDA_ARCHS", "KIGO_CUDA"] {
+        println!("cargo:rerun-if-env-changed={name}");
+    }
+    if env::var("KIGO_CUDA").is_ok_and(|v| v == "0") {
+        return;
+    }
+    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
+    let Some((nvcc, libs)) = find(&root) else {
+        println!("cargo:warning=nvcc not found (CUDA_HOME, PATH, .venv): building without CUDA, for the CPU only");
+        return;
+    };
+    let mut files: Vec<PathBuf> = std::fs::read_dir(root.join("cuda"))
+        .map(|dir| dir.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "cu")).collect())
+        .unwrap_or_default();
+    files.sort();
+    // SAFETY: a build script's main thread, before any other is started; cc reads the compiler from here alone.
+    #[allow(unsafe_code)]
+    unsafe {
+        env::set_var("NVCC", &nvcc);
+    }
+    let mut cc = cc::Build::new();
+    cc.cuda(true).cudart("none").cpp_link_stdlib(None).warnings(false).opt_level(3).debug(false);
+    cc.flag("-std=c++17");
+    let archs = env::var("KIGO_CUDA_ARCHS").unwrap_or_else(|_| "80,89,90a,ptx".to_string());
+    for arch in archs.split([',', ' ', ';']).filter(|a| !a.is_empty()) {
+        let code = if arch == "ptx" {
+            "arch=compute_80,code=compute_80".to_string()
+        } else {
+            format!("arch=compute_{arch},code=sm_{arch}")
+        };
+        cc.flag("-gencode").flag(&code);
+    }
+    // Without these the link pulls in libstdc++; the launchers stay private to the library.
+    cc.flag("-Xcompiler=-fvisibility=hidden,-fno-exceptions,-fno-rtti,-fno-threadsafe-statics");
+    cc.include(root.join("cuda")).files(&files).compile("kigo_cuda");
+    println!("cargo:rustc-link-search=native={}", libs.display());
+    println!("cargo:rustc-link-lib=static=cudart_static");
+    for lib in ["rt", "dl", "pthread"] {
+        println!("cargo:rustc-link-lib=dylib={lib}");
+    }
+    println!("cargo:rustc-cdylib-link-arg=-Wl,--exclude-libs,ALL");
+    println!("cargo:rustc-cfg=kigo_cuda");
+}
+
+/// nvcc and the folder of libcudart_static.a.
+fn find(root: &Path) -> Option<(PathBuf, PathBuf)> {
+    let mut homes: Vec<PathBuf> = ["CUDA_HOME", "CUDA_PATH"].iter().filter_map(env::var_os).map(PathBuf::from).collect();
+    if let Some(path) = env::var_os("PATH") {
+        for dir in env::split_paths(&path).filter(|d| d.join("nvcc").is_file()) {
+            // A link such as /usr/bin/nvcc leads to its toolkit.
+            let real = dir.join("nvcc").canonicalize().unwrap_or(dir.join("nvcc"));
+            homes.extend(real.parent().and_then(Path::parent).map(Path::to_path_buf));
+        }
+    }
+    let venv = root.join(".venv/lib");
+    for python in std::fs::read_dir(venv).into_iter().flatten().flatten() {
+        let packages = python.path().join("site-packages/nvidia");
+        let mut found: Vec<PathBuf> = std::fs::read_dir(packages).into_iter().flatten().flatten().map(|e| e.path()).collect();
+        found.sort();
+        homes.extend(found);
+    }
+    homes.into_iter().find_map(|home| {
+        let nvcc = home.join("bin/nvcc");
+        let libs = ["lib64", "lib", "targets/x86_64-linux/lib"].iter().map(|d| home.join(d));
+        let libs = libs.into_iter().find(|d| d.join("libcudart_static.a").is_file())?;
+        nvcc.is_file().then_some((nvcc, libs))
+    })
+}
