@@ -32,21 +32,40 @@ pub fn build() {
     unsafe {
         env::set_var("NVCC", &nvcc);
     }
-    let mut cc = cc::Build::new();
-    cc.cuda(true).cudart("none").cpp_link_stdlib(None).warnings(false).opt_level(3).debug(false);
-    cc.flag("-std=c++17");
     let archs = env::var("KIGO_CUDA_ARCHS").unwrap_or_else(|_| "80,89,90a,ptx".to_string());
-    for arch in archs.split([',', ' ', ';']).filter(|a| !a.is_empty()) {
-        let code = if arch == "ptx" {
-            "arch=compute_80,code=compute_80".to_string()
-        } else {
-            format!("arch=compute_{arch},code=sm_{arch}")
+    let compile = |file: &Path| {
+        let mut cc = cc::Build::new();
+        cc.cuda(true).cudart("none").cpp_link_stdlib(None).warnings(false).opt_level(3).debug(false).cargo_metadata(false);
+        cc.flag("-std=c++17");
+        for arch in archs.split([',', ' ', ';']).filter(|a| !a.is_empty()) {
+            let code = if arch == "ptx" {
+                "arch=compute_80,code=compute_80".to_string()
+            } else {
+                format!("arch=compute_{arch},code=sm_{arch}")
+            };
+            cc.flag("-gencode").flag(&code);
+        }
+        // Without these the link pulls in libstdc++; the launchers stay private to the library.
+        cc.flag("-Xcompiler=-fvisibility=hidden,-fno-exceptions,-fno-rtti,-fno-threadsafe-statics");
+        cc.include(root.join("cuda")).file(file).compile_intermediates()
+    };
+    // File by file: of several at once cc makes relocatable device code, in which ptxas serializes wgmma.
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let jobs = env::var("NUM_JOBS").ok().and_then(|n| n.parse().ok()).unwrap_or(1).clamp(1, files.len().max(1));
+    let objects: Vec<PathBuf> = std::thread::scope(|scope| {
+        let work = || {
+            let mut mine = Vec::new();
+            while let Some(file) = files.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                mine.extend(compile(file));
+            }
+            mine
         };
-        cc.flag("-gencode").flag(&code);
-    }
-    // Without these the link pulls in libstdc++; the launchers stay private to the library.
-    cc.flag("-Xcompiler=-fvisibility=hidden,-fno-exceptions,-fno-rtti,-fno-threadsafe-statics");
-    cc.include(root.join("cuda")).files(&files).compile("kigo_cuda");
+        let threads: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().flat_map(|t| t.join().expect("the compiler's thread")).collect()
+    });
+    let mut objects = objects;
+    objects.sort();
+    cc::Build::new().objects(objects).compile("kigo_cuda");
     println!("cargo:rustc-link-search=native={}", libs.display());
     println!("cargo:rustc-link-lib=static=cudart_static");
     for lib in ["rt", "dl", "pthread"] {

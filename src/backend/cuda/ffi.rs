@@ -89,6 +89,104 @@ pub struct Attend {
     pub eps: f32,
 }
 
+/// `KgGemm`: a product of prefill.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Gemm {
+    pub x: Address,
+    pub w: [Address; 3],
+    pub bias: [Address; 3],
+    pub y: Address,
+    pub encode: Address,
+    pub m: u32,
+    pub k: u32,
+    pub n: [u32; 3],
+    pub n_w: u32,
+    pub x_stride: u32,
+    pub w_stride: u32,
+    pub y_stride: u32,
+    pub epilogue: u32,
+    pub n_sms: u32,
+    pub tile: u32,
+    pub pdl: u32,
+    pub alpha: f32,
+    pub out_scale: f32,
+}
+
+/// `KgFlash`: attention of prefill.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Flash {
+    pub q: Address,
+    pub out: Address,
+    pub pages: Address,
+    pub k_offset: u64,
+    pub v_offset: u64,
+    pub head_stride: u64,
+    pub token_stride: u64,
+    pub n_tokens: u32,
+    pub start: u32,
+    pub n_heads: u32,
+    pub n_kv: u32,
+    pub head_dim: u32,
+    pub q_stride: u32,
+    pub out_stride: u32,
+    pub window: u32,
+    pub out_f32: u32,
+    pub pdl: u32,
+    pub wgmma: u32,
+    pub n_sms: u32,
+    pub scale: f32,
+    pub softcap: f32,
+}
+
+/// `KgPrefillNorm`: residual and norm of prefill.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PrefillNorm {
+    pub x: Address,
+    pub delta: Address,
+    pub post_w: Address,
+    pub w: Address,
+    pub out: Address,
+    pub tap: Address,
+    pub n_tokens: u32,
+    pub dim: u32,
+    pub out_stride: u32,
+    pub pdl: u32,
+    pub eps: f32,
+}
+
+/// `KgPrefillRope`: head norms, rope and the cache's rows of prefill.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PrefillRope {
+    pub qkv: Address,
+    pub bias: Address,
+    pub q_norm: Address,
+    pub k_norm: Address,
+    pub turns: Address,
+    pub q: Address,
+    pub pages: Address,
+    pub tap_q: Address,
+    pub tap_k: Address,
+    pub k_offset: u64,
+    pub v_offset: u64,
+    pub head_stride: u64,
+    pub token_stride: u64,
+    pub n_tokens: u32,
+    pub start: u32,
+    pub n_heads: u32,
+    pub n_kv: u32,
+    pub head_dim: u32,
+    pub n_rot: u32,
+    pub halves: u32,
+    pub qkv_stride: u32,
+    pub q_stride: u32,
+    pub pdl: u32,
+    pub eps: f32,
+}
+
 pub const HOST_TO_DEVICE: c_int = 1;
 pub const DEVICE_TO_HOST: c_int = 2;
 pub const DEVICE_TO_DEVICE: c_int = 3;
@@ -96,7 +194,6 @@ pub const STREAM_NON_BLOCKING: u32 = 1;
 pub const EVENT_DISABLE_TIMING: u32 = 2;
 pub const CAPTURE_THREAD_LOCAL: c_int = 1;
 pub const ERROR_MEMORY_ALLOCATION: c_int = 2;
-pub const ERROR_NOT_READY: c_int = 600;
 pub const ATTRIBUTE_SM_COUNT: c_int = 16;
 pub const ATTRIBUTE_MAJOR: c_int = 75;
 pub const ATTRIBUTE_MINOR: c_int = 76;
@@ -128,7 +225,6 @@ unsafe extern "C" {
     pub fn cudaEventDestroy(event: Handle) -> c_int;
     pub fn cudaEventRecord(event: Handle, stream: Handle) -> c_int;
     pub fn cudaEventSynchronize(event: Handle) -> c_int;
-    pub fn cudaEventQuery(event: Handle) -> c_int;
     pub fn cudaEventElapsedTime(ms: *mut f32, start: Handle, end: Handle) -> c_int;
 
     pub fn kgc_stage_float(stage: *const Stage, ty: u32, ns: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
@@ -139,6 +235,13 @@ unsafe extern "C" {
     pub fn kgc_attend(attend: *const Attend, chunks: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_repack(mat: *const Mat, src: Address, first: u64, n: u64, stream: Handle) -> c_int;
     pub fn kgc_embed(mat: *const Mat, state: Address, scale: f32, x: Address, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_embed_rows(mat: *const Mat, tokens: Address, n: u32, scale: f32, x: Address, stride: u32, stream: Handle) -> c_int;
+    pub fn kgc_expand(mat: *const Mat, row0: u32, n: u32, slab: Address, stream: Handle) -> c_int;
+    pub fn kgc_gemm_encoder(encode: *mut *mut c_void) -> c_int;
+    pub fn kgc_gemm(gemm: *const Gemm, stream: Handle) -> c_int;
+    pub fn kgc_flash_prefill(flash: *const Flash, stream: Handle) -> c_int;
+    pub fn kgc_prefill_norm(norm: *const PrefillNorm, stream: Handle) -> c_int;
+    pub fn kgc_prefill_rope(rope: *const PrefillRope, stream: Handle) -> c_int;
     pub fn kgc_set_state(state: Address, value: *const State, stream: Handle) -> c_int;
     pub fn kgc_argmax(state: Address, n: u32, best: Address, counter: Address, ring: *mut u32, pdl: c_int, stream: Handle) -> c_int;
 }

@@ -190,7 +190,6 @@ impl Drop for Buffer {
 pub struct Pinned {
     gpu: Arc<Gpu>,
     address: usize,
-    bytes: usize,
 }
 
 impl Pinned {
@@ -210,7 +209,7 @@ impl Pinned {
         gpu.check(code)?;
         // SAFETY: the range was just allocated.
         unsafe { std::ptr::write_bytes(address.cast::<u8>(), 0, bytes.max(256)) };
-        Ok(Pinned { gpu: gpu.clone(), address: address as usize, bytes })
+        Ok(Pinned { gpu: gpu.clone(), address: address as usize })
     }
 
     /// Its first byte.
@@ -218,10 +217,6 @@ impl Pinned {
         self.address as *mut u8
     }
 
-    /// Its size.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
 }
 
 impl Drop for Pinned {
@@ -270,11 +265,23 @@ impl Stream {
         self.gpu.check(unsafe { ffi::cudaMemcpyAsync(to as *mut c_void, from.cast(), bytes, ffi::HOST_TO_DEVICE, self.raw()) })
     }
 
-    /// Copies from the device and waits. `out.len()` elements at `from` must be inside one allocation.
+    /// Queues a copy on the device.
     ///
     /// # Safety
-    /// `from` holds that many floats.
-    pub unsafe fn download(&self, from: Address, out: &mut [f32]) -> Result<()> {
+    /// Both ranges are device memory.
+    pub unsafe fn copy(&self, to: Address, from: Address, bytes: usize) -> Result<()> {
+        // SAFETY: the caller's.
+        let code = unsafe {
+            ffi::cudaMemcpyAsync(to as *mut c_void, from as *const c_void, bytes, ffi::DEVICE_TO_DEVICE, self.raw())
+        };
+        self.gpu.check(code)
+    }
+
+    /// Copies from the device and waits.
+    ///
+    /// # Safety
+    /// `from` holds `out.len()` elements, any bits of which are a `T`.
+    pub unsafe fn download<T: Copy>(&self, from: Address, out: &mut [T]) -> Result<()> {
         let bytes = std::mem::size_of_val(out);
         // SAFETY: `out` is writable for its size; the source is the caller's.
         let code = unsafe {
@@ -368,15 +375,6 @@ impl Event {
     pub fn wait(&self) -> Result<()> {
         // SAFETY: lives.
         self.gpu.check(unsafe { ffi::cudaEventSynchronize(self.raw as Handle) })
-    }
-
-    /// Whether it has been reached.
-    pub fn reached(&self) -> Result<bool> {
-        // SAFETY: lives.
-        match unsafe { ffi::cudaEventQuery(self.raw as Handle) } {
-            ffi::ERROR_NOT_READY => Ok(false),
-            code => self.gpu.check(code).map(|()| true),
-        }
     }
 
     /// Time from `start` to this one, both reached and made for timing.

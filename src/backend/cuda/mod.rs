@@ -28,6 +28,9 @@ mod memory;
 mod model;
 #[cfg(kigo_cuda)]
 #[allow(unsafe_code, missing_docs)]
+mod prefill;
+#[cfg(kigo_cuda)]
+#[allow(unsafe_code, missing_docs)]
 mod program;
 #[cfg(kigo_cuda)]
 #[allow(unsafe_code)]

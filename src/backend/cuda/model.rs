@@ -12,12 +12,13 @@ use super::ffi::{self, Address, State};
 use super::layout::{DeviceWeights, lay};
 use super::load;
 use super::memory::{Buffer, Event, Gpu, Graph, Stream};
-use super::program::{self, ATTEND_CHUNK, Kind, Op, Tuning};
+use super::prefill::{self, LEAST_ROWS, MOST_ROWS, Rows};
+use super::program::{self, ATTEND_CHUNK, Kind, Op, Run, Tuning};
 use super::workspace::{self, Workspace};
-use crate::backend::{Chunk, LoadControl, LoadedModel, PAGE_TOKENS, Plan, RunControl, Slot, Want};
+use crate::backend::{Chunk, LoadControl, LoadedModel, PAGE_TOKENS, Plan, RunControl, Slot, TapEvent, Want};
 use crate::error::{Error, Result};
 use crate::model::{Config, Weights};
-use crate::sampler::{SampleRequest, Sampled};
+use crate::sampler::{self, SampleRequest, Sampled};
 
 /// Steps queued before the host looks whether it should stop.
 const AHEAD: usize = 8;
@@ -29,10 +30,12 @@ fn first_context(config: &Config) -> usize {
 
 /// What a load takes.
 pub fn plan(config: &Config, weights: &Weights<'_>) -> Plan {
+    let laid = lay(0, config, weights);
+    let rows = MOST_ROWS.min(first_context(config));
     Plan {
-        weights_bytes: lay(0, config, weights).bytes,
+        weights_bytes: laid.bytes,
         kv_bytes_per_token: config.kv_bytes_per_token() as u64,
-        scratch_bytes: workspace::planned_bytes(config, first_context(config)),
+        scratch_bytes: workspace::planned_bytes(config, first_context(config)) + prefill::planned_bytes(config, &laid.weights, rows),
     }
 }
 
@@ -50,6 +53,7 @@ enum Pass {
 struct Exec {
     graphs: HashMap<(Pass, u32), Graph>,
     ops: Vec<Op>,
+    rows: Option<Rows>,
     work: Workspace,
     tuning: Tuning,
     stream: Stream,
@@ -126,7 +130,7 @@ impl CudaModel {
         let tuning = Tuning::default();
         let ops = program::make(gpu, config, &tuning, &laid.weights, &work);
         Ok(CudaModel {
-            exec: Mutex::new(Exec { graphs: HashMap::new(), ops, work, tuning, stream }),
+            exec: Mutex::new(Exec { graphs: HashMap::new(), ops, rows: None, work, tuning, stream }),
             pages: Mutex::default(),
             weights: laid.weights,
             _memory: memory,
@@ -196,7 +200,7 @@ impl CudaModel {
     /// Queues one step of the graph for `pass`.
     fn queue(&self, exec: &mut Exec, pass: Pass, position: usize) -> Result<()> {
         let chunks = Self::chunks_at(position);
-        let Exec { graphs, ops, work, stream, tuning } = exec;
+        let Exec { graphs, ops, work, stream, tuning, .. } = exec;
         if let Some(graph) = graphs.get(&(pass, chunks)) {
             return graph.launch(stream);
         }
@@ -241,6 +245,9 @@ impl CudaModel {
         self.grow(exec, chunk.start + chunk.tokens.len())?;
         let slot = slot_of(chunk.slot)?;
         self.bind_pages(exec, slot, chunk.pages)?;
+        if exec.tuning.prefill && chunk.tokens.len() >= LEAST_ROWS && prefill::can(&self.config, &self.weights) {
+            return self.run_rows(exec, sequence, slot, chunk.tokens, chunk.start, chunk.want, run);
+        }
         let mark = Event::new(&self.gpu, false)?;
         for (i, token) in chunk.tokens.iter().enumerate() {
             if run.cancel.load(Ordering::Acquire) {
@@ -262,6 +269,62 @@ impl CudaModel {
                 }
                 mark.record(&exec.stream)?;
             }
+        }
+        Ok(())
+    }
+
+    /// [`Self::run_chunk`] through the tensor cores.
+    #[allow(clippy::too_many_arguments)]
+    fn run_rows(
+        &self,
+        exec: &mut Exec,
+        sequence: usize,
+        slot: &mut CudaSlot,
+        tokens: &[u32],
+        start: usize,
+        want: Want,
+        run: &mut RunControl<'_>,
+    ) -> Result<()> {
+        let most = tokens.len().min(MOST_ROWS);
+        if exec.rows.as_ref().is_none_or(|r| r.rows() < most) {
+            exec.stream.wait()?;
+            exec.rows = None;
+            let n = most.next_power_of_two().min(MOST_ROWS.min(first_context(&self.config)).max(most));
+            exec.rows = Some(Rows::new(&self.gpu, &self.config, &self.weights, n)?);
+        }
+        let Exec { rows: Some(rows), ops, work, stream, .. } = exec else { return internal("no rows") };
+        let (pages, config, weights) = (slot.table.at(), &self.config, &self.weights);
+        let pass = prefill::Pass { gpu: &self.gpu, config, weights, stream, pages, sequence };
+        let mut last = 0;
+        for (i, piece) in tokens.chunks(MOST_ROWS).enumerate() {
+            last = rows.run(&pass, piece, start + i * MOST_ROWS, run)?;
+        }
+        if want == Want::Nothing {
+            return Ok(());
+        }
+        // The last stage of a step, from the last token's stream.
+        let Some(mut op) = ops.iter().find(|o| o.kind == Kind::Logits).cloned() else { return internal("no last stage") };
+        if let Run::Stage { stage, .. } = &mut op.run {
+            (stage.delta, stage.post_w, stage.x_out) = (0, 0, 0);
+            if run.tap.is_some() {
+                stage.tap = work.tap[0];
+            }
+            // SAFETY: both are rows of n_embd.
+            unsafe { stream.copy(stage.x, last, config.n_embd * 4)? };
+        }
+        let position = start + tokens.len() - 1;
+        self.set_state(exec, slot, tokens[tokens.len() - 1], position)?;
+        op.launch(&self.gpu, &exec.work, 1, false, &exec.stream)?;
+        if let Some(tap) = run.tap.as_mut() {
+            let mut show = |name, from, cols: usize| -> Result<()> {
+                let mut data = vec![0f32; cols];
+                // SAFETY: the tap's vector and the slot's logits have so many elements.
+                unsafe { exec.stream.download(from, &mut data)? };
+                tap(&TapEvent { name, layer: -1, sequence, position, rows: 1, cols, data: &data });
+                Ok(())
+            };
+            show("final_norm", exec.work.tap[0], config.n_embd)?;
+            show("logits", slot.logits.at(), config.n_vocab)?;
         }
         Ok(())
     }
@@ -363,7 +426,10 @@ impl LoadedModel for CudaModel {
         Plan {
             weights_bytes: self.weights_bytes,
             kv_bytes_per_token: self.config.kv_bytes_per_token() as u64,
-            scratch_bytes: self.lock().work.bytes,
+            scratch_bytes: {
+                let exec = self.lock();
+                exec.work.bytes + exec.rows.as_ref().map_or(0, Rows::bytes)
+            },
         }
     }
 
@@ -417,7 +483,7 @@ impl LoadedModel for CudaModel {
     fn sample(&self, slot: &mut dyn Slot, request: &SampleRequest<'_>) -> Result<Sampled> {
         let mut logits = vec![0f32; self.config.n_vocab];
         self.logits(slot, &mut logits)?;
-        let _ = request;
-        internal("sampler not merged")
+
+        sampler::sample(&logits, request)
     }
 }

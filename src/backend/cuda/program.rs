@@ -24,11 +24,13 @@ pub struct Tuning {
     pub fill: u32,
     /// Programmatic dependent launch.
     pub pdl: bool,
+    /// Prompts go through the tensor cores.
+    pub prefill: bool,
 }
 
 impl Default for Tuning {
     fn default() -> Self {
-        Tuning { threads: 256, per_sm: 2, streams: 4, fill: 100, pdl: true }
+        Tuning { threads: 256, per_sm: 2, streams: 4, fill: 100, pdl: true, prefill: true }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A step launch by launch, its activations shown between them. The launches and so the bits are those of a graph.
 
-use super::ffi::Address;
+use super::ffi::{self, Address, PrefillNorm};
 use super::memory::{Gpu, Stream};
 use super::program::{Kind, Op, Run};
 use super::workspace::Workspace;
@@ -90,6 +90,28 @@ pub fn run(
             }
             Kind::Choose => {}
         }
+    }
+    // Without the last stage nothing has added the last layer's half; for the eye alone.
+    let last = ops.iter().find(|o| o.kind == Kind::Logits);
+    if let (None, Some(Op { run: Run::Stage { stage, .. }, .. })) = (place.logits, last) {
+        let x = work.tap[1];
+        let norm = PrefillNorm {
+            x,
+            delta: stage.delta,
+            post_w: stage.post_w,
+            w: stage.norm_w,
+            n_tokens: 1,
+            dim: d as u32,
+            out_stride: d as u32,
+            eps: config.norm_eps,
+            ..PrefillNorm::default()
+        };
+        // SAFETY: all are vectors of n_embd in the workspace and the weights.
+        unsafe {
+            stream.copy(x, stage.x, d * 4)?;
+            gpu.check(ffi::kgc_prefill_norm(&norm, stream.raw()))?;
+        }
+        show("resid", config.n_layers as i32 - 1, x, d)?;
     }
     Ok(())
 }

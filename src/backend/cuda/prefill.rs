@@ -1,0 +1,342 @@
+//! Many tokens of one sequence through the tensor cores, layer by layer.
+//!
+//! Weights that are not f16 are expanded into a slab before each product; activations between products are f16, sums, the
+//! residual stream and the inputs of norms f32. A pass takes up to [`MOST_ROWS`] tokens; the host stays at most
+//! [`LAYERS_AHEAD`] layers ahead of the device, which bounds how late a cancel is seen.
+//!
+//! Products need rows of whole 16 bytes: a model without them, or of f32 matrices, takes its prompts token by token.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::ffi::{self, Address, Flash, Gemm, Mat, PrefillNorm, PrefillRope};
+use super::layout::{DeviceWeights, Layer};
+use super::memory::{Buffer, Event, Gpu, Stream};
+use crate::backend::{PAGE_TOKENS, RunControl, TapEvent};
+use crate::error::{Error, Result};
+use crate::model::{Activation, Config, RopePairing};
+
+/// Most tokens of one pass.
+pub const MOST_ROWS: usize = 2048;
+/// Fewer tokens than this go one by one.
+pub const LEAST_ROWS: usize = 8;
+/// Layers that may be queued before the host waits.
+const LAYERS_AHEAD: usize = 4;
+
+const F32: u32 = 0;
+const ADD: u32 = 1;
+const SILU: u32 = 3;
+const GELU: u32 = 4;
+
+/// Sizes of everything, in bytes for `rows` tokens.
+struct Sizes {
+    parts: [u64; 8],
+}
+
+/// The matrices of each product of a layer.
+fn products(l: &Layer) -> [Vec<Mat>; 4] {
+    [vec![l.q, l.k, l.v], vec![l.o], vec![l.gate, l.up], vec![l.down]]
+}
+
+fn sizes(c: &Config, weights: &DeviceWeights, rows: usize) -> Sizes {
+    let (d, h, g, f) = (c.n_embd, c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim, c.n_ff);
+    let slab = weights.layers.iter().flat_map(products).map(|mats| mats.iter().map(slab_bytes).sum::<u64>()).max().unwrap_or(0);
+    let of = |n: usize| (rows * n) as u64;
+    // x, delta, qkv f32; h, q, mix, act f16; the slab. Tokens are behind the slab.
+    let parts = [of(d * 4), of(d * 4), of((h + 2 * g) * 4), of(d * 2), of(h * 2), of(h * 2), of(f * 2), slab];
+    Sizes { parts: parts.map(|n| n.next_multiple_of(256)) }
+}
+
+fn slab_bytes(m: &Mat) -> u64 {
+    if m.ty == 1 { 0 } else { u64::from(m.rows) * u64::from(m.stride) * 2 }
+}
+
+/// Whether the products can take this model.
+pub fn can(c: &Config, weights: &DeviceWeights) -> bool {
+    let widths = [c.n_embd, c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim, c.n_ff];
+    widths.iter().all(|n| n % 8 == 0) && weights.layers.iter().flat_map(products).flatten().all(|m| m.ty != 0)
+}
+
+/// Bytes the working memory for `rows` tokens takes.
+pub fn planned_bytes(c: &Config, weights: &DeviceWeights, rows: usize) -> u64 {
+    if !can(c, weights) {
+        return 0;
+    }
+    sizes(c, weights, rows).parts.iter().sum::<u64>() + rows as u64 * 4
+}
+
+/// Working memory for a number of tokens.
+pub struct Rows {
+    rows: usize,
+    buffer: Buffer,
+    encode: usize,
+    parts: [Address; 8],
+    tokens: Address,
+}
+
+/// Where a pass stands.
+pub struct Pass<'a> {
+    pub gpu: &'a Arc<Gpu>,
+    pub config: &'a Config,
+    pub weights: &'a DeviceWeights,
+    pub stream: &'a Stream,
+    /// Addresses of the sequence's pages, on the device.
+    pub pages: Address,
+    /// Index of the sequence in the batch.
+    pub sequence: usize,
+}
+
+impl Rows {
+    /// For `rows` tokens.
+    pub fn new(gpu: &Arc<Gpu>, c: &Config, weights: &DeviceWeights, rows: usize) -> Result<Rows> {
+        let sizes = sizes(c, weights, rows);
+        let buffer = Buffer::new(gpu, planned_bytes(c, weights, rows) as usize)?;
+        let mut at = buffer.at();
+        let parts = sizes.parts.map(|n| {
+            let here = at;
+            at += n;
+            here
+        });
+        let mut encode: *mut std::ffi::c_void = std::ptr::null_mut();
+        if gpu.major == 9 {
+            // SAFETY: writes one pointer, the driver's function.
+            gpu.check(unsafe { ffi::kgc_gemm_encoder(&mut encode) })?;
+        }
+        Ok(Rows { rows, buffer, encode: encode as usize, parts, tokens: at })
+    }
+
+    /// Tokens it is for.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Bytes it takes.
+    pub fn bytes(&self) -> u64 {
+        self.buffer.bytes() as u64
+    }
+
+    fn gemm(&self, p: &Pass<'_>, m: usize, x: Address, mats: &[Mat], bias: [Address; 3], y: Address, epilogue: u32) -> Result<()> {
+        let mut w = [0; 3];
+        let mut n = [0; 3];
+        let mut slab = self.parts[7];
+        for (i, mat) in mats.iter().enumerate() {
+            n[i] = mat.rows;
+            w[i] = mat.a;
+            if mat.ty != 1 {
+                // SAFETY: the slab holds every matrix of a product one behind the other.
+                p.gpu.check(unsafe { ffi::kgc_expand(mat, 0, mat.rows, slab, p.stream.raw()) })?;
+                w[i] = slab;
+                slab += slab_bytes(mat);
+            }
+        }
+        let out: u32 = if epilogue >= SILU { n[0] } else { n.iter().sum() };
+        let gemm = Gemm {
+            x,
+            w,
+            bias,
+            y,
+            encode: self.encode as u64,
+            m: m as u32,
+            k: mats[0].cols,
+            n,
+            n_w: mats.len() as u32,
+            x_stride: mats[0].cols,
+            w_stride: mats[0].stride,
+            y_stride: out,
+            epilogue,
+            n_sms: p.gpu.n_sm,
+            tile: 0,
+            pdl: 0,
+            alpha: 1.0,
+            out_scale: 1.0,
+        };
+        // SAFETY: x, y and the slab are of these shapes by `sizes`, the weights by the layout.
+        p.gpu.check(unsafe { ffi::kgc_gemm(&gemm, p.stream.raw()) })
+    }
+
+    fn norm(&self, p: &Pass<'_>, m: usize, add: Option<Address>, w: Address, tap: Address) -> Result<()> {
+        let [x, delta, _, h, ..] = self.parts;
+        let d = p.config.n_embd as u32;
+        let norm = PrefillNorm {
+            x,
+            delta: if add.is_some() { delta } else { 0 },
+            post_w: add.unwrap_or(0),
+            w,
+            out: h,
+            tap,
+            n_tokens: m as u32,
+            dim: d,
+            out_stride: d,
+            pdl: 0,
+            eps: p.config.norm_eps,
+        };
+        // SAFETY: x, delta, h and the tap have m rows of n_embd.
+        p.gpu.check(unsafe { ffi::kgc_prefill_norm(&norm, p.stream.raw()) })
+    }
+
+    /// What a half layer adds: straight into the stream, or, where a post norm or an eye waits for it, into `delta`; x + (s + b)
+    /// has the same bits either way. Returns the post norm of what is still to be added.
+    fn add(&self, p: &Pass<'_>, m: usize, from: Address, mat: Mat, bias: Address, post: Address, tapped: bool) -> Result<Option<Address>> {
+        let [x, delta, ..] = self.parts;
+        let apart = tapped || post != 0;
+        self.gemm(p, m, from, &[mat], [bias, 0, 0], if apart { delta } else { x }, if apart { F32 } else { ADD })?;
+        Ok(apart.then_some(post))
+    }
+
+    fn attention(&self, p: &Pass<'_>, m: usize, start: usize, i: usize, taps: [Address; 2]) -> Result<()> {
+        let (c, l) = (p.config, &p.weights.layers[i]);
+        let [_, _, qkv, _, q, mix, ..] = self.parts;
+        let (hw, g) = (c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim);
+        let tile = (PAGE_TOKENS * c.head_dim) as u64;
+        let k_offset = (2 * i * c.n_kv_heads) as u64 * tile;
+        let rope = PrefillRope {
+            qkv,
+            bias: 0,
+            q_norm: l.q_norm,
+            k_norm: l.k_norm,
+            turns: l.turns,
+            q,
+            pages: p.pages,
+            tap_q: taps[0],
+            tap_k: taps[1],
+            k_offset,
+            v_offset: k_offset + c.n_kv_heads as u64 * tile,
+            head_stride: tile,
+            token_stride: c.head_dim as u64,
+            n_tokens: m as u32,
+            start: start as u32,
+            n_heads: c.n_heads as u32,
+            n_kv: c.n_kv_heads as u32,
+            head_dim: c.head_dim as u32,
+            n_rot: c.n_rot as u32,
+            halves: u32::from(c.rope_pairing == RopePairing::Halves),
+            qkv_stride: (hw + 2 * g) as u32,
+            q_stride: hw as u32,
+            pdl: 0,
+            eps: c.norm_eps,
+        };
+        let flash = Flash {
+            q,
+            out: mix,
+            pages: p.pages,
+            k_offset,
+            v_offset: rope.v_offset,
+            head_stride: tile,
+            token_stride: c.head_dim as u64,
+            n_tokens: m as u32,
+            start: start as u32,
+            n_heads: c.n_heads as u32,
+            n_kv: c.n_kv_heads as u32,
+            head_dim: c.head_dim as u32,
+            q_stride: hw as u32,
+            out_stride: hw as u32,
+            window: c.layers[i].window.unwrap_or(0),
+            out_f32: 0,
+            pdl: 0,
+            wgmma: u32::from(p.gpu.major == 9),
+            n_sms: p.gpu.n_sm,
+            scale: c.attn_scale,
+            softcap: c.attn_softcap.unwrap_or(0.0),
+        };
+        // SAFETY: the buffers have m rows of these widths; the pages cover the positions, checked by the caller.
+        unsafe {
+            p.gpu.check(ffi::kgc_prefill_rope(&rope, p.stream.raw()))?;
+            p.gpu.check(ffi::kgc_flash_prefill(&flash, p.stream.raw()))
+        }
+    }
+
+    /// Puts `tokens` at `start ..` through all layers; their keys and values are in the cache afterwards. Returns the address
+    /// of the last token's residual stream.
+    pub fn run(&self, p: &Pass<'_>, tokens: &[u32], start: usize, run: &mut RunControl<'_>) -> Result<Address> {
+        let (c, m) = (p.config, tokens.len());
+        let [x, delta, qkv, h, _, mix, act, _] = self.parts;
+        let (d, hw, g) = (c.n_embd, c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim);
+        if m > self.rows || m == 0 {
+            return Err(Error::Internal { message: format!("{m} tokens in a pass of {}", self.rows) });
+        }
+        // SAFETY: there is room for `rows` tokens; the host's are staged before this returns; x has `rows` rows.
+        unsafe {
+            p.stream.upload(self.tokens, tokens.as_ptr().cast(), m * 4)?;
+            let embd = &p.weights.token_embd;
+            p.gpu.check(ffi::kgc_embed_rows(embd, self.tokens, m as u32, c.embedding_scale, x, d as u32, p.stream.raw()))?;
+        }
+        let tapped = run.tap.is_some();
+        let widest = d.max(hw);
+        let tap_buffer = if tapped { Some(Buffer::new(p.gpu, m * widest * 8)?) } else { None };
+        let (tap_a, tap_b) = tap_buffer.as_ref().map_or((0, 0), |b| (b.at(), b.at() + (m * widest * 4) as u64));
+        let mut eye = Eye { stream: p.stream, sequence: p.sequence, position: start, rows: m, tap: run.tap.as_deref_mut() };
+        eye.show("embed", -1, x, d, d, false)?;
+        let marks = (0..LAYERS_AHEAD).map(|_| Event::new(p.gpu, false)).collect::<Result<Vec<_>>>()?;
+        let mut pending: Option<Address> = None;
+        for (i, l) in p.weights.layers.iter().enumerate() {
+            if run.cancel.load(Ordering::Acquire) {
+                return Err(Error::Cancelled);
+            }
+            if i >= LAYERS_AHEAD {
+                marks[i % LAYERS_AHEAD].wait()?;
+            }
+            let layer = i as i32;
+            self.norm(p, m, pending, l.attn_norm, tap_a)?;
+            if i > 0 {
+                eye.show("resid", layer - 1, x, d, d, false)?;
+            }
+            eye.show("attn_norm", layer, tap_a, d, d, false)?;
+            self.gemm(p, m, h, &[l.q, l.k, l.v], [l.q_bias, l.k_bias, l.v_bias], qkv, F32)?;
+            self.attention(p, m, start, i, [tap_a, tap_b])?;
+            eye.show("q_rope", layer, tap_a, hw, hw, false)?;
+            eye.show("k_rope", layer, tap_b, g, g, false)?;
+            eye.show("v", layer, qkv + 4 * (hw + g) as u64, g, hw + 2 * g, false)?;
+            eye.show("attn_mix", layer, mix, hw, hw, true)?;
+            pending = self.add(p, m, mix, l.o, l.o_bias, l.post_attn_norm, tapped)?;
+            eye.show("attn_out", layer, delta, d, d, false)?;
+            self.norm(p, m, pending, l.ffn_norm, tap_a)?;
+            eye.show("ffn_norm", layer, tap_a, d, d, false)?;
+            let gate = if c.activation == Activation::Silu { SILU } else { GELU };
+            self.gemm(p, m, h, &[l.gate, l.up], [0; 3], act, gate)?;
+            eye.show("ffn_act", layer, act, c.n_ff, c.n_ff, true)?;
+            pending = self.add(p, m, act, l.down, 0, l.post_ffn_norm, tapped)?;
+            eye.show("ffn_out", layer, delta, d, d, false)?;
+            marks[i % LAYERS_AHEAD].record(p.stream)?;
+        }
+        if pending.is_some() {
+            // For the stream alone; h is not read.
+            self.norm(p, m, pending, p.weights.output_norm, 0)?;
+        }
+        eye.show("resid", c.n_layers as i32 - 1, x, d, d, false)?;
+        // The tap's buffer goes back only when nothing uses it any more.
+        if tapped {
+            p.stream.wait()?;
+        }
+        Ok(x + ((m - 1) * d * 4) as u64)
+    }
+}
+
+/// Whoever listens.
+struct Eye<'a, 'b> {
+    stream: &'a Stream,
+    sequence: usize,
+    position: usize,
+    rows: usize,
+    tap: Option<&'a mut (dyn FnMut(&TapEvent<'_>) + 'b)>,
+}
+
+impl Eye<'_, '_> {
+    /// Shows `cols` of each row; rows lie `stride` elements apart.
+    fn show(&mut self, name: &'static str, layer: i32, from: Address, cols: usize, stride: usize, half: bool) -> Result<()> {
+        let Some(tap) = self.tap.as_mut() else { return Ok(()) };
+        let n = (self.rows - 1) * stride + cols;
+        let mut all = vec![0f32; n];
+        if half {
+            let mut halves = vec![half::f16::ZERO; n];
+            // SAFETY: each call names a buffer of so many rows of this stride.
+            unsafe { self.stream.download(from, &mut halves)? };
+            all.iter_mut().zip(&halves).for_each(|(a, h)| *a = h.to_f32());
+        } else {
+            // SAFETY: as above.
+            unsafe { self.stream.download(from, &mut all)? };
+        }
+        let data: Vec<f32> = if cols == stride { all } else { all.chunks(stride).flat_map(|r| &r[..cols]).copied().collect() };
+        tap(&TapEvent { name, layer, sequence: self.sequence, position: self.position, rows: self.rows, cols, data: &data });
+        Ok(())
+    }
+}

@@ -1,0 +1,418 @@
+//! The GPU backend against the reference, stage by stage, and against itself.
+//!
+//! Without a device every test prints `skipped: no CUDA device` and passes, unless KIGO_REQUIRE_CUDA=1. The ignored test
+//! `measure` prints speeds of random weights of the named shapes: `KIGO_MEASURE="qwen2.5-0.5b:F16 ..."`.
+#![cfg(kigo_cuda)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use common::recipes::Recipe;
+use common::shapes::Shape;
+use common::tiny::{ARCHS, Tiny};
+use common::vocab;
+use kigo::backend::cuda::{CudaDevice, CudaModel, Tuning};
+use kigo::backend::reference::ReferenceDevice;
+use kigo::backend::{Chunk, Device, LoadControl, LoadedModel, PAGE_TOKENS, RunControl, Slot, TapEvent, Want};
+use kigo::error::{Error, Result};
+use kigo::gguf::{Gguf, TensorType, Writer, quantize_row};
+use kigo::model::{Config, bind};
+use kigo::sampler::{SampleRequest, SamplingParams};
+
+fn device() -> Option<CudaDevice> {
+    match CudaDevice::new(0) {
+        Ok(device) => Some(device),
+        Err(e) if std::env::var("KIGO_REQUIRE_CUDA").is_ok_and(|v| v == "1") => panic!("{e}"),
+        Err(e) => {
+            println!("skipped: no CUDA device ({e})");
+            None
+        }
+    }
+}
+
+struct NoControl;
+
+impl LoadControl for NoControl {
+    fn progress(&mut self, _done: u64, _total: u64) -> Result<()> {
+        Ok(())
+    }
+    fn release(&mut self, _bytes: &[u8]) {}
+}
+
+fn tokens(n: usize, n_vocab: usize) -> Vec<u32> {
+    (0..n as u64).map(|i| (common::random::mix(i + 7) % n_vocab as u64) as u32).collect()
+}
+
+/// A sequence on a model: all pages it may need, in reverse order.
+struct Sequence {
+    slot: Box<dyn Slot>,
+    pages: Vec<u32>,
+}
+
+impl Sequence {
+    fn new(model: &dyn LoadedModel, n_ctx: usize) -> Sequence {
+        let n = n_ctx.div_ceil(PAGE_TOKENS);
+        model.reserve_pages(n).unwrap();
+        Sequence { slot: model.create_slot().unwrap(), pages: (0..n as u32).rev().collect() }
+    }
+
+    fn run(&mut self, model: &dyn LoadedModel, tokens: &[u32], start: usize, tap: Option<&mut dyn FnMut(&TapEvent<'_>)>) -> Vec<f32> {
+        let mut chunks = [Chunk { tokens, start, pages: &self.pages, slot: &mut *self.slot, want: Want::Last }];
+        let cancel = AtomicBool::new(false);
+        match tap {
+            Some(tap) => {
+                let mut see = |e: &TapEvent<'_>| tap(e);
+                model.forward(&mut chunks, &mut RunControl { cancel: &cancel, tap: Some(&mut see) }).unwrap();
+            }
+            None => model.forward(&mut chunks, &mut RunControl { cancel: &cancel, tap: None }).unwrap(),
+        }
+        let mut logits = vec![f32::NAN; model.config().n_vocab];
+        model.logits(&mut *self.slot, &mut logits).unwrap();
+        logits
+    }
+}
+
+/// Sums of squares of the error and of the truth; NaN passes nothing.
+#[derive(Clone, Copy, Default)]
+struct Nmse(f64, f64);
+
+impl Nmse {
+    fn add(&mut self, x: &[f32], truth: &[f32]) {
+        assert_eq!(x.len(), truth.len());
+        for (&x, &t) in x.iter().zip(truth) {
+            self.0 += (f64::from(x) - f64::from(t)).powi(2);
+            self.1 += f64::from(t).powi(2);
+        }
+    }
+    fn value(self) -> f64 {
+        self.0 / self.1
+    }
+}
+
+type Taps = BTreeMap<(i32, &'static str), Vec<f32>>;
+
+fn tapped(model: &dyn LoadedModel, tokens: &[u32], n_ctx: usize) -> (Taps, Vec<f32>) {
+    let mut taps = Taps::new();
+    let mut sequence = Sequence::new(model, n_ctx);
+    let mut see = |e: &TapEvent<'_>| {
+        assert_eq!(e.data.len(), e.rows * e.cols);
+        taps.entry((e.layer, e.name)).or_default().extend_from_slice(e.data);
+    };
+    let logits = sequence.run(model, tokens, 0, Some(&mut see));
+    (taps, logits)
+}
+
+/// Every stage against the reference, token by token and through the tensor cores.
+///
+/// An f16 (the cache; activations between products of prefill) adds an NMSE of 2^-22 / 3 at most, everything else has 16 bits
+/// or more; a random network passes errors on undamped, so every layer may add as much again.
+fn compare(name: &str, device: &CudaDevice, config: &Config, gguf: &Gguf<'_>, n_tokens: usize) {
+    let (_, weights) = bind(gguf).unwrap();
+    let cuda = device.load_model(config, &weights, &mut NoControl).unwrap();
+    let reference = ReferenceDevice.load(config, &weights, &mut NoControl).unwrap();
+    let tokens = tokens(n_tokens, config.n_vocab);
+    let (truth, _) = tapped(&*reference, &tokens, n_tokens);
+    for prefill in [false, true] {
+        cuda.tune(Tuning { prefill, ..Tuning::default() });
+        let (seen, logits) = tapped(&*cuda, &tokens, n_tokens);
+        let bound = 2f64.powi(-22) * if prefill { 8.0 } else { 4.0 } * config.n_layers as f64;
+        let mut worst = (0.0, (0, ""));
+        assert_eq!(seen.keys().collect::<Vec<_>>(), truth.keys().collect::<Vec<_>>(), "{name}: other taps");
+        for (key, t) in &truth {
+            assert_eq!(seen[key].len(), t.len(), "{name}: {key:?}");
+            let mut e = Nmse::default();
+            e.add(&seen[key], t);
+            if !(e.value() <= worst.0) {
+                worst = (e.value(), *key);
+            }
+        }
+        println!("{name}, prefill {prefill}: worst NMSE {:.2e} at {:?}, bound {bound:.2e}", worst.0, worst.1);
+        if !(worst.0 <= bound) {
+            for (key, t) in &truth {
+                let mut e = Nmse::default();
+                e.add(&seen[key], t);
+                println!("    {key:?} {:.2e}", e.value());
+            }
+        }
+        assert!(worst.0 <= bound, "{name}, prefill {prefill}: NMSE {:.2e} at {:?} is not within {bound:.2e}", worst.0, worst.1);
+        // Untapped, from the captured step, in two chunks: the same bits.
+        let mut other = Sequence::new(&*cuda, n_tokens);
+        let split = n_tokens / 2;
+        let same = if !prefill || split >= 8 {
+            if split > 0 {
+                other.run(&*cuda, &tokens[..split], 0, None);
+            }
+            other.run(&*cuda, &tokens[split..], split, None)
+        } else {
+            other.run(&*cuda, &tokens, 0, None)
+        };
+        assert!(same.iter().zip(&logits).all(|(a, b)| a.to_bits() == b.to_bits()), "{name}, prefill {prefill}: other bits");
+    }
+}
+
+fn compare_tiny(name: &str, device: &CudaDevice, tiny: &Tiny, n_tokens: usize, change: impl Fn(&mut Config)) {
+    let bytes = tiny.bytes();
+    let gguf = Gguf::from_bytes(&bytes).unwrap();
+    let (mut config, _) = bind(&gguf).unwrap();
+    change(&mut config);
+    compare(name, device, &config, &gguf, n_tokens);
+}
+
+#[test]
+fn every_type_and_architecture_matches_the_reference() {
+    let Some(device) = device() else { return };
+    for arch in ARCHS {
+        for ty in TensorType::ALL {
+            compare_tiny(&format!("{arch} {}", ty.name()), &device, &Tiny::new(arch, ty), 20, |_| {});
+        }
+    }
+}
+
+#[test]
+fn head_sizes_and_groups_match_the_reference() {
+    let Some(device) = device() else { return };
+    for (head_dim, n_heads, n_kv_heads) in
+        [(64, 2, 2), (64, 6, 2), (64, 14, 2), (64, 8, 1), (128, 7, 1), (128, 8, 8), (256, 3, 1), (256, 8, 1), (72, 3, 1), (512, 4, 1), (64, 20, 2)]
+    {
+        let mut tiny = Tiny::new("qwen3", TensorType::Q8_0);
+        (tiny.shape.head_dim, tiny.shape.n_heads, tiny.shape.n_kv_heads) = (head_dim, n_heads, n_kv_heads);
+        if head_dim * n_heads % 32 != 0 {
+            tiny.ty = TensorType::F16;
+        }
+        compare_tiny(&format!("head {head_dim} x {n_heads}/{n_kv_heads}"), &device, &tiny, 19, |_| {});
+    }
+}
+
+#[test]
+fn odd_sizes_and_features_match_the_reference() {
+    let Some(device) = device() else { return };
+    for n in [1, 17, 64, 65] {
+        compare_tiny(&format!("{n} tokens"), &device, &Tiny::new("qwen2", TensorType::Q5_0), n, |_| {});
+    }
+    compare_tiny("soft caps", &device, &Tiny::new("gemma3", TensorType::Q6_K), 20, |c| {
+        (c.attn_softcap, c.logit_softcap) = (Some(20.0), Some(5.0));
+    });
+    compare_tiny("partial rope", &device, &Tiny::new("llama", TensorType::Q4_0), 20, |c| c.n_rot = 8);
+    compare_tiny("adjacent, head 64", &device, &Tiny::new("llama", TensorType::Q4_K), 20, |_| {});
+    // To the last position of the context, over several chunks of attention; gemma's windows end inside chunks.
+    compare_tiny("512 tokens", &device, &Tiny::new("qwen2", TensorType::Q8_0), 512, |_| {});
+    compare_tiny("512 tokens, windows", &device, &Tiny::new("gemma3", TensorType::Q8_0), 512, |_| {});
+    let mut tiny = Tiny::new("llama", TensorType::F16);
+    (tiny.shape.n_embd, tiny.shape.n_ff, tiny.shape.head_dim) = (60, 134, 8);
+    compare_tiny("rows that are no multiple of 8", &device, &tiny, 17, |_| {});
+}
+
+#[test]
+fn mixed_types_match_the_reference() {
+    let Some(device) = device() else { return };
+    for (shape, recipe) in [("qwen2.5-0.5b", "Q4_K_M"), ("llama-3.2-1b", "Q4_K_M"), ("gemma-3-1b", "Q3_K_L"), ("smollm2-135m", "Q2_K")] {
+        let mut shape = Shape::named(shape).unwrap();
+        (shape.n_layers, shape.n_vocab) = (3, 1024);
+        let bytes = random_file(&shape, Recipe::named(recipe).unwrap(), true);
+        let gguf = Gguf::from_bytes(&bytes).unwrap();
+        let (config, _) = bind(&gguf).unwrap();
+        compare(&format!("{} {recipe}", shape.name), &device, &config, &gguf, 9);
+    }
+}
+
+fn greedy(model: &dyn LoadedModel, sequence: &mut Sequence, prompt: &[u32], n: usize) -> Vec<u32> {
+    let mut history = prompt.to_vec();
+    sequence.run(model, prompt, 0, None);
+    for _ in 0..n {
+        let params = SamplingParams::default();
+        let request = SampleRequest { params: &params, history: &history, position: history.len() as u64 };
+        let token = model.sample(&mut *sequence.slot, &request).unwrap().token;
+        sequence.run(model, &[token], history.len(), None);
+        history.push(token);
+    }
+    history.split_off(prompt.len())
+}
+
+#[test]
+fn running_ahead_gives_what_single_steps_give() {
+    let Some(device) = device() else { return };
+    let bytes = Tiny::new("qwen3", TensorType::Q4_1).bytes();
+    let gguf = Gguf::from_bytes(&bytes).unwrap();
+    let (config, weights) = bind(&gguf).unwrap();
+    let model = device.load_model(&config, &weights, &mut NoControl).unwrap();
+    let prompt = tokens(5, config.n_vocab);
+    let mut steps = Sequence::new(&*model, 512);
+    let expected = greedy(&*model, &mut steps, &prompt, 300);
+    let mut after = vec![0f32; config.n_vocab];
+    for stop in [300, 1, 7, 290] {
+        let mut ahead = Sequence::new(&*model, 512);
+        ahead.run(&*model, &prompt, 0, None);
+        let mut got = Vec::new();
+        let n = model
+            .decode_ahead(&mut *ahead.slot, &ahead.pages, prompt[4], 5, 300, &mut |t| {
+                got.push(t);
+                Ok(got.len() < stop)
+            })
+            .unwrap();
+        assert_eq!(got, expected[..stop]);
+        assert_eq!(n, if stop == 300 { 299 } else { stop - 1 });
+        // The logits are those after the last accepted token: the next choice is the one that was refused.
+        model.logits(&mut *ahead.slot, &mut after).unwrap();
+        let params = SamplingParams::default();
+        let request = SampleRequest { params: &params, history: &[], position: 0 };
+        assert_eq!(model.sample(&mut *ahead.slot, &request).unwrap().token, expected[stop - 1]);
+    }
+}
+
+#[test]
+fn failures_leave_the_device_as_it_was() {
+    let Some(device) = device() else { return };
+    let bytes = Tiny::new("llama", TensorType::Q4_K).bytes();
+    let gguf = Gguf::from_bytes(&bytes).unwrap();
+    let (config, weights) = bind(&gguf).unwrap();
+    let prompt = tokens(9, config.n_vocab);
+    let everything = || -> Result<Vec<f32>> {
+        let model = device.load(&config, &weights, &mut NoControl)?;
+        model.reserve_pages(1)?;
+        let mut slot = model.create_slot()?;
+        let mut chunks = [Chunk { tokens: &prompt, start: 0, pages: &[0], slot: &mut *slot, want: Want::Last }];
+        model.forward(&mut chunks, &mut RunControl { cancel: &AtomicBool::new(false), tap: None })?;
+        let mut logits = vec![0f32; config.n_vocab];
+        model.logits(&mut *slot, &mut logits)?;
+        Ok(logits)
+    };
+    let expected = everything().unwrap();
+    let mut n_failed = 0;
+    for n in 0.. {
+        device.fail_allocation_in(n);
+        match everything() {
+            Err(Error::OutOfMemory { requested, .. }) => assert!(requested > 0),
+            Ok(logits) => {
+                assert_eq!(logits, expected);
+                break;
+            }
+            Err(e) => panic!("allocation {n}: {e}"),
+        }
+        n_failed += 1;
+        assert_eq!(device.allocated(), 0, "allocation {n} leaks");
+    }
+    device.fail_allocation_in(-1);
+    assert!(n_failed >= 8, "{n_failed} allocations");
+    assert_eq!(everything().unwrap(), expected);
+    let free = device.memory().0;
+    for _ in 0..100 {
+        everything().unwrap();
+    }
+    assert_eq!(device.allocated(), 0);
+    let after = device.memory().0;
+    println!("{n_failed} allocations; free before {free}, after 100 rounds {after}");
+    assert!(after + (2 << 20) >= free, "device memory: {free} free before, {after} after");
+}
+
+#[test]
+fn a_device_that_is_not_there_is_refused_by_name() {
+    match CudaDevice::new(99) {
+        Err(Error::DeviceUnavailable { device, reason }) => {
+            assert_eq!(device, "cuda:99");
+            assert!(!reason.is_empty());
+        }
+        Err(e) => panic!("{e}"),
+        Ok(_) => panic!("there is no GPU 99"),
+    }
+}
+
+/// A file of random weights; `all_rows`: every row its own numbers, else one piece of each type over and over.
+fn random_file(shape: &Shape, recipe: Recipe, all_rows: bool) -> Vec<u8> {
+    let mut writer = Writer::new(3);
+    shape.write_meta(&mut writer, recipe.file_type);
+    vocab::write(&mut writer, shape.pre, shape.n_vocab);
+    let specs = shape.tensors();
+    let types: Vec<TensorType> = specs.iter().map(|s| recipe.type_of(shape, s)).collect();
+    for (spec, ty) in specs.iter().zip(&types) {
+        writer.tensor(&spec.name, *ty, &spec.dims());
+    }
+    writer.to_bytes(|i, out| {
+        let (spec, ty) = (&specs[i], types[i]);
+        let row_bytes = ty.row_bytes(spec.cols);
+        let n_rows = if all_rows { spec.rows } else { spec.rows.min(64) };
+        let mut row = vec![0.0; spec.cols];
+        for r in 0..n_rows {
+            common::random::fill_row(spec, 1, r as u64, &mut row);
+            quantize_row(ty, &row, &mut out[r * row_bytes..(r + 1) * row_bytes]).unwrap();
+        }
+        let (pattern, rest) = out.split_at_mut(n_rows * row_bytes);
+        for piece in rest.chunks_mut(pattern.len()) {
+            piece.copy_from_slice(&pattern[..piece.len()]);
+        }
+    })
+}
+
+/// Tokens a second of `n` greedy steps from `position` on, the best of three.
+fn decode_speed(model: &CudaModel, sequence: &mut Sequence, position: usize, n: usize) -> f64 {
+    let mut best = 0f64;
+    for round in 0..4 {
+        let start = Instant::now();
+        model.decode_ahead(&mut *sequence.slot, &sequence.pages, 1, position, n, &mut |_| Ok(true)).unwrap();
+        if round > 0 {
+            best = best.max(n as f64 / start.elapsed().as_secs_f64());
+        }
+    }
+    best
+}
+
+#[test]
+#[ignore = "prints speeds; KIGO_MEASURE names shapes and types"]
+fn measure() {
+    let Some(device) = device() else { return };
+    let what = std::env::var("KIGO_MEASURE").unwrap_or_else(|_| "qwen2.5-0.5b:F16".to_string());
+    let sweep = std::env::var("KIGO_SWEEP").is_ok();
+    for item in what.split_whitespace() {
+        let (shape, recipe) = item.split_once(':').unwrap();
+        let made = Instant::now();
+        let bytes = random_file(&Shape::named(shape).unwrap(), Recipe::named(recipe).unwrap(), false);
+        let gguf = Gguf::from_bytes(&bytes).unwrap();
+        let (config, weights) = bind(&gguf).unwrap();
+        let made = made.elapsed().as_secs_f64();
+        let start = Instant::now();
+        let model: Arc<CudaModel> = device.load_model(&config, &weights, &mut NoControl).unwrap();
+        let load = start.elapsed().as_secs_f64();
+        let plan = LoadedModel::plan(&*model);
+        println!(
+            "{item}: file made in {made:.1} s, loaded in {load:.2} s ({:.1} GB/s), weights {} MB",
+            bytes.len() as f64 / load / 1e9,
+            plan.weights_bytes / 1_000_000
+        );
+        let mut sequence = Sequence::new(&*model, 17_000);
+        sequence.run(&*model, &tokens(8, config.n_vocab), 0, None);
+        let read = (plan.weights_bytes - if config.n_vocab > 0 && weights.output.is_some() { weights.token_embd.data.len() as u64 } else { 0 }) as f64;
+        let show = |label: &str, tps: f64| println!("{item} {label}: {tps:.0} tok/s, {:.0} us, {:.0} GB/s", 1e6 / tps, tps * read / 1e9);
+        for n in [512, 2048] {
+            let prompt = tokens(n, config.n_vocab);
+            sequence.run(&*model, &prompt, 0, None);
+            let start = Instant::now();
+            sequence.run(&*model, &prompt, 0, None);
+            println!("{item} pp{n}: {:.0} tok/s", n as f64 / start.elapsed().as_secs_f64());
+        }
+        show("tg128", decode_speed(&model, &mut sequence, 8, 128));
+        for depth in [4096, 16_384] {
+            show(&format!("tg128 at {depth}"), decode_speed(&model, &mut sequence, depth, 128));
+        }
+        for (kind, n, ms) in model.measure_kinds(&mut *sequence.slot, &sequence.pages, 100, 50).unwrap() {
+            println!("    {kind:8} {n:3} launches {:8.1} us, {:6.2} us each", ms * 1e3, ms * 1e3 / n as f32);
+        }
+        if sweep {
+            for threads in [128, 256, 512] {
+                for per_sm in [1, 2, 4, 8] {
+                    for streams in [1, 2, 4] {
+                        for fill in [50, 100, 200] {
+                            model.tune(Tuning { threads, per_sm, streams, fill, ..Tuning::default() });
+                            let rows = model.measure_kinds(&mut *sequence.slot, &sequence.pages, 100, 20).unwrap();
+                            let text: Vec<String> = rows.iter().map(|(k, n, ms)| format!("{k} {:.2}", ms * 1e3 / if k == "all" { 1.0 } else { *n as f32 })).collect();
+                            println!("    t{threads} b{per_sm} s{streams} f{fill}: {}", text.join(", "));
+                        }
+                    }
+                }
+            }
+            model.tune(Tuning::default());
+        }
+    }
+}
