@@ -7,7 +7,9 @@
 // Cache: page g of a sequence holds positions 64 g .. 64 g + 63 as [n_layers][k, v][n_kv][64][head_dim] f16, 16-byte aligned.
 // Grid: (n_kv * ceil(group / REP), chunks); a block takes REP query heads of one key head and `chunk` positions. The number
 // of chunks follows from the position alone; with more than one the last block to finish sums them in ascending order.
-// REP query heads a block, EPL elements a lane, 256 threads. head_dim: multiple of 8, at most 256 (EPL 8) or 512 (EPL 16).
+// REP query heads a block (a power of two), EPL elements a lane, LPT lanes a token, 256 threads; head_dim: a multiple of 8, at
+// most EPL * LPT. A chunk is a whole number of tiles of 4 tokens a group of lanes. The first tile's keys are requested, and its
+// values brought into L2, before the kernels this one depends on have finished: earlier steps have written them.
 // Bytes moved: the window's K and V once per group of REP heads.
 #include "common.cuh"
 
@@ -25,38 +27,55 @@ struct KgAttend {
     float scale, softcap, eps;
 };
 
-// In place, one warp: v[hd] in shared memory.
-__device__ void kg_norm_rope(float *v, const KgAttend &p, const float *norm, int position, float scale, float *tap) {
-    const uint32_t lane = threadIdx.x & 31, hd = p.head_dim;
-    if (norm) {
-        float ss = 0.f;
-        for (uint32_t i = lane; i < hd; i += 32) ss += v[i] * v[i];
-        float r = 1.f / sqrtf(kg_warp_sum(ss) / (float)hd + p.eps);
-        for (uint32_t i = lane; i < hd; i += 32) v[i] *= r * norm[i];
-        __syncwarp();
+
+// Sums v[h] over LPT lanes for N heads at once, halving the heads with the lanes: afterwards s is the sum of head kg_head().
+template <int N, int LPT> __device__ __forceinline__ float kg_sum_heads(float (&v)[N], uint32_t lane) {
+    int n = N;
+#pragma unroll
+    for (int o = LPT / 2; o > 0; o >>= 1) {
+        if (n > 1) {
+            n /= 2;
+            const bool upper = lane & o;
+#pragma unroll
+            for (int i = 0; i < N / 2; i++) {
+                if (i >= n) break;
+                const float send = upper ? v[i] : v[i + n], keep = upper ? v[i + n] : v[i];
+                v[i] = keep + __shfl_xor_sync(0xffffffffu, send, o);
+            }
+        } else {
+            v[0] += __shfl_xor_sync(0xffffffffu, v[0], o);
+        }
     }
-    for (uint32_t i = lane; i < p.n_rot / 2; i += 32) {
-        // In turns and in double, so that a large position costs no accuracy.
-        double turn = (double)position * p.turns[i];
-        float s, c;
-        sincospif(2.f * (float)(turn - rint(turn)), &s, &c);
-        uint32_t a = p.halves ? i : 2 * i, b = p.halves ? i + p.n_rot / 2 : 2 * i + 1;
-        float x = v[a], y = v[b];
-        v[a] = x * c - y * s;
-        v[b] = x * s + y * c;
+    return v[0];
+}
+// The head whose sum a lane has, and whether it is the one lane of its group to store it.
+template <int N, int LPT> __device__ __forceinline__ uint32_t kg_head(uint32_t lane, bool &stores) {
+    uint32_t n = N, head = 0;
+    stores = true;
+#pragma unroll
+    for (uint32_t o = LPT / 2; o > 0; o >>= 1) {
+        if (n > 1) {
+            n /= 2;
+            if (lane & o) head += n;
+        } else if (lane & o) {
+            stores = false;
+        }
     }
-    __syncwarp();
-    if (tap)
-        for (uint32_t i = lane; i < hd; i += 32) tap[i] = v[i];
-    if (scale != 1.f)
-        for (uint32_t i = lane; i < hd; i += 32) v[i] *= scale;
+    return head;
 }
 
 template <int EPL> struct KvLane {
     uint4 w[EPL / 8];
+    __device__ __forceinline__ void zero() {
+#pragma unroll
+        for (int i = 0; i < EPL / 8; i++) w[i] = make_uint4(0, 0, 0, 0);
+    }
+    // Volatile, so that it stays before kg_wait().
     __device__ __forceinline__ void load(const __half *p) {
 #pragma unroll
-        for (int i = 0; i < EPL / 8; i++) w[i] = __ldg((const uint4 *)p + i);
+        for (int i = 0; i < EPL / 8; i++)
+            asm volatile("ld.global.v4.u32 {%0,%1,%2,%3}, [%4];"
+                         : "=r"(w[i].x), "=r"(w[i].y), "=r"(w[i].z), "=r"(w[i].w) : "l"((const uint4 *)p + i));
     }
     __device__ __forceinline__ void expand(float *o) const {
 #pragma unroll
@@ -72,8 +91,9 @@ template <int EPL> struct KvLane {
     }
 };
 
-template <int REP, int EPL> __global__ void __launch_bounds__(256) kg_attend(const __grid_constant__ KgAttend p) {
+template <int REP, int EPL, int LPT> __global__ void __launch_bounds__(256) kg_attend(const __grid_constant__ KgAttend p) {
     extern __shared__ __align__(16) float shared[];
+    constexpr int PASSES = 4, TPW = 32 / LPT, STEP = 8 * TPW, TILE = PASSES * STEP;
     const uint32_t hd = p.head_dim, group = p.n_heads / p.n_kv, per_kv = (group + REP - 1) / REP;
     const uint32_t kv = blockIdx.x / per_kv, first = (blockIdx.x % per_kv) * REP, n_rep = min((uint32_t)REP, group - first);
     const uint32_t head0 = kv * group + first, warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
@@ -84,127 +104,183 @@ template <int REP, int EPL> __global__ void __launch_bounds__(256) kg_attend(con
     kg_launch_dependents();
     if (c > last_chunk) return;
     const bool newest = c == last_chunk;
-    const int t0 = max(c * (int)p.chunk, start), t1 = min((c + 1) * (int)p.chunk, pos); // positions from the cache
-    float *qs = shared, *kn = qs + REP * hd, *vn = kn + hd, *ml = vn + hd, *sc = ml + 2 * REP, *red = sc + REP * p.chunk;
+    const int c0 = c * (int)p.chunk;
+    const int t0 = max(c0, start), t1 = min(c0 + (int)p.chunk, pos); // positions from the cache
+    float *qs = shared, *kn = qs + REP * hd, *vn = kn + hd, *ml = vn + hd, *turn = ml + 2 * REP, *sc = turn + hd,
+          *red = sc + REP * p.chunk;
     const uint64_t *pages = p.state->pages;
     const size_t tile = (size_t)64 * hd, k_at = ((size_t)(p.layer * 2) * p.n_kv + kv) * tile, v_at = k_at + p.n_kv * tile;
-    // Lanes a token: the power of two that holds a head.
-    uint32_t lpt = 1;
-    while (lpt * EPL < hd) lpt <<= 1;
-    const uint32_t tpw = 32 / lpt, e = (lane & (lpt - 1)) * EPL, tl = warp * tpw + lane / lpt, step = 8 * tpw;
+    const uint32_t e = (lane & (LPT - 1)) * EPL;
+    const int tl = (int)(warp * TPW + lane / LPT);
     const bool live = e < hd;
+    KvLane<EPL> w[PASSES];
+    auto fetch = [&](size_t at, int tb) {
+#pragma unroll
+        for (int i = 0; i < PASSES; i++) {
+            const int t = tb + i * STEP + tl;
+            if (live && t < t1) w[i].load((const __half *)pages[t >> 6] + at + (size_t)(t & 63) * hd + e);
+            else w[i].zero();
+        }
+    };
+    fetch(k_at, t0);
+#pragma unroll
+    for (int i = 0; i < PASSES; i++) {
+        const int t = t0 + i * STEP + tl;
+        if (live && t < t1) asm volatile("prefetch.global.L2 [%0];" ::"l"((const __half *)pages[t >> 6] + v_at + (size_t)(t & 63) * hd + e));
+    }
+    for (uint32_t i = threadIdx.x; i < p.n_rot / 2; i += blockDim.x) {
+        // In turns and in double, so that a large position costs no accuracy.
+        double a = (double)pos * p.turns[i];
+        float s, cs;
+        sincospif(2.f * (float)(a - rint(a)), &s, &cs);
+        turn[2 * i] = cs, turn[2 * i + 1] = s;
+    }
+    __syncthreads();
 
     kg_wait();
     const float *q = p.qkv + (size_t)head0 * hd, *k = p.qkv + (size_t)p.n_heads * hd + kv * hd, *v = k + (size_t)p.n_kv * hd;
     for (uint32_t r = warp; r < REP + 1; r += 8) {
-        float *to = r < REP ? qs + r * hd : kn;
-        const float *from = r < REP ? q + r * hd : k;
-        const bool have = r == REP || r < n_rep;
-        for (uint32_t i = lane; i < hd; i += 32) to[i] = have ? from[i] : 0.f;
+        if (r >= n_rep && r != REP) {
+            for (uint32_t i = lane; i < hd; i += 32) qs[r * hd + i] = 0.f;
+            continue;
+        }
+        const bool key = r == REP;
+        float *x = key ? kn : qs + r * hd;
+        const float *from = key ? k : q + r * hd, *norm = key ? p.k_norm : p.q_norm;
+        float ss = 0.f;
+        for (uint32_t i = lane; i < hd; i += 32) {
+            float f = from[i];
+            x[i] = f;
+            ss += f * f;
+            if (key) vn[i] = v[i];
+        }
+        if (norm) {
+            const float m = 1.f / sqrtf(kg_warp_sum(ss) / (float)hd + p.eps);
+            for (uint32_t i = lane; i < hd; i += 32) x[i] *= m * norm[i];
+        }
         __syncwarp();
-        if (r < n_rep) kg_norm_rope(to, p, p.q_norm, pos, p.scale, p.tap_q && newest ? p.tap_q + (head0 + r) * hd : nullptr);
-        else if (r == REP) {
-            kg_norm_rope(to, p, p.k_norm, pos, 1.f, p.tap_k && newest && first == 0 ? p.tap_k + kv * hd : nullptr);
-            __half *page = (__half *)pages[pos >> 6];
-            for (uint32_t i = lane; i < hd; i += 32) {
-                __half kh = __float2half_rn(to[i]), vh = __float2half_rn(v[i]);
-                to[i] = __half2float(kh);
+        for (uint32_t i = lane; i < p.n_rot / 2; i += 32) {
+            const uint32_t a = p.halves ? i : 2 * i, b = p.halves ? i + p.n_rot / 2 : 2 * i + 1;
+            const float y = x[a], z = x[b], cs = turn[2 * i], s = turn[2 * i + 1];
+            x[a] = y * cs - z * s;
+            x[b] = y * s + z * cs;
+        }
+        __syncwarp();
+        float *tap = !newest ? nullptr : key ? (p.tap_k && first == 0 ? p.tap_k + kv * hd : nullptr) : p.tap_q ? p.tap_q + (head0 + r) * hd : nullptr;
+        __half *page = key && newest && first == 0 ? (__half *)pages[pos >> 6] : nullptr;
+        for (uint32_t i = lane; i < hd; i += 32) {
+            if (tap) tap[i] = x[i];
+            if (key) {
+                const __half kh = __float2half_rn(x[i]), vh = __float2half_rn(vn[i]);
+                x[i] = __half2float(kh);
                 vn[i] = __half2float(vh);
-                if (newest && first == 0) {
+                if (page) {
                     page[k_at + (size_t)(pos & 63) * hd + i] = kh;
                     page[v_at + (size_t)(pos & 63) * hd + i] = vh;
                 }
+            } else {
+                x[i] *= p.scale;
             }
         }
     }
     __syncthreads();
 
-    float qr[REP][EPL];
+    bool stores;
+    const uint32_t my_head = kg_head<REP, LPT>(lane, stores);
+    {
+        float qr[REP][EPL];
 #pragma unroll
-    for (int r = 0; r < REP; r++)
+        for (int r = 0; r < REP; r++)
 #pragma unroll
-        for (int i = 0; i < EPL; i++) qr[r][i] = live ? qs[r * hd + e + i] : 0.f;
-    const int c0 = c * (int)p.chunk;
-    auto score = [&](const float *x, int t) {
+            for (int i = 0; i < EPL; i++) qr[r][i] = live ? qs[r * hd + e + i] : 0.f;
+        auto score = [&](const float *x, int t, bool there) {
+            float s[REP];
 #pragma unroll
-        for (int r = 0; r < REP; r++) {
-            float s = 0.f;
+            for (int r = 0; r < REP; r++) {
+                s[r] = 0.f;
 #pragma unroll
-            for (int i = 0; i < EPL; i++) s = fmaf(qr[r][i], x[i], s);
-            for (uint32_t o = lpt >> 1; o > 0; o >>= 1) s += __shfl_xor_sync(0xffffffffu, s, o);
-            if (p.softcap != 0.f) s = p.softcap * tanhf(s / p.softcap);
-            if (t >= 0 && (lane & (lpt - 1)) == 0) sc[r * p.chunk + (t - c0)] = s;
+                for (int i = 0; i < EPL; i++) s[r] = fmaf(qr[r][i], x[i], s[r]);
+            }
+            float sum = kg_sum_heads<REP, LPT>(s, lane);
+            if (p.softcap != 0.f) sum = p.softcap * tanhf(sum / p.softcap);
+            if (there && stores) sc[my_head * p.chunk + (t - c0)] = sum;
+        };
+        for (int tb = t0; tb < t1; tb += TILE) {
+#pragma unroll
+            for (int i = 0; i < PASSES; i++) {
+                float x[EPL];
+                w[i].expand(x);
+                const int t = tb + i * STEP + tl;
+                score(x, t, t < t1);
+            }
+            if (tb + TILE < t1) fetch(k_at, tb + TILE);
         }
-    };
-    for (int tb = t0; tb < t1; tb += step) {
-        int t = tb + (int)tl;
-        KvLane<EPL> w;
-        float x[EPL];
-        if (live && t < t1) {
-            w.load((const __half *)pages[t >> 6] + k_at + (size_t)(t & 63) * hd + e);
-            w.expand(x);
-        } else {
+        if (newest && warp == 7) {
+            float x[EPL];
 #pragma unroll
-            for (int i = 0; i < EPL; i++) x[i] = 0.f;
+            for (int i = 0; i < EPL; i++) x[i] = live ? kn[e + i] : 0.f;
+            score(x, pos, lane < LPT);
         }
-        score(x, t < t1 ? t : -1);
     }
-    if (newest && warp == 0) {
-        float x[EPL];
-#pragma unroll
-        for (int i = 0; i < EPL; i++) x[i] = live ? kn[e + i] : 0.f;
-        score(x, lane < lpt ? pos : -1);
-    }
+    fetch(v_at, t0);
     __syncthreads();
     const int i0 = t0 - c0, i1 = (newest ? pos + 1 : t1) - c0;
-    for (uint32_t r = warp; r < REP; r += 8) {
+    for (uint32_t r = warp; r < n_rep; r += 8) {
         float *s = sc + r * p.chunk, m = -INFINITY, l = 0.f;
         for (int i = i0 + (int)lane; i < i1; i += 32) m = fmaxf(m, s[i]);
 #pragma unroll
         for (int o = 16; o > 0; o >>= 1) m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, o));
         for (int i = i0 + (int)lane; i < i1; i += 32) {
-            float w = expf(s[i] - m);
-            s[i] = w;
-            l += w;
+            float x = expf(s[i] - m);
+            s[i] = x;
+            l += x;
         }
         l = kg_warp_sum(l);
         if (lane == 0) ml[2 * r] = m, ml[2 * r + 1] = l;
     }
     __syncthreads();
 
-    float acc[REP][EPL];
+    {
+        float acc[REP][EPL];
 #pragma unroll
-    for (int r = 0; r < REP; r++)
+        for (int r = 0; r < REP; r++)
 #pragma unroll
-        for (int i = 0; i < EPL; i++) acc[r][i] = 0.f;
-    for (int t = t0 + (int)tl; t < t1; t += step) {
-        if (!live) break;
-        KvLane<EPL> w;
-        float x[EPL];
-        w.load((const __half *)pages[t >> 6] + v_at + (size_t)(t & 63) * hd + e);
-        w.expand(x);
+            for (int i = 0; i < EPL; i++) acc[r][i] = 0.f;
+        for (int tb = t0; tb < t1; tb += TILE) {
 #pragma unroll
-        for (int r = 0; r < REP; r++) {
-            float s = sc[r * p.chunk + (t - c0)];
+            for (int i = 0; i < PASSES; i++) {
+                const int t = tb + i * STEP + tl;
+                float x[EPL];
+                w[i].expand(x);
+                if (t < t1) {
 #pragma unroll
-            for (int i = 0; i < EPL; i++) acc[r][i] = fmaf(s, x[i], acc[r][i]);
+                    for (int r = 0; r < REP; r++) {
+                        const float s = r < n_rep ? sc[r * p.chunk + (t - c0)] : 0.f;
+#pragma unroll
+                        for (int j = 0; j < EPL; j++) acc[r][j] = fmaf(s, x[j], acc[r][j]);
+                    }
+                }
+            }
+            if (tb + TILE < t1) fetch(v_at, tb + TILE);
         }
+        __syncwarp();
+        // Over the groups of lanes of the warp, then one row a warp in shared memory.
+#pragma unroll
+        for (int r = 0; r < REP; r++)
+#pragma unroll
+            for (int i = 0; i < EPL; i++) {
+                float a = acc[r][i];
+#pragma unroll
+                for (int o = LPT; o < 32; o <<= 1) a += __shfl_xor_sync(0xffffffffu, a, o);
+                if (lane < LPT && live) red[(warp * REP + r) * hd + e + i] = a;
+            }
     }
-    __syncwarp();
-#pragma unroll
-    for (int r = 0; r < REP; r++)
-#pragma unroll
-        for (int i = 0; i < EPL; i++) {
-            float a = acc[r][i];
-            for (uint32_t o = lpt; o < 32; o <<= 1) a += __shfl_xor_sync(0xffffffffu, a, o);
-            if (lane < lpt && live) red[(warp * REP + r) * hd + e + i] = a;
-        }
     __syncthreads();
     for (uint32_t i = threadIdx.x; i < n_rep * hd; i += blockDim.x) {
         uint32_t r = i / hd, d = i - r * hd;
         float a = 0.f;
 #pragma unroll
-        for (int w = 0; w < 8; w++) a += red[(w * REP + r) * hd + d];
+        for (int x = 0; x < 8; x++) a += red[(x * REP + r) * hd + d];
         if (newest) a = fmaf(sc[r * p.chunk + (pos - c0)], vn[d], a);
         if (n_active == 1) p.out[(size_t)(head0 + r) * hd + d] = a / ml[2 * r + 1];
         else p.part[((size_t)(head0 + r) * p.max_chunks + blockIdx.y) * (hd + 2) + d] = a;
@@ -222,50 +298,60 @@ template <int REP, int EPL> __global__ void __launch_bounds__(256) kg_attend(con
     __syncthreads();
     if (order != (uint32_t)n_active - 1) return;
     __threadfence();
-    // The last block: weights of the chunks, then their sum in ascending order.
-    float *weight = sc; // [chunks in flight]: at most chunk * REP at a time
-    const int batch = (int)(p.chunk);
+    // The last block: per head the chunks' weights, then their sums: eight parts of the chunks at once, each in ascending
+    // order, then the parts.
     for (uint32_t r = warp; r < n_rep; r += 8) {
         const float *from = p.part + (size_t)(head0 + r) * p.max_chunks * (hd + 2) + hd;
         float m = -INFINITY, l = 0.f;
         for (int i = lane; i < n_active; i += 32) m = fmaxf(m, __ldcg(from + (size_t)i * (hd + 2)));
 #pragma unroll
         for (int o = 16; o > 0; o >>= 1) m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, o));
-        for (int i = lane; i < n_active; i += 32) {
-            float w = expf(__ldcg(from + (size_t)i * (hd + 2)) - m);
-            l += w * __ldcg(from + (size_t)i * (hd + 2) + 1);
-        }
+        for (int i = lane; i < n_active; i += 32) l += expf(__ldcg(from + (size_t)i * (hd + 2)) - m) * __ldcg(from + (size_t)i * (hd + 2) + 1);
         l = kg_warp_sum(l);
         if (lane == 0) ml[2 * r] = m, ml[2 * r + 1] = 1.f / l;
     }
     __syncthreads();
-    // red holds the running sums between batches of chunks.
-    for (int b = 0; b < n_active; b += batch) {
-        int n = min(batch, n_active - b);
-        for (uint32_t i = threadIdx.x; i < n_rep * (uint32_t)n; i += blockDim.x) {
-            uint32_t r = i / n, j = i - r * n;
-            float m = __ldcg(p.part + ((size_t)(head0 + r) * p.max_chunks + b + j) * (hd + 2) + hd);
-            weight[r * p.chunk + j] = expf(m - ml[2 * r]);
-        }
-        __syncthreads();
-        for (uint32_t i = threadIdx.x; i < n_rep * hd; i += blockDim.x) {
-            uint32_t r = i / hd, d = i - r * hd;
-            const float *from = p.part + ((size_t)(head0 + r) * p.max_chunks + b) * (hd + 2) + d;
-            float a = b == 0 ? 0.f : red[i];
+    for (uint32_t r = 0; r < n_rep; r++) {
+        // Warp x takes chunks x, x + 8, ..; its lanes the elements, two each.
+        const float *from = p.part + (size_t)(head0 + r) * p.max_chunks * (hd + 2);
+        const float m = ml[2 * r];
+        for (uint32_t d = 2 * lane; d < hd; d += 64) {
+            float2 a = make_float2(0.f, 0.f);
 #pragma unroll 8
-            for (int j = 0; j < n; j++) a = fmaf(weight[r * p.chunk + j], __ldcg(from + (size_t)j * (hd + 2)), a);
-            red[i] = a;
-            if (b + n == n_active) p.out[(size_t)(head0 + r) * hd + d] = a * ml[2 * r + 1];
+            for (int j = (int)warp; j < n_active; j += 8) {
+                const float *row = from + (size_t)j * (hd + 2);
+                const float s = expf(__ldcg(row + hd) - m);
+                const float2 x = __ldcg((const float2 *)(row + d));
+                a.x = fmaf(s, x.x, a.x);
+                a.y = fmaf(s, x.y, a.y);
+            }
+            red[(warp * REP + r) * hd + d] = a.x;
+            red[(warp * REP + r) * hd + d + 1] = a.y;
         }
-        __syncthreads();
+    }
+    __syncthreads();
+    for (uint32_t i = threadIdx.x; i < n_rep * hd; i += blockDim.x) {
+        uint32_t r = i / hd, d = i - r * hd;
+        float a = 0.f;
+#pragma unroll
+        for (int x = 0; x < 8; x++) a += red[(x * REP + r) * hd + d];
+        p.out[(size_t)(head0 + r) * hd + d] = a * ml[2 * r + 1];
     }
 }
 
-template <int REP, int EPL>
+template <int REP, int EPL, int LPT>
 static cudaError_t kg_attend_launch(const KgAttend *p, uint32_t chunks, int pdl, cudaStream_t stream) {
     uint32_t group = p->n_heads / p->n_kv;
-    size_t floats = (size_t)REP * p->head_dim + 2 * p->head_dim + 2 * REP + (size_t)REP * p->chunk + (size_t)8 * REP * p->head_dim;
-    return kg_launch(kg_attend<REP, EPL>, dim3(p->n_kv * ((group + REP - 1) / REP), chunks), dim3(256), floats * 4, pdl, stream, *p);
+    size_t floats = (size_t)REP * p->head_dim + 3 * p->head_dim + 2 * REP + (size_t)REP * p->chunk + (size_t)8 * REP * p->head_dim;
+    return kg_launch(kg_attend<REP, EPL, LPT>, dim3(p->n_kv * ((group + REP - 1) / REP), chunks), dim3(256), floats * 4, pdl, stream, *p);
+}
+
+template <int EPL, int LPT> static cudaError_t kg_attend_group(const KgAttend *p, uint32_t chunks, int pdl, cudaStream_t stream) {
+    uint32_t group = p->n_heads / p->n_kv;
+    if (group == 1) return kg_attend_launch<1, EPL, LPT>(p, chunks, pdl, stream);
+    if (group == 2 || EPL > 8) return kg_attend_launch<2, EPL, LPT>(p, chunks, pdl, stream);
+    if (group <= 4) return kg_attend_launch<4, EPL, LPT>(p, chunks, pdl, stream);
+    return kg_attend_launch<(EPL > 8 ? 2 : 8), EPL, LPT>(p, chunks, pdl, stream);
 }
 
 // chunks: at least the number of active chunks at any position of the sequence this launch may run at; part and counters
@@ -273,13 +359,8 @@ static cudaError_t kg_attend_launch(const KgAttend *p, uint32_t chunks, int pdl,
 KGC_API cudaError_t kgc_attend(const KgAttend *p, uint32_t chunks, int pdl, cudaStream_t stream) {
     if (p->n_kv == 0 || p->n_heads % p->n_kv != 0 || p->head_dim % 8 != 0 || p->head_dim > 512 || chunks == 0 || chunks > p->max_chunks)
         return cudaErrorInvalidValue;
-    uint32_t group = p->n_heads / p->n_kv;
-    if (p->head_dim > 256) {
-        if (group == 1) return kg_attend_launch<1, 16>(p, chunks, pdl, stream);
-        return kg_attend_launch<2, 16>(p, chunks, pdl, stream);
-    }
-    if (group == 1) return kg_attend_launch<1, 8>(p, chunks, pdl, stream);
-    if (group == 2) return kg_attend_launch<2, 8>(p, chunks, pdl, stream);
-    if (group <= 4) return kg_attend_launch<4, 8>(p, chunks, pdl, stream);
-    return kg_attend_launch<8, 8>(p, chunks, pdl, stream);
+    if (p->head_dim <= 64) return kg_attend_group<8, 8>(p, chunks, pdl, stream);
+    if (p->head_dim <= 128) return kg_attend_group<8, 16>(p, chunks, pdl, stream);
+    if (p->head_dim <= 256) return kg_attend_group<8, 32>(p, chunks, pdl, stream);
+    return kg_attend_group<16, 32>(p, chunks, pdl, stream);
 }

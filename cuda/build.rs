@@ -35,7 +35,13 @@ pub fn build() {
     let archs = env::var("KIGO_CUDA_ARCHS").unwrap_or_else(|_| "80,89,90a,ptx".to_string());
     let compile = |file: &Path| {
         let mut cc = cc::Build::new();
-        cc.cuda(true).cudart("none").cpp_link_stdlib(None).warnings(false).opt_level(3).debug(false).cargo_metadata(false);
+        cc.cuda(true)
+            .cudart("none")
+            .cpp_link_stdlib(None)
+            .warnings(false)
+            .opt_level(3)
+            .debug(false)
+            .cargo_metadata(false);
         cc.flag("-std=c++17");
         for arch in archs.split([',', ' ', ';']).filter(|a| !a.is_empty()) {
             let code = if arch == "ptx" {
@@ -77,7 +83,8 @@ pub fn build() {
 
 /// nvcc and the folder of libcudart_static.a.
 fn find(root: &Path) -> Option<(PathBuf, PathBuf)> {
-    let mut homes: Vec<PathBuf> = ["CUDA_HOME", "CUDA_PATH"].iter().filter_map(env::var_os).map(PathBuf::from).collect();
+    let mut homes: Vec<PathBuf> =
+        ["CUDA_HOME", "CUDA_PATH"].iter().filter_map(env::var_os).map(PathBuf::from).collect();
     if let Some(path) = env::var_os("PATH") {
         for dir in env::split_paths(&path).filter(|d| d.join("nvcc").is_file()) {
             // A link such as /usr/bin/nvcc leads to its toolkit.
@@ -88,7 +95,8 @@ fn find(root: &Path) -> Option<(PathBuf, PathBuf)> {
     let venv = root.join(".venv/lib");
     for python in std::fs::read_dir(venv).into_iter().flatten().flatten() {
         let packages = python.path().join("site-packages/nvidia");
-        let mut found: Vec<PathBuf> = std::fs::read_dir(packages).into_iter().flatten().flatten().map(|e| e.path()).collect();
+        let mut found: Vec<PathBuf> =
+            std::fs::read_dir(packages).into_iter().flatten().flatten().map(|e| e.path()).collect();
         found.sort();
         homes.extend(found);
     }

@@ -46,16 +46,13 @@ static inline size_t kg_stage_smem(uint32_t n, bool norm, bool quant) {
 }
 
 // The input in shared memory. red: 256 floats; the rest behind it.
-template <bool QUANT> __device__ __forceinline__ void kg_stage_input(const KgStage &st, float *red) {
+// held: the first norm weights of this thread, requested before the wait.
+template <bool QUANT> __device__ __forceinline__ void kg_stage_input(const KgStage &st, float *red, const float4 (&held)[2]) {
     const uint32_t padded = (st.n + 31) / 32 * 32, n4 = padded / 4, nb = padded / 32;
     char *base = (char *)(red + 256);
-    uint32_t *xq = (uint32_t *)base;                            // [4][nb][4] words: hi 0..15, hi 16..31, lo 0..15, lo 16..31
-    float *xd = (float *)(base + (size_t)padded * 2);           // [nb]
-    int2 *xs = (int2 *)(base + (size_t)padded * 2 + nb * 4);    // [nb]; nb * 4 keeps 8-byte alignment as nb is padded below
-    if (QUANT) {
-        xs = (int2 *)(base + (size_t)padded * 2);
-        xd = (float *)(base + (size_t)padded * 2 + nb * 8);
-    }
+    uint32_t *xq = (uint32_t *)base; // [4][nb][4] words: hi 0..15, hi 16..31, lo 0..15, lo 16..31
+    int2 *xs = (int2 *)(base + (size_t)padded * 2);               // [nb]
+    float *xd = (float *)(base + (size_t)padded * 2 + nb * 8);    // [nb]
     float4 *vb = (float4 *)(QUANT ? base + (size_t)padded * 2 + nb * 12 : base); // [n4], aligned by the launcher's rounding
     if (QUANT) vb = (float4 *)(((uintptr_t)vb + 15) & ~(uintptr_t)15);
     const float4 *x4 = (const float4 *)st.x, *d4 = (const float4 *)st.delta;
@@ -89,13 +86,14 @@ template <bool QUANT> __device__ __forceinline__ void kg_stage_input(const KgSta
         }
         scale = 1.f / sqrtf(kg_block_sum(ss, red) / (float)st.n + st.eps);
     }
-    for (uint32_t i0 = threadIdx.x & ~31u; i0 < n4; i0 += blockDim.x) {
+    uint32_t turn = 0;
+    for (uint32_t i0 = threadIdx.x & ~31u; i0 < n4; i0 += blockDim.x, turn++) {
         uint32_t i = i0 + (threadIdx.x & 31);
         float4 v = make_float4(0.f, 0.f, 0.f, 0.f);
         uint32_t at = QUANT ? i : (i & 1) * (n4 / 2) + (i >> 1);
         if (i < n4) {
             if (norm) {
-                float4 w = ((const float4 *)st.norm_w)[i];
+                float4 w = turn == 0 ? held[0] : turn == 1 ? held[1] : ((const float4 *)st.norm_w)[i];
                 v = vb[at];
                 v.x *= scale * w.x, v.y *= scale * w.y, v.z *= scale * w.z, v.w *= scale * w.w;
             } else {
@@ -160,8 +158,18 @@ template <int T, int NS> __device__ __forceinline__ void kg_stage_run(const KgSt
         for (int s = 0; s < NS; s++) fetch(s, u);
 
     kg_launch_dependents();
+    float4 held[2];
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const uint32_t at = threadIdx.x + i * blockDim.x;
+        held[i] = make_float4(0.f, 0.f, 0.f, 0.f);
+        if (st.norm_w && at < (st.n + 31) / 32 * 8) {
+            uint4 w = kg_cached16((const float4 *)st.norm_w + at);
+            held[i] = make_float4(__uint_as_float(w.x), __uint_as_float(w.y), __uint_as_float(w.z), __uint_as_float(w.w));
+        }
+    }
     kg_wait();
-    kg_stage_input<QUANT>(st, red);
+    kg_stage_input<QUANT>(st, red, held);
 
     const uint32_t padded = (st.n + 31) / 32 * 32, nb = padded / 32;
     const char *base = (const char *)(red + 256);

@@ -17,7 +17,9 @@ use common::tiny::{ARCHS, Tiny};
 use common::vocab;
 use kigo::backend::cuda::{CudaDevice, CudaModel, Tuning};
 use kigo::backend::reference::ReferenceDevice;
-use kigo::backend::{Chunk, Device, LoadControl, LoadedModel, PAGE_TOKENS, RunControl, Slot, TapEvent, Want};
+use kigo::backend::{
+    Ahead, Chunk, Device, LoadControl, LoadedModel, PAGE_TOKENS, RunControl, Slot, TapEvent, Verdict, Want,
+};
 use kigo::error::{Error, Result};
 use kigo::gguf::{Gguf, TensorType, Writer, quantize_row};
 use kigo::model::{Config, bind};
@@ -60,7 +62,13 @@ impl Sequence {
         Sequence { slot: model.create_slot().unwrap(), pages: (0..n as u32).rev().collect() }
     }
 
-    fn run(&mut self, model: &dyn LoadedModel, tokens: &[u32], start: usize, tap: Option<&mut dyn FnMut(&TapEvent<'_>)>) -> Vec<f32> {
+    fn run(
+        &mut self,
+        model: &dyn LoadedModel,
+        tokens: &[u32],
+        start: usize,
+        tap: Option<&mut dyn FnMut(&TapEvent<'_>)>,
+    ) -> Vec<f32> {
         let mut chunks = [Chunk { tokens, start, pages: &self.pages, slot: &mut *self.slot, want: Want::Last }];
         let cancel = AtomicBool::new(false);
         match tap {
@@ -138,7 +146,12 @@ fn compare(name: &str, device: &CudaDevice, config: &Config, gguf: &Gguf<'_>, n_
                 println!("    {key:?} {:.2e}", e.value());
             }
         }
-        assert!(worst.0 <= bound, "{name}, prefill {prefill}: NMSE {:.2e} at {:?} is not within {bound:.2e}", worst.0, worst.1);
+        assert!(
+            worst.0 <= bound,
+            "{name}, prefill {prefill}: NMSE {:.2e} at {:?} is not within {bound:.2e}",
+            worst.0,
+            worst.1
+        );
         // Untapped, from the captured step, in two chunks: the same bits.
         let mut other = Sequence::new(&*cuda, n_tokens);
         let split = n_tokens / 2;
@@ -150,7 +163,10 @@ fn compare(name: &str, device: &CudaDevice, config: &Config, gguf: &Gguf<'_>, n_
         } else {
             other.run(&*cuda, &tokens, 0, None)
         };
-        assert!(same.iter().zip(&logits).all(|(a, b)| a.to_bits() == b.to_bits()), "{name}, prefill {prefill}: other bits");
+        assert!(
+            same.iter().zip(&logits).all(|(a, b)| a.to_bits() == b.to_bits()),
+            "{name}, prefill {prefill}: other bits"
+        );
     }
 }
 
@@ -175,9 +191,19 @@ fn every_type_and_architecture_matches_the_reference() {
 #[test]
 fn head_sizes_and_groups_match_the_reference() {
     let Some(device) = device() else { return };
-    for (head_dim, n_heads, n_kv_heads) in
-        [(64, 2, 2), (64, 6, 2), (64, 14, 2), (64, 8, 1), (128, 7, 1), (128, 8, 8), (256, 3, 1), (256, 8, 1), (72, 3, 1), (512, 4, 1), (64, 20, 2)]
-    {
+    for (head_dim, n_heads, n_kv_heads) in [
+        (64, 2, 2),
+        (64, 6, 2),
+        (64, 14, 2),
+        (64, 8, 1),
+        (128, 7, 1),
+        (128, 8, 8),
+        (256, 3, 1),
+        (256, 8, 1),
+        (72, 3, 1),
+        (512, 4, 1),
+        (64, 20, 2),
+    ] {
         let mut tiny = Tiny::new("qwen3", TensorType::Q8_0);
         (tiny.shape.head_dim, tiny.shape.n_heads, tiny.shape.n_kv_heads) = (head_dim, n_heads, n_kv_heads);
         if head_dim * n_heads % 32 != 0 {
@@ -209,7 +235,9 @@ fn odd_sizes_and_features_match_the_reference() {
 #[test]
 fn mixed_types_match_the_reference() {
     let Some(device) = device() else { return };
-    for (shape, recipe) in [("qwen2.5-0.5b", "Q4_K_M"), ("llama-3.2-1b", "Q4_K_M"), ("gemma-3-1b", "Q3_K_L"), ("smollm2-135m", "Q2_K")] {
+    for (shape, recipe) in
+        [("qwen2.5-0.5b", "Q4_K_M"), ("llama-3.2-1b", "Q4_K_M"), ("gemma-3-1b", "Q3_K_L"), ("smollm2-135m", "Q2_K")]
+    {
         let mut shape = Shape::named(shape).unwrap();
         (shape.n_layers, shape.n_vocab) = (3, 1024);
         let bytes = random_file(&shape, Recipe::named(recipe).unwrap(), true);
@@ -244,22 +272,28 @@ fn running_ahead_gives_what_single_steps_give() {
     let expected = greedy(&*model, &mut steps, &prompt, 300);
     let mut after = vec![0f32; config.n_vocab];
     for stop in [300, 1, 7, 290] {
-        let mut ahead = Sequence::new(&*model, 512);
-        ahead.run(&*model, &prompt, 0, None);
+        let mut ahead_of = Sequence::new(&*model, 512);
+        ahead_of.run(&*model, &prompt, 0, None);
         let mut got = Vec::new();
-        let n = model
-            .decode_ahead(&mut *ahead.slot, &ahead.pages, prompt[4], 5, 300, &mut |t| {
-                got.push(t);
-                Ok(got.len() < stop)
-            })
-            .unwrap();
+        let ahead = Ahead {
+            slot: &mut *ahead_of.slot,
+            pages: &ahead_of.pages,
+            params: &SamplingParams::default(),
+            last_token: prompt[4],
+            position: 5,
+            n: 300,
+        };
+        let mut emit = |t| {
+            got.push(t);
+            Ok(if got.len() < stop { Verdict::GoOn } else { Verdict::Refused })
+        };
+        model.decode_ahead(ahead, &mut emit).unwrap().unwrap();
         assert_eq!(got, expected[..stop]);
-        assert_eq!(n, if stop == 300 { 299 } else { stop - 1 });
         // The logits are those after the last accepted token: the next choice is the one that was refused.
-        model.logits(&mut *ahead.slot, &mut after).unwrap();
+        model.logits(&mut *ahead_of.slot, &mut after).unwrap();
         let params = SamplingParams::default();
         let request = SampleRequest { params: &params, history: &[], position: 0 };
-        assert_eq!(model.sample(&mut *ahead.slot, &request).unwrap().token, expected[stop - 1]);
+        assert_eq!(model.sample(&mut *ahead_of.slot, &request).unwrap().token, expected[stop - 1]);
     }
 }
 
@@ -351,7 +385,15 @@ fn decode_speed(model: &CudaModel, sequence: &mut Sequence, position: usize, n: 
     let mut best = 0f64;
     for round in 0..4 {
         let start = Instant::now();
-        model.decode_ahead(&mut *sequence.slot, &sequence.pages, 1, position, n, &mut |_| Ok(true)).unwrap();
+        let ahead = Ahead {
+            slot: &mut *sequence.slot,
+            pages: &sequence.pages,
+            params: &SamplingParams::default(),
+            last_token: 1,
+            position,
+            n,
+        };
+        model.decode_ahead(ahead, &mut |_| Ok(Verdict::GoOn)).unwrap().unwrap();
         if round > 0 {
             best = best.max(n as f64 / start.elapsed().as_secs_f64());
         }
@@ -383,8 +425,12 @@ fn measure() {
         );
         let mut sequence = Sequence::new(&*model, 17_000);
         sequence.run(&*model, &tokens(8, config.n_vocab), 0, None);
-        let read = (plan.weights_bytes - if config.n_vocab > 0 && weights.output.is_some() { weights.token_embd.data.len() as u64 } else { 0 }) as f64;
-        let show = |label: &str, tps: f64| println!("{item} {label}: {tps:.0} tok/s, {:.0} us, {:.0} GB/s", 1e6 / tps, tps * read / 1e9);
+        let read = (plan.weights_bytes
+            - if config.n_vocab > 0 && weights.output.is_some() { weights.token_embd.data.len() as u64 } else { 0 })
+            as f64;
+        let show = |label: &str, tps: f64| {
+            println!("{item} {label}: {tps:.0} tok/s, {:.0} us, {:.0} GB/s", 1e6 / tps, tps * read / 1e9)
+        };
         for n in [512, 2048] {
             let prompt = tokens(n, config.n_vocab);
             sequence.run(&*model, &prompt, 0, None);
@@ -400,15 +446,21 @@ fn measure() {
             println!("    {kind:8} {n:3} launches {:8.1} us, {:6.2} us each", ms * 1e3, ms * 1e3 / n as f32);
         }
         if sweep {
+            let mut one = |tuning: Tuning, label: &str| {
+                model.tune(tuning);
+                let rows = model.measure_kinds(&mut *sequence.slot, &sequence.pages, 100, 20).unwrap();
+                let each = |k: &str, n: usize, ms: f32| {
+                    format!("{k} {:.2}", ms * 1e3 / if k == "all" { 1.0 } else { n as f32 })
+                };
+                let text: Vec<String> = rows.iter().map(|(k, n, ms)| each(k, *n, *ms)).collect();
+                println!("    {label}: {}", text.join(", "));
+            };
+            one(Tuning { pdl: false, ..Tuning::default() }, "without dependent launch");
             for threads in [128, 256, 512] {
                 for per_sm in [1, 2, 4, 8] {
                     for streams in [1, 2, 4] {
-                        for fill in [50, 100, 200] {
-                            model.tune(Tuning { threads, per_sm, streams, fill, ..Tuning::default() });
-                            let rows = model.measure_kinds(&mut *sequence.slot, &sequence.pages, 100, 20).unwrap();
-                            let text: Vec<String> = rows.iter().map(|(k, n, ms)| format!("{k} {:.2}", ms * 1e3 / if k == "all" { 1.0 } else { *n as f32 })).collect();
-                            println!("    t{threads} b{per_sm} s{streams} f{fill}: {}", text.join(", "));
-                        }
+                        let tuning = Tuning { shape: Some((threads, per_sm, streams)), ..Tuning::default() };
+                        one(tuning, &format!("t{threads} b{per_sm} s{streams}"));
                     }
                 }
             }

@@ -14,7 +14,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::error::Result;
 use crate::model::{Config, Weights};
-use crate::sampler::{SampleRequest, Sampled};
+use crate::sampler::{SampleRequest, Sampled, SamplingParams};
 
 pub mod cpu;
 pub mod cuda;
@@ -113,6 +113,33 @@ pub struct RunControl<'a> {
     pub tap: Option<&'a mut dyn FnMut(&TapEvent<'_>)>,
 }
 
+/// What becomes of a token chosen by [`LoadedModel::decode_ahead`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is appended, and the next is chosen.
+    GoOn,
+    /// It is appended, and that was the last.
+    Last,
+    /// It is not appended, and nothing more is chosen.
+    Refused,
+}
+
+/// A run of tokens chosen and appended one after another.
+pub struct Ahead<'a> {
+    /// Receives the logits; holds those of the sequence now.
+    pub slot: &'a mut dyn Slot,
+    /// The sequence's pages in order; covers positions `0 .. position + n`.
+    pub pages: &'a [u32],
+    /// How tokens are chosen.
+    pub params: &'a SamplingParams,
+    /// The sequence's last token.
+    pub last_token: u32,
+    /// Position of the first chosen token, at least 1.
+    pub position: usize,
+    /// The most tokens to choose.
+    pub n: usize,
+}
+
 /// A model on a device, with its pool of cache pages.
 pub trait LoadedModel: Send + Sync {
     /// The description it was loaded with.
@@ -131,4 +158,18 @@ pub trait LoadedModel: Send + Sync {
     fn logits(&self, slot: &mut dyn Slot, out: &mut [f32]) -> Result<()>;
     /// Picks a token from a slot's logits.
     fn sample(&self, slot: &mut dyn Slot, request: &SampleRequest<'_>) -> Result<Sampled>;
+
+    /// Tokens that a pass of a prefill should have.
+    fn prefill_chunk(&self) -> usize {
+        512
+    }
+
+    /// Chooses tokens and appends each before the next is chosen, the device ahead of the host; `emit` sees each in turn, while
+    /// nothing is locked. Afterwards the slot has the logits after the last appended token; after an error it has none.
+    /// `None`: this backend or these parameters cannot, nothing has happened, sample and forward instead. The tokens
+    /// are those that sampling and forwarding one by one gives.
+    fn decode_ahead(&self, ahead: Ahead<'_>, emit: &mut dyn FnMut(u32) -> Result<Verdict>) -> Result<Option<()>> {
+        let _ = (ahead, emit);
+        Ok(None)
+    }
 }

@@ -7,6 +7,7 @@ use super::log::{LogLevel, LogSink};
 use super::memory::Memory;
 use super::model::Model;
 use crate::backend::cpu::{CpuDevice, CpuOptions};
+use crate::backend::cuda;
 use crate::backend::reference::ReferenceDevice;
 use crate::backend::{Device, Plan};
 use crate::error::{Error, Result};
@@ -40,27 +41,28 @@ pub(super) struct Inner {
     pub(super) log: LogSink,
 }
 
-fn unavailable(device: &str, reason: &str) -> Error {
-    Error::DeviceUnavailable { device: device.to_owned(), reason: reason.to_owned() }
-}
-
 /// The device of that name and its number of threads.
 fn open(name: &str, n_threads: usize) -> Result<(Arc<dyn Device>, usize)> {
     match name {
-        "auto" | "cpu" => {
+        "auto" => cuda::open(0).map(|gpu| (gpu, 1)).or_else(|_| open("cpu", n_threads)),
+        "cpu" => {
             let cpu = CpuDevice::new(CpuOptions { n_threads, isa: None })?;
             let n_threads = cpu.n_threads();
             Ok((Arc::new(cpu), n_threads))
         }
         "reference" => Ok((Arc::new(ReferenceDevice), 1)),
-        _ if name.strip_prefix("cuda:").is_some_and(|n| n.parse::<u16>().is_ok()) => {
-            Err(unavailable(name, "built without CUDA"))
-        }
-        _ => Err(Error::Argument {
-            name: "device",
-            found: format!("\"{name}\""),
-            expected: "\"auto\", \"cpu\", \"cuda:N\" or \"reference\"".to_owned(),
-        }),
+        _ => match name.strip_prefix("cuda:").map(str::parse::<u16>) {
+            Some(Ok(ordinal)) => Ok((cuda::open(ordinal.into())?, 1)),
+            _ => Err(unknown(name)),
+        },
+    }
+}
+
+fn unknown(name: &str) -> Error {
+    Error::Argument {
+        name: "device",
+        found: format!("\"{name}\""),
+        expected: "\"auto\", \"cpu\", \"cuda:N\" or \"reference\"".to_owned(),
     }
 }
 

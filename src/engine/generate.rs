@@ -1,7 +1,8 @@
 //! The loop: sample, append, stream, stop.
 
-use super::session::{Session, State};
+use super::session::{Session, State, reserve};
 use super::stream::TextStream;
+use crate::backend::{Ahead, Verdict};
 use crate::error::{Error, Result};
 
 /// When to stop and what to show.
@@ -73,6 +74,14 @@ impl Session {
             if state.tokens.len() >= self.n_ctx() {
                 break StopReason::ContextFull;
             }
+            let left =
+                options.max_tokens.map_or(usize::MAX, |max| max - n_tokens).min(self.n_ctx() - state.tokens.len());
+            let mut loops = Loop { options, stream: &mut stream, text: &mut text, n_tokens: &mut n_tokens, on_token };
+            match self.run_ahead(state, left.min(AHEAD), &mut loops)? {
+                Some(Some(reason)) => break reason,
+                Some(None) => continue,
+                None => {}
+            }
             let token = self.choose(state)?;
             let ends = !options.ignore_end && self.model().token_flags(token)?.end;
             if ends && !options.keep_end {
@@ -105,4 +114,58 @@ impl Session {
         }
         Ok(Generated { n_tokens, reason })
     }
+
+    /// Up to `n` tokens with the device ahead of the host; `None`: step by step instead, else the reason to stop, if any.
+    fn run_ahead(&self, state: &mut State, n: usize, loops: &mut Loop<'_, '_>) -> Result<Option<Option<StopReason>>> {
+        let Some(&last_token) = state.tokens.last() else { return Ok(None) };
+        let position = state.tokens.len();
+        reserve(&mut state.tokens, n)?;
+        state.pages.cover(position + n)?;
+        let mut reason = None;
+        let State { tokens, pages, slot, sampling, .. } = state;
+        let ahead = Ahead { slot: &mut **slot, pages: pages.as_slice(), params: sampling, last_token, position, n };
+        let outcome = self.model().inner.loaded.decode_ahead(ahead, &mut |token| {
+            let (verdict, why) = self.take(token, tokens, loops)?;
+            reason = why;
+            Ok(verdict)
+        });
+        state.pages.shrink(state.tokens.len());
+        state.has_logits &= outcome.is_ok();
+        Ok(outcome?.map(|()| reason))
+    }
+
+    /// One token of [`Self::run_ahead`], as one turn of the loop does it.
+    fn take(&self, token: u32, tokens: &mut Vec<u32>, l: &mut Loop<'_, '_>) -> Result<(Verdict, Option<StopReason>)> {
+        if self.take_cancel() {
+            return Ok((Verdict::Refused, Some(StopReason::Cancelled)));
+        }
+        let ends = !l.options.ignore_end && self.model().token_flags(token)?.end;
+        if ends && !l.options.keep_end {
+            return Ok((Verdict::Refused, Some(StopReason::EndToken(token))));
+        }
+        l.text.clear();
+        l.stream.push(token, l.text)?;
+        tokens.push(token);
+        *l.n_tokens += 1;
+        let reason = if !(l.on_token)(Some(token), l.text) {
+            Some(StopReason::Callback)
+        } else if let Some(index) = l.stream.stopped() {
+            Some(StopReason::StopString(index))
+        } else {
+            ends.then_some(StopReason::EndToken(token))
+        };
+        Ok((if reason.is_some() { Verdict::Last } else { Verdict::GoOn }, reason))
+    }
+}
+
+/// Tokens that one call of the backend may run ahead for: bounds the pages taken for tokens that may not come.
+const AHEAD: usize = 128;
+
+/// What a turn of the loop works with.
+struct Loop<'a, 'b> {
+    options: &'a GenerateOptions,
+    stream: &'a mut TextStream,
+    text: &'a mut String,
+    n_tokens: &'a mut usize,
+    on_token: &'a mut (dyn FnMut(Option<u32>, &str) -> bool + 'b),
 }

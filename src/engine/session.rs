@@ -14,9 +14,6 @@ use crate::backend::{Chunk, RunControl, Slot, Want};
 use crate::error::{Error, Result};
 use crate::sampler::{SampleRequest, SamplingParams, log_softmax};
 
-/// Tokens of one pass of a prefill; bounds the working memory. Results do not depend on it.
-pub(super) const PREFILL_CHUNK: usize = 512;
-
 /// How a session is made.
 #[derive(Clone, Debug, Default)]
 pub struct SessionOptions {
@@ -37,10 +34,10 @@ pub struct Session {
 /// What one call at a time works on.
 pub(super) struct State {
     pub(super) tokens: Vec<u32>,
-    pages: Pages,
-    slot: Box<dyn Slot>,
-    has_logits: bool,
-    sampling: SamplingParams,
+    pub(super) pages: Pages,
+    pub(super) slot: Box<dyn Slot>,
+    pub(super) has_logits: bool,
+    pub(super) sampling: SamplingParams,
     /// A call found the library itself at fault: nothing more is done with this session.
     broken: bool,
 }
@@ -161,12 +158,13 @@ impl Session {
     }
 
     fn forward(&self, state: &mut State, tokens: &[u32], start: usize) -> Result<()> {
-        let n_chunks = tokens.len().div_ceil(PREFILL_CHUNK);
-        for (i, chunk) in tokens.chunks(PREFILL_CHUNK).enumerate() {
+        let most = self.model.inner.loaded.prefill_chunk();
+        let n_chunks = tokens.len().div_ceil(most);
+        for (i, chunk) in tokens.chunks(most).enumerate() {
             if self.cancel.load(Ordering::Acquire) {
                 return Err(Error::Cancelled);
             }
-            let start = start + i * PREFILL_CHUNK;
+            let start = start + i * most;
             let n_pages = (start + chunk.len()).div_ceil(crate::backend::PAGE_TOKENS);
             let chunk = Chunk {
                 tokens: chunk,
@@ -247,7 +245,7 @@ impl State {
 }
 
 /// Room for `n` more elements, or the numbers.
-fn reserve<T>(list: &mut Vec<T>, n: usize) -> Result<()> {
+pub(super) fn reserve<T>(list: &mut Vec<T>, n: usize) -> Result<()> {
     list.try_reserve(n).map_err(|_| Error::OutOfMemory {
         place: "host".to_owned(),
         requested: (n * size_of::<T>()) as u64,

@@ -37,7 +37,12 @@ impl CudaDevice {
 
     /// [`Device::load`], as its own type.
     #[doc(hidden)]
-    pub fn load_model(&self, config: &Config, weights: &Weights<'_>, control: &mut dyn LoadControl) -> Result<Arc<CudaModel>> {
+    pub fn load_model(
+        &self,
+        config: &Config,
+        weights: &Weights<'_>,
+        control: &mut dyn LoadControl,
+    ) -> Result<Arc<CudaModel>> {
         Ok(Arc::new(CudaModel::load(&self.gpu, config, weights, control)?))
     }
 }
@@ -51,7 +56,12 @@ impl Device for CudaDevice {
         model::plan(config, weights)
     }
 
-    fn load(&self, config: &Config, weights: &Weights<'_>, control: &mut dyn LoadControl) -> Result<Arc<dyn LoadedModel>> {
+    fn load(
+        &self,
+        config: &Config,
+        weights: &Weights<'_>,
+        control: &mut dyn LoadControl,
+    ) -> Result<Arc<dyn LoadedModel>> {
         Ok(self.load_model(config, weights, control)?)
     }
 }

@@ -235,7 +235,15 @@ unsafe extern "C" {
     pub fn kgc_attend(attend: *const Attend, chunks: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_repack(mat: *const Mat, src: Address, first: u64, n: u64, stream: Handle) -> c_int;
     pub fn kgc_embed(mat: *const Mat, state: Address, scale: f32, x: Address, pdl: c_int, stream: Handle) -> c_int;
-    pub fn kgc_embed_rows(mat: *const Mat, tokens: Address, n: u32, scale: f32, x: Address, stride: u32, stream: Handle) -> c_int;
+    pub fn kgc_embed_rows(
+        mat: *const Mat,
+        tokens: Address,
+        n: u32,
+        scale: f32,
+        x: Address,
+        stride: u32,
+        stream: Handle,
+    ) -> c_int;
     pub fn kgc_expand(mat: *const Mat, row0: u32, n: u32, slab: Address, stream: Handle) -> c_int;
     pub fn kgc_gemm_encoder(encode: *mut *mut c_void) -> c_int;
     pub fn kgc_gemm(gemm: *const Gemm, stream: Handle) -> c_int;
@@ -243,5 +251,13 @@ unsafe extern "C" {
     pub fn kgc_prefill_norm(norm: *const PrefillNorm, stream: Handle) -> c_int;
     pub fn kgc_prefill_rope(rope: *const PrefillRope, stream: Handle) -> c_int;
     pub fn kgc_set_state(state: Address, value: *const State, stream: Handle) -> c_int;
-    pub fn kgc_argmax(state: Address, n: u32, best: Address, counter: Address, ring: *mut u32, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_argmax(
+        state: Address,
+        n: u32,
+        best: Address,
+        counter: Address,
+        ring: *mut u32,
+        pdl: c_int,
+        stream: Handle,
+    ) -> c_int;
 }

@@ -67,7 +67,12 @@ impl Worker {
     fn new(gpu: &Arc<Gpu>, bytes: usize) -> Result<Worker> {
         let stream = Stream::new(gpu)?;
         let lane = || -> Result<Lane> {
-            Ok(Lane { pinned: Pinned::new(gpu, bytes)?, staging: Buffer::new(gpu, bytes)?, done: Event::new(gpu, false)?, busy: false })
+            Ok(Lane {
+                pinned: Pinned::new(gpu, bytes)?,
+                staging: Buffer::new(gpu, bytes)?,
+                done: Event::new(gpu, false)?,
+                busy: false,
+            })
         };
         Ok(Worker { stream, lanes: [lane()?, lane()?] })
     }

@@ -25,7 +25,8 @@ pub struct Gpu {
 
 fn name_of(code: c_int) -> String {
     // SAFETY: both return static strings for any code.
-    let (name, text) = unsafe { (CStr::from_ptr(ffi::cudaGetErrorName(code)), CStr::from_ptr(ffi::cudaGetErrorString(code))) };
+    let (name, text) =
+        unsafe { (CStr::from_ptr(ffi::cudaGetErrorName(code)), CStr::from_ptr(ffi::cudaGetErrorString(code))) };
     format!("{}: {}", name.to_string_lossy(), text.to_string_lossy())
 }
 
@@ -49,7 +50,8 @@ impl Gpu {
             let code = unsafe { ffi::cudaDeviceGetAttribute(&mut value, attribute, ordinal as c_int) };
             if code == 0 { Ok(value) } else { Err(unavailable(name_of(code))) }
         };
-        let (n_sm, major, minor) = (get(ffi::ATTRIBUTE_SM_COUNT)?, get(ffi::ATTRIBUTE_MAJOR)?, get(ffi::ATTRIBUTE_MINOR)?);
+        let (n_sm, major, minor) =
+            (get(ffi::ATTRIBUTE_SM_COUNT)?, get(ffi::ATTRIBUTE_MAJOR)?, get(ffi::ATTRIBUTE_MINOR)?);
         if major < 8 {
             return Err(unavailable(format!("compute capability {major}.{minor} is below 8.0")));
         }
@@ -216,7 +218,6 @@ impl Pinned {
     pub fn as_ptr(&self) -> *mut u8 {
         self.address as *mut u8
     }
-
 }
 
 impl Drop for Pinned {
@@ -262,7 +263,9 @@ impl Stream {
     /// `to .. to + bytes` is device memory, `from` readable for `bytes`.
     pub unsafe fn upload(&self, to: Address, from: *const u8, bytes: usize) -> Result<()> {
         // SAFETY: the caller's.
-        self.gpu.check(unsafe { ffi::cudaMemcpyAsync(to as *mut c_void, from.cast(), bytes, ffi::HOST_TO_DEVICE, self.raw()) })
+        self.gpu.check(unsafe {
+            ffi::cudaMemcpyAsync(to as *mut c_void, from.cast(), bytes, ffi::HOST_TO_DEVICE, self.raw())
+        })
     }
 
     /// Queues a copy on the device.

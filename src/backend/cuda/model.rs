@@ -13,9 +13,11 @@ use super::layout::{DeviceWeights, lay};
 use super::load;
 use super::memory::{Buffer, Event, Gpu, Graph, Stream};
 use super::prefill::{self, LEAST_ROWS, MOST_ROWS, Rows};
-use super::program::{self, ATTEND_CHUNK, Kind, Op, Run, Tuning};
+use super::program::{self, Cut, Kind, Op, Run, Tuning};
 use super::workspace::{self, Workspace};
-use crate::backend::{Chunk, LoadControl, LoadedModel, PAGE_TOKENS, Plan, RunControl, Slot, TapEvent, Want};
+use crate::backend::{
+    Ahead, Chunk, LoadControl, LoadedModel, PAGE_TOKENS, Plan, RunControl, Slot, TapEvent, Verdict, Want,
+};
 use crate::error::{Error, Result};
 use crate::model::{Config, Weights};
 use crate::sampler::{self, SampleRequest, Sampled};
@@ -35,7 +37,8 @@ pub fn plan(config: &Config, weights: &Weights<'_>) -> Plan {
     Plan {
         weights_bytes: laid.bytes,
         kv_bytes_per_token: config.kv_bytes_per_token() as u64,
-        scratch_bytes: workspace::planned_bytes(config, first_context(config)) + prefill::planned_bytes(config, &laid.weights, rows),
+        scratch_bytes: workspace::planned_bytes(config, first_context(config))
+            + prefill::planned_bytes(config, &laid.weights, rows),
     }
 }
 
@@ -51,11 +54,13 @@ enum Pass {
 }
 
 struct Exec {
-    graphs: HashMap<(Pass, u32), Graph>,
+    graphs: HashMap<(Pass, Cut), Graph>,
     ops: Vec<Op>,
     rows: Option<Rows>,
     work: Workspace,
     tuning: Tuning,
+    /// Changes whenever the device's `State` stops being that of the call before.
+    epoch: u64,
     stream: Stream,
 }
 
@@ -116,7 +121,12 @@ fn check(config: &Config, weights: &Weights<'_>) -> Result<()> {
 
 impl CudaModel {
     /// Loads; nothing borrowed is kept.
-    pub fn load(gpu: &Arc<Gpu>, config: &Config, weights: &Weights<'_>, control: &mut dyn LoadControl) -> Result<CudaModel> {
+    pub fn load(
+        gpu: &Arc<Gpu>,
+        config: &Config,
+        weights: &Weights<'_>,
+        control: &mut dyn LoadControl,
+    ) -> Result<CudaModel> {
         check(config, weights)?;
         gpu.bind()?;
         let stream = Stream::new(gpu)?;
@@ -130,7 +140,7 @@ impl CudaModel {
         let tuning = Tuning::default();
         let ops = program::make(gpu, config, &tuning, &laid.weights, &work);
         Ok(CudaModel {
-            exec: Mutex::new(Exec { graphs: HashMap::new(), ops, rows: None, work, tuning, stream }),
+            exec: Mutex::new(Exec { graphs: HashMap::new(), ops, rows: None, work, tuning, epoch: 1, stream }),
             pages: Mutex::default(),
             weights: laid.weights,
             _memory: memory,
@@ -149,6 +159,7 @@ impl CudaModel {
     pub fn tune(&self, tuning: Tuning) {
         let exec = &mut *self.lock();
         exec.graphs.clear();
+        exec.epoch += 1;
         exec.tuning = tuning;
         exec.ops = program::make(&self.gpu, &self.config, &tuning, &self.weights, &exec.work);
     }
@@ -192,31 +203,26 @@ impl CudaModel {
         self.gpu.check(unsafe { ffi::kgc_set_state(exec.work.state, &state, exec.stream.raw()) })
     }
 
-    /// Chunks of attention that may be active at `position`, as a power of two.
-    fn chunks_at(position: usize) -> u32 {
-        (position as u32 / ATTEND_CHUNK + 1).next_power_of_two()
-    }
-
     /// Queues one step of the graph for `pass`.
     fn queue(&self, exec: &mut Exec, pass: Pass, position: usize) -> Result<()> {
-        let chunks = Self::chunks_at(position);
+        let cut = Cut::at(position);
         let Exec { graphs, ops, work, stream, tuning, .. } = exec;
-        if let Some(graph) = graphs.get(&(pass, chunks)) {
+        if let Some(graph) = graphs.get(&(pass, cut)) {
             return graph.launch(stream);
         }
         let graph = stream.capture(|| {
             if pass == Pass::Choose {
                 for op in ops.iter().filter(|o| o.kind == Kind::Choose) {
-                    op.launch(&self.gpu, work, chunks, false, stream)?;
+                    op.launch(&self.gpu, work, cut, false, stream)?;
                 }
             }
             for op in ops.iter().filter(|o| o.kind != Kind::Choose && (pass != Pass::Cache || o.kind != Kind::Logits)) {
-                op.launch(&self.gpu, work, chunks, tuning.pdl, stream)?;
+                op.launch(&self.gpu, work, cut, tuning.pdl, stream)?;
             }
             Ok(())
         })?;
         graph.launch(stream)?;
-        graphs.insert((pass, chunks), graph);
+        graphs.insert((pass, cut), graph);
         Ok(())
     }
 
@@ -234,13 +240,22 @@ impl CudaModel {
         if let Some((index, token)) = tokens.iter().enumerate().find(|(_, t)| **t as usize >= n_vocab) {
             return Err(Error::TokenOutOfRange { index, token: *token, n_vocab });
         }
-        if tokens.is_empty() || n_pages * PAGE_TOKENS < start + tokens.len() || start + tokens.len() > i32::MAX as usize / 2 {
+        if tokens.is_empty()
+            || n_pages * PAGE_TOKENS < start + tokens.len()
+            || start + tokens.len() > i32::MAX as usize / 2
+        {
             return internal("a chunk without tokens or without its pages");
         }
         Ok(())
     }
 
-    fn run_chunk(&self, exec: &mut Exec, sequence: usize, chunk: &mut Chunk<'_>, run: &mut RunControl<'_>) -> Result<()> {
+    fn run_chunk(
+        &self,
+        exec: &mut Exec,
+        sequence: usize,
+        chunk: &mut Chunk<'_>,
+        run: &mut RunControl<'_>,
+    ) -> Result<()> {
         self.check_chunk(chunk.tokens, chunk.start, chunk.pages.len())?;
         self.grow(exec, chunk.start + chunk.tokens.len())?;
         let slot = slot_of(chunk.slot)?;
@@ -258,7 +273,16 @@ impl CudaModel {
             let want = chunk.want == Want::Last && i + 1 == chunk.tokens.len();
             if let Some(tap) = run.tap.as_mut() {
                 let sees = super::tap::Place { sequence, position, logits: want.then_some(slot.logits.at()) };
-                super::tap::run(&self.gpu, &self.config, &exec.ops, &exec.work, &exec.stream, Self::chunks_at(position), sees, &mut **tap)?;
+                super::tap::run(
+                    &self.gpu,
+                    &self.config,
+                    &exec.ops,
+                    &exec.work,
+                    &exec.stream,
+                    Cut::at(position),
+                    sees,
+                    &mut **tap,
+                )?;
                 continue;
             }
             self.queue(exec, if want { Pass::Logits } else { Pass::Cache }, position)?;
@@ -303,7 +327,9 @@ impl CudaModel {
             return Ok(());
         }
         // The last stage of a step, from the last token's stream.
-        let Some(mut op) = ops.iter().find(|o| o.kind == Kind::Logits).cloned() else { return internal("no last stage") };
+        let Some(mut op) = ops.iter().find(|o| o.kind == Kind::Logits).cloned() else {
+            return internal("no last stage");
+        };
         if let Run::Stage { stage, .. } = &mut op.run {
             (stage.delta, stage.post_w, stage.x_out) = (0, 0, 0);
             if run.tap.is_some() {
@@ -314,7 +340,7 @@ impl CudaModel {
         }
         let position = start + tokens.len() - 1;
         self.set_state(exec, slot, tokens[tokens.len() - 1], position)?;
-        op.launch(&self.gpu, &exec.work, 1, false, &exec.stream)?;
+        op.launch(&self.gpu, &exec.work, Cut::at(position), false, &exec.stream)?;
         if let Some(tap) = run.tap.as_mut() {
             let mut show = |name, from, cols: usize| -> Result<()> {
                 let mut data = vec![0f32; cols];
@@ -329,67 +355,100 @@ impl CudaModel {
         Ok(())
     }
 
-    /// Chooses `n` tokens greedily from the slot's logits on, each appended before the next is chosen, the device ahead of
-    /// the host; `emit` sees each and returns whether to go on. Returns how many `emit` has accepted. Pages must cover
-    /// `position + n`. Afterwards the slot's logits are those after the last accepted token.
-    pub fn decode_ahead(
-        &self,
-        slot: &mut dyn Slot,
-        pages: &[u32],
-        last_token: u32,
-        position: usize,
-        n: usize,
-        emit: &mut dyn FnMut(u32) -> Result<bool>,
-    ) -> Result<usize> {
-        let exec = &mut *self.lock();
-        self.gpu.bind()?;
-        if position == 0 {
-            return Err(Error::State { needs: "logits: prefill or step first" });
-        }
-        self.check_chunk(&[last_token], position + n.max(1) - 1, pages.len())?;
-        self.grow(exec, position + n)?;
-        let slot = slot_of(slot)?;
-        self.bind_pages(exec, slot, pages)?;
-        self.set_state(exec, slot, last_token, position - 1)?;
+    /// Puts the device's state behind the last of the appended tokens, for the choice of the next.
+    fn start_ahead(&self, exec: &mut Exec, ahead: &mut Ahead<'_>, last: u32, seen: usize) -> Result<()> {
+        let slot = slot_of(ahead.slot)?;
+        self.bind_pages(exec, slot, ahead.pages)?;
+        self.set_state(exec, slot, last, ahead.position + seen - 1)
+    }
+
+    /// Brings back the logits after the last appended token.
+    fn restore(&self, exec: &mut Exec, ahead: &mut Ahead<'_>, last: u32, seen: usize) -> Result<()> {
+        self.start_ahead(exec, ahead, last, seen)?;
+        self.queue(exec, Pass::Logits, ahead.position + seen - 1)
+    }
+
+    /// The loop of `decode_ahead`: the lock is not held while the host waits or `emit` runs; whoever has used the device's
+    /// state in between has changed the epoch, and the steps that were queued are queued again.
+    fn run_ahead(&self, ahead: &mut Ahead<'_>, emit: &mut dyn FnMut(u32) -> Result<Verdict>) -> Result<()> {
         let marks = (0..AHEAD).map(|_| Event::new(&self.gpu, false)).collect::<Result<Vec<_>>>()?;
-        let (mut queued, mut seen, mut last) = (0, 0, last_token);
-        let mut outcome = Ok(true);
-        while seen < n {
-            while queued < n && queued < seen + AHEAD {
-                self.queue(exec, Pass::Choose, position + queued)?;
-                marks[queued % AHEAD].record(&exec.stream)?;
-                queued += 1;
+        let (mut seen, mut queued, mut base, mut epoch, mut last) = (0, 0, 0, 0, ahead.last_token);
+        let mut outcome = Ok(Verdict::GoOn);
+        while seen < ahead.n {
+            {
+                let exec = &mut *self.lock();
+                self.gpu.bind()?;
+                if exec.epoch != epoch {
+                    self.grow(exec, ahead.position + ahead.n)?;
+                    exec.epoch += 1;
+                    epoch = exec.epoch;
+                    if queued > seen {
+                        self.restore(exec, ahead, last, seen)?;
+                    }
+                    self.start_ahead(exec, ahead, last, seen)?;
+                    (queued, base) = (seen, seen);
+                }
+                while queued < ahead.n && queued < seen + AHEAD {
+                    self.queue(exec, Pass::Choose, ahead.position + queued)?;
+                    marks[queued % AHEAD].record(&exec.stream)?;
+                    queued += 1;
+                }
             }
             marks[seen % AHEAD].wait()?;
-            let token = exec.work.ring_token(seen);
+            let token = {
+                let exec = self.lock();
+                if exec.epoch != epoch {
+                    continue;
+                }
+                exec.work.ring_token(seen - base)
+            };
             outcome = emit(token);
-            if !matches!(outcome, Ok(true)) {
+            if matches!(outcome, Ok(Verdict::GoOn | Verdict::Last)) {
+                last = token;
+                seen += 1;
+            }
+            if !matches!(outcome, Ok(Verdict::GoOn)) {
                 break;
             }
-            last = token;
-            seen += 1;
         }
+        let exec = &mut *self.lock();
+        self.gpu.bind()?;
         if queued > seen {
-            // The device is ahead: bring back the logits after the last accepted token.
-            self.set_state(exec, slot, last, position + seen - 1)?;
-            self.queue(exec, Pass::Logits, position + seen - 1)?;
+            exec.epoch += 1;
+            self.restore(exec, ahead, last, seen)?;
         }
         exec.stream.wait()?;
-        outcome.map(|_| seen)
+        outcome.map(|_| ())
     }
 
     /// Milliseconds of the launches of each kind in one step at `position`, each kind alone, `reps` times; for measurements.
     #[doc(hidden)]
-    pub fn measure_kinds(&self, slot: &mut dyn Slot, pages: &[u32], position: usize, reps: usize) -> Result<Vec<(String, usize, f32)>> {
+    pub fn measure_kinds(
+        &self,
+        slot: &mut dyn Slot,
+        pages: &[u32],
+        position: usize,
+        reps: usize,
+    ) -> Result<Vec<(String, usize, f32)>> {
         let exec = &mut *self.lock();
         self.gpu.bind()?;
         self.grow(exec, position + 1)?;
         let slot = slot_of(slot)?;
         self.bind_pages(exec, slot, pages)?;
         self.set_state(exec, slot, 0, position)?;
-        let chunks = Self::chunks_at(position);
+        let cut = Cut::at(position);
         let (start, end) = (Event::new(&self.gpu, true)?, Event::new(&self.gpu, true)?);
-        let kinds = [Kind::Embed, Kind::Qkv, Kind::Attend, Kind::Output, Kind::GateUp, Kind::Up, Kind::Glu, Kind::Down, Kind::Logits];
+        let kinds = [
+            Kind::Embed,
+            Kind::Qkv,
+            Kind::Attend,
+            Kind::Output,
+            Kind::GateUp,
+            Kind::Up,
+            Kind::Glu,
+            Kind::Down,
+            Kind::Logits,
+        ];
         let mut rows = Vec::new();
         let mut one = |name: String, keep: &dyn Fn(&Op) -> bool| -> Result<()> {
             let n = exec.ops.iter().filter(|o| keep(o)).count();
@@ -397,7 +456,10 @@ impl CudaModel {
                 return Ok(());
             }
             let graph = exec.stream.capture(|| {
-                exec.ops.iter().filter(|o| keep(o)).try_for_each(|o| o.launch(&self.gpu, &exec.work, chunks, exec.tuning.pdl, &exec.stream))
+                exec.ops
+                    .iter()
+                    .filter(|o| keep(o))
+                    .try_for_each(|o| o.launch(&self.gpu, &exec.work, cut, exec.tuning.pdl, &exec.stream))
             })?;
             graph.launch(&exec.stream)?;
             start.record(&exec.stream)?;
@@ -457,6 +519,7 @@ impl LoadedModel for CudaModel {
     fn forward(&self, chunks: &mut [Chunk<'_>], run: &mut RunControl<'_>) -> Result<()> {
         let exec = &mut *self.lock();
         self.gpu.bind()?;
+        exec.epoch += 1;
         let mut outcome = Ok(());
         for (sequence, chunk) in chunks.iter_mut().enumerate() {
             outcome = self.run_chunk(exec, sequence, chunk, run);
@@ -478,6 +541,23 @@ impl LoadedModel for CudaModel {
         }
         // SAFETY: the slot's logits have n_vocab elements.
         unsafe { exec.stream.download(slot.logits.at(), out) }
+    }
+
+    fn prefill_chunk(&self) -> usize {
+        MOST_ROWS
+    }
+
+    fn decode_ahead(&self, mut ahead: Ahead<'_>, emit: &mut dyn FnMut(u32) -> Result<Verdict>) -> Result<Option<()>> {
+        let p = ahead.params;
+        let penalized = p.repetition_penalty != 1.0 || p.frequency_penalty != 0.0 || p.presence_penalty != 0.0;
+        if p.temperature != 0.0 || penalized || !p.logit_bias.is_empty() {
+            return Ok(None);
+        }
+        if ahead.position == 0 {
+            return Err(Error::State { needs: "logits: prefill or step first" });
+        }
+        self.check_chunk(&[ahead.last_token], ahead.position + ahead.n.max(1) - 1, ahead.pages.len())?;
+        self.run_ahead(&mut ahead, emit).map(Some)
     }
 
     fn sample(&self, slot: &mut dyn Slot, request: &SampleRequest<'_>) -> Result<Sampled> {

@@ -40,7 +40,13 @@ fn products(l: &Layer) -> [Vec<Mat>; 4] {
 
 fn sizes(c: &Config, weights: &DeviceWeights, rows: usize) -> Sizes {
     let (d, h, g, f) = (c.n_embd, c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim, c.n_ff);
-    let slab = weights.layers.iter().flat_map(products).map(|mats| mats.iter().map(slab_bytes).sum::<u64>()).max().unwrap_or(0);
+    let slab = weights
+        .layers
+        .iter()
+        .flat_map(products)
+        .map(|mats| mats.iter().map(slab_bytes).sum::<u64>())
+        .max()
+        .unwrap_or(0);
     let of = |n: usize| (rows * n) as u64;
     // x, delta, qkv f32; h, q, mix, act f16; the slab. Tokens are behind the slab.
     let parts = [of(d * 4), of(d * 4), of((h + 2 * g) * 4), of(d * 2), of(h * 2), of(h * 2), of(f * 2), slab];
@@ -98,9 +104,9 @@ impl Rows {
             here
         });
         let mut encode: *mut std::ffi::c_void = std::ptr::null_mut();
-        if gpu.major == 9 {
-            // SAFETY: writes one pointer, the driver's function.
-            gpu.check(unsafe { ffi::kgc_gemm_encoder(&mut encode) })?;
+        // SAFETY: writes one pointer: the driver's function, or null where the device has no such path.
+        if unsafe { ffi::kgc_gemm_encoder(&mut encode) } != 0 {
+            encode = std::ptr::null_mut();
         }
         Ok(Rows { rows, buffer, encode: encode as usize, parts, tokens: at })
     }
@@ -115,7 +121,16 @@ impl Rows {
         self.buffer.bytes() as u64
     }
 
-    fn gemm(&self, p: &Pass<'_>, m: usize, x: Address, mats: &[Mat], bias: [Address; 3], y: Address, epilogue: u32) -> Result<()> {
+    fn gemm(
+        &self,
+        p: &Pass<'_>,
+        m: usize,
+        x: Address,
+        mats: &[Mat],
+        bias: [Address; 3],
+        y: Address,
+        epilogue: u32,
+    ) -> Result<()> {
         let mut w = [0; 3];
         let mut n = [0; 3];
         let mut slab = self.parts[7];
@@ -176,7 +191,16 @@ impl Rows {
 
     /// What a half layer adds: straight into the stream, or, where a post norm or an eye waits for it, into `delta`; x + (s + b)
     /// has the same bits either way. Returns the post norm of what is still to be added.
-    fn add(&self, p: &Pass<'_>, m: usize, from: Address, mat: Mat, bias: Address, post: Address, tapped: bool) -> Result<Option<Address>> {
+    fn add(
+        &self,
+        p: &Pass<'_>,
+        m: usize,
+        from: Address,
+        mat: Mat,
+        bias: Address,
+        post: Address,
+        tapped: bool,
+    ) -> Result<Option<Address>> {
         let [x, delta, ..] = self.parts;
         let apart = tapped || post != 0;
         self.gemm(p, m, from, &[mat], [bias, 0, 0], if apart { delta } else { x }, if apart { F32 } else { ADD })?;
@@ -233,7 +257,7 @@ impl Rows {
             window: c.layers[i].window.unwrap_or(0),
             out_f32: 0,
             pdl: 0,
-            wgmma: u32::from(p.gpu.major == 9),
+            wgmma: u32::from(self.encode != 0),
             n_sms: p.gpu.n_sm,
             scale: c.attn_scale,
             softcap: c.attn_softcap.unwrap_or(0.0),
@@ -258,13 +282,22 @@ impl Rows {
         unsafe {
             p.stream.upload(self.tokens, tokens.as_ptr().cast(), m * 4)?;
             let embd = &p.weights.token_embd;
-            p.gpu.check(ffi::kgc_embed_rows(embd, self.tokens, m as u32, c.embedding_scale, x, d as u32, p.stream.raw()))?;
+            p.gpu.check(ffi::kgc_embed_rows(
+                embd,
+                self.tokens,
+                m as u32,
+                c.embedding_scale,
+                x,
+                d as u32,
+                p.stream.raw(),
+            ))?;
         }
         let tapped = run.tap.is_some();
         let widest = d.max(hw);
         let tap_buffer = if tapped { Some(Buffer::new(p.gpu, m * widest * 8)?) } else { None };
         let (tap_a, tap_b) = tap_buffer.as_ref().map_or((0, 0), |b| (b.at(), b.at() + (m * widest * 4) as u64));
-        let mut eye = Eye { stream: p.stream, sequence: p.sequence, position: start, rows: m, tap: run.tap.as_deref_mut() };
+        let mut eye =
+            Eye { stream: p.stream, sequence: p.sequence, position: start, rows: m, tap: run.tap.as_deref_mut() };
         eye.show("embed", -1, x, d, d, false)?;
         let marks = (0..LAYERS_AHEAD).map(|_| Event::new(p.gpu, false)).collect::<Result<Vec<_>>>()?;
         let mut pending: Option<Address> = None;
@@ -322,7 +355,15 @@ struct Eye<'a, 'b> {
 
 impl Eye<'_, '_> {
     /// Shows `cols` of each row; rows lie `stride` elements apart.
-    fn show(&mut self, name: &'static str, layer: i32, from: Address, cols: usize, stride: usize, half: bool) -> Result<()> {
+    fn show(
+        &mut self,
+        name: &'static str,
+        layer: i32,
+        from: Address,
+        cols: usize,
+        stride: usize,
+        half: bool,
+    ) -> Result<()> {
         let Some(tap) = self.tap.as_mut() else { return Ok(()) };
         let n = (self.rows - 1) * stride + cols;
         let mut all = vec![0f32; n];
@@ -335,8 +376,17 @@ impl Eye<'_, '_> {
             // SAFETY: as above.
             unsafe { self.stream.download(from, &mut all)? };
         }
-        let data: Vec<f32> = if cols == stride { all } else { all.chunks(stride).flat_map(|r| &r[..cols]).copied().collect() };
-        tap(&TapEvent { name, layer, sequence: self.sequence, position: self.position, rows: self.rows, cols, data: &data });
+        let data: Vec<f32> =
+            if cols == stride { all } else { all.chunks(stride).flat_map(|r| &r[..cols]).copied().collect() };
+        tap(&TapEvent {
+            name,
+            layer,
+            sequence: self.sequence,
+            position: self.position,
+            rows: self.rows,
+            cols,
+            data: &data,
+        });
         Ok(())
     }
 }

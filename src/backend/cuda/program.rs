@@ -14,12 +14,8 @@ use crate::model::{Activation, Config, RopePairing};
 /// Geometry of the matrix-vector stages; for measurements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuning {
-    /// Threads of a block.
-    pub threads: u32,
-    /// Most blocks a multiprocessor.
-    pub per_sm: u32,
-    /// Rows a warp works on at once: at most this.
-    pub streams: u32,
+    /// Threads of a block, most blocks a multiprocessor, most rows a warp works on at once; `None`: by the stage.
+    pub shape: Option<(u32, u32, u32)>,
     /// Rows are not split over warps unless there are fewer blocks than this share (percent) of the multiprocessors.
     pub fill: u32,
     /// Programmatic dependent launch.
@@ -30,7 +26,7 @@ pub struct Tuning {
 
 impl Default for Tuning {
     fn default() -> Self {
-        Tuning { threads: 256, per_sm: 2, streams: 4, fill: 100, pdl: true, prefill: true }
+        Tuning { shape: None, fill: 100, pdl: true, prefill: true }
     }
 }
 
@@ -70,18 +66,48 @@ pub enum Run {
     Choose,
 }
 
-/// Positions of a chunk of the attention.
-pub const ATTEND_CHUNK: u32 = 256;
+/// Positions of the smallest chunk of the attention.
+pub const ATTEND_CHUNK: u32 = 128;
+
+/// How the attention at a position is cut: a function of the position alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Cut {
+    /// Positions of a chunk.
+    pub chunk: u32,
+    /// Chunks that may be active, a power of two.
+    pub chunks: u32,
+}
+
+impl Cut {
+    /// At `position`.
+    pub fn at(position: usize) -> Cut {
+        let chunk = if position < 2048 { ATTEND_CHUNK } else { 2 * ATTEND_CHUNK };
+        Cut { chunk, chunks: (position as u32 / chunk + 1).next_power_of_two() }
+    }
+}
+
+/// Threads of a block, most blocks a multiprocessor, most rows a warp works on at once; from sweeps on one H200.
+fn shape_of(tuning: &Tuning, mats: &[Mat], pair: bool) -> (u32, u32, u32) {
+    let float = mats[0].ty < 3;
+    match tuning.shape {
+        Some(shape) => shape,
+        None if float && pair => (128, 8, 4),
+        None if float && mats[0].rows >= 32_768 => (256, 8, 1),
+        None if !pair && mats.len() == 1 && mats[0].cols >= 4096 && mats[0].rows < 32_768 => (512, 1, 4),
+        None => (256, 2, 4),
+    }
+}
 
 /// Geometry of a stage over these matrices.
-fn geometry(gpu: &Gpu, tuning: &Tuning, mats: &[Mat], pair: bool, stage: &mut Stage) -> (Option<u32>, u32) {
+fn geometry(gpu: &Gpu, tuning: &Tuning, mats: &[Mat], pair: bool, stage: &mut Stage) -> (Option<u32>, u32, u32) {
     let ty = mats.iter().all(|m| m.ty == mats[0].ty).then_some(mats[0].ty);
     let per_row = if mats[0].ty < 3 { mats[0].stride / 8 } else { mats[0].cols / 32 };
     let rows: u32 = if pair { 2 * mats[0].rows } else { mats.iter().map(|m| m.rows).sum() };
-    let warps = tuning.threads / 32;
+    let (threads, per_sm, streams) = shape_of(tuning, mats, pair);
+    let warps = threads / 32;
     let least = if pair { 2 } else { 1 };
     let want = (gpu.n_sm * tuning.fill).div_ceil(100);
-    let mut ns = if ty.is_none() { 1 } else { tuning.streams.max(least) };
+    let mut ns = if ty.is_none() { 1 } else { streams.max(least) };
     while ns > least && rows.div_ceil(ns * warps) < 2 * want {
         ns /= 2;
     }
@@ -91,9 +117,13 @@ fn geometry(gpu: &Gpu, tuning: &Tuning, mats: &[Mat], pair: bool, stage: &mut St
         ks *= 2;
     }
     let per_tile = warps / ks * if pair { ns / 2 } else { ns };
-    let tiles: Vec<u32> = if pair { vec![mats[0].rows.div_ceil(per_tile)] } else { mats.iter().map(|m| m.rows.div_ceil(per_tile)).collect() };
+    let tiles: Vec<u32> = if pair {
+        vec![mats[0].rows.div_ceil(per_tile)]
+    } else {
+        mats.iter().map(|m| m.rows.div_ceil(per_tile)).collect()
+    };
     let total: u32 = tiles.iter().sum();
-    let most = gpu.n_sm * tuning.per_sm;
+    let most = gpu.n_sm * per_sm;
     let mut at = 0;
     for (i, t) in tiles.iter().enumerate() {
         stage.seg_block[i] = at;
@@ -102,7 +132,7 @@ fn geometry(gpu: &Gpu, tuning: &Tuning, mats: &[Mat], pair: bool, stage: &mut St
     }
     stage.n_seg = tiles.len() as u32;
     stage.ks = ks;
-    (ty, ns)
+    (ty, ns, threads)
 }
 
 struct Maker<'a> {
@@ -140,8 +170,8 @@ impl Maker<'_> {
         for (to, from) in stage.m.iter_mut().zip(mats) {
             *to = *from;
         }
-        let (ty, ns) = geometry(self.gpu, self.tuning, mats, pair, &mut stage);
-        self.ops.push(Op { kind, layer, run: Run::Stage { stage, ty, ns, threads: self.tuning.threads } });
+        let (ty, ns, threads) = geometry(self.gpu, self.tuning, mats, pair, &mut stage);
+        self.ops.push(Op { kind, layer, run: Run::Stage { stage, ty, ns, threads } });
     }
 
     fn layer(&mut self, index: usize, w: &super::layout::Layer) {
@@ -223,8 +253,8 @@ pub fn make(gpu: &Gpu, config: &Config, tuning: &Tuning, weights: &DeviceWeights
 }
 
 impl Op {
-    /// Queues it; `chunks`: the most chunks of attention that may be active; `pdl`: as a dependent of the launch before.
-    pub fn launch(&self, gpu: &Gpu, work: &Workspace, chunks: u32, pdl: bool, stream: &Stream) -> Result<()> {
+    /// Queues it; `cut`: how the attention is cut; `pdl`: as a dependent of the launch before.
+    pub fn launch(&self, gpu: &Gpu, work: &Workspace, cut: Cut, pdl: bool, stream: &Stream) -> Result<()> {
         let (pdl, raw) = (i32::from(pdl && gpu.major >= 9), stream.raw());
         // SAFETY: the addresses are the model's weights and workspace, which outlive the stream's work; the shapes are
         // those the layout and the workspace were made for.
@@ -237,9 +267,11 @@ impl Op {
                     _ => ffi::kgc_stage_k256(stage, *ty, *ns, *threads, pdl, raw),
                 },
                 Run::Stage { stage, ty: None, ns, threads } => ffi::kgc_stage_mixed(stage, *ns, *threads, pdl, raw),
-                Run::Attend(attend) => ffi::kgc_attend(attend, chunks, pdl, raw),
+                Run::Attend(attend) => ffi::kgc_attend(&Attend { chunk: cut.chunk, ..*attend }, cut.chunks, pdl, raw),
                 Run::Glu { gate, up, out, n, activation } => ffi::kgc_glu(*gate, *up, *out, *n, *activation, raw),
-                Run::Choose => ffi::kgc_argmax(work.state, work.n_vocab, work.best, work.counter, work.ring(), pdl, raw),
+                Run::Choose => {
+                    ffi::kgc_argmax(work.state, work.n_vocab, work.best, work.counter, work.ring(), pdl, raw)
+                }
             }
         };
         gpu.check(code)

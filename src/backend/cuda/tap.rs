@@ -2,7 +2,7 @@
 
 use super::ffi::{self, Address, PrefillNorm};
 use super::memory::{Gpu, Stream};
-use super::program::{Kind, Op, Run};
+use super::program::{Cut, Kind, Op, Run};
 use super::workspace::Workspace;
 use crate::backend::TapEvent;
 use crate::error::Result;
@@ -26,7 +26,7 @@ pub fn run(
     ops: &[Op],
     work: &Workspace,
     stream: &Stream,
-    chunks: u32,
+    cut: Cut,
     place: Place,
     tap: &mut dyn FnMut(&TapEvent<'_>),
 ) -> Result<()> {
@@ -55,7 +55,7 @@ pub fn run(
             }
             _ => {}
         }
-        op.launch(gpu, work, chunks, false, stream)?;
+        op.launch(gpu, work, cut, false, stream)?;
         let layer = op.layer;
         match op.kind {
             Kind::Embed => show("embed", -1, work.x[0], d)?,
