@@ -346,21 +346,22 @@ static cudaError_t kg_attend_launch(const KgAttend *p, uint32_t chunks, int pdl,
     return kg_launch(kg_attend<REP, EPL, LPT>, dim3(p->n_kv * ((group + REP - 1) / REP), chunks), dim3(256), floats * 4, pdl, stream, *p);
 }
 
-template <int EPL, int LPT> static cudaError_t kg_attend_group(const KgAttend *p, uint32_t chunks, int pdl, cudaStream_t stream) {
-    uint32_t group = p->n_heads / p->n_kv;
-    if (group == 1) return kg_attend_launch<1, EPL, LPT>(p, chunks, pdl, stream);
-    if (group == 2 || EPL > 8) return kg_attend_launch<2, EPL, LPT>(p, chunks, pdl, stream);
-    if (group <= 4) return kg_attend_launch<4, EPL, LPT>(p, chunks, pdl, stream);
+template <int EPL, int LPT>
+static cudaError_t kg_attend_group(const KgAttend *p, uint32_t chunks, uint32_t rep, int pdl, cudaStream_t stream) {
+    const uint32_t group = p->n_heads / p->n_kv, want = rep < group ? rep : group;
+    if (want <= 1) return kg_attend_launch<1, EPL, LPT>(p, chunks, pdl, stream);
+    if (want == 2 || EPL > 8) return kg_attend_launch<2, EPL, LPT>(p, chunks, pdl, stream);
+    if (want <= 4) return kg_attend_launch<4, EPL, LPT>(p, chunks, pdl, stream);
     return kg_attend_launch<(EPL > 8 ? 2 : 8), EPL, LPT>(p, chunks, pdl, stream);
 }
 
 // chunks: at least the number of active chunks at any position of the sequence this launch may run at; part and counters
-// are sized for it. pdl: 1 with programmatic dependent launch.
-KGC_API cudaError_t kgc_attend(const KgAttend *p, uint32_t chunks, int pdl, cudaStream_t stream) {
+// are sized for it. rep: most query heads a block; changes the speed only, never a bit. pdl: 1 with programmatic dependent launch.
+KGC_API cudaError_t kgc_attend(const KgAttend *p, uint32_t chunks, uint32_t rep, int pdl, cudaStream_t stream) {
     if (p->n_kv == 0 || p->n_heads % p->n_kv != 0 || p->head_dim % 8 != 0 || p->head_dim > 512 || chunks == 0 || chunks > p->max_chunks)
         return cudaErrorInvalidValue;
-    if (p->head_dim <= 64) return kg_attend_group<8, 8>(p, chunks, pdl, stream);
-    if (p->head_dim <= 128) return kg_attend_group<8, 16>(p, chunks, pdl, stream);
-    if (p->head_dim <= 256) return kg_attend_group<8, 32>(p, chunks, pdl, stream);
-    return kg_attend_group<16, 32>(p, chunks, pdl, stream);
+    if (p->head_dim <= 64) return kg_attend_group<8, 8>(p, chunks, rep, pdl, stream);
+    if (p->head_dim <= 128) return kg_attend_group<8, 16>(p, chunks, rep, pdl, stream);
+    if (p->head_dim <= 256) return kg_attend_group<8, 32>(p, chunks, rep, pdl, stream);
+    return kg_attend_group<16, 32>(p, chunks, rep, pdl, stream);
 }

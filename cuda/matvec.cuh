@@ -252,7 +252,8 @@ template <int T, int NS> __device__ __forceinline__ void kg_stage_run(const KgSt
     }
 }
 
-template <int T, int NS> __global__ void __launch_bounds__(512) kg_stage_kernel(const __grid_constant__ KgStage st) {
+// 64 registers, so that a multiprocessor holds two blocks of 512: what is in flight decides.
+template <int T, int NS> __global__ void __launch_bounds__(512, T == KG_F32 ? 1 : 2) kg_stage_kernel(const __grid_constant__ KgStage st) {
     extern __shared__ __align__(16) float kg_shared[];
     uint32_t seg = 0;
     while (seg + 1 < st.n_seg && blockIdx.x >= st.seg_block[seg + 1]) seg++;

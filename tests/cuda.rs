@@ -446,6 +446,14 @@ fn measure() {
             println!("    {kind:8} {n:3} launches {:8.1} us, {:6.2} us each", ms * 1e3, ms * 1e3 / n as f32);
         }
         if sweep {
+            for position in [100, 1000, 4096, 16_384] {
+                for rep in [1, 2, 4, 8] {
+                    model.tune(Tuning { rep: Some(rep), ..Tuning::default() });
+                    let rows = model.measure_kinds(&mut *sequence.slot, &sequence.pages, position, 20).unwrap();
+                    let (_, n, ms) = rows.iter().find(|r| r.0 == "Attend").unwrap();
+                    println!("    attend at {position}, {rep} heads a block: {:.2} us", ms * 1e3 / *n as f32);
+                }
+            }
             let mut one = |tuning: Tuning, label: &str| {
                 model.tune(tuning);
                 let rows = model.measure_kinds(&mut *sequence.slot, &sequence.pages, 100, 20).unwrap();

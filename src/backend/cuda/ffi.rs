@@ -232,7 +232,7 @@ unsafe extern "C" {
     pub fn kgc_stage_k256(stage: *const Stage, ty: u32, ns: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_stage_mixed(stage: *const Stage, ns: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_glu(gate: Address, up: Address, out: Address, n: u32, activation: u32, stream: Handle) -> c_int;
-    pub fn kgc_attend(attend: *const Attend, chunks: u32, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_attend(attend: *const Attend, chunks: u32, rep: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_repack(mat: *const Mat, src: Address, first: u64, n: u64, stream: Handle) -> c_int;
     pub fn kgc_embed(mat: *const Mat, state: Address, scale: f32, x: Address, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_embed_rows(

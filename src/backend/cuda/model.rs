@@ -205,7 +205,7 @@ impl CudaModel {
 
     /// Queues one step of the graph for `pass`.
     fn queue(&self, exec: &mut Exec, pass: Pass, position: usize) -> Result<()> {
-        let cut = Cut::at(position);
+        let cut = Cut::at(position, &exec.tuning);
         let Exec { graphs, ops, work, stream, tuning, .. } = exec;
         if let Some(graph) = graphs.get(&(pass, cut)) {
             return graph.launch(stream);
@@ -279,7 +279,7 @@ impl CudaModel {
                     &exec.ops,
                     &exec.work,
                     &exec.stream,
-                    Cut::at(position),
+                    Cut::at(position, &exec.tuning),
                     sees,
                     &mut **tap,
                 )?;
@@ -340,7 +340,7 @@ impl CudaModel {
         }
         let position = start + tokens.len() - 1;
         self.set_state(exec, slot, tokens[tokens.len() - 1], position)?;
-        op.launch(&self.gpu, &exec.work, Cut::at(position), false, &exec.stream)?;
+        op.launch(&self.gpu, &exec.work, Cut::at(position, &exec.tuning), false, &exec.stream)?;
         if let Some(tap) = run.tap.as_mut() {
             let mut show = |name, from, cols: usize| -> Result<()> {
                 let mut data = vec![0f32; cols];
@@ -436,7 +436,7 @@ impl CudaModel {
         let slot = slot_of(slot)?;
         self.bind_pages(exec, slot, pages)?;
         self.set_state(exec, slot, 0, position)?;
-        let cut = Cut::at(position);
+        let cut = Cut::at(position, &exec.tuning);
         let (start, end) = (Event::new(&self.gpu, true)?, Event::new(&self.gpu, true)?);
         let kinds = [
             Kind::Embed,

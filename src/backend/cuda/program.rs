@@ -18,6 +18,8 @@ pub struct Tuning {
     pub shape: Option<(u32, u32, u32)>,
     /// Rows are not split over warps unless there are fewer blocks than this share (percent) of the multiprocessors.
     pub fill: u32,
+    /// Query heads a block of attention; `None`: by the position.
+    pub rep: Option<u32>,
     /// Programmatic dependent launch.
     pub pdl: bool,
     /// Prompts go through the tensor cores.
@@ -26,7 +28,7 @@ pub struct Tuning {
 
 impl Default for Tuning {
     fn default() -> Self {
-        Tuning { shape: None, fill: 100, pdl: true, prefill: true }
+        Tuning { shape: None, fill: 100, rep: None, pdl: true, prefill: true }
     }
 }
 
@@ -76,13 +78,17 @@ pub struct Cut {
     pub chunk: u32,
     /// Chunks that may be active, a power of two.
     pub chunks: u32,
+    /// Query heads a block; no bit depends on it.
+    pub rep: u32,
 }
 
 impl Cut {
     /// At `position`.
-    pub fn at(position: usize) -> Cut {
-        let chunk = if position < 2048 { ATTEND_CHUNK } else { 2 * ATTEND_CHUNK };
-        Cut { chunk, chunks: (position as u32 / chunk + 1).next_power_of_two() }
+    pub fn at(position: usize, tuning: &Tuning) -> Cut {
+        // Short contexts wait for latencies, long ones for bandwidth.
+        let (chunk, rep) = if position < 2048 { (ATTEND_CHUNK, 1) } else { (2 * ATTEND_CHUNK, 4) };
+        let chunks = (position as u32 / chunk + 1).next_power_of_two();
+        Cut { chunk, chunks, rep: tuning.rep.unwrap_or(rep) }
     }
 }
 
@@ -267,7 +273,7 @@ impl Op {
                     _ => ffi::kgc_stage_k256(stage, *ty, *ns, *threads, pdl, raw),
                 },
                 Run::Stage { stage, ty: None, ns, threads } => ffi::kgc_stage_mixed(stage, *ns, *threads, pdl, raw),
-                Run::Attend(attend) => ffi::kgc_attend(&Attend { chunk: cut.chunk, ..*attend }, cut.chunks, pdl, raw),
+                Run::Attend(attend) => ffi::kgc_attend(&Attend { chunk: cut.chunk, ..*attend }, cut.chunks, cut.rep, pdl, raw),
                 Run::Glu { gate, up, out, n, activation } => ffi::kgc_glu(*gate, *up, *out, *n, *activation, raw),
                 Run::Choose => {
                     ffi::kgc_argmax(work.state, work.n_vocab, work.best, work.counter, work.ring(), pdl, raw)
