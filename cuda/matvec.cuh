@@ -252,8 +252,9 @@ template <int T, int NS> __device__ __forceinline__ void kg_stage_run(const KgSt
     }
 }
 
-// 64 registers, so that a multiprocessor holds two blocks of 512: what is in flight decides.
-template <int T, int NS> __global__ void __launch_bounds__(512, T == KG_F32 ? 1 : 2) kg_stage_kernel(const __grid_constant__ KgStage st) {
+// Two streams, for large matrices: 64 registers, so that a multiprocessor holds two blocks of 512 and what is in flight decides.
+// For small ones, which wait for latencies, that costs more than it gives (measured on one H200).
+template <int T, int NS> __global__ void __launch_bounds__(512, NS == 2 && T != KG_F32 ? 2 : 1) kg_stage_kernel(const __grid_constant__ KgStage st) {
     extern __shared__ __align__(16) float kg_shared[];
     uint32_t seg = 0;
     while (seg + 1 < st.n_seg && blockIdx.x >= st.seg_block[seg + 1]) seg++;

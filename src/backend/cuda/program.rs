@@ -86,7 +86,8 @@ impl Cut {
     /// At `position`.
     pub fn at(position: usize, tuning: &Tuning) -> Cut {
         // Short contexts wait for latencies, long ones for bandwidth.
-        let (chunk, rep) = if position < 2048 { (ATTEND_CHUNK, 1) } else { (2 * ATTEND_CHUNK, 4) };
+        let chunk = if position < 2048 { ATTEND_CHUNK } else { 2 * ATTEND_CHUNK };
+        let rep = if position < 8192 { 1 } else { 4 };
         let chunks = (position as u32 / chunk + 1).next_power_of_two();
         Cut { chunk, chunks, rep: tuning.rep.unwrap_or(rep) }
     }
@@ -95,10 +96,11 @@ impl Cut {
 /// Threads of a block, most blocks a multiprocessor, most rows a warp works on at once; from sweeps on one H200.
 fn shape_of(tuning: &Tuning, mats: &[Mat], pair: bool) -> (u32, u32, u32) {
     let float = mats[0].ty < 3;
+    let elements: u64 = mats.iter().map(|m| u64::from(m.rows) * u64::from(m.cols)).sum();
     match tuning.shape {
         Some(shape) => shape,
+        None if elements >= 32 << 20 => (512, 2, 2),
         None if float && pair => (128, 8, 4),
-        None if float && mats[0].rows >= 32_768 => (256, 8, 1),
         None if !pair && mats.len() == 1 && mats[0].cols >= 4096 && mats[0].rows < 32_768 => (512, 1, 4),
         None => (256, 2, 4),
     }
@@ -273,7 +275,9 @@ impl Op {
                     _ => ffi::kgc_stage_k256(stage, *ty, *ns, *threads, pdl, raw),
                 },
                 Run::Stage { stage, ty: None, ns, threads } => ffi::kgc_stage_mixed(stage, *ns, *threads, pdl, raw),
-                Run::Attend(attend) => ffi::kgc_attend(&Attend { chunk: cut.chunk, ..*attend }, cut.chunks, cut.rep, pdl, raw),
+                Run::Attend(attend) => {
+                    ffi::kgc_attend(&Attend { chunk: cut.chunk, ..*attend }, cut.chunks, cut.rep, pdl, raw)
+                }
                 Run::Glu { gate, up, out, n, activation } => ffi::kgc_glu(*gate, *up, *out, *n, *activation, raw),
                 Run::Choose => {
                     ffi::kgc_argmax(work.state, work.n_vocab, work.best, work.counter, work.ring(), pdl, raw)
