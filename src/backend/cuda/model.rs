@@ -106,7 +106,12 @@ fn internal<T>(message: &str) -> Result<T> {
 /// What the kernels need beyond the description's own invariants.
 fn check(config: &Config, weights: &Weights<'_>) -> Result<()> {
     let head = config.head_dim;
-    if head == 0 || head % 8 != 0 || head > 512 || config.n_kv_heads == 0 || config.n_heads % config.n_kv_heads != 0 {
+    if head == 0
+        || !head.is_multiple_of(8)
+        || head > 512
+        || config.n_kv_heads == 0
+        || !config.n_heads.is_multiple_of(config.n_kv_heads)
+    {
         return Err(Error::Unsupported { what: "head size", name: format!("{head}") });
     }
     let widest = config.n_embd.max(config.n_ff).max(config.n_heads * head);

@@ -121,6 +121,7 @@ impl Rows {
         self.buffer.bytes() as u64
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn gemm(
         &self,
         p: &Pass<'_>,
@@ -191,6 +192,7 @@ impl Rows {
 
     /// What a half layer adds: straight into the stream, or, where a post norm or an eye waits for it, into `delta`; x + (s + b)
     /// has the same bits either way. Returns the post norm of what is still to be added.
+    #[allow(clippy::too_many_arguments)]
     fn add(
         &self,
         p: &Pass<'_>,

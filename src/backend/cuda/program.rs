@@ -156,7 +156,7 @@ struct Maker<'a> {
 
 impl Maker<'_> {
     /// A stage whose input is the normalized residual stream.
-    fn from_residual(&mut self, norm: Address) -> Stage {
+    fn residual_stage(&mut self, norm: Address) -> Stage {
         let mut stage = Stage {
             x: self.current,
             norm_w: norm,
@@ -185,7 +185,7 @@ impl Maker<'_> {
     fn layer(&mut self, index: usize, w: &super::layout::Layer) {
         let (c, work, layer) = (self.config, self.work, index as i32);
         let (heads, kv) = ((c.n_heads * c.head_dim) as u64, (c.n_kv_heads * c.head_dim) as u64);
-        let mut stage = self.from_residual(w.attn_norm);
+        let mut stage = self.residual_stage(w.attn_norm);
         stage.bias = [w.q_bias, w.k_bias, w.v_bias];
         stage.out = [work.qkv, work.qkv + 4 * heads, work.qkv + 4 * (heads + kv)];
         self.push(Kind::Qkv, layer, stage, &[w.q, w.k, w.v], false);
@@ -225,7 +225,7 @@ impl Maker<'_> {
             Activation::Silu => 1,
             Activation::GeluTanh => 2,
         };
-        let mut stage = self.from_residual(w.ffn_norm);
+        let mut stage = self.residual_stage(w.ffn_norm);
         if w.gate.ty == w.up.ty {
             stage.out[0] = work.act;
             stage.activation = activation;
@@ -252,7 +252,7 @@ pub fn make(gpu: &Gpu, config: &Config, tuning: &Tuning, weights: &DeviceWeights
     for (index, layer) in weights.layers.iter().enumerate() {
         m.layer(index, layer);
     }
-    let mut stage = m.from_residual(weights.output_norm);
+    let mut stage = m.residual_stage(weights.output_norm);
     stage.state = work.state;
     stage.softcap = config.logit_softcap.unwrap_or(0.0);
     m.push(Kind::Logits, -1, stage, &[weights.output], false);
