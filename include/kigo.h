@@ -690,11 +690,20 @@ kigo_status kigo_session_tokens(kigo_session *session, uint32_t *ids, size_t cap
 kigo_status kigo_session_n_tokens(kigo_session *session, size_t *n_tokens);
 
 // Drops all tokens but the first `n_tokens`. There are no logits then until the next prefill or step, unless nothing
-// was dropped.
+// was dropped: to have them, keep one token less and step() the last again.
 //
-// INVALID_ARGUMENT: the session holds fewer. BUSY.
+// INVALID_ARGUMENT: the session holds fewer. BUSY. OUT_OF_MEMORY, while forks hold the same tokens.
 kigo_status kigo_session_truncate(kigo_session *session,
                                   size_t n_tokens);
+
+// Makes a session with the same tokens, logits, context length and sampling parameters, in constant time. What they
+// have in common is held once: a fork takes no cache memory until it or the session goes on, and then a page of 64
+// tokens at most for what they had in common. Either may be changed, truncated or destroyed as if there were no other.
+//
+// The seed is the same too, and with it the next tokens: kigo_session_set_sampling() gives the fork another.
+// BUSY. OUT_OF_MEMORY.
+kigo_status kigo_session_fork(kigo_session *session,
+                              kigo_session **fork);
 
 // ==== Generation ===============================================================================================
 //

@@ -309,6 +309,15 @@ public:
         return n;
     }
     void truncate(std::size_t n_tokens) { detail::check(kigo_session_truncate(get(), n_tokens)); }
+    // A session with the same tokens and logits, in constant time.
+    session fork() {
+        session out;
+        kigo_session *handle = nullptr;
+        detail::check(kigo_session_fork(get(), &handle));
+        out.handle_.reset(handle);
+        out.log_ = log_;
+        return out;
+    }
 
 private:
     friend class model;

@@ -12,7 +12,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{Config, Weights};
 use crate::sampler::{SampleRequest, Sampled, SamplingParams};
 
@@ -150,6 +150,11 @@ pub trait LoadedModel: Send + Sync {
     fn reserve_pages(&self, n: usize) -> Result<()>;
     /// Gives the memory of a page that no sequence uses back, where the device can; its number stays valid.
     fn release_page(&self, page: u32);
+    /// Makes page `to` hold what page `from` holds. Both are reserved; nobody else uses `to`, and nobody writes `from`.
+    fn copy_page(&self, from: u32, to: u32) -> Result<()> {
+        let _ = (from, to);
+        Err(Error::Unsupported { what: "device operation", name: "copy a cache page".into() })
+    }
     /// A place for one sequence.
     fn create_slot(&self) -> Result<Box<dyn Slot>>;
     /// Runs the chunks as one batch.

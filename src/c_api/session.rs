@@ -223,11 +223,27 @@ pub unsafe extern "C" fn kigo_session_n_tokens(session: *mut kigo_session, n_tok
 }
 
 /// Drops all tokens but the first `n_tokens`. There are no logits then until the next prefill or step, unless nothing
-/// was dropped.
+/// was dropped: to have them, keep one token less and step() the last again.
 ///
-/// INVALID_ARGUMENT: the session holds fewer. BUSY.
+/// INVALID_ARGUMENT: the session holds fewer. BUSY. OUT_OF_MEMORY, while forks hold the same tokens.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_session_truncate(session: *mut kigo_session, n_tokens: usize) -> kigo_status {
     // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
     guard(|| unsafe { self::session(session)?.0.truncate(n_tokens) })
+}
+
+/// Makes a session with the same tokens, logits, context length and sampling parameters, in constant time. What they
+/// have in common is held once: a fork takes no cache memory until it or the session goes on, and then a page of 64
+/// tokens at most for what they had in common. Either may be changed, truncated or destroyed as if there were no other.
+///
+/// The seed is the same too, and with it the next tokens: kigo_session_set_sampling() gives the fork another.
+/// BUSY. OUT_OF_MEMORY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_session_fork(session: *mut kigo_session, fork: *mut *mut kigo_session) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        null_out(fork, "fork")?;
+        put(fork, kigo_session(self::session(session)?.0.fork()?));
+        Ok(())
+    })
 }

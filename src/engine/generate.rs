@@ -1,6 +1,8 @@
 //! The loop: sample, append, stream, stop.
 
-use super::session::{Session, State, reserve};
+use std::sync::Arc;
+
+use super::session::{Session, State, lock_slot};
 use super::stream::TextStream;
 use crate::backend::{Ahead, Verdict};
 use crate::error::{Error, Result};
@@ -119,17 +121,24 @@ impl Session {
     fn run_ahead(&self, state: &mut State, n: usize, loops: &mut Loop<'_, '_>) -> Result<Option<Option<StopReason>>> {
         let Some(&last_token) = state.tokens.last() else { return Ok(None) };
         let position = state.tokens.len();
-        reserve(&mut state.tokens, n)?;
-        state.pages.cover(position + n)?;
+        // The first step after a fork makes the slot the session's own.
+        if Arc::get_mut(&mut state.slot).is_none() {
+            return Ok(None);
+        }
+        state.tokens_for(n)?;
+        state.pages.prepare(position, position + n)?;
         let mut reason = None;
         let State { tokens, pages, slot, sampling, .. } = state;
+        let tokens = Arc::make_mut(tokens);
+        let mut slot = lock_slot(slot);
         let ahead = Ahead { slot: &mut **slot, pages: pages.as_slice(), params: sampling, last_token, position, n };
         let outcome = self.model().inner.loaded.decode_ahead(ahead, &mut |token| {
             let (verdict, why) = self.take(token, tokens, loops)?;
             reason = why;
             Ok(verdict)
         });
-        state.pages.shrink(state.tokens.len());
+        drop(slot);
+        state.pages.shrink(state.tokens.len())?;
         state.has_logits &= outcome.is_ok();
         Ok(outcome?.map(|()| reason))
     }

@@ -1,15 +1,17 @@
-//! The model's pool of cache pages: which are free, and how many hold each of the others.
+//! The model's pool of cache pages: which are free, and how many lists hold each of the others.
 //!
 //! Invariants: a page is either in `free` or has at least one holder; pages in use are charged to the engine's memory
 //! cap; the lowest free page is taken first, so that which pages a session gets depends on the calls and nothing else.
+//! A page with several holders is never written: a list that wants to write one takes a copy first.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::memory::Charge;
+use super::session::reserve;
 use crate::backend::{LoadedModel, PAGE_TOKENS};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A model's pages.
 pub(super) struct PagePool {
@@ -40,8 +42,8 @@ impl PagePool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds `n` pages to the end of `pages`, or fails and changes nothing.
-    pub(super) fn take(&self, n: usize, pages: &mut Pages) -> Result<()> {
+    /// Adds `n` pages to the end of `pages`, which has room for them, or fails and changes nothing.
+    fn take(&self, n: usize, pages: &mut Vec<u32>) -> Result<()> {
         if n == 0 {
             return Ok(());
         }
@@ -51,9 +53,11 @@ impl PagePool {
         state.charge.set(in_use.saturating_mul(self.page_bytes))?;
         let missing = n.saturating_sub(state.free.len());
         let exist = state.holders.len();
-        if missing > 0
-            && let Err(error) = self.loaded.reserve_pages(exist + missing)
-        {
+        let room = reserve(&mut state.holders, missing).and_then(|()| match missing {
+            0 => Ok(()),
+            _ => self.loaded.reserve_pages(exist + missing),
+        });
+        if let Err(error) = room {
             // Back to a smaller charge, which cannot fail.
             let _ = state.charge.set(state.in_use * self.page_bytes);
             return Err(error);
@@ -64,19 +68,19 @@ impl PagePool {
         }
         for Reverse(page) in std::iter::from_fn(|| state.free.pop()).take(n) {
             state.holders[page as usize] = 1;
-            pages.list.push(page);
+            pages.push(page);
         }
         state.in_use = in_use;
         Ok(())
     }
 
-    /// Lets go of all but the first `keep` of `pages`.
-    fn give(&self, pages: &mut Vec<u32>, keep: usize) {
-        if keep >= pages.len() {
+    /// Lets go of these.
+    fn give(&self, pages: &[u32]) {
+        if pages.is_empty() {
             return;
         }
         let mut state = self.lock();
-        for page in pages.drain(keep..) {
+        for &page in pages {
             let holders = &mut state.holders[page as usize];
             *holders -= 1;
             if *holders == 0 {
@@ -89,39 +93,110 @@ impl PagePool {
         // A smaller charge cannot fail.
         let _ = state.charge.set(bytes);
     }
+
+    /// One more holder for each of these.
+    fn hold(&self, pages: &[u32]) {
+        let mut state = self.lock();
+        for &page in pages {
+            state.holders[page as usize] += 1;
+        }
+    }
+
+    fn is_shared(&self, page: u32) -> bool {
+        self.lock().holders[page as usize] > 1
+    }
 }
 
-/// The pages that hold one session's tokens, in order; given back when dropped.
-pub(super) struct Pages {
+fn internal(message: &str) -> Error {
+    Error::Internal { message: message.to_owned() }
+}
+
+/// One holder of each of its pages.
+struct PageList {
     pool: Arc<PagePool>,
-    list: Vec<u32>,
+    pages: Vec<u32>,
+}
+
+impl PageList {
+    fn keep(&mut self, n: usize) {
+        if n < self.pages.len() {
+            self.pool.give(&self.pages[n..]);
+            self.pages.truncate(n);
+        }
+    }
+}
+
+impl Drop for PageList {
+    fn drop(&mut self) {
+        self.pool.give(&self.pages);
+    }
+}
+
+/// The pages that hold one session's tokens, in order. Forks share one list until one of them changes it.
+pub(super) struct Pages {
+    list: Arc<PageList>,
 }
 
 impl Pages {
     pub(super) fn new(pool: &Arc<PagePool>) -> Pages {
-        Pages { pool: Arc::clone(pool), list: Vec::new() }
+        Pages { list: Arc::new(PageList { pool: Arc::clone(pool), pages: Vec::new() }) }
+    }
+
+    /// The same pages, in constant time; whoever writes first takes copies.
+    pub(super) fn fork(&self) -> Pages {
+        Pages { list: Arc::clone(&self.list) }
     }
 
     /// Their numbers.
     pub(super) fn as_slice(&self) -> &[u32] {
-        &self.list
+        &self.list.pages
     }
 
-    /// Makes room for `n_tokens` in all, or fails and changes nothing.
-    pub(super) fn cover(&mut self, n_tokens: usize) -> Result<()> {
-        let missing = n_tokens.div_ceil(PAGE_TOKENS).saturating_sub(self.list.len());
-        let pool = Arc::clone(&self.pool);
-        pool.take(missing, self)
+    /// A list of its own, with the first `keep` pages and room for `n_new` more. Fails and changes nothing.
+    fn own(&mut self, keep: usize, n_new: usize) -> Result<&mut PageList> {
+        if Arc::get_mut(&mut self.list).is_none() {
+            let old = &self.list;
+            let keep = keep.min(old.pages.len());
+            let mut pages = Vec::new();
+            reserve(&mut pages, keep + n_new)?;
+            pages.extend_from_slice(&old.pages[..keep]);
+            old.pool.hold(&pages);
+            self.list = Arc::new(PageList { pool: Arc::clone(&old.pool), pages });
+        }
+        let list = Arc::get_mut(&mut self.list).ok_or_else(|| internal("a new list of pages is shared"))?;
+        reserve(&mut list.pages, n_new)?;
+        Ok(list)
     }
 
-    /// Gives back what the first `n_tokens` do not need.
-    pub(super) fn shrink(&mut self, n_tokens: usize) {
-        self.pool.give(&mut self.list, n_tokens.div_ceil(PAGE_TOKENS));
+    /// Makes positions `n_held .. n_total` writable for this session alone: takes the missing pages, and a copy of the
+    /// page that `n_held` stands in if others hold it too. Fails and changes nothing that shows.
+    pub(super) fn prepare(&mut self, n_held: usize, n_total: usize) -> Result<()> {
+        let (begun, all) = (n_held / PAGE_TOKENS, n_total.div_ceil(PAGE_TOKENS));
+        let missing = all.saturating_sub(self.list.pages.len());
+        let list = self.own(self.list.pages.len(), missing + 1)?;
+        let pool = Arc::clone(&list.pool);
+        let copied = !n_held.is_multiple_of(PAGE_TOKENS) && pool.is_shared(list.pages[begun]);
+        let n = list.pages.len();
+        pool.take(missing + usize::from(copied), &mut list.pages)?;
+        if copied {
+            let copy = list.pages.pop().ok_or_else(|| internal("no page was taken"))?;
+            if let Err(error) = pool.loaded.copy_page(list.pages[begun], copy) {
+                pool.give(&[copy]);
+                list.keep(n);
+                return Err(error);
+            }
+            let old = std::mem::replace(&mut list.pages[begun], copy);
+            pool.give(&[old]);
+        }
+        Ok(())
     }
-}
 
-impl Drop for Pages {
-    fn drop(&mut self) {
-        self.pool.give(&mut self.list, 0);
+    /// Gives back what the first `n_tokens` do not need. Fails, and changes nothing, only while forks share the list.
+    pub(super) fn shrink(&mut self, n_tokens: usize) -> Result<()> {
+        let keep = n_tokens.div_ceil(PAGE_TOKENS);
+        if keep < self.list.pages.len() {
+            self.own(keep, 0)?.keep(keep);
+        }
+        Ok(())
     }
 }

@@ -3,14 +3,16 @@
 //! Invariants:
 //! - `tokens` are exactly what the cache holds; `has_logits` says that the slot's logits are those after the last;
 //! - a call that fails or is cancelled changes neither (a backend writes only cache rows behind `tokens`);
+//! - `tokens`, `pages` and `slot` may be shared with forks and are then only read: whoever changes them has its own
+//!   first ([`State::tokens_for`], [`Pages::prepare`], [`State::own_slot`]);
 //! - one call at a time: `state` is only ever tried, and a panic inside poisons this lock and nothing else.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::model::Model;
 use super::pages::Pages;
-use crate::backend::{Chunk, RunControl, Slot, Want};
+use crate::backend::{Chunk, LoadedModel, RunControl, Slot, Want};
 use crate::error::{Error, Result};
 use crate::sampler::{SampleRequest, SamplingParams, log_softmax};
 
@@ -31,11 +33,14 @@ pub struct Session {
     state: Mutex<State>,
 }
 
+/// A slot that forks may share, which then only read it.
+pub(super) type SharedSlot = Arc<Mutex<Box<dyn Slot>>>;
+
 /// What one call at a time works on.
 pub(super) struct State {
-    pub(super) tokens: Vec<u32>,
+    pub(super) tokens: Arc<Vec<u32>>,
     pub(super) pages: Pages,
-    pub(super) slot: Box<dyn Slot>,
+    pub(super) slot: SharedSlot,
     pub(super) has_logits: bool,
     pub(super) sampling: SamplingParams,
     /// A call found the library itself at fault: nothing more is done with this session.
@@ -54,14 +59,31 @@ impl Session {
         }
         options.sampling.validate(inner.facts.n_vocab)?;
         let state = State {
-            tokens: Vec::new(),
+            tokens: Arc::default(),
             pages: Pages::new(&inner.pool),
-            slot: inner.loaded.create_slot()?,
+            slot: Arc::new(Mutex::new(inner.loaded.create_slot()?)),
             has_logits: false,
             sampling: options.sampling,
             broken: false,
         };
         Ok(Session { model: model.clone(), n_ctx, cancel: AtomicBool::new(false), state: Mutex::new(state) })
+    }
+
+    /// A session with the same tokens, logits, context length and parameters, in constant time: what they have in
+    /// common is held once, and copied by whoever changes it first.
+    pub fn fork(&self) -> Result<Session> {
+        self.call(|state| {
+            let state = State {
+                tokens: Arc::clone(&state.tokens),
+                pages: state.pages.fork(),
+                slot: Arc::clone(&state.slot),
+                has_logits: state.has_logits,
+                sampling: state.sampling.clone(),
+                broken: false,
+            };
+            let (model, cancel) = (self.model.clone(), AtomicBool::new(false));
+            Ok(Session { model, n_ctx: self.n_ctx, cancel, state: Mutex::new(state) })
+        })
     }
 
     /// The session's state, unless another call has it.
@@ -141,23 +163,27 @@ impl Session {
         if tokens.len() > self.n_ctx - n_tokens {
             return Err(Error::ContextFull { n_tokens, n_new: tokens.len(), n_ctx: self.n_ctx });
         }
-        reserve(&mut state.tokens, tokens.len())?;
-        state.pages.cover(n_tokens + tokens.len())?;
-        let outcome = self.forward(state, tokens, n_tokens);
-        match outcome {
+        state.tokens_for(tokens.len())?;
+        let slot = state.own_slot(&*self.model.inner.loaded)?;
+        state.pages.prepare(n_tokens, n_tokens + tokens.len())?;
+        match self.forward(state, &slot, tokens, n_tokens) {
             Ok(()) => {
-                state.tokens.extend_from_slice(tokens);
+                state.slot = slot;
+                state.tokens_for(tokens.len())?.extend_from_slice(tokens);
                 state.has_logits = true;
+                Ok(())
             }
-            Err(_) => state.pages.shrink(n_tokens),
+            Err(error) => {
+                state.pages.shrink(n_tokens)?;
+                if matches!(error, Error::Cancelled) {
+                    self.take_cancel();
+                }
+                Err(error)
+            }
         }
-        if matches!(outcome, Err(Error::Cancelled)) {
-            self.take_cancel();
-        }
-        outcome
     }
 
-    fn forward(&self, state: &mut State, tokens: &[u32], start: usize) -> Result<()> {
+    fn forward(&self, state: &State, slot: &SharedSlot, tokens: &[u32], start: usize) -> Result<()> {
         let most = self.model.inner.loaded.prefill_chunk();
         let n_chunks = tokens.len().div_ceil(most);
         for (i, chunk) in tokens.chunks(most).enumerate() {
@@ -166,11 +192,12 @@ impl Session {
             }
             let start = start + i * most;
             let n_pages = (start + chunk.len()).div_ceil(crate::backend::PAGE_TOKENS);
+            let mut slot = lock_slot(slot);
             let chunk = Chunk {
                 tokens: chunk,
                 start,
                 pages: &state.pages.as_slice()[..n_pages],
-                slot: &mut *state.slot,
+                slot: &mut **slot,
                 // Only the last pass writes logits, so that a cancelled one leaves the old ones.
                 want: if i + 1 == n_chunks { Want::Last } else { Want::Nothing },
             };
@@ -190,7 +217,7 @@ impl Session {
         state.logits_there()?;
         let position = state.tokens.len() as u64;
         let request = SampleRequest { params: &state.sampling, history: &state.tokens, position };
-        Ok(self.model.inner.loaded.sample(&mut *state.slot, &request)?.token)
+        Ok(self.model.inner.loaded.sample(&mut **lock_slot(&state.slot), &request)?.token)
     }
 
     /// Whether there are current logits.
@@ -202,7 +229,7 @@ impl Session {
     pub fn logits(&self, out: &mut [f32]) -> Result<()> {
         self.call(|state| {
             state.logits_there()?;
-            self.model.inner.loaded.logits(&mut *state.slot, out)
+            self.model.inner.loaded.logits(&mut **lock_slot(&state.slot), out)
         })
     }
 
@@ -229,8 +256,13 @@ impl Session {
                 return Err(Error::Argument { name: "n_tokens", found: n.to_string(), expected });
             }
             if n < n_tokens {
-                state.tokens.truncate(n);
-                state.pages.shrink(n);
+                let kept =
+                    if Arc::get_mut(&mut state.tokens).is_some() { None } else { Some(copied(&state.tokens[..n], 0)?) };
+                state.pages.shrink(n)?;
+                match kept {
+                    Some(kept) => state.tokens = Arc::new(kept),
+                    None => Arc::make_mut(&mut state.tokens).truncate(n),
+                }
                 state.has_logits = false;
             }
             Ok(())
@@ -242,6 +274,38 @@ impl State {
     pub(super) fn logits_there(&self) -> Result<()> {
         if self.has_logits { Ok(()) } else { Err(Error::State { needs: "logits: prefill or step first" }) }
     }
+
+    /// The tokens, this session's own, with room for `n` more.
+    pub(super) fn tokens_for(&mut self, n: usize) -> Result<&mut Vec<u32>> {
+        if Arc::get_mut(&mut self.tokens).is_none() {
+            self.tokens = Arc::new(copied(&self.tokens, n)?);
+        }
+        let tokens = Arc::make_mut(&mut self.tokens);
+        reserve(tokens, n)?;
+        Ok(tokens)
+    }
+
+    /// A slot that a pass may write to: this session's, or a new one in place of one that forks share. It becomes the
+    /// session's when the pass has succeeded.
+    pub(super) fn own_slot(&mut self, loaded: &dyn LoadedModel) -> Result<SharedSlot> {
+        match Arc::get_mut(&mut self.slot) {
+            Some(_) => Ok(Arc::clone(&self.slot)),
+            None => Ok(Arc::new(Mutex::new(loaded.create_slot()?))),
+        }
+    }
+}
+
+/// The slot, once forks that read it are done. A panic in another session's read has not written it.
+pub(super) fn lock_slot(slot: &SharedSlot) -> MutexGuard<'_, Box<dyn Slot>> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A copy of `from` with room for `n` more, or the numbers.
+fn copied(from: &[u32], n: usize) -> Result<Vec<u32>> {
+    let mut copy = Vec::new();
+    reserve(&mut copy, from.len() + n)?;
+    copy.extend_from_slice(from);
+    Ok(copy)
 }
 
 /// Room for `n` more elements, or the numbers.

@@ -259,6 +259,10 @@ static void sessions(void)
     CHECK(needed == 512);
     REFUSED(kigo_session_tokens(session, ids, 2, &needed), KIGO_STATUS_BUFFER_TOO_SMALL, "buffer holds 2, 3 needed");
     REFUSED(kigo_session_n_tokens(session, NULL), INVALID, "n_tokens is NULL");
+    kigo_session *fork = session;
+    REFUSED(kigo_session_fork(NULL, &fork), INVALID, "session is NULL");
+    CHECK(fork == NULL);
+    REFUSED(kigo_session_fork(session, NULL), INVALID, "fork is NULL");
     REFUSED(kigo_session_truncate(session, 4), INVALID, "n_tokens is 4; expected at most the 3 held");
     REFUSED(kigo_session_cancel(NULL), INVALID, "session is NULL");
     REFUSED(kigo_session_clear_cancel(NULL), INVALID, "session is NULL");

@@ -50,6 +50,8 @@ static void all_busy(void)
     CHECK(kigo_session_tokens(shared, ids, 4, &n) == KIGO_STATUS_BUSY);
     CHECK(kigo_session_n_tokens(shared, &n) == KIGO_STATUS_BUSY);
     CHECK(kigo_session_truncate(shared, 0) == KIGO_STATUS_BUSY);
+    kigo_session *fork;
+    CHECK(kigo_session_fork(shared, &fork) == KIGO_STATUS_BUSY && fork == NULL);
     CHECK(kigo_session_set_sampling(shared, NULL) == KIGO_STATUS_BUSY);
 }
 

@@ -131,6 +131,11 @@ int main(int argc, char **argv) {
     CHECK(thrown([&] { session.sample(); }) == "KIGO_STATUS_INVALID_STATE: needs logits: prefill or step first");
     session.step(1);
 
+    kigo::session fork = session.fork();
+    CHECK(fork.ids() == session.ids() && fork.logits() == session.logits());
+    fork.step(2);
+    CHECK(fork.n_tokens() == session.n_tokens() + 1);
+
     std::ifstream file(argv[1], std::ios::binary);
     std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
     kigo::model copy = engine.load_memory(bytes.data(), bytes.size());

@@ -24,6 +24,7 @@ pub struct Plot {
     pub passes: AtomicUsize,
     pub reserved: AtomicUsize,
     pub released: AtomicUsize,
+    pub copied: AtomicUsize,
 }
 
 /// The device.
@@ -75,6 +76,10 @@ impl LoadedModel for ProbeModel {
     fn release_page(&self, page: u32) {
         self.1.released.fetch_add(1, Ordering::SeqCst);
         self.0.release_page(page);
+    }
+    fn copy_page(&self, from: u32, to: u32) -> Result<()> {
+        self.1.copied.fetch_add(1, Ordering::SeqCst);
+        self.0.copy_page(from, to)
     }
     fn create_slot(&self) -> Result<Box<dyn Slot>> {
         self.0.create_slot()

@@ -51,6 +51,18 @@ impl Pages {
         Some(())
     }
 
+    /// Makes page `to` hold what `from` holds. A page that was not reserved is `None`.
+    pub fn copy(&self, from: u32, to: u32) -> Option<()> {
+        let mut at = Vec::with_capacity(2);
+        self.addresses(&[from, to], &mut at)?;
+        if from != to {
+            // SAFETY: two different pages of `page_bytes` each; nobody writes `from` or uses `to` meanwhile
+            // (`LoadedModel::copy_page`).
+            unsafe { std::ptr::copy_nonoverlapping(at[0].0.cast::<u8>(), at[1].0.cast_mut().cast(), self.page_bytes) };
+        }
+        Some(())
+    }
+
     /// Gives the memory of a page back; it reads as zeros until written again.
     pub fn release(&self, page: u32) {
         let slabs = self.slabs.lock().unwrap_or_else(PoisonError::into_inner);

@@ -507,6 +507,11 @@ impl LoadedModel for CpuModel {
         self.pages.release(page);
     }
 
+    fn copy_page(&self, from: u32, to: u32) -> Result<()> {
+        let copied = self.pages.copy(from, to);
+        copied.ok_or_else(|| Error::Internal { message: "a page that was not reserved".into() })
+    }
+
     fn create_slot(&self) -> Result<Box<dyn Slot>> {
         Ok(Box::new(CpuSlot { logits: vec![0.0; self.config.n_vocab] }))
     }

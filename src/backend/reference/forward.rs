@@ -25,6 +25,18 @@ pub(super) struct Page {
     pub v: Vec<f32>, // [n_layers, PAGE_TOKENS, G]
 }
 
+impl Page {
+    /// The same contents.
+    pub fn copy(&self) -> Result<Page> {
+        let copy = |from: &[f32]| {
+            let mut to = zeros(from.len())?;
+            to.copy_from_slice(from);
+            Ok(to)
+        };
+        Ok(Page { k: copy(&self.k)?, v: copy(&self.v)? })
+    }
+}
+
 /// A page; read by every sequence that shares it, written by the one sequence whose tail it is.
 pub(super) type SharedPage = Arc<RwLock<Page>>;
 

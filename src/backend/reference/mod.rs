@@ -171,6 +171,16 @@ impl LoadedModel for ReferenceModel {
         }
     }
 
+    fn copy_page(&self, from: u32, to: u32) -> Result<()> {
+        let pool = self.pool.read().unwrap_or_else(PoisonError::into_inner);
+        let (Some(from), Some(to)) = (pool.get(from as usize), pool.get(to as usize)) else {
+            return Err(Error::Internal { message: format!("page {from} or {to} of a pool of {}", pool.len()) });
+        };
+        let copy = from.read().unwrap_or_else(PoisonError::into_inner).copy()?;
+        *to.write().unwrap_or_else(PoisonError::into_inner) = copy;
+        Ok(())
+    }
+
     fn create_slot(&self) -> Result<Box<dyn Slot>> {
         Ok(Box::new(ReferenceSlot { logits: None }))
     }
