@@ -262,6 +262,12 @@ kigo_status kigo_engine_info(const kigo_engine *engine, kigo_engine_facts *facts
 // In kigo_model_facts.flags: KIGO_TOKENIZE_ADD_SPECIAL puts the end token behind.
 #define KIGO_MODEL_ADDS_END 4
 
+// For kigo_load_options.flags: calls that run sessions of this model on different threads at the same time,
+// kigo_session_prefill(), _step(), _generate() and the batch calls, share passes over the weights. Every result is
+// the one that the call alone gives. A pass waits up to 2 ms, and up to a quarter of the last pass's time, for calls
+// that were part of the last; it runs on the thread of one of the calls. A program with one thread has no use for it.
+#define KIGO_LOAD_MERGE_CALLS 1
+
 // Type of a metadata value, as GGUF numbers them: unsigned, 8 bits.
 #define KIGO_META_UINT8 0
 
@@ -328,6 +334,11 @@ typedef struct kigo_load_options {
     kigo_progress_callback progress;
     // Handed to `progress`.
     void *progress_user_data;
+    // The most bytes of KV cache that the model's sessions may take together, rounded down to whole pages
+    // (kigo_model_cache_info()); 0: what the engine's memory cap leaves. Nothing is taken before it is needed.
+    uint64_t cache_bytes;
+    // 0 or KIGO_LOAD_MERGE_CALLS.
+    uint64_t flags;
 } kigo_load_options;
 
 // What a model is.
@@ -370,6 +381,22 @@ typedef struct kigo_model_facts {
     uint32_t end_token;
 } kigo_model_facts;
 
+// How full a model's KV cache is. A page holds 64 tokens of one session, or of several that share them.
+typedef struct kigo_cache_facts {
+    // sizeof(kigo_cache_facts), set by the caller.
+    size_t struct_size;
+    // Tokens of a page.
+    uint64_t page_tokens;
+    // Bytes of a page.
+    uint64_t page_bytes;
+    // The most pages that may be in use (kigo_load_options.cache_bytes); UINT64_MAX: what the memory cap leaves.
+    uint64_t n_pages_limit;
+    // Pages in use.
+    uint64_t n_pages_used;
+    // Pages that could be taken now; UINT64_MAX: nothing limits them but the machine's memory.
+    uint64_t n_pages_free;
+} kigo_cache_facts;
+
 // What loading the file at `path` would take, without loading it: reads the header only.
 //
 // `path_len` may be KIGO_STRLEN. The caller sets `plan->struct_size`. Fails as kigo_model_load_file() does, memory and
@@ -404,6 +431,13 @@ void kigo_model_destroy(kigo_model *model);
 
 // Fills `facts`, whose `struct_size` the caller has set.
 kigo_status kigo_model_info(const kigo_model *model, kigo_model_facts *facts);
+
+// Fills `facts`, whose `struct_size` the caller has set. Other threads may take and free pages meanwhile.
+//
+// Which sessions to destroy or to save when the cache is full is the program's to decide; kigo_session_info() has
+// what each of them holds, and destroying or truncating one makes its pages free at once.
+kigo_status kigo_model_cache_info(const kigo_model *model,
+                                  kigo_cache_facts *facts);
 
 // The architecture's name in the file, such as "qwen2". Text out.
 kigo_status kigo_model_architecture(const kigo_model *model,
@@ -633,6 +667,22 @@ typedef struct kigo_session_options {
     const kigo_sampling *sampling;
 } kigo_session_options;
 
+// What a session holds.
+typedef struct kigo_session_facts {
+    // sizeof(kigo_session_facts), set by the caller.
+    size_t struct_size;
+    // Tokens.
+    uint64_t n_tokens;
+    // The most tokens it can hold.
+    uint64_t n_ctx;
+    // Pages of KV cache.
+    uint64_t n_pages;
+    // Of them, those that no other session holds: what destroying this one makes free.
+    uint64_t n_pages_own;
+    // 1 if there are current logits, else 0.
+    uint64_t has_logits;
+} kigo_session_facts;
+
 // Makes a session without tokens. `options` may be NULL: all defaults.
 //
 // INVALID_ARGUMENT: n_ctx is larger than the model's, or a sampling parameter is out of its range. OUT_OF_MEMORY.
@@ -652,8 +702,10 @@ kigo_status kigo_session_set_sampling(kigo_session *session,
 // Appends `n_ids` tokens, at least one; afterwards the logits of the last are current.
 //
 // INVALID_ARGUMENT: an id that is not below n_vocab (the text has its index), no ids. CONTEXT_FULL: they do not fit;
-// found out before anything runs. CACHE_FULL, OUT_OF_MEMORY. CANCELLED. BUSY. The result does not depend on whether
-// tokens come in one call or in several.
+// CACHE_FULL: kigo_load_options.cache_bytes has fewer pages left than they
+// need; OUT_OF_MEMORY: so has the engine's memory cap, or the machine. These are found out before anything runs, and
+// the text has the numbers. CANCELLED. BUSY. The result does not depend on whether tokens come in one call or in
+// several.
 kigo_status kigo_session_prefill(kigo_session *session,
                                  const uint32_t *ids,
                                  size_t n_ids);
@@ -688,6 +740,9 @@ kigo_status kigo_session_tokens(kigo_session *session, uint32_t *ids, size_t cap
 
 // How many tokens the session holds. BUSY.
 kigo_status kigo_session_n_tokens(kigo_session *session, size_t *n_tokens);
+
+// Fills `facts`, whose `struct_size` the caller has set. BUSY.
+kigo_status kigo_session_info(kigo_session *session, kigo_session_facts *facts);
 
 // Drops all tokens but the first `n_tokens`. There are no logits then until the next prefill or step, unless nothing
 // was dropped: to have them, keep one token less and step() the last again.
@@ -798,6 +853,44 @@ typedef struct kigo_generated {
 kigo_status kigo_session_generate(kigo_session *session,
                                   const kigo_generate_options *options,
                                   kigo_generated *generated);
+
+// ==== Batches ==================================================================================================
+//
+// Many sessions of one model in one call, in any order, of different lengths and with different parameters: their
+// passes read the weights once for all of them. Each entry is independent: its tokens, logits and status are those of
+// the same call for its session alone, bit for bit, whatever becomes of the others.
+//
+// Each function takes arrays of `n` entries and fills `statuses` with one kigo_status each. It returns
+// KIGO_STATUS_OK if all of these are; otherwise the first of them that is not, and kigo_last_error() has that
+// entry's index and text. Whoever drops some sessions and goes on with the rest looks at `statuses` alone. Where an
+// array itself is at fault (NULL) nothing has happened and all of `statuses`, if it is not NULL, are
+// KIGO_STATUS_INVALID_ARGUMENT. `n` may be 0.
+//
+// The entry's own status is KIGO_STATUS_INVALID_ARGUMENT for a session that is NULL, of another model than entry 0's,
+// or named by an earlier entry; KIGO_STATUS_BUSY for one in use; and whatever the single call gives. All sessions are
+// in use until the call returns. A cancel is seen between passes, which are of 512 tokens at most on the CPU.
+
+// Appends to each session its tokens, `n_ids[i]` at `ids[i]`: kigo_session_prefill() for many. Entries of one token
+// are steps, so that new prompts and running answers may share a call. The memory of each entry is taken before
+// anything runs, in the order of the entries.
+kigo_status kigo_prefill_batch(kigo_session *const *sessions,
+                               const uint32_t *const *ids,
+                               const size_t *n_ids,
+                               size_t n,
+                               kigo_status *statuses);
+
+// Appends to each session one token: kigo_session_step() for many.
+kigo_status kigo_step_batch(kigo_session *const *sessions,
+                            const uint32_t *tokens,
+                            size_t n,
+                            kigo_status *statuses);
+
+// Picks the next token of each session from its current logits, with its own parameters: kigo_session_sample() for
+// many. `tokens` gets one each; KIGO_TOKEN_NONE where the entry's status is not KIGO_STATUS_OK.
+kigo_status kigo_sample_batch(kigo_session *const *sessions,
+                              size_t n,
+                              uint32_t *tokens,
+                              kigo_status *statuses);
 
 // ==== Stream ===================================================================================================
 //

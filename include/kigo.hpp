@@ -131,6 +131,11 @@ struct engine_options {
     int32_t log_level = 0;
 };
 
+struct load_options {
+    uint64_t cache_bytes = 0;
+    uint64_t flags = 0;
+};
+
 struct generate_options {
     std::size_t max_tokens = 0;
     std::vector<std::string> stop = {};
@@ -173,11 +178,13 @@ public:
         detail::check(kigo_model_plan(get(), path.data(), path.size(), &plan));
         return plan;
     }
-    inline model load_file(std::string_view path, const progress_function &progress = {}) const;
-    inline model load_memory(const void *data, std::size_t n_bytes, const progress_function &progress = {}) const;
+    inline model load_file(std::string_view path, const progress_function &progress = {},
+                           const load_options &options = {}) const;
+    inline model load_memory(const void *data, std::size_t n_bytes, const progress_function &progress = {},
+                           const load_options &options = {}) const;
 
 private:
-    template <class Load> model load(const progress_function &progress, Load load) const;
+    template <class Load> model load(const progress_function &progress, const load_options &options, Load load) const;
 };
 
 class model : public detail::owner<kigo_model, kigo_model_destroy> {
@@ -185,6 +192,11 @@ public:
     kigo_model_facts info() const {
         auto facts = detail::sized<kigo_model_facts>();
         detail::check(kigo_model_info(get(), &facts));
+        return facts;
+    }
+    kigo_cache_facts cache() const {
+        auto facts = detail::sized<kigo_cache_facts>();
+        detail::check(kigo_model_cache_info(get(), &facts));
         return facts;
     }
     std::string architecture() const {
@@ -308,6 +320,11 @@ public:
         detail::check(kigo_session_n_tokens(get(), &n));
         return n;
     }
+    kigo_session_facts info() {
+        auto facts = detail::sized<kigo_session_facts>();
+        detail::check(kigo_session_info(get(), &facts));
+        return facts;
+    }
     void truncate(std::size_t n_tokens) { detail::check(kigo_session_truncate(get(), n_tokens)); }
     // A session with the same tokens and logits, in constant time.
     session fork() {
@@ -349,9 +366,11 @@ private:
     bool stopped_ = false;
 };
 
-template <class Load> model engine::load(const progress_function &progress, Load load) const {
+template <class Load> model engine::load(const progress_function &progress, const load_options &options, Load load) const {
     detail::carried<progress_function> carried{progress};
     auto c = detail::sized<kigo_load_options>();
+    c.cache_bytes = options.cache_bytes;
+    c.flags = options.flags;
     if (progress) {
         c.progress = detail::progress;
         c.progress_user_data = &carried;
@@ -364,17 +383,50 @@ template <class Load> model engine::load(const progress_function &progress, Load
     return out;
 }
 
-inline model engine::load_file(std::string_view path, const progress_function &progress) const {
-    return load(progress, [&](const kigo_load_options *options, kigo_model **out) {
+inline model engine::load_file(std::string_view path, const progress_function &progress,
+                               const load_options &how) const {
+    return load(progress, how, [&](const kigo_load_options *options, kigo_model **out) {
         return kigo_model_load_file(get(), path.data(), path.size(), options, out);
     });
 }
 
-inline model engine::load_memory(const void *data, std::size_t n_bytes, const progress_function &progress) const {
-    return load(progress, [&](const kigo_load_options *options, kigo_model **out) {
+inline model engine::load_memory(const void *data, std::size_t n_bytes, const progress_function &progress,
+                                 const load_options &how) const {
+    return load(progress, how, [&](const kigo_load_options *options, kigo_model **out) {
         return kigo_model_load_memory(get(), data, n_bytes, options, out);
     });
 }
+
+// Many sessions in one pass. A session that fails is no exception here, since the others go on: see `statuses`. The
+// sessions must outlive it, and may not be moved meanwhile.
+struct batch {
+    std::vector<kigo_session *> sessions;
+    std::vector<kigo_status> statuses; // of the last call, one for each session
+
+    void add(session &s) { sessions.push_back(s.get()); }
+    // One token for each session; true if all took it.
+    bool step(const tokens &ids) {
+        if (ids.size() != sessions.size()) throw std::invalid_argument("as many tokens as sessions are needed");
+        statuses.assign(sessions.size(), KIGO_STATUS_OK);
+        return kigo_step_batch(sessions.data(), ids.data(), ids.size(), statuses.data()) == KIGO_STATUS_OK;
+    }
+    bool prefill(const std::vector<tokens> &prompts) {
+        if (prompts.size() != sessions.size()) throw std::invalid_argument("as many prompts as sessions are needed");
+        statuses.assign(sessions.size(), KIGO_STATUS_OK);
+        std::vector<const uint32_t *> ids;
+        std::vector<std::size_t> n_ids;
+        for (const tokens &p : prompts) ids.push_back(p.data()), n_ids.push_back(p.size());
+        return kigo_prefill_batch(sessions.data(), ids.data(), n_ids.data(), ids.size(), statuses.data()) ==
+               KIGO_STATUS_OK;
+    }
+    // The next token of each session; KIGO_TOKEN_NONE where the status is not KIGO_STATUS_OK.
+    tokens sample() {
+        tokens ids(sessions.size());
+        statuses.assign(sessions.size(), KIGO_STATUS_OK);
+        kigo_sample_batch(sessions.data(), sessions.size(), ids.data(), statuses.data());
+        return ids;
+    }
+};
 
 inline session model::open(const kigo_sampling &sampling, std::size_t n_ctx) const {
     kigo_sampling with_size = sampling;

@@ -211,6 +211,13 @@ pub enum Error {
         /// What happened.
         message: String,
     },
+    /// What failed is one entry of a call's array.
+    Entry {
+        /// Its index.
+        index: usize,
+        /// Its failure.
+        error: Box<Error>,
+    },
     /// No such key.
     NotFound {
         /// What was looked for.
@@ -241,6 +248,7 @@ impl Error {
             Error::BufferTooSmall { .. } => Status::BufferTooSmall,
             Error::Poisoned { .. } => Status::Poisoned,
             Error::Internal { .. } => Status::Internal,
+            Error::Entry { error, .. } => error.status(),
             Error::NotFound { .. } => Status::NotFound,
         }
     }
@@ -294,6 +302,7 @@ impl fmt::Display for Error {
             }
             Error::Poisoned { what } => write!(f, "the {what} is unusable after an earlier failure"),
             Error::Internal { message } => write!(f, "internal: {message}"),
+            Error::Entry { index, error } => write!(f, "entry {index}: {error}"),
             Error::NotFound { what, name } => write!(f, "{what} \"{name}\" not found"),
         }
     }

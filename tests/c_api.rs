@@ -51,6 +51,11 @@ fn a_session_is_for_one_thread_and_a_model_for_many() {
 }
 
 #[test]
+fn batches_have_a_status_for_each_session() {
+    run("batch.c");
+}
+
+#[test]
 fn broken_files_are_refused() {
     run("malformed.c");
 }

@@ -164,7 +164,12 @@ pub trait LoadedModel: Send + Sync {
     /// Picks a token from a slot's logits.
     fn sample(&self, slot: &mut dyn Slot, request: &SampleRequest<'_>) -> Result<Sampled>;
 
-    /// Tokens that a pass of a prefill should have.
+    /// Picks a token from each slot's logits, what [`Self::sample`] picks; `slots` and `requests` go together.
+    fn sample_batch(&self, slots: &mut [&mut dyn Slot], requests: &[SampleRequest<'_>]) -> Vec<Result<Sampled>> {
+        slots.iter_mut().zip(requests).map(|(slot, request)| self.sample(&mut **slot, request)).collect()
+    }
+
+    /// Tokens that a pass should have at most.
     fn prefill_chunk(&self) -> usize {
         512
     }

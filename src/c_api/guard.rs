@@ -86,7 +86,7 @@ pub(super) fn guard(entry: impl FnOnce() -> Result<()>) -> kigo_status {
 }
 
 /// The number of a failure. `Error::status` has no `_` arm, nor has the table behind `status_number`.
-fn status_of(error: &Error) -> kigo_status {
+pub(super) fn status_of(error: &Error) -> kigo_status {
     status_number(error.status())
 }
 

@@ -17,6 +17,7 @@ mod handle;
 #[cfg(test)]
 mod tests;
 
+pub mod batch;
 pub mod chat;
 pub mod engine;
 pub mod generate;
@@ -30,7 +31,7 @@ pub mod tokenizer;
 pub mod version;
 
 /// The header's sections in order: `(file, heading)`.
-pub const SECTIONS: [(&str, &str); 11] = [
+pub const SECTIONS: [(&str, &str); 12] = [
     ("status", "Status and errors"),
     ("version", "Versions"),
     ("log", "Logs"),
@@ -41,6 +42,7 @@ pub const SECTIONS: [(&str, &str); 11] = [
     ("sampling", "Sampling parameters"),
     ("session", "Session"),
     ("generate", "Generation"),
+    ("batch", "Batches"),
     ("stream", "Stream"),
 ];
 

@@ -8,7 +8,7 @@
 
 use super::engine::kigo_engine;
 use super::prelude::*;
-use crate::engine::{Model, ModelFacts};
+use crate::engine::{LoadOptions, Model, ModelFacts};
 
 /// Weights and tokenizer. Its functions take it as const: any number of threads may call them at once.
 pub struct kigo_model(pub(super) Model);
@@ -35,8 +35,19 @@ pub struct kigo_load_options {
     pub progress: kigo_progress_callback,
     /// Handed to `progress`.
     pub progress_user_data: *mut c_void,
+    /// The most bytes of KV cache that the model's sessions may take together, rounded down to whole pages
+    /// (kigo_model_cache_info()); 0: what the engine's memory cap leaves. Nothing is taken before it is needed.
+    pub cache_bytes: u64,
+    /// 0 or KIGO_LOAD_MERGE_CALLS.
+    pub flags: u64,
 }
-sized_struct!(kigo_load_options, bytes: 24, fields: [usize, kigo_progress_callback, *mut c_void]);
+sized_struct!(kigo_load_options, bytes: 40, fields: [usize, kigo_progress_callback, *mut c_void, u64, u64]);
+
+/// For kigo_load_options.flags: calls that run sessions of this model on different threads at the same time,
+/// kigo_session_prefill(), _step(), _generate() and the batch calls, share passes over the weights. Every result is
+/// the one that the call alone gives. A pass waits up to 2 ms, and up to a quarter of the last pass's time, for calls
+/// that were part of the last; it runs on the thread of one of the calls. A program with one thread has no use for it.
+pub const KIGO_LOAD_MERGE_CALLS: u64 = 1;
 
 /// What a load would take on the engine's device.
 #[repr(C)]
@@ -144,8 +155,8 @@ pub unsafe extern "C" fn kigo_model_load_file(
         null_out(model, "model")?;
         let engine = borrow(engine, "engine")?;
         let path = super::args::path(path, path_len, "path")?;
-        let mut progress = progress(&super::args::options(options)?);
-        put(model, kigo_model(engine.0.load_file(&path, &mut progress)?));
+        let (mut progress, options) = load_options(&super::args::options(options)?)?;
+        put(model, kigo_model(engine.0.load_file_with(&path, options, &mut progress)?));
         Ok(())
     })
 }
@@ -164,11 +175,18 @@ pub unsafe extern "C" fn kigo_model_load_memory(
     guard(|| unsafe {
         null_out(model, "model")?;
         let engine = borrow(engine, "engine")?;
-        let mut progress = progress(&super::args::options(options)?);
+        let (mut progress, options) = load_options(&super::args::options(options)?)?;
         let bytes = slice(data.cast::<u8>(), data_bytes, "data")?;
-        put(model, kigo_model(engine.0.load_memory(bytes, &mut progress)?));
+        put(model, kigo_model(engine.0.load_memory_with(bytes, options, &mut progress)?));
         Ok(())
     })
+}
+
+/// The options as the engine layer takes them.
+fn load_options(o: &kigo_load_options) -> Result<(impl FnMut(u64, u64) -> Result<()> + use<>, LoadOptions)> {
+    let merge = flags(o.flags, KIGO_LOAD_MERGE_CALLS, "flags")? & KIGO_LOAD_MERGE_CALLS != 0;
+    let cache_bytes = (o.cache_bytes != 0).then_some(o.cache_bytes);
+    Ok((progress(o), LoadOptions { cache_bytes, merge }))
 }
 
 /// The caller's progress callback as the engine layer takes one.
@@ -228,6 +246,48 @@ fn to_c(struct_size: usize, facts: &ModelFacts) -> kigo_model_facts {
         begin_token: token(facts.begin_token),
         end_token: token(facts.end_token),
     }
+}
+
+/// How full a model's KV cache is. A page holds 64 tokens of one session, or of several that share them.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct kigo_cache_facts {
+    /// sizeof(kigo_cache_facts), set by the caller.
+    pub struct_size: usize,
+    /// Tokens of a page.
+    pub page_tokens: u64,
+    /// Bytes of a page.
+    pub page_bytes: u64,
+    /// The most pages that may be in use (kigo_load_options.cache_bytes); UINT64_MAX: what the memory cap leaves.
+    pub n_pages_limit: u64,
+    /// Pages in use.
+    pub n_pages_used: u64,
+    /// Pages that could be taken now; UINT64_MAX: nothing limits them but the machine's memory.
+    pub n_pages_free: u64,
+}
+sized_struct!(kigo_cache_facts, bytes: 48, fields: [usize, u64, u64, u64, u64, u64]);
+
+/// Fills `facts`, whose `struct_size` the caller has set. Other threads may take and free pages meanwhile.
+///
+/// Which sessions to destroy or to save when the cache is full is the program's to decide; kigo_session_info() has
+/// what each of them holds, and destroying or truncating one makes its pages free at once.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_model_cache_info(model: *const kigo_model, facts: *mut kigo_cache_facts) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        let size = zero_out(facts, "facts")?;
+        let found = borrow(model, "model")?.0.cache_facts();
+        let value = kigo_cache_facts {
+            struct_size: size,
+            page_tokens: found.page_tokens,
+            page_bytes: found.page_bytes,
+            n_pages_limit: found.n_pages_limit.unwrap_or(u64::MAX),
+            n_pages_used: found.n_pages_used,
+            n_pages_free: found.n_pages_free.unwrap_or(u64::MAX),
+        };
+        fill(facts, size, &value);
+        Ok(())
+    })
 }
 
 /// The architecture's name in the file, such as "qwen2". Text out.

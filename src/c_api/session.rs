@@ -100,8 +100,10 @@ pub unsafe extern "C" fn kigo_session_set_sampling(
 /// Appends `n_ids` tokens, at least one; afterwards the logits of the last are current.
 ///
 /// INVALID_ARGUMENT: an id that is not below n_vocab (the text has its index), no ids. CONTEXT_FULL: they do not fit;
-/// found out before anything runs. CACHE_FULL, OUT_OF_MEMORY. CANCELLED. BUSY. The result does not depend on whether
-/// tokens come in one call or in several.
+/// CACHE_FULL: kigo_load_options.cache_bytes has fewer pages left than they
+/// need; OUT_OF_MEMORY: so has the engine's memory cap, or the machine. These are found out before anything runs, and
+/// the text has the numbers. CANCELLED. BUSY. The result does not depend on whether tokens come in one call or in
+/// several.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_session_prefill(
     session: *mut kigo_session,
@@ -218,6 +220,45 @@ pub unsafe extern "C" fn kigo_session_n_tokens(session: *mut kigo_session, n_tok
     guard(|| unsafe {
         null_out(n_tokens, "n_tokens")?;
         n_tokens.write(self::session(session)?.0.with_tokens(|tokens| Ok(tokens.len()))?);
+        Ok(())
+    })
+}
+
+/// What a session holds.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct kigo_session_facts {
+    /// sizeof(kigo_session_facts), set by the caller.
+    pub struct_size: usize,
+    /// Tokens.
+    pub n_tokens: u64,
+    /// The most tokens it can hold.
+    pub n_ctx: u64,
+    /// Pages of KV cache.
+    pub n_pages: u64,
+    /// Of them, those that no other session holds: what destroying this one makes free.
+    pub n_pages_own: u64,
+    /// 1 if there are current logits, else 0.
+    pub has_logits: u64,
+}
+sized_struct!(kigo_session_facts, bytes: 48, fields: [usize, u64, u64, u64, u64, u64]);
+
+/// Fills `facts`, whose `struct_size` the caller has set. BUSY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_session_info(session: *mut kigo_session, facts: *mut kigo_session_facts) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        let size = zero_out(facts, "facts")?;
+        let found = self::session(session)?.0.facts()?;
+        let value = kigo_session_facts {
+            struct_size: size,
+            n_tokens: found.n_tokens as u64,
+            n_ctx: found.n_ctx as u64,
+            n_pages: found.n_pages as u64,
+            n_pages_own: found.n_pages_own as u64,
+            has_logits: found.has_logits.into(),
+        };
+        fill(facts, size, &value);
         Ok(())
     })
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::log::{LogLevel, LogSink};
 use super::memory::Memory;
-use super::model::Model;
+use super::model::{LoadOptions, Model};
 use crate::backend::cpu::{CpuDevice, CpuOptions};
 use crate::backend::cuda;
 use crate::backend::reference::ReferenceDevice;
@@ -111,11 +111,31 @@ impl Engine {
 
     /// Loads a file; `progress` gets done and total bytes, and an error of its stops the load.
     pub fn load_file(&self, path: &Path, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Model> {
-        Model::load(self, &Gguf::open(path)?, progress)
+        self.load_file_with(path, LoadOptions::default(), progress)
+    }
+
+    /// [`Self::load_file`] with options.
+    pub fn load_file_with(
+        &self,
+        path: &Path,
+        options: LoadOptions,
+        progress: &mut dyn FnMut(u64, u64) -> Result<()>,
+    ) -> Result<Model> {
+        Model::load(self, &Gguf::open(path)?, options, progress)
     }
 
     /// Loads a file that lies in memory.
     pub fn load_memory(&self, bytes: &[u8], progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Model> {
-        Model::load(self, &Gguf::from_bytes(bytes)?, progress)
+        self.load_memory_with(bytes, LoadOptions::default(), progress)
+    }
+
+    /// [`Self::load_memory`] with options.
+    pub fn load_memory_with(
+        &self,
+        bytes: &[u8],
+        options: LoadOptions,
+        progress: &mut dyn FnMut(u64, u64) -> Result<()>,
+    ) -> Result<Model> {
+        Model::load(self, &Gguf::from_bytes(bytes)?, options, progress)
     }
 }

@@ -53,6 +53,11 @@ pub(super) struct Charge {
 }
 
 impl Charge {
+    /// Bytes that the cap leaves; `None`: there is no cap.
+    pub(super) fn left(&self) -> Option<u64> {
+        self.memory.cap.map(|cap| cap.saturating_sub(self.memory.used()))
+    }
+
     /// Changes the charge; a failure changes nothing.
     pub(super) fn set(&mut self, bytes: u64) -> Result<()> {
         if bytes > self.bytes {

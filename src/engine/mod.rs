@@ -2,6 +2,7 @@
 //!
 //! Invariants: children hold their parents by reference count; there is no global state; nothing is printed and no
 //! environment variable is read; a call that fails leaves its session's tokens and logits as they were.
+mod batch;
 mod device;
 mod generate;
 mod log;
@@ -9,12 +10,15 @@ mod memory;
 mod meta;
 mod model;
 mod pages;
+mod passes;
 mod session;
 mod stream;
 
+pub use batch::{Append, append_batch, sample_batch};
 pub use device::{Engine, EngineOptions, MAX_THREADS};
 pub use generate::{GenerateOptions, Generated, StopReason};
 pub use log::{LogLevel, LogSink};
-pub use model::{Model, ModelFacts, TokenFlags};
-pub use session::{Session, SessionOptions};
+pub use model::{LoadOptions, Model, ModelFacts, TokenFlags};
+pub use pages::CacheFacts;
+pub use session::{Session, SessionFacts, SessionOptions};
 pub use stream::TextStream;

@@ -8,7 +8,8 @@ use super::device::Engine;
 use super::log::LogLevel;
 use super::memory::Charge;
 use super::meta::Metadata;
-use super::pages::PagePool;
+use super::pages::{CacheFacts, PagePool};
+use super::passes::{self, Merger, Part};
 use crate::backend::{LoadControl, LoadedModel, Plan};
 use crate::error::Result;
 use crate::gguf::{Gguf, ValueType};
@@ -54,6 +55,15 @@ pub struct TokenFlags {
     pub end: bool,
 }
 
+/// How a model is loaded.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoadOptions {
+    /// The most bytes of cache for all its sessions; `None`: what the engine's cap leaves.
+    pub cache_bytes: Option<u64>,
+    /// Calls of different threads share passes.
+    pub merge: bool,
+}
+
 /// Weights and tokenizer; clones are the same model.
 #[derive(Clone)]
 pub struct Model {
@@ -63,6 +73,7 @@ pub struct Model {
 pub(super) struct Inner {
     pub(super) loaded: Arc<dyn LoadedModel>,
     pub(super) pool: Arc<PagePool>,
+    pub(super) merger: Option<Merger>,
     pub(super) facts: ModelFacts,
     tokenizer: Tokenizer,
     metadata: Metadata,
@@ -70,6 +81,16 @@ pub(super) struct Inner {
     _charge: Charge,
     /// Last, so that the device outlives what is on it.
     _engine: Engine,
+}
+
+impl Inner {
+    /// Runs the parts, whose tokens make one pass; their results in order.
+    pub(super) fn run(&self, parts: Vec<Part>) -> Vec<Result<()>> {
+        match &self.merger {
+            Some(merger) => merger.run(&*self.loaded, parts),
+            None => passes::run(&*self.loaded, &parts),
+        }
+    }
 }
 
 /// A backend's view of the caller and the file while it loads.
@@ -97,6 +118,7 @@ impl Model {
     pub(super) fn load(
         engine: &Engine,
         gguf: &Gguf<'_>,
+        options: LoadOptions,
         progress: &mut dyn FnMut(u64, u64) -> Result<()>,
     ) -> Result<Model> {
         let begin = Instant::now();
@@ -124,9 +146,21 @@ impl Model {
                 begin.elapsed().as_secs_f64() * 1e3,
             ),
         );
-        let pool = Arc::new(PagePool::new(Arc::clone(&loaded), core.memory.charge(0)?));
-        let inner = Inner { loaded, pool, facts, tokenizer, metadata, _charge: charge, _engine: engine.clone() };
+        let pool = Arc::new(PagePool::new(Arc::clone(&loaded), core.memory.charge(0)?, options.cache_bytes));
+        let merger = options.merge.then(Merger::default);
+        let inner =
+            Inner { loaded, pool, merger, facts, tokenizer, metadata, _charge: charge, _engine: engine.clone() };
         Ok(Model { inner: Arc::new(inner) })
+    }
+
+    /// Whether the two are one.
+    pub fn is(&self, other: &Model) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// How full its cache is now.
+    pub fn cache_facts(&self) -> CacheFacts {
+        self.inner.pool.facts()
     }
 
     /// What it is.

@@ -13,10 +13,27 @@ use super::session::reserve;
 use crate::backend::{LoadedModel, PAGE_TOKENS};
 use crate::error::{Error, Result};
 
+/// How full a model's cache is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheFacts {
+    /// Tokens of a page.
+    pub page_tokens: u64,
+    /// Bytes of a page.
+    pub page_bytes: u64,
+    /// The most pages there may be in use; `None`: what the memory cap leaves.
+    pub n_pages_limit: Option<u64>,
+    /// Pages in use.
+    pub n_pages_used: u64,
+    /// Pages that could be taken now; `None`: nothing limits them but the machine.
+    pub n_pages_free: Option<u64>,
+}
+
 /// A model's pages.
 pub(super) struct PagePool {
     loaded: Arc<dyn LoadedModel>,
     page_bytes: u64,
+    /// The most that may be in use.
+    limit: Option<u64>,
     state: Mutex<State>,
 }
 
@@ -29,11 +46,25 @@ struct State {
 }
 
 impl PagePool {
-    /// `charge` is zero and grows with the pages in use.
-    pub(super) fn new(loaded: Arc<dyn LoadedModel>, charge: Charge) -> PagePool {
+    /// `charge` is zero and grows with the pages in use, which take `cache_bytes` at most.
+    pub(super) fn new(loaded: Arc<dyn LoadedModel>, charge: Charge, cache_bytes: Option<u64>) -> PagePool {
         let page_bytes = loaded.plan().kv_bytes_per_token * PAGE_TOKENS as u64;
         let state = State { free: BinaryHeap::new(), holders: Vec::new(), in_use: 0, charge };
-        PagePool { loaded, page_bytes, state: Mutex::new(state) }
+        let limit = cache_bytes.map(|bytes| bytes / page_bytes.max(1));
+        PagePool { loaded, page_bytes, limit, state: Mutex::new(state) }
+    }
+
+    pub(super) fn facts(&self) -> CacheFacts {
+        let state = self.lock();
+        let by_limit = self.limit.map(|limit| limit.saturating_sub(state.in_use));
+        let by_cap = state.charge.left().map(|bytes| bytes / self.page_bytes.max(1));
+        CacheFacts {
+            page_tokens: PAGE_TOKENS as u64,
+            page_bytes: self.page_bytes,
+            n_pages_limit: self.limit,
+            n_pages_used: state.in_use,
+            n_pages_free: by_limit.into_iter().chain(by_cap).min(),
+        }
     }
 
     /// A panic while the lock is held cannot leave the state half changed (nothing between its writes can panic), so
@@ -50,6 +81,10 @@ impl PagePool {
         let mut state = self.lock();
         let state = &mut *state;
         let in_use = state.in_use + n as u64;
+        if let Some(limit) = self.limit.filter(|limit| in_use > *limit) {
+            let free = limit.saturating_sub(state.in_use) as usize;
+            return Err(Error::CacheFull { needed: n, free, total: limit as usize });
+        }
         state.charge.set(in_use.saturating_mul(self.page_bytes))?;
         let missing = n.saturating_sub(state.free.len());
         let exist = state.holders.len();
@@ -102,6 +137,12 @@ impl PagePool {
         }
     }
 
+    /// How many of these nobody else holds.
+    fn n_own(&self, pages: &[u32]) -> usize {
+        let state = self.lock();
+        pages.iter().filter(|page| state.holders[**page as usize] == 1).count()
+    }
+
     fn is_shared(&self, page: u32) -> bool {
         self.lock().holders[page as usize] > 1
     }
@@ -150,6 +191,11 @@ impl Pages {
     /// Their numbers.
     pub(super) fn as_slice(&self) -> &[u32] {
         &self.list.pages
+    }
+
+    /// How many become free when these are given back.
+    pub(super) fn n_own(&self) -> usize {
+        if Arc::strong_count(&self.list) > 1 { 0 } else { self.list.pool.n_own(&self.list.pages) }
     }
 
     /// A list of its own, with the first `keep` pages and room for `n_new` more. Fails and changes nothing.

@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::model::Model;
 use super::pages::Pages;
-use crate::backend::{Chunk, LoadedModel, RunControl, Slot, Want};
+use super::passes::Part;
+use crate::backend::{LoadedModel, PAGE_TOKENS, Slot, Want};
 use crate::error::{Error, Result};
 use crate::sampler::{SampleRequest, SamplingParams, log_softmax};
 
@@ -25,16 +26,39 @@ pub struct SessionOptions {
     pub sampling: SamplingParams,
 }
 
+/// What a session holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionFacts {
+    /// Tokens.
+    pub n_tokens: usize,
+    /// The most tokens.
+    pub n_ctx: usize,
+    /// Cache pages.
+    pub n_pages: usize,
+    /// Of them, those that become free with the session.
+    pub n_pages_own: usize,
+    /// Whether there are current logits.
+    pub has_logits: bool,
+}
+
 /// One sequence.
 pub struct Session {
     model: Model,
     n_ctx: usize,
-    cancel: AtomicBool,
+    cancel: Arc<AtomicBool>,
     state: Mutex<State>,
 }
 
 /// A slot that forks may share, which then only read it.
 pub(super) type SharedSlot = Arc<Mutex<Box<dyn Slot>>>;
+
+/// A call's passes that are under way.
+pub(super) struct Appending {
+    /// Receives the logits, and becomes the session's.
+    slot: SharedSlot,
+    /// So many of the tokens are in the cache already.
+    pub(super) n_known: usize,
+}
 
 /// What one call at a time works on.
 pub(super) struct State {
@@ -66,7 +90,7 @@ impl Session {
             sampling: options.sampling,
             broken: false,
         };
-        Ok(Session { model: model.clone(), n_ctx, cancel: AtomicBool::new(false), state: Mutex::new(state) })
+        Ok(Session { model: model.clone(), n_ctx, cancel: Arc::default(), state: Mutex::new(state) })
     }
 
     /// A session with the same tokens, logits, context length and parameters, in constant time: what they have in
@@ -81,13 +105,13 @@ impl Session {
                 sampling: state.sampling.clone(),
                 broken: false,
             };
-            let (model, cancel) = (self.model.clone(), AtomicBool::new(false));
+            let (model, cancel) = (self.model.clone(), Arc::default());
             Ok(Session { model, n_ctx: self.n_ctx, cancel, state: Mutex::new(state) })
         })
     }
 
     /// The session's state, unless another call has it.
-    fn lock(&self) -> Result<MutexGuard<'_, State>> {
+    pub(super) fn lock(&self) -> Result<MutexGuard<'_, State>> {
         let poisoned = Error::Poisoned { what: "session" };
         match self.state.try_lock() {
             Ok(state) if state.broken => Err(poisoned),
@@ -100,10 +124,7 @@ impl Session {
 
     /// Runs one call. A panic in it, or an internal error, is the session's end.
     pub(super) fn call<T>(&self, call: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
-        let mut state = self.lock()?;
-        let outcome = call(&mut state);
-        state.broken = matches!(outcome, Err(Error::Internal { .. }));
-        outcome
+        self.lock()?.mind(call)
     }
 
     /// The model it was made from.
@@ -152,6 +173,13 @@ impl Session {
 
     /// [`Self::prefill`] for a caller that has the lock.
     pub(super) fn append(&self, state: &mut State, tokens: &[u32]) -> Result<()> {
+        let appending = self.begin(state, tokens)?;
+        let outcome = self.forward(state, &appending, tokens);
+        self.end(state, appending, tokens, outcome)
+    }
+
+    /// Checks the tokens and makes room for them; fails and changes nothing.
+    pub(super) fn begin(&self, state: &mut State, tokens: &[u32]) -> Result<Appending> {
         let n_tokens = state.tokens.len();
         if tokens.is_empty() {
             return Err(Error::Argument { name: "n_ids", found: "0".to_owned(), expected: "at least 1".to_owned() });
@@ -166,15 +194,20 @@ impl Session {
         state.tokens_for(tokens.len())?;
         let slot = state.own_slot(&*self.model.inner.loaded)?;
         state.pages.prepare(n_tokens, n_tokens + tokens.len())?;
-        match self.forward(state, &slot, tokens, n_tokens) {
+        Ok(Appending { slot, n_known: 0 })
+    }
+
+    /// What comes of the passes for the tokens of [`Self::begin`].
+    pub(super) fn end(&self, state: &mut State, run: Appending, tokens: &[u32], outcome: Result<()>) -> Result<()> {
+        match outcome {
             Ok(()) => {
-                state.slot = slot;
+                state.slot = run.slot;
                 state.tokens_for(tokens.len())?.extend_from_slice(tokens);
                 state.has_logits = true;
                 Ok(())
             }
             Err(error) => {
-                state.pages.shrink(n_tokens)?;
+                state.pages.shrink(state.tokens.len())?;
                 if matches!(error, Error::Cancelled) {
                     self.take_cancel();
                 }
@@ -183,28 +216,34 @@ impl Session {
         }
     }
 
-    fn forward(&self, state: &State, slot: &SharedSlot, tokens: &[u32], start: usize) -> Result<()> {
+    fn forward(&self, state: &State, run: &Appending, tokens: &[u32]) -> Result<()> {
         let most = self.model.inner.loaded.prefill_chunk();
-        let n_chunks = tokens.len().div_ceil(most);
-        for (i, chunk) in tokens.chunks(most).enumerate() {
+        let mut done = run.n_known;
+        while done < tokens.len() {
             if self.cancel.load(Ordering::Acquire) {
                 return Err(Error::Cancelled);
             }
-            let start = start + i * most;
-            let n_pages = (start + chunk.len()).div_ceil(crate::backend::PAGE_TOKENS);
-            let mut slot = lock_slot(slot);
-            let chunk = Chunk {
-                tokens: chunk,
-                start,
-                pages: &state.pages.as_slice()[..n_pages],
-                slot: &mut **slot,
-                // Only the last pass writes logits, so that a cancelled one leaves the old ones.
-                want: if i + 1 == n_chunks { Want::Last } else { Want::Nothing },
-            };
-            let mut run = RunControl { cancel: &self.cancel, tap: None };
-            self.model.inner.loaded.forward(&mut [chunk], &mut run)?;
+            let part = self.part(state, run, tokens, done, most);
+            self.model.inner.run(vec![part]).pop().unwrap_or(Ok(()))?;
+            done += most;
         }
         Ok(())
+    }
+
+    /// The next of `tokens`, at most `most`, where `done` need no pass any more.
+    pub(super) fn part(&self, state: &State, run: &Appending, tokens: &[u32], done: usize, most: usize) -> Part {
+        let to = tokens.len().min(done + most);
+        let start = state.tokens.len() + done;
+        let n_pages = (start + to - done).div_ceil(PAGE_TOKENS);
+        Part {
+            tokens: tokens[done..to].to_vec(),
+            start,
+            pages: state.pages.as_slice()[..n_pages].to_vec(),
+            slot: Arc::clone(&run.slot),
+            // Only the last pass writes logits, so that a cancelled one leaves the old ones.
+            want: if to == tokens.len() { Want::Last } else { Want::Nothing },
+            cancel: Arc::clone(&self.cancel),
+        }
     }
 
     /// Picks the next token; appends nothing.
@@ -247,6 +286,18 @@ impl Session {
         read(&self.lock()?.tokens)
     }
 
+    /// What it holds.
+    pub fn facts(&self) -> Result<SessionFacts> {
+        let state = self.lock()?;
+        Ok(SessionFacts {
+            n_tokens: state.tokens.len(),
+            n_ctx: self.n_ctx,
+            n_pages: state.pages.as_slice().len(),
+            n_pages_own: state.pages.n_own(),
+            has_logits: state.has_logits,
+        })
+    }
+
     /// Drops all tokens but the first `n`; unless nothing was dropped, the logits go too.
     pub fn truncate(&self, n: usize) -> Result<()> {
         self.call(|state| {
@@ -271,6 +322,13 @@ impl Session {
 }
 
 impl State {
+    /// Runs one call; an internal error is the session's end.
+    pub(super) fn mind<T>(&mut self, call: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
+        let outcome = call(self);
+        self.broken = matches!(outcome, Err(Error::Internal { .. }));
+        outcome
+    }
+
     pub(super) fn logits_there(&self) -> Result<()> {
         if self.has_logits { Ok(()) } else { Err(Error::State { needs: "logits: prefill or step first" }) }
     }

@@ -136,6 +136,25 @@ int main(int argc, char **argv) {
     fork.step(2);
     CHECK(fork.n_tokens() == session.n_tokens() + 1);
 
+    // Many at once.
+    CHECK(session.info().n_pages == 1 && session.info().n_pages_own == 1 && fork.info().has_logits == 1);
+    kigo::session third = model.open();
+    kigo::batch batch;
+    for (kigo::session *s : {&session, &fork, &third}) batch.add(*s);
+    CHECK(batch.prefill({{1}, {2, 3}, {4, 5, 6}}) && third.n_tokens() == 3);
+    kigo::tokens next = batch.sample();
+    CHECK(next[0] == session.sample() && next[2] == third.sample() && batch.statuses == std::vector<kigo_status>(3));
+    next[1] = 1u << 20;
+    CHECK(!batch.step(next) && batch.statuses[1] == KIGO_STATUS_INVALID_ARGUMENT && third.n_tokens() == 4);
+    kigo::load_options little;
+    little.flags = KIGO_LOAD_MERGE_CALLS;
+    little.cache_bytes = model.cache().page_bytes;
+    kigo::model small = engine.load_file(argv[1], {}, little);
+    n_lines--;
+    CHECK(small.cache().n_pages_limit == 1 && small.cache().n_pages_free == 1);
+    CHECK(thrown([&] { small.open().prefill(kigo::tokens(65)); }) ==
+          "KIGO_STATUS_CACHE_FULL: 2 cache pages needed, 1 of 1 free");
+
     std::ifstream file(argv[1], std::ios::binary);
     std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
     kigo::model copy = engine.load_memory(bytes.data(), bytes.size());

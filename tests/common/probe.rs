@@ -21,6 +21,8 @@ pub struct Plot {
     pub session: Mutex<Option<Arc<Session>>>,
     /// The pass, counted from now, that fails.
     pub fail_in_pass: Mutex<Option<usize>>,
+    /// One more such.
+    pub fail_again_in_pass: Mutex<Option<usize>>,
     pub passes: AtomicUsize,
     pub reserved: AtomicUsize,
     pub released: AtomicUsize,
@@ -90,7 +92,7 @@ impl LoadedModel for ProbeModel {
         if chunks.iter().any(|c| c.tokens.iter().any(|t| Some(*t) == panic_at)) {
             panic!("a panic injected by a test");
         }
-        if due(&self.1.fail_in_pass) {
+        if due(&self.1.fail_in_pass) | due(&self.1.fail_again_in_pass) {
             return Err(Error::DeviceLost { device: "probe".into(), code: 7, reason: "injected".into() });
         }
         if due(&self.1.cancel_in_pass) {

@@ -1,0 +1,137 @@
+//! Many sessions of one model in one call, in any order, of different lengths and with different parameters: their
+//! passes read the weights once for all of them. Each entry is independent: its tokens, logits and status are those of
+//! the same call for its session alone, bit for bit, whatever becomes of the others.
+//!
+//! Each function takes arrays of `n` entries and fills `statuses` with one kigo_status each. It returns
+//! KIGO_STATUS_OK if all of these are; otherwise the first of them that is not, and kigo_last_error() has that
+//! entry's index and text. Whoever drops some sessions and goes on with the rest looks at `statuses` alone. Where an
+//! array itself is at fault (NULL) nothing has happened and all of `statuses`, if it is not NULL, are
+//! KIGO_STATUS_INVALID_ARGUMENT. `n` may be 0.
+//!
+//! The entry's own status is KIGO_STATUS_INVALID_ARGUMENT for a session that is NULL, of another model than entry 0's,
+//! or named by an earlier entry; KIGO_STATUS_BUSY for one in use; and whatever the single call gives. All sessions are
+//! in use until the call returns. A cancel is seen between passes, which are of 512 tokens at most on the CPU.
+
+use std::sync::Arc;
+
+use super::prelude::*;
+use super::session::{kigo_session, session};
+use super::status::KIGO_STATUS_INVALID_ARGUMENT;
+use super::tokenizer::KIGO_TOKEN_NONE;
+use crate::engine::{Append, append_batch, sample_batch};
+
+/// Where the outcomes go.
+struct Statuses(*mut kigo_status, usize);
+
+impl Statuses {
+    /// Marks all as not run.
+    ///
+    /// # Safety
+    /// `statuses` is NULL or has room for `n`.
+    unsafe fn new(statuses: *mut kigo_status, n: usize) -> Result<Statuses> {
+        if n == 0 {
+            return Ok(Statuses(statuses, 0));
+        }
+        // SAFETY: passed on from this function's contract; null_out has checked the pointer before more is written.
+        unsafe {
+            null_out(statuses, "statuses")?;
+            // The size is checked as that of an array.
+            slice(statuses.cast_const(), n, "statuses")?;
+            (0..n).for_each(|i| statuses.add(i).write(KIGO_STATUS_INVALID_ARGUMENT));
+        }
+        Ok(Statuses(statuses, n))
+    }
+
+    /// Stores each outcome's status; the first failure is the call's.
+    fn store(&self, outcomes: impl Iterator<Item = Result<()>>) -> Result<()> {
+        let mut first = Ok(());
+        for (index, outcome) in outcomes.enumerate().take(self.1) {
+            let status = outcome.as_ref().map_or_else(super::guard::status_of, |()| 0);
+            // SAFETY: index < n, for which `new` has checked the pointer.
+            unsafe { self.0.add(index).write(status) };
+            if let (Ok(()), Err(error)) = (&first, outcome) {
+                first = Err(Error::Entry { index, error: Box::new(error) });
+            }
+        }
+        first
+    }
+}
+
+/// What each entry's arguments were, and the outcomes of those that could be read.
+fn spread<T>(read: Vec<Result<()>>, ran: Vec<Result<T>>, mut each: impl FnMut(usize, T)) -> Vec<Result<()>> {
+    let mut ran = ran.into_iter();
+    let mut next = |index| match ran.next() {
+        Some(outcome) => outcome.map(|value| each(index, value)),
+        None => Err(Error::Internal { message: "an entry without an outcome".to_owned() }),
+    };
+    read.into_iter().enumerate().map(|(index, read)| read.and_then(|()| next(index))).collect()
+}
+
+/// Appends to each session its tokens, `n_ids[i]` at `ids[i]`: kigo_session_prefill() for many. Entries of one token
+/// are steps, so that new prompts and running answers may share a call. The memory of each entry is taken before
+/// anything runs, in the order of the entries.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_prefill_batch(
+    sessions: *const *mut kigo_session,
+    ids: *const *const u32,
+    n_ids: *const usize,
+    n: usize,
+    statuses: *mut kigo_status,
+) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        let statuses = Statuses::new(statuses, n)?;
+        let (handles, ids, n_ids) = (slice(sessions, n, "sessions")?, slice(ids, n, "ids")?, slice(n_ids, n, "n_ids")?);
+        let read = (0..n).map(|i| Ok((session(handles[i])?, slice(ids[i], n_ids[i], "ids")?)));
+        append(&statuses, read.collect())
+    })
+}
+
+/// Appends to each session one token: kigo_session_step() for many.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_step_batch(
+    sessions: *const *mut kigo_session,
+    tokens: *const u32,
+    n: usize,
+    statuses: *mut kigo_status,
+) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        let statuses = Statuses::new(statuses, n)?;
+        let (handles, tokens) = (slice(sessions, n, "sessions")?, slice(tokens, n, "tokens")?);
+        let read = handles.iter().zip(tokens.chunks(1)).map(|(handle, token)| Ok((session(*handle)?, token)));
+        append(&statuses, read.collect())
+    })
+}
+
+fn append(statuses: &Statuses, read: Vec<Result<(Arc<kigo_session>, &[u32])>>) -> Result<()> {
+    let entries: Vec<_> =
+        read.iter().flatten().map(|(session, tokens)| Append { session: &session.0, tokens }).collect();
+    let ran = append_batch(&entries);
+    drop(entries);
+    statuses.store(spread(read.into_iter().map(|r| r.map(|_| ())).collect(), ran, |_, ()| ()).into_iter())
+}
+
+/// Picks the next token of each session from its current logits, with its own parameters: kigo_session_sample() for
+/// many. `tokens` gets one each; KIGO_TOKEN_NONE where the entry's status is not KIGO_STATUS_OK.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_sample_batch(
+    sessions: *const *mut kigo_session,
+    n: usize,
+    tokens: *mut u32,
+    statuses: *mut kigo_status,
+) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        let statuses = Statuses::new(statuses, n)?;
+        if n > 0 {
+            null_out(tokens, "tokens")?;
+        }
+        (0..n).for_each(|i| tokens.add(i).write(KIGO_TOKEN_NONE));
+        let read: Vec<Result<Arc<kigo_session>>> =
+            slice(sessions, n, "sessions")?.iter().map(|handle| session(*handle)).collect();
+        let ran = sample_batch(&read.iter().flatten().map(|session| &session.0).collect::<Vec<_>>());
+        let put = |index: usize, token: u32| tokens.add(index).write(token);
+        statuses.store(spread(read.into_iter().map(|r| r.map(|_| ())).collect(), ran, put).into_iter())
+    })
+}

@@ -1,0 +1,128 @@
+//! Many sessions in one call: their tokens appended, or their next tokens chosen, in passes that they share.
+//!
+//! Invariants: an entry's outcome, and the session it leaves, are those of the same call for it alone; how its tokens
+//! are cut into passes does not depend on the others.
+
+use std::collections::HashSet;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use super::session::{Appending, Session, State};
+use crate::backend::Slot;
+use crate::error::{Error, Result};
+use crate::sampler::SampleRequest;
+
+/// What a batch does to one session.
+#[derive(Clone, Copy)]
+pub struct Append<'a> {
+    /// The session.
+    pub session: &'a Session,
+    /// Its new tokens.
+    pub tokens: &'a [u32],
+}
+
+/// An entry on its way.
+struct Entry<'a> {
+    index: usize,
+    session: &'a Session,
+    tokens: &'a [u32],
+    state: MutexGuard<'a, State>,
+    appending: Appending,
+    /// Tokens that need no pass any more.
+    done: usize,
+}
+
+/// The sessions' states; or, of each by itself, why not: in use, of another model than the first, named before.
+fn lock_all<'a>(sessions: &[&'a Session]) -> Vec<Result<MutexGuard<'a, State>>> {
+    let mut named = HashSet::new();
+    let lock = |session: &&'a Session| {
+        let first = named.insert(std::ptr::from_ref::<Session>(session));
+        let (found, expected) = if !session.model().is(sessions[0].model()) {
+            ("one of another model than the first".to_owned(), "sessions of one model")
+        } else if !first {
+            ("that of an earlier entry".to_owned(), "each session once")
+        } else {
+            return session.lock();
+        };
+        Err(Error::Argument { name: "session", found, expected: expected.to_owned() })
+    };
+    sessions.iter().map(lock).collect()
+}
+
+/// Appends to each session its tokens; afterwards the logits of its last are current. One outcome for each entry.
+pub fn append_batch(entries: &[Append<'_>]) -> Vec<Result<()>> {
+    let sessions: Vec<&Session> = entries.iter().map(|e| e.session).collect();
+    let mut outcomes: Vec<Result<()>> = entries.iter().map(|_| Ok(())).collect();
+    let mut running = Vec::new();
+    for (index, (state, entry)) in lock_all(&sessions).into_iter().zip(entries).enumerate() {
+        let Append { session, tokens } = *entry;
+        let begun = state.and_then(|mut state| {
+            let appending = state.mind(|state| session.begin(state, tokens))?;
+            Ok(Entry { index, session, tokens, state, done: appending.n_known, appending })
+        });
+        match begun {
+            Ok(entry) => running.push(entry),
+            Err(error) => outcomes[index] = Err(error),
+        }
+    }
+    while let Some(first) = running.first() {
+        let model = first.session.model().clone();
+        let most = model.inner.loaded.prefill_chunk();
+        // A call alone runs as many tokens at a time, so that there are not more of one session in a shared pass.
+        let next = |e: &Entry<'_>| (e.tokens.len() - e.done).min(most);
+        let mut sum = 0;
+        let fit = running.iter().take_while(|e| {
+            sum += next(e);
+            sum <= most
+        });
+        let n = fit.count().max(1);
+        let waiting = running.split_off(n);
+        let part = |e: &Entry<'_>| e.session.part(&e.state, &e.appending, e.tokens, e.done, most);
+        let results = model.inner.run(running.iter().map(part).collect());
+        let mut unfinished = waiting;
+        for (mut entry, result) in running.into_iter().zip(results) {
+            entry.done += next(&entry);
+            if result.is_ok() && entry.done < entry.tokens.len() {
+                unfinished.push(entry);
+            } else {
+                let Entry { index, session, tokens, mut state, appending, .. } = entry;
+                outcomes[index] = state.mind(|state| session.end(state, appending, tokens, result));
+            }
+        }
+        running = unfinished;
+    }
+    outcomes
+}
+
+/// Picks the next token of each session; appends nothing.
+pub fn sample_batch(sessions: &[&Session]) -> Vec<Result<u32>> {
+    let mut outcomes: Vec<Result<u32>> = sessions.iter().map(|_| Ok(0)).collect();
+    let mut together = Vec::new();
+    for (index, state) in lock_all(sessions).into_iter().enumerate() {
+        match state {
+            Err(error) => outcomes[index] = Err(error),
+            // One that a fork has too may be locked by another thread's batch, which may wait for one of these.
+            Ok(mut state) if !state.has_logits || Arc::strong_count(&state.slot) > 1 => {
+                outcomes[index] = state.mind(|state| sessions[index].choose(state));
+            }
+            Ok(state) => together.push((index, state)),
+        }
+    }
+    let Some(first) = together.first().map(|entry| entry.0) else { return outcomes };
+    let loaded = &sessions[first].model().inner.loaded;
+    let results = {
+        let mut slots: Vec<&mut dyn Slot> = Vec::new();
+        let mut requests = Vec::new();
+        for (_, state) in &mut together {
+            let State { tokens, slot, sampling, .. } = &mut **state;
+            if let Some(slot) = Arc::get_mut(slot) {
+                slots.push(&mut **slot.get_mut().unwrap_or_else(PoisonError::into_inner));
+                requests.push(SampleRequest { params: sampling, history: tokens, position: tokens.len() as u64 });
+            }
+        }
+        loaded.sample_batch(&mut slots, &requests)
+    };
+    for ((index, mut state), result) in together.into_iter().zip(results) {
+        outcomes[index] = state.mind(|_| result.map(|sampled| sampled.token));
+    }
+    outcomes
+}

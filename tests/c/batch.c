@@ -1,0 +1,127 @@
+// Batches: statuses, texts, and what happens to entries and arrays that are wrong.
+#include "check.h"
+
+#define N 5
+
+static kigo_model *model;
+
+static void same_logits(kigo_session *a, kigo_session *b)
+{
+    float x[512], y[512];
+    size_t n;
+    CHECK(kigo_session_logits(a, x, 512, &n) == KIGO_STATUS_OK && n == 512);
+    CHECK(kigo_session_logits(b, y, 512, &n) == KIGO_STATUS_OK && memcmp(x, y, sizeof x) == 0);
+}
+
+static void batches(void)
+{
+    static const uint32_t prompt[70] = {1, 2, 3, 4, 5};
+    kigo_session *s[N], *alone[N];
+    const uint32_t *ids[N];
+    size_t n_ids[N];
+    kigo_status status[N];
+    uint32_t token[N];
+    for (size_t i = 0; i < N; i++) {
+        CHECK(kigo_session_create(model, NULL, &s[i]) == KIGO_STATUS_OK);
+        CHECK(kigo_session_create(model, NULL, &alone[i]) == KIGO_STATUS_OK);
+        ids[i] = prompt + i;
+        n_ids[i] = 65 - 16 * i;
+        CHECK(kigo_session_prefill(alone[i], ids[i], n_ids[i]) == KIGO_STATUS_OK);
+    }
+    CHECK(kigo_prefill_batch(s, ids, n_ids, N, status) == KIGO_STATUS_OK);
+    CHECK(kigo_sample_batch(s, N, token, status) == KIGO_STATUS_OK);
+    CHECK(kigo_step_batch(s, token, N, status) == KIGO_STATUS_OK);
+    for (size_t i = 0; i < N; i++) {
+        uint32_t expected;
+        CHECK(status[i] == KIGO_STATUS_OK && kigo_session_sample(alone[i], &expected) == KIGO_STATUS_OK);
+        CHECK(token[i] == expected && kigo_session_step(alone[i], expected) == KIGO_STATUS_OK);
+        same_logits(s[i], alone[i]);
+    }
+
+    // Entries that are wrong, each for itself.
+    kigo_session *mixed[N] = {s[0], NULL, s[0], s[2], s[3]};
+    uint32_t next[N] = {7, 7, 7, 1u << 30, 7};
+    CHECK(kigo_step_batch(mixed, next, N, status) == KIGO_STATUS_INVALID_ARGUMENT);
+    CHECK(strcmp(kigo_last_error(), "entry 1: session is NULL") == 0);
+    CHECK(status[0] == KIGO_STATUS_OK && status[1] == KIGO_STATUS_INVALID_ARGUMENT);
+    CHECK(status[2] == KIGO_STATUS_INVALID_ARGUMENT && status[3] == KIGO_STATUS_INVALID_ARGUMENT);
+    CHECK(status[4] == KIGO_STATUS_OK);
+    CHECK(kigo_session_step(alone[0], 7) == KIGO_STATUS_OK && kigo_session_step(alone[3], 7) == KIGO_STATUS_OK);
+    same_logits(s[0], alone[0]);
+    same_logits(s[2], alone[2]);
+    same_logits(s[3], alone[3]);
+    CHECK(kigo_session_truncate(s[1], 0) == KIGO_STATUS_OK);
+    CHECK(kigo_sample_batch(s, 2, token, status) == KIGO_STATUS_INVALID_STATE);
+    CHECK(strcmp(kigo_last_error(), "entry 1: needs logits: prefill or step first") == 0);
+    CHECK(token[0] != KIGO_TOKEN_NONE && token[1] == KIGO_TOKEN_NONE && status[1] == KIGO_STATUS_INVALID_STATE);
+    ids[0] = NULL;
+    CHECK(kigo_prefill_batch(s, ids, n_ids, 2, status) == KIGO_STATUS_INVALID_ARGUMENT);
+    CHECK(strcmp(kigo_last_error(), "entry 0: ids is NULL") == 0 && status[1] == KIGO_STATUS_OK);
+
+    // Arrays that are wrong.
+    size_t before, after;
+    CHECK(kigo_session_n_tokens(s[0], &before) == KIGO_STATUS_OK);
+    CHECK(kigo_step_batch(s, token, N, NULL) == KIGO_STATUS_INVALID_ARGUMENT);
+    CHECK(strcmp(kigo_last_error(), "statuses is NULL") == 0);
+    status[4] = KIGO_STATUS_OK;
+    CHECK(kigo_step_batch(NULL, token, N, status) == KIGO_STATUS_INVALID_ARGUMENT);
+    CHECK(status[0] == KIGO_STATUS_INVALID_ARGUMENT && status[4] == KIGO_STATUS_INVALID_ARGUMENT);
+    CHECK(kigo_step_batch(s, NULL, N, status) == KIGO_STATUS_INVALID_ARGUMENT);
+    CHECK(strcmp(kigo_last_error(), "tokens is NULL") == 0);
+    CHECK(kigo_prefill_batch(s, NULL, n_ids, N, status) == KIGO_STATUS_INVALID_ARGUMENT);
+    CHECK(kigo_prefill_batch(s, ids, NULL, N, status) == KIGO_STATUS_INVALID_ARGUMENT);
+    CHECK(kigo_sample_batch(s, N, NULL, status) == KIGO_STATUS_INVALID_ARGUMENT);
+    CHECK(kigo_sample_batch(NULL, N, token, status) == KIGO_STATUS_INVALID_ARGUMENT && token[2] == KIGO_TOKEN_NONE);
+    CHECK(kigo_session_n_tokens(s[0], &after) == KIGO_STATUS_OK && before == after);
+    CHECK(kigo_step_batch(NULL, NULL, 0, NULL) == KIGO_STATUS_OK);
+    CHECK(kigo_prefill_batch(NULL, NULL, NULL, 0, NULL) == KIGO_STATUS_OK);
+    CHECK(kigo_sample_batch(NULL, 0, NULL, NULL) == KIGO_STATUS_OK);
+    for (size_t i = 0; i < N; i++) {
+        kigo_session_destroy(s[i]);
+        kigo_session_destroy(alone[i]);
+    }
+}
+
+static void full_cache(const kigo_engine *engine, const char *path)
+{
+    kigo_cache_facts facts = {.struct_size = sizeof facts};
+    CHECK(kigo_model_cache_info(model, &facts) == KIGO_STATUS_OK);
+    CHECK(facts.page_tokens == 64 && facts.n_pages_used == 0 && facts.n_pages_limit == UINT64_MAX);
+    CHECK(facts.n_pages_free == UINT64_MAX);
+    CHECK(kigo_model_cache_info(model, NULL) == KIGO_STATUS_INVALID_ARGUMENT);
+    CHECK(kigo_model_cache_info(NULL, &facts) == KIGO_STATUS_INVALID_ARGUMENT && facts.page_tokens == 0);
+    CHECK(kigo_model_cache_info(model, &facts) == KIGO_STATUS_OK);
+
+    kigo_model *small;
+    kigo_load_options options = {.struct_size = sizeof options, .cache_bytes = 2 * facts.page_bytes, .flags = 6};
+    CHECK(kigo_model_load_file(engine, path, KIGO_STRLEN, &options, &small) == KIGO_STATUS_INVALID_ARGUMENT);
+    CHECK(strcmp(kigo_last_error(), "flags is 0x6; expected flags within 0x1") == 0);
+    options.flags = KIGO_LOAD_MERGE_CALLS;
+    CHECK(kigo_model_load_file(engine, path, KIGO_STRLEN, &options, &small) == KIGO_STATUS_OK);
+    kigo_session *a = open_session(small), *b = open_session(small);
+    uint32_t ids[64] = {0};
+    CHECK(kigo_session_prefill(a, ids, 62) == KIGO_STATUS_CACHE_FULL);
+    CHECK(strcmp(kigo_last_error(), "1 cache pages needed, 0 of 2 free") == 0);
+    kigo_session_facts held = {.struct_size = sizeof held};
+    CHECK(kigo_session_info(b, &held) == KIGO_STATUS_OK && held.n_pages == 1 && held.n_pages_own == 1);
+    CHECK(held.n_tokens == 3 && held.n_ctx == 512 && held.has_logits == 1);
+    CHECK(kigo_session_info(b, NULL) == KIGO_STATUS_INVALID_ARGUMENT);
+    kigo_session_destroy(b);
+    CHECK(kigo_session_prefill(a, ids, 62) == KIGO_STATUS_OK);
+    CHECK(kigo_model_cache_info(small, &facts) == KIGO_STATUS_OK && facts.n_pages_limit == 2);
+    CHECK(facts.n_pages_used == 2 && facts.n_pages_free == 0);
+    kigo_session_destroy(a);
+    kigo_model_destroy(small);
+}
+
+int main(int argc, char **argv)
+{
+    CHECK(argc >= 2);
+    kigo_engine *engine = open_engine();
+    model = open_model(engine, argv[1]);
+    batches();
+    full_cache(engine, argv[1]);
+    kigo_model_destroy(model);
+    kigo_engine_destroy(engine);
+    return 0;
+}
