@@ -892,6 +892,100 @@ kigo_status kigo_sample_batch(kigo_session *const *sessions,
                               uint32_t *tokens,
                               kigo_status *statuses);
 
+// ==== Taps =====================================================================================================
+//
+// What a session computes, stage by stage: each named activation of each token, as a callback sees it. With it a wrong
+// answer can be followed to the stage where it begins; examples-c/compare.c does that.
+//
+// A pass over a model of n layers makes, for each token: `embed`; then per layer, from 0, `attn_norm` (the input
+// normalized), `q_rope` and `k_rope` (queries and keys with biases, norms and rotation), `v`, `attn_mix` (the weighted
+// values, before the output matrix), `attn_out` (behind it), `ffn_norm`, `ffn_act` (the activation of the gate, times
+// up), `ffn_out`, and `resid` (the sum that goes to the next layer); then, where logits are wanted (the last token of a
+// call), `final_norm` and `logits`. attn_out and ffn_out are those before a norm of their own, where a model has one.
+//
+// A tapped session's logits are those of an untapped one, bit for bit; it only takes longer. Without a tap nothing does.
+
+// Tap: the embedding row, scaled where the model does. [n_rows, n_embd].
+#define KIGO_TAP_EMBED 1
+
+// Tap: the normalized input of a layer. [n_rows, n_embd].
+#define KIGO_TAP_ATTN_NORM 2
+
+// Tap: queries, rotated. [n_rows, n_heads * head_dim].
+#define KIGO_TAP_Q_ROPE 4
+
+// Tap: keys, rotated, as the cache keeps them. [n_rows, n_kv_heads * head_dim].
+#define KIGO_TAP_K_ROPE 8
+
+// Tap: values. [n_rows, n_kv_heads * head_dim].
+#define KIGO_TAP_V 16
+
+// Tap: values weighted by attention. [n_rows, n_heads * head_dim].
+#define KIGO_TAP_ATTN_MIX 32
+
+// Tap: what attention adds to the layer's input. [n_rows, n_embd].
+#define KIGO_TAP_ATTN_OUT 64
+
+// Tap: the normalized input of the feed-forward part. [n_rows, n_embd].
+#define KIGO_TAP_FFN_NORM 128
+
+// Tap: the activated gate times up. [n_rows, n_ff].
+#define KIGO_TAP_FFN_ACT 256
+
+// Tap: what the feed-forward part adds. [n_rows, n_embd].
+#define KIGO_TAP_FFN_OUT 512
+
+// Tap: a layer's output. [n_rows, n_embd].
+#define KIGO_TAP_RESID 1024
+
+// Tap: the normalized output of the last layer. [n_rows, n_embd].
+#define KIGO_TAP_FINAL_NORM 2048
+
+// Tap: the logits. [n_rows, n_vocab].
+#define KIGO_TAP_LOGITS 4096
+
+// Tap: all of them.
+#define KIGO_TAP_ALL 8191
+
+// An activation of consecutive tokens, one a row.
+typedef struct kigo_tap_event {
+    // sizeof(kigo_tap_event) of the library: a field behind it is not there.
+    size_t struct_size;
+    // Its name, such as "attn_norm". A constant: never freed.
+    const char *name;
+    // `n_rows * n_cols` floats, row by row, in the host's memory. The library's, valid and unchanged during the
+    // callback: who wants them longer copies them. On the CPU they are the engine's own buffer, on a GPU a copy.
+    const float *data;
+    // Tokens.
+    size_t n_rows;
+    // Elements of a row.
+    size_t n_cols;
+    // Position of the first token in the session.
+    size_t position;
+    // KIGO_TAP_*: which it is.
+    uint64_t tap;
+    // The layer, from 0; -1 outside of one.
+    int64_t layer;
+} kigo_tap_event;
+
+// Receives an activation, on the thread whose call computes it. Returns 0 to go on; anything else stops the call as
+// kigo_session_cancel() does: KIGO_STATUS_CANCELLED, or KIGO_STOP_CANCELLED of a generation. The event is valid during
+// the callback. The device is in the middle of its work: from inside, all calls with a session, and loading a model,
+// give KIGO_STATUS_BUSY; kigo_session_cancel() and destroying this session are allowed. It must return (not throw, not
+// longjmp).
+typedef int32_t (*kigo_tap_callback)(const kigo_tap_event *event, void *user_data);
+
+// From the next call on that appends tokens, `tap` sees those activations whose KIGO_TAP_* bits are in `mask`. It
+// replaces an earlier one; NULL, with mask 0, ends it. A long prompt is shown piece by piece: rows of all names and
+// layers for its first tokens, then for the next ones. Cached tokens are not computed and so not shown. A fork begins
+// without a tap. A tapped session in a batch runs by itself.
+//
+// INVALID_ARGUMENT: an unknown bit; a callback with mask 0, or a mask without a callback. BUSY.
+kigo_status kigo_session_set_tap(kigo_session *session,
+                                 uint64_t mask,
+                                 kigo_tap_callback tap,
+                                 void *user_data);
+
 // ==== Stream ===================================================================================================
 //
 // Tokens in, complete UTF-8 characters out, for programs with a loop of their own: what kigo_session_generate() does

@@ -64,3 +64,8 @@ fn broken_files_are_refused() {
 fn the_cpp_wrapper_works() {
     run("wrapper.cpp");
 }
+
+#[test]
+fn a_tap_sees_everything_and_changes_nothing() {
+    run("tap.c");
+}

@@ -86,10 +86,26 @@ pub struct Chunk<'a> {
     pub want: Want,
 }
 
+/// The names of activations, in the order in which a pass makes them.
+pub const TAP_NAMES: [&str; 13] = [
+    "embed",
+    "attn_norm",
+    "q_rope",
+    "k_rope",
+    "v",
+    "attn_mix",
+    "attn_out",
+    "ffn_norm",
+    "ffn_act",
+    "ffn_out",
+    "resid",
+    "final_norm",
+    "logits",
+];
+
 /// A named activation.
 pub struct TapEvent<'a> {
-    /// `embed`, `attn_norm`, `q_rope`, `k_rope`, `v`, `attn_mix`, `attn_out`, `ffn_norm`, `ffn_act`, `ffn_out`,
-    /// `resid`, `final_norm`, `logits`.
+    /// One of [`TAP_NAMES`].
     pub name: &'static str,
     /// The layer, or -1 outside of one.
     pub layer: i32,

@@ -27,11 +27,12 @@ pub mod sampling;
 pub mod session;
 pub mod status;
 pub mod stream;
+pub mod tap;
 pub mod tokenizer;
 pub mod version;
 
 /// The header's sections in order: `(file, heading)`.
-pub const SECTIONS: [(&str, &str); 12] = [
+pub const SECTIONS: [(&str, &str); 13] = [
     ("status", "Status and errors"),
     ("version", "Versions"),
     ("log", "Logs"),
@@ -43,6 +44,7 @@ pub const SECTIONS: [(&str, &str); 12] = [
     ("session", "Session"),
     ("generate", "Generation"),
     ("batch", "Batches"),
+    ("tap", "Taps"),
     ("stream", "Stream"),
 ];
 

@@ -55,6 +55,14 @@ pub fn append_batch(entries: &[Append<'_>]) -> Vec<Result<()>> {
     let mut running = Vec::new();
     for (index, (state, entry)) in lock_all(&sessions).into_iter().zip(entries).enumerate() {
         let Append { session, tokens } = *entry;
+        let state = match state {
+            // What it shows is shown on this thread, pass by pass.
+            Ok(mut state) if state.tap.is_some() => {
+                outcomes[index] = state.mind(|state| session.append(state, tokens));
+                continue;
+            }
+            state => state,
+        };
         let begun = state.and_then(|mut state| {
             let appending = state.mind(|state| session.begin(state, tokens))?;
             Ok(Entry { index, session, tokens, state, done: appending.n_known, appending })

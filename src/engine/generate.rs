@@ -121,8 +121,10 @@ impl Session {
     fn run_ahead(&self, state: &mut State, n: usize, loops: &mut Loop<'_, '_>) -> Result<Option<Option<StopReason>>> {
         let Some(&last_token) = state.tokens.last() else { return Ok(None) };
         let position = state.tokens.len();
-        // The first step after a fork makes the slot the session's own. Calls that are merged meet at each step.
-        if Arc::get_mut(&mut state.slot).is_none() || self.model().inner.merger.is_some() {
+        // The first step after a fork makes the slot the session's own. Calls that are merged meet at
+        // each step, and a tap sees each.
+        let apart = state.tap.is_some() || self.model().inner.merger.is_some();
+        if apart || Arc::get_mut(&mut state.slot).is_none() {
             return Ok(None);
         }
         state.tokens_for(n)?;

@@ -13,6 +13,7 @@ mod pages;
 mod passes;
 mod session;
 mod stream;
+mod tap;
 
 pub use batch::{Append, append_batch, sample_batch};
 pub use device::{Engine, EngineOptions, MAX_THREADS};
@@ -22,3 +23,4 @@ pub use model::{LoadOptions, Model, ModelFacts, TokenFlags};
 pub use pages::CacheFacts;
 pub use session::{Session, SessionFacts, SessionOptions};
 pub use stream::TextStream;
+pub use tap::{Tap, TapSink};

@@ -121,6 +121,7 @@ impl Model {
         options: LoadOptions,
         progress: &mut dyn FnMut(u64, u64) -> Result<()>,
     ) -> Result<Model> {
+        super::tap::not_inside()?;
         let begin = Instant::now();
         let (config, weights) = bind(gguf)?;
         let tokenizer = Tokenizer::new(gguf)?;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::session::{SharedSlot, lock_slot};
-use crate::backend::{Chunk, LoadedModel, RunControl, Want};
+use crate::backend::{Chunk, LoadedModel, RunControl, TapEvent, Want};
 use crate::error::{Error, Result};
 
 /// Consecutive tokens of one sequence, with all that a pass on another thread needs of it.
@@ -26,14 +26,19 @@ pub(super) struct Part {
 }
 
 /// One pass over the weights for some of the parts; the results of all of them, in order.
-fn forward(loaded: &dyn LoadedModel, parts: &[&Part], cancel: &AtomicBool) -> Result<()> {
+fn forward<'a>(
+    loaded: &dyn LoadedModel,
+    parts: &[&Part],
+    cancel: &'a AtomicBool,
+    tap: Option<&'a mut dyn FnMut(&TapEvent<'_>)>,
+) -> Result<()> {
     let mut slots: Vec<_> = parts.iter().map(|p| lock_slot(&p.slot)).collect();
     let mut chunks: Vec<_> = parts
         .iter()
         .zip(&mut slots)
         .map(|(p, slot)| Chunk { tokens: &p.tokens, start: p.start, pages: &p.pages, slot: &mut ***slot, want: p.want })
         .collect();
-    let mut run = RunControl { cancel, tap: None };
+    let mut run = RunControl { cancel, tap };
     // A panic in a backend is a defect of the library; it may be one part's alone.
     catch_unwind(AssertUnwindSafe(|| loaded.forward(&mut chunks, &mut run))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(|s| &**s));
@@ -44,13 +49,18 @@ fn forward(loaded: &dyn LoadedModel, parts: &[&Part], cancel: &AtomicBool) -> Re
     })
 }
 
+/// Runs one part, alone and on this thread, and shows its activations.
+pub(super) fn run_tapped(loaded: &dyn LoadedModel, part: &Part, tap: &mut dyn FnMut(&TapEvent<'_>)) -> Result<()> {
+    forward(loaded, &[part], &part.cancel, Some(tap))
+}
+
 /// Runs the parts in one pass. Where that fails each is run alone, so that only whose fault it is fails: a pass that
 /// fails has written nothing that its repetition would see.
 pub(super) fn run(loaded: &dyn LoadedModel, parts: &[Part]) -> Vec<Result<()>> {
     let alive = |p: &Part| !p.cancel.load(Ordering::Acquire);
     let together: Vec<&Part> = parts.iter().filter(|p| alive(p)).collect();
     let never = AtomicBool::new(false);
-    let shared = together.len() > 1 && forward(loaded, &together, &never).is_ok();
+    let shared = together.len() > 1 && forward(loaded, &together, &never, None).is_ok();
     let mut ran = together.iter().map(|p| std::ptr::from_ref(*p)).collect::<Vec<_>>().into_iter().peekable();
     parts
         .iter()
@@ -58,7 +68,7 @@ pub(super) fn run(loaded: &dyn LoadedModel, parts: &[Part]) -> Vec<Result<()>> {
             None => Err(Error::Cancelled),
             Some(_) if shared => Ok(()),
             Some(_) if part.cancel.load(Ordering::Acquire) => Err(Error::Cancelled),
-            Some(_) => forward(loaded, &[part], &part.cancel),
+            Some(_) => forward(loaded, &[part], &part.cancel, None),
         })
         .collect()
 }

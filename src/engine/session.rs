@@ -12,8 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::model::Model;
 use super::pages::Pages;
-use super::passes::Part;
-use crate::backend::{LoadedModel, PAGE_TOKENS, Slot, Want};
+use super::passes::{self, Part};
+use super::tap::{self, Tap};
+use crate::backend::{LoadedModel, PAGE_TOKENS, Slot, TapEvent, Want};
 use crate::error::{Error, Result};
 use crate::sampler::{SampleRequest, SamplingParams, log_softmax};
 
@@ -67,6 +68,7 @@ pub(super) struct State {
     pub(super) slot: SharedSlot,
     pub(super) has_logits: bool,
     pub(super) sampling: SamplingParams,
+    pub(super) tap: Option<Tap>,
     /// A call found the library itself at fault: nothing more is done with this session.
     broken: bool,
 }
@@ -74,6 +76,7 @@ pub(super) struct State {
 impl Session {
     /// A session without tokens.
     pub fn new(model: &Model, options: SessionOptions) -> Result<Session> {
+        tap::not_inside()?;
         let inner = &model.inner;
         let n_ctx_train = inner.facts.n_ctx_train;
         let n_ctx = options.n_ctx.unwrap_or(n_ctx_train);
@@ -88,13 +91,14 @@ impl Session {
             slot: Arc::new(Mutex::new(inner.loaded.create_slot()?)),
             has_logits: false,
             sampling: options.sampling,
+            tap: None,
             broken: false,
         };
         Ok(Session { model: model.clone(), n_ctx, cancel: Arc::default(), state: Mutex::new(state) })
     }
 
     /// A session with the same tokens, logits, context length and parameters, in constant time: what they have in
-    /// common is held once, and copied by whoever changes it first.
+    /// common is held once, and copied by whoever changes it first. The fork has no tap.
     pub fn fork(&self) -> Result<Session> {
         self.call(|state| {
             let state = State {
@@ -103,6 +107,7 @@ impl Session {
                 slot: Arc::clone(&state.slot),
                 has_logits: state.has_logits,
                 sampling: state.sampling.clone(),
+                tap: None,
                 broken: false,
             };
             let (model, cancel) = (self.model.clone(), Arc::default());
@@ -112,6 +117,7 @@ impl Session {
 
     /// The session's state, unless another call has it.
     pub(super) fn lock(&self) -> Result<MutexGuard<'_, State>> {
+        tap::not_inside()?;
         let poisoned = Error::Poisoned { what: "session" };
         match self.state.try_lock() {
             Ok(state) if state.broken => Err(poisoned),
@@ -166,6 +172,14 @@ impl Session {
         })
     }
 
+    /// Shows the session's passes from now on to `tap`, or to nobody.
+    pub fn set_tap(&self, tap: Option<Tap>) -> Result<()> {
+        self.call(|state| {
+            state.tap = tap;
+            Ok(())
+        })
+    }
+
     /// Appends tokens; the logits after the last become current.
     pub fn prefill(&self, tokens: &[u32]) -> Result<()> {
         self.call(|state| self.append(state, tokens))
@@ -173,8 +187,15 @@ impl Session {
 
     /// [`Self::prefill`] for a caller that has the lock.
     pub(super) fn append(&self, state: &mut State, tokens: &[u32]) -> Result<()> {
-        let appending = self.begin(state, tokens)?;
-        let outcome = self.forward(state, &appending, tokens);
+        let mut appending = self.begin(state, tokens)?;
+        let outcome = match state.tap.take() {
+            None => self.forward(state, &appending, tokens),
+            Some(mut tap) => {
+                let outcome = self.forward_tapped(state, &mut appending, tokens, &mut tap);
+                state.tap = Some(tap);
+                outcome
+            }
+        };
         self.end(state, appending, tokens, outcome)
     }
 
@@ -226,6 +247,33 @@ impl Session {
             let part = self.part(state, run, tokens, done, most);
             self.model.inner.run(vec![part]).pop().unwrap_or(Ok(()))?;
             done += most;
+        }
+        Ok(())
+    }
+
+    /// [`Self::forward`] with the activations shown. The logits come into a new slot: the tap may stop the pass when
+    /// they are made already.
+    fn forward_tapped(&self, state: &State, run: &mut Appending, tokens: &[u32], tap: &mut Tap) -> Result<()> {
+        let loaded = &*self.model.inner.loaded;
+        run.slot = Arc::new(Mutex::new(loaded.create_slot()?));
+        let most = loaded.prefill_chunk();
+        for done in (run.n_known..tokens.len()).step_by(most) {
+            if self.cancel.load(Ordering::Acquire) {
+                return Err(Error::Cancelled);
+            }
+            let part = self.part(state, run, tokens, done, most);
+            let mut go_on = true;
+            let mut show = |event: &TapEvent<'_>| {
+                if go_on && !tap.show(event) {
+                    go_on = false;
+                    // The backend looks at nothing else.
+                    self.cancel();
+                }
+            };
+            passes::run_tapped(loaded, &part, &mut show)?;
+            if !go_on {
+                return Err(Error::Cancelled);
+            }
         }
         Ok(())
     }
