@@ -4,10 +4,11 @@
 #include "bandwidth.h"
 
 static const char *const USAGE =
-    "usage: bench " SETUP_USAGE " [-p N,N...] [-n N,N...] [--depth N,N...] [-r N] [--json]\n"
+    "usage: bench " SETUP_USAGE " [-p N,N...] [-n N,N...] [--depth N,N...] [--batch N,N...] [-r N] [--json]\n"
     "  -p       lengths of the prompts to prefill (128,512); 0: none\n"
     "  -n       numbers of tokens to decode (128); 0: none\n"
     "  --depth  tokens that are in the cache before (0)\n"
+    "  --batch  sequences that run together (1); the speed is that of all of them\n"
     "  -r       repetitions after one to warm up; the median counts (3)\n"
     "GB/s are of weights: what one decode step reads, and a prefill at least once. Their share is of what the same\n"
     "number of threads reads from a large buffer just before, on the CPU only.\n";
@@ -42,33 +43,83 @@ static int ascending(const void *a, const void *b)
 
 // ---- The model.
 
-// Prefills or decodes `n` tokens behind `depth` others; seconds, the median of `n_runs`.
-static double measure(const kigo_model *model, const uint32_t *ids, size_t depth, size_t n, int decode, size_t n_runs)
+// Sequences that run together, as the batch calls take them.
+typedef struct group {
+    kigo_session **sessions;
+    const uint32_t **ids;
+    size_t n, *n_ids;
+    uint32_t *tokens;
+    kigo_status *statuses;
+} group;
+
+static group open_group(const kigo_model *model, size_t n)
 {
-    kigo_session *session;
-    CHECK(kigo_session_create(model, NULL, &session));
-    if (depth != 0)
-        CHECK(kigo_session_prefill(session, ids, depth));
-    double seconds[100];
-    for (size_t run = 0; run <= n_runs; run++) {
+    group g = {.n = n, .sessions = resize(NULL, n * sizeof *g.sessions), .ids = resize(NULL, n * sizeof *g.ids)};
+    g.n_ids = resize(NULL, n * sizeof *g.n_ids);
+    g.tokens = resize(NULL, n * sizeof *g.tokens);
+    g.statuses = resize(NULL, n * sizeof *g.statuses);
+    for (size_t i = 0; i < n; i++)
+        CHECK(kigo_session_create(model, NULL, &g.sessions[i]));
+    return g;
+}
+
+static void close_group(group *g)
+{
+    for (size_t i = 0; i < g->n; i++)
+        kigo_session_destroy(g->sessions[i]);
+    free(g->sessions);
+    free(g->ids);
+    free(g->n_ids);
+    free(g->tokens);
+    free(g->statuses);
+}
+
+static void append(group *g, const uint32_t *ids, size_t n_ids)
+{
+    for (size_t i = 0; i < g->n; i++) {
+        g->ids[i] = ids;
+        g->n_ids[i] = n_ids;
+    }
+    if (n_ids != 0)
+        CHECK(kigo_prefill_batch(g->sessions, g->ids, g->n_ids, g->n, g->statuses));
+}
+
+static void decode_tokens(group *g, size_t n)
+{
+    if (g->n == 1) { // in one call, which runs ahead on a device that can
         kigo_generate_options options = {.struct_size = sizeof options, .max_tokens = n};
         options.flags = KIGO_GENERATE_IGNORE_END;
         kigo_generated generated = {.struct_size = sizeof generated};
-        CHECK(kigo_session_truncate(session, depth));
+        CHECK(kigo_session_generate(g->sessions[0], &options, &generated));
+        if (generated.n_tokens != n)
+            fail("decode", "the context is full before all tokens are generated");
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        CHECK(kigo_sample_batch(g->sessions, g->n, g->tokens, g->statuses));
+        CHECK(kigo_step_batch(g->sessions, g->tokens, g->n, g->statuses));
+    }
+}
+
+// Prefills or decodes `n` tokens behind `depth` others in each sequence; seconds, the median of `n_runs`.
+static double measure(group *g, const uint32_t *ids, size_t depth, size_t n, int decode, size_t n_runs)
+{
+    double seconds[100];
+    for (size_t run = 0; run <= n_runs; run++) {
+        for (size_t i = 0; i < g->n; i++)
+            CHECK(kigo_session_truncate(g->sessions[i], run == 0 ? 0 : depth));
+        if (run == 0)
+            append(g, ids, depth);
         if (decode) // the logits to begin with
-            CHECK(kigo_session_step(session, ids[depth]));
+            append(g, ids + depth, 1);
         double start = now_seconds();
         if (decode)
-            CHECK(kigo_session_generate(session, &options, &generated));
+            decode_tokens(g, n);
         else
-            CHECK(kigo_session_prefill(session, ids + depth, n));
-        double took = now_seconds() - start;
-        if (decode && generated.n_tokens != n)
-            fail("decode", "the context is full before all tokens are generated");
+            append(g, ids + depth, n);
         if (run != 0)
-            seconds[run - 1] = took;
+            seconds[run - 1] = now_seconds() - start;
     }
-    kigo_session_destroy(session);
     qsort(seconds, n_runs, sizeof *seconds, ascending);
     return (seconds[(n_runs - 1) / 2] + seconds[n_runs / 2]) / 2;
 }
@@ -80,15 +131,15 @@ typedef struct frame {
     double decode_bytes, bandwidth; // bytes; bytes per second
 } frame;
 
-static void report(const frame *f, int decode, size_t depth, size_t n, double seconds)
+static void report(const frame *f, int decode, size_t depth, size_t batch, size_t n, double seconds)
 {
     static const char *separator = "[";
-    double speed = (double)n / seconds;
-    double rate = f->decode_bytes * (decode ? speed : 1 / seconds);
+    double speed = (double)(n * batch) / seconds;
+    double rate = f->decode_bytes * (decode ? (double)n : 1) / seconds;
     char name[32];
     snprintf(name, sizeof name, "%s%zu", decode ? "tg" : "pp", n);
     if (!f->json) {
-        printf("%-8s %8zu %12.2f %8.2f %7.0f%%\n", name, depth, speed, rate / 1e9, rate / f->bandwidth * 100);
+        printf("%-8s %8zu %6zu %12.2f %8.2f %7.0f%%\n", name, depth, batch, speed, rate / 1e9, rate / f->bandwidth * 100);
         fflush(stdout);
         return;
     }
@@ -98,7 +149,7 @@ static void report(const frame *f, int decode, size_t depth, size_t n, double se
     json_number(rate / f->bandwidth);
     printf(", \"bandwidth_gb_per_s\": ");
     json_number(f->bandwidth / 1e9);
-    printf(", \"depth\": %zu, \"batch\": 1, \"device\": ", depth);
+    printf(", \"depth\": %zu, \"batch\": %zu, \"device\": ", depth, batch);
     json_string(f->device, strlen(f->device));
     printf(", \"threads\": %d}", f->n_threads);
     separator = ",\n ";
@@ -107,7 +158,7 @@ static void report(const frame *f, int decode, size_t depth, size_t n, double se
 int main(int argc, char **argv)
 {
     setup s = {0};
-    list lengths[2] = {{{128, 512}, 2}, {{128}, 1}}, depths = {{0}, 1}; // lengths: prefill, decode
+    list lengths[2] = {{{128, 512}, 2}, {{128}, 1}}, depths = {{0}, 1}, batches = {{1}, 1}; // prefill, decode
     size_t n_runs = 3, n_ids = 1;
     int json = 0;
     for (int i = 1; i < argc; i++) {
@@ -117,6 +168,8 @@ int main(int argc, char **argv)
             lengths[1] = list_of(argc, argv, &i);
         else if (strcmp(argv[i], "--depth") == 0)
             depths = list_of(argc, argv, &i);
+        else if (strcmp(argv[i], "--batch") == 0)
+            batches = list_of(argc, argv, &i);
         else if (strcmp(argv[i], "-r") == 0)
             n_runs = whole_of(argc, argv, &i, 100);
         else if (strcmp(argv[i], "--json") == 0)
@@ -126,6 +179,9 @@ int main(int argc, char **argv)
     }
     if (n_runs == 0)
         bad_usage("-r", "needs at least 1");
+    for (size_t b = 0; b < batches.n; b++)
+        if (batches.at[b] == 0 || batches.at[b] > 4096)
+            bad_usage("--batch", "needs 1 to 4096");
 
     kigo_engine *engine;
     kigo_model *model;
@@ -154,19 +210,23 @@ int main(int argc, char **argv)
 
     frame f = {device, (int)engine_facts.n_threads, json, (double)facts.decode_bytes, bandwidth};
     if (!json)
-        printf("%s, %.0f MB, on %s with %d threads, which read %.1f GB/s\n%-8s %8s %12s %8s %8s\n", s.path,
-               (double)facts.file_bytes / 1e6, device, f.n_threads, bandwidth / 1e9, "test", "depth", "tokens/s",
-               "GB/s", "share");
+        printf("%s, %.0f MB, on %s with %d threads, which read %.1f GB/s\n%-8s %8s %6s %12s %8s %8s\n", s.path,
+               (double)facts.file_bytes / 1e6, device, f.n_threads, bandwidth / 1e9, "test", "depth", "batch",
+               "tokens/s", "GB/s", "share");
     size_t n_reports = 0;
-    for (size_t d = 0; d < depths.n; d++)
-        for (int decode = 0; decode < 2; decode++)
-            for (size_t k = 0; k < lengths[decode].n; k++) {
-                const size_t n = lengths[decode].at[k], depth = depths.at[d];
-                if (n == 0)
-                    continue;
-                report(&f, decode, depth, n, measure(model, ids, depth, n, decode, n_runs));
-                n_reports++;
-            }
+    for (size_t b = 0; b < batches.n; b++) {
+        group g = open_group(model, batches.at[b]);
+        for (size_t d = 0; d < depths.n; d++)
+            for (int decode = 0; decode < 2; decode++)
+                for (size_t k = 0; k < lengths[decode].n; k++) {
+                    const size_t n = lengths[decode].at[k], depth = depths.at[d];
+                    if (n == 0)
+                        continue;
+                    report(&f, decode, depth, g.n, n, measure(&g, ids, depth, n, decode, n_runs));
+                    n_reports++;
+                }
+        close_group(&g);
+    }
     if (json)
         printf("%s]\n", n_reports == 0 ? "[" : "");
 

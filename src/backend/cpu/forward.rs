@@ -19,6 +19,9 @@ use crate::sampler::{SampleRequest, Sampled};
 /// Tokens that go through the layers together; more are run in several rounds.
 pub const MAX_ROWS: usize = 256;
 
+/// So many elements are work for more than one thread: what one does in the microseconds that it takes to start a job.
+const SHARED_ELEMENTS: usize = 1 << 15;
+
 /// Panels `first .. last` of matrix `which` of a stage.
 #[derive(Clone, Copy, Debug)]
 pub struct Task {
@@ -242,9 +245,9 @@ impl CpuModel {
         self.output(turn, s, chunks, pieces, run)
     }
 
-    /// Blocks of rows for work that is cheap a row: one chunk where it is not worth sharing.
-    fn by_rows(&self, turn: &Turn<'_>, n: usize, body: &(dyn Fn(usize) + Sync)) -> Result<()> {
-        if n < 8 {
+    /// Blocks of rows of `cols` for work that is cheap an element: one chunk where it is not worth sharing.
+    fn by_rows(&self, turn: &Turn<'_>, n: usize, cols: usize, body: &(dyn Fn(usize) + Sync)) -> Result<()> {
+        if n * cols < SHARED_ELEMENTS {
             (0..n).for_each(body);
             return Ok(());
         }
@@ -258,7 +261,7 @@ impl CpuModel {
         let (isa, eps) = (self.isa, self.config.norm_eps);
         let out = Shares(out.as_mut_ptr());
         // SAFETY: row r of both, checked above; rows are disjoint.
-        self.by_rows(turn, n, &|r| unsafe {
+        self.by_rows(turn, n, d, &|r| unsafe {
             vector::rms_norm(isa, x.as_ptr().add(r * d), weight.as_ptr(), out.at(r * d), d, eps);
         })
     }
@@ -269,7 +272,7 @@ impl CpuModel {
         let (isa, eps) = (self.isa, self.config.norm_eps);
         let (x, h) = (Shares(s.x[..n * d].as_mut_ptr()), Shares(s.h[..n * d].as_mut_ptr()));
         // SAFETY: row r of x and h; rows are disjoint.
-        self.by_rows(turn, n, &|r| unsafe {
+        self.by_rows(turn, n, d, &|r| unsafe {
             if let Some(w) = post {
                 vector::rms_norm(isa, h.at(r * d), w.as_ptr(), h.at(r * d), d, eps);
             }
@@ -295,7 +298,7 @@ impl CpuModel {
         let isa = self.isa;
         let out = Shares(quant.as_mut_ptr());
         // SAFETY: row r of both; rows are disjoint.
-        self.by_rows(turn, n, &|r| unsafe {
+        self.by_rows(turn, n, cols, &|r| unsafe {
             vector::quantize(isa, float.as_ptr().add(r * cols), out.at(r * blocks), cols);
         })?;
         Ok(Input { n, float, quant })
@@ -337,7 +340,7 @@ impl CpuModel {
         let angles = &s.angles[layer.rope * n * half..][..n * half];
         let pages = &s.pages;
         let adjacent = c.rope_pairing == RopePairing::Adjacent;
-        self.by_rows(turn, n, &|row| {
+        self.by_rows(turn, n, h + 2 * g, &|row| {
             // SAFETY: row `row` of q, k and v, which no other call touches.
             let (q, k, v) = unsafe {
                 (

@@ -11,6 +11,10 @@ use super::pack::panel_bytes;
 use super::simd::{Isa, LANES, Portable, Simd, XBlock, dispatch};
 use crate::gguf::TensorType;
 
+/// Bytes of weights to ask for before they are needed, where each meets several tokens: the processor's own foresight
+/// does not look past the arithmetic of a block then.
+const AHEAD: usize = 6144;
+
 /// A packed matrix inside of an arena that outlives it.
 pub struct Matrix {
     /// The file's type.
@@ -204,6 +208,11 @@ unsafe fn quant_tile<S: Simd, Q: Format, const T: usize>(
             let head = panel.add(s * Q::SUPER);
             for b in 0..Q::BLOCKS {
                 let block = head.add(Q::HEAD + b * Q::BLOCK);
+                if T > 1 {
+                    for line in 0..Q::BLOCK.div_ceil(64) {
+                        S::prefetch(block.wrapping_add(AHEAD + line * 64).cast());
+                    }
+                }
                 let u = Q::unpack::<S>(block);
                 let xb = x.add(s * Q::BLOCKS + b);
                 for sub in 0..Q::SUBS {
