@@ -653,6 +653,13 @@ typedef struct kigo_sampling {
 // that has been stopped has used the cancel up; several before it count as one. On the CPU a call stops within the
 // time of one layer over at most 512 tokens.
 
+// For kigo_session_options.flags: where another session of the model holds the same tokens from the first on, such as
+// a system prompt, their KV cache is shared in whole pages of 64 tokens instead of being computed again. Looked for
+// by a prefill while the session holds a multiple of 64 tokens, best none. At least one token is always computed.
+// kigo_session_facts.n_tokens_reused counts them. The results are the same; how long a prefill takes then tells
+// whether somebody else has that text, so leave it out between parties that must not know.
+#define KIGO_SESSION_REUSE_PREFIX 1
+
 // One sequence.
 typedef struct kigo_session kigo_session;
 
@@ -665,6 +672,8 @@ typedef struct kigo_session_options {
     size_t n_ctx;
     // Its sampling parameters, copied by the call; NULL: greedy.
     const kigo_sampling *sampling;
+    // 0 or KIGO_SESSION_REUSE_PREFIX.
+    uint64_t flags;
 } kigo_session_options;
 
 // What a session holds.
@@ -681,11 +690,14 @@ typedef struct kigo_session_facts {
     uint64_t n_pages_own;
     // 1 if there are current logits, else 0.
     uint64_t has_logits;
+    // Tokens whose cache came from another session so far (KIGO_SESSION_REUSE_PREFIX).
+    uint64_t n_tokens_reused;
 } kigo_session_facts;
 
 // Makes a session without tokens. `options` may be NULL: all defaults.
 //
-// INVALID_ARGUMENT: n_ctx is larger than the model's, or a sampling parameter is out of its range. OUT_OF_MEMORY.
+// INVALID_ARGUMENT: n_ctx is larger than the model's, a sampling parameter is out of its range, unknown flags.
+// OUT_OF_MEMORY.
 kigo_status kigo_session_create(const kigo_model *model,
                                 const kigo_session_options *options,
                                 kigo_session **session);
@@ -759,6 +771,29 @@ kigo_status kigo_session_truncate(kigo_session *session,
 // BUSY. OUT_OF_MEMORY.
 kigo_status kigo_session_fork(kigo_session *session,
                               kigo_session **fork);
+
+// Writes the session down: tokens, KV cache, logits, context length, sampling parameters; its random numbers follow
+// from these. Buffer out, counted in bytes; they depend on that state and nothing else. The session goes on.
+//
+// A blob is large: about kigo_model_facts.kv_bytes_per_token for each token. It is as private as the text in it. Only
+// kigo_session_restore() with the same model file on the same kind of device, in this or another process, takes it.
+// BUSY. UNSUPPORTED: the device cannot.
+kigo_status kigo_session_save(kigo_session *session,
+                              void *buffer,
+                              size_t capacity,
+                              size_t *needed);
+
+// Makes a session of what kigo_session_save() wrote, `blob_bytes` at `blob`, copied by the call. It goes on as the
+// saved one would have, bit for bit.
+//
+// INVALID_ARGUMENT, with what was found and expected: another library's version of the blob, another model, a device
+// with another cache layout, a blob that is cut off or damaged. Bytes from anywhere do no harm, but the checksum is
+// no signature: a blob that somebody has forged makes a session with a false cache. CACHE_FULL, OUT_OF_MEMORY.
+// UNSUPPORTED: the device cannot.
+kigo_status kigo_session_restore(const kigo_model *model,
+                                 const void *blob,
+                                 size_t blob_bytes,
+                                 kigo_session **session);
 
 // ==== Generation ===============================================================================================
 //

@@ -254,7 +254,9 @@ public:
         });
     }
     // All zero is greedy; the struct_size is set here.
-    inline session open(const kigo_sampling &sampling = {}, std::size_t n_ctx = 0) const;
+    inline session open(const kigo_sampling &sampling = {}, std::size_t n_ctx = 0, uint64_t flags = 0) const;
+    // What session::save() gave.
+    inline session restore(const void *blob, std::size_t n_bytes) const;
     inline stream open_stream(const std::vector<std::string> &stop = {}, uint64_t flags = 0) const;
 
 private:
@@ -326,6 +328,12 @@ public:
         return facts;
     }
     void truncate(std::size_t n_tokens) { detail::check(kigo_session_truncate(get(), n_tokens)); }
+    // The session as bytes, for model::restore().
+    std::vector<unsigned char> save() {
+        return detail::buffer<std::vector<unsigned char>>([&](unsigned char *buffer, std::size_t n, std::size_t *needed) {
+            return kigo_session_save(get(), buffer, n, needed);
+        });
+    }
     // A session with the same tokens and logits, in constant time.
     session fork() {
         session out;
@@ -428,12 +436,22 @@ struct batch {
     }
 };
 
-inline session model::open(const kigo_sampling &sampling, std::size_t n_ctx) const {
+inline session model::restore(const void *blob, std::size_t n_bytes) const {
+    session out;
+    kigo_session *handle = nullptr;
+    detail::check(kigo_session_restore(get(), blob, n_bytes, &handle));
+    out.handle_.reset(handle);
+    out.log_ = log_;
+    return out;
+}
+
+inline session model::open(const kigo_sampling &sampling, std::size_t n_ctx, uint64_t flags) const {
     kigo_sampling with_size = sampling;
     with_size.struct_size = sizeof with_size;
     auto c = detail::sized<kigo_session_options>();
     c.n_ctx = n_ctx;
     c.sampling = &with_size;
+    c.flags = flags;
     session out;
     kigo_session *handle = nullptr;
     detail::check(kigo_session_create(get(), &c, &handle));

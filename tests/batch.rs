@@ -73,7 +73,8 @@ fn sixty_four_sessions_are_the_same_alone_and_in_batches_of_every_size() {
         const STEPS: usize = 3;
         let sampling =
             |i: usize| SamplingParams { temperature: (i % 3) as f32, seed: i as u64, top_k: 40, ..Default::default() };
-        let make = |i: usize| Session::new(&model, SessionOptions { n_ctx: None, sampling: sampling(i) }).unwrap();
+        let make =
+            |i: usize| Session::new(&model, SessionOptions { sampling: sampling(i), ..Default::default() }).unwrap();
         // From one token to more than a pass.
         let prompts: Vec<Vec<u32>> = (0..64).map(|i| prompt(i, if i == 9 { 700 } else { 1 + i * 17 % 150 })).collect();
         // What each step shows, alone.
@@ -290,7 +291,7 @@ fn threads_meet_in_passes_and_each_gets_what_it_gets_alone() {
     let n_threads = 12;
     let sampling = |i: usize| SamplingParams { temperature: 1.0, seed: i as u64, ..Default::default() };
     let work = |model: &Model, i: usize| {
-        let session = Session::new(model, SessionOptions { n_ctx: None, sampling: sampling(i) }).unwrap();
+        let session = Session::new(model, SessionOptions { sampling: sampling(i), ..Default::default() }).unwrap();
         session.prefill(&prompt(i, 30 + 60 * i)).unwrap();
         let options = GenerateOptions { max_tokens: Some(20), ignore_end: true, ..Default::default() };
         session.generate(&options, &mut |_, _| true).unwrap();
@@ -322,6 +323,8 @@ fn merged_steps_of_threads_are_fewer_passes() {
     let plot = Arc::new(Plot::default());
     let options = LoadOptions { merge: true, ..Default::default() };
     let model = load(Arc::new(Probe(Arc::clone(&plot))), "qwen2", TensorType::F32, options);
+    // Longer than it takes threads to come back, also on a busy machine.
+    plot.delay_ms.store(4, Ordering::SeqCst);
     let (n_threads, n_steps) = (8, 40);
     let sessions: Vec<Session> = (0..n_threads).map(|_| session(&model)).collect();
     std::thread::scope(|scope| {

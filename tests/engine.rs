@@ -280,7 +280,7 @@ fn a_load_is_stopped_by_its_progress_callback() {
 fn generating_is_sampling_and_stepping() {
     let (model, ..) = model();
     let sampling = SamplingParams { temperature: 1.0, seed: 5, repetition_penalty: 1.1, ..Default::default() };
-    let make = || Session::new(&model, SessionOptions { n_ctx: None, sampling: sampling.clone() }).unwrap();
+    let make = || Session::new(&model, SessionOptions { sampling: sampling.clone(), ..Default::default() }).unwrap();
     let (by_hand, by_loop) = (make(), make());
     by_hand.prefill(&prompt(5)).unwrap();
     for _ in 0..20 {
@@ -311,7 +311,7 @@ fn a_generation_stops_at_a_stop_string_an_end_token_and_the_callback() {
     let stop_token = model.tokenize("Z", false, false).unwrap()[0];
     let run = |bias: u32, options: &GenerateOptions, stop_after: usize| {
         let sampling = SamplingParams { logit_bias: vec![(bias, 1e4)], ..Default::default() };
-        let session = Session::new(&model, SessionOptions { n_ctx: None, sampling }).unwrap();
+        let session = Session::new(&model, SessionOptions { sampling, ..Default::default() }).unwrap();
         session.prefill(&prompt(3)).unwrap();
         let (mut text, mut n) = (String::new(), 0);
         let done = session.generate(options, &mut |_, piece| {

@@ -136,7 +136,9 @@ fn a_pass_that_fails_after_a_fork_leaves_both_as_they_were() {
 fn a_fork_draws_what_its_parent_draws_until_it_gets_another_seed() {
     let (_engine, model) = load(cpu(), 512);
     let sampling = SamplingParams { temperature: 2.0, seed: 3, ..Default::default() };
-    let root = Session::new(&model, SessionOptions { n_ctx: Some(200), sampling: sampling.clone() }).unwrap();
+    let root =
+        Session::new(&model, SessionOptions { n_ctx: Some(200), sampling: sampling.clone(), ..Default::default() })
+            .unwrap();
     root.prefill(&prompt(20)).unwrap();
     let (same, other) = (root.fork().unwrap(), root.fork().unwrap());
     assert_eq!(same.n_ctx(), 200);

@@ -156,6 +156,15 @@ pub struct Ahead<'a> {
     pub n: usize,
 }
 
+/// How a backend writes pages down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageImage {
+    /// Bytes of a page.
+    pub bytes: usize,
+    /// What they mean: backends of the same text and model understand each other's pages.
+    pub layout: &'static str,
+}
+
 /// A model on a device, with its pool of cache pages.
 pub trait LoadedModel: Send + Sync {
     /// The description it was loaded with.
@@ -170,6 +179,27 @@ pub trait LoadedModel: Send + Sync {
     fn copy_page(&self, from: u32, to: u32) -> Result<()> {
         let _ = (from, to);
         Err(Error::Unsupported { what: "device operation", name: "copy a cache page".into() })
+    }
+    /// How pages are written down; `None`: this backend cannot.
+    fn page_image(&self) -> Option<PageImage> {
+        None
+    }
+    /// Writes down the first `rows` positions of a page; `out` has [`PageImage::bytes`], of which what belongs to other
+    /// positions is zeroed.
+    fn read_page(&self, page: u32, rows: usize, out: &mut [u8]) -> Result<()> {
+        let _ = (page, rows, out);
+        Err(Error::Unsupported { what: "device operation", name: "read a cache page".into() })
+    }
+    /// Makes a page that nobody else uses hold what [`Self::read_page`] has written down. The bytes may be anybody's:
+    /// any of them give a page, if not a useful one.
+    fn write_page(&self, page: u32, from: &[u8]) -> Result<()> {
+        let _ = (page, from);
+        Err(Error::Unsupported { what: "device operation", name: "write a cache page".into() })
+    }
+    /// Makes `logits`, `n_vocab` of them, a slot's.
+    fn set_logits(&self, slot: &mut dyn Slot, logits: &[f32]) -> Result<()> {
+        let _ = (slot, logits);
+        Err(Error::Unsupported { what: "device operation", name: "set logits".into() })
     }
     /// A place for one sequence.
     fn create_slot(&self) -> Result<Box<dyn Slot>>;

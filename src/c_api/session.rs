@@ -37,12 +37,22 @@ pub struct kigo_session_options {
     pub n_ctx: usize,
     /// Its sampling parameters, copied by the call; NULL: greedy.
     pub sampling: *const kigo_sampling,
+    /// 0 or KIGO_SESSION_REUSE_PREFIX.
+    pub flags: u64,
 }
-sized_struct!(kigo_session_options, bytes: 24, fields: [usize, usize, *const kigo_sampling]);
+sized_struct!(kigo_session_options, bytes: 32, fields: [usize, usize, *const kigo_sampling, u64]);
+
+/// For kigo_session_options.flags: where another session of the model holds the same tokens from the first on, such as
+/// a system prompt, their KV cache is shared in whole pages of 64 tokens instead of being computed again. Looked for
+/// by a prefill while the session holds a multiple of 64 tokens, best none. At least one token is always computed.
+/// kigo_session_facts.n_tokens_reused counts them. The results are the same; how long a prefill takes then tells
+/// whether somebody else has that text, so leave it out between parties that must not know.
+pub const KIGO_SESSION_REUSE_PREFIX: u64 = 1;
 
 /// Makes a session without tokens. `options` may be NULL: all defaults.
 ///
-/// INVALID_ARGUMENT: n_ctx is larger than the model's, or a sampling parameter is out of its range. OUT_OF_MEMORY.
+/// INVALID_ARGUMENT: n_ctx is larger than the model's, a sampling parameter is out of its range, unknown flags.
+/// OUT_OF_MEMORY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_session_create(
     model: *const kigo_model,
@@ -56,7 +66,8 @@ pub unsafe extern "C" fn kigo_session_create(
         let options = super::args::options(options)?;
         let n_ctx = (options.n_ctx != 0).then_some(options.n_ctx);
         let sampling = sampling::read(options.sampling)?;
-        put(session, kigo_session(Session::new(&model.0, SessionOptions { n_ctx, sampling })?));
+        let reuse_prefix = flags(options.flags, KIGO_SESSION_REUSE_PREFIX, "flags")? != 0;
+        put(session, kigo_session(Session::new(&model.0, SessionOptions { n_ctx, sampling, reuse_prefix })?));
         Ok(())
     })
 }
@@ -240,8 +251,10 @@ pub struct kigo_session_facts {
     pub n_pages_own: u64,
     /// 1 if there are current logits, else 0.
     pub has_logits: u64,
+    /// Tokens whose cache came from another session so far (KIGO_SESSION_REUSE_PREFIX).
+    pub n_tokens_reused: u64,
 }
-sized_struct!(kigo_session_facts, bytes: 48, fields: [usize, u64, u64, u64, u64, u64]);
+sized_struct!(kigo_session_facts, bytes: 56, fields: [usize, u64, u64, u64, u64, u64, u64]);
 
 /// Fills `facts`, whose `struct_size` the caller has set. BUSY.
 #[unsafe(no_mangle)]
@@ -257,6 +270,7 @@ pub unsafe extern "C" fn kigo_session_info(session: *mut kigo_session, facts: *m
             n_pages: found.n_pages as u64,
             n_pages_own: found.n_pages_own as u64,
             has_logits: found.has_logits.into(),
+            n_tokens_reused: found.n_reused as u64,
         };
         fill(facts, size, &value);
         Ok(())
@@ -285,6 +299,55 @@ pub unsafe extern "C" fn kigo_session_fork(session: *mut kigo_session, fork: *mu
     guard(|| unsafe {
         null_out(fork, "fork")?;
         put(fork, kigo_session(self::session(session)?.0.fork()?));
+        Ok(())
+    })
+}
+
+/// Writes the session down: tokens, KV cache, logits, context length, sampling parameters; its random numbers follow
+/// from these. Buffer out, counted in bytes; they depend on that state and nothing else. The session goes on.
+///
+/// A blob is large: about kigo_model_facts.kv_bytes_per_token for each token. It is as private as the text in it. Only
+/// kigo_session_restore() with the same model file on the same kind of device, in this or another process, takes it.
+/// BUSY. UNSUPPORTED: the device cannot.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_session_save(
+    session: *mut kigo_session,
+    buffer: *mut c_void,
+    capacity: usize,
+    needed: *mut usize,
+) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        let mut out = Buffer::new(buffer.cast::<u8>(), capacity, needed)?;
+        let session = self::session(session)?;
+        let n = session.0.saved_bytes()?;
+        out.announce(n)?;
+        if !out.only_size() {
+            session.0.save(out.first(n))?;
+        }
+        Ok(())
+    })
+}
+
+/// Makes a session of what kigo_session_save() wrote, `blob_bytes` at `blob`, copied by the call. It goes on as the
+/// saved one would have, bit for bit.
+///
+/// INVALID_ARGUMENT, with what was found and expected: another library's version of the blob, another model, a device
+/// with another cache layout, a blob that is cut off or damaged. Bytes from anywhere do no harm, but the checksum is
+/// no signature: a blob that somebody has forged makes a session with a false cache. CACHE_FULL, OUT_OF_MEMORY.
+/// UNSUPPORTED: the device cannot.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_session_restore(
+    model: *const kigo_model,
+    blob: *const c_void,
+    blob_bytes: usize,
+    session: *mut *mut kigo_session,
+) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        null_out(session, "session")?;
+        let model = borrow(model, "model")?;
+        put(session, kigo_session(Session::restore(&model.0, slice(blob.cast::<u8>(), blob_bytes, "blob")?)?));
         Ok(())
     })
 }

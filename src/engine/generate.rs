@@ -141,6 +141,7 @@ impl Session {
         });
         drop(slot);
         state.pages.shrink(state.tokens.len())?;
+        state.pages.publish(&state.tokens);
         state.has_logits &= outcome.is_ok();
         Ok(outcome?.map(|()| reason))
     }

@@ -5,12 +5,15 @@
 mod batch;
 mod device;
 mod generate;
+mod hash;
 mod log;
 mod memory;
 mod meta;
 mod model;
 mod pages;
 mod passes;
+mod prefix;
+mod save;
 mod session;
 mod stream;
 mod tap;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::device::Engine;
+use super::hash::model_hash;
 use super::log::LogLevel;
 use super::memory::Charge;
 use super::meta::Metadata;
@@ -74,6 +75,8 @@ pub(super) struct Inner {
     pub(super) loaded: Arc<dyn LoadedModel>,
     pub(super) pool: Arc<PagePool>,
     pub(super) merger: Option<Merger>,
+    /// What tells it from other models.
+    pub(super) hash: [u64; 2],
     pub(super) facts: ModelFacts,
     tokenizer: Tokenizer,
     metadata: Metadata,
@@ -129,6 +132,7 @@ impl Model {
         let plan = core.device.plan(&config, &weights);
         // Before anything is allocated: a model over the cap is refused with the numbers.
         let mut charge = core.memory.charge(plan.weights_bytes.saturating_add(plan.scratch_bytes))?;
+        let hash = model_hash(&config, &weights);
         let loaded = core.device.load(&config, &weights, &mut Control { gguf, progress })?;
         let taken = loaded.plan();
         charge.set(taken.weights_bytes.saturating_add(taken.scratch_bytes))?;
@@ -150,7 +154,7 @@ impl Model {
         let pool = Arc::new(PagePool::new(Arc::clone(&loaded), core.memory.charge(0)?, options.cache_bytes));
         let merger = options.merge.then(Merger::default);
         let inner =
-            Inner { loaded, pool, merger, facts, tokenizer, metadata, _charge: charge, _engine: engine.clone() };
+            Inner { loaded, pool, merger, hash, facts, tokenizer, metadata, _charge: charge, _engine: engine.clone() };
         Ok(Model { inner: Arc::new(inner) })
     }
 

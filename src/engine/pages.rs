@@ -9,6 +9,7 @@ use std::collections::BinaryHeap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::memory::Charge;
+use super::prefix::PrefixIndex;
 use super::session::reserve;
 use crate::backend::{LoadedModel, PAGE_TOKENS};
 use crate::error::{Error, Result};
@@ -43,13 +44,15 @@ struct State {
     holders: Vec<u32>,
     in_use: u64,
     charge: Charge,
+    index: PrefixIndex,
 }
 
 impl PagePool {
     /// `charge` is zero and grows with the pages in use, which take `cache_bytes` at most.
     pub(super) fn new(loaded: Arc<dyn LoadedModel>, charge: Charge, cache_bytes: Option<u64>) -> PagePool {
         let page_bytes = loaded.plan().kv_bytes_per_token * PAGE_TOKENS as u64;
-        let state = State { free: BinaryHeap::new(), holders: Vec::new(), in_use: 0, charge };
+        let index = PrefixIndex::default();
+        let state = State { free: BinaryHeap::new(), holders: Vec::new(), in_use: 0, charge, index };
         let limit = cache_bytes.map(|bytes| bytes / page_bytes.max(1));
         PagePool { loaded, page_bytes, limit, state: Mutex::new(state) }
     }
@@ -115,10 +118,12 @@ impl PagePool {
             return;
         }
         let mut state = self.lock();
+        let state = &mut *state;
         for &page in pages {
             let holders = &mut state.holders[page as usize];
             *holders -= 1;
             if *holders == 0 {
+                state.index.forget(page);
                 self.loaded.release_page(page);
                 state.free.push(Reverse(page));
                 state.in_use -= 1;
@@ -143,8 +148,14 @@ impl PagePool {
         pages.iter().filter(|page| state.holders[**page as usize] == 1).count()
     }
 
+    /// Whether others hold the page too. If not, it may be written from now on.
     fn is_shared(&self, page: u32) -> bool {
-        self.lock().holders[page as usize] > 1
+        let mut state = self.lock();
+        let shared = state.holders[page as usize] > 1;
+        if !shared {
+            state.index.forget(page);
+        }
+        shared
     }
 }
 
@@ -156,6 +167,8 @@ fn internal(message: &str) -> Error {
 struct PageList {
     pool: Arc<PagePool>,
     pages: Vec<u32>,
+    /// They came from outside, as did what follows from them: nobody else is given them.
+    foreign: bool,
 }
 
 impl PageList {
@@ -180,7 +193,7 @@ pub(super) struct Pages {
 
 impl Pages {
     pub(super) fn new(pool: &Arc<PagePool>) -> Pages {
-        Pages { list: Arc::new(PageList { pool: Arc::clone(pool), pages: Vec::new() }) }
+        Pages { list: Arc::new(PageList { pool: Arc::clone(pool), pages: Vec::new(), foreign: false }) }
     }
 
     /// The same pages, in constant time; whoever writes first takes copies.
@@ -207,7 +220,7 @@ impl Pages {
             reserve(&mut pages, keep + n_new)?;
             pages.extend_from_slice(&old.pages[..keep]);
             old.pool.hold(&pages);
-            self.list = Arc::new(PageList { pool: Arc::clone(&old.pool), pages });
+            self.list = Arc::new(PageList { pool: Arc::clone(&old.pool), pages, foreign: old.foreign });
         }
         let list = Arc::get_mut(&mut self.list).ok_or_else(|| internal("a new list of pages is shared"))?;
         reserve(&mut list.pages, n_new)?;
@@ -221,6 +234,7 @@ impl Pages {
         let missing = all.saturating_sub(self.list.pages.len());
         let list = self.own(self.list.pages.len(), missing + 1)?;
         let pool = Arc::clone(&list.pool);
+        list.foreign &= n_held > 0;
         let copied = !n_held.is_multiple_of(PAGE_TOKENS) && pool.is_shared(list.pages[begun]);
         let n = list.pages.len();
         pool.take(missing + usize::from(copied), &mut list.pages)?;
@@ -234,6 +248,35 @@ impl Pages {
             let old = std::mem::replace(&mut list.pages[begun], copy);
             pool.give(&[old]);
         }
+        Ok(())
+    }
+
+    /// Adds pages of others that hold the next of `tokens`, whole pages of them and not all of `tokens`: how many tokens
+    /// that are. The session holds whole pages.
+    pub(super) fn adopt(&mut self, tokens: &[u32]) -> Result<usize> {
+        let most = tokens.len().saturating_sub(1) / PAGE_TOKENS;
+        if most == 0 || self.list.foreign && !self.list.pages.is_empty() {
+            return Ok(0);
+        }
+        let list = self.own(self.list.pages.len(), most)?;
+        let mut state = list.pool.lock();
+        let found = state.index.find(&list.pages, &tokens[..most * PAGE_TOKENS]);
+        found.iter().for_each(|page| state.holders[*page as usize] += 1);
+        drop(state);
+        list.pages.extend_from_slice(&found);
+        Ok(found.len() * PAGE_TOKENS)
+    }
+
+    /// Lets others find the pages by their tokens, which are all that the session holds.
+    pub(super) fn publish(&self, tokens: &[u32]) {
+        if !self.list.foreign {
+            self.list.pool.lock().index.enter(&self.list.pages, tokens);
+        }
+    }
+
+    /// The pages are going to be filled from outside.
+    pub(super) fn mark_foreign(&mut self) -> Result<()> {
+        self.own(self.list.pages.len(), 0)?.foreign = true;
         Ok(())
     }
 

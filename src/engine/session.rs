@@ -25,6 +25,8 @@ pub struct SessionOptions {
     pub n_ctx: Option<usize>,
     /// How tokens are chosen.
     pub sampling: SamplingParams,
+    /// Takes the cache of the tokens that another session of the model begins with, too, from there.
+    pub reuse_prefix: bool,
 }
 
 /// What a session holds.
@@ -40,6 +42,8 @@ pub struct SessionFacts {
     pub n_pages_own: usize,
     /// Whether there are current logits.
     pub has_logits: bool,
+    /// Tokens whose cache came from another session.
+    pub n_reused: usize,
 }
 
 /// One sequence.
@@ -68,6 +72,8 @@ pub(super) struct State {
     pub(super) slot: SharedSlot,
     pub(super) has_logits: bool,
     pub(super) sampling: SamplingParams,
+    reuse_prefix: bool,
+    n_reused: usize,
     pub(super) tap: Option<Tap>,
     /// A call found the library itself at fault: nothing more is done with this session.
     broken: bool,
@@ -91,6 +97,8 @@ impl Session {
             slot: Arc::new(Mutex::new(inner.loaded.create_slot()?)),
             has_logits: false,
             sampling: options.sampling,
+            reuse_prefix: options.reuse_prefix,
+            n_reused: 0,
             tap: None,
             broken: false,
         };
@@ -107,6 +115,8 @@ impl Session {
                 slot: Arc::clone(&state.slot),
                 has_logits: state.has_logits,
                 sampling: state.sampling.clone(),
+                reuse_prefix: state.reuse_prefix,
+                n_reused: state.n_reused,
                 tap: None,
                 broken: false,
             };
@@ -214,8 +224,15 @@ impl Session {
         }
         state.tokens_for(tokens.len())?;
         let slot = state.own_slot(&*self.model.inner.loaded)?;
-        state.pages.prepare(n_tokens, n_tokens + tokens.len())?;
-        Ok(Appending { slot, n_known: 0 })
+        let whole = n_tokens.is_multiple_of(PAGE_TOKENS);
+        // A tap wants to see every token.
+        let reuse = state.reuse_prefix && whole && state.tap.is_none();
+        let n_known = if reuse { state.pages.adopt(tokens)? } else { 0 };
+        if let Err(error) = state.pages.prepare(n_tokens + n_known, n_tokens + tokens.len()) {
+            state.pages.shrink(n_tokens)?;
+            return Err(error);
+        }
+        Ok(Appending { slot, n_known })
     }
 
     /// What comes of the passes for the tokens of [`Self::begin`].
@@ -223,8 +240,13 @@ impl Session {
         match outcome {
             Ok(()) => {
                 state.slot = run.slot;
+                let n_tokens = state.tokens.len();
                 state.tokens_for(tokens.len())?.extend_from_slice(tokens);
                 state.has_logits = true;
+                state.n_reused += run.n_known;
+                if n_tokens / PAGE_TOKENS != state.tokens.len() / PAGE_TOKENS {
+                    state.pages.publish(&state.tokens);
+                }
                 Ok(())
             }
             Err(error) => {
@@ -343,6 +365,7 @@ impl Session {
             n_pages: state.pages.as_slice().len(),
             n_pages_own: state.pages.n_own(),
             has_logits: state.has_logits,
+            n_reused: state.n_reused,
         })
     }
 

@@ -1,4 +1,4 @@
-// Batches: statuses, texts, and what happens to entries and arrays that are wrong.
+// Batches, full caches and saved sessions: statuses, texts, and what happens to arguments that are wrong.
 #include "check.h"
 
 #define N 5
@@ -114,12 +114,44 @@ static void full_cache(const kigo_engine *engine, const char *path)
     kigo_model_destroy(small);
 }
 
+static void saved(void)
+{
+    kigo_session *session = open_session(model), *restored;
+    size_t needed, again;
+    CHECK(kigo_session_save(session, NULL, 0, &needed) == KIGO_STATUS_OK && needed > 512 * 4);
+    unsigned char *blob = malloc(needed + 8);
+    CHECK(blob != NULL && kigo_session_save(session, blob, needed - 1, &again) == KIGO_STATUS_BUFFER_TOO_SMALL);
+    CHECK(again == needed && kigo_session_save(session, blob + 1, needed, &again) == KIGO_STATUS_OK);
+    CHECK(kigo_session_save(session, NULL, needed, &again) == KIGO_STATUS_INVALID_ARGUMENT && again == 0);
+    CHECK(kigo_session_save(session, blob, needed, NULL) == KIGO_STATUS_INVALID_ARGUMENT);
+    CHECK(kigo_session_save(NULL, blob, needed, &again) == KIGO_STATUS_INVALID_ARGUMENT);
+    // At any address.
+    CHECK(kigo_session_restore(model, blob + 1, needed, &restored) == KIGO_STATUS_OK);
+    same_logits(session, restored);
+    CHECK(kigo_session_step(session, 5) == KIGO_STATUS_OK && kigo_session_step(restored, 5) == KIGO_STATUS_OK);
+    same_logits(session, restored);
+    kigo_session_destroy(restored);
+    CHECK(kigo_session_restore(model, blob + 1, needed - 1, &restored) == KIGO_STATUS_INVALID_ARGUMENT);
+    CHECK(restored == NULL && strstr(kigo_last_error(), "as it says itself") != NULL);
+    CHECK(kigo_session_restore(model, NULL, 5, &restored) == KIGO_STATUS_INVALID_ARGUMENT);
+    CHECK(kigo_session_restore(model, NULL, 0, &restored) == KIGO_STATUS_INVALID_ARGUMENT);
+    CHECK(kigo_session_restore(NULL, blob, needed, &restored) == KIGO_STATUS_INVALID_ARGUMENT);
+    CHECK(kigo_session_restore(model, blob, needed, NULL) == KIGO_STATUS_INVALID_ARGUMENT);
+    free(blob);
+    kigo_session_destroy(session);
+
+    kigo_session_options options = {.struct_size = sizeof options, .flags = 2};
+    CHECK(kigo_session_create(model, &options, &session) == KIGO_STATUS_INVALID_ARGUMENT && session == NULL);
+    CHECK(strcmp(kigo_last_error(), "flags is 0x2; expected flags within 0x1") == 0);
+}
+
 int main(int argc, char **argv)
 {
     CHECK(argc >= 2);
     kigo_engine *engine = open_engine();
     model = open_model(engine, argv[1]);
     batches();
+    saved();
     full_cache(engine, argv[1]);
     kigo_model_destroy(model);
     kigo_engine_destroy(engine);

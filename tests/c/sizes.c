@@ -1,7 +1,7 @@
 // Programs of other versions: shorter structs of an older header, longer ones of a newer.
 #include "check.h"
 
-// kigo_session_options as a header without `sampling` would have had it: 16 bytes against the library's 24.
+// kigo_session_options as a header without `sampling` would have had it: 16 bytes against the library's 32.
 struct older_session_options {
     size_t struct_size;
     size_t n_ctx;
@@ -28,8 +28,8 @@ struct newer_session_options {
 int main(int argc, char **argv)
 {
     CHECK(argc >= 2);
-    CHECK(sizeof(kigo_engine_options) == 56 && sizeof(kigo_session_options) == 24 && sizeof(kigo_sampling) == 64);
-    CHECK(sizeof(kigo_load_options) == 40 && sizeof(kigo_cache_facts) == 48 && sizeof(kigo_session_facts) == 48);
+    CHECK(sizeof(kigo_engine_options) == 56 && sizeof(kigo_session_options) == 32 && sizeof(kigo_sampling) == 64);
+    CHECK(sizeof(kigo_load_options) == 40 && sizeof(kigo_cache_facts) == 48 && sizeof(kigo_session_facts) == 56);
     CHECK(sizeof(kigo_message) == 32 && sizeof(kigo_string) == 16 && sizeof(kigo_logit_bias) == 8);
     CHECK(sizeof(kigo_tap_event) == 64);
     kigo_engine *engine = open_engine();
@@ -54,7 +54,7 @@ int main(int argc, char **argv)
     kigo_session_destroy(session);
     newer.later[1] = 1;
     CHECK(kigo_session_create(model, &newer.known, &session) == KIGO_STATUS_INVALID_ARGUMENT && session == NULL);
-    CHECK(strstr(kigo_last_error(), "kigo_session_options.struct_size is 40; expected sizeof = 24") != NULL);
+    CHECK(strstr(kigo_last_error(), "kigo_session_options.struct_size is 48; expected sizeof = 32") != NULL);
 
     // An older struct is filled as far as it goes, a newer one has zeros behind.
     kigo_plan plan = {.struct_size = sizeof plan};

@@ -146,6 +146,16 @@ int main(int argc, char **argv) {
     CHECK(next[0] == session.sample() && next[2] == third.sample() && batch.statuses == std::vector<kigo_status>(3));
     next[1] = 1u << 20;
     CHECK(!batch.step(next) && batch.statuses[1] == KIGO_STATUS_INVALID_ARGUMENT && third.n_tokens() == 4);
+    std::vector<unsigned char> blob = session.save();
+    kigo::session back = model.restore(blob.data(), blob.size());
+    CHECK(back.ids() == session.ids() && back.logits() == session.logits() && back.sample() == session.sample());
+    blob[blob.size() / 2] ^= 1;
+    CHECK(thrown([&] { model.restore(blob.data(), blob.size()); }).find("KIGO_STATUS_INVALID_ARGUMENT: blob is damaged") == 0);
+    kigo::tokens shared(70, 7);
+    kigo::session holder = model.open(), reuser = model.open({}, 0, KIGO_SESSION_REUSE_PREFIX);
+    holder.prefill(shared);
+    reuser.prefill(shared);
+    CHECK(reuser.info().n_tokens_reused == 64 && reuser.logits() == holder.logits());
     kigo::load_options little;
     little.flags = KIGO_LOAD_MERGE_CALLS;
     little.cache_bytes = model.cache().page_bytes;

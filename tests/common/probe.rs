@@ -23,6 +23,8 @@ pub struct Plot {
     pub fail_in_pass: Mutex<Option<usize>>,
     /// One more such.
     pub fail_again_in_pass: Mutex<Option<usize>>,
+    /// Milliseconds that each pass takes longer.
+    pub delay_ms: AtomicUsize,
     pub passes: AtomicUsize,
     pub reserved: AtomicUsize,
     pub released: AtomicUsize,
@@ -88,6 +90,7 @@ impl LoadedModel for ProbeModel {
     }
     fn forward(&self, chunks: &mut [Chunk<'_>], run: &mut RunControl<'_>) -> Result<()> {
         self.1.passes.fetch_add(1, Ordering::SeqCst);
+        std::thread::sleep(std::time::Duration::from_millis(self.1.delay_ms.load(Ordering::SeqCst) as u64));
         let panic_at = *self.1.panic_at.lock().unwrap();
         if chunks.iter().any(|c| c.tokens.iter().any(|t| Some(*t) == panic_at)) {
             panic!("a panic injected by a test");

@@ -322,6 +322,21 @@ impl PageLayout {
         (keys, keys + self.keys_len())
     }
 
+    /// Zeroes what belongs to positions from `rows` on, in a copy of a page as bytes.
+    pub fn clear_from(&self, rows: usize, page: &mut [u8]) {
+        if rows >= PAGE_TOKENS {
+            return;
+        }
+        for head in page.chunks_exact_mut(2 * self.head_len()) {
+            let (keys, values) = head.split_at_mut(2 * self.keys_len());
+            for (block, keys) in keys.chunks_exact_mut(2 * LANES * self.head_dim).enumerate() {
+                let kept = rows.saturating_sub(block * LANES).min(LANES);
+                keys.chunks_exact_mut(2 * LANES).for_each(|lanes| lanes[2 * kept..].fill(0));
+            }
+            values[2 * rows * self.padded..].fill(0);
+        }
+    }
+
     /// Writes a key and a value at index `slot` of a page.
     ///
     /// # Safety

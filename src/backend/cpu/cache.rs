@@ -63,6 +63,32 @@ impl Pages {
         Some(())
     }
 
+    /// Copies the first bytes of a page out. A page that was not reserved is `None`.
+    pub fn read(&self, page: u32, out: &mut [u8]) -> Option<()> {
+        let mut at = Vec::with_capacity(1);
+        self.addresses(&[page], &mut at)?;
+        let n = out.len().min(self.page_bytes);
+        // SAFETY: the page holds `page_bytes`, which only sessions that hold it touch; none of them is writing.
+        unsafe { std::ptr::copy_nonoverlapping(at[0].0.cast::<u8>(), out.as_mut_ptr(), n) };
+        Some(())
+    }
+
+    /// Copies into the first bytes of a page, which nobody else uses. A page that was not reserved is `None`.
+    pub fn write(&self, page: u32, from: &[u8]) -> Option<()> {
+        let mut at = Vec::with_capacity(1);
+        self.addresses(&[page], &mut at)?;
+        let n = from.len().min(self.page_bytes);
+        #[cfg(target_os = "linux")]
+        // SAFETY: a page is a part of a slab's mapping and begins at a page of the system. Advice only: all of it is
+        // given at once instead of with a fault for every 4 KiB.
+        unsafe {
+            libc::madvise(at[0].0.cast_mut().cast(), self.page_bytes, libc::MADV_POPULATE_WRITE);
+        }
+        // SAFETY: the page holds `page_bytes`; nobody else uses it (`LoadedModel::write_page`).
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), at[0].0.cast_mut().cast::<u8>(), n) };
+        Some(())
+    }
+
     /// Gives the memory of a page back; it reads as zeros until written again.
     pub fn release(&self, page: u32) {
         let slabs = self.slabs.lock().unwrap_or_else(PoisonError::into_inner);

@@ -11,7 +11,7 @@ use super::linear::{Input, Matrix};
 use super::simd::{Isa, XBlock};
 use super::threads::{Pool, Shares, Turn};
 use super::vector;
-use crate::backend::{Chunk, LoadedModel, PAGE_TOKENS, Plan, RunControl, Slot, TapEvent, Want};
+use crate::backend::{Chunk, LoadedModel, PAGE_TOKENS, PageImage, Plan, RunControl, Slot, TapEvent, Want};
 use crate::error::{Error, Result};
 use crate::model::{Activation, Config, LayerConfig, RopePairing};
 use crate::sampler::{SampleRequest, Sampled};
@@ -513,6 +513,31 @@ impl LoadedModel for CpuModel {
     fn copy_page(&self, from: u32, to: u32) -> Result<()> {
         let copied = self.pages.copy(from, to);
         copied.ok_or_else(|| Error::Internal { message: "a page that was not reserved".into() })
+    }
+
+    fn page_image(&self) -> Option<PageImage> {
+        Some(PageImage { bytes: 2 * self.layout.page_len(), layout: "cpu, f16, keys 16 a block, values a row" })
+    }
+
+    fn read_page(&self, page: u32, rows: usize, out: &mut [u8]) -> Result<()> {
+        let read = self.pages.read(page, out);
+        read.ok_or_else(|| Error::Internal { message: "a page that was not reserved".into() })?;
+        self.layout.clear_from(rows, out);
+        Ok(())
+    }
+
+    fn write_page(&self, page: u32, from: &[u8]) -> Result<()> {
+        let written = self.pages.write(page, from);
+        written.ok_or_else(|| Error::Internal { message: "a page that was not reserved".into() })
+    }
+
+    fn set_logits(&self, s: &mut dyn Slot, logits: &[f32]) -> Result<()> {
+        let own = &mut slot(s)?.logits;
+        if own.len() != logits.len() {
+            return Err(Error::BufferTooSmall { needed: own.len(), capacity: logits.len() });
+        }
+        own.copy_from_slice(logits);
+        Ok(())
     }
 
     fn create_slot(&self) -> Result<Box<dyn Slot>> {

@@ -220,6 +220,16 @@ impl Network {
         Ok(())
     }
 
+    /// Elements of a position's keys, or values, in one layer.
+    pub fn row_len(&self) -> usize {
+        self.config.n_kv_heads * self.config.head_dim
+    }
+
+    /// Elements of a page's `k`, or `v`.
+    pub fn page_len(&self) -> usize {
+        self.layers.len() * PAGE_TOKENS * self.row_len()
+    }
+
     /// Where the row of `position` starts in a page's `k` and `v`.
     fn row_offset(&self, layer: usize, position: usize) -> usize {
         (layer * PAGE_TOKENS + position % PAGE_TOKENS) * self.config.n_kv_heads * self.config.head_dim

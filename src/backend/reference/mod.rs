@@ -13,7 +13,7 @@ use std::any::Any;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::{Chunk, Device, LoadControl, LoadedModel, PAGE_TOKENS, Plan, RunControl, Slot, TapEvent, Want};
+use super::{Chunk, Device, LoadControl, LoadedModel, PAGE_TOKENS, PageImage, Plan, RunControl, Slot, TapEvent, Want};
 use crate::error::{Error, Result};
 use crate::model::{Config, Weights};
 use crate::sampler::{self, SampleRequest, Sampled};
@@ -21,7 +21,7 @@ use crate::sampler::{self, SampleRequest, Sampled};
 mod forward;
 mod math;
 
-use forward::{Network, SharedPage, State};
+use forward::{Network, Page, SharedPage, State};
 
 /// The reference device. It has no state; there may be any number of it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -120,6 +120,13 @@ impl ReferenceModel {
         }
     }
 
+    /// The page of this number.
+    fn page(&self, page: u32) -> Result<SharedPage> {
+        let pool = self.pool.read().unwrap_or_else(PoisonError::into_inner);
+        let missing = || Error::Internal { message: format!("page {page} of a pool of {}", pool.len()) };
+        pool.get(page as usize).cloned().ok_or_else(missing)
+    }
+
     /// Runs one chunk; its last logits where they are wanted.
     fn run_chunk(&self, sequence: usize, chunk: &Chunk<'_>, run: &mut RunControl<'_>) -> Result<Option<Vec<f32>>> {
         let pages = self.pages(chunk)?;
@@ -178,6 +185,48 @@ impl LoadedModel for ReferenceModel {
         };
         let copy = from.read().unwrap_or_else(PoisonError::into_inner).copy()?;
         *to.write().unwrap_or_else(PoisonError::into_inner) = copy;
+        Ok(())
+    }
+
+    fn page_image(&self) -> Option<PageImage> {
+        let layout = "reference, f32, keys then values, [layer, token, kv head, element]";
+        Some(PageImage { bytes: 2 * self.network.page_len() * size_of::<f32>(), layout })
+    }
+
+    fn read_page(&self, page: u32, rows: usize, out: &mut [u8]) -> Result<()> {
+        let page = self.page(page)?;
+        let page = page.read().unwrap_or_else(PoisonError::into_inner);
+        out.fill(0);
+        let (row, n) = (self.network.row_len(), self.network.page_len());
+        let halves = out.as_chunks_mut::<4>().0.chunks_exact_mut(n).zip([&page.k, &page.v]);
+        for (out, from) in halves {
+            let layers = out.chunks_exact_mut(PAGE_TOKENS * row).zip(from.chunks_exact(PAGE_TOKENS * row));
+            for (out, from) in layers {
+                out.iter_mut().zip(from).take(rows * row).for_each(|(out, x)| *out = x.to_le_bytes());
+            }
+        }
+        Ok(())
+    }
+
+    fn write_page(&self, page: u32, from: &[u8]) -> Result<()> {
+        let page = self.page(page)?;
+        let n = self.network.page_len();
+        let mut page = page.write().unwrap_or_else(PoisonError::into_inner);
+        let Page { k, v } = &mut *page;
+        for (to, from) in [k, v].into_iter().zip(from.as_chunks::<4>().0.chunks_exact(n)) {
+            *to = zeros(n)?;
+            to.iter_mut().zip(from).for_each(|(x, bytes)| *x = f32::from_le_bytes(*bytes));
+        }
+        Ok(())
+    }
+
+    fn set_logits(&self, slot: &mut dyn Slot, logits: &[f32]) -> Result<()> {
+        let mut copy = zeros(self.network.config.n_vocab)?;
+        if logits.len() != copy.len() {
+            return Err(Error::BufferTooSmall { needed: copy.len(), capacity: logits.len() });
+        }
+        copy.copy_from_slice(logits);
+        own(slot)?.logits = Some(copy);
         Ok(())
     }
 

@@ -1,0 +1,153 @@
+//! Which pages hold which beginnings of sequences: a tree of whole pages, found by their tokens.
+//!
+//! Invariants: a node is the tokens of one page behind those of its parents, compared token by token and never by a
+//! hash alone; it has the pages in use that hold these keys and values, and lives while it has one or a child. Whoever
+//! holds a page of a node holds one of its parent too, so a node with a child has a page.
+
+use std::collections::HashMap;
+
+use crate::backend::PAGE_TOKENS;
+
+/// A page's tokens.
+type Tokens = [u32; PAGE_TOKENS];
+
+/// What stands before the first page.
+const ROOT: u32 = u32::MAX;
+
+struct Node {
+    parent: u32,
+    tokens: Tokens,
+    pages: Vec<u32>,
+    n_children: u32,
+}
+
+/// The tree.
+#[derive(Default)]
+pub(super) struct PrefixIndex {
+    /// `None`: free to be used again.
+    nodes: Vec<Option<Node>>,
+    unused: Vec<u32>,
+    children: HashMap<(u32, Tokens), u32>,
+    node_of: HashMap<u32, u32>,
+}
+
+impl PrefixIndex {
+    /// The node behind these pages; `None`: they are not in the tree.
+    fn behind(&self, pages: &[u32]) -> Option<u32> {
+        pages.last().map_or(Some(ROOT), |page| self.node_of.get(page).copied())
+    }
+
+    /// Enters the pages of `pages` whose tokens are complete: `tokens[i * 64 ..]` are those of page i.
+    pub(super) fn enter(&mut self, pages: &[u32], tokens: &[u32]) {
+        let whole = tokens.as_chunks::<PAGE_TOKENS>().0;
+        let n = whole.len().min(pages.len());
+        // From the end, since most often only the last is new.
+        let known = (0..n).rev().find(|i| self.node_of.contains_key(&pages[*i])).map_or(0, |i| i + 1);
+        let Some(mut parent) = self.behind(&pages[..known]) else { return };
+        for (page, tokens) in pages[known..n].iter().zip(&whole[known..n]) {
+            let node = match self.children.get(&(parent, *tokens)) {
+                Some(node) => *node,
+                None => self.make(parent, tokens),
+            };
+            if let Some(Some(node)) = self.nodes.get_mut(node as usize) {
+                node.pages.push(*page);
+            }
+            self.node_of.insert(*page, node);
+            parent = node;
+        }
+    }
+
+    fn make(&mut self, parent: u32, tokens: &Tokens) -> u32 {
+        let made = Node { parent, tokens: *tokens, pages: Vec::new(), n_children: 0 };
+        let node = match self.unused.pop() {
+            Some(node) => {
+                self.nodes[node as usize] = Some(made);
+                node
+            }
+            None => {
+                self.nodes.push(Some(made));
+                self.nodes.len() as u32 - 1
+            }
+        };
+        self.children.insert((parent, *tokens), node);
+        if let Some(Some(parent)) = self.nodes.get_mut(parent as usize) {
+            parent.n_children += 1;
+        }
+        node
+    }
+
+    /// Takes a page out that is free, or about to be written.
+    pub(super) fn forget(&mut self, page: u32) {
+        let Some(mut at) = self.node_of.remove(&page) else { return };
+        if let Some(Some(node)) = self.nodes.get_mut(at as usize) {
+            node.pages.retain(|p| *p != page);
+        }
+        while let Some(slot) = self.nodes.get_mut(at as usize)
+            && let Some(node) = slot.take_if(|node| node.pages.is_empty() && node.n_children == 0)
+        {
+            self.unused.push(at);
+            self.children.remove(&(node.parent, node.tokens));
+            at = node.parent;
+            if let Some(Some(parent)) = self.nodes.get_mut(at as usize) {
+                parent.n_children -= 1;
+            }
+        }
+    }
+
+    /// Pages in use that hold what comes behind `pages` where `tokens` follow: of as many whole pages as there are.
+    pub(super) fn find(&self, pages: &[u32], tokens: &[u32]) -> Vec<u32> {
+        let mut found = Vec::new();
+        let Some(mut parent) = self.behind(pages) else { return found };
+        for tokens in tokens.as_chunks::<PAGE_TOKENS>().0 {
+            let Some(node) = self.children.get(&(parent, *tokens)) else { break };
+            let Some(Some(Node { pages, .. })) = self.nodes.get(*node as usize) else { break };
+            let Some(page) = pages.iter().min() else { break };
+            found.push(*page);
+            parent = *node;
+        }
+        found
+    }
+
+    /// Pages in the tree.
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.node_of.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokens(pages: &[u32]) -> Vec<u32> {
+        pages.iter().flat_map(|p| (0..PAGE_TOKENS as u32).map(move |i| p * 1000 + i)).collect()
+    }
+
+    #[test]
+    fn what_was_entered_is_found_until_it_is_forgotten() {
+        let mut index = PrefixIndex::default();
+        index.enter(&[10, 11, 12], &tokens(&[1, 2, 3]));
+        // The same beginning by another session, and then another end.
+        index.enter(&[20, 21], &tokens(&[1, 2]));
+        index.enter(&[20, 21, 22], &tokens(&[1, 2, 4]));
+        assert_eq!(index.find(&[], &tokens(&[1, 2, 3, 9])), [10, 11, 12]);
+        assert_eq!(index.find(&[], &tokens(&[1, 2, 4])), [10, 11, 22]);
+        assert_eq!(index.find(&[20], &tokens(&[2, 4])), [11, 22]);
+        assert_eq!(index.find(&[], &tokens(&[2])), [] as [u32; 0]);
+        assert_eq!(index.find(&[99], &tokens(&[1])), [] as [u32; 0], "a page that is not in the tree");
+        let almost = [&tokens(&[1])[..63], &[7]].concat();
+        assert_eq!(index.find(&[], &almost), [] as [u32; 0]);
+        // The first session goes, from its end.
+        for page in [12, 11, 10] {
+            index.forget(page);
+        }
+        assert_eq!(index.find(&[], &tokens(&[1, 2, 3])), [20, 21]);
+        for page in [20, 21, 22] {
+            index.forget(page);
+        }
+        assert_eq!((index.len(), index.children.len()), (0, 0));
+        assert_eq!(index.unused.len(), index.nodes.len(), "nothing is left of it");
+        index.enter(&[5], &tokens(&[8])[..64]);
+        assert_eq!(index.find(&[], &tokens(&[8, 8])), [5]);
+    }
+}
