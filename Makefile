@@ -26,7 +26,7 @@ STATIC_LIB ?= $(BUILT)/libkigo.a
 
 CFLAGS ?= -O3 -g
 C_WARNINGS := -std=c99 -Wall -Wextra -Wpedantic -Werror
-PROGRAMS := $(addprefix $(BUILD)/,generate chat bench plugin)
+PROGRAMS := $(addprefix $(BUILD)/,generate chat batch bench plugin)
 
 LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include

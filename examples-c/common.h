@@ -96,10 +96,11 @@ static inline float float_of(int argc, char **argv, int *i)
 typedef struct setup {
     const char *path, *device;
     uint32_t n_threads;
+    uint64_t cache_bytes;
     kigo_sampling sampling;
 } setup;
 
-#define SETUP_USAGE "-m FILE [--device auto|cpu|cuda:N] [-t N]"
+#define SETUP_USAGE "-m FILE [--device auto|cpu|cuda:N] [-t N] [--cache BYTES]"
 #define SAMPLING_USAGE "[--temp F] [--top-k N] [--top-p F] [--min-p F] [--seed N]"
 
 // 1 if argv[*i] is one of them; it and its value have been read then.
@@ -112,6 +113,8 @@ static inline int read_setup(setup *s, int argc, char **argv, int *i)
         s->device = value_of(argc, argv, i);
     else if (strcmp(option, "-t") == 0)
         s->n_threads = (uint32_t)whole_of(argc, argv, i, 1024);
+    else if (strcmp(option, "--cache") == 0)
+        s->cache_bytes = whole_of(argc, argv, i, UINT64_MAX);
     else
         return 0;
     return 1;
@@ -144,9 +147,27 @@ static inline void open_model(const setup *s, kigo_progress_callback progress, k
     kigo_engine_options options = {.struct_size = sizeof options, .n_threads = s->n_threads};
     options.device = s->device;
     options.device_len = s->device != NULL ? KIGO_STRLEN : 0;
-    kigo_load_options load = {.struct_size = sizeof load, .progress = progress};
+    kigo_load_options load = {.struct_size = sizeof load, .progress = progress, .cache_bytes = s->cache_bytes};
     CHECK(kigo_engine_create(&options, engine));
     CHECK(kigo_model_load_file(*engine, s->path, KIGO_STRLEN, &load, model));
+}
+
+// The ids of a prompt, or of a user's message as the model's chat template renders it; to be freed.
+static inline uint32_t *tokenize(const kigo_model *model, kigo_string prompt, int chat, uint64_t flags, size_t *n_ids)
+{
+    kigo_message message = {"user", 4, prompt.data, prompt.len};
+    uint64_t chat_flags = KIGO_CHAT_ADD_GENERATION_PROMPT;
+    if (chat)
+        CHECK(kigo_chat_render(model, &message, 1, chat_flags, NULL, 0, n_ids));
+    else
+        CHECK(kigo_tokenize(model, prompt.data, prompt.len, flags, NULL, 0, n_ids));
+    size_t capacity = *n_ids;
+    uint32_t *ids = resize(NULL, capacity * sizeof *ids);
+    if (chat)
+        CHECK(kigo_chat_render(model, &message, 1, chat_flags, ids, capacity, n_ids));
+    else
+        CHECK(kigo_tokenize(model, prompt.data, prompt.len, flags, ids, capacity, n_ids));
+    return ids;
 }
 
 // ---- A text that grows.

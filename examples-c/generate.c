@@ -34,24 +34,6 @@ static int32_t on_token(uint32_t token, const char *data, size_t len, void *user
     return !a->quiet && fflush(stdout) != 0; // nobody reads any more: stop
 }
 
-// The ids of the prompt, to be freed.
-static uint32_t *tokenize(const kigo_model *model, kigo_string prompt, int chat, uint64_t flags, size_t *n_ids)
-{
-    kigo_message message = {"user", 4, prompt.data, prompt.len};
-    uint64_t chat_flags = KIGO_CHAT_ADD_GENERATION_PROMPT;
-    if (chat)
-        CHECK(kigo_chat_render(model, &message, 1, chat_flags, NULL, 0, n_ids));
-    else
-        CHECK(kigo_tokenize(model, prompt.data, prompt.len, flags, NULL, 0, n_ids));
-    size_t capacity = *n_ids;
-    uint32_t *ids = resize(NULL, capacity * sizeof *ids);
-    if (chat)
-        CHECK(kigo_chat_render(model, &message, 1, chat_flags, ids, capacity, n_ids));
-    else
-        CHECK(kigo_tokenize(model, prompt.data, prompt.len, flags, ids, capacity, n_ids));
-    return ids;
-}
-
 // Prints the largest logits, largest first; of equal ones the lowest id first.
 static void json_top(const float *logits, size_t n)
 {

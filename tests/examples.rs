@@ -126,7 +126,7 @@ fn generate_repeats_a_seed_and_changes_with_another() {
 
 #[test]
 fn bad_arguments_end_with_2_and_the_usage() {
-    let cases: [(&str, &[&str], &str); 14] = [
+    let cases: [(&str, &[&str], &str); 16] = [
         ("generate", &["-p", "x"], "-m: is missing"),
         ("generate", &["-m", "x"], "-p or -f: is needed"),
         ("generate", &["-m", "x", "-p", "x", "-f", "x"], "only one of them"),
@@ -140,6 +140,8 @@ fn bad_arguments_end_with_2_and_the_usage() {
         ("chat", &["-p", "x"], "-p: is not an option"),
         ("bench", &["-p", "128,"], "-p: needs whole numbers"),
         ("bench", &["-r", "0"], "-r: needs at least 1"),
+        ("bench", &["--batch", "0"], "--batch: needs 1 to 4096"),
+        ("batch", &["-m", "x"], "-f: is missing"),
         ("plugin", &[], "usage"),
     ];
     for (name, args, wanted) in cases {
@@ -243,6 +245,67 @@ fn bench_prints_an_array_of_measurements() {
 }
 
 #[test]
+fn bench_runs_sequences_together() {
+    let args = ["-m", tiny(), "-t", "2", "-p", "16", "-n", "8", "--batch", "1,5", "-r", "1", "--json"];
+    let array = json(&succeed(&mut command("bench", &args), ""));
+    let named: Vec<(&str, u64)> = array
+        .as_array()
+        .expect("an array")
+        .iter()
+        .map(|o| (o["test"].as_str().expect("a name"), o["batch"].as_u64().expect("a batch")))
+        .collect();
+    assert_eq!(named, [("pp16", 1), ("tg8", 1), ("pp16", 5), ("tg8", 5)]);
+}
+
+/// The answers of `batch`, by index.
+fn answers(args: &[&str], prompts: &str) -> Vec<Value> {
+    let out = succeed(command("batch", &["-m", tiny(), "-t", "2", "-f", "-"]).args(args), prompts);
+    let mut lines: Vec<Value> = out.lines().map(json).collect();
+    lines.sort_by_key(|o| o["index"].as_u64().expect("an index"));
+    lines
+}
+
+#[test]
+fn batch_answers_every_prompt_as_it_would_be_answered_alone() {
+    let prompts: Vec<String> = (0..9).map(|i| format!("{} tells \"{i}\"", "once upon a time ".repeat(i))).collect();
+    let file = prompts.join("\n\n") + "\r\n";
+    let alone: Vec<Value> = prompts
+        .iter()
+        .map(|p| json(&succeed(&mut command("generate", &["-m", tiny(), "-p", p, "-n", "12", "--json"]), "")))
+        .collect();
+    // All at once; new ones as others end; one by one; and in a cache that has too little room for four.
+    let runs: [&[&str]; 4] =
+        [&[], &["--batch", "4"], &["--batch", "1"], &["--batch", "4", "--cache", &(6 * page_bytes()).to_string()]];
+    for args in runs {
+        let lines = answers(&[&["-n", "12"], args].concat(), &file);
+        assert_eq!(lines.len(), prompts.len());
+        for (i, line) in lines.iter().enumerate() {
+            assert_eq!((line["index"].as_u64(), line["prompt"].as_str()), (Some(i as u64), Some(&*prompts[i])));
+            assert_eq!((&line["text"], &line["stop"]), (&alone[i]["text"], &json("\"max_tokens\"")), "{args:?}");
+            assert_eq!(line["tokens"].as_u64(), Some(12));
+        }
+    }
+    // One that can never fit fails alone.
+    let lines = answers(&["-n", "12", "--cache", &page_bytes().to_string()], &file);
+    let stops: Vec<&str> = lines.iter().map(|o| o["stop"].as_str().expect("a text")).collect();
+    assert_eq!((stops[0], stops[8]), ("max_tokens", "KIGO_STATUS_CACHE_FULL"), "{stops:?}");
+    assert!(answers(&["--chat", "-n", "2"], "a\nb")[1]["stop"].is_string());
+    assert!(answers(&[], "").is_empty());
+}
+
+/// Bytes of a cache page of the tiny model.
+fn page_bytes() -> usize {
+    let engine = kigo::engine::Engine::new(kigo::engine::EngineOptions {
+        device: "cpu",
+        n_threads: 1,
+        memory_cap: None,
+        log: kigo::engine::LogSink::silent(),
+    });
+    let model = engine.expect("an engine").load_file(std::path::Path::new(tiny()), &mut |_, _| Ok(())).expect("loads");
+    model.cache_facts().page_bytes as usize
+}
+
+#[test]
 fn plugin_loads_the_library_twice() {
     let library = examples().join("libkigo.so.0");
     let stdout = succeed(command("plugin", &[]).arg(&library).args(["-m", tiny()]), "");
@@ -253,7 +316,7 @@ fn plugin_loads_the_library_twice() {
 fn no_program_leaks_or_touches_what_is_not_its_own() {
     let library = examples().join("libkigo.so.0");
     let library = library.to_str().expect("UTF-8");
-    let runs: [(&str, &[&str], i32); 7] = [
+    let runs: [(&str, &[&str], i32); 8] = [
         ("generate", &["-m", tiny(), "-p", "a b c", "-n", "8", "-t", "2", "--json"], 0),
         (
             "generate",
@@ -264,6 +327,7 @@ fn no_program_leaks_or_touches_what_is_not_its_own() {
         ("generate", &["-m", "Cargo.toml", "-p", "x"], 1),
         ("chat", &["-m", tiny(), "-n", "4"], 0),
         ("bench", &["-m", tiny(), "-t", "2", "-p", "16", "-n", "4", "-r", "1"], 0),
+        ("batch", &["-m", tiny(), "-t", "2", "-f", "-", "-n", "4", "--batch", "2"], 0),
         ("plugin", &[library, "-m", tiny()], 0),
     ];
     for (name, args, code) in runs {
