@@ -1021,6 +1021,121 @@ kigo_status kigo_session_set_tap(kigo_session *session,
                                  kigo_tap_callback tap,
                                  void *user_data);
 
+// ==== Doctor ===================================================================================================
+//
+// Does this device, with this model, compute what it should? kigo_doctor() runs nine checks on the user's own machine;
+// examples-c/doctor.c prints them. Each has a figure and the largest that is allowed, and says in words what it is.
+//
+// After a failure the first check that failed names what is at fault, which may be something earlier than its own
+// subject: kigo_diagnosis.at_fault. What a device has no means for is skipped, and says so.
+
+// Check: poisoned with NaN and with large numbers before each pass, the logits' buffer is written whole, and no logits
+// depend on what it held. Figure: elements of which that is not so.
+#define KIGO_CHECK_LOGITS_BUFFER 1
+
+// Check: the token that was sampled is the one whose embedding row the next step reads, over 64 steps at temperature 0
+// and 0.8, and generating in one call chooses the same. Figure: the largest error of a row.
+#define KIGO_CHECK_TOKEN_FLOW 2
+
+// Check: prompts of 1 to 131 tokens, around the boundaries of pages and to a full context, give the same logits at
+// once, in chunks and one by one (on the CPU the same bits), and rows in the cache never change. Figure: the largest
+// error of logits.
+#define KIGO_CHECK_CACHE 3
+
+// Check: keys turn with their position as the model's formula says, the order of tokens counts, and after a truncation
+// all is as if it had never been otherwise. Figure: the largest error of a key.
+#define KIGO_CHECK_POSITION 4
+
+// Check: the weights of attention sum to 1, and cache rows behind the current position, poisoned with NaN, are not
+// read. Figure: the largest distance from 1.
+#define KIGO_CHECK_ATTENTION 5
+
+// Check: control tokens are atomic and do not come of plain text, texts come back, the chat template renders. Figure:
+// how many do not.
+#define KIGO_CHECK_TOKENIZER 6
+
+// Check: seeded draws follow their distribution, greedy is the argmax, a seed repeats itself. Figure: chi-squared.
+#define KIGO_CHECK_SAMPLING 7
+
+// Check: every stage agrees with the CPU's and with the plain reference's. Figure: the largest error of a stage.
+#define KIGO_CHECK_BACKENDS 8
+
+// Check: a sampled answer of 64 tokens is varied. Figure: the share of its most frequent token.
+#define KIGO_CHECK_REPETITION 9
+
+// Outcome of a check: it holds.
+#define KIGO_OUTCOME_HOLDS 1
+
+// Outcome of a check: it does not hold.
+#define KIGO_OUTCOME_FAILS 2
+
+// Outcome of a check: it could not be run; the text says why.
+#define KIGO_OUTCOME_SKIPPED 3
+
+// A check that has been run. Errors are normalized: the squared difference's sum over that of what is compared with.
+typedef struct kigo_check {
+    // sizeof(kigo_check) of the library: a field behind it is not there.
+    size_t struct_size;
+    // Its name, such as "token flow". UTF-8 with a NUL, valid during the callback.
+    const char *name;
+    // One line: what the figure is; after a failure what is wrong and where. UTF-8 with a NUL, valid during the callback.
+    const char *text;
+    // Bytes of `text`.
+    size_t text_len;
+    // What was measured; infinite where there was nothing to measure.
+    double figure;
+    // The largest figure with which it holds.
+    double bound;
+    // How long it took.
+    double seconds;
+    // KIGO_CHECK_*: which it is.
+    int32_t number;
+    // KIGO_OUTCOME_*.
+    int32_t outcome;
+} kigo_check;
+
+// Receives each check when it has been run, on the calling thread. Returns 0 to go on; anything else ends
+// kigo_doctor() with KIGO_STATUS_CANCELLED. It must return (not throw, not longjmp).
+typedef int32_t (*kigo_check_callback)(const kigo_check *check, void *user_data);
+
+// How to examine. 0 is the default of each field.
+typedef struct kigo_doctor_options {
+    // sizeof(kigo_doctor_options).
+    size_t struct_size;
+    // Receives the checks; NULL: nobody.
+    kigo_check_callback on_check;
+    // Handed to `on_check`.
+    void *user_data;
+    // Chooses tokens and draws. The same seed gives the same figures.
+    uint64_t seed;
+} kigo_doctor_options;
+
+// What the checks came to.
+typedef struct kigo_diagnosis {
+    // sizeof(kigo_diagnosis), set by the caller.
+    size_t struct_size;
+    // Checks that hold.
+    uint64_t n_holding;
+    // Checks that do not.
+    uint64_t n_failed;
+    // Checks that could not be run.
+    uint64_t n_skipped;
+    // KIGO_CHECK_*: what the first check that failed finds at fault; 0: none failed.
+    uint64_t at_fault;
+} kigo_diagnosis;
+
+// Loads the GGUF file at `path` on the engine's device, runs the checks, and fills `diagnosis`, whose `struct_size` the
+// caller has set. For the comparison it loads the file on the CPU and on the plain reference too, one after the other,
+// each under the engine's memory cap. Under a minute for a model of 0.5 billion parameters on two cores. `options` may
+// be NULL: all defaults.
+//
+// A check that fails is no failure of the call. As kigo_model_load_file(); CANCELLED by the callback.
+kigo_status kigo_doctor(const kigo_engine *engine,
+                        const char *path,
+                        size_t path_len,
+                        const kigo_doctor_options *options,
+                        kigo_diagnosis *diagnosis);
+
 // ==== Stream ===================================================================================================
 //
 // Tokens in, complete UTF-8 characters out, for programs with a loop of their own: what kigo_session_generate() does

@@ -69,3 +69,8 @@ fn the_cpp_wrapper_works() {
 fn a_tap_sees_everything_and_changes_nothing() {
     run("tap.c");
 }
+
+#[test]
+fn doctor_reports_each_check() {
+    run("doctor.c");
+}

@@ -18,6 +18,8 @@ use crate::sampler::{SampleRequest, Sampled, SamplingParams};
 
 pub mod cpu;
 pub mod cuda;
+#[cfg(any(test, feature = "faults"))]
+pub mod faults;
 pub mod reference;
 
 /// Tokens in one page of the KV cache, on every backend.
@@ -165,6 +167,17 @@ pub struct PageImage {
     pub layout: &'static str,
 }
 
+/// Keys and values of one position in one layer.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheRow {
+    /// A reserved page.
+    pub page: u32,
+    /// Position in the page, below [`PAGE_TOKENS`].
+    pub row: usize,
+    /// The layer.
+    pub layer: usize,
+}
+
 /// A model on a device, with its pool of cache pages.
 pub trait LoadedModel: Send + Sync {
     /// The description it was loaded with.
@@ -227,5 +240,24 @@ pub trait LoadedModel: Send + Sync {
     fn decode_ahead(&self, ahead: Ahead<'_>, emit: &mut dyn FnMut(u32) -> Result<Verdict>) -> Result<Option<()>> {
         let _ = (ahead, emit);
         Ok(None)
+    }
+
+    /// Whether a prompt gives the same bits however it is cut into calls; otherwise the same within rounding.
+    fn is_exact_in_chunks(&self) -> bool {
+        false
+    }
+
+    /// For checks: what the cache holds, as the device would read it; each of `n_kv_heads * head_dim` elements. No pass
+    /// of the page's sequence is under way.
+    fn read_cache(&self, at: CacheRow, keys: &mut [f32], values: &mut [f32]) -> Result<()> {
+        let _ = (at, keys, values);
+        Err(Error::Unsupported { what: "device operation", name: "read the cache".into() })
+    }
+
+    /// For checks: replaces what the cache holds, rounded as the device rounds; NaN is allowed. The page belongs to
+    /// one sequence, of which no pass is under way.
+    fn write_cache(&self, at: CacheRow, keys: &[f32], values: &[f32]) -> Result<()> {
+        let _ = (at, keys, values);
+        Err(Error::Unsupported { what: "device operation", name: "write the cache".into() })
     }
 }

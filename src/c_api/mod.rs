@@ -19,6 +19,7 @@ mod tests;
 
 pub mod batch;
 pub mod chat;
+pub mod doctor;
 pub mod engine;
 pub mod generate;
 pub mod log;
@@ -32,7 +33,7 @@ pub mod tokenizer;
 pub mod version;
 
 /// The header's sections in order: `(file, heading)`.
-pub const SECTIONS: [(&str, &str); 13] = [
+pub const SECTIONS: [(&str, &str); 14] = [
     ("status", "Status and errors"),
     ("version", "Versions"),
     ("log", "Logs"),
@@ -45,6 +46,7 @@ pub const SECTIONS: [(&str, &str); 13] = [
     ("generate", "Generation"),
     ("batch", "Batches"),
     ("tap", "Taps"),
+    ("doctor", "Doctor"),
     ("stream", "Stream"),
 ];
 

@@ -4,6 +4,7 @@
 //! environment variable is read; a call that fails leaves its session's tokens and logits as they were.
 mod batch;
 mod device;
+mod doctor;
 mod generate;
 mod hash;
 mod log;
@@ -20,6 +21,7 @@ mod tap;
 
 pub use batch::{Append, append_batch, sample_batch};
 pub use device::{Engine, EngineOptions, MAX_THREADS};
+pub use doctor::{Check, Diagnosis, Outcome, Subject, diagnose};
 pub use generate::{GenerateOptions, Generated, StopReason};
 pub use log::{LogLevel, LogSink};
 pub use model::{LoadOptions, Model, ModelFacts, TokenFlags};

@@ -337,6 +337,22 @@ impl PageLayout {
         }
     }
 
+    /// Reads what [`Self::write`] wrote.
+    ///
+    /// # Safety
+    /// `page` points to `page_len` elements of which nobody writes this slot; `k` and `v` have `head_dim` elements.
+    pub unsafe fn read(&self, page: *const u16, layer: usize, head: usize, slot: usize, k: &mut [u16], v: &mut [u16]) {
+        let (keys_at, values_at) = self.head(layer, head);
+        // SAFETY: inside the page.
+        unsafe {
+            let keys = page.add(keys_at + (slot / LANES * self.head_dim) * LANES + slot % LANES);
+            for (d, k) in k.iter_mut().enumerate() {
+                *k = *keys.add(d * LANES);
+            }
+            std::ptr::copy_nonoverlapping(page.add(values_at + slot * self.padded), v.as_mut_ptr(), v.len());
+        }
+    }
+
     /// Writes a key and a value at index `slot` of a page.
     ///
     /// # Safety

@@ -11,7 +11,9 @@ use super::linear::{Input, Matrix};
 use super::simd::{Isa, XBlock};
 use super::threads::{Pool, Shares, Turn};
 use super::vector;
-use crate::backend::{Chunk, LoadedModel, PAGE_TOKENS, PageImage, Plan, RunControl, Slot, TapEvent, Want};
+use half::f16;
+
+use crate::backend::{CacheRow, Chunk, LoadedModel, PAGE_TOKENS, PageImage, Plan, RunControl, Slot, TapEvent, Want};
 use crate::error::{Error, Result};
 use crate::model::{Activation, Config, LayerConfig, RopePairing};
 use crate::sampler::{SampleRequest, Sampled};
@@ -98,6 +100,8 @@ pub struct CpuModel {
     pub layout: PageLayout,
     pub pages: Pages,
     pub scratch: Mutex<Scratch>,
+    #[cfg(any(test, feature = "faults"))]
+    pub fault: crate::backend::faults::Fault,
     pub _arena: Arena,
 }
 
@@ -192,12 +196,18 @@ impl CpuModel {
             for i in p.from..p.to {
                 let row = p.row + i - p.from;
                 let x = &mut s.x[row * d..][..d];
-                self.token_embd.row(chunks[p.chunk].tokens[i] as usize, x);
+                let token = chunks[p.chunk].tokens[i] as usize;
+                #[cfg(any(test, feature = "faults"))]
+                let token = self.fault.token(token, p.start + i - p.from, chunks[p.chunk].tokens.len(), c.n_vocab);
+                self.token_embd.row(token, x);
                 if c.embedding_scale != 1.0 {
                     x.iter_mut().for_each(|x| *x *= c.embedding_scale);
                 }
+                let position = p.start + i - p.from;
+                #[cfg(any(test, feature = "faults"))]
+                let position = self.fault.position(position, chunks[p.chunk].tokens.len());
                 for (r, rope) in self.ropes.iter().enumerate() {
-                    rope.fill(p.start + i - p.from, &mut s.angles[(r * n + row) * half..][..half]);
+                    rope.fill(position, &mut s.angles[(r * n + row) * half..][..half]);
                 }
             }
         }
@@ -367,6 +377,8 @@ impl CpuModel {
             }
             let Some(p) = pieces.iter().rfind(|p| p.row <= row) else { return };
             let position = p.start + row - p.row;
+            #[cfg(any(test, feature = "faults"))]
+            let position = self.fault.cache_index(position);
             let page = pages[p.pages.0 + position / PAGE_TOKENS].0.cast_mut();
             let mut half_k = [0_u16; 512];
             let mut half_v = [0_u16; 512];
@@ -455,9 +467,27 @@ impl CpuModel {
         }
         tap(run, &last, "logits", -1, n_vocab, logits);
         for (p, row) in wanted.iter().zip(logits.chunks_exact(n_vocab)) {
+            #[cfg(any(test, feature = "faults"))]
+            if self.fault.keeps_logits(chunks[p.chunk].start) {
+                continue;
+            }
             slot(chunks[p.chunk].slot)?.logits.copy_from_slice(row);
         }
         Ok(())
+    }
+
+    /// The page of a row that is there.
+    fn cache_page(&self, at: CacheRow, n_keys: usize, n_values: usize) -> Result<PageAddress> {
+        let c = &self.config;
+        let g = c.n_kv_heads * c.head_dim;
+        let mut page = Vec::new();
+        let there = self.pages.addresses(&[at.page], &mut page).is_some();
+        match page.first() {
+            Some(page) if there && at.row < PAGE_TOKENS && at.layer < c.n_layers && n_keys == g && n_values == g => {
+                Ok(*page)
+            }
+            _ => Err(Error::Internal { message: format!("{at:?} of {n_keys} and {n_values} elements") }),
+        }
     }
 
     fn check(&self, chunks: &[Chunk<'_>]) -> Result<()> {
@@ -537,6 +567,37 @@ impl LoadedModel for CpuModel {
             return Err(Error::BufferTooSmall { needed: own.len(), capacity: logits.len() });
         }
         own.copy_from_slice(logits);
+        Ok(())
+    }
+
+    fn is_exact_in_chunks(&self) -> bool {
+        true
+    }
+
+    fn read_cache(&self, at: CacheRow, keys: &mut [f32], values: &mut [f32]) -> Result<()> {
+        let page = self.cache_page(at, keys.len(), values.len())?;
+        let dim = self.config.head_dim;
+        let (mut k, mut v) = (vec![0; dim], vec![0; dim]);
+        for head in 0..self.config.n_kv_heads {
+            // SAFETY: `cache_page` has checked page, layer and row; no pass of its sequence is under way.
+            unsafe { self.layout.read(page.0, at.layer, head, at.row, &mut k, &mut v) };
+            for (to, from) in [(&mut *keys, &k), (&mut *values, &v)] {
+                let to = &mut to[head * dim..][..dim];
+                to.iter_mut().zip(from).for_each(|(to, from)| *to = f16::from_bits(*from).to_f32());
+            }
+        }
+        Ok(())
+    }
+
+    fn write_cache(&self, at: CacheRow, keys: &[f32], values: &[f32]) -> Result<()> {
+        let page = self.cache_page(at, keys.len(), values.len())?;
+        let dim = self.config.head_dim;
+        let halves = |from: &[f32]| from.iter().map(|x| f16::from_f32(*x).to_bits()).collect::<Vec<u16>>();
+        for head in 0..self.config.n_kv_heads {
+            let (k, v) = (halves(&keys[head * dim..][..dim]), halves(&values[head * dim..][..dim]));
+            // SAFETY: `cache_page` has checked page, layer and row; the page is one sequence's, which runs no pass.
+            unsafe { self.layout.write(page.0.cast_mut(), at.layer, head, at.row, &k, &v) };
+        }
         Ok(())
     }
 

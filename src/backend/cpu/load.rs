@@ -187,6 +187,8 @@ pub fn load(
         layout,
         pages: Pages::new(layout.page_len()),
         scratch: Mutex::new(Scratch::default()),
+        #[cfg(any(test, feature = "faults"))]
+        fault: crate::backend::faults::planted(),
         _arena: arena,
     })
 }

@@ -13,7 +13,9 @@ use std::any::Any;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::{Chunk, Device, LoadControl, LoadedModel, PAGE_TOKENS, PageImage, Plan, RunControl, Slot, TapEvent, Want};
+use super::{
+    CacheRow, Chunk, Device, LoadControl, LoadedModel, PAGE_TOKENS, PageImage, Plan, RunControl, Slot, TapEvent, Want,
+};
 use crate::error::{Error, Result};
 use crate::model::{Config, Weights};
 use crate::sampler::{self, SampleRequest, Sampled};
@@ -127,6 +129,20 @@ impl ReferenceModel {
         pool.get(page as usize).cloned().ok_or_else(missing)
     }
 
+    /// Where a row stands in its page's `k` and `v`.
+    fn cache_row(&self, at: CacheRow, n_keys: usize, n_values: usize) -> Result<(std::ops::Range<usize>, SharedPage)> {
+        let c = &self.network.config;
+        let g = c.n_kv_heads * c.head_dim;
+        let pool = self.pool.read().unwrap_or_else(PoisonError::into_inner);
+        match pool.get(at.page as usize) {
+            Some(page) if at.row < PAGE_TOKENS && at.layer < c.n_layers && n_keys == g && n_values == g => {
+                let from = (at.layer * PAGE_TOKENS + at.row) * g;
+                Ok((from..from + g, page.clone()))
+            }
+            _ => Err(Error::Internal { message: format!("{at:?} of {n_keys} and {n_values} elements") }),
+        }
+    }
+
     /// Runs one chunk; its last logits where they are wanted.
     fn run_chunk(&self, sequence: usize, chunk: &Chunk<'_>, run: &mut RunControl<'_>) -> Result<Option<Vec<f32>>> {
         let pages = self.pages(chunk)?;
@@ -227,6 +243,36 @@ impl LoadedModel for ReferenceModel {
         }
         copy.copy_from_slice(logits);
         own(slot)?.logits = Some(copy);
+        Ok(())
+    }
+
+    fn is_exact_in_chunks(&self) -> bool {
+        true
+    }
+
+    fn read_cache(&self, at: CacheRow, keys: &mut [f32], values: &mut [f32]) -> Result<()> {
+        let (range, page) = self.cache_row(at, keys.len(), values.len())?;
+        let page = page.read().unwrap_or_else(PoisonError::into_inner);
+        // Not there before the first write.
+        for (to, from) in [(keys, &page.k), (values, &page.v)] {
+            match from.get(range.clone()) {
+                Some(from) => to.copy_from_slice(from),
+                None => to.fill(0.0),
+            }
+        }
+        Ok(())
+    }
+
+    fn write_cache(&self, at: CacheRow, keys: &[f32], values: &[f32]) -> Result<()> {
+        let (range, page) = self.cache_row(at, keys.len(), values.len())?;
+        let mut page = page.write().unwrap_or_else(PoisonError::into_inner);
+        let len = self.network.config.n_layers * PAGE_TOKENS * keys.len();
+        if page.v.is_empty() {
+            page.k = zeros(len)?;
+            page.v = zeros(len)?;
+        }
+        page.k[range.clone()].copy_from_slice(keys);
+        page.v[range].copy_from_slice(values);
         Ok(())
     }
 

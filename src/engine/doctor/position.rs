@@ -1,0 +1,99 @@
+//! The fourth suspect: positions. Keys turn with them, order counts, and going back leaves no trace.
+
+use super::{Finding, Patient, Subject, nmse, same_bits, take};
+use crate::error::Result;
+use crate::model::{RopePairing, bind};
+
+/// Positions at which a key is compared with the one at 0; the last ones are reached step by step.
+const TURNS: usize = 72;
+
+pub(super) fn position(p: &Patient<'_>) -> Result<Finding> {
+    let (error, at) = turned(p)?;
+    let bound = 2.0_f64.powi(-16); // of activations in f16, squared, and of angles in f32
+    if error > bound {
+        let text = format!("the key at position {at} is not the one at 0 turned by {at}: {error:.3e}");
+        return Ok(Finding::of(error, bound, text).blame(Subject::Position));
+    }
+
+    // Two tokens that change places, far from the end.
+    let tokens = p.tokens(24)?;
+    let mut permuted = tokens.clone();
+    permuted.swap(3, 4);
+    let straight = p.logits_of(&tokens, &[24])?;
+    if same_bits(&straight, &p.logits_of(&permuted, &[24])?) {
+        let text = "the logits are the same after tokens 3 and 4 have changed places";
+        return Ok(Finding::of(f64::INFINITY, bound, text).blame(Subject::Position));
+    }
+
+    // Going another way, back, and on: as if it had never been.
+    let n = p.config.n_ctx_train.min(100);
+    let tokens = p.tokens(n + n / 2)?;
+    let (way, other) = tokens.split_at(n);
+    let fork = n / 2;
+    let session = p.session(n)?;
+    session.prefill(&way[..fork])?;
+    session.prefill(&other[..n - fork])?;
+    session.truncate(fork)?;
+    session.prefill(&way[fork..n - 1])?;
+    session.prefill(&way[n - 1..])?;
+    if !same_bits(&p.logits(&session)?, &p.logits_of(way, &[fork, n - 1 - fork, 1])?) {
+        let text = format!("{n} tokens, after a truncation to {fork}, give other logits than without it");
+        return Ok(Finding::of(f64::INFINITY, bound, text).blame(Subject::Cache));
+    }
+    let text = format!(
+        "error of keys at 1 to {} against the first, turned; order counts; truncating leaves no trace",
+        TURNS - 1
+    );
+    Ok(Finding::of(error, bound, text))
+}
+
+/// The largest error of a key of layer 0, of one token at many positions, against its first, turned; and where.
+fn turned(p: &Patient<'_>) -> Result<(f64, usize)> {
+    let n = TURNS.min(p.config.n_ctx_train);
+    let token = p.tokens(1)?[0];
+    let session = p.session(n)?;
+    let seen = p.watch(&session, &["k_rope"])?;
+    let at_once = n - n / 4;
+    session.prefill(&vec![token; at_once])?;
+    for _ in at_once..n {
+        session.prefill(&[token])?;
+    }
+    let mut keys = take(&seen);
+    keys.retain(|r| r.layer == 0);
+    keys.sort_by_key(|r| r.position);
+    let (_, weights) = bind(p.gguf)?;
+    let factors = weights.rope_freqs.map(|t| p.file_row(&t, 0)).transpose()?;
+    let mut worst = (0.0, 0);
+    for key in keys.iter().skip(1) {
+        let error = nmse(&key.data, &turn(p, &keys[0].data, key.position, factors.as_deref()));
+        if error > worst.0 {
+            worst = (error, key.position);
+        }
+    }
+    match keys.len() == n {
+        true => Ok(worst),
+        false => Ok((f64::INFINITY, keys.len())),
+    }
+}
+
+/// Keys of position 0 at `position`, from the formula of `model::Config`, in f64.
+fn turn(p: &Patient<'_>, keys: &[f32], position: usize, factors: Option<&[f32]>) -> Vec<f32> {
+    let c = &p.config;
+    let (layer, n_pairs) = (&c.layers[0], c.n_rot / 2);
+    let mut out = keys.to_vec();
+    for head in out.chunks_exact_mut(c.head_dim) {
+        for i in 0..n_pairs {
+            let (a, b) = match c.rope_pairing {
+                RopePairing::Adjacent => (2 * i, 2 * i + 1),
+                RopePairing::Halves => (i, i + n_pairs),
+            };
+            let frequency = f64::from(layer.rope_base).powf(-2.0 * i as f64 / c.n_rot as f64)
+                / factors.map_or(1.0, |f| f64::from(f[i]));
+            let (sin, cos) = (position as f64 * f64::from(layer.rope_scale) * frequency).sin_cos();
+            let (x, y) = (f64::from(head[a]), f64::from(head[b]));
+            head[a] = (x * cos - y * sin) as f32;
+            head[b] = (x * sin + y * cos) as f32;
+        }
+    }
+    out
+}
