@@ -26,7 +26,7 @@ STATIC_LIB ?= $(BUILT)/libkigo.a
 
 CFLAGS ?= -O3 -g
 C_WARNINGS := -std=c99 -Wall -Wextra -Wpedantic -Werror
-PROGRAMS := $(addprefix $(BUILD)/,generate chat batch bench plugin)
+PROGRAMS := $(addprefix $(BUILD)/,generate chat batch bench plugin compare haiku doctor)
 
 LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
@@ -52,7 +52,7 @@ $(BUILD)/libkigo.so.$(SOVERSION): lib
 
 # The symbolic link is always made anew, but only a changed header or source compiles a program again.
 $(BUILD)/%: examples-c/%.c $(wildcard examples-c/*.h) include/kigo.h | $(BUILD)/libkigo.so.$(SOVERSION)
-	$(CC) $(C_WARNINGS) $(CFLAGS) -Iinclude -o $@ $< $(LDFLAGS) -L$(BUILD) -lkigo -Wl,-rpath,'$$ORIGIN' -pthread
+	$(CC) $(C_WARNINGS) $(CFLAGS) -Iinclude -o $@ $< $(LDFLAGS) -L$(BUILD) -lkigo -Wl,-rpath,'$$ORIGIN' -pthread -lm
 
 # Resolves everything at run time: it must not be linked with the library that it loads.
 $(BUILD)/plugin: examples-c/plugin.c include/kigo.h | $(BUILD)/libkigo.so.$(SOVERSION)

@@ -2,14 +2,16 @@
 //
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #include "common.h"
+#include "trace.h"
 
 static const char *const USAGE =
     "usage: generate " SETUP_USAGE " (-p TEXT | -f FILE) [-n N] [--chat] [--special]\n"
-    "                " SAMPLING_USAGE " [--json]\n"
+    "                " SAMPLING_USAGE " [--json] [--trace FILE]\n"
     "  -p, -f     the prompt, or the file it stands in (- is standard input)\n"
     "  -n         the most tokens to generate (128)\n"
     "  --chat     the prompt is a user's message, rendered by the model's chat template\n"
     "  --special  control tokens named in the prompt are control tokens (never with --chat)\n"
+    "  --trace    write tokens, sampled ids and every activation to a safetensors file\n"
     "  --json     print one object at the end: prompt_ids, ids, text, top_logits, and speeds\n";
 
 #define N_TOP 10
@@ -55,10 +57,32 @@ static void json_top(const float *logits, size_t n)
     printf("], ");
 }
 
+// The token that ended the answer was sampled too, but never appended.
+static void write_trace(trace *t, const char *path, kigo_session *session, const answer *a, const kigo_generated *g,
+                        uint64_t seed)
+{
+    size_t n_tokens, n = a->n_ids;
+    CHECK(kigo_session_n_tokens(session, &n_tokens));
+    uint32_t *sampled = resize(NULL, (n + 1) * sizeof *sampled);
+    size_t *counters = resize(NULL, (n + 1) * sizeof *counters);
+    for (size_t i = 0; i < n; i++) {
+        sampled[i] = a->ids[i];
+        counters[i] = n_tokens - n + i; // the position that the token was chosen for
+    }
+    if (g->stop_reason == KIGO_STOP_END_TOKEN) {
+        sampled[n] = g->stop_token;
+        counters[n++] = n_tokens;
+    }
+    trace_tokens(t, session, sampled, counters, n);
+    trace_write(t, path, seed);
+    free(sampled);
+    free(counters);
+}
+
 int main(int argc, char **argv)
 {
     setup s = {.sampling = {.struct_size = sizeof s.sampling}};
-    const char *prompt_text = NULL, *prompt_path = NULL;
+    const char *prompt_text = NULL, *prompt_path = NULL, *trace_path = NULL;
     uint64_t flags = KIGO_TOKENIZE_ADD_SPECIAL;
     size_t n_tokens = 128;
     int chat = 0, json = 0;
@@ -73,6 +97,8 @@ int main(int argc, char **argv)
             chat = 1;
         else if (strcmp(argv[i], "--special") == 0)
             flags |= KIGO_TOKENIZE_PARSE_SPECIAL;
+        else if (strcmp(argv[i], "--trace") == 0)
+            trace_path = value_of(argc, argv, &i);
         else if (strcmp(argv[i], "--json") == 0)
             json = 1;
         else if (!read_setup(&s, argc, argv, &i) && !read_sampling(&s.sampling, argc, argv, &i))
@@ -96,6 +122,9 @@ int main(int argc, char **argv)
     uint32_t *prompt_ids = tokenize(model, prompt, chat, flags, &n_prompt);
     kigo_session_options options = {.struct_size = sizeof options, .sampling = &s.sampling};
     CHECK(kigo_session_create(model, &options, &session));
+    trace recorded = {NULL, 0};
+    if (trace_path != NULL)
+        CHECK(kigo_session_set_tap(session, KIGO_TAP_ALL, trace_on_event, &recorded));
 
     double start = now_seconds();
     CHECK(kigo_session_prefill(session, prompt_ids, n_prompt));
@@ -132,6 +161,9 @@ int main(int argc, char **argv)
         fprintf(stderr, "%zu of answer at %.1f/s\n", a.n_ids, decode_speed);
     }
 
+    if (trace_path != NULL)
+        write_trace(&recorded, trace_path, session, &a, &generated, s.sampling.seed);
+    trace_free(&recorded);
     free(logits);
     free(prompt_ids);
     free(file.data);
