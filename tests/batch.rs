@@ -248,6 +248,11 @@ fn a_panic_a_failure_or_a_cancel_in_a_shared_pass_is_one_entrys() {
 #[test]
 fn a_full_cache_says_so_with_the_numbers_and_a_freed_session_makes_room() {
     let page = self::model().facts().kv_bytes_per_token * 64;
+    let engine = Engine::with_device(cpu(1), 1, None, LogSink::silent());
+    let options = LoadOptions { cache_bytes: Some(page - 1), ..Default::default() };
+    let bytes = Tiny::new("qwen2", TensorType::Q4_1).bytes();
+    let error = engine.load_memory_with(&bytes, options, &mut |_, _| Ok(())).err().unwrap();
+    assert_eq!(error.to_string(), format!("cache_bytes is {}; expected at least the {page} bytes of a page", page - 1));
     let options = LoadOptions { cache_bytes: Some(5 * page + page / 2), ..Default::default() };
     let model = load(cpu(2), "qwen2", TensorType::Q4_1, options);
     let facts = |used, free| {
@@ -348,4 +353,50 @@ fn merged_steps_of_threads_are_fewer_passes() {
     };
     let internal = |o: &Result<()>| matches!(o, Err(Error::Internal { .. }));
     assert!(panicked.iter().enumerate().all(|(i, o)| if i == 3 { internal(o) } else { o.is_ok() }), "{panicked:?}");
+}
+
+#[test]
+fn threads_that_share_sessions_are_busy_or_right() {
+    for merge in [false, true] {
+        let model = load(cpu(2), "qwen2", TensorType::Q4_1, LoadOptions { merge, ..Default::default() });
+        let roots: Vec<Session> = (0..4).map(|_| session(&model)).collect();
+        roots.iter().zip(0..).for_each(|(root, i)| root.prefill(&prompt(i, 81)).unwrap());
+        // Forks, so that slots and pages are shared while all run.
+        let sessions: Vec<Session> = (0..12).map(|i| roots[i % 4].fork().unwrap()).collect();
+        let calls = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for thread in 0..8_u64 {
+                let (sessions, calls) = (&sessions, &calls);
+                scope.spawn(move || {
+                    for round in 0..30_u64 {
+                        let random = |k: u64| common::random::mix(thread * 10_000 + round * 16 + k) as usize;
+                        let mut chosen: Vec<&Session> = (0..4).map(|k| &sessions[random(k) % 12]).collect();
+                        chosen.dedup_by(|a, b| std::ptr::eq(*a, *b));
+                        let tokens: Vec<u32> = (4..8).map(|k| (random(k) % 500) as u32).collect();
+                        let outcomes = match random(8) % 4 {
+                            0 => statuses(&sample_batch(&chosen)),
+                            1 => statuses(&[chosen[0].fork().and_then(|fork| fork.prefill(&tokens))]),
+                            2 => statuses(&[chosen[0].truncate(81).and_then(|()| chosen[0].prefill(&tokens))]),
+                            _ => statuses(&append(&chosen.iter().map(|s| (*s, &tokens[..])).collect::<Vec<_>>())),
+                        };
+                        for status in outcomes {
+                            use Status::{Busy, InvalidArgument, InvalidState, Ok};
+                            // A session chosen twice, and one that another thread has truncated in between.
+                            assert!(matches!(status, Ok | Busy | InvalidArgument | InvalidState), "{status:?}");
+                            calls.fetch_add(usize::from(status == Ok), Ordering::SeqCst);
+                        }
+                    }
+                });
+            }
+        });
+        assert!(calls.load(Ordering::SeqCst) > 100);
+        for session in &sessions {
+            let (tokens, logits) = seen(session);
+            let alone = self::session(&model);
+            alone.prefill(&tokens).unwrap();
+            assert!(logits.is_none() || logits == seen(&alone).1);
+        }
+        drop((roots, sessions));
+        assert_eq!(model.cache_facts().n_pages_used, 0);
+    }
 }

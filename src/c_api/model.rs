@@ -46,7 +46,7 @@ sized_struct!(kigo_load_options, bytes: 40, fields: [usize, kigo_progress_callba
 /// For kigo_load_options.flags: calls that run sessions of this model on different threads at the same time,
 /// kigo_session_prefill(), _step(), _generate() and the batch calls, share passes over the weights. Every result is
 /// the one that the call alone gives. A pass waits up to 2 ms, and up to a quarter of the last pass's time, for calls
-/// that were part of the last; it runs on the thread of one of the calls. A program with one thread has no use for it.
+/// that were part of the last; it runs on the thread of one of the calls, and a cancel is seen between passes. A program with one thread has no use for it.
 pub const KIGO_LOAD_MERGE_CALLS: u64 = 1;
 
 /// What a load would take on the engine's device.
@@ -140,8 +140,8 @@ pub unsafe extern "C" fn kigo_model_plan(
 ///
 /// IO: the file, or a part of a split one, cannot be opened or mapped. INVALID_MODEL: the text names the field, its
 /// byte offset and both numbers. UNSUPPORTED: the text names the architecture, tensor type or pre-tokenizer.
-/// OUT_OF_MEMORY: the text has the bytes asked for and free. CANCELLED: `progress` returned something other than 0.
-/// After each of them the engine is as it was. While the call runs nobody may shorten the file.
+/// OUT_OF_MEMORY: the text has the bytes asked for and free. INVALID_ARGUMENT: `cache_bytes` is less than a page, unknown
+/// flags. CANCELLED: `progress` returned something other than 0. After each of them the engine is as it was. While the call runs nobody may shorten the file.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_model_load_file(
     engine: *const kigo_engine,

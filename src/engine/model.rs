@@ -11,8 +11,8 @@ use super::memory::Charge;
 use super::meta::Metadata;
 use super::pages::{CacheFacts, PagePool};
 use super::passes::{self, Merger, Part};
-use crate::backend::{LoadControl, LoadedModel, Plan};
-use crate::error::Result;
+use crate::backend::{LoadControl, LoadedModel, PAGE_TOKENS, Plan};
+use crate::error::{Error, Result};
 use crate::gguf::{Gguf, ValueType};
 use crate::model::{Config, ModelInfo, Tensor, Weights, bind};
 use crate::tokenizer::{Rendered, Tokenizer};
@@ -130,6 +130,11 @@ impl Model {
         let tokenizer = Tokenizer::new(gguf)?;
         let core = &engine.inner;
         let plan = core.device.plan(&config, &weights);
+        let page_bytes = plan.kv_bytes_per_token.saturating_mul(PAGE_TOKENS as u64);
+        if let Some(bytes) = options.cache_bytes.filter(|bytes| *bytes < page_bytes) {
+            let expected = format!("at least the {page_bytes} bytes of a page");
+            return Err(Error::Argument { name: "cache_bytes", found: bytes.to_string(), expected });
+        }
         // Before anything is allocated: a model over the cap is refused with the numbers.
         let mut charge = core.memory.charge(plan.weights_bytes.saturating_add(plan.scratch_bytes))?;
         let hash = model_hash(&config, &weights);
