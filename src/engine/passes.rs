@@ -149,7 +149,13 @@ impl Merger {
         let begin = Instant::now();
         let lens: Vec<(u64, usize)> = tickets.iter().map(|t| (t.number, t.parts.len())).collect();
         let parts: Vec<Part> = tickets.into_iter().flat_map(|t| t.parts).collect();
-        let mut results = run(loaded, &parts).into_iter();
+        // Whatever happens, those who wait are told.
+        let results = catch_unwind(AssertUnwindSafe(|| run(loaded, &parts))).unwrap_or_else(|panic| {
+            std::mem::forget(panic);
+            let lost = || Error::Internal { message: "a panic between passes".to_owned() };
+            parts.iter().map(|_| Err(lost())).collect()
+        });
+        let mut results = results.into_iter();
         drop(parts);
         let mut queue = self.lock();
         queue.took = begin.elapsed();

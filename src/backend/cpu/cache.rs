@@ -8,6 +8,9 @@ use crate::error::Result;
 /// Pages taken from the system at once; untouched ones take address space only.
 const SLAB: usize = 32;
 
+/// From this size on a page is worth large pages of the system.
+const LARGE: usize = 1 << 19;
+
 /// Where a page's memory is.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -34,7 +37,11 @@ impl Pages {
     pub fn reserve(&self, n: usize) -> Result<()> {
         let mut slabs = self.slabs.lock().unwrap_or_else(PoisonError::into_inner);
         while slabs.len() * SLAB < n {
-            slabs.push(Arena::small_pages(self.page_bytes * SLAB)?);
+            let bytes = self.page_bytes * SLAB;
+            // Where a page of the cache is large, the system's large pages cost little that is not used, and taking
+            // them is several times as fast.
+            let large = self.page_bytes >= LARGE;
+            slabs.push(if large { Arena::new(bytes)? } else { Arena::small_pages(bytes)? });
         }
         Ok(())
     }
