@@ -268,6 +268,11 @@ kigo_status kigo_engine_info(const kigo_engine *engine, kigo_engine_facts *facts
 // that were part of the last; it runs on the thread of one of the calls, and a cancel is seen between passes. A program with one thread has no use for it.
 #define KIGO_LOAD_MERGE_CALLS 1
 
+// For kigo_load_options.flags: the same bits however a prompt is cut into calls and whatever prefix it shares, on every
+// device: see "Sameness" in the section of sessions. It costs nothing on the CPU, and a GPU the speed of its prefill. UNSUPPORTED
+// where a device has no such mode.
+#define KIGO_LOAD_STRICT 2
+
 // Type of a metadata value, as GGUF numbers them: unsigned, 8 bits.
 #define KIGO_META_UINT8 0
 
@@ -337,7 +342,7 @@ typedef struct kigo_load_options {
     // The most bytes of KV cache that the model's sessions may take together, rounded down to whole pages
     // (kigo_model_cache_info()); 0: what the engine's memory cap leaves. Nothing is taken before it is needed.
     uint64_t cache_bytes;
-    // 0 or KIGO_LOAD_MERGE_CALLS.
+    // KIGO_LOAD_MERGE_CALLS, KIGO_LOAD_STRICT.
     uint64_t flags;
 } kigo_load_options;
 
@@ -646,6 +651,14 @@ typedef struct kigo_sampling {
 // At any time the session's tokens are exactly those in its cache, and its logits, where it has any, are those after
 // the last of them. A call that fails or is cancelled leaves tokens and logits as they were before it.
 //
+// Sameness. A session's logits and tokens depend on its tokens, its parameters and its seed, and on nothing else. On
+// one device, bit for bit: the same calls give the same on every run; a session gives the same alone, in any batch and
+// beside any others; a tap changes nothing, nor do fork, save and restore, or a truncation that is taken back. On the
+// CPU, also: any number of threads and any of its instruction sets give the same, and so do all ways to cut a prompt
+// into calls and to share its beginning with other sessions. A GPU runs prompts through other kernels than single
+// steps: there the last holds with KIGO_LOAD_STRICT; without it logits differ by rounding with how a prompt was cut.
+// From one device to another they always do (kigo_doctor() measures by how much).
+//
 // Cancelling. kigo_session_cancel() stops the session's running kigo_session_prefill(), _step() or _generate(); if
 // none is running, the next of them. So a cancel between two calls is not lost, and a thread or a signal handler that
 // cancels needs to know nothing of what the session does right now. Whoever runs the session calls
@@ -716,8 +729,8 @@ kigo_status kigo_session_set_sampling(kigo_session *session,
 // INVALID_ARGUMENT: an id that is not below n_vocab (the text has its index), no ids. CONTEXT_FULL: they do not fit;
 // CACHE_FULL: kigo_load_options.cache_bytes has fewer pages left than they
 // need; OUT_OF_MEMORY: so has the engine's memory cap, or the machine. These are found out before anything runs, and
-// the text has the numbers. CANCELLED. BUSY. The result does not depend on whether tokens come in one call or in
-// several.
+// the text has the numbers. CANCELLED. BUSY. Tokens may come in one call or in several: see
+// "Sameness".
 kigo_status kigo_session_prefill(kigo_session *session,
                                  const uint32_t *ids,
                                  size_t n_ids);

@@ -247,6 +247,14 @@ pub trait LoadedModel: Send + Sync {
         false
     }
 
+    /// From now on it does. Called before the first pass.
+    fn make_strict(&self) -> Result<()> {
+        match self.is_exact_in_chunks() {
+            true => Ok(()),
+            false => Err(Error::Unsupported { what: "device operation", name: "strict mode".into() }),
+        }
+    }
+
     /// For checks: what the cache holds, as the device would read it; each of `n_kv_heads * head_dim` elements. No pass
     /// of the page's sequence is under way.
     fn read_cache(&self, at: CacheRow, keys: &mut [f32], values: &mut [f32]) -> Result<()> {

@@ -38,7 +38,7 @@ pub struct kigo_load_options {
     /// The most bytes of KV cache that the model's sessions may take together, rounded down to whole pages
     /// (kigo_model_cache_info()); 0: what the engine's memory cap leaves. Nothing is taken before it is needed.
     pub cache_bytes: u64,
-    /// 0 or KIGO_LOAD_MERGE_CALLS.
+    /// KIGO_LOAD_MERGE_CALLS, KIGO_LOAD_STRICT.
     pub flags: u64,
 }
 sized_struct!(kigo_load_options, bytes: 40, fields: [usize, kigo_progress_callback, *mut c_void, u64, u64]);
@@ -48,6 +48,11 @@ sized_struct!(kigo_load_options, bytes: 40, fields: [usize, kigo_progress_callba
 /// the one that the call alone gives. A pass waits up to 2 ms, and up to a quarter of the last pass's time, for calls
 /// that were part of the last; it runs on the thread of one of the calls, and a cancel is seen between passes. A program with one thread has no use for it.
 pub const KIGO_LOAD_MERGE_CALLS: u64 = 1;
+
+/// For kigo_load_options.flags: the same bits however a prompt is cut into calls and whatever prefix it shares, on every
+/// device: see "Sameness" in the section of sessions. It costs nothing on the CPU, and a GPU the speed of its prefill. UNSUPPORTED
+/// where a device has no such mode.
+pub const KIGO_LOAD_STRICT: u64 = 2;
 
 /// What a load would take on the engine's device.
 #[repr(C)]
@@ -184,9 +189,10 @@ pub unsafe extern "C" fn kigo_model_load_memory(
 
 /// The options as the engine layer takes them.
 fn load_options(o: &kigo_load_options) -> Result<(impl FnMut(u64, u64) -> Result<()> + use<>, LoadOptions)> {
-    let merge = flags(o.flags, KIGO_LOAD_MERGE_CALLS, "flags")? & KIGO_LOAD_MERGE_CALLS != 0;
+    let flags = flags(o.flags, KIGO_LOAD_MERGE_CALLS | KIGO_LOAD_STRICT, "flags")?;
+    let (merge, strict) = (flags & KIGO_LOAD_MERGE_CALLS != 0, flags & KIGO_LOAD_STRICT != 0);
     let cache_bytes = (o.cache_bytes != 0).then_some(o.cache_bytes);
-    Ok((progress(o), LoadOptions { cache_bytes, merge }))
+    Ok((progress(o), LoadOptions { cache_bytes, merge, strict }))
 }
 
 /// The caller's progress callback as the engine layer takes one.

@@ -63,6 +63,8 @@ pub struct LoadOptions {
     pub cache_bytes: Option<u64>,
     /// Calls of different threads share passes.
     pub merge: bool,
+    /// The same bits however a prompt is cut into calls and whatever prefix it shares.
+    pub strict: bool,
 }
 
 /// Weights and tokenizer; clones are the same model.
@@ -139,6 +141,9 @@ impl Model {
         let mut charge = core.memory.charge(plan.weights_bytes.saturating_add(plan.scratch_bytes))?;
         let hash = model_hash(&config, &weights);
         let loaded = core.device.load(&config, &weights, &mut Control { gguf, progress })?;
+        if options.strict {
+            loaded.make_strict()?;
+        }
         let taken = loaded.plan();
         charge.set(taken.weights_bytes.saturating_add(taken.scratch_bytes))?;
 

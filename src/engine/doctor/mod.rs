@@ -185,6 +185,7 @@ pub fn diagnose(
             Err(Error::Unsupported { what, name }) => {
                 Finding::skipped(format!("{what} \"{name}\" is not there on {}", engine.device_name()))
             }
+            Err(error @ Error::ContextFull { .. }) => Finding::skipped(error.to_string()),
             Err(error) => Finding::of(f64::INFINITY, 0.0, error.to_string()).blame(subject),
         };
         let Finding { figure, bound, text, blames, skipped } = finding;
