@@ -7,7 +7,7 @@
 static const char *const USAGE =
     "usage: compare A B [--tolerance F] [--quiet]\n"
     "  A, B         traces: of generate --trace, or of scripts/trace_transformers.py\n"
-    "  --tolerance  the largest normalized mean squared error of a row that is no difference (1e-4); 0: equal bits\n"
+    "  --tolerance  the largest normalized mean squared error of a row that is no difference (1e-3); 0: equal bits\n"
     "  --quiet      only the place where they part\n"
     "The status is 0 where they agree, 1 where they part, 2 for bad arguments or files.\n";
 
@@ -173,7 +173,7 @@ static int compare_stage(const trace *a, const trace *b, const char *name, int64
 int main(int argc, char **argv)
 {
     const char *paths[2] = {NULL, NULL};
-    double tolerance = 1e-4;
+    double tolerance = 1e-3;
     int quiet = 0, n_paths = 0;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--tolerance") == 0)

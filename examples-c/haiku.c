@@ -72,6 +72,25 @@ static int occurrences(const char *text, const char *word)
     return n;
 }
 
+// Whether the end of a line, from `tail` on the beginning of a word, is no English: two hyphens in a word, more than two
+// letters behind an apostrophe, signs in a row; or the word wanted with something grown to it.
+static int slips(const char *text, const char *tail, const char *word)
+{
+    size_t n_hyphens = 0, len = strlen(word);
+    const char *apostrophe = strchr(tail, '\'');
+    for (const char *c = tail; *c != '\0'; c++)
+        n_hyphens += *c == '-';
+    for (const char *c = text; *c != '\0' && c[1] != '\0'; c++)
+        if (strchr("-,.;!?", *c) != NULL && strchr("-,.;!?'", c[1]) != NULL)
+            return 1;
+    if (n_hyphens > 1 || (apostrophe != NULL && strlen(apostrophe) > 3) || strstr(text, "'s's") != NULL)
+        return 1;
+    size_t same = 0;
+    while (same < len && tolower((unsigned char)tail[same]) == word[same])
+        same++;
+    return same == len && strchr(word, '-') != NULL && in_word(tail[len]);
+}
+
 // Whether a line that begins like this can become one of `length` syllables, with the word in it or without. What
 // stands at its end may be the beginning of a word.
 static int can_become(const char *text, int length, int with_word, const search *s)
@@ -83,7 +102,7 @@ static int can_become(const char *text, int length, int with_word, const search 
     memcpy(before, text, tail);
     before[tail] = '\0';
     int done = count_syllables(before), all = count_syllables(text);
-    if (all > length)
+    if (all > length || slips(text, text + tail, s->word))
         return 0;
     int n = occurrences(before, s->word);
     if (!with_word)
@@ -99,7 +118,7 @@ static int can_become(const char *text, int length, int with_word, const search 
     return (same == n_tail && done + s->word_syllables <= length) || all + s->word_syllables <= length;
 }
 
-// Whether a line ends in the air, or in a slip of the pen.
+// Whether a line ends in the air.
 static int hangs(const char *text)
 {
     static const char open[] = " a an and are as at be by for from his her in into is its my of on or our so than that the "
@@ -117,7 +136,7 @@ static int hangs(const char *text)
         last[n++] = (char)tolower((unsigned char)text[i]);
     last[n++] = ' ';
     last[n] = '\0';
-    return strstr(open, last) != NULL || strstr(text, "'s's") != NULL || strchr(",-", text[strlen(text) - 1]) != NULL;
+    return strstr(open, last) != NULL || strchr(",-", text[strlen(text) - 1]) != NULL;
 }
 
 // Whether a line is finished.
@@ -133,15 +152,16 @@ typedef struct candidate {
     float logprob;
 } candidate;
 
-// The likeliest tokens that may follow `text` in a line; the likeliest first. Only the last line may end the answer.
+// The likeliest tokens, from the log probability `least` on, that may follow `text` in a line; the likeliest first. Only
+// the last line may end the answer.
 static size_t candidates(const search *s, const float *logprobs, const char *text, int length, int with_word, int last,
-                         candidate *top)
+                         float least, candidate *top)
 {
     size_t n = 0, len = strlen(text);
     int finished = is_line(text, length, with_word, s);
     for (uint32_t id = 0; id < s->n_vocab; id++) {
         float p = logprobs[id];
-        if (n == N_CANDIDATES && p <= top[n - 1].logprob)
+        if (p < least || (n == N_CANDIDATES && p <= top[n - 1].logprob))
             continue;
         const kigo_string t = s->texts[id];
         if ((t.data == NULL && !s->ends[id]) || len + t.len >= MOST_BYTES)
@@ -175,7 +195,10 @@ static int sample_line(search *s, const float *first, float *logprobs, int lengt
     CHECK(kigo_session_n_tokens(s->session, &n_held));
     for (;;) {
         candidate top[N_CANDIDATES];
-        size_t n = candidates(s, current, out->text, length, with_word, last, top);
+        // The few that are not out of the question; where none of them fits, all.
+        size_t n = candidates(s, current, out->text, length, with_word, last, -12, top);
+        if (n == 0)
+            n = candidates(s, current, out->text, length, with_word, last, -INFINITY, top);
         double weights[N_CANDIDATES], total = 0;
         for (size_t i = 0; i < n; i++)
             total += weights[i] = exp(top[i].logprob - top[0].logprob);
