@@ -74,3 +74,9 @@ fn a_tap_sees_everything_and_changes_nothing() {
 fn doctor_reports_each_check() {
     run("doctor.c");
 }
+
+#[test]
+fn syllables_are_counted() {
+    let program = native::build("syllables.c");
+    native::run::<&str>(&program, &[]);
+}

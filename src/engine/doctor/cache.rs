@@ -6,7 +6,7 @@ use crate::backend::PAGE_TOKENS;
 use crate::error::{Error, Result};
 
 /// A context that is filled to its end.
-const FULL: usize = 2 * PAGE_TOKENS + 3;
+pub(super) const FULL: usize = 2 * PAGE_TOKENS + 3;
 
 pub(super) fn cache(p: &Patient<'_>) -> Result<Finding> {
     let exact = p.model.inner.loaded.is_exact_in_chunks();

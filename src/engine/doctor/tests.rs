@@ -1,12 +1,21 @@
 //! Doctor on tiny models: a sound one passes, and each of the four faults is named.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use super::cache::FULL;
 use super::{Check, Diagnosis, Outcome, Subject, diagnose};
 use crate::backend::faults::{Fault, plant};
+use crate::backend::reference::ReferenceDevice;
+use crate::backend::{
+    CacheRow, Chunk, Device, LoadControl, LoadedModel, PAGE_TOKENS, Plan, RunControl, Slot, TapEvent,
+};
 use crate::common::tiny::{ARCHS, Tiny};
 use crate::engine::{Engine, EngineOptions, LogSink};
+use crate::error::{Error, Result};
 use crate::gguf::TensorType;
+use crate::model::{Config, Weights};
+use crate::sampler::{SampleRequest, Sampled, SamplingParams};
 
 fn file(arch: &str) -> PathBuf {
     let path = std::env::temp_dir().join(format!("kigo-doctor-{}-{arch}.gguf", std::process::id()));
@@ -79,4 +88,157 @@ fn cycles_are_found_and_prose_is_not_one() {
         assert_eq!(super::text::cycle(&answer), Some(period as usize));
     }
     assert_eq!(super::text::cycle(&[1; 20]), None, "too short to say");
+}
+
+/// What a device does wrong.
+#[derive(Clone, Copy, Debug)]
+enum Sabotage {
+    /// Draws ignore the temperature.
+    AlwaysGreedy,
+    /// Greedy takes the last token.
+    GreedyIsWrong,
+    /// A step touches the values of the first position.
+    OldRowsChange,
+    /// The row behind the current position takes part in the logits.
+    ReadsAhead,
+    /// A stage is shown, and computed, a little wrong.
+    StageIsOff,
+    /// Every draw at a temperature takes the same token.
+    Stuck,
+}
+
+/// The reference, sabotaged.
+struct Bad(Sabotage);
+
+struct BadModel(Arc<dyn LoadedModel>, Sabotage);
+
+impl Device for Bad {
+    fn name(&self) -> String {
+        "bad".into()
+    }
+    fn plan(&self, config: &Config, weights: &Weights<'_>) -> Plan {
+        ReferenceDevice.plan(config, weights)
+    }
+    fn load(&self, c: &Config, w: &Weights<'_>, control: &mut dyn LoadControl) -> Result<Arc<dyn LoadedModel>> {
+        Ok(Arc::new(BadModel(ReferenceDevice.load(c, w, control)?, self.0)))
+    }
+}
+
+impl LoadedModel for BadModel {
+    fn config(&self) -> &Config {
+        self.0.config()
+    }
+    fn plan(&self) -> Plan {
+        self.0.plan()
+    }
+    fn reserve_pages(&self, n: usize) -> Result<()> {
+        self.0.reserve_pages(n)
+    }
+    fn release_page(&self, page: u32) {
+        self.0.release_page(page);
+    }
+    fn copy_page(&self, from: u32, to: u32) -> Result<()> {
+        self.0.copy_page(from, to)
+    }
+    fn create_slot(&self) -> Result<Box<dyn Slot>> {
+        self.0.create_slot()
+    }
+    fn set_logits(&self, slot: &mut dyn Slot, logits: &[f32]) -> Result<()> {
+        self.0.set_logits(slot, logits)
+    }
+    fn is_exact_in_chunks(&self) -> bool {
+        true
+    }
+    fn read_cache(&self, at: CacheRow, keys: &mut [f32], values: &mut [f32]) -> Result<()> {
+        self.0.read_cache(at, keys, values)
+    }
+    fn write_cache(&self, at: CacheRow, keys: &[f32], values: &[f32]) -> Result<()> {
+        self.0.write_cache(at, keys, values)
+    }
+    fn logits(&self, slot: &mut dyn Slot, out: &mut [f32]) -> Result<()> {
+        self.0.logits(slot, out)
+    }
+    fn forward(&self, chunks: &mut [Chunk<'_>], run: &mut RunControl<'_>) -> Result<()> {
+        let g = self.0.config().n_kv_heads * self.0.config().head_dim;
+        let (mut keys, mut values) = (vec![0.0; g], vec![0.0; g]);
+        let end = chunks[0].start + chunks[0].tokens.len();
+        let page = chunks[0].pages[0];
+        if matches!(self.1, Sabotage::StageIsOff) {
+            let mut outer = run.tap.take();
+            let mut off = |event: &TapEvent<'_>| {
+                let scale = if event.name == "ffn_act" { 1.05 } else { 1.0 };
+                let data: Vec<f32> = event.data.iter().map(|x| x * scale).collect();
+                if let Some(tap) = &mut outer {
+                    tap(&TapEvent { data: &data, ..*event });
+                }
+            };
+            return self.0.forward(chunks, &mut RunControl { cancel: run.cancel, tap: Some(&mut off) });
+        }
+        self.0.forward(chunks, run)?;
+        match self.1 {
+            // Behind the last logits that are compared: only the rows tell.
+            Sabotage::OldRowsChange if chunks[0].tokens.len() == 1 && end == FULL => {
+                let at = CacheRow { page, row: 0, layer: 0 };
+                self.0.read_cache(at, &mut keys, &mut values)?;
+                values[0] += 1.0;
+                self.0.write_cache(at, &keys, &values)
+            }
+            Sabotage::ReadsAhead if end < PAGE_TOKENS => {
+                self.0.read_cache(CacheRow { page, row: end, layer: 0 }, &mut keys, &mut values)?;
+                let mut logits = vec![0.0; self.0.config().n_vocab];
+                self.0.logits(chunks[0].slot, &mut logits)?;
+                logits[0] += 0.0 * values[0]; // a NaN stays one
+                self.0.set_logits(chunks[0].slot, &logits)
+            }
+            _ => Ok(()),
+        }
+    }
+    fn sample(&self, slot: &mut dyn Slot, request: &SampleRequest<'_>) -> Result<Sampled> {
+        let greedy = SamplingParams::default();
+        match self.1 {
+            Sabotage::AlwaysGreedy => self.0.sample(slot, &SampleRequest { params: &greedy, ..*request }),
+            Sabotage::GreedyIsWrong if request.params.temperature == 0.0 => {
+                Ok(Sampled { token: self.0.config().n_vocab as u32 - 4 })
+            }
+            Sabotage::Stuck if request.params.temperature > 0.0 => Ok(Sampled { token: 7 }),
+            _ => self.0.sample(slot, request),
+        }
+    }
+}
+
+#[test]
+fn other_faults_fail_their_checks() {
+    let cases = [
+        (Sabotage::AlwaysGreedy, Subject::Sampling, "chi-squared"),
+        (Sabotage::GreedyIsWrong, Subject::Sampling, "the largest logit"),
+        (Sabotage::ReadsAhead, Subject::Attention, "reads rows behind it"),
+        (Sabotage::StageIsOff, Subject::Devices, "ffn_act"),
+        (Sabotage::Stuck, Subject::Repetition, "cycle of 1"),
+    ];
+    for (sabotage, subject, words) in cases {
+        let engine = Engine::with_device(Arc::new(Bad(sabotage)), 2, None, LogSink::silent());
+        let mut checks = Vec::new();
+        diagnose(&engine, &file("llama"), 1, &mut |check| {
+            checks.push(check.clone());
+            true
+        })
+        .unwrap();
+        let own = checks.iter().find(|c| c.subject == subject).unwrap();
+        assert_eq!(own.outcome, Outcome::Fails, "{sabotage:?}: {checks:#?}");
+        assert!(own.text.contains(words), "{sabotage:?}: {own:?}");
+    }
+}
+
+#[test]
+fn a_row_that_changes_is_found() {
+    let engine = Engine::with_device(Arc::new(Bad(Sabotage::OldRowsChange)), 2, None, LogSink::silent());
+    let mut found = None;
+    let stopped = diagnose(&engine, &file("llama"), 1, &mut |check| {
+        found = Some(check.clone());
+        check.subject != Subject::Cache
+    });
+    assert!(matches!(stopped, Err(Error::Cancelled)));
+    let found = found.unwrap();
+    assert_eq!((found.outcome, found.blames), (Outcome::Fails, Some(Subject::Cache)), "{found:?}");
+    assert!(found.text.contains("changed after it was written"), "{found:?}");
 }
