@@ -14,12 +14,18 @@ static const char *const OUTCOMES[] = {"", "ok", "FAILED", "skipped"};
 
 typedef struct report {
     int json, n_checks;
+    const char *path, *device;
 } report;
 
 static int32_t on_check(const kigo_check *check, void *user_data)
 {
     report *r = user_data;
     const char *outcome = OUTCOMES[check->outcome];
+    // Only now: what failed before the first check prints nothing here.
+    if (r->n_checks == 0 && r->json)
+        printf("{\"device\": \"%s\", \"checks\": [", r->device);
+    else if (r->n_checks == 0)
+        printf("%s on %s\n", r->path, r->device);
     if (r->json) {
         printf("%s\n  {\"number\": %d, \"name\": \"%s\", \"outcome\": \"%s\", \"figure\": ", r->n_checks == 0 ? "" : ",",
                (int)check->number, check->name, outcome);
@@ -44,7 +50,7 @@ static int32_t on_check(const kigo_check *check, void *user_data)
 int main(int argc, char **argv)
 {
     setup s = {.path = NULL};
-    report r = {0, 0};
+    report r = {.json = 0};
     kigo_doctor_options options = {.struct_size = sizeof options, .on_check = on_check, .user_data = &r};
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--json") == 0)
@@ -64,11 +70,9 @@ int main(int argc, char **argv)
     size_t n;
     CHECK(kigo_engine_device(engine, device, sizeof device, &n));
 
+    r.path = s.path;
+    r.device = device;
     double begin = now_seconds();
-    if (r.json)
-        printf("{\"device\": \"%s\", \"checks\": [", device);
-    else
-        printf("%s on %s\n", s.path, device);
     kigo_diagnosis found = {.struct_size = sizeof found};
     CHECK(kigo_doctor(engine, s.path, KIGO_STRLEN, &options, &found));
     double seconds = now_seconds() - begin;

@@ -39,6 +39,8 @@ using tokens = std::vector<uint32_t>;
 using log_function = std::function<int(int32_t level, std::string_view text)>;
 using progress_function = std::function<int(uint64_t done_bytes, uint64_t total_bytes)>;
 using token_function = std::function<int(uint32_t token, std::string_view text)>;
+using tap_function = std::function<int(const kigo_tap_event &event)>;
+using check_function = std::function<int(const kigo_check &check)>;
 
 namespace detail {
 
@@ -89,6 +91,16 @@ inline int32_t progress(uint64_t done, uint64_t total, void *user_data) {
 
 inline int32_t token(uint32_t id, const char *text, std::size_t text_len, void *user_data) {
     return static_cast<carried<token_function> *>(user_data)->call(id, std::string_view(text, text_len));
+}
+
+inline int32_t check_seen(const kigo_check *check, void *user_data) {
+    return static_cast<carried<check_function> *>(user_data)->call<const kigo_check &>(*check);
+}
+
+// What it throws stops the call, as any number but 0 does.
+inline int32_t tap(const kigo_tap_event *event, void *user_data) {
+    carried<tap_function> tap{*static_cast<tap_function *>(user_data)};
+    return tap.call<const kigo_tap_event &>(*event);
 }
 
 // The log outlives the engine object, since models and sessions log too; what it throws only ends it.
@@ -177,6 +189,19 @@ public:
         auto plan = detail::sized<kigo_plan>();
         detail::check(kigo_model_plan(get(), path.data(), path.size(), &plan));
         return plan;
+    }
+    // Nine checks of this device with a file; `on_check` gets each.
+    kigo_diagnosis doctor(std::string_view path, const check_function &on_check = {}, uint64_t seed = 0) const {
+        detail::carried<check_function> carried{on_check};
+        auto c = detail::sized<kigo_doctor_options>();
+        c.seed = seed;
+        if (on_check) {
+            c.on_check = detail::check_seen;
+            c.user_data = &carried;
+        }
+        auto diagnosis = detail::sized<kigo_diagnosis>();
+        carried.check(kigo_doctor(get(), path.data(), path.size(), &c, &diagnosis));
+        return diagnosis;
     }
     inline model load_file(std::string_view path, const progress_function &progress = {},
                            const load_options &options = {}) const;
@@ -328,6 +353,12 @@ public:
         return facts;
     }
     void truncate(std::size_t n_tokens) { detail::check(kigo_session_truncate(get(), n_tokens)); }
+    // `tap` sees the activations of `mask`, KIGO_TAP_*, from now on; an empty one ends that. A fork begins without.
+    void set_tap(uint64_t mask, tap_function tap) {
+        std::unique_ptr<tap_function> kept(tap ? new tap_function(std::move(tap)) : nullptr);
+        detail::check(kigo_session_set_tap(get(), kept ? mask : 0, kept ? detail::tap : nullptr, kept.get()));
+        tap_ = std::move(kept);
+    }
     // The session as bytes, for model::restore().
     std::vector<unsigned char> save() {
         return detail::buffer<std::vector<unsigned char>>([&](unsigned char *buffer, std::size_t n, std::size_t *needed) {
@@ -347,6 +378,7 @@ public:
 private:
     friend class model;
     session() = default;
+    std::unique_ptr<tap_function> tap_;
 };
 
 class stream : public detail::owner<kigo_stream, kigo_stream_destroy> {

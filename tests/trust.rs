@@ -209,7 +209,9 @@ fn doctor_says_what_it_cannot_do() {
     assert!(
         refuse(&mut command("doctor", &["-m", "Cargo.toml", "--device", "abacus"]), 1).contains("INVALID_ARGUMENT")
     );
-    let stderr = refuse(command("doctor", &["-m", "Cargo.toml", "--device", "cpu"]).current_dir(root()), 1);
+    let out = run(command("doctor", &["-m", "Cargo.toml", "--device", "cpu", "--json"]).current_dir(root()), "");
+    assert!(out.status.code() == Some(1) && out.stdout.is_empty(), "{out:?}");
+    let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(stderr.contains("KIGO_STATUS_INVALID_MODEL"), "{stderr}");
 }
 

@@ -77,8 +77,8 @@ sized_struct!(kigo_tap_event, bytes: 64, fields: [
 /// Receives an activation, on the thread whose call computes it. Returns 0 to go on; anything else stops the call as
 /// kigo_session_cancel() does: KIGO_STATUS_CANCELLED, or KIGO_STOP_CANCELLED of a generation. The event is valid during
 /// the callback. The device is in the middle of its work: from inside, all calls with a session, and loading a model,
-/// give KIGO_STATUS_BUSY; kigo_session_cancel() and destroying this session are allowed. It must return (not throw, not
-/// longjmp).
+/// give KIGO_STATUS_BUSY; kigo_session_cancel() and destroying this session are allowed. Other threads' passes on the
+/// device wait until it returns, so it must not wait for them. It must return (not throw, not longjmp).
 pub type kigo_tap_callback = Option<unsafe extern "C" fn(event: *const kigo_tap_event, user_data: *mut c_void) -> i32>;
 
 /// From the next call on that appends tokens, `tap` sees those activations whose KIGO_TAP_* bits are in `mask`. It

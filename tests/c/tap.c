@@ -131,6 +131,25 @@ static void stops(float *logits, float *after)
     }
 }
 
+static int32_t destroy(const kigo_tap_event *event, void *user_data)
+{
+    kigo_session **session = user_data;
+    if (*session != NULL) {
+        kigo_session_destroy(*session);
+        *session = NULL;
+    }
+    CHECK(event->data[0] == event->data[0]); // still there
+    return 0;
+}
+
+// The call it comes from is cancelled and frees the session.
+static void destroyed_inside(void)
+{
+    kigo_session *session = new_session(), *running = session;
+    CHECK(kigo_session_set_tap(session, KIGO_TAP_ALL, destroy, &session) == KIGO_STATUS_OK);
+    CHECK(kigo_session_prefill(running, ids, 40) == KIGO_STATUS_CANCELLED && session == NULL);
+}
+
 static void misuse(void)
 {
     kigo_session *session = new_session();
@@ -174,6 +193,7 @@ int main(int argc, char **argv)
     CHECK(a != NULL && b != NULL);
     bits_and_rows(a, b);
     stops(a, b);
+    destroyed_inside();
     misuse();
     batch(a, b);
     free(a);

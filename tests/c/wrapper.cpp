@@ -136,6 +136,32 @@ int main(int argc, char **argv) {
     fork.step(2);
     CHECK(fork.n_tokens() == session.n_tokens() + 1);
 
+    // What it computes.
+    int n_rows = 0;
+    kigo::session seen = model.open();
+    seen.set_tap(KIGO_TAP_RESID | KIGO_TAP_EMBED, [&](const kigo_tap_event &event) {
+        n_rows += static_cast<int>(event.n_rows);
+        return event.n_cols == model.info().n_embd ? 0 : 1;
+    });
+    kigo::session moved = std::move(seen);
+    moved.prefill({1, 2, 3});
+    CHECK(n_rows == 3 * (1 + static_cast<int>(model.info().n_layers)));
+    moved.set_tap(KIGO_TAP_V, [](const kigo_tap_event &) -> int { throw mine{9}; });
+    CHECK(thrown([&] { moved.step(4); }) == "KIGO_STATUS_CANCELLED: cancelled");
+    moved.set_tap(0, {});
+    moved.step(4);
+    int n_checks = 0;
+    try {
+        engine.doctor(argv[1], [&](const kigo_check &check) -> int {
+            n_checks += check.number == KIGO_CHECK_LOGITS_BUFFER && check.outcome == KIGO_OUTCOME_HOLDS;
+            throw mine{10};
+        });
+        CHECK(!"the callback's exception comes out");
+    } catch (const mine &m) {
+        CHECK(m.number == 10 && n_checks == 1);
+    }
+    n_lines -= 1; // it loads the model too
+
     // Many at once.
     CHECK(session.info().n_pages == 1 && session.info().n_pages_own == 1 && fork.info().has_logits == 1);
     kigo::session third = model.open();
