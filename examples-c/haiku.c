@@ -7,7 +7,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #include "common.h"
 #include "trace.h"
-#include "syllables.h"
+#include "verse.h"
 
 static const char *const USAGE =
     "usage: haiku " SETUP_USAGE " [--word WORD] [--seed N] [--seconds N]\n"
@@ -19,7 +19,7 @@ static const char *const USAGE =
     "  --trace    write the tokens and what was sampled to a safetensors file\n"
     "The status is 1 where no haiku was found.\n";
 
-enum { N_LINES = 3, N_TRIES = 6, N_CANDIDATES = 48, MOST_BYTES = 96, MOST_TOKENS = 24 };
+enum { N_LINES = 3, N_TRIES = 6, N_CANDIDATES = 48, MOST_TOKENS = 24 };
 static const int LENGTHS[N_LINES] = {5, 7, 5};
 
 typedef struct search {
@@ -27,8 +27,6 @@ typedef struct search {
     kigo_string *texts; // of each token that may stand in a line; NULL where it may not
     uint64_t *ends;     // 1 where the token ends an answer
     size_t n_vocab;
-    const char *word; // in lower case
-    int word_syllables;
     uint64_t random;
     double deadline;
     uint32_t *sampled; // everything, in the order in which it was sampled, and the position it was chosen for
@@ -51,100 +49,6 @@ static double draw(uint64_t *state)
     return (double)((x ^ x >> 31) >> 11) / 9007199254740992.0;
 }
 
-// ---- The form.
-
-static int in_word(char c)
-{
-    return isalpha((unsigned char)c) || c == '-' || c == '\'';
-}
-
-// How often the word stands in a text. An occurrence that is a part of a hyphenated word counts too.
-static int occurrences(const char *text, const char *word)
-{
-    int n = 0;
-    size_t len = strlen(word);
-    for (size_t i = 0; text[i] != '\0'; i++) {
-        size_t k = 0;
-        while (k < len && tolower((unsigned char)text[i + k]) == word[k])
-            k++;
-        n += k == len && (i == 0 || !isalpha((unsigned char)text[i - 1])) && !isalpha((unsigned char)text[i + k]);
-    }
-    return n;
-}
-
-// Whether the end of a line, from `tail` on the beginning of a word, is no English: two hyphens in a word, more than two
-// letters behind an apostrophe, signs in a row; or the word wanted with something grown to it.
-static int slips(const char *text, const char *tail, const char *word)
-{
-    size_t n_hyphens = 0, len = strlen(word);
-    const char *apostrophe = strchr(tail, '\'');
-    for (const char *c = tail; *c != '\0'; c++)
-        n_hyphens += *c == '-';
-    for (const char *c = text; *c != '\0' && c[1] != '\0'; c++)
-        if (strchr("-,.;!?", *c) != NULL && strchr("-,.;!?'", c[1]) != NULL)
-            return 1;
-    if (n_hyphens > 1 || (apostrophe != NULL && strlen(apostrophe) > 3) || strstr(text, "'s's") != NULL)
-        return 1;
-    size_t same = 0;
-    while (same < len && tolower((unsigned char)tail[same]) == word[same])
-        same++;
-    return same == len && strchr(word, '-') != NULL && in_word(tail[len]);
-}
-
-// Whether a line that begins like this can become one of `length` syllables, with the word in it or without. What
-// stands at its end may be the beginning of a word.
-static int can_become(const char *text, int length, int with_word, const search *s)
-{
-    size_t len = strlen(text), tail = len;
-    while (tail > 0 && in_word(text[tail - 1]))
-        tail--;
-    char before[MOST_BYTES];
-    memcpy(before, text, tail);
-    before[tail] = '\0';
-    int done = count_syllables(before), all = count_syllables(text);
-    if (all > length || slips(text, text + tail, s->word))
-        return 0;
-    int n = occurrences(before, s->word);
-    if (!with_word)
-        return n == 0 && (occurrences(text + tail, s->word) == 0 || all < length);
-    if (n + (tail < len) > 1 && occurrences(text + tail, s->word) + n > 1)
-        return 0;
-    if (n == 1)
-        return 1;
-    // It has to come: now, or behind the last word.
-    size_t n_tail = len - tail, same = 0;
-    while (same < n_tail && s->word[same] != '\0' && tolower((unsigned char)text[tail + same]) == s->word[same])
-        same++;
-    return (same == n_tail && done + s->word_syllables <= length) || all + s->word_syllables <= length;
-}
-
-// Whether a line ends in the air.
-static int hangs(const char *text)
-{
-    static const char open[] = " a an and are as at be by for from his her in into is its my of on or our so than that the "
-                               "their this to was where while with your ";
-    size_t end = strlen(text);
-    while (end > 0 && !isalpha((unsigned char)text[end - 1]))
-        end--;
-    size_t begin = end;
-    while (begin > 0 && in_word(text[begin - 1]))
-        begin--;
-    char last[MOST_BYTES];
-    size_t n = 0;
-    last[n++] = ' ';
-    for (size_t i = begin; i < end && n + 2 < sizeof last; i++)
-        last[n++] = (char)tolower((unsigned char)text[i]);
-    last[n++] = ' ';
-    last[n] = '\0';
-    return strstr(open, last) != NULL || strchr(",-", text[strlen(text) - 1]) != NULL;
-}
-
-// Whether a line is finished.
-static int is_line(const char *text, int length, int with_word, const search *s)
-{
-    return count_syllables(text) == length && occurrences(text, s->word) == with_word && !hangs(text);
-}
-
 // ---- The search.
 
 typedef struct candidate {
@@ -154,11 +58,11 @@ typedef struct candidate {
 
 // The likeliest tokens, from the log probability `least` on, that may follow `text` in a line; the likeliest first. Only
 // the last line may end the answer.
-static size_t candidates(const search *s, const float *logprobs, const char *text, int length, int with_word, int last,
-                         float least, candidate *top)
+static size_t candidates(const search *s, const float *logprobs, const char *text, const form *f, int last, float least,
+                         candidate *top)
 {
     size_t n = 0, len = strlen(text);
-    int finished = is_line(text, length, with_word, s);
+    int finished = is_line(text, f);
     for (uint32_t id = 0; id < s->n_vocab; id++) {
         float p = logprobs[id];
         if (p < least || (n == N_CANDIDATES && p <= top[n - 1].logprob))
@@ -175,7 +79,7 @@ static size_t candidates(const search *s, const float *logprobs, const char *tex
                 continue;
             memcpy(longer, text, len);
             memcpy(longer + len, t.data, t.len + 1);
-            if (!can_become(longer, length, with_word, s))
+            if (!can_become(longer, f))
                 continue;
         }
         size_t at = n < N_CANDIDATES ? n++ : n - 1;
@@ -187,7 +91,7 @@ static size_t candidates(const search *s, const float *logprobs, const char *tex
 }
 
 // Samples one line behind what the session holds; 1 if it came to its end. The session holds it then, but for its end.
-static int sample_line(search *s, const float *first, float *logprobs, int length, int with_word, int last, line *out)
+static int sample_line(search *s, const float *first, float *logprobs, const form *f, int last, line *out)
 {
     *out = (line){.logprob = 0};
     const float *current = first;
@@ -196,9 +100,9 @@ static int sample_line(search *s, const float *first, float *logprobs, int lengt
     for (;;) {
         candidate top[N_CANDIDATES];
         // The few that are not out of the question; where none of them fits, all.
-        size_t n = candidates(s, current, out->text, length, with_word, last, -12, top);
+        size_t n = candidates(s, current, out->text, f, last, -12, top);
         if (n == 0)
-            n = candidates(s, current, out->text, length, with_word, last, -INFINITY, top);
+            n = candidates(s, current, out->text, f, last, -INFINITY, top);
         double weights[N_CANDIDATES], total = 0;
         for (size_t i = 0; i < n; i++)
             total += weights[i] = exp(top[i].logprob - top[0].logprob);
@@ -232,16 +136,18 @@ static int sample_line(search *s, const float *first, float *logprobs, int lengt
 }
 
 // Searches the three lines, the word in line `word_line`; 1 if they were found. The session holds them then.
-static int search_poem(search *s, size_t n_prompt, int word_line, float *const logprobs[2], line *poem)
+static int search_poem(search *s, size_t n_prompt, int word_line, form f, float *const logprobs[2], line *poem)
 {
     size_t n_held = n_prompt, needed;
     for (int i = 0; i < N_LINES; i++) {
         // The distribution at the beginning of the line, to come back to without computing it again.
         CHECK(kigo_session_logprobs(s->session, logprobs[0], s->n_vocab, &needed));
         int found = 0;
+        f.length = LENGTHS[i];
+        f.with_word = i == word_line;
         for (int k = 0; k < N_TRIES && now_seconds() < s->deadline; k++) {
             line tried;
-            int last = i + 1 == N_LINES, whole = sample_line(s, logprobs[0], logprobs[1], LENGTHS[i], i == word_line, last, &tried);
+            int whole = sample_line(s, logprobs[0], logprobs[1], &f, i + 1 == N_LINES, &tried);
             for (int j = 0; j < i; j++)
                 whole = whole && strcmp(poem[j].text, tried.text) != 0;
             if (whole && (!found || tried.logprob > poem[i].logprob)) {
@@ -357,7 +263,8 @@ int main(int argc, char **argv)
     open_model(&s, NULL, &engine, &model);
     kigo_model_facts facts = {.struct_size = sizeof facts};
     CHECK(kigo_model_info(model, &facts));
-    search find = {.n_vocab = facts.n_vocab, .word = lower, .word_syllables = count_syllables(lower), .random = seed};
+    form wanted = {.word = lower, .word_syllables = count_syllables(lower)};
+    search find = {.n_vocab = facts.n_vocab, .random = seed};
     find.deadline = begin + (double)seconds;
     uint32_t *prompt;
     read_tokens(&find, model);
@@ -368,12 +275,12 @@ int main(int argc, char **argv)
     float *logprobs[2] = {resize(NULL, facts.n_vocab * sizeof(float)), resize(NULL, facts.n_vocab * sizeof(float))};
     line poem[N_LINES];
     int found = 0, first_line = (int)(draw(&find.random) * N_LINES);
-    for (int attempt = 0; !found && find.word_syllables <= 7 && now_seconds() < find.deadline; attempt++) {
+    for (int attempt = 0; !found && wanted.word_syllables <= 7 && now_seconds() < find.deadline; attempt++) {
         if (attempt > 0) { // anew from the prompt
             CHECK(kigo_session_truncate(find.session, n_prompt - 1));
             CHECK(kigo_session_step(find.session, prompt[n_prompt - 1]));
         }
-        found = search_poem(&find, n_prompt, (first_line + attempt) % N_LINES, logprobs, poem);
+        found = search_poem(&find, n_prompt, (first_line + attempt) % N_LINES, wanted, logprobs, poem);
     }
     double took = now_seconds() - begin;
     size_t n_kept = 0;
