@@ -102,15 +102,15 @@ __device__ __forceinline__ float kg_warp_sum(float v) {
     return v;
 }
 
-// Sum over the block in a fixed order; `red` has 32 floats and is not used again before the next barrier.
+// Sum over the block in a fixed order; at most 16 warps. `red` has 16 floats, those beyond the block's warps zero, and is not
+// used again before the next barrier.
 __device__ __forceinline__ float kg_block_sum(float v, float *red) {
     v = kg_warp_sum(v);
     if ((threadIdx.x & 31) == 0) red[threadIdx.x >> 5] = v;
     __syncthreads();
-    float t = 0.f;
-    int n = blockDim.x >> 5;
-    for (int i = 0; i < n; i++) t += red[i];
-    return t;
+    const float4 *r = (const float4 *)red;
+    const float4 a = r[0], b = r[1], c = r[2], d = r[3];
+    return ((a.x + a.y) + (a.z + a.w) + ((b.x + b.y) + (b.z + b.w))) + ((c.x + c.y) + (c.z + c.w) + ((d.x + d.y) + (d.z + d.w)));
 }
 
 // Launch with the programmatic dependence of compute capability 9.0 where `pdl` is set.

@@ -45,107 +45,135 @@ static inline size_t kg_stage_smem(uint32_t n, bool norm, bool quant) {
     return bytes;
 }
 
-// The input in shared memory. red: 256 floats; the rest behind it.
-// held: the first norm weights of this thread, requested before the wait.
-template <bool QUANT> __device__ __forceinline__ void kg_stage_input(const KgStage &st, float *red, const float4 (&held)[2]) {
-    const uint32_t padded = (st.n + 31) / 32 * 32, n4 = padded / 4, nb = padded / 32;
+// One float4 of the input, normalized already, to where the dot products read it. Whole warps call it; i < n4 or v is zero.
+template <bool QUANT> __device__ __forceinline__ void kg_stage_put(const KgStage &st, float4 v, uint32_t i, uint32_t n4, float4 *vb, uint32_t *xq, int2 *xs, float *xd) {
+    const uint32_t nb = n4 / 8;
+    if (st.tap && blockIdx.x == 0 && i < n4) ((float4 *)st.tap)[i] = v;
+    if constexpr (!QUANT) {
+        // The float types keep the two halves of a unit apart, so that lanes read without bank conflicts.
+        if (i < n4) vb[(i & 1) * (n4 / 2) + (i >> 1)] = v;
+    } else {
+        float m = fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
+        m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 1));
+        m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 2));
+        m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 4));
+        const float inv = m > 0.f ? 32767.f / m : 0.f;
+        const int q0 = __float2int_rn(v.x * inv), q1 = __float2int_rn(v.y * inv), q2 = __float2int_rn(v.z * inv),
+                  q3 = __float2int_rn(v.w * inv);
+        int s = q0 + q1 + q2 + q3;
+        s += __shfl_xor_sync(0xffffffffu, s, 1);
+        s += __shfl_xor_sync(0xffffffffu, s, 2);
+        if (i < n4) {
+            // Bytes 0 and 1 of each: lo and hi.
+            const uint32_t a = __byte_perm(q0, q1, 0x5140), b = __byte_perm(q2, q3, 0x5140);
+            const uint32_t blk = i >> 3, t = i & 7;
+            xq[((t >> 2) * nb + blk) * 4 + (t & 3)] = __byte_perm(a, b, 0x7632);
+            xq[((2 + (t >> 2)) * nb + blk) * 4 + (t & 3)] = __byte_perm(a, b, 0x5410);
+            if ((t & 3) == 0) ((int *)xs)[blk * 2 + (t >> 2)] = s;
+            if (t == 0) xd[blk] = m * (1.f / 32767.f);
+        }
+    }
+}
+
+// The input in shared memory. red: 256 floats, 0..15 and 64..79 zero beyond the block's warps; the rest behind it.
+// held: the first norm weights of this thread, requested before the wait; NV: float4 a thread at a time.
+template <bool QUANT, int NV> __device__ __forceinline__ void kg_stage_input(const KgStage &st, float *red, const float4 (&held)[NV]) {
+    const uint32_t padded = (st.n + 31) / 32 * 32, n4 = padded / 4, nb = padded / 32, bd = blockDim.x;
     char *base = (char *)(red + 256);
     uint32_t *xq = (uint32_t *)base; // [4][nb][4] words: hi 0..15, hi 16..31, lo 0..15, lo 16..31
     int2 *xs = (int2 *)(base + (size_t)padded * 2);               // [nb]
     float *xd = (float *)(base + (size_t)padded * 2 + nb * 8);    // [nb]
     float4 *vb = (float4 *)(QUANT ? base + (size_t)padded * 2 + nb * 12 : base); // [n4], aligned by the launcher's rounding
     if (QUANT) vb = (float4 *)(((uintptr_t)vb + 15) & ~(uintptr_t)15);
-    const float4 *x4 = (const float4 *)st.x, *d4 = (const float4 *)st.delta;
-    float scale = 1.f;
-    const bool norm = st.norm_w != nullptr;
-    if (norm) {
+    const float4 *x4 = (const float4 *)st.x, *d4 = (const float4 *)st.delta, *p4 = (const float4 *)st.post_w, *w4 = (const float4 *)st.norm_w;
+    const float4 zero = make_float4(0.f, 0.f, 0.f, 0.f);
+    const uint32_t first = threadIdx.x & ~31u, lane = threadIdx.x & 31; // loops by whole warps
+    auto at = [&](uint32_t i) { return QUANT ? i : (i & 1) * (n4 / 2) + (i >> 1); };
+    if (w4) {
+        // Loads first: behind a store or a barrier each of them would cost its latency by itself.
+        float4 v[NV], d[NV];
+#pragma unroll
+        for (int k = 0; k < NV; k++) {
+            const uint32_t i = threadIdx.x + k * bd;
+            v[k] = i < n4 ? x4[i] : zero;
+            d[k] = d4 && i < n4 ? d4[i] : zero;
+        }
         float post = 0.f;
-        if (st.post_w) {
+        if (p4) {
             float ss = 0.f;
-            for (uint32_t i = threadIdx.x; i < n4; i += blockDim.x) {
-                float4 d = d4[i];
-                ss += d.x * d.x + d.y * d.y + d.z * d.z + d.w * d.w;
+#pragma unroll
+            for (int k = 0; k < NV; k++) ss += d[k].x * d[k].x + d[k].y * d[k].y + d[k].z * d[k].z + d[k].w * d[k].w;
+            for (uint32_t i = threadIdx.x + NV * bd; i < n4; i += bd) {
+                const float4 e = d4[i];
+                ss += e.x * e.x + e.y * e.y + e.z * e.z + e.w * e.w;
             }
             post = 1.f / sqrtf(kg_block_sum(ss, red + 64) / (float)st.n + st.eps);
         }
         float ss = 0.f;
-        for (uint32_t i = threadIdx.x; i < n4; i += blockDim.x) {
-            float4 v = x4[i];
-            if (d4) {
-                float4 d = d4[i];
-                if (st.post_w) {
-                    float4 w = ((const float4 *)st.post_w)[i];
-                    d.x *= post * w.x, d.y *= post * w.y, d.z *= post * w.z, d.w *= post * w.w;
-                }
-                v.x += d.x, v.y += d.y, v.z += d.z, v.w += d.w;
+        auto add = [&](float4 v, float4 d, uint32_t i) {
+            if (p4) {
+                const float4 w = p4[i];
+                d.x *= post * w.x, d.y *= post * w.y, d.z *= post * w.z, d.w *= post * w.w;
             }
+            v.x += d.x, v.y += d.y, v.z += d.z, v.w += d.w;
             if (st.x_out && blockIdx.x == 0) ((float4 *)st.x_out)[i] = v;
             ss += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
-            // The float types keep the two halves of a unit apart, so that lanes read without bank conflicts.
-            vb[QUANT ? i : (i & 1) * (n4 / 2) + (i >> 1)] = v;
+            return v;
+        };
+#pragma unroll
+        for (int k = 0; k < NV; k++) {
+            const uint32_t i = threadIdx.x + k * bd;
+            if (i < n4) v[k] = add(v[k], d[k], i);
         }
-        scale = 1.f / sqrtf(kg_block_sum(ss, red) / (float)st.n + st.eps);
-    }
-    uint32_t turn = 0;
-    for (uint32_t i0 = threadIdx.x & ~31u; i0 < n4; i0 += blockDim.x, turn++) {
-        uint32_t i = i0 + (threadIdx.x & 31);
-        float4 v = make_float4(0.f, 0.f, 0.f, 0.f);
-        uint32_t at = QUANT ? i : (i & 1) * (n4 / 2) + (i >> 1);
-        if (i < n4) {
-            if (norm) {
-                float4 w = turn == 0 ? held[0] : turn == 1 ? held[1] : ((const float4 *)st.norm_w)[i];
-                v = vb[at];
-                v.x *= scale * w.x, v.y *= scale * w.y, v.z *= scale * w.z, v.w *= scale * w.w;
-            } else {
-                v = x4[i];
-            }
-            if (st.tap && blockIdx.x == 0) ((float4 *)st.tap)[i] = v;
-            if (!QUANT) vb[at] = v;
+        for (uint32_t i = threadIdx.x + NV * bd; i < n4; i += bd) vb[at(i)] = add(x4[i], d4 ? d4[i] : zero, i);
+        const float scale = 1.f / sqrtf(kg_block_sum(ss, red) / (float)st.n + st.eps);
+        auto put = [&](float4 v, float4 w, uint32_t i) {
+            v.x *= scale * w.x, v.y *= scale * w.y, v.z *= scale * w.z, v.w *= scale * w.w;
+            kg_stage_put<QUANT>(st, v, i, n4, vb, xq, xs, xd);
+        };
+        for (uint32_t i0 = first + NV * bd; i0 < n4; i0 += bd) {
+            const uint32_t i = i0 + lane;
+            put(i < n4 ? vb[at(i)] : zero, i < n4 ? w4[i] : zero, i);
         }
-        if (QUANT) {
-            float m = fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
-            m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 1));
-            m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 2));
-            m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 4));
-            float inv = m > 0.f ? 32767.f / m : 0.f;
-            int q0 = __float2int_rn(v.x * inv), q1 = __float2int_rn(v.y * inv), q2 = __float2int_rn(v.z * inv),
-                q3 = __float2int_rn(v.w * inv);
-            int s = q0 + q1 + q2 + q3;
-            s += __shfl_xor_sync(0xffffffffu, s, 1);
-            s += __shfl_xor_sync(0xffffffffu, s, 2);
-            if (i < n4) {
-                uint32_t hi = (q0 >> 8 & 255) | (q1 >> 8 & 255) << 8 | (q2 >> 8 & 255) << 16 | (uint32_t)(q3 >> 8 & 255) << 24;
-                uint32_t lo = (q0 & 255) | (q1 & 255) << 8 | (q2 & 255) << 16 | (uint32_t)(q3 & 255) << 24;
-                uint32_t blk = i >> 3, t = i & 7;
-                xq[((t >> 2) * nb + blk) * 4 + (t & 3)] = hi;
-                xq[((2 + (t >> 2)) * nb + blk) * 4 + (t & 3)] = lo;
-                if ((t & 3) == 0) ((int *)xs)[blk * 2 + (t >> 2)] = s;
-                if (t == 0) xd[blk] = m * (1.f / 32767.f);
+#pragma unroll
+        for (int k = 0; k < NV; k++)
+            if (first + k * bd < n4) put(v[k], held[k], threadIdx.x + k * bd);
+    } else {
+        for (uint32_t i0 = first; i0 < n4; i0 += 2 * NV * bd) {
+            float4 v[2 * NV];
+#pragma unroll
+            for (int k = 0; k < 2 * NV; k++) {
+                const uint32_t i = i0 + k * bd + lane;
+                v[k] = i < n4 ? x4[i] : zero;
             }
+#pragma unroll
+            for (int k = 0; k < 2 * NV; k++)
+                if (i0 + k * bd < n4) kg_stage_put<QUANT>(st, v[k], i0 + k * bd + lane, n4, vb, xq, xs, xd);
         }
     }
     __syncthreads();
 }
-
-template <int T, int NS> __device__ __forceinline__ void kg_stage_run(const KgStage &st, uint32_t seg, float *red) {
+template <int T, int NS, bool DENSE> __device__ __forceinline__ void kg_stage_run(const KgStage &st, uint32_t seg, float *red) {
     constexpr bool QUANT = kg_is_quant(T);
-    constexpr int UN = (QUANT ? 4 : 8) / NS;
+    constexpr int UN = (QUANT ? 4 : 8) / NS, NV = DENSE ? 1 : 2;
     const uint32_t warp = threadIdx.x >> 5, lane = threadIdx.x & 31, ks = st.ks;
     const uint32_t groups = (blockDim.x >> 5) / ks, group = warp / ks, kw = warp % ks;
     const bool pair = st.activation != 0;
-    const uint32_t rg = pair ? NS / 2 : NS;
-    const uint32_t rows = st.m[seg].rows, per_row = QUANT ? st.n / 32 : st.m[seg].stride / 8;
+    const uint32_t rg = pair ? NS / 2 : NS, per_row = QUANT ? st.n / 32 : st.m[seg].stride / 8;
     const uint32_t width = 32 * ks * UN, steps = (per_row + width - 1) / width;
-    const uint32_t n_blocks = st.seg_block[seg + 1] - st.seg_block[seg];
-    const uint32_t tiles = (rows + groups * rg - 1) / (groups * rg);
+    // Rows of this block, as evenly as they go; a group takes rg of them a turn.
+    const uint32_t n_blocks = st.seg_block[seg + 1] - st.seg_block[seg], block = blockIdx.x - st.seg_block[seg];
+    const uint32_t row0 = (uint32_t)((uint64_t)st.m[seg].rows * block / n_blocks);
+    const uint32_t row1 = (uint32_t)((uint64_t)st.m[seg].rows * (block + 1) / n_blocks);
+    const uint32_t turns = (row1 - row0 + groups * rg - 1) / (groups * rg);
 
+    if (threadIdx.x < 16 && threadIdx.x >= blockDim.x >> 5) red[threadIdx.x] = red[64 + threadIdx.x] = 0.f;
     Unit<T> f[NS][UN];
     // What is loaded next.
-    uint32_t tile = blockIdx.x - st.seg_block[seg], step = 0;
+    uint32_t row_at = row0 + group * rg, unit_at = kw * 32 + lane;
     auto fetch = [&](int s, int u) {
-        uint32_t row = (tile * groups + group) * rg + (pair ? s >> 1 : s);
-        uint32_t unit = step * width + (u * ks + kw) * 32 + lane;
-        if (row < rows && unit < per_row) {
+        const uint32_t row = row_at + (pair ? s >> 1 : s), unit = unit_at + u * ks * 32;
+        if (row < row1 && unit < per_row) {
             if (pair && (s & 1)) f[s][u].load(st.m[1], row * per_row + unit);
             else f[s][u].load(st.m[seg], row * per_row + unit);
         } else {
@@ -158,9 +186,9 @@ template <int T, int NS> __device__ __forceinline__ void kg_stage_run(const KgSt
         for (int s = 0; s < NS; s++) fetch(s, u);
 
     kg_launch_dependents();
-    float4 held[2];
+    float4 held[NV];
 #pragma unroll
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < NV; i++) {
         const uint32_t at = threadIdx.x + i * blockDim.x;
         held[i] = make_float4(0.f, 0.f, 0.f, 0.f);
         if (st.norm_w && at < (st.n + 31) / 32 * 8) {
@@ -169,7 +197,7 @@ template <int T, int NS> __device__ __forceinline__ void kg_stage_run(const KgSt
         }
     }
     kg_wait();
-    kg_stage_input<QUANT>(st, red, held);
+    kg_stage_input<QUANT, NV>(st, red, held);
 
     const uint32_t padded = (st.n + 31) / 32 * 32, nb = padded / 32;
     const char *base = (const char *)(red + 256);
@@ -180,15 +208,15 @@ template <int T, int NS> __device__ __forceinline__ void kg_stage_run(const KgSt
     float *out = st.state ? st.state->logits : st.out[seg];
 
     uint32_t parity = 0;
-    while (tile < tiles) {
-        const uint32_t here = tile;
+    for (uint32_t turn = 0; turn < turns; turn++) {
+        const uint32_t here = row_at;
         float acc[NS];
 #pragma unroll
         for (int s = 0; s < NS; s++) acc[s] = 0.f;
         for (uint32_t k = 0; k < steps; k++) {
-            // The next load: the following step, or the first of the block's next tile.
-            step = k + 1;
-            if (step == steps) step = 0, tile += n_blocks;
+            // The next load: the following step, or the first of the group's next rows.
+            unit_at += width;
+            if (k + 1 == steps) unit_at = kw * 32 + lane, row_at += groups * rg;
 #pragma unroll
             for (int u = 0; u < UN; u++) {
                 uint32_t unit = min(k * width + (u * ks + kw) * 32 + lane, per_row - 1);
@@ -235,12 +263,11 @@ template <int T, int NS> __device__ __forceinline__ void kg_stage_run(const KgSt
             }
         }
         if (kw == 0) {
-            const uint32_t row0 = (here * groups + group) * rg;
 #pragma unroll
             for (int s = 0; s < NS; s++) {
                 if (pair && (s & 1)) continue;
-                uint32_t row = row0 + (pair ? s >> 1 : s);
-                if (lane == s && row < rows) {
+                const uint32_t row = here + (pair ? s >> 1 : s);
+                if (lane == s && row < row1) {
                     float y = acc[s];
                     if (pair) y = kg_activation(st.activation, y) * acc[(s + 1) % NS];
                     else if (st.bias[seg]) y += st.bias[seg][row];
@@ -252,20 +279,22 @@ template <int T, int NS> __device__ __forceinline__ void kg_stage_run(const KgSt
     }
 }
 
-// Two streams, for large matrices: 64 registers, so that a multiprocessor holds two blocks of 512 and what is in flight decides.
-// For small ones, which wait for latencies, that costs more than it gives (measured on one H200).
-template <int T, int NS> __global__ void __launch_bounds__(512, NS == 2 && T != KG_F32 ? 2 : 1) kg_stage_kernel(const __grid_constant__ KgStage st) {
+// DENSE: 64 registers, so that a multiprocessor holds two blocks of 512: for large matrices, where what is in flight decides. For
+// small ones, which wait for latencies, that costs more than it gives (measured on one H200).
+template <int T, int NS, bool DENSE> __global__ void __launch_bounds__(512, DENSE ? 2 : 1) kg_stage_kernel(const __grid_constant__ KgStage st) {
     extern __shared__ __align__(16) float kg_shared[];
     uint32_t seg = 0;
     while (seg + 1 < st.n_seg && blockIdx.x >= st.seg_block[seg + 1]) seg++;
-    kg_stage_run<T, NS>(st, seg, kg_shared);
+    kg_stage_run<T, NS, DENSE>(st, seg, kg_shared);
 }
 
-template <int T> static inline cudaError_t kg_stage_launch(const KgStage *st, uint32_t ns, uint32_t threads, int pdl, cudaStream_t stream) {
+template <int T> static inline cudaError_t kg_stage_launch(const KgStage *st, uint32_t ns, uint32_t threads, int dense, int pdl, cudaStream_t stream) {
     size_t smem = kg_stage_smem(st->n, st->norm_w != nullptr, kg_is_quant(T)) + 16;
     dim3 grid(st->seg_block[st->n_seg]);
-    if (ns == 1) return kg_launch(kg_stage_kernel<T, 1>, grid, dim3(threads), smem, pdl, stream, *st);
-    if (ns == 2) return kg_launch(kg_stage_kernel<T, 2>, grid, dim3(threads), smem, pdl, stream, *st);
-    if (ns == 4) return kg_launch(kg_stage_kernel<T, 4>, grid, dim3(threads), smem, pdl, stream, *st);
+    constexpr bool CAN = T != KG_F32;
+    if (ns == 1) return kg_launch(kg_stage_kernel<T, 1, false>, grid, dim3(threads), smem, pdl, stream, *st);
+    if (ns == 2 && dense && CAN) return kg_launch(kg_stage_kernel<T, 2, CAN>, grid, dim3(threads), smem, pdl, stream, *st);
+    if (ns == 2) return kg_launch(kg_stage_kernel<T, 2, false>, grid, dim3(threads), smem, pdl, stream, *st);
+    if (ns == 4) return kg_launch(kg_stage_kernel<T, 4, false>, grid, dim3(threads), smem, pdl, stream, *st);
     return cudaErrorInvalidValue;
 }

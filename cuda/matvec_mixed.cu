@@ -6,19 +6,19 @@ template <int NS> __global__ void __launch_bounds__(512) kg_stage_mixed(const __
     uint32_t seg = 0;
     while (seg + 1 < st.n_seg && blockIdx.x >= st.seg_block[seg + 1]) seg++;
     switch (st.m[seg].type) {
-    case KG_F32: return kg_stage_run<KG_F32, NS>(st, seg, kg_shared);
-    case KG_F16: return kg_stage_run<KG_F16, NS>(st, seg, kg_shared);
-    case KG_BF16: return kg_stage_run<KG_BF16, NS>(st, seg, kg_shared);
-    case KG_Q4_0: return kg_stage_run<KG_Q4_0, NS>(st, seg, kg_shared);
-    case KG_Q4_1: return kg_stage_run<KG_Q4_1, NS>(st, seg, kg_shared);
-    case KG_Q5_0: return kg_stage_run<KG_Q5_0, NS>(st, seg, kg_shared);
-    case KG_Q5_1: return kg_stage_run<KG_Q5_1, NS>(st, seg, kg_shared);
-    case KG_Q8_0: return kg_stage_run<KG_Q8_0, NS>(st, seg, kg_shared);
-    case KG_Q2_K: return kg_stage_run<KG_Q2_K, NS>(st, seg, kg_shared);
-    case KG_Q3_K: return kg_stage_run<KG_Q3_K, NS>(st, seg, kg_shared);
-    case KG_Q4_K: return kg_stage_run<KG_Q4_K, NS>(st, seg, kg_shared);
-    case KG_Q5_K: return kg_stage_run<KG_Q5_K, NS>(st, seg, kg_shared);
-    case KG_Q6_K: return kg_stage_run<KG_Q6_K, NS>(st, seg, kg_shared);
+    case KG_F32: return kg_stage_run<KG_F32, NS, false>(st, seg, kg_shared);
+    case KG_F16: return kg_stage_run<KG_F16, NS, false>(st, seg, kg_shared);
+    case KG_BF16: return kg_stage_run<KG_BF16, NS, false>(st, seg, kg_shared);
+    case KG_Q4_0: return kg_stage_run<KG_Q4_0, NS, false>(st, seg, kg_shared);
+    case KG_Q4_1: return kg_stage_run<KG_Q4_1, NS, false>(st, seg, kg_shared);
+    case KG_Q5_0: return kg_stage_run<KG_Q5_0, NS, false>(st, seg, kg_shared);
+    case KG_Q5_1: return kg_stage_run<KG_Q5_1, NS, false>(st, seg, kg_shared);
+    case KG_Q8_0: return kg_stage_run<KG_Q8_0, NS, false>(st, seg, kg_shared);
+    case KG_Q2_K: return kg_stage_run<KG_Q2_K, NS, false>(st, seg, kg_shared);
+    case KG_Q3_K: return kg_stage_run<KG_Q3_K, NS, false>(st, seg, kg_shared);
+    case KG_Q4_K: return kg_stage_run<KG_Q4_K, NS, false>(st, seg, kg_shared);
+    case KG_Q5_K: return kg_stage_run<KG_Q5_K, NS, false>(st, seg, kg_shared);
+    case KG_Q6_K: return kg_stage_run<KG_Q6_K, NS, false>(st, seg, kg_shared);
     default: return;
     }
 }

@@ -15,7 +15,7 @@ use common::recipes::Recipe;
 use common::shapes::Shape;
 use common::tiny::{ARCHS, Tiny};
 use common::vocab;
-use kigo::backend::cuda::{CudaDevice, CudaModel, Tuning};
+use kigo::backend::cuda::{self, CudaDevice, CudaModel, Tuning};
 use kigo::backend::reference::ReferenceDevice;
 use kigo::backend::{
     Ahead, Chunk, Device, LoadControl, LoadedModel, PAGE_TOKENS, RunControl, Slot, TapEvent, Verdict, Want,
@@ -125,7 +125,8 @@ fn compare(name: &str, device: &CudaDevice, config: &Config, gguf: &Gguf<'_>, n_
     let tokens = tokens(n_tokens, config.n_vocab);
     let (truth, _) = tapped(&*reference, &tokens, n_tokens);
     // The second is the geometry of large matrices.
-    for (prefill, shape) in [(false, None), (false, Some((512, 2, 2))), (true, None)] {
+    let large = cuda::Shape { threads: 512, per_sm: 2, streams: 2, split: 2, dense: true };
+    for (prefill, shape) in [(false, None), (false, Some(large)), (true, None)] {
         cuda.tune(Tuning { prefill, shape, ..Tuning::default() });
         let (seen, logits) = tapped(&*cuda, &tokens, n_tokens);
         let bound = 2f64.powi(-22) * if prefill { 8.0 } else { 4.0 } * config.n_layers as f64;
@@ -465,12 +466,14 @@ fn measure() {
                 println!("    {label}: {}", text.join(", "));
             };
             one(Tuning { pdl: false, ..Tuning::default() }, "without dependent launch");
-            for threads in [128, 256, 512] {
-                for per_sm in [1, 2, 4, 8] {
-                    for streams in [1, 2, 4] {
-                        let tuning = Tuning { shape: Some((threads, per_sm, streams)), ..Tuning::default() };
-                        one(tuning, &format!("t{threads} b{per_sm} s{streams}"));
+            for (threads, per_sm) in [(128, 4), (256, 1), (256, 2), (512, 1), (512, 2)] {
+                for (streams, split) in [1, 2, 4].into_iter().flat_map(|n| [1, 2, 4, 8, 16].map(|k| (n, k))) {
+                    if split > threads / 32 {
+                        continue;
                     }
+                    let dense = threads * per_sm == 1024 && streams == 2;
+                    let shape = Some(cuda::Shape { threads, per_sm, streams, split, dense });
+                    one(Tuning { shape, ..Tuning::default() }, &format!("t{threads} b{per_sm} s{streams} k{split}"));
                 }
             }
             model.tune(Tuning::default());

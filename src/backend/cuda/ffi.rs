@@ -227,9 +227,33 @@ unsafe extern "C" {
     pub fn cudaEventSynchronize(event: Handle) -> c_int;
     pub fn cudaEventElapsedTime(ms: *mut f32, start: Handle, end: Handle) -> c_int;
 
-    pub fn kgc_stage_float(stage: *const Stage, ty: u32, ns: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
-    pub fn kgc_stage_q32(stage: *const Stage, ty: u32, ns: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
-    pub fn kgc_stage_k256(stage: *const Stage, ty: u32, ns: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_stage_float(
+        stage: *const Stage,
+        ty: u32,
+        ns: u32,
+        threads: u32,
+        dense: c_int,
+        pdl: c_int,
+        stream: Handle,
+    ) -> c_int;
+    pub fn kgc_stage_q32(
+        stage: *const Stage,
+        ty: u32,
+        ns: u32,
+        threads: u32,
+        dense: c_int,
+        pdl: c_int,
+        stream: Handle,
+    ) -> c_int;
+    pub fn kgc_stage_k256(
+        stage: *const Stage,
+        ty: u32,
+        ns: u32,
+        threads: u32,
+        dense: c_int,
+        pdl: c_int,
+        stream: Handle,
+    ) -> c_int;
     pub fn kgc_stage_mixed(stage: *const Stage, ns: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_glu(gate: Address, up: Address, out: Address, n: u32, activation: u32, stream: Handle) -> c_int;
     pub fn kgc_attend(attend: *const Attend, chunks: u32, rep: u32, pdl: c_int, stream: Handle) -> c_int;

@@ -43,7 +43,10 @@ mod workspace;
 pub use device::CudaDevice;
 #[cfg(kigo_cuda)]
 #[doc(hidden)]
-pub use {model::CudaModel, program::Tuning};
+pub use {
+    model::CudaModel,
+    program::{Shape, Tuning},
+};
 
 /// Opens GPU `ordinal`, or says why that cannot be.
 #[cfg(kigo_cuda)]

@@ -11,13 +11,26 @@ use super::workspace::Workspace;
 use crate::error::Result;
 use crate::model::{Activation, Config, RopePairing};
 
-/// Geometry of the matrix-vector stages; for measurements.
+/// Geometry of one matrix-vector stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Threads of a block, at most 512.
+    pub threads: u32,
+    /// Most blocks a multiprocessor.
+    pub per_sm: u32,
+    /// Rows a warp works on at once: 1, 2, 4.
+    pub streams: u32,
+    /// Warps a row, a power of two.
+    pub split: u32,
+    /// With two streams: 64 registers a thread.
+    pub dense: bool,
+}
+
+/// Choices that are made by the stage; for measurements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuning {
-    /// Threads of a block, most blocks a multiprocessor, most rows a warp works on at once; `None`: by the stage.
-    pub shape: Option<(u32, u32, u32)>,
-    /// Rows are not split over warps unless there are fewer blocks than this share (percent) of the multiprocessors.
-    pub fill: u32,
+    /// `None`: by the stage.
+    pub shape: Option<Shape>,
     /// Query heads a block of attention; `None`: by the position.
     pub rep: Option<u32>,
     /// Programmatic dependent launch.
@@ -28,7 +41,7 @@ pub struct Tuning {
 
 impl Default for Tuning {
     fn default() -> Self {
-        Tuning { shape: None, fill: 100, rep: None, pdl: true, prefill: true }
+        Tuning { shape: None, rep: None, pdl: true, prefill: true }
     }
 }
 
@@ -62,7 +75,7 @@ pub struct Op {
 #[derive(Clone, Debug)]
 pub enum Run {
     Embed { mat: Mat, scale: f32, x: Address },
-    Stage { stage: Stage, ty: Option<u32>, ns: u32, threads: u32 },
+    Stage { stage: Stage, ty: Option<u32>, shape: Shape },
     Attend(Attend),
     Glu { gate: Address, up: Address, out: Address, n: u32, activation: u32 },
     Choose,
@@ -93,54 +106,47 @@ impl Cut {
     }
 }
 
-/// Threads of a block, most blocks a multiprocessor, most rows a warp works on at once; from sweeps on one H200.
-fn shape_of(tuning: &Tuning, mats: &[Mat], pair: bool) -> (u32, u32, u32) {
-    let float = mats[0].ty < 3;
-    let elements: u64 = mats.iter().map(|m| u64::from(m.rows) * u64::from(m.cols)).sum();
-    match tuning.shape {
-        Some(shape) => shape,
-        None if elements >= 32 << 20 => (512, 2, 2),
-        None if float && pair => (128, 8, 4),
-        None if !pair && mats.len() == 1 && mats[0].cols >= 4096 && mats[0].rows < 32_768 => (512, 1, 4),
-        None => (256, 2, 4),
+/// The geometry of a stage over these matrices; from sweeps on one H200.
+fn shape_of(gpu: &Gpu, tuning: &Tuning, mats: &[Mat], pair: bool) -> Shape {
+    let mixed = mats.iter().any(|m| m.ty != mats[0].ty);
+    let least = if pair { 2 } else { 1 };
+    if let Some(shape) = tuning.shape {
+        let streams = if mixed { 1 } else { shape.streams.max(least) };
+        return Shape { streams, split: shape.split.min(shape.threads / 32), ..shape };
     }
+    let elements: u64 = mats.iter().map(|m| u64::from(m.rows) * u64::from(m.cols)).sum();
+    let units = if mats[0].ty < 3 { mats[0].stride / 8 } else { mats[0].cols / 32 };
+    let (threads, per_sm, streams, dense) = match () {
+        () if mixed => (256, 2, 1, false),
+        () if elements >= 32 << 20 && units > 32 => (512, 2, 2, true),
+        () => (256, 2, if units <= 32 { 4 } else { 2 }, false),
+    };
+    let rows: u32 = mats[..if pair { 1 } else { mats.len() }].iter().map(|m| m.rows).sum();
+    let per_block = rows.div_ceil(gpu.n_sm * per_sm);
+    let at_once = if pair { streams / 2 } else { streams };
+    // Rows are split while a block still takes all of its rows in one turn and every lane has two units of its part.
+    let mut split = 1;
+    while split * 2 <= threads / 32 && per_block <= threads / 32 / (split * 2) * at_once && units >= 64 * split {
+        split *= 2;
+    }
+    Shape { threads, per_sm, streams, split, dense }
 }
 
-/// Geometry of a stage over these matrices.
-fn geometry(gpu: &Gpu, tuning: &Tuning, mats: &[Mat], pair: bool, stage: &mut Stage) -> (Option<u32>, u32, u32) {
-    let ty = mats.iter().all(|m| m.ty == mats[0].ty).then_some(mats[0].ty);
-    let per_row = if mats[0].ty < 3 { mats[0].stride / 8 } else { mats[0].cols / 32 };
-    let rows: u32 = if pair { 2 * mats[0].rows } else { mats.iter().map(|m| m.rows).sum() };
-    let (threads, per_sm, streams) = shape_of(tuning, mats, pair);
-    let warps = threads / 32;
-    let least = if pair { 2 } else { 1 };
-    let want = (gpu.n_sm * tuning.fill).div_ceil(100);
-    let mut ns = if ty.is_none() { 1 } else { streams.max(least) };
-    while ns > least && rows.div_ceil(ns * warps) < 2 * want {
-        ns /= 2;
-    }
-    // Rows are split only while every lane has two units or more of its part.
-    let mut ks = 1;
-    while ks * 2 <= warps && rows.div_ceil(ns * warps / ks) < want && per_row >= 64 * ks {
-        ks *= 2;
-    }
-    let per_tile = warps / ks * if pair { ns / 2 } else { ns };
-    let tiles: Vec<u32> = if pair {
-        vec![mats[0].rows.div_ceil(per_tile)]
-    } else {
-        mats.iter().map(|m| m.rows.div_ceil(per_tile)).collect()
-    };
-    let total: u32 = tiles.iter().sum();
-    let most = gpu.n_sm * per_sm;
+/// Which blocks work on which matrix: in proportion to the rows, each with some.
+fn share(gpu: &Gpu, shape: Shape, mats: &[Mat], pair: bool, stage: &mut Stage) {
+    let groups = shape.threads / 32 / shape.split;
+    let at_once = groups * if pair { shape.streams / 2 } else { shape.streams };
+    let most = u64::from(gpu.n_sm * shape.per_sm);
+    let mats = &mats[..if pair { 1 } else { mats.len() }];
+    let total: u64 = mats.iter().map(|m| u64::from(m.rows)).sum();
     let mut at = 0;
-    for (i, t) in tiles.iter().enumerate() {
+    for (i, m) in mats.iter().enumerate() {
         stage.seg_block[i] = at;
-        at += if total <= most { *t } else { ((u64::from(*t) * u64::from(most) / u64::from(total)) as u32).max(1) };
+        at += ((u64::from(m.rows) * most / total) as u32).clamp(1, m.rows.div_ceil(at_once).max(1));
         stage.seg_block[i + 1] = at;
     }
-    stage.n_seg = tiles.len() as u32;
-    stage.ks = ks;
-    (ty, ns, threads)
+    stage.n_seg = mats.len() as u32;
+    stage.ks = shape.split;
 }
 
 struct Maker<'a> {
@@ -178,8 +184,10 @@ impl Maker<'_> {
         for (to, from) in stage.m.iter_mut().zip(mats) {
             *to = *from;
         }
-        let (ty, ns, threads) = geometry(self.gpu, self.tuning, mats, pair, &mut stage);
-        self.ops.push(Op { kind, layer, run: Run::Stage { stage, ty, ns, threads } });
+        let ty = mats.iter().all(|m| m.ty == mats[0].ty).then_some(mats[0].ty);
+        let shape = shape_of(self.gpu, self.tuning, mats, pair);
+        share(self.gpu, shape, mats, pair, &mut stage);
+        self.ops.push(Op { kind, layer, run: Run::Stage { stage, ty, shape } });
     }
 
     fn layer(&mut self, index: usize, w: &super::layout::Layer) {
@@ -269,12 +277,15 @@ impl Op {
         let code = unsafe {
             match &self.run {
                 Run::Embed { mat, scale, x } => ffi::kgc_embed(mat, work.state, *scale, *x, 0, raw),
-                Run::Stage { stage, ty: Some(ty), ns, threads } => match ty {
-                    0..=2 => ffi::kgc_stage_float(stage, *ty, *ns, *threads, pdl, raw),
-                    3..=7 => ffi::kgc_stage_q32(stage, *ty, *ns, *threads, pdl, raw),
-                    _ => ffi::kgc_stage_k256(stage, *ty, *ns, *threads, pdl, raw),
-                },
-                Run::Stage { stage, ty: None, ns, threads } => ffi::kgc_stage_mixed(stage, *ns, *threads, pdl, raw),
+                Run::Stage { stage, ty, shape: Shape { threads, streams, dense, .. } } => {
+                    let (n, t, dense) = (*streams, *threads, i32::from(*dense));
+                    match ty {
+                        Some(ty @ 0..=2) => ffi::kgc_stage_float(stage, *ty, n, t, dense, pdl, raw),
+                        Some(ty @ 3..=7) => ffi::kgc_stage_q32(stage, *ty, n, t, dense, pdl, raw),
+                        Some(ty) => ffi::kgc_stage_k256(stage, *ty, n, t, dense, pdl, raw),
+                        None => ffi::kgc_stage_mixed(stage, n, t, pdl, raw),
+                    }
+                }
                 Run::Attend(attend) => {
                     ffi::kgc_attend(&Attend { chunk: cut.chunk, ..*attend }, cut.chunks, cut.rep, pdl, raw)
                 }
