@@ -93,7 +93,8 @@ template <int EPL> struct KvLane {
 
 template <int REP, int EPL, int LPT> __global__ void __launch_bounds__(256) kg_attend(const __grid_constant__ KgAttend p) {
     extern __shared__ __align__(16) float shared[];
-    constexpr int PASSES = 4, TPW = 32 / LPT, STEP = 8 * TPW, TILE = PASSES * STEP;
+    // With one head there is room for the whole of a small chunk at once.
+    constexpr int PASSES = REP == 1 && EPL == 8 && LPT > 8 ? LPT / 2 : 4, TPW = 32 / LPT, STEP = 8 * TPW, TILE = PASSES * STEP;
     const uint32_t hd = p.head_dim, group = p.n_heads / p.n_kv, per_kv = (group + REP - 1) / REP;
     const uint32_t kv = blockIdx.x / per_kv, first = (blockIdx.x % per_kv) * REP, n_rep = min((uint32_t)REP, group - first);
     const uint32_t head0 = kv * group + first, warp = threadIdx.x >> 5, lane = threadIdx.x & 31;

@@ -22,9 +22,9 @@ enum KgType : uint32_t {
 //   b: Q8_0: 16 bytes a block, elements 16..31; Q6_K, Q3_K, Q2_K: 8 bytes a block, two bits of element 4t + i
 //      in word t / 4, at bit 8 i + 2 (t % 4)
 //   c: 4 bytes a block: one bit of element 4t + i at bit 8 i + t (Q5_*, Q3_K)
-//   s: Q4_0 Q5_0 Q8_0: f16 d a block; Q4_1 Q5_1: f16 d, m a block; Q4_K Q5_K: the 16 bytes d, dmin, scales a 256;
-//      Q3_K Q6_K: two int8 scales a block; Q2_K: two bytes (scale | min << 4) a block
-//   d: Q3_K Q6_K: f16 a 256; Q2_K: f16 d, dmin a 256
+//   s: Q4_0 Q5_0 Q8_0: f16 d a block; Q4_1 Q5_1: f16 d, m a block; Q4_K Q5_K: two bytes, scale
+//      and min, a block; Q3_K Q6_K: two int8 scales a block; Q2_K: two bytes (scale | min << 4) a block
+//   d: Q3_K Q6_K: f16 a 256; Q2_K Q4_K Q5_K: f16 d, dmin a 256
 struct KgMat {
     const void *a, *b, *c, *s, *d;
     uint32_t type, rows, cols, stride;

@@ -153,19 +153,19 @@ template <bool QUANT, int NV> __device__ __forceinline__ void kg_stage_input(con
     }
     __syncthreads();
 }
-template <int T, int NS, bool DENSE> __device__ __forceinline__ void kg_stage_run(const KgStage &st, uint32_t seg, float *red) {
+template <int T, int NS, bool DEEP> __device__ __forceinline__ void kg_stage_run(const KgStage &st, uint32_t seg, float *red) {
     constexpr bool QUANT = kg_is_quant(T);
-    constexpr int UN = (QUANT ? 4 : 8) / NS, NV = DENSE ? 1 : 2;
+    constexpr int UN = (QUANT && !DEEP ? 4 : 8) / NS, NV = 2;
     const uint32_t warp = threadIdx.x >> 5, lane = threadIdx.x & 31, ks = st.ks;
     const uint32_t groups = (blockDim.x >> 5) / ks, group = warp / ks, kw = warp % ks;
     const bool pair = st.activation != 0;
     const uint32_t rg = pair ? NS / 2 : NS, per_row = QUANT ? st.n / 32 : st.m[seg].stride / 8;
     const uint32_t width = 32 * ks * UN, steps = (per_row + width - 1) / width;
-    // Rows of this block, as evenly as they go; a group takes rg of them a turn.
+    // Rows of this block: whole turns of all its groups, as evenly as they go. Blocks with a turn less make room for the next stage.
     const uint32_t n_blocks = st.seg_block[seg + 1] - st.seg_block[seg], block = blockIdx.x - st.seg_block[seg];
-    const uint32_t row0 = (uint32_t)((uint64_t)st.m[seg].rows * block / n_blocks);
-    const uint32_t row1 = (uint32_t)((uint64_t)st.m[seg].rows * (block + 1) / n_blocks);
-    const uint32_t turns = (row1 - row0 + groups * rg - 1) / (groups * rg);
+    const uint32_t rows = st.m[seg].rows, step_rows = groups * rg, all = (rows + step_rows - 1) / step_rows;
+    const uint32_t row0 = all * block / n_blocks * step_rows, row1 = min(rows, all * (block + 1) / n_blocks * step_rows);
+    const uint32_t turns = (row1 - row0 + step_rows - 1) / step_rows;
 
     if (threadIdx.x < 16 && threadIdx.x >= blockDim.x >> 5) red[threadIdx.x] = red[64 + threadIdx.x] = 0.f;
     Unit<T> f[NS][UN];
@@ -216,33 +216,32 @@ template <int T, int NS, bool DENSE> __device__ __forceinline__ void kg_stage_ru
         for (uint32_t k = 0; k < steps; k++) {
             // The next load: the following step, or the first of the group's next rows.
             unit_at += width;
-            if (k + 1 == steps) unit_at = kw * 32 + lane, row_at += groups * rg;
+            if (k + 1 == steps) unit_at = kw * 32 + lane, row_at += step_rows;
 #pragma unroll
             for (int u = 0; u < UN; u++) {
-                uint32_t unit = min(k * width + (u * ks + kw) * 32 + lane, per_row - 1);
-                if constexpr (QUANT) {
-                    XQuant x;
-                    uint4 h0 = xq[unit], h1 = xq[nb + unit], l0 = xq[2 * nb + unit], l1 = xq[3 * nb + unit];
-                    x.hi[0] = h0.x, x.hi[1] = h0.y, x.hi[2] = h0.z, x.hi[3] = h0.w;
-                    x.hi[4] = h1.x, x.hi[5] = h1.y, x.hi[6] = h1.z, x.hi[7] = h1.w;
-                    x.lo[0] = l0.x, x.lo[1] = l0.y, x.lo[2] = l0.z, x.lo[3] = l0.w;
-                    x.lo[4] = l1.x, x.lo[5] = l1.y, x.lo[6] = l1.z, x.lo[7] = l1.w;
-                    int2 s2 = xs[unit];
-                    x.s0 = s2.x, x.s1 = s2.y, x.d = xd[unit];
+                const uint32_t first = k * width + (u * ks + kw) * 32; // of the warp
+                if (first < per_row) {
+                    const uint32_t unit = min(first + lane, per_row - 1);
+                    if constexpr (QUANT) {
+                        XQuant x;
+                        uint4 h0 = xq[unit], h1 = xq[nb + unit], l0 = xq[2 * nb + unit], l1 = xq[3 * nb + unit];
+                        x.hi[0] = h0.x, x.hi[1] = h0.y, x.hi[2] = h0.z, x.hi[3] = h0.w;
+                        x.hi[4] = h1.x, x.hi[5] = h1.y, x.hi[6] = h1.z, x.hi[7] = h1.w;
+                        x.lo[0] = l0.x, x.lo[1] = l0.y, x.lo[2] = l0.z, x.lo[3] = l0.w;
+                        x.lo[4] = l1.x, x.lo[5] = l1.y, x.lo[6] = l1.z, x.lo[7] = l1.w;
+                        int2 s2 = xs[unit];
+                        x.s0 = s2.x, x.s1 = s2.y, x.d = xd[unit];
 #pragma unroll
-                    for (int s = 0; s < NS; s++) {
-                        acc[s] += f[s][u].dot(x);
-                        fetch(s, u);
-                    }
-                } else {
-                    XFloat x;
-                    x.v0 = xf[unit], x.v1 = xf[padded / 8 + unit];
+                        for (int s = 0; s < NS; s++) acc[s] += f[s][u].dot(x);
+                    } else {
+                        XFloat x;
+                        x.v0 = xf[unit], x.v1 = xf[padded / 8 + unit];
 #pragma unroll
-                    for (int s = 0; s < NS; s++) {
-                        acc[s] += f[s][u].dot(x);
-                        fetch(s, u);
+                        for (int s = 0; s < NS; s++) acc[s] += f[s][u].dot(x);
                     }
                 }
+#pragma unroll
+                for (int s = 0; s < NS; s++) fetch(s, u);
             }
         }
 #pragma unroll
@@ -279,21 +278,22 @@ template <int T, int NS, bool DENSE> __device__ __forceinline__ void kg_stage_ru
     }
 }
 
-// DENSE: 64 registers, so that a multiprocessor holds two blocks of 512: for large matrices, where what is in flight decides. For
-// small ones, which wait for latencies, that costs more than it gives (measured on one H200).
-template <int T, int NS, bool DENSE> __global__ void __launch_bounds__(512, DENSE ? 2 : 1) kg_stage_kernel(const __grid_constant__ KgStage st) {
+// DEEP: eight units a lane in flight instead of four, for rows long enough.
+template <int T, int NS, bool DEEP> __global__ void __launch_bounds__(512, 1) kg_stage_kernel(const __grid_constant__ KgStage st) {
     extern __shared__ __align__(16) float kg_shared[];
     uint32_t seg = 0;
     while (seg + 1 < st.n_seg && blockIdx.x >= st.seg_block[seg + 1]) seg++;
-    kg_stage_run<T, NS, DENSE>(st, seg, kg_shared);
+    kg_stage_run<T, NS, DEEP>(st, seg, kg_shared);
 }
 
-template <int T> static inline cudaError_t kg_stage_launch(const KgStage *st, uint32_t ns, uint32_t threads, int dense, int pdl, cudaStream_t stream) {
+template <int T> static inline cudaError_t kg_stage_launch(const KgStage *st, uint32_t ns, uint32_t threads, int deep, int pdl, cudaStream_t stream) {
     size_t smem = kg_stage_smem(st->n, st->norm_w != nullptr, kg_is_quant(T)) + 16;
     dim3 grid(st->seg_block[st->n_seg]);
-    constexpr bool CAN = T != KG_F32;
+    constexpr bool Q = kg_is_quant(T);
+    if (ns == 1 && deep && Q) return kg_launch(kg_stage_kernel<T, 1, Q>, grid, dim3(threads), smem, pdl, stream, *st);
+    if (ns == 2 && deep && Q) return kg_launch(kg_stage_kernel<T, 2, Q>, grid, dim3(threads), smem, pdl, stream, *st);
+    if (ns == 8 && deep && Q && st->ks == 1) return kg_launch(kg_stage_kernel<T, 8, Q>, grid, dim3(threads), smem, pdl, stream, *st);
     if (ns == 1) return kg_launch(kg_stage_kernel<T, 1, false>, grid, dim3(threads), smem, pdl, stream, *st);
-    if (ns == 2 && dense && CAN) return kg_launch(kg_stage_kernel<T, 2, CAN>, grid, dim3(threads), smem, pdl, stream, *st);
     if (ns == 2) return kg_launch(kg_stage_kernel<T, 2, false>, grid, dim3(threads), smem, pdl, stream, *st);
     if (ns == 4) return kg_launch(kg_stage_kernel<T, 4, false>, grid, dim3(threads), smem, pdl, stream, *st);
     return cudaErrorInvalidValue;

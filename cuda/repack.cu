@@ -64,9 +64,13 @@ template <int T> __global__ void kg_repack(KgMat m, const uint8_t *src, uint64_t
     if constexpr (T == KG_Q4_0 || T == KG_Q5_0 || T == KG_Q8_0) ((uint16_t *)m.s)[i] = (uint16_t)two_bytes(0);
     if constexpr (T == KG_Q4_1 || T == KG_Q5_1) ((uint32_t *)m.s)[i] = two_bytes(0) | two_bytes(2) << 16;
     if constexpr (T == KG_Q4_K || T == KG_Q5_K) {
-        if (sb == 0)
-            ((uint4 *)m.s)[i >> 3] = make_uint4(two_bytes(0) | two_bytes(2) << 16, two_bytes(4) | two_bytes(6) << 16,
-                                                two_bytes(8) | two_bytes(10) << 16, two_bytes(12) | two_bytes(14) << 16);
+        // Six bits of scale and of minimum a block, packed in 12 bytes.
+        const uint8_t *q = p + 4;
+        const int k = sb & 3;
+        const uint32_t sc = sb < 4 ? q[k] & 63u : (q[k + 8] & 15u) | (q[k] >> 6) << 4;
+        const uint32_t mn = sb < 4 ? q[k + 4] & 63u : (q[k + 8] >> 4) | (q[k + 4] >> 6) << 4;
+        ((uint16_t *)m.s)[i] = (uint16_t)(sc | mn << 8);
+        if (sb == 0) ((uint32_t *)m.d)[i >> 3] = two_bytes(0) | two_bytes(2) << 16;
     }
     if constexpr (T == KG_Q6_K) {
         ((uint16_t *)m.s)[i] = (uint16_t)two_bytes(192 + 2 * sb);

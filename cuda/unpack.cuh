@@ -46,12 +46,12 @@ template <int T> struct Unit {
     uint4 a;    // nibbles, or int8 0..15
     uint4 b;    // int8 16..31, or twos in x, y
     uint32_t c; // bits
-    uint4 s;    // scales; s.x alone except for Q4_K and Q5_K
+    uint32_t s; // scales of the block
     uint32_t d; // scales of the 256
 
     __device__ __forceinline__ void zero() {
-        a = b = s = make_uint4(0, 0, 0, 0);
-        c = d = 0;
+        a = b = make_uint4(0, 0, 0, 0);
+        c = s = d = 0;
     }
 
     // i: index of the block in the matrix.
@@ -64,15 +64,10 @@ template <int T> struct Unit {
             b.y = t.y;
         }
         if constexpr (kg_has_bits(T)) c = kg_stream4((const char *)m.c + (size_t)i * 4);
-        if constexpr (T == KG_Q4_0 || T == KG_Q5_0 || T == KG_Q8_0 || T == KG_Q3_K || T == KG_Q6_K || T == KG_Q2_K)
-            s.x = kg_stream2((const char *)m.s + (size_t)i * 2);
-        if constexpr (T == KG_Q4_1 || T == KG_Q5_1) s.x = kg_stream4((const char *)m.s + (size_t)i * 4);
-        if constexpr (T == KG_Q4_K || T == KG_Q5_K) {
-            s = kg_cached16((const char *)m.s + (size_t)(i >> 3) * 16);
-            d = i & 7;
-        }
+        if constexpr (T == KG_Q4_1 || T == KG_Q5_1) s = kg_stream4((const char *)m.s + (size_t)i * 4);
+        else s = kg_stream2((const char *)m.s + (size_t)i * 2);
         if constexpr (T == KG_Q3_K || T == KG_Q6_K) d = kg_cached2((const char *)m.d + (size_t)(i >> 3) * 2);
-        if constexpr (T == KG_Q2_K) d = kg_cached4((const char *)m.d + (size_t)(i >> 3) * 4);
+        if constexpr (T == KG_Q2_K || T == KG_Q4_K || T == KG_Q5_K) d = kg_cached4((const char *)m.d + (size_t)(i >> 3) * 4);
     }
 
     // Elements 4t .. 4t+3 as bytes, before the offset.
@@ -131,29 +126,25 @@ template <int T> struct Unit {
     // Scale and minimum of elements 0..15 (g0, m0) and 16..31 (g1, m1): w = g q - m, q after the offset.
     __device__ __forceinline__ void scales(float &g0, float &m0, float &g1, float &m1) const {
         if constexpr (T == KG_Q4_0 || T == KG_Q5_0 || T == KG_Q8_0) {
-            g0 = g1 = kg_half_bits(s.x);
+            g0 = g1 = kg_half_bits(s);
             m0 = m1 = 0.f;
         } else if constexpr (T == KG_Q4_1 || T == KG_Q5_1) {
-            g0 = g1 = kg_half_bits(s.x & 0xffff);
-            m0 = m1 = -kg_half_bits(s.x >> 16);
+            g0 = g1 = kg_half_bits(s & 0xffff);
+            m0 = m1 = -kg_half_bits(s >> 16);
         } else if constexpr (T == KG_Q4_K || T == KG_Q5_K) {
-            int sh = 8 * (d & 3);
-            uint32_t x0 = s.y >> sh, x1 = s.z >> sh, x2 = s.w >> sh;
-            uint32_t sc = d < 4 ? x0 & 63 : (x2 & 15) | ((x0 >> 2) & 48);
-            uint32_t mn = d < 4 ? x1 & 63 : ((x2 >> 4) & 15) | ((x1 >> 2) & 48);
-            g0 = g1 = kg_half_bits(s.x & 0xffff) * (float)sc;
-            m0 = m1 = kg_half_bits(s.x >> 16) * (float)mn;
+            g0 = g1 = kg_half_bits(d & 0xffff) * (float)(s & 255);
+            m0 = m1 = kg_half_bits(d >> 16) * (float)(s >> 8);
         } else if constexpr (T == KG_Q3_K || T == KG_Q6_K) {
             float f = kg_half_bits(d);
-            g0 = f * (float)(int8_t)(s.x & 0xff);
-            g1 = f * (float)(int8_t)(s.x >> 8 & 0xff);
+            g0 = f * (float)(int8_t)(s & 0xff);
+            g1 = f * (float)(int8_t)(s >> 8 & 0xff);
             m0 = m1 = 0.f;
         } else {
             float f = kg_half_bits(d & 0xffff), g = kg_half_bits(d >> 16);
-            g0 = f * (float)(s.x & 15);
-            m0 = g * (float)(s.x >> 4 & 15);
-            g1 = f * (float)(s.x >> 8 & 15);
-            m1 = g * (float)(s.x >> 12 & 15);
+            g0 = f * (float)(s & 15);
+            m0 = g * (float)(s >> 4 & 15);
+            g1 = f * (float)(s >> 8 & 15);
+            m1 = g * (float)(s >> 12 & 15);
         }
     }
 

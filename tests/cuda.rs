@@ -124,10 +124,10 @@ fn compare(name: &str, device: &CudaDevice, config: &Config, gguf: &Gguf<'_>, n_
     let reference = ReferenceDevice.load(config, &weights, &mut NoControl).unwrap();
     let tokens = tokens(n_tokens, config.n_vocab);
     let (truth, _) = tapped(&*reference, &tokens, n_tokens);
-    // The second is the geometry of large matrices.
-    let large = cuda::Shape { threads: 512, per_sm: 2, streams: 2, split: 2, dense: true };
-    for (prefill, shape) in [(false, None), (false, Some(large)), (true, None)] {
-        cuda.tune(Tuning { prefill, shape, ..Tuning::default() });
+    let [a, b, c] = [(256, 4, 2, false), (512, 1, 2, true), (128, 8, 1, true)]
+        .map(|(threads, streams, split, deep)| Some(cuda::Shape { threads, per_sm: 1, streams, split, deep }));
+    for (prefill, shape) in [(false, None), (false, a), (false, b), (false, c), (true, None)] {
+        cuda.tune(Tuning { prefill, shapes: [shape; cuda::Kind::N], ..Tuning::default() });
         let (seen, logits) = tapped(&*cuda, &tokens, n_tokens);
         let bound = 2f64.powi(-22) * if prefill { 8.0 } else { 4.0 } * config.n_layers as f64;
         let mut worst = (0.0, (0, ""));
@@ -403,6 +403,44 @@ fn decode_speed(model: &CudaModel, sequence: &mut Sequence, position: usize, n: 
     best
 }
 
+/// Finds the best geometry of each kind of stage in a whole step, one kind after another.
+fn in_situ(model: &CudaModel, sequence: &mut Sequence) {
+    let mut best = Tuning::default();
+    let mut step = |tuning: Tuning| {
+        model.tune(tuning);
+        let mut run = |n| model.measure_step(&mut *sequence.slot, &sequence.pages, 100, n).unwrap();
+        let first = run(8);
+        (if first < 1.0 { run(30) } else { first.min(run(8)) }) * 1e3
+    };
+    let mut least = step(best);
+    println!("    as it is: {least:.1} us");
+    for kind in [cuda::Kind::GateUp, cuda::Kind::Down, cuda::Kind::Logits, cuda::Kind::Qkv, cuda::Kind::Output] {
+        let mut seen = Vec::new();
+        for (threads, per_sm) in [(128, 2), (128, 4), (256, 1), (256, 2), (512, 1)] {
+            for (streams, deep) in [(1, false), (1, true), (2, false), (2, true), (4, false), (8, true)] {
+                for split in [1, 2, 4] {
+                    if (streams == 8 && split > 1) || split > 2 && threads < 256 {
+                        continue;
+                    }
+                    let shape = cuda::Shape { threads, per_sm, streams, split, deep };
+                    let mut tuning = best;
+                    tuning.shapes[kind as usize] = Some(shape);
+                    seen.push((step(tuning), shape));
+                }
+            }
+        }
+        seen.sort_by(|a, b| a.0.total_cmp(&b.0));
+        for (us, s) in &seen[..6] {
+            let deep = if s.deep { " deep" } else { "" };
+            println!("    {kind:?} {us:.1} us: t{} b{} s{} k{}{deep}", s.threads, s.per_sm, s.streams, s.split);
+        }
+        if seen[0].0 < least {
+            least = seen[0].0;
+            best.shapes[kind as usize] = Some(seen[0].1);
+        }
+    }
+}
+
 #[test]
 #[ignore = "prints speeds; KIGO_MEASURE names shapes and types"]
 fn measure() {
@@ -456,26 +494,7 @@ fn measure() {
                     println!("    attend at {position}, {rep} heads a block: {:.2} us", ms * 1e3 / *n as f32);
                 }
             }
-            let mut one = |tuning: Tuning, label: &str| {
-                model.tune(tuning);
-                let rows = model.measure_kinds(&mut *sequence.slot, &sequence.pages, 100, 20).unwrap();
-                let each = |k: &str, n: usize, ms: f32| {
-                    format!("{k} {:.2}", ms * 1e3 / if k == "all" { 1.0 } else { n as f32 })
-                };
-                let text: Vec<String> = rows.iter().map(|(k, n, ms)| each(k, *n, *ms)).collect();
-                println!("    {label}: {}", text.join(", "));
-            };
-            one(Tuning { pdl: false, ..Tuning::default() }, "without dependent launch");
-            for (threads, per_sm) in [(128, 4), (256, 1), (256, 2), (512, 1), (512, 2)] {
-                for (streams, split) in [1, 2, 4].into_iter().flat_map(|n| [1, 2, 4, 8, 16].map(|k| (n, k))) {
-                    if split > threads / 32 {
-                        continue;
-                    }
-                    let dense = threads * per_sm == 1024 && streams == 2;
-                    let shape = Some(cuda::Shape { threads, per_sm, streams, split, dense });
-                    one(Tuning { shape, ..Tuning::default() }, &format!("t{threads} b{per_sm} s{streams} k{split}"));
-                }
-            }
+            in_situ(&model, &mut sequence);
             model.tune(Tuning::default());
         }
     }

@@ -232,7 +232,7 @@ unsafe extern "C" {
         ty: u32,
         ns: u32,
         threads: u32,
-        dense: c_int,
+        deep: c_int,
         pdl: c_int,
         stream: Handle,
     ) -> c_int;
@@ -241,7 +241,7 @@ unsafe extern "C" {
         ty: u32,
         ns: u32,
         threads: u32,
-        dense: c_int,
+        deep: c_int,
         pdl: c_int,
         stream: Handle,
     ) -> c_int;
@@ -250,7 +250,7 @@ unsafe extern "C" {
         ty: u32,
         ns: u32,
         threads: u32,
-        dense: c_int,
+        deep: c_int,
         pdl: c_int,
         stream: Handle,
     ) -> c_int;

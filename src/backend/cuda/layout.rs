@@ -44,8 +44,8 @@ fn plane_bytes(ty: TensorType, rows: u64, cols: u64) -> [u64; 5] {
         TensorType::Q8_0 => [blocks * 16, blocks * 16, 0, blocks * 2, 0],
         TensorType::Q2_K => [0, blocks * 8, 0, blocks * 2, supers * 4],
         TensorType::Q3_K => [0, blocks * 8, blocks * 4, blocks * 2, supers * 2],
-        TensorType::Q4_K => [blocks * 16, 0, 0, supers * 16, 0],
-        TensorType::Q5_K => [blocks * 16, 0, blocks * 4, supers * 16, 0],
+        TensorType::Q4_K => [blocks * 16, 0, 0, blocks * 2, supers * 4],
+        TensorType::Q5_K => [blocks * 16, 0, blocks * 4, blocks * 2, supers * 4],
         TensorType::Q6_K => [blocks * 16, blocks * 8, 0, blocks * 2, supers * 2],
     }
 }

@@ -45,7 +45,7 @@ pub use device::CudaDevice;
 #[doc(hidden)]
 pub use {
     model::CudaModel,
-    program::{Shape, Tuning},
+    program::{Kind, Shape, Tuning},
 };
 
 /// Opens GPU `ordinal`, or says why that cannot be.

@@ -426,6 +426,26 @@ impl CudaModel {
         outcome.map(|_| ())
     }
 
+    /// Milliseconds of one step at `position`, the mean of `reps` as a graph; for measurements.
+    #[doc(hidden)]
+    pub fn measure_step(&self, slot: &mut dyn Slot, pages: &[u32], position: usize, reps: usize) -> Result<f32> {
+        let exec = &mut *self.lock();
+        self.gpu.bind()?;
+        self.grow(exec, position + 1)?;
+        let slot = slot_of(slot)?;
+        self.bind_pages(exec, slot, pages)?;
+        self.set_state(exec, slot, 0, position)?;
+        let (start, end) = (Event::new(&self.gpu, true)?, Event::new(&self.gpu, true)?);
+        self.queue(exec, Pass::Logits, position)?;
+        start.record(&exec.stream)?;
+        for _ in 0..reps {
+            self.queue(exec, Pass::Logits, position)?;
+        }
+        end.record(&exec.stream)?;
+        end.wait()?;
+        Ok(end.milliseconds_since(&start)? / reps as f32)
+    }
+
     /// Milliseconds of the launches of each kind in one step at `position`, each kind alone, `reps` times; for measurements.
     #[doc(hidden)]
     pub fn measure_kinds(

@@ -18,19 +18,19 @@ pub struct Shape {
     pub threads: u32,
     /// Most blocks a multiprocessor.
     pub per_sm: u32,
-    /// Rows a warp works on at once: 1, 2, 4.
+    /// Rows a warp works on at once: 1, 2, 4, or 8 where it is deep.
     pub streams: u32,
     /// Warps a row, a power of two.
     pub split: u32,
-    /// With two streams: 64 registers a thread.
-    pub dense: bool,
+    /// Eight units of 32 in flight a lane instead of four; with 1, 2 or 8 streams.
+    pub deep: bool,
 }
 
 /// Choices that are made by the stage; for measurements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuning {
-    /// `None`: by the stage.
-    pub shape: Option<Shape>,
+    /// Of the stages of a kind; `None`: by the matrices.
+    pub shapes: [Option<Shape>; Kind::N],
     /// Query heads a block of attention; `None`: by the position.
     pub rep: Option<u32>,
     /// Programmatic dependent launch.
@@ -41,7 +41,7 @@ pub struct Tuning {
 
 impl Default for Tuning {
     fn default() -> Self {
-        Tuning { shape: None, rep: None, pdl: true, prefill: true }
+        Tuning { shapes: [None; Kind::N], rep: None, pdl: true, prefill: true }
     }
 }
 
@@ -58,6 +58,11 @@ pub enum Kind {
     Down,
     Logits,
     Choose,
+}
+
+impl Kind {
+    /// How many there are.
+    pub const N: usize = Kind::Choose as usize + 1;
 }
 
 /// One launch.
@@ -107,19 +112,21 @@ impl Cut {
 }
 
 /// The geometry of a stage over these matrices; from sweeps on one H200.
-fn shape_of(gpu: &Gpu, tuning: &Tuning, mats: &[Mat], pair: bool) -> Shape {
+fn shape_of(gpu: &Gpu, tuned: Option<Shape>, mats: &[Mat], pair: bool) -> Shape {
     let mixed = mats.iter().any(|m| m.ty != mats[0].ty);
     let least = if pair { 2 } else { 1 };
-    if let Some(shape) = tuning.shape {
-        let streams = if mixed { 1 } else { shape.streams.max(least) };
-        return Shape { streams, split: shape.split.min(shape.threads / 32), ..shape };
+    if let Some(shape) = tuned {
+        let split = shape.split.min(shape.threads / 32);
+        let most = if mats[0].ty < 3 || split > 1 { 4 } else { 8 };
+        let streams = if mixed { 1 } else { shape.streams.clamp(least, most) };
+        return Shape { streams, split, deep: shape.deep && streams != 4, ..shape };
     }
     let elements: u64 = mats.iter().map(|m| u64::from(m.rows) * u64::from(m.cols)).sum();
     let units = if mats[0].ty < 3 { mats[0].stride / 8 } else { mats[0].cols / 32 };
-    let (threads, per_sm, streams, dense) = match () {
+    let (threads, per_sm, streams, deep) = match () {
         () if mixed => (256, 2, 1, false),
-        () if elements >= 32 << 20 && units > 32 => (512, 2, 2, true),
-        () => (256, 2, if units <= 32 { 4 } else { 2 }, false),
+        () if elements >= 8 << 20 && units > 32 => (512, 1, least, true),
+        () => (256, 1, if units <= 32 { 4 } else { 2 }, false),
     };
     let rows: u32 = mats[..if pair { 1 } else { mats.len() }].iter().map(|m| m.rows).sum();
     let per_block = rows.div_ceil(gpu.n_sm * per_sm);
@@ -129,7 +136,7 @@ fn shape_of(gpu: &Gpu, tuning: &Tuning, mats: &[Mat], pair: bool) -> Shape {
     while split * 2 <= threads / 32 && per_block <= threads / 32 / (split * 2) * at_once && units >= 64 * split {
         split *= 2;
     }
-    Shape { threads, per_sm, streams, split, dense }
+    Shape { threads, per_sm, streams, split, deep }
 }
 
 /// Which blocks work on which matrix: in proportion to the rows, each with some.
@@ -185,7 +192,7 @@ impl Maker<'_> {
             *to = *from;
         }
         let ty = mats.iter().all(|m| m.ty == mats[0].ty).then_some(mats[0].ty);
-        let shape = shape_of(self.gpu, self.tuning, mats, pair);
+        let shape = shape_of(self.gpu, self.tuning.shapes[kind as usize], mats, pair);
         share(self.gpu, shape, mats, pair, &mut stage);
         self.ops.push(Op { kind, layer, run: Run::Stage { stage, ty, shape } });
     }
@@ -277,12 +284,12 @@ impl Op {
         let code = unsafe {
             match &self.run {
                 Run::Embed { mat, scale, x } => ffi::kgc_embed(mat, work.state, *scale, *x, 0, raw),
-                Run::Stage { stage, ty, shape: Shape { threads, streams, dense, .. } } => {
-                    let (n, t, dense) = (*streams, *threads, i32::from(*dense));
+                Run::Stage { stage, ty, shape: Shape { threads, streams, deep, .. } } => {
+                    let (n, t, deep) = (*streams, *threads, i32::from(*deep));
                     match ty {
-                        Some(ty @ 0..=2) => ffi::kgc_stage_float(stage, *ty, n, t, dense, pdl, raw),
-                        Some(ty @ 3..=7) => ffi::kgc_stage_q32(stage, *ty, n, t, dense, pdl, raw),
-                        Some(ty) => ffi::kgc_stage_k256(stage, *ty, n, t, dense, pdl, raw),
+                        Some(ty @ 0..=2) => ffi::kgc_stage_float(stage, *ty, n, t, deep, pdl, raw),
+                        Some(ty @ 3..=7) => ffi::kgc_stage_q32(stage, *ty, n, t, deep, pdl, raw),
+                        Some(ty) => ffi::kgc_stage_k256(stage, *ty, n, t, deep, pdl, raw),
                         None => ffi::kgc_stage_mixed(stage, n, t, pdl, raw),
                     }
                 }
