@@ -114,18 +114,25 @@ template <int REP, int EPL, int LPT> __global__ void __launch_bounds__(256) kg_a
     const uint32_t e = (lane & (LPT - 1)) * EPL;
     const int tl = (int)(warp * TPW + lane / LPT);
     const bool live = e < hd;
-    KvLane<EPL> w[PASSES];
-    auto fetch = [&](size_t at, int tb) {
-#pragma unroll
-        for (int i = 0; i < PASSES; i++) {
-            const int t = tb + i * STEP + tl;
-            if (live && t < t1) w[i].load((const __half *)pages[t >> 6] + at + (size_t)(t & 63) * hd + e);
-            else w[i].zero();
-        }
+    // With one head the first values are held as well, and every warp finds the largest score for itself.
+    constexpr bool ONE = REP == 1;
+    KvLane<EPL> held[ONE ? 2 : 1][PASSES];
+    auto &w = held[0], &wv = held[ONE ? 1 : 0];
+    auto fetch = [&](KvLane<EPL> &w, size_t at, int t) {
+        if (live && t < t1) w.load((const __half *)pages[t >> 6] + at + (size_t)(t & 63) * hd + e);
+        else w.zero();
     };
-    fetch(k_at, t0);
+    auto fetch_all = [&](size_t at, int tb) {
+#pragma unroll
+        for (int i = 0; i < PASSES; i++) fetch(w[i], at, tb + i * STEP + tl);
+    };
 #pragma unroll
     for (int i = 0; i < PASSES; i++) {
+        fetch(w[i], k_at, t0 + i * STEP + tl);
+        if constexpr (ONE) fetch(wv[i], v_at, t0 + i * STEP + tl);
+    }
+#pragma unroll
+    for (int i = 0; i < (ONE ? 0 : PASSES); i++) {
         const int t = t0 + i * STEP + tl;
         if (live && t < t1) asm volatile("prefetch.global.L2 [%0];" ::"l"((const __half *)pages[t >> 6] + v_at + (size_t)(t & 63) * hd + e));
     }
@@ -212,9 +219,10 @@ template <int REP, int EPL, int LPT> __global__ void __launch_bounds__(256) kg_a
                 float x[EPL];
                 w[i].expand(x);
                 const int t = tb + i * STEP + tl;
+                if (ONE && tb + TILE < t1) fetch(w[i], k_at, t + TILE);
                 score(x, t, t < t1);
             }
-            if (tb + TILE < t1) fetch(k_at, tb + TILE);
+            if (!ONE && tb + TILE < t1) fetch_all(k_at, tb + TILE);
         }
         if (newest && warp == 7) {
             float x[EPL];
@@ -223,23 +231,26 @@ template <int REP, int EPL, int LPT> __global__ void __launch_bounds__(256) kg_a
             score(x, pos, lane < LPT);
         }
     }
-    fetch(v_at, t0);
+    if (!ONE) fetch_all(v_at, t0);
     __syncthreads();
     const int i0 = t0 - c0, i1 = (newest ? pos + 1 : t1) - c0;
-    for (uint32_t r = warp; r < n_rep; r += 8) {
+    float top = 0.f;
+    for (uint32_t r = ONE ? 0 : warp; r < n_rep; r += 8) {
         float *s = sc + r * p.chunk, m = -INFINITY, l = 0.f;
         for (int i = i0 + (int)lane; i < i1; i += 32) m = fmaxf(m, s[i]);
 #pragma unroll
         for (int o = 16; o > 0; o >>= 1) m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, o));
         for (int i = i0 + (int)lane; i < i1; i += 32) {
             float x = expf(s[i] - m);
-            s[i] = x;
+            if (!ONE) s[i] = x;
             l += x;
         }
         l = kg_warp_sum(l);
-        if (lane == 0) ml[2 * r] = m, ml[2 * r + 1] = l;
+        if (lane == 0 && (!ONE || warp == 0)) ml[2 * r] = m, ml[2 * r + 1] = l;
+        top = m;
     }
-    __syncthreads();
+    if (!ONE) __syncthreads();
+    auto weight = [&](uint32_t r, int t) { return ONE ? expf(sc[t - c0] - top) : sc[r * p.chunk + (t - c0)]; };
 
     {
         float acc[REP][EPL];
@@ -252,17 +263,18 @@ template <int REP, int EPL, int LPT> __global__ void __launch_bounds__(256) kg_a
             for (int i = 0; i < PASSES; i++) {
                 const int t = tb + i * STEP + tl;
                 float x[EPL];
-                w[i].expand(x);
+                wv[i].expand(x);
+                if (ONE && tb + TILE < t1) fetch(wv[i], v_at, t + TILE);
                 if (t < t1) {
 #pragma unroll
                     for (int r = 0; r < REP; r++) {
-                        const float s = r < n_rep ? sc[r * p.chunk + (t - c0)] : 0.f;
+                        const float s = r < n_rep ? weight(r, t) : 0.f;
 #pragma unroll
                         for (int j = 0; j < EPL; j++) acc[r][j] = fmaf(s, x[j], acc[r][j]);
                     }
                 }
             }
-            if (tb + TILE < t1) fetch(v_at, tb + TILE);
+            if (!ONE && tb + TILE < t1) fetch_all(v_at, tb + TILE);
         }
         __syncwarp();
         // Over the groups of lanes of the warp, then one row a warp in shared memory.
@@ -282,7 +294,7 @@ template <int REP, int EPL, int LPT> __global__ void __launch_bounds__(256) kg_a
         float a = 0.f;
 #pragma unroll
         for (int x = 0; x < 8; x++) a += red[(x * REP + r) * hd + d];
-        if (newest) a = fmaf(sc[r * p.chunk + (pos - c0)], vn[d], a);
+        if (newest) a = fmaf(weight(r, pos), vn[d], a);
         if (n_active == 1) p.out[(size_t)(head0 + r) * hd + d] = a / ml[2 * r + 1];
         else p.part[((size_t)(head0 + r) * p.max_chunks + blockIdx.y) * (hd + 2) + d] = a;
     }
@@ -299,35 +311,79 @@ template <int REP, int EPL, int LPT> __global__ void __launch_bounds__(256) kg_a
     __syncthreads();
     if (order != (uint32_t)n_active - 1) return;
     __threadfence();
-    // The last block: per head the chunks' weights, then their sums: eight parts of the chunks at once, each in ascending
-    // order, then the parts.
-    for (uint32_t r = warp; r < n_rep; r += 8) {
-        const float *from = p.part + (size_t)(head0 + r) * p.max_chunks * (hd + 2) + hd;
-        float m = -INFINITY, l = 0.f;
-        for (int i = lane; i < n_active; i += 32) m = fmaxf(m, __ldcg(from + (size_t)i * (hd + 2)));
+    // The last block: per head the chunks' weights, then their sums: eight parts of the chunks at once, warp x taking chunks x,
+    // x + 8, .., each in ascending order, then the parts. All loads come first: one of them is as slow as many.
+    constexpr int AT_ONCE = 8;
+    if constexpr (ONE) {
+        constexpr uint32_t r = 0;
+        const float *from = p.part + (size_t)head0 * p.max_chunks * (hd + 2);
+        auto ml_of = [&](int i) { return i < n_active ? __ldcg((const float2 *)(from + (size_t)i * (hd + 2) + hd)) : make_float2(-INFINITY, 0.f); };
+        float2 x[AT_ONCE], row_ml[AT_ONCE];
+        auto rows = [&](int j0, uint32_t d) {
+#pragma unroll
+            for (int k = 0; k < AT_ONCE; k++) {
+                const int j = j0 + 8 * k;
+                row_ml[k] = ml_of(j);
+                x[k] = j < n_active && d < hd ? __ldcg((const float2 *)(from + (size_t)j * (hd + 2) + d)) : make_float2(0.f, 0.f);
+            }
+        };
+        rows((int)warp, 2 * lane);
+        const float2 first = ml_of((int)lane), second = ml_of((int)lane + 32);
+        float m = fmaxf(first.x, second.x), l = 0.f;
+        for (int i = (int)lane + 64; i < n_active; i += 32) m = fmaxf(m, ml_of(i).x);
 #pragma unroll
         for (int o = 16; o > 0; o >>= 1) m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, o));
-        for (int i = lane; i < n_active; i += 32) l += expf(__ldcg(from + (size_t)i * (hd + 2)) - m) * __ldcg(from + (size_t)i * (hd + 2) + 1);
+        l = expf(first.x - m) * first.y + expf(second.x - m) * second.y;
+        for (int i = (int)lane + 64; i < n_active; i += 32) {
+            const float2 c = ml_of(i);
+            l += expf(c.x - m) * c.y;
+        }
         l = kg_warp_sum(l);
-        if (lane == 0) ml[2 * r] = m, ml[2 * r + 1] = 1.f / l;
-    }
-    __syncthreads();
-    for (uint32_t r = 0; r < n_rep; r++) {
-        // Warp x takes chunks x, x + 8, ..; its lanes the elements, two each.
-        const float *from = p.part + (size_t)(head0 + r) * p.max_chunks * (hd + 2);
-        const float m = ml[2 * r];
-        for (uint32_t d = 2 * lane; d < hd; d += 64) {
+        if (threadIdx.x == 0) ml[2 * r + 1] = 1.f / l;
+        for (uint32_t d0 = 0; d0 < hd; d0 += 64) {
+            const uint32_t d = d0 + 2 * lane;
             float2 a = make_float2(0.f, 0.f);
-#pragma unroll 8
-            for (int j = (int)warp; j < n_active; j += 8) {
-                const float *row = from + (size_t)j * (hd + 2);
-                const float s = expf(__ldcg(row + hd) - m);
-                const float2 x = __ldcg((const float2 *)(row + d));
-                a.x = fmaf(s, x.x, a.x);
-                a.y = fmaf(s, x.y, a.y);
+            for (int j0 = (int)warp; j0 < n_active; j0 += 8 * AT_ONCE) {
+                if (d0 != 0 || j0 != (int)warp) rows(j0, d);
+#pragma unroll
+                for (int k = 0; k < AT_ONCE; k++) {
+                    const float s = expf(row_ml[k].x - m);
+                    a.x = fmaf(s, x[k].x, a.x);
+                    a.y = fmaf(s, x[k].y, a.y);
+                }
             }
-            red[(warp * REP + r) * hd + d] = a.x;
-            red[(warp * REP + r) * hd + d + 1] = a.y;
+            if (d < hd) red[(warp * REP + r) * hd + d] = a.x, red[(warp * REP + r) * hd + d + 1] = a.y;
+        }
+    } else {
+        for (uint32_t r = warp; r < n_rep; r += 8) {
+            const float *from = p.part + (size_t)(head0 + r) * p.max_chunks * (hd + 2) + hd;
+            float m = -INFINITY, l = 0.f;
+            for (int i = lane; i < n_active; i += 32) m = fmaxf(m, __ldcg(from + (size_t)i * (hd + 2)));
+#pragma unroll
+            for (int o = 16; o > 0; o >>= 1) m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, o));
+            for (int i = lane; i < n_active; i += 32) l += expf(__ldcg(from + (size_t)i * (hd + 2)) - m) * __ldcg(from + (size_t)i * (hd + 2) + 1);
+            l = kg_warp_sum(l);
+            if (lane == 0) ml[2 * r] = m, ml[2 * r + 1] = 1.f / l;
+        }
+        __syncthreads();
+#pragma unroll
+        for (int k = 0; k < REP; k++) {
+            const uint32_t r = min((uint32_t)k, n_rep - 1); // the last one again, rather than a branch between the loads
+            const float *from = p.part + (size_t)(head0 + r) * p.max_chunks * (hd + 2);
+            const float m = ml[2 * r];
+            for (uint32_t d = 2 * lane; d < hd; d += 64) {
+                float2 a = make_float2(0.f, 0.f);
+#pragma unroll 4
+                for (int j = (int)warp; j < n_active; j += 8) {
+                    const float *row = from + (size_t)j * (hd + 2);
+                    const float s = expf(__ldcg(row + hd) - m);
+                    const float2 x = __ldcg((const float2 *)(row + d));
+                    a.x = fmaf(s, x.x, a.x);
+                    a.y = fmaf(s, x.y, a.y);
+                }
+                red[(warp * REP + k) * hd + d] = a.x;
+                red[(warp * REP + k) * hd + d + 1] = a.y;
+            }
         }
     }
     __syncthreads();

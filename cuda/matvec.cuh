@@ -40,14 +40,13 @@ __device__ __forceinline__ float kg_activation(uint32_t kind, float g) {
 static inline size_t kg_stage_smem(uint32_t n, bool norm, bool quant) {
     size_t padded = (n + 31) / 32 * 32;
     size_t bytes = 1024; // reductions
-    if (quant) bytes += padded * 2 + padded / 32 * 12;
+    if (quant) bytes += padded / 32 * 80;
     if (norm || !quant) bytes += padded * 4;
     return bytes;
 }
 
 // One float4 of the input, normalized already, to where the dot products read it. Whole warps call it; i < n4 or v is zero.
-template <bool QUANT> __device__ __forceinline__ void kg_stage_put(const KgStage &st, float4 v, uint32_t i, uint32_t n4, float4 *vb, uint32_t *xq, int2 *xs, float *xd) {
-    const uint32_t nb = n4 / 8;
+template <bool QUANT> __device__ __forceinline__ void kg_stage_put(const KgStage &st, float4 v, uint32_t i, uint32_t n4, float4 *vb, uint32_t *xq) {
     if (st.tap && blockIdx.x == 0 && i < n4) ((float4 *)st.tap)[i] = v;
     if constexpr (!QUANT) {
         // The float types keep the two halves of a unit apart, so that lanes read without bank conflicts.
@@ -67,10 +66,11 @@ template <bool QUANT> __device__ __forceinline__ void kg_stage_put(const KgStage
             // Bytes 0 and 1 of each: lo and hi.
             const uint32_t a = __byte_perm(q0, q1, 0x5140), b = __byte_perm(q2, q3, 0x5140);
             const uint32_t blk = i >> 3, t = i & 7;
-            xq[((t >> 2) * nb + blk) * 4 + (t & 3)] = __byte_perm(a, b, 0x7632);
-            xq[((2 + (t >> 2)) * nb + blk) * 4 + (t & 3)] = __byte_perm(a, b, 0x5410);
-            if ((t & 3) == 0) ((int *)xs)[blk * 2 + (t >> 2)] = s;
-            if (t == 0) xd[blk] = m * (1.f / 32767.f);
+            uint32_t *to = xq + blk * 20;
+            to[t] = __byte_perm(a, b, 0x7632);
+            to[8 + t] = __byte_perm(a, b, 0x5410);
+            if ((t & 3) == 0) to[16 + (t >> 2)] = (uint32_t)s;
+            if (t == 0) to[18] = __float_as_uint(m * (1.f / 32767.f));
         }
     }
 }
@@ -78,13 +78,10 @@ template <bool QUANT> __device__ __forceinline__ void kg_stage_put(const KgStage
 // The input in shared memory. red: 256 floats, 0..15 and 64..79 zero beyond the block's warps; the rest behind it.
 // held: the first norm weights of this thread, requested before the wait; NV: float4 a thread at a time.
 template <bool QUANT, int NV> __device__ __forceinline__ void kg_stage_input(const KgStage &st, float *red, const float4 (&held)[NV]) {
-    const uint32_t padded = (st.n + 31) / 32 * 32, n4 = padded / 4, nb = padded / 32, bd = blockDim.x;
-    char *base = (char *)(red + 256);
-    uint32_t *xq = (uint32_t *)base; // [4][nb][4] words: hi 0..15, hi 16..31, lo 0..15, lo 16..31
-    int2 *xs = (int2 *)(base + (size_t)padded * 2);               // [nb]
-    float *xd = (float *)(base + (size_t)padded * 2 + nb * 8);    // [nb]
-    float4 *vb = (float4 *)(QUANT ? base + (size_t)padded * 2 + nb * 12 : base); // [n4], aligned by the launcher's rounding
-    if (QUANT) vb = (float4 *)(((uintptr_t)vb + 15) & ~(uintptr_t)15);
+    const uint32_t padded = (st.n + 31) / 32 * 32, n4 = padded / 4, bd = blockDim.x;
+    // A block of 32 in 20 words, which eight lanes read without bank conflicts: hi [8], lo [8], sums of the halves, scale.
+    uint32_t *xq = (uint32_t *)(red + 256);
+    float4 *vb = (float4 *)(QUANT ? xq + padded / 32 * 20 : xq); // [n4]
     const float4 *x4 = (const float4 *)st.x, *d4 = (const float4 *)st.delta, *p4 = (const float4 *)st.post_w, *w4 = (const float4 *)st.norm_w;
     const float4 zero = make_float4(0.f, 0.f, 0.f, 0.f);
     const uint32_t first = threadIdx.x & ~31u, lane = threadIdx.x & 31; // loops by whole warps
@@ -129,7 +126,7 @@ template <bool QUANT, int NV> __device__ __forceinline__ void kg_stage_input(con
         const float scale = 1.f / sqrtf(kg_block_sum(ss, red) / (float)st.n + st.eps);
         auto put = [&](float4 v, float4 w, uint32_t i) {
             v.x *= scale * w.x, v.y *= scale * w.y, v.z *= scale * w.z, v.w *= scale * w.w;
-            kg_stage_put<QUANT>(st, v, i, n4, vb, xq, xs, xd);
+            kg_stage_put<QUANT>(st, v, i, n4, vb, xq);
         };
         for (uint32_t i0 = first + NV * bd; i0 < n4; i0 += bd) {
             const uint32_t i = i0 + lane;
@@ -148,7 +145,7 @@ template <bool QUANT, int NV> __device__ __forceinline__ void kg_stage_input(con
             }
 #pragma unroll
             for (int k = 0; k < 2 * NV; k++)
-                if (i0 + k * bd < n4) kg_stage_put<QUANT>(st, v[k], i0 + k * bd + lane, n4, vb, xq, xs, xd);
+                if (i0 + k * bd < n4) kg_stage_put<QUANT>(st, v[k], i0 + k * bd + lane, n4, vb, xq);
         }
     }
     __syncthreads();
@@ -169,21 +166,30 @@ template <int T, int NS, bool DEEP> __device__ __forceinline__ void kg_stage_run
 
     if (threadIdx.x < 16 && threadIdx.x >= blockDim.x >> 5) red[threadIdx.x] = red[64 + threadIdx.x] = 0.f;
     Unit<T> f[NS][UN];
-    // What is loaded next.
-    uint32_t row_at = row0 + group * rg, unit_at = kw * 32 + lane;
-    auto fetch = [&](int s, int u) {
-        const uint32_t row = row_at + (pair ? s >> 1 : s), unit = unit_at + u * ks * 32;
-        if (row < row1 && unit < per_row) {
-            if (pair && (s & 1)) f[s][u].load(st.m[1], row * per_row + unit);
-            else f[s][u].load(st.m[seg], row * per_row + unit);
-        } else {
-            f[s][u].zero();
-        }
-    };
 #pragma unroll
     for (int u = 0; u < UN; u++)
 #pragma unroll
-        for (int s = 0; s < NS; s++) fetch(s, u);
+        for (int s = 0; s < NS; s++) f[s][u].zero();
+    // What is loaded next: rows from row_at on, unit_at + lane. Beyond the last row and the last unit the last one is loaded again
+    // and not used; what no lane of a warp needs is not loaded.
+    uint32_t row_at = row0 + group * rg, unit_at = kw * 32, from[NS];
+    auto aim = [&] {
+#pragma unroll
+        for (int s = 0; s < NS; s++) from[s] = min(row_at + (pair ? s >> 1 : s), row1 - 1) * per_row;
+    };
+    auto fetch = [&](int u) {
+        const uint32_t first = unit_at + u * ks * 32;
+        if (row_at >= row1 || first >= per_row) return;
+        const uint32_t unit = min(first + lane, per_row - 1);
+#pragma unroll
+        for (int s = 0; s < NS; s++) {
+            if (pair && (s & 1)) f[s][u].load(st.m[1], from[s] + unit);
+            else f[s][u].load(st.m[seg], from[s] + unit);
+        }
+    };
+    aim();
+#pragma unroll
+    for (int u = 0; u < UN; u++) fetch(u);
 
     kg_launch_dependents();
     float4 held[NV];
@@ -199,49 +205,53 @@ template <int T, int NS, bool DEEP> __device__ __forceinline__ void kg_stage_run
     kg_wait();
     kg_stage_input<QUANT, NV>(st, red, held);
 
-    const uint32_t padded = (st.n + 31) / 32 * 32, nb = padded / 32;
-    const char *base = (const char *)(red + 256);
-    const uint4 *xq = (const uint4 *)base;
-    const int2 *xs = (const int2 *)(base + (size_t)padded * 2);
-    const float *xd = (const float *)(base + (size_t)padded * 2 + nb * 8);
-    const float4 *xf = (const float4 *)base;
+    const uint32_t padded = (st.n + 31) / 32 * 32;
+    const uint4 *xq = (const uint4 *)(red + 256);
+    const float4 *xf = (const float4 *)(red + 256);
     float *out = st.state ? st.state->logits : st.out[seg];
 
     uint32_t parity = 0;
     for (uint32_t turn = 0; turn < turns; turn++) {
-        const uint32_t here = row_at;
-        float acc[NS];
+        const uint32_t here = row_at, mine = here + (pair ? lane >> 1 : lane);
+        float acc[NS], bias = 0.f;
+        if (st.bias[seg] && lane < NS && mine < row1) bias = st.bias[seg][mine];
 #pragma unroll
         for (int s = 0; s < NS; s++) acc[s] = 0.f;
         for (uint32_t k = 0; k < steps; k++) {
             // The next load: the following step, or the first of the group's next rows.
             unit_at += width;
-            if (k + 1 == steps) unit_at = kw * 32 + lane, row_at += step_rows;
+            if (k + 1 == steps) {
+                unit_at = kw * 32, row_at += step_rows;
+                aim();
+            }
 #pragma unroll
             for (int u = 0; u < UN; u++) {
                 const uint32_t first = k * width + (u * ks + kw) * 32; // of the warp
                 if (first < per_row) {
-                    const uint32_t unit = min(first + lane, per_row - 1);
+                    const bool in = first + lane < per_row;
+                    const uint32_t unit = in ? first + lane : per_row - 1;
                     if constexpr (QUANT) {
                         XQuant x;
-                        uint4 h0 = xq[unit], h1 = xq[nb + unit], l0 = xq[2 * nb + unit], l1 = xq[3 * nb + unit];
+                        const uint4 *p = xq + unit * 5;
+                        const uint4 h0 = p[0], h1 = p[1], l0 = p[2], l1 = p[3], e = p[4];
                         x.hi[0] = h0.x, x.hi[1] = h0.y, x.hi[2] = h0.z, x.hi[3] = h0.w;
                         x.hi[4] = h1.x, x.hi[5] = h1.y, x.hi[6] = h1.z, x.hi[7] = h1.w;
                         x.lo[0] = l0.x, x.lo[1] = l0.y, x.lo[2] = l0.z, x.lo[3] = l0.w;
                         x.lo[4] = l1.x, x.lo[5] = l1.y, x.lo[6] = l1.z, x.lo[7] = l1.w;
-                        int2 s2 = xs[unit];
-                        x.s0 = s2.x, x.s1 = s2.y, x.d = xd[unit];
+                        x.s0 = (int)e.x, x.s1 = (int)e.y, x.d = in ? __uint_as_float(e.z) : 0.f;
 #pragma unroll
                         for (int s = 0; s < NS; s++) acc[s] += f[s][u].dot(x);
                     } else {
                         XFloat x;
                         x.v0 = xf[unit], x.v1 = xf[padded / 8 + unit];
 #pragma unroll
-                        for (int s = 0; s < NS; s++) acc[s] += f[s][u].dot(x);
+                        for (int s = 0; s < NS; s++) {
+                            const float y = f[s][u].dot(x);
+                            acc[s] += in ? y : 0.f;
+                        }
                     }
                 }
-#pragma unroll
-                for (int s = 0; s < NS; s++) fetch(s, u);
+                fetch(u);
             }
         }
 #pragma unroll
@@ -269,7 +279,7 @@ template <int T, int NS, bool DEEP> __device__ __forceinline__ void kg_stage_run
                 if (lane == s && row < row1) {
                     float y = acc[s];
                     if (pair) y = kg_activation(st.activation, y) * acc[(s + 1) % NS];
-                    else if (st.bias[seg]) y += st.bias[seg][row];
+                    else y += bias;
                     if (st.softcap != 0.f) y = st.softcap * tanhf(y / st.softcap);
                     out[row] = y;
                 }

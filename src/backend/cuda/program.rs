@@ -118,22 +118,37 @@ fn shape_of(gpu: &Gpu, tuned: Option<Shape>, mats: &[Mat], pair: bool) -> Shape 
     if let Some(shape) = tuned {
         let split = shape.split.min(shape.threads / 32);
         let most = if mats[0].ty < 3 || split > 1 { 4 } else { 8 };
-        let streams = if mixed { 1 } else { shape.streams.clamp(least, most) };
+        let streams = match shape.streams {
+            0..4 if mixed => 1,
+            _ if mixed => 4,
+            n => n.clamp(least, most),
+        };
         return Shape { streams, split, deep: shape.deep && streams != 4, ..shape };
     }
     let elements: u64 = mats.iter().map(|m| u64::from(m.rows) * u64::from(m.cols)).sum();
-    let units = if mats[0].ty < 3 { mats[0].stride / 8 } else { mats[0].cols / 32 };
+    let float = mats[0].ty < 3;
+    let units = if float { mats[0].stride / 8 } else { mats[0].cols / 32 };
     let (threads, per_sm, streams, deep) = match () {
-        () if mixed => (256, 2, 1, false),
-        () if elements >= 8 << 20 && units > 32 => (512, 1, least, true),
-        () => (256, 1, if units <= 32 { 4 } else { 2 }, false),
+        () if mixed && !float && units <= 32 => (256, 2, 1, false),
+        () if mixed => (512, 1, 1, false),
+        () if float && elements >= 12 << 20 => (512, 1, if mats.len() == 3 { 1 } else { 2 }, false),
+        () if float && (units >= 512 || mats.len() == 3) => (256, 2, 1, false),
+        () if float => (256, 2, 2, false),
+        () if units <= 64 => (256, 2, 4, false),
+        () if elements < 8 << 20 => (512, 1, 1, false),
+        // 34 bytes a unit: four of them in flight are enough.
+        () if mats[0].ty == 7 => (512, 1, 1, pair),
+        () => (512, 1, 2, true),
     };
+    let streams = if streams < least { least } else { streams };
+    let at_once = if pair { streams / 2 } else { streams };
     let rows: u32 = mats[..if pair { 1 } else { mats.len() }].iter().map(|m| m.rows).sum();
     let per_block = rows.div_ceil(gpu.n_sm * per_sm);
-    let at_once = if pair { streams / 2 } else { streams };
-    // Rows are split while a block still takes all of its rows in one turn and every lane has two units of its part.
+    // Rows are split while a block still takes all of its rows in one turn and every lane has some of its part.
+    let least_units = if float { 128 } else { 32 };
     let mut split = 1;
-    while split * 2 <= threads / 32 && per_block <= threads / 32 / (split * 2) * at_once && units >= 64 * split {
+    while split * 2 <= threads / 32 && per_block <= threads / 32 / (split * 2) * at_once && units > least_units * split
+    {
         split *= 2;
     }
     Shape { threads, per_sm, streams, split, deep }
