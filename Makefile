@@ -32,7 +32,15 @@ LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 into = $(DESTDIR)$(abspath $(1))
 
-.PHONY: all lib examples demo test fetch header install uninstall clean help
+# nvcc, for a machine without CUDA's toolkit: build.rs looks for it in .venv too.
+VENV_PACKAGES := .venv/lib/python3/site-packages
+NVCC_PACKAGES := nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-runtime==13.0.96 \
+  nvidia-cuda-cccl==13.0.85
+HAS_NVCC := $(shell { [ -n "$(CUDA_HOME)" ] && [ -x "$(CUDA_HOME)/bin/nvcc" ]; } || command -v nvcc || \
+  ls $(VENV_PACKAGES)/nvidia/*/bin/nvcc 2>/dev/null)
+HAS_DRIVER := $(shell ls /proc/driver/nvidia/version 2>/dev/null || command -v nvidia-smi)
+
+.PHONY: all lib examples cuda demo test fetch header install uninstall clean help
 .DELETE_ON_ERROR:
 
 all: lib examples
@@ -43,6 +51,16 @@ ifeq ($(LIB),$(BUILT)/libkigo.so)
 endif
 
 examples: $(PROGRAMS)
+
+cuda:
+ifeq ($(HAS_NVCC),)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV_PACKAGES) $(NVCC_PACKAGES)
+endif
+
+# Where there is an NVIDIA driver, the demo runs on the GPU.
+ifneq ($(HAS_DRIVER),)
+demo: cuda
+endif
 
 # As the loader looks for it: under its soname, beside the programs.
 $(BUILD)/libkigo.so.$(SOVERSION): lib
@@ -60,7 +78,8 @@ $(BUILD)/plugin: examples-c/plugin.c include/kigo.h | $(BUILD)/libkigo.so.$(SOVE
 
 demo fetch: export MODEL := $(MODEL)
 demo: export PROMPT := $(PROMPT)
-demo: examples
+demo:
+	@$(MAKE) --no-print-directory examples
 	@file=$$($(PYTHON) scripts/fetch_model.py "$$MODEL") && \
 	printf '\n> %s\n\n' "$$PROMPT" && \
 	$(BUILD)/generate -m "$$file" $(CHAT) -p "$$PROMPT" -n $(N)
@@ -103,6 +122,7 @@ clean:
 
 help:
 	@echo 'make                                the library (release) and the programs of examples-c/ into $(BUILD)/'
+	@echo 'make cuda                           nvcc into .venv/, where there is none: then the library also runs on NVIDIA GPUs'
 	@echo 'make demo [MODEL=] [PROMPT=] [N=]   an answer to a prompt; MODEL is a name of scripts/models.json or a path'
 	@echo 'make test                           fetches the models that the tests use, and runs every test'
 	@echo 'make fetch MODEL=                   puts a model into models/'
