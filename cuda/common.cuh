@@ -39,6 +39,10 @@ struct KgState {
     uint32_t produced;     // tokens sampled on the device since the host last set the state
     uint32_t halted;       // not 0: the remaining steps of a run-ahead do nothing that matters
     uint64_t seed;         // of the random numbers
+    uint64_t share;        // top-p in units of 2^-32; 0: off
+    uint64_t least;        // the weight that min-p asks for
+    float temperature, inverse;
+    uint32_t top_k, unused;
 };
 
 // Lets the next kernel of the stream start its prologue.

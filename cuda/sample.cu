@@ -1,7 +1,7 @@
 // The end of a step on the device: the greedy choice, and the state of the next step.
 //
 //   argmax: largest logit, ties to the lowest id, NaN below everything; state: token = it, position += 1, produced += 1;
-//           ring[produced % 256] on the host receives the token. 64 blocks; integers only, so the order does not matter.
+//           ring[produced % 256] on the host receives the token, or ~0 where no logit is finite or one is +inf. 64 blocks; integers only, so the order does not matter.
 // Reference: src/sampler (step 2).
 #include "common.cuh"
 
@@ -43,8 +43,11 @@ __global__ void __launch_bounds__(256) kg_argmax(KgState *state, uint32_t n, uin
     if (atomicInc(counter, gridDim.x - 1) != gridDim.x - 1) return;
     __threadfence();
     m = atomicExch((unsigned long long *)best, 0ull);
-    uint32_t token = 0xffffffffu - (uint32_t)m;
-    state->token = (int32_t)token;
+    // Nothing to choose from: no logit is above -inf, or one is +inf.
+    const uint32_t key = (uint32_t)(m >> 32);
+    const bool none = key <= 0x007fffffu || key >= 0xff800000u;
+    const uint32_t token = none ? 0xffffffffu : 0xffffffffu - (uint32_t)m;
+    state->token = none ? 0 : (int32_t)token;
     state->position += 1;
     uint32_t at = state->produced;
     state->produced = at + 1;

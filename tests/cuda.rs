@@ -15,6 +15,7 @@ use common::recipes::Recipe;
 use common::shapes::Shape;
 use common::tiny::{ARCHS, Tiny};
 use common::vocab;
+use kigo::backend::cpu::{CpuDevice, CpuOptions};
 use kigo::backend::cuda::{self, CudaDevice, CudaModel, Tuning};
 use kigo::backend::reference::ReferenceDevice;
 use kigo::backend::{
@@ -23,7 +24,7 @@ use kigo::backend::{
 use kigo::error::{Error, Result};
 use kigo::gguf::{Gguf, TensorType, Writer, quantize_row};
 use kigo::model::{Config, bind};
-use kigo::sampler::{SampleRequest, SamplingParams};
+use kigo::sampler::{self, SampleRequest, SamplingParams};
 
 fn device() -> Option<CudaDevice> {
     match CudaDevice::new(0) {
@@ -249,14 +250,21 @@ fn mixed_types_match_the_reference() {
     }
 }
 
-fn greedy(model: &dyn LoadedModel, sequence: &mut Sequence, prompt: &[u32], n: usize) -> Vec<u32> {
+/// Tokens that are sampled on the host, one by one.
+fn step_by_step(
+    model: &dyn LoadedModel,
+    sequence: &mut Sequence,
+    prompt: &[u32],
+    n: usize,
+    params: &SamplingParams,
+) -> Vec<u32> {
     let mut history = prompt.to_vec();
-    sequence.run(model, prompt, 0, None);
+    let mut logits = sequence.run(model, prompt, 0, None);
     for _ in 0..n {
-        let params = SamplingParams::default();
-        let request = SampleRequest { params: &params, history: &history, position: history.len() as u64 };
-        let token = model.sample(&mut *sequence.slot, &request).unwrap().token;
-        sequence.run(model, &[token], history.len(), None);
+        let request = SampleRequest { params, history: &history, position: history.len() as u64 };
+        let token = sampler::sample(&logits, &request).unwrap().token;
+        assert_eq!(model.sample(&mut *sequence.slot, &request).unwrap().token, token);
+        logits = sequence.run(model, &[token], history.len(), None);
         history.push(token);
     }
     history.split_off(prompt.len())
@@ -271,31 +279,139 @@ fn running_ahead_gives_what_single_steps_give() {
     let model = device.load_model(&config, &weights, &mut NoControl).unwrap();
     let prompt = tokens(5, config.n_vocab);
     let mut steps = Sequence::new(&*model, 512);
-    let expected = greedy(&*model, &mut steps, &prompt, 300);
-    let mut after = vec![0f32; config.n_vocab];
-    for stop in [300, 1, 7, 290] {
-        let mut ahead_of = Sequence::new(&*model, 512);
-        ahead_of.run(&*model, &prompt, 0, None);
-        let mut got = Vec::new();
-        let ahead = Ahead {
-            slot: &mut *ahead_of.slot,
-            pages: &ahead_of.pages,
-            params: &SamplingParams::default(),
-            last_token: prompt[4],
-            position: 5,
-            n: 300,
+    let warm = SamplingParams { temperature: 0.8, top_k: 40, top_p: 0.95, seed: 11, ..SamplingParams::default() };
+    for params in [SamplingParams::default(), warm] {
+        let expected = step_by_step(&*model, &mut steps, &prompt, 300, &params);
+        let mut after = vec![0f32; config.n_vocab];
+        for stop in [300, 1, 7, 290] {
+            let mut ahead_of = Sequence::new(&*model, 512);
+            ahead_of.run(&*model, &prompt, 0, None);
+            let mut got = Vec::new();
+            let ahead = Ahead {
+                slot: &mut *ahead_of.slot,
+                pages: &ahead_of.pages,
+                params: &params,
+                last_token: prompt[4],
+                position: 5,
+                n: 300,
+            };
+            let mut emit = |t| {
+                got.push(t);
+                Ok(if got.len() < stop { Verdict::GoOn } else { Verdict::Refused })
+            };
+            model.decode_ahead(ahead, &mut emit).unwrap().unwrap();
+            assert_eq!(got, expected[..stop]);
+            // The logits are those after the last accepted token: the next choice is the one that was refused.
+            model.logits(&mut *ahead_of.slot, &mut after).unwrap();
+            let position = (prompt.len() + stop - 1) as u64;
+            let request = SampleRequest { params: &params, history: &[], position };
+            if stop < 300 {
+                assert_eq!(model.sample(&mut *ahead_of.slot, &request).unwrap().token, expected[stop - 1]);
+            }
+        }
+    }
+}
+
+#[test]
+fn draws_are_those_of_the_host() {
+    let Some(device) = device() else { return };
+    for n_vocab in [64, 1024, 50_000] {
+        let mut shape = Shape::named("smollm2-135m").unwrap();
+        (shape.n_layers, shape.n_vocab) = (1, n_vocab);
+        let bytes = random_file(&shape, Recipe::named("Q8_0").unwrap(), false);
+        let gguf = Gguf::from_bytes(&bytes).unwrap();
+        let (config, weights) = bind(&gguf).unwrap();
+        let model = device.load_model(&config, &weights, &mut NoControl).unwrap();
+        let mut sequence = Sequence::new(&*model, 64);
+        let logits = sequence.run(&*model, &tokens(3, n_vocab), 0, None);
+        let mut n = 0;
+        for temperature in [0.0, 0.1, 0.7, 1.0, 3.0, 100.0] {
+            for top_k in [0, 1, 2, 17, 200, 1_000_000] {
+                for top_p in [0.0, 1e-12, 0.3, 0.9, 0.999, 1.0] {
+                    for min_p in [0.0, 0.01, 0.5, 1.0] {
+                        n += 1;
+                        let seed = common::random::mix(n);
+                        let params = SamplingParams { temperature, top_k, top_p, min_p, seed, ..Default::default() };
+                        let request = SampleRequest { params: &params, history: &[], position: 1 + n % 1000 };
+                        let host = sampler::sample(&logits, &request).unwrap();
+                        assert_eq!(model.sample(&mut *sequence.slot, &request).unwrap(), host, "{n_vocab}: {params:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A mean over positions of the divergence of `q` from `p`, in nats, and the share of positions with the same favourite.
+fn divergence(truth: &[Vec<f32>], other: &[Vec<f32>]) -> (f64, f64) {
+    let (mut kl, mut same) = (0.0, 0);
+    for (t, o) in truth.iter().zip(other) {
+        let (mut p, mut q) = (vec![0f32; t.len()], vec![0f32; o.len()]);
+        sampler::log_softmax(t, &mut p).unwrap();
+        sampler::log_softmax(o, &mut q).unwrap();
+        kl += p.iter().zip(&q).map(|(&p, &q)| f64::from(p).exp() * f64::from(p - q)).sum::<f64>();
+        let best = |l: &[f32]| l.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(i, _)| i);
+        same += usize::from(best(t) == best(o));
+    }
+    (kl / truth.len() as f64, same as f64 / truth.len() as f64)
+}
+
+#[test]
+fn real_models_match_the_reference_and_the_cpu() {
+    let Some(device) = device() else { return };
+    let files = std::env::var("KIGO_MODELS").unwrap_or_default();
+    if files.is_empty() {
+        println!("skipped: KIGO_MODELS names no files");
+    }
+    for file in files.split(':').filter(|f| !f.is_empty()) {
+        let bytes = std::fs::read(file).unwrap();
+        let gguf = Gguf::from_bytes(&bytes).unwrap();
+        let (config, weights) = bind(&gguf).unwrap();
+        let gpu: Arc<dyn LoadedModel> = device.load_model(&config, &weights, &mut NoControl).unwrap();
+        let cpu = CpuDevice::new(CpuOptions { n_threads: 0, isa: None }).unwrap();
+        let cpu = cpu.load(&config, &weights, &mut NoControl).unwrap();
+        let reference = ReferenceDevice.load(&config, &weights, &mut NoControl).unwrap();
+        // A text of the model's own, at a temperature, so that it is like one and does not go round in circles.
+        let warm = SamplingParams { temperature: 1.0, top_p: 0.95, seed: 3, ..SamplingParams::default() };
+        let start = [config.n_vocab as u32 / 7, 100, 200];
+        let mut text = start.to_vec();
+        text.extend(step_by_step(&*gpu, &mut Sequence::new(&*gpu, 512), &start, 157, &warm));
+        let steps = |model: &dyn LoadedModel| -> Vec<Vec<f32>> {
+            let mut sequence = Sequence::new(model, text.len());
+            (0..text.len()).map(|i| sequence.run(model, &text[i..=i], i, None)).collect()
         };
-        let mut emit = |t| {
-            got.push(t);
-            Ok(if got.len() < stop { Verdict::GoOn } else { Verdict::Refused })
-        };
-        model.decode_ahead(ahead, &mut emit).unwrap().unwrap();
-        assert_eq!(got, expected[..stop]);
-        // The logits are those after the last accepted token: the next choice is the one that was refused.
-        model.logits(&mut *ahead_of.slot, &mut after).unwrap();
+        let (truth, on_cpu, on_gpu) = (steps(&*reference), steps(&*cpu), steps(&*gpu));
+        // Through the tensor cores: the last logits of prefixes.
+        let mut sequence = Sequence::new(&*gpu, text.len());
+        let ends: Vec<usize> = (8..=text.len()).step_by(8).collect();
+        let prefilled: Vec<Vec<f32>> = ends.iter().map(|&n| sequence.run(&*gpu, &text[..n], 0, None)).collect();
+        let truth_there: Vec<Vec<f32>> = ends.iter().map(|&n| truth[n - 1].clone()).collect();
+        let (cpu_kl, cpu_same) = divergence(&truth, &on_cpu);
+        let (gpu_kl, gpu_same) = divergence(&truth, &on_gpu);
+        let (fill_kl, fill_same) = divergence(&truth_there, &prefilled);
+        println!(
+            "{file}: {} positions, KL from the reference: cpu {cpu_kl:.2e} ({cpu_same:.4}), gpu {gpu_kl:.2e} ({gpu_same:.4}), prefilled {fill_kl:.2e} ({fill_same:.4})",
+            text.len()
+        );
+        assert!(gpu_kl <= 2.0 * cpu_kl + 1e-7, "{file}: decode");
+        // 256 greedy tokens: the CPU's, until its two best are closer than the noise seen above.
+        let noise = on_cpu.iter().zip(&on_gpu).flat_map(|(a, b)| a.iter().zip(b)).map(|(a, b)| (a - b).abs());
+        let noise = noise.fold(0f32, f32::max);
         let params = SamplingParams::default();
-        let request = SampleRequest { params: &params, history: &[], position: 0 };
-        assert_eq!(model.sample(&mut *ahead_of.slot, &request).unwrap().token, expected[stop - 1]);
+        let got = step_by_step(&*gpu, &mut Sequence::new(&*gpu, 512), &start, 256, &params);
+        let mut sequence = Sequence::new(&*cpu, 512);
+        let mut logits = sequence.run(&*cpu, &start, 0, None);
+        let mut equal = 0;
+        for (i, &token) in got.iter().enumerate() {
+            let mut best = logits.clone();
+            best.sort_unstable_by(|a, b| b.total_cmp(a));
+            let request = SampleRequest { params: &params, history: &[], position: 0 };
+            let expected = sampler::sample(&logits, &request).unwrap().token;
+            assert!(token == expected || best[0] - best[1] <= 2.0 * noise, "{file}: token {i}");
+            equal += usize::from(token == expected);
+            logits = sequence.run(&*cpu, &[token], start.len() + i, None);
+        }
+        println!("{file}: {equal} of {} greedy tokens are the CPU's; logits differ by at most {noise:.2e}", got.len());
     }
 }
 

@@ -120,6 +120,11 @@ fn adjust<'a>(
     adjusted
 }
 
+/// The error of logits that no token can be chosen from.
+pub(crate) fn nothing_to_choose<T>() -> Result<T> {
+    Err(Error::State { needs: "at least one finite logit, and none that is +inf" })
+}
+
 /// The largest logit and the lowest id that has it.
 pub(super) fn largest(logits: &[f32]) -> Result<(u32, f32)> {
     // Blocks keep the search for the maximum branchless; the id is looked up in the first block that has it.
@@ -141,7 +146,7 @@ pub(super) fn largest(logits: &[f32]) -> Result<(u32, f32)> {
     let index = logits.iter().skip(at).position(|&l| l == most);
     match index {
         Some(i) if most.is_finite() => Ok(((at + i) as u32, most)),
-        _ => Err(Error::State { needs: "at least one finite logit, and none that is +inf" }),
+        _ => nothing_to_choose(),
     }
 }
 

@@ -36,6 +36,12 @@ pub struct State {
     pub produced: u32,
     pub halted: u32,
     pub seed: u64,
+    pub share: u64,
+    pub least: u64,
+    pub temperature: f32,
+    pub inverse: f32,
+    pub top_k: u32,
+    pub unused: u32,
 }
 
 /// `KgStage`: one matrix-vector stage.
@@ -255,6 +261,8 @@ unsafe extern "C" {
         stream: Handle,
     ) -> c_int;
     pub fn kgc_stage_mixed(stage: *const Stage, ns: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_draw_most() -> u32;
+    pub fn kgc_draw(state: Address, n: u32, ring: *mut u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_glu(gate: Address, up: Address, out: Address, n: u32, activation: u32, stream: Handle) -> c_int;
     pub fn kgc_attend(attend: *const Attend, chunks: u32, rep: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_repack(mat: *const Mat, src: Address, first: u64, n: u64, stream: Handle) -> c_int;

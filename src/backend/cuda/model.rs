@@ -20,7 +20,7 @@ use crate::backend::{
 };
 use crate::error::{Error, Result};
 use crate::model::{Config, Weights};
-use crate::sampler::{self, SampleRequest, Sampled};
+use crate::sampler::{self, SampleRequest, Sampled, SamplingParams};
 
 /// Steps queued before the host looks whether it should stop.
 const AHEAD: usize = 8;
@@ -49,8 +49,10 @@ enum Pass {
     Cache,
     /// And leaves logits.
     Logits,
-    /// A token is chosen from the slot's logits, then goes the same way.
+    /// The likeliest token is chosen from the slot's logits, then goes the same way.
     Choose,
+    /// A token is drawn at a temperature, then goes the same way.
+    Draw,
 }
 
 struct Exec {
@@ -97,6 +99,40 @@ impl Slot for CudaSlot {
 
 fn slot_of(slot: &mut dyn Slot) -> Result<&mut CudaSlot> {
     slot.as_any().downcast_mut().ok_or_else(|| Error::Internal { message: "a slot of another backend".to_string() })
+}
+
+/// What the device leaves where there is no token to choose.
+const NO_TOKEN: u32 = u32::MAX;
+
+/// Queues the choice of a token from the logits of the state's slot.
+fn choose(gpu: &Gpu, work: &Workspace, stream: &Stream, drawn: bool) -> Result<()> {
+    let (n, ring) = (work.n_vocab, work.ring());
+    // SAFETY: the state and the counters are in the workspace, the slot's logits have n elements.
+    gpu.check(unsafe {
+        if drawn {
+            ffi::kgc_draw(work.state, n, ring, 0, stream.raw())
+        } else {
+            ffi::kgc_argmax(work.state, n, work.best, work.counter, ring, 0, stream.raw())
+        }
+    })
+}
+
+/// The parameters of a draw as the device takes them.
+fn drawn_by(p: &SamplingParams) -> State {
+    if p.temperature == 0.0 {
+        return State::default();
+    }
+    let one = 1_099_511_627_776.0_f32;
+    State {
+        seed: p.seed,
+        // A share below 2^-32 keeps one token, as 2^-32 does.
+        share: if p.top_p > 0.0 && p.top_p < 1.0 { ((f64::from(p.top_p) * 4_294_967_296.0) as u64).max(1) } else { 0 },
+        least: if p.min_p > 0.0 { (p.min_p.min(1.0) * one) as u64 } else { 0 },
+        temperature: p.temperature,
+        inverse: 1.0 / p.temperature,
+        top_k: p.top_k,
+        ..State::default()
+    }
 }
 
 fn internal<T>(message: &str) -> Result<T> {
@@ -155,6 +191,15 @@ impl CudaModel {
         })
     }
 
+    /// Whether the device chooses tokens by these parameters itself.
+    fn chooses(&self, p: &SamplingParams) -> bool {
+        let penalized = p.repetition_penalty != 1.0 || p.frequency_penalty != 0.0 || p.presence_penalty != 0.0;
+        // SAFETY: no arguments.
+        let most = unsafe { ffi::kgc_draw_most() } as usize;
+        let draws = p.temperature == 0.0 || (self.gpu.major >= 9 && self.config.n_vocab <= most);
+        draws && !penalized && p.logit_bias.is_empty()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Exec> {
         self.exec.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -197,12 +242,17 @@ impl CudaModel {
     }
 
     fn set_state(&self, exec: &Exec, slot: &CudaSlot, token: u32, position: usize) -> Result<()> {
+        self.set_state_and(exec, slot, token, position, &State::default())
+    }
+
+    /// [`Self::set_state`] with what draws go by.
+    fn set_state_and(&self, exec: &Exec, slot: &CudaSlot, token: u32, position: usize, drawn: &State) -> Result<()> {
         let state = State {
             pages: slot.table.at(),
             logits: slot.logits.at(),
             token: token as i32,
             position: position as i32,
-            ..State::default()
+            ..*drawn
         };
         // SAFETY: the state's place is in the workspace; the value is copied by the launch.
         self.gpu.check(unsafe { ffi::kgc_set_state(exec.work.state, &state, exec.stream.raw()) })
@@ -216,12 +266,12 @@ impl CudaModel {
             return graph.launch(stream);
         }
         let graph = stream.capture(|| {
-            if pass == Pass::Choose {
-                for op in ops.iter().filter(|o| o.kind == Kind::Choose) {
-                    op.launch(&self.gpu, work, cut, false, stream)?;
-                }
+            match pass {
+                Pass::Choose => choose(&self.gpu, work, stream, false)?,
+                Pass::Draw => choose(&self.gpu, work, stream, true)?,
+                Pass::Cache | Pass::Logits => {}
             }
-            for op in ops.iter().filter(|o| o.kind != Kind::Choose && (pass != Pass::Cache || o.kind != Kind::Logits)) {
+            for op in ops.iter().filter(|o| pass != Pass::Cache || o.kind != Kind::Logits) {
                 op.launch(&self.gpu, work, cut, tuning.pdl, stream)?;
             }
             Ok(())
@@ -364,7 +414,7 @@ impl CudaModel {
     fn start_ahead(&self, exec: &mut Exec, ahead: &mut Ahead<'_>, last: u32, seen: usize) -> Result<()> {
         let slot = slot_of(ahead.slot)?;
         self.bind_pages(exec, slot, ahead.pages)?;
-        self.set_state(exec, slot, last, ahead.position + seen - 1)
+        self.set_state_and(exec, slot, last, ahead.position + seen - 1, &drawn_by(ahead.params))
     }
 
     /// Brings back the logits after the last appended token.
@@ -394,7 +444,8 @@ impl CudaModel {
                     (queued, base) = (seen, seen);
                 }
                 while queued < ahead.n && queued < seen + AHEAD {
-                    self.queue(exec, Pass::Choose, ahead.position + queued)?;
+                    let pass = if ahead.params.temperature == 0.0 { Pass::Choose } else { Pass::Draw };
+                    self.queue(exec, pass, ahead.position + queued)?;
                     marks[queued % AHEAD].record(&exec.stream)?;
                     queued += 1;
                 }
@@ -407,7 +458,7 @@ impl CudaModel {
                 }
                 exec.work.ring_token(seen - base)
             };
-            outcome = emit(token);
+            outcome = if token == NO_TOKEN { sampler::nothing_to_choose() } else { emit(token) };
             if matches!(outcome, Ok(Verdict::GoOn | Verdict::Last)) {
                 last = token;
                 seen += 1;
@@ -499,7 +550,7 @@ impl CudaModel {
         for kind in kinds {
             one(format!("{kind:?}"), &|o| o.kind == kind)?;
         }
-        one("all".to_string(), &|o| o.kind != Kind::Choose)?;
+        one("all".to_string(), &|_| true)?;
         Ok(rows)
     }
 }
@@ -534,6 +585,18 @@ impl LoadedModel for CudaModel {
     }
 
     fn release_page(&self, _page: u32) {}
+
+    fn copy_page(&self, from: u32, to: u32) -> Result<()> {
+        let exec = self.lock();
+        self.gpu.bind()?;
+        let pool = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        let (Some(from), Some(to)) = (pool.addresses.get(from as usize), pool.addresses.get(to as usize)) else {
+            return internal("a page that was not reserved");
+        };
+        // SAFETY: both are whole pages of the pool.
+        unsafe { exec.stream.copy(*to, *from, self.config.kv_bytes_per_token() * PAGE_TOKENS)? };
+        exec.stream.wait()
+    }
 
     fn create_slot(&self) -> Result<Box<dyn Slot>> {
         let logits = Buffer::new(&self.gpu, self.config.n_vocab * 4)?;
@@ -573,9 +636,7 @@ impl LoadedModel for CudaModel {
     }
 
     fn decode_ahead(&self, mut ahead: Ahead<'_>, emit: &mut dyn FnMut(u32) -> Result<Verdict>) -> Result<Option<()>> {
-        let p = ahead.params;
-        let penalized = p.repetition_penalty != 1.0 || p.frequency_penalty != 0.0 || p.presence_penalty != 0.0;
-        if p.temperature != 0.0 || penalized || !p.logit_bias.is_empty() {
+        if !self.chooses(ahead.params) {
             return Ok(None);
         }
         if ahead.position == 0 {
@@ -586,9 +647,21 @@ impl LoadedModel for CudaModel {
     }
 
     fn sample(&self, slot: &mut dyn Slot, request: &SampleRequest<'_>) -> Result<Sampled> {
+        let position = usize::try_from(request.position).unwrap_or(usize::MAX);
+        if self.chooses(request.params) && (1..i32::MAX as usize).contains(&position) {
+            let exec = &mut *self.lock();
+            self.gpu.bind()?;
+            exec.epoch += 1;
+            self.set_state_and(exec, slot_of(slot)?, 0, position - 1, &drawn_by(request.params))?;
+            choose(&self.gpu, &exec.work, &exec.stream, request.params.temperature != 0.0)?;
+            exec.stream.wait()?;
+            return match exec.work.ring_token(0) {
+                NO_TOKEN => sampler::nothing_to_choose(),
+                token => Ok(Sampled { token }),
+            };
+        }
         let mut logits = vec![0f32; self.config.n_vocab];
         self.logits(slot, &mut logits)?;
-
         sampler::sample(&logits, request)
     }
 }

@@ -57,12 +57,11 @@ pub enum Kind {
     Glu,
     Down,
     Logits,
-    Choose,
 }
 
 impl Kind {
     /// How many there are.
-    pub const N: usize = Kind::Choose as usize + 1;
+    pub const N: usize = Kind::Logits as usize + 1;
 }
 
 /// One launch.
@@ -83,7 +82,6 @@ pub enum Run {
     Stage { stage: Stage, ty: Option<u32>, shape: Shape },
     Attend(Attend),
     Glu { gate: Address, up: Address, out: Address, n: u32, activation: u32 },
-    Choose,
 }
 
 /// Positions of the smallest chunk of the attention.
@@ -274,7 +272,7 @@ impl Maker<'_> {
     }
 }
 
-/// The launches of one step, the choice of a token included.
+/// The launches of one step.
 pub fn make(gpu: &Gpu, config: &Config, tuning: &Tuning, weights: &DeviceWeights, work: &Workspace) -> Vec<Op> {
     let mut m = Maker { gpu, config, tuning, work, ops: Vec::new(), current: work.x[0], pending: None };
     let run = Run::Embed { mat: weights.token_embd, scale: config.embedding_scale, x: work.x[0] };
@@ -286,7 +284,6 @@ pub fn make(gpu: &Gpu, config: &Config, tuning: &Tuning, weights: &DeviceWeights
     stage.state = work.state;
     stage.softcap = config.logit_softcap.unwrap_or(0.0);
     m.push(Kind::Logits, -1, stage, &[weights.output], false);
-    m.ops.push(Op { kind: Kind::Choose, layer: -1, run: Run::Choose });
     m.ops
 }
 
@@ -312,9 +309,6 @@ impl Op {
                     ffi::kgc_attend(&Attend { chunk: cut.chunk, ..*attend }, cut.chunks, cut.rep, pdl, raw)
                 }
                 Run::Glu { gate, up, out, n, activation } => ffi::kgc_glu(*gate, *up, *out, *n, *activation, raw),
-                Run::Choose => {
-                    ffi::kgc_argmax(work.state, work.n_vocab, work.best, work.counter, work.ring(), pdl, raw)
-                }
             }
         };
         gpu.check(code)

@@ -40,7 +40,7 @@ pub fn run(
         Ok(())
     };
     let (d, h, g) = (config.n_embd, config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim);
-    for op in ops.iter().filter(|o| o.kind != Kind::Choose && (o.kind != Kind::Logits || place.logits.is_some())) {
+    for op in ops.iter().filter(|o| o.kind != Kind::Logits || place.logits.is_some()) {
         let mut op = op.clone();
         let [first, second, _] = work.tap;
         let mut residual = None;
@@ -88,7 +88,6 @@ pub fn run(
                     show("logits", -1, logits, config.n_vocab)?;
                 }
             }
-            Kind::Choose => {}
         }
     }
     // Without the last stage nothing has added the last layer's half; for the eye alone.
