@@ -323,23 +323,69 @@ fn draws_are_those_of_the_host() {
         let (config, weights) = bind(&gguf).unwrap();
         let model = device.load_model(&config, &weights, &mut NoControl).unwrap();
         let mut sequence = Sequence::new(&*model, 64);
-        let logits = sequence.run(&*model, &tokens(3, n_vocab), 0, None);
-        let mut n = 0;
-        for temperature in [0.0, 0.1, 0.7, 1.0, 3.0, 100.0] {
-            for top_k in [0, 1, 2, 17, 200, 1_000_000] {
-                for top_p in [0.0, 1e-12, 0.3, 0.9, 0.999, 1.0] {
-                    for min_p in [0.0, 0.01, 0.5, 1.0] {
-                        n += 1;
-                        let seed = common::random::mix(n);
-                        let params = SamplingParams { temperature, top_k, top_p, min_p, seed, ..Default::default() };
-                        let request = SampleRequest { params: &params, history: &[], position: 1 + n % 1000 };
-                        let host = sampler::sample(&logits, &request).unwrap();
-                        assert_eq!(model.sample(&mut *sequence.slot, &request).unwrap(), host, "{n_vocab}: {params:?}");
+        let own = sequence.run(&*model, &tokens(3, n_vocab), 0, None);
+        // Many equal ones, some that are no numbers; and those that there is nothing to choose from.
+        let coarse = |i: usize| if i % 13 == 5 { f32::NAN } else { (own[i] * 2.0).round() / 2.0 };
+        let tied: Vec<f32> = (0..n_vocab).map(coarse).collect();
+        for bad in [f32::NAN, f32::NEG_INFINITY, f32::INFINITY] {
+            model.set_logits(&mut *sequence.slot, &vec![bad; n_vocab]).unwrap();
+            for temperature in [0.0, 1.0] {
+                let params = SamplingParams { temperature, ..Default::default() };
+                let request = SampleRequest { params: &params, history: &[], position: 1 };
+                assert!(model.sample(&mut *sequence.slot, &request).is_err(), "{bad} at {temperature}");
+            }
+        }
+        for logits in [own, tied] {
+            model.set_logits(&mut *sequence.slot, &logits).unwrap();
+            let mut n = 0;
+            for temperature in [0.0, 0.1, 0.7, 1.0, 3.0, 100.0] {
+                for top_k in [0, 1, 2, 17, 200, 1_000_000] {
+                    for top_p in [0.0, 1e-12, 0.3, 0.9, 0.999, 1.0] {
+                        for min_p in [0.0, 0.01, 0.5, 1.0] {
+                            n += 1;
+                            let seed = common::random::mix(n);
+                            let params =
+                                SamplingParams { temperature, top_k, top_p, min_p, seed, ..Default::default() };
+                            let request = SampleRequest { params: &params, history: &[], position: 1 + n % 1000 };
+                            let host = sampler::sample(&logits, &request).unwrap();
+                            assert_eq!(
+                                model.sample(&mut *sequence.slot, &request).unwrap(),
+                                host,
+                                "{n_vocab}: {params:?}"
+                            );
+                        }
                     }
                 }
             }
         }
     }
+}
+
+#[test]
+fn pages_are_copied_and_written_down() {
+    let Some(device) = device() else { return };
+    let bytes = Tiny::new("qwen3", TensorType::F16).bytes();
+    let gguf = Gguf::from_bytes(&bytes).unwrap();
+    let (config, weights) = bind(&gguf).unwrap();
+    let model = device.load_model(&config, &weights, &mut NoControl).unwrap();
+    let mut first = Sequence::new(&*model, 4 * PAGE_TOKENS);
+    let prompt = tokens(PAGE_TOKENS + 9, config.n_vocab);
+    first.run(&*model, &prompt, 0, None);
+    let expected = first.run(&*model, &[3], prompt.len(), None);
+    let image = model.page_image().unwrap();
+    let [a, b, c, d] = [first.pages[0], first.pages[1], first.pages[2], first.pages[3]];
+    model.copy_page(a, c).unwrap();
+    let mut written = vec![1; image.bytes];
+    model.read_page(b, 9, &mut written).unwrap();
+    model.write_page(d, &written).unwrap();
+    let mut second = Sequence { slot: model.create_slot().unwrap(), pages: vec![c, d] };
+    let logits = second.run(&*model, &[3], prompt.len(), None);
+    assert!(expected.iter().zip(&logits).all(|(a, b)| a.to_bits() == b.to_bits()));
+    // Positions beyond the rows asked for are not shown.
+    let mut again = vec![1; image.bytes];
+    model.read_page(b, 0, &mut again).unwrap();
+    assert!(again.iter().all(|&b| b == 0) && written.iter().any(|&b| b != 0));
+    assert!(model.read_page(99, 1, &mut again).is_err() && model.write_page(a, &again[1..]).is_err());
 }
 
 /// A mean over positions of the divergence of `q` from `p`, in nats, and the share of positions with the same favourite.

@@ -10,6 +10,9 @@ use super::Device;
 use crate::error::Result;
 
 #[cfg(kigo_cuda)]
+#[allow(unsafe_code)]
+mod ahead;
+#[cfg(kigo_cuda)]
 mod device;
 #[cfg(kigo_cuda)]
 #[allow(missing_docs, unsafe_code)]
@@ -20,6 +23,8 @@ mod layout;
 #[cfg(kigo_cuda)]
 #[allow(unsafe_code)]
 mod load;
+#[cfg(kigo_cuda)]
+mod measure;
 #[cfg(kigo_cuda)]
 #[allow(unsafe_code)]
 mod memory;

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::ahead::{AHEAD, NO_TOKEN, choose, drawn_by};
 use super::ffi::{self, Address, State};
 use super::layout::{DeviceWeights, lay};
 use super::load;
@@ -16,14 +17,11 @@ use super::prefill::{self, LEAST_ROWS, MOST_ROWS, Rows};
 use super::program::{self, Cut, Kind, Op, Run, Tuning};
 use super::workspace::{self, Workspace};
 use crate::backend::{
-    Ahead, Chunk, LoadControl, LoadedModel, PAGE_TOKENS, Plan, RunControl, Slot, TapEvent, Verdict, Want,
+    Ahead, Chunk, LoadControl, LoadedModel, PAGE_TOKENS, PageImage, Plan, RunControl, Slot, TapEvent, Verdict, Want,
 };
 use crate::error::{Error, Result};
 use crate::model::{Config, Weights};
-use crate::sampler::{self, SampleRequest, Sampled, SamplingParams};
-
-/// Steps queued before the host looks whether it should stop.
-const AHEAD: usize = 8;
+use crate::sampler::{self, SampleRequest, Sampled};
 
 /// Positions the working memory is made for at first.
 fn first_context(config: &Config) -> usize {
@@ -44,7 +42,7 @@ pub fn plan(config: &Config, weights: &Weights<'_>) -> Plan {
 
 /// Which launches a graph holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Pass {
+pub(super) enum Pass {
     /// The token goes into the cache.
     Cache,
     /// And leaves logits.
@@ -55,15 +53,15 @@ enum Pass {
     Draw,
 }
 
-struct Exec {
-    graphs: HashMap<(Pass, Cut), Graph>,
-    ops: Vec<Op>,
+pub(super) struct Exec {
+    pub(super) graphs: HashMap<(Pass, Cut), Graph>,
+    pub(super) ops: Vec<Op>,
     rows: Option<Rows>,
-    work: Workspace,
-    tuning: Tuning,
+    pub(super) work: Workspace,
+    pub(super) tuning: Tuning,
     /// Changes whenever the device's `State` stops being that of the call before.
-    epoch: u64,
-    stream: Stream,
+    pub(super) epoch: u64,
+    pub(super) stream: Stream,
 }
 
 /// The pool: slabs of whole pages.
@@ -77,15 +75,15 @@ struct Pages {
 pub struct CudaModel {
     exec: Mutex<Exec>,
     pages: Mutex<Pages>,
-    weights: DeviceWeights,
+    pub(super) weights: DeviceWeights,
     _memory: Buffer,
     weights_bytes: u64,
-    config: Config,
-    gpu: Arc<Gpu>,
+    pub(super) config: Config,
+    pub(super) gpu: Arc<Gpu>,
 }
 
 /// One sequence's logits and page table on the device.
-struct CudaSlot {
+pub(super) struct CudaSlot {
     logits: Buffer, // [n_vocab] f32
     table: Buffer,  // [capacity] addresses
     pages: Vec<u32>,
@@ -97,45 +95,11 @@ impl Slot for CudaSlot {
     }
 }
 
-fn slot_of(slot: &mut dyn Slot) -> Result<&mut CudaSlot> {
+pub(super) fn slot_of(slot: &mut dyn Slot) -> Result<&mut CudaSlot> {
     slot.as_any().downcast_mut().ok_or_else(|| Error::Internal { message: "a slot of another backend".to_string() })
 }
 
-/// What the device leaves where there is no token to choose.
-const NO_TOKEN: u32 = u32::MAX;
-
-/// Queues the choice of a token from the logits of the state's slot.
-fn choose(gpu: &Gpu, work: &Workspace, stream: &Stream, drawn: bool) -> Result<()> {
-    let (n, ring) = (work.n_vocab, work.ring());
-    // SAFETY: the state and the counters are in the workspace, the slot's logits have n elements.
-    gpu.check(unsafe {
-        if drawn {
-            ffi::kgc_draw(work.state, n, ring, 0, stream.raw())
-        } else {
-            ffi::kgc_argmax(work.state, n, work.best, work.counter, ring, 0, stream.raw())
-        }
-    })
-}
-
-/// The parameters of a draw as the device takes them.
-fn drawn_by(p: &SamplingParams) -> State {
-    if p.temperature == 0.0 {
-        return State::default();
-    }
-    let one = 1_099_511_627_776.0_f32;
-    State {
-        seed: p.seed,
-        // A share below 2^-32 keeps one token, as 2^-32 does.
-        share: if p.top_p > 0.0 && p.top_p < 1.0 { ((f64::from(p.top_p) * 4_294_967_296.0) as u64).max(1) } else { 0 },
-        least: if p.min_p > 0.0 { (p.min_p.min(1.0) * one) as u64 } else { 0 },
-        temperature: p.temperature,
-        inverse: 1.0 / p.temperature,
-        top_k: p.top_k,
-        ..State::default()
-    }
-}
-
-fn internal<T>(message: &str) -> Result<T> {
+pub(super) fn internal<T>(message: &str) -> Result<T> {
     Err(Error::Internal { message: message.to_string() })
 }
 
@@ -191,31 +155,26 @@ impl CudaModel {
         })
     }
 
-    /// Whether the device chooses tokens by these parameters itself.
-    fn chooses(&self, p: &SamplingParams) -> bool {
-        let penalized = p.repetition_penalty != 1.0 || p.frequency_penalty != 0.0 || p.presence_penalty != 0.0;
-        // SAFETY: no arguments.
-        let most = unsafe { ffi::kgc_draw_most() } as usize;
-        let draws = p.temperature == 0.0 || (self.gpu.major >= 9 && self.config.n_vocab <= most);
-        draws && !penalized && p.logit_bias.is_empty()
+    fn page_bytes(&self) -> usize {
+        self.config.kv_bytes_per_token() * PAGE_TOKENS
     }
 
-    fn lock(&self) -> MutexGuard<'_, Exec> {
+    /// Where a page is that somebody wants `bytes` of.
+    fn page_at(&self, page: u32, bytes: usize) -> Result<Address> {
+        self.gpu.bind()?;
+        let pool = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        match pool.addresses.get(page as usize) {
+            Some(at) if bytes == self.page_bytes() => Ok(*at),
+            _ => internal("a page that was not reserved, or not the whole of one"),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Exec> {
         self.exec.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the geometry of the stages; for measurements.
-    #[doc(hidden)]
-    pub fn tune(&self, tuning: Tuning) {
-        let exec = &mut *self.lock();
-        exec.graphs.clear();
-        exec.epoch += 1;
-        exec.tuning = tuning;
-        exec.ops = program::make(&self.gpu, &self.config, &tuning, &self.weights, &exec.work);
-    }
-
     /// Makes the slot's table name these pages.
-    fn bind_pages(&self, exec: &mut Exec, slot: &mut CudaSlot, pages: &[u32]) -> Result<()> {
+    pub(super) fn bind_pages(&self, exec: &mut Exec, slot: &mut CudaSlot, pages: &[u32]) -> Result<()> {
         let common = slot.pages.iter().zip(pages).take_while(|(a, b)| a == b).count();
         if common == pages.len() {
             return Ok(());
@@ -241,12 +200,19 @@ impl CudaModel {
         Ok(())
     }
 
-    fn set_state(&self, exec: &Exec, slot: &CudaSlot, token: u32, position: usize) -> Result<()> {
+    pub(super) fn set_state(&self, exec: &Exec, slot: &CudaSlot, token: u32, position: usize) -> Result<()> {
         self.set_state_and(exec, slot, token, position, &State::default())
     }
 
     /// [`Self::set_state`] with what draws go by.
-    fn set_state_and(&self, exec: &Exec, slot: &CudaSlot, token: u32, position: usize, drawn: &State) -> Result<()> {
+    pub(super) fn set_state_and(
+        &self,
+        exec: &Exec,
+        slot: &CudaSlot,
+        token: u32,
+        position: usize,
+        drawn: &State,
+    ) -> Result<()> {
         let state = State {
             pages: slot.table.at(),
             logits: slot.logits.at(),
@@ -259,7 +225,7 @@ impl CudaModel {
     }
 
     /// Queues one step of the graph for `pass`.
-    fn queue(&self, exec: &mut Exec, pass: Pass, position: usize) -> Result<()> {
+    pub(super) fn queue(&self, exec: &mut Exec, pass: Pass, position: usize) -> Result<()> {
         let cut = Cut::at(position, &exec.tuning);
         let Exec { graphs, ops, work, stream, tuning, .. } = exec;
         if let Some(graph) = graphs.get(&(pass, cut)) {
@@ -281,7 +247,7 @@ impl CudaModel {
         Ok(())
     }
 
-    fn grow(&self, exec: &mut Exec, n_ctx: usize) -> Result<()> {
+    pub(super) fn grow(&self, exec: &mut Exec, n_ctx: usize) -> Result<()> {
         exec.stream.wait()?;
         if exec.work.grow(&self.gpu, n_ctx)? {
             exec.graphs.clear();
@@ -290,7 +256,7 @@ impl CudaModel {
         Ok(())
     }
 
-    fn check_chunk(&self, tokens: &[u32], start: usize, n_pages: usize) -> Result<()> {
+    pub(super) fn check_chunk(&self, tokens: &[u32], start: usize, n_pages: usize) -> Result<()> {
         let n_vocab = self.config.n_vocab;
         if let Some((index, token)) = tokens.iter().enumerate().find(|(_, t)| **t as usize >= n_vocab) {
             return Err(Error::TokenOutOfRange { index, token: *token, n_vocab });
@@ -409,150 +375,6 @@ impl CudaModel {
         }
         Ok(())
     }
-
-    /// Puts the device's state behind the last of the appended tokens, for the choice of the next.
-    fn start_ahead(&self, exec: &mut Exec, ahead: &mut Ahead<'_>, last: u32, seen: usize) -> Result<()> {
-        let slot = slot_of(ahead.slot)?;
-        self.bind_pages(exec, slot, ahead.pages)?;
-        self.set_state_and(exec, slot, last, ahead.position + seen - 1, &drawn_by(ahead.params))
-    }
-
-    /// Brings back the logits after the last appended token.
-    fn restore(&self, exec: &mut Exec, ahead: &mut Ahead<'_>, last: u32, seen: usize) -> Result<()> {
-        self.start_ahead(exec, ahead, last, seen)?;
-        self.queue(exec, Pass::Logits, ahead.position + seen - 1)
-    }
-
-    /// The loop of `decode_ahead`: the lock is not held while the host waits or `emit` runs; whoever has used the device's
-    /// state in between has changed the epoch, and the steps that were queued are queued again.
-    fn run_ahead(&self, ahead: &mut Ahead<'_>, emit: &mut dyn FnMut(u32) -> Result<Verdict>) -> Result<()> {
-        let marks = (0..AHEAD).map(|_| Event::new(&self.gpu, false)).collect::<Result<Vec<_>>>()?;
-        let (mut seen, mut queued, mut base, mut epoch, mut last) = (0, 0, 0, 0, ahead.last_token);
-        let mut outcome = Ok(Verdict::GoOn);
-        while seen < ahead.n {
-            {
-                let exec = &mut *self.lock();
-                self.gpu.bind()?;
-                if exec.epoch != epoch {
-                    self.grow(exec, ahead.position + ahead.n)?;
-                    exec.epoch += 1;
-                    epoch = exec.epoch;
-                    if queued > seen {
-                        self.restore(exec, ahead, last, seen)?;
-                    }
-                    self.start_ahead(exec, ahead, last, seen)?;
-                    (queued, base) = (seen, seen);
-                }
-                while queued < ahead.n && queued < seen + AHEAD {
-                    let pass = if ahead.params.temperature == 0.0 { Pass::Choose } else { Pass::Draw };
-                    self.queue(exec, pass, ahead.position + queued)?;
-                    marks[queued % AHEAD].record(&exec.stream)?;
-                    queued += 1;
-                }
-            }
-            marks[seen % AHEAD].wait()?;
-            let token = {
-                let exec = self.lock();
-                if exec.epoch != epoch {
-                    continue;
-                }
-                exec.work.ring_token(seen - base)
-            };
-            outcome = if token == NO_TOKEN { sampler::nothing_to_choose() } else { emit(token) };
-            if matches!(outcome, Ok(Verdict::GoOn | Verdict::Last)) {
-                last = token;
-                seen += 1;
-            }
-            if !matches!(outcome, Ok(Verdict::GoOn)) {
-                break;
-            }
-        }
-        let exec = &mut *self.lock();
-        self.gpu.bind()?;
-        if queued > seen {
-            exec.epoch += 1;
-            self.restore(exec, ahead, last, seen)?;
-        }
-        exec.stream.wait()?;
-        outcome.map(|_| ())
-    }
-
-    /// Milliseconds of one step at `position`, the mean of `reps` as a graph; for measurements.
-    #[doc(hidden)]
-    pub fn measure_step(&self, slot: &mut dyn Slot, pages: &[u32], position: usize, reps: usize) -> Result<f32> {
-        let exec = &mut *self.lock();
-        self.gpu.bind()?;
-        self.grow(exec, position + 1)?;
-        let slot = slot_of(slot)?;
-        self.bind_pages(exec, slot, pages)?;
-        self.set_state(exec, slot, 0, position)?;
-        let (start, end) = (Event::new(&self.gpu, true)?, Event::new(&self.gpu, true)?);
-        self.queue(exec, Pass::Logits, position)?;
-        start.record(&exec.stream)?;
-        for _ in 0..reps {
-            self.queue(exec, Pass::Logits, position)?;
-        }
-        end.record(&exec.stream)?;
-        end.wait()?;
-        Ok(end.milliseconds_since(&start)? / reps as f32)
-    }
-
-    /// Milliseconds of the launches of each kind in one step at `position`, each kind alone, `reps` times; for measurements.
-    #[doc(hidden)]
-    pub fn measure_kinds(
-        &self,
-        slot: &mut dyn Slot,
-        pages: &[u32],
-        position: usize,
-        reps: usize,
-    ) -> Result<Vec<(String, usize, f32)>> {
-        let exec = &mut *self.lock();
-        self.gpu.bind()?;
-        self.grow(exec, position + 1)?;
-        let slot = slot_of(slot)?;
-        self.bind_pages(exec, slot, pages)?;
-        self.set_state(exec, slot, 0, position)?;
-        let cut = Cut::at(position, &exec.tuning);
-        let (start, end) = (Event::new(&self.gpu, true)?, Event::new(&self.gpu, true)?);
-        let kinds = [
-            Kind::Embed,
-            Kind::Qkv,
-            Kind::Attend,
-            Kind::Output,
-            Kind::GateUp,
-            Kind::Up,
-            Kind::Glu,
-            Kind::Down,
-            Kind::Logits,
-        ];
-        let mut rows = Vec::new();
-        let mut one = |name: String, keep: &dyn Fn(&Op) -> bool| -> Result<()> {
-            let n = exec.ops.iter().filter(|o| keep(o)).count();
-            if n == 0 {
-                return Ok(());
-            }
-            let graph = exec.stream.capture(|| {
-                exec.ops
-                    .iter()
-                    .filter(|o| keep(o))
-                    .try_for_each(|o| o.launch(&self.gpu, &exec.work, cut, exec.tuning.pdl, &exec.stream))
-            })?;
-            graph.launch(&exec.stream)?;
-            start.record(&exec.stream)?;
-            for _ in 0..reps {
-                graph.launch(&exec.stream)?;
-            }
-            end.record(&exec.stream)?;
-            end.wait()?;
-            rows.push((name, n, end.milliseconds_since(&start)? / reps as f32));
-            Ok(())
-        };
-        for kind in kinds {
-            one(format!("{kind:?}"), &|o| o.kind == kind)?;
-        }
-        one("all".to_string(), &|_| true)?;
-        Ok(rows)
-    }
 }
 
 impl LoadedModel for CudaModel {
@@ -577,7 +399,7 @@ impl LoadedModel for CudaModel {
         if n <= have {
             return Ok(());
         }
-        let page = self.config.kv_bytes_per_token() * PAGE_TOKENS;
+        let page = self.page_bytes();
         let slab = Buffer::new(&self.gpu, page * (n - have))?;
         pool.addresses.extend((0..n - have).map(|i| slab.at() + (i * page) as u64));
         pool._slabs.push(slab);
@@ -588,13 +410,45 @@ impl LoadedModel for CudaModel {
 
     fn copy_page(&self, from: u32, to: u32) -> Result<()> {
         let exec = self.lock();
-        self.gpu.bind()?;
-        let pool = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        let (Some(from), Some(to)) = (pool.addresses.get(from as usize), pool.addresses.get(to as usize)) else {
-            return internal("a page that was not reserved");
-        };
+        let (from, to) = (self.page_at(from, self.page_bytes())?, self.page_at(to, self.page_bytes())?);
         // SAFETY: both are whole pages of the pool.
-        unsafe { exec.stream.copy(*to, *from, self.config.kv_bytes_per_token() * PAGE_TOKENS)? };
+        unsafe { exec.stream.copy(to, from, self.page_bytes())? };
+        exec.stream.wait()
+    }
+
+    fn page_image(&self) -> Option<PageImage> {
+        Some(PageImage { bytes: self.page_bytes(), layout: "f16 [layer][k, v][head][64][head_dim]" })
+    }
+
+    fn read_page(&self, page: u32, rows: usize, out: &mut [u8]) -> Result<()> {
+        let exec = self.lock();
+        let from = self.page_at(page, out.len())?;
+        // SAFETY: a whole page of the pool.
+        unsafe { exec.stream.download(from, out)? };
+        // What other positions hold is nobody's business: it may be another session's.
+        let row = self.config.head_dim * 2;
+        for tile in out.chunks_exact_mut(PAGE_TOKENS * row) {
+            tile[rows.min(PAGE_TOKENS) * row..].fill(0);
+        }
+        Ok(())
+    }
+
+    fn write_page(&self, page: u32, from: &[u8]) -> Result<()> {
+        let exec = self.lock();
+        let to = self.page_at(page, from.len())?;
+        // SAFETY: a whole page of the pool; pageable memory is staged before this returns.
+        unsafe { exec.stream.upload(to, from.as_ptr(), from.len())? };
+        exec.stream.wait()
+    }
+
+    fn set_logits(&self, slot: &mut dyn Slot, logits: &[f32]) -> Result<()> {
+        let exec = self.lock();
+        self.gpu.bind()?;
+        if logits.len() != self.config.n_vocab {
+            return internal("a buffer of n_vocab logits is needed");
+        }
+        // SAFETY: the slot's logits have n_vocab elements.
+        unsafe { exec.stream.upload(slot_of(slot)?.logits.at(), logits.as_ptr().cast(), size_of_val(logits))? };
         exec.stream.wait()
     }
 

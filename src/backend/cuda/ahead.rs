@@ -1,0 +1,124 @@
+//! Choosing tokens on the device, one after another, ahead of the host.
+
+use super::ffi::{self, State};
+use super::memory::{Event, Gpu, Stream};
+use super::model::{CudaModel, Exec, Pass, slot_of};
+use super::workspace::Workspace;
+use crate::backend::{Ahead, Verdict};
+use crate::error::Result;
+use crate::sampler::{self, SamplingParams};
+
+/// Steps queued before the host looks whether it should stop.
+pub(super) const AHEAD: usize = 8;
+
+/// What the device leaves where there is no token to choose.
+pub(super) const NO_TOKEN: u32 = u32::MAX;
+
+/// Queues the choice of a token from the logits of the state's slot.
+pub(super) fn choose(gpu: &Gpu, work: &Workspace, stream: &Stream, drawn: bool) -> Result<()> {
+    let (n, ring) = (work.n_vocab, work.ring());
+    // SAFETY: the state and the counters are in the workspace, the slot's logits have n elements.
+    gpu.check(unsafe {
+        if drawn {
+            ffi::kgc_draw(work.state, n, ring, 0, stream.raw())
+        } else {
+            ffi::kgc_argmax(work.state, n, work.best, work.counter, ring, 0, stream.raw())
+        }
+    })
+}
+
+/// The parameters of a draw as the device takes them.
+pub(super) fn drawn_by(p: &SamplingParams) -> State {
+    if p.temperature == 0.0 {
+        return State::default();
+    }
+    let one = 1_099_511_627_776.0_f32;
+    State {
+        seed: p.seed,
+        // A share below 2^-32 keeps one token, as 2^-32 does.
+        share: if p.top_p > 0.0 && p.top_p < 1.0 { ((f64::from(p.top_p) * 4_294_967_296.0) as u64).max(1) } else { 0 },
+        least: if p.min_p > 0.0 { (p.min_p.min(1.0) * one) as u64 } else { 0 },
+        temperature: p.temperature,
+        inverse: 1.0 / p.temperature,
+        top_k: p.top_k,
+        ..State::default()
+    }
+}
+
+impl CudaModel {
+    /// Whether the device chooses tokens by these parameters itself.
+    pub(super) fn chooses(&self, p: &SamplingParams) -> bool {
+        let penalized = p.repetition_penalty != 1.0 || p.frequency_penalty != 0.0 || p.presence_penalty != 0.0;
+        // SAFETY: no arguments.
+        let most = unsafe { ffi::kgc_draw_most() } as usize;
+        let draws = p.temperature == 0.0 || (self.gpu.major >= 9 && self.config.n_vocab <= most);
+        draws && !penalized && p.logit_bias.is_empty()
+    }
+
+    /// Puts the device's state behind the last of the appended tokens, for the choice of the next.
+    fn start_ahead(&self, exec: &mut Exec, ahead: &mut Ahead<'_>, last: u32, seen: usize) -> Result<()> {
+        let slot = slot_of(ahead.slot)?;
+        self.bind_pages(exec, slot, ahead.pages)?;
+        self.set_state_and(exec, slot, last, ahead.position + seen - 1, &drawn_by(ahead.params))
+    }
+
+    /// Brings back the logits after the last appended token.
+    fn restore(&self, exec: &mut Exec, ahead: &mut Ahead<'_>, last: u32, seen: usize) -> Result<()> {
+        self.start_ahead(exec, ahead, last, seen)?;
+        self.queue(exec, Pass::Logits, ahead.position + seen - 1)
+    }
+
+    /// The loop of `decode_ahead`: the lock is not held while the host waits or `emit` runs; whoever has used the device's
+    /// state in between has changed the epoch, and the steps that were queued are queued again.
+    pub(super) fn run_ahead(&self, ahead: &mut Ahead<'_>, emit: &mut dyn FnMut(u32) -> Result<Verdict>) -> Result<()> {
+        let marks = (0..AHEAD).map(|_| Event::new(&self.gpu, false)).collect::<Result<Vec<_>>>()?;
+        let (mut seen, mut queued, mut base, mut epoch, mut last) = (0, 0, 0, 0, ahead.last_token);
+        let mut outcome = Ok(Verdict::GoOn);
+        while seen < ahead.n {
+            {
+                let exec = &mut *self.lock();
+                self.gpu.bind()?;
+                if exec.epoch != epoch {
+                    self.grow(exec, ahead.position + ahead.n)?;
+                    exec.epoch += 1;
+                    epoch = exec.epoch;
+                    if queued > seen {
+                        self.restore(exec, ahead, last, seen)?;
+                    }
+                    self.start_ahead(exec, ahead, last, seen)?;
+                    (queued, base) = (seen, seen);
+                }
+                while queued < ahead.n && queued < seen + AHEAD {
+                    let pass = if ahead.params.temperature == 0.0 { Pass::Choose } else { Pass::Draw };
+                    self.queue(exec, pass, ahead.position + queued)?;
+                    marks[queued % AHEAD].record(&exec.stream)?;
+                    queued += 1;
+                }
+            }
+            marks[seen % AHEAD].wait()?;
+            let token = {
+                let exec = self.lock();
+                if exec.epoch != epoch {
+                    continue;
+                }
+                exec.work.ring_token(seen - base)
+            };
+            outcome = if token == NO_TOKEN { sampler::nothing_to_choose() } else { emit(token) };
+            if matches!(outcome, Ok(Verdict::GoOn | Verdict::Last)) {
+                last = token;
+                seen += 1;
+            }
+            if !matches!(outcome, Ok(Verdict::GoOn)) {
+                break;
+            }
+        }
+        let exec = &mut *self.lock();
+        self.gpu.bind()?;
+        if queued > seen {
+            exec.epoch += 1;
+            self.restore(exec, ahead, last, seen)?;
+        }
+        exec.stream.wait()?;
+        outcome.map(|_| ())
+    }
+}

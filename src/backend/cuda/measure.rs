@@ -1,0 +1,96 @@
+//! What the measurements of tests/cuda.rs use.
+
+use super::memory::Event;
+use super::model::{CudaModel, Pass, slot_of};
+use super::program::{self, Cut, Kind, Op, Tuning};
+use crate::backend::Slot;
+use crate::error::Result;
+
+impl CudaModel {
+    /// Changes the geometry of the stages; for measurements.
+    #[doc(hidden)]
+    pub fn tune(&self, tuning: Tuning) {
+        let exec = &mut *self.lock();
+        exec.graphs.clear();
+        exec.epoch += 1;
+        exec.tuning = tuning;
+        exec.ops = program::make(&self.gpu, &self.config, &tuning, &self.weights, &exec.work);
+    }
+
+    /// Milliseconds of one step at `position`, the mean of `reps` as a graph; for measurements.
+    #[doc(hidden)]
+    pub fn measure_step(&self, slot: &mut dyn Slot, pages: &[u32], position: usize, reps: usize) -> Result<f32> {
+        let exec = &mut *self.lock();
+        self.gpu.bind()?;
+        self.grow(exec, position + 1)?;
+        let slot = slot_of(slot)?;
+        self.bind_pages(exec, slot, pages)?;
+        self.set_state(exec, slot, 0, position)?;
+        let (start, end) = (Event::new(&self.gpu, true)?, Event::new(&self.gpu, true)?);
+        self.queue(exec, Pass::Logits, position)?;
+        start.record(&exec.stream)?;
+        for _ in 0..reps {
+            self.queue(exec, Pass::Logits, position)?;
+        }
+        end.record(&exec.stream)?;
+        end.wait()?;
+        Ok(end.milliseconds_since(&start)? / reps as f32)
+    }
+
+    /// Milliseconds of the launches of each kind in one step at `position`, each kind alone, `reps` times; for measurements.
+    #[doc(hidden)]
+    pub fn measure_kinds(
+        &self,
+        slot: &mut dyn Slot,
+        pages: &[u32],
+        position: usize,
+        reps: usize,
+    ) -> Result<Vec<(String, usize, f32)>> {
+        let exec = &mut *self.lock();
+        self.gpu.bind()?;
+        self.grow(exec, position + 1)?;
+        let slot = slot_of(slot)?;
+        self.bind_pages(exec, slot, pages)?;
+        self.set_state(exec, slot, 0, position)?;
+        let cut = Cut::at(position, &exec.tuning);
+        let (start, end) = (Event::new(&self.gpu, true)?, Event::new(&self.gpu, true)?);
+        let kinds = [
+            Kind::Embed,
+            Kind::Qkv,
+            Kind::Attend,
+            Kind::Output,
+            Kind::GateUp,
+            Kind::Up,
+            Kind::Glu,
+            Kind::Down,
+            Kind::Logits,
+        ];
+        let mut rows = Vec::new();
+        let mut one = |name: String, keep: &dyn Fn(&Op) -> bool| -> Result<()> {
+            let n = exec.ops.iter().filter(|o| keep(o)).count();
+            if n == 0 {
+                return Ok(());
+            }
+            let graph = exec.stream.capture(|| {
+                exec.ops
+                    .iter()
+                    .filter(|o| keep(o))
+                    .try_for_each(|o| o.launch(&self.gpu, &exec.work, cut, exec.tuning.pdl, &exec.stream))
+            })?;
+            graph.launch(&exec.stream)?;
+            start.record(&exec.stream)?;
+            for _ in 0..reps {
+                graph.launch(&exec.stream)?;
+            }
+            end.record(&exec.stream)?;
+            end.wait()?;
+            rows.push((name, n, end.milliseconds_since(&start)? / reps as f32));
+            Ok(())
+        };
+        for kind in kinds {
+            one(format!("{kind:?}"), &|o| o.kind == kind)?;
+        }
+        one("all".to_string(), &|_| true)?;
+        Ok(rows)
+    }
+}
