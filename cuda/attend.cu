@@ -131,10 +131,13 @@ template <int REP, int EPL, int LPT> __global__ void __launch_bounds__(256) kg_a
         fetch(w[i], k_at, t0 + i * STEP + tl);
         if constexpr (ONE) fetch(wv[i], v_at, t0 + i * STEP + tl);
     }
-#pragma unroll
-    for (int i = 0; i < (ONE ? 0 : PASSES); i++) {
-        const int t = t0 + i * STEP + tl;
-        if (live && t < t1) asm volatile("prefetch.global.L2 [%0];" ::"l"((const __half *)pages[t >> 6] + v_at + (size_t)(t & 63) * hd + e));
+    // The rest of a long chunk comes into L2 meanwhile.
+    for (int t = t0 + (int)threadIdx.x; t < t1; t += (int)blockDim.x) {
+        const __half *page = (const __half *)pages[t >> 6] + (size_t)(t & 63) * hd;
+        for (uint32_t d = 0; d < hd; d += 64) {
+            asm volatile("prefetch.global.L2 [%0];" ::"l"(page + k_at + d));
+            asm volatile("prefetch.global.L2 [%0];" ::"l"(page + v_at + d));
+        }
     }
     for (uint32_t i = threadIdx.x; i < p.n_rot / 2; i += blockDim.x) {
         // In turns and in double, so that a large position costs no accuracy.
@@ -214,15 +217,38 @@ template <int REP, int EPL, int LPT> __global__ void __launch_bounds__(256) kg_a
             if (there && stores) sc[my_head * p.chunk + (t - c0)] = sum;
         };
         for (int tb = t0; tb < t1; tb += TILE) {
+            if constexpr (ONE) {
+                // The same sums, all passes beside one another.
+                float s[PASSES];
 #pragma unroll
-            for (int i = 0; i < PASSES; i++) {
-                float x[EPL];
-                w[i].expand(x);
-                const int t = tb + i * STEP + tl;
-                if (ONE && tb + TILE < t1) fetch(w[i], k_at, t + TILE);
-                score(x, t, t < t1);
+                for (int i = 0; i < PASSES; i++) {
+                    float x[EPL];
+                    w[i].expand(x);
+                    s[i] = 0.f;
+#pragma unroll
+                    for (int j = 0; j < EPL; j++) s[i] = fmaf(qr[0][j], x[j], s[i]);
+                    if (tb + TILE < t1) fetch(w[i], k_at, tb + TILE + i * STEP + tl);
+                }
+#pragma unroll
+                for (int o = LPT / 2; o > 0; o >>= 1)
+#pragma unroll
+                    for (int i = 0; i < PASSES; i++) s[i] += __shfl_xor_sync(0xffffffffu, s[i], o);
+#pragma unroll
+                for (int i = 0; i < PASSES; i++) {
+                    const int t = tb + i * STEP + tl;
+                    if (p.softcap != 0.f) s[i] = p.softcap * tanhf(s[i] / p.softcap);
+                    if (t < t1 && stores) sc[t - c0] = s[i];
+                }
+            } else {
+#pragma unroll
+                for (int i = 0; i < PASSES; i++) {
+                    float x[EPL];
+                    w[i].expand(x);
+                    const int t = tb + i * STEP + tl;
+                    score(x, t, t < t1);
+                }
+                if (tb + TILE < t1) fetch_all(k_at, tb + TILE);
             }
-            if (!ONE && tb + TILE < t1) fetch_all(k_at, tb + TILE);
         }
         if (newest && warp == 7) {
             float x[EPL];
@@ -366,14 +392,12 @@ template <int REP, int EPL, int LPT> __global__ void __launch_bounds__(256) kg_a
             if (lane == 0) ml[2 * r] = m, ml[2 * r + 1] = 1.f / l;
         }
         __syncthreads();
-#pragma unroll
-        for (int k = 0; k < REP; k++) {
-            const uint32_t r = min((uint32_t)k, n_rep - 1); // the last one again, rather than a branch between the loads
+        for (uint32_t r = 0; r < n_rep; r++) {
             const float *from = p.part + (size_t)(head0 + r) * p.max_chunks * (hd + 2);
             const float m = ml[2 * r];
             for (uint32_t d = 2 * lane; d < hd; d += 64) {
                 float2 a = make_float2(0.f, 0.f);
-#pragma unroll 4
+#pragma unroll 8
                 for (int j = (int)warp; j < n_active; j += 8) {
                     const float *row = from + (size_t)j * (hd + 2);
                     const float s = expf(__ldcg(row + hd) - m);
@@ -381,8 +405,8 @@ template <int REP, int EPL, int LPT> __global__ void __launch_bounds__(256) kg_a
                     a.x = fmaf(s, x.x, a.x);
                     a.y = fmaf(s, x.y, a.y);
                 }
-                red[(warp * REP + k) * hd + d] = a.x;
-                red[(warp * REP + k) * hd + d + 1] = a.y;
+                red[(warp * REP + r) * hd + d] = a.x;
+                red[(warp * REP + r) * hd + d + 1] = a.y;
             }
         }
     }

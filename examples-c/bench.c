@@ -194,7 +194,9 @@ int main(int argc, char **argv)
     CHECK(kigo_model_info(model, &facts));
     CHECK(kigo_engine_device(engine, device, sizeof device, &needed));
     double bandwidth = NAN;
-    if (strncmp(device, "cuda", 4) != 0)
+    if (strncmp(device, "cuda", 4) == 0)
+        CHECK(kigo_engine_read_bandwidth(engine, &bandwidth));
+    else
         bandwidth = measure_bandwidth((size_t)engine_facts.n_threads);
 
     for (size_t d = 0; d < depths.n; d++)

@@ -240,6 +240,12 @@ kigo_status kigo_engine_device(const kigo_engine *engine,
                                size_t capacity,
                                size_t *needed);
 
+// Measures how many bytes a second the device's memory can be read with, which takes a few milliseconds and up to 1 GiB
+// of that memory meanwhile: what the speed of a decode step may be held against. KIGO_STATUS_UNSUPPORTED on the CPU, whose
+// memory any program can measure itself.
+kigo_status kigo_engine_read_bandwidth(const kigo_engine *engine,
+                                       double *bytes_per_second);
+
 // Fills `facts`, whose `struct_size` the caller has set.
 kigo_status kigo_engine_info(const kigo_engine *engine, kigo_engine_facts *facts);
 

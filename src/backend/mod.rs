@@ -48,6 +48,10 @@ pub trait LoadControl {
 pub trait Device: Send + Sync {
     /// "cpu", "cuda:0", "reference".
     fn name(&self) -> String;
+    /// Bytes a second that its memory can be read with, measured now.
+    fn read_bandwidth(&self) -> Result<f64> {
+        Err(Error::Unsupported { what: "device operation", name: "measure the bandwidth of the memory".into() })
+    }
     /// What `load` would take.
     fn plan(&self, config: &Config, weights: &Weights<'_>) -> Plan;
     /// Copies or repacks the weights; nothing borrowed from `weights` is kept.

@@ -102,6 +102,22 @@ pub unsafe extern "C" fn kigo_engine_device(
     })
 }
 
+/// Measures how many bytes a second the device's memory can be read with, which takes a few milliseconds and up to 1 GiB
+/// of that memory meanwhile: what the speed of a decode step may be held against. KIGO_STATUS_UNSUPPORTED on the CPU, whose
+/// memory any program can measure itself.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_engine_read_bandwidth(
+    engine: *const kigo_engine,
+    bytes_per_second: *mut f64,
+) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        null_out(bytes_per_second, "bytes_per_second")?;
+        *bytes_per_second = borrow(engine, "engine")?.0.read_bandwidth()?;
+        Ok(())
+    })
+}
+
 /// Fills `facts`, whose `struct_size` the caller has set.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_engine_info(engine: *const kigo_engine, facts: *mut kigo_engine_facts) -> kigo_status {

@@ -94,6 +94,11 @@ impl Engine {
         self.inner.n_threads
     }
 
+    /// Bytes a second that the device's memory can be read with, measured now.
+    pub fn read_bandwidth(&self) -> Result<f64> {
+        self.inner.device.read_bandwidth()
+    }
+
     /// The cap in bytes.
     pub fn memory_cap(&self) -> Option<u64> {
         self.inner.memory.cap()

@@ -111,6 +111,11 @@ static void engines(void)
     REFUSED(kigo_engine_device(engine, text, 2, &needed), KIGO_STATUS_BUFFER_TOO_SMALL, "buffer holds 2, 3 needed");
     CHECK(needed == 3 && text[0] == 'x');
     REFUSED(kigo_engine_info(engine, NULL), INVALID, "facts is NULL");
+    double bandwidth = 1;
+    REFUSED(kigo_engine_read_bandwidth(engine, NULL), INVALID, "bytes_per_second is NULL");
+    REFUSED(kigo_engine_read_bandwidth(NULL, &bandwidth), INVALID, "engine is NULL");
+    REFUSED(kigo_engine_read_bandwidth(engine, &bandwidth), UNSUPPORTED, "bandwidth");
+    CHECK(bandwidth == 0);
     kigo_engine_facts facts = {.struct_size = 0};
     REFUSED(kigo_engine_info(engine, &facts), INVALID, "kigo_engine_facts.struct_size is 0");
 }

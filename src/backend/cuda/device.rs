@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::memory::Gpu;
+use super::ffi;
+use super::memory::{Buffer, Event, Gpu, Stream};
 use super::model::{self, CudaModel};
 use crate::backend::{Device, LoadControl, LoadedModel, Plan};
 use crate::error::Result;
@@ -50,6 +51,25 @@ impl CudaDevice {
 impl Device for CudaDevice {
     fn name(&self) -> String {
         self.gpu.name()
+    }
+
+    fn read_bandwidth(&self) -> Result<f64> {
+        // More than the cache holds, less than what anybody else needs.
+        let bytes = (self.memory().0 as usize / 4).clamp(1 << 20, 1 << 30) & !255;
+        let stream = Stream::new(&self.gpu)?;
+        let buffer = Buffer::zeroed(&self.gpu, bytes, &stream)?;
+        let (start, end) = (Event::new(&self.gpu, true)?, Event::new(&self.gpu, true)?);
+        let mut least = f32::INFINITY;
+        for _ in 0..8 {
+            start.record(&stream)?;
+            // SAFETY: the buffer has so many bytes, of which the kernel would write one element if any.
+            let code = unsafe { ffi::kgc_read(buffer.at(), bytes as u64, buffer.at(), self.gpu.n_sm, stream.raw()) };
+            self.gpu.check(code)?;
+            end.record(&stream)?;
+            end.wait()?;
+            least = least.min(end.milliseconds_since(&start)?);
+        }
+        Ok(bytes as f64 / (f64::from(least) * 1e-3))
     }
 
     fn plan(&self, config: &Config, weights: &Weights<'_>) -> Plan {

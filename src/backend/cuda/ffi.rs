@@ -261,6 +261,7 @@ unsafe extern "C" {
         stream: Handle,
     ) -> c_int;
     pub fn kgc_stage_mixed(stage: *const Stage, ns: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_read(from: Address, bytes: u64, out: Address, n_sm: u32, stream: Handle) -> c_int;
     pub fn kgc_draw_most() -> u32;
     pub fn kgc_draw(state: Address, n: u32, ring: *mut u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_glu(gate: Address, up: Address, out: Address, n: u32, activation: u32, stream: Handle) -> c_int;

@@ -13,6 +13,7 @@ use crate::error::Result;
 #[allow(unsafe_code)]
 mod ahead;
 #[cfg(kigo_cuda)]
+#[allow(unsafe_code)]
 mod device;
 #[cfg(kigo_cuda)]
 #[allow(missing_docs, unsafe_code)]

@@ -28,15 +28,20 @@ fn first_context(config: &Config) -> usize {
     config.n_ctx_train.clamp(1, 1 << 17)
 }
 
-/// What a load takes.
+/// What the driver rounds large allocations up to.
+const GRAIN: u64 = 2 << 20;
+
+/// What a load and one session take, as the driver counts.
 pub fn plan(config: &Config, weights: &Weights<'_>) -> Plan {
     let laid = lay(0, config, weights);
     let rows = MOST_ROWS.min(first_context(config));
+    let [fixed, part] = workspace::planned_bytes(config, first_context(config));
+    let prefill = prefill::planned_bytes(config, &laid.weights, rows);
     Plan {
-        weights_bytes: laid.bytes,
+        weights_bytes: laid.bytes.next_multiple_of(GRAIN),
         kv_bytes_per_token: config.kv_bytes_per_token() as u64,
-        scratch_bytes: workspace::planned_bytes(config, first_context(config))
-            + prefill::planned_bytes(config, &laid.weights, rows),
+        // And a slot's logits and table, and the captured steps.
+        scratch_bytes: [fixed, part, prefill].map(|n| n.next_multiple_of(GRAIN)).iter().sum::<u64>() + 2 * GRAIN,
     }
 }
 
@@ -384,7 +389,7 @@ impl LoadedModel for CudaModel {
 
     fn plan(&self) -> Plan {
         Plan {
-            weights_bytes: self.weights_bytes,
+            weights_bytes: self.weights_bytes.next_multiple_of(GRAIN),
             kv_bytes_per_token: self.config.kv_bytes_per_token() as u64,
             scratch_bytes: {
                 let exec = self.lock();

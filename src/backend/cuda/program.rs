@@ -77,6 +77,7 @@ pub struct Op {
 
 /// A launch's arguments.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // there is one list of a hundred or two
 pub enum Run {
     Embed { mat: Mat, scale: f32, x: Address },
     Stage { stage: Stage, ty: Option<u32>, shape: Shape },
@@ -295,6 +296,8 @@ impl Op {
         // those the layout and the workspace were made for.
         let code = unsafe {
             match &self.run {
+                // Never a dependent launch: the attention reads the state and the cache before it waits, which is right only
+                // because nothing of this step starts before the choice of its token is complete.
                 Run::Embed { mat, scale, x } => ffi::kgc_embed(mat, work.state, *scale, *x, 0, raw),
                 Run::Stage { stage, ty, shape: Shape { threads, streams, deep, .. } } => {
                     let (n, t, deep) = (*streams, *threads, i32::from(*deep));

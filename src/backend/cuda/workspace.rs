@@ -65,8 +65,8 @@ fn chunks_of(n_ctx: usize) -> usize {
 }
 
 /// Bytes a workspace for `n_ctx` positions takes.
-pub fn planned_bytes(c: &Config, n_ctx: usize) -> u64 {
-    pieces(c).1 + part_bytes(c, chunks_of(n_ctx)) as u64
+pub fn planned_bytes(c: &Config, n_ctx: usize) -> [u64; 2] {
+    [pieces(c).1, part_bytes(c, chunks_of(n_ctx)) as u64]
 }
 
 impl Workspace {
