@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use half::f16;
+
 use super::ahead::{AHEAD, NO_TOKEN, choose, drawn_by};
 use super::ffi::{self, Address, State};
 use super::layout::{DeviceWeights, lay};
@@ -17,7 +19,8 @@ use super::prefill::{self, LEAST_ROWS, MOST_ROWS, Rows};
 use super::program::{self, Cut, Kind, Op, Run, Tuning};
 use super::workspace::{self, Workspace};
 use crate::backend::{
-    Ahead, Chunk, LoadControl, LoadedModel, PAGE_TOKENS, PageImage, Plan, RunControl, Slot, TapEvent, Verdict, Want,
+    Ahead, CacheRow, Chunk, LoadControl, LoadedModel, PAGE_TOKENS, PageImage, Plan, RunControl, Slot, TapEvent,
+    Verdict, Want,
 };
 use crate::error::{Error, Result};
 use crate::model::{Config, Weights};
@@ -40,8 +43,8 @@ pub fn plan(config: &Config, weights: &Weights<'_>) -> Plan {
     Plan {
         weights_bytes: laid.bytes.next_multiple_of(GRAIN),
         kv_bytes_per_token: config.kv_bytes_per_token() as u64,
-        // And a slot's logits and table, and the captured steps.
-        scratch_bytes: [fixed, part, prefill].map(|n| n.next_multiple_of(GRAIN)).iter().sum::<u64>() + 2 * GRAIN,
+        // And a slot's logits and table, the captured steps, and what rounding takes.
+        scratch_bytes: fixed + part + prefill + 2 * GRAIN,
     }
 }
 
@@ -162,6 +165,17 @@ impl CudaModel {
 
     fn page_bytes(&self) -> usize {
         self.config.kv_bytes_per_token() * PAGE_TOKENS
+    }
+
+    /// Addresses of the heads' rows of keys (`which` 0) or values (1), `n` elements in all.
+    fn cache_rows(&self, at: CacheRow, which: usize, n: usize) -> Result<Vec<Address>> {
+        let (heads, dim) = (self.config.n_kv_heads, self.config.head_dim);
+        let page = self.page_at(at.page, self.page_bytes())?;
+        if at.row >= PAGE_TOKENS || at.layer >= self.config.n_layers || n != heads * dim {
+            return internal("a row that the cache does not have");
+        }
+        let row = |head| (((at.layer * 2 + which) * heads + head) * PAGE_TOKENS + at.row) * dim;
+        Ok((0..heads).map(|head| page + 2 * row(head) as u64).collect())
     }
 
     /// Where a page is that somebody wants `bytes` of.
@@ -454,6 +468,43 @@ impl LoadedModel for CudaModel {
         }
         // SAFETY: the slot's logits have n_vocab elements.
         unsafe { exec.stream.upload(slot_of(slot)?.logits.at(), logits.as_ptr().cast(), size_of_val(logits))? };
+        exec.stream.wait()
+    }
+
+    fn is_exact_in_chunks(&self) -> bool {
+        !self.lock().tuning.prefill
+    }
+
+    /// Prompts go token by token, the way that steps go: the tensor cores would round otherwise.
+    fn make_strict(&self) -> Result<()> {
+        self.lock().tuning.prefill = false;
+        Ok(())
+    }
+
+    fn read_cache(&self, at: CacheRow, keys: &mut [f32], values: &mut [f32]) -> Result<()> {
+        let exec = self.lock();
+        let dim = self.config.head_dim;
+        let mut halves = vec![f16::ZERO; dim];
+        for (to, which) in [(keys, 0), (values, 1)] {
+            for (head, to) in self.cache_rows(at, which, to.len())?.into_iter().zip(to.chunks_mut(dim)) {
+                // SAFETY: a row of a page of the pool.
+                unsafe { exec.stream.download(head, &mut halves)? };
+                to.iter_mut().zip(&halves).for_each(|(to, from)| *to = from.to_f32());
+            }
+        }
+        Ok(())
+    }
+
+    fn write_cache(&self, at: CacheRow, keys: &[f32], values: &[f32]) -> Result<()> {
+        let exec = self.lock();
+        let dim = self.config.head_dim;
+        for (from, which) in [(keys, 0), (values, 1)] {
+            for (head, from) in self.cache_rows(at, which, from.len())?.into_iter().zip(from.chunks(dim)) {
+                let halves: Vec<f16> = from.iter().map(|x| f16::from_f32(*x)).collect();
+                // SAFETY: a row of a page of the pool; pageable memory is staged before this returns.
+                unsafe { exec.stream.upload(head, halves.as_ptr().cast(), dim * 2)? };
+            }
+        }
         exec.stream.wait()
     }
 
