@@ -6,6 +6,8 @@
 //! - [`shapes`]: the sizes of real models, their metadata and lists of tensors (also used by `examples/random_gguf.rs`).
 #![allow(dead_code)] // each test file uses its own part
 
+#[cfg(kigo_cuda)]
+pub mod gpu;
 pub mod probe;
 pub mod random;
 pub mod recipes;

@@ -1,0 +1,100 @@
+//! A GPU, sequences on its models, files of random weights.
+
+use std::sync::atomic::AtomicBool;
+
+use kigo::backend::cuda::CudaDevice;
+use kigo::backend::{Chunk, LoadControl, LoadedModel, PAGE_TOKENS, RunControl, Slot, TapEvent, Want};
+use kigo::error::Result;
+use kigo::gguf::{TensorType, Writer, quantize_row};
+
+use super::recipes::Recipe;
+use super::shapes::Shape;
+use super::vocab;
+
+/// The GPU, or why there is none; with KIGO_REQUIRE_CUDA=1 that is a failure.
+pub fn device() -> Option<CudaDevice> {
+    match CudaDevice::new(0) {
+        Ok(device) => Some(device),
+        Err(e) if std::env::var("KIGO_REQUIRE_CUDA").is_ok_and(|v| v == "1") => panic!("{e}"),
+        Err(e) => {
+            println!("skipped: no CUDA device ({e})");
+            None
+        }
+    }
+}
+
+/// Lets a load run.
+pub struct NoControl;
+
+impl LoadControl for NoControl {
+    fn progress(&mut self, _done: u64, _total: u64) -> Result<()> {
+        Ok(())
+    }
+    fn release(&mut self, _bytes: &[u8]) {}
+}
+
+/// `n` tokens, any.
+pub fn tokens(n: usize, n_vocab: usize) -> Vec<u32> {
+    (0..n as u64).map(|i| (super::random::mix(i + 7) % n_vocab as u64) as u32).collect()
+}
+
+/// A sequence on a model: all pages it may need, in reverse order.
+pub struct Sequence {
+    pub slot: Box<dyn Slot>,
+    pub pages: Vec<u32>,
+}
+
+impl Sequence {
+    pub fn new(model: &dyn LoadedModel, n_ctx: usize) -> Sequence {
+        let n = n_ctx.div_ceil(PAGE_TOKENS);
+        model.reserve_pages(n).unwrap();
+        Sequence { slot: model.create_slot().unwrap(), pages: (0..n as u32).rev().collect() }
+    }
+
+    pub fn run(
+        &mut self,
+        model: &dyn LoadedModel,
+        tokens: &[u32],
+        start: usize,
+        tap: Option<&mut dyn FnMut(&TapEvent<'_>)>,
+    ) -> Vec<f32> {
+        let mut chunks = [Chunk { tokens, start, pages: &self.pages, slot: &mut *self.slot, want: Want::Last }];
+        let cancel = AtomicBool::new(false);
+        match tap {
+            Some(tap) => {
+                let mut see = |e: &TapEvent<'_>| tap(e);
+                model.forward(&mut chunks, &mut RunControl { cancel: &cancel, tap: Some(&mut see) }).unwrap();
+            }
+            None => model.forward(&mut chunks, &mut RunControl { cancel: &cancel, tap: None }).unwrap(),
+        }
+        let mut logits = vec![f32::NAN; model.config().n_vocab];
+        model.logits(&mut *self.slot, &mut logits).unwrap();
+        logits
+    }
+}
+
+/// A file of random weights; `all_rows`: every row its own numbers, else one piece of each type over and over.
+pub fn random_file(shape: &Shape, recipe: Recipe, all_rows: bool) -> Vec<u8> {
+    let mut writer = Writer::new(3);
+    shape.write_meta(&mut writer, recipe.file_type);
+    vocab::write(&mut writer, shape.pre, shape.n_vocab);
+    let specs = shape.tensors();
+    let types: Vec<TensorType> = specs.iter().map(|s| recipe.type_of(shape, s)).collect();
+    for (spec, ty) in specs.iter().zip(&types) {
+        writer.tensor(&spec.name, *ty, &spec.dims());
+    }
+    writer.to_bytes(|i, out| {
+        let (spec, ty) = (&specs[i], types[i]);
+        let row_bytes = ty.row_bytes(spec.cols);
+        let n_rows = if all_rows { spec.rows } else { spec.rows.min(64) };
+        let mut row = vec![0.0; spec.cols];
+        for r in 0..n_rows {
+            super::random::fill_row(spec, 1, r as u64, &mut row);
+            quantize_row(ty, &row, &mut out[r * row_bytes..(r + 1) * row_bytes]).unwrap();
+        }
+        let (pattern, rest) = out.split_at_mut(n_rows * row_bytes);
+        for piece in rest.chunks_mut(pattern.len()) {
+            piece.copy_from_slice(&pattern[..piece.len()]);
+        }
+    })
+}
