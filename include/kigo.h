@@ -946,6 +946,49 @@ kigo_status kigo_sample_batch(kigo_session *const *sessions,
                               uint32_t *tokens,
                               kigo_status *statuses);
 
+// ==== Embeddings ===============================================================================================
+//
+// One vector for a text, for search and comparison: the model's states behind its last norm, averaged over the text or
+// taken from its last token.
+
+// For kigo_embed_options.pooling: the mean over the tokens, the default.
+#define KIGO_POOLING_MEAN 0
+
+// For kigo_embed_options.pooling: the last token's.
+#define KIGO_POOLING_LAST 1
+
+// For kigo_embed_options.normalization: to length 1 (L2), the default.
+#define KIGO_NORMALIZATION_L2 0
+
+// For kigo_embed_options.normalization: as it is.
+#define KIGO_NORMALIZATION_NONE 1
+
+// How an embedding is made. 0 is the default of each field.
+typedef struct kigo_embed_options {
+    // sizeof(kigo_embed_options).
+    size_t struct_size;
+    // KIGO_POOLING_*.
+    int32_t pooling;
+    // KIGO_NORMALIZATION_*.
+    int32_t normalization;
+} kigo_embed_options;
+
+// The embedding of a text's tokens, n_embd floats. Buffer out, counted in floats; only asking for the size runs nothing.
+//
+// The tokens are those of kigo_tokenize(), with the begin and end tokens that the model wants. They run in a session of
+// the call's own: its cache is taken from the model's and given back (CACHE_FULL, OUT_OF_MEMORY). Any number of threads may
+// call this at once. On a device whose results do not depend on how a prompt is cut into passes (the CPU), the same
+// tokens give the same bits.
+//
+// INVALID_ARGUMENT: no tokens, or an unknown pooling or normalization. CONTEXT_FULL: more tokens than the model's context.
+kigo_status kigo_model_embed(const kigo_model *model,
+                             const uint32_t *tokens,
+                             size_t n_tokens,
+                             const kigo_embed_options *options,
+                             float *buffer,
+                             size_t capacity,
+                             size_t *needed);
+
 // ==== Taps =====================================================================================================
 //
 // What a session computes, stage by stage: each named activation of each token, as a callback sees it. With it a wrong

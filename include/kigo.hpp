@@ -224,6 +224,16 @@ public:
         detail::check(kigo_model_cache_info(get(), &facts));
         return facts;
     }
+    // The embedding of a text's tokens.
+    std::vector<float> embed(const tokens &ids, int32_t pooling = KIGO_POOLING_MEAN,
+                             int32_t normalization = KIGO_NORMALIZATION_L2) const {
+        auto c = detail::sized<kigo_embed_options>();
+        c.pooling = pooling;
+        c.normalization = normalization;
+        return detail::buffer<std::vector<float>>([&](float *buffer, std::size_t n, std::size_t *needed) {
+            return kigo_model_embed(get(), ids.data(), ids.size(), &c, buffer, n, needed);
+        });
+    }
     std::string architecture() const {
         return detail::buffer<std::string>([&](char *buffer, std::size_t n, std::size_t *needed) {
             return kigo_model_architecture(get(), buffer, n, needed);

@@ -20,6 +20,7 @@ mod tests;
 pub mod batch;
 pub mod chat;
 pub mod doctor;
+pub mod embed;
 pub mod engine;
 pub mod generate;
 pub mod log;
@@ -33,7 +34,7 @@ pub mod tokenizer;
 pub mod version;
 
 /// The header's sections in order: `(file, heading)`.
-pub const SECTIONS: [(&str, &str); 14] = [
+pub const SECTIONS: [(&str, &str); 15] = [
     ("status", "Status and errors"),
     ("version", "Versions"),
     ("log", "Logs"),
@@ -45,6 +46,7 @@ pub const SECTIONS: [(&str, &str); 14] = [
     ("session", "Session"),
     ("generate", "Generation"),
     ("batch", "Batches"),
+    ("embed", "Embeddings"),
     ("tap", "Taps"),
     ("doctor", "Doctor"),
     ("stream", "Stream"),

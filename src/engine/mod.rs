@@ -5,6 +5,7 @@
 mod batch;
 mod device;
 mod doctor;
+mod embed;
 mod generate;
 mod hash;
 mod log;
@@ -22,6 +23,7 @@ mod tap;
 pub use batch::{Append, append_batch, sample_batch};
 pub use device::{Engine, EngineOptions, MAX_THREADS};
 pub use doctor::{Check, Diagnosis, Outcome, Subject, diagnose};
+pub use embed::{EmbedOptions, Pooling};
 pub use generate::{GenerateOptions, Generated, StopReason};
 pub use log::{LogLevel, LogSink};
 pub use model::{LoadOptions, Model, ModelFacts, TokenFlags};

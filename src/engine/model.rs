@@ -13,7 +13,7 @@ use super::pages::{CacheFacts, PagePool};
 use super::passes::{self, Merger, Part};
 use crate::backend::{LoadControl, LoadedModel, PAGE_TOKENS, Plan};
 use crate::error::{Error, Result};
-use crate::gguf::{Gguf, ValueType};
+use crate::gguf::{Gguf, ValueType, dequantize_row};
 use crate::model::{Config, ModelInfo, Tensor, Weights, bind};
 use crate::tokenizer::{Rendered, Tokenizer};
 
@@ -80,6 +80,8 @@ pub(super) struct Inner {
     /// What tells it from other models.
     pub(super) hash: [u64; 2],
     pub(super) facts: ModelFacts,
+    /// Weights of the last norm, [n_embd].
+    pub(super) output_norm: Arc<[f32]>,
     tokenizer: Tokenizer,
     metadata: Metadata,
     /// Weights and scratch.
@@ -147,6 +149,8 @@ impl Model {
         let taken = loaded.plan();
         charge.set(taken.weights_bytes.saturating_add(taken.scratch_bytes))?;
 
+        let mut output_norm = vec![0.0; config.n_embd];
+        dequantize_row(weights.output_norm.ty, weights.output_norm.data, &mut output_norm)?;
         let metadata = Metadata::of(gguf);
         let facts = facts(&ModelInfo::of(gguf), &config, &weights, &taken, &tokenizer, metadata.len());
         core.log.log(
@@ -163,8 +167,18 @@ impl Model {
         );
         let pool = Arc::new(PagePool::new(Arc::clone(&loaded), core.memory.charge(0)?, options.cache_bytes));
         let merger = options.merge.then(Merger::default);
-        let inner =
-            Inner { loaded, pool, merger, hash, facts, tokenizer, metadata, _charge: charge, _engine: engine.clone() };
+        let inner = Inner {
+            loaded,
+            pool,
+            merger,
+            hash,
+            facts,
+            output_norm: output_norm.into(),
+            tokenizer,
+            metadata,
+            _charge: charge,
+            _engine: engine.clone(),
+        };
         Ok(Model { inner: Arc::new(inner) })
     }
 

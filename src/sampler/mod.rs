@@ -20,6 +20,7 @@ mod exp;
 mod params;
 mod random;
 
+#[cfg(kigo_cuda)]
 pub(crate) use choose::nothing_to_choose;
 pub use choose::{Scratch, log_softmax, sample, sample_with};
 pub use exp::exp_neg;

@@ -1,7 +1,7 @@
 //! Doctor on tiny models: a sound one passes, and each of the four faults is named.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::cache::FULL;
 use super::{Check, Diagnosis, Outcome, Subject, diagnose};
@@ -18,9 +18,13 @@ use crate::model::{Config, Weights};
 use crate::sampler::{SampleRequest, Sampled, SamplingParams};
 
 fn file(arch: &str) -> PathBuf {
-    let path = std::env::temp_dir().join(format!("kigo-doctor-{}-{arch}.gguf", std::process::id()));
-    if !path.is_file() {
+    // Beside the test program, written once by whichever test comes first.
+    static WRITTEN: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+    let path = std::env::current_exe().unwrap().with_file_name(format!("doctor-{arch}.gguf"));
+    let mut written = WRITTEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if !written.contains(&path) {
         Tiny::new(arch, TensorType::Q8_0).write(&path);
+        written.push(path.clone());
     }
     path
 }

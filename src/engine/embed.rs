@@ -1,0 +1,101 @@
+//! Embeddings: one vector for a text, from the states behind the last layer.
+//!
+//! Each position's state is normalized as the model's last norm does it and summed in f64 in the order of the positions, so
+//! that a device whose states do not depend on how a prompt is cut into passes gives the same bits always.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::model::Model;
+use super::session::{Session, SessionOptions};
+use super::tap::Tap;
+use crate::backend::TAP_NAMES;
+use crate::error::{Error, Result};
+
+/// What becomes of the positions' states.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pooling {
+    /// Their mean.
+    #[default]
+    Mean,
+    /// The last position's.
+    Last,
+}
+
+/// How an embedding is made.
+#[derive(Clone, Copy, Debug)]
+pub struct EmbedOptions {
+    /// What becomes of the positions' states.
+    pub pooling: Pooling,
+    /// Divided by its length.
+    pub normalize: bool,
+}
+
+impl Default for EmbedOptions {
+    fn default() -> Self {
+        EmbedOptions { pooling: Pooling::Mean, normalize: true }
+    }
+}
+
+struct Pool {
+    pooling: Pooling,
+    eps: f64,
+    weight: Arc<[f32]>,
+    sums: Vec<f64>,
+    n: usize,
+}
+
+impl Pool {
+    /// Takes one position's state.
+    fn take(&mut self, state: &[f32]) {
+        let mean: f64 = state.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / state.len() as f64;
+        let scale = 1.0 / (mean + self.eps).sqrt();
+        let keep = if self.pooling == Pooling::Mean { 1.0 } else { 0.0 };
+        for ((sum, &x), &w) in self.sums.iter_mut().zip(state).zip(&*self.weight) {
+            *sum = *sum * keep + f64::from(x) * scale * f64::from(w);
+        }
+        self.n += 1;
+    }
+}
+
+impl Model {
+    /// The embedding of a text's tokens; `out` has `n_embd` elements. Runs in a session of its own, which is gone afterwards.
+    pub fn embed(&self, tokens: &[u32], options: EmbedOptions, out: &mut [f32]) -> Result<()> {
+        let config = self.inner.loaded.config();
+        if tokens.is_empty() {
+            return Err(Error::Argument { name: "n_tokens", found: "0".to_owned(), expected: "at least 1".to_owned() });
+        }
+        if out.len() != config.n_embd {
+            return Err(Error::BufferTooSmall { needed: config.n_embd, capacity: out.len() });
+        }
+        let pool = Arc::new(Mutex::new(Pool {
+            pooling: options.pooling,
+            eps: f64::from(config.norm_eps),
+            weight: Arc::clone(&self.inner.output_norm),
+            sums: vec![0.0; config.n_embd],
+            n: 0,
+        }));
+        let session = Session::new(self, SessionOptions { n_ctx: Some(tokens.len()), ..SessionOptions::default() })?;
+        let (sink, last) = (Arc::clone(&pool), config.n_layers as i32 - 1);
+        let mask = TAP_NAMES.iter().position(|name| *name == "resid").map_or(0, |bit| 1 << bit);
+        session.set_tap(Some(Tap::new(
+            mask,
+            Box::new(move |event| {
+                if event.layer == last {
+                    let mut pool = sink.lock().unwrap_or_else(PoisonError::into_inner);
+                    event.data.chunks_exact(event.cols).for_each(|state| pool.take(state));
+                }
+                true
+            }),
+        )))?;
+        session.prefill(tokens)?;
+        let pool = pool.lock().unwrap_or_else(PoisonError::into_inner);
+        if pool.n != tokens.len() {
+            return Err(Error::Internal { message: format!("{} states of {} positions", pool.n, tokens.len()) });
+        }
+        let count = if options.pooling == Pooling::Mean { pool.n as f64 } else { 1.0 };
+        let length = (pool.sums.iter().map(|x| (x / count).powi(2)).sum::<f64>()).sqrt();
+        let divisor = if options.normalize && length > 0.0 { count * length } else { count };
+        out.iter_mut().zip(&pool.sums).for_each(|(out, sum)| *out = (sum / divisor) as f32);
+        Ok(())
+    }
+}
