@@ -122,6 +122,9 @@ typedef int32_t kigo_status;
 // There is nothing under that name, key or index.
 #define KIGO_STATUS_NOT_FOUND 16
 
+// A constraint cannot be compiled, or allows nothing of what there is.
+#define KIGO_STATUS_CONSTRAINT 17
+
 // The name of a status, such as "KIGO_STATUS_BUSY"; "KIGO_STATUS_UNKNOWN" for a number that this library does not
 // give. A constant: never NULL, never freed. Any thread.
 const char *kigo_status_name(kigo_status status);
@@ -907,6 +910,37 @@ typedef struct kigo_generated {
 kigo_status kigo_session_generate(kigo_session *session,
                                   const kigo_generate_options *options,
                                   kigo_generated *generated);
+
+// ==== Constraints ==============================================================================================
+//
+// Output held to a grammar: of the tokens that may come next only those are chosen that a JSON schema, a regular
+// expression or a Lark grammar allows. What ends a text is allowed where the grammar may end, and there only.
+
+// For kigo_session_set_constraint(): a JSON schema.
+#define KIGO_CONSTRAINT_JSON_SCHEMA 1
+
+// For kigo_session_set_constraint(): a regular expression, in the syntax of Rust's `regex` without look-around, for the
+// whole of the output.
+#define KIGO_CONSTRAINT_REGEX 2
+
+// For kigo_session_set_constraint(): a grammar in the Lark format of llguidance.
+#define KIGO_CONSTRAINT_LARK 3
+
+// Holds every token that is chosen from now on to the grammar `text` of a kind, KIGO_CONSTRAINT_*; kind 0 and NULL: to
+// none any more. It begins with the next token; kigo_session_sample(), kigo_session_generate() and kigo_sample_batch() keep to
+// it, forks have their own copy, and dropping tokens goes back in it. Sampling parameters apply to the tokens that are allowed.
+// It is not saved with the session.
+//
+// The first constraint of a model's life indexes its vocabulary, which takes tenths of a second; compiling a grammar is
+// bounded in time and memory. A choice costs no mask where the likeliest token is allowed (temperature 0).
+//
+// CONSTRAINT: the grammar has a mistake (the text says which), or is too large, and nothing has changed; later, from
+// a call that chooses: the session was given tokens that the grammar does not allow, or nothing that it allows is left; the
+// session stays as it is, and another constraint, or none, can be set. INVALID_ARGUMENT: another kind, NULL, no UTF-8. BUSY.
+kigo_status kigo_session_set_constraint(kigo_session *session,
+                                        int32_t kind,
+                                        const char *text,
+                                        size_t text_len);
 
 // ==== Batches ==================================================================================================
 //

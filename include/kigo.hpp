@@ -337,6 +337,10 @@ public:
     // Any thread; also from a signal handler.
     void cancel() const noexcept { kigo_session_cancel(get()); }
     void clear_cancel() const noexcept { kigo_session_clear_cancel(get()); }
+    // Holds output to a grammar: KIGO_CONSTRAINT_*; kind 0: to none.
+    void set_constraint(int32_t kind, std::string_view text = {}) {
+        detail::check(kigo_session_set_constraint(get(), kind, kind == 0 ? nullptr : text.data(), text.size()));
+    }
     std::vector<float> logits() {
         return detail::buffer<std::vector<float>>([&](float *buffer, std::size_t n, std::size_t *needed) {
             return kigo_session_logits(get(), buffer, n, needed);

@@ -46,6 +46,8 @@ pub enum Status {
     Internal = 15,
     /// There is nothing under that name or key.
     NotFound = 16,
+    /// A constraint cannot be compiled, or allows nothing of what there is.
+    Constraint = 17,
 }
 
 /// What is wrong with a number or a place in a GGUF file.
@@ -218,6 +220,11 @@ pub enum Error {
         /// Its failure.
         error: Box<Error>,
     },
+    /// A grammar is wrong, or allows nothing more.
+    Constraint {
+        /// The parser's text.
+        message: String,
+    },
     /// No such key.
     NotFound {
         /// What was looked for.
@@ -249,6 +256,7 @@ impl Error {
             Error::Poisoned { .. } => Status::Poisoned,
             Error::Internal { .. } => Status::Internal,
             Error::Entry { error, .. } => error.status(),
+            Error::Constraint { .. } => Status::Constraint,
             Error::NotFound { .. } => Status::NotFound,
         }
     }
@@ -303,6 +311,7 @@ impl fmt::Display for Error {
             Error::Poisoned { what } => write!(f, "the {what} is unusable after an earlier failure"),
             Error::Internal { message } => write!(f, "internal: {message}"),
             Error::Entry { index, error } => write!(f, "entry {index}: {error}"),
+            Error::Constraint { message } => write!(f, "constraint: {message}"),
             Error::NotFound { what, name } => write!(f, "{what} \"{name}\" not found"),
         }
     }

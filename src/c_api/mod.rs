@@ -19,6 +19,7 @@ mod tests;
 
 pub mod batch;
 pub mod chat;
+pub mod constraint;
 pub mod doctor;
 pub mod embed;
 pub mod engine;
@@ -34,7 +35,7 @@ pub mod tokenizer;
 pub mod version;
 
 /// The header's sections in order: `(file, heading)`.
-pub const SECTIONS: [(&str, &str); 15] = [
+pub const SECTIONS: [(&str, &str); 16] = [
     ("status", "Status and errors"),
     ("version", "Versions"),
     ("log", "Logs"),
@@ -45,6 +46,7 @@ pub const SECTIONS: [(&str, &str); 15] = [
     ("sampling", "Sampling parameters"),
     ("session", "Session"),
     ("generate", "Generation"),
+    ("constraint", "Constraints"),
     ("batch", "Batches"),
     ("embed", "Embeddings"),
     ("tap", "Taps"),

@@ -48,6 +48,8 @@ pub const KIGO_STATUS_POISONED: kigo_status = 14;
 pub const KIGO_STATUS_INTERNAL: kigo_status = 15;
 /// There is nothing under that name, key or index.
 pub const KIGO_STATUS_NOT_FOUND: kigo_status = 16;
+/// A constraint cannot be compiled, or allows nothing of what there is.
+pub const KIGO_STATUS_CONSTRAINT: kigo_status = 17;
 
 /// As the length of a text that comes in: it ends at its NUL.
 pub const KIGO_STRLEN: usize = usize::MAX;
@@ -72,6 +74,7 @@ const fn row(status: Status) -> (kigo_status, &'static std::ffi::CStr) {
         Status::Poisoned => (KIGO_STATUS_POISONED, c"KIGO_STATUS_POISONED"),
         Status::Internal => (KIGO_STATUS_INTERNAL, c"KIGO_STATUS_INTERNAL"),
         Status::NotFound => (KIGO_STATUS_NOT_FOUND, c"KIGO_STATUS_NOT_FOUND"),
+        Status::Constraint => (KIGO_STATUS_CONSTRAINT, c"KIGO_STATUS_CONSTRAINT"),
     }
 }
 

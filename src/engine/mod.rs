@@ -3,6 +3,7 @@
 //! Invariants: children hold their parents by reference count; there is no global state; nothing is printed and no
 //! environment variable is read; a call that fails leaves its session's tokens and logits as they were.
 mod batch;
+mod constraint;
 mod device;
 mod doctor;
 mod embed;
@@ -21,6 +22,7 @@ mod stream;
 mod tap;
 
 pub use batch::{Append, append_batch, sample_batch};
+pub use constraint::Grammar;
 pub use device::{Engine, EngineOptions, MAX_THREADS};
 pub use doctor::{Check, Diagnosis, Outcome, Subject, diagnose};
 pub use embed::{EmbedOptions, Pooling};

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::constraint::Grammars;
 use super::device::Engine;
 use super::hash::model_hash;
 use super::log::LogLevel;
@@ -82,6 +83,7 @@ pub(super) struct Inner {
     pub(super) facts: ModelFacts,
     /// Weights of the last norm, [n_embd].
     pub(super) output_norm: Arc<[f32]>,
+    pub(super) grammars: Grammars,
     tokenizer: Tokenizer,
     metadata: Metadata,
     /// Weights and scratch.
@@ -174,6 +176,7 @@ impl Model {
             hash,
             facts,
             output_norm: output_norm.into(),
+            grammars: Grammars::new(),
             tokenizer,
             metadata,
             _charge: charge,
@@ -231,6 +234,11 @@ impl Model {
     /// What a token adds to a text. Fails with `TokenOutOfRange`.
     pub fn token_bytes(&self, token: u32) -> Result<Cow<'_, [u8]>> {
         self.inner.tokenizer.token_bytes(token)
+    }
+
+    /// A token as the vocabulary writes it. Fails with `TokenOutOfRange`.
+    pub(super) fn token_name(&self, token: u32) -> Result<&str> {
+        self.inner.tokenizer.token_text(token)
     }
 
     /// What kind a token is. Fails with `TokenOutOfRange`.

@@ -10,6 +10,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
+use super::constraint::Constraint;
 use super::model::Model;
 use super::pages::Pages;
 use super::passes::{self, Part};
@@ -75,6 +76,7 @@ pub(super) struct State {
     reuse_prefix: bool,
     n_reused: usize,
     pub(super) tap: Option<Tap>,
+    pub(super) constraint: Option<Box<Constraint>>,
     /// A call found the library itself at fault: nothing more is done with this session.
     broken: bool,
 }
@@ -100,6 +102,7 @@ impl Session {
             reuse_prefix: options.reuse_prefix,
             n_reused: 0,
             tap: None,
+            constraint: None,
             broken: false,
         };
         Ok(Session { model: model.clone(), n_ctx, cancel: Arc::default(), state: Mutex::new(state) })
@@ -118,6 +121,7 @@ impl Session {
                 reuse_prefix: state.reuse_prefix,
                 n_reused: state.n_reused,
                 tap: None,
+                constraint: state.constraint.as_ref().map(|c| Box::new(c.fork())),
                 broken: false,
             };
             let (model, cancel) = (self.model.clone(), Arc::default());
@@ -324,6 +328,9 @@ impl Session {
     /// [`Self::sample`] for a caller that has the lock.
     pub(super) fn choose(&self, state: &mut State) -> Result<u32> {
         state.logits_there()?;
+        if let Some(token) = self.choose_allowed(state)? {
+            return Ok(token);
+        }
         let position = state.tokens.len() as u64;
         let request = SampleRequest { params: &state.sampling, history: &state.tokens, position };
         Ok(self.model.inner.loaded.sample(&mut **lock_slot(&state.slot), &request)?.token)

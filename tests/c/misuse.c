@@ -262,6 +262,14 @@ static void sessions(void)
     REFUSED(kigo_session_sample(session, NULL), INVALID, "token is NULL");
     REFUSED(kigo_session_logits(session, logits, 511, &needed), KIGO_STATUS_BUFFER_TOO_SMALL, "buffer holds 511, 512 needed");
     CHECK(needed == 512);
+    REFUSED(kigo_session_set_constraint(NULL, 0, NULL, 0), INVALID, "session is NULL");
+    REFUSED(kigo_session_set_constraint(session, 2, NULL, 3), INVALID, "text is NULL");
+    REFUSED(kigo_session_set_constraint(session, 4, "a", 1), INVALID, "kind is 4; expected 1, 2 or 3, or 0 with NULL");
+    REFUSED(kigo_session_set_constraint(session, 2, "\xC3(", 2), INVALID, "text is not UTF-8");
+    REFUSED(kigo_session_set_constraint(session, KIGO_CONSTRAINT_REGEX, "(", 1), KIGO_STATUS_CONSTRAINT, "constraint: ");
+    REFUSED(kigo_session_set_constraint(session, KIGO_CONSTRAINT_JSON_SCHEMA, "{", 1), KIGO_STATUS_CONSTRAINT, "EOF");
+    CHECK(kigo_session_set_constraint(session, KIGO_CONSTRAINT_REGEX, "[a-z]+", KIGO_STRLEN) == KIGO_STATUS_OK);
+    CHECK(kigo_session_set_constraint(session, 0, NULL, 0) == KIGO_STATUS_OK);
     kigo_embed_options embed = {.struct_size = sizeof embed};
     const uint32_t text[2] = {1, 2}, no_such_text[2] = {1, 512};
     REFUSED(kigo_model_embed(NULL, text, 2, NULL, logits, 512, &needed), INVALID, "model is NULL");

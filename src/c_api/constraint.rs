@@ -1,0 +1,52 @@
+//! Output held to a grammar: of the tokens that may come next only those are chosen that a JSON schema, a regular
+//! expression or a Lark grammar allows. What ends a text is allowed where the grammar may end, and there only.
+
+use super::prelude::*;
+use super::session::{kigo_session, session};
+use crate::engine::Grammar;
+
+/// For kigo_session_set_constraint(): a JSON schema.
+pub const KIGO_CONSTRAINT_JSON_SCHEMA: i32 = 1;
+/// For kigo_session_set_constraint(): a regular expression, in the syntax of Rust's `regex` without look-around, for the
+/// whole of the output.
+pub const KIGO_CONSTRAINT_REGEX: i32 = 2;
+/// For kigo_session_set_constraint(): a grammar in the Lark format of llguidance.
+pub const KIGO_CONSTRAINT_LARK: i32 = 3;
+
+/// Holds every token that is chosen from now on to the grammar `text` of a kind, KIGO_CONSTRAINT_*; kind 0 and NULL: to
+/// none any more. It begins with the next token; kigo_session_sample(), kigo_session_generate() and kigo_sample_batch() keep to
+/// it, forks have their own copy, and dropping tokens goes back in it. Sampling parameters apply to the tokens that are allowed.
+/// It is not saved with the session.
+///
+/// The first constraint of a model's life indexes its vocabulary, which takes tenths of a second; compiling a grammar is
+/// bounded in time and memory. A choice costs no mask where the likeliest token is allowed (temperature 0).
+///
+/// CONSTRAINT: the grammar has a mistake (the text says which), or is too large, and nothing has changed; later, from
+/// a call that chooses: the session was given tokens that the grammar does not allow, or nothing that it allows is left; the
+/// session stays as it is, and another constraint, or none, can be set. INVALID_ARGUMENT: another kind, NULL, no UTF-8. BUSY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_session_set_constraint(
+    session: *mut kigo_session,
+    kind: i32,
+    text: *const c_char,
+    text_len: usize,
+) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        let session = self::session(session)?;
+        if kind == 0 && text.is_null() {
+            return session.0.set_constraint(None);
+        }
+        let text = super::args::text(text, text_len, "text")?;
+        let grammar = match kind {
+            KIGO_CONSTRAINT_JSON_SCHEMA => Grammar::JsonSchema(text),
+            KIGO_CONSTRAINT_REGEX => Grammar::Regex(text),
+            KIGO_CONSTRAINT_LARK => Grammar::Lark(text),
+            _ => {
+                let expected = "1, 2 or 3, or 0 with NULL".to_owned();
+                return Err(Error::Argument { name: "kind", found: kind.to_string(), expected });
+            }
+        };
+        session.0.set_constraint(Some(grammar))
+    })
+}

@@ -1,0 +1,192 @@
+//! Output held to a grammar: only tokens that it allows are chosen.
+//!
+//! Invariants: a constraint has consumed exactly a prefix of the tokens appended since it was set, and catches up, or goes
+//! back, when a token is to be chosen; so appending, forking and dropping tokens need not know of it. What ends a text is
+//! allowed where the grammar may end, and there only; a grammar can name a model's other control tokens, and else none.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, OnceLock};
+
+use llguidance::api::TopLevelGrammar;
+use llguidance::toktrie::{ApproximateTokEnv, TokRxInfo, TokTrie};
+use llguidance::{Matcher, ParserFactory};
+
+use super::model::Model;
+use super::session::{Session, State};
+use crate::error::{Error, Result};
+use crate::sampler::{self, SampleRequest};
+
+/// What output is held to.
+#[derive(Clone, Copy, Debug)]
+pub enum Grammar<'a> {
+    /// A JSON schema.
+    JsonSchema(&'a str),
+    /// A regular expression for the whole of it.
+    Regex(&'a str),
+    /// A grammar in the Lark format of llguidance.
+    Lark(&'a str),
+}
+
+/// The grammars' view of a vocabulary, made when the first constraint is set.
+pub(super) type Grammars = OnceLock<std::result::Result<Arc<ParserFactory>, String>>;
+
+/// A grammar at work.
+pub(super) struct Constraint {
+    matcher: Matcher,
+    /// Tokens the session had when it was set.
+    from: usize,
+    consumed: Vec<u32>,
+    /// Tokens that end a text.
+    ends: Arc<[u32]>,
+}
+
+fn refused(what: impl std::fmt::Display) -> Error {
+    Error::Constraint { message: what.to_string() }
+}
+
+/// The parser catches its own panics where it knows of them; this is for the others.
+fn calm<T>(call: impl FnOnce() -> std::result::Result<T, String>) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(outcome) => outcome.map_err(refused),
+        Err(_) => Err(refused("the grammar's parser failed")),
+    }
+}
+
+fn ends(model: &Model) -> Result<Arc<[u32]>> {
+    let n = model.inner.facts.n_vocab as u32;
+    Ok((0..n).filter(|&t| model.token_flags(t).is_ok_and(|f| f.end)).collect())
+}
+
+/// A token's bytes as the trie wants them: what is no text behind a mark, what is nothing empty.
+fn word(model: &Model, token: u32) -> Vec<u8> {
+    let Ok(flags) = model.token_flags(token) else { return Vec::new() };
+    let bytes = model.token_bytes(token).map(|b| b.into_owned()).unwrap_or_default();
+    if flags.control || flags.end {
+        let name = model.token_name(token).unwrap_or_default();
+        return [&[TokTrie::SPECIAL_TOKEN_MARKER], name.as_bytes()].concat();
+    }
+    bytes
+}
+
+fn factory(model: &Model, ends: &[u32]) -> std::result::Result<Arc<ParserFactory>, String> {
+    let Some(&end) = ends.first() else { return Err("the model has no token that ends a text".to_owned()) };
+    let n = model.inner.facts.n_vocab as u32;
+    let words: Vec<Vec<u8>> = (0..n).map(|token| word(model, token)).collect();
+    let trie = TokTrie::from(&TokRxInfo::new(n, end), &words);
+    let env: llguidance::toktrie::TokEnv = Arc::new(ApproximateTokEnv::new(trie));
+    let mut factory = ParserFactory::new_simple(&env).map_err(|e| e.to_string())?;
+    factory.quiet();
+    factory.limits_mut().verbose_errors = false;
+    Ok(Arc::new(factory))
+}
+
+impl Constraint {
+    fn new(model: &Model, grammar: Grammar<'_>, from: usize) -> Result<Constraint> {
+        let ends = ends(model)?;
+        let factory = calm(|| model.inner.grammars.get_or_init(|| factory(model, &ends)).clone())?;
+        let matcher = calm(|| {
+            let grammar = match grammar {
+                Grammar::JsonSchema(text) => {
+                    TopLevelGrammar::from_json_schema(serde_json::from_str(text).map_err(|e| e.to_string())?)
+                }
+                Grammar::Regex(text) => TopLevelGrammar::from_regex(text),
+                Grammar::Lark(text) => TopLevelGrammar::from_lark(text.to_owned()),
+            };
+            let matcher = Matcher::new(factory.create_parser(grammar));
+            match matcher.get_error() {
+                Some(error) => Err(error),
+                None => Ok(matcher),
+            }
+        })?;
+        Ok(Constraint { matcher, from, consumed: Vec::new(), ends })
+    }
+
+    /// For a fork of the session.
+    pub(super) fn fork(&self) -> Constraint {
+        let (consumed, ends) = (self.consumed.clone(), Arc::clone(&self.ends));
+        Constraint { matcher: self.matcher.deep_clone(), from: self.from, consumed, ends }
+    }
+
+    /// Makes what was consumed what the session has.
+    fn catch_up(&mut self, tokens: &[u32]) -> Result<()> {
+        if tokens.len() < self.from {
+            return Err(refused("tokens from before the constraint was set have been dropped: set it again"));
+        }
+        let appended = &tokens[self.from..];
+        let same = appended.iter().zip(&self.consumed).take_while(|(a, b)| a == b).count();
+        let back = self.consumed.len() - same;
+        if back > 0 {
+            calm(|| self.matcher.rollback(back).map_err(|e| e.to_string()))?;
+            self.consumed.truncate(same);
+        }
+        for &token in &appended[same..] {
+            let matcher = &mut self.matcher;
+            if matcher.is_stopped() || self.ends.contains(&token) {
+                return Err(refused(format_args!("the grammar ends before token {token}")));
+            }
+            calm(|| {
+                matcher.consume_token(token).map_err(|_| format!("the grammar does not allow token {token} here"))
+            })?;
+            self.consumed.push(token);
+        }
+        Ok(())
+    }
+
+    fn allows(&mut self, token: u32) -> Result<bool> {
+        if self.ends.contains(&token) {
+            return calm(|| Ok(self.matcher.is_stopped() || self.matcher.is_accepting().map_err(|e| e.to_string())?));
+        }
+        calm(|| {
+            let stopped = self.matcher.is_stopped();
+            Ok(!stopped && self.matcher.validate_tokens(&[token]).map_err(|e| e.to_string())? == 1)
+        })
+    }
+
+    /// Bans what the grammar does not allow.
+    fn mask(&mut self, logits: &mut [f32]) -> Result<()> {
+        let may_end =
+            calm(|| Ok(self.matcher.is_stopped() || self.matcher.is_accepting().map_err(|e| e.to_string())?))?;
+        let allowed = calm(|| self.matcher.compute_mask_or_eos().map_err(|e| e.to_string()))?;
+        for (token, logit) in (0..).zip(logits) {
+            let ends = self.ends.contains(&token);
+            if if ends { !may_end } else { !allowed.is_allowed(token) } {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Session {
+    /// Holds what is chosen from now on to a grammar, or no longer.
+    pub fn set_constraint(&self, grammar: Option<Grammar<'_>>) -> Result<()> {
+        self.call(|state| {
+            let make = |g| Constraint::new(self.model(), g, state.tokens.len()).map(Box::new);
+            state.constraint = grammar.map(make).transpose()?;
+            Ok(())
+        })
+    }
+
+    /// The next token among those that the constraint allows; `None`: there is no constraint.
+    pub(super) fn choose_allowed(&self, state: &mut State) -> Result<Option<u32>> {
+        let Some(constraint) = &mut state.constraint else { return Ok(None) };
+        let loaded = &self.model().inner.loaded;
+        let mut logits = vec![0.0; self.n_vocab()];
+        loaded.logits(&mut **super::session::lock_slot(&state.slot), &mut logits)?;
+        constraint.catch_up(&state.tokens)?;
+        let position = state.tokens.len() as u64;
+        let request = SampleRequest { params: &state.sampling, history: &state.tokens, position };
+        if state.sampling.temperature == 0.0 {
+            // The likeliest of all is the likeliest of the allowed if it is allowed: most often no mask is needed.
+            let token = sampler::sample(&logits, &request)?.token;
+            if constraint.allows(token)? {
+                return Ok(Some(token));
+            }
+        }
+        constraint.mask(&mut logits)?;
+        match sampler::sample(&logits, &request) {
+            Ok(sampled) => Ok(Some(sampled.token)),
+            Err(_) => Err(refused("nothing that the grammar allows is left")),
+        }
+    }
+}
