@@ -28,7 +28,15 @@ pub enum Grammar<'a> {
 }
 
 /// The grammars' view of a vocabulary, made when the first constraint is set.
-pub(super) type Grammars = OnceLock<std::result::Result<Arc<ParserFactory>, String>>;
+pub(super) type Grammars = OnceLock<std::result::Result<Vocabulary, String>>;
+
+/// What grammars are compiled with.
+#[derive(Clone)]
+pub(super) struct Vocabulary {
+    factory: Arc<ParserFactory>,
+    /// Tokens that end a text.
+    ends: Arc<[u32]>,
+}
 
 /// A grammar at work.
 pub(super) struct Constraint {
@@ -52,11 +60,6 @@ fn calm<T>(call: impl FnOnce() -> std::result::Result<T, String>) -> Result<T> {
     }
 }
 
-fn ends(model: &Model) -> Result<Arc<[u32]>> {
-    let n = model.inner.facts.n_vocab as u32;
-    Ok((0..n).filter(|&t| model.token_flags(t).is_ok_and(|f| f.end)).collect())
-}
-
 /// A token's bytes as the trie wants them: what is no text behind a mark, what is nothing empty.
 fn word(model: &Model, token: u32) -> Vec<u8> {
     let Ok(flags) = model.token_flags(token) else { return Vec::new() };
@@ -68,22 +71,22 @@ fn word(model: &Model, token: u32) -> Vec<u8> {
     bytes
 }
 
-fn factory(model: &Model, ends: &[u32]) -> std::result::Result<Arc<ParserFactory>, String> {
-    let Some(&end) = ends.first() else { return Err("the model has no token that ends a text".to_owned()) };
+fn vocabulary(model: &Model) -> std::result::Result<Vocabulary, String> {
     let n = model.inner.facts.n_vocab as u32;
+    let ends: Arc<[u32]> = (0..n).filter(|&t| model.token_flags(t).is_ok_and(|f| f.end)).collect();
+    let Some(&end) = ends.first() else { return Err("the model has no token that ends a text".to_owned()) };
     let words: Vec<Vec<u8>> = (0..n).map(|token| word(model, token)).collect();
     let trie = TokTrie::from(&TokRxInfo::new(n, end), &words);
     let env: llguidance::toktrie::TokEnv = Arc::new(ApproximateTokEnv::new(trie));
     let mut factory = ParserFactory::new_simple(&env).map_err(|e| e.to_string())?;
     factory.quiet();
     factory.limits_mut().verbose_errors = false;
-    Ok(Arc::new(factory))
+    Ok(Vocabulary { factory: Arc::new(factory), ends })
 }
 
 impl Constraint {
     fn new(model: &Model, grammar: Grammar<'_>, from: usize) -> Result<Constraint> {
-        let ends = ends(model)?;
-        let factory = calm(|| model.inner.grammars.get_or_init(|| factory(model, &ends)).clone())?;
+        let Vocabulary { factory, ends } = calm(|| model.inner.grammars.get_or_init(|| vocabulary(model)).clone())?;
         let matcher = calm(|| {
             let grammar = match grammar {
                 Grammar::JsonSchema(text) => {
@@ -132,9 +135,14 @@ impl Constraint {
         Ok(())
     }
 
+    /// Whether the text may end here.
+    fn may_end(&mut self) -> Result<bool> {
+        calm(|| Ok(self.matcher.is_stopped() || self.matcher.is_accepting().map_err(|e| e.to_string())?))
+    }
+
     fn allows(&mut self, token: u32) -> Result<bool> {
         if self.ends.contains(&token) {
-            return calm(|| Ok(self.matcher.is_stopped() || self.matcher.is_accepting().map_err(|e| e.to_string())?));
+            return self.may_end();
         }
         calm(|| {
             let stopped = self.matcher.is_stopped();
@@ -144,8 +152,7 @@ impl Constraint {
 
     /// Bans what the grammar does not allow.
     fn mask(&mut self, logits: &mut [f32]) -> Result<()> {
-        let may_end =
-            calm(|| Ok(self.matcher.is_stopped() || self.matcher.is_accepting().map_err(|e| e.to_string())?))?;
+        let may_end = self.may_end()?;
         let allowed = calm(|| self.matcher.compute_mask_or_eos().map_err(|e| e.to_string()))?;
         for (token, logit) in (0..).zip(logits) {
             let ends = self.ends.contains(&token);

@@ -92,7 +92,7 @@ fn adjust<'a>(
     request: &SampleRequest<'_>,
 ) -> &'a [f32] {
     let p = request.params;
-    let penalized = p.repetition_penalty != 1.0 || p.frequency_penalty != 0.0 || p.presence_penalty != 0.0;
+    let penalized = p.penalizes();
     if p.logit_bias.is_empty() && !penalized {
         return logits;
     }

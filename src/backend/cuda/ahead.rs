@@ -48,11 +48,10 @@ pub(super) fn drawn_by(p: &SamplingParams) -> State {
 impl CudaModel {
     /// Whether the device chooses tokens by these parameters itself.
     pub(super) fn chooses(&self, p: &SamplingParams) -> bool {
-        let penalized = p.repetition_penalty != 1.0 || p.frequency_penalty != 0.0 || p.presence_penalty != 0.0;
         // SAFETY: no arguments.
         let most = unsafe { ffi::kgc_draw_most() } as usize;
         let draws = p.temperature == 0.0 || (self.gpu.major >= 9 && self.config.n_vocab <= most);
-        draws && !penalized && p.logit_bias.is_empty()
+        draws && !p.penalizes() && p.logit_bias.is_empty()
     }
 
     /// Puts the device's state behind the last of the appended tokens, for the choice of the next.

@@ -34,14 +34,12 @@ pub struct State {
     pub token: i32,
     pub position: i32,
     pub produced: u32,
-    pub halted: u32,
+    pub top_k: u32,
     pub seed: u64,
     pub share: u64,
     pub least: u64,
     pub temperature: f32,
     pub inverse: f32,
-    pub top_k: u32,
-    pub unused: u32,
 }
 
 /// `KgStage`: one matrix-vector stage.
