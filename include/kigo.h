@@ -1133,9 +1133,10 @@ kigo_status kigo_session_set_tap(kigo_session *session,
 // and 0.8, and generating in one call chooses the same. Figure: the largest error of a row.
 #define KIGO_CHECK_TOKEN_FLOW 2
 
-// Check: prompts of 1 to 131 tokens, around the boundaries of pages and to a full context, give the same logits at
-// once, in chunks and one by one (on the CPU the same bits), and rows in the cache never change. Figure: the largest
-// error of logits.
+// Check: prompts of 1 to 65 tokens, around the boundary of a page, and one that fills a session of 513 positions (or of
+// the model's whole context, where that is shorter) to its last, give the same logits at once, in chunks and one by
+// one, and rows in the cache never change. The same are the same bits on the CPU and, where a GPU has the memory for a
+// second model in strict mode, in that. Figure: the largest error of logits.
 #define KIGO_CHECK_CACHE 3
 
 // Check: keys turn with their position as the model's formula says, the order of tokens counts, and after a truncation

@@ -3,18 +3,44 @@
 
 use super::{Finding, Patient, Row, Subject, nmse, same_bits, take};
 use crate::backend::PAGE_TOKENS;
+use crate::engine::LoadOptions;
 use crate::error::{Error, Result};
 
-/// A context that is filled to its end.
-pub(super) const FULL: usize = 2 * PAGE_TOKENS + 3;
+/// The context of a session that is filled to its very last position: a page's first row, one position more than the
+/// CPU's longest pass and than a window of 512. A model of a shorter context has all of it filled.
+pub(super) const FULL: usize = 8 * PAGE_TOKENS + 1;
 
 pub(super) fn cache(p: &Patient<'_>) -> Result<Finding> {
-    let exact = p.model.inner.loaded.is_exact_in_chunks();
-    let bound = if exact { 0.0 } else { p.rounding() };
+    if p.model.inner.loaded.is_exact_in_chunks() {
+        return ways(p, 0.0, "any difference");
+    }
+    let finding = ways(p, p.rounding(), "error")?;
+    if finding.blames.is_some() {
+        return Ok(finding);
+    }
+    // The same bits where they are promised: another model of the file, in strict mode.
+    let strict = LoadOptions { strict: true, ..LoadOptions::default() };
+    let found = match p.engine.load_file_with(p.path, strict, &mut |_, _| Ok(())) {
+        Ok(model) => {
+            let found = ways(&Patient { model, config: p.config.clone(), ..*p }, 0.0, "any difference")?;
+            if found.blames.is_some() {
+                return Ok(Finding { text: format!("in strict mode {}", found.text), ..found });
+            }
+            "in strict mode the same bits".to_owned()
+        }
+        Err(error @ (Error::Unsupported { .. } | Error::OutOfMemory { .. })) => format!("not in strict mode: {error}"),
+        Err(error) => return Err(error),
+    };
+    Ok(Finding { text: format!("{}; {found}", finding.text), ..finding })
+}
+
+/// The ways to give a session its tokens, against one another.
+fn ways(p: &Patient<'_>, bound: f64, kind: &str) -> Result<Finding> {
     let full = FULL.min(p.config.n_ctx_train);
     let tokens = p.tokens(full)?;
-    let lengths = [1, 2, 3, 31, 32, 33, PAGE_TOKENS - 1, PAGE_TOKENS, PAGE_TOKENS + 1, full];
-    let lengths: Vec<usize> = lengths.into_iter().filter(|n| *n <= full).collect();
+    let mut lengths = vec![1, 2, 3, 31, 32, 33, PAGE_TOKENS - 1, PAGE_TOKENS, PAGE_TOKENS + 1];
+    lengths.retain(|n| *n < full);
+    lengths.push(full);
 
     // One by one, once for all lengths.
     let single = p.session(full)?;
@@ -29,7 +55,7 @@ pub(super) fn cache(p: &Patient<'_>) -> Result<Finding> {
         }
     }
     if !matches!(single.prefill(&tokens[..1]), Err(Error::ContextFull { .. })) {
-        let text = format!("a context of {full} took another token");
+        let text = format!("a context of {full} positions took another token");
         return Ok(Finding::of(f64::INFINITY, bound, text).blame(Subject::Cache));
     }
     let mut worst = (0.0_f64, 0, "");
@@ -37,12 +63,11 @@ pub(super) fn cache(p: &Patient<'_>) -> Result<Finding> {
         let tokens = &tokens[..*n];
         let at_once = p.logits_of(tokens, &[*n])?;
         let in_chunks = p.logits_of(tokens, &pieces(*n))?;
-        for (other, how) in [(&at_once, "one by one"), (&in_chunks, "in chunks")] {
-            let against = if how == "one by one" { one_by_one } else { &at_once };
-            let error = match same_bits(other, against) {
+        for (other, how) in [(one_by_one, "one by one"), (&in_chunks, "in chunks")] {
+            let error = match same_bits(other, &at_once) {
                 true => 0.0,
                 // The same numbers and other bits: zeros of two signs.
-                false => nmse(other, against).max(f64::MIN_POSITIVE),
+                false => nmse(other, &at_once).max(f64::MIN_POSITIVE),
             };
             if error > worst.0 {
                 worst = (error, *n, how);
@@ -69,9 +94,9 @@ pub(super) fn cache(p: &Patient<'_>) -> Result<Finding> {
         Ok(None) | Err(Error::Unsupported { .. }) => "older rows could not be read on this device".to_owned(),
         Err(error) => return Err(error),
     };
-    let kind = if exact { "any difference" } else { "error" };
     let text = format!(
-        "{kind} of the logits, at once, in chunks, one by one, at {} lengths to {full}; {looked}",
+        "{kind} of the logits, at once, in chunks, one by one, at {} lengths to a full context of {full} positions; \
+         {looked}",
         lengths.len()
     );
     Ok(Finding::of(error, bound, text))

@@ -103,6 +103,8 @@ enum Sabotage {
     GreedyIsWrong,
     /// A step touches the values of the first position.
     OldRowsChange,
+    /// A step to the last position of the context gives other logits.
+    LastPosition,
     /// The row behind the current position takes part in the logits.
     ReadsAhead,
     /// A stage is shown, and computed, a little wrong.
@@ -166,6 +168,7 @@ impl LoadedModel for BadModel {
         let g = self.0.config().n_kv_heads * self.0.config().head_dim;
         let (mut keys, mut values) = (vec![0.0; g], vec![0.0; g]);
         let end = chunks[0].start + chunks[0].tokens.len();
+        let fills = chunks[0].tokens.len() == 1 && end == FULL.min(self.0.config().n_ctx_train);
         let page = chunks[0].pages[0];
         if matches!(self.1, Sabotage::StageIsOff) {
             let mut outer = run.tap.take();
@@ -181,11 +184,17 @@ impl LoadedModel for BadModel {
         self.0.forward(chunks, run)?;
         match self.1 {
             // Behind the last logits that are compared: only the rows tell.
-            Sabotage::OldRowsChange if chunks[0].tokens.len() == 1 && end == FULL => {
+            Sabotage::OldRowsChange if fills => {
                 let at = CacheRow { page, row: 0, layer: 0 };
                 self.0.read_cache(at, &mut keys, &mut values)?;
                 values[0] += 1.0;
                 self.0.write_cache(at, &keys, &values)
+            }
+            Sabotage::LastPosition if fills => {
+                let mut logits = vec![0.0; self.0.config().n_vocab];
+                self.0.logits(chunks[0].slot, &mut logits)?;
+                logits[0] += 1.0;
+                self.0.set_logits(chunks[0].slot, &logits)
             }
             Sabotage::ReadsAhead if end < PAGE_TOKENS => {
                 self.0.read_cache(CacheRow { page, row: end, layer: 0 }, &mut keys, &mut values)?;
@@ -234,15 +243,21 @@ fn other_faults_fail_their_checks() {
 }
 
 #[test]
-fn a_row_that_changes_is_found() {
-    let engine = Engine::with_device(Arc::new(Bad(Sabotage::OldRowsChange)), 2, None, LogSink::silent());
-    let mut found = None;
-    let stopped = diagnose(&engine, &file("llama"), 1, &mut |check| {
-        found = Some(check.clone());
-        check.subject != Subject::Cache
-    });
-    assert!(matches!(stopped, Err(Error::Cancelled)));
-    let found = found.unwrap();
-    assert_eq!((found.outcome, found.blames), (Outcome::Fails, Some(Subject::Cache)), "{found:?}");
-    assert!(found.text.contains("changed after it was written"), "{found:?}");
+fn the_cache_is_looked_at_to_the_last_position_and_back() {
+    let cases = [
+        (Sabotage::OldRowsChange, "changed after it was written"),
+        (Sabotage::LastPosition, "512 tokens at once and one by one part"),
+    ];
+    for (sabotage, words) in cases {
+        let engine = Engine::with_device(Arc::new(Bad(sabotage)), 2, None, LogSink::silent());
+        let mut found = None;
+        let stopped = diagnose(&engine, &file("llama"), 1, &mut |check| {
+            found = Some(check.clone());
+            check.subject != Subject::Cache
+        });
+        assert!(matches!(stopped, Err(Error::Cancelled)));
+        let found = found.unwrap();
+        assert_eq!((found.outcome, found.blames), (Outcome::Fails, Some(Subject::Cache)), "{found:?}");
+        assert!(found.text.contains(words), "{found:?}");
+    }
 }
