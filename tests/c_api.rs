@@ -35,6 +35,19 @@ fn every_misuse_gets_its_status_and_text() {
     run("misuse.c");
 }
 
+/// Its cases are made of the header: a function that is new there is called here, or fails the test for want of a row.
+#[test]
+fn every_function_refuses_every_wrong_argument() {
+    let frame = std::fs::read_to_string(native::root().join("tests/c/arguments.c")).expect("the frame");
+    let (code, n_refused) = native::arguments::program(&frame);
+    assert!(n_refused > 300, "{n_refused}");
+    let source = native::scratch("all_arguments.c");
+    std::fs::write(&source, code.replace("N_REFUSED", &n_refused.to_string())).expect("the target directory");
+    let program = native::build_file(&source);
+    native::run(&program, &[model()]);
+    native::run_valgrind(&program, &[model()]);
+}
+
 #[test]
 fn programs_of_other_header_versions_are_served() {
     run("sizes.c");

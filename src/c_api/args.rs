@@ -117,7 +117,8 @@ fn aligned<T>(pointer: *const T, name: &'static str) -> Result<()> {
     Err(Error::Argument { name, found: format!("{pointer:p}"), expected })
 }
 
-fn not_null<T>(pointer: *const T, name: &'static str) -> Result<()> {
+/// Refuses NULL, and what cannot point at a `T`.
+pub(super) fn not_null<T>(pointer: *const T, name: &'static str) -> Result<()> {
     if pointer.is_null() { Err(Error::Null { name }) } else { aligned(pointer, name) }
 }
 
@@ -132,6 +133,17 @@ pub(super) unsafe fn null_out<T: Copy>(out: *mut T, name: &'static str) -> Resul
     Ok(())
 }
 
+/// Refuses what cannot be an array of `n` elements; looks at none of them.
+pub(super) fn array<T>(pointer: *const T, n: usize, name: &'static str) -> Result<()> {
+    not_null(pointer, name)?;
+    let most = isize::MAX as usize / size_of::<T>();
+    if n > most {
+        let expected = format!("at most {most}");
+        return Err(Error::Argument { name, found: format!("{n} elements long"), expected });
+    }
+    Ok(())
+}
+
 /// `n` elements that the caller owns.
 ///
 /// # Safety
@@ -140,11 +152,7 @@ pub(super) unsafe fn slice<'a, T>(pointer: *const T, n: usize, name: &'static st
     if n == 0 {
         return Ok(&[]);
     }
-    not_null(pointer, name)?;
-    if n > isize::MAX as usize / size_of::<T>() {
-        let expected = format!("at most {}", isize::MAX as usize / size_of::<T>());
-        return Err(Error::Argument { name, found: format!("{n} elements long"), expected });
-    }
+    array(pointer, n, name)?;
     // SAFETY: not NULL, aligned, not larger than an object can be (checked above); readable by contract.
     Ok(unsafe { std::slice::from_raw_parts(pointer, n) })
 }
@@ -212,21 +220,26 @@ pub(super) struct Buffer<T> {
 }
 
 impl<T: Copy> Buffer<T> {
-    /// Checks the three arguments and zeroes `*needed`.
+    /// Checks the three arguments, of which `name` is the pointer's, and zeroes `*needed`.
     ///
     /// # Safety
     /// `pointer` is NULL or has room for `capacity` elements; `needed` is NULL or valid for a write.
-    pub(super) unsafe fn new(pointer: *mut T, capacity: usize, needed: *mut usize) -> Result<Buffer<T>> {
+    pub(super) unsafe fn new(
+        pointer: *mut T,
+        capacity: usize,
+        needed: *mut usize,
+        name: &'static str,
+    ) -> Result<Buffer<T>> {
         // SAFETY: passed on from this function's contract.
         unsafe { null_out(needed, "needed")? };
         if capacity > 0 {
-            not_null(pointer, "buffer")?;
+            not_null(pointer, name)?;
         }
         Ok(Buffer { pointer, capacity, needed })
     }
 
     /// Whether the caller only asks for the size.
-    pub(super) fn only_size(&self) -> bool {
+    fn only_size(&self) -> bool {
         self.capacity == 0 && self.pointer.is_null()
     }
 
@@ -243,7 +256,7 @@ impl<T: Copy> Buffer<T> {
     }
 
     /// Stores the size alone.
-    pub(super) fn announce(&self, needed: usize) -> Result<()> {
+    fn announce(&self, needed: usize) -> Result<()> {
         // SAFETY: `new` has written to it.
         unsafe { self.needed.write(needed) };
         if !self.only_size() && needed > self.capacity {
@@ -252,17 +265,24 @@ impl<T: Copy> Buffer<T> {
         Ok(())
     }
 
-    /// The first `n` elements, which [`Self::announce`] has found room for, to be filled in place.
-    pub(super) fn first(&mut self, n: usize) -> &mut [T] {
-        if self.capacity < n {
-            return &mut [];
+    /// Stores the size, and has `make` fill the elements in place, all of which are zero before. It is not called where
+    /// only the size is wanted. After a failure of `make` the size is zero again.
+    pub(super) fn make(&mut self, n: usize, make: impl FnOnce(&mut [T]) -> Result<()>) -> Result<()> {
+        self.announce(n)?;
+        if self.only_size() {
+            return Ok(());
         }
-        // SAFETY: n <= capacity, so not NULL and writable (`new`); zeroed first, so that no uninitialized memory is
-        // seen.
-        unsafe {
+        // SAFETY: `announce` has checked that n <= capacity, so not NULL and writable (`new`); zeroed first, so that no
+        // uninitialized memory is seen.
+        let made = make(unsafe {
             self.pointer.write_bytes(0, n);
             std::slice::from_raw_parts_mut(self.pointer, n)
+        });
+        if made.is_err() {
+            // SAFETY: `new` has written to it.
+            unsafe { self.needed.write(0) };
         }
+        made
     }
 }
 

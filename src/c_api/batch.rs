@@ -32,13 +32,9 @@ impl Statuses {
         if n == 0 {
             return Ok(Statuses(statuses, 0));
         }
-        // SAFETY: passed on from this function's contract; null_out has checked the pointer before more is written.
-        unsafe {
-            null_out(statuses, "statuses")?;
-            // The size is checked as that of an array.
-            slice(statuses.cast_const(), n, "statuses")?;
-            (0..n).for_each(|i| statuses.add(i).write(KIGO_STATUS_INVALID_ARGUMENT));
-        }
+        array(statuses, n, "statuses")?;
+        // SAFETY: neither NULL nor misaligned (checked above), with room for `n` by this function's contract.
+        (0..n).for_each(|i| unsafe { statuses.add(i).write(KIGO_STATUS_INVALID_ARGUMENT) });
         Ok(Statuses(statuses, n))
     }
 
@@ -123,11 +119,12 @@ pub unsafe extern "C" fn kigo_sample_batch(
 ) -> kigo_status {
     // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
     guard(|| unsafe {
-        let statuses = Statuses::new(statuses, n)?;
+        let statuses = Statuses::new(statuses, n);
         if n > 0 {
-            null_out(tokens, "tokens")?;
+            array(tokens, n, "tokens")?;
         }
         (0..n).for_each(|i| tokens.add(i).write(KIGO_TOKEN_NONE));
+        let statuses = statuses?;
         let read: Vec<Result<Arc<kigo_session>>> =
             slice(sessions, n, "sessions")?.iter().map(|handle| session(*handle)).collect();
         let ran = sample_batch(&read.iter().flatten().map(|session| &session.0).collect::<Vec<_>>());

@@ -51,7 +51,7 @@ pub unsafe extern "C" fn kigo_chat_render(
 ) -> kigo_status {
     // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
     guard(|| unsafe {
-        let out = Buffer::new(ids, capacity, needed)?;
+        let out = Buffer::new(ids, capacity, needed, "ids")?;
         let model = borrow(model, "model")?;
         let messages = read(messages, n_messages)?;
         let open = super::args::flags(flags, KIGO_CHAT_ADD_GENERATION_PROMPT, "flags")? != 0;
@@ -73,7 +73,7 @@ pub unsafe extern "C" fn kigo_chat_render_text(
 ) -> kigo_status {
     // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
     guard(|| unsafe {
-        let out = Buffer::new(buffer, capacity, needed)?;
+        let out = Buffer::new(buffer, capacity, needed, "buffer")?;
         let model = borrow(model, "model")?;
         let messages = read(messages, n_messages)?;
         let open = super::args::flags(flags, KIGO_CHAT_ADD_GENERATION_PROMPT, "flags")? != 0;

@@ -55,19 +55,14 @@ pub unsafe extern "C" fn kigo_model_embed(
 ) -> kigo_status {
     // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
     guard(|| unsafe {
-        let mut out = Buffer::new(buffer, capacity, needed)?;
+        let mut out = Buffer::new(buffer, capacity, needed, "buffer")?;
         let model = &borrow(model, "model")?.0;
         let tokens = slice(tokens, n_tokens, "tokens")?;
         let options = super::args::options(options)?;
         known(options.pooling, [KIGO_POOLING_MEAN, KIGO_POOLING_LAST], "pooling")?;
         known(options.normalization, [KIGO_NORMALIZATION_L2, KIGO_NORMALIZATION_NONE], "normalization")?;
-        let n = model.facts().n_embd;
-        out.announce(n)?;
-        if out.only_size() {
-            return Ok(());
-        }
         let pooling = if options.pooling == KIGO_POOLING_MEAN { Pooling::Mean } else { Pooling::Last };
         let normalize = options.normalization == KIGO_NORMALIZATION_L2;
-        model.embed(tokens, EmbedOptions { pooling, normalize }, out.first(n))
+        out.make(model.facts().n_embd, |out| model.embed(tokens, EmbedOptions { pooling, normalize }, out))
     })
 }

@@ -97,7 +97,7 @@ pub unsafe extern "C" fn kigo_engine_device(
 ) -> kigo_status {
     // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
     guard(|| unsafe {
-        let out = Buffer::new(buffer, capacity, needed)?;
+        let out = Buffer::new(buffer, capacity, needed, "buffer")?;
         out.store_text(borrow(engine, "engine")?.0.device_name().as_bytes())
     })
 }

@@ -5,16 +5,15 @@
 
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use super::args::not_null;
+use crate::error::Result;
 
 /// The reference that a call works with.
 ///
 /// # Safety
-/// `handle` is NULL or came from [`put`] for the same `T` and has not been given to [`destroy`].
+/// `handle` is NULL, misaligned, or came from [`put`] for the same `T` and has not been given to [`destroy`].
 pub(super) unsafe fn borrow<T>(handle: *const T, name: &'static str) -> Result<Arc<T>> {
-    if handle.is_null() {
-        return Err(Error::Null { name });
-    }
+    not_null(handle, name)?;
     // SAFETY: not NULL (checked above), so by this function's contract it is `Arc::into_raw`'s, with a reference held
     // by the caller, who keeps it for the length of the call.
     unsafe {
@@ -32,12 +31,12 @@ pub(super) unsafe fn put<T>(out: *mut *mut T, value: T) {
     unsafe { out.write(Arc::into_raw(Arc::new(value)).cast_mut()) };
 }
 
-/// Takes the caller's reference back; NULL is nothing.
+/// Takes the caller's reference back; NULL is nothing, and so is what cannot be a handle.
 ///
 /// # Safety
 /// As for [`borrow`]; the handle is not used afterwards.
 pub(super) unsafe fn destroy<T>(handle: *mut T) {
-    if !handle.is_null() {
+    if not_null(handle, "handle").is_ok() {
         // SAFETY: by this function's contract it is `Arc::into_raw`'s, and its reference is given up here, once.
         drop(unsafe { Arc::from_raw(handle.cast_const()) });
     }

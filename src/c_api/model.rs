@@ -306,7 +306,7 @@ pub unsafe extern "C" fn kigo_model_architecture(
 ) -> kigo_status {
     // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
     guard(|| unsafe {
-        let out = Buffer::new(buffer, capacity, needed)?;
+        let out = Buffer::new(buffer, capacity, needed, "buffer")?;
         out.store_text(borrow(model, "model")?.0.facts().architecture.as_bytes())
     })
 }
@@ -321,7 +321,7 @@ pub unsafe extern "C" fn kigo_model_quantization(
 ) -> kigo_status {
     // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
     guard(|| unsafe {
-        let out = Buffer::new(buffer, capacity, needed)?;
+        let out = Buffer::new(buffer, capacity, needed, "buffer")?;
         out.store_text(borrow(model, "model")?.0.facts().quantization.as_bytes())
     })
 }
@@ -369,7 +369,7 @@ pub unsafe extern "C" fn kigo_model_meta(
 ) -> kigo_status {
     // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
     guard(|| unsafe {
-        let out = Buffer::new(buffer, capacity, needed)?;
+        let out = Buffer::new(buffer, capacity, needed, "buffer")?;
         let model = borrow(model, "model")?;
         out.store_text(model.0.meta_text(text(key, key_len, "key")?)?.as_bytes())
     })
@@ -405,7 +405,7 @@ pub unsafe extern "C" fn kigo_model_meta_key(
 ) -> kigo_status {
     // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
     guard(|| unsafe {
-        let out = Buffer::new(buffer, capacity, needed)?;
+        let out = Buffer::new(buffer, capacity, needed, "buffer")?;
         let model = borrow(model, "model")?;
         out.store_text(model.0.meta_key(index)?.as_bytes())
     })

@@ -85,7 +85,7 @@ pub unsafe extern "C" fn kigo_session_create(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_session_destroy(session: *mut kigo_session) {
     guard(|| {
-        if !session.is_null() {
+        if not_null(session, "session").is_ok() {
             // SAFETY: the header's contract for handles.
             unsafe {
                 (*session).0.cancel();
@@ -184,14 +184,10 @@ pub unsafe extern "C" fn kigo_session_logits(
 ) -> kigo_status {
     // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
     guard(|| unsafe {
-        let mut out = Buffer::new(buffer, capacity, needed)?;
+        let mut out = Buffer::new(buffer, capacity, needed, "buffer")?;
         let session = self::session(session)?;
-        let n_vocab = session.0.n_vocab();
-        out.announce(n_vocab)?;
-        if out.only_size() {
-            return session.0.has_logits();
-        }
-        session.0.logits(out.first(n_vocab))
+        session.0.has_logits()?;
+        out.make(session.0.n_vocab(), |out| session.0.logits(out))
     })
 }
 
@@ -206,14 +202,10 @@ pub unsafe extern "C" fn kigo_session_logprobs(
 ) -> kigo_status {
     // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
     guard(|| unsafe {
-        let mut out = Buffer::new(buffer, capacity, needed)?;
+        let mut out = Buffer::new(buffer, capacity, needed, "buffer")?;
         let session = self::session(session)?;
-        let n_vocab = session.0.n_vocab();
-        out.announce(n_vocab)?;
-        if out.only_size() {
-            return session.0.has_logits();
-        }
-        session.0.logprobs(out.first(n_vocab))
+        session.0.has_logits()?;
+        out.make(session.0.n_vocab(), |out| session.0.logprobs(out))
     })
 }
 
@@ -227,7 +219,7 @@ pub unsafe extern "C" fn kigo_session_tokens(
 ) -> kigo_status {
     // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
     guard(|| unsafe {
-        let out = Buffer::new(ids, capacity, needed)?;
+        let out = Buffer::new(ids, capacity, needed, "ids")?;
         self::session(session)?.0.with_tokens(|tokens| out.store(tokens))
     })
 }
@@ -326,14 +318,11 @@ pub unsafe extern "C" fn kigo_session_save(
 ) -> kigo_status {
     // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
     guard(|| unsafe {
-        let mut out = Buffer::new(buffer.cast::<u8>(), capacity, needed)?;
+        let mut out = Buffer::new(buffer.cast::<u8>(), capacity, needed, "buffer")?;
         let session = self::session(session)?;
         let n = session.0.saved_bytes()?;
-        out.announce(n)?;
-        if !out.only_size() {
-            session.0.save(out.first(n))?;
-        }
-        Ok(())
+        // Another size than a moment ago: another thread has had the session between.
+        out.make(n, |out| if session.0.save(out)? == n { Ok(()) } else { Err(Error::Busy) })
     })
 }
 

@@ -79,7 +79,7 @@ const fn row(status: Status) -> (kigo_status, &'static std::ffi::CStr) {
 }
 
 /// Every status, in the order of the numbers.
-const ALL: [Status; 17] = [
+const ALL: [Status; 18] = [
     Status::Ok,
     Status::InvalidArgument,
     Status::OutOfMemory,
@@ -97,6 +97,7 @@ const ALL: [Status; 17] = [
     Status::Poisoned,
     Status::Internal,
     Status::NotFound,
+    Status::Constraint,
 ];
 
 const _: () = {

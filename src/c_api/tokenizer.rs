@@ -38,7 +38,7 @@ pub unsafe extern "C" fn kigo_tokenize(
 ) -> kigo_status {
     // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
     guard(|| unsafe {
-        let out = Buffer::new(ids, capacity, needed)?;
+        let out = Buffer::new(ids, capacity, needed, "ids")?;
         let model = borrow(model, "model")?;
         let text = super::args::text(text, text_len, "text")?;
         let flags = super::args::flags(flags, KIGO_TOKENIZE_ADD_SPECIAL | KIGO_TOKENIZE_PARSE_SPECIAL, "flags")?;
@@ -63,7 +63,7 @@ pub unsafe extern "C" fn kigo_detokenize(
 ) -> kigo_status {
     // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
     guard(|| unsafe {
-        let out = Buffer::new(buffer, capacity, needed)?;
+        let out = Buffer::new(buffer, capacity, needed, "buffer")?;
         let model = borrow(model, "model")?;
         let special = super::args::flags(flags, KIGO_TEXT_SPECIAL, "flags")? != 0;
         out.store_text(model.0.detokenize(slice(ids, n_ids, "ids")?, special)?.as_bytes())
@@ -84,7 +84,7 @@ pub unsafe extern "C" fn kigo_token_text(
 ) -> kigo_status {
     // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
     guard(|| unsafe {
-        let out = Buffer::new(buffer, capacity, needed)?;
+        let out = Buffer::new(buffer, capacity, needed, "buffer")?;
         out.store_text(&borrow(model, "model")?.0.token_bytes(token)?)
     })
 }

@@ -173,7 +173,7 @@ static void tokens(void)
     REFUSED(kigo_tokenize(model, "a\xC3(", 3, 0, ids, 8, &needed), INVALID, "text is not UTF-8 at byte 1 of 3");
     REFUSED(kigo_tokenize(model, "abc", 3, 4, ids, 8, &needed), INVALID, "flags is 0x4; expected flags within 0x3");
     REFUSED(kigo_tokenize(model, NULL, 3, 0, ids, 8, &needed), INVALID, "text is NULL");
-    REFUSED(kigo_tokenize(model, "abc", 3, 0, NULL, 8, &needed), INVALID, "buffer is NULL");
+    REFUSED(kigo_tokenize(model, "abc", 3, 0, NULL, 8, &needed), INVALID, "ids is NULL");
     REFUSED(kigo_tokenize(model, "abc", 3, 0, (uint32_t *)((char *)ids + 1), 4, &needed), INVALID, "a multiple of 4");
     ids[0] = 77;
     REFUSED(kigo_tokenize(model, "Hello, world", KIGO_STRLEN, 0, ids, 1, &needed), KIGO_STATUS_BUFFER_TOO_SMALL,

@@ -1,7 +1,9 @@
 //! Builds and runs C and C++ programs against this build's shared library and header.
 #![allow(dead_code)] // each test file uses its own part
 
+pub mod arguments;
 pub mod programs;
+pub mod prototypes;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -52,12 +54,18 @@ pub fn output(command: &mut Command) -> String {
 
 /// Compiles a program of `tests/c` with warnings as errors and links it.
 pub fn build(source: &str) -> PathBuf {
+    build_file(&root().join("tests/c").join(source))
+}
+
+/// [`build`] for a file that stands elsewhere.
+pub fn build_file(path: &Path) -> PathBuf {
+    let source = path.file_name().and_then(OsStr::to_str).expect("a file's name");
     let program = scratch(&source.replace('.', "_"));
     let is_c = source.ends_with(".c");
     let (compiler, standard) = if is_c { ("cc", "-std=c99") } else { ("c++", "-std=c++17") };
     let mut command = Command::new(compiler);
     command.args([standard, "-g", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-pthread", "-I"]);
-    command.arg(root().join("include")).arg(root().join("tests/c").join(source));
+    command.arg(root().join("include")).arg("-I").arg(root().join("tests/c")).arg(path);
     command.arg("-o").arg(&program).arg("-L").arg(link_dir()).args(["-lkigo", "-lm"]);
     command.arg(format!("-Wl,-rpath,{}", link_dir().display()));
     output(&mut command);
