@@ -337,7 +337,8 @@ typedef struct kigo_plan {
 } kigo_plan;
 
 // Called while a model loads, on the loading thread: `done_bytes` of `total_bytes` are loaded. Returns 0 to go on;
-// anything else stops the load with KIGO_STATUS_CANCELLED. It must return (not throw, not longjmp).
+// anything else stops the load with KIGO_STATUS_CANCELLED. Other sessions may run meanwhile, also from inside. It must
+// return (not throw, not longjmp).
 typedef int32_t (*kigo_progress_callback)(uint64_t done_bytes, uint64_t total_bytes, void *user_data);
 
 // How a model is loaded. 0 is the default of each field.
@@ -1123,7 +1124,8 @@ kigo_status kigo_session_set_tap(kigo_session *session,
 // examples-c/doctor.c prints them. Each has a figure and the largest that is allowed, and says in words what it is.
 //
 // After a failure the first check that failed names what is at fault, which may be something earlier than its own
-// subject: kigo_diagnosis.at_fault. What a device has no means for is skipped, and says so.
+// subject: kigo_diagnosis.at_fault. What a device has no means, a model no context or the machine no memory for is
+// skipped, and says so.
 
 // Check: poisoned with NaN and with large numbers before each pass, the logits' buffer is written whole, and no logits
 // depend on what it held. Figure: elements of which that is not so.
@@ -1139,7 +1141,7 @@ kigo_status kigo_session_set_tap(kigo_session *session,
 // second model in strict mode, in that. Figure: the largest error of logits.
 #define KIGO_CHECK_CACHE 3
 
-// Check: keys turn with their position as the model's formula says, the order of tokens counts, and after a truncation
+// Check: keys of every layer turn with their position as the model's formula says, the order of tokens counts, and after a truncation
 // all is as if it had never been otherwise. Figure: the largest error of a key.
 #define KIGO_CHECK_POSITION 4
 
@@ -1157,7 +1159,8 @@ kigo_status kigo_session_set_tap(kigo_session *session,
 // Check: every stage agrees with the CPU's and with the plain reference's. Figure: the largest error of a stage.
 #define KIGO_CHECK_BACKENDS 8
 
-// Check: a sampled answer of 64 tokens is varied. Figure: the share of its most frequent token.
+// Check: 64 sampled tokens of answers to a question are varied: no token makes up half, no answer ends in a cycle.
+// Figure: the share of the most frequent token.
 #define KIGO_CHECK_REPETITION 9
 
 // Outcome of a check: it holds.

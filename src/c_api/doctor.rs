@@ -2,7 +2,8 @@
 //! examples-c/doctor.c prints them. Each has a figure and the largest that is allowed, and says in words what it is.
 //!
 //! After a failure the first check that failed names what is at fault, which may be something earlier than its own
-//! subject: kigo_diagnosis.at_fault. What a device has no means for is skipped, and says so.
+//! subject: kigo_diagnosis.at_fault. What a device has no means, a model no context or the machine no memory for is
+//! skipped, and says so.
 
 use super::engine::kigo_engine;
 use super::prelude::*;
@@ -19,7 +20,7 @@ pub const KIGO_CHECK_TOKEN_FLOW: i32 = 2;
 /// one, and rows in the cache never change. The same are the same bits on the CPU and, where a GPU has the memory for a
 /// second model in strict mode, in that. Figure: the largest error of logits.
 pub const KIGO_CHECK_CACHE: i32 = 3;
-/// Check: keys turn with their position as the model's formula says, the order of tokens counts, and after a truncation
+/// Check: keys of every layer turn with their position as the model's formula says, the order of tokens counts, and after a truncation
 /// all is as if it had never been otherwise. Figure: the largest error of a key.
 pub const KIGO_CHECK_POSITION: i32 = 4;
 /// Check: the weights of attention sum to 1, and cache rows behind the current position, poisoned with NaN, are not
@@ -32,7 +33,8 @@ pub const KIGO_CHECK_TOKENIZER: i32 = 6;
 pub const KIGO_CHECK_SAMPLING: i32 = 7;
 /// Check: every stage agrees with the CPU's and with the plain reference's. Figure: the largest error of a stage.
 pub const KIGO_CHECK_BACKENDS: i32 = 8;
-/// Check: a sampled answer of 64 tokens is varied. Figure: the share of its most frequent token.
+/// Check: 64 sampled tokens of answers to a question are varied: no token makes up half, no answer ends in a cycle.
+/// Figure: the share of the most frequent token.
 pub const KIGO_CHECK_REPETITION: i32 = 9;
 
 /// Outcome of a check: it holds.

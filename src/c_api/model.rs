@@ -21,7 +21,8 @@ pub const KIGO_MODEL_ADDS_BEGIN: u64 = 2;
 pub const KIGO_MODEL_ADDS_END: u64 = 4;
 
 /// Called while a model loads, on the loading thread: `done_bytes` of `total_bytes` are loaded. Returns 0 to go on;
-/// anything else stops the load with KIGO_STATUS_CANCELLED. It must return (not throw, not longjmp).
+/// anything else stops the load with KIGO_STATUS_CANCELLED. Other sessions may run meanwhile, also from inside. It must
+/// return (not throw, not longjmp).
 pub type kigo_progress_callback =
     Option<unsafe extern "C" fn(done_bytes: u64, total_bytes: u64, user_data: *mut c_void) -> i32>;
 

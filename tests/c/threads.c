@@ -185,6 +185,26 @@ static void *many(void *user_data)
     return NULL;
 }
 
+static int32_t step_while_loading(uint64_t done, uint64_t total, void *user_data)
+{
+    (void)done, (void)total;
+    CHECK(kigo_session_step(user_data, 1) == KIGO_STATUS_OK);
+    return 0;
+}
+
+// A load leaves the engine's other sessions running, even those that its own callback runs.
+static void loads(kigo_engine *engine, const char *path)
+{
+    kigo_session *session = open_session(model);
+    kigo_load_options load = {.struct_size = sizeof load, .progress = step_while_loading, .progress_user_data = session};
+    kigo_model *another;
+    CHECK(kigo_model_load_file(engine, path, KIGO_STRLEN, &load, &another) == KIGO_STATUS_OK);
+    size_t n;
+    CHECK(kigo_session_n_tokens(session, &n) == KIGO_STATUS_OK && n > 5);
+    kigo_session_destroy(session);
+    kigo_model_destroy(another);
+}
+
 int main(int argc, char **argv)
 {
     CHECK(argc >= 2);
@@ -192,6 +212,7 @@ int main(int argc, char **argv)
     model = open_model(engine, argv[1]);
     busy();
     cancels();
+    loads(engine, argv[1]);
 
     // Many sessions of one model on many threads give what one alone gives.
     kigo_session *alone = open_session(model);

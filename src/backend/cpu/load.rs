@@ -67,12 +67,12 @@ fn pack(
 ) -> Result<Matrix> {
     let (row, panel) = (t.ty.row_bytes(t.cols), panel_bytes(t.ty, t.cols));
     let n_panels = t.rows.div_ceil(LANES);
-    let turn = pool.turn();
     let step = (STEP_BYTES / (row * LANES)).max(1);
     let out = Shares(out);
     for first in (0..n_panels).step_by(step) {
         let last = (first + step).min(n_panels);
-        turn.run(last - first, &|i| {
+        // A turn a step: others' passes come between, also those that the caller's callback runs.
+        pool.turn().run(last - first, &|i| {
             let p = first + i;
             let src = &t.data[p * LANES * row..t.data.len().min((p + 1) * LANES * row)];
             // SAFETY: panel p of the matrix's own place in the arena; each chunk has its own.

@@ -1,8 +1,9 @@
 //! The device against the CPU and against the plain reference, stage by stage.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{Finding, Patient, Row, Subject, nmse, take};
+use super::{Finding, Patient, Row, Subject, nmse, place, take};
 use crate::backend::TAP_NAMES;
 use crate::backend::reference::F16CacheReferenceDevice;
 use crate::engine::{Engine, LogSink};
@@ -82,29 +83,28 @@ fn run(p: &Patient<'_>, tokens: &[u32]) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// The largest error and its place; of errors above the bound the first.
+/// The largest error and its place; of errors above the bound the first. Each stage that the first device shows must be
+/// shown by the other: a comparison that finds nothing to compare does not hold.
 fn compare(own: &[Row], exact: &[Row], bound: f64) -> (f64, String) {
+    let exact: HashMap<_, _> = exact.iter().map(|r| ((r.name, r.layer, r.position), r)).collect();
     let mut worst = (0.0, "nowhere".to_owned());
-    let mut others = exact.iter().peekable();
-    let mut n = 0;
+    let (mut shown, mut compared) = (HashSet::new(), HashSet::new());
     for row in own {
-        let at = |r: &&Row| r.name == row.name && r.layer == row.layer && r.position == row.position;
-        // A device may show more of the stages at the end than another.
-        while others
-            .peek()
-            .is_some_and(|r| !at(r) && (r.layer, r.name) == (row.layer, row.name) && r.position < row.position)
-        {
-            others.next();
-        }
-        let Some(other) = others.next_if(|r| at(r)) else { continue };
-        n += 1;
+        shown.insert((row.name, row.layer));
+        // A device may show more positions of the last stages than another.
+        let Some(other) = exact.get(&(row.name, row.layer, row.position)) else { continue };
+        compared.insert((row.name, row.layer));
         let error = nmse(&row.data, &other.data);
         if error > worst.0 {
             worst = (error, format!("{}, position {}", row.place(), row.position));
         }
         if !(error <= bound) {
-            break;
+            return worst;
         }
     }
-    if n == 0 { (f64::INFINITY, "no stage in common".to_owned()) } else { worst }
+    match shown.difference(&compared).next() {
+        _ if shown.is_empty() => (f64::INFINITY, "the first stage: none is shown".to_owned()),
+        Some((name, layer)) => (f64::INFINITY, format!("{}, which only one of them shows", place(name, *layer))),
+        None => worst,
+    }
 }

@@ -49,6 +49,9 @@ pub(super) fn token_flow(p: &Patient<'_>) -> Result<Finding> {
     let prompt = p.tokens(5)?;
     let n_ctx = (prompt.len() + STEPS).min(p.config.n_ctx_train);
     let n_steps = n_ctx.saturating_sub(prompt.len());
+    if n_steps == 0 {
+        return Ok(Finding::skipped(format!("a context of {n_ctx} leaves no room for a step")));
+    }
     let (_, weights) = bind(p.gguf)?;
     let embedding = weights.token_embd;
     let scale = p.config.embedding_scale;
@@ -103,12 +106,12 @@ pub(super) fn token_flow(p: &Patient<'_>) -> Result<Finding> {
         let options = GenerateOptions { max_tokens: Some(n_steps), ignore_end: true, ..GenerateOptions::default() };
         whole.generate(&options, &mut |_, _| true)?;
         let generated = whole.with_tokens(|tokens| Ok(tokens[prompt.len()..].to_vec()))?;
-        if let Some(step) = generated.iter().zip(&chosen).position(|(a, b)| a != b) {
+        if let Some(step) = (0..n_steps).find(|step| generated.get(*step) != chosen.get(*step)) {
             let text = format!(
-                "generating chose {} at step {}, sampling and stepping {}",
-                generated[step],
+                "generating chose {:?} at step {}, sampling and stepping {:?}",
+                generated.get(step),
                 step + 1,
-                chosen[step]
+                chosen.get(step)
             );
             return Ok(Finding::of(f64::INFINITY, bound, text).blame(Subject::TokenFlow));
         }

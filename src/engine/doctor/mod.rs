@@ -148,8 +148,12 @@ struct Row {
 impl Row {
     /// Such as `layer 3 attn_mix`.
     fn place(&self) -> String {
-        if self.layer < 0 { self.name.to_owned() } else { format!("layer {} {}", self.layer, self.name) }
+        place(self.name, self.layer)
     }
+}
+
+fn place(name: &str, layer: i32) -> String {
+    if layer < 0 { name.to_owned() } else { format!("layer {layer} {name}") }
 }
 
 type Rows = Arc<Mutex<Vec<Row>>>;
@@ -185,7 +189,11 @@ pub fn diagnose(
             Err(Error::Unsupported { what, name }) => {
                 Finding::skipped(format!("{what} \"{name}\" is not there on {}", engine.device_name()))
             }
-            Err(error @ Error::ContextFull { .. }) => Finding::skipped(error.to_string()),
+            // No fault of what is checked.
+            Err(error @ (Error::ContextFull { .. } | Error::OutOfMemory { .. } | Error::CacheFull { .. })) => {
+                Finding::skipped(error.to_string())
+            }
+            Err(error @ Error::DeviceLost { .. }) => return Err(error),
             Err(error) => Finding::of(f64::INFINITY, 0.0, error.to_string()).blame(subject),
         };
         let Finding { figure, bound, text, blames, skipped } = finding;

@@ -1,6 +1,6 @@
 //! Doctor on tiny models: a sound one passes, and each of the four faults is named.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::cache::FULL;
@@ -31,11 +31,15 @@ fn file(arch: &str) -> PathBuf {
 
 /// All checks of a device with a model that has a fault.
 fn run(arch: &str, device: &str, fault: Fault) -> (Vec<Check>, Diagnosis) {
+    examine(&file(arch), device, fault)
+}
+
+fn examine(path: &Path, device: &str, fault: Fault) -> (Vec<Check>, Diagnosis) {
     let options = EngineOptions { device, n_threads: 2, memory_cap: None, log: LogSink::silent() };
     let engine = Engine::new(options).unwrap();
     let mut checks = Vec::new();
     plant(fault);
-    let diagnosis = diagnose(&engine, &file(arch), 1, &mut |check| {
+    let diagnosis = diagnose(&engine, path, 1, &mut |check| {
         checks.push(check.clone());
         true
     });
@@ -56,6 +60,49 @@ fn a_sound_device_passes_every_check() {
             assert_eq!(checks.len(), 9);
             assert_eq!(diagnosis.n_holding + diagnosis.n_failed, 9);
             assert!(diagnosis.at_fault.is_none_or(|s| s == Subject::Repetition));
+        }
+    }
+}
+
+/// Heads of 64, 128 and 256 elements, one query head a group and many, windows shorter than a prompt and no multiple of
+/// anything, tied and untied outputs, all stored types: what is sound is not called ill.
+#[test]
+fn odd_shapes_raise_no_false_alarm() {
+    use TensorType::{Bf16, F16, F32, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
+    // (type, that of the embedding, head, heads, kv heads, tied, window)
+    let odd = [
+        (F32, F16, 64, 2, 1, true, 5),
+        (F16, Q8_0, 128, 1, 1, false, 7),
+        (Bf16, F32, 64, 4, 4, true, 33),
+        (Q4_0, Q6_K, 256, 1, 1, false, 65),
+        (Q4_1, Q4_1, 64, 3, 1, true, 1),
+        (Q5_0, Bf16, 128, 2, 2, false, 16),
+        (Q5_1, Q5_1, 64, 7, 1, true, 63),
+        (Q8_0, Q4_0, 256, 2, 1, true, 64),
+        (Q2_K, Q6_K, 64, 4, 2, false, 100),
+        (Q3_K, Q3_K, 128, 4, 1, true, 511),
+        (Q4_K, Q6_K, 256, 4, 1, true, 512),
+        (Q5_K, Q5_K, 64, 6, 3, false, 13),
+        (Q6_K, Q2_K, 128, 2, 1, true, 3),
+    ];
+    let path = std::env::current_exe().unwrap().with_file_name("doctor-odd.gguf");
+    for (i, (ty, embd_ty, head_dim, n_heads, n_kv_heads, tied, window)) in odd.into_iter().enumerate() {
+        // gemma3 has the windows; the others take turns.
+        for arch in [ARCHS[i % 3], ARCHS[3]] {
+            let mut tiny = Tiny::new(arch, ty);
+            tiny.embd_ty = embd_ty;
+            let shape = &mut tiny.shape;
+            if embd_ty.block_len() == 256 {
+                (shape.n_embd, shape.n_ff) = (256, 512);
+            }
+            (shape.head_dim, shape.n_heads, shape.n_kv_heads, shape.tied) = (head_dim, n_heads, n_kv_heads, tied);
+            shape.window = if arch == "gemma3" { window } else { 0 };
+            shape.n_ctx = 130 + i;
+            tiny.write(&path);
+            let (checks, _) = examine(&path, "cpu", Fault::None);
+            for check in checks.iter().filter(|c| c.subject != Subject::Repetition) {
+                assert_eq!(check.outcome, Outcome::Holds, "{arch} {:?}: {check:?}", odd[i]);
+            }
         }
     }
 }

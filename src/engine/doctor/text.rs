@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Finding, Patient, Subject};
-use crate::engine::{GenerateOptions, Session, SessionOptions};
+use crate::engine::GenerateOptions;
 use crate::error::Result;
 use crate::sampler::SamplingParams;
 
@@ -50,8 +50,14 @@ pub(super) fn tokenizer(p: &Patient<'_>) -> Result<Finding> {
         chat = "the chat template renders";
         let secret = "the frog 7391";
         let rendered = p.model.render_chat(&[("user", secret)], true)?;
-        let control = rendered.ids.iter().any(|id| tokenizer.is_control(*id));
-        if !rendered.text.contains(secret) || !p.model.detokenize(&rendered.ids, true)?.contains(secret) || !control {
+        // A control token that the template writes is one, and not its letters.
+        let written = |id: &u32| {
+            let text = tokenizer.token_text(*id).unwrap_or_default();
+            !text.is_empty() && rendered.text.contains(text)
+        };
+        let mut controls = (0..p.config.n_vocab as u32).filter(|id| tokenizer.is_control(*id)).filter(written);
+        let lost = controls.next().is_some() && !rendered.ids.iter().any(|id| tokenizer.is_control(*id));
+        if !rendered.text.contains(secret) || !p.model.detokenize(&rendered.ids, true)?.contains(secret) || lost {
             wrong.push(format!("the chat template makes \"{}\" of \"{secret}\"", rendered.text));
         }
     }
@@ -62,38 +68,52 @@ pub(super) fn tokenizer(p: &Patient<'_>) -> Result<Finding> {
     Ok(Finding::of(wrong.len() as f64, 0.0, text))
 }
 
-/// An answer to a question has no token that makes up half of it, and no cycle.
+/// Tokens of answers that are looked at, and the most answers that they come from.
+const ANSWERED: usize = 64;
+const ANSWERS: u64 = 16;
+
+/// In answers to a question no token makes up half, and none ends in a cycle. An answer that is short is followed by
+/// another one, with another seed; the token that ends one counts, so that ending at once is no variety.
 pub(super) fn repetition(p: &Patient<'_>) -> Result<Finding> {
     let question = "Describe the four seasons of the year in a few sentences.";
     let prompt = match p.model.facts().has_chat_template {
         true => p.model.render_chat(&[("user", question)], true)?.ids,
         false => p.model.tokenize("The four seasons of the year are", true, false)?,
     };
-    let n_ctx = p.config.n_ctx_train.min(prompt.len() + 64);
-    let sampling = SamplingParams { temperature: 0.8, seed: p.seed, ..SamplingParams::default() };
-    let session = Session::new(&p.model, SessionOptions { n_ctx: Some(n_ctx), sampling, ..SessionOptions::default() })?;
-    session.prefill(&prompt)?;
-    let options = GenerateOptions { max_tokens: Some(64), ignore_end: true, ..GenerateOptions::default() };
-    session.generate(&options, &mut |_, _| true)?;
-    let answer = session.with_tokens(|tokens| Ok(tokens[prompt.len()..].to_vec()))?;
-    if answer.len() < 16 {
-        return Ok(Finding::skipped(format!("a context of {n_ctx} leaves {} tokens for an answer", answer.len())));
+    let n_ctx = p.config.n_ctx_train.min(prompt.len() + ANSWERED);
+    if n_ctx < prompt.len() + 16 {
+        return Ok(Finding::skipped(format!("a context of {n_ctx} leaves too little for an answer")));
     }
-    // What comes behind the answer's end is no answer.
-    let end = answer.iter().position(|t| p.model.tokenizer().is_end_of_generation(*t)).unwrap_or(answer.len());
-    let answer = &answer[..end.max(16)];
-    let mut counts: HashMap<u32, usize> = HashMap::new();
-    answer.iter().for_each(|t| *counts.entry(*t).or_default() += 1);
+    let session = p.session(n_ctx)?;
+    let (mut answers, mut counts, mut n, mut n_answers) = (Vec::new(), HashMap::<u32, usize>::new(), 0, 0);
+    while n < ANSWERED && n_answers < ANSWERS {
+        let seed = p.seed.wrapping_add(n_answers);
+        session.set_sampling(SamplingParams { temperature: 0.8, seed, ..SamplingParams::default() })?;
+        // The last token of the prompt again: its logits.
+        session.truncate(if n_answers == 0 { 0 } else { prompt.len() - 1 })?;
+        session.prefill(if n_answers == 0 { &prompt } else { &prompt[prompt.len() - 1..] })?;
+        let options = GenerateOptions { max_tokens: Some(ANSWERED - n), keep_end: true, ..GenerateOptions::default() };
+        session.generate(&options, &mut |_, _| true)?;
+        let answer = session.with_tokens(|tokens| Ok(tokens[prompt.len()..].to_vec()))?;
+        answer.iter().for_each(|t| *counts.entry(*t).or_default() += 1);
+        n += answer.len();
+        n_answers += 1;
+        answers.push(answer);
+    }
     let (token, most) = counts.iter().map(|(t, n)| (*t, *n)).max_by_key(|(t, n)| (*n, *t)).unwrap_or((0, 0));
-    let share = most as f64 / answer.len() as f64;
-    let shown: String = p.model.detokenize(answer, false)?.chars().take(60).collect();
-    if let Some(period) = cycle(answer) {
-        let text = format!("the answer ends in a cycle of {period} tokens: \"{shown}\"");
-        return Ok(Finding::of(f64::INFINITY, 0.5, text).blame(Subject::Repetition));
+    let share = most as f64 / n.max(1) as f64;
+    let shown =
+        |answer: &[u32]| p.model.detokenize(answer, false).map(|t| t.trim().chars().take(60).collect::<String>());
+    for answer in &answers {
+        if let Some(period) = cycle(answer) {
+            let text = format!("an answer ends in a cycle of {period} tokens: \"{}\"", shown(answer)?);
+            return Ok(Finding::of(f64::INFINITY, 0.5, text).blame(Subject::Repetition));
+        }
     }
+    let first = shown(&answers[0])?;
     let text = match share < 0.5 {
-        true => format!("share of the most frequent of {} tokens, no cycle: \"{shown}\"", answer.len()),
-        false => format!("token {token} makes up {most} of {}: \"{shown}\"", answer.len()),
+        true => format!("share of the most frequent of {n} tokens of answers ({n_answers}), no cycle: \"{first}\""),
+        false => format!("token {token} makes up {most} of {n}: \"{first}\""),
     };
     let finding = Finding::of(share, 0.5, text);
     Ok(if share < 0.5 { finding } else { finding.blame(Subject::Repetition) })
