@@ -101,7 +101,7 @@ fn every_architecture_and_type_agrees_with_the_reference() {
         for ty in TensorType::ALL {
             let file = Tiny::new(arch, ty).bytes();
             let tokens = some_tokens(90, 500);
-            let exact = run(&*load(&ReferenceDevice, &file), &tokens, &[80, 10]);
+            let exact = run(&*load(&ReferenceDevice::PLAIN, &file), &tokens, &[80, 10]);
             let own = run(&*load(&device, &file), &tokens, &[80, 10]);
             for (x, e) in own.iter().zip(&exact) {
                 // The cache is f16: a relative rounding of 2^-11 of keys and values, amplified by a few layers;
@@ -131,7 +131,7 @@ fn stages_agree_with_the_reference_and_a_tap_changes_nothing() {
             model.forward(&mut [s.chunk(70)], &mut RunControl { cancel: &cancel, tap: Some(&mut tap) }).unwrap();
             (seen, s.logits(&*model), run(&*model, &tokens, &[70]).remove(0))
         };
-        let (exact, _, _) = taps(&ReferenceDevice);
+        let (exact, _, _) = taps(&ReferenceDevice::PLAIN);
         let (own, tapped, untapped) = taps(&cpu(2, None));
         assert_eq!(bits(&tapped), bits(&untapped), "{arch}");
         let n_layers = Tiny::new(arch, TensorType::Q8_0).shape.n_layers;

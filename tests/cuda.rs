@@ -61,7 +61,7 @@ fn tapped(model: &dyn LoadedModel, tokens: &[u32], n_ctx: usize) -> (Taps, Vec<f
 fn compare(name: &str, device: &CudaDevice, config: &Config, gguf: &Gguf<'_>, n_tokens: usize) {
     let (_, weights) = bind(gguf).unwrap();
     let cuda = device.load_model(config, &weights, &mut NoControl).unwrap();
-    let reference = ReferenceDevice.load(config, &weights, &mut NoControl).unwrap();
+    let reference = ReferenceDevice::PLAIN.load(config, &weights, &mut NoControl).unwrap();
     let tokens = tokens(n_tokens, config.n_vocab);
     let (truth, _) = tapped(&*reference, &tokens, n_tokens);
     let [a, b, c] = [(256, 4, 2, false), (512, 1, 2, true), (128, 8, 1, true)]
@@ -360,7 +360,7 @@ fn real_models_match_the_reference_and_the_cpu() {
         let gpu: Arc<dyn LoadedModel> = device.load_model(&config, &weights, &mut NoControl).unwrap();
         let cpu = CpuDevice::new(CpuOptions { n_threads: 0, isa: None }).unwrap();
         let cpu = cpu.load(&config, &weights, &mut NoControl).unwrap();
-        let reference = ReferenceDevice.load(&config, &weights, &mut NoControl).unwrap();
+        let reference = ReferenceDevice::PLAIN.load(&config, &weights, &mut NoControl).unwrap();
         // A text of the model's own, at a temperature, so that it is like one and does not go round in circles.
         let warm = SamplingParams { temperature: 1.0, top_p: 0.95, seed: 3, ..SamplingParams::default() };
         let start = [config.n_vocab as u32 / 7, 100, 200];

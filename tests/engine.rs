@@ -236,7 +236,7 @@ fn the_memory_cap_holds_for_weights_and_pages_and_a_refusal_changes_nothing() {
     let bytes = file();
     let gguf = Gguf::from_bytes(&bytes).unwrap();
     let (config, weights) = bind(&gguf).unwrap();
-    let plan = ReferenceDevice.plan(&config, &weights);
+    let plan = ReferenceDevice::PLAIN.plan(&config, &weights);
     let load = plan.weights_bytes + plan.scratch_bytes;
 
     let (small, _) = probe(Some(load - 1));

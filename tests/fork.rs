@@ -52,7 +52,7 @@ fn alone(model: &Model, tokens: &[u32]) -> (Vec<u32>, Option<Vec<u32>>) {
 
 #[test]
 fn each_of_a_family_goes_its_own_way() {
-    for device in [cpu(), Arc::new(ReferenceDevice) as Arc<dyn Device>] {
+    for device in [cpu(), Arc::new(ReferenceDevice::PLAIN) as Arc<dyn Device>] {
         let (engine, model) = load(device, 512);
         let empty = engine.memory_used();
         for n in [1, 63, 64, 65, 128, 150] {

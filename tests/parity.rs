@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use kigo::backend::cpu::{CpuDevice, CpuOptions, Isa};
-use kigo::backend::reference::{F16CacheReferenceDevice, ReferenceDevice};
+use kigo::backend::reference::ReferenceDevice;
 use kigo::backend::{Chunk, Device, LoadedModel, RunControl, TapEvent, Want};
 use kigo::error::Error;
 use kigo::model::Config;
@@ -29,15 +29,15 @@ struct Tested {
 impl Tested {
     /// The reference with a cache of the same type.
     fn oracle(&self) -> &'static dyn Device {
-        if self.f16_cache { &F16CacheReferenceDevice } else { &ReferenceDevice }
+        if self.f16_cache { &ReferenceDevice::F16_CACHE } else { &ReferenceDevice::PLAIN }
     }
 }
 
 fn devices() -> Vec<Tested> {
     let tested = |label: String, device: Box<dyn Device>, f16_cache| Tested { label, device, f16_cache };
     let mut all = vec![
-        tested(ReferenceDevice.name(), Box::new(ReferenceDevice), false),
-        tested(F16CacheReferenceDevice.name(), Box::new(F16CacheReferenceDevice), true),
+        tested(ReferenceDevice::PLAIN.name(), Box::new(ReferenceDevice::PLAIN), false),
+        tested(ReferenceDevice::F16_CACHE.name(), Box::new(ReferenceDevice::F16_CACHE), true),
     ];
     for isa in Isa::available() {
         let cpu = CpuDevice::new(CpuOptions { n_threads: 2, isa: Some(isa) }).expect("has threads");

@@ -133,7 +133,7 @@ fn sessions_on_other_threads_change_nothing() {
 #[test]
 fn strictness_is_refused_where_a_device_has_none() {
     let file = Tiny::new("llama", TensorType::F16).bytes();
-    load(Arc::new(ReferenceDevice), &file, true).expect("the reference is strict");
+    load(Arc::new(ReferenceDevice::PLAIN), &file, true).expect("the reference is strict");
     let probe = Arc::new(common::probe::Probe(Arc::default()));
     let Err(error) = load(probe, &file, true) else { panic!("the probe was believed strict") };
     assert!(matches!(error, Error::Unsupported { .. }), "{error}");

@@ -69,7 +69,7 @@ fn future(session: &Session) -> (Vec<u32>, Option<Vec<u32>>, Vec<u32>) {
 
 #[test]
 fn a_restored_session_goes_on_as_the_saved_one() {
-    for device in [cpu(), Arc::new(ReferenceDevice) as Arc<dyn Device>] {
+    for device in [cpu(), Arc::new(ReferenceDevice::PLAIN) as Arc<dyn Device>] {
         // Another load of the same file, as in another process.
         let (one, two) = (model(Arc::clone(&device)), model(device));
         for n in [0, 1, 17, 63, 64, 65, 200] {
@@ -125,7 +125,7 @@ fn what_is_not_this_models_is_refused_with_the_reason() {
     for other in [other_weights, Tiny::new("qwen3", TensorType::Q4_0), Tiny::new("llama", TensorType::Q8_0)] {
         starts(refusal(&load(cpu(), &other, LoadOptions::default()), &blob), "blob is of the model ");
     }
-    let reference = refusal(&model(Arc::new(ReferenceDevice)), &blob);
+    let reference = refusal(&model(Arc::new(ReferenceDevice::PLAIN)), &blob);
     starts(reference, "blob is of another device's cache layout, ");
     starts(refusal(&this, b""), "blob is no saved session, 0 bytes; expected what kigo_session_save() wrote");
     starts(refusal(&this, &[7; 500]), "blob is no saved session, 500 bytes");

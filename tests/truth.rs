@@ -90,7 +90,7 @@ fn compare(device: &dyn Device, fixture: &Value, path: &Path, n_prompts: usize) 
 #[test]
 fn the_reference_is_the_truth() {
     let Some((fixture, path)) = fixture() else { return };
-    let outcome = compare(&ReferenceDevice, &fixture, &path, 2);
+    let outcome = compare(&ReferenceDevice::PLAIN, &fixture, &path, 2);
     println!("reference: {outcome:?}");
     assert_eq!((outcome.agree, outcome.wide_misses, outcome.positions), (1.0, 0, 50));
     // 30 layers of f32 roundings move logits of about 20 by less than 3e-4 (the bound of tests/parity.rs), and a change

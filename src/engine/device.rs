@@ -50,7 +50,7 @@ fn open(name: &str, n_threads: usize) -> Result<(Arc<dyn Device>, usize)> {
             let n_threads = cpu.n_threads();
             Ok((Arc::new(cpu), n_threads))
         }
-        "reference" => Ok((Arc::new(ReferenceDevice), 1)),
+        "reference" => Ok((Arc::new(ReferenceDevice::PLAIN), 1)),
         _ => match name.strip_prefix("cuda:").map(str::parse::<u16>) {
             Some(Ok(ordinal)) => Ok((cuda::open(ordinal.into())?, 1)),
             _ => Err(unknown(name)),

@@ -41,7 +41,7 @@ impl Device for Probe {
         "probe".into()
     }
     fn plan(&self, config: &Config, weights: &Weights<'_>) -> Plan {
-        ReferenceDevice.plan(config, weights)
+        ReferenceDevice::PLAIN.plan(config, weights)
     }
     fn load(
         &self,
@@ -49,7 +49,7 @@ impl Device for Probe {
         weights: &Weights<'_>,
         control: &mut dyn LoadControl,
     ) -> Result<Arc<dyn LoadedModel>> {
-        Ok(Arc::new(ProbeModel(ReferenceDevice.load(config, weights, control)?, Arc::clone(&self.0))))
+        Ok(Arc::new(ProbeModel(ReferenceDevice::PLAIN.load(config, weights, control)?, Arc::clone(&self.0))))
     }
 }
 

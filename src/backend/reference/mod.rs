@@ -27,16 +27,22 @@ use forward::{Network, Page, SharedPage, State};
 
 /// The reference device. It has no state; there may be any number of it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct ReferenceDevice;
+pub struct ReferenceDevice {
+    /// Keys and values are rounded to f16 before they are kept, as backends with an f16 cache do: what is left between
+    /// such a backend and this one is its arithmetic.
+    pub f16_cache: bool,
+}
 
-/// The same with keys and values rounded to f16 before they are kept, as backends with an f16 cache do: what is left
-/// between such a backend and this one is its arithmetic.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct F16CacheReferenceDevice;
+impl ReferenceDevice {
+    /// All f32.
+    pub const PLAIN: ReferenceDevice = ReferenceDevice { f16_cache: false };
+    /// With an f16 cache.
+    pub const F16_CACHE: ReferenceDevice = ReferenceDevice { f16_cache: true };
+}
 
 impl Device for ReferenceDevice {
     fn name(&self) -> String {
-        "reference".into()
+        if self.f16_cache { "reference with an f16 cache".into() } else { "reference".into() }
     }
 
     fn plan(&self, config: &Config, weights: &Weights<'_>) -> Plan {
@@ -49,37 +55,9 @@ impl Device for ReferenceDevice {
         weights: &Weights<'_>,
         control: &mut dyn LoadControl,
     ) -> Result<Arc<dyn LoadedModel>> {
-        load(config, weights, false, control)
+        let network = Network::load(config, weights, self.f16_cache, control)?;
+        Ok(Arc::new(ReferenceModel { network, plan: self.plan(config, weights), pool: RwLock::default() }))
     }
-}
-
-impl Device for F16CacheReferenceDevice {
-    fn name(&self) -> String {
-        "reference with an f16 cache".into()
-    }
-
-    fn plan(&self, config: &Config, weights: &Weights<'_>) -> Plan {
-        plan_of(config, weights)
-    }
-
-    fn load(
-        &self,
-        config: &Config,
-        weights: &Weights<'_>,
-        control: &mut dyn LoadControl,
-    ) -> Result<Arc<dyn LoadedModel>> {
-        load(config, weights, true, control)
-    }
-}
-
-fn load(
-    config: &Config,
-    weights: &Weights<'_>,
-    f16_cache: bool,
-    control: &mut dyn LoadControl,
-) -> Result<Arc<dyn LoadedModel>> {
-    let network = Network::load(config, weights, f16_cache, control)?;
-    Ok(Arc::new(ReferenceModel { network, plan: plan_of(config, weights), pool: RwLock::default() }))
 }
 
 /// A dequantized model with its cache.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Finding, Patient, Row, Subject, nmse, place, take};
 use crate::backend::TAP_NAMES;
-use crate::backend::reference::F16CacheReferenceDevice;
+use crate::backend::reference::ReferenceDevice;
 use crate::engine::{Engine, LogSink};
 use crate::error::{Error, Result};
 
@@ -32,7 +32,7 @@ pub(super) fn devices(p: &Patient<'_>) -> Result<Finding> {
         let engine = match other {
             "reference" => {
                 let cap = p.engine.memory_cap();
-                Engine::with_device(Arc::new(F16CacheReferenceDevice), 1, cap, LogSink::silent())
+                Engine::with_device(Arc::new(ReferenceDevice::F16_CACHE), 1, cap, LogSink::silent())
             }
             _ => p.other_device(other)?,
         };

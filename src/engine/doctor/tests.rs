@@ -170,10 +170,10 @@ impl Device for Bad {
         "bad".into()
     }
     fn plan(&self, config: &Config, weights: &Weights<'_>) -> Plan {
-        ReferenceDevice.plan(config, weights)
+        ReferenceDevice::PLAIN.plan(config, weights)
     }
     fn load(&self, c: &Config, w: &Weights<'_>, control: &mut dyn LoadControl) -> Result<Arc<dyn LoadedModel>> {
-        Ok(Arc::new(BadModel(ReferenceDevice.load(c, w, control)?, self.0)))
+        Ok(Arc::new(BadModel(ReferenceDevice::PLAIN.load(c, w, control)?, self.0)))
     }
 }
 
