@@ -818,6 +818,54 @@ kigo_status kigo_session_restore(const kigo_model *model,
                                  size_t blob_bytes,
                                  kigo_session **session);
 
+// ==== Log probabilities ========================================================================================
+//
+// How likely tokens are to come next: by the model alone, and by the sampler, whose draws follow the second. All
+// vocabulary's log probabilities at once, by the model alone, are kigo_session_logprobs().
+
+// For kigo_logprobs_options.flags: the largest are those by the sampler (kigo_logprob.after). Without it, by the model.
+#define KIGO_LOGPROBS_BY_AFTER 1
+
+// Which tokens. 0 is the default of each field.
+typedef struct kigo_logprobs_options {
+    // sizeof(kigo_logprobs_options).
+    size_t struct_size;
+    // `n_tokens` of them, such as the one that was chosen; any, in any order, also twice.
+    const uint32_t *tokens;
+    // How many; 0: none.
+    size_t n_tokens;
+    // And so many of the likeliest, n_vocab at most; 0: none.
+    size_t n_top;
+    // 0 or KIGO_LOGPROBS_BY_AFTER.
+    uint64_t flags;
+} kigo_logprobs_options;
+
+// A token with the natural logarithms of its probabilities. Frozen: it will never have more fields.
+typedef struct kigo_logprob {
+    // The token.
+    uint32_t token;
+    // By the model: the softmax of the current logits, before bias, penalties, constraint and temperature.
+    float before;
+    // By the sampler: what the next token is drawn with, over all seeds; -INFINITY: it is not drawn, being cut off by
+    // the constraint, a limit or a bias. At temperature 0 the one that is chosen has 0, which is certainty.
+    float after;
+} kigo_logprob;
+
+// The log probabilities of the tokens of `options`, in their order, and behind them those of the `n_top` likeliest, the
+// likeliest first; of equal ones that with the larger other probability, then the lower id. Buffer out, counted in
+// kigo_logprob: n_tokens + n_top, so that asking for the size is not needed. `options` may be NULL: none.
+//
+// For the token that kigo_session_sample() would choose now, or has chosen, as long as it is not appended: afterwards the
+// logits are others. It takes a copy of the logits and one pass over the vocabulary, on the host, whatever the device.
+//
+// INVALID_STATE: there are no logits. INVALID_ARGUMENT: a token that is not below n_vocab (the text has its index), n_top
+// above n_vocab, unknown flags. CONSTRAINT: as from kigo_session_sample(). BUSY. OUT_OF_MEMORY.
+kigo_status kigo_session_token_logprobs(kigo_session *session,
+                                        const kigo_logprobs_options *options,
+                                        kigo_logprob *buffer,
+                                        size_t capacity,
+                                        size_t *needed);
+
 // ==== Generation ===============================================================================================
 //
 // The loop of sampling and stepping in one call, with its text streamed out.

@@ -351,6 +351,16 @@ public:
             return kigo_session_logprobs(get(), buffer, n, needed);
         });
     }
+    // The likeliest to come next; flags: KIGO_LOGPROBS_*.
+    std::vector<kigo_logprob> top_logprobs(std::size_t n_top, uint64_t flags = 0) {
+        kigo_logprobs_options options{sizeof options, nullptr, 0, n_top, flags};
+        return logprobs_of(options);
+    }
+    // That of one token, such as the chosen.
+    kigo_logprob logprob(uint32_t token) {
+        kigo_logprobs_options options{sizeof options, &token, 1, 0, 0};
+        return logprobs_of(options)[0];
+    }
     tokens ids() {
         return detail::buffer<tokens>([&](uint32_t *ids, std::size_t n, std::size_t *needed) {
             return kigo_session_tokens(get(), ids, n, needed);
@@ -392,6 +402,11 @@ public:
 private:
     friend class model;
     session() = default;
+    std::vector<kigo_logprob> logprobs_of(const kigo_logprobs_options &options) {
+        return detail::buffer<std::vector<kigo_logprob>>([&](kigo_logprob *buffer, std::size_t n, std::size_t *needed) {
+            return kigo_session_token_logprobs(get(), &options, buffer, n, needed);
+        });
+    }
     std::unique_ptr<tap_function> tap_;
 };
 

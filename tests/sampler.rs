@@ -1,6 +1,11 @@
 //! The sampler: what each step does, that draws follow their distribution, and that they can be repeated.
 
-use kigo::sampler::{SampleRequest, SamplingParams, exp_neg, log_softmax, random_u64, sample};
+#[path = "common/plain_sampler.rs"]
+mod plain_sampler;
+
+use kigo::sampler::{
+    SampleRequest, SamplingParams, Scratch, exp_neg, log_distribution, log_softmax, random_u64, sample, sample_with,
+};
 use proptest::prelude::*;
 
 fn draw(logits: &[f32], params: &SamplingParams, history: &[u32], position: u64) -> u32 {
@@ -150,7 +155,121 @@ fn log_softmax_sums_to_one() {
     assert!((sum - 1.0).abs() < 1e-6 && out[2] == f32::NEG_INFINITY);
 }
 
+#[test]
+fn shown_probabilities_are_those_of_the_draws() {
+    let logits: Vec<f32> = (0..300).map(|i| ((i * 37) % 31) as f32 * 0.3 - (i % 7) as f32).collect();
+    let history = [3, 3, 10, 44, 45];
+    let biased = SamplingParams { logit_bias: vec![(5, 2.0), (6, f32::NEG_INFINITY)], ..hot() };
+    let cases = [
+        hot(),
+        SamplingParams { temperature: 1.7, top_k: 40, ..hot() },
+        SamplingParams { top_p: 0.7, repetition_penalty: 1.3, ..hot() },
+        SamplingParams { min_p: 0.05, presence_penalty: 0.5, frequency_penalty: 0.2, ..hot() },
+        SamplingParams { temperature: 0.8, top_k: 60, top_p: 0.9, min_p: 0.02, ..biased },
+    ];
+    for params in cases {
+        let mut shown = vec![f32::NAN; 300];
+        log_distribution(&logits, &SampleRequest { params: &params, history: &history, position: 0 }, &mut shown)
+            .unwrap();
+        let n = 60_000_u64;
+        let mut counts = [0_f64; 300];
+        (0..n).for_each(|i| counts[draw(&logits, &params, &history, i) as usize] += 1.0);
+        let (mut chi, mut freedom, mut sum) = (0.0_f64, -1.0_f64, 0.0_f64);
+        for (count, log) in counts.iter().zip(&shown) {
+            let p = f64::from(*log).exp();
+            sum += p;
+            if p == 0.0 {
+                assert_eq!(*count, 0.0, "a token that is cut off was drawn");
+            } else {
+                chi += (count - n as f64 * p).powi(2) / (n as f64 * p);
+                freedom += 1.0;
+            }
+        }
+        // 300 roundings to f32 of logarithms of up to 20.
+        assert!((sum - 1.0).abs() < 1e-5, "{sum}");
+        // Wilson and Hilferty: above this with probability 0.0001 (3.72 sigmas). The seed is fixed.
+        let edge = freedom * (1.0 - 2.0 / (9.0 * freedom) + 3.72 * (2.0 / (9.0 * freedom)).sqrt()).powi(3);
+        assert!(freedom > 5.0 && chi < edge, "{params:?}: {chi} of {freedom}, {edge}");
+    }
+}
+
+#[test]
+fn greedy_is_shown_as_certain() {
+    let logits = [1.0, f32::NAN, 3.0, 3.0, -1.0];
+    let mut shown = [f32::NAN; 5];
+    let params = SamplingParams::default();
+    let request = SampleRequest { params: &params, history: &[], position: 0 };
+    log_distribution(&logits, &request, &mut shown).unwrap();
+    let no = f32::NEG_INFINITY;
+    assert_eq!(shown, [no, no, 0.0, no, no], "the lower id of a tie");
+    assert!(log_distribution(&[f32::NAN; 2], &request, &mut [0.0; 2]).is_err());
+}
+
+/// Logits of a real model's kind: few large, most of them far below, with ties, bans, and zeros of both signs.
+fn many_logits(n: usize, seed: u64) -> Vec<f32> {
+    let one = |i: u64| match random_u64(seed, i) {
+        r if r % 50 == 0 => f32::NEG_INFINITY,
+        r if r % 51 == 0 => [0.0, -0.0, f32::NAN][(r >> 40) as usize % 3],
+        r if r % 4 == 0 => ((r >> 20) % 40) as f32 * 0.25,
+        r => (r >> 40) as f32 * (1.0 / 16_777_216.0) * 30.0 - 20.0,
+    };
+    (0..n as u64).map(one).collect()
+}
+
+#[test]
+fn large_vocabularies_are_drawn_from_as_defined() {
+    let mut scratch = Scratch::default();
+    for (seed, n) in [(1, 49_152), (2, 151_936), (3, 5_000), (4, 257)] {
+        let logits = many_logits(n, seed);
+        for (temperature, top_k, top_p, min_p) in [
+            (1.0, 0, 0.0, 0.0),
+            (0.7, 40, 0.95, 0.05),
+            (1.5, 0, 0.9, 0.0),
+            (1e4, 0, 0.999, 0.0),
+            (1e4, 4000, 0.0, 0.5),
+            (0.01, 0, 0.5, 1.0),
+        ] {
+            let params = SamplingParams { temperature, top_k, top_p, min_p, seed, ..SamplingParams::default() };
+            for position in 0..3 {
+                let request = SampleRequest { params: &params, history: &[], position };
+                let drawn = sample_with(&mut scratch, &logits, &request).unwrap().token;
+                assert_eq!(Some(drawn), plain_sampler::draw(&logits, &request), "{n} {params:?}");
+            }
+        }
+    }
+}
+
 proptest! {
+    #[test]
+    fn draws_are_those_of_the_definition(
+        seed: u64,
+        n in 1_usize..700,
+        temperature in prop_oneof![Just(0.0_f32), 0.01_f32..3.0, Just(1e4)],
+        top_k in prop_oneof![Just(0_u32), 1_u32..60, 60_u32..800],
+        top_p in prop_oneof![Just(0.0_f32), 1e-12_f32..1.0, Just(1.0)],
+        min_p in prop_oneof![Just(0.0_f32), 0.0_f32..1.0],
+        history in prop::collection::vec(0_u32..700, 0..20),
+        penalty in prop_oneof![Just(1.0_f32), 0.5_f32..2.0],
+    ) {
+        let logits = many_logits(n, seed);
+        let params = SamplingParams {
+            temperature, top_k, top_p, min_p, seed, repetition_penalty: penalty,
+            logit_bias: vec![(0, 1.0)], ..SamplingParams::default()
+        };
+        let request = SampleRequest { params: &params, history: &history, position: 5 };
+        prop_assert_eq!(sample(&logits, &request).ok().map(|s| s.token), plain_sampler::draw(&logits, &request));
+        let mut shown = vec![f32::NAN; n];
+        let outcome = log_distribution(&logits, &request, &mut shown);
+        let Some(weights) = plain_sampler::survivors(&logits, &request) else {
+            prop_assert!(outcome.is_err());
+            return Ok(());
+        };
+        let total: u64 = weights.iter().map(|w| w.0).sum();
+        let mut expected = vec![f32::NEG_INFINITY; n];
+        weights.iter().for_each(|&(w, id)| expected[id as usize] = (w as f64 / total as f64).ln() as f32);
+        prop_assert_eq!(shown, expected);
+    }
+
     #[test]
     fn a_draw_can_be_repeated_and_is_a_token(
         logits in prop::collection::vec(-30.0_f32..30.0, 1..300),

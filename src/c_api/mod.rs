@@ -25,6 +25,7 @@ pub mod embed;
 pub mod engine;
 pub mod generate;
 pub mod log;
+pub mod logprobs;
 pub mod model;
 pub mod sampling;
 pub mod session;
@@ -35,7 +36,7 @@ pub mod tokenizer;
 pub mod version;
 
 /// The header's sections in order: `(file, heading)`.
-pub const SECTIONS: [(&str, &str); 16] = [
+pub const SECTIONS: [(&str, &str); 17] = [
     ("status", "Status and errors"),
     ("version", "Versions"),
     ("log", "Logs"),
@@ -45,6 +46,7 @@ pub const SECTIONS: [(&str, &str); 16] = [
     ("chat", "Chat"),
     ("sampling", "Sampling parameters"),
     ("session", "Session"),
+    ("logprobs", "Log probabilities"),
     ("generate", "Generation"),
     ("constraint", "Constraints"),
     ("batch", "Batches"),

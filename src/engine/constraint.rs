@@ -176,24 +176,39 @@ impl Session {
 
     /// The next token among those that the constraint allows; `None`: there is no constraint.
     pub(super) fn choose_allowed(&self, state: &mut State) -> Result<Option<u32>> {
-        let Some(constraint) = &mut state.constraint else { return Ok(None) };
-        let loaded = &self.model().inner.loaded;
-        let mut logits = vec![0.0; self.n_vocab()];
-        loaded.logits(&mut **super::session::lock_slot(&state.slot), &mut logits)?;
-        constraint.catch_up(&state.tokens)?;
-        let position = state.tokens.len() as u64;
-        let request = SampleRequest { params: &state.sampling, history: &state.tokens, position };
+        if state.constraint.is_none() {
+            return Ok(None);
+        }
+        let mut logits = self.logits_of(state)?;
         if state.sampling.temperature == 0.0 {
             // The likeliest of all is the likeliest of the allowed if it is allowed: most often no mask is needed.
-            let token = sampler::sample(&logits, &request)?.token;
-            if constraint.allows(token)? {
-                return Ok(Some(token));
+            let token = self.draw(state, &logits)?;
+            if let Some(constraint) = &mut state.constraint {
+                constraint.catch_up(&state.tokens)?;
+                if constraint.allows(token)? {
+                    return Ok(Some(token));
+                }
             }
         }
-        constraint.mask(&mut logits)?;
-        match sampler::sample(&logits, &request) {
-            Ok(sampled) => Ok(Some(sampled.token)),
-            Err(_) => Err(refused("nothing that the grammar allows is left")),
-        }
+        self.mask(state, &mut logits)?;
+        self.draw(state, &logits).map(Some).map_err(|_| nothing_left())
     }
+
+    fn draw(&self, state: &State, logits: &[f32]) -> Result<u32> {
+        let position = state.tokens.len() as u64;
+        let request = SampleRequest { params: &state.sampling, history: &state.tokens, position };
+        Ok(sampler::sample(logits, &request)?.token)
+    }
+
+    /// Bans what the session's constraint, if there is one, does not allow next.
+    pub(super) fn mask(&self, state: &mut State, logits: &mut [f32]) -> Result<()> {
+        let Some(constraint) = &mut state.constraint else { return Ok(()) };
+        constraint.catch_up(&state.tokens)?;
+        constraint.mask(logits)
+    }
+}
+
+/// The mask has banned all that there was.
+pub(super) fn nothing_left() -> Error {
+    refused("nothing that the grammar allows is left")
 }

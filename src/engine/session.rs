@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::constraint::Constraint;
+use super::logprobs::floats;
 use super::model::Model;
 use super::pages::Pages;
 use super::passes::{self, Part};
@@ -351,11 +352,16 @@ impl Session {
 
     /// The log probabilities of the current logits.
     pub fn logprobs(&self, out: &mut [f32]) -> Result<()> {
-        let mut logits = Vec::new();
-        reserve(&mut logits, self.n_vocab())?;
-        logits.resize(self.n_vocab(), 0.0);
-        self.logits(&mut logits)?;
+        let logits = self.call(|state| self.logits_of(state))?;
         log_softmax(&logits, out)
+    }
+
+    /// A copy of the current logits.
+    pub(super) fn logits_of(&self, state: &State) -> Result<Vec<f32>> {
+        state.logits_there()?;
+        let mut logits = floats(self.n_vocab())?;
+        self.model.inner.loaded.logits(&mut **lock_slot(&state.slot), &mut logits)?;
+        Ok(logits)
     }
 
     /// Lends the tokens.

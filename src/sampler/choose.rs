@@ -1,21 +1,60 @@
 //! The choice itself; the steps are those of the module's head.
+//!
+//! What a token is drawn from, [`Survivors`], is made in one place: the draw and the probabilities that are shown
+//! of it come from the same integers.
 
-use super::exp::exp_neg;
 use super::random::random_u64;
+use super::weigh::{ONE, Scale, Weigh, weigh_each};
 use super::{SampleRequest, Sampled, SamplingParams};
 use crate::error::{Error, Result};
 
-/// Memory that draws reuse.
-#[derive(Default)]
+/// Memory that draws reuse, and the instructions they weigh with.
 pub struct Scratch {
+    weigh: Weigh,
     adjusted: Vec<f32>,
-    candidates: Vec<(f32, u32)>,
-    weights: Vec<(u64, u32)>,
     counts: Vec<(u32, u32)>,
+    maxima: Vec<f32>,
+    candidates: Vec<(f32, u32)>,
+    ids: Vec<u32>,
+    kept: Vec<f32>,
+    weights: Vec<u64>,
 }
 
-/// 2^40: the weight of the most likely token. 2^40 times 2^24 tokens stays inside of 64 bits.
-const ONE: f32 = 1_099_511_627_776.0;
+impl Default for Scratch {
+    fn default() -> Scratch {
+        Scratch::weighing_with(weigh_each)
+    }
+}
+
+impl Scratch {
+    /// `weigh` is [`weigh_each`], maybe compiled for more instructions than every machine has.
+    pub fn weighing_with(weigh: Weigh) -> Scratch {
+        Scratch {
+            weigh,
+            adjusted: Vec::new(),
+            counts: Vec::new(),
+            maxima: Vec::new(),
+            candidates: Vec::new(),
+            ids: Vec::new(),
+            kept: Vec::new(),
+            weights: Vec::new(),
+        }
+    }
+}
+
+/// What is drawn from: weights of tokens in the order of their ids; 0 is cut off.
+struct Survivors<'a> {
+    weights: &'a [u64],
+    /// The tokens' ids; `None`: they are the weights' indices.
+    ids: Option<&'a [u32]>,
+    total: u64,
+}
+
+impl Survivors<'_> {
+    fn id(&self, index: usize) -> u32 {
+        self.ids.map_or(index as u32, |ids| ids[index])
+    }
+}
 
 /// [`sample_with`] with memory of its own.
 pub fn sample(logits: &[f32], request: &SampleRequest<'_>) -> Result<Sampled> {
@@ -24,67 +63,146 @@ pub fn sample(logits: &[f32], request: &SampleRequest<'_>) -> Result<Sampled> {
 
 /// Picks a token. Logits that are NaN count as -inf; an error if none is left.
 pub fn sample_with(scratch: &mut Scratch, logits: &[f32], request: &SampleRequest<'_>) -> Result<Sampled> {
+    // 7. The first token whose running sum exceeds a random share of the total.
+    let survivors = survivors(scratch, logits, request)?;
+    let random = random_u64(request.params.seed, request.position);
+    let aim = ((u128::from(random) * u128::from(survivors.total)) >> 64) as u64;
+    let mut sum = 0;
+    for (b, block) in survivors.weights.chunks(BLOCK).enumerate() {
+        let of_block: u64 = block.iter().sum();
+        if sum + of_block > aim {
+            let within = block.iter().position(|w| {
+                sum += w;
+                sum > aim
+            });
+            return Ok(Sampled { token: survivors.id(b * BLOCK + within.unwrap_or(0)) });
+        }
+        sum += of_block;
+    }
+    // Not with a total above 0, which the most likely token's weight alone makes.
+    nothing_to_choose()
+}
+
+/// The natural logarithms of the probabilities that [`sample_with`] draws with; -inf for what it never draws. `out` has
+/// an element for each logit.
+pub fn log_distribution(logits: &[f32], request: &SampleRequest<'_>, out: &mut [f32]) -> Result<()> {
+    let mut scratch = Scratch::default();
+    let survivors = survivors(&mut scratch, logits, request)?;
+    out.fill(f32::NEG_INFINITY);
+    for (i, &w) in survivors.weights.iter().enumerate() {
+        if let Some(o) = out.get_mut(survivors.id(i) as usize) {
+            *o = if w > 0 { (w as f64 / survivors.total as f64).ln() as f32 } else { f32::NEG_INFINITY };
+        }
+    }
+    Ok(())
+}
+
+/// Steps 1 to 6.
+fn survivors<'a>(scratch: &'a mut Scratch, logits: &[f32], request: &SampleRequest<'_>) -> Result<Survivors<'a>> {
     let p = request.params;
-    let Scratch { adjusted, candidates, weights, counts } = scratch;
+    let Scratch { weigh, adjusted, counts, maxima, candidates, ids, kept, weights } = scratch;
     let logits = adjust(adjusted, counts, logits, request);
     let (top, top_logit) = largest(logits)?;
+    weights.clear();
+    ids.clear();
     if p.temperature == 0.0 {
-        return Ok(Sampled { token: top });
+        weights.push(1);
+        ids.push(top);
+        return Ok(Survivors { weights, ids: Some(ids), total: 1 });
     }
 
-    // 3. The k largest, or all; tokens more than 87 temperatures below the top weigh nothing and are left out.
-    candidates.clear();
+    // 3. The k largest, or all; tokens more than 87 temperatures below the top weigh nothing.
     let floor = top_logit - 87.0 * p.temperature;
-    candidates.extend(logits.iter().zip(0_u32..).filter(|&(&l, _)| l >= floor).map(|(&l, i)| (l, i)));
     let k = p.top_k as usize;
-    if k > 0 && k < candidates.len() {
-        candidates.select_nth_unstable_by(k - 1, |a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        candidates.truncate(k);
-    }
+    let few = k > 0 && k < logits.len();
+    let considered = if few {
+        keep_largest(logits, k, floor, maxima, candidates);
+        kept.clear();
+        kept.extend(candidates.iter().map(|c| c.0));
+        ids.extend(candidates.iter().map(|c| c.1));
+        &kept[..]
+    } else {
+        logits
+    };
 
     // 4. Integer weights.
-    let inverse = 1.0 / p.temperature;
-    weights.clear();
-    weights.extend(candidates.iter().filter_map(|&(l, i)| {
-        let w = (exp_neg((l - top_logit) * inverse) * ONE) as u64;
-        (w > 0).then_some((w, i))
-    }));
+    weights.resize(considered.len(), 0);
+    weigh(considered, Scale { top: top_logit, inverse: 1.0 / p.temperature, floor }, weights);
 
     // 5. The smallest set with the share.
     if p.top_p > 0.0 && p.top_p < 1.0 {
-        weights.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
-        let total: u64 = weights.iter().map(|w| w.0).sum();
-        // p in units of 2^-32, so that the bound is one 128-bit product.
-        let share = (f64::from(p.top_p) * 4_294_967_296.0) as u128;
-        let bound = ((u128::from(total) * share) >> 32) as u64;
-        let mut sum = 0;
-        let n = weights.iter().position(|w| {
-            sum += w.0;
-            sum >= bound
-        });
-        weights.truncate(n.map_or(weights.len(), |n| n + 1));
+        cut_to_share(weights, p.top_p);
     }
 
     // 6. Relative to the most likely, whose weight is ONE.
     if p.min_p > 0.0 {
         let least = (p.min_p.min(1.0) * ONE) as u64;
-        weights.retain(|w| w.0 >= least);
+        weights.iter_mut().for_each(|w| *w = if *w >= least { *w } else { 0 });
     }
-
-    // 7. In the order of the ids.
-    weights.sort_unstable_by_key(|w| w.1);
-    let total: u64 = weights.iter().map(|w| w.0).sum();
-    let random = random_u64(p.seed, request.position);
-    let aim = ((u128::from(random) * u128::from(total)) >> 64) as u64;
-    let mut sum = 0;
-    let chosen = weights.iter().find(|w| {
-        sum += w.0;
-        sum > aim
-    });
-    Ok(Sampled { token: chosen.map_or(top, |w| w.1) })
+    let total = weights.iter().sum();
+    Ok(Survivors { weights, ids: few.then_some(&ids[..]), total })
 }
 
-/// 1. Biases and penalties; borrows the logits where there is nothing to adjust.
+/// The `k` largest of what is not below `floor`, by `(logit, lowest id)`, in the order of their ids.
+fn keep_largest(logits: &[f32], k: usize, floor: f32, maxima: &mut Vec<f32>, candidates: &mut Vec<(f32, u32)>) {
+    // At least k tokens reach the k-th largest of the maxima of groups: what is below it needs no look.
+    maxima.clear();
+    for block in logits.chunks(BLOCK) {
+        maxima.extend(lane_maxima(block));
+    }
+    let mut least = floor;
+    if k <= maxima.len() {
+        let (_, kth, _) = maxima.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
+        least = if *kth > floor { *kth } else { floor };
+    }
+    candidates.clear();
+    candidates.extend(logits.iter().zip(0_u32..).filter(|&(&l, _)| l >= least).map(|(&l, i)| (l, i)));
+    if k < candidates.len() {
+        candidates.select_nth_unstable_by(k - 1, |a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        candidates.truncate(k);
+        candidates.sort_unstable_by_key(|c| c.1);
+    }
+}
+
+/// Zeroes all but the shortest prefix, by `(weight descending, index ascending)`, that has the share `p` of their sum.
+fn cut_to_share(weights: &mut [u64], p: f32) {
+    let total: u64 = weights.iter().sum();
+    // p in units of 2^-32, so that the bound is one 128-bit product.
+    let share = (f64::from(p) * 4_294_967_296.0) as u128;
+    // One token is always kept.
+    let bound = (((u128::from(total) * share) >> 32) as u64).max(1);
+
+    // Sums of weights by their leading bits: which of these intervals has the last that is kept?
+    const BITS: u32 = 4;
+    const N: usize = 41 << BITS;
+    // The exponent and the first bits behind it; exact, weights being below 2^53.
+    let interval = |w: u64| ((w as f64).to_bits() >> (52 - BITS)) as usize - (1023 << BITS);
+    let mut sums = [0_u64; N];
+    weights.iter().filter(|w| **w > 0).for_each(|&w| sums[interval(w)] += w);
+    let mut sum = 0;
+    let last = (0..N).rev().find(|&i| {
+        let reached = sum + sums[i] >= bound;
+        sum += if reached { 0 } else { sums[i] };
+        reached
+    });
+    let Some(last) = last else { return };
+
+    // Of that one alone the order matters.
+    let inside = |w: u64| w > 0 && interval(w) == last;
+    let mut order: Vec<(u64, usize)> =
+        weights.iter().enumerate().filter(|(_, w)| inside(**w)).map(|(i, w)| (*w, i)).collect();
+    order.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
+    let edge = order.into_iter().find(|(w, _)| {
+        sum += w;
+        sum >= bound
+    });
+    let Some((least, to)) = edge else { return };
+    let (before, behind) = weights.split_at_mut(to + 1);
+    before.iter_mut().for_each(|w| *w = if *w >= least { *w } else { 0 });
+    behind.iter_mut().for_each(|w| *w = if *w > least { *w } else { 0 });
+}
+
+/// Step 1: biases and penalties; borrows the logits where there is nothing to adjust.
 fn adjust<'a>(
     adjusted: &'a mut Vec<f32>,
     counts: &mut Vec<(u32, u32)>,
@@ -125,24 +243,31 @@ pub(crate) fn nothing_to_choose<T>() -> Result<T> {
     Err(Error::State { needs: "at least one finite logit, and none that is +inf" })
 }
 
+/// Logits of which the maximum is searched without branches.
+const BLOCK: usize = 256;
+
+/// The maxima of every 16th logit of a block; NaN is none of them.
+fn lane_maxima(block: &[f32]) -> [f32; 16] {
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    for part in block.chunks(16) {
+        for (m, &l) in lanes.iter_mut().zip(part) {
+            *m = if l > *m { l } else { *m };
+        }
+    }
+    lanes
+}
+
 /// The largest logit and the lowest id that has it.
 pub(super) fn largest(logits: &[f32]) -> Result<(u32, f32)> {
-    // Blocks keep the search for the maximum branchless; the id is looked up in the first block that has it.
-    const BLOCK: usize = 256;
     let mut most = f32::NEG_INFINITY;
     let mut at = 0;
     for (b, block) in logits.chunks(BLOCK).enumerate() {
-        let mut lanes = [f32::NEG_INFINITY; 16];
-        for part in block.chunks(16) {
-            for (m, &l) in lanes.iter_mut().zip(part) {
-                *m = if l > *m { l } else { *m };
-            }
-        }
-        let top = lanes.into_iter().fold(f32::NEG_INFINITY, |m, l| if l > m { l } else { m });
+        let top = lane_maxima(block).into_iter().fold(f32::NEG_INFINITY, |m, l| if l > m { l } else { m });
         if top > most {
             (most, at) = (top, b * BLOCK);
         }
     }
+    // The first block that has it.
     let index = logits.iter().skip(at).position(|&l| l == most);
     match index {
         Some(i) if most.is_finite() => Ok(((at + i) as u32, most)),

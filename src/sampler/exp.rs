@@ -4,6 +4,7 @@
 ///
 /// x = n ln2 + r with |r| <= ln2 / 2, a degree-6 Taylor polynomial of e^r, times 2^n. Every step is one IEEE
 /// operation or an explicit fused multiply-add, so that a GPU that does the same steps gets the same bits.
+#[inline(always)]
 pub fn exp_neg(x: f32) -> f32 {
     if x.is_nan() || x < -87.0 {
         return 0.0;

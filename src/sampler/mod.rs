@@ -19,10 +19,12 @@ mod choose;
 mod exp;
 mod params;
 mod random;
+mod weigh;
 
 #[cfg(kigo_cuda)]
 pub(crate) use choose::nothing_to_choose;
-pub use choose::{Scratch, log_softmax, sample, sample_with};
+pub use choose::{Scratch, log_distribution, log_softmax, sample, sample_with};
 pub use exp::exp_neg;
 pub use params::{SampleRequest, Sampled, SamplingParams};
 pub use random::random_u64;
+pub use weigh::{Scale, Weigh, weigh_each};

@@ -23,6 +23,7 @@ static size_t n_blob;
 static char text[1 << 12];
 static uint32_t ids[512];
 static float floats[512];
+static kigo_logprob logprobs[8];
 static kigo_status statuses[1];
 static uint32_t out_token;
 static size_t out_size;

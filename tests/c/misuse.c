@@ -247,6 +247,26 @@ static void sessions(void)
     REFUSED(kigo_session_logits(out, logits, 512, &needed), KIGO_STATUS_INVALID_STATE, "needs logits");
     REFUSED(kigo_session_logits(out, NULL, 0, &needed), KIGO_STATUS_INVALID_STATE, "needs logits");
     REFUSED(kigo_session_logprobs(out, logits, 512, &needed), KIGO_STATUS_INVALID_STATE, "needs logits");
+    kigo_logprob top[4];
+    kigo_logprobs_options lp = {.struct_size = sizeof lp, .n_top = 4};
+    needed = 9;
+    REFUSED(kigo_session_token_logprobs(out, &lp, top, 4, &needed), KIGO_STATUS_INVALID_STATE, "needs logits");
+    CHECK(needed == 0);
+    REFUSED(kigo_session_token_logprobs(session, &lp, top, 3, &needed), KIGO_STATUS_BUFFER_TOO_SMALL,
+            "buffer holds 3, 4 needed");
+    CHECK(needed == 4);
+    CHECK(kigo_session_token_logprobs(session, &lp, NULL, 0, &needed) == KIGO_STATUS_OK && needed == 4);
+    CHECK(kigo_session_token_logprobs(session, NULL, NULL, 0, &needed) == KIGO_STATUS_OK && needed == 0);
+    lp.n_top = 513;
+    REFUSED(kigo_session_token_logprobs(session, &lp, top, 4, &needed), INVALID,
+            "n_top is 513; expected at most the vocabulary's 512");
+    lp.n_top = SIZE_MAX;
+    REFUSED(kigo_session_token_logprobs(session, &lp, NULL, 0, &needed), INVALID, "n_top is 18446744073709551615");
+    const uint32_t shown[2] = {0, 512};
+    lp = (kigo_logprobs_options){.struct_size = sizeof lp, .tokens = shown, .n_tokens = 2};
+    REFUSED(kigo_session_token_logprobs(session, &lp, top, 4, &needed), INVALID, "token 512 at index 1");
+    lp.tokens = NULL;
+    REFUSED(kigo_session_token_logprobs(session, &lp, top, 4, &needed), INVALID, "tokens is NULL");
     REFUSED(kigo_session_generate(out, NULL, &generated), KIGO_STATUS_INVALID_STATE, "needs logits");
     kigo_session_destroy(out);
 

@@ -202,6 +202,18 @@ static void session(const kigo_model *model)
         sum += exp(b[i]);
     CHECK(fabs(sum - 1) < 1e-4);
 
+    // The chosen token and the likeliest, by the model and by the sampler.
+    uint32_t chosen;
+    kigo_logprob shown[4] = {{0, 0, 0}};
+    CHECK(kigo_session_sample(session, &chosen) == KIGO_STATUS_OK);
+    kigo_logprobs_options which = {.struct_size = sizeof which, .tokens = &chosen, .n_tokens = 1, .n_top = 2};
+    CHECK(kigo_session_token_logprobs(session, &which, shown, 4, &n) == KIGO_STATUS_OK && n == 3);
+    CHECK(shown[0].token == chosen && shown[0].before == b[chosen] && shown[0].after > -INFINITY);
+    CHECK(shown[1].before >= shown[2].before && shown[1].before >= shown[0].before && shown[3].before == 0);
+    which.flags = KIGO_LOGPROBS_BY_AFTER;
+    CHECK(kigo_session_token_logprobs(session, &which, shown, 3, &n) == KIGO_STATUS_OK && n == 3);
+    CHECK(shown[1].after >= shown[2].after && shown[1].after >= shown[0].after && shown[1].after <= 0);
+
     // Back to the prompt and another way: greedy.
     CHECK(kigo_session_truncate(session, 4) == KIGO_STATUS_OK);
     CHECK(kigo_session_sample(session, &token) == KIGO_STATUS_INVALID_STATE && token == 0);

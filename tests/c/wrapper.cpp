@@ -112,6 +112,9 @@ int main(int argc, char **argv) {
     double sum = 0;
     for (float l : session.logprobs()) sum += std::exp(l);
     CHECK(std::fabs(sum - 1) < 1e-4);
+    std::vector<kigo_logprob> top = session.top_logprobs(3, KIGO_LOGPROBS_BY_AFTER);
+    kigo_logprob chosen = session.logprob(session.sample());
+    CHECK(top.size() == 3 && top[0].after >= chosen.after && chosen.token == session.sample());
 
     // A callback that throws stops the generation; the session goes on.
     std::size_t before = session.n_tokens();

@@ -58,11 +58,13 @@ fn right(function: &Function, parameter: &Declared, before: Option<&Declared>) -
         (_, "void*", "buffer") => "bytes",
         (_, "uint32_t*", "ids") => "ids",
         (_, "float*", "buffer") => "floats",
+        (_, "kigo_logprob*", "buffer") => "logprobs",
         (_, "size_t", "capacity") => match before.map(|b| b.ty.as_str()) {
             Some("char*") => "sizeof text",
             Some("void*") => "sizeof bytes",
             Some("uint32_t*") => "sizeof ids / sizeof *ids",
             Some("float*") => "sizeof floats / sizeof *floats",
+            Some("kigo_logprob*") => "sizeof logprobs / sizeof *logprobs",
             other => panic!("{}: a capacity behind {other:?}", function.name),
         },
         ("kigo_sample_batch", "uint32_t*", "tokens") => "ids",
