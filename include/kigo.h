@@ -795,8 +795,8 @@ kigo_status kigo_session_truncate(kigo_session *session,
 kigo_status kigo_session_fork(kigo_session *session,
                               kigo_session **fork);
 
-// Writes the session down: tokens, KV cache, logits, context length, sampling parameters; its random numbers follow
-// from these. Buffer out, counted in bytes; they depend on that state and nothing else. The session goes on.
+// Writes the session down: tokens, KV cache, logits, context length, sampling parameters, constraint; its random numbers
+// follow from these. Buffer out, counted in bytes; they depend on that state and nothing else. The session goes on.
 //
 // A blob is large: about kigo_model_facts.kv_bytes_per_token for each token. It is as private as the text in it. Only
 // kigo_session_restore() with the same model file on the same kind of device, in this or another process, takes it.
@@ -809,8 +809,10 @@ kigo_status kigo_session_save(kigo_session *session,
 // Makes a session of what kigo_session_save() wrote, `blob_bytes` at `blob`, copied by the call. It goes on as the
 // saved one would have, bit for bit.
 //
+// A constraint is compiled again, as by kigo_session_set_constraint().
+//
 // INVALID_ARGUMENT, with what was found and expected: another library's version of the blob, another model, a device
-// with another cache layout, a blob that is cut off or damaged. Bytes from anywhere do no harm, but the checksum is
+// with another cache layout, a blob that is cut off or damaged, a constraint that does not compile. Bytes from anywhere do no harm, but the checksum is
 // no signature: a blob that somebody has forged makes a session with a false cache. CACHE_FULL, OUT_OF_MEMORY.
 // UNSUPPORTED: the device cannot.
 kigo_status kigo_session_restore(const kigo_model *model,
@@ -977,8 +979,12 @@ kigo_status kigo_session_generate(kigo_session *session,
 
 // Holds every token that is chosen from now on to the grammar `text` of a kind, KIGO_CONSTRAINT_*; kind 0 and NULL: to
 // none any more. It begins with the next token; kigo_session_sample(), kigo_session_generate() and kigo_sample_batch() keep to
-// it, forks have their own copy, and dropping tokens goes back in it. Sampling parameters apply to the tokens that are allowed.
-// It is not saved with the session.
+// it. Sampling parameters apply to the tokens that are allowed. `text` has 4 MiB at most and is copied by the call.
+//
+// What it allows depends on the grammar and on the session's tokens from that position on, however they came there: forks
+// have their own copy, dropping tokens goes back in it, and a saved session has it too and goes on with it from exactly
+// there. A session that is truncated to before that position chooses nothing until it has as many tokens again, which
+// the grammar then holds from the same position on, or until another constraint, or none, is set.
 //
 // The first constraint of a model's life indexes its vocabulary, which takes tenths of a second; compiling a grammar is
 // bounded in time and memory. A choice costs no mask where the likeliest token is allowed (temperature 0).

@@ -79,8 +79,57 @@ fn forks_batches_and_dropped_tokens_keep_to_it() {
     let y = model.tokenize("y", false, false).unwrap();
     wrong.prefill(&y).unwrap();
     assert!(matches!(wrong.sample(), Err(Error::Constraint { .. })));
+    // Once they are dropped it goes on.
+    wrong.truncate(1).unwrap();
+    wrong.truncate(0).unwrap();
+    wrong.prefill(&[5]).unwrap();
+    assert_eq!(generate(&wrong, 9).0, "x");
     wrong.set_constraint(None).unwrap();
     wrong.sample().unwrap();
+}
+
+#[test]
+fn what_is_allowed_depends_on_the_tokens_and_not_on_the_way_to_them() {
+    let model = tiny("qwen3");
+    let grammar = Grammar::Lark("start: (\"ab\" | \"a\" /[0-9]{1,3}/ \"-\")+");
+    for seed in 0..6 {
+        let session = session(&model, 1.5, seed);
+        session.prefill(&[5, 6]).unwrap();
+        session.set_constraint(Some(grammar)).unwrap();
+        let long = generate(&session, 12);
+        let tokens = session.with_tokens(|t| Ok(t.to_vec())).unwrap();
+        let mut forks = Vec::new();
+        // Back and forth, with other tokens between, some of them not allowed; then what was there again.
+        for n in [tokens.len(), 9, 4, 3, 2] {
+            session.truncate(n.min(tokens.len())).unwrap();
+            forks.push(session.fork().unwrap());
+            session.prefill(&[7, 8]).unwrap();
+            let _ = session.sample();
+        }
+        for other in forks.iter().chain([&session]) {
+            let n = other.with_tokens(|t| Ok(t.iter().zip(&tokens).take_while(|(a, b)| a == b).count())).unwrap();
+            other.truncate(n).unwrap();
+            for &token in &tokens[n..] {
+                if other.with_tokens(|t| Ok(t.len())).unwrap() > 2 && other.has_logits().is_ok() {
+                    assert_eq!(other.sample().unwrap(), token, "{seed}: {long:?}");
+                }
+                other.prefill(&[token]).unwrap();
+            }
+        }
+    }
+    // Before where it was set: a status with the numbers, until as many tokens are there again.
+    let session = session(&model, 0.0, 0);
+    session.prefill(&[5, 6, 7]).unwrap();
+    session.set_constraint(Some(grammar)).unwrap();
+    session.truncate(1).unwrap();
+    session.prefill(&[6]).unwrap();
+    let error = session.sample().unwrap_err();
+    assert_eq!(error.to_string(), "constraint: set at token 3, of which 2 are left: set it again");
+    session.prefill(&[9]).unwrap();
+    assert!(generate(&session, 3).0.starts_with('a'));
+    let long = "x".repeat((4 << 20) + 1);
+    let error = session.set_constraint(Some(Grammar::Regex(&long))).unwrap_err();
+    assert_eq!(error.to_string(), "constraint: a text of 4194305 bytes; at most 4194304");
 }
 
 #[test]

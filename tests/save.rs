@@ -10,7 +10,9 @@ use common::tiny::Tiny;
 use kigo::backend::Device;
 use kigo::backend::cpu::{CpuDevice, CpuOptions};
 use kigo::backend::reference::ReferenceDevice;
-use kigo::engine::{Engine, LoadOptions, LogSink, Model, Session, SessionOptions};
+use kigo::engine::{
+    Engine, GenerateOptions, Grammar, LoadOptions, LogSink, Model, Session, SessionOptions, StopReason,
+};
 use kigo::error::{Error, Status};
 use kigo::gguf::TensorType;
 use kigo::sampler::SamplingParams;
@@ -105,6 +107,62 @@ fn a_fork_is_saved_like_its_parent() {
     assert_eq!(future(&again), future(&fork));
 }
 
+#[test]
+fn a_constraint_goes_on_from_where_it_was() {
+    let (one, two) = (model(cpu()), model(cpu()));
+    let schema = r#"{"type": "object", "properties": {"a": {"enum": ["xy", "z"]}, "b": {"type": "integer"}},
+        "required": ["a", "b"], "additionalProperties": false}"#;
+    let grammars =
+        [Grammar::JsonSchema(schema), Grammar::Regex("(ab|c[0-9]){6}"), Grammar::Lark(r#"start: ("p" | "qr") "s"~4"#)];
+    // Up to `most` more tokens and why it ended.
+    let text = |session: &Session, most| {
+        let mut text = String::new();
+        let options = GenerateOptions { max_tokens: Some(most), ..Default::default() };
+        let generated = session
+            .generate(&options, &mut |_, piece| {
+                text.push_str(piece);
+                true
+            })
+            .unwrap();
+        (text, generated.reason)
+    };
+    for grammar in grammars {
+        for n in 0..6 {
+            let options = SessionOptions {
+                sampling: SamplingParams { temperature: 1.5, seed: n as u64, ..Default::default() },
+                ..Default::default()
+            };
+            let session = Session::new(&one, options).unwrap();
+            session.prefill(&prompt(10)).unwrap();
+            session.set_constraint(Some(grammar)).unwrap();
+            text(&session, n);
+            let blob = saved(&session);
+            let restored = Session::restore(&two, &blob).unwrap();
+            assert_eq!(saved(&restored), blob);
+            // Saved before it has looked at its constraint, and forked: the same again.
+            let again = Session::restore(&one, &saved(&restored)).unwrap();
+            let fork = restored.fork().unwrap();
+            let expected = text(&session, 60);
+            // A schema allows spaces, of which random weights may write as many as they can.
+            let ends = matches!(expected.1, StopReason::EndToken(_));
+            assert!(ends || matches!(grammar, Grammar::JsonSchema(_)) && expected.0.len() > 9, "{expected:?}");
+            for other in [&restored, &again, &fork] {
+                assert_eq!(text(other, 60), expected, "{grammar:?} after {n}");
+            }
+            // It knows from where on it holds: back to there, and the whole text is held to it.
+            restored.truncate(9).unwrap();
+            assert!(matches!(restored.sample(), Err(Error::State { .. })));
+            restored.prefill(&prompt(10)[9..]).unwrap();
+            let (whole, _) = text(&restored, 60);
+            session.truncate(9).unwrap();
+            session.prefill(&prompt(10)[9..]).unwrap();
+            assert_eq!(text(&session, 60).0, whole);
+            session.set_constraint(None).unwrap();
+            assert!(saved(&session).len() <= saved(&restored).len() - 64, "none is saved");
+        }
+    }
+}
+
 fn refusal(model: &Model, blob: &[u8]) -> String {
     let used = model.cache_facts().n_pages_used;
     let error = Session::restore(model, blob).err().expect("a refusal");
@@ -134,8 +192,8 @@ fn what_is_not_this_models_is_refused_with_the_reason() {
     longer.push(0);
     starts(refusal(&this, &longer), &format!("blob is {} bytes; expected {}, as it", blob.len() + 1, blob.len()));
     let mut version = blob.clone();
-    version[8] = 2;
-    assert_eq!(refusal(&this, &version), "blob is of version 2; expected version 1");
+    version[8] = 1;
+    assert_eq!(refusal(&this, &version), "blob is of version 1; expected version 2");
     let mut damaged = blob.clone();
     let at = blob.len() - 1000;
     damaged[at] ^= 4;
@@ -162,7 +220,7 @@ fn every_cut_and_thousands_of_flipped_bits_are_refused() {
     }
     // The whole head, and any others.
     let some = (0..2000).map(|i| mix(i) as usize % (8 * blob.len()));
-    for bit in (0..8 * 128).chain(some) {
+    for bit in (0..8 * 192).chain(some) {
         let mut flipped = blob.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
         refusal(&this, &flipped);
@@ -174,10 +232,10 @@ fn checksum(blob: &[u8]) -> u64 {
     const K: u64 = 0x9e37_79b9_7f4a_7c15;
     let step = |lane: u64, word: u64| (lane ^ word).wrapping_mul(K).rotate_left(29);
     let mut lanes: [u64; 8] = std::array::from_fn(|i| step(0, i as u64 + 1));
-    // The 96 bytes of the head make two blocks, the second half filled.
-    let mut padded = blob[32..128].to_vec();
-    padded.resize(128, 0);
-    padded.extend_from_slice(&blob[128..]);
+    // The 160 bytes of the head make three blocks, the last half filled.
+    let mut padded = blob[32..192].to_vec();
+    padded.resize(192, 0);
+    padded.extend_from_slice(&blob[192..]);
     for block in padded.as_chunks::<64>().0 {
         for (lane, word) in lanes.iter_mut().zip(block.as_chunks::<8>().0) {
             *lane = step(*lane, u64::from_le_bytes(*word));
@@ -195,6 +253,7 @@ fn a_forged_blob_gives_a_status_or_a_session_and_nothing_worse() {
     let this = model(cpu());
     let session = Session::new(&this, SessionOptions { sampling: sampling(), ..Default::default() }).unwrap();
     session.prefill(&prompt(66)).unwrap();
+    session.set_constraint(Some(Grammar::Regex("[a-z]{2,9}x|[0-9]+"))).unwrap();
     let blob = saved(&session);
     assert_eq!(checksum(&blob), u64::from_le_bytes(*blob[24..].first_chunk().unwrap()), "the test forges rightly");
     let (mut made, mut refused) = (0, 0);
@@ -221,8 +280,8 @@ fn a_forged_blob_gives_a_status_or_a_session_and_nothing_worse() {
         for k in 0..1 + i % 3 {
             // In the numbers of the head, in the tokens, or anywhere.
             let at = match i % 3 {
-                0 => 56 + random(k) as usize % 72,
-                1 => 128 + random(k) as usize % 600,
+                0 => 56 + random(k) as usize % 96,
+                1 => 192 + random(k) as usize % 600,
                 _ => 56 + random(k) as usize % (blob.len() - 56),
             };
             forged[at] = match i % 5 {
@@ -231,6 +290,22 @@ fn a_forged_blob_gives_a_status_or_a_session_and_nothing_worse() {
                 _ => random(k + 8) as u8,
             };
         }
+        attempt(forged);
+    }
+    // The constraint's kind, first token and length, and each byte of its text.
+    let n_vocab = session.n_vocab();
+    let text = 192 + (66 * 4_usize).next_multiple_of(64) + 64 + (n_vocab * 4).next_multiple_of(64);
+    assert_eq!(&blob[text..text + 6], b"[a-z]{");
+    for (at, numbers) in [(128, [0_u64, 1, 3, 4]), (136, [0, 65, 67, u64::MAX]), (144, [0, 5, 64, 1 << 40])] {
+        for number in numbers {
+            let mut forged = blob.clone();
+            forged[at..at + 8].copy_from_slice(&number.to_le_bytes());
+            attempt(forged);
+        }
+    }
+    for i in 0..200 {
+        let mut forged = blob.clone();
+        forged[text + i % 18] = mix(i as u64) as u8;
         attempt(forged);
     }
     // Keys and values that are all infinite, and all no numbers.

@@ -15,8 +15,12 @@ pub const KIGO_CONSTRAINT_LARK: i32 = 3;
 
 /// Holds every token that is chosen from now on to the grammar `text` of a kind, KIGO_CONSTRAINT_*; kind 0 and NULL: to
 /// none any more. It begins with the next token; kigo_session_sample(), kigo_session_generate() and kigo_sample_batch() keep to
-/// it, forks have their own copy, and dropping tokens goes back in it. Sampling parameters apply to the tokens that are allowed.
-/// It is not saved with the session.
+/// it. Sampling parameters apply to the tokens that are allowed. `text` has 4 MiB at most and is copied by the call.
+///
+/// What it allows depends on the grammar and on the session's tokens from that position on, however they came there: forks
+/// have their own copy, dropping tokens goes back in it, and a saved session has it too and goes on with it from exactly
+/// there. A session that is truncated to before that position chooses nothing until it has as many tokens again, which
+/// the grammar then holds from the same position on, or until another constraint, or none, is set.
 ///
 /// The first constraint of a model's life indexes its vocabulary, which takes tenths of a second; compiling a grammar is
 /// bounded in time and memory. A choice costs no mask where the likeliest token is allowed (temperature 0).

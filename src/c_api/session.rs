@@ -303,8 +303,8 @@ pub unsafe extern "C" fn kigo_session_fork(session: *mut kigo_session, fork: *mu
     })
 }
 
-/// Writes the session down: tokens, KV cache, logits, context length, sampling parameters; its random numbers follow
-/// from these. Buffer out, counted in bytes; they depend on that state and nothing else. The session goes on.
+/// Writes the session down: tokens, KV cache, logits, context length, sampling parameters, constraint; its random numbers
+/// follow from these. Buffer out, counted in bytes; they depend on that state and nothing else. The session goes on.
 ///
 /// A blob is large: about kigo_model_facts.kv_bytes_per_token for each token. It is as private as the text in it. Only
 /// kigo_session_restore() with the same model file on the same kind of device, in this or another process, takes it.
@@ -329,8 +329,10 @@ pub unsafe extern "C" fn kigo_session_save(
 /// Makes a session of what kigo_session_save() wrote, `blob_bytes` at `blob`, copied by the call. It goes on as the
 /// saved one would have, bit for bit.
 ///
+/// A constraint is compiled again, as by kigo_session_set_constraint().
+///
 /// INVALID_ARGUMENT, with what was found and expected: another library's version of the blob, another model, a device
-/// with another cache layout, a blob that is cut off or damaged. Bytes from anywhere do no harm, but the checksum is
+/// with another cache layout, a blob that is cut off or damaged, a constraint that does not compile. Bytes from anywhere do no harm, but the checksum is
 /// no signature: a blob that somebody has forged makes a session with a false cache. CACHE_FULL, OUT_OF_MEMORY.
 /// UNSUPPORTED: the device cannot.
 #[unsafe(no_mangle)]

@@ -1,8 +1,9 @@
 //! Output held to a grammar: only tokens that it allows are chosen.
 //!
-//! Invariants: a constraint has consumed exactly a prefix of the tokens appended since it was set, and catches up, or goes
-//! back, when a token is to be chosen; so appending, forking and dropping tokens need not know of it. What ends a text is
-//! allowed where the grammar may end, and there only; a grammar can name a model's other control tokens, and else none.
+//! Invariants: what a constraint allows is a function of its grammar and of the session's tokens from the position on at
+//! which it was set. It has consumed a prefix of these, and catches up, goes back or begins anew when a token is to be
+//! chosen; so appending, forking, dropping and saving tokens need not know of it. What ends a text is allowed where the
+//! grammar may end, and there only; a grammar can name a model's other control tokens, and else none.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
@@ -16,8 +17,11 @@ use super::session::{Session, State};
 use crate::error::{Error, Result};
 use crate::sampler::{self, SampleRequest};
 
+/// The longest text of a grammar, in bytes.
+pub const MAX_GRAMMAR_BYTES: usize = 4 << 20;
+
 /// What output is held to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grammar<'a> {
     /// A JSON schema.
     JsonSchema(&'a str),
@@ -25,6 +29,27 @@ pub enum Grammar<'a> {
     Regex(&'a str),
     /// A grammar in the Lark format of llguidance.
     Lark(&'a str),
+}
+
+impl<'a> Grammar<'a> {
+    /// Its kind, as the ABI and saved sessions number it, and its text.
+    pub(super) fn parts(self) -> (u64, &'a str) {
+        match self {
+            Grammar::JsonSchema(text) => (1, text),
+            Grammar::Regex(text) => (2, text),
+            Grammar::Lark(text) => (3, text),
+        }
+    }
+
+    /// The grammar of [`Self::parts`].
+    pub(super) fn of(kind: u64, text: &'a str) -> Option<Grammar<'a>> {
+        match kind {
+            1 => Some(Grammar::JsonSchema(text)),
+            2 => Some(Grammar::Regex(text)),
+            3 => Some(Grammar::Lark(text)),
+            _ => None,
+        }
+    }
 }
 
 /// The grammars' view of a vocabulary, made when the first constraint is set.
@@ -40,12 +65,14 @@ pub(super) struct Vocabulary {
 
 /// A grammar at work.
 pub(super) struct Constraint {
-    matcher: Matcher,
+    vocabulary: Vocabulary,
+    /// As [`Grammar::parts`].
+    kind: u64,
+    text: Arc<str>,
     /// Tokens the session had when it was set.
     from: usize,
+    matcher: Matcher,
     consumed: Vec<u32>,
-    /// Tokens that end a text.
-    ends: Arc<[u32]>,
 }
 
 fn refused(what: impl std::fmt::Display) -> Error {
@@ -84,10 +111,9 @@ fn vocabulary(model: &Model) -> std::result::Result<Vocabulary, String> {
     Ok(Vocabulary { factory: Arc::new(factory), ends })
 }
 
-impl Constraint {
-    fn new(model: &Model, grammar: Grammar<'_>, from: usize) -> Result<Constraint> {
-        let Vocabulary { factory, ends } = calm(|| model.inner.grammars.get_or_init(|| vocabulary(model)).clone())?;
-        let matcher = calm(|| {
+impl Vocabulary {
+    fn compile(&self, grammar: Grammar<'_>) -> Result<Matcher> {
+        calm(|| {
             let grammar = match grammar {
                 Grammar::JsonSchema(text) => {
                     TopLevelGrammar::from_json_schema(serde_json::from_str(text).map_err(|e| e.to_string())?)
@@ -95,36 +121,59 @@ impl Constraint {
                 Grammar::Regex(text) => TopLevelGrammar::from_regex(text),
                 Grammar::Lark(text) => TopLevelGrammar::from_lark(text.to_owned()),
             };
-            let matcher = Matcher::new(factory.create_parser(grammar));
+            let matcher = Matcher::new(self.factory.create_parser(grammar));
             match matcher.get_error() {
                 Some(error) => Err(error),
                 None => Ok(matcher),
             }
-        })?;
-        Ok(Constraint { matcher, from, consumed: Vec::new(), ends })
+        })
+    }
+}
+
+impl Constraint {
+    /// For a session of `model` from its token `from` on.
+    pub(super) fn new(model: &Model, grammar: Grammar<'_>, from: usize) -> Result<Constraint> {
+        let (kind, text) = grammar.parts();
+        if text.len() > MAX_GRAMMAR_BYTES {
+            return Err(refused(format_args!("a text of {} bytes; at most {MAX_GRAMMAR_BYTES}", text.len())));
+        }
+        let vocabulary = calm(|| model.inner.grammars.get_or_init(|| vocabulary(model)).clone())?;
+        let matcher = vocabulary.compile(grammar)?;
+        Ok(Constraint { vocabulary, kind, text: text.into(), from, matcher, consumed: Vec::new() })
     }
 
     /// For a fork of the session.
     pub(super) fn fork(&self) -> Constraint {
-        let (consumed, ends) = (self.consumed.clone(), Arc::clone(&self.ends));
-        Constraint { matcher: self.matcher.deep_clone(), from: self.from, consumed, ends }
+        let (vocabulary, text, matcher) = (self.vocabulary.clone(), Arc::clone(&self.text), self.matcher.deep_clone());
+        Constraint { vocabulary, kind: self.kind, text, from: self.from, matcher, consumed: self.consumed.clone() }
+    }
+
+    /// All that it depends on beside the session's tokens: [`Grammar::parts`] and the token it holds from.
+    pub(super) fn facts(&self) -> (u64, &str, usize) {
+        (self.kind, &self.text, self.from)
     }
 
     /// Makes what was consumed what the session has.
     fn catch_up(&mut self, tokens: &[u32]) -> Result<()> {
-        if tokens.len() < self.from {
-            return Err(refused("tokens from before the constraint was set have been dropped: set it again"));
-        }
-        let appended = &tokens[self.from..];
+        let Some(appended) = tokens.get(self.from..) else {
+            let (n, from) = (tokens.len(), self.from);
+            return Err(refused(format_args!("set at token {from}, of which {n} are left: set it again")));
+        };
         let same = appended.iter().zip(&self.consumed).take_while(|(a, b)| a == b).count();
         let back = self.consumed.len() - same;
-        if back > 0 {
-            calm(|| self.matcher.rollback(back).map_err(|e| e.to_string()))?;
+        let matcher = &mut self.matcher;
+        let at_hand = !matcher.is_error() && calm(|| matcher.rollback(back).map_err(|e| e.to_string())).is_ok();
+        if at_hand {
             self.consumed.truncate(same);
+        } else {
+            // A parser that has failed, at a token that was not allowed, or at a limit, takes nothing any more.
+            let grammar = Grammar::of(self.kind, &self.text).ok_or_else(|| refused("no such kind"))?;
+            self.matcher = self.vocabulary.compile(grammar)?;
+            self.consumed.clear();
         }
-        for &token in &appended[same..] {
+        for &token in &appended[self.consumed.len()..] {
             let matcher = &mut self.matcher;
-            if matcher.is_stopped() || self.ends.contains(&token) {
+            if matcher.is_stopped() || self.vocabulary.ends.contains(&token) {
                 return Err(refused(format_args!("the grammar ends before token {token}")));
             }
             calm(|| {
@@ -141,7 +190,7 @@ impl Constraint {
     }
 
     fn allows(&mut self, token: u32) -> Result<bool> {
-        if self.ends.contains(&token) {
+        if self.vocabulary.ends.contains(&token) {
             return self.may_end();
         }
         calm(|| {
@@ -155,7 +204,7 @@ impl Constraint {
         let may_end = self.may_end()?;
         let allowed = calm(|| self.matcher.compute_mask_or_eos().map_err(|e| e.to_string()))?;
         for (token, logit) in (0..).zip(logits) {
-            let ends = self.ends.contains(&token);
+            let ends = self.vocabulary.ends.contains(&token);
             if if ends { !may_end } else { !allowed.is_allowed(token) } {
                 *logit = f32::NEG_INFINITY;
             }

@@ -5,7 +5,7 @@
 //! | at | bytes | |
 //! |---|---|---|
 //! | 0 | 8 | `KIGOSESS` |
-//! | 8 | 8 | version of this table: 1 |
+//! | 8 | 8 | version of this table: 2; others are refused |
 //! | 16 | 8 | bytes of the whole blob |
 //! | 24 | 8 | checksum of all that follows |
 //! | 32 | 16 | hash of the model |
@@ -15,31 +15,45 @@
 //! | 72 | 8 | logits: n_vocab, or 0 where there are none |
 //! | 80 | 8 | logit biases |
 //! | 88 | 40 | seed (8), then temperature, top_k, top_p, min_p, three penalties, their window (4 each) |
-//! | 128 | | tokens (4 each), biases (token and bias, 4 each), logits (4 each); each of the three padded to 64 |
+//! | 128 | 24 | constraint: kind (1 JSON schema, 2 regular expression, 3 Lark; 0: none), the token that it holds from, bytes of its text |
+//! | 152 | 40 | 0 |
+//! | 192 | | tokens (4 each), biases (token and bias, 4 each), logits (4 each), the constraint's text; each of the four padded to 64 |
 //! | | | the pages as the backend gives them, each padded to 64 |
 //!
-//! The random numbers are keyed by seed and position, so there are no counters beside the tokens.
+//! The random numbers are keyed by seed and position, so there are no counters beside the tokens. What a constraint has
+//! consumed are the tokens from its first on: the next choice after a restore reads them again.
 //! Invariant: nothing of a blob is believed before its checksum and hashes agree, and then no number is used before it
 //! has been checked against the blob's size and the model: a forged blob gives wrong numbers at worst.
 
+use super::constraint::{Constraint, Grammar, MAX_GRAMMAR_BYTES};
 use super::hash::Hasher;
 use super::model::{Inner, Model};
-use super::session::{Session, SessionOptions, lock_slot, reserve};
+use super::session::{Session, SessionOptions, State, lock_slot, reserve};
 use crate::backend::{PAGE_TOKENS, PageImage};
 use crate::error::{Error, Result};
 use crate::sampler::SamplingParams;
 
 const MAGIC: &[u8; 8] = b"KIGOSESS";
-const VERSION: u64 = 1;
-const HEAD: usize = 128;
+const VERSION: u64 = 2;
+const HEAD: usize = 192;
 /// Where the checksum's range begins.
 const CHECKED: usize = 32;
+
+/// How much there is of what.
+#[derive(Clone, Copy)]
+struct Counts {
+    tokens: usize,
+    biases: usize,
+    logits: usize,
+    text: usize,
+}
 
 /// Where each part of a blob begins, and where the last ends.
 #[derive(Clone, Copy)]
 struct Parts {
     biases: usize,
     logits: usize,
+    text: usize,
     pages: usize,
     page_stride: usize,
     end: usize,
@@ -47,15 +61,16 @@ struct Parts {
 
 impl Parts {
     /// `None`: such numbers make no blob.
-    fn of(n_tokens: usize, n_biases: usize, n_logits: usize, image: &PageImage) -> Option<Parts> {
+    fn of(n: Counts, image: &PageImage) -> Option<Parts> {
         let after =
             |at: usize, n: usize, size: usize| n.checked_mul(size)?.checked_next_multiple_of(64)?.checked_add(at);
-        let biases = after(HEAD, n_tokens, 4)?;
-        let logits = after(biases, n_biases, 8)?;
-        let pages = after(logits, n_logits, 4)?;
+        let biases = after(HEAD, n.tokens, 4)?;
+        let logits = after(biases, n.biases, 8)?;
+        let text = after(logits, n.logits, 4)?;
+        let pages = after(text, n.text, 1)?;
         let page_stride = image.bytes.checked_next_multiple_of(64)?;
-        let end = n_tokens.div_ceil(PAGE_TOKENS).checked_mul(page_stride)?.checked_add(pages)?;
-        Some(Parts { biases, logits, pages, page_stride, end })
+        let end = n.tokens.div_ceil(PAGE_TOKENS).checked_mul(page_stride)?.checked_add(pages)?;
+        Some(Parts { biases, logits, text, pages, page_stride, end })
     }
 }
 
@@ -92,15 +107,18 @@ impl Session {
     /// Bytes that [`Self::save`] writes now.
     pub fn saved_bytes(&self) -> Result<usize> {
         self.call(|state| {
-            let n_logits = if state.has_logits { self.n_vocab() } else { 0 };
-            let parts = Parts::of(
-                state.tokens.len(),
-                state.sampling.logit_bias.len(),
-                n_logits,
-                &image_of(&self.model().inner)?,
-            );
+            let parts = Parts::of(self.counts(state), &image_of(&self.model().inner)?);
             parts.map(|parts| parts.end).ok_or_else(too_large)
         })
+    }
+
+    fn counts(&self, state: &State) -> Counts {
+        Counts {
+            tokens: state.tokens.len(),
+            biases: state.sampling.logit_bias.len(),
+            logits: if state.has_logits { self.n_vocab() } else { 0 },
+            text: state.constraint.as_ref().map_or(0, |c| c.facts().1.len()),
+        }
     }
 
     /// Writes the session into `out`; how many bytes. Fails with `BufferTooSmall` and the number needed.
@@ -110,8 +128,10 @@ impl Session {
             let model = &self.model().inner;
             let image = image_of(model)?;
             let p = &state.sampling;
-            let n_logits = if state.has_logits { self.n_vocab() } else { 0 };
-            let parts = Parts::of(state.tokens.len(), p.logit_bias.len(), n_logits, &image).ok_or_else(too_large)?;
+            let counts = self.counts(state);
+            let n_logits = counts.logits;
+            let (kind, grammar, from) = state.constraint.as_ref().map_or((0, "", 0), |c| c.facts());
+            let parts = Parts::of(counts, &image).ok_or_else(too_large)?;
             if out.len() < parts.end {
                 return Err(Error::BufferTooSmall { needed, capacity: out.len() });
             }
@@ -126,16 +146,20 @@ impl Session {
             let floats = [p.top_p, p.min_p, p.repetition_penalty, p.frequency_penalty, p.presence_penalty];
             head[8..].as_chunks_mut::<8>().0.iter_mut().zip(numbers).for_each(|(c, n)| *c = n.to_le_bytes());
             let singles = [p.temperature.to_bits(), p.top_k].into_iter().chain(floats.map(f32::to_bits));
-            put_words(&mut head[96..], singles.chain([p.penalty_window]));
+            put_words(&mut head[96..128], singles.chain([p.penalty_window]));
+            let of_constraint = [kind, from as u64, grammar.len() as u64].into_iter().chain([0; 5]);
+            head[128..].as_chunks_mut::<8>().0.iter_mut().zip(of_constraint).for_each(|(c, n)| *c = n.to_le_bytes());
             let (ids, rest) = rest.split_at_mut(parts.biases - HEAD);
             let (biases, rest) = rest.split_at_mut(parts.logits - parts.biases);
-            let (logits, pages) = rest.split_at_mut(parts.pages - parts.logits);
-            for padded in [&mut *ids, &mut *biases, &mut *logits] {
+            let (logits, rest) = rest.split_at_mut(parts.text - parts.logits);
+            let (text, pages) = rest.split_at_mut(parts.pages - parts.text);
+            for padded in [&mut *ids, &mut *biases, &mut *logits, &mut *text] {
                 let n = padded.len();
                 padded[n.saturating_sub(64)..].fill(0);
             }
             put_words(ids, state.tokens.iter().copied());
             put_words(biases, p.logit_bias.iter().flat_map(|(token, bias)| [*token, bias.to_bits()]));
+            text[..grammar.len()].copy_from_slice(grammar.as_bytes());
             if n_logits > 0 {
                 let mut values = Vec::new();
                 reserve(&mut values, n_logits)?;
@@ -145,7 +169,7 @@ impl Session {
             }
             let mut hasher = Hasher::new(0);
             hasher.feed(&head[CHECKED..]);
-            [&*ids, &*biases, &*logits].iter().for_each(|part| hasher.feed(part));
+            [&*ids, &*biases, &*logits, &*text].iter().for_each(|part| hasher.feed(part));
             for (i, (page, out)) in
                 state.pages.as_slice().iter().zip(pages.chunks_exact_mut(parts.page_stride)).enumerate()
             {
@@ -166,7 +190,20 @@ impl Session {
         let inner = &model.inner;
         let image = image_of(inner)?;
         let head = Head::read(inner, &image, blob)?;
-        let Head { parts, n_tokens, n_ctx, n_logits, sampling } = head;
+        let Head { parts, n_tokens, n_ctx, n_logits, sampling, constraint } = head;
+        let constraint = match constraint {
+            None => None,
+            Some((grammar, from)) => match Constraint::new(model, grammar, from) {
+                Ok(constraint) => Some(Box::new(constraint)),
+                Err(Error::Constraint { message }) => {
+                    return refuse(
+                        format!("one with a constraint that is none: {message}"),
+                        "one that compiles".to_owned(),
+                    );
+                }
+                Err(error) => return Err(error),
+            },
+        };
         let session = Session::new(model, SessionOptions { n_ctx: Some(n_ctx), sampling, reuse_prefix: false })?;
         session.call(|state| {
             let tokens = state.tokens_for(n_tokens)?;
@@ -175,6 +212,7 @@ impl Session {
             if let Some((index, token)) = tokens.iter().enumerate().find(|(_, t)| **t as usize >= n_vocab) {
                 return Err(Error::TokenOutOfRange { index, token: *token, n_vocab });
             }
+            state.constraint = constraint;
             state.pages.prepare(0, n_tokens)?;
             state.pages.mark_foreign()?;
             let pages = blob[parts.pages..].chunks_exact(parts.page_stride);
@@ -184,7 +222,7 @@ impl Session {
             if n_logits > 0 {
                 let mut logits = Vec::new();
                 reserve(&mut logits, n_logits)?;
-                logits.extend(words(&blob[parts.logits..]).take(n_logits).map(f32::from_bits));
+                logits.extend(words(&blob[parts.logits..parts.text]).take(n_logits).map(f32::from_bits));
                 inner.loaded.set_logits(&mut **lock_slot(&state.slot), &logits)?;
                 state.has_logits = true;
             }
@@ -199,16 +237,18 @@ fn too_large() -> Error {
 }
 
 /// What a blob says of itself, checked.
-struct Head {
+struct Head<'a> {
     parts: Parts,
     n_tokens: usize,
     n_ctx: usize,
     n_logits: usize,
     sampling: SamplingParams,
+    /// A grammar and the token that it holds from.
+    constraint: Option<(Grammar<'a>, usize)>,
 }
 
-impl Head {
-    fn read(model: &Inner, image: &PageImage, blob: &[u8]) -> Result<Head> {
+impl<'a> Head<'a> {
+    fn read(model: &Inner, image: &PageImage, blob: &'a [u8]) -> Result<Head<'a>> {
         if blob.len() < HEAD || !blob.starts_with(MAGIC) {
             let what = if blob.starts_with(MAGIC) { "cut off" } else { "no saved session" };
             return refuse(format!("{what}, {} bytes", blob.len()), "what kigo_session_save() wrote".to_owned());
@@ -232,22 +272,26 @@ impl Head {
         let facts = &model.facts;
         let small = |at| usize::try_from(number(blob, at)).ok();
         let within = |at: usize, most: usize| small(at).filter(|n| *n <= most);
-        let counts =
+        let sizes =
             (within(56, facts.n_ctx_train), within(64, facts.n_ctx_train), within(72, facts.n_vocab), small(80));
-        let (Some(n_tokens), Some(n_ctx), Some(n_logits), Some(n_biases)) = counts else {
+        let of_constraint = (within(136, facts.n_ctx_train), within(144, MAX_GRAMMAR_BYTES));
+        let ((Some(n_tokens), Some(n_ctx), Some(n_logits), Some(n_biases)), (Some(from), Some(n_text))) =
+            (sizes, of_constraint)
+        else {
             return refuse(
                 "one with sizes that this model does not have".to_owned(),
                 "sizes within the model's".to_owned(),
             );
         };
-        let parts = Parts::of(n_tokens, n_biases, n_logits, image).filter(|parts| parts.end == blob.len());
+        let counts = Counts { tokens: n_tokens, biases: n_biases, logits: n_logits, text: n_text };
+        let parts = Parts::of(counts, image).filter(|parts| parts.end == blob.len());
         let whole = n_tokens <= n_ctx && n_ctx > 0 && (n_logits == 0 || n_logits == facts.n_vocab && n_tokens > 0);
         let Some(parts) = parts.filter(|_| whole) else {
             return refuse(format!("{} bytes for {n_tokens} tokens", blob.len()), "sizes that agree".to_owned());
         };
         let mut hasher = Hasher::new(0);
         hasher.feed(&blob[CHECKED..HEAD]);
-        [HEAD..parts.biases, parts.biases..parts.logits, parts.logits..parts.pages]
+        [HEAD..parts.biases, parts.biases..parts.logits, parts.logits..parts.text, parts.text..parts.pages]
             .into_iter()
             .for_each(|range| hasher.feed(&blob[range]));
         blob[parts.pages..].chunks_exact(parts.page_stride).for_each(|page| hasher.feed(page));
@@ -255,7 +299,7 @@ impl Head {
             let expected = format!("that of its bytes, {:016x}", hasher.finish());
             return refuse(format!("damaged: its checksum is {:016x}", at(24)), expected);
         }
-        let single: Vec<u32> = words(&blob[96..HEAD]).collect();
+        let single: Vec<u32> = words(&blob[96..128]).collect();
         let f = |i: usize| f32::from_bits(single[i]);
         let mut logit_bias = Vec::new();
         reserve(&mut logit_bias, n_biases)?;
@@ -273,6 +317,17 @@ impl Head {
             penalty_window: single[7],
             logit_bias,
         };
-        Ok(Head { parts, n_tokens, n_ctx, n_logits, sampling })
+        let text = std::str::from_utf8(&blob[parts.text..parts.text + n_text]).ok();
+        let constraint = match (at(128), text) {
+            (0, Some("")) => None,
+            (kind, Some(text)) if Grammar::of(kind, text).is_some() => Grammar::of(kind, text).map(|g| (g, from)),
+            (kind, _) => {
+                return refuse(
+                    format!("one with a constraint of kind {kind}, {n_text} bytes"),
+                    "0 to 3, UTF-8".to_owned(),
+                );
+            }
+        };
+        Ok(Head { parts, n_tokens, n_ctx, n_logits, sampling, constraint })
     }
 }
