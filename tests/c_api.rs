@@ -91,5 +91,5 @@ fn doctor_reports_each_check() {
 #[test]
 fn syllables_are_counted() {
     let program = native::build("syllables.c");
-    native::run::<&str>(&program, &[]);
+    native::run(&program, &[native::root().join("tests/fixtures/syllables.txt")]);
 }
