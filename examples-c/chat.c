@@ -2,12 +2,15 @@
 //
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #include "common.h"
+#include "constraint.h"
 
 static const char *const USAGE =
     "usage: chat " SETUP_USAGE " [--system TEXT] [-n N]\n"
     "            " SAMPLING_USAGE "\n"
+    "            " CONSTRAINT_USAGE "\n"
     "  --system  what comes before the conversation, as the system's message\n"
-    "  -n        the most tokens of one answer (until the context is full)\n";
+    "  -n        the most tokens of one answer (until the context is full)\n"
+    CONSTRAINT_HELP;
 
 // The session that is answering, for the signal handler.
 static const kigo_session *volatile answering;
@@ -82,7 +85,8 @@ static kigo_status bring_up_to_date(const kigo_model *model, kigo_session *sessi
 }
 
 // Answers the last message; 0 if there is no answer.
-static int answer(const kigo_model *model, kigo_session *session, talk *t, size_t first, size_t n_tokens)
+static int answer(const kigo_model *model, kigo_session *session, talk *t, size_t first, size_t n_tokens,
+                  const constraint *grammar)
 {
     kigo_status status;
     while ((status = bring_up_to_date(model, session, t)) == KIGO_STATUS_CONTEXT_FULL && t->n > first + 2) {
@@ -94,6 +98,7 @@ static int answer(const kigo_model *model, kigo_session *session, talk *t, size_
         return 0;
     }
     CHECK(status);
+    set_constraint(session, grammar); // each answer begins anew
     text said = {NULL, 0};
     kigo_generate_options options = {.struct_size = sizeof options, .max_tokens = n_tokens};
     options.on_token = on_token;
@@ -109,6 +114,7 @@ int main(int argc, char **argv)
 {
     setup s = {.sampling = {.struct_size = sizeof s.sampling}};
     talk t = {NULL, 0};
+    constraint grammar = {0, NULL};
     size_t n_tokens = 0;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--system") == 0) {
@@ -118,7 +124,8 @@ int main(int argc, char **argv)
             say(&t, "system", system.data, system.len);
         } else if (strcmp(argv[i], "-n") == 0)
             n_tokens = whole_of(argc, argv, &i, SIZE_MAX);
-        else if (!read_setup(&s, argc, argv, &i) && !read_sampling(&s.sampling, argc, argv, &i))
+        else if (!read_setup(&s, argc, argv, &i) && !read_sampling(&s.sampling, argc, argv, &i) &&
+                 !read_constraint(&grammar, argc, argv, &i))
             bad_usage(argv[i], "is not an option");
     }
     const size_t first = t.n; // the first message that may be forgotten
@@ -151,7 +158,7 @@ int main(int argc, char **argv)
         say(&t, "user", question.data, question.len);
         CHECK(kigo_session_clear_cancel(session));
         answering = session;
-        int answered = answer(model, session, &t, first, n_tokens);
+        int answered = answer(model, session, &t, first, n_tokens, &grammar);
         answering = NULL;
         if (!answered)
             forget(&t, t.n - 1, 1);

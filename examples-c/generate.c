@@ -2,15 +2,21 @@
 //
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #include "common.h"
+#include "constraint.h"
+#include "logprobs.h"
 #include "trace.h"
 
 static const char *const USAGE =
     "usage: generate " SETUP_USAGE " (-p TEXT | -f FILE) [-n N] [--chat] [--special]\n"
-    "                " SAMPLING_USAGE " [--json] [--trace FILE]\n"
+    "                " SAMPLING_USAGE " \n"
+    "                " CONSTRAINT_USAGE " [--json] [--trace FILE] [--logprobs N]\n"
     "  -p, -f     the prompt, or the file it stands in (- is standard input)\n"
     "  -n         the most tokens to generate (128)\n"
     "  --chat     the prompt is a user's message, rendered by the model's chat template\n"
     "  --special  control tokens named in the prompt are control tokens (never with --chat)\n"
+    CONSTRAINT_HELP
+    "  --logprobs print a line of JSON for each token: its log probability before and after\n"
+    "             the sampler, and those of the N likeliest tokens in its place\n"
     "  --trace    write tokens, sampled ids and every activation to a safetensors file\n"
     "  --json     print one object at the end: prompt_ids, ids, text, top_logits, and speeds\n";
 
@@ -85,7 +91,9 @@ int main(int argc, char **argv)
     const char *prompt_text = NULL, *prompt_path = NULL, *trace_path = NULL;
     uint64_t flags = KIGO_TOKENIZE_ADD_SPECIAL;
     size_t n_tokens = 128;
-    int chat = 0, json = 0;
+    size_t n_top = 0;
+    constraint grammar = {0, NULL};
+    int chat = 0, json = 0, logprobs = 0;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "-p") == 0)
             prompt_text = value_of(argc, argv, &i);
@@ -101,11 +109,18 @@ int main(int argc, char **argv)
             trace_path = value_of(argc, argv, &i);
         else if (strcmp(argv[i], "--json") == 0)
             json = 1;
-        else if (!read_setup(&s, argc, argv, &i) && !read_sampling(&s.sampling, argc, argv, &i))
+        else if (strcmp(argv[i], "--logprobs") == 0) {
+            n_top = whole_of(argc, argv, &i, 1 << 20);
+            logprobs = 1;
+        } else if (!read_setup(&s, argc, argv, &i) && !read_sampling(&s.sampling, argc, argv, &i) &&
+                   !read_constraint(&grammar, argc, argv, &i))
             bad_usage(argv[i], "is not an option");
     }
     if ((prompt_text == NULL) == (prompt_path == NULL))
         bad_usage("-p or -f", "is needed, and only one of them");
+
+    if (logprobs && (json || trace_path != NULL))
+        bad_usage("--logprobs", "cannot be there together with --json or --trace");
 
     text file = {NULL, 0};
     if (prompt_path != NULL)
@@ -133,13 +148,16 @@ int main(int argc, char **argv)
     float *logits = resize(NULL, n_logits * sizeof *logits);
     CHECK(kigo_session_logits(session, logits, n_logits, &n_logits));
 
+    set_constraint(session, &grammar);
     answer a = {.quiet = json};
     kigo_generate_options generate = {.struct_size = sizeof generate, .max_tokens = n_tokens};
     generate.on_token = on_token;
     generate.user_data = &a;
     kigo_generated generated = {.struct_size = sizeof generated};
     start = now_seconds();
-    if (n_tokens != 0) // to the library 0 would mean: without limit
+    if (logprobs)
+        generate_logprobs(model, session, n_tokens, n_top);
+    else if (n_tokens != 0) // to the library 0 would mean: without limit
         CHECK(kigo_session_generate(session, &generate, &generated));
     double decode_seconds = now_seconds() - start;
 
@@ -154,7 +172,7 @@ int main(int argc, char **argv)
         printf(", ");
         json_top(logits, n_logits);
         printf("\"prefill_tokens_per_s\": %.2f, \"decode_tokens_per_s\": %.2f}\n", prefill_speed, decode_speed);
-    } else {
+    } else if (!logprobs) {
         putchar('\n');
         fflush(stdout);
         fprintf(stderr, "\n%zu tokens of prompt at %.1f/s, ", n_prompt, prefill_speed);

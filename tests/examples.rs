@@ -125,8 +125,53 @@ fn generate_repeats_a_seed_and_changes_with_another() {
 }
 
 #[test]
+fn generate_and_chat_keep_to_grammars() {
+    let lark = folder("examples-models").join("numbers.lark");
+    std::fs::write(&lark, "start: /[0-9]{3}/ \"-\" /[xyz]{2}/\n").expect("writable");
+    let file = format!("@{}", lark.to_str().expect("UTF-8"));
+    let kept = |text: &str| {
+        let b = text.trim_end().as_bytes();
+        b.len() == 6
+            && b[..3].iter().all(u8::is_ascii_digit)
+            && b[3] == b'-'
+            && b[4..].iter().all(|c| b"xyz".contains(c))
+    };
+    for grammar in [["--regex", "[0-9]{3}-[xyz]{2}"], ["--grammar", &file]] {
+        let text = succeed(command("generate", &["-m", tiny(), "-p", "a", "--temp", "1.5"]).args(grammar), "");
+        assert!(kept(&text), "{text:?}");
+        // Each answer of a conversation from its beginning.
+        let talk = succeed(command("chat", &["-m", tiny(), "--temp", "1"]).args(grammar), "hello\nagain\n");
+        assert!(talk.lines().count() == 2 && talk.lines().all(kept), "{talk:?}");
+    }
+    let schema = ["--json-schema", r#"{"enum": ["red", "green"]}"#];
+    let text = succeed(command("generate", &["-m", tiny(), "-p", "a"]).args(schema), "");
+    assert!(["\"red\"", "\"green\""].contains(&text.trim_end()), "{text:?}");
+}
+
+#[test]
+fn generate_prints_log_probabilities() {
+    let args = ["-m", tiny(), "-p", "once", "-n", "12", "--temp", "1.2", "--top-k", "5", "--seed", "3"];
+    let object = json(&succeed(command("generate", &args).arg("--json"), ""));
+    let lines: Vec<Value> =
+        succeed(command("generate", &args).args(["--logprobs", "9"]), "").lines().map(json).collect();
+    let tokens: Vec<u64> = lines.iter().map(|l| l["id"].as_u64().expect("an id")).collect();
+    assert_eq!(tokens, ids(&object["ids"]));
+    let text: String = lines.iter().map(|l| l["text"].as_str().expect("a text")).collect();
+    assert!(object["text"].as_str().expect("a text").starts_with(&text));
+    for line in &lines {
+        let top = line["top"].as_array().expect("an array");
+        let sum: f64 = top.iter().filter_map(|t| t["after"].as_f64()).map(f64::exp).sum();
+        // The five that are kept are among the nine likeliest, without penalties.
+        assert!(top.len() == 9 && (sum - 1.0).abs() < 1e-5, "{line}");
+        assert_eq!(top.iter().filter(|t| t["after"].is_null()).count(), 4);
+        assert!(top.iter().any(|t| t["id"] == line["id"] && t["before"] == line["before"]), "{line}");
+    }
+    assert_eq!(lines[0]["top"][0]["id"], object["top_logits"][0][0]);
+}
+
+#[test]
 fn bad_arguments_end_with_2_and_the_usage() {
-    let cases: [(&str, &[&str], &str); 16] = [
+    let cases: [(&str, &[&str], &str); 19] = [
         ("generate", &["-p", "x"], "-m: is missing"),
         ("generate", &["-m", "x"], "-p or -f: is needed"),
         ("generate", &["-m", "x", "-p", "x", "-f", "x"], "only one of them"),
@@ -136,6 +181,9 @@ fn bad_arguments_end_with_2_and_the_usage() {
         ("generate", &["-n", "-1"], "-n: needs a whole number"),
         ("generate", &["-t", "1025"], "-t: needs a whole number"),
         ("generate", &["--temp", "nan"], "--temp: needs a number"),
+        ("generate", &["-m", "x", "-p", "x", "--logprobs", "2", "--json"], "--logprobs: cannot be there together"),
+        ("generate", &["--regex", "a", "--grammar", "b"], "--grammar: cannot be there together"),
+        ("chat", &["--json-schema"], "--json-schema: needs a value"),
         ("chat", &["--device"], "--device: needs a value"),
         ("chat", &["-p", "x"], "-p: is not an option"),
         ("bench", &["-p", "128,"], "-p: needs whole numbers"),
@@ -152,7 +200,7 @@ fn bad_arguments_end_with_2_and_the_usage() {
 
 #[test]
 fn failures_end_with_1_and_the_library_s_text() {
-    let cases: [(&str, &[&str], &[&str]); 7] = [
+    let cases: [(&str, &[&str], &[&str]); 9] = [
         ("generate", &["-m", "/no/such.gguf", "-p", "x"], &["kigo_model_load_file", "KIGO_STATUS_IO", "/no/such.gguf"]),
         (
             "generate",
@@ -166,6 +214,12 @@ fn failures_end_with_1_and_the_library_s_text() {
             &["kigo_session_create", "KIGO_STATUS_INVALID_ARGUMENT"],
         ),
         ("generate", &["-m", "Cargo.toml", "-p", "x"], &["KIGO_STATUS_INVALID_MODEL"]),
+        (
+            "generate",
+            &["-m", tiny(), "-p", "x", "--regex", "("],
+            &["kigo_session_set_constraint", "KIGO_STATUS_CONSTRAINT"],
+        ),
+        ("generate", &["-m", tiny(), "-p", "x", "--grammar", "@/no/such.lark"], &["/no/such.lark", "No such file"]),
         ("plugin", &["/no/such.so", "-m", tiny()], &["dlopen: ", "/no/such.so"]),
         ("bench", &["-m", tiny(), "-p", "70000", "-n", "0"], &["exceed the model's context"]),
     ];
@@ -316,13 +370,14 @@ fn plugin_loads_the_library_twice() {
 fn no_program_leaks_or_touches_what_is_not_its_own() {
     let library = examples().join("libkigo.so.0");
     let library = library.to_str().expect("UTF-8");
-    let runs: [(&str, &[&str], i32); 8] = [
+    let runs: [(&str, &[&str], i32); 9] = [
         ("generate", &["-m", tiny(), "-p", "a b c", "-n", "8", "-t", "2", "--json"], 0),
         (
             "generate",
             &["-m", tiny(), "-p", "a b c", "-n", "8", "--chat", "--temp", "1", "--top-k", "40", "--top-p", "0.9"],
             0,
         ),
+        ("generate", &["-m", tiny(), "-p", "a", "-n", "6", "--temp", "1", "--logprobs", "3", "--regex", "[a-c]+"], 0),
         ("generate", &["-m", "/no/such.gguf", "-p", "x"], 1),
         ("generate", &["-m", "Cargo.toml", "-p", "x"], 1),
         ("chat", &["-m", tiny(), "-n", "4"], 0),
