@@ -63,7 +63,7 @@ static inline int can_become(const char *text, const form *f)
     char before[MOST_BYTES];
     memcpy(before, text, tail);
     before[tail] = '\0';
-    int done = count_syllables(before), all = count_syllables(text);
+    int done = count_syllables(before), all = done + count_syllables(text + tail);
     if (all > f->length || slips(text, text + tail, f->word))
         return 0;
     int n = occurrences(before, f->word);
