@@ -520,8 +520,8 @@ kigo_status kigo_model_meta_key(const kigo_model *model,
 
 // The token ids of a text; `text_len` may be KIGO_STRLEN, `flags` are KIGO_TOKENIZE_*. Buffer out, counted in ids.
 //
-// INVALID_ARGUMENT: not UTF-8 (the text has the byte), unknown flags. BUFFER_TOO_SMALL: text_len + 2 ids are always
-// enough.
+// INVALID_ARGUMENT: not UTF-8 (the text has the byte), unknown flags. BUFFER_TOO_SMALL: 3 * text_len + 8 ids are always
+// enough (a model's own normalization can make a text three times as long), text_len + 2 nearly always.
 kigo_status kigo_tokenize(const kigo_model *model,
                           const char *text,
                           size_t text_len,

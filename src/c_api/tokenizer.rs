@@ -24,8 +24,8 @@ pub const KIGO_TOKEN_IS_END: u64 = 2;
 
 /// The token ids of a text; `text_len` may be KIGO_STRLEN, `flags` are KIGO_TOKENIZE_*. Buffer out, counted in ids.
 ///
-/// INVALID_ARGUMENT: not UTF-8 (the text has the byte), unknown flags. BUFFER_TOO_SMALL: text_len + 2 ids are always
-/// enough.
+/// INVALID_ARGUMENT: not UTF-8 (the text has the byte), unknown flags. BUFFER_TOO_SMALL: 3 * text_len + 8 ids are always
+/// enough (a model's own normalization can make a text three times as long), text_len + 2 nearly always.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_tokenize(
     model: *const kigo_model,

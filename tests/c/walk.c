@@ -106,6 +106,11 @@ static void tokens(const kigo_model *model)
     CHECK(kigo_token_text(model, facts.end_token, back, sizeof back, &n_bytes) == KIGO_STATUS_OK);
     CHECK(strcmp(back, "<|im_end|>") == 0);
 
+    // Normalized (NFC), a text of 16 bytes is one of 48; the header says how many ids that can be.
+    CHECK(kigo_tokenize(model, "\xF0\x9D\x85\xA0\xF0\x9D\x85\xA0\xF0\x9D\x85\xA0\xF0\x9D\x85\xA0", 16, 0, ids, 128, &n_ids)
+          == KIGO_STATUS_OK);
+    CHECK(n_ids > 16 + 2 && n_ids <= 3 * 16 + 8);
+
     // An empty text is none.
     CHECK(kigo_tokenize(model, NULL, 0, 0, ids, 128, &n_ids) == KIGO_STATUS_OK && n_ids == 0);
     CHECK(kigo_detokenize(model, NULL, 0, 0, back, sizeof back, &n_bytes) == KIGO_STATUS_OK && n_bytes == 0);
