@@ -4,7 +4,9 @@
 
 The matrices' values are exact in f16, so that the F32 and the F16 file of a model hold the same numbers and one
 set of logits serves both. For each model NAME: NAME-f32.gguf and/or NAME-f16.gguf; NAME.json with the token ids, the
-positions whose logits are kept, and the versions; NAME.logits, f32 little endian [positions, n_vocab].
+positions whose logits are kept, and the versions; NAME.logits, f32 little endian [positions, n_vocab];
+NAME.embeddings, f32 little endian [4, n_embd]: of all tokens' last hidden states the mean, the mean divided by its
+length, the last, the last divided by its length.
 
 Written with transformers 5.23.0, torch 2.15.0 (CPU), gguf 0.19.0, numpy 2.4.6; the versions used stand in each json.
 """
@@ -85,6 +87,10 @@ def main() -> None:
         ids = torch.randint(0, N_VOCAB, (1, N_TOKENS), generator=generator)
         with torch.no_grad():
             logits = model(ids).logits[0, POSITIONS].numpy()
+            states = model.model(ids).last_hidden_state[0].double()
+        pooled = [states.mean(0), states[-1]]
+        embeddings = torch.stack([v for x in pooled for v in (x, torch.nn.functional.normalize(x, dim=0))])
+        embeddings.numpy().astype("<f4").tofile(os.path.join(OUT, f"{name}.embeddings"))
         assert logits.dtype == np.float32 and np.isfinite(logits).all()
         logits.astype("<f4").tofile(os.path.join(OUT, f"{name}.logits"))
         files = [f"{name}-{t.name.lower()}.gguf" for t in types]

@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use kigo::backend::cpu::{CpuDevice, CpuOptions, Isa};
 use kigo::backend::reference::ReferenceDevice;
 use kigo::backend::{Chunk, Device, LoadedModel, RunControl, TapEvent, Want};
+use kigo::engine::{EmbedOptions, Engine, LogSink, Pooling};
 use kigo::error::Error;
 use kigo::model::Config;
 use serde_json::Value;
@@ -65,15 +67,19 @@ fn numbers(json: &Value) -> impl Iterator<Item = u64> {
     json.as_array().unwrap().iter().map(|n| n.as_u64().unwrap())
 }
 
+fn floats(file: &str) -> Vec<f32> {
+    let bytes = std::fs::read(path(file)).unwrap();
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+}
+
 fn fixture(name: &'static str) -> Fixture {
     let json: Value = serde_json::from_slice(&std::fs::read(path(&format!("{name}.json"))).unwrap()).unwrap();
-    let bytes = std::fs::read(path(&format!("{name}.logits"))).unwrap();
     Fixture {
         name,
         files: json["files"].as_array().unwrap().iter().map(|f| f.as_str().unwrap().to_string()).collect(),
         tokens: numbers(&json["tokens"]).map(|n| n as u32).collect(),
         positions: numbers(&json["positions"]).map(|n| n as usize).collect(),
-        logits: bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect(),
+        logits: floats(&format!("{name}.logits")),
     }
 }
 
@@ -139,6 +145,38 @@ fn stages(model: &dyn LoadedModel, tokens: &[u32]) -> (Activations, Vec<f32>) {
     let mut tap = |e: &TapEvent<'_>| seen.entry((e.layer, e.name)).or_default().extend_from_slice(e.data);
     let logits = tapped(model, tokens, &[tokens.len()], Some(&mut tap)).remove(0);
     (seen, logits)
+}
+
+#[test]
+fn embeddings_are_those_of_transformers() {
+    for tested in devices() {
+        let engine = Engine::with_device(Arc::from(tested.device), 2, None, LogSink::silent());
+        for fixture in FIXTURES.map(fixture) {
+            let truth = floats(&format!("{}.embeddings", fixture.name));
+            for file in &fixture.files {
+                let model = engine.load_file(&path(file), &mut |_, _| Ok(())).expect("loads");
+                let n_embd = model.facts().n_embd;
+                assert_eq!(truth.len(), 4 * n_embd);
+                let config = load(&ReferenceDevice::PLAIN, &path(file)).config().clone();
+                // A state is a step before its logits, whose bound holds for it; a mean's errors are not larger than its
+                // states', but it may be smaller than these by the root of their number.
+                let unit = if tested.f16_cache { F16_UNIT } else { F32_UNIT };
+                let of_state = bound(&config, fixture.tokens.len(), unit);
+                let options = [Pooling::Mean, Pooling::Last].map(|p| [(p, false), (p, true)]).concat();
+                for ((pooling, normalize), truth) in options.into_iter().zip(truth.chunks_exact(n_embd)) {
+                    let mut found = vec![f32::NAN; n_embd];
+                    model.embed(&fixture.tokens, EmbedOptions { pooling, normalize }, &mut found).expect("embeds");
+                    let error = worst_error(&found, truth);
+                    // NaN is not within any bound.
+                    let what = format!("{} {file} {pooling:?} {normalize}", tested.label);
+                    assert!(error <= of_state, "{what}: {error:.2e} of {of_state:.2e}");
+                    let length = found.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+                    // Each square is rounded twice at most.
+                    assert!(!normalize || (length - 1.0).abs() < 4.0 * F32_UNIT, "{what}: length {length}");
+                }
+            }
+        }
+    }
 }
 
 #[test]
