@@ -3,8 +3,10 @@
 #[path = "common/plain_sampler.rs"]
 mod plain_sampler;
 
+use kigo::backend::cpu::{Isa, weigher};
 use kigo::sampler::{
-    SampleRequest, SamplingParams, Scratch, exp_neg, log_distribution, log_softmax, random_u64, sample, sample_with,
+    SampleRequest, SamplingParams, Scale, Scratch, exp_neg, log_distribution, log_softmax, random_u64, sample,
+    sample_with, weigh_each,
 };
 use proptest::prelude::*;
 
@@ -218,7 +220,8 @@ fn many_logits(n: usize, seed: u64) -> Vec<f32> {
 
 #[test]
 fn large_vocabularies_are_drawn_from_as_defined() {
-    let mut scratch = Scratch::default();
+    let mut all: Vec<Scratch> = Isa::available().into_iter().map(|isa| Scratch::weighing_with(weigher(isa))).collect();
+    all.push(Scratch::default());
     for (seed, n) in [(1, 49_152), (2, 151_936), (3, 5_000), (4, 257)] {
         let logits = many_logits(n, seed);
         for (temperature, top_k, top_p, min_p) in [
@@ -232,9 +235,53 @@ fn large_vocabularies_are_drawn_from_as_defined() {
             let params = SamplingParams { temperature, top_k, top_p, min_p, seed, ..SamplingParams::default() };
             for position in 0..3 {
                 let request = SampleRequest { params: &params, history: &[], position };
-                let drawn = sample_with(&mut scratch, &logits, &request).unwrap().token;
-                assert_eq!(Some(drawn), plain_sampler::draw(&logits, &request), "{n} {params:?}");
+                let defined = plain_sampler::draw(&logits, &request);
+                for scratch in &mut all {
+                    let drawn = sample_with(scratch, &logits, &request).unwrap().token;
+                    assert_eq!(Some(drawn), defined, "{n} {params:?}");
+                }
             }
+        }
+    }
+}
+
+#[test]
+fn weights_are_the_same_with_all_instructions() {
+    for (n, seed) in [(100_003, 1), (17, 2), (1, 3)] {
+        let logits = many_logits(n, seed);
+        for (inverse, floor) in [(1.0, -77.0), (0.01, -9e3), (30.0, 7.0)] {
+            let scale = Scale { top: 10.0, inverse, floor };
+            let mut defined = vec![1; n];
+            weigh_each(&logits, scale, &mut defined);
+            assert!(n < 100 || defined.iter().filter(|w| **w > 0).count() > 100);
+            for isa in Isa::available() {
+                let mut weights = vec![2; n];
+                weigher(isa)(&logits, scale, &mut weights);
+                assert!(weights == defined, "{isa:?} of {n}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_draw_takes_less_than_its_definition() {
+    let logits: Vec<f32> = (0..49_152).map(|i| (0..4).map(|k| (random_u64(k, i) >> 40) as f32 * 3e-7).sum()).collect();
+    for (top_k, top_p) in [(0, 0.0), (0, 0.95), (40, 0.95)] {
+        let params = SamplingParams { top_k, top_p, ..hot() };
+        let request = |position| SampleRequest { params: &params, history: &[], position };
+        let begin = std::time::Instant::now();
+        plain_sampler::draw(&logits, &request(0)).unwrap();
+        let plain = begin.elapsed().as_secs_f64() * 1e6;
+        for isa in Isa::available() {
+            let mut scratch = Scratch::weighing_with(weigher(isa));
+            let time = |position| {
+                let begin = std::time::Instant::now();
+                sample_with(&mut scratch, &logits, &request(position)).unwrap();
+                begin.elapsed().as_secs_f64() * 1e6
+            };
+            let best = (0..50).map(time).fold(f64::MAX, f64::min);
+            println!("49,152 tokens, temperature 1, top-k {top_k}, top-p {top_p}, {isa:?}: {best:.0} microseconds");
+            assert!(best < plain, "{best} microseconds, its definition {plain}");
         }
     }
 }

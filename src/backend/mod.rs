@@ -14,7 +14,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::error::{Error, Result};
 use crate::model::{Config, Weights};
-use crate::sampler::{SampleRequest, Sampled, SamplingParams};
+use crate::sampler::{self, SampleRequest, Sampled, SamplingParams};
 
 pub mod cpu;
 pub mod cuda;
@@ -226,6 +226,12 @@ pub trait LoadedModel: Send + Sync {
     fn logits(&self, slot: &mut dyn Slot, out: &mut [f32]) -> Result<()>;
     /// Picks a token from a slot's logits.
     fn sample(&self, slot: &mut dyn Slot, request: &SampleRequest<'_>) -> Result<Sampled>;
+
+    /// Picks a token from logits that are at hand, such as those that something has been banned from: what [`Self::sample`]
+    /// picks from the same.
+    fn draw(&self, logits: &[f32], request: &SampleRequest<'_>) -> Result<Sampled> {
+        sampler::sample(logits, request)
+    }
 
     /// Picks a token from each slot's logits, what [`Self::sample`] picks; `slots` and `requests` go together.
     fn sample_batch(&self, slots: &mut [&mut dyn Slot], requests: &[SampleRequest<'_>]) -> Vec<Result<Sampled>> {

@@ -15,7 +15,7 @@ use llguidance::{Matcher, ParserFactory};
 use super::model::Model;
 use super::session::{Session, State};
 use crate::error::{Error, Result};
-use crate::sampler::{self, SampleRequest};
+use crate::sampler::SampleRequest;
 
 /// The longest text of a grammar, in bytes.
 pub const MAX_GRAMMAR_BYTES: usize = 4 << 20;
@@ -203,11 +203,18 @@ impl Constraint {
     fn mask(&mut self, logits: &mut [f32]) -> Result<()> {
         let may_end = self.may_end()?;
         let allowed = calm(|| self.matcher.compute_mask_or_eos().map_err(|e| e.to_string()))?;
-        for (token, logit) in (0..).zip(logits) {
-            let ends = self.vocabulary.ends.contains(&token);
-            if if ends { !may_end } else { !allowed.is_allowed(token) } {
-                *logit = f32::NEG_INFINITY;
+        let ends: Vec<f32> = self.vocabulary.ends.iter().map(|&t| logits[t as usize]).collect();
+        for (i, part) in logits.chunks_mut(32).enumerate() {
+            match allowed.as_slice().get(i).copied().unwrap_or(0) {
+                u32::MAX => {}
+                0 => part.fill(f32::NEG_INFINITY),
+                bits => part.iter_mut().enumerate().filter(|(k, _)| bits >> k & 1 == 0).for_each(|(_, l)| {
+                    *l = f32::NEG_INFINITY;
+                }),
             }
+        }
+        for (&token, logit) in self.vocabulary.ends.iter().zip(ends) {
+            logits[token as usize] = if may_end { logit } else { f32::NEG_INFINITY };
         }
         Ok(())
     }
@@ -246,7 +253,7 @@ impl Session {
     fn draw(&self, state: &State, logits: &[f32]) -> Result<u32> {
         let position = state.tokens.len() as u64;
         let request = SampleRequest { params: &state.sampling, history: &state.tokens, position };
-        Ok(sampler::sample(logits, &request)?.token)
+        Ok(self.model().inner.loaded.draw(logits, &request)?.token)
     }
 
     /// Bans what the session's constraint, if there is one, does not allow next.

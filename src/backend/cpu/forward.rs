@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use super::arena::Arena;
 use super::attention::{self, PageLayout};
@@ -11,12 +11,13 @@ use super::linear::{Input, Matrix};
 use super::simd::{Isa, XBlock};
 use super::threads::{Pool, Shares, Turn};
 use super::vector;
+use super::weigh::weigher;
 use half::f16;
 
 use crate::backend::{CacheRow, Chunk, LoadedModel, PAGE_TOKENS, PageImage, Plan, RunControl, Slot, TapEvent, Want};
 use crate::error::{Error, Result};
 use crate::model::{Activation, Config, LayerConfig, RopePairing};
-use crate::sampler::{SampleRequest, Sampled};
+use crate::sampler::{SampleRequest, Sampled, Scratch as Drawing, sample_with};
 
 /// Tokens that go through the layers together; more are run in several rounds.
 pub const MAX_ROWS: usize = 256;
@@ -100,6 +101,7 @@ pub struct CpuModel {
     pub layout: PageLayout,
     pub pages: Pages,
     pub scratch: Mutex<Scratch>,
+    pub drawing: Mutex<Drawing>,
     #[cfg(any(test, feature = "faults"))]
     pub fault: crate::backend::faults::Fault,
     pub _arena: Arena,
@@ -645,6 +647,19 @@ impl LoadedModel for CpuModel {
     }
 
     fn sample(&self, s: &mut dyn Slot, request: &SampleRequest<'_>) -> Result<Sampled> {
-        crate::sampler::sample(&slot(s)?.logits, request)
+        self.draw(&slot(s)?.logits, request)
+    }
+
+    fn draw(&self, logits: &[f32], request: &SampleRequest<'_>) -> Result<Sampled> {
+        let drawing = match self.drawing.try_lock() {
+            // Nothing of it outlives a draw, so one that has panicked has left nothing.
+            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+            other => other,
+        };
+        match drawing {
+            Ok(mut drawing) => sample_with(&mut drawing, logits, request),
+            // Another thread draws right now.
+            Err(_) => sample_with(&mut Drawing::weighing_with(weigher(self.isa)), logits, request),
+        }
     }
 }

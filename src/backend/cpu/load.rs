@@ -10,6 +10,7 @@ use super::linear::Matrix;
 use super::pack::{pack_panel, panel_bytes};
 use super::simd::{Isa, LANES, XBlock};
 use super::threads::{Pool, Shares};
+use super::weigh::weigher;
 use crate::backend::{LoadControl, PAGE_TOKENS, Plan};
 use crate::error::{Error, Result};
 use crate::gguf::TensorType;
@@ -187,6 +188,7 @@ pub fn load(
         layout,
         pages: Pages::new(layout.page_len()),
         scratch: Mutex::new(Scratch::default()),
+        drawing: Mutex::new(crate::sampler::Scratch::weighing_with(weigher(isa))),
         #[cfg(any(test, feature = "faults"))]
         fault: crate::backend::faults::planted(),
         _arena: arena,

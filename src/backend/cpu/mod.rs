@@ -20,6 +20,7 @@ mod pack;
 mod simd;
 mod threads;
 mod vector;
+mod weigh;
 
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 
 pub use simd::Isa;
 pub use threads::physical_cores;
+pub use weigh::weigher;
 
 use super::{Device, LoadControl, LoadedModel, Plan};
 use crate::error::{Error, Result};
