@@ -215,6 +215,21 @@ fn doctor_says_what_it_cannot_do() {
     assert!(stderr.contains("KIGO_STATUS_INVALID_MODEL"), "{stderr}");
 }
 
+/// No check has failed, and yet not all hold.
+#[test]
+fn doctor_tells_skipped_from_healthy() {
+    let path = folder("trust").join("short.gguf");
+    let mut tiny = Tiny::new("qwen3", TensorType::Q8_0);
+    tiny.shape.n_ctx = 12;
+    tiny.write(&path);
+    let path = path.to_str().expect("UTF-8");
+    let out = run(&mut command("doctor", &["-m", path, "--device", "cpu", "-t", "2", "--json"]), "");
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let object: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
+    assert_eq!(out.status.code(), Some(3), "{text}");
+    assert_eq!((&object["healthy"], &object["at_fault"]), (&Value::Bool(false), &Value::from("")));
+}
+
 /// The minute in words, as `haiku` says it.
 fn minute_word(minute: u64) -> String {
     const SMALL: [&str; 20] = [

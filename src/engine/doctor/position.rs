@@ -27,12 +27,12 @@ pub(super) fn position(p: &Patient<'_>) -> Result<Finding> {
 
     // Going another way, back, and on: as if it had never been.
     let n = p.config.n_ctx_train.min(100);
-    let tokens = p.tokens(n + n / 2)?;
-    let (way, other) = tokens.split_at(n);
     let fork = n / 2;
+    let tokens = p.tokens(n + n - fork)?;
+    let (way, other) = tokens.split_at(n);
     let session = p.session(n)?;
     session.prefill(&way[..fork])?;
-    session.prefill(&other[..n - fork])?;
+    session.prefill(other)?;
     session.truncate(fork)?;
     session.prefill(&way[fork..n - 1])?;
     session.prefill(&way[n - 1..])?;

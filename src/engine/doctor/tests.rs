@@ -107,6 +107,24 @@ fn odd_shapes_raise_no_false_alarm() {
     }
 }
 
+/// A model whose context is too short for a check: it is skipped, and says so; no context makes one fail.
+#[test]
+fn a_short_context_is_no_fault() {
+    let path = std::env::current_exe().unwrap().with_file_name("doctor-short.gguf");
+    for n_ctx in [1, 2, 5, 6, 7, 15, 16, 21, 24, 25, 63, 64, 65, 129] {
+        let mut tiny = Tiny::new("gemma3", TensorType::Q8_0);
+        tiny.shape.n_ctx = n_ctx;
+        tiny.write(&path);
+        let (mut checks, _) = examine(&path, "cpu", Fault::None);
+        checks.retain(|c| c.subject != Subject::Repetition);
+        for check in &checks {
+            assert_ne!(check.outcome, Outcome::Fails, "{n_ctx}: {check:?}");
+            assert!(check.outcome == Outcome::Holds || check.text.contains("context"), "{n_ctx}: {check:?}");
+        }
+        assert_eq!(checks.iter().all(|c| c.outcome == Outcome::Holds), n_ctx >= 24, "{n_ctx}: {checks:#?}");
+    }
+}
+
 #[test]
 fn each_of_the_four_faults_is_named() {
     let faults = [
@@ -154,8 +172,10 @@ enum Sabotage {
     LastPosition,
     /// The row behind the current position takes part in the logits.
     ReadsAhead,
-    /// A stage is shown, and computed, a little wrong.
+    /// A stage is shown a little wrong.
     StageIsOff,
+    /// Keys of the later layers are longer behind the first position.
+    LateKeysGrow,
     /// Every draw at a temperature takes the same token.
     Stuck,
 }
@@ -217,10 +237,14 @@ impl LoadedModel for BadModel {
         let end = chunks[0].start + chunks[0].tokens.len();
         let fills = chunks[0].tokens.len() == 1 && end == FULL.min(self.0.config().n_ctx_train);
         let page = chunks[0].pages[0];
-        if matches!(self.1, Sabotage::StageIsOff) {
+        if matches!(self.1, Sabotage::StageIsOff | Sabotage::LateKeysGrow) {
             let mut outer = run.tap.take();
             let mut off = |event: &TapEvent<'_>| {
-                let scale = if event.name == "ffn_act" { 1.05 } else { 1.0 };
+                let off = match self.1 {
+                    Sabotage::StageIsOff => event.name == "ffn_act",
+                    _ => event.name == "k_rope" && event.layer > 0 && event.position > 0,
+                };
+                let scale = if off { 1.05 } else { 1.0 };
                 let data: Vec<f32> = event.data.iter().map(|x| x * scale).collect();
                 if let Some(tap) = &mut outer {
                     tap(&TapEvent { data: &data, ..*event });
@@ -273,6 +297,7 @@ fn other_faults_fail_their_checks() {
         (Sabotage::GreedyIsWrong, Subject::Sampling, "the largest logit"),
         (Sabotage::ReadsAhead, Subject::Attention, "reads rows behind it"),
         (Sabotage::StageIsOff, Subject::Devices, "ffn_act"),
+        (Sabotage::LateKeysGrow, Subject::Position, "the key of layer 1 at position 1 is not"),
         (Sabotage::Stuck, Subject::Repetition, "cycle of 1"),
     ];
     for (sabotage, subject, words) in cases {
