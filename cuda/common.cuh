@@ -4,15 +4,12 @@
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
-#include <cuda_runtime.h>
-#include <stdint.h>
 
-#define KGC_API extern "C" __attribute__((visibility("hidden")))
+#include "launch.cuh"
 
 // Tensor types, in the library's own numbering.
 enum KgType : uint32_t {
     KG_F32 = 0, KG_F16, KG_BF16, KG_Q4_0, KG_Q4_1, KG_Q5_0, KG_Q5_1, KG_Q8_0, KG_Q2_K, KG_Q3_K, KG_Q4_K, KG_Q5_K, KG_Q6_K,
-    KG_MIXED = 255, // the segments of a stage differ in type
 };
 
 // A matrix [rows, cols] in planes; block = 32 consecutive elements of a row, block b of row r has index r * cols / 32 + b.
@@ -37,12 +34,11 @@ struct KgState {
     int32_t token;         // the token to run
     int32_t position;      // its position
     uint32_t produced;     // tokens sampled on the device since the host last set the state
-    uint32_t halted;       // not 0: the remaining steps of a run-ahead do nothing that matters
+    uint32_t top_k;        // 0: all
     uint64_t seed;         // of the random numbers
     uint64_t share;        // top-p in units of 2^-32; 0: off
     uint64_t least;        // the weight that min-p asks for
     float temperature, inverse;
-    uint32_t top_k, unused;
 };
 
 // Lets the next kernel of the stream start its prologue.
@@ -117,22 +113,9 @@ __device__ __forceinline__ float kg_block_sum(float v, float *red) {
     return ((a.x + a.y) + (a.z + a.w) + ((b.x + b.y) + (b.z + b.w))) + ((c.x + c.y) + (c.z + c.w) + ((d.x + d.y) + (d.z + d.w)));
 }
 
-// Launch with the programmatic dependence of compute capability 9.0 where `pdl` is set.
-template <typename... P, typename... A>
-static inline cudaError_t kg_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, int pdl, cudaStream_t stream, A... args) {
-    if (smem > 48 * 1024) {
-        cudaError_t e = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)smem);
-        if (e != cudaSuccess) return e;
-    }
-    cudaLaunchConfig_t config = {};
-    config.gridDim = grid;
-    config.blockDim = block;
-    config.dynamicSmemBytes = smem;
-    config.stream = stream;
-    cudaLaunchAttribute attribute[1];
-    attribute[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute[0].val.programmaticStreamSerializationAllowed = 1;
-    config.attrs = attribute;
-    config.numAttrs = pdl ? 1 : 0;
-    return cudaLaunchKernelEx(&config, kernel, args...);
+// Order of floats as unsigned integers; NaN is 0.
+__device__ __forceinline__ uint32_t kg_order(float f) {
+    if (f != f) return 0;
+    const uint32_t b = __float_as_uint(f == 0.f ? 0.f : f);
+    return b & 0x80000000u ? ~b : b | 0x80000000u;
 }

@@ -44,13 +44,6 @@ __device__ __forceinline__ uint64_t kg_warp_sum64(uint64_t v) {
     return v;
 }
 
-// Order of floats as unsigned integers; NaN is 0.
-__device__ __forceinline__ uint32_t kg_key(float f) {
-    if (f != f) return 0;
-    const uint32_t b = __float_as_uint(f == 0.f ? 0.f : f);
-    return b & 0x80000000u ? ~b : b | 0x80000000u;
-}
-
 // sampler::exp_neg, step by step.
 __device__ __forceinline__ float kg_exp_neg(float x) {
     if (!(x >= -87.f)) return 0.f;
@@ -173,7 +166,7 @@ __global__ void KG_DRAW_CLUSTER __launch_bounds__(KG_DRAW_THREADS, 1) kg_draw(Kg
     for (uint32_t i = threadIdx.x; i < d.n; i += KG_DRAW_THREADS) {
         const float l = logits[i];
         d.v[i] = l;
-        most = max(most, kg_key(l));
+        most = max(most, kg_order(l));
     }
     // The largest over the cluster, by the same exchange as sums.
     most = __reduce_max_sync(0xffffffffu, most);
@@ -200,15 +193,15 @@ __global__ void KG_DRAW_CLUSTER __launch_bounds__(KG_DRAW_THREADS, 1) kg_draw(Kg
         // The k largest, or all.
         uint64_t key_k = 0;
         uint32_t id_k = 0xffffffffu;
-        auto candidate = [&](float l, uint32_t) { return make_ulonglong2(l >= floor ? kg_key(l) : 0, l >= floor); };
+        auto candidate = [&](float l, uint32_t) { return make_ulonglong2(l >= floor ? kg_order(l) : 0, l >= floor); };
         if (top_k > 0 && top_k < d.at_least(0, candidate)) {
             key_k = d.search(32, top_k, candidate);
             const uint64_t above = d.at_least(key_k + 1, candidate), with = d.at_least(key_k, candidate);
-            if (with > top_k) id_k = d.last_id(top_k - above, [&](float l) { return l >= floor && kg_key(l) == key_k; });
+            if (with > top_k) id_k = d.last_id(top_k - above, [&](float l) { return l >= floor && kg_order(l) == key_k; });
         }
         for (uint32_t i = threadIdx.x; i < d.n; i += KG_DRAW_THREADS) {
             const float l = d.v[i];
-            const uint32_t key = kg_key(l);
+            const uint32_t key = kg_order(l);
             const bool in = l >= floor && (key > key_k || (key == key_k && id0 + i <= id_k));
             d.v[i] = in ? kg_exp_neg(__fmul_rn(__fsub_rn(l, top), inverse)) : 0.f;
         }

@@ -199,7 +199,7 @@ template <int HD, int HV> __global__ void __launch_bounds__(128, HD == 64 ? 4 : 
 
 template <int HD, int HV> cudaError_t run(const KgFlash *p, cudaStream_t stream) {
     const size_t smem = 64 * 2 * (HD + HV + (HD > 128 ? HD : 0));
-    return kg_prefill_launch(kg_flash<HD, HV>, dim3(p->n_heads, (p->n_tokens + 63) / 64, HD / HV), dim3(128), smem, p->pdl, stream, *p);
+    return kg_launch(kg_flash<HD, HV>, dim3(p->n_heads, (p->n_tokens + 63) / 64, HD / HV), dim3(128), smem, p->pdl, stream, *p);
 }
 } // namespace
 

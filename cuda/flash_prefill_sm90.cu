@@ -205,7 +205,7 @@ __global__ void __launch_bounds__(128 * NWG, HD == 64 ? 4 / NWG : HD == 128 ? 2 
 
 template <int HD, int NWG> cudaError_t run(const KgFlash *p, cudaStream_t stream) {
     const dim3 grid(p->n_heads, (p->n_tokens + 64 * NWG - 1) / (64 * NWG));
-    return kg_prefill_launch(kg_flash_sm90<HD, NWG, slots(HD)>, grid, dim3(128 * NWG), smem_bytes(HD, NWG), p->pdl, stream, *p);
+    return kg_launch(kg_flash_sm90<HD, NWG, slots(HD)>, grid, dim3(128 * NWG), smem_bytes(HD, NWG), p->pdl, stream, *p);
 }
 } // namespace
 

@@ -10,12 +10,8 @@
 // producer and alpha of the consumer move it.
 #pragma once
 #include <cuda_fp16.h>
-#include <cuda_runtime.h>
-#include <stdint.h>
 
-#ifndef KGC_API
-#define KGC_API extern "C" __attribute__((visibility("hidden")))
-#endif
+#include "launch.cuh"
 
 enum KgGemmEpilogue : uint32_t { KG_GEMM_F32 = 0, KG_GEMM_ADD, KG_GEMM_F16, KG_GEMM_SILU, KG_GEMM_GELU };
 
@@ -161,24 +157,4 @@ __device__ __forceinline__ void kg_gemm_wait() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;\n\tgriddepcontrol.wait;" ::: "memory");
 #endif
-}
-
-template <typename... P, typename... A>
-static inline cudaError_t kg_prefill_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, uint32_t pdl, cudaStream_t stream,
-                                            A &&...args) {
-    if (smem > 48 * 1024) {
-        cudaError_t e = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)smem);
-        if (e != cudaSuccess) return cudaGetLastError(), e;
-    }
-    cudaLaunchConfig_t config = {};
-    config.gridDim = grid;
-    config.blockDim = block;
-    config.dynamicSmemBytes = smem;
-    config.stream = stream;
-    cudaLaunchAttribute attribute[1];
-    attribute[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute[0].val.programmaticStreamSerializationAllowed = 1;
-    config.attrs = attribute;
-    config.numAttrs = pdl ? 1 : 0;
-    return cudaLaunchKernelEx(&config, kernel, args...);
 }

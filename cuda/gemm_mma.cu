@@ -95,7 +95,7 @@ template <int BN> __global__ void __launch_bounds__(256) kg_gemm_mma(const __gri
 
 template <int BN> cudaError_t run(const KgGemm *g, cudaStream_t stream) {
     const uint32_t tiles = (g->m + 127) / 128 * kg_gemm_tiles_n(*g, BN);
-    return kg_prefill_launch(kg_gemm_mma<BN>, dim3(tiles), dim3(256), STAGES * (128 + BN) * 128, g->pdl, stream, *g);
+    return kg_launch(kg_gemm_mma<BN>, dim3(tiles), dim3(256), STAGES * (128 + BN) * 128, g->pdl, stream, *g);
 }
 } // namespace
 

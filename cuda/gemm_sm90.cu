@@ -115,7 +115,7 @@ template <int BN> static cudaError_t kg_gemm_run(const KgGemm *g, cudaStream_t s
     }
     if (!ok) return cudaErrorInvalidValue;
     const uint32_t tiles = (g->m + 127) / 128 * kg_gemm_tiles_n(*g, BN);
-    return kg_prefill_launch(kg_gemm_sm90<BN>, dim3(tiles < g->n_sms ? tiles : g->n_sms), dim3(384),
+    return kg_launch(kg_gemm_sm90<BN>, dim3(tiles < g->n_sms ? tiles : g->n_sms), dim3(384),
                              kg_stages(BN) * kg_stage_bytes(BN) + 1024, g->pdl, stream, maps, *g);
 }
 

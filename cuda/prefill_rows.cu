@@ -158,7 +158,7 @@ template <int HD> __global__ void __launch_bounds__(512) kg_prefill_rope_whole(c
 template <int HD> cudaError_t run_rope_whole(const KgPrefillRope *p, cudaStream_t stream) {
     const uint32_t lanes = (p->n_heads + 2 * p->n_kv) * (HD / 8), blocks = (lanes + 511) / 512;
     const uint32_t threads = ((lanes + blocks - 1) / blocks + 31) / 32 * 32;
-    return kg_prefill_launch(kg_prefill_rope_whole<HD>, dim3(p->n_tokens, blocks), dim3(threads), 0, p->pdl, stream, *p);
+    return kg_launch(kg_prefill_rope_whole<HD>, dim3(p->n_tokens, blocks), dim3(threads), 0, p->pdl, stream, *p);
 }
 
 // PAIRS: pairs of elements a lane holds of one head; HEADS: heads a warp takes, eight apart.
@@ -240,7 +240,7 @@ template <int PAIRS, int HEADS> __global__ void __launch_bounds__(256) kg_prefil
 
 template <int PAIRS, int HEADS> cudaError_t run_rope(const KgPrefillRope *p, cudaStream_t stream) {
     const dim3 grid(p->n_tokens, (p->n_heads + 2 * p->n_kv + 8 * HEADS - 1) / (8 * HEADS));
-    return kg_prefill_launch(kg_prefill_rope<PAIRS, HEADS>, grid, dim3(256), 0, p->pdl, stream, *p);
+    return kg_launch(kg_prefill_rope<PAIRS, HEADS>, grid, dim3(256), 0, p->pdl, stream, *p);
 }
 } // namespace
 
@@ -249,8 +249,8 @@ cudaError_t kgc_prefill_norm(const KgPrefillNorm *p, cudaStream_t stream) {
     if (!ok) return cudaErrorInvalidValue;
     const uintptr_t all = (uintptr_t)p->x | (uintptr_t)p->delta | (uintptr_t)p->post_w | (uintptr_t)p->w | (uintptr_t)p->out | (uintptr_t)p->tap;
     if (p->dim % 4 == 0 && p->out_stride % 4 == 0 && all % 16 == 0)
-        return kg_prefill_launch(kg_prefill_norm<4>, dim3(p->n_tokens), dim3(256), 0, p->pdl, stream, *p);
-    return kg_prefill_launch(kg_prefill_norm<1>, dim3(p->n_tokens), dim3(256), 0, p->pdl, stream, *p);
+        return kg_launch(kg_prefill_norm<4>, dim3(p->n_tokens), dim3(256), 0, p->pdl, stream, *p);
+    return kg_launch(kg_prefill_norm<1>, dim3(p->n_tokens), dim3(256), 0, p->pdl, stream, *p);
 }
 
 cudaError_t kgc_prefill_rope(const KgPrefillRope *p, cudaStream_t stream) {

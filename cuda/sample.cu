@@ -12,13 +12,6 @@ KGC_API cudaError_t kgc_set_state(KgState *state, const KgState *value, cudaStre
     return cudaGetLastError();
 }
 
-// Order of floats as unsigned integers; NaN is 0.
-__device__ __forceinline__ uint32_t kg_order(float f) {
-    if (f != f) return 0;
-    uint32_t b = __float_as_uint(f == 0.f ? 0.f : f);
-    return b & 0x80000000u ? ~b : b | 0x80000000u;
-}
-
 __global__ void __launch_bounds__(256) kg_argmax(KgState *state, uint32_t n, uint64_t *best, uint32_t *counter, volatile uint32_t *ring) {
     __shared__ uint64_t red[8];
     kg_launch_dependents();

@@ -1,0 +1,26 @@
+// How every kernel of this folder is started, and how its launchers are declared.
+#pragma once
+#include <cuda_runtime.h>
+#include <stdint.h>
+
+#define KGC_API extern "C" __attribute__((visibility("hidden")))
+
+// Launch with the programmatic dependence of compute capability 9.0 where `pdl` is set.
+template <typename... P, typename... A>
+static inline cudaError_t kg_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, int pdl, cudaStream_t stream, A &&...args) {
+    if (smem > 48 * 1024) {
+        cudaError_t e = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)smem);
+        if (e != cudaSuccess) return cudaGetLastError(), e;
+    }
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = smem;
+    config.stream = stream;
+    cudaLaunchAttribute attribute[1];
+    attribute[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute[0].val.programmaticStreamSerializationAllowed = 1;
+    config.attrs = attribute;
+    config.numAttrs = pdl ? 1 : 0;
+    return cudaLaunchKernelEx(&config, kernel, args...);
+}
