@@ -74,8 +74,7 @@ template <int EPL> struct KvLane {
     __device__ __forceinline__ void load(const __half *p) {
 #pragma unroll
         for (int i = 0; i < EPL / 8; i++)
-            asm volatile("ld.global.v4.u32 {%0,%1,%2,%3}, [%4];"
-                         : "=r"(w[i].x), "=r"(w[i].y), "=r"(w[i].z), "=r"(w[i].w) : "l"((const uint4 *)p + i));
+            w[i] = kg_load16((const uint4 *)p + i);
     }
     __device__ __forceinline__ void expand(float *o) const {
 #pragma unroll
@@ -92,7 +91,7 @@ template <int EPL> struct KvLane {
 };
 
 template <int REP, int EPL, int LPT> __global__ void __launch_bounds__(256) kg_attend(const __grid_constant__ KgAttend p) {
-    extern __shared__ __align__(16) float shared[];
+    KG_DYNAMIC_SHARED(float, shared);
     // With one head there is room for the whole of a small chunk at once.
     constexpr int PASSES = REP == 1 && EPL == 8 && LPT > 8 ? LPT / 2 : 4, TPW = 32 / LPT, STEP = 8 * TPW, TILE = PASSES * STEP;
     const uint32_t hd = p.head_dim, group = p.n_heads / p.n_kv, per_kv = (group + REP - 1) / REP;
@@ -135,8 +134,8 @@ template <int REP, int EPL, int LPT> __global__ void __launch_bounds__(256) kg_a
     for (int t = t0 + (int)threadIdx.x; t < t1; t += (int)blockDim.x) {
         const __half *page = (const __half *)pages[t >> 6] + (size_t)(t & 63) * hd;
         for (uint32_t d = 0; d < hd; d += 64) {
-            asm volatile("prefetch.global.L2 [%0];" ::"l"(page + k_at + d));
-            asm volatile("prefetch.global.L2 [%0];" ::"l"(page + v_at + d));
+            kg_prefetch(page + k_at + d);
+            kg_prefetch(page + v_at + d);
         }
     }
     for (uint32_t i = threadIdx.x; i < p.n_rot / 2; i += blockDim.x) {
@@ -332,7 +331,7 @@ template <int REP, int EPL, int LPT> __global__ void __launch_bounds__(256) kg_a
     }
     __threadfence();
     __syncthreads();
-    __shared__ uint32_t order;
+    KG_SHARED(uint32_t, order);
     if (threadIdx.x == 0) order = atomicInc(p.counters + blockIdx.x, (uint32_t)n_active - 1);
     __syncthreads();
     if (order != (uint32_t)n_active - 1) return;

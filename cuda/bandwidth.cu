@@ -18,6 +18,5 @@ __global__ void __launch_bounds__(512) kg_read(const uint4 *from, uint64_t n, ui
 
 // from: bytes of device memory, 16-byte aligned, a multiple of 16; out: one element.
 KGC_API cudaError_t kgc_read(const void *from, uint64_t bytes, uint32_t *out, uint32_t n_sm, cudaStream_t stream) {
-    kg_read<<<2 * n_sm, 512, 0, stream>>>((const uint4 *)from, bytes / 16, out);
-    return cudaGetLastError();
+    return kg_launch(kg_read, dim3(2 * n_sm), dim3(512), 0, 0, stream, (const uint4 *)from, bytes / 16, out);
 }

@@ -2,7 +2,8 @@
 //!
 //! nvcc is looked for in CUDA_HOME, on PATH, and in the PyPI packages of `./.venv` (`make cuda`). The CUDA runtime is
 //! linked statically; nothing of CUDA but the driver is needed at run time, and the driver only when a device is asked for.
-//! KIGO_CUDA_ARCHS narrows the list of targets ("90a" or "80,89,90a,ptx"); KIGO_CUDA=0 leaves CUDA out.
+//! KIGO_CUDA_ARCHS narrows the list of targets ("90a" or "80,89,90a,ptx"); KIGO_CUDA=0 leaves CUDA out. KIGO_CUDA=emulate
+//! compiles the kernels for the host instead, for tests without a GPU (emulate/emulate.h says what that shows).
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -19,14 +20,14 @@ pub fn build() {
         return;
     }
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
+    if env::var("KIGO_CUDA").is_ok_and(|v| v == "emulate") {
+        return emulate(&root);
+    }
     let Some((nvcc, libs)) = find(&root) else {
         println!("cargo:warning=nvcc not found (CUDA_HOME, PATH, .venv): building without CUDA, for the CPU only");
         return;
     };
-    let mut files: Vec<PathBuf> = std::fs::read_dir(root.join("cuda"))
-        .map(|dir| dir.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "cu")).collect())
-        .unwrap_or_default();
-    files.sort();
+    let files = kernels(&root);
     // SAFETY: a build script's main thread, before any other is started; cc reads the compiler from here alone.
     #[allow(unsafe_code)]
     unsafe {
@@ -56,9 +57,31 @@ pub fn build() {
         cc.include(root.join("cuda")).file(file).compile_intermediates()
     };
     // File by file: of several at once cc makes relocatable device code, in which ptxas serializes wgmma.
+    let objects = each(&files, &compile);
+    cc::Build::new().objects(objects).compile("kigo_cuda");
+    println!("cargo:rustc-link-search=native={}", libs.display());
+    println!("cargo:rustc-link-lib=static=cudart_static");
+    for lib in ["rt", "dl", "pthread"] {
+        println!("cargo:rustc-link-lib=dylib={lib}");
+    }
+    println!("cargo:rustc-cdylib-link-arg=-Wl,--exclude-libs,ALL");
+    println!("cargo:rustc-cfg=kigo_cuda");
+}
+
+/// The kernels' files.
+fn kernels(root: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(root.join("cuda"))
+        .map(|dir| dir.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "cu")).collect())
+        .unwrap_or_default();
+    files.sort();
+    files
+}
+
+/// The objects of all files, several compilers at a time.
+fn each(files: &[PathBuf], compile: &(dyn Fn(&Path) -> Vec<PathBuf> + Sync)) -> Vec<PathBuf> {
     let next = std::sync::atomic::AtomicUsize::new(0);
     let jobs = env::var("NUM_JOBS").ok().and_then(|n| n.parse().ok()).unwrap_or(1).clamp(1, files.len().max(1));
-    let objects: Vec<PathBuf> = std::thread::scope(|scope| {
+    let mut objects: Vec<PathBuf> = std::thread::scope(|scope| {
         let work = || {
             let mut mine = Vec::new();
             while let Some(file) = files.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
@@ -69,15 +92,27 @@ pub fn build() {
         let threads: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
         threads.into_iter().flat_map(|t| t.join().expect("the compiler's thread")).collect()
     });
-    let mut objects = objects;
     objects.sort();
-    cc::Build::new().objects(objects).compile("kigo_cuda");
-    println!("cargo:rustc-link-search=native={}", libs.display());
-    println!("cargo:rustc-link-lib=static=cudart_static");
-    for lib in ["rt", "dl", "pthread"] {
-        println!("cargo:rustc-link-lib=dylib={lib}");
-    }
-    println!("cargo:rustc-cdylib-link-arg=-Wl,--exclude-libs,ALL");
+    objects
+}
+
+/// The kernels and the runtime for the emulated device.
+fn emulate(root: &Path) {
+    let mut files = kernels(root);
+    files.retain(|f| !f.to_string_lossy().ends_with("_sm90.cu"));
+    files.push(root.join("cuda/emulate/emulate.cpp"));
+    let compile = |file: &Path| {
+        let mut cc = cc::Build::new();
+        cc.cpp(true).cpp_link_stdlib(None).warnings(false).opt_level(2).debug(false).cargo_metadata(false);
+        for flag in ["-std=c++17", "-march=x86-64-v3", "-ffp-contract=off", "-fno-math-errno", "-fno-strict-aliasing"] {
+            cc.flag(flag);
+        }
+        for flag in ["-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics", "-xc++"] {
+            cc.flag(flag);
+        }
+        cc.include(root.join("cuda")).include(root.join("cuda/emulate")).file(file).compile_intermediates()
+    };
+    cc::Build::new().objects(each(&files, &compile)).compile("kigo_cuda");
     println!("cargo:rustc-cfg=kigo_cuda");
 }
 

@@ -2,15 +2,35 @@
 //
 // Mirrored field for field by src/backend/cuda/ffi.rs.
 #pragma once
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
-#include "launch.cuh"
+#include "ptx.cuh"
 
 // Tensor types, in the library's own numbering.
 enum KgType : uint32_t {
     KG_F32 = 0, KG_F16, KG_BF16, KG_Q4_0, KG_Q4_1, KG_Q5_0, KG_Q5_1, KG_Q8_0, KG_Q2_K, KG_Q3_K, KG_Q4_K, KG_Q5_K, KG_Q6_K,
 };
+
+// The type as a constant: f(KgTyped<type>()); cudaErrorInvalidValue where there is no such type.
+template <int T> struct KgTyped {
+    static constexpr int type = T;
+};
+template <typename F> static inline cudaError_t kg_by_type(uint32_t type, F f) {
+    switch (type) {
+    case KG_F32: return f(KgTyped<KG_F32>());
+    case KG_F16: return f(KgTyped<KG_F16>());
+    case KG_BF16: return f(KgTyped<KG_BF16>());
+    case KG_Q4_0: return f(KgTyped<KG_Q4_0>());
+    case KG_Q4_1: return f(KgTyped<KG_Q4_1>());
+    case KG_Q5_0: return f(KgTyped<KG_Q5_0>());
+    case KG_Q5_1: return f(KgTyped<KG_Q5_1>());
+    case KG_Q8_0: return f(KgTyped<KG_Q8_0>());
+    case KG_Q2_K: return f(KgTyped<KG_Q2_K>());
+    case KG_Q3_K: return f(KgTyped<KG_Q3_K>());
+    case KG_Q4_K: return f(KgTyped<KG_Q4_K>());
+    case KG_Q5_K: return f(KgTyped<KG_Q5_K>());
+    case KG_Q6_K: return f(KgTyped<KG_Q6_K>());
+    default: return cudaErrorInvalidValue;
+    }
+}
 
 // A matrix [rows, cols] in planes; block = 32 consecutive elements of a row, block b of row r has index r * cols / 32 + b.
 //   float types: a = [rows, stride] elements, stride = cols rounded up to 8, zero filled
@@ -40,59 +60,6 @@ struct KgState {
     uint64_t least;        // the weight that min-p asks for
     float temperature, inverse;
 };
-
-// Lets the next kernel of the stream start its prologue.
-__device__ __forceinline__ void kg_launch_dependents() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-
-// Waits until the kernels before this one have finished and their writes are visible.
-__device__ __forceinline__ void kg_wait() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
-// Loads of weights: read once a step. Volatile, so that they stay before kg_wait().
-__device__ __forceinline__ uint4 kg_stream16(const void *p) {
-    uint4 v;
-    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
-    return v;
-}
-__device__ __forceinline__ uint2 kg_stream8(const void *p) {
-    uint2 v;
-    asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p));
-    return v;
-}
-__device__ __forceinline__ uint32_t kg_stream4(const void *p) {
-    uint32_t v;
-    asm volatile("ld.global.nc.L1::no_allocate.u32 %0, [%1];" : "=r"(v) : "l"(p));
-    return v;
-}
-__device__ __forceinline__ uint32_t kg_stream2(const void *p) {
-    uint16_t v;
-    asm volatile("ld.global.nc.L1::no_allocate.u16 %0, [%1];" : "=h"(v) : "l"(p));
-    return v;
-}
-// Shared by several lanes, so kept in L1.
-__device__ __forceinline__ uint4 kg_cached16(const void *p) {
-    uint4 v;
-    asm volatile("ld.global.nc.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
-    return v;
-}
-__device__ __forceinline__ uint32_t kg_cached4(const void *p) {
-    uint32_t v;
-    asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(v) : "l"(p));
-    return v;
-}
-__device__ __forceinline__ uint32_t kg_cached2(const void *p) {
-    uint16_t v;
-    asm volatile("ld.global.nc.u16 %0, [%1];" : "=h"(v) : "l"(p));
-    return v;
-}
 
 __device__ __forceinline__ float kg_half_bits(uint32_t bits) { return __half2float(__ushort_as_half((unsigned short)bits)); }
 

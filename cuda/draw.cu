@@ -15,29 +15,6 @@ constexpr uint32_t KG_DRAW_BLOCKS = 8, KG_DRAW_THREADS = 1024;
 #endif
 constexpr float KG_ONE = 1099511627776.f; // 2^40
 
-// The cluster: a barrier over all its threads, this block's rank, another block's shared memory.
-__device__ __forceinline__ void kg_cluster_sync() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
-#endif
-}
-__device__ __forceinline__ uint32_t kg_cluster_rank() {
-    uint32_t r = 0;
-#if __CUDA_ARCH__ >= 900
-    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
-#endif
-    return r;
-}
-__device__ __forceinline__ uint64_t kg_cluster_read(const uint64_t *mine, uint32_t rank) {
-    uint64_t v = 0;
-#if __CUDA_ARCH__ >= 900
-    uint32_t at = (uint32_t)__cvta_generic_to_shared(mine), there;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(at), "r"(rank));
-    asm volatile("ld.shared::cluster.u64 %0, [%1];" : "=l"(v) : "r"(there) : "memory");
-#endif
-    return v;
-}
-
 __device__ __forceinline__ uint64_t kg_warp_sum64(uint64_t v) {
 #pragma unroll
     for (int o = 16; o > 0; o >>= 1) v += __shfl_xor_sync(0xffffffffu, v, o);
@@ -151,8 +128,8 @@ __device__ __forceinline__ uint64_t kg_weight(float e) { return __float2ull_rz(_
 
 __global__ void KG_DRAW_CLUSTER __launch_bounds__(KG_DRAW_THREADS, 1) kg_draw(KgState *state, uint32_t n_vocab, volatile uint32_t *ring) {
 #if __CUDA_ARCH__ >= 900
-    extern __shared__ __align__(16) float values[];
-    __shared__ KgDrawShared shared;
+    KG_DYNAMIC_SHARED(float, values);
+    KG_SHARED(KgDrawShared, shared);
     kg_launch_dependents();
     kg_wait();
     const uint32_t rank = kg_cluster_rank(), warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
@@ -289,5 +266,6 @@ KGC_API uint32_t kgc_draw_most() { return KG_DRAW_BLOCKS * 55000; }
 KGC_API cudaError_t kgc_draw(KgState *state, uint32_t n, uint32_t *ring, int pdl, cudaStream_t stream) {
     if (n == 0 || n > kgc_draw_most()) return cudaErrorInvalidValue;
     const size_t smem = (size_t)((n + KG_DRAW_BLOCKS - 1) / KG_DRAW_BLOCKS) * 4;
+    KG_NEXT_CLUSTER(KG_DRAW_BLOCKS);
     return kg_launch(kg_draw, dim3(KG_DRAW_BLOCKS), dim3(KG_DRAW_THREADS), smem, pdl, stream, state, n, (volatile uint32_t *)ring);
 }

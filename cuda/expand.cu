@@ -75,8 +75,7 @@ KGC_API cudaError_t kgc_embed(const KgMat *m, const KgState *state, float scale,
 KGC_API cudaError_t kgc_embed_rows(const KgMat *m, const int32_t *tokens, uint32_t n, float scale, float *x, uint32_t x_stride,
                                    cudaStream_t stream) {
     if (n == 0 || n > 65535) return cudaErrorInvalidValue;
-    kg_embed_rows<<<dim3((kg_units(m) + 63) / 64, n), 64, 0, stream>>>(*m, tokens, scale, x, x_stride);
-    return cudaGetLastError();
+    return kg_launch(kg_embed_rows, dim3((kg_units(m) + 63) / 64, n), dim3(64), 0, 0, stream, *m, tokens, scale, x, x_stride);
 }
 
 // Rows row0 .. row0 + n of the matrix as f16.
@@ -85,23 +84,7 @@ KGC_API cudaError_t kgc_expand(const KgMat *m, uint32_t row0, uint32_t n, void *
     uint64_t units = (uint64_t)n * kg_units(m);
     unsigned grid = (unsigned)((units + 255) / 256);
     __half *to = (__half *)slab;
-    switch (m->type) {
-    case KG_F32: kg_expand<KG_F32><<<grid, 256, 0, stream>>>(*m, row0, units, to); break;
-    case KG_F16: kg_expand<KG_F16><<<grid, 256, 0, stream>>>(*m, row0, units, to); break;
-    case KG_BF16: kg_expand<KG_BF16><<<grid, 256, 0, stream>>>(*m, row0, units, to); break;
-    case KG_Q4_0: kg_expand<KG_Q4_0><<<grid, 256, 0, stream>>>(*m, row0, units, to); break;
-    case KG_Q4_1: kg_expand<KG_Q4_1><<<grid, 256, 0, stream>>>(*m, row0, units, to); break;
-    case KG_Q5_0: kg_expand<KG_Q5_0><<<grid, 256, 0, stream>>>(*m, row0, units, to); break;
-    case KG_Q5_1: kg_expand<KG_Q5_1><<<grid, 256, 0, stream>>>(*m, row0, units, to); break;
-    case KG_Q8_0: kg_expand<KG_Q8_0><<<grid, 256, 0, stream>>>(*m, row0, units, to); break;
-    case KG_Q2_K: kg_expand<KG_Q2_K><<<grid, 256, 0, stream>>>(*m, row0, units, to); break;
-    case KG_Q3_K: kg_expand<KG_Q3_K><<<grid, 256, 0, stream>>>(*m, row0, units, to); break;
-    case KG_Q4_K: kg_expand<KG_Q4_K><<<grid, 256, 0, stream>>>(*m, row0, units, to); break;
-    case KG_Q5_K: kg_expand<KG_Q5_K><<<grid, 256, 0, stream>>>(*m, row0, units, to); break;
-    case KG_Q6_K: kg_expand<KG_Q6_K><<<grid, 256, 0, stream>>>(*m, row0, units, to); break;
-    default: return cudaErrorInvalidValue;
-    }
-    return cudaGetLastError();
+    return kg_by_type(m->type, [&](auto t) { return kg_launch(kg_expand<decltype(t)::type>, dim3(grid), dim3(256), 0, 0, stream, *m, row0, units, to); });
 }
 
 // out = activation(gate) * up over n elements: where gate and up differ in type and cannot share a stage.
@@ -116,6 +99,5 @@ __global__ void __launch_bounds__(256) kg_glu(const float *gate, const float *up
 
 // activation: 1 silu, 2 gelu.
 KGC_API cudaError_t kgc_glu(const float *gate, const float *up, float *out, uint32_t n, uint32_t activation, cudaStream_t stream) {
-    kg_glu<<<(n + 255) / 256, 256, 0, stream>>>(gate, up, out, n, activation);
-    return cudaGetLastError();
+    return kg_launch(kg_glu, dim3((n + 255) / 256), dim3(256), 0, 0, stream, gate, up, out, n, activation);
 }

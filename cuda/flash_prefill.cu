@@ -37,8 +37,8 @@ __device__ __forceinline__ void load_rows(uint32_t to, const __half *from, uint6
 // HD: head size in the first product; HV: columns of V a block makes. Q in registers up to 128, else in shared memory.
 template <int HD, int HV> __global__ void __launch_bounds__(128, HD == 64 ? 4 : HD == 128 ? 2 : 1) kg_flash(const __grid_constant__ KgFlash p) {
     constexpr bool Q_SHARED = HD > 128;
-    extern __shared__ __align__(128) uint8_t raw[];
-    const uint32_t ks = (uint32_t)__cvta_generic_to_shared(raw), vs = ks + 64 * HD * 2, qs = vs + 64 * HV * 2;
+    KG_DYNAMIC_SHARED(uint8_t, raw);
+    const uint32_t ks = kg_shared_at(raw), vs = ks + 64 * HD * 2, qs = vs + 64 * HV * 2;
     const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const uint32_t head = blockIdx.x, kv = head / (p.n_heads / p.n_kv), column0 = blockIdx.z * HV;
     const uint32_t first = (gridDim.y - 1 - blockIdx.y) * 64, n_rows = min(64u, p.n_tokens - first);

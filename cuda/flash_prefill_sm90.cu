@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(128 * NWG, HD == 64 ? 4 / NWG : HD == 128 ? 2 
     constexpr bool Q_SHARED = HD > 128;
     constexpr uint32_t SLOT = 64 * HD * 2, THREADS = 128 * NWG;
     extern __shared__ uint8_t raw[];
-    const uint32_t ks = ((uint32_t)__cvta_generic_to_shared(raw) + 1023) & ~1023u, vs = ks + SLOTS * SLOT;
+    const uint32_t ks = (kg_shared_at(raw) + 1023) & ~1023u, vs = ks + SLOTS * SLOT;
     const uint32_t group = threadIdx.x / 128, warp = threadIdx.x % 128 / 32, lane = threadIdx.x % 32;
     const uint32_t qs = vs + SLOTS * SLOT + group * SLOT;
     const uint32_t head = blockIdx.x, kv = head / (p.n_heads / p.n_kv), chunks = p.head_dim / 8, end = p.start + p.n_tokens;

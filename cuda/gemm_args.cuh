@@ -9,9 +9,7 @@
 // lose a 2^-12th instead of a 2^-9th. Where a model's activations leave its range, out_scale (a power of two) of the
 // producer and alpha of the consumer move it.
 #pragma once
-#include <cuda_fp16.h>
-
-#include "launch.cuh"
+#include "ptx.cuh"
 
 enum KgGemmEpilogue : uint32_t { KG_GEMM_F32 = 0, KG_GEMM_ADD, KG_GEMM_F16, KG_GEMM_SILU, KG_GEMM_GELU };
 
@@ -154,7 +152,6 @@ __device__ __forceinline__ void kg_gemm_rows(const KgGemm &g, const KgGemmTile &
 
 // Programmatic dependence: nothing before kg_gemm_wait() touches what an earlier kernel wrote or reads.
 __device__ __forceinline__ void kg_gemm_wait() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;\n\tgriddepcontrol.wait;" ::: "memory");
-#endif
+    kg_launch_dependents();
+    kg_wait();
 }

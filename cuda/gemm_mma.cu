@@ -16,8 +16,8 @@ constexpr int STAGES = 3;
 
 template <int BN> __global__ void __launch_bounds__(256) kg_gemm_mma(const __grid_constant__ KgGemm g) {
     constexpr int BYTES = (128 + BN) * 128, HALF = BN / 2, N8 = BN / 32; // N8: groups of eight columns a warp
-    extern __shared__ __align__(128) uint8_t raw[];
-    const uint32_t ring = (uint32_t)__cvta_generic_to_shared(raw);
+    KG_DYNAMIC_SHARED(uint8_t, raw);
+    const uint32_t ring = kg_shared_at(raw);
     const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, wm = warp / 4, wn = warp % 4;
     kg_gemm_wait();
     const uint32_t tiles_n = kg_gemm_tiles_n(g, BN), steps = (g.k + 63) / 64;

@@ -30,8 +30,8 @@ __global__ void __launch_bounds__(384, 1) kg_gemm_sm90(const __grid_constant__ K
     constexpr int STAGES = kg_stages(BN), BYTES = kg_stage_bytes(BN), HALF = BN / 2;
     extern __shared__ uint8_t raw[];
     __shared__ __align__(8) uint64_t bars[2 * STAGES];
-    const uint32_t ring = ((uint32_t)__cvta_generic_to_shared(raw) + 1023) & ~1023u;
-    const uint32_t full = (uint32_t)__cvta_generic_to_shared(bars), empty = full + 8 * STAGES;
+    const uint32_t ring = (kg_shared_at(raw) + 1023) & ~1023u;
+    const uint32_t full = kg_shared_at(bars), empty = full + 8 * STAGES;
     const uint32_t group = threadIdx.x / 128, lane = threadIdx.x % 32;
     if (threadIdx.x == 0) {
         for (int s = 0; s < STAGES; s++) {

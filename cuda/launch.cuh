@@ -5,6 +5,20 @@
 
 #define KGC_API extern "C" __attribute__((visibility("hidden")))
 
+// A variable of the block, or an array: KG_SHARED(float[8], red); the memory that the launch asks for, of any number of elements.
+template <typename T> using kg_same = T;
+#ifndef KG_EMULATE
+#define KG_SHARED(type, name) __shared__ __align__(16) kg_same<type> name
+#define KG_DYNAMIC_SHARED(type, name) extern __shared__ __align__(128) type name[]
+#define KG_NEXT_CLUSTER(blocks)
+#else
+#define KG_SHARED(type, name)            \
+    static const char kg_place_##name = 0; \
+    kg_same<type> &name = *(kg_same<type> *)emulate::static_shared(&kg_place_##name, sizeof(kg_same<type>))
+#define KG_DYNAMIC_SHARED(type, name) type *name = (type *)emulate::dynamic_shared()
+#define KG_NEXT_CLUSTER(blocks) emulate::next_cluster(blocks)
+#endif
+
 // Launch with the programmatic dependence of compute capability 9.0 where `pdl` is set.
 template <typename... P, typename... A>
 static inline cudaError_t kg_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, int pdl, cudaStream_t stream, A &&...args) {

@@ -290,7 +290,7 @@ template <int T, int NS, bool DEEP> __device__ __forceinline__ void kg_stage_run
 
 // DEEP: eight units a lane in flight instead of four, for rows long enough.
 template <int T, int NS, bool DEEP> __global__ void __launch_bounds__(512, 1) kg_stage_kernel(const __grid_constant__ KgStage st) {
-    extern __shared__ __align__(16) float kg_shared[];
+    KG_DYNAMIC_SHARED(float, kg_shared);
     uint32_t seg = 0;
     while (seg + 1 < st.n_seg && blockIdx.x >= st.seg_block[seg + 1]) seg++;
     kg_stage_run<T, NS, DEEP>(st, seg, kg_shared);

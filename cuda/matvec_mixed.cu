@@ -2,7 +2,7 @@
 #include "matvec.cuh"
 
 template <int NS> __global__ void __launch_bounds__(512) kg_stage_mixed(const __grid_constant__ KgStage st) {
-    extern __shared__ __align__(16) float kg_shared[];
+    KG_DYNAMIC_SHARED(float, kg_shared);
     uint32_t seg = 0;
     while (seg + 1 < st.n_seg && blockIdx.x >= st.seg_block[seg + 1]) seg++;
     switch (st.m[seg].type) {

@@ -39,7 +39,7 @@ template <int V> struct alignas(2 * V) Halves {
 template <int V> __global__ void __launch_bounds__(256) kg_prefill_norm(const __grid_constant__ KgPrefillNorm p) {
     constexpr uint32_t KEEP = 4, STEP = 256 * V;
     using F = Floats<V>;
-    __shared__ float red[2][8];
+    KG_SHARED(float[2][8], red);
     kg_gemm_wait();
     float *x = p.x + (size_t)blockIdx.x * p.dim;
     const float *delta = p.delta ? p.delta + (size_t)blockIdx.x * p.dim : nullptr;
@@ -98,7 +98,8 @@ template <int V> __global__ void __launch_bounds__(256) kg_prefill_norm(const __
 // four. Runs are pairs' first and second elements (halves) or two pairs each.
 template <int HD> __global__ void __launch_bounds__(512) kg_prefill_rope_whole(const __grid_constant__ KgPrefillRope p) {
     constexpr uint32_t LANES = HD / 8, HALF = HD / 2;
-    __shared__ __align__(16) float cosine[HALF], sine[HALF];
+    KG_SHARED(float[HALF], cosine);
+    KG_SHARED(float[HALF], sine);
     const uint32_t token = blockIdx.x, position = p.start + token, n_rows = p.n_heads + 2 * p.n_kv;
     const uint32_t head = (blockIdx.y * blockDim.x + threadIdx.x) / LANES, lane = threadIdx.x % LANES;
     const uint32_t iu = p.halves ? 4 * lane : 8 * lane, iv = p.halves ? iu + HALF : iu + 4;
@@ -163,7 +164,7 @@ template <int HD> cudaError_t run_rope_whole(const KgPrefillRope *p, cudaStream_
 
 // PAIRS: pairs of elements a lane holds of one head; HEADS: heads a warp takes, eight apart.
 template <int PAIRS, int HEADS> __global__ void __launch_bounds__(256) kg_prefill_rope(const __grid_constant__ KgPrefillRope p) {
-    __shared__ float2 turned[256]; // cosine, sine
+    KG_SHARED(float2[256], turned); // cosine, sine
     const uint32_t token = blockIdx.x, position = p.start + token, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const uint32_t hd = p.head_dim, half = p.n_rot / 2, n_rows = p.n_heads + 2 * p.n_kv, head0 = blockIdx.y * 8 * HEADS + warp;
     // Pair i: turned elements first, the rest as neighbours.

@@ -107,22 +107,12 @@ KGC_API cudaError_t kgc_repack(const KgMat *m, const void *src, uint64_t first, 
     const uint8_t *p = (const uint8_t *)src;
     if (!kg_is_quant((int)m->type)) {
         uint64_t work = n * m->stride;
-        kg_repack_rows<<<(unsigned)((work + 255) / 256), 256, 0, stream>>>(*m, p, first, n, m->type == KG_F32 ? 4 : 2);
-        return cudaGetLastError();
+        return kg_launch(kg_repack_rows, dim3((unsigned)((work + 255) / 256)), dim3(256), 0, 0, stream, *m, p, first, n, m->type == KG_F32 ? 4 : 2);
     }
     unsigned grid = (unsigned)((n + 127) / 128);
-    switch (m->type) {
-    case KG_Q4_0: kg_repack<KG_Q4_0><<<grid, 128, 0, stream>>>(*m, p, first, n); break;
-    case KG_Q4_1: kg_repack<KG_Q4_1><<<grid, 128, 0, stream>>>(*m, p, first, n); break;
-    case KG_Q5_0: kg_repack<KG_Q5_0><<<grid, 128, 0, stream>>>(*m, p, first, n); break;
-    case KG_Q5_1: kg_repack<KG_Q5_1><<<grid, 128, 0, stream>>>(*m, p, first, n); break;
-    case KG_Q8_0: kg_repack<KG_Q8_0><<<grid, 128, 0, stream>>>(*m, p, first, n); break;
-    case KG_Q2_K: kg_repack<KG_Q2_K><<<grid, 128, 0, stream>>>(*m, p, first, n); break;
-    case KG_Q3_K: kg_repack<KG_Q3_K><<<grid, 128, 0, stream>>>(*m, p, first, n); break;
-    case KG_Q4_K: kg_repack<KG_Q4_K><<<grid, 128, 0, stream>>>(*m, p, first, n); break;
-    case KG_Q5_K: kg_repack<KG_Q5_K><<<grid, 128, 0, stream>>>(*m, p, first, n); break;
-    case KG_Q6_K: kg_repack<KG_Q6_K><<<grid, 128, 0, stream>>>(*m, p, first, n); break;
-    default: return cudaErrorInvalidValue;
-    }
-    return cudaGetLastError();
+    return kg_by_type(m->type, [&](auto t) {
+        constexpr int T = decltype(t)::type;
+        if constexpr (kg_is_quant(T)) return kg_launch(kg_repack<T>, dim3(grid), dim3(128), 0, 0, stream, *m, p, first, n);
+        else return cudaErrorInvalidValue;
+    });
 }

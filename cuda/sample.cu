@@ -8,12 +8,11 @@
 __global__ void kg_set_state(KgState *state, KgState value) { *state = value; }
 
 KGC_API cudaError_t kgc_set_state(KgState *state, const KgState *value, cudaStream_t stream) {
-    kg_set_state<<<1, 1, 0, stream>>>(state, *value);
-    return cudaGetLastError();
+    return kg_launch(kg_set_state, dim3(1), dim3(1), 0, 0, stream, state, *value);
 }
 
 __global__ void __launch_bounds__(256) kg_argmax(KgState *state, uint32_t n, uint64_t *best, uint32_t *counter, volatile uint32_t *ring) {
-    __shared__ uint64_t red[8];
+    KG_SHARED(uint64_t[8], red);
     kg_launch_dependents();
     kg_wait();
     const float *l = state->logits;

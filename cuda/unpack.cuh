@@ -25,23 +25,6 @@ struct XFloat {
     float4 v0, v1;
 };
 
-__device__ __forceinline__ int kg_dot_uu(uint32_t a, uint32_t b, int c) {
-    asm("dp4a.u32.u32 %0, %1, %2, %0;" : "+r"(c) : "r"(a), "r"(b));
-    return c;
-}
-__device__ __forceinline__ int kg_dot_us(uint32_t a, uint32_t b, int c) {
-    asm("dp4a.u32.s32 %0, %1, %2, %0;" : "+r"(c) : "r"(a), "r"(b));
-    return c;
-}
-__device__ __forceinline__ int kg_dot_su(uint32_t a, uint32_t b, int c) {
-    asm("dp4a.s32.u32 %0, %1, %2, %0;" : "+r"(c) : "r"(a), "r"(b));
-    return c;
-}
-__device__ __forceinline__ int kg_dot_ss(uint32_t a, uint32_t b, int c) {
-    asm("dp4a.s32.s32 %0, %1, %2, %0;" : "+r"(c) : "r"(a), "r"(b));
-    return c;
-}
-
 template <int T> struct Unit {
     uint4 a;    // nibbles, or int8 0..15
     uint4 b;    // int8 16..31, or twos in x, y

@@ -1,0 +1,71 @@
+// ptx.cuh's functions on the emulated device. Asynchronous copies happen at once; nothing is read early.
+#pragma once
+
+static inline void kg_launch_dependents() {}
+static inline void kg_wait() {}
+
+template <typename T> static inline T emulate_load(const void *p) {
+    T v;
+    if ((uintptr_t)p % sizeof(T) != 0) abort(); // as the device would
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+static inline uint4 kg_stream16(const void *p) { return emulate_load<uint4>(p); }
+static inline uint2 kg_stream8(const void *p) { return emulate_load<uint2>(p); }
+static inline uint32_t kg_stream4(const void *p) { return emulate_load<uint32_t>(p); }
+static inline uint32_t kg_stream2(const void *p) { return emulate_load<uint16_t>(p); }
+static inline uint4 kg_cached16(const void *p) { return emulate_load<uint4>(p); }
+static inline uint32_t kg_cached4(const void *p) { return emulate_load<uint32_t>(p); }
+static inline uint32_t kg_cached2(const void *p) { return emulate_load<uint16_t>(p); }
+static inline uint4 kg_load16(const void *p) { return emulate_load<uint4>(p); }
+static inline void kg_prefetch(const void *) {}
+
+template <typename A, typename B> static inline int emulate_dot(uint32_t a, uint32_t b, int c) {
+    for (int i = 0; i < 32; i += 8) c += (int)(A)(a >> i) * (int)(B)(b >> i);
+    return c;
+}
+static inline int kg_dot_uu(uint32_t a, uint32_t b, int c) { return emulate_dot<uint8_t, uint8_t>(a, b, c); }
+static inline int kg_dot_us(uint32_t a, uint32_t b, int c) { return emulate_dot<uint8_t, int8_t>(a, b, c); }
+static inline int kg_dot_su(uint32_t a, uint32_t b, int c) { return emulate_dot<int8_t, uint8_t>(a, b, c); }
+static inline int kg_dot_ss(uint32_t a, uint32_t b, int c) { return emulate_dot<int8_t, int8_t>(a, b, c); }
+
+static inline void kg_cluster_sync() { emulate::cluster_barrier(); }
+static inline uint32_t kg_cluster_rank() { return emulate::cluster_rank(); }
+static inline uint64_t kg_cluster_read(const uint64_t *mine, uint32_t rank) { return *(const uint64_t *)emulate::shared_of(mine, rank); }
+
+static inline uint32_t kg_shared_at(const void *p) { return emulate::shared_offset(p); }
+static inline void kg_copy16(uint32_t to, const void *from, bool valid) {
+    if ((to | (uintptr_t)from) % 16 != 0) abort();
+    if (valid) memcpy(emulate::shared_address(to), from, 16);
+    else memset(emulate::shared_address(to), 0, 16);
+}
+static inline void kg_copy_commit() {}
+template <int N> static inline void kg_copy_wait() {}
+
+// Matrix i's row r is at the address that lane 8 i + r gave; a lane gets elements 2 (lane % 4) and the next of row lane / 4.
+static inline void kg_ldmatrix(uint32_t (&r)[4], uint32_t at) {
+    const uint32_t *all = emulate::exchange(&at, 1), lane = threadIdx.x % 32;
+    for (uint32_t i = 0; i < 4; i++) memcpy(&r[i], (char *)emulate::shared_address(all[8 * i + lane / 4]) + lane % 4 * 4, 4);
+}
+static inline void kg_ldmatrix_turned(uint32_t (&r)[4], uint32_t at) {
+    const uint32_t *all = emulate::exchange(&at, 1), lane = threadIdx.x % 32;
+    for (uint32_t i = 0; i < 4; i++) {
+        uint16_t v[2];
+        for (uint32_t j = 0; j < 2; j++) memcpy(&v[j], (char *)emulate::shared_address(all[8 * i + lane % 4 * 2 + j]) + lane / 4 * 2, 2);
+        r[i] = v[0] | (uint32_t)v[1] << 16;
+    }
+}
+static inline float emulate_half(uint32_t word, uint32_t upper) { return __half2float({(uint16_t)(upper ? word >> 16 : word)}); }
+static inline void kg_mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    const uint32_t mine[6] = {a[0], a[1], a[2], a[3], b0, b1};
+    const uint32_t *all = emulate::exchange(mine, 6), lane = threadIdx.x % 32;
+    for (uint32_t i = 0; i < 4; i++) {
+        const uint32_t row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+        for (uint32_t k = 0; k < 16; k++) {
+            // a: register row / 8 + 2 (k / 8) of lane 4 (row % 8) + k % 8 / 2; b: register k / 8 of lane 4 column + k % 8 / 2.
+            const uint32_t wa = all[(row % 8 * 4 + k % 8 / 2) * 6 + row / 8 + k / 8 * 2], wb = all[(column * 4 + k % 8 / 2) * 6 + 4 + k / 8];
+            d[i] += emulate_half(wa, k % 2) * emulate_half(wb, k % 2);
+        }
+    }
+}
+static inline float kg_exp2(float x) { return exp2f(x); }
