@@ -5,7 +5,7 @@
 //   s_t = softcap(q_h . k_t), t = max(0, p + 1 - window) .. p;  out_h = softmax(s) v       f32 accumulation
 //
 // Cache: page g of a sequence holds positions 64 g .. 64 g + 63 as [n_layers][k, v][n_kv][64][head_dim] f16, 16-byte aligned.
-// Grid: (n_kv * ceil(group / REP), chunks); a block takes REP query heads of one key head and `chunk` positions. The number
+// Grid: (n_kv * ceil(group / REP), chunks, sequences); a block takes REP query heads of one key head and `chunk` positions. The number
 // of chunks follows from the position alone; with more than one the last block to finish sums them in ascending order.
 // REP query heads a block (a power of two), EPL elements a lane, LPT lanes a token, 256 threads; head_dim: a multiple of 8, at
 // most EPL * LPT. A chunk is a whole number of tiles of 4 tokens a group of lanes. The first tile's keys are requested, and its
@@ -25,6 +25,9 @@ struct KgAttend {
     float *tap_q, *tap_k; // [n_heads, hd], [n_kv, hd] or null
     uint32_t n_heads, n_kv, head_dim, n_rot, halves, window, layer, chunk, max_chunks;
     float scale, softcap, eps;
+    // Of a batch: state is the first of n_seq; qkv, out, part and counters have one after another for each.
+    uint32_t n_seq, qkv_stride, out_stride;
+    uint32_t long_from, long_chunk; // positions from long_from on take this chunk
 };
 
 
@@ -90,25 +93,32 @@ template <int EPL> struct KvLane {
     }
 };
 
-template <int REP, int EPL, int LPT> __global__ void __launch_bounds__(256) kg_attend(const __grid_constant__ KgAttend p) {
+// BATCH: a sequence for every blockIdx.z.
+template <int REP, int EPL, int LPT, bool BATCH> __global__ void __launch_bounds__(256) kg_attend(const __grid_constant__ KgAttend p) {
     KG_DYNAMIC_SHARED(float, shared);
     // With one head there is room for the whole of a small chunk at once.
     constexpr int PASSES = REP == 1 && EPL == 8 && LPT > 8 ? LPT / 2 : 4, TPW = 32 / LPT, STEP = 8 * TPW, TILE = PASSES * STEP;
     const uint32_t hd = p.head_dim, group = p.n_heads / p.n_kv, per_kv = (group + REP - 1) / REP;
     const uint32_t kv = blockIdx.x / per_kv, first = (blockIdx.x % per_kv) * REP, n_rep = min((uint32_t)REP, group - first);
     const uint32_t head0 = kv * group + first, warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
-    const int pos = p.state->position;
+    const KgState *state = p.state + (BATCH ? blockIdx.z : 0);
+    const int pos = state->position;
+    const uint32_t chunk = BATCH && (uint32_t)pos >= p.long_from ? p.long_chunk : p.chunk;
+    const float *qkv = p.qkv + (BATCH ? (size_t)blockIdx.z * p.qkv_stride : 0);
+    float *out = p.out + (BATCH ? (size_t)blockIdx.z * p.out_stride : 0);
+    float *parts = p.part + (BATCH ? (size_t)blockIdx.z * p.n_heads * p.max_chunks * (p.head_dim + 2) : 0);
+    uint32_t *counters = p.counters + (BATCH ? blockIdx.z * gridDim.x : 0);
     const int start = p.window && pos + 1 > (int)p.window ? pos + 1 - (int)p.window : 0;
-    const int first_chunk = start / (int)p.chunk, last_chunk = pos / (int)p.chunk;
+    const int first_chunk = start / (int)chunk, last_chunk = pos / (int)chunk;
     const int n_active = last_chunk - first_chunk + 1, c = first_chunk + (int)blockIdx.y;
     kg_launch_dependents();
     if (c > last_chunk) return;
     const bool newest = c == last_chunk;
-    const int c0 = c * (int)p.chunk;
-    const int t0 = max(c0, start), t1 = min(c0 + (int)p.chunk, pos); // positions from the cache
+    const int c0 = c * (int)chunk;
+    const int t0 = max(c0, start), t1 = min(c0 + (int)chunk, pos); // positions from the cache
     float *qs = shared, *kn = qs + REP * hd, *vn = kn + hd, *ml = vn + hd, *turn = ml + 2 * REP, *sc = turn + hd,
-          *red = sc + REP * p.chunk;
-    const uint64_t *pages = p.state->pages;
+          *red = sc + REP * chunk;
+    const uint64_t *pages = state->pages;
     const size_t tile = (size_t)64 * hd, k_at = ((size_t)(p.layer * 2) * p.n_kv + kv) * tile, v_at = k_at + p.n_kv * tile;
     const uint32_t e = (lane & (LPT - 1)) * EPL;
     const int tl = (int)(warp * TPW + lane / LPT);
@@ -148,7 +158,7 @@ template <int REP, int EPL, int LPT> __global__ void __launch_bounds__(256) kg_a
     __syncthreads();
 
     kg_wait();
-    const float *q = p.qkv + (size_t)head0 * hd, *k = p.qkv + (size_t)p.n_heads * hd + kv * hd, *v = k + (size_t)p.n_kv * hd;
+    const float *q = qkv + (size_t)head0 * hd, *k = qkv + (size_t)p.n_heads * hd + kv * hd, *v = k + (size_t)p.n_kv * hd;
     for (uint32_t r = warp; r < REP + 1; r += 8) {
         if (r >= n_rep && r != REP) {
             for (uint32_t i = lane; i < hd; i += 32) qs[r * hd + i] = 0.f;
@@ -213,7 +223,7 @@ template <int REP, int EPL, int LPT> __global__ void __launch_bounds__(256) kg_a
             }
             float sum = kg_sum_heads<REP, LPT>(s, lane);
             if (p.softcap != 0.f) sum = p.softcap * tanhf(sum / p.softcap);
-            if (there && stores) sc[my_head * p.chunk + (t - c0)] = sum;
+            if (there && stores) sc[my_head * chunk + (t - c0)] = sum;
         };
         for (int tb = t0; tb < t1; tb += TILE) {
             if constexpr (ONE) {
@@ -261,7 +271,7 @@ template <int REP, int EPL, int LPT> __global__ void __launch_bounds__(256) kg_a
     const int i0 = t0 - c0, i1 = (newest ? pos + 1 : t1) - c0;
     float top = 0.f;
     for (uint32_t r = ONE ? 0 : warp; r < n_rep; r += 8) {
-        float *s = sc + r * p.chunk, m = -INFINITY, l = 0.f;
+        float *s = sc + r * chunk, m = -INFINITY, l = 0.f;
         for (int i = i0 + (int)lane; i < i1; i += 32) m = fmaxf(m, s[i]);
 #pragma unroll
         for (int o = 16; o > 0; o >>= 1) m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, o));
@@ -275,7 +285,7 @@ template <int REP, int EPL, int LPT> __global__ void __launch_bounds__(256) kg_a
         top = m;
     }
     if (!ONE) __syncthreads();
-    auto weight = [&](uint32_t r, int t) { return ONE ? expf(sc[t - c0] - top) : sc[r * p.chunk + (t - c0)]; };
+    auto weight = [&](uint32_t r, int t) { return ONE ? expf(sc[t - c0] - top) : sc[r * chunk + (t - c0)]; };
 
     {
         float acc[REP][EPL];
@@ -320,19 +330,19 @@ template <int REP, int EPL, int LPT> __global__ void __launch_bounds__(256) kg_a
 #pragma unroll
         for (int x = 0; x < 8; x++) a += red[(x * REP + r) * hd + d];
         if (newest) a = fmaf(weight(r, pos), vn[d], a);
-        if (n_active == 1) p.out[(size_t)(head0 + r) * hd + d] = a / ml[2 * r + 1];
-        else p.part[((size_t)(head0 + r) * p.max_chunks + blockIdx.y) * (hd + 2) + d] = a;
+        if (n_active == 1) out[(size_t)(head0 + r) * hd + d] = a / ml[2 * r + 1];
+        else parts[((size_t)(head0 + r) * p.max_chunks + blockIdx.y) * (hd + 2) + d] = a;
     }
     if (n_active == 1) return;
     if (threadIdx.x < n_rep) {
-        float *to = p.part + ((size_t)(head0 + threadIdx.x) * p.max_chunks + blockIdx.y) * (hd + 2) + hd;
+        float *to = parts + ((size_t)(head0 + threadIdx.x) * p.max_chunks + blockIdx.y) * (hd + 2) + hd;
         to[0] = ml[2 * threadIdx.x];
         to[1] = ml[2 * threadIdx.x + 1];
     }
     __threadfence();
     __syncthreads();
     KG_SHARED(uint32_t, order);
-    if (threadIdx.x == 0) order = atomicInc(p.counters + blockIdx.x, (uint32_t)n_active - 1);
+    if (threadIdx.x == 0) order = atomicInc(counters + blockIdx.x, (uint32_t)n_active - 1);
     __syncthreads();
     if (order != (uint32_t)n_active - 1) return;
     __threadfence();
@@ -341,7 +351,7 @@ template <int REP, int EPL, int LPT> __global__ void __launch_bounds__(256) kg_a
     constexpr int AT_ONCE = 8;
     if constexpr (ONE) {
         constexpr uint32_t r = 0;
-        const float *from = p.part + (size_t)head0 * p.max_chunks * (hd + 2);
+        const float *from = parts + (size_t)head0 * p.max_chunks * (hd + 2);
         auto ml_of = [&](int i) { return i < n_active ? __ldcg((const float2 *)(from + (size_t)i * (hd + 2) + hd)) : make_float2(-INFINITY, 0.f); };
         float2 x[AT_ONCE], row_ml[AT_ONCE];
         auto rows = [&](int j0, uint32_t d) {
@@ -381,7 +391,7 @@ template <int REP, int EPL, int LPT> __global__ void __launch_bounds__(256) kg_a
         }
     } else {
         for (uint32_t r = warp; r < n_rep; r += 8) {
-            const float *from = p.part + (size_t)(head0 + r) * p.max_chunks * (hd + 2) + hd;
+            const float *from = parts + (size_t)(head0 + r) * p.max_chunks * (hd + 2) + hd;
             float m = -INFINITY, l = 0.f;
             for (int i = lane; i < n_active; i += 32) m = fmaxf(m, __ldcg(from + (size_t)i * (hd + 2)));
 #pragma unroll
@@ -392,7 +402,7 @@ template <int REP, int EPL, int LPT> __global__ void __launch_bounds__(256) kg_a
         }
         __syncthreads();
         for (uint32_t r = 0; r < n_rep; r++) {
-            const float *from = p.part + (size_t)(head0 + r) * p.max_chunks * (hd + 2);
+            const float *from = parts + (size_t)(head0 + r) * p.max_chunks * (hd + 2);
             const float m = ml[2 * r];
             for (uint32_t d = 2 * lane; d < hd; d += 64) {
                 float2 a = make_float2(0.f, 0.f);
@@ -415,33 +425,38 @@ template <int REP, int EPL, int LPT> __global__ void __launch_bounds__(256) kg_a
         float a = 0.f;
 #pragma unroll
         for (int x = 0; x < 8; x++) a += red[(x * REP + r) * hd + d];
-        p.out[(size_t)(head0 + r) * hd + d] = a * ml[2 * r + 1];
+        out[(size_t)(head0 + r) * hd + d] = a * ml[2 * r + 1];
     }
 }
 
-template <int REP, int EPL, int LPT>
+template <int REP, int EPL, int LPT, bool BATCH>
 static cudaError_t kg_attend_launch(const KgAttend *p, uint32_t chunks, int pdl, cudaStream_t stream) {
-    uint32_t group = p->n_heads / p->n_kv;
-    size_t floats = (size_t)REP * p->head_dim + 3 * p->head_dim + 2 * REP + (size_t)REP * p->chunk + (size_t)8 * REP * p->head_dim;
-    return kg_launch(kg_attend<REP, EPL, LPT>, dim3(p->n_kv * ((group + REP - 1) / REP), chunks), dim3(256), floats * 4, pdl, stream, *p);
+    const uint32_t group = p->n_heads / p->n_kv, chunk = BATCH && p->long_chunk > p->chunk ? p->long_chunk : p->chunk;
+    size_t floats = (size_t)REP * p->head_dim + 3 * p->head_dim + 2 * REP + (size_t)REP * chunk + (size_t)8 * REP * p->head_dim;
+    const dim3 grid(p->n_kv * ((group + REP - 1) / REP), chunks, BATCH ? p->n_seq : 1);
+    return kg_launch(kg_attend<REP, EPL, LPT, BATCH>, grid, dim3(256), floats * 4, pdl, stream, *p);
 }
 
-template <int EPL, int LPT>
+template <int EPL, int LPT, bool BATCH>
 static cudaError_t kg_attend_group(const KgAttend *p, uint32_t chunks, uint32_t rep, int pdl, cudaStream_t stream) {
     const uint32_t group = p->n_heads / p->n_kv, want = rep < group ? rep : group;
-    if (want <= 1) return kg_attend_launch<1, EPL, LPT>(p, chunks, pdl, stream);
-    if (want == 2 || EPL > 8) return kg_attend_launch<2, EPL, LPT>(p, chunks, pdl, stream);
-    if (want <= 4) return kg_attend_launch<4, EPL, LPT>(p, chunks, pdl, stream);
-    return kg_attend_launch<(EPL > 8 ? 2 : 8), EPL, LPT>(p, chunks, pdl, stream);
+    if (want <= 1) return kg_attend_launch<1, EPL, LPT, BATCH>(p, chunks, pdl, stream);
+    if (want == 2 || EPL > 8) return kg_attend_launch<2, EPL, LPT, BATCH>(p, chunks, pdl, stream);
+    if (want <= 4) return kg_attend_launch<4, EPL, LPT, BATCH>(p, chunks, pdl, stream);
+    return kg_attend_launch<(EPL > 8 ? 2 : 8), EPL, LPT, BATCH>(p, chunks, pdl, stream);
 }
 
-// chunks: at least the number of active chunks at any position of the sequence this launch may run at; part and counters
-// are sized for it. rep: most query heads a block; changes the speed only, never a bit. pdl: 1 with programmatic dependent launch.
-KGC_API cudaError_t kgc_attend(const KgAttend *p, uint32_t chunks, uint32_t rep, int pdl, cudaStream_t stream) {
+template <bool BATCH> static cudaError_t kg_attend_any(const KgAttend *p, uint32_t chunks, uint32_t rep, int pdl, cudaStream_t stream) {
     if (p->n_kv == 0 || p->n_heads % p->n_kv != 0 || p->head_dim % 8 != 0 || p->head_dim > 512 || chunks == 0 || chunks > p->max_chunks)
         return cudaErrorInvalidValue;
-    if (p->head_dim <= 64) return kg_attend_group<8, 8>(p, chunks, rep, pdl, stream);
-    if (p->head_dim <= 128) return kg_attend_group<8, 16>(p, chunks, rep, pdl, stream);
-    if (p->head_dim <= 256) return kg_attend_group<8, 32>(p, chunks, rep, pdl, stream);
-    return kg_attend_group<16, 32>(p, chunks, rep, pdl, stream);
+    if (p->head_dim <= 64) return kg_attend_group<8, 8, BATCH>(p, chunks, rep, pdl, stream);
+    if (p->head_dim <= 128) return kg_attend_group<8, 16, BATCH>(p, chunks, rep, pdl, stream);
+    if (p->head_dim <= 256) return kg_attend_group<8, 32, BATCH>(p, chunks, rep, pdl, stream);
+    return kg_attend_group<16, 32, BATCH>(p, chunks, rep, pdl, stream);
+}
+
+// chunks: at least the number of active chunks at any position of the sequences this launch may run at; part and counters
+// are sized for it. rep: most query heads a block; changes the speed only, never a bit. pdl: 1 with programmatic dependent launch.
+KGC_API cudaError_t kgc_attend(const KgAttend *p, uint32_t chunks, uint32_t rep, int pdl, cudaStream_t stream) {
+    return p->n_seq == 0 ? kg_attend_any<false>(p, chunks, rep, pdl, stream) : kg_attend_any<true>(p, chunks, rep, pdl, stream);
 }

@@ -1,6 +1,6 @@
 // A draw at a temperature on the device: the steps of src/sampler, with the same result for the same logits.
 //
-// One cluster of 8 blocks, each with an eighth of the logits in shared memory. Everything that is summed is an integer, so no order
+// One cluster of 8 blocks a sequence, each with an eighth of the logits in shared memory. Everything that is summed is an integer, so no order
 // matters; thresholds (the k-th logit, the weight where top-p ends, the last id among equals) are found three bits a pass.
 // state: token = the drawn one, position += 1, produced += 1; ring[produced % 256] on the host receives the token, or ~0 where no
 // logit is finite or one is +inf.
@@ -132,6 +132,7 @@ __global__ void KG_DRAW_CLUSTER __launch_bounds__(KG_DRAW_THREADS, 1) kg_draw(Kg
     KG_SHARED(KgDrawShared, shared);
     kg_launch_dependents();
     kg_wait();
+    state += blockIdx.y;
     const uint32_t rank = kg_cluster_rank(), warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
     const uint32_t per = (n_vocab + KG_DRAW_BLOCKS - 1) / KG_DRAW_BLOCKS, id0 = min(rank * per, n_vocab);
     KgDraw d{shared, values, id0, min(per, n_vocab - id0), 0};
@@ -262,10 +263,10 @@ __global__ void KG_DRAW_CLUSTER __launch_bounds__(KG_DRAW_THREADS, 1) kg_draw(Kg
 // The most logits a draw can take.
 KGC_API uint32_t kgc_draw_most() { return KG_DRAW_BLOCKS * 55000; }
 
-// ring: 256 tokens of host memory the device can write. Needs compute capability 9.0 or above.
-KGC_API cudaError_t kgc_draw(KgState *state, uint32_t n, uint32_t *ring, int pdl, cudaStream_t stream) {
-    if (n == 0 || n > kgc_draw_most()) return cudaErrorInvalidValue;
+// state: [n_seq]; ring: 256 tokens of host memory the device can write. Needs compute capability 9.0 or above.
+KGC_API cudaError_t kgc_draw(KgState *state, uint32_t n_seq, uint32_t n, uint32_t *ring, int pdl, cudaStream_t stream) {
+    if (n_seq == 0 || n == 0 || n > kgc_draw_most()) return cudaErrorInvalidValue;
     const size_t smem = (size_t)((n + KG_DRAW_BLOCKS - 1) / KG_DRAW_BLOCKS) * 4;
     KG_NEXT_CLUSTER(KG_DRAW_BLOCKS);
-    return kg_launch(kg_draw, dim3(KG_DRAW_BLOCKS), dim3(KG_DRAW_THREADS), smem, pdl, stream, state, n, (volatile uint32_t *)ring);
+    return kg_launch(kg_draw, dim3(KG_DRAW_BLOCKS, n_seq), dim3(KG_DRAW_THREADS), smem, pdl, stream, state, n, (volatile uint32_t *)ring);
 }

@@ -36,10 +36,10 @@ __device__ __forceinline__ void kg_embed_any(const KgMat &m, uint32_t row, uint3
     }
 }
 
-__global__ void __launch_bounds__(64) kg_embed(KgMat m, const KgState *state, float scale, float *x) {
+__global__ void __launch_bounds__(64) kg_embed(KgMat m, const KgState *state, float scale, float *x, uint32_t x_stride) {
     kg_launch_dependents();
     kg_wait();
-    kg_embed_any(m, (uint32_t)state->token, blockIdx.x * 64 + threadIdx.x, scale, x);
+    kg_embed_any(m, (uint32_t)state[blockIdx.y].token, blockIdx.x * 64 + threadIdx.x, scale, x + (size_t)blockIdx.y * x_stride);
 }
 
 __global__ void __launch_bounds__(64) kg_embed_rows(KgMat m, const int32_t *tokens, float scale, float *x, uint32_t x_stride) {
@@ -67,8 +67,10 @@ template <int T> __global__ void __launch_bounds__(256) kg_expand(KgMat m, uint3
 
 static inline unsigned kg_units(const KgMat *m) { return kg_is_quant((int)m->type) ? m->cols / 32 : m->stride / 8; }
 
-KGC_API cudaError_t kgc_embed(const KgMat *m, const KgState *state, float scale, float *x, int pdl, cudaStream_t stream) {
-    return kg_launch(kg_embed, dim3((kg_units(m) + 63) / 64), dim3(64), 0, pdl, stream, *m, state, scale, x);
+// state: [n_seq]; x: [n_seq, x_stride].
+KGC_API cudaError_t kgc_embed(const KgMat *m, const KgState *state, uint32_t n_seq, float scale, float *x, uint32_t x_stride, int pdl,
+                              cudaStream_t stream) {
+    return kg_launch(kg_embed, dim3((kg_units(m) + 63) / 64, n_seq), dim3(64), 0, pdl, stream, *m, state, scale, x, x_stride);
 }
 
 // tokens: [n] on the device; x: [n, x_stride].

@@ -9,6 +9,8 @@
 // of each at a time; `ks` warps share a row. A lane sums its units in ascending order, lanes are summed by a butterfly,
 // warps in ascending order: the order depends on the shape and the launch configuration, which depends on the shape.
 // The first units are requested before the kernels this one depends on have finished.
+// Of several sequences (NB at a time, in shared memory) every one gets the bits that it gets alone: each lane's sums, the
+// butterfly and the order of the warps are the same for the same `ks`. Their rows come normalized from kgc_batch_norm.
 // Bytes moved: the weights once; x, delta, norm_w once a block from L2.
 // Preconditions: x, delta, norm_w, post_w readable (and zero beyond n) up to n rounded up to 32; blockDim a multiple
 // of 32 * ks, at most 512; `pair` needs NS >= 2.
@@ -29,6 +31,8 @@ struct KgStage {
     uint32_t ks;         // warps a row
     uint32_t activation; // 0: none; 1: silu, 2: gelu: m[0] is the gate, m[1] the up matrix, n_seg is 1
     float eps, softcap;
+    // Of a batch: x, delta and x_out are [n_seq, x_stride], out[i] [n_seq, out_stride], state the first of n_seq.
+    uint32_t n_seq, x_stride, out_stride;
 };
 
 __device__ __forceinline__ float kg_activation(uint32_t kind, float g) {
@@ -36,13 +40,20 @@ __device__ __forceinline__ float kg_activation(uint32_t kind, float g) {
     return 0.5f * g * (1.f + tanhf(0.7978845608028654f * (g + 0.044715f * g * g * g)));
 }
 
+// Floats for reductions; NB: sequences at a time, 0: a token alone.
+__host__ __device__ constexpr uint32_t kg_stage_red(int nb) { return nb ? 64 + 128 * nb : 256; }
+
 // Bytes of shared memory a stage needs.
 static inline size_t kg_stage_smem(uint32_t n, bool norm, bool quant) {
     size_t padded = (n + 31) / 32 * 32;
-    size_t bytes = 1024; // reductions
+    size_t bytes = kg_stage_red(0) * 4;
     if (quant) bytes += padded / 32 * 80;
     if (norm || !quant) bytes += padded * 4;
     return bytes;
+}
+static inline size_t kg_batch_smem(uint32_t n, bool quant, uint32_t nb) {
+    size_t padded = (n + 31) / 32 * 32;
+    return kg_stage_red((int)nb) * 4 + nb * (quant ? padded / 32 * 80 : padded * 4);
 }
 
 // One float4 of the input, normalized already, to where the dot products read it. Whole warps call it; i < n4 or v is zero.
@@ -75,91 +86,139 @@ template <bool QUANT> __device__ __forceinline__ void kg_stage_put(const KgStage
     }
 }
 
-// The input in shared memory. red: 256 floats, 0..15 and 64..79 zero beyond the block's warps; the rest behind it.
-// held: the first norm weights of this thread, requested before the wait; NV: float4 a thread at a time.
+// x + rms_norm(delta) * post_w, stored in x_out where that is given, then rms_norm of it * norm_w: put(four of them, i) by whole
+// warps, i < n4 or zeros. red: 80 floats, 0..15 and 64..79 zero beyond the block's warps. vb: room for what does not stay in
+// registers; SPLIT: its even and odd float4 apart. held: the first norm weights of this thread, requested before the wait; NV: float4
+// a thread at a time. The order of every sum depends on n, NV and the threads alone.
+template <bool SPLIT, int NV, typename Put>
+__device__ __forceinline__ void kg_stage_norm(const KgStage &st, const float *x, const float *delta, float *x_out, float *red, float4 *vb,
+                                              const float4 (&held)[NV], Put put) {
+    const uint32_t n4 = (st.n + 31) / 32 * 8, bd = blockDim.x;
+    const float4 *x4 = (const float4 *)x, *d4 = (const float4 *)delta, *p4 = (const float4 *)st.post_w, *w4 = (const float4 *)st.norm_w;
+    const float4 zero = make_float4(0.f, 0.f, 0.f, 0.f);
+    const uint32_t first = threadIdx.x & ~31u, lane = threadIdx.x & 31; // loops by whole warps
+    auto at = [&](uint32_t i) { return SPLIT ? (i & 1) * (n4 / 2) + (i >> 1) : i; };
+    auto square = [](float4 v) { return __fmaf_rn(v.w, v.w, __fmaf_rn(v.z, v.z, __fmaf_rn(v.y, v.y, __fmul_rn(v.x, v.x)))); };
+    // Loads first: behind a store or a barrier each of them would cost its latency by itself.
+    float4 v[NV], d[NV];
+#pragma unroll
+    for (int k = 0; k < NV; k++) {
+        const uint32_t i = threadIdx.x + k * bd;
+        v[k] = i < n4 ? x4[i] : zero;
+        d[k] = d4 && i < n4 ? d4[i] : zero;
+    }
+    float post = 0.f;
+    if (p4) {
+        float ss = 0.f;
+#pragma unroll
+        for (int k = 0; k < NV; k++) ss = __fadd_rn(ss, square(d[k]));
+        for (uint32_t i = threadIdx.x + NV * bd; i < n4; i += bd) ss = __fadd_rn(ss, square(d4[i]));
+        post = 1.f / sqrtf(kg_block_sum(ss, red + 64) / (float)st.n + st.eps);
+    }
+    float ss = 0.f;
+    auto add = [&](float4 v, float4 d, uint32_t i) {
+        if (p4) {
+            const float4 w = p4[i];
+            d.x = __fmul_rn(d.x, __fmul_rn(post, w.x)), d.y = __fmul_rn(d.y, __fmul_rn(post, w.y));
+            d.z = __fmul_rn(d.z, __fmul_rn(post, w.z)), d.w = __fmul_rn(d.w, __fmul_rn(post, w.w));
+        }
+        v.x += d.x, v.y += d.y, v.z += d.z, v.w += d.w;
+        if (x_out) ((float4 *)x_out)[i] = v;
+        ss = __fadd_rn(ss, square(v));
+        return v;
+    };
+#pragma unroll
+    for (int k = 0; k < NV; k++) {
+        const uint32_t i = threadIdx.x + k * bd;
+        if (i < n4) v[k] = add(v[k], d[k], i);
+    }
+    for (uint32_t i = threadIdx.x + NV * bd; i < n4; i += bd) vb[at(i)] = add(x4[i], d4 ? d4[i] : zero, i);
+    const float scale = 1.f / sqrtf(kg_block_sum(ss, red) / (float)st.n + st.eps);
+    auto scaled = [&](float4 v, float4 w) {
+        v.x *= scale * w.x, v.y *= scale * w.y, v.z *= scale * w.z, v.w *= scale * w.w;
+        return v;
+    };
+    for (uint32_t i0 = first + NV * bd; i0 < n4; i0 += bd) {
+        const uint32_t i = i0 + lane;
+        put(scaled(i < n4 ? vb[at(i)] : zero, i < n4 ? w4[i] : zero), i);
+    }
+#pragma unroll
+    for (int k = 0; k < NV; k++)
+        if (first + k * bd < n4) put(scaled(v[k], held[k]), threadIdx.x + k * bd);
+}
+
+// Norm weights of this thread, requested before the wait.
+template <int NV> __device__ __forceinline__ void kg_stage_hold(const KgStage &st, float4 (&held)[NV]) {
+#pragma unroll
+    for (int i = 0; i < NV; i++) {
+        const uint32_t at = threadIdx.x + i * blockDim.x;
+        held[i] = make_float4(0.f, 0.f, 0.f, 0.f);
+        if (st.norm_w && at < (st.n + 31) / 32 * 8) {
+            uint4 w = kg_cached16((const float4 *)st.norm_w + at);
+            held[i] = make_float4(__uint_as_float(w.x), __uint_as_float(w.y), __uint_as_float(w.z), __uint_as_float(w.w));
+        }
+    }
+}
+
+// The input of a token alone, behind the reductions' floats of shared memory.
 template <bool QUANT, int NV> __device__ __forceinline__ void kg_stage_input(const KgStage &st, float *red, const float4 (&held)[NV]) {
     const uint32_t padded = (st.n + 31) / 32 * 32, n4 = padded / 4, bd = blockDim.x;
     // A block of 32 in 20 words, which eight lanes read without bank conflicts: hi [8], lo [8], sums of the halves, scale.
-    uint32_t *xq = (uint32_t *)(red + 256);
+    uint32_t *xq = (uint32_t *)(red + kg_stage_red(0));
     float4 *vb = (float4 *)(QUANT ? xq + padded / 32 * 20 : xq); // [n4]
-    const float4 *x4 = (const float4 *)st.x, *d4 = (const float4 *)st.delta, *p4 = (const float4 *)st.post_w, *w4 = (const float4 *)st.norm_w;
-    const float4 zero = make_float4(0.f, 0.f, 0.f, 0.f);
-    const uint32_t first = threadIdx.x & ~31u, lane = threadIdx.x & 31; // loops by whole warps
-    auto at = [&](uint32_t i) { return QUANT ? i : (i & 1) * (n4 / 2) + (i >> 1); };
-    if (w4) {
-        // Loads first: behind a store or a barrier each of them would cost its latency by itself.
-        float4 v[NV], d[NV];
-#pragma unroll
-        for (int k = 0; k < NV; k++) {
-            const uint32_t i = threadIdx.x + k * bd;
-            v[k] = i < n4 ? x4[i] : zero;
-            d[k] = d4 && i < n4 ? d4[i] : zero;
-        }
-        float post = 0.f;
-        if (p4) {
-            float ss = 0.f;
-#pragma unroll
-            for (int k = 0; k < NV; k++) ss += d[k].x * d[k].x + d[k].y * d[k].y + d[k].z * d[k].z + d[k].w * d[k].w;
-            for (uint32_t i = threadIdx.x + NV * bd; i < n4; i += bd) {
-                const float4 e = d4[i];
-                ss += e.x * e.x + e.y * e.y + e.z * e.z + e.w * e.w;
-            }
-            post = 1.f / sqrtf(kg_block_sum(ss, red + 64) / (float)st.n + st.eps);
-        }
-        float ss = 0.f;
-        auto add = [&](float4 v, float4 d, uint32_t i) {
-            if (p4) {
-                const float4 w = p4[i];
-                d.x *= post * w.x, d.y *= post * w.y, d.z *= post * w.z, d.w *= post * w.w;
-            }
-            v.x += d.x, v.y += d.y, v.z += d.z, v.w += d.w;
-            if (st.x_out && blockIdx.x == 0) ((float4 *)st.x_out)[i] = v;
-            ss += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
-            return v;
-        };
-#pragma unroll
-        for (int k = 0; k < NV; k++) {
-            const uint32_t i = threadIdx.x + k * bd;
-            if (i < n4) v[k] = add(v[k], d[k], i);
-        }
-        for (uint32_t i = threadIdx.x + NV * bd; i < n4; i += bd) vb[at(i)] = add(x4[i], d4 ? d4[i] : zero, i);
-        const float scale = 1.f / sqrtf(kg_block_sum(ss, red) / (float)st.n + st.eps);
-        auto put = [&](float4 v, float4 w, uint32_t i) {
-            v.x *= scale * w.x, v.y *= scale * w.y, v.z *= scale * w.z, v.w *= scale * w.w;
-            kg_stage_put<QUANT>(st, v, i, n4, vb, xq);
-        };
-        for (uint32_t i0 = first + NV * bd; i0 < n4; i0 += bd) {
-            const uint32_t i = i0 + lane;
-            put(i < n4 ? vb[at(i)] : zero, i < n4 ? w4[i] : zero, i);
-        }
-#pragma unroll
-        for (int k = 0; k < NV; k++)
-            if (first + k * bd < n4) put(v[k], held[k], threadIdx.x + k * bd);
+    if (st.norm_w) {
+        kg_stage_norm<!QUANT>(st, st.x, st.delta, blockIdx.x == 0 ? st.x_out : nullptr, red, vb, held,
+                              [&](float4 v, uint32_t i) { kg_stage_put<QUANT>(st, v, i, n4, vb, xq); });
     } else {
-        for (uint32_t i0 = first; i0 < n4; i0 += 2 * NV * bd) {
+        const float4 *x4 = (const float4 *)st.x;
+        for (uint32_t i0 = threadIdx.x & ~31u; i0 < n4; i0 += 2 * NV * bd) {
             float4 v[2 * NV];
 #pragma unroll
             for (int k = 0; k < 2 * NV; k++) {
-                const uint32_t i = i0 + k * bd + lane;
-                v[k] = i < n4 ? x4[i] : zero;
+                const uint32_t i = i0 + k * bd + (threadIdx.x & 31);
+                v[k] = i < n4 ? x4[i] : make_float4(0.f, 0.f, 0.f, 0.f);
             }
 #pragma unroll
             for (int k = 0; k < 2 * NV; k++)
-                if (i0 + k * bd < n4) kg_stage_put<QUANT>(st, v[k], i0 + k * bd + lane, n4, vb, xq);
+                if (i0 + k * bd < n4) kg_stage_put<QUANT>(st, v[k], i0 + k * bd + (threadIdx.x & 31), n4, vb, xq);
         }
     }
     __syncthreads();
 }
-template <int T, int NS, bool DEEP> __device__ __forceinline__ void kg_stage_run(const KgStage &st, uint32_t seg, float *red) {
+
+// The inputs of NB sequences from seq0 on; zeros beyond the last.
+template <bool QUANT, int NB> __device__ __forceinline__ void kg_batch_input(const KgStage &st, float *red, uint32_t seq0) {
+    const uint32_t n4 = (st.n + 31) / 32 * 8, each = n4 * (QUANT ? 10 : 16) / 4; // words of a sequence
+    uint32_t *const words = (uint32_t *)(red + kg_stage_red(NB));
+    for (uint32_t i0 = threadIdx.x & ~31u; i0 < n4; i0 += blockDim.x) {
+        const uint32_t i = i0 + (threadIdx.x & 31);
+        float4 v[NB];
+#pragma unroll
+        for (int b = 0; b < NB; b++) {
+            v[b] = make_float4(0.f, 0.f, 0.f, 0.f);
+            if (i < n4 && seq0 + b < st.n_seq) v[b] = ((const float4 *)(st.x + (size_t)(seq0 + b) * st.x_stride))[i];
+        }
+#pragma unroll
+        for (int b = 0; b < NB; b++) {
+            uint32_t *to = words + b * each;
+            kg_stage_put<QUANT>(st, v[b], i, n4, (float4 *)to, to);
+        }
+    }
+    __syncthreads();
+}
+
+// NB: sequences at a time; 0: a token alone.
+template <int T, int NS, bool DEEP, int NB = 0> __device__ __forceinline__ void kg_stage_run(const KgStage &st, uint32_t seg, float *red) {
     constexpr bool QUANT = kg_is_quant(T);
-    constexpr int UN = (QUANT && !DEEP ? 4 : 8) / NS, NV = 2;
+    constexpr int UN = (QUANT && !DEEP ? 4 : 8) / NS, NV = 2, N = NB ? NB : 1;
+    constexpr uint32_t PART = 64 * N; // of the reductions: [16 warps][NS][N]
     const uint32_t warp = threadIdx.x >> 5, lane = threadIdx.x & 31, ks = st.ks;
     const uint32_t groups = (blockDim.x >> 5) / ks, group = warp / ks, kw = warp % ks;
     const bool pair = st.activation != 0;
     const uint32_t rg = pair ? NS / 2 : NS, per_row = QUANT ? st.n / 32 : st.m[seg].stride / 8;
     const uint32_t width = 32 * ks * UN, steps = (per_row + width - 1) / width;
     // Rows of this block: whole turns of all its groups, as evenly as they go. Blocks with a turn less make room for the next stage.
-    const uint32_t n_blocks = st.seg_block[seg + 1] - st.seg_block[seg], block = blockIdx.x - st.seg_block[seg];
+    const uint32_t n_blocks = st.seg_block[seg + 1] - st.seg_block[seg], block = (NB ? blockIdx.y : blockIdx.x) - st.seg_block[seg];
     const uint32_t rows = st.m[seg].rows, step_rows = groups * rg, all = (rows + step_rows - 1) / step_rows;
     const uint32_t row0 = all * block / n_blocks * step_rows, row1 = min(rows, all * (block + 1) / n_blocks * step_rows);
     const uint32_t turns = (row1 - row0 + step_rows - 1) / step_rows;
@@ -192,31 +251,32 @@ template <int T, int NS, bool DEEP> __device__ __forceinline__ void kg_stage_run
     for (int u = 0; u < UN; u++) fetch(u);
 
     kg_launch_dependents();
-    float4 held[NV];
-#pragma unroll
-    for (int i = 0; i < NV; i++) {
-        const uint32_t at = threadIdx.x + i * blockDim.x;
-        held[i] = make_float4(0.f, 0.f, 0.f, 0.f);
-        if (st.norm_w && at < (st.n + 31) / 32 * 8) {
-            uint4 w = kg_cached16((const float4 *)st.norm_w + at);
-            held[i] = make_float4(__uint_as_float(w.x), __uint_as_float(w.y), __uint_as_float(w.z), __uint_as_float(w.w));
-        }
+    const uint32_t seq0 = NB ? blockIdx.x * NB : 0;
+    if constexpr (NB == 0) {
+        float4 held[NV];
+        kg_stage_hold(st, held);
+        kg_wait();
+        kg_stage_input<QUANT, NV>(st, red, held);
+    } else {
+        kg_wait();
+        kg_batch_input<QUANT, N>(st, red, seq0);
     }
-    kg_wait();
-    kg_stage_input<QUANT, NV>(st, red, held);
 
     const uint32_t padded = (st.n + 31) / 32 * 32;
-    const uint4 *xq = (const uint4 *)(red + 256);
-    const float4 *xf = (const float4 *)(red + 256);
-    float *out = st.state ? st.state->logits : st.out[seg];
+    const uint4 *xq = (const uint4 *)(red + kg_stage_red(NB));
+    const float4 *xf = (const float4 *)(red + kg_stage_red(NB));
+    float *alone = nullptr;
+    if constexpr (NB == 0) alone = st.state ? st.state->logits : st.out[seg];
 
     uint32_t parity = 0;
     for (uint32_t turn = 0; turn < turns; turn++) {
         const uint32_t here = row_at, mine = here + (pair ? lane >> 1 : lane);
-        float acc[NS], bias = 0.f;
+        float acc[NS][N], bias = 0.f;
         if (st.bias[seg] && lane < NS && mine < row1) bias = st.bias[seg][mine];
 #pragma unroll
-        for (int s = 0; s < NS; s++) acc[s] = 0.f;
+        for (int s = 0; s < NS; s++)
+#pragma unroll
+            for (int b = 0; b < N; b++) acc[s][b] = 0.f;
         for (uint32_t k = 0; k < steps; k++) {
             // The next load: the following step, or the first of the group's next rows.
             unit_at += width;
@@ -230,24 +290,27 @@ template <int T, int NS, bool DEEP> __device__ __forceinline__ void kg_stage_run
                 if (first < per_row) {
                     const bool in = first + lane < per_row;
                     const uint32_t unit = in ? first + lane : per_row - 1;
-                    if constexpr (QUANT) {
-                        XQuant x;
-                        const uint4 *p = xq + unit * 5;
-                        const uint4 h0 = p[0], h1 = p[1], l0 = p[2], l1 = p[3], e = p[4];
-                        x.hi[0] = h0.x, x.hi[1] = h0.y, x.hi[2] = h0.z, x.hi[3] = h0.w;
-                        x.hi[4] = h1.x, x.hi[5] = h1.y, x.hi[6] = h1.z, x.hi[7] = h1.w;
-                        x.lo[0] = l0.x, x.lo[1] = l0.y, x.lo[2] = l0.z, x.lo[3] = l0.w;
-                        x.lo[4] = l1.x, x.lo[5] = l1.y, x.lo[6] = l1.z, x.lo[7] = l1.w;
-                        x.s0 = (int)e.x, x.s1 = (int)e.y, x.d = in ? __uint_as_float(e.z) : 0.f;
 #pragma unroll
-                        for (int s = 0; s < NS; s++) acc[s] += f[s][u].dot(x);
-                    } else {
-                        XFloat x;
-                        x.v0 = xf[unit], x.v1 = xf[padded / 8 + unit];
+                    for (int b = 0; b < N; b++) {
+                        if constexpr (QUANT) {
+                            XQuant x;
+                            const uint4 *p = xq + b * (padded / 32 * 5) + unit * 5;
+                            const uint4 h0 = p[0], h1 = p[1], l0 = p[2], l1 = p[3], e = p[4];
+                            x.hi[0] = h0.x, x.hi[1] = h0.y, x.hi[2] = h0.z, x.hi[3] = h0.w;
+                            x.hi[4] = h1.x, x.hi[5] = h1.y, x.hi[6] = h1.z, x.hi[7] = h1.w;
+                            x.lo[0] = l0.x, x.lo[1] = l0.y, x.lo[2] = l0.z, x.lo[3] = l0.w;
+                            x.lo[4] = l1.x, x.lo[5] = l1.y, x.lo[6] = l1.z, x.lo[7] = l1.w;
+                            x.s0 = (int)e.x, x.s1 = (int)e.y, x.d = in ? __uint_as_float(e.z) : 0.f;
 #pragma unroll
-                        for (int s = 0; s < NS; s++) {
-                            const float y = f[s][u].dot(x);
-                            acc[s] += in ? y : 0.f;
+                            for (int s = 0; s < NS; s++) acc[s][b] = f[s][u].add(acc[s][b], x);
+                        } else {
+                            XFloat x;
+                            x.v0 = xf[b * (padded / 4) + unit], x.v1 = xf[b * (padded / 4) + padded / 8 + unit];
+#pragma unroll
+                            for (int s = 0; s < NS; s++) {
+                                const float y = f[s][u].dot(x);
+                                acc[s][b] += in ? y : 0.f;
+                            }
                         }
                     }
                 }
@@ -255,21 +318,27 @@ template <int T, int NS, bool DEEP> __device__ __forceinline__ void kg_stage_run
             }
         }
 #pragma unroll
-        for (int s = 0; s < NS; s++) acc[s] = kg_warp_sum(acc[s]);
+        for (int s = 0; s < NS; s++)
+#pragma unroll
+            for (int b = 0; b < N; b++) acc[s][b] = kg_warp_sum(acc[s][b]);
         if (ks > 1) {
-            float *r = red + 64 + parity * 64; // [16 warps][4 streams]
+            float *r = red + 64 + parity * PART;
             parity ^= 1;
             if (lane == 0) {
 #pragma unroll
-                for (int s = 0; s < NS; s++) r[warp * NS + s] = acc[s];
+                for (int s = 0; s < NS; s++)
+#pragma unroll
+                    for (int b = 0; b < N; b++) r[(warp * NS + s) * N + b] = acc[s][b];
             }
             __syncthreads();
 #pragma unroll
-            for (int s = 0; s < NS; s++) {
-                float t = 0.f;
-                for (uint32_t i = 0; i < ks; i++) t += r[(group * ks + i) * NS + s];
-                acc[s] = t;
-            }
+            for (int s = 0; s < NS; s++)
+#pragma unroll
+                for (int b = 0; b < N; b++) {
+                    float t = 0.f;
+                    for (uint32_t i = 0; i < ks; i++) t += r[((group * ks + i) * NS + s) * N + b];
+                    acc[s][b] = t;
+                }
         }
         if (kw == 0) {
 #pragma unroll
@@ -277,11 +346,19 @@ template <int T, int NS, bool DEEP> __device__ __forceinline__ void kg_stage_run
                 if (pair && (s & 1)) continue;
                 const uint32_t row = here + (pair ? s >> 1 : s);
                 if (lane == s && row < row1) {
-                    float y = acc[s];
-                    if (pair) y = kg_activation(st.activation, y) * acc[(s + 1) % NS];
-                    else y += bias;
-                    if (st.softcap != 0.f) y = st.softcap * tanhf(y / st.softcap);
-                    out[row] = y;
+#pragma unroll
+                    for (int b = 0; b < N; b++) {
+                        float y = acc[s][b];
+                        if (pair) y = __fmul_rn(kg_activation(st.activation, y), acc[(s + 1) % NS][b]);
+                        else y = __fadd_rn(y, bias);
+                        if (st.softcap != 0.f) y = st.softcap * tanhf(y / st.softcap);
+                        if constexpr (NB == 0) {
+                            alone[row] = y;
+                        } else if (seq0 + b < st.n_seq) {
+                            float *out = st.state ? st.state[seq0 + b].logits : st.out[seg] + (size_t)(seq0 + b) * st.out_stride;
+                            out[row] = y;
+                        }
+                    }
                 }
             }
         }
@@ -297,14 +374,38 @@ template <int T, int NS, bool DEEP> __global__ void __launch_bounds__(512, 1) kg
 }
 
 template <int T> static inline cudaError_t kg_stage_launch(const KgStage *st, uint32_t ns, uint32_t threads, int deep, int pdl, cudaStream_t stream) {
-    size_t smem = kg_stage_smem(st->n, st->norm_w != nullptr, kg_is_quant(T)) + 16;
+    size_t smem = kg_stage_smem(st->n, st->norm_w != nullptr, kg_is_quant(T));
     dim3 grid(st->seg_block[st->n_seg]);
     constexpr bool Q = kg_is_quant(T);
     if (ns == 1 && deep && Q) return kg_launch(kg_stage_kernel<T, 1, Q>, grid, dim3(threads), smem, pdl, stream, *st);
     if (ns == 2 && deep && Q) return kg_launch(kg_stage_kernel<T, 2, Q>, grid, dim3(threads), smem, pdl, stream, *st);
-    if (ns == 8 && deep && Q && st->ks == 1) return kg_launch(kg_stage_kernel<T, 8, Q>, grid, dim3(threads), smem, pdl, stream, *st);
+    if constexpr (Q) {
+        if (ns == 8 && deep && st->ks == 1) return kg_launch(kg_stage_kernel<T, 8, true>, grid, dim3(threads), smem, pdl, stream, *st);
+    }
     if (ns == 1) return kg_launch(kg_stage_kernel<T, 1, false>, grid, dim3(threads), smem, pdl, stream, *st);
     if (ns == 2) return kg_launch(kg_stage_kernel<T, 2, false>, grid, dim3(threads), smem, pdl, stream, *st);
     if (ns == 4) return kg_launch(kg_stage_kernel<T, 4, false>, grid, dim3(threads), smem, pdl, stream, *st);
+    return cudaErrorInvalidValue;
+}
+
+// A block works on NB sequences, the tiles of sequences next to one another so that they share what the cache holds of the rows.
+template <int T, int NB> __global__ void __launch_bounds__(512, 1) kg_batch_kernel(const __grid_constant__ KgStage st) {
+    KG_DYNAMIC_SHARED(float, kg_shared);
+    uint32_t seg = 0;
+    while (seg + 1 < st.n_seg && blockIdx.y >= st.seg_block[seg + 1]) seg++;
+    kg_stage_run<T, 4, false, NB>(st, seg, kg_shared);
+}
+
+static inline bool kg_batch_check(const KgStage *st, uint32_t threads) {
+    bool ok = threads && threads <= 512 && st->ks && threads % (32 * st->ks) == 0 && st->n && st->n_seg >= 1 && st->n_seg <= 3;
+    return ok && !st->norm_w && !st->tap && st->n_seq && st->x_stride >= (st->n + 31) / 32 * 32;
+}
+
+template <int T> static inline cudaError_t kg_batch_launch(const KgStage *st, uint32_t nb, uint32_t threads, int pdl, cudaStream_t stream) {
+    const size_t smem = kg_batch_smem(st->n, kg_is_quant(T), nb);
+    const dim3 grid((st->n_seq + nb - 1) / nb, st->seg_block[st->n_seg]), block(threads);
+    if (nb == 2) return kg_launch(kg_batch_kernel<T, 2>, grid, block, smem, pdl, stream, *st);
+    if (nb == 4) return kg_launch(kg_batch_kernel<T, 4>, grid, block, smem, pdl, stream, *st);
+    if (nb == 8) return kg_launch(kg_batch_kernel<T, 8>, grid, block, smem, pdl, stream, *st);
     return cudaErrorInvalidValue;
 }

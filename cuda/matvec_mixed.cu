@@ -28,7 +28,7 @@ KGC_API cudaError_t kgc_stage_mixed(const KgStage *st, uint32_t ns, uint32_t thr
     if ((ns != 1 && ns != 4) || threads == 0 || threads > 512 || st->ks == 0 || threads % (32 * st->ks) != 0) return cudaErrorInvalidValue;
     if (st->n_seg < 1 || st->n_seg > 3 || st->activation) return cudaErrorInvalidValue;
     size_t quant = kg_stage_smem(st->n, st->norm_w != nullptr, true), plain = kg_stage_smem(st->n, st->norm_w != nullptr, false);
-    size_t smem = (quant > plain ? quant : plain) + 16;
+    size_t smem = quant > plain ? quant : plain;
     dim3 grid(st->seg_block[st->n_seg]);
     if (ns == 4) return kg_launch(kg_stage_mixed<4>, grid, dim3(threads), smem, pdl, stream, *st);
     return kg_launch(kg_stage_mixed<1>, grid, dim3(threads), smem, pdl, stream, *st);

@@ -1,7 +1,7 @@
 // The end of a step on the device: the greedy choice, and the state of the next step.
 //
 //   argmax: largest logit, ties to the lowest id, NaN below everything; state: token = it, position += 1, produced += 1;
-//           ring[produced % 256] on the host receives the token, or ~0 where no logit is finite or one is +inf. 64 blocks; integers only, so the order does not matter.
+//           ring[produced % 256] on the host receives the token, or ~0 where no logit is finite or one is +inf. 64 blocks a sequence; integers only, so the order does not matter.
 // Reference: src/sampler (step 2).
 #include "common.cuh"
 
@@ -15,6 +15,7 @@ __global__ void __launch_bounds__(256) kg_argmax(KgState *state, uint32_t n, uin
     KG_SHARED(uint64_t[8], red);
     kg_launch_dependents();
     kg_wait();
+    state += blockIdx.y, best += blockIdx.y, counter += blockIdx.y;
     const float *l = state->logits;
     uint64_t m = 0;
     for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
@@ -47,8 +48,9 @@ __global__ void __launch_bounds__(256) kg_argmax(KgState *state, uint32_t n, uin
     __threadfence_system();
 }
 
-// best, counter: one element each, zero between launches. ring: 256 tokens of host memory the device can write.
-KGC_API cudaError_t kgc_argmax(KgState *state, uint32_t n, uint64_t *best, uint32_t *counter, uint32_t *ring, int pdl, cudaStream_t stream) {
-    if (n == 0) return cudaErrorInvalidValue;
-    return kg_launch(kg_argmax, dim3(64), dim3(256), 0, pdl, stream, state, n, best, counter, (volatile uint32_t *)ring);
+// state, best, counter: [n_seq], the last two zero between launches. ring: 256 tokens of host memory the device can write.
+KGC_API cudaError_t kgc_argmax(KgState *state, uint32_t n_seq, uint32_t n, uint64_t *best, uint32_t *counter, uint32_t *ring, int pdl,
+                               cudaStream_t stream) {
+    if (n_seq == 0 || n == 0) return cudaErrorInvalidValue;
+    return kg_launch(kg_argmax, dim3(64, n_seq), dim3(256), 0, pdl, stream, state, n, best, counter, (volatile uint32_t *)ring);
 }

@@ -131,23 +131,26 @@ template <int T> struct Unit {
         }
     }
 
-    __device__ __forceinline__ float dot(const XQuant &x) const {
+    // acc + the unit's dot product, rounded as written: the same in every kernel, however the compiler would fuse.
+    __device__ __forceinline__ float add(float acc, const XQuant &x) const {
         constexpr int off = kg_offset(T);
         float g0, m0, g1, m1;
         scales(g0, m0, g1, m1);
-        int p0 = half_dot<0>(x), p1 = half_dot<4>(x);
+        const int p0 = half_dot<0>(x), p1 = half_dot<4>(x);
+        float p;
         if constexpr (T == KG_Q2_K) {
-            float p = g0 * (float)p0 + g1 * (float)p1;
-            return x.d * (p - (m0 * (float)x.s0 + m1 * (float)x.s1));
+            const float m = __fmaf_rn(m0, (float)x.s0, __fmul_rn(m1, (float)x.s1));
+            p = __fsub_rn(__fmaf_rn(g0, (float)p0, __fmul_rn(g1, (float)p1)), m);
         } else if constexpr (T == KG_Q3_K || T == KG_Q6_K) {
-            return x.d * (g0 * (float)(p0 - off * x.s0) + g1 * (float)(p1 - off * x.s1));
+            p = __fmaf_rn(g0, (float)(p0 - off * x.s0), __fmul_rn(g1, (float)(p1 - off * x.s1)));
         } else if constexpr (T == KG_Q4_0 || T == KG_Q5_0) {
-            return x.d * g0 * (float)(p0 + p1 - off * (x.s0 + x.s1));
+            return __fmaf_rn(__fmul_rn(x.d, g0), (float)(p0 + p1 - off * (x.s0 + x.s1)), acc);
         } else if constexpr (T == KG_Q8_0) {
-            return x.d * g0 * (float)(p0 + p1);
+            return __fmaf_rn(__fmul_rn(x.d, g0), (float)(p0 + p1), acc);
         } else {
-            return x.d * (g0 * (float)(p0 + p1) - m0 * (float)(x.s0 + x.s1));
+            p = __fmaf_rn(g0, (float)(p0 + p1), -__fmul_rn(m0, (float)(x.s0 + x.s1)));
         }
+        return __fmaf_rn(x.d, p, acc);
     }
 
     template <int t> __device__ __forceinline__ void expand4(float *out, float g, float m) const {

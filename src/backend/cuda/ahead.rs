@@ -1,5 +1,7 @@
 //! Choosing tokens on the device, one after another, ahead of the host.
 
+use std::ops::Range;
+
 use super::ffi::{self, State};
 use super::memory::{Event, Gpu, Stream};
 use super::model::{CudaModel, Exec, Pass, slot_of};
@@ -16,13 +18,23 @@ pub(super) const NO_TOKEN: u32 = u32::MAX;
 
 /// Queues the choice of a token from the logits of the state's slot.
 pub(super) fn choose(gpu: &Gpu, work: &Workspace, stream: &Stream, drawn: bool) -> Result<()> {
-    let (n, ring) = (work.n_vocab, work.ring());
-    // SAFETY: the state and the counters are in the workspace, the slot's logits have n elements.
+    choose_each(gpu, work, stream, drawn, 0..1)
+}
+
+/// [`choose`] for these sequences of a batch.
+pub(super) fn choose_each(gpu: &Gpu, work: &Workspace, stream: &Stream, drawn: bool, of: Range<u32>) -> Result<()> {
+    if of.is_empty() {
+        return Ok(());
+    }
+    let (n, ring, n_seq, first) = (work.n_vocab, work.ring(), of.end - of.start, u64::from(of.start));
+    let state = work.state + first * size_of::<State>() as u64;
+    // SAFETY: the states and the counters are in the workspace, the slots' logits have n elements.
     gpu.check(unsafe {
         if drawn {
-            ffi::kgc_draw(work.state, n, ring, 0, stream.raw())
+            ffi::kgc_draw(state, n_seq, n, ring, 0, stream.raw())
         } else {
-            ffi::kgc_argmax(work.state, n, work.best, work.counter, ring, 0, stream.raw())
+            let (best, counter) = (work.best + 8 * first, work.counter + 4 * first);
+            ffi::kgc_argmax(state, n_seq, n, best, counter, ring, 0, stream.raw())
         }
     })
 }

@@ -63,6 +63,9 @@ pub struct Stage {
     pub activation: u32,
     pub eps: f32,
     pub softcap: f32,
+    pub n_seq: u32,
+    pub x_stride: u32,
+    pub out_stride: u32,
 }
 
 /// `KgAttend`: attention of one token.
@@ -91,6 +94,11 @@ pub struct Attend {
     pub scale: f32,
     pub softcap: f32,
     pub eps: f32,
+    pub n_seq: u32,
+    pub qkv_stride: u32,
+    pub out_stride: u32,
+    pub long_from: u32,
+    pub long_chunk: u32,
 }
 
 /// `KgGemm`: a product of prefill.
@@ -261,11 +269,26 @@ unsafe extern "C" {
     pub fn kgc_stage_mixed(stage: *const Stage, ns: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_read(from: Address, bytes: u64, out: Address, n_sm: u32, stream: Handle) -> c_int;
     pub fn kgc_draw_most() -> u32;
-    pub fn kgc_draw(state: Address, n: u32, ring: *mut u32, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_draw(state: Address, n_seq: u32, n: u32, ring: *mut u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_glu(gate: Address, up: Address, out: Address, n: u32, activation: u32, stream: Handle) -> c_int;
     pub fn kgc_attend(attend: *const Attend, chunks: u32, rep: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_repack(mat: *const Mat, src: Address, first: u64, n: u64, stream: Handle) -> c_int;
-    pub fn kgc_embed(mat: *const Mat, state: Address, scale: f32, x: Address, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_embed(
+        mat: *const Mat,
+        state: Address,
+        n_seq: u32,
+        scale: f32,
+        x: Address,
+        x_stride: u32,
+        pdl: c_int,
+        stream: Handle,
+    ) -> c_int;
+    pub fn kgc_batch_float(stage: *const Stage, ty: u32, nb: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_batch_q32(stage: *const Stage, ty: u32, nb: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_batch_k256(stage: *const Stage, ty: u32, nb: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_batch_norm(stage: *const Stage, out: Address, threads: u32, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_batch_most(n: u32, quant: c_int) -> u32;
+    pub fn kgc_batch_shared(n: u32, quant: c_int, nb: u32) -> u64;
     pub fn kgc_embed_rows(
         mat: *const Mat,
         tokens: Address,
@@ -284,6 +307,7 @@ unsafe extern "C" {
     pub fn kgc_set_state(state: Address, value: *const State, stream: Handle) -> c_int;
     pub fn kgc_argmax(
         state: Address,
+        n_seq: u32,
         n: u32,
         best: Address,
         counter: Address,

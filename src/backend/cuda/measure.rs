@@ -12,6 +12,7 @@ impl CudaModel {
     pub fn tune(&self, tuning: Tuning) {
         let exec = &mut *self.lock();
         exec.graphs.clear();
+        exec.batch = None;
         exec.epoch += 1;
         exec.tuning = tuning;
         exec.ops = program::make(&self.gpu, &self.config, &tuning, &self.weights, &exec.work);

@@ -14,6 +14,9 @@ use crate::error::Result;
 mod ahead;
 #[cfg(kigo_cuda)]
 #[allow(unsafe_code)]
+mod batch;
+#[cfg(kigo_cuda)]
+#[allow(unsafe_code)]
 mod device;
 #[cfg(kigo_cuda)]
 #[allow(missing_docs, unsafe_code)]

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use half::f16;
 
 use super::ahead::{AHEAD, NO_TOKEN, choose, drawn_by};
+use super::batch::{self, Batch, MOST_SEQUENCES};
 use super::ffi::{self, Address, State};
 use super::layout::{DeviceWeights, lay};
 use super::load;
@@ -65,6 +66,7 @@ pub(super) struct Exec {
     pub(super) graphs: HashMap<(Pass, Cut), Graph>,
     pub(super) ops: Vec<Op>,
     rows: Option<Rows>,
+    pub(super) batch: Option<Batch>,
     pub(super) work: Workspace,
     pub(super) tuning: Tuning,
     /// Changes whenever the device's `State` stops being that of the call before.
@@ -95,6 +97,13 @@ pub(super) struct CudaSlot {
     logits: Buffer, // [n_vocab] f32
     table: Buffer,  // [capacity] addresses
     pages: Vec<u32>,
+}
+
+impl CudaSlot {
+    /// Of the page table and of the logits.
+    pub(super) fn addresses(&self) -> (Address, Address) {
+        (self.table.at(), self.logits.at())
+    }
 }
 
 impl Slot for CudaSlot {
@@ -148,12 +157,21 @@ impl CudaModel {
         stream.wait()?;
         let laid = lay(memory.at(), config, weights);
         load::load(gpu, &laid.jobs, control)?;
-        let work = Workspace::new(gpu, config, first_context(config), &stream)?;
+        let work = Workspace::new(gpu, config, first_context(config), 1, &stream)?;
         stream.wait()?;
         let tuning = Tuning::default();
         let ops = program::make(gpu, config, &tuning, &laid.weights, &work);
         Ok(CudaModel {
-            exec: Mutex::new(Exec { graphs: HashMap::new(), ops, rows: None, work, tuning, epoch: 1, stream }),
+            exec: Mutex::new(Exec {
+                graphs: HashMap::new(),
+                ops,
+                rows: None,
+                batch: None,
+                work,
+                tuning,
+                epoch: 1,
+                stream,
+            }),
             pages: Mutex::default(),
             weights: laid.weights,
             _memory: memory,
@@ -407,7 +425,8 @@ impl LoadedModel for CudaModel {
             kv_bytes_per_token: self.config.kv_bytes_per_token() as u64,
             scratch_bytes: {
                 let exec = self.lock();
-                exec.work.bytes + exec.rows.as_ref().map_or(0, Rows::bytes)
+                let batch = exec.batch.as_ref().map_or(0, |b| b.work.bytes);
+                exec.work.bytes + batch + exec.rows.as_ref().map_or(0, Rows::bytes)
             },
         }
     }
@@ -518,12 +537,20 @@ impl LoadedModel for CudaModel {
         let exec = &mut *self.lock();
         self.gpu.bind()?;
         exec.epoch += 1;
-        let mut outcome = Ok(());
+        // Those that go token by token go together; where somebody watches, each by itself.
+        let by_rows = exec.tuning.prefill && prefill::can(&self.config, &self.weights);
+        let short = |c: &Chunk<'_>| !by_rows || c.tokens.len() < LEAST_ROWS;
+        let join = run.tap.is_none() && chunks.iter().filter(|c| short(c)).count() > 1 && batch::can(&exec.ops);
+        let (mut together, mut outcome) = (Vec::new(), Ok(()));
         for (sequence, chunk) in chunks.iter_mut().enumerate() {
-            outcome = self.run_chunk(exec, sequence, chunk, run);
-            if outcome.is_err() {
-                break;
+            if join && short(chunk) {
+                together.push(chunk);
+            } else if outcome.is_ok() {
+                outcome = self.run_chunk(exec, sequence, chunk, run);
             }
+        }
+        if outcome.is_ok() && !together.is_empty() {
+            outcome = self.run_together(exec, &mut together, run);
         }
         // Also after a failure: nothing that was queued may run on while the caller goes on.
         let waited = exec.stream.wait();
@@ -573,5 +600,24 @@ impl LoadedModel for CudaModel {
         let mut logits = vec![0f32; self.config.n_vocab];
         self.logits(slot, &mut logits)?;
         sampler::sample(&logits, request)
+    }
+
+    fn sample_batch(&self, slots: &mut [&mut dyn Slot], requests: &[SampleRequest<'_>]) -> Vec<Result<Sampled>> {
+        let here = |r: &SampleRequest<'_>| self.chooses(r.params) && (1..i32::MAX as u64).contains(&r.position);
+        let mut results: Vec<Option<Result<Sampled>>> = requests.iter().map(|_| None).collect();
+        let mut pairs: Vec<_> = slots.iter_mut().zip(requests).enumerate().filter(|(_, (_, r))| here(r)).collect();
+        for group in pairs.chunks_mut(MOST_SEQUENCES) {
+            let places: Vec<usize> = group.iter().map(|(i, _)| *i).collect();
+            let (mut slots, requests): (Vec<_>, Vec<_>) =
+                group.iter_mut().map(|(_, (slot, r))| (&mut **slot, *r)).unzip();
+            match self.choose_together(&mut slots, &requests) {
+                Ok(chosen) => places.into_iter().zip(chosen).for_each(|(i, c)| results[i] = Some(c)),
+                // Each by itself, then, which says what is wrong with which.
+                Err(_) => continue,
+            }
+        }
+        drop(pairs);
+        let alone = slots.iter_mut().zip(requests).zip(results);
+        alone.map(|((slot, request), result)| result.unwrap_or_else(|| self.sample(&mut **slot, request))).collect()
     }
 }

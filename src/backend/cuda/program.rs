@@ -87,6 +87,10 @@ pub enum Run {
 
 /// Positions of the smallest chunk of the attention.
 pub const ATTEND_CHUNK: u32 = 128;
+/// And of the chunks from position [`LONG_FROM`] on.
+pub const LONG_CHUNK: u32 = 2 * ATTEND_CHUNK;
+/// Short contexts wait for latencies, long ones for bandwidth.
+pub const LONG_FROM: u32 = 2048;
 
 /// How the attention at a position is cut: a function of the position alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -102,8 +106,7 @@ pub struct Cut {
 impl Cut {
     /// At `position`.
     pub fn at(position: usize, tuning: &Tuning) -> Cut {
-        // Short contexts wait for latencies, long ones for bandwidth.
-        let chunk = if position < 2048 { ATTEND_CHUNK } else { 2 * ATTEND_CHUNK };
+        let chunk = if position < LONG_FROM as usize { ATTEND_CHUNK } else { LONG_CHUNK };
         let rep = if position < 8192 { 1 } else { 4 };
         let chunks = (position as u32 / chunk + 1).next_power_of_two();
         Cut { chunk, chunks, rep: tuning.rep.unwrap_or(rep) }
@@ -153,11 +156,11 @@ fn shape_of(gpu: &Gpu, tuned: Option<Shape>, mats: &[Mat], pair: bool) -> Shape 
     Shape { threads, per_sm, streams, split, deep }
 }
 
-/// Which blocks work on which matrix: in proportion to the rows, each with some.
-fn share(gpu: &Gpu, shape: Shape, mats: &[Mat], pair: bool, stage: &mut Stage) {
+/// Which of at most `most` blocks work on which matrix: in proportion to the rows, each with some.
+pub(super) fn share(most: u32, shape: Shape, mats: &[Mat], pair: bool, stage: &mut Stage) {
     let groups = shape.threads / 32 / shape.split;
     let at_once = groups * if pair { shape.streams / 2 } else { shape.streams };
-    let most = u64::from(gpu.n_sm * shape.per_sm);
+    let most = u64::from(most);
     let mats = &mats[..if pair { 1 } else { mats.len() }];
     let total: u64 = mats.iter().map(|m| u64::from(m.rows)).sum();
     let mut at = 0;
@@ -207,7 +210,7 @@ impl Maker<'_> {
         }
         let ty = mats.iter().all(|m| m.ty == mats[0].ty).then_some(mats[0].ty);
         let shape = shape_of(self.gpu, self.tuning.shapes[kind as usize], mats, pair);
-        share(self.gpu, shape, mats, pair, &mut stage);
+        share(self.gpu.n_sm * shape.per_sm, shape, mats, pair, &mut stage);
         self.ops.push(Op { kind, layer, run: Run::Stage { stage, ty, shape } });
     }
 
@@ -298,7 +301,7 @@ impl Op {
             match &self.run {
                 // Never a dependent launch: the attention reads the state and the cache before it waits, which is right only
                 // because nothing of this step starts before the choice of its token is complete.
-                Run::Embed { mat, scale, x } => ffi::kgc_embed(mat, work.state, *scale, *x, 0, raw),
+                Run::Embed { mat, scale, x } => ffi::kgc_embed(mat, work.state, 1, *scale, *x, 0, 0, raw),
                 Run::Stage { stage, ty, shape: Shape { threads, streams, deep, .. } } => {
                     let (n, t, deep) = (*streams, *threads, i32::from(*deep));
                     match ty {

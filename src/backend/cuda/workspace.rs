@@ -1,6 +1,6 @@
-//! The working memory of one token's step.
+//! The working memory of one token's step, or of one step of several sequences, a row of each vector for each.
 //!
-//! Vectors are padded with zeros to a multiple of 32 floats, and no kernel writes the padding.
+//! Vectors are padded with zeros to a multiple of 64 floats, and no kernel writes the padding.
 
 use std::sync::Arc;
 
@@ -21,6 +21,7 @@ pub struct Workspace {
     ring: Pinned, // [RING] u32, written by the device
     max_chunks: u32,
     part_row: usize,
+    pub rows: u32,
     pub bytes: u64,
     pub n_vocab: u32,
     pub x: [Address; 2],   // [D]
@@ -31,27 +32,33 @@ pub struct Workspace {
     pub gate: Address,     // [F]
     pub up: Address,       // [F]
     pub ffn_out: Address,  // [D]
-    pub tap: [Address; 3], // [max(D, H, F)]
+    pub tap: [Address; 3], // [max(D, H, F)]; of a token alone
+    pub normed: Address,   // [D]; of several sequences
     pub counters: Address, // [n_heads] u32
     pub state: Address,    // State
     pub best: Address,     // u64
     pub counter: Address,  // u32
 }
 
+/// Floats from one row of a vector of `n` to the next.
+pub fn stride(n: usize) -> usize {
+    n.next_multiple_of(64)
+}
+
 /// Bytes of the fixed part and where each piece starts in it.
-fn pieces(c: &Config) -> ([u64; 16], u64) {
+fn pieces(c: &Config, rows: usize) -> ([u64; 17], u64) {
     let (d, h, g, f) = (c.n_embd, c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim, c.n_ff);
-    let widest = d.max(h).max(f);
-    let floats = [d, d, h + 2 * g, h, d, f, f, f, d, widest, widest, widest];
-    let mut offsets = [0u64; 16];
+    let (widest, normed) = if rows == 1 { (d.max(h).max(f), 0) } else { (0, d) };
+    let floats = [d, d, h + 2 * g, h, d, f, f, f, d, widest, widest, widest, normed];
+    let mut offsets = [0u64; 17];
     let mut at = 0u64;
     for (i, n) in floats.into_iter().enumerate() {
         offsets[i] = at;
-        at += (n as u64 * 4).next_multiple_of(256);
+        at += (rows * stride(n) * 4) as u64;
     }
     for (i, bytes) in [c.n_heads * 4, size_of::<State>(), 8, 4].into_iter().enumerate() {
-        offsets[12 + i] = at;
-        at += (bytes as u64).next_multiple_of(256);
+        offsets[13 + i] = at;
+        at += ((rows * bytes) as u64).next_multiple_of(256);
     }
     (offsets, at)
 }
@@ -66,20 +73,21 @@ fn chunks_of(n_ctx: usize) -> usize {
 
 /// Bytes a workspace for `n_ctx` positions takes.
 pub fn planned_bytes(c: &Config, n_ctx: usize) -> [u64; 2] {
-    [pieces(c).1, part_bytes(c, chunks_of(n_ctx)) as u64]
+    [pieces(c, 1).1, part_bytes(c, chunks_of(n_ctx)) as u64]
 }
 
 impl Workspace {
-    /// For positions below `n_ctx`.
-    pub fn new(gpu: &Arc<Gpu>, c: &Config, n_ctx: usize, stream: &Stream) -> Result<Workspace> {
-        let (o, bytes) = pieces(c);
+    /// For positions below `n_ctx` of `rows` sequences.
+    pub fn new(gpu: &Arc<Gpu>, c: &Config, n_ctx: usize, rows: usize, stream: &Stream) -> Result<Workspace> {
+        let (o, bytes) = pieces(c, rows);
         let fixed = Buffer::zeroed(gpu, bytes as usize, stream)?;
-        let part = Buffer::new(gpu, part_bytes(c, chunks_of(n_ctx)))?;
+        let part = Buffer::new(gpu, rows * part_bytes(c, chunks_of(n_ctx)))?;
         let ring = Pinned::new(gpu, RING * 4)?;
         let at = |i: usize| fixed.at() + o[i];
         Ok(Workspace {
             max_chunks: chunks_of(n_ctx) as u32,
-            part_row: c.n_heads * (c.head_dim + 2) * 4,
+            part_row: rows * c.n_heads * (c.head_dim + 2) * 4,
+            rows: rows as u32,
             bytes: bytes + part.bytes() as u64,
             n_vocab: c.n_vocab as u32,
             x: [at(0), at(1)],
@@ -91,10 +99,11 @@ impl Workspace {
             up: at(7),
             ffn_out: at(8),
             tap: [at(9), at(10), at(11)],
-            counters: at(12),
-            state: at(13),
-            best: at(14),
-            counter: at(15),
+            normed: at(12),
+            counters: at(13),
+            state: at(14),
+            best: at(15),
+            counter: at(16),
             _fixed: fixed,
             part,
             ring,

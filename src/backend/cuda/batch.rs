@@ -1,0 +1,329 @@
+//! One step of several sequences: the weights are read once for up to eight of them.
+//!
+//! The launches are those of a token alone (program.rs), made for rows of vectors; the norms, which there every block
+//! recomputes, are a launch of their own. Invariant: a sequence's bits are those it gets alone, since every sum has the
+//! same order; that order comes from the shape of the single stage (its threads for norms, its split for products).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::ahead::{AHEAD, NO_TOKEN, choose_each, drawn_by};
+use super::ffi::{self, Attend, Mat, Stage, State};
+use super::layout::DeviceWeights;
+use super::memory::{Event, Gpu, Graph, Stream};
+use super::model::{CudaModel, CudaSlot, Exec, Pass, internal, slot_of};
+use super::program::{self, ATTEND_CHUNK, Cut, Kind, LONG_CHUNK, LONG_FROM, Op, Run, Shape, Tuning, share};
+use super::workspace::{Workspace, stride};
+use crate::backend::{Chunk, RunControl, Slot, Want};
+use crate::error::{Error, Result};
+use crate::model::Config;
+use crate::sampler::{self, SampleRequest, Sampled};
+
+/// Sequences of one step.
+pub(super) const MOST_SEQUENCES: usize = 64;
+
+/// The stages of several sequences, and where they work.
+pub(super) struct Batch {
+    pub(super) work: Workspace,
+    steps: Vec<Step>,
+    graphs: HashMap<(usize, bool, Cut), Graph>,
+}
+
+/// A launch.
+struct Step {
+    kind: Kind,
+    run: Launch,
+}
+
+#[allow(clippy::large_enum_variant)] // there is one list of a few hundred
+enum Launch {
+    Embed { mat: Mat, scale: f32, stride: u32 },
+    Norm { stage: Stage, threads: u32 },
+    Stage { stage: Stage, mats: Vec<Mat>, pair: bool, shape: Shape },
+    Attend(Attend),
+    Glu { gate: u64, up: u64, out: u64, stride: u32, activation: u32 },
+}
+
+/// Whether two sequences of every stage fit into shared memory.
+pub(super) fn can(ops: &[Op]) -> bool {
+    ops.iter().all(|op| match &op.run {
+        Run::Stage { stage, .. } => {
+            (0..stage.n_seg as usize).all(|i| at_once(stage.n, stage.m[i].ty, MOST_SEQUENCES) > 1)
+        }
+        _ => true,
+    })
+}
+
+/// Sequences a block takes, for `n` of them.
+fn at_once(columns: u32, ty: u32, n: usize) -> u32 {
+    // SAFETY: numbers in and out.
+    let most = unsafe { ffi::kgc_batch_most(columns, i32::from(ty >= 3)) };
+    most.min((n as u32).next_power_of_two())
+}
+
+/// The launches for the rows of `work`, from those of a token alone.
+fn make(config: &Config, ops: Vec<Op>, work: &Workspace) -> Vec<Step> {
+    let (d, h, g) = (config.n_embd, config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim);
+    let stride = |n| stride(n) as u32;
+    let mut steps = Vec::new();
+    for op in ops {
+        let kind = op.kind;
+        let mut push = |run| steps.push(Step { kind, run });
+        match op.run {
+            Run::Embed { mat, scale, .. } => push(Launch::Embed { mat, scale, stride: stride(d) }),
+            Run::Attend(attend) => push(Launch::Attend(Attend {
+                chunk: ATTEND_CHUNK,
+                qkv_stride: stride(h + 2 * g),
+                out_stride: stride(h),
+                long_from: LONG_FROM,
+                long_chunk: LONG_CHUNK,
+                ..attend
+            })),
+            Run::Glu { gate, up, out, activation, .. } => {
+                push(Launch::Glu { gate, up, out, stride: stride(config.n_ff), activation });
+            }
+            Run::Stage { stage, ty, shape } => {
+                let mut stage = Stage { x_stride: stride(stage.n as usize), ..stage };
+                if stage.norm_w != 0 {
+                    push(Launch::Norm { stage, threads: shape.threads });
+                    stage = Stage { x: work.normed, delta: 0, post_w: 0, norm_w: 0, x_out: 0, ..stage };
+                }
+                stage.out_stride = match kind {
+                    Kind::Qkv => stride(h + 2 * g),
+                    Kind::GateUp | Kind::Up => stride(config.n_ff),
+                    _ => stride(d),
+                };
+                let (pair, shape) = (stage.activation != 0, Shape { streams: 4, deep: false, ..shape });
+                let mats = |i: usize, n: usize| stage.m[i..i + n].to_vec();
+                if ty.is_some() {
+                    let n = if pair { 2 } else { stage.n_seg as usize };
+                    push(Launch::Stage { stage, mats: mats(0, n), pair, shape });
+                } else {
+                    // Matrices of several types, one after another.
+                    for i in 0..stage.n_seg as usize {
+                        let mut one = stage;
+                        (one.m[0], one.bias[0], one.out[0]) = (stage.m[i], stage.bias[i], stage.out[i]);
+                        push(Launch::Stage { stage: one, mats: mats(i, 1), pair, shape });
+                    }
+                }
+            }
+        }
+    }
+    steps
+}
+
+impl Batch {
+    /// For up to `rows` sequences.
+    pub(super) fn new(
+        gpu: &Arc<Gpu>,
+        config: &Config,
+        tuning: &Tuning,
+        weights: &DeviceWeights,
+        rows: usize,
+        stream: &Stream,
+    ) -> Result<Batch> {
+        let work = Workspace::new(gpu, config, 1, rows, stream)?;
+        let steps = make(config, program::make(gpu, config, tuning, weights, &work), &work);
+        Ok(Batch { work, steps, graphs: HashMap::new() })
+    }
+
+    /// Makes room for attention that is cut so.
+    pub(super) fn grow(
+        &mut self,
+        gpu: &Arc<Gpu>,
+        config: &Config,
+        tuning: &Tuning,
+        weights: &DeviceWeights,
+        chunks: u32,
+        stream: &Stream,
+    ) -> Result<()> {
+        if chunks <= self.work.max_chunks() {
+            return Ok(());
+        }
+        stream.wait()?;
+        self.work.grow(gpu, (chunks * ATTEND_CHUNK) as usize)?;
+        self.graphs.clear();
+        self.steps = make(config, program::make(gpu, config, tuning, weights, &self.work), &self.work);
+        Ok(())
+    }
+
+    /// Queues one step of the sequences with these states; with `logits`, it leaves logits where the states say.
+    pub(super) fn queue(
+        &mut self,
+        gpu: &Gpu,
+        states: &[State],
+        logits: bool,
+        tuning: &Tuning,
+        cut: Cut,
+        stream: &Stream,
+    ) -> Result<()> {
+        // SAFETY: there are `rows` states in the workspace; pageable memory is staged before this returns.
+        unsafe { stream.upload(self.work.state, states.as_ptr().cast(), size_of_val(states))? };
+        let key = (states.len(), logits, cut);
+        if let Some(graph) = self.graphs.get(&key) {
+            return graph.launch(stream);
+        }
+        // Of batches that shrink and grow there may be many.
+        if self.graphs.len() >= 2 * MOST_SEQUENCES {
+            stream.wait()?;
+            self.graphs.clear();
+        }
+        let graph = stream.capture(|| {
+            let wanted = self.steps.iter().filter(|s| logits || s.kind != Kind::Logits);
+            wanted.map(|s| s.launch(gpu, &self.work, states.len(), cut, tuning.pdl, stream)).collect()
+        })?;
+        graph.launch(stream)?;
+        self.graphs.insert(key, graph);
+        Ok(())
+    }
+}
+
+impl CudaModel {
+    /// Makes the batch's working memory for `n` sequences, if it is not there.
+    fn batch<'a>(&self, exec: &'a mut Exec, n: usize) -> Result<&'a mut Batch> {
+        if exec.batch.as_ref().is_none_or(|b| (b.work.rows as usize) < n) {
+            exec.stream.wait()?;
+            exec.batch = None;
+            let rows = n.next_power_of_two();
+            exec.batch = Some(Batch::new(&self.gpu, &self.config, &exec.tuning, &self.weights, rows, &exec.stream)?);
+        }
+        match &mut exec.batch {
+            Some(batch) => Ok(batch),
+            None => internal("no batch"),
+        }
+    }
+
+    fn state_of(&self, slot: &CudaSlot, token: u32, position: usize, produced: usize, drawn: State) -> State {
+        let (pages, logits) = slot.addresses();
+        let (token, position) = (token as i32, position as i32);
+        State { pages, logits, token, position, produced: produced as u32, ..drawn }
+    }
+
+    /// Runs the chunks side by side, a token of each at a time, [`MOST_SEQUENCES`] of them in a step.
+    pub(super) fn run_together(
+        &self,
+        exec: &mut Exec,
+        chunks: &mut [&mut Chunk<'_>],
+        run: &RunControl<'_>,
+    ) -> Result<()> {
+        for chunk in &mut *chunks {
+            self.check_chunk(chunk.tokens, chunk.start, chunk.pages.len())?;
+            let slot = slot_of(chunk.slot)?;
+            self.bind_pages(exec, slot, chunk.pages)?;
+        }
+        let last = chunks.iter().map(|c| c.start + c.tokens.len()).max().unwrap_or(0);
+        self.grow(exec, last)?;
+        let mark = Event::new(&self.gpu, false)?;
+        let rounds = chunks.iter().map(|c| c.tokens.len()).max().unwrap_or(0);
+        for round in 0..rounds {
+            let mut going: Vec<&mut &mut Chunk<'_>> = chunks.iter_mut().filter(|c| round < c.tokens.len()).collect();
+            for group in going.chunks_mut(MOST_SEQUENCES) {
+                if run.cancel.load(Ordering::Acquire) {
+                    return Err(Error::Cancelled);
+                }
+                self.step_together(exec, group, round)?;
+            }
+            // Never far ahead, so that a cancel is seen soon.
+            if round % AHEAD == AHEAD - 1 {
+                if round >= AHEAD {
+                    mark.wait()?;
+                }
+                mark.record(&exec.stream)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One step: token `round` of each.
+    fn step_together(&self, exec: &mut Exec, group: &mut [&mut &mut Chunk<'_>], round: usize) -> Result<()> {
+        let wanted = |c: &Chunk<'_>| c.want == Want::Last && round + 1 == c.tokens.len();
+        let logits = group.iter().any(|c| wanted(c));
+        if let [chunk] = group {
+            let position = chunk.start + round;
+            self.set_state(exec, slot_of(chunk.slot)?, chunk.tokens[round], position)?;
+            return self.queue(exec, if logits { Pass::Logits } else { Pass::Cache }, position);
+        }
+        let (mut states, mut cut) = (Vec::with_capacity(group.len()), Cut { chunk: 0, chunks: 1, rep: 1 });
+        for chunk in group.iter_mut() {
+            let position = chunk.start + round;
+            let own = Cut::at(position, &exec.tuning);
+            (cut.chunks, cut.rep) = (cut.chunks.max(own.chunks), cut.rep.max(own.rep));
+            let token = chunk.tokens[round];
+            states.push(self.state_of(slot_of(chunk.slot)?, token, position, 0, State::default()));
+        }
+        self.batch(exec, group.len())?;
+        let Exec { batch: Some(batch), tuning, stream, .. } = exec else { return internal("no batch") };
+        batch.grow(&self.gpu, &self.config, tuning, &self.weights, cut.chunks, stream)?;
+        batch.queue(&self.gpu, &states, logits, tuning, cut, stream)
+    }
+
+    /// Chooses a token for each of at most [`MOST_SEQUENCES`], which the device can choose for.
+    pub(super) fn choose_together(
+        &self,
+        slots: &mut [&mut &mut dyn Slot],
+        requests: &[&SampleRequest<'_>],
+    ) -> Result<Vec<Result<Sampled>>> {
+        let exec = &mut *self.lock();
+        self.gpu.bind()?;
+        // The greedy ones first: each kind is one launch.
+        let mut order: Vec<usize> = (0..slots.len()).collect();
+        order.sort_by_key(|i| requests[*i].params.temperature != 0.0);
+        let greedy = requests.iter().filter(|r| r.params.temperature == 0.0).count();
+        let mut states = Vec::with_capacity(order.len());
+        for (place, &i) in order.iter().enumerate() {
+            let position = usize::try_from(requests[i].position).unwrap_or(usize::MAX).saturating_sub(1);
+            states.push(self.state_of(slot_of(*slots[i])?, 0, position, place, drawn_by(requests[i].params)));
+        }
+        self.batch(exec, states.len())?;
+        let Exec { batch: Some(batch), stream, .. } = exec else { return internal("no batch") };
+        // SAFETY: there are `rows` states in the workspace; pageable memory is staged before this returns.
+        unsafe { stream.upload(batch.work.state, states.as_ptr().cast(), size_of_val(&states[..]))? };
+        choose_each(&self.gpu, &batch.work, stream, false, 0..greedy as u32)?;
+        choose_each(&self.gpu, &batch.work, stream, true, greedy as u32..states.len() as u32)?;
+        stream.wait()?;
+        let mut chosen = vec![NO_TOKEN; order.len()];
+        for (place, &i) in order.iter().enumerate() {
+            chosen[i] = batch.work.ring_token(place);
+        }
+        let sampled = |token| if token == NO_TOKEN { sampler::nothing_to_choose() } else { Ok(Sampled { token }) };
+        Ok(chosen.into_iter().map(sampled).collect())
+    }
+}
+
+impl Step {
+    fn launch(&self, gpu: &Gpu, work: &Workspace, n: usize, cut: Cut, pdl: bool, stream: &Stream) -> Result<()> {
+        let (pdl, raw, n_seq) = (i32::from(pdl && gpu.major >= 9), stream.raw(), n as u32);
+        // SAFETY: the addresses are the model's weights and a workspace of at least n rows, which outlive the stream's work;
+        // the shapes are those the layout and the workspace were made for.
+        let code = unsafe {
+            match &self.run {
+                // Never a dependent launch: see program.rs.
+                Launch::Embed { mat, scale, stride } => {
+                    ffi::kgc_embed(mat, work.state, n_seq, *scale, work.x[0], *stride, 0, raw)
+                }
+                Launch::Norm { stage, threads } => {
+                    ffi::kgc_batch_norm(&Stage { n_seq, ..*stage }, work.normed, *threads, pdl, raw)
+                }
+                Launch::Stage { stage, mats, pair, shape } => {
+                    let (ty, mut stage) = (mats[0].ty, Stage { n_seq, ..*stage });
+                    let nb = at_once(stage.n, ty, n);
+                    let tiles = n_seq.div_ceil(nb);
+                    let shared = ffi::kgc_batch_shared(stage.n, i32::from(ty >= 3), nb);
+                    let per_sm = (512 / shape.threads).min(((227 << 10) / shared) as u32).max(1);
+                    share((gpu.n_sm * per_sm).div_ceil(tiles), *shape, mats, *pair, &mut stage);
+                    match ty {
+                        0..=2 => ffi::kgc_batch_float(&stage, ty, nb, shape.threads, pdl, raw),
+                        3..=7 => ffi::kgc_batch_q32(&stage, ty, nb, shape.threads, pdl, raw),
+                        _ => ffi::kgc_batch_k256(&stage, ty, nb, shape.threads, pdl, raw),
+                    }
+                }
+                Launch::Attend(attend) => ffi::kgc_attend(&Attend { n_seq, ..*attend }, cut.chunks, cut.rep, pdl, raw),
+                Launch::Glu { gate, up, out, stride, activation } => {
+                    ffi::kgc_glu(*gate, *up, *out, stride * n_seq, *activation, raw)
+                }
+            }
+        };
+        gpu.check(code)
+    }
+}

@@ -1,0 +1,196 @@
+//! Several sequences in one step on the GPU: the bits of each are those it gets alone.
+//!
+//! Without a device the tests print `skipped: no CUDA device` and pass, unless KIGO_REQUIRE_CUDA=1.
+#![cfg(kigo_cuda)]
+
+mod common;
+
+use std::sync::atomic::AtomicBool;
+
+use common::gpu::{NoControl, device, random_file, tokens};
+use common::recipes::Recipe;
+use common::shapes::Shape;
+use common::tiny::{ARCHS, Tiny};
+use kigo::backend::cuda::{CudaDevice, Tuning};
+use kigo::backend::{Chunk, LoadedModel, PAGE_TOKENS, RunControl, Slot, Want};
+use kigo::gguf::{Gguf, TensorType};
+use kigo::model::bind;
+use kigo::sampler::{SampleRequest, SamplingParams};
+
+/// A sequence with pages of its own.
+struct Mine {
+    slot: Box<dyn Slot>,
+    pages: Vec<u32>,
+    tokens: Vec<u32>,
+}
+
+/// Appends to the sequences named, in one call, `n` tokens each of what they have; the logits of those.
+fn append(model: &dyn LoadedModel, all: &mut [Mine], which: &[usize], start: &[usize], n: &[usize]) -> Vec<Vec<u32>> {
+    let mut chunks = Vec::new();
+    for (i, mine) in all.iter_mut().enumerate() {
+        if let Some(at) = which.iter().position(|w| *w == i) {
+            let tokens = &mine.tokens[start[i]..start[i] + n[i]];
+            chunks.push((
+                at,
+                Chunk { tokens, start: start[i], pages: &mine.pages, slot: &mut *mine.slot, want: Want::Last },
+            ));
+        }
+    }
+    chunks.sort_by_key(|(at, _)| *at);
+    let mut chunks: Vec<Chunk<'_>> = chunks.into_iter().map(|(_, c)| c).collect();
+    model.forward(&mut chunks, &mut RunControl { cancel: &AtomicBool::new(false), tap: None }).unwrap();
+    drop(chunks);
+    which.iter().map(|i| bits(model, &mut *all[*i].slot)).collect()
+}
+
+fn bits(model: &dyn LoadedModel, slot: &mut dyn Slot) -> Vec<u32> {
+    let mut logits = vec![f32::NAN; model.config().n_vocab];
+    model.logits(slot, &mut logits).unwrap();
+    logits.iter().map(|l| l.to_bits()).collect()
+}
+
+/// `lens`: of each sequence, in tokens; the last of them is the step that is looked at, the ones before it go alone.
+fn batches_match(name: &str, device: &CudaDevice, bytes: &[u8], lens: &[usize], sizes: &[usize]) {
+    let gguf = Gguf::from_bytes(bytes).unwrap();
+    let (config, weights) = bind(&gguf).unwrap();
+    let model = device.load_model(&config, &weights, &mut NoControl).unwrap();
+    model.tune(Tuning { prefill: false, ..Tuning::default() });
+    let pages: Vec<usize> = lens.iter().map(|n| n.div_ceil(PAGE_TOKENS)).collect();
+    model.reserve_pages(pages.iter().sum()).unwrap();
+    let mut next = 0;
+    let mut all: Vec<Mine> = lens
+        .iter()
+        .zip(&pages)
+        .enumerate()
+        .map(|(i, (n, pages))| {
+            next += *pages as u32;
+            let mut tokens = tokens(n + i, config.n_vocab);
+            tokens.drain(..i);
+            Mine { slot: model.create_slot().unwrap(), pages: (next - *pages as u32..next).rev().collect(), tokens }
+        })
+        .collect();
+    // Alone, and then the last token again in company: the row it writes is the one that is there.
+    let mut truth = Vec::new();
+    for i in 0..all.len() {
+        truth.push(append(&*model, &mut all, &[i], &vec![0; lens.len()], lens).remove(0));
+    }
+    let scratch = model.plan().scratch_bytes;
+    let start: Vec<usize> = lens.iter().map(|n| n - 1).collect();
+    let one = vec![1; lens.len()];
+    for &size in sizes {
+        // A different company and order for each size.
+        let which: Vec<usize> = (0..size).map(|i| (i * 7 + size) % lens.len()).collect();
+        assert!((1..size).all(|i| !which[..i].contains(&which[i])), "sizes and lengths that do not go together");
+        let seen = append(&*model, &mut all, &which, &start, &one);
+        for (i, seen) in which.iter().zip(&seen) {
+            assert!(*seen == truth[*i], "{name}: sequence {i} of {} tokens has other bits among {size}", lens[*i]);
+        }
+    }
+    // All of every one, token by token side by side, shorter ones ending sooner.
+    let which: Vec<usize> = (0..lens.len()).rev().collect();
+    let seen = append(&*model, &mut all, &which, &vec![0; lens.len()], lens);
+    for (i, seen) in which.iter().zip(&seen) {
+        assert!(*seen == truth[*i], "{name}: sequence {i} of {} tokens has other bits from the beginning", lens[*i]);
+    }
+    assert!(model.plan().scratch_bytes > scratch, "{name}: no step was shared");
+    println!("{name}: {} sequences, steps of {sizes:?}", lens.len());
+}
+
+#[test]
+fn every_type_and_architecture_has_the_same_bits_in_company() {
+    let Some(device) = device() else { return };
+    for arch in ARCHS {
+        for ty in TensorType::ALL {
+            let lens = [3, 1, 9, 2, 5, 7, 4, 1, 6, 2, 3];
+            batches_match(
+                &format!("{arch} {}", ty.name()),
+                &device,
+                &Tiny::new(arch, ty).bytes(),
+                &lens,
+                &[2, 3, 5, 8, 10],
+            );
+        }
+    }
+}
+
+#[test]
+fn many_sequences_have_the_same_bits_in_company() {
+    let Some(device) = device() else { return };
+    let lens: Vec<usize> = (0..67).map(|i| 1 + i * 5 % 11).collect();
+    for ty in [TensorType::F16, TensorType::Q4_K] {
+        batches_match(
+            &format!("many {}", ty.name()),
+            &device,
+            &Tiny::new("qwen2", ty).bytes(),
+            &lens,
+            &[2, 17, 33, 64, 66],
+        );
+    }
+}
+
+#[test]
+fn wide_and_mixed_models_have_the_same_bits_in_company() {
+    let Some(device) = device() else { return };
+    let shape = Shape { n_layers: 2, n_vocab: 300, n_ff: 3072, ..Shape::named("qwen2.5-0.5b").unwrap() };
+    for recipe in ["F16", "Q8_0", "Q4_K_M"] {
+        let bytes = random_file(&shape, Recipe::named(recipe).unwrap(), true);
+        batches_match(&format!("wide {recipe}"), &device, &bytes, &[2, 1, 3, 1, 2], &[2, 4]);
+    }
+}
+
+#[test]
+fn long_contexts_have_the_same_bits_in_company() {
+    let Some(device) = device() else { return };
+    let few = std::env::var_os("KIGO_FEW").is_some();
+    // Over the edges of chunks of attention, and where chunks begin to be longer.
+    let lens: &[usize] = if few { &[127, 130, 2, 257] } else { &[127, 130, 2, 257, 2047, 2060, 2300, 128] };
+    for arch in ["qwen2", "gemma3"] {
+        batches_match(
+            &format!("long {arch}"),
+            &device,
+            &Tiny::new(arch, TensorType::F16).bytes(),
+            lens,
+            &[2, lens.len() - 1],
+        );
+    }
+}
+
+#[test]
+fn tokens_chosen_in_company_are_those_chosen_alone() {
+    let Some(device) = device() else { return };
+    let bytes = Tiny::new("qwen2", TensorType::F16).bytes();
+    let gguf = Gguf::from_bytes(&bytes).unwrap();
+    let (config, weights) = bind(&gguf).unwrap();
+    let model = device.load_model(&config, &weights, &mut NoControl).unwrap();
+    let mut slots: Vec<Box<dyn Slot>> = (0..70).map(|_| model.create_slot().unwrap()).collect();
+    let mut params = Vec::new();
+    for (i, slot) in slots.iter_mut().enumerate() {
+        let logits: Vec<f32> =
+            (0..config.n_vocab).map(|t| (common::random::mix((i * 1000 + t) as u64) % 1000) as f32 * 0.01).collect();
+        model.set_logits(&mut **slot, &logits).unwrap();
+        params.push(SamplingParams {
+            temperature: [0.0, 0.8, 1.3][i % 3],
+            top_k: [0, 5][i % 2],
+            top_p: [1.0, 0.7, 0.9, 1.0][i % 4],
+            // Some that the device leaves to the host.
+            repetition_penalty: if i % 11 == 10 { 1.2 } else { 1.0 },
+            seed: i as u64,
+            ..SamplingParams::default()
+        });
+    }
+    let history = tokens(9, config.n_vocab);
+    let requests: Vec<SampleRequest<'_>> = params
+        .iter()
+        .enumerate()
+        .map(|(i, params)| SampleRequest { params, history: &history, position: 1 + i as u64 % 8 })
+        .collect();
+    let alone: Vec<u32> =
+        slots.iter_mut().zip(&requests).map(|(s, r)| model.sample(&mut **s, r).unwrap().token).collect();
+    for n in [1, 2, 7, 70] {
+        let mut some: Vec<&mut dyn Slot> = slots.iter_mut().take(n).map(|s| &mut **s as &mut dyn Slot).collect();
+        let chosen = model.sample_batch(&mut some, &requests[..n]);
+        let chosen: Vec<u32> = chosen.into_iter().map(|c| c.unwrap().token).collect();
+        assert_eq!(chosen, alone[..n]);
+    }
+    assert!(alone.iter().collect::<std::collections::HashSet<_>>().len() > 10, "all the same tokens");
+}
