@@ -40,7 +40,7 @@ HAS_NVCC := $(shell { [ -n "$(CUDA_HOME)" ] && [ -x "$(CUDA_HOME)/bin/nvcc" ]; }
   ls $(VENV_PACKAGES)/nvidia/*/bin/nvcc 2>/dev/null)
 HAS_DRIVER := $(shell ls /proc/driver/nvidia/version 2>/dev/null || command -v nvidia-smi)
 
-.PHONY: all lib examples cuda demo test fetch header install uninstall clean help
+.PHONY: all lib examples cuda emulate demo test fetch header install uninstall clean help
 .DELETE_ON_ERROR:
 
 all: lib examples
@@ -56,6 +56,11 @@ cuda:
 ifeq ($(HAS_NVCC),)
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV_PACKAGES) $(NVCC_PACKAGES)
 endif
+
+# The GPU's tests without a GPU: the kernels compiled for the host (cuda/emulate/emulate.h says what that shows).
+emulate:
+	KIGO_CUDA=emulate KIGO_REQUIRE_CUDA=1 KIGO_FEW=1 $(CARGO) test --release --target-dir $(CARGO_TARGET_DIR)/emulate \
+	  --test cuda --test cuda_batch
 
 # Where there is an NVIDIA driver, the demo runs on the GPU.
 ifneq ($(HAS_DRIVER),)

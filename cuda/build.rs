@@ -107,7 +107,14 @@ fn emulate(root: &Path) {
         for flag in ["-std=c++17", "-march=x86-64-v3", "-ffp-contract=off", "-fno-math-errno", "-fno-strict-aliasing"] {
             cc.flag(flag);
         }
-        for flag in ["-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics", "-xc++"] {
+        for flag in [
+            "-fvisibility=hidden",
+            "-fno-exceptions",
+            "-fno-rtti",
+            "-fno-threadsafe-statics",
+            "-ftls-model=initial-exec",
+            "-xc++",
+        ] {
             cc.flag(flag);
         }
         cc.include(root.join("cuda")).include(root.join("cuda/emulate")).file(file).compile_intermediates()

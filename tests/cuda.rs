@@ -1,7 +1,8 @@
 //! The GPU backend against the reference, stage by stage, and against itself.
 //!
 //! Without a device every test prints `skipped: no CUDA device` and passes, unless KIGO_REQUIRE_CUDA=1. KIGO_MODELS names files of
-//! real models, colons between; KIGO_FEW leaves draws out, for a checker that takes its time.
+//! real models, colons between; KIGO_FEW leaves much out, for a checker that
+//! takes its time and for the emulated device (KIGO_CUDA=emulate).
 #![cfg(kigo_cuda)]
 
 mod common;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use common::gpu::{NoControl, Sequence, device, random_file, tokens};
+use common::gpu::{NoControl, Sequence, device, few, random_file, tokens};
 use common::recipes::Recipe;
 use common::shapes::Shape;
 use common::tiny::{ARCHS, Tiny};
@@ -66,7 +67,8 @@ fn compare(name: &str, device: &CudaDevice, config: &Config, gguf: &Gguf<'_>, n_
     let (truth, _) = tapped(&*reference, &tokens, n_tokens);
     let [a, b, c] = [(256, 4, 2, false), (512, 1, 2, true), (128, 8, 1, true)]
         .map(|(threads, streams, split, deep)| Some(cuda::Shape { threads, per_sm: 1, streams, split, deep }));
-    for (prefill, shape) in [(false, None), (false, a), (false, b), (false, c), (true, None)] {
+    let ways = [(true, None), (false, None), (false, a), (false, b), (false, c)];
+    for (prefill, shape) in ways.into_iter().take(if few() { 2 } else { 5 }) {
         cuda.tune(Tuning { prefill, shapes: [shape; cuda::Kind::N], ..Tuning::default() });
         let (seen, logits) = tapped(&*cuda, &tokens, n_tokens);
         let bound = 2f64.powi(-22) * if prefill { 8.0 } else { 4.0 } * config.n_layers as f64;
@@ -167,8 +169,9 @@ fn odd_sizes_and_features_match_the_reference() {
     compare_tiny("partial rope", &device, &Tiny::new("llama", TensorType::Q4_0), 20, |c| c.n_rot = 8);
     compare_tiny("adjacent, head 64", &device, &Tiny::new("llama", TensorType::Q4_K), 20, |_| {});
     // To the last position of the context, over several chunks of attention; gemma's windows end inside chunks.
-    compare_tiny("512 tokens", &device, &Tiny::new("qwen2", TensorType::Q8_0), 512, |_| {});
-    compare_tiny("512 tokens, windows", &device, &Tiny::new("gemma3", TensorType::Q8_0), 512, |_| {});
+    let n = if few() { 150 } else { 512 };
+    compare_tiny(&format!("{n} tokens"), &device, &Tiny::new("qwen2", TensorType::Q8_0), n, |_| {});
+    compare_tiny(&format!("{n} tokens, windows"), &device, &Tiny::new("gemma3", TensorType::Q8_0), n, |_| {});
     let mut tiny = Tiny::new("llama", TensorType::F16);
     (tiny.shape.n_embd, tiny.shape.n_ff, tiny.shape.head_dim) = (60, 134, 8);
     compare_tiny("rows that are no multiple of 8", &device, &tiny, 17, |_| {});
@@ -220,9 +223,10 @@ fn running_ahead_gives_what_single_steps_give() {
     let mut steps = Sequence::new(&*model, 512);
     let warm = SamplingParams { temperature: 0.8, top_k: 40, top_p: 0.95, seed: 11, ..SamplingParams::default() };
     for params in [SamplingParams::default(), warm] {
-        let expected = step_by_step(&*model, &mut steps, &prompt, 300, &params);
+        let n = if few() { 40 } else { 300 };
+        let expected = step_by_step(&*model, &mut steps, &prompt, n, &params);
         let mut after = vec![0f32; config.n_vocab];
-        for stop in [300, 1, 7, 290] {
+        for stop in [n, 1, 7, n - 10] {
             let mut ahead_of = Sequence::new(&*model, 512);
             ahead_of.run(&*model, &prompt, 0, None);
             let mut got = Vec::new();
@@ -232,7 +236,7 @@ fn running_ahead_gives_what_single_steps_give() {
                 params: &params,
                 last_token: prompt[4],
                 position: 5,
-                n: 300,
+                n,
             };
             let mut emit = |t| {
                 got.push(t);
@@ -244,7 +248,7 @@ fn running_ahead_gives_what_single_steps_give() {
             model.logits(&mut *ahead_of.slot, &mut after).unwrap();
             let position = (prompt.len() + stop - 1) as u64;
             let request = SampleRequest { params: &params, history: &[], position };
-            if stop < 300 {
+            if stop < n {
                 assert_eq!(model.sample(&mut *ahead_of.slot, &request).unwrap().token, expected[stop - 1]);
             }
         }
@@ -254,8 +258,7 @@ fn running_ahead_gives_what_single_steps_give() {
 #[test]
 fn draws_are_those_of_the_host() {
     let Some(device) = device() else { return };
-    // Fewer under a checker that takes its time.
-    let few = std::env::var("KIGO_FEW").is_ok();
+    let few = few();
     for n_vocab in if few { vec![300] } else { vec![300, 1024, 50_000] } {
         let mut shape = Shape::named("smollm2-135m").unwrap();
         (shape.n_layers, shape.n_vocab) = (1, n_vocab);

@@ -1,20 +1,16 @@
 // The emulated device: its threads, and the calls of the CUDA runtime that src/backend/cuda/ffi.rs declares.
 #include "flash_prefill.cuh"
 
-#include <pthread.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <time.h>
 
-uint3 threadIdx, blockIdx;
-dim3 blockDim, gridDim;
+thread_local uint3 threadIdx, blockIdx;
+thread_local dim3 blockDim, gridDim;
 
 namespace {
 constexpr size_t STACK = 256 << 10;
 constexpr uint32_t MOST = 8192, SHARED = 232448, FIXED = 32768, PLACES = 8; // threads at once; bytes of a block
-
-// One at a time, whichever host thread it comes from.
-pthread_mutex_t running = PTHREAD_MUTEX_INITIALIZER;
 
 struct Fiber {
     void *stack, *at; // at: where it goes on
@@ -45,13 +41,14 @@ struct Block {
     uint32_t offset[PLACES], places, used;
 };
 
-Fiber fibers[MOST];
-Block blocks[8];
-Warp *warps;
-Barrier cluster;
-uint32_t n_fibers, n_blocks, current, cluster_next = 1;
-void *host;
-emulate::Call *body;
+// What a host thread has; made at its first launch and kept.
+thread_local Fiber *fibers;
+thread_local Warp *warps;
+thread_local Block blocks[8];
+thread_local Barrier cluster;
+thread_local uint32_t n_fibers, n_blocks, current, cluster_next = 1;
+thread_local void *host;
+thread_local emulate::Call *body;
 
 // Keeps the registers that a call keeps, leaves one stack for another.
 extern "C" void kg_emulate_switch(void **from, void *to);
@@ -179,13 +176,12 @@ struct Launch {
 };
 
 void run(const Launch &l) {
-    pthread_mutex_lock(&running);
+    if (!fibers) fibers = (Fiber *)calloc(MOST, sizeof(Fiber));
     if (!warps) warps = (Warp *)malloc(sizeof(Warp) * MOST / 32);
-    if (!warps) die("no memory for warps");
+    if (!fibers || !warps) die("no memory for threads");
     gridDim = l.grid, blockDim = l.block, body = l.body;
     const uint32_t all = gridDim.x * gridDim.y * gridDim.z;
     for (uint32_t b = 0; b < all; b += l.together) run_together(b, l.together);
-    pthread_mutex_unlock(&running);
 }
 } // namespace
 
@@ -247,7 +243,7 @@ struct Event {
 };
 constexpr size_t MEMORY = (size_t)8 << 30;
 size_t allocated;
-int last_error;
+thread_local int last_error;
 } // namespace
 struct KgEmulatedStream {
     Graph *capture;

@@ -39,9 +39,9 @@ static inline float2 make_float2(float x, float y) { return {x, y}; }
 static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 static inline ulonglong2 make_ulonglong2(unsigned long long x, unsigned long long y) { return {x, y}; }
 
-// The thread that runs.
-extern uint3 threadIdx, blockIdx;
-extern dim3 blockDim, gridDim;
+// The thread that runs; every host thread has a device of its own.
+extern thread_local uint3 threadIdx, blockIdx;
+extern thread_local dim3 blockDim, gridDim;
 
 namespace emulate {
 // Shared memory of the block that runs: the launch's, and a variable's of its own place in the source.
@@ -110,7 +110,7 @@ static inline uint32_t __ballot_sync(uint32_t, bool p) {
     return bits;
 }
 
-// Atomics: one thread runs at a time.
+// Atomics: one thread of a launch runs at a time, and launches on the same memory come from one host thread at a time.
 static inline uint32_t atomicInc(uint32_t *p, uint32_t most) {
     const uint32_t old = *p;
     *p = old >= most ? 0 : old + 1;

@@ -23,6 +23,11 @@ pub fn device() -> Option<CudaDevice> {
     }
 }
 
+/// KIGO_FEW: less of everything, for checkers that take their time and for the emulated device.
+pub fn few() -> bool {
+    std::env::var_os("KIGO_FEW").is_some()
+}
+
 /// Lets a load run.
 pub struct NoControl;
 
