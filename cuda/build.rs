@@ -99,7 +99,6 @@ fn each(files: &[PathBuf], compile: &(dyn Fn(&Path) -> Vec<PathBuf> + Sync)) -> 
 /// The kernels and the runtime for the emulated device.
 fn emulate(root: &Path) {
     let mut files = kernels(root);
-    files.retain(|f| !f.to_string_lossy().ends_with("_sm90.cu"));
     files.push(root.join("cuda/emulate/emulate.cpp"));
     let compile = |file: &Path| {
         let mut cc = cc::Build::new();

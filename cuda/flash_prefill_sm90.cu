@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(128 * NWG, HD == 64 ? 4 / NWG : HD == 128 ? 2 
 #ifdef KG_SM90A
     constexpr bool Q_SHARED = HD > 128;
     constexpr uint32_t SLOT = 64 * HD * 2, THREADS = 128 * NWG;
-    extern __shared__ uint8_t raw[];
+    KG_DYNAMIC_SHARED(uint8_t, raw);
     const uint32_t ks = (kg_shared_at(raw) + 1023) & ~1023u, vs = ks + SLOTS * SLOT;
     const uint32_t group = threadIdx.x / 128, warp = threadIdx.x % 128 / 32, lane = threadIdx.x % 32;
     const uint32_t qs = vs + SLOTS * SLOT + group * SLOT;
@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(128 * NWG, HD == 64 ? 4 / NWG : HD == 128 ? 2 
     };
     // This thread's copies have landed and the tensor cores may read them; after the barrier so have everybody's.
     auto landed = [&]() {
-        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+        kg_async_fence();
         __syncthreads();
     };
 

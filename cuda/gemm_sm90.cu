@@ -28,8 +28,8 @@ template <int BN>
 __global__ void __launch_bounds__(384, 1) kg_gemm_sm90(const __grid_constant__ KgGemmMaps maps, const __grid_constant__ KgGemm g) {
 #ifdef KG_SM90A
     constexpr int STAGES = kg_stages(BN), BYTES = kg_stage_bytes(BN), HALF = BN / 2;
-    extern __shared__ uint8_t raw[];
-    __shared__ __align__(8) uint64_t bars[2 * STAGES];
+    KG_DYNAMIC_SHARED(uint8_t, raw);
+    KG_SHARED(uint64_t[2 * STAGES], bars);
     const uint32_t ring = (kg_shared_at(raw) + 1023) & ~1023u;
     const uint32_t full = kg_shared_at(bars), empty = full + 8 * STAGES;
     const uint32_t group = threadIdx.x / 128, lane = threadIdx.x % 32;
@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(384, 1) kg_gemm_sm90(const __grid_constant__ K
             kg_bar_init(full + 8 * s, 1);
             kg_bar_init(empty + 8 * s, 8);
         }
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        kg_bar_init_done();
     }
     __syncthreads();
     kg_gemm_wait();
@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(384, 1) kg_gemm_sm90(const __grid_constant__ K
     const uint32_t tiles_n = kg_gemm_tiles_n(g, BN), tiles = (g.m + 127) / 128 * tiles_n, steps = (g.k + 63) / 64;
     uint32_t s = 0, phase = 0;
     if (group == 0) {
-        asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+        kg_fewer_registers<40>();
         if (threadIdx.x == 0) {
             for (uint32_t t = blockIdx.x; t < tiles; t += gridDim.x) {
                 const KgGemmTile tile = kg_gemm_tile<128>(g, BN, tiles_n, t);
@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(384, 1) kg_gemm_sm90(const __grid_constant__ K
             }
         }
     } else {
-        asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+        kg_more_registers<232>();
         float sum[BN / 2];
         const uint32_t a0 = ring + (group - 1) * 8192, b0 = ring + 16384;
         const uint32_t row0 = (group - 1) * 64 + threadIdx.x % 128 / 32 * 16 + lane / 4;

@@ -4,7 +4,7 @@
 // in shared memory, K contiguous, rows of 128 bytes in the 128-byte swizzle. Thread t of the warpgroup holds, of columns
 // 8 j + 2 (t % 4) and the next: d[4 j], d[4 j + 1] in row 16 (t / 32) + t % 32 / 4 and d[4 j + 2], d[4 j + 3] eight rows below.
 #pragma once
-#include <stdint.h>
+#include "launch.cuh"
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define KG_SM90A 1
@@ -138,4 +138,14 @@ __device__ __forceinline__ void kg_copy_box(uint32_t to, const void *map, uint32
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];"
                  ::"r"(to), "l"(map), "r"(bar), "r"(column), "r"(row) : "memory");
 }
+// What the barriers' first values, written by this thread, need before the copy engine uses them.
+__device__ __forceinline__ void kg_bar_init_done() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+// This thread's writes to shared memory come before what the tensor cores read of it from here on.
+__device__ __forceinline__ void kg_async_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+// The warpgroup's share of the registers from here on.
+template <int N> __device__ __forceinline__ void kg_fewer_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }
+template <int N> __device__ __forceinline__ void kg_more_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
+#elif defined(KG_EMULATE)
+#define KG_SM90A 1
+#include "emulate/wgmma.h"
 #endif

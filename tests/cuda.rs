@@ -1,8 +1,8 @@
 //! The GPU backend against the reference, stage by stage, and against itself.
 //!
 //! Without a device every test prints `skipped: no CUDA device` and passes, unless KIGO_REQUIRE_CUDA=1. KIGO_MODELS names files of
-//! real models, colons between; KIGO_FEW leaves much out, for a checker that
-//! takes its time and for the emulated device (KIGO_CUDA=emulate).
+//! real models, colons between; KIGO_FEW leaves much out, for a checker that takes its time and for the emulated
+//! device (KIGO_CUDA=emulate).
 #![cfg(kigo_cuda)]
 
 mod common;
@@ -456,6 +456,9 @@ fn failures_leave_the_device_as_it_was() {
 #[test]
 fn a_plan_is_what_a_load_takes() {
     let Some(device) = device() else { return };
+    if few() {
+        return println!("skipped: KIGO_FEW leaves out what measures the device");
+    }
     for (shape, recipe) in [("qwen2.5-0.5b", "F16"), ("smollm2-135m", "Q4_1"), ("qwen2.5-0.5b", "Q4_K_M")] {
         let bytes = random_file(&Shape::named(shape).unwrap(), Recipe::named(recipe).unwrap(), false);
         let gguf = Gguf::from_bytes(&bytes).unwrap();
@@ -483,6 +486,9 @@ fn a_plan_is_what_a_load_takes() {
 #[test]
 fn a_long_prefill_is_cancelled_soon() {
     let Some(device) = device() else { return };
+    if few() {
+        return println!("skipped: KIGO_FEW leaves out what measures the device");
+    }
     let bytes = random_file(&Shape::named("qwen2.5-0.5b").unwrap(), Recipe::named("F16").unwrap(), false);
     let gguf = Gguf::from_bytes(&bytes).unwrap();
     let (config, weights) = bind(&gguf).unwrap();

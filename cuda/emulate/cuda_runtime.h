@@ -1,6 +1,7 @@
 // The CUDA runtime as far as the launchers see it; emulate.cpp has what the library calls through src/backend/cuda/ffi.rs.
 #pragma once
 #include "emulate.h"
+#include <initializer_list>
 #include <new>
 
 typedef int cudaError_t;
@@ -24,12 +25,20 @@ struct cudaLaunchConfig_t {
 // A block of an H200 has 227 KiB.
 static inline cudaError_t cudaFuncSetAttribute(const void *, int, int bytes) { return bytes <= 227 * 1024 ? cudaSuccess : cudaErrorInvalidValue; }
 
-// Runs it, or records it where the stream is captured; frees the body when it is not needed any more.
+struct cudaFuncAttributes {
+    size_t sharedSizeBytes;
+};
+static inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *a, const void *) { return a->sharedSizeBytes = 1, cudaSuccess; }
+typedef int cudaDriverEntryPointQueryResult;
+enum { cudaEnableDefault = 0, cudaDriverEntryPointSuccess = 0 };
+cudaError_t cudaGetDriverEntryPointByVersion(const char *name, void **entry, unsigned version, unsigned long long flags, int *found);
+
+// Runs the body, or records it where the stream is captured; frees the body when it is not needed any more.
 cudaError_t emulate_launch(const cudaLaunchConfig_t *config, emulate::Call *body);
 
 template <typename... P, typename... A>
 static inline cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, void (*kernel)(P...), A &&...args) {
     auto body = [kernel, args...]() mutable { kernel(args...); };
     using Body = emulate::Body<decltype(body)>;
-    return emulate_launch(config, new (malloc(sizeof(Body))) Body(body));
+    return emulate_launch(config, new (aligned_alloc(64, (sizeof(Body) + 63) / 64 * 64)) Body(body));
 }

@@ -1,5 +1,6 @@
 // The emulated device: its threads, and the calls of the CUDA runtime that src/backend/cuda/ffi.rs declares.
-#include "flash_prefill.cuh"
+#include "cuda.h"
+#include "cuda_runtime.h"
 
 #include <stdio.h>
 #include <sys/mman.h>
@@ -210,6 +211,11 @@ const void *shared_of(const void *mine, uint32_t rank) {
 uint32_t cluster_rank() { return fibers[current].block; }
 
 void block_barrier() { blocks[fibers[current].block].barrier.arrive(&fibers[current]); }
+void wait_while(const uint32_t *p, uint32_t value) {
+    fibers[current].until = p;
+    fibers[current].value = value;
+    go_on();
+}
 void cluster_barrier() { cluster.arrive(&fibers[current]); }
 const uint32_t *exchange(const uint32_t *mine, uint32_t n) {
     Fiber *f = &fibers[current];
@@ -279,17 +285,30 @@ cudaError_t emulate_launch(const cudaLaunchConfig_t *c, emulate::Call *body) {
     return queue(c->stream, node);
 }
 
-// No tensor copies and no wgmma here: prefill takes its other path.
-cudaError_t kgc_gemm_encoder(void **encode) { return *encode = nullptr, cudaErrorNotSupported; }
-cudaError_t kgc_gemm_sm90(const KgGemm *, cudaStream_t) { return cudaErrorNotSupported; }
-cudaError_t kgc_flash_sm90(const KgFlash *, cudaStream_t) { return cudaErrorNotSupported; }
+// KIGO_EMULATE=80: a device of compute capability 8.0, with neither clusters nor tensor copies nor wgmma.
+static bool plain() {
+    const char *v = getenv("KIGO_EMULATE");
+    return v && strcmp(v, "80") == 0;
+}
+int cuTensorMapEncodeTiled(CUtensorMap *map, int type, uint32_t rank, void *base, const cuuint64_t *sizes, const cuuint64_t *pitch,
+                           const cuuint32_t *box, const cuuint32_t *steps, int, int swizzle, int, int) {
+    const bool ok = type == CU_TENSOR_MAP_DATA_TYPE_FLOAT16 && rank == 2 && swizzle == CU_TENSOR_MAP_SWIZZLE_128B && steps[0] == 1 && steps[1] == 1;
+    if (!ok || (uintptr_t)base % 16 != 0 || pitch[0] % 16 != 0 || box[0] * 2 > 128 || box[1] > 256 || !sizes[0] || !sizes[1]) return 1;
+    *map = {(const char *)base, sizes[0], sizes[1], pitch[0], box[0], box[1]};
+    return CUDA_SUCCESS;
+}
+cudaError_t cudaGetDriverEntryPointByVersion(const char *, void **entry, unsigned, unsigned long long, int *found) {
+    *entry = plain() ? nullptr : (void *)cuTensorMapEncodeTiled;
+    *found = plain() ? 1 : cudaDriverEntryPointSuccess;
+    return cudaSuccess;
+}
 
 extern "C" {
 cudaError_t cudaGetDeviceCount(int *n) { return *n = 1, cudaSuccess; }
 cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 cudaError_t cudaDeviceGetAttribute(int *value, int attribute, int) {
     // Multiprocessors; compute capability.
-    *value = attribute == 16 ? 4 : attribute == 75 ? 9 : 0;
+    *value = attribute == 16 ? 4 : attribute == 75 ? (plain() ? 8 : 9) : 0;
     return cudaSuccess;
 }
 cudaError_t cudaGetLastError() {

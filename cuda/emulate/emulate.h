@@ -54,6 +54,8 @@ const void *shared_of(const void *mine, uint32_t rank);
 uint32_t cluster_rank();
 
 void block_barrier();
+// Lets others run while *p == value.
+void wait_while(const uint32_t *p, uint32_t value);
 void cluster_barrier();
 // All threads of a warp that have not ended give `words` 32-bit words; each gets all of them, [lane][words], until its next call.
 const uint32_t *exchange(const uint32_t *mine, uint32_t words);
