@@ -180,9 +180,9 @@ fn odd_sizes_and_features_match_the_reference() {
 #[test]
 fn mixed_types_match_the_reference() {
     let Some(device) = device() else { return };
-    for (shape, recipe) in
-        [("qwen2.5-0.5b", "Q4_K_M"), ("llama-3.2-1b", "Q4_K_M"), ("gemma-3-1b", "Q3_K_L"), ("smollm2-135m", "Q2_K")]
-    {
+    let all =
+        [("qwen2.5-0.5b", "Q4_K_M"), ("smollm2-135m", "Q2_K"), ("llama-3.2-1b", "Q4_K_M"), ("gemma-3-1b", "Q3_K_L")];
+    for (shape, recipe) in all.into_iter().take(if few() { 2 } else { 4 }) {
         let mut shape = Shape::named(shape).unwrap();
         (shape.n_layers, shape.n_vocab) = (3, 1024);
         let bytes = random_file(&shape, Recipe::named(recipe).unwrap(), true);
