@@ -137,20 +137,18 @@ template <int T> struct Unit {
         float g0, m0, g1, m1;
         scales(g0, m0, g1, m1);
         const int p0 = half_dot<0>(x), p1 = half_dot<4>(x);
-        float p;
         if constexpr (T == KG_Q2_K) {
             const float m = __fmaf_rn(m0, (float)x.s0, __fmul_rn(m1, (float)x.s1));
-            p = __fsub_rn(__fmaf_rn(g0, (float)p0, __fmul_rn(g1, (float)p1)), m);
+            return __fmaf_rn(x.d, __fsub_rn(__fmaf_rn(g0, (float)p0, __fmul_rn(g1, (float)p1)), m), acc);
         } else if constexpr (T == KG_Q3_K || T == KG_Q6_K) {
-            p = __fmaf_rn(g0, (float)(p0 - off * x.s0), __fmul_rn(g1, (float)(p1 - off * x.s1)));
+            return __fmaf_rn(x.d, __fmaf_rn(g0, (float)(p0 - off * x.s0), __fmul_rn(g1, (float)(p1 - off * x.s1))), acc);
         } else if constexpr (T == KG_Q4_0 || T == KG_Q5_0) {
             return __fmaf_rn(__fmul_rn(x.d, g0), (float)(p0 + p1 - off * (x.s0 + x.s1)), acc);
         } else if constexpr (T == KG_Q8_0) {
             return __fmaf_rn(__fmul_rn(x.d, g0), (float)(p0 + p1), acc);
         } else {
-            p = __fmaf_rn(g0, (float)(p0 + p1), -__fmul_rn(m0, (float)(x.s0 + x.s1)));
+            return __fmaf_rn(x.d, __fmaf_rn(g0, (float)(p0 + p1), -__fmul_rn(m0, (float)(x.s0 + x.s1))), acc);
         }
-        return __fmaf_rn(x.d, p, acc);
     }
 
     template <int t> __device__ __forceinline__ void expand4(float *out, float g, float m) const {

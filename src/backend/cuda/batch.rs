@@ -170,8 +170,8 @@ impl Batch {
             self.graphs.clear();
         }
         let graph = stream.capture(|| {
-            let wanted = self.steps.iter().filter(|s| logits || s.kind != Kind::Logits);
-            wanted.map(|s| s.launch(gpu, &self.work, states.len(), cut, tuning.pdl, stream)).collect()
+            let mut wanted = self.steps.iter().filter(|s| logits || s.kind != Kind::Logits);
+            wanted.try_for_each(|s| s.launch(gpu, &self.work, states.len(), cut, tuning.pdl, stream))
         })?;
         graph.launch(stream)?;
         self.graphs.insert(key, graph);
