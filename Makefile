@@ -58,9 +58,11 @@ ifeq ($(HAS_NVCC),)
 endif
 
 # The GPU's tests without a GPU: the kernels compiled for the host (cuda/emulate/emulate.h says what that shows).
+EMULATED := KIGO_CUDA=emulate KIGO_REQUIRE_CUDA=1 KIGO_FEW=1 $(CARGO) test --release --target-dir $(CARGO_TARGET_DIR)/emulate
 emulate:
-	KIGO_CUDA=emulate KIGO_REQUIRE_CUDA=1 KIGO_FEW=1 $(CARGO) test --release --target-dir $(CARGO_TARGET_DIR)/emulate \
-	  --test cuda --test cuda_batch
+	$(EMULATED) --test cuda --test cuda_batch
+	KIGO_EMULATE=80 $(EMULATED) --test cuda head_sizes
+	KIGO_DEVICE=cuda:0 KIGO_SCHEDULES=3 $(EMULATED) --test schedules
 
 # Where there is an NVIDIA driver, the demo runs on the GPU.
 ifneq ($(HAS_DRIVER),)
@@ -127,6 +129,7 @@ clean:
 
 help:
 	@echo 'make                                the library (release) and the programs of examples-c/ into $(BUILD)/'
+	@echo 'make emulate                        the GPU tests without a GPU: the kernels compiled for the processor'
 	@echo 'make cuda                           nvcc into .venv/, where there is none: then the library also runs on NVIDIA GPUs'
 	@echo 'make demo [MODEL=] [PROMPT=] [N=]   an answer to a prompt; MODEL is a name of scripts/models.json or a path'
 	@echo 'make test                           fetches the models that the tests use, and runs every test'
