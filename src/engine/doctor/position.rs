@@ -49,10 +49,11 @@ pub(super) fn position(p: &Patient<'_>) -> Result<Finding> {
 }
 
 /// What a key may be off by: of activations in f16, squared, and of angles in f32. In layer 0 nothing else has been
-/// computed before.
+/// computed before; later, prompts and steps may have gone through other kernels, and a row may be what is left when
+/// larger terms cancel, as in the comparison of devices.
 fn turn_bound(p: &Patient<'_>, layer: usize) -> f64 {
     let first = 2.0_f64.powi(-16);
-    if layer == 0 { first } else { first.max(p.rounding()) }
+    if layer == 0 { first } else { first.max(16.0 * p.rounding()) }
 }
 
 /// The error of a key of one token at many positions against the one at 0, turned; its position and layer: the largest
