@@ -22,8 +22,9 @@
 //!
 //! The random numbers are keyed by seed and position, so there are no counters beside the tokens. What a constraint has
 //! consumed are the tokens from its first on: the next choice after a restore reads them again.
-//! Invariant: nothing of a blob is believed before its checksum and hashes agree, and then no number is used before it
-//! has been checked against the blob's size and the model: a forged blob gives wrong numbers at worst.
+//! Invariant: no session comes of a blob whose checksum and hashes do not agree, and no number of it is used before it has
+//! been checked against the blob's size and the model: a forged blob gives wrong numbers at worst. The checksum is made
+//! while the pages are copied, so that they are read from memory once.
 
 use super::constraint::{Constraint, Grammar, MAX_GRAMMAR_BYTES};
 use super::hash::Hasher;
@@ -187,10 +188,19 @@ impl Session {
 
     /// A session as it was when [`Self::save`] wrote the blob.
     pub fn restore(model: &Model, blob: &[u8]) -> Result<Session> {
+        let image = image_of(&model.inner)?;
+        let parts = Head::sizes(&model.inner, &image, blob)?.0;
+        let mut hashed = Hashed::new(blob, parts);
+        let restored = Session::restore_hashing(model, blob, &image, &mut hashed);
+        // Whatever else may be wrong with it, damage is the reason.
+        hashed.check()?;
+        restored
+    }
+
+    /// [`Self::restore`], whose session is to be thrown away if the checksum is wrong.
+    fn restore_hashing(model: &Model, blob: &[u8], image: &PageImage, hashed: &mut Hashed<'_>) -> Result<Session> {
         let inner = &model.inner;
-        let image = image_of(inner)?;
-        let head = Head::read(inner, &image, blob)?;
-        let Head { parts, n_tokens, n_ctx, n_logits, sampling, constraint } = head;
+        let Head { parts, n_tokens, n_ctx, n_logits, sampling, constraint } = Head::read(inner, image, blob)?;
         let constraint = match constraint {
             None => None,
             Some((grammar, from)) => match Constraint::new(model, grammar, from) {
@@ -217,6 +227,7 @@ impl Session {
             state.pages.mark_foreign()?;
             let pages = blob[parts.pages..].chunks_exact(parts.page_stride);
             for (page, from) in state.pages.as_slice().iter().zip(pages) {
+                hashed.page();
                 inner.loaded.write_page(*page, &from[..image.bytes])?;
             }
             if n_logits > 0 {
@@ -236,6 +247,46 @@ fn too_large() -> Error {
     Error::Internal { message: "a session larger than the address space".to_owned() }
 }
 
+/// A blob's checksum in the making.
+struct Hashed<'a> {
+    hasher: Hasher,
+    blob: &'a [u8],
+    page_stride: usize,
+    /// So many of its bytes.
+    done: usize,
+}
+
+impl<'a> Hashed<'a> {
+    /// Of all but the pages.
+    fn new(blob: &'a [u8], parts: Parts) -> Hashed<'a> {
+        let mut hasher = Hasher::new(0);
+        hasher.feed(&blob[CHECKED..HEAD]);
+        [HEAD..parts.biases, parts.biases..parts.logits, parts.logits..parts.text, parts.text..parts.pages]
+            .into_iter()
+            .for_each(|range| hasher.feed(&blob[range]));
+        Hashed { hasher, blob, page_stride: parts.page_stride, done: parts.pages }
+    }
+
+    /// Takes the next page.
+    fn page(&mut self) {
+        let end = self.done + self.page_stride;
+        self.hasher.feed(&self.blob[self.done..end]);
+        self.done = end;
+    }
+
+    /// Takes what is left and compares.
+    fn check(mut self) -> Result<()> {
+        while self.done < self.blob.len() {
+            self.page();
+        }
+        let (found, made) = (number(self.blob, 24), self.hasher.finish());
+        if found == made {
+            return Ok(());
+        }
+        refuse(format!("damaged: its checksum is {found:016x}"), format!("that of its bytes, {made:016x}"))
+    }
+}
+
 /// What a blob says of itself, checked.
 struct Head<'a> {
     parts: Parts,
@@ -248,7 +299,8 @@ struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    fn read(model: &Inner, image: &PageImage, blob: &'a [u8]) -> Result<Head<'a>> {
+    /// Where its parts are, how much there is of what, the context length and the constraint's first token.
+    fn sizes(model: &Inner, image: &PageImage, blob: &[u8]) -> Result<(Parts, Counts, usize, usize)> {
         if blob.len() < HEAD || !blob.starts_with(MAGIC) {
             let what = if blob.starts_with(MAGIC) { "cut off" } else { "no saved session" };
             return refuse(format!("{what}, {} bytes", blob.len()), "what kigo_session_save() wrote".to_owned());
@@ -289,16 +341,13 @@ impl<'a> Head<'a> {
         let Some(parts) = parts.filter(|_| whole) else {
             return refuse(format!("{} bytes for {n_tokens} tokens", blob.len()), "sizes that agree".to_owned());
         };
-        let mut hasher = Hasher::new(0);
-        hasher.feed(&blob[CHECKED..HEAD]);
-        [HEAD..parts.biases, parts.biases..parts.logits, parts.logits..parts.text, parts.text..parts.pages]
-            .into_iter()
-            .for_each(|range| hasher.feed(&blob[range]));
-        blob[parts.pages..].chunks_exact(parts.page_stride).for_each(|page| hasher.feed(page));
-        if hasher.finish() != at(24) {
-            let expected = format!("that of its bytes, {:016x}", hasher.finish());
-            return refuse(format!("damaged: its checksum is {:016x}", at(24)), expected);
-        }
+        Ok((parts, counts, n_ctx, from))
+    }
+
+    fn read(model: &Inner, image: &PageImage, blob: &'a [u8]) -> Result<Head<'a>> {
+        let (parts, counts, n_ctx, from) = Head::sizes(model, image, blob)?;
+        let Counts { tokens: n_tokens, biases: n_biases, logits: n_logits, text: n_text } = counts;
+        let at = |at| number(blob, at);
         let single: Vec<u32> = words(&blob[96..128]).collect();
         let f = |i: usize| f32::from_bits(single[i]);
         let mut logit_bias = Vec::new();
