@@ -175,26 +175,7 @@ template <int HD, int HV> __global__ void __launch_bounds__(128, HD == 64 ? 4 : 
         }
     }
 
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-        float sum = total[h];
-        sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-        sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-        const float share = 1.f / sum;
-        const uint32_t row = warp * 16 + lane / 4 + 8 * h;
-        if (row >= n_rows) continue;
-        const size_t at = (size_t)(first + row) * p.out_stride + (size_t)head * p.head_dim;
-#pragma unroll
-        for (int n = 0; n < HV / 8; n++) {
-            const uint32_t c = column0 + n * 8 + 2 * (lane % 4);
-            if (c >= p.head_dim) break;
-            const float a = out[n][2 * h] * share, b = out[n][2 * h + 1] * share;
-            if (p.out_f32)
-                *(float2 *)((float *)p.out + at + c) = make_float2(a, b);
-            else
-                *(__half2 *)((__half *)p.out + at + c) = __floats2half2_rn(kg_clamp16(a), kg_clamp16(b));
-        }
-    }
+    kg_flash_store<HV / 8>(p, first, n_rows, warp * 16 + lane / 4, head, column0, total, [&](int h, int i) { return out[i / 2][2 * h + i % 2]; });
 }
 
 template <int HD, int HV> cudaError_t run(const KgFlash *p, cudaStream_t stream) {

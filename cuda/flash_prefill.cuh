@@ -5,7 +5,7 @@
 // kgc_flash_prefill: attention of a chunk over the cache that already holds the chunk's own keys and values.
 struct KgFlash {
     const void *q;         // f16
-    void *out;             // f16 or f32
+    void *out, *out_lo;    // f16 or f32; of f16 what its rounding leaves, or null
     const uint64_t *pages; // addresses of the sequence's pages, on the device
     uint64_t k_offset, v_offset, head_stride, token_stride; // elements
     uint32_t n_tokens, start, n_heads, n_kv, head_dim;
@@ -25,6 +25,7 @@ struct KgPrefillNorm {
     const float *post_w; // [dim] or null
     const float *w;      // [dim]
     void *out;           // [n_tokens, dim] f16, rows out_stride apart; columns dim .. out_stride are zeroed; null: only x
+    void *out_lo;        // what its rounding leaves, the same shape, or null
     float *tap;          // [n_tokens, dim] f32, the same before rounding, or null
     uint32_t n_tokens, dim, out_stride, pdl;
     float eps;
@@ -52,13 +53,37 @@ KGC_API cudaError_t kgc_flash_mma(const KgFlash *p, cudaStream_t stream);     //
 KGC_API cudaError_t kgc_prefill_norm(const KgPrefillNorm *p, cudaStream_t stream);
 KGC_API cudaError_t kgc_prefill_rope(const KgPrefillRope *p, cudaStream_t stream);
 
+// The end of both paths: what a thread has of rows `row` and row + 8 of its tile, of columns column0 + 8 n + 2 (lane % 4) and the
+// next: value(h, 2 n + {0, 1}), not yet divided by the row's sum, of which total[h] is this thread's columns' part.
+template <int N8, typename F>
+__device__ __forceinline__ void kg_flash_store(const KgFlash &p, uint32_t first, uint32_t n_rows, uint32_t row, uint32_t head, uint32_t column0,
+                                               const float (&total)[2], F value) {
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        float sum = total[h];
+        sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+        sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+        const float share = 1.f / sum;
+        if (row + 8 * h >= n_rows) continue;
+        const size_t at = (size_t)(first + row + 8 * h) * p.out_stride + (size_t)head * p.head_dim;
+#pragma unroll
+        for (int n = 0; n < N8; n++) {
+            const uint32_t c = column0 + n * 8 + 2 * (threadIdx.x % 4);
+            if (c >= p.head_dim) break;
+            const float a = value(h, 2 * n) * share, b = value(h, 2 * n + 1) * share;
+            if (p.out_f32) *(float2 *)((float *)p.out + at + c) = make_float2(a, b);
+            else kg_put16((__half *)p.out, (__half *)p.out_lo, at + c, a, b);
+        }
+    }
+}
+
 // Preconditions of both paths.
 static inline cudaError_t kg_flash_check(const KgFlash *p) {
     bool ok = p->n_sms && p->q && p->out && p->pages && p->n_tokens && p->n_tokens <= 64u * 65535;
     ok = ok && p->n_kv && p->n_heads && p->n_heads % p->n_kv == 0;
     ok = ok && p->head_dim && p->head_dim % 8 == 0 && p->head_dim <= 512 && (uint64_t)p->start + p->n_tokens < (1u << 31);
     ok = ok && ((p->k_offset | p->v_offset | p->head_stride | p->token_stride | p->q_stride) % 8) == 0 && p->out_stride % 8 == 0;
-    ok = ok && ((uintptr_t)p->q | (uintptr_t)p->out) % 16 == 0 && p->token_stride >= p->head_dim && p->scale > 0.f;
+    ok = ok && ((uintptr_t)p->q | (uintptr_t)p->out | (uintptr_t)p->out_lo) % 16 == 0 && p->token_stride >= p->head_dim && p->scale > 0.f;
     ok = ok && (uint64_t)p->n_heads * p->head_dim <= p->q_stride && (uint64_t)p->n_heads * p->head_dim <= p->out_stride;
     return ok ? cudaSuccess : cudaErrorInvalidValue;
 }

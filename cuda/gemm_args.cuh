@@ -1,6 +1,6 @@
 // What both matrix-product paths share: the arguments, the tiles' order and what happens to a finished sum.
 //
-//   s[i, j] = alpha * sum_l x[i, l] w[j, l]  (+ bias[j])        x f16, w f16, products exact, sums f32
+//   s[i, j] = alpha * sum_l x[i, l] w[j, l]  (+ bias[j])        x f16 or x + x_lo, w f16, products exact, sums f32
 //   KG_GEMM_F32   y = s              f32     KG_GEMM_ADD   y += s                   f32, the residual stream
 //   KG_GEMM_F16   y = out_scale * s  f16     KG_GEMM_SILU  y = out_scale * silu(s0) * s1        f16
 //                                            KG_GEMM_GELU  y = out_scale * gelu_tanh(s0) * s1   f16
@@ -17,9 +17,11 @@ enum KgGemmEpilogue : uint32_t { KG_GEMM_F32 = 0, KG_GEMM_ADD, KG_GEMM_F16, KG_G
 // there are exactly two, of one size, and y has n[0] columns.
 struct KgGemm {
     const void *x;        // [m, k] f16, rows x_stride elements apart
+    const void *x_lo;     // the same, added to x: what rounding x to f16 has left; or null
     const void *w[3];     // [n[i], k] f16, rows w_stride elements apart; n[i] even, k a multiple of 8
     const float *bias[3]; // [n[i]] or null
     void *y;              // [m, sum of n] f32 or f16, rows y_stride elements apart
+    void *y_lo;           // of an f16 y: what its rounding leaves; or null
     void *encode;         // from kgc_gemm_encoder; null: mma.sync
     uint32_t m, k, n[3], n_w;
     uint32_t x_stride, w_stride, y_stride;
@@ -40,7 +42,7 @@ static inline cudaError_t kg_gemm_check(const KgGemm *g) {
     const bool glu = g->epilogue >= KG_GEMM_SILU;
     bool ok = g->x && g->y && g->m && g->k && g->n_w >= 1 && g->n_w <= 3 && g->epilogue <= KG_GEMM_GELU && g->n_sms;
     ok = ok && g->k % 8 == 0 && g->x_stride % 8 == 0 && g->w_stride % 8 == 0 && g->x_stride >= g->k && g->w_stride >= g->k;
-    ok = ok && ((uintptr_t)g->x | (uintptr_t)g->y) % 16 == 0 && g->y_stride % 2 == 0 && g->k < (1u << 30) && g->m < (1u << 30);
+    ok = ok && ((uintptr_t)g->x | (uintptr_t)g->x_lo | (uintptr_t)g->y | (uintptr_t)g->y_lo) % 16 == 0 && g->y_stride % 2 == 0 && g->k < (1u << 30) && g->m < (1u << 30);
     uint64_t n = 0;
     for (uint32_t i = 0; i < g->n_w && ok; i++) {
         ok = g->w[i] && (uintptr_t)g->w[i] % 16 == 0 && g->n[i] && g->n[i] % 2 == 0 && (uintptr_t)g->bias[i] % 8 == 0;
@@ -79,6 +81,14 @@ template <int BM> __device__ __forceinline__ KgGemmTile kg_gemm_tile(const KgGem
 }
 
 __device__ __forceinline__ float kg_clamp16(float v) { return v > 65504.f ? 65504.f : v < -65504.f ? -65504.f : v; }
+// Two neighbours as f16 at `at`, and, where that is wanted, what the rounding has left.
+__device__ __forceinline__ void kg_put16(__half *to, __half *lo, size_t at, float a, float b) {
+    const __half2 h = __floats2half2_rn(kg_clamp16(a), kg_clamp16(b));
+    *(__half2 *)(to + at) = h;
+    if (!lo) return;
+    const float2 f = __half22float2(h);
+    *(__half2 *)(lo + at) = __floats2half2_rn(kg_clamp16(a - f.x), kg_clamp16(b - f.y));
+}
 
 __device__ __forceinline__ float kg_gate(uint32_t epilogue, float v) {
     if (epilogue == KG_GEMM_SILU) return v / (1.f + __expf(-v));
@@ -107,7 +117,7 @@ __device__ __forceinline__ void kg_gemm_rows(const KgGemm &g, const KgGemmTile &
                 const float a0 = value(h, 2 * j) * g.alpha + ba.x, a1 = value(h, 2 * j + 1) * g.alpha + ba.y;
                 const float b0 = value(h, N8 + 2 * j) * g.alpha + bb.x, b1 = value(h, N8 + 2 * j + 1) * g.alpha + bb.y;
                 const float y0 = kg_gate(e, a0) * b0 * g.out_scale, y1 = kg_gate(e, a1) * b1 * g.out_scale;
-                if (here[h]) *(__half2 *)((__half *)g.y + at + h * below + 8 * j) = __floats2half2_rn(kg_clamp16(y0), kg_clamp16(y1));
+                if (here[h]) kg_put16((__half *)g.y, (__half *)g.y_lo, at + h * below + 8 * j, y0, y1);
             }
         }
         return;
@@ -115,7 +125,6 @@ __device__ __forceinline__ void kg_gemm_rows(const KgGemm &g, const KgGemmTile &
     constexpr int BATCH = N8 % 8 == 0 ? 8 : N8 % 7 == 0 ? 7 : N8 < 8 ? N8 : 1; // groups whose residual is loaded before a store
     static_assert(N8 % BATCH == 0, "whole batches");
     float *y32 = (float *)g.y + at;
-    __half *y16 = (__half *)g.y + at;
     const float *bias = g.bias[w] ? g.bias[w] + tile.n0 + c0 : nullptr;
     const uint32_t left = g.n[w] - min(g.n[w], tile.n0 + c0); // columns of w from here on
 #pragma unroll
@@ -140,7 +149,7 @@ __device__ __forceinline__ void kg_gemm_rows(const KgGemm &g, const KgGemmTile &
                 const float a0 = value(h, i) * g.alpha + b.x, a1 = value(h, i + 1) * g.alpha + b.y;
                 if (!here[h]) continue;
                 if (e == KG_GEMM_F16)
-                    *(__half2 *)(y16 + h * below + c) = __floats2half2_rn(kg_clamp16(a0 * g.out_scale), kg_clamp16(a1 * g.out_scale));
+                    kg_put16((__half *)g.y, (__half *)g.y_lo, at + h * below + c, a0 * g.out_scale, a1 * g.out_scale);
                 else if (e == KG_GEMM_ADD)
                     *(float2 *)(y32 + h * below + c) = make_float2(y[h][j].x + a0, y[h][j].y + a1);
                 else

@@ -75,23 +75,29 @@ template <int V> __global__ void __launch_bounds__(256) kg_prefill_norm(const __
     r = 1.f / sqrtf(block_sum(ss, red[1]) / (float)p.dim + p.eps);
 
     __half *out = (__half *)p.out + (size_t)blockIdx.x * p.out_stride;
+    __half *lo = p.out_lo ? (__half *)p.out_lo + (size_t)blockIdx.x * p.out_stride : nullptr;
     auto second = [&](uint32_t i, const F &v) {
         const F w = *(const F *)(p.w + i);
         F o;
-        Halves<V> h;
+        Halves<V> h, l;
 #pragma unroll
         for (int j = 0; j < V; j++) {
             o.v[j] = v.v[j] * r * w.v[j];
             h.v[j] = __float2half_rn(kg_clamp16(o.v[j]));
+            l.v[j] = __float2half_rn(kg_clamp16(o.v[j] - __half2float(h.v[j])));
         }
         *(Halves<V> *)(out + i) = h;
+        if (lo) *(Halves<V> *)(lo + i) = l;
         if (p.tap) *(F *)(p.tap + (size_t)blockIdx.x * p.dim + i) = o;
     };
 #pragma unroll
     for (uint32_t n = 0; n < KEEP; n++)
         if (n * STEP + threadIdx.x * V < p.dim) second(n * STEP + threadIdx.x * V, kept[n]);
     for (uint32_t i = KEEP * STEP + threadIdx.x * V; i < p.dim; i += STEP) second(i, *(const F *)(x + i));
-    for (uint32_t i = p.dim + threadIdx.x; i < p.out_stride; i += 256) out[i] = __float2half_rn(0.f);
+    for (uint32_t i = p.dim + threadIdx.x; i < p.out_stride; i += 256) {
+        out[i] = __float2half_rn(0.f);
+        if (lo) lo[i] = __float2half_rn(0.f);
+    }
 }
 
 // The same where all of a head is turned and everything is aligned: HD / 8 lanes a head, eight elements each, in two runs of

@@ -67,11 +67,13 @@ fn compare(name: &str, device: &CudaDevice, config: &Config, gguf: &Gguf<'_>, n_
     let (truth, _) = tapped(&*reference, &tokens, n_tokens);
     let [a, b, c] = [(256, 4, 2, false), (512, 1, 2, true), (128, 8, 1, true)]
         .map(|(threads, streams, split, deep)| Some(cuda::Shape { threads, per_sm: 1, streams, split, deep }));
-    let ways = [(true, None), (false, None), (false, a), (false, b), (false, c)];
-    for (prefill, shape) in ways.into_iter().take(if few() { 2 } else { 5 }) {
-        cuda.tune(Tuning { prefill, shapes: [shape; cuda::Kind::N], ..Tuning::default() });
+    // Through the tensor cores with activations of two halves and of one, then token by token.
+    let ways = [(true, Some(true), None), (true, Some(false), None), (false, None, None)];
+    let ways = ways.into_iter().chain([a, b, c].map(|shape| (false, None, shape)));
+    for (prefill, halves, shape) in ways.take(if few() { 3 } else { 6 }) {
+        cuda.tune(Tuning { prefill, halves, shapes: [shape; cuda::Kind::N], ..Tuning::default() });
         let (seen, logits) = tapped(&*cuda, &tokens, n_tokens);
-        let bound = 2f64.powi(-22) * if prefill { 8.0 } else { 4.0 } * config.n_layers as f64;
+        let bound = 2f64.powi(-22) * if halves == Some(false) { 8.0 } else { 4.0 } * config.n_layers as f64;
         let mut worst = (0.0, (0, ""));
         assert_eq!(seen.keys().collect::<Vec<_>>(), truth.keys().collect::<Vec<_>>(), "{name}: other taps");
         for (key, t) in &truth {
@@ -82,7 +84,10 @@ fn compare(name: &str, device: &CudaDevice, config: &Config, gguf: &Gguf<'_>, n_
                 worst = (e.value(), *key);
             }
         }
-        println!("{name}, prefill {prefill}: worst NMSE {:.2e} at {:?}, bound {bound:.2e}", worst.0, worst.1);
+        println!(
+            "{name}, prefill {prefill} {halves:?}: worst NMSE {:.2e} at {:?}, bound {bound:.2e}",
+            worst.0, worst.1
+        );
         if !(worst.0 <= bound) {
             for (key, t) in &truth {
                 let mut e = Nmse::default();

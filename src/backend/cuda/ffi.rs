@@ -106,9 +106,11 @@ pub struct Attend {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Gemm {
     pub x: Address,
+    pub x_lo: Address,
     pub w: [Address; 3],
     pub bias: [Address; 3],
     pub y: Address,
+    pub y_lo: Address,
     pub encode: Address,
     pub m: u32,
     pub k: u32,
@@ -131,6 +133,7 @@ pub struct Gemm {
 pub struct Flash {
     pub q: Address,
     pub out: Address,
+    pub out_lo: Address,
     pub pages: Address,
     pub k_offset: u64,
     pub v_offset: u64,
@@ -161,6 +164,7 @@ pub struct PrefillNorm {
     pub post_w: Address,
     pub w: Address,
     pub out: Address,
+    pub out_lo: Address,
     pub tap: Address,
     pub n_tokens: u32,
     pub dim: u32,

@@ -13,6 +13,7 @@ impl CudaModel {
         let exec = &mut *self.lock();
         exec.graphs.clear();
         exec.batch = None;
+        exec.rows = None;
         exec.epoch += 1;
         exec.tuning = tuning;
         exec.ops = program::make(&self.gpu, &self.config, &tuning, &self.weights, &exec.work);

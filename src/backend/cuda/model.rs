@@ -65,7 +65,7 @@ pub(super) enum Pass {
 pub(super) struct Exec {
     pub(super) graphs: HashMap<(Pass, Cut), Graph>,
     pub(super) ops: Vec<Op>,
-    rows: Option<Rows>,
+    pub(super) rows: Option<Rows>,
     pub(super) batch: Option<Batch>,
     pub(super) work: Workspace,
     pub(super) tuning: Tuning,
@@ -371,8 +371,9 @@ impl CudaModel {
         if exec.rows.as_ref().is_none_or(|r| r.rows() < most) {
             exec.stream.wait()?;
             exec.rows = None;
+            let halves = exec.tuning.halves.unwrap_or(prefill::two_halves(&self.config));
             let n = most.next_power_of_two().min(MOST_ROWS.min(first_context(&self.config)).max(most));
-            exec.rows = Some(Rows::new(&self.gpu, &self.config, &self.weights, n)?);
+            exec.rows = Some(Rows::new(&self.gpu, &self.config, &self.weights, n, halves)?);
         }
         let Exec { rows: Some(rows), ops, work, stream, .. } = exec else { return internal("no rows") };
         let (pages, config, weights) = (slot.table.at(), &self.config, &self.weights);

@@ -30,7 +30,7 @@ const GELU: u32 = 4;
 
 /// Sizes of everything, in bytes for `rows` tokens.
 struct Sizes {
-    parts: [u64; 8],
+    parts: [u64; 11],
 }
 
 /// The matrices of each product of a layer.
@@ -38,7 +38,14 @@ fn products(l: &Layer) -> [Vec<Mat>; 4] {
     [vec![l.q, l.k, l.v], vec![l.o], vec![l.gate, l.up], vec![l.down]]
 }
 
-fn sizes(c: &Config, weights: &DeviceWeights, rows: usize) -> Sizes {
+/// Whether a model's activations between products are two halves, x and what rounding it to f16 leaves, each product taking
+/// both: twice the work, and the error of f16 is gone. Models so narrow have it to spare: their prompts are short of work
+/// for the tensor cores, and they are the ones whose few weights hide no error.
+pub fn two_halves(c: &Config) -> bool {
+    c.n_embd <= 2048
+}
+
+fn sizes(c: &Config, weights: &DeviceWeights, rows: usize, halves: bool) -> Sizes {
     let (d, h, g, f) = (c.n_embd, c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim, c.n_ff);
     let slab = weights
         .layers
@@ -48,9 +55,13 @@ fn sizes(c: &Config, weights: &DeviceWeights, rows: usize) -> Sizes {
         .max()
         .unwrap_or(0);
     let of = |n: usize| (rows * n) as u64;
-    // x, delta, qkv f32; h, q, mix, act f16; the slab. Tokens are behind the slab.
+    // x, delta, qkv f32; h, q, mix, act f16; the slab; what is left of h, mix, act. Tokens are behind these.
+    let left = |n: usize| if halves { of(n * 2) } else { 0 };
     let parts = [of(d * 4), of(d * 4), of((h + 2 * g) * 4), of(d * 2), of(h * 2), of(h * 2), of(f * 2), slab];
-    Sizes { parts: parts.map(|n| n.next_multiple_of(256)) }
+    let left = [left(d), left(h), left(f)];
+    let mut all = [0; 11];
+    all.iter_mut().zip(parts.into_iter().chain(left)).for_each(|(to, n)| *to = n.next_multiple_of(256));
+    Sizes { parts: all }
 }
 
 fn slab_bytes(m: &Mat) -> u64 {
@@ -68,7 +79,11 @@ pub fn planned_bytes(c: &Config, weights: &DeviceWeights, rows: usize) -> u64 {
     if !can(c, weights) {
         return 0;
     }
-    sizes(c, weights, rows).parts.iter().sum::<u64>() + rows as u64 * 4
+    bytes_of(c, weights, rows, two_halves(c))
+}
+
+fn bytes_of(c: &Config, weights: &DeviceWeights, rows: usize, halves: bool) -> u64 {
+    sizes(c, weights, rows, halves).parts.iter().sum::<u64>() + rows as u64 * 4
 }
 
 /// Working memory for a number of tokens.
@@ -76,7 +91,8 @@ pub struct Rows {
     rows: usize,
     buffer: Buffer,
     encode: usize,
-    parts: [Address; 8],
+    parts: [Address; 11],
+    halves: bool,
     tokens: Address,
 }
 
@@ -94,9 +110,9 @@ pub struct Pass<'a> {
 
 impl Rows {
     /// For `rows` tokens.
-    pub fn new(gpu: &Arc<Gpu>, c: &Config, weights: &DeviceWeights, rows: usize) -> Result<Rows> {
-        let sizes = sizes(c, weights, rows);
-        let buffer = Buffer::new(gpu, planned_bytes(c, weights, rows) as usize)?;
+    pub fn new(gpu: &Arc<Gpu>, c: &Config, weights: &DeviceWeights, rows: usize, halves: bool) -> Result<Rows> {
+        let sizes = sizes(c, weights, rows, halves);
+        let buffer = Buffer::new(gpu, bytes_of(c, weights, rows, halves) as usize)?;
         let mut at = buffer.at();
         let parts = sizes.parts.map(|n| {
             let here = at;
@@ -108,7 +124,7 @@ impl Rows {
         if unsafe { ffi::kgc_gemm_encoder(&mut encode) } != 0 {
             encode = std::ptr::null_mut();
         }
-        Ok(Rows { rows, buffer, encode: encode as usize, parts, tokens: at })
+        Ok(Rows { rows, buffer, encode: encode as usize, parts, halves, tokens: at })
     }
 
     /// Tokens it is for.
@@ -119,6 +135,15 @@ impl Rows {
     /// Bytes it takes.
     pub fn bytes(&self) -> u64 {
         self.buffer.bytes() as u64
+    }
+
+    /// Where what rounding leaves of these is; null where there is none.
+    fn left(&self, of: Address) -> Address {
+        let [_, _, _, h, _, mix, act, _, left @ ..] = self.parts;
+        match [h, mix, act].iter().position(|at| *at == of) {
+            Some(i) if self.halves => left[i],
+            _ => 0,
+        }
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -148,9 +173,11 @@ impl Rows {
         let out: u32 = if epilogue >= SILU { n[0] } else { n.iter().sum() };
         let gemm = Gemm {
             x,
+            x_lo: self.left(x),
             w,
             bias,
             y,
+            y_lo: self.left(y),
             encode: self.encode as u64,
             m: m as u32,
             k: mats[0].cols,
@@ -179,6 +206,7 @@ impl Rows {
             post_w: add.unwrap_or(0),
             w,
             out: h,
+            out_lo: self.left(h),
             tap,
             n_tokens: m as u32,
             dim: d,
@@ -244,6 +272,7 @@ impl Rows {
         let flash = Flash {
             q,
             out: mix,
+            out_lo: self.left(mix),
             pages: p.pages,
             k_offset,
             v_offset: rope.v_offset,
@@ -275,7 +304,7 @@ impl Rows {
     /// of the last token's residual stream.
     pub fn run(&self, p: &Pass<'_>, tokens: &[u32], start: usize, run: &mut RunControl<'_>) -> Result<Address> {
         let (c, m) = (p.config, tokens.len());
-        let [x, delta, qkv, h, _, mix, act, _] = self.parts;
+        let [x, delta, qkv, h, _, mix, act, ..] = self.parts;
         let (d, hw, g) = (c.n_embd, c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim);
         if m > self.rows || m == 0 {
             return Err(Error::Internal { message: format!("{m} tokens in a pass of {}", self.rows) });
@@ -300,7 +329,7 @@ impl Rows {
         let (tap_a, tap_b) = tap_buffer.as_ref().map_or((0, 0), |b| (b.at(), b.at() + (m * widest * 4) as u64));
         let mut eye =
             Eye { stream: p.stream, sequence: p.sequence, position: start, rows: m, tap: run.tap.as_deref_mut() };
-        eye.show("embed", -1, x, d, d, false)?;
+        eye.show("embed", -1, x, d, d)?;
         let marks = (0..LAYERS_AHEAD).map(|_| Event::new(p.gpu, false)).collect::<Result<Vec<_>>>()?;
         let mut pending: Option<Address> = None;
         for (i, l) in p.weights.layers.iter().enumerate() {
@@ -313,31 +342,31 @@ impl Rows {
             let layer = i as i32;
             self.norm(p, m, pending, l.attn_norm, tap_a)?;
             if i > 0 {
-                eye.show("resid", layer - 1, x, d, d, false)?;
+                eye.show("resid", layer - 1, x, d, d)?;
             }
-            eye.show("attn_norm", layer, tap_a, d, d, false)?;
+            eye.show("attn_norm", layer, tap_a, d, d)?;
             self.gemm(p, m, h, &[l.q, l.k, l.v], [l.q_bias, l.k_bias, l.v_bias], qkv, F32)?;
             self.attention(p, m, start, i, [tap_a, tap_b])?;
-            eye.show("q_rope", layer, tap_a, hw, hw, false)?;
-            eye.show("k_rope", layer, tap_b, g, g, false)?;
-            eye.show("v", layer, qkv + 4 * (hw + g) as u64, g, hw + 2 * g, false)?;
-            eye.show("attn_mix", layer, mix, hw, hw, true)?;
+            eye.show("q_rope", layer, tap_a, hw, hw)?;
+            eye.show("k_rope", layer, tap_b, g, g)?;
+            eye.show("v", layer, qkv + 4 * (hw + g) as u64, g, hw + 2 * g)?;
+            eye.show_halves("attn_mix", layer, [mix, self.left(mix)], hw)?;
             pending = self.add(p, m, mix, l.o, l.o_bias, l.post_attn_norm, tapped)?;
-            eye.show("attn_out", layer, delta, d, d, false)?;
+            eye.show("attn_out", layer, delta, d, d)?;
             self.norm(p, m, pending, l.ffn_norm, tap_a)?;
-            eye.show("ffn_norm", layer, tap_a, d, d, false)?;
+            eye.show("ffn_norm", layer, tap_a, d, d)?;
             let gate = if c.activation == Activation::Silu { SILU } else { GELU };
             self.gemm(p, m, h, &[l.gate, l.up], [0; 3], act, gate)?;
-            eye.show("ffn_act", layer, act, c.n_ff, c.n_ff, true)?;
+            eye.show_halves("ffn_act", layer, [act, self.left(act)], c.n_ff)?;
             pending = self.add(p, m, act, l.down, 0, l.post_ffn_norm, tapped)?;
-            eye.show("ffn_out", layer, delta, d, d, false)?;
+            eye.show("ffn_out", layer, delta, d, d)?;
             marks[i % LAYERS_AHEAD].record(p.stream)?;
         }
         if pending.is_some() {
             // For the stream alone; h is not read.
             self.norm(p, m, pending, p.weights.output_norm, 0)?;
         }
-        eye.show("resid", c.n_layers as i32 - 1, x, d, d, false)?;
+        eye.show("resid", c.n_layers as i32 - 1, x, d, d)?;
         // The tap's buffer goes back only when nothing uses it any more.
         if tapped {
             p.stream.wait()?;
@@ -357,38 +386,37 @@ struct Eye<'a, 'b> {
 
 impl Eye<'_, '_> {
     /// Shows `cols` of each row; rows lie `stride` elements apart.
-    fn show(
-        &mut self,
-        name: &'static str,
-        layer: i32,
-        from: Address,
-        cols: usize,
-        stride: usize,
-        half: bool,
-    ) -> Result<()> {
-        let Some(tap) = self.tap.as_mut() else { return Ok(()) };
-        let n = (self.rows - 1) * stride + cols;
-        let mut all = vec![0f32; n];
-        if half {
-            let mut halves = vec![half::f16::ZERO; n];
-            // SAFETY: each call names a buffer of so many rows of this stride.
-            unsafe { self.stream.download(from, &mut halves)? };
-            all.iter_mut().zip(&halves).for_each(|(a, h)| *a = h.to_f32());
-        } else {
-            // SAFETY: as above.
-            unsafe { self.stream.download(from, &mut all)? };
+    fn show(&mut self, name: &'static str, layer: i32, from: Address, cols: usize, stride: usize) -> Result<()> {
+        if self.tap.is_none() {
+            return Ok(());
         }
+        let mut all = vec![0f32; (self.rows - 1) * stride + cols];
+        // SAFETY: each call names a buffer of so many rows of this stride.
+        unsafe { self.stream.download(from, &mut all)? };
         let data: Vec<f32> =
             if cols == stride { all } else { all.chunks(stride).flat_map(|r| &r[..cols]).copied().collect() };
-        tap(&TapEvent {
-            name,
-            layer,
-            sequence: self.sequence,
-            position: self.position,
-            rows: self.rows,
-            cols,
-            data: &data,
-        });
+        self.tell(name, layer, cols, &data);
         Ok(())
+    }
+
+    /// Shows rows of f16 and what their rounding has left, where that is not null.
+    fn show_halves(&mut self, name: &'static str, layer: i32, from: [Address; 2], cols: usize) -> Result<()> {
+        if self.tap.is_none() {
+            return Ok(());
+        }
+        let mut data = vec![0f32; self.rows * cols];
+        let mut halves = vec![half::f16::ZERO; data.len()];
+        for from in from.into_iter().filter(|a| *a != 0) {
+            // SAFETY: as above.
+            unsafe { self.stream.download(from, &mut halves)? };
+            data.iter_mut().zip(&halves).for_each(|(a, h)| *a += h.to_f32());
+        }
+        self.tell(name, layer, cols, &data);
+        Ok(())
+    }
+
+    fn tell(&mut self, name: &'static str, layer: i32, cols: usize, data: &[f32]) {
+        let Some(tap) = self.tap.as_mut() else { return };
+        tap(&TapEvent { name, layer, sequence: self.sequence, position: self.position, rows: self.rows, cols, data });
     }
 }

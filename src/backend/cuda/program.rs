@@ -37,11 +37,13 @@ pub struct Tuning {
     pub pdl: bool,
     /// Prompts go through the tensor cores.
     pub prefill: bool,
+    /// Their activations are two halves; `None`: by the model.
+    pub halves: Option<bool>,
 }
 
 impl Default for Tuning {
     fn default() -> Self {
-        Tuning { shapes: [None; Kind::N], rep: None, pdl: true, prefill: true }
+        Tuning { shapes: [None; Kind::N], rep: None, pdl: true, prefill: true, halves: None }
     }
 }
 
