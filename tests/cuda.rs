@@ -19,7 +19,7 @@ use common::tiny::{ARCHS, Tiny};
 use kigo::backend::cpu::{CpuDevice, CpuOptions};
 use kigo::backend::cuda::{self, CudaDevice, Tuning};
 use kigo::backend::reference::ReferenceDevice;
-use kigo::backend::{Ahead, Chunk, Device, LoadedModel, PAGE_TOKENS, RunControl, TapEvent, Verdict, Want};
+use kigo::backend::{Ahead, Chunk, Device, LoadedModel, PAGE_TOKENS, RunControl, Slot, TapEvent, Verdict, Want};
 use kigo::error::{Error, Result};
 use kigo::gguf::{Gguf, TensorType};
 use kigo::model::{Config, bind};
@@ -455,6 +455,77 @@ fn failures_leave_the_device_as_it_was() {
     assert_eq!(device.allocated(), 0);
     let after = device.memory().0;
     println!("{n_failed} allocations; free before {free}, after 100 rounds {after}");
+    assert!(after + (2 << 20) >= free, "device memory: {free} free before, {after} after");
+}
+
+#[test]
+fn a_lost_device_is_named_by_every_call_from_then_on() {
+    let Some(healthy) = device() else { return };
+    let bytes = Tiny::new("qwen2", TensorType::Q8_0).bytes();
+    let gguf = Gguf::from_bytes(&bytes).unwrap();
+    let (config, weights) = bind(&gguf).unwrap();
+    let prompt = tokens(9, config.n_vocab);
+    let free = healthy.memory().0;
+    let greedy = SamplingParams::default();
+    let mut n_lost = 0;
+    // Lost at each call in turn, until everything goes by before that: loading, a prompt, steps, a batch, choices, pages.
+    for n in 0.. {
+        let device = CudaDevice::new(0).unwrap();
+        device.lose_in(n);
+        let everything = || -> Result<()> {
+            let model = device.load(&config, &weights, &mut NoControl)?;
+            model.reserve_pages(3)?;
+            let (mut a, mut b) = (model.create_slot()?, model.create_slot()?);
+            let cancel = AtomicBool::new(false);
+            let work = |a: &mut dyn Slot, b: &mut dyn Slot| -> Result<()> {
+                for (start, n) in [(0, 8), (8, 1)] {
+                    let tokens = &prompt[start..start + n];
+                    let chunk = |page, slot| Chunk { tokens, start, pages: page, slot, want: Want::Last };
+                    let mut chunks = [chunk(&[0], &mut *a), chunk(&[1], &mut *b)];
+                    model.forward(&mut chunks, &mut RunControl { cancel: &cancel, tap: None })?;
+                }
+                let request = SampleRequest { params: &greedy, history: &prompt, position: 9 };
+                model.sample(a, &request)?;
+                model
+                    .sample_batch(&mut [&mut *a, &mut *b], &[request, request])
+                    .into_iter()
+                    .try_for_each(|r| r.map(|_| ()))?;
+                model.copy_page(0, 2)
+            };
+            let outcome = work(&mut *a, &mut *b);
+            if let Err(lost) = &outcome {
+                assert!(matches!(lost, Error::DeviceLost { .. }), "call {n}: {lost}");
+                // Whatever is asked of it now, it says so.
+                let mut logits = vec![0f32; config.n_vocab];
+                let mut page = vec![0; model.page_image().unwrap().bytes];
+                let request = SampleRequest { params: &greedy, history: &prompt, position: 9 };
+                for again in [
+                    work(&mut *a, &mut *b),
+                    model.logits(&mut *a, &mut logits),
+                    model.sample(&mut *a, &request).map(|_| ()),
+                    model.create_slot().map(|_| ()),
+                    model.reserve_pages(9),
+                    model.copy_page(0, 1),
+                    model.read_page(0, 1, &mut page),
+                    model.write_page(0, &page),
+                    device.load(&config, &weights, &mut NoControl).map(|_| ()),
+                ] {
+                    assert_eq!(again.unwrap_err().to_string(), lost.to_string(), "call {n}");
+                }
+            }
+            outcome
+        };
+        match everything() {
+            Err(Error::DeviceLost { device, .. }) => assert_eq!(device, "cuda:0"),
+            Ok(()) => break,
+            Err(e) => panic!("call {n}: {e}"),
+        }
+        n_lost += 1;
+        assert_eq!(device.allocated(), 0, "call {n} leaks");
+    }
+    assert!(n_lost > 50, "{n_lost} calls");
+    println!("lost at each of {n_lost} calls");
+    let after = healthy.memory().0;
     assert!(after + (2 << 20) >= free, "device memory: {free} free before, {after} after");
 }
 

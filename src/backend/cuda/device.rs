@@ -36,6 +36,12 @@ impl CudaDevice {
         self.gpu.fail_allocation_in(n);
     }
 
+    /// Lets the call after `n` more find the device lost; negative: none.
+    #[doc(hidden)]
+    pub fn lose_in(&self, n: i64) {
+        self.gpu.lose_in(n);
+    }
+
     /// [`Device::load`], as its own type.
     #[doc(hidden)]
     pub fn load_model(

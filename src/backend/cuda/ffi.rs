@@ -210,6 +210,7 @@ pub const STREAM_NON_BLOCKING: u32 = 1;
 pub const EVENT_DISABLE_TIMING: u32 = 2;
 pub const CAPTURE_THREAD_LOCAL: c_int = 1;
 pub const ERROR_MEMORY_ALLOCATION: c_int = 2;
+pub const ERROR_LAUNCH_FAILURE: c_int = 719;
 pub const ATTRIBUTE_SM_COUNT: c_int = 16;
 pub const ATTRIBUTE_MAJOR: c_int = 75;
 pub const ATTRIBUTE_MINOR: c_int = 76;

@@ -20,6 +20,8 @@ pub struct Gpu {
     lost: Mutex<Option<(i64, String)>>,
     /// Counts down at each allocation; the one that finds 0 fails. Negative: off. For tests.
     fail_in: AtomicI64,
+    /// The same for calls: the one that finds 0 is told that a kernel failed.
+    lose_in: AtomicI64,
     allocated: AtomicU64,
 }
 
@@ -61,6 +63,7 @@ impl Gpu {
             major,
             lost: Mutex::new(None),
             fail_in: AtomicI64::new(-1),
+            lose_in: AtomicI64::new(-1),
             allocated: AtomicU64::new(0),
         };
         // SAFETY: the ordinal was checked; creates the context.
@@ -98,6 +101,11 @@ impl Gpu {
         self.fail_in.store(n, Ordering::SeqCst);
     }
 
+    /// Lets the call after `n` more find the device lost; negative: none. For tests.
+    pub fn lose_in(&self, n: i64) {
+        self.lose_in.store(n, Ordering::SeqCst);
+    }
+
     /// Makes this the thread's device; fails once the device is lost.
     pub fn bind(&self) -> Result<()> {
         let lost = self.lost.lock().unwrap_or_else(|e| e.into_inner());
@@ -111,6 +119,8 @@ impl Gpu {
 
     /// Turns a code into a result; anything but success or a failed allocation loses the device.
     pub fn check(&self, code: c_int) -> Result<()> {
+        let lose = self.lose_in.load(Ordering::Relaxed) >= 0 && self.lose_in.fetch_sub(1, Ordering::SeqCst) == 0;
+        let code = if lose { ffi::ERROR_LAUNCH_FAILURE } else { code };
         if code == 0 {
             return Ok(());
         }
