@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(64) kg_embed_rows(KgMat m, const int32_t *toke
     kg_embed_any(m, (uint32_t)tokens[blockIdx.y], blockIdx.x * 64 + threadIdx.x, scale, x + (size_t)blockIdx.y * x_stride);
 }
 
-template <int T> __global__ void __launch_bounds__(256) kg_expand(KgMat m, uint32_t row0, uint64_t n_units, __half *slab) {
+template <int T> __global__ void __launch_bounds__(256) kg_expand(KgMat m, uint32_t row0, uint64_t n_units, __half *slab, __half *lo) {
     uint64_t at = (uint64_t)blockIdx.x * 256 + threadIdx.x;
     if (at >= n_units) return;
     constexpr int N = kg_is_quant(T) ? 32 : 8;
@@ -55,13 +55,19 @@ template <int T> __global__ void __launch_bounds__(256) kg_expand(KgMat m, uint3
     f.load(m, (uint32_t)((uint64_t)row0 * per_row + at));
     float v[N];
     f.expand(v);
-    uint4 *to = (uint4 *)(slab + at * N);
+    uint4 *to = (uint4 *)(slab + at * N), *rest = (uint4 *)(lo + at * N);
 #pragma unroll
     for (int i = 0; i < N / 8; i++) {
-        __half2 h[4];
+        __half2 h[4], l[4];
 #pragma unroll
-        for (int j = 0; j < 4; j++) h[j] = __floats2half2_rn(v[8 * i + 2 * j], v[8 * i + 2 * j + 1]);
+        for (int j = 0; j < 4; j++) {
+            const float a = v[8 * i + 2 * j], b = v[8 * i + 2 * j + 1];
+            h[j] = __floats2half2_rn(a, b);
+            const float2 f = __half22float2(h[j]);
+            l[j] = __floats2half2_rn(a - f.x, b - f.y);
+        }
         to[i] = *reinterpret_cast<uint4 *>(h);
+        if (lo) rest[i] = *reinterpret_cast<uint4 *>(l);
     }
 }
 
@@ -80,13 +86,14 @@ KGC_API cudaError_t kgc_embed_rows(const KgMat *m, const int32_t *tokens, uint32
     return kg_launch(kg_embed_rows, dim3((kg_units(m) + 63) / 64, n), dim3(64), 0, 0, stream, *m, tokens, scale, x, x_stride);
 }
 
-// Rows row0 .. row0 + n of the matrix as f16.
-KGC_API cudaError_t kgc_expand(const KgMat *m, uint32_t row0, uint32_t n, void *slab, cudaStream_t stream) {
+// Rows row0 .. row0 + n of the matrix as f16; lo: what the rounding leaves, or null.
+KGC_API cudaError_t kgc_expand(const KgMat *m, uint32_t row0, uint32_t n, void *slab, void *lo, cudaStream_t stream) {
     if (n == 0 || row0 + n > m->rows) return cudaErrorInvalidValue;
     uint64_t units = (uint64_t)n * kg_units(m);
     unsigned grid = (unsigned)((units + 255) / 256);
-    __half *to = (__half *)slab;
-    return kg_by_type(m->type, [&](auto t) { return kg_launch(kg_expand<decltype(t)::type>, dim3(grid), dim3(256), 0, 0, stream, *m, row0, units, to); });
+    __half *to = (__half *)slab, *rest = (__half *)lo;
+    return kg_by_type(m->type,
+                      [&](auto t) { return kg_launch(kg_expand<decltype(t)::type>, dim3(grid), dim3(256), 0, 0, stream, *m, row0, units, to, rest); });
 }
 
 // out = activation(gate) * up over n elements: where gate and up differ in type and cannot share a stage.

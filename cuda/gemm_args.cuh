@@ -1,6 +1,7 @@
 // What both matrix-product paths share: the arguments, the tiles' order and what happens to a finished sum.
 //
 //   s[i, j] = alpha * sum_l x[i, l] w[j, l]  (+ bias[j])        x f16 or x + x_lo, w f16, products exact, sums f32
+//   with x_lo and w_lo: of (x + x_lo) (w + w_lo) all but the last product: x w, then x_lo w, then x w_lo
 //   KG_GEMM_F32   y = s              f32     KG_GEMM_ADD   y += s                   f32, the residual stream
 //   KG_GEMM_F16   y = out_scale * s  f16     KG_GEMM_SILU  y = out_scale * silu(s0) * s1        f16
 //                                            KG_GEMM_GELU  y = out_scale * gelu_tanh(s0) * s1   f16
@@ -19,6 +20,7 @@ struct KgGemm {
     const void *x;        // [m, k] f16, rows x_stride elements apart
     const void *x_lo;     // the same, added to x: what rounding x to f16 has left; or null
     const void *w[3];     // [n[i], k] f16, rows w_stride elements apart; n[i] even, k a multiple of 8
+    const void *w_lo[3];  // with x_lo: what rounding w to f16 has left, the same shapes, x's product with it is added; or all null
     const float *bias[3]; // [n[i]] or null
     void *y;              // [m, sum of n] f32 or f16, rows y_stride elements apart
     void *y_lo;           // of an f16 y: what its rounding leaves; or null
@@ -45,12 +47,15 @@ static inline cudaError_t kg_gemm_check(const KgGemm *g) {
     ok = ok && ((uintptr_t)g->x | (uintptr_t)g->x_lo | (uintptr_t)g->y | (uintptr_t)g->y_lo) % 16 == 0 && g->y_stride % 2 == 0 && g->k < (1u << 30) && g->m < (1u << 30);
     uint64_t n = 0;
     for (uint32_t i = 0; i < g->n_w && ok; i++) {
-        ok = g->w[i] && (uintptr_t)g->w[i] % 16 == 0 && g->n[i] && g->n[i] % 2 == 0 && (uintptr_t)g->bias[i] % 8 == 0;
+        ok = g->w[i] && ((uintptr_t)g->w[i] | (uintptr_t)g->w_lo[i]) % 16 == 0 && !g->w_lo[i] == !g->w_lo[0] && g->n[i] && g->n[i] % 2 == 0 && (uintptr_t)g->bias[i] % 8 == 0;
         n += g->n[i];
     }
     if (ok && glu) ok = g->n_w == 2 && g->n[0] == g->n[1], n = g->n[0];
     return ok && n <= g->y_stride && n < (1u << 30) ? cudaSuccess : cudaErrorInvalidValue;
 }
+
+// How often K is gone through: x w, x_lo w, x w_lo.
+__host__ __device__ inline uint32_t kg_gemm_parts(const KgGemm &g) { return !g.x_lo ? 1 : !g.w_lo[0] ? 2 : 3; }
 
 // Columns of y that a tile of BN rows of w makes: half of them with a gate.
 __host__ __device__ inline uint32_t kg_gemm_span(const KgGemm &g, uint32_t bn) { return g.epilogue >= KG_GEMM_SILU ? bn / 2 : bn; }

@@ -20,17 +20,17 @@ template <int BN> __global__ void __launch_bounds__(256) kg_gemm_mma(const __gri
     const uint32_t ring = kg_shared_at(raw);
     const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, wm = warp / 4, wn = warp % 4;
     kg_gemm_wait();
-    const uint32_t tiles_n = kg_gemm_tiles_n(g, BN), half = (g.k + 63) / 64, steps = g.x_lo ? 2 * half : half;
+    const uint32_t tiles_n = kg_gemm_tiles_n(g, BN), half = (g.k + 63) / 64, steps = kg_gemm_parts(g) * half;
     const KgGemmTile tile = kg_gemm_tile<128>(g, BN, tiles_n, blockIdx.x);
     const bool glu = g.epilogue >= KG_GEMM_SILU;
-    const __half *lower = (const __half *)g.w[tile.w], *upper = glu ? (const __half *)g.w[1] : lower;
     const uint32_t upper_row = tile.n0 + (glu ? 0 : HALF), n = g.n[tile.w];
 
     const uint32_t chunk = threadIdx.x % 8, line = threadIdx.x / 8;
     auto load = [&](uint32_t i) {
-        const uint32_t at = ring + i % STAGES * BYTES, k = 64 * (i < half ? i : i - half) + 8 * chunk;
+        const uint32_t at = ring + i % STAGES * BYTES, part = i / half, k = 64 * (i - part * half) + 8 * chunk;
         const bool in_k = k < g.k;
-        const __half *x = (const __half *)(i < half ? g.x : g.x_lo);
+        const __half *x = (const __half *)(part == 1 ? g.x_lo : g.x);
+        const __half *lower = (const __half *)(part == 2 ? g.w_lo : g.w)[tile.w], *upper = glu ? (const __half *)(part == 2 ? g.w_lo : g.w)[1] : lower;
 #pragma unroll
         for (int r = 0; r < 128; r += 32) {
             const uint32_t row = r + line, from = tile.m0 + row;

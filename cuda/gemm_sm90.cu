@@ -1,6 +1,6 @@
 // The matrix product of prefill on compute capability 9.0: bulk tensor copies feed wgmma. Formula and epilogues: gemm_args.cuh.
 //
-//   x [m, k] f16, w [n, k] f16, y [m, n] f32 or f16, sums f32 in ascending K, 16 at a time (all of x, then all of x_lo), never split: a row of y has the
+//   x [m, k] f16, w [n, k] f16, y [m, n] f32 or f16, sums f32 in ascending K, 16 at a time (x w, then x_lo w, then x w_lo), never split: a row of y has the
 //   same bits whatever m is and whatever the tile.
 // Geometry: one block a multiprocessor, 384 threads: a warpgroup whose first thread copies, two that multiply 64 rows each of
 // a 128 x BN tile. K in steps of 64 through a ring of 4 to 10 stages in shared memory that runs on across tiles. With a gate,
@@ -16,7 +16,7 @@
 #include <cuda.h>
 
 struct KgGemmMaps {
-    CUtensorMap x, x_lo, w[3];
+    CUtensorMap x[2], w[3], w_lo[3]; // x: and x_lo
     uint32_t x_rows; // rows of x that a tile copies: 128, or those there are where there are fewer
 };
 
@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(384, 1) kg_gemm_sm90(const __grid_constant__ K
     kg_gemm_wait();
 
     const uint32_t tiles_n = kg_gemm_tiles_n(g, BN), tiles = (g.m + 127) / 128 * tiles_n;
-    const uint32_t half = (g.k + 63) / 64, steps = g.x_lo ? 2 * half : half;
+    const uint32_t half = (g.k + 63) / 64, steps = kg_gemm_parts(g) * half;
     uint32_t s = 0, phase = 0;
     if (group == 0) {
         kg_fewer_registers<40>();
@@ -52,16 +52,16 @@ __global__ void __launch_bounds__(384, 1) kg_gemm_sm90(const __grid_constant__ K
             for (uint32_t t = blockIdx.x; t < tiles; t += gridDim.x) {
                 const KgGemmTile tile = kg_gemm_tile<128>(g, BN, tiles_n, t);
                 const bool glu = g.epilogue >= KG_GEMM_SILU;
-                const void *lower = &maps.w[tile.w], *upper = &maps.w[glu ? 1 : tile.w];
                 const uint32_t upper_row = tile.n0 + (glu ? 0 : HALF);
                 for (uint32_t i = 0; i < steps; i++) {
                     const uint32_t at = ring + s * BYTES, bar = full + 8 * s;
                     kg_bar_wait(empty + 8 * s, phase ^ 1);
                     kg_bar_expect(bar, (maps.x_rows + BN) * 128);
-                    const uint32_t column = 64 * (i < half ? i : i - half);
-                    kg_copy_box(at, i < half ? &maps.x : &maps.x_lo, bar, column, tile.m0);
-                    kg_copy_box(at + 16384, lower, bar, column, tile.n0);
-                    kg_copy_box(at + 16384 + HALF * 128, upper, bar, column, upper_row);
+                    const uint32_t part = i / half, column = 64 * (i - part * half);
+                    const CUtensorMap *w = part == 2 ? maps.w_lo : maps.w;
+                    kg_copy_box(at, &maps.x[part == 1], bar, column, tile.m0);
+                    kg_copy_box(at + 16384, &w[tile.w], bar, column, tile.n0);
+                    kg_copy_box(at + 16384 + HALF * 128, &w[glu ? 1 : tile.w], bar, column, upper_row);
                     if (++s == STAGES) s = 0, phase ^= 1;
                 }
             }
@@ -110,11 +110,12 @@ static uint32_t kg_x_rows(const KgGemm *g) { return g->m < 128 ? (g->m + 7) / 8 
 template <int BN> static cudaError_t kg_gemm_run(const KgGemm *g, cudaStream_t stream) {
     KgGemmMaps maps;
     maps.x_rows = kg_x_rows(g);
-    bool ok = kg_encode(g->encode, &maps.x, g->x, g->m, g->k, g->x_stride, maps.x_rows);
-    ok = ok && kg_encode(g->encode, &maps.x_lo, g->x_lo ? g->x_lo : g->x, g->m, g->k, g->x_stride, maps.x_rows);
+    bool ok = kg_encode(g->encode, &maps.x[0], g->x, g->m, g->k, g->x_stride, maps.x_rows);
+    ok = ok && kg_encode(g->encode, &maps.x[1], g->x_lo ? g->x_lo : g->x, g->m, g->k, g->x_stride, maps.x_rows);
     for (uint32_t i = 0; i < 3; i++) {
         const uint32_t w = i < g->n_w ? i : 0;
         ok = ok && kg_encode(g->encode, &maps.w[i], g->w[w], g->n[w], g->k, g->w_stride, BN / 2);
+        ok = ok && kg_encode(g->encode, &maps.w_lo[i], g->w_lo[w] ? g->w_lo[w] : g->w[w], g->n[w], g->k, g->w_stride, BN / 2);
     }
     if (!ok) return cudaErrorInvalidValue;
     const uint32_t tiles = (g->m + 127) / 128 * kg_gemm_tiles_n(*g, BN);

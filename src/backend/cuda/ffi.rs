@@ -108,6 +108,7 @@ pub struct Gemm {
     pub x: Address,
     pub x_lo: Address,
     pub w: [Address; 3],
+    pub w_lo: [Address; 3],
     pub bias: [Address; 3],
     pub y: Address,
     pub y_lo: Address,
@@ -303,7 +304,7 @@ unsafe extern "C" {
         stride: u32,
         stream: Handle,
     ) -> c_int;
-    pub fn kgc_expand(mat: *const Mat, row0: u32, n: u32, slab: Address, stream: Handle) -> c_int;
+    pub fn kgc_expand(mat: *const Mat, row0: u32, n: u32, slab: Address, lo: Address, stream: Handle) -> c_int;
     pub fn kgc_gemm_encoder(encode: *mut *mut c_void) -> c_int;
     pub fn kgc_gemm(gemm: *const Gemm, stream: Handle) -> c_int;
     pub fn kgc_flash_prefill(flash: *const Flash, stream: Handle) -> c_int;

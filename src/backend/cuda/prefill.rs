@@ -38,9 +38,9 @@ fn products(l: &Layer) -> [Vec<Mat>; 4] {
     [vec![l.q, l.k, l.v], vec![l.o], vec![l.gate, l.up], vec![l.down]]
 }
 
-/// Whether a model's activations between products are two halves, x and what rounding it to f16 leaves, each product taking
-/// both: twice the work, and the error of f16 is gone. Models so narrow have it to spare: their prompts are short of work
-/// for the tensor cores, and they are the ones whose few weights hide no error.
+/// Whether a model's activations between products, and its quantized weights, are two halves, x and what rounding it to f16
+/// leaves, each product taking both: two or three times the work, and the error of f16 is gone. Models so narrow have it to
+/// spare: their prompts are short of work for the tensor cores, and they are the ones whose few weights hide no error.
 pub fn two_halves(c: &Config) -> bool {
     c.n_embd <= 2048
 }
@@ -54,6 +54,7 @@ fn sizes(c: &Config, weights: &DeviceWeights, rows: usize, halves: bool) -> Size
         .map(|mats| mats.iter().map(slab_bytes).sum::<u64>())
         .max()
         .unwrap_or(0);
+    let slab = if halves { 2 * slab } else { slab };
     let of = |n: usize| (rows * n) as u64;
     // x, delta, qkv f32; h, q, mix, act f16; the slab; what is left of h, mix, act. Tokens are behind these.
     let left = |n: usize| if halves { of(n * 2) } else { 0 };
@@ -157,17 +158,22 @@ impl Rows {
         y: Address,
         epilogue: u32,
     ) -> Result<()> {
-        let mut w = [0; 3];
-        let mut n = [0; 3];
+        let (mut w, mut w_lo, mut n) = ([0; 3], [0; 3], [0; 3]);
+        // Of f16 and bf16 nothing is left worth the time.
+        let two = self.halves && mats.iter().all(|mat| mat.ty > 2);
         let mut slab = self.parts[7];
         for (i, mat) in mats.iter().enumerate() {
             n[i] = mat.rows;
             w[i] = mat.a;
             if mat.ty != 1 {
-                // SAFETY: the slab holds every matrix of a product one behind the other.
-                p.gpu.check(unsafe { ffi::kgc_expand(mat, 0, mat.rows, slab, p.stream.raw()) })?;
                 w[i] = slab;
                 slab += slab_bytes(mat);
+                if two {
+                    w_lo[i] = slab;
+                    slab += slab_bytes(mat);
+                }
+                // SAFETY: the slab holds every matrix of a product, and what is left of it, one behind the other.
+                p.gpu.check(unsafe { ffi::kgc_expand(mat, 0, mat.rows, w[i], w_lo[i], p.stream.raw()) })?;
             }
         }
         let out: u32 = if epilogue >= SILU { n[0] } else { n.iter().sum() };
@@ -175,6 +181,7 @@ impl Rows {
             x,
             x_lo: self.left(x),
             w,
+            w_lo,
             bias,
             y,
             y_lo: self.left(y),
