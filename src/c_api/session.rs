@@ -22,7 +22,7 @@
 //! cancels needs to know nothing of what the session does right now. Whoever runs the session calls
 //! kigo_session_clear_cancel() where an earlier cancel is of no more interest, such as before a new question. A call
 //! that has been stopped has used the cancel up; several before it count as one. On the CPU a call stops within the
-//! time of one layer over at most 512 tokens.
+//! time of one layer over at most 512 tokens, on a GPU of five layers over at most 2,048 or of sixteen single steps.
 
 use std::sync::Arc;
 
