@@ -392,6 +392,8 @@ fn real_models_match_the_reference_and_the_cpu() {
             text.len()
         );
         assert!(gpu_kl <= 2.0 * cpu_kl + 1e-7, "{file}: decode");
+        // Wider models' activations are f16 between the tensor cores' products.
+        assert!(config.n_embd > 2048 || fill_kl <= 2.0 * cpu_kl + 1e-7, "{file}: prefill");
         // 256 greedy tokens: the CPU's, until its two best are closer than the noise seen above.
         let noise = on_cpu.iter().zip(&on_gpu).flat_map(|(a, b)| a.iter().zip(b)).map(|(a, b)| (a - b).abs());
         let noise = noise.fold(0f32, f32::max);
