@@ -171,7 +171,7 @@ template <int REP, int EPL, int LPT, bool BATCH> __global__ void __launch_bounds
         for (uint32_t i = lane; i < hd; i += 32) {
             float f = from[i];
             x[i] = f;
-            ss += f * f;
+            ss = __fmaf_rn(f, f, ss);
             if (key) vn[i] = v[i];
         }
         if (norm) {
@@ -182,8 +182,9 @@ template <int REP, int EPL, int LPT, bool BATCH> __global__ void __launch_bounds
         for (uint32_t i = lane; i < p.n_rot / 2; i += 32) {
             const uint32_t a = p.halves ? i : 2 * i, b = p.halves ? i + p.n_rot / 2 : 2 * i + 1;
             const float y = x[a], z = x[b], cs = turn[2 * i], s = turn[2 * i + 1];
-            x[a] = y * cs - z * s;
-            x[b] = y * s + z * cs;
+            // Rounded as written, here and below: the same in every variant, however the compiler would fuse.
+            x[a] = __fmaf_rn(y, cs, -__fmul_rn(z, s));
+            x[b] = __fmaf_rn(y, s, __fmul_rn(z, cs));
         }
         __syncwarp();
         float *tap = !newest ? nullptr : key ? (p.tap_k && first == 0 ? p.tap_k + kv * hd : nullptr) : p.tap_q ? p.tap_q + (head0 + r) * hd : nullptr;
@@ -368,10 +369,10 @@ template <int REP, int EPL, int LPT, bool BATCH> __global__ void __launch_bounds
         for (int i = (int)lane + 64; i < n_active; i += 32) m = fmaxf(m, ml_of(i).x);
 #pragma unroll
         for (int o = 16; o > 0; o >>= 1) m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, o));
-        l = expf(first.x - m) * first.y + expf(second.x - m) * second.y;
+        l = __fmaf_rn(expf(second.x - m), second.y, __fmul_rn(expf(first.x - m), first.y));
         for (int i = (int)lane + 64; i < n_active; i += 32) {
             const float2 c = ml_of(i);
-            l += expf(c.x - m) * c.y;
+            l = __fmaf_rn(expf(c.x - m), c.y, l);
         }
         l = kg_warp_sum(l);
         if (threadIdx.x == 0) ml[2 * r + 1] = 1.f / l;
@@ -396,7 +397,10 @@ template <int REP, int EPL, int LPT, bool BATCH> __global__ void __launch_bounds
             for (int i = lane; i < n_active; i += 32) m = fmaxf(m, __ldcg(from + (size_t)i * (hd + 2)));
 #pragma unroll
             for (int o = 16; o > 0; o >>= 1) m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, o));
-            for (int i = lane; i < n_active; i += 32) l += expf(__ldcg(from + (size_t)i * (hd + 2)) - m) * __ldcg(from + (size_t)i * (hd + 2) + 1);
+            for (int i = lane; i < n_active; i += 32) {
+                const float *c = from + (size_t)i * (hd + 2);
+                l = __fmaf_rn(expf(__ldcg(c) - m), __ldcg(c + 1), l);
+            }
             l = kg_warp_sum(l);
             if (lane == 0) ml[2 * r] = m, ml[2 * r + 1] = 1.f / l;
         }

@@ -112,6 +112,7 @@ fn emulate(root: &Path) {
             "-fno-rtti",
             "-fno-threadsafe-statics",
             "-ftls-model=initial-exec",
+            "-Wno-psabi",
             "-xc++",
         ] {
             cc.flag(flag);
