@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use common::gpu::{NoControl, Sequence, device, few, random_file, tokens};
+use common::gpu::{NoControl, Sequence, device, device_alone, few, random_file, tokens};
 use common::recipes::Recipe;
 use common::shapes::Shape;
 use common::tiny::{ARCHS, Tiny};
@@ -417,7 +417,7 @@ fn real_models_match_the_reference_and_the_cpu() {
 
 #[test]
 fn failures_leave_the_device_as_it_was() {
-    let Some(device) = device() else { return };
+    let Some(device) = device_alone() else { return };
     let bytes = Tiny::new("llama", TensorType::Q4_K).bytes();
     let gguf = Gguf::from_bytes(&bytes).unwrap();
     let (config, weights) = bind(&gguf).unwrap();
@@ -462,7 +462,7 @@ fn failures_leave_the_device_as_it_was() {
 
 #[test]
 fn a_lost_device_is_named_by_every_call_from_then_on() {
-    let Some(healthy) = device() else { return };
+    let Some(healthy) = device_alone() else { return };
     let bytes = Tiny::new("qwen2", TensorType::Q8_0).bytes();
     let gguf = Gguf::from_bytes(&bytes).unwrap();
     let (config, weights) = bind(&gguf).unwrap();
@@ -533,7 +533,7 @@ fn a_lost_device_is_named_by_every_call_from_then_on() {
 
 #[test]
 fn a_plan_is_what_a_load_takes() {
-    let Some(device) = device() else { return };
+    let Some(device) = device_alone() else { return };
     if few() {
         return println!("skipped: KIGO_FEW leaves out what measures the device");
     }
@@ -552,7 +552,7 @@ fn a_plan_is_what_a_load_takes() {
         };
         run(); // the driver's own share, once
         let (used, now) = run();
-        let plan = Device::plan(&device, &config, &weights);
+        let plan = Device::plan(&*device, &config, &weights);
         let pages = (prompt.len().div_ceil(PAGE_TOKENS) * PAGE_TOKENS) as u64 * plan.kv_bytes_per_token;
         let planned = plan.weights_bytes + plan.scratch_bytes + pages;
         println!("{shape} {recipe}: planned {planned}, used {used}; {plan:?}, {now:?}");
@@ -563,7 +563,7 @@ fn a_plan_is_what_a_load_takes() {
 
 #[test]
 fn a_long_prefill_is_cancelled_soon() {
-    let Some(device) = device() else { return };
+    let Some(device) = device_alone() else { return };
     if few() {
         return println!("skipped: KIGO_FEW leaves out what measures the device");
     }

@@ -1,5 +1,6 @@
 //! Speeds of the GPU backend on random weights of the named shapes: `KIGO_MEASURE="qwen2.5-0.5b:F16 ..."`; with KIGO_SWEEP also
-//! the geometries of the stages. The test is ignored: it asserts nothing.
+//! the geometries of the stages, with KIGO_BATCHES="8 64" steps of so many sequences, with
+//! KIGO_ROWS F16 matrices row by row. The test is ignored: it asserts nothing.
 #![cfg(kigo_cuda)]
 
 mod common;
@@ -11,7 +12,7 @@ use common::gpu::{NoControl, Sequence, device, random_file, tokens};
 use common::recipes::Recipe;
 use common::shapes::Shape;
 use kigo::backend::cuda::{self, CudaModel, Tuning};
-use kigo::backend::{Ahead, LoadedModel, Verdict};
+use kigo::backend::{Ahead, Chunk, LoadedModel, Verdict, Want};
 use kigo::gguf::Gguf;
 use kigo::model::bind;
 use kigo::sampler::SamplingParams;
@@ -50,7 +51,7 @@ fn in_situ(model: &CudaModel, sequence: &mut Sequence) {
     println!("    as it is: {least:.1} us");
     for kind in [cuda::Kind::GateUp, cuda::Kind::Down, cuda::Kind::Logits, cuda::Kind::Qkv, cuda::Kind::Output] {
         let mut seen = Vec::new();
-        for (threads, per_sm) in [(256, 1), (256, 2), (512, 1)] {
+        for (threads, per_sm) in [(256, 1), (256, 2), (512, 1), (256, 3), (256, 4)] {
             for (streams, deep) in [(1, false), (1, true), (2, false), (2, true), (4, false)] {
                 for split in [1, 2] {
                     if (streams == 8 && split > 1) || split > 2 && threads < 256 {
@@ -81,6 +82,7 @@ fn measure() {
     let Some(device) = device() else { return };
     let what = std::env::var("KIGO_MEASURE").unwrap_or_else(|_| "qwen2.5-0.5b:F16".to_string());
     let sweep = std::env::var("KIGO_SWEEP").is_ok();
+    let batches = std::env::var("KIGO_BATCHES").unwrap_or_default();
     for item in what.split_whitespace() {
         let (shape, recipe) = item.split_once(':').unwrap();
         let made = Instant::now();
@@ -90,6 +92,9 @@ fn measure() {
         let made = made.elapsed().as_secs_f64();
         let start = Instant::now();
         let model: Arc<CudaModel> = device.load_model(&config, &weights, &mut NoControl).unwrap();
+        if std::env::var_os("KIGO_ROWS").is_some() {
+            model.tune(Tuning { tiles: false, ..Tuning::default() });
+        }
         let load = start.elapsed().as_secs_f64();
         let plan = LoadedModel::plan(&*model);
         println!(
@@ -118,6 +123,18 @@ fn measure() {
         }
         for (kind, n, ms) in model.measure_kinds(&mut *sequence.slot, &sequence.pages, 100, 50).unwrap() {
             println!("    {kind:8} {n:3} launches {:8.1} us, {:6.2} us each", ms * 1e3, ms * 1e3 / n as f32);
+        }
+        for n in batches.split_whitespace().map(|n| n.parse::<usize>().unwrap()) {
+            let all: Vec<Vec<u32>> = (0..n as u32).map(|i| (4 * i..4 * i + 4).collect()).collect();
+            let mut slots: Vec<_> = (0..n).map(|_| model.create_slot().unwrap()).collect();
+            let mut chunks: Vec<Chunk<'_>> = slots
+                .iter_mut()
+                .zip(&all)
+                .map(|(slot, pages)| Chunk { tokens: &[1], start: 192, pages, slot: &mut **slot, want: Want::Last })
+                .collect();
+            for (kind, launches, ms) in model.measure_together(&mut chunks, 20).unwrap() {
+                println!("    of {n}: {kind:8} {launches:3} launches {:8.1} us", ms * 1e3);
+            }
         }
         if sweep {
             for position in [100, 1000, 4096, 16_384] {

@@ -1,6 +1,8 @@
 //! A GPU, sequences on its models, files of random weights.
 
+use std::ops::Deref;
 use std::sync::atomic::AtomicBool;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use kigo::backend::cuda::CudaDevice;
 use kigo::backend::{Chunk, LoadControl, LoadedModel, PAGE_TOKENS, RunControl, Slot, TapEvent, Want};
@@ -11,8 +13,33 @@ use super::recipes::Recipe;
 use super::shapes::Shape;
 use super::vocab;
 
-/// The GPU, or why there is none; with KIGO_REQUIRE_CUDA=1 that is a failure.
-pub fn device() -> Option<CudaDevice> {
+/// Tests that measure the device's memory or time run while no other test has it.
+static TURNS: RwLock<()> = RwLock::new(());
+
+/// A GPU for as long as this lives.
+pub struct Held<T> {
+    device: CudaDevice,
+    _turn: T,
+}
+
+impl<T> Deref for Held<T> {
+    type Target = CudaDevice;
+    fn deref(&self) -> &CudaDevice {
+        &self.device
+    }
+}
+
+/// The GPU, shared with other tests, or why there is none; with KIGO_REQUIRE_CUDA=1 that is a failure.
+pub fn device() -> Option<Held<RwLockReadGuard<'static, ()>>> {
+    Some(Held { device: first()?, _turn: TURNS.read().unwrap_or_else(PoisonError::into_inner) })
+}
+
+/// The GPU, for this test alone.
+pub fn device_alone() -> Option<Held<RwLockWriteGuard<'static, ()>>> {
+    Some(Held { device: first()?, _turn: TURNS.write().unwrap_or_else(PoisonError::into_inner) })
+}
+
+fn first() -> Option<CudaDevice> {
     match CudaDevice::new(0) {
         Ok(device) => Some(device),
         Err(e) if std::env::var("KIGO_REQUIRE_CUDA").is_ok_and(|v| v == "1") => panic!("{e}"),

@@ -13,7 +13,7 @@ use super::ffi::{self, Attend, Mat, Stage, State};
 use super::layout::DeviceWeights;
 use super::memory::{Event, Gpu, Graph, Stream};
 use super::model::{CudaModel, CudaSlot, Exec, Pass, internal, slot_of};
-use super::program::{self, ATTEND_CHUNK, Cut, Kind, LONG_CHUNK, LONG_FROM, Op, Run, Shape, Tuning, share};
+use super::program::{self, ATTEND_CHUNK, By, Cut, Kind, LONG_CHUNK, LONG_FROM, Op, Run, Shape, Tuning, share};
 use super::workspace::{Workspace, stride};
 use crate::backend::{Chunk, RunControl, Slot, Want};
 use crate::error::{Error, Result};
@@ -22,6 +22,8 @@ use crate::sampler::{self, SampleRequest, Sampled};
 
 /// Sequences of one step.
 pub(super) const MOST_SEQUENCES: usize = 64;
+/// Blocks below which a stage of tiles takes fewer sequences and rows a block.
+const LEAST_BLOCKS: u32 = 48;
 
 /// The stages of several sequences, and where they work.
 pub(super) struct Batch {
@@ -41,6 +43,7 @@ enum Launch {
     Embed { mat: Mat, scale: f32, stride: u32 },
     Norm { stage: Stage, threads: u32 },
     Stage { stage: Stage, mats: Vec<Mat>, pair: bool, shape: Shape },
+    Tiles { stage: Stage, rows: Vec<u32> },
     Attend(Attend),
     Glu { gate: u64, up: u64, out: u64, stride: u32, activation: u32 },
 }
@@ -48,6 +51,7 @@ enum Launch {
 /// Whether two sequences of every stage fit into shared memory.
 pub(super) fn can(ops: &[Op]) -> bool {
     ops.iter().all(|op| match &op.run {
+        Run::Stage { by: By::Tiles, .. } => true,
         Run::Stage { stage, .. } => {
             (0..stage.n_seg as usize).all(|i| at_once(stage.n, stage.m[i].ty, MOST_SEQUENCES) > 1)
         }
@@ -60,6 +64,12 @@ fn at_once(columns: u32, ty: u32, n: usize) -> u32 {
     // SAFETY: numbers in and out.
     let most = unsafe { ffi::kgc_batch_most(columns, i32::from(ty >= 3)) };
     most.min((n as u32).next_power_of_two())
+}
+
+/// Tiles of 8 sequences a block, for `n` of them and matrices of so many rows: as many as leave enough blocks.
+fn tiles_at_once(n: u32, rows: &[u32]) -> u32 {
+    let blocks = |nt: u32| n.div_ceil(8 * nt) * rows.iter().map(|r| r.div_ceil(16 * nt)).sum::<u32>();
+    [4, 2].into_iter().find(|nt| n > 4 * nt && blocks(*nt) >= LEAST_BLOCKS).unwrap_or(1)
 }
 
 /// The launches for the rows of `work`, from those of a token alone.
@@ -83,7 +93,7 @@ fn make(config: &Config, ops: Vec<Op>, work: &Workspace) -> Vec<Step> {
             Run::Glu { gate, up, out, activation, .. } => {
                 push(Launch::Glu { gate, up, out, stride: stride(config.n_ff), activation });
             }
-            Run::Stage { stage, ty, shape } => {
+            Run::Stage { stage, by, shape } => {
                 let mut stage = Stage { x_stride: stride(stage.n as usize), ..stage };
                 if stage.norm_w != 0 {
                     push(Launch::Norm { stage, threads: shape.threads });
@@ -96,15 +106,22 @@ fn make(config: &Config, ops: Vec<Op>, work: &Workspace) -> Vec<Step> {
                 };
                 let (pair, shape) = (stage.activation != 0, Shape { streams: 4, deep: false, ..shape });
                 let mats = |i: usize, n: usize| stage.m[i..i + n].to_vec();
-                if ty.is_some() {
-                    let n = if pair { 2 } else { stage.n_seg as usize };
-                    push(Launch::Stage { stage, mats: mats(0, n), pair, shape });
-                } else {
+                match by {
+                    By::Tiles => {
+                        let rows = stage.m[..stage.n_seg as usize].iter().map(|m| m.rows).collect();
+                        push(Launch::Tiles { stage, rows });
+                    }
+                    By::Rows(_) => {
+                        let n = if pair { 2 } else { stage.n_seg as usize };
+                        push(Launch::Stage { stage, mats: mats(0, n), pair, shape });
+                    }
                     // Matrices of several types, one after another.
-                    for i in 0..stage.n_seg as usize {
-                        let mut one = stage;
-                        (one.m[0], one.bias[0], one.out[0]) = (stage.m[i], stage.bias[i], stage.out[i]);
-                        push(Launch::Stage { stage: one, mats: mats(i, 1), pair, shape });
+                    By::Mixed => {
+                        for i in 0..stage.n_seg as usize {
+                            let mut one = stage;
+                            (one.m[0], one.bias[0], one.out[0]) = (stage.m[i], stage.bias[i], stage.out[i]);
+                            push(Launch::Stage { stage: one, mats: mats(i, 1), pair, shape });
+                        }
                     }
                 }
             }
@@ -176,6 +193,22 @@ impl Batch {
         graph.launch(stream)?;
         self.graphs.insert(key, graph);
         Ok(())
+    }
+
+    /// The launches of one kind, or all of a step of `n` sequences, and how many they are; for measurements.
+    pub(super) fn part(
+        &self,
+        gpu: &Gpu,
+        kind: Option<Kind>,
+        n: usize,
+        tuning: &Tuning,
+        cut: Cut,
+        stream: &Stream,
+    ) -> Result<(Graph, usize)> {
+        let wanted = || self.steps.iter().filter(|s| kind.is_none_or(|k| k == s.kind));
+        let graph =
+            stream.capture(|| wanted().try_for_each(|s| s.launch(gpu, &self.work, n, cut, tuning.pdl, stream)))?;
+        Ok((graph, wanted().count()))
     }
 }
 
@@ -317,6 +350,16 @@ impl Step {
                         3..=7 => ffi::kgc_batch_q32(&stage, ty, nb, shape.threads, pdl, raw),
                         _ => ffi::kgc_batch_k256(&stage, ty, nb, shape.threads, pdl, raw),
                     }
+                }
+                Launch::Tiles { stage, rows } => {
+                    let (mut stage, nt) = (Stage { n_seq, ..*stage }, tiles_at_once(n_seq, rows));
+                    let mut at = 0;
+                    for (i, rows) in rows.iter().enumerate() {
+                        stage.seg_block[i] = at;
+                        at += rows.div_ceil(16 * nt);
+                        stage.seg_block[i + 1] = at;
+                    }
+                    ffi::kgc_tile_batch(&stage, nt, pdl, raw)
                 }
                 Launch::Attend(attend) => ffi::kgc_attend(&Attend { n_seq, ..*attend }, cut.chunks, cut.rep, pdl, raw),
                 Launch::Glu { gate, up, out, stride, activation } => {

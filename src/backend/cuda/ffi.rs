@@ -273,6 +273,8 @@ unsafe extern "C" {
         stream: Handle,
     ) -> c_int;
     pub fn kgc_stage_mixed(stage: *const Stage, ns: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_tile(stage: *const Stage, deep: c_int, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_tile_batch(stage: *const Stage, nt: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_read(from: Address, bytes: u64, out: Address, n_sm: u32, stream: Handle) -> c_int;
     pub fn kgc_draw_most() -> u32;
     pub fn kgc_draw(state: Address, n_seq: u32, n: u32, ring: *mut u32, pdl: c_int, stream: Handle) -> c_int;

@@ -1,12 +1,52 @@
 //! What the measurements of tests/cuda.rs use.
 
+use std::sync::atomic::AtomicBool;
+
 use super::memory::Event;
-use super::model::{CudaModel, Pass, slot_of};
+use super::model::{CudaModel, Exec, Pass, internal, slot_of};
 use super::program::{self, Cut, Kind, Op, Tuning};
-use crate::backend::Slot;
+use crate::backend::{Chunk, RunControl, Slot};
 use crate::error::Result;
 
+/// All of them, in the order of a step.
+const KINDS: [Kind; Kind::N] =
+    [Kind::Embed, Kind::Qkv, Kind::Attend, Kind::Output, Kind::GateUp, Kind::Up, Kind::Glu, Kind::Down, Kind::Logits];
+
 impl CudaModel {
+    /// [`Self::measure_kinds`] of a step of all the `chunks`, one token each; norms count as what they stand before.
+    #[doc(hidden)]
+    pub fn measure_together(&self, chunks: &mut [Chunk<'_>], reps: usize) -> Result<Vec<(String, usize, f32)>> {
+        let exec = &mut *self.lock();
+        self.gpu.bind()?;
+        let n = chunks.len();
+        let mut cut = Cut::at(0, &exec.tuning);
+        for chunk in &mut *chunks {
+            let own = Cut::at(chunk.start, &exec.tuning);
+            cut = Cut { chunks: cut.chunks.max(own.chunks), rep: cut.rep.max(own.rep), chunk: 0 };
+        }
+        let mut all: Vec<&mut Chunk<'_>> = chunks.iter_mut().collect();
+        self.run_together(exec, &mut all, &RunControl { cancel: &AtomicBool::new(false), tap: None })?;
+        let (start, end) = (Event::new(&self.gpu, true)?, Event::new(&self.gpu, true)?);
+        let Exec { batch: Some(batch), tuning, stream, .. } = exec else { return internal("no batch") };
+        let mut rows = Vec::new();
+        for kind in KINDS.map(Some).into_iter().chain([None]) {
+            let (graph, launches) = batch.part(&self.gpu, kind, n, tuning, cut, stream)?;
+            if launches == 0 {
+                continue;
+            }
+            graph.launch(stream)?;
+            start.record(stream)?;
+            for _ in 0..reps {
+                graph.launch(stream)?;
+            }
+            end.record(stream)?;
+            end.wait()?;
+            let name = kind.map_or("all".to_string(), |k| format!("{k:?}"));
+            rows.push((name, launches, end.milliseconds_since(&start)? / reps as f32));
+        }
+        Ok(rows)
+    }
+
     /// Changes the geometry of the stages; for measurements.
     #[doc(hidden)]
     pub fn tune(&self, tuning: Tuning) {
@@ -56,17 +96,6 @@ impl CudaModel {
         self.set_state(exec, slot, 0, position)?;
         let cut = Cut::at(position, &exec.tuning);
         let (start, end) = (Event::new(&self.gpu, true)?, Event::new(&self.gpu, true)?);
-        let kinds = [
-            Kind::Embed,
-            Kind::Qkv,
-            Kind::Attend,
-            Kind::Output,
-            Kind::GateUp,
-            Kind::Up,
-            Kind::Glu,
-            Kind::Down,
-            Kind::Logits,
-        ];
         let mut rows = Vec::new();
         let mut one = |name: String, keep: &dyn Fn(&Op) -> bool| -> Result<()> {
             let n = exec.ops.iter().filter(|o| keep(o)).count();
@@ -89,7 +118,7 @@ impl CudaModel {
             rows.push((name, n, end.milliseconds_since(&start)? / reps as f32));
             Ok(())
         };
-        for kind in kinds {
+        for kind in KINDS {
             one(format!("{kind:?}"), &|o| o.kind == kind)?;
         }
         one("all".to_string(), &|_| true)?;

@@ -39,11 +39,13 @@ pub struct Tuning {
     pub prefill: bool,
     /// Their activations are two halves; `None`: by the model.
     pub halves: Option<bool>,
+    /// F16 matrices go through the tensor cores in steps too.
+    pub tiles: bool,
 }
 
 impl Default for Tuning {
     fn default() -> Self {
-        Tuning { shapes: [None; Kind::N], rep: None, pdl: true, prefill: true, halves: None }
+        Tuning { shapes: [None; Kind::N], rep: None, pdl: true, prefill: true, halves: None, tiles: true }
     }
 }
 
@@ -77,15 +79,31 @@ pub struct Op {
     pub run: Run,
 }
 
+/// The kernel of a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// Rows of one type.
+    Rows(u32),
+    /// Rows of several types.
+    Mixed,
+    /// Tiles of 16 rows of F16, for the tensor cores; its split is theirs, and its streams are of no meaning.
+    Tiles,
+}
+
 /// A launch's arguments.
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant)] // there is one list of a hundred or two
 pub enum Run {
     Embed { mat: Mat, scale: f32, x: Address },
-    Stage { stage: Stage, ty: Option<u32>, shape: Shape },
+    Stage { stage: Stage, by: By, shape: Shape },
     Attend(Attend),
     Glu { gate: Address, up: Address, out: Address, n: u32, activation: u32 },
 }
+
+/// Threads of a block of tiles.
+pub const TILE_THREADS: u32 = 256;
+/// Code of F16.
+const F16: u32 = 1;
 
 /// Positions of the smallest chunk of the attention.
 pub const ATTEND_CHUNK: u32 = 128;
@@ -158,6 +176,12 @@ fn shape_of(gpu: &Gpu, tuned: Option<Shape>, mats: &[Mat], pair: bool) -> Shape 
     Shape { threads, per_sm, streams, split, deep }
 }
 
+/// The geometry of a stage of tiles; from sweeps on one H200.
+fn tile_shape(tuned: Option<Shape>, pair: bool) -> Shape {
+    let (per_sm, deep) = tuned.map_or((if pair { 2 } else { 3 }, false), |t| (t.per_sm, t.deep));
+    Shape { threads: TILE_THREADS, per_sm, streams: if pair { 32 } else { 16 }, split: 8, deep }
+}
+
 /// Which of at most `most` blocks work on which matrix: in proportion to the rows, each with some.
 pub(super) fn share(most: u32, shape: Shape, mats: &[Mat], pair: bool, stage: &mut Stage) {
     let groups = shape.threads / 32 / shape.split;
@@ -210,10 +234,14 @@ impl Maker<'_> {
         for (to, from) in stage.m.iter_mut().zip(mats) {
             *to = *from;
         }
-        let ty = mats.iter().all(|m| m.ty == mats[0].ty).then_some(mats[0].ty);
-        let shape = shape_of(self.gpu, self.tuning.shapes[kind as usize], mats, pair);
+        let one = mats.iter().all(|m| m.ty == mats[0].ty);
+        let (by, tuned) = (if one { By::Rows(mats[0].ty) } else { By::Mixed }, self.tuning.shapes[kind as usize]);
+        let (by, shape) = match by {
+            By::Rows(F16) if self.tuning.tiles => (By::Tiles, tile_shape(tuned, pair)),
+            by => (by, shape_of(self.gpu, tuned, mats, pair)),
+        };
         share(self.gpu.n_sm * shape.per_sm, shape, mats, pair, &mut stage);
-        self.ops.push(Op { kind, layer, run: Run::Stage { stage, ty, shape } });
+        self.ops.push(Op { kind, layer, run: Run::Stage { stage, by, shape } });
     }
 
     fn layer(&mut self, index: usize, w: &super::layout::Layer) {
@@ -304,13 +332,14 @@ impl Op {
                 // Never a dependent launch: the attention reads the state and the cache before it waits, which is right only
                 // because nothing of this step starts before the choice of its token is complete.
                 Run::Embed { mat, scale, x } => ffi::kgc_embed(mat, work.state, 1, *scale, *x, 0, 0, raw),
-                Run::Stage { stage, ty, shape: Shape { threads, streams, deep, .. } } => {
+                Run::Stage { stage, by, shape: Shape { threads, streams, deep, .. } } => {
                     let (n, t, deep) = (*streams, *threads, i32::from(*deep));
-                    match ty {
-                        Some(ty @ 0..=2) => ffi::kgc_stage_float(stage, *ty, n, t, deep, pdl, raw),
-                        Some(ty @ 3..=7) => ffi::kgc_stage_q32(stage, *ty, n, t, deep, pdl, raw),
-                        Some(ty) => ffi::kgc_stage_k256(stage, *ty, n, t, deep, pdl, raw),
-                        None => ffi::kgc_stage_mixed(stage, n, t, pdl, raw),
+                    match by {
+                        By::Tiles => ffi::kgc_tile(stage, deep, pdl, raw),
+                        By::Rows(ty @ 0..=2) => ffi::kgc_stage_float(stage, *ty, n, t, deep, pdl, raw),
+                        By::Rows(ty @ 3..=7) => ffi::kgc_stage_q32(stage, *ty, n, t, deep, pdl, raw),
+                        By::Rows(ty) => ffi::kgc_stage_k256(stage, *ty, n, t, deep, pdl, raw),
+                        By::Mixed => ffi::kgc_stage_mixed(stage, n, t, pdl, raw),
                     }
                 }
                 Run::Attend(attend) => {
