@@ -7,6 +7,7 @@
 // Tensor types, in the library's own numbering.
 enum KgType : uint32_t {
     KG_F32 = 0, KG_F16, KG_BF16, KG_Q4_0, KG_Q4_1, KG_Q5_0, KG_Q5_1, KG_Q8_0, KG_Q2_K, KG_Q3_K, KG_Q4_K, KG_Q5_K, KG_Q6_K,
+    KG_F16_TILED, // F16 in the order of the tensor cores
 };
 
 // The type as a constant: f(KgTyped<type>()); cudaErrorInvalidValue where there is no such type.
@@ -28,12 +29,14 @@ template <typename F> static inline cudaError_t kg_by_type(uint32_t type, F f) {
     case KG_Q4_K: return f(KgTyped<KG_Q4_K>());
     case KG_Q5_K: return f(KgTyped<KG_Q5_K>());
     case KG_Q6_K: return f(KgTyped<KG_Q6_K>());
+    case KG_F16_TILED: return f(KgTyped<KG_F16_TILED>());
     default: return cudaErrorInvalidValue;
     }
 }
 
 // A matrix [rows, cols] in planes; block = 32 consecutive elements of a row, block b of row r has index r * cols / 32 + b.
 //   float types: a = [rows, stride] elements, stride = cols rounded up to 8, zero filled
+//   F16_TILED: a = [rows / 16, stride / 32, 16, 32] elements, both rounded up, zero filled
 //   a: 16 bytes a block: low four bits of element e < 16 in byte e, of e >= 16 in the high half of byte e - 16;
 //      Q8_0: elements 0..15 as int8
 //   b: Q8_0: 16 bytes a block, elements 16..31; Q6_K, Q3_K, Q2_K: 8 bytes a block, two bits of element 4t + i

@@ -1,7 +1,7 @@
 // Weights as numbers: the embedding row of a token, and rows as f16 for the matrix kernels of prefill.
 //
 //   embed:  x = scale * row(token)                      [cols] f32, one thread a unit
-//   expand: slab[r, c] = f16(W[row0 + r, c])            [n, cols_padded] f16, cols_padded = cols rounded up to 8
+//   expand: slab[r, c] = f16(W[row0 + r, c])            [n, cols_padded] f16, cols_padded = the matrix's stride
 // Bytes moved: the rows once, the result once.
 #include "unpack.cuh"
 
@@ -33,6 +33,7 @@ __device__ __forceinline__ void kg_embed_any(const KgMat &m, uint32_t row, uint3
     case KG_Q4_K: return kg_embed_unit<KG_Q4_K>(m, row, u, scale, x);
     case KG_Q5_K: return kg_embed_unit<KG_Q5_K>(m, row, u, scale, x);
     case KG_Q6_K: return kg_embed_unit<KG_Q6_K>(m, row, u, scale, x);
+    case KG_F16_TILED: return kg_embed_unit<KG_F16_TILED>(m, row, u, scale, x);
     }
 }
 

@@ -33,6 +33,8 @@ struct KgStage {
     float eps, softcap;
     // Of a batch: x, delta and x_out are [n_seq, x_stride], out[i] [n_seq, out_stride], state the first of n_seq.
     uint32_t n_seq, x_stride, out_stride;
+    uint32_t n_part; // parts of delta, and the bias that goes with them: see kg_batch_norm
+    const float *part, *part_bias;
 };
 
 __device__ __forceinline__ float kg_activation(uint32_t kind, float g) {

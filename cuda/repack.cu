@@ -101,10 +101,28 @@ __global__ void kg_repack_rows(KgMat m, const uint8_t *src, uint64_t row0, uint6
     for (uint32_t b = 0; b < size; b++) to[b] = c < m.cols ? src[(r * m.cols + c) * size + b] : 0;
 }
 
+// F16 rows -> tiles, 8 elements a thread; what is beyond the columns is zero already.
+__global__ void kg_repack_tiles(KgMat m, const uint16_t *src, uint64_t row0, uint64_t rows) {
+    const uint64_t at = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x, per_row = (m.cols + 7) / 8;
+    if (at >= rows * per_row) return;
+    const uint64_t r = at / per_row;
+    const uint32_t u = (uint32_t)(at % per_row);
+    uint4 *to = (uint4 *)m.a + kg_tiled_unit((uint32_t)(row0 + r), u, m.stride / 8);
+    if (m.cols % 8 == 0) {
+        *to = ((const uint4 *)src)[at];
+    } else {
+        for (uint32_t i = 0; i < 8 && u * 8 + i < m.cols; i++) ((uint16_t *)to)[i] = src[r * m.cols + u * 8 + i];
+    }
+}
+
 // n: blocks of 32 (quantized types; a multiple of 8 for those of 256) or rows (float types); first: the first one's index.
 KGC_API cudaError_t kgc_repack(const KgMat *m, const void *src, uint64_t first, uint64_t n, cudaStream_t stream) {
     if (n == 0) return cudaSuccess;
     const uint8_t *p = (const uint8_t *)src;
+    if (m->type == KG_F16_TILED) {
+        const uint64_t work = n * ((m->cols + 7) / 8);
+        return kg_launch(kg_repack_tiles, dim3((unsigned)((work + 255) / 256)), dim3(256), 0, 0, stream, *m, (const uint16_t *)src, first, n);
+    }
     if (!kg_is_quant((int)m->type)) {
         uint64_t work = n * m->stride;
         return kg_launch(kg_repack_rows, dim3((unsigned)((work + 255) / 256)), dim3(256), 0, 0, stream, *m, p, first, n, m->type == KG_F32 ? 4 : 2);

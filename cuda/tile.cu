@@ -1,35 +1,66 @@
 // The stages of F16 matrices on tensor cores: see tile.cuh.
 #include "tile.cuh"
 
+constexpr size_t KG_MOST_SHARED = 227 * 1024;
+
 static bool kg_tile_check(const KgStage *st) {
-    bool ok = st->n && st->n_seg >= 1 && st->n_seg <= 3 && (!st->activation || st->n_seg == 1);
-    for (uint32_t i = 0; ok && i < (st->activation ? 2 : st->n_seg); i++) ok = st->m[i].type == KG_F16 && st->m[i].stride >= st->n;
+    bool ok = st->n && st->n_seg >= 1 && st->n_seg <= 3 && (!st->activation || st->n_seg == 1) && (st->ks == 8 || st->ks == 16);
+    for (uint32_t i = 0; ok && i < (st->activation ? 2 : st->n_seg); i++)
+        ok = st->m[i].type == KG_F16_TILED && st->m[i].stride == (st->n + 31) / 32 * 32;
     return ok;
+}
+static bool kg_tile_batch_check(const KgStage *st) {
+    return kg_tile_check(st) && !st->norm_w && !st->tap && st->n_seq && st->x_stride >= (st->n + 31) / 32 * 32;
 }
 
 // deep: eight blocks of 32 columns in flight a lane instead of four (a matrix of a pair: four instead of two).
 KGC_API cudaError_t kgc_tile(const KgStage *st, int deep, int pdl, cudaStream_t stream) {
     if (!kg_tile_check(st)) return cudaErrorInvalidValue;
     const bool pair = st->activation != 0;
-    const size_t smem = kg_tile_smem(st->n, st->norm_w != nullptr, pair);
-    const dim3 grid(st->seg_block[st->n_seg]), block(256);
-    if (pair && deep) return kg_launch(kg_tile_kernel<true, 4>, grid, block, smem, pdl, stream, *st);
-    if (pair) return kg_launch(kg_tile_kernel<true, 2>, grid, block, smem, pdl, stream, *st);
-    if (deep) return kg_launch(kg_tile_kernel<false, 8>, grid, block, smem, pdl, stream, *st);
-    return kg_launch(kg_tile_kernel<false, 4>, grid, block, smem, pdl, stream, *st);
+    const size_t smem = kg_tile_smem(st->n, st->norm_w != nullptr, pair, 0, (int)st->ks);
+    const dim3 grid(st->seg_block[st->n_seg]), block(32 * st->ks);
+    auto run = [&](void (*kernel)(KgStage)) { return kg_launch(kernel, grid, block, smem, pdl, stream, *st); };
+    if (st->ks == 16 && pair) return run(kg_tile_kernel<true, 2, 16>);
+    if (st->ks == 16) return run(deep ? kg_tile_kernel<false, 8, 16> : kg_tile_kernel<false, 4, 16>);
+    if (pair) return run(deep ? kg_tile_kernel<true, 4, 8> : kg_tile_kernel<true, 2, 8>);
+    return run(deep ? kg_tile_kernel<false, 8, 8> : kg_tile_kernel<false, 4, 8>);
 }
 
-template <bool PAIR> static cudaError_t kg_tile_batch(const KgStage *st, uint32_t nt, int pdl, cudaStream_t stream) {
-    const size_t smem = kg_tile_batch_smem(nt, PAIR);
-    const dim3 grid((st->n_seq + 8 * nt - 1) / (8 * nt), st->seg_block[st->n_seg]), block(256);
-    if (nt == 1) return kg_launch(kg_tile_batch_kernel<PAIR, 1>, grid, block, smem, pdl, stream, *st);
-    if (nt == 2) return kg_launch(kg_tile_batch_kernel<PAIR, 2>, grid, block, smem, pdl, stream, *st);
-    if (nt == 4) return kg_launch(kg_tile_batch_kernel<PAIR, 4>, grid, block, smem, pdl, stream, *st);
+// Bytes of shared memory of a block of kgc_tile_batch.
+static size_t kg_tile_batch_smem(uint32_t n, bool pair, uint32_t nt, uint32_t parts) { return kg_tile_smem(n, false, pair, (int)nt, (int)parts); }
+
+// Most tiles of 8 sequences that such a block takes: 4, 2, 1, or 0 where there is no room for one.
+KGC_API uint32_t kgc_tile_batch_most(uint32_t n, int pair, uint32_t parts) {
+    for (uint32_t nt = parts == 16 ? 1 : 4; nt; nt /= 2)
+        if (kg_tile_batch_smem(n, pair, nt, parts) <= KG_MOST_SHARED) return nt;
+    return 0;
+}
+// And of kgc_tile_split.
+KGC_API uint32_t kgc_tile_split_most(uint32_t n, uint32_t parts) {
+    for (uint32_t nt = 4; nt; nt /= 2)
+        if (kg_tile_split_smem(n, (int)nt, (int)parts) <= KG_MOST_SHARED) return nt;
+    return 0;
+}
+
+// nt: tiles of 8 sequences a block.
+KGC_API cudaError_t kgc_tile_batch(const KgStage *st, uint32_t nt, int pdl, cudaStream_t stream) {
+    const bool pair = st->activation != 0;
+    if (!kg_tile_batch_check(st) || nt == 0 || nt > kgc_tile_batch_most(st->n, pair, st->ks)) return cudaErrorInvalidValue;
+    const size_t smem = kg_tile_batch_smem(st->n, pair, nt, st->ks);
+    const dim3 grid((st->n_seq + 8 * nt - 1) / (8 * nt), st->seg_block[st->n_seg]), block(32 * st->ks);
+    auto run = [&](void (*kernel)(KgStage)) { return kg_launch(kernel, grid, block, smem, pdl, stream, *st); };
+    if (st->ks == 16) return run(pair ? kg_tile_batch_kernel<true, 1, 16> : kg_tile_batch_kernel<false, 1, 16>);
+    if (nt == 1) return run(pair ? kg_tile_batch_kernel<true, 1, 8> : kg_tile_batch_kernel<false, 1, 8>);
+    if (nt == 2) return run(pair ? kg_tile_batch_kernel<true, 2, 8> : kg_tile_batch_kernel<false, 2, 8>);
+    if (nt == 4) return run(pair ? kg_tile_batch_kernel<true, 4, 8> : kg_tile_batch_kernel<false, 4, 8>);
     return cudaErrorInvalidValue;
 }
 
-// nt: tiles of 8 sequences a block, 1, 2 or 4; seg_block: in units of 16 nt rows.
-KGC_API cudaError_t kgc_tile_batch(const KgStage *st, uint32_t nt, int pdl, cudaStream_t stream) {
-    if (!kg_tile_check(st) || st->norm_w || st->tap || !st->n_seq || st->x_stride < (st->n + 31) / 32 * 32) return cudaErrorInvalidValue;
-    return st->activation ? kg_tile_batch<true>(st, nt, pdl, stream) : kg_tile_batch<false>(st, nt, pdl, stream);
+// The parts of m[0] into out[0]: [ks, n_seq, out_stride].
+KGC_API cudaError_t kgc_tile_split(const KgStage *st, uint32_t nt, int pdl, cudaStream_t stream) {
+    if (!kg_tile_batch_check(st) || st->n_seg != 1 || st->activation || nt > kgc_tile_split_most(st->n, st->ks)) return cudaErrorInvalidValue;
+    const size_t smem = kg_tile_split_smem(st->n, (int)nt, (int)st->ks);
+    const dim3 grid((st->n_seq + 8 * nt - 1) / (8 * nt), (st->m[0].rows + 127) / 128, st->ks);
+    auto run = [&](void (*kernel)(KgStage)) { return kg_launch(kernel, grid, dim3(256), smem, pdl, stream, *st); };
+    return nt == 1 ? run(kg_tile_split_kernel<1>) : nt == 2 ? run(kg_tile_split_kernel<2>) : nt == 4 ? run(kg_tile_split_kernel<4>) : cudaErrorInvalidValue;
 }

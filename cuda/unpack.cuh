@@ -6,7 +6,7 @@
 #pragma once
 #include "common.cuh"
 
-constexpr __host__ __device__ bool kg_is_quant(int t) { return t >= KG_Q4_0; }
+constexpr __host__ __device__ bool kg_is_quant(int t) { return t >= KG_Q4_0 && t <= KG_Q6_K; }
 constexpr __host__ __device__ bool kg_has_nibbles(int t) { return kg_is_quant(t) && t != KG_Q8_0 && t != KG_Q2_K && t != KG_Q3_K; }
 constexpr __host__ __device__ bool kg_has_twos(int t) { return t == KG_Q2_K || t == KG_Q3_K || t == KG_Q6_K; }
 constexpr __host__ __device__ bool kg_has_bits(int t) { return t == KG_Q5_0 || t == KG_Q5_1 || t == KG_Q5_K || t == KG_Q3_K; }
@@ -174,6 +174,11 @@ template <int T> struct Unit {
     }
 };
 
+// Where 8 elements of a row lie in tiles, in units of 8.
+__device__ __forceinline__ size_t kg_tiled_unit(uint32_t row, uint32_t u, uint32_t per_row) {
+    return ((size_t)(row / 16) * (per_row / 4) + u / 4) * 64 + row % 16 * 4 + u % 4;
+}
+
 // Float types: 8 elements.
 template <int T> struct UnitFloat {
     uint4 a, b;
@@ -219,3 +224,10 @@ template <int T> struct UnitFloat {
 template <> struct Unit<KG_F32> : UnitFloat<KG_F32> {};
 template <> struct Unit<KG_F16> : UnitFloat<KG_F16> {};
 template <> struct Unit<KG_BF16> : UnitFloat<KG_BF16> {};
+template <> struct Unit<KG_F16_TILED> : UnitFloat<KG_F16> {
+    // i: of the unit as if rows lay one after another.
+    __device__ __forceinline__ void load(const KgMat &m, uint32_t i) {
+        const uint32_t per_row = m.stride / 8;
+        a = kg_stream16((const uint4 *)m.a + kg_tiled_unit(i / per_row, i % per_row, per_row));
+    }
+};

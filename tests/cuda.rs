@@ -467,11 +467,9 @@ fn a_lost_device_is_named_by_every_call_from_then_on() {
     let gguf = Gguf::from_bytes(&bytes).unwrap();
     let (config, weights) = bind(&gguf).unwrap();
     let prompt = tokens(9, config.n_vocab);
-    let free = healthy.memory().0;
     let greedy = SamplingParams::default();
-    let mut n_lost = 0;
-    // Lost at each call in turn, until everything goes by before that: loading, a prompt, steps, a batch, choices, pages.
-    for n in 0.. {
+    // With the device lost at call `n`: loading, a prompt, steps, a batch, choices, pages.
+    let lost_at = |n: i64| -> Result<()> {
         let device = CudaDevice::new(0).unwrap();
         device.lose_in(n);
         let everything = || -> Result<()> {
@@ -517,13 +515,21 @@ fn a_lost_device_is_named_by_every_call_from_then_on() {
             }
             outcome
         };
-        match everything() {
+        let outcome = everything();
+        assert_eq!(device.allocated(), 0, "call {n} leaks");
+        outcome
+    };
+    lost_at(-1).unwrap(); // the driver's own share, once
+    let free = healthy.memory().0;
+    let mut n_lost = 0;
+    // At each call in turn, until everything goes by before that.
+    for n in 0.. {
+        match lost_at(n) {
             Err(Error::DeviceLost { device, .. }) => assert_eq!(device, "cuda:0"),
             Ok(()) => break,
             Err(e) => panic!("call {n}: {e}"),
         }
         n_lost += 1;
-        assert_eq!(device.allocated(), 0, "call {n} leaks");
     }
     assert!(n_lost > 50, "{n_lost} calls");
     println!("lost at each of {n_lost} calls");

@@ -1,6 +1,5 @@
 //! Speeds of the GPU backend on random weights of the named shapes: `KIGO_MEASURE="qwen2.5-0.5b:F16 ..."`; with KIGO_SWEEP also
-//! the geometries of the stages, with KIGO_BATCHES="8 64" steps of so many sequences, with
-//! KIGO_ROWS F16 matrices row by row. The test is ignored: it asserts nothing.
+//! the geometries of the stages, with KIGO_BATCHES="8 64" steps of so many sequences. The test is ignored: it asserts nothing.
 #![cfg(kigo_cuda)]
 
 mod common;
@@ -39,7 +38,7 @@ fn decode_speed(model: &CudaModel, sequence: &mut Sequence, position: usize, n: 
 }
 
 /// Finds the best geometry of each kind of stage in a whole step, one kind after another.
-fn in_situ(model: &CudaModel, sequence: &mut Sequence) {
+fn in_situ(model: &CudaModel, sequence: &mut Sequence, tiles: bool) {
     let mut best = Tuning::default();
     let mut step = |tuning: Tuning| {
         model.tune(tuning);
@@ -54,6 +53,9 @@ fn in_situ(model: &CudaModel, sequence: &mut Sequence) {
         for (threads, per_sm) in [(256, 1), (256, 2), (512, 1), (256, 3), (256, 4)] {
             for (streams, deep) in [(1, false), (1, true), (2, false), (2, true), (4, false)] {
                 for split in [1, 2] {
+                    if tiles && (threads, streams, split) != (256, 1, 1) {
+                        continue; // tiles have blocks a multiprocessor and depth only
+                    }
                     if (streams == 8 && split > 1) || split > 2 && threads < 256 {
                         continue;
                     }
@@ -92,9 +94,6 @@ fn measure() {
         let made = made.elapsed().as_secs_f64();
         let start = Instant::now();
         let model: Arc<CudaModel> = device.load_model(&config, &weights, &mut NoControl).unwrap();
-        if std::env::var_os("KIGO_ROWS").is_some() {
-            model.tune(Tuning { tiles: false, ..Tuning::default() });
-        }
         let load = start.elapsed().as_secs_f64();
         let plan = LoadedModel::plan(&*model);
         println!(
@@ -132,9 +131,15 @@ fn measure() {
                 .zip(&all)
                 .map(|(slot, pages)| Chunk { tokens: &[1], start: 192, pages, slot: &mut **slot, want: Want::Last })
                 .collect();
-            for (kind, launches, ms) in model.measure_together(&mut chunks, 20).unwrap() {
-                println!("    of {n}: {kind:8} {launches:3} launches {:8.1} us", ms * 1e3);
+            for rep in [None, Some(1), Some(2), Some(4), Some(8)] {
+                model.tune(Tuning { rep, ..Tuning::default() });
+                for (kind, launches, ms) in model.measure_together(&mut chunks, 20).unwrap() {
+                    if rep.is_none() || kind == "Attend" {
+                        println!("    of {n}: {kind:8} {launches:3} launches {:8.1} us, rep {rep:?}", ms * 1e3);
+                    }
+                }
             }
+            model.tune(Tuning::default());
         }
         if sweep {
             for position in [100, 1000, 4096, 16_384] {
@@ -145,7 +150,7 @@ fn measure() {
                     println!("    attend at {position}, {rep} heads a block: {:.2} us", ms * 1e3 / *n as f32);
                 }
             }
-            in_situ(&model, &mut sequence);
+            in_situ(&model, &mut sequence, recipe == "F16");
             model.tune(Tuning::default());
         }
     }

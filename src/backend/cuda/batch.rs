@@ -22,8 +22,6 @@ use crate::sampler::{self, SampleRequest, Sampled};
 
 /// Sequences of one step.
 pub(super) const MOST_SEQUENCES: usize = 64;
-/// Blocks below which a stage of tiles takes fewer sequences and rows a block.
-const LEAST_BLOCKS: u32 = 48;
 
 /// The stages of several sequences, and where they work.
 pub(super) struct Batch {
@@ -40,18 +38,48 @@ struct Step {
 
 #[allow(clippy::large_enum_variant)] // there is one list of a few hundred
 enum Launch {
-    Embed { mat: Mat, scale: f32, stride: u32 },
-    Norm { stage: Stage, threads: u32 },
-    Stage { stage: Stage, mats: Vec<Mat>, pair: bool, shape: Shape },
-    Tiles { stage: Stage, rows: Vec<u32> },
+    Embed {
+        mat: Mat,
+        scale: f32,
+        stride: u32,
+    },
+    Norm {
+        stage: Stage,
+        threads: u32,
+    },
+    Stage {
+        stage: Stage,
+        mats: Vec<Mat>,
+        pair: bool,
+        shape: Shape,
+    },
+    Tiles {
+        stage: Stage,
+        rows: Vec<u32>,
+        per_sm: u32,
+    },
+    /// Leaves its parts for the next norm to sum.
+    Parts {
+        stage: Stage,
+    },
     Attend(Attend),
-    Glu { gate: u64, up: u64, out: u64, stride: u32, activation: u32 },
+    Glu {
+        gate: u64,
+        up: u64,
+        out: u64,
+        stride: u32,
+        activation: u32,
+    },
 }
 
 /// Whether two sequences of every stage fit into shared memory.
 pub(super) fn can(ops: &[Op]) -> bool {
     ops.iter().all(|op| match &op.run {
-        Run::Stage { by: By::Tiles, .. } => true,
+        Run::Stage { stage, by: By::Tiles, .. } if sums_later(op.kind) => {
+            // SAFETY: numbers in and out.
+            unsafe { ffi::kgc_tile_split_most(stage.n, stage.ks) > 0 }
+        }
+        Run::Stage { stage, by: By::Tiles, .. } => most_tiles(stage) > 0,
         Run::Stage { stage, .. } => {
             (0..stage.n_seg as usize).all(|i| at_once(stage.n, stage.m[i].ty, MOST_SEQUENCES) > 1)
         }
@@ -66,10 +94,20 @@ fn at_once(columns: u32, ty: u32, n: usize) -> u32 {
     most.min((n as u32).next_power_of_two())
 }
 
-/// Tiles of 8 sequences a block, for `n` of them and matrices of so many rows: as many as leave enough blocks.
-fn tiles_at_once(n: u32, rows: &[u32]) -> u32 {
-    let blocks = |nt: u32| n.div_ceil(8 * nt) * rows.iter().map(|r| r.div_ceil(16 * nt)).sum::<u32>();
-    [4, 2].into_iter().find(|nt| n > 4 * nt && blocks(*nt) >= LEAST_BLOCKS).unwrap_or(1)
+/// Whether a norm follows that can sum the parts of a stage of tiles.
+fn sums_later(kind: Kind) -> bool {
+    matches!(kind, Kind::Output | Kind::Down)
+}
+
+/// Most tiles of 8 sequences a block of a stage of tiles can take.
+fn most_tiles(stage: &Stage) -> u32 {
+    // SAFETY: numbers in and out.
+    unsafe { ffi::kgc_tile_batch_most(stage.n, i32::from(stage.activation != 0), stage.ks) }
+}
+
+/// Tiles of 8 sequences a block takes of `n`: 1, 2 or 4.
+fn tiles_at_once(n: u32, most: u32) -> u32 {
+    n.div_ceil(8).next_power_of_two().min(most)
 }
 
 /// The launches for the rows of `work`, from those of a token alone.
@@ -77,6 +115,8 @@ fn make(config: &Config, ops: Vec<Op>, work: &Workspace) -> Vec<Step> {
     let (d, h, g) = (config.n_embd, config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim);
     let stride = |n| stride(n) as u32;
     let mut steps = Vec::new();
+    // Of the stage before, for the next norm: how many parts, and their bias.
+    let mut parts = None;
     for op in ops {
         let kind = op.kind;
         let mut push = |run| steps.push(Step { kind, run });
@@ -96,7 +136,11 @@ fn make(config: &Config, ops: Vec<Op>, work: &Workspace) -> Vec<Step> {
             Run::Stage { stage, by, shape } => {
                 let mut stage = Stage { x_stride: stride(stage.n as usize), ..stage };
                 if stage.norm_w != 0 {
+                    if let Some((n_part, part_bias)) = parts.take() {
+                        stage = Stage { n_part, part: work.parts, part_bias, ..stage };
+                    }
                     push(Launch::Norm { stage, threads: shape.threads });
+                    stage = Stage { n_part: 0, part: 0, part_bias: 0, ..stage };
                     stage = Stage { x: work.normed, delta: 0, post_w: 0, norm_w: 0, x_out: 0, ..stage };
                 }
                 stage.out_stride = match kind {
@@ -107,9 +151,14 @@ fn make(config: &Config, ops: Vec<Op>, work: &Workspace) -> Vec<Step> {
                 let (pair, shape) = (stage.activation != 0, Shape { streams: 4, deep: false, ..shape });
                 let mats = |i: usize, n: usize| stage.m[i..i + n].to_vec();
                 match by {
+                    By::Tiles if sums_later(kind) => {
+                        parts = Some((stage.ks, stage.bias[0]));
+                        (stage.out[0], stage.bias[0]) = (work.parts, 0);
+                        push(Launch::Parts { stage });
+                    }
                     By::Tiles => {
                         let rows = stage.m[..stage.n_seg as usize].iter().map(|m| m.rows).collect();
-                        push(Launch::Tiles { stage, rows });
+                        push(Launch::Tiles { stage, rows, per_sm: shape.per_sm });
                     }
                     By::Rows(_) => {
                         let n = if pair { 2 } else { stage.n_seg as usize };
@@ -351,15 +400,22 @@ impl Step {
                         _ => ffi::kgc_batch_k256(&stage, ty, nb, shape.threads, pdl, raw),
                     }
                 }
-                Launch::Tiles { stage, rows } => {
-                    let (mut stage, nt) = (Stage { n_seq, ..*stage }, tiles_at_once(n_seq, rows));
+                Launch::Tiles { stage, rows, per_sm } => {
+                    let mut stage = Stage { n_seq, ..*stage };
+                    let nt = tiles_at_once(n_seq, most_tiles(&stage));
+                    let (groups, all) = (n_seq.div_ceil(8 * nt), rows.iter().map(|r| u64::from(*r)).sum::<u64>());
+                    let blocks = u64::from((gpu.n_sm * per_sm).div_ceil(groups));
                     let mut at = 0;
                     for (i, rows) in rows.iter().enumerate() {
                         stage.seg_block[i] = at;
-                        at += rows.div_ceil(16 * nt);
+                        at += ((u64::from(*rows) * blocks / all) as u32).clamp(1, rows.div_ceil(16));
                         stage.seg_block[i + 1] = at;
                     }
                     ffi::kgc_tile_batch(&stage, nt, pdl, raw)
+                }
+                Launch::Parts { stage } => {
+                    let nt = tiles_at_once(n_seq, ffi::kgc_tile_split_most(stage.n, stage.ks));
+                    ffi::kgc_tile_split(&Stage { n_seq, ..*stage }, nt, pdl, raw)
                 }
                 Launch::Attend(attend) => ffi::kgc_attend(&Attend { n_seq, ..*attend }, cut.chunks, cut.rep, pdl, raw),
                 Launch::Glu { gate, up, out, stride, activation } => {

@@ -66,6 +66,9 @@ pub struct Stage {
     pub n_seq: u32,
     pub x_stride: u32,
     pub out_stride: u32,
+    pub n_part: u32,
+    pub part: Address,
+    pub part_bias: Address,
 }
 
 /// `KgAttend`: attention of one token.
@@ -275,6 +278,9 @@ unsafe extern "C" {
     pub fn kgc_stage_mixed(stage: *const Stage, ns: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_tile(stage: *const Stage, deep: c_int, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_tile_batch(stage: *const Stage, nt: u32, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_tile_batch_most(n: u32, pair: c_int, parts: u32) -> u32;
+    pub fn kgc_tile_split(stage: *const Stage, nt: u32, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_tile_split_most(n: u32, parts: u32) -> u32;
     pub fn kgc_read(from: Address, bytes: u64, out: Address, n_sm: u32, stream: Handle) -> c_int;
     pub fn kgc_draw_most() -> u32;
     pub fn kgc_draw(state: Address, n_seq: u32, n: u32, ring: *mut u32, pdl: c_int, stream: Handle) -> c_int;

@@ -29,6 +29,9 @@ pub fn type_code(ty: TensorType) -> u32 {
     }
 }
 
+/// Code of F16 in tiles of 16 rows by 32 columns.
+pub const TILED: u32 = 13;
+
 /// Bytes of the planes a, b, c, s, d of `n` elements (of the quantized types) or of the padded rows (of the float types).
 fn plane_bytes(ty: TensorType, rows: u64, cols: u64) -> [u64; 5] {
     let blocks = rows * cols / 32;
@@ -119,6 +122,21 @@ impl<'a> Layer0<'a> {
         at
     }
 
+    /// The matrices of one stage: in tiles where all are F16.
+    fn mats<const N: usize>(&mut self, tensors: [&Tensor<'a>; N]) -> [Mat; N] {
+        let tiled = tensors.iter().all(|t| t.ty == TensorType::F16);
+        tensors.map(|t| if tiled { self.tiles(t) } else { self.mat(t) })
+    }
+
+    fn tiles(&mut self, t: &Tensor<'a>) -> Mat {
+        let (rows, stride) = (t.rows.next_multiple_of(16), t.cols.next_multiple_of(32));
+        let a = self.take((rows * stride * 2) as u64);
+        let (rows, cols, stride) = (t.rows as u32, t.cols as u32, stride as u32);
+        let mat = Mat { a, ty: TILED, rows, cols, stride, ..Mat::default() };
+        self.jobs.push(Job { mat: Some(mat), to: 0, ty: t.ty, data: Cow::Borrowed(t.data) });
+        mat
+    }
+
     fn mat(&mut self, t: &Tensor<'a>) -> Mat {
         let planes = plane_bytes(t.ty, t.rows as u64, t.cols as u64).map(|n| if n == 0 { 0 } else { self.take(n) });
         let [a, b, c, s, d] = planes;
@@ -164,32 +182,40 @@ impl<'a> Layer0<'a> {
 /// Lays the model out from `base` on.
 pub fn lay<'a>(base: Address, config: &Config, weights: &Weights<'a>) -> Laid<'a> {
     let mut at = Layer0 { next: base, jobs: Vec::new(), turns: Vec::new() };
-    let token_embd = at.mat(&weights.token_embd);
+    // Tied to the output, it is a stage's matrix.
+    let [token_embd] = match weights.output {
+        None => at.mats([&weights.token_embd]),
+        Some(_) => [at.mat(&weights.token_embd)],
+    };
     let mut layers = Vec::with_capacity(weights.layers.len());
     for (w, c) in weights.layers.iter().zip(&config.layers) {
+        let [q, k, v] = at.mats([&w.q, &w.k, &w.v]);
+        let [o] = at.mats([&w.o]);
+        let [gate, up] = at.mats([&w.gate, &w.up]);
+        let [down] = at.mats([&w.down]);
         layers.push(Layer {
             attn_norm: at.vector(&w.attn_norm),
-            q: at.mat(&w.q),
-            k: at.mat(&w.k),
-            v: at.mat(&w.v),
+            q,
+            k,
+            v,
             q_bias: at.optional(&w.q_bias),
             k_bias: at.optional(&w.k_bias),
             v_bias: at.optional(&w.v_bias),
             q_norm: at.optional(&w.q_norm),
             k_norm: at.optional(&w.k_norm),
-            o: at.mat(&w.o),
+            o,
             o_bias: at.optional(&w.o_bias),
             post_attn_norm: at.optional(&w.post_attn_norm),
             ffn_norm: at.vector(&w.ffn_norm),
-            gate: at.mat(&w.gate),
-            up: at.mat(&w.up),
-            down: at.mat(&w.down),
+            gate,
+            up,
+            down,
             post_ffn_norm: at.optional(&w.post_ffn_norm),
             turns: at.turns(config, c, weights.rope_freqs.as_ref()),
         });
     }
     let output_norm = at.vector(&weights.output_norm);
-    let output = weights.output.as_ref().map_or(token_embd, |t| at.mat(t));
+    let output = weights.output.as_ref().map_or(token_embd, |t| at.mats([t])[0]);
     let weights = DeviceWeights { token_embd, layers, output_norm, output };
     Laid { weights, jobs: at.jobs, bytes: at.next - base }
 }

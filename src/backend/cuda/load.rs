@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 use super::ffi;
-use super::layout::Job;
+use super::layout::{Job, TILED};
 use super::memory::{Buffer, Event, Gpu, Pinned, Stream};
 use crate::backend::LoadControl;
 use crate::error::{Error, Result};
@@ -30,7 +30,7 @@ struct Piece {
 fn grain(job: &Job<'_>) -> (usize, u64) {
     match job.mat {
         Some(m) if m.ty < 3 && m.cols == m.stride => (16, 0),
-        Some(m) if m.ty < 3 => (m.cols as usize * job.ty.block_bytes(), 1),
+        Some(m) if m.ty < 3 || m.ty == TILED => (m.cols as usize * job.ty.block_bytes(), 1),
         Some(_) => (job.ty.block_bytes(), (job.ty.block_len() / 32) as u64),
         None => (16, 0),
     }

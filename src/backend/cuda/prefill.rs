@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::ffi::{self, Address, Flash, Gemm, Mat, PrefillNorm, PrefillRope};
-use super::layout::{DeviceWeights, Layer};
+use super::layout::{DeviceWeights, Layer, TILED};
 use super::memory::{Buffer, Event, Gpu, Stream};
 use crate::backend::{PAGE_TOKENS, RunControl, TapEvent};
 use crate::error::{Error, Result};
@@ -51,10 +51,9 @@ fn sizes(c: &Config, weights: &DeviceWeights, rows: usize, halves: bool) -> Size
         .layers
         .iter()
         .flat_map(products)
-        .map(|mats| mats.iter().map(slab_bytes).sum::<u64>())
+        .map(|mats| mats.iter().map(slab_bytes).sum::<u64>() * if halves && quantized(&mats) { 2 } else { 1 })
         .max()
         .unwrap_or(0);
-    let slab = if halves { 2 * slab } else { slab };
     let of = |n: usize| (rows * n) as u64;
     // x, delta, qkv f32; h, q, mix, act f16; the slab; what is left of h, mix, act. Tokens are behind these.
     let left = |n: usize| if halves { of(n * 2) } else { 0 };
@@ -63,6 +62,11 @@ fn sizes(c: &Config, weights: &DeviceWeights, rows: usize, halves: bool) -> Size
     let mut all = [0; 11];
     all.iter_mut().zip(parts.into_iter().chain(left)).for_each(|(to, n)| *to = n.next_multiple_of(256));
     Sizes { parts: all }
+}
+
+/// Of f16 and bf16 no half is left that would be worth the time.
+fn quantized(mats: &[Mat]) -> bool {
+    mats.iter().all(|m| m.ty > 2 && m.ty != TILED)
 }
 
 fn slab_bytes(m: &Mat) -> u64 {
@@ -159,8 +163,7 @@ impl Rows {
         epilogue: u32,
     ) -> Result<()> {
         let (mut w, mut w_lo, mut n) = ([0; 3], [0; 3], [0; 3]);
-        // Of f16 and bf16 nothing is left worth the time.
-        let two = self.halves && mats.iter().all(|mat| mat.ty > 2);
+        let two = self.halves && quantized(mats);
         let mut slab = self.parts[7];
         for (i, mat) in mats.iter().enumerate() {
             n[i] = mat.rows;

@@ -5,7 +5,7 @@
 //! output matrix, soft cap) and the choice of the token. The list depends on the model and the device alone.
 
 use super::ffi::{self, Address, Attend, Mat, Stage};
-use super::layout::DeviceWeights;
+use super::layout::{DeviceWeights, TILED};
 use super::memory::{Gpu, Stream};
 use super::workspace::Workspace;
 use crate::error::Result;
@@ -39,13 +39,11 @@ pub struct Tuning {
     pub prefill: bool,
     /// Their activations are two halves; `None`: by the model.
     pub halves: Option<bool>,
-    /// F16 matrices go through the tensor cores in steps too.
-    pub tiles: bool,
 }
 
 impl Default for Tuning {
     fn default() -> Self {
-        Tuning { shapes: [None; Kind::N], rep: None, pdl: true, prefill: true, halves: None, tiles: true }
+        Tuning { shapes: [None; Kind::N], rep: None, pdl: true, prefill: true, halves: None }
     }
 }
 
@@ -86,7 +84,7 @@ pub enum By {
     Rows(u32),
     /// Rows of several types.
     Mixed,
-    /// Tiles of 16 rows of F16, for the tensor cores; its split is theirs, and its streams are of no meaning.
+    /// Tiles of 16 rows of F16, for the tensor cores: a warp each part of `split`, 16 rows (of each of a pair) at once.
     Tiles,
 }
 
@@ -99,11 +97,6 @@ pub enum Run {
     Attend(Attend),
     Glu { gate: Address, up: Address, out: Address, n: u32, activation: u32 },
 }
-
-/// Threads of a block of tiles.
-pub const TILE_THREADS: u32 = 256;
-/// Code of F16.
-const F16: u32 = 1;
 
 /// Positions of the smallest chunk of the attention.
 pub const ATTEND_CHUNK: u32 = 128;
@@ -176,10 +169,12 @@ fn shape_of(gpu: &Gpu, tuned: Option<Shape>, mats: &[Mat], pair: bool) -> Shape 
     Shape { threads, per_sm, streams, split, deep }
 }
 
-/// The geometry of a stage of tiles; from sweeps on one H200.
-fn tile_shape(tuned: Option<Shape>, pair: bool) -> Shape {
-    let (per_sm, deep) = tuned.map_or((if pair { 2 } else { 3 }, false), |t| (t.per_sm, t.deep));
-    Shape { threads: TILE_THREADS, per_sm, streams: if pair { 32 } else { 16 }, split: 8, deep }
+/// The geometry of a stage of tiles; from sweeps on one H200. Long rows are cut into more parts.
+fn tile_shape(tuned: Option<Shape>, mats: &[Mat], pair: bool) -> Shape {
+    let split = if mats[0].cols >= 4096 { 16 } else { 8 };
+    let deep = mats[0].stride / 32 > 2 * split;
+    let (per_sm, deep) = tuned.map_or((if split == 16 { 1 } else { 2 }, deep), |t| (t.per_sm, t.deep));
+    Shape { threads: 32 * split, per_sm, streams: if pair { 32 } else { 16 }, split, deep }
 }
 
 /// Which of at most `most` blocks work on which matrix: in proportion to the rows, each with some.
@@ -234,11 +229,11 @@ impl Maker<'_> {
         for (to, from) in stage.m.iter_mut().zip(mats) {
             *to = *from;
         }
-        let one = mats.iter().all(|m| m.ty == mats[0].ty);
-        let (by, tuned) = (if one { By::Rows(mats[0].ty) } else { By::Mixed }, self.tuning.shapes[kind as usize]);
-        let (by, shape) = match by {
-            By::Rows(F16) if self.tuning.tiles => (By::Tiles, tile_shape(tuned, pair)),
-            by => (by, shape_of(self.gpu, tuned, mats, pair)),
+        let tuned = self.tuning.shapes[kind as usize];
+        let (by, shape) = match mats[0].ty {
+            TILED => (By::Tiles, tile_shape(tuned, mats, pair)),
+            ty if mats.iter().all(|m| m.ty == ty) => (By::Rows(ty), shape_of(self.gpu, tuned, mats, pair)),
+            _ => (By::Mixed, shape_of(self.gpu, tuned, mats, pair)),
         };
         share(self.gpu.n_sm * shape.per_sm, shape, mats, pair, &mut stage);
         self.ops.push(Op { kind, layer, run: Run::Stage { stage, by, shape } });

@@ -10,6 +10,9 @@ use super::program::ATTEND_CHUNK;
 use crate::error::Result;
 use crate::model::Config;
 
+/// Most parts that a row of a matrix is cut into.
+pub const MOST_PARTS: usize = 16;
+
 /// Tokens that the device may be ahead of the host's reading.
 pub const RING: usize = 256;
 
@@ -34,6 +37,7 @@ pub struct Workspace {
     pub ffn_out: Address,  // [D]
     pub tap: [Address; 3], // [max(D, H, F)]; of a token alone
     pub normed: Address,   // [D]; of several sequences
+    pub parts: Address,    // [MOST_PARTS, rows, D]; of several sequences
     pub counters: Address, // [n_heads] u32
     pub state: Address,    // State
     pub best: Address,     // u64
@@ -46,18 +50,19 @@ pub fn stride(n: usize) -> usize {
 }
 
 /// Bytes of the fixed part and where each piece starts in it.
-fn pieces(c: &Config, rows: usize) -> ([u64; 17], u64) {
+fn pieces(c: &Config, rows: usize) -> ([u64; 18], u64) {
     let (d, h, g, f) = (c.n_embd, c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim, c.n_ff);
     let (widest, normed) = if rows == 1 { (d.max(h).max(f), 0) } else { (0, d) };
-    let floats = [d, d, h + 2 * g, h, d, f, f, f, d, widest, widest, widest, normed];
-    let mut offsets = [0u64; 17];
+    let parts = if rows == 1 { 0 } else { MOST_PARTS * stride(d) };
+    let floats = [d, d, h + 2 * g, h, d, f, f, f, d, widest, widest, widest, normed, parts];
+    let mut offsets = [0u64; 18];
     let mut at = 0u64;
     for (i, n) in floats.into_iter().enumerate() {
         offsets[i] = at;
         at += (rows * stride(n) * 4) as u64;
     }
     for (i, bytes) in [c.n_heads * 4, size_of::<State>(), 8, 4].into_iter().enumerate() {
-        offsets[13 + i] = at;
+        offsets[14 + i] = at;
         at += ((rows * bytes) as u64).next_multiple_of(256);
     }
     (offsets, at)
@@ -100,10 +105,11 @@ impl Workspace {
             ffn_out: at(8),
             tap: [at(9), at(10), at(11)],
             normed: at(12),
-            counters: at(13),
-            state: at(14),
-            best: at(15),
-            counter: at(16),
+            parts: at(13),
+            counters: at(14),
+            state: at(15),
+            best: at(16),
+            counter: at(17),
             _fixed: fixed,
             part,
             ring,
