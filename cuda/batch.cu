@@ -4,8 +4,10 @@
 // x, delta, x_out, out: [n_seq, x_stride] f32, zero beyond n. The sums are those of a stage of a token alone with as many threads.
 // Where the stage before has left delta in parts (st.part, [n_part, n_seq, x_stride]), they are summed first, ascending, and its
 // bias added: delta is then written here.
+// For stages of tiles the result is cut up (st.split).
 // Bytes moved: x, delta or its parts, norm_w once; x_out and out once.
 #include "matvec.cuh"
+#include "split.cuh"
 
 __global__ void __launch_bounds__(512) kg_batch_norm(const __grid_constant__ KgStage st, float *out) {
     KG_DYNAMIC_SHARED(float, red); // 128 floats, then [n]
@@ -19,7 +21,7 @@ __global__ void __launch_bounds__(512) kg_batch_norm(const __grid_constant__ KgS
     for (uint32_t i = threadIdx.x; st.part && i < n4; i += blockDim.x) { // each thread what it reads below
         float4 sum = make_float4(0.f, 0.f, 0.f, 0.f), b = st.part_bias ? ((const float4 *)st.part_bias)[i] : sum;
         const float4 *from = (const float4 *)(st.part + row) + i;
-#pragma unroll 8
+#pragma unroll 16
         for (uint32_t p = 0; p < st.n_part; p++) {
             const float4 v = from[(size_t)p * st.n_seq * st.x_stride / 4];
             sum.x = __fadd_rn(sum.x, v.x), sum.y = __fadd_rn(sum.y, v.y), sum.z = __fadd_rn(sum.z, v.z), sum.w = __fadd_rn(sum.w, v.w);
@@ -27,10 +29,13 @@ __global__ void __launch_bounds__(512) kg_batch_norm(const __grid_constant__ KgS
         ((float4 *)const_cast<float *>(st.delta + row))[i] =
             make_float4(__fadd_rn(sum.x, b.x), __fadd_rn(sum.y, b.y), __fadd_rn(sum.z, b.z), __fadd_rn(sum.w, b.w));
     }
-    kg_stage_norm<false>(st, st.x + row, st.delta ? st.delta + row : nullptr, st.x_out ? st.x_out + row : nullptr, red, (float4 *)(red + 128), held,
-                         [&](float4 v, uint32_t i) {
-                             if (i < n4) ((float4 *)(out + row))[i] = v;
-                         });
+    float4 *const vb = (float4 *)(red + 128);
+    float4 y[2];
+    const float scale = kg_stage_norm<false>(st, st.x + row, st.delta ? st.delta + row : nullptr, st.x_out ? st.x_out + row : nullptr, red, vb, y);
+    kg_stage_each<false>(st, true, nullptr, scale, y, vb, held, [&](float4 v, uint32_t i) {
+        if (st.split) kg_split_put(st.split, v, i, n4, blockIdx.x);
+        else if (i < n4) ((float4 *)(out + row))[i] = v;
+    });
 }
 
 // threads: as many as the stage of a token alone has.

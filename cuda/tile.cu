@@ -20,9 +20,9 @@ KGC_API cudaError_t kgc_tile(const KgStage *st, int deep, int pdl, cudaStream_t 
     const size_t smem = kg_tile_smem(st->n, st->norm_w != nullptr, pair, 0, (int)st->ks);
     const dim3 grid(st->seg_block[st->n_seg]), block(32 * st->ks);
     auto run = [&](void (*kernel)(KgStage)) { return kg_launch(kernel, grid, block, smem, pdl, stream, *st); };
-    if (st->ks == 16 && pair) return run(kg_tile_kernel<true, 2, 16>);
+    if (pair && !st->norm_w) return cudaErrorInvalidValue;
+    if (pair) return run(st->ks == 16 ? kg_tile_kernel<true, 2, 16> : deep ? kg_tile_kernel<true, 4, 8> : kg_tile_kernel<true, 2, 8>);
     if (st->ks == 16) return run(deep ? kg_tile_kernel<false, 8, 16> : kg_tile_kernel<false, 4, 16>);
-    if (pair) return run(deep ? kg_tile_kernel<true, 4, 8> : kg_tile_kernel<true, 2, 8>);
     return run(deep ? kg_tile_kernel<false, 8, 8> : kg_tile_kernel<false, 4, 8>);
 }
 
@@ -47,7 +47,7 @@ KGC_API cudaError_t kgc_tile_batch(const KgStage *st, uint32_t nt, int pdl, cuda
     const bool pair = st->activation != 0;
     if (!kg_tile_batch_check(st) || nt == 0 || nt > kgc_tile_batch_most(st->n, pair, st->ks)) return cudaErrorInvalidValue;
     const size_t smem = kg_tile_batch_smem(st->n, pair, nt, st->ks);
-    const dim3 grid((st->n_seq + 8 * nt - 1) / (8 * nt), st->seg_block[st->n_seg]), block(32 * st->ks);
+    const dim3 grid((st->n_seq + 8 * nt - 1) / (8 * nt), st->seg_block[st->n_seg]), block(32 * st->ks * kg_tile_groups((int)nt, (int)st->ks));
     auto run = [&](void (*kernel)(KgStage)) { return kg_launch(kernel, grid, block, smem, pdl, stream, *st); };
     if (st->ks == 16) return run(pair ? kg_tile_batch_kernel<true, 1, 16> : kg_tile_batch_kernel<false, 1, 16>);
     if (nt == 1) return run(pair ? kg_tile_batch_kernel<true, 1, 8> : kg_tile_batch_kernel<false, 1, 8>);

@@ -13,35 +13,22 @@
 // Preconditions: as in matvec.cuh; 32 st.ks threads.
 #pragma once
 #include "matvec.cuh"
+#include "split.cuh"
 
-// Floats before the input: reductions of the norm, then two sets of parts. NT: tiles of 8 sequences; 0: a token alone.
-__host__ __device__ constexpr uint32_t kg_tile_red(bool pair, int nt, int parts) { return 128 + 2 * (pair ? 2 : 1) * parts * (nt ? 128 * nt : 16); }
+// Rows of tiles that a block has in hand at once. NT: tiles of 8 sequences; 0: a token alone.
+__host__ __device__ constexpr int kg_tile_groups(int nt, int parts) { return nt >= 2 && parts == 8 ? 2 : 1; }
+// Sets of parts, used in turn: two where there is room for them.
+__host__ __device__ constexpr int kg_tile_sets(bool pair, int nt) { return pair && nt == 4 ? 1 : 2; }
+// Floats before the input: reductions of the norm, then the sets of parts.
+__host__ __device__ constexpr uint32_t kg_tile_red(bool pair, int nt, int parts) {
+    return 128 + kg_tile_sets(pair, nt) * (pair ? 2 : 1) * parts * kg_tile_groups(nt, parts) * (nt ? 128 * nt : 16);
+}
 // Bytes of a block of 32 of the input: hi and lo of each sequence in the order of the lanes, and scales.
 __host__ __device__ constexpr uint32_t kg_tile_block(int nt) { return nt ? 1056 * nt : 132; }
 static inline size_t kg_tile_smem(uint32_t n, bool norm, bool pair, int nt, int parts) {
     return kg_tile_red(pair, nt, parts) * 4 + (size_t)((n + 31) / 32) * kg_tile_block(nt) + 16 + (norm ? (n + 31) / 32 * 128 : 0);
 }
 static inline size_t kg_tile_split_smem(uint32_t n, int nt, int parts) { return (size_t)((n + 31) / 32 / parts + 1) * kg_tile_block(nt); }
-
-__device__ __forceinline__ uint32_t kg_two_halves(float a, float b) {
-    const __half2 h = __floats2half2_rn(a, b);
-    return *reinterpret_cast<const uint32_t *>(&h);
-}
-// Four elements of a block of 32, whose others are in the neighbouring seven lanes, as hi and lo; the block's scale. Whole warps.
-__device__ __forceinline__ float kg_tile_split(float4 v, uint2 &hi, uint2 &lo) {
-    float m = fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
-    m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 1));
-    m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 2));
-    m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 4));
-    // 2^e <= m < 2^(e + 1), and both 2^e and 2^-e are normal.
-    const uint32_t e = min(max(__float_as_uint(m) >> 23, 1u), 253u);
-    const float inv = __uint_as_float((254 - e) << 23);
-    v.x *= inv, v.y *= inv, v.z *= inv, v.w *= inv;
-    hi = make_uint2(kg_two_halves(v.x, v.y), kg_two_halves(v.z, v.w));
-    const float2 a = __half22float2(*reinterpret_cast<const __half2 *>(&hi.x)), b = __half22float2(*reinterpret_cast<const __half2 *>(&hi.y));
-    lo = make_uint2(kg_two_halves(v.x - a.x, v.y - a.y), kg_two_halves(v.z - b.x, v.w - b.y));
-    return __uint_as_float(e << 23);
-}
 
 // 16 bytes of rows r and r + 8 of a tile.
 struct KgTileUnit {
@@ -71,7 +58,23 @@ __device__ __forceinline__ float kg_tile_result(const KgStage &st, float y, floa
 
 // The inputs of NT * 8 sequences from seq0 on, blocks b0 .. b1: [blocks][NT][hi, lo][32 lanes] of 16 bytes, scales [blocks][8 NT].
 template <int NT> __device__ __forceinline__ void kg_tile_inputs(const KgStage &st, uint4 *x, float *scales, uint32_t seq0, uint32_t b0, uint32_t b1) {
-    constexpr int MANY = 4;
+    if (st.split) { // as it is
+        const uint32_t blocks = (st.n + 31) / 32;
+        const uint4 *from = st.split + (size_t)(seq0 / 8) * blocks * 66;
+        for (uint32_t i = threadIdx.x; i < (b1 - b0) * 64 * NT; i += blockDim.x) {
+            const uint32_t b = b0 + i / (64 * NT), nt = i / 64 % NT;
+            kg_copy16(kg_shared_at(x + i), from + (size_t)nt * blocks * 66 + b * 64 + i % 64, seq0 + nt * 8 < st.n_seq);
+        }
+        for (uint32_t i = threadIdx.x; i < (b1 - b0) * 2 * NT; i += blockDim.x) {
+            const uint32_t b = b0 + i / (2 * NT), nt = i / 2 % NT;
+            kg_copy16(kg_shared_at(scales + 4 * i), from + (size_t)nt * blocks * 66 + blocks * 64 + b * 2 + i % 2, seq0 + nt * 8 < st.n_seq);
+        }
+        kg_copy_commit();
+        kg_copy_wait<0>();
+        __syncthreads();
+        return;
+    }
+    constexpr int MANY = 8;
     const uint32_t j = threadIdx.x & 7, each = blockDim.x / 8, n = (b1 - b0) * 8 * NT;
     for (uint32_t id0 = threadIdx.x / 8; id0 - threadIdx.x / 8 < n; id0 += MANY * each) { // by whole warps
         float4 v[MANY];
@@ -108,31 +111,37 @@ template <int NT> __device__ __forceinline__ void kg_tile_add(float (&acc)[NT][4
     }
 }
 
-// A row of tiles at a time, a part of its columns a warp. NT = 0: a token alone, its norm here; else NT tiles of 8 sequences.
-// UN: blocks of 32 in flight a lane. The first ones are requested before the kernels this one depends on have finished.
+// A row of tiles at a time for each group of PARTS warps, a part of its columns a warp. NT = 0: a token alone, its norm here; else
+// NT tiles of 8 sequences. UN: blocks of 32 in flight a lane. The first ones are requested before the kernels this one depends on
+// have finished.
 template <bool PAIR, int UN, int NT, int PARTS> __device__ __forceinline__ void kg_tile_run(const KgStage &st, float *red) {
-    constexpr int NM = PAIR ? 2 : 1, C = NT ? NT : 1, NV = 2, THREADS = 32 * PARTS;
+    // Without branches the blocks' products go side by side: for more than four there are no registers.
+    constexpr bool STRAIGHT = NT == 0 && UN * (PAIR ? 2 : 1) <= 4;
+    constexpr int NM = PAIR ? 2 : 1, C = NT ? NT : 1, NV = 2, GROUPS = kg_tile_groups(NT, PARTS);
     constexpr uint32_t PART = NT ? 128 * NT : 16, SET = NM * PARTS * PART;
     const uint32_t at = NT ? blockIdx.y : blockIdx.x;
     uint32_t seg = 0;
     while (seg + 1 < st.n_seg && at >= st.seg_block[seg + 1]) seg++;
-    const uint32_t warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+    const uint32_t warp = threadIdx.x / 32 % PARTS, group = threadIdx.x / (32 * PARTS), lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
     const uint32_t blocks = (st.n + 31) / 32, first = warp * blocks / PARTS, last = (warp + 1) * blocks / PARTS;
     const uint32_t steps = (last - first + UN - 1) / UN, rows = st.m[seg].rows;
     const uint32_t n_blocks = st.seg_block[seg + 1] - st.seg_block[seg], block = at - st.seg_block[seg], tiles = (rows + 15) / 16;
-    const uint32_t tile0 = (uint32_t)((uint64_t)tiles * block / n_blocks), tile1 = (uint32_t)((uint64_t)tiles * (block + 1) / n_blocks);
+    const uint32_t tile0 = tiles * block / n_blocks, tile1 = tiles * (block + 1) / n_blocks; // fewer than 2^32
 
     KgTileUnit f[NM][UN] = {};
     const uint4 *from[NM];
-    uint32_t tile_at = tile0, block_at = first;
+    uint32_t tile_at = tile0 + group, block_at = first;
     auto aim = [&] {
         from[0] = (const uint4 *)st.m[seg].a + (size_t)tile_at * blocks * 64 + lane;
         if constexpr (PAIR) from[1] = (const uint4 *)st.m[1].a + (size_t)tile_at * blocks * 64 + lane;
     };
     auto fetch = [&](int u) {
-        if (tile_at >= tile1 || block_at + u >= last) return;
+        const bool in = tile_at < tile1 && block_at + u < last;
 #pragma unroll
-        for (int m = 0; m < NM; m++) f[m][u].load(from[m], block_at + u);
+        for (int m = 0; m < NM; m++) {
+            if constexpr (STRAIGHT) f[m][u] = {}; // beyond the part zeros, which add nothing
+            if (in) f[m][u].load(from[m], block_at + u);
+        }
     };
     aim();
 #pragma unroll
@@ -148,7 +157,9 @@ template <bool PAIR, int UN, int NT, int PARTS> __device__ __forceinline__ void 
     } else {
         if (threadIdx.x < 16 && threadIdx.x >= PARTS) red[threadIdx.x] = red[64 + threadIdx.x] = 0.f;
         float4 held[NV];
-        kg_stage_hold(st, held);
+        // Not a template's parameter: the fewer kernels a step has, the more of their instructions stay in the cache.
+        const bool norm = PAIR || st.norm_w;
+        if (norm) kg_stage_hold(st, held);
         kg_wait();
         float4 *const vb = (float4 *)(((uintptr_t)(scales + blocks) + 15) / 16 * 16);
         const uint32_t n4 = blocks * 8;
@@ -161,53 +172,40 @@ template <bool PAIR, int UN, int NT, int PARTS> __device__ __forceinline__ void 
             to[0] = hi, to[2] = lo;
             if ((i & 7) == 0) scales[i >> 3] = s;
         };
-        if (st.norm_w) {
-            kg_stage_norm<false>(st, st.x, st.delta, blockIdx.x == 0 ? st.x_out : nullptr, red, vb, held, put);
-        } else {
-            const float4 *x4 = (const float4 *)st.x;
-            for (uint32_t i0 = threadIdx.x & ~31u; i0 < n4; i0 += 2 * NV * THREADS) {
-                float4 v[2 * NV];
-#pragma unroll
-                for (int k = 0; k < 2 * NV; k++) {
-                    const uint32_t i = i0 + k * THREADS + lane;
-                    v[k] = i < n4 ? x4[i] : make_float4(0.f, 0.f, 0.f, 0.f);
-                }
-#pragma unroll
-                for (int k = 0; k < 2 * NV; k++)
-                    if (i0 + k * THREADS < n4) put(v[k], i0 + k * THREADS + lane);
-            }
-        }
+        float4 y[NV] = {};
+        const float scale = norm ? kg_stage_norm<false>(st, st.x, st.delta, blockIdx.x == 0 ? st.x_out : nullptr, red, vb, y) : 0.f;
+        kg_stage_each<false>(st, norm, st.x, scale, y, vb, held, put);
         __syncthreads();
     }
 
-    float *parts = red + 128;
-    for (uint32_t tile = tile0; tile < tile1; tile++) {
+    float *parts = red + 128 + group * SET;
+    for (uint32_t turn = tile0; turn < tile1; turn += GROUPS) { // together: there is a barrier
+        const uint32_t tile = turn + group;
         float acc[NM][C][4] = {};
         for (uint32_t k = 0; k < steps; k++) {
             // The next load: the following step, or the first of the next tiles.
             block_at += UN;
             if (k + 1 == steps) {
-                block_at = first, tile_at++;
+                block_at = first, tile_at += GROUPS;
                 aim();
             }
 #pragma unroll
             for (int u = 0; u < UN; u++) {
-                const uint32_t b = first + k * UN + u;
-                if (b < last) {
-                    if constexpr (NT != 0) {
+                const uint32_t at = first + k * UN + u, b = STRAIGHT ? min(at, last - 1) : at;
+                if (!STRAIGHT && b >= last) {
+                } else if constexpr (NT != 0) {
 #pragma unroll
-                        for (int m = 0; m < NM; m++) kg_tile_add<C>(acc[m], f[m][u], x + b * (64 * NT), scales + b * (8 * NT));
-                    } else {
-                        // Column 0 of a tile of sequences is the token's.
-                        uint4 hi = make_uint4(0, 0, 0, 0), lo = hi;
-                        if (g == 0) hi = x[b * 8 + t * 2], lo = x[b * 8 + t * 2 + 1];
-                        const float s = scales[b];
+                    for (int m = 0; m < NM; m++) kg_tile_add<C>(acc[m], f[m][u], x + b * (64 * NT), scales + b * (8 * NT));
+                } else {
+                    // Column 0 of a tile of sequences is the token's.
+                    uint4 hi = make_uint4(0, 0, 0, 0), lo = hi;
+                    if (g == 0) hi = x[b * 8 + t * 2], lo = x[b * 8 + t * 2 + 1];
+                    const float s = scales[b];
 #pragma unroll
-                        for (int m = 0; m < NM; m++) {
-                            float d[4];
-                            kg_tile_dot(d, f[m][u], hi, lo);
-                            acc[m][0][0] = __fmaf_rn(s, d[0], acc[m][0][0]), acc[m][0][2] = __fmaf_rn(s, d[2], acc[m][0][2]);
-                        }
+                    for (int m = 0; m < NM; m++) {
+                        float d[4];
+                        kg_tile_dot(d, f[m][u], hi, lo);
+                        acc[m][0][0] = __fmaf_rn(s, d[0], acc[m][0][0]), acc[m][0][2] = __fmaf_rn(s, d[2], acc[m][0][2]);
                     }
                 }
                 fetch(u);
@@ -227,10 +225,10 @@ template <bool PAIR, int UN, int NT, int PARTS> __device__ __forceinline__ void 
             }
         }
         __syncthreads();
-        for (uint32_t e = threadIdx.x; e < PART; e += THREADS) {
+        for (uint32_t e = threadIdx.x % (32 * PARTS); e < PART; e += 32 * PARTS) {
             const uint32_t i = e >> 5 & 3, row = tile * 16 + (NT ? (e >> 2 & 7) + (i >> 1) * 8 : e);
             const uint32_t seq = NT ? seq0 + (e >> 7) * 8 + 2 * (e & 3) + (i & 1) : 0;
-            if (row >= rows || (NT && seq >= st.n_seq)) continue;
+            if (tile >= tile1 || row >= rows || (NT && seq >= st.n_seq)) continue;
             float y[2] = {0.f, 0.f};
 #pragma unroll
             for (int m = 0; m < NM; m++)
@@ -240,18 +238,19 @@ template <bool PAIR, int UN, int NT, int PARTS> __device__ __forceinline__ void 
             out[row] = kg_tile_result(st, y[0], y[1], st.bias[seg] ? st.bias[seg][row] : 0.f);
         }
         // The other set of parts is free: whoever read it has passed the barrier.
-        parts = parts == red + 128 ? red + 128 + SET : red + 128;
+        if constexpr (kg_tile_sets(PAIR, NT) == 1) __syncthreads();
+        else parts = parts < red + 128 + GROUPS * SET ? parts + GROUPS * SET : parts - GROUPS * SET;
     }
 }
 
-template <bool PAIR, int UN, int PARTS> __global__ void __launch_bounds__(32 * PARTS, PARTS == 16 ? 1 : UN * (PAIR ? 2 : 1) <= 4 ? 3 : 2)
+template <bool PAIR, int UN, int PARTS> __global__ void __launch_bounds__(32 * PARTS, PARTS == 16 ? 1 : 2)
     kg_tile_kernel(const __grid_constant__ KgStage st) {
     KG_DYNAMIC_SHARED(float, red);
     kg_tile_run<PAIR, UN, 0, PARTS>(st, red);
 }
 
 // The sequences' tiles next to one another, so that they share what the cache holds of the rows.
-template <bool PAIR, int NT, int PARTS> __global__ void __launch_bounds__(32 * PARTS, NT == 1 && PARTS == 8 ? 2 : 1)
+template <bool PAIR, int NT, int PARTS> __global__ void __launch_bounds__(32 * PARTS * kg_tile_groups(NT, PARTS), NT == 1 && PARTS == 8 ? 2 : 1)
     kg_tile_batch_kernel(const __grid_constant__ KgStage st) {
     KG_DYNAMIC_SHARED(float, red);
     kg_tile_run<PAIR, PAIR ? 2 : 4, NT, PARTS>(st, red);
@@ -259,9 +258,9 @@ template <bool PAIR, int NT, int PARTS> __global__ void __launch_bounds__(32 * P
 
 // Parts apart: block (., y, p) leaves part p of rows 128 y .. of NT * 8 sequences in out[0], [st.ks, n_seq, out_stride], for
 // kg_batch_norm to sum. A warp takes a row of tiles.
-template <int NT> __global__ void __launch_bounds__(256, NT == 4 ? 1 : 2) kg_tile_split_kernel(const __grid_constant__ KgStage st) {
+template <int NT> __global__ void __launch_bounds__(256, 2) kg_tile_split_kernel(const __grid_constant__ KgStage st) {
     KG_DYNAMIC_SHARED(uint4, x);
-    constexpr int UN = 4;
+    constexpr int UN = NT == 1 ? 8 : 4;
     const uint32_t warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3, part = blockIdx.z;
     const uint32_t blocks = (st.n + 31) / 32, first = part * blocks / st.ks, last = (part + 1) * blocks / st.ks;
     const uint32_t rows = st.m[0].rows, tile = blockIdx.y * 8 + warp, seq0 = blockIdx.x * NT * 8;

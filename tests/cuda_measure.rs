@@ -48,12 +48,25 @@ fn in_situ(model: &CudaModel, sequence: &mut Sequence, tiles: bool) {
     };
     let mut least = step(best);
     println!("    as it is: {least:.1} us");
+    if tiles {
+        let all = |deep, split, per_sm| Some(cuda::Shape { threads: 256, per_sm, streams: 16, split, deep });
+        for (deep, gate, down, split) in
+            (0..16).map(|i| (i & 1 != 0, i & 2 != 0, i & 4 != 0, if i & 8 != 0 { 16 } else { 8 }))
+        {
+            let mut tuning = best;
+            tuning.shapes = [all(deep, 8, 2); cuda::Kind::N];
+            tuning.shapes[cuda::Kind::GateUp as usize] = all(gate, 8, 2);
+            tuning.shapes[cuda::Kind::Down as usize] = all(down, split, 1);
+            println!("    deep {deep}, gate {gate}, down {down} k{split}: {:.1} us", step(tuning));
+        }
+    }
     for kind in [cuda::Kind::GateUp, cuda::Kind::Down, cuda::Kind::Logits, cuda::Kind::Qkv, cuda::Kind::Output] {
         let mut seen = Vec::new();
         for (threads, per_sm) in [(256, 1), (256, 2), (512, 1), (256, 3), (256, 4)] {
             for (streams, deep) in [(1, false), (1, true), (2, false), (2, true), (4, false)] {
                 for split in [1, 2] {
-                    if tiles && (threads, streams, split) != (256, 1, 1) {
+                    let split = if tiles { 8 * split } else { split };
+                    if tiles && (threads > 256 || streams > 1 || (split > 8 && kind == cuda::Kind::GateUp)) {
                         continue; // tiles have blocks a multiprocessor and depth only
                     }
                     if (streams == 8 && split > 1) || split > 2 && threads < 256 {
@@ -131,7 +144,7 @@ fn measure() {
                 .zip(&all)
                 .map(|(slot, pages)| Chunk { tokens: &[1], start: 192, pages, slot: &mut **slot, want: Want::Last })
                 .collect();
-            for rep in [None, Some(1), Some(2), Some(4), Some(8)] {
+            for rep in [None, Some(1), Some(4)] {
                 model.tune(Tuning { rep, ..Tuning::default() });
                 for (kind, launches, ms) in model.measure_together(&mut chunks, 20).unwrap() {
                     if rep.is_none() || kind == "Attend" {

@@ -157,6 +157,7 @@ static inline uint32_t __byte_perm(uint32_t a, uint32_t b, uint32_t s) {
     for (int i = 0; i < 4; i++) r |= (uint32_t)(bytes >> 8 * (s >> 4 * i & 7) & 255) << 8 * i;
     return r;
 }
+static inline float rsqrtf(float x) { return 1.f / sqrtf(x); }
 static inline void sincospif(float x, float *s, float *c) {
     const double a = 3.14159265358979323846 * (double)x;
     *s = (float)sin(a), *c = (float)cos(a);

@@ -136,6 +136,9 @@ fn make(config: &Config, ops: Vec<Op>, work: &Workspace) -> Vec<Step> {
             Run::Stage { stage, by, shape } => {
                 let mut stage = Stage { x_stride: stride(stage.n as usize), ..stage };
                 if stage.norm_w != 0 {
+                    if by == By::Tiles {
+                        stage.split = work.split;
+                    }
                     if let Some((n_part, part_bias)) = parts.take() {
                         stage = Stage { n_part, part: work.parts, part_bias, ..stage };
                     }
@@ -326,11 +329,11 @@ impl CudaModel {
             self.set_state(exec, slot_of(chunk.slot)?, chunk.tokens[round], position)?;
             return self.queue(exec, if logits { Pass::Logits } else { Pass::Cache }, position);
         }
-        let (mut states, mut cut) = (Vec::with_capacity(group.len()), Cut { chunk: 0, chunks: 1, rep: 1 });
+        let each = group.iter().map(|c| Cut::at(c.start + round, &exec.tuning));
+        let cut = Cut::among(group.len(), &exec.tuning, each);
+        let mut states = Vec::with_capacity(group.len());
         for chunk in group.iter_mut() {
             let position = chunk.start + round;
-            let own = Cut::at(position, &exec.tuning);
-            (cut.chunks, cut.rep) = (cut.chunks.max(own.chunks), cut.rep.max(own.rep));
             let token = chunk.tokens[round];
             states.push(self.state_of(slot_of(chunk.slot)?, token, position, 0, State::default()));
         }
@@ -404,6 +407,8 @@ impl Step {
                     let mut stage = Stage { n_seq, ..*stage };
                     let nt = tiles_at_once(n_seq, most_tiles(&stage));
                     let (groups, all) = (n_seq.div_ceil(8 * nt), rows.iter().map(|r| u64::from(*r)).sum::<u64>());
+                    // Wide ones fill a multiprocessor with a block.
+                    let per_sm = if nt > 1 { 1 } else { *per_sm };
                     let blocks = u64::from((gpu.n_sm * per_sm).div_ceil(groups));
                     let mut at = 0;
                     for (i, rows) in rows.iter().enumerate() {

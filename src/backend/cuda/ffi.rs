@@ -69,6 +69,7 @@ pub struct Stage {
     pub n_part: u32,
     pub part: Address,
     pub part_bias: Address,
+    pub split: Address,
 }
 
 /// `KgAttend`: attention of one token.

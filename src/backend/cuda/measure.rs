@@ -19,11 +19,7 @@ impl CudaModel {
         let exec = &mut *self.lock();
         self.gpu.bind()?;
         let n = chunks.len();
-        let mut cut = Cut::at(0, &exec.tuning);
-        for chunk in &mut *chunks {
-            let own = Cut::at(chunk.start, &exec.tuning);
-            cut = Cut { chunks: cut.chunks.max(own.chunks), rep: cut.rep.max(own.rep), chunk: 0 };
-        }
+        let cut = Cut::among(n, &exec.tuning, chunks.iter().map(|c| Cut::at(c.start, &exec.tuning)));
         let mut all: Vec<&mut Chunk<'_>> = chunks.iter_mut().collect();
         self.run_together(exec, &mut all, &RunControl { cancel: &AtomicBool::new(false), tap: None })?;
         let (start, end) = (Event::new(&self.gpu, true)?, Event::new(&self.gpu, true)?);

@@ -117,6 +117,13 @@ pub struct Cut {
 }
 
 impl Cut {
+    /// Of a step of `n` sequences that are cut so each: many of them share the keys of a block among more heads.
+    pub fn among(n: usize, tuning: &Tuning, each: impl Iterator<Item = Cut>) -> Cut {
+        let one = Cut { chunk: 0, chunks: 1, rep: [1, 2, 8][usize::from(n >= 24) + usize::from(n >= 48)] };
+        let all = each.fold(one, |a, b| Cut { chunks: a.chunks.max(b.chunks), rep: a.rep.max(b.rep), ..a });
+        Cut { rep: tuning.rep.unwrap_or(all.rep), ..all }
+    }
+
     /// At `position`.
     pub fn at(position: usize, tuning: &Tuning) -> Cut {
         let chunk = if position < LONG_FROM as usize { ATTEND_CHUNK } else { LONG_CHUNK };
@@ -171,8 +178,8 @@ fn shape_of(gpu: &Gpu, tuned: Option<Shape>, mats: &[Mat], pair: bool) -> Shape 
 
 /// The geometry of a stage of tiles; from sweeps on one H200. Long rows are cut into more parts.
 fn tile_shape(tuned: Option<Shape>, mats: &[Mat], pair: bool) -> Shape {
-    let split = if mats[0].cols >= 4096 { 16 } else { 8 };
-    let deep = mats[0].stride / 32 > 2 * split;
+    let split = tuned.map_or(if mats[0].cols >= 4096 { 16 } else { 8 }, |t| if t.split > 8 { 16 } else { 8 });
+    let deep = mats[0].stride / 32 > if pair { 2 } else { 4 } * split;
     let (per_sm, deep) = tuned.map_or((if split == 16 { 1 } else { 2 }, deep), |t| (t.per_sm, t.deep));
     Shape { threads: 32 * split, per_sm, streams: if pair { 32 } else { 16 }, split, deep }
 }

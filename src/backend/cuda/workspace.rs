@@ -38,6 +38,7 @@ pub struct Workspace {
     pub tap: [Address; 3], // [max(D, H, F)]; of a token alone
     pub normed: Address,   // [D]; of several sequences
     pub parts: Address,    // [MOST_PARTS, rows, D]; of several sequences
+    pub split: Address,    // [rows / 8] groups of split.cuh; of several sequences
     pub counters: Address, // [n_heads] u32
     pub state: Address,    // State
     pub best: Address,     // u64
@@ -50,19 +51,21 @@ pub fn stride(n: usize) -> usize {
 }
 
 /// Bytes of the fixed part and where each piece starts in it.
-fn pieces(c: &Config, rows: usize) -> ([u64; 18], u64) {
+fn pieces(c: &Config, rows: usize) -> ([u64; 19], u64) {
     let (d, h, g, f) = (c.n_embd, c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim, c.n_ff);
     let (widest, normed) = if rows == 1 { (d.max(h).max(f), 0) } else { (0, d) };
     let parts = if rows == 1 { 0 } else { MOST_PARTS * stride(d) };
-    let floats = [d, d, h + 2 * g, h, d, f, f, f, d, widest, widest, widest, normed, parts];
-    let mut offsets = [0u64; 18];
+    // Whole groups of eight, 33 words a block of 32.
+    let split = if rows == 1 { 0 } else { d.div_ceil(32) * 33 * 8usize.div_ceil(rows) };
+    let floats = [d, d, h + 2 * g, h, d, f, f, f, d, widest, widest, widest, normed, parts, split];
+    let mut offsets = [0u64; 19];
     let mut at = 0u64;
     for (i, n) in floats.into_iter().enumerate() {
         offsets[i] = at;
         at += (rows * stride(n) * 4) as u64;
     }
     for (i, bytes) in [c.n_heads * 4, size_of::<State>(), 8, 4].into_iter().enumerate() {
-        offsets[14 + i] = at;
+        offsets[15 + i] = at;
         at += ((rows * bytes) as u64).next_multiple_of(256);
     }
     (offsets, at)
@@ -106,10 +109,11 @@ impl Workspace {
             tap: [at(9), at(10), at(11)],
             normed: at(12),
             parts: at(13),
-            counters: at(14),
-            state: at(15),
-            best: at(16),
-            counter: at(17),
+            split: at(14),
+            counters: at(15),
+            state: at(16),
+            best: at(17),
+            counter: at(18),
             _fixed: fixed,
             part,
             ring,
