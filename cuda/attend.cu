@@ -94,7 +94,7 @@ template <int EPL> struct KvLane {
 };
 
 // BATCH: a sequence for every blockIdx.z.
-template <int REP, int EPL, int LPT, bool BATCH> __global__ void __launch_bounds__(256) kg_attend(const __grid_constant__ KgAttend p) {
+template <int REP, int EPL, int LPT, bool BATCH> __global__ void __launch_bounds__(256, !BATCH ? 1 : EPL == 8 && (REP == 2 || (REP == 1 && LPT == 8)) ? 4 : EPL == 8 ? 2 : 1) kg_attend(const __grid_constant__ KgAttend p) {
     KG_DYNAMIC_SHARED(float, shared);
     // With one head there is room for the whole of a small chunk at once.
     constexpr int PASSES = REP == 1 && EPL == 8 && LPT > 8 ? LPT / 2 : 4, TPW = 32 / LPT, STEP = 8 * TPW, TILE = PASSES * STEP;
@@ -141,13 +141,16 @@ template <int REP, int EPL, int LPT, bool BATCH> __global__ void __launch_bounds
         if constexpr (ONE) fetch(wv[i], v_at, t0 + i * STEP + tl);
     }
     // The rest of a long chunk comes into L2 meanwhile.
+#pragma unroll 1
     for (int t = t0 + (int)threadIdx.x; t < t1; t += (int)blockDim.x) {
         const __half *page = (const __half *)pages[t >> 6] + (size_t)(t & 63) * hd;
+#pragma unroll 1
         for (uint32_t d = 0; d < hd; d += 64) {
             kg_prefetch(page + k_at + d);
             kg_prefetch(page + v_at + d);
         }
     }
+#pragma unroll 1
     for (uint32_t i = threadIdx.x; i < p.n_rot / 2; i += blockDim.x) {
         // In turns and in double, so that a large position costs no accuracy.
         double a = (double)pos * p.turns[i];
@@ -159,8 +162,10 @@ template <int REP, int EPL, int LPT, bool BATCH> __global__ void __launch_bounds
 
     kg_wait();
     const float *q = qkv + (size_t)head0 * hd, *k = qkv + (size_t)p.n_heads * hd + kv * hd, *v = k + (size_t)p.n_kv * hd;
+#pragma unroll 1
     for (uint32_t r = warp; r < REP + 1; r += 8) {
         if (r >= n_rep && r != REP) {
+#pragma unroll 1
             for (uint32_t i = lane; i < hd; i += 32) qs[r * hd + i] = 0.f;
             continue;
         }
@@ -168,6 +173,7 @@ template <int REP, int EPL, int LPT, bool BATCH> __global__ void __launch_bounds
         float *x = key ? kn : qs + r * hd;
         const float *from = key ? k : q + r * hd, *norm = key ? p.k_norm : p.q_norm;
         float ss = 0.f;
+#pragma unroll 2
         for (uint32_t i = lane; i < hd; i += 32) {
             float f = from[i];
             x[i] = f;
@@ -176,9 +182,11 @@ template <int REP, int EPL, int LPT, bool BATCH> __global__ void __launch_bounds
         }
         if (norm) {
             const float m = 1.f / sqrtf(kg_warp_sum(ss) / (float)hd + p.eps);
+#pragma unroll 1
             for (uint32_t i = lane; i < hd; i += 32) x[i] *= m * norm[i];
         }
         __syncwarp();
+#pragma unroll 1
         for (uint32_t i = lane; i < p.n_rot / 2; i += 32) {
             const uint32_t a = p.halves ? i : 2 * i, b = p.halves ? i + p.n_rot / 2 : 2 * i + 1;
             const float y = x[a], z = x[b], cs = turn[2 * i], s = turn[2 * i + 1];
@@ -189,6 +197,7 @@ template <int REP, int EPL, int LPT, bool BATCH> __global__ void __launch_bounds
         __syncwarp();
         float *tap = !newest ? nullptr : key ? (p.tap_k && first == 0 ? p.tap_k + kv * hd : nullptr) : p.tap_q ? p.tap_q + (head0 + r) * hd : nullptr;
         __half *page = key && newest && first == 0 ? (__half *)pages[pos >> 6] : nullptr;
+#pragma unroll 1
         for (uint32_t i = lane; i < hd; i += 32) {
             if (tap) tap[i] = x[i];
             if (key) {
@@ -226,6 +235,7 @@ template <int REP, int EPL, int LPT, bool BATCH> __global__ void __launch_bounds
             if (p.softcap != 0.f) sum = p.softcap * tanhf(sum / p.softcap);
             if (there && stores) sc[my_head * chunk + (t - c0)] = sum;
         };
+#pragma unroll 1
         for (int tb = t0; tb < t1; tb += TILE) {
             if constexpr (ONE) {
                 // The same sums, all passes beside one another.
@@ -243,10 +253,13 @@ template <int REP, int EPL, int LPT, bool BATCH> __global__ void __launch_bounds
                 for (int o = LPT / 2; o > 0; o >>= 1)
 #pragma unroll
                     for (int i = 0; i < PASSES; i++) s[i] += __shfl_xor_sync(0xffffffffu, s[i], o);
+                if (p.softcap != 0.f) {
+#pragma unroll
+                    for (int i = 0; i < PASSES; i++) s[i] = p.softcap * tanhf(s[i] / p.softcap);
+                }
 #pragma unroll
                 for (int i = 0; i < PASSES; i++) {
                     const int t = tb + i * STEP + tl;
-                    if (p.softcap != 0.f) s[i] = p.softcap * tanhf(s[i] / p.softcap);
                     if (t < t1 && stores) sc[t - c0] = s[i];
                 }
             } else {
@@ -271,11 +284,14 @@ template <int REP, int EPL, int LPT, bool BATCH> __global__ void __launch_bounds
     __syncthreads();
     const int i0 = t0 - c0, i1 = (newest ? pos + 1 : t1) - c0;
     float top = 0.f;
+#pragma unroll 1
     for (uint32_t r = ONE ? 0 : warp; r < n_rep; r += 8) {
         float *s = sc + r * chunk, m = -INFINITY, l = 0.f;
+#pragma unroll 1
         for (int i = i0 + (int)lane; i < i1; i += 32) m = fmaxf(m, s[i]);
 #pragma unroll
         for (int o = 16; o > 0; o >>= 1) m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, o));
+#pragma unroll 1
         for (int i = i0 + (int)lane; i < i1; i += 32) {
             float x = expf(s[i] - m);
             if (!ONE) s[i] = x;
@@ -294,6 +310,7 @@ template <int REP, int EPL, int LPT, bool BATCH> __global__ void __launch_bounds
         for (int r = 0; r < REP; r++)
 #pragma unroll
             for (int i = 0; i < EPL; i++) acc[r][i] = 0.f;
+#pragma unroll 1
         for (int tb = t0; tb < t1; tb += TILE) {
 #pragma unroll
             for (int i = 0; i < PASSES; i++) {
@@ -325,6 +342,7 @@ template <int REP, int EPL, int LPT, bool BATCH> __global__ void __launch_bounds
             }
     }
     __syncthreads();
+#pragma unroll 1
     for (uint32_t i = threadIdx.x; i < n_rep * hd; i += blockDim.x) {
         uint32_t r = i / hd, d = i - r * hd;
         float a = 0.f;
@@ -366,19 +384,23 @@ template <int REP, int EPL, int LPT, bool BATCH> __global__ void __launch_bounds
         rows((int)warp, 2 * lane);
         const float2 first = ml_of((int)lane), second = ml_of((int)lane + 32);
         float m = fmaxf(first.x, second.x), l = 0.f;
+#pragma unroll 1
         for (int i = (int)lane + 64; i < n_active; i += 32) m = fmaxf(m, ml_of(i).x);
 #pragma unroll
         for (int o = 16; o > 0; o >>= 1) m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, o));
         l = __fmaf_rn(expf(second.x - m), second.y, __fmul_rn(expf(first.x - m), first.y));
+#pragma unroll 1
         for (int i = (int)lane + 64; i < n_active; i += 32) {
             const float2 c = ml_of(i);
             l = __fmaf_rn(expf(c.x - m), c.y, l);
         }
         l = kg_warp_sum(l);
         if (threadIdx.x == 0) ml[2 * r + 1] = 1.f / l;
+#pragma unroll 1
         for (uint32_t d0 = 0; d0 < hd; d0 += 64) {
             const uint32_t d = d0 + 2 * lane;
             float2 a = make_float2(0.f, 0.f);
+#pragma unroll 1
             for (int j0 = (int)warp; j0 < n_active; j0 += 8 * AT_ONCE) {
                 if (d0 != 0 || j0 != (int)warp) rows(j0, d);
 #pragma unroll
@@ -424,6 +446,7 @@ template <int REP, int EPL, int LPT, bool BATCH> __global__ void __launch_bounds
         }
     }
     __syncthreads();
+#pragma unroll 1
     for (uint32_t i = threadIdx.x; i < n_rep * hd; i += blockDim.x) {
         uint32_t r = i / hd, d = i - r * hd;
         float a = 0.f;

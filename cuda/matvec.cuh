@@ -35,6 +35,7 @@ struct KgStage {
     uint32_t n_seq, x_stride, out_stride;
     uint32_t n_part; // parts of delta, and the bias that goes with them: see kg_batch_norm
     const float *part, *part_bias;
+    uint4 *split; // not null: kg_batch_norm leaves its result, and stages of tiles find their input, cut up here: see split.cuh
 };
 
 __device__ __forceinline__ float kg_activation(uint32_t kind, float g) {
@@ -88,21 +89,21 @@ template <bool QUANT> __device__ __forceinline__ void kg_stage_put(const KgStage
     }
 }
 
-// x + rms_norm(delta) * post_w, stored in x_out where that is given, then rms_norm of it * norm_w: put(four of them, i) by whole
-// warps, i < n4 or zeros. red: 80 floats, 0..15 and 64..79 zero beyond the block's warps. vb: room for what does not stay in
-// registers; SPLIT: its even and odd float4 apart. held: the first norm weights of this thread, requested before the wait; NV: float4
-// a thread at a time. The order of every sum depends on n, NV and the threads alone.
-template <bool SPLIT, int NV, typename Put>
-__device__ __forceinline__ void kg_stage_norm(const KgStage &st, const float *x, const float *delta, float *x_out, float *red, float4 *vb,
-                                              const float4 (&held)[NV], Put put) {
+// Loops here are written once and not unrolled where they can be: the kernels of a step follow one another all the time, and share
+// a cache of instructions that they barely fit into.
+
+// x + rms_norm(delta) * post_w, also in x_out where that is given; returned is what it is to be multiplied with for its norm. The first
+// NV float4 of a thread are left in v, the others in vb, whose even and odd ones are apart where SPLIT. red: 80 floats, 0..15 and 64..79
+// zero beyond the block's warps. The order of every sum depends on n and the threads alone.
+template <bool SPLIT, int NV>
+__device__ __forceinline__ float kg_stage_norm(const KgStage &st, const float *x, const float *delta, float *x_out, float *red, float4 *vb,
+                                               float4 (&v)[NV]) {
     const uint32_t n4 = (st.n + 31) / 32 * 8, bd = blockDim.x;
-    const float4 *x4 = (const float4 *)x, *d4 = (const float4 *)delta, *p4 = (const float4 *)st.post_w, *w4 = (const float4 *)st.norm_w;
+    const float4 *x4 = (const float4 *)x, *d4 = (const float4 *)delta, *p4 = (const float4 *)st.post_w;
     const float4 zero = make_float4(0.f, 0.f, 0.f, 0.f);
-    const uint32_t first = threadIdx.x & ~31u, lane = threadIdx.x & 31; // loops by whole warps
-    auto at = [&](uint32_t i) { return SPLIT ? (i & 1) * (n4 / 2) + (i >> 1) : i; };
     auto square = [](float4 v) { return __fmaf_rn(v.w, v.w, __fmaf_rn(v.z, v.z, __fmaf_rn(v.y, v.y, __fmul_rn(v.x, v.x)))); };
     // Loads first: behind a store or a barrier each of them would cost its latency by itself.
-    float4 v[NV], d[NV];
+    float4 d[NV];
 #pragma unroll
     for (int k = 0; k < NV; k++) {
         const uint32_t i = threadIdx.x + k * bd;
@@ -114,8 +115,9 @@ __device__ __forceinline__ void kg_stage_norm(const KgStage &st, const float *x,
         float ss = 0.f;
 #pragma unroll
         for (int k = 0; k < NV; k++) ss = __fadd_rn(ss, square(d[k]));
+#pragma unroll 1
         for (uint32_t i = threadIdx.x + NV * bd; i < n4; i += bd) ss = __fadd_rn(ss, square(d4[i]));
-        post = 1.f / sqrtf(kg_block_sum(ss, red + 64) / (float)st.n + st.eps);
+        post = rsqrtf(kg_block_sum(ss, red + 64) / (float)st.n + st.eps);
     }
     float ss = 0.f;
     auto add = [&](float4 v, float4 d, uint32_t i) {
@@ -124,7 +126,7 @@ __device__ __forceinline__ void kg_stage_norm(const KgStage &st, const float *x,
             d.x = __fmul_rn(d.x, __fmul_rn(post, w.x)), d.y = __fmul_rn(d.y, __fmul_rn(post, w.y));
             d.z = __fmul_rn(d.z, __fmul_rn(post, w.z)), d.w = __fmul_rn(d.w, __fmul_rn(post, w.w));
         }
-        v.x += d.x, v.y += d.y, v.z += d.z, v.w += d.w;
+        v = make_float4(__fadd_rn(v.x, d.x), __fadd_rn(v.y, d.y), __fadd_rn(v.z, d.z), __fadd_rn(v.w, d.w));
         if (x_out) ((float4 *)x_out)[i] = v;
         ss = __fadd_rn(ss, square(v));
         return v;
@@ -134,19 +136,46 @@ __device__ __forceinline__ void kg_stage_norm(const KgStage &st, const float *x,
         const uint32_t i = threadIdx.x + k * bd;
         if (i < n4) v[k] = add(v[k], d[k], i);
     }
-    for (uint32_t i = threadIdx.x + NV * bd; i < n4; i += bd) vb[at(i)] = add(x4[i], d4 ? d4[i] : zero, i);
-    const float scale = 1.f / sqrtf(kg_block_sum(ss, red) / (float)st.n + st.eps);
+#pragma unroll 1
+    for (uint32_t i = threadIdx.x + NV * bd; i < n4; i += 2 * bd) {
+        const uint32_t j = i + bd; // the second of two whose loads go side by side
+        const float4 x0 = x4[i], d0 = d4 ? d4[i] : zero, x1 = j < n4 ? x4[j] : zero, d1 = d4 && j < n4 ? d4[j] : zero;
+        vb[SPLIT ? (i & 1) * (n4 / 2) + (i >> 1) : i] = add(x0, d0, i);
+        if (j < n4) vb[SPLIT ? (j & 1) * (n4 / 2) + (j >> 1) : j] = add(x1, d1, j);
+    }
+    return rsqrtf(kg_block_sum(ss, red) / (float)st.n + st.eps);
+}
+
+// put(four of the input, i) by whole warps, i < n4 or zeros. norm: what kg_stage_norm left in y and vb, times scale and the norm's
+// weights, of which this thread's first ones are held; else x. put may store where vb was read.
+template <bool SPLIT, int NV, typename Put>
+__device__ __forceinline__ void kg_stage_each(const KgStage &st, bool norm, const float *x, float scale, const float4 (&y)[NV], const float4 *vb,
+                                              const float4 (&held)[NV], Put put) {
+    const uint32_t n4 = (st.n + 31) / 32 * 8, bd = blockDim.x, first = threadIdx.x & ~31u, lane = threadIdx.x & 31;
+    const float4 *x4 = (const float4 *)x, *w4 = (const float4 *)st.norm_w, zero = make_float4(0.f, 0.f, 0.f, 0.f);
     auto scaled = [&](float4 v, float4 w) {
         v.x *= scale * w.x, v.y *= scale * w.y, v.z *= scale * w.z, v.w *= scale * w.w;
         return v;
     };
-    for (uint32_t i0 = first + NV * bd; i0 < n4; i0 += bd) {
-        const uint32_t i = i0 + lane;
-        put(scaled(i < n4 ? vb[at(i)] : zero, i < n4 ? w4[i] : zero), i);
-    }
+    if (norm) {
 #pragma unroll
-    for (int k = 0; k < NV; k++)
-        if (first + k * bd < n4) put(scaled(v[k], held[k]), threadIdx.x + k * bd);
+        for (int k = 0; k < NV; k++)
+            if (first + k * bd < n4) put(scaled(y[k], held[k]), threadIdx.x + k * bd);
+    }
+#pragma unroll 1
+    for (uint32_t i0 = norm ? first + NV * bd : first; i0 < n4; i0 += 2 * NV * bd) {
+        float4 v[2 * NV];
+#pragma unroll
+        for (int k = 0; k < 2 * NV; k++) {
+            const uint32_t i = i0 + k * bd + lane;
+            if (i >= n4) v[k] = zero;
+            else if (norm) v[k] = scaled(vb[SPLIT ? (i & 1) * (n4 / 2) + (i >> 1) : i], w4[i]);
+            else v[k] = x4[i];
+        }
+#pragma unroll
+        for (int k = 0; k < 2 * NV; k++)
+            if (i0 + k * bd < n4) put(v[k], i0 + k * bd + lane);
+    }
 }
 
 // Norm weights of this thread, requested before the wait.
@@ -164,27 +193,14 @@ template <int NV> __device__ __forceinline__ void kg_stage_hold(const KgStage &s
 
 // The input of a token alone, behind the reductions' floats of shared memory.
 template <bool QUANT, int NV> __device__ __forceinline__ void kg_stage_input(const KgStage &st, float *red, const float4 (&held)[NV]) {
-    const uint32_t padded = (st.n + 31) / 32 * 32, n4 = padded / 4, bd = blockDim.x;
+    const uint32_t padded = (st.n + 31) / 32 * 32, n4 = padded / 4;
     // A block of 32 in 20 words, which eight lanes read without bank conflicts: hi [8], lo [8], sums of the halves, scale.
     uint32_t *xq = (uint32_t *)(red + kg_stage_red(0));
     float4 *vb = (float4 *)(QUANT ? xq + padded / 32 * 20 : xq); // [n4]
-    if (st.norm_w) {
-        kg_stage_norm<!QUANT>(st, st.x, st.delta, blockIdx.x == 0 ? st.x_out : nullptr, red, vb, held,
-                              [&](float4 v, uint32_t i) { kg_stage_put<QUANT>(st, v, i, n4, vb, xq); });
-    } else {
-        const float4 *x4 = (const float4 *)st.x;
-        for (uint32_t i0 = threadIdx.x & ~31u; i0 < n4; i0 += 2 * NV * bd) {
-            float4 v[2 * NV];
-#pragma unroll
-            for (int k = 0; k < 2 * NV; k++) {
-                const uint32_t i = i0 + k * bd + (threadIdx.x & 31);
-                v[k] = i < n4 ? x4[i] : make_float4(0.f, 0.f, 0.f, 0.f);
-            }
-#pragma unroll
-            for (int k = 0; k < 2 * NV; k++)
-                if (i0 + k * bd < n4) kg_stage_put<QUANT>(st, v[k], i0 + k * bd + (threadIdx.x & 31), n4, vb, xq);
-        }
-    }
+    const bool norm = st.norm_w;
+    float4 y[NV] = {};
+    const float scale = norm ? kg_stage_norm<!QUANT>(st, st.x, st.delta, blockIdx.x == 0 ? st.x_out : nullptr, red, vb, y) : 0.f;
+    kg_stage_each<!QUANT>(st, norm, st.x, scale, y, vb, held, [&](float4 v, uint32_t i) { kg_stage_put<QUANT>(st, v, i, n4, vb, xq); });
     __syncthreads();
 }
 
@@ -272,9 +288,11 @@ template <int T, int NS, bool DEEP, int NB = 0> __device__ __forceinline__ void 
 
     uint32_t parity = 0;
     for (uint32_t turn = 0; turn < turns; turn++) {
-        const uint32_t here = row_at, mine = here + (pair ? lane >> 1 : lane);
+        // After the sums lane s N + b has stream s of sequence b.
+        const uint32_t stream = lane / N, row = row_at + (pair ? stream >> 1 : stream);
+        const bool mine = kw == 0 && lane < NS * N && row < row1;
         float acc[NS][N], bias = 0.f;
-        if (st.bias[seg] && lane < NS && mine < row1) bias = st.bias[seg][mine];
+        if (st.bias[seg] && mine) bias = st.bias[seg][row];
 #pragma unroll
         for (int s = 0; s < NS; s++)
 #pragma unroll
@@ -323,6 +341,7 @@ template <int T, int NS, bool DEEP, int NB = 0> __device__ __forceinline__ void 
         for (int s = 0; s < NS; s++)
 #pragma unroll
             for (int b = 0; b < N; b++) acc[s][b] = kg_warp_sum(acc[s][b]);
+        float y = 0.f;
         if (ks > 1) {
             float *r = red + 64 + parity * PART;
             parity ^= 1;
@@ -333,37 +352,26 @@ template <int T, int NS, bool DEEP, int NB = 0> __device__ __forceinline__ void 
                     for (int b = 0; b < N; b++) r[(warp * NS + s) * N + b] = acc[s][b];
             }
             __syncthreads();
+            if (mine) {
+#pragma unroll 4
+                for (uint32_t i = 0; i < ks; i++) y += r[(group * ks + i) * NS * N + lane];
+            }
+        } else {
 #pragma unroll
             for (int s = 0; s < NS; s++)
 #pragma unroll
-                for (int b = 0; b < N; b++) {
-                    float t = 0.f;
-                    for (uint32_t i = 0; i < ks; i++) t += r[((group * ks + i) * NS + s) * N + b];
-                    acc[s][b] = t;
-                }
+                for (int b = 0; b < N; b++)
+                    if (lane == s * N + b) y = acc[s][b];
         }
-        if (kw == 0) {
-#pragma unroll
-            for (int s = 0; s < NS; s++) {
-                if (pair && (s & 1)) continue;
-                const uint32_t row = here + (pair ? s >> 1 : s);
-                if (lane == s && row < row1) {
-#pragma unroll
-                    for (int b = 0; b < N; b++) {
-                        float y = acc[s][b];
-                        if (pair) y = __fmul_rn(kg_activation(st.activation, y), acc[(s + 1) % NS][b]);
-                        else y = __fadd_rn(y, bias);
-                        if (st.softcap != 0.f) y = st.softcap * tanhf(y / st.softcap);
-                        if constexpr (NB == 0) {
-                            alone[row] = y;
-                        } else if (seq0 + b < st.n_seq) {
-                            float *out = st.state ? st.state[seq0 + b].logits : st.out[seg] + (size_t)(seq0 + b) * st.out_stride;
-                            out[row] = y;
-                        }
-                    }
-                }
-            }
-        }
+        if (kw != 0) continue;
+        const float up = __shfl_sync(0xffffffffu, y, lane + N);
+        if (!mine || (pair && (stream & 1))) continue;
+        if (pair) y = __fmul_rn(kg_activation(st.activation, y), up);
+        else y = __fadd_rn(y, bias);
+        if (st.softcap != 0.f) y = st.softcap * tanhf(y / st.softcap);
+        const uint32_t seq = seq0 + lane % N;
+        if constexpr (NB == 0) alone[row] = y;
+        else if (seq < st.n_seq) (st.state ? st.state[seq].logits : st.out[seg] + (size_t)seq * st.out_stride)[row] = y;
     }
 }
 

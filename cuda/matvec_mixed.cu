@@ -23,6 +23,27 @@ template <int NS> __global__ void __launch_bounds__(512) kg_stage_mixed(const __
     }
 }
 
+// The two types that the usual recipes mix: less code than all of them, see kg_stage_norm.
+template <int A, int B, int NS> __global__ void __launch_bounds__(512) kg_stage_two(const __grid_constant__ KgStage st) {
+    KG_DYNAMIC_SHARED(float, kg_shared);
+    uint32_t seg = 0;
+    while (seg + 1 < st.n_seg && blockIdx.x >= st.seg_block[seg + 1]) seg++;
+    if (st.m[seg].type == A) kg_stage_run<A, NS, false>(st, seg, kg_shared);
+    else kg_stage_run<B, NS, false>(st, seg, kg_shared);
+}
+
+template <int NS> static void (*kg_stage_mix(const KgStage *st))(KgStage) {
+    auto only = [&](uint32_t a, uint32_t b) {
+        for (uint32_t i = 0; i < st->n_seg; i++)
+            if (st->m[i].type != a && st->m[i].type != b) return false;
+        return true;
+    };
+    if (only(KG_Q4_K, KG_Q6_K)) return kg_stage_two<KG_Q4_K, KG_Q6_K, NS>;
+    if (only(KG_Q5_K, KG_Q6_K)) return kg_stage_two<KG_Q5_K, KG_Q6_K, NS>;
+    if (only(KG_Q5_0, KG_Q8_0)) return kg_stage_two<KG_Q5_0, KG_Q8_0, NS>;
+    return kg_stage_mixed<NS>;
+}
+
 // ns: streams a warp, 1 or 4; no pairs.
 KGC_API cudaError_t kgc_stage_mixed(const KgStage *st, uint32_t ns, uint32_t threads, int pdl, cudaStream_t stream) {
     if ((ns != 1 && ns != 4) || threads == 0 || threads > 512 || st->ks == 0 || threads % (32 * st->ks) != 0) return cudaErrorInvalidValue;
@@ -30,6 +51,5 @@ KGC_API cudaError_t kgc_stage_mixed(const KgStage *st, uint32_t ns, uint32_t thr
     size_t quant = kg_stage_smem(st->n, st->norm_w != nullptr, true), plain = kg_stage_smem(st->n, st->norm_w != nullptr, false);
     size_t smem = quant > plain ? quant : plain;
     dim3 grid(st->seg_block[st->n_seg]);
-    if (ns == 4) return kg_launch(kg_stage_mixed<4>, grid, dim3(threads), smem, pdl, stream, *st);
-    return kg_launch(kg_stage_mixed<1>, grid, dim3(threads), smem, pdl, stream, *st);
+    return kg_launch(ns == 4 ? kg_stage_mix<4>(st) : kg_stage_mix<1>(st), grid, dim3(threads), smem, pdl, stream, *st);
 }
