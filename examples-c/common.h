@@ -96,11 +96,11 @@ static inline float float_of(int argc, char **argv, int *i)
 typedef struct setup {
     const char *path, *device;
     uint32_t n_threads;
-    uint64_t cache_bytes;
+    uint64_t cache_bytes, load_flags;
     kigo_sampling sampling;
 } setup;
 
-#define SETUP_USAGE "-m FILE [--device auto|cpu|cuda:N] [-t N] [--cache BYTES]"
+#define SETUP_USAGE "-m FILE [--device auto|cpu|cuda:N] [-t N] [--cache BYTES] [--strict]"
 #define SAMPLING_USAGE "[--temp F] [--top-k N] [--top-p F] [--min-p F] [--seed N]"
 
 // 1 if argv[*i] is one of them; it and its value have been read then.
@@ -115,6 +115,8 @@ static inline int read_setup(setup *s, int argc, char **argv, int *i)
         s->n_threads = (uint32_t)whole_of(argc, argv, i, 1024);
     else if (strcmp(option, "--cache") == 0)
         s->cache_bytes = whole_of(argc, argv, i, UINT64_MAX);
+    else if (strcmp(option, "--strict") == 0) // the same bits however prompts are cut into calls
+        s->load_flags |= KIGO_LOAD_STRICT;
     else
         return 0;
     return 1;
@@ -148,6 +150,7 @@ static inline void open_model(const setup *s, kigo_progress_callback progress, k
     options.device = s->device;
     options.device_len = s->device != NULL ? KIGO_STRLEN : 0;
     kigo_load_options load = {.struct_size = sizeof load, .progress = progress, .cache_bytes = s->cache_bytes};
+    load.flags = s->load_flags;
     CHECK(kigo_engine_create(&options, engine));
     CHECK(kigo_model_load_file(*engine, s->path, KIGO_STRLEN, &load, model));
 }

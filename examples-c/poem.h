@@ -18,6 +18,7 @@ typedef struct search {
     kigo_session *session;
     kigo_string *texts; // of each token that may stand in a line; NULL where it may not
     uint64_t *ends;     // 1 where the token ends an answer
+    int *syllables;     // of a text that begins a word, with a space; else 0
     size_t n_vocab;
     uint64_t random;
     double deadline;
@@ -52,7 +53,7 @@ static inline size_t candidates(const search *s, const float *logprobs, const ch
                          candidate *top)
 {
     size_t n = 0, len = strlen(text);
-    int finished = is_line(text, f);
+    int finished = is_line(text, f), left = f->length - count_syllables(text);
     for (uint32_t id = 0; id < s->n_vocab; id++) {
         float p = logprobs[id];
         if (p < least || (n == N_CANDIDATES && p <= top[n - 1].logprob))
@@ -65,7 +66,8 @@ static inline size_t candidates(const search *s, const float *logprobs, const ch
                 continue;
         } else {
             char longer[MOST_BYTES];
-            if (len == 0 && !isalpha((unsigned char)t.data[0]))
+            // Most are out of the question before they are looked at with what stands before them.
+            if (s->syllables[id] > left || (len == 0 && !isalpha((unsigned char)t.data[0])))
                 continue;
             memcpy(longer, text, len);
             memcpy(longer + len, t.data, t.len + 1);
@@ -89,10 +91,10 @@ static inline int sample_line(search *s, const float *first, float *logprobs, co
     CHECK(kigo_session_n_tokens(s->session, &n_held));
     for (;;) {
         candidate top[N_CANDIDATES];
-        // The few that are not out of the question; where none of them fits, all.
+        // Those that are not out of the question. Where none of them fits, this line leads nowhere.
         size_t n = candidates(s, current, out->text, f, last, -12, top);
         if (n == 0)
-            n = candidates(s, current, out->text, f, last, -INFINITY, top);
+            n = candidates(s, current, out->text, f, last, -16, top);
         double weights[N_CANDIDATES], total = 0;
         for (size_t i = 0; i < n; i++)
             total += weights[i] = exp(top[i].logprob - top[0].logprob);
@@ -159,17 +161,19 @@ static inline void read_tokens(search *s, const kigo_model *model)
 {
     s->texts = resize(NULL, s->n_vocab * sizeof *s->texts);
     s->ends = resize(NULL, s->n_vocab * sizeof *s->ends);
+    s->syllables = resize(NULL, s->n_vocab * sizeof *s->syllables);
     for (uint32_t id = 0; id < s->n_vocab; id++) {
         char bytes[32];
         size_t n;
         s->texts[id] = (kigo_string){NULL, 0};
+        s->syllables[id] = 0;
         CHECK(kigo_token_flags(model, id, &s->ends[id]));
         uint64_t flags = s->ends[id];
         s->ends[id] = (flags & KIGO_TOKEN_IS_END) != 0;
         if (flags != 0 || kigo_token_text(model, id, bytes, sizeof bytes, &n) != KIGO_STATUS_OK || n == 0 || n >= sizeof bytes)
             continue;
         size_t good = 0, begins = bytes[0] == ' ';
-        while (begins + good < n && (isalpha((unsigned char)bytes[begins + good]) || strchr("-',.;!?", bytes[begins + good])))
+        while (begins + good < n && (isalpha((unsigned char)bytes[begins + good]) || memchr("-',.;!?", bytes[begins + good], 7)))
             good++;
         size_t breaks = good + begins < n && bytes[n - 1] == '\n';
         if (begins + good + breaks != n || (begins && (good == 0 || !isalpha((unsigned char)bytes[1]))))
@@ -178,6 +182,7 @@ static inline void read_tokens(search *s, const kigo_model *model)
         memcpy(copy, bytes, n);
         copy[n] = '\0';
         s->texts[id] = (kigo_string){copy, n};
+        s->syllables[id] = begins ? count_syllables(copy) : 0;
     }
 }
 
@@ -187,6 +192,7 @@ static inline void free_search(search *s)
         free((void *)(uintptr_t)s->texts[i].data);
     free(s->texts);
     free(s->ends);
+    free(s->syllables);
     free(s->sampled);
     free(s->counters);
     kigo_session_destroy(s->session);

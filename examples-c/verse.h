@@ -34,8 +34,14 @@ static inline int occurrences(const char *text, const char *word)
     return n;
 }
 
-// Whether the end of a line, from `tail` on the beginning of a word, is no English: two hyphens in a word, more than two
-// letters behind an apostrophe, signs in a row; or the word wanted with something grown to it.
+// Whether what stands behind an apostrophe, as far as it goes, is no English: 's 't 'd 'm 're 've 'll are.
+static inline int odd_ending(const char *behind)
+{
+    return *behind != '\0' && behind[1] != '\0' && strcmp(behind, "re") != 0 && strcmp(behind, "ve") != 0 && strcmp(behind, "ll") != 0;
+}
+
+// Whether the end of a line, from `tail` on the beginning of a word, is no English: two hyphens in a word, an odd ending
+// behind an apostrophe, signs in a row; or the word wanted with something grown to it.
 static inline int slips(const char *text, const char *tail, const char *word)
 {
     size_t n_hyphens = 0, len = strlen(word);
@@ -45,7 +51,7 @@ static inline int slips(const char *text, const char *tail, const char *word)
     for (const char *c = text; *c != '\0' && c[1] != '\0'; c++)
         if (strchr("-,.;!?", *c) != NULL && strchr("-,.;!?'", c[1]) != NULL)
             return 1;
-    if (n_hyphens > 1 || (apostrophe != NULL && strlen(apostrophe) > 3) || strstr(text, "'s's") != NULL)
+    if (n_hyphens > 1 || (apostrophe != NULL && odd_ending(apostrophe + 1)))
         return 1;
     size_t same = 0;
     while (same < len && tolower((unsigned char)tail[same]) == word[same])
@@ -66,9 +72,11 @@ static inline int can_become(const char *text, const form *f)
     int done = count_syllables(before), all = done + count_syllables(text + tail);
     if (all > f->length || slips(text, text + tail, f->word))
         return 0;
+    if (all == f->length && len != 0 && strchr(",-", text[len - 1]) != NULL)
+        return 0; // nothing can follow, and a line does not end so
     int n = occurrences(before, f->word);
     if (!f->with_word)
-        return n == 0 && (occurrences(text + tail, f->word) == 0 || all < f->length);
+        return n == 0 && (occurrences(text + tail, f->word) == 0 || (all < f->length && strchr(f->word, '-') == NULL));
     if (n + (tail < len) > 1 && occurrences(text + tail, f->word) + n > 1)
         return 0;
     if (n == 1)

@@ -92,6 +92,12 @@ fn generate_streams_the_text_that_json_has() {
 }
 
 #[test]
+fn strict_mode_changes_nothing_on_the_cpu() {
+    let args = ["-m", tiny(), "-p", "once upon", "-n", "40", "--strict"];
+    assert_eq!(succeed(&mut command("generate", &args), ""), succeed(&mut command("generate", &args[..6]), ""));
+}
+
+#[test]
 fn generate_reads_the_prompt_from_a_file_and_from_standard_input() {
     let path = folder("examples-models").join("prompt.txt");
     std::fs::write(&path, "the same text").expect("writable");
