@@ -1,35 +1,13 @@
-// Attention of one token over the paged cache, with what stands before it: norms of the heads, rope, the cache's new row.
+// Attention of one token over the paged cache, with what stands before it: norms of the heads, rope, the cache's new row. attend.cuh
+// says what is computed; here for heads wider than 128, narrower ones go to attend_tensor.cu.
 //
-//   q_h = rope(rms_norm(q_h) * q_norm, p) * scale      [head_dim] f32, norms where the weights are given
-//   k   = rope(rms_norm(k) * k_norm, p), v             stored as f16 at position p of the cache
-//   s_t = softcap(q_h . k_t), t = max(0, p + 1 - window) .. p;  out_h = softmax(s) v       f32 accumulation
-//
-// Cache: page g of a sequence holds positions 64 g .. 64 g + 63 as [n_layers][k, v][n_kv][64][head_dim] f16, 16-byte aligned.
 // Grid: (n_kv * ceil(group / REP), chunks, sequences); a block takes REP query heads of one key head and `chunk` positions. The number
 // of chunks follows from the position alone; with more than one the last block to finish sums them in ascending order.
 // REP query heads a block (a power of two), EPL elements a lane, LPT lanes a token, 256 threads; head_dim: a multiple of 8, at
 // most EPL * LPT. A chunk is a whole number of tiles of 4 tokens a group of lanes. The first tile's keys are requested, and its
 // values brought into L2, before the kernels this one depends on have finished: earlier steps have written them.
 // Bytes moved: the window's K and V once per group of REP heads.
-#include "common.cuh"
-
-struct KgAttend {
-    const float *qkv;     // [n_heads * hd + 2 * n_kv * hd]
-    const float *q_norm;  // [hd] or null
-    const float *k_norm;  // [hd] or null
-    const double *turns;  // [n_rot / 2]: turns of pair i per position
-    const KgState *state;
-    float *out;           // [n_heads, hd]
-    float *part;          // [n_heads, max_chunks, hd + 2]
-    uint32_t *counters;   // [grid.x], zero between launches
-    float *tap_q, *tap_k; // [n_heads, hd], [n_kv, hd] or null
-    uint32_t n_heads, n_kv, head_dim, n_rot, halves, window, layer, chunk, max_chunks;
-    float scale, softcap, eps;
-    // Of a batch: state is the first of n_seq; qkv, out, part and counters have one after another for each.
-    uint32_t n_seq, qkv_stride, out_stride;
-    uint32_t long_from, long_chunk; // positions from long_from on take this chunk
-};
-
+#include "attend.cuh"
 
 // Sums v[h] over LPT lanes for N heads at once, halving the heads with the lanes: afterwards s is the sum of head kg_head().
 template <int N, int LPT> __device__ __forceinline__ float kg_sum_heads(float (&v)[N], uint32_t lane) {
@@ -150,14 +128,7 @@ template <int REP, int EPL, int LPT, bool BATCH> __global__ void __launch_bounds
             kg_prefetch(page + v_at + d);
         }
     }
-#pragma unroll 1
-    for (uint32_t i = threadIdx.x; i < p.n_rot / 2; i += blockDim.x) {
-        // In turns and in double, so that a large position costs no accuracy.
-        double a = (double)pos * p.turns[i];
-        float s, cs;
-        sincospif(2.f * (float)(a - rint(a)), &s, &cs);
-        turn[2 * i] = cs, turn[2 * i + 1] = s;
-    }
+    kg_attend_turns(p, pos, turn);
     __syncthreads();
 
     kg_wait();
@@ -172,36 +143,14 @@ template <int REP, int EPL, int LPT, bool BATCH> __global__ void __launch_bounds
         const bool key = r == REP;
         float *x = key ? kn : qs + r * hd;
         const float *from = key ? k : q + r * hd, *norm = key ? p.k_norm : p.q_norm;
-        float ss = 0.f;
-#pragma unroll 2
-        for (uint32_t i = lane; i < hd; i += 32) {
-            float f = from[i];
-            x[i] = f;
-            ss = __fmaf_rn(f, f, ss);
-            if (key) vn[i] = v[i];
-        }
-        if (norm) {
-            const float m = 1.f / sqrtf(kg_warp_sum(ss) / (float)hd + p.eps);
-#pragma unroll 1
-            for (uint32_t i = lane; i < hd; i += 32) x[i] *= m * norm[i];
-        }
-        __syncwarp();
-#pragma unroll 1
-        for (uint32_t i = lane; i < p.n_rot / 2; i += 32) {
-            const uint32_t a = p.halves ? i : 2 * i, b = p.halves ? i + p.n_rot / 2 : 2 * i + 1;
-            const float y = x[a], z = x[b], cs = turn[2 * i], s = turn[2 * i + 1];
-            // Rounded as written, here and below: the same in every variant, however the compiler would fuse.
-            x[a] = __fmaf_rn(y, cs, -__fmul_rn(z, s));
-            x[b] = __fmaf_rn(y, s, __fmul_rn(z, cs));
-        }
-        __syncwarp();
+        kg_attend_row(p, from, norm, turn, x);
         float *tap = !newest ? nullptr : key ? (p.tap_k && first == 0 ? p.tap_k + kv * hd : nullptr) : p.tap_q ? p.tap_q + (head0 + r) * hd : nullptr;
         __half *page = key && newest && first == 0 ? (__half *)pages[pos >> 6] : nullptr;
 #pragma unroll 1
         for (uint32_t i = lane; i < hd; i += 32) {
             if (tap) tap[i] = x[i];
             if (key) {
-                const __half kh = __float2half_rn(x[i]), vh = __float2half_rn(vn[i]);
+                const __half kh = __float2half_rn(x[i]), vh = __float2half_rn(v[i]);
                 x[i] = __half2float(kh);
                 vn[i] = __half2float(vh);
                 if (page) {
@@ -474,10 +423,6 @@ static cudaError_t kg_attend_group(const KgAttend *p, uint32_t chunks, uint32_t 
 }
 
 template <bool BATCH> static cudaError_t kg_attend_any(const KgAttend *p, uint32_t chunks, uint32_t rep, int pdl, cudaStream_t stream) {
-    if (p->n_kv == 0 || p->n_heads % p->n_kv != 0 || p->head_dim % 8 != 0 || p->head_dim > 512 || chunks == 0 || chunks > p->max_chunks)
-        return cudaErrorInvalidValue;
-    if (p->head_dim <= 64) return kg_attend_group<8, 8, BATCH>(p, chunks, rep, pdl, stream);
-    if (p->head_dim <= 128) return kg_attend_group<8, 16, BATCH>(p, chunks, rep, pdl, stream);
     if (p->head_dim <= 256) return kg_attend_group<8, 32, BATCH>(p, chunks, rep, pdl, stream);
     return kg_attend_group<16, 32, BATCH>(p, chunks, rep, pdl, stream);
 }
@@ -485,5 +430,8 @@ template <bool BATCH> static cudaError_t kg_attend_any(const KgAttend *p, uint32
 // chunks: at least the number of active chunks at any position of the sequences this launch may run at; part and counters
 // are sized for it. rep: most query heads a block; changes the speed only, never a bit. pdl: 1 with programmatic dependent launch.
 KGC_API cudaError_t kgc_attend(const KgAttend *p, uint32_t chunks, uint32_t rep, int pdl, cudaStream_t stream) {
+    if (p->n_kv == 0 || p->n_heads % p->n_kv != 0 || p->head_dim % 8 != 0 || p->head_dim > 512 || chunks == 0 || chunks > p->max_chunks)
+        return cudaErrorInvalidValue;
+    if (p->head_dim <= KG_TENSOR_HEAD) return kg_attend_tensor_launch(p, chunks, pdl, stream);
     return p->n_seq == 0 ? kg_attend_any<false>(p, chunks, rep, pdl, stream) : kg_attend_any<true>(p, chunks, rep, pdl, stream);
 }

@@ -36,7 +36,7 @@ template <typename F> static inline cudaError_t kg_by_type(uint32_t type, F f) {
 
 // A matrix [rows, cols] in planes; block = 32 consecutive elements of a row, block b of row r has index r * cols / 32 + b.
 //   float types: a = [rows, stride] elements, stride = cols rounded up to 8, zero filled
-//   F16_TILED: a = [rows / 16, stride / 32, 16, 32] elements, both rounded up, zero filled
+//   F16_TILED: a = [rows / 16, stride / 32] tiles of 16 rows and 32 columns (tile.cuh), both rounded up, zero filled
 //   a: 16 bytes a block: low four bits of element e < 16 in byte e, of e >= 16 in the high half of byte e - 16;
 //      Q8_0: elements 0..15 as int8
 //   b: Q8_0: 16 bytes a block, elements 16..31; Q6_K, Q3_K, Q2_K: 8 bytes a block, two bits of element 4t + i

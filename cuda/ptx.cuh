@@ -109,6 +109,9 @@ __device__ __forceinline__ uint64_t kg_cluster_read(const uint64_t *mine, uint32
     return v;
 }
 
+// Barrier `id` (1 to 15) among `threads` of the block.
+__device__ __forceinline__ void kg_barrier(uint32_t id, uint32_t threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+
 // Where a pointer to shared memory points, as the copies and loads below want it.
 __device__ __forceinline__ uint32_t kg_shared_at(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
 // 16 bytes to shared memory, zeros where not valid (`from` must be an address all the same).

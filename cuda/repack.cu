@@ -107,12 +107,8 @@ __global__ void kg_repack_tiles(KgMat m, const uint16_t *src, uint64_t row0, uin
     if (at >= rows * per_row) return;
     const uint64_t r = at / per_row;
     const uint32_t u = (uint32_t)(at % per_row);
-    uint4 *to = (uint4 *)m.a + kg_tiled_unit((uint32_t)(row0 + r), u, m.stride / 8);
-    if (m.cols % 8 == 0) {
-        *to = ((const uint4 *)src)[at];
-    } else {
-        for (uint32_t i = 0; i < 8 && u * 8 + i < m.cols; i++) ((uint16_t *)to)[i] = src[r * m.cols + u * 8 + i];
-    }
+    uint16_t *to = (uint16_t *)((uint32_t *)m.a + kg_tiled_word((uint32_t)(row0 + r), u, 0, m.stride / 8));
+    for (uint32_t i = 0; i < 8 && u * 8 + i < m.cols; i++) to[i / 4 * 256 + i / 2 % 2 * 4 + i % 2] = src[r * m.cols + u * 8 + i];
 }
 
 // n: blocks of 32 (quantized types; a multiple of 8 for those of 256) or rows (float types); first: the first one's index.

@@ -42,10 +42,10 @@ KGC_API uint32_t kgc_tile_split_most(uint32_t n, uint32_t parts) {
     return 0;
 }
 
-// nt: tiles of 8 sequences a block.
+// nt: tiles of 8 sequences a block. The input is that of a norm, in st->split.
 KGC_API cudaError_t kgc_tile_batch(const KgStage *st, uint32_t nt, int pdl, cudaStream_t stream) {
     const bool pair = st->activation != 0;
-    if (!kg_tile_batch_check(st) || nt == 0 || nt > kgc_tile_batch_most(st->n, pair, st->ks)) return cudaErrorInvalidValue;
+    if (!kg_tile_batch_check(st) || !st->split || nt == 0 || nt > kgc_tile_batch_most(st->n, pair, st->ks)) return cudaErrorInvalidValue;
     const size_t smem = kg_tile_batch_smem(st->n, pair, nt, st->ks);
     const dim3 grid((st->n_seq + 8 * nt - 1) / (8 * nt), st->seg_block[st->n_seg]), block(32 * st->ks * kg_tile_groups((int)nt, (int)st->ks));
     auto run = [&](void (*kernel)(KgStage)) { return kg_launch(kernel, grid, block, smem, pdl, stream, *st); };
@@ -56,9 +56,9 @@ KGC_API cudaError_t kgc_tile_batch(const KgStage *st, uint32_t nt, int pdl, cuda
     return cudaErrorInvalidValue;
 }
 
-// The parts of m[0] into out[0]: [ks, n_seq, out_stride].
+// The parts of m[0] into out[0]: [ks, n_seq, out_stride]. The input is x.
 KGC_API cudaError_t kgc_tile_split(const KgStage *st, uint32_t nt, int pdl, cudaStream_t stream) {
-    if (!kg_tile_batch_check(st) || st->n_seg != 1 || st->activation || nt > kgc_tile_split_most(st->n, st->ks)) return cudaErrorInvalidValue;
+    if (!kg_tile_batch_check(st) || st->split || st->n_seg != 1 || st->activation || nt > kgc_tile_split_most(st->n, st->ks)) return cudaErrorInvalidValue;
     const size_t smem = kg_tile_split_smem(st->n, (int)nt, (int)st->ks);
     const dim3 grid((st->n_seq + 8 * nt - 1) / (8 * nt), (st->m[0].rows + 127) / 128, st->ks);
     auto run = [&](void (*kernel)(KgStage)) { return kg_launch(kernel, grid, dim3(256), smem, pdl, stream, *st); };

@@ -7,8 +7,8 @@
 //   total = the parts, ascending
 // which is all that the bits depend on: a sequence has the same ones alone and in company, whatever the geometry.
 // Weights lie in tiles of 16 rows by 32 columns (KG_F16_TILED): a tile is 1 KiB, of which lane l of a warp takes 16 bytes at 16 l
-// and at 512 + 16 l: elements 8 (l % 4) .. + 7 of rows l / 4 and l / 4 + 8. Both operands of the mma are permuted alike, so the
-// sums are over the same pairs.
+// and at 512 + 16 l, an operand of an mma each: of rows g = l / 4 and g + 8 the elements 8 (l % 4) .. + 3, and .. + 7, in words
+// (g, 0..1) (g + 8, 0..1) (g, 2..3) (g + 8, 2..3). Both operands are permuted alike, so the sums are over the same pairs.
 // Bytes moved: the weights once for up to 32 sequences; x once a block from L2.
 // Preconditions: as in matvec.cuh; 32 st.ks threads.
 #pragma once
@@ -30,7 +30,7 @@ static inline size_t kg_tile_smem(uint32_t n, bool norm, bool pair, int nt, int 
 }
 static inline size_t kg_tile_split_smem(uint32_t n, int nt, int parts) { return (size_t)((n + 31) / 32 / parts + 1) * kg_tile_block(nt); }
 
-// 16 bytes of rows r and r + 8 of a tile.
+// A lane's part of a tile.
 struct KgTileUnit {
     uint4 a, b;
     // from: the lane's place in the first tile of a row of tiles; b: the block of 32 columns.
@@ -42,7 +42,7 @@ struct KgTileUnit {
 
 // d = W x over a block of 32.
 __device__ __forceinline__ void kg_tile_dot(float (&d)[4], const KgTileUnit &w, uint4 hi, uint4 lo) {
-    const uint32_t first[4] = {w.a.x, w.b.x, w.a.y, w.b.y}, second[4] = {w.a.z, w.b.z, w.a.w, w.b.w};
+    const uint32_t first[4] = {w.a.x, w.a.y, w.a.z, w.a.w}, second[4] = {w.b.x, w.b.y, w.b.z, w.b.w};
     d[0] = d[1] = d[2] = d[3] = 0.f;
     kg_mma(d, first, hi.x, hi.y);
     kg_mma(d, second, hi.z, hi.w);
@@ -57,25 +57,29 @@ __device__ __forceinline__ float kg_tile_result(const KgStage &st, float y, floa
 }
 
 // The inputs of NT * 8 sequences from seq0 on, blocks b0 .. b1: [blocks][NT][hi, lo][32 lanes] of 16 bytes, scales [blocks][8 NT].
-template <int NT> __device__ __forceinline__ void kg_tile_inputs(const KgStage &st, uint4 *x, float *scales, uint32_t seq0, uint32_t b0, uint32_t b1) {
-    if (st.split) { // as it is
-        const uint32_t blocks = (st.n + 31) / 32;
-        const uint4 *from = st.split + (size_t)(seq0 / 8) * blocks * 66;
-        for (uint32_t i = threadIdx.x; i < (b1 - b0) * 64 * NT; i += blockDim.x) {
-            const uint32_t b = b0 + i / (64 * NT), nt = i / 64 % NT;
-            kg_copy16(kg_shared_at(x + i), from + (size_t)nt * blocks * 66 + b * 64 + i % 64, seq0 + nt * 8 < st.n_seq);
-        }
-        for (uint32_t i = threadIdx.x; i < (b1 - b0) * 2 * NT; i += blockDim.x) {
-            const uint32_t b = b0 + i / (2 * NT), nt = i / 2 % NT;
-            kg_copy16(kg_shared_at(scales + 4 * i), from + (size_t)nt * blocks * 66 + blocks * 64 + b * 2 + i % 2, seq0 + nt * 8 < st.n_seq);
-        }
-        kg_copy_commit();
-        kg_copy_wait<0>();
-        __syncthreads();
-        return;
+// Cut up by the norm already (st.split):
+template <int NT> __device__ __forceinline__ void kg_tile_copies(const KgStage &st, uint4 *x, float *scales, uint32_t seq0, uint32_t b0, uint32_t b1) {
+    const uint32_t blocks = (st.n + 31) / 32;
+    const uint4 *from = st.split + (size_t)(seq0 / 8) * blocks * 66;
+#pragma unroll 4
+    for (uint32_t i = threadIdx.x; i < (b1 - b0) * 64 * NT; i += blockDim.x) {
+        const uint32_t b = b0 + i / (64 * NT), nt = i / 64 % NT;
+        kg_copy16(kg_shared_at(x + i), from + (size_t)nt * blocks * 66 + b * 64 + i % 64, seq0 + nt * 8 < st.n_seq);
     }
+#pragma unroll 1
+    for (uint32_t i = threadIdx.x; i < (b1 - b0) * 2 * NT; i += blockDim.x) {
+        const uint32_t b = b0 + i / (2 * NT), nt = i / 2 % NT;
+        kg_copy16(kg_shared_at(scales + 4 * i), from + (size_t)nt * blocks * 66 + blocks * 64 + b * 2 + i % 2, seq0 + nt * 8 < st.n_seq);
+    }
+    kg_copy_commit();
+    kg_copy_wait<0>();
+    __syncthreads();
+}
+// As rows of f32:
+template <int NT> __device__ __forceinline__ void kg_tile_inputs(const KgStage &st, uint4 *x, float *scales, uint32_t seq0, uint32_t b0, uint32_t b1) {
     constexpr int MANY = 8;
     const uint32_t j = threadIdx.x & 7, each = blockDim.x / 8, n = (b1 - b0) * 8 * NT;
+#pragma unroll 1
     for (uint32_t id0 = threadIdx.x / 8; id0 - threadIdx.x / 8 < n; id0 += MANY * each) { // by whole warps
         float4 v[MANY];
 #pragma unroll
@@ -153,7 +157,7 @@ template <bool PAIR, int UN, int NT, int PARTS> __device__ __forceinline__ void 
     const uint32_t seq0 = NT ? blockIdx.x * NT * 8 : 0;
     if constexpr (NT != 0) {
         kg_wait();
-        kg_tile_inputs<C>(st, x, scales, seq0, 0, blocks);
+        kg_tile_copies<C>(st, x, scales, seq0, 0, blocks);
     } else {
         if (threadIdx.x < 16 && threadIdx.x >= PARTS) red[threadIdx.x] = red[64 + threadIdx.x] = 0.f;
         float4 held[NV];
@@ -179,7 +183,7 @@ template <bool PAIR, int UN, int NT, int PARTS> __device__ __forceinline__ void 
     }
 
     float *parts = red + 128 + group * SET;
-    for (uint32_t turn = tile0; turn < tile1; turn += GROUPS) { // together: there is a barrier
+    for (uint32_t turn = tile0; turn < tile1; turn += GROUPS) { // as many for each group: there is a barrier
         const uint32_t tile = turn + group;
         float acc[NM][C][4] = {};
         for (uint32_t k = 0; k < steps; k++) {
@@ -224,7 +228,8 @@ template <bool PAIR, int UN, int NT, int PARTS> __device__ __forceinline__ void 
                     for (int i = 0; i < 4; i++) to[(n * 4 + i) * 32 + lane] = acc[m][n][i];
             }
         }
-        __syncthreads();
+        if constexpr (GROUPS > 1) kg_barrier(1 + group, 32 * PARTS);
+        else __syncthreads();
         for (uint32_t e = threadIdx.x % (32 * PARTS); e < PART; e += 32 * PARTS) {
             const uint32_t i = e >> 5 & 3, row = tile * 16 + (NT ? (e >> 2 & 7) + (i >> 1) * 8 : e);
             const uint32_t seq = NT ? seq0 + (e >> 7) * 8 + 2 * (e & 3) + (i & 1) : 0;
@@ -238,7 +243,7 @@ template <bool PAIR, int UN, int NT, int PARTS> __device__ __forceinline__ void 
             out[row] = kg_tile_result(st, y[0], y[1], st.bias[seg] ? st.bias[seg][row] : 0.f);
         }
         // The other set of parts is free: whoever read it has passed the barrier.
-        if constexpr (kg_tile_sets(PAIR, NT) == 1) __syncthreads();
+        if constexpr (kg_tile_sets(PAIR, NT) == 1) kg_barrier(1 + group, 32 * PARTS);
         else parts = parts < red + 128 + GROUPS * SET ? parts + GROUPS * SET : parts - GROUPS * SET;
     }
 }

@@ -174,9 +174,10 @@ template <int T> struct Unit {
     }
 };
 
-// Where 8 elements of a row lie in tiles, in units of 8.
-__device__ __forceinline__ size_t kg_tiled_unit(uint32_t row, uint32_t u, uint32_t per_row) {
-    return ((size_t)(row / 16) * (per_row / 4) + u / 4) * 64 + row % 16 * 4 + u % 4;
+// Word w (two elements) of unit u (8 elements) of a row of KG_F16_TILED; per_row: units of a row.
+__device__ __forceinline__ size_t kg_tiled_word(uint32_t row, uint32_t u, uint32_t w, uint32_t per_row) {
+    const size_t tile = (size_t)(row / 16) * (per_row / 4) + u / 4;
+    return tile * 256 + w / 2 * 128 + (row % 8 * 4 + u % 4) * 4 + w % 2 * 2 + row / 8 % 2;
 }
 
 // Float types: 8 elements.
@@ -228,6 +229,7 @@ template <> struct Unit<KG_F16_TILED> : UnitFloat<KG_F16> {
     // i: of the unit as if rows lay one after another.
     __device__ __forceinline__ void load(const KgMat &m, uint32_t i) {
         const uint32_t per_row = m.stride / 8;
-        a = kg_stream16((const uint4 *)m.a + kg_tiled_unit(i / per_row, i % per_row, per_row));
+        const uint32_t *from = (const uint32_t *)m.a + kg_tiled_word(i / per_row, i % per_row, 0, per_row);
+        a = make_uint4(kg_cached4(from), kg_cached4(from + 2), kg_cached4(from + 128), kg_cached4(from + 130));
     }
 };

@@ -329,7 +329,7 @@ impl CudaModel {
             self.set_state(exec, slot_of(chunk.slot)?, chunk.tokens[round], position)?;
             return self.queue(exec, if logits { Pass::Logits } else { Pass::Cache }, position);
         }
-        let each = group.iter().map(|c| Cut::at(c.start + round, &exec.tuning));
+        let each = group.iter().map(|c| Cut::at(c.start + round, self.config.head_dim, &exec.tuning));
         let cut = Cut::among(group.len(), &exec.tuning, each);
         let mut states = Vec::with_capacity(group.len());
         for chunk in group.iter_mut() {

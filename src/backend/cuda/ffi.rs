@@ -1,7 +1,7 @@
 //! The CUDA runtime and this library's kernel launchers, as C sees them.
 //!
 //! The runtime is linked statically and opens the driver by itself: without one, its first call returns an error. Structs
-//! mirror `cuda/common.cuh`, `matvec.cuh` and `attend.cu` field for field.
+//! mirror `cuda/common.cuh`, `matvec.cuh` and `attend.cuh` field for field.
 
 use std::ffi::{c_char, c_int, c_void};
 

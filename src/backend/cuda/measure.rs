@@ -19,7 +19,8 @@ impl CudaModel {
         let exec = &mut *self.lock();
         self.gpu.bind()?;
         let n = chunks.len();
-        let cut = Cut::among(n, &exec.tuning, chunks.iter().map(|c| Cut::at(c.start, &exec.tuning)));
+        let cut =
+            Cut::among(n, &exec.tuning, chunks.iter().map(|c| Cut::at(c.start, self.config.head_dim, &exec.tuning)));
         let mut all: Vec<&mut Chunk<'_>> = chunks.iter_mut().collect();
         self.run_together(exec, &mut all, &RunControl { cancel: &AtomicBool::new(false), tap: None })?;
         let (start, end) = (Event::new(&self.gpu, true)?, Event::new(&self.gpu, true)?);
@@ -90,7 +91,7 @@ impl CudaModel {
         let slot = slot_of(slot)?;
         self.bind_pages(exec, slot, pages)?;
         self.set_state(exec, slot, 0, position)?;
-        let cut = Cut::at(position, &exec.tuning);
+        let cut = Cut::at(position, self.config.head_dim, &exec.tuning);
         let (start, end) = (Event::new(&self.gpu, true)?, Event::new(&self.gpu, true)?);
         let mut rows = Vec::new();
         let mut one = |name: String, keep: &dyn Fn(&Op) -> bool| -> Result<()> {

@@ -263,7 +263,7 @@ impl CudaModel {
 
     /// Queues one step of the graph for `pass`.
     pub(super) fn queue(&self, exec: &mut Exec, pass: Pass, position: usize) -> Result<()> {
-        let cut = Cut::at(position, &exec.tuning);
+        let cut = Cut::at(position, self.config.head_dim, &exec.tuning);
         let Exec { graphs, ops, work, stream, tuning, .. } = exec;
         if let Some(graph) = graphs.get(&(pass, cut)) {
             return graph.launch(stream);
@@ -337,7 +337,7 @@ impl CudaModel {
                     &exec.ops,
                     &exec.work,
                     &exec.stream,
-                    Cut::at(position, &exec.tuning),
+                    Cut::at(position, self.config.head_dim, &exec.tuning),
                     sees,
                     &mut **tap,
                 )?;
@@ -399,7 +399,7 @@ impl CudaModel {
         }
         let position = start + tokens.len() - 1;
         self.set_state(exec, slot, tokens[tokens.len() - 1], position)?;
-        op.launch(&self.gpu, &exec.work, Cut::at(position, &exec.tuning), false, &exec.stream)?;
+        op.launch(&self.gpu, &exec.work, Cut::at(position, self.config.head_dim, &exec.tuning), false, &exec.stream)?;
         if let Some(tap) = run.tap.as_mut() {
             let mut show = |name, from, cols: usize| -> Result<()> {
                 let mut data = vec![0f32; cols];

@@ -104,8 +104,11 @@ pub const ATTEND_CHUNK: u32 = 128;
 pub const LONG_CHUNK: u32 = 2 * ATTEND_CHUNK;
 /// Short contexts wait for latencies, long ones for bandwidth.
 pub const LONG_FROM: u32 = 2048;
+/// Heads up to so many elements go to attend_tensor.cu, in chunks of so many positions.
+const TENSOR_HEAD: usize = 128;
+const TENSOR_CHUNK: u32 = 256;
 
-/// How the attention at a position is cut: a function of the position alone.
+/// How the attention at a position is cut: a function of the model and the position alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Cut {
     /// Positions of a chunk.
@@ -124,10 +127,14 @@ impl Cut {
         Cut { rep: tuning.rep.unwrap_or(all.rep), ..all }
     }
 
-    /// At `position`.
-    pub fn at(position: usize, tuning: &Tuning) -> Cut {
-        let chunk = if position < LONG_FROM as usize { ATTEND_CHUNK } else { LONG_CHUNK };
-        let rep = if position < 8192 { 1 } else { 4 };
+    /// At `position`, for heads of `head_dim` elements.
+    pub fn at(position: usize, head_dim: usize, tuning: &Tuning) -> Cut {
+        let (chunk, rep) = match position as u32 {
+            _ if head_dim <= TENSOR_HEAD => (TENSOR_CHUNK, 1),
+            0..LONG_FROM => (ATTEND_CHUNK, 1),
+            LONG_FROM..8192 => (LONG_CHUNK, 1),
+            _ => (LONG_CHUNK, 4),
+        };
         let chunks = (position as u32 / chunk + 1).next_power_of_two();
         Cut { chunk, chunks, rep: tuning.rep.unwrap_or(rep) }
     }
