@@ -92,14 +92,15 @@ template <bool QUANT> __device__ __forceinline__ void kg_stage_put(const KgStage
 // Loops here are written once and not unrolled where they can be: the kernels of a step follow one another all the time, and share
 // a cache of instructions that they barely fit into.
 
-// x + rms_norm(delta) * post_w, also in x_out where that is given; returned is what it is to be multiplied with for its norm. The first
+// x + rms_norm(delta) * post_w, delta being four_of(i) where there is one, also in x_out where that is given; returned is what it is to be multiplied with for its norm. The first
 // NV float4 of a thread are left in v, the others in vb, whose even and odd ones are apart where SPLIT. red: 80 floats, 0..15 and 64..79
 // zero beyond the block's warps. The order of every sum depends on n and the threads alone.
-template <bool SPLIT, int NV>
-__device__ __forceinline__ float kg_stage_norm(const KgStage &st, const float *x, const float *delta, float *x_out, float *red, float4 *vb,
+template <bool SPLIT, int NV, typename Delta>
+__device__ __forceinline__ float kg_stage_norm(const KgStage &st, const float *x, Delta four_of, float *x_out, float *red, float4 *vb,
                                                float4 (&v)[NV]) {
     const uint32_t n4 = (st.n + 31) / 32 * 8, bd = blockDim.x;
-    const float4 *x4 = (const float4 *)x, *d4 = (const float4 *)delta, *p4 = (const float4 *)st.post_w;
+    const float4 *x4 = (const float4 *)x, *p4 = (const float4 *)st.post_w;
+    const bool has = st.delta;
     const float4 zero = make_float4(0.f, 0.f, 0.f, 0.f);
     auto square = [](float4 v) { return __fmaf_rn(v.w, v.w, __fmaf_rn(v.z, v.z, __fmaf_rn(v.y, v.y, __fmul_rn(v.x, v.x)))); };
     // Loads first: behind a store or a barrier each of them would cost its latency by itself.
@@ -108,7 +109,7 @@ __device__ __forceinline__ float kg_stage_norm(const KgStage &st, const float *x
     for (int k = 0; k < NV; k++) {
         const uint32_t i = threadIdx.x + k * bd;
         v[k] = i < n4 ? x4[i] : zero;
-        d[k] = d4 && i < n4 ? d4[i] : zero;
+        d[k] = has && i < n4 ? four_of(i) : zero;
     }
     float post = 0.f;
     if (p4) {
@@ -116,7 +117,7 @@ __device__ __forceinline__ float kg_stage_norm(const KgStage &st, const float *x
 #pragma unroll
         for (int k = 0; k < NV; k++) ss = __fadd_rn(ss, square(d[k]));
 #pragma unroll 1
-        for (uint32_t i = threadIdx.x + NV * bd; i < n4; i += bd) ss = __fadd_rn(ss, square(d4[i]));
+        for (uint32_t i = threadIdx.x + NV * bd; i < n4; i += bd) ss = __fadd_rn(ss, square(four_of(i)));
         post = rsqrtf(kg_block_sum(ss, red + 64) / (float)st.n + st.eps);
     }
     float ss = 0.f;
@@ -139,7 +140,7 @@ __device__ __forceinline__ float kg_stage_norm(const KgStage &st, const float *x
 #pragma unroll 1
     for (uint32_t i = threadIdx.x + NV * bd; i < n4; i += 2 * bd) {
         const uint32_t j = i + bd; // the second of two whose loads go side by side
-        const float4 x0 = x4[i], d0 = d4 ? d4[i] : zero, x1 = j < n4 ? x4[j] : zero, d1 = d4 && j < n4 ? d4[j] : zero;
+        const float4 x0 = x4[i], d0 = has ? four_of(i) : zero, x1 = j < n4 ? x4[j] : zero, d1 = has && j < n4 ? four_of(j) : zero;
         vb[SPLIT ? (i & 1) * (n4 / 2) + (i >> 1) : i] = add(x0, d0, i);
         if (j < n4) vb[SPLIT ? (j & 1) * (n4 / 2) + (j >> 1) : j] = add(x1, d1, j);
     }
@@ -199,7 +200,7 @@ template <bool QUANT, int NV> __device__ __forceinline__ void kg_stage_input(con
     float4 *vb = (float4 *)(QUANT ? xq + padded / 32 * 20 : xq); // [n4]
     const bool norm = st.norm_w;
     float4 y[NV] = {};
-    const float scale = norm ? kg_stage_norm<!QUANT>(st, st.x, st.delta, blockIdx.x == 0 ? st.x_out : nullptr, red, vb, y) : 0.f;
+    const float scale = norm ? kg_stage_norm<!QUANT>(st, st.x, [&](uint32_t i) { return ((const float4 *)st.delta)[i]; }, blockIdx.x == 0 ? st.x_out : nullptr, red, vb, y) : 0.f;
     kg_stage_each<!QUANT>(st, norm, st.x, scale, y, vb, held, [&](float4 v, uint32_t i) { kg_stage_put<QUANT>(st, v, i, n4, vb, xq); });
     __syncthreads();
 }

@@ -177,7 +177,7 @@ template <bool PAIR, int UN, int NT, int PARTS> __device__ __forceinline__ void 
             if ((i & 7) == 0) scales[i >> 3] = s;
         };
         float4 y[NV] = {};
-        const float scale = norm ? kg_stage_norm<false>(st, st.x, st.delta, blockIdx.x == 0 ? st.x_out : nullptr, red, vb, y) : 0.f;
+        const float scale = norm ? kg_stage_norm<false>(st, st.x, [&](uint32_t i) { return ((const float4 *)st.delta)[i]; }, blockIdx.x == 0 ? st.x_out : nullptr, red, vb, y) : 0.f;
         kg_stage_each<false>(st, norm, st.x, scale, y, vb, held, put);
         __syncthreads();
     }
@@ -185,6 +185,14 @@ template <bool PAIR, int UN, int NT, int PARTS> __device__ __forceinline__ void 
     float *parts = red + 128 + group * SET;
     for (uint32_t turn = tile0; turn < tile1; turn += GROUPS) { // as many for each group: there is a barrier
         const uint32_t tile = turn + group;
+        if constexpr (NT == 4) { // the rows after the next ones come into L2 meanwhile
+            if (tile + 2 * GROUPS < tile1) {
+#pragma unroll
+                for (int m = 0; m < NM; m++)
+                    for (uint32_t line = lane; line < (last - first) * 8; line += 32)
+                        kg_prefetch((const char *)st.m[PAIR ? m : seg].a + ((size_t)(tile + 2 * GROUPS) * blocks + first) * 1024 + line * 128);
+            }
+        }
         float acc[NM][C][4] = {};
         for (uint32_t k = 0; k < steps; k++) {
             // The next load: the following step, or the first of the next tiles.
@@ -261,14 +269,14 @@ template <bool PAIR, int NT, int PARTS> __global__ void __launch_bounds__(32 * P
     kg_tile_run<PAIR, PAIR ? 2 : 4, NT, PARTS>(st, red);
 }
 
-// Parts apart: block (., y, p) leaves part p of rows 128 y .. of NT * 8 sequences in out[0], [st.ks, n_seq, out_stride], for
-// kg_batch_norm to sum. A warp takes a row of tiles.
-template <int NT> __global__ void __launch_bounds__(256, 2) kg_tile_split_kernel(const __grid_constant__ KgStage st) {
+// Parts apart: block (., y, p) leaves part p of the rows of as many tiles as it has warps, and of NT * 8 sequences, in out[0],
+// [st.ks, n_seq, out_stride], for kg_batch_norm to sum.
+template <int NT> __global__ void __launch_bounds__(512, 1) kg_tile_split_kernel(const __grid_constant__ KgStage st) {
     KG_DYNAMIC_SHARED(uint4, x);
     constexpr int UN = NT == 1 ? 8 : 4;
     const uint32_t warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3, part = blockIdx.z;
     const uint32_t blocks = (st.n + 31) / 32, first = part * blocks / st.ks, last = (part + 1) * blocks / st.ks;
-    const uint32_t rows = st.m[0].rows, tile = blockIdx.y * 8 + warp, seq0 = blockIdx.x * NT * 8;
+    const uint32_t rows = st.m[0].rows, tile = blockIdx.y * (blockDim.x / 32) + warp, seq0 = blockIdx.x * NT * 8;
     const bool mine = tile * 16 < rows;
     const uint4 *from = (const uint4 *)st.m[0].a + (size_t)tile * blocks * 64 + lane;
     KgTileUnit f[UN] = {};

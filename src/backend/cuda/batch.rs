@@ -419,7 +419,11 @@ impl Step {
                     ffi::kgc_tile_batch(&stage, nt, pdl, raw)
                 }
                 Launch::Parts { stage } => {
-                    let nt = tiles_at_once(n_seq, ffi::kgc_tile_split_most(stage.n, stage.ks));
+                    // What a block reads of its sequences' inputs takes longer than the weights: as few of them as leave
+                    // the multiprocessors a block each.
+                    let most = tiles_at_once(n_seq, ffi::kgc_tile_split_most(stage.n, stage.ks));
+                    let blocks = |nt: u32| n_seq.div_ceil(8 * nt.max(1)) * stage.m[0].rows.div_ceil(256) * stage.ks;
+                    let nt = if blocks(most / 2) <= gpu.n_sm { (most / 2).max(1) } else { most };
                     ffi::kgc_tile_split(&Stage { n_seq, ..*stage }, nt, pdl, raw)
                 }
                 Launch::Attend(attend) => ffi::kgc_attend(&Attend { n_seq, ..*attend }, cut.chunks, cut.rep, pdl, raw),
