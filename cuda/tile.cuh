@@ -185,12 +185,10 @@ template <bool PAIR, int UN, int NT, int PARTS> __device__ __forceinline__ void 
     float *parts = red + 128 + group * SET;
     for (uint32_t turn = tile0; turn < tile1; turn += GROUPS) { // as many for each group: there is a barrier
         const uint32_t tile = turn + group;
-        if constexpr (NT == 4) { // the rows after the next ones come into L2 meanwhile
+        if constexpr (NT == 4 && !PAIR) { // the rows after the next ones come into L2 meanwhile
             if (tile + 2 * GROUPS < tile1) {
-#pragma unroll
-                for (int m = 0; m < NM; m++)
-                    for (uint32_t line = lane; line < (last - first) * 8; line += 32)
-                        kg_prefetch((const char *)st.m[PAIR ? m : seg].a + ((size_t)(tile + 2 * GROUPS) * blocks + first) * 1024 + line * 128);
+                for (uint32_t line = lane; line < (last - first) * 8; line += 32)
+                    kg_prefetch((const char *)st.m[seg].a + ((size_t)(tile + 2 * GROUPS) * blocks + first) * 1024 + line * 128);
             }
         }
         float acc[NM][C][4] = {};

@@ -299,7 +299,7 @@ impl CudaModel {
         }
         let last = chunks.iter().map(|c| c.start + c.tokens.len()).max().unwrap_or(0);
         self.grow(exec, last)?;
-        let mark = Event::new(&self.gpu, false)?;
+        let mut mark = None;
         let rounds = chunks.iter().map(|c| c.tokens.len()).max().unwrap_or(0);
         for round in 0..rounds {
             let mut going: Vec<&mut &mut Chunk<'_>> = chunks.iter_mut().filter(|c| round < c.tokens.len()).collect();
@@ -311,7 +311,12 @@ impl CudaModel {
             }
             // Never far ahead, so that a cancel is seen soon.
             if round % AHEAD == AHEAD - 1 {
-                if round >= AHEAD {
+                let made = mark.is_some();
+                let mark = match &mut mark {
+                    Some(mark) => mark,
+                    none => none.insert(Event::new(&self.gpu, false)?),
+                };
+                if made {
                     mark.wait()?;
                 }
                 mark.record(&exec.stream)?;
@@ -405,7 +410,11 @@ impl Step {
                 }
                 Launch::Tiles { stage, rows, per_sm } => {
                     let mut stage = Stage { n_seq, ..*stage };
-                    let nt = tiles_at_once(n_seq, most_tiles(&stage));
+                    // Few rows: rather all of them in one turn, with less input to a block.
+                    let most = tiles_at_once(n_seq, most_tiles(&stage));
+                    let tiles: u32 = rows.iter().map(|r| r.div_ceil(16)).sum();
+                    let fits = most > 1 && tiles * n_seq.div_ceil(4 * most) <= 2 * gpu.n_sm;
+                    let nt = if fits { most / 2 } else { most };
                     let (groups, all) = (n_seq.div_ceil(8 * nt), rows.iter().map(|r| u64::from(*r)).sum::<u64>());
                     // Wide ones fill a multiprocessor with a block.
                     let per_sm = if nt > 1 { 1 } else { *per_sm };
