@@ -3,8 +3,8 @@
 //
 // Grid: (n_kv * ceil(group / REP), chunks, sequences); a block takes REP query heads of one key head and `chunk` positions. The number
 // of chunks follows from the position alone; with more than one the last block to finish sums them in ascending order.
-// REP query heads a block (a power of two), EPL elements a lane, LPT lanes a token, 256 threads; head_dim: a multiple of 8, at
-// most EPL * LPT. A chunk is a whole number of tiles of 4 tokens a group of lanes. The first tile's keys are requested, and its
+// REP query heads a block (a power of two), EPL elements a lane, a warp a token, 256 threads; head_dim: a multiple of 8, at
+// most 32 * EPL. A chunk is a whole number of tiles of 4 tokens a group of lanes. The first tile's keys are requested, and its
 // values brought into L2, before the kernels this one depends on have finished: earlier steps have written them.
 // Bytes moved: the window's K and V once per group of REP heads.
 #include "attend.cuh"
@@ -72,10 +72,13 @@ template <int EPL> struct KvLane {
 };
 
 // BATCH: a sequence for every blockIdx.z.
-template <int REP, int EPL, int LPT, bool BATCH> __global__ void __launch_bounds__(256, !BATCH ? 1 : EPL == 8 && (REP == 2 || (REP == 1 && LPT == 8)) ? 4 : EPL == 8 ? 2 : 1) kg_attend(const __grid_constant__ KgAttend p) {
+constexpr int kg_attend_blocks(int rep, int epl, bool batch) { return !batch || epl > 8 ? 1 : rep == 2 ? 4 : 2; } // a multiprocessor
+
+template <int REP, int EPL, bool BATCH>
+__global__ void __launch_bounds__(256, kg_attend_blocks(REP, EPL, BATCH)) kg_attend(const __grid_constant__ KgAttend p) {
     KG_DYNAMIC_SHARED(float, shared);
     // With one head there is room for the whole of a small chunk at once.
-    constexpr int PASSES = REP == 1 && EPL == 8 && LPT > 8 ? LPT / 2 : 4, TPW = 32 / LPT, STEP = 8 * TPW, TILE = PASSES * STEP;
+    constexpr int LPT = 32, PASSES = REP == 1 && EPL == 8 ? LPT / 2 : 4, TPW = 32 / LPT, STEP = 8 * TPW, TILE = PASSES * STEP;
     const uint32_t hd = p.head_dim, group = p.n_heads / p.n_kv, per_kv = (group + REP - 1) / REP;
     const uint32_t kv = blockIdx.x / per_kv, first = (blockIdx.x % per_kv) * REP, n_rep = min((uint32_t)REP, group - first);
     const uint32_t head0 = kv * group + first, warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
@@ -405,26 +408,26 @@ template <int REP, int EPL, int LPT, bool BATCH> __global__ void __launch_bounds
     }
 }
 
-template <int REP, int EPL, int LPT, bool BATCH>
+template <int REP, int EPL, bool BATCH>
 static cudaError_t kg_attend_launch(const KgAttend *p, uint32_t chunks, int pdl, cudaStream_t stream) {
     const uint32_t group = p->n_heads / p->n_kv, chunk = BATCH && p->long_chunk > p->chunk ? p->long_chunk : p->chunk;
     size_t floats = (size_t)REP * p->head_dim + 3 * p->head_dim + 2 * REP + (size_t)REP * chunk + (size_t)8 * REP * p->head_dim;
     const dim3 grid(p->n_kv * ((group + REP - 1) / REP), chunks, BATCH ? p->n_seq : 1);
-    return kg_launch(kg_attend<REP, EPL, LPT, BATCH>, grid, dim3(256), floats * 4, pdl, stream, *p);
+    return kg_launch(kg_attend<REP, EPL, BATCH>, grid, dim3(256), floats * 4, pdl, stream, *p);
 }
 
-template <int EPL, int LPT, bool BATCH>
+template <int EPL, bool BATCH>
 static cudaError_t kg_attend_group(const KgAttend *p, uint32_t chunks, uint32_t rep, int pdl, cudaStream_t stream) {
     const uint32_t group = p->n_heads / p->n_kv, want = rep < group ? rep : group;
-    if (want <= 1) return kg_attend_launch<1, EPL, LPT, BATCH>(p, chunks, pdl, stream);
-    if (want == 2 || EPL > 8) return kg_attend_launch<2, EPL, LPT, BATCH>(p, chunks, pdl, stream);
-    if (want <= 4) return kg_attend_launch<4, EPL, LPT, BATCH>(p, chunks, pdl, stream);
-    return kg_attend_launch<(EPL > 8 ? 2 : 8), EPL, LPT, BATCH>(p, chunks, pdl, stream);
+    if (want <= 1) return kg_attend_launch<1, EPL, BATCH>(p, chunks, pdl, stream);
+    if (want == 2 || EPL > 8) return kg_attend_launch<2, EPL, BATCH>(p, chunks, pdl, stream);
+    if (want <= 4) return kg_attend_launch<4, EPL, BATCH>(p, chunks, pdl, stream);
+    return kg_attend_launch<(EPL > 8 ? 2 : 8), EPL, BATCH>(p, chunks, pdl, stream);
 }
 
 template <bool BATCH> static cudaError_t kg_attend_any(const KgAttend *p, uint32_t chunks, uint32_t rep, int pdl, cudaStream_t stream) {
-    if (p->head_dim <= 256) return kg_attend_group<8, 32, BATCH>(p, chunks, rep, pdl, stream);
-    return kg_attend_group<16, 32, BATCH>(p, chunks, rep, pdl, stream);
+    if (p->head_dim <= 256) return kg_attend_group<8, BATCH>(p, chunks, rep, pdl, stream);
+    return kg_attend_group<16, BATCH>(p, chunks, rep, pdl, stream);
 }
 
 // chunks: at least the number of active chunks at any position of the sequences this launch may run at; part and counters

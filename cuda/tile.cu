@@ -56,14 +56,12 @@ KGC_API cudaError_t kgc_tile_batch(const KgStage *st, uint32_t nt, int pdl, cuda
     return cudaErrorInvalidValue;
 }
 
-// The parts of m[0] into out[0]: [ks, n_seq, out_stride]. The input is x.
-KGC_API cudaError_t kgc_tile_split(const KgStage *st, uint32_t nt, int pdl, cudaStream_t stream) {
-    if (!kg_tile_batch_check(st) || st->split || st->n_seg != 1 || st->activation || nt > kgc_tile_split_most(st->n, st->ks)) return cudaErrorInvalidValue;
+// The parts of m[0] into out[0]: [ks, n_seq, out_stride]. warps: of a block, at most 16; each takes a tile of rows. The input is x.
+KGC_API cudaError_t kgc_tile_split(const KgStage *st, uint32_t nt, uint32_t warps, int pdl, cudaStream_t stream) {
+    if (!kg_tile_batch_check(st) || st->split || st->n_seg != 1 || st->activation) return cudaErrorInvalidValue;
+    if (nt > kgc_tile_split_most(st->n, st->ks) || warps == 0 || warps > 16) return cudaErrorInvalidValue;
     const size_t smem = kg_tile_split_smem(st->n, (int)nt, (int)st->ks);
-    // What a block reads of the input is for all of its rows: as many as leave some to each multiprocessor.
-    const uint32_t groups = (st->n_seq + 8 * nt - 1) / (8 * nt), tiles = (st->m[0].rows + 15) / 16;
-    const uint32_t warps = groups * ((tiles + 7) / 8) * st->ks > 132 ? 16 : 8;
-    const dim3 grid(groups, (tiles + warps - 1) / warps, st->ks);
+    const dim3 grid((st->n_seq + 8 * nt - 1) / (8 * nt), (st->m[0].rows + 16 * warps - 1) / (16 * warps), st->ks);
     auto run = [&](void (*kernel)(KgStage)) { return kg_launch(kernel, grid, dim3(32 * warps), smem, pdl, stream, *st); };
     return nt == 1 ? run(kg_tile_split_kernel<1>) : nt == 2 ? run(kg_tile_split_kernel<2>) : nt == 4 ? run(kg_tile_split_kernel<4>) : cudaErrorInvalidValue;
 }

@@ -428,12 +428,14 @@ impl Step {
                     ffi::kgc_tile_batch(&stage, nt, pdl, raw)
                 }
                 Launch::Parts { stage } => {
-                    // What a block reads of its sequences' inputs takes longer than the weights: as few of them as leave
-                    // the multiprocessors a block each.
+                    // What a block reads of its sequences' inputs takes longer than the weights: as few sequences as leave
+                    // the multiprocessors a block each, and many rows for what has been read.
                     let most = tiles_at_once(n_seq, ffi::kgc_tile_split_most(stage.n, stage.ks));
-                    let blocks = |nt: u32| n_seq.div_ceil(8 * nt.max(1)) * stage.m[0].rows.div_ceil(256) * stage.ks;
-                    let nt = if blocks(most / 2) <= gpu.n_sm { (most / 2).max(1) } else { most };
-                    ffi::kgc_tile_split(&Stage { n_seq, ..*stage }, nt, pdl, raw)
+                    let blocks =
+                        |nt: u32, warps: u32| n_seq.div_ceil(8 * nt) * stage.m[0].rows.div_ceil(16 * warps) * stage.ks;
+                    let nt = if most > 1 && blocks(most / 2, 16) <= gpu.n_sm { most / 2 } else { most };
+                    let warps = if blocks(nt, 8) <= gpu.n_sm { 8 } else { 16 };
+                    ffi::kgc_tile_split(&Stage { n_seq, ..*stage }, nt, warps, pdl, raw)
                 }
                 Launch::Attend(attend) => ffi::kgc_attend(&Attend { n_seq, ..*attend }, cut.chunks, cut.rep, pdl, raw),
                 Launch::Glu { gate, up, out, stride, activation } => {

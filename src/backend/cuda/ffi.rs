@@ -280,7 +280,7 @@ unsafe extern "C" {
     pub fn kgc_tile(stage: *const Stage, deep: c_int, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_tile_batch(stage: *const Stage, nt: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_tile_batch_most(n: u32, pair: c_int, parts: u32) -> u32;
-    pub fn kgc_tile_split(stage: *const Stage, nt: u32, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_tile_split(stage: *const Stage, nt: u32, warps: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_tile_split_most(n: u32, parts: u32) -> u32;
     pub fn kgc_read(from: Address, bytes: u64, out: Address, n_sm: u32, stream: Handle) -> c_int;
     pub fn kgc_draw_most() -> u32;
