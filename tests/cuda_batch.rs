@@ -194,3 +194,87 @@ fn tokens_chosen_in_company_are_those_chosen_alone() {
     }
     assert!(alone.iter().collect::<std::collections::HashSet<_>>().len() > 10, "all the same tokens");
 }
+
+/// A token from the slot's logits, as it is chosen where nobody has asked before.
+fn fresh(model: &dyn LoadedModel, logits: &[f32], request: &SampleRequest<'_>) -> u32 {
+    let mut slot = model.create_slot().unwrap();
+    model.set_logits(&mut *slot, logits).unwrap();
+    model.sample(&mut *slot, request).unwrap().token
+}
+
+#[test]
+fn tokens_that_a_step_chose_beforehand_are_those_of_its_logits() {
+    let Some(device) = device() else { return };
+    let bytes = Tiny::new("qwen2", TensorType::F16).bytes();
+    let gguf = Gguf::from_bytes(&bytes).unwrap();
+    let (config, weights) = bind(&gguf).unwrap();
+    let model = device.load_model(&config, &weights, &mut NoControl).unwrap();
+    let n = 5;
+    model.reserve_pages(n).unwrap();
+    for alone in [false, true] {
+        let mut slots: Vec<Box<dyn Slot>> = (0..n).map(|_| model.create_slot().unwrap()).collect();
+        let mut params: Vec<SamplingParams> = (0..n)
+            .map(|i| SamplingParams {
+                temperature: [0.9, 0.0, 1.2][i % 3],
+                top_k: [0, 7][i % 2],
+                seed: 40 + i as u64,
+                ..SamplingParams::default()
+            })
+            .collect();
+        let mut last = vec![3; n];
+        let mut logits = vec![vec![0f32; config.n_vocab]; n];
+        let mut seen = std::collections::HashSet::new();
+        for position in 0..9 {
+            let pages: Vec<Vec<u32>> = (0..n as u32).map(|i| vec![i]).collect();
+            let chunks = slots.iter_mut().zip(&last).zip(&pages);
+            let mut chunks: Vec<Chunk<'_>> = chunks
+                .map(|((slot, token), pages)| Chunk {
+                    tokens: std::slice::from_ref(token),
+                    start: position,
+                    pages,
+                    slot: &mut **slot,
+                    want: Want::Last,
+                })
+                .collect();
+            let each = if alone { 1 } else { n };
+            for group in chunks.chunks_mut(each) {
+                model.forward(group, &mut RunControl { cancel: &AtomicBool::new(false), tap: None }).unwrap();
+            }
+            drop(chunks);
+            match position {
+                // Other parameters than those of the step before.
+                3 => params[1].temperature = 0.5,
+                4 => params.swap(0, 2),
+                // Logits that somebody else has put there.
+                5 => model.set_logits(&mut *slots[2], &logits[3].clone()).unwrap(),
+                _ => {}
+            }
+            for (slot, logits) in slots.iter_mut().zip(&mut logits) {
+                model.logits(&mut **slot, logits).unwrap();
+            }
+            // Nobody asks; the next step chooses nothing.
+            if position == 6 {
+                continue;
+            }
+            let history = tokens(position + 1, config.n_vocab);
+            let at = position as u64 + 1;
+            let requests: Vec<SampleRequest<'_>> =
+                params.iter().map(|params| SampleRequest { params, history: &history, position: at }).collect();
+            for _twice in 0..2 {
+                let chosen: Vec<u32> = if alone {
+                    let each = slots.iter_mut().zip(&requests);
+                    each.map(|(slot, request)| model.sample(&mut **slot, request).unwrap().token).collect()
+                } else {
+                    let mut all: Vec<&mut dyn Slot> = slots.iter_mut().map(|s| &mut **s as &mut dyn Slot).collect();
+                    model.sample_batch(&mut all, &requests).into_iter().map(|c| c.unwrap().token).collect()
+                };
+                for (i, token) in chosen.iter().enumerate() {
+                    assert_eq!(*token, fresh(&*model, &logits[i], &requests[i]), "{i} at {position}, alone {alone}");
+                }
+                last = chosen;
+            }
+            seen.extend(last.iter().copied());
+        }
+        assert!(seen.len() > 10, "all the same tokens");
+    }
+}

@@ -8,17 +8,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::ahead::{AHEAD, NO_TOKEN, choose_each, drawn_by};
+use super::ahead::AHEAD;
+use super::choice;
 use super::ffi::{self, Attend, Mat, Stage, State};
 use super::layout::DeviceWeights;
 use super::memory::{Event, Gpu, Graph, Stream};
 use super::model::{CudaModel, CudaSlot, Exec, Pass, internal, slot_of};
 use super::program::{self, ATTEND_CHUNK, By, Cut, Kind, LONG_CHUNK, LONG_FROM, Op, Run, Shape, Tuning, share};
 use super::workspace::{Workspace, stride};
-use crate::backend::{Chunk, RunControl, Slot, Want};
+use crate::backend::{Chunk, RunControl, Want};
 use crate::error::{Error, Result};
 use crate::model::Config;
-use crate::sampler::{self, SampleRequest, Sampled};
 
 /// Sequences of one step.
 pub(super) const MOST_SEQUENCES: usize = 64;
@@ -217,6 +217,14 @@ impl Batch {
         Ok(())
     }
 
+    pub(super) fn put_states(&self, states: &[State], stream: &Stream) -> Result<()> {
+        if states.len() > self.work.rows as usize {
+            return internal("more states than rows");
+        }
+        // SAFETY: there are `rows` states in the workspace; pageable memory is staged before this returns.
+        unsafe { stream.upload(self.work.state, states.as_ptr().cast(), size_of_val(states)) }
+    }
+
     /// Queues one step of the sequences with these states; with `logits`, it leaves logits where the states say.
     pub(super) fn queue(
         &mut self,
@@ -227,8 +235,7 @@ impl Batch {
         cut: Cut,
         stream: &Stream,
     ) -> Result<()> {
-        // SAFETY: there are `rows` states in the workspace; pageable memory is staged before this returns.
-        unsafe { stream.upload(self.work.state, states.as_ptr().cast(), size_of_val(states))? };
+        self.put_states(states, stream)?;
         let key = (states.len(), logits, cut);
         if let Some(graph) = self.graphs.get(&key) {
             return graph.launch(stream);
@@ -266,7 +273,7 @@ impl Batch {
 
 impl CudaModel {
     /// Makes the batch's working memory for `n` sequences, if it is not there.
-    fn batch<'a>(&self, exec: &'a mut Exec, n: usize) -> Result<&'a mut Batch> {
+    pub(super) fn batch<'a>(&self, exec: &'a mut Exec, n: usize) -> Result<&'a mut Batch> {
         if exec.batch.as_ref().is_none_or(|b| (b.work.rows as usize) < n) {
             exec.stream.wait()?;
             exec.batch = None;
@@ -279,7 +286,14 @@ impl CudaModel {
         }
     }
 
-    fn state_of(&self, slot: &CudaSlot, token: u32, position: usize, produced: usize, drawn: State) -> State {
+    pub(super) fn state_of(
+        &self,
+        slot: &CudaSlot,
+        token: u32,
+        position: usize,
+        produced: usize,
+        drawn: State,
+    ) -> State {
         let (pages, logits) = slot.addresses();
         let (token, position) = (token as i32, position as i32);
         State { pages, logits, token, position, produced: produced as u32, ..drawn }
@@ -299,6 +313,8 @@ impl CudaModel {
         }
         let last = chunks.iter().map(|c| c.start + c.tokens.len()).max().unwrap_or(0);
         self.grow(exec, last)?;
+        // At the end of the only step, for those who will ask.
+        let choose = chunks.len() <= MOST_SEQUENCES && chunks.iter().all(|c| c.tokens.len() == 1);
         let mut mark = None;
         let rounds = chunks.iter().map(|c| c.tokens.len()).max().unwrap_or(0);
         for round in 0..rounds {
@@ -307,7 +323,7 @@ impl CudaModel {
                 if run.cancel.load(Ordering::Acquire) {
                     return Err(Error::Cancelled);
                 }
-                self.step_together(exec, group, round)?;
+                self.step_together(exec, group, round, choose)?;
             }
             // Never far ahead, so that a cancel is seen soon.
             if round % AHEAD == AHEAD - 1 {
@@ -326,7 +342,13 @@ impl CudaModel {
     }
 
     /// One step: token `round` of each.
-    fn step_together(&self, exec: &mut Exec, group: &mut [&mut &mut Chunk<'_>], round: usize) -> Result<()> {
+    fn step_together(
+        &self,
+        exec: &mut Exec,
+        group: &mut [&mut &mut Chunk<'_>],
+        round: usize,
+        choose: bool,
+    ) -> Result<()> {
         let wanted = |c: &Chunk<'_>| c.want == Want::Last && round + 1 == c.tokens.len();
         let logits = group.iter().any(|c| wanted(c));
         if let [chunk] = group {
@@ -342,42 +364,12 @@ impl CudaModel {
             let token = chunk.tokens[round];
             states.push(self.state_of(slot_of(chunk.slot)?, token, position, 0, State::default()));
         }
+        let chosen = if choose { choice::among(group, &mut states)? } else { None };
         self.batch(exec, group.len())?;
         let Exec { batch: Some(batch), tuning, stream, .. } = exec else { return internal("no batch") };
         batch.grow(&self.gpu, &self.config, tuning, &self.weights, cut.chunks, stream)?;
-        batch.queue(&self.gpu, &states, logits, tuning, cut, stream)
-    }
-
-    /// Chooses a token for each of at most [`MOST_SEQUENCES`], which the device can choose for.
-    pub(super) fn choose_together(
-        &self,
-        slots: &mut [&mut &mut dyn Slot],
-        requests: &[&SampleRequest<'_>],
-    ) -> Result<Vec<Result<Sampled>>> {
-        let exec = &mut *self.lock();
-        self.gpu.bind()?;
-        // The greedy ones first: each kind is one launch.
-        let mut order: Vec<usize> = (0..slots.len()).collect();
-        order.sort_by_key(|i| requests[*i].params.temperature != 0.0);
-        let greedy = requests.iter().filter(|r| r.params.temperature == 0.0).count();
-        let mut states = Vec::with_capacity(order.len());
-        for (place, &i) in order.iter().enumerate() {
-            let position = usize::try_from(requests[i].position).unwrap_or(usize::MAX).saturating_sub(1);
-            states.push(self.state_of(slot_of(*slots[i])?, 0, position, place, drawn_by(requests[i].params)));
-        }
-        self.batch(exec, states.len())?;
-        let Exec { batch: Some(batch), stream, .. } = exec else { return internal("no batch") };
-        // SAFETY: there are `rows` states in the workspace; pageable memory is staged before this returns.
-        unsafe { stream.upload(batch.work.state, states.as_ptr().cast(), size_of_val(&states[..]))? };
-        choose_each(&self.gpu, &batch.work, stream, false, 0..greedy as u32)?;
-        choose_each(&self.gpu, &batch.work, stream, true, greedy as u32..states.len() as u32)?;
-        stream.wait()?;
-        let mut chosen = vec![NO_TOKEN; order.len()];
-        for (place, &i) in order.iter().enumerate() {
-            chosen[i] = batch.work.ring_token(place);
-        }
-        let sampled = |token| if token == NO_TOKEN { sampler::nothing_to_choose() } else { Ok(Sampled { token }) };
-        Ok(chosen.into_iter().map(sampled).collect())
+        batch.queue(&self.gpu, &states, logits, tuning, cut, stream)?;
+        chosen.map_or(Ok(()), |greedy| choice::queue(&self.gpu, &batch.work, stream, greedy, states.len()))
     }
 }
 

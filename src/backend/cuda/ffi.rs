@@ -27,7 +27,7 @@ pub struct Mat {
 
 /// `KgState`: the step in flight.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct State {
     pub pages: Address,
     pub logits: Address,

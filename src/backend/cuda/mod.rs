@@ -15,6 +15,7 @@ mod ahead;
 #[cfg(kigo_cuda)]
 #[allow(unsafe_code)]
 mod batch;
+mod choice;
 #[cfg(kigo_cuda)]
 #[allow(unsafe_code)]
 mod device;

@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use half::f16;
 
-use super::ahead::{AHEAD, NO_TOKEN, choose, drawn_by};
-use super::batch::{self, Batch, MOST_SEQUENCES};
+use super::ahead::{AHEAD, choose};
+use super::batch::{self, Batch};
+use super::choice::Choice;
 use super::ffi::{self, Address, State};
 use super::layout::{DeviceWeights, lay};
 use super::load;
@@ -97,6 +98,10 @@ pub(super) struct CudaSlot {
     logits: Buffer, // [n_vocab] f32
     table: Buffer,  // [capacity] addresses
     pages: Vec<u32>,
+    /// Of a token from these logits.
+    pub(super) choice: Option<Choice>,
+    /// By which parameters a step chooses a token at its end.
+    pub(super) wish: Option<State>,
 }
 
 impl CudaSlot {
@@ -321,13 +326,13 @@ impl CudaModel {
         if exec.tuning.prefill && chunk.tokens.len() >= LEAST_ROWS && prefill::can(&self.config, &self.weights) {
             return self.run_rows(exec, sequence, slot, chunk.tokens, chunk.start, chunk.want, run);
         }
-        let mark = Event::new(&self.gpu, false)?;
+        let (mark, drawn) = (Event::new(&self.gpu, false)?, slot.wish.unwrap_or_default());
         for (i, token) in chunk.tokens.iter().enumerate() {
             if run.cancel.load(Ordering::Acquire) {
                 return Err(Error::Cancelled);
             }
             let position = chunk.start + i;
-            self.set_state(exec, slot, *token, position)?;
+            self.set_state_and(exec, slot, *token, position, &drawn)?;
             let want = chunk.want == Want::Last && i + 1 == chunk.tokens.len();
             if let Some(tap) = run.tap.as_mut() {
                 let sees = super::tap::Place { sequence, position, logits: want.then_some(slot.logits.at()) };
@@ -486,8 +491,10 @@ impl LoadedModel for CudaModel {
         if logits.len() != self.config.n_vocab {
             return internal("a buffer of n_vocab logits is needed");
         }
+        let slot = slot_of(slot)?;
+        slot.choice = None;
         // SAFETY: the slot's logits have n_vocab elements.
-        unsafe { exec.stream.upload(slot_of(slot)?.logits.at(), logits.as_ptr().cast(), size_of_val(logits))? };
+        unsafe { exec.stream.upload(slot.logits.at(), logits.as_ptr().cast(), size_of_val(logits))? };
         exec.stream.wait()
     }
 
@@ -531,7 +538,7 @@ impl LoadedModel for CudaModel {
     fn create_slot(&self) -> Result<Box<dyn Slot>> {
         let logits = Buffer::new(&self.gpu, self.config.n_vocab * 4)?;
         let table = Buffer::new(&self.gpu, first_context(&self.config).div_ceil(PAGE_TOKENS).next_power_of_two() * 8)?;
-        Ok(Box::new(CudaSlot { logits, table, pages: Vec::new() }))
+        Ok(Box::new(CudaSlot { logits, table, pages: Vec::new(), choice: None, wish: None }))
     }
 
     fn forward(&self, chunks: &mut [Chunk<'_>], run: &mut RunControl<'_>) -> Result<()> {
@@ -542,6 +549,10 @@ impl LoadedModel for CudaModel {
         let by_rows = exec.tuning.prefill && prefill::can(&self.config, &self.weights);
         let short = |c: &Chunk<'_>| !by_rows || c.tokens.len() < LEAST_ROWS;
         let join = run.tap.is_none() && chunks.iter().filter(|c| short(c)).count() > 1 && batch::can(&exec.ops);
+        let alone = chunks.len() == 1 && run.tap.is_none();
+        for chunk in &mut *chunks {
+            slot_of(chunk.slot)?.start_choice();
+        }
         let (mut together, mut outcome) = (Vec::new(), Ok(()));
         for (sequence, chunk) in chunks.iter_mut().enumerate() {
             if join && short(chunk) {
@@ -553,9 +564,17 @@ impl LoadedModel for CudaModel {
         if outcome.is_ok() && !together.is_empty() {
             outcome = self.run_together(exec, &mut together, run);
         }
+        let (chosen_together, mut outcome) = (!together.is_empty(), outcome);
+        if let ([chunk], true, Ok(())) = (&mut *chunks, alone, &outcome) {
+            outcome = self.choose_after(exec, chunk);
+        }
         // Also after a failure: nothing that was queued may run on while the caller goes on.
-        let waited = exec.stream.wait();
-        outcome.and(waited)
+        let outcome = outcome.and(exec.stream.wait());
+        let work = exec.batch.as_ref().filter(|_| chosen_together).map_or(&exec.work, |b| &b.work);
+        for chunk in chunks {
+            slot_of(chunk.slot)?.end_choice(work, outcome.is_ok());
+        }
+        outcome
     }
 
     fn logits(&self, slot: &mut dyn Slot, out: &mut [f32]) -> Result<()> {
@@ -580,23 +599,14 @@ impl LoadedModel for CudaModel {
         if ahead.position == 0 {
             return Err(Error::State { needs: "logits: prefill or step first" });
         }
+        slot_of(ahead.slot)?.start_choice();
         self.check_chunk(&[ahead.last_token], ahead.position + ahead.n.max(1) - 1, ahead.pages.len())?;
         self.run_ahead(&mut ahead, emit).map(Some)
     }
 
     fn sample(&self, slot: &mut dyn Slot, request: &SampleRequest<'_>) -> Result<Sampled> {
-        let position = usize::try_from(request.position).unwrap_or(usize::MAX);
-        if self.chooses(request.params) && (1..i32::MAX as usize).contains(&position) {
-            let exec = &mut *self.lock();
-            self.gpu.bind()?;
-            exec.epoch += 1;
-            self.set_state_and(exec, slot_of(slot)?, 0, position - 1, &drawn_by(request.params))?;
-            choose(&self.gpu, &exec.work, &exec.stream, request.params.temperature != 0.0)?;
-            exec.stream.wait()?;
-            return match exec.work.ring_token(0) {
-                NO_TOKEN => sampler::nothing_to_choose(),
-                token => Ok(Sampled { token }),
-            };
+        if let Some(result) = self.choose_alone(slot_of(slot)?, request) {
+            return result;
         }
         let mut logits = vec![0f32; self.config.n_vocab];
         self.logits(slot, &mut logits)?;
@@ -604,20 +614,7 @@ impl LoadedModel for CudaModel {
     }
 
     fn sample_batch(&self, slots: &mut [&mut dyn Slot], requests: &[SampleRequest<'_>]) -> Vec<Result<Sampled>> {
-        let here = |r: &SampleRequest<'_>| self.chooses(r.params) && (1..i32::MAX as u64).contains(&r.position);
-        let mut results: Vec<Option<Result<Sampled>>> = requests.iter().map(|_| None).collect();
-        let mut pairs: Vec<_> = slots.iter_mut().zip(requests).enumerate().filter(|(_, (_, r))| here(r)).collect();
-        for group in pairs.chunks_mut(MOST_SEQUENCES) {
-            let places: Vec<usize> = group.iter().map(|(i, _)| *i).collect();
-            let (mut slots, requests): (Vec<_>, Vec<_>) =
-                group.iter_mut().map(|(_, (slot, r))| (&mut **slot, *r)).unzip();
-            match self.choose_together(&mut slots, &requests) {
-                Ok(chosen) => places.into_iter().zip(chosen).for_each(|(i, c)| results[i] = Some(c)),
-                // Each by itself, then, which says what is wrong with which.
-                Err(_) => continue,
-            }
-        }
-        drop(pairs);
+        let results = self.choose_all(slots, requests);
         let alone = slots.iter_mut().zip(requests).zip(results);
         alone.map(|((slot, request), result)| result.unwrap_or_else(|| self.sample(&mut **slot, request))).collect()
     }
