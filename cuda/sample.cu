@@ -1,7 +1,7 @@
 // The end of a step on the device: the greedy choice, and the state of the next step.
 //
 //   argmax: largest logit, ties to the lowest id, NaN below everything; state: token = it, position += 1, produced += 1;
-//           ring[produced % 256] on the host receives the token, or ~0 where no logit is finite or one is +inf. 64 blocks a sequence; integers only, so the order does not matter.
+//           ring[produced % 256] on the host receives the token, or ~0 where no logit is finite or one is +inf. integers only, so the order does not matter.
 // Reference: src/sampler (step 2).
 #include "common.cuh"
 
@@ -18,9 +18,18 @@ __global__ void __launch_bounds__(256) kg_argmax(KgState *state, uint32_t n, uin
     state += blockIdx.y, best += blockIdx.y, counter += blockIdx.y;
     const float *l = state->logits;
     uint64_t m = 0;
-    for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-        uint64_t k = (uint64_t)kg_order(l[i]) << 32 | (0xffffffffu - i);
+    auto take = [&](float v, uint32_t i) {
+        const uint64_t k = (uint64_t)kg_order(v) << 32 | (0xffffffffu - i);
         m = k > m ? k : m;
+    };
+#pragma unroll 2
+    for (uint32_t i = 4 * (blockIdx.x * blockDim.x + threadIdx.x); i < n; i += 4 * gridDim.x * blockDim.x) {
+        if (i + 3 < n) {
+            const float4 v = *(const float4 *)(l + i);
+            take(v.x, i), take(v.y, i + 1), take(v.z, i + 2), take(v.w, i + 3);
+        } else {
+            for (uint32_t j = i; j < n; j++) take(l[j], j);
+        }
     }
 #pragma unroll
     for (int o = 16; o > 0; o >>= 1) {
@@ -48,9 +57,10 @@ __global__ void __launch_bounds__(256) kg_argmax(KgState *state, uint32_t n, uin
     __threadfence_system();
 }
 
-// state, best, counter: [n_seq], the last two zero between launches. ring: 256 tokens of host memory the device can write.
+// state, best, counter: [n_seq], the last two zero between launches; a slot's logits begin at a multiple of 16 bytes. ring: 256 tokens of host memory the device can write.
 KGC_API cudaError_t kgc_argmax(KgState *state, uint32_t n_seq, uint32_t n, uint64_t *best, uint32_t *counter, uint32_t *ring, int pdl,
                                cudaStream_t stream) {
     if (n_seq == 0 || n == 0) return cudaErrorInvalidValue;
-    return kg_launch(kg_argmax, dim3(64, n_seq), dim3(256), 0, pdl, stream, state, n, best, counter, (volatile uint32_t *)ring);
+    // Of many sequences as many blocks as fit at once.
+    return kg_launch(kg_argmax, dim3(n_seq >= 16 ? 16 : 64, n_seq), dim3(256), 0, pdl, stream, state, n, best, counter, (volatile uint32_t *)ring);
 }

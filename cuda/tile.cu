@@ -17,7 +17,7 @@ static bool kg_tile_batch_check(const KgStage *st) {
 KGC_API cudaError_t kgc_tile(const KgStage *st, int deep, int pdl, cudaStream_t stream) {
     if (!kg_tile_check(st)) return cudaErrorInvalidValue;
     const bool pair = st->activation != 0;
-    const size_t smem = kg_tile_smem(st->n, st->norm_w != nullptr, pair, 0, (int)st->ks);
+    const size_t smem = kg_tile_smem(st->n, st->norm_w != nullptr, pair ? KG_PAIR : KG_ONE, 0, (int)st->ks);
     const dim3 grid(st->seg_block[st->n_seg]), block(32 * st->ks);
     auto run = [&](void (*kernel)(KgStage)) { return kg_launch(kernel, grid, block, smem, pdl, stream, *st); };
     if (pair && !st->norm_w) return cudaErrorInvalidValue;
@@ -27,12 +27,12 @@ KGC_API cudaError_t kgc_tile(const KgStage *st, int deep, int pdl, cudaStream_t 
 }
 
 // Bytes of shared memory of a block of kgc_tile_batch.
-static size_t kg_tile_batch_smem(uint32_t n, bool pair, uint32_t nt, uint32_t parts) { return kg_tile_smem(n, false, pair, (int)nt, (int)parts); }
+static size_t kg_tile_batch_smem(uint32_t n, int mode, uint32_t nt, uint32_t parts) { return kg_tile_smem(n, false, mode, (int)nt, (int)parts); }
 
 // Most tiles of 8 sequences that such a block takes: 4, 2, 1, or 0 where there is no room for one.
 KGC_API uint32_t kgc_tile_batch_most(uint32_t n, int pair, uint32_t parts) {
     for (uint32_t nt = parts == 16 ? 1 : 4; nt; nt /= 2)
-        if (kg_tile_batch_smem(n, pair, nt, parts) <= KG_MOST_SHARED) return nt;
+        if (kg_tile_batch_smem(n, pair ? KG_PAIR : KG_ONE, nt, parts) <= KG_MOST_SHARED) return nt;
     return 0;
 }
 // And of kgc_tile_split.
@@ -46,13 +46,16 @@ KGC_API uint32_t kgc_tile_split_most(uint32_t n, uint32_t parts) {
 KGC_API cudaError_t kgc_tile_batch(const KgStage *st, uint32_t nt, int pdl, cudaStream_t stream) {
     const bool pair = st->activation != 0;
     if (!kg_tile_batch_check(st) || !st->split || nt == 0 || nt > kgc_tile_batch_most(st->n, pair, st->ks)) return cudaErrorInvalidValue;
-    const size_t smem = kg_tile_batch_smem(st->n, pair, nt, st->ks);
-    const dim3 grid((st->n_seq + 8 * nt - 1) / (8 * nt), st->seg_block[st->n_seg]), block(32 * st->ks * kg_tile_groups((int)nt, (int)st->ks));
+    // Many turns: two rows of tiles in each.
+    const bool two = !pair && nt == 4 && st->n_seg == 1 && st->m[0].rows / 16 >= 8 * kg_tile_groups(KG_TWO, 4, 8) * st->seg_block[1];
+    const int mode = pair ? KG_PAIR : two && kg_tile_batch_smem(st->n, KG_TWO, nt, st->ks) <= KG_MOST_SHARED ? KG_TWO : KG_ONE;
+    const size_t smem = kg_tile_batch_smem(st->n, mode, nt, st->ks);
+    const dim3 grid((st->n_seq + 8 * nt - 1) / (8 * nt), st->seg_block[st->n_seg]), block(kg_tile_threads(mode, (int)nt, (int)st->ks));
     auto run = [&](void (*kernel)(KgStage)) { return kg_launch(kernel, grid, block, smem, pdl, stream, *st); };
-    if (st->ks == 16) return run(pair ? kg_tile_batch_kernel<true, 1, 16> : kg_tile_batch_kernel<false, 1, 16>);
-    if (nt == 1) return run(pair ? kg_tile_batch_kernel<true, 1, 8> : kg_tile_batch_kernel<false, 1, 8>);
-    if (nt == 2) return run(pair ? kg_tile_batch_kernel<true, 2, 8> : kg_tile_batch_kernel<false, 2, 8>);
-    if (nt == 4) return run(pair ? kg_tile_batch_kernel<true, 4, 8> : kg_tile_batch_kernel<false, 4, 8>);
+    if (st->ks == 16) return run(pair ? kg_tile_batch_kernel<KG_PAIR, 1, 16> : kg_tile_batch_kernel<KG_ONE, 1, 16>);
+    if (nt == 1) return run(pair ? kg_tile_batch_kernel<KG_PAIR, 1, 8> : kg_tile_batch_kernel<KG_ONE, 1, 8>);
+    if (nt == 2) return run(pair ? kg_tile_batch_kernel<KG_PAIR, 2, 8> : kg_tile_batch_kernel<KG_ONE, 2, 8>);
+    if (nt == 4) return run(pair ? kg_tile_batch_kernel<KG_PAIR, 4, 8> : mode == KG_TWO ? kg_tile_batch_kernel<KG_TWO, 4, 8> : kg_tile_batch_kernel<KG_ONE, 4, 8>);
     return cudaErrorInvalidValue;
 }
 

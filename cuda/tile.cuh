@@ -15,18 +15,28 @@
 #include "matvec.cuh"
 #include "split.cuh"
 
-// Rows of tiles that a block has in hand at once. NT: tiles of 8 sequences; 0: a token alone.
-__host__ __device__ constexpr int kg_tile_groups(int nt, int parts) { return nt >= 2 && parts == 8 ? 2 : 1; }
+// What a group of warps has in hand: a row of tiles; those of gate and up; two rows, which share what they read of the input.
+enum KgTileMode { KG_ONE, KG_PAIR, KG_TWO };
+// NT: tiles of 8 sequences; 0: a token alone.
+// Warps that share a part, each with some of the sequences: a block has few pairs of rows, so they had better be short.
+__host__ __device__ constexpr int kg_tile_halves(int mode, int nt, int parts) { return mode == KG_PAIR && nt == 4 && parts == 8 ? 2 : 1; }
+// Groups of warps of a block, each with rows of its own.
+__host__ __device__ constexpr int kg_tile_groups(int mode, int nt, int parts) {
+    return nt >= 2 && parts == 8 && kg_tile_halves(mode, nt, parts) == 1 ? 2 : 1;
+}
+__host__ __device__ constexpr int kg_tile_threads(int mode, int nt, int parts) {
+    return 32 * parts * kg_tile_groups(mode, nt, parts) * kg_tile_halves(mode, nt, parts);
+}
 // Sets of parts, used in turn: two where there is room for them.
-__host__ __device__ constexpr int kg_tile_sets(bool pair, int nt) { return pair && nt == 4 ? 1 : 2; }
+__host__ __device__ constexpr int kg_tile_sets(int mode, int nt) { return mode == KG_TWO && nt == 4 ? 1 : 2; }
 // Floats before the input: reductions of the norm, then the sets of parts.
-__host__ __device__ constexpr uint32_t kg_tile_red(bool pair, int nt, int parts) {
-    return 128 + kg_tile_sets(pair, nt) * (pair ? 2 : 1) * parts * kg_tile_groups(nt, parts) * (nt ? 128 * nt : 16);
+__host__ __device__ constexpr uint32_t kg_tile_red(int mode, int nt, int parts) {
+    return 128 + kg_tile_sets(mode, nt) * (mode != KG_ONE ? 2 : 1) * parts * kg_tile_groups(mode, nt, parts) * (nt ? 128 * nt : 16);
 }
 // Bytes of a block of 32 of the input: hi and lo of each sequence in the order of the lanes, and scales.
 __host__ __device__ constexpr uint32_t kg_tile_block(int nt) { return nt ? 1056 * nt : 132; }
-static inline size_t kg_tile_smem(uint32_t n, bool norm, bool pair, int nt, int parts) {
-    return kg_tile_red(pair, nt, parts) * 4 + (size_t)((n + 31) / 32) * kg_tile_block(nt) + 16 + (norm ? (n + 31) / 32 * 128 : 0);
+static inline size_t kg_tile_smem(uint32_t n, bool norm, int mode, int nt, int parts) {
+    return kg_tile_red(mode, nt, parts) * 4 + (size_t)((n + 31) / 32) * kg_tile_block(nt) + 16 + (norm ? (n + 31) / 32 * 128 : 0);
 }
 static inline size_t kg_tile_split_smem(uint32_t n, int nt, int parts) { return (size_t)((n + 31) / 32 / parts + 1) * kg_tile_block(nt); }
 
@@ -34,9 +44,10 @@ static inline size_t kg_tile_split_smem(uint32_t n, int nt, int parts) { return 
 struct KgTileUnit {
     uint4 a, b;
     // from: the lane's place in the first tile of a row of tiles; b: the block of 32 columns.
-    __device__ __forceinline__ void load(const uint4 *from, uint32_t at) {
-        a = kg_stream16(from + (size_t)at * 64);
-        b = kg_stream16(from + (size_t)at * 64 + 32);
+    // SHARED: another warp of the block loads it too.
+    template <bool SHARED = false> __device__ __forceinline__ void load(const uint4 *from, uint32_t at) {
+        a = SHARED ? kg_cached16(from + (size_t)at * 64) : kg_stream16(from + (size_t)at * 64);
+        b = SHARED ? kg_cached16(from + (size_t)at * 64 + 32) : kg_stream16(from + (size_t)at * 64 + 32);
     }
 };
 
@@ -115,18 +126,21 @@ template <int NT> __device__ __forceinline__ void kg_tile_add(float (&acc)[NT][4
     }
 }
 
-// A row of tiles at a time for each group of PARTS warps, a part of its columns a warp. NT = 0: a token alone, its norm here; else
+// One or two rows of tiles at a time for each group of PARTS warps, a part of the columns a warp. NT = 0: a token alone, its norm here; else
 // NT tiles of 8 sequences. UN: blocks of 32 in flight a lane. The first ones are requested before the kernels this one depends on
 // have finished.
-template <bool PAIR, int UN, int NT, int PARTS> __device__ __forceinline__ void kg_tile_run(const KgStage &st, float *red) {
+template <int MODE, int UN, int NT, int PARTS> __device__ __forceinline__ void kg_tile_run(const KgStage &st, float *red) {
+    constexpr bool PAIR = MODE == KG_PAIR, TWO = MODE == KG_TWO;
     // Without branches the blocks' products go side by side: for more than four there are no registers.
     constexpr bool STRAIGHT = NT == 0 && UN * (PAIR ? 2 : 1) <= 4;
-    constexpr int NM = PAIR ? 2 : 1, C = NT ? NT : 1, NV = 2, GROUPS = kg_tile_groups(NT, PARTS);
-    constexpr uint32_t PART = NT ? 128 * NT : 16, SET = NM * PARTS * PART;
+    constexpr int HALVES = kg_tile_halves(MODE, NT, PARTS), GROUPS = kg_tile_groups(MODE, NT, PARTS);
+    constexpr int NM = MODE != KG_ONE ? 2 : 1, C = NT ? NT / HALVES : 1, NV = 2; // C: tiles of sequences a warp
+    constexpr uint32_t PART = NT ? 128 * NT : 16, SET = NM * PARTS * PART, STRIDE = GROUPS * (TWO ? 2 : 1);
     const uint32_t at = NT ? blockIdx.y : blockIdx.x;
     uint32_t seg = 0;
     while (seg + 1 < st.n_seg && at >= st.seg_block[seg + 1]) seg++;
-    const uint32_t warp = threadIdx.x / 32 % PARTS, group = threadIdx.x / (32 * PARTS), lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+    const uint32_t warp = threadIdx.x / 32 % PARTS, side = threadIdx.x / (32 * PARTS), lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+    const uint32_t group = HALVES > 1 ? 0 : side, n0 = HALVES > 1 ? side * C : 0;
     const uint32_t blocks = (st.n + 31) / 32, first = warp * blocks / PARTS, last = (warp + 1) * blocks / PARTS;
     const uint32_t steps = (last - first + UN - 1) / UN, rows = st.m[seg].rows;
     const uint32_t n_blocks = st.seg_block[seg + 1] - st.seg_block[seg], block = at - st.seg_block[seg], tiles = (rows + 15) / 16;
@@ -134,17 +148,18 @@ template <bool PAIR, int UN, int NT, int PARTS> __device__ __forceinline__ void 
 
     KgTileUnit f[NM][UN] = {};
     const uint4 *from[NM];
-    uint32_t tile_at = tile0 + group, block_at = first;
+    uint32_t tile_at = tile0 + group * (TWO ? 2 : 1), block_at = first;
     auto aim = [&] {
         from[0] = (const uint4 *)st.m[seg].a + (size_t)tile_at * blocks * 64 + lane;
         if constexpr (PAIR) from[1] = (const uint4 *)st.m[1].a + (size_t)tile_at * blocks * 64 + lane;
+        if constexpr (TWO) from[1] = from[0] + (size_t)blocks * 64;
     };
     auto fetch = [&](int u) {
         const bool in = tile_at < tile1 && block_at + u < last;
 #pragma unroll
         for (int m = 0; m < NM; m++) {
             if constexpr (STRAIGHT) f[m][u] = {}; // beyond the part zeros, which add nothing
-            if (in) f[m][u].load(from[m], block_at + u);
+            if (in && (!TWO || tile_at + m < tile1)) f[m][u].template load<(HALVES > 1)>(from[m], block_at + u);
         }
     };
     aim();
@@ -152,12 +167,12 @@ template <bool PAIR, int UN, int NT, int PARTS> __device__ __forceinline__ void 
     for (int u = 0; u < UN; u++) fetch(u);
     kg_launch_dependents();
 
-    uint4 *const x = (uint4 *)(red + kg_tile_red(PAIR, NT, PARTS)); // alone: [blocks][4 lanes][hi, lo] of 16 bytes
+    uint4 *const x = (uint4 *)(red + kg_tile_red(MODE, NT, PARTS)); // alone: [blocks][4 lanes][hi, lo] of 16 bytes
     float *const scales = (float *)(x + blocks * (NT ? 64 * NT : 8)); // [blocks][8 NT], alone: [blocks]
     const uint32_t seq0 = NT ? blockIdx.x * NT * 8 : 0;
     if constexpr (NT != 0) {
         kg_wait();
-        kg_tile_copies<C>(st, x, scales, seq0, 0, blocks);
+        kg_tile_copies<NT>(st, x, scales, seq0, 0, blocks);
     } else {
         if (threadIdx.x < 16 && threadIdx.x >= PARTS) red[threadIdx.x] = red[64 + threadIdx.x] = 0.f;
         float4 held[NV];
@@ -183,20 +198,19 @@ template <bool PAIR, int UN, int NT, int PARTS> __device__ __forceinline__ void 
     }
 
     float *parts = red + 128 + group * SET;
-    for (uint32_t turn = tile0; turn < tile1; turn += GROUPS) { // as many for each group: there is a barrier
-        const uint32_t tile = turn + group;
+    for (uint32_t turn = tile0; turn < tile1; turn += STRIDE) { // as many for each group: there is a barrier
+        const uint32_t tile = turn + group * (TWO ? 2 : 1);
         if constexpr (NT == 4 && !PAIR) { // the rows after the next ones come into L2 meanwhile
-            if (tile + 2 * GROUPS < tile1) {
+            for (uint32_t ahead = tile + 2 * STRIDE; ahead < min(tile + 2 * STRIDE + (TWO ? 2 : 1), tile1); ahead++)
                 for (uint32_t line = lane; line < (last - first) * 8; line += 32)
-                    kg_prefetch((const char *)st.m[seg].a + ((size_t)(tile + 2 * GROUPS) * blocks + first) * 1024 + line * 128);
-            }
+                    kg_prefetch((const char *)st.m[seg].a + ((size_t)ahead * blocks + first) * 1024 + line * 128);
         }
         float acc[NM][C][4] = {};
         for (uint32_t k = 0; k < steps; k++) {
             // The next load: the following step, or the first of the next tiles.
             block_at += UN;
             if (k + 1 == steps) {
-                block_at = first, tile_at += GROUPS;
+                block_at = first, tile_at += STRIDE;
                 aim();
             }
 #pragma unroll
@@ -205,7 +219,7 @@ template <bool PAIR, int UN, int NT, int PARTS> __device__ __forceinline__ void 
                 if (!STRAIGHT && b >= last) {
                 } else if constexpr (NT != 0) {
 #pragma unroll
-                    for (int m = 0; m < NM; m++) kg_tile_add<C>(acc[m], f[m][u], x + b * (64 * NT), scales + b * (8 * NT));
+                    for (int m = 0; m < NM; m++) kg_tile_add<C>(acc[m], f[m][u], x + (b * NT + n0) * 64, scales + (b * NT + n0) * 8);
                 } else {
                     // Column 0 of a tile of sequences is the token's.
                     uint4 hi = make_uint4(0, 0, 0, 0), lo = hi;
@@ -231,12 +245,12 @@ template <bool PAIR, int UN, int NT, int PARTS> __device__ __forceinline__ void 
 #pragma unroll
                 for (int n = 0; n < C; n++)
 #pragma unroll
-                    for (int i = 0; i < 4; i++) to[(n * 4 + i) * 32 + lane] = acc[m][n][i];
+                    for (int i = 0; i < 4; i++) to[((n0 + n) * 4 + i) * 32 + lane] = acc[m][n][i];
             }
         }
         if constexpr (GROUPS > 1) kg_barrier(1 + group, 32 * PARTS);
         else __syncthreads();
-        for (uint32_t e = threadIdx.x % (32 * PARTS); e < PART; e += 32 * PARTS) {
+        for (uint32_t e = threadIdx.x % (32 * PARTS * HALVES); e < PART; e += 32 * PARTS * HALVES) {
             const uint32_t i = e >> 5 & 3, row = tile * 16 + (NT ? (e >> 2 & 7) + (i >> 1) * 8 : e);
             const uint32_t seq = NT ? seq0 + (e >> 7) * 8 + 2 * (e & 3) + (i & 1) : 0;
             if (tile >= tile1 || row >= rows || (NT && seq >= st.n_seq)) continue;
@@ -245,11 +259,13 @@ template <bool PAIR, int UN, int NT, int PARTS> __device__ __forceinline__ void 
             for (int m = 0; m < NM; m++)
 #pragma unroll
                 for (int p = 0; p < PARTS; p++) y[m] = __fadd_rn(y[m], parts[(m * PARTS + p) * PART + e]);
-            float *out = st.state ? st.state[seq].logits : st.out[seg] + (NT ? (size_t)seq * st.out_stride : 0);
-            out[row] = kg_tile_result(st, y[0], y[1], st.bias[seg] ? st.bias[seg][row] : 0.f);
+            float *out = (st.state ? st.state[seq].logits : st.out[seg] + (NT ? (size_t)seq * st.out_stride : 0)) + row;
+            const float *bias = st.bias[seg] ? st.bias[seg] + row : nullptr;
+            out[0] = kg_tile_result(st, y[0], y[1], bias ? bias[0] : 0.f);
+            if (TWO && tile + 1 < tile1 && row + 16 < rows) out[16] = kg_tile_result(st, y[1], 0.f, bias ? bias[16] : 0.f);
         }
         // The other set of parts is free: whoever read it has passed the barrier.
-        if constexpr (kg_tile_sets(PAIR, NT) == 1) kg_barrier(1 + group, 32 * PARTS);
+        if constexpr (kg_tile_sets(MODE, NT) == 1) kg_barrier(1 + group, 32 * PARTS);
         else parts = parts < red + 128 + GROUPS * SET ? parts + GROUPS * SET : parts - GROUPS * SET;
     }
 }
@@ -257,14 +273,14 @@ template <bool PAIR, int UN, int NT, int PARTS> __device__ __forceinline__ void 
 template <bool PAIR, int UN, int PARTS> __global__ void __launch_bounds__(32 * PARTS, PARTS == 16 ? 1 : 2)
     kg_tile_kernel(const __grid_constant__ KgStage st) {
     KG_DYNAMIC_SHARED(float, red);
-    kg_tile_run<PAIR, UN, 0, PARTS>(st, red);
+    kg_tile_run<PAIR ? KG_PAIR : KG_ONE, UN, 0, PARTS>(st, red);
 }
 
 // The sequences' tiles next to one another, so that they share what the cache holds of the rows.
-template <bool PAIR, int NT, int PARTS> __global__ void __launch_bounds__(32 * PARTS * kg_tile_groups(NT, PARTS), NT == 1 && PARTS == 8 ? 2 : 1)
+template <int MODE, int NT, int PARTS> __global__ void __launch_bounds__(kg_tile_threads(MODE, NT, PARTS), NT == 1 && PARTS == 8 ? 2 : 1)
     kg_tile_batch_kernel(const __grid_constant__ KgStage st) {
     KG_DYNAMIC_SHARED(float, red);
-    kg_tile_run<PAIR, PAIR ? 2 : 4, NT, PARTS>(st, red);
+    kg_tile_run<MODE, (MODE == KG_ONE || kg_tile_halves(MODE, NT, PARTS) > 1) ? 4 : 2, NT, PARTS>(st, red);
 }
 
 // Parts apart: block (., y, p) leaves part p of the rows of as many tiles as it has warps, and of NT * 8 sequences, in out[0],

@@ -137,6 +137,12 @@ fn wide_and_mixed_models_have_the_same_bits_in_company() {
         let bytes = random_file(&shape, Recipe::named(recipe).unwrap(), true);
         batches_match(&format!("wide {recipe}"), &device, &bytes, &[2, 1, 3, 1, 2], &[2, 4]);
     }
+    // Logits of so many rows that a block takes two rows of tiles at a time, an odd number of them.
+    let n_vocab = if few() { 2_503 } else { 43_207 };
+    let shape = Shape { n_layers: 1, n_vocab, n_ff: 256, ..Shape::named("qwen2.5-0.5b").unwrap() };
+    let bytes = random_file(&shape, Recipe::named("F16").unwrap(), true);
+    let lens: Vec<usize> = (0..37).map(|i| 1 + i % 2).collect();
+    batches_match("many logits", &device, &bytes, &lens, &[17, 36]);
 }
 
 #[test]

@@ -103,13 +103,15 @@ impl CudaModel {
         if !self.chooses_for(request) {
             return None;
         }
+        if let Err(error) = self.gpu.bind() {
+            return Some(Err(error));
+        }
         let (drawn, position) = (drawn_by(request.params), request.position as usize - 1);
         if let Some(token) = slot.chosen(&drawn, position) {
             return Some(sampled(token));
         }
         let choose = || {
             let exec = &mut *self.lock();
-            self.gpu.bind()?;
             exec.epoch += 1;
             self.set_state_and(exec, slot, 0, position, &drawn)?;
             choose(&self.gpu, &exec.work, &exec.stream, drawn.temperature != 0.0)?;
@@ -130,6 +132,9 @@ impl CudaModel {
         requests: &[SampleRequest<'_>],
     ) -> Vec<Option<Result<Sampled>>> {
         let mut results: Vec<Option<Result<Sampled>>> = requests.iter().map(|_| None).collect();
+        if self.gpu.bind().is_err() {
+            return results;
+        }
         let mut open = Vec::new();
         for (i, (slot, request)) in slots.iter_mut().zip(requests).enumerate() {
             let Ok(slot) = slot_of(*slot) else { continue };
@@ -157,7 +162,6 @@ impl CudaModel {
 
     fn choose_together(&self, group: &[(usize, &mut CudaSlot, State, usize)]) -> Result<Vec<u32>> {
         let exec = &mut *self.lock();
-        self.gpu.bind()?;
         let state = |(place, (_, slot, drawn, position)): (usize, &(usize, &mut CudaSlot, State, usize))| {
             self.state_of(slot, 0, *position, place, *drawn)
         };
