@@ -34,14 +34,14 @@ __global__ void __launch_bounds__(512) kg_batch_norm(const __grid_constant__ KgS
     float4 y[1];
     const float scale = kg_stage_norm<false>(st, st.x + row, four_of, st.x_out ? st.x_out + row : nullptr, red, vb, y);
     kg_stage_each<false>(st, true, nullptr, scale, y, vb, held, [&](float4 v, uint32_t i) {
-        if (st.split) kg_split_put(st.split, v, i, n4, blockIdx.x);
+        if (st.split) kg_split_put(st.split, st.split_nt, v, i, n4, blockIdx.x);
         else if (i < n4) ((float4 *)(out + row))[i] = v;
     });
 }
 
 // threads: as many as the stage of a token alone has.
 KGC_API cudaError_t kgc_batch_norm(const KgStage *st, float *out, uint32_t threads, int pdl, cudaStream_t stream) {
-    if (threads == 0 || threads > 512 || threads % 32 != 0 || !st->norm_w || st->n_seq == 0 || st->n_part > 16) return cudaErrorInvalidValue;
+    if (threads == 0 || threads > 512 || threads % 32 != 0 || !st->norm_w || st->n_seq == 0 || st->n_part > 16 || (st->split && !st->split_nt)) return cudaErrorInvalidValue;
     const size_t smem = 512 + (size_t)((st->n + 31) / 32 * 32) * 4;
     return kg_launch(kg_batch_norm, dim3(st->n_seq), dim3(threads), smem, pdl, stream, *st, out);
 }

@@ -138,6 +138,11 @@ __device__ __forceinline__ void kg_copy_box(uint32_t to, const void *map, uint32
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];"
                  ::"r"(to), "l"(map), "r"(bar), "r"(column), "r"(row) : "memory");
 }
+// `bytes`, a multiple of 16, from global to shared memory; both addresses are too.
+__device__ __forceinline__ void kg_copy_bulk(uint32_t to, const void *from, uint32_t bytes, uint32_t bar) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+                 ::"r"(to), "l"(from), "r"(bytes), "r"(bar) : "memory");
+}
 // What the barriers' first values, written by this thread, need before the copy engine uses them.
 __device__ __forceinline__ void kg_bar_init_done() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
 // This thread's writes to shared memory come before what the tensor cores read of it from here on.

@@ -36,6 +36,7 @@ struct KgStage {
     uint32_t n_part; // parts of delta, and the bias that goes with them: see kg_batch_norm
     const float *part, *part_bias;
     uint4 *split; // not null: kg_batch_norm leaves its result, and stages of tiles find their input, cut up here: see split.cuh
+    uint32_t split_nt; // tiles of eight sequences in a group there: as many as a block of the stage takes
 };
 
 __device__ __forceinline__ float kg_activation(uint32_t kind, float g) {

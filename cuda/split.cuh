@@ -1,7 +1,8 @@
 // The input of tiles (tile.cuh): blocks of 32 as two halves and a scale.
 //
-// Of several sequences, eight of them share a group: [blocks of 32][hi, lo][32 lanes] of 16 bytes, then scales [blocks][8] f32; lane
-// 4 s + t has elements 8 t .. + 7 of sequence s. A group takes 66 x 16 bytes a block.
+// Of several sequences, nt tiles of eight share a group, as many as a block of the stage takes: [blocks of 32][nt][hi, lo][32 lanes]
+// of 16 bytes, then scales [blocks][8 nt] f32; lane 4 s + t has elements 8 t .. + 7 of sequence s of the tile. A group takes
+// 66 nt x 16 bytes a block.
 #pragma once
 #include "common.cuh"
 
@@ -26,13 +27,13 @@ __device__ __forceinline__ float kg_tile_split(float4 v, uint2 &hi, uint2 &lo) {
 }
 
 // Four elements of sequence seq, from 4 i on, to their places in `split`. Whole warps call it; nothing is stored beyond n4.
-__device__ __forceinline__ void kg_split_put(uint4 *split, float4 v, uint32_t i, uint32_t n4, uint32_t seq) {
+__device__ __forceinline__ void kg_split_put(uint4 *split, uint32_t nt, float4 v, uint32_t i, uint32_t n4, uint32_t seq) {
     uint2 hi, lo;
     const float s = kg_tile_split(v, hi, lo);
     if (i >= n4) return;
-    const uint32_t blocks = n4 / 8, j = i & 7;
-    uint4 *group = split + (size_t)(seq / 8) * blocks * 66;
-    uint2 *half = (uint2 *)(group + (i >> 3) * 64 + seq % 8 * 4 + j / 2) + (j & 1);
+    const uint32_t blocks = n4 / 8, j = i & 7, in = seq % (8 * nt);
+    uint4 *group = split + (size_t)(seq / (8 * nt)) * nt * blocks * 66;
+    uint2 *half = (uint2 *)(group + ((i >> 3) * nt + in / 8) * 64 + in % 8 * 4 + j / 2) + (j & 1);
     half[0] = hi, half[64] = lo;
-    if (j == 0) ((float *)(group + blocks * 64))[(i >> 3) * 8 + seq % 8] = s;
+    if (j == 0) ((float *)(group + blocks * nt * 64))[(i >> 3) * 8 * nt + in] = s;
 }

@@ -1,7 +1,7 @@
 // The stages of F16 matrices on tensor cores: see tile.cuh.
 #include "tile.cuh"
 
-constexpr size_t KG_MOST_SHARED = 227 * 1024;
+constexpr size_t KG_MOST_SHARED = 227 * 1024 - 256; // the rest: barriers
 
 static bool kg_tile_check(const KgStage *st) {
     bool ok = st->n && st->n_seg >= 1 && st->n_seg <= 3 && (!st->activation || st->n_seg == 1) && (st->ks == 8 || st->ks == 16);
@@ -45,12 +45,12 @@ KGC_API uint32_t kgc_tile_split_most(uint32_t n, uint32_t parts) {
 // nt: tiles of 8 sequences a block. The input is that of a norm, in st->split.
 KGC_API cudaError_t kgc_tile_batch(const KgStage *st, uint32_t nt, int pdl, cudaStream_t stream) {
     const bool pair = st->activation != 0;
-    if (!kg_tile_batch_check(st) || !st->split || nt == 0 || nt > kgc_tile_batch_most(st->n, pair, st->ks)) return cudaErrorInvalidValue;
+    if (!kg_tile_batch_check(st) || !st->split || nt != st->split_nt || nt == 0 || nt > kgc_tile_batch_most(st->n, pair, st->ks)) return cudaErrorInvalidValue;
     // Many turns: two rows of tiles in each.
-    const bool two = !pair && nt == 4 && st->n_seg == 1 && st->m[0].rows / 16 >= 8 * kg_tile_groups(KG_TWO, 4, 8) * st->seg_block[1];
+    const bool two = !pair && nt == 4 && st->n_seg == 1 && st->m[0].rows / 16 >= 8 * kg_tile_groups(4, 8) * st->seg_block[1];
     const int mode = pair ? KG_PAIR : two && kg_tile_batch_smem(st->n, KG_TWO, nt, st->ks) <= KG_MOST_SHARED ? KG_TWO : KG_ONE;
     const size_t smem = kg_tile_batch_smem(st->n, mode, nt, st->ks);
-    const dim3 grid((st->n_seq + 8 * nt - 1) / (8 * nt), st->seg_block[st->n_seg]), block(kg_tile_threads(mode, (int)nt, (int)st->ks));
+    const dim3 grid((st->n_seq + 8 * nt - 1) / (8 * nt), st->seg_block[st->n_seg]), block(32 * st->ks * kg_tile_groups((int)nt, (int)st->ks));
     auto run = [&](void (*kernel)(KgStage)) { return kg_launch(kernel, grid, block, smem, pdl, stream, *st); };
     if (st->ks == 16) return run(pair ? kg_tile_batch_kernel<KG_PAIR, 1, 16> : kg_tile_batch_kernel<KG_ONE, 1, 16>);
     if (nt == 1) return run(pair ? kg_tile_batch_kernel<KG_PAIR, 1, 8> : kg_tile_batch_kernel<KG_ONE, 1, 8>);

@@ -13,25 +13,23 @@
 // Preconditions: as in matvec.cuh; 32 st.ks threads.
 #pragma once
 #include "matvec.cuh"
+#include "gemm_wgmma.cuh"
 #include "split.cuh"
+
+// The copy engine brings the input, but not on the emulated device: that runs what is there for older ones.
+#if defined(KG_SM90A) && !defined(KG_EMULATE)
+#define KG_TILE_BULK 1
+#endif
 
 // What a group of warps has in hand: a row of tiles; those of gate and up; two rows, which share what they read of the input.
 enum KgTileMode { KG_ONE, KG_PAIR, KG_TWO };
-// NT: tiles of 8 sequences; 0: a token alone.
-// Warps that share a part, each with some of the sequences: a block has few pairs of rows, so they had better be short.
-__host__ __device__ constexpr int kg_tile_halves(int mode, int nt, int parts) { return mode == KG_PAIR && nt == 4 && parts == 8 ? 2 : 1; }
-// Groups of warps of a block, each with rows of its own.
-__host__ __device__ constexpr int kg_tile_groups(int mode, int nt, int parts) {
-    return nt >= 2 && parts == 8 && kg_tile_halves(mode, nt, parts) == 1 ? 2 : 1;
-}
-__host__ __device__ constexpr int kg_tile_threads(int mode, int nt, int parts) {
-    return 32 * parts * kg_tile_groups(mode, nt, parts) * kg_tile_halves(mode, nt, parts);
-}
+// Groups of a block. NT: tiles of 8 sequences; 0: a token alone.
+__host__ __device__ constexpr int kg_tile_groups(int nt, int parts) { return nt >= 2 && parts == 8 ? 2 : 1; }
 // Sets of parts, used in turn: two where there is room for them.
-__host__ __device__ constexpr int kg_tile_sets(int mode, int nt) { return mode == KG_TWO && nt == 4 ? 1 : 2; }
+__host__ __device__ constexpr int kg_tile_sets(int mode, int nt) { return mode != KG_ONE && nt == 4 ? 1 : 2; }
 // Floats before the input: reductions of the norm, then the sets of parts.
 __host__ __device__ constexpr uint32_t kg_tile_red(int mode, int nt, int parts) {
-    return 128 + kg_tile_sets(mode, nt) * (mode != KG_ONE ? 2 : 1) * parts * kg_tile_groups(mode, nt, parts) * (nt ? 128 * nt : 16);
+    return 128 + kg_tile_sets(mode, nt) * (mode != KG_ONE ? 2 : 1) * parts * kg_tile_groups(nt, parts) * (nt ? 128 * nt : 16);
 }
 // Bytes of a block of 32 of the input: hi and lo of each sequence in the order of the lanes, and scales.
 __host__ __device__ constexpr uint32_t kg_tile_block(int nt) { return nt ? 1056 * nt : 132; }
@@ -44,10 +42,9 @@ static inline size_t kg_tile_split_smem(uint32_t n, int nt, int parts) { return 
 struct KgTileUnit {
     uint4 a, b;
     // from: the lane's place in the first tile of a row of tiles; b: the block of 32 columns.
-    // SHARED: another warp of the block loads it too.
-    template <bool SHARED = false> __device__ __forceinline__ void load(const uint4 *from, uint32_t at) {
-        a = SHARED ? kg_cached16(from + (size_t)at * 64) : kg_stream16(from + (size_t)at * 64);
-        b = SHARED ? kg_cached16(from + (size_t)at * 64 + 32) : kg_stream16(from + (size_t)at * 64 + 32);
+    __device__ __forceinline__ void load(const uint4 *from, uint32_t at) {
+        a = kg_stream16(from + (size_t)at * 64);
+        b = kg_stream16(from + (size_t)at * 64 + 32);
     }
 };
 
@@ -68,23 +65,33 @@ __device__ __forceinline__ float kg_tile_result(const KgStage &st, float y, floa
 }
 
 // The inputs of NT * 8 sequences from seq0 on, blocks b0 .. b1: [blocks][NT][hi, lo][32 lanes] of 16 bytes, scales [blocks][8 NT].
-// Cut up by the norm already (st.split):
-template <int NT> __device__ __forceinline__ void kg_tile_copies(const KgStage &st, uint4 *x, float *scales, uint32_t seq0, uint32_t b0, uint32_t b1) {
+// Cut up by the norm already, in this order (st.split). Part p is there after kg_tile_await(p, ..), for the calling warp.
+template <int NT, int PARTS> __device__ __forceinline__ void kg_tile_copies(const KgStage &st, uint4 *x, float *scales, uint64_t *bars) {
     const uint32_t blocks = (st.n + 31) / 32;
-    const uint4 *from = st.split + (size_t)(seq0 / 8) * blocks * 66;
+    const uint4 *from = st.split + (size_t)blockIdx.x * NT * blocks * 66;
+#ifdef KG_TILE_BULK
+    const uint32_t p = threadIdx.x / 32;
+    if (p < PARTS && threadIdx.x % 32 == 0) {
+        const uint32_t first = p * blocks / PARTS, n = (p + 1) * blocks / PARTS - first, bar = kg_shared_at(bars + p);
+        kg_bar_expect(bar, n * NT * 66 * 16);
+        if (n) {
+            kg_copy_bulk(kg_shared_at(x + first * NT * 64), from + (size_t)first * NT * 64, n * NT * 64 * 16, bar);
+            kg_copy_bulk(kg_shared_at(scales + first * NT * 8), from + (size_t)(blocks * 64 + first * 2) * NT, n * NT * 2 * 16, bar);
+        }
+    }
+#else
+    // The scales come right behind, there as here.
 #pragma unroll 4
-    for (uint32_t i = threadIdx.x; i < (b1 - b0) * 64 * NT; i += blockDim.x) {
-        const uint32_t b = b0 + i / (64 * NT), nt = i / 64 % NT;
-        kg_copy16(kg_shared_at(x + i), from + (size_t)nt * blocks * 66 + b * 64 + i % 64, seq0 + nt * 8 < st.n_seq);
-    }
-#pragma unroll 1
-    for (uint32_t i = threadIdx.x; i < (b1 - b0) * 2 * NT; i += blockDim.x) {
-        const uint32_t b = b0 + i / (2 * NT), nt = i / 2 % NT;
-        kg_copy16(kg_shared_at(scales + 4 * i), from + (size_t)nt * blocks * 66 + blocks * 64 + b * 2 + i % 2, seq0 + nt * 8 < st.n_seq);
-    }
+    for (uint32_t i = threadIdx.x; i < blocks * NT * 66; i += blockDim.x) kg_copy16(kg_shared_at(x + i), from + i, true);
     kg_copy_commit();
     kg_copy_wait<0>();
     __syncthreads();
+#endif
+}
+__device__ __forceinline__ void kg_tile_await(uint64_t *bars, uint32_t part) {
+#ifdef KG_TILE_BULK
+    kg_bar_wait(kg_shared_at(bars + part), 0);
+#endif
 }
 // As rows of f32:
 template <int NT> __device__ __forceinline__ void kg_tile_inputs(const KgStage &st, uint4 *x, float *scales, uint32_t seq0, uint32_t b0, uint32_t b1) {
@@ -133,14 +140,12 @@ template <int MODE, int UN, int NT, int PARTS> __device__ __forceinline__ void k
     constexpr bool PAIR = MODE == KG_PAIR, TWO = MODE == KG_TWO;
     // Without branches the blocks' products go side by side: for more than four there are no registers.
     constexpr bool STRAIGHT = NT == 0 && UN * (PAIR ? 2 : 1) <= 4;
-    constexpr int HALVES = kg_tile_halves(MODE, NT, PARTS), GROUPS = kg_tile_groups(MODE, NT, PARTS);
-    constexpr int NM = MODE != KG_ONE ? 2 : 1, C = NT ? NT / HALVES : 1, NV = 2; // C: tiles of sequences a warp
+    constexpr int NM = MODE != KG_ONE ? 2 : 1, C = NT ? NT : 1, NV = 2, GROUPS = kg_tile_groups(NT, PARTS);
     constexpr uint32_t PART = NT ? 128 * NT : 16, SET = NM * PARTS * PART, STRIDE = GROUPS * (TWO ? 2 : 1);
     const uint32_t at = NT ? blockIdx.y : blockIdx.x;
     uint32_t seg = 0;
     while (seg + 1 < st.n_seg && at >= st.seg_block[seg + 1]) seg++;
-    const uint32_t warp = threadIdx.x / 32 % PARTS, side = threadIdx.x / (32 * PARTS), lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
-    const uint32_t group = HALVES > 1 ? 0 : side, n0 = HALVES > 1 ? side * C : 0;
+    const uint32_t warp = threadIdx.x / 32 % PARTS, group = threadIdx.x / (32 * PARTS), lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
     const uint32_t blocks = (st.n + 31) / 32, first = warp * blocks / PARTS, last = (warp + 1) * blocks / PARTS;
     const uint32_t steps = (last - first + UN - 1) / UN, rows = st.m[seg].rows;
     const uint32_t n_blocks = st.seg_block[seg + 1] - st.seg_block[seg], block = at - st.seg_block[seg], tiles = (rows + 15) / 16;
@@ -159,7 +164,7 @@ template <int MODE, int UN, int NT, int PARTS> __device__ __forceinline__ void k
 #pragma unroll
         for (int m = 0; m < NM; m++) {
             if constexpr (STRAIGHT) f[m][u] = {}; // beyond the part zeros, which add nothing
-            if (in && (!TWO || tile_at + m < tile1)) f[m][u].template load<(HALVES > 1)>(from[m], block_at + u);
+            if (in && (!TWO || tile_at + m < tile1)) f[m][u].load(from[m], block_at + u);
         }
     };
     aim();
@@ -171,8 +176,17 @@ template <int MODE, int UN, int NT, int PARTS> __device__ __forceinline__ void k
     float *const scales = (float *)(x + blocks * (NT ? 64 * NT : 8)); // [blocks][8 NT], alone: [blocks]
     const uint32_t seq0 = NT ? blockIdx.x * NT * 8 : 0;
     if constexpr (NT != 0) {
+        KG_SHARED(uint64_t[PARTS], bars);
+#ifdef KG_TILE_BULK
+        if (threadIdx.x == 0) {
+            for (int p = 0; p < PARTS; p++) kg_bar_init(kg_shared_at(bars + p), 1);
+            kg_bar_init_done();
+        }
+        __syncthreads();
+#endif
         kg_wait();
-        kg_tile_copies<NT>(st, x, scales, seq0, 0, blocks);
+        kg_tile_copies<NT, PARTS>(st, x, scales, bars);
+        kg_tile_await(bars, warp);
     } else {
         if (threadIdx.x < 16 && threadIdx.x >= PARTS) red[threadIdx.x] = red[64 + threadIdx.x] = 0.f;
         float4 held[NV];
@@ -219,7 +233,7 @@ template <int MODE, int UN, int NT, int PARTS> __device__ __forceinline__ void k
                 if (!STRAIGHT && b >= last) {
                 } else if constexpr (NT != 0) {
 #pragma unroll
-                    for (int m = 0; m < NM; m++) kg_tile_add<C>(acc[m], f[m][u], x + (b * NT + n0) * 64, scales + (b * NT + n0) * 8);
+                    for (int m = 0; m < NM; m++) kg_tile_add<C>(acc[m], f[m][u], x + b * (64 * NT), scales + b * (8 * NT));
                 } else {
                     // Column 0 of a tile of sequences is the token's.
                     uint4 hi = make_uint4(0, 0, 0, 0), lo = hi;
@@ -245,12 +259,12 @@ template <int MODE, int UN, int NT, int PARTS> __device__ __forceinline__ void k
 #pragma unroll
                 for (int n = 0; n < C; n++)
 #pragma unroll
-                    for (int i = 0; i < 4; i++) to[((n0 + n) * 4 + i) * 32 + lane] = acc[m][n][i];
+                    for (int i = 0; i < 4; i++) to[(n * 4 + i) * 32 + lane] = acc[m][n][i];
             }
         }
         if constexpr (GROUPS > 1) kg_barrier(1 + group, 32 * PARTS);
         else __syncthreads();
-        for (uint32_t e = threadIdx.x % (32 * PARTS * HALVES); e < PART; e += 32 * PARTS * HALVES) {
+        for (uint32_t e = threadIdx.x % (32 * PARTS); e < PART; e += 32 * PARTS) {
             const uint32_t i = e >> 5 & 3, row = tile * 16 + (NT ? (e >> 2 & 7) + (i >> 1) * 8 : e);
             const uint32_t seq = NT ? seq0 + (e >> 7) * 8 + 2 * (e & 3) + (i & 1) : 0;
             if (tile >= tile1 || row >= rows || (NT && seq >= st.n_seq)) continue;
@@ -277,10 +291,10 @@ template <bool PAIR, int UN, int PARTS> __global__ void __launch_bounds__(32 * P
 }
 
 // The sequences' tiles next to one another, so that they share what the cache holds of the rows.
-template <int MODE, int NT, int PARTS> __global__ void __launch_bounds__(kg_tile_threads(MODE, NT, PARTS), NT == 1 && PARTS == 8 ? 2 : 1)
+template <int MODE, int NT, int PARTS> __global__ void __launch_bounds__(32 * PARTS * kg_tile_groups(NT, PARTS), NT == 1 && PARTS == 8 ? 2 : 1)
     kg_tile_batch_kernel(const __grid_constant__ KgStage st) {
     KG_DYNAMIC_SHARED(float, red);
-    kg_tile_run<MODE, (MODE == KG_ONE || kg_tile_halves(MODE, NT, PARTS) > 1) ? 4 : 2, NT, PARTS>(st, red);
+    kg_tile_run<MODE, MODE == KG_ONE ? 4 : 2, NT, PARTS>(st, red);
 }
 
 // Parts apart: block (., y, p) leaves part p of the rows of as many tiles as it has warps, and of NT * 8 sequences, in out[0],

@@ -33,7 +33,7 @@ struct Entry<'a> {
 
 /// The sessions' states; or, of each by itself, why not: in use, of another model than the first, named before.
 fn lock_all<'a>(sessions: &[&'a Session]) -> Vec<Result<MutexGuard<'a, State>>> {
-    let mut named = HashSet::new();
+    let mut named = HashSet::with_capacity(sessions.len());
     let lock = |session: &&'a Session| {
         let first = named.insert(std::ptr::from_ref::<Session>(session));
         let (found, expected) = if !session.model().is(sessions[0].model()) {

@@ -46,6 +46,8 @@ enum Launch {
     Norm {
         stage: Stage,
         threads: u32,
+        /// Of the stage of tiles that follows.
+        rows: Vec<u32>,
     },
     Stage {
         stage: Stage,
@@ -110,6 +112,19 @@ fn tiles_at_once(n: u32, most: u32) -> u32 {
     n.div_ceil(8).next_power_of_two().min(most)
 }
 
+/// Tiles of 8 sequences of a block of a stage of tiles behind a norm.
+fn tiles_of_block(gpu: &Gpu, stage: &Stage, rows: &[u32], n_seq: u32) -> u32 {
+    // Few rows: rather all of them in one turn, with less input to a block.
+    let most = tiles_at_once(n_seq, most_tiles(stage));
+    let tiles: u32 = rows.iter().map(|r| r.div_ceil(16)).sum();
+    let fits = most > 1 && tiles * n_seq.div_ceil(4 * most) <= 2 * gpu.n_sm;
+    if fits { most / 2 } else { most }
+}
+
+fn rows_of(stage: &Stage) -> Vec<u32> {
+    stage.m[..stage.n_seg as usize].iter().map(|m| m.rows).collect()
+}
+
 /// The launches for the rows of `work`, from those of a token alone.
 fn make(config: &Config, ops: Vec<Op>, work: &Workspace) -> Vec<Step> {
     let (d, h, g) = (config.n_embd, config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim);
@@ -142,7 +157,7 @@ fn make(config: &Config, ops: Vec<Op>, work: &Workspace) -> Vec<Step> {
                     if let Some((n_part, part_bias)) = parts.take() {
                         stage = Stage { n_part, part: work.parts, part_bias, ..stage };
                     }
-                    push(Launch::Norm { stage, threads: shape.threads });
+                    push(Launch::Norm { stage, threads: shape.threads, rows: rows_of(&stage) });
                     stage = Stage { n_part: 0, part: 0, part_bias: 0, ..stage };
                     stage = Stage { x: work.normed, delta: 0, post_w: 0, norm_w: 0, x_out: 0, ..stage };
                 }
@@ -160,8 +175,7 @@ fn make(config: &Config, ops: Vec<Op>, work: &Workspace) -> Vec<Step> {
                         push(Launch::Parts { stage });
                     }
                     By::Tiles => {
-                        let rows = stage.m[..stage.n_seg as usize].iter().map(|m| m.rows).collect();
-                        push(Launch::Tiles { stage, rows, per_sm: shape.per_sm });
+                        push(Launch::Tiles { stage, rows: rows_of(&stage), per_sm: shape.per_sm });
                     }
                     By::Rows(_) => {
                         let n = if pair { 2 } else { stage.n_seg as usize };
@@ -384,8 +398,9 @@ impl Step {
                 Launch::Embed { mat, scale, stride } => {
                     ffi::kgc_embed(mat, work.state, n_seq, *scale, work.x[0], *stride, 0, raw)
                 }
-                Launch::Norm { stage, threads } => {
-                    ffi::kgc_batch_norm(&Stage { n_seq, ..*stage }, work.normed, *threads, pdl, raw)
+                Launch::Norm { stage, threads, rows } => {
+                    let split_nt = if stage.split == 0 { 0 } else { tiles_of_block(gpu, stage, rows, n_seq) };
+                    ffi::kgc_batch_norm(&Stage { n_seq, split_nt, ..*stage }, work.normed, *threads, pdl, raw)
                 }
                 Launch::Stage { stage, mats, pair, shape } => {
                     let (ty, mut stage) = (mats[0].ty, Stage { n_seq, ..*stage });
@@ -401,12 +416,8 @@ impl Step {
                     }
                 }
                 Launch::Tiles { stage, rows, per_sm } => {
-                    let mut stage = Stage { n_seq, ..*stage };
-                    // Few rows: rather all of them in one turn, with less input to a block.
-                    let most = tiles_at_once(n_seq, most_tiles(&stage));
-                    let tiles: u32 = rows.iter().map(|r| r.div_ceil(16)).sum();
-                    let fits = most > 1 && tiles * n_seq.div_ceil(4 * most) <= 2 * gpu.n_sm;
-                    let nt = if fits { most / 2 } else { most };
+                    let nt = tiles_of_block(gpu, stage, rows, n_seq);
+                    let mut stage = Stage { n_seq, split_nt: nt, ..*stage };
                     let (groups, all) = (n_seq.div_ceil(8 * nt), rows.iter().map(|r| u64::from(*r)).sum::<u64>());
                     // Wide ones fill a multiprocessor with a block.
                     let per_sm = if nt > 1 { 1 } else { *per_sm };

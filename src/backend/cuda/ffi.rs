@@ -70,6 +70,7 @@ pub struct Stage {
     pub part: Address,
     pub part_bias: Address,
     pub split: Address,
+    pub split_nt: u32,
 }
 
 /// `KgAttend`: attention of one token.

@@ -290,6 +290,9 @@ impl CudaModel {
     }
 
     pub(super) fn grow(&self, exec: &mut Exec, n_ctx: usize) -> Result<()> {
+        if exec.work.holds(n_ctx) {
+            return Ok(());
+        }
         exec.stream.wait()?;
         if exec.work.grow(&self.gpu, n_ctx)? {
             exec.graphs.clear();

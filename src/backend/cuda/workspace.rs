@@ -120,12 +120,17 @@ impl Workspace {
         })
     }
 
+    /// Whether there is room for positions below `n_ctx`.
+    pub fn holds(&self, n_ctx: usize) -> bool {
+        chunks_of(n_ctx) as u32 <= self.max_chunks
+    }
+
     /// Makes room for positions below `n_ctx`; true when addresses have changed.
     pub fn grow(&mut self, gpu: &Arc<Gpu>, n_ctx: usize) -> Result<bool> {
-        let chunks = chunks_of(n_ctx);
-        if chunks as u32 <= self.max_chunks {
+        if self.holds(n_ctx) {
             return Ok(false);
         }
+        let chunks = chunks_of(n_ctx);
         let part = Buffer::new(gpu, self.part_row * chunks)?;
         self.bytes += (part.bytes() - self.part.bytes()) as u64;
         self.part = part;
