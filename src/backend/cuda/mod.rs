@@ -15,6 +15,7 @@ mod ahead;
 #[cfg(kigo_cuda)]
 #[allow(unsafe_code)]
 mod batch;
+#[cfg(kigo_cuda)]
 mod choice;
 #[cfg(kigo_cuda)]
 #[allow(unsafe_code)]
