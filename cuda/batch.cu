@@ -49,7 +49,7 @@ KGC_API cudaError_t kgc_batch_norm(const KgStage *st, float *out, uint32_t threa
 // Most sequences that a block of a stage of `n` columns takes: 8, 4, 2, or 0 where two do not fit into shared memory.
 KGC_API uint32_t kgc_batch_most(uint32_t n, int quant) {
     for (uint32_t nb = 8; nb >= 2; nb /= 2)
-        if (kg_batch_smem(n, quant, nb) <= 227 * 1024) return nb;
+        if (kg_batch_smem(n, quant, nb) <= kg_shared_most()) return nb;
     return 0;
 }
 // Bytes of shared memory of such a block.

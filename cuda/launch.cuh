@@ -19,6 +19,14 @@ template <typename T> using kg_same = T;
 #define KG_NEXT_CLUSTER(blocks) emulate::next_cluster(blocks)
 #endif
 
+// Shared memory that a block of the current device may ask for.
+static inline size_t kg_shared_most() {
+    int device = 0, bytes = 0;
+    if (cudaGetDevice(&device) != cudaSuccess || cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) != cudaSuccess)
+        return cudaGetLastError(), 48 * 1024;
+    return (size_t)bytes;
+}
+
 // Launch with the programmatic dependence of compute capability 9.0 where `pdl` is set.
 template <typename... P, typename... A>
 static inline cudaError_t kg_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, int pdl, cudaStream_t stream, A &&...args) {

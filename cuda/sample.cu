@@ -57,6 +57,15 @@ __global__ void __launch_bounds__(256) kg_argmax(KgState *state, uint32_t n, uin
     __threadfence_system();
 }
 
+// The compute capability that the code running on the current device was compiled for, times 10: code that came as PTX of 8.0 has
+// none of the newer instructions, whatever the device. 0 and the reason where this build has no code for the device.
+KGC_API cudaError_t kgc_code(int *version) {
+    cudaFuncAttributes attributes;
+    const cudaError_t e = cudaFuncGetAttributes(&attributes, (const void *)kg_argmax);
+    *version = e == cudaSuccess ? attributes.ptxVersion : 0;
+    return e == cudaSuccess ? e : (cudaGetLastError(), e);
+}
+
 // state, best, counter: [n_seq], the last two zero between launches; a slot's logits begin at a multiple of 16 bytes. ring: 256 tokens of host memory the device can write.
 KGC_API cudaError_t kgc_argmax(KgState *state, uint32_t n_seq, uint32_t n, uint64_t *best, uint32_t *counter, uint32_t *ring, int pdl,
                                cudaStream_t stream) {

@@ -1,7 +1,7 @@
 // The stages of F16 matrices on tensor cores: see tile.cuh.
 #include "tile.cuh"
 
-constexpr size_t KG_MOST_SHARED = 227 * 1024 - 256; // the rest: barriers
+static size_t kg_tile_most() { return kg_shared_most() - 256; } // the rest: barriers
 
 static bool kg_tile_check(const KgStage *st) {
     bool ok = st->n && st->n_seg >= 1 && st->n_seg <= 3 && (!st->activation || st->n_seg == 1) && (st->ks == 8 || st->ks == 16);
@@ -32,13 +32,13 @@ static size_t kg_tile_batch_smem(uint32_t n, int mode, uint32_t nt, uint32_t par
 // Most tiles of 8 sequences that such a block takes: 4, 2, 1, or 0 where there is no room for one.
 KGC_API uint32_t kgc_tile_batch_most(uint32_t n, int pair, uint32_t parts) {
     for (uint32_t nt = parts == 16 ? 1 : 4; nt; nt /= 2)
-        if (kg_tile_batch_smem(n, pair ? KG_PAIR : KG_ONE, nt, parts) <= KG_MOST_SHARED) return nt;
+        if (kg_tile_batch_smem(n, pair ? KG_PAIR : KG_ONE, nt, parts) <= kg_tile_most()) return nt;
     return 0;
 }
 // And of kgc_tile_split.
 KGC_API uint32_t kgc_tile_split_most(uint32_t n, uint32_t parts) {
     for (uint32_t nt = 4; nt; nt /= 2)
-        if (kg_tile_split_smem(n, (int)nt, (int)parts) <= KG_MOST_SHARED) return nt;
+        if (kg_tile_split_smem(n, (int)nt, (int)parts) <= kg_tile_most()) return nt;
     return 0;
 }
 
@@ -48,7 +48,7 @@ KGC_API cudaError_t kgc_tile_batch(const KgStage *st, uint32_t nt, int pdl, cuda
     if (!kg_tile_batch_check(st) || !st->split || nt != st->split_nt || nt == 0 || nt > kgc_tile_batch_most(st->n, pair, st->ks)) return cudaErrorInvalidValue;
     // Many turns: two rows of tiles in each.
     const bool two = !pair && nt == 4 && st->n_seg == 1 && st->m[0].rows / 16 >= 8 * kg_tile_groups(4, 8) * st->seg_block[1];
-    const int mode = pair ? KG_PAIR : two && kg_tile_batch_smem(st->n, KG_TWO, nt, st->ks) <= KG_MOST_SHARED ? KG_TWO : KG_ONE;
+    const int mode = pair ? KG_PAIR : two && kg_tile_batch_smem(st->n, KG_TWO, nt, st->ks) <= kg_tile_most() ? KG_TWO : KG_ONE;
     const size_t smem = kg_tile_batch_smem(st->n, mode, nt, st->ks);
     const dim3 grid((st->n_seq + 8 * nt - 1) / (8 * nt), st->seg_block[st->n_seg]), block(32 * st->ks * kg_tile_groups((int)nt, (int)st->ks));
     auto run = [&](void (*kernel)(KgStage)) { return kg_launch(kernel, grid, block, smem, pdl, stream, *st); };

@@ -17,7 +17,7 @@ use common::recipes::Recipe;
 use common::shapes::Shape;
 use common::tiny::{ARCHS, Tiny};
 use kigo::backend::cpu::{CpuDevice, CpuOptions};
-use kigo::backend::cuda::{self, CudaDevice, Tuning};
+use kigo::backend::cuda::{self, CudaDevice, CudaModel, Tuning};
 use kigo::backend::reference::ReferenceDevice;
 use kigo::backend::{Ahead, Chunk, Device, LoadedModel, PAGE_TOKENS, RunControl, Slot, TapEvent, Verdict, Want};
 use kigo::error::{Error, Result};
@@ -260,6 +260,137 @@ fn running_ahead_gives_what_single_steps_give() {
     }
 }
 
+/// `n` tokens that the device chooses behind the prompt, each of which is accepted.
+fn run_ahead(
+    model: &dyn LoadedModel,
+    sequence: &mut Sequence,
+    prompt: &[u32],
+    n: usize,
+    params: &SamplingParams,
+) -> Vec<u32> {
+    let mut got = Vec::new();
+    let ahead = Ahead {
+        slot: &mut *sequence.slot,
+        pages: &sequence.pages,
+        params,
+        last_token: prompt[prompt.len() - 1],
+        position: prompt.len(),
+        n,
+    };
+    let mut emit = |t| {
+        got.push(t);
+        Ok(Verdict::GoOn)
+    };
+    model.decode_ahead(ahead, &mut emit).unwrap().unwrap();
+    got
+}
+
+#[test]
+fn a_refused_first_token_leaves_the_logits_to_the_bit() {
+    let Some(device) = device() else { return };
+    let bytes = Tiny::new("qwen2", TensorType::Q4_0).bytes();
+    let gguf = Gguf::from_bytes(&bytes).unwrap();
+    let (config, weights) = bind(&gguf).unwrap();
+    let model = device.load_model(&config, &weights, &mut NoControl).unwrap();
+    // Through the tensor cores, whose rounding a step does not repeat; its last row is the last of a page.
+    let prompt = tokens(PAGE_TOKENS, config.n_vocab);
+    let mut sequence = Sequence::new(&*model, 2 * PAGE_TOKENS);
+    let before = sequence.run(&*model, &prompt, 0, None);
+    let page = |model: &dyn LoadedModel, page| {
+        let mut bytes = vec![0u8; model.page_image().unwrap().bytes];
+        model.read_page(page, PAGE_TOKENS, &mut bytes).unwrap();
+        bytes
+    };
+    let first = page(&*model, sequence.pages[0]);
+    let (params, last_token, position) = (SamplingParams::default(), prompt[PAGE_TOKENS - 1], PAGE_TOKENS);
+    let mut refuse = |outcome: Result<Verdict>| {
+        let Sequence { slot, pages } = &mut sequence;
+        let ahead = Ahead { slot: &mut **slot, pages, params: &params, last_token, position, n: 20 };
+        let mut outcome = Some(outcome);
+        let result = model.decode_ahead(ahead, &mut |_| outcome.take().expect("one token"));
+        let mut logits = vec![f32::NAN; config.n_vocab];
+        model.logits(&mut **slot, &mut logits).unwrap();
+        assert!(logits.iter().zip(&before).all(|(a, b)| a.to_bits() == b.to_bits()), "other logits");
+        assert!(page(&*model, pages[0]) == first, "the prompt's page was written");
+        result
+    };
+    assert!(refuse(Ok(Verdict::Refused)).is_ok());
+    assert!(matches!(refuse(Err(Error::Cancelled)), Err(Error::Cancelled)));
+    // A last token that is the first one is appended all the same.
+    let mut chosen = None;
+    let Sequence { slot, pages } = &mut sequence;
+    let ahead = Ahead { slot: &mut **slot, pages, params: &params, last_token, position, n: 20 };
+    let mut emit = |token| {
+        assert!(chosen.replace(token).is_none());
+        Ok(Verdict::Last)
+    };
+    model.decode_ahead(ahead, &mut emit).unwrap().unwrap();
+    let mut after = vec![f32::NAN; config.n_vocab];
+    model.logits(&mut **slot, &mut after).unwrap();
+    let mut other = Sequence::new(&*model, 2 * PAGE_TOKENS);
+    other.run(&*model, &prompt, 0, None);
+    assert_eq!(after, other.run(&*model, &[chosen.unwrap()], position, None));
+}
+
+#[test]
+fn runs_of_several_threads_get_on_beside_one_another() {
+    let Some(device) = device() else { return };
+    let bytes = Tiny::new("qwen3", TensorType::Q8_0).bytes();
+    let gguf = Gguf::from_bytes(&bytes).unwrap();
+    let (config, weights) = bind(&gguf).unwrap();
+    let model = device.load_model(&config, &weights, &mut NoControl).unwrap();
+    let n: usize = if few() { 30 } else { 700 };
+    let (n_ctx, threads) = (n + 20, 4usize);
+    let each = n_ctx.div_ceil(PAGE_TOKENS);
+    model.reserve_pages(each * (threads + 1)).unwrap();
+    let sequence = |i: usize| Sequence {
+        slot: model.create_slot().unwrap(),
+        pages: ((each * i) as u32..(each * (i + 1)) as u32).collect(),
+    };
+    let params = |i: usize| SamplingParams {
+        temperature: if i % 2 == 0 { 0.0 } else { 0.9 },
+        seed: i as u64,
+        ..SamplingParams::default()
+    };
+    let prompt = |i: usize| tokens(5 + 3 * i, config.n_vocab);
+    let alone: Vec<Vec<u32>> = (0..threads)
+        .map(|i| {
+            let mut mine = sequence(i);
+            mine.run(&*model, &prompt(i), 0, None);
+            run_ahead(&*model, &mut mine, &prompt(i), n, &params(i))
+        })
+        .collect();
+    // Beside one that steps without end, and chooses.
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let stepper = scope.spawn(|| {
+            let mut mine = sequence(threads);
+            let (greedy, mut steps) = (SamplingParams::default(), 0);
+            while !done.load(std::sync::atomic::Ordering::Acquire) {
+                mine.run(&*model, &[1], 0, None);
+                let request = SampleRequest { params: &greedy, history: &[1], position: 1 };
+                model.sample(&mut *mine.slot, &request).unwrap();
+                steps += 1;
+            }
+            steps
+        });
+        let runs: Vec<_> = (0..threads)
+            .map(|i| {
+                let (model, sequence, params, prompt) = (&model, &sequence, &params, &prompt);
+                scope.spawn(move || {
+                    let mut mine = sequence(i);
+                    mine.run(&**model, &prompt(i), 0, None);
+                    run_ahead(&**model, &mut mine, &prompt(i), n, &params(i))
+                })
+            })
+            .collect();
+        let together: Vec<Vec<u32>> = runs.into_iter().map(|r| r.join().unwrap()).collect();
+        done.store(true, std::sync::atomic::Ordering::Release);
+        println!("{threads} runs of {n} tokens, {} steps beside them", stepper.join().unwrap());
+        assert!(together == alone, "other tokens than alone");
+    });
+}
+
 #[test]
 fn draws_are_those_of_the_host() {
     let Some(device) = device() else { return };
@@ -458,6 +589,123 @@ fn failures_leave_the_device_as_it_was() {
     let after = device.memory().0;
     println!("{n_failed} allocations; free before {free}, after 100 rounds {after}");
     assert!(after + (2 << 20) >= free, "device memory: {free} free before, {after} after");
+}
+
+#[test]
+fn a_model_goes_on_after_each_failed_allocation() {
+    let Some(device) = device_alone() else { return };
+    let mut tiny = Tiny::new("qwen2", TensorType::F16);
+    tiny.shape.n_ctx = 256;
+    let bytes = tiny.bytes();
+    let gguf = Gguf::from_bytes(&bytes).unwrap();
+    let (config, weights) = bind(&gguf).unwrap();
+    let prompt = tokens(11, config.n_vocab);
+    let params = SamplingParams::default();
+    // What a running model allocates for: slots, a prompt, a run ahead, a batch, choices of one, a tap, longer contexts than it was
+    // made for.
+    let calls: [&dyn Fn(&CudaModel) -> Result<Vec<f32>>; 6] = [
+        &|model| {
+            let mut slot = model.create_slot()?;
+            let mut chunks = [Chunk { tokens: &prompt, start: 0, pages: &[0], slot: &mut *slot, want: Want::Last }];
+            model.forward(&mut chunks, &mut RunControl { cancel: &AtomicBool::new(false), tap: None })?;
+            logits_of(model, &mut *slot)
+        },
+        &|model| {
+            let mut slot = model.create_slot()?;
+            let mut chunks =
+                [Chunk { tokens: &prompt[..3], start: 0, pages: &[0], slot: &mut *slot, want: Want::Last }];
+            model.forward(&mut chunks, &mut RunControl { cancel: &AtomicBool::new(false), tap: None })?;
+            let ahead =
+                Ahead { slot: &mut *slot, pages: &[0], params: &params, last_token: prompt[2], position: 3, n: 20 };
+            model.decode_ahead(ahead, &mut |_| Ok(Verdict::GoOn))?.unwrap();
+            logits_of(model, &mut *slot)
+        },
+        &|model| {
+            let mut slots = (0..3).map(|_| model.create_slot()).collect::<Result<Vec<_>>>()?;
+            let pages = [[0u32], [1], [2]];
+            let mut chunks: Vec<Chunk<'_>> = slots
+                .iter_mut()
+                .zip(&pages)
+                .map(|(slot, pages)| Chunk {
+                    tokens: &prompt[..2],
+                    start: 0,
+                    pages,
+                    slot: &mut **slot,
+                    want: Want::Last,
+                })
+                .collect();
+            model.forward(&mut chunks, &mut RunControl { cancel: &AtomicBool::new(false), tap: None })?;
+            let mut all: Vec<&mut dyn Slot> = slots.iter_mut().map(|s| &mut **s as &mut dyn Slot).collect();
+            let request = SampleRequest { params: &params, history: &prompt[..2], position: 2 };
+            for chosen in model.sample_batch(&mut all, &[request; 3]) {
+                chosen?;
+            }
+            logits_of(model, &mut *slots[2])
+        },
+        &|model| {
+            let mut slot = model.create_slot()?;
+            let mut chunks = [Chunk { tokens: &prompt, start: 0, pages: &[0], slot: &mut *slot, want: Want::Last }];
+            let (mut n, cancel) = (0, AtomicBool::new(false));
+            let mut see = |_: &TapEvent<'_>| n += 1;
+            model.forward(&mut chunks, &mut RunControl { cancel: &cancel, tap: Some(&mut see) })?;
+            assert!(n > 10);
+            logits_of(model, &mut *slot)
+        },
+        &|model| {
+            let mut slot = model.create_slot()?;
+            let pages: Vec<u32> = (0..12).collect();
+            let start = 12 * PAGE_TOKENS - 1;
+            let mut chunks = [Chunk { tokens: &[1], start, pages: &pages, slot: &mut *slot, want: Want::Last }];
+            model.forward(&mut chunks, &mut RunControl { cancel: &AtomicBool::new(false), tap: None })?;
+            logits_of(model, &mut *slot)
+        },
+        &|model| {
+            let mut slots = (0..2).map(|_| model.create_slot()).collect::<Result<Vec<_>>>()?;
+            let pages: Vec<u32> = (0..12).collect();
+            let start = 12 * PAGE_TOKENS - 1;
+            let mut chunks: Vec<Chunk<'_>> = slots
+                .iter_mut()
+                .map(|slot| Chunk { tokens: &[1], start, pages: &pages, slot: &mut **slot, want: Want::Last })
+                .collect();
+            model.forward(&mut chunks, &mut RunControl { cancel: &AtomicBool::new(false), tap: None })?;
+            logits_of(model, &mut *slots[1])
+        },
+    ];
+    let fresh = || -> Arc<CudaModel> {
+        let model = device.load_model(&config, &weights, &mut NoControl).unwrap();
+        model.reserve_pages(12).unwrap();
+        let zero = vec![0u8; model.page_image().unwrap().bytes];
+        (0..12).for_each(|page| model.write_page(page, &zero).unwrap());
+        model
+    };
+    for (i, call) in calls.iter().enumerate() {
+        let expected = call(&fresh()).unwrap();
+        let mut n_failed = 0;
+        loop {
+            let model = fresh();
+            device.fail_allocation_in(n_failed);
+            let outcome = call(&model);
+            device.fail_allocation_in(-1);
+            match outcome {
+                Err(Error::OutOfMemory { requested, .. }) => assert!(requested > 0, "call {i}, allocation {n_failed}"),
+                Ok(logits) => {
+                    assert_eq!(logits, expected, "call {i}");
+                    break;
+                }
+                Err(e) => panic!("call {i}, allocation {n_failed}: {e}"),
+            }
+            assert_eq!(call(&model).unwrap(), expected, "call {i} after failed allocation {n_failed}");
+            n_failed += 1;
+        }
+        println!("call {i}: {n_failed} allocations, each failed once");
+        assert!(n_failed >= 2, "call {i}");
+    }
+}
+
+fn logits_of(model: &CudaModel, slot: &mut dyn Slot) -> Result<Vec<f32>> {
+    let mut logits = vec![f32::NAN; model.config().n_vocab];
+    model.logits(slot, &mut logits)?;
+    Ok(logits)
 }
 
 #[test]

@@ -6,13 +6,14 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use common::gpu::{NoControl, device, few, random_file, tokens};
 use common::recipes::Recipe;
 use common::shapes::Shape;
 use common::tiny::{ARCHS, Tiny};
-use kigo::backend::cuda::{CudaDevice, Tuning};
+use kigo::backend::cuda::{self, CudaDevice, CudaModel, Tuning};
 use kigo::backend::{Chunk, LoadedModel, PAGE_TOKENS, RunControl, Slot, Want};
 use kigo::gguf::{Gguf, TensorType};
 use kigo::model::bind;
@@ -38,6 +39,9 @@ fn append(model: &dyn LoadedModel, all: &mut [Mine], which: &[usize], start: &[u
         }
     }
     chunks.sort_by_key(|(at, _)| *at);
+    // What is not written is seen.
+    let nothing = vec![f32::NAN; model.config().n_vocab];
+    chunks.iter_mut().for_each(|(_, c)| model.set_logits(&mut *c.slot, &nothing).unwrap());
     let mut chunks: Vec<Chunk<'_>> = chunks.into_iter().map(|(_, c)| c).collect();
     model.forward(&mut chunks, &mut RunControl { cancel: &AtomicBool::new(false), tap: None }).unwrap();
     drop(chunks);
@@ -50,51 +54,106 @@ fn bits(model: &dyn LoadedModel, slot: &mut dyn Slot) -> Vec<u32> {
     logits.iter().map(|l| l.to_bits()).collect()
 }
 
-/// `lens`: of each sequence, in tokens; the last of them is the step that is looked at, the ones before it go alone.
-fn batches_match(name: &str, device: &CudaDevice, bytes: &[u8], lens: &[usize], sizes: &[usize]) {
-    let gguf = Gguf::from_bytes(bytes).unwrap();
-    let (config, weights) = bind(&gguf).unwrap();
-    let model = device.load_model(&config, &weights, &mut NoControl).unwrap();
-    model.tune(Tuning { prefill: false, ..Tuning::default() });
-    let pages: Vec<usize> = lens.iter().map(|n| n.div_ceil(PAGE_TOKENS)).collect();
-    model.reserve_pages(pages.iter().sum()).unwrap();
-    let mut next = 0;
-    let mut all: Vec<Mine> = lens
-        .iter()
-        .zip(&pages)
-        .enumerate()
-        .map(|(i, (n, pages))| {
-            next += *pages as u32;
-            let mut tokens = tokens(n + i, config.n_vocab);
-            tokens.drain(..i);
-            Mine { slot: model.create_slot().unwrap(), pages: (next - *pages as u32..next).rev().collect(), tokens }
-        })
-        .collect();
-    // Alone, and then the last token again in company: the row it writes is the one that is there.
-    let mut truth = Vec::new();
-    for i in 0..all.len() {
-        truth.push(append(&*model, &mut all, &[i], &vec![0; lens.len()], lens).remove(0));
+/// Sequences, and the bits that each has alone.
+struct Company {
+    name: String,
+    model: Arc<CudaModel>,
+    all: Vec<Mine>,
+    lens: Vec<usize>,
+    truth: Vec<Vec<u32>>,
+}
+
+impl Company {
+    /// `lens`: of each sequence, in tokens; the last of them is the step that is looked at, the ones before it go alone.
+    fn new(name: &str, device: &CudaDevice, bytes: &[u8], lens: &[usize]) -> Company {
+        let gguf = Gguf::from_bytes(bytes).unwrap();
+        let (config, weights) = bind(&gguf).unwrap();
+        let model = device.load_model(&config, &weights, &mut NoControl).unwrap();
+        model.tune(Tuning { prefill: false, ..Tuning::default() });
+        let pages: Vec<usize> = lens.iter().map(|n| n.div_ceil(PAGE_TOKENS)).collect();
+        model.reserve_pages(pages.iter().sum()).unwrap();
+        let mut next = 0;
+        let mut all: Vec<Mine> = lens
+            .iter()
+            .zip(&pages)
+            .enumerate()
+            .map(|(i, (n, pages))| {
+                next += *pages as u32;
+                let mut tokens = tokens(n + i, config.n_vocab);
+                tokens.drain(..i);
+                Mine { slot: model.create_slot().unwrap(), pages: (next - *pages as u32..next).rev().collect(), tokens }
+            })
+            .collect();
+        let alone = |i| append(&*model, &mut all, &[i], &vec![0; lens.len()], lens).remove(0);
+        let truth = (0..lens.len()).map(alone).collect();
+        Company { name: name.to_string(), model, all, lens: lens.to_vec(), truth }
     }
-    let scratch = model.plan().scratch_bytes;
-    let start: Vec<usize> = lens.iter().map(|n| n - 1).collect();
-    let one = vec![1; lens.len()];
-    for &size in sizes {
-        // A different company and order for each size.
-        let which: Vec<usize> = (0..size).map(|i| (i * 7 + size) % lens.len()).collect();
-        assert!((1..size).all(|i| !which[..i].contains(&which[i])), "sizes and lengths that do not go together");
-        let seen = append(&*model, &mut all, &which, &start, &one);
-        for (i, seen) in which.iter().zip(&seen) {
-            assert!(*seen == truth[*i], "{name}: sequence {i} of {} tokens has other bits among {size}", lens[*i]);
+
+    /// The last token again in companies of these sizes: the row it writes is the one that is there.
+    fn check(&mut self, sizes: &[usize]) {
+        let Company { name, model, all, lens, truth } = self;
+        let start: Vec<usize> = lens.iter().map(|n| n - 1).collect();
+        let one = vec![1; lens.len()];
+        for &size in sizes {
+            // A different company and order for each size.
+            let which: Vec<usize> = (0..size).map(|i| (i * 7 + size) % lens.len()).collect();
+            assert!((1..size).all(|i| !which[..i].contains(&which[i])), "sizes and lengths that do not go together");
+            let seen = append(&**model, all, &which, &start, &one);
+            for (i, seen) in which.iter().zip(&seen) {
+                assert!(*seen == truth[*i], "{name}: sequence {i} of {} tokens has other bits among {size}", lens[*i]);
+            }
         }
     }
-    // All of every one, token by token side by side, shorter ones ending sooner.
-    let which: Vec<usize> = (0..lens.len()).rev().collect();
-    let seen = append(&*model, &mut all, &which, &vec![0; lens.len()], lens);
-    for (i, seen) in which.iter().zip(&seen) {
-        assert!(*seen == truth[*i], "{name}: sequence {i} of {} tokens has other bits from the beginning", lens[*i]);
+
+    /// All of every one, token by token side by side, shorter ones ending sooner.
+    fn check_from_the_beginning(&mut self) {
+        let Company { name, model, all, lens, truth } = self;
+        let which: Vec<usize> = (0..lens.len()).rev().collect();
+        let seen = append(&**model, all, &which, &vec![0; lens.len()], lens);
+        for (i, seen) in which.iter().zip(&seen) {
+            assert!(
+                *seen == truth[*i],
+                "{name}: sequence {i} of {} tokens has other bits from the beginning",
+                lens[*i]
+            );
+        }
     }
-    assert!(model.plan().scratch_bytes > scratch, "{name}: no step was shared");
+}
+
+fn batches_match(name: &str, device: &CudaDevice, bytes: &[u8], lens: &[usize], sizes: &[usize]) {
+    let mut company = Company::new(name, device, bytes, lens);
+    let scratch = company.model.plan().scratch_bytes;
+    company.check(sizes);
+    company.check_from_the_beginning();
+    assert!(company.model.plan().scratch_bytes > scratch, "{name}: no step was shared");
+    // By the kernels of older devices.
+    company.model.tune(Tuning { prefill: false, use_wide: false, ..Tuning::default() });
+    company.check(sizes);
     println!("{name}: {} sequences, steps of {sizes:?}", lens.len());
+}
+
+#[test]
+fn every_cut_of_a_stage_has_the_same_bits() {
+    let Some(device) = device() else { return };
+    let small = Shape { n_layers: 1, n_vocab: 1_203, n_ff: 1_216, ..Shape::named("qwen2.5-0.5b").unwrap() };
+    // Rows so long that the input goes round in fewer slots than it has slices, in 8 and in 16 parts.
+    let long = Shape { n_embd: 3_584, n_heads: 56, n_ff: 608, n_vocab: 611, ..small.clone() };
+    let longer = Shape { n_embd: 4_096, n_heads: 64, ..long.clone() };
+    for shape in if few() { vec![small] } else { vec![small, long, longer] } {
+        let bytes = random_file(&shape, Recipe::named("F16").unwrap(), true);
+        let name = format!("cuts of {}", shape.n_embd);
+        let mut company = Company::new(&name, &device, &bytes, &(0..37).map(|i| 1 + i % 3).collect::<Vec<_>>());
+        let mut n = 0;
+        for (nt, two) in [1, 2, 4].into_iter().flat_map(|nt| [(nt, false), (nt, true)]) {
+            for (ks, groups) in [(1, 1), (1, 12), (2, 3), (2, 5), (4, 1), (4, 2), (4, 3)] {
+                let wide = Some(cuda::Wide { nt, ks, groups, two });
+                company.model.tune(Tuning { prefill: false, wide: [wide; cuda::Kind::N], ..Tuning::default() });
+                company.check(if few() { &[10] } else { &[3, 9, 36] });
+                n += 1;
+            }
+        }
+        println!("{name}: {n} cuts");
+    }
 }
 
 #[test]

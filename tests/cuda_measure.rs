@@ -91,6 +91,35 @@ fn in_situ(model: &CudaModel, sequence: &mut Sequence, tiles: bool) {
     }
 }
 
+/// The best cuts of the stages of tiles of many sequences.
+fn sweep_wide(model: &CudaModel, chunks: &mut [Chunk<'_>]) {
+    let n = chunks.len();
+    for kind in [cuda::Kind::Qkv, cuda::Kind::GateUp, cuda::Kind::Logits] {
+        let mut seen = Vec::new();
+        for nt in [1, 2, 4].into_iter().filter(|nt| *nt <= n.div_ceil(8).next_power_of_two() as u32) {
+            for (ks, groups) in [1, 2, 4].into_iter().flat_map(|ks| (1..=12 / ks).map(move |g| (ks, g))) {
+                for two in [false, true] {
+                    if two && kind != cuda::Kind::Logits || ks * groups < 4 {
+                        continue;
+                    }
+                    let mut tuning = Tuning::default();
+                    tuning.wide[kind as usize] = Some(cuda::Wide { nt, ks, groups, two });
+                    model.tune(tuning);
+                    let rows = model.measure_together(chunks, Some(kind), 10).unwrap();
+                    seen.push((rows[0].2 * 1e3, nt, ks, groups, two));
+                }
+            }
+        }
+        seen.sort_by(|a, b| a.0.total_cmp(&b.0));
+        for (us, nt, ks, groups, two) in &seen[..seen.len().min(6)] {
+            println!(
+                "    of {n}: {kind:?} {us:.1} us: {nt} tiles, {ks} warps a row, {groups} groups{}",
+                if *two { ", two" } else { "" }
+            );
+        }
+    }
+}
+
 #[test]
 #[ignore = "prints speeds; KIGO_MEASURE names shapes and types"]
 fn measure() {
@@ -146,15 +175,22 @@ fn measure() {
                 .collect();
             for rep in [None, Some(1), Some(4)] {
                 model.tune(Tuning { rep, ..Tuning::default() });
-                for (kind, launches, ms) in model.measure_together(&mut chunks, 20).unwrap() {
+                for (kind, launches, ms) in model.measure_together(&mut chunks, None, 20).unwrap() {
                     if rep.is_none() || kind == "Attend" {
                         println!("    of {n}: {kind:8} {launches:3} launches {:8.1} us, rep {rep:?}", ms * 1e3);
                     }
                 }
             }
+            model.tune(Tuning { use_wide: false, ..Tuning::default() });
+            for (kind, launches, ms) in model.measure_together(&mut chunks, None, 20).unwrap() {
+                println!("    of {n}: {kind:8} {launches:3} launches {:8.1} us, without wide", ms * 1e3);
+            }
+            if sweep {
+                sweep_wide(&model, &mut chunks);
+            }
             model.tune(Tuning::default());
         }
-        if sweep {
+        if sweep && batches.is_empty() {
             for position in [100, 1000, 4096, 16_384] {
                 for rep in [1, 2, 4, 8] {
                     model.tune(Tuning { rep: Some(rep), ..Tuning::default() });

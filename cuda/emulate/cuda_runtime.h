@@ -27,8 +27,12 @@ static inline cudaError_t cudaFuncSetAttribute(const void *, int, int bytes) { r
 
 struct cudaFuncAttributes {
     size_t sharedSizeBytes;
+    int ptxVersion;
 };
-static inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *a, const void *) { return a->sharedSizeBytes = 1, cudaSuccess; }
+enum { cudaDevAttrMaxSharedMemoryPerBlockOptin = 97 };
+extern "C" cudaError_t cudaGetDevice(int *device);
+extern "C" cudaError_t cudaDeviceGetAttribute(int *value, int attribute, int device);
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *a, const void *);
 typedef int cudaDriverEntryPointQueryResult;
 enum { cudaEnableDefault = 0, cudaDriverEntryPointSuccess = 0 };
 cudaError_t cudaGetDriverEntryPointByVersion(const char *name, void **entry, unsigned version, unsigned long long flags, int *found);

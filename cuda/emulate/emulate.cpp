@@ -297,6 +297,8 @@ int cuTensorMapEncodeTiled(CUtensorMap *map, int type, uint32_t rank, void *base
     *map = {(const char *)base, sizes[0], sizes[1], pitch[0], box[0], box[1]};
     return CUDA_SUCCESS;
 }
+// As of a kernel whose body is there on devices of compute capability 9.0 alone.
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *a, const void *) { return a->sharedSizeBytes = !plain(), a->ptxVersion = plain() ? 80 : 90, cudaSuccess; }
 cudaError_t cudaGetDriverEntryPointByVersion(const char *, void **entry, unsigned, unsigned long long, int *found) {
     *entry = plain() ? nullptr : (void *)cuTensorMapEncodeTiled;
     *found = plain() ? 1 : cudaDriverEntryPointSuccess;
@@ -306,9 +308,10 @@ cudaError_t cudaGetDriverEntryPointByVersion(const char *, void **entry, unsigne
 extern "C" {
 cudaError_t cudaGetDeviceCount(int *n) { return *n = 1, cudaSuccess; }
 cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+cudaError_t cudaGetDevice(int *device) { return *device = 0, cudaSuccess; }
 cudaError_t cudaDeviceGetAttribute(int *value, int attribute, int) {
-    // Multiprocessors; compute capability.
-    *value = attribute == 16 ? 4 : attribute == 75 ? (plain() ? 8 : 9) : 0;
+    // Multiprocessors; compute capability; shared memory of a block, without the newer instructions the little that 8.9 has.
+    *value = attribute == 16 ? 4 : attribute == 75 ? (plain() ? 8 : 9) : attribute == 97 ? (plain() ? 99 : 227) * 1024 : 0;
     return cudaSuccess;
 }
 cudaError_t cudaGetLastError() {

@@ -65,9 +65,14 @@ static inline uint64_t kg_wgmma_turned(uint32_t address, uint32_t panel) {
 struct EmulatedBar {
     uint32_t phase;
     uint8_t expected, pending;
-    uint16_t bytes;
+    uint16_t units; // of 16 bytes
     void check() {
-        if (pending == 0 && bytes == 0) phase ^= 1, pending = expected;
+        if (pending == 0 && units == 0) phase ^= 1, pending = expected;
+    }
+    void came(uint32_t bytes) {
+        if (bytes % 16 || units < bytes / 16) abort(); // more than expected
+        units -= (uint16_t)(bytes / 16);
+        check();
     }
 };
 static inline EmulatedBar *emulate_bar(uint32_t bar) { return (EmulatedBar *)emulate::shared_address(bar); }
@@ -79,7 +84,8 @@ static inline void kg_bar_arrive(uint32_t bar) {
     b->check();
 }
 static inline void kg_bar_expect(uint32_t bar, uint32_t bytes) {
-    emulate_bar(bar)->bytes += (uint16_t)bytes;
+    if (bytes % 16 || bytes >> 4 > 0xffffu - emulate_bar(bar)->units) abort();
+    emulate_bar(bar)->units += (uint16_t)(bytes >> 4);
     kg_bar_arrive(bar);
 }
 static inline void kg_bar_wait(uint32_t bar, uint32_t parity) {
@@ -93,11 +99,12 @@ static inline void kg_copy_box(uint32_t to, const void *map, uint32_t bar, uint3
             if (row + r < m.rows && column + c < m.columns) memcpy(&v, m.base + (row + r) * m.pitch + (column + c) * 2, 2);
             memcpy((char *)emulate_swizzled(to + r * 128 + c * 2), &v, 2);
         }
-    EmulatedBar *b = emulate_bar(bar);
-    const uint32_t bytes = m.box_rows * m.box_columns * 2;
-    if (b->bytes < bytes) abort(); // more than expected
-    b->bytes -= (uint16_t)bytes;
-    b->check();
+    emulate_bar(bar)->came(m.box_rows * m.box_columns * 2);
+}
+static inline void kg_copy_bulk(uint32_t to, const void *from, uint32_t bytes, uint32_t bar) {
+    if ((to | (uint32_t)(uintptr_t)from) % 16) abort();
+    memcpy(emulate::shared_address(to), from, bytes);
+    emulate_bar(bar)->came(bytes);
 }
 static inline void kg_bar_init_done() {}
 static inline void kg_async_fence() {}

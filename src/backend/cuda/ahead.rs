@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::ffi::{self, State};
 use super::memory::{Event, Gpu, Stream};
 use super::model::{CudaModel, Exec, Pass, slot_of};
-use super::workspace::Workspace;
+use super::workspace::{RING, Workspace};
 use crate::backend::{Ahead, Verdict};
 use crate::error::Result;
 use crate::sampler::{self, SamplingParams};
@@ -70,38 +70,63 @@ impl CudaModel {
     fn start_ahead(&self, exec: &mut Exec, ahead: &mut Ahead<'_>, last: u32, seen: usize) -> Result<()> {
         let slot = slot_of(ahead.slot)?;
         self.bind_pages(exec, slot, ahead.pages)?;
-        self.set_state_and(exec, slot, last, ahead.position + seen - 1, &drawn_by(ahead.params))
+        let drawn = State { produced: exec.chosen as u32, ..drawn_by(ahead.params) };
+        self.set_state_and(exec, slot, last, ahead.position + seen - 1, &drawn)
     }
 
-    /// Brings back the logits after the last appended token.
-    fn restore(&self, exec: &mut Exec, ahead: &mut Ahead<'_>, last: u32, seen: usize) -> Result<()> {
+    /// Computes the logits after the last appended token.
+    fn step_ahead(&self, exec: &mut Exec, ahead: &mut Ahead<'_>, last: u32, seen: usize) -> Result<()> {
         self.start_ahead(exec, ahead, last, seen)?;
         self.queue(exec, Pass::Logits, ahead.position + seen - 1)
     }
 
-    /// The loop of `decode_ahead`: the lock is not held while the host waits or `emit` runs; whoever has used the device's
-    /// state in between has changed the epoch, and the steps that were queued are queued again.
+    /// The first token, from the logits that are there.
+    fn first_ahead(&self, ahead: &mut Ahead<'_>) -> Result<u32> {
+        let exec = &mut *self.lock();
+        self.gpu.bind()?;
+        self.grow(exec, ahead.position + ahead.n)?;
+        exec.epoch += 1;
+        self.start_ahead(exec, ahead, ahead.last_token, 0)?;
+        let at = exec.next_chosen();
+        choose(&self.gpu, &exec.work, &exec.stream, ahead.params.temperature != 0.0)?;
+        exec.stream.wait()?;
+        Ok(exec.work.ring_token(at))
+    }
+
+    /// The loop of `decode_ahead`: the lock is not held while the host waits or `emit` runs. Whoever has used the device's
+    /// state in between has changed the epoch: what was queued before that is still good, and taken before more is queued, so
+    /// that each of several runs gets on.
     pub(super) fn run_ahead(&self, ahead: &mut Ahead<'_>, emit: &mut dyn FnMut(u32) -> Result<Verdict>) -> Result<()> {
+        if ahead.n == 0 {
+            return Ok(());
+        }
+        let mut emit = |token| if token == NO_TOKEN { sampler::nothing_to_choose() } else { emit(token) };
+        // Alone, so that the logits stay the prompt's, to the bit, until a token is accepted.
+        let mut last = self.first_ahead(ahead)?;
+        let mut outcome = emit(last);
+        if !matches!(outcome, Ok(Verdict::GoOn | Verdict::Last)) {
+            return outcome.map(|_| ());
+        }
         let marks = (0..AHEAD).map(|_| Event::new(&self.gpu, false)).collect::<Result<Vec<_>>>()?;
-        let (mut seen, mut queued, mut base, mut epoch, mut last) = (0, 0, 0, 0, ahead.last_token);
-        let mut outcome = Ok(Verdict::GoOn);
-        while seen < ahead.n {
+        // `at`: of the token after the seen ones in the ring; `stale`: the logits are not those after the last token.
+        let (mut seen, mut queued, mut at, mut epoch, mut stale) = (1, 1, 0, 0, true);
+        while matches!(outcome, Ok(Verdict::GoOn)) && seen < ahead.n {
             {
                 let exec = &mut *self.lock();
                 self.gpu.bind()?;
-                if exec.epoch != epoch {
-                    self.grow(exec, ahead.position + ahead.n)?;
+                if exec.epoch != epoch && queued == seen {
                     exec.epoch += 1;
                     epoch = exec.epoch;
-                    if queued > seen {
-                        self.restore(exec, ahead, last, seen)?;
+                    if stale {
+                        self.step_ahead(exec, ahead, last, seen)?;
                     }
                     self.start_ahead(exec, ahead, last, seen)?;
-                    (queued, base) = (seen, seen);
+                    (at, stale) = (exec.chosen, false);
                 }
-                while queued < ahead.n && queued < seen + AHEAD {
+                while exec.epoch == epoch && queued < ahead.n && queued < seen + AHEAD {
                     let pass = if ahead.params.temperature == 0.0 { Pass::Choose } else { Pass::Draw };
                     self.queue(exec, pass, ahead.position + queued)?;
+                    exec.next_chosen();
                     marks[queued % AHEAD].record(&exec.stream)?;
                     queued += 1;
                 }
@@ -109,25 +134,23 @@ impl CudaModel {
             marks[seen % AHEAD].wait()?;
             let token = {
                 let exec = self.lock();
-                if exec.epoch != epoch {
+                if exec.chosen - at > RING {
+                    // Others have been about for so long that it is overwritten.
+                    (queued, epoch, stale) = (seen, 0, true);
                     continue;
                 }
-                exec.work.ring_token(seen - base)
+                exec.work.ring_token(at)
             };
-            outcome = if token == NO_TOKEN { sampler::nothing_to_choose() } else { emit(token) };
+            outcome = emit(token);
             if matches!(outcome, Ok(Verdict::GoOn | Verdict::Last)) {
-                last = token;
-                seen += 1;
-            }
-            if !matches!(outcome, Ok(Verdict::GoOn)) {
-                break;
+                (last, seen, at) = (token, seen + 1, at + 1);
             }
         }
         let exec = &mut *self.lock();
         self.gpu.bind()?;
-        if queued > seen {
+        if stale || queued > seen {
             exec.epoch += 1;
-            self.restore(exec, ahead, last, seen)?;
+            self.step_ahead(exec, ahead, last, seen)?;
         }
         exec.stream.wait()?;
         outcome.map(|_| ())

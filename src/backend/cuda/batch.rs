@@ -15,6 +15,7 @@ use super::layout::DeviceWeights;
 use super::memory::{Event, Gpu, Graph, Stream};
 use super::model::{CudaModel, CudaSlot, Exec, Pass, internal, slot_of};
 use super::program::{self, ATTEND_CHUNK, By, Cut, Kind, LONG_CHUNK, LONG_FROM, Op, Run, Shape, Tuning, share};
+use super::wide::{self, Wide};
 use super::workspace::{Workspace, stride};
 use crate::backend::{Chunk, RunControl, Want};
 use crate::error::{Error, Result};
@@ -112,7 +113,13 @@ fn tiles_at_once(n: u32, most: u32) -> u32 {
     n.div_ceil(8).next_power_of_two().min(most)
 }
 
-/// Tiles of 8 sequences of a block of a stage of tiles behind a norm.
+/// The kernel of a stage of tiles behind a norm, and the tiles of 8 sequences that a block of it takes.
+fn kernel_of(gpu: &Gpu, stage: &Stage, rows: &[u32], n_seq: u32, tuning: &Tuning, kind: Kind) -> (Option<Wide>, u32) {
+    let tuned = tuning.wide[kind as usize];
+    let wide = if tuning.use_wide { Wide::choose(gpu, stage, rows, n_seq, tuned) } else { None };
+    (wide, wide.map_or_else(|| tiles_of_block(gpu, stage, rows, n_seq), |w| w.nt))
+}
+
 fn tiles_of_block(gpu: &Gpu, stage: &Stage, rows: &[u32], n_seq: u32) -> u32 {
     // Few rows: rather all of them in one turn, with less input to a block.
     let most = tiles_at_once(n_seq, most_tiles(stage));
@@ -261,7 +268,7 @@ impl Batch {
         }
         let graph = stream.capture(|| {
             let mut wanted = self.steps.iter().filter(|s| logits || s.kind != Kind::Logits);
-            wanted.try_for_each(|s| s.launch(gpu, &self.work, states.len(), cut, tuning.pdl, stream))
+            wanted.try_for_each(|s| s.launch(gpu, &self.work, states.len(), cut, tuning, stream))
         })?;
         graph.launch(stream)?;
         self.graphs.insert(key, graph);
@@ -279,8 +286,7 @@ impl Batch {
         stream: &Stream,
     ) -> Result<(Graph, usize)> {
         let wanted = || self.steps.iter().filter(|s| kind.is_none_or(|k| k == s.kind));
-        let graph =
-            stream.capture(|| wanted().try_for_each(|s| s.launch(gpu, &self.work, n, cut, tuning.pdl, stream)))?;
+        let graph = stream.capture(|| wanted().try_for_each(|s| s.launch(gpu, &self.work, n, cut, tuning, stream)))?;
         Ok((graph, wanted().count()))
     }
 }
@@ -388,8 +394,9 @@ impl CudaModel {
 }
 
 impl Step {
-    fn launch(&self, gpu: &Gpu, work: &Workspace, n: usize, cut: Cut, pdl: bool, stream: &Stream) -> Result<()> {
-        let (pdl, raw, n_seq) = (i32::from(pdl && gpu.major >= 9), stream.raw(), n as u32);
+    fn launch(&self, gpu: &Gpu, work: &Workspace, n: usize, cut: Cut, tuning: &Tuning, stream: &Stream) -> Result<()> {
+        let (pdl, raw, n_seq) = (i32::from(tuning.pdl && gpu.major >= 9), stream.raw(), n as u32);
+        let kernel_of = |stage, rows| kernel_of(gpu, stage, rows, n_seq, tuning, self.kind);
         // SAFETY: the addresses are the model's weights and a workspace of at least n rows, which outlive the stream's work;
         // the shapes are those the layout and the workspace were made for.
         let code = unsafe {
@@ -399,7 +406,7 @@ impl Step {
                     ffi::kgc_embed(mat, work.state, n_seq, *scale, work.x[0], *stride, 0, raw)
                 }
                 Launch::Norm { stage, threads, rows } => {
-                    let split_nt = if stage.split == 0 { 0 } else { tiles_of_block(gpu, stage, rows, n_seq) };
+                    let split_nt = if stage.split == 0 { 0 } else { kernel_of(stage, rows).1 };
                     ffi::kgc_batch_norm(&Stage { n_seq, split_nt, ..*stage }, work.normed, *threads, pdl, raw)
                 }
                 Launch::Stage { stage, mats, pair, shape } => {
@@ -407,7 +414,7 @@ impl Step {
                     let nb = at_once(stage.n, ty, n);
                     let tiles = n_seq.div_ceil(nb);
                     let shared = ffi::kgc_batch_shared(stage.n, i32::from(ty >= 3), nb);
-                    let per_sm = (512 / shape.threads).min(((227 << 10) / shared) as u32).max(1);
+                    let per_sm = (512 / shape.threads).min((gpu.shared_most as u64 / shared) as u32).max(1);
                     share((gpu.n_sm * per_sm).div_ceil(tiles), *shape, mats, *pair, &mut stage);
                     match ty {
                         0..=2 => ffi::kgc_batch_float(&stage, ty, nb, shape.threads, pdl, raw),
@@ -416,19 +423,17 @@ impl Step {
                     }
                 }
                 Launch::Tiles { stage, rows, per_sm } => {
-                    let nt = tiles_of_block(gpu, stage, rows, n_seq);
+                    let (wide, nt) = kernel_of(stage, rows);
                     let mut stage = Stage { n_seq, split_nt: nt, ..*stage };
-                    let (groups, all) = (n_seq.div_ceil(8 * nt), rows.iter().map(|r| u64::from(*r)).sum::<u64>());
-                    // Wide ones fill a multiprocessor with a block.
-                    let per_sm = if nt > 1 { 1 } else { *per_sm };
-                    let blocks = u64::from((gpu.n_sm * per_sm).div_ceil(groups));
-                    let mut at = 0;
-                    for (i, rows) in rows.iter().enumerate() {
-                        stage.seg_block[i] = at;
-                        at += ((u64::from(*rows) * blocks / all) as u32).clamp(1, rows.div_ceil(16));
-                        stage.seg_block[i + 1] = at;
+                    if let Some(w) = wide {
+                        wide::blocks_of(&mut stage, rows, w.blocks(gpu, n_seq));
+                        ffi::kgc_wide(&stage, nt, w.ks, w.groups, i32::from(w.two), pdl, raw)
+                    } else {
+                        // Wide ones fill a multiprocessor with a block.
+                        let per_sm = if nt > 1 { 1 } else { *per_sm };
+                        wide::blocks_of(&mut stage, rows, (gpu.n_sm * per_sm).div_ceil(n_seq.div_ceil(8 * nt)));
+                        ffi::kgc_tile_batch(&stage, nt, pdl, raw)
                     }
-                    ffi::kgc_tile_batch(&stage, nt, pdl, raw)
                 }
                 Launch::Parts { stage } => {
                     // What a block reads of its sequences' inputs takes longer than the weights: as few sequences as leave
@@ -438,6 +443,9 @@ impl Step {
                         |nt: u32, warps: u32| n_seq.div_ceil(8 * nt) * stage.m[0].rows.div_ceil(16 * warps) * stage.ks;
                     let nt = if most > 1 && blocks(most / 2, 16) <= gpu.n_sm { most / 2 } else { most };
                     let warps = if blocks(nt, 8) <= gpu.n_sm { 8 } else { 16 };
+                    // As many rows for each block.
+                    let tiles = stage.m[0].rows.div_ceil(16);
+                    let warps = tiles.div_ceil(tiles.div_ceil(warps));
                     ffi::kgc_tile_split(&Stage { n_seq, ..*stage }, nt, warps, pdl, raw)
                 }
                 Launch::Attend(attend) => ffi::kgc_attend(&Attend { n_seq, ..*attend }, cut.chunks, cut.rep, pdl, raw),

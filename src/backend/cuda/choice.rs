@@ -90,11 +90,12 @@ impl CudaModel {
     }
 
     /// After the step of a sequence alone, for which the state has what draws go by.
-    pub(super) fn choose_after(&self, exec: &Exec, chunk: &mut Chunk<'_>) -> Result<()> {
+    pub(super) fn choose_after(&self, exec: &mut Exec, chunk: &mut Chunk<'_>) -> Result<()> {
         let slot = slot_of(chunk.slot)?;
         let (Some(wish), [_], Want::Last) = (slot.wish, chunk.tokens, chunk.want) else { return Ok(()) };
+        let place = exec.next_chosen();
         choose(&self.gpu, &exec.work, &exec.stream, wish.temperature != 0.0)?;
-        slot.choice = Some(Choice { drawn: wish, position: chunk.start, place: 0, token: None, asked: false });
+        slot.choice = Some(Choice { drawn: wish, position: chunk.start, place, token: None, asked: false });
         Ok(())
     }
 
@@ -113,10 +114,11 @@ impl CudaModel {
         let choose = || {
             let exec = &mut *self.lock();
             exec.epoch += 1;
-            self.set_state_and(exec, slot, 0, position, &drawn)?;
+            let at = exec.next_chosen();
+            self.set_state_and(exec, slot, 0, position, &State { produced: at as u32, ..drawn })?;
             choose(&self.gpu, &exec.work, &exec.stream, drawn.temperature != 0.0)?;
             exec.stream.wait()?;
-            Ok(exec.work.ring_token(0))
+            Ok(exec.work.ring_token(at))
         };
         let token = choose();
         if let Ok(token) = &token {

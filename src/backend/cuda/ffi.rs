@@ -216,8 +216,12 @@ pub const STREAM_NON_BLOCKING: u32 = 1;
 pub const EVENT_DISABLE_TIMING: u32 = 2;
 pub const CAPTURE_THREAD_LOCAL: c_int = 1;
 pub const ERROR_MEMORY_ALLOCATION: c_int = 2;
+/// Of calls that did nothing: invalid value, configuration, symbol, function, texture and the like; no kernel image, out of launch
+/// resources, not supported; capture.
+pub const REFUSED: [c_int; 17] = [1, 9, 13, 21, 98, 209, 401, 701, 801, 900, 901, 902, 903, 904, 905, 906, 907];
 pub const ERROR_LAUNCH_FAILURE: c_int = 719;
 pub const ATTRIBUTE_SM_COUNT: c_int = 16;
+pub const ATTRIBUTE_SHARED_MOST: c_int = 97;
 pub const ATTRIBUTE_MAJOR: c_int = 75;
 pub const ATTRIBUTE_MINOR: c_int = 76;
 
@@ -283,6 +287,18 @@ unsafe extern "C" {
     pub fn kgc_tile_batch_most(n: u32, pair: c_int, parts: u32) -> u32;
     pub fn kgc_tile_split(stage: *const Stage, nt: u32, warps: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_tile_split_most(n: u32, parts: u32) -> u32;
+    pub fn kgc_code(version: *mut c_int) -> c_int;
+    pub fn kgc_wide_there() -> c_int;
+    pub fn kgc_wide_slots(n: u32, parts: u32, nt: u32, ks: u32, groups: u32, two: c_int) -> u32;
+    pub fn kgc_wide(
+        stage: *const Stage,
+        nt: u32,
+        ks: u32,
+        groups: u32,
+        two: c_int,
+        pdl: c_int,
+        stream: Handle,
+    ) -> c_int;
     pub fn kgc_read(from: Address, bytes: u64, out: Address, n_sm: u32, stream: Handle) -> c_int;
     pub fn kgc_draw_most() -> u32;
     pub fn kgc_draw(state: Address, n_seq: u32, n: u32, ring: *mut u32, pdl: c_int, stream: Handle) -> c_int;

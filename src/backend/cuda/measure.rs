@@ -13,9 +13,15 @@ const KINDS: [Kind; Kind::N] =
     [Kind::Embed, Kind::Qkv, Kind::Attend, Kind::Output, Kind::GateUp, Kind::Up, Kind::Glu, Kind::Down, Kind::Logits];
 
 impl CudaModel {
-    /// [`Self::measure_kinds`] of a step of all the `chunks`, one token each; norms count as what they stand before.
+    /// [`Self::measure_kinds`] of a step of all the `chunks`, one token each; norms count as what they stand before. `only`: of
+    /// that kind, and of all.
     #[doc(hidden)]
-    pub fn measure_together(&self, chunks: &mut [Chunk<'_>], reps: usize) -> Result<Vec<(String, usize, f32)>> {
+    pub fn measure_together(
+        &self,
+        chunks: &mut [Chunk<'_>],
+        only: Option<Kind>,
+        reps: usize,
+    ) -> Result<Vec<(String, usize, f32)>> {
         let exec = &mut *self.lock();
         self.gpu.bind()?;
         let n = chunks.len();
@@ -26,7 +32,8 @@ impl CudaModel {
         let (start, end) = (Event::new(&self.gpu, true)?, Event::new(&self.gpu, true)?);
         let Exec { batch: Some(batch), tuning, stream, .. } = exec else { return internal("no batch") };
         let mut rows = Vec::new();
-        for kind in KINDS.map(Some).into_iter().chain([None]) {
+        for kind in KINDS.map(Some).into_iter().chain([None]).filter(|k| only.is_none_or(|o| k.is_none_or(|k| k == o)))
+        {
             let (graph, launches) = batch.part(&self.gpu, kind, n, tuning, cut, stream)?;
             if launches == 0 {
                 continue;

@@ -15,8 +15,12 @@ pub struct Gpu {
     ordinal: i32,
     /// Multiprocessors.
     pub n_sm: u32,
-    /// Compute capability, major.
+    /// Compute capability that the code was compiled for, major: at most the device's.
     pub major: i32,
+    /// Bytes of shared memory that a block may have.
+    pub shared_most: usize,
+    /// Whether it has the kernels of cuda/wide.cu.
+    pub wide: bool,
     lost: Mutex<Option<(i64, String)>>,
     /// Counts down at each allocation; the one that finds 0 fails. Negative: off. For tests.
     fail_in: AtomicI64,
@@ -57,10 +61,12 @@ impl Gpu {
         if major < 8 {
             return Err(unavailable(format!("compute capability {major}.{minor} is below 8.0")));
         }
-        let gpu = Gpu {
+        let mut gpu = Gpu {
             ordinal: ordinal as i32,
             n_sm: n_sm.max(1) as u32,
-            major,
+            major: 0,
+            shared_most: get(ffi::ATTRIBUTE_SHARED_MOST)?.max(48 << 10) as usize,
+            wide: false,
             lost: Mutex::new(None),
             fail_in: AtomicI64::new(-1),
             lose_in: AtomicI64::new(-1),
@@ -71,6 +77,15 @@ impl Gpu {
         if code != 0 {
             return Err(unavailable(name_of(code)));
         }
+        let mut version: c_int = 0;
+        // SAFETY: asks about a kernel on the device that was just chosen; writes one int.
+        let code = unsafe { ffi::kgc_code(&mut version) };
+        if code != 0 {
+            return Err(unavailable(format!("compute capability {major}.{minor}: {}", name_of(code))));
+        }
+        gpu.major = version / 10;
+        // SAFETY: as above.
+        gpu.wide = unsafe { ffi::kgc_wide_there() } != 0;
         let (_, total) = gpu.memory();
         if total == 0 {
             return Err(unavailable("it reports no memory".to_string()));
@@ -117,7 +132,7 @@ impl Gpu {
         self.check(unsafe { ffi::cudaSetDevice(self.ordinal) })
     }
 
-    /// Turns a code into a result; anything but success or a failed allocation loses the device.
+    /// Turns a code into a result; what a call was refused for leaves the device as it was, anything else loses it.
     pub fn check(&self, code: c_int) -> Result<()> {
         let lose = self.lose_in.load(Ordering::Relaxed) >= 0 && self.lose_in.fetch_sub(1, Ordering::SeqCst) == 0;
         let code = if lose { ffi::ERROR_LAUNCH_FAILURE } else { code };
@@ -130,6 +145,9 @@ impl Gpu {
             return Err(Error::OutOfMemory { place: self.name(), requested: 0, free: self.memory().0 });
         }
         let reason = name_of(code);
+        if ffi::REFUSED.contains(&code) {
+            return Err(Error::Internal { message: format!("{}: {reason} ({code})", self.name()) });
+        }
         let mut lost = self.lost.lock().unwrap_or_else(|e| e.into_inner());
         let (code, reason) = lost.get_or_insert((i64::from(code), reason)).clone();
         Err(Error::DeviceLost { device: self.name(), code, reason })

@@ -48,6 +48,9 @@ mod program;
 mod tap;
 #[cfg(kigo_cuda)]
 #[allow(unsafe_code)]
+mod wide;
+#[cfg(kigo_cuda)]
+#[allow(unsafe_code)]
 mod workspace;
 
 #[cfg(kigo_cuda)]
@@ -57,6 +60,7 @@ pub use device::CudaDevice;
 pub use {
     model::CudaModel,
     program::{Kind, Shape, Tuning},
+    wide::Wide,
 };
 
 /// Opens GPU `ordinal`, or says why that cannot be.

@@ -72,7 +72,17 @@ pub(super) struct Exec {
     pub(super) tuning: Tuning,
     /// Changes whenever the device's `State` stops being that of the call before.
     pub(super) epoch: u64,
+    /// Tokens chosen so far: where in the ring the next one goes.
+    pub(super) chosen: usize,
     pub(super) stream: Stream,
+}
+
+impl Exec {
+    /// The ring's place of the token that is chosen now.
+    pub(super) fn next_chosen(&mut self) -> usize {
+        self.chosen += 1;
+        self.chosen - 1
+    }
 }
 
 /// The pool: slabs of whole pages.
@@ -84,6 +94,8 @@ struct Pages {
 
 /// A loaded model.
 pub struct CudaModel {
+    /// Held while waiting for `exec`, so that a thread that takes it again and again does not pass by the others.
+    turn: Mutex<()>,
     exec: Mutex<Exec>,
     pages: Mutex<Pages>,
     pub(super) weights: DeviceWeights,
@@ -126,7 +138,7 @@ pub(super) fn internal<T>(message: &str) -> Result<T> {
 }
 
 /// What the kernels need beyond the description's own invariants.
-fn check(config: &Config, weights: &Weights<'_>) -> Result<()> {
+fn check(gpu: &Gpu, config: &Config, weights: &Weights<'_>) -> Result<()> {
     let head = config.head_dim;
     if head == 0
         || !head.is_multiple_of(8)
@@ -137,7 +149,8 @@ fn check(config: &Config, weights: &Weights<'_>) -> Result<()> {
         return Err(Error::Unsupported { what: "head size", name: format!("{head}") });
     }
     let widest = config.n_embd.max(config.n_ff).max(config.n_heads * head);
-    if widest > 40_000 {
+    // A stage holds its input in shared memory, as f32 and, behind a norm, in pieces as well.
+    if widest > 40_000 || widest * 4 + 2048 > gpu.shared_most || config.n_embd * 8 + 2048 > gpu.shared_most {
         return Err(Error::Unsupported { what: "row length", name: format!("{widest}") });
     }
     if weights.layers.len() != config.layers.len() {
@@ -154,7 +167,7 @@ impl CudaModel {
         weights: &Weights<'_>,
         control: &mut dyn LoadControl,
     ) -> Result<CudaModel> {
-        check(config, weights)?;
+        check(gpu, config, weights)?;
         gpu.bind()?;
         let stream = Stream::new(gpu)?;
         let bytes = lay(0, config, weights).bytes;
@@ -167,6 +180,7 @@ impl CudaModel {
         let tuning = Tuning::default();
         let ops = program::make(gpu, config, &tuning, &laid.weights, &work);
         Ok(CudaModel {
+            turn: Mutex::default(),
             exec: Mutex::new(Exec {
                 graphs: HashMap::new(),
                 ops,
@@ -175,6 +189,7 @@ impl CudaModel {
                 work,
                 tuning,
                 epoch: 1,
+                chosen: 0,
                 stream,
             }),
             pages: Mutex::default(),
@@ -212,6 +227,7 @@ impl CudaModel {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Exec> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.exec.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -329,7 +345,8 @@ impl CudaModel {
         if exec.tuning.prefill && chunk.tokens.len() >= LEAST_ROWS && prefill::can(&self.config, &self.weights) {
             return self.run_rows(exec, sequence, slot, chunk.tokens, chunk.start, chunk.want, run);
         }
-        let (mark, drawn) = (Event::new(&self.gpu, false)?, slot.wish.unwrap_or_default());
+        let drawn = State { produced: exec.chosen as u32, ..slot.wish.unwrap_or_default() };
+        let mark = Event::new(&self.gpu, false)?;
         for (i, token) in chunk.tokens.iter().enumerate() {
             if run.cancel.load(Ordering::Acquire) {
                 return Err(Error::Cancelled);

@@ -7,6 +7,7 @@
 use super::ffi::{self, Address, Attend, Mat, Stage};
 use super::layout::{DeviceWeights, TILED};
 use super::memory::{Gpu, Stream};
+use super::wide::Wide;
 use super::workspace::Workspace;
 use crate::error::Result;
 use crate::model::{Activation, Config, RopePairing};
@@ -33,6 +34,10 @@ pub struct Tuning {
     pub shapes: [Option<Shape>; Kind::N],
     /// Query heads a block of attention; `None`: by the position.
     pub rep: Option<u32>,
+    /// Of the stages of tiles of many sequences; `None`: by the matrices.
+    pub wide: [Option<Wide>; Kind::N],
+    /// Whether wide.cu's kernels may be used.
+    pub use_wide: bool,
     /// Programmatic dependent launch.
     pub pdl: bool,
     /// Prompts go through the tensor cores.
@@ -43,7 +48,15 @@ pub struct Tuning {
 
 impl Default for Tuning {
     fn default() -> Self {
-        Tuning { shapes: [None; Kind::N], rep: None, pdl: true, prefill: true, halves: None }
+        Tuning {
+            shapes: [None; Kind::N],
+            rep: None,
+            wide: [None; Kind::N],
+            use_wide: true,
+            pdl: true,
+            prefill: true,
+            halves: None,
+        }
     }
 }
 
