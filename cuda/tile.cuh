@@ -312,6 +312,8 @@ template <int NT> __global__ void __launch_bounds__(512, 1) kg_tile_split_kernel
     for (int u = 0; u < UN; u++)
         if (mine && first + u < last) f[u].load(from, first + u);
     kg_launch_dependents();
+    if (mine && blockIdx.x == 0) // the rest comes into L2 meanwhile
+        for (uint32_t line = lane; line < (last - min(last, first + UN)) * 8; line += 32) kg_prefetch((const char *)(from - lane) + (size_t)(first + UN) * 1024 + line * 128);
     kg_wait();
     float *const scales = (float *)(x + (last - first) * 64 * NT);
     kg_tile_inputs<NT>(st, x, scales, seq0, first, last);

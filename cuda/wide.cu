@@ -10,7 +10,7 @@ static bool kg_wide_check(const KgStage *st) {
 
 // How many slices of the input a block has room for, `parts` being those of a row: all of them, or fewer; 0: not two. two: rows of tiles a group.
 KGC_API uint32_t kgc_wide_slots(uint32_t n, uint32_t parts, uint32_t nt, uint32_t ks, uint32_t groups, int two) {
-    if (!(nt == 1 || nt == 2 || nt == 4) || !(ks == 1 || ks == 2 || ks == 4) || parts % ks || groups == 0 || groups * ks > KG_WIDE_WARPS) return 0;
+    if (!(nt == 1 || nt == 2 || nt == 4) || !(ks == 1 || ks == 2 || ks == 4) || parts % ks || groups == 0 || groups * ks > kg_wide_warps(two ? 2 : 1, (int)nt)) return 0;
     const size_t slot = (size_t)ks * kg_wide_slice((int)nt) * 16, meet = (size_t)groups * (parts - parts / ks) * (two ? 2 : 1) * 128 * nt * 4;
     const uint32_t all = parts / ks * kg_wide_slices((n + 31) / 32, parts);
     const size_t most = kg_shared_most() - 2 * KG_WIDE_SLOTS * 8 - 64;
@@ -30,7 +30,8 @@ KGC_API int kgc_wide_there(void) {
 template <int MODE> static cudaError_t kg_wide_run(const KgStage *st, uint32_t nt, uint32_t ks, uint32_t groups, uint32_t slots, int pdl, cudaStream_t stream) {
     const dim3 grid((st->n_seq + 8 * nt - 1) / (8 * nt), st->seg_block[st->n_seg]);
     const size_t smem = (size_t)slots * ks * kg_wide_slice((int)nt) * 16 + (size_t)groups * (st->ks - st->ks / ks) * (MODE != KG_ONE ? 2 : 1) * 128 * nt * 4;
-    auto run = [&](void (*kernel)(KgStage, uint32_t)) { return kg_launch(kernel, grid, dim3(32 * ks * groups), smem, pdl, stream, *st, slots); };
+    const uint32_t slices = kg_wide_slices((st->n + 31) / 32, st->ks);
+    auto run = [&](void (*kernel)(KgStage, uint32_t, uint32_t)) { return kg_launch(kernel, grid, dim3(32 * ks * groups), smem, pdl, stream, *st, slots, slices); };
     switch (nt * 8 + ks) {
     case 9: return run(kg_wide_kernel<MODE, 1, 1>);
     case 10: return run(kg_wide_kernel<MODE, 1, 2>);

@@ -10,31 +10,59 @@
 #pragma once
 #include "tile.cuh"
 
-constexpr uint32_t KG_WIDE_UN = 4, KG_WIDE_WARPS = 12, KG_WIDE_SLOTS = 32;
+constexpr uint32_t KG_WIDE_UN = 4, KG_WIDE_SLOTS = 32;
+// Warps of a block at most; two rows of tiles by 32 sequences want more registers.
+__host__ __device__ constexpr uint32_t kg_wide_warps(int nm, int nt) { return nm * nt >= 8 ? 8 : 12; }
 
 // 16-byte words of a slice: hi and lo of each sequence in the order of the lanes, then scales.
 __host__ __device__ constexpr uint32_t kg_wide_slice(int nt) { return KG_WIDE_UN * 66 * nt; }
 // Slices of a part: as many for each.
 __host__ __device__ constexpr uint32_t kg_wide_slices(uint32_t blocks, uint32_t parts) { return ((blocks + parts - 1) / parts + KG_WIDE_UN - 1) / KG_WIDE_UN; }
 
-// acc[m][n][i] += s d of a block, whose inputs are `x` and `scales`.
+// acc[m][n][i] += s d of a block, whose inputs are `x` and `scales`. A product waits 33 cycles for the one before it on the same sum:
+// those of several sums go in turn.
 template <int NM, int NT> __device__ __forceinline__ void kg_wide_add(float (&acc)[NM][NT][4], const KgTileUnit (&w)[NM], const uint4 *x, const float *scales) {
+    constexpr int EACH = NT < 2 ? 1 : 2;
     const uint32_t lane = threadIdx.x & 31;
 #pragma unroll
-    for (int n = 0; n < NT; n++) {
-        const float2 s = *(const float2 *)(scales + n * 8 + 2 * (lane & 3));
-        const uint4 hi = x[n * 64 + lane], lo = x[n * 64 + 32 + lane];
+    for (int n = 0; n < NT; n += EACH) {
+        uint4 hi[EACH], lo[EACH];
+        float d[NM][EACH][4];
 #pragma unroll
-        for (int m = 0; m < NM; m++) {
-            float d[4];
-            kg_tile_dot(d, w[m], hi, lo);
-            acc[m][n][0] = __fmaf_rn(s.x, d[0], acc[m][n][0]), acc[m][n][1] = __fmaf_rn(s.y, d[1], acc[m][n][1]);
-            acc[m][n][2] = __fmaf_rn(s.x, d[2], acc[m][n][2]), acc[m][n][3] = __fmaf_rn(s.y, d[3], acc[m][n][3]);
+        for (int e = 0; e < EACH; e++) {
+            hi[e] = x[(n + e) * 64 + lane], lo[e] = x[(n + e) * 64 + 32 + lane];
+#pragma unroll
+            for (int m = 0; m < NM; m++) d[m][e][0] = d[m][e][1] = d[m][e][2] = d[m][e][3] = 0.f;
+        }
+        auto each = [&](auto product) {
+#pragma unroll
+            for (int e = 0; e < EACH; e++)
+#pragma unroll
+                for (int m = 0; m < NM; m++) {
+                    const uint32_t first[4] = {w[m].a.x, w[m].a.y, w[m].a.z, w[m].a.w}, second[4] = {w[m].b.x, w[m].b.y, w[m].b.z, w[m].b.w};
+                    product(d[m][e], first, second, hi[e], lo[e]);
+                }
+        };
+        using D = float (&)[4];
+        using A = const uint32_t (&)[4];
+        each([](D d, A first, A, uint4 hi, uint4) { kg_mma_in_turn(d, first, hi.x, hi.y); });
+        each([](D d, A, A second, uint4 hi, uint4) { kg_mma_in_turn(d, second, hi.z, hi.w); });
+        each([](D d, A first, A, uint4, uint4 lo) { kg_mma_in_turn(d, first, lo.x, lo.y); });
+        each([](D d, A, A second, uint4, uint4 lo) { kg_mma_in_turn(d, second, lo.z, lo.w); });
+#pragma unroll
+        for (int e = 0; e < EACH; e++) {
+            const float2 s = *(const float2 *)(scales + (n + e) * 8 + 2 * (lane & 3));
+#pragma unroll
+            for (int m = 0; m < NM; m++) {
+                float(&to)[4] = acc[m][n + e];
+                to[0] = __fmaf_rn(s.x, d[m][e][0], to[0]), to[1] = __fmaf_rn(s.y, d[m][e][1], to[1]);
+                to[2] = __fmaf_rn(s.x, d[m][e][2], to[2]), to[3] = __fmaf_rn(s.y, d[m][e][3], to[3]);
+            }
         }
     }
 }
 
-template <int MODE, int NT, int KS> __global__ void __launch_bounds__(32 * KG_WIDE_WARPS, 1) kg_wide_kernel(const __grid_constant__ KgStage st, uint32_t slots) {
+template <int MODE, int NT, int KS> __global__ void __launch_bounds__(32 * kg_wide_warps(MODE != KG_ONE ? 2 : 1, NT), 1) kg_wide_kernel(const __grid_constant__ KgStage st, uint32_t slots, uint32_t slices) {
 #ifdef KG_SM90A
     constexpr bool PAIR = MODE == KG_PAIR, TWO = MODE == KG_TWO;
     constexpr int NM = MODE != KG_ONE ? 2 : 1, UN = KG_WIDE_UN;
@@ -44,7 +72,7 @@ template <int MODE, int NT, int KS> __global__ void __launch_bounds__(32 * KG_WI
     uint32_t seg = 0;
     while (seg + 1 < st.n_seg && blockIdx.y >= st.seg_block[seg + 1]) seg++;
     const uint32_t n_warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x & 31, groups = n_warps / KS, group = warp / KS, kw = warp % KS;
-    const uint32_t blocks = (st.n + 31) / 32, parts = st.ks, mine = parts / KS, slices = kg_wide_slices(blocks, parts), all = mine * slices;
+    const uint32_t shift = st.ks == 16 ? 4 : 3, blocks = (st.n + 31) / 32, parts = 1 << shift, mine = parts / KS, all = mine * slices;
     const uint32_t rows = st.m[seg].rows, tiles = (rows + 15) / 16;
     const uint32_t n_blocks = st.seg_block[seg + 1] - st.seg_block[seg], block = blockIdx.y - st.seg_block[seg];
     const uint32_t tile0 = tiles * block / n_blocks, tile1 = tiles * (block + 1) / n_blocks, stride = groups * W; // fewer than 2^32
@@ -61,8 +89,8 @@ template <int MODE, int NT, int KS> __global__ void __launch_bounds__(32 * KG_WI
     };
     auto bound = [&] {
         const uint32_t p = kw * mine + next_part;
-        next_at = p * blocks / parts + next_slice * UN;
-        next_end = (p + 1) * blocks / parts;
+        next_at = (p * blocks >> shift) + next_slice * UN;
+        next_end = (p + 1) * blocks >> shift;
     };
     auto fetch = [&](int u) {
         const bool in = next_tile < tile1 && next_at + u < next_end;
@@ -77,42 +105,47 @@ template <int MODE, int NT, int KS> __global__ void __launch_bounds__(32 * KG_WI
     kg_launch_dependents();
 
     const uint32_t full = kg_shared_at(bars), empty = kg_shared_at(bars + KG_WIDE_SLOTS);
-    // Slice `c` of a turn into a slot, by one thread.
     const uint4 *input = st.split + (size_t)blockIdx.x * NT * blocks * 66;
-    auto bring = [&](uint32_t c, uint32_t slot) {
-        uint32_t bytes = 0;
-        for (int copy = 0; copy < 2; copy++) {
-            for (uint32_t w = 0; w < KS; w++) {
-                const uint32_t p = w * mine + c / slices, first = p * blocks / parts + c % slices * UN, last = (p + 1) * blocks / parts;
-                const uint32_t n = first < last ? min(last - first, (uint32_t)UN) : 0, to = kg_shared_at(x + (slot * KS + w) * kg_wide_slice(NT));
-                bytes += n * NT * 66 * 16;
-                if (!copy || !n) continue;
-                kg_copy_bulk(to, input + (size_t)first * NT * 64, n * NT * 64 * 16, full + 8 * slot);
-                kg_copy_bulk(to + UN * NT * 64 * 16, input + (size_t)(blocks * 64 + first * 2) * NT, n * NT * 2 * 16, full + 8 * slot);
-            }
-            if (!copy) kg_bar_expect(full + 8 * slot, bytes);
+    // Slice `slice` of each warp's part `part` into a slot, by one thread.
+    auto bring = [&](uint32_t part, uint32_t slice, uint32_t slot) {
+        uint32_t first[KS], n[KS], bytes = 0;
+#pragma unroll
+        for (uint32_t w = 0; w < KS; w++) {
+            const uint32_t p = w * mine + part, last = (p + 1) * blocks >> shift;
+            first[w] = (p * blocks >> shift) + slice * UN;
+            n[w] = first[w] < last ? min(last - first[w], (uint32_t)UN) : 0;
+            bytes += n[w] * NT * 66 * 16;
+        }
+        kg_bar_expect(full + 8 * slot, bytes);
+#pragma unroll
+        for (uint32_t w = 0; w < KS; w++) {
+            if (!n[w]) continue;
+            const uint32_t to = kg_shared_at(x + (slot * KS + w) * kg_wide_slice(NT));
+            kg_copy_bulk(to, input + (size_t)first[w] * NT * 64, n[w] * NT * 64 * 16, full + 8 * slot);
+            kg_copy_bulk(to + UN * NT * 64 * 16, input + (size_t)(blocks * 64 + first[w] * 2) * NT, n[w] * NT * 2 * 16, full + 8 * slot);
         }
     };
     const bool stays = slots == all;
-    if (threadIdx.x == 0) {
-        for (uint32_t i = 0; i < slots; i++) kg_bar_init(full + 8 * i, 1), kg_bar_init(empty + 8 * i, n_warps);
+    if (threadIdx.x < slots) {
+        kg_bar_init(full + 8 * threadIdx.x, 1), kg_bar_init(empty + 8 * threadIdx.x, n_warps);
         kg_bar_init_done();
     }
     __syncthreads();
+    const uint32_t first_part = warp == 0 ? lane / slices : 0, first_slice = lane - first_part * slices;
     kg_wait();
     if (warp == 0) {
-        for (uint32_t c = lane; c < slots; c += 32) bring(c % all, c);
+        if (lane < slots) bring(first_part, first_slice, lane);
         __syncwarp();
     }
 
     float *const meet = (float *)(x + (size_t)slots * KS * kg_wide_slice(NT)) + (size_t)group * (parts - mine) * NM * PART;
-    uint32_t slot = 0, parity = 0, coming = stays ? all : slots % all; // of a turn, the slice that is brought next
+    uint32_t slot = 0, parity = 0, coming_part = stays ? 0 : slots / slices, coming_slice = stays ? 0 : slots % slices; // what is brought next
     uint32_t left = stays ? 0 : turns * all - min(turns * all, slots);
     for (uint32_t turn = 0; turn < turns; turn++) { // as many for each group: there are barriers
         const uint32_t tile = tile0 + turn * stride + group * W;
         float total[NM][NT][4] = {};
         for (uint32_t part = 0; part < mine; part++) {
-            const uint32_t p = kw * mine + part, n = (p + 1) * blocks / parts - p * blocks / parts;
+            const uint32_t p = kw * mine + part, n = ((p + 1) * blocks >> shift) - (p * blocks >> shift);
             float acc[NM][NT][4] = {};
             for (uint32_t slice = 0; slice < slices; slice++) {
                 if (++next_slice == slices) {
@@ -123,10 +156,11 @@ template <int MODE, int NT, int KS> __global__ void __launch_bounds__(32 * KG_WI
                 kg_bar_wait(full + 8 * slot, parity);
                 const uint4 *in = x + (slot * KS + kw) * kg_wide_slice(NT);
 #pragma unroll
-                for (int u = 0; u < UN; u++) {
+                for (int u = 0; u < UN; u++)
                     if (slice * UN + u < n) kg_wide_add<NM, NT>(acc, f[u], in + u * NT * 64, (const float *)(in + UN * NT * 64) + u * NT * 8);
-                    fetch(u);
-                }
+                // All at once: the compiler counts these loads together, so that each use of one waits for all that are under way.
+#pragma unroll
+                for (int u = 0; u < UN; u++) fetch(u);
                 if (!stays) {
                     __syncwarp();
                     if (lane == 0) kg_bar_arrive(empty + 8 * slot);
@@ -136,10 +170,11 @@ template <int MODE, int NT, int KS> __global__ void __launch_bounds__(32 * KG_WI
                         const uint32_t last = slot ? slot - 1 : slots - 1;
                         if (lane == 0) {
                             kg_bar_wait(empty + 8 * last, slot ? parity : parity ^ 1);
-                            bring(coming, last);
+                            bring(coming_part, coming_slice, last);
                         }
                         __syncwarp();
-                        left--, coming = coming + 1 == all ? 0 : coming + 1;
+                        left--;
+                        if (++coming_slice == slices) coming_slice = 0, coming_part = coming_part + 1 == mine ? 0 : coming_part + 1;
                     }
                 }
                 if (++slot == slots) slot = 0, parity = stays ? 0 : parity ^ 1;

@@ -70,4 +70,5 @@ static inline void kg_mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, ui
         }
     }
 }
+static inline void kg_mma_in_turn(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) { kg_mma(d, a, b0, b1); }
 static inline float kg_exp2(float x) { return exp2f(x); }

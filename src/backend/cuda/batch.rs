@@ -115,9 +115,10 @@ fn tiles_at_once(n: u32, most: u32) -> u32 {
 
 /// The kernel of a stage of tiles behind a norm, and the tiles of 8 sequences that a block of it takes.
 fn kernel_of(gpu: &Gpu, stage: &Stage, rows: &[u32], n_seq: u32, tuning: &Tuning, kind: Kind) -> (Option<Wide>, u32) {
+    let other = tiles_of_block(gpu, stage, rows, n_seq);
     let tuned = tuning.wide[kind as usize];
-    let wide = if tuning.use_wide { Wide::choose(gpu, stage, rows, n_seq, tuned) } else { None };
-    (wide, wide.map_or_else(|| tiles_of_block(gpu, stage, rows, n_seq), |w| w.nt))
+    let wide = if tuning.use_wide { Wide::choose(gpu, stage, rows, n_seq, other, tuned) } else { None };
+    (wide, wide.map_or(other, |w| w.nt))
 }
 
 fn tiles_of_block(gpu: &Gpu, stage: &Stage, rows: &[u32], n_seq: u32) -> u32 {

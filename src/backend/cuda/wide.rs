@@ -16,10 +16,7 @@ pub struct Wide {
     pub two: bool,
 }
 
-/// Warps of a block at most.
-const MOST_WARPS: u32 = 12;
-
-/// Blocks of each matrix of a stage, by its rows; in the order of the matrices, where each begins, and how many there are.
+/// Blocks of each matrix of a stage, by its rows; in the order of the matrices, where each begins.
 pub fn blocks_of(stage: &mut Stage, rows: &[u32], blocks: u32) {
     let all: u64 = rows.iter().map(|r| u64::from(*r)).sum();
     let mut at = 0;
@@ -36,57 +33,45 @@ impl Wide {
         (gpu.n_sm / n_seq.div_ceil(8 * self.nt)).max(1)
     }
 
-    /// About how many cycles a stage takes; `None` where it does not fit. The figures are those of one H200.
-    fn cost(&self, gpu: &Gpu, stage: &Stage, rows: &[u32], n_seq: u32) -> Option<u64> {
-        let pair = stage.activation != 0;
-        let at_once = u64::from(1 + u32::from(pair || self.two)); // rows of tiles
-        let Wide { nt, ks, groups, two } = *self;
+    fn fits(self, stage: &Stage) -> Option<Wide> {
+        let two = self.two || stage.activation != 0;
         // SAFETY: numbers in and out.
-        let slots = unsafe { ffi::kgc_wide_slots(stage.n, stage.ks, nt, ks, groups, i32::from(pair || two)) };
-        if slots == 0 {
-            return None;
-        }
-        let mut cut = Stage::default();
-        blocks_of(&mut cut, rows, self.blocks(gpu, n_seq));
-        let tiles_of = |i: usize| rows[i].div_ceil(16).div_ceil(cut.seg_block[i + 1] - cut.seg_block[i]);
-        let tiles = (0..rows.len()).map(tiles_of).max().unwrap_or(1);
-        let turns = u64::from(tiles.div_ceil(groups * if two { 2 } else { 1 }));
-        let columns = u64::from(stage.n.div_ceil(32));
-        // Four tensor cores, a product of 16 columns each 6.4 cycles.
-        let products = at_once * u64::from(nt) * 4 * columns / u64::from(ks);
-        let core = turns * u64::from((groups * ks).div_ceil(4)) * products * 32 / 5;
-        // What the second-level cache gives one of all multiprocessors: 23 bytes a cycle.
-        let whole = slots >= stage.ks / ks * columns.div_ceil(u64::from(stage.ks)).div_ceil(4) as u32;
-        let input = columns * 1056 * u64::from(nt) * if whole { 1 } else { turns } / 23;
-        let weights = u64::from(tiles) * if pair { 2 } else { 1 } * columns * 1024 / 23;
-        let meet = turns * u64::from(stage.ks - stage.ks / ks) * at_once * u64::from(nt) * 24;
-        Some(input + core.max(weights) + meet)
+        let slots = unsafe { ffi::kgc_wide_slots(stage.n, stage.ks, self.nt, self.ks, self.groups, i32::from(two)) };
+        (slots > 0).then_some(self)
     }
 
-    /// For a stage behind a norm with matrices of so many rows; `None` where another kernel has to do it.
-    pub fn choose(gpu: &Gpu, stage: &Stage, rows: &[u32], n_seq: u32, tuned: Option<Wide>) -> Option<Wide> {
+    /// For a stage behind a norm with matrices of so many rows; `None` where another kernel has to do it, or does it as fast.
+    /// From sweeps on one H200: 16 sequences a block, since more leave too few warps to wait for weights and fewer read these too
+    /// often from the cache; rows enough for all warps of a block, or half of it with two a row. `other`: tiles of 8 sequences that a
+    /// block of the other kernel takes.
+    pub fn choose(gpu: &Gpu, stage: &Stage, rows: &[u32], n_seq: u32, other: u32, tuned: Option<Wide>) -> Option<Wide> {
+        let pair = stage.activation != 0;
+        let one = rows.len() == 1 && !pair;
         if !gpu.wide {
             return None;
         }
-        // The workspace has no room for more tiles than there are.
-        let most = n_seq.div_ceil(8).next_power_of_two().min(4);
-        let one = rows.len() == 1 && stage.activation == 0;
-        let fits = |w: &Wide| w.cost(gpu, stage, rows, n_seq).map(|cost| (cost, *w));
-        if let Some(wide) = tuned.filter(|w| w.nt <= most).and_then(|w| fits(&Wide { two: w.two && one, ..w })) {
-            return Some(wide.1);
+        if let Some(wide) = tuned {
+            // The workspace has no room for more tiles than there are.
+            let there = wide.nt <= n_seq.div_ceil(8).next_power_of_two();
+            return Wide { two: wide.two && one, ..wide }.fits(stage).filter(|_| there);
         }
-        let mut all = Vec::new();
-        for nt in [4, 2, 1].into_iter().filter(|nt| *nt <= most) {
-            for ks in [1, 2, 4] {
-                for groups in 1..=MOST_WARPS / ks {
-                    for two in
-                        [false, true].into_iter().filter(|two| !two || (rows.len() == 1 && stage.activation == 0))
-                    {
-                        all.extend(fits(&Wide { nt, ks, groups, two }));
-                    }
-                }
-            }
+        if n_seq <= 8 || (pair && n_seq <= 16 && other >= 2) {
+            return None;
         }
-        all.into_iter().min_by_key(|(cost, w)| (*cost, w.ks, w.groups)).map(|(_, w)| w)
+        let wide = Wide { nt: 2, ks: 1, groups: 12, two: one };
+        let mut cut = Stage::default();
+        blocks_of(&mut cut, rows, wide.blocks(gpu, n_seq));
+        let each =
+            rows.iter().zip(cut.seg_block.windows(2)).map(|(rows, at)| rows.div_ceil(16).div_ceil(at[1] - at[0]));
+        let tiles = each.max().unwrap_or(0);
+        let groups = |most: u32| {
+            let turns = tiles.div_ceil(most * if one { 2 } else { 1 });
+            tiles.div_ceil(turns * if one { 2 } else { 1 })
+        };
+        match tiles {
+            0..4 => None,
+            4..8 => Wide { ks: 2, groups: groups(6), ..wide }.fits(stage),
+            _ => Wide { groups: groups(12), ..wide }.fits(stage),
+        }
     }
 }
