@@ -41,12 +41,12 @@ template <int HD, int HV> __global__ void __launch_bounds__(128, HD == 64 ? 4 : 
     const uint32_t ks = kg_shared_at(raw), vs = ks + 64 * HD * 2, qs = vs + 64 * HV * 2;
     const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const uint32_t head = blockIdx.x, kv = head / (p.n_heads / p.n_kv), column0 = blockIdx.z * HV;
-    const uint32_t first = (gridDim.y - 1 - blockIdx.y) * 64, n_rows = min(64u, p.n_tokens - first);
-    const uint32_t end = p.start + p.n_tokens;
+    const KgFlashTile t = kg_flash_tile(p, 64);
+    const uint32_t first = t.tile, n_rows = min(64u, t.n_tokens - first), end = t.start + t.n_tokens;
     const uint32_t chunks = p.head_dim / 8, v_chunks = min(HV, (int)(p.head_dim - column0)) / 8;
     kg_gemm_wait();
 
-    const __half *q = (const __half *)p.q + (size_t)first * p.q_stride + (size_t)head * p.head_dim;
+    const __half *q = (const __half *)p.q + (size_t)(t.row0 + first) * p.q_stride + (size_t)head * p.head_dim;
     uint32_t qf[Q_SHARED ? 1 : HD / 16][4];
     if (Q_SHARED) {
         load_rows<HD>(qs, q, p.q_stride, n_rows, chunks);
@@ -61,9 +61,9 @@ template <int HD, int HV> __global__ void __launch_bounds__(128, HD == 64 ? 4 : 
     }
 
     // Positions of this thread's two rows, of the warp's and the block's first and last row.
-    const uint32_t pos0 = p.start + first + warp * 16 + lane / 4;
-    const uint32_t warp_low = p.start + first + warp * 16, warp_high = warp_low + 15;
-    const uint32_t low = p.start + first, high = low + n_rows - 1;
+    const uint32_t pos0 = t.start + first + warp * 16 + lane / 4;
+    const uint32_t warp_low = t.start + first + warp * 16, warp_high = warp_low + 15;
+    const uint32_t low = t.start + first, high = low + n_rows - 1;
     const uint32_t window = p.window ? p.window : 0xffffffffu;
     auto from_of = [&](uint32_t position) { return position >= window ? position - window + 1 : 0; };
     const uint32_t block0 = from_of(low) / 64, block1 = high / 64;
@@ -74,8 +74,8 @@ template <int HD, int HV> __global__ void __launch_bounds__(128, HD == 64 ? 4 : 
     const float unit = (p.softcap > 0.f ? p.softcap : p.scale) * LOG2E, turn = p.softcap > 0.f ? 2.f * LOG2E * p.scale / p.softcap : 0.f;
 
     const uint64_t kv_offset = kv * p.head_stride;
-    const __half *page = (const __half *)p.pages[block0] + kv_offset;
-    uint64_t next = p.pages[min(block0 + 1, block1)]; // read long before it is used
+    const __half *page = (const __half *)t.pages[block0] + kv_offset;
+    uint64_t next = t.pages[min(block0 + 1, block1)]; // read long before it is used
     load_rows<HD>(ks, page + p.k_offset, p.token_stride, min(64u, end - block0 * 64), chunks);
     kg_copy_commit();
     for (uint32_t block = block0; block <= block1; block++) {
@@ -120,8 +120,8 @@ template <int HD, int HV> __global__ void __launch_bounds__(128, HD == 64 ? 4 : 
                 for (int n = 0; n < 8; n++)
 #pragma unroll
                     for (int i = 0; i < 4; i++) {
-                        const uint32_t t = t0 + n * 8 + 2 * (lane % 4) + i % 2;
-                        if (t > pos0 + 8 * (i / 2) || t < (i < 2 ? low0 : low1)) s[n][i] = -INFINITY;
+                        const uint32_t at = t0 + n * 8 + 2 * (lane % 4) + i % 2;
+                        if (at > pos0 + 8 * (i / 2) || at < (i < 2 ? low0 : low1)) s[n][i] = -INFINITY;
                     }
             }
 #pragma unroll
@@ -157,7 +157,7 @@ template <int HD, int HV> __global__ void __launch_bounds__(128, HD == 64 ? 4 : 
         __syncthreads();
         if (block < block1) {
             page = (const __half *)next + kv_offset;
-            next = p.pages[min(block + 2, block1)];
+            next = t.pages[min(block + 2, block1)];
             load_rows<HD>(ks, page + p.k_offset, p.token_stride, min(64u, end - t0 - 64), chunks);
         }
         kg_copy_commit();
@@ -175,12 +175,12 @@ template <int HD, int HV> __global__ void __launch_bounds__(128, HD == 64 ? 4 : 
         }
     }
 
-    kg_flash_store<HV / 8>(p, first, n_rows, warp * 16 + lane / 4, head, column0, total, [&](int h, int i) { return out[i / 2][2 * h + i % 2]; });
+    kg_flash_store<HV / 8>(p, t.row0 + first, n_rows, warp * 16 + lane / 4, head, column0, total, [&](int h, int i) { return out[i / 2][2 * h + i % 2]; });
 }
 
 template <int HD, int HV> cudaError_t run(const KgFlash *p, cudaStream_t stream) {
     const size_t smem = 64 * 2 * (HD + HV + (HD > 128 ? HD : 0));
-    return kg_launch(kg_flash<HD, HV>, dim3(p->n_heads, (p->n_tokens + 63) / 64, HD / HV), dim3(128), smem, p->pdl, stream, *p);
+    return kg_launch(kg_flash<HD, HV>, dim3(p->n_heads, p->tiles ? p->n_tiles : (p->n_tokens + 63) / 64, HD / HV), dim3(128), smem, p->pdl, stream, *p);
 }
 } // namespace
 

@@ -2,6 +2,17 @@
 #pragma once
 #include "gemm_args.cuh"
 
+// Prompts of several sequences in one pass: of each row of the pass whose it is and where, and of each 64 rows of a sequence.
+struct KgRow {
+    const uint64_t *pages;
+    uint32_t position, unused;
+};
+struct KgFlashTile {
+    const uint64_t *pages;
+    uint32_t row0, n_tokens, start; // of the sequence: its first row in the pass, how many, the position of the first
+    uint32_t tile;                  // its row that the tile begins with, a multiple of 64
+};
+
 // kgc_flash_prefill: attention of a chunk over the cache that already holds the chunk's own keys and values.
 struct KgFlash {
     const void *q;         // f16
@@ -16,6 +27,8 @@ struct KgFlash {
     uint32_t wgmma;        // not 0: kgc_gemm_encoder succeeded on this device
     uint32_t n_sms;        // multiprocessors of the device
     float scale, softcap;  // softcap 0: none
+    const KgFlashTile *tiles; // [n_tiles] of several sequences, on the device, or null; then pages and start are not read
+    uint32_t n_tiles;
 };
 
 // kgc_prefill_norm: residual, norm, f16.
@@ -45,6 +58,7 @@ struct KgPrefillRope {
     uint32_t n_tokens, start, n_heads, n_kv, head_dim, n_rot, halves;
     uint32_t qkv_stride, q_stride, pdl;
     float eps;
+    const KgRow *rows; // [n_tokens] of several sequences, on the device, or null; then pages and start are not read
 };
 
 KGC_API cudaError_t kgc_flash_prefill(const KgFlash *p, cudaStream_t stream); // the path the device has
@@ -52,6 +66,12 @@ KGC_API cudaError_t kgc_flash_sm90(const KgFlash *p, cudaStream_t stream);    //
 KGC_API cudaError_t kgc_flash_mma(const KgFlash *p, cudaStream_t stream);     // flash_prefill.cu
 KGC_API cudaError_t kgc_prefill_norm(const KgPrefillNorm *p, cudaStream_t stream);
 KGC_API cudaError_t kgc_prefill_rope(const KgPrefillRope *p, cudaStream_t stream);
+
+// The block's rows, `each` at a time; longest rows start first, as the tiles given are in order.
+__device__ __forceinline__ KgFlashTile kg_flash_tile(const KgFlash &p, uint32_t each) {
+    if (p.tiles) return p.tiles[blockIdx.y];
+    return {p.pages, 0, p.n_tokens, p.start, (gridDim.y - 1 - blockIdx.y) * each};
+}
 
 // The end of both paths: what a thread has of rows `row` and row + 8 of its tile, of columns column0 + 8 n + 2 (lane % 4) and the
 // next: value(h, 2 n + {0, 1}), not yet divided by the row's sum, of which total[h] is this thread's columns' part.
@@ -79,7 +99,7 @@ __device__ __forceinline__ void kg_flash_store(const KgFlash &p, uint32_t first,
 
 // Preconditions of both paths.
 static inline cudaError_t kg_flash_check(const KgFlash *p) {
-    bool ok = p->n_sms && p->q && p->out && p->pages && p->n_tokens && p->n_tokens <= 64u * 65535;
+    bool ok = p->n_sms && p->q && p->out && (p->tiles ? p->n_tiles && p->n_tiles <= 65535 : p->pages != nullptr) && p->n_tokens && p->n_tokens <= 64u * 65535;
     ok = ok && p->n_kv && p->n_heads && p->n_heads % p->n_kv == 0;
     ok = ok && p->head_dim && p->head_dim % 8 == 0 && p->head_dim <= 512 && (uint64_t)p->start + p->n_tokens < (1u << 31);
     ok = ok && ((p->k_offset | p->v_offset | p->head_stride | p->token_stride | p->q_stride) % 8) == 0 && p->out_stride % 8 == 0;

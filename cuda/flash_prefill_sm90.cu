@@ -38,12 +38,13 @@ __global__ void __launch_bounds__(128 * NWG, HD == 64 ? 4 / NWG : HD == 128 ? 2 
     const uint32_t ks = (kg_shared_at(raw) + 1023) & ~1023u, vs = ks + SLOTS * SLOT;
     const uint32_t group = threadIdx.x / 128, warp = threadIdx.x % 128 / 32, lane = threadIdx.x % 32;
     const uint32_t qs = vs + SLOTS * SLOT + group * SLOT;
-    const uint32_t head = blockIdx.x, kv = head / (p.n_heads / p.n_kv), chunks = p.head_dim / 8, end = p.start + p.n_tokens;
-    const uint32_t tile = (gridDim.y - 1 - blockIdx.y) * 64 * NWG, first = tile + group * 64;
-    const uint32_t n_rows = first < p.n_tokens ? min(64u, p.n_tokens - first) : 0;
+    const KgFlashTile t = kg_flash_tile(p, 64 * NWG);
+    const uint32_t head = blockIdx.x, kv = head / (p.n_heads / p.n_kv), chunks = p.head_dim / 8, end = t.start + t.n_tokens;
+    const uint32_t tile = t.tile, first = tile + group * 64;
+    const uint32_t n_rows = first < t.n_tokens ? min(64u, t.n_tokens - first) : 0;
     kg_gemm_wait();
 
-    const __half *q = (const __half *)p.q + (size_t)(n_rows ? first : 0) * p.q_stride + (size_t)head * p.head_dim;
+    const __half *q = (const __half *)p.q + (size_t)(t.row0 + (n_rows ? first : 0)) * p.q_stride + (size_t)head * p.head_dim;
     uint32_t qf[Q_SHARED ? 1 : HD / 16][4];
     if constexpr (Q_SHARED) {
         load_panels<HD, 128>(qs, q, p.q_stride, n_rows, chunks, threadIdx.x % 128);
@@ -57,15 +58,15 @@ __global__ void __launch_bounds__(128 * NWG, HD == 64 ? 4 / NWG : HD == 128 ? 2 
             }
     }
 
-    const uint32_t group_low = p.start + first, group_high = group_low + 63, pos0 = group_low + warp * 16 + lane / 4;
+    const uint32_t group_low = t.start + first, group_high = group_low + 63, pos0 = group_low + warp * 16 + lane / 4;
     const uint32_t window = p.window ? p.window : 0xffffffffu;
     auto from_of = [&](uint32_t position) { return position >= window ? position - window + 1 : 0; };
-    const uint32_t block0 = from_of(p.start + tile) / 64, blocks = (min(p.start + tile + 64 * NWG, end) - 1) / 64 - block0 + 1;
+    const uint32_t block0 = from_of(t.start + tile) / 64, blocks = (min(t.start + tile + 64 * NWG, end) - 1) / 64 - block0 + 1;
     const float unit = (p.softcap > 0.f ? p.softcap : p.scale) * 1.4426950408889634f;
     const float turn = p.softcap > 0.f ? 2.f * 1.4426950408889634f * p.scale / p.softcap : 0.f;
 
     // Addresses of the pages of the step's values, of its keys and of the next step's keys: read long before they are used.
-    const uint64_t *pages = p.pages + block0;
+    const uint64_t *pages = t.pages + block0;
     uint64_t v_page = pages[0], k_page = pages[min(1u, blocks - 1)], ahead = pages[min(2u, blocks - 1)];
     auto load = [&](uint32_t to, uint64_t page, uint32_t j, uint64_t offset) { // block j of K or V into its slot
         const __half *from = (const __half *)page + kv * p.head_stride + offset;
@@ -118,8 +119,8 @@ __global__ void __launch_bounds__(128 * NWG, HD == 64 ? 4 / NWG : HD == 128 ? 2 
             const uint32_t low0 = from_of(pos0), low1 = from_of(pos0 + 8);
 #pragma unroll
             for (int i = 0; i < 32; i++) {
-                const uint32_t t = t0 + i / 4 * 8 + 2 * (lane % 4) + i % 2;
-                if (t > pos0 + 8 * (i / 2 % 2) || t < (i / 2 % 2 ? low1 : low0)) s[i] = -INFINITY;
+                const uint32_t at = t0 + i / 4 * 8 + 2 * (lane % 4) + i % 2;
+                if (at > pos0 + 8 * (i / 2 % 2) || at < (i / 2 % 2 ? low1 : low0)) s[i] = -INFINITY;
             }
         }
 #pragma unroll
@@ -178,14 +179,14 @@ __global__ void __launch_bounds__(128 * NWG, HD == 64 ? 4 / NWG : HD == 128 ? 2 
     values(blocks - 1);
     kg_wgmma_wait<0>();
 
-    kg_flash_store<HD / 8>(p, first, n_rows, warp * 16 + lane / 4, head, 0, total, [&](int h, int i) { return out[4 * (i / 2) + 2 * h + i % 2]; });
+    kg_flash_store<HD / 8>(p, t.row0 + first, n_rows, warp * 16 + lane / 4, head, 0, total, [&](int h, int i) { return out[4 * (i / 2) + 2 * h + i % 2]; });
 #else
     __trap(); // callers ask kgc_gemm_encoder first
 #endif
 }
 
 template <int HD, int NWG> cudaError_t run(const KgFlash *p, cudaStream_t stream) {
-    const dim3 grid(p->n_heads, (p->n_tokens + 64 * NWG - 1) / (64 * NWG));
+    const dim3 grid(p->n_heads, p->tiles ? p->n_tiles : (p->n_tokens + 64 * NWG - 1) / (64 * NWG));
     return kg_launch(kg_flash_sm90<HD, NWG, slots(HD)>, grid, dim3(128 * NWG), smem_bytes(HD, NWG), p->pdl, stream, *p);
 }
 } // namespace
@@ -195,7 +196,7 @@ cudaError_t kgc_flash_sm90(const KgFlash *p, cudaStream_t stream) {
     if (e != cudaSuccess) return e;
     if (p->head_dim > 256) return cudaErrorNotSupported;
     // Two warpgroups share K and V where that still leaves every multiprocessor a block.
-    const bool two = (uint64_t)((p->n_tokens + 127) / 128) * p->n_heads >= p->n_sms;
+    const bool two = !p->tiles && (uint64_t)((p->n_tokens + 127) / 128) * p->n_heads >= p->n_sms;
     if (p->head_dim <= 64) return two ? run<64, 2>(p, stream) : run<64, 1>(p, stream);
     if (p->head_dim <= 128) return two ? run<128, 2>(p, stream) : run<128, 1>(p, stream);
     return two ? run<256, 2>(p, stream) : run<256, 1>(p, stream);

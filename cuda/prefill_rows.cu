@@ -100,20 +100,24 @@ template <int V> __global__ void __launch_bounds__(256) kg_prefill_norm(const __
     }
 }
 
+// Whose the block's row is, and where.
+__device__ __forceinline__ KgRow kg_row(const KgPrefillRope &p) { return p.rows ? p.rows[blockIdx.x] : KgRow{p.pages, p.start + blockIdx.x, 0}; }
+
 // The same where all of a head is turned and everything is aligned: HD / 8 lanes a head, eight elements each, in two runs of
 // four. Runs are pairs' first and second elements (halves) or two pairs each.
 template <int HD> __global__ void __launch_bounds__(512) kg_prefill_rope_whole(const __grid_constant__ KgPrefillRope p) {
     constexpr uint32_t LANES = HD / 8, HALF = HD / 2;
     KG_SHARED(float[HALF], cosine);
     KG_SHARED(float[HALF], sine);
-    const uint32_t token = blockIdx.x, position = p.start + token, n_rows = p.n_heads + 2 * p.n_kv;
+    const KgRow place = kg_row(p);
+    const uint32_t token = blockIdx.x, position = place.position, n_rows = p.n_heads + 2 * p.n_kv;
     const uint32_t head = (blockIdx.y * blockDim.x + threadIdx.x) / LANES, lane = threadIdx.x % LANES;
     const uint32_t iu = p.halves ? 4 * lane : 8 * lane, iv = p.halves ? iu + HALF : iu + 4;
     const bool here = head < n_rows, is_q = head < p.n_heads, is_v = head >= p.n_heads + p.n_kv;
     kg_gemm_wait();
     const float *row = p.qkv + (size_t)token * p.qkv_stride + (here ? head : 0) * HD;
     float4 u = *(const float4 *)(row + iu), v = *(const float4 *)(row + iv);
-    __half *page = (__half *)p.pages[position / 64] + position % 64 * p.token_stride;
+    __half *page = (__half *)place.pages[position / 64] + position % 64 * p.token_stride;
     for (uint32_t i = threadIdx.x; i < HALF; i += blockDim.x) {
         const double turn = (double)position * p.turns[i];
         sincospif(2.f * (float)(turn - rint(turn)), &sine[i], &cosine[i]);
@@ -171,7 +175,8 @@ template <int HD> cudaError_t run_rope_whole(const KgPrefillRope *p, cudaStream_
 // PAIRS: pairs of elements a lane holds of one head; HEADS: heads a warp takes, eight apart.
 template <int PAIRS, int HEADS> __global__ void __launch_bounds__(256) kg_prefill_rope(const __grid_constant__ KgPrefillRope p) {
     KG_SHARED(float2[256], turned); // cosine, sine
-    const uint32_t token = blockIdx.x, position = p.start + token, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const KgRow place = kg_row(p);
+    const uint32_t token = blockIdx.x, position = place.position, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const uint32_t hd = p.head_dim, half = p.n_rot / 2, n_rows = p.n_heads + 2 * p.n_kv, head0 = blockIdx.y * 8 * HEADS + warp;
     // Pair i: turned elements first, the rest as neighbours.
     auto at = [&](uint32_t i, uint32_t &ia, uint32_t &ib) {
@@ -182,7 +187,7 @@ template <int PAIRS, int HEADS> __global__ void __launch_bounds__(256) kg_prefil
     kg_gemm_wait();
     // The loads first: the angles are computed while they are under way.
     const float *row = p.qkv + (size_t)token * p.qkv_stride;
-    __half *page = (__half *)p.pages[position / 64] + position % 64 * p.token_stride;
+    __half *page = (__half *)place.pages[position / 64] + position % 64 * p.token_stride;
     float a[HEADS][PAIRS], b[HEADS][PAIRS];
 #pragma unroll
     for (int h = 0; h < HEADS; h++)
@@ -261,7 +266,7 @@ cudaError_t kgc_prefill_norm(const KgPrefillNorm *p, cudaStream_t stream) {
 }
 
 cudaError_t kgc_prefill_rope(const KgPrefillRope *p, cudaStream_t stream) {
-    bool ok = p->qkv && p->turns && p->q && p->pages && p->n_tokens && p->n_heads && p->n_kv && p->head_dim && p->head_dim % 2 == 0;
+    bool ok = p->qkv && p->turns && p->q && (p->pages || p->rows) && p->n_tokens && p->n_heads && p->n_kv && p->head_dim && p->head_dim % 2 == 0;
     ok = ok && p->head_dim <= 512 && p->n_rot && p->n_rot % 2 == 0 && p->n_rot <= p->head_dim && p->token_stride >= p->head_dim;
     ok = ok && p->qkv_stride >= (uint64_t)(p->n_heads + 2 * p->n_kv) * p->head_dim && p->q_stride >= (uint64_t)p->n_heads * p->head_dim;
     ok = ok && ((p->k_offset | p->v_offset | p->head_stride | p->token_stride | p->q_stride) % 2) == 0;

@@ -347,11 +347,8 @@ fn runs_of_several_threads_get_on_beside_one_another() {
         slot: model.create_slot().unwrap(),
         pages: ((each * i) as u32..(each * (i + 1)) as u32).collect(),
     };
-    let params = |i: usize| SamplingParams {
-        temperature: if i % 2 == 0 { 0.0 } else { 0.9 },
-        seed: i as u64,
-        ..SamplingParams::default()
-    };
+    let params =
+        |i: usize| SamplingParams { temperature: [0.0, 0.9][i % 2], seed: i as u64, ..SamplingParams::default() };
     let prompt = |i: usize| tokens(5 + 3 * i, config.n_vocab);
     let alone: Vec<Vec<u32>> = (0..threads)
         .map(|i| {

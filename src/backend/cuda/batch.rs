@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use super::ahead::AHEAD;
 use super::choice;
-use super::ffi::{self, Attend, Mat, Stage, State};
+use super::ffi::{self, Address, Attend, Mat, Stage, State};
 use super::layout::DeviceWeights;
 use super::memory::{Event, Gpu, Graph, Stream};
 use super::model::{CudaModel, CudaSlot, Exec, Pass, internal, slot_of};
@@ -273,6 +273,36 @@ impl Batch {
         })?;
         graph.launch(stream)?;
         self.graphs.insert(key, graph);
+        Ok(())
+    }
+
+    /// Queues the last stage alone, whose input are these residual streams of `n_embd` elements, one for each state.
+    pub(super) fn queue_logits(
+        &self,
+        gpu: &Gpu,
+        states: &[State],
+        streams: &[Address],
+        n_embd: usize,
+        tuning: &Tuning,
+        stream: &Stream,
+    ) -> Result<()> {
+        self.put_states(states, stream)?;
+        for step in self.steps.iter().filter(|s| s.kind == Kind::Logits) {
+            let run = match &step.run {
+                Launch::Norm { stage, threads, rows } => {
+                    for (i, from) in streams.iter().enumerate() {
+                        let to = stage.x + (i * stage.x_stride as usize * 4) as u64;
+                        // SAFETY: a row of the workspace, which put_states has found to be there, and the caller's.
+                        unsafe { stream.copy(to, *from, n_embd * 4)? };
+                    }
+                    let alone = Stage { delta: 0, post_w: 0, x_out: 0, n_part: 0, part: 0, part_bias: 0, ..*stage };
+                    &Step { kind: step.kind, run: Launch::Norm { stage: alone, threads: *threads, rows: rows.clone() } }
+                }
+                _ => step,
+            };
+            let tuning = Tuning { pdl: false, ..*tuning };
+            run.launch(gpu, &self.work, states.len(), Cut { chunk: 0, chunks: 1, rep: 1 }, &tuning, stream)?;
+        }
         Ok(())
     }
 

@@ -159,6 +159,28 @@ pub struct Flash {
     pub n_sms: u32,
     pub scale: f32,
     pub softcap: f32,
+    pub tiles: Address,
+    pub n_tiles: u32,
+}
+
+/// `KgFlashTile`: rows of one of several sequences.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FlashTile {
+    pub pages: Address,
+    pub row0: u32,
+    pub n_tokens: u32,
+    pub start: u32,
+    pub tile: u32,
+}
+
+/// `KgRow`: a row of one of several sequences.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RowPlace {
+    pub pages: Address,
+    pub position: u32,
+    pub unused: u32,
 }
 
 /// `KgPrefillNorm`: residual and norm of prefill.
@@ -207,6 +229,7 @@ pub struct PrefillRope {
     pub q_stride: u32,
     pub pdl: u32,
     pub eps: f32,
+    pub rows: Address,
 }
 
 pub const HOST_TO_DEVICE: c_int = 1;

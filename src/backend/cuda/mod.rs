@@ -45,6 +45,9 @@ mod prefill;
 mod program;
 #[cfg(kigo_cuda)]
 #[allow(unsafe_code)]
+mod prompts;
+#[cfg(kigo_cuda)]
+#[allow(unsafe_code)]
 mod tap;
 #[cfg(kigo_cuda)]
 #[allow(unsafe_code)]

@@ -18,11 +18,10 @@ use super::layout::{DeviceWeights, lay};
 use super::load;
 use super::memory::{Buffer, Event, Gpu, Graph, Stream};
 use super::prefill::{self, LEAST_ROWS, MOST_ROWS, Rows};
-use super::program::{self, Cut, Kind, Op, Run, Tuning};
+use super::program::{self, Cut, Kind, Op, Tuning};
 use super::workspace::{self, Workspace};
 use crate::backend::{
-    Ahead, CacheRow, Chunk, LoadControl, LoadedModel, PAGE_TOKENS, PageImage, Plan, RunControl, Slot, TapEvent,
-    Verdict, Want,
+    Ahead, CacheRow, Chunk, LoadControl, LoadedModel, PAGE_TOKENS, PageImage, Plan, RunControl, Slot, Verdict, Want,
 };
 use crate::error::{Error, Result};
 use crate::model::{Config, Weights};
@@ -331,7 +330,12 @@ impl CudaModel {
         Ok(())
     }
 
-    fn run_chunk(
+    /// Tokens that a pass has room for at first.
+    pub(super) fn prompt_rows(&self) -> usize {
+        MOST_ROWS.min(first_context(&self.config))
+    }
+
+    pub(super) fn run_chunk(
         &self,
         exec: &mut Exec,
         sequence: usize,
@@ -343,7 +347,7 @@ impl CudaModel {
         let slot = slot_of(chunk.slot)?;
         self.bind_pages(exec, slot, chunk.pages)?;
         if exec.tuning.prefill && chunk.tokens.len() >= LEAST_ROWS && prefill::can(&self.config, &self.weights) {
-            return self.run_rows(exec, sequence, slot, chunk.tokens, chunk.start, chunk.want, run);
+            return self.run_prompt(exec, sequence, chunk, run);
         }
         let drawn = State { produced: exec.chosen as u32, ..slot.wish.unwrap_or_default() };
         let mark = Event::new(&self.gpu, false)?;
@@ -376,65 +380,6 @@ impl CudaModel {
                 }
                 mark.record(&exec.stream)?;
             }
-        }
-        Ok(())
-    }
-
-    /// [`Self::run_chunk`] through the tensor cores.
-    #[allow(clippy::too_many_arguments)]
-    fn run_rows(
-        &self,
-        exec: &mut Exec,
-        sequence: usize,
-        slot: &mut CudaSlot,
-        tokens: &[u32],
-        start: usize,
-        want: Want,
-        run: &mut RunControl<'_>,
-    ) -> Result<()> {
-        let most = tokens.len().min(MOST_ROWS);
-        if exec.rows.as_ref().is_none_or(|r| r.rows() < most) {
-            exec.stream.wait()?;
-            exec.rows = None;
-            let halves = exec.tuning.halves.unwrap_or(prefill::two_halves(&self.config));
-            let n = most.next_power_of_two().min(MOST_ROWS.min(first_context(&self.config)).max(most));
-            exec.rows = Some(Rows::new(&self.gpu, &self.config, &self.weights, n, halves)?);
-        }
-        let Exec { rows: Some(rows), ops, work, stream, .. } = exec else { return internal("no rows") };
-        let (pages, config, weights) = (slot.table.at(), &self.config, &self.weights);
-        let pass = prefill::Pass { gpu: &self.gpu, config, weights, stream, pages, sequence };
-        let mut last = 0;
-        for (i, piece) in tokens.chunks(MOST_ROWS).enumerate() {
-            last = rows.run(&pass, piece, start + i * MOST_ROWS, run)?;
-        }
-        if want == Want::Nothing {
-            return Ok(());
-        }
-        // The last stage of a step, from the last token's stream.
-        let Some(mut op) = ops.iter().find(|o| o.kind == Kind::Logits).cloned() else {
-            return internal("no last stage");
-        };
-        if let Run::Stage { stage, .. } = &mut op.run {
-            (stage.delta, stage.post_w, stage.x_out) = (0, 0, 0);
-            if run.tap.is_some() {
-                stage.tap = work.tap[0];
-            }
-            // SAFETY: both are rows of n_embd.
-            unsafe { stream.copy(stage.x, last, config.n_embd * 4)? };
-        }
-        let position = start + tokens.len() - 1;
-        self.set_state(exec, slot, tokens[tokens.len() - 1], position)?;
-        op.launch(&self.gpu, &exec.work, Cut::at(position, self.config.head_dim, &exec.tuning), false, &exec.stream)?;
-        if let Some(tap) = run.tap.as_mut() {
-            let mut show = |name, from, cols: usize| -> Result<()> {
-                let mut data = vec![0f32; cols];
-                // SAFETY: the tap's vector and the slot's logits have so many elements.
-                unsafe { exec.stream.download(from, &mut data)? };
-                tap(&TapEvent { name, layer: -1, sequence, position, rows: 1, cols, data: &data });
-                Ok(())
-            };
-            show("final_norm", exec.work.tap[0], config.n_embd)?;
-            show("logits", slot.logits.at(), config.n_vocab)?;
         }
         Ok(())
     }
@@ -573,13 +518,18 @@ impl LoadedModel for CudaModel {
         for chunk in &mut *chunks {
             slot_of(chunk.slot)?.start_choice();
         }
-        let (mut together, mut outcome) = (Vec::new(), Ok(()));
+        let (mut together, mut prompts, mut outcome) = (Vec::new(), Vec::new(), Ok(()));
         for (sequence, chunk) in chunks.iter_mut().enumerate() {
             if join && short(chunk) {
                 together.push(chunk);
+            } else if run.tap.is_none() && !short(chunk) && chunk.tokens.len() < MOST_ROWS {
+                prompts.push((sequence, chunk));
             } else if outcome.is_ok() {
                 outcome = self.run_chunk(exec, sequence, chunk, run);
             }
+        }
+        if outcome.is_ok() {
+            outcome = self.run_prompts(exec, prompts, run);
         }
         if outcome.is_ok() && !together.is_empty() {
             outcome = self.run_together(exec, &mut together, run);

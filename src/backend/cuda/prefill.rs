@@ -1,4 +1,5 @@
-//! Many tokens of one sequence through the tensor cores, layer by layer.
+//! Many tokens through the tensor cores, layer by layer: of one sequence, or of several that share the pass. A row's bits are the
+//! same in any company: products and norms know rows only, attention goes by the sequence's own tiles.
 //!
 //! Weights that are not f16 are expanded into a slab before each product; activations between products are f16, sums, the
 //! residual stream and the inputs of norms f32. A pass takes up to [`MOST_ROWS`] tokens; the host stays at most
@@ -9,7 +10,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::ffi::{self, Address, Flash, Gemm, Mat, PrefillNorm, PrefillRope};
+use super::ffi::{self, Address, Flash, FlashTile, Gemm, Mat, PrefillNorm, PrefillRope, RowPlace};
 use super::layout::{DeviceWeights, Layer, TILED};
 use super::memory::{Buffer, Event, Gpu, Stream};
 use crate::backend::{PAGE_TOKENS, RunControl, TapEvent};
@@ -88,7 +89,18 @@ pub fn planned_bytes(c: &Config, weights: &DeviceWeights, rows: usize) -> u64 {
 }
 
 fn bytes_of(c: &Config, weights: &DeviceWeights, rows: usize, halves: bool) -> u64 {
-    sizes(c, weights, rows, halves).parts.iter().sum::<u64>() + rows as u64 * 4
+    sizes(c, weights, rows, halves).parts.iter().sum::<u64>() + tables(rows).iter().sum::<u64>()
+}
+
+/// Tiles of 64 rows that sequences of at least [`LEAST_ROWS`] can have in a pass.
+fn most_tiles(rows: usize) -> usize {
+    rows.div_ceil(LEAST_ROWS)
+}
+
+/// Bytes of what the host tells of a pass: tokens; places and tiles of several sequences.
+fn tables(rows: usize) -> [u64; 3] {
+    let bytes = [rows * 4, rows * size_of::<RowPlace>(), most_tiles(rows) * size_of::<FlashTile>()];
+    bytes.map(|n| (n as u64).next_multiple_of(256))
 }
 
 /// Working memory for a number of tokens.
@@ -99,6 +111,20 @@ pub struct Rows {
     parts: [Address; 11],
     halves: bool,
     tokens: Address,
+    places: Address, // [rows] RowPlace
+    tiles: Address,  // [most_tiles(rows)] FlashTile
+}
+
+/// Consecutive tokens of one sequence in a pass.
+pub struct Part<'a> {
+    /// Addresses of the sequence's pages, on the device.
+    pub pages: Address,
+    /// Index of the sequence in the batch.
+    pub sequence: usize,
+    /// Position of the first token.
+    pub start: usize,
+    /// At least one; [`LEAST_ROWS`] where there are several parts.
+    pub tokens: &'a [u32],
 }
 
 /// Where a pass stands.
@@ -107,10 +133,6 @@ pub struct Pass<'a> {
     pub config: &'a Config,
     pub weights: &'a DeviceWeights,
     pub stream: &'a Stream,
-    /// Addresses of the sequence's pages, on the device.
-    pub pages: Address,
-    /// Index of the sequence in the batch.
-    pub sequence: usize,
 }
 
 impl Rows {
@@ -129,7 +151,9 @@ impl Rows {
         if unsafe { ffi::kgc_gemm_encoder(&mut encode) } != 0 {
             encode = std::ptr::null_mut();
         }
-        Ok(Rows { rows, buffer, encode: encode as usize, parts, halves, tokens: at })
+        let [tokens, places, _] = tables(rows);
+        let (places, tiles) = (at + tokens, at + tokens + places);
+        Ok(Rows { rows, buffer, encode: encode as usize, parts, halves, tokens: at, places, tiles })
     }
 
     /// Tokens it is for.
@@ -247,7 +271,18 @@ impl Rows {
         Ok(apart.then_some(post))
     }
 
-    fn attention(&self, p: &Pass<'_>, m: usize, start: usize, i: usize, taps: [Address; 2]) -> Result<()> {
+    /// `one`: pages and start of the only sequence; `n_tiles`: of several, whose places and tiles are in the tables.
+    fn attention(
+        &self,
+        p: &Pass<'_>,
+        m: usize,
+        one: (Address, usize),
+        n_tiles: usize,
+        i: usize,
+        taps: [Address; 2],
+    ) -> Result<()> {
+        let (pages, start) = one;
+        let (places, tiles) = if n_tiles > 0 { (self.places, self.tiles) } else { (0, 0) };
         let (c, l) = (p.config, &p.weights.layers[i]);
         let [_, _, qkv, _, q, mix, ..] = self.parts;
         let (hw, g) = (c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim);
@@ -260,7 +295,7 @@ impl Rows {
             k_norm: l.k_norm,
             turns: l.turns,
             q,
-            pages: p.pages,
+            pages,
             tap_q: taps[0],
             tap_k: taps[1],
             k_offset,
@@ -278,12 +313,13 @@ impl Rows {
             q_stride: hw as u32,
             pdl: 0,
             eps: c.norm_eps,
+            rows: places,
         };
         let flash = Flash {
             q,
             out: mix,
             out_lo: self.left(mix),
-            pages: p.pages,
+            pages,
             k_offset,
             v_offset: rope.v_offset,
             head_stride: tile,
@@ -302,6 +338,8 @@ impl Rows {
             n_sms: p.gpu.n_sm,
             scale: c.attn_scale,
             softcap: c.attn_softcap.unwrap_or(0.0),
+            tiles,
+            n_tiles: n_tiles as u32,
         };
         // SAFETY: the buffers have m rows of these widths; the pages cover the positions, checked by the caller.
         unsafe {
@@ -310,13 +348,37 @@ impl Rows {
         }
     }
 
-    /// Puts `tokens` at `start ..` through all layers; their keys and values are in the cache afterwards. Returns the address
-    /// of the last token's residual stream.
-    pub fn run(&self, p: &Pass<'_>, tokens: &[u32], start: usize, run: &mut RunControl<'_>) -> Result<Address> {
+    /// Tells the device of several sequences; how many tiles they have.
+    fn tell_parts(&self, p: &Pass<'_>, parts: &[Part<'_>]) -> Result<usize> {
+        let (mut places, mut tiles) = (Vec::new(), Vec::new());
+        for part in parts {
+            let Part { pages, start, tokens, .. } = *part;
+            let (row0, n_tokens) = (places.len() as u32, tokens.len() as u32);
+            places.extend((start..start + tokens.len()).map(|i| RowPlace { pages, position: i as u32, unused: 0 }));
+            let tile = |i: usize| FlashTile { pages, row0, n_tokens, start: start as u32, tile: 64 * i as u32 };
+            tiles.extend((0..tokens.len().div_ceil(64)).map(tile));
+        }
+        // Longest rows start first.
+        tiles.sort_by_key(|t| std::cmp::Reverse(t.start + t.tile));
+        if tiles.len() > most_tiles(self.rows) {
+            return Err(Error::Internal { message: format!("{} tiles in a pass of {} rows", tiles.len(), self.rows) });
+        }
+        // SAFETY: there is room for a place of each row and for so many tiles; the host's are staged before this returns.
+        unsafe {
+            p.stream.upload(self.places, places.as_ptr().cast(), size_of_val(&places[..]))?;
+            p.stream.upload(self.tiles, tiles.as_ptr().cast(), size_of_val(&tiles[..]))?;
+        }
+        Ok(tiles.len())
+    }
+
+    /// Puts the parts, one behind the other, through all layers; their keys and values are in the cache afterwards. Returns the
+    /// address of the first token's residual stream, [m, n_embd] f32. A tap sees one part only.
+    pub fn run(&self, p: &Pass<'_>, parts: &[Part<'_>], run: &mut RunControl<'_>) -> Result<Address> {
+        let tokens: Vec<u32> = parts.iter().flat_map(|part| part.tokens).copied().collect();
         let (c, m) = (p.config, tokens.len());
         let [x, delta, qkv, h, _, mix, act, ..] = self.parts;
         let (d, hw, g) = (c.n_embd, c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim);
-        if m > self.rows || m == 0 {
+        if m > self.rows || m == 0 || (parts.len() > 1 && run.tap.is_some()) {
             return Err(Error::Internal { message: format!("{m} tokens in a pass of {}", self.rows) });
         }
         // SAFETY: there is room for `rows` tokens; the host's are staged before this returns; x has `rows` rows.
@@ -334,11 +396,12 @@ impl Rows {
             ))?;
         }
         let tapped = run.tap.is_some();
+        let n_tiles = if parts.len() > 1 { self.tell_parts(p, parts)? } else { 0 };
+        let Part { pages, sequence, start, .. } = parts[0];
         let widest = d.max(hw);
         let tap_buffer = if tapped { Some(Buffer::new(p.gpu, m * widest * 8)?) } else { None };
         let (tap_a, tap_b) = tap_buffer.as_ref().map_or((0, 0), |b| (b.at(), b.at() + (m * widest * 4) as u64));
-        let mut eye =
-            Eye { stream: p.stream, sequence: p.sequence, position: start, rows: m, tap: run.tap.as_deref_mut() };
+        let mut eye = Eye { stream: p.stream, sequence, position: start, rows: m, tap: run.tap.as_deref_mut() };
         eye.show("embed", -1, x, d, d)?;
         let marks = (0..LAYERS_AHEAD).map(|_| Event::new(p.gpu, false)).collect::<Result<Vec<_>>>()?;
         let mut pending: Option<Address> = None;
@@ -356,7 +419,7 @@ impl Rows {
             }
             eye.show("attn_norm", layer, tap_a, d, d)?;
             self.gemm(p, m, h, &[l.q, l.k, l.v], [l.q_bias, l.k_bias, l.v_bias], qkv, F32)?;
-            self.attention(p, m, start, i, [tap_a, tap_b])?;
+            self.attention(p, m, (pages, start), n_tiles, i, [tap_a, tap_b])?;
             eye.show("q_rope", layer, tap_a, hw, hw)?;
             eye.show("k_rope", layer, tap_b, g, g)?;
             eye.show("v", layer, qkv + 4 * (hw + g) as u64, g, hw + 2 * g)?;
@@ -381,7 +444,7 @@ impl Rows {
         if tapped {
             p.stream.wait()?;
         }
-        Ok(x + ((m - 1) * d * 4) as u64)
+        Ok(x)
     }
 }
 
