@@ -52,6 +52,8 @@ pub trait Device: Send + Sync {
     fn read_bandwidth(&self) -> Result<f64> {
         Err(Error::Unsupported { what: "device operation", name: "measure the bandwidth of the memory".into() })
     }
+    /// From now on no more than so many bytes of the device's memory are taken; for one that does not count, nothing.
+    fn set_memory_cap(&self, _bytes: u64) {}
     /// What `load` would take.
     fn plan(&self, config: &Config, weights: &Weights<'_>) -> Plan;
     /// Copies or repacks the weights; nothing borrowed from `weights` is kept.

@@ -79,6 +79,9 @@ impl Engine {
 
     /// An engine on a device of the caller's own making, which computes with `n_threads`.
     pub fn with_device(device: Arc<dyn Device>, n_threads: usize, memory_cap: Option<u64>, log: LogSink) -> Engine {
+        if let Some(bytes) = memory_cap {
+            device.set_memory_cap(bytes);
+        }
         let inner = Inner { device, n_threads, memory: Memory::new(memory_cap), log };
         inner.log.log(LogLevel::Info, format_args!("device {}, {n_threads} threads", inner.device.name()));
         Engine { inner: Arc::new(inner) }

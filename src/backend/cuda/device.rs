@@ -59,6 +59,10 @@ impl Device for CudaDevice {
         self.gpu.name()
     }
 
+    fn set_memory_cap(&self, bytes: u64) {
+        self.gpu.set_cap(bytes);
+    }
+
     fn read_bandwidth(&self) -> Result<f64> {
         // More than the cache holds, less than what anybody else needs.
         let bytes = (self.memory().0 as usize / 4).clamp(1 << 20, 1 << 30) & !255;

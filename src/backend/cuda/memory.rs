@@ -27,6 +27,8 @@ pub struct Gpu {
     /// The same for calls: the one that finds 0 is told that a kernel failed.
     lose_in: AtomicI64,
     allocated: AtomicU64,
+    /// The most that may be.
+    cap: AtomicU64,
 }
 
 fn name_of(code: c_int) -> String {
@@ -71,6 +73,7 @@ impl Gpu {
             fail_in: AtomicI64::new(-1),
             lose_in: AtomicI64::new(-1),
             allocated: AtomicU64::new(0),
+            cap: AtomicU64::new(u64::MAX),
         };
         // SAFETY: the ordinal was checked; creates the context.
         let code = unsafe { ffi::cudaSetDevice(gpu.ordinal) };
@@ -109,6 +112,23 @@ impl Gpu {
     /// Bytes this device has lent through [`Buffer`] and not got back.
     pub fn allocated(&self) -> u64 {
         self.allocated.load(Ordering::Relaxed)
+    }
+
+    /// Lends no more than this from now on.
+    pub fn set_cap(&self, bytes: u64) {
+        self.cap.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts bytes that are going to be lent, or says that the cap leaves no room for them.
+    fn lend(&self, bytes: u64) -> Result<()> {
+        let cap = self.cap.load(Ordering::Relaxed);
+        let fits = |lent: u64| lent.checked_add(bytes).filter(|sum| *sum <= cap);
+        let lent = self.allocated.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
+        lent.map(|_| ()).map_err(|lent| Error::OutOfMemory {
+            place: "memory cap".to_string(),
+            requested: bytes,
+            free: cap.saturating_sub(lent),
+        })
     }
 
     /// Lets the allocation after `n` more fail, once; negative: none. For tests.
@@ -173,16 +193,22 @@ impl Buffer {
     pub fn new(gpu: &Arc<Gpu>, bytes: usize) -> Result<Buffer> {
         gpu.bind()?;
         gpu.injected(bytes)?;
+        gpu.lend(bytes as u64)?;
         let mut address: Address = 0;
         // SAFETY: writes one pointer.
         let code = unsafe { ffi::cudaMalloc(&mut address, bytes.max(256)) };
-        if code == ffi::ERROR_MEMORY_ALLOCATION {
-            // SAFETY: clears the error, which does not stick.
-            unsafe { ffi::cudaGetLastError() };
-            return Err(Error::OutOfMemory { place: gpu.name(), requested: bytes as u64, free: gpu.memory().0 });
+        let got = match code {
+            ffi::ERROR_MEMORY_ALLOCATION => {
+                // SAFETY: clears the error, which does not stick.
+                unsafe { ffi::cudaGetLastError() };
+                Err(Error::OutOfMemory { place: gpu.name(), requested: bytes as u64, free: gpu.memory().0 })
+            }
+            code => gpu.check(code),
+        };
+        if let Err(error) = got {
+            gpu.allocated.fetch_sub(bytes as u64, Ordering::Relaxed);
+            return Err(error);
         }
-        gpu.check(code)?;
-        gpu.allocated.fetch_add(bytes as u64, Ordering::Relaxed);
         Ok(Buffer { gpu: gpu.clone(), address, bytes })
     }
 

@@ -32,6 +32,9 @@ fn first_context(config: &Config) -> usize {
     config.n_ctx_train.clamp(1, 1 << 17)
 }
 
+/// Bytes of cache pages that nobody has asked for yet.
+const MOST_SPARE: usize = 64 << 20;
+
 /// What the driver rounds large allocations up to.
 const GRAIN: u64 = 2 << 20;
 
@@ -409,8 +412,14 @@ impl LoadedModel for CudaModel {
             return Ok(());
         }
         let page = self.page_bytes();
-        let slab = Buffer::new(&self.gpu, page * (n - have))?;
-        pool.addresses.extend((0..n - have).map(|i| slab.at() + (i * page) as u64));
+        // Some more, for the sessions that will ask next: each of these calls may wait for the device.
+        let more = (have / 4).min(MOST_SPARE / page.max(1));
+        let slab = |n: usize| Buffer::new(&self.gpu, page * n);
+        let slab = match slab(n - have + more) {
+            Err(Error::OutOfMemory { .. }) if more > 0 => slab(n - have)?,
+            slab => slab?,
+        };
+        pool.addresses.extend((0..slab.bytes() / page).map(|i| slab.at() + (i * page) as u64));
         pool._slabs.push(slab);
         Ok(())
     }
