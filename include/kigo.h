@@ -979,19 +979,27 @@ kigo_status kigo_session_generate(kigo_session *session,
 
 // Holds every token that is chosen from now on to the grammar `text` of a kind, KIGO_CONSTRAINT_*; kind 0 and NULL: to
 // none any more. It begins with the next token; kigo_session_sample(), kigo_session_generate() and kigo_sample_batch() keep to
-// it. Sampling parameters apply to the tokens that are allowed. `text` has 4 MiB at most and is copied by the call.
+// it. Sampling parameters apply to the tokens that are allowed. `text` is copied by the call.
 //
 // What it allows depends on the grammar and on the session's tokens from that position on, however they came there: forks
 // have their own copy, dropping tokens goes back in it, and a saved session has it too and goes on with it from exactly
 // there. A session that is truncated to before that position chooses nothing until it has as many tokens again, which
 // the grammar then holds from the same position on, or until another constraint, or none, is set.
 //
-// The first constraint of a model's life indexes its vocabulary, which takes tenths of a second; compiling a grammar is
-// bounded in time and memory. A choice costs no mask where the likeliest token is allowed (temperature 0).
+// The first constraint of a model's life indexes its vocabulary, which takes tenths of a second. A choice costs no mask
+// where the likeliest token is allowed (temperature 0).
 //
-// CONSTRAINT: the grammar has a mistake (the text says which), or is too large, and nothing has changed; later, from
+// A text may come from anywhere. It is weighed first, and one that would take its parser too much is refused with the
+// number and the limit: a schema of more than 4 MiB, another text or regular expressions of more than 512 KiB, 16384 rules
+// and brackets, 256 tokens that name each other, 200000 parts of a schema with the copies that are made where something
+// narrows what `$ref` stands for, 5000 properties of an object (200 with minProperties or maxProperties), 64 patterns for
+// their names, and patterns that must all match where the product of their alternatives is more than 100000. It is compiled
+// on a thread of its own, with a stack that suffices: a few MiB, up to 600 of address space for a text near the limits.
+//
+// CONSTRAINT: the grammar has a mistake (the text says which), or would take too much, and nothing has changed; later, from
 // a call that chooses: the session was given tokens that the grammar does not allow, or nothing that it allows is left; the
-// session stays as it is, and another constraint, or none, can be set. INVALID_ARGUMENT: another kind, NULL, no UTF-8. BUSY.
+// session stays as it is, and another constraint, or none, can be set. OUT_OF_MEMORY: there is no thread with such a
+// stack. INVALID_ARGUMENT: another kind, NULL, no UTF-8. BUSY.
 kigo_status kigo_session_set_constraint(kigo_session *session,
                                         int32_t kind,
                                         const char *text,

@@ -127,9 +127,9 @@ fn what_is_allowed_depends_on_the_tokens_and_not_on_the_way_to_them() {
     assert_eq!(error.to_string(), "constraint: set at token 3, of which 2 are left: set it again");
     session.prefill(&[9]).unwrap();
     assert!(generate(&session, 3).0.starts_with('a'));
-    let long = "x".repeat((4 << 20) + 1);
+    let long = "x".repeat((512 << 10) + 1);
     let error = session.set_constraint(Some(Grammar::Regex(&long))).unwrap_err();
-    assert_eq!(error.to_string(), "constraint: a text of 4194305 bytes; at most 4194304");
+    assert_eq!(error.to_string(), "constraint: bytes of a regular expression: 524289; at most 524288");
 }
 
 #[test]
@@ -162,6 +162,149 @@ fn wrong_grammars_are_refused_with_the_parser_s_text() {
     assert!(matches!(outcome, Ok(_) | Err(Error::Constraint { .. })), "{outcome:?}");
     session.set_constraint(None).unwrap();
     session.sample().unwrap();
+}
+
+/// `n` definitions, each made of its number and the next.
+fn chain(n: usize, link: impl Fn(usize) -> String) -> String {
+    (0..n).map(link).collect()
+}
+
+/// A schema whose definitions `d0` to `d<n>` are each made of the name of the next; the last is `last`.
+fn schema(n: usize, last: &str, link: impl Fn(String) -> String) -> String {
+    let links = chain(n, |i| format!(r##""d{i}": {},"##, link(format!("#/$defs/d{}", i + 1))));
+    format!(r##"{{"$ref": "#/$defs/d0", "$defs": {{{links} "d{n}": {last}}}}}"##)
+}
+
+/// Sets the grammar, chooses tokens by it, forks and drops on a thread with a small stack.
+fn on_a_small_stack(model: &Model, grammar: Grammar<'_>) -> Result<String, String> {
+    let run = || {
+        let session = session(model, 0.5, 3);
+        session.prefill(&[1]).unwrap();
+        session.set_constraint(Some(grammar)).map_err(|e| e.to_string())?;
+        let fork = session.fork().unwrap();
+        let mut logits = vec![0.0; session.n_vocab()];
+        for _ in 0..4 {
+            let Ok(token) = session.sample() else { break };
+            fork.logprobs(&mut logits).unwrap();
+            session.prefill(&[token]).unwrap();
+        }
+        drop(session);
+        let options = GenerateOptions { max_tokens: Some(6), ..GenerateOptions::default() };
+        let mut text = String::new();
+        let _ = fork.generate(&options, &mut |_, piece| {
+            text.push_str(piece);
+            true
+        });
+        Ok(text)
+    };
+    std::thread::scope(|scope| {
+        std::thread::Builder::new().stack_size(256 << 10).spawn_scoped(scope, run).unwrap().join().unwrap()
+    })
+}
+
+#[test]
+fn deep_grammars_need_no_stack_of_the_caller() {
+    let model = tiny("qwen2");
+    let reference = |next| format!(r##"{{"$ref": "{next}"}}"##);
+    let object = |next| format!(r##"{{"type": "object", "properties": {{"a": {{"$ref": "{next}"}}}}}}"##);
+    // Each is copied into the one before.
+    let narrowed = |next| format!(r##"{{"type": "array", "items": {{"type": "array", "$ref": "{next}"}}}}"##);
+    let pattern = format!(r##"{{"pattern": "^{}a{}$"}}"##, "(".repeat(120), "){1,2}".repeat(120));
+    let text = schema(10_000, r#"{"const": 7}"#, reference);
+    assert_eq!(on_a_small_stack(&model, Grammar::JsonSchema(&text)).unwrap(), "7");
+    for (text, begins) in [
+        (schema(5000, r#"{"type": "null"}"#, object), "{"),
+        (schema(200, r#"{"type": "array"}"#, narrowed), "["),
+        (format!(r#"{{"allOf": [{pattern}, {pattern}], "type": "string"}}"#), "\"aa"),
+    ] {
+        let chosen = on_a_small_stack(&model, Grammar::JsonSchema(&text)).unwrap();
+        assert!(chosen.starts_with(begins), "{chosen}");
+    }
+    for (n, link, last) in [
+        (5000, "r{i}: [\"a\" (r{j} | \"b\")]\n", "r{i}: \"b\"\n"),
+        (250, "r{i}: R{i}\nR{i}: (((((\"a\" | \"b\" R{j})))))\n", "R{i}: \"b\"\n"),
+        (250, "r{i}: T{i}\nT{i}: /[a-z]*/ & ~R{j}\nR{i}: \"a\" | (\"b\" | \"c\" R{j})\n", "R{i}: \"b\"\n"),
+        (250, "r{i}: R{i}\nR{i}: R{j}{2,3}\n", "R{i}: /[ab]*/ & /[bc]*/\n"),
+        (250, "r{i}: R{i}\nR{i}: ~R{j}\n", "R{i}: /[ab]*/ & /[bc]*/\n"),
+    ] {
+        let fill = |text: &str, i: usize| text.replace("{i}", &i.to_string()).replace("{j}", &(i + 1).to_string());
+        let links = chain(n, |i| fill(link, i));
+        let text = format!("start: r0\n{links}{}", fill(last, n));
+        on_a_small_stack(&model, Grammar::Lark(&text)).unwrap_or_else(|e| panic!("{link:?}: {e}"));
+    }
+    let rules = chain(5000, |i| format!("r{i}: \"a\" r{}\n", i + 1));
+    let text = format!("start: r0\n{rules}r5000: \"b\"\n");
+    assert_eq!(on_a_small_stack(&model, Grammar::Lark(&text)).unwrap(), "aaaaaa");
+    let rules = chain(20_000, |i| format!("r{i}: \"a\" r{}\n", i + 1));
+    let error = on_a_small_stack(&model, Grammar::Lark(&format!("start: r0\n{rules}r20000: \"b\"\n"))).unwrap_err();
+    assert_eq!(error, "constraint: rules and brackets: 20002; at most 16384");
+    let links = schema(20_000, "true", |next| format!(r##"{{"$ref": "{next}"}}"##));
+    let error = on_a_small_stack(&model, Grammar::JsonSchema(&links)).unwrap_err();
+    assert_eq!(error, "constraint: parts of a schema inside of each other: 16385; at most 16384");
+    for n in [900, 1100, 100_000] {
+        let condition = format!("{}bit_set(1){}", "not(".repeat(n), ")".repeat(n));
+        let text = format!("start: r::1\nr::_: \"a\" %if {condition}\n  | \"b\" r::incr(_)\n");
+        let outcome = on_a_small_stack(&model, Grammar::Lark(&text));
+        assert_eq!(outcome.is_ok(), n == 900, "{n}: {outcome:?}");
+    }
+}
+
+#[test]
+fn small_grammars_that_take_much_are_refused() {
+    let model = tiny("llama");
+    let twice = |next| {
+        let narrowed = format!(r##"{{"type": "object", "$ref": "{next}"}}"##);
+        format!(r##"{{"type": "object", "properties": {{"a": {narrowed}, "b": {narrowed}}}}}"##)
+    };
+    let patterns = |n| {
+        format!(r##"{{"allOf": [{} {{"type": "string"}}]}}"##, chain(n, |i| format!(r##"{{"pattern": "a{i}"}},"##)))
+    };
+    let names =
+        |n| format!(r##"{{"patternProperties": {{{} "z": true}}}}"##, chain(n, |i| format!(r##""^a{i}x.*b": true,"##)));
+    let counted = |n| {
+        let fields = chain(n, |i| format!(r##""a{i}": true,"##));
+        format!(r##"{{"minProperties": 1, "additionalProperties": false, "properties": {{{fields} "z": true}}}}"##)
+    };
+    for (text, what) in [
+        (schema(30, "true", twice), "parts of a schema, with the copies of what is referred to"),
+        (patterns(40), "branches of patterns that a string has to match at once"),
+        (names(1000), "patterns for the names of an object's properties"),
+        (counted(1000), "properties of an object with minProperties or maxProperties"),
+    ] {
+        let error = on_a_small_stack(&model, Grammar::JsonSchema(&text)).unwrap_err();
+        assert!(error.starts_with(&format!("constraint: {what}: ")), "{error}");
+        // In another text too.
+        let error = on_a_small_stack(&model, Grammar::Lark(&format!("start: %json {text}\n"))).unwrap_err();
+        assert!(error.starts_with(&format!("constraint: {what}: ")), "{error}");
+    }
+    let product = format!("T0: {}\nT1: {}\nT2: {}\n", "/[ab]/ ".repeat(500), "T0 ".repeat(100), "T1 ".repeat(5000));
+    let both = chain(40, |i| format!("& /.*a{i}/ "));
+    let class = "\\w".repeat(200_000);
+    for (text, what) in [
+        (format!("start: T2\n{product}"), "bytes of T2, with all that it names"),
+        (format!("start: %lark {{ start: T2\n{product} }}\n"), "bytes of T2, with all that it names"),
+        (
+            format!("start: T0\n{}T999: /a/\n", chain(999, |i| format!("T{i}: T{}{{2,3}}\n", i + 1))),
+            "tokens inside of each other in T742",
+        ),
+        (format!("start: T\nT: /a/ {both}\n"), "branches of what T has to match at once"),
+        (format!("start: /{class}/\n"), "classes of characters"),
+    ] {
+        let error = on_a_small_stack(&model, Grammar::Lark(&text)).unwrap_err();
+        assert!(error.starts_with(&format!("constraint: {what}: ")), "{error}");
+    }
+    let error = on_a_small_stack(&model, Grammar::Regex(&class)).unwrap_err();
+    assert_eq!(error, "constraint: classes of characters: 200000; at most 20000");
+    // What is large only, or uses the same in a usual way, is not.
+    let fine = |next| {
+        format!(r##"{{"type": "object", "properties": {{"a": {{"$ref": "{next}"}}, "b": {{"$ref": "{next}"}}}}}}"##)
+    };
+    on_a_small_stack(&model, Grammar::JsonSchema(&schema(60, "true", fine))).unwrap();
+    on_a_small_stack(&model, Grammar::JsonSchema(&patterns(3))).unwrap();
+    on_a_small_stack(&model, Grammar::JsonSchema(&counted(20))).unwrap();
+    let tree = r##"{"allOf": [{"type": "object", "properties": {"name": {"type": "string"}}}],
+        "properties": {"left": {"$ref": "#"}, "right": {"anyOf": [{"type": "null"}, {"$ref": "#/"}]}}}"##;
+    on_a_small_stack(&model, Grammar::JsonSchema(tree)).unwrap();
 }
 
 #[test]

@@ -6,19 +6,17 @@
 //! grammar may end, and there only; a grammar can name a model's other control tokens, and else none.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use llguidance::api::TopLevelGrammar;
-use llguidance::toktrie::{ApproximateTokEnv, TokRxInfo, TokTrie};
+use llguidance::toktrie::{ApproximateTokEnv, SimpleVob, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
 
+use super::grammar_cost::{self, Cost};
 use super::model::Model;
 use super::session::{Session, State};
 use crate::error::{Error, Result};
 use crate::sampler::SampleRequest;
-
-/// The longest text of a grammar, in bytes.
-pub const MAX_GRAMMAR_BYTES: usize = 4 << 20;
 
 /// What output is held to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +69,7 @@ pub(super) struct Constraint {
     text: Arc<str>,
     /// Tokens the session had when it was set.
     from: usize,
+    cost: Cost,
     matcher: Matcher,
     consumed: Vec<u32>,
 }
@@ -87,6 +86,14 @@ fn calm<T>(call: impl FnOnce() -> std::result::Result<T, String>) -> Result<T> {
     }
 }
 
+/// Runs it on a thread with a stack of so many bytes: the parser recurses as deep as texts from anywhere make it. It owns
+/// what it works on, since a scope would leave something on the caller's thread that keeps the library loaded.
+fn apart<T: Send + 'static>(stack: usize, call: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let thread = std::thread::Builder::new().stack_size(stack).spawn(call);
+    let no_stack = |_| Error::OutOfMemory { place: "host".to_owned(), requested: stack as u64, free: 0 };
+    thread.map_err(no_stack)?.join().unwrap_or_else(|_| Err(refused("the grammar's parser failed")))
+}
+
 /// A token's bytes as the trie wants them: what is no text behind a mark, what is nothing empty.
 fn word(model: &Model, token: u32) -> Vec<u8> {
     let Ok(flags) = model.token_flags(token) else { return Vec::new() };
@@ -95,8 +102,13 @@ fn word(model: &Model, token: u32) -> Vec<u8> {
         let name = model.token_name(token).unwrap_or_default();
         return [&[TokTrie::SPECIAL_TOKEN_MARKER], name.as_bytes()].concat();
     }
-    bytes
+    // The trie is made by recursion.
+    if bytes.len() > MAX_WORD { Vec::new() } else { bytes }
 }
+
+/// The longest token that a grammar can allow, in bytes.
+const MAX_WORD: usize = 4096;
+const VOCABULARY_STACK: usize = 16 << 20;
 
 fn vocabulary(model: &Model) -> std::result::Result<Vocabulary, String> {
     let n = model.inner.facts.n_vocab as u32;
@@ -108,25 +120,34 @@ fn vocabulary(model: &Model) -> std::result::Result<Vocabulary, String> {
     let mut factory = ParserFactory::new_simple(&env).map_err(|e| e.to_string())?;
     factory.quiet();
     factory.limits_mut().verbose_errors = false;
+    // A text that needs more symbols is refused, since the parser numbers what is left of them in 16 bits.
+    factory.limits_mut().max_grammar_size = 250_000;
     Ok(Vocabulary { factory: Arc::new(factory), ends })
 }
 
 impl Vocabulary {
-    fn compile(&self, grammar: Grammar<'_>) -> Result<Matcher> {
-        calm(|| {
-            let grammar = match grammar {
-                Grammar::JsonSchema(text) => {
-                    TopLevelGrammar::from_json_schema(serde_json::from_str(text).map_err(|e| e.to_string())?)
-                }
-                Grammar::Regex(text) => TopLevelGrammar::from_regex(text),
-                Grammar::Lark(text) => TopLevelGrammar::from_lark(text.to_owned()),
-            };
-            let matcher = Matcher::new(self.factory.create_parser(grammar));
-            match matcher.get_error() {
-                Some(error) => Err(error),
-                None => Ok(matcher),
-            }
+    fn compile(&self, kind: u64, text: &Arc<str>, cost: Cost) -> Result<Matcher> {
+        let (vocabulary, text) = (self.clone(), Arc::clone(text));
+        apart(cost.stack, move || {
+            let grammar = Grammar::of(kind, &text).ok_or_else(|| refused("no such kind"))?;
+            calm(|| vocabulary.matcher(grammar))
         })
+    }
+
+    fn matcher(&self, grammar: Grammar<'_>) -> std::result::Result<Matcher, String> {
+        grammar_cost::check(grammar)?;
+        let grammar = match grammar {
+            Grammar::JsonSchema(text) => {
+                TopLevelGrammar::from_json_schema(serde_json::from_str(text).map_err(|e| e.to_string())?)
+            }
+            Grammar::Regex(text) => TopLevelGrammar::from_regex(text),
+            Grammar::Lark(text) => TopLevelGrammar::from_lark(text.to_owned()),
+        };
+        let matcher = Matcher::new(self.factory.create_parser(grammar));
+        match matcher.get_error() {
+            Some(error) => Err(error),
+            None => Ok(matcher),
+        }
     }
 }
 
@@ -134,18 +155,25 @@ impl Constraint {
     /// For a session of `model` from its token `from` on.
     pub(super) fn new(model: &Model, grammar: Grammar<'_>, from: usize) -> Result<Constraint> {
         let (kind, text) = grammar.parts();
-        if text.len() > MAX_GRAMMAR_BYTES {
-            return Err(refused(format_args!("a text of {} bytes; at most {MAX_GRAMMAR_BYTES}", text.len())));
-        }
-        let vocabulary = calm(|| model.inner.grammars.get_or_init(|| vocabulary(model)).clone())?;
-        let matcher = vocabulary.compile(grammar)?;
-        Ok(Constraint { vocabulary, kind, text: text.into(), from, matcher, consumed: Vec::new() })
+        let cost = grammar_cost::cost(grammar).map_err(refused)?;
+        let vocabulary = match model.inner.grammars.get() {
+            Some(made) => made.clone().map_err(refused)?,
+            None => {
+                let model = model.clone();
+                let make = move || calm(|| model.inner.grammars.get_or_init(|| vocabulary(&model)).clone());
+                apart(VOCABULARY_STACK, make)?
+            }
+        };
+        let text = text.into();
+        let matcher = vocabulary.compile(kind, &text, cost)?;
+        Ok(Constraint { vocabulary, kind, text, from, cost, matcher, consumed: Vec::new() })
     }
 
     /// For a fork of the session.
     pub(super) fn fork(&self) -> Constraint {
         let (vocabulary, text, matcher) = (self.vocabulary.clone(), Arc::clone(&self.text), self.matcher.deep_clone());
-        Constraint { vocabulary, kind: self.kind, text, from: self.from, matcher, consumed: self.consumed.clone() }
+        let (kind, from, cost) = (self.kind, self.from, self.cost);
+        Constraint { vocabulary, kind, text, from, cost, matcher, consumed: self.consumed.clone() }
     }
 
     /// All that it depends on beside the session's tokens: [`Grammar::parts`] and the token it holds from.
@@ -167,8 +195,7 @@ impl Constraint {
             self.consumed.truncate(same);
         } else {
             // A parser that has failed, at a token that was not allowed, or at a limit, takes nothing any more.
-            let grammar = Grammar::of(self.kind, &self.text).ok_or_else(|| refused("no such kind"))?;
-            self.matcher = self.vocabulary.compile(grammar)?;
+            self.matcher = self.vocabulary.compile(self.kind, &self.text, self.cost)?;
             self.consumed.clear();
         }
         for &token in &appended[self.consumed.len()..] {
@@ -199,10 +226,14 @@ impl Constraint {
         })
     }
 
-    /// Bans what the grammar does not allow.
-    fn mask(&mut self, logits: &mut [f32]) -> Result<()> {
+    /// What the grammar allows next, and whether the text may end.
+    fn mask(&mut self) -> Result<(SimpleVob, bool)> {
         let may_end = self.may_end()?;
-        let allowed = calm(|| self.matcher.compute_mask_or_eos().map_err(|e| e.to_string()))?;
+        Ok((calm(|| self.matcher.compute_mask_or_eos().map_err(|e| e.to_string()))?, may_end))
+    }
+
+    /// Bans what [`Self::mask`] does not allow.
+    fn ban(&self, (allowed, may_end): (SimpleVob, bool), logits: &mut [f32]) {
         let ends: Vec<f32> = self.vocabulary.ends.iter().map(|&t| logits[t as usize]).collect();
         for (i, part) in logits.chunks_mut(32).enumerate() {
             match allowed.as_slice().get(i).copied().unwrap_or(0) {
@@ -216,8 +247,31 @@ impl Constraint {
         for (&token, logit) in self.vocabulary.ends.iter().zip(ends) {
             logits[token as usize] = if may_end { logit } else { f32::NEG_INFINITY };
         }
-        Ok(())
     }
+}
+
+/// Asks the constraint, once it has consumed the session's tokens, on a stack that suffices for it; `None`: there is none.
+fn ask<T: Send + 'static>(
+    state: &mut State,
+    question: impl FnOnce(&mut Constraint) -> Result<T> + Send + 'static,
+) -> Result<Option<T>> {
+    let Some(constraint) = &mut state.constraint else { return Ok(None) };
+    let stack = constraint.cost.step_stack;
+    if stack == 0 {
+        constraint.catch_up(&state.tokens)?;
+        return question(constraint).map(Some);
+    }
+    // Here it is found again even where no thread was.
+    let place = Arc::new(Mutex::new(state.constraint.take()));
+    let (there, tokens) = (Arc::clone(&place), Arc::clone(&state.tokens));
+    let answer = apart(stack, move || {
+        let mut constraint = there.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(constraint) = &mut *constraint else { return Ok(None) };
+        constraint.catch_up(&tokens)?;
+        question(constraint).map(Some)
+    });
+    state.constraint = place.lock().unwrap_or_else(PoisonError::into_inner).take();
+    answer
 }
 
 impl Session {
@@ -239,11 +293,8 @@ impl Session {
         if state.sampling.temperature == 0.0 {
             // The likeliest of all is the likeliest of the allowed if it is allowed: most often no mask is needed.
             let token = self.draw(state, &logits)?;
-            if let Some(constraint) = &mut state.constraint {
-                constraint.catch_up(&state.tokens)?;
-                if constraint.allows(token)? {
-                    return Ok(Some(token));
-                }
+            if ask(state, move |c| c.allows(token))? == Some(true) {
+                return Ok(Some(token));
             }
         }
         self.mask(state, &mut logits)?;
@@ -258,9 +309,11 @@ impl Session {
 
     /// Bans what the session's constraint, if there is one, does not allow next.
     pub(super) fn mask(&self, state: &mut State, logits: &mut [f32]) -> Result<()> {
-        let Some(constraint) = &mut state.constraint else { return Ok(()) };
-        constraint.catch_up(&state.tokens)?;
-        constraint.mask(logits)
+        let Some(mask) = ask(state, Constraint::mask)? else { return Ok(()) };
+        if let Some(constraint) = &state.constraint {
+            constraint.ban(mask, logits);
+        }
+        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@ mod device;
 mod doctor;
 mod embed;
 mod generate;
+mod grammar_cost;
 mod hash;
 mod log;
 mod logprobs;
