@@ -12,7 +12,9 @@ use common::probe::{Plot, Probe};
 use common::tiny::Tiny;
 use kigo::backend::Device;
 use kigo::backend::reference::ReferenceDevice;
-use kigo::engine::{Engine, EngineOptions, GenerateOptions, LogSink, Model, Session, SessionOptions, StopReason};
+use kigo::engine::{
+    Engine, EngineOptions, GenerateOptions, LoadOptions, LogSink, Model, Session, SessionOptions, StopReason,
+};
 use kigo::error::{Error, Result, Status};
 use kigo::gguf::{Gguf, TensorType};
 use kigo::model::bind;
@@ -301,6 +303,43 @@ fn generating_is_sampling_and_stepping() {
     assert_eq!(seen(&by_hand), seen(&by_loop));
     assert_eq!(tokens, seen(&by_loop).0[5..]);
     assert_eq!(text, model.detokenize(&tokens, false).unwrap());
+}
+
+#[test]
+fn all_that_fits_into_the_cache_is_generated_and_no_page_is_taken_early() {
+    let (engine, plot) = probe(None);
+    let page = engine.load_memory(&file(), &mut nothing).unwrap().facts().kv_bytes_per_token * 64;
+    let mut expected = Vec::new();
+    for (ahead, n_pages) in [(false, 1), (true, 1), (false, 3), (true, 2), (true, 3)] {
+        plot.runs_ahead.store(ahead, Ordering::SeqCst);
+        let options = LoadOptions { cache_bytes: Some(n_pages * page), ..Default::default() };
+        let model = engine.load_memory_with(&file(), options, &mut nothing).unwrap();
+        let session = session(&model);
+        session.prefill(&prompt(3)).unwrap();
+        let options = GenerateOptions { max_tokens: Some(300), ignore_end: true, ..Default::default() };
+        let mut n_tokens = 3;
+        let result = session.generate(&options, &mut |token, _| {
+            n_tokens += token.iter().len();
+            let used = model.cache_facts().n_pages_used;
+            // A device that runs ahead has pages for what may come, of those that nobody else has.
+            assert!(used == (n_tokens as u64).div_ceil(64) || ahead && used <= n_pages, "{n_tokens}: {used}");
+            true
+        });
+        assert_eq!(result.unwrap_err().status(), Status::CacheFull, "{ahead}, {n_pages} pages");
+        let tokens = seen(&session).0;
+        assert_eq!((tokens.len(), n_tokens), (n_pages as usize * 64, n_pages as usize * 64), "{ahead}");
+        let both = tokens.len().min(expected.len());
+        assert_eq!(tokens[..both], expected[..both]);
+        if tokens.len() > expected.len() {
+            expected = tokens;
+        }
+        // With fewer it ends as it would in a larger cache, and what is full to the last token is no failure.
+        session.truncate(60).unwrap();
+        session.prefill(&[7]).unwrap();
+        let options = GenerateOptions { max_tokens: Some(3), ignore_end: true, ..Default::default() };
+        let generated = session.generate(&options, &mut |_, _| true).unwrap();
+        assert_eq!((generated.n_tokens, generated.reason), (3, StopReason::MaxTokens));
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::session::{Session, State, lock_slot};
 use super::stream::TextStream;
-use crate::backend::{Ahead, Verdict};
+use crate::backend::{Ahead, PAGE_TOKENS, Verdict};
 use crate::error::{Error, Result};
 
 /// When to stop and what to show.
@@ -66,6 +66,7 @@ impl Session {
         let mut stream = TextStream::new(self.model(), &options.stop, options.special)?;
         let mut text = String::new();
         let mut n_tokens = 0;
+        let mut ahead = Runs::Unknown;
         let reason = loop {
             if self.take_cancel() {
                 break StopReason::Cancelled;
@@ -79,7 +80,7 @@ impl Session {
             let left =
                 options.max_tokens.map_or(usize::MAX, |max| max - n_tokens).min(self.n_ctx() - state.tokens.len());
             let mut loops = Loop { options, stream: &mut stream, text: &mut text, n_tokens: &mut n_tokens, on_token };
-            match self.run_ahead(state, left.min(AHEAD), &mut loops)? {
+            match self.run_ahead(state, left.min(AHEAD), &mut ahead, &mut loops)? {
                 Some(Some(reason)) => break reason,
                 Some(None) => continue,
                 None => {}
@@ -118,17 +119,31 @@ impl Session {
     }
 
     /// Up to `n` tokens with the device ahead of the host; `None`: step by step instead, else the reason to stop, if any.
-    fn run_ahead(&self, state: &mut State, n: usize, loops: &mut Loop<'_, '_>) -> Result<Option<Option<StopReason>>> {
+    /// Until the device has shown that it can, no page is taken that a step would not take, and none later that is not
+    /// free: what fits into the cache is generated.
+    fn run_ahead(
+        &self,
+        state: &mut State,
+        mut n: usize,
+        runs: &mut Runs,
+        loops: &mut Loop<'_, '_>,
+    ) -> Result<Option<Option<StopReason>>> {
         let Some(&last_token) = state.tokens.last() else { return Ok(None) };
         let position = state.tokens.len();
         // The first step after a fork makes the slot the session's own. Calls that are merged meet at
         // each step, and a tap sees each.
         let apart = state.tap.is_some() || state.constraint.is_some() || self.model().inner.merger.is_some();
-        if apart || Arc::get_mut(&mut state.slot).is_none() {
+        if apart || *runs == Runs::Never || Arc::get_mut(&mut state.slot).is_none() {
             return Ok(None);
         }
         state.tokens_for(n)?;
-        state.pages.prepare(position, position + n)?;
+        if *runs == Runs::Unknown || state.pages.prepare(position, position + n).is_err() {
+            // Where not even this is free, a step says so if the next token needs it.
+            if state.pages.prepare(position, position + 1).is_err() {
+                return Ok(None);
+            }
+            n = n.min(state.pages.as_slice().len() * PAGE_TOKENS - position);
+        }
         let mut reason = None;
         let State { tokens, pages, slot, sampling, .. } = state;
         let tokens = Arc::make_mut(tokens);
@@ -143,7 +158,9 @@ impl Session {
         state.pages.shrink(state.tokens.len())?;
         state.pages.publish(&state.tokens);
         state.has_logits &= outcome.is_ok();
-        Ok(outcome?.map(|()| reason))
+        let outcome = outcome?;
+        *runs = if outcome.is_some() { Runs::Ahead } else { Runs::Never };
+        Ok(outcome.map(|()| reason))
     }
 
     /// One token of [`Self::run_ahead`], as one turn of the loop does it.
@@ -168,6 +185,14 @@ impl Session {
         };
         Ok((if reason.is_some() { Verdict::Last } else { Verdict::GoOn }, reason))
     }
+}
+
+/// What is known of the device: whether it runs ahead with these parameters.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Runs {
+    Unknown,
+    Ahead,
+    Never,
 }
 
 /// Tokens that one call of the backend may run ahead for: bounds the pages taken for tokens that may not come.

@@ -1,10 +1,12 @@
 //! The reference backend behind a probe, which counts and can fail, panic or be cancelled at a chosen place.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use kigo::backend::reference::ReferenceDevice;
-use kigo::backend::{Chunk, Device, LoadControl, LoadedModel, Plan, RunControl, Slot};
+use kigo::backend::{
+    Ahead, Chunk, Device, LoadControl, LoadedModel, PAGE_TOKENS, Plan, RunControl, Slot, Verdict, Want,
+};
 use kigo::engine::Session;
 use kigo::error::{Error, Result};
 use kigo::model::{Config, Weights};
@@ -25,6 +27,8 @@ pub struct Plot {
     pub fail_again_in_pass: Mutex<Option<usize>>,
     /// Milliseconds that each pass takes longer.
     pub delay_ms: AtomicUsize,
+    /// Tokens are chosen ahead of the host, the likeliest ones.
+    pub runs_ahead: AtomicBool,
     pub passes: AtomicUsize,
     pub reserved: AtomicUsize,
     pub released: AtomicUsize,
@@ -108,5 +112,25 @@ impl LoadedModel for ProbeModel {
     }
     fn sample(&self, slot: &mut dyn Slot, request: &SampleRequest<'_>) -> Result<Sampled> {
         self.0.sample(slot, request)
+    }
+    fn decode_ahead(&self, ahead: Ahead<'_>, emit: &mut dyn FnMut(u32) -> Result<Verdict>) -> Result<Option<()>> {
+        if !self.1.runs_ahead.load(Ordering::SeqCst) {
+            return Ok(None);
+        }
+        let Ahead { slot, pages, params, position, n, .. } = ahead;
+        assert!(n > 0 && position + n <= pages.len() * PAGE_TOKENS);
+        for start in position..position + n {
+            let token = self.0.sample(slot, &SampleRequest { params, history: &[], position: start as u64 })?.token;
+            let verdict = emit(token)?;
+            if verdict == Verdict::Refused {
+                break;
+            }
+            let chunk = Chunk { tokens: &[token], start, pages, slot: &mut *slot, want: Want::Last };
+            self.0.forward(&mut [chunk], &mut RunControl { cancel: &AtomicBool::new(false), tap: None })?;
+            if verdict == Verdict::Last {
+                break;
+            }
+        }
+        Ok(Some(()))
     }
 }
