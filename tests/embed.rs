@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use common::tiny::{ARCHS, Tiny};
 use kigo::engine::{EmbedOptions, Engine, EngineOptions, LogSink, Model, Pooling, Session, SessionOptions, Tap};
-use kigo::error::Error;
+use kigo::error::{Error, Status};
 use kigo::gguf::TensorType;
 
 fn load(arch: &str, device: &str, n_threads: usize) -> Model {
@@ -89,7 +89,8 @@ fn what_cannot_be_embedded_is_refused() {
     assert!(matches!(model.embed(&[], options, &mut out), Err(Error::Argument { name: "n_tokens", .. })));
     assert!(matches!(model.embed(&[1], options, &mut out[1..]), Err(Error::BufferTooSmall { .. })));
     let too_long = vec![1; model.facts().n_ctx_train + 1];
-    assert!(model.embed(&too_long, options, &mut out).is_err());
+    let error = model.embed(&too_long, options, &mut out).unwrap_err();
+    assert_eq!(error.status(), Status::ContextFull, "{error}");
     assert!(matches!(model.embed(&[u32::MAX], options, &mut out), Err(Error::TokenOutOfRange { .. })));
     model.embed(&[1, 2], options, &mut out).unwrap();
 }

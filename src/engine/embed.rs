@@ -67,6 +67,10 @@ impl Model {
         if out.len() != config.n_embd {
             return Err(Error::BufferTooSmall { needed: config.n_embd, capacity: out.len() });
         }
+        let n_ctx = self.inner.facts.n_ctx_train;
+        if tokens.len() > n_ctx {
+            return Err(Error::ContextFull { n_tokens: 0, n_new: tokens.len(), n_ctx });
+        }
         let pool = Arc::new(Mutex::new(Pool {
             pooling: options.pooling,
             eps: f64::from(config.norm_eps),
