@@ -107,7 +107,7 @@ pub enum Error {
         place: String,
         /// Bytes asked for.
         requested: u64,
-        /// Bytes that were free.
+        /// Bytes that were free; on the host 0 where nothing says how many.
         free: u64,
     },
     /// An operation on a file failed.
@@ -270,6 +270,9 @@ impl fmt::Display for Error {
             Error::TokenOutOfRange { index, token, n_vocab } => {
                 write!(f, "token {token} at index {index} is not below the vocabulary's {n_vocab}")
             }
+            Error::OutOfMemory { place, requested, free: 0 } if place == "host" => {
+                write!(f, "{place}: {requested} bytes requested")
+            }
             Error::OutOfMemory { place, requested, free } => {
                 write!(f, "{place}: {requested} bytes requested, {free} bytes free")
             }
@@ -323,5 +326,19 @@ impl std::error::Error for Error {
             Error::Io { source, .. } => Some(source),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_of_free_bytes_is_said_where_it_is_known() {
+        let text = |place: &str, free| Error::OutOfMemory { place: place.into(), requested: 8, free }.to_string();
+        assert_eq!(text("host", 0), "host: 8 bytes requested");
+        assert_eq!(text("host", 5), "host: 8 bytes requested, 5 bytes free");
+        assert_eq!(text("cuda:0", 0), "cuda:0: 8 bytes requested, 0 bytes free");
+        assert_eq!(text("memory cap", 0), "memory cap: 8 bytes requested, 0 bytes free");
     }
 }
