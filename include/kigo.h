@@ -274,7 +274,8 @@ kigo_status kigo_engine_info(const kigo_engine *engine, kigo_engine_facts *facts
 // For kigo_load_options.flags: calls that run sessions of this model on different threads at the same time,
 // kigo_session_prefill(), _step(), _generate() and the batch calls, share passes over the weights. Every result is
 // the one that the call alone gives. A pass waits up to 2 ms, and up to a quarter of the last pass's time, for calls
-// that were part of the last; it runs on the thread of one of the calls, and a cancel is seen between passes. A program with one thread has no use for it.
+// that were part of the last; it runs on the thread of one of the calls, and a cancel is seen between passes, as in a
+// batch call. A program with one thread has no use for it.
 #define KIGO_LOAD_MERGE_CALLS 1
 
 // For kigo_load_options.flags: the same bits however a prompt is cut into calls and whatever prefix it shares, on every
@@ -679,8 +680,9 @@ typedef struct kigo_sampling {
 // For kigo_session_options.flags: where another session of the model holds the same tokens from the first on, such as
 // a system prompt, their KV cache is shared in whole pages of 64 tokens instead of being computed again. Looked for
 // by a prefill while the session holds a multiple of 64 tokens, best none. At least one token is always computed.
-// kigo_session_facts.n_tokens_reused counts them. The results are the same; how long a prefill takes then tells
-// whether somebody else has that text, so leave it out between parties that must not know.
+// kigo_session_facts.n_tokens_reused counts them. The results are the same on the CPU, and on a GPU with KIGO_LOAD_STRICT;
+// on a GPU without it logits differ by rounding with where the shared part ends: see "Sameness". How long a prefill takes
+// tells whether somebody else has that text, so leave it out between parties that must not know.
 #define KIGO_SESSION_REUSE_PREFIX 1
 
 // One sequence.
@@ -1019,7 +1021,12 @@ kigo_status kigo_session_set_constraint(kigo_session *session,
 //
 // The entry's own status is KIGO_STATUS_INVALID_ARGUMENT for a session that is NULL, of another model than entry 0's,
 // or named by an earlier entry; KIGO_STATUS_BUSY for one in use; and whatever the single call gives. All sessions are
-// in use until the call returns. A cancel is seen between passes, which are of 512 tokens at most on the CPU.
+// in use until the call returns.
+//
+// Cancelling. A pass that several entries share, of this call or of calls that are merged (KIGO_LOAD_MERGE_CALLS), is not
+// stopped: a cancel is seen before the next, after 512 tokens at most on the CPU and 2,048 on a GPU, of all entries
+// together. It stops its own entry and no other. One that comes while the entry's last pass runs stops the session's next
+// call instead. An entry that is alone in a pass stops as a call for it alone does.
 
 // Appends to each session its tokens, `n_ids[i]` at `ids[i]`: kigo_session_prefill() for many. Entries of one token
 // are steps, so that new prompts and running answers may share a call. The memory of each entry is taken before

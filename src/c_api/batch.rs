@@ -10,7 +10,12 @@
 //!
 //! The entry's own status is KIGO_STATUS_INVALID_ARGUMENT for a session that is NULL, of another model than entry 0's,
 //! or named by an earlier entry; KIGO_STATUS_BUSY for one in use; and whatever the single call gives. All sessions are
-//! in use until the call returns. A cancel is seen between passes, which are of 512 tokens at most on the CPU.
+//! in use until the call returns.
+//!
+//! Cancelling. A pass that several entries share, of this call or of calls that are merged (KIGO_LOAD_MERGE_CALLS), is not
+//! stopped: a cancel is seen before the next, after 512 tokens at most on the CPU and 2,048 on a GPU, of all entries
+//! together. It stops its own entry and no other. One that comes while the entry's last pass runs stops the session's next
+//! call instead. An entry that is alone in a pass stops as a call for it alone does.
 
 use std::sync::Arc;
 

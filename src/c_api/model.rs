@@ -47,7 +47,8 @@ sized_struct!(kigo_load_options, bytes: 40, fields: [usize, kigo_progress_callba
 /// For kigo_load_options.flags: calls that run sessions of this model on different threads at the same time,
 /// kigo_session_prefill(), _step(), _generate() and the batch calls, share passes over the weights. Every result is
 /// the one that the call alone gives. A pass waits up to 2 ms, and up to a quarter of the last pass's time, for calls
-/// that were part of the last; it runs on the thread of one of the calls, and a cancel is seen between passes. A program with one thread has no use for it.
+/// that were part of the last; it runs on the thread of one of the calls, and a cancel is seen between passes, as in a
+/// batch call. A program with one thread has no use for it.
 pub const KIGO_LOAD_MERGE_CALLS: u64 = 1;
 
 /// For kigo_load_options.flags: the same bits however a prompt is cut into calls and whatever prefix it shares, on every

@@ -53,8 +53,9 @@ sized_struct!(kigo_session_options, bytes: 32, fields: [usize, usize, *const kig
 /// For kigo_session_options.flags: where another session of the model holds the same tokens from the first on, such as
 /// a system prompt, their KV cache is shared in whole pages of 64 tokens instead of being computed again. Looked for
 /// by a prefill while the session holds a multiple of 64 tokens, best none. At least one token is always computed.
-/// kigo_session_facts.n_tokens_reused counts them. The results are the same; how long a prefill takes then tells
-/// whether somebody else has that text, so leave it out between parties that must not know.
+/// kigo_session_facts.n_tokens_reused counts them. The results are the same on the CPU, and on a GPU with KIGO_LOAD_STRICT;
+/// on a GPU without it logits differ by rounding with where the shared part ends: see "Sameness". How long a prefill takes
+/// tells whether somebody else has that text, so leave it out between parties that must not know.
 pub const KIGO_SESSION_REUSE_PREFIX: u64 = 1;
 
 /// Makes a session without tokens. `options` may be NULL: all defaults.
