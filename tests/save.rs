@@ -108,6 +108,27 @@ fn a_fork_is_saved_like_its_parent() {
 }
 
 #[test]
+fn a_restored_session_neither_takes_nor_gives_a_prefix() {
+    let model = model(cpu());
+    let options = || SessionOptions { reuse_prefix: true, ..Default::default() };
+    let other = Session::new(&model, options()).unwrap();
+    other.prefill(&prompt(130)).unwrap();
+    let session = Session::new(&model, options()).unwrap();
+    session.prefill(&prompt(130)).unwrap();
+    assert_eq!(session.facts().unwrap().n_reused, 128);
+    let restored = Session::restore(&model, &saved(&session)).unwrap();
+    assert_eq!(restored.facts().unwrap().n_reused, 0);
+    restored.truncate(0).unwrap();
+    restored.prefill(&prompt(130)).unwrap();
+    assert_eq!(restored.facts().unwrap().n_reused, 0);
+    let again = Session::restore(&model, &saved(&session)).unwrap();
+    drop((other, session, restored));
+    let heir = Session::new(&model, options()).unwrap();
+    heir.prefill(&prompt(130)).unwrap();
+    assert_eq!((heir.facts().unwrap().n_reused, again.facts().unwrap().n_tokens), (0, 130));
+}
+
+#[test]
 fn a_constraint_goes_on_from_where_it_was() {
     let (one, two) = (model(cpu()), model(cpu()));
     let schema = r#"{"type": "object", "properties": {"a": {"enum": ["xy", "z"]}, "b": {"type": "integer"}},

@@ -330,12 +330,14 @@ pub unsafe extern "C" fn kigo_session_save(
 /// Makes a session of what kigo_session_save() wrote, `blob_bytes` at `blob`, copied by the call. It goes on as the
 /// saved one would have, bit for bit.
 ///
-/// A constraint is compiled again, as by kigo_session_set_constraint().
+/// A constraint is compiled again, as by kigo_session_set_constraint(). KIGO_SESSION_REUSE_PREFIX is not part of a blob:
+/// where it comes from others, they must not learn by it what sessions of this model hold. Nor does any session share what
+/// came from one; n_tokens_reused is 0.
 ///
 /// INVALID_ARGUMENT, with what was found and expected: another library's version of the blob, another model, a device
-/// with another cache layout, a blob that is cut off or damaged, a constraint that does not compile. Bytes from anywhere do no harm, but the checksum is
-/// no signature: a blob that somebody has forged makes a session with a false cache. CACHE_FULL, OUT_OF_MEMORY.
-/// UNSUPPORTED: the device cannot.
+/// with another cache layout, a blob that is cut off or damaged, a constraint that does not compile. Bytes from anywhere do
+/// no harm, but the checksum is no signature: a blob that somebody has forged makes a session with a false cache.
+/// CACHE_FULL, OUT_OF_MEMORY. UNSUPPORTED: the device cannot.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_session_restore(
     model: *const kigo_model,
