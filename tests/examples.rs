@@ -353,6 +353,31 @@ fn batch_answers_every_prompt_as_it_would_be_answered_alone() {
     assert!(answers(&[], "").is_empty());
 }
 
+#[test]
+fn batch_shows_a_bar_in_a_terminal_and_its_end_elsewhere() {
+    let (done, all) = (
+        "[##############################] 3 of 3, 0 running, 12 tokens at ",
+        "[                              ] 0 of 3, ",
+    );
+    let args = ["-m", tiny(), "-t", "2", "-f", "-", "-n", "4", "--batch", "2"];
+    let out = run(&mut command("batch", &args), "a\nb\nc\n");
+    let errors = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(errors.contains(done) && !errors.contains('\r') && errors.ends_with("/s\n"), "{errors:?}");
+    assert_eq!(errors.lines().filter(|line| line.starts_with('[')).count(), 1, "{errors:?}");
+    if !has("script") {
+        println!("skipped: no script (util-linux) to make a terminal");
+        return;
+    }
+    let file = folder("batch-bar").join("prompts");
+    std::fs::write(&file, "a\nb\nc\n").expect("writable");
+    let program = examples().join("batch");
+    let line = format!("{} -m {} -t 2 -f {} -n 4 --batch 2 > /dev/null", program.display(), tiny(), file.display());
+    let out = run(Command::new("script").args(["-qec", &line, "/dev/null"]), "");
+    let shown = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(out.status.success() && shown.contains(&format!("\r{done}")), "{shown:?}");
+    assert!(shown.contains(&format!("\r{all}")) || shown.contains("2 running"), "it moves: {shown:?}");
+}
+
 /// Bytes of a cache page of the tiny model.
 fn page_bytes() -> usize {
     let engine = kigo::engine::Engine::new(kigo::engine::EngineOptions {
