@@ -241,6 +241,11 @@ fn deep_grammars_need_no_stack_of_the_caller() {
     let links = schema(20_000, "true", |next| format!(r##"{{"$ref": "{next}"}}"##));
     let error = on_a_small_stack(&model, Grammar::JsonSchema(&links)).unwrap_err();
     assert_eq!(error, "constraint: parts of a schema inside of each other: 16385; at most 16384");
+    let links = schema(8000, "true", |next| {
+        format!(r##"{{"type": "object", "properties": {{"a": {{"$ref": "{next}"}}}}, "required": ["a"]}}"##)
+    });
+    let error = on_a_small_stack(&model, Grammar::JsonSchema(&links)).unwrap_err();
+    assert!(error.starts_with("constraint: ") && !error.contains("backtrace"), "{error}");
     for n in [900, 1100, 100_000] {
         let condition = format!("{}bit_set(1){}", "not(".repeat(n), ")".repeat(n));
         let text = format!("start: r::1\nr::_: \"a\" %if {condition}\n  | \"b\" r::incr(_)\n");

@@ -145,7 +145,8 @@ impl Vocabulary {
         };
         let matcher = Matcher::new(self.factory.create_parser(grammar));
         match matcher.get_error() {
-            Some(error) => Err(error),
+            // A panic's text has its backtrace behind it.
+            Some(error) => Err(error.split("\n<backtrace>").next().unwrap_or_default().to_owned()),
             None => Ok(matcher),
         }
     }

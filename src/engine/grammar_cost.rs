@@ -363,7 +363,8 @@ impl<'a> Schema<'a> {
         let fields = self.members(map, "properties");
         let named = self.members(map, "patternProperties");
         // A property whose name a pattern matches too is narrowed by it.
-        let mut part = if count("patternProperties") > 0 { fields.narrowed(named) } else { fields };
+        let both = count("properties") > 0 && count("patternProperties") > 0;
+        let mut part = if both { fields.narrowed(named) } else { fields.beside(named) };
         for key in ["additionalProperties", "items", "prefixItems", "additionalItems"] {
             match map.get(key) {
                 Some(Value::Array(values)) => part = part.beside(self.all(values, Part::beside)),
