@@ -55,6 +55,7 @@ examples: $(PROGRAMS)
 cuda:
 ifeq ($(HAS_NVCC),)
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV_PACKAGES) $(NVCC_PACKAGES)
+	@touch cuda/build.rs # which looked for it in vain before, and is not asked again otherwise
 endif
 
 # The GPU's tests without a GPU: the kernels compiled for the host (cuda/emulate/emulate.h says what that shows).

@@ -544,6 +544,42 @@ fn real_models_match_the_reference_and_the_cpu() {
 }
 
 #[test]
+fn random_models_diverge_no_more_than_the_cpu() {
+    let Some(device) = device() else { return };
+    for arch in if few() { &["qwen2"][..] } else { &["qwen2", "qwen3", "llama", "gemma3"] } {
+        let types = TensorType::ALL.into_iter().step_by(if few() { 5 } else { 1 });
+        for ty in types {
+            let bytes = Tiny::new(arch, ty).bytes();
+            let gguf = Gguf::from_bytes(&bytes).unwrap();
+            let (config, weights) = bind(&gguf).unwrap();
+            let gpu = device.load_model(&config, &weights, &mut NoControl).unwrap();
+            let cpu = CpuDevice::new(CpuOptions { n_threads: 2, isa: None }).unwrap();
+            let cpu = cpu.load(&config, &weights, &mut NoControl).unwrap();
+            let reference = ReferenceDevice::PLAIN.load(&config, &weights, &mut NoControl).unwrap();
+            let text = tokens(if few() { 24 } else { 48 }, config.n_vocab);
+            // Token by token; or, from `filled` on, behind a prompt of so many.
+            let steps = |model: &dyn LoadedModel, filled: usize| -> Vec<Vec<f32>> {
+                let mut sequence = Sequence::new(model, text.len());
+                if filled > 0 {
+                    sequence.run(model, &text[..filled], 0, None);
+                }
+                (filled..text.len()).map(|i| sequence.run(model, &text[i..=i], i, None)).collect()
+            };
+            let (truth, on_cpu, on_gpu) = (steps(&*reference, 0), steps(&*cpu, 0), steps(&*gpu, 0));
+            let half = text.len() / 2;
+            let behind = steps(&*gpu, half);
+            let (cpu_kl, _) = divergence(&truth, &on_cpu);
+            let (gpu_kl, _) = divergence(&truth, &on_gpu);
+            let (behind_kl, _) = divergence(&truth[half..], &behind);
+            println!("{arch} {}: KL cpu {cpu_kl:.2e}, gpu {gpu_kl:.2e}, behind a prompt {behind_kl:.2e}", ty.name());
+            // An f32 sum of as many terms as logits have is that far off by itself.
+            let least = 512.0 * f64::from(f32::EPSILON).powi(2) + 1e-9;
+            assert!(gpu_kl <= 2.0 * cpu_kl + least && behind_kl <= 2.0 * cpu_kl + least, "{arch} {}", ty.name());
+        }
+    }
+}
+
+#[test]
 fn failures_leave_the_device_as_it_was() {
     let Some(device) = device_alone() else { return };
     let bytes = Tiny::new("llama", TensorType::Q4_K).bytes();
@@ -580,7 +616,7 @@ fn failures_leave_the_device_as_it_was() {
     assert_eq!(everything().unwrap(), expected);
     let free = device.memory().0;
     for _ in 0..100 {
-        everything().unwrap();
+        assert_eq!(everything().unwrap(), expected, "other bits in another run");
     }
     assert_eq!(device.allocated(), 0);
     let after = device.memory().0;

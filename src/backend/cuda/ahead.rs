@@ -97,9 +97,15 @@ impl CudaModel {
     /// state in between has changed the epoch: what was queued before that is still good, and taken before more is queued, so
     /// that each of several runs gets on.
     pub(super) fn run_ahead(&self, ahead: &mut Ahead<'_>, emit: &mut dyn FnMut(u32) -> Result<Verdict>) -> Result<()> {
-        if ahead.n == 0 {
-            return Ok(());
+        let outcome = if ahead.n == 0 { Ok(()) } else { self.run_ahead_of(ahead, emit) };
+        if outcome.is_err() {
+            // Nothing that was queued may write pages that the caller is about to give back.
+            let _ = self.lock().stream.wait();
         }
+        outcome
+    }
+
+    fn run_ahead_of(&self, ahead: &mut Ahead<'_>, emit: &mut dyn FnMut(u32) -> Result<Verdict>) -> Result<()> {
         let mut emit = |token| if token == NO_TOKEN { sampler::nothing_to_choose() } else { emit(token) };
         // Alone, so that the logits stay the prompt's, to the bit, until a token is accepted.
         let mut last = self.first_ahead(ahead)?;

@@ -64,6 +64,7 @@ impl Device for CudaDevice {
     }
 
     fn read_bandwidth(&self) -> Result<f64> {
+        self.gpu.bind()?;
         // More than the cache holds, less than what anybody else needs.
         let bytes = (self.memory().0 as usize / 4).clamp(1 << 20, 1 << 30) & !255;
         let stream = Stream::new(&self.gpu)?;

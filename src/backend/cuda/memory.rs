@@ -356,8 +356,13 @@ impl Stream {
         let mut graph: Handle = std::ptr::null_mut();
         // SAFETY: ends the capture begun above, also after a failure.
         let code = unsafe { ffi::cudaStreamEndCapture(self.raw(), &mut graph) };
-        done?;
-        self.gpu.check(code)?;
+        if let Err(error) = done.and_then(|()| self.gpu.check(code)) {
+            if !graph.is_null() {
+                // SAFETY: captured above, destroyed once.
+                unsafe { ffi::cudaGraphDestroy(graph) };
+            }
+            return Err(error);
+        }
         let mut exec: Handle = std::ptr::null_mut();
         // SAFETY: `graph` was just captured; it is destroyed once.
         let code = unsafe {
