@@ -57,6 +57,16 @@ __global__ void __launch_bounds__(256) kg_argmax(KgState *state, uint32_t n, uin
     __threadfence_system();
 }
 
+// out[i] = the i-th bit of `allowed` ? logits[i] : -inf. [n] each; the bits in 32-bit words, the lowest first.
+__global__ void __launch_bounds__(256) kg_mask(const float *logits, const uint32_t *allowed, float *out, uint32_t n) {
+    const uint32_t i = blockIdx.x * 256 + threadIdx.x;
+    if (i < n) out[i] = allowed[i / 32] >> (i % 32) & 1 ? logits[i] : -INFINITY;
+}
+KGC_API cudaError_t kgc_mask(const float *logits, const uint32_t *allowed, float *out, uint32_t n, cudaStream_t stream) {
+    if (!logits || !allowed || !out || !n) return cudaErrorInvalidValue;
+    return kg_launch(kg_mask, dim3((n + 255) / 256), dim3(256), 0, 0, stream, logits, allowed, out, n);
+}
+
 // The compute capability that the code running on the current device was compiled for, times 10: code that came as PTX of 8.0 has
 // none of the newer instructions, whatever the device. 0 and the reason where this build has no code for the device.
 KGC_API cudaError_t kgc_code(int *version) {

@@ -442,6 +442,54 @@ fn draws_are_those_of_the_host() {
 }
 
 #[test]
+fn tokens_chosen_among_some_are_those_of_the_host() {
+    let Some(device) = device() else { return };
+    let n_vocab = if few() { 333 } else { 50_005 };
+    let mut shape = Shape::named("smollm2-135m").unwrap();
+    (shape.n_layers, shape.n_vocab) = (1, n_vocab);
+    let bytes = random_file(&shape, Recipe::named("Q8_0").unwrap(), false);
+    let gguf = Gguf::from_bytes(&bytes).unwrap();
+    let (config, weights) = bind(&gguf).unwrap();
+    let model = device.load_model(&config, &weights, &mut NoControl).unwrap();
+    let mut slot = model.create_slot().unwrap();
+    let random = |i: usize| common::random::mix(i as u64);
+    for round in 0..if few() { 8 } else { 60 } {
+        let logits: Vec<f32> =
+            (0..n_vocab).map(|t| (random(round * n_vocab + t) % 4001) as f32 * 0.005 - 10.0).collect();
+        model.set_logits(&mut *slot, &logits).unwrap();
+        // From nearly all to hardly any.
+        let allowed: Vec<u32> = (0..n_vocab.div_ceil(32))
+            .map(|i| match round % 4 {
+                0 => random(i + round) as u32 | random(i + round + 7) as u32,
+                1 => random(i + round) as u32,
+                2 => 1 << (random(i + round) % 32),
+                _ => u32::from(i == round % 9),
+            })
+            .collect();
+        let params = SamplingParams {
+            temperature: [0.0, 0.7, 1.4][round % 3],
+            top_k: [0, 40][round / 3 % 2],
+            top_p: [1.0, 0.9][round / 6 % 2],
+            // One that is left to the host.
+            repetition_penalty: if round % 7 == 6 { 1.3 } else { 1.0 },
+            seed: round as u64,
+            ..SamplingParams::default()
+        };
+        let request = SampleRequest { params: &params, history: &[1, 2, 3], position: 3 };
+        let mut banned = logits.clone();
+        sampler::ban(&mut banned, &allowed);
+        let expected = sampler::sample(&banned, &request).unwrap().token;
+        assert_eq!(model.sample_among(&mut *slot, &request, &allowed).unwrap().token, expected, "round {round}");
+        assert!(allowed[expected as usize / 32] >> (expected % 32) & 1 == 1);
+        // The logits stay as they are.
+        assert_eq!(model.sample(&mut *slot, &request).unwrap(), sampler::sample(&logits, &request).unwrap());
+    }
+    let (params, none) = (SamplingParams::default(), vec![0; n_vocab.div_ceil(32)]);
+    let request = SampleRequest { params: &params, history: &[1], position: 1 };
+    assert!(matches!(model.sample_among(&mut *slot, &request, &none), Err(Error::State { .. })));
+}
+
+#[test]
 fn pages_are_copied_and_written_down() {
     let Some(device) = device() else { return };
     let bytes = Tiny::new("qwen3", TensorType::F16).bytes();

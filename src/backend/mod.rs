@@ -235,6 +235,15 @@ pub trait LoadedModel: Send + Sync {
         sampler::sample(logits, request)
     }
 
+    /// Picks a token from a slot's logits as [`Self::sample`] does, were those of the tokens not in `allowed` minus infinity
+    /// ([`sampler::ban`]).
+    fn sample_among(&self, slot: &mut dyn Slot, request: &SampleRequest<'_>, allowed: &[u32]) -> Result<Sampled> {
+        let mut logits = vec![0.0; self.config().n_vocab];
+        self.logits(slot, &mut logits)?;
+        sampler::ban(&mut logits, allowed);
+        self.draw(&logits, request)
+    }
+
     /// Picks a token from each slot's logits, what [`Self::sample`] picks; `slots` and `requests` go together.
     fn sample_batch(&self, slots: &mut [&mut dyn Slot], requests: &[SampleRequest<'_>]) -> Vec<Result<Sampled>> {
         slots.iter_mut().zip(requests).map(|(slot, request)| self.sample(&mut **slot, request)).collect()

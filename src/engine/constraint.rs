@@ -9,14 +9,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use llguidance::api::TopLevelGrammar;
-use llguidance::toktrie::{ApproximateTokEnv, SimpleVob, TokRxInfo, TokTrie};
+use llguidance::toktrie::{ApproximateTokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
 
 use super::grammar_cost::{self, Cost};
 use super::model::Model;
-use super::session::{Session, State};
+use super::session::{Session, State, lock_slot};
 use crate::error::{Error, Result};
-use crate::sampler::SampleRequest;
+use crate::sampler::{self, SampleRequest};
 
 /// What output is held to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,27 +227,17 @@ impl Constraint {
         })
     }
 
-    /// What the grammar allows next, and whether the text may end.
-    fn mask(&mut self) -> Result<(SimpleVob, bool)> {
+    /// What the grammar allows next: bit `t % 32` of word `t / 32` for token `t`; ends where the text may end.
+    fn mask(&mut self, n_vocab: usize) -> Result<Vec<u32>> {
         let may_end = self.may_end()?;
-        Ok((calm(|| self.matcher.compute_mask_or_eos().map_err(|e| e.to_string()))?, may_end))
-    }
-
-    /// Bans what [`Self::mask`] does not allow.
-    fn ban(&self, (allowed, may_end): (SimpleVob, bool), logits: &mut [f32]) {
-        let ends: Vec<f32> = self.vocabulary.ends.iter().map(|&t| logits[t as usize]).collect();
-        for (i, part) in logits.chunks_mut(32).enumerate() {
-            match allowed.as_slice().get(i).copied().unwrap_or(0) {
-                u32::MAX => {}
-                0 => part.fill(f32::NEG_INFINITY),
-                bits => part.iter_mut().enumerate().filter(|(k, _)| bits >> k & 1 == 0).for_each(|(_, l)| {
-                    *l = f32::NEG_INFINITY;
-                }),
-            }
+        let allowed = calm(|| self.matcher.compute_mask_or_eos().map_err(|e| e.to_string()))?;
+        let mut words = allowed.as_slice().to_vec();
+        words.resize(n_vocab.div_ceil(32), 0);
+        for &token in self.vocabulary.ends.iter() {
+            let (word, bit) = (&mut words[token as usize / 32], 1 << (token % 32));
+            *word = if may_end { *word | bit } else { *word & !bit };
         }
-        for (&token, logit) in self.vocabulary.ends.iter().zip(ends) {
-            logits[token as usize] = if may_end { logit } else { f32::NEG_INFINITY };
-        }
+        Ok(words)
     }
 }
 
@@ -290,29 +280,31 @@ impl Session {
         if state.constraint.is_none() {
             return Ok(None);
         }
-        let mut logits = self.logits_of(state)?;
+        let loaded = &self.model().inner.loaded;
+        let position = state.tokens.len() as u64;
         if state.sampling.temperature == 0.0 {
             // The likeliest of all is the likeliest of the allowed if it is allowed: most often no mask is needed.
-            let token = self.draw(state, &logits)?;
+            let request = SampleRequest { params: &state.sampling, history: &state.tokens, position };
+            let token = loaded.sample(&mut **lock_slot(&state.slot), &request)?.token;
             if ask(state, move |c| c.allows(token))? == Some(true) {
                 return Ok(Some(token));
             }
         }
-        self.mask(state, &mut logits)?;
-        self.draw(state, &logits).map(Some).map_err(|_| nothing_left())
-    }
-
-    fn draw(&self, state: &State, logits: &[f32]) -> Result<u32> {
-        let position = state.tokens.len() as u64;
+        let n_vocab = self.n_vocab();
+        let Some(allowed) = ask(state, move |c| c.mask(n_vocab))? else { return Ok(None) };
         let request = SampleRequest { params: &state.sampling, history: &state.tokens, position };
-        Ok(self.model().inner.loaded.draw(logits, &request)?.token)
+        let chosen = loaded.sample_among(&mut **lock_slot(&state.slot), &request, &allowed);
+        match chosen {
+            Err(Error::State { .. }) => Err(nothing_left()),
+            chosen => Ok(Some(chosen?.token)),
+        }
     }
 
     /// Bans what the session's constraint, if there is one, does not allow next.
     pub(super) fn mask(&self, state: &mut State, logits: &mut [f32]) -> Result<()> {
-        let Some(mask) = ask(state, Constraint::mask)? else { return Ok(()) };
-        if let Some(constraint) = &state.constraint {
-            constraint.ban(mask, logits);
+        let n_vocab = self.n_vocab();
+        if let Some(allowed) = ask(state, move |c| c.mask(n_vocab))? {
+            sampler::ban(logits, &allowed);
         }
         Ok(())
     }

@@ -238,6 +238,20 @@ fn adjust<'a>(
     adjusted
 }
 
+/// Sets the logits of the tokens that are not in `allowed` to minus infinity: token `t` is bit `t % 32` of word `t / 32`, and not
+/// in it where there is no such word.
+pub fn ban(logits: &mut [f32], allowed: &[u32]) {
+    for (i, part) in logits.chunks_mut(32).enumerate() {
+        match allowed.get(i).copied().unwrap_or(0) {
+            u32::MAX => {}
+            0 => part.fill(f32::NEG_INFINITY),
+            bits => part.iter_mut().enumerate().filter(|(k, _)| bits >> k & 1 == 0).for_each(|(_, l)| {
+                *l = f32::NEG_INFINITY;
+            }),
+        }
+    }
+}
+
 /// The error of logits that no token can be chosen from.
 pub(crate) fn nothing_to_choose<T>() -> Result<T> {
     Err(Error::State { needs: "at least one finite logit, and none that is +inf" })

@@ -23,7 +23,7 @@ mod weigh;
 
 #[cfg(kigo_cuda)]
 pub(crate) use choose::nothing_to_choose;
-pub use choose::{Scratch, log_distribution, log_softmax, sample, sample_with};
+pub use choose::{Scratch, ban, log_distribution, log_softmax, sample, sample_with};
 pub use exp::exp_neg;
 pub use params::{SampleRequest, Sampled, SamplingParams};
 pub use random::random_u64;

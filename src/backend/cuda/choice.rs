@@ -6,10 +6,10 @@
 
 use super::ahead::{NO_TOKEN, choose, choose_each, drawn_by};
 use super::batch::MOST_SEQUENCES;
-use super::ffi::State;
-use super::memory::{Gpu, Stream};
+use super::ffi::{self, State};
+use super::memory::{Buffer, Gpu, Stream};
 use super::model::{CudaModel, CudaSlot, Exec, internal, slot_of};
-use super::workspace::Workspace;
+use super::workspace::{Workspace, stride};
 use crate::backend::{Chunk, Slot, Want};
 use crate::error::Result;
 use crate::sampler::{self, SampleRequest, Sampled};
@@ -125,6 +125,45 @@ impl CudaModel {
             slot.chose(drawn, position, *token);
         }
         Some(token.and_then(sampled))
+    }
+
+    /// Chooses among the tokens whose bits are set, if the device can.
+    pub(super) fn choose_among(
+        &self,
+        slot: &CudaSlot,
+        request: &SampleRequest<'_>,
+        allowed: &[u32],
+    ) -> Option<Result<Sampled>> {
+        let n = self.config.n_vocab;
+        if !self.chooses_for(request) || allowed.len() < n.div_ceil(32) {
+            return None;
+        }
+        let choose = || {
+            let exec = &mut *self.lock();
+            self.gpu.bind()?;
+            if exec.masked.is_none() {
+                // The logits that are left, and the bits.
+                exec.masked = Some(Buffer::new(&self.gpu, stride(n) * 4 + n.div_ceil(32) * 4)?);
+            }
+            let Some(masked) = &exec.masked else { return internal("no room for a mask") };
+            let (left, bits) = (masked.at(), masked.at() + (stride(n) * 4) as u64);
+            // SAFETY: the buffer has room for n floats and as many bits, the slot's logits have n elements; pageable memory is
+            // staged before the call returns.
+            unsafe {
+                exec.stream.upload(bits, allowed.as_ptr().cast(), n.div_ceil(32) * 4)?;
+                self.gpu.check(ffi::kgc_mask(slot.addresses().1, bits, left, n as u32, exec.stream.raw()))?;
+            }
+            exec.epoch += 1;
+            let (at, drawn) = (exec.next_chosen(), drawn_by(request.params));
+            let position = request.position as i32 - 1;
+            let state = State { logits: left, position, produced: at as u32, ..drawn };
+            // SAFETY: the state's place is in the workspace; the value is copied by the launch.
+            self.gpu.check(unsafe { ffi::kgc_set_state(exec.work.state, &state, exec.stream.raw()) })?;
+            choose(&self.gpu, &exec.work, &exec.stream, drawn.temperature != 0.0)?;
+            exec.stream.wait()?;
+            Ok(exec.work.ring_token(at))
+        };
+        Some(choose().and_then(sampled))
     }
 
     /// Chooses a token for each that the device can choose for.

@@ -310,6 +310,7 @@ unsafe extern "C" {
     pub fn kgc_tile_batch_most(n: u32, pair: c_int, parts: u32) -> u32;
     pub fn kgc_tile_split(stage: *const Stage, nt: u32, warps: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_tile_split_most(n: u32, parts: u32) -> u32;
+    pub fn kgc_mask(logits: Address, allowed: Address, out: Address, n: u32, stream: Handle) -> c_int;
     pub fn kgc_code(version: *mut c_int) -> c_int;
     pub fn kgc_wide_there() -> c_int;
     pub fn kgc_wide_slots(n: u32, parts: u32, nt: u32, ks: u32, groups: u32, two: c_int) -> u32;

@@ -16,6 +16,7 @@ mod ahead;
 #[allow(unsafe_code)]
 mod batch;
 #[cfg(kigo_cuda)]
+#[allow(unsafe_code)]
 mod choice;
 #[cfg(kigo_cuda)]
 #[allow(unsafe_code)]

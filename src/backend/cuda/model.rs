@@ -71,6 +71,8 @@ pub(super) struct Exec {
     pub(super) rows: Option<Rows>,
     pub(super) batch: Option<Batch>,
     pub(super) work: Workspace,
+    /// Logits of which some are banned, and which.
+    pub(super) masked: Option<Buffer>,
     pub(super) tuning: Tuning,
     /// Changes whenever the device's `State` stops being that of the call before.
     pub(super) epoch: u64,
@@ -189,6 +191,7 @@ impl CudaModel {
                 rows: None,
                 batch: None,
                 work,
+                masked: None,
                 tuning,
                 epoch: 1,
                 chosen: 0,
@@ -400,7 +403,8 @@ impl LoadedModel for CudaModel {
             scratch_bytes: {
                 let exec = self.lock();
                 let batch = exec.batch.as_ref().map_or(0, |b| b.work.bytes);
-                exec.work.bytes + batch + exec.rows.as_ref().map_or(0, Rows::bytes)
+                let masked = exec.masked.as_ref().map_or(0, |m| m.bytes() as u64);
+                exec.work.bytes + batch + masked + exec.rows.as_ref().map_or(0, Rows::bytes)
             },
         }
     }
@@ -589,6 +593,16 @@ impl LoadedModel for CudaModel {
         }
         let mut logits = vec![0f32; self.config.n_vocab];
         self.logits(slot, &mut logits)?;
+        sampler::sample(&logits, request)
+    }
+
+    fn sample_among(&self, slot: &mut dyn Slot, request: &SampleRequest<'_>, allowed: &[u32]) -> Result<Sampled> {
+        if let Some(result) = self.choose_among(slot_of(slot)?, request, allowed) {
+            return result;
+        }
+        let mut logits = vec![0f32; self.config.n_vocab];
+        self.logits(slot, &mut logits)?;
+        sampler::ban(&mut logits, allowed);
         sampler::sample(&logits, request)
     }
 
