@@ -1,5 +1,6 @@
-// The end of a step on the device: the greedy choice, and the state of the next step.
+// The end of a step on the device: what is banned from the logits, the greedy choice, and the state of the next step.
 //
+//   mask:   logits whose bit is not set become -inf, in a copy;
 //   argmax: largest logit, ties to the lowest id, NaN below everything; state: token = it, position += 1, produced += 1;
 //           ring[produced % 256] on the host receives the token, or ~0 where no logit is finite or one is +inf. integers only, so the order does not matter.
 // Reference: src/sampler (step 2).

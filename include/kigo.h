@@ -333,7 +333,8 @@ typedef struct kigo_plan {
     uint64_t weights_bytes;
     // The KV cache of one token of one session; taken in pages of 64 tokens.
     uint64_t kv_bytes_per_token;
-    // Activations and other working memory, at most.
+    // Activations and other working memory of one session at a time, at most. Batches of sessions take more on a GPU, the
+    // larger the more.
     uint64_t scratch_bytes;
 } kigo_plan;
 

@@ -165,6 +165,13 @@ fn measure() {
         for (kind, n, ms) in model.measure_kinds(&mut *sequence.slot, &sequence.pages, 100, 50).unwrap() {
             println!("    {kind:8} {n:3} launches {:8.1} us, {:6.2} us each", ms * 1e3, ms * 1e3 / n as f32);
         }
+        // What a launch after another costs where none begins before the one before it has ended.
+        let mut step = |pdl| {
+            model.tune(Tuning { pdl, ..Tuning::default() });
+            model.measure_step(&mut *sequence.slot, &sequence.pages, 100, 50).unwrap() * 1e3
+        };
+        let (apart, as_it_is) = (step(false), step(true));
+        println!("    a step {as_it_is:.1} us; without dependent launches {apart:.1} us");
         for n in batches.split_whitespace().map(|n| n.parse::<usize>().unwrap()) {
             let all: Vec<Vec<u32>> = (0..n as u32).map(|i| (4 * i..4 * i + 4).collect()).collect();
             let mut slots: Vec<_> = (0..n).map(|_| model.create_slot().unwrap()).collect();

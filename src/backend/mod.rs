@@ -140,7 +140,7 @@ pub struct RunControl<'a> {
 /// What becomes of a token chosen by [`LoadedModel::decode_ahead`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is appended, and the next is chosen.
+    /// It is appended, and the next is chosen. Where the call fails later, the last such token may not be in the cache.
     GoOn,
     /// It is appended, and that was the last.
     Last,

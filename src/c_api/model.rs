@@ -66,7 +66,8 @@ pub struct kigo_plan {
     pub weights_bytes: u64,
     /// The KV cache of one token of one session; taken in pages of 64 tokens.
     pub kv_bytes_per_token: u64,
-    /// Activations and other working memory, at most; batches of sessions on a GPU take some more, the larger the more.
+    /// Activations and other working memory of one session at a time, at most. Batches of sessions take more on a GPU, the
+    /// larger the more.
     pub scratch_bytes: u64,
 }
 sized_struct!(kigo_plan, bytes: 32, fields: [usize, u64, u64, u64]);

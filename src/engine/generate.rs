@@ -155,6 +155,10 @@ impl Session {
             Ok(verdict)
         });
         drop(slot);
+        if outcome.is_err() && state.tokens.len() > position {
+            // The device may not have got to writing the last one's keys and values.
+            Arc::make_mut(&mut state.tokens).pop();
+        }
         state.pages.shrink(state.tokens.len())?;
         state.pages.publish(&state.tokens);
         state.has_logits &= outcome.is_ok();

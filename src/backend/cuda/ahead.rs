@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::ffi::{self, State};
 use super::memory::{Event, Gpu, Stream};
-use super::model::{CudaModel, Exec, Pass, slot_of};
+use super::model::{CudaModel, Exec, Pass, internal, slot_of};
 use super::workspace::{RING, Workspace};
 use crate::backend::{Ahead, Verdict};
 use crate::error::Result;
@@ -80,17 +80,33 @@ impl CudaModel {
         self.queue(exec, Pass::Logits, ahead.position + seen - 1)
     }
 
-    /// The first token, from the logits that are there.
-    fn first_ahead(&self, ahead: &mut Ahead<'_>) -> Result<u32> {
-        let exec = &mut *self.lock();
-        self.gpu.bind()?;
-        self.grow(exec, ahead.position + ahead.n)?;
-        exec.epoch += 1;
-        self.start_ahead(exec, ahead, ahead.last_token, 0)?;
-        let at = exec.next_chosen();
-        choose(&self.gpu, &exec.work, &exec.stream, ahead.params.temperature != 0.0)?;
-        exec.stream.wait()?;
-        Ok(exec.work.ring_token(at))
+    /// The next token alone, from the logits after the last appended one: those that are there, unless they are `stale`.
+    fn next_ahead(&self, ahead: &mut Ahead<'_>, last: u32, seen: usize, stale: bool, mark: &Event) -> Result<u32> {
+        // The second time nobody else gets the device until the token is read.
+        for kept in [false, true] {
+            let mut exec = self.lock();
+            self.gpu.bind()?;
+            self.grow(&mut exec, ahead.position + ahead.n)?;
+            exec.epoch += 1;
+            if stale && !kept {
+                self.step_ahead(&mut exec, ahead, last, seen)?;
+            }
+            self.start_ahead(&mut exec, ahead, last, seen)?;
+            let at = exec.next_chosen();
+            choose(&self.gpu, &exec.work, &exec.stream, ahead.params.temperature != 0.0)?;
+            mark.record(&exec.stream)?;
+            if !kept {
+                drop(exec);
+                mark.wait()?;
+                exec = self.lock();
+            } else {
+                mark.wait()?;
+            }
+            if exec.chosen - at <= RING {
+                return Ok(exec.work.ring_token(at));
+            }
+        }
+        internal("a token was overwritten while nobody else had the device")
     }
 
     /// The loop of `decode_ahead`: the lock is not held while the host waits or `emit` runs. Whoever has used the device's
@@ -107,17 +123,14 @@ impl CudaModel {
 
     fn run_ahead_of(&self, ahead: &mut Ahead<'_>, emit: &mut dyn FnMut(u32) -> Result<Verdict>) -> Result<()> {
         let mut emit = |token| if token == NO_TOKEN { sampler::nothing_to_choose() } else { emit(token) };
-        // Alone, so that the logits stay the prompt's, to the bit, until a token is accepted.
-        let mut last = self.first_ahead(ahead)?;
-        let mut outcome = emit(last);
-        if !matches!(outcome, Ok(Verdict::GoOn | Verdict::Last)) {
-            return outcome.map(|_| ());
-        }
         let marks = (0..AHEAD).map(|_| Event::new(&self.gpu, false)).collect::<Result<Vec<_>>>()?;
         // `at`: of the token after the seen ones in the ring; `stale`: the logits are not those after the last token.
-        let (mut seen, mut queued, mut at, mut epoch, mut stale) = (1, 1, 0, 0, true);
+        let (mut last, mut seen, mut queued, mut at, mut epoch, mut stale) = (ahead.last_token, 0, 0, 0, 0, false);
+        let mut outcome = Ok(Verdict::GoOn);
         while matches!(outcome, Ok(Verdict::GoOn)) && seen < ahead.n {
-            {
+            // The first one alone, so that the logits stay the prompt's, to the bit, until it is accepted.
+            let mut alone = seen == 0;
+            if !alone {
                 let exec = &mut *self.lock();
                 self.gpu.bind()?;
                 if exec.epoch != epoch && queued == seen {
@@ -137,28 +150,38 @@ impl CudaModel {
                     queued += 1;
                 }
             }
-            marks[seen % AHEAD].wait()?;
-            let token = {
+            let mut token = NO_TOKEN;
+            if !alone {
+                marks[seen % AHEAD].wait()?;
                 let exec = self.lock();
-                if exec.chosen - at > RING {
-                    // Others have been about for so long that it is overwritten.
-                    (queued, epoch, stale) = (seen, 0, true);
-                    continue;
-                }
-                exec.work.ring_token(at)
-            };
+                // So many others have been about that it is overwritten: the next one alone, so that this run gets on.
+                alone = exec.chosen - at > RING;
+                stale |= alone;
+                token = exec.work.ring_token(at);
+            }
+            if alone {
+                token = self.next_ahead(ahead, last, seen, stale, &marks[0])?;
+            }
             outcome = emit(token);
-            if matches!(outcome, Ok(Verdict::GoOn | Verdict::Last)) {
+            let accepted = matches!(outcome, Ok(Verdict::GoOn | Verdict::Last));
+            if accepted {
                 (last, seen, at) = (token, seen + 1, at + 1);
             }
+            if alone {
+                // Nothing is queued behind it, and its own step is still to come.
+                (queued, epoch, stale) = (seen, 0, accepted);
+            }
         }
-        let exec = &mut *self.lock();
-        self.gpu.bind()?;
-        if stale || queued > seen {
-            exec.epoch += 1;
-            self.step_ahead(exec, ahead, last, seen)?;
+        {
+            let exec = &mut *self.lock();
+            self.gpu.bind()?;
+            if stale || queued > seen {
+                exec.epoch += 1;
+                self.step_ahead(exec, ahead, last, seen)?;
+            }
+            marks[0].record(&exec.stream)?;
         }
-        exec.stream.wait()?;
+        marks[0].wait()?;
         outcome.map(|_| ())
     }
 }

@@ -11,7 +11,7 @@ use super::memory::{Buffer, Gpu, Stream};
 use super::model::{CudaModel, CudaSlot, Exec, internal, slot_of};
 use super::workspace::{Workspace, stride};
 use crate::backend::{Chunk, Slot, Want};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sampler::{self, SampleRequest, Sampled};
 
 /// A choice from a slot's logits.
@@ -163,7 +163,11 @@ impl CudaModel {
             exec.stream.wait()?;
             Ok(exec.work.ring_token(at))
         };
-        Some(choose().and_then(sampled))
+        match choose() {
+            // The host needs no room on the device.
+            Err(Error::OutOfMemory { .. }) => None,
+            token => Some(token.and_then(sampled)),
+        }
     }
 
     /// Chooses a token for each that the device can choose for.

@@ -66,7 +66,7 @@ impl Device for CudaDevice {
     fn read_bandwidth(&self) -> Result<f64> {
         self.gpu.bind()?;
         // More than the cache holds, less than what anybody else needs.
-        let bytes = (self.memory().0 as usize / 4).clamp(1 << 20, 1 << 30) & !255;
+        let bytes = (self.gpu.room() as usize / 4).clamp(1 << 20, 1 << 30) & !255;
         let stream = Stream::new(&self.gpu)?;
         let buffer = Buffer::zeroed(&self.gpu, bytes, &stream)?;
         let (start, end) = (Event::new(&self.gpu, true)?, Event::new(&self.gpu, true)?);

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
+use super::batch;
 use super::memory::Event;
 use super::model::{CudaModel, Exec, Pass, internal, slot_of};
 use super::program::{self, Cut, Kind, Op, Tuning};
@@ -61,6 +62,7 @@ impl CudaModel {
         exec.epoch += 1;
         exec.tuning = tuning;
         exec.ops = program::make(&self.gpu, &self.config, &tuning, &self.weights, &exec.work);
+        exec.can_batch = batch::can(&exec.ops);
     }
 
     /// Milliseconds of one step at `position`, the mean of `reps` as a graph; for measurements.

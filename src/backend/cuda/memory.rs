@@ -119,6 +119,12 @@ impl Gpu {
         self.cap.store(bytes, Ordering::Relaxed);
     }
 
+    /// Bytes that may still be lent: what is free, and what the cap leaves.
+    pub fn room(&self) -> u64 {
+        let lent = self.allocated.load(Ordering::Relaxed);
+        self.memory().0.min(self.cap.load(Ordering::Relaxed).saturating_sub(lent))
+    }
+
     /// Counts bytes that are going to be lent, or says that the cap leaves no room for them.
     fn lend(&self, bytes: u64) -> Result<()> {
         let cap = self.cap.load(Ordering::Relaxed);
@@ -233,12 +239,12 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.gpu.allocated.fetch_sub(self.bytes as u64, Ordering::Relaxed);
         // SAFETY: allocated by cudaMalloc on this device and freed once; a lost device's error changes nothing here.
         unsafe {
             ffi::cudaSetDevice(self.gpu.ordinal);
             ffi::cudaFree(self.address);
         }
+        self.gpu.allocated.fetch_sub(self.bytes as u64, Ordering::Relaxed);
     }
 }
 

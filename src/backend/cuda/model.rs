@@ -68,6 +68,8 @@ pub(super) enum Pass {
 pub(super) struct Exec {
     pub(super) graphs: HashMap<(Pass, Cut), Graph>,
     pub(super) ops: Vec<Op>,
+    /// Whether a step of several sequences can do these.
+    pub(super) can_batch: bool,
     pub(super) rows: Option<Rows>,
     pub(super) batch: Option<Batch>,
     pub(super) work: Workspace,
@@ -154,7 +156,7 @@ fn check(gpu: &Gpu, config: &Config, weights: &Weights<'_>) -> Result<()> {
     }
     let widest = config.n_embd.max(config.n_ff).max(config.n_heads * head);
     // A stage holds its input in shared memory, as f32 and, behind a norm, in pieces as well.
-    if widest > 40_000 || widest * 4 + 2048 > gpu.shared_most || config.n_embd * 8 + 2048 > gpu.shared_most {
+    if widest > 40_000 || widest * 33 / 8 + 4096 > gpu.shared_most || config.n_embd * 65 / 8 + 4096 > gpu.shared_most {
         return Err(Error::Unsupported { what: "row length", name: format!("{widest}") });
     }
     if weights.layers.len() != config.layers.len() {
@@ -187,6 +189,7 @@ impl CudaModel {
             turn: Mutex::default(),
             exec: Mutex::new(Exec {
                 graphs: HashMap::new(),
+                can_batch: batch::can(&ops),
                 ops,
                 rows: None,
                 batch: None,
@@ -526,7 +529,7 @@ impl LoadedModel for CudaModel {
         // Those that go token by token go together; where somebody watches, each by itself.
         let by_rows = exec.tuning.prefill && prefill::can(&self.config, &self.weights);
         let short = |c: &Chunk<'_>| !by_rows || c.tokens.len() < LEAST_ROWS;
-        let join = run.tap.is_none() && chunks.iter().filter(|c| short(c)).count() > 1 && batch::can(&exec.ops);
+        let join = run.tap.is_none() && chunks.iter().filter(|c| short(c)).count() > 1 && exec.can_batch;
         let alone = chunks.len() == 1 && run.tap.is_none();
         for chunk in &mut *chunks {
             slot_of(chunk.slot)?.start_choice();

@@ -112,13 +112,15 @@ impl CudaModel {
         prompts: &mut [(usize, &mut Chunk<'_>)],
         run: &mut RunControl<'_>,
     ) -> Result<()> {
+        for (_, chunk) in &*prompts {
+            self.check_chunk(chunk.tokens, chunk.start, chunk.pages.len())?;
+        }
         let n_tokens = prompts.iter().map(|(_, c)| c.tokens.len()).sum();
         let longest = prompts.iter().map(|(_, c)| c.start + c.tokens.len()).max().unwrap_or(0);
         self.grow(exec, longest)?;
         self.rows_for(exec, n_tokens)?;
         let mut parts = Vec::with_capacity(prompts.len());
         for (sequence, chunk) in &mut *prompts {
-            self.check_chunk(chunk.tokens, chunk.start, chunk.pages.len())?;
             let slot = slot_of(chunk.slot)?;
             self.bind_pages(exec, slot, chunk.pages)?;
             let (pages, _) = slot.addresses();
@@ -134,7 +136,7 @@ impl CudaModel {
                 lasts.push((*sequence, &mut **chunk, at - (self.config.n_embd * 4) as u64));
             }
         }
-        if lasts.len() < 2 || !batch::can(&exec.ops) {
+        if lasts.len() < 2 || !exec.can_batch {
             for (sequence, chunk, last) in lasts {
                 self.prompt_logits(exec, sequence, chunk, last, run)?;
             }
