@@ -687,7 +687,8 @@ fn a_model_goes_on_after_each_failed_allocation() {
     let params = SamplingParams::default();
     // What a running model allocates for: slots, a prompt, a run ahead, a batch, choices of one, a tap, longer contexts than it was
     // made for.
-    let calls: [&dyn Fn(&CudaModel) -> Result<Vec<f32>>; 6] = [
+    type Call<'a> = &'a dyn Fn(&CudaModel) -> Result<Vec<f32>>;
+    let calls: [Call<'_>; 6] = [
         &|model| {
             let mut slot = model.create_slot()?;
             let mut chunks = [Chunk { tokens: &prompt, start: 0, pages: &[0], slot: &mut *slot, want: Want::Last }];
