@@ -17,10 +17,13 @@
         }                                                                                                    \
     } while (0)
 
-// An engine on the CPU with two threads.
+// An engine with two threads on the CPU, or on the device that KIGO_DEVICE names.
 static inline kigo_engine *open_engine(void)
 {
-    kigo_engine_options options = {.struct_size = sizeof options, .device = "cpu", .device_len = 3, .n_threads = 2};
+    const char *device = getenv("KIGO_DEVICE");
+    kigo_engine_options options = {.struct_size = sizeof options, .n_threads = 2};
+    options.device = device != NULL ? device : "cpu";
+    options.device_len = KIGO_STRLEN;
     kigo_engine *engine;
     CHECK(kigo_engine_create(&options, &engine) == KIGO_STATUS_OK);
     return engine;
