@@ -61,7 +61,7 @@ endif
 # The GPU's tests without a GPU: the kernels compiled for the host (cuda/emulate/emulate.h says what that shows).
 EMULATED := KIGO_CUDA=emulate KIGO_REQUIRE_CUDA=1 KIGO_FEW=1 $(CARGO) test --release --target-dir $(CARGO_TARGET_DIR)/emulate
 emulate:
-	$(EMULATED) --test cuda --test cuda_batch --test cuda_engine
+	$(EMULATED) --test cuda --test cuda_choice --test cuda_failures --test cuda_batch --test cuda_engine
 	KIGO_EMULATE=80 $(EMULATED) --test cuda head_sizes
 	KIGO_EMULATE=80 $(EMULATED) --test cuda_batch many
 	KIGO_DEVICE=cuda:0 KIGO_SCHEDULES=3 $(EMULATED) --test schedules

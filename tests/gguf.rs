@@ -225,12 +225,17 @@ fn real_files_open_quickly() {
             println!("skipped: models/{name} not there");
             continue;
         }
-        let start = Instant::now();
-        let gguf = Gguf::open(&path).expect("opens");
-        let n = gguf.strings("tokenizer.ggml.tokens").expect("tokens").strings().count();
-        let time = start.elapsed();
-        println!("{name}: opened and {n} tokens read in {time:?}");
-        assert_eq!(gguf.tensor("token_embd.weight").expect("embedding").rows(), n);
+        // The least of three: the first one may wait for the disk.
+        let time = (0..3).map(|_| {
+            let start = Instant::now();
+            let gguf = Gguf::open(&path).expect("opens");
+            let n = gguf.strings("tokenizer.ggml.tokens").expect("tokens").strings().count();
+            let time = start.elapsed();
+            println!("{name}: opened and {n} tokens read in {time:?}");
+            assert_eq!(gguf.tensor("token_embd.weight").expect("embedding").rows(), n);
+            time
+        });
+        let time = time.min().expect("three");
         // A tenth of what issue 2 gives to opening SmolLM2 on an idle machine is 30 ms; tests run beside others.
         assert!(time < Duration::from_millis(300), "{time:?}");
     }

@@ -8,6 +8,7 @@ use kigo::backend::cuda::CudaDevice;
 use kigo::backend::{Chunk, LoadControl, LoadedModel, PAGE_TOKENS, RunControl, Slot, TapEvent, Want};
 use kigo::error::Result;
 use kigo::gguf::{TensorType, Writer, quantize_row};
+use kigo::sampler::{self, SampleRequest, SamplingParams};
 
 use super::recipes::Recipe;
 use super::shapes::Shape;
@@ -129,4 +130,24 @@ pub fn random_file(shape: &Shape, recipe: Recipe, all_rows: bool) -> Vec<u8> {
             piece.copy_from_slice(&pattern[..piece.len()]);
         }
     })
+}
+
+/// Tokens that are sampled on the host, one by one.
+pub fn step_by_step(
+    model: &dyn LoadedModel,
+    sequence: &mut Sequence,
+    prompt: &[u32],
+    n: usize,
+    params: &SamplingParams,
+) -> Vec<u32> {
+    let mut history = prompt.to_vec();
+    let mut logits = sequence.run(model, prompt, 0, None);
+    for _ in 0..n {
+        let request = SampleRequest { params, history: &history, position: history.len() as u64 };
+        let token = sampler::sample(&logits, &request).unwrap().token;
+        assert_eq!(model.sample(&mut *sequence.slot, &request).unwrap().token, token);
+        logits = sequence.run(model, &[token], history.len(), None);
+        history.push(token);
+    }
+    history.split_off(prompt.len())
 }
