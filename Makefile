@@ -63,7 +63,6 @@ EMULATED := KIGO_CUDA=emulate KIGO_REQUIRE_CUDA=1 KIGO_FEW=1 $(CARGO) test --rel
 emulate:
 	$(EMULATED) --test cuda --test cuda_choice --test cuda_failures --test cuda_batch --test cuda_engine
 	KIGO_EMULATE=80 $(EMULATED) --test cuda head_sizes
-	KIGO_EMULATE=80 $(EMULATED) --test cuda_batch many
 	KIGO_DEVICE=cuda:0 KIGO_SCHEDULES=3 $(EMULATED) --test schedules
 
 # Where there is an NVIDIA driver, the demo runs on the GPU.

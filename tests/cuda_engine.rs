@@ -230,6 +230,9 @@ fn the_memory_cap_holds_on_the_device() {
             break error;
         }
         sessions.push(mine);
+        if few() && sessions.len() % 16 != 1 {
+            continue;
+        }
         let steps: Vec<Append<'_>> = sessions.iter().map(|session| Append { session, tokens: &[1] }).collect();
         if let Some(Err(error)) = append_batch(&steps).into_iter().find(|o| o.is_err()) {
             break error;
