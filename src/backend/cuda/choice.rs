@@ -156,9 +156,7 @@ impl CudaModel {
             exec.epoch += 1;
             let (at, drawn) = (exec.next_chosen(), drawn_by(request.params));
             let position = request.position as i32 - 1;
-            let state = State { logits: left, position, produced: at as u32, ..drawn };
-            // SAFETY: the state's place is in the workspace; the value is copied by the launch.
-            self.gpu.check(unsafe { ffi::kgc_set_state(exec.work.state, &state, exec.stream.raw()) })?;
+            self.put_state(exec, &State { logits: left, position, produced: at as u32, ..drawn })?;
             choose(&self.gpu, &exec.work, &exec.stream, drawn.temperature != 0.0)?;
             exec.stream.wait()?;
             Ok(exec.work.ring_token(at))

@@ -279,15 +279,20 @@ impl CudaModel {
         position: usize,
         drawn: &State,
     ) -> Result<()> {
-        let state = State {
-            pages: slot.table.at(),
-            logits: slot.logits.at(),
-            token: token as i32,
-            position: position as i32,
-            ..*drawn
-        };
+        self.put_state(exec, &self.state_of(slot, token, position, drawn.produced as usize, *drawn))
+    }
+
+    /// A slot's logits on the host.
+    fn logits_at_hand(&self, slot: &mut dyn Slot) -> Result<Vec<f32>> {
+        let mut logits = vec![0f32; self.config.n_vocab];
+        self.logits(slot, &mut logits)?;
+        Ok(logits)
+    }
+
+    /// What the step in flight goes by, from here on.
+    pub(super) fn put_state(&self, exec: &Exec, state: &State) -> Result<()> {
         // SAFETY: the state's place is in the workspace; the value is copied by the launch.
-        self.gpu.check(unsafe { ffi::kgc_set_state(exec.work.state, &state, exec.stream.raw()) })
+        self.gpu.check(unsafe { ffi::kgc_set_state(exec.work.state, state, exec.stream.raw()) })
     }
 
     /// Queues one step of the graph for `pass`.
@@ -594,17 +599,14 @@ impl LoadedModel for CudaModel {
         if let Some(result) = self.choose_alone(slot_of(slot)?, request) {
             return result;
         }
-        let mut logits = vec![0f32; self.config.n_vocab];
-        self.logits(slot, &mut logits)?;
-        sampler::sample(&logits, request)
+        sampler::sample(&self.logits_at_hand(slot)?, request)
     }
 
     fn sample_among(&self, slot: &mut dyn Slot, request: &SampleRequest<'_>, allowed: &[u32]) -> Result<Sampled> {
         if let Some(result) = self.choose_among(slot_of(slot)?, request, allowed) {
             return result;
         }
-        let mut logits = vec![0f32; self.config.n_vocab];
-        self.logits(slot, &mut logits)?;
+        let mut logits = self.logits_at_hand(slot)?;
         sampler::ban(&mut logits, allowed);
         sampler::sample(&logits, request)
     }
