@@ -68,7 +68,9 @@ template <int MODE, int NT, int KS> __global__ void __launch_bounds__(32 * kg_wi
     constexpr int NM = MODE != KG_ONE ? 2 : 1, UN = KG_WIDE_UN;
     constexpr uint32_t W = TWO ? 2 : 1, PART = 128 * NT;
     KG_DYNAMIC_SHARED(uint4, x); // [slots][KS][slice], then the parts
-    KG_SHARED(uint64_t[2 * KG_WIDE_SLOTS], bars); // slots that are full, that are empty
+    // Slots that are full, that are empty: every thread says for itself that it has read one. (One for its warp would do, but the compiler
+    // makes nothing of a barrier of a warp that is together, and racecheck then sees none.)
+    KG_SHARED(uint64_t[2 * KG_WIDE_SLOTS], bars);
     uint32_t seg = 0;
     while (seg + 1 < st.n_seg && blockIdx.y >= st.seg_block[seg + 1]) seg++;
     const uint32_t n_warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x & 31, groups = n_warps / KS, group = warp / KS, kw = warp % KS;
@@ -127,7 +129,7 @@ template <int MODE, int NT, int KS> __global__ void __launch_bounds__(32 * kg_wi
     };
     const bool stays = slots == all;
     if (threadIdx.x < slots) {
-        kg_bar_init(full + 8 * threadIdx.x, 1), kg_bar_init(empty + 8 * threadIdx.x, n_warps);
+        kg_bar_init(full + 8 * threadIdx.x, 1), kg_bar_init(empty + 8 * threadIdx.x, 32 * n_warps);
         kg_bar_init_done();
     }
     __syncthreads();
@@ -162,14 +164,14 @@ template <int MODE, int NT, int KS> __global__ void __launch_bounds__(32 * kg_wi
 #pragma unroll
                 for (int u = 0; u < UN; u++) fetch(u);
                 if (!stays) {
-                    __syncwarp();
-                    if (lane == 0) kg_bar_arrive(empty + 8 * slot);
+                    kg_bar_arrive(empty + 8 * slot);
                     // Into the slot before this one, which the slower warps may be in still.
                     const bool first = turn == 0 && part == 0 && slice == 0;
                     if (warp == 0 && !first && left) {
                         const uint32_t last = slot ? slot - 1 : slots - 1;
                         if (lane == 0) {
                             kg_bar_wait(empty + 8 * last, slot ? parity : parity ^ 1);
+                            kg_async_fence();
                             bring(coming_part, coming_slice, last);
                         }
                         __syncwarp();

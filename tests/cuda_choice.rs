@@ -192,6 +192,25 @@ fn runs_of_several_threads_get_on_beside_one_another() {
 }
 
 #[test]
+fn a_draw_with_all_limits_and_one_with_none_are_the_host_s() {
+    let Some(device) = device() else { return };
+    // Little enough for racecheck, which takes half a minute for a draw with limits.
+    let bytes = Tiny::new("llama", TensorType::Q8_0).bytes();
+    let gguf = Gguf::from_bytes(&bytes).unwrap();
+    let (config, weights) = bind(&gguf).unwrap();
+    let model = device.load_model(&config, &weights, &mut NoControl).unwrap();
+    let mut slot = model.create_slot().unwrap();
+    let logits: Vec<f32> = (0..config.n_vocab).map(|t| (common::random::mix(t as u64) % 9) as f32 * 0.5).collect();
+    model.set_logits(&mut *slot, &logits).unwrap();
+    for (top_k, top_p, min_p) in [(0, 1.0, 0.0), (23, 0.8, 0.05)] {
+        let params = SamplingParams { temperature: 0.7, top_k, top_p, min_p, seed: 5, ..SamplingParams::default() };
+        let request = SampleRequest { params: &params, history: &[], position: 9 };
+        let host = sampler::sample(&logits, &request).unwrap();
+        assert_eq!(model.sample(&mut *slot, &request).unwrap(), host, "{params:?}");
+    }
+}
+
+#[test]
 fn draws_are_those_of_the_host() {
     let Some(device) = device() else { return };
     let few = few();
