@@ -3,9 +3,9 @@
 //   v = x + (post_w ? rms_norm(delta) * post_w : delta), stored in x_out where delta is given;  out = rms_norm(v) * norm_w
 // x, delta, x_out, out: [n_seq, x_stride] f32, zero beyond n. The sums are those of a stage of a token alone with as many threads.
 // Where the stage before has left delta in parts (st.part, [n_part, n_seq, x_stride]), it is their sum, ascending, and its bias.
-// For stages of tiles the result is cut up (st.split).
+// For stages on tensor cores the result is cut up (st.split).
 // Bytes moved: x, delta or its parts, norm_w once; x_out and out once.
-#include "matvec.cuh"
+#include "ints_put.cuh"
 #include "split.cuh"
 
 __global__ void __launch_bounds__(512) kg_batch_norm(const __grid_constant__ KgStage st, float *out) {
@@ -34,7 +34,8 @@ __global__ void __launch_bounds__(512) kg_batch_norm(const __grid_constant__ KgS
     float4 y[1];
     const float scale = kg_stage_norm<false>(st, st.x + row, four_of, st.x_out ? st.x_out + row : nullptr, red, vb, y);
     kg_stage_each<false>(st, true, nullptr, scale, y, vb, held, [&](float4 v, uint32_t i) {
-        if (st.split) kg_split_put(st.split, st.split_nt, v, i, n4, blockIdx.x);
+        if (st.split && st.split_ints) kg_ints_put(st.split, st.split_nt, v, i, n4, blockIdx.x);
+        else if (st.split) kg_split_put(st.split, st.split_nt, v, i, n4, blockIdx.x);
         else if (i < n4) ((float4 *)(out + row))[i] = v;
     });
 }

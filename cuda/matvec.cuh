@@ -37,6 +37,7 @@ struct KgStage {
     const float *part, *part_bias;
     uint4 *split; // not null: kg_batch_norm leaves its result, and stages of tiles find their input, cut up here: see split.cuh
     uint32_t split_nt; // tiles of eight sequences in a group there: as many as a block of the stage takes
+    uint32_t split_ints; // cut up as integers: see ints_put.cuh
 };
 
 __device__ __forceinline__ float kg_activation(uint32_t kind, float g) {
@@ -60,6 +61,30 @@ static inline size_t kg_batch_smem(uint32_t n, bool quant, uint32_t nb) {
     return kg_stage_red((int)nb) * 4 + nb * (quant ? padded / 32 * 80 : padded * 4);
 }
 
+// Four elements of a block of 32, whose others are in the neighbouring seven lanes, as integers; the sum over 16 of them, the block's scale.
+struct KgInts {
+    uint32_t hi, lo; // a byte of each element
+    int sum;
+    float d;
+};
+__device__ __forceinline__ KgInts kg_ints(float4 v) {
+    float m = fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
+    m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 1));
+    m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 2));
+    m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 4));
+    const float inv = m > 0.f ? 32767.f / m : 0.f;
+    const int q0 = __float2int_rn(v.x * inv), q1 = __float2int_rn(v.y * inv), q2 = __float2int_rn(v.z * inv), q3 = __float2int_rn(v.w * inv);
+    KgInts q;
+    q.sum = q0 + q1 + q2 + q3;
+    q.sum += __shfl_xor_sync(0xffffffffu, q.sum, 1);
+    q.sum += __shfl_xor_sync(0xffffffffu, q.sum, 2);
+    // Bytes 0 and 1 of each: lo and hi.
+    const uint32_t a = __byte_perm(q0, q1, 0x5140), b = __byte_perm(q2, q3, 0x5140);
+    q.hi = __byte_perm(a, b, 0x7632), q.lo = __byte_perm(a, b, 0x5410);
+    q.d = m * (1.f / 32767.f);
+    return q;
+}
+
 // One float4 of the input, normalized already, to where the dot products read it. Whole warps call it; i < n4 or v is zero.
 template <bool QUANT> __device__ __forceinline__ void kg_stage_put(const KgStage &st, float4 v, uint32_t i, uint32_t n4, float4 *vb, uint32_t *xq) {
     if (st.tap && blockIdx.x == 0 && i < n4) ((float4 *)st.tap)[i] = v;
@@ -67,25 +92,14 @@ template <bool QUANT> __device__ __forceinline__ void kg_stage_put(const KgStage
         // The float types keep the two halves of a unit apart, so that lanes read without bank conflicts.
         if (i < n4) vb[(i & 1) * (n4 / 2) + (i >> 1)] = v;
     } else {
-        float m = fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
-        m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 1));
-        m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 2));
-        m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 4));
-        const float inv = m > 0.f ? 32767.f / m : 0.f;
-        const int q0 = __float2int_rn(v.x * inv), q1 = __float2int_rn(v.y * inv), q2 = __float2int_rn(v.z * inv),
-                  q3 = __float2int_rn(v.w * inv);
-        int s = q0 + q1 + q2 + q3;
-        s += __shfl_xor_sync(0xffffffffu, s, 1);
-        s += __shfl_xor_sync(0xffffffffu, s, 2);
+        const KgInts q = kg_ints(v);
         if (i < n4) {
-            // Bytes 0 and 1 of each: lo and hi.
-            const uint32_t a = __byte_perm(q0, q1, 0x5140), b = __byte_perm(q2, q3, 0x5140);
             const uint32_t blk = i >> 3, t = i & 7;
             uint32_t *to = xq + blk * 20;
-            to[t] = __byte_perm(a, b, 0x7632);
-            to[8 + t] = __byte_perm(a, b, 0x5410);
-            if ((t & 3) == 0) to[16 + (t >> 2)] = (uint32_t)s;
-            if (t == 0) to[18] = __float_as_uint(m * (1.f / 32767.f));
+            to[t] = q.hi;
+            to[8 + t] = q.lo;
+            if ((t & 3) == 0) to[16 + (t >> 2)] = (uint32_t)q.sum;
+            if (t == 0) to[18] = __float_as_uint(q.d);
         }
     }
 }

@@ -10,6 +10,8 @@ constexpr __host__ __device__ bool kg_is_quant(int t) { return t >= KG_Q4_0 && t
 constexpr __host__ __device__ bool kg_has_nibbles(int t) { return kg_is_quant(t) && t != KG_Q8_0 && t != KG_Q2_K && t != KG_Q3_K; }
 constexpr __host__ __device__ bool kg_has_twos(int t) { return t == KG_Q2_K || t == KG_Q3_K || t == KG_Q6_K; }
 constexpr __host__ __device__ bool kg_has_bits(int t) { return t == KG_Q5_0 || t == KG_Q5_1 || t == KG_Q5_K || t == KG_Q3_K; }
+constexpr __host__ __device__ bool kg_has_half_scales(int t) { return t == KG_Q2_K || t == KG_Q3_K || t == KG_Q6_K; }
+constexpr __host__ __device__ bool kg_has_least(int t) { return t == KG_Q4_1 || t == KG_Q5_1 || t == KG_Q2_K || t == KG_Q4_K || t == KG_Q5_K; }
 constexpr __host__ __device__ int kg_offset(int t) {
     return t == KG_Q4_0 ? 8 : t == KG_Q5_0 ? 16 : t == KG_Q3_K ? 4 : t == KG_Q6_K ? 32 : 0;
 }
@@ -24,6 +26,26 @@ struct XQuant {
 struct XFloat {
     float4 v0, v1;
 };
+
+// Scale and minimum of elements 0..15 (g0, m0) and 16..31 (g1, m1) of a block.
+struct KgScales {
+    float g0, m0, g1, m1;
+};
+
+// acc + a block's dot product, rounded as written: the same in every kernel, however the compiler would fuse. p0, p1: the products of the two
+// halves where each has a scale, else p0: of both; without the offset's.
+template <int T> __device__ __forceinline__ float kg_unit_sum(float acc, float d, int s0, int s1, const KgScales &w, int p0, int p1) {
+    if constexpr (T == KG_Q2_K) {
+        const float m = __fmaf_rn(w.m0, (float)s0, __fmul_rn(w.m1, (float)s1));
+        return __fmaf_rn(d, __fsub_rn(__fmaf_rn(w.g0, (float)p0, __fmul_rn(w.g1, (float)p1)), m), acc);
+    } else if constexpr (T == KG_Q3_K || T == KG_Q6_K) {
+        return __fmaf_rn(d, __fmaf_rn(w.g0, (float)p0, __fmul_rn(w.g1, (float)p1)), acc);
+    } else if constexpr (T == KG_Q4_0 || T == KG_Q5_0 || T == KG_Q8_0) {
+        return __fmaf_rn(__fmul_rn(d, w.g0), (float)p0, acc);
+    } else {
+        return __fmaf_rn(d, __fmaf_rn(w.g0, (float)p0, -__fmul_rn(w.m0, (float)(s0 + s1))), acc);
+    }
+}
 
 template <int T> struct Unit {
     uint4 a;    // nibbles, or int8 0..15
@@ -106,49 +128,32 @@ template <int T> struct Unit {
         return hi * 256 + lo;
     }
 
-    // Scale and minimum of elements 0..15 (g0, m0) and 16..31 (g1, m1): w = g q - m, q after the offset.
-    __device__ __forceinline__ void scales(float &g0, float &m0, float &g1, float &m1) const {
+    // Of the block; q is without the offset: w = g q - m.
+    __device__ __forceinline__ KgScales scales() const {
         if constexpr (T == KG_Q4_0 || T == KG_Q5_0 || T == KG_Q8_0) {
-            g0 = g1 = kg_half_bits(s);
-            m0 = m1 = 0.f;
+            const float g = kg_half_bits(s);
+            return {g, 0.f, g, 0.f};
         } else if constexpr (T == KG_Q4_1 || T == KG_Q5_1) {
-            g0 = g1 = kg_half_bits(s & 0xffff);
-            m0 = m1 = -kg_half_bits(s >> 16);
+            const float g = kg_half_bits(s & 0xffff), m = -kg_half_bits(s >> 16);
+            return {g, m, g, m};
         } else if constexpr (T == KG_Q4_K || T == KG_Q5_K) {
-            g0 = g1 = kg_half_bits(d & 0xffff) * (float)(s & 255);
-            m0 = m1 = kg_half_bits(d >> 16) * (float)(s >> 8);
+            const float g = kg_half_bits(d & 0xffff) * (float)(s & 255), m = kg_half_bits(d >> 16) * (float)(s >> 8);
+            return {g, m, g, m};
         } else if constexpr (T == KG_Q3_K || T == KG_Q6_K) {
-            float f = kg_half_bits(d);
-            g0 = f * (float)(int8_t)(s & 0xff);
-            g1 = f * (float)(int8_t)(s >> 8 & 0xff);
-            m0 = m1 = 0.f;
+            const float f = kg_half_bits(d);
+            return {f * (float)(int8_t)(s & 0xff), 0.f, f * (float)(int8_t)(s >> 8 & 0xff), 0.f};
         } else {
-            float f = kg_half_bits(d & 0xffff), g = kg_half_bits(d >> 16);
-            g0 = f * (float)(s & 15);
-            m0 = g * (float)(s >> 4 & 15);
-            g1 = f * (float)(s >> 8 & 15);
-            m1 = g * (float)(s >> 12 & 15);
+            const float f = kg_half_bits(d & 0xffff), g = kg_half_bits(d >> 16);
+            return {f * (float)(s & 15), g * (float)(s >> 4 & 15), f * (float)(s >> 8 & 15), g * (float)(s >> 12 & 15)};
         }
     }
 
-    // acc + the unit's dot product, rounded as written: the same in every kernel, however the compiler would fuse.
+    // acc + the unit's dot product.
     __device__ __forceinline__ float add(float acc, const XQuant &x) const {
         constexpr int off = kg_offset(T);
-        float g0, m0, g1, m1;
-        scales(g0, m0, g1, m1);
         const int p0 = half_dot<0>(x), p1 = half_dot<4>(x);
-        if constexpr (T == KG_Q2_K) {
-            const float m = __fmaf_rn(m0, (float)x.s0, __fmul_rn(m1, (float)x.s1));
-            return __fmaf_rn(x.d, __fsub_rn(__fmaf_rn(g0, (float)p0, __fmul_rn(g1, (float)p1)), m), acc);
-        } else if constexpr (T == KG_Q3_K || T == KG_Q6_K) {
-            return __fmaf_rn(x.d, __fmaf_rn(g0, (float)(p0 - off * x.s0), __fmul_rn(g1, (float)(p1 - off * x.s1))), acc);
-        } else if constexpr (T == KG_Q4_0 || T == KG_Q5_0) {
-            return __fmaf_rn(__fmul_rn(x.d, g0), (float)(p0 + p1 - off * (x.s0 + x.s1)), acc);
-        } else if constexpr (T == KG_Q8_0) {
-            return __fmaf_rn(__fmul_rn(x.d, g0), (float)(p0 + p1), acc);
-        } else {
-            return __fmaf_rn(x.d, __fmaf_rn(g0, (float)(p0 + p1), -__fmul_rn(m0, (float)(x.s0 + x.s1))), acc);
-        }
+        if constexpr (kg_has_half_scales(T)) return kg_unit_sum<T>(acc, x.d, x.s0, x.s1, scales(), p0 - off * x.s0, p1 - off * x.s1);
+        else return kg_unit_sum<T>(acc, x.d, x.s0, x.s1, scales(), p0 + p1 - off * (x.s0 + x.s1), 0);
     }
 
     template <int t> __device__ __forceinline__ void expand4(float *out, float g, float m) const {
@@ -161,8 +166,7 @@ template <int T> struct Unit {
     }
     // All 32 elements.
     __device__ __forceinline__ void expand(float *out) const {
-        float g0, m0, g1, m1;
-        scales(g0, m0, g1, m1);
+        const auto [g0, m0, g1, m1] = scales();
         expand4<0>(out, g0, m0);
         expand4<1>(out, g0, m0);
         expand4<2>(out, g0, m0);

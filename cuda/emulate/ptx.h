@@ -41,6 +41,12 @@ static inline void kg_copy16(uint32_t to, const void *from, bool valid) {
     if (valid) memcpy(emulate::shared_address(to), from, 16);
     else memset(emulate::shared_address(to), 0, 16);
 }
+template <uint32_t N> static inline void emulate_copy(uint32_t to, const void *from) {
+    if ((to | (uintptr_t)from) % N != 0) abort();
+    memcpy(emulate::shared_address(to), from, N);
+}
+static inline void kg_copy8(uint32_t to, const void *from) { emulate_copy<8>(to, from); }
+static inline void kg_copy4(uint32_t to, const void *from) { emulate_copy<4>(to, from); }
 static inline void kg_copy_commit() {}
 template <int N> static inline void kg_copy_wait() {}
 
@@ -71,4 +77,28 @@ static inline void kg_mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, ui
     }
 }
 static inline void kg_mma_in_turn(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) { kg_mma(d, a, b0, b1); }
+// K: registers of a row, of 16 elements each; B: bytes of b with sign or without.
+template <int K, typename B> static inline void emulate_mma(int (&d)[4], const uint32_t *a, const uint32_t *b) {
+    uint32_t mine[3 * K];
+    memcpy(mine, a, 8 * K), memcpy(mine + 2 * K, b, 4 * K);
+    const uint32_t *all = emulate::exchange(mine, 3 * K), lane = threadIdx.x % 32;
+    for (uint32_t i = 0; i < 4; i++) {
+        const uint32_t row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+        // a: register row / 8 + 2 (k / 16) of lane 4 (row % 8) + k % 16 / 4; b: register k / 16 of lane 4 column + k % 16 / 4.
+        for (uint32_t k = 0; k < 4 * K; k++)
+            d[i] = emulate_dot<int8_t, B>(all[(row % 8 * 4 + k % 4) * 3 * K + row / 8 + k / 4 * 2], all[(column * 4 + k % 4) * 3 * K + 2 * K + k / 4], d[i]);
+    }
+}
+template <typename B> static inline void emulate_mma32(int (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    const uint32_t b[2] = {b0, b1};
+    emulate_mma<2, B>(d, a, b);
+}
+template <typename B> static inline void emulate_mma16(int (&d)[4], uint32_t a0, uint32_t a1, uint32_t b) {
+    const uint32_t a[2] = {a0, a1};
+    emulate_mma<1, B>(d, a, &b);
+}
+static inline void kg_mma_ss32(int (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) { emulate_mma32<int8_t>(d, a, b0, b1); }
+static inline void kg_mma_su32(int (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) { emulate_mma32<uint8_t>(d, a, b0, b1); }
+static inline void kg_mma_ss16(int (&d)[4], uint32_t a0, uint32_t a1, uint32_t b) { emulate_mma16<int8_t>(d, a0, a1, b); }
+static inline void kg_mma_su16(int (&d)[4], uint32_t a0, uint32_t a1, uint32_t b) { emulate_mma16<uint8_t>(d, a0, a1, b); }
 static inline float kg_exp2(float x) { return exp2f(x); }

@@ -11,7 +11,8 @@ use std::sync::atomic::Ordering;
 use super::ahead::AHEAD;
 use super::choice;
 use super::ffi::{self, Address, Attend, Mat, Stage, State};
-use super::layout::DeviceWeights;
+use super::ints;
+use super::layout::{DeviceWeights, TILED};
 use super::memory::{Event, Gpu, Graph, Stream};
 use super::model::{CudaModel, CudaSlot, Exec, Pass, internal, slot_of};
 use super::program::{self, ATTEND_CHUNK, By, Cut, Kind, LONG_CHUNK, LONG_FROM, Op, Run, Shape, Tuning, share};
@@ -55,6 +56,13 @@ enum Launch {
         mats: Vec<Mat>,
         pair: bool,
         shape: Shape,
+        /// Of all matrices that share the input.
+        rows: Vec<u32>,
+    },
+    /// The input of quantized matrices that no norm stands before.
+    Ints {
+        stage: Stage,
+        rows: Vec<u32>,
     },
     Tiles {
         stage: Stage,
@@ -134,7 +142,7 @@ fn rows_of(stage: &Stage) -> Vec<u32> {
 }
 
 /// The launches for the rows of `work`, from those of a token alone.
-fn make(config: &Config, ops: Vec<Op>, work: &Workspace) -> Vec<Step> {
+fn make(gpu: &Gpu, config: &Config, ops: Vec<Op>, work: &Workspace) -> Vec<Step> {
     let (d, h, g) = (config.n_embd, config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim);
     let stride = |n| stride(n) as u32;
     let mut steps = Vec::new();
@@ -158,6 +166,15 @@ fn make(config: &Config, ops: Vec<Op>, work: &Workspace) -> Vec<Step> {
             }
             Run::Stage { stage, by, shape } => {
                 let mut stage = Stage { x_stride: stride(stage.n as usize), ..stage };
+                let rows = rows_of(&stage);
+                let n_mats = if stage.activation != 0 { 2 } else { stage.n_seg as usize };
+                let quantized = stage.m[..n_mats].iter().all(|m| (3..TILED).contains(&m.ty));
+                if gpu.wide && quantized {
+                    (stage.split, stage.split_ints) = (work.split, 1);
+                    if stage.norm_w == 0 {
+                        push(Launch::Ints { stage, rows: rows.clone() });
+                    }
+                }
                 if stage.norm_w != 0 {
                     if by == By::Tiles {
                         stage.split = work.split;
@@ -165,7 +182,7 @@ fn make(config: &Config, ops: Vec<Op>, work: &Workspace) -> Vec<Step> {
                     if let Some((n_part, part_bias)) = parts.take() {
                         stage = Stage { n_part, part: work.parts, part_bias, ..stage };
                     }
-                    push(Launch::Norm { stage, threads: shape.threads, rows: rows_of(&stage) });
+                    push(Launch::Norm { stage, threads: shape.threads, rows: rows.clone() });
                     stage = Stage { n_part: 0, part: 0, part_bias: 0, ..stage };
                     stage = Stage { x: work.normed, delta: 0, post_w: 0, norm_w: 0, x_out: 0, ..stage };
                 }
@@ -183,18 +200,18 @@ fn make(config: &Config, ops: Vec<Op>, work: &Workspace) -> Vec<Step> {
                         push(Launch::Parts { stage });
                     }
                     By::Tiles => {
-                        push(Launch::Tiles { stage, rows: rows_of(&stage), per_sm: shape.per_sm });
+                        push(Launch::Tiles { stage, rows, per_sm: shape.per_sm });
                     }
                     By::Rows(_) => {
-                        let n = if pair { 2 } else { stage.n_seg as usize };
-                        push(Launch::Stage { stage, mats: mats(0, n), pair, shape });
+                        push(Launch::Stage { stage, mats: mats(0, n_mats), pair, shape, rows });
                     }
                     // Matrices of several types, one after another.
                     By::Mixed => {
                         for i in 0..stage.n_seg as usize {
                             let mut one = stage;
                             (one.m[0], one.bias[0], one.out[0]) = (stage.m[i], stage.bias[i], stage.out[i]);
-                            push(Launch::Stage { stage: one, mats: mats(i, 1), pair, shape });
+                            let mats = mats(i, 1);
+                            push(Launch::Stage { stage: one, mats, pair, shape, rows: rows.clone() });
                         }
                     }
                 }
@@ -215,7 +232,7 @@ impl Batch {
         stream: &Stream,
     ) -> Result<Batch> {
         let work = Workspace::new(gpu, config, 1, rows, stream)?;
-        let steps = make(config, program::make(gpu, config, tuning, weights, &work), &work);
+        let steps = make(gpu, config, program::make(gpu, config, tuning, weights, &work), &work);
         Ok(Batch { work, steps, graphs: HashMap::new() })
     }
 
@@ -235,7 +252,7 @@ impl Batch {
         stream.wait()?;
         self.work.grow(gpu, (chunks * ATTEND_CHUNK) as usize)?;
         self.graphs.clear();
-        self.steps = make(config, program::make(gpu, config, tuning, weights, &self.work), &self.work);
+        self.steps = make(gpu, config, program::make(gpu, config, tuning, weights, &self.work), &self.work);
         Ok(())
     }
 
@@ -428,6 +445,8 @@ impl Step {
     fn launch(&self, gpu: &Gpu, work: &Workspace, n: usize, cut: Cut, tuning: &Tuning, stream: &Stream) -> Result<()> {
         let (pdl, raw, n_seq) = (i32::from(tuning.pdl && gpu.major >= 9), stream.raw(), n as u32);
         let kernel_of = |stage, rows| kernel_of(gpu, stage, rows, n_seq, tuning, self.kind);
+        let ints_tiles =
+            |stage, rows| ints::tiles_of_block(gpu, stage, rows, n_seq, tuning.wide[self.kind as usize].map(|w| w.nt));
         // SAFETY: the addresses are the model's weights and a workspace of at least n rows, which outlive the stream's work;
         // the shapes are those the layout and the workspace were made for.
         let code = unsafe {
@@ -437,10 +456,33 @@ impl Step {
                     ffi::kgc_embed(mat, work.state, n_seq, *scale, work.x[0], *stride, 0, raw)
                 }
                 Launch::Norm { stage, threads, rows } => {
-                    let split_nt = if stage.split == 0 { 0 } else { kernel_of(stage, rows).1 };
-                    ffi::kgc_batch_norm(&Stage { n_seq, split_nt, ..*stage }, work.normed, *threads, pdl, raw)
+                    let ints = ints::wanted(stage, n_seq, tuning);
+                    let split = if stage.split_ints != 0 && !ints { 0 } else { stage.split };
+                    let split_nt = match split {
+                        0 => 0,
+                        _ if ints => ints_tiles(stage, rows),
+                        _ => kernel_of(stage, rows).1,
+                    };
+                    ffi::kgc_batch_norm(&Stage { n_seq, split, split_nt, ..*stage }, work.normed, *threads, pdl, raw)
                 }
-                Launch::Stage { stage, mats, pair, shape } => {
+                Launch::Ints { stage, rows } if ints::wanted(stage, n_seq, tuning) => {
+                    ffi::kgc_ints_split(&Stage { n_seq, split_nt: ints_tiles(stage, rows), ..*stage }, pdl, raw)
+                }
+                Launch::Ints { .. } => 0,
+                Launch::Stage { stage, mats, pair, shape, rows } if ints::wanted(stage, n_seq, tuning) => {
+                    let split_nt = ints_tiles(stage, rows);
+                    let mut stage = Stage {
+                        n_seq,
+                        split_nt,
+                        ks: shape.split,
+                        n_seg: if *pair { 1 } else { mats.len() as u32 },
+                        ..*stage
+                    };
+                    let own = rows_of(&stage);
+                    wide::blocks_of(&mut stage, &own, ints::side_by_side(gpu, n_seq, split_nt));
+                    ffi::kgc_ints(&stage, mats[0].ty, pdl, raw)
+                }
+                Launch::Stage { stage, mats, pair, shape, .. } => {
                     let (ty, mut stage) = (mats[0].ty, Stage { n_seq, ..*stage });
                     let nb = at_once(stage.n, ty, n);
                     let tiles = n_seq.div_ceil(nb);

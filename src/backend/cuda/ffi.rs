@@ -71,6 +71,7 @@ pub struct Stage {
     pub part_bias: Address,
     pub split: Address,
     pub split_nt: u32,
+    pub split_ints: u32,
 }
 
 /// `KgAttend`: attention of one token.
@@ -342,6 +343,8 @@ unsafe extern "C" {
     pub fn kgc_batch_float(stage: *const Stage, ty: u32, nb: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_batch_q32(stage: *const Stage, ty: u32, nb: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_batch_k256(stage: *const Stage, ty: u32, nb: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_ints_split(stage: *const Stage, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_ints(stage: *const Stage, ty: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_batch_norm(stage: *const Stage, out: Address, threads: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_batch_most(n: u32, quant: c_int) -> u32;
     pub fn kgc_batch_shared(n: u32, quant: c_int, nb: u32) -> u64;

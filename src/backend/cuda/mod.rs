@@ -26,6 +26,8 @@ mod device;
 /// cbindgen:ignore
 mod ffi;
 #[cfg(kigo_cuda)]
+mod ints;
+#[cfg(kigo_cuda)]
 mod layout;
 #[cfg(kigo_cuda)]
 #[allow(unsafe_code)]

@@ -38,7 +38,7 @@ pub struct Workspace {
     pub tap: [Address; 3], // [max(D, H, F)]; of a token alone
     pub normed: Address,   // [D]; of several sequences
     pub parts: Address,    // [MOST_PARTS, rows, D]; of several sequences
-    pub split: Address,    // [rows / 8] groups of split.cuh; of several sequences
+    pub split: Address,    // [rows / 8] groups of split.cuh or ints_put.cuh; of several sequences
     pub counters: Address, // [n_heads] u32
     pub state: Address,    // State
     pub best: Address,     // u64
@@ -55,8 +55,9 @@ fn pieces(c: &Config, rows: usize) -> ([u64; 19], u64) {
     let (d, h, g, f) = (c.n_embd, c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim, c.n_ff);
     let (widest, normed) = if rows == 1 { (d.max(h).max(f), 0) } else { (0, d) };
     let parts = if rows == 1 { 0 } else { MOST_PARTS * stride(d) };
-    // Whole groups of eight, 33 words a block of 32.
-    let split = if rows == 1 { 0 } else { d.div_ceil(32) * 33 * 8usize.div_ceil(rows) };
+    // Whole groups of eight; words a block of 32: 33 of halves, behind norms, or 19 of integers.
+    let words = (d.div_ceil(32) * 33).max(d.max(h).max(f).div_ceil(32) * 19);
+    let split = if rows == 1 { 0 } else { words * 8usize.div_ceil(rows) };
     let floats = [d, d, h + 2 * g, h, d, f, f, f, d, widest, widest, widest, normed, parts, split];
     let mut offsets = [0u64; 19];
     let mut at = 0u64;

@@ -1,0 +1,53 @@
+// The stages of quantized matrices for several sequences: see ints.cuh.
+#include "ints.cuh"
+
+// Input that no norm stands before: x, [n_seq, x_stride] f32, cut up into st.split. Bytes moved: x once, st.split once.
+__global__ void __launch_bounds__(256) kg_ints_split(const __grid_constant__ KgStage st) {
+    const uint32_t n4 = st.n / 4, i = blockIdx.x * blockDim.x + threadIdx.x;
+    kg_launch_dependents();
+    kg_wait();
+    const float4 v = i < n4 ? ((const float4 *)(st.x + (size_t)blockIdx.y * st.x_stride))[i] : make_float4(0.f, 0.f, 0.f, 0.f);
+    kg_ints_put(st.split, st.split_nt, v, i, n4, blockIdx.y);
+}
+
+static bool kg_ints_nt(uint32_t nt) { return nt == 1 || nt == 2 || nt == 4; }
+
+KGC_API cudaError_t kgc_ints_split(const KgStage *st, int pdl, cudaStream_t stream) {
+    if (!st->n || st->n % 32 || !st->n_seq || !st->split || !kg_ints_nt(st->split_nt) || st->x_stride < st->n) return cudaErrorInvalidValue;
+    return kg_launch(kg_ints_split, dim3((st->n / 4 + 255) / 256, st->n_seq), dim3(256), 0, pdl, stream, *st);
+}
+
+template <int T, int NT> static cudaError_t kg_ints_launch(const KgStage *st, int pdl, cudaStream_t stream) {
+    const size_t most = kg_shared_most() - 1024, meet = kg_ints_meet(NT), input = kg_ints_input(NT), slot = KgIntsSlot<T>::BYTES;
+    const size_t all = (st->n / 32 + KG_INTS_SLICE - 1) / KG_INTS_SLICE * input;
+    // Three slots, where the input stays.
+    const bool stays = meet + all + 3 * slot <= most;
+    size_t depth = stays ? (most - meet - all) / slot : (most - meet) / (slot + input);
+    if (depth > KG_INTS_DEPTH) depth = KG_INTS_DEPTH;
+    if (depth < 2) return cudaErrorInvalidValue;
+    const size_t smem = meet + depth * slot + (stays ? all : depth * input);
+    const dim3 grid((st->n_seq + 8 * NT - 1) / (8 * NT), st->seg_block[st->n_seg]);
+    return kg_launch(kg_ints_kernel<T, NT>, grid, dim3(KG_INTS_THREADS), smem, pdl, stream, *st, (uint32_t)depth, (uint32_t)stays);
+}
+
+// Matrices of one type; st.split_nt: tiles of 8 sequences a block, 1, 2 or 4, as the input was cut up for; st.ks: warps a row of the token
+// alone; st.seg_block: blocks of each matrix, each with a tile of rows at least.
+KGC_API cudaError_t kgc_ints(const KgStage *st, uint32_t type, int pdl, cudaStream_t stream) {
+    bool ok = st->n && st->n % 32 == 0 && (type < KG_Q2_K || st->n % 256 == 0) && st->n_seg >= 1 && st->n_seg <= 3 && (!st->activation || st->n_seg == 1);
+    ok = ok && st->ks && st->ks <= 16 && st->n_seq && st->split && kg_ints_nt(st->split_nt) && !st->norm_w && !st->tap;
+    for (uint32_t i = 0; ok && i < (st->activation ? 2 : st->n_seg); i++) ok = st->m[i].type == type && st->m[i].cols == st->n;
+    for (uint32_t i = 0; ok && i < st->n_seg; i++)
+        ok = st->seg_block[i] < st->seg_block[i + 1] && st->seg_block[i + 1] - st->seg_block[i] <= (st->m[i].rows + 15) / 16;
+    if (!ok) return cudaErrorInvalidValue;
+    return kg_by_type(type, [&](auto typed) -> cudaError_t {
+        constexpr int T = decltype(typed)::type;
+        if constexpr (kg_is_quant(T)) {
+            switch (st->split_nt) {
+            case 1: return kg_ints_launch<T, 1>(st, pdl, stream);
+            case 2: return kg_ints_launch<T, 2>(st, pdl, stream);
+            default: return kg_ints_launch<T, 4>(st, pdl, stream);
+            }
+        }
+        return cudaErrorInvalidValue;
+    });
+}
