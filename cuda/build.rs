@@ -6,6 +6,7 @@
 //! compiles the kernels for the host instead, for tests without a GPU (emulate/emulate.h says what that shows).
 
 use std::env;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 /// Sets `cfg(kigo_cuda)` and the link flags, or prints why not.
@@ -57,7 +58,7 @@ pub fn build() {
         cc.include(root.join("cuda")).file(file).compile_intermediates()
     };
     // File by file: of several at once cc makes relocatable device code, in which ptxas serializes wgmma.
-    let objects = each(&files, &compile);
+    let objects = each(&files, &format!("{} {archs}", nvcc.display()), &root, &compile);
     cc::Build::new().objects(objects).compile("kigo_cuda");
     println!("cargo:rustc-link-search=native={}", libs.display());
     println!("cargo:rustc-link-lib=static=cudart_static");
@@ -77,8 +78,37 @@ fn kernels(root: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The objects of all files, several compilers at a time.
-fn each(files: &[PathBuf], compile: &(dyn Fn(&Path) -> Vec<PathBuf> + Sync)) -> Vec<PathBuf> {
+/// What the file says, and those that it includes, all over.
+fn text(file: &Path, root: &Path, seen: &mut Vec<PathBuf>) -> String {
+    if seen.iter().any(|f| f == file) {
+        return String::new();
+    }
+    seen.push(file.to_path_buf());
+    let mut text = std::fs::read_to_string(file).unwrap_or_default();
+    let names: Vec<String> =
+        text.lines().filter_map(|l| Some(l.strip_prefix("#include \"")?.split('"').next()?.to_string())).collect();
+    let here = file.parent().unwrap_or(root);
+    for name in names {
+        let found = [here.join(&name), root.join("cuda").join(&name), root.join("cuda/emulate").join(&name)];
+        text += &found.iter().find(|f| f.is_file()).map_or(String::new(), |f| self::text(f, root, seen));
+    }
+    text
+}
+
+/// The objects of all files, several compilers at a time. One that was made of the same text by the same `flags` is kept.
+fn each(files: &[PathBuf], flags: &str, root: &Path, compile: &(dyn Fn(&Path) -> Vec<PathBuf> + Sync)) -> Vec<PathBuf> {
+    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
+    let compile = |file: &Path| {
+        let mut hash = DefaultHasher::new();
+        (text(file, root, &mut Vec::new()), flags, include_str!("build.rs")).hash(&mut hash);
+        let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+        let kept = out.join(format!("{stem}-{:016x}.o", hash.finish()));
+        if !kept.is_file() {
+            let [made] = &compile(file)[..] else { panic!("not one object of {}", file.display()) };
+            std::fs::rename(made, &kept).expect("an object in its place");
+        }
+        vec![kept]
+    };
     let next = std::sync::atomic::AtomicUsize::new(0);
     let jobs = env::var("NUM_JOBS").ok().and_then(|n| n.parse().ok()).unwrap_or(1).clamp(1, files.len().max(1));
     let mut objects: Vec<PathBuf> = std::thread::scope(|scope| {
@@ -119,7 +149,7 @@ fn emulate(root: &Path) {
         }
         cc.include(root.join("cuda")).include(root.join("cuda/emulate")).file(file).compile_intermediates()
     };
-    cc::Build::new().objects(each(&files, &compile)).compile("kigo_cuda");
+    cc::Build::new().objects(each(&files, "emulate", root, &compile)).compile("kigo_cuda");
     println!("cargo:rustc-cfg=kigo_cuda");
 }
 

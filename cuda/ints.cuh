@@ -22,6 +22,8 @@ template <int T> struct KgIntsSlot {
     static constexpr uint32_t AT_B = KG_INTS_ROWS * A, AT_C = AT_B + KG_INTS_ROWS * B, AT_S = AT_C + KG_INTS_ROWS * C, AT_D = AT_S + KG_INTS_ROWS * S;
     static constexpr uint32_t BYTES = AT_D + KG_INTS_ROWS * D; // a multiple of 128, as each row count is
 };
+// Blocks of threads a multiprocessor, where shared memory is enough.
+__host__ __device__ constexpr uint32_t kg_ints_per_sm(int nt) { return nt <= 2 ? 2 : 1; }
 // Bytes of a slice of the input, and of what the warps have got of two tiles of rows.
 __host__ __device__ constexpr uint32_t kg_ints_input(uint32_t nt) { return KG_INTS_SLICE * nt * KG_INTS_UNIT * 16; }
 __host__ __device__ constexpr uint32_t kg_ints_meet(uint32_t nt) { return KG_INTS_WARPS * KG_INTS_ROWS * 8 * nt * 4; }
@@ -83,7 +85,7 @@ struct KgIntsPlace {
     }
 };
 
-// Until the copies of the slice before `depth` - 2 others are there.
+// Until the copies of all slices but the last `depth` - 2 are there.
 __device__ __forceinline__ void kg_ints_copy_wait(uint32_t depth) {
     switch (depth) {
     case 2: return kg_copy_wait<0>();
@@ -94,12 +96,78 @@ __device__ __forceinline__ void kg_ints_copy_wait(uint32_t depth) {
     }
 }
 
+#ifdef KG_SM90A
+// The weights' way to shared memory: every thread has its share of each slice.
+template <int T> struct KgIntsLoader {
+    using Slot = KgIntsSlot<T>;
+    const KgStage &st;
+    const uint32_t seg, blocks, tile0, tile1;
+    const bool pair;
+    KgIntsPlace place;
+    uint32_t unit[2], unit_s, unit_d; // first blocks of rows: of tid / 16 of each tile, tid / 8, tid / 2
+    bool two;                         // whether there is a second tile
+
+    __device__ __forceinline__ KgIntsLoader(const KgStage &st, uint32_t seg, uint32_t tile0, uint32_t tile1)
+        : st(st), seg(seg), blocks(st.n / 32), tile0(tile0), tile1(tile1), pair(st.activation != 0) {
+        aim();
+    }
+    // Row `row` of the two tiles, as a matrix has it; beyond the last one the last again.
+    __device__ __forceinline__ const KgMat &mat_of(uint32_t row) const { return st.m[pair ? row / 16 : seg]; }
+    __device__ __forceinline__ uint32_t row_of(uint32_t row) const {
+        return min((pair ? tile0 + place.turn : tile0 + place.turn * 2 + row / 16) * 16 + row % 16, st.m[seg].rows - 1);
+    }
+    __device__ __forceinline__ void aim() {
+        const uint32_t tid = threadIdx.x;
+        two = pair || tile0 + place.turn * 2 + 1 < tile1;
+        unit[0] = row_of(tid / 16) * blocks + tid % 16, unit[1] = row_of(16 + tid / 16) * blocks + tid % 16;
+        unit_s = row_of(tid / 8) * blocks, unit_d = row_of(tid / 2 % KG_INTS_ROWS) * blocks;
+    }
+    __device__ __forceinline__ void next(uint32_t ks) {
+        const uint32_t turn = place.turn;
+        place.next(blocks, ks);
+        if (place.turn != turn) aim();
+    }
+    // Words of two bytes a block: the first and the last may be half another row's.
+    __device__ __forceinline__ void halves(const void *from, uint32_t first_unit, uint32_t n, uint32_t word, uint32_t to) const {
+        const size_t first = (size_t)first_unit * 2, at = (first & ~(size_t)3) + 4 * word;
+        if (at < first + 2 * n) kg_copy4(to + 4 * word, (const char *)from + at);
+    }
+    __device__ __forceinline__ void bring(const char *slot) const {
+        const uint32_t tid = threadIdx.x, at = place.at(), n = min(blocks - at, KG_INTS_SLICE), j = tid % 16, to = kg_shared_at(slot);
+#pragma unroll
+        for (uint32_t k = 0; k < 2; k++) { // a block of a row of each tile
+            if (j >= n || (k && !two)) continue;
+            const uint32_t row = k * 16 + tid / 16;
+            const KgMat &m = mat_of(row);
+            const size_t u = unit[k] + at;
+            if constexpr (Slot::A != 0) kg_copy16(to + row * Slot::A + j * 16, (const char *)m.a + u * 16, true);
+            if constexpr (T == KG_Q8_0) kg_copy16(to + Slot::AT_B + row * Slot::B + j * 16, (const char *)m.b + u * 16, true);
+            if constexpr (kg_has_twos(T)) kg_copy8(to + Slot::AT_B + row * Slot::B + j * 8, (const char *)m.b + u * 8);
+            if constexpr (Slot::C != 0) kg_copy4(to + Slot::AT_C + row * Slot::C + j * 4, (const char *)m.c + u * 4);
+            if constexpr (Slot::WIDE_S) kg_copy4(to + Slot::AT_S + row * Slot::S + j * 4, (const char *)m.s + u * 4);
+        }
+        if constexpr (!Slot::WIDE_S) {
+            if (two || tid < 128) halves(mat_of(tid / 8).s, unit_s + at, n, tid % 8, to + Slot::AT_S + tid / 8 * Slot::S);
+            if (blocks & 1 && tid < (two ? 32 : 16)) halves(mat_of(tid).s, row_of(tid) * blocks + at, n, 8, to + Slot::AT_S + tid * Slot::S);
+        }
+        if constexpr (Slot::HALF_D) {
+            if (tid < (two ? 64 : 32)) halves(mat_of(tid / 2).d, (unit_d + at) / 8, (n + 7) / 8, tid % 2, to + Slot::AT_D + tid / 2 * Slot::D);
+        } else if constexpr (Slot::HAS_D) {
+            if (tid < (two ? 64 : 32) && tid % 2 < (n + 7) / 8)
+                kg_copy4(to + Slot::AT_D + tid / 2 * Slot::D + tid % 2 * 4, (const char *)mat_of(tid / 2).d + (size_t)((unit_d + at) / 8 + tid % 2) * 4);
+        }
+    }
+};
+#endif
+
 // depth: slots of the ring, 2 to KG_INTS_DEPTH; stays: the input is behind them, all of it.
-template <int T, int NT> __global__ void __launch_bounds__(KG_INTS_THREADS, 1) kg_ints_kernel(const __grid_constant__ KgStage st, uint32_t depth, uint32_t stays) {
+template <int T, int NT>
+__global__ void __launch_bounds__(KG_INTS_THREADS, kg_ints_per_sm(NT)) kg_ints_kernel(const __grid_constant__ KgStage st, uint32_t depth, uint32_t stays) {
 #ifdef KG_SM90A
     using Slot = KgIntsSlot<T>;
     constexpr int K = (NT + 1) / 2; // outputs of a thread, of each tile of rows
     KG_DYNAMIC_SHARED(char, shared); // [depth] slots of weights, [depth or slices] of the input, the warps' sums
+    KG_SHARED(uint64_t[KG_INTS_DEPTH], bars); // slots of the input that are there; the first alone where it stays
     uint32_t seg = 0;
     while (seg + 1 < st.n_seg && blockIdx.y >= st.seg_block[seg + 1]) seg++;
     const bool pair = st.activation != 0;
@@ -111,68 +179,44 @@ template <int T, int NT> __global__ void __launch_bounds__(KG_INTS_THREADS, 1) k
     char *const inputs = shared + depth * Slot::BYTES;
     float *const meet = (float *)(inputs + (stays ? slices : depth) * kg_ints_input(NT));
 
-    // Row `row` of the two tiles of a turn, as a matrix has it; beyond the last one the last again.
-    auto mat_of = [&](uint32_t row) -> const KgMat & { return st.m[pair ? row / 16 : seg]; };
-    auto two = [&](uint32_t turn) { return pair || tile0 + turn * 2 + 1 < tile1; };
-    auto row_of = [&](uint32_t turn, uint32_t row) { return min((tile0 + turn * stride + (pair ? 0 : row / 16)) * 16 + row % 16, rows - 1); };
-    auto bring = [&](KgIntsPlace p, char *slot) {
-        const uint32_t at = p.at(), n = min(blocks - at, KG_INTS_SLICE), j = tid % KG_INTS_SLICE, in_use = two(p.turn) ? KG_INTS_ROWS : 16;
-#pragma unroll
-        for (uint32_t k = 0; k < 2; k++) { // a block of a row of each tile
-            const uint32_t row = k * 16 + tid / KG_INTS_SLICE;
-            const KgMat &m = mat_of(row);
-            const size_t unit = (size_t)row_of(p.turn, row) * blocks + at + j;
-            if (j >= n || (k && !two(p.turn))) continue;
-            if constexpr (Slot::A != 0) kg_copy16(kg_shared_at(slot + row * Slot::A + j * 16), (const char *)m.a + unit * 16, true);
-            if constexpr (T == KG_Q8_0) kg_copy16(kg_shared_at(slot + Slot::AT_B + row * Slot::B + j * 16), (const char *)m.b + unit * 16, true);
-            if constexpr (kg_has_twos(T)) kg_copy8(kg_shared_at(slot + Slot::AT_B + row * Slot::B + j * 8), (const char *)m.b + unit * 8);
-            if constexpr (Slot::C != 0) kg_copy4(kg_shared_at(slot + Slot::AT_C + row * Slot::C + j * 4), (const char *)m.c + unit * 4);
-            if constexpr (Slot::WIDE_S) kg_copy4(kg_shared_at(slot + Slot::AT_S + row * Slot::S + j * 4), (const char *)m.s + unit * 4);
-        }
-        // Whole words: the first and the last may be half another row's.
-        if constexpr (!Slot::WIDE_S) {
-            for (uint32_t id = tid; id < in_use * 9; id += KG_INTS_THREADS) {
-                const uint32_t row = id / 9, word = id % 9;
-                const size_t first = ((size_t)row_of(p.turn, row) * blocks + at) * 2, from = (first & ~(size_t)3) + 4 * word;
-                if (from < first + 2 * n) kg_copy4(kg_shared_at(slot + Slot::AT_S + row * Slot::S + word * 4), (const char *)mat_of(row).s + from);
-            }
-        }
-        if constexpr (Slot::HAS_D) {
-            constexpr uint32_t SIZE = Slot::HALF_D ? 2 : 4;
-            if (tid < in_use * 2) {
-                const uint32_t row = tid / 2, word = tid % 2;
-                const size_t first = ((size_t)row_of(p.turn, row) * blocks + at) / 8 * SIZE, from = (first & ~(size_t)3) + 4 * word;
-                if (from < first + (n + 7) / 8 * SIZE) kg_copy4(kg_shared_at(slot + Slot::AT_D + row * Slot::D + word * 4), (const char *)mat_of(row).d + from);
-            }
-        }
-    };
-    const uint4 *const input = st.split + (size_t)blockIdx.x * NT * blocks * KG_INTS_UNIT;
-    auto bring_input = [&](uint32_t at, char *to) {
-        const uint32_t n = min(blocks - at, KG_INTS_SLICE);
-        const uint4 *const values = input + (size_t)at * NT * 32, *const scales = input + ((size_t)blocks * 32 + at * 6) * NT;
-        for (uint32_t i = tid; i < n * NT * 32; i += KG_INTS_THREADS) kg_copy16(kg_shared_at(to + i * 16), values + i, true);
-        for (uint32_t i = tid; i < n * NT * 6; i += KG_INTS_THREADS) kg_copy16(kg_shared_at(to + (KG_INTS_SLICE * NT * 32 + i) * 16), scales + i, true);
-    };
-
-    // The weights of the first slices, before the wait; a group of copies for each slice from here on.
+    // The weights of the first slices, before the wait; a group of copies for each slice.
     const uint32_t steps = turns * slices;
-    KgIntsPlace coming, coming_input, here;
-    for (uint32_t i = 0; i + 1 < depth; i++, coming.next(blocks, ks))
-        if (i < steps) bring(coming, shared + i * Slot::BYTES);
-    kg_launch_dependents();
-    kg_wait();
-    if (stays) {
-        for (uint32_t i = 0; i < slices; i++) bring_input(i * KG_INTS_SLICE, inputs + i * kg_ints_input(NT));
-    }
-    for (uint32_t i = 0; i + 1 < depth; i++, coming_input.next(blocks, ks)) {
-        if (!stays && i < steps) bring_input(coming_input.at(), inputs + i * kg_ints_input(NT));
+    KgIntsLoader<T> coming(st, seg, tile0, tile1);
+    KgIntsPlace coming_input, here;
+#pragma unroll 1
+    for (uint32_t i = 0; i + 1 < depth; i++, coming.next(ks)) {
+        if (i < steps) coming.bring(shared + i * Slot::BYTES);
         kg_copy_commit();
+    }
+    kg_launch_dependents();
+    const uint32_t bar = kg_shared_at(bars);
+    if (tid < depth) {
+        kg_bar_init(bar + 8 * tid, 1);
+        kg_bar_init_done();
+    }
+    __syncthreads();
+    kg_wait();
+    // n blocks of the input from `at` on, by one thread.
+    auto bring_input = [&](uint32_t at, uint32_t n, uint32_t room, char *to, uint32_t bar) {
+        const uint4 *const input = st.split + (size_t)blockIdx.x * NT * blocks * KG_INTS_UNIT;
+        kg_bar_expect(bar, n * NT * KG_INTS_UNIT * 16);
+        kg_copy_bulk(kg_shared_at(to), input + (size_t)at * NT * 32, n * NT * 512, bar);
+        kg_copy_bulk(kg_shared_at(to) + room * NT * 512, input + ((size_t)blocks * 32 + at * 6) * NT, n * NT * 96, bar);
+    };
+    const uint32_t room = stays ? blocks : KG_INTS_SLICE;
+    if (tid == 0) {
+        if (stays) bring_input(0, blocks, room, inputs, bar);
+        else
+#pragma unroll 1
+            for (uint32_t i = 0; i + 1 < depth; i++, coming_input.next(blocks, ks))
+                if (i < steps) bring_input(coming_input.at(), min(blocks - coming_input.at(), KG_INTS_SLICE), room, inputs + i * kg_ints_input(NT), bar + 8 * i);
     }
 
     float acc[4][2][NT][4] = {}; // of this warp's four lanes
     float y[2][K] = {};
-    auto add = [&](float(&acc)[2][NT][4], const char *slot, const char *in, uint32_t j) {
-        const bool both = two(here.turn);
+    // in: where the slice's blocks are, in_scales: and their scales.
+    auto add = [&](float(&acc)[2][NT][4], const char *slot, const char *in, const char *in_scales, uint32_t j) {
+        const bool both = pair || tile0 + here.turn * 2 + 1 < tile1;
         uint2 w[2][2];
         KgScales scales[2][2];
 #pragma unroll
@@ -186,7 +230,7 @@ template <int T, int NT> __global__ void __launch_bounds__(KG_INTS_THREADS, 1) k
 #pragma unroll
         for (int n = 0; n < NT; n++) {
             const uint4 x = ((const uint4 *)in)[(j * NT + n) * 32 + lane];
-            const char *s = in + KG_INTS_SLICE * NT * 512 + j * NT * 96 + n * 32 + t * 8;
+            const char *s = in_scales + j * NT * 96 + n * 32 + t * 8;
             const float2 d = *(const float2 *)s;
             int2 sums[2] = {};
             if constexpr (kg_offset(T) != 0 || kg_has_least(T)) sums[0] = *(const int2 *)(s + NT * 32), sums[1] = *(const int2 *)(s + NT * 64);
@@ -251,15 +295,20 @@ template <int T, int NT> __global__ void __launch_bounds__(KG_INTS_THREADS, 1) k
 
     KgIntsPlace ended;
     bool waits = false; // sums lie in `meet`
-    for (uint32_t step = 0, slot = 0; step < steps; step++) {
+#pragma unroll 1
+    for (uint32_t step = 0, slot = 0, parity = 0; step < steps; step++) {
         kg_ints_copy_wait(depth);
         __syncthreads();
         // Into the slot of the slice before this one.
-        const uint32_t free = slot ? slot - 1 : depth - 1;
         if (step + depth - 1 < steps) {
-            bring(coming, shared + free * Slot::BYTES);
-            if (!stays) bring_input(coming_input.at(), inputs + free * kg_ints_input(NT));
-            coming.next(blocks, ks), coming_input.next(blocks, ks);
+            const uint32_t free = slot ? slot - 1 : depth - 1;
+            coming.bring(shared + free * Slot::BYTES);
+            coming.next(ks);
+            if (!stays && tid == 0) {
+                kg_async_fence();
+                bring_input(coming_input.at(), min(blocks - coming_input.at(), KG_INTS_SLICE), room, inputs + free * kg_ints_input(NT), bar + 8 * free);
+                coming_input.next(blocks, ks);
+            }
         }
         kg_copy_commit();
         if (waits) {
@@ -268,15 +317,22 @@ template <int T, int NT> __global__ void __launch_bounds__(KG_INTS_THREADS, 1) k
             if (here.last(blocks, ks)) __syncthreads();
             waits = false;
         }
-        const char *const weights = shared + slot * Slot::BYTES, *const in = inputs + (stays ? here.at() / KG_INTS_SLICE : slot) * kg_ints_input(NT);
-        const uint32_t n = min(blocks - here.at(), KG_INTS_SLICE);
-        if (!here.half) {
-            if (warp < n) add(acc[0], weights, in, warp);
-            if (warp + 8 < n) add(acc[1], weights, in, warp + 8);
-        } else {
-            if (warp < n) add(acc[2], weights, in, warp);
-            if (warp + 8 < n) add(acc[3], weights, in, warp + 8);
-        }
+        if (!stays) kg_bar_wait(bar + 8 * slot, parity);
+        else if (step == 0) kg_bar_wait(bar, 0);
+        const uint32_t at = here.at(), n = min(blocks - at, KG_INTS_SLICE);
+        const char *const weights = shared + slot * Slot::BYTES, *const first = stays ? inputs : inputs + slot * kg_ints_input(NT);
+        const char *const in = first + (stays ? at : 0) * NT * 512, *const in_scales = first + room * NT * 512 + (stays ? at : 0) * NT * 96;
+        auto both = [&](float(&a)[2][NT][4], float(&b)[2][NT][4]) {
+            if (n == KG_INTS_SLICE) {
+                add(a, weights, in, in_scales, warp);
+                add(b, weights, in, in_scales, warp + 8);
+            } else {
+                if (warp < n) add(a, weights, in, in_scales, warp);
+                if (warp + 8 < n) add(b, weights, in, in_scales, warp + 8);
+            }
+        };
+        if (!here.half) both(acc[0], acc[1]);
+        else both(acc[2], acc[3]);
         if (here.last(blocks, ks)) {
 #pragma unroll
             for (uint32_t r = 0; r < 2; r++)
@@ -291,7 +347,7 @@ template <int T, int NT> __global__ void __launch_bounds__(KG_INTS_THREADS, 1) k
             waits = true, ended = here;
         }
         here.next(blocks, ks);
-        if (++slot == depth) slot = 0;
+        if (++slot == depth) slot = 0, parity ^= 1;
     }
     __syncthreads();
     if (waits) gather(ended);

@@ -234,6 +234,31 @@ fn every_cut_of_a_stage_has_the_same_bits() {
 }
 
 #[test]
+fn every_quantized_type_has_the_same_bits_on_tensor_cores() {
+    let Some(device) = device() else { return };
+    let small = Shape { n_layers: 1, n_vocab: 307, n_kv_heads: 1, ..Shape::named("qwen2.5-0.5b").unwrap() };
+    // Rows that begin in the middle of a word of scales, and chains of several chunks of lanes.
+    let odd = Shape { n_embd: 320, n_heads: 5, n_ff: 1_056, ..small.clone() };
+    let even = Shape { n_embd: 256, n_heads: 4, n_ff: 1_280, ..small.clone() };
+    // The input goes round in fewer slots than it has slices.
+    let long = Shape { n_ff: 11_008, ..even.clone() };
+    let mut cases: Vec<(&Shape, &str)> = vec![(&long, "Q4_K_M"), (&long, "Q8_0")];
+    cases.extend(["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"].map(|ty| (&odd, ty)));
+    cases.extend(["Q2_K_S", "Q3_K_S", "Q4_K_S", "Q5_K_S", "Q6_K"].map(|ty| (&even, ty)));
+    for (shape, ty) in cases {
+        let bytes = random_file(shape, Recipe::named(ty).unwrap(), true);
+        let name = format!("{ty} of {} in integers", shape.n_ff);
+        let mut company = Company::new(&name, &device, &bytes, &(0..37).map(|i| 1 + i % 3).collect::<Vec<_>>());
+        for nt in [Some(1), Some(2), Some(4), None] {
+            let cut = nt.map(|nt| cuda::Wide { nt, ks: 1, groups: 1, two: false });
+            company.model.tune(Tuning { prefill: false, wide: [cut; cuda::Kind::N], ..Tuning::default() });
+            company.check(if few() { &[19] } else { &[3, 9, 19, 36] });
+        }
+        println!("{name}");
+    }
+}
+
+#[test]
 fn every_type_and_architecture_has_the_same_bits_in_company() {
     let Some(device) = device() else { return };
     for arch in if few() { &["qwen2", "gemma3"] } else { &ARCHS[..] } {

@@ -445,8 +445,8 @@ impl Step {
     fn launch(&self, gpu: &Gpu, work: &Workspace, n: usize, cut: Cut, tuning: &Tuning, stream: &Stream) -> Result<()> {
         let (pdl, raw, n_seq) = (i32::from(tuning.pdl && gpu.major >= 9), stream.raw(), n as u32);
         let kernel_of = |stage, rows| kernel_of(gpu, stage, rows, n_seq, tuning, self.kind);
-        let ints_tiles =
-            |stage, rows| ints::tiles_of_block(gpu, stage, rows, n_seq, tuning.wide[self.kind as usize].map(|w| w.nt));
+        let tuned_nt = tuning.wide[self.kind as usize].map(|w| w.nt);
+        let ints_tiles = |stage, rows| ints::tiles_of_block(gpu, stage, rows, n_seq, tuned_nt);
         // SAFETY: the addresses are the model's weights and a workspace of at least n rows, which outlive the stream's work;
         // the shapes are those the layout and the workspace were made for.
         let code = unsafe {
@@ -456,7 +456,7 @@ impl Step {
                     ffi::kgc_embed(mat, work.state, n_seq, *scale, work.x[0], *stride, 0, raw)
                 }
                 Launch::Norm { stage, threads, rows } => {
-                    let ints = ints::wanted(stage, n_seq, tuning);
+                    let ints = ints::wanted(stage, n_seq, tuning, tuned_nt);
                     let split = if stage.split_ints != 0 && !ints { 0 } else { stage.split };
                     let split_nt = match split {
                         0 => 0,
@@ -465,11 +465,11 @@ impl Step {
                     };
                     ffi::kgc_batch_norm(&Stage { n_seq, split, split_nt, ..*stage }, work.normed, *threads, pdl, raw)
                 }
-                Launch::Ints { stage, rows } if ints::wanted(stage, n_seq, tuning) => {
+                Launch::Ints { stage, rows } if ints::wanted(stage, n_seq, tuning, tuned_nt) => {
                     ffi::kgc_ints_split(&Stage { n_seq, split_nt: ints_tiles(stage, rows), ..*stage }, pdl, raw)
                 }
                 Launch::Ints { .. } => 0,
-                Launch::Stage { stage, mats, pair, shape, rows } if ints::wanted(stage, n_seq, tuning) => {
+                Launch::Stage { stage, mats, pair, shape, rows } if ints::wanted(stage, n_seq, tuning, tuned_nt) => {
                     let split_nt = ints_tiles(stage, rows);
                     let mut stage = Stage {
                         n_seq,
@@ -478,8 +478,8 @@ impl Step {
                         n_seg: if *pair { 1 } else { mats.len() as u32 },
                         ..*stage
                     };
-                    let own = rows_of(&stage);
-                    wide::blocks_of(&mut stage, &own, ints::side_by_side(gpu, n_seq, split_nt));
+                    let (own, blocks) = (rows_of(&stage), ints::side_by_side(gpu, &stage, n_seq, split_nt));
+                    wide::blocks_of(&mut stage, &own, blocks);
                     ffi::kgc_ints(&stage, mats[0].ty, pdl, raw)
                 }
                 Launch::Stage { stage, mats, pair, shape, .. } => {

@@ -344,6 +344,7 @@ unsafe extern "C" {
     pub fn kgc_batch_q32(stage: *const Stage, ty: u32, nb: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_batch_k256(stage: *const Stage, ty: u32, nb: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_ints_split(stage: *const Stage, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_ints_per_sm(n: u32, ty: u32, nt: u32) -> u32;
     pub fn kgc_ints(stage: *const Stage, ty: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_batch_norm(stage: *const Stage, out: Address, threads: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_batch_most(n: u32, quant: c_int) -> u32;

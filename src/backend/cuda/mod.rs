@@ -26,6 +26,7 @@ mod device;
 /// cbindgen:ignore
 mod ffi;
 #[cfg(kigo_cuda)]
+#[allow(unsafe_code)]
 mod ints;
 #[cfg(kigo_cuda)]
 mod layout;
