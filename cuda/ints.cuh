@@ -190,8 +190,8 @@ __global__ void __launch_bounds__(KG_INTS_THREADS, kg_ints_per_sm(NT)) kg_ints_k
     }
     kg_launch_dependents();
     const uint32_t bar = kg_shared_at(bars);
-    if (tid < depth) {
-        kg_bar_init(bar + 8 * tid, 1);
+    if (tid == 0) {
+        for (uint32_t i = 0; i < depth; i++) kg_bar_init(bar + 8 * i, 1);
         kg_bar_init_done();
     }
     __syncthreads();

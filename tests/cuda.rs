@@ -127,8 +127,12 @@ fn compare_tiny(name: &str, device: &CudaDevice, tiny: &Tiny, n_tokens: usize, c
 #[test]
 fn every_type_and_architecture_matches_the_reference() {
     let Some(device) = device() else { return };
-    for arch in ARCHS {
-        for ty in TensorType::ALL {
+    for (i, arch) in ARCHS.into_iter().enumerate() {
+        for (j, ty) in TensorType::ALL.into_iter().enumerate() {
+            // Of few, every type once, and each architecture with some.
+            if few() && (i + j) % ARCHS.len() != 0 {
+                continue;
+            }
             compare_tiny(&format!("{arch} {}", ty.name()), &device, &Tiny::new(arch, ty), 20, |_| {});
         }
     }
@@ -184,9 +188,9 @@ fn mixed_types_match_the_reference() {
     let Some(device) = device() else { return };
     let all =
         [("qwen2.5-0.5b", "Q4_K_M"), ("smollm2-135m", "Q2_K"), ("llama-3.2-1b", "Q4_K_M"), ("gemma-3-1b", "Q3_K_L")];
-    for (shape, recipe) in all.into_iter().take(if few() { 2 } else { 4 }) {
+    for (shape, recipe) in all.into_iter().take(if few() { 1 } else { 4 }) {
         let mut shape = Shape::named(shape).unwrap();
-        (shape.n_layers, shape.n_vocab) = (3, 1024);
+        (shape.n_layers, shape.n_vocab) = (3, if few() { 320 } else { 1024 });
         let bytes = random_file(&shape, Recipe::named(recipe).unwrap(), true);
         let gguf = Gguf::from_bytes(&bytes).unwrap();
         let (config, _) = bind(&gguf).unwrap();

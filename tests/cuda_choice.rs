@@ -194,8 +194,10 @@ fn runs_of_several_threads_get_on_beside_one_another() {
 #[test]
 fn a_draw_with_all_limits_and_one_with_none_are_the_host_s() {
     let Some(device) = device() else { return };
-    // Little enough for racecheck, which takes half a minute for a draw with limits.
-    let bytes = Tiny::new("llama", TensorType::Q8_0).bytes();
+    // Little enough for racecheck, which takes half a minute for a draw with limits; enough that warps read what others wrote.
+    let mut shape = Shape::named("smollm2-135m").unwrap();
+    (shape.n_layers, shape.n_vocab) = (1, 9_003);
+    let bytes = random_file(&shape, Recipe::named("Q8_0").unwrap(), false);
     let gguf = Gguf::from_bytes(&bytes).unwrap();
     let (config, weights) = bind(&gguf).unwrap();
     let model = device.load_model(&config, &weights, &mut NoControl).unwrap();

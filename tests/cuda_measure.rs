@@ -120,6 +120,20 @@ fn sweep_wide(model: &CudaModel, chunks: &mut [Chunk<'_>]) {
     }
 }
 
+/// The best cuts of the stages of quantized matrices of many sequences.
+fn sweep_ints(model: &CudaModel, chunks: &mut [Chunk<'_>]) {
+    let n = chunks.len();
+    for kind in [cuda::Kind::Qkv, cuda::Kind::Output, cuda::Kind::GateUp, cuda::Kind::Down, cuda::Kind::Logits] {
+        for nt in [None, Some(1), Some(2), Some(4)] {
+            let mut tuning = Tuning::default();
+            tuning.wide[kind as usize] = nt.map(|nt| cuda::Wide { nt, ks: 1, groups: 1, two: false });
+            model.tune(tuning);
+            let rows = model.measure_together(chunks, Some(kind), 20).unwrap();
+            println!("    of {n}: {kind:?} {:.1} us: {nt:?} tiles", rows[0].2 * 1e3);
+        }
+    }
+}
+
 #[test]
 #[ignore = "prints speeds; KIGO_MEASURE names shapes and types"]
 fn measure() {
@@ -193,7 +207,11 @@ fn measure() {
                 println!("    of {n}: {kind:8} {launches:3} launches {:8.1} us, without wide", ms * 1e3);
             }
             if sweep {
-                sweep_wide(&model, &mut chunks);
+                if recipe == "F16" {
+                    sweep_wide(&model, &mut chunks);
+                } else {
+                    sweep_ints(&model, &mut chunks);
+                }
             }
             model.tune(Tuning::default());
         }

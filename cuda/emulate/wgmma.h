@@ -64,19 +64,21 @@ static inline uint64_t kg_wgmma_turned(uint32_t address, uint32_t panel) {
 
 struct EmulatedBar {
     uint32_t phase;
-    uint8_t expected, pending;
-    uint16_t units; // of 16 bytes
+    uint32_t expected : 9, pending : 9, units : 14; // units of 16 bytes
     void check() {
         if (pending == 0 && units == 0) phase ^= 1, pending = expected;
     }
     void came(uint32_t bytes) {
         if (bytes % 16 || units < bytes / 16) abort(); // more than expected
-        units -= (uint16_t)(bytes / 16);
+        units -= bytes / 16;
         check();
     }
 };
 static inline EmulatedBar *emulate_bar(uint32_t bar) { return (EmulatedBar *)emulate::shared_address(bar); }
-static inline void kg_bar_init(uint32_t bar, uint32_t count) { *emulate_bar(bar) = {0, (uint8_t)count, (uint8_t)count, 0}; }
+static inline void kg_bar_init(uint32_t bar, uint32_t count) {
+    if (count > 511) abort();
+    *emulate_bar(bar) = {0, count, count, 0};
+}
 static inline void kg_bar_arrive(uint32_t bar) {
     EmulatedBar *b = emulate_bar(bar);
     if (b->pending == 0) abort(); // more arrivals than expected
@@ -84,8 +86,8 @@ static inline void kg_bar_arrive(uint32_t bar) {
     b->check();
 }
 static inline void kg_bar_expect(uint32_t bar, uint32_t bytes) {
-    if (bytes % 16 || bytes >> 4 > 0xffffu - emulate_bar(bar)->units) abort();
-    emulate_bar(bar)->units += (uint16_t)(bytes >> 4);
+    if (bytes % 16 || bytes >> 4 > 0x3fffu - emulate_bar(bar)->units) abort();
+    emulate_bar(bar)->units += bytes >> 4;
     kg_bar_arrive(bar);
 }
 static inline void kg_bar_wait(uint32_t bar, uint32_t parity) {

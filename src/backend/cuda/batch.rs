@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use super::ahead::AHEAD;
 use super::choice;
 use super::ffi::{self, Address, Attend, Mat, Stage, State};
-use super::ints;
+use super::ints::{self, Input};
 use super::layout::{DeviceWeights, TILED};
 use super::memory::{Event, Gpu, Graph, Stream};
 use super::model::{CudaModel, CudaSlot, Exec, Pass, internal, slot_of};
@@ -50,19 +50,20 @@ enum Launch {
         threads: u32,
         /// Of the stage of tiles that follows.
         rows: Vec<u32>,
+        /// Of the quantized matrices that follow.
+        ints: Option<Input>,
     },
     Stage {
         stage: Stage,
         mats: Vec<Mat>,
         pair: bool,
         shape: Shape,
-        /// Of all matrices that share the input.
-        rows: Vec<u32>,
+        ints: Option<Input>,
     },
     /// The input of quantized matrices that no norm stands before.
     Ints {
         stage: Stage,
-        rows: Vec<u32>,
+        input: Input,
     },
     Tiles {
         stage: Stage,
@@ -169,11 +170,9 @@ fn make(gpu: &Gpu, config: &Config, ops: Vec<Op>, work: &Workspace) -> Vec<Step>
                 let rows = rows_of(&stage);
                 let n_mats = if stage.activation != 0 { 2 } else { stage.n_seg as usize };
                 let quantized = stage.m[..n_mats].iter().all(|m| (3..TILED).contains(&m.ty));
-                if gpu.wide && quantized {
-                    (stage.split, stage.split_ints) = (work.split, 1);
-                    if stage.norm_w == 0 {
-                        push(Launch::Ints { stage, rows: rows.clone() });
-                    }
+                let ints = (gpu.wide && quantized).then(|| Input::of(&stage, &stage.m[..n_mats]));
+                if let (Some(input), 0) = (&ints, stage.norm_w) {
+                    push(Launch::Ints { stage, input: input.clone() });
                 }
                 if stage.norm_w != 0 {
                     if by == By::Tiles {
@@ -182,7 +181,7 @@ fn make(gpu: &Gpu, config: &Config, ops: Vec<Op>, work: &Workspace) -> Vec<Step>
                     if let Some((n_part, part_bias)) = parts.take() {
                         stage = Stage { n_part, part: work.parts, part_bias, ..stage };
                     }
-                    push(Launch::Norm { stage, threads: shape.threads, rows: rows.clone() });
+                    push(Launch::Norm { stage, threads: shape.threads, rows: rows.clone(), ints: ints.clone() });
                     stage = Stage { n_part: 0, part: 0, part_bias: 0, ..stage };
                     stage = Stage { x: work.normed, delta: 0, post_w: 0, norm_w: 0, x_out: 0, ..stage };
                 }
@@ -203,7 +202,7 @@ fn make(gpu: &Gpu, config: &Config, ops: Vec<Op>, work: &Workspace) -> Vec<Step>
                         push(Launch::Tiles { stage, rows, per_sm: shape.per_sm });
                     }
                     By::Rows(_) => {
-                        push(Launch::Stage { stage, mats: mats(0, n_mats), pair, shape, rows });
+                        push(Launch::Stage { stage, mats: mats(0, n_mats), pair, shape, ints });
                     }
                     // Matrices of several types, one after another.
                     By::Mixed => {
@@ -211,7 +210,7 @@ fn make(gpu: &Gpu, config: &Config, ops: Vec<Op>, work: &Workspace) -> Vec<Step>
                             let mut one = stage;
                             (one.m[0], one.bias[0], one.out[0]) = (stage.m[i], stage.bias[i], stage.out[i]);
                             let mats = mats(i, 1);
-                            push(Launch::Stage { stage: one, mats, pair, shape, rows: rows.clone() });
+                            push(Launch::Stage { stage: one, mats, pair, shape, ints: ints.clone() });
                         }
                     }
                 }
@@ -306,14 +305,17 @@ impl Batch {
         self.put_states(states, stream)?;
         for step in self.steps.iter().filter(|s| s.kind == Kind::Logits) {
             let run = match &step.run {
-                Launch::Norm { stage, threads, rows } => {
+                Launch::Norm { stage, threads, rows, ints } => {
                     for (i, from) in streams.iter().enumerate() {
                         let to = stage.x + (i * stage.x_stride as usize * 4) as u64;
                         // SAFETY: a row of the workspace, which put_states has found to be there, and the caller's.
                         unsafe { stream.copy(to, *from, n_embd * 4)? };
                     }
                     let alone = Stage { delta: 0, post_w: 0, x_out: 0, n_part: 0, part: 0, part_bias: 0, ..*stage };
-                    &Step { kind: step.kind, run: Launch::Norm { stage: alone, threads: *threads, rows: rows.clone() } }
+                    &Step {
+                        kind: step.kind,
+                        run: Launch::Norm { stage: alone, threads: *threads, rows: rows.clone(), ints: ints.clone() },
+                    }
                 }
                 _ => step,
             };
@@ -446,7 +448,8 @@ impl Step {
         let (pdl, raw, n_seq) = (i32::from(tuning.pdl && gpu.major >= 9), stream.raw(), n as u32);
         let kernel_of = |stage, rows| kernel_of(gpu, stage, rows, n_seq, tuning, self.kind);
         let tuned_nt = tuning.wide[self.kind as usize].map(|w| w.nt);
-        let ints_tiles = |stage, rows| ints::tiles_of_block(gpu, stage, rows, n_seq, tuned_nt);
+        let ints_there = ints::wanted(n_seq, tuning, tuned_nt);
+        let ints_tiles = |input: &Input, stage: &Stage| input.tiles_of_block(gpu, stage, n_seq, tuned_nt);
         // SAFETY: the addresses are the model's weights and a workspace of at least n rows, which outlive the stream's work;
         // the shapes are those the layout and the workspace were made for.
         let code = unsafe {
@@ -455,32 +458,32 @@ impl Step {
                 Launch::Embed { mat, scale, stride } => {
                     ffi::kgc_embed(mat, work.state, n_seq, *scale, work.x[0], *stride, 0, raw)
                 }
-                Launch::Norm { stage, threads, rows } => {
-                    let ints = ints::wanted(stage, n_seq, tuning, tuned_nt);
-                    let split = if stage.split_ints != 0 && !ints { 0 } else { stage.split };
-                    let split_nt = match split {
-                        0 => 0,
-                        _ if ints => ints_tiles(stage, rows),
-                        _ => kernel_of(stage, rows).1,
-                    };
-                    ffi::kgc_batch_norm(&Stage { n_seq, split, split_nt, ..*stage }, work.normed, *threads, pdl, raw)
+                Launch::Norm { stage, threads, rows, ints } => {
+                    let mut stage = Stage { n_seq, ..*stage };
+                    match ints {
+                        Some(input) if ints_there => {
+                            let split_nt = ints_tiles(input, &stage);
+                            stage = Stage { split: work.split, split_nt, split_ints: 1, ..stage };
+                        }
+                        None if stage.split != 0 => stage.split_nt = kernel_of(&stage, rows).1,
+                        _ => {}
+                    }
+                    ffi::kgc_batch_norm(&stage, work.normed, *threads, pdl, raw)
                 }
-                Launch::Ints { stage, rows } if ints::wanted(stage, n_seq, tuning, tuned_nt) => {
-                    ffi::kgc_ints_split(&Stage { n_seq, split_nt: ints_tiles(stage, rows), ..*stage }, pdl, raw)
+                Launch::Ints { stage, input } if ints_there => {
+                    let split_nt = ints_tiles(input, stage);
+                    let stage = Stage { n_seq, split: work.split, split_nt, split_ints: 1, ..*stage };
+                    ffi::kgc_ints_split(&stage, pdl, raw)
                 }
                 Launch::Ints { .. } => 0,
-                Launch::Stage { stage, mats, pair, shape, rows } if ints::wanted(stage, n_seq, tuning, tuned_nt) => {
-                    let split_nt = ints_tiles(stage, rows);
-                    let mut stage = Stage {
-                        n_seq,
-                        split_nt,
-                        ks: shape.split,
-                        n_seg: if *pair { 1 } else { mats.len() as u32 },
-                        ..*stage
-                    };
-                    let (own, blocks) = (rows_of(&stage), ints::side_by_side(gpu, &stage, n_seq, split_nt));
-                    wide::blocks_of(&mut stage, &own, blocks);
-                    ffi::kgc_ints(&stage, mats[0].ty, pdl, raw)
+                Launch::Stage { stage, mats, pair, shape, ints: Some(input) } if ints_there => {
+                    let (ty, split_nt) = (mats[0].ty, ints_tiles(input, stage));
+                    let n_seg = if *pair { 1 } else { mats.len() as u32 };
+                    let (split, split_ints, ks) = (work.split, 1, shape.split);
+                    let mut stage = Stage { n_seq, split, split_nt, split_ints, ks, n_seg, ..*stage };
+                    let (rows, blocks) = (rows_of(&stage), ints::side_by_side(gpu, stage.n, ty, n_seq, split_nt));
+                    wide::blocks_of(&mut stage, &rows, blocks);
+                    ffi::kgc_ints(&stage, ty, pdl, raw)
                 }
                 Launch::Stage { stage, mats, pair, shape, .. } => {
                     let (ty, mut stage) = (mats[0].ty, Stage { n_seq, ..*stage });
