@@ -1,4 +1,4 @@
-//! One step of several sequences: the weights are read once for up to eight of them, F16 ones for 16 or 32.
+//! One step of several sequences: the weights are read once for up to 32 of them.
 //!
 //! The launches are those of a token alone (program.rs), made for rows of vectors; the norms, which there every block
 //! recomputes, are a launch of their own. Invariant: a sequence's bits are those it gets alone, since every sum has the
