@@ -64,9 +64,7 @@ KGC_API cudaError_t kgc_ints(const KgStage *st, uint32_t type, int pdl, cudaStre
     bool ok = st->n && st->n % 32 == 0 && (type < KG_Q2_K || st->n % 256 == 0) && st->n_seg >= 1 && st->n_seg <= 3 && (!st->activation || st->n_seg == 1);
     ok = ok && st->ks && st->ks <= 16 && st->n_seq && st->split && kg_ints_nt(st->split_nt) && !st->norm_w && !st->tap;
     for (uint32_t i = 0; ok && i < (st->activation ? 2 : st->n_seg); i++) ok = st->m[i].type == type && st->m[i].cols == st->n;
-    for (uint32_t i = 0; ok && i < st->n_seg; i++)
-        ok = st->seg_block[i] < st->seg_block[i + 1] && st->seg_block[i + 1] - st->seg_block[i] <= (st->m[i].rows + 15) / 16;
-    if (!ok) return cudaErrorInvalidValue;
+    if (!ok || !kg_tile_rows_check(st)) return cudaErrorInvalidValue;
     return kg_by_type(type, [&](auto typed) -> cudaError_t {
         constexpr int T = decltype(typed)::type;
         if constexpr (kg_is_quant(T)) {

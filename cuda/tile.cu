@@ -3,12 +3,6 @@
 
 static size_t kg_tile_most() { return kg_shared_most() - 256; } // the rest: barriers
 
-static bool kg_tile_check(const KgStage *st) {
-    bool ok = st->n && st->n_seg >= 1 && st->n_seg <= 3 && (!st->activation || st->n_seg == 1) && (st->ks == 8 || st->ks == 16);
-    for (uint32_t i = 0; ok && i < (st->activation ? 2 : st->n_seg); i++)
-        ok = st->m[i].type == KG_F16_TILED && st->m[i].stride == (st->n + 31) / 32 * 32;
-    return ok;
-}
 static bool kg_tile_batch_check(const KgStage *st) {
     return kg_tile_check(st) && !st->norm_w && !st->tap && st->n_seq && st->x_stride >= (st->n + 31) / 32 * 32;
 }

@@ -38,6 +38,20 @@ static inline size_t kg_tile_smem(uint32_t n, bool norm, int mode, int nt, int p
 }
 static inline size_t kg_tile_split_smem(uint32_t n, int nt, int parts) { return (size_t)((n + 31) / 32 / parts + 1) * kg_tile_block(nt); }
 
+// What a stage has to be: of matrices of tiles; with a tile of rows for each of its blocks.
+static inline bool kg_tile_check(const KgStage *st) {
+    bool ok = st->n && st->n_seg >= 1 && st->n_seg <= 3 && (!st->activation || st->n_seg == 1) && (st->ks == 8 || st->ks == 16);
+    for (uint32_t i = 0; ok && i < (st->activation ? 2 : st->n_seg); i++)
+        ok = st->m[i].type == KG_F16_TILED && st->m[i].stride == (st->n + 31) / 32 * 32;
+    return ok;
+}
+static inline bool kg_tile_rows_check(const KgStage *st) {
+    bool ok = true;
+    for (uint32_t i = 0; ok && i < st->n_seg; i++)
+        ok = st->seg_block[i] < st->seg_block[i + 1] && st->seg_block[i + 1] - st->seg_block[i] <= (st->m[i].rows + 15) / 16;
+    return ok;
+}
+
 // A lane's part of a tile.
 struct KgTileUnit {
     uint4 a, b;

@@ -1,16 +1,7 @@
 // The stages of F16 matrices for many sequences: see wide.cuh.
 #include "wide.cuh"
 
-static bool kg_wide_check(const KgStage *st) {
-    bool ok = st->n && st->n_seg >= 1 && st->n_seg <= 3 && (!st->activation || st->n_seg == 1) && (st->ks == 8 || st->ks == 16);
-    for (uint32_t i = 0; ok && i < (st->activation ? 2 : st->n_seg); i++)
-        ok = st->m[i].type == KG_F16_TILED && st->m[i].stride == (st->n + 31) / 32 * 32;
-    for (uint32_t i = 0; ok && i < st->n_seg; i++) { // a row of tiles for each block
-        const uint32_t blocks = st->seg_block[i + 1] - st->seg_block[i];
-        ok = st->seg_block[i] < st->seg_block[i + 1] && blocks <= (st->m[i].rows + 15) / 16;
-    }
-    return ok && !st->norm_w && !st->tap && st->n_seq && st->split;
-}
+static bool kg_wide_check(const KgStage *st) { return kg_tile_check(st) && kg_tile_rows_check(st) && !st->norm_w && !st->tap && st->n_seq && st->split; }
 
 // How many slices of the input a block has room for, `parts` being those of a row: all of them, or fewer; 0: not two. two: rows of tiles a group.
 KGC_API uint32_t kgc_wide_slots(uint32_t n, uint32_t parts, uint32_t nt, uint32_t ks, uint32_t groups, int two) {

@@ -170,9 +170,9 @@ fn make(gpu: &Gpu, config: &Config, ops: Vec<Op>, work: &Workspace) -> Vec<Step>
                 let rows = rows_of(&stage);
                 let n_mats = if stage.activation != 0 { 2 } else { stage.n_seg as usize };
                 let quantized = stage.m[..n_mats].iter().all(|m| (3..TILED).contains(&m.ty));
-                let ints = (gpu.wide && quantized).then(|| Input::of(&stage, &stage.m[..n_mats]));
-                if let (Some(input), 0) = (&ints, stage.norm_w) {
-                    push(Launch::Ints { stage, input: input.clone() });
+                let ints = (gpu.wide && quantized).then(|| Input::of(&stage, &stage.m[..n_mats], &rows));
+                if let (Some(input), 0) = (ints, stage.norm_w) {
+                    push(Launch::Ints { stage, input });
                 }
                 if stage.norm_w != 0 {
                     if by == By::Tiles {
@@ -181,7 +181,7 @@ fn make(gpu: &Gpu, config: &Config, ops: Vec<Op>, work: &Workspace) -> Vec<Step>
                     if let Some((n_part, part_bias)) = parts.take() {
                         stage = Stage { n_part, part: work.parts, part_bias, ..stage };
                     }
-                    push(Launch::Norm { stage, threads: shape.threads, rows: rows.clone(), ints: ints.clone() });
+                    push(Launch::Norm { stage, threads: shape.threads, rows: rows.clone(), ints });
                     stage = Stage { n_part: 0, part: 0, part_bias: 0, ..stage };
                     stage = Stage { x: work.normed, delta: 0, post_w: 0, norm_w: 0, x_out: 0, ..stage };
                 }
@@ -209,8 +209,7 @@ fn make(gpu: &Gpu, config: &Config, ops: Vec<Op>, work: &Workspace) -> Vec<Step>
                         for i in 0..stage.n_seg as usize {
                             let mut one = stage;
                             (one.m[0], one.bias[0], one.out[0]) = (stage.m[i], stage.bias[i], stage.out[i]);
-                            let mats = mats(i, 1);
-                            push(Launch::Stage { stage: one, mats, pair, shape, ints: ints.clone() });
+                            push(Launch::Stage { stage: one, mats: mats(i, 1), pair, shape, ints });
                         }
                     }
                 }
@@ -312,10 +311,8 @@ impl Batch {
                         unsafe { stream.copy(to, *from, n_embd * 4)? };
                     }
                     let alone = Stage { delta: 0, post_w: 0, x_out: 0, n_part: 0, part: 0, part_bias: 0, ..*stage };
-                    &Step {
-                        kind: step.kind,
-                        run: Launch::Norm { stage: alone, threads: *threads, rows: rows.clone(), ints: ints.clone() },
-                    }
+                    let (threads, rows, ints) = (*threads, rows.clone(), *ints);
+                    &Step { kind: step.kind, run: Launch::Norm { stage: alone, threads, rows, ints } }
                 }
                 _ => step,
             };
@@ -449,7 +446,7 @@ impl Step {
         let kernel_of = |stage, rows| kernel_of(gpu, stage, rows, n_seq, tuning, self.kind);
         let tuned_nt = tuning.wide[self.kind as usize].map(|w| w.nt);
         let ints_there = ints::wanted(n_seq, tuning, tuned_nt);
-        let ints_tiles = |input: &Input, stage: &Stage| input.tiles_of_block(gpu, stage, n_seq, tuned_nt);
+        let ints_tiles = |input: &Input| input.tiles_of_block(gpu, n_seq, tuned_nt);
         // SAFETY: the addresses are the model's weights and a workspace of at least n rows, which outlive the stream's work;
         // the shapes are those the layout and the workspace were made for.
         let code = unsafe {
@@ -462,7 +459,7 @@ impl Step {
                     let mut stage = Stage { n_seq, ..*stage };
                     match ints {
                         Some(input) if ints_there => {
-                            let split_nt = ints_tiles(input, &stage);
+                            let split_nt = ints_tiles(input);
                             stage = Stage { split: work.split, split_nt, split_ints: 1, ..stage };
                         }
                         None if stage.split != 0 => stage.split_nt = kernel_of(&stage, rows).1,
@@ -471,13 +468,13 @@ impl Step {
                     ffi::kgc_batch_norm(&stage, work.normed, *threads, pdl, raw)
                 }
                 Launch::Ints { stage, input } if ints_there => {
-                    let split_nt = ints_tiles(input, stage);
+                    let split_nt = ints_tiles(input);
                     let stage = Stage { n_seq, split: work.split, split_nt, split_ints: 1, ..*stage };
                     ffi::kgc_ints_split(&stage, pdl, raw)
                 }
                 Launch::Ints { .. } => 0,
                 Launch::Stage { stage, mats, pair, shape, ints: Some(input) } if ints_there => {
-                    let (ty, split_nt) = (mats[0].ty, ints_tiles(input, stage));
+                    let (ty, split_nt) = (mats[0].ty, ints_tiles(input));
                     let n_seg = if *pair { 1 } else { mats.len() as u32 };
                     let (split, split_ints, ks) = (work.split, 1, shape.split);
                     let mut stage = Stage { n_seq, split, split_nt, split_ints, ks, n_seg, ..*stage };

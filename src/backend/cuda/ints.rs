@@ -14,34 +14,40 @@ pub fn wanted(n_seq: u32, tuning: &Tuning, tuned: Option<u32>) -> bool {
 }
 
 /// What the matrices that share an input have in common: the same cut of the input is for all of them.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub struct Input {
-    pub rows: Vec<u32>,
+    columns: u32,
+    /// Tiles of 16 rows, and how many of them a turn takes: two, or one of each of a pair.
+    tiles: u32,
+    at_once: u32,
     /// The type that has the most to do for a block, or needs the most room.
-    pub ty: u32,
+    ty: u32,
 }
 
 impl Input {
-    pub fn of(stage: &Stage, mats: &[Mat]) -> Input {
+    /// `rows`: of the matrices, of a pair those of one.
+    pub fn of(stage: &Stage, mats: &[Mat], rows: &[u32]) -> Input {
         let ty = mats.iter().map(|m| m.ty).min_by_key(|ty| (per_sm(stage.n, *ty, 2), !is_k(*ty)));
-        let rows = stage.m[..stage.n_seg as usize].iter().map(|m| m.rows).collect();
-        Input { rows, ty: ty.unwrap_or(0) }
+        Input {
+            columns: stage.n,
+            tiles: rows.iter().map(|r| r.div_ceil(16)).sum(),
+            at_once: if stage.activation == 0 { 2 } else { 1 },
+            ty: ty.unwrap_or(0),
+        }
     }
 
-    /// Tiles of eight sequences a block takes, 1, 2 or 4. The times of a turn, of two tiles of 16 rows, are from one H200: scales of K-quants take
-    /// longer, so that more sequences are to share them.
-    pub fn tiles_of_block(&self, gpu: &Gpu, stage: &Stage, n_seq: u32, tuned: Option<u32>) -> u32 {
+    /// Tiles of eight sequences a block takes, 1, 2 or 4. The times of a turn are from one H200: scales of K-quants take longer, so that more
+    /// sequences are to share them.
+    pub fn tiles_of_block(self, gpu: &Gpu, n_seq: u32, tuned: Option<u32>) -> u32 {
         let most = n_seq.div_ceil(8).next_power_of_two().min(4);
-        let tiles: u32 = self.rows.iter().map(|r| r.div_ceil(16)).sum();
-        let at_once = if stage.activation == 0 { 2 } else { 1 };
         let time = |nt: u32| {
             let turn = match nt {
                 1 => [30, 11],
                 2 => [40, 17],
                 _ => [43, 14],
             };
-            let blocks = side_by_side(gpu, stage.n, self.ty, n_seq, nt).min(tiles);
-            tiles.div_ceil(blocks).div_ceil(at_once) * turn[usize::from(is_k(self.ty))]
+            let blocks = side_by_side(gpu, self.columns, self.ty, n_seq, nt).min(self.tiles);
+            self.tiles.div_ceil(blocks).div_ceil(self.at_once) * turn[usize::from(is_k(self.ty))]
         };
         let fastest = [4, 2, 1].into_iter().filter(|nt| *nt <= most).min_by_key(|nt| time(*nt));
         tuned.map_or(fastest.unwrap_or(1), |nt| nt.min(most))
