@@ -10,7 +10,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::gpu::{NoControl, Sequence, device, few, random_file, step_by_step, tokens};
+use common::gpu::{NoControl, Sequence, device, few, load, random_file, step_by_step, tokens};
 use common::recipes::Recipe;
 use common::shapes::Shape;
 use common::tiny::{ARCHS, Tiny};
@@ -201,10 +201,8 @@ fn mixed_types_match_the_reference() {
 #[test]
 fn pages_are_copied_and_written_down() {
     let Some(device) = device() else { return };
-    let bytes = Tiny::new("qwen3", TensorType::F16).bytes();
-    let gguf = Gguf::from_bytes(&bytes).unwrap();
-    let (config, weights) = bind(&gguf).unwrap();
-    let model = device.load_model(&config, &weights, &mut NoControl).unwrap();
+    let model = load(&device, &Tiny::new("qwen3", TensorType::F16).bytes());
+    let config = model.config();
     let mut first = Sequence::new(&*model, 4 * PAGE_TOKENS);
     let prompt = tokens(PAGE_TOKENS + 9, config.n_vocab);
     first.run(&*model, &prompt, 0, None);

@@ -9,14 +9,13 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use common::gpu::{NoControl, device, few, random_file, tokens};
+use common::gpu::{device, few, load, random_file, tokens};
 use common::recipes::Recipe;
 use common::shapes::Shape;
 use common::tiny::{ARCHS, Tiny};
 use kigo::backend::cuda::{self, CudaDevice, CudaModel, Tuning};
 use kigo::backend::{Chunk, LoadedModel, PAGE_TOKENS, RunControl, Slot, Want};
-use kigo::gguf::{Gguf, TensorType};
-use kigo::model::bind;
+use kigo::gguf::TensorType;
 use kigo::sampler::{SampleRequest, SamplingParams};
 
 /// A sequence with pages of its own.
@@ -74,9 +73,7 @@ impl Company {
     }
 
     fn without_truth(name: &str, device: &CudaDevice, bytes: &[u8], lens: &[usize]) -> Company {
-        let gguf = Gguf::from_bytes(bytes).unwrap();
-        let (config, weights) = bind(&gguf).unwrap();
-        let model = device.load_model(&config, &weights, &mut NoControl).unwrap();
+        let model = load(device, bytes);
         model.tune(Tuning { prefill: false, ..Tuning::default() });
         let pages: Vec<usize> = lens.iter().map(|n| n.div_ceil(PAGE_TOKENS)).collect();
         model.reserve_pages(pages.iter().sum()).unwrap();
@@ -87,7 +84,7 @@ impl Company {
             .enumerate()
             .map(|(i, (n, pages))| {
                 next += *pages as u32;
-                let mut tokens = tokens(n + i, config.n_vocab);
+                let mut tokens = tokens(n + i, model.config().n_vocab);
                 tokens.drain(..i);
                 Mine { slot: model.create_slot().unwrap(), pages: (next - *pages as u32..next).rev().collect(), tokens }
             })
@@ -246,16 +243,16 @@ fn every_quantized_type_has_the_same_bits_on_tensor_cores() {
     cases.extend(["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"].map(|ty| (&odd, ty)));
     cases.extend(["Q2_K_S", "Q3_K_S", "Q4_K_S", "Q5_K_S", "Q6_K"].map(|ty| (&even, ty)));
     for (i, (shape, ty)) in cases.into_iter().enumerate() {
-        // Of few, two of the cuts.
-        let skip = if i < 2 { 1 } else { i % 2 };
         let bytes = random_file(shape, Recipe::named(ty).unwrap(), true);
         let name = format!("{ty} of {} in integers", shape.n_ff);
         let mut company = Company::new(&name, &device, &bytes, &(0..37).map(|i| 1 + i % 3).collect::<Vec<_>>());
-        for nt in [Some(1), Some(2), Some(4), None].into_iter().skip(if few() { skip } else { 0 }).step_by(if few() {
-            2
-        } else {
-            1
-        }) {
+        let cuts = [Some(1), Some(4), Some(2), None];
+        let cuts = match (few(), i < 2 || i % 2 == 1) {
+            (false, _) => &cuts[..],
+            (true, false) => &cuts[..2],
+            (true, true) => &cuts[2..],
+        };
+        for nt in cuts {
             let cut = nt.map(|nt| cuda::Wide { nt, ks: 1, groups: 1, two: false });
             company.model.tune(Tuning { prefill: false, wide: [cut; cuda::Kind::N], ..Tuning::default() });
             company.check(if few() { &[19] } else { &[3, 9, 19, 36] });
@@ -334,10 +331,8 @@ fn long_contexts_have_the_same_bits_in_company() {
 #[test]
 fn tokens_chosen_in_company_are_those_chosen_alone() {
     let Some(device) = device() else { return };
-    let bytes = Tiny::new("qwen2", TensorType::F16).bytes();
-    let gguf = Gguf::from_bytes(&bytes).unwrap();
-    let (config, weights) = bind(&gguf).unwrap();
-    let model = device.load_model(&config, &weights, &mut NoControl).unwrap();
+    let model = load(&device, &Tiny::new("qwen2", TensorType::F16).bytes());
+    let config = model.config();
     let mut slots: Vec<Box<dyn Slot>> = (0..70).map(|_| model.create_slot().unwrap()).collect();
     let mut params = Vec::new();
     for (i, slot) in slots.iter_mut().enumerate() {
@@ -381,10 +376,8 @@ fn fresh(model: &dyn LoadedModel, logits: &[f32], request: &SampleRequest<'_>) -
 #[test]
 fn tokens_that_a_step_chose_beforehand_are_those_of_its_logits() {
     let Some(device) = device() else { return };
-    let bytes = Tiny::new("qwen2", TensorType::F16).bytes();
-    let gguf = Gguf::from_bytes(&bytes).unwrap();
-    let (config, weights) = bind(&gguf).unwrap();
-    let model = device.load_model(&config, &weights, &mut NoControl).unwrap();
+    let model = load(&device, &Tiny::new("qwen2", TensorType::F16).bytes());
+    let config = model.config();
     let n = 5;
     model.reserve_pages(n).unwrap();
     for alone in [false, true] {

@@ -5,49 +5,59 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use common::gpu::{NoControl, Sequence, device, few, random_file, step_by_step, tokens};
+use common::gpu::{Sequence, device, few, load, random_file, step_by_step, tokens};
 use common::recipes::Recipe;
 use common::shapes::Shape;
 use common::tiny::Tiny;
+use kigo::backend::cuda::{CudaDevice, CudaModel};
 use kigo::backend::{Ahead, LoadedModel, PAGE_TOKENS, Verdict};
 use kigo::error::{Error, Result};
-use kigo::gguf::{Gguf, TensorType};
-use kigo::model::bind;
+use kigo::gguf::TensorType;
 use kigo::sampler::{self, SampleRequest, SamplingParams};
+
+/// A model of one layer with so many tokens.
+fn one_layer(device: &CudaDevice, n_vocab: usize) -> Arc<CudaModel> {
+    let shape = Shape { n_layers: 1, n_vocab, ..Shape::named("smollm2-135m").unwrap() };
+    load(device, &random_file(&shape, Recipe::named("Q8_0").unwrap(), false))
+}
+
+/// Up to `n` tokens that the device chooses behind the last one, which is before `position`, until `emit` ends it.
+fn run_ahead(
+    model: &dyn LoadedModel,
+    sequence: &mut Sequence,
+    (last_token, position): (u32, usize),
+    n: usize,
+    params: &SamplingParams,
+    emit: &mut dyn FnMut(u32) -> Result<Verdict>,
+) -> Result<()> {
+    let Sequence { slot, pages } = sequence;
+    let ahead = Ahead { slot: &mut **slot, pages, params, last_token, position, n };
+    model.decode_ahead(ahead, emit).map(|ran| ran.expect("a device that runs ahead"))
+}
 
 #[test]
 fn running_ahead_gives_what_single_steps_give() {
     let Some(device) = device() else { return };
-    let bytes = Tiny::new("qwen3", TensorType::Q4_1).bytes();
-    let gguf = Gguf::from_bytes(&bytes).unwrap();
-    let (config, weights) = bind(&gguf).unwrap();
-    let model = device.load_model(&config, &weights, &mut NoControl).unwrap();
-    let prompt = tokens(5, config.n_vocab);
+    let model = load(&device, &Tiny::new("qwen3", TensorType::Q4_1).bytes());
+    let prompt = tokens(5, model.config().n_vocab);
     let mut steps = Sequence::new(&*model, 512);
     let warm = SamplingParams { temperature: 0.8, top_k: 40, top_p: 0.95, seed: 11, ..SamplingParams::default() };
     for params in [SamplingParams::default(), warm] {
         let n = if few() { 24 } else { 300 };
         let expected = step_by_step(&*model, &mut steps, &prompt, n, &params);
-        let mut after = vec![0f32; config.n_vocab];
+        let mut after = vec![0f32; model.config().n_vocab];
         for stop in [n, 1, 7, n - 10] {
             let mut ahead_of = Sequence::new(&*model, 512);
             ahead_of.run(&*model, &prompt, 0, None);
             let mut got = Vec::new();
-            let ahead = Ahead {
-                slot: &mut *ahead_of.slot,
-                pages: &ahead_of.pages,
-                params: &params,
-                last_token: prompt[4],
-                position: 5,
-                n,
-            };
             let mut emit = |t| {
                 got.push(t);
                 Ok(if got.len() < stop { Verdict::GoOn } else { Verdict::Refused })
             };
-            model.decode_ahead(ahead, &mut emit).unwrap().unwrap();
+            run_ahead(&*model, &mut ahead_of, (prompt[4], 5), n, &params, &mut emit).unwrap();
             assert_eq!(got, expected[..stop]);
             // The logits are those after the last accepted token: the next choice is the one that was refused.
             model.logits(&mut *ahead_of.slot, &mut after).unwrap();
@@ -60,40 +70,12 @@ fn running_ahead_gives_what_single_steps_give() {
     }
 }
 
-/// `n` tokens that the device chooses behind the prompt, each of which is accepted.
-fn run_ahead(
-    model: &dyn LoadedModel,
-    sequence: &mut Sequence,
-    prompt: &[u32],
-    n: usize,
-    params: &SamplingParams,
-) -> Vec<u32> {
-    let mut got = Vec::new();
-    let ahead = Ahead {
-        slot: &mut *sequence.slot,
-        pages: &sequence.pages,
-        params,
-        last_token: prompt[prompt.len() - 1],
-        position: prompt.len(),
-        n,
-    };
-    let mut emit = |t| {
-        got.push(t);
-        Ok(Verdict::GoOn)
-    };
-    model.decode_ahead(ahead, &mut emit).unwrap().unwrap();
-    got
-}
-
 #[test]
 fn a_refused_first_token_leaves_the_logits_to_the_bit() {
     let Some(device) = device() else { return };
-    let bytes = Tiny::new("qwen2", TensorType::Q4_0).bytes();
-    let gguf = Gguf::from_bytes(&bytes).unwrap();
-    let (config, weights) = bind(&gguf).unwrap();
-    let model = device.load_model(&config, &weights, &mut NoControl).unwrap();
+    let model = load(&device, &Tiny::new("qwen2", TensorType::Q4_0).bytes());
     // Through the tensor cores, whose rounding a step does not repeat; its last row is the last of a page.
-    let prompt = tokens(PAGE_TOKENS, config.n_vocab);
+    let prompt = tokens(PAGE_TOKENS, model.config().n_vocab);
     let mut sequence = Sequence::new(&*model, 2 * PAGE_TOKENS);
     let before = sequence.run(&*model, &prompt, 0, None);
     let page = |model: &dyn LoadedModel, page| {
@@ -102,43 +84,37 @@ fn a_refused_first_token_leaves_the_logits_to_the_bit() {
         bytes
     };
     let first = page(&*model, sequence.pages[0]);
-    let (params, last_token, position) = (SamplingParams::default(), prompt[PAGE_TOKENS - 1], PAGE_TOKENS);
+    let (params, last) = (SamplingParams::default(), (prompt[PAGE_TOKENS - 1], PAGE_TOKENS));
     let mut refuse = |outcome: Result<Verdict>| {
-        let Sequence { slot, pages } = &mut sequence;
-        let ahead = Ahead { slot: &mut **slot, pages, params: &params, last_token, position, n: 20 };
         let mut outcome = Some(outcome);
-        let result = model.decode_ahead(ahead, &mut |_| outcome.take().expect("one token"));
-        let mut logits = vec![f32::NAN; config.n_vocab];
-        model.logits(&mut **slot, &mut logits).unwrap();
+        let mut emit = |_| outcome.take().expect("one token");
+        let result = run_ahead(&*model, &mut sequence, last, 20, &params, &mut emit);
+        let mut logits = vec![f32::NAN; model.config().n_vocab];
+        model.logits(&mut *sequence.slot, &mut logits).unwrap();
         assert!(logits.iter().zip(&before).all(|(a, b)| a.to_bits() == b.to_bits()), "other logits");
-        assert!(page(&*model, pages[0]) == first, "the prompt's page was written");
+        assert!(page(&*model, sequence.pages[0]) == first, "the prompt's page was written");
         result
     };
     assert!(refuse(Ok(Verdict::Refused)).is_ok());
     assert!(matches!(refuse(Err(Error::Cancelled)), Err(Error::Cancelled)));
     // A last token that is the first one is appended all the same.
     let mut chosen = None;
-    let Sequence { slot, pages } = &mut sequence;
-    let ahead = Ahead { slot: &mut **slot, pages, params: &params, last_token, position, n: 20 };
     let mut emit = |token| {
         assert!(chosen.replace(token).is_none());
         Ok(Verdict::Last)
     };
-    model.decode_ahead(ahead, &mut emit).unwrap().unwrap();
-    let mut after = vec![f32::NAN; config.n_vocab];
-    model.logits(&mut **slot, &mut after).unwrap();
+    run_ahead(&*model, &mut sequence, last, 20, &params, &mut emit).unwrap();
+    let mut after = vec![f32::NAN; model.config().n_vocab];
+    model.logits(&mut *sequence.slot, &mut after).unwrap();
     let mut other = Sequence::new(&*model, 2 * PAGE_TOKENS);
     other.run(&*model, &prompt, 0, None);
-    assert_eq!(after, other.run(&*model, &[chosen.unwrap()], position, None));
+    assert_eq!(after, other.run(&*model, &[chosen.unwrap()], PAGE_TOKENS, None));
 }
 
 #[test]
 fn runs_of_several_threads_get_on_beside_one_another() {
     let Some(device) = device() else { return };
-    let bytes = Tiny::new("qwen3", TensorType::Q8_0).bytes();
-    let gguf = Gguf::from_bytes(&bytes).unwrap();
-    let (config, weights) = bind(&gguf).unwrap();
-    let model = device.load_model(&config, &weights, &mut NoControl).unwrap();
+    let model = load(&device, &Tiny::new("qwen3", TensorType::Q8_0).bytes());
     let n: usize = if few() { 30 } else { 200 };
     // More than the ring has room for, so that what is queued is overwritten now and then.
     let threads = if few() { 4 } else { 40 };
@@ -151,14 +127,18 @@ fn runs_of_several_threads_get_on_beside_one_another() {
     };
     let params =
         |i: usize| SamplingParams { temperature: [0.0, 0.9][i % 2], seed: i as u64, ..SamplingParams::default() };
-    let prompt = |i: usize| tokens(5 + 3 * i, config.n_vocab);
-    let alone: Vec<Vec<u32>> = (0..threads)
-        .map(|i| {
-            let mut mine = sequence(i);
-            mine.run(&*model, &prompt(i), 0, None);
-            run_ahead(&*model, &mut mine, &prompt(i), n, &params(i))
-        })
-        .collect();
+    let prompt = |i: usize| tokens(5 + 3 * i, model.config().n_vocab);
+    let run = &|i: usize| {
+        let (mut mine, prompt, mut got) = (sequence(i), prompt(i), Vec::new());
+        mine.run(&*model, &prompt, 0, None);
+        let mut emit = |t| {
+            got.push(t);
+            Ok(Verdict::GoOn)
+        };
+        run_ahead(&*model, &mut mine, (prompt[prompt.len() - 1], prompt.len()), n, &params(i), &mut emit).unwrap();
+        got
+    };
+    let alone: Vec<Vec<u32>> = (0..threads).map(run).collect();
     // All at once, beside one that steps without end, and chooses.
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -173,16 +153,7 @@ fn runs_of_several_threads_get_on_beside_one_another() {
             }
             steps
         });
-        let runs: Vec<_> = (0..threads)
-            .map(|i| {
-                let (model, sequence, params, prompt) = (&model, &sequence, &params, &prompt);
-                scope.spawn(move || {
-                    let mut mine = sequence(i);
-                    mine.run(&**model, &prompt(i), 0, None);
-                    run_ahead(&**model, &mut mine, &prompt(i), n, &params(i))
-                })
-            })
-            .collect();
+        let runs: Vec<_> = (0..threads).map(|i| scope.spawn(move || run(i))).collect();
         let together: Vec<_> = runs.into_iter().map(|r| r.join()).collect();
         done.store(true, std::sync::atomic::Ordering::Release);
         let together: Vec<Vec<u32>> = together.into_iter().map(|r| r.unwrap()).collect();
@@ -195,14 +166,10 @@ fn runs_of_several_threads_get_on_beside_one_another() {
 fn a_draw_with_all_limits_and_one_with_none_are_the_host_s() {
     let Some(device) = device() else { return };
     // Little enough for racecheck, which takes half a minute for a draw with limits; enough that warps read what others wrote.
-    let mut shape = Shape::named("smollm2-135m").unwrap();
-    (shape.n_layers, shape.n_vocab) = (1, 9_003);
-    let bytes = random_file(&shape, Recipe::named("Q8_0").unwrap(), false);
-    let gguf = Gguf::from_bytes(&bytes).unwrap();
-    let (config, weights) = bind(&gguf).unwrap();
-    let model = device.load_model(&config, &weights, &mut NoControl).unwrap();
+    let model = one_layer(&device, 9_003);
     let mut slot = model.create_slot().unwrap();
-    let logits: Vec<f32> = (0..config.n_vocab).map(|t| (common::random::mix(t as u64) % 9) as f32 * 0.5).collect();
+    let logits: Vec<f32> =
+        (0..model.config().n_vocab).map(|t| (common::random::mix(t as u64) % 9) as f32 * 0.5).collect();
     model.set_logits(&mut *slot, &logits).unwrap();
     for (top_k, top_p, min_p) in [(0, 1.0, 0.0), (23, 0.8, 0.05)] {
         let params = SamplingParams { temperature: 0.7, top_k, top_p, min_p, seed: 5, ..SamplingParams::default() };
@@ -217,12 +184,7 @@ fn draws_are_those_of_the_host() {
     let Some(device) = device() else { return };
     let few = few();
     for n_vocab in if few { vec![300] } else { vec![300, 1024, 50_000] } {
-        let mut shape = Shape::named("smollm2-135m").unwrap();
-        (shape.n_layers, shape.n_vocab) = (1, n_vocab);
-        let bytes = random_file(&shape, Recipe::named("Q8_0").unwrap(), false);
-        let gguf = Gguf::from_bytes(&bytes).unwrap();
-        let (config, weights) = bind(&gguf).unwrap();
-        let model = device.load_model(&config, &weights, &mut NoControl).unwrap();
+        let model = one_layer(&device, n_vocab);
         let mut sequence = Sequence::new(&*model, 64);
         let own = sequence.run(&*model, &tokens(3, n_vocab), 0, None);
         // Many equal ones, some that are no numbers; and those that there is nothing to choose from.
@@ -269,12 +231,7 @@ fn draws_are_those_of_the_host() {
 fn tokens_chosen_among_some_are_those_of_the_host() {
     let Some(device) = device() else { return };
     let n_vocab = if few() { 333 } else { 50_005 };
-    let mut shape = Shape::named("smollm2-135m").unwrap();
-    (shape.n_layers, shape.n_vocab) = (1, n_vocab);
-    let bytes = random_file(&shape, Recipe::named("Q8_0").unwrap(), false);
-    let gguf = Gguf::from_bytes(&bytes).unwrap();
-    let (config, weights) = bind(&gguf).unwrap();
-    let model = device.load_model(&config, &weights, &mut NoControl).unwrap();
+    let model = one_layer(&device, n_vocab);
     let mut slot = model.create_slot().unwrap();
     let random = |i: usize| common::random::mix(i as u64);
     for round in 0..if few() { 8 } else { 60 } {

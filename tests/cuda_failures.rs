@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use common::gpu::{NoControl, Sequence, device_alone, few, random_file, tokens};
+use common::gpu::{NoControl, Sequence, device_alone, few, load, random_file, tokens};
 use common::recipes::Recipe;
 use common::shapes::Shape;
 use common::tiny::Tiny;
@@ -298,10 +298,8 @@ fn a_long_prefill_is_cancelled_soon() {
         return println!("skipped: KIGO_FEW leaves out what measures the device");
     }
     let bytes = random_file(&Shape::named("qwen2.5-0.5b").unwrap(), Recipe::named("F16").unwrap(), false);
-    let gguf = Gguf::from_bytes(&bytes).unwrap();
-    let (config, weights) = bind(&gguf).unwrap();
-    let model = device.load_model(&config, &weights, &mut NoControl).unwrap();
-    let prompt = tokens(16_384, config.n_vocab);
+    let model = load(&device, &bytes);
+    let prompt = tokens(16_384, model.config().n_vocab);
     let mut sequence = Sequence::new(&*model, prompt.len());
     sequence.run(&*model, &prompt[..2048], 0, None);
     for delay in [1, 10, 30] {

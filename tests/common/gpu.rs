@@ -2,12 +2,13 @@
 
 use std::ops::Deref;
 use std::sync::atomic::AtomicBool;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use kigo::backend::cuda::CudaDevice;
+use kigo::backend::cuda::{CudaDevice, CudaModel};
 use kigo::backend::{Chunk, LoadControl, LoadedModel, PAGE_TOKENS, RunControl, Slot, TapEvent, Want};
 use kigo::error::Result;
-use kigo::gguf::{TensorType, Writer, quantize_row};
+use kigo::gguf::{Gguf, TensorType, Writer, quantize_row};
+use kigo::model::bind;
 use kigo::sampler::{self, SampleRequest, SamplingParams};
 
 use super::recipes::Recipe;
@@ -64,6 +65,13 @@ impl LoadControl for NoControl {
         Ok(())
     }
     fn release(&mut self, _bytes: &[u8]) {}
+}
+
+/// The model of a file's bytes.
+pub fn load(device: &CudaDevice, bytes: &[u8]) -> Arc<CudaModel> {
+    let gguf = Gguf::from_bytes(bytes).unwrap();
+    let (config, weights) = bind(&gguf).unwrap();
+    device.load_model(&config, &weights, &mut NoControl).unwrap()
 }
 
 /// `n` tokens, any.
