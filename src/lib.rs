@@ -11,8 +11,10 @@
 //! | [`sampler`] | logits to a token |
 //! | [`model`] | one description of a decoder-only transformer, filled in from GGUF keys |
 //! | [`gguf`] | bounded reader, quantized block layouts |
+//! | [`alloc`] | memory asked for before it is needed |
 //! | [`error`] | every failure as a value |
 
+pub mod alloc;
 pub mod backend;
 pub mod c_api;
 pub mod engine;

@@ -3,7 +3,8 @@
 //! Invariant: "after" comes from the sampler's own weights over the logits that it would get, so that a token's
 //! probability is that of the next draw over all seeds.
 
-use super::session::{Session, reserve};
+use super::session::Session;
+use crate::alloc::reserve;
 use crate::error::{Error, Result};
 use crate::sampler::{SampleRequest, log_distribution, log_softmax};
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::memory::Charge;
 use super::prefix::PrefixIndex;
-use super::session::reserve;
+use crate::alloc::reserve;
 use crate::backend::{LoadedModel, PAGE_TOKENS};
 use crate::error::{Error, Result};
 

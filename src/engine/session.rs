@@ -16,6 +16,7 @@ use super::model::Model;
 use super::pages::Pages;
 use super::passes::{self, Part};
 use super::tap::{self, Tap};
+use crate::alloc::reserve;
 use crate::backend::{LoadedModel, PAGE_TOKENS, Slot, TapEvent, Want};
 use crate::error::{Error, Result};
 use crate::sampler::{SampleRequest, SamplingParams, log_softmax};
@@ -448,13 +449,4 @@ fn copied(from: &[u32], n: usize) -> Result<Vec<u32>> {
     reserve(&mut copy, from.len() + n)?;
     copy.extend_from_slice(from);
     Ok(copy)
-}
-
-/// Room for `n` more elements, or the numbers.
-pub(super) fn reserve<T>(list: &mut Vec<T>, n: usize) -> Result<()> {
-    list.try_reserve(n).map_err(|_| Error::OutOfMemory {
-        place: "host".to_owned(),
-        requested: (n * size_of::<T>()) as u64,
-        free: 0,
-    })
 }
