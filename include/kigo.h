@@ -42,6 +42,19 @@
 //     KIGO_STATUS_BUFFER_TOO_SMALL with *needed set and the buffer untouched.
 // Text out. A buffer out, counted in bytes, without a NUL; where the capacity exceeds *needed, a NUL follows.
 // Callbacks. They take their user_data last and return 0 to go on, anything else to stop. NULL is no callback.
+// Floating point. Calls compute in the processor's default state whatever the calling thread has set (rounding, flushing
+//     of subnormal numbers, traps), callbacks run in the caller's, and it is back when the call returns.
+// Signals. The library's own threads block all but SIGSEGV, SIGBUS, SIGFPE, SIGILL and SIGTRAP, so the host's signals go
+//     to the host's threads. A signal handler may call kigo_session_cancel() and nothing else. Interrupted system calls
+//     are taken up again.
+// fork(). A child has copies of the handles but not the threads behind them: every call with a handle that its parent
+//     made gives KIGO_STATUS_INVALID_STATE with "after fork()", and _destroy does nothing. Where no other thread of the
+//     parent was inside a call, the child may make engines of its own; else it should exec. A child that was forked
+//     inside a callback must not return from it.
+// Stack. 128 KiB of stack suffice for every call; what takes more runs on a thread of its own.
+// Memory. Where the system has none left a call gives KIGO_STATUS_OUT_OF_MEMORY, and the handles are as if it had not been
+//     made. 4 MiB of address space are kept for what cannot fail by itself; while it is in use a call may be refused
+//     early. _destroy, kigo_session_truncate() and kigo_session_cancel() need none.
 // Pointers that are neither NULL nor misaligned must point at what this header says; that cannot be checked.
 
 #ifndef KIGO_H

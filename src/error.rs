@@ -103,11 +103,11 @@ pub enum Error {
     },
     /// An allocation failed or would exceed the cap.
     OutOfMemory {
-        /// Where: "host", "cuda:0", or "memory cap".
+        /// Where: "host", "thread" (its stack), "cuda:0", or "memory cap".
         place: String,
         /// Bytes asked for.
         requested: u64,
-        /// Bytes that were free; on the host 0 where nothing says how many.
+        /// Bytes that were free; on the host and for a thread 0 where nothing says how many.
         free: u64,
     },
     /// An operation on a file failed.
@@ -225,6 +225,13 @@ pub enum Error {
         /// The parser's text.
         message: String,
     },
+    /// The handle was made by a process of which this one is a child by fork().
+    Forked {
+        /// The process that made it.
+        made_by: u32,
+        /// This process.
+        here: u32,
+    },
     /// No such key.
     NotFound {
         /// What was looked for.
@@ -251,7 +258,7 @@ impl Error {
             Error::Busy => Status::Busy,
             Error::ContextFull { .. } => Status::ContextFull,
             Error::CacheFull { .. } => Status::CacheFull,
-            Error::State { .. } => Status::InvalidState,
+            Error::State { .. } | Error::Forked { .. } => Status::InvalidState,
             Error::BufferTooSmall { .. } => Status::BufferTooSmall,
             Error::Poisoned { .. } => Status::Poisoned,
             Error::Internal { .. } => Status::Internal,
@@ -270,7 +277,7 @@ impl fmt::Display for Error {
             Error::TokenOutOfRange { index, token, n_vocab } => {
                 write!(f, "token {token} at index {index} is not below the vocabulary's {n_vocab}")
             }
-            Error::OutOfMemory { place, requested, free: 0 } if place == "host" => {
+            Error::OutOfMemory { place, requested, free: 0 } if place == "host" || place == "thread" => {
                 write!(f, "{place}: {requested} bytes requested")
             }
             Error::OutOfMemory { place, requested, free } => {
@@ -315,6 +322,9 @@ impl fmt::Display for Error {
             Error::Internal { message } => write!(f, "internal: {message}"),
             Error::Entry { index, error } => write!(f, "entry {index}: {error}"),
             Error::Constraint { message } => write!(f, "constraint: {message}"),
+            Error::Forked { made_by, here } => {
+                write!(f, "after fork(): process {made_by} made the handle, this is process {here}")
+            }
             Error::NotFound { what, name } => write!(f, "{what} \"{name}\" not found"),
         }
     }

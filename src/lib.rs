@@ -11,6 +11,7 @@
 //! | [`sampler`] | logits to a token |
 //! | [`model`] | one description of a decoder-only transformer, filled in from GGUF keys |
 //! | [`gguf`] | bounded reader, quantized block layouts |
+//! | [`process`] | what stays the host's: floating-point state, signals, panics' messages, forked children |
 //! | [`alloc`] | memory asked for before it is needed |
 //! | [`error`] | every failure as a value |
 
@@ -21,6 +22,7 @@ pub mod engine;
 pub mod error;
 pub mod gguf;
 pub mod model;
+pub mod process;
 pub mod sampler;
 pub mod tokenizer;
 

@@ -7,8 +7,15 @@
 mod sources;
 
 /// From the ground up.
-const LAYERS: [&[&str]; 7] =
-    [&["error"], &["alloc"], &["gguf"], &["sampler", "model"], &["tokenizer", "backend"], &["engine"], &["c_api"]];
+const LAYERS: [&[&str]; 7] = [
+    &["error"],
+    &["alloc", "process"],
+    &["gguf"],
+    &["sampler", "model"],
+    &["tokenizer", "backend"],
+    &["engine"],
+    &["c_api"],
+];
 const BACKENDS: [&str; 3] = ["cpu", "reference", "cuda"];
 
 fn layer(module: &str) -> Option<usize> {

@@ -17,8 +17,6 @@
 //! together. It stops its own entry and no other. One that comes while the entry's last pass runs stops the session's next
 //! call instead. An entry that is alone in a pass stops as a call for it alone does.
 
-use std::sync::Arc;
-
 use super::prelude::*;
 use super::session::{kigo_session, session};
 use super::status::KIGO_STATUS_INVALID_ARGUMENT;
@@ -105,7 +103,7 @@ pub unsafe extern "C" fn kigo_step_batch(
     })
 }
 
-fn append(statuses: &Statuses, read: Vec<Result<(Arc<kigo_session>, &[u32])>>) -> Result<()> {
+fn append(statuses: &Statuses, read: Vec<Result<(Held<kigo_session>, &[u32])>>) -> Result<()> {
     let entries: Vec<_> =
         read.iter().flatten().map(|(session, tokens)| Append { session: &session.0, tokens }).collect();
     let ran = append_batch(&entries);
@@ -130,7 +128,7 @@ pub unsafe extern "C" fn kigo_sample_batch(
         }
         (0..n).for_each(|i| tokens.add(i).write(KIGO_TOKEN_NONE));
         let statuses = statuses?;
-        let read: Vec<Result<Arc<kigo_session>>> =
+        let read: Vec<Result<Held<kigo_session>>> =
             slice(sessions, n, "sessions")?.iter().map(|handle| session(*handle)).collect();
         let ran = sample_batch(&read.iter().flatten().map(|session| &session.0).collect::<Vec<_>>());
         let put = |index: usize, token: u32| tokens.add(index).write(token);

@@ -146,7 +146,7 @@ pub unsafe extern "C" fn kigo_doctor(
                     Outcome::Skipped => KIGO_OUTCOME_SKIPPED,
                 },
             };
-            callback(&raw const check, options.user_data) == 0
+            outside(|| callback(&raw const check, options.user_data)) == 0
         };
         let found = diagnose(&engine.0, &path, options.seed, &mut on_check)?;
         let value = kigo_diagnosis {

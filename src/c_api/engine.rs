@@ -72,15 +72,14 @@ pub unsafe extern "C" fn kigo_engine_create(
         let log = sink(options.log, options.log_user_data, options.log_level)?;
         let memory_cap = (options.memory_cap_bytes != 0).then_some(options.memory_cap_bytes);
         let n_threads = options.n_threads as usize;
-        put(engine, kigo_engine(Engine::new(EngineOptions { device, n_threads, memory_cap, log })?));
-        Ok(())
+        put(engine, kigo_engine(Engine::new(EngineOptions { device, n_threads, memory_cap, log })?))
     })
 }
 
 /// Gives the handle up. NULL does nothing. Models and sessions made from it go on.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_engine_destroy(engine: *mut kigo_engine) {
-    guard(|| {
+    guard_free(|| {
         // SAFETY: the header's contract for handles.
         unsafe { destroy(engine) };
         Ok(())

@@ -123,7 +123,7 @@ pub unsafe extern "C" fn kigo_session_generate(
                 text_z.extend_from_slice(text.as_bytes());
                 text_z.push(0);
                 let token = token.unwrap_or(KIGO_TOKEN_NONE);
-                callback(token, text_z.as_ptr().cast(), text.len(), options.user_data) == 0
+                outside(|| callback(token, text_z.as_ptr().cast(), text.len(), options.user_data)) == 0
             }
             None => true,
         };

@@ -11,7 +11,9 @@ use std::fmt::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::status::{KIGO_STATUS_OK, kigo_status, status_number};
+use crate::alloc;
 use crate::error::{Error, Result, Status};
+use crate::process;
 
 #[cfg(panic = "abort")]
 compile_error!("kigo turns panics into statuses at its border; build it with panic = \"unwind\"");
@@ -68,8 +70,25 @@ fn set_last_error(text: &dyn fmt::Display) {
     });
 }
 
-/// Runs an entry: its failure, or its panic, becomes a status and the thread's text.
+/// Runs an entry: its failure, or its panic, becomes a status and the thread's text. Inside, the floating-point state is
+/// the default one, and panics print nothing.
 pub(super) fn guard(entry: impl FnOnce() -> Result<()>) -> kigo_status {
+    if !alloc::thread_can_begin() {
+        // The thread's text is memory that the system would first have to make.
+        return status_number(Status::OutOfMemory);
+    }
+    let _inside = process::enter();
+    signal_safe(|| alloc::begin().and_then(|()| entry()))
+}
+
+/// As [`guard`], for what frees memory and so must work where there is none.
+pub(super) fn guard_free(entry: impl FnOnce() -> Result<()>) -> kigo_status {
+    let _inside = process::enter();
+    signal_safe(entry)
+}
+
+/// As [`guard`], for a signal handler: it neither computes nor allocates.
+pub(super) fn signal_safe(entry: impl FnOnce() -> Result<()>) -> kigo_status {
     match catch_unwind(AssertUnwindSafe(entry)) {
         Ok(Ok(())) => KIGO_STATUS_OK,
         Ok(Err(error)) => {

@@ -1,43 +1,84 @@
 //! Handles: counted references that C holds as opaque pointers.
 //!
 //! `create` gives one reference to the caller; `destroy` takes it back; a call clones one for its own length, so that a
-//! handle destroyed from inside one of its callbacks stays alive until the call returns.
+//! handle destroyed from inside one of its callbacks stays alive until the call returns. A child of fork() has copies of
+//! its parent's handles, but not the threads behind them: in it they are refused, and nothing of them is freed.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use super::args::not_null;
-use crate::error::Result;
+use crate::alloc;
+use crate::error::{Error, Result};
+use crate::process;
+
+/// What a handle points at. A pointer to it is also one to the value.
+#[repr(C)]
+pub(super) struct Owned<T> {
+    value: T,
+    /// The process that made it.
+    made_by: u32,
+}
+
+impl<T> Deref for Owned<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+/// A handle that a call works with.
+pub(super) type Held<T> = Arc<Owned<T>>;
+
+/// Refuses NULL, what cannot be a handle, and what another process made.
+///
+/// # Safety
+/// As for [`borrow`].
+unsafe fn check<T>(handle: *const T, name: &'static str) -> Result<*const Owned<T>> {
+    let owned = handle.cast::<Owned<T>>();
+    not_null(owned, name)?;
+    // SAFETY: by this function's contract a handle that is not NULL is one of `put`'s, alive.
+    let made_by = unsafe { (*owned).made_by };
+    let here = process::id();
+    if made_by == here { Ok(owned) } else { Err(Error::Forked { made_by, here }) }
+}
 
 /// The reference that a call works with.
 ///
 /// # Safety
 /// `handle` is NULL, misaligned, or came from [`put`] for the same `T` and has not been given to [`destroy`].
-pub(super) unsafe fn borrow<T>(handle: *const T, name: &'static str) -> Result<Arc<T>> {
-    not_null(handle, name)?;
-    // SAFETY: not NULL (checked above), so by this function's contract it is `Arc::into_raw`'s, with a reference held
-    // by the caller, who keeps it for the length of the call.
+pub(super) unsafe fn borrow<T>(handle: *const T, name: &'static str) -> Result<Held<T>> {
+    // SAFETY: passed on from this function's contract; what `check` lets through is `Arc::into_raw`'s, with a reference
+    // held by the caller, who keeps it for the length of the call.
     unsafe {
-        Arc::increment_strong_count(handle);
-        Ok(Arc::from_raw(handle))
+        let owned = check(handle, name)?;
+        Arc::increment_strong_count(owned);
+        Ok(Arc::from_raw(owned))
     }
 }
 
-/// Gives a reference to the caller.
+/// Gives a reference to the caller; `OutOfMemory` where the value was made of memory that is kept for emergencies.
 ///
 /// # Safety
 /// `out` is valid for a write.
-pub(super) unsafe fn put<T>(out: *mut *mut T, value: T) {
+pub(super) unsafe fn put<T>(out: *mut *mut T, value: T) -> Result<()> {
+    let owned = Arc::new(Owned { value, made_by: process::id() });
+    alloc::enough()?;
     // SAFETY: by this function's contract; `args::null_out` has checked it for NULL and alignment.
-    unsafe { out.write(Arc::into_raw(Arc::new(value)).cast_mut()) };
+    unsafe { out.write(Arc::into_raw(owned).cast_mut().cast::<T>()) };
+    Ok(())
 }
 
-/// Takes the caller's reference back; NULL is nothing, and so is what cannot be a handle.
+/// Takes the caller's reference back; NULL is nothing, and so is what cannot be a handle, or is another process's.
 ///
 /// # Safety
 /// As for [`borrow`]; the handle is not used afterwards.
 pub(super) unsafe fn destroy<T>(handle: *mut T) {
-    if not_null(handle, "handle").is_ok() {
-        // SAFETY: by this function's contract it is `Arc::into_raw`'s, and its reference is given up here, once.
-        drop(unsafe { Arc::from_raw(handle.cast_const()) });
+    // SAFETY: passed on from this function's contract; what `check` lets through is `Arc::into_raw`'s, and its reference
+    // is given up here, once.
+    unsafe {
+        if let Ok(owned) = check(handle.cast_const(), "handle") {
+            drop(Arc::from_raw(owned));
+        }
     }
 }

@@ -52,6 +52,6 @@ pub(super) fn sink(callback: kigo_log_callback, user_data: *mut c_void, level: i
         line.push(0);
         // SAFETY: the caller's function, called as the header says, with a NUL-terminated text that lives through the
         // call.
-        unsafe { callback(number, line.as_ptr().cast(), line.len() - 1, user_data.0) == 0 }
+        outside(|| unsafe { callback(number, line.as_ptr().cast(), line.len() - 1, user_data.0) == 0 })
     }))
 }

@@ -59,9 +59,10 @@ pub const SECTIONS: [(&str, &str); 17] = [
 /// What the section files share.
 mod prelude {
     pub(super) use super::args::*;
-    pub(super) use super::guard::guard;
+    pub(super) use super::guard::{guard, guard_free, signal_safe};
     pub(super) use super::handle::*;
     pub(super) use super::status::kigo_status;
     pub(super) use crate::error::{Error, Result};
+    pub(super) use crate::process::outside;
     pub(super) use std::ffi::{c_char, c_void};
 }

@@ -164,8 +164,7 @@ pub unsafe extern "C" fn kigo_model_load_file(
         let engine = borrow(engine, "engine")?;
         let path = super::args::path(path, path_len, "path")?;
         let (mut progress, options) = load_options(&super::args::options(options)?)?;
-        put(model, kigo_model(engine.0.load_file_with(&path, options, &mut progress)?));
-        Ok(())
+        put(model, kigo_model(engine.0.load_file_with(&path, options, &mut progress)?))
     })
 }
 
@@ -185,8 +184,7 @@ pub unsafe extern "C" fn kigo_model_load_memory(
         let engine = borrow(engine, "engine")?;
         let (mut progress, options) = load_options(&super::args::options(options)?)?;
         let bytes = slice(data.cast::<u8>(), data_bytes, "data")?;
-        put(model, kigo_model(engine.0.load_memory_with(bytes, options, &mut progress)?));
-        Ok(())
+        put(model, kigo_model(engine.0.load_memory_with(bytes, options, &mut progress)?))
     })
 }
 
@@ -203,7 +201,7 @@ fn progress(options: &kigo_load_options) -> impl FnMut(u64, u64) -> Result<()> +
     let (callback, user_data) = (options.progress, options.progress_user_data);
     move |done, total| match callback {
         // SAFETY: the caller's function, called on the caller's thread as the header says.
-        Some(callback) if unsafe { callback(done, total, user_data) } != 0 => Err(Error::Cancelled),
+        Some(callback) if outside(|| unsafe { callback(done, total, user_data) }) != 0 => Err(Error::Cancelled),
         _ => Ok(()),
     }
 }
@@ -211,7 +209,7 @@ fn progress(options: &kigo_load_options) -> impl FnMut(u64, u64) -> Result<()> +
 /// Gives the handle up. NULL does nothing. Sessions made from it go on.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_model_destroy(model: *mut kigo_model) {
-    guard(|| {
+    guard_free(|| {
         // SAFETY: the header's contract for handles.
         unsafe { destroy(model) };
         Ok(())

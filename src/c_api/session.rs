@@ -24,8 +24,6 @@
 //! that has been stopped has used the cancel up; several before it count as one. On the CPU a call stops within the
 //! time of one layer over at most 512 tokens, on a GPU of five layers over at most 2,048 or of sixteen single steps.
 
-use std::sync::Arc;
-
 use super::model::kigo_model;
 use super::prelude::*;
 use super::sampling::{self, kigo_sampling};
@@ -76,8 +74,7 @@ pub unsafe extern "C" fn kigo_session_create(
         let n_ctx = (options.n_ctx != 0).then_some(options.n_ctx);
         let sampling = sampling::read(options.sampling)?;
         let reuse_prefix = flags(options.flags, KIGO_SESSION_REUSE_PREFIX, "flags")? != 0;
-        put(session, kigo_session(Session::new(&model.0, SessionOptions { n_ctx, sampling, reuse_prefix })?));
-        Ok(())
+        put(session, kigo_session(Session::new(&model.0, SessionOptions { n_ctx, sampling, reuse_prefix })?))
     })
 }
 
@@ -85,11 +82,11 @@ pub unsafe extern "C" fn kigo_session_create(
 /// frees the session when it returns. While another thread runs the session: forbidden.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_session_destroy(session: *mut kigo_session) {
-    guard(|| {
-        if not_null(session, "session").is_ok() {
-            // SAFETY: the header's contract for handles.
-            unsafe {
-                (*session).0.cancel();
+    guard_free(|| {
+        // SAFETY: the header's contract for handles.
+        unsafe {
+            if let Ok(held) = self::session(session) {
+                held.0.cancel();
                 destroy(session);
             }
         }
@@ -101,7 +98,7 @@ pub unsafe extern "C" fn kigo_session_destroy(session: *mut kigo_session) {
 ///
 /// # Safety
 /// As for [`borrow`].
-pub(super) unsafe fn session(handle: *const kigo_session) -> Result<Arc<kigo_session>> {
+pub(super) unsafe fn session(handle: *const kigo_session) -> Result<Held<kigo_session>> {
     // SAFETY: passed on from this function's contract.
     unsafe { borrow(handle, "session") }
 }
@@ -159,7 +156,7 @@ pub unsafe extern "C" fn kigo_session_sample(session: *mut kigo_session, token: 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_session_cancel(session: *const kigo_session) -> kigo_status {
     // SAFETY: the header's contract for handles.
-    guard(|| unsafe {
+    signal_safe(|| unsafe {
         self::session(session)?.0.cancel();
         Ok(())
     })
@@ -169,7 +166,7 @@ pub unsafe extern "C" fn kigo_session_cancel(session: *const kigo_session) -> ki
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_session_clear_cancel(session: *const kigo_session) -> kigo_status {
     // SAFETY: the header's contract for handles.
-    guard(|| unsafe {
+    signal_safe(|| unsafe {
         self::session(session)?.0.clear_cancel();
         Ok(())
     })
@@ -285,7 +282,7 @@ pub unsafe extern "C" fn kigo_session_info(session: *mut kigo_session, facts: *m
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_session_truncate(session: *mut kigo_session, n_tokens: usize) -> kigo_status {
     // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
-    guard(|| unsafe { self::session(session)?.0.truncate(n_tokens) })
+    guard_free(|| unsafe { self::session(session)?.0.truncate(n_tokens) })
 }
 
 /// Makes a session with the same tokens, logits, context length and sampling parameters, in constant time. What they
@@ -299,8 +296,7 @@ pub unsafe extern "C" fn kigo_session_fork(session: *mut kigo_session, fork: *mu
     // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
     guard(|| unsafe {
         null_out(fork, "fork")?;
-        put(fork, kigo_session(self::session(session)?.0.fork()?));
-        Ok(())
+        put(fork, kigo_session(self::session(session)?.0.fork()?))
     })
 }
 
@@ -349,7 +345,6 @@ pub unsafe extern "C" fn kigo_session_restore(
     guard(|| unsafe {
         null_out(session, "session")?;
         let model = borrow(model, "model")?;
-        put(session, kigo_session(Session::restore(&model.0, slice(blob.cast::<u8>(), blob_bytes, "blob")?)?));
-        Ok(())
+        put(session, kigo_session(Session::restore(&model.0, slice(blob.cast::<u8>(), blob_bytes, "blob")?)?))
     })
 }

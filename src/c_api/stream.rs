@@ -65,15 +65,14 @@ pub unsafe extern "C" fn kigo_stream_create(
         let options = super::args::options(options)?;
         let special = super::args::flags(options.flags, KIGO_TEXT_SPECIAL, "kigo_stream_options.flags")? != 0;
         let inner = TextStream::new(&model.0, &strings(options.stop, options.n_stop, "stop")?, special)?;
-        put(stream, kigo_stream(Mutex::new(State { stream: inner, text: Vec::new() })));
-        Ok(())
+        put(stream, kigo_stream(Mutex::new(State { stream: inner, text: Vec::new() })))
     })
 }
 
 /// Gives the handle up, and the text it gave. NULL does nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_stream_destroy(stream: *mut kigo_stream) {
-    guard(|| {
+    guard_free(|| {
         // SAFETY: the header's contract for handles.
         unsafe { destroy(stream) };
         Ok(())

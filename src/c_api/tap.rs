@@ -123,7 +123,7 @@ pub unsafe extern "C" fn kigo_session_set_tap(
                 layer: i64::from(event.layer),
             };
             // The caller's function, called as the header says, with an event that lives through the call.
-            callback(&raw const event, user_data.0) == 0
+            outside(|| callback(&raw const event, user_data.0)) == 0
         };
         session.0.set_tap(Some(Tap::new(mask, Box::new(sink))))
     })

@@ -16,6 +16,7 @@ use super::grammar_cost::{self, Cost};
 use super::model::Model;
 use super::session::{Session, State, lock_slot};
 use crate::error::{Error, Result};
+use crate::process;
 use crate::sampler::{self, SampleRequest};
 
 /// What output is held to.
@@ -89,9 +90,7 @@ fn calm<T>(call: impl FnOnce() -> std::result::Result<T, String>) -> Result<T> {
 /// Runs it on a thread with a stack of so many bytes: the parser recurses as deep as texts from anywhere make it. It owns
 /// what it works on, since a scope would leave something on the caller's thread that keeps the library loaded.
 fn apart<T: Send + 'static>(stack: usize, call: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let thread = std::thread::Builder::new().stack_size(stack).spawn(call);
-    let no_stack = |_| Error::OutOfMemory { place: "host".to_owned(), requested: stack as u64, free: 0 };
-    thread.map_err(no_stack)?.join().unwrap_or_else(|_| Err(refused("the grammar's parser failed")))
+    process::spawn("kigo-grammar", stack, call)?.join().unwrap_or_else(|_| Err(refused("the grammar's parser failed")))
 }
 
 /// A token's bytes as the trie wants them: what is no text behind a mark, what is nothing empty.

@@ -13,10 +13,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
+use crate::process;
 
 /// How long an idle thread looks for work before it sleeps: longer than what stands between two jobs of a decode
 /// step, shorter than what a host would notice on its processor.
 const LOOK: Duration = Duration::from_micros(150);
+
+/// Bytes of a thread's stack.
+const STACK: usize = 1 << 20;
 
 type Body = dyn Fn(usize) + Sync + 'static;
 
@@ -83,11 +87,7 @@ impl Pool {
         let mut pool = Pool { shared, threads: Vec::new(), turn: Mutex::new(()) };
         for i in 1..n_threads {
             let shared = pool.shared.clone();
-            let thread = std::thread::Builder::new()
-                .name(format!("kigo-{i}"))
-                .spawn(move || shared.serve(i))
-                .map_err(|source| Error::Io { path: "thread".into(), what: "start", source })?;
-            pool.threads.push(thread);
+            pool.threads.push(process::spawn(&format!("kigo-{i}"), STACK, move || shared.serve(i))?);
         }
         Ok(pool)
     }

@@ -12,12 +12,15 @@ use super::ffi;
 use super::layout::{Job, TILED};
 use super::memory::{Buffer, Event, Gpu, Pinned, Stream};
 use crate::backend::LoadControl;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::process;
 
 /// Most bytes of a piece.
 const PIECE_BYTES: usize = 8 << 20;
 /// Most workers.
 const WORKERS: usize = 8;
+/// Bytes of a worker's stack.
+const STACK: usize = 1 << 20;
 
 /// Bytes `from .. to` of a job's data.
 struct Piece {
@@ -125,6 +128,7 @@ pub fn load(gpu: &Arc<Gpu>, jobs: &[Job<'_>], control: &mut dyn LoadControl) -> 
         for worker in &mut workers {
             let (tell, next, stop, pieces, gpu) = (tell.clone(), &next, &stop, &pieces, gpu.clone());
             let work = move || {
+                process::begin_thread();
                 let mut run = || -> Result<()> {
                     gpu.bind()?;
                     let mut lane = 0;
@@ -145,9 +149,10 @@ pub fn load(gpu: &Arc<Gpu>, jobs: &[Job<'_>], control: &mut dyn LoadControl) -> 
                     let _ = tell.send(Err(e));
                 }
             };
-            if let Err(e) = std::thread::Builder::new().name("kigo-load".to_string()).spawn_scoped(scope, work) {
+            let builder = std::thread::Builder::new().name("kigo-load".to_string()).stack_size(STACK);
+            if process::masked(|| builder.spawn_scoped(scope, work)).is_err() {
                 stop.store(true, Ordering::Relaxed);
-                return Err(Error::Internal { message: format!("cannot start a thread: {e}") });
+                return Err(process::no_thread(STACK));
             }
         }
         drop(tell);
