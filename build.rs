@@ -11,6 +11,8 @@ fn main() {
     if std::env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux") {
         // The number is KIGO_ABI_VERSION.
         println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libkigo.so.0");
+        // Threads that have used it keep keys and destructors that lie in it: dlclose() leaves it where it is.
+        println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
         // A dependency has C functions of its own, which would be exported too.
         println!("cargo:rustc-cdylib-link-arg=-Wl,--exclude-libs,ALL");
     }

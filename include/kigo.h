@@ -51,6 +51,8 @@
 //     made gives KIGO_STATUS_INVALID_STATE with "after fork()", and _destroy does nothing. Where no other thread of the
 //     parent was inside a call, the child may make engines of its own; else it should exec. A child that was forked
 //     inside a callback must not return from it.
+// dlclose(). The library stays in memory once it is loaded, since threads that have called it keep pointers into it;
+//     loaded again, it is the same. All that it allocated, and all its threads, are gone with the last handle.
 // Stack. 128 KiB of stack suffice for every call; what takes more runs on a thread of its own.
 // Memory. Where the system has none left a call gives KIGO_STATUS_OUT_OF_MEMORY, and the handles are as if it had not been
 //     made. 4 MiB of address space are kept for what cannot fail by itself; while it is in use a call may be refused

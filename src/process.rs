@@ -6,13 +6,19 @@
 //! prints nothing.
 #![allow(unsafe_code)]
 
+mod thread_exit;
+
 use std::cell::Cell;
 use std::panic::PanicHookInfo;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
+use crate::alloc;
 use crate::error::{Error, Result};
+
+/// What a thread takes beside its stack, more than was seen: what it cannot get it does not live without.
+const THREAD_BYTES: usize = 64 << 10;
 
 thread_local! {
     /// The host's floating-point state, while this thread is inside a call.
@@ -116,7 +122,7 @@ pub fn outside<T>(callback: impl FnOnce() -> T) -> T {
 
 type Hook = Box<dyn Fn(&PanicHookInfo<'_>) + Send + Sync>;
 
-/// What reported panics before us. In the shared library this is the standard library's own, which holds no memory.
+/// What reported panics before us.
 static BEFORE: OnceLock<Hook> = OnceLock::new();
 
 fn report(info: &PanicHookInfo<'_>) {
@@ -135,7 +141,6 @@ fn quiet() {
         return;
     }
     let _ = BEFORE.set(std::panic::take_hook());
-    // A function has no size, so that nothing is left behind where the library is unloaded.
     std::panic::set_hook(Box::new(report));
 }
 
@@ -187,6 +192,7 @@ pub fn spawn<T: Send + 'static>(
         begin_thread();
         body()
     };
+    alloc::require(THREAD_BYTES).map_err(|_| no_thread(stack))?;
     masked(|| builder.spawn(start)).map_err(|_| no_thread(stack))
 }
 

@@ -97,6 +97,15 @@ fn the_library_exports_what_the_header_declares_and_nothing_else() {
     assert!(exported.len() > 40, "{exported:?}");
 }
 
+/// Rust's standard library keeps destructors and keys of threads that point into the library, and cannot take them back.
+#[test]
+fn the_library_stays_and_keeps_its_own_list_of_destructors() {
+    let dynamic = output(Command::new("readelf").arg("-d").arg(library()));
+    assert!(dynamic.lines().any(|l| l.contains("FLAGS_1") && l.contains("NODELETE")), "{dynamic}");
+    let imported = output(Command::new("nm").args(["-D", "--undefined-only"]).arg(library()));
+    assert!(!imported.contains("__cxa_thread_atexit_impl"), "the C library's list ends the process without memory");
+}
+
 #[test]
 fn the_library_has_its_soname_and_needs_no_cpp_runtime() {
     let dynamic = output(Command::new("readelf").arg("-d").arg(library()));

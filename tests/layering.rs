@@ -7,9 +7,10 @@
 mod sources;
 
 /// From the ground up.
-const LAYERS: [&[&str]; 7] = [
+const LAYERS: [&[&str]; 8] = [
     &["error"],
-    &["alloc", "process"],
+    &["alloc"],
+    &["process"],
     &["gguf"],
     &["sampler", "model"],
     &["tokenizer", "backend"],

@@ -1,8 +1,7 @@
 //! The one guard that every entry runs in, and the thread's last error.
 //!
 //! Invariants: no panic leaves [`guard`]; a status other than OK is never returned without its text being written on
-//! the same thread; writing the text allocates nothing, so that it works when memory is exhausted. The buffer has no
-//! destructor, so a thread that used the library does not keep it from being unloaded.
+//! the same thread; writing the text allocates nothing, so that it works when memory is exhausted.
 
 use std::any::Any;
 use std::cell::UnsafeCell;

@@ -30,7 +30,8 @@ fn a_panic_is_a_status_and_poisons_only_its_session() {
     let mut n = 0;
     // SAFETY: handles and buffers are live locals, used as the header says.
     unsafe {
-        put(&mut engine, kigo_engine(Engine::with_device(Arc::new(Probe(plot.clone())), 1, None, LogSink::silent()))).unwrap();
+        put(&mut engine, kigo_engine(Engine::with_device(Arc::new(Probe(plot.clone())), 1, None, LogSink::silent())))
+            .unwrap();
         assert_eq!(
             kigo_model_load_memory(engine, file.as_ptr().cast(), file.len(), null(), &mut model),
             KIGO_STATUS_OK

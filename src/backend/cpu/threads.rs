@@ -44,6 +44,8 @@ struct Shared {
     stop: AtomicBool,
     gate: Mutex<()>,
     wake: Condvar,
+    /// Threads that have begun.
+    begun: AtomicUsize,
     /// Fewer processors than threads: looking for work would take the processor from those that have some.
     crowded: bool,
 }
@@ -82,12 +84,18 @@ impl Pool {
             stop: AtomicBool::new(false),
             gate: Mutex::new(()),
             wake: Condvar::new(),
+            begun: AtomicUsize::new(0),
             crowded: n_threads > processors,
         });
         let mut pool = Pool { shared, threads: Vec::new(), turn: Mutex::new(()) };
         for i in 1..n_threads {
             let shared = pool.shared.clone();
             pool.threads.push(process::spawn(&format!("kigo-{i}"), STACK, move || shared.serve(i))?);
+        }
+        // What a thread takes of the system's memory it takes at its beginning: before a host that is told it has its
+        // threads may have used the memory up.
+        while pool.shared.begun.load(Ordering::Acquire) < pool.threads.len() {
+            std::thread::yield_now();
         }
         Ok(pool)
     }
@@ -188,6 +196,7 @@ impl Shared {
 
     /// The life of thread `me`.
     fn serve(&self, me: usize) {
+        self.begun.fetch_add(1, Ordering::Release);
         let mut last = 0;
         loop {
             let start = Instant::now();
