@@ -12,7 +12,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, UnsafeCell};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 
@@ -210,22 +210,30 @@ fn refused<T>(n: usize) -> Error {
     Error::OutOfMemory { place: "host".to_owned(), requested, free: 0 }
 }
 
-/// For tests: what is allocated, counted, and allocations that fail. Off, it costs one load an allocation.
+/// For tests: what is allocated, counted, and allocations that fail. Off, it costs one load an allocation. It stands here
+/// since a program has one allocator, and this library brings it.
 #[doc(hidden)]
 pub mod watch {
-    use super::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+    use std::cell::Cell;
+    use std::sync::atomic::{AtomicI64, AtomicIsize, AtomicUsize, Ordering};
 
-    static ON: AtomicBool = AtomicBool::new(false);
-    static LIVE: AtomicUsize = AtomicUsize::new(0);
-    static PEAK: AtomicUsize = AtomicUsize::new(0);
+    /// Those who watch.
+    static ON: AtomicUsize = AtomicUsize::new(0);
+    static LIVE: AtomicIsize = AtomicIsize::new(0);
+    static PEAK: AtomicIsize = AtomicIsize::new(0);
     /// Allocations of at least so many bytes count down.
     static LEAST: AtomicUsize = AtomicUsize::new(usize::MAX);
     /// That many more succeed, then one fails; negative: none.
     static LEFT: AtomicI64 = AtomicI64::new(-1);
 
+    thread_local! {
+        static OWN_LIVE: Cell<isize> = const { Cell::new(0) };
+        static OWN_PEAK: Cell<isize> = const { Cell::new(0) };
+    }
+
     #[inline]
     pub(super) fn refuses(bytes: usize) -> bool {
-        ON.load(Ordering::Relaxed)
+        ON.load(Ordering::Relaxed) > 0
             && bytes >= LEAST.load(Ordering::Relaxed)
             && LEFT.load(Ordering::Relaxed) >= 0
             && LEFT.fetch_sub(1, Ordering::Relaxed) == 0
@@ -233,45 +241,67 @@ pub mod watch {
 
     #[inline]
     pub(super) fn took(pointer: *mut u8, bytes: usize) -> *mut u8 {
-        if ON.load(Ordering::Relaxed) {
-            let live = LIVE.fetch_add(bytes, Ordering::Relaxed).wrapping_add(bytes);
-            // What was allocated before the watch may be given back during it.
-            if live < isize::MAX as usize {
-                PEAK.fetch_max(live, Ordering::Relaxed);
-            }
+        if ON.load(Ordering::Relaxed) > 0 {
+            let bytes = bytes as isize;
+            PEAK.fetch_max(LIVE.fetch_add(bytes, Ordering::Relaxed) + bytes, Ordering::Relaxed);
+            OWN_LIVE.set(OWN_LIVE.get() + bytes);
+            OWN_PEAK.set(OWN_PEAK.get().max(OWN_LIVE.get()));
         }
         pointer
     }
 
     #[inline]
     pub(super) fn gave_back(bytes: usize) {
-        if ON.load(Ordering::Relaxed) {
-            LIVE.fetch_sub(bytes, Ordering::Relaxed);
+        if ON.load(Ordering::Relaxed) > 0 {
+            LIVE.fetch_sub(bytes as isize, Ordering::Relaxed);
+            OWN_LIVE.set(OWN_LIVE.get() - bytes as isize);
         }
     }
 
-    /// Runs `work` and gives the most bytes that were allocated at a time by the whole process meanwhile, more than at
-    /// its beginning.
-    pub fn peak<T>(work: impl FnOnce() -> T) -> (T, usize) {
-        LIVE.store(0, Ordering::Relaxed);
-        PEAK.store(0, Ordering::Relaxed);
-        ON.store(true, Ordering::SeqCst);
-        let done = work();
-        ON.store(false, Ordering::SeqCst);
-        (done, PEAK.load(Ordering::Relaxed))
+    struct Watching;
+    impl Watching {
+        fn new() -> Watching {
+            ON.fetch_add(1, Ordering::SeqCst);
+            Watching
+        }
+    }
+    impl Drop for Watching {
+        fn drop(&mut self) {
+            ON.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 
-    /// Runs `work` with the allocation after `n` others of at least `least` bytes failing, once; whether there were so
-    /// many.
-    pub fn failing<T>(n: usize, least: usize, work: impl FnOnce() -> T) -> (T, bool) {
-        LEAST.store(least, Ordering::Relaxed);
-        LEFT.store(i64::try_from(n).unwrap_or(i64::MAX), Ordering::Relaxed);
-        ON.store(true, Ordering::SeqCst);
+    /// Runs `work` and gives the most bytes that the whole process held at a time meanwhile, more than at its beginning.
+    /// One at a time.
+    pub fn peak<T>(work: impl FnOnce() -> T) -> (T, usize) {
+        LIVE.store(0, Ordering::SeqCst);
+        PEAK.store(0, Ordering::SeqCst);
+        let watching = Watching::new();
         let done = work();
-        ON.store(false, Ordering::SeqCst);
-        let failed = LEFT.swap(-1, Ordering::Relaxed) < 0;
-        LEAST.store(usize::MAX, Ordering::Relaxed);
-        (done, failed)
+        drop(watching);
+        (done, PEAK.load(Ordering::SeqCst) as usize)
+    }
+
+    /// [`peak`] of what this thread allocates; others may watch theirs meanwhile.
+    pub fn thread_peak<T>(work: impl FnOnce() -> T) -> (T, usize) {
+        OWN_LIVE.set(0);
+        OWN_PEAK.set(0);
+        let watching = Watching::new();
+        let done = work();
+        drop(watching);
+        (done, OWN_PEAK.get() as usize)
+    }
+
+    /// Runs `work` with the allocation after `n` others of at least `least` bytes failing, once, on whichever thread;
+    /// whether there were so many. One at a time.
+    pub fn failing<T>(n: usize, least: usize, work: impl FnOnce() -> T) -> (T, bool) {
+        LEAST.store(least, Ordering::SeqCst);
+        LEFT.store(i64::try_from(n).unwrap_or(i64::MAX), Ordering::SeqCst);
+        let watching = Watching::new();
+        let done = work();
+        drop(watching);
+        LEAST.store(usize::MAX, Ordering::SeqCst);
+        (done, LEFT.swap(-1, Ordering::SeqCst) < 0)
     }
 }
 
@@ -304,5 +334,15 @@ mod tests {
         assert_eq!(error.to_string(), format!("host: {} bytes requested", usize::MAX / 8 * 4));
         assert!(reserve_text(&mut String::new(), isize::MAX as usize).is_err());
         assert!(enough().is_ok());
+    }
+
+    #[test]
+    fn what_a_thread_holds_at_most_is_counted() {
+        let (_, peak) = watch::thread_peak(|| {
+            let a = vec![1_u8; 100_000];
+            drop(std::hint::black_box(a));
+            std::hint::black_box(vec![2_u8; 300_000])
+        });
+        assert!((300_000..310_000).contains(&peak), "{peak}");
     }
 }

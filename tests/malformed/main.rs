@@ -1,11 +1,9 @@
 //! Files that are wrong in one place each: every one is refused with its status and its text, quickly and in little
 //! memory, and leaves nothing behind that a correct file would notice.
-#![allow(unsafe_code)] // the counting allocator
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use kigo::alloc::watch;
 use kigo::error::{Error, Status};
 use kigo::gguf::Gguf;
 use kigo::model::{ModelInfo, bind};
@@ -23,45 +21,16 @@ use file::{Case, File};
 const MAX_TIME: Duration = Duration::from_millis(100);
 const MAX_BYTES: usize = 64 << 20;
 
-/// Counts what each thread holds, and the most it has held.
-struct Counting;
-
-thread_local! {
-    static HELD: Cell<usize> = const { Cell::new(0) };
-    static PEAK: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: every call is passed on unchanged to the system's allocator; the counters neither allocate nor panic.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let held = HELD.get().wrapping_add(layout.size());
-        HELD.set(held);
-        PEAK.set(PEAK.get().max(held));
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // Memory of another thread may be freed here; the counter then stays at 0.
-        HELD.set(HELD.get().saturating_sub(layout.size()));
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
 /// Opens and binds, and holds the attempt to the bounds.
 fn attempt(name: &str, bytes: &[u8]) -> Result<(), Error> {
-    let held = HELD.get();
-    PEAK.set(held);
     let start = Instant::now();
-    let result = Gguf::from_bytes(bytes).and_then(|gguf| {
-        ModelInfo::of(&gguf);
-        bind(&gguf).map(|_| ())
+    let (result, peak) = watch::thread_peak(|| {
+        Gguf::from_bytes(bytes).and_then(|gguf| {
+            ModelInfo::of(&gguf);
+            bind(&gguf).map(|_| ())
+        })
     });
-    let (time, peak) = (start.elapsed(), PEAK.get() - held);
+    let time = start.elapsed();
     assert!(time < MAX_TIME, "{name}: {time:?}");
     assert!(peak < MAX_BYTES, "{name}: {peak} bytes");
     result
