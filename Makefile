@@ -17,7 +17,10 @@ CHAT ?= $(if $(findstring gemma-3-270m,$(shell echo '$(notdir $(MODEL))' | tr A-
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)
 VERSION_WORDS := $(subst ., ,$(VERSION))
-SOVERSION := $(shell sed -n 's/^.define KIGO_ABI_VERSION \([0-9]*\)$$/\1/p' include/kigo.h)
+ABI_VERSION := $(shell sed -n 's/^.define KIGO_ABI_VERSION \([0-9]*\)$$/\1/p' include/kigo.h)
+SOVERSION := $(word 1,$(VERSION_WORDS)).$(ABI_VERSION)
+# The first release of this ABI: programs made for it or a later one may have this library.
+ABI_SINCE := $(shell awk '$$2 == "$(ABI_VERSION)" { print $$1; exit }' abi/releases.txt)
 
 CARGO_TARGET_DIR ?= target
 BUILT := $(CARGO_TARGET_DIR)/release
@@ -104,7 +107,7 @@ header:
 
 fill = sed -e 's|@PREFIX@|$(abspath $(PREFIX))|' -e 's|@LIBDIR@|$(abspath $(LIBDIR))|' \
   -e 's|@INCLUDEDIR@|$(abspath $(INCLUDEDIR))|' -e 's|@VERSION@|$(VERSION)|g' -e 's|@SOVERSION@|$(SOVERSION)|g' \
-  -e 's|@VERSION_MAJOR@|$(word 1,$(VERSION_WORDS))|g' -e 's|@VERSION_MINOR@|$(word 2,$(VERSION_WORDS))|g' \
+  -e 's|@ABI_SINCE@|$(ABI_SINCE)|g' \
   -e "s|@INCLUDE_FROM_CMAKE@|$$(realpath -m --relative-to=$(call into,$(LIBDIR)/cmake/kigo) $(call into,$(INCLUDEDIR)))|"
 
 install: lib

@@ -156,22 +156,26 @@ const char *kigo_last_error(void);
 //     if (kigo_abi_version() != KIGO_ABI_VERSION) { ... }
 //
 // Within one ABI version functions, constants and fields at the end of structs are added and nothing else changes, so
-// a program runs with any later library of it. The ABI version is the number in the library's soname
-// (libkigo.so.KIGO_ABI_VERSION). Version 0 is still being made: it changes with every minor version.
+// a program runs with any later library of it. Any other change raises the ABI version, also while the major version is
+// 0, and with it the library's soname, libkigo.so.KIGO_VERSION_MAJOR.KIGO_ABI_VERSION: a program that was linked with
+// another ABI's library does not find this one, and one that calls dlopen() finds out by the comparison above. Each
+// function also has the release that it came in as its symbol's version (KIGO_0.2): a program that was linked with a
+// later release and uses a function of that is refused by the loader, not in the middle of its work. docs/ABI.md has
+// the whole promise.
 
 // Major version of this header.
 #define KIGO_VERSION_MAJOR 0
 
 // Minor version of this header.
-#define KIGO_VERSION_MINOR 1
+#define KIGO_VERSION_MINOR 2
 
 // Patch version of this header.
 #define KIGO_VERSION_PATCH 0
 
-// The ABI of this header.
-#define KIGO_ABI_VERSION 0
+// The ABI of this header; 0.1.0 had 0.
+#define KIGO_ABI_VERSION 1
 
-// The library's version, such as "0.1.0". A constant: never NULL, never freed. Any thread.
+// The library's version, such as "0.2.0". A constant: never NULL, never freed. Any thread.
 const char *kigo_version(void);
 
 // The library's ABI version, to be compared with KIGO_ABI_VERSION. Any thread.

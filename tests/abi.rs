@@ -4,11 +4,11 @@
 
 mod native;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::process::Command;
 
-use native::{library, output, root, scratch};
+use native::{library, output, root, scratch, soname};
 
 /// The header: for each section of `src/c_api`, the file's `//!` lines and what cbindgen makes of its items.
 fn generate_header() -> String {
@@ -88,11 +88,30 @@ fn declared() -> BTreeSet<String> {
         .collect()
 }
 
+/// What the shared library exports: each function with its version, `KIGO_0.1`.
+fn exported() -> BTreeMap<String, String> {
+    let symbols = output(Command::new("readelf").args(["--dyn-syms", "--wide"]).arg(library()));
+    // Num, Value, Size, Type, Bind, Vis, Ndx, Name; a version's own name is an absolute symbol with some linkers.
+    let rows = symbols.lines().map(|l| l.split_whitespace().collect::<Vec<_>>()).filter(|row| row.len() == 8);
+    let defined = rows.filter(|row| !["UND", "Ndx", "ABS"].contains(&row[6]));
+    defined
+        .map(|row| {
+            let (name, version) = row[7].split_once("@@").unwrap_or((row[7], "none"));
+            (name.to_owned(), version.to_owned())
+        })
+        .collect()
+}
+
+/// `abi/symbols.txt`: each function with the release that it came in.
+fn table() -> BTreeMap<String, String> {
+    let text = std::fs::read_to_string(root().join("abi/symbols.txt")).expect("abi/symbols.txt");
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.map(|line| line.split_once(' ').expect("a name and a release")).map(|(n, v)| (n.into(), v.into())).collect()
+}
+
 #[test]
 fn the_library_exports_what_the_header_declares_and_nothing_else() {
-    let symbols = output(Command::new("nm").args(["-D", "--defined-only"]).arg(library()));
-    let exported: BTreeSet<String> =
-        symbols.lines().filter_map(|l| l.split_whitespace().last()).map(String::from).collect();
+    let exported: BTreeSet<String> = exported().into_keys().collect();
     assert_eq!(exported, declared());
     assert!(exported.len() > 40, "{exported:?}");
 }
@@ -107,13 +126,23 @@ fn the_library_stays_and_keeps_its_own_list_of_destructors() {
 }
 
 #[test]
+fn every_function_has_the_version_that_it_came_in() {
+    let table: BTreeMap<String, String> = table().into_iter().map(|(name, v)| (name, format!("KIGO_{v}"))).collect();
+    assert_eq!(exported(), table, "abi/symbols.txt is on the right");
+    let versions: BTreeSet<&String> = table.values().collect();
+    assert!(versions.contains(&"KIGO_0.1".to_owned()), "{versions:?}");
+    let (major, minor) = (env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"));
+    assert!(versions.iter().all(|v| **v <= format!("KIGO_{major}.{minor}")), "{versions:?}");
+}
+
+#[test]
 fn the_library_has_its_soname_and_needs_no_cpp_runtime() {
     let dynamic = output(Command::new("readelf").arg("-d").arg(library()));
     let values = |tag: &str| -> Vec<&str> {
         let lines = dynamic.lines().filter(|l| l.contains(tag));
         lines.filter_map(|l| l.split_once('[')?.1.split_once(']')).map(|(value, _)| value).collect()
     };
-    assert_eq!(values("(SONAME)"), [format!("libkigo.so.{}", kigo::c_api::version::KIGO_ABI_VERSION)]);
+    assert_eq!(values("(SONAME)"), [soname()]);
     let allowed = ["libc.so.", "libm.so.", "libgcc_s.so.", "ld-linux"];
     for needed in values("(NEEDED)") {
         assert!(allowed.iter().any(|a| needed.starts_with(a)), "the library needs {needed}");

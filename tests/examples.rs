@@ -392,14 +392,14 @@ fn page_bytes() -> usize {
 
 #[test]
 fn plugin_loads_the_library_twice() {
-    let library = examples().join("libkigo.so.0");
+    let library = examples().join(native::soname());
     let stdout = succeed(command("plugin", &[]).arg(&library).args(["-m", tiny()]), "");
-    assert!(stdout.contains("1: kigo 0.1.0: Once upon a time") && stdout.contains("2: kigo"), "{stdout}");
+    assert!(stdout.contains(concat!("1: kigo ", env!("CARGO_PKG_VERSION"), ": Once upon a time")) && stdout.contains("2: kigo"), "{stdout}");
 }
 
 #[test]
 fn no_program_leaks_or_touches_what_is_not_its_own() {
-    let library = examples().join("libkigo.so.0");
+    let library = examples().join(native::soname());
     let library = library.to_str().expect("UTF-8");
     let runs: [(&str, &[&str], i32); 9] = [
         ("generate", &["-m", tiny(), "-p", "a b c", "-n", "8", "-t", "2", "--json"], 0),
@@ -436,7 +436,7 @@ fn smollm2_answers_sensibly() {
     assert!(chat["text"].as_str().is_some_and(|text| text.contains("force") || text.contains("mass")), "{chat}");
     let talk = succeed(&mut command("chat", &["-m", model, "-n", "48"]), "What is the capital of France?\n");
     assert!(talk.contains("Paris"), "{talk}");
-    let stdout = succeed(command("plugin", &[]).arg(examples().join("libkigo.so.0")).args(["-m", model]), "");
+    let stdout = succeed(command("plugin", &[]).arg(examples().join(native::soname())).args(["-m", model]), "");
     assert!(stdout.contains("Once upon a time,"), "{stdout}");
 }
 

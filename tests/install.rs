@@ -36,8 +36,9 @@ fn program(name: &str) -> (PathBuf, PathBuf) {
 #[test]
 fn the_tree_is_whole_and_the_links_tell_the_truth() {
     let lib = prefix().join("lib");
+    let file = concat!("libkigo.so.", env!("CARGO_PKG_VERSION"));
     for file in [
-        "libkigo.so.0.1.0",
+        file,
         "libkigo.a",
         "pkgconfig/kigo.pc",
         "cmake/kigo/kigoConfig.cmake",
@@ -48,8 +49,8 @@ fn the_tree_is_whole_and_the_links_tell_the_truth() {
         assert!(lib.join(file).is_file(), "{file}");
     }
     let link = |name: &str| std::fs::read_link(lib.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
-    assert_eq!(link("libkigo.so"), Path::new("libkigo.so.0"));
-    assert_eq!(link("libkigo.so.0"), Path::new("libkigo.so.0.1.0"));
+    assert_eq!(link("libkigo.so"), Path::new(&native::soname()));
+    assert_eq!(link(&native::soname()), Path::new(file));
     for file in ["pkgconfig/kigo.pc", "cmake/kigo/kigoConfig.cmake", "cmake/kigo/kigoConfigVersion.cmake"] {
         let text = std::fs::read_to_string(lib.join(file)).expect("UTF-8");
         assert!(!text.contains('@'), "{file}: a place that was not filled\n{text}");

@@ -27,15 +27,21 @@ pub fn library() -> PathBuf {
     library
 }
 
+/// The name that the loader looks for: `libkigo.so.<major version>.<ABI version>`.
+pub fn soname() -> String {
+    use kigo::c_api::version::{KIGO_ABI_VERSION, KIGO_VERSION_MAJOR};
+    format!("libkigo.so.{KIGO_VERSION_MAJOR}.{KIGO_ABI_VERSION}")
+}
+
 /// A directory with the names that the linker and the loader look for.
-fn link_dir() -> &'static Path {
+pub fn link_dir() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
         // One for each test program, which may run at the same time.
         let test = std::env::current_exe().expect("a test has a path");
         let dir = scratch(&format!("lib-{}", test.file_name().unwrap_or_default().to_string_lossy()));
         std::fs::create_dir_all(&dir).expect("the target directory is writable");
-        for name in ["libkigo.so", "libkigo.so.0"] {
+        for name in ["libkigo.so", &soname()] {
             let link = dir.join(name);
             let _ = std::fs::remove_file(&link);
             std::os::unix::fs::symlink(library(), &link).expect("the target directory is writable");
