@@ -138,8 +138,9 @@ int main(int argc, char **argv)
     kigo_session_options options = {.struct_size = sizeof options, .sampling = &s.sampling};
     CHECK(kigo_session_create(model, &options, &session));
     trace recorded = {NULL, 0};
+    kigo_tap_options tap = {.struct_size = sizeof tap, .callback = trace_on_event, .user_data = &recorded};
     if (trace_path != NULL)
-        CHECK(kigo_session_set_tap(session, KIGO_TAP_ALL, trace_on_event, &recorded));
+        CHECK(kigo_session_set_tap(session, &tap));
 
     double start = now_seconds();
     CHECK(kigo_session_prefill(session, prompt_ids, n_prompt));

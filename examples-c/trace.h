@@ -69,12 +69,14 @@ static inline int32_t trace_on_event(const kigo_tap_event *event, void *user_dat
 {
     trace *t = user_data;
     char name[48];
+    if (event->element_type != KIGO_TAP_TYPE_F32)
+        return 0; // of a later library's
     if (event->layer < 0)
         snprintf(name, sizeof name, "%s", event->name);
     else
         snprintf(name, sizeof name, "layers.%lld.%s", (long long)event->layer, event->name);
     trace_add(t, name, 1, event->n_rows, event->n_cols, event->data);
-    if (event->tap & (KIGO_TAP_FINAL_NORM | KIGO_TAP_LOGITS)) {
+    if (event->tap == KIGO_TAP_FINAL_NORM || event->tap == KIGO_TAP_LOGITS) {
         size_t len = strlen(name);
         snprintf(name + len, sizeof name - len, ".positions");
         for (size_t i = 0; i < event->n_rows; i++) {

@@ -104,9 +104,9 @@ inline int32_t tap(const kigo_tap_event *event, void *user_data) {
 }
 
 // The log outlives the engine object, since models and sessions log too; what it throws only ends it.
-inline int32_t log(int32_t level, const char *text, std::size_t text_len, void *user_data) {
+inline int32_t log(const kigo_log_event *event, void *user_data) {
     carried<log_function> log{*static_cast<log_function *>(user_data)};
-    return log.call(level, std::string_view(text, text_len));
+    return log.call(event->level, std::string_view(event->text, event->text_len));
 }
 
 inline std::vector<kigo_string> strings(const std::vector<std::string> &texts) {
@@ -185,9 +185,13 @@ public:
         detail::check(kigo_engine_info(get(), &facts));
         return facts;
     }
-    kigo_plan plan(std::string_view path) const {
+    // `n_tokens`: of the session whose cache is planned for; 0: as many as the model was trained for.
+    kigo_plan plan(std::string_view path, std::size_t n_tokens = 0, uint64_t flags = 0) const {
+        auto c = detail::sized<kigo_plan_options>();
+        c.n_tokens = n_tokens;
+        c.flags = flags;
         auto plan = detail::sized<kigo_plan>();
-        detail::check(kigo_model_plan(get(), path.data(), path.size(), &plan));
+        detail::check(kigo_model_plan(get(), path.data(), path.size(), &c, &plan));
         return plan;
     }
     // Nine checks of this device with a file; `on_check` gets each.
@@ -218,6 +222,17 @@ public:
         auto facts = detail::sized<kigo_model_facts>();
         detail::check(kigo_model_info(get(), &facts));
         return facts;
+    }
+    kigo_layer_facts layer(std::size_t number) const {
+        auto facts = detail::sized<kigo_layer_facts>();
+        detail::check(kigo_model_layer_info(get(), number, &facts));
+        return facts;
+    }
+    // What a session of so many tokens takes of the cache.
+    uint64_t cache_bytes(std::size_t n_tokens) const {
+        uint64_t bytes = 0;
+        detail::check(kigo_model_cache_bytes(get(), n_tokens, &bytes));
+        return bytes;
     }
     kigo_cache_facts cache() const {
         auto facts = detail::sized<kigo_cache_facts>();
@@ -377,10 +392,18 @@ public:
         return facts;
     }
     void truncate(std::size_t n_tokens) { detail::check(kigo_session_truncate(get(), n_tokens)); }
-    // `tap` sees the activations of `mask`, KIGO_TAP_*, from now on; an empty one ends that. A fork begins without.
-    void set_tap(uint64_t mask, tap_function tap) {
+    // `tap` sees the activations `taps`, KIGO_TAP_*, from now on, or all if they are none; an empty one ends that. A fork
+    // begins without.
+    void set_tap(const std::vector<uint32_t> &taps, tap_function tap) {
         std::unique_ptr<tap_function> kept(tap ? new tap_function(std::move(tap)) : nullptr);
-        detail::check(kigo_session_set_tap(get(), kept ? mask : 0, kept ? detail::tap : nullptr, kept.get()));
+        auto c = detail::sized<kigo_tap_options>();
+        if (kept) {
+            c.taps = taps.data();
+            c.n_taps = taps.size();
+            c.callback = detail::tap;
+            c.user_data = kept.get();
+        }
+        detail::check(kigo_session_set_tap(get(), &c));
         tap_ = std::move(kept);
     }
     // The session as bytes, for model::restore().

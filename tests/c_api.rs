@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use common::tiny::Tiny;
-use kigo::gguf::TensorType;
+use kigo::gguf::{Gguf, TensorType, Value, Writer};
 
 /// A tiny random model: qwen2, Q8_0, 512 tokens, a context of 512.
 fn model() -> &'static PathBuf {
@@ -81,6 +81,28 @@ fn the_cpp_wrapper_works() {
 #[test]
 fn a_tap_sees_everything_and_changes_nothing() {
     run("tap.c");
+}
+
+/// The vocabulary of the model alone, of an architecture that nobody has heard of.
+fn vocabulary() -> PathBuf {
+    let path = native::scratch("c_api_vocabulary.gguf");
+    let bytes = std::fs::read(model()).expect("the model");
+    let gguf = Gguf::from_bytes(&bytes).expect("a model");
+    let mut writer = Writer::new(3);
+    for (key, value) in gguf.meta_iter() {
+        let unheard_of = Value::String("unheard-of");
+        writer.meta(key, if key == "general.architecture" { unheard_of } else { value });
+    }
+    std::fs::write(&path, writer.to_bytes(|_, _| {})).expect("the target directory");
+    path
+}
+
+#[test]
+fn a_vocabulary_without_weights_tokenizes_and_does_nothing_else() {
+    let program = native::build("vocabulary.c");
+    let files = [model().clone(), vocabulary()];
+    native::run(&program, &files);
+    native::run_valgrind(&program, &files);
 }
 
 #[test]

@@ -13,11 +13,27 @@ pub const KIGO_LOG_LEVEL_INFO: i32 = 3;
 /// Level of a message: details for the search of a fault.
 pub const KIGO_LOG_LEVEL_DEBUG: i32 = 4;
 
-/// Receives a message of `level` (KIGO_LOG_LEVEL_*), `text_len` bytes at `text` with a NUL behind them, valid during
-/// the call. Returns 0 to go on; anything else ends the engine's logging. Called only on threads that are inside a
-/// call of this library, from several at once if there are several. It must return (not throw, not longjmp).
-pub type kigo_log_callback =
-    Option<unsafe extern "C" fn(level: i32, text: *const c_char, text_len: usize, user_data: *mut c_void) -> i32>;
+/// A message.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct kigo_log_event {
+    /// sizeof(kigo_log_event) of the library: a field behind it is not there.
+    pub struct_size: usize,
+    /// The message. UTF-8 with a NUL, valid during the callback.
+    pub text: *const c_char,
+    /// Bytes of `text`.
+    pub text_len: usize,
+    /// KIGO_LOG_LEVEL_*.
+    pub level: i32,
+    /// 0. Later versions may say more of where a message comes from.
+    pub reserved: u32,
+}
+sized_struct!(kigo_log_event, bytes: 32, fields: [usize, *const c_char, usize, i32, u32]);
+
+/// Receives a message, valid during the call. Returns 0 to go on; anything else ends the engine's logging. Called only on
+/// threads that are inside a call of this library, from several at once if there are several. It must return (not throw,
+/// not longjmp).
+pub type kigo_log_callback = Option<unsafe extern "C" fn(event: *const kigo_log_event, user_data: *mut c_void) -> i32>;
 
 /// A caller's `user_data`, which its callbacks alone look into.
 pub(super) struct UserData(pub(super) *mut c_void);
@@ -50,8 +66,15 @@ pub(super) fn sink(callback: kigo_log_callback, user_data: *mut c_void, level: i
         };
         let mut line: Vec<u8> = text.bytes().map(|b| if b < b' ' { b' ' } else { b }).collect();
         line.push(0);
-        // SAFETY: the caller's function, called as the header says, with a NUL-terminated text that lives through the
-        // call.
-        outside(|| unsafe { callback(number, line.as_ptr().cast(), line.len() - 1, user_data.0) == 0 })
+        let event = kigo_log_event {
+            struct_size: size_of::<kigo_log_event>(),
+            text: line.as_ptr().cast(),
+            text_len: line.len() - 1,
+            level: number,
+            reserved: 0,
+        };
+        // SAFETY: the caller's function, called as the header says, with an event and a NUL-terminated text that live
+        // through the call.
+        outside(|| unsafe { callback(&raw const event, user_data.0) == 0 })
     }))
 }

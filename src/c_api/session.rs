@@ -303,7 +303,7 @@ pub unsafe extern "C" fn kigo_session_fork(session: *mut kigo_session, fork: *mu
 /// Writes the session down: tokens, KV cache, logits, context length, sampling parameters, constraint; its random numbers
 /// follow from these. Buffer out, counted in bytes; they depend on that state and nothing else. The session goes on.
 ///
-/// A blob is large: about kigo_model_facts.kv_bytes_per_token for each token. It is as private as the text in it. Only
+/// A blob is large: about kigo_model_cache_bytes() of its tokens. It is as private as the text in it. Only
 /// kigo_session_restore() with the same model file on the same kind of device, in this or another process, takes it.
 /// BUSY. UNSUPPORTED: the device cannot.
 #[unsafe(no_mangle)]

@@ -18,35 +18,38 @@ use crate::backend::{TAP_NAMES, TapEvent};
 use crate::engine::Tap;
 
 /// Tap: the embedding row, scaled where the model does. [n_rows, n_embd].
-pub const KIGO_TAP_EMBED: u64 = 1;
+pub const KIGO_TAP_EMBED: u32 = 1;
 /// Tap: the normalized input of a layer. [n_rows, n_embd].
-pub const KIGO_TAP_ATTN_NORM: u64 = 2;
+pub const KIGO_TAP_ATTN_NORM: u32 = 2;
 /// Tap: queries, rotated. [n_rows, n_heads * head_dim].
-pub const KIGO_TAP_Q_ROPE: u64 = 4;
+pub const KIGO_TAP_Q_ROPE: u32 = 3;
 /// Tap: keys, rotated, as the cache keeps them. [n_rows, n_kv_heads * head_dim].
-pub const KIGO_TAP_K_ROPE: u64 = 8;
+pub const KIGO_TAP_K_ROPE: u32 = 4;
 /// Tap: values. [n_rows, n_kv_heads * head_dim].
-pub const KIGO_TAP_V: u64 = 16;
+pub const KIGO_TAP_V: u32 = 5;
 /// Tap: values weighted by attention. [n_rows, n_heads * head_dim].
-pub const KIGO_TAP_ATTN_MIX: u64 = 32;
+pub const KIGO_TAP_ATTN_MIX: u32 = 6;
 /// Tap: what attention adds to the layer's input. [n_rows, n_embd].
-pub const KIGO_TAP_ATTN_OUT: u64 = 64;
+pub const KIGO_TAP_ATTN_OUT: u32 = 7;
 /// Tap: the normalized input of the feed-forward part. [n_rows, n_embd].
-pub const KIGO_TAP_FFN_NORM: u64 = 128;
+pub const KIGO_TAP_FFN_NORM: u32 = 8;
 /// Tap: the activated gate times up. [n_rows, n_ff].
-pub const KIGO_TAP_FFN_ACT: u64 = 256;
+pub const KIGO_TAP_FFN_ACT: u32 = 9;
 /// Tap: what the feed-forward part adds. [n_rows, n_embd].
-pub const KIGO_TAP_FFN_OUT: u64 = 512;
+pub const KIGO_TAP_FFN_OUT: u32 = 10;
 /// Tap: a layer's output. [n_rows, n_embd].
-pub const KIGO_TAP_RESID: u64 = 1024;
+pub const KIGO_TAP_RESID: u32 = 11;
 /// Tap: the normalized output of the last layer. [n_rows, n_embd].
-pub const KIGO_TAP_FINAL_NORM: u64 = 2048;
+pub const KIGO_TAP_FINAL_NORM: u32 = 12;
 /// Tap: the logits. [n_rows, n_vocab].
-pub const KIGO_TAP_LOGITS: u64 = 4096;
-/// Tap: all of them.
-pub const KIGO_TAP_ALL: u64 = 8191;
+pub const KIGO_TAP_LOGITS: u32 = 13;
+/// Every tap has a number; a later version's are larger.
+const N_TAPS: u32 = KIGO_TAP_LOGITS;
 
-const _: () = assert!(KIGO_TAP_ALL == (1 << TAP_NAMES.len()) - 1);
+const _: () = assert!(N_TAPS as usize == TAP_NAMES.len());
+
+/// Type of an activation's elements: float.
+pub const KIGO_TAP_TYPE_F32: u32 = 1;
 
 /// An activation of consecutive tokens, one a row.
 #[repr(C)]
@@ -56,77 +59,109 @@ pub struct kigo_tap_event {
     pub struct_size: usize,
     /// Its name, such as "attn_norm". A constant: never freed.
     pub name: *const c_char,
-    /// `n_rows * n_cols` floats, row by row, in the host's memory. The library's, valid and unchanged during the
-    /// callback: who wants them longer copies them. On the CPU they are the engine's own buffer, on a GPU a copy.
-    pub data: *const f32,
+    /// `n_rows * n_cols` elements of `element_type`, row by row, in the host's memory. The library's, valid and unchanged
+    /// during the callback: who wants them longer copies them. On the CPU they are the engine's own buffer, on a GPU a copy.
+    pub data: *const c_void,
     /// Tokens.
     pub n_rows: usize,
     /// Elements of a row.
     pub n_cols: usize,
     /// Position of the first token in the session.
     pub position: usize,
-    /// KIGO_TAP_*: which it is.
-    pub tap: u64,
     /// The layer, from 0; -1 outside of one.
     pub layer: i64,
+    /// KIGO_TAP_*: which it is. A later version may have more of them.
+    pub tap: u32,
+    /// KIGO_TAP_TYPE_*: what `data` is made of.
+    pub element_type: u32,
 }
 sized_struct!(kigo_tap_event, bytes: 64, fields: [
-    usize, *const c_char, *const f32, usize, usize, usize, u64, i64,
+    usize, *const c_char, *const c_void, usize, usize, usize, i64, u32, u32,
 ]);
 
 /// Receives an activation, on the thread whose call computes it. Returns 0 to go on; anything else stops the call as
 /// kigo_session_cancel() does: KIGO_STATUS_CANCELLED, or KIGO_STOP_CANCELLED of a generation. The event is valid during
 /// the callback. The device is in the middle of its work: from inside, all calls with a session, and loading a model,
-/// give KIGO_STATUS_BUSY; kigo_session_cancel() and destroying this session are allowed. Other threads' passes on the
-/// device wait until it returns, so it must not wait for them. It must return (not throw, not longjmp).
+/// give KIGO_STATUS_BUSY; kigo_session_cancel() and destroying this session are allowed, and stop the call as a return value
+/// does, also from inside the last event. Other threads' passes on the device wait until it returns, so it must not wait
+/// for them. It must return (not throw, not longjmp).
 pub type kigo_tap_callback = Option<unsafe extern "C" fn(event: *const kigo_tap_event, user_data: *mut c_void) -> i32>;
 
-/// From the next call on that appends tokens, `tap` sees those activations whose KIGO_TAP_* bits are in `mask`. It
-/// replaces an earlier one; NULL, with mask 0, ends it. A long prompt is shown piece by piece: rows of all names and
+/// What a tap sees. 0 is the default of each field.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct kigo_tap_options {
+    /// sizeof(kigo_tap_options).
+    pub struct_size: usize,
+    /// `n_taps` of KIGO_TAP_*, in any order, also twice; copied by the call.
+    pub taps: *const u32,
+    /// How many; 0: all that this library has, also such as the caller's header does not know.
+    pub n_taps: usize,
+    /// Receives the activations; NULL: nobody.
+    pub callback: kigo_tap_callback,
+    /// Handed to `callback`.
+    pub user_data: *mut c_void,
+}
+sized_struct!(kigo_tap_options, bytes: 40, fields: [usize, *const u32, usize, kigo_tap_callback, *mut c_void]);
+
+/// From the next call on that appends tokens, `options->callback` sees the activations that `options` name. It replaces an
+/// earlier one; `options` NULL, or all defaults, ends it. A long prompt is shown piece by piece: rows of all names and
 /// layers for its first tokens, then for the next ones. Cached tokens are not computed and so not shown. A fork begins
 /// without a tap. A tapped session in a batch runs by itself.
 ///
-/// INVALID_ARGUMENT: an unknown bit; a callback with mask 0, or a mask without a callback. BUSY.
+/// INVALID_ARGUMENT: a number that is no tap's (the text has its index); taps without a callback. BUSY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_session_set_tap(
     session: *mut kigo_session,
-    mask: u64,
-    tap: kigo_tap_callback,
-    user_data: *mut c_void,
+    options: *const kigo_tap_options,
 ) -> kigo_status {
     // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
     guard(|| unsafe {
         let session = self::session(session)?;
-        let mask = flags(mask, KIGO_TAP_ALL, "mask")?;
-        let Some(callback) = tap else {
-            if mask != 0 {
-                return Err(Error::Null { name: "tap" });
+        let options = super::args::options(options)?;
+        let taps = slice(options.taps, options.n_taps, "taps")?;
+        let mut mask = 0;
+        for (index, &tap) in taps.iter().enumerate() {
+            if !(1..=N_TAPS).contains(&tap) {
+                let found = format!("{tap} at index {index}");
+                return Err(Error::Argument { name: "taps", found, expected: format!("1 to {N_TAPS}") });
             }
-            return session.0.set_tap(None);
-        };
-        if mask == 0 {
-            let expected = "KIGO_TAP_* bits with a callback".to_owned();
-            return Err(Error::Argument { name: "mask", found: "0".to_owned(), expected });
+            mask |= 1 << (tap - 1);
         }
-        let user_data = UserData(user_data);
+        let Some(callback) = options.callback else {
+            return if taps.is_empty() { session.0.set_tap(None) } else { Err(Error::Null { name: "callback" }) };
+        };
+        if taps.is_empty() {
+            mask = (1 << N_TAPS) - 1;
+        }
+        let user_data = UserData(options.user_data);
         let sink = move |event: &TapEvent<'_>| {
             let user_data = &user_data;
             let Some(index) = TAP_NAMES.iter().position(|name| *name == event.name) else { return true };
             let event = kigo_tap_event {
                 struct_size: size_of::<kigo_tap_event>(),
                 name: NAMES[index].as_ptr(),
-                data: event.data.as_ptr(),
+                data: event.data.as_ptr().cast(),
                 n_rows: event.rows,
                 n_cols: event.cols,
                 position: event.position,
-                tap: 1 << index,
                 layer: i64::from(event.layer),
+                tap: index as u32 + 1,
+                element_type: KIGO_TAP_TYPE_F32,
             };
             // The caller's function, called as the header says, with an event that lives through the call.
             outside(|| callback(&raw const event, user_data.0)) == 0
         };
         session.0.set_tap(Some(Tap::new(mask, Box::new(sink))))
     })
+}
+
+/// The name of a tap, such as "attn_norm"; NULL for a number that is none. From 1 on, until NULL: all that this library
+/// has. A constant: never freed. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn kigo_tap_name(tap: u32) -> *const c_char {
+    let name = usize::try_from(tap).ok().and_then(|tap| NAMES.get(tap.checked_sub(1)?));
+    name.map_or(std::ptr::null(), |name| name.as_ptr())
 }
 
 /// [`TAP_NAMES`] for C.

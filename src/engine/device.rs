@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::facts::LoadPlan;
 use super::log::{LogLevel, LogSink};
 use super::memory::Memory;
 use super::model::{LoadOptions, Model};
@@ -114,7 +115,12 @@ impl Engine {
 
     /// What loading a file would take.
     pub fn plan_file(&self, path: &Path) -> Result<Plan> {
-        Model::plan(self, &Gguf::open(path)?)
+        Ok(Model::plan(self, &Gguf::open(path)?)?.0)
+    }
+
+    /// What loading a file and a session of so many tokens (`None`: as many as the model was trained for) would take.
+    pub fn plan_file_for(&self, path: &Path, n_tokens: Option<usize>, vocabulary: bool) -> Result<LoadPlan> {
+        LoadPlan::of(self, &Gguf::open(path)?, n_tokens, vocabulary)
     }
 
     /// Loads a file; `progress` gets done and total bytes, and an error of its stops the load.

@@ -60,6 +60,7 @@ impl Pool {
 impl Model {
     /// The embedding of a text's tokens; `out` has `n_embd` elements. Runs in a session of its own, which is gone afterwards.
     pub fn embed(&self, tokens: &[u32], options: EmbedOptions, out: &mut [f32]) -> Result<()> {
+        self.computes()?;
         let config = self.inner.loaded.config();
         if tokens.is_empty() {
             return Err(Error::Argument { name: "n_tokens", found: "0".to_owned(), expected: "at least 1".to_owned() });

@@ -12,6 +12,7 @@ use super::memory::Charge;
 use super::meta::Metadata;
 use super::pages::{CacheFacts, PagePool};
 use super::passes::{self, Merger, Part};
+use super::vocabulary;
 use crate::backend::{LoadControl, LoadedModel, PAGE_TOKENS, Plan};
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, ValueType, dequantize_row};
@@ -32,6 +33,8 @@ pub struct ModelFacts {
     /// Stored bytes of the weights that one decode step reads.
     pub decode_bytes: u64,
     pub kv_bytes_per_token: u64,
+    /// What is computed with; without it there is the vocabulary alone.
+    pub has_weights: bool,
     pub n_meta: usize,
     pub has_chat_template: bool,
     pub adds_begin: bool,
@@ -66,6 +69,8 @@ pub struct LoadOptions {
     pub merge: bool,
     /// The same bits however a prompt is cut into calls and whatever prefix it shares.
     pub strict: bool,
+    /// The tokenizer and the metadata alone.
+    pub vocabulary: bool,
 }
 
 /// Weights and tokenizer; clones are the same model.
@@ -84,12 +89,12 @@ pub(super) struct Inner {
     /// Weights of the last norm, [n_embd].
     pub(super) output_norm: Arc<[f32]>,
     pub(super) grammars: Grammars,
-    tokenizer: Tokenizer,
-    metadata: Metadata,
+    pub(super) tokenizer: Tokenizer,
+    pub(super) metadata: Metadata,
     /// Weights and scratch.
-    _charge: Charge,
+    pub(super) _charge: Charge,
     /// Last, so that the device outlives what is on it.
-    _engine: Engine,
+    pub(super) _engine: Engine,
 }
 
 impl Inner {
@@ -119,9 +124,11 @@ impl LoadControl for Control<'_, '_> {
 }
 
 impl Model {
-    pub(super) fn plan(engine: &Engine, gguf: &Gguf<'_>) -> Result<Plan> {
+    /// What a load would take, and the context that the model was trained for.
+    pub(super) fn plan(engine: &Engine, gguf: &Gguf<'_>) -> Result<(Plan, usize)> {
+        vocabulary::refuse_without_weights(gguf)?;
         let (config, weights) = bind(gguf)?;
-        Ok(engine.inner.device.plan(&config, &weights))
+        Ok((engine.inner.device.plan(&config, &weights), config.n_ctx_train))
     }
 
     pub(super) fn load(
@@ -131,6 +138,10 @@ impl Model {
         progress: &mut dyn FnMut(u64, u64) -> Result<()>,
     ) -> Result<Model> {
         super::tap::not_inside()?;
+        if options.vocabulary {
+            return Model::vocabulary(engine, gguf);
+        }
+        vocabulary::refuse_without_weights(gguf)?;
         let begin = Instant::now();
         let (config, weights) = bind(gguf)?;
         let tokenizer = Tokenizer::new(gguf)?;
@@ -279,6 +290,7 @@ fn facts(
         weights_bytes: taken.weights_bytes,
         decode_bytes: decode_bytes(weights),
         kv_bytes_per_token: taken.kv_bytes_per_token,
+        has_weights: true,
         n_meta,
         has_chat_template: tokenizer.chat_template().is_some(),
         adds_begin: tokenizer.adds_bos(),

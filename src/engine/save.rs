@@ -190,6 +190,7 @@ impl Session {
 
     /// A session as it was when [`Self::save`] wrote the blob.
     pub fn restore(model: &Model, blob: &[u8]) -> Result<Session> {
+        model.computes()?;
         let image = image_of(&model.inner)?;
         let parts = Head::sizes(&model.inner, &image, blob)?.0;
         let mut hashed = Hashed::new(blob, parts);

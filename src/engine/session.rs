@@ -87,6 +87,7 @@ impl Session {
     /// A session without tokens.
     pub fn new(model: &Model, options: SessionOptions) -> Result<Session> {
         tap::not_inside()?;
+        model.computes()?;
         let inner = &model.inner;
         let n_ctx_train = inner.facts.n_ctx_train;
         let n_ctx = options.n_ctx.unwrap_or(n_ctx_train);
@@ -299,7 +300,8 @@ impl Session {
                 }
             };
             passes::run_tapped(loaded, &part, &mut show)?;
-            if !go_on {
+            // A cancel from inside the last event, or from another thread meanwhile: nothing of the pass is kept yet.
+            if !go_on || self.cancel.load(Ordering::Acquire) {
                 return Err(Error::Cancelled);
             }
         }

@@ -27,16 +27,10 @@ static kigo_logprob logprobs[8];
 static kigo_status statuses[1];
 static uint32_t out_token;
 static size_t out_size;
-static uint64_t out_flags;
+static uint64_t out_flags, out_bytes;
 static int32_t out_type;
 static double out_number;
 static size_t n_refused, n_given;
-
-static int32_t ignore(const kigo_tap_event *event, void *user_data)
-{
-    (void)event, (void)user_data;
-    return 0;
-}
 
 // What no call gives.
 #define NO_HANDLE(type) ((type *)(void *)&engine)
@@ -113,7 +107,7 @@ static void prepare_rest(void)
     s_kigo_generate_options.max_tokens = 1;
     new_engine = NO_HANDLE(kigo_engine), new_model = NO_HANDLE(kigo_model);
     new_session = NO_HANDLE(kigo_session), new_stream = NO_HANDLE(kigo_stream);
-    out_token = 77, out_size = 77, out_flags = 77, out_type = 77, out_number = 77;
+    out_token = 77, out_size = 77, out_flags = 77, out_bytes = 77, out_type = 77, out_number = 77;
 }
 
 static void *on_another_thread(void *user_data)
@@ -170,7 +164,8 @@ int main(int argc, char **argv)
     CHECK(generated.stop_reason == KIGO_STOP_CALLBACK && generated.n_tokens == 1);
     CHECK(n_given >= before + 2 * 18);
     int n_events = 0;
-    CHECK(kigo_session_set_tap(session, KIGO_TAP_ALL, on_tap, &n_events) == KIGO_STATUS_OK);
+    kigo_tap_options tap = {.struct_size = sizeof tap, .callback = on_tap, .user_data = &n_events};
+    CHECK(kigo_session_set_tap(session, &tap) == KIGO_STATUS_OK);
     before = n_given;
     CHECK(kigo_session_step(session, 5) == KIGO_STATUS_OK && n_events > 1);
     CHECK(n_given >= before + 50);

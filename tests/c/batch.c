@@ -86,16 +86,18 @@ static void full_cache(const kigo_engine *engine, const char *path)
 {
     kigo_cache_facts facts = {.struct_size = sizeof facts};
     CHECK(kigo_model_cache_info(model, &facts) == KIGO_STATUS_OK);
-    CHECK(facts.page_tokens == 64 && facts.n_pages_used == 0 && facts.n_pages_limit == UINT64_MAX);
-    CHECK(facts.n_pages_free == UINT64_MAX);
+    CHECK(facts.page_tokens == 64 && facts.n_pages_used == 0 && facts.limit_bytes == UINT64_MAX);
+    CHECK(facts.free_bytes == UINT64_MAX && facts.used_bytes == 0);
     CHECK(kigo_model_cache_info(model, NULL) == KIGO_STATUS_INVALID_ARGUMENT);
     CHECK(kigo_model_cache_info(NULL, &facts) == KIGO_STATUS_INVALID_ARGUMENT && facts.page_tokens == 0);
     CHECK(kigo_model_cache_info(model, &facts) == KIGO_STATUS_OK);
 
     kigo_model *small;
-    kigo_load_options options = {.struct_size = sizeof options, .cache_bytes = 2 * facts.page_bytes, .flags = 6};
+    uint64_t page_bytes;
+    CHECK(kigo_model_cache_bytes(model, 64, &page_bytes) == KIGO_STATUS_OK);
+    kigo_load_options options = {.struct_size = sizeof options, .cache_bytes = 2 * page_bytes, .flags = 10};
     CHECK(kigo_model_load_file(engine, path, KIGO_STRLEN, &options, &small) == KIGO_STATUS_INVALID_ARGUMENT);
-    CHECK(strcmp(kigo_last_error(), "flags is 0x6; expected flags within 0x3") == 0);
+    CHECK(strcmp(kigo_last_error(), "flags is 0xa; expected flags within 0x7") == 0);
     options.flags = KIGO_LOAD_MERGE_CALLS;
     CHECK(kigo_model_load_file(engine, path, KIGO_STRLEN, &options, &small) == KIGO_STATUS_OK);
     kigo_session *a = open_session(small), *b = open_session(small);
@@ -108,8 +110,8 @@ static void full_cache(const kigo_engine *engine, const char *path)
     CHECK(kigo_session_info(b, NULL) == KIGO_STATUS_INVALID_ARGUMENT);
     kigo_session_destroy(b);
     CHECK(kigo_session_prefill(a, ids, 62) == KIGO_STATUS_OK);
-    CHECK(kigo_model_cache_info(small, &facts) == KIGO_STATUS_OK && facts.n_pages_limit == 2);
-    CHECK(facts.n_pages_used == 2 && facts.n_pages_free == 0);
+    CHECK(kigo_model_cache_info(small, &facts) == KIGO_STATUS_OK && facts.limit_bytes == 2 * page_bytes);
+    CHECK(facts.n_pages_used == 2 && facts.used_bytes == 2 * page_bytes && facts.free_bytes == 0);
     kigo_session_destroy(a);
     kigo_model_destroy(small);
 }

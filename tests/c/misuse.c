@@ -145,10 +145,10 @@ static void models(const char *path)
     REFUSED(kigo_model_load_memory(engine, "not a model at all......", 24, NULL, &out), KIGO_STATUS_INVALID_MODEL, "magic");
 
     kigo_plan plan = {.struct_size = 4};
-    REFUSED(kigo_model_plan(engine, path, KIGO_STRLEN, &plan), INVALID, "kigo_plan.struct_size is 4");
-    REFUSED(kigo_model_plan(engine, path, KIGO_STRLEN, NULL), INVALID, "plan is NULL");
+    REFUSED(kigo_model_plan(engine, path, KIGO_STRLEN, NULL, &plan), INVALID, "kigo_plan.struct_size is 4");
+    REFUSED(kigo_model_plan(engine, path, KIGO_STRLEN, NULL, NULL), INVALID, "plan is NULL");
     plan = (kigo_plan){.struct_size = sizeof plan, .weights_bytes = 5};
-    REFUSED(kigo_model_plan(engine, "/no/such.gguf", KIGO_STRLEN, &plan), KIGO_STATUS_IO, "cannot open");
+    REFUSED(kigo_model_plan(engine, "/no/such.gguf", KIGO_STRLEN, NULL, &plan), KIGO_STATUS_IO, "cannot open");
     CHECK(plan.struct_size == sizeof plan && plan.weights_bytes == 0);
 
     char text[64];

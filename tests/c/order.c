@@ -10,9 +10,9 @@ struct world {
 
 static int n_lines;
 
-static int32_t on_log(int32_t level, const char *text, size_t text_len, void *user_data)
+static int32_t on_log(const kigo_log_event *event, void *user_data)
 {
-    (void)level, (void)text, (void)text_len, (void)user_data;
+    (void)event, (void)user_data;
     n_lines++;
     return 0;
 }

@@ -11,7 +11,7 @@ struct older_session_options {
 struct older_plan {
     size_t struct_size;
     uint64_t weights_bytes;
-    uint64_t kv_bytes_per_token;
+    uint64_t scratch_bytes;
     uint64_t not_the_librarys;
 };
 
@@ -29,7 +29,7 @@ int main(int argc, char **argv)
 {
     CHECK(argc >= 2);
     CHECK(sizeof(kigo_engine_options) == 56 && sizeof(kigo_session_options) == 32 && sizeof(kigo_sampling) == 64);
-    CHECK(sizeof(kigo_load_options) == 40 && sizeof(kigo_cache_facts) == 48 && sizeof(kigo_session_facts) == 56);
+    CHECK(sizeof(kigo_load_options) == 40 && sizeof(kigo_plan) == 56 && sizeof(kigo_cache_facts) == 48 && sizeof(kigo_session_facts) == 56);
     CHECK(sizeof(kigo_message) == 32 && sizeof(kigo_string) == 16 && sizeof(kigo_logit_bias) == 8);
     CHECK(sizeof(kigo_tap_event) == 64 && sizeof(kigo_check) == 64 && sizeof(kigo_doctor_options) == 32);
     CHECK(sizeof(kigo_diagnosis) == 40 && sizeof(kigo_logprobs_options) == 40 && sizeof(kigo_logprob) == 12);
@@ -59,14 +59,14 @@ int main(int argc, char **argv)
 
     // An older struct is filled as far as it goes, a newer one has zeros behind.
     kigo_plan plan = {.struct_size = sizeof plan};
-    CHECK(kigo_model_plan(engine, argv[1], KIGO_STRLEN, &plan) == KIGO_STATUS_OK);
+    CHECK(kigo_model_plan(engine, argv[1], KIGO_STRLEN, NULL, &plan) == KIGO_STATUS_OK);
     struct older_plan old = {24, 0, 0, 0x5555};
-    CHECK(kigo_model_plan(engine, argv[1], KIGO_STRLEN, (kigo_plan *)(void *)&old) == KIGO_STATUS_OK);
+    CHECK(kigo_model_plan(engine, argv[1], KIGO_STRLEN, NULL, (kigo_plan *)(void *)&old) == KIGO_STATUS_OK);
     CHECK(old.struct_size == 24 && old.weights_bytes == plan.weights_bytes && old.not_the_librarys == 0x5555);
-    CHECK(old.kv_bytes_per_token == plan.kv_bytes_per_token);
+    CHECK(old.scratch_bytes == plan.scratch_bytes);
     struct newer_plan young = {{.struct_size = sizeof young}, {1, 2, 3}};
-    CHECK(kigo_model_plan(engine, argv[1], KIGO_STRLEN, &young.known) == KIGO_STATUS_OK);
-    CHECK(young.known.struct_size == sizeof young && young.known.scratch_bytes == plan.scratch_bytes);
+    CHECK(kigo_model_plan(engine, argv[1], KIGO_STRLEN, NULL, &young.known) == KIGO_STATUS_OK);
+    CHECK(young.known.struct_size == sizeof young && young.known.cache_bytes == plan.cache_bytes);
     CHECK(young.later[0] == 0 && young.later[1] == 0 && young.later[2] == 0);
 
     // Nothing but the size is all defaults.

@@ -5,6 +5,7 @@ enum { N_IDS = 70 };
 
 static kigo_model *model;
 static kigo_model_facts facts = {.struct_size = sizeof facts};
+static kigo_layer_facts layer = {.struct_size = sizeof layer};
 static uint32_t ids[N_IDS];
 
 struct seen {
@@ -16,12 +17,11 @@ struct seen {
     kigo_session *session;
 };
 
-static size_t index_of(uint64_t tap)
+// Shows `callback` the taps, which are all if they are none.
+static kigo_status show(kigo_session *session, const uint32_t *taps, size_t n_taps, kigo_tap_callback callback, void *user_data)
 {
-    size_t i = 0;
-    for (; tap >> i != 1; i++)
-        CHECK(i < 13);
-    return i;
+    kigo_tap_options options = {sizeof options, taps, n_taps, callback, user_data};
+    return kigo_session_set_tap(session, &options);
 }
 
 static int32_t see(const kigo_tap_event *event, void *user_data)
@@ -30,16 +30,18 @@ static int32_t see(const kigo_tap_event *event, void *user_data)
                                         "ffn_norm", "ffn_act",   "ffn_out", "resid", "final_norm", "logits"};
     struct seen *seen = user_data;
     CHECK(event->struct_size == sizeof *event);
-    size_t i = index_of(event->tap), kv = facts.n_kv_heads * facts.head_dim, q = facts.n_heads * facts.head_dim;
-    size_t d = facts.n_embd;
-    const size_t cols[] = {d, d, q, kv, kv, q, d, d, facts.n_ff, d, d, d, facts.n_vocab};
-    CHECK(strcmp(event->name, names[i]) == 0);
+    CHECK(event->tap >= 1 && event->tap <= 13 && event->element_type == KIGO_TAP_TYPE_F32);
+    size_t i = event->tap - 1, k = layer.n_kv_heads * layer.k_head_dim, v = layer.n_kv_heads * layer.v_head_dim;
+    size_t d = facts.n_embd, q = layer.n_heads * layer.k_head_dim, mix = layer.n_heads * layer.v_head_dim;
+    const size_t cols[] = {d, d, q, k, v, mix, d, d, layer.n_ff, d, d, d, facts.n_vocab};
+    CHECK(strcmp(event->name, names[i]) == 0 && event->name == kigo_tap_name(event->tap));
     CHECK(event->n_cols == cols[i]);
     bool layered = i >= 1 && i <= 10;
     CHECK(layered ? event->layer >= 0 && event->layer < (int64_t)facts.n_layers : event->layer == -1);
     CHECK(event->position + event->n_rows <= N_IDS);
+    const float *data = event->data;
     for (size_t e = 0; e < event->n_rows * event->n_cols; e++)
-        CHECK(event->data[e] == event->data[e]);
+        CHECK(data[e] == data[e]);
     seen->n_events++;
     seen->n_rows[i] += event->n_rows;
     if (seen->session != NULL) { // what is not allowed inside
@@ -49,7 +51,7 @@ static int32_t see(const kigo_tap_event *event, void *user_data)
         CHECK(kigo_session_step(seen->session, 1) == KIGO_STATUS_BUSY);
         CHECK(kigo_session_sample(seen->session, &token) == KIGO_STATUS_BUSY);
         CHECK(kigo_session_n_tokens(seen->session, &n) == KIGO_STATUS_BUSY);
-        CHECK(kigo_session_set_tap(seen->session, 0, NULL, NULL) == KIGO_STATUS_BUSY);
+        CHECK(kigo_session_set_tap(seen->session, NULL) == KIGO_STATUS_BUSY);
         CHECK(kigo_session_create(model, NULL, &other) == KIGO_STATUS_BUSY && other == NULL);
         CHECK(kigo_session_clear_cancel(seen->session) == KIGO_STATUS_OK);
     }
@@ -73,7 +75,7 @@ static void bits_and_rows(float *logits, float *tapped)
 {
     kigo_session *plain = new_session(), *session = new_session();
     struct seen seen = {.session = session};
-    CHECK(kigo_session_set_tap(session, KIGO_TAP_ALL, see, &seen) == KIGO_STATUS_OK);
+    CHECK(show(session, NULL, 0, see, &seen) == KIGO_STATUS_OK);
     CHECK(kigo_session_prefill(plain, ids, 66) == KIGO_STATUS_OK);
     CHECK(kigo_session_prefill(session, ids, 66) == KIGO_STATUS_OK);
     for (size_t step = 66;; step++) {
@@ -90,14 +92,15 @@ static void bits_and_rows(float *logits, float *tapped)
 
     // Only what was asked for; a fork has none; nobody once it has ended.
     seen = (struct seen){0};
-    CHECK(kigo_session_set_tap(session, KIGO_TAP_RESID | KIGO_TAP_LOGITS, see, &seen) == KIGO_STATUS_OK);
+    const uint32_t two[] = {KIGO_TAP_LOGITS, KIGO_TAP_RESID, KIGO_TAP_LOGITS};
+    CHECK(show(session, two, 3, see, &seen) == KIGO_STATUS_OK);
     CHECK(kigo_session_truncate(session, 60) == KIGO_STATUS_OK);
     kigo_session *fork;
     CHECK(kigo_session_fork(session, &fork) == KIGO_STATUS_OK);
     CHECK(kigo_session_step(fork, 1) == KIGO_STATUS_OK && seen.n_events == 0);
     CHECK(kigo_session_step(session, 1) == KIGO_STATUS_OK);
     CHECK(seen.n_events == facts.n_layers + 1 && seen.n_rows[10] == facts.n_layers && seen.n_rows[12] == 1);
-    CHECK(kigo_session_set_tap(session, 0, NULL, NULL) == KIGO_STATUS_OK);
+    CHECK(kigo_session_set_tap(session, NULL) == KIGO_STATUS_OK);
     CHECK(kigo_session_step(session, 1) == KIGO_STATUS_OK && seen.n_events == facts.n_layers + 1);
     kigo_session_destroy(fork);
     kigo_session_destroy(session);
@@ -114,7 +117,7 @@ static void stops(float *logits, float *after)
         CHECK(kigo_session_prefill(session, ids, 9) == KIGO_STATUS_OK);
         logits_of(session, logits);
         struct seen seen = plots[i];
-        CHECK(kigo_session_set_tap(session, KIGO_TAP_ALL, see, &seen) == KIGO_STATUS_OK);
+        CHECK(show(session, NULL, 0, see, &seen) == KIGO_STATUS_OK);
         CHECK(kigo_session_prefill(session, ids, 40) == KIGO_STATUS_CANCELLED);
         CHECK(strcmp(kigo_last_error(), "cancelled") == 0);
         kigo_generated generated = {.struct_size = sizeof generated};
@@ -125,40 +128,88 @@ static void stops(float *logits, float *after)
         logits_of(session, after);
         CHECK(memcmp(logits, after, facts.n_vocab * sizeof *logits) == 0);
         // The stop has been used up.
-        CHECK(kigo_session_set_tap(session, 0, NULL, NULL) == KIGO_STATUS_OK);
+        CHECK(show(session, NULL, 0, NULL, NULL) == KIGO_STATUS_OK);
         CHECK(kigo_session_step(session, ids[9]) == KIGO_STATUS_OK);
         kigo_session_destroy(session);
     }
 }
 
-static int32_t destroy(const kigo_tap_event *event, void *user_data)
+struct plot {
+    kigo_session *session;
+    uint32_t at;     // the tap whose last-layer event does it
+    bool cancel;     // or else destroys
+    size_t n_after;  // events that came behind
+};
+
+static int32_t do_it(const kigo_tap_event *event, void *user_data)
 {
-    kigo_session **session = user_data;
-    if (*session != NULL) {
-        kigo_session_destroy(*session);
-        *session = NULL;
+    struct plot *plot = user_data;
+    const float *data = event->data;
+    if (plot->session == NULL) {
+        plot->n_after++;
+    } else if (event->tap == plot->at && (event->layer == -1 || event->layer == (int64_t)facts.n_layers - 1)) {
+        if (plot->cancel)
+            CHECK(kigo_session_cancel(plot->session) == KIGO_STATUS_OK);
+        else
+            kigo_session_destroy(plot->session);
+        plot->session = NULL;
     }
-    CHECK(event->data[0] == event->data[0]); // still there
+    CHECK(data[0] == data[0]); // still there
     return 0;
 }
 
-// The call it comes from is cancelled and frees the session.
-static void destroyed_inside(void)
+// Destroyed or cancelled from inside, at the first, a middle and the very last event, the call it comes from is cancelled, be it
+// a prompt or a step; a destroyed session is freed when it returns, a cancelled one is as it was.
+static void ended_inside(float *before, float *after)
 {
-    kigo_session *session = new_session(), *running = session;
-    CHECK(kigo_session_set_tap(session, KIGO_TAP_ALL, destroy, &session) == KIGO_STATUS_OK);
-    CHECK(kigo_session_prefill(running, ids, 40) == KIGO_STATUS_CANCELLED && session == NULL);
+    const uint32_t taps[] = {KIGO_TAP_EMBED, KIGO_TAP_RESID, KIGO_TAP_LOGITS};
+    for (size_t i = 0; i < 3 * 2 * 2; i++) {
+        kigo_session *session = new_session();
+        size_t n_ids = i % 2 == 0 ? 40 : 1, n;
+        struct plot plot = {session, taps[i / 4], i / 2 % 2 == 1, 0};
+        bool cancel = plot.cancel;
+        CHECK(kigo_session_prefill(session, ids, 9) == KIGO_STATUS_OK);
+        logits_of(session, before);
+        CHECK(show(session, NULL, 0, do_it, &plot) == KIGO_STATUS_OK);
+        CHECK(kigo_session_prefill(session, ids, n_ids) == KIGO_STATUS_CANCELLED && plot.session == NULL);
+        CHECK(plot.at != KIGO_TAP_LOGITS || plot.n_after == 0);
+        if (!cancel)
+            continue;
+        logits_of(session, after);
+        CHECK(kigo_session_n_tokens(session, &n) == KIGO_STATUS_OK && n == 9);
+        CHECK(memcmp(before, after, facts.n_vocab * sizeof *before) == 0);
+        CHECK(kigo_session_step(session, 1) == KIGO_STATUS_OK); // the cancel has been used up
+        kigo_session_destroy(session);
+    }
+    // In a generation, too.
+    kigo_session *session = new_session();
+    struct plot plot = {session, KIGO_TAP_LOGITS, false, 0};
+    CHECK(kigo_session_prefill(session, ids, 9) == KIGO_STATUS_OK);
+    CHECK(show(session, NULL, 0, do_it, &plot) == KIGO_STATUS_OK);
+    kigo_generate_options options = {.struct_size = sizeof options, .max_tokens = 5, .flags = KIGO_GENERATE_IGNORE_END};
+    kigo_generated generated = {.struct_size = sizeof generated};
+    CHECK(kigo_session_generate(session, &options, &generated) == KIGO_STATUS_OK);
+    CHECK(generated.stop_reason == KIGO_STOP_CANCELLED && generated.n_tokens == 0 && plot.session == NULL);
+}
+
+static void names(void)
+{
+    CHECK(kigo_tap_name(0) == NULL && kigo_tap_name(14) == NULL && kigo_tap_name(UINT32_MAX) == NULL);
+    CHECK(strcmp(kigo_tap_name(KIGO_TAP_EMBED), "embed") == 0 && strcmp(kigo_tap_name(KIGO_TAP_LOGITS), "logits") == 0);
 }
 
 static void misuse(void)
 {
     kigo_session *session = new_session();
     struct seen seen = {0};
-    CHECK(kigo_session_set_tap(NULL, KIGO_TAP_ALL, see, &seen) == KIGO_STATUS_INVALID_ARGUMENT);
-    CHECK(kigo_session_set_tap(session, KIGO_TAP_ALL + 1, see, &seen) == KIGO_STATUS_INVALID_ARGUMENT);
-    CHECK(strcmp(kigo_last_error(), "mask is 0x2000; expected flags within 0x1fff") == 0);
-    CHECK(kigo_session_set_tap(session, 0, see, &seen) == KIGO_STATUS_INVALID_ARGUMENT);
-    CHECK(kigo_session_set_tap(session, KIGO_TAP_V, NULL, NULL) == KIGO_STATUS_INVALID_ARGUMENT);
+    const uint32_t wrong[][2] = {{KIGO_TAP_V, 14}, {KIGO_TAP_V, 0}, {KIGO_TAP_V, UINT32_MAX}};
+    CHECK(show(NULL, NULL, 0, see, &seen) == KIGO_STATUS_INVALID_ARGUMENT);
+    for (size_t i = 0; i < 3; i++)
+        CHECK(show(session, wrong[i], 2, see, &seen) == KIGO_STATUS_INVALID_ARGUMENT);
+    CHECK(strcmp(kigo_last_error(), "taps is 4294967295 at index 1; expected 1 to 13") == 0);
+    CHECK(show(session, NULL, 2, see, &seen) == KIGO_STATUS_INVALID_ARGUMENT);
+    CHECK(show(session, wrong[0], 1, NULL, NULL) == KIGO_STATUS_INVALID_ARGUMENT);
+    CHECK(strcmp(kigo_last_error(), "callback is NULL") == 0);
     CHECK(kigo_session_prefill(session, ids, 3) == KIGO_STATUS_OK && seen.n_events == 0);
     kigo_session_destroy(session);
 }
@@ -168,7 +219,7 @@ static void batch(float *logits, float *tapped)
 {
     kigo_session *sessions[2] = {new_session(), new_session()};
     struct seen seen = {.session = sessions[0]};
-    CHECK(kigo_session_set_tap(sessions[1], KIGO_TAP_ALL, see, &seen) == KIGO_STATUS_OK);
+    CHECK(show(sessions[1], NULL, 0, see, &seen) == KIGO_STATUS_OK);
     const uint32_t *const both[2] = {ids, ids};
     const size_t n_ids[2] = {20, 20};
     kigo_status statuses[2];
@@ -187,13 +238,15 @@ int main(int argc, char **argv)
     kigo_engine *engine = open_engine();
     model = open_model(engine, argv[1]);
     CHECK(kigo_model_info(model, &facts) == KIGO_STATUS_OK);
+    CHECK(kigo_model_layer_info(model, facts.n_layers - 1, &layer) == KIGO_STATUS_OK);
     for (uint32_t i = 0; i < N_IDS; i++)
         ids[i] = (i * 37 + 11) % 500;
     float *a = malloc(facts.n_vocab * sizeof *a), *b = malloc(facts.n_vocab * sizeof *b);
     CHECK(a != NULL && b != NULL);
     bits_and_rows(a, b);
     stops(a, b);
-    destroyed_inside();
+    ended_inside(a, b);
+    names();
     misuse();
     batch(a, b);
     free(a);

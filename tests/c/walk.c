@@ -15,10 +15,11 @@ static int32_t on_progress(uint64_t done, uint64_t total, void *user_data)
     return 0;
 }
 
-static int32_t on_log(int32_t level, const char *text, size_t text_len, void *user_data)
+static int32_t on_log(const kigo_log_event *event, void *user_data)
 {
-    CHECK(level >= KIGO_LOG_LEVEL_ERROR && level <= KIGO_LOG_LEVEL_INFO);
-    CHECK(strlen(text) == text_len && strchr(text, '\n') == NULL);
+    CHECK(event->struct_size == sizeof *event && event->reserved == 0);
+    CHECK(event->level >= KIGO_LOG_LEVEL_ERROR && event->level <= KIGO_LOG_LEVEL_INFO);
+    CHECK(strlen(event->text) == event->text_len && strchr(event->text, '\n') == NULL);
     ++*(int *)user_data;
     return 0;
 }
@@ -295,8 +296,16 @@ int main(int argc, char **argv)
     CHECK(kigo_engine_device(engine, name, sizeof name, &needed) == KIGO_STATUS_OK && strcmp(name, "cpu") == 0);
 
     kigo_plan plan = {.struct_size = sizeof plan};
-    CHECK(kigo_model_plan(engine, argv[1], KIGO_STRLEN, &plan) == KIGO_STATUS_OK);
-    CHECK(plan.weights_bytes > 0 && plan.kv_bytes_per_token > 0);
+    CHECK(kigo_model_plan(engine, argv[1], KIGO_STRLEN, NULL, &plan) == KIGO_STATUS_OK);
+    CHECK(plan.weights_bytes > 0 && plan.scratch_bytes > 0 && plan.cache_bytes > 0);
+    CHECK(plan.n_tokens == 512 && plan.state_bytes == 0 && plan.checkpoint_bytes == 0);
+    const uint64_t page = plan.cache_bytes / 8;
+    kigo_plan_options plan_options = {.struct_size = sizeof plan_options, .n_tokens = 65};
+    CHECK(kigo_model_plan(engine, argv[1], KIGO_STRLEN, &plan_options, &plan) == KIGO_STATUS_OK);
+    CHECK(plan.n_tokens == 65 && plan.cache_bytes == 2 * page);
+    plan_options.n_tokens = 513;
+    CHECK(kigo_model_plan(engine, argv[1], KIGO_STRLEN, &plan_options, &plan) == KIGO_STATUS_INVALID_ARGUMENT);
+    CHECK(strcmp(kigo_last_error(), "n_tokens is 513; expected at most the model's 512") == 0 && plan.weights_bytes == 0);
 
     struct progress progress = {0, 0, 0};
     kigo_load_options load = {.struct_size = sizeof load, .progress = on_progress, .progress_user_data = &progress};

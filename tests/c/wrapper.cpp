@@ -142,16 +142,16 @@ int main(int argc, char **argv) {
     // What it computes.
     int n_rows = 0;
     kigo::session seen = model.open();
-    seen.set_tap(KIGO_TAP_RESID | KIGO_TAP_EMBED, [&](const kigo_tap_event &event) {
+    seen.set_tap({KIGO_TAP_RESID, KIGO_TAP_EMBED}, [&](const kigo_tap_event &event) {
         n_rows += static_cast<int>(event.n_rows);
         return event.n_cols == model.info().n_embd ? 0 : 1;
     });
     kigo::session moved = std::move(seen);
     moved.prefill({1, 2, 3});
     CHECK(n_rows == 3 * (1 + static_cast<int>(model.info().n_layers)));
-    moved.set_tap(KIGO_TAP_V, [](const kigo_tap_event &) -> int { throw mine{9}; });
+    moved.set_tap({KIGO_TAP_V}, [](const kigo_tap_event &) -> int { throw mine{9}; });
     CHECK(thrown([&] { moved.step(4); }) == "KIGO_STATUS_CANCELLED: cancelled");
-    moved.set_tap(0, {});
+    moved.set_tap({}, {});
     moved.step(4);
     int n_checks = 0;
     try {
@@ -187,10 +187,12 @@ int main(int argc, char **argv) {
     CHECK(reuser.info().n_tokens_reused == 64 && reuser.logits() == holder.logits());
     kigo::load_options little;
     little.flags = KIGO_LOAD_MERGE_CALLS;
-    little.cache_bytes = model.cache().page_bytes;
+    little.cache_bytes = model.cache_bytes(1);
+    CHECK(model.cache_bytes(65) == 2 * little.cache_bytes && engine.plan(argv[1], 65).cache_bytes == 2 * little.cache_bytes);
+    CHECK(64 * model.info().n_layers * model.layer(0).kv_bytes_per_token == little.cache_bytes);
     kigo::model small = engine.load_file(argv[1], {}, little);
     n_lines--;
-    CHECK(small.cache().n_pages_limit == 1 && small.cache().n_pages_free == 1);
+    CHECK(small.cache().limit_bytes == little.cache_bytes && small.cache().free_bytes == little.cache_bytes);
     CHECK(thrown([&] { small.open().prefill(kigo::tokens(65)); }) ==
           "KIGO_STATUS_CACHE_FULL: 2 cache pages needed, 1 of 1 free");
 

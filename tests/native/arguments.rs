@@ -47,12 +47,10 @@ fn right(function: &Function, parameter: &Declared, before: Option<&Declared>) -
         (_, "const size_t*", "n_ids") => "&two",
         // Numbers.
         (_, "uint32_t", "token") => "7",
-        (_, "size_t", "index") => "0",
+        (_, "uint32_t", "tap") => "7",
+        (_, "size_t", "index" | "layer") => "0",
         (_, "uint64_t", "flags") => "0",
-        (_, "uint64_t", "mask") => "KIGO_TAP_ALL",
         (_, "int32_t", "kind") => "KIGO_CONSTRAINT_REGEX",
-        (_, "kigo_tap_callback", _) => "ignore",
-        (_, "void*", "user_data") => "NULL",
         // Outputs.
         (_, "char*", "buffer") => "text",
         (_, "void*", "buffer") => "bytes",
@@ -72,6 +70,7 @@ fn right(function: &Function, parameter: &Declared, before: Option<&Declared>) -
         (_, "uint32_t*", "token") => "&out_token",
         (_, "size_t*", "needed" | "n_tokens") => "&out_size",
         (_, "uint64_t*", "flags") => "&out_flags",
+        (_, "uint64_t*", "cache_bytes") => "&out_bytes",
         (_, "int32_t*", "meta_type") => "&out_type",
         (_, "double*", "bytes_per_second") => "&out_number",
         _ if name == "options" || sized(parameter).is_some() => {
@@ -182,7 +181,7 @@ fn wrong(f: &Function, cases: &mut Cases) {
                 cases.refuse(f, "", &with(i, "99".to_owned()), i, &format!("{name} is 99"));
                 cases.refuse(f, "", &with(i, "-1".to_owned()), i, &format!("{name} is -1"));
             }
-            None if name == "flags" || name == "mask" => {
+            None if name == "flags" => {
                 let unknown = "UINT64_C(1) << 40".to_owned();
                 cases.refuse(f, "", &with(i, unknown), i, &format!("{name} is 0x10000000000"));
             }

@@ -1,0 +1,96 @@
+//! What a model takes and is, in figures that hold where layers differ.
+
+use super::device::Engine;
+use super::model::Model;
+use crate::backend::PAGE_TOKENS;
+use crate::error::{Error, Result};
+use crate::gguf::Gguf;
+
+/// What a load takes, and a session of so many tokens; in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct LoadPlan {
+    pub weights_bytes: u64,
+    /// Working memory of one session at a time.
+    pub scratch_bytes: u64,
+    /// The tokens that `cache_bytes` is for.
+    pub n_tokens: usize,
+    /// Whole pages.
+    pub cache_bytes: u64,
+}
+
+/// One layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct LayerFacts {
+    pub kv_bytes_per_token: u64,
+    pub window: Option<u32>,
+    pub n_heads: usize,
+    pub n_kv_heads: usize,
+    pub k_head_dim: usize,
+    pub v_head_dim: usize,
+    /// Elements of a head that are turned by their position.
+    pub n_rot: usize,
+    pub n_ff: usize,
+}
+
+/// The tokens asked for, or as many as there can be.
+fn within(n_tokens: Option<usize>, n_ctx_train: usize) -> Result<usize> {
+    match n_tokens {
+        Some(n) if n > n_ctx_train => {
+            let expected = format!("at most the model's {n_ctx_train}");
+            Err(Error::Argument { name: "n_tokens", found: n.to_string(), expected })
+        }
+        n => Ok(n.unwrap_or(n_ctx_train)),
+    }
+}
+
+/// Bytes of whole pages.
+fn cache_bytes(n_tokens: usize, kv_bytes_per_token: u64) -> u64 {
+    (n_tokens.div_ceil(PAGE_TOKENS) as u64).saturating_mul(kv_bytes_per_token.saturating_mul(PAGE_TOKENS as u64))
+}
+
+impl LoadPlan {
+    pub(super) fn of(engine: &Engine, gguf: &Gguf<'_>, n_tokens: Option<usize>, vocabulary: bool) -> Result<LoadPlan> {
+        if vocabulary {
+            return Ok(LoadPlan { n_tokens: within(n_tokens, 0)?, ..LoadPlan::default() });
+        }
+        let (plan, n_ctx_train) = Model::plan(engine, gguf)?;
+        let n_tokens = within(n_tokens, n_ctx_train)?;
+        Ok(LoadPlan {
+            weights_bytes: plan.weights_bytes,
+            scratch_bytes: plan.scratch_bytes,
+            n_tokens,
+            cache_bytes: cache_bytes(n_tokens, plan.kv_bytes_per_token),
+        })
+    }
+}
+
+impl Model {
+    /// What a session of so many tokens takes of the cache. Fails with `Argument` above the trained context.
+    pub fn cache_bytes(&self, n_tokens: usize) -> Result<u64> {
+        let facts = self.facts();
+        Ok(cache_bytes(within(Some(n_tokens), facts.n_ctx_train)?, facts.kv_bytes_per_token))
+    }
+
+    /// What a layer is. Fails with `Argument` where there are not so many.
+    pub fn layer_facts(&self, layer: usize) -> Result<LayerFacts> {
+        let facts = self.facts();
+        let config = self.inner.loaded.config();
+        let Some(of_layer) = config.layers.get(layer).filter(|_| facts.has_weights) else {
+            let expected = format!("below the model's {}", facts.n_layers);
+            return Err(Error::Argument { name: "layer", found: layer.to_string(), expected });
+        };
+        Ok(LayerFacts {
+            // Every backend keeps the same of every layer.
+            kv_bytes_per_token: facts.kv_bytes_per_token / config.layers.len() as u64,
+            window: of_layer.window,
+            n_heads: config.n_heads,
+            n_kv_heads: config.n_kv_heads,
+            k_head_dim: config.head_dim,
+            v_head_dim: config.head_dim,
+            n_rot: config.n_rot,
+            n_ff: config.n_ff,
+        })
+    }
+}
