@@ -27,6 +27,10 @@ BUILT := $(CARGO_TARGET_DIR)/release
 LIB ?= $(BUILT)/libkigo.so
 STATIC_LIB ?= $(BUILT)/libkigo.a
 
+# What the archive exports.
+FUNCTIONS = $(shell sed -n 's/^\(kigo_[a-z0-9_]*\) .*/\1/p' abi/symbols.txt)
+OBJCOPY ?= objcopy
+
 CFLAGS ?= -O3 -g
 C_WARNINGS := -std=c99 -Wall -Wextra -Wpedantic -Werror
 PROGRAMS := $(addprefix $(BUILD)/,generate chat batch bench plugin compare haiku doctor)
@@ -43,15 +47,28 @@ HAS_NVCC := $(shell { [ -n "$(CUDA_HOME)" ] && [ -x "$(CUDA_HOME)/bin/nvcc" ]; }
   ls $(VENV_PACKAGES)/nvidia/*/bin/nvcc 2>/dev/null)
 HAS_DRIVER := $(shell ls /proc/driver/nvidia/version 2>/dev/null || command -v nvidia-smi)
 
-.PHONY: all lib examples cuda emulate demo test fetch header install uninstall clean help
+.PHONY: all lib examples cuda emulate demo test fetch header freeze install uninstall clean help
 .DELETE_ON_ERROR:
 
-all: lib examples
+all: lib $(BUILD)/libkigo.a examples
 
 lib:
 ifeq ($(LIB),$(BUILT)/libkigo.so)
 	$(CARGO) build --release --lib
 endif
+
+# cargo's archive holds the standard library's and every dependency's objects with their global names, which a host that
+# has another copy of one of them could not be linked with. This one is a single object with the API's names and no
+# other; what nothing reaches is left out of it. (Bitcode that the standard library carries does not survive the joining.)
+$(STATIC_LIB): lib
+	@:
+$(BUILD)/libkigo.a: $(STATIC_LIB) abi/symbols.txt
+	@mkdir -p $(BUILD)
+	$(LD) -r --gc-sections --force-group-allocation $(patsubst %,-u %,$(FUNCTIONS)) -o $(BUILD)/kigo.o $(STATIC_LIB)
+	$(OBJCOPY) --wildcard --keep-global-symbol='kigo_*' --strip-unneeded -R .llvmbc -R .llvmcmd $(BUILD)/kigo.o
+	@rm -f $@
+	$(AR) rcsD $@ $(BUILD)/kigo.o
+	@rm -f $(BUILD)/kigo.o
 
 examples: $(PROGRAMS)
 
@@ -110,16 +127,20 @@ fill = sed -e 's|@PREFIX@|$(abspath $(PREFIX))|' -e 's|@LIBDIR@|$(abspath $(LIBD
   -e 's|@ABI_SINCE@|$(ABI_SINCE)|g' \
   -e "s|@INCLUDE_FROM_CMAKE@|$$(realpath -m --relative-to=$(call into,$(LIBDIR)/cmake/kigo) $(call into,$(INCLUDEDIR)))|"
 
-install: lib
+install: lib $(BUILD)/libkigo.a
 	$(INSTALL) -d $(call into,$(LIBDIR)/pkgconfig) $(call into,$(LIBDIR)/cmake/kigo) $(call into,$(INCLUDEDIR))
 	$(INSTALL) -m 755 $(LIB) $(call into,$(LIBDIR)/libkigo.so.$(VERSION))
 	ln -sfn libkigo.so.$(VERSION) $(call into,$(LIBDIR)/libkigo.so.$(SOVERSION))
 	ln -sfn libkigo.so.$(SOVERSION) $(call into,$(LIBDIR)/libkigo.so)
-	$(INSTALL) -m 644 $(STATIC_LIB) $(call into,$(LIBDIR)/libkigo.a)
+	$(INSTALL) -m 644 $(BUILD)/libkigo.a $(call into,$(LIBDIR)/libkigo.a)
 	$(INSTALL) -m 644 $(wildcard include/kigo.h include/kigo.hpp) $(call into,$(INCLUDEDIR))
 	$(fill) packaging/kigo.pc.in >$(call into,$(LIBDIR)/pkgconfig/kigo.pc)
 	$(fill) packaging/kigoConfig.cmake.in >$(call into,$(LIBDIR)/cmake/kigo/kigoConfig.cmake)
 	$(fill) packaging/kigoConfigVersion.cmake.in >$(call into,$(LIBDIR)/cmake/kigo/kigoConfigVersion.cmake)
+
+# What this release is held to from now on: docs/ABI.md.
+freeze: lib
+	abi/release.sh $(VERSION) $(LIB) include/kigo.h
 
 uninstall:
 	rm -f $(call into,$(LIBDIR))/libkigo.so $(call into,$(LIBDIR))/libkigo.so.$(SOVERSION) \
@@ -139,5 +160,6 @@ help:
 	@echo 'make test                           fetches the models that the tests use, and runs every test'
 	@echo 'make fetch MODEL=                   puts a model into models/'
 	@echo 'make header                         writes include/kigo.h anew'
+	@echo 'make freeze                         keeps in abi/ what this release is held to'
 	@echo 'make install PREFIX= [DESTDIR=]     the library, the headers, kigo.pc and the CMake package; make uninstall'
 	@echo 'make clean                          removes what was built; models/ stays'

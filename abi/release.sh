@@ -15,6 +15,7 @@ grep -q "^$version [0-9]* $soname " "$here/releases.txt" || {
 mkdir -p "$out"
 cp "$header" "$out/kigo.h"
 "$here/dump.sh" "$out/kigo.h" "$soname" "$out/kigo.abi"
+"$here/structs.sh" "$out/kigo.h" >"$out/structs.txt"
 nm -D --defined-only "$library" | awk '$2 == "T" { print $3 }' | LC_ALL=C sort >"$out/symbols.txt"
 
 links=$(mktemp -d)

@@ -57,6 +57,11 @@
 // Memory. Where the system has none left a call gives KIGO_STATUS_OUT_OF_MEMORY, and the handles are as if it had not been
 //     made. 4 MiB of address space are kept for what cannot fail by itself; while it is in use a call may be refused
 //     early. _destroy, kigo_session_truncate() and kigo_session_cancel() need none.
+// Unloading. Once its handles are gone and no thread is inside a call, the library may be closed with dlclose(). It leaves
+//     no thread, file or memory. It is unmapped if all threads that have called it have ended by then: what it is made of
+//     registers functions for the end of a thread that creates an engine, renders a chat or samples under a constraint. Where
+//     such a thread goes on, the library stays mapped and idle; dlopen() gives it again, and the first dlclose(), of any
+//     library, after the end of that thread unmaps it.
 // Pointers that are neither NULL nor misaligned must point at what this header says; that cannot be checked.
 
 #ifndef KIGO_H
@@ -198,10 +203,24 @@ uint32_t kigo_abi_version(void);
 // Level of a message: details for the search of a fault.
 #define KIGO_LOG_LEVEL_DEBUG 4
 
-// Receives a message of `level` (KIGO_LOG_LEVEL_*), `text_len` bytes at `text` with a NUL behind them, valid during
-// the call. Returns 0 to go on; anything else ends the engine's logging. Called only on threads that are inside a
-// call of this library, from several at once if there are several. It must return (not throw, not longjmp).
-typedef int32_t (*kigo_log_callback)(int32_t level, const char *text, size_t text_len, void *user_data);
+// A message.
+typedef struct kigo_log_event {
+    // sizeof(kigo_log_event) of the library: a field behind it is not there.
+    size_t struct_size;
+    // The message. UTF-8 with a NUL, valid during the callback.
+    const char *text;
+    // Bytes of `text`.
+    size_t text_len;
+    // KIGO_LOG_LEVEL_*.
+    int32_t level;
+    // 0. Later versions may say more of where a message comes from.
+    uint32_t reserved;
+} kigo_log_event;
+
+// Receives a message, valid during the call. Returns 0 to go on; anything else ends the engine's logging. Called only on
+// threads that are inside a call of this library, from several at once if there are several. It must return (not throw,
+// not longjmp).
+typedef int32_t (*kigo_log_callback)(const kigo_log_event *event, void *user_data);
 
 // ==== Engine ===================================================================================================
 //
@@ -271,6 +290,14 @@ kigo_status kigo_engine_read_bandwidth(const kigo_engine *engine,
 // Fills `facts`, whose `struct_size` the caller has set.
 kigo_status kigo_engine_info(const kigo_engine *engine, kigo_engine_facts *facts);
 
+// The text of the last call with this handle that failed, on whichever thread, as kigo_last_error() has it of a thread;
+// empty if none has. Text out; 1,024 bytes always suffice. A load that fails is its engine's. Calls that succeed leave it alone, and so does this one. Any
+// thread, also while another is inside a call with the handle.
+kigo_status kigo_engine_last_error(const kigo_engine *engine,
+                                   char *buffer,
+                                   size_t capacity,
+                                   size_t *needed);
+
 // ==== Model ====================================================================================================
 //
 // A model is the weights and the tokenizer of a GGUF file, on the engine's device. It is immutable and shared by its
@@ -290,6 +317,13 @@ kigo_status kigo_engine_info(const kigo_engine *engine, kigo_engine_facts *facts
 // In kigo_model_facts.flags: KIGO_TOKENIZE_ADD_SPECIAL puts the end token behind.
 #define KIGO_MODEL_ADDS_END 4
 
+// In kigo_model_facts.flags: the model computes. Without it (KIGO_LOAD_VOCABULARY) it has a vocabulary, a chat template
+// and metadata; sessions and embeddings are INVALID_STATE.
+#define KIGO_MODEL_HAS_WEIGHTS 8
+
+// In kigo_model_facts.flags: its sessions have logits, so that it can generate.
+#define KIGO_MODEL_HAS_LOGITS 16
+
 // For kigo_load_options.flags: calls that run sessions of this model on different threads at the same time,
 // kigo_session_prefill(), _step(), _generate() and the batch calls, share passes over the weights. Every result is
 // the one that the call alone gives. A pass waits up to 2 ms, and up to a quarter of the last pass's time, for calls
@@ -301,6 +335,16 @@ kigo_status kigo_engine_info(const kigo_engine *engine, kigo_engine_facts *facts
 // device: see "Sameness" in the section of sessions. It costs nothing on the CPU, and a GPU the speed of its prefill. UNSUPPORTED
 // where a device has no such mode.
 #define KIGO_LOAD_STRICT 2
+
+// For kigo_load_options.flags: nothing is read but the vocabulary, the chat template and the metadata, of a file that has
+// nothing else or of any other, whatever its architecture and tensor types. The model tokenizes, detokenizes and renders
+// chats; kigo_model_facts.flags has no KIGO_MODEL_HAS_WEIGHTS, what only weights tell is 0 there, and the calls that need
+// them (kigo_session_create(), kigo_session_restore(), kigo_model_embed()) give KIGO_STATUS_INVALID_STATE. `progress` is
+// not called, and the other flags and `cache_bytes` have no effect.
+#define KIGO_LOAD_VOCABULARY 4
+
+// In kigo_layer_facts.mixers: attention over the tokens before.
+#define KIGO_MIXER_ATTENTION 1
 
 // Type of a metadata value, as GGUF numbers them: unsigned, 8 bits.
 #define KIGO_META_UINT8 0
@@ -341,20 +385,37 @@ kigo_status kigo_engine_info(const kigo_engine *engine, kigo_engine_facts *facts
 // Type of a metadata value, as GGUF numbers them: float, 64 bits.
 #define KIGO_META_FLOAT64 12
 
-// Weights and tokenizer. Its functions take it as const: any number of threads may call them at once.
+// Weights and tokenizer, or the tokenizer alone. Its functions take it as const: any number of threads may call them at once.
 typedef struct kigo_model kigo_model;
 
-// What a load would take on the engine's device.
+// What a plan is for. 0 is the default of each field.
+typedef struct kigo_plan_options {
+    // sizeof(kigo_plan_options).
+    size_t struct_size;
+    // The tokens of the session that kigo_plan.cache_bytes is for; 0: as many as the model was trained for.
+    size_t n_tokens;
+    // As kigo_load_options.flags.
+    uint64_t flags;
+} kigo_plan_options;
+
+// What a load would take on the engine's device, and a session of the model.
 typedef struct kigo_plan {
     // sizeof(kigo_plan), set by the caller.
     size_t struct_size;
     // The weights as the device holds them.
     uint64_t weights_bytes;
-    // The KV cache of one token of one session; taken in pages of 64 tokens.
-    uint64_t kv_bytes_per_token;
     // Activations and other working memory of one session at a time, at most. Batches of sessions take more on a GPU, the
     // larger the more.
     uint64_t scratch_bytes;
+    // The tokens that `cache_bytes` is for: kigo_plan_options.n_tokens, or as many as the model was trained for.
+    uint64_t n_tokens;
+    // The KV cache of one session of so many tokens, all layers together, in whole pages; taken as the tokens come.
+    uint64_t cache_bytes;
+    // What each session takes besides, however short it is: the state of layers that have one in place of a cache. 0 where
+    // there are none.
+    uint64_t state_bytes;
+    // One copy of that state, of which a session keeps some so that it can be truncated. 0 where there is none.
+    uint64_t checkpoint_bytes;
 } kigo_plan;
 
 // Called while a model loads, on the loading thread: `done_bytes` of `total_bytes` are loaded. Returns 0 to go on;
@@ -373,7 +434,7 @@ typedef struct kigo_load_options {
     // The most bytes of KV cache that the model's sessions may take together, rounded down to whole pages
     // (kigo_model_cache_info()); 0: what the engine's memory cap leaves. Nothing is taken before it is needed.
     uint64_t cache_bytes;
-    // KIGO_LOAD_MERGE_CALLS, KIGO_LOAD_STRICT.
+    // KIGO_LOAD_MERGE_CALLS, KIGO_LOAD_STRICT, KIGO_LOAD_VOCABULARY.
     uint64_t flags;
 } kigo_load_options;
 
@@ -389,57 +450,88 @@ typedef struct kigo_model_facts {
     uint64_t weights_bytes;
     // The weights that one decode step reads, as the file stores them: all but the embedding, of which one row.
     uint64_t decode_bytes;
-    // The KV cache of one token of one session.
-    uint64_t kv_bytes_per_token;
+    // What each session takes besides its KV cache (kigo_model_cache_bytes()), however short it is: see
+    // kigo_plan.state_bytes.
+    uint64_t state_bytes;
     // Number of metadata entries.
     uint64_t n_meta;
     // KIGO_MODEL_*.
     uint64_t flags;
-    // Token ids are below this; also the number of logits.
+    // Token ids are below this; also the number of logits, where there are any.
     uint32_t n_vocab;
     // The context length that the model was trained for: the largest of a session.
     uint32_t n_ctx_train;
-    // Layers.
+    // Layers; kigo_model_layer_info() has what each is.
     uint32_t n_layers;
     // Width of the residual stream.
     uint32_t n_embd;
-    // Query heads.
-    uint32_t n_heads;
-    // Key and value heads.
-    uint32_t n_kv_heads;
-    // Elements of a head.
-    uint32_t head_dim;
-    // Width of the feed-forward.
-    uint32_t n_ff;
     // The begin token, or KIGO_TOKEN_NONE.
     uint32_t begin_token;
     // The end token, or KIGO_TOKEN_NONE. There may be others that end a generation: see kigo_token_flags().
     uint32_t end_token;
 } kigo_model_facts;
 
-// How full a model's KV cache is. A page holds 64 tokens of one session, or of several that share them.
+// What a layer is. A number that does not apply is 0.
+typedef struct kigo_layer_facts {
+    // sizeof(kigo_layer_facts), set by the caller.
+    size_t struct_size;
+    // What it adds to a session's KV cache for each token that it sees; 0: it has no cache of its own.
+    uint64_t kv_bytes_per_token;
+    // What it keeps of a session however long that is; 0: nothing.
+    uint64_t state_bytes;
+    // How it mixes tokens, KIGO_MIXER_* together; 0: not at all. Later versions know more kinds.
+    uint32_t mixers;
+    // It sees the last so many tokens, the current one included; 0: all.
+    uint32_t window;
+    // Query heads.
+    uint32_t n_heads;
+    // Key and value heads.
+    uint32_t n_kv_heads;
+    // Elements of a head of queries and keys.
+    uint32_t k_head_dim;
+    // Elements of a head of values.
+    uint32_t v_head_dim;
+    // Elements of a head of queries and keys that turn with the position.
+    uint32_t n_rot;
+    // The layer, from 0, whose keys and values it sees: itself, or an earlier one.
+    uint32_t kv_layer;
+    // Width of the feed-forward part; of one with experts, of what every token goes through.
+    uint32_t n_ff;
+    // Experts of the feed-forward part.
+    uint32_t n_experts;
+    // Of them, those that a token goes through.
+    uint32_t n_experts_used;
+    // Width of an expert.
+    uint32_t n_ff_expert;
+} kigo_layer_facts;
+
+// How full the KV cache of a model's sessions is. It is taken in pages, each of which holds some consecutive tokens of one
+// session, or of several that share them; pages of layers that keep different things need not have the same size.
 typedef struct kigo_cache_facts {
     // sizeof(kigo_cache_facts), set by the caller.
     size_t struct_size;
     // Tokens of a page.
     uint64_t page_tokens;
-    // Bytes of a page.
-    uint64_t page_bytes;
-    // The most pages that may be in use (kigo_load_options.cache_bytes); UINT64_MAX: what the memory cap leaves.
-    uint64_t n_pages_limit;
     // Pages in use.
     uint64_t n_pages_used;
-    // Pages that could be taken now; UINT64_MAX: nothing limits them but the machine's memory.
-    uint64_t n_pages_free;
+    // Bytes in use.
+    uint64_t used_bytes;
+    // The most bytes that may be in use (kigo_load_options.cache_bytes, in whole pages); UINT64_MAX: what the memory cap
+    // leaves.
+    uint64_t limit_bytes;
+    // Bytes that could be taken now, in whole pages; UINT64_MAX: nothing limits them but the machine's memory.
+    uint64_t free_bytes;
 } kigo_cache_facts;
 
 // What loading the file at `path` would take, without loading it: reads the header only.
 //
-// `path_len` may be KIGO_STRLEN. The caller sets `plan->struct_size`. Fails as kigo_model_load_file() does, memory and
-// progress apart.
+// `path_len` may be KIGO_STRLEN, `options` may be NULL: all defaults. The caller sets `plan->struct_size`. Fails as
+// kigo_model_load_file() does, memory and progress apart. INVALID_ARGUMENT: n_tokens is more than the model was trained
+// for.
 kigo_status kigo_model_plan(const kigo_engine *engine,
                             const char *path,
                             size_t path_len,
+                            const kigo_plan_options *options,
                             kigo_plan *plan);
 
 // Loads the GGUF file at `path`; `path_len` may be KIGO_STRLEN, `options` may be NULL.
@@ -467,6 +559,18 @@ void kigo_model_destroy(kigo_model *model);
 
 // Fills `facts`, whose `struct_size` the caller has set.
 kigo_status kigo_model_info(const kigo_model *model, kigo_model_facts *facts);
+
+// Fills `facts`, whose `struct_size` the caller has set, with what layer number `layer` is, from 0.
+//
+// INVALID_ARGUMENT: `layer` is not below kigo_model_facts.n_layers.
+kigo_status kigo_model_layer_info(const kigo_model *model,
+                                  size_t layer,
+                                  kigo_layer_facts *facts);
+
+// What a session of `n_tokens` tokens takes of the KV cache, all layers together, in whole pages.
+//
+// INVALID_ARGUMENT: more than kigo_model_facts.n_ctx_train.
+kigo_status kigo_model_cache_bytes(const kigo_model *model, size_t n_tokens, uint64_t *cache_bytes);
 
 // Fills `facts`, whose `struct_size` the caller has set. Other threads may take and free pages meanwhile.
 //
@@ -513,6 +617,14 @@ kigo_status kigo_model_meta_key(const kigo_model *model,
                                 char *buffer,
                                 size_t capacity,
                                 size_t *needed);
+
+// The text of the last call with this handle that failed, on whichever thread, as kigo_last_error() has it of a thread;
+// empty if none has. Text out; 1,024 bytes always suffice. A session that cannot be made is its model's. Calls that succeed leave it alone, and so does this one. Any
+// thread, also while another is inside a call with the handle.
+kigo_status kigo_model_last_error(const kigo_model *model,
+                                  char *buffer,
+                                  size_t capacity,
+                                  size_t *needed);
 
 // ==== Tokenizer ================================================================================================
 //
@@ -820,7 +932,7 @@ kigo_status kigo_session_fork(kigo_session *session,
 // Writes the session down: tokens, KV cache, logits, context length, sampling parameters, constraint; its random numbers
 // follow from these. Buffer out, counted in bytes; they depend on that state and nothing else. The session goes on.
 //
-// A blob is large: about kigo_model_facts.kv_bytes_per_token for each token. It is as private as the text in it. Only
+// A blob is large: about kigo_model_cache_bytes() of its tokens. It is as private as the text in it. Only
 // kigo_session_restore() with the same model file on the same kind of device, in this or another process, takes it.
 // BUSY. UNSUPPORTED: the device cannot.
 kigo_status kigo_session_save(kigo_session *session,
@@ -843,6 +955,14 @@ kigo_status kigo_session_restore(const kigo_model *model,
                                  const void *blob,
                                  size_t blob_bytes,
                                  kigo_session **session);
+
+// The text of the last call with this handle that failed, on whichever thread, as kigo_last_error() has it of a thread;
+// empty if none has. Text out; 1,024 bytes always suffice. In a batch each session has its own. Calls that succeed leave it alone, and so does this one. Any
+// thread, also while another is inside a call with the handle.
+kigo_status kigo_session_last_error(const kigo_session *session,
+                                    char *buffer,
+                                    size_t capacity,
+                                    size_t *needed);
 
 // ==== Log probabilities ========================================================================================
 //
@@ -1135,40 +1255,40 @@ kigo_status kigo_model_embed(const kigo_model *model,
 #define KIGO_TAP_ATTN_NORM 2
 
 // Tap: queries, rotated. [n_rows, n_heads * head_dim].
-#define KIGO_TAP_Q_ROPE 4
+#define KIGO_TAP_Q_ROPE 3
 
 // Tap: keys, rotated, as the cache keeps them. [n_rows, n_kv_heads * head_dim].
-#define KIGO_TAP_K_ROPE 8
+#define KIGO_TAP_K_ROPE 4
 
 // Tap: values. [n_rows, n_kv_heads * head_dim].
-#define KIGO_TAP_V 16
+#define KIGO_TAP_V 5
 
 // Tap: values weighted by attention. [n_rows, n_heads * head_dim].
-#define KIGO_TAP_ATTN_MIX 32
+#define KIGO_TAP_ATTN_MIX 6
 
 // Tap: what attention adds to the layer's input. [n_rows, n_embd].
-#define KIGO_TAP_ATTN_OUT 64
+#define KIGO_TAP_ATTN_OUT 7
 
 // Tap: the normalized input of the feed-forward part. [n_rows, n_embd].
-#define KIGO_TAP_FFN_NORM 128
+#define KIGO_TAP_FFN_NORM 8
 
 // Tap: the activated gate times up. [n_rows, n_ff].
-#define KIGO_TAP_FFN_ACT 256
+#define KIGO_TAP_FFN_ACT 9
 
 // Tap: what the feed-forward part adds. [n_rows, n_embd].
-#define KIGO_TAP_FFN_OUT 512
+#define KIGO_TAP_FFN_OUT 10
 
 // Tap: a layer's output. [n_rows, n_embd].
-#define KIGO_TAP_RESID 1024
+#define KIGO_TAP_RESID 11
 
 // Tap: the normalized output of the last layer. [n_rows, n_embd].
-#define KIGO_TAP_FINAL_NORM 2048
+#define KIGO_TAP_FINAL_NORM 12
 
 // Tap: the logits. [n_rows, n_vocab].
-#define KIGO_TAP_LOGITS 4096
+#define KIGO_TAP_LOGITS 13
 
-// Tap: all of them.
-#define KIGO_TAP_ALL 8191
+// Type of an activation's elements: float.
+#define KIGO_TAP_TYPE_F32 1
 
 // An activation of consecutive tokens, one a row.
 typedef struct kigo_tap_event {
@@ -1176,38 +1296,57 @@ typedef struct kigo_tap_event {
     size_t struct_size;
     // Its name, such as "attn_norm". A constant: never freed.
     const char *name;
-    // `n_rows * n_cols` floats, row by row, in the host's memory. The library's, valid and unchanged during the
-    // callback: who wants them longer copies them. On the CPU they are the engine's own buffer, on a GPU a copy.
-    const float *data;
+    // `n_rows * n_cols` elements of `element_type`, row by row, in the host's memory. The library's, valid and unchanged
+    // during the callback: who wants them longer copies them. On the CPU they are the engine's own buffer, on a GPU a copy.
+    const void *data;
     // Tokens.
     size_t n_rows;
     // Elements of a row.
     size_t n_cols;
     // Position of the first token in the session.
     size_t position;
-    // KIGO_TAP_*: which it is.
-    uint64_t tap;
     // The layer, from 0; -1 outside of one.
     int64_t layer;
+    // KIGO_TAP_*: which it is. A later version may have more of them.
+    uint32_t tap;
+    // KIGO_TAP_TYPE_*: what `data` is made of.
+    uint32_t element_type;
 } kigo_tap_event;
 
 // Receives an activation, on the thread whose call computes it. Returns 0 to go on; anything else stops the call as
 // kigo_session_cancel() does: KIGO_STATUS_CANCELLED, or KIGO_STOP_CANCELLED of a generation. The event is valid during
 // the callback. The device is in the middle of its work: from inside, all calls with a session, and loading a model,
-// give KIGO_STATUS_BUSY; kigo_session_cancel() and destroying this session are allowed. Other threads' passes on the
-// device wait until it returns, so it must not wait for them. It must return (not throw, not longjmp).
+// give KIGO_STATUS_BUSY; kigo_session_cancel() and destroying this session are allowed, and stop the call as a return value
+// does, also from inside the last event. Other threads' passes on the device wait until it returns, so it must not wait
+// for them. It must return (not throw, not longjmp).
 typedef int32_t (*kigo_tap_callback)(const kigo_tap_event *event, void *user_data);
 
-// From the next call on that appends tokens, `tap` sees those activations whose KIGO_TAP_* bits are in `mask`. It
-// replaces an earlier one; NULL, with mask 0, ends it. A long prompt is shown piece by piece: rows of all names and
+// What a tap sees. 0 is the default of each field.
+typedef struct kigo_tap_options {
+    // sizeof(kigo_tap_options).
+    size_t struct_size;
+    // `n_taps` of KIGO_TAP_*, in any order, also twice; copied by the call.
+    const uint32_t *taps;
+    // How many; 0: all that this library has, also such as the caller's header does not know.
+    size_t n_taps;
+    // Receives the activations; NULL: nobody.
+    kigo_tap_callback callback;
+    // Handed to `callback`.
+    void *user_data;
+} kigo_tap_options;
+
+// From the next call on that appends tokens, `options->callback` sees the activations that `options` name. It replaces an
+// earlier one; `options` NULL, or all defaults, ends it. A long prompt is shown piece by piece: rows of all names and
 // layers for its first tokens, then for the next ones. Cached tokens are not computed and so not shown. A fork begins
 // without a tap. A tapped session in a batch runs by itself.
 //
-// INVALID_ARGUMENT: an unknown bit; a callback with mask 0, or a mask without a callback. BUSY.
+// INVALID_ARGUMENT: a number that is no tap's (the text has its index); taps without a callback. BUSY.
 kigo_status kigo_session_set_tap(kigo_session *session,
-                                 uint64_t mask,
-                                 kigo_tap_callback tap,
-                                 void *user_data);
+                                 const kigo_tap_options *options);
+
+// The name of a tap, such as "attn_norm"; NULL for a number that is none. From 1 on, until NULL: all that this library
+// has. A constant: never freed. Any thread.
+const char *kigo_tap_name(uint32_t tap);
 
 // ==== Doctor ===================================================================================================
 //

@@ -78,6 +78,22 @@ fn the_cpp_wrapper_works() {
     run("wrapper.cpp");
 }
 
+/// Built without the library, which it loads.
+#[test]
+fn the_library_can_be_unloaded_and_leaves_nothing() {
+    let program = native::scratch("unload");
+    let mut cc = std::process::Command::new("cc");
+    cc.args(["-std=c99", "-g", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-pthread", "-I"]);
+    cc.arg(native::root().join("include")).arg(native::root().join("tests/c/unload.c"));
+    native::output(cc.arg("-o").arg(&program).arg("-ldl"));
+    native::run(&program, &[&native::library(), model()]);
+}
+
+#[test]
+fn a_handle_has_its_own_last_error() {
+    run("errors.c");
+}
+
 #[test]
 fn a_tap_sees_everything_and_changes_nothing() {
     run("tap.c");

@@ -56,14 +56,23 @@ impl Statuses {
     }
 }
 
-/// What each entry's arguments were, and the outcomes of those that could be read.
-fn spread<T>(read: Vec<Result<()>>, ran: Vec<Result<T>>, mut each: impl FnMut(usize, T)) -> Vec<Result<()>> {
+/// What each entry's session was, and the outcomes of those that could be read; each session is told its failure.
+fn spread<T>(
+    read: impl Iterator<Item = Result<Held<kigo_session>>>,
+    ran: Vec<Result<T>>,
+    mut each: impl FnMut(usize, T),
+) -> Vec<Result<()>> {
+    super::guard::about_several();
     let mut ran = ran.into_iter();
     let mut next = |index| match ran.next() {
         Some(outcome) => outcome.map(|value| each(index, value)),
         None => Err(Error::Internal { message: "an entry without an outcome".to_owned() }),
     };
-    read.into_iter().enumerate().map(|(index, read)| read.and_then(|()| next(index))).collect()
+    let outcome = |(index, read): (usize, Result<Held<kigo_session>>)| {
+        let session = read?;
+        next(index).inspect_err(|error| session.failed(error))
+    };
+    read.enumerate().map(outcome).collect()
 }
 
 /// Appends to each session its tokens, `n_ids[i]` at `ids[i]`: kigo_session_prefill() for many. Entries of one token
@@ -108,7 +117,7 @@ fn append(statuses: &Statuses, read: Vec<Result<(Held<kigo_session>, &[u32])>>) 
         read.iter().flatten().map(|(session, tokens)| Append { session: &session.0, tokens }).collect();
     let ran = append_batch(&entries);
     drop(entries);
-    statuses.store(spread(read.into_iter().map(|r| r.map(|_| ())).collect(), ran, |_, ()| ()).into_iter())
+    statuses.store(spread(read.into_iter().map(|r| r.map(|(session, _)| session)), ran, |_, ()| ()).into_iter())
 }
 
 /// Picks the next token of each session from its current logits, with its own parameters: kigo_session_sample() for
@@ -132,6 +141,6 @@ pub unsafe extern "C" fn kigo_sample_batch(
             slice(sessions, n, "sessions")?.iter().map(|handle| session(*handle)).collect();
         let ran = sample_batch(&read.iter().flatten().map(|session| &session.0).collect::<Vec<_>>());
         let put = |index: usize, token: u32| tokens.add(index).write(token);
-        statuses.store(spread(read.into_iter().map(|r| r.map(|_| ())).collect(), ran, put).into_iter())
+        statuses.store(spread(read.into_iter(), ran, put).into_iter())
     })
 }

@@ -1,13 +1,14 @@
-//! The one guard that every entry runs in, and the thread's last error.
+//! The one guard that every entry runs in, and the last error of a thread and of a handle.
 //!
 //! Invariants: no panic leaves [`guard`]; a status other than OK is never returned without its text being written on
 //! the same thread; writing the text allocates nothing, so that it works when memory is exhausted.
 
 use std::any::Any;
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::ffi::c_char;
 use std::fmt::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use super::status::{KIGO_STATUS_OK, kigo_status, status_number};
 use crate::alloc;
@@ -29,6 +30,64 @@ pub(super) fn last_error() -> *const c_char {
     TEXT.with(|text| text.get().cast::<c_char>().cast_const())
 }
 
+/// The text of the last call with a handle that failed, on whichever thread.
+pub(super) struct LastError(Mutex<(usize, [u8; TEXT_BYTES])>);
+
+impl LastError {
+    pub(super) fn new() -> Arc<LastError> {
+        Arc::new(LastError(Mutex::new((0, [0; TEXT_BYTES]))))
+    }
+
+    /// Whoever has it copies a kilobyte: unless that thread is gone (a child of fork()) or interrupted (a signal handler),
+    /// a moment's patience is enough.
+    fn lock(&self) -> Option<MutexGuard<'_, (usize, [u8; TEXT_BYTES])>> {
+        for _ in 0..1000 {
+            match self.0.try_lock() {
+                Ok(text) => return Some(text),
+                Err(TryLockError::Poisoned(text)) => return Some(text.into_inner()),
+                Err(TryLockError::WouldBlock) => std::thread::yield_now(),
+            }
+        }
+        None
+    }
+
+    pub(super) fn set(&self, text: &dyn fmt::Display) {
+        let Some(mut held) = self.lock() else { return };
+        let mut line = Line { bytes: &raw mut held.1, len: 0, full: false };
+        let _ = write!(line, "{text}");
+        held.0 = line.len;
+    }
+
+    /// Hands the text to `read`; nothing where no call has failed.
+    pub(super) fn read<T>(&self, read: impl FnOnce(&[u8]) -> T) -> T {
+        // Copied, so that nobody waits for what `read` does.
+        let (len, text) = self.lock().map_or((0, [0; TEXT_BYTES]), |held| *held);
+        read(&text[..len])
+    }
+}
+
+thread_local! {
+    /// The handle that this thread's running call is about, as `Arc::into_raw` gives it; no destructor, see above.
+    static SUBJECT: Cell<*const LastError> = const { Cell::new(std::ptr::null()) };
+}
+
+fn give_up(subject: *const LastError) {
+    if !subject.is_null() {
+        // SAFETY: only `Arc::into_raw`'s pointers are put into SUBJECT, and each is taken out of it once.
+        drop(unsafe { Arc::from_raw(subject) });
+    }
+}
+
+/// The running call is about this handle: its failure becomes the handle's last error. Of several, the last.
+pub(super) fn about(handle: &Arc<LastError>) {
+    give_up(SUBJECT.replace(Arc::into_raw(Arc::clone(handle))));
+}
+
+/// The running call is about several handles, and has told each.
+pub(super) fn about_several() {
+    give_up(SUBJECT.replace(std::ptr::null()));
+}
+
 /// Writes as much as fits, cut at a character, and a NUL.
 struct Line {
     bytes: *mut [u8; TEXT_BYTES],
@@ -47,8 +106,8 @@ impl Write for Line {
                 self.full = true;
                 break;
             }
-            // SAFETY: `bytes` is this thread's buffer (see `set_last_error`), and len + part.len() < TEXT_BYTES was
-            // just checked.
+            // SAFETY: `bytes` is this thread's buffer (see `set_last_error`) or a locked one, and len + part.len() <
+            // TEXT_BYTES was just checked.
             unsafe {
                 self.bytes.cast::<u8>().add(self.len).copy_from_nonoverlapping(part.as_ptr(), part.len());
             }
@@ -88,18 +147,32 @@ pub(super) fn guard_free(entry: impl FnOnce() -> Result<()>) -> kigo_status {
 
 /// As [`guard`], for a signal handler: it neither computes nor allocates.
 pub(super) fn signal_safe(entry: impl FnOnce() -> Result<()>) -> kigo_status {
-    match catch_unwind(AssertUnwindSafe(entry)) {
+    // The call may come from inside a callback of another's.
+    let outer = SUBJECT.replace(std::ptr::null());
+    let status = match catch_unwind(AssertUnwindSafe(entry)) {
         Ok(Ok(())) => KIGO_STATUS_OK,
         Ok(Err(error)) => {
-            set_last_error(&error);
+            failed(&error);
             status_of(&error)
         }
         Err(payload) => {
-            set_last_error(&Error::Internal { message: panic_text(&*payload) });
+            failed(&Error::Internal { message: panic_text(&*payload) });
             // A payload's destructor is code we do not know; leaking it is better than a second panic here.
             std::mem::forget(payload);
             status_number(Status::Internal)
         }
+    };
+    give_up(SUBJECT.replace(outer));
+    status
+}
+
+/// The text goes to the thread, and to the handle that the call was about.
+fn failed(error: &Error) {
+    set_last_error(error);
+    let subject = SUBJECT.get();
+    if !subject.is_null() {
+        // SAFETY: SUBJECT holds a reference to it until `give_up`.
+        unsafe { &*subject }.set(error);
     }
 }
 

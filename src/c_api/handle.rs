@@ -4,10 +4,12 @@
 //! handle destroyed from inside one of its callbacks stays alive until the call returns. A child of fork() has copies of
 //! its parent's handles, but not the threads behind them: in it they are refused, and nothing of them is freed.
 
+use std::ffi::c_char;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::args::not_null;
+use super::args::{Buffer, not_null};
+use super::guard::{LastError, about};
 use crate::alloc;
 use crate::error::{Error, Result};
 use crate::process;
@@ -18,6 +20,15 @@ pub(super) struct Owned<T> {
     value: T,
     /// The process that made it.
     made_by: u32,
+    /// What the last call with it that failed says.
+    last_error: Arc<LastError>,
+}
+
+impl<T> Owned<T> {
+    /// A failure that concerns this handle, of a call that is about several.
+    pub(super) fn failed(&self, error: &Error) {
+        self.last_error.set(error);
+    }
 }
 
 impl<T> Deref for Owned<T> {
@@ -43,11 +54,31 @@ unsafe fn check<T>(handle: *const T, name: &'static str) -> Result<*const Owned<
     if made_by == here { Ok(owned) } else { Err(Error::Forked { made_by, here }) }
 }
 
-/// The reference that a call works with.
+/// The reference that a call works with; a failure of the call becomes the handle's last error.
 ///
 /// # Safety
 /// `handle` is NULL, misaligned, or came from [`put`] for the same `T` and has not been given to [`destroy`].
 pub(super) unsafe fn borrow<T>(handle: *const T, name: &'static str) -> Result<Held<T>> {
+    // SAFETY: passed on from this function's contract.
+    let held = unsafe { hold(handle, name)? };
+    about(&held.last_error);
+    Ok(held)
+}
+
+/// Copies the handle's last error out.
+///
+/// # Safety
+/// As for [`borrow`].
+pub(super) unsafe fn last_error<T>(handle: *const T, name: &'static str, out: &Buffer<c_char>) -> Result<()> {
+    // SAFETY: passed on from this function's contract. Not `borrow`: a buffer that is too small is no news of the handle.
+    unsafe { hold(handle, name)? }.last_error.read(|text| out.store_text(text))
+}
+
+/// [`borrow`] for what leaves the handle's last error alone.
+///
+/// # Safety
+/// As for [`borrow`].
+unsafe fn hold<T>(handle: *const T, name: &'static str) -> Result<Held<T>> {
     // SAFETY: passed on from this function's contract; what `check` lets through is `Arc::into_raw`'s, with a reference
     // held by the caller, who keeps it for the length of the call.
     unsafe {
@@ -62,7 +93,7 @@ pub(super) unsafe fn borrow<T>(handle: *const T, name: &'static str) -> Result<H
 /// # Safety
 /// `out` is valid for a write.
 pub(super) unsafe fn put<T>(out: *mut *mut T, value: T) -> Result<()> {
-    let owned = Arc::new(Owned { value, made_by: process::id() });
+    let owned = Arc::new(Owned { value, made_by: process::id(), last_error: LastError::new() });
     alloc::enough()?;
     // SAFETY: by this function's contract; `args::null_out` has checked it for NULL and alignment.
     unsafe { out.write(Arc::into_raw(owned).cast_mut().cast::<T>()) };

@@ -541,3 +541,20 @@ pub unsafe extern "C" fn kigo_model_meta_key(
         out.store_text(model.0.meta_key(index)?.as_bytes())
     })
 }
+
+/// The text of the last call with this handle that failed, on whichever thread, as kigo_last_error() has it of a thread;
+/// empty if none has. Text out; 1,024 bytes always suffice. A session that cannot be made is its model's. Calls that succeed leave it alone, and so does this one. Any
+/// thread, also while another is inside a call with the handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_model_last_error(
+    model: *const kigo_model,
+    buffer: *mut c_char,
+    capacity: usize,
+    needed: *mut usize,
+) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        let out = Buffer::new(buffer, capacity, needed, "buffer")?;
+        last_error(model, "model", &out)
+    })
+}

@@ -348,3 +348,20 @@ pub unsafe extern "C" fn kigo_session_restore(
         put(session, kigo_session(Session::restore(&model.0, slice(blob.cast::<u8>(), blob_bytes, "blob")?)?))
     })
 }
+
+/// The text of the last call with this handle that failed, on whichever thread, as kigo_last_error() has it of a thread;
+/// empty if none has. Text out; 1,024 bytes always suffice. In a batch each session has its own. Calls that succeed leave it alone, and so does this one. Any
+/// thread, also while another is inside a call with the handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_session_last_error(
+    session: *const kigo_session,
+    buffer: *mut c_char,
+    capacity: usize,
+    needed: *mut usize,
+) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        let out = Buffer::new(buffer, capacity, needed, "buffer")?;
+        last_error(session, "session", &out)
+    })
+}

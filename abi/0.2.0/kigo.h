@@ -1,0 +1,1526 @@
+// kigo.h: an engine for large language models inside your own process.
+//
+// Generated from src/c_api by tests/abi.rs; `make header` writes it anew. SPDX-License-Identifier: MIT OR Apache-2.0
+//
+// In short (every call's status checked in the real programs of examples-c/):
+//
+//     kigo_engine_create(NULL, &engine);
+//     kigo_model_load_file(engine, "model.gguf", KIGO_STRLEN, NULL, &model);
+//     kigo_session_create(model, NULL, &session);
+//     kigo_tokenize(model, "Once upon a time", KIGO_STRLEN, KIGO_TOKENIZE_ADD_SPECIAL, ids, 512, &n_ids);
+//     kigo_session_prefill(session, ids, n_ids);
+//     kigo_generate_options options = {.struct_size = sizeof options, .max_tokens = 64, .on_token = print};
+//     kigo_generated generated = {.struct_size = sizeof generated};
+//     kigo_session_generate(session, &options, &generated);
+//
+// Conventions, the same for every function:
+//
+// Handles. kigo_engine, kigo_model, kigo_session and kigo_stream are opaque. A handle that is NULL is
+//     KIGO_STATUS_INVALID_ARGUMENT, except for the _destroy functions, to which it is nothing. Handles may be
+//     destroyed in any order, each once, by any thread, and not while another thread is inside a call with the same
+//     handle. There is no global state: no init, no shutdown, no environment variable, nothing printed.
+// Threads. A function that takes a handle as pointer to const may be called with it from many threads at once. Where
+//     the pointer is not to const, the handle is for one thread at a time (not always the same one), and a second
+//     thread that comes meanwhile gets KIGO_STATUS_BUSY.
+// Outputs. They come last and are required: NULL is KIGO_STATUS_INVALID_ARGUMENT. They are nulled (zeroed) on entry
+//     and filled on success only.
+// Options. A struct that begins with `size_t struct_size` grows at its end from version to version. The caller sets
+//     struct_size to sizeof and the rest to zero, which is the default of every field:
+//         kigo_engine_options options = {.struct_size = sizeof options};               // C
+//         kigo_engine_options options{}; options.struct_size = sizeof options;         // C++
+//     A pointer to options may be NULL: all defaults. A shorter struct, from a program compiled against an older
+//     header, is read up to its size. A longer one is accepted if all that this library does not know is zero. All
+//     else is KIGO_STATUS_INVALID_ARGUMENT: below 8, above 4,096, not a multiple of 8. The text has both sizes.
+//     Structs that are filled work the same way: a shorter one gets what fits, a longer one zeros behind it.
+// Enums and flags. They are integers and are checked: a value that is none of those named here is
+//     KIGO_STATUS_INVALID_ARGUMENT, never undefined.
+// Texts in. A pointer and its length in bytes, UTF-8, NULs allowed; or KIGO_STRLEN as the length of one that ends at
+//     its NUL. NULL with length 0 is the empty text; NULL with another length is KIGO_STATUS_INVALID_ARGUMENT. What
+//     a call is given it does not refer to after it has returned, callbacks and their user_data apart.
+// Buffers out. (buffer, capacity, needed): on success *needed elements are at `buffer`. NULL with capacity 0 asks for
+//     *needed alone, and succeeds. Otherwise, where *needed exceeds the capacity, the call gives
+//     KIGO_STATUS_BUFFER_TOO_SMALL with *needed set and the buffer untouched.
+// Text out. A buffer out, counted in bytes, without a NUL; where the capacity exceeds *needed, a NUL follows.
+// Callbacks. They take their user_data last and return 0 to go on, anything else to stop. NULL is no callback.
+// Floating point. Calls compute in the processor's default state whatever the calling thread has set (rounding, flushing
+//     of subnormal numbers, traps), callbacks run in the caller's, and it is back when the call returns.
+// Signals. The library's own threads block all but SIGSEGV, SIGBUS, SIGFPE, SIGILL and SIGTRAP, so the host's signals go
+//     to the host's threads. A signal handler may call kigo_session_cancel() and nothing else. Interrupted system calls
+//     are taken up again.
+// fork(). A child has copies of the handles but not the threads behind them: every call with a handle that its parent
+//     made gives KIGO_STATUS_INVALID_STATE with "after fork()", and _destroy does nothing. Where no other thread of the
+//     parent was inside a call, the child may make engines of its own; else it should exec. A child that was forked
+//     inside a callback must not return from it.
+// Stack. 128 KiB of stack suffice for every call; what takes more runs on a thread of its own.
+// Memory. Where the system has none left a call gives KIGO_STATUS_OUT_OF_MEMORY, and the handles are as if it had not been
+//     made. 4 MiB of address space are kept for what cannot fail by itself; while it is in use a call may be refused
+//     early. _destroy, kigo_session_truncate() and kigo_session_cancel() need none.
+// Unloading. Once its handles are gone and no thread is inside a call, the library may be closed with dlclose(). It leaves
+//     no thread, file or memory. It is unmapped if all threads that have called it have ended by then: what it is made of
+//     registers functions for the end of a thread that creates an engine, renders a chat or samples under a constraint. Where
+//     such a thread goes on, the library stays mapped and idle; dlopen() gives it again, and the first dlclose(), of any
+//     library, after the end of that thread unmaps it.
+// Pointers that are neither NULL nor misaligned must point at what this header says; that cannot be checked.
+
+#ifndef KIGO_H
+#define KIGO_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+// As the length of a text that comes in: it ends at its NUL.
+#define KIGO_STRLEN SIZE_MAX
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// ==== Status and errors ========================================================================================
+//
+// Every call that can fail returns a `kigo_status`; 0 is success and the numbers are never reused. A caller
+// must be ready for a number that this header does not list. The call that fails also leaves one line of text
+// with the numbers behind, for its own thread: kigo_last_error().
+//
+// The condition of the handles after a failure is the one before the call, unless a function says otherwise.
+// Two statuses speak about the future: after KIGO_STATUS_POISONED and after KIGO_STATUS_INTERNAL on a session
+// only its destruction is useful; the model, the engine and all other sessions go on. KIGO_STATUS_INTERNAL is
+// a defect of this library; it is the one case in which the language's run time may write a line to stderr.
+
+// The result of a call: one of KIGO_STATUS_*.
+typedef int32_t kigo_status;
+
+// Success.
+#define KIGO_STATUS_OK 0
+
+// An argument is NULL, out of range, of the wrong size, or not one of the allowed values.
+#define KIGO_STATUS_INVALID_ARGUMENT 1
+
+// Memory of the host or the device is exhausted, or the engine's memory cap is reached.
+#define KIGO_STATUS_OUT_OF_MEMORY 2
+
+// A file cannot be opened, read or mapped.
+#define KIGO_STATUS_IO 3
+
+// The model file is malformed: it contradicts itself or its own size.
+#define KIGO_STATUS_INVALID_MODEL 4
+
+// The model file is well formed but needs something this library does not have.
+#define KIGO_STATUS_UNSUPPORTED 5
+
+// The named device does not exist on this machine, or this build has no code for it.
+#define KIGO_STATUS_DEVICE_UNAVAILABLE 6
+
+// The device failed while running; its engine is of no further use.
+#define KIGO_STATUS_DEVICE_LOST 7
+
+// A callback or kigo_session_cancel() stopped the call.
+#define KIGO_STATUS_CANCELLED 8
+
+// The session or stream is in use by another thread, or by the callback this call comes from.
+#define KIGO_STATUS_BUSY 9
+
+// The tokens do not fit into what is left of the session's context.
+#define KIGO_STATUS_CONTEXT_FULL 10
+
+// The model's pool of cache pages has too few free ones.
+#define KIGO_STATUS_CACHE_FULL 11
+
+// The call needs something that has not happened yet, such as logits before the first prefill.
+#define KIGO_STATUS_INVALID_STATE 12
+
+// The caller's buffer is too small; the needed size has been stored and nothing else.
+#define KIGO_STATUS_BUFFER_TOO_SMALL 13
+
+// An earlier internal failure left this handle unusable; destroy it.
+#define KIGO_STATUS_POISONED 14
+
+// A defect of the library, caught at its border. Please report the text.
+#define KIGO_STATUS_INTERNAL 15
+
+// There is nothing under that name, key or index.
+#define KIGO_STATUS_NOT_FOUND 16
+
+// A constraint cannot be compiled, or allows nothing of what there is.
+#define KIGO_STATUS_CONSTRAINT 17
+
+// The name of a status, such as "KIGO_STATUS_BUSY"; "KIGO_STATUS_UNKNOWN" for a number that this library does not
+// give. A constant: never NULL, never freed. Any thread.
+const char *kigo_status_name(kigo_status status);
+
+// The text of the last call that failed on this thread: one line with the fact and the numbers, UTF-8 with a
+// terminating NUL, at most 1,023 bytes, empty if none has failed. Never NULL and never freed; valid until the
+// thread ends, and rewritten by the thread's next failing call. Calls that succeed leave it alone.
+const char *kigo_last_error(void);
+
+// ==== Versions =================================================================================================
+//
+// A program compiled against this header asks the library that it found at run time:
+//
+//     if (kigo_abi_version() != KIGO_ABI_VERSION) { ... }
+//
+// Within one ABI version functions, constants and fields at the end of structs are added and nothing else changes, so
+// a program runs with any later library of it. Any other change raises the ABI version, also while the major version is
+// 0, and with it the library's soname, libkigo.so.KIGO_VERSION_MAJOR.KIGO_ABI_VERSION: a program that was linked with
+// another ABI's library does not find this one, and one that calls dlopen() finds out by the comparison above. Each
+// function also has the release that it came in as its symbol's version (KIGO_0.2): a program that was linked with a
+// later release and uses a function of that is refused by the loader, not in the middle of its work. docs/ABI.md has
+// the whole promise.
+
+// Major version of this header.
+#define KIGO_VERSION_MAJOR 0
+
+// Minor version of this header.
+#define KIGO_VERSION_MINOR 2
+
+// Patch version of this header.
+#define KIGO_VERSION_PATCH 0
+
+// The ABI of this header; 0.1.0 had 0.
+#define KIGO_ABI_VERSION 1
+
+// The library's version, such as "0.2.0". A constant: never NULL, never freed. Any thread.
+const char *kigo_version(void);
+
+// The library's ABI version, to be compared with KIGO_ABI_VERSION. Any thread.
+uint32_t kigo_abi_version(void);
+
+// ==== Logs =====================================================================================================
+//
+// The library prints nothing. What it has to say goes to the callback of the engine concerned, and is lost without
+// one. A message is one line of UTF-8 without a line break; its wording is no part of the interface.
+
+// Level of a message: something failed that no status reports.
+#define KIGO_LOG_LEVEL_ERROR 1
+
+// Level of a message: something works, but not as well as it could.
+#define KIGO_LOG_LEVEL_WARN 2
+
+// Level of a message: what was chosen and loaded; a few lines an engine and a model.
+#define KIGO_LOG_LEVEL_INFO 3
+
+// Level of a message: details for the search of a fault.
+#define KIGO_LOG_LEVEL_DEBUG 4
+
+// A message.
+typedef struct kigo_log_event {
+    // sizeof(kigo_log_event) of the library: a field behind it is not there.
+    size_t struct_size;
+    // The message. UTF-8 with a NUL, valid during the callback.
+    const char *text;
+    // Bytes of `text`.
+    size_t text_len;
+    // KIGO_LOG_LEVEL_*.
+    int32_t level;
+    // 0. Later versions may say more of where a message comes from.
+    uint32_t reserved;
+} kigo_log_event;
+
+// Receives a message, valid during the call. Returns 0 to go on; anything else ends the engine's logging. Called only on
+// threads that are inside a call of this library, from several at once if there are several. It must return (not throw,
+// not longjmp).
+typedef int32_t (*kigo_log_callback)(const kigo_log_event *event, void *user_data);
+
+// ==== Engine ===================================================================================================
+//
+// An engine is a device with its threads, its log and its memory cap. It makes models, which make sessions. Each
+// child keeps its parent alive: handles may be destroyed in any order, and what an engine holds is freed, and its
+// log callback called for the last time, when it and the last of its models and sessions are gone.
+
+// A device. Its functions take it as const: any number of threads may call them at once.
+typedef struct kigo_engine kigo_engine;
+
+// How an engine is made. 0 is the default of each field.
+typedef struct kigo_engine_options {
+    // sizeof(kigo_engine_options).
+    size_t struct_size;
+    // The device: "auto" (the default: "cuda:0" where that works, else "cpu"), "cpu", "cuda:N", or "reference" (plain
+    // and slow, to check the others against).
+    const char *device;
+    // Length of `device`, or KIGO_STRLEN.
+    size_t device_len;
+    // Receives the engine's messages; NULL: silence.
+    kigo_log_callback log;
+    // Handed to `log`.
+    void *log_user_data;
+    // What weights, cache and working memory of all its models may take together; 0: no cap.
+    uint64_t memory_cap_bytes;
+    // Threads that compute, the calling one included; 0: one for each physical core. At most 1,024.
+    uint32_t n_threads;
+    // The least important messages wanted, KIGO_LOG_LEVEL_*; 0: KIGO_LOG_LEVEL_INFO.
+    int32_t log_level;
+} kigo_engine_options;
+
+// What an engine is.
+typedef struct kigo_engine_facts {
+    // sizeof(kigo_engine_facts), set by the caller.
+    size_t struct_size;
+    // The cap it was made with; 0: none.
+    uint64_t memory_cap_bytes;
+    // What counts against the cap now.
+    uint64_t memory_used_bytes;
+    // Threads that compute; 1 for a device that has its own.
+    uint64_t n_threads;
+} kigo_engine_facts;
+
+// Makes an engine. `options` may be NULL: all defaults.
+//
+// INVALID_ARGUMENT: a device string that is none of those above, an unknown log level, too many threads, a
+// `struct_size` that cannot be one. DEVICE_UNAVAILABLE: the device is not on this machine or not in this build; the
+// text says which. OUT_OF_MEMORY, also when the system gives no threads.
+kigo_status kigo_engine_create(const kigo_engine_options *options,
+                               kigo_engine **engine);
+
+// Gives the handle up. NULL does nothing. Models and sessions made from it go on.
+void kigo_engine_destroy(kigo_engine *engine);
+
+// The name of the device in use: "cpu", "cuda:0", "reference". Text out (see "Conventions").
+kigo_status kigo_engine_device(const kigo_engine *engine,
+                               char *buffer,
+                               size_t capacity,
+                               size_t *needed);
+
+// Measures how many bytes a second the device's memory can be read with, which takes a few milliseconds and up to 1 GiB
+// of that memory meanwhile: what the speed of a decode step may be held against. KIGO_STATUS_UNSUPPORTED on the CPU, whose
+// memory any program can measure itself.
+kigo_status kigo_engine_read_bandwidth(const kigo_engine *engine,
+                                       double *bytes_per_second);
+
+// Fills `facts`, whose `struct_size` the caller has set.
+kigo_status kigo_engine_info(const kigo_engine *engine, kigo_engine_facts *facts);
+
+// The text of the last call with this handle that failed, on whichever thread, as kigo_last_error() has it of a thread;
+// empty if none has. Text out; 1,024 bytes always suffice. A load that fails is its engine's. Calls that succeed leave it alone, and so does this one. Any
+// thread, also while another is inside a call with the handle.
+kigo_status kigo_engine_last_error(const kigo_engine *engine,
+                                   char *buffer,
+                                   size_t capacity,
+                                   size_t *needed);
+
+// ==== Model ====================================================================================================
+//
+// A model is the weights and the tokenizer of a GGUF file, on the engine's device. It is immutable and shared by its
+// sessions. Loading copies what it needs: the file may be deleted, the caller's memory be freed, once the call has
+// returned.
+//
+// Read are GGUF versions 2 and 3 with tensors of the types F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K
+// Q6_K, whole or split into files named "...-00001-of-0000N.gguf" (give the first). Architectures: llama, qwen2,
+// qwen3, gemma3.
+
+// In kigo_model_facts.flags: the file has a chat template; kigo_chat_render() works.
+#define KIGO_MODEL_HAS_CHAT_TEMPLATE 1
+
+// In kigo_model_facts.flags: KIGO_TOKENIZE_ADD_SPECIAL puts the begin token in front.
+#define KIGO_MODEL_ADDS_BEGIN 2
+
+// In kigo_model_facts.flags: KIGO_TOKENIZE_ADD_SPECIAL puts the end token behind.
+#define KIGO_MODEL_ADDS_END 4
+
+// In kigo_model_facts.flags: the model computes. Without it (KIGO_LOAD_VOCABULARY) it has a vocabulary, a chat template
+// and metadata; sessions and embeddings are INVALID_STATE.
+#define KIGO_MODEL_HAS_WEIGHTS 8
+
+// In kigo_model_facts.flags: its sessions have logits, so that it can generate.
+#define KIGO_MODEL_HAS_LOGITS 16
+
+// For kigo_load_options.flags: calls that run sessions of this model on different threads at the same time,
+// kigo_session_prefill(), _step(), _generate() and the batch calls, share passes over the weights. Every result is
+// the one that the call alone gives. A pass waits up to 2 ms, and up to a quarter of the last pass's time, for calls
+// that were part of the last; it runs on the thread of one of the calls, and a cancel is seen between passes, as in a
+// batch call. A program with one thread has no use for it.
+#define KIGO_LOAD_MERGE_CALLS 1
+
+// For kigo_load_options.flags: the same bits however a prompt is cut into calls and whatever prefix it shares, on every
+// device: see "Sameness" in the section of sessions. It costs nothing on the CPU, and a GPU the speed of its prefill. UNSUPPORTED
+// where a device has no such mode.
+#define KIGO_LOAD_STRICT 2
+
+// For kigo_load_options.flags: nothing is read but the vocabulary, the chat template and the metadata, of a file that has
+// nothing else or of any other, whatever its architecture and tensor types. The model tokenizes, detokenizes and renders
+// chats; kigo_model_facts.flags has no KIGO_MODEL_HAS_WEIGHTS, what only weights tell is 0 there, and the calls that need
+// them (kigo_session_create(), kigo_session_restore(), kigo_model_embed()) give KIGO_STATUS_INVALID_STATE. `progress` is
+// not called, and the other flags and `cache_bytes` have no effect.
+#define KIGO_LOAD_VOCABULARY 4
+
+// In kigo_layer_facts.mixers: attention over the tokens before.
+#define KIGO_MIXER_ATTENTION 1
+
+// Type of a metadata value, as GGUF numbers them: unsigned, 8 bits.
+#define KIGO_META_UINT8 0
+
+// Type of a metadata value, as GGUF numbers them: signed, 8 bits.
+#define KIGO_META_INT8 1
+
+// Type of a metadata value, as GGUF numbers them: unsigned, 16 bits.
+#define KIGO_META_UINT16 2
+
+// Type of a metadata value, as GGUF numbers them: signed, 16 bits.
+#define KIGO_META_INT16 3
+
+// Type of a metadata value, as GGUF numbers them: unsigned, 32 bits.
+#define KIGO_META_UINT32 4
+
+// Type of a metadata value, as GGUF numbers them: signed, 32 bits.
+#define KIGO_META_INT32 5
+
+// Type of a metadata value, as GGUF numbers them: float, 32 bits.
+#define KIGO_META_FLOAT32 6
+
+// Type of a metadata value, as GGUF numbers them: true or false.
+#define KIGO_META_BOOL 7
+
+// Type of a metadata value, as GGUF numbers them: UTF-8.
+#define KIGO_META_STRING 8
+
+// Type of a metadata value, as GGUF numbers them: an array of values of one type.
+#define KIGO_META_ARRAY 9
+
+// Type of a metadata value, as GGUF numbers them: unsigned, 64 bits.
+#define KIGO_META_UINT64 10
+
+// Type of a metadata value, as GGUF numbers them: signed, 64 bits.
+#define KIGO_META_INT64 11
+
+// Type of a metadata value, as GGUF numbers them: float, 64 bits.
+#define KIGO_META_FLOAT64 12
+
+// Weights and tokenizer, or the tokenizer alone. Its functions take it as const: any number of threads may call them at once.
+typedef struct kigo_model kigo_model;
+
+// What a plan is for. 0 is the default of each field.
+typedef struct kigo_plan_options {
+    // sizeof(kigo_plan_options).
+    size_t struct_size;
+    // The tokens of the session that kigo_plan.cache_bytes is for; 0: as many as the model was trained for.
+    size_t n_tokens;
+    // As kigo_load_options.flags.
+    uint64_t flags;
+} kigo_plan_options;
+
+// What a load would take on the engine's device, and a session of the model.
+typedef struct kigo_plan {
+    // sizeof(kigo_plan), set by the caller.
+    size_t struct_size;
+    // The weights as the device holds them.
+    uint64_t weights_bytes;
+    // Activations and other working memory of one session at a time, at most. Batches of sessions take more on a GPU, the
+    // larger the more.
+    uint64_t scratch_bytes;
+    // The tokens that `cache_bytes` is for: kigo_plan_options.n_tokens, or as many as the model was trained for.
+    uint64_t n_tokens;
+    // The KV cache of one session of so many tokens, all layers together, in whole pages; taken as the tokens come.
+    uint64_t cache_bytes;
+    // What each session takes besides, however short it is: the state of layers that have one in place of a cache. 0 where
+    // there are none.
+    uint64_t state_bytes;
+    // One copy of that state, of which a session keeps some so that it can be truncated. 0 where there is none.
+    uint64_t checkpoint_bytes;
+} kigo_plan;
+
+// Called while a model loads, on the loading thread: `done_bytes` of `total_bytes` are loaded. Returns 0 to go on;
+// anything else stops the load with KIGO_STATUS_CANCELLED. Other sessions may run meanwhile, also from inside. It must
+// return (not throw, not longjmp).
+typedef int32_t (*kigo_progress_callback)(uint64_t done_bytes, uint64_t total_bytes, void *user_data);
+
+// How a model is loaded. 0 is the default of each field.
+typedef struct kigo_load_options {
+    // sizeof(kigo_load_options).
+    size_t struct_size;
+    // Told of the progress, and may cancel; NULL: nobody.
+    kigo_progress_callback progress;
+    // Handed to `progress`.
+    void *progress_user_data;
+    // The most bytes of KV cache that the model's sessions may take together, rounded down to whole pages
+    // (kigo_model_cache_info()); 0: what the engine's memory cap leaves. Nothing is taken before it is needed.
+    uint64_t cache_bytes;
+    // KIGO_LOAD_MERGE_CALLS, KIGO_LOAD_STRICT, KIGO_LOAD_VOCABULARY.
+    uint64_t flags;
+} kigo_load_options;
+
+// What a model is.
+typedef struct kigo_model_facts {
+    // sizeof(kigo_model_facts), set by the caller.
+    size_t struct_size;
+    // Elements of all tensors.
+    uint64_t n_parameters;
+    // Bytes of the file, or of all files of a split one.
+    uint64_t file_bytes;
+    // The weights as the device holds them.
+    uint64_t weights_bytes;
+    // The weights that one decode step reads, as the file stores them: all but the embedding, of which one row.
+    uint64_t decode_bytes;
+    // What each session takes besides its KV cache (kigo_model_cache_bytes()), however short it is: see
+    // kigo_plan.state_bytes.
+    uint64_t state_bytes;
+    // Number of metadata entries.
+    uint64_t n_meta;
+    // KIGO_MODEL_*.
+    uint64_t flags;
+    // Token ids are below this; also the number of logits, where there are any.
+    uint32_t n_vocab;
+    // The context length that the model was trained for: the largest of a session.
+    uint32_t n_ctx_train;
+    // Layers; kigo_model_layer_info() has what each is.
+    uint32_t n_layers;
+    // Width of the residual stream.
+    uint32_t n_embd;
+    // The begin token, or KIGO_TOKEN_NONE.
+    uint32_t begin_token;
+    // The end token, or KIGO_TOKEN_NONE. There may be others that end a generation: see kigo_token_flags().
+    uint32_t end_token;
+} kigo_model_facts;
+
+// What a layer is. A number that does not apply is 0.
+typedef struct kigo_layer_facts {
+    // sizeof(kigo_layer_facts), set by the caller.
+    size_t struct_size;
+    // What it adds to a session's KV cache for each token that it sees; 0: it has no cache of its own.
+    uint64_t kv_bytes_per_token;
+    // What it keeps of a session however long that is; 0: nothing.
+    uint64_t state_bytes;
+    // How it mixes tokens, KIGO_MIXER_* together; 0: not at all. Later versions know more kinds.
+    uint32_t mixers;
+    // It sees the last so many tokens, the current one included; 0: all.
+    uint32_t window;
+    // Query heads.
+    uint32_t n_heads;
+    // Key and value heads.
+    uint32_t n_kv_heads;
+    // Elements of a head of queries and keys.
+    uint32_t k_head_dim;
+    // Elements of a head of values.
+    uint32_t v_head_dim;
+    // Elements of a head of queries and keys that turn with the position.
+    uint32_t n_rot;
+    // The layer, from 0, whose keys and values it sees: itself, or an earlier one.
+    uint32_t kv_layer;
+    // Width of the feed-forward part; of one with experts, of what every token goes through.
+    uint32_t n_ff;
+    // Experts of the feed-forward part.
+    uint32_t n_experts;
+    // Of them, those that a token goes through.
+    uint32_t n_experts_used;
+    // Width of an expert.
+    uint32_t n_ff_expert;
+} kigo_layer_facts;
+
+// How full the KV cache of a model's sessions is. It is taken in pages, each of which holds some consecutive tokens of one
+// session, or of several that share them; pages of layers that keep different things need not have the same size.
+typedef struct kigo_cache_facts {
+    // sizeof(kigo_cache_facts), set by the caller.
+    size_t struct_size;
+    // Tokens of a page.
+    uint64_t page_tokens;
+    // Pages in use.
+    uint64_t n_pages_used;
+    // Bytes in use.
+    uint64_t used_bytes;
+    // The most bytes that may be in use (kigo_load_options.cache_bytes, in whole pages); UINT64_MAX: what the memory cap
+    // leaves.
+    uint64_t limit_bytes;
+    // Bytes that could be taken now, in whole pages; UINT64_MAX: nothing limits them but the machine's memory.
+    uint64_t free_bytes;
+} kigo_cache_facts;
+
+// What loading the file at `path` would take, without loading it: reads the header only.
+//
+// `path_len` may be KIGO_STRLEN, `options` may be NULL: all defaults. The caller sets `plan->struct_size`. Fails as
+// kigo_model_load_file() does, memory and progress apart. INVALID_ARGUMENT: n_tokens is more than the model was trained
+// for.
+kigo_status kigo_model_plan(const kigo_engine *engine,
+                            const char *path,
+                            size_t path_len,
+                            const kigo_plan_options *options,
+                            kigo_plan *plan);
+
+// Loads the GGUF file at `path`; `path_len` may be KIGO_STRLEN, `options` may be NULL.
+//
+// IO: the file, or a part of a split one, cannot be opened or mapped. INVALID_MODEL: the text names the field, its
+// byte offset and both numbers. UNSUPPORTED: the text names the architecture, tensor type or pre-tokenizer.
+// OUT_OF_MEMORY: the text has the bytes asked for and free. INVALID_ARGUMENT: `cache_bytes` is less than a page, unknown
+// flags. CANCELLED: `progress` returned something other than 0. After each of them the engine is as it was. While the call runs nobody may shorten the file.
+kigo_status kigo_model_load_file(const kigo_engine *engine,
+                                 const char *path,
+                                 size_t path_len,
+                                 const kigo_load_options *options,
+                                 kigo_model **model);
+
+// Loads a GGUF file that lies at `data`, `data_bytes` long; nothing of it is referred to afterwards.
+// Otherwise as kigo_model_load_file(); a split file cannot be loaded this way (UNSUPPORTED).
+kigo_status kigo_model_load_memory(const kigo_engine *engine,
+                                   const void *data,
+                                   size_t data_bytes,
+                                   const kigo_load_options *options,
+                                   kigo_model **model);
+
+// Gives the handle up. NULL does nothing. Sessions made from it go on.
+void kigo_model_destroy(kigo_model *model);
+
+// Fills `facts`, whose `struct_size` the caller has set.
+kigo_status kigo_model_info(const kigo_model *model, kigo_model_facts *facts);
+
+// Fills `facts`, whose `struct_size` the caller has set, with what layer number `layer` is, from 0.
+//
+// INVALID_ARGUMENT: `layer` is not below kigo_model_facts.n_layers.
+kigo_status kigo_model_layer_info(const kigo_model *model,
+                                  size_t layer,
+                                  kigo_layer_facts *facts);
+
+// What a session of `n_tokens` tokens takes of the KV cache, all layers together, in whole pages.
+//
+// INVALID_ARGUMENT: more than kigo_model_facts.n_ctx_train.
+kigo_status kigo_model_cache_bytes(const kigo_model *model, size_t n_tokens, uint64_t *cache_bytes);
+
+// Fills `facts`, whose `struct_size` the caller has set. Other threads may take and free pages meanwhile.
+//
+// Which sessions to destroy or to save when the cache is full is the program's to decide; kigo_session_info() has
+// what each of them holds, and destroying or truncating one makes its pages free at once.
+kigo_status kigo_model_cache_info(const kigo_model *model,
+                                  kigo_cache_facts *facts);
+
+// The architecture's name in the file, such as "qwen2". Text out.
+kigo_status kigo_model_architecture(const kigo_model *model,
+                                    char *buffer,
+                                    size_t capacity,
+                                    size_t *needed);
+
+// The mix of tensor types, such as "Q4_K_M": as the file says, or else the type of most of its bytes. Text out.
+kigo_status kigo_model_quantization(const kigo_model *model,
+                                    char *buffer,
+                                    size_t capacity,
+                                    size_t *needed);
+
+// The value under a metadata key, as text: a string as it is, numbers in decimal, floats in the fewest digits that
+// read back as the same value, "true" and "false", arrays as JSON (a float that is not finite is null). `key_len` may
+// be KIGO_STRLEN. Text out.
+//
+// NOT_FOUND: no such key.
+kigo_status kigo_model_meta(const kigo_model *model,
+                            const char *key,
+                            size_t key_len,
+                            char *buffer,
+                            size_t capacity,
+                            size_t *needed);
+
+// The type of the value under a metadata key: KIGO_META_*. NOT_FOUND: no such key.
+kigo_status kigo_model_meta_type(const kigo_model *model,
+                                 const char *key,
+                                 size_t key_len,
+                                 int32_t *meta_type);
+
+// The metadata key number `index`, in the order of the file; below kigo_model_facts.n_meta. Text out.
+//
+// NOT_FOUND: there are not so many.
+kigo_status kigo_model_meta_key(const kigo_model *model,
+                                size_t index,
+                                char *buffer,
+                                size_t capacity,
+                                size_t *needed);
+
+// The text of the last call with this handle that failed, on whichever thread, as kigo_last_error() has it of a thread;
+// empty if none has. Text out; 1,024 bytes always suffice. A session that cannot be made is its model's. Calls that succeed leave it alone, and so does this one. Any
+// thread, also while another is inside a call with the handle.
+kigo_status kigo_model_last_error(const kigo_model *model,
+                                  char *buffer,
+                                  size_t capacity,
+                                  size_t *needed);
+
+// ==== Tokenizer ================================================================================================
+//
+// Text to token ids and back, by the model's own vocabulary. Ids equal those of the model's reference tokenizer.
+//
+// Control tokens (such as "<|im_end|>") are atomic, and come from text only where KIGO_TOKENIZE_PARSE_SPECIAL asks for
+// them: text of a user's, tokenized without it, can never become one.
+
+// No token.
+#define KIGO_TOKEN_NONE 4294967295
+
+// For kigo_tokenize(): puts the begin and end tokens around the text where the model wants them.
+#define KIGO_TOKENIZE_ADD_SPECIAL 1
+
+// For kigo_tokenize(): the text's control tokens become control tokens.
+#define KIGO_TOKENIZE_PARSE_SPECIAL 2
+
+// For kigo_detokenize(), generation and streams: control tokens are written out, not left out.
+#define KIGO_TEXT_SPECIAL 1
+
+// Of a token: it is a control token.
+#define KIGO_TOKEN_IS_CONTROL 1
+
+// Of a token: it ends a generation.
+#define KIGO_TOKEN_IS_END 2
+
+// The token ids of a text; `text_len` may be KIGO_STRLEN, `flags` are KIGO_TOKENIZE_*. Buffer out, counted in ids.
+//
+// INVALID_ARGUMENT: not UTF-8 (the text has the byte), unknown flags. BUFFER_TOO_SMALL: 3 * text_len + 8 ids are always
+// enough (a model's own normalization can make a text three times as long), text_len + 2 nearly always.
+kigo_status kigo_tokenize(const kigo_model *model,
+                          const char *text,
+                          size_t text_len,
+                          uint64_t flags,
+                          uint32_t *ids,
+                          size_t capacity,
+                          size_t *needed);
+
+// The text of token ids; `flags` are 0 or KIGO_TEXT_SPECIAL. Text out. Bytes that are not UTF-8, such as half a
+// character at the end, become U+FFFD.
+//
+// INVALID_ARGUMENT: an id that is not below n_vocab (the text has its index), unknown flags.
+kigo_status kigo_detokenize(const kigo_model *model,
+                            const uint32_t *ids,
+                            size_t n_ids,
+                            uint64_t flags,
+                            char *buffer,
+                            size_t capacity,
+                            size_t *needed);
+
+// The bytes that one token adds to a text; of a control token, its name. Text out, except that it need not be UTF-8
+// and may hold NULs: a character can be spread over several tokens (see "Stream").
+//
+// INVALID_ARGUMENT: an id that is not below n_vocab.
+kigo_status kigo_token_text(const kigo_model *model,
+                            uint32_t token,
+                            char *buffer,
+                            size_t capacity,
+                            size_t *needed);
+
+// What kind a token is: KIGO_TOKEN_IS_CONTROL, KIGO_TOKEN_IS_END, both or 0.
+//
+// INVALID_ARGUMENT: an id that is not below n_vocab.
+kigo_status kigo_token_flags(const kigo_model *model, uint32_t token, uint64_t *flags);
+
+// ==== Chat =====================================================================================================
+//
+// A conversation as the model was trained to read it: the file's own chat template over messages of a role and a
+// content. What stands in a message can never become a control token: the ids are made from the template's text and
+// the messages' text apart from each other. Begin tokens are the template's business: prefill the ids as they are.
+
+// For kigo_chat_render(): ends with what opens the assistant's answer.
+#define KIGO_CHAT_ADD_GENERATION_PROMPT 1
+
+// One message. Frozen: it will never have more fields.
+typedef struct kigo_message {
+    // "system", "user", "assistant", or what else the template knows.
+    const char *role;
+    // Length of `role`, or KIGO_STRLEN.
+    size_t role_len;
+    // What was said.
+    const char *content;
+    // Length of `content`, or KIGO_STRLEN.
+    size_t content_len;
+} kigo_message;
+
+// The token ids of a conversation of `n_messages`; `flags` is 0 or KIGO_CHAT_ADD_GENERATION_PROMPT. Buffer out,
+// counted in ids.
+//
+// INVALID_ARGUMENT: text that is not UTF-8, unknown flags, messages that the template refuses (the text has its
+// words). NOT_FOUND: the model has no chat template.
+kigo_status kigo_chat_render(const kigo_model *model,
+                             const kigo_message *messages,
+                             size_t n_messages,
+                             uint64_t flags,
+                             uint32_t *ids,
+                             size_t capacity,
+                             size_t *needed);
+
+// The text that kigo_chat_render() makes the ids of, to look at. Tokenizing it again would let the messages' text
+// become control tokens. Text out; otherwise as kigo_chat_render().
+kigo_status kigo_chat_render_text(const kigo_model *model,
+                                  const kigo_message *messages,
+                                  size_t n_messages,
+                                  uint64_t flags,
+                                  char *buffer,
+                                  size_t capacity,
+                                  size_t *needed);
+
+// ==== Sampling parameters ======================================================================================
+//
+// How the next token is chosen from the logits. The choice depends on the logits, these parameters, the position and
+// the session's tokens, and on nothing else: the same calls give the same tokens on every run and every device that
+// gives the same logits. Ties go to the lowest id.
+//
+// Applied in this order: logit bias, penalties, temperature, top-k, top-p, min-p, the draw.
+
+// As kigo_sampling.penalty_window: all tokens of the session.
+#define KIGO_PENALTY_WINDOW_ALL 4294967295
+
+// Added to one token's logit. Frozen: it will never have more fields.
+typedef struct kigo_logit_bias {
+    // The token.
+    uint32_t token;
+    // What is added to its logit; -INFINITY bans it.
+    float bias;
+} kigo_logit_bias;
+
+// How the next token is chosen. 0 is the default of each field; all defaults are greedy.
+typedef struct kigo_sampling {
+    // sizeof(kigo_sampling).
+    size_t struct_size;
+    // Key of the random numbers; another seed is another text. 0 is a seed like any other.
+    uint64_t seed;
+    // Divides the logits, 0.0001 to 10000; 0: greedy, the most likely token always.
+    float temperature;
+    // Keep the k most likely; 0: all.
+    uint32_t top_k;
+    // Keep the fewest most likely tokens that have this share (0 to 1) of the probability together; 0 or 1: all.
+    float top_p;
+    // Drop what is less likely than this share (0 to 1) of the most likely; 0: none.
+    float min_p;
+    // Divides positive and multiplies negative logits of tokens in the window, 0.01 to 100; 0 or 1: off.
+    float repetition_penalty;
+    // Subtracted from a token's logit once for each time it stands in the window, -10000 to 10000; 0: off.
+    float frequency_penalty;
+    // Subtracted from a token's logit once if it stands in the window, -10000 to 10000; 0: off.
+    float presence_penalty;
+    // The penalties look at this many of the session's last tokens; 0: 64. See KIGO_PENALTY_WINDOW_ALL.
+    uint32_t penalty_window;
+    // `n_logit_bias` of them, copied by the call.
+    const kigo_logit_bias *logit_bias;
+    // How many.
+    size_t n_logit_bias;
+} kigo_sampling;
+
+// ==== Session ==================================================================================================
+//
+// A session is one sequence: its tokens, their KV cache, its sampling parameters. Its life is
+// prefill, sample, step, sample, step, ...; kigo_session_generate() is that loop in one call.
+//
+// One thread at a time: a session that is in use, by another thread or by the callback that the call comes from,
+// answers KIGO_STATUS_BUSY and goes on with what it does. Only kigo_session_cancel() and
+// kigo_session_clear_cancel(), whose handle is const, may be called meanwhile. Different sessions, also of one model,
+// run on different threads at once.
+//
+// At any time the session's tokens are exactly those in its cache, and its logits, where it has any, are those after
+// the last of them. A call that fails or is cancelled leaves tokens and logits as they were before it.
+//
+// Sameness. A session's logits and tokens depend on its tokens, its parameters and its seed, and on nothing else. On
+// one device, bit for bit: the same calls give the same on every run; a session gives the same alone, in any batch and
+// beside any others; a tap changes nothing, nor do fork, save and restore, or a truncation that is taken back. On the
+// CPU, also: any number of threads and any of its instruction sets give the same, and so do all ways to cut a prompt
+// into calls and to share its beginning with other sessions. A GPU runs prompts through other kernels than single
+// steps: there the last holds with KIGO_LOAD_STRICT; without it logits differ by rounding with how a prompt was cut.
+// From one device to another they always do (kigo_doctor() measures by how much).
+//
+// Cancelling. kigo_session_cancel() stops the session's running kigo_session_prefill(), _step() or _generate(); if
+// none is running, the next of them. So a cancel between two calls is not lost, and a thread or a signal handler that
+// cancels needs to know nothing of what the session does right now. Whoever runs the session calls
+// kigo_session_clear_cancel() where an earlier cancel is of no more interest, such as before a new question. A call
+// that has been stopped has used the cancel up; several before it count as one. On the CPU a call stops within the
+// time of one layer over at most 512 tokens, on a GPU of five layers over at most 2,048 or of sixteen single steps.
+
+// For kigo_session_options.flags: where another session of the model holds the same tokens from the first on, such as
+// a system prompt, their KV cache is shared in whole pages of 64 tokens instead of being computed again. Looked for
+// by a prefill while the session holds a multiple of 64 tokens, best none. At least one token is always computed.
+// kigo_session_facts.n_tokens_reused counts them. The results are the same on the CPU, and on a GPU with KIGO_LOAD_STRICT;
+// on a GPU without it logits differ by rounding with where the shared part ends: see "Sameness". How long a prefill takes
+// tells whether somebody else has that text, so leave it out between parties that must not know.
+#define KIGO_SESSION_REUSE_PREFIX 1
+
+// One sequence.
+typedef struct kigo_session kigo_session;
+
+// How a session is made. 0 is the default of each field.
+typedef struct kigo_session_options {
+    // sizeof(kigo_session_options).
+    size_t struct_size;
+    // The most tokens it can hold; 0, and at most: what the model was trained for. Memory is taken as tokens come, not
+    // here.
+    size_t n_ctx;
+    // Its sampling parameters, copied by the call; NULL: greedy.
+    const kigo_sampling *sampling;
+    // 0 or KIGO_SESSION_REUSE_PREFIX.
+    uint64_t flags;
+} kigo_session_options;
+
+// What a session holds.
+typedef struct kigo_session_facts {
+    // sizeof(kigo_session_facts), set by the caller.
+    size_t struct_size;
+    // Tokens.
+    uint64_t n_tokens;
+    // The most tokens it can hold.
+    uint64_t n_ctx;
+    // Pages of KV cache.
+    uint64_t n_pages;
+    // Of them, those that no other session holds: what destroying this one makes free.
+    uint64_t n_pages_own;
+    // 1 if there are current logits, else 0.
+    uint64_t has_logits;
+    // Tokens whose cache came from another session so far (KIGO_SESSION_REUSE_PREFIX).
+    uint64_t n_tokens_reused;
+} kigo_session_facts;
+
+// Makes a session without tokens. `options` may be NULL: all defaults.
+//
+// INVALID_ARGUMENT: n_ctx is larger than the model's, a sampling parameter is out of its range, unknown flags.
+// OUT_OF_MEMORY.
+kigo_status kigo_session_create(const kigo_model *model,
+                                const kigo_session_options *options,
+                                kigo_session **session);
+
+// Gives the handle up. NULL does nothing. From inside the session's own callback: the running call is cancelled and
+// frees the session when it returns. While another thread runs the session: forbidden.
+void kigo_session_destroy(kigo_session *session);
+
+// Replaces the sampling parameters, from the next sample on; NULL: greedy. INVALID_ARGUMENT: a parameter is out of
+// its range; the old ones stay. BUSY.
+kigo_status kigo_session_set_sampling(kigo_session *session,
+                                      const kigo_sampling *sampling);
+
+// Appends `n_ids` tokens, at least one; afterwards the logits of the last are current.
+//
+// INVALID_ARGUMENT: an id that is not below n_vocab (the text has its index), no ids. CONTEXT_FULL: they do not fit;
+// CACHE_FULL: kigo_load_options.cache_bytes has fewer pages left than they
+// need; OUT_OF_MEMORY: so has the engine's memory cap, or the machine. These are found out before anything runs, and
+// the text has the numbers. CANCELLED. BUSY. Tokens may come in one call or in several: see
+// "Sameness".
+kigo_status kigo_session_prefill(kigo_session *session,
+                                 const uint32_t *ids,
+                                 size_t n_ids);
+
+// Appends one token: kigo_session_prefill() of one.
+kigo_status kigo_session_step(kigo_session *session, uint32_t token);
+
+// Picks the next token from the current logits; does not append it, and picks the same when asked again.
+//
+// INVALID_STATE: there are no logits. BUSY.
+kigo_status kigo_session_sample(kigo_session *session, uint32_t *token);
+
+// Stops the running call, or the next: see above. Any thread; also from a signal handler.
+// INVALID_ARGUMENT: NULL.
+kigo_status kigo_session_cancel(const kigo_session *session);
+
+// Forgets a cancel that no call has used up. Any thread. INVALID_ARGUMENT: NULL.
+kigo_status kigo_session_clear_cancel(const kigo_session *session);
+
+// The current logits, n_vocab floats. Buffer out, counted in floats. INVALID_STATE: there are none. BUSY.
+kigo_status kigo_session_logits(kigo_session *session, float *buffer, size_t capacity, size_t *needed);
+
+// The natural logarithms of the probabilities that the current logits give, before any sampling parameter. Otherwise
+// as kigo_session_logits().
+kigo_status kigo_session_logprobs(kigo_session *session,
+                                  float *buffer,
+                                  size_t capacity,
+                                  size_t *needed);
+
+// The session's tokens from the first on. Buffer out, counted in ids. BUSY.
+kigo_status kigo_session_tokens(kigo_session *session, uint32_t *ids, size_t capacity, size_t *needed);
+
+// How many tokens the session holds. BUSY.
+kigo_status kigo_session_n_tokens(kigo_session *session, size_t *n_tokens);
+
+// Fills `facts`, whose `struct_size` the caller has set. BUSY.
+kigo_status kigo_session_info(kigo_session *session, kigo_session_facts *facts);
+
+// Drops all tokens but the first `n_tokens`. There are no logits then until the next prefill or step, unless nothing
+// was dropped: to have them, keep one token less and step() the last again.
+//
+// INVALID_ARGUMENT: the session holds fewer. BUSY. OUT_OF_MEMORY, while forks hold the same tokens.
+kigo_status kigo_session_truncate(kigo_session *session,
+                                  size_t n_tokens);
+
+// Makes a session with the same tokens, logits, context length and sampling parameters, in constant time. What they
+// have in common is held once: a fork takes no cache memory until it or the session goes on, and then a page of 64
+// tokens at most for what they had in common. Either may be changed, truncated or destroyed as if there were no other.
+//
+// The seed is the same too, and with it the next tokens: kigo_session_set_sampling() gives the fork another.
+// BUSY. OUT_OF_MEMORY.
+kigo_status kigo_session_fork(kigo_session *session,
+                              kigo_session **fork);
+
+// Writes the session down: tokens, KV cache, logits, context length, sampling parameters, constraint; its random numbers
+// follow from these. Buffer out, counted in bytes; they depend on that state and nothing else. The session goes on.
+//
+// A blob is large: about kigo_model_cache_bytes() of its tokens. It is as private as the text in it. Only
+// kigo_session_restore() with the same model file on the same kind of device, in this or another process, takes it.
+// BUSY. UNSUPPORTED: the device cannot.
+kigo_status kigo_session_save(kigo_session *session,
+                              void *buffer,
+                              size_t capacity,
+                              size_t *needed);
+
+// Makes a session of what kigo_session_save() wrote, `blob_bytes` at `blob`, copied by the call. It goes on as the
+// saved one would have, bit for bit.
+//
+// A constraint is compiled again, as by kigo_session_set_constraint(). KIGO_SESSION_REUSE_PREFIX is not part of a blob:
+// where it comes from others, they must not learn by it what sessions of this model hold. Nor does any session share what
+// came from one; n_tokens_reused is 0.
+//
+// INVALID_ARGUMENT, with what was found and expected: another library's version of the blob, another model, a device
+// with another cache layout, a blob that is cut off or damaged, a constraint that does not compile. Bytes from anywhere do
+// no harm, but the checksum is no signature: a blob that somebody has forged makes a session with a false cache.
+// CACHE_FULL, OUT_OF_MEMORY. UNSUPPORTED: the device cannot.
+kigo_status kigo_session_restore(const kigo_model *model,
+                                 const void *blob,
+                                 size_t blob_bytes,
+                                 kigo_session **session);
+
+// The text of the last call with this handle that failed, on whichever thread, as kigo_last_error() has it of a thread;
+// empty if none has. Text out; 1,024 bytes always suffice. In a batch each session has its own. Calls that succeed leave it alone, and so does this one. Any
+// thread, also while another is inside a call with the handle.
+kigo_status kigo_session_last_error(const kigo_session *session,
+                                    char *buffer,
+                                    size_t capacity,
+                                    size_t *needed);
+
+// ==== Log probabilities ========================================================================================
+//
+// How likely tokens are to come next: by the model alone, and by the sampler, whose draws follow the second. All
+// vocabulary's log probabilities at once, by the model alone, are kigo_session_logprobs().
+
+// For kigo_logprobs_options.flags: the largest are those by the sampler (kigo_logprob.after). Without it, by the model.
+#define KIGO_LOGPROBS_BY_AFTER 1
+
+// Which tokens. 0 is the default of each field.
+typedef struct kigo_logprobs_options {
+    // sizeof(kigo_logprobs_options).
+    size_t struct_size;
+    // `n_tokens` of them, such as the one that was chosen; any, in any order, also twice.
+    const uint32_t *tokens;
+    // How many; 0: none.
+    size_t n_tokens;
+    // And so many of the likeliest, n_vocab at most; 0: none.
+    size_t n_top;
+    // 0 or KIGO_LOGPROBS_BY_AFTER.
+    uint64_t flags;
+} kigo_logprobs_options;
+
+// A token with the natural logarithms of its probabilities. Frozen: it will never have more fields.
+typedef struct kigo_logprob {
+    // The token.
+    uint32_t token;
+    // By the model: the softmax of the current logits, before bias, penalties, constraint and temperature.
+    float before;
+    // By the sampler: what the next token is drawn with, over all seeds; -INFINITY: it is not drawn, being cut off by
+    // the constraint, a limit or a bias. At temperature 0 the one that is chosen has 0, which is certainty.
+    float after;
+} kigo_logprob;
+
+// The log probabilities of the tokens of `options`, in their order, and behind them those of the `n_top` likeliest, the
+// likeliest first; of equal ones that with the larger other probability, then the lower id. Buffer out, counted in
+// kigo_logprob: n_tokens + n_top, so that asking for the size is not needed. `options` may be NULL: none.
+//
+// For the token that kigo_session_sample() would choose now, or has chosen, as long as it is not appended: afterwards the
+// logits are others. It takes a copy of the logits and one pass over the vocabulary, on the host, whatever the device.
+//
+// INVALID_STATE: there are no logits. INVALID_ARGUMENT: a token that is not below n_vocab (the text has its index), n_top
+// above n_vocab, unknown flags. CONSTRAINT: as from kigo_session_sample(). BUSY. OUT_OF_MEMORY.
+kigo_status kigo_session_token_logprobs(kigo_session *session,
+                                        const kigo_logprobs_options *options,
+                                        kigo_logprob *buffer,
+                                        size_t capacity,
+                                        size_t *needed);
+
+// ==== Generation ===============================================================================================
+//
+// The loop of sampling and stepping in one call, with its text streamed out.
+
+// For kigo_generate_options.flags: a token that ends the generation is appended, counted and handed to the callback
+// like any other, and then ends it. Without it, it is only named in kigo_generated.stop_token.
+#define KIGO_GENERATE_KEEP_END 2
+
+// For kigo_generate_options.flags: tokens that end a generation are tokens like any other, as a benchmark wants it.
+#define KIGO_GENERATE_IGNORE_END 4
+
+// Why a generation ended: max_tokens tokens were generated.
+#define KIGO_STOP_MAX_TOKENS 1
+
+// Why a generation ended: the model chose a token that ends a generation (kigo_generated.stop_token).
+#define KIGO_STOP_END_TOKEN 2
+
+// Why a generation ended: the text reached a stop string (kigo_generated.stop_index).
+#define KIGO_STOP_STRING 3
+
+// Why a generation ended: the session's context is full.
+#define KIGO_STOP_CONTEXT_FULL 4
+
+// Why a generation ended: the callback returned something other than 0.
+#define KIGO_STOP_CALLBACK 5
+
+// Why a generation ended: kigo_session_cancel().
+#define KIGO_STOP_CANCELLED 6
+
+// A text in an array. Frozen: it will never have more fields.
+typedef struct kigo_string {
+    // UTF-8.
+    const char *data;
+    // Length of `data`, or KIGO_STRLEN.
+    size_t len;
+} kigo_string;
+
+// Receives each token after it has been appended, with the text that has become complete by it: `text_len` bytes of
+// whole UTF-8 characters at `text` with a NUL behind them, valid during the call, often empty, since what could be
+// the beginning of a stop string or of a character is held back. What is still held back at the end comes with a last
+// call whose token is KIGO_TOKEN_NONE (not after a stop by the callback or a cancel, which ends the calls). All texts
+// together are the answer, without the stop string.
+//
+// Returns 0 to go on; anything else stops with KIGO_STOP_CALLBACK. The session is busy meanwhile; other sessions are
+// not. It must return (not throw, not longjmp).
+typedef int32_t (*kigo_token_callback)(uint32_t token, const char *text, size_t text_len, void *user_data);
+
+// How to generate. 0 is the default of each field.
+typedef struct kigo_generate_options {
+    // sizeof(kigo_generate_options).
+    size_t struct_size;
+    // Stop after this many tokens; 0: when the context is full.
+    size_t max_tokens;
+    // Stop where the text reaches one of these `n_stop` texts, none of them empty; copied by the call.
+    const kigo_string *stop;
+    // How many.
+    size_t n_stop;
+    // Receives the tokens; NULL: nobody.
+    kigo_token_callback on_token;
+    // Handed to `on_token`.
+    void *user_data;
+    // KIGO_TEXT_SPECIAL, KIGO_GENERATE_KEEP_END, KIGO_GENERATE_IGNORE_END.
+    uint64_t flags;
+} kigo_generate_options;
+
+// What a generation came to.
+typedef struct kigo_generated {
+    // sizeof(kigo_generated), set by the caller.
+    size_t struct_size;
+    // Tokens generated and appended.
+    size_t n_tokens;
+    // Which of the stop strings was reached, for KIGO_STOP_STRING.
+    size_t stop_index;
+    // The token that ended it, for KIGO_STOP_END_TOKEN; else KIGO_TOKEN_NONE.
+    uint32_t stop_token;
+    // KIGO_STOP_*.
+    int32_t stop_reason;
+} kigo_generated;
+
+// Generates from the current logits on: sample, append, stream, until something of KIGO_STOP_* happens.
+// `options` may be NULL: greedy or as the session's parameters say, until the end token. The caller sets
+// `generated->struct_size`.
+//
+// Each of those ends is a success, a cancel and a stop by the callback too. Afterwards the session holds what was
+// generated, exactly the tokens that the callback has seen, and the logits after the last are current: more can be
+// generated, or prefilled. The tokens are those that kigo_session_sample() and kigo_session_step() would give.
+//
+// INVALID_STATE: there are no logits. INVALID_ARGUMENT: a stop string that is empty or not UTF-8, unknown flags. BUSY.
+// If a step fails (CACHE_FULL, OUT_OF_MEMORY, DEVICE_LOST), what was generated before it stays:
+// kigo_session_n_tokens().
+kigo_status kigo_session_generate(kigo_session *session,
+                                  const kigo_generate_options *options,
+                                  kigo_generated *generated);
+
+// ==== Constraints ==============================================================================================
+//
+// Output held to a grammar: of the tokens that may come next only those are chosen that a JSON schema, a regular
+// expression or a Lark grammar allows. What ends a text is allowed where the grammar may end, and there only.
+
+// For kigo_session_set_constraint(): a JSON schema.
+#define KIGO_CONSTRAINT_JSON_SCHEMA 1
+
+// For kigo_session_set_constraint(): a regular expression, in the syntax of Rust's `regex` without look-around, for the
+// whole of the output.
+#define KIGO_CONSTRAINT_REGEX 2
+
+// For kigo_session_set_constraint(): a grammar in the Lark format of llguidance.
+#define KIGO_CONSTRAINT_LARK 3
+
+// Holds every token that is chosen from now on to the grammar `text` of a kind, KIGO_CONSTRAINT_*; kind 0 and NULL: to
+// none any more. It begins with the next token; kigo_session_sample(), kigo_session_generate() and kigo_sample_batch() keep to
+// it. Sampling parameters apply to the tokens that are allowed. `text` is copied by the call.
+//
+// What it allows depends on the grammar and on the session's tokens from that position on, however they came there: forks
+// have their own copy, dropping tokens goes back in it, and a saved session has it too and goes on with it from exactly
+// there. A session that is truncated to before that position chooses nothing until it has as many tokens again, which
+// the grammar then holds from the same position on, or until another constraint, or none, is set.
+//
+// The first constraint of a model's life indexes its vocabulary, which takes tenths of a second. A choice costs no mask
+// where the likeliest token is allowed (temperature 0).
+//
+// A text may come from anywhere. It is weighed first, and one that would take its parser too much is refused with the
+// number and the limit: a schema of more than 4 MiB, another text or regular expressions of more than 512 KiB, 16384 rules
+// and brackets, 256 tokens that name each other, 200000 parts of a schema with the copies that are made where something
+// narrows what `$ref` stands for, 5000 properties of an object (200 with minProperties or maxProperties), 64 patterns for
+// their names, and patterns that must all match where the product of their alternatives is more than 100000. It is compiled
+// on a thread of its own, with a stack that suffices: a few MiB, up to 600 of address space for a text near the limits.
+//
+// CONSTRAINT: the grammar has a mistake (the text says which), or would take too much, and nothing has changed; later, from
+// a call that chooses: the session was given tokens that the grammar does not allow, or nothing that it allows is left; the
+// session stays as it is, and another constraint, or none, can be set. OUT_OF_MEMORY: there is no thread with such a
+// stack. INVALID_ARGUMENT: another kind, NULL, no UTF-8. BUSY.
+kigo_status kigo_session_set_constraint(kigo_session *session,
+                                        int32_t kind,
+                                        const char *text,
+                                        size_t text_len);
+
+// ==== Batches ==================================================================================================
+//
+// Many sessions of one model in one call, in any order, of different lengths and with different parameters: their
+// passes read the weights once for all of them. Each entry is independent: its tokens, logits and status are those of
+// the same call for its session alone, bit for bit, whatever becomes of the others.
+//
+// Each function takes arrays of `n` entries and fills `statuses` with one kigo_status each. It returns
+// KIGO_STATUS_OK if all of these are; otherwise the first of them that is not, and kigo_last_error() has that
+// entry's index and text. Whoever drops some sessions and goes on with the rest looks at `statuses` alone. Where an
+// array itself is at fault (NULL) nothing has happened and all of `statuses`, if it is not NULL, are
+// KIGO_STATUS_INVALID_ARGUMENT. `n` may be 0.
+//
+// The entry's own status is KIGO_STATUS_INVALID_ARGUMENT for a session that is NULL, of another model than entry 0's,
+// or named by an earlier entry; KIGO_STATUS_BUSY for one in use; and whatever the single call gives. All sessions are
+// in use until the call returns.
+//
+// Cancelling. A pass that several entries share, of this call or of calls that are merged (KIGO_LOAD_MERGE_CALLS), is not
+// stopped: a cancel is seen before the next, after 512 tokens at most on the CPU and 2,048 on a GPU, of all entries
+// together. It stops its own entry and no other. One that comes while the entry's last pass runs stops the session's next
+// call instead. An entry that is alone in a pass stops as a call for it alone does.
+
+// Appends to each session its tokens, `n_ids[i]` at `ids[i]`: kigo_session_prefill() for many. Entries of one token
+// are steps, so that new prompts and running answers may share a call. The memory of each entry is taken before
+// anything runs, in the order of the entries.
+kigo_status kigo_prefill_batch(kigo_session *const *sessions,
+                               const uint32_t *const *ids,
+                               const size_t *n_ids,
+                               size_t n,
+                               kigo_status *statuses);
+
+// Appends to each session one token: kigo_session_step() for many.
+kigo_status kigo_step_batch(kigo_session *const *sessions,
+                            const uint32_t *tokens,
+                            size_t n,
+                            kigo_status *statuses);
+
+// Picks the next token of each session from its current logits, with its own parameters: kigo_session_sample() for
+// many. `tokens` gets one each; KIGO_TOKEN_NONE where the entry's status is not KIGO_STATUS_OK.
+kigo_status kigo_sample_batch(kigo_session *const *sessions,
+                              size_t n,
+                              uint32_t *tokens,
+                              kigo_status *statuses);
+
+// ==== Embeddings ===============================================================================================
+//
+// One vector for a text, for search and comparison: the model's states behind its last norm, averaged over the text or
+// taken from its last token.
+
+// For kigo_embed_options.pooling: the mean over the tokens, the default.
+#define KIGO_POOLING_MEAN 0
+
+// For kigo_embed_options.pooling: the last token's.
+#define KIGO_POOLING_LAST 1
+
+// For kigo_embed_options.normalization: to length 1 (L2), the default.
+#define KIGO_NORMALIZATION_L2 0
+
+// For kigo_embed_options.normalization: as it is.
+#define KIGO_NORMALIZATION_NONE 1
+
+// How an embedding is made. 0 is the default of each field.
+typedef struct kigo_embed_options {
+    // sizeof(kigo_embed_options).
+    size_t struct_size;
+    // KIGO_POOLING_*.
+    int32_t pooling;
+    // KIGO_NORMALIZATION_*.
+    int32_t normalization;
+} kigo_embed_options;
+
+// The embedding of a text's tokens, n_embd floats. Buffer out, counted in floats; only asking for the size runs nothing.
+//
+// The tokens are those of kigo_tokenize(), with the begin and end tokens that the model wants. They run in a session of
+// the call's own: its cache is taken from the model's and given back (CACHE_FULL, OUT_OF_MEMORY). Any number of threads may
+// call this at once. On a device whose results do not depend on how a prompt is cut into passes (the CPU), the same
+// tokens give the same bits.
+//
+// INVALID_ARGUMENT: no tokens, or an unknown pooling or normalization. CONTEXT_FULL: more tokens than the model's context.
+kigo_status kigo_model_embed(const kigo_model *model,
+                             const uint32_t *tokens,
+                             size_t n_tokens,
+                             const kigo_embed_options *options,
+                             float *buffer,
+                             size_t capacity,
+                             size_t *needed);
+
+// ==== Taps =====================================================================================================
+//
+// What a session computes, stage by stage: each named activation of each token, as a callback sees it. With it a wrong
+// answer can be followed to the stage where it begins; examples-c/compare.c does that.
+//
+// A pass over a model of n layers makes, for each token: `embed`; then per layer, from 0, `attn_norm` (the input
+// normalized), `q_rope` and `k_rope` (queries and keys with biases, norms and rotation), `v`, `attn_mix` (the weighted
+// values, before the output matrix), `attn_out` (behind it), `ffn_norm`, `ffn_act` (the activation of the gate, times
+// up), `ffn_out`, and `resid` (the sum that goes to the next layer); then, where logits are wanted (the last token of a
+// call), `final_norm` and `logits`. attn_out and ffn_out are those before a norm of their own, where a model has one.
+//
+// A tapped session's logits are those of an untapped one, bit for bit; it only takes longer. Without a tap nothing does.
+
+// Tap: the embedding row, scaled where the model does. [n_rows, n_embd].
+#define KIGO_TAP_EMBED 1
+
+// Tap: the normalized input of a layer. [n_rows, n_embd].
+#define KIGO_TAP_ATTN_NORM 2
+
+// Tap: queries, rotated. [n_rows, n_heads * head_dim].
+#define KIGO_TAP_Q_ROPE 3
+
+// Tap: keys, rotated, as the cache keeps them. [n_rows, n_kv_heads * head_dim].
+#define KIGO_TAP_K_ROPE 4
+
+// Tap: values. [n_rows, n_kv_heads * head_dim].
+#define KIGO_TAP_V 5
+
+// Tap: values weighted by attention. [n_rows, n_heads * head_dim].
+#define KIGO_TAP_ATTN_MIX 6
+
+// Tap: what attention adds to the layer's input. [n_rows, n_embd].
+#define KIGO_TAP_ATTN_OUT 7
+
+// Tap: the normalized input of the feed-forward part. [n_rows, n_embd].
+#define KIGO_TAP_FFN_NORM 8
+
+// Tap: the activated gate times up. [n_rows, n_ff].
+#define KIGO_TAP_FFN_ACT 9
+
+// Tap: what the feed-forward part adds. [n_rows, n_embd].
+#define KIGO_TAP_FFN_OUT 10
+
+// Tap: a layer's output. [n_rows, n_embd].
+#define KIGO_TAP_RESID 11
+
+// Tap: the normalized output of the last layer. [n_rows, n_embd].
+#define KIGO_TAP_FINAL_NORM 12
+
+// Tap: the logits. [n_rows, n_vocab].
+#define KIGO_TAP_LOGITS 13
+
+// Type of an activation's elements: float.
+#define KIGO_TAP_TYPE_F32 1
+
+// An activation of consecutive tokens, one a row.
+typedef struct kigo_tap_event {
+    // sizeof(kigo_tap_event) of the library: a field behind it is not there.
+    size_t struct_size;
+    // Its name, such as "attn_norm". A constant: never freed.
+    const char *name;
+    // `n_rows * n_cols` elements of `element_type`, row by row, in the host's memory. The library's, valid and unchanged
+    // during the callback: who wants them longer copies them. On the CPU they are the engine's own buffer, on a GPU a copy.
+    const void *data;
+    // Tokens.
+    size_t n_rows;
+    // Elements of a row.
+    size_t n_cols;
+    // Position of the first token in the session.
+    size_t position;
+    // The layer, from 0; -1 outside of one.
+    int64_t layer;
+    // KIGO_TAP_*: which it is. A later version may have more of them.
+    uint32_t tap;
+    // KIGO_TAP_TYPE_*: what `data` is made of.
+    uint32_t element_type;
+} kigo_tap_event;
+
+// Receives an activation, on the thread whose call computes it. Returns 0 to go on; anything else stops the call as
+// kigo_session_cancel() does: KIGO_STATUS_CANCELLED, or KIGO_STOP_CANCELLED of a generation. The event is valid during
+// the callback. The device is in the middle of its work: from inside, all calls with a session, and loading a model,
+// give KIGO_STATUS_BUSY; kigo_session_cancel() and destroying this session are allowed, and stop the call as a return value
+// does, also from inside the last event. Other threads' passes on the device wait until it returns, so it must not wait
+// for them. It must return (not throw, not longjmp).
+typedef int32_t (*kigo_tap_callback)(const kigo_tap_event *event, void *user_data);
+
+// What a tap sees. 0 is the default of each field.
+typedef struct kigo_tap_options {
+    // sizeof(kigo_tap_options).
+    size_t struct_size;
+    // `n_taps` of KIGO_TAP_*, in any order, also twice; copied by the call.
+    const uint32_t *taps;
+    // How many; 0: all that this library has, also such as the caller's header does not know.
+    size_t n_taps;
+    // Receives the activations; NULL: nobody.
+    kigo_tap_callback callback;
+    // Handed to `callback`.
+    void *user_data;
+} kigo_tap_options;
+
+// From the next call on that appends tokens, `options->callback` sees the activations that `options` name. It replaces an
+// earlier one; `options` NULL, or all defaults, ends it. A long prompt is shown piece by piece: rows of all names and
+// layers for its first tokens, then for the next ones. Cached tokens are not computed and so not shown. A fork begins
+// without a tap. A tapped session in a batch runs by itself.
+//
+// INVALID_ARGUMENT: a number that is no tap's (the text has its index); taps without a callback. BUSY.
+kigo_status kigo_session_set_tap(kigo_session *session,
+                                 const kigo_tap_options *options);
+
+// The name of a tap, such as "attn_norm"; NULL for a number that is none. From 1 on, until NULL: all that this library
+// has. A constant: never freed. Any thread.
+const char *kigo_tap_name(uint32_t tap);
+
+// ==== Doctor ===================================================================================================
+//
+// Does this device, with this model, compute what it should? kigo_doctor() runs nine checks on the user's own machine;
+// examples-c/doctor.c prints them. Each has a figure and the largest that is allowed, and says in words what it is.
+//
+// After a failure the first check that failed names what is at fault, which may be something earlier than its own
+// subject: kigo_diagnosis.at_fault. What a device has no means, a model no context or the machine no memory for is
+// skipped, and says so.
+
+// Check: poisoned with NaN and with large numbers before each pass, the logits' buffer is written whole, and no logits
+// depend on what it held. Figure: elements of which that is not so.
+#define KIGO_CHECK_LOGITS_BUFFER 1
+
+// Check: the token that was sampled is the one whose embedding row the next step reads, over 64 steps at temperature 0
+// and 0.8, and generating in one call chooses the same. Figure: the largest error of a row.
+#define KIGO_CHECK_TOKEN_FLOW 2
+
+// Check: prompts of 1 to 65 tokens, around the boundary of a page, and one that fills a session of 513 positions (or of
+// the model's whole context, where that is shorter) to its last, give the same logits at once, in chunks and one by
+// one, and rows in the cache never change. The same are the same bits on the CPU and, where a GPU has the memory for a
+// second model in strict mode, in that. Figure: the largest error of logits.
+#define KIGO_CHECK_CACHE 3
+
+// Check: keys of every layer turn with their position as the model's formula says, the order of tokens counts, and after a truncation
+// all is as if it had never been otherwise. Figure: the largest error of a key.
+#define KIGO_CHECK_POSITION 4
+
+// Check: the weights of attention sum to 1, and cache rows behind the current position, poisoned with NaN, are not
+// read. Figure: the largest distance from 1.
+#define KIGO_CHECK_ATTENTION 5
+
+// Check: control tokens are atomic and do not come of plain text, texts come back, the chat template renders. Figure:
+// how many do not.
+#define KIGO_CHECK_TOKENIZER 6
+
+// Check: seeded draws follow their distribution, greedy is the argmax, a seed repeats itself. Figure: chi-squared.
+#define KIGO_CHECK_SAMPLING 7
+
+// Check: every stage agrees with the CPU's and with the plain reference's. Figure: the largest error of a stage.
+#define KIGO_CHECK_BACKENDS 8
+
+// Check: 64 sampled tokens of answers to a question are varied: no token makes up half, no answer ends in a cycle.
+// Figure: the share of the most frequent token.
+#define KIGO_CHECK_REPETITION 9
+
+// Outcome of a check: it holds.
+#define KIGO_OUTCOME_HOLDS 1
+
+// Outcome of a check: it does not hold.
+#define KIGO_OUTCOME_FAILS 2
+
+// Outcome of a check: it could not be run; the text says why.
+#define KIGO_OUTCOME_SKIPPED 3
+
+// A check that has been run. Errors are normalized: the squared difference's sum over that of what is compared with.
+typedef struct kigo_check {
+    // sizeof(kigo_check) of the library: a field behind it is not there.
+    size_t struct_size;
+    // Its name, such as "token flow". UTF-8 with a NUL, valid during the callback.
+    const char *name;
+    // One line: what the figure is; after a failure what is wrong and where. UTF-8 with a NUL, valid during the callback.
+    const char *text;
+    // Bytes of `text`.
+    size_t text_len;
+    // What was measured; infinite where there was nothing to measure.
+    double figure;
+    // The largest figure with which it holds.
+    double bound;
+    // How long it took.
+    double seconds;
+    // KIGO_CHECK_*: which it is.
+    int32_t number;
+    // KIGO_OUTCOME_*.
+    int32_t outcome;
+} kigo_check;
+
+// Receives each check when it has been run, on the calling thread. Returns 0 to go on; anything else ends
+// kigo_doctor() with KIGO_STATUS_CANCELLED. It must return (not throw, not longjmp).
+typedef int32_t (*kigo_check_callback)(const kigo_check *check, void *user_data);
+
+// How to examine. 0 is the default of each field.
+typedef struct kigo_doctor_options {
+    // sizeof(kigo_doctor_options).
+    size_t struct_size;
+    // Receives the checks; NULL: nobody.
+    kigo_check_callback on_check;
+    // Handed to `on_check`.
+    void *user_data;
+    // Chooses tokens and draws. The same seed gives the same figures.
+    uint64_t seed;
+} kigo_doctor_options;
+
+// What the checks came to.
+typedef struct kigo_diagnosis {
+    // sizeof(kigo_diagnosis), set by the caller.
+    size_t struct_size;
+    // Checks that hold.
+    uint64_t n_holding;
+    // Checks that do not.
+    uint64_t n_failed;
+    // Checks that could not be run.
+    uint64_t n_skipped;
+    // KIGO_CHECK_*: what the first check that failed finds at fault; 0: none failed.
+    uint64_t at_fault;
+} kigo_diagnosis;
+
+// Loads the GGUF file at `path` on the engine's device, runs the checks, and fills `diagnosis`, whose `struct_size` the
+// caller has set. For the comparison it loads the file on the CPU and on the plain reference too, one after the other,
+// each under the engine's memory cap. Under a minute for a model of 0.5 billion parameters on two cores. `options` may
+// be NULL: all defaults.
+//
+// A check that fails is no failure of the call. As kigo_model_load_file(); CANCELLED by the callback.
+kigo_status kigo_doctor(const kigo_engine *engine,
+                        const char *path,
+                        size_t path_len,
+                        const kigo_doctor_options *options,
+                        kigo_diagnosis *diagnosis);
+
+// ==== Stream ===================================================================================================
+//
+// Tokens in, complete UTF-8 characters out, for programs with a loop of their own: what kigo_session_generate() does
+// with the text. One thread at a time: a stream that another thread uses answers KIGO_STATUS_BUSY.
+
+// A stream of text.
+typedef struct kigo_stream kigo_stream;
+
+// How a stream is made. 0 is the default of each field.
+typedef struct kigo_stream_options {
+    // sizeof(kigo_stream_options).
+    size_t struct_size;
+    // Stop where the text reaches one of these `n_stop` texts, none of them empty; copied by the call.
+    const kigo_string *stop;
+    // How many.
+    size_t n_stop;
+    // 0 or KIGO_TEXT_SPECIAL.
+    uint64_t flags;
+} kigo_stream_options;
+
+// What a stream gives.
+typedef struct kigo_stream_text {
+    // sizeof(kigo_stream_text), set by the caller.
+    size_t struct_size;
+    // Whole UTF-8 characters, a NUL behind them; the stream's, valid until its next call. Never NULL on success.
+    const char *text;
+    // Bytes of it.
+    size_t text_len;
+    // 1 once a stop string has been reached (its text and all that follows is left out), else 0.
+    uint64_t stopped;
+    // Which of the stop strings, if `stopped`.
+    uint64_t stop_index;
+} kigo_stream_text;
+
+// Makes a stream. `options` may be NULL: all defaults. INVALID_ARGUMENT: a stop string that is empty or not UTF-8,
+// unknown flags.
+kigo_status kigo_stream_create(const kigo_model *model,
+                               const kigo_stream_options *options,
+                               kigo_stream **stream);
+
+// Gives the handle up, and the text it gave. NULL does nothing.
+void kigo_stream_destroy(kigo_stream *stream);
+
+// Adds a token; `out` gets what has become complete by it, often nothing. The caller sets `out->struct_size`. After a
+// stop string nothing comes any more.
+//
+// INVALID_ARGUMENT: an id that is not below n_vocab. BUSY.
+kigo_status kigo_stream_push(kigo_stream *stream,
+                             uint32_t token,
+                             kigo_stream_text *out);
+
+// Ends the text: `out` gets what was held back; half a character becomes U+FFFD. The stream is as new
+// afterwards, unless a stop string has ended it.
+kigo_status kigo_stream_finish(kigo_stream *stream, kigo_stream_text *out);
+
+#ifdef __cplusplus
+} // extern "C"
+#endif
+
+#endif // KIGO_H

@@ -1,0 +1,109 @@
+//! The layout of every struct that C sees, on machines of 64 bits, frozen.
+//!
+//! A program that was compiled against a released header has these numbers in it. Within one ABI version a struct with a
+//! size may get fields at its end, which come here too, and nothing else of this file changes; `abi/<release>/structs.txt`
+//! has what each release had, and `tests/abi.rs` compares.
+
+macro_rules! layout {
+    ($($module:ident::$struct:ident: $bytes:literal { $($field:ident $offset:literal),* $(,)? })*) => {
+        #[cfg(target_pointer_width = "64")]
+        const _: () = {
+            $(
+                assert!(size_of::<super::$module::$struct>() == $bytes, stringify!($struct));
+                $(assert!(
+                    std::mem::offset_of!(super::$module::$struct, $field) == $offset,
+                    concat!(stringify!($struct), ".", stringify!($field)),
+                );)*
+            )*
+        };
+    };
+}
+
+layout! {
+    log::kigo_log_event: 32 {
+        struct_size 0, text 8, text_len 16, level 24, reserved 28,
+    }
+    engine::kigo_engine_options: 56 {
+        struct_size 0, device 8, device_len 16, log 24, log_user_data 32, memory_cap_bytes 40, n_threads 48,
+        log_level 52,
+    }
+    engine::kigo_engine_facts: 32 {
+        struct_size 0, memory_cap_bytes 8, memory_used_bytes 16, n_threads 24,
+    }
+    model::kigo_load_options: 40 {
+        struct_size 0, progress 8, progress_user_data 16, cache_bytes 24, flags 32,
+    }
+    model::kigo_plan_options: 24 {
+        struct_size 0, n_tokens 8, flags 16,
+    }
+    model::kigo_plan: 56 {
+        struct_size 0, weights_bytes 8, scratch_bytes 16, n_tokens 24, cache_bytes 32, state_bytes 40,
+        checkpoint_bytes 48,
+    }
+    model::kigo_model_facts: 88 {
+        struct_size 0, n_parameters 8, file_bytes 16, weights_bytes 24, decode_bytes 32, state_bytes 40, n_meta 48,
+        flags 56, n_vocab 64, n_ctx_train 68, n_layers 72, n_embd 76, begin_token 80, end_token 84,
+    }
+    model::kigo_layer_facts: 72 {
+        struct_size 0, kv_bytes_per_token 8, state_bytes 16, mixers 24, window 28, n_heads 32, n_kv_heads 36,
+        k_head_dim 40, v_head_dim 44, n_rot 48, kv_layer 52, n_ff 56, n_experts 60, n_experts_used 64, n_ff_expert 68,
+    }
+    model::kigo_cache_facts: 48 {
+        struct_size 0, page_tokens 8, n_pages_used 16, used_bytes 24, limit_bytes 32, free_bytes 40,
+    }
+    chat::kigo_message: 32 {
+        role 0, role_len 8, content 16, content_len 24,
+    }
+    sampling::kigo_logit_bias: 8 {
+        token 0, bias 4,
+    }
+    sampling::kigo_sampling: 64 {
+        struct_size 0, seed 8, temperature 16, top_k 20, top_p 24, min_p 28, repetition_penalty 32,
+        frequency_penalty 36, presence_penalty 40, penalty_window 44, logit_bias 48, n_logit_bias 56,
+    }
+    session::kigo_session_options: 32 {
+        struct_size 0, n_ctx 8, sampling 16, flags 24,
+    }
+    session::kigo_session_facts: 56 {
+        struct_size 0, n_tokens 8, n_ctx 16, n_pages 24, n_pages_own 32, has_logits 40, n_tokens_reused 48,
+    }
+    logprobs::kigo_logprob: 12 {
+        token 0, before 4, after 8,
+    }
+    logprobs::kigo_logprobs_options: 40 {
+        struct_size 0, tokens 8, n_tokens 16, n_top 24, flags 32,
+    }
+    generate::kigo_string: 16 {
+        data 0, len 8,
+    }
+    generate::kigo_generate_options: 56 {
+        struct_size 0, max_tokens 8, stop 16, n_stop 24, on_token 32, user_data 40, flags 48,
+    }
+    generate::kigo_generated: 32 {
+        struct_size 0, n_tokens 8, stop_index 16, stop_token 24, stop_reason 28,
+    }
+    embed::kigo_embed_options: 16 {
+        struct_size 0, pooling 8, normalization 12,
+    }
+    tap::kigo_tap_event: 64 {
+        struct_size 0, name 8, data 16, n_rows 24, n_cols 32, position 40, layer 48, tap 56, element_type 60,
+    }
+    tap::kigo_tap_options: 40 {
+        struct_size 0, taps 8, n_taps 16, callback 24, user_data 32,
+    }
+    doctor::kigo_check: 64 {
+        struct_size 0, name 8, text 16, text_len 24, figure 32, bound 40, seconds 48, number 56, outcome 60,
+    }
+    doctor::kigo_doctor_options: 32 {
+        struct_size 0, on_check 8, user_data 16, seed 24,
+    }
+    doctor::kigo_diagnosis: 40 {
+        struct_size 0, n_holding 8, n_failed 16, n_skipped 24, at_fault 32,
+    }
+    stream::kigo_stream_options: 32 {
+        struct_size 0, stop 8, n_stop 16, flags 24,
+    }
+    stream::kigo_stream_text: 40 {
+        struct_size 0, text 8, text_len 16, stopped 24, stop_index 32,
+    }
+}
