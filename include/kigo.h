@@ -60,8 +60,8 @@
 // Unloading. Once its handles are gone and no thread is inside a call, the library may be closed with dlclose(). It leaves
 //     no thread, file or memory. It is unmapped if all threads that have called it have ended by then: what it is made of
 //     registers functions for the end of a thread that creates an engine, renders a chat or samples under a constraint. Where
-//     such a thread goes on, the library stays mapped and idle; dlopen() gives it again, and the first dlclose(), of any
-//     library, after the end of that thread unmaps it.
+//     such a thread goes on, the library stays mapped and idle; dlopen() gives it again, and the dlclose() that follows the
+//     end of that thread unmaps it.
 // Pointers that are neither NULL nor misaligned must point at what this header says; that cannot be checked.
 
 #ifndef KIGO_H

@@ -330,7 +330,10 @@ fn abidiff_finds_no_difference_to_a_release_of_this_abi() {
         std::fs::write(&changed, text).expect("the target directory");
         dump(&changed, &soname(), &dumped);
         let (code, text) = abidiff(&today, &dumped);
-        assert!(code.is_some_and(|code| if bits == 0 { code == 0 } else { code & bits != 0 }), "{name}: {code:?}\n{text}");
+        assert!(
+            code.is_some_and(|code| if bits == 0 { code == 0 } else { code & bits != 0 }),
+            "{name}: {code:?}\n{text}"
+        );
     }
 }
 
@@ -351,7 +354,10 @@ fn programs_that_were_built_against_a_release_run_or_are_refused() {
         let says = |out: &Output| String::from_utf8_lossy(&out.stderr).into_owned();
         if release.is_served() {
             assert!(linked.status.success(), "{version}: {linked:?}");
-            assert_eq!(String::from_utf8_lossy(&linked.stdout), concat!("kigo ", env!("CARGO_PKG_VERSION"), ": 2 layers\n"));
+            assert_eq!(
+                String::from_utf8_lossy(&linked.stdout),
+                concat!("kigo ", env!("CARGO_PKG_VERSION"), ": 2 layers\n")
+            );
             assert!(dlopened.status.success() && dlopened.stderr.is_empty(), "{version}: {dlopened:?}");
             continue;
         }

@@ -394,7 +394,11 @@ fn page_bytes() -> usize {
 fn plugin_loads_the_library_twice() {
     let library = examples().join(native::soname());
     let stdout = succeed(command("plugin", &[]).arg(&library).args(["-m", tiny()]), "");
-    assert!(stdout.contains(concat!("1: kigo ", env!("CARGO_PKG_VERSION"), ": Once upon a time")) && stdout.contains("2: kigo"), "{stdout}");
+    assert!(
+        stdout.contains(concat!("1: kigo ", env!("CARGO_PKG_VERSION"), ": Once upon a time"))
+            && stdout.contains("2: kigo"),
+        "{stdout}"
+    );
 }
 
 #[test]

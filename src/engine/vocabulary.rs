@@ -126,10 +126,7 @@ impl Model {
             begin_token: tokenizer.bos(),
             end_token: tokenizer.eos(),
         };
-        core.log.log(
-            LogLevel::Info,
-            format_args!("loaded the vocabulary of {}, {n_vocab} tokens", facts.architecture),
-        );
+        core.log.log(LogLevel::Info, format_args!("loaded the vocabulary of {}, {n_vocab} tokens", facts.architecture));
         let loaded: Arc<dyn LoadedModel> = Arc::new(Nothing(config(&facts.architecture, n_vocab)));
         let inner = Inner {
             pool: Arc::new(PagePool::new(Arc::clone(&loaded), core.memory.charge(0)?, None)),

@@ -303,9 +303,10 @@ int main(int argc, char **argv)
     kigo_plan_options plan_options = {.struct_size = sizeof plan_options, .n_tokens = 65};
     CHECK(kigo_model_plan(engine, argv[1], KIGO_STRLEN, &plan_options, &plan) == KIGO_STATUS_OK);
     CHECK(plan.n_tokens == 65 && plan.cache_bytes == 2 * page);
+    kigo_plan refused = {.struct_size = sizeof refused, .weights_bytes = 1};
     plan_options.n_tokens = 513;
-    CHECK(kigo_model_plan(engine, argv[1], KIGO_STRLEN, &plan_options, &plan) == KIGO_STATUS_INVALID_ARGUMENT);
-    CHECK(strcmp(kigo_last_error(), "n_tokens is 513; expected at most the model's 512") == 0 && plan.weights_bytes == 0);
+    CHECK(kigo_model_plan(engine, argv[1], KIGO_STRLEN, &plan_options, &refused) == KIGO_STATUS_INVALID_ARGUMENT);
+    CHECK(strcmp(kigo_last_error(), "n_tokens is 513; expected at most the model's 512") == 0 && refused.weights_bytes == 0);
 
     struct progress progress = {0, 0, 0};
     kigo_load_options load = {.struct_size = sizeof load, .progress = on_progress, .progress_user_data = &progress};
@@ -322,8 +323,25 @@ int main(int argc, char **argv)
     kigo_model_facts facts = {.struct_size = sizeof facts};
     CHECK(kigo_model_info(model, &facts) == KIGO_STATUS_OK);
     CHECK(facts.n_vocab == 512 && facts.n_ctx_train == 512 && facts.n_layers == 2 && facts.begin_token == 509);
-    CHECK(facts.flags == KIGO_MODEL_HAS_CHAT_TEMPLATE && facts.weights_bytes == plan.weights_bytes);
+    CHECK(facts.flags == (KIGO_MODEL_HAS_CHAT_TEMPLATE | KIGO_MODEL_HAS_WEIGHTS | KIGO_MODEL_HAS_LOGITS));
+    CHECK(facts.state_bytes == 0 && facts.weights_bytes == plan.weights_bytes);
     CHECK(facts.decode_bytes > 0 && facts.decode_bytes < facts.file_bytes && facts.n_parameters > facts.n_vocab);
+
+    uint64_t cache_bytes, kv_bytes = 0;
+    for (size_t i = 0; i < facts.n_layers; i++) {
+        kigo_layer_facts layer = {.struct_size = sizeof layer};
+        CHECK(kigo_model_layer_info(model, i, &layer) == KIGO_STATUS_OK);
+        CHECK(layer.mixers == KIGO_MIXER_ATTENTION && layer.window == 0 && layer.kv_layer == i && layer.state_bytes == 0);
+        CHECK(layer.n_heads == 2 * layer.n_kv_heads && layer.k_head_dim == layer.v_head_dim && layer.n_rot == layer.k_head_dim);
+        CHECK(layer.n_ff > 0 && layer.n_experts == 0 && layer.n_experts_used == 0 && layer.n_ff_expert == 0);
+        kv_bytes += layer.kv_bytes_per_token;
+    }
+    kigo_layer_facts no_layer = {.struct_size = sizeof no_layer, .n_ff = 1};
+    CHECK(kigo_model_layer_info(model, 2, &no_layer) == KIGO_STATUS_INVALID_ARGUMENT && no_layer.n_ff == 0);
+    CHECK(strcmp(kigo_last_error(), "layer is 2; expected below the model's 2") == 0);
+    CHECK(kigo_model_cache_bytes(model, 65, &cache_bytes) == KIGO_STATUS_OK && cache_bytes == 128 * kv_bytes);
+    CHECK(cache_bytes == plan.cache_bytes);
+    CHECK(kigo_model_cache_bytes(model, 0, &cache_bytes) == KIGO_STATUS_OK && cache_bytes == 0);
 
     metadata(model);
     tokens(model);
