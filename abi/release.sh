@@ -23,5 +23,8 @@ trap 'rm -rf "$links"' EXIT
 ln -s "$library" "$links/libkigo.so"
 flags="-std=c99 -Wall -Wextra -Werror -Os -s -Wl,-z,norelro -Wl,--build-id=none"
 ${CC:-cc} $flags -I"$out" -o "$out/linked" "$here/programs/linked.c" -L"$links" -lkigo
+if grep -q kigo_tap_options "$out/kigo.h"; then # from 0.2.0 on
+    ${CC:-cc} $flags -I"$out" -o "$out/wide" "$here/programs/wide.c" -L"$links" -lkigo
+fi
 ${CC:-cc} $flags -I"$out" -o "$out/dlopened" "$here/programs/dlopened.c" -ldl
 ls -l "$out"

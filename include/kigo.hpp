@@ -180,6 +180,12 @@ public:
         return detail::buffer<std::string>(
             [&](char *buffer, std::size_t n, std::size_t *needed) { return kigo_engine_device(get(), buffer, n, needed); });
     }
+    // The last call with this handle that failed, on whichever thread; empty if none has.
+    std::string last_error() const {
+        return detail::buffer<std::string>([&](char *buffer, std::size_t n, std::size_t *needed) {
+            return kigo_engine_last_error(get(), buffer, n, needed);
+        });
+    }
     kigo_engine_facts info() const {
         auto facts = detail::sized<kigo_engine_facts>();
         detail::check(kigo_engine_info(get(), &facts));
@@ -218,6 +224,12 @@ private:
 
 class model : public detail::owner<kigo_model, kigo_model_destroy> {
 public:
+    // The last call with this handle that failed, on whichever thread; empty if none has.
+    std::string last_error() const {
+        return detail::buffer<std::string>([&](char *buffer, std::size_t n, std::size_t *needed) {
+            return kigo_model_last_error(get(), buffer, n, needed);
+        });
+    }
     kigo_model_facts info() const {
         auto facts = detail::sized<kigo_model_facts>();
         detail::check(kigo_model_info(get(), &facts));
@@ -392,6 +404,12 @@ public:
         return facts;
     }
     void truncate(std::size_t n_tokens) { detail::check(kigo_session_truncate(get(), n_tokens)); }
+    // The last call with this handle that failed, on whichever thread; empty if none has.
+    std::string last_error() const {
+        return detail::buffer<std::string>([&](char *buffer, std::size_t n, std::size_t *needed) {
+            return kigo_session_last_error(get(), buffer, n, needed);
+        });
+    }
     // `tap` sees the activations `taps`, KIGO_TAP_*, from now on, or all if they are none; an empty one ends that. A fork
     // begins without.
     void set_tap(const std::vector<uint32_t> &taps, tap_function tap) {

@@ -343,21 +343,22 @@ fn abidiff_finds_no_difference_to_a_release_of_this_abi() {
 fn programs_that_were_built_against_a_release_run_or_are_refused() {
     let model = scratch("abi.gguf");
     Tiny::new("qwen2", TensorType::Q8_0).write(&model);
-    let run_linked = |release: &Release, library: &Path| {
-        let mut command = Command::new(release.file("linked"));
+    let run_linked = |release: &Release, program: &str, library: &Path| {
+        let mut command = Command::new(release.file(program));
         run(command.env("LD_LIBRARY_PATH", library).arg(&model), "")
     };
     for release in releases() {
         let version = &release.version;
-        let linked = run_linked(&release, link_dir());
+        let linked = run_linked(&release, "linked", link_dir());
         let dlopened = run(Command::new(release.file("dlopened")).arg(library()).arg(&model), "");
         let says = |out: &Output| String::from_utf8_lossy(&out.stderr).into_owned();
         if release.is_served() {
-            assert!(linked.status.success(), "{version}: {linked:?}");
-            assert_eq!(
-                String::from_utf8_lossy(&linked.stdout),
-                concat!("kigo ", env!("CARGO_PKG_VERSION"), ": 2 layers\n")
-            );
+            let wide = run_linked(&release, "wide", link_dir());
+            for out in [&linked, &wide] {
+                assert!(out.status.success(), "{version}: {out:?}");
+                let said = concat!("kigo ", env!("CARGO_PKG_VERSION"), ": 2 layers\n");
+                assert_eq!(String::from_utf8_lossy(&out.stdout), said);
+            }
             assert!(dlopened.status.success() && dlopened.stderr.is_empty(), "{version}: {dlopened:?}");
             continue;
         }
@@ -369,7 +370,7 @@ fn programs_that_were_built_against_a_release_run_or_are_refused() {
         let link = false_name.join(&release.soname);
         let _ = std::fs::remove_file(&link);
         std::os::unix::fs::symlink(library(), link).expect("the target directory");
-        for out in [run_linked(&release, &false_name), dlopened] {
+        for out in [run_linked(&release, "linked", &false_name), dlopened] {
             let wanted = format!("has ABI {KIGO_ABI_VERSION}; made for {}", release.abi);
             assert!(out.status.code() == Some(3) && says(&out).contains(&wanted), "{version}: {out:?}");
         }

@@ -80,7 +80,7 @@ fn the_cpp_wrapper_works() {
 
 /// Built without the library, which it loads.
 #[test]
-fn the_library_can_be_unloaded_and_leaves_nothing() {
+fn the_library_closed_and_opened_again_leaves_nothing() {
     let program = native::scratch("unload");
     let mut cc = std::process::Command::new("cc");
     cc.args(["-std=c99", "-g", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-pthread", "-I"]);

@@ -51,15 +51,13 @@
 //     made gives KIGO_STATUS_INVALID_STATE with "after fork()", and _destroy does nothing. Where no other thread of the
 //     parent was inside a call, the child may make engines of its own; else it should exec. A child that was forked
 //     inside a callback must not return from it.
+// dlclose(). The library stays in memory once it is loaded, since threads that have called it keep pointers into it;
+//     loaded again, it is the same copy. All that it allocated, and all its threads, are gone with the last handle. A shared
+//     object that libkigo.a is linked into must stay too: link it with -Wl,-z,nodelete, as kigo.pc and the CMake package do.
 // Stack. 128 KiB of stack suffice for every call; what takes more runs on a thread of its own.
 // Memory. Where the system has none left a call gives KIGO_STATUS_OUT_OF_MEMORY, and the handles are as if it had not been
 //     made. 4 MiB of address space are kept for what cannot fail by itself; while it is in use a call may be refused
 //     early. _destroy, kigo_session_truncate() and kigo_session_cancel() need none.
-// Unloading. Once its handles are gone and no thread is inside a call, the library may be closed with dlclose(). It leaves
-//     no thread, file or memory. It is unmapped if all threads that have called it have ended by then: what it is made of
-//     registers functions for the end of a thread that creates an engine, renders a chat or samples under a constraint. Where
-//     such a thread goes on, the library stays mapped and idle; dlopen() gives it again, and the first dlclose(), of any
-//     library, after the end of that thread unmaps it.
 // Pointers that are neither NULL nor misaligned must point at what this header says; that cannot be checked.
 
 #ifndef KIGO_H

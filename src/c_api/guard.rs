@@ -67,7 +67,7 @@ impl LastError {
 }
 
 thread_local! {
-    /// The handle that this thread's running call is about, as `Arc::into_raw` gives it; no destructor, see above.
+    /// The handle that this thread's running call is about, as `Arc::into_raw` gives it.
     static SUBJECT: Cell<*const LastError> = const { Cell::new(std::ptr::null()) };
 }
 

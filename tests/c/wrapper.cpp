@@ -132,6 +132,7 @@ int main(int argc, char **argv) {
     session.truncate(2);
     session.set_sampling({});
     CHECK(thrown([&] { session.sample(); }) == "KIGO_STATUS_INVALID_STATE: needs logits: prefill or step first");
+    CHECK(session.last_error() == "needs logits: prefill or step first" && engine.last_error() == "cancelled");
     session.step(1);
 
     kigo::session fork = session.fork();
