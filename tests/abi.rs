@@ -376,3 +376,26 @@ fn programs_that_were_built_against_a_release_run_or_are_refused() {
         }
     }
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_program_of_a_later_release_is_refused_before_it_runs() {
+    let dir = folder("abi-future");
+    let file = |name: &str| dir.join(name);
+    let write = |name: &str, text: &str| std::fs::write(file(name), text).expect("the target directory");
+    write("future.map", "KIGO_9.9 { global: kigo_future; local: *; };\n");
+    write("future.c", "int kigo_future(void) { return 0; }\n");
+    write(
+        "main.c",
+        "#include <stdio.h>\nint kigo_future(void);\nint main(void) { puts(\"ran\"); return kigo_future(); }\n",
+    );
+    let map = format!("-Wl,--version-script={}", file("future.map").display());
+    let named = format!("-Wl,-soname,{}", soname());
+    let mut cc = Command::new("cc");
+    output(cc.args(["-shared", "-fPIC", &map, &named, "-o"]).arg(file("libkigo.so")).arg(file("future.c")));
+    let mut cc = Command::new("cc");
+    output(cc.arg("-o").arg(file("main")).arg(file("main.c")).arg("-L").arg(&dir).arg("-lkigo"));
+    let out = run(Command::new(file("main")).env("LD_LIBRARY_PATH", link_dir()), "");
+    let says = String::from_utf8_lossy(&out.stderr);
+    assert!(!out.status.success() && out.stdout.is_empty() && says.contains("`KIGO_9.9' not found"), "{out:?}");
+}

@@ -59,7 +59,7 @@ pub const KIGO_SESSION_REUSE_PREFIX: u64 = 1;
 /// Makes a session without tokens. `options` may be NULL: all defaults.
 ///
 /// INVALID_ARGUMENT: n_ctx is larger than the model's, a sampling parameter is out of its range, unknown flags.
-/// OUT_OF_MEMORY.
+/// INVALID_STATE: the model has no weights (KIGO_LOAD_VOCABULARY). OUT_OF_MEMORY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_session_create(
     model: *const kigo_model,
