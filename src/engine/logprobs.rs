@@ -48,7 +48,7 @@ impl Session {
             let position = state.tokens.len() as u64;
             let request = SampleRequest { params: &state.sampling, history: &state.tokens, position };
             let made = log_distribution(&logits, &request, &mut after);
-            if state.constraint.is_some() { made.map_err(|_| super::constraint::nothing_left()) } else { made }
+            if state.constraint.is_some() { made.map_err(|_| super::grammar::nothing_left()) } else { made }
         })?;
         let of = |token: u32| Logprob { token, before: before[token as usize], after: after[token as usize] };
         let mut found = Vec::new();

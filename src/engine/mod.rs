@@ -3,13 +3,12 @@
 //! Invariants: children hold their parents by reference count; there is no global state; nothing is printed and no
 //! environment variable is read; a call that fails leaves its session's tokens and logits as they were.
 mod batch;
-mod constraint;
 mod device;
 mod doctor;
 mod embed;
 mod facts;
 mod generate;
-mod grammar_cost;
+mod grammar;
 mod hash;
 mod log;
 mod logprobs;
@@ -26,12 +25,12 @@ mod tap;
 mod vocabulary;
 
 pub use batch::{Append, append_batch, sample_batch};
-pub use constraint::Grammar;
 pub use device::{Engine, EngineOptions, MAX_THREADS};
 pub use doctor::{Check, Diagnosis, Outcome, Subject, diagnose};
 pub use embed::{EmbedOptions, Pooling};
 pub use facts::{LayerFacts, LoadPlan};
 pub use generate::{GenerateOptions, Generated, StopReason};
+pub use grammar::Grammar;
 pub use log::{LogLevel, LogSink};
 pub use logprobs::{By, Logprob};
 pub use model::{LoadOptions, Model, ModelFacts, TokenFlags};

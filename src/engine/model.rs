@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::constraint::Grammars;
 use super::device::Engine;
+use super::grammar::Grammars;
 use super::hash::model_hash;
 use super::log::LogLevel;
 use super::memory::Charge;

@@ -26,8 +26,7 @@
 //! been checked against the blob's size and the model: a forged blob gives wrong numbers at worst. The checksum is made
 //! while the pages are copied, so that they are read from memory once.
 
-use super::constraint::{Constraint, Grammar};
-use super::grammar_cost::MAX_GRAMMAR_BYTES;
+use super::grammar::{Constraint, Grammar, MAX_GRAMMAR_BYTES};
 use super::hash::Hasher;
 use super::model::{Inner, Model};
 use super::session::{Session, SessionOptions, State, lock_slot};

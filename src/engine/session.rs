@@ -10,7 +10,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
-use super::constraint::Constraint;
+use super::grammar::Constraint;
 use super::logprobs::floats;
 use super::model::Model;
 use super::pages::Pages;

@@ -12,9 +12,9 @@ use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::{ApproximateTokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
 
-use super::grammar_cost::{self, Cost};
-use super::model::Model;
-use super::session::{Session, State, lock_slot};
+use super::cost::{self, Cost};
+use crate::engine::model::Model;
+use crate::engine::session::{Session, State, lock_slot};
 use crate::error::{Error, Result};
 use crate::process;
 use crate::sampler::{self, SampleRequest};
@@ -32,7 +32,7 @@ pub enum Grammar<'a> {
 
 impl<'a> Grammar<'a> {
     /// Its kind, as the ABI and saved sessions number it, and its text.
-    pub(super) fn parts(self) -> (u64, &'a str) {
+    pub(in crate::engine) fn parts(self) -> (u64, &'a str) {
         match self {
             Grammar::JsonSchema(text) => (1, text),
             Grammar::Regex(text) => (2, text),
@@ -41,7 +41,7 @@ impl<'a> Grammar<'a> {
     }
 
     /// The grammar of [`Self::parts`].
-    pub(super) fn of(kind: u64, text: &'a str) -> Option<Grammar<'a>> {
+    pub(in crate::engine) fn of(kind: u64, text: &'a str) -> Option<Grammar<'a>> {
         match kind {
             1 => Some(Grammar::JsonSchema(text)),
             2 => Some(Grammar::Regex(text)),
@@ -52,18 +52,18 @@ impl<'a> Grammar<'a> {
 }
 
 /// The grammars' view of a vocabulary, made when the first constraint is set.
-pub(super) type Grammars = OnceLock<std::result::Result<Vocabulary, String>>;
+pub(in crate::engine) type Grammars = OnceLock<std::result::Result<Vocabulary, String>>;
 
 /// What grammars are compiled with.
 #[derive(Clone)]
-pub(super) struct Vocabulary {
+pub(in crate::engine) struct Vocabulary {
     factory: Arc<ParserFactory>,
     /// Tokens that end a text.
     ends: Arc<[u32]>,
 }
 
 /// A grammar at work.
-pub(super) struct Constraint {
+pub(in crate::engine) struct Constraint {
     vocabulary: Vocabulary,
     /// As [`Grammar::parts`].
     kind: u64,
@@ -134,7 +134,7 @@ impl Vocabulary {
     }
 
     fn matcher(&self, grammar: Grammar<'_>) -> std::result::Result<Matcher, String> {
-        grammar_cost::check(grammar)?;
+        cost::check(grammar)?;
         let grammar = match grammar {
             Grammar::JsonSchema(text) => {
                 TopLevelGrammar::from_json_schema(serde_json::from_str(text).map_err(|e| e.to_string())?)
@@ -153,9 +153,9 @@ impl Vocabulary {
 
 impl Constraint {
     /// For a session of `model` from its token `from` on.
-    pub(super) fn new(model: &Model, grammar: Grammar<'_>, from: usize) -> Result<Constraint> {
+    pub(in crate::engine) fn new(model: &Model, grammar: Grammar<'_>, from: usize) -> Result<Constraint> {
         let (kind, text) = grammar.parts();
-        let cost = grammar_cost::cost(grammar).map_err(refused)?;
+        let cost = cost::cost(grammar).map_err(refused)?;
         let vocabulary = match model.inner.grammars.get() {
             Some(made) => made.clone().map_err(refused)?,
             None => {
@@ -170,14 +170,14 @@ impl Constraint {
     }
 
     /// For a fork of the session.
-    pub(super) fn fork(&self) -> Constraint {
+    pub(in crate::engine) fn fork(&self) -> Constraint {
         let (vocabulary, text, matcher) = (self.vocabulary.clone(), Arc::clone(&self.text), self.matcher.deep_clone());
         let (kind, from, cost) = (self.kind, self.from, self.cost);
         Constraint { vocabulary, kind, text, from, cost, matcher, consumed: self.consumed.clone() }
     }
 
     /// All that it depends on beside the session's tokens: [`Grammar::parts`] and the token it holds from.
-    pub(super) fn facts(&self) -> (u64, &str, usize) {
+    pub(in crate::engine) fn facts(&self) -> (u64, &str, usize) {
         (self.kind, &self.text, self.from)
     }
 
@@ -275,7 +275,7 @@ impl Session {
     }
 
     /// The next token among those that the constraint allows; `None`: there is no constraint.
-    pub(super) fn choose_allowed(&self, state: &mut State) -> Result<Option<u32>> {
+    pub(in crate::engine) fn choose_allowed(&self, state: &mut State) -> Result<Option<u32>> {
         if state.constraint.is_none() {
             return Ok(None);
         }
@@ -300,7 +300,7 @@ impl Session {
     }
 
     /// Bans what the session's constraint, if there is one, does not allow next.
-    pub(super) fn mask(&self, state: &mut State, logits: &mut [f32]) -> Result<()> {
+    pub(in crate::engine) fn mask(&self, state: &mut State, logits: &mut [f32]) -> Result<()> {
         let n_vocab = self.n_vocab();
         if let Some(allowed) = ask(state, move |c| c.mask(n_vocab))? {
             sampler::ban(logits, &allowed);
@@ -310,6 +310,6 @@ impl Session {
 }
 
 /// The mask has banned all that there was.
-pub(super) fn nothing_left() -> Error {
+pub(in crate::engine) fn nothing_left() -> Error {
     refused("nothing that the grammar allows is left")
 }
