@@ -86,7 +86,7 @@ static kigo_status bring_up_to_date(const kigo_model *model, kigo_session *sessi
 
 // Answers the last message; 0 if there is no answer.
 static int answer(const kigo_model *model, kigo_session *session, talk *t, size_t first, size_t n_tokens,
-                  const constraint *grammar)
+                  const kigo_constraint *grammar)
 {
     kigo_status status;
     while ((status = bring_up_to_date(model, session, t)) == KIGO_STATUS_CONTEXT_FULL && t->n > first + 2) {
@@ -98,7 +98,7 @@ static int answer(const kigo_model *model, kigo_session *session, talk *t, size_
         return 0;
     }
     CHECK(status);
-    set_constraint(session, grammar); // each answer begins anew
+    CHECK(kigo_session_set_constraint(session, grammar)); // each answer begins anew
     text said = {NULL, 0};
     kigo_generate_options options = {.struct_size = sizeof options, .max_tokens = n_tokens};
     options.on_token = on_token;
@@ -114,7 +114,7 @@ int main(int argc, char **argv)
 {
     setup s = {.sampling = {.struct_size = sizeof s.sampling}};
     talk t = {NULL, 0};
-    constraint grammar = {0, NULL};
+    constraint grammar = {0, NULL, 0};
     size_t n_tokens = 0;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--system") == 0) {
@@ -140,6 +140,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "\r%60s\r", "");
     kigo_session_options options = {.struct_size = sizeof options, .sampling = &s.sampling};
     CHECK(kigo_session_create(model, &options, &session));
+    kigo_constraint *held_to = open_constraint(model, &grammar);
 
     char *line = NULL;
     size_t capacity = 0;
@@ -158,7 +159,7 @@ int main(int argc, char **argv)
         say(&t, "user", question.data, question.len);
         CHECK(kigo_session_clear_cancel(session));
         answering = session;
-        int answered = answer(model, session, &t, first, n_tokens, &grammar);
+        int answered = answer(model, session, &t, first, n_tokens, held_to);
         answering = NULL;
         if (!answered)
             forget(&t, t.n - 1, 1);
@@ -168,6 +169,7 @@ int main(int argc, char **argv)
     free(line);
     forget(&t, 0, t.n);
     free(t.messages);
+    kigo_constraint_destroy(held_to);
     kigo_session_destroy(session);
     kigo_model_destroy(model);
     kigo_engine_destroy(engine);

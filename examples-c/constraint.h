@@ -5,20 +5,26 @@
 #define KIGO_EXAMPLES_CONSTRAINT_H
 
 typedef struct constraint {
-    int32_t kind; // KIGO_CONSTRAINT_*; 0: none
+    uint64_t kind; // KIGO_CONSTRAINT_*; 0: none
     const char *value;
+    int compact; // no white space between parts of JSON
 } constraint;
 
-#define CONSTRAINT_USAGE "[--json-schema S | --regex S | --grammar S]"
+#define CONSTRAINT_USAGE "[--json-schema S | --regex S | --grammar S] [--compact]"
 #define CONSTRAINT_HELP                                                                           \
     "  --json-schema, --regex, --grammar  hold the answer to a JSON schema, a regular\n"          \
-    "             expression or a Lark grammar: its text, or @ and the file that it stands in\n"
+    "             expression or a Lark grammar: its text, or @ and the file that it stands in\n"      \
+    "  --compact  JSON by a schema has no white space between its parts\n"
 
 // 1 if argv[*i] is one of them; it and its value have been read then.
 static inline int read_constraint(constraint *c, int argc, char **argv, int *i)
 {
     static const char *const OPTIONS[] = {"--json-schema", "--regex", "--grammar"};
-    static const int32_t KINDS[] = {KIGO_CONSTRAINT_JSON_SCHEMA, KIGO_CONSTRAINT_REGEX, KIGO_CONSTRAINT_LARK};
+    static const uint64_t KINDS[] = {KIGO_CONSTRAINT_JSON_SCHEMA, KIGO_CONSTRAINT_REGEX, KIGO_CONSTRAINT_LARK};
+    if (strcmp(argv[*i], "--compact") == 0) {
+        c->compact = 1;
+        return 1;
+    }
     for (int k = 0; k < 3; k++)
         if (strcmp(argv[*i], OPTIONS[k]) == 0) {
             if (c->kind != 0)
@@ -30,17 +36,22 @@ static inline int read_constraint(constraint *c, int argc, char **argv, int *i)
     return 0;
 }
 
-// From the session's next token on.
-static inline void set_constraint(kigo_session *session, const constraint *c)
+// Compiled for the model; NULL: there is none. Give it to kigo_constraint_destroy().
+static inline kigo_constraint *open_constraint(const kigo_model *model, const constraint *c)
 {
     if (c->kind == 0)
-        return;
+        return NULL;
     text file = {NULL, 0};
     if (c->value[0] == '@')
         file = read_file(c->value + 1);
     const char *grammar = c->value[0] == '@' ? file.data : c->value;
-    CHECK(kigo_session_set_constraint(session, c->kind, grammar != NULL ? grammar : "", KIGO_STRLEN));
+    kigo_constraint_options options = {.struct_size = sizeof options, .kind = c->kind, .text_len = KIGO_STRLEN};
+    options.text = grammar != NULL ? grammar : "";
+    options.flags = c->compact ? KIGO_CONSTRAINT_COMPACT : 0;
+    kigo_constraint *compiled;
+    CHECK(kigo_constraint_create(model, &options, &compiled));
     free(file.data);
+    return compiled;
 }
 
 #endif // KIGO_EXAMPLES_CONSTRAINT_H

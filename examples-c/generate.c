@@ -92,7 +92,7 @@ int main(int argc, char **argv)
     uint64_t flags = KIGO_TOKENIZE_ADD_SPECIAL;
     size_t n_tokens = 128;
     size_t n_top = 0;
-    constraint grammar = {0, NULL};
+    constraint grammar = {0, NULL, 0};
     int chat = 0, json = 0, logprobs = 0;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "-p") == 0)
@@ -149,7 +149,9 @@ int main(int argc, char **argv)
     float *logits = resize(NULL, n_logits * sizeof *logits);
     CHECK(kigo_session_logits(session, logits, n_logits, &n_logits));
 
-    set_constraint(session, &grammar);
+    kigo_constraint *held_to = open_constraint(model, &grammar);
+    CHECK(kigo_session_set_constraint(session, held_to));
+    kigo_constraint_destroy(held_to);
     answer a = {.quiet = json};
     kigo_generate_options generate = {.struct_size = sizeof generate, .max_tokens = n_tokens};
     generate.on_token = on_token;

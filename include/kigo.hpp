@@ -41,6 +41,7 @@ using progress_function = std::function<int(uint64_t done_bytes, uint64_t total_
 using token_function = std::function<int(uint32_t token, std::string_view text)>;
 using tap_function = std::function<int(const kigo_tap_event &event)>;
 using check_function = std::function<int(const kigo_check &check)>;
+using go_on_function = std::function<int()>;
 
 namespace detail {
 
@@ -109,6 +110,8 @@ inline int32_t log(const kigo_log_event *event, void *user_data) {
     return log.call(event->level, std::string_view(event->text, event->text_len));
 }
 
+inline int32_t go_on(void *user_data) { return static_cast<carried<go_on_function> *>(user_data)->call(); }
+
 inline std::vector<kigo_string> strings(const std::vector<std::string> &texts) {
     std::vector<kigo_string> out;
     for (const std::string &text : texts) out.push_back({text.data(), text.size()});
@@ -155,6 +158,7 @@ struct generate_options {
 };
 
 class model;
+class constraint;
 class session;
 class stream;
 
@@ -317,6 +321,9 @@ public:
     }
     // All zero is greedy; the struct_size is set here.
     inline session open(const kigo_sampling &sampling = {}, std::size_t n_ctx = 0, uint64_t flags = 0) const;
+    // A grammar of a kind, KIGO_CONSTRAINT_*, compiled; `go_on` is asked meanwhile. flags: KIGO_CONSTRAINT_COMPACT.
+    inline constraint compile(int32_t kind, std::string_view text, uint64_t flags = 0,
+                              const go_on_function &go_on = {}) const;
     // What session::save() gave.
     inline session restore(const void *blob, std::size_t n_bytes) const;
     inline stream open_stream(const std::vector<std::string> &stop = {}, uint64_t flags = 0) const;
@@ -329,6 +336,13 @@ private:
         for (const message &m : messages) out.push_back({m.role.data(), m.role.size(), m.content.data(), m.content.size()});
         return out;
     }
+};
+
+// A compiled grammar, for any number of sessions of its model, on any threads.
+class constraint : public detail::owner<kigo_constraint, kigo_constraint_destroy> {
+private:
+    friend class model;
+    constraint() = default;
 };
 
 class session : public detail::owner<kigo_session, kigo_session_destroy> {
@@ -364,10 +378,9 @@ public:
     // Any thread; also from a signal handler.
     void cancel() const noexcept { kigo_session_cancel(get()); }
     void clear_cancel() const noexcept { kigo_session_clear_cancel(get()); }
-    // Holds output to a grammar: KIGO_CONSTRAINT_*; kind 0: to none.
-    void set_constraint(int32_t kind, std::string_view text = {}) {
-        detail::check(kigo_session_set_constraint(get(), kind, kind == 0 ? nullptr : text.data(), text.size()));
-    }
+    // Holds output to a constraint of its model from the next token on; without one, to none any more.
+    void set_constraint(const constraint &c) { detail::check(kigo_session_set_constraint(get(), c.get())); }
+    void set_constraint() { detail::check(kigo_session_set_constraint(get(), nullptr)); }
     std::vector<float> logits() {
         return detail::buffer<std::vector<float>>([&](float *buffer, std::size_t n, std::size_t *needed) {
             return kigo_session_logits(get(), buffer, n, needed);
@@ -475,6 +488,24 @@ private:
     }
     bool stopped_ = false;
 };
+
+inline constraint model::compile(int32_t kind, std::string_view text, uint64_t flags, const go_on_function &go_on) const {
+    detail::carried<go_on_function> carried{go_on};
+    auto c = detail::sized<kigo_constraint_options>();
+    c.kind = static_cast<uint64_t>(kind);
+    c.text = text.data();
+    c.text_len = text.size();
+    c.flags = flags;
+    if (go_on) {
+        c.go_on = detail::go_on;
+        c.user_data = &carried;
+    }
+    constraint out;
+    kigo_constraint *handle = nullptr;
+    carried.check(kigo_constraint_create(get(), &c, &handle));
+    out.handle_.reset(handle);
+    return out;
+}
 
 template <class Load> model engine::load(const progress_function &progress, const load_options &options, Load load) const {
     detail::carried<progress_function> carried{progress};

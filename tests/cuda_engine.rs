@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread;
 
 use common::gpu::{device, few};
+use common::hold::hold;
 use common::tiny::{ARCHS, Tiny};
 use kigo::backend::Device;
 use kigo::backend::cpu::{CpuDevice, CpuOptions};
@@ -177,7 +178,7 @@ fn grammars_logprobs_and_embeddings_are_there() {
     for i in 0..if few() { 2 } else { 9 } {
         let mine = session(&model, sampling(i));
         mine.prefill(&prompt(i, 20)).unwrap();
-        mine.set_constraint(Some(Grammar::Regex("[0-9]{4}-[0-9]{2}"))).unwrap();
+        hold(&mine, Grammar::Regex("[0-9]{4}-[0-9]{2}")).unwrap();
         let options = GenerateOptions { max_tokens: Some(40), ..GenerateOptions::default() };
         let mut text = String::new();
         let generated = mine.generate(&options, &mut |_, piece| {

@@ -220,11 +220,7 @@ fn failures_end_with_1_and_the_library_s_text() {
             &["kigo_session_create", "KIGO_STATUS_INVALID_ARGUMENT"],
         ),
         ("generate", &["-m", "Cargo.toml", "-p", "x"], &["KIGO_STATUS_INVALID_MODEL"]),
-        (
-            "generate",
-            &["-m", tiny(), "-p", "x", "--regex", "("],
-            &["kigo_session_set_constraint", "KIGO_STATUS_CONSTRAINT"],
-        ),
+        ("generate", &["-m", tiny(), "-p", "x", "--regex", "("], &["kigo_constraint_create", "KIGO_STATUS_CONSTRAINT"]),
         ("generate", &["-m", tiny(), "-p", "x", "--grammar", "@/no/such.lark"], &["/no/such.lark", "No such file"]),
         ("plugin", &["/no/such.so", "-m", tiny()], &["dlopen: ", "/no/such.so"]),
         ("bench", &["-m", tiny(), "-p", "70000", "-n", "0"], &["exceed the model's context"]),

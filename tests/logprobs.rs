@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::hold::hold;
 use common::tiny::Tiny;
 use kigo::engine::{
     By, Engine, EngineOptions, Grammar, LogSink, Logprob, Model, Session, SessionOptions, sample_batch,
@@ -31,7 +32,9 @@ fn before_is_the_softmax_and_after_what_is_drawn() {
     for (device, grammar) in ["cpu", "reference"].into_iter().flat_map(|d| grammars.map(|g| (d, g))) {
         let model = load(device);
         let session = session(&model, hot());
-        session.set_constraint(grammar).unwrap();
+        if let Some(grammar) = grammar {
+            hold(&session, grammar).unwrap();
+        }
         let n_vocab = session.n_vocab();
         let all: Vec<u32> = (0..n_vocab as u32).collect();
         let found = session.token_logprobs(&all, 0, By::Before).unwrap();
@@ -94,7 +97,9 @@ fn the_likeliest_come_in_order() {
 fn greedy_is_certain_with_a_constraint_too() {
     let session = session(&load("cpu"), SamplingParams::default());
     for grammar in [None, Some(Grammar::Regex("[0-9]{2}")), Some(Grammar::Regex("zebra"))] {
-        session.set_constraint(grammar).unwrap();
+        if let Some(grammar) = grammar {
+            hold(&session, grammar).unwrap();
+        }
         let token = session.sample().unwrap();
         let found = session.token_logprobs(&[token], 2, By::After).unwrap();
         assert_eq!((found[0].after, found[1].token, found[2].after), (0.0, token, f32::NEG_INFINITY));
@@ -113,7 +118,7 @@ fn what_cannot_be_shown_is_refused() {
     assert_eq!(error.to_string(), format!("token {n_vocab} at index 1 is not below the vocabulary's {n_vocab}"));
     let error = session.token_logprobs(&[], n_vocab + 1, By::Before).unwrap_err();
     assert_eq!(error.to_string(), format!("n_top is {}; expected at most the vocabulary's {n_vocab}", n_vocab + 1));
-    session.set_constraint(Some(Grammar::Regex("q"))).unwrap();
+    hold(&session, Grammar::Regex("q")).unwrap();
     let q = model.tokenize("q", false, false).unwrap()[0];
     session.set_sampling(SamplingParams { logit_bias: vec![(q, f32::NEG_INFINITY)], ..hot() }).unwrap();
     assert_eq!(session.token_logprobs(&[1], 1, By::After).unwrap_err().status(), Status::Constraint);

@@ -5,6 +5,7 @@ mod common;
 use std::sync::Arc;
 use std::time::Instant;
 
+use common::hold::hold;
 use common::random::mix;
 use common::tiny::Tiny;
 use kigo::backend::Device;
@@ -155,7 +156,7 @@ fn a_constraint_goes_on_from_where_it_was() {
             };
             let session = Session::new(&one, options).unwrap();
             session.prefill(&prompt(10)).unwrap();
-            session.set_constraint(Some(grammar)).unwrap();
+            hold(&session, grammar).unwrap();
             text(&session, n);
             let blob = saved(&session);
             let restored = Session::restore(&two, &blob).unwrap();
@@ -274,7 +275,7 @@ fn a_forged_blob_gives_a_status_or_a_session_and_nothing_worse() {
     let this = model(cpu());
     let session = Session::new(&this, SessionOptions { sampling: sampling(), ..Default::default() }).unwrap();
     session.prefill(&prompt(66)).unwrap();
-    session.set_constraint(Some(Grammar::Regex("[a-z]{2,9}x|[0-9]+"))).unwrap();
+    hold(&session, Grammar::Regex("[a-z]{2,9}x|[0-9]+")).unwrap();
     let blob = saved(&session);
     assert_eq!(checksum(&blob), u64::from_le_bytes(*blob[24..].first_chunk().unwrap()), "the test forges rightly");
     let (mut made, mut refused) = (0, 0);

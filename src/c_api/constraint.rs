@@ -1,64 +1,141 @@
 //! Output held to a grammar: of the tokens that may come next only those are chosen that a JSON schema, a regular
 //! expression or a Lark grammar allows. What ends a text is allowed where the grammar may end, and there only.
+//!
+//! A grammar is compiled once into a kigo_constraint, which any number of sessions of its model may be held to, at once and
+//! from several threads: nothing changes it. Setting one for a session costs nothing; the session gets its own copy of
+//! what it needs with its first choice.
+//!
+//! A grammar's text may come from anywhere. One that would take its parser too much is refused with the number and the
+//! limit: no text takes more than 2 seconds of one core and 256 MiB to compile, and no choice of a token takes more than
+//! that either. The limits: a schema of 4 MiB, a Lark text of 256 KiB, a regular expression of 64 KiB; 16384 rules and
+//! brackets; 256 terminals that name each other; 300 classes such as \w; 4000000 steps that all its expressions may take
+//! at one byte, where parts in a row that may each be left out count squared; 20000 terminals; 200000 parts of a schema
+//! with the copies that are made where something narrows what `$ref` stands for, 5000 properties of an object (200 with
+//! minProperties or maxProperties), 64 patterns for their names, and patterns that must all match where the product of
+//! their alternatives is more than 100000. The call that chooses answers CONSTRAINT where the grammar takes too much at
+//! one token.
 
+use super::model::kigo_model;
 use super::prelude::*;
 use super::session::{kigo_session, session};
-use crate::engine::Grammar;
+use crate::engine::{Constraint, Grammar};
 
-/// For kigo_session_set_constraint(): a JSON schema.
+/// A grammar, compiled for a model's vocabulary. It keeps what it needs of that alive, not the model.
+pub struct kigo_constraint(pub(super) Constraint);
+
+/// For kigo_constraint_options.kind: a JSON schema.
 pub const KIGO_CONSTRAINT_JSON_SCHEMA: i32 = 1;
-/// For kigo_session_set_constraint(): a regular expression, in the syntax of Rust's `regex` without look-around, for the
+/// For kigo_constraint_options.kind: a regular expression, in the syntax of Rust's `regex` without look-around, for the
 /// whole of the output.
 pub const KIGO_CONSTRAINT_REGEX: i32 = 2;
-/// For kigo_session_set_constraint(): a grammar in the Lark format of llguidance.
+/// For kigo_constraint_options.kind: a grammar in the Lark format of llguidance.
 pub const KIGO_CONSTRAINT_LARK: i32 = 3;
 
-/// Holds every token that is chosen from now on to the grammar `text` of a kind, KIGO_CONSTRAINT_*; kind 0 and NULL: to
-/// none any more. It begins with the next token; kigo_session_sample(), kigo_session_generate() and kigo_sample_batch() keep to
-/// it. Sampling parameters apply to the tokens that are allowed. `text` is copied by the call.
+/// For kigo_constraint_options.flags: JSON has no white space between its parts. Without it models may run into endless
+/// newlines. For a JSON schema; others have none to leave out.
+pub const KIGO_CONSTRAINT_COMPACT: u64 = 1;
+
+/// Is asked every few milliseconds, on the thread of the call, while a grammar is compiled on another. Returns 0 to go on;
+/// anything else ends the call with CANCELLED. It must return (not throw, not longjmp).
+pub type kigo_constraint_callback = Option<unsafe extern "C" fn(user_data: *mut c_void) -> i32>;
+
+/// How a constraint is made. 0 is the default of each field but `kind` and `text`, which have none.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct kigo_constraint_options {
+    /// sizeof(kigo_constraint_options).
+    pub struct_size: usize,
+    /// KIGO_CONSTRAINT_JSON_SCHEMA, _REGEX or _LARK.
+    pub kind: u64,
+    /// The grammar, UTF-8; copied by the call.
+    pub text: *const c_char,
+    /// Length of `text` in bytes, or KIGO_STRLEN.
+    pub text_len: usize,
+    /// 0 or KIGO_CONSTRAINT_COMPACT.
+    pub flags: u64,
+    /// Is asked whether to go on; NULL: nobody is.
+    pub go_on: kigo_constraint_callback,
+    /// Handed to `go_on`.
+    pub user_data: *mut c_void,
+}
+sized_struct!(kigo_constraint_options, bytes: 56, fields: [
+    usize, u64, *const c_char, usize, u64, kigo_constraint_callback, *mut c_void
+]);
+
+/// Compiles a grammar for sessions of `model`. It takes up to 2 seconds and 256 MiB, most often milliseconds, on a thread of
+/// its own with a stack that suffices: a few MiB, up to 600 of address space for a text near the limits. The thread has
+/// ended when the call returns. The first constraint of a model's life indexes its vocabulary, which takes tenths of a
+/// second; words of more than 1024 bytes are left out of the index: no constraint ever allows them.
+///
+/// CONSTRAINT: the grammar has a mistake (the text says which), or would take too much (the text has the number and the
+/// limit). OUT_OF_MEMORY: there is no memory, or no thread with such a stack. CANCELLED: `go_on` has said so; what was
+/// begun and cannot be interrupted is waited for, up to 2 seconds. INVALID_ARGUMENT: another kind, unknown flags, NULL, no
+/// UTF-8.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_constraint_create(
+    model: *const kigo_model,
+    options: *const kigo_constraint_options,
+    constraint: *mut *mut kigo_constraint,
+) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        null_out(constraint, "constraint")?;
+        let model = borrow(model, "model")?;
+        let options = super::args::options(options)?;
+        let compact = flags(options.flags, KIGO_CONSTRAINT_COMPACT, "flags")? != 0;
+        let text = text(options.text, options.text_len, "text")?;
+        let grammar = match i32::try_from(options.kind) {
+            Ok(KIGO_CONSTRAINT_JSON_SCHEMA) => Grammar::JsonSchema(text),
+            Ok(KIGO_CONSTRAINT_REGEX) => Grammar::Regex(text),
+            Ok(KIGO_CONSTRAINT_LARK) => Grammar::Lark(text),
+            _ => {
+                let expected = "KIGO_CONSTRAINT_*, 1 to 3".to_owned();
+                return Err(Error::Argument { name: "kind", found: options.kind.to_string(), expected });
+            }
+        };
+        let mut go_on = || options.go_on.is_none_or(|go_on| go_on(options.user_data) == 0);
+        put(constraint, kigo_constraint(Constraint::new(&model.0, grammar, compact, &mut go_on)?));
+        Ok(())
+    })
+}
+
+/// Gives the handle up. NULL does nothing. Sessions that are held to it stay so.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_constraint_destroy(constraint: *mut kigo_constraint) {
+    guard(|| {
+        // SAFETY: the header's contract for handles.
+        unsafe { destroy(constraint) };
+        Ok(())
+    });
+}
+
+/// Holds every token that is chosen from now on to `constraint`; NULL: to none any more. It begins with the next token, so
+/// it is set after the prompt; kigo_session_sample(), kigo_session_generate() and kigo_sample_batch() keep to it. Sampling
+/// parameters apply to the tokens that are allowed. The handle may be given up at once.
 ///
 /// What it allows depends on the grammar and on the session's tokens from that position on, however they came there: forks
 /// have their own copy, dropping tokens goes back in it, and a saved session has it too and goes on with it from exactly
 /// there. A session that is truncated to before that position chooses nothing until it has as many tokens again, which
 /// the grammar then holds from the same position on, or until another constraint, or none, is set.
 ///
-/// The first constraint of a model's life indexes its vocabulary, which takes tenths of a second. A choice costs no mask
-/// where the likeliest token is allowed (temperature 0).
+/// A choice costs no mask where the likeliest token is allowed (temperature 0). kigo_session_cancel() stops a mask that
+/// kigo_session_generate() makes, within milliseconds; those of other calls are made to their end.
 ///
-/// A text may come from anywhere. It is weighed first, and one that would take its parser too much is refused with the
-/// number and the limit: a schema of more than 4 MiB, another text or regular expressions of more than 512 KiB, 16384 rules
-/// and brackets, 256 tokens that name each other, 200000 parts of a schema with the copies that are made where something
-/// narrows what `$ref` stands for, 5000 properties of an object (200 with minProperties or maxProperties), 64 patterns for
-/// their names, and patterns that must all match where the product of their alternatives is more than 100000. It is compiled
-/// on a thread of its own, with a stack that suffices: a few MiB, up to 600 of address space for a text near the limits.
-///
-/// CONSTRAINT: the grammar has a mistake (the text says which), or would take too much, and nothing has changed; later, from
-/// a call that chooses: the session was given tokens that the grammar does not allow, or nothing that it allows is left; the
-/// session stays as it is, and another constraint, or none, can be set. OUT_OF_MEMORY: there is no thread with such a
-/// stack. INVALID_ARGUMENT: another kind, NULL, no UTF-8. BUSY.
+/// From a call that chooses, CONSTRAINT: the session was given tokens that the grammar does not allow, nothing that it
+/// allows is left, or it takes too much at one token; the session stays as it is, and another constraint, or none, can be
+/// set. From this one, INVALID_ARGUMENT: a constraint of another model. BUSY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_session_set_constraint(
     session: *mut kigo_session,
-    kind: i32,
-    text: *const c_char,
-    text_len: usize,
+    constraint: *const kigo_constraint,
 ) -> kigo_status {
     // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
     guard(|| unsafe {
         let session = self::session(session)?;
-        if kind == 0 && text.is_null() {
+        if constraint.is_null() {
             return session.0.set_constraint(None);
         }
-        let text = super::args::text(text, text_len, "text")?;
-        let grammar = match kind {
-            KIGO_CONSTRAINT_JSON_SCHEMA => Grammar::JsonSchema(text),
-            KIGO_CONSTRAINT_REGEX => Grammar::Regex(text),
-            KIGO_CONSTRAINT_LARK => Grammar::Lark(text),
-            _ => {
-                let expected = "1, 2 or 3, or 0 with NULL".to_owned();
-                return Err(Error::Argument { name: "kind", found: kind.to_string(), expected });
-            }
-        };
-        session.0.set_constraint(Some(grammar))
+        let constraint = borrow(constraint, "constraint")?;
+        session.0.set_constraint(Some(&constraint.0))
     })
 }

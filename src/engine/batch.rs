@@ -110,7 +110,7 @@ pub fn sample_batch(sessions: &[&Session]) -> Vec<Result<u32>> {
             Err(error) => outcomes[index] = Err(error),
             // One that a fork has too may be locked by another thread's batch, which may wait for one of these.
             Ok(mut state) if !state.has_logits || state.constraint.is_some() || Arc::strong_count(&state.slot) > 1 => {
-                outcomes[index] = state.mind(|state| sessions[index].choose(state));
+                outcomes[index] = state.mind(|state| sessions[index].choose(state, false));
             }
             Ok(state) => together.push((index, state)),
         }

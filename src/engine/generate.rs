@@ -85,7 +85,13 @@ impl Session {
                 Some(None) => continue,
                 None => {}
             }
-            let token = self.choose(state)?;
+            let token = match self.choose(state, true) {
+                Err(Error::Cancelled) => {
+                    self.take_cancel();
+                    break StopReason::Cancelled;
+                }
+                chosen => chosen?,
+            };
             let ends = !options.ignore_end && self.model().token_flags(token)?.end;
             if ends && !options.keep_end {
                 break StopReason::EndToken(token);

@@ -30,7 +30,7 @@ pub use doctor::{Check, Diagnosis, Outcome, Subject, diagnose};
 pub use embed::{EmbedOptions, Pooling};
 pub use facts::{LayerFacts, LoadPlan};
 pub use generate::{GenerateOptions, Generated, StopReason};
-pub use grammar::Grammar;
+pub use grammar::{Constraint, Grammar};
 pub use log::{LogLevel, LogSink};
 pub use logprobs::{By, Logprob};
 pub use model::{LoadOptions, Model, ModelFacts, TokenFlags};

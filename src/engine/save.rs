@@ -15,7 +15,7 @@
 //! | 72 | 8 | logits: n_vocab, or 0 where there are none |
 //! | 80 | 8 | logit biases |
 //! | 88 | 40 | seed (8), then temperature, top_k, top_p, min_p, three penalties, their window (4 each) |
-//! | 128 | 24 | constraint: kind (1 JSON schema, 2 regular expression, 3 Lark; 0: none), the token that it holds from, bytes of its text |
+//! | 128 | 24 | constraint: kind (1 JSON schema, 2 regular expression, 3 Lark; 0: none; 256 more: compact), the token that it holds from, bytes of its text |
 //! | 152 | 40 | 0 |
 //! | 192 | | tokens (4 each), biases (token and bias, 4 each), logits (4 each), the constraint's text; each of the four padded to 64 |
 //! | | | the pages as the backend gives them, each padded to 64 |
@@ -26,7 +26,7 @@
 //! been checked against the blob's size and the model: a forged blob gives wrong numbers at worst. The checksum is made
 //! while the pages are copied, so that they are read from memory once.
 
-use super::grammar::{Constraint, Grammar, MAX_GRAMMAR_BYTES};
+use super::grammar::{Constraint, Grammar, Held, MAX_GRAMMAR_BYTES};
 use super::hash::Hasher;
 use super::model::{Inner, Model};
 use super::session::{Session, SessionOptions, State, lock_slot};
@@ -38,6 +38,8 @@ use crate::sampler::SamplingParams;
 const MAGIC: &[u8; 8] = b"KIGOSESS";
 const VERSION: u64 = 2;
 const HEAD: usize = 192;
+/// Of a constraint's kind: its JSON has no white space between its parts.
+const COMPACT: u64 = 256;
 /// Where the checksum's range begins.
 const CHECKED: usize = 32;
 
@@ -119,7 +121,7 @@ impl Session {
             tokens: state.tokens.len(),
             biases: state.sampling.logit_bias.len(),
             logits: if state.has_logits { self.n_vocab() } else { 0 },
-            text: state.constraint.as_ref().map_or(0, |c| c.facts().1.len()),
+            text: state.constraint.as_ref().map_or(0, |c| c.facts().0.facts().1.len()),
         }
     }
 
@@ -132,7 +134,11 @@ impl Session {
             let p = &state.sampling;
             let counts = self.counts(state);
             let n_logits = counts.logits;
-            let (kind, grammar, from) = state.constraint.as_ref().map_or((0, "", 0), |c| c.facts());
+            let (kind, grammar, from) = state.constraint.as_ref().map_or((0, "", 0), |held| {
+                let (constraint, from) = held.facts();
+                let (kind, text, compact) = constraint.facts();
+                (if compact { kind | COMPACT } else { kind }, text, from)
+            });
             let parts = Parts::of(counts, &image).ok_or_else(too_large)?;
             if out.len() < parts.end {
                 return Err(Error::BufferTooSmall { needed, capacity: out.len() });
@@ -205,8 +211,8 @@ impl Session {
         let Head { parts, n_tokens, n_ctx, n_logits, sampling, constraint } = Head::read(inner, image, blob)?;
         let constraint = match constraint {
             None => None,
-            Some((grammar, from)) => match Constraint::new(model, grammar, from) {
-                Ok(constraint) => Some(Box::new(constraint)),
+            Some((grammar, compact, from)) => match Constraint::new(model, grammar, compact, &mut || true) {
+                Ok(constraint) => Some(Box::new(Held::new(&constraint, from))),
                 Err(Error::Constraint { message }) => {
                     return refuse(
                         format!("one with a constraint that is none: {message}"),
@@ -296,8 +302,8 @@ struct Head<'a> {
     n_ctx: usize,
     n_logits: usize,
     sampling: SamplingParams,
-    /// A grammar and the token that it holds from.
-    constraint: Option<(Grammar<'a>, usize)>,
+    /// A grammar, whether it is compact, and the token that it holds from.
+    constraint: Option<(Grammar<'a>, bool, usize)>,
 }
 
 impl<'a> Head<'a> {
@@ -371,11 +377,13 @@ impl<'a> Head<'a> {
         let text = std::str::from_utf8(&blob[parts.text..parts.text + n_text]).ok();
         let constraint = match (at(128), text) {
             (0, Some("")) => None,
-            (kind, Some(text)) if Grammar::of(kind, text).is_some() => Grammar::of(kind, text).map(|g| (g, from)),
+            (kind, Some(text)) if Grammar::of(kind & !COMPACT, text).is_some() => {
+                Grammar::of(kind & !COMPACT, text).map(|g| (g, kind & COMPACT != 0, from))
+            }
             (kind, _) => {
                 return refuse(
                     format!("one with a constraint of kind {kind}, {n_text} bytes"),
-                    "0 to 3, UTF-8".to_owned(),
+                    "0 to 3, or 1 to 3 and 256, UTF-8".to_owned(),
                 );
             }
         };

@@ -10,7 +10,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
-use super::grammar::Constraint;
+use super::grammar::{Held, MaskCancel};
 use super::logprobs::floats;
 use super::model::Model;
 use super::pages::Pages;
@@ -54,6 +54,7 @@ pub struct Session {
     model: Model,
     n_ctx: usize,
     cancel: Arc<AtomicBool>,
+    mask_cancel: MaskCancel,
     state: Mutex<State>,
 }
 
@@ -78,7 +79,7 @@ pub(super) struct State {
     reuse_prefix: bool,
     n_reused: usize,
     pub(super) tap: Option<Tap>,
-    pub(super) constraint: Option<Box<Constraint>>,
+    pub(super) constraint: Option<Box<Held>>,
     /// A call found the library itself at fault: nothing more is done with this session.
     broken: bool,
 }
@@ -108,7 +109,8 @@ impl Session {
             constraint: None,
             broken: false,
         };
-        Ok(Session { model: model.clone(), n_ctx, cancel: Arc::default(), state: Mutex::new(state) })
+        let (model, cancel, mask_cancel) = (model.clone(), Arc::default(), MaskCancel::default());
+        Ok(Session { model, n_ctx, cancel, mask_cancel, state: Mutex::new(state) })
     }
 
     /// A session with the same tokens, logits, context length and parameters, in constant time: what they have in
@@ -127,8 +129,8 @@ impl Session {
                 constraint: state.constraint.as_ref().map(|c| Box::new(c.fork())),
                 broken: false,
             };
-            let (model, cancel) = (self.model.clone(), Arc::default());
-            Ok(Session { model, n_ctx: self.n_ctx, cancel, state: Mutex::new(state) })
+            let (model, cancel, mask_cancel) = (self.model.clone(), Arc::default(), MaskCancel::default());
+            Ok(Session { model, n_ctx: self.n_ctx, cancel, mask_cancel, state: Mutex::new(state) })
         })
     }
 
@@ -165,9 +167,15 @@ impl Session {
         self.model.inner.facts.n_vocab
     }
 
-    /// Stops the running prefill or generation, or else the next. Any thread; one atomic store.
+    /// Stops the running prefill or generation, or else the next. Any thread, and a signal handler: it waits for nothing.
     pub fn cancel(&self) {
         self.cancel.store(true, Ordering::Release);
+        self.mask_cancel.cancel();
+    }
+
+    /// What stops a mask, and the flag that says that it is to be stopped.
+    pub(super) fn mask_cancel(&self) -> (MaskCancel, Arc<AtomicBool>) {
+        (self.mask_cancel.clone(), Arc::clone(&self.cancel))
     }
 
     /// Forgets a cancel that nothing has used up.
@@ -326,13 +334,13 @@ impl Session {
 
     /// Picks the next token; appends nothing.
     pub fn sample(&self) -> Result<u32> {
-        self.call(|state| self.choose(state))
+        self.call(|state| self.choose(state, false))
     }
 
-    /// [`Self::sample`] for a caller that has the lock.
-    pub(super) fn choose(&self, state: &mut State) -> Result<u32> {
+    /// [`Self::sample`] for a caller that has the lock. `stoppable`: a cancel stops the making of a mask.
+    pub(super) fn choose(&self, state: &mut State, stoppable: bool) -> Result<u32> {
         state.logits_there()?;
-        if let Some(token) = self.choose_allowed(state)? {
+        if let Some(token) = self.choose_allowed(state, stoppable)? {
             return Ok(token);
         }
         let position = state.tokens.len() as u64;

@@ -9,6 +9,7 @@ static kigo_engine *engine, *new_engine;
 static kigo_model *model, *new_model;
 static kigo_session *session, *sessions[1], *new_session;
 static kigo_stream *stream, *new_stream;
+static kigo_constraint *constraint, *new_constraint;
 static const char *path;
 static unsigned char *file;
 static size_t n_file;
@@ -40,6 +41,8 @@ static void give_up(void)
 {
     if (new_stream != NO_HANDLE(kigo_stream))
         kigo_stream_destroy(new_stream);
+    if (new_constraint != NO_HANDLE(kigo_constraint))
+        kigo_constraint_destroy(new_constraint);
     if (new_session != NO_HANDLE(kigo_session))
         kigo_session_destroy(new_session);
     if (new_model != NO_HANDLE(kigo_model))
@@ -105,8 +108,11 @@ static void prepare_rest(void)
     s_kigo_engine_options.device = "cpu", s_kigo_engine_options.device_len = 3;
     s_kigo_engine_options.n_threads = 1;
     s_kigo_generate_options.max_tokens = 1;
+    s_kigo_constraint_options.kind = KIGO_CONSTRAINT_REGEX;
+    s_kigo_constraint_options.text = "[a-z]+", s_kigo_constraint_options.text_len = KIGO_STRLEN;
     new_engine = NO_HANDLE(kigo_engine), new_model = NO_HANDLE(kigo_model);
     new_session = NO_HANDLE(kigo_session), new_stream = NO_HANDLE(kigo_stream);
+    new_constraint = NO_HANDLE(kigo_constraint);
     out_token = 77, out_size = 77, out_flags = 77, out_bytes = 77, out_type = 77, out_number = 77;
 }
 
@@ -150,6 +156,9 @@ int main(int argc, char **argv)
     engine = open_engine();
     model = open_model(engine, path);
     file = read_file(path, &n_file);
+    kigo_constraint_options how_held = {.struct_size = sizeof how_held, .kind = KIGO_CONSTRAINT_REGEX};
+    how_held.text = "[a-z]+", how_held.text_len = KIGO_STRLEN;
+    CHECK(kigo_constraint_create(model, &how_held, &constraint) == KIGO_STATUS_OK);
     fresh();
     CHECK(kigo_session_save(session, blob, sizeof blob, &n_blob) == KIGO_STATUS_OK);
 
@@ -175,6 +184,7 @@ int main(int argc, char **argv)
 
     kigo_stream_destroy(stream);
     kigo_session_destroy(session);
+    kigo_constraint_destroy(constraint);
     kigo_model_destroy(model);
     kigo_engine_destroy(engine);
     free(file);

@@ -59,6 +59,12 @@ static void still_works(void)
 
 #define INVALID KIGO_STATUS_INVALID_ARGUMENT
 
+static int32_t go_nowhere(void *user_data)
+{
+    (void)user_data;
+    return 1;
+}
+
 static int32_t stop_loading(uint64_t done, uint64_t total, void *user_data)
 {
     (void)done, (void)total;
@@ -282,14 +288,34 @@ static void sessions(void)
     REFUSED(kigo_session_sample(session, NULL), INVALID, "token is NULL");
     REFUSED(kigo_session_logits(session, logits, 511, &needed), KIGO_STATUS_BUFFER_TOO_SMALL, "buffer holds 511, 512 needed");
     CHECK(needed == 512);
-    REFUSED(kigo_session_set_constraint(NULL, 0, NULL, 0), INVALID, "session is NULL");
-    REFUSED(kigo_session_set_constraint(session, 2, NULL, 3), INVALID, "text is NULL");
-    REFUSED(kigo_session_set_constraint(session, 4, "a", 1), INVALID, "kind is 4; expected 1, 2 or 3, or 0 with NULL");
-    REFUSED(kigo_session_set_constraint(session, 2, "\xC3(", 2), INVALID, "text is not UTF-8");
-    REFUSED(kigo_session_set_constraint(session, KIGO_CONSTRAINT_REGEX, "(", 1), KIGO_STATUS_CONSTRAINT, "constraint: ");
-    REFUSED(kigo_session_set_constraint(session, KIGO_CONSTRAINT_JSON_SCHEMA, "{", 1), KIGO_STATUS_CONSTRAINT, "EOF");
-    CHECK(kigo_session_set_constraint(session, KIGO_CONSTRAINT_REGEX, "[a-z]+", KIGO_STRLEN) == KIGO_STATUS_OK);
-    CHECK(kigo_session_set_constraint(session, 0, NULL, 0) == KIGO_STATUS_OK);
+    kigo_constraint *held_to;
+    kigo_constraint_options how = {.struct_size = sizeof how, .kind = KIGO_CONSTRAINT_REGEX, .text_len = 3};
+    REFUSED(kigo_constraint_create(NULL, &how, &held_to), INVALID, "model is NULL");
+    REFUSED(kigo_constraint_create(model, NULL, &held_to), INVALID, "text is NULL");
+    REFUSED(kigo_constraint_create(model, &how, NULL), INVALID, "constraint is NULL");
+    REFUSED(kigo_constraint_create(model, &how, &held_to), INVALID, "text is NULL");
+    how.text = "a", how.text_len = 1, how.kind = 4;
+    REFUSED(kigo_constraint_create(model, &how, &held_to), INVALID, "kind is 4; expected KIGO_CONSTRAINT_*, 1 to 3");
+    how.kind = (uint64_t)-1;
+    REFUSED(kigo_constraint_create(model, &how, &held_to), INVALID, "kind is 18446744073709551615");
+    how.kind = KIGO_CONSTRAINT_REGEX, how.flags = 2;
+    REFUSED(kigo_constraint_create(model, &how, &held_to), INVALID, "flags is 0x2");
+    how.flags = 0, how.text = "\xC3(", how.text_len = 2;
+    REFUSED(kigo_constraint_create(model, &how, &held_to), INVALID, "text is not UTF-8");
+    how.text = "(", how.text_len = 1;
+    REFUSED(kigo_constraint_create(model, &how, &held_to), KIGO_STATUS_CONSTRAINT, "constraint: ");
+    CHECK(held_to == NULL);
+    how.text = "{", how.kind = KIGO_CONSTRAINT_JSON_SCHEMA;
+    REFUSED(kigo_constraint_create(model, &how, &held_to), KIGO_STATUS_CONSTRAINT, "EOF");
+    how.text = "[a-z]+", how.text_len = KIGO_STRLEN, how.kind = KIGO_CONSTRAINT_REGEX;
+    how.go_on = go_nowhere;
+    REFUSED(kigo_constraint_create(model, &how, &held_to), KIGO_STATUS_CANCELLED, "cancelled");
+    how.go_on = NULL;
+    CHECK(kigo_constraint_create(model, &how, &held_to) == KIGO_STATUS_OK);
+    REFUSED(kigo_session_set_constraint(NULL, held_to), INVALID, "session is NULL");
+    CHECK(kigo_session_set_constraint(session, held_to) == KIGO_STATUS_OK);
+    kigo_constraint_destroy(held_to);
+    CHECK(kigo_session_set_constraint(session, NULL) == KIGO_STATUS_OK);
     kigo_embed_options embed = {.struct_size = sizeof embed};
     const uint32_t text[2] = {1, 2}, no_such_text[2] = {1, 512};
     REFUSED(kigo_model_embed(NULL, text, 2, NULL, logits, 512, &needed), INVALID, "model is NULL");

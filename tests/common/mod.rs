@@ -2,12 +2,16 @@
 //!
 //! - [`tiny::Tiny`]: a whole model of each architecture in a few hundred kilobytes;
 //! - [`probe::Probe`]: a device that fails where a test wants it to;
+//! - [`hold`]: a session held to a grammar;
+//! - [`hostile`]: texts of grammars that grow until a parser is overwhelmed;
 //! - [`run`]: a file on a device, and the logits of a list of tokens;
 //! - [`shapes`]: the sizes of real models, their metadata and lists of tensors (also used by `examples/random_gguf.rs`).
 #![allow(dead_code)] // each test file uses its own part
 
 #[cfg(kigo_cuda)]
 pub mod gpu;
+pub mod hold;
+pub mod hostile;
 pub mod probe;
 pub mod random;
 pub mod recipes;

@@ -20,6 +20,7 @@ fn right(function: &Function, parameter: &Declared, before: Option<&Declared>) -
         (_, "kigo_status", "status") => "KIGO_STATUS_BUSY",
         // Handles; the destroy functions get none of those that are still needed.
         (f, _, _) if f.ends_with("_destroy") => "NULL",
+        (_, "const kigo_constraint*", _) => "constraint",
         (_, "const kigo_engine*", _) => "engine",
         (_, "const kigo_model*", _) => "model",
         (_, "kigo_session*" | "const kigo_session*", _) => "session",
@@ -29,6 +30,7 @@ fn right(function: &Function, parameter: &Declared, before: Option<&Declared>) -
         (_, "kigo_model**", _) => "&new_model",
         (_, "kigo_session**", _) => "&new_session",
         (_, "kigo_stream**", _) => "&new_stream",
+        (_, "kigo_constraint**", _) => "&new_constraint",
         // Texts and data.
         (_, "const char*", "path") => "path",
         (_, "const char*", "key") => "\"general.architecture\"",
@@ -50,7 +52,6 @@ fn right(function: &Function, parameter: &Declared, before: Option<&Declared>) -
         (_, "uint32_t", "tap") => "7",
         (_, "size_t", "index" | "layer") => "0",
         (_, "uint64_t", "flags") => "0",
-        (_, "int32_t", "kind") => "KIGO_CONSTRAINT_REGEX",
         // Outputs.
         (_, "char*", "buffer") => "text",
         (_, "void*", "buffer") => "bytes",
@@ -162,7 +163,8 @@ fn wrong(f: &Function, cases: &mut Cases) {
     for (i, parameter) in f.parameters.iter().enumerate() {
         let Declared { ty, name } = parameter;
         let strukt = sized(parameter);
-        let optional = strukt.is_some() && ty.starts_with("const");
+        // No constraint is one too.
+        let optional = strukt.is_some() && ty.starts_with("const") || ty == "const kigo_constraint*";
         match parameter.pointee() {
             _ if name == "user_data" || f.name.ends_with("_destroy") => {}
             Some(pointee) => {

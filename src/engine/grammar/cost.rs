@@ -10,14 +10,16 @@ use std::fmt::Display;
 
 use serde_json::Value;
 
-use super::constraint::Grammar;
+use super::Grammar;
 use super::lark;
 use super::schema_cost::{self, Found};
 
 /// The longest text of a grammar, in bytes.
 pub const MAX_GRAMMAR_BYTES: usize = 4 << 20;
 /// The longest Lark text, and the most bytes of regular expressions.
-pub(super) const MAX_LARK_BYTES: usize = 512 << 10;
+pub(super) const MAX_LARK_BYTES: usize = 256 << 10;
+/// The longest regular expression.
+pub(super) const MAX_REGEX_BYTES: usize = 64 << 10;
 /// Brackets, definitions and references that the parser may be inside of at a time.
 pub(super) const MAX_LEVELS: u64 = 16_384;
 /// Levels of a schema: how many of its parts the parser visits before it gives up by itself.
@@ -33,8 +35,12 @@ pub(super) const MAX_BRANCHES: u64 = 100_000;
 pub(super) const MAX_FIELDS: u64 = 5_000;
 pub(super) const MAX_COUNTED_FIELDS: u64 = 200;
 pub(super) const MAX_NAME_PATTERNS: u64 = 64;
-/// Classes such as `\w`, each of which takes kilobytes.
-pub(super) const MAX_CLASSES: u64 = 20_000;
+/// Classes such as `\w`, each of which takes up to 50 KiB and 0.3 ms.
+pub(super) const MAX_CLASSES: u64 = 1500;
+/// Ranges of a class that may hold all characters, where case does not matter: each is gone through (4 ms).
+pub(super) const MAX_WIDE_RANGES: u64 = 100;
+/// Brackets that each byte of an expression stands in, all together: what a bracket holds is copied into what is around it.
+pub(super) const MAX_DEPTHS: u64 = 1_000_000;
 /// `and`, `or` and `not` of conditions, which are evaluated, copied and dropped by recursion on the caller's stack.
 pub(super) const MAX_CONDITIONS: u64 = 1_000;
 
@@ -64,26 +70,34 @@ pub(super) fn at_most(found: u64, most: u64, what: impl Display) -> Result<(), S
     }
 }
 
+/// The limit that a text's length exceeds.
+pub(super) fn length(grammar: Grammar<'_>) -> Result<(), String> {
+    let (most, what) = match grammar {
+        Grammar::JsonSchema(_) => (MAX_GRAMMAR_BYTES, "bytes of a schema"),
+        Grammar::Regex(_) => (MAX_REGEX_BYTES, "bytes of a regular expression"),
+        Grammar::Lark(_) => (MAX_LARK_BYTES, "bytes of a Lark text"),
+    };
+    at_most(grammar.parts().1.len() as u64, most as u64, what)
+}
+
 /// What a text takes, or the limit that it exceeds. Recurses as deep as the text's brackets at most.
 pub(super) fn cost(grammar: Grammar<'_>) -> Result<Cost, String> {
     let (_, text) = grammar.parts();
     match grammar {
         Grammar::JsonSchema(_) => {
-            at_most(text.len() as u64, MAX_GRAMMAR_BYTES as u64, "bytes of a schema")?;
             let schema: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
             let mut found = Found::default();
             found.look(&schema);
             found.cost()
         }
         Grammar::Regex(_) => {
-            at_most(text.len() as u64, MAX_LARK_BYTES as u64, "bytes of a regular expression")?;
-            at_most(classes(text), MAX_CLASSES, "classes of characters")?;
+            expressions(text)?;
+            at_most(depths(text), MAX_DEPTHS, "brackets around each byte, all together")?;
             // Its parser bounds the nesting, and nothing in it excludes or narrows anything else.
             Ok(Cost { stack: BASE_STACK as usize, step_stack: 0 })
         }
         Grammar::Lark(_) => {
-            at_most(text.len() as u64, MAX_LARK_BYTES as u64, "bytes of a Lark text")?;
-            at_most(classes(text), MAX_CLASSES, "classes of characters")?;
+            expressions(text)?;
             let levels = text.bytes().filter(|b| b":([{".contains(b)).count() as u64;
             at_most(levels, MAX_LEVELS, "rules and brackets")?;
             if text.contains("%if") {
@@ -117,6 +131,33 @@ pub(super) fn check(grammar: Grammar<'_>) -> Result<(), String> {
 /// Classes in an expression; what stands in a string counts too.
 pub(super) fn classes(text: &str) -> u64 {
     text.as_bytes().windows(2).filter(|w| w[0] == b'\\' && b"wWdDsSpP".contains(&w[1])).count() as u64
+}
+
+/// Ranges in an expression whose end is an escape or beyond ASCII, if it has the flag for any case.
+fn wide_ranges(text: &str) -> u64 {
+    let any_case = text.contains("(?") || text.contains("/i") || text.contains("\"i");
+    let wide = |w: &&[u8]| w[0] == b'-' && (w[1] == b'\\' || w[1] >= 0x80);
+    if any_case { text.as_bytes().windows(2).filter(wide).count() as u64 } else { 0 }
+}
+
+/// How deep in brackets the bytes stand, all together; escaped ones and those of classes count too.
+pub(super) fn depths(text: &str) -> u64 {
+    let (mut depth, mut sum) = (0u64, 0u64);
+    for b in text.bytes() {
+        match b {
+            b'(' | b'[' => depth += 1,
+            b')' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        sum += depth;
+    }
+    sum
+}
+
+/// The limit that expressions in a text exceed, wherever they stand in it.
+pub(super) fn expressions(text: &str) -> Result<(), String> {
+    at_most(classes(text), MAX_CLASSES, "classes of characters")?;
+    at_most(wide_ranges(text), MAX_WIDE_RANGES, "ranges of characters of any case")
 }
 
 /// What an expression may do at one byte: a branch for each alternative and for each part that may be left out.

@@ -14,10 +14,29 @@ struct Definition<'a> {
 }
 
 pub(super) fn check(text: &str) -> Result<(), String> {
+    at_most(brackets(text), MAX_DEPTHS, "brackets around each byte, all together")?;
     let definitions = definitions(text);
     let mut known = HashMap::new();
     let both = text.contains('&');
     definitions.keys().try_for_each(|name| expansion(&definitions, &mut known, name, both).map(drop))
+}
+
+/// How deep in brackets the bytes stand, of the text and of its expressions, all together; those of strings do not count.
+fn brackets(text: &str) -> u64 {
+    let (mut depth, mut sum) = (0u64, 0u64);
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let n = lexeme(rest);
+        match c {
+            '(' | '[' => depth += 1,
+            ')' | ']' => depth = depth.saturating_sub(1),
+            '/' => sum += depths(&rest[..n]),
+            _ => {}
+        }
+        sum += depth * n as u64;
+        rest = &rest[n..];
+    }
+    sum
 }
 
 /// What a definition comes to with all that it names.
