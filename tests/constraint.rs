@@ -199,7 +199,7 @@ fn on_a_small_stack(model: &Model, grammar: Grammar<'_>) -> Result<String, Strin
         Ok(text)
     };
     std::thread::scope(|scope| {
-        std::thread::Builder::new().stack_size(256 << 10).spawn_scoped(scope, run).unwrap().join().unwrap()
+        std::thread::Builder::new().stack_size(128 << 10).spawn_scoped(scope, run).unwrap().join().unwrap()
     })
 }
 

@@ -28,6 +28,8 @@ pub struct Tiny {
     pub without: Vec<String>,
     /// Metadata entries to add, or to put in the place of others.
     pub with: Vec<(String, Value<'static>)>,
+    /// Words in the place of those of some tokens.
+    pub words: Vec<(usize, String)>,
 }
 
 impl Tiny {
@@ -38,7 +40,7 @@ impl Tiny {
         if ty.block_len() == 256 {
             (shape.n_embd, shape.head_dim, shape.n_ff) = (256, 64, 512);
         }
-        Tiny { shape, ty, embd_ty: ty, seed: 1, version: 3, without: Vec::new(), with: Vec::new() }
+        Tiny { shape, ty, embd_ty: ty, seed: 1, version: 3, without: Vec::new(), with: Vec::new(), words: Vec::new() }
     }
 
     /// The table of contents: metadata, vocabulary, and the tensors in the order of `shape.tensors()`.
@@ -47,7 +49,7 @@ impl Tiny {
         let file_type = RECIPES.iter().find(|r| r.main == self.ty).map_or(0, |r| r.file_type);
         let mut all = Writer::new(self.version);
         self.shape.write_meta(&mut all, file_type);
-        vocab::write(&mut all, self.shape.pre, self.shape.n_vocab);
+        vocab::write_with(&mut all, self.shape.pre, self.shape.n_vocab, &self.words);
         if self.without.is_empty() && self.with.is_empty() {
             writer = all;
         } else {

@@ -21,8 +21,17 @@ const GEMMA: &str = "{{ bos_token }}{% for message in messages %}<start_of_turn>
 
 /// Writes a tokenizer section of `n` tokens, at least 300. `pre` is a byte-level pre-tokenizer, or "spm".
 pub fn write(writer: &mut Writer, pre: &str, n: usize) {
+    write_with(writer, pre, n, &[]);
+}
+
+/// [`write`] with these words in the place of those of some tokens.
+pub fn write_with(writer: &mut Writer, pre: &str, n: usize, words: &[(usize, String)]) {
     assert!(n >= 300, "a vocabulary of {n} has no room for the bytes and the special tokens");
-    if pre == "spm" { sentencepiece(writer, n) } else { byte_level(writer, pre, n) }
+    if pre == "spm" { sentencepiece(writer, n, words) } else { byte_level(writer, pre, n, words) }
+}
+
+fn replace(tokens: &mut [String], words: &[(usize, String)]) {
+    words.iter().for_each(|(i, word)| tokens[*i].clone_from(word));
 }
 
 /// The printable character that stands for a byte in a byte-level vocabulary (GPT-2's table): printable ASCII and
@@ -36,7 +45,7 @@ pub fn byte_char(byte: u8) -> char {
     char::from_u32(256 + rank).unwrap_or(' ')
 }
 
-fn byte_level(writer: &mut Writer, pre: &str, n: usize) {
+fn byte_level(writer: &mut Writer, pre: &str, n: usize, words: &[(usize, String)]) {
     const SPECIAL: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
     let chars: Vec<char> = (0..=255).map(byte_char).collect();
     let n_merges = n - 256 - SPECIAL.len();
@@ -55,6 +64,7 @@ fn byte_level(writer: &mut Writer, pre: &str, n: usize) {
     tokens.extend(merges.iter().map(|(a, b)| format!("{a}{b}")));
     let first_special = tokens.len() as u32;
     tokens.extend(SPECIAL.map(String::from));
+    replace(&mut tokens, words);
     let types = (0..n).map(|i| if i < first_special as usize { NORMAL } else { CONTROL });
 
     writer.meta("tokenizer.ggml.model", Value::String("gpt2"));
@@ -70,7 +80,7 @@ fn byte_level(writer: &mut Writer, pre: &str, n: usize) {
     writer.meta("tokenizer.chat_template", Value::String(CHATML));
 }
 
-fn sentencepiece(writer: &mut Writer, n: usize) {
+fn sentencepiece(writer: &mut Writer, n: usize, words: &[(usize, String)]) {
     const SPECIAL: [&str; 6] = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"];
     let mut alphabet: Vec<char> = ('a'..='z').collect();
     alphabet.insert(0, '\u{2581}');
@@ -86,6 +96,7 @@ fn sentencepiece(writer: &mut Writer, n: usize) {
     let mut tokens: Vec<String> = SPECIAL.map(String::from).into();
     tokens.extend((0..=255u8).map(|b| format!("<0x{b:02X}>")));
     tokens.extend((0..n_pieces).map(piece));
+    replace(&mut tokens, words);
     let kind = |i: usize| match i {
         3 => UNKNOWN,
         0..6 => CONTROL,

@@ -74,6 +74,9 @@ fn compile(vocabulary: &Vocabulary, grammar: Grammar<'_>, compact: bool, stopped
     go_on()?;
     let max_lexer_states = weight::check(lexer.regex_builder.exprset(), lexer.lexemes.len(), text).map_err(refused)?;
     go_on()?;
+    let symbols = symbols.optimize();
+    weight::rows(&symbols, matches!(grammar, Grammar::JsonSchema(_))).map_err(refused)?;
+    go_on()?;
     let limits = llguidance::api::ParserLimits { max_lexer_states, ..vocabulary.factory.limits().clone() };
     let mut parser = vocabulary
         .factory
