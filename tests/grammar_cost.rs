@@ -4,64 +4,20 @@
 //! `KIGO_GRAMMAR_COST=all cargo test --release --test grammar_cost -- --nocapture` sweeps everything and prints it;
 //! without the variable the sizes are few and the time may be three times as long, since machines that test are slow.
 
-#![allow(unsafe_code)] // an allocator that counts
+#![allow(unsafe_code)] // a clock
 
 mod common;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::hostile::{LARKS, REGEXES, SQL, USUAL};
 use common::tiny::Tiny;
+use kigo::alloc::watch;
 use kigo::engine::{Constraint, Engine, EngineOptions, Grammar, LogSink, Model, Session, SessionOptions};
 use kigo::error::Error;
 use kigo::gguf::TensorType;
 use kigo::sampler::SamplingParams;
-
-/// Counts what is allocated at a time.
-struct Counting;
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-fn more(bytes: usize) {
-    let now = NOW.fetch_add(bytes, Ordering::Relaxed) + bytes;
-    PEAK.fetch_max(now, Ordering::Relaxed);
-}
-
-// SAFETY: it hands everything to the system's allocator and only counts.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: passed on.
-        let pointer = unsafe { System.alloc(layout) };
-        if !pointer.is_null() {
-            more(layout.size());
-        }
-        pointer
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: passed on.
-        unsafe { System.dealloc(pointer, layout) };
-        NOW.fetch_sub(layout.size(), Ordering::Relaxed);
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: passed on.
-        let moved = unsafe { System.realloc(pointer, layout, size) };
-        if !moved.is_null() {
-            // Both may be there for a moment.
-            more(size);
-            NOW.fetch_sub(layout.size(), Ordering::Relaxed);
-        }
-        moved
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// One at a time, since what is measured is the process's.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -100,13 +56,11 @@ fn cpu_time() -> Duration {
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
-/// Runs it, and what it took.
+/// Runs it, and the time and the most bytes that it took.
 fn measured<T>(run: impl FnOnce() -> T) -> (T, Duration, usize) {
-    let before = NOW.load(Ordering::Relaxed);
-    PEAK.store(before, Ordering::Relaxed);
     let start = cpu_time();
-    let outcome = run();
-    (outcome, cpu_time() - start, PEAK.load(Ordering::Relaxed).saturating_sub(before))
+    let (outcome, bytes) = watch::peak(run);
+    (outcome, cpu_time() - start, bytes)
 }
 
 #[derive(Default)]
@@ -223,17 +177,23 @@ fn generate(worst: &mut Worst, model: &Model, name: &str, constraint: &Constrain
     let session = Session::new(model, SessionOptions { sampling, ..SessionOptions::default() }).unwrap();
     session.prefill(&[1]).unwrap();
     session.set_constraint(Some(constraint)).unwrap();
-    let kept = NOW.load(Ordering::Relaxed);
-    for i in 0..n_tokens {
-        let (token, time, bytes) = measured(|| session.sample());
-        worst.take(format!("{name} token {i}"), time, bytes, token.as_ref().err());
-        let Ok(token) = token else { break };
-        if model.token_flags(token).unwrap().end || session.prefill(&[token]).is_err() {
-            break;
+    let mut times = Vec::new();
+    // All that is taken meanwhile, and kept.
+    let (_, bytes) = watch::peak(|| {
+        for _ in 0..n_tokens {
+            let start = cpu_time();
+            let token = session.sample();
+            times.push((cpu_time() - start, token.as_ref().err().map(ToString::to_string)));
+            let Ok(token) = token else { break };
+            if model.token_flags(token).unwrap().end || session.prefill(&[token]).is_err() {
+                break;
+            }
         }
+    });
+    for (i, (time, error)) in times.into_iter().enumerate() {
+        let error = error.map(|text| Error::Constraint { message: text });
+        worst.take(format!("{name} token {i}"), time, bytes, error.as_ref());
     }
-    let kept = NOW.load(Ordering::Relaxed).saturating_sub(kept);
-    worst.take(format!("{name} kept"), Duration::ZERO, kept, None);
 }
 
 #[test]

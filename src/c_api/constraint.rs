@@ -93,16 +93,15 @@ pub unsafe extern "C" fn kigo_constraint_create(
                 return Err(Error::Argument { name: "kind", found: options.kind.to_string(), expected });
             }
         };
-        let mut go_on = || options.go_on.is_none_or(|go_on| go_on(options.user_data) == 0);
-        put(constraint, kigo_constraint(Constraint::new(&model.0, grammar, compact, &mut go_on)?));
-        Ok(())
+        let mut go_on = || options.go_on.is_none_or(|go_on| outside(|| go_on(options.user_data)) == 0);
+        put(constraint, kigo_constraint(Constraint::new(&model.0, grammar, compact, &mut go_on)?))
     })
 }
 
 /// Gives the handle up. NULL does nothing. Sessions that are held to it stay so.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_constraint_destroy(constraint: *mut kigo_constraint) {
-    guard(|| {
+    guard_free(|| {
         // SAFETY: the header's contract for handles.
         unsafe { destroy(constraint) };
         Ok(())

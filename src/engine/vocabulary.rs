@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::constraint::Grammars;
+use super::grammar::Grammars;
 use super::device::Engine;
 use super::log::LogLevel;
 use super::meta::Metadata;

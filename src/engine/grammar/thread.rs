@@ -5,6 +5,7 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::process;
 
 pub(super) fn refused(what: impl std::fmt::Display) -> Error {
     Error::Constraint { message: what.to_string() }
@@ -43,8 +44,7 @@ pub(super) fn on_own_stack<T: Send + 'static>(
         let _done = done;
         catch_panics(call)
     };
-    let no_stack = |_| Error::OutOfMemory { place: "host".to_owned(), requested: stack as u64, free: 0 };
-    let thread = std::thread::Builder::new().stack_size(stack).spawn(run).map_err(no_stack)?;
+    let thread = process::spawn("kigo-grammar", stack, run)?;
     let mut stopped = false;
     while !stopped && waits.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) {
         stopped = !go_on();
