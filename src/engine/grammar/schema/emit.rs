@@ -1,0 +1,147 @@
+//! Rules as a Lark text, without what no value comes to.
+
+use std::fmt::Write;
+
+use super::rules::{Compiler, Symbol};
+
+/// The deepest that rules are inside of each other when each is first read.
+const MAX_LEVELS: usize = 2_000;
+
+/// White space that may stand between two tokens: a space, or the end of a line and an indentation, and no more.
+///
+/// An endless run of it is thereby not possible, which models are otherwise drawn into.
+const SPACE: &str = r"(\x20|\r?\n[\x20\t]{0,80})";
+
+/// The Lark text; in braces behind `%lark` where it stands in another one.
+pub(super) fn write(compiler: &Compiler, compact: bool, embedded: bool) -> Result<String, String> {
+    let alive = alive(compiler);
+    if !alive[0] {
+        return Err("#: no value is valid".to_owned());
+    }
+    let order = order(compiler, &alive)?;
+    let mut out = String::new();
+    out.push_str(if embedded { "%lark {\n" } else { "" });
+    if !compact {
+        let _ = write!(out, "%llguidance {{\"ignore_once\": true}}\n%ignore /{SPACE}/\n");
+    }
+    // Rules are read where they are first named, inside of the rule that names them: in this order none of them is deep.
+    // Nothing ever comes to the first alternative.
+    out.push_str("start: NEVER all | r0\nNEVER: /a/ & /b/\nall: ");
+    for (i, rule) in order.iter().enumerate() {
+        let _ = write!(out, "{}r{rule}", if i > 0 { " | " } else { "" });
+    }
+    out.push('\n');
+    let mut used = vec![false; compiler.tokens.len()];
+    for &rule in &order {
+        let _ = write!(out, "r{rule}: ");
+        let mut first = true;
+        for symbols in compiler.rules[rule as usize].iter().filter(|symbols| symbols.iter().all(|s| possible(s, &alive))) {
+            out.push_str(if first { "" } else { " | " });
+            first = false;
+            let mut empty = true;
+            for symbol in symbols {
+                match symbol {
+                    Symbol::Token(token) => {
+                        used[*token as usize] = true;
+                        let _ = write!(out, "T{token} ");
+                    }
+                    Symbol::Rule(rule) => {
+                        let _ = write!(out, "r{rule} ");
+                    }
+                    Symbol::Repeat(rule, ..) if !alive[*rule as usize] => continue,
+                    Symbol::Repeat(_, _, Some(0)) => continue,
+                    Symbol::Repeat(rule, 0, None) => {
+                        let _ = write!(out, "r{rule}* ");
+                    }
+                    Symbol::Repeat(rule, least, None) => {
+                        let _ = write!(out, "r{rule}{{{least},}} ");
+                    }
+                    Symbol::Repeat(rule, least, Some(most)) => {
+                        let _ = write!(out, "r{rule}{{{least},{most}}} ");
+                    }
+                    Symbol::Multiple(schema) => {
+                        let _ = write!(out, "%json {schema} ");
+                    }
+                }
+                empty = false;
+            }
+            out.push_str(if empty { "\"\"" } else { "" });
+        }
+        out.push('\n');
+    }
+    for (token, rx) in compiler.tokens.iter().enumerate().filter(|(token, _)| used[*token]) {
+        let _ = write!(out, "T{token}: ");
+        rx.write(&mut out);
+        out.push('\n');
+    }
+    out.push_str(if embedded { "}" } else { "" });
+    Ok(out)
+}
+
+fn possible(symbol: &Symbol, alive: &[bool]) -> bool {
+    match symbol {
+        Symbol::Rule(rule) => alive[*rule as usize],
+        Symbol::Repeat(rule, least, _) => *least == 0 || alive[*rule as usize],
+        Symbol::Token(_) | Symbol::Multiple(_) => true,
+    }
+}
+
+/// Rules that some text comes to.
+fn alive(compiler: &Compiler) -> Vec<bool> {
+    let mut alive = vec![false; compiler.rules.len()];
+    let mut users: Vec<Vec<u32>> = vec![Vec::new(); compiler.rules.len()];
+    for (i, rule) in compiler.rules.iter().enumerate() {
+        for symbol in rule.iter().flatten() {
+            if let Symbol::Rule(used) | Symbol::Repeat(used, ..) = symbol {
+                users[*used as usize].push(i as u32);
+            }
+        }
+    }
+    let mut open: Vec<u32> = (0..compiler.rules.len() as u32).collect();
+    while let Some(i) = open.pop() {
+        let rule = &compiler.rules[i as usize];
+        if !alive[i as usize] && rule.iter().any(|symbols| symbols.iter().all(|s| possible(s, &alive))) {
+            alive[i as usize] = true;
+            open.extend(&users[i as usize]);
+        }
+    }
+    alive
+}
+
+/// The rules that the first one leads to, each behind those that it names as far as these do not name it.
+fn order(compiler: &Compiler, alive: &[bool]) -> Result<Vec<u32>, String> {
+    let named = |rule: u32| {
+        let alternatives = compiler.rules[rule as usize].iter();
+        let possible = alternatives.filter(|symbols| symbols.iter().all(|s| possible(s, alive)));
+        let rules = possible.flatten().filter_map(|symbol| match symbol {
+            Symbol::Rule(rule) | Symbol::Repeat(rule, ..) if alive[*rule as usize] => Some(*rule),
+            _ => None,
+        });
+        rules.collect::<Vec<u32>>()
+    };
+    let mut order = Vec::new();
+    let mut met = vec![false; compiler.rules.len()];
+    let mut open = vec![(0u32, false)];
+    while let Some((rule, left)) = open.pop() {
+        if left {
+            order.push(rule);
+        } else if !std::mem::replace(&mut met[rule as usize], true) {
+            open.push((rule, true));
+            open.extend(named(rule).into_iter().rev().map(|rule| (rule, false)));
+        }
+    }
+    // How deep the reader is then.
+    let mut read = vec![false; compiler.rules.len()];
+    for &rule in &order {
+        let mut open = vec![(rule, 1)];
+        while let Some((rule, level)) = open.pop() {
+            if !std::mem::replace(&mut read[rule as usize], true) {
+                if level > MAX_LEVELS {
+                    return Err(format!("#: schemas that name each other: more than {MAX_LEVELS} rules inside of each other"));
+                }
+                open.extend(named(rule).into_iter().rev().map(|rule| (rule, level + 1)));
+            }
+        }
+    }
+    Ok(order)
+}

@@ -1,0 +1,446 @@
+//! Arrays and objects of a branch, as rules.
+
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+use super::branch::{Branch, Conjunction, Group, Literal, STRING};
+use super::json::{Document, Id, Kind, quoted};
+use super::pattern;
+use super::rules::{Compiler, Rule, Symbol};
+use super::rx::Rx;
+use super::scalars::MAX_COUNT;
+
+/// The most patterns for the names of an object's members, and the most ways in which names match some of them.
+const MAX_NAME_PATTERNS: usize = 64;
+/// The most listed members of an object, and of one whose members are counted times the count.
+const MAX_MEMBERS: usize = 5_000;
+const MAX_COUNTED: u64 = 20_000;
+
+/// Names that match some patterns and not others, and what holds for their members.
+struct Cell {
+    name: Vec<Rx>,
+    matched: HashSet<String>,
+}
+
+/// The items of a schema: those told by their place, and the rest.
+fn items_of(document: &Document, at: Id) -> (&[Id], Option<Id>) {
+    let items = document.get(at, "items");
+    match items.map(|id| document.kind(id)) {
+        Some(Kind::Array(values)) => (values, document.get(at, "additionalItems")),
+        _ => match document.get(at, "prefixItems").map(|id| document.kind(id)) {
+            Some(Kind::Array(values)) => (values, items),
+            _ => (&[], items),
+        },
+    }
+}
+
+impl<'a> Compiler<'a> {
+    /// How many items are told by their place.
+    pub(super) fn n_prefix(&self, branch: &Branch) -> Result<usize, String> {
+        let mut n = branch.items.iter().map(|(at, _)| at + 1).max().unwrap_or(0);
+        for group in &branch.arrays {
+            n = n.max(match group {
+                Group::Schema(at) => {
+                    if let Some(id) = self.document.get(*at, "prefixItems")
+                        && !matches!(self.document.kind(id), Kind::Array(_))
+                    {
+                        let (path, shown) = (self.document.path(*at), self.document.shown(id));
+                        return Err(format!("{path}: \"prefixItems\" is {shown} where a list is expected"));
+                    }
+                    items_of(self.document, *at).0.len()
+                }
+                Group::Value(id) => if let Kind::Array(values) = self.document.kind(*id) { values.len() } else { 0 },
+            });
+        }
+        Ok(n)
+    }
+
+    /// What holds for the item in a place.
+    pub(super) fn item(&mut self, branch: &Branch, i: usize) -> Result<Conjunction, String> {
+        self.pay(1 + branch.arrays.len() as u64)?;
+        let mut all = Conjunction::new();
+        for group in &branch.arrays {
+            match group {
+                Group::Schema(at) => {
+                    let (prefix, rest) = items_of(self.document, *at);
+                    all.extend(prefix.get(i).copied().or(rest).map(|id| Literal::Schema(id, true)));
+                }
+                Group::Value(id) => {
+                    if let Kind::Array(values) = self.document.kind(*id) {
+                        all.extend(values.get(i).map(|id| Literal::Value(*id, true)));
+                    }
+                }
+            }
+        }
+        all.extend(branch.items.iter().filter(|(at, _)| *at == i).map(|(_, literal)| *literal));
+        Ok(all)
+    }
+
+    fn too_many<T>(&self, branch: &Branch, keyword: &str, n: u64) -> Result<T, String> {
+        let owner = |group: &Group| match group {
+            Group::Schema(at) | Group::Value(at) => *at,
+        };
+        let at = branch.arrays.first().or(branch.objects.first()).map_or(0, owner);
+        Err(format!("{}: \"{keyword}\" is {n}; at most {MAX_COUNT}", self.document.path(at)))
+    }
+
+    pub(super) fn array(&mut self, branch: &Branch) -> Result<Rule, String> {
+        if branch.min_items > MAX_COUNT {
+            return self.too_many(branch, "minItems", branch.min_items);
+        }
+        let min = branch.min_items;
+        let max = branch.max_items.filter(|max| *max <= MAX_COUNT);
+        let (open, close, comma) = (self.literal("[")?, self.literal("]")?, self.literal(",")?);
+        let mut rule = Rule::new();
+        if min == 0 {
+            rule.push(vec![open.clone(), close.clone()]);
+        }
+        if max == Some(0) {
+            return Ok(rule);
+        }
+        let n = self.n_prefix(branch)?.min(max.map_or(usize::MAX, |max| max as usize));
+        // From the end: the items behind those that are told by their place.
+        let mut next: Option<u32> = None;
+        let left = |count: u64| count.saturating_sub(n as u64);
+        if max.is_none_or(|max| max > n as u64) {
+            let conjunction = self.item(branch, n)?;
+            let item = self.value_rule(conjunction)?;
+            let (least, most) = (left(min).max(1) - 1, max.map(|max| left(max) - 1));
+            let mut symbols = vec![Symbol::Rule(item)];
+            if most != Some(0) {
+                let more = self.add_rule();
+                self.set(more, vec![vec![comma.clone(), Symbol::Rule(item)]])?;
+                symbols.push(Symbol::Repeat(more, least, most));
+            }
+            let tail = self.add_rule();
+            self.set(tail, vec![symbols])?;
+            next = Some(tail);
+        }
+        for i in (0..n).rev() {
+            let conjunction = self.item(branch, i)?;
+            let item = Symbol::Rule(self.value_rule(conjunction)?);
+            let mut alternatives = Rule::new();
+            if let Some(next) = next {
+                alternatives.push(vec![item.clone(), comma.clone(), Symbol::Rule(next)]);
+            }
+            if min <= i as u64 + 1 {
+                alternatives.push(vec![item]);
+            }
+            let here = self.add_rule();
+            self.set(here, alternatives)?;
+            next = Some(here);
+        }
+        rule.extend(next.map(|next| vec![open, Symbol::Rule(next), close]));
+        Ok(rule)
+    }
+
+    fn map_of(&mut self, id: Id) -> Rc<HashMap<&'a str, Id>> {
+        let document = self.document;
+        let make = || Rc::new(document.members(id).iter().map(|(name, id)| (&**name, *id)).collect());
+        Rc::clone(self.maps.entry(id).or_insert_with(make))
+    }
+
+    fn name_pattern(&mut self, at: Id, pattern: &'a str) -> Result<&mut (Rx, Option<llguidance::derivre::Regex>), String> {
+        if !self.name_patterns.contains_key(pattern) {
+            self.pay(200 + pattern.len() as u64)?;
+            let rx = pattern::search(pattern)
+                .map_err(|e| format!("{}: \"patternProperties\": {e}", self.document.path(at)))?;
+            self.name_patterns.insert(pattern, (rx, None));
+        }
+        self.name_patterns.get_mut(pattern).ok_or_else(String::new)
+    }
+
+    fn name_matches(&mut self, at: Id, pattern: &'a str, name: &str) -> Result<bool, String> {
+        let path = self.document.path(at);
+        self.pay(2 + name.len() as u64 / 8)?;
+        let (rx, matcher) = self.name_pattern(at, pattern)?;
+        let matcher = match matcher {
+            Some(matcher) => matcher,
+            None => matcher.insert(rx.matcher().map_err(|e| format!("{path}: \"patternProperties\": {e}"))?),
+        };
+        Ok(matcher.is_match(&quoted(name)))
+    }
+
+    fn patterns_of(&self, at: Id) -> &'a [(Box<str>, Id)] {
+        self.document.get(at, "patternProperties").map_or(&[], |id| self.document.members(id))
+    }
+
+    /// What holds for the member of a name; `None`: there can be none.
+    pub(super) fn member(&mut self, branch: &Branch, name: &str) -> Result<Option<Conjunction>, String> {
+        self.pay(1 + branch.objects.len() as u64)?;
+        if branch.forbidden.has(name) {
+            return Ok(None);
+        }
+        let mut all = Conjunction::new();
+        for group in &branch.objects {
+            match group {
+                Group::Schema(at) => {
+                    let n = all.len();
+                    if let Some(properties) = self.document.get(*at, "properties") {
+                        all.extend(self.map_of(properties).get(name).map(|id| Literal::Schema(*id, true)));
+                    }
+                    for (pattern, schema) in self.patterns_of(*at) {
+                        if self.name_matches(*at, pattern, name)? {
+                            all.push(Literal::Schema(*schema, true));
+                        }
+                    }
+                    if all.len() == n {
+                        let rest = self.document.get(*at, "additionalProperties");
+                        all.extend(rest.map(|id| Literal::Schema(id, true)));
+                    }
+                }
+                Group::Value(id) => match self.map_of(*id).get(name) {
+                    Some(id) => all.push(Literal::Value(*id, true)),
+                    None => return Ok(None),
+                },
+            }
+        }
+        all.extend(branch.members.iter().filter(|(n, _)| **n == *name).map(|(_, literal)| *literal));
+        let never = |literal: &Literal| match literal {
+            Literal::Schema(id, positive) => matches!(self.document.kind(*id), Kind::Bool(b) if b != positive),
+            Literal::Value(..) => false,
+        };
+        Ok(if all.iter().any(never) { None } else { Some(all) })
+    }
+
+    /// The names that `propertyNames` allows, as strings; `None`: any.
+    fn names_allowed(&mut self, branch: &Branch) -> Result<Option<Rx>, String> {
+        if branch.names.is_empty() {
+            return Ok(None);
+        }
+        for literal in &branch.names {
+            if let Literal::Schema(id, _) = literal {
+                self.comes_to_an_end(*id)?;
+            }
+        }
+        let mut parts = Vec::new();
+        for mut names in self.branches(&branch.names)? {
+            names.types &= STRING;
+            self.check_refused(&names)?;
+            parts.extend(self.strings(&names)?);
+        }
+        Ok(Some(Rx::any(parts)))
+    }
+
+    /// Names in the order in which they are written.
+    fn listed_names(&self, branch: &Branch) -> Vec<Rc<str>> {
+        let mut seen = HashSet::new();
+        let mut all: Vec<Rc<str>> = Vec::new();
+        let mut add = |name: &str| {
+            if !branch.forbidden.has(name) && seen.insert(name.to_owned()) {
+                all.push(name.into());
+            }
+        };
+        for group in &branch.objects {
+            let members = match group {
+                Group::Schema(at) => self.document.get(*at, "properties").map_or(&[][..], |id| self.document.members(id)),
+                Group::Value(id) => self.document.members(*id),
+            };
+            members.iter().for_each(|(name, _)| add(name));
+        }
+        branch.required.iter().for_each(|name| add(name));
+        branch.members.iter().for_each(|(name, _)| add(name));
+        all
+    }
+
+    /// The members of names that are not listed: alternatives of a name, a colon and a value.
+    fn others(&mut self, branch: &Branch, listed: &[Rc<str>], allowed: Option<&Rx>) -> Result<Rule, String> {
+        if branch.objects.iter().any(|group| matches!(group, Group::Value(_))) {
+            return Ok(Rule::new());
+        }
+        let owners: Vec<Id> =
+            branch.objects.iter().filter_map(|g| if let Group::Schema(at) = g { Some(*at) } else { None }).collect();
+        let mut cells = vec![Cell { name: Vec::new(), matched: HashSet::new() }];
+        let mut patterns = HashSet::new();
+        for &at in &owners {
+            for (pattern, _) in self.patterns_of(at) {
+                if !patterns.insert(&**pattern) {
+                    continue;
+                }
+                if patterns.len() > MAX_NAME_PATTERNS {
+                    let path = self.document.path(at);
+                    return Err(format!("{path}: \"patternProperties\": more than {MAX_NAME_PATTERNS} patterns"));
+                }
+                cells = self.split(at, pattern, cells)?;
+            }
+        }
+        let exclude: Vec<Rx> =
+            listed.iter().chain(branch.forbidden.iter()).map(|name| Rx::Literal(quoted(name))).collect();
+        let colon = self.literal(":")?;
+        let mut rule = Rule::new();
+        for cell in cells {
+            let mut conjunction = Conjunction::new();
+            for &at in &owners {
+                let n = conjunction.len();
+                for (pattern, schema) in self.patterns_of(at) {
+                    if cell.matched.contains(&**pattern) {
+                        conjunction.push(Literal::Schema(*schema, true));
+                    }
+                }
+                if conjunction.len() == n {
+                    let rest = self.document.get(at, "additionalProperties");
+                    conjunction.extend(rest.map(|id| Literal::Schema(id, true)));
+                }
+            }
+            let is_false = |l: &Literal| matches!(l, Literal::Schema(id, _) if matches!(self.document.kind(*id), Kind::Bool(false)));
+            if conjunction.iter().any(is_false) {
+                continue;
+            }
+            let mut name = cell.name;
+            name.extend(allowed.cloned());
+            if name.is_empty() || name.iter().all(|rx| matches!(rx, Rx::Not(_))) {
+                name.push(Rx::any_string());
+            }
+            if !exclude.is_empty() {
+                name.push(Rx::any(exclude.clone()).not());
+            }
+            self.pay(50 + exclude.len() as u64)?;
+            let name = Rx::all(name);
+            let at = owners.first().map_or(0, |at| *at);
+            let empty = match &name {
+                Rx::Pattern(_) => false,
+                name => name.is_empty().map_err(|e| format!("{}: \"patternProperties\": {e}", self.document.path(at)))?,
+            };
+            if !empty {
+                let name = Symbol::Token(self.token(name)?);
+                rule.push(vec![name, colon.clone(), Symbol::Rule(self.value_rule(conjunction)?)]);
+            }
+        }
+        Ok(rule)
+    }
+
+    /// Each cell in two: the names that match a pattern, and the others.
+    fn split(&mut self, at: Id, pattern: &'a str, cells: Vec<Cell>) -> Result<Vec<Cell>, String> {
+        let rx = self.name_pattern(at, pattern)?.0.clone();
+        let mut split = Vec::new();
+        for cell in cells {
+            for matches in [true, false] {
+                let mut name = cell.name.clone();
+                name.push(if matches { rx.clone() } else { rx.clone().not() });
+                let mut all = name.clone();
+                if all.iter().all(|rx| matches!(rx, Rx::Not(_))) {
+                    all.push(Rx::any_string());
+                }
+                self.pay(200)?;
+                let path = self.document.path(at);
+                if Rx::all(all).is_empty().map_err(|e| format!("{path}: \"patternProperties\": {e}"))? {
+                    continue;
+                }
+                let mut matched = cell.matched.clone();
+                if matches {
+                    matched.insert(pattern.to_owned());
+                }
+                split.push(Cell { name, matched });
+            }
+            if split.len() > MAX_NAME_PATTERNS {
+                let path = self.document.path(at);
+                return Err(format!("{path}: \"patternProperties\": names match in more than {MAX_NAME_PATTERNS} ways"));
+            }
+        }
+        Ok(split)
+    }
+
+    pub(super) fn object(&mut self, branch: &Branch) -> Result<Rule, String> {
+        if branch.min_members > MAX_COUNT {
+            return self.too_many(branch, "minProperties", branch.min_members);
+        }
+        let allowed = self.names_allowed(branch)?;
+        let mut matcher = match &allowed {
+            Some(rx) => Some(rx.matcher().map_err(|e| format!("#: \"propertyNames\": {e}"))?),
+            None => None,
+        };
+        let listed = self.listed_names(branch);
+        let mut members: Vec<(Symbol, Symbol, bool)> = Vec::new();
+        for name in &listed {
+            let text = quoted(name);
+            let is_allowed = matcher.as_mut().is_none_or(|m| m.is_match(&text));
+            let required = branch.required.has(name);
+            match if is_allowed { self.member(branch, name)? } else { None } {
+                Some(conjunction) => {
+                    let value = Symbol::Rule(self.value_rule(conjunction)?);
+                    members.push((self.literal(&text)?, value, required));
+                }
+                None if required => return Ok(Rule::new()),
+                None => {}
+            }
+        }
+        let max = branch.max_members.filter(|max| *max <= MAX_COUNT);
+        let others = self.others(branch, &listed, allowed.as_ref())?;
+        self.check_counts(branch, members.len(), max)?;
+        let first = self.chain(&members, others, branch.min_members, max)?;
+        let (open, close) = (self.literal("{")?, self.literal("}")?);
+        Ok(vec![vec![open, Symbol::Rule(first), close]])
+    }
+
+    fn check_counts(&self, branch: &Branch, n: usize, max: Option<u64>) -> Result<(), String> {
+        let at = match branch.objects.first() {
+            Some(Group::Schema(at) | Group::Value(at)) => *at,
+            None => 0,
+        };
+        if n > MAX_MEMBERS {
+            let path = self.document.path(at);
+            return Err(format!("{path}: \"properties\": {n} names; at most {MAX_MEMBERS}"));
+        }
+        let counts = max.map_or(branch.min_members, |max| max + 1).min(n as u64);
+        if counts * n as u64 > MAX_COUNTED {
+            let path = self.document.path(at);
+            return Err(format!("{path}: {n} \"properties\" of which {counts} are counted: {}; at most {MAX_COUNTED}", counts * n as u64));
+        }
+        Ok(())
+    }
+
+    /// The members in their order, then others: the rule of what stands between the braces.
+    ///
+    /// A state is a place in the order and how many members stand before it, as far as that matters.
+    fn chain(&mut self, members: &[(Symbol, Symbol, bool)], others: Rule, min: u64, max: Option<u64>) -> Result<u32, String> {
+        let (comma, colon) = (self.literal(",")?, self.literal(":")?);
+        // A count beyond which it does not matter, and at least whether there is one.
+        let cap = max.map_or(min, |max| max + 1).max(1).min(members.len() as u64 + 1);
+        let other = self.add_rule();
+        self.set(other, others)?;
+        let more = self.add_rule();
+        self.set(more, vec![vec![comma.clone(), Symbol::Rule(other)]])?;
+        let mut ends = Vec::new();
+        for count in 0..=cap {
+            let (least, most) = (min.saturating_sub(count), max.map(|max| max.saturating_sub(count)));
+            let mut rule = Rule::new();
+            if max.is_none_or(|max| count <= max) {
+                if least == 0 {
+                    rule.push(Vec::new());
+                }
+                if most != Some(0) {
+                    let (first, least, most) = match count {
+                        0 => (other, least.max(1) - 1, most.map(|most| most - 1)),
+                        _ => (more, least.max(1) - 1, most.map(|most| most - 1)),
+                    };
+                    let mut symbols = vec![Symbol::Rule(first)];
+                    if most != Some(0) {
+                        symbols.push(Symbol::Repeat(more, least, most));
+                    }
+                    rule.push(symbols);
+                }
+            }
+            let end = self.add_rule();
+            self.set(end, rule)?;
+            ends.push(end);
+        }
+        let mut next = ends;
+        for (i, (name, value, required)) in members.iter().enumerate().rev() {
+            let mut here = Vec::new();
+            for count in 0..=cap.min(i as u64) {
+                let mut with = if count > 0 { vec![comma.clone()] } else { Vec::new() };
+                let after = next[(count + 1).min(cap) as usize];
+                with.extend([name.clone(), colon.clone(), value.clone(), Symbol::Rule(after)]);
+                let mut rule = vec![with];
+                if !required {
+                    rule.push(vec![Symbol::Rule(next[count as usize])]);
+                }
+                let state = self.add_rule();
+                self.set(state, rule)?;
+                here.push(state);
+            }
+            next = here;
+        }
+        Ok(next[0])
+    }
+}

@@ -1,0 +1,194 @@
+//! Expressions for one token of the grammar, and what can be said of them beforehand.
+
+use std::fmt::Write;
+
+use llguidance::derivre::{ExprRef, Regex, RegexAst, RegexBuilder};
+
+use super::json::{escape, put_char};
+
+/// What a token matches. Texts in it are JSON's, with quotes and escapes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Rx {
+    /// A regular expression without a slash, matched as a whole.
+    Pattern(String),
+    Literal(String),
+    Sequence(Vec<Rx>),
+    Any(Vec<Rx>),
+    All(Vec<Rx>),
+    Not(Box<Rx>),
+    /// So many times, or at least so many.
+    Repeat(Box<Rx>, u32, Option<u32>),
+}
+
+/// One character of a string.
+pub(super) const CHAR: &str = r#"([^\x22\x5c\x00-\x1f]|\x5c([\x22\x5cbfnrt]|u00(0[0-7be-f]|1[0-9a-f])))"#;
+
+/// Steps of the search for a text that matches.
+const MAX_STEPS: u64 = 50_000;
+
+impl Rx {
+    pub(super) fn any_string() -> Rx {
+        Rx::Pattern(format!("\\x22{CHAR}*\\x22"))
+    }
+
+    pub(super) fn string_of(content: Rx) -> Rx {
+        Rx::Sequence(vec![Rx::Literal("\"".to_owned()), content, Rx::Literal("\"".to_owned())])
+    }
+
+    pub(super) fn any(mut parts: Vec<Rx>) -> Rx {
+        if parts.len() == 1 { parts.remove(0) } else { Rx::Any(parts) }
+    }
+
+    pub(super) fn all(mut parts: Vec<Rx>) -> Rx {
+        if parts.len() == 1 { parts.remove(0) } else { Rx::All(parts) }
+    }
+
+    pub(super) fn not(self) -> Rx {
+        Rx::Not(Box::new(self))
+    }
+
+    /// Bytes of text that it takes.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Rx::Pattern(text) | Rx::Literal(text) => text.len() + 4,
+            Rx::Sequence(parts) | Rx::Any(parts) | Rx::All(parts) => parts.iter().map(Rx::size).sum::<usize>() + 4,
+            Rx::Not(part) | Rx::Repeat(part, ..) => part.size() + 8,
+        }
+    }
+
+    /// It as a token of a Lark text.
+    pub(super) fn write(&self, out: &mut String) {
+        let list = |out: &mut String, parts: &[Rx], between: &str, none: &str| {
+            out.push('(');
+            for (i, part) in parts.iter().enumerate() {
+                if i > 0 {
+                    out.push_str(between);
+                }
+                part.write(out);
+            }
+            out.push_str(if parts.is_empty() { none } else { "" });
+            out.push(')');
+        };
+        match self {
+            Rx::Pattern(text) if text.is_empty() => out.push_str("\"\""),
+            Rx::Pattern(text) => {
+                let _ = write!(out, "/{text}/");
+            }
+            Rx::Literal(text) => write_literal(out, text),
+            Rx::Sequence(parts) => list(out, parts, " ", "\"\""),
+            // Nothing matches both.
+            Rx::Any(parts) => list(out, parts, "|", "\"a\" & \"b\""),
+            Rx::All(parts) => list(out, parts, "&", "/(?s:.)*/"),
+            Rx::Not(part) => {
+                out.push('~');
+                list(out, std::slice::from_ref(part), "", "");
+            }
+            Rx::Repeat(_, _, Some(0)) => out.push_str("\"\""),
+            Rx::Repeat(part, least, most) => {
+                list(out, std::slice::from_ref(part), "", "");
+                let _ = match most {
+                    Some(most) => write!(out, "{{{least},{most}}}"),
+                    None if *least == 0 => write!(out, "*"),
+                    None => write!(out, "{{{least},}}"),
+                };
+            }
+        }
+    }
+
+    fn ast(&self) -> RegexAst {
+        let list = |parts: &[Rx]| parts.iter().map(Rx::ast).collect();
+        match self {
+            Rx::Pattern(text) => RegexAst::Regex(text.clone()),
+            Rx::Literal(text) => RegexAst::Literal(text.clone()),
+            Rx::Sequence(parts) => RegexAst::Concat(list(parts)),
+            Rx::Any(parts) => RegexAst::Or(list(parts)),
+            Rx::All(parts) => RegexAst::And(list(parts)),
+            Rx::Not(part) => RegexAst::Not(Box::new(part.ast())),
+            Rx::Repeat(part, least, most) => RegexAst::Repeat(Box::new(part.ast()), *least, most.unwrap_or(u32::MAX)),
+        }
+    }
+
+    /// Whether no text matches; `Err`: that took more than was given for it.
+    pub(super) fn is_empty(&self) -> Result<bool, String> {
+        let mut builder = RegexBuilder::new();
+        let expression = builder.mk(&self.ast()).map_err(|e| e.to_string())?;
+        if expression == ExprRef::NO_MATCH {
+            return Ok(true);
+        }
+        if builder.exprset().is_positive(expression) {
+            return Ok(false);
+        }
+        let searched = builder.to_regex_limited(expression, MAX_STEPS).map(|mut regex| regex.always_empty());
+        searched.map_err(|_| format!("whether any string matches takes more than {MAX_STEPS} steps to tell"))
+    }
+
+    /// It as a matcher of whole texts.
+    pub(super) fn matcher(&self) -> Result<Regex, String> {
+        let mut builder = RegexBuilder::new();
+        let expression = builder.mk(&self.ast()).map_err(|e| e.to_string())?;
+        let matcher = builder.into_regex_limited(expression, MAX_STEPS);
+        matcher.map_err(|_| format!("takes more than {MAX_STEPS} steps to prepare"))
+    }
+}
+
+/// A string of a Lark text.
+fn write_literal(out: &mut String, text: &str) {
+    out.push('"');
+    for c in text.chars() {
+        match escape(c) {
+            Some(escape) => out.push_str(&escape),
+            None if c == '\u{7f}' => out.push_str("\\u007f"),
+            None => out.push(c),
+        }
+    }
+    out.push('"');
+}
+
+/// A class of characters as a JSON string writes each of them; `None`: it has none.
+pub(super) fn write_class(out: &mut String, ranges: impl Iterator<Item = (char, char)>) -> bool {
+    let mut plain = String::new();
+    let mut others = Vec::new();
+    for (from, to) in ranges {
+        // What has an escape lies below ']'.
+        let mut start = None;
+        for c in from..=to.min(']') {
+            match escape(c) {
+                Some(escape) => {
+                    others.push(escape);
+                    if let Some(first) = start.take() {
+                        put_range(&mut plain, first, char::from_u32(c as u32 - 1).unwrap_or(first));
+                    }
+                }
+                None => start = start.or(Some(c)),
+            }
+        }
+        if to > ']' {
+            put_range(&mut plain, start.unwrap_or(from.max('^')), to);
+        } else if let Some(first) = start {
+            put_range(&mut plain, first, to);
+        }
+    }
+    if plain.is_empty() && others.is_empty() {
+        return false;
+    }
+    out.push('(');
+    if !plain.is_empty() {
+        let _ = write!(out, "[{plain}]");
+    }
+    for (i, escape) in others.iter().enumerate() {
+        if i > 0 || !plain.is_empty() {
+            out.push('|');
+        }
+        escape.chars().for_each(|c| put_char(out, c));
+    }
+    out.push(')');
+    true
+}
+
+fn put_range(out: &mut String, from: char, to: char) {
+    put_char(out, from);
+    if to > from {
+        out.push('-');
+        put_char(out, to);
+    }
+}
