@@ -7,6 +7,11 @@ use super::rules::{Compiler, Symbol};
 /// The deepest that rules are inside of each other when each is first read.
 const MAX_LEVELS: usize = 2_000;
 
+/// How deep they are where the deepest of them is read beforehand.
+const LISTED_LEVELS: usize = 300;
+/// The most rules and tokens: llguidance numbers them, and what becomes of counted ones, in 16 bits.
+const MAX_RULES: usize = 50_000;
+
 /// White space that may stand between two tokens: a space, or the end of a line and an indentation, and no more.
 ///
 /// An endless run of it is thereby not possible, which models are otherwise drawn into.
@@ -18,19 +23,34 @@ pub(super) fn write(compiler: &Compiler, compact: bool, embedded: bool) -> Resul
     if !alive[0] {
         return Err("#: no value is valid".to_owned());
     }
-    let order = order(compiler, &alive)?;
+    let (order, listed) = order(compiler, &alive)?;
+    // A count becomes rules for each power of four in it.
+    let powers = |n: u64| 8 * (u64::BITS - n.leading_zeros()) as usize / 2;
+    let weight = |symbol: &Symbol| match symbol {
+        Symbol::Repeat(_, least, most) => 1 + powers(*least) + most.map_or(0, powers),
+        _ => 0,
+    };
+    let symbols = order.iter().flat_map(|rule| compiler.rules[*rule as usize].iter().flatten());
+    let n = order.len() + compiler.tokens.len() + symbols.map(weight).sum::<usize>();
+    if n > MAX_RULES {
+        return Err(format!("#: rules of the schema's grammar: {n}; at most {MAX_RULES}"));
+    }
     let mut out = String::new();
     out.push_str(if embedded { "%lark {\n" } else { "" });
     if !compact {
         let _ = write!(out, "%llguidance {{\"ignore_once\": true}}\n%ignore /{SPACE}/\n");
     }
-    // Rules are read where they are first named, inside of the rule that names them: in this order none of them is deep.
-    // Nothing ever comes to the first alternative.
-    out.push_str("start: NEVER all | r0\nNEVER: /a/ & /b/\nall: ");
-    for (i, rule) in order.iter().enumerate() {
-        let _ = write!(out, "{}r{rule}", if i > 0 { " | " } else { "" });
+    // Rules are read where they are first named, inside of the rule that names them: with some of them read before, none is
+    // deep. Nothing ever comes to these alternatives.
+    if listed.is_empty() {
+        out.push_str("start: r0\n");
+    } else {
+        out.push_str("start: NEVER listed | r0\nNEVER: /a/ & /b/\nlisted: ");
+        for (i, rule) in listed.iter().enumerate() {
+            let _ = write!(out, "{}r{rule}", if i > 0 { " | " } else { "" });
+        }
+        out.push('\n');
     }
-    out.push('\n');
     let mut used = vec![false; compiler.tokens.len()];
     for &rule in &order {
         let _ = write!(out, "r{rule}: ");
@@ -108,8 +128,9 @@ fn alive(compiler: &Compiler) -> Vec<bool> {
     alive
 }
 
-/// The rules that the first one leads to, each behind those that it names as far as these do not name it.
-fn order(compiler: &Compiler, alive: &[bool]) -> Result<Vec<u32>, String> {
+/// The rules that the first one leads to, each behind those that it names as far as these do not name it; and those that
+/// are read beforehand, in this order, so that the reader is never deep.
+fn order(compiler: &Compiler, alive: &[bool]) -> Result<(Vec<u32>, Vec<u32>), String> {
     let named = |rule: u32| {
         let alternatives = compiler.rules[rule as usize].iter();
         let possible = alternatives.filter(|symbols| symbols.iter().all(|s| possible(s, alive)));
@@ -130,9 +151,19 @@ fn order(compiler: &Compiler, alive: &[bool]) -> Result<Vec<u32>, String> {
             open.extend(named(rule).into_iter().rev().map(|rule| (rule, false)));
         }
     }
-    // How deep the reader is then.
-    let mut read = vec![false; compiler.rules.len()];
+    // How many rules are read inside of each other where one is read first, as far as it does not lead to itself.
+    let mut heights = vec![0usize; compiler.rules.len()];
+    let mut listed = Vec::new();
     for &rule in &order {
+        let height = 1 + named(rule).into_iter().map(|rule| heights[rule as usize]).max().unwrap_or(0);
+        heights[rule as usize] = height;
+        if height >= LISTED_LEVELS {
+            listed.push(rule);
+            heights[rule as usize] = 0;
+        }
+    }
+    let mut read = vec![false; compiler.rules.len()];
+    for &rule in listed.iter().chain([&0]) {
         let mut open = vec![(rule, 1)];
         while let Some((rule, level)) = open.pop() {
             if !std::mem::replace(&mut read[rule as usize], true) {
@@ -143,5 +174,5 @@ fn order(compiler: &Compiler, alive: &[bool]) -> Result<Vec<u32>, String> {
             }
         }
     }
-    Ok(order)
+    Ok((order, listed))
 }

@@ -3,6 +3,7 @@
 //! What something is not held to is the negation of one of its keywords. Where a keyword's opposite cannot be told by a
 //! grammar, a branch notes it and is refused only where a value of that type is left in it.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use super::branch::{ALL, ARRAY, BOOL, Branch, Conjunction, Count, Group, INTEGER, Literal, NULL, NUMBER, OBJECT, STRING};
@@ -11,7 +12,7 @@ use super::json::{Id, Kind, shortened};
 use super::number::Bound;
 use super::pattern;
 use super::reference;
-use super::rules::Compiler;
+use super::rules::{Compiler, Dialect};
 
 /// One thing to add to a branch.
 #[derive(Clone, Debug)]
@@ -141,10 +142,43 @@ impl<'a> Compiler<'a> {
         let reference = members.iter().position(|(name, _)| &**name == "$ref");
         let steps: Vec<Step> = match reference {
             // In the drafts up to 7 nothing beside it counts.
-            Some(i) if self.legacy => vec![Step::Keyword(id, i, positive)],
+            Some(i) if self.dialect == Dialect::UpTo7 => vec![Step::Keyword(id, i, positive)],
             _ => (0..members.len()).map(|i| Step::Keyword(id, i, positive)).collect(),
         };
-        Ok(if positive { Outcome::Then(steps) } else { Outcome::Choose(steps.into_iter().map(|s| vec![s]).collect()) })
+        if positive {
+            return Ok(Outcome::Then(steps));
+        }
+        let mut ways: Vec<Vec<Step>> = steps.into_iter().map(|step| vec![step]).collect();
+        self.join_members(id, &mut ways)?;
+        Ok(Outcome::Choose(ways))
+    }
+
+    /// That a required member is missing, or is there and not valid, is one way: it is not valid where it is there.
+    fn join_members(&self, id: Id, ways: &mut Vec<Vec<Step>>) -> Result<(), String> {
+        let (Some(required), Some(properties)) = (self.document.get(id, "required"), self.document.get(id, "properties"))
+        else {
+            return Ok(());
+        };
+        let names = self.names(id, "required", required)?;
+        let members = self.map(id, "properties", properties)?;
+        let named: HashSet<&str> = names.iter().map(|name| &**name).collect();
+        ways.retain(|way| {
+            let place = if let [Step::Keyword(at, i, false)] = way.as_slice() { Some((*at, *i)) } else { None };
+            let name = place.and_then(|(at, i)| self.document.members(at).get(i)).map(|(name, _)| &**name);
+            !matches!(name, Some("required" | "properties"))
+        });
+        for name in names.iter().filter(|name| self.document.get(properties, name).is_none()) {
+            ways.push(vec![Step::Types(OBJECT), Step::Forbidden(Rc::clone(name))]);
+        }
+        for (name, schema) in members {
+            let (name, literal): (Rc<str>, _) = (name.as_ref().into(), Literal::Schema(*schema, false));
+            let mut way = vec![Step::Types(OBJECT), Step::Member(Rc::clone(&name), literal)];
+            if !named.contains(&*name) {
+                way.push(Step::Required(name));
+            }
+            ways.push(way);
+        }
+        Ok(())
     }
 
     fn value(&mut self, id: Id, positive: bool, branch: &mut Branch) -> Outcome {
@@ -282,6 +316,10 @@ impl<'a> Compiler<'a> {
                     false => Outcome::Choose(both.into_iter().flatten().collect()),
                 }
             }
+            // The drafts from 2019 on have two others in its place.
+            ("dependencies", _) if self.dialect == Dialect::Since2019 => {
+                Outcome::Then(if positive { vec![] } else { vec![Step::Never] })
+            }
             ("dependentRequired" | "dependentSchemas" | "dependencies", _) => {
                 return self.dependencies(at, i, positive, branch);
             }
@@ -386,8 +424,15 @@ impl<'a> Compiler<'a> {
         };
         match REFUSED.iter().find(|(refused, _)| *refused == name) {
             Some((keyword, types)) if !everything => {
-                let limit = Step::Types(if positive { ALL } else { *types });
-                Outcome::Then(vec![limit, Step::Refuse(*types, at, keyword)])
+                let mut steps = vec![Step::Refuse(*types, at, keyword)];
+                if !positive {
+                    steps.push(Step::Types(*types));
+                }
+                if !positive && name == "uniqueItems" {
+                    // Of one item none is like another.
+                    steps.push(Step::Count(Count::MinItems, Some(2)));
+                }
+                Outcome::Then(steps)
             }
             Some(_) if name == "contains" => Outcome::Then(vec![Step::Refuse(ARRAY, at, "contains")]),
             // An annotation; everything is valid with it.
@@ -483,18 +528,22 @@ impl<'a> Compiler<'a> {
             if branch.types & OBJECT == 0 || branch.forbidden.has(&name) {
                 continue;
             }
-            let held = match required {
-                Some(names) => names.into_iter().map(Step::Required).collect(),
-                None => vec![Step::Is(Literal::Schema(*then, true))],
-            };
-            if branch.required.has(&name) {
-                certain.extend(held);
-                continue;
-            }
             // One is decided, then all of them are looked at again.
             let again = Step::Keyword(at, i, true);
             if branch.types != OBJECT {
                 ways.push(vec![Step::Types(ALL & !OBJECT)]);
+            }
+            if branch.required.has(&name) {
+                match required {
+                    Some(names) => certain.extend(names.into_iter().map(Step::Required)),
+                    None if branch.types == OBJECT => certain.push(Step::Is(Literal::Schema(*then, true))),
+                    None => {
+                        ways.push(vec![Step::Types(OBJECT), again]);
+                        return Ok(Outcome::Choose(ways));
+                    }
+                }
+                ways.clear();
+                continue;
             }
             let with = |step: Step| vec![Step::Types(OBJECT), step, again.clone()];
             ways.push(with(Step::Required(Rc::clone(&name))));

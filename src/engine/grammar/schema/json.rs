@@ -39,7 +39,12 @@ struct Value {
 #[derive(Debug)]
 pub(super) struct Document {
     values: Vec<Value>,
+    /// Of objects with many members, where each stands.
+    places: HashMap<Id, HashMap<Box<str>, usize>>,
 }
+
+/// Members up to which they are looked through one by one.
+const FEW: usize = 16;
 
 impl Document {
     pub(super) fn kind(&self, id: Id) -> &Kind {
@@ -56,7 +61,12 @@ impl Document {
 
     /// The member of an object; none of anything else.
     pub(super) fn get(&self, id: Id, name: &str) -> Option<Id> {
-        self.members(id).iter().find(|(key, _)| &**key == name).map(|(_, value)| *value)
+        let members = self.members(id);
+        if members.len() <= FEW {
+            return members.iter().find(|(key, _)| &**key == name).map(|(_, value)| *value);
+        }
+        let place = self.places.get(&id)?.get(name)?;
+        members.get(*place).map(|(_, value)| *value)
     }
 
     /// An object's members; none of anything else.
@@ -153,7 +163,7 @@ struct Reader<'a> {
 
 /// The value that the text begins with, and how many bytes of it are that value's.
 pub(super) fn read(text: &str) -> Result<(Document, usize), String> {
-    let mut reader = Reader { text, at: 0, document: Document { values: Vec::new() }, open: Vec::new() };
+    let mut reader = Reader { text, at: 0, document: Document { values: Vec::new(), places: HashMap::new() }, open: Vec::new() };
     loop {
         reader.value()?;
         // What may follow a value, until another is due.
@@ -172,7 +182,7 @@ pub(super) fn read(text: &str) -> Result<(Document, usize), String> {
                 }
                 (Some(b'}'), true) | (Some(b']'), false) => {
                     reader.at += 1;
-                    reader.open.pop();
+                    reader.close();
                 }
                 _ => return Err(reader.wrong(if object { "\",\" or \"}\"" } else { "\",\" or \"]\"" })),
             }
@@ -181,6 +191,14 @@ pub(super) fn read(text: &str) -> Result<(Document, usize), String> {
 }
 
 impl Reader<'_> {
+    fn close(&mut self) {
+        if let Some(open) = self.open.pop()
+            && open.names.len() > FEW
+        {
+            self.document.places.insert(open.id, open.names);
+        }
+    }
+
     fn byte(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }

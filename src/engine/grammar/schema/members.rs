@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
+use llguidance::derivre::Regex;
+
 use super::branch::{Branch, Conjunction, Group, Literal, STRING};
 use super::json::{Document, Id, Kind, quoted};
 use super::pattern;
@@ -12,14 +14,32 @@ use super::scalars::MAX_COUNT;
 
 /// The most patterns for the names of an object's members, and the most ways in which names match some of them.
 const MAX_NAME_PATTERNS: usize = 64;
-/// The most listed members of an object, and of one whose members are counted times the count.
-const MAX_MEMBERS: usize = 5_000;
+/// The most listed members of an object, where one that may be left out counts twice; of one whose members are counted,
+/// the most times the count.
+const MAX_MEMBERS: usize = 8_000;
 const MAX_COUNTED: u64 = 20_000;
 
 /// Names that match some patterns and not others, and what holds for their members.
-struct Cell {
-    name: Vec<Rx>,
+struct Cell<'a> {
+    /// Patterns, and what a name that matches them or does not is.
+    name: Vec<(&'a str, Rx)>,
     matched: HashSet<String>,
+}
+
+fn expressions(name: &[(&str, Rx)]) -> Vec<Rx> {
+    name.iter().map(|(_, rx)| rx.clone()).collect()
+}
+
+/// A pattern for names.
+pub(super) struct NamePattern {
+    rx: Rx,
+    /// What every name that matches begins with, where that is told.
+    begin: Option<String>,
+    matcher: Option<Regex>,
+}
+
+fn any_name() -> String {
+    if let Rx::Pattern(text) = Rx::any_string() { text } else { String::new() }
 }
 
 /// The items of a schema: those told by their place, and the rest.
@@ -108,13 +128,10 @@ impl<'a> Compiler<'a> {
             let (least, most) = (left(min).max(1) - 1, max.map(|max| left(max) - 1));
             let mut symbols = vec![Symbol::Rule(item)];
             if most != Some(0) {
-                let more = self.add_rule();
-                self.set(more, vec![vec![comma.clone(), Symbol::Rule(item)]])?;
+                let more = self.rule_of(vec![vec![comma.clone(), Symbol::Rule(item)]])?;
                 symbols.push(Symbol::Repeat(more, least, most));
             }
-            let tail = self.add_rule();
-            self.set(tail, vec![symbols])?;
-            next = Some(tail);
+            next = Some(self.rule_of(vec![symbols])?);
         }
         for i in (0..n).rev() {
             let conjunction = self.item(branch, i)?;
@@ -126,9 +143,7 @@ impl<'a> Compiler<'a> {
             if min <= i as u64 + 1 {
                 alternatives.push(vec![item]);
             }
-            let here = self.add_rule();
-            self.set(here, alternatives)?;
-            next = Some(here);
+            next = Some(self.rule_of(alternatives)?);
         }
         rule.extend(next.map(|next| vec![open, Symbol::Rule(next), close]));
         Ok(rule)
@@ -140,23 +155,28 @@ impl<'a> Compiler<'a> {
         Rc::clone(self.maps.entry(id).or_insert_with(make))
     }
 
-    fn name_pattern(&mut self, at: Id, pattern: &'a str) -> Result<&mut (Rx, Option<llguidance::derivre::Regex>), String> {
+    fn name_pattern(&mut self, at: Id, pattern: &'a str) -> Result<&mut NamePattern, String> {
         if !self.name_patterns.contains_key(pattern) {
-            self.pay(200 + pattern.len() as u64)?;
+            self.pay(500 + pattern.len() as u64)?;
             let rx = pattern::search(pattern)
                 .map_err(|e| format!("{}: \"patternProperties\": {e}", self.document.path(at)))?;
-            self.name_patterns.insert(pattern, (rx, None));
+            let known = NamePattern { rx, begin: pattern::beginning(pattern), matcher: None };
+            self.name_patterns.insert(pattern, known);
         }
         self.name_patterns.get_mut(pattern).ok_or_else(String::new)
     }
 
     fn name_matches(&mut self, at: Id, pattern: &'a str, name: &str) -> Result<bool, String> {
-        let path = self.document.path(at);
         self.pay(2 + name.len() as u64 / 8)?;
-        let (rx, matcher) = self.name_pattern(at, pattern)?;
-        let matcher = match matcher {
+        let document = self.document;
+        let known = self.name_pattern(at, pattern)?;
+        let matcher = match &mut known.matcher {
             Some(matcher) => matcher,
-            None => matcher.insert(rx.matcher().map_err(|e| format!("{path}: \"patternProperties\": {e}"))?),
+            None => {
+                let made = known.rx.matcher();
+                let made = made.map_err(|e| format!("{}: \"patternProperties\": {e}", document.path(at)))?;
+                known.matcher.insert(made)
+            }
         };
         Ok(matcher.is_match(&quoted(name)))
     }
@@ -286,23 +306,20 @@ impl<'a> Compiler<'a> {
             if conjunction.iter().any(is_false) {
                 continue;
             }
-            let mut name = cell.name;
+            let mut name = expressions(&cell.name);
             name.extend(allowed.cloned());
-            if name.is_empty() || name.iter().all(|rx| matches!(rx, Rx::Not(_))) {
+            if name.iter().all(|rx| matches!(rx, Rx::Not(_))) {
                 name.push(Rx::any_string());
             }
             if !exclude.is_empty() {
                 name.push(Rx::any(exclude.clone()).not());
             }
-            self.pay(50 + exclude.len() as u64)?;
-            let name = Rx::all(name);
-            let at = owners.first().map_or(0, |at| *at);
-            let empty = match &name {
-                Rx::Pattern(_) => false,
-                name => name.is_empty().map_err(|e| format!("{}: \"patternProperties\": {e}", self.document.path(at)))?,
-            };
-            if !empty {
-                let name = Symbol::Token(self.token(name)?);
+            self.pay(exclude.len() as u64)?;
+            let path = self.document.path(owners.first().map_or(0, |at| *at));
+            // Of all names some are left, however many are listed.
+            let certain = cell.matched.is_empty() && patterns.is_empty() && allowed.is_none();
+            if certain || !self.no_name(name.clone(), &path)? {
+                let name = Symbol::Token(self.token(Rx::all(name))?);
                 rule.push(vec![name, colon.clone(), Symbol::Rule(self.value_rule(conjunction)?)]);
             }
         }
@@ -310,34 +327,55 @@ impl<'a> Compiler<'a> {
     }
 
     /// Each cell in two: the names that match a pattern, and the others.
-    fn split(&mut self, at: Id, pattern: &'a str, cells: Vec<Cell>) -> Result<Vec<Cell>, String> {
-        let rx = self.name_pattern(at, pattern)?.0.clone();
+    fn split(&mut self, at: Id, pattern: &'a str, cells: Vec<Cell<'a>>) -> Result<Vec<Cell<'a>>, String> {
+        let path = self.document.path(at);
+        let rx = self.name_pattern(at, pattern)?.rx.clone();
         let mut split = Vec::new();
         for cell in cells {
-            for matches in [true, false] {
-                let mut name = cell.name.clone();
-                name.push(if matches { rx.clone() } else { rx.clone().not() });
-                let mut all = name.clone();
-                if all.iter().all(|rx| matches!(rx, Rx::Not(_))) {
-                    all.push(Rx::any_string());
-                }
-                self.pay(200)?;
-                let path = self.document.path(at);
-                if Rx::all(all).is_empty().map_err(|e| format!("{path}: \"patternProperties\": {e}"))? {
-                    continue;
-                }
+            let matters = |(other, _): &&(&'a str, Rx)| !self.begin_apart(pattern, other);
+            let mut with: Vec<(&'a str, Rx)> = cell.name.iter().filter(matters).cloned().collect();
+            with.push((pattern, rx.clone()));
+            // Where nothing in it matches, nothing need be excluded from it.
+            let apart = cell.matched.iter().any(|other| self.begin_apart(pattern, other));
+            if !apart && !self.no_name(expressions(&with), &path)? {
                 let mut matched = cell.matched.clone();
-                if matches {
-                    matched.insert(pattern.to_owned());
-                }
-                split.push(Cell { name, matched });
+                matched.insert(pattern.to_owned());
+                split.push(Cell { name: with, matched });
+                let mut without = cell.name;
+                without.push((pattern, rx.clone().not()));
+                split.push(Cell { name: without, matched: cell.matched });
+            } else {
+                split.push(cell);
             }
-            if split.len() > MAX_NAME_PATTERNS {
-                let path = self.document.path(at);
+            if split.len() > MAX_NAME_PATTERNS + 1 {
                 return Err(format!("{path}: \"patternProperties\": names match in more than {MAX_NAME_PATTERNS} ways"));
             }
         }
         Ok(split)
+    }
+
+    /// Whether two patterns begin with different letters, so that no name matches both.
+    fn begin_apart(&self, a: &str, b: &str) -> bool {
+        let begin = |pattern: &str| self.name_patterns.get(pattern).and_then(|known| known.begin.as_deref());
+        match (begin(a), begin(b)) {
+            (Some(a), Some(b)) => !a.starts_with(b) && !b.starts_with(a),
+            _ => false,
+        }
+    }
+
+    /// Whether no name matches all of these.
+    fn no_name(&mut self, mut parts: Vec<Rx>, path: &str) -> Result<bool, String> {
+        if parts.iter().all(|rx| matches!(rx, Rx::Not(_))) {
+            parts.push(Rx::any_string());
+        }
+        let rx = Rx::all(parts);
+        if let Rx::Pattern(text) = &rx
+            && *text == any_name()
+        {
+            return Ok(false);
+        }
+        self.pay(3_000 + rx.size() as u64)?;
+        rx.is_empty().map_err(|e| format!("{path}: \"patternProperties\": {e}"))
     }
 
     pub(super) fn object(&mut self, branch: &Branch) -> Result<Rule, String> {
@@ -366,20 +404,23 @@ impl<'a> Compiler<'a> {
         }
         let max = branch.max_members.filter(|max| *max <= MAX_COUNT);
         let others = self.others(branch, &listed, allowed.as_ref())?;
-        self.check_counts(branch, members.len(), max)?;
+        let n_optional = members.iter().filter(|(_, _, required)| !required).count();
+        self.check_counts(branch, members.len(), n_optional, max)?;
         let first = self.chain(&members, others, branch.min_members, max)?;
         let (open, close) = (self.literal("{")?, self.literal("}")?);
         Ok(vec![vec![open, Symbol::Rule(first), close]])
     }
 
-    fn check_counts(&self, branch: &Branch, n: usize, max: Option<u64>) -> Result<(), String> {
+    fn check_counts(&self, branch: &Branch, n: usize, n_optional: usize, max: Option<u64>) -> Result<(), String> {
         let at = match branch.objects.first() {
             Some(Group::Schema(at) | Group::Value(at)) => *at,
             None => 0,
         };
-        if n > MAX_MEMBERS {
+        // Each that may be left out is looked at with all behind it.
+        let weighed = n + n_optional;
+        if weighed > MAX_MEMBERS {
             let path = self.document.path(at);
-            return Err(format!("{path}: \"properties\": {n} names; at most {MAX_MEMBERS}"));
+            return Err(format!("{path}: \"properties\" and those among them that may be left out: {weighed}; at most {MAX_MEMBERS}"));
         }
         let counts = max.map_or(branch.min_members, |max| max + 1).min(n as u64);
         if counts * n as u64 > MAX_COUNTED {
@@ -396,10 +437,8 @@ impl<'a> Compiler<'a> {
         let (comma, colon) = (self.literal(",")?, self.literal(":")?);
         // A count beyond which it does not matter, and at least whether there is one.
         let cap = max.map_or(min, |max| max + 1).max(1).min(members.len() as u64 + 1);
-        let other = self.add_rule();
-        self.set(other, others)?;
-        let more = self.add_rule();
-        self.set(more, vec![vec![comma.clone(), Symbol::Rule(other)]])?;
+        let other = self.rule_of(others)?;
+        let more = self.rule_of(vec![vec![comma.clone(), Symbol::Rule(other)]])?;
         let mut ends = Vec::new();
         for count in 0..=cap {
             let (least, most) = (min.saturating_sub(count), max.map(|max| max.saturating_sub(count)));
@@ -420,9 +459,7 @@ impl<'a> Compiler<'a> {
                     rule.push(symbols);
                 }
             }
-            let end = self.add_rule();
-            self.set(end, rule)?;
-            ends.push(end);
+            ends.push(self.rule_of(rule)?);
         }
         let mut next = ends;
         for (i, (name, value, required)) in members.iter().enumerate().rev() {
@@ -435,9 +472,7 @@ impl<'a> Compiler<'a> {
                 if !required {
                     rule.push(vec![Symbol::Rule(next[count as usize])]);
                 }
-                let state = self.add_rule();
-                self.set(state, rule)?;
-                here.push(state);
+                here.push(self.rule_of(rule)?);
             }
             next = here;
         }

@@ -45,6 +45,15 @@ pub(super) fn search(pattern: &str) -> Result<Rx, String> {
     Ok(Rx::Pattern(format!("\\x22({})\\x22", parts.join("|"))))
 }
 
+/// The letters that every text begins with in which a pattern is found; `None`: it is not anchored, or they are not told.
+pub(super) fn beginning(pattern: &str) -> Option<String> {
+    let rest = pattern.strip_prefix('^')?;
+    let n = rest.bytes().take_while(|b| b.is_ascii_alphanumeric() || b"_/:@-".contains(b)).count();
+    // A last letter may be repeated or left out; an alternative begins anew.
+    let certain = if rest[n..].starts_with(['*', '?', '{', '+']) { n.checked_sub(1)? } else { n };
+    (certain > 0 && !pattern.contains('|')).then(|| rest[..certain].to_owned())
+}
+
 /// Strings whose whole content matches an expression of ASCII characters without escapes.
 fn whole(content: &str) -> Rx {
     Rx::Pattern(format!("\\x22({content})\\x22"))

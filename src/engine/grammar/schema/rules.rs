@@ -6,10 +6,9 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use llguidance::derivre::Regex;
-
 use super::branch::{ARRAY, BOOL, Branch, Conjunction, Literal, NULL, NUMBER, OBJECT, STRING};
 use super::json::{Document, Id, Kind};
+use super::members::NamePattern;
 use super::reference;
 use super::rx::Rx;
 
@@ -18,7 +17,7 @@ const MAX_WORK: u64 = 1_000_000;
 /// The most rules, and symbols in them.
 const MAX_SYMBOLS: usize = 200_000;
 /// The most bytes of all tokens' expressions.
-const MAX_TOKEN_BYTES: usize = 1 << 20;
+const MAX_TOKEN_BYTES: usize = 2 << 20;
 
 /// A part of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -34,11 +33,21 @@ pub(super) enum Symbol {
 /// Alternatives, each of symbols behind each other.
 pub(super) type Rule = Vec<Vec<Symbol>>;
 
+/// The drafts of the standard, as far as they differ in what is supported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// In these nothing beside `$ref` counts.
+    UpTo7,
+    /// In these `dependencies` is no keyword.
+    Since2019,
+    /// The text does not say: what any of them has counts.
+    Unknown,
+}
+
 /// A schema at work.
 pub(super) struct Compiler<'a> {
     pub(super) document: &'a Document,
-    /// A draft up to 7, in which nothing beside `$ref` counts.
-    pub(super) legacy: bool,
+    pub(super) dialect: Dialect,
     work: u64,
     /// Pairs of schemas of which only one can hold.
     pub(super) excluded: HashMap<(Id, Id), bool>,
@@ -47,13 +56,14 @@ pub(super) struct Compiler<'a> {
     pub(super) rules: Vec<Rule>,
     symbols: usize,
     known: HashMap<Conjunction, u32>,
+    alike: HashMap<Rule, u32>,
     due: Vec<(Conjunction, u32)>,
     pub(super) tokens: Vec<Rx>,
     token_ids: HashMap<Rx, u32>,
     token_bytes: usize,
     /// Expressions of `pattern` and `format` values, and of patterns for names.
     pub(super) texts: HashMap<Id, Rx>,
-    pub(super) name_patterns: HashMap<&'a str, (Rx, Option<Regex>)>,
+    pub(super) name_patterns: HashMap<&'a str, NamePattern>,
     /// Members of `properties` and of values by name.
     pub(super) maps: HashMap<Id, Rc<HashMap<&'a str, Id>>>,
     pub(super) level: u32,
@@ -63,16 +73,21 @@ impl<'a> Compiler<'a> {
     /// The rules of a document's schema, the first of which is a value's.
     pub(super) fn compile(document: &'a Document) -> Result<Compiler<'a>, String> {
         let draft = document.get(0, "$schema").and_then(|v| document.text(v)).unwrap_or("");
-        let legacy = ["draft-03", "draft-04", "draft-06", "draft-07"].iter().any(|old| draft.contains(old));
+        let dialect = match ["draft-03", "draft-04", "draft-06", "draft-07"].iter().any(|old| draft.contains(old)) {
+            true => Dialect::UpTo7,
+            false if draft.contains("json-schema.org/draft/20") => Dialect::Since2019,
+            false => Dialect::Unknown,
+        };
         let mut compiler = Compiler {
             document,
-            legacy,
+            dialect,
             work: 0,
             excluded: HashMap::new(),
             looked_at: HashMap::new(),
             rules: Vec::new(),
             symbols: 0,
             known: HashMap::new(),
+            alike: HashMap::new(),
             due: Vec::new(),
             tokens: Vec::new(),
             token_ids: HashMap::new(),
@@ -98,12 +113,23 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    pub(super) fn add_rule(&mut self) -> u32 {
+    fn add_rule(&mut self) -> u32 {
         self.rules.push(Vec::new());
         (self.rules.len() - 1) as u32
     }
 
-    pub(super) fn set(&mut self, rule: u32, alternatives: Rule) -> Result<(), String> {
+    /// The rule of these alternatives, which is the same for all that have them.
+    pub(super) fn rule_of(&mut self, alternatives: Rule) -> Result<u32, String> {
+        if let Some(rule) = self.alike.get(&alternatives) {
+            return Ok(*rule);
+        }
+        let rule = self.add_rule();
+        self.alike.insert(alternatives.clone(), rule);
+        self.set(rule, alternatives)?;
+        Ok(rule)
+    }
+
+    fn set(&mut self, rule: u32, alternatives: Rule) -> Result<(), String> {
         self.symbols += 1 + alternatives.iter().map(|symbols| 1 + symbols.len()).sum::<usize>();
         if self.symbols > MAX_SYMBOLS {
             return Err(format!("#: symbols of the schema's grammar: more than {MAX_SYMBOLS}"));

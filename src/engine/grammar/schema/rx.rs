@@ -23,6 +23,9 @@ pub(super) enum Rx {
 /// One character of a string.
 pub(super) const CHAR: &str = r#"([^\x22\x5c\x00-\x1f]|\x5c([\x22\x5cbfnrt]|u00(0[0-7be-f]|1[0-9a-f])))"#;
 
+/// The most that a text may do at one byte where several expressions have to match at once.
+const MAX_BRANCHES: u64 = 20_000;
+
 /// Steps of the search for a text that matches.
 const MAX_STEPS: u64 = 50_000;
 
@@ -39,8 +42,23 @@ impl Rx {
         if parts.len() == 1 { parts.remove(0) } else { Rx::Any(parts) }
     }
 
-    pub(super) fn all(mut parts: Vec<Rx>) -> Rx {
-        if parts.len() == 1 { parts.remove(0) } else { Rx::All(parts) }
+    /// All of them; what is excluded is excluded at once.
+    pub(super) fn all(parts: Vec<Rx>) -> Rx {
+        let (not, mut held): (Vec<Rx>, Vec<Rx>) = parts.into_iter().partition(|part| matches!(part, Rx::Not(_)));
+        let mut excluded = Vec::new();
+        for part in not {
+            match part {
+                Rx::Not(part) => match *part {
+                    Rx::Any(parts) => excluded.extend(parts),
+                    part => excluded.push(part),
+                },
+                part => held.push(part),
+            }
+        }
+        if !excluded.is_empty() {
+            held.push(Rx::any(excluded).not());
+        }
+        if held.len() == 1 { held.remove(0) } else { Rx::All(held) }
     }
 
     pub(super) fn not(self) -> Rx {
@@ -53,6 +71,31 @@ impl Rx {
             Rx::Pattern(text) | Rx::Literal(text) => text.len() + 4,
             Rx::Sequence(parts) | Rx::Any(parts) | Rx::All(parts) => parts.iter().map(Rx::size).sum::<usize>() + 4,
             Rx::Not(part) | Rx::Repeat(part, ..) => part.size() + 8,
+        }
+    }
+
+    /// What it may do at one byte, at most: a branch for each alternative and each part that may be left out. What has to
+    /// match at once multiplies.
+    fn branches(&self) -> u64 {
+        let sum = |parts: &[Rx]| parts.iter().map(Rx::branches).fold(0, u64::saturating_add).max(1);
+        match self {
+            Rx::Pattern(text) => 1 + text.replace(CHAR, ".").bytes().filter(|b| b"|*?{".contains(b)).count() as u64,
+            Rx::Literal(_) => 1,
+            Rx::Sequence(parts) | Rx::Any(parts) => sum(parts),
+            Rx::All(parts) => parts.iter().map(Rx::branches).fold(1, u64::saturating_mul),
+            Rx::Not(part) => part.branches(),
+            Rx::Repeat(part, ..) => part.branches().saturating_add(1),
+        }
+    }
+
+    /// Refuses what would take more to look at than is known beforehand.
+    fn check(&self) -> Result<(), String> {
+        match self.branches() {
+            n if n > MAX_BRANCHES => {
+                let n = if n == u64::MAX { "more than can be counted".to_owned() } else { n.to_string() };
+                Err(format!("branches of what a text has to match at once: {n}; at most {MAX_BRANCHES}"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -110,6 +153,7 @@ impl Rx {
 
     /// Whether no text matches; `Err`: that took more than was given for it.
     pub(super) fn is_empty(&self) -> Result<bool, String> {
+        self.check()?;
         let mut builder = RegexBuilder::new();
         let expression = builder.mk(&self.ast()).map_err(|e| e.to_string())?;
         if expression == ExprRef::NO_MATCH {
@@ -124,6 +168,7 @@ impl Rx {
 
     /// It as a matcher of whole texts.
     pub(super) fn matcher(&self) -> Result<Regex, String> {
+        self.check()?;
         let mut builder = RegexBuilder::new();
         let expression = builder.mk(&self.ast()).map_err(|e| e.to_string())?;
         let matcher = builder.into_regex_limited(expression, MAX_STEPS);

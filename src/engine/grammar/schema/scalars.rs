@@ -206,7 +206,7 @@ impl<'a> Compiler<'a> {
         }
         match self.schema_of_multiples(branch, units, unit.exponent.min(0)) {
             Some(schema) => Ok((None, Some(schema.into()))),
-            None => self.refused_multiple(id, "is not supported with bounds beyond 9007199254740992 or of many digits"),
+            None => self.refused_multiple(id, "is not supported with more than 4 places, or with bounds beyond 9007199254740992 or of many digits"),
         }
     }
 
@@ -290,7 +290,7 @@ impl<'a> Compiler<'a> {
                 true => None,
                 false => {
                     self.pay(200)?;
-                    Some(Rx::All(parts).matcher().map_err(|e| {
+                    Some(Rx::all(parts).matcher().map_err(|e| {
                         let id = branch.texts.first().map_or(0, |(id, _)| *id);
                         format!("{}: \"pattern\": {e}", self.document.path(self.document.parent(id)))
                     })?)
