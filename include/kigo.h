@@ -96,7 +96,7 @@ typedef int32_t kigo_status;
 // Memory of the host or the device is exhausted, or the engine's memory cap is reached.
 #define KIGO_STATUS_OUT_OF_MEMORY 2
 
-// A file cannot be opened, read or mapped.
+// A file cannot be opened or read.
 #define KIGO_STATUS_IO 3
 
 // The model file is malformed: it contradicts itself or its own size.
@@ -532,10 +532,12 @@ kigo_status kigo_model_plan(const kigo_engine *engine,
 
 // Loads the GGUF file at `path`; `path_len` may be KIGO_STRLEN, `options` may be NULL.
 //
-// IO: the file, or a part of a split one, cannot be opened or mapped. INVALID_MODEL: the text names the field, its
+// IO: the file, or a part of a split one, cannot be opened or read, or was shortened while the call ran: the text has the
+// place, the bytes wanted and those read. INVALID_MODEL: the text names the field, its
 // byte offset and both numbers. UNSUPPORTED: the text names the architecture, tensor type or pre-tokenizer.
 // OUT_OF_MEMORY: the text has the bytes asked for and free. INVALID_ARGUMENT: `cache_bytes` is less than a page, unknown
-// flags. CANCELLED: `progress` returned something other than 0. After each of them the engine is as it was. While the call runs nobody may shorten the file.
+// flags. CANCELLED: `progress` returned something other than 0. After each of them the engine is as it was. Who writes to
+// the file meanwhile gets one of these, or a model of the bytes that were there when they were read.
 kigo_status kigo_model_load_file(const kigo_engine *engine,
                                  const char *path,
                                  size_t path_len,

@@ -18,7 +18,7 @@ pub enum Status {
     InvalidArgument = 1,
     /// Memory (host or device) or the engine's memory cap is exhausted.
     OutOfMemory = 2,
-    /// A file cannot be opened, read or mapped.
+    /// A file cannot be opened or read.
     Io = 3,
     /// The model file is malformed: it contradicts itself or its own size.
     InvalidModel = 4,
@@ -114,7 +114,7 @@ pub enum Error {
     Io {
         /// The path.
         path: String,
-        /// The operation: "open", "read", "map".
+        /// The operation: "open", "read".
         what: &'static str,
         /// The system's reason.
         source: std::io::Error,

@@ -20,7 +20,6 @@ impl LoadControl for Silent {
     fn progress(&mut self, _done: u64, _total: u64) -> Result<()> {
         Ok(())
     }
-    fn release(&mut self, _bytes: &[u8]) {}
 }
 
 fn load(device: &dyn Device, file: &[u8]) -> Arc<dyn LoadedModel> {
@@ -238,7 +237,6 @@ fn loading_shows_progress_and_stops_when_told() {
             self.0.push((done, total));
             if self.0.len() > self.1 { Err(Error::Cancelled) } else { Ok(()) }
         }
-        fn release(&mut self, _bytes: &[u8]) {}
     }
     let file = Tiny::new("llama", TensorType::Q8_0).bytes();
     let gguf = Gguf::from_bytes(&file).unwrap();

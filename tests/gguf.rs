@@ -110,7 +110,7 @@ fn tensors_of_all_types_come_back() {
             assert_eq!((tensor.cols(), tensor.rows(), tensor.n_elements()), (256, 3, 768));
             let mut expected = vec![0; 3 * ty.row_bytes(256)];
             fill(i, &mut expected);
-            assert_eq!(tensor.data, expected);
+            assert_eq!(tensor.data.to_vec().expect("in memory"), expected);
             assert!(tensor.offset.is_multiple_of(alignment.into()));
             assert_eq!(gguf.tensor(ty.name()).expect("found by name").offset, tensor.offset);
         }
@@ -145,7 +145,7 @@ fn split_files_are_one_model() {
     for k in 1..=3 {
         let gguf = Gguf::open(&path(k)).expect("opens from any of its files");
         assert_eq!(gguf.tensors().map(|t| t.name).collect::<Vec<_>>(), ["a", "b", "c", "d"]);
-        assert_eq!(gguf.tensors().map(|t| t.data[31]).collect::<Vec<_>>(), [1, 2, 2, 3]);
+        assert_eq!(gguf.tensors().map(|t| t.data.to_vec().expect("read")[31]).collect::<Vec<_>>(), [1, 2, 2, 3]);
         assert_eq!(gguf.text("general.name").expect("the first file's metadata"), "in three files");
         let on_disk: u64 = (1..=3).map(|k| std::fs::metadata(path(k)).expect("there").len()).sum();
         assert_eq!(gguf.file_bytes(), on_disk);
@@ -169,7 +169,10 @@ fn split_files_are_one_model() {
     shard(&path(3), 2, 3, 4, &["a"]);
     refused(Status::InvalidModel, "file 3 of 3: tensor \"a\" name at byte 114: stands twice: entry 3 repeats entry 0");
     std::fs::write(path(2), Writer::new(3).to_bytes(|_, _| {})).expect("written");
-    refused(Status::InvalidModel, "file 2 of 3: key \"split.no\" at byte 24: missing; found 0 of 1");
+    refused(
+        Status::InvalidModel,
+        "file 2 of 3: key \"split.no\" is missing; expected 1, because the name ends in \"00002-of-00003.gguf\"",
+    );
     std::fs::remove_file(path(3)).expect("removed");
     refused(Status::Io, "m-00003-of-00003.gguf: cannot open");
     let bytes = std::fs::read(path(2)).expect("read");
@@ -179,9 +182,13 @@ fn split_files_are_one_model() {
     // One of several under another name, or in a buffer, is not a whole model.
     let bytes = std::fs::read(path(1)).expect("read");
     let alone = Gguf::from_bytes(&bytes).map(|_| ()).expect_err("a third of a model");
-    assert_eq!(alone.to_string(), "key \"split.count\" at byte 69: 3 where 1 was expected");
+    assert_eq!(alone.to_string(), "split model in memory \"file 1 of 3\" is not supported");
+    assert_eq!(alone.status(), Status::Unsupported);
     std::fs::write(folder.join("m.gguf"), &bytes).expect("written");
-    assert!(Gguf::open(&folder.join("m.gguf")).is_err());
+    let renamed = Gguf::open(&folder.join("m.gguf")).map(|_| ()).expect_err("a third of a model");
+    assert_eq!(renamed.status(), Status::InvalidModel);
+    let expected = "expected \"...-00001-of-00003.gguf\", because split.no is 0 and split.count is 3";
+    assert_eq!(renamed.to_string(), format!("file name is \"m.gguf\"; {expected}"));
 }
 
 #[test]
@@ -198,21 +205,48 @@ fn paths_that_are_no_files_are_refused() {
 }
 
 #[test]
-fn a_mapped_file_reads_as_the_buffer_and_survives_release() {
-    let path = folder("mapped").join("tiny.gguf");
+fn a_file_reads_as_the_buffer() {
+    let path = folder("read").join("tiny.gguf");
     let tiny = Tiny::new("llama", TensorType::Q4_1);
     tiny.write(&path);
     let bytes = std::fs::read(&path).expect("read");
-    let (mapped, buffer) = (Gguf::open(&path).expect("opens"), Gguf::from_bytes(&bytes).expect("opens"));
-    for (a, b) in mapped.tensors().zip(buffer.tensors()) {
-        assert_eq!((a.name, a.data), (b.name, b.data));
-        mapped.release(a.data);
-        buffer.release(b.data);
-        assert_eq!(a.data, b.data, "{} after release", a.name);
+    let (file, buffer) = (Gguf::open(&path).expect("opens"), Gguf::from_bytes(&bytes).expect("opens"));
+    assert_eq!((file.n_tensors(), file.n_meta()), (buffer.n_tensors(), buffer.n_meta()));
+    for ((a, x), (b, y)) in file.meta_iter().zip(buffer.meta_iter()) {
+        assert_eq!((a, x.to_string()), (b, y.to_string()));
     }
-    // Bytes of somebody else's are left alone.
-    mapped.release(&bytes);
-    mapped.release(&[]);
+    for (a, b) in file.tensors().zip(buffer.tensors()) {
+        assert_eq!((a.name, a.data.len()), (b.name, b.data.len()));
+        assert_eq!(a.data.to_vec().expect("read"), b.data.to_vec().expect("there"), "{}", a.name);
+        let (n, mut scratch) = (a.data.len(), Vec::new());
+        for range in [0..n, 0..0, n..n, 1..n - 1, n / 3..n / 2] {
+            let found = a.data.piece(range.clone(), &mut scratch).expect("read");
+            assert_eq!(found, &bytes[a.offset as usize + range.start..a.offset as usize + range.end]);
+        }
+        for data in [a.data, b.data] {
+            assert!(data.read(n, &mut [0]).is_err(), "behind the end");
+            assert!(data.piece(1..n + 1, &mut scratch).is_err());
+            assert!(data.piece(usize::MAX..n, &mut scratch).is_err());
+        }
+    }
+}
+
+/// What is read ahead of the tensors is read in steps: a head of many times the first step, from a file as from a buffer.
+#[test]
+fn a_long_head_is_read_in_steps() {
+    let folder = folder("long-head");
+    let words: Vec<String> = (0..300_000).map(|i| format!("word {i}")).collect();
+    for n in [0, 1, 5_000, 12_000, 15_500, 300_000] {
+        let mut writer = Writer::new(3);
+        writer.array("words", ValueType::String, words[..n].iter().map(|w| Value::String(w)));
+        writer.meta("after", Value::U32(n as u32)).tensor("t", TensorType::F32, &[8]);
+        let path = folder.join(format!("{n}.gguf"));
+        std::fs::write(&path, writer.to_bytes(|_, out| out.fill(7))).expect("written");
+        let gguf = Gguf::open(&path).expect("opens");
+        assert!(gguf.strings("words").expect("there").strings().eq(words[..n].iter().map(String::as_str)));
+        assert_eq!(gguf.uint("after").expect("there"), n as u64);
+        assert_eq!(gguf.tensor("t").expect("there").data.to_vec().expect("read"), [7; 32]);
+    }
 }
 
 #[test]

@@ -16,8 +16,9 @@ fn rows_mean_what_the_reference_says() {
         let expected = gguf.tensor(&format!("{}.f32", ty.name())).expect("and its values");
         assert_eq!((stored.ty, expected.n_elements()), (ty, 512));
         let mut row = vec![0.0; stored.n_elements() as usize];
-        dequantize_row(ty, stored.data, &mut row).expect("sizes agree");
-        let expected: Vec<f32> = expected.data.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
+        dequantize_row(ty, &stored.data.to_vec().expect("in memory"), &mut row).expect("sizes agree");
+        let expected: Vec<f32> =
+            expected.data.to_vec().expect("in memory").as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
         let largest = expected.iter().fold(0.0, |a: f32, e| a.max(e.abs()));
         for (i, (&y, &e)) in row.iter().zip(&expected).enumerate() {
             // Two products and a sum of f32 in either order: a few roundings of terms no larger than the largest value.

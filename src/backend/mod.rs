@@ -40,8 +40,6 @@ pub struct Plan {
 pub trait LoadControl {
     /// `done` of `total` bytes are loaded; an error stops the load and is passed on.
     fn progress(&mut self, done: u64, total: u64) -> Result<()>;
-    /// The backend has finished with these bytes of the file, which may be dropped from memory.
-    fn release(&mut self, bytes: &[u8]);
 }
 
 /// A device with its threads: where models are loaded.

@@ -20,7 +20,7 @@ pub const KIGO_STATUS_OK: kigo_status = 0;
 pub const KIGO_STATUS_INVALID_ARGUMENT: kigo_status = 1;
 /// Memory of the host or the device is exhausted, or the engine's memory cap is reached.
 pub const KIGO_STATUS_OUT_OF_MEMORY: kigo_status = 2;
-/// A file cannot be opened, read or mapped.
+/// A file cannot be opened or read.
 pub const KIGO_STATUS_IO: kigo_status = 3;
 /// The model file is malformed: it contradicts itself or its own size.
 pub const KIGO_STATUS_INVALID_MODEL: kigo_status = 4;

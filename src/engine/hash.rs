@@ -4,6 +4,7 @@
 //! bijection of its lane, so that no single change goes unseen. It finds damage and mistakes; it is not made against
 //! somebody who looks for two inputs of one hash.
 
+use crate::error::Result;
 use crate::model::{Config, Weights};
 
 const K: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -53,7 +54,8 @@ impl Hasher {
 const SAMPLE: usize = 1024;
 
 /// What tells a model from others: its description, its tensors' names, types and shapes, and some of the bytes of each.
-pub(super) fn model_hash(config: &Config, weights: &Weights<'_>) -> [u64; 2] {
+pub(super) fn model_hash(config: &Config, weights: &Weights<'_>) -> Result<[u64; 2]> {
+    let mut sample = [0; SAMPLE];
     let mut hashers = [Hasher::new(1), Hasher::new(2)];
     let mut feed = |bytes: &[u8]| hashers.iter_mut().for_each(|h| h.feed(bytes));
     feed(format!("{config:?}").as_bytes());
@@ -61,10 +63,12 @@ pub(super) fn model_hash(config: &Config, weights: &Weights<'_>) -> [u64; 2] {
         feed(format!("{} {} {} {}", tensor.name, tensor.ty.name(), tensor.rows, tensor.cols).as_bytes());
         let n = tensor.data.len();
         for at in [0, n / 2, n.saturating_sub(SAMPLE)] {
-            feed(&tensor.data[at..n.min(at + SAMPLE)]);
+            let sample = &mut sample[..SAMPLE.min(n - at)];
+            tensor.data.read(at, sample)?;
+            feed(sample);
         }
     }
-    hashers.map(|h| h.finish())
+    Ok(hashers.map(|h| h.finish()))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use super::passes::{self, Merger, Part};
 use super::vocabulary;
 use crate::backend::{LoadControl, LoadedModel, PAGE_TOKENS, Plan};
 use crate::error::{Error, Result};
-use crate::gguf::{Gguf, ValueType, dequantize_row};
+use crate::gguf::{Gguf, ValueType};
 use crate::model::{Config, ModelInfo, Tensor, Weights, bind};
 use crate::tokenizer::{Rendered, Tokenizer};
 
@@ -107,19 +107,14 @@ impl Inner {
     }
 }
 
-/// A backend's view of the caller and the file while it loads.
-struct Control<'a, 'g> {
-    gguf: &'a Gguf<'g>,
+/// A backend's view of the caller while it loads.
+struct Control<'a> {
     progress: &'a mut dyn FnMut(u64, u64) -> Result<()>,
 }
 
-impl LoadControl for Control<'_, '_> {
+impl LoadControl for Control<'_> {
     fn progress(&mut self, done: u64, total: u64) -> Result<()> {
         (self.progress)(done, total)
-    }
-
-    fn release(&mut self, bytes: &[u8]) {
-        self.gguf.release(bytes);
     }
 }
 
@@ -154,16 +149,15 @@ impl Model {
         }
         // Before anything is allocated: a model over the cap is refused with the numbers.
         let mut charge = core.memory.charge(plan.weights_bytes.saturating_add(plan.scratch_bytes))?;
-        let hash = model_hash(&config, &weights);
-        let loaded = core.device.load(&config, &weights, &mut Control { gguf, progress })?;
+        let hash = model_hash(&config, &weights)?;
+        let loaded = core.device.load(&config, &weights, &mut Control { progress })?;
         if options.strict {
             loaded.make_strict()?;
         }
         let taken = loaded.plan();
         charge.set(taken.weights_bytes.saturating_add(taken.scratch_bytes))?;
 
-        let mut output_norm = vec![0.0; config.n_embd];
-        dequantize_row(weights.output_norm.ty, weights.output_norm.data, &mut output_norm)?;
+        let output_norm = weights.output_norm.floats()?;
         let metadata = Metadata::of(gguf);
         let facts = facts(&ModelInfo::of(gguf), &config, &weights, &taken, &tokenizer, metadata.len());
         core.log.log(

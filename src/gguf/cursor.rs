@@ -1,7 +1,9 @@
 //! A place in a file that can only be read forward and never past the end.
 
+use std::cell::Cell;
 use std::fmt::Display;
 
+use super::MAX_HEAD_BYTES;
 use crate::error::{Error, GgufFault, Result};
 
 /// Reads little-endian numbers and byte ranges; every step is checked against what remains.
@@ -9,11 +11,21 @@ use crate::error::{Error, GgufFault, Result};
 pub(super) struct Cursor<'s> {
     bytes: &'s [u8],
     at: usize,
+    /// Where reading ends; beyond `bytes` where they are only the beginning of a file.
+    end: u64,
+    /// Set to how much is needed when a read fails because `bytes` end before `end`.
+    wants: Option<&'s Cell<u64>>,
 }
 
 impl<'s> Cursor<'s> {
     pub(super) fn new(bytes: &'s [u8], at: usize) -> Cursor<'s> {
-        Cursor { bytes, at: at.min(bytes.len()) }
+        Cursor { bytes, at: at.min(bytes.len()), end: bytes.len() as u64, wants: None }
+    }
+
+    /// A cursor at the beginning of a file of `file_bytes`, of which `bytes` are the first. A read of more fails and sets
+    /// `wants` to the number of bytes that it needs.
+    pub(super) fn of_head(bytes: &'s [u8], file_bytes: u64, wants: &'s Cell<u64>) -> Cursor<'s> {
+        Cursor { bytes, at: 0, end: file_bytes.min(MAX_HEAD_BYTES), wants: Some(wants) }
     }
 
     /// Byte offset of what is read next.
@@ -23,7 +35,7 @@ impl<'s> Cursor<'s> {
 
     /// Bytes left.
     pub(super) fn left(&self) -> u64 {
-        (self.bytes.len() - self.at) as u64
+        self.end.saturating_sub(self.at as u64)
     }
 
     /// The next `n` bytes of the field that `name` prints.
@@ -31,8 +43,14 @@ impl<'s> Cursor<'s> {
         if n > self.left() {
             return Err(refuse(name, self.at(), GgufFault::TooLarge, n, self.left()));
         }
-        let part = &self.bytes[self.at..self.at + n as usize];
-        self.at += n as usize;
+        let end = self.at + n as usize;
+        let Some(part) = self.bytes.get(self.at..end) else {
+            if let Some(wants) = self.wants {
+                wants.set(end as u64);
+            }
+            return Err(refuse(name, self.at(), GgufFault::TooLarge, end as u64, self.bytes.len() as u64));
+        };
+        self.at = end;
         Ok(part)
     }
 

@@ -3,14 +3,16 @@
 //! Invariants: all names, shapes and byte ranges were checked when it was opened; tensor names are unique over all
 //! shards; the metadata is the first shard's.
 
+use std::cell::Cell;
 use std::path::Path;
 
 use super::cursor::refuse;
 use super::parse::{self, Contents, MetaEntry, TensorEntry};
 use super::shards;
-use super::source::Source;
+use super::source::{Data, Source};
 use super::types::TensorType;
 use super::value::{Array, Value, ValueType};
+use crate::alloc::reserve;
 use crate::error::{Error, GgufFault, Result};
 
 /// One file of a model.
@@ -20,7 +22,7 @@ pub(super) struct Shard<'a> {
     pub contents: Contents,
 }
 
-/// An opened GGUF model. `'a` is the life of the caller's buffer; a mapped file is `'static`.
+/// An opened GGUF model. `'a` is the life of the caller's buffer; of a file it is `'static`.
 #[derive(Debug)]
 pub struct Gguf<'a> {
     shards: Vec<Shard<'a>>,
@@ -41,8 +43,8 @@ pub struct TensorInfo<'g> {
     pub dims: &'g [u64],
     /// Where its bytes begin in its file.
     pub offset: u64,
-    /// The stored bytes. No alignment in memory is promised: a caller's buffer may start anywhere.
-    pub data: &'g [u8],
+    /// The stored bytes.
+    pub data: Data<'g>,
 }
 
 impl TensorInfo<'_> {
@@ -63,7 +65,7 @@ impl TensorInfo<'_> {
 }
 
 impl Gguf<'static> {
-    /// Maps a file; of a split model (`NAME-00001-of-0000N.gguf`) all of its files, whichever of them is named.
+    /// Opens a file; of a split model (`NAME-00001-of-0000N.gguf`) all of its files, whichever of them is named.
     ///
     /// Fails with `Io` if a file cannot be opened, with `Gguf` if one is malformed, with `Unsupported` if it needs
     /// a version, byte order or tensor type that is not there.
@@ -77,19 +79,21 @@ impl<'a> Gguf<'a> {
     ///
     /// Fails like [`Gguf::open`], and if the file is one of several of a split model.
     pub fn from_bytes(bytes: &'a [u8]) -> Result<Gguf<'a>> {
-        let shard = Shard { source: Source::Borrowed(bytes), contents: parse::parse(bytes)? };
-        shards::check_alone(&shard)?;
+        let contents = parse::parse(bytes, bytes.len() as u64, &Cell::new(0))?;
+        let shard = Shard { source: Source::Borrowed(bytes), contents };
+        shards::check_alone(&shard, None)?;
         Gguf::join(vec![shard])
     }
 
     /// Makes one table of the shards' tensors.
     fn join(shards: Vec<Shard<'a>>) -> Result<Gguf<'a>> {
-        let mut tensors = Vec::with_capacity(shards.iter().map(|s| s.contents.tensors.len()).sum());
+        let mut tensors = Vec::new();
+        reserve(&mut tensors, shards.iter().map(|s| s.contents.tensors.len()).sum())?;
         for (s, shard) in shards.iter().enumerate() {
             tensors.extend((0..shard.contents.tensors.len()).map(|t| (s as u32, t as u32)));
         }
         let mut gguf = Gguf { shards, tensors, by_name: Vec::new() };
-        let by_name = parse::order(&gguf.tensors, |&place| gguf.entry_name(place));
+        let by_name = parse::order(&gguf.tensors, |&place| gguf.entry_name(place))?;
         for pair in by_name.windows(2) {
             let place = gguf.tensors[pair[1] as usize];
             let name = gguf.entry_name(place);
@@ -106,7 +110,7 @@ impl<'a> Gguf<'a> {
 
     fn entry(&self, (shard, tensor): (u32, u32)) -> (&[u8], &TensorEntry) {
         let shard = &self.shards[shard as usize];
-        (shard.source.bytes(), &shard.contents.tensors[tensor as usize])
+        (shard.source.head(), &shard.contents.tensors[tensor as usize])
     }
 
     fn entry_name(&self, place: (u32, u32)) -> &str {
@@ -121,7 +125,7 @@ impl<'a> Gguf<'a> {
             ty: entry.ty,
             dims: &entry.dims[..entry.n_dims],
             offset: entry.data.start,
-            data: &bytes[entry.data.start as usize..entry.data.end as usize],
+            data: Data::new(&self.shards[place.0 as usize].source, &entry.data),
         }
     }
 
@@ -132,7 +136,7 @@ impl<'a> Gguf<'a> {
 
     /// Bytes of all files.
     pub fn file_bytes(&self) -> u64 {
-        self.shards.iter().map(|s| s.source.bytes().len() as u64).sum()
+        self.shards.iter().map(|s| s.source.len()).sum()
     }
 
     /// Number of tensors.
@@ -151,12 +155,6 @@ impl<'a> Gguf<'a> {
         Some(self.info(self.tensors[self.by_name[at] as usize]))
     }
 
-    /// Gives memory back that holds these bytes of a mapped file; they may still be read, from the file again.
-    /// Does nothing for a caller's buffer.
-    pub fn release(&self, bytes: &[u8]) {
-        let _ = self.shards.iter().any(|s| s.source.release(bytes));
-    }
-
     /// Number of metadata entries.
     pub fn n_meta(&self) -> usize {
         self.shards[0].contents.meta.len()
@@ -165,7 +163,7 @@ impl<'a> Gguf<'a> {
     /// All metadata, in the order of the file.
     pub fn meta_iter(&self) -> impl Iterator<Item = (&str, Value<'_>)> {
         let Shard { source, contents } = &self.shards[0];
-        let bytes = source.bytes();
+        let bytes = source.head();
         contents.meta.iter().filter_map(move |m| Some((parse::text(bytes, &m.key), m.read(bytes)?)))
     }
 
@@ -175,7 +173,7 @@ impl<'a> Gguf<'a> {
 
     /// The value of a key.
     pub fn meta(&self, key: &str) -> Option<Value<'_>> {
-        self.meta_entry(key)?.read(self.shards[0].source.bytes())
+        self.meta_entry(key)?.read(self.shards[0].source.head())
     }
 
     /// A refusal of a key's value: where it stands and how its type differs from the one needed.
@@ -259,7 +257,7 @@ impl<'a> Gguf<'a> {
 impl Shard<'_> {
     /// The entry of a key.
     pub(super) fn meta_entry(&self, key: &str) -> Option<&MetaEntry> {
-        let (bytes, contents) = (self.source.bytes(), &self.contents);
+        let (bytes, contents) = (self.source.head(), &self.contents);
         let name = |i: u32| parse::text(bytes, &contents.meta[i as usize].key);
         let at = contents.meta_by_key.binary_search_by(|&i| name(i).cmp(key)).ok()?;
         Some(&contents.meta[contents.meta_by_key[at] as usize])

@@ -1,8 +1,8 @@
 //! Bounded reader of GGUF files, and the layouts of quantized blocks.
 //!
 //! Invariants: nothing is allocated from a number that has not been checked against the size of the file, and
-//! every refusal names the field, its byte offset and the two numbers. A mapped file must not be truncated by
-//! another process while it is open: the system answers that with SIGBUS, which no check here can see.
+//! every refusal names the field, its byte offset and the two numbers. A file that another process shortens or changes
+//! while it is open gives an `Io` failure or other numbers, which were checked like all others: each is read once.
 
 mod cursor;
 mod dequant;
@@ -18,6 +18,7 @@ mod write;
 pub use dequant::dequantize_row;
 pub use file::{Gguf, TensorInfo};
 pub use quantize::quantize_row;
+pub use source::Data;
 pub use types::TensorType;
 pub use value::{Array, OwnedArray, Strings, Value, ValueType};
 pub use write::{Layout, Writer};
@@ -34,5 +35,7 @@ pub const MAX_KEY_BYTES: u64 = 65_535;
 pub const MAX_NAME_BYTES: u64 = 255;
 /// The largest alignment a file may ask for.
 pub const MAX_ALIGNMENT: u64 = 65_536;
+/// Bytes that all before the tensors may have.
+pub const MAX_HEAD_BYTES: u64 = 256 << 20;
 /// The most dimensions a tensor may have.
 pub const MAX_DIMS: u64 = 4;

@@ -1,5 +1,6 @@
 //! One file's header, metadata and tensor table, checked field by field in file order.
 
+use std::cell::Cell;
 use std::fmt::Display;
 use std::ops::Range;
 
@@ -7,6 +8,7 @@ use super::cursor::{Cursor, refuse, shorten};
 use super::types::{self, TensorType};
 use super::value::{Array, Value, ValueType};
 use super::{DEFAULT_ALIGNMENT, MAGIC, MAX_ALIGNMENT, MAX_DIMS, MAX_ENTRIES, MAX_KEY_BYTES, MAX_NAME_BYTES};
+use crate::alloc::reserve;
 use crate::error::{Error, GgufFault, Result};
 
 /// Bytes of magic, version and the two counts.
@@ -64,23 +66,29 @@ pub(super) struct Contents {
     /// Indices into `meta`, by key.
     pub meta_by_key: Vec<u32>,
     pub tensors: Vec<TensorEntry>,
+    /// Bytes before the tensors' contents.
+    pub end: usize,
 }
 
-/// The text in a range of the file; empty only if the file was changed since it was checked.
+/// The text in a range of the bytes that were parsed.
 pub(super) fn text<'s>(bytes: &'s [u8], range: &Range<usize>) -> &'s str {
     bytes.get(range.clone()).and_then(|b| std::str::from_utf8(b).ok()).unwrap_or("")
 }
 
-/// Reads and checks everything but the tensors' contents.
-pub(super) fn parse(bytes: &[u8]) -> Result<Contents> {
-    let file_bytes = bytes.len() as u64;
-    let mut cursor = Cursor::new(bytes, 0);
-    if file_bytes < HEADER_BYTES {
-        return Err(refuse(&"header", 0, GgufFault::TooSmall, file_bytes, HEADER_BYTES));
+/// Reads and checks everything but the tensors' contents. `bytes` are the first of a file of `file_bytes`; where they
+/// are too few, it fails and sets `wants`, 0 before, to how many it needs at least.
+pub(super) fn parse(bytes: &[u8], file_bytes: u64, wants: &Cell<u64>) -> Result<Contents> {
+    let mut cursor = Cursor::of_head(bytes, file_bytes, wants);
+    let short = || refuse(&"header", 0, GgufFault::TooSmall, file_bytes, HEADER_BYTES);
+    if file_bytes < 4 {
+        return Err(short());
     }
     let magic = cursor.u32(&"magic")?;
     if magic != MAGIC {
-        return Err(refuse(&"magic", 0, GgufFault::Mismatch, magic.into(), MAGIC.into()));
+        return Err(no_gguf(magic));
+    }
+    if file_bytes < HEADER_BYTES {
+        return Err(short());
     }
     let version = cursor.u32(&"version")?;
     if version == 0 {
@@ -95,11 +103,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Contents> {
     let n_tensors = count(&mut cursor, "tensor count", MIN_TENSOR_BYTES, file_bytes - HEADER_BYTES)?;
     let n_meta = count(&mut cursor, "metadata count", MIN_META_BYTES, file_bytes - HEADER_BYTES)?;
 
-    let mut meta = Vec::with_capacity(n_meta);
+    let mut meta = Vec::new();
+    reserve(&mut meta, n_meta)?;
     for i in 0..n_meta {
         meta.push(meta_entry(&mut cursor, i)?);
     }
-    let meta_by_key = order(&meta, |m| text(bytes, &m.key));
+    let meta_by_key = order(&meta, |m| text(bytes, &m.key))?;
     for pair in meta_by_key.windows(2) {
         let (first, second) = (&meta[pair[0] as usize], &meta[pair[1] as usize]);
         let key = text(bytes, &second.key);
@@ -109,22 +118,43 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Contents> {
         }
     }
 
-    let mut tensors = Vec::with_capacity(n_tensors);
+    let mut tensors = Vec::new();
+    reserve(&mut tensors, n_tensors)?;
     for i in 0..n_tensors {
         tensors.push(tensor_entry(&mut cursor, i, file_bytes)?);
     }
     let alignment = alignment(bytes, &meta)?;
     // No overflow: both are far below 2^63.
     let data_at = cursor.at().next_multiple_of(alignment);
-    place(bytes, &mut tensors, data_at, alignment)?;
-    Ok(Contents { version, meta, meta_by_key, tensors })
+    let end = cursor.at() as usize;
+    place(bytes, file_bytes, &mut tensors, data_at, alignment)?;
+    Ok(Contents { version, meta, meta_by_key, tensors, end })
 }
 
 /// Indices of `items` by name, equal names in file order.
-pub(super) fn order<'s, T>(items: &[T], name: impl Fn(&T) -> &'s str) -> Vec<u32> {
-    let mut order: Vec<u32> = (0..items.len() as u32).collect();
-    order.sort_by(|&a, &b| name(&items[a as usize]).cmp(name(&items[b as usize])).then(a.cmp(&b)));
-    order
+pub(super) fn order<'s, T>(items: &[T], name: impl Fn(&T) -> &'s str) -> Result<Vec<u32>> {
+    let mut order = indices(items.len())?;
+    // Unstable, which takes no memory: no two indices are equal.
+    order.sort_unstable_by(|&a, &b| name(&items[a as usize]).cmp(name(&items[b as usize])).then(a.cmp(&b)));
+    Ok(order)
+}
+
+fn indices(n: usize) -> Result<Vec<u32>> {
+    let mut indices = Vec::new();
+    reserve(&mut indices, n)?;
+    indices.extend(0..n as u32);
+    Ok(indices)
+}
+
+/// A file that begins with something else.
+fn no_gguf(magic: u32) -> Error {
+    let found = magic.to_le_bytes();
+    let hex = found.map(|b| format!("{b:02x}")).join(" ");
+    Error::Model {
+        name: "magic at byte 0".into(),
+        found: format!("\"{}\" ({hex})", found.escape_ascii()),
+        expected: "\"GGUF\", which a model file begins with".into(),
+    }
 }
 
 /// A number of entries of at least `min_bytes` each in the rest of the file.
@@ -300,8 +330,7 @@ fn alignment(bytes: &[u8], meta: &[MetaEntry]) -> Result<u64> {
 
 /// Makes the tensors' ranges absolute; checks their alignment, that they end inside the file, and that no two
 /// share bytes.
-fn place(bytes: &[u8], tensors: &mut [TensorEntry], data_at: u64, alignment: u64) -> Result<()> {
-    let file_bytes = bytes.len() as u64;
+fn place(bytes: &[u8], file_bytes: u64, tensors: &mut [TensorEntry], data_at: u64, alignment: u64) -> Result<()> {
     for tensor in tensors.iter_mut() {
         let field = |what: &str| format!("tensor \"{}\" {what}", shorten(text(bytes, &tensor.name)));
         if tensor.data.start % alignment != 0 {
@@ -314,13 +343,14 @@ fn place(bytes: &[u8], tensors: &mut [TensorEntry], data_at: u64, alignment: u64
         }
         tensor.data = data;
     }
-    let mut by_place: Vec<&TensorEntry> = tensors.iter().collect();
-    by_place.sort_by_key(|t| t.data.start);
+    let mut by_place = indices(tensors.len())?;
+    by_place.sort_unstable_by_key(|&i| (tensors[i as usize].data.start, i));
     for pair in by_place.windows(2) {
-        if pair[1].data.start < pair[0].data.end {
-            let field = format!("tensor \"{}\" offset", shorten(text(bytes, &pair[1].name)));
-            let (found, limit) = (pair[1].data.start, pair[0].data.end);
-            return Err(refuse(&field, pair[1].at, GgufFault::Overlap, found, limit));
+        let [before, behind] = [pair[0], pair[1]].map(|i| &tensors[i as usize]);
+        if behind.data.start < before.data.end {
+            let field = format!("tensor \"{}\" offset", shorten(text(bytes, &behind.name)));
+            let (found, limit) = (behind.data.start, before.data.end);
+            return Err(refuse(&field, behind.at, GgufFault::Overlap, found, limit));
         }
     }
     Ok(())

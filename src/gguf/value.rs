@@ -280,7 +280,7 @@ impl<'g> Iterator for Strings<'g> {
 
     fn next(&mut self) -> Option<&'g str> {
         self.left = self.left.checked_sub(1)?;
-        // Checked when the file was opened; only a file that was changed since then ends the iteration here.
+        // Checked when the file was opened, in these very bytes.
         self.cursor.text(u64::MAX, &"").ok()
     }
 

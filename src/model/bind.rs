@@ -51,10 +51,9 @@ impl<'a> Binder<'a> {
             None => None,
         };
         let rope_freqs = self.optional(extras.rope_freqs, "rope_freqs.weight", config.n_rot / 2)?;
-        if let Some(tensor) = rope_freqs {
-            check_divisors(&tensor)?;
-        }
-        Ok(Weights { token_embd, layers, output_norm, output, rope_freqs })
+        let weights = Weights { token_embd, layers, output_norm, output, rope_freqs };
+        weights.divisors()?;
+        Ok(weights)
     }
 
     fn layer(&mut self, config: &Config, extras: Extras, i: usize) -> Result<LayerWeights<'a>> {
@@ -138,17 +137,6 @@ impl<'a> Binder<'a> {
             None => Ok(()),
         }
     }
-}
-
-/// Refuses divisors of frequencies that are not positive and finite.
-fn check_divisors(tensor: &Tensor<'_>) -> Result<()> {
-    for (i, bytes) in tensor.data.chunks_exact(4).enumerate() {
-        let value = f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-        if !(value.is_finite() && value > 0.0) {
-            return Err(wrong(tensor.name, &format!(" element {i}"), value.to_string(), "positive and finite"));
-        }
-    }
-    Ok(())
 }
 
 fn wrong(tensor: &str, part: &str, found: impl Into<String>, expected: impl Into<String>) -> Error {

@@ -3,7 +3,9 @@
 //! Invariant (checked by `model::bind`): every shape agrees with the [`Config`](super::Config), every
 //! `data` holds exactly `rows * row_bytes(cols)` bytes, norms, biases and `rope_freqs` are F32.
 
-use crate::gguf::TensorType;
+use crate::alloc::reserve;
+use crate::error::{Error, Result};
+use crate::gguf::{Data, TensorType};
 
 /// A matrix `[rows, cols]` (cols contiguous) as stored; a vector has one row.
 #[derive(Clone, Copy, Debug)]
@@ -17,7 +19,25 @@ pub struct Tensor<'a> {
     /// Input features; a multiple of the type's block length.
     pub cols: usize,
     /// The stored bytes.
-    pub data: &'a [u8],
+    pub data: Data<'a>,
+}
+
+impl Tensor<'_> {
+    /// The elements of an F32 tensor.
+    ///
+    /// Fails with `Model` on another type, with `Io` where they cannot be read.
+    pub fn floats(&self) -> Result<Vec<f32>> {
+        if self.ty != TensorType::F32 {
+            let (found, expected) = (self.ty.name().into(), TensorType::F32.name().into());
+            return Err(Error::Model { name: format!("tensor \"{}\" type", self.name), found, expected });
+        }
+        let mut floats = Vec::new();
+        reserve(&mut floats, self.data.len() / 4)?;
+        let mut buffer = Vec::new();
+        let bytes = self.data.piece(0..self.data.len(), &mut buffer)?;
+        floats.extend(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)));
+        Ok(floats)
+    }
 }
 
 /// One layer. `D = n_embd`, `H = n_heads * head_dim`, `G = n_kv_heads * head_dim`, `F = n_ff`.
@@ -69,6 +89,22 @@ impl<'a> Weights<'a> {
     pub fn iter(&self) -> impl Iterator<Item = Tensor<'a>> {
         let outer = [Some(self.token_embd), Some(self.output_norm), self.output, self.rope_freqs];
         outer.into_iter().flatten().chain(self.layers.iter().flat_map(|layer| layer.iter()))
+    }
+
+    /// The elements of `rope_freqs`, each positive and finite; the file may have changed since it was opened.
+    ///
+    /// Fails with `Model` where one is not, with `Io` where they cannot be read.
+    pub fn divisors(&self) -> Result<Option<Vec<f32>>> {
+        let Some(tensor) = &self.rope_freqs else { return Ok(None) };
+        let divisors = tensor.floats()?;
+        match divisors.iter().position(|d| !(d.is_finite() && *d > 0.0)) {
+            None => Ok(Some(divisors)),
+            Some(i) => Err(Error::Model {
+                name: format!("tensor \"{}\" element {i}", tensor.name),
+                found: divisors[i].to_string(),
+                expected: "positive and finite".into(),
+            }),
+        }
     }
 
     /// The matrix of the logits: `output`, or the embedding where there is none.

@@ -64,7 +64,6 @@ impl LoadControl for NoControl {
     fn progress(&mut self, _done: u64, _total: u64) -> Result<()> {
         Ok(())
     }
-    fn release(&mut self, _bytes: &[u8]) {}
 }
 
 /// The model of a file's bytes.

@@ -16,7 +16,6 @@ impl LoadControl for NoControl {
     fn progress(&mut self, _done: u64, _total: u64) -> Result<()> {
         Ok(())
     }
-    fn release(&mut self, _bytes: &[u8]) {}
 }
 
 pub fn load(device: &dyn Device, path: &Path) -> Arc<dyn LoadedModel> {

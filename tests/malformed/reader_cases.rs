@@ -19,7 +19,12 @@ fn header_cases() -> Vec<Case> {
     vec![
         bad("empty", File { bytes: Vec::new() }, "header at byte 0: 0 is less than 24"),
         bad("half a header", File { bytes: File::new().bytes[..23].into() }, "header at byte 0: 23 is less than 24"),
-        put("magic", |_| 0, *b"GGML", "magic at byte 0: 1280132935 where 1179993927 was expected"),
+        put(
+            "magic",
+            |_| 0,
+            *b"GGML",
+            r#"magic at byte 0 is "GGML" (47 47 4d 4c); expected "GGUF", which a model file begins with"#,
+        ),
         put("version 0", |_| 4, 0u32.to_le_bytes(), "version at byte 4: 0 is less than 2"),
         header("version 1", 4, 1u32.to_le_bytes(), "GGUF version \"1\" is not supported"),
         header("version 4", 4, 4u32.to_le_bytes(), "GGUF version \"4\" is not supported"),

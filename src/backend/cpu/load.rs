@@ -1,6 +1,7 @@
 //! Loading: plans one arena, packs every matrix into it on all threads, and sets up what the passes need.
 
-use std::sync::{Arc, Mutex};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::arena::Arena;
 use super::attention::PageLayout;
@@ -11,13 +12,15 @@ use super::pack::{pack_panel, panel_bytes};
 use super::simd::{Isa, LANES, XBlock};
 use super::threads::{Pool, Shares};
 use super::weigh::weigher;
+use crate::alloc::reserve;
 use crate::backend::{LoadControl, PAGE_TOKENS, Plan};
-use crate::error::{Error, Result};
-use crate::gguf::TensorType;
+use crate::error::Result;
 use crate::model::{Config, Tensor, Weights};
 
-/// Rows of the file packed between two looks at the caller's progress callback.
+/// Bytes of the file packed between two looks at the caller's progress callback.
 const STEP_BYTES: usize = 8 << 20;
+/// Bytes that a thread reads at once and packs while they are in its processor's cache.
+const PIECE_BYTES: usize = 256 << 10;
 
 /// Every matrix, in the order it stands in the arena.
 fn matrices<'a, 'w>(weights: &'a Weights<'w>) -> Vec<&'a Tensor<'w>> {
@@ -57,48 +60,69 @@ fn scratch_bytes(c: &Config) -> usize {
     MAX_ROWS * (4 * (3 * c.n_embd + 2 * h + 2 * g + 2 * c.n_ff) + widest.div_ceil(32) * size_of::<XBlock>())
 }
 
-/// Packs a matrix into `out`.
-fn pack(
-    t: &Tensor<'_>,
-    out: *mut u8,
-    pool: &Pool,
-    done: &mut u64,
+/// Packs matrices on all threads.
+struct Packer<'a> {
+    pool: &'a Pool,
+    /// What is read of a file: one buffer a thread, those that none uses.
+    buffers: Mutex<Vec<Vec<u8>>>,
+    done: u64,
     total: u64,
-    control: &mut dyn LoadControl,
-) -> Result<Matrix> {
-    let (row, panel) = (t.ty.row_bytes(t.cols), panel_bytes(t.ty, t.cols));
-    let n_panels = t.rows.div_ceil(LANES);
-    let step = (STEP_BYTES / (row * LANES)).max(1);
-    let out = Shares(out);
-    for first in (0..n_panels).step_by(step) {
-        let last = (first + step).min(n_panels);
-        // A turn a step: others' passes come between, also those that the caller's callback runs.
-        pool.turn().run(last - first, &|i| {
-            let p = first + i;
-            let src = &t.data[p * LANES * row..t.data.len().min((p + 1) * LANES * row)];
-            // SAFETY: panel p of the matrix's own place in the arena; each chunk has its own.
-            let dst = unsafe { std::slice::from_raw_parts_mut(out.at(p * panel), panel) };
-            pack_panel(t.ty, t.cols, src, dst);
-        })?;
-        let bytes = &t.data[first * LANES * row..t.data.len().min(last * LANES * row)];
-        control.release(bytes);
-        *done += bytes.len() as u64;
-        control.progress(*done, total)?;
-    }
-    // SAFETY: the arena holds `Matrix::bytes` bytes here, packed above and never written again; the model owns both.
-    Ok(unsafe { Matrix::new(t.ty, t.rows, t.cols, out.at(0)) })
 }
 
-/// A vector of the file as f32.
-fn vector(t: &Tensor<'_>) -> Result<Vec<f32>> {
-    if t.ty != TensorType::F32 {
-        return Err(Error::Model { name: t.name.into(), found: t.ty.name().into(), expected: "F32".into() });
+impl Packer<'_> {
+    fn new(pool: &Pool, total: u64) -> Result<Packer<'_>> {
+        let mut buffers = Vec::new();
+        reserve(&mut buffers, pool.n_threads())?;
+        Ok(Packer { pool, buffers: Mutex::new(buffers), done: 0, total })
     }
-    Ok(t.data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+
+    /// Packs a matrix into `out`.
+    fn pack(&mut self, t: &Tensor<'_>, out: *mut u8, control: &mut dyn LoadControl) -> Result<Matrix> {
+        let (row, panel) = (t.ty.row_bytes(t.cols), panel_bytes(t.ty, t.cols));
+        let n_panels = t.rows.div_ceil(LANES);
+        let (step, piece) = ((STEP_BYTES / (row * LANES)).max(1), (PIECE_BYTES / (row * LANES)).max(1));
+        let out = Shares(out);
+        let bytes = |panels: Range<usize>| panels.start * LANES * row..t.data.len().min(panels.end * LANES * row);
+        for first in (0..n_panels).step_by(step) {
+            let last = (first + step).min(n_panels);
+            let failed = Mutex::new(None);
+            // A turn a step: others' passes come between, also those that the caller's callback runs.
+            self.pool.turn().run((last - first).div_ceil(piece), &|i| {
+                if lock(&failed).is_some() {
+                    return;
+                }
+                let from = first + i * piece;
+                let to = (from + piece).min(last);
+                let mut buffer = lock(&self.buffers).pop().unwrap_or_default();
+                match t.data.piece(bytes(from..to), &mut buffer) {
+                    Ok(src) => {
+                        for (p, src) in (from..to).zip(src.chunks(LANES * row)) {
+                            // SAFETY: panel p of the matrix's own place in the arena; each chunk has its own.
+                            let dst = unsafe { std::slice::from_raw_parts_mut(out.at(p * panel), panel) };
+                            pack_panel(t.ty, t.cols, src, dst);
+                        }
+                    }
+                    Err(e) => *lock(&failed) = Some(e),
+                }
+                lock(&self.buffers).push(buffer);
+            })?;
+            if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+                return Err(error);
+            }
+            self.done += bytes(first..last).len() as u64;
+            control.progress(self.done, self.total)?;
+        }
+        // SAFETY: the arena holds `Matrix::bytes` bytes here, packed above and never written again; the model owns both.
+        Ok(unsafe { Matrix::new(t.ty, t.rows, t.cols, out.at(0)) })
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn maybe(t: &Option<Tensor<'_>>) -> Result<Option<Vec<f32>>> {
-    t.as_ref().map(vector).transpose()
+    t.as_ref().map(Tensor::floats).transpose()
 }
 
 /// Cuts matrices that read the same input into pieces of similar work that never cross a matrix.
@@ -127,19 +151,20 @@ pub fn load(
     let all = matrices(weights);
     let total: u64 = all.iter().map(|t| t.data.len() as u64).sum();
     let arena = Arena::new(all.iter().map(|t| packed_bytes(t)).sum())?;
-    let (mut at, mut done) = (0, 0);
+    let mut at = 0;
     control.progress(0, total)?;
+    let mut packer = Packer::new(&pool, total)?;
     let mut next = |t: &Tensor<'_>, control: &mut dyn LoadControl| -> Result<Matrix> {
         // SAFETY: the arena was sized for all matrices in this order.
         let place = unsafe { arena.base().add(at) };
         at += packed_bytes(t);
-        pack(t, place, &pool, &mut done, total, control)
+        packer.pack(t, place, control)
     };
     let token_embd = next(&weights.token_embd, control)?;
     let n_threads = pool.n_threads();
     let mut layers = Vec::new();
     let mut ropes: Vec<Rope> = Vec::new();
-    let factors = maybe(&weights.rope_freqs)?;
+    let factors = weights.divisors()?;
     for (l, c) in weights.layers.iter().zip(&config.layers) {
         let (q, k, v) = (next(&l.q, control)?, next(&l.k, control)?, next(&l.v, control)?);
         let o = next(&l.o, control)?;
@@ -150,13 +175,13 @@ pub fn load(
             ropes.len() - 1
         });
         layers.push(LayerPlan {
-            attn_norm: vector(&l.attn_norm)?,
+            attn_norm: l.attn_norm.floats()?,
             biases: [maybe(&l.q_bias)?, maybe(&l.k_bias)?, maybe(&l.v_bias)?],
             q_norm: maybe(&l.q_norm)?,
             k_norm: maybe(&l.k_norm)?,
             o_bias: maybe(&l.o_bias)?,
             post_attn_norm: maybe(&l.post_attn_norm)?,
-            ffn_norm: vector(&l.ffn_norm)?,
+            ffn_norm: l.ffn_norm.floats()?,
             post_ffn_norm: maybe(&l.post_ffn_norm)?,
             qkv_tasks: tasks(&[&q, &k, &v], n_threads),
             o_tasks: tasks(&[&o], n_threads),
@@ -182,7 +207,7 @@ pub fn load(
         token_embd,
         output,
         output_tasks,
-        output_norm: vector(&weights.output_norm)?,
+        output_norm: weights.output_norm.floats()?,
         layers,
         ropes,
         layout,

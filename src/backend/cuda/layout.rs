@@ -3,11 +3,11 @@
 //! Invariant: the layout is a function of the description and the tensors' types and shapes alone, so that the plan made
 //! before a load is what the load takes.
 
-use std::borrow::Cow;
 use std::f64::consts::TAU;
 
 use super::ffi::{Address, Mat};
-use crate::gguf::TensorType;
+use crate::error::Result;
+use crate::gguf::{Data, TensorType};
 use crate::model::{Config, LayerConfig, Tensor, Weights};
 
 /// The kernels' number of a type.
@@ -96,7 +96,34 @@ pub struct Job<'a> {
     /// The type of the bytes.
     pub ty: TensorType,
     /// As stored.
-    pub data: Cow<'a, [u8]>,
+    pub data: Bytes<'a>,
+}
+
+/// What a job copies.
+pub enum Bytes<'a> {
+    /// A tensor of the file.
+    Stored(Data<'a>),
+    /// Made by the host.
+    Made(Vec<u8>),
+}
+
+impl Bytes<'_> {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Bytes::Stored(data) => data.len(),
+            Bytes::Made(data) => data.len(),
+        }
+    }
+
+    /// Fills `out` with those from `at` on; at most [`Self::len`] in all. Fails with `Io` where the file is at fault.
+    pub fn read(&self, at: usize, out: &mut [u8]) -> Result<()> {
+        match self {
+            Bytes::Stored(data) => data.read(at, out)?,
+            Bytes::Made(data) => out.copy_from_slice(&data[at..at + out.len()]),
+        }
+        Ok(())
+    }
 }
 
 /// A layout at a base address.
@@ -133,7 +160,7 @@ impl<'a> Layer0<'a> {
         let a = self.take((rows * stride * 2) as u64);
         let (rows, cols, stride) = (t.rows as u32, t.cols as u32, stride as u32);
         let mat = Mat { a, ty: TILED, rows, cols, stride, ..Mat::default() };
-        self.jobs.push(Job { mat: Some(mat), to: 0, ty: t.ty, data: Cow::Borrowed(t.data) });
+        self.jobs.push(Job { mat: Some(mat), to: 0, ty: t.ty, data: Bytes::Stored(t.data) });
         mat
     }
 
@@ -142,13 +169,13 @@ impl<'a> Layer0<'a> {
         let [a, b, c, s, d] = planes;
         let stride = t.cols.next_multiple_of(8) as u32;
         let mat = Mat { a, b, c, s, d, ty: type_code(t.ty), rows: t.rows as u32, cols: t.cols as u32, stride };
-        self.jobs.push(Job { mat: Some(mat), to: 0, ty: t.ty, data: Cow::Borrowed(t.data) });
+        self.jobs.push(Job { mat: Some(mat), to: 0, ty: t.ty, data: Bytes::Stored(t.data) });
         mat
     }
 
     fn vector(&mut self, t: &Tensor<'a>) -> Address {
         let to = self.take((t.data.len() as u64).next_multiple_of(128));
-        self.jobs.push(Job { mat: None, to, ty: TensorType::F32, data: Cow::Borrowed(t.data) });
+        self.jobs.push(Job { mat: None, to, ty: TensorType::F32, data: Bytes::Stored(t.data) });
         to
     }
 
@@ -157,7 +184,7 @@ impl<'a> Layer0<'a> {
     }
 
     /// The rotary table of a layer, shared by the layers that turn alike.
-    fn turns(&mut self, config: &Config, layer: &LayerConfig, factors: Option<&Tensor<'a>>) -> Address {
+    fn turns(&mut self, config: &Config, layer: &LayerConfig, factors: Option<&[f32]>) -> Address {
         let key = LayerConfig { window: None, ..*layer };
         if let Some((_, at)) = self.turns.iter().find(|(k, _)| *k == key) {
             return *at;
@@ -165,22 +192,21 @@ impl<'a> Layer0<'a> {
         let n = config.n_rot / 2;
         let mut data = Vec::with_capacity(n * 8);
         for i in 0..n {
-            let factor = factors
-                .and_then(|t| t.data.get(4 * i..4 * i + 4)?.try_into().ok())
-                .map_or(1.0, |b| f64::from(f32::from_le_bytes(b)));
+            let factor = factors.and_then(|f| f.get(i)).map_or(1.0, |f| f64::from(*f));
             let power = -2.0 * i as f64 / config.n_rot as f64;
             let turn = f64::from(layer.rope_scale) * f64::from(layer.rope_base).powf(power) / factor / TAU;
             data.extend_from_slice(&turn.to_le_bytes());
         }
         let to = self.take(data.len().max(8) as u64);
-        self.jobs.push(Job { mat: None, to, ty: TensorType::F32, data: Cow::Owned(data) });
+        self.jobs.push(Job { mat: None, to, ty: TensorType::F32, data: Bytes::Made(data) });
         self.turns.push((key, to));
         to
     }
 }
 
-/// Lays the model out from `base` on.
-pub fn lay<'a>(base: Address, config: &Config, weights: &Weights<'a>) -> Laid<'a> {
+/// Lays the model out from `base` on. The `factors` are what [`Weights::divisors`] gives; the layout does not depend on
+/// them.
+pub fn lay<'a>(base: Address, config: &Config, weights: &Weights<'a>, factors: Option<&[f32]>) -> Laid<'a> {
     let mut at = Layer0 { next: base, jobs: Vec::new(), turns: Vec::new() };
     // Tied to the output, it is a stage's matrix.
     let [token_embd] = match weights.output {
@@ -211,7 +237,7 @@ pub fn lay<'a>(base: Address, config: &Config, weights: &Weights<'a>) -> Laid<'a
             up,
             down,
             post_ffn_norm: at.optional(&w.post_ffn_norm),
-            turns: at.turns(config, c, weights.rope_freqs.as_ref()),
+            turns: at.turns(config, c, factors),
         });
     }
     let output_norm = at.vector(&weights.output_norm);

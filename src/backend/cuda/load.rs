@@ -86,10 +86,10 @@ impl Worker {
         if lane.busy {
             lane.done.wait()?;
         }
-        let data = &job.data[piece.from..piece.to];
         // SAFETY: the pinned piece holds `PIECE_BYTES` or the largest grain, checked by `load`; the device has
-        // finished with it (`done`), and both ranges are distinct.
-        unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), lane.pinned.as_ptr(), data.len()) };
+        // finished with it (`done`), and nothing else has it while the lane is borrowed.
+        let data = unsafe { std::slice::from_raw_parts_mut(lane.pinned.as_ptr(), piece.to - piece.from) };
+        job.data.read(piece.from, data)?;
         let (bytes, units) = grain(job);
         let direct = match job.mat {
             Some(m) if units == 0 => Some(m.a),
@@ -142,9 +142,11 @@ pub fn load(gpu: &Arc<Gpu>, jobs: &[Job<'_>], control: &mut dyn LoadControl) -> 
                             break;
                         }
                     }
-                    worker.stream.wait()
+                    Ok(())
                 };
-                if let Err(e) = run() {
+                let ran = run();
+                // After a failure too, of reading the file for example: what is queued uses memory that goes away.
+                if let Err(e) = ran.and(worker.stream.wait()) {
                     stop.store(true, Ordering::Relaxed);
                     let _ = tell.send(Err(e));
                 }
@@ -162,10 +164,6 @@ pub fn load(gpu: &Arc<Gpu>, jobs: &[Job<'_>], control: &mut dyn LoadControl) -> 
             let step = news.and_then(|at| {
                 let piece = &pieces[at];
                 done += (piece.to - piece.from) as u64;
-                let job = &jobs[piece.job];
-                if let std::borrow::Cow::Borrowed(data) = job.data {
-                    control.release(&data[piece.from..piece.to]);
-                }
                 control.progress(done, total)
             });
             if let Err(e) = step {

@@ -40,7 +40,7 @@ const GRAIN: u64 = 2 << 20;
 
 /// What a load and one session take, as the driver counts.
 pub fn plan(config: &Config, weights: &Weights<'_>) -> Plan {
-    let laid = lay(0, config, weights);
+    let laid = lay(0, config, weights, None);
     let rows = MOST_ROWS.min(first_context(config));
     let [fixed, part] = workspace::planned_bytes(config, first_context(config));
     let prefill = prefill::planned_bytes(config, &laid.weights, rows);
@@ -176,10 +176,11 @@ impl CudaModel {
         check(gpu, config, weights)?;
         gpu.bind()?;
         let stream = Stream::new(gpu)?;
-        let bytes = lay(0, config, weights).bytes;
+        let factors = weights.divisors()?;
+        let bytes = lay(0, config, weights, None).bytes;
         let memory = Buffer::zeroed(gpu, bytes as usize, &stream)?;
         stream.wait()?;
-        let laid = lay(memory.at(), config, weights);
+        let laid = lay(memory.at(), config, weights, factors.as_deref());
         load::load(gpu, &laid.jobs, control)?;
         let work = Workspace::new(gpu, config, first_context(config), 1, &stream)?;
         stream.wait()?;

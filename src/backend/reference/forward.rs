@@ -112,7 +112,8 @@ impl State {
 impl Network {
     /// Dequantizes everything.
     pub fn load(config: &Config, w: &Weights<'_>, f16_cache: bool, control: &mut dyn LoadControl) -> Result<Network> {
-        let mut load = Loader { control, done: 0, total: w.iter().map(|t| t.data.len() as u64).sum() };
+        let total = w.iter().map(|t| t.data.len() as u64).sum();
+        let mut load = Loader { buffer: Vec::new(), control, done: 0, total };
         let token_embd = load.matrix(&w.token_embd)?;
         let layers = w.layers.iter().map(|l| load.layer(l)).collect::<Result<Vec<_>>>()?;
         Ok(Network {
@@ -121,7 +122,7 @@ impl Network {
             layers,
             output_norm: load.vector(&w.output_norm)?,
             output: w.output.as_ref().map(|t| load.matrix(t)).transpose()?,
-            rope_freqs: load.optional(&w.rope_freqs)?,
+            rope_freqs: load.divisors(w)?,
             f16_cache,
         })
     }
@@ -293,8 +294,13 @@ fn add(x: &mut [f32], y: &[f32]) {
     }
 }
 
+/// Bytes of a file read at once, if a row is not longer.
+const PIECE_BYTES: usize = 1 << 20;
+
 /// Dequantizes tensor after tensor and reports it.
 struct Loader<'a> {
+    /// What is read of a file.
+    buffer: Vec<u8>,
     control: &'a mut dyn LoadControl,
     done: u64,
     total: u64,
@@ -304,10 +310,14 @@ impl Loader<'_> {
     fn matrix(&mut self, t: &Tensor<'_>) -> Result<Matrix> {
         let mut data = zeros(t.rows * t.cols)?;
         let row_bytes = t.ty.row_bytes(t.cols);
-        for (src, dst) in t.data.chunks_exact(row_bytes).zip(data.chunks_exact_mut(t.cols)) {
-            dequantize_row(t.ty, src, dst)?;
+        let step = (PIECE_BYTES / row_bytes).max(1);
+        for (first, rows) in (0..t.rows).step_by(step).zip(data.chunks_mut(step * t.cols)) {
+            let last = (first + step).min(t.rows);
+            let src = t.data.piece(first * row_bytes..last * row_bytes, &mut self.buffer)?;
+            for (src, dst) in src.chunks_exact(row_bytes).zip(rows.chunks_exact_mut(t.cols)) {
+                dequantize_row(t.ty, src, dst)?;
+            }
         }
-        self.control.release(t.data);
         self.done += t.data.len() as u64;
         self.control.progress(self.done, self.total)?;
         Ok(Matrix { rows: t.rows, cols: t.cols, data })
@@ -319,6 +329,13 @@ impl Loader<'_> {
 
     fn optional(&mut self, t: &Option<Tensor<'_>>) -> Result<Option<Vec<f32>>> {
         t.as_ref().map(|t| self.vector(t)).transpose()
+    }
+
+    fn divisors(&mut self, w: &Weights<'_>) -> Result<Option<Vec<f32>>> {
+        let divisors = w.divisors()?;
+        self.done += w.rope_freqs.map_or(0, |t| t.data.len() as u64);
+        self.control.progress(self.done, self.total)?;
+        Ok(divisors)
     }
 
     fn layer(&mut self, l: &LayerWeights<'_>) -> Result<Layer> {

@@ -287,7 +287,8 @@ impl Patient<'_> {
     fn file_row(&self, tensor: &Tensor<'_>, row: usize) -> Result<Vec<f32>> {
         let bytes = tensor.ty.row_bytes(tensor.cols);
         let mut out = vec![0.0; tensor.cols];
-        dequantize_row(tensor.ty, &tensor.data[row * bytes..(row + 1) * bytes], &mut out)?;
+        let mut stored = Vec::new();
+        dequantize_row(tensor.ty, tensor.data.piece(row * bytes..(row + 1) * bytes, &mut stored)?, &mut out)?;
         Ok(out)
     }
 

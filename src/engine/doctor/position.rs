@@ -73,7 +73,7 @@ fn turned(p: &Patient<'_>) -> Result<(f64, usize, usize)> {
     }
     let keys = take(&seen);
     let (_, weights) = bind(p.gguf)?;
-    let factors = weights.rope_freqs.map(|t| p.file_row(&t, 0)).transpose()?;
+    let factors = weights.divisors()?;
     let mut worst = (0.0, 0, 0);
     for layer in 0..p.config.n_layers {
         let mut keys: Vec<_> = keys.iter().filter(|r| r.layer == layer as i32).collect();
