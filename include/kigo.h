@@ -1510,7 +1510,7 @@ void kigo_stream_destroy(kigo_stream *stream);
 // Adds a token; `out` gets what has become complete by it, often nothing. The caller sets `out->struct_size`. After a
 // stop string nothing comes any more.
 //
-// INVALID_ARGUMENT: an id that is not below n_vocab. BUSY.
+// INVALID_ARGUMENT: an id that is not below n_vocab. OUT_OF_MEMORY: the stream is as it was. BUSY.
 kigo_status kigo_stream_push(kigo_stream *stream,
                              uint32_t token,
                              kigo_stream_text *out);

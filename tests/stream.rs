@@ -8,7 +8,7 @@ fn run(stops: &[&str], pieces: &[&[u8]]) -> (String, Option<usize>, Option<usize
     let mut stream = Utf8Stream::new(stops).unwrap();
     let (mut text, mut stopped, mut at) = (String::new(), None, None);
     for i in 0..=pieces.len() {
-        let out = if i < pieces.len() { stream.push(pieces[i]) } else { stream.finish() };
+        let out = if i < pieces.len() { stream.push(pieces[i]) } else { stream.finish() }.unwrap();
         assert!(stopped.is_none() || out.text.is_empty(), "text after the stop");
         text.push_str(out.text);
         stopped = out.stopped;
@@ -26,12 +26,12 @@ fn whole(stops: &[&str], text: &str) -> (String, Option<usize>) {
 fn characters_come_out_whole() {
     let mut stream = Utf8Stream::new(&[]).unwrap();
     let face = "\u{1f600}".as_bytes();
-    assert_eq!(stream.push(&face[..1]).text, "");
-    assert_eq!(stream.push(&face[1..3]).text, "");
-    assert_eq!(stream.push(&[face[3], b'a']).text, "\u{1f600}a");
-    assert_eq!(stream.push(&face[..2]).text, "");
-    assert_eq!(stream.finish().text, "\u{fffd}");
-    assert_eq!(stream.finish().text, "");
+    assert_eq!(stream.push(&face[..1]).unwrap().text, "");
+    assert_eq!(stream.push(&face[1..3]).unwrap().text, "");
+    assert_eq!(stream.push(&[face[3], b'a']).unwrap().text, "\u{1f600}a");
+    assert_eq!(stream.push(&face[..2]).unwrap().text, "");
+    assert_eq!(stream.finish().unwrap().text, "\u{fffd}");
+    assert_eq!(stream.finish().unwrap().text, "");
 }
 
 #[test]
@@ -68,15 +68,15 @@ fn stop_strings() {
 #[test]
 fn only_what_may_become_a_stop_is_held_back() {
     let mut stream = Utf8Stream::new(&["</s>", "\n\nUser"]).unwrap();
-    assert_eq!(stream.push(b"one <").text, "one ");
-    assert_eq!(stream.push(b"/").text, "");
-    assert_eq!(stream.push(b"p>\n").text, "</p>");
-    assert_eq!(stream.push(b"two").text, "\ntwo");
-    let out = stream.push(b"\n\nUs");
+    assert_eq!(stream.push(b"one <").unwrap().text, "one ");
+    assert_eq!(stream.push(b"/").unwrap().text, "");
+    assert_eq!(stream.push(b"p>\n").unwrap().text, "</p>");
+    assert_eq!(stream.push(b"two").unwrap().text, "\ntwo");
+    let out = stream.push(b"\n\nUs").unwrap();
     assert_eq!((out.text, out.stopped), ("", None));
-    let out = stream.push(b"er: three");
+    let out = stream.push(b"er: three").unwrap();
     assert_eq!((out.text, out.stopped), ("", Some(1)));
-    let out = stream.push(b"four");
+    let out = stream.push(b"four").unwrap();
     assert_eq!((out.text, out.stopped), ("", Some(1)));
     assert_eq!(stream.stopped(), Some(1));
 }
@@ -122,7 +122,7 @@ proptest! {
         let mut stream = Utf8Stream::new(&[&stop]).unwrap();
         let mut given = 0;
         for end in 1..=text.len() {
-            let out = stream.push(&text.as_bytes()[end - 1..end]);
+            let out = stream.push(&text.as_bytes()[end - 1..end]).unwrap();
             given += out.text.len();
             if out.stopped.is_some() {
                 break;

@@ -214,7 +214,16 @@ fn contradictory_vocabularies_are_refused() {
         ("tokenizer.ggml.bos_token_id", Vocab { bos: Some(n), ..bytes.clone() }, Status::InvalidModel),
         ("tokenizer.ggml.eos_token_id", Vocab { eos: Some(u32::MAX), ..bytes.clone() }, Status::InvalidModel),
         ("tokenizer.ggml.unknown_token_id", Vocab { unk: Some(n), ..bytes.clone() }, Status::InvalidModel),
-        ("tokenizer.ggml.end_token_id", Vocab { ends: vec![1, n], ..bytes.clone() }, Status::InvalidModel),
+        (
+            "tokenizer.ggml.eot_token_id is 5000000; expected below ",
+            Vocab { ends: vec![("eom_token_id", 1), ("eot_token_id", 5_000_000)], ..bytes.clone() },
+            Status::InvalidModel,
+        ),
+        (
+            "tokenizer.ggml.fim_sep_token_id is ",
+            Vocab { ends: vec![("fim_sep_token_id", n)], ..bytes.clone() },
+            Status::InvalidModel,
+        ),
         (
             "tokenizer.ggml.bos_token_id",
             Vocab { add_bos: Some(true), bos: None, ..bytes.clone() },
@@ -227,7 +236,11 @@ fn contradictory_vocabularies_are_refused() {
         ),
         ("tokenizer.ggml.merges[0]", Vocab { merges: vec!["ab"], ..bytes.clone() }, Status::InvalidModel),
         ("tokenizer.ggml.merges[0]", Vocab { merges: vec![""], ..bytes.clone() }, Status::InvalidModel),
-        ("tokenizer.ggml.merges", Vocab { merges: vec!["a nosuchtoken"], ..bytes.clone() }, Status::InvalidModel),
+        (
+            "tokenizer.ggml.merges[0] is \"a nosuchtoken\"; expected two tokens that make a third; \"nosuchtoken\" is none",
+            Vocab { merges: vec!["a nosuchtoken"], ..bytes.clone() },
+            Status::InvalidModel,
+        ),
         ("tokenizer.ggml.merges", Vocab { merges: vec!["\u{120}qq z"], ..bytes.clone() }, Status::InvalidModel),
     ] {
         let Err(error) = Tokenizer::from_vocab(&vocab) else { panic!("{what}") };

@@ -156,7 +156,16 @@ pub(super) unsafe fn strings(array: *const kigo_string, n: usize, name: &'static
             let expected = "at least one byte in each".to_owned();
             return Err(Error::Argument { name, found: "an empty string".to_owned(), expected });
         }
-        Ok(text.to_owned())
+        let mut owned = String::new();
+        let failed = |_| Error::OutOfMemory { place: "host".into(), requested: text.len() as u64, free: 0 };
+        owned.try_reserve_exact(text.len()).map_err(failed)?;
+        owned.push_str(text);
+        Ok(owned)
     };
-    array.iter().map(read).collect()
+    let mut all = Vec::new();
+    crate::alloc::reserve(&mut all, n)?;
+    for s in array {
+        all.push(read(s)?);
+    }
+    Ok(all)
 }

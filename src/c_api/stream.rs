@@ -82,7 +82,7 @@ pub unsafe extern "C" fn kigo_stream_destroy(stream: *mut kigo_stream) {
 /// Adds a token; `out` gets what has become complete by it, often nothing. The caller sets `out->struct_size`. After a
 /// stop string nothing comes any more.
 ///
-/// INVALID_ARGUMENT: an id that is not below n_vocab. BUSY.
+/// INVALID_ARGUMENT: an id that is not below n_vocab. OUT_OF_MEMORY: the stream is as it was. BUSY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_stream_push(
     stream: *mut kigo_stream,
@@ -118,8 +118,10 @@ unsafe fn give(
     })?;
     let mut text = String::new();
     call(&mut state.stream, &mut text)?;
-    state.text = text.into_bytes();
-    state.text.push(0);
+    let mut text = text.into_bytes();
+    crate::alloc::reserve(&mut text, 1)?;
+    text.push(0);
+    state.text = text;
     let stopped = state.stream.stopped();
     let value = kigo_stream_text {
         struct_size: size,

@@ -3,36 +3,42 @@
 //! Scalars are kept as the text that a caller asks for; arrays as their bytes, since a vocabulary is rarely asked for
 //! and its text is long.
 
-use std::collections::HashMap;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
+use crate::alloc::reserve;
 use crate::error::{Error, Result};
 use crate::gguf::{Array, Gguf, OwnedArray, Value, ValueType};
 
 enum Stored {
-    Text(ValueType, Box<str>),
+    Text(ValueType, String),
     Array(OwnedArray),
 }
 
 /// Keys in the order of the file, and their values.
 pub(super) struct Metadata {
-    entries: Vec<(Box<str>, Stored)>,
-    by_key: HashMap<Box<str>, usize>,
+    entries: Vec<(String, Stored)>,
+    /// Indices of `entries`, by key.
+    by_key: Vec<u32>,
 }
 
 impl Metadata {
-    pub(super) fn of(gguf: &Gguf<'_>) -> Metadata {
-        let mut entries = Vec::with_capacity(gguf.n_meta());
-        let mut by_key = HashMap::with_capacity(gguf.n_meta());
-        for (key, value) in gguf.meta_iter() {
+    /// Fails with `OutOfMemory`.
+    pub(super) fn of(gguf: &Gguf<'_>) -> Result<Metadata> {
+        let (mut entries, mut by_key) = (Vec::new(), Vec::new());
+        reserve(&mut entries, gguf.n_meta())?;
+        reserve(&mut by_key, gguf.n_meta())?;
+        for (i, (key, value)) in gguf.meta_iter().enumerate() {
             let stored = match value {
-                Value::Array(array) => Stored::Array(array.into()),
-                scalar => Stored::Text(scalar.value_type(), scalar.to_string().into()),
+                Value::Array(array) => Stored::Array(OwnedArray::of(array)?),
+                Value::String(text) => Stored::Text(ValueType::String, Text::of(format_args!("{text}"))?),
+                scalar => Stored::Text(scalar.value_type(), Text::of(format_args!("{scalar}"))?),
             };
-            by_key.insert(key.into(), entries.len());
-            entries.push((key.into(), stored));
+            entries.push((Text::of(format_args!("{key}"))?, stored));
+            by_key.push(i as u32);
         }
-        Metadata { entries, by_key }
+        // No two keys are equal.
+        by_key.sort_unstable_by(|&a, &b| entries[a as usize].0.cmp(&entries[b as usize].0));
+        Ok(Metadata { entries, by_key })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -41,11 +47,12 @@ impl Metadata {
 
     pub(super) fn key(&self, index: usize) -> Result<&str> {
         let found = self.entries.get(index);
-        found.map(|(key, _)| &**key).ok_or_else(|| not_found(&format!("number {index}")))
+        found.map(|(key, _)| key.as_str()).ok_or_else(|| not_found(&format!("number {index}")))
     }
 
     fn find(&self, key: &str) -> Result<&Stored> {
-        self.by_key.get(key).map(|i| &self.entries[*i].1).ok_or_else(|| not_found(key))
+        let at = self.by_key.binary_search_by(|&i| self.entries[i as usize].0.as_str().cmp(key));
+        at.map(|at| &self.entries[self.by_key[at] as usize].1).map_err(|_| not_found(key))
     }
 
     pub(super) fn value_type(&self, key: &str) -> Result<ValueType> {
@@ -55,11 +62,11 @@ impl Metadata {
         })
     }
 
-    /// A string as it is, numbers in decimal, arrays as JSON.
+    /// A string as it is, numbers in decimal, arrays as JSON. Fails with `NotFound` or `OutOfMemory`.
     pub(super) fn text(&self, key: &str) -> Result<String> {
         Ok(match self.find(key)? {
-            Stored::Text(_, text) => text.to_string(),
-            Stored::Array(array) => json(array.view()),
+            Stored::Text(_, text) => Text::of(format_args!("{text}"))?,
+            Stored::Array(array) => json(array.view())?,
         })
     }
 }
@@ -69,35 +76,62 @@ fn not_found(name: &str) -> Error {
 }
 
 /// An array as JSON; numbers that JSON does not have (infinite, not a number) are null.
-fn json(array: Array<'_>) -> String {
-    let mut out = String::from("[");
-    for (i, value) in array.values().enumerate() {
-        if i > 0 {
-            out.push(',');
-        }
-        match value {
-            Value::String(text) => quote(text, &mut out),
-            Value::F32(v) if !v.is_finite() => out.push_str("null"),
-            Value::F64(v) if !v.is_finite() => out.push_str("null"),
-            // A String takes everything.
-            scalar => drop(write!(out, "{scalar}")),
-        }
-    }
-    out.push(']');
-    out
+fn json(array: Array<'_>) -> Result<String> {
+    Text::of(Json(array))
 }
 
-fn quote(text: &str, out: &mut String) {
-    out.push('"');
+struct Json<'a>(Array<'a>);
+
+impl fmt::Display for Json<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('[')?;
+        for (i, value) in self.0.values().enumerate() {
+            if i > 0 {
+                f.write_char(',')?;
+            }
+            match value {
+                Value::String(text) => quote(text, f)?,
+                Value::F32(v) if !v.is_finite() => f.write_str("null")?,
+                Value::F64(v) if !v.is_finite() => f.write_str("null")?,
+                scalar => write!(f, "{scalar}")?,
+            }
+        }
+        f.write_char(']')
+    }
+}
+
+fn quote(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_char('"')?;
     for c in text.chars() {
         match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            // A String takes everything.
-            c if c < ' ' => drop(write!(out, "\\u{:04x}", c as u32)),
-            c => out.push(c),
+            '"' => f.write_str("\\\"")?,
+            '\\' => f.write_str("\\\\")?,
+            c if c < ' ' => write!(f, "\\u{:04x}", c as u32)?,
+            c => f.write_char(c)?,
         }
     }
-    out.push('"');
+    f.write_char('"')
+}
+
+/// A text that grows while there is memory.
+struct Text(String);
+
+impl Text {
+    /// What a value prints. Fails with `OutOfMemory`.
+    fn of(value: impl fmt::Display) -> Result<String> {
+        let mut text = Text(String::new());
+        let failed = write!(text, "{value}").is_err();
+        let requested = 2 * text.0.len() as u64;
+        if failed { Err(Error::OutOfMemory { place: "host".into(), requested, free: 0 }) } else { Ok(text.0) }
+    }
+}
+
+impl Write for Text {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        self.0.try_reserve(part.len()).map_err(|_| fmt::Error)?;
+        self.0.push_str(part);
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -117,7 +151,7 @@ mod tests {
         let texts = [Value::String("\"\\\n"), Value::String("ü")];
         writer.array("texts", ValueType::String, texts);
         let bytes = writer.to_bytes(|_, _| {});
-        let meta = Metadata::of(&Gguf::from_bytes(&bytes).unwrap());
+        let meta = Metadata::of(&Gguf::from_bytes(&bytes).unwrap()).unwrap();
         let text = |key| meta.text(key).unwrap();
         assert_eq!([text("n"), text("f"), text("b"), text("s")], ["7", "0.000001", "true", "a \"b\""]);
         assert_eq!(text("floats"), "[0.1,null]");

@@ -158,7 +158,7 @@ impl Model {
         charge.set(taken.weights_bytes.saturating_add(taken.scratch_bytes))?;
 
         let output_norm = weights.output_norm.floats()?;
-        let metadata = Metadata::of(gguf);
+        let metadata = Metadata::of(gguf)?;
         let facts = facts(&ModelInfo::of(gguf), &config, &weights, &taken, &tokenizer, metadata.len());
         core.log.log(
             LogLevel::Info,
@@ -233,7 +233,10 @@ impl Model {
     /// The text of tokens; what is not UTF-8 becomes U+FFFD. Fails with `TokenOutOfRange`.
     pub fn detokenize(&self, tokens: &[u32], special: bool) -> Result<String> {
         let bytes = self.inner.tokenizer.decode(tokens, !special)?;
-        Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+        match String::from_utf8(bytes) {
+            Ok(text) => Ok(text),
+            Err(e) => lossy(e.as_bytes()),
+        }
     }
 
     /// What a token adds to a text. Fails with `TokenOutOfRange`.
@@ -257,6 +260,20 @@ impl Model {
     pub fn render_chat(&self, messages: &[(&str, &str)], add_generation_prompt: bool) -> Result<Rendered> {
         self.inner.tokenizer.render_chat(messages, add_generation_prompt)
     }
+}
+
+/// The bytes as text, with U+FFFD for what is not UTF-8. Fails with `OutOfMemory`.
+fn lossy(bytes: &[u8]) -> Result<String> {
+    let mut text = String::new();
+    for chunk in bytes.utf8_chunks() {
+        let n = chunk.valid().len() + 3;
+        text.try_reserve(n).map_err(|_| Error::OutOfMemory { place: "host".into(), requested: n as u64, free: 0 })?;
+        text.push_str(chunk.valid());
+        if !chunk.invalid().is_empty() {
+            text.push('\u{fffd}');
+        }
+    }
+    Ok(text)
 }
 
 /// Stored bytes of what one decode step reads: all weights, of an embedding that is not also the output one row.

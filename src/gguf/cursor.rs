@@ -89,7 +89,7 @@ pub(super) fn refuse(name: &dyn Display, offset: u64, fault: GgufFault, found: u
 }
 
 /// The first bytes of a name, for a message: a hostile key may be 64 KiB long.
-pub(super) fn shorten(name: &str) -> &str {
+pub(crate) fn shorten(name: &str) -> &str {
     let mut end = name.len().min(120);
     while !name.is_char_boundary(end) {
         end -= 1;

@@ -15,6 +15,7 @@ mod types;
 mod value;
 mod write;
 
+pub(crate) use cursor::shorten;
 pub use dequant::dequantize_row;
 pub use file::{Gguf, TensorInfo};
 pub use quantize::quantize_row;

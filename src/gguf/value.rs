@@ -3,6 +3,8 @@
 use std::fmt;
 
 use super::cursor::Cursor;
+use crate::alloc::reserve;
+use crate::error::Result;
 
 /// The type of a metadata value; the discriminant is the number in the file.
 #[allow(missing_docs)]
@@ -252,7 +254,7 @@ impl<'g> Array<'g> {
 pub struct OwnedArray {
     ty: ValueType,
     len: usize,
-    bytes: Box<[u8]>,
+    bytes: Vec<u8>,
 }
 
 impl OwnedArray {
@@ -262,9 +264,13 @@ impl OwnedArray {
     }
 }
 
-impl From<Array<'_>> for OwnedArray {
-    fn from(array: Array<'_>) -> OwnedArray {
-        OwnedArray { ty: array.ty, len: array.len, bytes: array.bytes.into() }
+impl OwnedArray {
+    /// A copy of the array. Fails with `OutOfMemory`.
+    pub fn of(array: Array<'_>) -> Result<OwnedArray> {
+        let mut bytes = Vec::new();
+        reserve(&mut bytes, array.bytes.len())?;
+        bytes.extend_from_slice(array.bytes);
+        Ok(OwnedArray { ty: array.ty, len: array.len, bytes })
     }
 }
 

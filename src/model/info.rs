@@ -1,6 +1,6 @@
 //! What a user wants to know of a model before running it.
 
-use crate::gguf::{Gguf, TensorType};
+use crate::gguf::{Gguf, TensorType, shorten};
 
 /// Facts of a file, for people; nothing here changes the computation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct ModelInfo {
 impl ModelInfo {
     /// Reads the facts; what the file does not say is empty.
     pub fn of(gguf: &Gguf<'_>) -> ModelInfo {
-        let text = |key: &str| gguf.opt_text(key).ok().flatten().unwrap_or_default().to_owned();
+        let text = |key: &str| shorten(gguf.opt_text(key).ok().flatten().unwrap_or_default()).to_owned();
         let file_type = gguf.opt_uint("general.file_type").ok().flatten();
         ModelInfo {
             architecture: text("general.architecture"),

@@ -23,6 +23,11 @@ const CHARS: [char; 256] = {
     chars
 };
 
+/// The character that stands for a byte.
+pub(super) fn char_of(byte: u8) -> char {
+    CHARS[usize::from(byte)]
+}
+
 /// The byte of each character from U+0100 on.
 const SHIFTED: [u8; 68] = {
     let mut bytes = [0; 68];
@@ -37,7 +42,7 @@ const SHIFTED: [u8; 68] = {
     bytes
 };
 
-/// Appends the characters that stand for `bytes`.
+/// Appends the characters that stand for `bytes`, at most two bytes each.
 pub(super) fn push_chars(bytes: &[u8], out: &mut String) {
     out.extend(bytes.iter().map(|&b| CHARS[usize::from(b)]));
 }

@@ -1,20 +1,23 @@
 //! Text to token ids and back, from a model file's own vocabulary.
 //!
-//! Two kinds: byte-level merges ("gpt2", on Hugging Face's `tokenizers`) and SentencePiece merges by score ("llama").
+//! Two kinds: byte-level merges ("gpt2") and SentencePiece merges by score ("llama").
 //! Ids equal those of the models' reference tokenizers. Invariants:
 //! - a control token is atomic, and comes out of a text only where the caller asks for it (`parse_special`) or the
 //!   chat template puts it: neither merges nor messages make one;
 //! - a user-defined token is atomic everywhere, as in the references;
-//! - `encode` takes O(n log n) for a text of n bytes, whatever stands in it.
+//! - `encode` takes O(n log n) for a text of n bytes, whatever stands in it, and at most 32 bytes of memory a byte;
+//!   where there is none, it fails.
 
 mod bounds;
 mod bpe;
 mod builtins;
 mod bytes;
 mod chat;
+mod compose;
 mod date;
 mod json;
 mod marks;
+mod merge;
 mod special;
 mod split;
 mod spm;
@@ -24,8 +27,9 @@ mod vocab;
 
 use std::borrow::Cow;
 
+use crate::alloc::reserve;
 use crate::error::{Error, Result};
-use crate::gguf::Gguf;
+use crate::gguf::{Gguf, shorten};
 use bpe::ByteBpe;
 use special::{Matcher, Piece};
 use spm::Spm;
@@ -93,7 +97,7 @@ pub struct Tokenizer {
     add_space_prefix: bool,
     /// Ids that end a generation, in order.
     ends: Vec<u32>,
-    chat_template: Option<Box<str>>,
+    chat_template: Option<String>,
 }
 
 impl Tokenizer {
@@ -113,7 +117,7 @@ impl Tokenizer {
         let is_spm = match vocab.model {
             "gpt2" => false,
             "llama" => true,
-            name => return Err(Error::Unsupported { what: "tokenizer", name: name.into() }),
+            name => return Err(Error::Unsupported { what: "tokenizer", name: shorten(name).into() }),
         };
         // What SentencePiece itself takes where a file is silent; a byte-level vocabulary has no such habit.
         let habit = |id: Option<u32>, usual: u32| {
@@ -123,7 +127,7 @@ impl Tokenizer {
 
         let mut tokens = TokenTable::new(vocab)?;
         if vocab.kinds.is_empty() {
-            for id in [bos, eos].into_iter().flatten().chain(vocab.ends.iter().copied()) {
+            for id in [bos, eos].into_iter().flatten().chain(vocab.ends.iter().map(|end| end.1)) {
                 tokens.set_kind(id, TokenKind::Control);
             }
         }
@@ -133,7 +137,7 @@ impl Tokenizer {
             true => Kind::Spm(Spm::new(vocab, unk, &tokens)?),
             false => Kind::Bytes(Box::new(ByteBpe::new(vocab, &tokens)?)),
         };
-        let pattern = |text: &str| if is_spm { spm::escape(text) } else { text.to_owned() };
+        let pattern = |text: &str| if is_spm { text.replace(' ', spm::ESCAPED) } else { text.to_owned() };
         let user = Matcher::new(&tokens, |k| k == TokenKind::UserDefined, pattern)?;
         let all = Matcher::new(&tokens, |k| k == TokenKind::UserDefined || is_special(k), pattern)?;
 
@@ -161,7 +165,7 @@ impl Tokenizer {
             add_bos,
             add_eos,
             ends,
-            chat_template: vocab.chat_template.map(Into::into),
+            chat_template: vocab.chat_template.map(owned).transpose()?,
         })
     }
 
@@ -172,13 +176,15 @@ impl Tokenizer {
     /// (`add_bos_token`, `add_eos_token`), except where `parse_special` has found them there already.
     pub fn encode(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
+        // For the tokens around the text.
+        reserve(&mut ids, 2)?;
         let matcher = if parse_special { &self.all } else { &self.user };
         let (mut first, mut last) = (None, None);
         let mut after_special = true;
         if let Some(bos) = self.bos.filter(|_| add_special && self.add_bos) {
             ids.push(bos);
         }
-        let text = self.escape(text);
+        let text = self.escape(text)?;
         for piece in matcher.pieces(&text) {
             let token = if let Piece::Token(id, _) = piece { Some(id) } else { None };
             first.get_or_insert(token);
@@ -186,7 +192,7 @@ impl Tokenizer {
             self.encode_piece(piece, &mut after_special, &mut ids)?;
         }
         if add_special && self.add_eos && last != self.eos {
-            ids.extend(self.eos);
+            merge::extend(&mut ids, 1, self.eos.into_iter())?;
         }
         if add_special && self.add_bos && self.bos.is_some() && first == Some(self.bos) {
             ids.remove(0);
@@ -195,27 +201,26 @@ impl Tokenizer {
     }
 
     /// The text as the tokens are looked up in it.
-    fn escape<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        match self.kind {
-            Kind::Spm(_) if text.contains(' ') => Cow::Owned(spm::escape(text)),
+    fn escape<'t>(&self, text: &'t str) -> Result<Cow<'t, str>> {
+        Ok(match self.kind {
+            Kind::Spm(_) if text.contains(' ') => Cow::Owned(spm::escape(text)?),
             _ => Cow::Borrowed(text),
-        }
+        })
     }
 
     /// The ids of a text in which only user-defined tokens are atomic.
     fn encode_plain(&self, text: &str, after_special: &mut bool, ids: &mut Vec<u32>) -> Result<()> {
-        self.user.pieces(&self.escape(text)).try_for_each(|piece| self.encode_piece(piece, after_special, ids))
+        self.user.pieces(&self.escape(text)?).try_for_each(|piece| self.encode_piece(piece, after_special, ids))
     }
 
     fn encode_piece(&self, piece: Piece<'_>, after_special: &mut bool, ids: &mut Vec<u32>) -> Result<()> {
         let after_special = std::mem::replace(after_special, matches!(piece, Piece::Token(..)));
         match (piece, &self.kind) {
-            (Piece::Token(id, _), _) => ids.push(id),
-            (Piece::Text(text), Kind::Bytes(bpe)) => bpe.encode(text, ids)?,
-            (Piece::Text(text), Kind::Spm(spm)) if self.add_space_prefix && after_special => {
-                spm.encode(&self.tokens, &format!("{}{text}", spm::SPACE), ids)?;
+            (Piece::Token(id, _), _) => merge::extend(ids, 1, std::iter::once(id))?,
+            (Piece::Text(text), Kind::Bytes(bpe)) => bpe.encode(&self.tokens, text, ids)?,
+            (Piece::Text(text), Kind::Spm(spm)) => {
+                spm.encode(&self.tokens, text, self.add_space_prefix && after_special, ids)?;
             }
-            (Piece::Text(text), Kind::Spm(spm)) => spm.encode(&self.tokens, text, ids)?,
         }
         Ok(())
     }
@@ -265,7 +270,9 @@ impl Tokenizer {
             let n_vocab = self.tokens.len();
             let kind = self.tokens.kind(id).ok_or(Error::TokenOutOfRange { index, token: id, n_vocab })?;
             if !(skip_special && is_special(kind)) {
-                out.extend_from_slice(&self.token_bytes(id)?);
+                let bytes = self.token_bytes(id)?;
+                reserve(&mut out, bytes.len())?;
+                out.extend_from_slice(&bytes);
             }
         }
         if self.add_space_prefix && out.first() == Some(&b' ') {
@@ -327,6 +334,26 @@ impl Tokenizer {
     }
 }
 
+/// Makes room for `n` more bytes of text, or fails.
+fn grow(text: &mut String, n: usize) -> Result<()> {
+    text.try_reserve(n).map_err(|_| Error::OutOfMemory { place: "host".into(), requested: n as u64, free: 0 })
+}
+
+fn owned(text: &str) -> Result<String> {
+    let mut copy = String::new();
+    grow(&mut copy, text.len())?;
+    copy.push_str(text);
+    Ok(copy)
+}
+
+/// A list of `n` equal elements, or a failure.
+fn filled<T: Clone>(n: usize, element: T) -> Result<Vec<T>> {
+    let mut list = Vec::new();
+    reserve(&mut list, n)?;
+    list.resize(n, element);
+    Ok(list)
+}
+
 /// Whether a text gives this kind of token only where special tokens are asked for.
 fn is_special(kind: TokenKind) -> bool {
     matches!(kind, TokenKind::Control | TokenKind::Unknown)
@@ -336,7 +363,7 @@ fn is_special(kind: TokenKind) -> bool {
 /// that no message can hold one; `</s>`, `<eos>` and the like may be markup and end nothing unless they are control
 /// tokens.
 fn find_ends(vocab: &Vocab<'_>, eos: Option<u32>, tokens: &mut TokenTable) -> Vec<u32> {
-    let mut ends: Vec<u32> = vocab.ends.iter().copied().chain(eos).collect();
+    let mut ends: Vec<u32> = vocab.ends.iter().map(|end| end.1).chain(eos).collect();
     let mut turned = Vec::new();
     for (id, text, kind) in tokens.iter() {
         if !END_TEXTS.contains(&text) {

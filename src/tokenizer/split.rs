@@ -8,6 +8,7 @@
 use regex::Regex;
 
 use crate::error::{Error, Result};
+use crate::gguf::shorten;
 
 /// GPT-2's rule.
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+";
@@ -61,7 +62,7 @@ impl Splitter {
             "default" => {
                 &[(r"[\p{P}$+<=>^~|]+", Whole), (GPT2, GivesBack), (r"\p{N}+", Whole), (r"[0-9][0-9][0-9]", Whole)]
             }
-            _ => return Err(Error::Unsupported { what: "pre-tokenizer", name: name.into() }),
+            _ => return Err(Error::Unsupported { what: "pre-tokenizer", name: shorten(name).into() }),
         };
         let rules = rules.iter().map(|&(pattern, space)| {
             let regex = Regex::new(pattern).map_err(|e| Error::Internal { message: e.to_string() })?;

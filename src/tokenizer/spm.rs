@@ -1,26 +1,36 @@
 //! SentencePiece's byte-pair encoding: neighbours whose joined text is a token are merged, the best score first.
 //!
 //! Source: `bpe_model.cc` of google/sentencepiece. Ties go to the left; what remains and is no token becomes its
-//! bytes (`<0xNN>`), or the unknown token where the vocabulary has no bytes. A merge costs a heap operation and two
-//! look-ups, so a text of n characters takes O(n log n) however long its words are.
+//! bytes (`<0xNN>`), or the unknown token where the vocabulary has no bytes. The merging is [`merge`](super::merge)'s.
 
-use std::cmp::Ordering;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::HashMap;
 
+use super::grow;
+use super::merge::{self, NONE, Rules, Symbols};
 use super::tokens::{TextIndex, TokenTable};
 use super::vocab::{TokenKind, Vocab};
+use crate::alloc::reserve;
 use crate::error::{Error, Result};
 
 /// SentencePiece's sign for a space.
 pub(super) const SPACE: char = '\u{2581}';
 
-/// The text with [`SPACE`] for every space.
-pub(super) fn escape(text: &str) -> String {
-    text.replace(' ', "\u{2581}")
-}
+/// The same as text.
+pub(super) const ESCAPED: &str = "\u{2581}";
 
-/// No neighbour.
-const NONE: u32 = u32::MAX;
+/// The text with [`SPACE`] for every space. Fails with `OutOfMemory`.
+pub(super) fn escape(text: &str) -> Result<String> {
+    let mut out = String::new();
+    let spaces = text.bytes().filter(|b| *b == b' ').count();
+    grow(&mut out, text.len() + (ESCAPED.len() - 1) * spaces)?;
+    for (i, part) in text.split(' ').enumerate() {
+        if i > 0 {
+            out.push(SPACE);
+        }
+        out.push_str(part);
+    }
+    Ok(out)
+}
 
 pub(super) struct Spm {
     index: TextIndex,
@@ -30,44 +40,87 @@ pub(super) struct Spm {
     unk: Option<u32>,
 }
 
-/// A stretch of the text that is or may become one token.
-#[derive(Clone, Copy)]
-struct Symbol {
-    start: u32,
-    /// 0 once it is part of its left neighbour.
-    len: u32,
-    prev: u32,
-    next: u32,
+/// One text in the making. A symbol's value is where it begins.
+struct Run<'a> {
+    spm: &'a Spm,
+    tokens: &'a TokenTable,
+    text: Text<'a>,
+    /// Lengths of the two parts that a token not to be used was last merged from.
+    unused_parts: HashMap<u32, [u32; 2]>,
 }
 
-/// Two neighbours that could be merged; out of date if their lengths no longer add up to `len`.
-struct Pair {
-    score: f32,
-    left: u32,
-    right: u32,
-    len: u32,
-    id: u32,
+/// A text, before which there may be a [`SPACE`] that is not in it.
+struct Text<'a> {
+    prefix: bool,
+    text: &'a str,
+    /// A piece that begins with the prefix.
+    piece: Vec<u8>,
 }
 
-impl Ord for Pair {
-    fn cmp(&self, other: &Pair) -> Ordering {
-        self.score.total_cmp(&other.score).then(other.left.cmp(&self.left))
+impl Text<'_> {
+    fn prefix_len(&self) -> usize {
+        if self.prefix { ESCAPED.len() } else { 0 }
+    }
+
+    /// Bytes of all.
+    fn len(&self) -> usize {
+        self.prefix_len() + self.text.len()
+    }
+
+    /// Where each character begins.
+    fn starts(&self) -> impl Iterator<Item = u32> {
+        let n = self.prefix_len();
+        (n > 0).then_some(0).into_iter().chain(self.text.char_indices().map(move |(at, _)| (n + at) as u32))
+    }
+
+    /// The bytes `start .. end`; both stand between characters. `None` if there is no memory for them.
+    fn piece(&mut self, start: u32, end: u32) -> Option<&[u8]> {
+        let (start, end, n) = (start as usize, end as usize, self.prefix_len());
+        if start >= n {
+            return Some(&self.text.as_bytes()[start - n..end - n]);
+        }
+        self.piece.clear();
+        self.piece.try_reserve(end).ok()?;
+        self.piece.extend_from_slice(ESCAPED.as_bytes());
+        self.piece.extend_from_slice(&self.text.as_bytes()[..end - n]);
+        Some(&self.piece)
     }
 }
 
-impl PartialOrd for Pair {
-    fn partial_cmp(&self, other: &Pair) -> Option<Ordering> {
-        Some(self.cmp(other))
+impl Run<'_> {
+    /// The token of the text `start .. end`, or [`NONE`].
+    fn find(&mut self, start: u32, end: u32) -> u32 {
+        if (end - start) as usize > self.spm.index.max_len() {
+            return NONE;
+        }
+        let piece = self.text.piece(start, end);
+        piece.and_then(|piece| self.spm.index.find(self.tokens, piece)).unwrap_or(NONE)
     }
 }
 
-impl PartialEq for Pair {
-    fn eq(&self, other: &Pair) -> bool {
-        self.cmp(other) == Ordering::Equal
+impl Rules for Run<'_> {
+    fn pair(&mut self, left: u32, _: u32, behind: Option<u32>) -> u32 {
+        let end = behind.unwrap_or(self.text.len() as u32);
+        self.find(left, end)
+    }
+
+    /// The best score first: the bits of floats, as numbers in descending order.
+    fn key(&self, pair: u32) -> u32 {
+        let bits = self.spm.scores[pair as usize].to_bits();
+        if bits >> 31 == 1 { bits } else { !(bits | 1 << 31) }
+    }
+
+    fn merged(&mut self, pair: u32, left: u32, right: u32, behind: Option<u32>) -> Result<u32> {
+        if self.tokens.kind(pair) == Some(TokenKind::Unused) {
+            let end = behind.unwrap_or(self.text.len() as u32);
+            let bytes = size_of::<(u32, [u32; 2])>() as u64 * (self.unused_parts.len() as u64 + 1);
+            let failed = |_| Error::OutOfMemory { place: "host".into(), requested: bytes, free: 0 };
+            self.unused_parts.try_reserve(1).map_err(failed)?;
+            self.unused_parts.insert(pair, [right - left, end - right]);
+        }
+        Ok(left)
     }
 }
-
-impl Eq for Pair {}
 
 impl Spm {
     /// Takes the scores and bytes of a checked vocabulary.
@@ -91,102 +144,65 @@ impl Spm {
             return Err(Error::Model { name, found, expected: "<0x00> to <0xFF>, or an unknown token".into() });
         }
         use TokenKind::{Normal, Unused, UserDefined};
-        let index = TextIndex::new(tokens, |kind| matches!(kind, Normal | UserDefined | Unused));
+        let index = TextIndex::new(tokens, |kind| matches!(kind, Normal | UserDefined | Unused))?;
         // -0.0 and 0.0 are the same score, which `total_cmp` would tell apart.
-        let scores = vocab.scores.iter().map(|s| s + 0.0).collect();
+        let mut scores = Vec::new();
+        reserve(&mut scores, vocab.scores.len())?;
+        scores.extend(vocab.scores.iter().map(|s| s + 0.0));
         Ok(Spm { index, scores, bytes, unk })
     }
 
-    /// Appends the tokens of a text whose spaces are [`SPACE`].
+    /// Appends the tokens of a text whose spaces are [`SPACE`], with one before it if there is to be a `prefix`.
     ///
     /// Fails with `Argument` on a text of 4 GiB or more.
-    pub fn encode(&self, tokens: &TokenTable, text: &str, out: &mut Vec<u32>) -> Result<()> {
-        if u32::try_from(text.len()).is_err() {
-            let found = format!("{} bytes", text.len());
-            return Err(Error::Argument { name: "text", found, expected: "below 4 GiB".into() });
-        }
-        let mut symbols: Vec<Symbol> = text
-            .char_indices()
-            .enumerate()
-            .map(|(i, (start, c))| {
-                let i = i as u32;
-                Symbol { start: start as u32, len: c.len_utf8() as u32, prev: i.wrapping_sub(1), next: i + 1 }
-            })
-            .collect();
-        let Some(last) = symbols.last_mut() else { return Ok(()) };
-        last.next = NONE;
-
-        let text = text.as_bytes();
-        let first_pairs: Vec<Pair> =
-            (1..symbols.len() as u32).filter_map(|i| self.pair(tokens, text, &symbols, i - 1, i)).collect();
-        let mut queue = BinaryHeap::from(first_pairs);
-        let mut unused_parts: HashMap<u32, (Symbol, Symbol)> = HashMap::new();
-        while let Some(pair) = queue.pop() {
-            let (left, right) = (symbols[pair.left as usize], symbols[pair.right as usize]);
-            if left.len == 0 || right.len == 0 || left.len + right.len != pair.len {
-                continue;
-            }
-            if tokens.kind(pair.id) == Some(TokenKind::Unused) {
-                unused_parts.insert(pair.id, (left, right));
-            }
-            symbols[pair.left as usize].len = pair.len;
-            symbols[pair.left as usize].next = right.next;
-            symbols[pair.right as usize].len = 0;
-            if let Some(after) = symbols.get_mut(right.next as usize) {
-                after.prev = pair.left;
-            }
-            if left.prev != NONE {
-                queue.extend(self.pair(tokens, text, &symbols, left.prev, pair.left));
-            }
-            if right.next != NONE {
-                queue.extend(self.pair(tokens, text, &symbols, pair.left, right.next));
-            }
-        }
-        self.write(tokens, text, &symbols, &unused_parts, out);
-        Ok(())
+    pub fn encode(&self, tokens: &TokenTable, text: &str, prefix: bool, out: &mut Vec<u32>) -> Result<()> {
+        let mut text = Text { prefix, text, piece: Vec::new() };
+        merge::check_len(text.len())?;
+        // As long as a piece that is looked up can be.
+        let longest = self.index.max_len().min(text.len()).max(ESCAPED.len());
+        reserve(&mut text.piece, longest)?;
+        let n_chars = text.starts().count();
+        let mut symbols = Symbols::new(n_chars, text.starts())?;
+        let mut run = Run { spm: self, tokens, text, unused_parts: HashMap::new() };
+        symbols.merge(&mut run)?;
+        let (_, starts) = symbols.into_values();
+        run.write(starts, out)
     }
+}
 
-    /// The merge of two neighbours, if their joined text is a token.
-    fn pair(&self, tokens: &TokenTable, text: &[u8], symbols: &[Symbol], left: u32, right: u32) -> Option<Pair> {
-        let (start, len) = (symbols[left as usize].start, symbols[left as usize].len + symbols[right as usize].len);
-        let id = self.index.find(tokens, &text[start as usize..(start + len) as usize])?;
-        Some(Pair { score: self.scores[id as usize], left, right, len, id })
-    }
-
-    /// Appends what the symbols stand for. A token not to be used goes back into the two it was merged from.
-    fn write(
-        &self,
-        tokens: &TokenTable,
-        text: &[u8],
-        symbols: &[Symbol],
-        unused_parts: &HashMap<u32, (Symbol, Symbol)>,
-        out: &mut Vec<u32>,
-    ) {
+impl Run<'_> {
+    /// Appends what the symbols, which begin at `starts`, stand for. A token not to be used goes back into the two it was
+    /// merged from.
+    fn write(&mut self, starts: impl Iterator<Item = u32>, out: &mut Vec<u32>) -> Result<()> {
         let mut after_unknown = false;
-        let mut todo = Vec::new();
-        for &symbol in symbols.iter().filter(|s| s.len > 0) {
-            todo.push(symbol);
-            while let Some(symbol) = todo.pop() {
-                let piece = &text[symbol.start as usize..(symbol.start + symbol.len) as usize];
-                let id = self.index.find(tokens, piece);
+        let mut todo: Vec<[u32; 2]> = Vec::new();
+        let mut starts = starts.peekable();
+        while let Some(start) = starts.next() {
+            let end = starts.peek().copied().unwrap_or(self.text.len() as u32);
+            reserve(&mut todo, 1)?;
+            todo.push([start, end]);
+            while let Some([start, end]) = todo.pop() {
+                let id = self.find(start, end);
                 // Both parts are shorter than the whole, so this ends.
-                if let Some((left, right)) = id.and_then(|id| unused_parts.get(&id)) {
-                    let start = symbol.start;
-                    todo.push(Symbol { start: start + left.len, ..*right });
-                    todo.push(Symbol { start, ..*left });
+                if let Some(&[left, right]) = self.unused_parts.get(&id) {
+                    reserve(&mut todo, 2)?;
+                    todo.push([start + left, start + left + right]);
+                    todo.push([start, start + left]);
                     continue;
                 }
-                if let Some(id) = id {
-                    out.push(id);
-                } else if let Some(bytes) = &self.bytes {
-                    out.extend(piece.iter().map(|&b| bytes[usize::from(b)]));
-                } else if let Some(unk) = self.unk.filter(|_| !after_unknown) {
+                if id != NONE {
+                    merge::extend(out, 1, std::iter::once(id))?;
+                } else if let Some(bytes) = &self.spm.bytes {
+                    let piece = self.text.piece(start, end).unwrap_or_default();
+                    merge::extend(out, piece.len(), piece.iter().map(|&b| bytes[usize::from(b)]))?;
+                } else if let Some(unk) = self.spm.unk.filter(|_| !after_unknown) {
                     // Neighbours that are all unknown are one unknown token.
-                    out.push(unk);
+                    merge::extend(out, 1, std::iter::once(unk))?;
                 }
-                after_unknown = id.is_none();
+                after_unknown = id == NONE;
             }
         }
+        Ok(())
     }
 }
 

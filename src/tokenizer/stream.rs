@@ -5,13 +5,15 @@
 //! The stop string that is complete first ends the output, right before it; of several complete at one place the
 //! longest.
 
+use super::{filled, grow};
+use crate::alloc::reserve;
 use crate::error::{Error, Result};
 
 /// A stop string and how much of it the text's end already matches (Knuth, Morris and Pratt).
 struct Stop {
-    text: Box<[u8]>,
+    text: Vec<u8>,
     /// `back[n]`: length of the longest proper beginning of `text` that ends `text[..n]`.
-    back: Box<[u32]>,
+    back: Vec<u32>,
     matched: usize,
 }
 
@@ -27,19 +29,20 @@ pub struct StreamOutput<'s> {
 /// Turns the bytes of tokens into text.
 pub struct Utf8Stream {
     stops: Vec<Stop>,
-    /// The beginning of a character: at most three bytes.
-    partial: Vec<u8>,
-    /// Text that may be the beginning of a stop string; after a call, first what it gave.
+    /// The beginning of a character: its first bytes, and how many.
+    partial: ([u8; 4], usize),
+    /// What was given out, and then text that may be the beginning of a stop string.
     text: String,
-    /// Bytes of `text` that the last call gave.
+    /// Bytes of `text` that have been given out.
     given: usize,
     stopped: Option<usize>,
 }
 
 impl Stop {
-    fn new(text: &str) -> Stop {
-        let text: Box<[u8]> = text.as_bytes().into();
-        let mut back = vec![0u32; text.len() + 1];
+    fn new(stop: &str) -> Result<Stop> {
+        let mut text = filled(stop.len(), 0)?;
+        text.copy_from_slice(stop.as_bytes());
+        let mut back = filled(text.len() + 1, 0_u32)?;
         let mut n = 0;
         for i in 1..text.len() {
             while n > 0 && text[n] != text[i] {
@@ -48,7 +51,7 @@ impl Stop {
             n += usize::from(text[n] == text[i]);
             back[i + 1] = n as u32;
         }
-        Stop { text, back: back.into(), matched: 0 }
+        Ok(Stop { text, back, matched: 0 })
     }
 
     /// Takes the next byte; true once the whole string has been seen.
@@ -64,46 +67,60 @@ impl Stop {
 impl Utf8Stream {
     /// A stream that ends before the first of the stop strings.
     ///
-    /// Fails with `Argument` if one of them is empty, or of 4 GiB or more.
+    /// Fails with `Argument` if one of them is empty, or of 4 GiB or more, with `OutOfMemory`.
     pub fn new(stops: &[&str]) -> Result<Utf8Stream> {
         if let Some(at) = stops.iter().position(|s| s.is_empty() || u32::try_from(s.len()).is_err()) {
             let found = format!("stop string {at} of {} bytes", stops[at].len());
             return Err(Error::Argument { name: "stops", found, expected: "1 to 4294967295 bytes".into() });
         }
-        Ok(Utf8Stream {
-            stops: stops.iter().map(|s| Stop::new(s)).collect(),
-            partial: Vec::new(),
-            text: String::new(),
-            given: 0,
-            stopped: None,
-        })
+        let mut all = Vec::new();
+        reserve(&mut all, stops.len())?;
+        for stop in stops {
+            all.push(Stop::new(stop)?);
+        }
+        Ok(Utf8Stream { stops: all, partial: ([0; 4], 0), text: String::new(), given: 0, stopped: None })
+    }
+
+    /// The most bytes of text that a push of so many bytes gives.
+    pub fn most(&self, n_bytes: usize) -> usize {
+        // Each byte may become a U+FFFD, as may those of the character begun before.
+        (self.text.len() - self.given).saturating_add(n_bytes.saturating_add(4).saturating_mul(3))
     }
 
     /// Takes bytes, gives the text that they decide.
-    pub fn push(&mut self, bytes: &[u8]) -> StreamOutput<'_> {
+    ///
+    /// Fails with `OutOfMemory`, and is as it was.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<StreamOutput<'_>> {
         self.forget_given();
+        // All that is appended below; nothing after this fails.
+        let most = self.most(bytes.len());
+        grow(&mut self.text, most)?;
         let mut bytes = bytes;
         // Complete the character begun before byte by byte: at most three steps until it is one or is none.
-        while let (false, Some((&byte, rest))) = (self.partial.is_empty(), bytes.split_first()) {
-            self.partial.push(byte);
+        while let (true, Some((&byte, rest))) = (self.partial.1 > 0, bytes.split_first()) {
+            let (mut joined, n) = std::mem::take(&mut self.partial);
+            joined[n] = byte;
             bytes = rest;
-            let joined = std::mem::take(&mut self.partial);
-            self.decode(&joined);
+            self.decode(&joined[..n + 1]);
         }
         self.decode(bytes);
-        self.give()
+        Ok(self.give())
     }
 
     /// Gives what was held back: nothing can follow it. The stream is then as new, unless it has stopped.
-    pub fn finish(&mut self) -> StreamOutput<'_> {
+    ///
+    /// Fails with `OutOfMemory`, and is as it was.
+    pub fn finish(&mut self) -> Result<StreamOutput<'_>> {
         self.forget_given();
-        if !std::mem::take(&mut self.partial).is_empty() {
+        let most = self.most(0);
+        grow(&mut self.text, most)?;
+        if std::mem::take(&mut self.partial).1 > 0 {
             self.append("\u{fffd}");
         }
         for stop in &mut self.stops {
             stop.matched = 0;
         }
-        self.give()
+        Ok(self.give())
     }
 
     /// Whether a stop string has ended the output, and which.
@@ -111,16 +128,21 @@ impl Utf8Stream {
         self.stopped
     }
 
+    /// Makes room where what was given out is the larger part: what is held back, as long as a stop string, is not moved
+    /// for each byte.
     fn forget_given(&mut self) {
-        self.text.drain(..self.given);
-        self.given = 0;
+        if self.given >= self.text.len() - self.given {
+            self.text.drain(..self.given);
+            self.given = 0;
+        }
     }
 
     /// All text but the longest end of it that begins a stop string.
     fn give(&mut self) -> StreamOutput<'_> {
         let held = self.stops.iter().map(|s| s.matched).max().unwrap_or(0);
+        let from = self.given;
         self.given = self.text.len() - if self.stopped.is_some() { 0 } else { held };
-        StreamOutput { text: &self.text[..self.given], stopped: self.stopped }
+        StreamOutput { text: &self.text[from..self.given], stopped: self.stopped }
     }
 
     /// Appends the complete characters of `bytes` and keeps the beginning of one at its end.
@@ -132,7 +154,9 @@ impl Utf8Stream {
                     let (valid, rest) = bytes.split_at(e.valid_up_to());
                     self.append(std::str::from_utf8(valid).unwrap_or_default());
                     let Some(len) = e.error_len() else {
-                        self.partial = rest.to_vec();
+                        let n = rest.len().min(4);
+                        self.partial.0[..n].copy_from_slice(&rest[..n]);
+                        self.partial.1 = n;
                         return;
                     };
                     self.append("\u{fffd}");

@@ -3,6 +3,8 @@
 use std::hash::{BuildHasher, RandomState};
 
 use super::vocab::{TokenKind, Vocab};
+use super::{filled, grow};
+use crate::alloc::reserve;
 use crate::error::{Error, Result};
 
 /// All tokens; their texts lie in one string.
@@ -21,16 +23,17 @@ impl TokenTable {
             let found = format!("{total} bytes");
             return Err(Error::Model { name: "tokenizer.ggml.tokens".into(), found, expected: "below 4 GiB".into() });
         }
-        let mut text = String::with_capacity(total);
-        let mut ends = Vec::with_capacity(vocab.tokens.len());
+        let (mut text, mut ends) = (String::new(), Vec::new());
+        grow(&mut text, total)?;
+        reserve(&mut ends, vocab.tokens.len())?;
         for token in &vocab.tokens {
             text.push_str(token);
             ends.push(text.len() as u32);
         }
-        let kinds = match vocab.kinds.is_empty() {
-            true => vec![TokenKind::Normal; vocab.tokens.len()],
-            false => vocab.kinds.clone(),
-        };
+        let mut kinds = filled(vocab.tokens.len(), TokenKind::Normal)?;
+        if !vocab.kinds.is_empty() {
+            kinds.copy_from_slice(&vocab.kinds);
+        }
         Ok(TokenTable { text, ends, kinds })
     }
 
@@ -75,10 +78,10 @@ pub(super) struct TextIndex {
 
 impl TextIndex {
     /// An index of the ids that `include` names; of equal texts the lowest id.
-    pub fn new(tokens: &TokenTable, include: impl Fn(TokenKind) -> bool) -> TextIndex {
+    pub fn new(tokens: &TokenTable, include: impl Fn(TokenKind) -> bool) -> Result<TextIndex> {
         let included = || tokens.iter().filter(|&(_, text, kind)| !text.is_empty() && include(kind));
         let size = (included().count() * 2).next_power_of_two().max(2);
-        let mut index = TextIndex { slots: vec![0; size], hasher: RandomState::new(), max_len: 0 };
+        let mut index = TextIndex { slots: filled(size, 0)?, hasher: RandomState::new(), max_len: 0 };
         for (id, text, _) in included() {
             let (slot, found) = index.probe(tokens, text.as_bytes());
             if found.is_none() {
@@ -86,7 +89,12 @@ impl TextIndex {
                 index.max_len = index.max_len.max(text.len());
             }
         }
-        index
+        Ok(index)
+    }
+
+    /// Bytes of the longest text.
+    pub fn max_len(&self) -> usize {
+        self.max_len
     }
 
     /// The slot where a text is or would be, and its id.

@@ -1,7 +1,20 @@
 //! What a model file says about its tokens, as borrowed values: the seam between the file and the tokenizer.
 
+use crate::alloc::reserve;
 use crate::error::{Error, Result};
-use crate::gguf::{Gguf, ValueType};
+use crate::gguf::{Array, Gguf, ValueType};
+
+/// The elements, in memory asked for at once.
+fn gather<T>(n: usize, elements: impl Iterator<Item = T>) -> Result<Vec<T>> {
+    let mut all = Vec::new();
+    reserve(&mut all, n)?;
+    all.extend(elements.take(n));
+    Ok(all)
+}
+
+fn texts(array: Array<'_>) -> Result<Vec<&str>> {
+    gather(array.len(), array.strings())
+}
 
 /// What a token is for (`tokenizer.ggml.token_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,9 +71,9 @@ pub struct Vocab<'a> {
     pub unk: Option<u32>,
     /// `padding_token_id`.
     pub pad: Option<u32>,
-    /// Further tokens that end a generation: `eot_token_id`, `eom_token_id`, `fim_pad_token_id`,
+    /// Further tokens that end a generation, by their keys: `eot_token_id`, `eom_token_id`, `fim_pad_token_id`,
     /// `fim_rep_token_id`, `fim_sep_token_id`.
-    pub ends: Vec<u32>,
+    pub ends: Vec<(&'static str, u32)>,
     /// `add_bos_token`.
     pub add_bos: Option<bool>,
     /// `add_eos_token`.
@@ -98,19 +111,23 @@ impl<'g> Vocab<'g> {
         let scores = numbers("scores", &|ty| is_float(ty) || is_int(ty))?;
         let kinds = numbers("token_type", &is_int)?;
         let mut ends = Vec::new();
-        for name in ["eot", "eom", "fim_pad", "fim_rep", "fim_sep"] {
-            ends.extend(id(&format!("{name}_token_id"))?);
+        for name in ["eot_token_id", "eom_token_id", "fim_pad_token_id", "fim_rep_token_id", "fim_sep_token_id"] {
+            ends.extend(id(name)?.map(|id| (name, id)));
         }
         Ok(Vocab {
             model: gguf.text(&key("model"))?,
             pre: gguf.opt_text(&key("pre"))?,
-            tokens: gguf.strings(&key("tokens"))?.strings().collect(),
-            scores: scores.map_or(Vec::new(), |s| match is_float(s.element_type()) {
-                true => s.floats().collect(),
-                false => s.ints().map(|i| i as f32).collect(),
-            }),
-            kinds: kinds.map_or(Vec::new(), |k| k.ints().map(TokenKind::from_number).collect()),
-            merges: gguf.opt_strings(&key("merges"))?.map_or(Vec::new(), |m| m.strings().collect()),
+            tokens: texts(gguf.strings(&key("tokens"))?)?,
+            scores: match scores {
+                Some(s) if is_float(s.element_type()) => gather(s.len(), s.floats())?,
+                Some(s) => gather(s.len(), s.ints().map(|i| i as f32))?,
+                None => Vec::new(),
+            },
+            kinds: match kinds {
+                Some(k) => gather(k.len(), k.ints().map(TokenKind::from_number))?,
+                None => Vec::new(),
+            },
+            merges: gguf.opt_strings(&key("merges"))?.map_or(Ok(Vec::new()), texts)?,
             bos: id("bos_token_id")?,
             eos: id("eos_token_id")?,
             unk: id("unknown_token_id")?,
@@ -141,11 +158,16 @@ impl<'g> Vocab<'g> {
         if !self.kinds.is_empty() && self.kinds.len() != n {
             return wrong("token_type", format!("{} types", self.kinds.len()), format!("{n}, one a token"));
         }
-        let ids = [("bos", self.bos), ("eos", self.eos), ("unknown", self.unk), ("padding", self.pad)];
-        let ends = self.ends.iter().map(|&id| ("end", Some(id)));
-        for (name, id) in ids.into_iter().chain(ends) {
+        let ids = [
+            ("bos_token_id", self.bos),
+            ("eos_token_id", self.eos),
+            ("unknown_token_id", self.unk),
+            ("padding_token_id", self.pad),
+        ];
+        let ends = self.ends.iter().map(|&(key, id)| (key, Some(id)));
+        for (key, id) in ids.into_iter().chain(ends) {
             if let Some(id) = id.filter(|&id| id as usize >= n) {
-                return wrong(&format!("{name}_token_id"), id.to_string(), format!("below {n}, the number of tokens"));
+                return wrong(key, id.to_string(), format!("below {n}, the number of tokens"));
             }
         }
         Ok(())

@@ -4,7 +4,7 @@
 
 use super::config::{Activation, Config, LayerConfig, RopePairing};
 use crate::error::{Error, Result};
-use crate::gguf::{Gguf, Value};
+use crate::gguf::{Gguf, Value, shorten};
 
 mod gemma3;
 mod llama;
@@ -46,7 +46,7 @@ pub(super) fn describe(gguf: &Gguf<'_>, n_vocab: usize) -> Result<(Config, Extra
         "llama" => llama::fill,
         "qwen2" => qwen2::fill,
         "qwen3" => qwen3::fill,
-        _ => return Err(Error::Unsupported { what: "architecture", name: name.into() }),
+        _ => return Err(Error::Unsupported { what: "architecture", name: shorten(name).into() }),
     };
     let keys = Keys { gguf, name };
     let (mut config, mut extras) = (keys.common(n_vocab)?, Extras::NONE);
@@ -155,7 +155,7 @@ impl Keys<'_> {
         let factor = match kind {
             "none" => None,
             "linear" => self.float("rope.scaling.factor")?.or(self.float("rope.scale_linear")?),
-            _ => return Err(Error::Unsupported { what: "rope scaling", name: kind.into() }),
+            _ => return Err(Error::Unsupported { what: "rope scaling", name: shorten(kind).into() }),
         };
         // Converters write 0 for "not scaled".
         Ok(factor.filter(|&f| f != 0.0).map_or(1.0, |f| 1.0 / f))

@@ -1,0 +1,218 @@
+//! What tokenizing takes: time near n log n and at most 32 bytes of memory a byte of text, whatever the text, with the
+//! ids that merging slowly gives.
+//!
+//! `KIGO_COST_MB=10 cargo test --release --test tokenizer_cost -- --nocapture` prints the figures for texts of 10 MB.
+#![allow(unsafe_code)] // the counting allocator
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use kigo::tokenizer::{Tokenizer, Utf8Stream, Vocab};
+
+#[path = "fixtures/tokenizer.rs"]
+mod fixtures;
+use fixtures::{fixture, model, tiny, vocab};
+
+/// Counts what the process holds, and the most it has held.
+struct Counting;
+
+static HELD: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+/// The tests of this file one at a time: they count together.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn take(bytes: usize) {
+    let held = HELD.fetch_add(bytes, Ordering::Relaxed) + bytes;
+    PEAK.fetch_max(held, Ordering::Relaxed);
+}
+
+// SAFETY: every call is passed on unchanged to the system's allocator; the counters neither allocate nor panic. A
+// block that grows is counted twice while it is copied.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        take(layout.size());
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// What `work` gives, the time and the most bytes it held beyond what there was before.
+fn measure<T>(work: impl FnOnce() -> T) -> (T, Duration, usize) {
+    let before = HELD.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    let start = Instant::now();
+    let result = work();
+    (result, start.elapsed(), PEAK.load(Ordering::Relaxed) - before)
+}
+
+/// Bytes of a long text: 1 MB, or as many as asked for.
+fn long() -> usize {
+    std::env::var("KIGO_COST_MB").map_or(1, |mb| mb.parse().expect("a number of megabytes")) * 1_000_000
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) % n
+    }
+}
+
+fn repeated(part: &str, n: usize) -> String {
+    part.repeat(n / part.len())
+}
+
+/// Texts of `n` bytes, each of one kind.
+fn texts(n: usize) -> Vec<(&'static str, String)> {
+    let mut random = Random(7);
+    let mut of = |chars: &dyn Fn(&mut Random) -> char| {
+        let mut text = String::new();
+        while text.len() < n {
+            text.push(chars(&mut random));
+        }
+        text
+    };
+    let between = |a: u32, b: u32| {
+        move |r: &mut Random| char::from_u32(a + r.below(u64::from(b - a)) as u32).unwrap_or('\u{fffd}')
+    };
+    vec![
+        ("a", repeated("a", n)),
+        ("spaces", repeated(" ", n)),
+        ("spaces, then a word", repeated(" ", n) + "word"),
+        ("lines", repeated("\n", n)),
+        ("spaces and lines", repeated(" \n  \t", n)),
+        ("digits", repeated("1234567890", n)),
+        ("emoji", repeated("\u{1f600}", n)),
+        ("emoji with joiners", repeated("\u{1f468}\u{200d}\u{1f469}\u{200d}\u{1f467}\u{1f3fd}", n)),
+        ("one CJK character", repeated("\u{4e2d}", n)),
+        ("CJK", of(&between(0x4e00, 0x9fff))),
+        ("letters", of(&between(0x61, 0x7b))),
+        ("two letters", of(&between(0x61, 0x63))),
+        ("any character", of(&between(0x20, 0xd7ff))),
+        ("any byte as Latin-1", of(&between(0, 0x100))),
+        ("punctuation", of(&|r| char::from(b"!?.,:;-+*/()[]{}#@%&"[r.below(20) as usize]))),
+        ("marks", repeated("\u{301}\u{323}\u{5b0}", n)),
+        ("letters with marks", repeated("e\u{301}\u{323}", n)),
+        ("Hangul parts", repeated("\u{1112}\u{1161}\u{11ab}", n)),
+        ("half a control token", repeated("<|im_end", n)),
+        ("control tokens", repeated("<|im_end|>", n)),
+        ("prose", repeated("It was a bright cold day in April, and the clocks were striking 13. 'Tis so.\n", n)),
+    ]
+}
+
+#[test]
+fn long_texts_cost_little_time_and_memory() {
+    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
+    let n = long();
+    let names =
+        ["tiny_gpt_2", "tiny_smollm", "tiny_qwen2", "tiny_llama_bpe", "tiny_default", "tiny_spm", "tiny_spm_unk"];
+    let mut all: Vec<(&str, Tokenizer)> = names.iter().map(|&name| (name, tiny(name))).collect();
+    all.extend(["smollm2", "qwen2", "gemma3"].into_iter().filter_map(|name| Some((name, model(name)?))));
+    let mut wrong = Vec::new();
+    for (name, tokenizer) in &all {
+        for (what, text) in texts(n) {
+            let halves = [text.len() / 2, text.len()].map(|mut end| {
+                while !text.is_char_boundary(end) {
+                    end -= 1;
+                }
+                let (ids, time, peak) = measure(|| tokenizer.encode(&text[..end], true, true).expect("encodes"));
+                (ids.len(), time, peak as f64 / end as f64)
+            });
+            let [(_, half, _), (n_ids, time, per_byte)] = halves;
+            println!("{name}, {what}: {n_ids} ids, {time:.1?} (half of it: {half:.1?}), {per_byte:.1} bytes a byte");
+            // What does not grow with the text: the caches of the pre-tokenizer's automata.
+            let allowed = 32.0 + 16e6 / text.len() as f64;
+            if per_byte > allowed {
+                wrong.push(format!("{name}, {what}: {per_byte:.1} bytes a byte"));
+            }
+            // Twice the text in 2.2 times the time, were it not for what else the machine does.
+            if time > half * 6 + Duration::from_millis(200) || time > Duration::from_secs(20) * (n / 1_000_000) as u32 {
+                wrong.push(format!("{name}, {what}: {time:?}, half of it {half:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Byte-level merging by looking through all pairs for each merge, as the paper has it.
+fn slowly(vocab: &Vocab<'_>, word: &str) -> Vec<u32> {
+    let id = |text: &str| vocab.tokens.iter().position(|t| *t == text).map(|at| at as u32);
+    let ranks: HashMap<&str, usize> = vocab.merges.iter().enumerate().map(|(rank, m)| (*m, rank)).collect();
+    let mut parts: Vec<String> = word.chars().map(String::from).filter(|c| id(c).is_some()).collect();
+    loop {
+        let rank = |i: usize| ranks.get(format!("{} {}", parts[i - 1], parts[i]).as_str()).copied();
+        let Some((_, at)) = (1..parts.len()).filter_map(|i| Some((rank(i)?, i))).min() else { break };
+        let right = parts.remove(at);
+        parts[at - 1].push_str(&right);
+    }
+    parts.iter().map(|part| id(part).expect("a token")).collect()
+}
+
+/// Words around the length at which another way of merging takes over, and long ones.
+#[test]
+fn long_words_have_the_ids_of_slow_merging() {
+    let fixture = fixture("tiny_llama_bpe");
+    let vocab = vocab(&fixture);
+    let tokenizer = Tokenizer::from_vocab(&vocab).expect("made");
+    // The letters of the vocabulary's own merges, so that there is much to merge.
+    let common: Vec<char> =
+        vocab.merges.iter().take(60).flat_map(|m| m.chars()).filter(|c| c.is_ascii_lowercase()).collect();
+    assert!(common.len() > 40);
+    let mut random = Random(3);
+    let mut merged = 0;
+    for n in (1..70).chain([100, 200, 500]) {
+        for _ in 0..6 {
+            let word: String = (0..n).map(|_| common[random.below(common.len() as u64) as usize]).collect();
+            let expected = match vocab.tokens.iter().position(|t| *t == word) {
+                // Such a word is its token, whatever the merges would make of it.
+                Some(at) => vec![at as u32],
+                None => slowly(&vocab, &word),
+            };
+            assert_eq!(tokenizer.encode(&word, false, false).expect("encodes"), expected, "{word}");
+            merged += n - expected.len();
+        }
+    }
+    assert!(merged > 2000, "{merged}");
+}
+
+#[test]
+fn ten_million_ids_cost_little_time_and_memory_to_decode() {
+    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
+    for name in ["tiny_qwen2", "tiny_spm"] {
+        let tokenizer = tiny(name);
+        let ids: Vec<u32> = (0..long() as u32).map(|i| i * 31 % tokenizer.n_vocab() as u32).collect();
+        let (bytes, time, peak) = measure(|| tokenizer.decode(&ids, false).expect("decodes"));
+        let per_byte = peak as f64 / bytes.len() as f64;
+        println!("{name}: {} ids, {} bytes, {time:.1?}, {per_byte:.1} bytes a byte", ids.len(), bytes.len());
+        // A list that grows is held twice while it is copied, and is up to twice as long as what is in it.
+        assert!(per_byte < 3.1 && time < Duration::from_secs(20), "{name}: {per_byte}, {time:?}");
+    }
+}
+
+/// A stop string that nearly all of the text begins holds much back; each push costs its own bytes only.
+#[test]
+fn a_long_stop_string_costs_no_more_a_push() {
+    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
+    let n = long() / 4;
+    let stop = "a".repeat(n) + "b";
+    let mut stream = Utf8Stream::new(&[&stop]).expect("made");
+    let (given, time, peak) =
+        measure(|| (0..4 * n).map(|_| stream.push(b"a").expect("pushed").text.len()).sum::<usize>());
+    println!("{} pushes: {time:.1?}, {peak} bytes", 4 * n);
+    assert_eq!((given, stream.finish().expect("ends").text.len()), (3 * n, n));
+    assert!(time < Duration::from_secs(10), "{time:?}");
+    assert!(peak < 10 * n, "{peak}");
+}
