@@ -17,7 +17,7 @@ use crate::backend::{LoadControl, LoadedModel, PAGE_TOKENS, Plan};
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, ValueType};
 use crate::model::{Config, ModelInfo, Tensor, Weights, bind};
-use crate::tokenizer::{Rendered, Tokenizer};
+use crate::tokenizer::{ChatJson, ChatTemplate, Rendered, Tokenizer};
 
 /// What a model is; sizes in bytes and elements.
 #[derive(Clone, Debug)]
@@ -259,6 +259,15 @@ impl Model {
     /// A conversation of (role, content) through the model's template. Fails with `NotFound` without one.
     pub fn render_chat(&self, messages: &[(&str, &str)], add_generation_prompt: bool) -> Result<Rendered> {
         self.inner.tokenizer.render_chat(messages, add_generation_prompt)
+    }
+
+    /// A conversation in JSON through the model's template or another: see [`ChatTemplate::render_json`]. Fails with
+    /// `NotFound` where the model has none and no other is given.
+    pub fn render_chat_json(&self, chat: &ChatJson<'_>, template: Option<&str>) -> Result<Rendered> {
+        match template {
+            Some(source) => ChatTemplate::with_source(&self.inner.tokenizer, source)?.render_json(chat),
+            None => ChatTemplate::new(&self.inner.tokenizer)?.render_json(chat),
+        }
     }
 }
 

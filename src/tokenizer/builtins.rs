@@ -1,8 +1,8 @@
 //! The filters, tests and functions of Jinja, given to each template anew.
 //!
 //! The template engine's own default environment keeps them in statics for the rest of the process, which a library
-//! that is unloaded again leaves behind. What gives more than it gets by more than a factor is not among them:
-//! `replace` and `join` are in [`bounds`](super::bounds); `batch`, `debug`, `format`, `indent`, `pprint`, `round` and
+//! that is unloaded again leaves behind. What may give much more than it gets, or panics, is not among them: see
+//! [`bounds`](super::bounds) and [`order`](super::order); `batch`, `debug`, `format`, `indent`, `pprint`, `round` and
 //! `slice` are things that chat templates do without.
 
 use minijinja::{Environment, filters, functions, tests};
@@ -11,20 +11,15 @@ use minijinja::{Environment, filters, functions, tests};
 pub fn environment<'e>() -> Environment<'e> {
     let mut e = Environment::empty();
     e.add_filter("safe", filters::safe);
-    e.add_filter("escape", filters::escape);
-    e.add_filter("e", filters::escape);
     e.add_filter("lower", filters::lower);
     e.add_filter("upper", filters::upper);
     e.add_filter("title", filters::title);
     e.add_filter("capitalize", filters::capitalize);
     e.add_filter("length", filters::length);
     e.add_filter("count", filters::length);
-    e.add_filter("dictsort", filters::dictsort);
     e.add_filter("items", filters::items);
     e.add_filter("reverse", filters::reverse);
     e.add_filter("trim", filters::trim);
-    e.add_filter("split", filters::split);
-    e.add_filter("lines", filters::lines);
     e.add_filter("default", filters::default);
     e.add_filter("d", filters::default);
     e.add_filter("abs", filters::abs);
@@ -35,9 +30,6 @@ pub fn environment<'e>() -> Environment<'e> {
     e.add_filter("last", filters::last);
     e.add_filter("min", filters::min);
     e.add_filter("max", filters::max);
-    e.add_filter("sort", filters::sort);
-    e.add_filter("list", filters::list);
-    e.add_filter("string", filters::string);
     e.add_filter("bool", filters::bool);
     e.add_filter("sum", filters::sum);
     e.add_filter("select", filters::select);
@@ -45,7 +37,6 @@ pub fn environment<'e>() -> Environment<'e> {
     e.add_filter("selectattr", filters::selectattr);
     e.add_filter("rejectattr", filters::rejectattr);
     e.add_filter("map", filters::map);
-    e.add_filter("groupby", filters::groupby);
     e.add_filter("unique", filters::unique);
     e.add_filter("chain", filters::chain);
     e.add_filter("zip", filters::zip);
@@ -58,7 +49,6 @@ pub fn environment<'e>() -> Environment<'e> {
     e.add_test("boolean", tests::is_boolean);
     e.add_test("odd", tests::is_odd);
     e.add_test("even", tests::is_even);
-    e.add_test("divisibleby", tests::is_divisibleby);
     e.add_test("number", tests::is_number);
     e.add_test("integer", tests::is_integer);
     e.add_test("int", tests::is_integer);
@@ -93,7 +83,6 @@ pub fn environment<'e>() -> Environment<'e> {
     e.add_test("filter", tests::is_filter);
     e.add_test("test", tests::is_test);
 
-    e.add_function("range", functions::range);
     e.add_function("dict", functions::dict);
     e.add_function("namespace", functions::namespace);
     e

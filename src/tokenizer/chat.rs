@@ -2,34 +2,60 @@
 //!
 //! The environment is that of Hugging Face's `apply_chat_template`: `trim_blocks`, `lstrip_blocks`, loop controls,
 //! Python's string methods, `raise_exception`, `strftime_now` (in UTC), `tojson` without HTML escapes; `tools` and
-//! `documents` are none. A hostile template ends in an error: instructions and nested calls are counted here, what
-//! one instruction may take is held in [`bounds`](super::bounds). What may become a control token is decided in
-//! [`marks`](super::marks).
+//! `documents` are none where nothing is given. A hostile template ends in an error: its source is weighed before it
+//! is compiled ([`weigh`](super::weigh)), instructions and nested calls are counted here, what one instruction may
+//! take is held in [`bounds`](super::bounds), and all of it runs on a stack of its own. What may become a control
+//! token is decided in [`marks`](super::marks).
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use minijinja::value::Kwargs;
-use minijinja::{Environment, ErrorKind, Value};
+use minijinja::machinery::{Vm, make_string_output};
+use minijinja::value::ValueKind;
+use minijinja::{AutoEscape, Environment, ErrorKind, Value};
 
-use super::bounds::{self, Meter};
+use super::apart::apart;
 use super::marks::{self, Marks, Part};
+use super::meter::{Limits, Meter};
+use super::program::{Program, Refusal, compile};
 use super::special::{Matcher, Piece};
-use super::{Tokenizer, date, is_special, json};
+use super::{Tokenizer, bounds, date, is_special, json_reader};
+use crate::alloc;
 use crate::error::{Error, Result};
 
-/// Instructions a rendering may take, and how many more for each message.
+/// Instructions a rendering may take, how many more for each message, and the most.
 const FUEL: u64 = 500_000;
 const FUEL_PER_MESSAGE: u64 = 10_000;
-/// Depth of calls, in the template engine's units (a macro counts four): small enough for a host's thread.
+const MAX_FUEL: u64 = 10_000_000;
+/// Depth of calls, in the template engine's units (a macro counts four).
 const DEPTH: usize = 100;
-/// Bytes and elements a rendering may handle, and how many more for each byte of its messages.
-const UNITS: usize = 16 << 20;
-const UNITS_PER_BYTE: usize = 100;
+/// Bytes that a rendering may come to, and how many more for each byte of its conversation: what it writes is
+/// tokenized.
+const OUTPUT: usize = 256 << 10;
+const OUTPUT_PER_BYTE: usize = 8;
+/// Bytes that compiling a source may take for each of its own, measured.
+const COMPILE_BYTES: usize = 192;
 
 /// Conversations that show whether a template puts control tokens together from parts.
-const PROBES: [&[(&str, &str)]; 2] =
-    [&[("user", "x")], &[("system", "x"), ("user", "x"), ("assistant", "x"), ("user", "x")]];
+const PROBES: [(&str, &str); 3] = [
+    (r#"[{"role": "user", "content": "x"}]"#, "null"),
+    (
+        r#"[{"role": "system", "content": "x"}, {"role": "user", "content": "x"}, {"role": "assistant", "content": "x"},
+            {"role": "user", "content": "x"}]"#,
+        "null",
+    ),
+    (
+        r#"[{"role": "user", "content": "x"}, {"role": "assistant", "content": "", "tool_calls": [{"id": "xxxxxxxxx",
+            "type": "function", "function": {"name": "f", "arguments": {"a": 1}}}]},
+            {"role": "tool", "content": "x", "name": "f", "tool_call_id": "xxxxxxxxx"}]"#,
+        r#"[{"type": "function", "function": {"name": "f", "description": "x",
+            "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}}}]"#,
+    ),
+];
+
+/// Variables that a conversation has anyway.
+const OWN_VARIABLES: [&str; 4] = ["messages", "tools", "add_generation_prompt", marks::ONE];
 
 /// A rendered conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,122 +66,309 @@ pub struct Rendered {
     pub ids: Vec<u32>,
 }
 
-/// A model's chat template, ready to render.
-pub struct ChatTemplate<'t> {
-    tokenizer: &'t Tokenizer,
+/// A conversation in JSON.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ChatJson<'a> {
+    /// An array of objects with a `role`.
+    pub messages: &'a str,
+    /// What the template gets as `tools`.
+    pub tools: Option<&'a str>,
+    /// An object of further variables.
+    pub variables: Option<&'a str>,
+    /// Whether the text ends with what opens an answer.
+    pub add_generation_prompt: bool,
+}
+
+/// What a template is rendered with.
+struct Conversation {
+    messages: Value,
+    n_messages: usize,
+    tools: Value,
+    variables: Vec<(String, Value)>,
+    add_generation_prompt: bool,
+    /// Of all its texts.
+    bytes: usize,
+    /// What marks must not be.
+    taken: BTreeSet<char>,
+    /// Seconds since 1970.
+    now: i64,
+}
+
+/// Where a template comes from, and whose fault it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Model,
+    Caller,
+}
+
+/// A template that has been compiled.
+pub(super) struct Compiled {
+    origin: Origin,
     parts: Vec<Part>,
+    marks: Marks,
+    program: Program,
     /// `bos_token` and the like, by name.
     variables: Vec<(&'static str, u32)>,
 }
 
+/// A chat template, ready to render.
+pub struct ChatTemplate<'t> {
+    tokenizer: &'t Tokenizer,
+    compiled: Arc<Compiled>,
+}
+
 impl<'t> ChatTemplate<'t> {
-    /// Takes the template of the tokenizer's model.
+    /// Takes the template of the tokenizer's model, which is compiled once.
     ///
-    /// Fails with `NotFound` if the model has none, and like [`ChatTemplate::with_source`].
+    /// Fails with `NotFound` if the model has none, with `Model` if it is not valid or takes too much, with
+    /// `Unsupported` if it puts a control token together from parts (such as `'<|' + role + '|>'`), where what a
+    /// message says could not be told from what the template says.
     pub fn new(tokenizer: &'t Tokenizer) -> Result<ChatTemplate<'t>> {
         let none = || Error::NotFound { what: "metadata key", name: "tokenizer.chat_template".into() };
-        ChatTemplate::with_source(tokenizer, tokenizer.chat_template().ok_or_else(none)?)
+        let source = tokenizer.chat_template().ok_or_else(none)?;
+        let compiled = match tokenizer.compiled_chat.get() {
+            Some(compiled) => compiled.clone(),
+            None => {
+                let compiled = prepare(tokenizer, source, Origin::Model)?;
+                tokenizer.compiled_chat.get_or_init(|| compiled).clone()
+            }
+        };
+        Ok(ChatTemplate { tokenizer, compiled })
     }
 
     /// Takes a template for the tokenizer's model.
     ///
-    /// Fails with `Template` if it is not valid, with `Unsupported` if it puts a control token together from parts
-    /// (such as `'<|' + role + '|>'`), where what a message says could not be told from what the template says.
+    /// Fails like [`ChatTemplate::new`], with `Argument` in place of `Model`.
     pub fn with_source(tokenizer: &'t Tokenizer, source: &str) -> Result<ChatTemplate<'t>> {
-        let special = [
-            ("bos_token", tokenizer.bos),
-            ("eos_token", tokenizer.eos),
-            ("unk_token", tokenizer.unk),
-            ("pad_token", tokenizer.pad),
-        ];
-        let variables = special.into_iter().filter_map(|(name, id)| Some((name, id?))).collect();
-        let control = Matcher::new(&tokenizer.tokens, is_special, str::to_owned)?;
-        let parts = marks::cut(source, &control);
-        let template = ChatTemplate { tokenizer, parts, variables };
-        let marks = template.marks(&[])?;
-        unwinding(|| bounds::compile(&marks.join(&template.parts)).map(|_| ()))?;
-        for probe in PROBES {
-            // It may refuse: it may want other messages than these.
-            if let Ok(text) = template.render_marked(&marks, probe, true, 0) {
-                check_assembled(&control, &marks, &text)?;
-            }
-        }
-        Ok(template)
+        Ok(ChatTemplate { tokenizer, compiled: prepare(tokenizer, source, Origin::Caller)? })
     }
 
     /// Renders messages, given as (role, content); with `add_generation_prompt` up to where the answer begins.
     ///
     /// Nothing that stands in a role or content becomes a control token. Fails with `Template` where the template
-    /// refuses the messages, or takes too many instructions or too much space.
+    /// refuses the messages, with `Model` (or `Argument`) where it takes too many instructions, too much space or
+    /// too long.
     pub fn render(&self, messages: &[(&str, &str)], add_generation_prompt: bool) -> Result<Rendered> {
-        let now = match SystemTime::now().duration_since(UNIX_EPOCH) {
-            Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-            Err(_) => 0,
-        };
-        self.render_at(messages, add_generation_prompt, now)
+        self.render_at(messages, add_generation_prompt, now())
     }
 
     /// [`ChatTemplate::render`] at a time given in seconds since 1970.
     pub fn render_at(&self, messages: &[(&str, &str)], add_generation_prompt: bool, now: i64) -> Result<Rendered> {
-        let marks = self.marks(messages)?;
-        let marked = self.render_marked(&marks, messages, add_generation_prompt, now)?;
-        let (mut text, mut ids) = (String::with_capacity(marked.len()), Vec::new());
+        self.finish(Conversation::of_pairs(messages, add_generation_prompt, now)?)
+    }
+
+    /// Renders a conversation in JSON, as [`ChatTemplate::render`] does: no string in it, at any depth, names
+    /// included, becomes a control token.
+    ///
+    /// Fails with `Argument` where the JSON is none, and names the place.
+    pub fn render_json(&self, chat: &ChatJson<'_>) -> Result<Rendered> {
+        self.render_json_at(chat, now())
+    }
+
+    /// [`ChatTemplate::render_json`] at a time given in seconds since 1970.
+    pub fn render_json_at(&self, chat: &ChatJson<'_>, now: i64) -> Result<Rendered> {
+        self.finish(Conversation::of_json(chat, now)?)
+    }
+
+    fn finish(&self, conversation: Conversation) -> Result<Rendered> {
+        let compiled = self.compiled.clone();
+        let (compiled, marked) = apart(move || {
+            let compiled = if compiled.marks.meet(&conversation.taken) {
+                // Rare enough to compile it anew.
+                Arc::new(compiled.with_other_marks(&conversation.taken)?)
+            } else {
+                compiled
+            };
+            compiled.render(&conversation).map(|marked| (compiled.clone(), marked))
+        })?;
+        let mut text = Vec::new();
+        alloc::reserve(&mut text, marked.len())?;
+        let mut ids = Vec::new();
         let mut after_special = true;
-        for piece in marks.split(&marked) {
-            match piece {
+        for piece in compiled.marks.split(&marked) {
+            let plain = match piece {
                 Piece::Token(id, _) => {
-                    text.push_str(self.tokenizer.token_text(id)?);
                     ids.push(id);
                     after_special = true;
+                    self.tokenizer.token_text(id)?
                 }
                 Piece::Text(plain) => {
-                    text.push_str(plain);
                     self.tokenizer.encode_plain(plain, &mut after_special, &mut ids)?;
+                    plain
                 }
-            }
+            };
+            alloc::reserve(&mut text, plain.len())?;
+            text.extend_from_slice(plain.as_bytes());
         }
+        let text = String::from_utf8(text).map_err(|e| Error::Internal { message: e.to_string() })?;
         Ok(Rendered { text, ids })
-    }
-
-    /// Marks that occur neither in the template nor in the messages.
-    fn marks(&self, messages: &[(&str, &str)]) -> Result<Marks> {
-        let in_parts = self.parts.iter().filter_map(|p| if let Part::Token(id) = p { Some(*id) } else { None });
-        let in_variables = self.variables.iter().map(|&(_, id)| id);
-        let source =
-            self.parts.iter().filter_map(|p| if let Part::Text(text) = p { Some(text.as_str()) } else { None });
-        let said = messages.iter().flat_map(|&(role, content)| [role, content]);
-        Marks::new(in_parts.chain(in_variables), source.chain(said))
-    }
-
-    /// The rendered text with marks for the template's control tokens.
-    fn render_marked(&self, marks: &Marks, messages: &[(&str, &str)], prompt: bool, now: i64) -> Result<String> {
-        let source = marks.join(&self.parts);
-        let said = messages.iter().map(|&(role, content)| {
-            [("role", Value::from(role)), ("content", Value::from(content))].into_iter().collect::<Value>()
-        });
-        let mut context = vec![
-            ("messages", said.collect::<Value>()),
-            ("add_generation_prompt", prompt.into()),
-            ("tools", Value::from(())),
-            ("documents", Value::from(())),
-        ];
-        for &(name, id) in &self.variables {
-            context.extend(marks.of(id).map(|mark| (name, Value::from(mark.to_string()))));
-        }
-        let said_bytes: usize = messages.iter().map(|(role, content)| role.len() + content.len()).sum();
-        let units = said_bytes.saturating_mul(UNITS_PER_BYTE).saturating_add(UNITS);
-        let environment = environment(messages.len() as u64, units, now);
-        unwinding(|| bounds::render(&environment, &source, context.into_iter().collect()))
     }
 }
 
-/// Runs the template engine, which panics on some inputs (2.24: an empty string reversed). What it was working on is
-/// not used again.
-fn unwinding<T>(run: impl FnOnce() -> std::result::Result<T, minijinja::Error>) -> Result<T> {
-    match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(done) => done.map_err(refuse),
-        Err(_) => Err(Error::Template { message: "the template engine failed".into() }),
+fn now() -> i64 {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        Err(_) => 0,
     }
+}
+
+impl Conversation {
+    fn of_pairs(messages: &[(&str, &str)], add_generation_prompt: bool, now: i64) -> Result<Conversation> {
+        let bytes = messages.iter().fold(0_usize, |sum, (role, content)| sum + role.len() + content.len());
+        // The values, and what the engine then takes.
+        alloc::require(bytes + messages.len() * 512 + Limits::of(bytes, messages.len()).memory())?;
+        let mut taken = BTreeSet::new();
+        let said = messages.iter().map(|&(role, content)| {
+            marks::note(role, &mut taken);
+            marks::note(content, &mut taken);
+            [("role", Value::from(role)), ("content", Value::from(content))].into_iter().collect::<Value>()
+        });
+        Ok(Conversation {
+            messages: said.collect::<Value>(),
+            n_messages: messages.len(),
+            tools: Value::from(()),
+            variables: Vec::new(),
+            add_generation_prompt,
+            bytes,
+            taken,
+            now,
+        })
+    }
+
+    fn of_json(chat: &ChatJson<'_>, now: i64) -> Result<Conversation> {
+        let texts = [Some(chat.messages), chat.tools, chat.variables];
+        let bytes = texts.iter().flatten().map(|text| text.len()).sum();
+        let reading: usize = texts.iter().flatten().map(|text| json_reader::memory(text.len())).sum();
+        alloc::require(reading.saturating_add(Limits::of(bytes, 0).memory()))?;
+        let mut taken = BTreeSet::new();
+        let messages = json_reader::read(chat.messages, "messages_json", &mut taken)?;
+        let n_messages = check_messages(&messages)?;
+        let mut read = |text: Option<&str>, name| text.map(|text| json_reader::read(text, name, &mut taken));
+        let tools = read(chat.tools, "tools_json").transpose()?.unwrap_or(Value::from(()));
+        if !matches!(tools.kind(), ValueKind::Seq | ValueKind::None) {
+            return Err(unlike("tools_json", format!("a {}", tools.kind()), "an array or null"));
+        }
+        let named = read(chat.variables, "variables_json").transpose()?.unwrap_or(Value::from(()));
+        let variables = check_variables(&named)?;
+        let add_generation_prompt = chat.add_generation_prompt;
+        Ok(Conversation { messages, n_messages, tools, variables, add_generation_prompt, bytes, taken, now })
+    }
+}
+
+fn unlike(name: &'static str, found: String, expected: &str) -> Error {
+    Error::Argument { name, found, expected: expected.to_owned() }
+}
+
+/// How many messages there are, each of which must be an object with a role.
+fn check_messages(messages: &Value) -> Result<usize> {
+    let name = "messages_json";
+    let (ValueKind::Seq, Ok(items)) = (messages.kind(), messages.try_iter()) else {
+        return Err(unlike(name, format!("a {}", messages.kind()), "an array of messages"));
+    };
+    let mut n = 0;
+    for (at, message) in items.enumerate() {
+        if message.kind() != ValueKind::Map {
+            let found = format!("holding a {} at #/{at}", message.kind());
+            return Err(unlike(name, found, "objects with a role"));
+        }
+        let role = message.get_attr("role").unwrap_or_default();
+        match role.as_str() {
+            None if role.is_undefined() => {
+                return Err(unlike(name, format!("holding a message without a role at #/{at}"), "a role"));
+            }
+            None => return Err(unlike(name, format!("holding a {} at #/{at}/role", role.kind()), "a string")),
+            Some("") => return Err(unlike(name, format!("holding an empty role at #/{at}"), "a name")),
+            Some(_) => n = at + 1,
+        }
+    }
+    Ok(n)
+}
+
+/// A template's further variables, from an object.
+fn check_variables(named: &Value) -> Result<Vec<(String, Value)>> {
+    let name = "variables_json";
+    if !matches!(named.kind(), ValueKind::Map | ValueKind::None) {
+        return Err(unlike(name, format!("a {}", named.kind()), "an object or null"));
+    }
+    let mut variables = Vec::new();
+    for key in named.try_iter().into_iter().flatten() {
+        let text = key.as_str().unwrap_or_default();
+        if OWN_VARIABLES.contains(&text) {
+            let expected = "names other than messages, tools and add_generation_prompt";
+            return Err(unlike(name, format!("naming {text}"), expected));
+        }
+        variables.push((text.to_owned(), named.get_item(&key).unwrap_or_default()));
+    }
+    Ok(variables)
+}
+
+/// Compiles a template and tries it on the probes.
+fn prepare(tokenizer: &Tokenizer, source: &str, origin: Origin) -> Result<Arc<Compiled>> {
+    let special = [
+        ("bos_token", tokenizer.bos),
+        ("eos_token", tokenizer.eos),
+        ("unk_token", tokenizer.unk),
+        ("pad_token", tokenizer.pad),
+    ];
+    let variables = special.into_iter().filter_map(|(name, id)| Some((name, id?))).collect();
+    super::weigh::weigh_bytes(source).map_err(|excess| origin.refuse(Refusal::Weight(excess)))?;
+    alloc::require(source.len().saturating_mul(COMPILE_BYTES).saturating_add(Limits::of(4096, 4).memory()))?;
+    let control = Matcher::new(&tokenizer.tokens, is_special, str::to_owned)?;
+    let parts = marks::cut(source, &control);
+    apart(move || {
+        let compiled = Compiled::new(origin, parts, variables, &BTreeSet::new())?;
+        for (messages, tools) in PROBES {
+            let chat = ChatJson { messages, tools: Some(tools), variables: None, add_generation_prompt: true };
+            match compiled.render(&Conversation::of_json(&chat, 0)?) {
+                Ok(text) => check_assembled(&control, &compiled.marks, &text)?,
+                // It may want other messages than these.
+                Err(Error::Template { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Arc::new(compiled))
+    })
+}
+
+impl Origin {
+    fn refuse(self, refusal: Refusal) -> Error {
+        match refusal {
+            Refusal::Weight(excess) => {
+                self.error(format!("{} {} large", excess.found, excess.what), format!("at most {}", excess.limit))
+            }
+            Refusal::Syntax(e) => self.error(format!("malformed ({})", told(&e)), "a Jinja template".to_owned()),
+        }
+    }
+
+    fn error(self, found: String, expected: String) -> Error {
+        match self {
+            Origin::Model => Error::Model { name: "tokenizer.chat_template".to_owned(), found, expected },
+            Origin::Caller => Error::Argument { name: "template_source", found, expected },
+        }
+    }
+
+    /// What ends a rendering: too much is the template's fault, all else the messages'.
+    fn stop(self, e: &minijinja::Error, fuel: u64) -> Error {
+        let at = e.line().map_or(String::new(), |line| format!(" in line {line}"));
+        let excess = match (e.kind(), e.detail()) {
+            (ErrorKind::OutOfFuel, Some(reason)) => reason.to_owned(),
+            (ErrorKind::OutOfFuel, None) => format!("it takes more than {fuel} instructions"),
+            (_, Some("recursion limit exceeded")) => format!("its scopes and calls nest more than {DEPTH} deep"),
+            _ => return Error::Template { message: told(e) },
+        };
+        let expected = "a template that takes at most a second and 64 MiB";
+        self.error(format!("too costly{at}: {excess}"), expected.to_owned())
+    }
+}
+
+/// The template engine's words, with the line they came from.
+fn told(e: &minijinja::Error) -> String {
+    let mut message = e.to_string();
+    if let Some(source) = std::error::Error::source(e) {
+        message.push_str(": ");
+        message.push_str(&source.to_string());
+    }
+    message
 }
 
 /// Fails if what a probe rendered has a control token's text outside of the marks.
@@ -170,33 +383,79 @@ fn check_assembled(control: &Matcher, marks: &Marks, marked: &str) -> Result<()>
     Ok(())
 }
 
+impl Compiled {
+    /// Compiles a template's parts with marks that neither they nor the taken characters have.
+    fn new(
+        origin: Origin,
+        parts: Vec<Part>,
+        variables: Vec<(&'static str, u32)>,
+        taken: &BTreeSet<char>,
+    ) -> Result<Compiled> {
+        let mut taken = taken.clone();
+        let mut tokens: Vec<u32> = variables.iter().map(|&(_, id)| id).collect();
+        for part in &parts {
+            match part {
+                Part::Text(text) => marks::note(text, &mut taken),
+                Part::Token(id) => tokens.push(*id),
+            }
+        }
+        let marks = Marks::new(tokens.into_iter(), &taken)?;
+        let program = compile(&marks.join(&parts)).map_err(|refusal| origin.refuse(refusal))?;
+        Ok(Compiled { origin, parts, marks, program, variables })
+    }
+
+    fn with_other_marks(&self, taken: &BTreeSet<char>) -> Result<Compiled> {
+        Compiled::new(self.origin, self.parts.clone(), self.variables.clone(), taken)
+    }
+
+    /// The rendered text with marks for the template's control tokens.
+    fn render(&self, conversation: &Conversation) -> Result<String> {
+        let n_messages = conversation.n_messages as u64;
+        let fuel = FUEL.saturating_add(n_messages.saturating_mul(FUEL_PER_MESSAGE)).min(MAX_FUEL);
+        let limits = Limits::of(conversation.bytes, conversation.n_messages);
+        let environment = environment(fuel, &Meter::new(limits), conversation.now);
+        let mut context: BTreeMap<&str, Value> = BTreeMap::new();
+        for name in ["tools", "documents"] {
+            context.insert(name, Value::from(()));
+        }
+        for &(name, id) in &self.variables {
+            context.extend(self.marks.of(id).map(|mark| (name, Value::from(mark.to_string()))));
+        }
+        context.extend(conversation.variables.iter().map(|(name, value)| (name.as_str(), value.clone())));
+        context.insert("messages", conversation.messages.clone());
+        context.insert("tools", conversation.tools.clone());
+        context.insert("add_generation_prompt", conversation.add_generation_prompt.into());
+        let (program, blocks, mut text) = (self.program.instructions(), BTreeMap::new(), String::new());
+        let context = context.into_iter().collect::<Value>();
+        let mut out = make_string_output(&mut text);
+        let done = Vm::new(&environment).eval(&program, context, &blocks, &mut out, AutoEscape::None).map(|_| ());
+        done.map_err(|e| self.origin.stop(&e, fuel))?;
+        let most = conversation.bytes.saturating_mul(OUTPUT_PER_BYTE).saturating_add(OUTPUT);
+        if text.len() > most {
+            let found = format!("too long-winded: it writes {} bytes for these messages", text.len());
+            return Err(self.origin.error(found, format!("at most {most}")));
+        }
+        Ok(text)
+    }
+}
+
 /// What templates expect around them.
-fn environment<'e>(n_messages: u64, units: usize, now: i64) -> Environment<'e> {
+fn environment<'e>(fuel: u64, meter: &Arc<Meter>, now: i64) -> Environment<'e> {
     let mut environment = super::builtins::environment();
-    environment.set_fuel(Some(FUEL + n_messages.saturating_mul(FUEL_PER_MESSAGE)));
+    environment.set_fuel(Some(fuel));
     environment.set_recursion_limit(DEPTH);
     environment.add_global(marks::ONE, 1);
     environment.add_function("raise_exception", |message: String| -> std::result::Result<Value, minijinja::Error> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
     });
+    let m = meter.clone();
     environment.add_function("strftime_now", move |format: &str| {
+        // The longest name that two bytes stand for is September.
+        m.make(format.len().saturating_mul(5))?;
         let unknown = || minijinja::Error::new(ErrorKind::InvalidOperation, format!("strftime_now: {format:?}"));
         date::strftime(format, now).ok_or_else(unknown)
     });
-    environment.add_filter("tojson", |value: Value, indent: Option<usize>, kwargs: Kwargs| {
-        let named: Option<usize> = kwargs.get("indent")?;
-        json::write(&value, named.or(indent))
-    });
-    bounds::install(&mut environment, &Meter::new(units));
+    super::order::install(&mut environment);
+    bounds::install(&mut environment, meter);
     environment
-}
-
-/// The template engine's refusal, with the line it came from.
-fn refuse(e: minijinja::Error) -> Error {
-    let mut message = e.to_string();
-    if let Some(source) = std::error::Error::source(&e) {
-        message.push_str(": ");
-        message.push_str(&source.to_string());
-    }
-    Error::Template { message }
 }

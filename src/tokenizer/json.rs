@@ -3,97 +3,152 @@
 use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, Value};
 
-/// Values may nest this deep.
-const DEPTH: usize = 32;
-/// Bytes the text may have, and the widest indent.
-const MAX_BYTES: usize = 16 << 20;
+use super::meter::{MAX_DEPTH, Meter, Text};
+
+/// The widest indent.
 const MAX_INDENT: usize = 16;
 
 /// The value as JSON; with `indent`, one element a line.
-pub(super) fn write(value: &Value, indent: Option<usize>) -> Result<String, Error> {
+pub(super) fn write(value: &Value, indent: Option<usize>, meter: &Meter) -> Result<String, Error> {
     if indent.is_some_and(|n| n > MAX_INDENT) {
         return Err(Error::new(ErrorKind::InvalidOperation, format!("tojson: indent above {MAX_INDENT}")));
     }
-    let mut writer = Writer { out: String::new(), indent };
+    let mut writer = Writer { out: Text::new(meter), meter, indent };
     writer.value(value, 0)?;
-    Ok(writer.out)
+    Ok(writer.out.out)
 }
 
-struct Writer {
-    out: String,
+struct Writer<'m> {
+    out: Text<'m>,
+    meter: &'m Meter,
     indent: Option<usize>,
 }
 
-impl Writer {
-    fn value(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
-        if depth > DEPTH || self.out.len() > MAX_BYTES {
-            return Err(Error::new(ErrorKind::InvalidOperation, "tojson: the value is too deep or too large"));
+/// Python's `repr` of a floating-point number, in the spelling of its JSON.
+fn float(number: f64) -> String {
+    if !number.is_finite() {
+        let sign = if number < 0.0 { "-" } else { "" };
+        return if number.is_nan() { "NaN".to_owned() } else { format!("{sign}Infinity") };
+    }
+    let scientific = format!("{number:e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    match exponent.parse::<i32>() {
+        Ok(exponent) if number != 0.0 && !(-4..16).contains(&exponent) => {
+            let sign = if exponent < 0 { '-' } else { '+' };
+            format!("{digits}e{sign}{:02}", exponent.unsigned_abs())
         }
+        _ => format!("{number:?}"),
+    }
+}
+
+impl Writer<'_> {
+    fn value(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
+        if depth > MAX_DEPTH {
+            let reason = format!("tojson: more than {MAX_DEPTH} levels");
+            return Err(Error::new(ErrorKind::InvalidOperation, reason));
+        }
+        self.meter.charge(8)?;
         match value.kind() {
-            ValueKind::Undefined | ValueKind::None => self.out.push_str("null"),
-            ValueKind::Bool => self.out.push_str(if value.is_true() { "true" } else { "false" }),
-            ValueKind::Number => self.out.push_str(&value.to_string()),
+            ValueKind::Undefined | ValueKind::None => self.out.push("null"),
+            ValueKind::Bool => self.out.push(if value.is_true() { "true" } else { "false" }),
+            ValueKind::Number => self.number(value),
             ValueKind::String => self.string(value.as_str().unwrap_or_default()),
             ValueKind::Seq | ValueKind::Iterable => {
-                self.list('[', ']', value.try_iter()?, depth, |writer, item| writer.value(&item, depth + 1))?
+                self.list("[", "]", value.try_iter()?, depth, |writer, item| writer.value(&item, depth + 1))
             }
-            ValueKind::Map => self.list('{', '}', value.try_iter()?, depth, |writer, key| {
-                writer.string(&key.to_string());
-                writer.out.push_str(": ");
+            ValueKind::Map => self.list("{", "}", value.try_iter()?, depth, |writer, key| {
+                match key.kind() {
+                    ValueKind::None => writer.out.push("\"null\""),
+                    ValueKind::Bool => writer.out.push(if key.is_true() { "\"true\"" } else { "\"false\"" }),
+                    _ => writer.string(&key.to_string()),
+                }?;
+                writer.out.push(": ")?;
                 writer.value(&value.get_item(&key)?, depth + 1)
-            })?,
-            kind => return Err(Error::new(ErrorKind::InvalidOperation, format!("tojson: {kind} has no JSON"))),
+            }),
+            kind => Err(Error::new(ErrorKind::InvalidOperation, format!("tojson: {kind} has no JSON"))),
         }
-        Ok(())
+    }
+
+    fn number(&mut self, value: &Value) -> Result<(), Error> {
+        match f64::try_from(value.clone()) {
+            Ok(number) if !value.is_integer() => self.out.push(&float(number)),
+            _ => self.out.push(&value.to_string()),
+        }
     }
 
     fn list(
         &mut self,
-        open: char,
-        close: char,
+        open: &str,
+        close: &str,
         items: impl Iterator<Item = Value>,
         depth: usize,
-        mut write: impl FnMut(&mut Writer, Value) -> Result<(), Error>,
+        mut write: impl FnMut(&mut Self, Value) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        self.out.push(open);
+        self.out.push(open)?;
         let mut empty = true;
         for item in items {
             if !empty {
-                self.out.push_str(if self.indent.is_some() { "," } else { ", " });
+                self.out.push(if self.indent.is_some() { "," } else { ", " })?;
             }
             empty = false;
-            self.line(depth + 1);
+            self.line(depth + 1)?;
             write(self, item)?;
         }
         if !empty {
-            self.line(depth);
+            self.line(depth)?;
         }
-        self.out.push(close);
-        Ok(())
+        self.out.push(close)
     }
 
-    fn line(&mut self, depth: usize) {
-        if let Some(indent) = self.indent {
-            self.out.push('\n');
-            self.out.extend(std::iter::repeat_n(' ', indent * depth));
-        }
+    fn line(&mut self, depth: usize) -> Result<(), Error> {
+        let Some(indent) = self.indent else { return Ok(()) };
+        self.out.push("\n")?;
+        (0..depth).try_for_each(|_| self.out.push(&" ".repeat(indent)))
     }
 
-    fn string(&mut self, text: &str) {
-        self.out.push('"');
-        for c in text.chars() {
-            match c {
-                '"' => self.out.push_str("\\\""),
-                '\\' => self.out.push_str("\\\\"),
-                '\n' => self.out.push_str("\\n"),
-                '\r' => self.out.push_str("\\r"),
-                '\t' => self.out.push_str("\\t"),
-                '\u{8}' => self.out.push_str("\\b"),
-                '\u{c}' => self.out.push_str("\\f"),
-                c if c < ' ' => self.out.push_str(&format!("\\u{:04x}", u32::from(c))),
-                c => self.out.push(c),
-            }
+    fn string(&mut self, text: &str) -> Result<(), Error> {
+        self.out.push("\"")?;
+        let mut plain = 0;
+        for (at, c) in text.char_indices() {
+            let escaped = match c {
+                '"' => "\\\"",
+                '\\' => "\\\\",
+                '\n' => "\\n",
+                '\r' => "\\r",
+                '\t' => "\\t",
+                '\u{8}' => "\\b",
+                '\u{c}' => "\\f",
+                c if c < ' ' => &format!("\\u{:04x}", u32::from(c)),
+                _ => continue,
+            };
+            self.out.push(text.get(plain..at).unwrap_or_default())?;
+            self.out.push(escaped)?;
+            plain = at + c.len_utf8();
         }
-        self.out.push('"');
+        self.out.push(text.get(plain..).unwrap_or_default())?;
+        self.out.push("\"")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_python_s() {
+        for (number, text) in [
+            (1.0, "1.0"),
+            (0.1, "0.1"),
+            (-0.0, "-0.0"),
+            (1e15, "1000000000000000.0"),
+            (1e16, "1e+16"),
+            (1.5e22, "1.5e+22"),
+            (0.0001, "0.0001"),
+            (0.00001234, "1.234e-05"),
+            (5e-324, "5e-324"),
+            (f64::NEG_INFINITY, "-Infinity"),
+        ] {
+            assert_eq!(float(number), text);
+        }
     }
 }

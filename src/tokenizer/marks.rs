@@ -122,19 +122,22 @@ fn literal_len(bytes: &[u8], quote: u8) -> usize {
     at.min(bytes.len())
 }
 
-/// The marks of one rendering.
+/// Adds to a set what stands in a text and might be chosen for a mark.
+pub(super) fn note(text: &str, taken: &mut BTreeSet<char>) {
+    // Every character of the plane begins with the byte F3, and few texts have it.
+    if text.bytes().any(|b| b == 0xf3) {
+        taken.extend(text.chars().filter(|c| CANDIDATES.contains(c)));
+    }
+}
+
+/// The marks that a compiled template has in place of control tokens.
 pub(super) struct Marks(BTreeMap<u32, char>);
 
 impl Marks {
-    /// A mark for each of the tokens, none of which occurs in any of the texts.
+    /// A mark for each of the tokens, none of which is taken.
     ///
-    /// Fails with `Template` if the texts use up the private-use plane.
-    pub fn new<'t>(tokens: impl Iterator<Item = u32>, texts: impl Iterator<Item = &'t str>) -> Result<Marks> {
-        let mut taken = BTreeSet::new();
-        // Every character of the plane begins with the byte F3, and few texts have it.
-        for text in texts.filter(|t| t.bytes().any(|b| b == 0xf3)) {
-            taken.extend(text.chars().filter(|c| CANDIDATES.contains(c)));
-        }
+    /// Fails with `Template` if the private-use plane is used up.
+    pub fn new(tokens: impl Iterator<Item = u32>, taken: &BTreeSet<char>) -> Result<Marks> {
         let mut free = CANDIDATES.filter(|c| !taken.contains(c));
         let mut marks = BTreeMap::new();
         for token in tokens {
@@ -144,6 +147,11 @@ impl Marks {
             }
         }
         Ok(Marks(marks))
+    }
+
+    /// Whether one of them is among these characters.
+    pub fn meet(&self, taken: &BTreeSet<char>) -> bool {
+        !taken.is_empty() && self.0.values().any(|mark| taken.contains(mark))
     }
 
     /// The mark of a token.

@@ -8,6 +8,7 @@
 //! - `encode` takes O(n log n) for a text of n bytes, whatever stands in it, and at most 32 bytes of memory a byte;
 //!   where there is none, it fails.
 
+mod apart;
 mod bounds;
 mod bpe;
 mod builtins;
@@ -16,16 +17,23 @@ mod chat;
 mod compose;
 mod date;
 mod json;
+mod json_reader;
 mod marks;
 mod merge;
+mod meter;
+mod order;
+mod program;
+mod slice;
 mod special;
 mod split;
 mod spm;
 mod stream;
 mod tokens;
 mod vocab;
+mod weigh;
 
 use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
 
 use crate::alloc::reserve;
 use crate::error::{Error, Result};
@@ -35,7 +43,7 @@ use special::{Matcher, Piece};
 use spm::Spm;
 use tokens::TokenTable;
 
-pub use chat::{ChatTemplate, Rendered};
+pub use chat::{ChatJson, ChatTemplate, Rendered};
 pub use stream::{StreamOutput, Utf8Stream};
 pub use vocab::{TokenKind, Vocab};
 
@@ -98,6 +106,8 @@ pub struct Tokenizer {
     /// Ids that end a generation, in order.
     ends: Vec<u32>,
     chat_template: Option<String>,
+    /// That, once it has been used.
+    compiled_chat: OnceLock<Arc<chat::Compiled>>,
 }
 
 impl Tokenizer {
@@ -166,6 +176,7 @@ impl Tokenizer {
             add_eos,
             ends,
             chat_template: vocab.chat_template.map(owned).transpose()?,
+            compiled_chat: OnceLock::new(),
         })
     }
 
