@@ -2,6 +2,8 @@
 //! hostile ones. Each is rendered or refused with a number, within a second and 64 MiB, from a thread with a stack of
 //! 128 KiB.
 
+#![allow(unsafe_code)] // an allocator that counts
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
