@@ -54,6 +54,11 @@ fn programs_of_other_header_versions_are_served() {
 }
 
 #[test]
+fn chat_templates_are_held_on_small_stacks() {
+    run("chat.c");
+}
+
+#[test]
 fn handles_are_destroyed_in_any_order() {
     run("order.c");
 }

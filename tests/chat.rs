@@ -204,6 +204,8 @@ fn hostile_templates_end_in_an_error() {
         "{% for i in range(3) %}{{ 0 < i < 3 }}{% endfor %}",
         "{% set n = namespace() %}{% for i in range(99999) %}{% set m = namespace() %}{% set m.x = [n.x] %}{% set n.x = [m] %}{% endfor %}",
         "{{ '{:>999999999}'.format(1) }}",
+        "{{ '{:{}}'.format(1, 999999999) }}",
+        "{{ ('{:>999}' * 99999).format(1) }}",
         "{{ '%999999999d' | format(1) }}",
         "{{ 'x' | indent(999999999) }}",
         "{{ raise_exception(*range(100000)) }}",
@@ -253,6 +255,7 @@ fn environment_is_that_of_transformers() {
         ),
         ("{{ messages | selectattr('role', 'equalto', 'tool') | map(attribute='content') | join('+') }}", "2"),
         ("{% for i in [3, 4] if i > 3 %}{{ loop.index }}{{ i }}{% else %}none{% endfor %}{{ 1 if false }}", "14"),
+        ("{{ '{}-{}|{:>3}{a}'.format(1, 'x', 2, a=[1]) }}", "1-x|  2[1]"),
         ("{{ bos_token + eos_token }}{{ nothing }}", "<|begin_of_text|><|eot_id|>"),
     ] {
         let template = ChatTemplate::with_source(&tokenizer, source).unwrap();
@@ -272,6 +275,118 @@ fn many_messages_render() {
     assert!(rendered.text.len() > 1_000_000);
     let short = vec![("user", "hi"); 5000];
     assert_eq!(template.render(&short, true).unwrap().text.matches("<|im_end|>").count(), 5000);
+}
+
+/// A tokenizer whose file has this template.
+fn with_template(source: &str) -> Tokenizer {
+    let fixture = fixture("tiny_llama_bpe");
+    let mut vocab = fixtures::vocab(&fixture);
+    vocab.chat_template = Some(source);
+    Tokenizer::from_vocab(&vocab).unwrap()
+}
+
+#[test]
+fn a_model_s_own_bad_template_is_the_model_s_fault() {
+    for (source, expected) in [
+        (
+            format!("{{{{ {}1 }}}}", "-".repeat(22_000)),
+            "22001 links in one chain of operators, names and brackets large; expected at most 400",
+        ),
+        (
+            format!("{{{{ x{} }}}}", " and x".repeat(8_000)),
+            "16001 links in one chain of operators, names and brackets large; expected at most 400",
+        ),
+        (
+            format!("{{% if x %}}{}{{% endif %}}", "{% elif x %}".repeat(2_000)),
+            "301 blocks in one another, each elif being one in the one before large; expected at most 300",
+        ),
+        ("x".repeat(300_000), "300000 bytes large; expected at most 262144"),
+        ("{% for m in messages %}".to_owned(), "malformed (syntax error: unexpected end of input, expected"),
+        (
+            "{% for i in range(99999) %}{% for i in range(99999) %}{% endfor %}{% endfor %}".to_owned(),
+            "too costly in line 1: ",
+        ),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}".to_owned(), "its scopes and calls nest more than 100 deep"),
+        ("{{ 'x' * 300000 }}".to_owned(), "too long-winded: it writes 300000 bytes for these messages"),
+        (
+            "{% for i in [1] %}{% with %}{% break %}{% endwith %}{% endfor %}".to_owned(),
+            "malformed (invalid operation: break or continue out of a with",
+        ),
+    ] {
+        let error = with_template(&source).render_chat(&[("user", "x")], true).unwrap_err();
+        assert_eq!(error.status(), Status::InvalidModel, "{source:.80}: {error}");
+        let text = error.to_string();
+        assert!(text.starts_with("tokenizer.chat_template is ") && text.contains(expected), "{source:.80}: {text}");
+    }
+    // What it refuses, it refuses of the messages.
+    for source in ["{{ raise_exception('not this') }}", "{{ messages[0].content + 1 }}", "{{ 1 // 0 }}"] {
+        let error = with_template(source).render_chat(&[("user", "x")], true).unwrap_err();
+        assert_eq!(error.status(), Status::InvalidArgument, "{source}: {error}");
+    }
+}
+
+#[test]
+fn a_model_s_template_is_compiled_once() {
+    let source =
+        format!("{}{{{{ messages[0].content }}}}", "{% if not messages %}{% set x = 'y' %}{% endif %}".repeat(1_000));
+    let tokenizer = with_template(&source);
+    let time = || {
+        let begin = Instant::now();
+        assert_eq!(tokenizer.render_chat(&[("user", "x")], true).unwrap().text, "x");
+        begin.elapsed()
+    };
+    let first = time();
+    let later = (0..20).map(|_| time()).min().unwrap();
+    assert!(later * 2 < first, "{first:?}, then {later:?}");
+}
+
+/// The engine panics on each of these, or did not come back from it.
+#[test]
+fn what_the_engine_panics_on_is_computed_here() {
+    let tokenizer = tiny("tiny_llama_bpe");
+    for (source, expected) in [
+        (
+            "{{ 1 is divisibleby(0) }}{{ 1.5 is divisibleby(0) }}{{ 6 is divisibleby(3) }}{{ -7 is divisibleby 7 }}",
+            "FalseFalseTrueTrue",
+        ),
+        ("{{ (-170141183460469231731687303715884105727 - 1) is divisibleby(-1) }}", "False"),
+        ("[{{ ''[::-1] }}{{ 'abc'[1:2:-1] }}{{ 'abc'[2:0:-1] }}{{ 'abc'[-99:99:9223372036854775807] }}]", "[cba]"),
+        ("{{ [1, 2, 3][0:3:-9223372036854775807] }}{{ [1, 2, 3][9:0:-2] }}{{ [][::-1] }}", "[][3][]"),
+        (
+            "{{ range(9223372036854775807, -9223372036854775807, -9223372036854775807) | list }}",
+            "[9223372036854775807, 0]",
+        ),
+        ("{{ range(0, -5, -2) | list }}{{ range(3)[1] }}", "[0, -2, -4]1"),
+        ("{{ range(-9223372036854775807, 9223372036854775807, 9223372036854775807) | length }}", "2"),
+        ("{{ [] * 9999999999999 }}{{ [1] * -1 }}{{ '' * 9999999999 }}{{ 'x' * -3 }}", "[][]"),
+        (
+            "{{ ['b', 'A', 'c'] | sort | join }}{{ [3, 1.5, 2] | sort(reverse=true) }}{{ {'b': 1, 'a': 2} | dictsort }}",
+            "Abc[3, 2, 1.5][['a', 2], ['b', 1]]",
+        ),
+        ("{{ 'abab'.count('') }}{{ 'h\u{e9}llo'.find('l') }}{{ 'h\u{e9}llo'.rfind('l') }}{{ 'x'.find('y') }}", "523-1"),
+        (
+            "{{ {'a': [1, 'b', none, 1e22, true]} }}{{ ['it\\'s'] ~ 1.0 }}",
+            "{'a': [1, 'b', None, 1e+22, True]}[\"it's\"]1.0",
+        ),
+    ] {
+        let template = ChatTemplate::with_source(&tokenizer, source).unwrap_or_else(|e| panic!("{source}: {e}"));
+        assert_eq!(template.render(&[("user", "x")], true).unwrap().text, expected, "{source}");
+    }
+    for (source, expected) in [
+        ("{% for i in [1] %}{{ loop.cycle() }}{% endfor %}", "cycle() needs an argument"),
+        ("{% for i in [1] %}{% with %}{% break %}{% endwith %}{% endfor %}", "break or continue out of a with"),
+        ("{% for i in [1] %}{% set x %}{% continue %}{% endset %}{% endfor %}", "break or continue out of a with"),
+        ("{{ messages | sort(attribute='nothing') }}", "an item to be sorted lacks the attribute"),
+        ("{{ [9007199254740993, 1.5] | sort }}", "numbers beyond 2^53"),
+        ("{{ range(1, 2, 0) }}", "range() has a step of 0"),
+        ("{{ range(100001) }}", "range() has 100001 elements; the most are 100000"),
+        ("{{ 'x'[::0] }}", "a slice has a step of 0"),
+        ("{{ 'x'[1.5:] }}", "a slice has a bound of type number"),
+    ] {
+        let done = ChatTemplate::with_source(&tokenizer, source).and_then(|t| t.render(&[("user", "x")], true));
+        let text = done.map(|r| r.text).unwrap_err().to_string();
+        assert!(text.contains(expected), "{source}: {text}");
+    }
 }
 
 proptest! {

@@ -2,13 +2,10 @@
 //! hostile ones. Each is rendered or refused with a number, within a second and 64 MiB, from a thread with a stack of
 //! 128 KiB.
 
-#![allow(unsafe_code)] // an allocator that counts
-
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use kigo::alloc::watch;
 use kigo::error::{Error, Status};
 use kigo::tokenizer::{ChatJson, ChatTemplate, Rendered, Tokenizer};
 
@@ -16,57 +13,28 @@ use kigo::tokenizer::{ChatJson, ChatTemplate, Rendered, Tokenizer};
 mod fixtures;
 use fixtures::tiny;
 
-/// Counts what is allocated now, and the most of it.
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: passes everything on to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if layout.size() < ASKED {
-            let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-            PEAK.fetch_max(live, Ordering::Relaxed);
-        }
-        // SAFETY: as the caller says.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        if layout.size() < ASKED {
-            LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        }
-        // SAFETY: as the caller says.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
 /// One test at a time: they share the counters.
 static ALONE: Mutex<()> = Mutex::new(());
 
 const MIB: usize = 1 << 20;
-/// One allocation of so many bytes is `alloc::require` asking for what a rendering may take, which it gives back.
-const ASKED: usize = 50 * MIB;
 /// The most that a rendering may take.
 const MOST: usize = 64 * MIB;
 
-/// Runs on a small stack; what it gave, how long it took, and the most memory meanwhile.
+/// Runs on a small stack; what it gave, how long it took, and the most memory meanwhile. Of that, what a rendering asks
+/// for beforehand and gives back at once is a part, so smaller figures are not seen.
 fn measured<T: Send>(run: impl FnOnce() -> T + Send) -> (T, Duration, usize) {
-    std::thread::scope(|scope| {
-        let work = move || {
-            let before = LIVE.load(Ordering::Relaxed);
-            PEAK.store(before, Ordering::Relaxed);
-            let begin = Instant::now();
-            let result = run();
-            (result, begin.elapsed(), PEAK.load(Ordering::Relaxed) - before)
-        };
-        let thread = std::thread::Builder::new().stack_size(128 << 10).spawn_scoped(scope, work);
-        thread.unwrap().join().unwrap()
-    })
+    let ((result, time), peak) = watch::peak(|| {
+        std::thread::scope(|scope| {
+            let work = move || {
+                let begin = Instant::now();
+                let result = run();
+                (result, begin.elapsed())
+            };
+            let thread = std::thread::Builder::new().stack_size(128 << 10).spawn_scoped(scope, work);
+            thread.unwrap().join().unwrap()
+        })
+    });
+    (result, time, peak)
 }
 
 fn render(tokenizer: &Tokenizer, source: &str, messages: &[(&str, &str)]) -> Result<Rendered, Error> {
@@ -86,14 +54,19 @@ fn check_cost(name: &str, tokenizer: &Tokenizer, source: &str, messages: &[(&str
         Err(error) => error.to_string(),
     };
     if std::env::var("KIGO_PRINT").is_ok() {
-        println!("{name:<44} {:>7.1} ms {:>6.1} MiB  {outcome:.120}", time.as_secs_f64() * 1e3, peak as f64 / MIB as f64);
+        println!(
+            "{name:<44} {:>7.1} ms {:>6.1} MiB  {outcome:.120}",
+            time.as_secs_f64() * 1e3,
+            peak as f64 / MIB as f64
+        );
     }
     let mut wrong = String::new();
     if time > most_time() {
         wrong.push_str(&format!("{name}: {time:?}: {outcome:.200}\n"));
     }
     let said: usize = messages.iter().map(|(role, content)| role.len() + content.len()).sum();
-    if peak > MOST + 16 * said {
+    // The rest is for each message, and the smallest of allocations.
+    if peak > MOST + 20 * said + 4096 * messages.len() + 65_536 {
         wrong.push_str(&format!("{name}: {peak} bytes: {outcome:.200}\n"));
     }
     if let Err(error) = &result
@@ -107,10 +80,8 @@ fn check_cost(name: &str, tokenizer: &Tokenizer, source: &str, messages: &[(&str
 fn check_all<'a>(cases: impl IntoIterator<Item = (String, String)>, messages: &[(&'a str, &'a str)]) {
     let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let tokenizer = tiny("tiny_llama_bpe");
-    let wrong: Vec<String> = cases
-        .into_iter()
-        .filter_map(|(name, source)| check_cost(&name, &tokenizer, &source, messages).err())
-        .collect();
+    let wrong: Vec<String> =
+        cases.into_iter().filter_map(|(name, source)| check_cost(&name, &tokenizer, &source, messages).err()).collect();
     assert!(wrong.is_empty(), "{}", wrong.concat());
 }
 
@@ -118,9 +89,8 @@ fn check_all<'a>(cases: impl IntoIterator<Item = (String, String)>, messages: &[
 fn families(n: usize) -> Vec<(&'static str, String)> {
     let chain = |link: &str| format!("{{{{ x{} }}}}", link.repeat(n));
     let before = |link: &str| format!("{{{{ {}1 }}}}", link.repeat(n));
-    let around = |open: &str, inside: &str, close: &str| {
-        format!("{{{{ {}{inside}{} }}}}", open.repeat(n), close.repeat(n))
-    };
+    let around =
+        |open: &str, inside: &str, close: &str| format!("{{{{ {}{inside}{} }}}}", open.repeat(n), close.repeat(n));
     let blocks = |open: &str, close: &str| format!("{}x{}", open.repeat(n), close.repeat(n));
     let list = |item: &str| format!("{{{{ [{}] | length }}}}", item.repeat(n));
     vec![
@@ -207,7 +177,7 @@ fn families(n: usize) -> Vec<(&'static str, String)> {
         ("comments", "{# a #}".repeat(n)),
         ("raw", "{% raw %}{{ a }}{% endraw %}".repeat(n)),
         ("newlines", "{{ 1 }}\n".repeat(n)),
-        ("spaces before tags", format!("{}{{% if 1 %}}{{% endif %}}", " ".repeat(50)).repeat(n)),
+        ("spaces before tags", format!("\n{}{{% if 1 %}}{{% endif %}}", " ".repeat(50)).repeat(n)),
         ("tokens", "<|im_end|>".repeat(n)),
         ("number", format!("{{{{ {} }}}}", "1".repeat(n))),
         ("name", format!("{{{{ {} }}}}", "a".repeat(n))),
@@ -236,7 +206,7 @@ fn usual_depths_pass() {
         (format!("{{{{ [{}][1999] }}}}", "7,".repeat(2000)), "7".to_owned()),
         (format!("{}x{}", "{% if 1 %}".repeat(100), "{% endif %}".repeat(100)), "x".to_owned()),
         (format!("{{{{ '{}' | length }}}}", "a".repeat(50_000)), "50000".to_owned()),
-        ("{{ 'a' }}".repeat(10_000), "a".repeat(10_000)),
+        ("{{ 'a' }}".repeat(5_000), "a".repeat(5_000)),
     ] {
         let (rendered, ..) = measured(|| render(&tokenizer, &source, &[("user", "x")]));
         assert_eq!(rendered.unwrap_or_else(|e| panic!("{source:.60}: {e}")).text, expected, "{source:.60}");

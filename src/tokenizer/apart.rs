@@ -1,6 +1,7 @@
 //! Runs the template engine where the stack is known: it recurses, and a host's thread may be small.
 
 use crate::error::{Error, Result};
+use crate::process;
 
 /// Bytes of stack. The deepest source that [`weigh`](super::weigh) lets pass, and the deepest calls and structures
 /// that a rendering may have, take less than half of it (`tests/chat.rs` has them).
@@ -11,8 +12,6 @@ const STACK: usize = 4 << 20;
 ///
 /// Fails with `OutOfMemory` where there is no such thread to be had, and with `Internal` if it panics.
 pub(super) fn apart<T: Send + 'static>(call: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let thread = std::thread::Builder::new().name("kigo-chat".to_owned()).stack_size(STACK).spawn(call);
-    let no_thread = |_| Error::OutOfMemory { place: "host".to_owned(), requested: STACK as u64, free: 0 };
     let failed = |_| Err(Error::Internal { message: "the template engine failed".to_owned() });
-    thread.map_err(no_thread)?.join().unwrap_or_else(failed)
+    process::spawn("kigo-chat", STACK, call)?.join().unwrap_or_else(failed)
 }

@@ -14,7 +14,7 @@ use minijinja::{Environment, Error, ErrorKind, State, Value, filters};
 use minijinja_contrib::pycompat;
 
 use super::meter::{Meter, is_list, is_namespace, refused};
-use super::{order, slice};
+use super::{order, print, slice};
 
 /// Names of the checks; no template can write them.
 pub(super) mod check {
@@ -28,6 +28,8 @@ pub(super) mod check {
     pub const CONTAINED: &str = "\u{1}contained";
     /// Operands that are turned into text.
     pub const PRINTED: &str = "\u{1}printed";
+    /// Two operands that are turned into one text.
+    pub const JOINED: &str = "\u{1}joined";
     /// Operands that are turned into text and then into another, of up to thrice the bytes.
     pub const CHANGED: &str = "\u{1}changed";
     /// Operands of what is done for each element of the first.
@@ -87,22 +89,27 @@ impl Meter {
             _ => n.clone(),
         };
         let bytes = len.saturating_mul(n.as_usize().unwrap_or(1));
-        if is_list(many) { self.make_elements(bytes)? } else { self.make(bytes)? }
+        if is_list(many) {
+            self.make_elements(bytes)?
+        } else {
+            self.make(bytes)?
+        }
         Ok(if left_is_many { [many.clone(), n] } else { [n, many.clone()] })
     }
 
-    /// Operands that the engine would print, printed, where what is printed may be long.
-    fn printed(&self, operands: &[Value]) -> Result<Vec<Value>, Error> {
-        let print = |operand: &Value| {
+    /// Operands that the engine would print, printed as Python would: lists and maps, and the first few if numbers.
+    fn printed(&self, operands: &[Value], numbers: usize) -> Result<Vec<Value>, Error> {
+        let print = |(at, operand): (usize, &Value)| {
             self.charge(operand.as_str().map_or(0, str::len))?;
             let is_long = is_list(operand) || operand.kind() == ValueKind::Map;
-            if !is_long || operand.is_kwargs() {
+            let is_printed = is_long || (operand.is_number() && at < numbers);
+            if !is_printed || operand.is_kwargs() {
                 return Ok(operand.clone());
             }
             self.look(operand)?;
-            self.text(operand).map(Value::from)
+            print::str(operand, self).map(Value::from)
         };
-        operands.iter().map(print).collect()
+        operands.iter().enumerate().map(print).collect()
     }
 
     /// Charges what a replacement makes.
@@ -122,6 +129,30 @@ impl Meter {
         self.make_elements(n)
     }
 
+    /// Charges what Python's `str.format` makes; fields of other fields' widths and of great ones are refused.
+    fn formatted(&self, text: &str, args: &[Value]) -> Result<(), Error> {
+        const MOST: usize = 3;
+        let mut fields = 0_usize;
+        for part in text.split('{').skip(1) {
+            fields += 1;
+            let spec = part.split('}').next().unwrap_or_default();
+            if spec.len() == part.len() && !spec.is_empty() {
+                return Err(invalid("a field of format() in another is not supported"));
+            }
+            let digits = spec.split(|c: char| !c.is_ascii_digit()).map(str::len).max().unwrap_or(0);
+            if digits > MOST {
+                return Err(invalid(format!(
+                    "a number of {digits} digits in a field of format(); the most are {MOST}"
+                )));
+            }
+        }
+        let bytes = args.iter().try_fold(0_usize, |sum, arg| {
+            let size = self.look(arg)?;
+            Ok::<_, Error>(sum.saturating_add(size.bytes.saturating_mul(6)).saturating_add(size.nodes * 16))
+        })?;
+        self.make(text.len().saturating_add(fields.saturating_mul(bytes.saturating_add(1000))))
+    }
+
     /// The items' texts with a separator between them.
     fn join(&self, items: &Value, separator: &str) -> Result<String, Error> {
         let mut text = super::meter::Text::new(self);
@@ -133,7 +164,7 @@ impl Meter {
             match item.as_str() {
                 Some(item) => text.push(item)?,
                 None => {
-                    let item = self.text(&item)?;
+                    let item = print::str(&item, self)?;
                     text.push(&item)?;
                 }
             }
@@ -154,7 +185,7 @@ pub(super) fn install(environment: &mut Environment<'_>, meter: &Arc<Meter>) {
         None if value.is_undefined() => Ok(()),
         None => {
             m.look(value)?;
-            let shown = m.text(value)?;
+            let shown = print::str(value, &m)?;
             m.make(shown.len().saturating_mul(3))?;
             out.write_str(&shown).map_err(Error::from)
         }
@@ -164,13 +195,12 @@ pub(super) fn install(environment: &mut Environment<'_>, meter: &Arc<Meter>) {
         m.replacement(text, from, to).map(|()| text.replace(from, to))
     });
     let m = meter.clone();
-    environment.add_filter("join", move |items: Value, separator: Option<&str>| {
-        m.join(&items, separator.unwrap_or_default())
-    });
+    environment
+        .add_filter("join", move |items: Value, separator: Option<&str>| m.join(&items, separator.unwrap_or_default()));
     let m = meter.clone();
     environment.add_filter("string", move |value: Value| match value.as_str() {
         Some(_) => Ok(value),
-        None => m.text(&value).map(Value::from),
+        None => print::str(&value, &m).map(Value::from),
     });
     let m = meter.clone();
     environment.add_filter("escape", move |state: &State, value: Value| escape(&m, state, &value));
@@ -232,18 +262,22 @@ fn install_checks(environment: &mut Environment<'_>, meter: &Arc<Meter>) {
         match &operands[..] {
             // In a text, the engine looks for what the value is printed as.
             [part, whole] if whole.as_str().is_some() && part.as_str().is_none() => {
-                Ok(again(&[Value::from(m.text(part)?), whole.clone()]))
+                Ok(again(&[Value::from(print::str(part, &m)?), whole.clone()]))
             }
             operands => Ok(again(operands)),
         }
     });
     let m = meter.clone();
     environment.add_filter(check::PRINTED, move |operands: Rest<Value>| -> Result<Value, Error> {
-        Ok(again(&m.printed(&operands)?))
+        Ok(again(&m.printed(&operands, 1)?))
+    });
+    let m = meter.clone();
+    environment.add_filter(check::JOINED, move |operands: Rest<Value>| -> Result<Value, Error> {
+        Ok(again(&m.printed(&operands, 2)?))
     });
     let m = meter.clone();
     environment.add_filter(check::CHANGED, move |operands: Rest<Value>| -> Result<Value, Error> {
-        let printed = m.printed(&operands)?;
+        let printed = m.printed(&operands, 1)?;
         m.make(printed.first().and_then(Value::as_str).map_or(0, str::len).saturating_mul(3))?;
         Ok(again(&printed))
     });
@@ -338,7 +372,7 @@ fn call_method(meter: &Meter, state: &State, value: &Value, method: &str, args: 
         ("upper" | "lower" | "title" | "capitalize", Some(whole)) => meter.make(whole.len().saturating_mul(3))?,
         // Here the engine would not come back.
         ("count", Some(whole)) if text(0) == Some("") => return Ok((whole.chars().count() + 1).into()),
-        ("format", Some(_)) => return Err(ErrorKind::UnknownMethod.into()),
+        ("format", Some(whole)) => meter.formatted(whole, args)?,
         // Counted in characters, as Python does.
         ("find" | "rfind", Some(whole)) => {
             let Some(part) = text(0).filter(|_| args.len() == 1) else {

@@ -4,6 +4,7 @@ use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, Value};
 
 use super::meter::{MAX_DEPTH, Meter, Text};
+use super::print;
 
 /// The widest indent.
 const MAX_INDENT: usize = 16;
@@ -22,23 +23,6 @@ struct Writer<'m> {
     out: Text<'m>,
     meter: &'m Meter,
     indent: Option<usize>,
-}
-
-/// Python's `repr` of a floating-point number, in the spelling of its JSON.
-fn float(number: f64) -> String {
-    if !number.is_finite() {
-        let sign = if number < 0.0 { "-" } else { "" };
-        return if number.is_nan() { "NaN".to_owned() } else { format!("{sign}Infinity") };
-    }
-    let scientific = format!("{number:e}");
-    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    match exponent.parse::<i32>() {
-        Ok(exponent) if number != 0.0 && !(-4..16).contains(&exponent) => {
-            let sign = if exponent < 0 { '-' } else { '+' };
-            format!("{digits}e{sign}{:02}", exponent.unsigned_abs())
-        }
-        _ => format!("{number:?}"),
-    }
 }
 
 impl Writer<'_> {
@@ -60,7 +44,7 @@ impl Writer<'_> {
                 match key.kind() {
                     ValueKind::None => writer.out.push("\"null\""),
                     ValueKind::Bool => writer.out.push(if key.is_true() { "\"true\"" } else { "\"false\"" }),
-                    _ => writer.string(&key.to_string()),
+                    _ => writer.string(&print::str(&key, writer.meter)?),
                 }?;
                 writer.out.push(": ")?;
                 writer.value(&value.get_item(&key)?, depth + 1)
@@ -71,8 +55,11 @@ impl Writer<'_> {
 
     fn number(&mut self, value: &Value) -> Result<(), Error> {
         match f64::try_from(value.clone()) {
-            Ok(number) if !value.is_integer() => self.out.push(&float(number)),
-            _ => self.out.push(&value.to_string()),
+            Ok(number) if !number.is_finite() && !value.is_integer() => {
+                let sign = if number < 0.0 { "-" } else { "" };
+                self.out.push(&if number.is_nan() { "NaN".to_owned() } else { format!("{sign}Infinity") })
+            }
+            _ => self.out.push(&print::number(value)),
         }
     }
 
@@ -127,28 +114,5 @@ impl Writer<'_> {
         }
         self.out.push(text.get(plain..).unwrap_or_default())?;
         self.out.push("\"")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_python_s() {
-        for (number, text) in [
-            (1.0, "1.0"),
-            (0.1, "0.1"),
-            (-0.0, "-0.0"),
-            (1e15, "1000000000000000.0"),
-            (1e16, "1e+16"),
-            (1.5e22, "1.5e+22"),
-            (0.0001, "0.0001"),
-            (0.00001234, "1.234e-05"),
-            (5e-324, "5e-324"),
-            (f64::NEG_INFINITY, "-Infinity"),
-        ] {
-            assert_eq!(float(number), text);
-        }
     }
 }

@@ -304,7 +304,8 @@ mod tests {
     fn values_are_read_exactly() {
         let text = r#" {"b": [1, -0, 2.5, 1e3, 18446744073709551615, true, null, "\u00e9\ud83d\ude00\n\/"], "a": {}, "b2": []} "#;
         let value = read(text).unwrap();
-        let expected = "{\"b\": [1, 0, 2.5, 1000.0, 18446744073709551615, True, None, \"é😀\\n/\"], \"a\": {}, \"b2\": []}";
+        let expected =
+            "{\"b\": [1, 0, 2.5, 1000.0, 18446744073709551615, True, None, \"é😀\\n/\"], \"a\": {}, \"b2\": []}";
         assert_eq!(value.to_string(), expected);
         assert_eq!(read(r#"{"a": 1, "b": 2, "a": 3}"#).unwrap().to_string(), "{\"a\": 3, \"b\": 2}");
     }

@@ -3,7 +3,6 @@
 //! Work and memory are counted ahead of what takes them and never given back, so the same template and messages are
 //! refused at the same place everywhere; the clock is for machines on which as much work takes longer.
 
-use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -43,9 +42,9 @@ impl Limits {
         }
     }
 
-    /// Memory that the engine may take with these, in bytes: the rest is what it needs for itself.
+    /// Memory that the engine may take with these, in bytes: beside what is counted, what it needs for itself.
     pub fn memory(&self) -> usize {
-        self.made.saturating_add(16 << 20)
+        self.made.saturating_add(24 << 20)
     }
 }
 
@@ -140,8 +139,7 @@ impl Meter {
     fn walk(&self, value: &Value, depth: usize, size: &mut Size) -> Result<(), Error> {
         size.nodes += 1;
         if depth > MAX_DEPTH || size.nodes > MAX_NODES {
-            let (found, most) =
-                if depth > MAX_DEPTH { ("levels", MAX_DEPTH) } else { ("elements", MAX_NODES) };
+            let (found, most) = if depth > MAX_DEPTH { ("levels", MAX_DEPTH) } else { ("elements", MAX_NODES) };
             return Err(refused(format!("it builds a structure of more than {most} {found}")));
         }
         if depth > 0 && is_namespace(value) {
@@ -192,15 +190,6 @@ impl Meter {
         }
         Ok(value)
     }
-
-    /// The text that a value is printed as.
-    pub fn text(&self, value: &Value) -> Result<String, Error> {
-        let mut text = Text::new(self);
-        match write!(text, "{value}") {
-            Ok(()) => Ok(text.out),
-            Err(_) => Err(text.failure.unwrap_or_else(|| refused("it prints what cannot be printed".to_owned()))),
-        }
-    }
 }
 
 /// What a look has found.
@@ -215,13 +204,11 @@ pub(super) struct Size {
 pub(super) struct Text<'m> {
     pub out: String,
     meter: &'m Meter,
-    /// Why it stopped growing.
-    pub failure: Option<Error>,
 }
 
 impl<'m> Text<'m> {
     pub fn new(meter: &'m Meter) -> Text<'m> {
-        Text { out: String::new(), meter, failure: None }
+        Text { out: String::new(), meter }
     }
 
     /// Adds to it.
@@ -230,14 +217,5 @@ impl<'m> Text<'m> {
         self.meter.make(text.len().saturating_mul(3))?;
         self.out.push_str(text);
         Ok(())
-    }
-}
-
-impl Write for Text<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.push(text).map_err(|e| {
-            self.failure = Some(e);
-            fmt::Error
-        })
     }
 }

@@ -22,6 +22,7 @@ mod marks;
 mod merge;
 mod meter;
 mod order;
+mod print;
 mod program;
 mod slice;
 mod special;

@@ -154,11 +154,7 @@ impl<'s> Builder<'s> {
         use Instruction as I;
         for (op, _) in &mut self.ops {
             if let Op::Plain(
-                I::Iterate(to)
-                | I::Jump(to)
-                | I::JumpIfFalse(to)
-                | I::JumpIfFalseOrPop(to)
-                | I::JumpIfTrueOrPop(to),
+                I::Iterate(to) | I::Jump(to) | I::JumpIfFalse(to) | I::JumpIfFalseOrPop(to) | I::JumpIfTrueOrPop(to),
             )
             | Op::Named(Named::Macro(to, _), _) = op
             {
@@ -207,7 +203,7 @@ impl<'s> Builder<'s> {
                 self.check(checks::RESULT);
             }
             I::StringConcat => {
-                self.operands(checks::PRINTED, 2);
+                self.operands(checks::JOINED, 2);
                 self.plain(I::StringConcat);
                 self.check(checks::RESULT);
             }

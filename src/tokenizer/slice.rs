@@ -55,7 +55,9 @@ pub(super) fn slice(value: &Value, start: &Value, stop: &Value, step: &Value, me
         }
         meter.make(text.len().saturating_mul(size_of::<char>()))?;
         let chars: Vec<char> = text.chars().collect();
-        return Ok(Value::from(places(chars.len(), start, stop, step).filter_map(|at| chars.get(at)).collect::<String>()));
+        return Ok(Value::from(
+            places(chars.len(), start, stop, step).filter_map(|at| chars.get(at)).collect::<String>(),
+        ));
     }
     if matches!(value.kind(), ValueKind::None | ValueKind::Undefined) {
         return Ok(Value::from(Vec::<Value>::new()));

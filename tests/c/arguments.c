@@ -18,6 +18,7 @@ static bool slow;
 static const uint32_t some_ids[2] = {10, 20}, *const some_ids_at = some_ids;
 static const size_t two = 2;
 static const kigo_message message = {"user", 4, "abc", 3};
+static const char *const messages_json = "[{\"role\": \"user\", \"content\": \"abc\"}]";
 static unsigned char blob[1 << 18], bytes[1 << 18];
 static size_t n_blob;
 

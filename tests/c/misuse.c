@@ -198,8 +198,30 @@ static void tokens(void)
     REFUSED(kigo_chat_render(model, &message, 1, 0, ids, 8, &needed), INVALID, "content is not UTF-8 at byte 1 of 2");
     message = (kigo_message){NULL, 4, "a", 1};
     REFUSED(kigo_chat_render(model, &message, 1, 0, ids, 8, &needed), INVALID, "role is NULL");
+    message = (kigo_message){.role = "user", .content = "x"};
+    REFUSED(kigo_chat_render(model, &message, 1, 0, ids, 8, &needed), INVALID,
+            "role of message 0 is empty; expected a name (role_len may be KIGO_STRLEN)");
+    REFUSED(kigo_chat_render_text(model, &message, 1, 0, text, 64, &needed), INVALID, "role of message 0 is empty");
+    const kigo_message two[2] = {{"user", 4, "a", 1}, {"", KIGO_STRLEN, "b", 1}};
+    REFUSED(kigo_chat_render(model, two, 2, 0, ids, 8, &needed), INVALID, "role of message 1 is empty");
     REFUSED(kigo_chat_render(model, NULL, 2, 0, ids, 8, &needed), INVALID, "messages is NULL");
     REFUSED(kigo_chat_render_text(model, NULL, 0, 6, text, 64, &needed), INVALID, "flags is 0x6");
+
+    const char *json = "[{\"role\": \"user\", \"content\": \"x\"}]";
+    kigo_chat_options chat = {.struct_size = sizeof chat, .flags = 2};
+    REFUSED(kigo_chat_render_json(model, json, KIGO_STRLEN, &chat, ids, 8, &needed), INVALID, "flags is 0x2");
+    chat = (kigo_chat_options){.struct_size = sizeof chat, .tools_json = "{", .tools_json_len = KIGO_STRLEN};
+    REFUSED(kigo_chat_render_json(model, json, KIGO_STRLEN, &chat, ids, 8, &needed), INVALID,
+            "tools_json is lacking a name in quotes at byte 1 (#); expected JSON");
+    chat = (kigo_chat_options){.struct_size = sizeof chat, .variables_json_len = 3};
+    REFUSED(kigo_chat_render_json(model, json, KIGO_STRLEN, &chat, ids, 8, &needed), INVALID, "variables_json is NULL");
+    chat = (kigo_chat_options){.struct_size = sizeof chat, .template_source = "{{", .template_source_len = 2};
+    REFUSED(kigo_chat_render_json(model, json, KIGO_STRLEN, &chat, ids, 8, &needed), INVALID,
+            "template_source is malformed (syntax error: unexpected end of input");
+    REFUSED(kigo_chat_render_json(model, "[{\"role\": 1}]", KIGO_STRLEN, NULL, ids, 8, &needed), INVALID,
+            "messages_json is holding a number at #/0/role; expected a string");
+    REFUSED(kigo_chat_render_json(model, "[\xFF]", 3, NULL, ids, 8, &needed), INVALID, "messages_json is not UTF-8 at byte 1");
+    REFUSED(kigo_chat_render_json_text(model, NULL, 5, NULL, text, 64, &needed), INVALID, "messages_json is NULL");
 
     kigo_stream *stream = NULL;
     const kigo_string empty = {"", 0};
