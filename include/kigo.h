@@ -691,15 +691,23 @@ kigo_status kigo_token_flags(const kigo_model *model, uint32_t token, uint64_t *
 // ==== Chat =====================================================================================================
 //
 // A conversation as the model was trained to read it: the file's own chat template over messages of a role and a
-// content. What stands in a message can never become a control token: the ids are made from the template's text and
-// the messages' text apart from each other. Begin tokens are the template's business: prefill the ids as they are.
+// content, or over messages in JSON with all that a template may know. What stands in a message can never become a
+// control token: the ids are made from the template's text and the messages' text apart from each other. Begin
+// tokens are the template's business: prefill the ids as they are.
+//
+// A template is a program that comes with a file, so it is held: its source has at most 262,144 bytes and 50,000
+// tokens, 400 operators, names and brackets in one another and 300 blocks; a rendering takes at most one second, 64
+// MiB (16 bytes for each byte of the conversation beside that) and about 500,000 instructions (10,000 more for each
+// message). What has more is INVALID_MODEL, and the text has the number. The file's template is compiled at its first
+// use and kept. It runs on a thread of its own with a stack of 4 MiB, so that any thread of the host's will do; the
+// memory is asked for beforehand.
 
 // For kigo_chat_render(): ends with what opens the assistant's answer.
 #define KIGO_CHAT_ADD_GENERATION_PROMPT 1
 
 // One message. Frozen: it will never have more fields.
 typedef struct kigo_message {
-    // "system", "user", "assistant", or what else the template knows.
+    // "system", "user", "assistant", or what else the template knows; not empty.
     const char *role;
     // Length of `role`, or KIGO_STRLEN.
     size_t role_len;
@@ -709,11 +717,34 @@ typedef struct kigo_message {
     size_t content_len;
 } kigo_message;
 
+// How kigo_chat_render_json() renders.
+typedef struct kigo_chat_options {
+    // sizeof(kigo_chat_options).
+    size_t struct_size;
+    // 0 or KIGO_CHAT_ADD_GENERATION_PROMPT.
+    uint64_t flags;
+    // What the template gets as `tools`: a JSON array, most often of {"type": "function", "function": {"name",
+    // "description", "parameters"}}. NULL: none.
+    const char *tools_json;
+    // Length of `tools_json`, or KIGO_STRLEN.
+    size_t tools_json_len;
+    // Further variables of the template: a JSON object, such as {"enable_thinking": false}. NULL: none.
+    const char *variables_json;
+    // Length of `variables_json`, or KIGO_STRLEN.
+    size_t variables_json_len;
+    // A template in place of the model's. It is compiled at each call. NULL: the model's.
+    const char *template_source;
+    // Length of `template_source`, or KIGO_STRLEN.
+    size_t template_source_len;
+} kigo_chat_options;
+
 // The token ids of a conversation of `n_messages`; `flags` is 0 or KIGO_CHAT_ADD_GENERATION_PROMPT. Buffer out,
 // counted in ids.
 //
-// INVALID_ARGUMENT: text that is not UTF-8, unknown flags, messages that the template refuses (the text has its
-// words). NOT_FOUND: the model has no chat template.
+// INVALID_ARGUMENT: text that is not UTF-8, an empty role (such as one whose length was left 0), unknown flags,
+// messages that the template refuses (the text has its words). INVALID_MODEL: the template is malformed, or takes too
+// much. UNSUPPORTED: it puts control tokens together from parts. NOT_FOUND: the model has no chat template.
+// OUT_OF_MEMORY.
 kigo_status kigo_chat_render(const kigo_model *model,
                              const kigo_message *messages,
                              size_t n_messages,
@@ -731,6 +762,33 @@ kigo_status kigo_chat_render_text(const kigo_model *model,
                                   char *buffer,
                                   size_t capacity,
                                   size_t *needed);
+
+// The token ids of a conversation in JSON: an array of objects, each with a string `role`. Whatever else they hold goes
+// to the template as it is: `content` as text or parts, `tool_calls`, `tool_call_id`, `name`, `reasoning_content`, and
+// what a template may want beside these. Objects keep their order, integers are exact up to 128 bits. No string in it, at
+// any depth and names included, and none in the tools or variables can become a control token. `options` may be NULL.
+// Buffer out, counted in ids.
+//
+// INVALID_ARGUMENT, and the text names the place: what is no JSON (UTF-8, at most 16 MiB, 200,000 values, 48 deep),
+// messages that are no array of objects with a role, a variable that is called messages, tools or
+// add_generation_prompt; unknown flags; a `template_source` that is malformed or takes too much; messages that the
+// template refuses. Otherwise as kigo_chat_render().
+kigo_status kigo_chat_render_json(const kigo_model *model,
+                                  const char *messages_json,
+                                  size_t messages_json_len,
+                                  const kigo_chat_options *options,
+                                  uint32_t *ids,
+                                  size_t capacity,
+                                  size_t *needed);
+
+// The text that kigo_chat_render_json() makes the ids of, to look at, as kigo_chat_render_text() does. Text out.
+kigo_status kigo_chat_render_json_text(const kigo_model *model,
+                                       const char *messages_json,
+                                       size_t messages_json_len,
+                                       const kigo_chat_options *options,
+                                       char *buffer,
+                                       size_t capacity,
+                                       size_t *needed);
 
 // ==== Sampling parameters ======================================================================================
 //

@@ -256,6 +256,14 @@ fn environment_is_that_of_transformers() {
         ("{{ messages | selectattr('role', 'equalto', 'tool') | map(attribute='content') | join('+') }}", "2"),
         ("{% for i in [3, 4] if i > 3 %}{{ loop.index }}{{ i }}{% else %}none{% endfor %}{{ 1 if false }}", "14"),
         ("{{ '{}-{}|{:>3}{a}'.format(1, 'x', 2, a=[1]) }}", "1-x|  2[1]"),
+        (
+            "{{ none is iterable }}{{ undefined_name is iterable }}{{ 'x' is iterable }}{{ 1 is iterable }}",
+            "FalseTrueTrueFalse",
+        ),
+        (
+            "{{ {'b': '\u{e9}\u{1f600}', 'a': 1} | tojson(ensure_ascii=true, sort_keys=true, separators=(',', ':')) }}",
+            "{\"a\":1,\"b\":\"\\u00e9\\ud83d\\ude00\"}",
+        ),
         ("{{ bos_token + eos_token }}{{ nothing }}", "<|begin_of_text|><|eot_id|>"),
     ] {
         let template = ChatTemplate::with_source(&tokenizer, source).unwrap();

@@ -14,7 +14,7 @@ use minijinja::{Environment, Error, ErrorKind, State, Value, filters};
 use minijinja_contrib::pycompat;
 
 use super::meter::{Meter, is_list, is_namespace, refused};
-use super::{order, print, slice};
+use super::{json, order, print, slice};
 
 /// Names of the checks; no template can write them.
 pub(super) mod check {
@@ -223,8 +223,7 @@ pub(super) fn install(environment: &mut Environment<'_>, meter: &Arc<Meter>) {
     });
     let m = meter.clone();
     environment.add_filter("tojson", move |value: Value, indent: Option<usize>, kwargs: Kwargs| {
-        let named: Option<usize> = kwargs.get("indent")?;
-        super::json::write(&value, named.or(indent), &m)
+        json::write(&value, json::Style::new(indent, &kwargs)?, &m)
     });
     let m = meter.clone();
     environment.add_function("range", move |lower: i64, upper: Option<i64>, step: Option<i64>| {

@@ -55,7 +55,6 @@ pub fn environment<'e>() -> Environment<'e> {
     e.add_test("float", tests::is_float);
     e.add_test("string", tests::is_string);
     e.add_test("sequence", tests::is_sequence);
-    e.add_test("iterable", tests::is_iterable);
     e.add_test("mapping", tests::is_mapping);
     e.add_test("startingwith", tests::is_startingwith);
     e.add_test("endingwith", tests::is_endingwith);

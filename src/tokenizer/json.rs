@@ -1,6 +1,6 @@
 //! Python's `json.dumps(value, ensure_ascii=False)`, which chat templates mean by `tojson`.
 
-use minijinja::value::ValueKind;
+use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
 
 use super::meter::{MAX_DEPTH, Meter, Text};
@@ -9,12 +9,38 @@ use super::print;
 /// The widest indent.
 const MAX_INDENT: usize = 16;
 
-/// The value as JSON; with `indent`, one element a line.
-pub(super) fn write(value: &Value, indent: Option<usize>, meter: &Meter) -> Result<String, Error> {
-    if indent.is_some_and(|n| n > MAX_INDENT) {
-        return Err(Error::new(ErrorKind::InvalidOperation, format!("tojson: indent above {MAX_INDENT}")));
+/// What Python's function takes beside the value.
+pub(super) struct Style {
+    indent: Option<usize>,
+    ensure_ascii: bool,
+    sort_keys: bool,
+    /// Between elements, and behind a name.
+    separators: (String, String),
+}
+
+impl Style {
+    /// From a filter's arguments, of which the first may be the indent.
+    pub fn new(indent: Option<usize>, kwargs: &Kwargs) -> Result<Style, Error> {
+        let invalid = |reason: String| Error::new(ErrorKind::InvalidOperation, reason);
+        let indent = kwargs.get::<Option<usize>>("indent")?.or(indent);
+        if indent.is_some_and(|n| n > MAX_INDENT) {
+            return Err(invalid(format!("tojson: indent above {MAX_INDENT}")));
+        }
+        let separators = match kwargs.get::<Option<Vec<String>>>("separators")?.as_deref() {
+            None => (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()),
+            Some([item, name]) if item.len() <= MAX_INDENT && name.len() <= MAX_INDENT => (item.clone(), name.clone()),
+            Some(_) => return Err(invalid(format!("tojson: separators are two of at most {MAX_INDENT} bytes"))),
+        };
+        let flag = |name: &'static str| Ok::<_, Error>(kwargs.get::<Option<bool>>(name)?.unwrap_or(false));
+        let style = Style { indent, ensure_ascii: flag("ensure_ascii")?, sort_keys: flag("sort_keys")?, separators };
+        kwargs.assert_all_used()?;
+        Ok(style)
     }
-    let mut writer = Writer { out: Text::new(meter), meter, indent };
+}
+
+/// The value as JSON; with an indent, one element a line.
+pub(super) fn write(value: &Value, style: Style, meter: &Meter) -> Result<String, Error> {
+    let mut writer = Writer { out: Text::new(meter), meter, style };
     writer.value(value, 0)?;
     Ok(writer.out.out)
 }
@@ -22,7 +48,7 @@ pub(super) fn write(value: &Value, indent: Option<usize>, meter: &Meter) -> Resu
 struct Writer<'m> {
     out: Text<'m>,
     meter: &'m Meter,
-    indent: Option<usize>,
+    style: Style,
 }
 
 impl Writer<'_> {
@@ -40,17 +66,26 @@ impl Writer<'_> {
             ValueKind::Seq | ValueKind::Iterable => {
                 self.list("[", "]", value.try_iter()?, depth, |writer, item| writer.value(&item, depth + 1))
             }
-            ValueKind::Map => self.list("{", "}", value.try_iter()?, depth, |writer, key| {
+            ValueKind::Map => self.list("{", "}", self.keys(value)?.into_iter(), depth, |writer, key| {
                 match key.kind() {
                     ValueKind::None => writer.out.push("\"null\""),
                     ValueKind::Bool => writer.out.push(if key.is_true() { "\"true\"" } else { "\"false\"" }),
                     _ => writer.string(&print::str(&key, writer.meter)?),
                 }?;
-                writer.out.push(": ")?;
+                writer.out.push(&writer.style.separators.1)?;
                 writer.value(&value.get_item(&key)?, depth + 1)
             }),
             kind => Err(Error::new(ErrorKind::InvalidOperation, format!("tojson: {kind} has no JSON"))),
         }
+    }
+
+    fn keys(&self, map: &Value) -> Result<Vec<Value>, Error> {
+        self.meter.make_elements(map.len().unwrap_or(0))?;
+        let mut keys: Vec<Value> = map.try_iter()?.collect();
+        if self.style.sort_keys {
+            keys.sort_by_cached_key(|key| key.to_string());
+        }
+        Ok(keys)
     }
 
     fn number(&mut self, value: &Value) -> Result<(), Error> {
@@ -75,7 +110,7 @@ impl Writer<'_> {
         let mut empty = true;
         for item in items {
             if !empty {
-                self.out.push(if self.indent.is_some() { "," } else { ", " })?;
+                self.out.push(&self.style.separators.0)?;
             }
             empty = false;
             self.line(depth + 1)?;
@@ -88,14 +123,14 @@ impl Writer<'_> {
     }
 
     fn line(&mut self, depth: usize) -> Result<(), Error> {
-        let Some(indent) = self.indent else { return Ok(()) };
+        let Some(indent) = self.style.indent else { return Ok(()) };
         self.out.push("\n")?;
         (0..depth).try_for_each(|_| self.out.push(&" ".repeat(indent)))
     }
 
     fn string(&mut self, text: &str) -> Result<(), Error> {
         self.out.push("\"")?;
-        let mut plain = 0;
+        let (mut plain, mut units) = (0, [0; 2]);
         for (at, c) in text.char_indices() {
             let escaped = match c {
                 '"' => "\\\"",
@@ -106,6 +141,10 @@ impl Writer<'_> {
                 '\u{8}' => "\\b",
                 '\u{c}' => "\\f",
                 c if c < ' ' => &format!("\\u{:04x}", u32::from(c)),
+                c if self.style.ensure_ascii && c > '~' => {
+                    let units = c.encode_utf16(&mut units).iter();
+                    &units.map(|unit| format!("\\u{unit:04x}")).collect::<String>()
+                }
                 _ => continue,
             };
             self.out.push(text.get(plain..at).unwrap_or_default())?;

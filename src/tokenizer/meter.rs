@@ -44,7 +44,7 @@ impl Limits {
 
     /// Memory that the engine may take with these, in bytes: beside what is counted, what it needs for itself.
     pub fn memory(&self) -> usize {
-        self.made.saturating_add(24 << 20)
+        self.made.saturating_add(23 << 20)
     }
 }
 

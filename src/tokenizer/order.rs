@@ -1,5 +1,6 @@
 //! Jinja's filters that sort, and its test of divisibility: the template engine's own panic where an order is none
-//! (numbers that are not equal and not in order, items without the attribute) and on a division by zero.
+//! (numbers that are not equal and not in order, items without the attribute) and on a division by zero. And its test
+//! of what can be iterated over, which is Python's here.
 
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Value, filters};
@@ -117,10 +118,16 @@ fn is_divisibleby(value: Value, by: Value) -> bool {
     numbers.is_some_and(|(a, b)| a % b == 0.0)
 }
 
+/// What Python iterates over, which nothing at all is not.
+fn is_iterable(value: Value) -> bool {
+    !value.is_none() && value.try_iter().is_ok()
+}
+
 /// Adds them to an environment.
 pub(super) fn install(environment: &mut Environment<'_>) {
     environment.add_filter("sort", sort);
     environment.add_filter("dictsort", dictsort);
     environment.add_filter("groupby", groupby);
     environment.add_test("divisibleby", is_divisibleby);
+    environment.add_test("iterable", is_iterable);
 }
