@@ -10,7 +10,9 @@ DIR/cases.json, for `KIGO_TEMPLATES=DIR/cases.json cargo test --test chat -- --i
 """
 
 import json
+import re
 import sys
+import time
 from pathlib import Path
 
 import jinja2
@@ -168,13 +170,15 @@ def environment():
     env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
     env.filters["tojson"] = tojson
     env.globals["raise_exception"] = refuse
-    import time
     env.globals["strftime_now"] = lambda f: time.strftime(f, time.gmtime(NOW))
     return env
 
 
 def render(source, messages, tools, variables, prompt):
     try:
+        # transformers' own tag, which renders its body.
+        for tag, plain in (("generation", "if true"), ("endgeneration", "endif")):
+            source = re.sub(r"\{%([-+]?)\s*" + tag + r"\s*([-+]?)%\}", r"{%\1 " + plain + r" \2%}", source)
         template = environment().from_string(source)
         context = {"documents": None, **NAMES, **variables, "messages": messages, "tools": tools, "add_generation_prompt": prompt}
         return {"text": template.render(**context)}
