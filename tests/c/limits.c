@@ -2,8 +2,8 @@
 // they were, and gives what it always gives when it is made again.
 //
 //     limits MODEL CALL space KIB      with so much more address space than the process has
-//     limits MODEL CALL nth FROM TO    with the n-th of its allocations failing, for n from FROM to TO
-//     limits MODEL CALL after FROM TO  with the n-th and all later ones failing
+//     limits MODEL CALL nth FROM TO STRIDE    with the n-th of its allocations failing, for n from FROM to TO
+//     limits MODEL CALL after FROM TO STRIDE  with the n-th and all later ones failing
 //     limits MODEL - names
 //
 // `space` prints "STATUS OUTCOME"; the others a line "n" before each n and, at the end, "of N OUTCOME", where N is how many
@@ -159,11 +159,11 @@ static void with_space(const struct call *call, long kib)
     printf("%d %016llx\n", status, (unsigned long long)(outcome ^ hash_witness()));
 }
 
-static void with_failures(const struct call *call, bool all_later, long from, long to)
+static void with_failures(const struct call *call, bool all_later, long from, long to, long stride)
 {
     uint64_t first = 0;
     long n_taken = 0;
-    for (long n = from; n <= to; n++) {
+    for (long n = from; n <= to; n += stride) {
         printf("%ld\n", n);
         fflush(stdout);
         call->prepare(&w);
@@ -199,8 +199,9 @@ int main(int argc, char **argv)
     if (strcmp(argv[3], "space") == 0) {
         with_space(call, atol(argv[4]));
     } else {
-        CHECK(argc == 6);
-        with_failures(call, strcmp(argv[3], "after") == 0, atol(argv[4]), atol(argv[5]));
+        CHECK(argc == 7);
+        with_failures(call, strcmp(argv[3], "after") == 0, atol(argv[4]), atol(argv[5]),
+                      atol(argv[6]));
     }
     kigo_session_destroy(witness);
     close_world(&w);
