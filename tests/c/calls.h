@@ -38,6 +38,9 @@ struct world {
 
 #define OUT_BYTES (1u << 22)
 
+// Called from inside the library's callbacks, if anything.
+static void (*in_callback)(void);
+
 struct call {
     const char *name;
     void (*prepare)(struct world *w);
@@ -318,6 +321,8 @@ static inline kigo_status make_sample(struct world *w)
 static inline int32_t copy_token(uint32_t token, const char *text, size_t text_len, void *user_data)
 {
     struct world *w = user_data;
+    if (in_callback != NULL)
+        in_callback();
     memcpy(w->out + w->n_out, &token, 4);
     memcpy(w->out + w->n_out + 4, text, text_len);
     w->n_out += 4 + text_len;
@@ -414,21 +419,20 @@ static inline kigo_status make_embed(struct world *w)
 static inline int32_t hash_event(const kigo_tap_event *event, void *user_data)
 {
     struct world *w = user_data;
+    if (in_callback != NULL)
+        in_callback();
     uint64_t *h = (uint64_t *)w->out;
     *h = hash(*h, event->data, event->n_rows * event->n_cols * sizeof *event->data);
     return 0;
 }
 
-// A tap's bits, over a prompt; the tap is gone afterwards.
+// A tap's bits, over a prompt.
 static inline kigo_status make_tap(struct world *w)
 {
     w->n_out = 8;
     memset(w->out, 0, 8);
     kigo_status status = kigo_session_set_tap(w->session, KIGO_TAP_ALL, hash_event, w);
-    if (status == KIGO_STATUS_OK)
-        status = kigo_session_prefill(w->session, w->ids, 20);
-    kigo_status ended = kigo_session_set_tap(w->session, 0, NULL, NULL);
-    return status != KIGO_STATUS_OK ? status : ended;
+    return status == KIGO_STATUS_OK ? kigo_session_prefill(w->session, w->ids, 20) : status;
 }
 
 static inline kigo_status make_doctor(struct world *w)
