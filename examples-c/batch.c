@@ -54,7 +54,7 @@ static void end(place *p, const kigo_string *prompts, const char *stop)
         printf(", \"tokens\": %zu, \"stop\": ", p->n_tokens);
         json_string(stop, strlen(stop));
         printf("}\n");
-        fflush(stdout);
+        flush_output();
     }
     kigo_stream_destroy(p->stream);
     kigo_session_destroy(p->session);

@@ -140,7 +140,7 @@ static void report(const frame *f, int decode, size_t depth, size_t batch, size_
     snprintf(name, sizeof name, "%s%zu", decode ? "tg" : "pp", n);
     if (!f->json) {
         printf("%-8s %8zu %6zu %12.2f %8.2f %7.0f%%\n", name, depth, batch, speed, rate / 1e9, rate / f->bandwidth * 100);
-        fflush(stdout);
+        flush_output();
         return;
     }
     printf("%s{\"test\": \"%s\", \"tokens_per_s\": %.2f, \"gb_per_s\": ", separator, name, speed);

@@ -40,7 +40,7 @@ static int32_t on_token(uint32_t token, const char *data, size_t len, void *user
     (void)token;
     text_append(user_data, data, len);
     fwrite(data, 1, len, stdout);
-    return fflush(stdout) != 0;
+    return flush_output();
 }
 
 // What has been said; contents are allocated, roles are not.
@@ -146,7 +146,7 @@ int main(int argc, char **argv)
     size_t capacity = 0;
     for (;;) {
         printf("%s", isatty(STDIN_FILENO) ? "> " : "");
-        fflush(stdout);
+        flush_output();
         interrupted = 0;
         ssize_t len = getline(&line, &capacity, stdin);
         if (len < 0)

@@ -241,11 +241,24 @@ static inline void json_ids(const char *key, const uint32_t *ids, size_t n_ids)
     printf("], ");
 }
 
+// ---- Standard output, which may be a full disk.
+
+// errno of the first flush that failed, before anything else changes it.
+static int output_error;
+
+// 1 once something could not be written.
+static inline int flush_output(void)
+{
+    if (fflush(stdout) != 0 && output_error == 0)
+        output_error = errno;
+    return ferror(stdout) != 0 || output_error != 0;
+}
+
 // What cannot be written is an error too. Ends main().
 static inline int finish_output(void)
 {
-    if (fflush(stdout) != 0 || ferror(stdout))
-        fail("standard output", strerror(errno));
+    if (flush_output())
+        fail("standard output", output_error != 0 ? strerror(output_error) : "could not be written");
     return 0;
 }
 

@@ -44,7 +44,7 @@ static int32_t on_check(const kigo_check *check, void *user_data)
                check->bound, check->text, check->seconds);
     }
     r->n_checks++;
-    return fflush(stdout) != 0;
+    return flush_output();
 }
 
 int main(int argc, char **argv)
@@ -74,7 +74,10 @@ int main(int argc, char **argv)
     r.device = device;
     double begin = now_seconds();
     kigo_diagnosis found = {.struct_size = sizeof found};
-    CHECK(kigo_doctor(engine, s.path, KIGO_STRLEN, &options, &found));
+    kigo_status status = kigo_doctor(engine, s.path, KIGO_STRLEN, &options, &found);
+    if (status == KIGO_STATUS_CANCELLED)
+        finish_output(); // why on_check has stopped it
+    CHECK(status);
     double seconds = now_seconds() - begin;
     int all_hold = found.n_failed == 0 && found.n_skipped == 0;
     const char *at_fault = found.at_fault < sizeof NAMES / sizeof *NAMES ? NAMES[found.at_fault] : "something new";

@@ -39,7 +39,7 @@ static int32_t on_token(uint32_t token, const char *data, size_t len, void *user
     text_append(&a->text, data, len);
     if (!a->quiet)
         fwrite(data, 1, len, stdout);
-    return !a->quiet && fflush(stdout) != 0; // nobody reads any more: stop
+    return !a->quiet && flush_output(); // nobody reads any more: stop
 }
 
 // Prints the largest logits, largest first; of equal ones the lowest id first.
@@ -177,7 +177,7 @@ int main(int argc, char **argv)
         printf("\"prefill_tokens_per_s\": %.2f, \"decode_tokens_per_s\": %.2f}\n", prefill_speed, decode_speed);
     } else if (!logprobs) {
         putchar('\n');
-        fflush(stdout);
+        flush_output();
         fprintf(stderr, "\n%zu tokens of prompt at %.1f/s, ", n_prompt, prefill_speed);
         fprintf(stderr, "%zu of answer at %.1f/s\n", a.n_ids, decode_speed);
     }

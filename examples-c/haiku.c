@@ -110,7 +110,7 @@ int main(int argc, char **argv)
         puts(poem[i].text);
         n_kept += poem[i].n_ids;
     }
-    fflush(stdout);
+    flush_output();
     fprintf(stderr, "%s\"%s\": %zu tokens sampled, %zu kept, %.1f s, %.1f tok/s\n", found ? "" : "no haiku found with ",
             word, find.n_sampled, n_kept, took, (double)find.n_sampled / took);
     if (trace_path != NULL) {

@@ -42,7 +42,7 @@ static inline void generate_logprobs(const kigo_model *model, kigo_session *sess
             putchar('}');
         }
         printf("]}\n");
-        fflush(stdout);
+        flush_output();
         if ((flags & KIGO_TOKEN_IS_END) != 0)
             break;
         kigo_status status = kigo_session_step(session, token);
