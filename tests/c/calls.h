@@ -206,8 +206,32 @@ static inline kigo_status make_engine(struct world *w)
 static inline kigo_status make_plan(struct world *w)
 {
     kigo_plan plan = {.struct_size = sizeof plan};
-    kigo_status status = kigo_model_plan(w->engine, w->path, KIGO_STRLEN, &plan);
+    kigo_status status = kigo_model_plan(w->engine, w->path, KIGO_STRLEN, NULL, &plan);
     memcpy(w->out, &plan, w->n_out = sizeof plan);
+    return status;
+}
+
+// All that a model says of itself.
+static inline kigo_status make_info(struct world *w)
+{
+    kigo_model_facts facts = {.struct_size = sizeof facts};
+    kigo_layer_facts layer = {.struct_size = sizeof layer};
+    uint64_t cache_bytes;
+    char text[2][64] = {"", ""};
+    size_t n;
+    kigo_status status = kigo_model_info(w->model, &facts);
+    if (status == KIGO_STATUS_OK)
+        status = kigo_model_layer_info(w->model, 1, &layer);
+    if (status == KIGO_STATUS_OK)
+        status = kigo_model_cache_bytes(w->model, 100, &cache_bytes);
+    if (status == KIGO_STATUS_OK)
+        status = kigo_model_architecture(w->model, text[0], 64, &n);
+    if (status == KIGO_STATUS_OK)
+        status = kigo_model_quantization(w->model, text[1], 64, &n);
+    memcpy(w->out, &facts, sizeof facts);
+    memcpy(w->out + sizeof facts, &layer, sizeof layer);
+    memcpy(w->out + sizeof facts + sizeof layer, text, w->n_out = sizeof text);
+    w->n_out += sizeof facts + sizeof layer;
     return status;
 }
 
@@ -422,7 +446,7 @@ static inline int32_t hash_event(const kigo_tap_event *event, void *user_data)
     if (in_callback != NULL)
         in_callback();
     uint64_t *h = (uint64_t *)w->out;
-    *h = hash(*h, event->data, event->n_rows * event->n_cols * sizeof *event->data);
+    *h = hash(*h, event->data, event->n_rows * event->n_cols * sizeof(float));
     return 0;
 }
 
@@ -431,7 +455,8 @@ static inline kigo_status make_tap(struct world *w)
 {
     w->n_out = 8;
     memset(w->out, 0, 8);
-    kigo_status status = kigo_session_set_tap(w->session, KIGO_TAP_ALL, hash_event, w);
+    kigo_tap_options options = {.struct_size = sizeof options, .callback = hash_event, .user_data = w};
+    kigo_status status = kigo_session_set_tap(w->session, &options);
     return status == KIGO_STATUS_OK ? kigo_session_prefill(w->session, w->ids, 20) : status;
 }
 
@@ -446,6 +471,7 @@ static inline kigo_status make_doctor(struct world *w)
 static const struct call CALLS[] = {
     {"engine", nothing, make_engine, NO_COMPUTING},
     {"plan", nothing, make_plan, NO_COMPUTING},
+    {"info", nothing, make_info, NO_COMPUTING},
     {"load", nothing, make_load, 0},
     {"load_memory", nothing, make_load_memory, 0},
     {"meta", nothing, make_meta, NO_COMPUTING},

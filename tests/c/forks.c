@@ -49,6 +49,7 @@ static void refused(const kigo_engine *engine, const kigo_model *model, kigo_ses
     kigo_model_facts model_facts = {.struct_size = sizeof model_facts};
     kigo_cache_facts cache_facts = {.struct_size = sizeof cache_facts};
     kigo_session_facts session_facts = {.struct_size = sizeof session_facts};
+    kigo_layer_facts layer = {.struct_size = sizeof layer};
     kigo_plan plan = {.struct_size = sizeof plan};
     kigo_generated generated = {.struct_size = sizeof generated};
     kigo_stream_text piece = {.struct_size = sizeof piece};
@@ -65,12 +66,17 @@ static void refused(const kigo_engine *engine, const kigo_model *model, kigo_ses
     const size_t one = 1;
     REFUSED(kigo_engine_device(engine, text, sizeof text, &n));
     REFUSED(kigo_engine_info(engine, &engine_facts));
-    REFUSED(kigo_model_plan(engine, w.path, KIGO_STRLEN, &plan));
+    REFUSED(kigo_model_plan(engine, w.path, KIGO_STRLEN, NULL, &plan));
     REFUSED(kigo_model_load_file(engine, w.path, KIGO_STRLEN, NULL, &made_model));
     REFUSED(kigo_model_load_memory(engine, w.file, w.file_bytes, NULL, &made_model));
     REFUSED(kigo_doctor(engine, w.path, KIGO_STRLEN, NULL, &diagnosis));
     REFUSED(kigo_model_info(model, &model_facts));
     REFUSED(kigo_model_cache_info(model, &cache_facts));
+    REFUSED(kigo_model_layer_info(model, 0, &layer));
+    REFUSED(kigo_model_cache_bytes(model, 1, &flags));
+    REFUSED(kigo_engine_last_error(engine, text, sizeof text, &n));
+    REFUSED(kigo_model_last_error(model, text, sizeof text, &n));
+    REFUSED(kigo_session_last_error(session, text, sizeof text, &n));
     REFUSED(kigo_model_architecture(model, text, sizeof text, &n));
     REFUSED(kigo_model_quantization(model, text, sizeof text, &n));
     REFUSED(kigo_model_meta(model, "a", 1, text, sizeof text, &n));
@@ -101,7 +107,7 @@ static void refused(const kigo_engine *engine, const kigo_model *model, kigo_ses
     REFUSED(kigo_session_save(session, text, sizeof text, &n));
     REFUSED(kigo_session_set_sampling(session, NULL));
     REFUSED(kigo_session_set_constraint(session, 0, NULL, 0));
-    REFUSED(kigo_session_set_tap(session, 0, NULL, NULL));
+    REFUSED(kigo_session_set_tap(session, NULL));
     REFUSED(kigo_session_cancel(session));
     REFUSED(kigo_session_clear_cancel(session));
     token = 1;

@@ -282,9 +282,11 @@ static int32_t see(const kigo_tap_event *event, void *user_data)
 static void tapped(struct sequence *s)
 {
     uint64_t n_rows = 0;
-    CHECK(kigo_session_set_tap(s->session, KIGO_TAP_RESID | KIGO_TAP_LOGITS, see, &n_rows) == KIGO_STATUS_OK);
+    static const uint32_t taps[2] = {KIGO_TAP_RESID, KIGO_TAP_LOGITS};
+    kigo_tap_options options = {.struct_size = sizeof options, .taps = taps, .n_taps = 2, .callback = see, .user_data = &n_rows};
+    CHECK(kigo_session_set_tap(s->session, &options) == KIGO_STATUS_OK);
     one_step(s);
-    CHECK(kigo_session_set_tap(s->session, 0, NULL, NULL) == KIGO_STATUS_OK);
+    CHECK(kigo_session_set_tap(s->session, NULL) == KIGO_STATUS_OK);
 }
 
 static void recreate(struct sequence *s, struct dice *dice)
@@ -422,8 +424,9 @@ int main(int argc, char **argv)
         CHECK(kigo_model_load_file(engine, argv[1], KIGO_STRLEN, &load, &models[i]) == KIGO_STATUS_OK);
     }
     CHECK(kigo_model_info(models[0], &facts) == KIGO_STATUS_OK);
-    blob_capacity = MOST_TOKENS * (size_t)(facts.kv_bytes_per_token + 8) + 64 * (size_t)facts.kv_bytes_per_token
-                    + 4 * (size_t)facts.n_vocab + 4096;
+    uint64_t cache_bytes;
+    CHECK(kigo_model_cache_bytes(models[0], MOST_TOKENS, &cache_bytes) == KIGO_STATUS_OK);
+    blob_capacity = (size_t)cache_bytes + 8 * MOST_TOKENS + 4 * (size_t)facts.n_vocab + 4096;
     find_out();
 
     pthread_t threads[N_THREADS];
