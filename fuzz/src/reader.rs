@@ -1,0 +1,49 @@
+//! A file from anywhere: read, bound to an architecture, its vocabulary built, its weights loaded, a prompt run.
+
+use std::time::Duration;
+
+use kigo::engine::{Session, SessionOptions};
+
+use crate::support;
+
+/// Texts that reach each part of a vocabulary.
+const TEXTS: [&str; 4] = ["hello abc", " a\n\u{e9}\u{4e2d} 123  ", "<x><|im_end|></s><0x0A>", "\u{2581}\u{120}aaaa"];
+
+/// What a file of `n` bytes may take: its own weights a few times over, and what a vocabulary and a session need.
+fn most_bytes(n: usize) -> usize {
+    (48 << 20) + 256 * n
+}
+
+/// One case.
+pub fn run(file: &[u8]) {
+    support::bounded(Duration::from_secs(2), most_bytes(file.len()), || load(file));
+    assert_eq!(support::engine().memory_used(), 0, "a load leaves memory charged");
+}
+
+fn load(file: &[u8]) {
+    let Ok(model) = support::engine().load_memory(file, &mut |_, _| Ok(())) else { return };
+    for index in 0..model.facts().n_meta {
+        let key = model.meta_key(index).expect("as many keys as the facts say").to_owned();
+        model.meta_text(&key).expect("a key that is there has a text");
+        model.meta_type(&key).expect("and a type");
+    }
+    let mut prompt = Vec::new();
+    for text in TEXTS {
+        for (add_special, parse_special) in [(false, false), (true, true)] {
+            let Ok(ids) = model.tokenize(text, add_special, parse_special) else { continue };
+            model.detokenize(&ids, true).expect("its own ids");
+            prompt.extend(ids);
+        }
+    }
+    let _ = model.render_chat(&[("system", "a"), ("user", "<|im_end|>hello")], true);
+    prompt.truncate(12);
+    let options = SessionOptions { n_ctx: Some(model.facts().n_ctx_train.min(64)), ..Default::default() };
+    let Ok(session) = Session::new(&model, options) else { return };
+    for ids in prompt.chunks(8) {
+        if session.prefill(ids).is_err() {
+            return;
+        }
+        // Weights of any bits give logits of any bits; a choice may be refused.
+        let _ = session.sample();
+    }
+}

@@ -1,0 +1,17 @@
+//! A JSON schema from anywhere: what it writes, once whole, is JSON.
+
+use kigo::engine::Grammar;
+
+use crate::grammar;
+
+/// One case.
+pub fn run(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    if grammar::is_known(&text) {
+        return;
+    }
+    if let Some((written, true)) = grammar::write(Grammar::JsonSchema(&text), grammar::seed(&text)) {
+        let read = serde_json::from_str::<serde_json::Value>(&written);
+        assert!(read.is_ok(), "{text} wrote {written:?}, which is no JSON");
+    }
+}

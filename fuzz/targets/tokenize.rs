@@ -1,0 +1,8 @@
+//! libFuzzer on [`kigo_fuzz::tokenize`].
+#![no_main]
+
+use kigo_fuzz::{tokenize, support};
+
+libfuzzer_sys::fuzz_target!(init: support::quiet_hook(), |data: &[u8]| {
+    tokenize::run(data);
+});

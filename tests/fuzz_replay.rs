@@ -1,0 +1,89 @@
+//! The fuzz targets' bodies (`fuzz/src`) on every seed and on every case that was ever found, without a sanitizer.
+//!
+//! A case that fails here is named with its file. Long cases, whose text is a pattern, are made here instead of being kept.
+#![allow(unsafe_code)] // the targets call the C functions, and count what is allocated
+#![allow(dead_code)] // mutations are for the fuzzer
+
+mod common;
+#[path = "fixtures/tokenizer.rs"]
+mod fixtures;
+
+#[path = "../fuzz/src/calls.rs"]
+mod calls;
+#[path = "../fuzz/src/calls_more.rs"]
+mod calls_more;
+#[path = "../fuzz/src/chat.rs"]
+mod chat;
+#[path = "../fuzz/src/gguf_edit.rs"]
+mod gguf_edit;
+#[path = "../fuzz/src/grammar.rs"]
+mod grammar;
+#[path = "../fuzz/src/lark.rs"]
+mod lark;
+#[path = "../fuzz/src/reader.rs"]
+mod reader;
+#[path = "../fuzz/src/regex.rs"]
+mod regex;
+#[path = "../fuzz/src/restore.rs"]
+mod restore;
+#[path = "../fuzz/src/schema.rs"]
+mod schema;
+#[path = "../fuzz/src/stream.rs"]
+mod stream;
+#[path = "../fuzz/src/support.rs"]
+mod support;
+#[path = "../fuzz/src/tokenize.rs"]
+mod tokenize;
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+#[global_allocator]
+static ALLOCATOR: support::Counting = support::Counting;
+
+/// Time and memory are counted for the whole process: one case at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// The files of a target, in order.
+fn files(target: &str) -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+    let mut files: Vec<PathBuf> = ["seeds", "cases"]
+        .iter()
+        .filter_map(|kind| std::fs::read_dir(root.join(kind).join(target)).ok())
+        .flat_map(|dir| dir.map(|entry| entry.unwrap().path()))
+        .collect();
+    files.sort();
+    files
+}
+
+/// Runs all files of a target and names those that fail.
+fn replay(target: &str, run: fn(&[u8])) {
+    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
+    let files = files(target);
+    assert!(!files.is_empty(), "no seeds for {target}");
+    let mut failed = Vec::new();
+    for file in &files {
+        let data = std::fs::read(file).unwrap();
+        if std::panic::catch_unwind(|| run(&data)).is_err() {
+            failed.push(file.display().to_string());
+        }
+    }
+    assert!(failed.is_empty(), "{} of {} fail:\n{}", failed.len(), files.len(), failed.join("\n"));
+    println!("{target}: {} files", files.len());
+}
+
+macro_rules! replays {
+    ($($target:ident),*) => {$(
+        mod $target {
+            #[test]
+            fn every_seed_and_every_case() {
+                super::replay(stringify!($target), crate::$target::run);
+            }
+        }
+    )*};
+}
+
+mod replays {
+    use super::replay;
+    replays!(calls, chat, lark, reader, regex, restore, schema, stream, tokenize);
+}
