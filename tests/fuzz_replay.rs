@@ -72,6 +72,28 @@ fn replay(target: &str, run: fn(&[u8])) {
     println!("{target}: {} files", files.len());
 }
 
+/// Writes the seeds that are made and not written by hand: `KIGO_WRITE_SEEDS=1 cargo test --test fuzz_replay seeds`.
+#[test]
+fn seeds_of_files_are_those_that_the_helpers_make() {
+    use kigo::gguf::TensorType::*;
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/reader");
+    let kinds = [("llama", Q4_0), ("llama", F16), ("qwen2", Q8_0), ("qwen2", Bf16), ("qwen3", Q5_1), ("qwen3", F32)];
+    let mut made: Vec<(String, Vec<u8>)> = kinds
+        .into_iter()
+        .chain([("gemma3", Q4_1), ("gemma3", Q5_0)])
+        .map(|(arch, ty)| (format!("{arch}-{}", ty.name().to_lowercase()), support::mini_file(arch, ty)))
+        .collect();
+    made.push(("whole-gemma3".to_owned(), support::whole("gemma3").bytes()));
+    for (name, bytes) in made {
+        let path = dir.join(name);
+        if std::env::var_os("KIGO_WRITE_SEEDS").is_some() {
+            std::fs::create_dir_all(&dir).unwrap();
+            std::fs::write(&path, &bytes).unwrap();
+        }
+        assert!(std::fs::read(&path).is_ok_and(|b| b == bytes), "{} is another", path.display());
+    }
+}
+
 macro_rules! replays {
     ($($target:ident),*) => {$(
         mod $target {
