@@ -13,7 +13,8 @@ cd "$(dirname "$0")"
 seconds=${1:-60}
 shift || true
 [ $# -gt 0 ] || set -- reader=4 restore=2 stream=1 chat=3 schema=2 regex=1 lark=1 calls=1 tokenize=1
-BIN=${BIN:-.}
+PROGRAM=${PROGRAM:-$PWD/kigo-fuzz}
+[ -x "$PROGRAM" ] || { gunzip -k "$PROGRAM.gz" && chmod +x "$PROGRAM"; } || exit 2
 OUT=${OUT:-$PWD/artifacts}
 WORK=${WORK:-$PWD/corpus}
 export ASAN_OPTIONS=${ASAN_OPTIONS:-quarantine_size_mb=16:allocator_may_return_null=1:detect_leaks=1:symbolize=0:handle_abort=0}
@@ -24,7 +25,7 @@ job() {
     while left=$((end - SECONDS)) && [ "$left" -gt 0 ]; do
         round=$((round + 1))
         # shellcheck disable=SC2046
-        "$BIN/$target" $(options "$target") -max_total_time="$left" -artifact_prefix="$OUT/$target/" \
+        KIGO_FUZZ_TARGET=$target nice -n "${NICE:-0}" "$PROGRAM" $(options "$target") -max_total_time="$left" -artifact_prefix="$OUT/$target/" \
             -seed=$((number * 1000 + round + $$ % 997)) "$WORK/$target" "cases/$target" "seeds/$target" \
             </dev/null >"$log.$round" 2>&1 && break
         # What it was doing when it fell, and no more than that.

@@ -2,7 +2,7 @@
 # libFuzzer on Kigo.
 #
 #   fuzz/run.sh TARGET SECONDS [JOBS]   builds it, runs it and prints what it came to
-#   fuzz/run.sh --build [FOLDER]        self-contained programs, seeds and go.sh for another machine (default: fuzz/bundle)
+#   fuzz/run.sh --build [FOLDER]        one self-contained program of all targets, seeds and go.sh for another machine (default: fuzz/bundle)
 #   fuzz/run.sh --list                  the targets
 #
 # What is found stands in fuzz/artifacts/TARGET: minimize it (-minimize_crash=1), and keep it in fuzz/cases/TARGET.
@@ -31,17 +31,15 @@ case "${1:-}" in
     printf '%s\n' $TARGETS
     ;;
 --build)
-    build
+    build --bin all
     out=${2:-$PWD/bundle}
     mkdir -p "$out"
-    for target in $TARGETS; do
-        # Functions' names stay, for what a crash prints.
-        strip --strip-debug -o "$out/$target" "$BUILT/$target"
-    done
-    rm -rf "$out/seeds" "$out/cases" "$out/dict"
-    cp -r seeds cases dict targets.sh "$out/"
-    cp go.sh "$out/go.sh"
-    du -sh "$out"
+    rm -rf "${out:?}/seeds" "$out/cases" "$out/dict"
+    cp -r seeds cases dict targets.sh go.sh "$out/"
+    # Functions' names stay, for what a crash prints.
+    strip --strip-debug -o "$out/kigo-fuzz" "$BUILT/all"
+    # 40 MB, which nothing but numbers of edges makes so large.
+    gzip -9 -f -k "$out/kigo-fuzz" && ls -l "$out"
     ;;
 '' | -*)
     sed -n '2,9s/^# \{0,1\}//p' run.sh
@@ -49,7 +47,7 @@ case "${1:-}" in
     ;;
 *)
     target=$1
-    build --bin "$target"
-    BIN=$BUILT OUT=${OUT:-$PWD/artifacts} WORK=${WORK:-$PWD/corpus} bash ./go.sh "${2:-60}" "$target=${3:-1}"
+    build --bin all
+    PROGRAM=$BUILT/all OUT=${OUT:-$PWD/artifacts} WORK=${WORK:-$PWD/corpus} bash ./go.sh "${2:-60}" "$target=${3:-1}"
     ;;
 esac
