@@ -26,10 +26,10 @@ job() {
         round=$((round + 1))
         # shellcheck disable=SC2046
         KIGO_FUZZ_TARGET=$target nice -n "${NICE:-0}" "$PROGRAM" $(options "$target") -max_total_time="$left" -artifact_prefix="$OUT/$target/" \
-            -seed=$((number * 1000 + round + $$ % 997)) "$WORK/$target" "cases/$target" "seeds/$target" \
+            -seed=$((number * 1000 + round + $$ % 997)) "$WORK/$target" "seeds/$target" \
             </dev/null >"$log.$round" 2>&1 && break
         # What it was doing when it fell, and no more than that.
-        grep -aE '^(==|SUMMARY|panicked|.*panicked at|over the limit|#[0-9]+ )' "$log.$round" | tail -n 40 >>"$OUT/$target.log"
+        grep -aE '^(==|SUMMARY|FOUND| *#[0-9]+ 0x|Test unit)|kigo' "$log.$round" | tail -n 40 >>"$OUT/$target.log"
         sleep 1
     done
 }

@@ -38,9 +38,6 @@ mod tokenize;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-#[global_allocator]
-static ALLOCATOR: support::Counting = support::Counting;
-
 /// Time and memory are counted for the whole process: one case at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 

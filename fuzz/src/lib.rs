@@ -20,6 +20,3 @@ pub mod schema;
 pub mod stream;
 pub mod support;
 pub mod tokenize;
-
-#[global_allocator]
-static ALLOCATOR: support::Counting = support::Counting;

@@ -3,9 +3,7 @@
 //! Invariants: nothing here depends on a file or on the time of day, so that a case does the same on every machine; what a
 //! case finds out is a panic, which ends the fuzzer (`quiet_hook`) and fails the replay.
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use kigo::engine::{Engine, EngineOptions, LogSink, Model};
@@ -15,66 +13,6 @@ use crate::common::random::fill_row;
 use crate::common::recipes::fit;
 use crate::common::shapes::{Kind, Shape};
 use crate::common::tiny::Tiny;
-
-/// Counts the bytes that are allocated, and their most.
-///
-/// `kigo::alloc::require` allocates and gives back at once, which takes no memory: bytes without an alignment count from the
-/// next call on, if they are still there.
-pub struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static MOST: AtomicUsize = AtomicUsize::new(0);
-/// What was allocated last and does not count yet.
-static ASKED: AtomicPtr<u8> = AtomicPtr::new(std::ptr::null_mut());
-
-fn note() {
-    let live = LIVE.load(Ordering::Relaxed);
-    if live > MOST.load(Ordering::Relaxed) {
-        MOST.fetch_max(live, Ordering::Relaxed);
-    }
-}
-
-fn allocated(pointer: *mut u8, bytes: usize, may_be_asked: bool) -> *mut u8 {
-    note();
-    if !pointer.is_null() {
-        LIVE.fetch_add(bytes, Ordering::Relaxed);
-        if may_be_asked { ASKED.store(pointer, Ordering::Relaxed) } else { note() }
-    }
-    pointer
-}
-
-fn freed(pointer: *mut u8, bytes: usize) {
-    if ASKED.load(Ordering::Relaxed) != pointer {
-        note();
-    }
-    LIVE.fetch_sub(bytes, Ordering::Relaxed);
-}
-
-// SAFETY: every call is handed on to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's contract.
-        allocated(unsafe { System.alloc(layout) }, layout.size(), layout.align() == 1 && layout.size() > 4096)
-    }
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's contract.
-        allocated(unsafe { System.alloc_zeroed(layout) }, layout.size(), false)
-    }
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        freed(pointer, layout.size());
-        // SAFETY: the caller's contract.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
-        // SAFETY: the caller's contract.
-        let moved = unsafe { System.realloc(pointer, layout, bytes) };
-        if !moved.is_null() {
-            allocated(moved, bytes, false);
-            LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        }
-        moved
-    }
-}
 
 /// How much longer a case may take where it is instrumented: under AddressSanitizer with coverage and debug assertions.
 const SLOWER: u32 = if cfg!(fuzzing) {
@@ -95,13 +33,9 @@ pub fn processor_time() -> Duration {
 
 /// Runs a case, which may take so much time of one core (of a library in use) and so many bytes beyond what there is.
 pub fn bounded<T>(time: Duration, bytes: usize, case: impl FnOnce() -> T) -> T {
-    let before = LIVE.load(Ordering::Relaxed);
-    MOST.store(before, Ordering::Relaxed);
     let start = processor_time();
-    let outcome = case();
+    let (outcome, most) = kigo::alloc::watch::peak(case);
     let taken = processor_time() - start;
-    note();
-    let most = MOST.load(Ordering::Relaxed).saturating_sub(before);
     assert!(taken <= time * SLOWER, "over the limit of time: {taken:?}, {:?} are allowed", time * SLOWER);
     assert!(most <= bytes, "over the limit of memory: {most} bytes at once, {bytes} are allowed");
     outcome
@@ -126,7 +60,9 @@ pub fn quiet_hook() {
         if info.location().is_some_and(|at| is_a_dependency(at.file())) {
             return;
         }
-        eprintln!("{info}\n{}", std::backtrace::Backtrace::force_capture());
+        // One line, for those who look for it in a log.
+        let text = info.to_string().replace('\n', " ");
+        eprintln!("FOUND {}\n{}", text.get(..600).unwrap_or(&text), std::backtrace::Backtrace::force_capture());
         if cfg!(fuzzing) {
             std::process::abort();
         }
