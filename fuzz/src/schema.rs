@@ -12,6 +12,8 @@ pub fn run(data: &[u8]) {
     }
     if let Some((written, true)) = grammar::write(Grammar::JsonSchema(&text), grammar::seed(&text)) {
         let read = serde_json::from_str::<serde_json::Value>(&written);
-        assert!(read.is_ok(), "{text} wrote {written:?}, which is no JSON");
+        // A number that no double holds is JSON all the same.
+        let read = read.map_or_else(|e| e.to_string().contains("out of range"), |_| true);
+        assert!(read, "{text} wrote {written:?}, which is no JSON");
     }
 }
