@@ -3,6 +3,7 @@
 #
 #   fuzz/run.sh TARGET SECONDS [JOBS]   builds it, runs it and prints what it came to
 #   fuzz/run.sh --build [FOLDER]        one self-contained program of all targets, seeds and go.sh for another machine (default: fuzz/bundle)
+#   fuzz/run.sh --library               builds libkigo.so under AddressSanitizer and prints its path
 #   fuzz/run.sh --list                  the targets
 #
 # What is found stands in fuzz/artifacts/TARGET: minimize it (-minimize_crash=1), and keep it in fuzz/cases/TARGET.
@@ -30,6 +31,10 @@ case "${1:-}" in
 --list)
     printf '%s\n' $TARGETS
     ;;
+--library)
+    build --lib >&2
+    echo "$BUILT/deps/libkigo.so"
+    ;;
 --build)
     build --bin all
     out=${2:-$PWD/bundle}
@@ -42,7 +47,7 @@ case "${1:-}" in
     gzip -9 -f -k "$out/kigo-fuzz" && ls -l "$out"
     ;;
 '' | -*)
-    sed -n '2,9s/^# \{0,1\}//p' run.sh
+    sed -n '2,10s/^# \{0,1\}//p' run.sh
     exit 2
     ;;
 *)

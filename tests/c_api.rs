@@ -88,6 +88,7 @@ fn the_cpp_wrapper_works() {
 fn the_library_closed_and_opened_again_leaves_nothing() {
     let program = native::scratch("unload");
     let mut cc = std::process::Command::new("cc");
+    cc.args(native::sanitizers());
     cc.args(["-std=c99", "-g", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-pthread", "-I"]);
     cc.arg(native::root().join("include")).arg(native::root().join("tests/c/unload.c"));
     native::output(cc.arg("-o").arg(&program).arg("-ldl"));

@@ -80,13 +80,13 @@ pub fn common() -> &'static Common {
             };
             load(0, &raw mut models[model]);
             if model == 1 {
-                let page = calls_more::cache(models[1]).page_bytes;
+                let page = calls_more::page_bytes(models[1]);
                 // SAFETY: nobody else has it.
                 unsafe { kigo_model_destroy(models[1]) };
                 load(6 * page, &raw mut models[1]);
             }
         }
-        Common { engine, models, file: support::mini_file("llama", TensorType::Q8_0) }
+        Common { engine, models, file: support::mini_file("gemma3", TensorType::Q8_0) }
     })
 }
 
@@ -167,7 +167,8 @@ unsafe extern "C" fn on_tap(event: *const kigo_tap_event, user_data: *mut c_void
     // SAFETY: the library's event; a `Callback` that is kept, which the session's one call at a time uses.
     unsafe {
         let event = &*event;
-        let data = std::slice::from_raw_parts(event.data, event.n_rows * event.n_cols);
+        assert_eq!(event.element_type, KIGO_TAP_TYPE_F32);
+        let data = std::slice::from_raw_parts(event.data.cast::<f32>(), event.n_rows * event.n_cols);
         std::hint::black_box(data.iter().fold(0, |sum, x| sum ^ x.to_bits()));
         (*user_data.cast::<Callback>()).act()
     }
@@ -295,9 +296,18 @@ impl Thread<'_> {
         Callback { script, at: 0, session, other: self.session(), own, destroyed: false }
     }
 
-    /// One call, or a few that belong together.
+    /// One call, or a few that belong together; one in ten with an allocation that fails.
     fn step(&mut self) {
         let op = self.input.u8();
+        if op < 234 {
+            return self.call(op);
+        }
+        let (n, least) = (usize::from(op - 234) * 2 + self.input.below(3), [1, 64, 1024, 16_384][self.input.below(4)]);
+        let op = self.input.u8();
+        kigo::alloc::watch::failing(n, least, || self.call(op));
+    }
+
+    fn call(&mut self, op: u8) {
         // SAFETY: see the file's head; every pointer is to something that stands here or in `self`.
         unsafe {
             match op % 26 {
@@ -459,7 +469,7 @@ impl Thread<'_> {
 
     unsafe fn tap(&mut self) {
         let (session, own) = self.pick();
-        let mask = u64::from(self.input.u16()) % 8300;
+        let taps: Vec<u32> = (0..self.input.below(4)).map(|_| u32::from(self.input.u8()) % 15).collect();
         // A shared session may be tapped by another thread while a call runs: its callback does nothing but stop.
         let mut callback = self.callback(session, false);
         if own.is_none() {
@@ -467,13 +477,18 @@ impl Thread<'_> {
         }
         let kept = Box::into_raw(Box::new(callback));
         self.kept.push(kept);
+        let options = kigo_tap_options {
+            struct_size: 0,
+            taps: if taps.is_empty() { null() } else { taps.as_ptr() },
+            n_taps: taps.len(),
+            callback: if self.input.u8() & 3 == 0 { None } else { Some(on_tap) },
+            user_data: kept.cast(),
+        };
+        let mut options = Sized::of(options, &mut self.input);
         // SAFETY: as in `step`; the callback is kept until no session is left.
         unsafe {
-            match self.input.u8() & 3 {
-                0 => check(kigo_session_set_tap(session, 0, None, null_mut())),
-                1 => check(kigo_session_set_tap(session, mask, None, null_mut())),
-                _ => check(kigo_session_set_tap(session, mask, Some(on_tap), kept.cast())),
-            };
+            let options = if self.input.u8() & 7 == 0 { null_mut() } else { options.get() };
+            check(kigo_session_set_tap(session, options));
         }
     }
 
@@ -521,7 +536,7 @@ impl Thread<'_> {
 
 /// One case: how many threads, and each one's calls.
 pub fn run(data: &[u8]) {
-    support::bounded(Duration::from_secs(20), 512 << 20, || program(data));
+    support::timed(Duration::from_secs(20), || program(data));
 }
 
 fn program(data: &[u8]) {

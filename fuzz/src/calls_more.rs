@@ -11,6 +11,10 @@ use kigo::c_api::{
 use crate::calls::{Sized, capacity, check, common};
 use crate::support::Input;
 
+/// Words of outputs, whose bytes before the call may be any.
+const LAYER_FACTS: usize = size_of::<kigo_layer_facts>() / 8;
+const MODEL_FACTS: usize = size_of::<kigo_model_facts>() / 8;
+
 const TEXTS: [&str; 12] = [
     "", "hello", "a\nb  c", "\u{e9}\u{1f600}", "<|im_end|>", "{\"type\":\"object\",\"properties\":{\"a\":{\"enum\":[1,2]}}}", "[a-z]{2,5}x",
     "start: \"p\" | \"qr\" start", "{\"minimum\":", "(", "start: nothing", "{\"type\":[\"integer\",\"null\"]}",
@@ -30,14 +34,22 @@ pub fn cache(model: *const kigo_model) -> kigo_cache_facts {
     let mut facts = kigo_cache_facts {
         struct_size: size_of::<kigo_cache_facts>(),
         page_tokens: 0,
-        page_bytes: 0,
-        n_pages_limit: 0,
         n_pages_used: 0,
-        n_pages_free: 0,
+        used_bytes: 0,
+        limit_bytes: 0,
+        free_bytes: 0,
     };
     // SAFETY: the caller's model; the output stands here.
     unsafe { assert!(check(kigo_model_cache_info(model, &raw mut facts))) };
     facts
+}
+
+/// Bytes of a page of a model's cache.
+pub fn page_bytes(model: *const kigo_model) -> u64 {
+    let mut bytes = 0;
+    // SAFETY: the caller's model; the output stands here.
+    unsafe { assert!(check(kigo_model_cache_bytes(model, 1, &raw mut bytes))) };
+    bytes
 }
 
 pub fn set_constraint(session: *mut kigo_session, input: &mut Input<'_>) {
@@ -56,7 +68,7 @@ pub fn set_constraint(session: *mut kigo_session, input: &mut Input<'_>) {
 }
 
 pub fn floats(session: *mut kigo_session, input: &mut Input<'_>) {
-    let what = input.u8() % 5;
+    let what = input.u8() % 6;
     let mut buffer = vec![0_f32; capacity(input, 300)];
     let mut needed = 9;
     // SAFETY: the caller's session; the buffer has its capacity.
@@ -67,6 +79,7 @@ pub fn floats(session: *mut kigo_session, input: &mut Input<'_>) {
             1 => check(kigo_session_logprobs(session, at, n, size)),
             2 => check(kigo_session_tokens(session, at.cast(), n, size)),
             3 => check(kigo_session_n_tokens(session, size)),
+            4 => check(kigo_session_last_error(session, at.cast(), n * 4, size)),
             _ => {
                 let facts = kigo_session_facts {
                     struct_size: 0,
@@ -159,10 +172,18 @@ pub fn facts(model: *mut kigo_model, input: &mut Input<'_>) {
     // SAFETY: the caller's model; the buffer has its capacity.
     unsafe {
         let (out, n, size) = (bytes.as_mut_ptr().cast::<c_char>(), bytes.len(), &raw mut needed);
-        match input.u8() % 6 {
+        match input.u8() % 8 {
+            6 => {
+                let mut facts = Sized::of([0_u64; LAYER_FACTS], input);
+                check(kigo_model_layer_info(model, input.number() as usize, facts.get()));
+            }
+            7 => {
+                let mut bytes = 9;
+                check(kigo_model_cache_bytes(model, input.number() as usize, &raw mut bytes));
+            }
             0 => {
                 // Any bytes are its value: it is an output.
-                let mut facts = Sized::of([0_u64; 13], input);
+                let mut facts = Sized::of([0_u64; MODEL_FACTS], input);
                 check(kigo_model_info(model, facts.get()));
             }
             1 => drop(check(kigo_model_architecture(model, out, n, size))),
@@ -226,7 +247,7 @@ pub fn load(model: &mut *mut kigo_model, input: &mut Input<'_>) {
         progress: Some(on_progress),
         progress_user_data: (&raw mut left).cast(),
         cache_bytes: input.number(),
-        flags: u64::from(input.u8() % 5),
+        flags: u64::from(input.u8() % 10),
     };
     let mut options = Sized::of(options, input);
     // SAFETY: the thread's own model, in no call; sessions of it go on by themselves.

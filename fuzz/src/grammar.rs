@@ -11,6 +11,11 @@ use crate::support::{self, TEXT_BYTES, TEXT_TIME};
 /// Tokens that are written.
 const TOKENS: usize = 16;
 
+/// Holds the session to a grammar: what the engine does for `kigo_session_set_constraint`.
+fn hold(session: &Session, grammar: Grammar<'_>) -> kigo::error::Result<()> {
+    session.set_constraint(Some(grammar))
+}
+
 /// The grammar, for as many tokens as there are: what was written, and whether it is whole.
 pub fn write(grammar: Grammar<'_>, seed: u64) -> Option<(String, bool)> {
     let model = support::model();
@@ -18,9 +23,9 @@ pub fn write(grammar: Grammar<'_>, seed: u64) -> Option<(String, bool)> {
     let session = Session::new(model, SessionOptions { sampling, ..Default::default() }).expect("a session");
     // The vocabulary is made once a model: not the case's to pay for.
     static WARM: std::sync::Once = std::sync::Once::new();
-    WARM.call_once(|| session.set_constraint(Some(Grammar::Regex("a"))).expect("compiles"));
+    WARM.call_once(|| hold(&session, Grammar::Regex("a")).expect("compiles"));
     session.prefill(&[1]).expect("runs");
-    let held = support::bounded(TEXT_TIME, TEXT_BYTES, || session.set_constraint(Some(grammar)));
+    let held = support::bounded(TEXT_TIME, TEXT_BYTES, || hold(&session, grammar));
     match held {
         Ok(()) => {}
         Err(Error::Constraint { message }) => {

@@ -31,12 +31,18 @@ pub fn processor_time() -> Duration {
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
-/// Runs a case, which may take so much time of one core (of a library in use) and so many bytes beyond what there is.
-pub fn bounded<T>(time: Duration, bytes: usize, case: impl FnOnce() -> T) -> T {
+/// Runs a case, which may take so much time of one core (of a library in use).
+pub fn timed<T>(time: Duration, case: impl FnOnce() -> T) -> T {
     let start = processor_time();
-    let (outcome, most) = kigo::alloc::watch::peak(case);
+    let outcome = case();
     let taken = processor_time() - start;
     assert!(taken <= time * SLOWER, "over the limit of time: {taken:?}, {:?} are allowed", time * SLOWER);
+    outcome
+}
+
+/// [`timed`], and with so many bytes beyond what there is.
+pub fn bounded<T>(time: Duration, bytes: usize, case: impl FnOnce() -> T) -> T {
+    let (outcome, most) = timed(time, || kigo::alloc::watch::peak(case));
     assert!(most <= bytes, "over the limit of memory: {most} bytes at once, {bytes} are allowed");
     outcome
 }

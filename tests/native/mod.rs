@@ -19,8 +19,20 @@ pub fn scratch(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
 }
 
-/// The shared library that cargo built beside this test.
+/// Flags for programs that run against an instrumented library: `KIGO_SANITIZE=address,undefined` (scripts/sanitize.sh).
+pub fn sanitizers() -> Vec<String> {
+    let named = std::env::var("KIGO_SANITIZE").unwrap_or_default();
+    if named.is_empty() {
+        return Vec::new();
+    }
+    vec![format!("-fsanitize={named}"), "-fno-sanitize-recover=all".to_owned(), "-fno-omit-frame-pointer".to_owned()]
+}
+
+/// The shared library that cargo built beside this test, or the one that `KIGO_LIBRARY` names.
 pub fn library() -> PathBuf {
+    if let Some(named) = std::env::var_os("KIGO_LIBRARY") {
+        return named.into();
+    }
     let test = std::env::current_exe().expect("a test has a path");
     let library = test.with_file_name("libkigo.so");
     assert!(library.is_file(), "{} is not there", library.display());
@@ -70,6 +82,7 @@ pub fn build_file(path: &Path) -> PathBuf {
     let is_c = source.ends_with(".c");
     let (compiler, standard) = if is_c { ("cc", "-std=c99") } else { ("c++", "-std=c++17") };
     let mut command = Command::new(compiler);
+    command.args(sanitizers());
     command.args([standard, "-g", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-pthread", "-I"]);
     command.arg(root().join("include")).arg("-I").arg(root().join("tests/c")).arg(path);
     command.arg("-o").arg(&program).arg("-L").arg(link_dir()).args(["-lkigo", "-lm"]);
@@ -89,6 +102,9 @@ pub fn run<A: AsRef<OsStr>>(program: &Path, args: &[A]) {
 /// Runs a program under valgrind, if there is one: no error, nothing lost. The programs take a second argument as
 /// "this is slow".
 pub fn run_valgrind<A: AsRef<OsStr>>(program: &Path, args: &[A]) {
+    if !sanitizers().is_empty() {
+        return; // which see the same
+    }
     if Command::new("valgrind").arg("--version").output().is_err() {
         eprintln!("skipped: valgrind is not installed");
         return;

@@ -28,6 +28,10 @@ pub fn make(target: &str) -> Command {
     // A make above this test run hands its options down; they are not for this one.
     command.env_remove("MAKEFLAGS").env_remove("MFLAGS").env_remove("MAKELEVEL");
     command.current_dir(root()).arg("--silent").arg(target).args(make_arguments());
+    let sanitizers = super::sanitizers();
+    if !sanitizers.is_empty() {
+        command.arg(format!("CFLAGS=-O1 -g {}", sanitizers.join(" ")));
+    }
     command
 }
 
@@ -90,6 +94,9 @@ pub fn refuse(command: &mut Command, code: i32) -> String {
 /// The program under valgrind, which ends with 99 where it finds an error or, if asked to look, a leak; `None` where
 /// there is no valgrind.
 pub fn valgrind(program: &Path, leaks: bool) -> Option<Command> {
+    if !super::sanitizers().is_empty() {
+        return None; // which see the same
+    }
     if !has("valgrind") {
         println!("skipped: no valgrind for {}", program.display());
         return None;
