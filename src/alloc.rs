@@ -133,8 +133,10 @@ unsafe impl GlobalAlloc for Allocator {
             // SAFETY: not the arena's, so the system's; the rest is passed on from this function's contract.
             let moved = unsafe { System.realloc(pointer, layout, new_size) };
             if !moved.is_null() {
+                // Both may have been there for a moment.
+                let moved = watch::took(moved, new_size);
                 watch::gave_back(layout.size());
-                return watch::took(moved, new_size);
+                return moved;
             }
         }
         // SAFETY: the caller's contract is that the new size makes a layout; both blocks are at least as long as what is

@@ -2,59 +2,26 @@
 //! ids that merging slowly gives.
 //!
 //! `KIGO_COST_MB=10 cargo test --release --test tokenizer_cost -- --nocapture` prints the figures for texts of 10 MB.
-#![allow(unsafe_code)] // the counting allocator
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use kigo::alloc::watch;
 use kigo::tokenizer::{Tokenizer, Utf8Stream, Vocab};
 
 #[path = "fixtures/tokenizer.rs"]
 mod fixtures;
 use fixtures::{fixture, model, tiny, vocab};
 
-/// Counts what the process holds, and the most it has held.
-struct Counting;
-
-static HELD: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
 /// The tests of this file one at a time: they count together.
 static ALONE: Mutex<()> = Mutex::new(());
 
-fn take(bytes: usize) {
-    let held = HELD.fetch_add(bytes, Ordering::Relaxed) + bytes;
-    PEAK.fetch_max(held, Ordering::Relaxed);
-}
-
-// SAFETY: every call is passed on unchanged to the system's allocator; the counters neither allocate nor panic. A
-// block that grows is counted twice while it is copied.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        take(layout.size());
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
 /// What `work` gives, the time and the most bytes it held beyond what there was before.
 fn measure<T>(work: impl FnOnce() -> T) -> (T, Duration, usize) {
-    let before = HELD.load(Ordering::Relaxed);
-    PEAK.store(before, Ordering::Relaxed);
     let start = Instant::now();
-    let result = work();
-    (result, start.elapsed(), PEAK.load(Ordering::Relaxed) - before)
+    let (result, peak) = watch::peak(work);
+    (result, start.elapsed(), peak)
 }
 
 /// Bytes of a long text: 1 MB, or as many as asked for.

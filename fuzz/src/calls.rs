@@ -10,10 +10,7 @@ use std::ptr::{null, null_mut};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use kigo::c_api::{
-    batch::*, engine::*, generate::*, model::*, sampling::*, session::*, status::*,
-    stream::*, tap::*,
-};
+use kigo::c_api::{batch::*, engine::*, generate::*, model::*, sampling::*, session::*, status::*, stream::*, tap::*};
 use kigo::gguf::TensorType;
 
 use crate::calls_more::{self, set_constraint};
@@ -65,8 +62,13 @@ pub fn common() -> &'static Common {
             let file = support::whole(arch).bytes();
             let load = |cache_bytes, out: *mut *mut kigo_model| {
                 let struct_size = size_of::<kigo_load_options>();
-                let options =
-                    kigo_load_options { struct_size, progress: None, progress_user_data: null_mut(), cache_bytes, flags };
+                let options = kigo_load_options {
+                    struct_size,
+                    progress: None,
+                    progress_user_data: null_mut(),
+                    cache_bytes,
+                    flags,
+                };
                 // SAFETY: all pointers are to what stands here.
                 unsafe {
                     assert!(check(kigo_model_load_memory(
@@ -330,7 +332,11 @@ impl Thread<'_> {
                 7 | 8 => self.generate(),
                 9 => {
                     let (from, at) = (self.session(), self.free_place());
-                    let from = if self.sessions.contains(&from) || self.shared.iter().any(|s| s.0 == from) { from } else { null_mut() };
+                    let from = if self.sessions.contains(&from) || self.shared.iter().any(|s| s.0 == from) {
+                        from
+                    } else {
+                        null_mut()
+                    };
                     check(kigo_session_fork(from, &raw mut self.sessions[at]));
                 }
                 10 => {
@@ -430,8 +436,7 @@ impl Thread<'_> {
             flags: u64::from(self.input.u8() % 8),
         };
         let mut options = Sized::of(options, &mut self.input);
-        let generated =
-            kigo_generated { struct_size: 0, n_tokens: 9, stop_index: 9, stop_token: 9, stop_reason: 9 };
+        let generated = kigo_generated { struct_size: 0, n_tokens: 9, stop_index: 9, stop_token: 9, stop_reason: 9 };
         let mut generated = Sized::of(generated, &mut self.input);
         // SAFETY: as in `step`; the callback is the call's own.
         unsafe { check(kigo_session_generate(session, options.get(), generated.get())) };

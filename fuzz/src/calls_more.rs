@@ -16,8 +16,18 @@ const LAYER_FACTS: usize = size_of::<kigo_layer_facts>() / 8;
 const MODEL_FACTS: usize = size_of::<kigo_model_facts>() / 8;
 
 const TEXTS: [&str; 12] = [
-    "", "hello", "a\nb  c", "\u{e9}\u{1f600}", "<|im_end|>", "{\"type\":\"object\",\"properties\":{\"a\":{\"enum\":[1,2]}}}", "[a-z]{2,5}x",
-    "start: \"p\" | \"qr\" start", "{\"minimum\":", "(", "start: nothing", "{\"type\":[\"integer\",\"null\"]}",
+    "",
+    "hello",
+    "a\nb  c",
+    "\u{e9}\u{1f600}",
+    "<|im_end|>",
+    "{\"type\":\"object\",\"properties\":{\"a\":{\"enum\":[1,2]}}}",
+    "[a-z]{2,5}x",
+    "start: \"p\" | \"qr\" start",
+    "{\"minimum\":",
+    "(",
+    "start: nothing",
+    "{\"type\":[\"integer\",\"null\"]}",
 ];
 
 /// A text of the list, or of the input's bytes.
@@ -129,7 +139,9 @@ pub fn text(model: *mut kigo_model, input: &mut Input<'_>) {
         match what {
             0 | 1 => {
                 let (at, n_ids) = (ids.as_mut_ptr(), ids.len());
-                if check(kigo_tokenize(model, pointer(text), text.len(), flags, at, n_ids, &raw mut needed)) && n_ids > 0 {
+                if check(kigo_tokenize(model, pointer(text), text.len(), flags, at, n_ids, &raw mut needed))
+                    && n_ids > 0
+                {
                     check(kigo_detokenize(model, at, needed, flags & 1, out, n, &raw mut needed));
                 }
             }
@@ -208,8 +220,12 @@ pub fn stream(model: *mut kigo_model, stream: &mut *mut kigo_stream, input: &mut
                 let stop = text_of(input);
                 let stop = kigo_string { data: pointer(stop), len: stop.len() };
                 let n_stop = input.below(2);
-                let options =
-                    kigo_stream_options { struct_size: 0, stop: &raw const stop, n_stop, flags: u64::from(input.u8() % 3) };
+                let options = kigo_stream_options {
+                    struct_size: 0,
+                    stop: &raw const stop,
+                    n_stop,
+                    flags: u64::from(input.u8() % 3),
+                };
                 let mut options = Sized::of(options, input);
                 check(kigo_stream_create(model, options.get(), stream));
             }

@@ -180,21 +180,78 @@ impl Dice {
     }
     pub fn number(&mut self) -> u64 {
         const ODD: [u64; 24] = [
-            0, 1, 2, 3, 4, 7, 8, 16, 31, 32, 33, 64, 255, 256, 1024, 4096, 65_535, 1 << 20, 0x7fff_ffff, 0x8000_0000,
-            0xffff_ffff, 1 << 32, 0x7fff_ffff_ffff_ffff, u64::MAX,
+            0,
+            1,
+            2,
+            3,
+            4,
+            7,
+            8,
+            16,
+            31,
+            32,
+            33,
+            64,
+            255,
+            256,
+            1024,
+            4096,
+            65_535,
+            1 << 20,
+            0x7fff_ffff,
+            0x8000_0000,
+            0xffff_ffff,
+            1 << 32,
+            0x7fff_ffff_ffff_ffff,
+            u64::MAX,
         ];
         if self.below(3) == 0 { self.next() >> self.below(64) } else { ODD[self.below(ODD.len())] }
     }
     fn float(&mut self) -> f64 {
-        const ODD: [f64; 14] =
-            [0.0, -0.0, 1.0, -1.0, 1e-45, 1e-6, 1e38, -1e38, 1e300, 0.5, 10_000.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
+        const ODD: [f64; 14] = [
+            0.0,
+            -0.0,
+            1.0,
+            -1.0,
+            1e-45,
+            1e-6,
+            1e38,
+            -1e38,
+            1e300,
+            0.5,
+            10_000.0,
+            f64::NAN,
+            f64::INFINITY,
+            f64::NEG_INFINITY,
+        ];
         ODD[self.below(ODD.len())]
     }
 }
 
 const WORDS: [&str; 24] = [
-    "llama", "qwen2", "qwen3", "gemma3", "gpt2", "default", "gpt-2", "smollm", "llama-bpe", "linear", "yarn", "none", "",
-    "\u{120}", "\u{2581}", "<0xFF>", "a b", "ab", "</s>", "<|im_end|>", "<|eot_id|>", "\u{10ffff}", "general.alignment",
+    "llama",
+    "qwen2",
+    "qwen3",
+    "gemma3",
+    "gpt2",
+    "default",
+    "gpt-2",
+    "smollm",
+    "llama-bpe",
+    "linear",
+    "yarn",
+    "none",
+    "",
+    "\u{120}",
+    "\u{2581}",
+    "<0xFF>",
+    "a b",
+    "ab",
+    "</s>",
+    "<|im_end|>",
+    "<|eot_id|>",
+    "\u{10ffff}",
+    "general.alignment",
     "tokenizer.ggml.merges",
 ];
 
@@ -243,7 +300,11 @@ fn edit_array(dice: &mut Dice, value: &mut Vec<u8>) {
         5 if ty == STRING && !list.is_empty() => {
             let mut text = list[i][8..].to_vec();
             let at = dice.below(text.len() + 1);
-            if at < text.len() && dice.below(2) == 0 { text[at] = dice.next() as u8 } else { text.insert(at, b" ab\xc4<"[dice.below(5)]) }
+            if at < text.len() && dice.below(2) == 0 {
+                text[at] = dice.next() as u8
+            } else {
+                text.insert(at, b" ab\xc4<"[dice.below(5)])
+            }
             list[i] = text_value(&text);
         }
         _ => {
@@ -275,8 +336,16 @@ fn edit(dice: &mut Dice, file: &mut File) {
             file.entries.swap(e, other);
         }
         8 => {
-            let keys = ["general.alignment", "llama.rope.scaling.type", "qwen3.expert_count", "tokenizer.ggml.add_eos_token",
-                "tokenizer.ggml.add_bos_token", "tokenizer.ggml.eom_token_id", "split.count", "split.no"];
+            let keys = [
+                "general.alignment",
+                "llama.rope.scaling.type",
+                "qwen3.expert_count",
+                "tokenizer.ggml.add_eos_token",
+                "tokenizer.ggml.add_bos_token",
+                "tokenizer.ggml.eom_token_id",
+                "split.count",
+                "split.no",
+            ];
             let ty = [4, 4, 8, 7, 6][dice.below(5)];
             let key = keys[dice.below(keys.len())].as_bytes().to_vec();
             file.entries.push(Entry { key, ty, value: scalar(dice, ty) });
@@ -330,7 +399,13 @@ fn edit(dice: &mut Dice, file: &mut File) {
 }
 
 /// For libFuzzer: a changed file in the place of the old; how long it is. `plain` turns bytes without knowing anything.
-pub fn mutate(data: &mut [u8], size: usize, max_size: usize, seed: u32, plain: impl Fn(&mut [u8], usize, usize) -> usize) -> usize {
+pub fn mutate(
+    data: &mut [u8],
+    size: usize,
+    max_size: usize,
+    seed: u32,
+    plain: impl Fn(&mut [u8], usize, usize) -> usize,
+) -> usize {
     let mut dice = Dice::new(seed);
     let Some(mut file) = (dice.below(8) > 0).then(|| File::read(&data[..size])).flatten() else {
         return plain(data, size, max_size);

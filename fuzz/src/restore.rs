@@ -100,7 +100,10 @@ fn forged(input: &mut Input<'_>) -> Vec<u8> {
     let tail = input.0;
     let cell = |i: usize| tail.get(i % tail.len().max(1)).copied().unwrap_or(7);
     // Tokens below the vocabulary's size but for the odd one.
-    part(&mut |i| if i % 4 == 0 { cell(i / 4) } else { u8::from(mode & 8 != 0 && cell(i) == 0xff) }, counts[0] as usize * 4);
+    part(
+        &mut |i| if i % 4 == 0 { cell(i / 4) } else { u8::from(mode & 8 != 0 && cell(i) == 0xff) },
+        counts[0] as usize * 4,
+    );
     part(&mut |i| if i % 8 == 0 || i % 8 > 3 { cell(i) } else { 0 }, counts[3] as usize * 8);
     part(&mut |i| cell(i + 1), counts[2] as usize * 4);
     part(&mut |i| text[i], text.len());
@@ -150,7 +153,8 @@ pub fn run(data: &[u8]) {
     let mut blob = blob;
     sign(&mut blob);
     // A grammar takes what a grammar may.
-    let (time, bytes) = if blob[128] == 0 { (Duration::from_secs(1), 16 << 20) } else { (support::TEXT_TIME, support::TEXT_BYTES) };
+    let (time, bytes) =
+        if blob[128] == 0 { (Duration::from_secs(1), 16 << 20) } else { (support::TEXT_TIME, support::TEXT_BYTES) };
     support::bounded(time, bytes + 8 * blob.len(), || restore(&blob));
     assert_eq!(support::model().cache_facts().n_pages_used, 0, "pages are left in use");
 }

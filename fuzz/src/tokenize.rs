@@ -31,7 +31,10 @@ fn all() -> &'static [(&'static str, Tokenizer, bool)] {
             tiny("llama", "llama"),
             tiny("spm_plain", "gemma3"),
         ];
-        list.into_iter().map(|(name, tokenizer)| (name, has_all_bytes(&tokenizer), tokenizer)).map(|(n, all, t)| (n, t, all)).collect()
+        list.into_iter()
+            .map(|(name, tokenizer)| (name, has_all_bytes(&tokenizer), tokenizer))
+            .map(|(n, all, t)| (n, t, all))
+            .collect()
     })
 }
 
@@ -90,7 +93,8 @@ fn may_come_back(name: &str, text: &str) -> bool {
 }
 
 fn decode(tokenizer: &Tokenizer, ids: &[u8]) {
-    let ids: Vec<u32> = ids.chunks(2).map(|c| u32::from(c[0]) | u32::from(c.get(1).copied().unwrap_or(0) & 3) << 8).collect();
+    let ids: Vec<u32> =
+        ids.chunks(2).map(|c| u32::from(c[0]) | u32::from(c.get(1).copied().unwrap_or(0) & 3) << 8).collect();
     let all = ids.iter().all(|id| (*id as usize) < tokenizer.n_vocab());
     for skip_special in [false, true] {
         assert_eq!(tokenizer.decode(&ids, skip_special).is_ok(), all);

@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use super::grammar::Grammars;
 use super::device::Engine;
+use super::grammar::Grammars;
 use super::log::LogLevel;
 use super::meta::Metadata;
 use super::model::{Inner, Model, ModelFacts};
@@ -98,7 +98,7 @@ impl Model {
     /// A model of the file's vocabulary alone; the file may have weights, which are not looked at.
     pub(super) fn vocabulary(engine: &Engine, gguf: &Gguf<'_>) -> Result<Model> {
         let tokenizer = Tokenizer::new(gguf)?;
-        let metadata = Metadata::of(gguf);
+        let metadata = Metadata::of(gguf)?;
         let core = &engine.inner;
         let info = ModelInfo::of(gguf);
         let n_vocab = tokenizer.n_vocab();

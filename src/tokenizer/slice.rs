@@ -98,8 +98,8 @@ mod tests {
         assert_eq!(at(Some(-2), None, 1), [3, 4]);
         assert_eq!(at(Some(-9), Some(99), 2), [0, 2, 4]);
         assert_eq!(at(Some(9), Some(-9), -2), [4, 2, 0]);
-        assert_eq!(at(Some(1), Some(3), -1), []);
-        assert_eq!(at(Some(3), Some(1), 1), []);
+        assert!(at(Some(1), Some(3), -1).is_empty());
+        assert!(at(Some(3), Some(1), 1).is_empty());
         assert_eq!(at(None, None, i128::MIN), [4]);
         assert_eq!(at(Some(i128::MIN), Some(i128::MAX), i128::MAX), [0]);
         assert_eq!(places(0, None, None, -1).count(), 0);
