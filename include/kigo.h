@@ -699,7 +699,7 @@ kigo_status kigo_token_flags(const kigo_model *model, uint32_t token, uint64_t *
 // tokens, 400 operators, names and brackets in one another and 300 blocks; a rendering takes at most one second, 64
 // MiB (16 bytes for each byte of the conversation beside that) and about 500,000 instructions (10,000 more for each
 // message). What has more is INVALID_MODEL, and the text has the number. The file's template is compiled at its first
-// use and kept. It runs on a thread of its own with a stack of 4 MiB, so that any thread of the host's will do; the
+// use and kept, which takes up to 64 bytes for each of its source. It runs on a thread of its own with a stack of 4 MiB, so that any thread of the host's will do; the
 // memory is asked for beforehand.
 
 // For kigo_chat_render(): ends with what opens the assistant's answer.
@@ -910,7 +910,7 @@ typedef struct kigo_session_facts {
 // Makes a session without tokens. `options` may be NULL: all defaults.
 //
 // INVALID_ARGUMENT: n_ctx is larger than the model's, a sampling parameter is out of its range, unknown flags.
-// OUT_OF_MEMORY.
+// INVALID_STATE: the model has no weights (KIGO_LOAD_VOCABULARY). OUT_OF_MEMORY.
 kigo_status kigo_session_create(const kigo_model *model,
                                 const kigo_session_options *options,
                                 kigo_session **session);
@@ -1166,44 +1166,93 @@ kigo_status kigo_session_generate(kigo_session *session,
 //
 // Output held to a grammar: of the tokens that may come next only those are chosen that a JSON schema, a regular
 // expression or a Lark grammar allows. What ends a text is allowed where the grammar may end, and there only.
+//
+// A grammar is compiled once into a kigo_constraint, which any number of sessions of its model may be held to, at once and
+// from several threads: nothing changes it. Setting one for a session costs nothing; the session gets its own copy of
+// what it needs with its first choice.
+//
+// A grammar's text may come from anywhere. One that would take its parser too much is refused with the number and the
+// limit: no text takes more than 2 seconds of one core and 256 MiB to compile, and no choice of a token takes more than
+// that either. The limits: a schema of 4 MiB, a Lark text of 256 KiB, a regular expression of 64 KiB; 16384 rules and
+// brackets; 256 terminals that name each other; 300 classes such as \w; 4000000 steps that all its expressions may take
+// at one byte, where parts in a row that may each be left out count squared; 20000 terminals; 200000 parts of a schema
+// with the copies that are made where something narrows what `$ref` stands for, 5000 properties of an object (200 with
+// minProperties or maxProperties), 64 patterns for their names, and patterns that must all match where the product of
+// their alternatives is more than 100000. The call that chooses answers CONSTRAINT where the grammar takes too much at
+// one token.
 
-// For kigo_session_set_constraint(): a JSON schema.
+// For kigo_constraint_options.kind: a JSON schema.
 #define KIGO_CONSTRAINT_JSON_SCHEMA 1
 
-// For kigo_session_set_constraint(): a regular expression, in the syntax of Rust's `regex` without look-around, for the
+// For kigo_constraint_options.kind: a regular expression, in the syntax of Rust's `regex` without look-around, for the
 // whole of the output.
 #define KIGO_CONSTRAINT_REGEX 2
 
-// For kigo_session_set_constraint(): a grammar in the Lark format of llguidance.
+// For kigo_constraint_options.kind: a grammar in the Lark format of llguidance.
 #define KIGO_CONSTRAINT_LARK 3
 
-// Holds every token that is chosen from now on to the grammar `text` of a kind, KIGO_CONSTRAINT_*; kind 0 and NULL: to
-// none any more. It begins with the next token; kigo_session_sample(), kigo_session_generate() and kigo_sample_batch() keep to
-// it. Sampling parameters apply to the tokens that are allowed. `text` is copied by the call.
+// For kigo_constraint_options.flags: JSON has no white space between its parts. Without it models may run into endless
+// newlines. For a JSON schema; others have none to leave out.
+#define KIGO_CONSTRAINT_COMPACT 1
+
+// A grammar, compiled for a model's vocabulary. It keeps what it needs of that alive, not the model.
+typedef struct kigo_constraint kigo_constraint;
+
+// Is asked every few milliseconds, on the thread of the call, while a grammar is compiled on another. Returns 0 to go on;
+// anything else ends the call with CANCELLED. It must return (not throw, not longjmp).
+typedef int32_t (*kigo_constraint_callback)(void *user_data);
+
+// How a constraint is made. 0 is the default of each field but `kind` and `text`, which have none.
+typedef struct kigo_constraint_options {
+    // sizeof(kigo_constraint_options).
+    size_t struct_size;
+    // KIGO_CONSTRAINT_JSON_SCHEMA, _REGEX or _LARK.
+    uint64_t kind;
+    // The grammar, UTF-8; copied by the call.
+    const char *text;
+    // Length of `text` in bytes, or KIGO_STRLEN.
+    size_t text_len;
+    // 0 or KIGO_CONSTRAINT_COMPACT.
+    uint64_t flags;
+    // Is asked whether to go on; NULL: nobody is.
+    kigo_constraint_callback go_on;
+    // Handed to `go_on`.
+    void *user_data;
+} kigo_constraint_options;
+
+// Compiles a grammar for sessions of `model`. It takes up to 2 seconds and 256 MiB, most often milliseconds, on a thread of
+// its own with a stack that suffices: a few MiB, up to 600 of address space for a text near the limits. The thread has
+// ended when the call returns. The first constraint of a model's life indexes its vocabulary, which takes tenths of a
+// second; words of more than 1024 bytes are left out of the index: no constraint ever allows them.
+//
+// CONSTRAINT: the grammar has a mistake (the text says which), or would take too much (the text has the number and the
+// limit). OUT_OF_MEMORY: there is no memory, or no thread with such a stack. CANCELLED: `go_on` has said so; what was
+// begun and cannot be interrupted is waited for, up to 2 seconds. INVALID_ARGUMENT: another kind, unknown flags, NULL, no
+// UTF-8.
+kigo_status kigo_constraint_create(const kigo_model *model,
+                                   const kigo_constraint_options *options,
+                                   kigo_constraint **constraint);
+
+// Gives the handle up. NULL does nothing. Sessions that are held to it stay so.
+void kigo_constraint_destroy(kigo_constraint *constraint);
+
+// Holds every token that is chosen from now on to `constraint`; NULL: to none any more. It begins with the next token, so
+// it is set after the prompt; kigo_session_sample(), kigo_session_generate() and kigo_sample_batch() keep to it. Sampling
+// parameters apply to the tokens that are allowed. The handle may be given up at once.
 //
 // What it allows depends on the grammar and on the session's tokens from that position on, however they came there: forks
 // have their own copy, dropping tokens goes back in it, and a saved session has it too and goes on with it from exactly
 // there. A session that is truncated to before that position chooses nothing until it has as many tokens again, which
 // the grammar then holds from the same position on, or until another constraint, or none, is set.
 //
-// The first constraint of a model's life indexes its vocabulary, which takes tenths of a second. A choice costs no mask
-// where the likeliest token is allowed (temperature 0).
+// A choice costs no mask where the likeliest token is allowed (temperature 0). kigo_session_cancel() stops a mask that
+// kigo_session_generate() makes, within milliseconds; those of other calls are made to their end.
 //
-// A text may come from anywhere. It is weighed first, and one that would take its parser too much is refused with the
-// number and the limit: a schema of more than 4 MiB, another text or regular expressions of more than 512 KiB, 16384 rules
-// and brackets, 256 tokens that name each other, 200000 parts of a schema with the copies that are made where something
-// narrows what `$ref` stands for, 5000 properties of an object (200 with minProperties or maxProperties), 64 patterns for
-// their names, and patterns that must all match where the product of their alternatives is more than 100000. It is compiled
-// on a thread of its own, with a stack that suffices: a few MiB, up to 600 of address space for a text near the limits.
-//
-// CONSTRAINT: the grammar has a mistake (the text says which), or would take too much, and nothing has changed; later, from
-// a call that chooses: the session was given tokens that the grammar does not allow, or nothing that it allows is left; the
-// session stays as it is, and another constraint, or none, can be set. OUT_OF_MEMORY: there is no thread with such a
-// stack. INVALID_ARGUMENT: another kind, NULL, no UTF-8. BUSY.
+// From a call that chooses, CONSTRAINT: the session was given tokens that the grammar does not allow, nothing that it
+// allows is left, or it takes too much at one token; the session stays as it is, and another constraint, or none, can be
+// set. From this one, INVALID_ARGUMENT: a constraint of another model. BUSY.
 kigo_status kigo_session_set_constraint(kigo_session *session,
-                                        int32_t kind,
-                                        const char *text,
-                                        size_t text_len);
+                                        const kigo_constraint *constraint);
 
 // ==== Batches ==================================================================================================
 //

@@ -54,6 +54,10 @@ layout! {
     chat::kigo_message: 32 {
         role 0, role_len 8, content 16, content_len 24,
     }
+    chat::kigo_chat_options: 64 {
+        struct_size 0, flags 8, tools_json 16, tools_json_len 24, variables_json 32, variables_json_len 40,
+        template_source 48, template_source_len 56,
+    }
     sampling::kigo_logit_bias: 8 {
         token 0, bias 4,
     }
