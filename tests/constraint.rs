@@ -239,14 +239,13 @@ fn deep_grammars_need_no_stack_of_the_caller() {
     let rules = chain(20_000, |i| format!("r{i}: \"a\" r{}\n", i + 1));
     let error = on_a_small_stack(&model, Grammar::Lark(&format!("start: r0\n{rules}r20000: \"b\"\n"))).unwrap_err();
     assert_eq!(error, "constraint: rules and brackets: 20002; at most 16384");
-    let links = schema(20_000, "true", |next| format!(r##"{{"$ref": "{next}"}}"##));
-    let error = on_a_small_stack(&model, Grammar::JsonSchema(&links)).unwrap_err();
-    assert_eq!(error, "constraint: parts of a schema inside of each other: 16385; at most 16384");
+    // Schemas name each other as deep as their text is long.
+    let links = schema(20_000, r#"{"const": 7}"#, |next| format!(r##"{{"$ref": "{next}"}}"##));
+    assert_eq!(on_a_small_stack(&model, Grammar::JsonSchema(&links)).unwrap(), "7");
     let links = schema(8000, "true", |next| {
         format!(r##"{{"type": "object", "properties": {{"a": {{"$ref": "{next}"}}}}, "required": ["a"]}}"##)
     });
-    let error = on_a_small_stack(&model, Grammar::JsonSchema(&links)).unwrap_err();
-    assert!(error.starts_with("constraint: ") && !error.contains("backtrace"), "{error}");
+    assert!(on_a_small_stack(&model, Grammar::JsonSchema(&links)).unwrap().starts_with('{'));
     for n in [900, 1100, 100_000] {
         let condition = format!("{}bit_set(1){}", "not(".repeat(n), ")".repeat(n));
         let text = format!("start: r::1\nr::_: \"a\" %if {condition}\n  | \"b\" r::incr(_)\n");
@@ -267,22 +266,23 @@ fn small_grammars_that_take_much_are_refused() {
     };
     let names =
         |n| format!(r##"{{"patternProperties": {{{} "z": true}}}}"##, chain(n, |i| format!(r##""^a{i}x.*b": true,"##)));
-    let counted = |n| {
+    let counted = |n, least| {
         let fields = chain(n, |i| format!(r##""a{i}": true,"##));
-        format!(r##"{{"minProperties": 1, "additionalProperties": false, "properties": {{{fields} "z": true}}}}"##)
+        let fields = format!(r##""additionalProperties": false, "properties": {{{fields} "z": true}}"##);
+        format!(r##"{{"minProperties": {least}, {fields}}}"##)
     };
     for (text, what) in [
-        (schema(30, "true", twice), "parts of a schema, with the copies of what is referred to"),
-        (patterns(40), "branches of patterns that a string has to match at once"),
-        (names(1000), "patterns for the names of an object's properties"),
-        (counted(1000), "properties of an object with minProperties or maxProperties"),
+        (patterns(40), "#/allOf/0: branches of what a text has to match at once: "),
+        (names(1000), "#: \"patternProperties\": more than 64 patterns"),
+        (counted(1000, 600), "#: 1001 \"properties\" of which 600 are counted: 600600; at most 20000"),
     ] {
         let error = on_a_small_stack(&model, Grammar::JsonSchema(&text)).unwrap_err();
-        assert!(error.starts_with(&format!("constraint: {what}: ")), "{error}");
+        assert!(error.starts_with(&format!("constraint: {what}")), "{error}");
         // In another text too.
         let error = on_a_small_stack(&model, Grammar::Lark(&format!("start: %json {text}\n"))).unwrap_err();
-        assert!(error.starts_with(&format!("constraint: {what}: ")), "{error}");
+        assert!(error.starts_with(&format!("constraint: {what}")), "{error}");
     }
+    on_a_small_stack(&model, Grammar::JsonSchema(&schema(30, "true", twice))).unwrap();
     let product = format!("T0: {}\nT1: {}\nT2: {}\n", "/[ab]/ ".repeat(500), "T0 ".repeat(100), "T1 ".repeat(5000));
     let both = chain(40, |i| format!("& /.*a{i}/ "));
     let class = "\\w".repeat(100_000);
@@ -307,7 +307,7 @@ fn small_grammars_that_take_much_are_refused() {
     };
     on_a_small_stack(&model, Grammar::JsonSchema(&schema(60, "true", fine))).unwrap();
     on_a_small_stack(&model, Grammar::JsonSchema(&patterns(3))).unwrap();
-    on_a_small_stack(&model, Grammar::JsonSchema(&counted(20))).unwrap();
+    on_a_small_stack(&model, Grammar::JsonSchema(&counted(20, 1))).unwrap();
     let tree = r##"{"allOf": [{"type": "object", "properties": {"name": {"type": "string"}}}],
         "properties": {"left": {"$ref": "#"}, "right": {"anyOf": [{"type": "null"}, {"$ref": "#/"}]}}}"##;
     on_a_small_stack(&model, Grammar::JsonSchema(tree)).unwrap();

@@ -9,7 +9,7 @@ use llguidance::api::{GrammarInit, TopLevelGrammar};
 use super::cost::{self, Cost};
 use super::thread::{on_own_stack, refused};
 use super::vocabulary::Vocabulary;
-use super::{Grammar, weight};
+use super::{Grammar, schema, weight};
 use crate::alloc::require;
 use crate::engine::model::Model;
 use crate::error::{Error, Result};
@@ -29,7 +29,7 @@ pub(super) struct Compiled {
     pub(super) parser: TokenParser,
 }
 
-/// The stack on which texts are weighed: JSON nests 128 deep.
+/// The stack on which texts are weighed.
 const COST_STACK: usize = 2 << 20;
 /// Bytes that a compile takes for its text's length, and at least, as measured; asked for beforehand.
 const COMPILE_BYTES: usize = 16 << 20;
@@ -42,37 +42,42 @@ pub(super) fn parser_error(error: impl std::fmt::Display) -> Error {
     refused(&text[..end.unwrap_or(text.len())])
 }
 
-/// What llguidance is given.
-fn top_level(grammar: Grammar<'_>, compact: bool) -> std::result::Result<TopLevelGrammar, String> {
-    Ok(match grammar {
-        Grammar::JsonSchema(text) => {
-            let mut schema: serde_json::Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
-            if compact {
-                let options = serde_json::json!({ "whitespace_flexible": false });
-                match &mut schema {
-                    serde_json::Value::Object(map) => drop(map.insert("x-guidance".to_owned(), options)),
-                    serde_json::Value::Bool(true) => schema = serde_json::json!({ "x-guidance": options }),
-                    _ => {}
-                }
-            }
-            TopLevelGrammar::from_json_schema(schema)
-        }
-        Grammar::Regex(text) => TopLevelGrammar::from_regex(text),
-        Grammar::Lark(text) => TopLevelGrammar::from_lark(text.to_owned()),
-    })
+/// The Lark text that llguidance is given, or the regular expression.
+fn prepared(grammar: Grammar<'_>, compact: bool) -> std::result::Result<String, String> {
+    match grammar {
+        Grammar::JsonSchema(text) => schema::prepare(text, compact, false),
+        Grammar::Regex(text) => Ok(text.to_owned()),
+        Grammar::Lark(text) => schema::embed(text, compact),
+    }
 }
 
 fn compile(vocabulary: &Vocabulary, grammar: Grammar<'_>, compact: bool, stopped: &AtomicBool) -> Result<TokenParser> {
+    let compiled = compile_text(vocabulary, grammar, compact, stopped);
+    compiled.map_err(|error| match (grammar, error) {
+        (Grammar::JsonSchema(_), Error::Constraint { message }) => refused(schema::refusal(&message)),
+        (_, error) => error,
+    })
+}
+
+fn compile_text(vocabulary: &Vocabulary, grammar: Grammar<'_>, compact: bool, stopped: &AtomicBool) -> Result<TokenParser> {
     let go_on = || if stopped.load(Ordering::Acquire) { Err(Error::Cancelled) } else { Ok(()) };
     cost::check(grammar).map_err(refused)?;
     go_on()?;
     let (_, text) = grammar.parts();
     require(COMPILE_BYTES + text.len() * COMPILE_BYTES_A_BYTE)?;
-    let init = GrammarInit::Serialized(top_level(grammar, compact).map_err(refused)?);
+    let prepared = prepared(grammar, compact).map_err(refused)?;
+    go_on()?;
+    require(COMPILE_BYTES + prepared.len() * COMPILE_BYTES_A_BYTE)?;
+    // What it has in its expressions as escapes, it has from the text.
+    let bytes = format!("{text}{prepared}");
+    let init = GrammarInit::Serialized(match grammar {
+        Grammar::Regex(_) => TopLevelGrammar::from_regex(&prepared),
+        _ => TopLevelGrammar::from_lark(prepared),
+    });
     let env = vocabulary.factory.tok_env().clone();
     let (symbols, lexer) = init.to_internal(Some(env), vocabulary.factory.limits().clone()).map_err(parser_error)?;
     go_on()?;
-    let max_lexer_states = weight::check(lexer.regex_builder.exprset(), lexer.lexemes.len(), text).map_err(refused)?;
+    let max_lexer_states = weight::check(lexer.regex_builder.exprset(), lexer.lexemes.len(), &bytes).map_err(refused)?;
     go_on()?;
     let symbols = symbols.optimize();
     weight::rows(&symbols, matches!(grammar, Grammar::JsonSchema(_))).map_err(refused)?;

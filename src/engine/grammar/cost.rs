@@ -1,18 +1,16 @@
 //! What a grammar's text may cost its parser, told before the parser sees it.
 //!
-//! The parser recurses once a rule, a bracket or a reference of a schema, copies a schema into each place that narrows it,
-//! and multiplies what expressions that must all match may do next. It bounds what comes of that, but not the way there:
+//! The parser recurses once a rule or a bracket, and multiplies what expressions that must all match may do next. What a
+//! schema takes is told by [`schema::prepare`], of which the parser sees the outcome only. It bounds what comes of that, but not the way there:
 //! neither the stack nor, for some texts of a few hundred bytes, the memory. Invariants: every number here is at least what
 //! the parser does with a text that it takes (a text that it refuses may be weighed wrongly); all are bounded, so that the
 //! stack of [`Cost::stack`] bytes suffices; a text within the limits is compiled in seconds and hundreds of megabytes.
 
 use std::fmt::Display;
 
-use serde_json::Value;
-
 use super::Grammar;
 use super::lark;
-use super::schema_cost::{self, Found};
+use super::schema;
 
 /// The longest text of a grammar, in bytes.
 pub const MAX_GRAMMAR_BYTES: usize = 4 << 20;
@@ -22,19 +20,12 @@ pub(super) const MAX_LARK_BYTES: usize = 256 << 10;
 pub(super) const MAX_REGEX_BYTES: usize = 64 << 10;
 /// Brackets, definitions and references that the parser may be inside of at a time.
 pub(super) const MAX_LEVELS: u64 = 16_384;
-/// Levels of a schema: how many of its parts the parser visits before it gives up by itself.
-pub(super) const MAX_SCHEMA_LEVELS: u64 = 50_000;
-/// Parts of a schema with all copies that are made of them; bytes of an expression with all that it names.
-pub(super) const MAX_PARTS: u64 = 200_000;
+/// Bytes of an expression with all that it names.
 pub(super) const MAX_EXPANSION: u64 = 1_000_000;
 /// Tokens of a Lark text that name each other: what may follow a byte is as long as they are deep, at each byte.
 pub(super) const MAX_TOKEN_LEVELS: u64 = 256;
 /// What expressions that must match at once may do at one byte: the product of what each may.
 pub(super) const MAX_BRANCHES: u64 = 100_000;
-/// Properties of one object; where their number is bounded; patterns for their names.
-pub(super) const MAX_FIELDS: u64 = 5_000;
-pub(super) const MAX_COUNTED_FIELDS: u64 = 200;
-pub(super) const MAX_NAME_PATTERNS: u64 = 64;
 /// Classes such as `\w`, each of which takes up to 50 KiB and 0.3 ms.
 pub(super) const MAX_CLASSES: u64 = 1500;
 /// Ranges of a class that may hold all characters, where case does not matter: each is gone through (4 ms).
@@ -44,10 +35,8 @@ pub(super) const MAX_DEPTHS: u64 = 1_000_000;
 /// `and`, `or` and `not` of conditions, which are evaluated, copied and dropped by recursion on the caller's stack.
 pub(super) const MAX_CONDITIONS: u64 = 1_000;
 
-/// Bytes of stack for a level of a schema (5 KiB were measured) and one of a Lark text (3 KiB).
-pub(super) const SCHEMA_LEVEL: u64 = 8 << 10;
+/// Bytes of stack for a level of a Lark text (3 KiB were measured).
 pub(super) const LARK_LEVEL: u64 = 8 << 10;
-pub(super) const FIELD: u64 = 1 << 10;
 pub(super) const BASE_STACK: u64 = 2 << 20;
 
 /// Brackets whose expressions the parser may be inside of later, at a token, without minding the caller's stack.
@@ -84,12 +73,8 @@ pub(super) fn length(grammar: Grammar<'_>) -> Result<(), String> {
 pub(super) fn cost(grammar: Grammar<'_>) -> Result<Cost, String> {
     let (_, text) = grammar.parts();
     match grammar {
-        Grammar::JsonSchema(_) => {
-            let schema: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
-            let mut found = Found::default();
-            found.look(&schema);
-            found.cost()
-        }
+        // What else it takes is told where it is prepared.
+        Grammar::JsonSchema(_) => Ok(Cost { stack: schema::STACK, step_stack: step_stack(text) }),
         Grammar::Regex(_) => {
             expressions(text)?;
             at_most(depths(text), MAX_DEPTHS, "brackets around each byte, all together")?;
@@ -105,13 +90,12 @@ pub(super) fn cost(grammar: Grammar<'_>) -> Result<Cost, String> {
                 let n = words.filter(|word| ["and", "or", "not"].contains(word)).count() as u64;
                 at_most(n, MAX_CONDITIONS, "and, or and not of conditions")?;
             }
-            let mut found = Found::default();
-            embedded(text).for_each(|schema| found.look(&schema));
-            let schemas = found.cost()?;
-            let deep = text.contains(['&', '~']) && levels > SHALLOW || schemas.step_stack > 0;
-            let stack = BASE_STACK + levels * LARK_LEVEL;
-            let step_stack = if deep { stack as usize } else { 0 };
-            Ok(Cost { stack: stack as usize + schemas.stack, step_stack: step_stack.max(schemas.step_stack) })
+            let of_schemas = if text.contains("%json") { schema::STACK } else { 0 };
+            let deep = text.contains(['&', '~']) && levels > SHALLOW;
+            let stack = (BASE_STACK + levels * LARK_LEVEL) as usize;
+            let of_step = if deep { stack } else { 0 };
+            let of_schema_step = if of_schemas > 0 { step_stack(text) } else { 0 };
+            Ok(Cost { stack: stack + of_schemas, step_stack: of_step.max(of_schema_step) })
         }
     }
 }
@@ -119,13 +103,15 @@ pub(super) fn cost(grammar: Grammar<'_>) -> Result<Cost, String> {
 /// What else there is to a text that [`cost`] has passed, on a stack of that size.
 pub(super) fn check(grammar: Grammar<'_>) -> Result<(), String> {
     match grammar {
-        Grammar::JsonSchema(text) => schema_cost::check(&serde_json::from_str(text).map_err(|e| e.to_string())?),
-        Grammar::Regex(_) => Ok(()),
-        Grammar::Lark(text) => {
-            embedded(text).try_for_each(|value| schema_cost::check(&value))?;
-            lark::check(text)
-        }
+        Grammar::JsonSchema(_) | Grammar::Regex(_) => Ok(()),
+        Grammar::Lark(text) => lark::check(text),
     }
+}
+
+/// Bytes of stack for a token under a schema whose patterns have so many brackets.
+fn step_stack(text: &str) -> usize {
+    let brackets = text.bytes().filter(|b| *b == b'(').count() as u64;
+    if brackets > SHALLOW { (BASE_STACK + brackets.min(4096) * 2048) as usize } else { 0 }
 }
 
 /// Classes in an expression; what stands in a string counts too.
@@ -163,15 +149,4 @@ pub(super) fn expressions(text: &str) -> Result<(), String> {
 /// What an expression may do at one byte: a branch for each alternative and for each part that may be left out.
 pub(super) fn branches(text: &str) -> u64 {
     2 + text.bytes().filter(|b| b"|*?{".contains(b)).count() as u64
-}
-
-/// The JSON values in a Lark text, and what looks like one in its strings and comments.
-fn embedded(text: &str) -> impl Iterator<Item = Value> {
-    text.match_indices("%json").filter_map(|(at, word)| json_prefix(&text[at + word.len()..]).map(|(value, _)| value))
-}
-
-pub(super) fn json_prefix(text: &str) -> Option<(Value, usize)> {
-    let mut stream = serde_json::Deserializer::from_str(text).into_iter::<Value>();
-    let value = stream.next()?.ok()?;
-    Some((value, stream.byte_offset()))
 }

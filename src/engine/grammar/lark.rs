@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::cost::*;
+use super::schema;
 
 /// What a name of a Lark text stands for.
 #[derive(Default)]
@@ -127,7 +128,7 @@ fn definitions(text: &str) -> HashMap<&str, Definition<'_>> {
             '/' if n > 1 => *branches += self::branches(word),
             '"' => *branches += 1,
             '%' if word == "%llguidance" || word == "%json" || word == "%regex" => {
-                let read = json_prefix(rest).map_or(0, |(_, n)| n);
+                let read = schema::extent(rest).unwrap_or(0);
                 definition.bytes += read as u64;
                 *branches += 1;
                 rest = &rest[read..];
@@ -146,7 +147,7 @@ fn definitions(text: &str) -> HashMap<&str, Definition<'_>> {
 }
 
 /// The length of what a Lark text begins with, as its parser cuts it.
-fn lexeme(text: &str) -> usize {
+pub(super) fn lexeme(text: &str) -> usize {
     let bytes = text.as_bytes();
     let until = |from: usize, end: fn(&u8) -> bool| {
         bytes[from..].iter().position(|b| !end(b)).map_or(bytes.len(), |n| from + n)

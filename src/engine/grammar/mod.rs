@@ -7,7 +7,7 @@ mod constraint;
 mod cost;
 mod held;
 mod lark;
-mod schema_cost;
+mod schema;
 mod thread;
 mod vocabulary;
 mod weight;

@@ -51,6 +51,11 @@ pub(super) fn write(compiler: &Compiler, compact: bool, embedded: bool) -> Resul
         }
         out.push('\n');
     }
+    // Around these numbers stands what stands around others.
+    let options = match compact {
+        true => "{\"whitespace_flexible\":false}".to_owned(),
+        false => format!("{{\"whitespace_pattern\":\"{}\"}}", SPACE.replace('\\', "\\\\")),
+    };
     let mut used = vec![false; compiler.tokens.len()];
     for &rule in &order {
         let _ = write!(out, "r{rule}: ");
@@ -80,7 +85,7 @@ pub(super) fn write(compiler: &Compiler, compact: bool, embedded: bool) -> Resul
                         let _ = write!(out, "r{rule}{{{least},{most}}} ");
                     }
                     Symbol::Multiple(schema) => {
-                        let _ = write!(out, "%json {schema} ");
+                        let _ = write!(out, "%json {schema},\"x-guidance\":{options}}} ");
                     }
                 }
                 empty = false;

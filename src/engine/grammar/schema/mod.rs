@@ -25,8 +25,10 @@ mod reference;
 mod rules;
 mod rx;
 mod scalars;
+#[cfg(test)]
+mod tests;
 
-pub(super) use json::MAX_BYTES;
+use json::MAX_BYTES;
 
 /// Bytes of stack with which a schema is prepared and compiled.
 pub(super) const STACK: usize = 24 << 20;
@@ -52,8 +54,29 @@ pub(super) fn extent(text: &str) -> Option<usize> {
     json::read(text).ok().map(|(_, n)| n)
 }
 
-/// The compiler's own refusal, with a path.
+/// A Lark text with each of its `%json` as what [`prepare`] makes of it.
+pub(super) fn embed(text: &str, compact: bool) -> Result<String, String> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (word, behind) = rest.split_at(super::lark::lexeme(rest).max(1));
+        rest = behind;
+        if word == "%json" {
+            let (_, n) = json::read(rest)?;
+            out.push_str(&prepare(&rest[..n], compact, true)?);
+            rest = &rest[n..];
+        } else {
+            out.push_str(word);
+        }
+    }
+    Ok(out)
+}
+
+/// A refusal of the compiler's, or one that has a path.
 pub(super) fn refusal(error: &str) -> String {
+    if error.starts_with('#') {
+        return error.to_owned();
+    }
     // It comes with a piece of the text that was made of the schema.
     let line = error.lines().next().unwrap_or_default();
     let line = line.split_once("): ").filter(|(at, _)| at.starts_with("at ")).map_or(line, |(_, rest)| rest);

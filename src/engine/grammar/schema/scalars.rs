@@ -233,7 +233,7 @@ impl<'a> Compiler<'a> {
         (first..=last).map(equal).collect::<Option<Vec<Rx>>>().map(Rx::Any)
     }
 
-    /// A schema of llguidance's for multiples: it counts them digit by digit in machine numbers.
+    /// A schema of llguidance's for multiples, without its last brace: it counts them digit by digit in machine numbers.
     fn schema_of_multiples(&self, branch: &Branch, units: u64, exponent: i64) -> Option<String> {
         let integer = branch.types & NUMBER == INTEGER;
         let places = usize::try_from(-exponent).ok()?;
@@ -271,7 +271,7 @@ impl<'a> Compiler<'a> {
             };
             schema += &format!(",\"{keyword}\":{text}");
         }
-        Some(schema + ",\"x-guidance\":{\"whitespace_flexible\":false}}")
+        Some(schema)
     }
 
     /// The strings of a branch; `None`: there are none.
