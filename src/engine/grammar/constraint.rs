@@ -34,6 +34,9 @@ const COST_STACK: usize = 2 << 20;
 /// Bytes that a compile takes for its text's length, and at least, as measured; asked for beforehand.
 const COMPILE_BYTES: usize = 16 << 20;
 const COMPILE_BYTES_A_BYTE: usize = 256;
+/// The same for a schema that is read, and for the rules that it becomes.
+const SCHEMA_BYTES_A_BYTE: usize = 32;
+const RULES_BYTES_A_BYTE: usize = 96;
 
 /// An error of the parser; a panic's has its backtrace behind it.
 pub(super) fn parser_error(error: impl std::fmt::Display) -> Error {
@@ -59,15 +62,24 @@ fn compile(vocabulary: &Vocabulary, grammar: Grammar<'_>, compact: bool, stopped
     })
 }
 
-fn compile_text(vocabulary: &Vocabulary, grammar: Grammar<'_>, compact: bool, stopped: &AtomicBool) -> Result<TokenParser> {
+fn compile_text(
+    vocabulary: &Vocabulary,
+    grammar: Grammar<'_>,
+    compact: bool,
+    stopped: &AtomicBool,
+) -> Result<TokenParser> {
     let go_on = || if stopped.load(Ordering::Acquire) { Err(Error::Cancelled) } else { Ok(()) };
     cost::check(grammar).map_err(refused)?;
     go_on()?;
     let (_, text) = grammar.parts();
-    require(COMPILE_BYTES + text.len() * COMPILE_BYTES_A_BYTE)?;
+    let (of_text, of_prepared) = match grammar {
+        Grammar::JsonSchema(_) => (SCHEMA_BYTES_A_BYTE, RULES_BYTES_A_BYTE),
+        _ => (COMPILE_BYTES_A_BYTE, COMPILE_BYTES_A_BYTE),
+    };
+    require(COMPILE_BYTES + text.len() * of_text)?;
     let prepared = prepared(grammar, compact).map_err(refused)?;
     go_on()?;
-    require(COMPILE_BYTES + prepared.len() * COMPILE_BYTES_A_BYTE)?;
+    require(COMPILE_BYTES + prepared.len() * of_prepared)?;
     // What it has in its expressions as escapes, it has from the text.
     let bytes = format!("{text}{prepared}");
     let init = GrammarInit::Serialized(match grammar {
@@ -77,7 +89,8 @@ fn compile_text(vocabulary: &Vocabulary, grammar: Grammar<'_>, compact: bool, st
     let env = vocabulary.factory.tok_env().clone();
     let (symbols, lexer) = init.to_internal(Some(env), vocabulary.factory.limits().clone()).map_err(parser_error)?;
     go_on()?;
-    let max_lexer_states = weight::check(lexer.regex_builder.exprset(), lexer.lexemes.len(), &bytes).map_err(refused)?;
+    let max_lexer_states =
+        weight::check(lexer.regex_builder.exprset(), lexer.lexemes.len(), &bytes).map_err(refused)?;
     go_on()?;
     let symbols = symbols.optimize();
     weight::rows(&symbols, matches!(grammar, Grammar::JsonSchema(_))).map_err(refused)?;

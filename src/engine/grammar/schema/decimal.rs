@@ -156,7 +156,15 @@ impl Decimal {
 
 impl Ord for Decimal {
     fn cmp(&self, other: &Decimal) -> Ordering {
-        let sign = |d: &Decimal| if d.is_zero() { 0 } else if d.negative { -1 } else { 1 };
+        let sign = |d: &Decimal| {
+            if d.is_zero() {
+                0
+            } else if d.negative {
+                -1
+            } else {
+                1
+            }
+        };
         let by_sign = sign(self).cmp(&sign(other));
         if by_sign != Ordering::Equal || self.is_zero() {
             return by_sign;
@@ -185,22 +193,35 @@ mod tests {
         for same in [["1", "1.0"], ["1e3", "1000"], ["-0", "0.00"], ["12.50", "125e-1"], ["0.001", "1E-3"]] {
             assert_eq!(of(same[0]), of(same[1]));
         }
-        let order = ["-1e30", "-10.5", "-10", "-9.999", "-0.1", "0", "1e-9", "0.1", "0.11", "1", "9", "10", "99.9", "1e2"];
+        let order =
+            ["-1e30", "-10.5", "-10", "-9.999", "-0.1", "0", "1e-9", "0.1", "0.11", "1", "9", "10", "99.9", "1e2"];
         for (i, a) in order.iter().enumerate() {
             for (j, b) in order.iter().enumerate() {
                 assert_eq!(of(a).cmp(&of(b)), i.cmp(&j), "{a} {b}");
             }
         }
-        assert!(Decimal::of("1e400").is_none() && Decimal::of("1e-400").is_none() && Decimal::of("1e99999999999").is_none());
+        assert!(
+            Decimal::of("1e400").is_none() && Decimal::of("1e-400").is_none() && Decimal::of("1e99999999999").is_none()
+        );
         assert_eq!(of("1.7976931348623157e308").plain().len(), 309);
     }
 
     #[test]
     fn integers_beside_and_around_a_number() {
-        for (text, down, up) in [("1.5", "1", "2"), ("-1.5", "-2", "-1"), ("9.01", "9", "10"), ("-0.5", "-1", "0"), ("7", "7", "7")] {
+        for (text, down, up) in
+            [("1.5", "1", "2"), ("-1.5", "-2", "-1"), ("9.01", "9", "10"), ("-0.5", "-1", "0"), ("7", "7", "7")]
+        {
             assert_eq!((of(text).rounded(false), of(text).rounded(true)), (of(down), of(up)), "{text}");
         }
-        for (text, down, up) in [("0", "-1", "1"), ("10", "9", "11"), ("-10", "-11", "-9"), ("-1", "-2", "0"), ("99", "98", "100"), ("1", "0", "2"), ("-100", "-101", "-99")] {
+        for (text, down, up) in [
+            ("0", "-1", "1"),
+            ("10", "9", "11"),
+            ("-10", "-11", "-9"),
+            ("-1", "-2", "0"),
+            ("99", "98", "100"),
+            ("1", "0", "2"),
+            ("-100", "-101", "-99"),
+        ] {
             assert_eq!((of(text).beside(false), of(text).beside(true)), (of(down), of(up)), "{text}");
         }
         let least = i64::MIN.to_string();
@@ -210,8 +231,15 @@ mod tests {
     #[test]
     fn multiples_are_found_at_any_size() {
         for (value, unit, multiple) in [
-            ("0.3", "0.1", true), ("0.35", "0.1", false), ("18446744073709551615", "5", true), ("1e300", "7", false),
-            ("7e300", "7", true), ("-12", "4", true), ("4.5", "1.5", true), ("100", "1e3", false), ("0", "13", true),
+            ("0.3", "0.1", true),
+            ("0.35", "0.1", false),
+            ("18446744073709551615", "5", true),
+            ("1e300", "7", false),
+            ("7e300", "7", true),
+            ("-12", "4", true),
+            ("4.5", "1.5", true),
+            ("100", "1e3", false),
+            ("0", "13", true),
         ] {
             let (coefficient, exponent) = of(unit).unit().unwrap();
             assert_eq!(of(value).is_multiple(coefficient, exponent), multiple, "{value} {unit}");

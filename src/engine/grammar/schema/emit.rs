@@ -60,7 +60,9 @@ pub(super) fn write(compiler: &Compiler, compact: bool, embedded: bool) -> Resul
     for &rule in &order {
         let _ = write!(out, "r{rule}: ");
         let mut first = true;
-        for symbols in compiler.rules[rule as usize].iter().filter(|symbols| symbols.iter().all(|s| possible(s, &alive))) {
+        for symbols in
+            compiler.rules[rule as usize].iter().filter(|symbols| symbols.iter().all(|s| possible(s, &alive)))
+        {
             out.push_str(if first { "" } else { " | " });
             first = false;
             let mut empty = true;
@@ -173,7 +175,9 @@ fn order(compiler: &Compiler, alive: &[bool]) -> Result<(Vec<u32>, Vec<u32>), St
         while let Some((rule, level)) = open.pop() {
             if !std::mem::replace(&mut read[rule as usize], true) {
                 if level > MAX_LEVELS {
-                    return Err(format!("#: schemas that name each other: more than {MAX_LEVELS} rules inside of each other"));
+                    return Err(format!(
+                        "#: schemas that name each other: more than {MAX_LEVELS} rules inside of each other"
+                    ));
                 }
                 open.extend(named(rule).into_iter().rev().map(|rule| (rule, level + 1)));
             }

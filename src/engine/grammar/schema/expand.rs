@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::rc::Rc;
 
-use super::branch::{ALL, ARRAY, BOOL, Branch, Conjunction, Count, Group, INTEGER, Literal, NULL, NUMBER, OBJECT, STRING};
+use super::branch::{ALL, ARRAY, BOOL, Branch, Count, Group, INTEGER, Literal, NULL, NUMBER, OBJECT, STRING};
 use super::decimal::{Decimal, MAX_DIGITS};
 use super::json::{Id, Kind, shortened};
 use super::number::Bound;
@@ -16,7 +16,7 @@ use super::rules::{Compiler, Dialect};
 
 /// One thing to add to a branch.
 #[derive(Clone, Debug)]
-enum Step {
+pub(super) enum Step {
     Is(Literal),
     /// A schema's keyword, by its place among the members, or its opposite.
     Keyword(Id, usize, bool),
@@ -33,17 +33,16 @@ enum Step {
 }
 
 /// What a step comes to.
-enum Outcome {
+pub(super) enum Outcome {
     Then(Vec<Step>),
     /// One list of these.
     Choose(Vec<Vec<Step>>),
 }
 
-const NOTHING: Outcome = Outcome::Then(Vec::new());
+pub(super) const NOTHING: Outcome = Outcome::Then(Vec::new());
 
 /// Keywords that may leave a choice.
-const CHOOSING: [&str; 7] =
-    ["anyOf", "oneOf", "if", "dependentRequired", "dependentSchemas", "dependencies", "enum"];
+const CHOOSING: [&str; 7] = ["anyOf", "oneOf", "if", "dependentRequired", "dependentSchemas", "dependencies", "enum"];
 
 impl<'a> Compiler<'a> {
     /// The ways in which all of a conjunction can hold, each with a type at least that is left.
@@ -155,7 +154,8 @@ impl<'a> Compiler<'a> {
 
     /// That a required member is missing, or is there and not valid, is one way: it is not valid where it is there.
     fn join_members(&self, id: Id, ways: &mut Vec<Vec<Step>>) -> Result<(), String> {
-        let (Some(required), Some(properties)) = (self.document.get(id, "required"), self.document.get(id, "properties"))
+        let (Some(required), Some(properties)) =
+            (self.document.get(id, "required"), self.document.get(id, "properties"))
         else {
             return Ok(());
         };
@@ -204,18 +204,18 @@ impl<'a> Compiler<'a> {
         NOTHING
     }
 
-    fn wrong<T>(&self, at: Id, keyword: &str, value: Id, expected: &str) -> Result<T, String> {
+    pub(super) fn wrong<T>(&self, at: Id, keyword: &str, value: Id, expected: &str) -> Result<T, String> {
         Err(format!("{}: \"{keyword}\" is {} where {expected}", self.document.path(at), self.document.shown(value)))
     }
 
-    fn list(&self, at: Id, keyword: &str, value: Id) -> Result<&'a [Id], String> {
+    pub(super) fn list(&self, at: Id, keyword: &str, value: Id) -> Result<&'a [Id], String> {
         match self.document.kind(value) {
             Kind::Array(values) => Ok(values),
             _ => self.wrong(at, keyword, value, "a list is expected"),
         }
     }
 
-    fn names(&self, at: Id, keyword: &str, value: Id) -> Result<Vec<Rc<str>>, String> {
+    pub(super) fn names(&self, at: Id, keyword: &str, value: Id) -> Result<Vec<Rc<str>>, String> {
         let name = |id: &Id| match self.document.text(*id) {
             Some(text) => Ok(text.into()),
             None => self.wrong(at, keyword, *id, "a name is expected"),
@@ -241,7 +241,7 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn map(&self, at: Id, keyword: &str, value: Id) -> Result<&'a [(Box<str>, Id)], String> {
+    pub(super) fn map(&self, at: Id, keyword: &str, value: Id) -> Result<&'a [(Box<str>, Id)], String> {
         match self.document.kind(value) {
             Kind::Object(members) => Ok(members),
             _ => self.wrong(at, keyword, value, "an object is expected"),
@@ -300,6 +300,9 @@ impl<'a> Compiler<'a> {
             ("anyOf", false) => Outcome::Then(each(self.list(at, name, value)?, is_not)),
             ("oneOf", _) => {
                 let schemas = self.list(at, name, value)?.to_vec();
+                if positive && self.discriminated(&schemas, branch.types == OBJECT)? {
+                    return Ok(ways(each(&schemas, is)));
+                }
                 Outcome::Choose(self.one_of(&schemas, positive)?)
             }
             ("not", true) => Outcome::Then(vec![is_not(value)]),
@@ -382,7 +385,8 @@ impl<'a> Compiler<'a> {
                 Outcome::Choose(schemas.iter().enumerate().map(way).collect())
             }
             ("items", false) if matches!(self.document.kind(value), Kind::Bool(false)) => {
-                let n = self.document.get(at, "prefixItems").map_or(Ok(0), |v| self.list(at, name, v).map(<[Id]>::len))?;
+                let n =
+                    self.document.get(at, "prefixItems").map_or(Ok(0), |v| self.list(at, name, v).map(<[Id]>::len))?;
                 Outcome::Then(vec![Step::Types(ARRAY), Step::Count(Count::MinItems, Some(n as u64 + 1))])
             }
             ("propertyNames", true) => {
@@ -499,97 +503,5 @@ impl<'a> Compiler<'a> {
         let bound = Bound { at: self.number(at, name, value)?, strict: strict == positive };
         let step = if lower == positive { Step::Low(bound) } else { Step::High(bound) };
         Ok(Outcome::Then(vec![Step::Types(if positive { ALL } else { NUMBER }), step]))
-    }
-
-    fn dependencies(&mut self, at: Id, i: usize, positive: bool, branch: &Branch) -> Result<Outcome, String> {
-        let Some((keyword, value)) = self.document.members(at).get(i) else { return Ok(NOTHING) };
-        let members = self.map(at, keyword, *value)?;
-        let mut ways = Vec::new();
-        let mut certain = Vec::new();
-        for (name, then) in members {
-            let name: Rc<str> = name.as_ref().into();
-            let required = match self.document.kind(*then) {
-                Kind::Array(_) => Some(self.names(at, keyword, *then)?),
-                _ if &**keyword == "dependentRequired" => {
-                    return self.wrong(at, keyword, *then, "a list is expected");
-                }
-                _ => None,
-            };
-            if !positive {
-                let first = [Step::Types(OBJECT), Step::Required(name)];
-                match required {
-                    Some(names) => ways.extend(
-                        names.into_iter().map(|name| first.iter().cloned().chain([Step::Forbidden(name)]).collect()),
-                    ),
-                    None => ways.push(first.into_iter().chain([Step::Is(Literal::Schema(*then, false))]).collect()),
-                }
-                continue;
-            }
-            if branch.types & OBJECT == 0 || branch.forbidden.has(&name) {
-                continue;
-            }
-            // One is decided, then all of them are looked at again.
-            let again = Step::Keyword(at, i, true);
-            if branch.types != OBJECT {
-                ways.push(vec![Step::Types(ALL & !OBJECT)]);
-            }
-            if branch.required.has(&name) {
-                match required {
-                    Some(names) => certain.extend(names.into_iter().map(Step::Required)),
-                    None if branch.types == OBJECT => certain.push(Step::Is(Literal::Schema(*then, true))),
-                    None => {
-                        ways.push(vec![Step::Types(OBJECT), again]);
-                        return Ok(Outcome::Choose(ways));
-                    }
-                }
-                ways.clear();
-                continue;
-            }
-            let with = |step: Step| vec![Step::Types(OBJECT), step, again.clone()];
-            ways.push(with(Step::Required(Rc::clone(&name))));
-            ways.push(with(Step::Forbidden(name)));
-            return Ok(Outcome::Choose(ways));
-        }
-        Ok(if positive { Outcome::Then(certain) } else { Outcome::Choose(ways) })
-    }
-
-    /// The ways in which exactly one of the schemas holds, or none or several.
-    fn one_of(&mut self, schemas: &[Id], positive: bool) -> Result<Vec<Vec<Step>>, String> {
-        let is = |id: Id, positive: bool| Step::Is(Literal::Schema(id, positive));
-        let mut ways = Vec::new();
-        if !positive {
-            ways.push(schemas.iter().map(|id| is(*id, false)).collect());
-        }
-        for (i, a) in schemas.iter().enumerate() {
-            let mut way = vec![is(*a, true)];
-            for (j, b) in schemas.iter().enumerate() {
-                // What cannot hold with it need not be excluded.
-                if i == j || self.excludes(*a, *b)? {
-                    continue;
-                }
-                match positive {
-                    true => way.push(is(*b, false)),
-                    false if i < j => ways.push(vec![is(*a, true), is(*b, true)]),
-                    false => {}
-                }
-            }
-            if positive {
-                ways.push(way);
-            }
-        }
-        Ok(ways)
-    }
-
-    /// Whether no value can be valid under both.
-    fn excludes(&mut self, a: Id, b: Id) -> Result<bool, String> {
-        let key = (a.min(b), a.max(b));
-        if let Some(known) = self.excluded.get(&key) {
-            return Ok(*known);
-        }
-        self.excluded.insert(key, false);
-        let both: Conjunction = vec![Literal::Schema(key.0, true), Literal::Schema(key.1, true)];
-        let found = self.is_empty(&both, 3)?;
-        self.excluded.insert(key, found);
-        Ok(found)
     }
 }

@@ -95,7 +95,9 @@ impl Document {
             at = parent;
         }
         // A name may be as long as the text.
-        let step = |step: &String| if step.len() > 200 { step.chars().take(60).collect::<String>() + "..." } else { step.clone() };
+        let step = |step: &String| {
+            if step.len() > 200 { step.chars().take(60).collect::<String>() + "..." } else { step.clone() }
+        };
         steps.iter().rev().fold("#".to_owned(), |path, s| path + "/" + &step(s))
     }
 
@@ -163,7 +165,8 @@ struct Reader<'a> {
 
 /// The value that the text begins with, and how many bytes of it are that value's.
 pub(super) fn read(text: &str) -> Result<(Document, usize), String> {
-    let mut reader = Reader { text, at: 0, document: Document { values: Vec::new(), places: HashMap::new() }, open: Vec::new() };
+    let mut reader =
+        Reader { text, at: 0, document: Document { values: Vec::new(), places: HashMap::new() }, open: Vec::new() };
     loop {
         reader.value()?;
         // What may follow a value, until another is due.
@@ -257,8 +260,7 @@ impl Reader<'_> {
                     return self.add(Kind::Number(text)).map(drop);
                 }
                 _ => {
-                    for (word, kind) in
-                        [("null", Kind::Null), ("true", Kind::Bool(true)), ("false", Kind::Bool(false))]
+                    for (word, kind) in [("null", Kind::Null), ("true", Kind::Bool(true)), ("false", Kind::Bool(false))]
                     {
                         if self.text[self.at..].starts_with(word) {
                             self.at += word.len();
@@ -270,7 +272,9 @@ impl Reader<'_> {
             };
             self.at += 1;
             if self.open.len() == MAX_NESTING {
-                return Err(format!("#: arrays and objects of a schema's text inside of each other: more than {MAX_NESTING}"));
+                return Err(format!(
+                    "#: arrays and objects of a schema's text inside of each other: more than {MAX_NESTING}"
+                ));
             }
             let object = bracket == b'{';
             let id = self.add(if object { Kind::Object(Vec::new()) } else { Kind::Array(Vec::new()) })?;
@@ -319,7 +323,11 @@ impl Reader<'_> {
         if self.byte() == Some(b'-') {
             self.at += 1;
         }
-        if self.byte() == Some(b'0') { self.at += 1 } else { digits(self)? }
+        if self.byte() == Some(b'0') {
+            self.at += 1
+        } else {
+            digits(self)?
+        }
         if self.byte() == Some(b'.') {
             self.at += 1;
             digits(self)?;

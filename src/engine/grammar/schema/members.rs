@@ -69,7 +69,13 @@ impl<'a> Compiler<'a> {
                     }
                     items_of(self.document, *at).0.len()
                 }
-                Group::Value(id) => if let Kind::Array(values) = self.document.kind(*id) { values.len() } else { 0 },
+                Group::Value(id) => {
+                    if let Kind::Array(values) = self.document.kind(*id) {
+                        values.len()
+                    } else {
+                        0
+                    }
+                }
             });
         }
         Ok(n)
@@ -253,7 +259,9 @@ impl<'a> Compiler<'a> {
         };
         for group in &branch.objects {
             let members = match group {
-                Group::Schema(at) => self.document.get(*at, "properties").map_or(&[][..], |id| self.document.members(id)),
+                Group::Schema(at) => {
+                    self.document.get(*at, "properties").map_or(&[][..], |id| self.document.members(id))
+                }
                 Group::Value(id) => self.document.members(*id),
             };
             members.iter().for_each(|(name, _)| add(name));
@@ -348,7 +356,9 @@ impl<'a> Compiler<'a> {
                 split.push(cell);
             }
             if split.len() > MAX_NAME_PATTERNS + 1 {
-                return Err(format!("{path}: \"patternProperties\": names match in more than {MAX_NAME_PATTERNS} ways"));
+                return Err(format!(
+                    "{path}: \"patternProperties\": names match in more than {MAX_NAME_PATTERNS} ways"
+                ));
             }
         }
         Ok(split)
@@ -420,12 +430,17 @@ impl<'a> Compiler<'a> {
         let weighed = n + n_optional;
         if weighed > MAX_MEMBERS {
             let path = self.document.path(at);
-            return Err(format!("{path}: \"properties\" and those among them that may be left out: {weighed}; at most {MAX_MEMBERS}"));
+            return Err(format!(
+                "{path}: \"properties\" and those among them that may be left out: {weighed}; at most {MAX_MEMBERS}"
+            ));
         }
         let counts = max.map_or(branch.min_members, |max| max + 1).min(n as u64);
         if counts * n as u64 > MAX_COUNTED {
             let path = self.document.path(at);
-            return Err(format!("{path}: {n} \"properties\" of which {counts} are counted: {}; at most {MAX_COUNTED}", counts * n as u64));
+            return Err(format!(
+                "{path}: {n} \"properties\" of which {counts} are counted: {}; at most {MAX_COUNTED}",
+                counts * n as u64
+            ));
         }
         Ok(())
     }
@@ -433,7 +448,13 @@ impl<'a> Compiler<'a> {
     /// The members in their order, then others: the rule of what stands between the braces.
     ///
     /// A state is a place in the order and how many members stand before it, as far as that matters.
-    fn chain(&mut self, members: &[(Symbol, Symbol, bool)], others: Rule, min: u64, max: Option<u64>) -> Result<u32, String> {
+    fn chain(
+        &mut self,
+        members: &[(Symbol, Symbol, bool)],
+        others: Rule,
+        min: u64,
+        max: Option<u64>,
+    ) -> Result<u32, String> {
         let (comma, colon) = (self.literal(",")?, self.literal(":")?);
         // A count beyond which it does not matter, and at least whether there is one.
         let cap = max.map_or(min, |max| max + 1).max(1).min(members.len() as u64 + 1);

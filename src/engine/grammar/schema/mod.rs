@@ -1,7 +1,7 @@
 //! JSON schemas: what a text says, exactly, as rules that llguidance compiles, or a refusal with the path.
 //!
 //! llguidance has a compiler of schemas of its own, which reads numbers as `f64` and `i64`; here they are the text's digits.
-//! The way is: `json` reads the text, `expand` takes what a value is held to apart into branches, in each of which nothing
+//! The way is: `json` reads the text, `expand` and `choices` take what a value is held to apart into branches, in each of which nothing
 //! is left to choose, `rules` makes a rule of each, with `scalars` and `members`, and `emit` writes them.
 //!
 //! Invariants: every text that is valid JSON under the schema in the form that is written here is allowed, and nothing else
@@ -14,6 +14,7 @@
 //! where the type is "integer". Names that are not listed may come twice.
 
 mod branch;
+mod choices;
 mod decimal;
 mod emit;
 mod expand;

@@ -254,7 +254,8 @@ pub(super) fn multiples(unit: u64, exponent: i64) -> Option<String> {
     if power / unit > MAX_ENDINGS {
         return None;
     }
-    let endings = (0..power / unit).map(|i| format!("{:0n$}", i * unit)).map(|e| if n == 0 { String::new() } else { e });
+    let endings =
+        (0..power / unit).map(|i| format!("{:0n$}", i * unit)).map(|e| if n == 0 { String::new() } else { e });
     let zeros = usize::try_from(exponent).unwrap_or(0);
     let behind = usize::try_from(-exponent).unwrap_or(0);
     let mut parts = Vec::new();

@@ -9,6 +9,8 @@ use super::rx::{CHAR, Rx, write_class};
 /// The most bytes of a pattern, and of what it is rewritten to.
 const MAX_PATTERN: usize = 64 << 10;
 const MAX_REWRITTEN: usize = 256 << 10;
+/// The deepest nesting of a pattern; llguidance's own limit for what it is rewritten to.
+const MAX_NESTING: u32 = 250;
 /// The most alternatives that begin or end with an anchor of their own.
 const MAX_BRANCHES: usize = 64;
 
@@ -20,7 +22,7 @@ pub(super) fn search(pattern: &str) -> Result<Rx, String> {
         return Err(format!("{} bytes; at most {MAX_PATTERN}", pattern.len()));
     }
     let ascii = llguidance::regex_to_lark(pattern, "dw");
-    let parsed = ParserBuilder::new().nest_limit(100).build().parse(&ascii);
+    let parsed = ParserBuilder::new().nest_limit(MAX_NESTING).build().parse(&ascii);
     let hir = parsed.map_err(|e| last_line(&e.to_string()))?;
     let mut parts = Vec::new();
     let mut branches = vec![Branch { parts: vec![&hir], start: false, end: false }];
@@ -93,7 +95,11 @@ impl<'a> Branch<'a> {
             match hir.kind() {
                 HirKind::Look(found) if *found == look => {
                     self.parts.remove(at);
-                    if first { self.start = true } else { self.end = true }
+                    if first {
+                        self.start = true
+                    } else {
+                        self.end = true
+                    }
                     return Opened::Branches(vec![self]);
                 }
                 HirKind::Capture(capture) => return Opened::Branches(vec![with(&[&capture.sub])]),

@@ -40,7 +40,9 @@ fn identified(document: &Document, base: &str) -> Option<Id> {
     let folder = id_of(document, 0).and_then(|id| id.rfind('/').map(|n| &id[..=n])).unwrap_or("");
     let all = 0..document.len() as Id;
     let mut with_id = all.filter_map(|at| id_of(document, at).map(|id| (at, id.trim_end_matches('#'))));
-    with_id.find(|(_, id)| *id == base || id.strip_prefix(folder) == Some(base) || base.strip_prefix(folder) == Some(id)).map(|(at, _)| at)
+    with_id
+        .find(|(_, id)| *id == base || id.strip_prefix(folder) == Some(base) || base.strip_prefix(folder) == Some(id))
+        .map(|(at, _)| at)
 }
 
 fn anchored(document: &Document, root: Id, name: &str) -> Option<Id> {

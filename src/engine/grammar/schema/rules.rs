@@ -15,7 +15,7 @@ use super::rx::Rx;
 /// The most steps in which a schema is taken apart; each takes well under a microsecond.
 const MAX_WORK: u64 = 1_000_000;
 /// The most rules, and symbols in them.
-const MAX_SYMBOLS: usize = 200_000;
+const MAX_SYMBOLS: usize = 400_000;
 /// The most bytes of all tokens' expressions.
 const MAX_TOKEN_BYTES: usize = 2 << 20;
 
@@ -144,7 +144,9 @@ impl<'a> Compiler<'a> {
         }
         self.token_bytes += rx.size();
         if self.token_bytes > MAX_TOKEN_BYTES {
-            return Err(format!("#: bytes of the expressions for the schema's texts and numbers: more than {MAX_TOKEN_BYTES}"));
+            return Err(format!(
+                "#: bytes of the expressions for the schema's texts and numbers: more than {MAX_TOKEN_BYTES}"
+            ));
         }
         let id = self.tokens.len() as u32;
         self.tokens.push(rx.clone());
@@ -180,7 +182,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// A schema that says nothing is none, one that only refers is what it refers to.
-    fn simplified(&mut self, mut literal: Literal) -> Result<Option<Literal>, String> {
+    pub(super) fn simplified(&mut self, mut literal: Literal) -> Result<Option<Literal>, String> {
         while let Literal::Schema(id, true) = literal {
             self.pay(1)?;
             let members = match self.document.kind(id) {
@@ -212,7 +214,9 @@ impl<'a> Compiler<'a> {
                 Some(true) => continue,
                 Some(false) => {
                     let path = self.document.path(id);
-                    return Err(format!("{path}: the schema stands for itself by \"$ref\", so that nothing tells its values"));
+                    return Err(format!(
+                        "{path}: the schema stands for itself by \"$ref\", so that nothing tells its values"
+                    ));
                 }
                 None => {}
             }
@@ -377,6 +381,21 @@ impl<'a> Compiler<'a> {
 
 /// Keywords that hold nothing to anything by themselves.
 const ANNOTATIONS: [&str; 17] = [
-    "$schema", "$id", "id", "$anchor", "$dynamicAnchor", "$recursiveAnchor", "$comment", "$defs", "definitions", "title",
-    "description", "default", "examples", "readOnly", "writeOnly", "deprecated", "$vocabulary",
+    "$schema",
+    "$id",
+    "id",
+    "$anchor",
+    "$dynamicAnchor",
+    "$recursiveAnchor",
+    "$comment",
+    "$defs",
+    "definitions",
+    "title",
+    "description",
+    "default",
+    "examples",
+    "readOnly",
+    "writeOnly",
+    "deprecated",
+    "$vocabulary",
 ];

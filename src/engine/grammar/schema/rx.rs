@@ -79,7 +79,10 @@ impl Rx {
     fn branches(&self) -> u64 {
         let sum = |parts: &[Rx]| parts.iter().map(Rx::branches).fold(0, u64::saturating_add).max(1);
         match self {
-            Rx::Pattern(text) => 1 + text.replace(CHAR, ".").bytes().filter(|b| b"|*?{".contains(b)).count() as u64,
+            Rx::Pattern(text) => {
+                let counted = text.replace(CHAR, ".").replace("\\x{", "");
+                1 + counted.bytes().filter(|b| b"|*?{".contains(b)).count() as u64
+            }
             Rx::Literal(_) => 1,
             Rx::Sequence(parts) | Rx::Any(parts) => sum(parts),
             Rx::All(parts) => parts.iter().map(Rx::branches).fold(1, u64::saturating_mul),

@@ -84,7 +84,9 @@ impl<'a> Compiler<'a> {
             return self.multiples(branch, unit, range, &not);
         }
         let mut parts = vec![match types {
-            NUMBER if !bounded && not.is_empty() && branch.multiples.is_empty() => Rx::Pattern(number::NUMBER.to_owned()),
+            NUMBER if !bounded && not.is_empty() && branch.multiples.is_empty() => {
+                Rx::Pattern(number::NUMBER.to_owned())
+            }
             _ => Rx::Pattern(range),
         }];
         if types == FRACTION {
@@ -101,7 +103,9 @@ impl<'a> Compiler<'a> {
         if let Rx::All(_) = rx {
             self.pay(200)?;
             let at = branch.multiples.first().map(|(id, _)| *id).or(branch.texts.first().map(|(id, _)| *id));
-            let path = at.or(branch.not.first().copied()).map_or("#".to_owned(), |id| self.document.path(self.document.parent(id)));
+            let path = at
+                .or(branch.not.first().copied())
+                .map_or("#".to_owned(), |id| self.document.path(self.document.parent(id)));
             if rx.is_empty().map_err(|e| format!("{path}: {e}"))? {
                 return Ok(None);
             }
@@ -185,15 +189,15 @@ impl<'a> Compiler<'a> {
             others.push(Rx::Pattern(r"-?(0|[1-9][0-9]*)\.[0-9]*[1-9][0-9]*".to_owned()));
         }
         let told = u64::try_from(unit.units).ok().and_then(|units| number::multiples(units, unit.exponent));
+        // What is listed is in the range.
         let told = match told {
-            Some(text) => Some(Rx::Pattern(text)),
-            None => self.listed(branch, unit),
+            Some(text) => Some(vec![Rx::Pattern(text), Rx::Pattern(range)]),
+            None => self.listed(branch, unit).map(|listed| vec![listed]),
         };
-        if let Some(told) = told {
-            if told == Rx::Any(Vec::new()) {
+        if let Some(mut parts) = told {
+            if parts == [Rx::Any(Vec::new())] {
                 return Ok((None, None));
             }
-            let mut parts = vec![told, Rx::Pattern(range)];
             parts.append(&mut others);
             return self.settled(branch, parts).map(|rx| (rx, None));
         }
@@ -206,7 +210,10 @@ impl<'a> Compiler<'a> {
         }
         match self.schema_of_multiples(branch, units, unit.exponent.min(0)) {
             Some(schema) => Ok((None, Some(schema.into()))),
-            None => self.refused_multiple(id, "is not supported with more than 4 places, or with bounds beyond 9007199254740992 or of many digits"),
+            None => self.refused_multiple(
+                id,
+                "is not supported with more than 4 places, or with bounds beyond 9007199254740992 or of many digits",
+            ),
         }
     }
 
@@ -229,7 +236,11 @@ impl<'a> Compiler<'a> {
             return None;
         }
         let number = |n: i128| Decimal::of(&format!("{}e-{scale}", n * step));
-        let equal = |n: i128| number(n).map(|number| Rx::Pattern(number::equal(&number)));
+        let integer = branch.types & NUMBER == INTEGER;
+        let equal = |n: i128| {
+            let number = number(n)?;
+            Some(if integer { Rx::Literal(number.plain()) } else { Rx::Pattern(number::equal(&number)) })
+        };
         (first..=last).map(equal).collect::<Option<Vec<Rx>>>().map(Rx::Any)
     }
 
@@ -251,7 +262,8 @@ impl<'a> Compiler<'a> {
         if value != units as f64 || places > 4 {
             return None;
         }
-        let mut schema = format!("{{\"type\":\"{}\",\"multipleOf\":{multiple}", if integer { "integer" } else { "number" });
+        let mut schema =
+            format!("{{\"type\":\"{}\",\"multipleOf\":{multiple}", if integer { "integer" } else { "number" });
         for (bound, lower) in [(&branch.low, true), (&branch.high, false)] {
             let Some(bound) = bound else { continue };
             let at = match (integer, bound.strict && bound.at.is_integer()) {
@@ -260,7 +272,9 @@ impl<'a> Compiler<'a> {
                 (false, _) => bound.at.clone(),
             };
             let text = at.plain();
-            if at.rounded(true).scaled(0).is_none_or(|n| n.abs() > EXACT) || format!("{}", text.parse::<f64>().ok()?) != text {
+            if at.rounded(true).scaled(0).is_none_or(|n| n.abs() > EXACT)
+                || format!("{}", text.parse::<f64>().ok()?) != text
+            {
                 return None;
             }
             let keyword = match (lower, bound.strict && !integer) {

@@ -102,7 +102,9 @@ fn white_space_is_bounded_or_not_there() {
 fn a_schema_in_a_lark_text_is_the_same() {
     let schema = r#"{"anyOf": [{"const": -9223372036854775808}, {"type": "array", "items": {"multipleOf": 7, "type": "integer"}}]}"#;
     for compact in [false, true] {
-        let text = format!("// %json {{\nstart: \"%json\" value \"!\" | /%json a/ other\nvalue: %json {schema}\nother: %json{{}}\n");
+        let text = format!(
+            "// %json {{\nstart: \"%json\" value \"!\" | /%json a/ other\nvalue: %json {schema}\nother: %json{{}}\n"
+        );
         let matcher = matcher(embed(&text, compact).unwrap());
         for (text, allowed) in [
             ("%json-9223372036854775808!", true),
@@ -144,28 +146,84 @@ impl Random {
     fn schema(&mut self, depth: usize) -> String {
         const NAMES: [&str; 5] = ["\"a\"", "\"b\"", "\"a/b\"", "\"kind\"", "\"ä\""];
         const NUMBERS: [&str; 12] = [
-            "0", "1", "-1", "7", "9007199254740993", "-9223372036854775808", "18446744073709551615", "1e308", "0.1", "1e-9", "999983", "1e999",
+            "0",
+            "1",
+            "-1",
+            "7",
+            "9007199254740993",
+            "-9223372036854775808",
+            "18446744073709551615",
+            "1e308",
+            "0.1",
+            "1e-9",
+            "999983",
+            "1e999",
         ];
-        const PATTERNS: [&str; 8] = ["\"^a\"", "\"b$\"", "\"[^a]\"", "\"(\"", "\"^(a|b)*c{2,90}\"", "\"\\\\d+\"", "\"a*a*a*a*b\"", "\"\\\\bx\""];
+        const PATTERNS: [&str; 8] = [
+            "\"^a\"",
+            "\"b$\"",
+            "\"[^a]\"",
+            "\"(\"",
+            "\"^(a|b)*c{2,90}\"",
+            "\"\\\\d+\"",
+            "\"a*a*a*a*b\"",
+            "\"\\\\bx\"",
+        ];
         if depth == 0 || self.below(12) == 0 {
-            return self.of(&["true", "false", "{}", "{\"type\":\"integer\"}", "{\"type\":\"string\"}", "{\"const\":[1]}", "{\"$ref\":\"#/$defs/d\"}", "3"]).to_owned();
+            return self
+                .of(&[
+                    "true",
+                    "false",
+                    "{}",
+                    "{\"type\":\"integer\"}",
+                    "{\"type\":\"string\"}",
+                    "{\"const\":[1]}",
+                    "{\"$ref\":\"#/$defs/d\"}",
+                    "3",
+                ])
+                .to_owned();
         }
         let keywords = 1 + self.below(4);
         let parts = (0..keywords).map(|_| match self.below(20) {
-            0 | 1 => format!("\"type\":\"{}\"", self.of(&["null", "boolean", "integer", "number", "string", "array", "object"])),
+            0 | 1 => format!(
+                "\"type\":\"{}\"",
+                self.of(&["null", "boolean", "integer", "number", "string", "array", "object"])
+            ),
             2 => format!("\"const\":{}", self.of(&NUMBERS)),
-            3 => format!("\"enum\":[{}]", self.list(4, |r| if r.below(2) == 0 { r.of(&NUMBERS).to_owned() } else { r.of(&NAMES).to_owned() })),
-            4 | 5 => format!("\"properties\":{{{}}}", self.list(4, |r| format!("{}:{}", r.of(&NAMES), r.schema(depth - 1)))),
+            3 => format!(
+                "\"enum\":[{}]",
+                self.list(4, |r| if r.below(2) == 0 { r.of(&NUMBERS).to_owned() } else { r.of(&NAMES).to_owned() })
+            ),
+            4 | 5 => {
+                format!("\"properties\":{{{}}}", self.list(4, |r| format!("{}:{}", r.of(&NAMES), r.schema(depth - 1))))
+            }
             6 => format!("\"required\":[{}]", self.list(3, |r| r.of(&NAMES).to_owned())),
-            7 => format!("\"patternProperties\":{{{}}}", self.list(3, |r| format!("{}:{}", r.of(&PATTERNS), r.schema(depth - 1)))),
-            8 => format!("\"{}\":{}", self.of(&["additionalProperties", "items", "propertyNames", "not", "contains"]), self.schema(depth - 1)),
+            7 => format!(
+                "\"patternProperties\":{{{}}}",
+                self.list(3, |r| format!("{}:{}", r.of(&PATTERNS), r.schema(depth - 1)))
+            ),
+            8 => format!(
+                "\"{}\":{}",
+                self.of(&["additionalProperties", "items", "propertyNames", "not", "contains"]),
+                self.schema(depth - 1)
+            ),
             9 => format!("\"prefixItems\":[{}]", self.list(3, |r| r.schema(depth - 1))),
-            10 => format!("\"{}\":{}", self.of(&["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"]), self.of(&NUMBERS)),
+            10 => format!(
+                "\"{}\":{}",
+                self.of(&["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"]),
+                self.of(&NUMBERS)
+            ),
             11 => format!("\"multipleOf\":{}", self.of(&NUMBERS)),
-            12 => format!("\"{}\":{}", self.of(&["minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"]), self.of(&["0", "1", "3", "1000", "1000000000", "1e30", "-1"])),
+            12 => format!(
+                "\"{}\":{}",
+                self.of(&["minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"]),
+                self.of(&["0", "1", "3", "1000", "1000000000", "1e30", "-1"])
+            ),
             13 => format!("\"pattern\":{}", self.of(&PATTERNS)),
             14 => format!("\"format\":\"{}\"", self.of(&["date-time", "uri", "ipv6", "email", "hostname", "mine"])),
-            15..=17 => format!("\"{}\":[{}]", self.of(&["anyOf", "oneOf", "allOf"]), self.list(4, |r| r.schema(depth - 1))),
+            15..=17 => {
+                format!("\"{}\":[{}]", self.of(&["anyOf", "oneOf", "allOf"]), self.list(4, |r| r.schema(depth - 1)))
+            }
             18 => format!("\"if\":{},\"then\":{}", self.schema(depth - 1), self.schema(depth - 1)),
             _ => format!("\"dependentSchemas\":{{{}:{}}}", self.of(&NAMES), self.schema(depth - 1)),
         });
@@ -216,5 +274,8 @@ fn texts_that_are_no_json_are_refused_with_the_place() {
     let deep = |n| format!("{}1{}", "[".repeat(n), "]".repeat(n));
     let error = prepare(&deep(1001), false, false).unwrap_err();
     assert_eq!(error, "#: arrays and objects of a schema's text inside of each other: more than 1000");
-    assert_eq!(prepare(&deep(1000), false, false).unwrap_err(), "#: a schema is an object, true or false, not an array of 1 values");
+    assert_eq!(
+        prepare(&deep(1000), false, false).unwrap_err(),
+        "#: a schema is an object, true or false, not an array of 1 values"
+    );
 }
