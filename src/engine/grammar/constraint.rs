@@ -25,6 +25,8 @@ pub(super) struct Compiled {
     compact: bool,
     text: Arc<str>,
     pub(super) cost: Cost,
+    /// Its rules are so many that a token may take long.
+    pub(super) wide: bool,
     /// Before the first token: what sessions get copies of.
     pub(super) parser: TokenParser,
 }
@@ -54,7 +56,7 @@ fn prepared(grammar: Grammar<'_>, compact: bool) -> std::result::Result<String, 
     }
 }
 
-fn compile(vocabulary: &Vocabulary, grammar: Grammar<'_>, compact: bool, stopped: &AtomicBool) -> Result<TokenParser> {
+fn compile(vocabulary: &Vocabulary, grammar: Grammar<'_>, compact: bool, stopped: &AtomicBool) -> Result<(TokenParser, bool)> {
     let compiled = compile_text(vocabulary, grammar, compact, stopped);
     compiled.map_err(|error| match (grammar, error) {
         (Grammar::JsonSchema(_), Error::Constraint { message }) => refused(schema::refusal(&message)),
@@ -67,7 +69,7 @@ fn compile_text(
     grammar: Grammar<'_>,
     compact: bool,
     stopped: &AtomicBool,
-) -> Result<TokenParser> {
+) -> Result<(TokenParser, bool)> {
     let go_on = || if stopped.load(Ordering::Acquire) { Err(Error::Cancelled) } else { Ok(()) };
     cost::check(grammar).map_err(refused)?;
     go_on()?;
@@ -93,7 +95,7 @@ fn compile_text(
         weight::check(lexer.regex_builder.exprset(), lexer.lexemes.len(), &bytes).map_err(refused)?;
     go_on()?;
     let symbols = symbols.optimize();
-    weight::rows(&symbols, matches!(grammar, Grammar::JsonSchema(_))).map_err(refused)?;
+    let wide = weight::rows(&symbols, matches!(grammar, Grammar::JsonSchema(_))).map_err(refused)?;
     go_on()?;
     let limits = llguidance::api::ParserLimits { max_lexer_states, ..vocabulary.factory.limits().clone() };
     let mut parser = vocabulary
@@ -106,7 +108,7 @@ fn compile_text(
         )
         .map_err(parser_error)?;
     parser.start_without_prompt();
-    Ok(parser)
+    Ok((parser, wide))
 }
 
 impl Constraint {
@@ -133,11 +135,11 @@ impl Constraint {
         })?;
         let vocabulary = Vocabulary::of(model)?;
         let (words, compiled, asked) = (vocabulary.clone(), Arc::clone(&text), Arc::clone(&stopped));
-        let parser = on_own_stack(cost.stack, go_on, &stop, move || {
+        let (parser, wide) = on_own_stack(cost.stack, go_on, &stop, move || {
             let grammar = Grammar::of(kind, &compiled).ok_or_else(|| refused("no such kind"))?;
             compile(&words, grammar, compact, &asked)
         })?;
-        Ok(Constraint(Arc::new(Compiled { vocabulary, kind, compact, text, cost, parser })))
+        Ok(Constraint(Arc::new(Compiled { vocabulary, kind, compact, text, cost, wide, parser })))
     }
 
     /// [`Self::new`] to its end, with white space as the grammar allows it.

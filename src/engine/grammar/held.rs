@@ -6,8 +6,9 @@
 //! grammar may end, and there only; a grammar can name a model's other control tokens, and else none. What the parser does
 //! at one token is bounded by its limits, which are set anew for each; what it keeps is thrown away before it is too much.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use llguidance::api::StopReason;
 use llguidance::earley::{BiasComputer, ParserRecognizer};
@@ -39,10 +40,31 @@ impl MaskCancel {
         }
     }
 
+    /// [`Self::cancel`] by a thread, which waits where the lock is held.
+    fn cancel_surely(&self) {
+        let handle = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        handle.iter().for_each(CancellationHandle::cancel);
+    }
+
     fn set(&self, handle: Option<CancellationHandle>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = handle;
     }
 }
+
+/// What stops a parser at work: a cancel of the session, or its watch.
+struct Stop {
+    mask: MaskCancel,
+    flag: Arc<AtomicBool>,
+    /// Tokens that have been begun.
+    n_done: AtomicUsize,
+}
+
+/// Items that the last token made, from which on the next one is watched.
+const WATCHED_ITEMS: u64 = 300;
+/// The longest that a token which is watched may take.
+const MAX_TIME: Duration = Duration::from_secs(2);
+/// The least stack on which one is.
+const WATCHED_STACK: usize = 1 << 20;
 
 /// A constraint at work.
 pub(in crate::engine) struct Held {
@@ -133,6 +155,13 @@ impl Held {
         (&self.constraint, self.from)
     }
 
+    /// Whether a token may take long though it is within the limits: the parser looks through a row for each item of it.
+    fn is_watched(&self) -> bool {
+        let n = self.items.len();
+        let rows = self.items.last().copied().unwrap_or(0) - n.checked_sub(2).map_or(0, |i| self.items[i]);
+        self.constraint.0.wide || rows > WATCHED_ITEMS
+    }
+
     fn ends(&self) -> &[u32] {
         &self.constraint.0.vocabulary.ends
     }
@@ -170,7 +199,7 @@ impl Held {
     fn ask<T>(
         &mut self,
         tokens: &[u32],
-        cancel: Option<(&MaskCancel, &AtomicBool)>,
+        stop: &Stop,
         question: impl FnOnce(&mut Held, &mut TokenParser) -> Result<T>,
     ) -> Result<T> {
         let Some(appended) = tokens.get(self.from..) else {
@@ -178,26 +207,25 @@ impl Held {
             return Err(refused(format_args!("set at token {from}, of which {n} are left: set it again")));
         };
         let mut parser = self.take_parser(appended)?;
-        if let Some((mask, flag)) = cancel {
-            mask.set(parser.cancellation_handle());
-            if flag.load(Ordering::Acquire) {
-                mask.cancel();
-            }
+        stop.mask.set(parser.cancellation_handle());
+        if stop.flag.load(Ordering::Acquire) {
+            stop.mask.cancel_surely();
         }
         let handle = parser.cancellation_handle();
         // After a panic the parser is not looked at any more.
         let asked = catch_panics(|| {
             let missing = &appended[self.consumed.len()..];
-            let consumed = missing.iter().try_for_each(|&token| self.consume(&mut parser, token));
+            let consumed = missing.iter().try_for_each(|&token| {
+                stop.n_done.fetch_add(1, Ordering::Relaxed);
+                self.consume(&mut parser, token)
+            });
             let answer = consumed.and_then(|()| question(self, &mut parser));
             let reason = parser.stop_reason();
             let failed =
                 !reason.is_ok() || reason == StopReason::NoExtensionBias || parser.parser.get_error().is_some();
             Ok((answer, (!failed).then_some(parser)))
         });
-        if let Some((mask, _)) = cancel {
-            mask.set(None);
-        }
+        stop.mask.set(None);
         let cancelled = handle.is_some_and(|handle| handle.is_cancelled());
         let (answer, parser) = match asked {
             Ok((answer, parser)) => (answer, parser.filter(|_| !cancelled)),
@@ -320,19 +348,34 @@ fn ask<T: Send + 'static>(
     question: impl FnOnce(&mut Held, &mut TokenParser) -> Result<T> + Send + 'static,
 ) -> Result<Option<T>> {
     let Some(held) = &mut state.constraint else { return Ok(None) };
-    let (mask, flag) = session.mask_cancel();
-    let stack = held.constraint.0.cost.step_stack;
-    if stack == 0 {
-        return held.ask(&state.tokens, stoppable.then_some((&mask, &*flag)), question).map(Some);
+    let (mask, flag) = if stoppable { session.mask_cancel() } else { Default::default() };
+    let stop = Arc::new(Stop { mask, flag, n_done: AtomicUsize::new(0) });
+    let (watched, stack) = (held.is_watched(), held.constraint.0.cost.step_stack);
+    if stack == 0 && !watched {
+        return held.ask(&state.tokens, &stop, question).map(Some);
     }
+    let (mut begun, mut n_done, mut too_long) = (Instant::now(), 0, false);
+    let mut go_on = || {
+        let now = stop.n_done.load(Ordering::Relaxed);
+        if now != n_done {
+            (begun, n_done) = (Instant::now(), now);
+        }
+        too_long = begun.elapsed() > MAX_TIME;
+        !too_long
+    };
     // Here it is found again even where no thread was.
     let place = Arc::new(Mutex::new(state.constraint.take()));
-    let (there, tokens) = (Arc::clone(&place), Arc::clone(&state.tokens));
-    let answer = on_own_stack(stack, &mut || true, &|| (), move || {
+    let (there, tokens, asked) = (Arc::clone(&place), Arc::clone(&state.tokens), Arc::clone(&stop));
+    let answer = on_own_stack(stack.max(WATCHED_STACK), &mut go_on, &|| stop.mask.cancel_surely(), move || {
         let mut held = there.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(held) = &mut *held else { return Ok(None) };
-        held.ask(&tokens, stoppable.then_some((&mask, &*flag)), question).map(Some)
+        held.ask(&tokens, &asked, question).map(Some)
     });
+    let answer = if too_long {
+        Err(refused(format_args!("more than {} ms at one token", MAX_TIME.as_millis())))
+    } else {
+        answer
+    };
     state.constraint = place.lock().unwrap_or_else(PoisonError::into_inner).take();
     answer
 }

@@ -25,6 +25,8 @@ const STATE_TABLE_BYTES: usize = 96 << 20;
 const MAX_SYMBOLS: u64 = 65_000;
 /// Comparisons for one lexeme (0.3 ns each were measured).
 const MAX_ROW_STEPS: u64 = 6_000_000_000;
+/// Comparisons from which on a lexeme is watched.
+const WIDE: u64 = 20_000_000;
 /// Items that the parser holds for the tokens of a session.
 pub(super) const MAX_ITEMS: u64 = 4_000_000;
 
@@ -111,12 +113,9 @@ impl Classes {
 }
 
 /// What the parser may do for one more lexeme: predict each rule that a place of any rule may begin with, each time looking
-/// through all places. `deterministic`: only a few of them are ever there at a time.
-pub(super) fn rows(symbols: &Grammar, deterministic: bool) -> Result<(), String> {
+/// through all places. `deterministic`: only a few of them are ever there at a time. Gives whether they are many.
+pub(super) fn rows(symbols: &Grammar, deterministic: bool) -> Result<bool, String> {
     at_most(symbols.num_symbols() as u64, MAX_SYMBOLS, "symbols that the text comes to")?;
-    if deterministic {
-        return Ok(());
-    }
     let lexer = LexerSpec::new().map_err(|e| e.to_string())?;
     let compiled = symbols.compile(lexer, &limits()).map_err(|e| e.to_string())?;
     let (mut places, mut predictions) = (0u64, 0u64);
@@ -134,11 +133,11 @@ pub(super) fn rows(symbols: &Grammar, deterministic: bool) -> Result<(), String>
             left.extend_from_slice(parts);
         }
     }
-    at_most(
-        places.saturating_mul(predictions),
-        MAX_ROW_STEPS,
-        "places of rules times alternatives to be predicted there",
-    )
+    let steps = places.saturating_mul(predictions);
+    if !deterministic {
+        at_most(steps, MAX_ROW_STEPS, "places of rules times alternatives to be predicted there")?;
+    }
+    Ok(steps > WIDE)
 }
 
 /// What an expression comes to.
