@@ -170,6 +170,8 @@ int main(int argc, char **argv)
     kigo_engine *engine;
     kigo_model *model;
     kigo_session *session;
+    kigo_constraint *letters = NULL;
+    kigo_constraint_options held = {.struct_size = sizeof held, .kind = KIGO_CONSTRAINT_REGEX, .text = "[a-c]+", .text_len = 6};
     uint32_t ids[3] = {1, 2, 3}, token = 0;
     kigo_status status = kigo_engine_create(NULL, &engine);
     status = argc == 2 && status == 0 ? kigo_model_load_file(engine, argv[1], KIGO_STRLEN, NULL, &model) : 1;
@@ -178,7 +180,9 @@ int main(int argc, char **argv)
     if (status == 0)
         status = kigo_session_prefill(session, ids, 3);
     if (status == 0)
-        status = kigo_session_set_constraint(session, KIGO_CONSTRAINT_REGEX, "[a-c]+", KIGO_STRLEN);
+        status = kigo_constraint_create(model, &held, &letters);
+    if (status == 0)
+        status = kigo_session_set_constraint(session, letters);
     if (status == 0)
         status = kigo_session_sample(session, &token);
     char text[8] = "";
@@ -186,6 +190,7 @@ int main(int argc, char **argv)
     if (status == 0)
         status = kigo_token_text(model, token, text, sizeof text, &n);
     printf("%d %d %d %d %d\n", (int)status, text[0] >= 'a' && text[0] <= 'c', other_caught(1), other_caught(5), llg_new_constraint());
+    kigo_constraint_destroy(letters);
     kigo_session_destroy(session);
     kigo_model_destroy(model);
     kigo_engine_destroy(engine);

@@ -353,7 +353,8 @@ impl Thread<'_> {
                 }
                 14 => {
                     let session = self.session();
-                    set_constraint(session, &mut self.input);
+                    let model = self.model();
+                    set_constraint(model, session, &mut self.input);
                 }
                 15 => self.tap(),
                 16 => {

@@ -62,18 +62,31 @@ pub fn page_bytes(model: *const kigo_model) -> u64 {
     bytes
 }
 
-pub fn set_constraint(session: *mut kigo_session, input: &mut Input<'_>) {
-    let (kind, text) = (i32::from(input.u8()) % 5, text_of(input));
+pub fn set_constraint(model: *const kigo_model, session: *mut kigo_session, input: &mut Input<'_>) {
+    let (kind, text) = (u64::from(input.u8()) % 5, text_of(input));
     if text.iter().filter(|b| b.is_ascii_digit()).count() > 8 {
         return;
     }
-    // SAFETY: the caller's session; the text is as long as it says.
+    // SAFETY: the caller's model and session; the text is as long as it says.
     unsafe {
         if kind == 0 {
-            check(kigo_session_set_constraint(session, 0, null(), 0));
-        } else {
-            check(kigo_session_set_constraint(session, kind, pointer(text), text.len()));
+            check(kigo_session_set_constraint(session, null()));
+            return;
         }
+        let options = kigo_constraint_options {
+            struct_size: size_of::<kigo_constraint_options>(),
+            kind,
+            text: pointer(text),
+            text_len: text.len(),
+            flags: u64::from(text.len() % 2 == 1),
+            go_on: None,
+            user_data: null_mut(),
+        };
+        let mut constraint = null_mut();
+        if check(kigo_constraint_create(model, &raw const options, &raw mut constraint)) {
+            check(kigo_session_set_constraint(session, constraint));
+        }
+        kigo_constraint_destroy(constraint);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kigo::engine::{Grammar, Session, SessionOptions};
+use kigo::engine::{Constraint, Grammar, Session, SessionOptions};
 use kigo::error::Error;
 use kigo::sampler::SamplingParams;
 
@@ -13,7 +13,7 @@ const TOKENS: usize = 16;
 
 /// Holds the session to a grammar: what the engine does for `kigo_session_set_constraint`.
 fn hold(session: &Session, grammar: Grammar<'_>) -> kigo::error::Result<()> {
-    session.set_constraint(Some(grammar))
+    session.set_constraint(Some(&Constraint::compile(session.model(), grammar)?))
 }
 
 /// The grammar, for as many tokens as there are: what was written, and whether it is whole.

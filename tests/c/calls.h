@@ -30,6 +30,7 @@ struct world {
     kigo_model *made_model;
     kigo_session *made_session;
     kigo_stream *made_stream;
+    kigo_constraint *made_constraint;
     // What it writes: room made beforehand, so that what a call takes is the library's.
     unsigned char *out;
     size_t n_out;
@@ -113,15 +114,18 @@ static inline uint64_t hash_outcome(const struct world *w)
 
 static inline bool made_something(const struct world *w)
 {
-    return w->made_engine != NULL || w->made_model != NULL || w->made_session != NULL || w->made_stream != NULL;
+    return w->made_engine != NULL || w->made_model != NULL || w->made_session != NULL || w->made_stream != NULL
+           || w->made_constraint != NULL;
 }
 
 static inline void forget_made(struct world *w)
 {
     kigo_stream_destroy(w->made_stream);
+    kigo_constraint_destroy(w->made_constraint);
     kigo_session_destroy(w->made_session);
     kigo_model_destroy(w->made_model);
     kigo_engine_destroy(w->made_engine);
+    w->made_constraint = NULL;
     w->made_stream = NULL, w->made_session = NULL, w->made_model = NULL, w->made_engine = NULL;
     w->n_out = 0;
 }
@@ -189,10 +193,19 @@ static inline void a_stream(struct world *w)
 
 #define SCHEMA "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"},\"b\":{\"enum\":[\"x\",\"yy\"]}},\"required\":[\"a\"]}"
 
+static inline kigo_status compile(const kigo_model *model, uint64_t kind, const char *text, kigo_constraint **made)
+{
+    kigo_constraint_options options = {.struct_size = sizeof options, .kind = kind, .text = text, .text_len = KIGO_STRLEN};
+    return kigo_constraint_create(model, &options, made);
+}
+
 static inline void a_constrained_session(struct world *w)
 {
     a_session(w);
-    CHECK(kigo_session_set_constraint(w->session, KIGO_CONSTRAINT_JSON_SCHEMA, SCHEMA, KIGO_STRLEN) == KIGO_STATUS_OK);
+    kigo_constraint *constraint;
+    CHECK(compile(w->model, KIGO_CONSTRAINT_JSON_SCHEMA, SCHEMA, &constraint) == KIGO_STATUS_OK);
+    CHECK(kigo_session_set_constraint(w->session, constraint) == KIGO_STATUS_OK);
+    kigo_constraint_destroy(constraint);
 }
 
 // ---- Making.
@@ -401,19 +414,31 @@ static inline kigo_status make_restore(struct world *w)
     return kigo_session_restore(w->model, w->blob, w->blob_bytes, &w->made_session);
 }
 
+// Compiles, and holds the session to it.
+static inline kigo_status make_constraint(struct world *w, uint64_t kind, const char *text)
+{
+    kigo_status status = compile(w->model, kind, text, &w->made_constraint);
+    if (status != KIGO_STATUS_OK)
+        return status;
+    status = kigo_session_set_constraint(w->session, w->made_constraint);
+    kigo_constraint_destroy(w->made_constraint);
+    w->made_constraint = NULL;
+    return status;
+}
+
 static inline kigo_status make_schema(struct world *w)
 {
-    return kigo_session_set_constraint(w->session, KIGO_CONSTRAINT_JSON_SCHEMA, SCHEMA, KIGO_STRLEN);
+    return make_constraint(w, KIGO_CONSTRAINT_JSON_SCHEMA, SCHEMA);
 }
 
 static inline kigo_status make_regex(struct world *w)
 {
-    return kigo_session_set_constraint(w->session, KIGO_CONSTRAINT_REGEX, "(ab|c[d-x]{2,9}y?)*z", KIGO_STRLEN);
+    return make_constraint(w, KIGO_CONSTRAINT_REGEX, "(ab|c[d-x]{2,9}y?)*z");
 }
 
 static inline kigo_status make_lark(struct world *w)
 {
-    return kigo_session_set_constraint(w->session, KIGO_CONSTRAINT_LARK, "start: a+\na: /[a-z]{1,7}/ \" \"\n", KIGO_STRLEN);
+    return make_constraint(w, KIGO_CONSTRAINT_LARK, "start: a+\na: /[a-z]{1,7}/ \" \"\n");
 }
 
 static inline kigo_status make_stream(struct world *w)

@@ -57,6 +57,7 @@ static void refused(const kigo_engine *engine, const kigo_model *model, kigo_ses
     kigo_model *made_model;
     kigo_session *made_session;
     kigo_stream *made_stream;
+    kigo_constraint *made_constraint;
     kigo_logprob logprob;
     kigo_status status;
     kigo_message message = {"user", 4, "x", 1};
@@ -106,7 +107,8 @@ static void refused(const kigo_engine *engine, const kigo_model *model, kigo_ses
     REFUSED(kigo_session_fork(session, &made_session));
     REFUSED(kigo_session_save(session, text, sizeof text, &n));
     REFUSED(kigo_session_set_sampling(session, NULL));
-    REFUSED(kigo_session_set_constraint(session, 0, NULL, 0));
+    REFUSED(kigo_constraint_create(model, NULL, &made_constraint));
+    REFUSED(kigo_session_set_constraint(session, NULL));
     REFUSED(kigo_session_set_tap(session, NULL));
     REFUSED(kigo_session_cancel(session));
     REFUSED(kigo_session_clear_cancel(session));
