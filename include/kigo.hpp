@@ -319,6 +319,19 @@ public:
             return kigo_chat_render_text(get(), c.data(), c.size(), flags, buffer, n, needed);
         });
     }
+    // A conversation in JSON; the struct_size is set here.
+    tokens chat_json(const std::string &messages, kigo_chat_options options = {}) const {
+        options.struct_size = sizeof options;
+        return detail::buffer<tokens>([&](uint32_t *ids, std::size_t n, std::size_t *needed) {
+            return kigo_chat_render_json(get(), messages.data(), messages.size(), &options, ids, n, needed);
+        });
+    }
+    std::string chat_json_text(const std::string &messages, kigo_chat_options options = {}) const {
+        options.struct_size = sizeof options;
+        return detail::buffer<std::string>([&](char *buffer, std::size_t n, std::size_t *needed) {
+            return kigo_chat_render_json_text(get(), messages.data(), messages.size(), &options, buffer, n, needed);
+        });
+    }
     // All zero is greedy; the struct_size is set here.
     inline session open(const kigo_sampling &sampling = {}, std::size_t n_ctx = 0, uint64_t flags = 0) const;
     // A grammar of a kind, KIGO_CONSTRAINT_*, compiled; `go_on` is asked meanwhile. flags: KIGO_CONSTRAINT_COMPACT.

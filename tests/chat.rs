@@ -264,6 +264,7 @@ fn environment_is_that_of_transformers() {
             "{{ {'b': '\u{e9}\u{1f600}', 'a': 1} | tojson(ensure_ascii=true, sort_keys=true, separators=(',', ':')) }}",
             "{\"a\":1,\"b\":\"\\u00e9\\ud83d\\ude00\"}",
         ),
+        ("{% raw %}{{ 'a' * 2 }}<|im_end|>{% endraw %}{{ 'b' * 2 }}", "{{ 'a' * 2 }}<|im_end|>bb"),
         ("{{ bos_token + eos_token }}{{ nothing }}", "<|begin_of_text|><|eot_id|>"),
     ] {
         let template = ChatTemplate::with_source(&tokenizer, source).unwrap();

@@ -7,7 +7,7 @@
 //! tokens, 400 operators, names and brackets in one another and 300 blocks; a rendering takes at most one second, 64
 //! MiB (16 bytes for each byte of the conversation beside that) and about 500,000 instructions (10,000 more for each
 //! message). What has more is INVALID_MODEL, and the text has the number. The file's template is compiled at its first
-//! use and kept, which takes up to 64 bytes for each of its source. It runs on a thread of its own with a stack of 4 MiB, so that any thread of the host's will do; the
+//! use and kept, which takes up to 64 bytes for each of its source. It runs on a thread of its own with a stack of 2 MiB, so that any thread of the host's will do; the
 //! memory is asked for beforehand.
 
 use super::model::kigo_model;
@@ -43,7 +43,7 @@ unsafe fn read<'a>(messages: *const kigo_message, n_messages: usize) -> Result<V
         let (role, content) =
             unsafe { (text(m.role, m.role_len, "role")?, text(m.content, m.content_len, "content")?) };
         if role.is_empty() {
-            let (found, expected) = (format!("of message {index} empty"), "a name (role_len may be KIGO_STRLEN)");
+            let (found, expected) = (format!("empty in message {index}"), "a name (role_len may be KIGO_STRLEN)");
             return Err(Error::Argument { name: "role", found, expected: expected.to_owned() });
         }
         said.push((role, content));
@@ -117,7 +117,7 @@ pub struct kigo_chat_options {
     pub variables_json: *const c_char,
     /// Length of `variables_json`, or KIGO_STRLEN.
     pub variables_json_len: usize,
-    /// A template in place of the model's. It is compiled at each call. NULL: the model's.
+    /// A template in place of the model's, within the same bounds. It is compiled at each call. NULL: the model's.
     pub template_source: *const c_char,
     /// Length of `template_source`, or KIGO_STRLEN.
     pub template_source_len: usize,

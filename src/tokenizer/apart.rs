@@ -4,8 +4,8 @@ use crate::error::{Error, Result};
 use crate::process;
 
 /// Bytes of stack. The deepest source that [`weigh`](super::weigh) lets pass, and the deepest calls and structures
-/// that a rendering may have, take less than half of it (`tests/chat.rs` has them).
-const STACK: usize = 4 << 20;
+/// that a rendering may have, take less than a quarter of it: `tests/chat_cost.rs` passes with 512 KiB.
+const STACK: usize = 2 << 20;
 
 /// Runs it on a thread of its own, and waits. It owns what it works on, since a scope would leave something on the
 /// caller's thread that keeps the library loaded.

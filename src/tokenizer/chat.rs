@@ -183,7 +183,7 @@ impl<'t> ChatTemplate<'t> {
         alloc::reserve_text(&mut text, marked.len())?;
         let mut ids = Vec::new();
         let mut after_special = true;
-        for piece in compiled.marks.split(&marked) {
+        for piece in compiled.marks.split(&marked)? {
             let plain = match piece {
                 Piece::Token(id, _) => {
                     ids.push(id);
@@ -371,7 +371,7 @@ fn told(e: &minijinja::Error) -> String {
 
 /// Fails if what a probe rendered has a control token's text outside of the marks.
 fn check_assembled(control: &Matcher, marks: &Marks, marked: &str) -> Result<()> {
-    for piece in marks.split(marked) {
+    for piece in marks.split(marked)? {
         let Piece::Text(plain) = piece else { continue };
         if let Some(Piece::Token(_, text)) = control.pieces(plain).find(|p| matches!(p, Piece::Token(..))) {
             let what = "chat template that puts a control token together from parts";

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::special::{Matcher, Piece};
+use crate::alloc;
 use crate::error::{Error, Result};
 
 /// Candidates for marks: the private-use characters of plane 15.
@@ -42,10 +43,26 @@ pub(super) fn cut(source: &str, control: &Matcher) -> Vec<Part> {
         } else {
             cutter.code(rest)
         };
+        let is_raw = rest[..end].strip_prefix("{%").is_some_and(|tag| tag.trim_matches(TRIMS).trim() == "raw");
         rest = &rest[end..];
+        if is_raw {
+            // What looks like tags in it is text.
+            let end = raw_end(rest);
+            cutter.literal(&rest[..end]);
+            rest = &rest[end..];
+        }
     }
     cutter.literal(rest);
     cutter.parts
+}
+
+/// What stands around a tag's words.
+const TRIMS: [char; 4] = ['-', '+', '%', '}'];
+
+/// Where the tag that ends raw text is.
+fn raw_end(source: &str) -> usize {
+    let is_end = |tag: &str| tag[2..].trim_start_matches(['-', '+']).trim_start().starts_with("endraw");
+    source.match_indices("{%").find(|&(at, _)| is_end(&source[at..])).map_or(source.len(), |(at, _)| at)
 }
 
 /// Where the next `{{`, `{%` or `{#` is.
@@ -171,13 +188,14 @@ impl Marks {
         source
     }
 
-    /// What was rendered, cut at its marks.
-    pub fn split<'t>(&self, rendered: &'t str) -> Vec<Piece<'t>> {
+    /// What was rendered, cut at its marks. Fails with `OutOfMemory`.
+    pub fn split<'t>(&self, rendered: &'t str) -> Result<Vec<Piece<'t>>> {
         let by_mark: BTreeMap<char, u32> = self.0.iter().map(|(&id, &mark)| (mark, id)).collect();
         let mut pieces = Vec::new();
         let mut done = 0;
         for (at, c) in rendered.char_indices() {
             let Some(&id) = by_mark.get(&c) else { continue };
+            alloc::reserve(&mut pieces, 3)?;
             if at > done {
                 pieces.push(Piece::Text(&rendered[done..at]));
             }
@@ -185,8 +203,9 @@ impl Marks {
             pieces.push(Piece::Token(id, &rendered[at..done]));
         }
         if done < rendered.len() {
+            alloc::reserve(&mut pieces, 1)?;
             pieces.push(Piece::Text(&rendered[done..]));
         }
-        pieces
+        Ok(pieces)
     }
 }

@@ -200,10 +200,10 @@ static void tokens(void)
     REFUSED(kigo_chat_render(model, &message, 1, 0, ids, 8, &needed), INVALID, "role is NULL");
     message = (kigo_message){.role = "user", .content = "x"};
     REFUSED(kigo_chat_render(model, &message, 1, 0, ids, 8, &needed), INVALID,
-            "role of message 0 is empty; expected a name (role_len may be KIGO_STRLEN)");
-    REFUSED(kigo_chat_render_text(model, &message, 1, 0, text, 64, &needed), INVALID, "role of message 0 is empty");
+            "role is empty in message 0; expected a name (role_len may be KIGO_STRLEN)");
+    REFUSED(kigo_chat_render_text(model, &message, 1, 0, text, 64, &needed), INVALID, "role is empty in message 0");
     const kigo_message two[2] = {{"user", 4, "a", 1}, {"", KIGO_STRLEN, "b", 1}};
-    REFUSED(kigo_chat_render(model, two, 2, 0, ids, 8, &needed), INVALID, "role of message 1 is empty");
+    REFUSED(kigo_chat_render(model, two, 2, 0, ids, 8, &needed), INVALID, "role is empty in message 1");
     REFUSED(kigo_chat_render(model, NULL, 2, 0, ids, 8, &needed), INVALID, "messages is NULL");
     REFUSED(kigo_chat_render_text(model, NULL, 0, 6, text, 64, &needed), INVALID, "flags is 0x6");
 

@@ -82,6 +82,9 @@ int main(int argc, char **argv) {
     CHECK(model.token_flags(model.info().end_token) & KIGO_TOKEN_IS_END);
     CHECK(model.chat_text({{"user", "Hi"}}, 0) == "<|im_start|>user\nHi<|im_end|>\n");
     CHECK(!model.chat({{"user", "Hi"}}).empty());
+    const char *json = R"([{"role": "user", "content": "Hi"}])";
+    CHECK(model.chat_json_text(json) == "<|im_start|>user\nHi<|im_end|>\n");
+    CHECK(model.chat_json(json) == model.chat({{"user", "Hi"}}, 0));
 
     kigo_sampling sampling{};
     sampling.temperature = 1.0f;
