@@ -236,7 +236,10 @@ pub trait LoadedModel: Send + Sync {
     /// Picks a token from a slot's logits as [`Self::sample`] does, were those of the tokens not in `allowed` minus infinity
     /// ([`sampler::ban`]).
     fn sample_among(&self, slot: &mut dyn Slot, request: &SampleRequest<'_>, allowed: &[u32]) -> Result<Sampled> {
-        let mut logits = vec![0.0; self.config().n_vocab];
+        let n_vocab = self.config().n_vocab;
+        let mut logits = Vec::new();
+        crate::alloc::reserve(&mut logits, n_vocab)?;
+        logits.resize(n_vocab, 0.0);
         self.logits(slot, &mut logits)?;
         sampler::ban(&mut logits, allowed);
         self.draw(&logits, request)

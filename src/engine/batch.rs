@@ -85,9 +85,15 @@ pub fn append_batch(entries: &[Append<'_>]) -> Vec<Result<()>> {
         let n = fit.count().max(1);
         let waiting = running.split_off(n);
         let part = |e: &Entry<'_>| e.session.part(&e.state, &e.appending, e.tokens, e.done, most);
-        let results = model.inner.run(running.iter().map(part).collect());
+        // Those for which there is no memory run no pass.
+        let (parts, refusals): (Vec<_>, Vec<_>) = running
+            .iter()
+            .map(|entry| part(entry).map_or_else(|error| (None, Some(error)), |part| (Some(part), None)))
+            .unzip();
+        let mut ran = model.inner.run(parts.into_iter().flatten().collect()).into_iter();
         let mut unfinished = waiting;
-        for (mut entry, result) in running.into_iter().zip(results) {
+        for (mut entry, refusal) in running.into_iter().zip(refusals) {
+            let result = refusal.map_or_else(|| ran.next().unwrap_or_else(|| Err(lost())), Err);
             entry.done += next(&entry);
             if result.is_ok() && entry.done < entry.tokens.len() {
                 unfinished.push(entry);
@@ -99,6 +105,10 @@ pub fn append_batch(entries: &[Append<'_>]) -> Vec<Result<()>> {
         running = unfinished;
     }
     outcomes
+}
+
+fn lost() -> Error {
+    Error::Internal { message: "a pass without a result".to_owned() }
 }
 
 /// Picks the next token of each session; appends nothing.

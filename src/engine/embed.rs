@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::model::Model;
 use super::session::{Session, SessionOptions};
 use super::tap::Tap;
+use crate::alloc::reserve;
 use crate::backend::TAP_NAMES;
 use crate::error::{Error, Result};
 
@@ -72,11 +73,14 @@ impl Model {
         if tokens.len() > n_ctx {
             return Err(Error::ContextFull { n_tokens: 0, n_new: tokens.len(), n_ctx });
         }
+        let mut sums = Vec::new();
+        reserve(&mut sums, config.n_embd)?;
+        sums.resize(config.n_embd, 0.0);
         let pool = Arc::new(Mutex::new(Pool {
             pooling: options.pooling,
             eps: f64::from(config.norm_eps),
             weight: Arc::clone(&self.inner.output_norm),
-            sums: vec![0.0; config.n_embd],
+            sums,
             n: 0,
         }));
         let session = Session::new(self, SessionOptions { n_ctx: Some(tokens.len()), ..SessionOptions::default() })?;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::memory::Charge;
 use super::prefix::PrefixIndex;
-use crate::alloc::reserve;
+use crate::alloc::{asking, reserve};
 use crate::backend::{LoadedModel, PAGE_TOKENS};
 use crate::error::{Error, Result};
 
@@ -91,7 +91,10 @@ impl PagePool {
         state.charge.set(in_use.saturating_mul(self.page_bytes))?;
         let missing = n.saturating_sub(state.free.len());
         let exist = state.holders.len();
-        let room = reserve(&mut state.holders, missing).and_then(|()| match missing {
+        // Giving back takes no memory: there is room in the heap for all.
+        let all = (exist + missing).saturating_sub(state.free.len());
+        let room = reserve(&mut state.holders, missing).and_then(|()| reserve_heap(&mut state.free, all));
+        let room = room.and_then(|()| match missing {
             0 => Ok(()),
             _ => self.loaded.reserve_pages(exist + missing),
         });
@@ -157,6 +160,15 @@ impl PagePool {
         }
         shared
     }
+}
+
+/// [`reserve`] for a heap.
+fn reserve_heap<T: Ord>(heap: &mut BinaryHeap<T>, n: usize) -> Result<()> {
+    let refused = |_| {
+        let requested = n.saturating_mul(size_of::<T>()) as u64;
+        Error::OutOfMemory { place: "host".to_owned(), requested, free: 0 }
+    };
+    asking(|| heap.try_reserve(n)).map_err(refused)
 }
 
 fn internal(message: &str) -> Error {

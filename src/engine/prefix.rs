@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use crate::alloc::{asking, reserve};
 use crate::backend::PAGE_TOKENS;
 
 /// A page's tokens.
@@ -45,20 +46,40 @@ impl PrefixIndex {
         let known = (0..n).rev().find(|i| self.node_of.contains_key(&pages[*i])).map_or(0, |i| i + 1);
         let Some(mut parent) = self.behind(&pages[..known]) else { return };
         for (page, tokens) in pages[known..n].iter().zip(&whole[known..n]) {
-            let node = match self.children.get(&(parent, *tokens)) {
-                Some(node) => *node,
-                None => self.make(parent, tokens),
-            };
-            if let Some(Some(node)) = self.nodes.get_mut(node as usize) {
-                node.pages.push(*page);
+            // Where there is no memory for more, the rest cannot be found: nothing depends on it.
+            let known = self.children.get(&(parent, *tokens)).copied();
+            if !self.has_room(known) {
+                return;
             }
+            let node = match known {
+                Some(node) => node,
+                None => {
+                    let mut pages = Vec::new();
+                    if reserve(&mut pages, 1).is_err() {
+                        return;
+                    }
+                    self.make(parent, tokens, pages)
+                }
+            };
+            let Some(Some(of_node)) = self.nodes.get_mut(node as usize) else { return };
+            of_node.pages.push(*page);
             self.node_of.insert(*page, node);
             parent = node;
         }
     }
 
-    fn make(&mut self, parent: u32, tokens: &Tokens) -> u32 {
-        let made = Node { parent, tokens: *tokens, pages: Vec::new(), n_children: 0 };
+    /// Whether one more page can be entered, behind `node` if that is known, and taken out again, without more memory.
+    fn has_room(&mut self, node: Option<u32>) -> bool {
+        let unused = (self.nodes.len() + 1).saturating_sub(self.unused.len());
+        let tables = asking(|| self.children.try_reserve(1).is_ok() && self.node_of.try_reserve(1).is_ok());
+        let lists = tables && reserve(&mut self.nodes, 1).is_ok() && reserve(&mut self.unused, unused).is_ok();
+        let known = node.and_then(|node| self.nodes.get_mut(node as usize)?.as_mut());
+        lists && known.is_none_or(|node| reserve(&mut node.pages, 1).is_ok())
+    }
+
+    /// `pages` is empty and has room for one.
+    fn make(&mut self, parent: u32, tokens: &Tokens, pages: Vec<u32>) -> u32 {
+        let made = Node { parent, tokens: *tokens, pages, n_children: 0 };
         let node = match self.unused.pop() {
             Some(node) => {
                 self.nodes[node as usize] = Some(made);

@@ -360,8 +360,8 @@ impl<'a> Head<'a> {
         let f = |i: usize| f32::from_bits(single[i]);
         let mut logit_bias = Vec::new();
         reserve(&mut logit_bias, n_biases)?;
-        let biases: Vec<u32> = words(&blob[parts.biases..parts.logits]).collect();
-        logit_bias.extend(biases.as_chunks::<2>().0.iter().take(n_biases).map(|[t, b]| (*t, f32::from_bits(*b))));
+        let pairs = blob[parts.biases..parts.logits].as_chunks::<8>().0.iter().map(|pair| u64::from_le_bytes(*pair));
+        logit_bias.extend(pairs.take(n_biases).map(|pair| (pair as u32, f32::from_bits((pair >> 32) as u32))));
         let sampling = SamplingParams {
             seed: at(88),
             temperature: f(0),

@@ -281,7 +281,7 @@ impl Session {
             if self.cancel.load(Ordering::Acquire) {
                 return Err(Error::Cancelled);
             }
-            let part = self.part(state, run, tokens, done, most);
+            let part = self.part(state, run, tokens, done, most)?;
             self.model.inner.run(vec![part]).pop().unwrap_or(Ok(()))?;
             done += most;
         }
@@ -298,7 +298,7 @@ impl Session {
             if self.cancel.load(Ordering::Acquire) {
                 return Err(Error::Cancelled);
             }
-            let part = self.part(state, run, tokens, done, most);
+            let part = self.part(state, run, tokens, done, most)?;
             let mut go_on = true;
             let mut show = |event: &TapEvent<'_>| {
                 if go_on && !tap.show(event) {
@@ -317,19 +317,26 @@ impl Session {
     }
 
     /// The next of `tokens`, at most `most`, where `done` need no pass any more.
-    pub(super) fn part(&self, state: &State, run: &Appending, tokens: &[u32], done: usize, most: usize) -> Part {
+    pub(super) fn part(
+        &self,
+        state: &State,
+        run: &Appending,
+        tokens: &[u32],
+        done: usize,
+        most: usize,
+    ) -> Result<Part> {
         let to = tokens.len().min(done + most);
         let start = state.tokens.len() + done;
         let n_pages = (start + to - done).div_ceil(PAGE_TOKENS);
-        Part {
-            tokens: tokens[done..to].to_vec(),
+        Ok(Part {
+            tokens: copied(&tokens[done..to], 0)?,
             start,
-            pages: state.pages.as_slice()[..n_pages].to_vec(),
+            pages: copied(&state.pages.as_slice()[..n_pages], 0)?,
             slot: Arc::clone(&run.slot),
             // Only the last pass writes logits, so that a cancelled one leaves the old ones.
             want: if to == tokens.len() { Want::Last } else { Want::Nothing },
             cancel: Arc::clone(&self.cancel),
-        }
+        })
     }
 
     /// Picks the next token; appends nothing.

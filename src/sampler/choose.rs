@@ -6,6 +6,7 @@
 use super::random::random_u64;
 use super::weigh::{ONE, Scale, Weigh, weigh_each};
 use super::{SampleRequest, Sampled, SamplingParams};
+use crate::alloc::reserve;
 use crate::error::{Error, Result};
 
 /// Memory that draws reuse, and the instructions they weigh with.
@@ -101,10 +102,12 @@ pub fn log_distribution(logits: &[f32], request: &SampleRequest<'_>, out: &mut [
 fn survivors<'a>(scratch: &'a mut Scratch, logits: &[f32], request: &SampleRequest<'_>) -> Result<Survivors<'a>> {
     let p = request.params;
     let Scratch { weigh, adjusted, counts, maxima, candidates, ids, kept, weights } = scratch;
-    let logits = adjust(adjusted, counts, logits, request);
+    let logits = adjust(adjusted, counts, logits, request)?;
     let (top, top_logit) = largest(logits)?;
     weights.clear();
     ids.clear();
+    reserve(weights, 1)?;
+    reserve(ids, 1)?;
     if p.temperature == 0.0 {
         weights.push(1);
         ids.push(top);
@@ -116,8 +119,10 @@ fn survivors<'a>(scratch: &'a mut Scratch, logits: &[f32], request: &SampleReque
     let k = p.top_k as usize;
     let few = k > 0 && k < logits.len();
     let considered = if few {
-        keep_largest(logits, k, floor, maxima, candidates);
+        keep_largest(logits, k, floor, maxima, candidates)?;
         kept.clear();
+        reserve(kept, candidates.len())?;
+        reserve(ids, candidates.len())?;
         kept.extend(candidates.iter().map(|c| c.0));
         ids.extend(candidates.iter().map(|c| c.1));
         &kept[..]
@@ -126,12 +131,13 @@ fn survivors<'a>(scratch: &'a mut Scratch, logits: &[f32], request: &SampleReque
     };
 
     // 4. Integer weights.
+    reserve(weights, considered.len())?;
     weights.resize(considered.len(), 0);
     weigh(considered, Scale { top: top_logit, inverse: 1.0 / p.temperature, floor }, weights);
 
     // 5. The smallest set with the share.
     if p.top_p > 0.0 && p.top_p < 1.0 {
-        cut_to_share(weights, p.top_p);
+        cut_to_share(weights, p.top_p)?;
     }
 
     // 6. Relative to the most likely, whose weight is ONE.
@@ -144,9 +150,16 @@ fn survivors<'a>(scratch: &'a mut Scratch, logits: &[f32], request: &SampleReque
 }
 
 /// The `k` largest of what is not below `floor`, by `(logit, lowest id)`, in the order of their ids.
-fn keep_largest(logits: &[f32], k: usize, floor: f32, maxima: &mut Vec<f32>, candidates: &mut Vec<(f32, u32)>) {
+fn keep_largest(
+    logits: &[f32],
+    k: usize,
+    floor: f32,
+    maxima: &mut Vec<f32>,
+    candidates: &mut Vec<(f32, u32)>,
+) -> Result<()> {
     // At least k tokens reach the k-th largest of the maxima of groups: what is below it needs no look.
     maxima.clear();
+    reserve(maxima, 16 * logits.len().div_ceil(BLOCK))?;
     for block in logits.chunks(BLOCK) {
         maxima.extend(lane_maxima(block));
     }
@@ -156,16 +169,18 @@ fn keep_largest(logits: &[f32], k: usize, floor: f32, maxima: &mut Vec<f32>, can
         least = if *kth > floor { *kth } else { floor };
     }
     candidates.clear();
+    reserve(candidates, logits.iter().filter(|l| **l >= least).count())?;
     candidates.extend(logits.iter().zip(0_u32..).filter(|&(&l, _)| l >= least).map(|(&l, i)| (l, i)));
     if k < candidates.len() {
         candidates.select_nth_unstable_by(k - 1, |a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         candidates.truncate(k);
         candidates.sort_unstable_by_key(|c| c.1);
     }
+    Ok(())
 }
 
 /// Zeroes all but the shortest prefix, by `(weight descending, index ascending)`, that has the share `p` of their sum.
-fn cut_to_share(weights: &mut [u64], p: f32) {
+fn cut_to_share(weights: &mut [u64], p: f32) -> Result<()> {
     let total: u64 = weights.iter().sum();
     // p in units of 2^-32, so that the bound is one 128-bit product.
     let share = (f64::from(p) * 4_294_967_296.0) as u128;
@@ -185,21 +200,23 @@ fn cut_to_share(weights: &mut [u64], p: f32) {
         sum += if reached { 0 } else { sums[i] };
         reached
     });
-    let Some(last) = last else { return };
+    let Some(last) = last else { return Ok(()) };
 
     // Of that one alone the order matters.
     let inside = |w: u64| w > 0 && interval(w) == last;
-    let mut order: Vec<(u64, usize)> =
-        weights.iter().enumerate().filter(|(_, w)| inside(**w)).map(|(i, w)| (*w, i)).collect();
+    let mut order: Vec<(u64, usize)> = Vec::new();
+    reserve(&mut order, weights.iter().filter(|w| inside(**w)).count())?;
+    order.extend(weights.iter().enumerate().filter(|(_, w)| inside(**w)).map(|(i, w)| (*w, i)));
     order.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
     let edge = order.into_iter().find(|(w, _)| {
         sum += w;
         sum >= bound
     });
-    let Some((least, to)) = edge else { return };
+    let Some((least, to)) = edge else { return Ok(()) };
     let (before, behind) = weights.split_at_mut(to + 1);
     before.iter_mut().for_each(|w| *w = if *w >= least { *w } else { 0 });
     behind.iter_mut().for_each(|w| *w = if *w > least { *w } else { 0 });
+    Ok(())
 }
 
 /// Step 1: biases and penalties; borrows the logits where there is nothing to adjust.
@@ -208,13 +225,14 @@ fn adjust<'a>(
     counts: &mut Vec<(u32, u32)>,
     logits: &'a [f32],
     request: &SampleRequest<'_>,
-) -> &'a [f32] {
+) -> Result<&'a [f32]> {
     let p = request.params;
     let penalized = p.penalizes();
     if p.logit_bias.is_empty() && !penalized {
-        return logits;
+        return Ok(logits);
     }
     adjusted.clear();
+    reserve(adjusted, logits.len())?;
     adjusted.extend_from_slice(logits);
     for &(token, bias) in &p.logit_bias {
         if let Some(l) = adjusted.get_mut(token as usize) {
@@ -224,9 +242,12 @@ fn adjust<'a>(
     if penalized {
         let history = request.history;
         let n = if p.penalty_window == 0 { history.len() } else { history.len().min(p.penalty_window as usize) };
-        let mut window: Vec<u32> = history[history.len() - n..].to_vec();
+        let mut window: Vec<u32> = Vec::new();
+        reserve(&mut window, n)?;
+        window.extend_from_slice(&history[history.len() - n..]);
         window.sort_unstable();
         counts.clear();
+        reserve(counts, n)?;
         counts.extend(window.chunk_by(|a, b| a == b).map(|same| (same[0], same.len() as u32)));
         for &(token, n) in counts.iter() {
             if let Some(l) = adjusted.get_mut(token as usize) {
@@ -235,7 +256,7 @@ fn adjust<'a>(
             }
         }
     }
-    adjusted
+    Ok(adjusted)
 }
 
 /// Sets the logits of the tokens that are not in `allowed` to minus infinity: token `t` is bit `t % 32` of word `t / 32`, and not

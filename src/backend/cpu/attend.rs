@@ -3,6 +3,7 @@
 use super::attention::{self, ROWS, Row, SPAN, Shape, partial_len};
 use super::forward::{CpuModel, LayerPlan, Piece, Scratch, sized};
 use super::threads::{Shares, Turn};
+use crate::alloc::reserve;
 use crate::error::Result;
 
 /// A sequence of at most so many new tokens shares the work of its attention among threads by spans of its cache.
@@ -64,6 +65,7 @@ impl CpuModel {
                 if p.len() > SPLIT_TOKENS || n_spans == 1 {
                     for first in (0..p.len()).step_by(TOKEN_BLOCK) {
                         let last = (first + TOKEN_BLOCK).min(p.len());
+                        reserve(&mut units, 1)?;
                         units.push(Unit { piece, first, last, kv, from, to, partial: None });
                     }
                     continue;
@@ -71,9 +73,11 @@ impl CpuModel {
                 for token in 0..p.len() {
                     for span in from..to {
                         let (first, last, partial) = (token, token + 1, Some(n_partials));
+                        reserve(&mut units, 1)?;
                         units.push(Unit { piece, first, last, kv, from: span, to: span + 1, partial });
                     }
                     for head in kv * group..(kv + 1) * group {
+                        reserve(&mut merges, 1)?;
                         merges.push(Merge { row: p.row + token, head, n_spans, partial: n_partials });
                         n_partials += n_spans;
                     }
@@ -81,7 +85,7 @@ impl CpuModel {
             }
         }
         let len = partial_len(shape.padded);
-        let partials = Shares(sized(&mut s.partials, n_partials * len, 0.0).as_mut_ptr());
+        let partials = Shares(sized(&mut s.partials, n_partials * len, 0.0)?.as_mut_ptr());
         let mix = Shares(s.mix.as_mut_ptr());
         let (q, pages) = (&s.q, &s.pages);
         turn.run(units.len(), &|u| {

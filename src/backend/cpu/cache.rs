@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use super::arena::Arena;
+use crate::alloc::reserve;
 use crate::error::Result;
 
 /// Pages taken from the system at once; untouched ones take address space only.
@@ -117,6 +118,7 @@ impl Pages {
         while slabs.len() * SLAB < n {
             // Where a page of the cache is large, the system's large pages cost little that is not used, and taking
             // them is several times as fast.
+            reserve(&mut slabs, 1)?;
             slabs.push(Slab::new(self.page_bytes)?);
         }
         Ok(())
@@ -140,7 +142,7 @@ impl Pages {
         Some(PageAddress(at.cast_const().cast()))
     }
 
-    /// Addresses of pages, appended to `out`. A page that was not reserved is `None`.
+    /// Addresses of pages, appended to `out`, which has room for them. A page that was not reserved is `None`.
     pub fn addresses(&self, pages: &[u32], out: &mut Vec<PageAddress>) -> Option<()> {
         let mut slabs = self.slabs.lock().unwrap_or_else(PoisonError::into_inner);
         for &page in pages {

@@ -14,6 +14,7 @@ use super::vector;
 use super::weigh::weigher;
 use half::f16;
 
+use crate::alloc::{reserve, reserve_exact};
 use crate::backend::{CacheRow, Chunk, LoadedModel, PAGE_TOKENS, PageImage, Plan, RunControl, Slot, TapEvent, Want};
 use crate::error::{Error, Result};
 use crate::model::{Activation, Config, LayerConfig, RopePairing};
@@ -158,11 +159,13 @@ impl Piece {
     }
 }
 
-pub(super) fn sized<T: Clone>(v: &mut Vec<T>, n: usize, zero: T) -> &mut [T] {
+/// The first `n` elements, grown where there are fewer.
+pub(super) fn sized<T: Clone>(v: &mut Vec<T>, n: usize, zero: T) -> Result<&mut [T]> {
     if v.len() < n {
+        reserve_exact(v, n - v.len())?;
         v.resize(n, zero);
     }
-    &mut v[..n]
+    Ok(&mut v[..n])
 }
 
 impl CpuModel {
@@ -189,10 +192,10 @@ impl CpuModel {
             (&mut s.gate, n * f),
             (&mut s.up, n * f),
         ] {
-            sized(v, len, 0.0);
+            sized(v, len, 0.0)?;
         }
-        sized(&mut s.quant, n * widest.div_ceil(32), XBlock::ZERO);
-        sized(&mut s.angles, self.ropes.len() * n * half, (0.0, 0.0));
+        sized(&mut s.quant, n * widest.div_ceil(32), XBlock::ZERO)?;
+        sized(&mut s.angles, self.ropes.len() * n * half, (0.0, 0.0))?;
 
         for p in pieces {
             for i in p.from..p.to {
@@ -432,11 +435,12 @@ impl CpuModel {
         run: &mut RunControl<'_>,
     ) -> Result<()> {
         let (d, n_vocab) = (self.config.n_embd, self.config.n_vocab);
-        let wanted: Vec<Piece> = pieces
-            .iter()
-            .filter(|p| chunks[p.chunk].want == Want::Last && p.to == chunks[p.chunk].tokens.len())
-            .copied()
-            .collect();
+        let mut wanted: Vec<Piece> = Vec::new();
+        reserve(&mut wanted, pieces.len())?;
+        wanted.extend(pieces.iter().filter(|p| {
+            let chunk = &chunks[p.chunk];
+            chunk.want == Want::Last && p.to == chunk.tokens.len()
+        }));
         if wanted.is_empty() {
             return Ok(());
         }
@@ -447,19 +451,19 @@ impl CpuModel {
         }
         let n = wanted.len();
         self.norm(turn, &s.x, &self.output_norm, &mut s.h, n)?;
-        let last: Vec<Piece> = (0..n)
-            .map(|i| Piece {
-                from: wanted[i].to - 1,
-                row: i,
-                start: wanted[i].start + wanted[i].len() - 1,
-                ..wanted[i]
-            })
-            .collect();
+        let mut last: Vec<Piece> = Vec::new();
+        reserve(&mut last, n)?;
+        last.extend((0..n).map(|i| Piece {
+            from: wanted[i].to - 1,
+            row: i,
+            start: wanted[i].start + wanted[i].len() - 1,
+            ..wanted[i]
+        }));
         tap(run, &last, "final_norm", -1, d, &s.h);
         let matrix = self.output.as_ref().unwrap_or(&self.token_embd);
         let Scratch { h, quant, logits, .. } = &mut *s;
         let input = self.input(turn, h, quant, n, d, matrix.is_quantized())?;
-        let logits = sized(logits, n * n_vocab, 0.0);
+        let logits = sized(logits, n * n_vocab, 0.0)?;
         let out = [(Shares(logits.as_mut_ptr()), n_vocab)];
         self.multiply(turn, std::slice::from_ref(matrix), &self.output_tasks, &input, &out)?;
         if let Some(cap) = self.config.logit_softcap {
@@ -604,7 +608,9 @@ impl LoadedModel for CpuModel {
     }
 
     fn create_slot(&self) -> Result<Box<dyn Slot>> {
-        Ok(Box::new(CpuSlot { logits: vec![0.0; self.config.n_vocab] }))
+        let mut logits = Vec::new();
+        sized(&mut logits, self.config.n_vocab, 0.0)?;
+        Ok(Box::new(CpuSlot { logits }))
     }
 
     fn forward(&self, chunks: &mut [Chunk<'_>], run: &mut RunControl<'_>) -> Result<()> {
@@ -617,6 +623,7 @@ impl LoadedModel for CpuModel {
         for chunk in 0..chunks.len() {
             let (n, start) = (chunks[chunk].tokens.len(), chunks[chunk].start);
             let first = scratch.pages.len();
+            reserve(&mut scratch.pages, chunks[chunk].pages.len())?;
             self.pages
                 .addresses(chunks[chunk].pages, &mut scratch.pages)
                 .ok_or_else(|| Error::Internal { message: "a page that was not reserved".into() })?;
@@ -624,6 +631,7 @@ impl LoadedModel for CpuModel {
             let mut from = 0;
             while from < n {
                 let to = n.min(from + MAX_ROWS - rows);
+                reserve(&mut pieces, 1)?;
                 pieces.push(Piece { chunk, from, to, row: rows, start: start + from, pages });
                 rows += to - from;
                 from = to;
