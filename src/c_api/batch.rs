@@ -26,7 +26,7 @@ use crate::engine::{Append, append_batch, sample_batch};
 /// Where the outcomes go.
 struct Statuses(*mut kigo_status, usize);
 
-/// What a batch takes for each entry beside its tokens and pages, which are reserved: 1,030 bytes were measured.
+/// What a batch takes for each entry beside what is reserved: 651 bytes were measured for 500 entries, fewer for more.
 const ENTRY_BYTES: usize = 2048;
 
 impl Statuses {
