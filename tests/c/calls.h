@@ -26,6 +26,7 @@ struct world {
     // What a call is about; what it makes.
     kigo_session *session, *others[N_BATCH - 1];
     kigo_stream *stream;
+    kigo_constraint *constraint;
     kigo_engine *made_engine;
     kigo_model *made_model;
     kigo_session *made_session;
@@ -109,6 +110,15 @@ static inline uint64_t hash_outcome(const struct world *w)
         h = hash_session(h, w, session);
         kigo_session_destroy(session);
     }
+    if (w->made_constraint != NULL) {
+        kigo_session *session = open_session(w->model);
+        kigo_generate_options how = {.struct_size = sizeof how, .max_tokens = 6};
+        kigo_generated generated = {.struct_size = sizeof generated};
+        CHECK(kigo_session_set_constraint(session, w->made_constraint) == KIGO_STATUS_OK);
+        CHECK(kigo_session_generate(session, &how, &generated) == KIGO_STATUS_OK);
+        h = hash_session(h, w, session);
+        kigo_session_destroy(session);
+    }
     return h;
 }
 
@@ -125,8 +135,7 @@ static inline void forget_made(struct world *w)
     kigo_session_destroy(w->made_session);
     kigo_model_destroy(w->made_model);
     kigo_engine_destroy(w->made_engine);
-    w->made_constraint = NULL;
-    w->made_stream = NULL, w->made_session = NULL, w->made_model = NULL, w->made_engine = NULL;
+    w->made_constraint = NULL, w->made_stream = NULL, w->made_session = NULL, w->made_model = NULL, w->made_engine = NULL;
     w->n_out = 0;
 }
 
@@ -134,12 +143,13 @@ static inline void forget(struct world *w)
 {
     forget_made(w);
     kigo_stream_destroy(w->stream);
+    kigo_constraint_destroy(w->constraint);
     kigo_session_destroy(w->session);
     for (int i = 0; i < N_BATCH - 1; i++) {
         kigo_session_destroy(w->others[i]);
         w->others[i] = NULL;
     }
-    w->stream = NULL, w->session = NULL;
+    w->constraint = NULL, w->stream = NULL, w->session = NULL;
 }
 
 // ---- Preparing.
@@ -193,19 +203,22 @@ static inline void a_stream(struct world *w)
 
 #define SCHEMA "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"},\"b\":{\"enum\":[\"x\",\"yy\"]}},\"required\":[\"a\"]}"
 
-static inline kigo_status compile(const kigo_model *model, uint64_t kind, const char *text, kigo_constraint **made)
+static inline kigo_status compile(const struct world *w, uint64_t kind, const char *text, kigo_constraint **constraint)
 {
     kigo_constraint_options options = {.struct_size = sizeof options, .kind = kind, .text = text, .text_len = KIGO_STRLEN};
-    return kigo_constraint_create(model, &options, made);
+    return kigo_constraint_create(w->model, &options, constraint);
+}
+
+static inline void a_session_and_a_constraint(struct world *w)
+{
+    a_session(w);
+    CHECK(compile(w, KIGO_CONSTRAINT_JSON_SCHEMA, SCHEMA, &w->constraint) == KIGO_STATUS_OK);
 }
 
 static inline void a_constrained_session(struct world *w)
 {
-    a_session(w);
-    kigo_constraint *constraint;
-    CHECK(compile(w->model, KIGO_CONSTRAINT_JSON_SCHEMA, SCHEMA, &constraint) == KIGO_STATUS_OK);
-    CHECK(kigo_session_set_constraint(w->session, constraint) == KIGO_STATUS_OK);
-    kigo_constraint_destroy(constraint);
+    a_session_and_a_constraint(w);
+    CHECK(kigo_session_set_constraint(w->session, w->constraint) == KIGO_STATUS_OK);
 }
 
 // ---- Making.
@@ -299,6 +312,27 @@ static inline kigo_status make_chat_text(struct world *w)
 {
     const kigo_message messages[1] = {{"user", KIGO_STRLEN, w->text, TEXT_BYTES}};
     return kigo_chat_render_text(w->model, messages, 1, KIGO_CHAT_ADD_GENERATION_PROMPT, (char *)w->out, OUT_BYTES, &w->n_out);
+}
+
+#define CONVERSATION "[{\"role\":\"system\",\"content\":\"Be brief.\"},{\"role\":\"user\",\"content\":\"a\\u00e4 b\"}]"
+
+static inline kigo_status make_chat_json(struct world *w)
+{
+    size_t n;
+    kigo_status status = kigo_chat_render_json(w->model, CONVERSATION, KIGO_STRLEN, NULL, (uint32_t *)w->out, OUT_BYTES / 4, &n);
+    w->n_out = 4 * n;
+    return status;
+}
+
+// With a template of the caller's, which is compiled at each call.
+static inline kigo_status make_chat_template(struct world *w)
+{
+    static const char source[] = "{% for m in messages %}{{ m.role ~ ': ' ~ m.content|trim }}{% if not loop.last %}, "
+                                 "{% endif %}{% endfor %}{{ tools|tojson }}{{ extra }}";
+    kigo_chat_options options = {.struct_size = sizeof options, .template_source = source, .template_source_len = KIGO_STRLEN};
+    options.tools_json = "[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]", options.tools_json_len = KIGO_STRLEN;
+    options.variables_json = "{\"extra\":[1,2.5,null]}", options.variables_json_len = KIGO_STRLEN;
+    return kigo_chat_render_json_text(w->model, CONVERSATION, KIGO_STRLEN, &options, (char *)w->out, OUT_BYTES, &w->n_out);
 }
 
 static inline kigo_status make_session(struct world *w)
@@ -414,31 +448,24 @@ static inline kigo_status make_restore(struct world *w)
     return kigo_session_restore(w->model, w->blob, w->blob_bytes, &w->made_session);
 }
 
-// Compiles, and holds the session to it.
-static inline kigo_status make_constraint(struct world *w, uint64_t kind, const char *text)
-{
-    kigo_status status = compile(w->model, kind, text, &w->made_constraint);
-    if (status != KIGO_STATUS_OK)
-        return status;
-    status = kigo_session_set_constraint(w->session, w->made_constraint);
-    kigo_constraint_destroy(w->made_constraint);
-    w->made_constraint = NULL;
-    return status;
-}
-
 static inline kigo_status make_schema(struct world *w)
 {
-    return make_constraint(w, KIGO_CONSTRAINT_JSON_SCHEMA, SCHEMA);
+    return compile(w, KIGO_CONSTRAINT_JSON_SCHEMA, SCHEMA, &w->made_constraint);
 }
 
 static inline kigo_status make_regex(struct world *w)
 {
-    return make_constraint(w, KIGO_CONSTRAINT_REGEX, "(ab|c[d-x]{2,9}y?)*z");
+    return compile(w, KIGO_CONSTRAINT_REGEX, "(ab|c[d-x]{2,9}y?)*z", &w->made_constraint);
 }
 
 static inline kigo_status make_lark(struct world *w)
 {
-    return make_constraint(w, KIGO_CONSTRAINT_LARK, "start: a+\na: /[a-z]{1,7}/ \" \"\n");
+    return compile(w, KIGO_CONSTRAINT_LARK, "start: a+\na: /[a-z]{1,7}/ \" \"\n", &w->made_constraint);
+}
+
+static inline kigo_status make_set_constraint(struct world *w)
+{
+    return kigo_session_set_constraint(w->session, w->constraint);
 }
 
 static inline kigo_status make_stream(struct world *w)
@@ -505,6 +532,8 @@ static const struct call CALLS[] = {
     {"token_text", nothing, make_token_text, NO_COMPUTING},
     {"chat", nothing, make_chat, NO_COMPUTING},
     {"chat_text", nothing, make_chat_text, NO_COMPUTING},
+    {"chat_json", nothing, make_chat_json, NO_COMPUTING},
+    {"chat_template", nothing, make_chat_template, NO_COMPUTING},
     {"session", nothing, make_session, 0},
     {"set_sampling", a_session, make_set_sampling, 0},
     {"prefill", a_session, make_prefill, 0},
@@ -525,9 +554,10 @@ static const struct call CALLS[] = {
     {"fork_constrained", a_constrained_session, make_fork, 0},
     {"save", a_session, make_save, 0},
     {"restore", nothing, make_restore, 0},
-    {"schema", a_session, make_schema, NO_COMPUTING},
-    {"regex", a_session, make_regex, NO_COMPUTING},
-    {"lark", a_session, make_lark, NO_COMPUTING},
+    {"schema", nothing, make_schema, NO_COMPUTING},
+    {"regex", nothing, make_regex, NO_COMPUTING},
+    {"lark", nothing, make_lark, NO_COMPUTING},
+    {"set_constraint", a_session_and_a_constraint, make_set_constraint, NO_COMPUTING},
     {"sample_constrained", a_constrained_session, make_sample, 0},
     {"stream", nothing, make_stream, NO_COMPUTING},
     {"stream_push", a_stream, make_push, NO_COMPUTING},

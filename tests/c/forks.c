@@ -58,6 +58,7 @@ static void refused(const kigo_engine *engine, const kigo_model *model, kigo_ses
     kigo_session *made_session;
     kigo_stream *made_stream;
     kigo_constraint *made_constraint;
+    kigo_constraint_options how = {.struct_size = sizeof how, .kind = KIGO_CONSTRAINT_REGEX, .text = "a", .text_len = 1};
     kigo_logprob logprob;
     kigo_status status;
     kigo_message message = {"user", 4, "x", 1};
@@ -107,8 +108,10 @@ static void refused(const kigo_engine *engine, const kigo_model *model, kigo_ses
     REFUSED(kigo_session_fork(session, &made_session));
     REFUSED(kigo_session_save(session, text, sizeof text, &n));
     REFUSED(kigo_session_set_sampling(session, NULL));
-    REFUSED(kigo_constraint_create(model, NULL, &made_constraint));
     REFUSED(kigo_session_set_constraint(session, NULL));
+    REFUSED(kigo_constraint_create(model, &how, &made_constraint));
+    REFUSED(kigo_chat_render_json(model, CONVERSATION, KIGO_STRLEN, NULL, &token, 1, &n));
+    REFUSED(kigo_chat_render_json_text(model, CONVERSATION, KIGO_STRLEN, NULL, text, sizeof text, &n));
     REFUSED(kigo_session_set_tap(session, NULL));
     REFUSED(kigo_session_cancel(session));
     REFUSED(kigo_session_clear_cancel(session));

@@ -19,7 +19,7 @@
 #define FUNCTIONS(F)                                                                                          \
     F(last_error) F(engine_create) F(engine_destroy) F(model_load_file) F(model_destroy) F(session_create)   \
     F(session_destroy) F(session_prefill) F(session_generate) F(session_tokens) F(chat_render)               \
-    F(session_set_constraint) F(constraint_create) F(constraint_destroy) F(session_fork) F(session_sample) F(stream_create) F(stream_push) F(stream_destroy)
+    F(constraint_create) F(constraint_destroy) F(session_set_constraint) F(session_fork) F(session_sample) F(stream_create) F(stream_push) F(stream_destroy)
 
 #define FIELD(name) __typeof__(kigo_##name) *name;
 struct library {
@@ -72,11 +72,12 @@ static void use(const struct library *l, const char *model_path, uint32_t *ids)
     memset(ids, 0, (N_IDS + 1) * sizeof *ids);
     CHECK(l->session_tokens(session, ids, N_IDS, &n) == KIGO_STATUS_OK);
     CHECK(l->session_fork(session, &fork) == KIGO_STATUS_OK);
-    kigo_constraint *letters;
-    kigo_constraint_options held = {.struct_size = sizeof held, .kind = KIGO_CONSTRAINT_REGEX, .text = "[a-z]+", .text_len = 6};
-    CHECK(l->constraint_create(model, &held, &letters) == KIGO_STATUS_OK);
-    CHECK(l->session_set_constraint(fork, letters) == KIGO_STATUS_OK);
-    l->constraint_destroy(letters);
+    kigo_constraint_options grammar = {.struct_size = sizeof grammar, .kind = KIGO_CONSTRAINT_REGEX};
+    grammar.text = "[a-z]+", grammar.text_len = KIGO_STRLEN;
+    kigo_constraint *constraint;
+    CHECK(l->constraint_create(model, &grammar, &constraint) == KIGO_STATUS_OK);
+    CHECK(l->session_set_constraint(fork, constraint) == KIGO_STATUS_OK);
+    l->constraint_destroy(constraint);
     CHECK(l->session_sample(fork, &ids[N_IDS]) == KIGO_STATUS_OK);
     CHECK(l->stream_create(model, NULL, &stream) == KIGO_STATUS_OK);
     kigo_stream_text piece = {.struct_size = sizeof piece};

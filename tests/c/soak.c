@@ -36,8 +36,6 @@ struct sequence {
 
 static kigo_engine *engine;
 static kigo_model *models[N_MODELS];
-// A constraint that all sessions of a model share.
-static kigo_constraint *words[N_MODELS];
 static kigo_model_facts facts = {.struct_size = sizeof facts};
 static struct sequence sequences[N_SESSIONS];
 static uint32_t chat_ids[512];
@@ -155,9 +153,14 @@ static void go_back(struct sequence *s, struct dice *dice)
         ;
 }
 
-static void constrain(kigo_session *session, int of_model)
+static void constrain(kigo_session *session, const kigo_model *model)
 {
-    CHECK(kigo_session_set_constraint(session, words[of_model]) == KIGO_STATUS_OK);
+    kigo_constraint_options options = {.struct_size = sizeof options, .kind = KIGO_CONSTRAINT_REGEX};
+    options.text = "([a-z]{1,4} )*", options.text_len = KIGO_STRLEN;
+    kigo_constraint *constraint;
+    CHECK(kigo_constraint_create(model, &options, &constraint) == KIGO_STATUS_OK);
+    CHECK(kigo_session_set_constraint(session, constraint) == KIGO_STATUS_OK);
+    kigo_constraint_destroy(constraint);
 }
 
 // A fork at the prompt's end gives what a lone session gives under the constraint.
@@ -167,7 +170,7 @@ static void constrained(struct sequence *s)
     CHECK(kigo_session_fork(s->session, &fork) == KIGO_STATUS_OK);
     CHECK(kigo_session_truncate(fork, s->n_prompt - 1) == KIGO_STATUS_OK);
     CHECK(kigo_session_step(fork, s->ids[s->n_prompt - 1]) == KIGO_STATUS_OK);
-    constrain(fork, s->model);
+    constrain(fork, models[s->model]);
     struct text text = {.n = 0};
     uint32_t ids[MOST_TOKENS];
     size_t n;
@@ -385,7 +388,7 @@ static void find_out(void)
         CHECK(s->n_ids == s->n_prompt + N_NEW);
         CHECK(kigo_session_truncate(fork, s->n_prompt - 1) == KIGO_STATUS_OK);
         CHECK(kigo_session_step(fork, s->ids[s->n_prompt - 1]) == KIGO_STATUS_OK);
-        constrain(fork, s->model);
+        constrain(fork, models[s->model]);
         uint32_t ids[MOST_TOKENS];
         size_t n;
         s->n_constrained = generate(fork, N_CONSTRAINED, 0, &text);
@@ -424,9 +427,6 @@ int main(int argc, char **argv)
     for (int i = 0; i < N_MODELS; i++) {
         kigo_load_options load = {.struct_size = sizeof load, .flags = KIGO_LOAD_STRICT | (i == 0 ? KIGO_LOAD_MERGE_CALLS : 0)};
         CHECK(kigo_model_load_file(engine, argv[1], KIGO_STRLEN, &load, &models[i]) == KIGO_STATUS_OK);
-        kigo_constraint_options held = {.struct_size = sizeof held, .kind = KIGO_CONSTRAINT_REGEX};
-        held.text = "([a-z]{1,4} )*", held.text_len = KIGO_STRLEN;
-        CHECK(kigo_constraint_create(models[i], &held, &words[i]) == KIGO_STATUS_OK);
     }
     CHECK(kigo_model_info(models[0], &facts) == KIGO_STATUS_OK);
     uint64_t cache_bytes;
@@ -473,7 +473,7 @@ int main(int argc, char **argv)
     for (int i = 0; i < N_MODELS; i++) {
         kigo_cache_facts cache = {.struct_size = sizeof cache};
         CHECK(kigo_model_cache_info(models[i], &cache) == KIGO_STATUS_OK && cache.n_pages_used == 0);
-        kigo_constraint_destroy(words[i]), kigo_model_destroy(models[i]);
+        kigo_model_destroy(models[i]);
     }
     kigo_engine_facts engine_facts = {.struct_size = sizeof engine_facts};
     CHECK(kigo_engine_info(engine, &engine_facts) == KIGO_STATUS_OK && engine_facts.memory_used_bytes == 0);
