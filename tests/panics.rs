@@ -22,7 +22,7 @@ struct Counts {
 /// The modules and what they have. Of all but `c_api`, which is where input arrives, only panics count.
 const TABLE: &[(&str, Counts)] = &[
     ("backend/cpu", Counts { panics: 1, indexing: 0, arithmetic: 0 }),
-    ("c_api", Counts { panics: 5, indexing: 7, arithmetic: 15 }),
+    ("c_api", Counts { panics: 1, indexing: 6, arithmetic: 18 }),
     ("tokenizer", Counts { panics: 1, indexing: 0, arithmetic: 0 }),
 ];
 
@@ -73,7 +73,7 @@ fn text_len(text: &str) -> Option<usize> {
 fn count(line: &str) -> Counts {
     let line = without_texts(line);
     let trimmed = line.trim_start();
-    let skipped = ["//", "#[", "#![", "use ", "const _: () ="].iter().any(|start| trimmed.starts_with(start));
+    let skipped = ["//", "#[", "#![", "use "].iter().any(|start| trimmed.starts_with(start));
     if skipped {
         return Counts::default();
     }
@@ -112,8 +112,13 @@ fn counted(files: &[(String, String)]) -> Vec<(String, Counts)> {
     let mut modules = std::collections::BTreeMap::<String, Counts>::new();
     for (path, text) in files {
         let of = modules.entry(module(path)).or_default();
+        // What the compiler evaluates cannot panic later.
+        let mut in_constant = false;
         for line in library_code(path, text).lines() {
-            let n = count(line);
+            in_constant |= line.trim_start().starts_with("const _: () =");
+            let n = if in_constant { Counts::default() } else { count(line) };
+            in_constant &=
+                !line.trim_end().ends_with(';') || !matches!(line.trim(), "};" | ");") && !line.contains("= assert");
             of.panics += n.panics;
             if path.starts_with("src/c_api/") {
                 of.indexing += n.indexing;
@@ -191,6 +196,8 @@ fn planted_panics_are_counted() {
         ]
     );
     assert_eq!(differences(&counted(&file("a;\n")), &table), ["c_api: 0 indexing, fewer than 1: lower the table"]);
+    let constant = "const _: () = {\n  assert!(a[0] + 1 == 2);\n  i += 1;\n};\nconst _: () = assert!(X == 1);\nb[i];\n";
+    assert_eq!(differences(&counted(&file(constant)), &table), [] as [String; 0]);
     // Tests may panic.
     let text = "fn f() {}\n#[cfg(test)]\nmod tests {\n  a.unwrap();\n}\n";
     assert_eq!(counted(&file(text)), []);
