@@ -183,3 +183,40 @@ fn a_long_stop_string_costs_no_more_a_push() {
     assert!(time < Duration::from_secs(10), "{time:?}");
     assert!(peak < 10 * n, "{peak}");
 }
+
+/// What the pre-tokenizers and the automata of control tokens take stays within what is asked for before they are made and
+/// used: a peak beyond it is theirs.
+#[test]
+fn dependencies_take_no_more_than_was_asked_for() {
+    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
+    for (name, rules) in
+        [("tiny_gpt_2", 1), ("tiny_smollm", 2), ("tiny_qwen2", 1), ("tiny_llama_bpe", 1), ("tiny_default", 4)]
+    {
+        let fixture = fixture(name);
+        let vocab = vocab(&fixture);
+        let (tokenizer, time, peak) = measure(|| Tokenizer::from_vocab(&vocab).expect("made"));
+        println!("{name}: made in {time:.1?}, {peak} bytes");
+        assert!(peak <= rules * (1 << 20) + (256 << 10), "{name}: {peak}");
+        for (what, text) in texts(20_000) {
+            let (_, _, peak) = measure(|| tokenizer.encode(&text, true, true).expect("encodes"));
+            assert!(peak <= rules * (3 << 20) + 32 * text.len(), "{name}, {what}: {peak}");
+        }
+    }
+    for (n, len) in [(10, 5), (1000, 8), (6000, 12), (6000, 200), (1, 1_000_000), (2, 300_000)] {
+        let mut random = Random(n as u64);
+        let mut word = || -> String { (0..len).map(|_| (b'a' + random.below(26) as u8) as char).collect() };
+        let words: Vec<String> = (0..n).map(|_| word()).collect();
+        let vocab = Vocab {
+            model: "llama",
+            tokens: words.iter().map(String::as_str).chain(["<unk>"]).collect(),
+            scores: vec![0.0; n + 1],
+            kinds: vec![kigo::tokenizer::TokenKind::Control; n + 1],
+            unk: Some(n as u32),
+            ..Vocab::default()
+        };
+        let (_tokenizer, time, peak) = measure(|| Tokenizer::from_vocab(&vocab).expect("made"));
+        println!("{n} control tokens of {len} bytes: made in {time:.1?}, {peak} bytes");
+        let (asked, tables) = ((64 << 10) + (n + 1) * 400 + n * len * 80, n * len + n * 32 + (64 << 10));
+        assert!(peak <= asked + tables, "{n} of {len}: {peak}, asked for {asked}");
+    }
+}

@@ -3,6 +3,7 @@
 use super::archs::{self, Extras, Need};
 use super::config::Config;
 use super::weights::{LayerWeights, Tensor, Weights};
+use crate::alloc::reserve;
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, TensorInfo, TensorType};
 
@@ -41,7 +42,8 @@ impl<'a> Binder<'a> {
     fn weights(&mut self, config: &Config, extras: Extras) -> Result<Weights<'a>> {
         let (n_embd, n_vocab) = (config.n_embd, config.n_vocab);
         let token_embd = self.matrix("token_embd.weight", n_vocab, n_embd)?;
-        let mut layers = Vec::with_capacity(config.n_layers);
+        let mut layers = Vec::new();
+        reserve(&mut layers, config.n_layers)?;
         for i in 0..config.n_layers {
             layers.push(self.layer(config, extras, i)?);
         }

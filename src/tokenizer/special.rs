@@ -4,7 +4,14 @@ use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
 use super::tokens::TokenTable;
 use super::vocab::TokenKind;
+use crate::alloc::{require, reserve};
 use crate::error::{Error, Result};
+
+/// What making an automaton takes at its peak: for itself, for each pattern, and for each byte of one.
+/// tests/tokenizer_cost.rs measures it.
+const BASE_BYTES: usize = 64 << 10;
+const PATTERN_BYTES: usize = 400;
+const TEXT_BYTES: usize = 80;
 
 pub(super) struct Matcher {
     /// None if there is nothing to find.
@@ -29,8 +36,19 @@ impl Matcher {
         include: impl Fn(TokenKind) -> bool,
         pattern: impl Fn(&str) -> String,
     ) -> Result<Matcher> {
-        let found = tokens.iter().filter(|&(_, text, kind)| !text.is_empty() && include(kind));
-        let (ids, patterns): (Vec<u32>, Vec<String>) = found.map(|(id, text, _)| (id, pattern(text))).unzip();
+        let found = || tokens.iter().filter(|&(_, text, kind)| !text.is_empty() && include(kind));
+        let (n, bytes) = found().fold((0, 0), |(n, bytes), (_, text, _)| (n + 1, bytes + text.len()));
+        // For the patterns below and the automaton.
+        if n > 0 {
+            require(BASE_BYTES.saturating_add(n * PATTERN_BYTES).saturating_add(bytes * TEXT_BYTES))?;
+        }
+        let (mut ids, mut patterns) = (Vec::new(), Vec::new());
+        reserve(&mut ids, n)?;
+        reserve(&mut patterns, n)?;
+        for (id, text, _) in found() {
+            ids.push(id);
+            patterns.push(pattern(text));
+        }
         if ids.is_empty() {
             return Ok(Matcher { automaton: None, ids });
         }

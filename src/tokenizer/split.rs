@@ -7,6 +7,7 @@
 
 use regex::Regex;
 
+use crate::alloc::require;
 use crate::error::{Error, Result};
 use crate::gguf::shorten;
 
@@ -20,6 +21,10 @@ const LLAMA3: &str =
 /// Qwen2's rule: Llama 3's with every digit alone.
 const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+";
+
+/// What compiling a rule takes at its peak, and what a thread's first uses of one do: tests/tokenizer_cost.rs measures both.
+const COMPILE_BYTES: usize = 1 << 20;
+const CACHE_BYTES: usize = 3 << 20;
 
 /// How a rule treats the end of a run of white space.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -64,6 +69,7 @@ impl Splitter {
             }
             _ => return Err(Error::Unsupported { what: "pre-tokenizer", name: shorten(name).into() }),
         };
+        require(rules.len() * COMPILE_BYTES)?;
         let rules = rules.iter().map(|&(pattern, space)| {
             let regex = Regex::new(pattern).map_err(|e| Error::Internal { message: e.to_string() })?;
             Ok(Rule { regex, space })
@@ -79,6 +85,7 @@ impl Splitter {
 
     /// Calls `word` with each word of the text, in order; together they are the text.
     pub fn split(&self, text: &str, word: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
+        require(self.rules.len() * CACHE_BYTES)?;
         apply(&self.rules, text, word)
     }
 }

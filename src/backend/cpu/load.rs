@@ -163,6 +163,7 @@ pub fn load(
     let token_embd = next(&weights.token_embd, control)?;
     let n_threads = pool.n_threads();
     let mut layers = Vec::new();
+    reserve(&mut layers, weights.layers.len())?;
     let mut ropes: Vec<Rope> = Vec::new();
     let factors = weights.divisors()?;
     for (l, c) in weights.layers.iter().zip(&config.layers) {
