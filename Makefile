@@ -119,6 +119,14 @@ test:
 	$(PYTHON) scripts/fetch_model.py $(TEST_MODELS)
 	$(CARGO) test --release --no-fail-fast -- --show-output
 
+# What looks for the next fault (fuzz/README.md): each target for so many seconds, in one job.
+FUZZ_SECONDS ?= 60
+fuzz:
+	for target in $$(fuzz/run.sh --list); do fuzz/run.sh $$target $(FUZZ_SECONDS) || exit 1; done
+
+sanitize:
+	scripts/sanitize.sh
+
 header:
 	KIGO_WRITE_HEADER=1 $(CARGO) test --test abi the_committed_header_is_the_generated_one
 
@@ -158,6 +166,8 @@ help:
 	@echo 'make cuda                           nvcc into .venv/, where there is none: then the library also runs on NVIDIA GPUs'
 	@echo 'make demo [MODEL=] [PROMPT=] [N=]   an answer to a prompt; MODEL is a name of scripts/models.json or a path'
 	@echo 'make test                           fetches the models that the tests use, and runs every test'
+	@echo 'make fuzz [FUZZ_SECONDS=]           the fuzz targets under AddressSanitizer, one after the other'
+	@echo 'make sanitize                       the C programs under AddressSanitizer and UndefinedBehaviorSanitizer'
 	@echo 'make fetch MODEL=                   puts a model into models/'
 	@echo 'make header                         writes include/kigo.h anew'
 	@echo 'make freeze                         keeps in abi/ what this release is held to'

@@ -69,6 +69,63 @@ fn replay(target: &str, run: fn(&[u8])) {
     println!("{target}: {} files", files.len());
 }
 
+/// Cases whose text is one pattern over and over, too long to be kept as files: `(target, name, text)`.
+fn long_cases() -> Vec<(&'static str, &'static str, String)> {
+    let user = "\0user\0hello";
+    let chat = |name, begin: &str, middle: &str, n, end: &str| {
+        ("chat", name, format!("{begin}{}{end}{user}", middle.repeat(n)))
+    };
+    vec![
+        chat("22 KB of unary minus", "{{ ", "-", 22_000, "1 }}"),
+        chat("4000 elif", "{% if a %}", "{% elif a %}", 4000, "{% endif %}"),
+        chat("6000 not", "{{ ", "not ", 6000, "1 }}"),
+        chat("20000 plus", "{{ 1", "+1", 20_000, " }}"),
+        chat("20000 attributes", "{{ a", ".a", 20_000, " }}"),
+        chat("20000 and", "{{ x", " and x", 20_000, " }}"),
+        chat("20000 or of attributes", "{{ x", " or x.y", 20_000, " }}"),
+        chat("5000 filters", "{{ x", "|trim", 5000, " }}"),
+        chat("9000 brackets", "{{ ", "[", 9000, "{{ }}"),
+        chat("5000 nested ifs", "", "{% if x %}", 5000, &"{% endif %}".repeat(5000)),
+        ("regex", "a* over 64 KB", "a*".repeat(32_768)),
+        ("regex", "a? over 64 KB", "a?".repeat(32_768)),
+        ("regex", "(a|b)* over 60 KB", "(a|b)*".repeat(10_000)),
+        ("regex", "nested stars", format!("{}a{}", "(".repeat(3000), ")*".repeat(3000))),
+        ("regex", "nested counts", format!("{}a{}", "(".repeat(9), "{9}){9}".repeat(9).trim_end_matches("{9}"))),
+        ("lark", "a terminal of a* over 64 KB", format!("start: T\nT: /{}/", "a*".repeat(32_700))),
+        ("lark", "one string of 60 KB", format!("start: \"{}\"", "ab".repeat(30_000))),
+        ("lark", "a chain of 9000 rules", {
+            let rule = |i| format!("r{i}: \"a\" r{}\n", i + 1);
+            format!("start: r0\n{}r9000: \"b\"\n", (0..9000).map(rule).collect::<String>())
+        }),
+        ("schema", "3000 arrays in each other", format!("{}true{}", "{\"items\":".repeat(3000), "}".repeat(3000))),
+        ("schema", "enum of 20000 texts", {
+            let text = |i| format!("\"text {i}\"");
+            format!("{{\"enum\":[{}]}}", (0..20_000).map(text).collect::<Vec<_>>().join(","))
+        }),
+        ("schema", "a pattern of a* over 60 KB", format!("{{\"pattern\":\"{}\"}}", "a*".repeat(30_000))),
+    ]
+}
+
+#[test]
+fn long_texts_are_bounded() {
+    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
+    let mut failed = Vec::new();
+    for (target, name, text) in long_cases() {
+        let run = match target {
+            "chat" => chat::run,
+            "regex" => regex::run,
+            "lark" => lark::run,
+            _ => schema::run,
+        };
+        let begin = std::time::Instant::now();
+        if std::panic::catch_unwind(|| run(text.as_bytes())).is_err() {
+            failed.push(format!("{target}: {name}"));
+        }
+        println!("{target}: {name}: {:.2} s", begin.elapsed().as_secs_f64());
+    }
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
 /// Writes the seeds that are made and not written by hand: `KIGO_WRITE_SEEDS=1 cargo test --test fuzz_replay seeds`.
 #[test]
 fn seeds_of_files_are_those_that_the_helpers_make() {
