@@ -47,7 +47,7 @@ HAS_NVCC := $(shell { [ -n "$(CUDA_HOME)" ] && [ -x "$(CUDA_HOME)/bin/nvcc" ]; }
   ls $(VENV_PACKAGES)/nvidia/*/bin/nvcc 2>/dev/null)
 HAS_DRIVER := $(shell ls /proc/driver/nvidia/version 2>/dev/null || command -v nvidia-smi)
 
-.PHONY: all lib examples cuda emulate demo test fetch header freeze install uninstall clean help
+.PHONY: all lib examples cuda emulate demo test fuzz sanitize fetch header freeze install uninstall clean help
 .DELETE_ON_ERROR:
 
 all: lib $(BUILD)/libkigo.a examples
