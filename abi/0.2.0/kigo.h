@@ -850,7 +850,7 @@ typedef struct kigo_session_facts {
 // Makes a session without tokens. `options` may be NULL: all defaults.
 //
 // INVALID_ARGUMENT: n_ctx is larger than the model's, a sampling parameter is out of its range, unknown flags.
-// OUT_OF_MEMORY.
+// INVALID_STATE: the model has no weights (KIGO_LOAD_VOCABULARY). OUT_OF_MEMORY.
 kigo_status kigo_session_create(const kigo_model *model,
                                 const kigo_session_options *options,
                                 kigo_session **session);
