@@ -96,7 +96,7 @@ typedef int32_t kigo_status;
 // Memory of the host or the device is exhausted, or the engine's memory cap is reached.
 #define KIGO_STATUS_OUT_OF_MEMORY 2
 
-// A file cannot be opened, read or mapped.
+// A file cannot be opened or read.
 #define KIGO_STATUS_IO 3
 
 // The model file is malformed: it contradicts itself or its own size.
@@ -532,10 +532,12 @@ kigo_status kigo_model_plan(const kigo_engine *engine,
 
 // Loads the GGUF file at `path`; `path_len` may be KIGO_STRLEN, `options` may be NULL.
 //
-// IO: the file, or a part of a split one, cannot be opened or mapped. INVALID_MODEL: the text names the field, its
+// IO: the file, or a part of a split one, cannot be opened or read, or was shortened while the call ran: the text has the
+// place, the bytes wanted and those read. INVALID_MODEL: the text names the field, its
 // byte offset and both numbers. UNSUPPORTED: the text names the architecture, tensor type or pre-tokenizer.
 // OUT_OF_MEMORY: the text has the bytes asked for and free. INVALID_ARGUMENT: `cache_bytes` is less than a page, unknown
-// flags. CANCELLED: `progress` returned something other than 0. After each of them the engine is as it was. While the call runs nobody may shorten the file.
+// flags. CANCELLED: `progress` returned something other than 0. After each of them the engine is as it was. Who writes to
+// the file meanwhile gets one of these, or a model of the bytes that were there when they were read.
 kigo_status kigo_model_load_file(const kigo_engine *engine,
                                  const char *path,
                                  size_t path_len,
@@ -689,15 +691,23 @@ kigo_status kigo_token_flags(const kigo_model *model, uint32_t token, uint64_t *
 // ==== Chat =====================================================================================================
 //
 // A conversation as the model was trained to read it: the file's own chat template over messages of a role and a
-// content. What stands in a message can never become a control token: the ids are made from the template's text and
-// the messages' text apart from each other. Begin tokens are the template's business: prefill the ids as they are.
+// content, or over messages in JSON with all that a template may know. What stands in a message can never become a
+// control token: the ids are made from the template's text and the messages' text apart from each other. Begin
+// tokens are the template's business: prefill the ids as they are.
+//
+// A template is a program that comes with a file, so it is held: its source has at most 262,144 bytes and 50,000
+// tokens, 400 operators, names and brackets in one another and 300 blocks; a rendering takes at most one second, 64
+// MiB (16 bytes for each byte of the conversation beside that) and about 500,000 instructions (10,000 more for each
+// message). What has more is INVALID_MODEL, and the text has the number. The file's template is compiled at its first
+// use and kept, which takes up to 64 bytes for each of its source. It runs on a thread of its own with a stack of 4 MiB, so that any thread of the host's will do; the
+// memory is asked for beforehand.
 
 // For kigo_chat_render(): ends with what opens the assistant's answer.
 #define KIGO_CHAT_ADD_GENERATION_PROMPT 1
 
 // One message. Frozen: it will never have more fields.
 typedef struct kigo_message {
-    // "system", "user", "assistant", or what else the template knows.
+    // "system", "user", "assistant", or what else the template knows; not empty.
     const char *role;
     // Length of `role`, or KIGO_STRLEN.
     size_t role_len;
@@ -707,11 +717,34 @@ typedef struct kigo_message {
     size_t content_len;
 } kigo_message;
 
+// How kigo_chat_render_json() renders.
+typedef struct kigo_chat_options {
+    // sizeof(kigo_chat_options).
+    size_t struct_size;
+    // 0 or KIGO_CHAT_ADD_GENERATION_PROMPT.
+    uint64_t flags;
+    // What the template gets as `tools`: a JSON array, most often of {"type": "function", "function": {"name",
+    // "description", "parameters"}}. NULL: none.
+    const char *tools_json;
+    // Length of `tools_json`, or KIGO_STRLEN.
+    size_t tools_json_len;
+    // Further variables of the template: a JSON object, such as {"enable_thinking": false}. NULL: none.
+    const char *variables_json;
+    // Length of `variables_json`, or KIGO_STRLEN.
+    size_t variables_json_len;
+    // A template in place of the model's. It is compiled at each call. NULL: the model's.
+    const char *template_source;
+    // Length of `template_source`, or KIGO_STRLEN.
+    size_t template_source_len;
+} kigo_chat_options;
+
 // The token ids of a conversation of `n_messages`; `flags` is 0 or KIGO_CHAT_ADD_GENERATION_PROMPT. Buffer out,
 // counted in ids.
 //
-// INVALID_ARGUMENT: text that is not UTF-8, unknown flags, messages that the template refuses (the text has its
-// words). NOT_FOUND: the model has no chat template.
+// INVALID_ARGUMENT: text that is not UTF-8, an empty role (such as one whose length was left 0), unknown flags,
+// messages that the template refuses (the text has its words). INVALID_MODEL: the template is malformed, or takes too
+// much. UNSUPPORTED: it puts control tokens together from parts. NOT_FOUND: the model has no chat template.
+// OUT_OF_MEMORY.
 kigo_status kigo_chat_render(const kigo_model *model,
                              const kigo_message *messages,
                              size_t n_messages,
@@ -729,6 +762,33 @@ kigo_status kigo_chat_render_text(const kigo_model *model,
                                   char *buffer,
                                   size_t capacity,
                                   size_t *needed);
+
+// The token ids of a conversation in JSON: an array of objects, each with a string `role`. Whatever else they hold goes
+// to the template as it is: `content` as text or parts, `tool_calls`, `tool_call_id`, `name`, `reasoning_content`, and
+// what a template may want beside these. Objects keep their order, integers are exact up to 128 bits. No string in it, at
+// any depth and names included, and none in the tools or variables can become a control token. `options` may be NULL.
+// Buffer out, counted in ids.
+//
+// INVALID_ARGUMENT, and the text names the place: what is no JSON (UTF-8, at most 16 MiB, 200,000 values, 48 deep),
+// messages that are no array of objects with a role, a variable that is called messages, tools or
+// add_generation_prompt; unknown flags; a `template_source` that is malformed or takes too much; messages that the
+// template refuses. Otherwise as kigo_chat_render().
+kigo_status kigo_chat_render_json(const kigo_model *model,
+                                  const char *messages_json,
+                                  size_t messages_json_len,
+                                  const kigo_chat_options *options,
+                                  uint32_t *ids,
+                                  size_t capacity,
+                                  size_t *needed);
+
+// The text that kigo_chat_render_json() makes the ids of, to look at, as kigo_chat_render_text() does. Text out.
+kigo_status kigo_chat_render_json_text(const kigo_model *model,
+                                       const char *messages_json,
+                                       size_t messages_json_len,
+                                       const kigo_chat_options *options,
+                                       char *buffer,
+                                       size_t capacity,
+                                       size_t *needed);
 
 // ==== Sampling parameters ======================================================================================
 //
@@ -1106,44 +1166,93 @@ kigo_status kigo_session_generate(kigo_session *session,
 //
 // Output held to a grammar: of the tokens that may come next only those are chosen that a JSON schema, a regular
 // expression or a Lark grammar allows. What ends a text is allowed where the grammar may end, and there only.
+//
+// A grammar is compiled once into a kigo_constraint, which any number of sessions of its model may be held to, at once and
+// from several threads: nothing changes it. Setting one for a session costs nothing; the session gets its own copy of
+// what it needs with its first choice.
+//
+// A grammar's text may come from anywhere. One that would take its parser too much is refused with the number and the
+// limit: no text takes more than 2 seconds of one core and 256 MiB to compile, and no choice of a token takes more than
+// that either. The limits: a schema of 4 MiB, a Lark text of 256 KiB, a regular expression of 64 KiB; 16384 rules and
+// brackets; 256 terminals that name each other; 300 classes such as \w; 4000000 steps that all its expressions may take
+// at one byte, where parts in a row that may each be left out count squared; 20000 terminals; 200000 parts of a schema
+// with the copies that are made where something narrows what `$ref` stands for, 5000 properties of an object (200 with
+// minProperties or maxProperties), 64 patterns for their names, and patterns that must all match where the product of
+// their alternatives is more than 100000. The call that chooses answers CONSTRAINT where the grammar takes too much at
+// one token.
 
-// For kigo_session_set_constraint(): a JSON schema.
+// For kigo_constraint_options.kind: a JSON schema.
 #define KIGO_CONSTRAINT_JSON_SCHEMA 1
 
-// For kigo_session_set_constraint(): a regular expression, in the syntax of Rust's `regex` without look-around, for the
+// For kigo_constraint_options.kind: a regular expression, in the syntax of Rust's `regex` without look-around, for the
 // whole of the output.
 #define KIGO_CONSTRAINT_REGEX 2
 
-// For kigo_session_set_constraint(): a grammar in the Lark format of llguidance.
+// For kigo_constraint_options.kind: a grammar in the Lark format of llguidance.
 #define KIGO_CONSTRAINT_LARK 3
 
-// Holds every token that is chosen from now on to the grammar `text` of a kind, KIGO_CONSTRAINT_*; kind 0 and NULL: to
-// none any more. It begins with the next token; kigo_session_sample(), kigo_session_generate() and kigo_sample_batch() keep to
-// it. Sampling parameters apply to the tokens that are allowed. `text` is copied by the call.
+// For kigo_constraint_options.flags: JSON has no white space between its parts. Without it models may run into endless
+// newlines. For a JSON schema; others have none to leave out.
+#define KIGO_CONSTRAINT_COMPACT 1
+
+// A grammar, compiled for a model's vocabulary. It keeps what it needs of that alive, not the model.
+typedef struct kigo_constraint kigo_constraint;
+
+// Is asked every few milliseconds, on the thread of the call, while a grammar is compiled on another. Returns 0 to go on;
+// anything else ends the call with CANCELLED. It must return (not throw, not longjmp).
+typedef int32_t (*kigo_constraint_callback)(void *user_data);
+
+// How a constraint is made. 0 is the default of each field but `kind` and `text`, which have none.
+typedef struct kigo_constraint_options {
+    // sizeof(kigo_constraint_options).
+    size_t struct_size;
+    // KIGO_CONSTRAINT_JSON_SCHEMA, _REGEX or _LARK.
+    uint64_t kind;
+    // The grammar, UTF-8; copied by the call.
+    const char *text;
+    // Length of `text` in bytes, or KIGO_STRLEN.
+    size_t text_len;
+    // 0 or KIGO_CONSTRAINT_COMPACT.
+    uint64_t flags;
+    // Is asked whether to go on; NULL: nobody is.
+    kigo_constraint_callback go_on;
+    // Handed to `go_on`.
+    void *user_data;
+} kigo_constraint_options;
+
+// Compiles a grammar for sessions of `model`. It takes up to 2 seconds and 256 MiB, most often milliseconds, on a thread of
+// its own with a stack that suffices: a few MiB, up to 600 of address space for a text near the limits. The thread has
+// ended when the call returns. The first constraint of a model's life indexes its vocabulary, which takes tenths of a
+// second; words of more than 1024 bytes are left out of the index: no constraint ever allows them.
+//
+// CONSTRAINT: the grammar has a mistake (the text says which), or would take too much (the text has the number and the
+// limit). OUT_OF_MEMORY: there is no memory, or no thread with such a stack. CANCELLED: `go_on` has said so; what was
+// begun and cannot be interrupted is waited for, up to 2 seconds. INVALID_ARGUMENT: another kind, unknown flags, NULL, no
+// UTF-8.
+kigo_status kigo_constraint_create(const kigo_model *model,
+                                   const kigo_constraint_options *options,
+                                   kigo_constraint **constraint);
+
+// Gives the handle up. NULL does nothing. Sessions that are held to it stay so.
+void kigo_constraint_destroy(kigo_constraint *constraint);
+
+// Holds every token that is chosen from now on to `constraint`; NULL: to none any more. It begins with the next token, so
+// it is set after the prompt; kigo_session_sample(), kigo_session_generate() and kigo_sample_batch() keep to it. Sampling
+// parameters apply to the tokens that are allowed. The handle may be given up at once.
 //
 // What it allows depends on the grammar and on the session's tokens from that position on, however they came there: forks
 // have their own copy, dropping tokens goes back in it, and a saved session has it too and goes on with it from exactly
 // there. A session that is truncated to before that position chooses nothing until it has as many tokens again, which
 // the grammar then holds from the same position on, or until another constraint, or none, is set.
 //
-// The first constraint of a model's life indexes its vocabulary, which takes tenths of a second. A choice costs no mask
-// where the likeliest token is allowed (temperature 0).
+// A choice costs no mask where the likeliest token is allowed (temperature 0). kigo_session_cancel() stops a mask that
+// kigo_session_generate() makes, within milliseconds; those of other calls are made to their end.
 //
-// A text may come from anywhere. It is weighed first, and one that would take its parser too much is refused with the
-// number and the limit: a schema of more than 4 MiB, another text or regular expressions of more than 512 KiB, 16384 rules
-// and brackets, 256 tokens that name each other, 200000 parts of a schema with the copies that are made where something
-// narrows what `$ref` stands for, 5000 properties of an object (200 with minProperties or maxProperties), 64 patterns for
-// their names, and patterns that must all match where the product of their alternatives is more than 100000. It is compiled
-// on a thread of its own, with a stack that suffices: a few MiB, up to 600 of address space for a text near the limits.
-//
-// CONSTRAINT: the grammar has a mistake (the text says which), or would take too much, and nothing has changed; later, from
-// a call that chooses: the session was given tokens that the grammar does not allow, or nothing that it allows is left; the
-// session stays as it is, and another constraint, or none, can be set. OUT_OF_MEMORY: there is no thread with such a
-// stack. INVALID_ARGUMENT: another kind, NULL, no UTF-8. BUSY.
+// From a call that chooses, CONSTRAINT: the session was given tokens that the grammar does not allow, nothing that it
+// allows is left, or it takes too much at one token; the session stays as it is, and another constraint, or none, can be
+// set. From this one, INVALID_ARGUMENT: a constraint of another model. BUSY.
 kigo_status kigo_session_set_constraint(kigo_session *session,
-                                        int32_t kind,
-                                        const char *text,
-                                        size_t text_len);
+                                        const kigo_constraint *constraint);
 
 // ==== Batches ==================================================================================================
 //
@@ -1508,7 +1617,7 @@ void kigo_stream_destroy(kigo_stream *stream);
 // Adds a token; `out` gets what has become complete by it, often nothing. The caller sets `out->struct_size`. After a
 // stop string nothing comes any more.
 //
-// INVALID_ARGUMENT: an id that is not below n_vocab. BUSY.
+// INVALID_ARGUMENT: an id that is not below n_vocab. OUT_OF_MEMORY: the stream is as it was. BUSY.
 kigo_status kigo_stream_push(kigo_stream *stream,
                              uint32_t token,
                              kigo_stream_text *out);
