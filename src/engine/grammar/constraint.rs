@@ -56,7 +56,12 @@ fn prepared(grammar: Grammar<'_>, compact: bool) -> std::result::Result<String, 
     }
 }
 
-fn compile(vocabulary: &Vocabulary, grammar: Grammar<'_>, compact: bool, stopped: &AtomicBool) -> Result<(TokenParser, bool)> {
+fn compile(
+    vocabulary: &Vocabulary,
+    grammar: Grammar<'_>,
+    compact: bool,
+    stopped: &AtomicBool,
+) -> Result<(TokenParser, bool)> {
     let compiled = compile_text(vocabulary, grammar, compact, stopped);
     compiled.map_err(|error| match (grammar, error) {
         (Grammar::JsonSchema(_), Error::Constraint { message }) => refused(schema::refusal(&message)),
