@@ -6,39 +6,12 @@ mod common;
 
 use common::hold::hold;
 use common::tiny::Tiny;
+use kigo::alloc::watch;
 use kigo::engine::{By, Constraint, Engine, EngineOptions, Grammar, LogSink, Model, Session, SessionOptions};
 use kigo::error::Error;
 use kigo::gguf::TensorType;
 use kigo::sampler::SamplingParams;
 use serde_json::Value;
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-/// Counts what is allocated, by all threads.
-struct Counting;
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: all is the system's; beside it two numbers change.
-#[allow(unsafe_code)]
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = NOW.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        PEAK.fetch_max(now, Ordering::Relaxed);
-        // SAFETY: as the caller's.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller's.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 fn model() -> Model {
     let options = EngineOptions { device: "cpu", n_threads: 1, memory_cap: None, log: LogSink::silent() };
@@ -301,12 +274,9 @@ fn limits_hold_what_a_schema_takes() {
         ),
         ("a and 25 letters back", r#"{"type":"string","pattern":"^(a|b)*a(a|b){25}$"}"#.to_owned()),
     ] {
-        let before = NOW.load(Ordering::Relaxed);
-        PEAK.store(before, Ordering::Relaxed);
         let start = std::time::Instant::now();
-        let outcome = compile(&model, &schema, false);
-        let (seconds, mib) =
-            (start.elapsed().as_secs_f64(), (PEAK.load(Ordering::Relaxed).saturating_sub(before)) >> 20);
+        let (outcome, peak) = watch::peak(|| compile(&model, &schema, false));
+        let (seconds, mib) = (start.elapsed().as_secs_f64(), peak >> 20);
         let told = match &outcome {
             Ok(_) => "compiled".to_owned(),
             Err(error) => {
