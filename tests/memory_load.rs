@@ -104,6 +104,12 @@ fn run(path: &Path, extra: u64, n: usize) -> std::result::Result<bool, usize> {
     }
 }
 
+/// So many limits, or as many as asked for, below `most`.
+fn limits(n: u64, most: u64) -> impl Iterator<Item = u64> {
+    let n = std::env::var("KIGO_MEMORY_LIMITS").map_or(n, |n| n.parse().expect("a number"));
+    (0..n).map(move |i| i * (most / n))
+}
+
 /// Tries limits from nothing to enough.
 fn sweep(path: &Path, limits: impl Iterator<Item = u64>, n: usize) {
     let (mut done, mut refused, mut small) = (0, 0, Vec::new());
@@ -128,7 +134,7 @@ fn tiny_models_at_many_limits() {
     for arch in ["qwen2", "gemma3"] {
         let path = folder.join(format!("{arch}.gguf"));
         Tiny::new(arch, TensorType::Q8_0).write(&path);
-        sweep(&path, (0..48).map(|i| i * (512 << 10)), 300_000);
+        sweep(&path, limits(40, 64 << 20), 2_000_000);
     }
 }
 
@@ -142,5 +148,5 @@ fn a_real_model_at_many_limits() {
         println!("skipped: no models/SmolLM2-135M-Instruct-Q4_1.gguf");
         return;
     }
-    sweep(&path, (0..26).map(|i| i * (7 << 20)).chain([1 << 30]), 1_000_000);
+    sweep(&path, limits(24, 192 << 20).chain([1 << 30]), 1_000_000);
 }
