@@ -6,14 +6,17 @@
 //! what it needs with its first choice.
 //!
 //! A grammar's text may come from anywhere. One that would take its parser too much is refused with the number and the
-//! limit: no text takes more than 2 seconds of one core and 256 MiB to compile, and no choice of a token takes more than
-//! that either. The limits: a schema of 4 MiB, a Lark text of 256 KiB, a regular expression of 64 KiB; 16384 rules and
-//! brackets; 256 terminals that name each other; 300 classes such as \w; 4000000 steps that all its expressions may take
-//! at one byte, where parts in a row that may each be left out count squared; 20000 terminals; 200000 parts of a schema
-//! with the copies that are made where something narrows what `$ref` stands for, 5000 properties of an object (200 with
-//! minProperties or maxProperties), 64 patterns for their names, and patterns that must all match where the product of
-//! their alternatives is more than 100000. The call that chooses answers CONSTRAINT where the grammar takes too much at
-//! one token.
+//! limit: no text takes more than 2 seconds of one core and 256 MiB to compile. The limits: 4 MiB of a schema, 256 KiB of a
+//! Lark text, 64 KiB of a regular expression; 16384 rules and brackets; 1500 classes such as \w, and 100 ranges that end
+//! beyond ASCII where case does not matter; 1000000 for the depths of brackets that each byte stands in, added up; 256
+//! terminals that name each other; 20000 terminals, 65000 symbols and 1000000 expressions that the text comes to; 4000000
+//! steps that its expressions may take at one byte, where parts in a row that may each be left out count squared;
+//! 6000000000 for the places of its rules times the alternatives that may be predicted there; 100000 for the product of the
+//! alternatives of patterns that must all match; and those of a schema, which its refusals name.
+//!
+//! No token takes more than that either: a call that chooses answers CONSTRAINT with the limit, which is 1000000 steps of
+//! expressions, 50000 items of rules, 2000 items that a token leads to, 4000000 of a whole text, or, where a token's rows
+//! are large, 2 seconds. A text may be as long as the context: each token has these limits for itself.
 
 use super::model::kigo_model;
 use super::prelude::*;
