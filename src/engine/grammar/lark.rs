@@ -22,19 +22,16 @@ pub(super) fn check(text: &str) -> Result<(), String> {
     definitions.keys().try_for_each(|name| expansion(&definitions, &mut known, name, both).map(drop))
 }
 
-/// How deep in brackets the bytes stand, of the text and of its expressions, all together; those of strings do not count.
+/// How deep in brackets the bytes of the text's expressions stand, all together. Those around its terminals do not count: the
+/// parser looks at its fuel at each.
 fn brackets(text: &str) -> u64 {
-    let (mut depth, mut sum) = (0u64, 0u64);
+    let mut sum = 0u64;
     let mut rest = text;
-    while let Some(c) = rest.chars().next() {
+    while !rest.is_empty() {
         let n = lexeme(rest);
-        match c {
-            '(' | '[' => depth += 1,
-            ')' | ']' => depth = depth.saturating_sub(1),
-            '/' => sum += depths(&rest[..n]),
-            _ => {}
+        if rest.starts_with('/') {
+            sum += depths(&rest[..n]);
         }
-        sum += depth * n as u64;
         rest = &rest[n..];
     }
     sum

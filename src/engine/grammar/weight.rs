@@ -104,7 +104,7 @@ impl Classes {
             let class = &mut self.of[usize::from(b)];
             if inside(b) && outside[usize::from(*class)] {
                 let n = self.n;
-                let new = *into[usize::from(*class)].get_or_insert_with(|| n as u8);
+                let new = *into[usize::from(*class)].get_or_insert(n as u8);
                 self.n = self.n.max(usize::from(new) + 1);
                 *class = new;
             }
