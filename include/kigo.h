@@ -699,7 +699,7 @@ kigo_status kigo_token_flags(const kigo_model *model, uint32_t token, uint64_t *
 // tokens, 400 operators, names and brackets in one another and 300 blocks; a rendering takes at most one second, 64
 // MiB (16 bytes for each byte of the conversation beside that) and about 500,000 instructions (10,000 more for each
 // message). What has more is INVALID_MODEL, and the text has the number. The file's template is compiled at its first
-// use and kept, which takes up to 64 bytes for each of its source. It runs on a thread of its own with a stack of 4 MiB, so that any thread of the host's will do; the
+// use and kept, which takes up to 64 bytes for each of its source. It runs on a thread of its own with a stack of 2 MiB, so that any thread of the host's will do; the
 // memory is asked for beforehand.
 
 // For kigo_chat_render(): ends with what opens the assistant's answer.
@@ -732,7 +732,7 @@ typedef struct kigo_chat_options {
     const char *variables_json;
     // Length of `variables_json`, or KIGO_STRLEN.
     size_t variables_json_len;
-    // A template in place of the model's. It is compiled at each call. NULL: the model's.
+    // A template in place of the model's, within the same bounds. It is compiled at each call. NULL: the model's.
     const char *template_source;
     // Length of `template_source`, or KIGO_STRLEN.
     size_t template_source_len;

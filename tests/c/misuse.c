@@ -313,7 +313,7 @@ static void sessions(void)
     kigo_constraint *held_to;
     kigo_constraint_options how = {.struct_size = sizeof how, .kind = KIGO_CONSTRAINT_REGEX, .text_len = 3};
     REFUSED(kigo_constraint_create(NULL, &how, &held_to), INVALID, "model is NULL");
-    REFUSED(kigo_constraint_create(model, NULL, &held_to), INVALID, "text is NULL");
+    REFUSED(kigo_constraint_create(model, NULL, &held_to), INVALID, "kind is 0");
     REFUSED(kigo_constraint_create(model, &how, NULL), INVALID, "constraint is NULL");
     REFUSED(kigo_constraint_create(model, &how, &held_to), INVALID, "text is NULL");
     how.text = "a", how.text_len = 1, how.kind = 4;
