@@ -83,9 +83,11 @@ impl Meter {
             _ => return Ok([left.clone(), right.clone()]),
         };
         let len = self.length(many).unwrap_or(0);
-        let n = match i64::try_from(n.clone()) {
+        let n = match i128::try_from(n.clone()) {
             // As Python has it; the engine would count through an empty list n times.
             Ok(n) if n <= 0 || len == 0 => Value::from(0),
+            // No number of elements.
+            Err(_) if len == 0 => Value::from(()),
             _ => n.clone(),
         };
         let bytes = len.saturating_mul(n.as_usize().unwrap_or(1));
