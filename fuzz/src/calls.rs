@@ -10,10 +10,12 @@ use std::ptr::{null, null_mut};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use kigo::c_api::{batch::*, engine::*, generate::*, model::*, sampling::*, session::*, status::*, stream::*, tap::*};
+use kigo::c_api::{
+    batch::*, constraint::*, engine::*, generate::*, model::*, sampling::*, session::*, status::*, stream::*, tap::*,
+};
 use kigo::gguf::TensorType;
 
-use crate::calls_more::{self, set_constraint};
+use crate::calls_more;
 use crate::support::{self, Input};
 
 /// What the header lists, but for a defect of the library.
@@ -108,6 +110,7 @@ struct Thread<'a> {
     sessions: [*mut kigo_session; OWN],
     shared: [Shared; 2],
     streams: [*mut kigo_stream; 2],
+    constraint: *mut kigo_constraint,
     model: *mut kigo_model,
     blob: Vec<u8>,
     /// What callbacks that are set for good look at; freed when no session is left.
@@ -161,7 +164,7 @@ unsafe extern "C" fn on_token(_token: u32, text: *const c_char, len: usize, user
     unsafe {
         assert_eq!(*text.add(len), 0);
         assert!(std::str::from_utf8(std::slice::from_raw_parts(text.cast(), len)).is_ok());
-        (*user_data.cast::<Callback>()).act()
+        user_data.cast::<Callback>().as_mut().map_or(0, Callback::act)
     }
 }
 
@@ -172,7 +175,7 @@ unsafe extern "C" fn on_tap(event: *const kigo_tap_event, user_data: *mut c_void
         assert_eq!(event.element_type, KIGO_TAP_TYPE_F32);
         let data = std::slice::from_raw_parts(event.data.cast::<f32>(), event.n_rows * event.n_cols);
         std::hint::black_box(data.iter().fold(0, |sum, x| sum ^ x.to_bits()));
-        (*user_data.cast::<Callback>()).act()
+        user_data.cast::<Callback>().as_mut().map_or(0, Callback::act)
     }
 }
 
@@ -352,9 +355,8 @@ impl Thread<'_> {
                     check(kigo_session_set_sampling(self.session(), value.get()));
                 }
                 14 => {
-                    let session = self.session();
-                    let model = self.model();
-                    set_constraint(model, session, &mut self.input);
+                    let (session, model) = (self.session(), self.model());
+                    calls_more::constrain(model, session, &mut self.constraint, &mut self.input);
                 }
                 15 => self.tap(),
                 16 => {
@@ -535,6 +537,7 @@ impl Thread<'_> {
         // SAFETY: as above.
         unsafe {
             self.streams.iter().for_each(|s| kigo_stream_destroy(*s));
+            kigo_constraint_destroy(self.constraint);
             kigo_model_destroy(self.model);
         }
     }
@@ -560,6 +563,7 @@ fn program(data: &[u8]) {
             sessions: [null_mut(); OWN],
             shared,
             streams: [null_mut(); 2],
+            constraint: null_mut(),
             model: null_mut(),
             blob: Vec::new(),
             kept: Vec::new(),

@@ -62,31 +62,46 @@ pub fn page_bytes(model: *const kigo_model) -> u64 {
     bytes
 }
 
-pub fn set_constraint(model: *const kigo_model, session: *mut kigo_session, input: &mut Input<'_>) {
-    let (kind, text) = (u64::from(input.u8()) % 5, text_of(input));
-    if text.iter().filter(|b| b.is_ascii_digit()).count() > 8 {
-        return;
-    }
-    // SAFETY: the caller's model and session; the text is as long as it says.
+unsafe extern "C" fn on_compiling(user_data: *mut c_void) -> i32 {
+    // SAFETY: `constrain`'s own counter, or NULL where a short struct left it out.
+    let Some(left) = (unsafe { user_data.cast::<i32>().as_mut() }) else { return 0 };
+    *left -= 1;
+    i32::from(*left == 0)
+}
+
+/// A constraint is made, set, or both; it is another model's now and then.
+pub fn constrain(
+    model: *const kigo_model,
+    session: *mut kigo_session,
+    constraint: &mut *mut kigo_constraint,
+    input: &mut Input<'_>,
+) {
+    let (what, kind, text) = (input.u8(), u64::from(input.u8() % 5), text_of(input));
+    let mut left = i32::from(input.u8() % 8);
+    let options = kigo_constraint_options {
+        struct_size: 0,
+        kind: if kind == 0 { 1 } else { kind },
+        text: pointer(text),
+        text_len: text.len(),
+        flags: u64::from(input.u8() % 3),
+        go_on: if left == 0 { None } else { Some(on_compiling) },
+        user_data: (&raw mut left).cast(),
+    };
+    let mut options = Sized::of(options, input);
+    // SAFETY: the caller's handles, of which the constraint is the thread's own; the text is as long as it says.
     unsafe {
-        if kind == 0 {
+        if what % 4 != 0 {
+            kigo_constraint_destroy(*constraint);
+            *constraint = null_mut();
+            if !check(kigo_constraint_create(model, options.get(), constraint)) {
+                assert!(constraint.is_null(), "an output is nulled");
+            }
+        }
+        if what % 8 == 4 {
             check(kigo_session_set_constraint(session, null()));
-            return;
+        } else {
+            check(kigo_session_set_constraint(session, *constraint));
         }
-        let options = kigo_constraint_options {
-            struct_size: size_of::<kigo_constraint_options>(),
-            kind,
-            text: pointer(text),
-            text_len: text.len(),
-            flags: u64::from(text.len() % 2 == 1),
-            go_on: None,
-            user_data: null_mut(),
-        };
-        let mut constraint = null_mut();
-        if check(kigo_constraint_create(model, &raw const options, &raw mut constraint)) {
-            check(kigo_session_set_constraint(session, constraint));
-        }
-        kigo_constraint_destroy(constraint);
     }
 }
 
@@ -256,8 +271,8 @@ pub fn stream(model: *mut kigo_model, stream: &mut *mut kigo_stream, input: &mut
 
 unsafe extern "C" fn on_progress(done: u64, total: u64, user_data: *mut c_void) -> i32 {
     assert!(done <= total);
-    // SAFETY: `load`'s own counter.
-    let left = unsafe { &mut *user_data.cast::<i32>() };
+    // SAFETY: `load`'s own counter, or NULL where a short struct left it out.
+    let Some(left) = (unsafe { user_data.cast::<i32>().as_mut() }) else { return 0 };
     *left -= 1;
     i32::from(*left == 0)
 }

@@ -41,9 +41,6 @@ pub fn run(data: &[u8]) {
     let parts: Vec<&str> = parts.collect();
     let messages: Vec<(&str, &str)> =
         parts.chunks(2).take(8).map(|m| (m[0], m.get(1).copied().unwrap_or_default())).collect();
-    if is_known(template) {
-        return;
-    }
     let tokenizer = tokenizer(template);
     let outcome = support::bounded(TIME, BYTES + 64 * data.len(), || {
         let template = ChatTemplate::new(&tokenizer).ok()?;
@@ -58,10 +55,4 @@ pub fn run(data: &[u8]) {
     // The ids say what the text says, but that SentencePiece's sign for a space is one.
     let bytes = tokenizer.decode(&rendered.ids, false).expect("its own ids");
     assert_eq!(String::from_utf8_lossy(&bytes), rendered.text.replace('\u{2581}', " "));
-}
-
-/// What issue 17 knows already and another branch mends: chains that overflow the stack, and what is quadratic.
-fn is_known(template: &str) -> bool {
-    let n = |what: &str| template.matches(what).count();
-    template.len() > 4096 || n("-") > 600 || n("not ") > 300 || n("elif") > 200 || n(" and ") + n(" or ") > 200
 }

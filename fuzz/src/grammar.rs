@@ -2,19 +2,15 @@
 
 use std::time::Duration;
 
-use kigo::engine::{Constraint, Grammar, Session, SessionOptions};
+use kigo::engine::{Grammar, Session, SessionOptions};
 use kigo::error::Error;
 use kigo::sampler::SamplingParams;
 
+use crate::common::hold::hold;
 use crate::support::{self, TEXT_BYTES, TEXT_TIME};
 
 /// Tokens that are written.
 const TOKENS: usize = 16;
-
-/// Holds the session to a grammar: what the engine does for `kigo_session_set_constraint`.
-fn hold(session: &Session, grammar: Grammar<'_>) -> kigo::error::Result<()> {
-    session.set_constraint(Some(&Constraint::compile(session.model(), grammar)?))
-}
 
 /// The grammar, for as many tokens as there are: what was written, and whether it is whole.
 pub fn write(grammar: Grammar<'_>, seed: u64) -> Option<(String, bool)> {
@@ -62,11 +58,4 @@ pub fn write(grammar: Grammar<'_>, seed: u64) -> Option<(String, bool)> {
 /// A number from a text, for the draws.
 pub fn seed(text: &str) -> u64 {
     crate::common::random::key(17, text)
-}
-
-/// What issue 17 knows already and other branches mend: numbers that end or hold up llguidance.
-pub fn is_known(text: &str) -> bool {
-    let digits = text.as_bytes().chunk_by(|a, b| a.is_ascii_digit() == b.is_ascii_digit());
-    let long = digits.filter(|run| run[0].is_ascii_digit()).any(|run| run.len() > 6);
-    long || text.contains("multipleOf") || text.len() > 8192
 }

@@ -38,21 +38,21 @@ pub fn run(data: &[u8]) {
         // Sizes that repeat no pattern of the text's.
         size = size.wrapping_mul(5).wrapping_add(usize::from(step)) % 13;
         let (part, after) = rest.split_at(size.min(rest.len()));
-        let out = stream.push(part).unwrap();
+        let out = stream.push(part).expect("memory suffices");
         assert!(out.stopped.is_none() || stops.len() > out.stopped.unwrap_or(0));
         text.push_str(out.text);
         rest = after;
         if size == 0 {
             size = 1;
             let (part, after) = rest.split_at(1.min(rest.len()));
-            text.push_str(stream.push(part).unwrap().text);
+            text.push_str(stream.push(part).expect("memory suffices").text);
             rest = after;
         }
     }
-    text.push_str(stream.finish().unwrap().text);
+    text.push_str(stream.finish().expect("memory suffices").text);
     let wanted = expected(bytes, &stops);
     assert_eq!((text, stream.stopped()), wanted, "{bytes:?} with stops {stops:?}");
-    assert_eq!(stream.finish().unwrap().text, "", "all has been given");
+    assert_eq!(stream.finish().expect("memory suffices").text, "", "all has been given");
 }
 
 /// The same through a model's tokens: each byte is one, and any other number is refused.

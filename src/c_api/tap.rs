@@ -165,7 +165,7 @@ pub extern "C" fn kigo_tap_name(tap: u32) -> *const c_char {
 }
 
 /// [`TAP_NAMES`] for C.
-const NAMES: [&CStr; TAP_NAMES.len()] = [
+static NAMES: [&CStr; TAP_NAMES.len()] = [
     c"embed",
     c"attn_norm",
     c"q_rope",
