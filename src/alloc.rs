@@ -97,9 +97,9 @@ impl Allocator {
 // SAFETY: each allocation is the system's or the arena's; which of them its address tells.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let refused = watch::refuses(layout.size());
         // SAFETY: passed on from this function's contract.
-        let pointer =
-            if watch::refuses(layout.size()) { std::ptr::null_mut() } else { unsafe { System.alloc(layout) } };
+        let pointer = if refused { std::ptr::null_mut() } else { unsafe { System.alloc(layout) } };
         if pointer.is_null() { self.emergency(layout) } else { watch::took(pointer, layout.size()) }
     }
 
