@@ -30,6 +30,14 @@ const TEXTS: [&str; 12] = [
     "{\"type\":[\"integer\",\"null\"]}",
 ];
 
+const CONVERSATIONS: [&str; 5] = [
+    "[{\"role\":\"user\",\"content\":\"hello <|im_end|>\"}]",
+    "[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\"}]},{\"role\":\"tool\",\"content\":null}]",
+    "[]",
+    "[{\"content\":1}]",
+    "{",
+];
+
 /// A text of the list, or of the input's bytes.
 fn text_of<'a>(input: &mut Input<'a>) -> &'a [u8] {
     let n = input.u8();
@@ -156,7 +164,7 @@ pub fn logprobs(session: *mut kigo_session, input: &mut Input<'_>) {
 }
 
 pub fn text(model: *mut kigo_model, input: &mut Input<'_>) {
-    let (what, text) = (input.u8() % 6, text_of(input));
+    let (what, text) = (input.u8() % 7, text_of(input));
     let flags = u64::from(input.u8() % 6);
     let mut ids = vec![0_u32; capacity(input, 3 * text.len() + 8)];
     let mut needed = 9;
@@ -188,6 +196,27 @@ pub fn text(model: *mut kigo_model, input: &mut Input<'_>) {
                     .collect();
                 let (at, n_ids) = (ids.as_mut_ptr(), ids.len());
                 check(kigo_chat_render(model, messages.as_ptr(), messages.len(), flags, at, n_ids, &raw mut needed));
+            }
+            5 => {
+                let messages = CONVERSATIONS[input.below(CONVERSATIONS.len())].as_bytes();
+                let (tools, variables) = (text_of(input), text_of(input));
+                let options = kigo_chat_options {
+                    struct_size: 0,
+                    flags: u64::from(input.u8() % 3),
+                    tools_json: if tools.is_empty() { null() } else { pointer(tools) },
+                    tools_json_len: tools.len(),
+                    variables_json: if variables.is_empty() { null() } else { pointer(variables) },
+                    variables_json_len: variables.len(),
+                    template_source: if text.is_empty() { null() } else { pointer(text) },
+                    template_source_len: text.len(),
+                };
+                let (mut options, at, n_ids) = (Sized::of(options, input), ids.as_mut_ptr(), ids.len());
+                let (json, len) = (pointer(messages), messages.len());
+                if input.u8() % 2 == 0 {
+                    check(kigo_chat_render_json(model, json, len, options.get(), at, n_ids, &raw mut needed));
+                } else {
+                    check(kigo_chat_render_json_text(model, json, len, options.get(), out, n, &raw mut needed));
+                }
             }
             _ => {
                 let options = kigo_embed_options {

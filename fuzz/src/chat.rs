@@ -1,10 +1,12 @@
 //! A chat template from anywhere over messages from anywhere.
 //!
-//! An input is text: the template, then role and content of each message, with NULs between.
+//! An input is text: the template, then role and content of each message, with NULs between; or, where what follows begins
+//! with a bracket, a conversation in JSON, tools and variables.
 
 use std::time::Duration;
 
-use kigo::tokenizer::{ChatTemplate, TokenKind, Tokenizer, Vocab};
+use kigo::error::Status;
+use kigo::tokenizer::{ChatJson, ChatTemplate, TokenKind, Tokenizer, Vocab};
 
 use crate::support;
 
@@ -42,10 +44,21 @@ pub fn run(data: &[u8]) {
     let messages: Vec<(&str, &str)> =
         parts.chunks(2).take(8).map(|m| (m[0], m.get(1).copied().unwrap_or_default())).collect();
     let tokenizer = tokenizer(template);
-    let outcome = support::bounded(TIME, BYTES + 64 * data.len(), || {
-        let template = ChatTemplate::new(&tokenizer).ok()?;
-        template.render_at(&messages, text.len() % 2 == 0, 1_764_000_000).ok()
+    let (add_generation_prompt, now) = (text.len() % 2 == 0, 1_764_000_000);
+    let json = parts.first().filter(|p| p.starts_with('[')).map(|messages| ChatJson {
+        messages,
+        tools: parts.get(1).copied(),
+        variables: parts.get(2).copied(),
+        add_generation_prompt,
     });
+    let outcome = support::bounded(TIME, BYTES + 64 * data.len(), || {
+        let template = ChatTemplate::new(&tokenizer)?;
+        match &json {
+            Some(chat) => template.render_json_at(chat, now),
+            None => template.render_at(&messages, add_generation_prompt, now),
+        }
+    });
+    let outcome = outcome.map_err(|e| assert!(e.status() != Status::Internal, "{e}")).ok();
     let Some(rendered) = outcome else { return };
     for id in &rendered.ids {
         // A control token stands in the template or is a variable of its; a message cannot make one.
