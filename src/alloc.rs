@@ -319,7 +319,7 @@ mod tests {
         let layout = |bytes, align| Layout::from_size_align(bytes, align).unwrap();
         let a = arena.take(layout(3, 1));
         let b = arena.take(layout(100, 64));
-        assert!(arena.has(a) && arena.has(b) && b as usize % 64 == 0 && b as usize >= a as usize + 3);
+        assert!(arena.has(a) && arena.has(b) && (b as usize).is_multiple_of(64) && b as usize >= a as usize + 3);
         assert!(arena.take(layout(ARENA_BYTES, 1)).is_null());
         arena.give_back();
         assert_eq!(arena.used(), 164);

@@ -39,7 +39,7 @@ const SIZES: usize = 1 << 18;
 fn sizes() -> impl Iterator<Item = usize> {
     let few = [3, 60, 900, 14_000];
     let all: Vec<usize> = (1..).map(|i| 1usize << i).flat_map(|n| [n, n + n / 2]).take_while(|n| *n <= SIZES).collect();
-    if everything() { all.into_iter() } else { few.to_vec().into_iter() }
+    if everything() { all } else { Vec::from(few) }.into_iter()
 }
 
 /// Which families: all, or those that `KIGO_GRAMMAR_COST` names.

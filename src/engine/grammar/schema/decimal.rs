@@ -74,7 +74,7 @@ impl Decimal {
         let n = self.n_whole();
         let text = |range: std::ops::Range<i64>| range.map(|i| char::from(b'0' + digit(i))).collect::<String>();
         let whole = if n > 0 { text(0..n) } else { "0".to_owned() };
-        (whole, text(n..self.digits.len().max(0) as i64))
+        (whole, text(n..self.digits.len() as i64))
     }
 
     /// It without an exponent.

@@ -110,7 +110,7 @@ impl Writer {
     }
 
     /// All of the length of `low`, from it on.
-    fn from_low(&mut self, low: &Edge) {
+    fn above_low(&mut self, low: &Edge) {
         for at in 0..low.digits.len() {
             self.step(low, at, low.digit(at) + 1, b'9');
         }
@@ -118,7 +118,7 @@ impl Writer {
     }
 
     /// All of the length of `high`, up to it.
-    fn to_high(&mut self, high: &Edge, from: usize) {
+    fn below_high(&mut self, high: &Edge, from: usize) {
         for at in from..high.digits.len() {
             let first = if at == 0 && high.n_whole > 1 { b'1' } else { b'0' };
             self.step(high, at, first, high.digit(at) - 1);
@@ -156,7 +156,7 @@ impl Writer {
         }
         let n = low.digits.len().max(at + 1);
         self.not_less(low, n, low.strict);
-        self.to_high(high, at + 1);
+        self.below_high(high, at + 1);
     }
 }
 
@@ -171,7 +171,7 @@ fn magnitudes(low: &Bound, high: Option<&Bound>, integer: bool) -> Vec<String> {
             writer.between(&low, high);
             return writer.parts;
         }
-        _ => writer.from_low(&low),
+        _ => writer.above_low(&low),
     }
     let fraction = writer.fraction();
     match &high {
@@ -181,7 +181,7 @@ fn magnitudes(low: &Bound, high: Option<&Bound>, integer: bool) -> Vec<String> {
             if least <= most {
                 writer.parts.push(format!("[1-9][0-9]{{{least},{most}}}{fraction}"));
             }
-            writer.to_high(high, 0);
+            writer.below_high(high, 0);
         }
     }
     writer.parts
