@@ -212,7 +212,7 @@ pub fn text(model: *mut kigo_model, input: &mut Input<'_>) {
                 };
                 let (mut options, at, n_ids) = (Sized::of(options, input), ids.as_mut_ptr(), ids.len());
                 let (json, len) = (pointer(messages), messages.len());
-                if input.u8() % 2 == 0 {
+                if input.u8().is_multiple_of(2) {
                     check(kigo_chat_render_json(model, json, len, options.get(), at, n_ids, &raw mut needed));
                 } else {
                     check(kigo_chat_render_json_text(model, json, len, options.get(), out, n, &raw mut needed));

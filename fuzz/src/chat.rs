@@ -44,7 +44,7 @@ pub fn run(data: &[u8]) {
     let messages: Vec<(&str, &str)> =
         parts.chunks(2).take(8).map(|m| (m[0], m.get(1).copied().unwrap_or_default())).collect();
     let tokenizer = tokenizer(template);
-    let (add_generation_prompt, now) = (text.len() % 2 == 0, 1_764_000_000);
+    let (add_generation_prompt, now) = (text.len().is_multiple_of(2), 1_764_000_000);
     let json = parts.first().filter(|p| p.starts_with('[')).map(|messages| ChatJson {
         messages,
         tools: parts.get(1).copied(),

@@ -44,7 +44,7 @@ pub fn write(grammar: Grammar<'_>, seed: u64) -> Option<(String, bool)> {
         written.extend_from_slice(&model.token_bytes(token).expect("it was chosen"));
         let taken = support::bounded(Duration::from_secs(1), 1 << 20, || session.prefill(&[token]));
         taken.expect("the context has room");
-        if n == 6 && seed % 4 == 0 {
+        if n == 6 && seed.is_multiple_of(4) {
             // Back, and on from there: it has to remember.
             session.truncate(3).expect("there are as many");
             session.prefill(&[token]).expect("runs");

@@ -65,7 +65,7 @@ fn forged(input: &mut Input<'_>) -> Vec<u8> {
     let mode = input.u8();
     let mut counts = [input.number(), input.number(), 0, input.number() % 20];
     counts[0] %= 140;
-    counts[1] = counts[1] % (facts.n_ctx_train as u64 + 2);
+    counts[1] %= (facts.n_ctx_train as u64 + 2);
     if mode & 1 == 0 {
         counts[1] = counts[1].max(counts[0]).max(1);
     }
@@ -152,7 +152,7 @@ pub fn run(data: &[u8]) {
     };
     let mut blob = blob;
     // A grammar takes a hundred times as long as all else, and has targets of its own: one in eight is compiled.
-    if crate::common::random::mix(checksum(&blob)) % 8 != 0 {
+    if !crate::common::random::mix(checksum(&blob)).is_multiple_of(8) {
         blob[128..136].fill(0);
     }
     sign(&mut blob);
