@@ -65,7 +65,7 @@ fn forged(input: &mut Input<'_>) -> Vec<u8> {
     let mode = input.u8();
     let mut counts = [input.number(), input.number(), 0, input.number() % 20];
     counts[0] %= 140;
-    counts[1] %= (facts.n_ctx_train as u64 + 2);
+    counts[1] %= facts.n_ctx_train as u64 + 2;
     if mode & 1 == 0 {
         counts[1] = counts[1].max(counts[0]).max(1);
     }
