@@ -9,9 +9,9 @@ use crate::support;
 /// Texts that reach each part of a vocabulary.
 const TEXTS: [&str; 4] = ["hello abc", " a\n\u{e9}\u{4e2d} 123  ", "<x><|im_end|></s><0x0A>", "\u{2581}\u{120}aaaa"];
 
-/// What a file of `n` bytes may take: its own weights a few times over, and what a vocabulary and a session need.
+/// What a file of `n` bytes may take: its own weights a few times over, and what is asked for ahead of a vocabulary.
 fn most_bytes(n: usize) -> usize {
-    (48 << 20) + 256 * n
+    (96 << 20) + 256 * n
 }
 
 /// One case.

@@ -58,7 +58,7 @@ pub fn run(data: &[u8]) {
     }
     let text = String::from_utf8_lossy(rest);
     let (add_special, parse_special) = (how & 1 != 0, how & 2 != 0);
-    let ids = support::bounded(support::TEXT_TIME, (8 << 20) + 512 * text.len(), || {
+    let ids = support::bounded(support::TEXT_TIME, (32 << 20) + 512 * text.len(), || {
         tokenizer.encode(&text, add_special, parse_special)
     });
     let ids = match ids {
