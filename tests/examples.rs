@@ -447,6 +447,7 @@ fn the_readme_s_program_compiles_and_runs() {
     let dir = folder("readme");
     std::fs::write(dir.join("hello.c"), program).expect("writable");
     let mut compile = Command::new("cc");
+    compile.args(native::sanitizers());
     compile.args(["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-o"]).arg(dir.join("hello"));
     compile.arg(dir.join("hello.c")).arg("-I").arg(root().join("include")).arg("-L").arg(examples()).arg("-lkigo");
     succeed(&mut compile, "");
