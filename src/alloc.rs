@@ -4,7 +4,7 @@
 //! order: our own code reserves with [`reserve`] where a size comes from outside or grows with the call; before a
 //! dependency runs, [`require`] asks for as much as was measured that it takes; and what is left, small allocations of
 //! which no call makes many, comes out of [`ARENA`] where the system has nothing. Whatever a call would keep of that
-//! it gives back and fails instead ([`enough`]), and where the arena runs low no call begins ([`begin`]).
+//! it gives back and fails instead ([`enough`]), and where the arena runs low no call goes on ([`room`]).
 //!
 //! Invariant: an allocation is the arena's exactly if its address lies inside, and the arena is empty again when the
 //! last of them has been given back.
@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 
 /// Bytes kept for emergencies: address space of the library's, of which no page is touched before.
 const ARENA_BYTES: usize = 4 << 20;
-/// Where more of it is taken, no call begins.
+/// Where more of it is taken, no call goes on.
 const LOW: u64 = ARENA_BYTES as u64 / 2;
 /// What a call may need beside what it asks for.
 const CALL_BYTES: usize = 1 << 20;
@@ -163,9 +163,13 @@ pub fn thread_can_begin() -> bool {
     }
 }
 
-/// A call begins on this thread: `OutOfMemory` where the system has nothing and too little is kept.
-pub fn begin() -> Result<()> {
+/// A call begins on this thread.
+pub fn begin() {
     SHORT.set(false);
+}
+
+/// `OutOfMemory` where the system has nothing and too little is kept for a call.
+pub fn room() -> Result<()> {
     if ARENA.used() > LOW { require(CALL_BYTES) } else { Ok(()) }
 }
 

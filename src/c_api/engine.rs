@@ -63,6 +63,7 @@ pub unsafe extern "C" fn kigo_engine_create(
     // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
     guard(|| unsafe {
         null_out(engine, "engine")?;
+        super::guard::room()?;
         let options = super::args::options(options)?;
         let device = if options.device.is_null() && options.device_len == 0 {
             "auto"

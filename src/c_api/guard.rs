@@ -69,6 +69,8 @@ impl LastError {
 thread_local! {
     /// The handle that this thread's running call is about, as `Arc::into_raw` gives it.
     static SUBJECT: Cell<*const LastError> = const { Cell::new(std::ptr::null()) };
+    /// Whether the running call is one that allocates.
+    static NEEDS_MEMORY: Cell<bool> = const { Cell::new(false) };
 }
 
 fn give_up(subject: *const LastError) {
@@ -136,19 +138,32 @@ pub(super) fn guard(entry: impl FnOnce() -> Result<()>) -> kigo_status {
         return status_number(Status::OutOfMemory);
     }
     let _inside = process::enter();
-    signal_safe(|| alloc::begin().and_then(|()| entry()))
+    run(true, || {
+        alloc::begin();
+        entry()
+    })
 }
 
 /// As [`guard`], for what frees memory and so must work where there is none.
 pub(super) fn guard_free(entry: impl FnOnce() -> Result<()>) -> kigo_status {
     let _inside = process::enter();
-    signal_safe(entry)
+    run(false, entry)
 }
 
 /// As [`guard`], for a signal handler: it neither computes nor allocates.
 pub(super) fn signal_safe(entry: impl FnOnce() -> Result<()>) -> kigo_status {
-    // The call may come from inside a callback of another's.
+    run(false, entry)
+}
+
+/// `OutOfMemory` where the running call needs memory and there is none. Asked once its outputs are nulled.
+pub(super) fn room() -> Result<()> {
+    if NEEDS_MEMORY.get() { alloc::room() } else { Ok(()) }
+}
+
+fn run(needs_memory: bool, entry: impl FnOnce() -> Result<()>) -> kigo_status {
+    // The call may come from inside a callback of another's, or a signal's handler.
     let outer = SUBJECT.replace(std::ptr::null());
+    let needed = NEEDS_MEMORY.replace(needs_memory);
     let status = match catch_unwind(AssertUnwindSafe(entry)) {
         Ok(Ok(())) => KIGO_STATUS_OK,
         Ok(Err(error)) => {
@@ -163,6 +178,7 @@ pub(super) fn signal_safe(entry: impl FnOnce() -> Result<()>) -> kigo_status {
         }
     };
     give_up(SUBJECT.replace(outer));
+    NEEDS_MEMORY.set(needed);
     status
 }
 

@@ -9,7 +9,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::args::{Buffer, not_null};
-use super::guard::{LastError, about};
+use super::guard::{LastError, about, room};
 use crate::alloc;
 use crate::error::{Error, Result};
 use crate::process;
@@ -62,6 +62,7 @@ pub(super) unsafe fn borrow<T>(handle: *const T, name: &'static str) -> Result<H
     // SAFETY: passed on from this function's contract.
     let held = unsafe { hold(handle, name)? };
     about(&held.last_error);
+    room()?;
     Ok(held)
 }
 

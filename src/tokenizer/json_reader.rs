@@ -315,7 +315,7 @@ mod tests {
         for (text, expected) in [
             ("", "j is cut short at byte 0 (#); expected JSON"),
             ("[1, 2", "j is lacking a comma or ] at byte 5 (#); expected JSON"),
-            ("[{\"role\": \"x\", \"y\": [1, 01]}]", "j is no JSON number at byte 25 (#/0/y/1); expected JSON"),
+            ("[{\"role\": \"x\", \"y\": [1, 01]}]", "j is no JSON number at byte 26 (#/0/y/1); expected JSON"),
             ("{\"a\": \"\\ud800x\"}", "j is holding half of a surrogate pair at byte 13 (#/a); expected JSON"),
             ("[nul]", "j is no JSON value at byte 1 (#/0); expected JSON"),
             ("[1] 2", "j is more text behind its end at byte 4 (#); expected JSON"),

@@ -328,7 +328,7 @@ static void sessions(void)
     REFUSED(kigo_constraint_create(model, &how, &held_to), KIGO_STATUS_CONSTRAINT, "constraint: ");
     CHECK(held_to == NULL);
     how.text = "{", how.kind = KIGO_CONSTRAINT_JSON_SCHEMA;
-    REFUSED(kigo_constraint_create(model, &how, &held_to), KIGO_STATUS_CONSTRAINT, "EOF");
+    REFUSED(kigo_constraint_create(model, &how, &held_to), KIGO_STATUS_CONSTRAINT, "#: byte 1 (line 1) is the end of the text");
     how.text = "[a-z]+", how.text_len = KIGO_STRLEN, how.kind = KIGO_CONSTRAINT_REGEX;
     how.go_on = go_nowhere;
     REFUSED(kigo_constraint_create(model, &how, &held_to), KIGO_STATUS_CANCELLED, "cancelled");
