@@ -58,6 +58,7 @@
 // Memory. Where the system has none left a call gives KIGO_STATUS_OUT_OF_MEMORY, and the handles are as if it had not been
 //     made. 4 MiB of address space are kept for what cannot fail by itself; while it is in use a call may be refused
 //     early. _destroy, kigo_session_truncate() and kigo_session_cancel() need none.
+//     Where not even a thread's own data can be made, its first call gives OUT_OF_MEMORY and touches nothing.
 // Pointers that are neither NULL nor misaligned must point at what this header says; that cannot be checked.
 
 #ifndef KIGO_H
@@ -699,8 +700,8 @@ kigo_status kigo_token_flags(const kigo_model *model, uint32_t token, uint64_t *
 // tokens, 400 operators, names and brackets in one another and 300 blocks; a rendering takes at most one second, 64
 // MiB (16 bytes for each byte of the conversation beside that) and about 500,000 instructions (10,000 more for each
 // message). What has more is INVALID_MODEL, and the text has the number. The file's template is compiled at its first
-// use and kept, which takes up to 64 bytes for each of its source. It runs on a thread of its own with a stack of 4 MiB, so that any thread of the host's will do; the
-// memory is asked for beforehand.
+// use and kept, which takes up to 64 bytes for each of its source. It runs on a thread of its own with a stack of 2 MiB,
+// so that any thread of the host's will do; the memory is asked for beforehand.
 
 // For kigo_chat_render(): ends with what opens the assistant's answer.
 #define KIGO_CHAT_ADD_GENERATION_PROMPT 1
@@ -732,7 +733,7 @@ typedef struct kigo_chat_options {
     const char *variables_json;
     // Length of `variables_json`, or KIGO_STRLEN.
     size_t variables_json_len;
-    // A template in place of the model's. It is compiled at each call. NULL: the model's.
+    // A template in place of the model's, within the same bounds. It is compiled at each call. NULL: the model's.
     const char *template_source;
     // Length of `template_source`, or KIGO_STRLEN.
     size_t template_source_len;
@@ -1172,14 +1173,28 @@ kigo_status kigo_session_generate(kigo_session *session,
 // what it needs with its first choice.
 //
 // A grammar's text may come from anywhere. One that would take its parser too much is refused with the number and the
-// limit: no text takes more than 2 seconds of one core and 256 MiB to compile, and no choice of a token takes more than
-// that either. The limits: a schema of 4 MiB, a Lark text of 256 KiB, a regular expression of 64 KiB; 16384 rules and
-// brackets; 256 terminals that name each other; 300 classes such as \w; 4000000 steps that all its expressions may take
-// at one byte, where parts in a row that may each be left out count squared; 20000 terminals; 200000 parts of a schema
-// with the copies that are made where something narrows what `$ref` stands for, 5000 properties of an object (200 with
-// minProperties or maxProperties), 64 patterns for their names, and patterns that must all match where the product of
-// their alternatives is more than 100000. The call that chooses answers CONSTRAINT where the grammar takes too much at
-// one token.
+// limit: no text takes more than 2 seconds of one core and 256 MiB to compile. The limits: 4 MiB of a schema, 256 KiB of a
+// Lark text, 64 KiB of a regular expression; 16384 rules and brackets; 1500 classes such as \w, and 100 ranges that end
+// beyond ASCII where case does not matter; 1000000 for the depths of brackets that each byte stands in, added up; 256
+// terminals that name each other; 20000 terminals, 65000 symbols and 1000000 expressions that the text comes to; 4000000
+// steps that its expressions may take at one byte, where parts in a row that may each be left out count squared;
+// 6000000000 for the places of its rules times the alternatives that may be predicted there; 100000 for the product of the
+// alternatives of patterns that must all match; of a schema 200000 values, 1000 arrays and objects inside of each other,
+// 1000000 steps to take it apart, 50000 rules, 8000 properties of an object where one that may be left out counts twice, 64
+// patterns for their names, 400 digits of a bound, counts up to 2000000000, a multipleOf of 20000 units where its last
+// digits do not tell its multiples, and 20000 in place of the 100000.
+//
+// No token takes more than that either: a call that chooses answers CONSTRAINT with the limit, which is 1000000 steps of
+// expressions, 50000 items of rules, 2000 items that a token leads to, 4000000 of a whole text, or, where a token's rows
+// are large, 2 seconds. A text may be as long as the context: each token has these limits for itself.
+//
+// A schema allows exactly what it says, in one form: members in the order in which the schema lists them, then those that
+// are only required, then others; no escapes that JSON does not need; integers as digits of any length; numbers that have
+// a bound, a multiple or an exclusion without an exponent; a number of const or enum as the schema writes it, but as
+// digits where the type is "integer". Names that the schema does not list may come twice. Formats that are enforced are
+// date, time, date-time, duration, email, hostname, ipv4, ipv6, uuid, uri and json-pointer; others are annotations. What
+// cannot be had exactly is refused with its path, such as `#/properties/x: "contains" is not supported`. Between tokens a
+// space or the end of a line with an indentation of 80 may stand, and with KIGO_CONSTRAINT_COMPACT nothing.
 
 // For kigo_constraint_options.kind: a JSON schema.
 #define KIGO_CONSTRAINT_JSON_SCHEMA 1
