@@ -290,3 +290,28 @@ fn limits_hold_what_a_schema_takes() {
         assert!(seconds < 30.0, "{what}: {seconds} s");
     }
 }
+
+/// Each is small beside the limits and took many seconds once: a look at every value for every reference, a look back at every
+/// member for a name that comes again.
+#[test]
+fn references_and_names_that_come_again_take_no_longer() {
+    let model = model();
+    let filler = |n: usize| vec!["{}"; n].join(",");
+    let anchors = format!(
+        r##"{{"type":"array","items":{{"anyOf":[{}]}},"$defs":{{"a":[{}],"z":{{"$anchor":"zz","type":"integer"}}}}}}"##,
+        vec![r##"{"$ref":"#zz"}"##; 2000].join(","),
+        filler(150_000)
+    );
+    let names: Vec<String> =
+        (0..100_000).map(|i| format!(r#""a{i}":1"#)).chain(vec![r#""a0":1"#.into(); 99_000]).collect();
+    let again = format!(r#"{{"default":{{{}}},"type":"integer"}}"#, names[..199_000 - 2].join(","));
+    for (what, schema) in [("anchors", anchors), ("names", again)] {
+        let start = std::time::Instant::now();
+        let outcome = compile(&model, &schema, true);
+        let seconds = start.elapsed().as_secs_f64();
+        println!("{what}: {seconds:.2} s, {:?}", outcome.as_ref().map(drop));
+        assert!(outcome.is_ok(), "{what}");
+        // Other tests run beside it; it was 6 s and more in a release build.
+        assert!(seconds < 5.0, "{what}: {seconds} s");
+    }
+}

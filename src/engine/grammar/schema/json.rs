@@ -4,7 +4,10 @@
 //! no stack however deep the text nests; all bounds ([`MAX_BYTES`], [`MAX_VALUES`], [`MAX_NESTING`]) are checked while it
 //! is read. Of members with the same name the last counts, in the place of the first.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
+
+use super::reference::Names;
 use std::fmt::Write;
 
 /// The longest text of a schema, in bytes.
@@ -41,12 +44,19 @@ pub(super) struct Document {
     values: Vec<Value>,
     /// Of objects with many members, where each stands.
     places: HashMap<Id, HashMap<Box<str>, usize>>,
+    /// What references name, found out at the first.
+    names: OnceCell<Names>,
 }
 
 /// Members up to which they are looked through one by one.
 const FEW: usize = 16;
 
 impl Document {
+    /// What references name.
+    pub(super) fn names(&self) -> &Names {
+        self.names.get_or_init(|| Names::of(self))
+    }
+
     pub(super) fn kind(&self, id: Id) -> &Kind {
         &self.values[id as usize].kind
     }
@@ -154,6 +164,8 @@ struct Open {
     id: Id,
     /// Where each name stands among the members.
     names: HashMap<Box<str>, usize>,
+    /// Where the member stands whose value comes next: a name that is there already keeps its place.
+    next: usize,
 }
 
 struct Reader<'a> {
@@ -165,8 +177,12 @@ struct Reader<'a> {
 
 /// The value that the text begins with, and how many bytes of it are that value's.
 pub(super) fn read(text: &str) -> Result<(Document, usize), String> {
-    let mut reader =
-        Reader { text, at: 0, document: Document { values: Vec::new(), places: HashMap::new() }, open: Vec::new() };
+    let mut reader = Reader {
+        text,
+        at: 0,
+        document: Document { values: Vec::new(), places: HashMap::new(), names: OnceCell::new() },
+        open: Vec::new(),
+    };
     loop {
         reader.value()?;
         // What may follow a value, until another is due.
@@ -236,7 +252,8 @@ impl Reader<'_> {
                 Kind::Array(values) => values.push(id),
                 // The name is there; the value is this one.
                 Kind::Object(members) => {
-                    if let Some(member) = members.iter_mut().rev().find(|(_, v)| *v == Id::MAX) {
+                    let next = self.open.last().map_or(0, |open| open.next);
+                    if let Some(member) = members.get_mut(next) {
                         member.1 = id;
                     }
                 }
@@ -278,7 +295,7 @@ impl Reader<'_> {
             }
             let object = bracket == b'{';
             let id = self.add(if object { Kind::Object(Vec::new()) } else { Kind::Array(Vec::new()) })?;
-            self.open.push(Open { id, names: HashMap::new() });
+            self.open.push(Open { id, names: HashMap::new(), next: 0 });
             if self.after_space() == Some(if object { b'}' } else { b']' }) {
                 self.at += 1;
                 self.open.pop();
@@ -303,9 +320,10 @@ impl Reader<'_> {
         let Some(open) = self.open.last_mut() else { return Ok(()) };
         if let Kind::Object(members) = &mut self.document.values[open.id as usize].kind {
             match open.names.get(&name) {
-                Some(&at) => members[at].1 = Id::MAX,
+                Some(&at) => open.next = at,
                 None => {
-                    open.names.insert(name.clone(), members.len());
+                    open.next = members.len();
+                    open.names.insert(name.clone(), open.next);
                     members.push((name, Id::MAX));
                 }
             }

@@ -1,6 +1,58 @@
 //! `$ref`: JSON Pointers with their escapes, anchors, and the ids of schemas in the same text.
 
+use std::collections::HashMap;
+
 use super::json::{Document, Id, Kind};
+
+/// What references name, looked up once for all of them. A value's parts follow it, so that they are a range of numbers.
+#[derive(Debug)]
+pub(super) struct Names {
+    /// Behind the last part of each value.
+    ends: Vec<Id>,
+    /// The nearest schema with an id of its own that each value is part of or is, or the root.
+    owners: Vec<Id>,
+    /// Schemas by their anchors, in order.
+    anchors: HashMap<Box<str>, Vec<Id>>,
+    /// The first schema with an id, and with one beside the root's.
+    ids: HashMap<Box<str>, Id>,
+    beside: HashMap<Box<str>, Id>,
+}
+
+impl Names {
+    pub(super) fn of(document: &Document) -> Names {
+        let n = document.len() as Id;
+        let mut ends: Vec<Id> = (1..=n).collect();
+        for at in (1..n).rev() {
+            let parent = document.parent(at) as usize;
+            ends[parent] = ends[parent].max(ends[at as usize]);
+        }
+        let (mut owners, mut anchors) = (Vec::new(), HashMap::<Box<str>, Vec<Id>>::new());
+        let (mut ids, mut beside) = (HashMap::new(), HashMap::new());
+        let folder = folder(document);
+        for at in 0..n {
+            let id = id_of(document, at);
+            let own = at == 0 || id.is_some_and(|id| !id.starts_with('#')) && document.get(at, "$id").is_some();
+            owners.push(if own { at } else { owners[document.parent(at) as usize] });
+            let named = |key| document.get(at, key).and_then(|v| document.text(v));
+            let old = id.and_then(|id| id.strip_prefix('#'));
+            for name in [named("$anchor"), named("$dynamicAnchor"), old].into_iter().flatten() {
+                anchors.entry(name.into()).or_default().push(at);
+            }
+            if let Some(id) = id.map(|id| id.trim_end_matches('#')) {
+                ids.entry(id.into()).or_insert(at);
+                if let Some(rest) = id.strip_prefix(folder) {
+                    beside.entry(rest.into()).or_insert(at);
+                }
+            }
+        }
+        Names { ends, owners, anchors, ids, beside }
+    }
+}
+
+/// What the root's id begins with.
+fn folder(document: &Document) -> &str {
+    id_of(document, 0).and_then(|id| id.rfind('/').map(|n| &id[..=n])).unwrap_or("")
+}
 
 /// The schema that the value of a `$ref` names.
 pub(super) fn resolve(document: &Document, at: Id) -> Result<Id, String> {
@@ -28,36 +80,22 @@ fn id_of(document: &Document, at: Id) -> Option<&str> {
 
 /// The nearest schema around it that has an id of its own, or the root.
 fn resource(document: &Document, at: Id) -> Id {
-    let mut at = document.parent(at);
-    while at != 0 && id_of(document, at).is_none_or(|id| id.starts_with('#') || document.get(at, "$id").is_none()) {
-        at = document.parent(at);
-    }
-    at
+    document.names().owners[document.parent(at) as usize]
 }
 
 /// The schema with an id, as it is written or beside the root's.
 fn identified(document: &Document, base: &str) -> Option<Id> {
-    let folder = id_of(document, 0).and_then(|id| id.rfind('/').map(|n| &id[..=n])).unwrap_or("");
-    let all = 0..document.len() as Id;
-    let mut with_id = all.filter_map(|at| id_of(document, at).map(|id| (at, id.trim_end_matches('#'))));
-    with_id
-        .find(|(_, id)| *id == base || id.strip_prefix(folder) == Some(base) || base.strip_prefix(folder) == Some(id))
-        .map(|(at, _)| at)
+    let Names { ids, beside, .. } = document.names();
+    let written = [ids.get(base), beside.get(base), base.strip_prefix(folder(document)).and_then(|rest| ids.get(rest))];
+    written.into_iter().flatten().min().copied()
 }
 
+/// The first schema in the schema `root` with that anchor.
 fn anchored(document: &Document, root: Id, name: &str) -> Option<Id> {
-    let is = |at: Id, key: &str| document.get(at, key).and_then(|v| document.text(v)) == Some(name);
-    let old = |at: Id| id_of(document, at).and_then(|id| id.strip_prefix('#')) == Some(name);
-    let here = |at: Id| (is(at, "$anchor") || is(at, "$dynamicAnchor") || old(at)) && within(document, root, at);
-    (0..document.len() as Id).find(|at| here(*at))
-}
-
-/// Whether it stands in the schema `root`.
-fn within(document: &Document, root: Id, mut at: Id) -> bool {
-    while at != root && at != 0 {
-        at = document.parent(at);
-    }
-    at == root
+    let Names { ends, anchors, .. } = document.names();
+    let all = anchors.get(name)?;
+    let first = all.partition_point(|at| *at < root);
+    all.get(first).copied().filter(|at| *at < ends[root as usize])
 }
 
 fn follow(document: &Document, root: Id, pointer: &str) -> Option<Id> {
