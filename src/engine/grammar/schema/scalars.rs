@@ -212,7 +212,8 @@ impl<'a> Compiler<'a> {
             Some(schema) => Ok((None, Some(schema.into()))),
             None => self.refused_multiple(
                 id,
-                "is not supported with more than 4 places, or with bounds beyond 9007199254740992 or of many digits",
+                "is not supported: more than 4 places, no exact product with a power of ten as a double (as 0.07 has none), or \
+                 bounds beyond 9007199254740992 or of many digits",
             ),
         }
     }
