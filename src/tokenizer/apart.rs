@@ -7,8 +7,7 @@ use crate::process;
 /// that a rendering may have, take less than a quarter of it: `tests/chat_cost.rs` passes with 512 KiB.
 const STACK: usize = 2 << 20;
 
-/// Runs it on a thread of its own, and waits. It owns what it works on, since a scope would leave something on the
-/// caller's thread that keeps the library loaded.
+/// Runs it on a thread of its own, which owns what it works on, and waits.
 ///
 /// Fails with `OutOfMemory` where there is no such thread to be had, and with `Internal` if it panics.
 pub(super) fn apart<T: Send + 'static>(call: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {

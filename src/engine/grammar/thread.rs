@@ -29,9 +29,8 @@ pub(super) fn catch_panics<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
 const POLL: Duration = Duration::from_millis(5);
 
 /// Runs it on a thread with a stack of so many bytes, since the parser recurses as deep as texts from anywhere make it.
-/// Meanwhile `go_on` is asked on the caller's thread; `stop` is called once it says no. The thread owns what it works on,
-/// since a scope would leave something on the caller's thread that keeps the library loaded, and it has ended when this
-/// returns, so that the library can be unloaded.
+/// Meanwhile `go_on` is asked on the caller's thread; `stop` is called once it says no. The thread owns what it works on, and
+/// has ended when this returns.
 pub(super) fn on_own_stack<T: Send + 'static>(
     stack: usize,
     go_on: &mut dyn FnMut() -> bool,
