@@ -19,7 +19,7 @@ struct KgAttend {
     uint32_t *counters;   // [n_heads], zero between launches
     float *tap_q, *tap_k; // [n_heads, hd], [n_kv, hd] or null
     uint32_t n_heads, n_kv, head_dim, n_rot, halves, window, layer, chunk, max_chunks;
-    float scale, softcap, eps;
+    float scale, softcap, eps, magnitude; // the last: of cosines and sines
     // Of a batch: state is the first of n_seq; qkv, out, part and counters have one after another for each.
     uint32_t n_seq, qkv_stride, out_stride;
     uint32_t long_from, long_chunk; // positions from long_from on take this chunk
@@ -32,7 +32,7 @@ __device__ __forceinline__ void kg_attend_turns(const KgAttend &p, int pos, floa
         double a = (double)pos * p.turns[i];
         float s, cs;
         sincospif(2.f * (float)(a - rint(a)), &s, &cs);
-        turn[2 * i] = cs, turn[2 * i + 1] = s;
+        turn[2 * i] = cs * p.magnitude, turn[2 * i + 1] = s * p.magnitude;
     }
 }
 

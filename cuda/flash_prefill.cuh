@@ -57,7 +57,7 @@ struct KgPrefillRope {
     uint64_t k_offset, v_offset, head_stride, token_stride; // elements
     uint32_t n_tokens, start, n_heads, n_kv, head_dim, n_rot, halves;
     uint32_t qkv_stride, q_stride, pdl;
-    float eps;
+    float eps, magnitude; // the latter: of cosines and sines
     const KgRow *rows; // [n_tokens] of several sequences, on the device, or null; then pages and start are not read
 };
 

@@ -120,7 +120,9 @@ template <int HD> __global__ void __launch_bounds__(512) kg_prefill_rope_whole(c
     __half *page = (__half *)place.pages[position / 64] + position % 64 * p.token_stride;
     for (uint32_t i = threadIdx.x; i < HALF; i += blockDim.x) {
         const double turn = (double)position * p.turns[i];
-        sincospif(2.f * (float)(turn - rint(turn)), &sine[i], &cosine[i]);
+        float s, c;
+        sincospif(2.f * (float)(turn - rint(turn)), &s, &c);
+        sine[i] = s * p.magnitude, cosine[i] = c * p.magnitude;
     }
     __syncthreads();
     if (p.bias && here) {
@@ -203,7 +205,7 @@ template <int PAIRS, int HEADS> __global__ void __launch_bounds__(256) kg_prefil
         // In turns and in double, so that a large position costs no accuracy.
         float s, c;
         sincospif(2.f * (float)(turn - rint(turn)), &s, &c);
-        turned[threadIdx.x] = make_float2(c, s);
+        turned[threadIdx.x] = make_float2(c * p.magnitude, s * p.magnitude);
     }
     __syncthreads();
 #pragma unroll

@@ -113,6 +113,29 @@ fn every_architecture_and_type_agrees_with_the_reference() {
 }
 
 #[test]
+fn a_rope_with_a_magnitude_and_divisors_agrees_with_the_reference() {
+    let device = cpu(2, None);
+    for arch in ["llama", "qwen2", "gemma3"] {
+        let file = Tiny::new(arch, TensorType::Q8_0).bytes();
+        let gguf = Gguf::from_bytes(&file).unwrap();
+        let (mut config, weights) = bind(&gguf).unwrap();
+        for rope in &mut config.ropes {
+            rope.magnitude = 1.25;
+            rope.position_scale = 0.5;
+            rope.divisors = Some((0..rope.inv_freq.len()).map(|i| 1.0 + i as f32).collect());
+        }
+        let tokens = some_tokens(90, 500);
+        let logits =
+            |device: &dyn Device| run(&*device.load(&config, &weights, &mut Silent).unwrap(), &tokens, &[80, 10]);
+        let plain = run(&*load(&device, &file), &tokens, &[80, 10]);
+        for ((x, e), plain) in logits(&device).iter().zip(&logits(&ReferenceDevice::PLAIN)).zip(&plain) {
+            assert!(nmse(x, e) < 2.0_f64.powi(-18), "{arch}: {:e}", nmse(x, e));
+            assert!(nmse(plain, e) > 1e-4, "{arch}: the change changes something: {:e}", nmse(plain, e));
+        }
+    }
+}
+
+#[test]
 fn stages_agree_with_the_reference_and_a_tap_changes_nothing() {
     for arch in ARCHS {
         let file = Tiny::new(arch, TensorType::Q8_0).bytes();

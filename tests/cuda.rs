@@ -19,7 +19,7 @@ use kigo::backend::cuda::{self, CudaDevice, Tuning};
 use kigo::backend::reference::ReferenceDevice;
 use kigo::backend::{Device, LoadedModel, PAGE_TOKENS, TapEvent};
 use kigo::gguf::{Gguf, TensorType};
-use kigo::model::{Config, bind};
+use kigo::model::{Config, RopePairing, RopeTable, bind};
 use kigo::sampler::{self, SampleRequest, SamplingParams};
 
 /// Sums of squares of the error and of the truth; NaN passes nothing.
@@ -70,7 +70,7 @@ fn compare(name: &str, device: &CudaDevice, config: &Config, gguf: &Gguf<'_>, n_
     for (prefill, halves, shape) in ways.take(if few() { 3 } else { 6 }) {
         cuda.tune(Tuning { prefill, halves, shapes: [shape; cuda::Kind::N], ..Tuning::default() });
         let (seen, logits) = tapped(&*cuda, &tokens, n_tokens);
-        let bound = 2f64.powi(-22) * if halves == Some(false) { 8.0 } else { 4.0 } * config.n_layers as f64;
+        let bound = 2f64.powi(-22) * if halves == Some(false) { 8.0 } else { 4.0 } * config.n_layers() as f64;
         let mut worst = (0.0, (0, ""));
         assert_eq!(seen.keys().collect::<Vec<_>>(), truth.keys().collect::<Vec<_>>(), "{name}: other taps");
         for (key, t) in &truth {
@@ -163,6 +163,11 @@ fn head_sizes_and_groups_match_the_reference() {
     }
 }
 
+/// Llama's, of so many elements a head.
+fn rope(n_rot: usize) -> RopeTable {
+    RopeTable::of_base(10_000.0, n_rot, RopePairing::Adjacent)
+}
+
 #[test]
 fn odd_sizes_and_features_match_the_reference() {
     let Some(device) = device() else { return };
@@ -170,9 +175,16 @@ fn odd_sizes_and_features_match_the_reference() {
         compare_tiny(&format!("{n} tokens"), &device, &Tiny::new("qwen2", TensorType::Q5_0), n, |_| {});
     }
     compare_tiny("soft caps", &device, &Tiny::new("gemma3", TensorType::Q6_K), 20, |c| {
-        (c.attn_softcap, c.logit_softcap) = (Some(20.0), Some(5.0));
+        c.logit_softcap = Some(5.0);
+        c.layers.iter_mut().for_each(|l| l.attention_mut().softcap = Some(20.0));
     });
-    compare_tiny("partial rope", &device, &Tiny::new("llama", TensorType::Q4_0), 20, |c| c.n_rot = 8);
+    compare_tiny("partial rope", &device, &Tiny::new("llama", TensorType::Q4_0), 20, |c| c.ropes[0] = rope(8));
+    compare_tiny("rope with a magnitude", &device, &Tiny::new("qwen2", TensorType::Q4_0), 20, |c| {
+        c.ropes[0].magnitude = 1.25
+    });
+    compare_tiny("partial rope with a magnitude", &device, &Tiny::new("llama", TensorType::Q4_0), 20, |c| {
+        c.ropes[0] = RopeTable { magnitude: 0.75, ..rope(8) };
+    });
     compare_tiny("adjacent, head 64", &device, &Tiny::new("llama", TensorType::Q4_K), 20, |_| {});
     // To the last position of the context, over several chunks of attention; gemma's windows end inside chunks.
     let n = if few() { 150 } else { 512 };

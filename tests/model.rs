@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use kigo::gguf::{Gguf, TensorType, Value, ValueType, Writer};
-use kigo::model::{Activation, Config, ModelInfo, RopePairing, bind};
+use kigo::model::{Activation, Attention, Config, Dense, ModelInfo, RopePairing, RopeTable, bind};
 
 mod common;
 use common::tiny::{ARCHS, Tiny};
@@ -23,11 +23,12 @@ fn smollm2_is_a_llama_with_adjacent_pairs() {
     let Some(path) = fetched("SmolLM2-135M-Instruct-Q4_1.gguf") else { return };
     let gguf = Gguf::open(&path).expect("opens");
     let (config, weights) = bind(&gguf).expect("binds");
-    assert_eq!((config.n_layers, config.n_embd, config.n_vocab, config.n_ff), (30, 576, 49152, 1536));
-    assert_eq!((config.n_heads, config.n_kv_heads, config.head_dim, config.n_rot), (9, 3, 64, 64));
-    assert_eq!((config.rope_pairing, config.activation), (RopePairing::Adjacent, Activation::Silu));
-    assert_eq!((config.layers[0].rope_base, config.layers[0].window), (100_000.0, None));
-    assert_eq!(config.attn_scale, 0.125);
+    let (attention, dense, rope) = parts(&config);
+    assert_eq!((config.n_layers(), config.n_embd, config.n_vocab, dense.width), (30, 576, 49152, 1536));
+    assert_eq!((attention.n_heads, attention.n_kv_heads, attention.head_dim, rope.n_rot()), (9, 3, 64, 64));
+    assert_eq!((rope.pairing, dense.activation), (RopePairing::Adjacent, Activation::Silu));
+    assert_eq!((base(&rope), attention.window), (100_000.0, None));
+    assert_eq!(attention.scale, 0.125);
     assert!(weights.output.is_none() && weights.rope_freqs.is_none() && weights.layers[0].q_bias.is_none());
     assert_eq!(weights.iter().count(), gguf.n_tensors());
     let info = ModelInfo::of(&gguf);
@@ -40,9 +41,10 @@ fn qwen2_has_biases() {
     let Some(path) = fetched("Qwen2.5-Coder-0.5B-Instruct-Q4_K_M.gguf") else { return };
     let gguf = Gguf::open(&path).expect("opens");
     let (config, weights) = bind(&gguf).expect("binds");
-    assert_eq!((config.n_layers, config.n_embd, config.n_vocab, config.n_ff), (24, 896, 151_936, 4864));
-    assert_eq!((config.n_heads, config.n_kv_heads, config.head_dim), (14, 2, 64));
-    assert_eq!((config.rope_pairing, config.layers[23].rope_base), (RopePairing::Halves, 1e6));
+    let (attention, dense, rope) = parts(&config);
+    assert_eq!((config.n_layers(), config.n_embd, config.n_vocab, dense.width), (24, 896, 151_936, 4864));
+    assert_eq!((attention.n_heads, attention.n_kv_heads, attention.head_dim), (14, 2, 64));
+    assert_eq!((rope.pairing, base(&rope)), (RopePairing::Halves, 1e6));
     assert!(weights.layers.iter().all(|l| l.q_bias.is_some() && l.k_bias.is_some() && l.v_bias.is_some()));
     assert!(weights.output.is_some());
     assert_eq!(ModelInfo::of(&gguf).quantization, "Q4_K_M");
@@ -53,13 +55,15 @@ fn gemma3_has_five_windowed_layers_to_a_global_one() {
     let Some(path) = fetched("gemma-3-270m-Q4_K_M.gguf") else { return };
     let gguf = Gguf::open(&path).expect("opens");
     let (config, weights) = bind(&gguf).expect("binds");
-    assert_eq!((config.n_layers, config.n_embd, config.n_vocab, config.n_ff), (18, 640, 262_144, 2048));
-    assert_eq!((config.n_heads, config.n_kv_heads, config.head_dim), (4, 1, 256));
-    assert_eq!((config.activation, config.embedding_scale), (Activation::GeluTanh, 640f32.sqrt()));
-    assert_eq!(config.attn_scale, 1.0 / 16.0);
+    let (attention, dense, _) = parts(&config);
+    assert_eq!((config.n_layers(), config.n_embd, config.n_vocab, dense.width), (18, 640, 262_144, 2048));
+    assert_eq!((attention.n_heads, attention.n_kv_heads, attention.head_dim), (4, 1, 256));
+    assert_eq!((dense.activation, config.embedding_scale), (Activation::GeluTanh, 640f32.sqrt()));
+    assert_eq!(attention.scale, 1.0 / 16.0);
     for (i, layer) in config.layers.iter().enumerate() {
         let expected = if i % 6 == 5 { (None, 1e6) } else { (Some(512), 1e4) };
-        assert_eq!((layer.window, layer.rope_base), expected, "layer {i}");
+        let attention = layer.attention();
+        assert_eq!((attention.window, base(config.rope_of(attention))), expected, "layer {i}");
     }
     assert!(weights.layers.iter().all(|l| l.q_norm.is_some() && l.post_attn_norm.is_some()));
 }
@@ -79,6 +83,17 @@ fn a_tiny_model_of_each_architecture_and_type_binds() {
     }
 }
 
+/// The first layer's attention and feed-forward part, and its rope.
+fn parts(config: &Config) -> (Attention, Dense, RopeTable) {
+    let layer = &config.layers[0];
+    (*layer.attention(), *layer.dense(), config.rope_of(layer.attention()).clone())
+}
+
+/// The base whose frequencies these are, rounded as files have it.
+fn base(rope: &RopeTable) -> f32 {
+    rope.inv_freq[1].powf(-(rope.n_rot() as f64) / 2.0) as f32
+}
+
 /// The description of a tiny model with other keys.
 fn config_with(arch: &str, keys: &[(&str, Value<'static>)]) -> Config {
     let with = keys.iter().map(|&(key, value)| (format!("{arch}.{key}"), value)).collect();
@@ -89,7 +104,7 @@ fn config_with(arch: &str, keys: &[(&str, Value<'static>)]) -> Config {
 
 #[test]
 fn linear_rope_scaling_is_one_over_its_factor() {
-    let scale = |keys: &[(&str, Value<'static>)]| config_with("qwen2", keys).layers[1].rope_scale;
+    let scale = |keys: &[(&str, Value<'static>)]| config_with("qwen2", keys).ropes[0].position_scale;
     assert_eq!(scale(&[]), 1.0);
     assert_eq!(scale(&[("rope.scaling.factor", Value::F32(4.0))]), 0.25);
     assert_eq!(scale(&[("rope.scaling.type", Value::String("linear")), ("rope.scaling.factor", Value::F32(2.0))]), 0.5);
@@ -102,7 +117,8 @@ fn gemma3_scales_only_global_layers_and_takes_either_kind_of_pattern() {
     let linear = [("rope.scaling.factor", Value::F32(8.0)), ("rope.freq_base_swa", Value::F32(5000.0))];
     let config = config_with("gemma3", &linear);
     let layers = |config: &Config| -> Vec<(Option<u32>, f32, f32)> {
-        config.layers.iter().map(|l| (l.window, l.rope_base, l.rope_scale)).collect()
+        let of = |a: &Attention| (a.window, base(config.rope_of(a)), config.rope_of(a).position_scale);
+        config.layers.iter().map(|l| of(l.attention())).collect()
     };
     let (local, global) = ((Some(16), 5000.0, 1.0), (None, 1e6, 0.125));
     assert_eq!(layers(&config), [local, local, local, local, local, global, local]);
@@ -121,7 +137,7 @@ fn gemma3_scales_only_global_layers_and_takes_either_kind_of_pattern() {
     assert_eq!(layers(&bools), [global, local, local, global, local, local, local]);
 
     let none = config_with("gemma3", &[("attention.sliding_window", Value::U32(0))]);
-    assert!(none.layers.iter().all(|l| l.window.is_none() && l.rope_base == 1e6));
+    assert!(none.layers.iter().all(|l| l.attention().window.is_none() && base(none.rope_of(l.attention())) == 1e6));
 }
 
 #[test]
@@ -130,14 +146,14 @@ fn gemma3_of_62_layers_scales_by_the_width_over_the_heads() {
     tiny.shape.n_layers = 62;
     let bytes = tiny.bytes();
     let gguf = Gguf::from_bytes(&bytes).expect("opens");
-    assert_eq!(bind(&gguf).expect("binds").0.attn_scale, 0.25, "1 / sqrt(64 / 4), not 1 / sqrt(32)");
-    assert_eq!(config_with("gemma3", &[]).attn_scale, 1.0 / 32f32.sqrt());
+    assert_eq!(bind(&gguf).expect("binds").0.layers[61].attention().scale, 0.25, "1 / sqrt(64 / 4), not 1 / sqrt(32)");
+    assert_eq!(config_with("gemma3", &[]).layers[0].attention().scale, 1.0 / 32f32.sqrt());
 }
 
 #[test]
 fn a_window_of_llama_is_on_every_layer() {
     let config = config_with("llama", &[("attention.sliding_window", Value::U32(4096))]);
-    assert!(config.layers.iter().all(|l| l.window == Some(4096)));
+    assert!(config.layers.iter().all(|l| l.attention().window == Some(4096)));
 }
 
 #[test]
@@ -147,7 +163,8 @@ fn llama_takes_its_rope_divisors_and_its_output_matrix() {
     let bytes = tiny.bytes();
     let gguf = Gguf::from_bytes(&bytes).expect("opens");
     let (config, weights) = bind(&gguf).expect("binds");
-    assert_eq!(weights.rope_freqs.map(|t| (t.rows, t.cols)), Some((1, config.n_rot / 2)));
+    assert_eq!(weights.rope_freqs.map(|t| (t.rows, t.cols)), Some((1, config.ropes[0].n_rot() / 2)));
+    assert_eq!(config.ropes[0].divisors, weights.divisors().expect("finite"));
     assert_eq!(weights.head().name, "output.weight");
 }
 
@@ -159,7 +176,7 @@ fn per_layer_arrays_are_taken_if_all_layers_agree() {
     let bytes: &'static [u8] = writer.to_bytes(|_, _| {}).leak();
     let arrays: &'static Gguf<'static> = Box::leak(Box::new(Gguf::from_bytes(bytes).expect("opens")));
     let key = "attention.head_count_kv";
-    assert_eq!(config_with("llama", &[(key, arrays.meta("same").expect("there"))]).n_kv_heads, 2);
+    assert_eq!(config_with("llama", &[(key, arrays.meta("same").expect("there"))]).layers[0].attention().n_kv_heads, 2);
     let with = vec![(format!("llama.{key}"), arrays.meta("other").expect("there"))];
     let bytes = Tiny { with, ..Tiny::new("llama", TensorType::F16) }.bytes();
     let error = bind(&Gguf::from_bytes(&bytes).expect("opens")).map(|_| ()).expect_err("layers differ");

@@ -107,9 +107,10 @@ fn rms_error(x: &[f32], truth: &[f32]) -> f64 {
 /// along the path from the token to its logits, and 8 standard deviations hold for all compared numbers.
 fn bound(c: &Config, n_tokens: usize, cache_unit: f64) -> f64 {
     // norms, qkv and gate; q k^T; the mix; o; down
-    let a_layer = 4 * c.n_embd + 2 * c.head_dim + n_tokens + c.n_heads * c.head_dim + c.n_ff;
-    let n_f32 = (c.n_layers * a_layer + 2 * c.n_embd) as f64;
-    let n_cache = (2 * c.n_layers) as f64;
+    let most = c.widths();
+    let a_layer = 4 * c.n_embd + 2 * most.head + n_tokens + most.q + most.ffn;
+    let n_f32 = (c.n_layers() * a_layer + 2 * c.n_embd) as f64;
+    let n_cache = (2 * c.n_layers()) as f64;
     8.0 * (n_f32 * F32_UNIT.powi(2) + n_cache * cache_unit.powi(2)).sqrt()
 }
 
@@ -214,11 +215,11 @@ fn taps_come_in_order_with_their_shapes() {
         let fixture = fixture("qwen3");
         let model = load(&*tested.device, &path(&fixture.files[0]));
         let c = model.config();
-        let (h, g) = (c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim);
+        let (h, g, f) = (c.widths().q, c.widths().kv, c.widths().ffn);
         let mut expected = vec![("embed", -1, c.n_embd)];
-        for layer in 0..c.n_layers as i32 {
+        for layer in 0..c.n_layers() as i32 {
             let attention = [("attn_norm", c.n_embd), ("q_rope", h), ("k_rope", g), ("v", g), ("attn_mix", h)];
-            let rest = [("attn_out", c.n_embd), ("ffn_norm", c.n_embd), ("ffn_act", c.n_ff), ("ffn_out", c.n_embd)];
+            let rest = [("attn_out", c.n_embd), ("ffn_norm", c.n_embd), ("ffn_act", f), ("ffn_out", c.n_embd)];
             expected.extend(attention.into_iter().chain(rest).map(|(name, cols)| (name, layer, cols)));
             expected.push(("resid", layer, c.n_embd));
         }

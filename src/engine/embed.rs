@@ -84,7 +84,7 @@ impl Model {
             n: 0,
         }));
         let session = Session::new(self, SessionOptions { n_ctx: Some(tokens.len()), ..SessionOptions::default() })?;
-        let (sink, last) = (Arc::clone(&pool), config.n_layers as i32 - 1);
+        let (sink, last) = (Arc::clone(&pool), config.n_layers() as i32 - 1);
         let mask = TAP_NAMES.iter().position(|name| *name == "resid").map_or(0, |bit| 1 << bit);
         session.set_tap(Some(Tap::new(
             mask,

@@ -81,16 +81,17 @@ impl Model {
             let expected = format!("below the model's {}", facts.n_layers);
             return Err(Error::Argument { name: "layer", found: layer.to_string(), expected });
         };
+        let attention = of_layer.attention();
         Ok(LayerFacts {
             // Every backend keeps the same of every layer.
             kv_bytes_per_token: facts.kv_bytes_per_token / config.layers.len() as u64,
-            window: of_layer.window,
-            n_heads: config.n_heads,
-            n_kv_heads: config.n_kv_heads,
-            k_head_dim: config.head_dim,
-            v_head_dim: config.head_dim,
-            n_rot: config.n_rot,
-            n_ff: config.n_ff,
+            window: attention.window,
+            n_heads: attention.n_heads,
+            n_kv_heads: attention.n_kv_heads,
+            k_head_dim: attention.head_dim,
+            v_head_dim: attention.head_dim,
+            n_rot: config.rope_of(attention).n_rot(),
+            n_ff: of_layer.dense().width,
         })
     }
 }

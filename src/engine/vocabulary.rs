@@ -13,7 +13,7 @@ use super::pages::PagePool;
 use crate::backend::{Chunk, LoadedModel, Plan, RunControl, Slot};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use crate::model::{Activation, Config, ModelInfo, RopePairing};
+use crate::model::{Config, ModelInfo};
 use crate::sampler::{SampleRequest, Sampled};
 use crate::tokenizer::Tokenizer;
 
@@ -69,22 +69,13 @@ impl LoadedModel for Nothing {
 fn config(architecture: &str, n_vocab: usize) -> Config {
     Config {
         architecture: architecture.to_owned(),
-        n_layers: 0,
         n_embd: 0,
         n_vocab,
         n_ctx_train: 0,
-        n_heads: 0,
-        n_kv_heads: 0,
-        head_dim: 0,
-        n_rot: 0,
-        n_ff: 0,
         norm_eps: 0.0,
-        attn_scale: 0.0,
         embedding_scale: 0.0,
         logit_softcap: None,
-        attn_softcap: None,
-        rope_pairing: RopePairing::Adjacent,
-        activation: Activation::Silu,
+        ropes: Vec::new(),
         layers: Vec::new(),
     }
 }
@@ -119,10 +110,6 @@ impl Model {
             n_ctx_train: 0,
             n_layers: 0,
             n_embd: 0,
-            n_heads: 0,
-            n_kv_heads: 0,
-            head_dim: 0,
-            n_ff: 0,
             begin_token: tokenizer.bos(),
             end_token: tokenizer.eos(),
         };

@@ -16,7 +16,7 @@ pub fn bind<'a>(gguf: &'a Gguf<'_>) -> Result<(Config, Weights<'a>)> {
     // refused by name below, when the tensors are looked up.
     let embedding = gguf.tensor("token_embd.weight");
     let n_vocab = embedding.map_or(1, |t| t.rows());
-    let (config, extras) = archs::describe(gguf, n_vocab)?;
+    let (mut config, extras) = archs::describe(gguf, n_vocab)?;
     if let Some(tokens) = gguf.opt_strings("tokenizer.ggml.tokens")?
         && embedding.is_some()
         && tokens.len() != n_vocab
@@ -30,6 +30,8 @@ pub fn bind<'a>(gguf: &'a Gguf<'_>) -> Result<(Config, Weights<'a>)> {
     let mut binder = Binder { gguf, n_used: 0 };
     let weights = binder.weights(&config, extras)?;
     binder.refuse_the_rest(&weights)?;
+    let divisors = weights.divisors()?;
+    config.ropes.iter_mut().for_each(|rope| rope.divisors = divisors.clone());
     Ok((config, weights))
 }
 
@@ -43,8 +45,8 @@ impl<'a> Binder<'a> {
         let (n_embd, n_vocab) = (config.n_embd, config.n_vocab);
         let token_embd = self.matrix("token_embd.weight", n_vocab, n_embd)?;
         let mut layers = Vec::new();
-        reserve(&mut layers, config.n_layers)?;
-        for i in 0..config.n_layers {
+        reserve(&mut layers, config.n_layers())?;
+        for i in 0..config.n_layers() {
             layers.push(self.layer(config, extras, i)?);
         }
         let output_norm = self.vector("output_norm.weight", n_embd)?;
@@ -52,15 +54,13 @@ impl<'a> Binder<'a> {
             Some(_) => Some(self.matrix("output.weight", n_vocab, n_embd)?),
             None => None,
         };
-        let rope_freqs = self.optional(extras.rope_freqs, "rope_freqs.weight", config.n_rot / 2)?;
-        let weights = Weights { token_embd, layers, output_norm, output, rope_freqs };
-        weights.divisors()?;
-        Ok(weights)
+        let rope_freqs = self.optional(extras.rope_freqs, "rope_freqs.weight", config.widths().pairs)?;
+        Ok(Weights { token_embd, layers, output_norm, output, rope_freqs })
     }
 
     fn layer(&mut self, config: &Config, extras: Extras, i: usize) -> Result<LayerWeights<'a>> {
-        let (d, ff, head) = (config.n_embd, config.n_ff, config.head_dim);
-        let (h, g) = (config.n_heads * head, config.n_kv_heads * head);
+        let (attention, ff) = (config.layers[i].attention(), config.layers[i].dense().width);
+        let (d, head, h, g) = (config.n_embd, attention.head_dim, attention.q_width(), attention.kv_width());
         let name = |role: &str| format!("blk.{i}.{role}");
         // A model that has an optional bias has it in all layers: the first one tells.
         let decide = |need: Need, role: &str| match need {

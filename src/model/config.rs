@@ -1,22 +1,26 @@
 //! One description of a decoder-only transformer, as data.
 //!
-//! An architecture (`archs/*.rs`) fills this in from GGUF keys; a backend reads it and knows no architecture.
-//! The computation it describes, for token `t` at position `p`, all vectors f32:
+//! An architecture (`archs/*.rs`) fills this in from GGUF keys; a backend reads it and knows no architecture. What a layer
+//! mixes positions with and what it computes at each of them are values ([`Mixer`], [`Ffn`]): a backend that meets one that it
+//! has no code for does not compile. The computation, for token `t` at position `p`, all vectors f32:
 //!
 //! ```text
 //! x = embedding_scale * token_embd[t]
 //! for each layer:
-//!     h = rms_norm(x) * attn_norm
+//!     o = mixer(rms_norm(x) * attn_norm)
+//!     x += rms_norm(o) * post_attn_norm, or o where there is none
+//!     f = ffn(rms_norm(x) * ffn_norm)
+//!     x += rms_norm(f) * post_ffn_norm, or f where there is none
+//! logits = softcap(Woutput (rms_norm(x) * output_norm))
+//!
+//! attention(h):
 //!     q, k, v = Wq h + bq, Wk h + bk, Wv h + bv         # biases only where the tensors exist
 //!     q, k = rms_norm(q per head) * q_norm, rms_norm(k per head) * k_norm   # where the tensors exist
 //!     q, k = rope(q, p), rope(k, p)
-//!     a = softmax(attn_scale * q k^T, causal, last `window` positions if the layer has a window) v
-//!     o = Wo a + bo
-//!     x += rms_norm(o) * post_attn_norm, or o where there is none
-//!     h = rms_norm(x) * ffn_norm
-//!     f = Wdown (activation(Wgate h) * (Wup h))
-//!     x += rms_norm(f) * post_ffn_norm, or f where there is none
-//! logits = softcap(Woutput (rms_norm(x) * output_norm))
+//!     a = softmax(softcap(scale * q k^T), causal, last `window` positions if it has a window) v
+//!     Wo a + bo
+//! dense(h):
+//!     Wdown (activation(Wgate h) * (Wup h))
 //! ```
 
 use crate::error::{Error, Result};
@@ -30,6 +34,46 @@ pub enum RopePairing {
     Halves,
 }
 
+/// Rotary positions: pair `i` of a head turns by `p * position_scale * inv_freq[i] / divisors[i]` at position `p`, and is
+/// multiplied by `magnitude`. Elements of a head behind the pairs stay as they are.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RopeTable {
+    /// Radians a position, `[n_rot / 2]`. Models were trained with these rounded to f32, where a backend computes so.
+    pub inv_freq: Vec<f64>,
+    /// The file's `rope_freqs`, as long as `inv_freq`; `None`: 1.
+    pub divisors: Option<Vec<f32>>,
+    /// 1 / the linear scaling factor.
+    pub position_scale: f32,
+    /// Multiplies sine and cosine (YaRN's); 1 without it.
+    pub magnitude: f32,
+    /// See [`RopePairing`].
+    pub pairing: RopePairing,
+}
+
+impl RopeTable {
+    /// `base^(-2i / n_rot)`, unscaled.
+    pub fn of_base(base: f32, n_rot: usize, pairing: RopePairing) -> RopeTable {
+        let inv_freq = |i| f64::from(base).powf(-2.0 * i as f64 / n_rot as f64);
+        RopeTable {
+            inv_freq: (0..n_rot / 2).map(inv_freq).collect(),
+            divisors: None,
+            position_scale: 1.0,
+            magnitude: 1.0,
+            pairing,
+        }
+    }
+
+    /// Elements of a head that are turned, from its start.
+    pub fn n_rot(&self) -> usize {
+        2 * self.inv_freq.len()
+    }
+
+    /// What divides the frequency of pair `i`.
+    pub fn divisor(&self, i: usize) -> f32 {
+        self.divisors.as_ref().map_or(1.0, |d| d[i])
+    }
+}
+
 /// The function on the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
@@ -39,16 +83,110 @@ pub enum Activation {
     GeluTanh,
 }
 
-/// What differs from layer to layer.
+/// Grouped-query attention over the cache.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LayerConfig {
+pub struct Attention {
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key and value heads; divides `n_heads`.
+    pub n_kv_heads: usize,
+    /// Elements of one head; a multiple of 8, at most 512.
+    pub head_dim: usize,
     /// Attend only to the last `n` positions, the current one included; `None`: all.
     pub window: Option<u32>,
-    /// Base of the rotary frequencies: pair `i` turns by `p * rope_scale * base^(-2i / n_rot) / factor[i]`,
-    /// `factor` being the `rope_freqs` tensor where there is one.
-    pub rope_base: f32,
-    /// Multiplies the position (1 / the linear scaling factor).
-    pub rope_scale: f32,
+    /// Which of [`Config::ropes`].
+    pub rope: usize,
+    /// Multiplies `q k^T`.
+    pub scale: f32,
+    /// `cap * tanh(score / cap)` before the mask.
+    pub softcap: Option<f32>,
+}
+
+impl Attention {
+    /// Elements of a position's queries, and of what the heads make.
+    pub fn q_width(&self) -> usize {
+        self.n_heads * self.head_dim
+    }
+
+    /// Elements of a position's keys, or of its values.
+    pub fn kv_width(&self) -> usize {
+        self.n_kv_heads * self.head_dim
+    }
+}
+
+/// What mixes positions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Mixer {
+    /// See [`Attention`].
+    Attention(Attention),
+}
+
+/// `Wdown (activation(Wgate h) * (Wup h))`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dense {
+    /// Rows of gate and up.
+    pub width: usize,
+    /// See [`Activation`].
+    pub activation: Activation,
+}
+
+/// What is computed at each position by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ffn {
+    /// See [`Dense`].
+    Dense(Dense),
+}
+
+/// One layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Layer {
+    /// See [`Mixer`].
+    pub mixer: Mixer,
+    /// See [`Ffn`].
+    pub ffn: Ffn,
+}
+
+impl Layer {
+    /// Its attention.
+    pub fn attention(&self) -> &Attention {
+        let Mixer::Attention(attention) = &self.mixer;
+        attention
+    }
+
+    /// Its dense feed-forward.
+    pub fn dense(&self) -> &Dense {
+        let Ffn::Dense(dense) = &self.ffn;
+        dense
+    }
+
+    /// [`Self::attention`], to change it.
+    pub fn attention_mut(&mut self) -> &mut Attention {
+        let Mixer::Attention(attention) = &mut self.mixer;
+        attention
+    }
+
+    /// [`Self::dense`], to change it.
+    pub fn dense_mut(&mut self) -> &mut Dense {
+        let Ffn::Dense(dense) = &mut self.ffn;
+        dense
+    }
+}
+
+/// The most that any layer has of each, for working memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Widths {
+    /// Elements of a position's queries.
+    pub q: usize,
+    /// Elements of its keys, or of its values.
+    pub kv: usize,
+    /// Rows of the gate.
+    pub ffn: usize,
+    /// Elements of a head.
+    pub head: usize,
+    /// Query heads.
+    pub n_heads: usize,
+    /// Pairs of a head that are turned.
+    pub pairs: usize,
 }
 
 /// A decoder-only transformer.
@@ -56,90 +194,149 @@ pub struct LayerConfig {
 pub struct Config {
     /// `general.architecture`.
     pub architecture: String,
-    /// Number of layers.
-    pub n_layers: usize,
     /// Width of the residual stream.
     pub n_embd: usize,
     /// Rows of the embedding and of the output matrix.
     pub n_vocab: usize,
     /// Context length the model was trained for.
     pub n_ctx_train: usize,
-    /// Query heads.
-    pub n_heads: usize,
-    /// Key and value heads; divides `n_heads`.
-    pub n_kv_heads: usize,
-    /// Elements of one head; a multiple of 8, at most 512.
-    pub head_dim: usize,
-    /// Elements of a head that are turned, from its start; even, at most `head_dim`.
-    pub n_rot: usize,
-    /// Width of the feed-forward.
-    pub n_ff: usize,
     /// Added to the mean square under the root of every norm.
     pub norm_eps: f32,
-    /// Multiplies `q k^T`.
-    pub attn_scale: f32,
     /// Multiplies the embedding row.
     pub embedding_scale: f32,
     /// `cap * tanh(logits / cap)`.
     pub logit_softcap: Option<f32>,
-    /// The same on the attention scores before the mask.
-    pub attn_softcap: Option<f32>,
-    /// See [`RopePairing`].
-    pub rope_pairing: RopePairing,
-    /// See [`Activation`].
-    pub activation: Activation,
+    /// Those that the layers choose from.
+    pub ropes: Vec<RopeTable>,
     /// One entry a layer.
-    pub layers: Vec<LayerConfig>,
+    pub layers: Vec<Layer>,
 }
 
 impl Config {
+    /// Number of layers.
+    pub fn n_layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// The rope of a layer's attention.
+    pub fn rope_of(&self, attention: &Attention) -> &RopeTable {
+        &self.ropes[attention.rope]
+    }
+
+    /// See [`Widths`].
+    pub fn widths(&self) -> Widths {
+        let mut w =
+            Widths { pairs: self.ropes.iter().map(|r| r.inv_freq.len()).max().unwrap_or(0), ..Widths::default() };
+        for layer in &self.layers {
+            let a = layer.attention();
+            (w.q, w.kv) = (w.q.max(a.q_width()), w.kv.max(a.kv_width()));
+            (w.head, w.n_heads) = (w.head.max(a.head_dim), w.n_heads.max(a.n_heads));
+            w.ffn = w.ffn.max(layer.dense().width);
+        }
+        w
+    }
+
+    /// The heads and the head size that all layers have; `Unsupported` where they differ, for a backend whose cache cannot.
+    pub fn same_heads(&self) -> Result<Attention> {
+        let heads = |a: &Attention| (a.n_heads, a.n_kv_heads, a.head_dim);
+        let mut all = self.layers.iter().map(Layer::attention);
+        let first = all.next().copied().ok_or(Error::Internal { message: "a description without layers".into() })?;
+        match all.find(|a| heads(a) != heads(&first)) {
+            None => Ok(first),
+            Some(other) => Err(Error::Unsupported {
+                what: "layers of different heads",
+                name: format!("{:?} and {:?}", heads(&first), heads(other)),
+            }),
+        }
+    }
+
+    /// Bytes of K and V of one token in one layer, f16.
+    pub fn layer_kv_bytes(&self, layer: usize) -> usize {
+        2 * self.layers[layer].attention().kv_width() * 2
+    }
+
     /// Bytes of K and V of one token over all layers, f16.
     pub fn kv_bytes_per_token(&self) -> usize {
-        self.n_layers * 2 * self.n_kv_heads * self.head_dim * 2
+        (0..self.n_layers()).map(|i| self.layer_kv_bytes(i)).sum()
     }
 
     /// Checks what the fields promise; a backend may rely on all of it.
     pub fn validate(&self) -> Result<()> {
-        let check = |ok: bool, name: &str, found: &dyn ToString, expected: &dyn Fn() -> String| match ok {
-            true => Ok(()),
-            false => Err(Error::Model { name: name.into(), found: found.to_string(), expected: expected() }),
-        };
         let sizes = [
-            ("number of layers", self.n_layers, 1 << 20),
+            ("number of layers", self.n_layers(), 1 << 20),
             ("embedding length", self.n_embd, 1 << 20),
             ("vocabulary size", self.n_vocab, 1 << 30),
             ("context length", self.n_ctx_train, 1 << 31),
-            ("number of heads", self.n_heads, 1 << 20),
-            ("number of key-value heads", self.n_kv_heads, 1 << 20),
-            ("feed-forward length", self.n_ff, 1 << 20),
         ];
         for (name, size, limit) in sizes {
-            check((1..=limit).contains(&size), name, &size, &|| format!("1 to {limit}"))?;
+            in_range(name, size, limit)?;
         }
-        check(self.n_heads.is_multiple_of(self.n_kv_heads), "number of heads", &self.n_heads, &|| {
-            format!("a multiple of {}, the number of key-value heads", self.n_kv_heads)
-        })?;
-        let head_dim_ok = self.head_dim.is_multiple_of(8) && (8..=512).contains(&self.head_dim);
-        check(head_dim_ok, "head size", &self.head_dim, &|| "a multiple of 8, 8 to 512".into())?;
-        let n_rot_ok = self.n_rot.is_multiple_of(2) && (2..=self.head_dim).contains(&self.n_rot);
-        check(n_rot_ok, "rope dimension count", &self.n_rot, &|| format!("even, 2 to {}", self.head_dim))?;
-        check(self.layers.len() == self.n_layers, "number of layer descriptions", &self.layers.len(), &|| {
-            self.n_layers.to_string()
-        })?;
-
-        let positive = |name: &str, value: f32| {
-            check(value.is_finite() && value > 0.0, name, &value, &|| "positive and finite".into())
-        };
         positive("norm epsilon", self.norm_eps)?;
-        positive("attention scale", self.attn_scale)?;
         positive("embedding scale", self.embedding_scale)?;
         positive("final logit softcap", self.logit_softcap.unwrap_or(1.0))?;
-        positive("attention logit softcap", self.attn_softcap.unwrap_or(1.0))?;
+        for (i, rope) in self.ropes.iter().enumerate() {
+            rope.validate(&format!("rope {i}"))?;
+        }
         for (i, layer) in self.layers.iter().enumerate() {
-            positive(&format!("layer {i} rope base"), layer.rope_base)?;
-            positive(&format!("layer {i} rope scale"), layer.rope_scale)?;
-            check(layer.window != Some(0), &format!("layer {i} window"), &0, &|| "at least 1".into())?;
+            let name = format!("layer {i}");
+            match &layer.mixer {
+                Mixer::Attention(attention) => attention.validate(&name, &self.ropes)?,
+            }
+            match &layer.ffn {
+                Ffn::Dense(dense) => in_range(&format!("{name} feed-forward length"), dense.width, 1 << 20)?,
+            }
         }
         Ok(())
     }
+}
+
+impl Attention {
+    fn validate(&self, layer: &str, ropes: &[RopeTable]) -> Result<()> {
+        in_range(&format!("{layer} number of heads"), self.n_heads, 1 << 20)?;
+        in_range(&format!("{layer} number of key-value heads"), self.n_kv_heads, 1 << 20)?;
+        check(
+            self.n_heads.is_multiple_of(self.n_kv_heads),
+            &format!("{layer} number of heads"),
+            &self.n_heads,
+            &|| format!("a multiple of {}, the number of key-value heads", self.n_kv_heads),
+        )?;
+        let head_dim_ok = self.head_dim.is_multiple_of(8) && (8..=512).contains(&self.head_dim);
+        check(head_dim_ok, &format!("{layer} head size"), &self.head_dim, &|| "a multiple of 8, 8 to 512".into())?;
+        let Some(rope) = ropes.get(self.rope) else {
+            return check(false, &format!("{layer} rope"), &self.rope, &|| format!("below {}", ropes.len()));
+        };
+        let n_rot_ok = (2..=self.head_dim).contains(&rope.n_rot());
+        check(n_rot_ok, "rope dimension count", &rope.n_rot(), &|| format!("even, 2 to {}", self.head_dim))?;
+        positive(&format!("{layer} attention scale"), self.scale)?;
+        positive(&format!("{layer} attention logit softcap"), self.softcap.unwrap_or(1.0))?;
+        check(self.window != Some(0), &format!("{layer} window"), &0, &|| "at least 1".into())
+    }
+}
+
+impl RopeTable {
+    fn validate(&self, name: &str) -> Result<()> {
+        positive(&format!("{name} scale"), self.position_scale)?;
+        positive(&format!("{name} magnitude"), self.magnitude)?;
+        // A base that is not positive makes the frequencies so.
+        for f in &self.inv_freq {
+            check(f.is_finite() && *f > 0.0, &format!("{name} frequency"), f, &|| "positive and finite".into())?;
+        }
+        let n = self.divisors.as_ref().map_or(self.inv_freq.len(), Vec::len);
+        check(n == self.inv_freq.len(), &format!("{name} divisors"), &n, &|| self.inv_freq.len().to_string())
+    }
+}
+
+fn check(ok: bool, name: &str, found: &dyn ToString, expected: &dyn Fn() -> String) -> Result<()> {
+    match ok {
+        true => Ok(()),
+        false => Err(Error::Model { name: name.into(), found: found.to_string(), expected: expected() }),
+    }
+}
+
+fn in_range(name: &str, size: usize, limit: usize) -> Result<()> {
+    check((1..=limit).contains(&size), name, &size, &|| format!("1 to {limit}"))
+}
+
+fn positive(name: &str, value: f32) -> Result<()> {
+    check(value.is_finite() && value > 0.0, name, &value, &|| "positive and finite".into())
 }

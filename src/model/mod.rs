@@ -7,6 +7,6 @@ mod info;
 mod weights;
 
 pub use bind::bind;
-pub use config::{Activation, Config, LayerConfig, RopePairing};
+pub use config::{Activation, Attention, Config, Dense, Ffn, Layer, Mixer, RopePairing, RopeTable, Widths};
 pub use info::ModelInfo;
 pub use weights::{LayerWeights, Tensor, Weights};

@@ -87,7 +87,7 @@ pub fn all() -> Vec<Case> {
             "three heads",
             "attention.head_count",
             Value::U32(3),
-            "number of heads is 3; expected a multiple of 2, the number of key-value heads",
+            "layer 0 number of heads is 3; expected a multiple of 2, the number of key-value heads",
         ),
         number(
             "other heads",
@@ -104,12 +104,12 @@ pub fn all() -> Vec<Case> {
         {
             let both = [q("attention.key_length"), q("attention.value_length")];
             let tiny = Tiny { with: both.map(|key| (key, Value::U32(12))).into(), ..tiny() };
-            bad("heads of 12", File::of(&tiny), "head size is 12; expected a multiple of 8, 8 to 512")
+            bad("heads of 12", File::of(&tiny), "layer 0 head size is 12; expected a multiple of 8, 8 to 512")
         },
         bad(
             "odd rotation",
             with("llama", "llama.rope.dimension_count", Value::U32(7)),
-            "rope dimension count is 7; expected even, 2 to 16",
+            "key \"llama.rope.dimension_count\" is 7; expected even, 2 to 16",
         ),
         number(
             "no context",
@@ -133,7 +133,7 @@ pub fn all() -> Vec<Case> {
             "rope base infinite",
             "rope.freq_base",
             Value::F32(f32::INFINITY),
-            "layer 0 rope base is inf; expected positive and finite",
+            "key \"qwen2.rope.freq_base\" is inf; expected positive and finite",
         ),
         unsupported(
             "experts",

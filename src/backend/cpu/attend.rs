@@ -1,10 +1,11 @@
 //! The attention of a round: cuts it into units of work, and merges what spans were computed apart.
 
 use super::attention::{self, ROWS, Row, SPAN, Shape, partial_len};
-use super::forward::{CpuModel, LayerPlan, Piece, Scratch, sized};
+use super::forward::{CpuModel, Piece, Scratch, sized};
 use super::threads::{Shares, Turn};
 use crate::alloc::reserve;
 use crate::error::Result;
+use crate::model::Attention;
 
 /// A sequence of at most so many new tokens shares the work of its attention among threads by spans of its cache.
 const SPLIT_TOKENS: usize = 4;
@@ -42,18 +43,17 @@ impl CpuModel {
         &self,
         turn: &Turn<'_>,
         s: &mut Scratch,
-        layer: &LayerPlan,
+        a: &Attention,
         index: usize,
         pieces: &[Piece],
     ) -> Result<()> {
-        let c = &self.config;
-        let (heads, group) = (c.n_heads, c.n_heads / c.n_kv_heads);
+        let (heads, group) = (a.n_heads, a.n_heads / a.n_kv_heads);
         let shape = Shape {
-            head_dim: c.head_dim,
+            head_dim: a.head_dim,
             padded: self.layout.padded,
-            scale: c.attn_scale,
-            softcap: c.attn_softcap.unwrap_or(0.0),
-            window: layer.window,
+            scale: a.scale,
+            softcap: a.softcap.unwrap_or(0.0),
+            window: a.window.map_or(0, |w| w as usize),
         };
         let mut units: Vec<Unit> = Vec::new();
         let mut merges: Vec<Merge> = Vec::new();
@@ -61,7 +61,7 @@ impl CpuModel {
         for (piece, p) in pieces.iter().enumerate() {
             let (from, to) = spans(&shape, p);
             let n_spans = to - from;
-            for kv in 0..c.n_kv_heads {
+            for kv in 0..a.n_kv_heads {
                 if p.len() > SPLIT_TOKENS || n_spans == 1 {
                     for first in (0..p.len()).step_by(TOKEN_BLOCK) {
                         let last = (first + TOKEN_BLOCK).min(p.len());
@@ -126,7 +126,7 @@ impl CpuModel {
         mix: Shares<f32>,
     ) {
         let (isa, dim, len) = (self.isa, shape.head_dim, partial_len(shape.padded));
-        let group = heads / self.config.n_kv_heads;
+        let group = heads / self.layout.n_kv_heads;
         let (keys_at, values_at) = self.layout.head(index, unit.kv);
         let (first_span, last_span) = spans(&shape, p);
         let n_rows = (unit.last - unit.first) * group;

@@ -17,7 +17,7 @@ use half::f16;
 use crate::alloc::{reserve, reserve_exact};
 use crate::backend::{CacheRow, Chunk, LoadedModel, PAGE_TOKENS, PageImage, Plan, RunControl, Slot, TapEvent, Want};
 use crate::error::{Error, Result};
-use crate::model::{Activation, Config, LayerConfig, RopePairing};
+use crate::model::{Activation, Attention, Config, Dense, Ffn, Mixer, RopePairing, RopeTable};
 use crate::sampler::{SampleRequest, Sampled, Scratch as Drawing, sample_with};
 
 /// Tokens that go through the layers together; more are run in several rounds.
@@ -35,29 +35,27 @@ pub struct Task {
 }
 
 /// Angles of the pairs of a head.
-#[derive(PartialEq)]
 pub struct Rope {
     inverse: Vec<f32>, // [n_rot / 2], radians a position
     scale: f32,
+    magnitude: f32,
+    pairing: RopePairing,
 }
 
 impl Rope {
     /// Frequencies as the models were trained with: rounded to f32 before they meet the position.
-    pub fn new(config: &Config, layer: &LayerConfig, factors: Option<&[f32]>) -> Rope {
-        let n = config.n_rot / 2;
-        let inverse = (0..n).map(|i| {
-            let exponent = (2 * i) as f64 / config.n_rot as f64;
-            let inverse = (1.0 / f64::from(layer.rope_base).powf(exponent)) as f32;
-            factors.and_then(|f| f.get(i)).map_or(inverse, |f| inverse / f)
-        });
-        Rope { inverse: inverse.collect(), scale: layer.rope_scale }
+    pub fn new(table: &RopeTable) -> Result<Rope> {
+        let mut inverse = Vec::new();
+        reserve(&mut inverse, table.inv_freq.len())?;
+        inverse.extend(table.inv_freq.iter().enumerate().map(|(i, f)| *f as f32 / table.divisor(i)));
+        Ok(Rope { inverse, scale: table.position_scale, magnitude: table.magnitude, pairing: table.pairing })
     }
 
     fn fill(&self, position: usize, out: &mut [(f32, f32)]) {
         let p = position as f32 * self.scale;
         for (o, &f) in out.iter_mut().zip(&self.inverse) {
             let (sin, cos) = f64::from(p * f).sin_cos();
-            *o = (cos as f32, sin as f32);
+            *o = (cos as f32 * self.magnitude, sin as f32 * self.magnitude);
         }
     }
 }
@@ -82,8 +80,6 @@ pub struct LayerPlan {
     pub o_tasks: Vec<Task>,
     pub gate_tasks: Vec<Task>,
     pub down_tasks: Vec<Task>,
-    pub window: usize,
-    pub rope: usize,
 }
 
 /// A loaded model.
@@ -179,9 +175,9 @@ impl CpuModel {
     ) -> Result<()> {
         let c = &self.config;
         let n = pieces.iter().map(|p| p.len()).sum::<usize>();
-        let (d, h, g, f) = (c.n_embd, c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim, c.n_ff);
+        let most = c.widths();
+        let (d, h, g, f, half) = (c.n_embd, most.q, most.kv, most.ffn, most.pairs);
         let widest = d.max(h).max(f);
-        let half = c.n_rot / 2;
         for (v, len) in [
             (&mut s.x, n * d),
             (&mut s.h, n * d),
@@ -212,7 +208,7 @@ impl CpuModel {
                 #[cfg(any(test, feature = "faults"))]
                 let position = self.fault.position(position, chunks[p.chunk].tokens.len());
                 for (r, rope) in self.ropes.iter().enumerate() {
-                    rope.fill(position, &mut s.angles[(r * n + row) * half..][..half]);
+                    rope.fill(position, &mut s.angles[(r * n + row) * half..][..rope.inverse.len()]);
                 }
             }
         }
@@ -224,40 +220,76 @@ impl CpuModel {
             let tag = index as i32;
             self.norm(turn, &s.x, &layer.attn_norm, &mut s.h, n)?;
             tap(run, pieces, "attn_norm", tag, d, &s.h);
-            let Scratch { h: hidden, quant, q, k, v, .. } = &mut *s;
-            let needs = layer.qkv.iter().any(Matrix::is_quantized);
-            let input = self.input(turn, hidden, quant, n, d, needs)?;
-            let outs = [(Shares(q.as_mut_ptr()), h), (Shares(k.as_mut_ptr()), g), (Shares(v.as_mut_ptr()), g)];
-            self.multiply(turn, &layer.qkv, &layer.qkv_tasks, &input, &outs)?;
-            self.position(turn, s, layer, index, pieces, n)?;
-            tap(run, pieces, "q_rope", tag, h, &s.q);
-            tap(run, pieces, "k_rope", tag, g, &s.k);
-            tap(run, pieces, "v", tag, g, &s.v);
-            self.attend(turn, s, layer, index, pieces)?;
-            tap(run, pieces, "attn_mix", tag, h, &s.mix);
-            let Scratch { h: hidden, quant, mix, .. } = &mut *s;
-            let input = self.input(turn, mix, quant, n, h, layer.o.is_quantized())?;
-            let out = [(Shares(hidden.as_mut_ptr()), d)];
-            self.multiply(turn, std::slice::from_ref(&layer.o), &layer.o_tasks, &input, &out)?;
-            if let Some(bias) = &layer.o_bias {
-                s.h[..n * d].chunks_exact_mut(d).for_each(|h| h.iter_mut().zip(bias).for_each(|(h, b)| *h += b));
+            match c.layers[index].mixer {
+                Mixer::Attention(attention) => self.attention(turn, s, &attention, index, pieces, run)?,
             }
             tap(run, pieces, "attn_out", tag, d, &s.h);
             self.residual(turn, s, layer.post_attn_norm.as_deref(), n)?;
 
             self.norm(turn, &s.x, &layer.ffn_norm, &mut s.h, n)?;
             tap(run, pieces, "ffn_norm", tag, d, &s.h);
-            self.gate_up(turn, s, layer, n)?;
-            tap(run, pieces, "ffn_act", tag, f, &s.gate);
-            let Scratch { h: hidden, quant, gate, .. } = &mut *s;
-            let input = self.input(turn, gate, quant, n, f, layer.down.is_quantized())?;
-            let out = [(Shares(hidden.as_mut_ptr()), d)];
-            self.multiply(turn, std::slice::from_ref(&layer.down), &layer.down_tasks, &input, &out)?;
+            match c.layers[index].ffn {
+                Ffn::Dense(dense) => self.dense(turn, s, &dense, index, pieces, run)?,
+            }
             tap(run, pieces, "ffn_out", tag, d, &s.h);
             self.residual(turn, s, layer.post_ffn_norm.as_deref(), n)?;
             tap(run, pieces, "resid", tag, d, &s.x);
         }
         self.output(turn, s, chunks, pieces, run)
+    }
+
+    /// `h = Wo attention(h) + bo`, of all rows.
+    fn attention(
+        &self,
+        turn: &Turn<'_>,
+        s: &mut Scratch,
+        a: &Attention,
+        index: usize,
+        pieces: &[Piece],
+        run: &mut RunControl<'_>,
+    ) -> Result<()> {
+        let (layer, tag) = (&self.layers[index], index as i32);
+        let (d, h, g) = (self.config.n_embd, a.q_width(), a.kv_width());
+        let n = pieces.iter().map(|p| p.len()).sum::<usize>();
+        let Scratch { h: hidden, quant, q, k, v, .. } = &mut *s;
+        let needs = layer.qkv.iter().any(Matrix::is_quantized);
+        let input = self.input(turn, hidden, quant, n, d, needs)?;
+        let outs = [(Shares(q.as_mut_ptr()), h), (Shares(k.as_mut_ptr()), g), (Shares(v.as_mut_ptr()), g)];
+        self.multiply(turn, &layer.qkv, &layer.qkv_tasks, &input, &outs)?;
+        self.position(turn, s, a, index, pieces, n)?;
+        tap(run, pieces, "q_rope", tag, h, &s.q);
+        tap(run, pieces, "k_rope", tag, g, &s.k);
+        tap(run, pieces, "v", tag, g, &s.v);
+        self.attend(turn, s, a, index, pieces)?;
+        tap(run, pieces, "attn_mix", tag, h, &s.mix);
+        let Scratch { h: hidden, quant, mix, .. } = &mut *s;
+        let input = self.input(turn, mix, quant, n, h, layer.o.is_quantized())?;
+        let out = [(Shares(hidden.as_mut_ptr()), d)];
+        self.multiply(turn, std::slice::from_ref(&layer.o), &layer.o_tasks, &input, &out)?;
+        if let Some(bias) = &layer.o_bias {
+            s.h[..n * d].chunks_exact_mut(d).for_each(|h| h.iter_mut().zip(bias).for_each(|(h, b)| *h += b));
+        }
+        Ok(())
+    }
+
+    /// `h = Wdown (activation(Wgate h) * (Wup h))`, of all rows.
+    fn dense(
+        &self,
+        turn: &Turn<'_>,
+        s: &mut Scratch,
+        dense: &Dense,
+        index: usize,
+        pieces: &[Piece],
+        run: &mut RunControl<'_>,
+    ) -> Result<()> {
+        let (layer, d, f) = (&self.layers[index], self.config.n_embd, dense.width);
+        let n = pieces.iter().map(|p| p.len()).sum::<usize>();
+        self.gate_up(turn, s, layer, dense, n)?;
+        tap(run, pieces, "ffn_act", index as i32, f, &s.gate);
+        let Scratch { h: hidden, quant, gate, .. } = &mut *s;
+        let input = self.input(turn, gate, quant, n, f, layer.down.is_quantized())?;
+        let out = [(Shares(hidden.as_mut_ptr()), d)];
+        self.multiply(turn, std::slice::from_ref(&layer.down), &layer.down_tasks, &input, &out)
     }
 
     /// Blocks of rows of `cols` for work that is cheap an element: one chunk where it is not worth sharing.
@@ -342,19 +374,19 @@ impl CpuModel {
         &self,
         turn: &Turn<'_>,
         s: &mut Scratch,
-        layer: &LayerPlan,
+        a: &Attention,
         index: usize,
         pieces: &[Piece],
         n: usize,
     ) -> Result<()> {
-        let c = &self.config;
-        let (dim, half) = (c.head_dim, c.n_rot / 2);
-        let (h, g) = (c.n_heads * dim, c.n_kv_heads * dim);
+        let (layer, eps, rope) = (&self.layers[index], self.config.norm_eps, &self.ropes[a.rope]);
+        let (dim, half) = (a.head_dim, self.config.widths().pairs);
+        let (h, g) = (a.q_width(), a.kv_width());
         let (q, k, v) =
             (Shares(s.q[..n * h].as_mut_ptr()), Shares(s.k[..n * g].as_mut_ptr()), Shares(s.v[..n * g].as_mut_ptr()));
-        let angles = &s.angles[layer.rope * n * half..][..n * half];
+        let angles = &s.angles[a.rope * n * half..][..n * half];
         let pages = &s.pages;
-        let adjacent = c.rope_pairing == RopePairing::Adjacent;
+        let adjacent = rope.pairing == RopePairing::Adjacent;
         self.by_rows(turn, n, h + 2 * g, &|row| {
             // SAFETY: row `row` of q, k and v, which no other call touches.
             let (q, k, v) = unsafe {
@@ -369,13 +401,13 @@ impl CpuModel {
                     x.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
                 }
             }
-            let angles = &angles[row * half..][..half];
+            let angles = &angles[row * half..][..rope.inverse.len()];
             for (x, norm) in [(&mut *q, &layer.q_norm), (&mut *k, &layer.k_norm)] {
                 for head in x.chunks_exact_mut(dim) {
                     if let Some(w) = norm {
                         let p = head.as_mut_ptr();
                         // SAFETY: the head and the weight hold `dim` elements.
-                        unsafe { vector::rms_norm(self.isa, p, w.as_ptr(), p, dim, c.norm_eps) };
+                        unsafe { vector::rms_norm(self.isa, p, w.as_ptr(), p, dim, eps) };
                     }
                     vector::rope(head, angles, adjacent);
                 }
@@ -387,7 +419,7 @@ impl CpuModel {
             let page = pages[p.pages.0 + position / PAGE_TOKENS].0.cast_mut();
             let mut half_k = [0_u16; 512];
             let mut half_v = [0_u16; 512];
-            for head in 0..c.n_kv_heads {
+            for head in 0..a.n_kv_heads {
                 // SAFETY: `head_dim` is at most 512 (checked at load); this position's rows of the page belong to
                 // this sequence alone.
                 unsafe {
@@ -401,8 +433,8 @@ impl CpuModel {
     }
 
     /// `gate = activation(Wgate h) * (Wup h)`.
-    fn gate_up(&self, turn: &Turn<'_>, s: &mut Scratch, layer: &LayerPlan, n: usize) -> Result<()> {
-        let (d, f, isa) = (self.config.n_embd, self.config.n_ff, self.isa);
+    fn gate_up(&self, turn: &Turn<'_>, s: &mut Scratch, layer: &LayerPlan, dense: &Dense, n: usize) -> Result<()> {
+        let (d, f, isa) = (self.config.n_embd, dense.width, self.isa);
         let Scratch { h, quant, gate, up, .. } = &mut *s;
         let input = self.input(turn, h, quant, n, d, layer.gate.is_quantized() || layer.up.is_quantized())?;
         let (gate, up) = (Shares(gate.as_mut_ptr()), Shares(up.as_mut_ptr()));
@@ -416,7 +448,7 @@ impl CpuModel {
                 layer.up.mul(isa, first, last, &input, up.at(0), f);
                 for row in 0..n {
                     let (gate, up) = (gate.at(row * f + a), up.at(row * f + a));
-                    match self.config.activation {
+                    match dense.activation {
                         Activation::Silu => vector::silu_mul(isa, gate, up, b - a),
                         Activation::GeluTanh => vector::gelu_mul(isa, gate, up, b - a),
                     }
@@ -484,14 +516,11 @@ impl CpuModel {
 
     /// The page of a row that is there.
     fn cache_page(&self, at: CacheRow, n_keys: usize, n_values: usize) -> Result<PageAddress> {
-        let c = &self.config;
-        let g = c.n_kv_heads * c.head_dim;
+        let g = self.config.layers.get(at.layer).map_or(usize::MAX, |l| l.attention().kv_width());
         let mut page = Vec::new();
         let there = self.pages.addresses(&[at.page], &mut page).is_some();
         match page.first() {
-            Some(page) if there && at.row < PAGE_TOKENS && at.layer < c.n_layers && n_keys == g && n_values == g => {
-                Ok(*page)
-            }
+            Some(page) if there && at.row < PAGE_TOKENS && n_keys == g && n_values == g => Ok(*page),
             _ => Err(Error::Internal { message: format!("{at:?} of {n_keys} and {n_values} elements") }),
         }
     }
@@ -582,9 +611,9 @@ impl LoadedModel for CpuModel {
 
     fn read_cache(&self, at: CacheRow, keys: &mut [f32], values: &mut [f32]) -> Result<()> {
         let page = self.cache_page(at, keys.len(), values.len())?;
-        let dim = self.config.head_dim;
+        let (dim, heads) = (self.layout.head_dim, self.layout.n_kv_heads);
         let (mut k, mut v) = (vec![0; dim], vec![0; dim]);
-        for head in 0..self.config.n_kv_heads {
+        for head in 0..heads {
             // SAFETY: `cache_page` has checked page, layer and row; no pass of its sequence is under way.
             unsafe { self.layout.read(page.0, at.layer, head, at.row, &mut k, &mut v) };
             for (to, from) in [(&mut *keys, &k), (&mut *values, &v)] {
@@ -597,9 +626,9 @@ impl LoadedModel for CpuModel {
 
     fn write_cache(&self, at: CacheRow, keys: &[f32], values: &[f32]) -> Result<()> {
         let page = self.cache_page(at, keys.len(), values.len())?;
-        let dim = self.config.head_dim;
+        let (dim, heads) = (self.layout.head_dim, self.layout.n_kv_heads);
         let halves = |from: &[f32]| from.iter().map(|x| f16::from_f32(*x).to_bits()).collect::<Vec<u16>>();
-        for head in 0..self.config.n_kv_heads {
+        for head in 0..heads {
             let (k, v) = (halves(&keys[head * dim..][..dim]), halves(&values[head * dim..][..dim]));
             // SAFETY: `cache_page` has checked page, layer and row; the page is one sequence's, which runs no pass.
             unsafe { self.layout.write(page.0.cast_mut(), at.layer, head, at.row, &k, &v) };

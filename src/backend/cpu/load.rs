@@ -13,9 +13,9 @@ use super::simd::{Isa, LANES, XBlock};
 use super::threads::{Pool, Shares};
 use super::weigh::weigher;
 use crate::alloc::reserve;
-use crate::backend::{LoadControl, PAGE_TOKENS, Plan};
+use crate::backend::{LoadControl, Plan};
 use crate::error::Result;
-use crate::model::{Config, Tensor, Weights};
+use crate::model::{Attention, Config, Tensor, Weights};
 
 /// Bytes of the file packed between two looks at the caller's progress callback.
 const STEP_BYTES: usize = 8 << 20;
@@ -36,28 +36,35 @@ fn packed_bytes(t: &Tensor<'_>) -> usize {
     Matrix::bytes(t.ty, t.rows, t.cols).next_multiple_of(64)
 }
 
-fn layout(config: &Config) -> PageLayout {
-    PageLayout {
-        head_dim: config.head_dim,
-        padded: config.head_dim.next_multiple_of(LANES),
-        n_kv_heads: config.n_kv_heads,
-        n_layers: config.n_layers,
-    }
+fn layout(config: &Config) -> Result<PageLayout> {
+    let heads = config.same_heads()?;
+    Ok(PageLayout {
+        head_dim: heads.head_dim,
+        padded: heads.head_dim.next_multiple_of(LANES),
+        n_kv_heads: heads.n_kv_heads,
+        n_layers: config.n_layers(),
+    })
 }
 
 /// What a load takes.
 pub fn plan(config: &Config, weights: &Weights<'_>) -> Plan {
     Plan {
         weights_bytes: matrices(weights).iter().map(|t| packed_bytes(t) as u64).sum(),
-        kv_bytes_per_token: (2 * layout(config).page_len() / PAGE_TOKENS) as u64,
+        kv_bytes_per_token: config.layers.iter().map(|l| kv_bytes(l.attention())).sum(),
         scratch_bytes: scratch_bytes(config) as u64,
     }
 }
 
+/// Bytes of a position's keys and padded values in a layer, as [`PageLayout`] keeps them.
+fn kv_bytes(a: &Attention) -> u64 {
+    (2 * a.n_kv_heads * (a.head_dim + a.head_dim.next_multiple_of(LANES))) as u64
+}
+
 fn scratch_bytes(c: &Config) -> usize {
-    let (h, g) = (c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim);
-    let widest = c.n_embd.max(h).max(c.n_ff);
-    MAX_ROWS * (4 * (3 * c.n_embd + 2 * h + 2 * g + 2 * c.n_ff) + widest.div_ceil(32) * size_of::<XBlock>())
+    let most = c.widths();
+    let widest = c.n_embd.max(most.q).max(most.ffn);
+    MAX_ROWS
+        * (4 * (3 * c.n_embd + 2 * most.q + 2 * most.kv + 2 * most.ffn) + widest.div_ceil(32) * size_of::<XBlock>())
 }
 
 /// Packs matrices on all threads.
@@ -148,6 +155,7 @@ pub fn load(
     isa: Isa,
     control: &mut dyn LoadControl,
 ) -> Result<CpuModel> {
+    let layout = layout(config)?;
     let all = matrices(weights);
     let total: u64 = all.iter().map(|t| t.data.len() as u64).sum();
     let arena = Arena::new(all.iter().map(|t| packed_bytes(t)).sum())?;
@@ -164,17 +172,11 @@ pub fn load(
     let n_threads = pool.n_threads();
     let mut layers = Vec::new();
     reserve(&mut layers, weights.layers.len())?;
-    let mut ropes: Vec<Rope> = Vec::new();
-    let factors = weights.divisors()?;
-    for (l, c) in weights.layers.iter().zip(&config.layers) {
+    let ropes = config.ropes.iter().map(Rope::new).collect::<Result<Vec<_>>>()?;
+    for l in &weights.layers {
         let (q, k, v) = (next(&l.q, control)?, next(&l.k, control)?, next(&l.v, control)?);
         let o = next(&l.o, control)?;
         let (gate, up, down) = (next(&l.gate, control)?, next(&l.up, control)?, next(&l.down, control)?);
-        let rope = Rope::new(config, c, factors.as_deref());
-        let rope = ropes.iter().position(|r| *r == rope).unwrap_or_else(|| {
-            ropes.push(rope);
-            ropes.len() - 1
-        });
         layers.push(LayerPlan {
             attn_norm: l.attn_norm.floats()?,
             biases: [maybe(&l.q_bias)?, maybe(&l.k_bias)?, maybe(&l.v_bias)?],
@@ -193,13 +195,10 @@ pub fn load(
             gate,
             up,
             down,
-            window: c.window.map_or(0, |w| w as usize),
-            rope,
         });
     }
     let output = weights.output.as_ref().map(|t| next(t, control)).transpose()?;
     let output_tasks = tasks(&[output.as_ref().unwrap_or(&token_embd)], n_threads);
-    let layout = layout(config);
     Ok(CpuModel {
         config: config.clone(),
         plan: plan(config, weights),

@@ -144,7 +144,8 @@ fn rows_of(stage: &Stage) -> Vec<u32> {
 
 /// The launches for the rows of `work`, from those of a token alone.
 fn make(gpu: &Gpu, config: &Config, ops: Vec<Op>, work: &Workspace) -> Vec<Step> {
-    let (d, h, g) = (config.n_embd, config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim);
+    let most = config.widths();
+    let (d, h, g) = (config.n_embd, most.q, most.kv);
     let stride = |n| stride(n) as u32;
     let mut steps = Vec::new();
     // Of the stage before, for the next norm: how many parts, and their bias.
@@ -163,7 +164,7 @@ fn make(gpu: &Gpu, config: &Config, ops: Vec<Op>, work: &Workspace) -> Vec<Step>
                 ..attend
             })),
             Run::Glu { gate, up, out, activation, .. } => {
-                push(Launch::Glu { gate, up, out, stride: stride(config.n_ff), activation });
+                push(Launch::Glu { gate, up, out, stride: stride(most.ffn), activation });
             }
             Run::Stage { stage, by, shape } => {
                 let mut stage = Stage { x_stride: stride(stage.n as usize), ..stage };
@@ -187,7 +188,7 @@ fn make(gpu: &Gpu, config: &Config, ops: Vec<Op>, work: &Workspace) -> Vec<Step>
                 }
                 stage.out_stride = match kind {
                     Kind::Qkv => stride(h + 2 * g),
-                    Kind::GateUp | Kind::Up => stride(config.n_ff),
+                    Kind::GateUp | Kind::Up => stride(most.ffn),
                     _ => stride(d),
                 };
                 let (pair, shape) = (stage.activation != 0, Shape { streams: 4, deep: false, ..shape });
@@ -423,7 +424,7 @@ impl CudaModel {
             self.set_state(exec, slot_of(chunk.slot)?, chunk.tokens[round], position)?;
             return self.queue(exec, if logits { Pass::Logits } else { Pass::Cache }, position);
         }
-        let each = group.iter().map(|c| Cut::at(c.start + round, self.config.head_dim, &exec.tuning));
+        let each = group.iter().map(|c| Cut::at(c.start + round, self.heads.head_dim, &exec.tuning));
         let cut = Cut::among(group.len(), &exec.tuning, each);
         let mut states = Vec::with_capacity(group.len());
         for chunk in group.iter_mut() {

@@ -100,6 +100,7 @@ pub struct Attend {
     pub scale: f32,
     pub softcap: f32,
     pub eps: f32,
+    pub magnitude: f32,
     pub n_seq: u32,
     pub qkv_stride: u32,
     pub out_stride: u32,
@@ -230,6 +231,7 @@ pub struct PrefillRope {
     pub q_stride: u32,
     pub pdl: u32,
     pub eps: f32,
+    pub magnitude: f32,
     pub rows: Address,
 }
 

@@ -8,7 +8,7 @@ use std::f64::consts::TAU;
 use super::ffi::{Address, Mat};
 use crate::error::Result;
 use crate::gguf::{Data, TensorType};
-use crate::model::{Config, LayerConfig, Tensor, Weights};
+use crate::model::{Config, RopeTable, Tensor, Weights};
 
 /// The kernels' number of a type.
 pub fn type_code(ty: TensorType) -> u32 {
@@ -139,7 +139,6 @@ pub struct Laid<'a> {
 struct Layer0<'a> {
     next: u64,
     jobs: Vec<Job<'a>>,
-    turns: Vec<(LayerConfig, Address)>,
 }
 
 impl<'a> Layer0<'a> {
@@ -183,31 +182,23 @@ impl<'a> Layer0<'a> {
         t.as_ref().map_or(0, |t| self.vector(t))
     }
 
-    /// The rotary table of a layer, shared by the layers that turn alike.
-    fn turns(&mut self, config: &Config, layer: &LayerConfig, factors: Option<&[f32]>) -> Address {
-        let key = LayerConfig { window: None, ..*layer };
-        if let Some((_, at)) = self.turns.iter().find(|(k, _)| *k == key) {
-            return *at;
-        }
-        let n = config.n_rot / 2;
-        let mut data = Vec::with_capacity(n * 8);
-        for i in 0..n {
-            let factor = factors.and_then(|f| f.get(i)).map_or(1.0, |f| f64::from(*f));
-            let power = -2.0 * i as f64 / config.n_rot as f64;
-            let turn = f64::from(layer.rope_scale) * f64::from(layer.rope_base).powf(power) / factor / TAU;
+    /// A rotary table.
+    fn turns(&mut self, rope: &RopeTable) -> Address {
+        let mut data = Vec::with_capacity(rope.inv_freq.len() * 8);
+        for (i, inv_freq) in rope.inv_freq.iter().enumerate() {
+            let turn = f64::from(rope.position_scale) * inv_freq / f64::from(rope.divisor(i)) / TAU;
             data.extend_from_slice(&turn.to_le_bytes());
         }
         let to = self.take(data.len().max(8) as u64);
         self.jobs.push(Job { mat: None, to, ty: TensorType::F32, data: Bytes::Made(data) });
-        self.turns.push((key, to));
         to
     }
 }
 
-/// Lays the model out from `base` on. The `factors` are what [`Weights::divisors`] gives; the layout does not depend on
-/// them.
-pub fn lay<'a>(base: Address, config: &Config, weights: &Weights<'a>, factors: Option<&[f32]>) -> Laid<'a> {
-    let mut at = Layer0 { next: base, jobs: Vec::new(), turns: Vec::new() };
+/// Lays the model out from `base` on.
+pub fn lay<'a>(base: Address, config: &Config, weights: &Weights<'a>) -> Laid<'a> {
+    let mut at = Layer0 { next: base, jobs: Vec::new() };
+    let turns: Vec<Address> = config.ropes.iter().map(|rope| at.turns(rope)).collect();
     // Tied to the output, it is a stage's matrix.
     let [token_embd] = match weights.output {
         None => at.mats([&weights.token_embd]),
@@ -237,7 +228,7 @@ pub fn lay<'a>(base: Address, config: &Config, weights: &Weights<'a>, factors: O
             up,
             down,
             post_ffn_norm: at.optional(&w.post_ffn_norm),
-            turns: at.turns(config, c, factors),
+            turns: turns[c.attention().rope],
         });
     }
     let output_norm = at.vector(&weights.output_norm);

@@ -27,7 +27,7 @@ impl CudaModel {
         self.gpu.bind()?;
         let n = chunks.len();
         let cut =
-            Cut::among(n, &exec.tuning, chunks.iter().map(|c| Cut::at(c.start, self.config.head_dim, &exec.tuning)));
+            Cut::among(n, &exec.tuning, chunks.iter().map(|c| Cut::at(c.start, self.heads.head_dim, &exec.tuning)));
         let mut all: Vec<&mut Chunk<'_>> = chunks.iter_mut().collect();
         self.run_together(exec, &mut all, &RunControl { cancel: &AtomicBool::new(false), tap: None })?;
         let (start, end) = (Event::new(&self.gpu, true)?, Event::new(&self.gpu, true)?);
@@ -100,7 +100,7 @@ impl CudaModel {
         let slot = slot_of(slot)?;
         self.bind_pages(exec, slot, pages)?;
         self.set_state(exec, slot, 0, position)?;
-        let cut = Cut::at(position, self.config.head_dim, &exec.tuning);
+        let cut = Cut::at(position, self.heads.head_dim, &exec.tuning);
         let (start, end) = (Event::new(&self.gpu, true)?, Event::new(&self.gpu, true)?);
         let mut rows = Vec::new();
         let mut one = |name: String, keep: &dyn Fn(&Op) -> bool| -> Result<()> {

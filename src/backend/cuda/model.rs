@@ -24,7 +24,7 @@ use crate::backend::{
     Ahead, CacheRow, Chunk, LoadControl, LoadedModel, PAGE_TOKENS, PageImage, Plan, RunControl, Slot, Verdict, Want,
 };
 use crate::error::{Error, Result};
-use crate::model::{Config, Weights};
+use crate::model::{Attention, Config, Weights};
 use crate::sampler::{self, SampleRequest, Sampled};
 
 /// Positions the working memory is made for at first.
@@ -40,7 +40,7 @@ const GRAIN: u64 = 2 << 20;
 
 /// What a load and one session take, as the driver counts.
 pub fn plan(config: &Config, weights: &Weights<'_>) -> Plan {
-    let laid = lay(0, config, weights, None);
+    let laid = lay(0, config, weights);
     let rows = MOST_ROWS.min(first_context(config));
     let [fixed, part] = workspace::planned_bytes(config, first_context(config));
     let prefill = prefill::planned_bytes(config, &laid.weights, rows);
@@ -108,6 +108,8 @@ pub struct CudaModel {
     _memory: Buffer,
     weights_bytes: u64,
     pub(super) config: Config,
+    /// Of every layer.
+    pub(super) heads: Attention,
     pub(super) gpu: Arc<Gpu>,
 }
 
@@ -145,16 +147,8 @@ pub(super) fn internal<T>(message: &str) -> Result<T> {
 
 /// What the kernels need beyond the description's own invariants.
 fn check(gpu: &Gpu, config: &Config, weights: &Weights<'_>) -> Result<()> {
-    let head = config.head_dim;
-    if head == 0
-        || !head.is_multiple_of(8)
-        || head > 512
-        || config.n_kv_heads == 0
-        || !config.n_heads.is_multiple_of(config.n_kv_heads)
-    {
-        return Err(Error::Unsupported { what: "head size", name: format!("{head}") });
-    }
-    let widest = config.n_embd.max(config.n_ff).max(config.n_heads * head);
+    let most = config.widths();
+    let widest = config.n_embd.max(most.ffn).max(most.q);
     // A stage holds its input in shared memory, as f32 and, behind a norm, in pieces as well.
     if widest > 40_000 || widest * 33 / 8 + 4096 > gpu.shared_most || config.n_embd * 65 / 8 + 4096 > gpu.shared_most {
         return Err(Error::Unsupported { what: "row length", name: format!("{widest}") });
@@ -174,13 +168,13 @@ impl CudaModel {
         control: &mut dyn LoadControl,
     ) -> Result<CudaModel> {
         check(gpu, config, weights)?;
+        let heads = config.same_heads()?;
         gpu.bind()?;
         let stream = Stream::new(gpu)?;
-        let factors = weights.divisors()?;
-        let bytes = lay(0, config, weights, None).bytes;
+        let bytes = lay(0, config, weights).bytes;
         let memory = Buffer::zeroed(gpu, bytes as usize, &stream)?;
         stream.wait()?;
-        let laid = lay(memory.at(), config, weights, factors.as_deref());
+        let laid = lay(memory.at(), config, weights);
         load::load(gpu, &laid.jobs, control)?;
         let work = Workspace::new(gpu, config, first_context(config), 1, &stream)?;
         stream.wait()?;
@@ -206,6 +200,7 @@ impl CudaModel {
             _memory: memory,
             weights_bytes: bytes,
             config: config.clone(),
+            heads,
             gpu: gpu.clone(),
         })
     }
@@ -216,9 +211,9 @@ impl CudaModel {
 
     /// Addresses of the heads' rows of keys (`which` 0) or values (1), `n` elements in all.
     fn cache_rows(&self, at: CacheRow, which: usize, n: usize) -> Result<Vec<Address>> {
-        let (heads, dim) = (self.config.n_kv_heads, self.config.head_dim);
+        let (heads, dim) = (self.heads.n_kv_heads, self.heads.head_dim);
         let page = self.page_at(at.page, self.page_bytes())?;
-        if at.row >= PAGE_TOKENS || at.layer >= self.config.n_layers || n != heads * dim {
+        if at.row >= PAGE_TOKENS || at.layer >= self.config.n_layers() || n != heads * dim {
             return internal("a row that the cache does not have");
         }
         let row = |head| (((at.layer * 2 + which) * heads + head) * PAGE_TOKENS + at.row) * dim;
@@ -298,7 +293,7 @@ impl CudaModel {
 
     /// Queues one step of the graph for `pass`.
     pub(super) fn queue(&self, exec: &mut Exec, pass: Pass, position: usize) -> Result<()> {
-        let cut = Cut::at(position, self.config.head_dim, &exec.tuning);
+        let cut = Cut::at(position, self.heads.head_dim, &exec.tuning);
         let Exec { graphs, ops, work, stream, tuning, .. } = exec;
         if let Some(graph) = graphs.get(&(pass, cut)) {
             return graph.launch(stream);
@@ -381,7 +376,7 @@ impl CudaModel {
                     &exec.ops,
                     &exec.work,
                     &exec.stream,
-                    Cut::at(position, self.config.head_dim, &exec.tuning),
+                    Cut::at(position, self.heads.head_dim, &exec.tuning),
                     sees,
                     &mut **tap,
                 )?;
@@ -457,7 +452,7 @@ impl LoadedModel for CudaModel {
         // SAFETY: a whole page of the pool.
         unsafe { exec.stream.download(from, out)? };
         // What other positions hold is nobody's business: it may be another session's.
-        let row = self.config.head_dim * 2;
+        let row = self.heads.head_dim * 2;
         for tile in out.chunks_exact_mut(PAGE_TOKENS * row) {
             tile[rows.min(PAGE_TOKENS) * row..].fill(0);
         }
@@ -497,7 +492,7 @@ impl LoadedModel for CudaModel {
 
     fn read_cache(&self, at: CacheRow, keys: &mut [f32], values: &mut [f32]) -> Result<()> {
         let exec = self.lock();
-        let dim = self.config.head_dim;
+        let dim = self.heads.head_dim;
         let mut halves = vec![f16::ZERO; dim];
         for (to, which) in [(keys, 0), (values, 1)] {
             for (head, to) in self.cache_rows(at, which, to.len())?.into_iter().zip(to.chunks_mut(dim)) {
@@ -511,7 +506,7 @@ impl LoadedModel for CudaModel {
 
     fn write_cache(&self, at: CacheRow, keys: &[f32], values: &[f32]) -> Result<()> {
         let exec = self.lock();
-        let dim = self.config.head_dim;
+        let dim = self.heads.head_dim;
         for (from, which) in [(keys, 0), (values, 1)] {
             for (head, from) in self.cache_rows(at, which, from.len())?.into_iter().zip(from.chunks(dim)) {
                 let halves: Vec<f16> = from.iter().map(|x| f16::from_f32(*x)).collect();

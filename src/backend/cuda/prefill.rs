@@ -15,7 +15,7 @@ use super::layout::{DeviceWeights, Layer, TILED};
 use super::memory::{Buffer, Event, Gpu, Stream};
 use crate::backend::{PAGE_TOKENS, RunControl, TapEvent};
 use crate::error::{Error, Result};
-use crate::model::{Activation, Config, RopePairing};
+use crate::model::{self, Activation, Config, RopePairing};
 
 /// Most tokens of one pass.
 pub const MOST_ROWS: usize = 2048;
@@ -47,7 +47,8 @@ pub fn two_halves(c: &Config) -> bool {
 }
 
 fn sizes(c: &Config, weights: &DeviceWeights, rows: usize, halves: bool) -> Sizes {
-    let (d, h, g, f) = (c.n_embd, c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim, c.n_ff);
+    let most = c.widths();
+    let (d, h, g, f) = (c.n_embd, most.q, most.kv, most.ffn);
     let slab = weights
         .layers
         .iter()
@@ -76,8 +77,9 @@ fn slab_bytes(m: &Mat) -> u64 {
 
 /// Whether the products can take this model.
 pub fn can(c: &Config, weights: &DeviceWeights) -> bool {
-    let widths = [c.n_embd, c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim, c.n_ff];
-    widths.iter().all(|n| n % 8 == 0) && weights.layers.iter().flat_map(products).flatten().all(|m| m.ty != 0)
+    let of_layer = |l: &model::Layer| [l.attention().q_width(), l.attention().kv_width(), l.dense().width];
+    let mut widths = c.layers.iter().flat_map(of_layer).chain([c.n_embd]);
+    widths.all(|n| n % 8 == 0) && weights.layers.iter().flat_map(products).flatten().all(|m| m.ty != 0)
 }
 
 /// Bytes the working memory for `rows` tokens takes.
@@ -283,11 +285,12 @@ impl Rows {
     ) -> Result<()> {
         let (pages, start) = one;
         let (places, tiles) = if n_tiles > 0 { (self.places, self.tiles) } else { (0, 0) };
-        let (c, l) = (p.config, &p.weights.layers[i]);
+        let (l, a) = (&p.weights.layers[i], p.config.layers[i].attention());
+        let turned = p.config.rope_of(a);
         let [_, _, qkv, _, q, mix, ..] = self.parts;
-        let (hw, g) = (c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim);
-        let tile = (PAGE_TOKENS * c.head_dim) as u64;
-        let k_offset = (2 * i * c.n_kv_heads) as u64 * tile;
+        let (hw, g) = (a.q_width(), a.kv_width());
+        let tile = (PAGE_TOKENS * a.head_dim) as u64;
+        let k_offset = (2 * i * a.n_kv_heads) as u64 * tile;
         let rope = PrefillRope {
             qkv,
             bias: 0,
@@ -299,20 +302,21 @@ impl Rows {
             tap_q: taps[0],
             tap_k: taps[1],
             k_offset,
-            v_offset: k_offset + c.n_kv_heads as u64 * tile,
+            v_offset: k_offset + a.n_kv_heads as u64 * tile,
             head_stride: tile,
-            token_stride: c.head_dim as u64,
+            token_stride: a.head_dim as u64,
             n_tokens: m as u32,
             start: start as u32,
-            n_heads: c.n_heads as u32,
-            n_kv: c.n_kv_heads as u32,
-            head_dim: c.head_dim as u32,
-            n_rot: c.n_rot as u32,
-            halves: u32::from(c.rope_pairing == RopePairing::Halves),
+            n_heads: a.n_heads as u32,
+            n_kv: a.n_kv_heads as u32,
+            head_dim: a.head_dim as u32,
+            n_rot: turned.n_rot() as u32,
+            halves: u32::from(turned.pairing == RopePairing::Halves),
             qkv_stride: (hw + 2 * g) as u32,
             q_stride: hw as u32,
             pdl: 0,
-            eps: c.norm_eps,
+            eps: p.config.norm_eps,
+            magnitude: turned.magnitude,
             rows: places,
         };
         let flash = Flash {
@@ -323,21 +327,21 @@ impl Rows {
             k_offset,
             v_offset: rope.v_offset,
             head_stride: tile,
-            token_stride: c.head_dim as u64,
+            token_stride: a.head_dim as u64,
             n_tokens: m as u32,
             start: start as u32,
-            n_heads: c.n_heads as u32,
-            n_kv: c.n_kv_heads as u32,
-            head_dim: c.head_dim as u32,
+            n_heads: a.n_heads as u32,
+            n_kv: a.n_kv_heads as u32,
+            head_dim: a.head_dim as u32,
             q_stride: hw as u32,
             out_stride: hw as u32,
-            window: c.layers[i].window.unwrap_or(0),
+            window: a.window.unwrap_or(0),
             out_f32: 0,
             pdl: 0,
             wgmma: u32::from(self.encode != 0),
             n_sms: p.gpu.n_sm,
-            scale: c.attn_scale,
-            softcap: c.attn_softcap.unwrap_or(0.0),
+            scale: a.scale,
+            softcap: a.softcap.unwrap_or(0.0),
             tiles,
             n_tiles: n_tiles as u32,
         };
@@ -377,7 +381,8 @@ impl Rows {
         let tokens: Vec<u32> = parts.iter().flat_map(|part| part.tokens).copied().collect();
         let (c, m) = (p.config, tokens.len());
         let [x, delta, qkv, h, _, mix, act, ..] = self.parts;
-        let (d, hw, g) = (c.n_embd, c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim);
+        let most = c.widths();
+        let (d, hw, g) = (c.n_embd, most.q, most.kv);
         if m > self.rows || m == 0 || (parts.len() > 1 && run.tap.is_some()) {
             return Err(Error::Internal { message: format!("{m} tokens in a pass of {}", self.rows) });
         }
@@ -428,9 +433,9 @@ impl Rows {
             eye.show("attn_out", layer, delta, d, d)?;
             self.norm(p, m, pending, l.ffn_norm, tap_a)?;
             eye.show("ffn_norm", layer, tap_a, d, d)?;
-            let gate = if c.activation == Activation::Silu { SILU } else { GELU };
+            let gate = if c.layers[i].dense().activation == Activation::Silu { SILU } else { GELU };
             self.gemm(p, m, h, &[l.gate, l.up], [0; 3], act, gate)?;
-            eye.show_halves("ffn_act", layer, [act, self.left(act)], c.n_ff)?;
+            eye.show_halves("ffn_act", layer, [act, self.left(act)], most.ffn)?;
             pending = self.add(p, m, act, l.down, 0, l.post_ffn_norm, tapped)?;
             eye.show("ffn_out", layer, delta, d, d)?;
             marks[i % LAYERS_AHEAD].record(p.stream)?;
@@ -439,7 +444,7 @@ impl Rows {
             // For the stream alone; h is not read.
             self.norm(p, m, pending, p.weights.output_norm, 0)?;
         }
-        eye.show("resid", c.n_layers as i32 - 1, x, d, d)?;
+        eye.show("resid", c.n_layers() as i32 - 1, x, d, d)?;
         // The tap's buffer goes back only when nothing uses it any more.
         if tapped {
             p.stream.wait()?;

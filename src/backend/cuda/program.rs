@@ -268,7 +268,8 @@ impl Maker<'_> {
 
     fn layer(&mut self, index: usize, w: &super::layout::Layer) {
         let (c, work, layer) = (self.config, self.work, index as i32);
-        let (heads, kv) = ((c.n_heads * c.head_dim) as u64, (c.n_kv_heads * c.head_dim) as u64);
+        let (a, dense) = (c.layers[index].attention(), c.layers[index].dense());
+        let (heads, kv, rope) = (a.q_width() as u64, a.kv_width() as u64, c.rope_of(a));
         let mut stage = self.residual_stage(w.attn_norm);
         stage.bias = [w.q_bias, w.k_bias, w.v_bias];
         stage.out = [work.qkv, work.qkv + 4 * heads, work.qkv + 4 * (heads + kv)];
@@ -283,18 +284,19 @@ impl Maker<'_> {
             out: work.mix,
             part: work.part(),
             counters: work.counters,
-            n_heads: c.n_heads as u32,
-            n_kv: c.n_kv_heads as u32,
-            head_dim: c.head_dim as u32,
-            n_rot: c.n_rot as u32,
-            halves: u32::from(c.rope_pairing == RopePairing::Halves),
-            window: c.layers[index].window.unwrap_or(0),
+            n_heads: a.n_heads as u32,
+            n_kv: a.n_kv_heads as u32,
+            head_dim: a.head_dim as u32,
+            n_rot: rope.n_rot() as u32,
+            halves: u32::from(rope.pairing == RopePairing::Halves),
+            window: a.window.unwrap_or(0),
             layer: index as u32,
             chunk: ATTEND_CHUNK,
             max_chunks: work.max_chunks(),
-            scale: c.attn_scale,
-            softcap: c.attn_softcap.unwrap_or(0.0),
+            scale: a.scale,
+            softcap: a.softcap.unwrap_or(0.0),
             eps: c.norm_eps,
+            magnitude: rope.magnitude,
             ..Attend::default()
         });
         self.ops.push(Op { kind: Kind::Attend, layer, run });
@@ -305,7 +307,7 @@ impl Maker<'_> {
         self.push(Kind::Output, layer, stage, &[w.o], false);
         self.pending = Some((work.attn_out, w.post_attn_norm));
 
-        let activation = match c.activation {
+        let activation = match dense.activation {
             Activation::Silu => 1,
             Activation::GeluTanh => 2,
         };
@@ -318,10 +320,10 @@ impl Maker<'_> {
             stage.out[0] = work.gate;
             stage.out[1] = work.up;
             self.push(Kind::Up, layer, stage, &[w.gate, w.up], false);
-            let run = Run::Glu { gate: work.gate, up: work.up, out: work.act, n: c.n_ff as u32, activation };
+            let run = Run::Glu { gate: work.gate, up: work.up, out: work.act, n: dense.width as u32, activation };
             self.ops.push(Op { kind: Kind::Glu, layer, run });
         }
-        let mut stage = Stage { x: work.act, n: c.n_ff as u32, ..Stage::default() };
+        let mut stage = Stage { x: work.act, n: dense.width as u32, ..Stage::default() };
         stage.out[0] = work.ffn_out;
         self.push(Kind::Down, layer, stage, &[w.down], false);
         self.pending = Some((work.ffn_out, w.post_ffn_norm));

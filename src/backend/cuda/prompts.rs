@@ -67,7 +67,7 @@ impl CudaModel {
         }
         let (position, slot) = (chunk.start + chunk.tokens.len() - 1, slot_of(chunk.slot)?);
         self.set_state(exec, slot, chunk.tokens[chunk.tokens.len() - 1], position)?;
-        let cut = Cut::at(position, self.config.head_dim, &exec.tuning);
+        let cut = Cut::at(position, self.heads.head_dim, &exec.tuning);
         op.launch(&self.gpu, &exec.work, cut, false, &exec.stream)?;
         if let Some(tap) = run.tap.as_mut() {
             let mut show = |name, from, cols: usize| -> Result<()> {

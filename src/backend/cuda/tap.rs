@@ -39,7 +39,8 @@ pub fn run(
         tap(&TapEvent { name, layer, sequence: place.sequence, position: place.position, rows: 1, cols, data: &host });
         Ok(())
     };
-    let (d, h, g) = (config.n_embd, config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim);
+    let most = config.widths();
+    let (d, h, g) = (config.n_embd, most.q, most.kv);
     for op in ops.iter().filter(|o| o.kind != Kind::Logits || place.logits.is_some()) {
         let mut op = op.clone();
         let [first, second, _] = work.tap;
@@ -74,14 +75,14 @@ pub fn run(
             Kind::Output => show("attn_out", layer, work.attn_out, d)?,
             Kind::GateUp => {
                 show("ffn_norm", layer, first, d)?;
-                show("ffn_act", layer, work.act, config.n_ff)?;
+                show("ffn_act", layer, work.act, most.ffn)?;
             }
             Kind::Up => show("ffn_norm", layer, first, d)?,
-            Kind::Glu => show("ffn_act", layer, work.act, config.n_ff)?,
+            Kind::Glu => show("ffn_act", layer, work.act, most.ffn)?,
             Kind::Down => show("ffn_out", layer, work.ffn_out, d)?,
             Kind::Logits => {
                 if let Some(x) = residual {
-                    show("resid", config.n_layers as i32 - 1, x, d)?;
+                    show("resid", config.n_layers() as i32 - 1, x, d)?;
                 }
                 show("final_norm", -1, first, d)?;
                 if let Some(logits) = place.logits {
@@ -110,7 +111,7 @@ pub fn run(
             stream.copy(x, stage.x, d * 4)?;
             gpu.check(ffi::kgc_prefill_norm(&norm, stream.raw()))?;
         }
-        show("resid", config.n_layers as i32 - 1, x, d)?;
+        show("resid", config.n_layers() as i32 - 1, x, d)?;
     }
     Ok(())
 }

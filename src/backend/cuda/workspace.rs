@@ -52,7 +52,8 @@ pub fn stride(n: usize) -> usize {
 
 /// Bytes of the fixed part and where each piece starts in it.
 fn pieces(c: &Config, rows: usize) -> ([u64; 19], u64) {
-    let (d, h, g, f) = (c.n_embd, c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim, c.n_ff);
+    let most = c.widths();
+    let (d, h, g, f) = (c.n_embd, most.q, most.kv, most.ffn);
     let (widest, normed) = if rows == 1 { (d.max(h).max(f), 0) } else { (0, d) };
     let parts = if rows == 1 { 0 } else { MOST_PARTS * stride(d) };
     // Whole groups of eight; words a block of 32: 33 of halves, behind norms, or 19 of integers.
@@ -65,7 +66,7 @@ fn pieces(c: &Config, rows: usize) -> ([u64; 19], u64) {
         offsets[i] = at;
         at += (rows * stride(n) * 4) as u64;
     }
-    for (i, bytes) in [c.n_heads * 4, size_of::<State>(), 8, 4].into_iter().enumerate() {
+    for (i, bytes) in [most.n_heads * 4, size_of::<State>(), 8, 4].into_iter().enumerate() {
         offsets[15 + i] = at;
         at += ((rows * bytes) as u64).next_multiple_of(256);
     }
@@ -73,7 +74,8 @@ fn pieces(c: &Config, rows: usize) -> ([u64; 19], u64) {
 }
 
 fn part_bytes(c: &Config, chunks: usize) -> usize {
-    c.n_heads * chunks * (c.head_dim + 2) * 4
+    let most = c.widths();
+    most.n_heads * chunks * (most.head + 2) * 4
 }
 
 fn chunks_of(n_ctx: usize) -> usize {
@@ -95,7 +97,7 @@ impl Workspace {
         let at = |i: usize| fixed.at() + o[i];
         Ok(Workspace {
             max_chunks: chunks_of(n_ctx) as u32,
-            part_row: rows * c.n_heads * (c.head_dim + 2) * 4,
+            part_row: rows * part_bytes(c, 1),
             rows: rows as u32,
             bytes: bytes + part.bytes() as u64,
             n_vocab: c.n_vocab as u32,

@@ -2,16 +2,17 @@
 //!
 //! Shapes: `D = n_embd`, `H = n_heads * head_dim`, `G = n_kv_heads * head_dim`, `F = n_ff`, `V = n_vocab`.
 
+use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use half::f16;
 
-use super::math::{Matrix, activation, dot, linear, rms_norm, rms_norm_in_place, rope, rope_turns, softcap, softmax};
+use super::math::{Matrix, activation, dot, linear, rms_norm, rms_norm_in_place, rope_turns, rotate, softcap, softmax};
 use super::zeros;
 use crate::backend::{LoadControl, PAGE_TOKENS};
 use crate::error::Result;
 use crate::gguf::dequantize_row;
-use crate::model::{Config, LayerWeights, Tensor, Weights};
+use crate::model::{Attention, Config, Dense, Ffn, LayerWeights, Mixer, Tensor, Weights};
 
 /// Sees `(name, layer or -1, row)`.
 pub(super) type Tap<'a> = &'a mut dyn FnMut(&'static str, i32, &[f32]);
@@ -66,10 +67,10 @@ pub(super) struct Network {
     pub config: Config,
     token_embd: Matrix, // [V, D]
     layers: Vec<Layer>,
-    output_norm: Vec<f32>,        // [D]
-    output: Option<Matrix>,       // [V, D]; None: the embedding
-    rope_freqs: Option<Vec<f32>>, // [n_rot / 2]
-    f16_cache: bool,              // round keys and values to f16 before they are kept
+    output_norm: Vec<f32>,  // [D]
+    output: Option<Matrix>, // [V, D]; None: the embedding
+    kv_starts: Vec<usize>,  // [n_layers + 1] where a layer's rows start in a page's `k` and `v`
+    f16_cache: bool,        // round keys and values to f16 before they are kept
 }
 
 /// The activations of one token.
@@ -91,7 +92,8 @@ pub(super) struct State {
 impl State {
     /// Room for one token at a position below `n_positions`.
     pub fn new(c: &Config, n_positions: usize) -> Result<State> {
-        let (h, g) = (c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim);
+        let most = c.widths();
+        let (h, g) = (most.q, most.kv);
         Ok(State {
             x: zeros(c.n_embd)?,
             h: zeros(c.n_embd)?,
@@ -100,11 +102,11 @@ impl State {
             v: zeros(g)?,
             mix: zeros(h)?,
             out: zeros(c.n_embd)?,
-            gate: zeros(c.n_ff)?,
-            up: zeros(c.n_ff)?,
+            gate: zeros(most.ffn)?,
+            up: zeros(most.ffn)?,
             scores: zeros(n_positions)?,
-            sum: zeros(c.head_dim)?,
-            turns: zeros(c.n_rot / 2)?,
+            sum: zeros(most.head)?,
+            turns: zeros(most.pairs)?,
         })
     }
 }
@@ -116,13 +118,15 @@ impl Network {
         let mut load = Loader { buffer: Vec::new(), control, done: 0, total };
         let token_embd = load.matrix(&w.token_embd)?;
         let layers = w.layers.iter().map(|l| load.layer(l)).collect::<Result<Vec<_>>>()?;
+        // It has been read with the description.
+        load.done += w.rope_freqs.map_or(0, |t| t.data.len() as u64);
         Ok(Network {
             config: config.clone(),
             token_embd,
             layers,
             output_norm: load.vector(&w.output_norm)?,
             output: w.output.as_ref().map(|t| load.matrix(t)).transpose()?,
-            rope_freqs: load.divisors(w)?,
+            kv_starts: kv_starts(config)?,
             f16_cache,
         })
     }
@@ -148,7 +152,9 @@ impl Network {
             let n = i as i32;
             rms_norm(&mut s.h, &s.x, &layer.attn_norm, c.norm_eps); // [D]
             tap("attn_norm", n, &s.h);
-            self.attention(i, position, pages, s, tap)?; // h -> out
+            match c.layers[i].mixer {
+                Mixer::Attention(attention) => self.attention(i, &attention, position, pages, s, tap)?, // h -> out
+            }
             if let Some(weight) = &layer.post_attn_norm {
                 rms_norm_in_place(&mut s.out, weight, c.norm_eps); // [D]
             }
@@ -156,13 +162,9 @@ impl Network {
 
             rms_norm(&mut s.h, &s.x, &layer.ffn_norm, c.norm_eps); // [D]
             tap("ffn_norm", n, &s.h);
-            linear(&mut s.gate, &layer.gate, &s.h, None); // [F] = [F, D] [D]
-            linear(&mut s.up, &layer.up, &s.h, None); // [F] = [F, D] [D]
-            for (gate, &up) in s.gate.iter_mut().zip(&s.up) {
-                *gate = (activation(*gate, c.activation) * up as f64) as f32; // [F]
+            match c.layers[i].ffn {
+                Ffn::Dense(dense) => self.dense(layer, &dense, n, s, tap), // h -> out
             }
-            tap("ffn_act", n, &s.gate);
-            linear(&mut s.out, &layer.down, &s.gate, None); // [D] = [D, F] [F]
             tap("ffn_out", n, &s.out);
             if let Some(weight) = &layer.post_ffn_norm {
                 rms_norm_in_place(&mut s.out, weight, c.norm_eps); // [D]
@@ -183,108 +185,132 @@ impl Network {
         Ok(())
     }
 
+    /// `s.out = Wdown (activation(Wgate s.h) * (Wup s.h))`.
+    fn dense(&self, layer: &Layer, dense: &Dense, n: i32, s: &mut State, tap: Tap<'_>) {
+        let State { h, gate, up, out, .. } = s;
+        let (gate, up) = (&mut gate[..dense.width], &mut up[..dense.width]);
+        linear(gate, &layer.gate, h, None); // [F] = [F, D] [D]
+        linear(up, &layer.up, h, None); // [F] = [F, D] [D]
+        for (gate, &up) in gate.iter_mut().zip(&*up) {
+            *gate = (activation(*gate, dense.activation) * up as f64) as f32; // [F]
+        }
+        tap("ffn_act", n, gate);
+        linear(out, &layer.down, gate, None); // [D] = [D, F] [F]
+    }
+
     /// `s.out = Wo attention(s.h) + bo`.
     fn attention(
         &self,
         layer_index: usize,
+        a: &Attention,
         position: usize,
         pages: &[SharedPage],
         s: &mut State,
         tap: Tap<'_>,
     ) -> Result<()> {
-        let c = &self.config;
-        let (layer, here) = (&self.layers[layer_index], &c.layers[layer_index]);
-        let n = layer_index as i32;
-        linear(&mut s.q, &layer.q, &s.h, layer.q_bias.as_deref()); // [H] = [H, D] [D]
-        linear(&mut s.k, &layer.k, &s.h, layer.k_bias.as_deref()); // [G] = [G, D] [D]
-        linear(&mut s.v, &layer.v, &s.h, layer.v_bias.as_deref()); // [G] = [G, D] [D]
+        let (layer, n, eps) = (&self.layers[layer_index], layer_index as i32, self.config.norm_eps);
+        let rope = self.config.rope_of(a);
+        let (h, g) = (a.q_width(), a.kv_width());
+        linear(&mut s.q[..h], &layer.q, &s.h, layer.q_bias.as_deref()); // [H] = [H, D] [D]
+        linear(&mut s.k[..g], &layer.k, &s.h, layer.k_bias.as_deref()); // [G] = [G, D] [D]
+        linear(&mut s.v[..g], &layer.v, &s.h, layer.v_bias.as_deref()); // [G] = [G, D] [D]
 
-        rope_turns(&mut s.turns, position, here.rope_base, here.rope_scale, self.rope_freqs.as_deref());
-        for (rows, norm) in [(&mut s.q, &layer.q_norm), (&mut s.k, &layer.k_norm)] {
-            for head in rows.chunks_exact_mut(c.head_dim) {
+        let turns = &mut s.turns[..rope.inv_freq.len()];
+        rope_turns(turns, position, rope);
+        for (rows, norm) in [(&mut s.q[..h], &layer.q_norm), (&mut s.k[..g], &layer.k_norm)] {
+            for head in rows.chunks_exact_mut(a.head_dim) {
                 if let Some(weight) = norm {
-                    rms_norm_in_place(head, weight, c.norm_eps); // [head_dim]
+                    rms_norm_in_place(head, weight, eps); // [head_dim]
                 }
-                rope(head, &s.turns, c.rope_pairing); // [head_dim]
+                rotate(head, turns, rope.pairing); // [head_dim]
             }
         }
-        tap("q_rope", n, &s.q);
-        tap("k_rope", n, &s.k);
-        tap("v", n, &s.v);
+        tap("q_rope", n, &s.q[..h]);
+        tap("k_rope", n, &s.k[..g]);
+        tap("v", n, &s.v[..g]);
         self.store(layer_index, position, pages, s)?;
 
-        let first = here.window.map_or(0, |w| (position + 1).saturating_sub(w as usize));
-        self.attend(layer_index, first..position + 1, pages, s);
-        tap("attn_mix", n, &s.mix);
-        linear(&mut s.out, &layer.o, &s.mix, layer.o_bias.as_deref()); // [D] = [D, H] [H]
+        let first = a.window.map_or(0, |w| (position + 1).saturating_sub(w as usize));
+        self.attend(layer_index, a, first..position + 1, pages, s);
+        tap("attn_mix", n, &s.mix[..h]);
+        linear(&mut s.out, &layer.o, &s.mix[..h], layer.o_bias.as_deref()); // [D] = [D, H] [H]
         tap("attn_out", n, &s.out);
         Ok(())
     }
 
     /// Elements of a position's keys, or values, in one layer.
-    pub fn row_len(&self) -> usize {
-        self.config.n_kv_heads * self.config.head_dim
+    pub fn row_len(&self, layer: usize) -> usize {
+        self.config.layers[layer].attention().kv_width()
     }
 
     /// Elements of a page's `k`, or `v`.
     pub fn page_len(&self) -> usize {
-        self.layers.len() * PAGE_TOKENS * self.row_len()
+        self.kv_starts[self.layers.len()]
     }
 
     /// Where the row of `position` starts in a page's `k` and `v`.
-    fn row_offset(&self, layer: usize, position: usize) -> usize {
-        (layer * PAGE_TOKENS + position % PAGE_TOKENS) * self.config.n_kv_heads * self.config.head_dim
+    pub fn row_offset(&self, layer: usize, position: usize) -> usize {
+        self.kv_starts[layer] + position % PAGE_TOKENS * self.row_len(layer)
     }
 
     /// Keeps `s.k` and `s.v` as those of `position`.
     fn store(&self, layer: usize, position: usize, pages: &[SharedPage], s: &State) -> Result<()> {
         let mut page = pages[position / PAGE_TOKENS].write().unwrap_or_else(PoisonError::into_inner);
         if page.v.is_empty() {
-            let len = self.layers.len() * PAGE_TOKENS * s.k.len();
-            page.k = zeros(len)?;
-            page.v = zeros(len)?;
+            page.k = zeros(self.page_len())?;
+            page.v = zeros(self.page_len())?;
         }
-        let at = self.row_offset(layer, position);
-        page.k[at..at + s.k.len()].copy_from_slice(&s.k); // [G]
-        page.v[at..at + s.v.len()].copy_from_slice(&s.v); // [G]
+        let (at, g) = (self.row_offset(layer, position), self.row_len(layer));
+        page.k[at..at + g].copy_from_slice(&s.k[..g]); // [G]
+        page.v[at..at + g].copy_from_slice(&s.v[..g]); // [G]
         if self.f16_cache {
             let Page { k, v } = &mut *page;
-            let rows = [&mut k[at..at + s.k.len()], &mut v[at..at + s.v.len()]];
+            let rows = [&mut k[at..at + g], &mut v[at..at + g]];
             rows.into_iter().flatten().for_each(|x| *x = f16::from_f32(*x).to_f32());
         }
         Ok(())
     }
 
-    /// `s.mix = softmax(attn_scale * q k^T) v` over `positions`, head by head.
-    fn attend(&self, layer: usize, positions: std::ops::Range<usize>, pages: &[SharedPage], s: &mut State) {
-        let c = &self.config;
-        let heads_per_kv = c.n_heads / c.n_kv_heads;
+    /// `s.mix = softmax(scale * q k^T) v` over `positions`, head by head.
+    fn attend(&self, layer: usize, a: &Attention, positions: Range<usize>, pages: &[SharedPage], s: &mut State) {
+        let heads_per_kv = a.n_heads / a.n_kv_heads;
         let pages: Vec<_> = pages[..positions.end.div_ceil(PAGE_TOKENS)]
             .iter()
             .map(|p| p.read().unwrap_or_else(PoisonError::into_inner))
             .collect();
         let scores = &mut s.scores[..positions.len()];
-        for (head, (q, mix)) in s.q.chunks_exact(c.head_dim).zip(s.mix.chunks_exact_mut(c.head_dim)).enumerate() {
-            let head_offset = head / heads_per_kv * c.head_dim;
+        let sum = &mut s.sum[..a.head_dim];
+        let heads = s.q[..a.q_width()].chunks_exact(a.head_dim).zip(s.mix.chunks_exact_mut(a.head_dim));
+        for (head, (q, mix)) in heads.enumerate() {
+            let head_offset = head / heads_per_kv * a.head_dim;
             for (score, p) in scores.iter_mut().zip(positions.clone()) {
                 let at = self.row_offset(layer, p) + head_offset;
-                let k = &pages[p / PAGE_TOKENS].k[at..at + c.head_dim]; // [head_dim]
-                *score = softcap(c.attn_scale as f64 * dot(q, k), c.attn_softcap);
+                let k = &pages[p / PAGE_TOKENS].k[at..at + a.head_dim]; // [head_dim]
+                *score = softcap(a.scale as f64 * dot(q, k), a.softcap);
             }
             softmax(scores);
-            s.sum.fill(0.0); // [head_dim]
+            sum.fill(0.0); // [head_dim]
             for (&score, p) in scores.iter().zip(positions.clone()) {
                 let at = self.row_offset(layer, p) + head_offset;
-                let v = &pages[p / PAGE_TOKENS].v[at..at + c.head_dim]; // [head_dim]
-                for (sum, &v) in s.sum.iter_mut().zip(v) {
+                let v = &pages[p / PAGE_TOKENS].v[at..at + a.head_dim]; // [head_dim]
+                for (sum, &v) in sum.iter_mut().zip(v) {
                     *sum += score * v as f64;
                 }
             }
-            for (mix, &sum) in mix.iter_mut().zip(&s.sum) {
+            for (mix, &sum) in mix.iter_mut().zip(&*sum) {
                 *mix = sum as f32; // [head_dim]
             }
         }
     }
+}
+
+/// Where each layer's rows start in a page's `k` and `v`, and behind them how many elements there are.
+fn kv_starts(config: &Config) -> Result<Vec<usize>> {
+    let mut starts = zeros(config.n_layers() + 1)?;
+    for (i, layer) in config.layers.iter().enumerate() {
+        starts[i + 1] = starts[i] + PAGE_TOKENS * layer.attention().kv_width();
+    }
+    Ok(starts)
 }
 
 /// `x += y`.
@@ -329,13 +355,6 @@ impl Loader<'_> {
 
     fn optional(&mut self, t: &Option<Tensor<'_>>) -> Result<Option<Vec<f32>>> {
         t.as_ref().map(|t| self.vector(t)).transpose()
-    }
-
-    fn divisors(&mut self, w: &Weights<'_>) -> Result<Option<Vec<f32>>> {
-        let divisors = w.divisors()?;
-        self.done += w.rope_freqs.map_or(0, |t| t.data.len() as u64);
-        self.control.progress(self.done, self.total)?;
-        Ok(divisors)
     }
 
     fn layer(&mut self, l: &LayerWeights<'_>) -> Result<Layer> {

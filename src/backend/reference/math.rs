@@ -4,7 +4,7 @@
 //! error is half a unit in the last place of its result, whatever the length of its reduction; the order of
 //! every sum depends on its length alone.
 
-use crate::model::{Activation, RopePairing};
+use crate::model::{Activation, RopePairing, RopeTable};
 
 /// A matrix; a vector has one row.
 pub(super) struct Matrix {
@@ -67,24 +67,21 @@ fn inverse_rms(x: &[f32], eps: f32) -> f64 {
     1.0 / (dot(x, x) / x.len() as f64 + eps as f64).sqrt()
 }
 
-/// `(cos, sin)` of each pair's angle at `position`: `position * scale * base^(-2i / n_rot) / factors[i]`.
+/// `(cos, sin)` of each pair's angle at `position`, times the magnitude.
 pub(super) fn rope_turns(
     turns: &mut [(f64, f64)], // [n_rot / 2]
     position: usize,
-    base: f32,
-    scale: f32,
-    factors: Option<&[f32]>, // [n_rot / 2]
+    rope: &RopeTable,
 ) {
-    let n_pairs = turns.len() as f64;
-    for (i, turn) in turns.iter_mut().enumerate() {
-        let frequency = (base as f64).powf(-(i as f64) / n_pairs) / factors.map_or(1.0, |f| f[i] as f64);
-        let (sin, cos) = (position as f64 * scale as f64 * frequency).sin_cos();
-        *turn = (cos, sin);
+    let at = position as f64 * rope.position_scale as f64;
+    for (i, (turn, inv_freq)) in turns.iter_mut().zip(&rope.inv_freq).enumerate() {
+        let (sin, cos) = (at * (inv_freq / rope.divisor(i) as f64)).sin_cos();
+        *turn = (cos * rope.magnitude as f64, sin * rope.magnitude as f64);
     }
 }
 
 /// Turns the first `2 * turns.len()` elements of one head.
-pub(super) fn rope(head: &mut [f32], turns: &[(f64, f64)], pairing: RopePairing) {
+pub(super) fn rotate(head: &mut [f32], turns: &[(f64, f64)], pairing: RopePairing) {
     for (i, &(cos, sin)) in turns.iter().enumerate() {
         let (a, b) = match pairing {
             RopePairing::Adjacent => (2 * i, 2 * i + 1),

@@ -109,12 +109,13 @@ impl ReferenceModel {
 
     /// Where a row stands in its page's `k` and `v`.
     fn cache_row(&self, at: CacheRow, n_keys: usize, n_values: usize) -> Result<(std::ops::Range<usize>, SharedPage)> {
-        let c = &self.network.config;
-        let g = c.n_kv_heads * c.head_dim;
+        let network = &self.network;
         let pool = self.pool.read().unwrap_or_else(PoisonError::into_inner);
+        let layers = network.config.layers.get(at.layer);
+        let g = layers.map_or(usize::MAX, |l| l.attention().kv_width());
         match pool.get(at.page as usize) {
-            Some(page) if at.row < PAGE_TOKENS && at.layer < c.n_layers && n_keys == g && n_values == g => {
-                let from = (at.layer * PAGE_TOKENS + at.row) * g;
+            Some(page) if at.row < PAGE_TOKENS && n_keys == g && n_values == g => {
+                let from = network.row_offset(at.layer, at.row);
                 Ok((from..from + g, page.clone()))
             }
             _ => Err(Error::Internal { message: format!("{at:?} of {n_keys} and {n_values} elements") }),
@@ -191,12 +192,14 @@ impl LoadedModel for ReferenceModel {
         let page = self.page(page)?;
         let page = page.read().unwrap_or_else(PoisonError::into_inner);
         out.fill(0);
-        let (row, n) = (self.network.row_len(), self.network.page_len());
+        let (network, n) = (&self.network, self.network.page_len());
         let halves = out.as_chunks_mut::<4>().0.chunks_exact_mut(n).zip([&page.k, &page.v]);
         for (out, from) in halves {
-            let layers = out.chunks_exact_mut(PAGE_TOKENS * row).zip(from.chunks_exact(PAGE_TOKENS * row));
-            for (out, from) in layers {
-                out.iter_mut().zip(from).take(rows * row).for_each(|(out, x)| *out = x.to_le_bytes());
+            // A page that nobody has written has no memory, and zeros are its rows.
+            for layer in 0..network.config.n_layers() * usize::from(!from.is_empty()) {
+                let (at, kept) = (network.row_offset(layer, 0), rows.min(PAGE_TOKENS) * network.row_len(layer));
+                let rows = out[at..at + kept].iter_mut().zip(&from[at..at + kept]);
+                rows.for_each(|(out, x)| *out = x.to_le_bytes());
             }
         }
         Ok(())
@@ -244,7 +247,7 @@ impl LoadedModel for ReferenceModel {
     fn write_cache(&self, at: CacheRow, keys: &[f32], values: &[f32]) -> Result<()> {
         let (range, page) = self.cache_row(at, keys.len(), values.len())?;
         let mut page = page.write().unwrap_or_else(PoisonError::into_inner);
-        let len = self.network.config.n_layers * PAGE_TOKENS * keys.len();
+        let len = self.network.page_len();
         if page.v.is_empty() {
             page.k = zeros(len)?;
             page.v = zeros(len)?;
@@ -308,12 +311,12 @@ fn out_of_memory<T>(n: usize) -> Error {
 }
 
 fn plan_of(c: &Config, w: &Weights<'_>) -> Plan {
-    let (h, g) = (c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim);
-    let row = 3 * c.n_embd + 2 * h + 2 * g + 2 * c.n_ff + c.n_vocab; // f32
-    let wide = c.n_ctx_train + c.head_dim + c.n_rot; // f64
+    let most = c.widths();
+    let row = 3 * c.n_embd + 2 * most.q + 2 * most.kv + 2 * most.ffn + c.n_vocab; // f32
+    let wide = c.n_ctx_train + most.head + 2 * most.pairs; // f64
     Plan {
         weights_bytes: w.iter().map(|t| (t.rows * t.cols * size_of::<f32>()) as u64).sum(),
-        kv_bytes_per_token: (c.n_layers * 2 * g * size_of::<f32>()) as u64,
+        kv_bytes_per_token: (c.kv_bytes_per_token() * 2) as u64, // f32,
         scratch_bytes: (row * size_of::<f32>() + wide * size_of::<f64>()) as u64,
     }
 }

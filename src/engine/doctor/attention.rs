@@ -38,7 +38,7 @@ pub(super) fn attention(p: &Patient<'_>) -> Result<Finding> {
 /// How far from 1 the weights of a step sum up to, the worst head: with all earlier values 0 the mix is the current
 /// position's share, with all of them 1 it is the others' share more.
 fn sum_of_weights(p: &Patient<'_>, held: usize, layer: usize) -> Result<f64> {
-    let (c, g) = (&p.config, p.config.n_kv_heads * p.config.head_dim);
+    let c = *p.config.layers[layer].attention();
     let tokens = p.tokens(held + 1)?;
     let session = p.session(held + 1)?;
     session.prefill(&tokens[..held])?;
@@ -47,7 +47,7 @@ fn sum_of_weights(p: &Patient<'_>, held: usize, layer: usize) -> Result<f64> {
     for value in [0.0, 1.0] {
         for position in 0..held {
             let (keys, _) = p.cache_row(&session, layer, position)?;
-            p.set_cache_row(&session, layer, position, &keys, &vec![value; g])?;
+            p.set_cache_row(&session, layer, position, &keys, &vec![value; c.kv_width()])?;
         }
         session.prefill(&tokens[held..])?;
         let rows = take(&seen).into_iter().find(|r| r.layer == layer as i32);
@@ -77,10 +77,9 @@ fn reads_ahead(p: &Patient<'_>, held: usize, n_tokens: usize) -> Result<Option<S
     let tokens = p.tokens(held + n_tokens)?;
     let session = p.session(held + n_tokens)?;
     session.prefill(&tokens[..held])?;
-    let g = p.config.n_kv_heads * p.config.head_dim;
     let fill = |value: f32, from: usize| -> Result<()> {
-        let row = vec![value; g];
-        for layer in 0..p.config.n_layers {
+        for layer in 0..p.config.n_layers() {
+            let row = vec![value; p.config.layers[layer].attention().kv_width()];
             for position in from..PAGE_TOKENS {
                 p.set_cache_row(&session, layer, position, &row, &row)?;
             }

@@ -294,7 +294,7 @@ impl Patient<'_> {
 
     /// What the cache holds of a position in a layer: keys and values.
     fn cache_row(&self, session: &Session, layer: usize, position: usize) -> Result<(Vec<f32>, Vec<f32>)> {
-        let g = self.config.n_kv_heads * self.config.head_dim;
+        let g = self.config.layers[layer].attention().kv_width();
         let (mut keys, mut values) = (vec![0.0; g], vec![0.0; g]);
         session.call(|state| {
             let at = cache_place(state, layer, position)?;
@@ -330,7 +330,7 @@ impl Patient<'_> {
 
     /// The first, the middle and the last layer.
     fn some_layers(&self) -> Vec<usize> {
-        let n = self.config.n_layers;
+        let n = self.config.n_layers();
         let mut layers = vec![0, n / 2, n - 1];
         layers.dedup();
         layers
@@ -346,7 +346,7 @@ impl Patient<'_> {
     /// What rounding to f16 at eight places of each layer can add up to: the normalized mean squared error that is no
     /// fault. The unit roundoff of f16 is 2^-11.
     fn rounding(&self) -> f64 {
-        8.0 * self.config.n_layers.max(4) as f64 * 2.0_f64.powi(-22)
+        8.0 * self.config.n_layers().max(4) as f64 * 2.0_f64.powi(-22)
     }
 }
 

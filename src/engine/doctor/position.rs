@@ -2,7 +2,7 @@
 
 use super::{Finding, Patient, Subject, nmse, same_bits, take};
 use crate::error::Result;
-use crate::model::{RopePairing, bind};
+use crate::model::RopePairing;
 
 /// Positions at which a key is compared with the one at 0; the last ones are reached step by step.
 const TURNS: usize = 72;
@@ -43,7 +43,7 @@ pub(super) fn position(p: &Patient<'_>) -> Result<Finding> {
     let text = format!(
         "error of keys at 1 to {} in {} layers against the first, turned; order counts; truncating leaves no trace",
         TURNS.min(p.config.n_ctx_train) - 1,
-        p.config.n_layers
+        p.config.n_layers()
     );
     Ok(Finding::of(error, bound, text))
 }
@@ -72,17 +72,15 @@ fn turned(p: &Patient<'_>) -> Result<(f64, usize, usize)> {
         session.prefill(&[token])?;
     }
     let keys = take(&seen);
-    let (_, weights) = bind(p.gguf)?;
-    let factors = weights.divisors()?;
     let mut worst = (0.0, 0, 0);
-    for layer in 0..p.config.n_layers {
+    for layer in 0..p.config.n_layers() {
         let mut keys: Vec<_> = keys.iter().filter(|r| r.layer == layer as i32).collect();
         keys.sort_by_key(|r| r.position);
         if keys.len() != n {
             return Ok((f64::INFINITY, keys.len(), layer));
         }
         for key in keys.iter().skip(1) {
-            let error = nmse(&key.data, &turn(p, layer, &keys[0].data, key.position, factors.as_deref()));
+            let error = nmse(&key.data, &turn(p, layer, &keys[0].data, key.position));
             if error > turn_bound(p, layer) {
                 return Ok((error, key.position, layer));
             }
@@ -94,20 +92,20 @@ fn turned(p: &Patient<'_>) -> Result<(f64, usize, usize)> {
     Ok(worst)
 }
 
-/// Keys of a layer at position 0, at `position`, from the formula of `model::Config`, in f64.
-fn turn(p: &Patient<'_>, layer: usize, keys: &[f32], position: usize, factors: Option<&[f32]>) -> Vec<f32> {
-    let c = &p.config;
-    let (layer, n_pairs) = (&c.layers[layer], c.n_rot / 2);
+/// Keys of a layer at position 0, at `position`, from the formula of `model::RopeTable`, in f64; its magnitude is in them.
+fn turn(p: &Patient<'_>, layer: usize, keys: &[f32], position: usize) -> Vec<f32> {
+    let attention = p.config.layers[layer].attention();
+    let rope = p.config.rope_of(attention);
+    let n_pairs = rope.inv_freq.len();
     let mut out = keys.to_vec();
-    for head in out.chunks_exact_mut(c.head_dim) {
+    for head in out.chunks_exact_mut(attention.head_dim) {
         for i in 0..n_pairs {
-            let (a, b) = match c.rope_pairing {
+            let (a, b) = match rope.pairing {
                 RopePairing::Adjacent => (2 * i, 2 * i + 1),
                 RopePairing::Halves => (i, i + n_pairs),
             };
-            let frequency = f64::from(layer.rope_base).powf(-2.0 * i as f64 / c.n_rot as f64)
-                / factors.map_or(1.0, |f| f64::from(f[i]));
-            let (sin, cos) = (position as f64 * f64::from(layer.rope_scale) * frequency).sin_cos();
+            let frequency = rope.inv_freq[i] / f64::from(rope.divisor(i));
+            let (sin, cos) = (position as f64 * f64::from(rope.position_scale) * frequency).sin_cos();
             let (x, y) = (f64::from(head[a]), f64::from(head[b]));
             head[a] = (x * cos - y * sin) as f32;
             head[b] = (x * sin + y * cos) as f32;

@@ -232,7 +232,7 @@ impl LoadedModel for BadModel {
         self.0.logits(slot, out)
     }
     fn forward(&self, chunks: &mut [Chunk<'_>], run: &mut RunControl<'_>) -> Result<()> {
-        let g = self.0.config().n_kv_heads * self.0.config().head_dim;
+        let g = self.0.config().layers[0].attention().kv_width();
         let (mut keys, mut values) = (vec![0.0; g], vec![0.0; g]);
         let end = chunks[0].start + chunks[0].tokens.len();
         let fills = chunks[0].tokens.len() == 1 && end == FULL.min(self.0.config().n_ctx_train);

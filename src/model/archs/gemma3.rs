@@ -6,7 +6,7 @@
 use super::{Extras, Keys, Need, wrong};
 use crate::error::{Error, Result};
 use crate::gguf::Value;
-use crate::model::{Activation, Config, RopePairing};
+use crate::model::{Activation, Config};
 
 /// Layers from one global layer to the next, where the file does not say.
 const PATTERN: u64 = 6;
@@ -16,11 +16,14 @@ const LOCAL_BASE: f32 = 10_000.0;
 const LAYERS_27B: usize = 62;
 
 pub(super) fn fill(keys: &Keys<'_>, config: &mut Config, extras: &mut Extras) -> Result<()> {
-    config.rope_pairing = RopePairing::Halves;
-    config.activation = Activation::GeluTanh;
     config.embedding_scale = (config.n_embd as f32).sqrt();
-    if config.n_layers == LAYERS_27B {
-        config.attn_scale = 1.0 / ((config.n_embd / config.n_heads) as f32).sqrt();
+    let (n_embd, n_layers) = (config.n_embd, config.n_layers());
+    for layer in &mut config.layers {
+        layer.dense_mut().activation = Activation::GeluTanh;
+        if n_layers == LAYERS_27B {
+            let attention = layer.attention_mut();
+            attention.scale = 1.0 / ((n_embd / attention.n_heads) as f32).sqrt();
+        }
     }
     extras.qk_norm = Need::Yes;
     extras.post_norms = Need::Yes;
@@ -30,12 +33,13 @@ pub(super) fn fill(keys: &Keys<'_>, config: &mut Config, extras: &mut Extras) ->
     let key = keys.key("attention.sliding_window");
     let Some(window) = keys.gguf.opt_uint(&key)?.filter(|&n| n != 0) else { return Ok(()) };
     let window = u32::try_from(window).map_err(|_| wrong(&key, window, format!("at most {}", u32::MAX)))?;
-    let local_base = keys.float("rope.freq_base_swa")?.unwrap_or(LOCAL_BASE);
-    for (layer, windowed) in config.layers.iter_mut().zip(windowed_layers(keys, config.n_layers)?) {
+    // The windowed layers' own, which the linear scaling is not for.
+    let head_dim = config.layers.first().map_or(0, |l| l.attention().head_dim);
+    config.ropes.push(keys.rope("rope.freq_base_swa", LOCAL_BASE, head_dim)?);
+    for (layer, windowed) in config.layers.iter_mut().zip(windowed_layers(keys, n_layers)?) {
         if windowed {
-            layer.window = Some(window);
-            layer.rope_base = local_base;
-            layer.rope_scale = 1.0; // the linear scaling is for the global layers only
+            let attention = layer.attention_mut();
+            (attention.window, attention.rope) = (Some(window), 1);
         }
     }
     Ok(())

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::model::{Config, RopePairing};
 
 pub(super) fn fill(keys: &Keys<'_>, config: &mut Config, extras: &mut Extras) -> Result<()> {
-    config.rope_pairing = RopePairing::Adjacent;
+    config.ropes[0].pairing = RopePairing::Adjacent;
     extras.qkv_bias = Need::Maybe;
     extras.o_bias = Need::Maybe;
     extras.rope_freqs = Need::Maybe;
@@ -16,7 +16,7 @@ pub(super) fn fill(keys: &Keys<'_>, config: &mut Config, extras: &mut Extras) ->
     let key = keys.key("attention.sliding_window");
     if let Some(n) = keys.gguf.opt_uint(&key)?.filter(|&n| n != 0) {
         let window = u32::try_from(n).map_err(|_| wrong(&key, n, format!("at most {}", u32::MAX)))?;
-        config.layers.iter_mut().for_each(|layer| layer.window = Some(window));
+        config.layers.iter_mut().for_each(|layer| layer.attention_mut().window = Some(window));
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! Here is what they share. Invariant: a key that would change the computation is either in the `Config` or refused.
 
-use super::config::{Activation, Config, LayerConfig, RopePairing};
+use super::config::{Activation, Attention, Config, Dense, Ffn, Layer, Mixer, RopePairing, RopeTable};
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, Value, shorten};
 
@@ -97,12 +97,32 @@ impl Keys<'_> {
         self.opt_size(suffix, limit)?.ok_or_else(missing)
     }
 
-    /// What all four architectures read alike; `rope_pairing`, `activation` and the windows are for the others to set.
+    /// What all four architectures read alike: layers of the same attention, which the one rope of halves turns, and of the same
+    /// feed-forward part. The rest is for the others to set.
     fn common(&self, n_vocab: usize) -> Result<Config> {
         self.refuse_other_computations()?;
         // No more layers than the file has tensors: the number is about to be allocated.
         let n_layers = self.size("block_count", self.gguf.n_tensors() as u64)?;
         let n_embd = self.size("embedding_length", MAX_SIZE)?;
+        let attention = self.attention(n_embd)?;
+        let dense = Dense { width: self.size("feed_forward_length", MAX_SIZE)?, activation: Activation::Silu };
+        let mut rope = self.rope("rope.freq_base", 10_000.0, attention.head_dim)?;
+        rope.position_scale = self.rope_scale()?;
+        let layer = Layer { mixer: Mixer::Attention(attention), ffn: Ffn::Dense(dense) };
+        Ok(Config {
+            architecture: self.name.into(),
+            n_embd,
+            n_vocab,
+            n_ctx_train: self.size("context_length", 1 << 31)?,
+            norm_eps: self.gguf.float(&self.key("attention.layer_norm_rms_epsilon"))?,
+            embedding_scale: self.float("embedding_scale")?.unwrap_or(1.0),
+            logit_softcap: self.float("final_logit_softcapping")?.filter(|&cap| cap != 0.0),
+            ropes: vec![rope],
+            layers: vec![layer; n_layers],
+        })
+    }
+
+    fn attention(&self, n_embd: usize) -> Result<Attention> {
         let n_heads = self.size("attention.head_count", MAX_SIZE)?;
         let n_kv_heads = self.opt_size("attention.head_count_kv", MAX_SIZE)?.unwrap_or(n_heads);
         let head_dim = match self.opt_size("attention.key_length", MAX_SIZE)? {
@@ -122,31 +142,28 @@ impl Keys<'_> {
                 format!("{head_dim}, the length of a key"),
             ));
         }
-        let layer = LayerConfig {
-            window: None,
-            rope_base: self.float("rope.freq_base")?.unwrap_or(10_000.0),
-            rope_scale: self.rope_scale()?,
-        };
-        Ok(Config {
-            architecture: self.name.into(),
-            n_layers,
-            n_embd,
-            n_vocab,
-            n_ctx_train: self.size("context_length", 1 << 31)?,
+        Ok(Attention {
             n_heads,
             n_kv_heads,
             head_dim,
-            n_rot: self.opt_size("rope.dimension_count", MAX_SIZE)?.unwrap_or(head_dim),
-            n_ff: self.size("feed_forward_length", MAX_SIZE)?,
-            norm_eps: self.gguf.float(&self.key("attention.layer_norm_rms_epsilon"))?,
-            attn_scale: self.float("attention.scale")?.unwrap_or(1.0 / (head_dim as f32).sqrt()),
-            embedding_scale: self.float("embedding_scale")?.unwrap_or(1.0),
-            logit_softcap: self.float("final_logit_softcapping")?.filter(|&cap| cap != 0.0),
-            attn_softcap: self.float("attn_logit_softcapping")?.filter(|&cap| cap != 0.0),
-            rope_pairing: RopePairing::Halves,
-            activation: Activation::Silu,
-            layers: vec![layer; n_layers],
+            window: None,
+            rope: 0,
+            scale: self.float("attention.scale")?.unwrap_or(1.0 / (head_dim as f32).sqrt()),
+            softcap: self.float("attn_logit_softcapping")?.filter(|&cap| cap != 0.0),
         })
+    }
+
+    /// An unscaled rope of halves for heads of so many elements; `key` has its base.
+    fn rope(&self, key: &str, default: f32, head_dim: usize) -> Result<RopeTable> {
+        let base = self.float(key)?.unwrap_or(default);
+        if !(base.is_finite() && base > 0.0) {
+            return Err(wrong(&self.key(key), base, "positive and finite"));
+        }
+        let n_rot = self.opt_size("rope.dimension_count", MAX_SIZE)?.unwrap_or(head_dim);
+        if n_rot % 2 != 0 || n_rot > head_dim {
+            return Err(wrong(&self.key("rope.dimension_count"), n_rot, format!("even, 2 to {head_dim}")));
+        }
+        Ok(RopeTable::of_base(base, n_rot, RopePairing::Halves))
     }
 
     /// `1 / factor` of linear scaling, 1 without scaling.

@@ -2,11 +2,10 @@
 
 use super::{Extras, Keys, Need};
 use crate::error::{Error, Result};
-use crate::model::{Config, RopePairing};
+use crate::model::Config;
 
-pub(super) fn fill(keys: &Keys<'_>, config: &mut Config, extras: &mut Extras) -> Result<()> {
+pub(super) fn fill(keys: &Keys<'_>, _: &mut Config, extras: &mut Extras) -> Result<()> {
     refuse_window(keys)?;
-    config.rope_pairing = RopePairing::Halves;
     extras.qkv_bias = Need::Yes;
     Ok(())
 }
