@@ -81,9 +81,9 @@ endif
 # The GPU's tests without a GPU: the kernels compiled for the host (cuda/emulate/emulate.h says what that shows).
 EMULATED := KIGO_CUDA=emulate KIGO_REQUIRE_CUDA=1 KIGO_FEW=1 $(CARGO) test --release --target-dir $(CARGO_TARGET_DIR)/emulate
 emulate:
-	$(EMULATED) --test cuda --test cuda_choice --test cuda_failures --test cuda_batch --test cuda_engine
-	KIGO_EMULATE=80 $(EMULATED) --test cuda head_sizes
-	KIGO_DEVICE=cuda:0 KIGO_SCHEDULES=3 $(EMULATED) --test schedules
+	$(EMULATED) --test gpu
+	KIGO_EMULATE=80 $(EMULATED) --test gpu forward::head_sizes
+	KIGO_DEVICE=cuda:0 KIGO_SCHEDULES=3 $(EMULATED) --test api schedules::
 
 # Where there is an NVIDIA driver, the demo runs on the GPU.
 ifneq ($(HAS_DRIVER),)
@@ -128,7 +128,7 @@ sanitize:
 	scripts/sanitize.sh
 
 header:
-	KIGO_WRITE_HEADER=1 $(CARGO) test --test abi the_committed_header_is_the_generated_one
+	KIGO_WRITE_HEADER=1 $(CARGO) test --test repo abi::the_committed_header_is_the_generated_one
 
 fill = sed -e 's|@PREFIX@|$(abspath $(PREFIX))|' -e 's|@LIBDIR@|$(abspath $(LIBDIR))|' \
   -e 's|@INCLUDEDIR@|$(abspath $(INCLUDEDIR))|' -e 's|@VERSION@|$(VERSION)|g' -e 's|@SOVERSION@|$(SOVERSION)|g' \

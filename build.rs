@@ -1,6 +1,6 @@
 //! Gives the shared library its soname, and its functions the versions that they came in.
 //!
-//! A cdylib of rustc's exports its `#[no_mangle]` functions and nothing else; `tests/abi.rs` reads that back, and this.
+//! A cdylib of rustc's exports its `#[no_mangle]` functions and nothing else; `tests/repo/abi.rs` reads that back, and this.
 
 #[path = "cuda/build.rs"]
 mod cuda;

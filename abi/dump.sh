@@ -1,7 +1,7 @@
 #!/bin/sh
 # What a header promises, as abidw (Debian's abigail-tools) writes it: `abi/dump.sh HEADER SONAME OUT`. The header's functions
 # are compiled with empty bodies and debug information, so that types are those that C sees, whatever the library is built
-# with; that the library has just these functions, and its structs these layouts, is what tests/abi.rs and the assertions in
+# with; that the library has just these functions, and its structs these layouts, is what tests/repo/abi.rs and the assertions in
 # src/c_api hold.
 set -eu
 [ $# -eq 3 ] || { echo "usage: abi/dump.sh HEADER SONAME OUT" >&2; exit 2; }

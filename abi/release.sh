@@ -1,7 +1,7 @@
 #!/bin/sh
 # Keeps what a release is held to: `abi/release.sh VERSION LIBRARY HEADER`, such as of what abi/rebuild.sh has made. Into
 # abi/VERSION go the header, its dump, the symbols and structs with their sizes, and programs that were compiled against the header
-# and linked with the library. tests/abi.rs compares and runs all of it with today's library. Never run again for a version that is
+# and linked with the library. tests/repo/abi.rs compares and runs all of it with today's library. Never run again for a version that is
 # out: what is kept is what users have.
 set -eu
 [ $# -eq 3 ] || { echo "usage: abi/release.sh VERSION LIBRARY HEADER" >&2; exit 2; }

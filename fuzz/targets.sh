@@ -1,7 +1,7 @@
 # The targets and what each runs with; read by run.sh and go.sh.
 TARGETS='reader tokenize chat schema regex lark restore stream calls'
 
-# The most bytes of an input. Long texts of one pattern are cases of their own, in tests/fuzz_replay.rs.
+# The most bytes of an input. Long texts of one pattern are cases of their own, in tests/regression.rs.
 max_len() {
     case $1 in
     reader) echo 16384 ;;

@@ -1,6 +1,6 @@
 // kigo.h: an engine for large language models inside your own process.
 //
-// Generated from src/c_api by tests/abi.rs; `make header` writes it anew. SPDX-License-Identifier: MIT OR Apache-2.0
+// Generated from src/c_api by tests/repo/abi.rs; `make header` writes it anew. SPDX-License-Identifier: MIT OR Apache-2.0
 //
 // In short (every call's status checked in the real programs of examples-c/):
 //

@@ -1,4 +1,4 @@
-"""Makes tests/fixtures/truth_STEM.json from kl_truth.py's reference: what tests/truth.rs compares a device with.
+"""Makes tests/fixtures/truth_STEM.json from kl_truth.py's reference: what tests/api/truth.rs compares a device with.
 
     python scripts/kl_fixture.py --model FILE.gguf --truth DIR [--peer FILE.npy]
 

@@ -6,7 +6,7 @@
 Needs the package jinja2. The environment is that of transformers' `render_jinja_template`: a sandbox, trim_blocks,
 lstrip_blocks, loop controls, `tojson` without HTML escapes, `raise_exception`. The templates are written here, in the
 styles of families with tools. With DIR, the templates in it (*.jinja) are rendered too, and go with their texts to
-DIR/cases.json, for `KIGO_TEMPLATES=DIR/cases.json cargo test --test chat -- --ignored others`.
+DIR/cases.json, for `KIGO_TEMPLATES=DIR/cases.json cargo test --test api chat:: -- --ignored others`.
 """
 
 import json

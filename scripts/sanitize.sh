@@ -15,7 +15,7 @@ address() {
     # A host catches what a library is not asked for: allocations that are too large fail as they do without a sanitizer.
     export ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1:detect_stack_use_after_return=1:strict_string_checks=1
     export UBSAN_OPTIONS=print_stacktrace=1
-    cargo test --no-fail-fast --test c_api --test examples --test trust
+    cargo test --no-fail-fast --test c -- calls:: examples:: trust::
 }
 
 thread() {
@@ -27,7 +27,7 @@ thread() {
     fi
     RUSTC_BOOTSTRAP=1 RUSTFLAGS='-Zsanitizer=thread' TSAN_OPTIONS=halt_on_error=1 cargo test -Zbuild-std \
         --target "$(rustc -vV | sed -n 's/^host: //p')" --target-dir "${CARGO_TARGET_DIR:-target}/thread" \
-        --test batch --test engine --test schedules --test fork
+        --test api -- batch:: engine:: schedules:: fork::
 }
 
 case ${1:-address} in

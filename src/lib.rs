@@ -1,6 +1,6 @@
 //! Kigo, an embeddable engine for large language models behind a C ABI.
 //!
-//! The map, each module using only those below it (held by `tests/layering.rs`):
+//! The map, each module using only those below it (held by `tests/repo/layering.rs`):
 //!
 //! | module | does |
 //! |---|---|

@@ -1,5 +1,5 @@
 //! What looks for the next fault: the bodies of the fuzz targets, which `targets/` gives to libFuzzer and
-//! `tests/fuzz_replay.rs` runs on every seed and on every case that was ever found.
+//! `tests/regression.rs` runs on every seed and on every case that was ever found.
 #![allow(missing_docs)]
 
 #[path = "../../tests/common/mod.rs"]

@@ -83,7 +83,7 @@ pub fn run(data: &[u8]) {
     assert!(streamed <= 16 * text.len() + 1024);
 }
 
-/// As in `tests/tokenizer.rs`: Qwen composes characters, and behind a special token SentencePiece's prefix comes again.
+/// As in `tests/api/tokenizer.rs`: Qwen composes characters, and behind a special token SentencePiece's prefix comes again.
 fn may_come_back(name: &str, text: &str) -> bool {
     match name {
         "qwen2" => text.chars().all(|c| c < '\u{300}'),

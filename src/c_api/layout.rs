@@ -2,7 +2,7 @@
 //!
 //! A program that was compiled against a released header has these numbers in it. Within one ABI version a struct with a
 //! size may get fields at its end, which come here too, and nothing else of this file changes; `abi/<release>/structs.txt`
-//! has what each release had, and `tests/abi.rs` compares.
+//! has what each release had, and `tests/repo/abi.rs` compares.
 
 macro_rules! layout {
     ($($module:ident::$struct:ident: $bytes:literal { $($field:ident $offset:literal),* $(,)? })*) => {

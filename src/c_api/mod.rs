@@ -1,7 +1,7 @@
 //! The C ABI and nothing else.
 //!
 //! One file is one concept and one section of `include/kigo.h`: its `//!` lines open the section, its items' docs are
-//! the manual. [`SECTIONS`] is their order; `tests/abi.rs` generates the header from it and compares.
+//! the manual. [`SECTIONS`] is their order; `tests/repo/abi.rs` generates the header from it and compares.
 //! `guard`, `args` and `handle` are the conventions, each kept in one place:
 //!
 //! - every entry that can fail runs inside [`guard::guard`]: no panic crosses, every failure leaves its text;

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::process;
 
 /// Bytes of stack. The deepest source that [`weigh`](super::weigh) lets pass, and the deepest calls and structures
-/// that a rendering may have, take less than a quarter of it: `tests/chat_cost.rs` passes with 512 KiB.
+/// that a rendering may have, take less than a quarter of it: `tests/api/chat_cost.rs` passes with 512 KiB.
 const STACK: usize = 2 << 20;
 
 /// Runs it on a thread of its own, which owns what it works on, and waits.

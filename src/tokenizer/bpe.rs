@@ -1,6 +1,6 @@
 //! Byte-level byte-pair encoding: words of bytes, merged by rank.
 //!
-//! The ids are those of Hugging Face's `tokenizers` (the fixtures of tests/tokenizer.rs are made with it). Its own tables and its
+//! The ids are those of Hugging Face's `tokenizers` (the fixtures of tests/api/tokenizer.rs are made with it). Its own tables and its
 //! memory are not used: an allocation of a dependency that fails ends the process, and it takes 113 bytes a byte of a
 //! word. Here a word of n bytes takes at most 25 n (see [`merge`](super::merge)), and a short one none.
 

@@ -309,7 +309,7 @@ fn prepare(tokenizer: &Tokenizer, source: &str, origin: Origin) -> Result<Arc<Co
     ];
     let variables = special.into_iter().filter_map(|(name, id)| Some((name, id?))).collect();
     super::weigh::weigh_bytes(source).map_err(|excess| origin.refuse(Refusal::Weight(excess)))?;
-    // A source that is not too long is compiled in less than its rendering may take (tests/chat_cost.rs).
+    // A source that is not too long is compiled in less than its rendering may take (tests/api/chat_cost.rs).
     alloc::require(Limits::of(0, 0).memory())?;
     let control = Matcher::new(&tokenizer.tokens, is_special, str::to_owned)?;
     let parts = marks::cut(source, &control);

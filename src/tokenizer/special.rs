@@ -8,7 +8,7 @@ use crate::alloc::{require, reserve};
 use crate::error::{Error, Result};
 
 /// What making an automaton takes at its peak: for itself, for each pattern, and for each byte of one.
-/// tests/tokenizer_cost.rs measures it.
+/// tests/api/tokenizer_cost.rs measures it.
 const BASE_BYTES: usize = 64 << 10;
 const PATTERN_BYTES: usize = 400;
 const TEXT_BYTES: usize = 80;

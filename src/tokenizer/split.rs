@@ -22,7 +22,7 @@ const LLAMA3: &str =
 const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+";
 
-/// What compiling a rule takes at its peak, and what a thread's first uses of one do: tests/tokenizer_cost.rs measures both.
+/// What compiling a rule takes at its peak, and what a thread's first uses of one do: tests/api/tokenizer_cost.rs measures both.
 const COMPILE_BYTES: usize = 1 << 20;
 const CACHE_BYTES: usize = 3 << 20;
 

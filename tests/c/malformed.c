@@ -1,5 +1,5 @@
 // Broken files through the C API: each gets a status and a text, quickly, and the engine goes on. The table of what
-// exactly is refused, and how, is tests/gguf.rs.
+// exactly is refused, and how, is tests/api/gguf.rs.
 #define _POSIX_C_SOURCE 200809L
 #include "check.h"
 #include <time.h>

@@ -1,13 +1,15 @@
 //! What several test files share: models made of random numbers, and the vocabularies to go with them.
 //!
+//! - [`apart`]: a test in a process of its own;
 //! - [`tiny::Tiny`]: a whole model of each architecture in a few hundred kilobytes;
 //! - [`probe::Probe`]: a device that fails where a test wants it to;
 //! - [`hold`]: a session held to a grammar;
 //! - [`hostile`]: texts of grammars that grow until a parser is overwhelmed;
 //! - [`run`]: a file on a device, and the logits of a list of tokens;
 //! - [`shapes`]: the sizes of real models, their metadata and lists of tensors (also used by `examples/random_gguf.rs`).
-#![allow(dead_code)] // each test file uses its own part
+#![allow(dead_code)] // each test program uses its own part
 
+pub mod apart;
 #[cfg(kigo_cuda)]
 pub mod gpu;
 pub mod hold;

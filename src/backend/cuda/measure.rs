@@ -1,4 +1,4 @@
-//! What the measurements of tests/cuda.rs use.
+//! What the measurements of tests/gpu/forward.rs use.
 
 use std::sync::atomic::AtomicBool;
 

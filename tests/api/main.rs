@@ -1,0 +1,40 @@
+//! The crate's Rust API, on the CPU (and, where `KIGO_DEVICE` names one, on another device): one module a topic.
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../fixtures/tokenizer.rs"]
+mod fixtures;
+#[path = "../common/plain_sampler.rs"]
+mod plain_sampler;
+
+mod batch;
+mod chat;
+mod chat_cost;
+mod chat_fuzz;
+mod chat_json;
+mod constraint;
+mod constraint_schema;
+mod cpu;
+mod embed;
+mod engine;
+mod files;
+mod fork;
+mod gguf;
+mod grammar_cost;
+mod held;
+mod hostile_files;
+mod limits;
+mod logprobs;
+mod malformed;
+mod memory_load;
+mod model;
+mod parity;
+mod quant;
+mod same;
+mod sampler;
+mod save;
+mod schedules;
+mod stream;
+mod tokenizer;
+mod tokenizer_cost;
+mod truth;

@@ -1,0 +1,191 @@
+//! From files to descriptions: the real models, and tiny ones with keys of their own.
+
+use std::path::PathBuf;
+
+use kigo::gguf::{Gguf, TensorType, Value, ValueType, Writer};
+use kigo::model::{Activation, Attention, Config, Dense, ModelInfo, RopePairing, RopeTable, bind};
+
+use crate::common::tiny::{ARCHS, Tiny};
+
+/// A model that `make test` fetches, or `None` with a line that says so.
+fn fetched(name: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models").join(name);
+    if path.exists() {
+        return Some(path);
+    }
+    println!("skipped: models/{name} not there");
+    None
+}
+
+#[test]
+fn smollm2_is_a_llama_with_adjacent_pairs() {
+    let Some(path) = fetched("SmolLM2-135M-Instruct-Q4_1.gguf") else { return };
+    let gguf = Gguf::open(&path).expect("opens");
+    let (config, weights) = bind(&gguf).expect("binds");
+    let (attention, dense, rope) = parts(&config);
+    assert_eq!((config.n_layers(), config.n_embd, config.n_vocab, dense.width), (30, 576, 49152, 1536));
+    assert_eq!((attention.n_heads, attention.n_kv_heads, attention.head_dim, rope.n_rot()), (9, 3, 64, 64));
+    assert_eq!((rope.pairing, dense.activation), (RopePairing::Adjacent, Activation::Silu));
+    assert_eq!((base(&rope), attention.window), (100_000.0, None));
+    assert_eq!(attention.scale, 0.125);
+    assert!(weights.output.is_none() && weights.rope_freqs.is_none() && weights.layers[0].q_bias.is_none());
+    assert_eq!(weights.iter().count(), gguf.n_tensors());
+    let info = ModelInfo::of(&gguf);
+    assert_eq!((info.architecture.as_str(), info.quantization.as_str()), ("llama", "Q4_1"));
+    assert_eq!((info.n_params, info.file_bytes), (134_515_008, 98_362_432));
+}
+
+#[test]
+fn qwen2_has_biases() {
+    let Some(path) = fetched("Qwen2.5-Coder-0.5B-Instruct-Q4_K_M.gguf") else { return };
+    let gguf = Gguf::open(&path).expect("opens");
+    let (config, weights) = bind(&gguf).expect("binds");
+    let (attention, dense, rope) = parts(&config);
+    assert_eq!((config.n_layers(), config.n_embd, config.n_vocab, dense.width), (24, 896, 151_936, 4864));
+    assert_eq!((attention.n_heads, attention.n_kv_heads, attention.head_dim), (14, 2, 64));
+    assert_eq!((rope.pairing, base(&rope)), (RopePairing::Halves, 1e6));
+    assert!(weights.layers.iter().all(|l| l.q_bias.is_some() && l.k_bias.is_some() && l.v_bias.is_some()));
+    assert!(weights.output.is_some());
+    assert_eq!(ModelInfo::of(&gguf).quantization, "Q4_K_M");
+}
+
+#[test]
+fn gemma3_has_five_windowed_layers_to_a_global_one() {
+    let Some(path) = fetched("gemma-3-270m-Q4_K_M.gguf") else { return };
+    let gguf = Gguf::open(&path).expect("opens");
+    let (config, weights) = bind(&gguf).expect("binds");
+    let (attention, dense, _) = parts(&config);
+    assert_eq!((config.n_layers(), config.n_embd, config.n_vocab, dense.width), (18, 640, 262_144, 2048));
+    assert_eq!((attention.n_heads, attention.n_kv_heads, attention.head_dim), (4, 1, 256));
+    assert_eq!((dense.activation, config.embedding_scale), (Activation::GeluTanh, 640f32.sqrt()));
+    assert_eq!(attention.scale, 1.0 / 16.0);
+    for (i, layer) in config.layers.iter().enumerate() {
+        let expected = if i % 6 == 5 { (None, 1e6) } else { (Some(512), 1e4) };
+        let attention = layer.attention();
+        assert_eq!((attention.window, base(config.rope_of(attention))), expected, "layer {i}");
+    }
+    assert!(weights.layers.iter().all(|l| l.q_norm.is_some() && l.post_attn_norm.is_some()));
+}
+
+#[test]
+fn a_tiny_model_of_each_architecture_and_type_binds() {
+    for arch in ARCHS {
+        for ty in TensorType::ALL {
+            let tiny = Tiny::new(arch, ty);
+            let bytes = tiny.bytes();
+            let gguf = Gguf::from_bytes(&bytes).expect("opens");
+            let (config, weights) = bind(&gguf).expect("binds");
+            assert_eq!((config.architecture.as_str(), config.n_vocab), (arch, 512));
+            assert_eq!(weights.layers[0].gate.ty, ty, "the defaults fit every type");
+            assert_eq!(weights.iter().count(), gguf.n_tensors());
+        }
+    }
+}
+
+/// The first layer's attention and feed-forward part, and its rope.
+fn parts(config: &Config) -> (Attention, Dense, RopeTable) {
+    let layer = &config.layers[0];
+    (*layer.attention(), *layer.dense(), config.rope_of(layer.attention()).clone())
+}
+
+/// The base whose frequencies these are, rounded as files have it.
+fn base(rope: &RopeTable) -> f32 {
+    rope.inv_freq[1].powf(-(rope.n_rot() as f64) / 2.0) as f32
+}
+
+/// The description of a tiny model with other keys.
+fn config_with(arch: &str, keys: &[(&str, Value<'static>)]) -> Config {
+    let with = keys.iter().map(|&(key, value)| (format!("{arch}.{key}"), value)).collect();
+    let bytes = Tiny { with, ..Tiny::new(arch, TensorType::F16) }.bytes();
+    let gguf = Gguf::from_bytes(&bytes).expect("opens");
+    bind(&gguf).expect("binds").0
+}
+
+#[test]
+fn linear_rope_scaling_is_one_over_its_factor() {
+    let scale = |keys: &[(&str, Value<'static>)]| config_with("qwen2", keys).ropes[0].position_scale;
+    assert_eq!(scale(&[]), 1.0);
+    assert_eq!(scale(&[("rope.scaling.factor", Value::F32(4.0))]), 0.25);
+    assert_eq!(scale(&[("rope.scaling.type", Value::String("linear")), ("rope.scaling.factor", Value::F32(2.0))]), 0.5);
+    assert_eq!(scale(&[("rope.scale_linear", Value::F32(8.0))]), 0.125);
+    assert_eq!(scale(&[("rope.scaling.type", Value::String("none")), ("rope.scaling.factor", Value::F32(2.0))]), 1.0);
+}
+
+#[test]
+fn gemma3_scales_only_global_layers_and_takes_either_kind_of_pattern() {
+    let linear = [("rope.scaling.factor", Value::F32(8.0)), ("rope.freq_base_swa", Value::F32(5000.0))];
+    let config = config_with("gemma3", &linear);
+    let layers = |config: &Config| -> Vec<(Option<u32>, f32, f32)> {
+        let of = |a: &Attention| (a.window, base(config.rope_of(a)), config.rope_of(a).position_scale);
+        config.layers.iter().map(|l| of(l.attention())).collect()
+    };
+    let (local, global) = ((Some(16), 5000.0, 1.0), (None, 1e6, 0.125));
+    assert_eq!(layers(&config), [local, local, local, local, local, global, local]);
+
+    let period = config_with("gemma3", &[linear[0], linear[1], ("attention.sliding_window_pattern", Value::U32(3))]);
+    assert_eq!(layers(&period), [local, local, global, local, local, global, local]);
+
+    // A pattern of bools, which `Tiny` cannot carry: through a file of the pattern alone.
+    let mut writer = Writer::new(3);
+    let flags = [false, true, true, false, true, true, true].map(Value::Bool);
+    writer.array("flags", ValueType::Bool, flags);
+    let bytes: &'static [u8] = writer.to_bytes(|_, _| {}).leak();
+    let flags: &'static Gguf<'static> = Box::leak(Box::new(Gguf::from_bytes(bytes).expect("opens")));
+    let pattern = ("attention.sliding_window_pattern", flags.meta("flags").expect("there"));
+    let bools = config_with("gemma3", &[linear[0], linear[1], pattern]);
+    assert_eq!(layers(&bools), [global, local, local, global, local, local, local]);
+
+    let none = config_with("gemma3", &[("attention.sliding_window", Value::U32(0))]);
+    assert!(none.layers.iter().all(|l| l.attention().window.is_none() && base(none.rope_of(l.attention())) == 1e6));
+}
+
+#[test]
+fn gemma3_of_62_layers_scales_by_the_width_over_the_heads() {
+    let mut tiny = Tiny::new("gemma3", TensorType::Q4_0);
+    tiny.shape.n_layers = 62;
+    let bytes = tiny.bytes();
+    let gguf = Gguf::from_bytes(&bytes).expect("opens");
+    assert_eq!(bind(&gguf).expect("binds").0.layers[61].attention().scale, 0.25, "1 / sqrt(64 / 4), not 1 / sqrt(32)");
+    assert_eq!(config_with("gemma3", &[]).layers[0].attention().scale, 1.0 / 32f32.sqrt());
+}
+
+#[test]
+fn a_window_of_llama_is_on_every_layer() {
+    let config = config_with("llama", &[("attention.sliding_window", Value::U32(4096))]);
+    assert!(config.layers.iter().all(|l| l.attention().window == Some(4096)));
+}
+
+#[test]
+fn llama_takes_its_rope_divisors_and_its_output_matrix() {
+    let mut tiny = Tiny::new("llama", TensorType::Q8_0);
+    tiny.shape.tied = false;
+    let bytes = tiny.bytes();
+    let gguf = Gguf::from_bytes(&bytes).expect("opens");
+    let (config, weights) = bind(&gguf).expect("binds");
+    assert_eq!(weights.rope_freqs.map(|t| (t.rows, t.cols)), Some((1, config.ropes[0].n_rot() / 2)));
+    assert_eq!(config.ropes[0].divisors, weights.divisors().expect("finite"));
+    assert_eq!(weights.head().name, "output.weight");
+}
+
+#[test]
+fn per_layer_arrays_are_taken_if_all_layers_agree() {
+    let mut writer = Writer::new(3);
+    writer.array("same", ValueType::U32, [2, 2].map(Value::U32));
+    writer.array("other", ValueType::U32, [2, 4].map(Value::U32));
+    let bytes: &'static [u8] = writer.to_bytes(|_, _| {}).leak();
+    let arrays: &'static Gguf<'static> = Box::leak(Box::new(Gguf::from_bytes(bytes).expect("opens")));
+    let key = "attention.head_count_kv";
+    assert_eq!(config_with("llama", &[(key, arrays.meta("same").expect("there"))]).layers[0].attention().n_kv_heads, 2);
+    let with = vec![(format!("llama.{key}"), arrays.meta("other").expect("there"))];
+    let bytes = Tiny { with, ..Tiny::new("llama", TensorType::F16) }.bytes();
+    let error = bind(&Gguf::from_bytes(&bytes).expect("opens")).map(|_| ()).expect_err("layers differ");
+    assert_eq!(error.to_string(), "a value that differs by layer \"llama.attention.head_count_kv\" is not supported");
+}
+
+#[test]
+fn info_names_the_main_type_where_the_file_does_not() {
+    let bytes = Tiny { without: vec!["general.file_type".into()], ..Tiny::new("qwen3", TensorType::Q5_1) }.bytes();
+    let info = ModelInfo::of(&Gguf::from_bytes(&bytes).expect("opens"));
+    assert_eq!((info.quantization.as_str(), info.name.as_str()), ("Q5_1", "random qwen3-tiny"));
+    assert_eq!(info.file_bytes, bytes.len() as u64);
+}

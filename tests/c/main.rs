@@ -1,0 +1,12 @@
+//! What a host sees: the C programs of `tests/c` and `examples-c`, built with this build's header and library, and run.
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../native/mod.rs"]
+mod native;
+
+mod calls;
+mod examples;
+mod hosting;
+mod memory;
+mod trust;

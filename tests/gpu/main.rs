@@ -1,0 +1,38 @@
+//! The GPU backend: on a GPU, and on the emulated device (`make emulate`).
+//!
+//! Without a device every test prints `skipped: no CUDA device` and passes, and a build without nvcc has tests that say so;
+//! with KIGO_REQUIRE_CUDA=1 both fail. KIGO_FEW leaves much out, for the emulated device and for checkers that take their time.
+
+#[cfg(kigo_cuda)]
+#[path = "../common/mod.rs"]
+mod common;
+
+#[cfg(kigo_cuda)]
+mod batch;
+#[cfg(kigo_cuda)]
+mod choice;
+#[cfg(kigo_cuda)]
+mod engine;
+#[cfg(kigo_cuda)]
+mod failures;
+#[cfg(kigo_cuda)]
+mod forward;
+#[cfg(kigo_cuda)]
+mod measure;
+
+/// One test for each of those modules, in a build without them.
+#[cfg(not(kigo_cuda))]
+macro_rules! skipped {
+    ($($module:ident),*) => {$(
+        mod $module {
+            #[test]
+            fn every_test() {
+                let required = std::env::var("KIGO_REQUIRE_CUDA").is_ok_and(|v| v == "1");
+                assert!(!required, "no nvcc: this build is for the CPU only");
+                println!("skipped: no nvcc (this build is for the CPU only)");
+            }
+        }
+    )*};
+}
+#[cfg(not(kigo_cuda))]
+skipped!(batch, choice, engine, failures, forward);

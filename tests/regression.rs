@@ -1,0 +1,166 @@
+//! The fuzz targets' bodies (`fuzz/src`) on every seed and on every case that was ever found, without a sanitizer.
+//!
+//! A case that fails here is named with its file. Long cases, whose text is a pattern, are made here instead of being kept.
+#![allow(unsafe_code)] // the targets call the C functions, and count what is allocated
+#![allow(dead_code)] // mutations are for the fuzzer
+
+#[path = "common/mod.rs"]
+mod common;
+#[path = "fixtures/tokenizer.rs"]
+mod fixtures;
+
+#[path = "../fuzz/src/calls.rs"]
+mod calls;
+#[path = "../fuzz/src/calls_more.rs"]
+mod calls_more;
+#[path = "../fuzz/src/chat.rs"]
+mod chat;
+#[path = "../fuzz/src/gguf_edit.rs"]
+mod gguf_edit;
+#[path = "../fuzz/src/grammar.rs"]
+mod grammar;
+#[path = "../fuzz/src/lark.rs"]
+mod lark;
+#[path = "../fuzz/src/reader.rs"]
+mod reader;
+#[path = "../fuzz/src/regex.rs"]
+mod regex;
+#[path = "../fuzz/src/restore.rs"]
+mod restore;
+#[path = "../fuzz/src/schema.rs"]
+mod schema;
+#[path = "../fuzz/src/stream.rs"]
+mod stream;
+#[path = "../fuzz/src/support.rs"]
+mod support;
+#[path = "../fuzz/src/tokenize.rs"]
+mod tokenize;
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// Time and memory are counted for the whole process: one case at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// The files of a target, in order.
+fn files(target: &str) -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+    let mut files: Vec<PathBuf> = ["seeds", "cases"]
+        .iter()
+        .filter_map(|kind| std::fs::read_dir(root.join(kind).join(target)).ok())
+        .flat_map(|dir| dir.map(|entry| entry.unwrap().path()))
+        .collect();
+    files.sort();
+    files
+}
+
+/// Runs all files of a target and names those that fail.
+fn replay(target: &str, run: fn(&[u8])) {
+    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
+    let files = files(target);
+    assert!(!files.is_empty(), "no seeds for {target}");
+    let mut failed = Vec::new();
+    for file in &files {
+        let data = std::fs::read(file).unwrap();
+        if std::panic::catch_unwind(|| run(&data)).is_err() {
+            failed.push(file.display().to_string());
+        }
+    }
+    assert!(failed.is_empty(), "{} of {} fail:\n{}", failed.len(), files.len(), failed.join("\n"));
+    println!("{target}: {} files", files.len());
+}
+
+/// Cases whose text is one pattern over and over, too long to be kept as files: `(target, name, text)`.
+fn long_cases() -> Vec<(&'static str, &'static str, String)> {
+    let user = "\0user\0hello";
+    let chat = |name, begin: &str, middle: &str, n, end: &str| {
+        ("chat", name, format!("{begin}{}{end}{user}", middle.repeat(n)))
+    };
+    vec![
+        chat("22 KB of unary minus", "{{ ", "-", 22_000, "1 }}"),
+        chat("4000 elif", "{% if a %}", "{% elif a %}", 4000, "{% endif %}"),
+        chat("6000 not", "{{ ", "not ", 6000, "1 }}"),
+        chat("20000 plus", "{{ 1", "+1", 20_000, " }}"),
+        chat("20000 attributes", "{{ a", ".a", 20_000, " }}"),
+        chat("20000 and", "{{ x", " and x", 20_000, " }}"),
+        chat("20000 or of attributes", "{{ x", " or x.y", 20_000, " }}"),
+        chat("5000 filters", "{{ x", "|trim", 5000, " }}"),
+        chat("9000 brackets", "{{ ", "[", 9000, "{{ }}"),
+        chat("5000 nested ifs", "", "{% if x %}", 5000, &"{% endif %}".repeat(5000)),
+        ("regex", "a* over 64 KB", "a*".repeat(32_768)),
+        ("regex", "a? over 64 KB", "a?".repeat(32_768)),
+        ("regex", "(a|b)* over 60 KB", "(a|b)*".repeat(10_000)),
+        ("regex", "nested stars", format!("{}a{}", "(".repeat(3000), ")*".repeat(3000))),
+        ("regex", "nested counts", format!("{}a{}", "(".repeat(9), "{9}){9}".repeat(9).trim_end_matches("{9}"))),
+        ("lark", "a terminal of a* over 64 KB", format!("start: T\nT: /{}/", "a*".repeat(32_700))),
+        ("lark", "one string of 60 KB", format!("start: \"{}\"", "ab".repeat(30_000))),
+        ("lark", "a chain of 9000 rules", {
+            let rule = |i| format!("r{i}: \"a\" r{}\n", i + 1);
+            format!("start: r0\n{}r9000: \"b\"\n", (0..9000).map(rule).collect::<String>())
+        }),
+        ("schema", "3000 arrays in each other", format!("{}true{}", "{\"items\":".repeat(3000), "}".repeat(3000))),
+        ("schema", "enum of 20000 texts", {
+            let text = |i| format!("\"text {i}\"");
+            format!("{{\"enum\":[{}]}}", (0..20_000).map(text).collect::<Vec<_>>().join(","))
+        }),
+        ("schema", "a pattern of a* over 60 KB", format!("{{\"pattern\":\"{}\"}}", "a*".repeat(30_000))),
+    ]
+}
+
+#[test]
+fn long_texts_are_bounded() {
+    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
+    let mut failed = Vec::new();
+    for (target, name, text) in long_cases() {
+        let run = match target {
+            "chat" => chat::run,
+            "regex" => regex::run,
+            "lark" => lark::run,
+            _ => schema::run,
+        };
+        let begin = std::time::Instant::now();
+        if std::panic::catch_unwind(|| run(text.as_bytes())).is_err() {
+            failed.push(format!("{target}: {name}"));
+        }
+        println!("{target}: {name}: {:.2} s", begin.elapsed().as_secs_f64());
+    }
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
+/// Writes the seeds that are made and not written by hand: `KIGO_WRITE_SEEDS=1 cargo test --test regression seeds`.
+#[test]
+fn seeds_of_files_are_those_that_the_helpers_make() {
+    use kigo::gguf::TensorType::*;
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/reader");
+    let kinds = [("llama", Q4_0), ("llama", F16), ("qwen2", Q8_0), ("qwen2", Bf16), ("qwen3", Q5_1), ("qwen3", F32)];
+    let mut made: Vec<(String, Vec<u8>)> = kinds
+        .into_iter()
+        .chain([("gemma3", Q4_1), ("gemma3", Q5_0)])
+        .map(|(arch, ty)| (format!("{arch}-{}", ty.name().to_lowercase()), support::mini_file(arch, ty)))
+        .collect();
+    made.push(("whole-gemma3".to_owned(), support::whole("gemma3").bytes()));
+    for (name, bytes) in made {
+        let path = dir.join(name);
+        if std::env::var_os("KIGO_WRITE_SEEDS").is_some() {
+            std::fs::create_dir_all(&dir).unwrap();
+            std::fs::write(&path, &bytes).unwrap();
+        }
+        assert!(std::fs::read(&path).is_ok_and(|b| b == bytes), "{} is another", path.display());
+    }
+}
+
+macro_rules! replays {
+    ($($target:ident),*) => {$(
+        mod $target {
+            #[test]
+            fn every_seed_and_every_case() {
+                super::replay(stringify!($target), crate::$target::run);
+            }
+        }
+    )*};
+}
+
+mod replays {
+    use super::replay;
+    replays!(calls, chat, lark, reader, regex, restore, schema, stream, tokenize);
+}

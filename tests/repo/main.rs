@@ -1,0 +1,14 @@
+//! The repository as a whole: its sources' order and style, what the library exports, what `make install` puts in place.
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../native/mod.rs"]
+mod native;
+#[path = "../common/sources.rs"]
+mod sources;
+
+mod abi;
+mod install;
+mod layering;
+mod panics;
+mod tidy;
