@@ -3,7 +3,8 @@
 //! nvcc is looked for in CUDA_HOME, on PATH, and in the PyPI packages of `./.venv` (`make cuda`). The CUDA runtime is
 //! linked statically; nothing of CUDA but the driver is needed at run time, and the driver only when a device is asked for.
 //! KIGO_CUDA_ARCHS narrows the list of targets ("90a" or "80,89,90a,ptx"); KIGO_CUDA=0 leaves CUDA out. KIGO_CUDA=emulate
-//! compiles the kernels for the host instead, for tests without a GPU (emulate/emulate.h says what that shows).
+//! compiles the kernels for the host instead, for tests without a GPU (emulate/emulate.h says what that shows), with
+//! KIGO_EMULATE_SANITIZE=address,undefined under these sanitizers (scripts/sanitize.sh).
 
 use std::env;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -14,7 +15,7 @@ pub fn build() {
     println!("cargo:rustc-check-cfg=cfg(kigo_cuda)");
     println!("cargo:rerun-if-changed=cuda/build.rs");
     println!("cargo:rerun-if-changed=cuda");
-    for name in ["CUDA_HOME", "CUDA_PATH", "KIGO_CUDA_ARCHS", "KIGO_CUDA"] {
+    for name in ["CUDA_HOME", "CUDA_PATH", "KIGO_CUDA_ARCHS", "KIGO_CUDA", "KIGO_EMULATE_SANITIZE"] {
         println!("cargo:rerun-if-env-changed={name}");
     }
     if env::var("KIGO_CUDA").is_ok_and(|v| v == "0") {
@@ -130,6 +131,7 @@ fn each(files: &[PathBuf], flags: &str, root: &Path, compile: &(dyn Fn(&Path) ->
 fn emulate(root: &Path) {
     let mut files = kernels(root);
     files.push(root.join("cuda/emulate/emulate.cpp"));
+    let sanitizers = env::var("KIGO_EMULATE_SANITIZE").unwrap_or_default();
     let compile = |file: &Path| {
         let mut cc = cc::Build::new();
         cc.cpp(true).cpp_link_stdlib(None).warnings(false).opt_level(2).debug(false).cargo_metadata(false);
@@ -147,9 +149,15 @@ fn emulate(root: &Path) {
         ] {
             cc.flag(flag);
         }
+        if !sanitizers.is_empty() {
+            cc.flag(format!("-fsanitize={sanitizers}"))
+                .flag("-fno-sanitize-recover=all")
+                .flag("-fno-omit-frame-pointer");
+            cc.flag("-g1");
+        }
         cc.include(root.join("cuda")).include(root.join("cuda/emulate")).file(file).compile_intermediates()
     };
-    cc::Build::new().objects(each(&files, "emulate", root, &compile)).compile("kigo_cuda");
+    cc::Build::new().objects(each(&files, &format!("emulate {sanitizers}"), root, &compile)).compile("kigo_cuda");
     println!("cargo:rustc-cfg=kigo_cuda");
 }
 

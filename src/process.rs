@@ -1,8 +1,8 @@
-//! What a library keeps apart from its host inside one process: the floating-point state, signals, panics' messages,
-//! and children of fork().
+//! What a library keeps apart from its host inside one process: the floating-point state, a device's context, signals,
+//! panics' messages, and children of fork().
 //!
 //! Invariants: code of ours that computes runs with the default floating-point state, and the host's own is back
-//! whenever the host's code runs; no thread of ours takes a signal that is not its own fault; a panic inside a call
+//! whenever the host's code runs, as is its device's context; no thread of ours takes a signal that is not its own fault; a panic inside a call
 //! prints nothing.
 #![allow(unsafe_code)]
 
@@ -23,8 +23,33 @@ const THREAD_BYTES: usize = 64 << 10;
 thread_local! {
     /// The host's floating-point state, while this thread is inside a call.
     static HOST: Cell<Option<float::State>> = const { Cell::new(None) };
+    /// What else of the host's this thread's call has put aside.
+    static ASIDE: Cell<Option<Aside>> = const { Cell::new(None) };
     /// Whether panics of this thread are ours to report.
     static OURS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A value that a thread has one of, such as the context of a device, and how it is read and written.
+#[derive(Clone, Copy)]
+pub struct PerThread {
+    /// What it is now.
+    pub get: fn() -> usize,
+    /// Makes it that.
+    pub set: fn(usize),
+}
+
+#[derive(Clone, Copy)]
+struct Aside {
+    what: PerThread,
+    host: usize,
+}
+
+/// To be called before the value is changed: the host's comes back when its call returns, and while a callback of its
+/// runs. Of one call the first counts; on a thread of ours it is nobody else's.
+pub fn put_aside(what: PerThread) {
+    if HOST.get().is_some() && ASIDE.get().is_none() {
+        ASIDE.set(Some(Aside { what, host: (what.get)() }));
+    }
 }
 
 /// The processor's rounding mode and treatment of subnormal numbers.
@@ -87,6 +112,7 @@ mod float {
 pub struct Inside {
     host: float::State,
     outer: Option<float::State>,
+    aside: Option<Aside>,
     ours: bool,
 }
 
@@ -95,27 +121,38 @@ pub fn enter() -> Inside {
     quiet();
     let host = float::read();
     float::write(float::DEFAULT);
-    Inside { host, outer: HOST.replace(Some(host)), ours: OURS.replace(true) }
+    Inside { host, outer: HOST.replace(Some(host)), aside: ASIDE.replace(None), ours: OURS.replace(true) }
 }
 
 impl Drop for Inside {
     fn drop(&mut self) {
+        if let Some(Aside { what, host }) = ASIDE.replace(self.aside) {
+            (what.set)(host);
+        }
         HOST.set(self.outer);
         OURS.set(self.ours);
         float::write(self.host);
     }
 }
 
-/// Runs code of the host's, a callback, with the host's floating-point state.
+/// Runs code of the host's, a callback, with the host's floating-point state and what else is put aside of its.
 pub fn outside<T>(callback: impl FnOnce() -> T) -> T {
-    struct Back;
+    /// What is ours.
+    struct Back(Option<Aside>);
     impl Drop for Back {
         fn drop(&mut self) {
             float::write(float::DEFAULT);
+            if let Some(Aside { what, host }) = self.0 {
+                (what.set)(host);
+            }
         }
     }
     let Some(host) = HOST.get() else { return callback() };
-    let _back = Back;
+    let aside = ASIDE.get();
+    let _back = Back(aside.map(|a| Aside { host: (a.what.get)(), ..a }));
+    if let Some(Aside { what, host }) = aside {
+        (what.set)(host);
+    }
     float::write(host);
     callback()
 }
@@ -235,6 +272,44 @@ mod tests {
         }
         assert_eq!(control(float::read()), host);
         float::write(float::DEFAULT);
+    }
+
+    #[test]
+    fn what_is_put_aside_is_the_host_s_again_in_callbacks_and_behind_the_call() {
+        thread_local!(static VALUE: Cell<usize> = const { Cell::new(7) });
+        let what = PerThread { get: || VALUE.get(), set: |v| VALUE.set(v) };
+        let take = |ours: usize| {
+            put_aside(what);
+            VALUE.set(ours);
+        };
+        {
+            let _call = enter();
+            take(1);
+            take(2);
+            outside(|| {
+                assert_eq!(VALUE.get(), 7);
+                // The host's code changes it, and calls again.
+                VALUE.set(8);
+                {
+                    let _again = enter();
+                    take(3);
+                    assert_eq!(VALUE.get(), 3);
+                }
+                assert_eq!(VALUE.get(), 8);
+                drop(enter());
+                assert_eq!(VALUE.get(), 8);
+            });
+            assert_eq!(VALUE.get(), 2);
+        }
+        assert_eq!(VALUE.get(), 7);
+        {
+            let _call = enter();
+            // A call that does not touch it.
+            outside(|| VALUE.set(9));
+        }
+        assert_eq!(VALUE.get(), 9);
+        take(4);
+        assert_eq!(VALUE.get(), 4, "on a thread of ours it stays");
     }
 
     #[test]

@@ -35,7 +35,7 @@ extern "C" cudaError_t cudaDeviceGetAttribute(int *value, int attribute, int dev
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *a, const void *);
 typedef int cudaDriverEntryPointQueryResult;
 enum { cudaEnableDefault = 0, cudaDriverEntryPointSuccess = 0 };
-cudaError_t cudaGetDriverEntryPointByVersion(const char *name, void **entry, unsigned version, unsigned long long flags, int *found);
+extern "C" cudaError_t cudaGetDriverEntryPointByVersion(const char *name, void **entry, unsigned version, unsigned long long flags, int *found);
 
 // Runs the body, or records it where the stream is captured; frees the body when it is not needed any more.
 cudaError_t emulate_launch(const cudaLaunchConfig_t *config, emulate::Call *body);

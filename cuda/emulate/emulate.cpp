@@ -6,11 +6,26 @@
 #include <sys/mman.h>
 #include <time.h>
 
+// Under AddressSanitizer (scripts/sanitize.sh): memory that a kernel must not touch, such as what lies behind the shared memory
+// that its launch asked for.
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+static void forbid(const void *at, size_t bytes) { __asan_poison_memory_region(at, bytes); }
+static void allow(const void *at, size_t bytes) { __asan_unpoison_memory_region(at, bytes); }
+#else
+static void forbid(const void *, size_t) {}
+static void allow(const void *, size_t) {}
+#endif
+
 thread_local uint3 threadIdx, blockIdx;
 thread_local dim3 blockDim, gridDim;
 
 namespace {
+#ifdef __SANITIZE_ADDRESS__
+constexpr size_t STACK = 1 << 20; // frames with room between their variables
+#else
 constexpr size_t STACK = 256 << 10;
+#endif
 constexpr uint32_t MOST = 8192, SHARED = 232448, FIXED = 32768, PLACES = 8; // threads at once; bytes of a block
 
 struct Fiber {
@@ -134,6 +149,7 @@ void prepare(uint32_t n, uint3 at, uint32_t block) {
         f->stack = mmap(nullptr, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (f->stack == MAP_FAILED) die("no memory for a stack");
     }
+    allow(f->stack, STACK); // frames that were left by a switch
     // Six registers, then where to go; the stack as a function expects it behind a call.
     void **top = (void **)((char *)f->stack + STACK) - 1;
     *top = nullptr;
@@ -146,7 +162,7 @@ void prepare(uint32_t n, uint3 at, uint32_t block) {
     f->done = false;
 }
 
-void run_together(uint32_t first, uint32_t count) {
+void run_together(uint32_t first, uint32_t count, size_t shared_bytes) {
     const uint32_t threads = blockDim.x, per = (threads + 31) / 32;
     n_blocks = count;
     n_fibers = count * threads;
@@ -160,7 +176,9 @@ void run_together(uint32_t first, uint32_t count) {
         k.places = k.used = 0;
         if (!k.shared) k.shared = (char *)aligned_alloc(1024, SHARED + FIXED);
         if (!k.shared) die("no memory for a block");
+        allow(k.shared, SHARED + FIXED);
         memset(k.shared, 0xff, SHARED + FIXED); // NaN to those who read before they write
+        forbid(k.shared + shared_bytes, SHARED + FIXED - shared_bytes);
         for (uint32_t w = 0; w < per; w++) k.warps[w].barrier = {0, 0, threads - 32 * w < 32 ? threads - 32 * w : 32};
         for (uint32_t t = 0; t < threads; t++) prepare(b * threads + t, {t, 0, 0}, b);
     }
@@ -173,6 +191,7 @@ void run_together(uint32_t first, uint32_t count) {
 struct Launch {
     dim3 grid, block;
     uint32_t together;
+    size_t shared_bytes;
     emulate::Call *body;
 };
 
@@ -182,7 +201,7 @@ void run(const Launch &l) {
     if (!fibers || !warps) die("no memory for threads");
     gridDim = l.grid, blockDim = l.block, body = l.body;
     const uint32_t all = gridDim.x * gridDim.y * gridDim.z;
-    for (uint32_t b = 0; b < all; b += l.together) run_together(b, l.together);
+    for (uint32_t b = 0; b < all; b += l.together) run_together(b, l.together, l.shared_bytes);
 }
 } // namespace
 
@@ -197,6 +216,7 @@ void *static_shared(const void *place, size_t bytes) {
     b.place[b.places] = place;
     b.offset[b.places++] = b.used;
     b.used += (uint32_t)bytes;
+    allow(b.shared + SHARED + b.offset[b.places - 1], bytes);
     return b.shared + SHARED + b.offset[b.places - 1];
 }
 uint32_t shared_offset(const void *p) { return (uint32_t)((const char *)p - blocks[fibers[current].block].shared); }
@@ -281,7 +301,7 @@ cudaError_t emulate_launch(const cudaLaunchConfig_t *c, emulate::Call *body) {
     const bool ok = g.x && g.y && g.z && g.y <= 65535 && g.z <= 65535 && b.x && b.x <= 1024 && b.y == 1 && b.z == 1 && c->dynamicSmemBytes <= 227 * 1024;
     if (!ok || g.x % together != 0 || together > 8) return free(body), last_error = cudaErrorInvalidValue;
     Node node = {};
-    node.launch = {g, b, together, body};
+    node.launch = {g, b, together, c->dynamicSmemBytes, body};
     return queue(c->stream, node);
 }
 
@@ -299,15 +319,21 @@ int cuTensorMapEncodeTiled(CUtensorMap *map, int type, uint32_t rank, void *base
 }
 // As of a kernel whose body is there on devices of compute capability 9.0 alone.
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *a, const void *) { return a->sharedSizeBytes = !plain(), a->ptxVersion = plain() ? 80 : 90, cudaSuccess; }
-cudaError_t cudaGetDriverEntryPointByVersion(const char *, void **entry, unsigned, unsigned long long, int *found) {
-    *entry = plain() ? nullptr : (void *)cuTensorMapEncodeTiled;
-    *found = plain() ? 1 : cudaDriverEntryPointSuccess;
-    return cudaSuccess;
-}
+// Each thread's context; that of the runtime is where this variable is.
+static thread_local void *context;
+static char primary;
+static int get_context(void **now) { return *now = context, CUDA_SUCCESS; }
+static int set_context(void *now) { return context = now, CUDA_SUCCESS; }
 
 extern "C" {
+cudaError_t cudaGetDriverEntryPointByVersion(const char *name, void **entry, unsigned, unsigned long long, int *found) {
+    *entry = strcmp(name, "cuCtxGetCurrent") == 0 ? (void *)get_context : strcmp(name, "cuCtxSetCurrent") == 0 ? (void *)set_context : nullptr;
+    if (strcmp(name, "cuTensorMapEncodeTiled") == 0 && !plain()) *entry = (void *)cuTensorMapEncodeTiled;
+    *found = *entry ? cudaDriverEntryPointSuccess : 1;
+    return cudaSuccess;
+}
 cudaError_t cudaGetDeviceCount(int *n) { return *n = 1, cudaSuccess; }
-cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+cudaError_t cudaSetDevice(int) { return context = &primary, cudaSuccess; }
 cudaError_t cudaGetDevice(int *device) { return *device = 0, cudaSuccess; }
 cudaError_t cudaDeviceGetAttribute(int *value, int attribute, int) {
     // Multiprocessors; compute capability; shared memory of a block, without the newer instructions the little that 8.9 has.
@@ -337,6 +363,7 @@ cudaError_t cudaMalloc(void **at, size_t bytes) {
     if (!p) return __atomic_sub_fetch(&allocated, bytes, __ATOMIC_RELAXED), last_error = cudaErrorMemoryAllocation;
     *(size_t *)p = bytes;
     memset(p + 256, 0xff, bytes);
+    forbid(p + 256 + bytes, (bytes + 511) / 256 * 256 - 256 - bytes);
     *at = p + 256;
     return cudaSuccess;
 }
@@ -344,6 +371,7 @@ cudaError_t cudaFree(void *at) {
     if (!at) return cudaSuccess;
     char *p = (char *)at - 256;
     __atomic_sub_fetch(&allocated, *(size_t *)p, __ATOMIC_RELAXED);
+    allow(p, (*(size_t *)p + 511) / 256 * 256);
     free(p);
     return cudaSuccess;
 }

@@ -1,6 +1,6 @@
 //! Kigo inside hosts as they are: plugins, small stacks, odd processors, signals, forks, full disks, and for a long time.
 //!
-//! `tests/c/calls.h` lists the calls; `host.c`, `forks.c`, `loader.c` and `soak.c` make them. `KIGO_SOAK_SECONDS` and
+//! `tests/c/calls.h` lists the calls; `host.c`, `forks.c`, `loader.c`, `context.c` and `soak.c` make them. `KIGO_SOAK_SECONDS` and
 //! `KIGO_SOAK_MODEL` make the soak longer and larger than the ten seconds of a tiny model that it has here; `KIGO_DEVICE`
 //! names another device than the CPU.
 
@@ -97,6 +97,16 @@ fn two_copies_of_the_library_work_in_one_process() {
     let (library, copy) = (native::library(), native::scratch("libanother.so"));
     std::fs::copy(&library, &copy).expect("the target directory is writable");
     native::run(&loader(), &[model().as_os_str(), "copies".as_ref(), library.as_os_str(), copy.as_os_str()]);
+}
+
+/// On a GPU: KIGO_DEVICE=cuda:0. tests/cuda_engine.rs has what can be seen without one.
+#[test]
+fn a_host_s_own_cuda_context_stays_its_thread_s() {
+    let program = native::build("context.c");
+    let said = native::output(Command::new(program).arg(model()));
+    assert!(said.is_empty() || said == "skipped: no CUDA device\n", "{said}");
+    assert!(said.is_empty() || std::env::var_os("KIGO_REQUIRE_CUDA").is_none(), "{said}");
+    print!("{said}");
 }
 
 /// Not linked with the library that it loads.

@@ -252,3 +252,67 @@ fn the_memory_cap_holds_on_the_device() {
     drop((again, sessions, model));
     assert_eq!(device.allocated(), 0);
 }
+
+/// Behind a call, and in its callbacks, the thread has the context that it had: here none. tests/c/context.c does so with
+/// contexts of a host's.
+#[test]
+#[allow(unsafe_code)]
+fn a_call_leaves_the_thread_s_context_as_it_was() {
+    use kigo::backend::cuda::current_context;
+    use kigo::c_api::{engine::*, generate::*, model::*, session::*};
+    use std::ffi::{c_char, c_void};
+    use std::ptr::{null, null_mut};
+
+    if device().is_none() {
+        return;
+    }
+    extern "C" fn check(_: u32, _: *const c_char, _: usize, n: *mut c_void) -> i32 {
+        assert_eq!(current_context(), 0, "in a callback");
+        // SAFETY: the counter below, which lives as long as the call.
+        unsafe { *n.cast::<usize>() += 1 };
+        0
+    }
+    let mut tiny = Tiny::new("llama", TensorType::F16);
+    tiny.shape.n_ctx = 1024;
+    let (bytes, ids) = (tiny.bytes(), prompt(1, 70));
+    let body = move || {
+        let at = |what: &str, status: i32| assert_eq!((status, current_context()), (0, 0), "{what}");
+        let (mut engine, mut model, mut session) = (null_mut(), null_mut(), null_mut());
+        let mut fork = null_mut();
+        // SAFETY: of these structs all zeros are the defaults.
+        let (mut options, mut how, mut generated): (kigo_engine_options, kigo_generate_options, kigo_generated) =
+            unsafe { (std::mem::zeroed(), std::mem::zeroed(), std::mem::zeroed()) };
+        options.struct_size = size_of_val(&options);
+        how.struct_size = size_of_val(&how);
+        generated.struct_size = size_of_val(&generated);
+        options.device = c"cuda:0".as_ptr();
+        options.device_len = 6;
+        let mut n_calls = 0_usize;
+        how.max_tokens = 12;
+        how.on_token = Some(check);
+        how.user_data = (&raw mut n_calls).cast();
+        let mut token = 0;
+        // SAFETY: the header's contract: live handles, buffers of the lengths that are said.
+        unsafe {
+            at("before", 0);
+            at("engine_create", kigo_engine_create(&raw const options, &raw mut engine));
+            at("load", kigo_model_load_memory(engine, bytes.as_ptr().cast(), bytes.len(), null(), &raw mut model));
+            at("session_create", kigo_session_create(model, null(), &raw mut session));
+            at("prefill", kigo_session_prefill(session, ids.as_ptr(), ids.len()));
+            at("sample", kigo_session_sample(session, &raw mut token));
+            at("step", kigo_session_step(session, token));
+            at("fork", kigo_session_fork(session, &raw mut fork));
+            at("generate", kigo_session_generate(session, &raw const how, &raw mut generated));
+            at("truncate", kigo_session_truncate(session, 8));
+            kigo_session_destroy(fork);
+            kigo_session_destroy(session);
+            kigo_model_destroy(model);
+            at("destroy", 0);
+            kigo_engine_destroy(engine);
+            at("destroy", 0);
+        }
+        assert!(n_calls > 0);
+    };
+    // On a thread that nobody has used.
+    thread::spawn(body).join().unwrap();
+}

@@ -280,6 +280,14 @@ unsafe extern "C" {
     pub fn cudaEventSynchronize(event: Handle) -> c_int;
     pub fn cudaEventElapsedTime(ms: *mut f32, start: Handle, end: Handle) -> c_int;
 
+    pub fn cudaGetDriverEntryPointByVersion(
+        name: *const c_char,
+        entry: *mut *mut c_void,
+        version: u32,
+        flags: u64,
+        found: *mut c_int,
+    ) -> c_int;
+
     pub fn kgc_stage_float(
         stage: *const Stage,
         ty: u32,

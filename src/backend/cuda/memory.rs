@@ -1,12 +1,14 @@
 //! The device and what it lends: memory, pinned memory, streams, events, graphs; each gives itself back.
 //!
-//! Invariants: every call first makes the device current on its thread (`Gpu::bind`); every failure becomes
+//! Invariants: every call first makes the device current on its thread (`Gpu::bind`), and puts aside what the host had
+//! there; every failure becomes
 //! `OutOfMemory` with the bytes asked and free, or `DeviceLost`, which stays: later calls fail with the same reason.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::context;
 use super::ffi::{self, Address, Handle};
 use crate::error::{Error, Result};
 
@@ -75,8 +77,7 @@ impl Gpu {
             allocated: AtomicU64::new(0),
             cap: AtomicU64::new(u64::MAX),
         };
-        // SAFETY: the ordinal was checked; creates the context.
-        let code = unsafe { ffi::cudaSetDevice(gpu.ordinal) };
+        let code = gpu.make_current();
         if code != 0 {
             return Err(unavailable(name_of(code)));
         }
@@ -103,6 +104,7 @@ impl Gpu {
 
     /// Bytes free and in all.
     pub fn memory(&self) -> (u64, u64) {
+        self.make_current();
         let (mut free, mut total) = (0usize, 0usize);
         // SAFETY: writes two sizes.
         let code = unsafe { ffi::cudaMemGetInfo(&mut free, &mut total) };
@@ -154,8 +156,14 @@ impl Gpu {
             return Err(Error::DeviceLost { device: self.name(), code: *code, reason: reason.clone() });
         }
         drop(lost);
-        // SAFETY: the ordinal was checked when the device was opened.
-        self.check(unsafe { ffi::cudaSetDevice(self.ordinal) })
+        self.check(self.make_current())
+    }
+
+    /// Makes this the thread's device, lost or not. The context that the host has there comes back behind its call.
+    fn make_current(&self) -> c_int {
+        context::put_aside();
+        // SAFETY: the ordinal was checked when the device was opened; the first time this creates the context.
+        unsafe { ffi::cudaSetDevice(self.ordinal) }
     }
 
     /// Turns a code into a result; what a call was refused for leaves the device as it was, anything else loses it.
@@ -239,9 +247,9 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        self.gpu.make_current();
         // SAFETY: allocated by cudaMalloc on this device and freed once; a lost device's error changes nothing here.
         unsafe {
-            ffi::cudaSetDevice(self.gpu.ordinal);
             ffi::cudaFree(self.address);
         }
         self.gpu.allocated.fetch_sub(self.bytes as u64, Ordering::Relaxed);
@@ -282,9 +290,9 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
+        self.gpu.make_current();
         // SAFETY: allocated by cudaHostAlloc and freed once.
         unsafe {
-            ffi::cudaSetDevice(self.gpu.ordinal);
             ffi::cudaFreeHost(self.as_ptr().cast());
         }
     }
@@ -383,9 +391,9 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        self.gpu.make_current();
         // SAFETY: created once and destroyed once; work still queued is waited for first, since it uses memory freed later.
         unsafe {
-            ffi::cudaSetDevice(self.gpu.ordinal);
             ffi::cudaStreamSynchronize(self.raw());
             ffi::cudaStreamDestroy(self.raw());
         }
@@ -408,9 +416,9 @@ impl Graph {
 
 impl Drop for Graph {
     fn drop(&mut self) {
+        self.gpu.make_current();
         // SAFETY: created once and destroyed once.
         unsafe {
-            ffi::cudaSetDevice(self.gpu.ordinal);
             ffi::cudaGraphExecDestroy(self.raw as Handle);
         }
     }
@@ -456,9 +464,9 @@ impl Event {
 
 impl Drop for Event {
     fn drop(&mut self) {
+        self.gpu.make_current();
         // SAFETY: created once and destroyed once.
         unsafe {
-            ffi::cudaSetDevice(self.gpu.ordinal);
             ffi::cudaEventDestroy(self.raw as Handle);
         }
     }

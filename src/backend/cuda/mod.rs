@@ -20,6 +20,9 @@ mod batch;
 mod choice;
 #[cfg(kigo_cuda)]
 #[allow(unsafe_code)]
+mod context;
+#[cfg(kigo_cuda)]
+#[allow(unsafe_code)]
 mod device;
 #[cfg(kigo_cuda)]
 #[allow(missing_docs, unsafe_code)]
@@ -65,6 +68,7 @@ pub use device::CudaDevice;
 #[cfg(kigo_cuda)]
 #[doc(hidden)]
 pub use {
+    context::current as current_context,
     model::CudaModel,
     program::{Kind, Shape, Tuning},
     wide::Wide,
