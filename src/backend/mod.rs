@@ -16,11 +16,18 @@ use crate::error::{Error, Result};
 use crate::model::{Config, Weights};
 use crate::sampler::{self, SampleRequest, Sampled, SamplingParams};
 
+mod budget;
 pub mod cpu;
 pub mod cuda;
 #[cfg(any(test, feature = "faults"))]
 pub mod faults;
+mod open;
 pub mod reference;
+mod tap;
+
+pub use budget::Budget;
+pub use open::{MAX_THREADS, open};
+pub use tap::{TAP_NAMES, TapEvent, TapObserver};
 
 /// Tokens in one page of the KV cache, on every backend.
 pub const PAGE_TOKENS: usize = 64;
@@ -42,23 +49,37 @@ pub trait LoadControl {
     fn progress(&mut self, done: u64, total: u64) -> Result<()>;
 }
 
+/// How a model is loaded, for its life.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// A prompt gives the same bits however it is cut into calls: see [`LoadedModel::is_exact_in_chunks`].
+    pub strict: bool,
+    /// Where a device that counts its allocations enters them.
+    pub budget: Arc<Budget>,
+}
+
 /// A device with its threads: where models are loaded.
 pub trait Device: Send + Sync {
     /// "cpu", "cuda:0", "reference".
     fn name(&self) -> String;
-    /// Bytes a second that its memory can be read with, measured now.
-    fn read_bandwidth(&self) -> Result<f64> {
+    /// The host's threads that compute.
+    fn n_threads(&self) -> usize {
+        1
+    }
+    /// Bytes a second that its memory can be read with, measured now, in memory within the budget.
+    fn read_bandwidth(&self, budget: &Arc<Budget>) -> Result<f64> {
+        let _ = budget;
         Err(Error::Unsupported { what: "device operation", name: "measure the bandwidth of the memory".into() })
     }
-    /// From now on no more than so many bytes of the device's memory are taken; for one that does not count, nothing.
-    fn set_memory_cap(&self, _bytes: u64) {}
     /// What `load` would take.
     fn plan(&self, config: &Config, weights: &Weights<'_>) -> Plan;
-    /// Copies or repacks the weights; nothing borrowed from `weights` is kept.
+    /// Copies or repacks the weights; nothing borrowed from `weights` is kept. Fails with `Unsupported` where an option
+    /// cannot be kept.
     fn load(
         &self,
         config: &Config,
         weights: &Weights<'_>,
+        options: &LoadOptions,
         control: &mut dyn LoadControl,
     ) -> Result<Arc<dyn LoadedModel>>;
 }
@@ -92,47 +113,26 @@ pub struct Chunk<'a> {
     pub want: Want,
 }
 
-/// The names of activations, in the order in which a pass makes them.
-pub const TAP_NAMES: [&str; 13] = [
-    "embed",
-    "attn_norm",
-    "q_rope",
-    "k_rope",
-    "v",
-    "attn_mix",
-    "attn_out",
-    "ffn_norm",
-    "ffn_act",
-    "ffn_out",
-    "resid",
-    "final_norm",
-    "logits",
-];
-
-/// A named activation.
-pub struct TapEvent<'a> {
-    /// One of [`TAP_NAMES`].
-    pub name: &'static str,
-    /// The layer, or -1 outside of one.
-    pub layer: i32,
-    /// Index of the sequence in the batch.
-    pub sequence: usize,
-    /// Position of the first row.
-    pub position: usize,
-    /// Rows, one a token.
-    pub rows: usize,
-    /// Elements of a row.
-    pub cols: usize,
-    /// `[rows, cols]`, valid during the call.
-    pub data: &'a [f32],
-}
-
 /// What a running pass listens to.
 pub struct RunControl<'a> {
     /// Checked between chunks of work; set, the call returns [`Error::Cancelled`](crate::error::Error::Cancelled).
     pub cancel: &'a AtomicBool,
-    /// Sees the activations. A tapped run's logits equal an untapped run's bit for bit.
-    pub tap: Option<&'a mut dyn FnMut(&TapEvent<'_>)>,
+    /// Sees the activations that it wants. A tapped run's logits equal an untapped run's bit for bit.
+    pub tap: Option<&'a mut dyn TapObserver>,
+}
+
+impl RunControl<'_> {
+    /// Whether somebody wants to see this activation of this layer (-1: outside of one).
+    pub fn wants(&self, name: &str, layer: i32) -> bool {
+        self.tap.as_ref().is_some_and(|tap| tap.wants(name, layer))
+    }
+
+    /// Shows an activation to whoever [`Self::wants`] it.
+    pub fn show(&mut self, event: &TapEvent<'_>) {
+        if let Some(tap) = self.tap.as_mut().filter(|tap| tap.wants(event.name, event.layer)) {
+            tap.show(event);
+        }
+    }
 }
 
 /// What becomes of a token chosen by [`LoadedModel::decode_ahead`].
@@ -267,14 +267,6 @@ pub trait LoadedModel: Send + Sync {
     /// Whether a prompt gives the same bits however it is cut into calls; otherwise the same within rounding.
     fn is_exact_in_chunks(&self) -> bool {
         false
-    }
-
-    /// From now on it does. Called before the first pass.
-    fn make_strict(&self) -> Result<()> {
-        match self.is_exact_in_chunks() {
-            true => Ok(()),
-            false => Err(Error::Unsupported { what: "device operation", name: "strict mode".into() }),
-        }
     }
 
     /// For checks: what the cache holds, as the device would read it; each of `n_kv_heads * head_dim` elements. No pass

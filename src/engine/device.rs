@@ -5,17 +5,10 @@ use std::sync::Arc;
 
 use super::facts::LoadPlan;
 use super::log::{LogLevel, LogSink};
-use super::memory::Memory;
 use super::model::{LoadOptions, Model};
-use crate::backend::cpu::{CpuDevice, CpuOptions};
-use crate::backend::cuda;
-use crate::backend::reference::ReferenceDevice;
-use crate::backend::{Device, Plan};
-use crate::error::{Error, Result};
+use crate::backend::{self, Budget, Device, Plan};
+use crate::error::Result;
 use crate::gguf::Gguf;
-
-/// The most threads that can be asked for.
-pub const MAX_THREADS: usize = 1024;
 
 /// How an engine is made.
 pub struct EngineOptions<'a> {
@@ -38,52 +31,21 @@ pub struct Engine {
 pub(super) struct Inner {
     pub(super) device: Arc<dyn Device>,
     pub(super) n_threads: usize,
-    pub(super) memory: Arc<Memory>,
+    pub(super) budget: Arc<Budget>,
     pub(super) log: LogSink,
-}
-
-/// The device of that name and its number of threads.
-fn open(name: &str, n_threads: usize) -> Result<(Arc<dyn Device>, usize)> {
-    match name {
-        "auto" => cuda::open(0).map(|gpu| (gpu, 1)).or_else(|_| open("cpu", n_threads)),
-        "cpu" => {
-            let cpu = CpuDevice::new(CpuOptions { n_threads, isa: None })?;
-            let n_threads = cpu.n_threads();
-            Ok((Arc::new(cpu), n_threads))
-        }
-        "reference" => Ok((Arc::new(ReferenceDevice::PLAIN), 1)),
-        _ => match name.strip_prefix("cuda:").map(str::parse::<u16>) {
-            Some(Ok(ordinal)) => Ok((cuda::open(ordinal.into())?, 1)),
-            _ => Err(unknown(name)),
-        },
-    }
-}
-
-fn unknown(name: &str) -> Error {
-    Error::Argument {
-        name: "device",
-        found: format!("\"{name}\""),
-        expected: "\"auto\", \"cpu\", \"cuda:N\" or \"reference\"".to_owned(),
-    }
 }
 
 impl Engine {
     /// Opens the device.
     pub fn new(options: EngineOptions<'_>) -> Result<Engine> {
-        if options.n_threads > MAX_THREADS {
-            let expected = format!("at most {MAX_THREADS}");
-            return Err(Error::Argument { name: "n_threads", found: options.n_threads.to_string(), expected });
-        }
-        let (device, n_threads) = open(options.device, options.n_threads)?;
+        let device = backend::open(options.device, options.n_threads)?;
+        let n_threads = device.n_threads();
         Ok(Engine::with_device(device, n_threads, options.memory_cap, options.log))
     }
 
     /// An engine on a device of the caller's own making, which computes with `n_threads`.
     pub fn with_device(device: Arc<dyn Device>, n_threads: usize, memory_cap: Option<u64>, log: LogSink) -> Engine {
-        if let Some(bytes) = memory_cap {
-            device.set_memory_cap(bytes);
-        }
-        let inner = Inner { device, n_threads, memory: Memory::new(memory_cap), log };
+        let inner = Inner { device, n_threads, budget: Budget::new(memory_cap), log };
         inner.log.log(LogLevel::Info, format_args!("device {}, {n_threads} threads", inner.device.name()));
         Engine { inner: Arc::new(inner) }
     }
@@ -100,17 +62,17 @@ impl Engine {
 
     /// Bytes a second that the device's memory can be read with, measured now.
     pub fn read_bandwidth(&self) -> Result<f64> {
-        self.inner.device.read_bandwidth()
+        self.inner.device.read_bandwidth(&self.inner.budget)
     }
 
     /// The cap in bytes.
     pub fn memory_cap(&self) -> Option<u64> {
-        self.inner.memory.cap()
+        self.inner.budget.cap()
     }
 
     /// Bytes that count against the cap.
     pub fn memory_used(&self) -> u64 {
-        self.inner.memory.used()
+        self.inner.budget.promised()
     }
 
     /// What loading a file would take.

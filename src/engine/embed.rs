@@ -9,7 +9,7 @@ use super::model::Model;
 use super::session::{Session, SessionOptions};
 use super::tap::Tap;
 use crate::alloc::reserve;
-use crate::backend::TAP_NAMES;
+use crate::backend::TapEvent;
 use crate::error::{Error, Result};
 
 /// What becomes of the positions' states.
@@ -85,17 +85,12 @@ impl Model {
         }));
         let session = Session::new(self, SessionOptions { n_ctx: Some(tokens.len()), ..SessionOptions::default() })?;
         let (sink, last) = (Arc::clone(&pool), config.n_layers() as i32 - 1);
-        let mask = TAP_NAMES.iter().position(|name| *name == "resid").map_or(0, |bit| 1 << bit);
-        session.set_tap(Some(Tap::new(
-            mask,
-            Box::new(move |event| {
-                if event.layer == last {
-                    let mut pool = sink.lock().unwrap_or_else(PoisonError::into_inner);
-                    event.data.chunks_exact(event.cols).for_each(|state| pool.take(state));
-                }
-                true
-            }),
-        )))?;
+        let take = move |event: &TapEvent<'_>| {
+            let mut pool = sink.lock().unwrap_or_else(PoisonError::into_inner);
+            event.data.chunks_exact(event.cols).for_each(|state| pool.take(state));
+            true
+        };
+        session.set_tap(Some(Tap::of("resid", last, Box::new(take))))?;
         session.prefill(tokens)?;
         let pool = pool.lock().unwrap_or_else(PoisonError::into_inner);
         if pool.n != tokens.len() {

@@ -3,6 +3,7 @@
 //! Invariants: children hold their parents by reference count; there is no global state; nothing is printed and no
 //! environment variable is read; a call that fails leaves its session's tokens and logits as they were.
 mod batch;
+mod cache;
 mod device;
 mod doctor;
 mod embed;
@@ -12,20 +13,19 @@ mod grammar;
 mod hash;
 mod log;
 mod logprobs;
-mod memory;
 mod meta;
 mod model;
-mod pages;
 mod passes;
-mod prefix;
 mod save;
 mod session;
 mod stream;
 mod tap;
 mod vocabulary;
 
+pub use crate::backend::MAX_THREADS;
 pub use batch::{Append, append_batch, sample_batch};
-pub use device::{Engine, EngineOptions, MAX_THREADS};
+pub use cache::CacheFacts;
+pub use device::{Engine, EngineOptions};
 pub use doctor::{Check, Diagnosis, Outcome, Subject, diagnose};
 pub use embed::{EmbedOptions, Pooling};
 pub use facts::{LayerFacts, LoadPlan};
@@ -34,7 +34,6 @@ pub use grammar::{Constraint, Grammar};
 pub use log::{LogLevel, LogSink};
 pub use logprobs::{By, Logprob};
 pub use model::{LoadOptions, Model, ModelFacts, TokenFlags};
-pub use pages::CacheFacts;
 pub use session::{Session, SessionFacts, SessionOptions};
 pub use stream::TextStream;
 pub use tap::{Tap, TapSink};

@@ -4,16 +4,15 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::cache::{CacheFacts, Charge, PagePool};
 use super::device::Engine;
 use super::grammar::Grammars;
 use super::hash::model_hash;
 use super::log::LogLevel;
-use super::memory::Charge;
 use super::meta::Metadata;
-use super::pages::{CacheFacts, PagePool};
 use super::passes::{self, Merger, Part};
 use super::vocabulary;
-use crate::backend::{LoadControl, LoadedModel, PAGE_TOKENS, Plan};
+use crate::backend::{self, LoadControl, LoadedModel, PAGE_TOKENS, Plan};
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, ValueType};
 use crate::model::{Config, ModelInfo, Tensor, Weights, bind};
@@ -144,11 +143,12 @@ impl Model {
             return Err(Error::Argument { name: "cache_bytes", found: bytes.to_string(), expected });
         }
         // Before anything is allocated: a model over the cap is refused with the numbers.
-        let mut charge = core.memory.charge(plan.weights_bytes.saturating_add(plan.scratch_bytes))?;
+        let mut charge = Charge::new(&core.budget, plan.weights_bytes.saturating_add(plan.scratch_bytes))?;
         let hash = model_hash(&config, &weights)?;
-        let loaded = core.device.load(&config, &weights, &mut Control { progress })?;
-        if options.strict {
-            loaded.make_strict()?;
+        let device_options = backend::LoadOptions { strict: options.strict, budget: Arc::clone(&core.budget) };
+        let loaded = core.device.load(&config, &weights, &device_options, &mut Control { progress })?;
+        if options.strict && !loaded.is_exact_in_chunks() {
+            return Err(Error::Unsupported { what: "device operation", name: "strict mode".into() });
         }
         let taken = loaded.plan();
         charge.set(taken.weights_bytes.saturating_add(taken.scratch_bytes))?;
@@ -168,7 +168,7 @@ impl Model {
                 begin.elapsed().as_secs_f64() * 1e3,
             ),
         );
-        let pool = Arc::new(PagePool::new(Arc::clone(&loaded), core.memory.charge(0)?, options.cache_bytes));
+        let pool = Arc::new(PagePool::new(Arc::clone(&loaded), Charge::new(&core.budget, 0)?, options.cache_bytes));
         let merger = options.merge.then(Merger::default);
         let inner = Inner {
             loaded,

@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::session::{SharedSlot, lock_slot};
-use crate::backend::{Chunk, LoadedModel, RunControl, TapEvent, Want};
+use crate::backend::{Chunk, LoadedModel, RunControl, TapObserver, Want};
 use crate::error::{Error, Result};
 
 /// Consecutive tokens of one sequence, with all that a pass on another thread needs of it.
@@ -30,7 +30,7 @@ fn forward<'a>(
     loaded: &dyn LoadedModel,
     parts: &[&Part],
     cancel: &'a AtomicBool,
-    tap: Option<&'a mut dyn FnMut(&TapEvent<'_>)>,
+    tap: Option<&'a mut dyn TapObserver>,
 ) -> Result<()> {
     let mut slots: Vec<_> = parts.iter().map(|p| lock_slot(&p.slot)).collect();
     let mut chunks: Vec<_> = parts
@@ -50,7 +50,7 @@ fn forward<'a>(
 }
 
 /// Runs one part, alone and on this thread, and shows its activations.
-pub(super) fn run_tapped(loaded: &dyn LoadedModel, part: &Part, tap: &mut dyn FnMut(&TapEvent<'_>)) -> Result<()> {
+pub(super) fn run_tapped(loaded: &dyn LoadedModel, part: &Part, tap: &mut dyn TapObserver) -> Result<()> {
     forward(loaded, &[part], &part.cancel, Some(tap))
 }
 

@@ -10,14 +10,14 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
+use super::cache::Pages;
 use super::grammar::{Held, MaskCancel};
 use super::logprobs::floats;
 use super::model::Model;
-use super::pages::Pages;
 use super::passes::{self, Part};
 use super::tap::{self, Tap};
 use crate::alloc::reserve;
-use crate::backend::{LoadedModel, PAGE_TOKENS, Slot, TapEvent, Want};
+use crate::backend::{LoadedModel, PAGE_TOKENS, Slot, TapEvent, TapObserver, Want};
 use crate::error::{Error, Result};
 use crate::sampler::{SampleRequest, SamplingParams, log_softmax};
 
@@ -67,6 +67,28 @@ pub(super) struct Appending {
     slot: SharedSlot,
     /// So many of the tokens are in the cache already.
     pub(super) n_known: usize,
+}
+
+/// A pass as a session's tap sees it.
+struct Watch<'a> {
+    session: &'a Session,
+    tap: &'a mut Tap,
+    /// Whether the tap has not stopped the pass.
+    goes_on: bool,
+}
+
+impl TapObserver for Watch<'_> {
+    fn wants(&self, name: &str, layer: i32) -> bool {
+        self.tap.wants(name, layer)
+    }
+
+    fn show(&mut self, event: &TapEvent<'_>) {
+        if self.goes_on && !self.tap.show(event) {
+            self.goes_on = false;
+            // The backend looks at nothing else.
+            self.session.cancel();
+        }
+    }
 }
 
 /// What one call at a time works on.
@@ -299,17 +321,10 @@ impl Session {
                 return Err(Error::Cancelled);
             }
             let part = self.part(state, run, tokens, done, most)?;
-            let mut go_on = true;
-            let mut show = |event: &TapEvent<'_>| {
-                if go_on && !tap.show(event) {
-                    go_on = false;
-                    // The backend looks at nothing else.
-                    self.cancel();
-                }
-            };
-            passes::run_tapped(loaded, &part, &mut show)?;
+            let mut watch = Watch { session: self, tap, goes_on: true };
+            passes::run_tapped(loaded, &part, &mut watch)?;
             // A cancel from inside the last event, or from another thread meanwhile: nothing of the pass is kept yet.
-            if !go_on || self.cancel.load(Ordering::Acquire) {
+            if !watch.goes_on || self.cancel.load(Ordering::Acquire) {
                 return Err(Error::Cancelled);
             }
         }

@@ -14,7 +14,14 @@ pub type TapSink = Box<dyn FnMut(&TapEvent<'_>) -> bool + Send>;
 /// Who sees which activations.
 pub struct Tap {
     mask: u64,
+    /// `None`: each of them, and what is outside of one.
+    layer: Option<i32>,
     sink: TapSink,
+}
+
+/// The bit of a name: none where there is no such activation.
+pub(super) fn bit(name: &str) -> u64 {
+    TAP_NAMES.iter().position(|known| *known == name).map_or(0, |bit| 1 << bit)
 }
 
 thread_local! {
@@ -38,13 +45,22 @@ impl Drop for Inside {
 impl Tap {
     /// Shows `sink` the activations whose bit, by index in [`TAP_NAMES`], is in `mask`.
     pub fn new(mask: u64, sink: TapSink) -> Tap {
-        Tap { mask, sink }
+        Tap { mask, layer: None, sink }
     }
 
-    /// Shows the event if it is meant; whether to go on.
+    /// Shows `sink` one activation of one layer.
+    pub fn of(name: &str, layer: i32, sink: TapSink) -> Tap {
+        Tap { mask: bit(name), layer: Some(layer), sink }
+    }
+
+    /// Whether an activation is meant.
+    pub(super) fn wants(&self, name: &str, layer: i32) -> bool {
+        self.mask & bit(name) != 0 && self.layer.is_none_or(|wanted| wanted == layer)
+    }
+
+    /// Shows the event if it is meant, whatever the backend asked; whether to go on.
     pub(super) fn show(&mut self, event: &TapEvent<'_>) -> bool {
-        let bit = TAP_NAMES.iter().position(|name| *name == event.name);
-        if bit.is_none_or(|bit| self.mask & 1 << bit == 0) {
+        if !self.wants(event.name, event.layer) {
             return true;
         }
         INSIDE.set(true);

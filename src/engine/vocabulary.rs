@@ -4,12 +4,12 @@
 
 use std::sync::Arc;
 
+use super::cache::{Charge, PagePool};
 use super::device::Engine;
 use super::grammar::Grammars;
 use super::log::LogLevel;
 use super::meta::Metadata;
 use super::model::{Inner, Model, ModelFacts};
-use super::pages::PagePool;
 use crate::backend::{Chunk, LoadedModel, Plan, RunControl, Slot};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
@@ -116,7 +116,7 @@ impl Model {
         core.log.log(LogLevel::Info, format_args!("loaded the vocabulary of {}, {n_vocab} tokens", facts.architecture));
         let loaded: Arc<dyn LoadedModel> = Arc::new(Nothing(config(&facts.architecture, n_vocab)));
         let inner = Inner {
-            pool: Arc::new(PagePool::new(Arc::clone(&loaded), core.memory.charge(0)?, None)),
+            pool: Arc::new(PagePool::new(Arc::clone(&loaded), Charge::new(&core.budget, 0)?, None)),
             loaded,
             merger: None,
             hash: [0; 2],
@@ -125,7 +125,7 @@ impl Model {
             grammars: Grammars::new(),
             tokenizer,
             metadata,
-            _charge: core.memory.charge(0)?,
+            _charge: Charge::new(&core.budget, 0)?,
             _engine: engine.clone(),
         };
         Ok(Model { inner: Arc::new(inner) })

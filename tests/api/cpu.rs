@@ -7,7 +7,9 @@ use std::sync::atomic::AtomicBool;
 use crate::common::tiny::{ARCHS, Tiny};
 use kigo::backend::cpu::{CpuDevice, CpuOptions, Isa};
 use kigo::backend::reference::ReferenceDevice;
-use kigo::backend::{Chunk, Device, LoadControl, LoadedModel, PAGE_TOKENS, RunControl, Slot, TapEvent, Want};
+use kigo::backend::{
+    Chunk, Device, LoadControl, LoadOptions, LoadedModel, PAGE_TOKENS, RunControl, Slot, TapEvent, Want,
+};
 use kigo::error::{Error, Result};
 use kigo::gguf::{Gguf, TensorType};
 use kigo::model::bind;
@@ -23,7 +25,7 @@ impl LoadControl for Silent {
 fn load(device: &dyn Device, file: &[u8]) -> Arc<dyn LoadedModel> {
     let gguf = Gguf::from_bytes(file).unwrap();
     let (config, weights) = bind(&gguf).unwrap();
-    device.load(&config, &weights, &mut Silent).unwrap()
+    device.load(&config, &weights, &LoadOptions::default(), &mut Silent).unwrap()
 }
 
 fn cpu(n_threads: usize, isa: Option<Isa>) -> CpuDevice {
@@ -123,8 +125,9 @@ fn a_rope_with_a_magnitude_and_divisors_agrees_with_the_reference() {
             rope.divisors = Some((0..rope.inv_freq.len()).map(|i| 1.0 + i as f32).collect());
         }
         let tokens = some_tokens(90, 500);
-        let logits =
-            |device: &dyn Device| run(&*device.load(&config, &weights, &mut Silent).unwrap(), &tokens, &[80, 10]);
+        let logits = |device: &dyn Device| {
+            run(&*device.load(&config, &weights, &LoadOptions::default(), &mut Silent).unwrap(), &tokens, &[80, 10])
+        };
         let plain = run(&*load(&device, &file), &tokens, &[80, 10]);
         for ((x, e), plain) in logits(&device).iter().zip(&logits(&ReferenceDevice::PLAIN)).zip(&plain) {
             assert!(nmse(x, e) < 2.0_f64.powi(-18), "{arch}: {:e}", nmse(x, e));
@@ -264,10 +267,10 @@ fn loading_shows_progress_and_stops_when_told() {
     let (config, weights) = bind(&gguf).unwrap();
     let device = cpu(2, None);
     let mut all = Stop(Vec::new(), usize::MAX);
-    device.load(&config, &weights, &mut all).unwrap();
+    device.load(&config, &weights, &LoadOptions::default(), &mut all).unwrap();
     let (done, total) = *all.0.last().unwrap();
     assert!(done == total && total > 0 && all.0.windows(2).all(|w| w[0].0 <= w[1].0));
     let mut stop = Stop(Vec::new(), 3);
-    assert!(matches!(device.load(&config, &weights, &mut stop), Err(Error::Cancelled)));
+    assert!(matches!(device.load(&config, &weights, &LoadOptions::default(), &mut stop), Err(Error::Cancelled)));
     assert_eq!(stop.0.len(), 4);
 }

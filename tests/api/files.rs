@@ -153,7 +153,7 @@ fn load_on(
             Ok(())
         }
     }
-    device.load(config, weights, &mut Silent).map(|_| ())
+    device.load(config, weights, &kigo::backend::LoadOptions::default(), &mut Silent).map(|_| ())
 }
 
 #[test]

@@ -35,6 +35,7 @@ mod sampler;
 mod save;
 mod schedules;
 mod stream;
+mod taps;
 mod tokenizer;
 mod tokenizer_cost;
 mod truth;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use kigo::backend::cpu::{CpuDevice, CpuOptions, Isa};
 use kigo::backend::reference::ReferenceDevice;
-use kigo::backend::{Chunk, Device, LoadedModel, RunControl, TapEvent, Want};
+use kigo::backend::{Chunk, Device, LoadedModel, RunControl, TapEvent, TapObserver, Want};
 use kigo::engine::{EmbedOptions, Engine, LogSink, Pooling};
 use kigo::error::Error;
 use kigo::model::Config;
@@ -309,7 +309,7 @@ fn a_cancelled_pass_changes_no_slot_and_can_be_repeated() {
             // The third pass is not tapped, hence not cancelled.
             let tapped = range.start == 0 || expected.is_none();
             cancel.store(false, Ordering::Relaxed);
-            let tap = tapped.then_some(&mut tap as &mut dyn FnMut(&TapEvent<'_>));
+            let tap = tapped.then_some(&mut tap as &mut dyn TapObserver);
             let outcome = model.forward(&mut chunks, &mut RunControl { cancel: &cancel, tap });
             match expected {
                 Some(_) => outcome.unwrap(),

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use kigo::backend::cuda::{CudaDevice, CudaModel};
-use kigo::backend::{Chunk, LoadControl, LoadedModel, PAGE_TOKENS, RunControl, Slot, TapEvent, Want};
+use kigo::backend::{Chunk, LoadControl, LoadOptions, LoadedModel, PAGE_TOKENS, RunControl, Slot, TapEvent, Want};
 use kigo::error::Result;
 use kigo::gguf::{Gguf, TensorType, Writer, quantize_row};
 use kigo::model::bind;
@@ -70,7 +70,7 @@ impl LoadControl for NoControl {
 pub fn load(device: &CudaDevice, bytes: &[u8]) -> Arc<CudaModel> {
     let gguf = Gguf::from_bytes(bytes).unwrap();
     let (config, weights) = bind(&gguf).unwrap();
-    device.load_model(&config, &weights, &mut NoControl).unwrap()
+    device.load_model(&config, &weights, &LoadOptions::default(), &mut NoControl).unwrap()
 }
 
 /// `n` tokens, any.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use kigo::backend::reference::ReferenceDevice;
 use kigo::backend::{
-    Ahead, Chunk, Device, LoadControl, LoadedModel, PAGE_TOKENS, Plan, RunControl, Slot, Verdict, Want,
+    Ahead, Chunk, Device, LoadControl, LoadOptions, LoadedModel, PAGE_TOKENS, Plan, RunControl, Slot, Verdict, Want,
 };
 use kigo::engine::Session;
 use kigo::error::{Error, Result};
@@ -51,9 +51,10 @@ impl Device for Probe {
         &self,
         config: &Config,
         weights: &Weights<'_>,
+        options: &LoadOptions,
         control: &mut dyn LoadControl,
     ) -> Result<Arc<dyn LoadedModel>> {
-        Ok(Arc::new(ProbeModel(ReferenceDevice::PLAIN.load(config, weights, control)?, Arc::clone(&self.0))))
+        Ok(Arc::new(ProbeModel(ReferenceDevice::PLAIN.load(config, weights, options, control)?, Arc::clone(&self.0))))
     }
 }
 

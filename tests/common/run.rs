@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use kigo::backend::{Chunk, Device, LoadControl, LoadedModel, PAGE_TOKENS, RunControl, TapEvent, Want};
+use kigo::backend::{
+    Chunk, Device, LoadControl, LoadOptions, LoadedModel, PAGE_TOKENS, RunControl, TapEvent, TapObserver, Want,
+};
 use kigo::error::Result;
 use kigo::gguf::Gguf;
 use kigo::model::bind;
@@ -21,7 +23,7 @@ impl LoadControl for NoControl {
 pub fn load(device: &dyn Device, path: &Path) -> Arc<dyn LoadedModel> {
     let gguf = Gguf::open(path).expect("opens");
     let (config, weights) = bind(&gguf).expect("binds");
-    device.load(&config, &weights, &mut NoControl).expect("loads")
+    device.load(&config, &weights, &LoadOptions::default(), &mut NoControl).expect("loads")
 }
 
 /// The logits after each chunk, `[chunk_lens.len()][n_vocab]`; the chunks are a prefix of `tokens`.
@@ -45,7 +47,7 @@ pub fn tapped(
         let tokens = &tokens[start..start + n];
         let mut chunks = [Chunk { tokens, start, pages: &pages, slot: &mut *slot, want: Want::Last }];
         let cancel = AtomicBool::new(false);
-        let tap = tap.as_mut().map(|t| &mut **t as &mut dyn FnMut(&TapEvent<'_>));
+        let tap = tap.as_mut().map(|t| t as &mut dyn TapObserver);
         model.forward(&mut chunks, &mut RunControl { cancel: &cancel, tap }).expect("runs");
         let mut logits = vec![f32::NAN; model.config().n_vocab];
         model.logits(&mut *slot, &mut logits).expect("has logits");

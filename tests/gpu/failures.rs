@@ -11,7 +11,9 @@ use crate::common::recipes::Recipe;
 use crate::common::shapes::Shape;
 use crate::common::tiny::Tiny;
 use kigo::backend::cuda::{CudaDevice, CudaModel};
-use kigo::backend::{Ahead, Chunk, Device, LoadedModel, PAGE_TOKENS, RunControl, Slot, TapEvent, Verdict, Want};
+use kigo::backend::{
+    Ahead, Chunk, Device, LoadOptions, LoadedModel, PAGE_TOKENS, RunControl, Slot, TapEvent, Verdict, Want,
+};
 use kigo::error::{Error, Result};
 use kigo::gguf::{Gguf, TensorType};
 use kigo::model::bind;
@@ -25,7 +27,7 @@ fn failures_leave_the_device_as_it_was() {
     let (config, weights) = bind(&gguf).unwrap();
     let prompt = tokens(9, config.n_vocab);
     let everything = || -> Result<Vec<f32>> {
-        let model = device.load(&config, &weights, &mut NoControl)?;
+        let model = device.load(&config, &weights, &LoadOptions::default(), &mut NoControl)?;
         model.reserve_pages(1)?;
         let mut slot = model.create_slot()?;
         let mut chunks = [Chunk { tokens: &prompt, start: 0, pages: &[0], slot: &mut *slot, want: Want::Last }];
@@ -145,7 +147,7 @@ fn a_model_goes_on_after_each_failed_allocation() {
         },
     ];
     let fresh = || -> Arc<CudaModel> {
-        let model = device.load_model(&config, &weights, &mut NoControl).unwrap();
+        let model = device.load_model(&config, &weights, &LoadOptions::default(), &mut NoControl).unwrap();
         model.reserve_pages(12).unwrap();
         let zero = vec![0u8; model.page_image().unwrap().bytes];
         (0..12).for_each(|page| model.write_page(page, &zero).unwrap());
@@ -194,7 +196,7 @@ fn a_lost_device_is_named_by_every_call_from_then_on() {
         let device = CudaDevice::new(0).unwrap();
         device.lose_in(n);
         let everything = || -> Result<()> {
-            let model = device.load(&config, &weights, &mut NoControl)?;
+            let model = device.load(&config, &weights, &LoadOptions::default(), &mut NoControl)?;
             model.reserve_pages(3)?;
             let (mut a, mut b) = (model.create_slot()?, model.create_slot()?);
             let cancel = AtomicBool::new(false);
@@ -229,7 +231,7 @@ fn a_lost_device_is_named_by_every_call_from_then_on() {
                     model.copy_page(0, 1),
                     model.read_page(0, 1, &mut page),
                     model.write_page(0, &page),
-                    device.load(&config, &weights, &mut NoControl).map(|_| ()),
+                    device.load(&config, &weights, &LoadOptions::default(), &mut NoControl).map(|_| ()),
                 ] {
                     assert_eq!(again.unwrap_err().to_string(), lost.to_string(), "call {n}");
                 }
@@ -271,7 +273,7 @@ fn a_plan_is_what_a_load_takes() {
         let prompt = tokens(3000, config.n_vocab);
         let run = || {
             let before = device.memory().0;
-            let model = device.load_model(&config, &weights, &mut NoControl).unwrap();
+            let model = device.load_model(&config, &weights, &LoadOptions::default(), &mut NoControl).unwrap();
             let mut sequence = Sequence::new(&*model, prompt.len());
             sequence.run(&*model, &prompt, 0, None);
             sequence.run(&*model, &prompt[..1], 0, None);

@@ -14,7 +14,7 @@ use crate::common::tiny::{ARCHS, Tiny};
 use kigo::backend::cpu::{CpuDevice, CpuOptions};
 use kigo::backend::cuda::{self, CudaDevice, Tuning};
 use kigo::backend::reference::ReferenceDevice;
-use kigo::backend::{Device, LoadedModel, PAGE_TOKENS, TapEvent};
+use kigo::backend::{Device, LoadOptions, LoadedModel, PAGE_TOKENS, TapEvent};
 use kigo::gguf::{Gguf, TensorType};
 use kigo::model::{Config, RopePairing, RopeTable, bind};
 use kigo::sampler::{self, SampleRequest, SamplingParams};
@@ -55,8 +55,8 @@ fn tapped(model: &dyn LoadedModel, tokens: &[u32], n_ctx: usize) -> (Taps, Vec<f
 /// or more; a random network passes errors on undamped, so every layer may add as much again.
 fn compare(name: &str, device: &CudaDevice, config: &Config, gguf: &Gguf<'_>, n_tokens: usize) {
     let (_, weights) = bind(gguf).unwrap();
-    let cuda = device.load_model(config, &weights, &mut NoControl).unwrap();
-    let reference = ReferenceDevice::PLAIN.load(config, &weights, &mut NoControl).unwrap();
+    let cuda = device.load_model(config, &weights, &LoadOptions::default(), &mut NoControl).unwrap();
+    let reference = ReferenceDevice::PLAIN.load(config, &weights, &LoadOptions::default(), &mut NoControl).unwrap();
     let tokens = tokens(n_tokens, config.n_vocab);
     let (truth, _) = tapped(&*reference, &tokens, n_tokens);
     let [a, b, c] = [(256, 4, 2, false), (512, 1, 2, true), (128, 8, 1, true)]
@@ -257,10 +257,12 @@ fn real_models_match_the_reference_and_the_cpu() {
         let bytes = std::fs::read(file).unwrap();
         let gguf = Gguf::from_bytes(&bytes).unwrap();
         let (config, weights) = bind(&gguf).unwrap();
-        let gpu: Arc<dyn LoadedModel> = device.load_model(&config, &weights, &mut NoControl).unwrap();
+        let gpu: Arc<dyn LoadedModel> =
+            device.load_model(&config, &weights, &LoadOptions::default(), &mut NoControl).unwrap();
         let cpu = CpuDevice::new(CpuOptions { n_threads: 0, isa: None }).unwrap();
-        let cpu = cpu.load(&config, &weights, &mut NoControl).unwrap();
-        let reference = ReferenceDevice::PLAIN.load(&config, &weights, &mut NoControl).unwrap();
+        let cpu = cpu.load(&config, &weights, &LoadOptions::default(), &mut NoControl).unwrap();
+        let reference =
+            ReferenceDevice::PLAIN.load(&config, &weights, &LoadOptions::default(), &mut NoControl).unwrap();
         // A text of the model's own, at a temperature, so that it is like one and does not go round in circles.
         let warm = SamplingParams { temperature: 1.0, top_p: 0.95, seed: 3, ..SamplingParams::default() };
         let start = [config.n_vocab as u32 / 7, 100, 200];
@@ -316,10 +318,11 @@ fn random_models_diverge_no_more_than_the_cpu() {
             let bytes = Tiny::new(arch, ty).bytes();
             let gguf = Gguf::from_bytes(&bytes).unwrap();
             let (config, weights) = bind(&gguf).unwrap();
-            let gpu = device.load_model(&config, &weights, &mut NoControl).unwrap();
+            let gpu = device.load_model(&config, &weights, &LoadOptions::default(), &mut NoControl).unwrap();
             let cpu = CpuDevice::new(CpuOptions { n_threads: 2, isa: None }).unwrap();
-            let cpu = cpu.load(&config, &weights, &mut NoControl).unwrap();
-            let reference = ReferenceDevice::PLAIN.load(&config, &weights, &mut NoControl).unwrap();
+            let cpu = cpu.load(&config, &weights, &LoadOptions::default(), &mut NoControl).unwrap();
+            let reference =
+                ReferenceDevice::PLAIN.load(&config, &weights, &LoadOptions::default(), &mut NoControl).unwrap();
             let text = tokens(if few() { 24 } else { 48 }, config.n_vocab);
             // Token by token; or, from `filled` on, behind a prompt of so many.
             let steps = |model: &dyn LoadedModel, filled: usize| -> Vec<Vec<f32>> {

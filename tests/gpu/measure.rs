@@ -8,7 +8,7 @@ use crate::common::gpu::{NoControl, Sequence, device, random_file, tokens};
 use crate::common::recipes::Recipe;
 use crate::common::shapes::Shape;
 use kigo::backend::cuda::{self, CudaModel, Tuning};
-use kigo::backend::{Ahead, Chunk, LoadedModel, Verdict, Want};
+use kigo::backend::{Ahead, Chunk, LoadOptions, LoadedModel, Verdict, Want};
 use kigo::gguf::Gguf;
 use kigo::model::bind;
 use kigo::sampler::SamplingParams;
@@ -146,7 +146,8 @@ fn measure() {
         let (config, weights) = bind(&gguf).unwrap();
         let made = made.elapsed().as_secs_f64();
         let start = Instant::now();
-        let model: Arc<CudaModel> = device.load_model(&config, &weights, &mut NoControl).unwrap();
+        let model: Arc<CudaModel> =
+            device.load_model(&config, &weights, &LoadOptions::default(), &mut NoControl).unwrap();
         let load = start.elapsed().as_secs_f64();
         let plan = LoadedModel::plan(&*model);
         println!(

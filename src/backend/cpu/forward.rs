@@ -550,11 +550,13 @@ fn slot(slot: &mut dyn Slot) -> Result<&mut CpuSlot> {
 
 /// Shows the rows of each piece to the caller's tap.
 fn tap(run: &mut RunControl<'_>, pieces: &[Piece], name: &'static str, layer: i32, cols: usize, data: &[f32]) {
-    let Some(tap) = run.tap.as_mut() else { return };
+    if !run.wants(name, layer) {
+        return;
+    }
     for p in pieces {
         let rows = p.len();
         let data = &data[p.row * cols..][..rows * cols];
-        tap(&TapEvent { name, layer, sequence: p.chunk, position: p.start, rows, cols, data });
+        run.show(&TapEvent { name, layer, sequence: p.chunk, position: p.start, rows, cols, data });
     }
 }
 

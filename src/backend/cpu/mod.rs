@@ -31,7 +31,7 @@ pub use simd::Isa;
 pub use threads::physical_cores;
 pub use weigh::weigher;
 
-use super::{Device, LoadControl, LoadedModel, Plan};
+use super::{Device, LoadControl, LoadOptions, LoadedModel, MAX_THREADS, Plan};
 use crate::error::{Error, Result};
 use crate::model::{Config, Weights};
 use threads::Pool;
@@ -55,8 +55,9 @@ impl CpuDevice {
     /// Starts the threads.
     pub fn new(options: CpuOptions) -> Result<CpuDevice> {
         let n = if options.n_threads == 0 { physical_cores() } else { options.n_threads };
-        if n > 1024 {
-            return Err(Error::Argument { name: "n_threads", found: n.to_string(), expected: "at most 1024".into() });
+        if n > MAX_THREADS {
+            let expected = format!("at most {MAX_THREADS}");
+            return Err(Error::Argument { name: "n_threads", found: n.to_string(), expected });
         }
         let isa = options.isa.unwrap_or_else(Isa::best);
         if !Isa::available().contains(&isa) {
@@ -79,14 +80,20 @@ impl Device for CpuDevice {
         "cpu".into()
     }
 
+    fn n_threads(&self) -> usize {
+        CpuDevice::n_threads(self)
+    }
+
     fn plan(&self, config: &Config, weights: &Weights<'_>) -> Plan {
         load::plan(config, weights)
     }
 
+    /// Always strict; the engine counts what it takes.
     fn load(
         &self,
         config: &Config,
         weights: &Weights<'_>,
+        _: &LoadOptions,
         control: &mut dyn LoadControl,
     ) -> Result<Arc<dyn LoadedModel>> {
         Ok(Arc::new(load::load(config, weights, self.pool.clone(), self.isa, control)?))

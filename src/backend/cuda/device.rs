@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::ffi;
 use super::memory::{Buffer, Event, Gpu, Stream};
 use super::model::{self, CudaModel};
-use crate::backend::{Device, LoadControl, LoadedModel, Plan};
+use crate::backend::{Budget, Device, LoadControl, LoadOptions, LoadedModel, Plan};
 use crate::error::Result;
 use crate::model::{Config, Weights};
 
@@ -17,7 +17,7 @@ pub struct CudaDevice {
 impl CudaDevice {
     /// Opens GPU `ordinal`; `DeviceUnavailable` with the reason where there is none.
     pub fn new(ordinal: usize) -> Result<CudaDevice> {
-        Ok(CudaDevice { gpu: Gpu::open(ordinal)? })
+        Ok(CudaDevice { gpu: Gpu::open(ordinal, Arc::<Budget>::default())? })
     }
 
     /// Bytes free and in all.
@@ -48,9 +48,11 @@ impl CudaDevice {
         &self,
         config: &Config,
         weights: &Weights<'_>,
+        options: &LoadOptions,
         control: &mut dyn LoadControl,
     ) -> Result<Arc<CudaModel>> {
-        Ok(Arc::new(CudaModel::load(&self.gpu, config, weights, control)?))
+        let gpu = self.gpu.on_budget(&options.budget);
+        Ok(Arc::new(CudaModel::load(&gpu, config, weights, options.strict, control)?))
     }
 }
 
@@ -59,23 +61,20 @@ impl Device for CudaDevice {
         self.gpu.name()
     }
 
-    fn set_memory_cap(&self, bytes: u64) {
-        self.gpu.set_cap(bytes);
-    }
-
-    fn read_bandwidth(&self) -> Result<f64> {
-        self.gpu.bind()?;
+    fn read_bandwidth(&self, budget: &Arc<Budget>) -> Result<f64> {
+        let gpu = &self.gpu.on_budget(budget);
+        gpu.bind()?;
         // More than the cache holds, less than what anybody else needs.
-        let bytes = (self.gpu.room() as usize / 4).clamp(1 << 20, 1 << 30) & !255;
+        let bytes = (gpu.room() as usize / 4).clamp(1 << 20, 1 << 30) & !255;
         let stream = Stream::new(&self.gpu)?;
-        let buffer = Buffer::zeroed(&self.gpu, bytes, &stream)?;
-        let (start, end) = (Event::new(&self.gpu, true)?, Event::new(&self.gpu, true)?);
+        let buffer = Buffer::zeroed(gpu, bytes, &stream)?;
+        let (start, end) = (Event::new(gpu, true)?, Event::new(gpu, true)?);
         let mut least = f32::INFINITY;
         for _ in 0..8 {
             start.record(&stream)?;
             // SAFETY: the buffer has so many bytes, of which the kernel would write one element if any.
-            let code = unsafe { ffi::kgc_read(buffer.at(), bytes as u64, buffer.at(), self.gpu.n_sm, stream.raw()) };
-            self.gpu.check(code)?;
+            let code = unsafe { ffi::kgc_read(buffer.at(), bytes as u64, buffer.at(), gpu.n_sm, stream.raw()) };
+            gpu.check(code)?;
             end.record(&stream)?;
             end.wait()?;
             least = least.min(end.milliseconds_since(&start)?);
@@ -91,8 +90,9 @@ impl Device for CudaDevice {
         &self,
         config: &Config,
         weights: &Weights<'_>,
+        options: &LoadOptions,
         control: &mut dyn LoadControl,
     ) -> Result<Arc<dyn LoadedModel>> {
-        Ok(self.load_model(config, weights, control)?)
+        Ok(self.load_model(config, weights, options, control)?)
     }
 }

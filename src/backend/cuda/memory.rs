@@ -5,15 +5,31 @@
 //! `OutOfMemory` with the bytes asked and free, or `DeviceLost`, which stays: later calls fail with the same reason.
 
 use std::ffi::{CStr, c_int, c_void};
+use std::ops::Deref;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::context;
 use super::ffi::{self, Address, Handle};
+use crate::backend::Budget;
 use crate::error::{Error, Result};
 
-/// One GPU.
+/// A GPU on somebody's budget, where what is allocated through it counts; what [`Self::on_budget`] gives is the same GPU.
 pub struct Gpu {
+    card: Arc<Card>,
+    budget: Arc<Budget>,
+}
+
+impl Deref for Gpu {
+    type Target = Card;
+
+    fn deref(&self) -> &Card {
+        &self.card
+    }
+}
+
+/// One GPU.
+pub struct Card {
     ordinal: i32,
     /// Multiprocessors.
     pub n_sm: u32,
@@ -29,8 +45,6 @@ pub struct Gpu {
     /// The same for calls: the one that finds 0 is told that a kernel failed.
     lose_in: AtomicI64,
     allocated: AtomicU64,
-    /// The most that may be.
-    cap: AtomicU64,
 }
 
 fn name_of(code: c_int) -> String {
@@ -42,7 +56,7 @@ fn name_of(code: c_int) -> String {
 
 impl Gpu {
     /// Opens the device, or says why not.
-    pub fn open(ordinal: usize) -> Result<Arc<Gpu>> {
+    pub fn open(ordinal: usize, budget: Arc<Budget>) -> Result<Arc<Gpu>> {
         let device = format!("cuda:{ordinal}");
         let unavailable = |reason: String| Error::DeviceUnavailable { device: device.clone(), reason };
         let mut count: c_int = 0;
@@ -65,7 +79,7 @@ impl Gpu {
         if major < 8 {
             return Err(unavailable(format!("compute capability {major}.{minor} is below 8.0")));
         }
-        let mut gpu = Gpu {
+        let mut gpu = Card {
             ordinal: ordinal as i32,
             n_sm: n_sm.max(1) as u32,
             major: 0,
@@ -75,7 +89,6 @@ impl Gpu {
             fail_in: AtomicI64::new(-1),
             lose_in: AtomicI64::new(-1),
             allocated: AtomicU64::new(0),
-            cap: AtomicU64::new(u64::MAX),
         };
         let code = gpu.make_current();
         if code != 0 {
@@ -94,9 +107,34 @@ impl Gpu {
         if total == 0 {
             return Err(unavailable("it reports no memory".to_string()));
         }
-        Ok(Arc::new(gpu))
+        Ok(Arc::new(Gpu { card: Arc::new(gpu), budget }))
     }
 
+    /// The same GPU on another budget.
+    pub fn on_budget(&self, budget: &Arc<Budget>) -> Arc<Gpu> {
+        Arc::new(Gpu { card: Arc::clone(&self.card), budget: Arc::clone(budget) })
+    }
+
+    /// Bytes that may still be lent: what is free, and what the cap leaves.
+    pub fn room(&self) -> u64 {
+        self.memory().0.min(self.budget.left_to_lend().unwrap_or(u64::MAX))
+    }
+
+    /// Counts bytes that are going to be lent, or says that the cap leaves no room for them.
+    fn lend(&self, bytes: u64) -> Result<()> {
+        self.budget.lend(bytes)?;
+        self.allocated.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Counts bytes that have come back.
+    fn give_back(&self, bytes: u64) {
+        self.allocated.fetch_sub(bytes, Ordering::Relaxed);
+        self.budget.give_back(bytes);
+    }
+}
+
+impl Card {
     /// "cuda:0".
     pub fn name(&self) -> String {
         format!("cuda:{}", self.ordinal)
@@ -114,29 +152,6 @@ impl Gpu {
     /// Bytes this device has lent through [`Buffer`] and not got back.
     pub fn allocated(&self) -> u64 {
         self.allocated.load(Ordering::Relaxed)
-    }
-
-    /// Lends no more than this from now on.
-    pub fn set_cap(&self, bytes: u64) {
-        self.cap.store(bytes, Ordering::Relaxed);
-    }
-
-    /// Bytes that may still be lent: what is free, and what the cap leaves.
-    pub fn room(&self) -> u64 {
-        let lent = self.allocated.load(Ordering::Relaxed);
-        self.memory().0.min(self.cap.load(Ordering::Relaxed).saturating_sub(lent))
-    }
-
-    /// Counts bytes that are going to be lent, or says that the cap leaves no room for them.
-    fn lend(&self, bytes: u64) -> Result<()> {
-        let cap = self.cap.load(Ordering::Relaxed);
-        let fits = |lent: u64| lent.checked_add(bytes).filter(|sum| *sum <= cap);
-        let lent = self.allocated.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
-        lent.map(|_| ()).map_err(|lent| Error::OutOfMemory {
-            place: "memory cap".to_string(),
-            requested: bytes,
-            free: cap.saturating_sub(lent),
-        })
     }
 
     /// Lets the allocation after `n` more fail, once; negative: none. For tests.
@@ -220,7 +235,7 @@ impl Buffer {
             code => gpu.check(code),
         };
         if let Err(error) = got {
-            gpu.allocated.fetch_sub(bytes as u64, Ordering::Relaxed);
+            gpu.give_back(bytes as u64);
             return Err(error);
         }
         Ok(Buffer { gpu: gpu.clone(), address, bytes })
@@ -252,7 +267,7 @@ impl Drop for Buffer {
         unsafe {
             ffi::cudaFree(self.address);
         }
-        self.gpu.allocated.fetch_sub(self.bytes as u64, Ordering::Relaxed);
+        self.gpu.give_back(self.bytes as u64);
     }
 }
 

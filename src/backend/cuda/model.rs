@@ -165,6 +165,7 @@ impl CudaModel {
         gpu: &Arc<Gpu>,
         config: &Config,
         weights: &Weights<'_>,
+        strict: bool,
         control: &mut dyn LoadControl,
     ) -> Result<CudaModel> {
         check(gpu, config, weights)?;
@@ -178,7 +179,8 @@ impl CudaModel {
         load::load(gpu, &laid.jobs, control)?;
         let work = Workspace::new(gpu, config, first_context(config), 1, &stream)?;
         stream.wait()?;
-        let tuning = Tuning::default();
+        // Strict: prompts go token by token, the way that steps go; the tensor cores would round otherwise.
+        let tuning = Tuning { prefill: !strict, ..Tuning::default() };
         let ops = program::make(gpu, config, &tuning, &laid.weights, &work);
         Ok(CudaModel {
             turn: Mutex::default(),
@@ -482,12 +484,6 @@ impl LoadedModel for CudaModel {
 
     fn is_exact_in_chunks(&self) -> bool {
         !self.lock().tuning.prefill
-    }
-
-    /// Prompts go token by token, the way that steps go: the tensor cores would round otherwise.
-    fn make_strict(&self) -> Result<()> {
-        self.lock().tuning.prefill = false;
-        Ok(())
     }
 
     fn read_cache(&self, at: CacheRow, keys: &mut [f32], values: &mut [f32]) -> Result<()> {

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use super::ffi::{self, Address, Flash, FlashTile, Gemm, Mat, PrefillNorm, PrefillRope, RowPlace};
 use super::layout::{DeviceWeights, Layer, TILED};
 use super::memory::{Buffer, Event, Gpu, Stream};
-use crate::backend::{PAGE_TOKENS, RunControl, TapEvent};
+use crate::backend::{PAGE_TOKENS, RunControl, TapEvent, TapObserver};
 use crate::error::{Error, Result};
 use crate::model::{self, Activation, Config, RopePairing};
 
@@ -459,13 +459,17 @@ struct Eye<'a, 'b> {
     sequence: usize,
     position: usize,
     rows: usize,
-    tap: Option<&'a mut (dyn FnMut(&TapEvent<'_>) + 'b)>,
+    tap: Option<&'a mut (dyn TapObserver + 'b)>,
 }
 
 impl Eye<'_, '_> {
+    fn wants(&self, name: &str, layer: i32) -> bool {
+        self.tap.as_ref().is_some_and(|tap| tap.wants(name, layer))
+    }
+
     /// Shows `cols` of each row; rows lie `stride` elements apart.
     fn show(&mut self, name: &'static str, layer: i32, from: Address, cols: usize, stride: usize) -> Result<()> {
-        if self.tap.is_none() {
+        if !self.wants(name, layer) {
             return Ok(());
         }
         let mut all = vec![0f32; (self.rows - 1) * stride + cols];
@@ -479,7 +483,7 @@ impl Eye<'_, '_> {
 
     /// Shows rows of f16 and what their rounding has left, where that is not null.
     fn show_halves(&mut self, name: &'static str, layer: i32, from: [Address; 2], cols: usize) -> Result<()> {
-        if self.tap.is_none() {
+        if !self.wants(name, layer) {
             return Ok(());
         }
         let mut data = vec![0f32; self.rows * cols];
@@ -495,6 +499,14 @@ impl Eye<'_, '_> {
 
     fn tell(&mut self, name: &'static str, layer: i32, cols: usize, data: &[f32]) {
         let Some(tap) = self.tap.as_mut() else { return };
-        tap(&TapEvent { name, layer, sequence: self.sequence, position: self.position, rows: self.rows, cols, data });
+        tap.show(&TapEvent {
+            name,
+            layer,
+            sequence: self.sequence,
+            position: self.position,
+            rows: self.rows,
+            cols,
+            data,
+        });
     }
 }

@@ -69,12 +69,15 @@ impl CudaModel {
         self.set_state(exec, slot, chunk.tokens[chunk.tokens.len() - 1], position)?;
         let cut = Cut::at(position, self.heads.head_dim, &exec.tuning);
         op.launch(&self.gpu, &exec.work, cut, false, &exec.stream)?;
-        if let Some(tap) = run.tap.as_mut() {
+        if run.tap.is_some() {
             let mut show = |name, from, cols: usize| -> Result<()> {
+                if !run.wants(name, -1) {
+                    return Ok(());
+                }
                 let mut data = vec![0f32; cols];
                 // SAFETY: the tap's vector and the slot's logits have so many elements.
                 unsafe { exec.stream.download(from, &mut data)? };
-                tap(&TapEvent { name, layer: -1, sequence, position, rows: 1, cols, data: &data });
+                run.show(&TapEvent { name, layer: -1, sequence, position, rows: 1, cols, data: &data });
                 Ok(())
             };
             show("final_norm", exec.work.tap[0], self.config.n_embd)?;

@@ -1,10 +1,11 @@
-//! A step launch by launch, its activations shown between them. The launches and so the bits are those of a graph.
+//! A step launch by launch, the activations that are wanted shown between them. The launches and so the bits are those of a
+//! graph.
 
 use super::ffi::{self, Address, PrefillNorm};
 use super::memory::{Gpu, Stream};
 use super::program::{Cut, Kind, Op, Run};
 use super::workspace::Workspace;
-use crate::backend::TapEvent;
+use crate::backend::{TapEvent, TapObserver};
 use crate::error::Result;
 use crate::model::Config;
 
@@ -28,15 +29,26 @@ pub fn run(
     stream: &Stream,
     cut: Cut,
     place: Place,
-    tap: &mut dyn FnMut(&TapEvent<'_>),
+    tap: &mut dyn TapObserver,
 ) -> Result<()> {
     let mut host = Vec::new();
     let mut show = |name: &'static str, layer: i32, from: Address, cols: usize| -> Result<()> {
+        if !tap.wants(name, layer) {
+            return Ok(());
+        }
         host.clear();
         host.resize(cols, 0f32);
         // SAFETY: each call below names a vector of the workspace or the slot and its length.
         unsafe { stream.download(from, &mut host)? };
-        tap(&TapEvent { name, layer, sequence: place.sequence, position: place.position, rows: 1, cols, data: &host });
+        tap.show(&TapEvent {
+            name,
+            layer,
+            sequence: place.sequence,
+            position: place.position,
+            rows: 1,
+            cols,
+            data: &host,
+        });
         Ok(())
     };
     let most = config.widths();

@@ -14,7 +14,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::{
-    CacheRow, Chunk, Device, LoadControl, LoadedModel, PAGE_TOKENS, PageImage, Plan, RunControl, Slot, TapEvent, Want,
+    CacheRow, Chunk, Device, LoadControl, LoadOptions, LoadedModel, PAGE_TOKENS, PageImage, Plan, RunControl, Slot,
+    TapEvent, Want,
 };
 use crate::error::{Error, Result};
 use crate::model::{Config, Weights};
@@ -49,10 +50,12 @@ impl Device for ReferenceDevice {
         plan_of(config, weights)
     }
 
+    /// Always strict; the engine counts what it takes.
     fn load(
         &self,
         config: &Config,
         weights: &Weights<'_>,
+        _: &LoadOptions,
         control: &mut dyn LoadControl,
     ) -> Result<Arc<dyn LoadedModel>> {
         let network = Network::load(config, weights, self.f16_cache, control)?;
@@ -138,9 +141,7 @@ impl ReferenceModel {
             let position = chunk.start + i;
             let wanted = logits.as_deref_mut().filter(|_| i + 1 == chunk.tokens.len());
             let mut tap = |name, layer, data: &[f32]| {
-                if let Some(tap) = &mut run.tap {
-                    tap(&TapEvent { name, layer, sequence, position, rows: 1, cols: data.len(), data });
-                }
+                run.show(&TapEvent { name, layer, sequence, position, rows: 1, cols: data.len(), data });
             };
             self.network.forward(token, position, &pages, wanted, &mut state, &mut tap)?;
         }

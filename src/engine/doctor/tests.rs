@@ -8,7 +8,7 @@ use super::{Check, Diagnosis, Outcome, Subject, diagnose};
 use crate::backend::faults::{Fault, plant};
 use crate::backend::reference::ReferenceDevice;
 use crate::backend::{
-    CacheRow, Chunk, Device, LoadControl, LoadedModel, PAGE_TOKENS, Plan, RunControl, Slot, TapEvent,
+    CacheRow, Chunk, Device, LoadControl, LoadOptions, LoadedModel, PAGE_TOKENS, Plan, RunControl, Slot, TapEvent,
 };
 use crate::common::tiny::{ARCHS, Tiny};
 use crate::engine::{Engine, EngineOptions, LogSink};
@@ -192,8 +192,14 @@ impl Device for Bad {
     fn plan(&self, config: &Config, weights: &Weights<'_>) -> Plan {
         ReferenceDevice::PLAIN.plan(config, weights)
     }
-    fn load(&self, c: &Config, w: &Weights<'_>, control: &mut dyn LoadControl) -> Result<Arc<dyn LoadedModel>> {
-        Ok(Arc::new(BadModel(ReferenceDevice::PLAIN.load(c, w, control)?, self.0)))
+    fn load(
+        &self,
+        c: &Config,
+        w: &Weights<'_>,
+        options: &LoadOptions,
+        control: &mut dyn LoadControl,
+    ) -> Result<Arc<dyn LoadedModel>> {
+        Ok(Arc::new(BadModel(ReferenceDevice::PLAIN.load(c, w, options, control)?, self.0)))
     }
 }
 
@@ -247,7 +253,7 @@ impl LoadedModel for BadModel {
                 let scale = if off { 1.05 } else { 1.0 };
                 let data: Vec<f32> = event.data.iter().map(|x| x * scale).collect();
                 if let Some(tap) = &mut outer {
-                    tap(&TapEvent { data: &data, ..*event });
+                    tap.show(&TapEvent { data: &data, ..*event });
                 }
             };
             return self.0.forward(chunks, &mut RunControl { cancel: run.cancel, tap: Some(&mut off) });

@@ -8,33 +8,15 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::memory::Charge;
+use super::budget::{CacheFacts, Charge, PageBudget};
 use super::prefix::PrefixIndex;
 use crate::alloc::{asking, reserve};
 use crate::backend::{LoadedModel, PAGE_TOKENS};
 use crate::error::{Error, Result};
 
-/// How full a model's cache is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CacheFacts {
-    /// Tokens of a page.
-    pub page_tokens: u64,
-    /// Bytes of a page.
-    pub page_bytes: u64,
-    /// The most pages there may be in use; `None`: what the memory cap leaves.
-    pub n_pages_limit: Option<u64>,
-    /// Pages in use.
-    pub n_pages_used: u64,
-    /// Pages that could be taken now; `None`: nothing limits them but the machine.
-    pub n_pages_free: Option<u64>,
-}
-
 /// A model's pages.
-pub(super) struct PagePool {
+pub(in crate::engine) struct PagePool {
     loaded: Arc<dyn LoadedModel>,
-    page_bytes: u64,
-    /// The most that may be in use.
-    limit: Option<u64>,
     state: Mutex<State>,
 }
 
@@ -42,32 +24,21 @@ struct State {
     free: BinaryHeap<Reverse<u32>>,
     /// Holders of each page that exists; 0: free.
     holders: Vec<u32>,
-    in_use: u64,
-    charge: Charge,
+    budget: PageBudget,
     index: PrefixIndex,
 }
 
 impl PagePool {
     /// `charge` is zero and grows with the pages in use, which take `cache_bytes` at most.
-    pub(super) fn new(loaded: Arc<dyn LoadedModel>, charge: Charge, cache_bytes: Option<u64>) -> PagePool {
+    pub(in crate::engine) fn new(loaded: Arc<dyn LoadedModel>, charge: Charge, cache_bytes: Option<u64>) -> PagePool {
         let page_bytes = loaded.plan().kv_bytes_per_token * PAGE_TOKENS as u64;
-        let index = PrefixIndex::default();
-        let state = State { free: BinaryHeap::new(), holders: Vec::new(), in_use: 0, charge, index };
-        let limit = cache_bytes.map(|bytes| bytes / page_bytes.max(1));
-        PagePool { loaded, page_bytes, limit, state: Mutex::new(state) }
+        let budget = PageBudget::new(page_bytes, charge, cache_bytes);
+        let state = State { free: BinaryHeap::new(), holders: Vec::new(), budget, index: PrefixIndex::default() };
+        PagePool { loaded, state: Mutex::new(state) }
     }
 
-    pub(super) fn facts(&self) -> CacheFacts {
-        let state = self.lock();
-        let by_limit = self.limit.map(|limit| limit.saturating_sub(state.in_use));
-        let by_cap = state.charge.left().map(|bytes| bytes / self.page_bytes.max(1));
-        CacheFacts {
-            page_tokens: PAGE_TOKENS as u64,
-            page_bytes: self.page_bytes,
-            n_pages_limit: self.limit,
-            n_pages_used: state.in_use,
-            n_pages_free: by_limit.into_iter().chain(by_cap).min(),
-        }
+    pub(in crate::engine) fn facts(&self) -> CacheFacts {
+        self.lock().budget.facts()
     }
 
     /// A panic while the lock is held cannot leave the state half changed (nothing between its writes can panic), so
@@ -83,12 +54,7 @@ impl PagePool {
         }
         let mut state = self.lock();
         let state = &mut *state;
-        let in_use = state.in_use + n as u64;
-        if let Some(limit) = self.limit.filter(|limit| in_use > *limit) {
-            let free = limit.saturating_sub(state.in_use) as usize;
-            return Err(Error::CacheFull { needed: n, free, total: limit as usize });
-        }
-        state.charge.set(in_use.saturating_mul(self.page_bytes))?;
+        state.budget.take(n)?;
         let missing = n.saturating_sub(state.free.len());
         let exist = state.holders.len();
         // Giving back takes no memory: there is room in the heap for all.
@@ -99,8 +65,7 @@ impl PagePool {
             _ => self.loaded.reserve_pages(exist + missing),
         });
         if let Err(error) = room {
-            // Back to a smaller charge, which cannot fail.
-            let _ = state.charge.set(state.in_use * self.page_bytes);
+            state.budget.give(n);
             return Err(error);
         }
         for page in exist..exist + missing {
@@ -111,7 +76,6 @@ impl PagePool {
             state.holders[page as usize] = 1;
             pages.push(page);
         }
-        state.in_use = in_use;
         Ok(())
     }
 
@@ -122,6 +86,7 @@ impl PagePool {
         }
         let mut state = self.lock();
         let state = &mut *state;
+        let mut n_free = 0;
         for &page in pages {
             let holders = &mut state.holders[page as usize];
             *holders -= 1;
@@ -129,12 +94,10 @@ impl PagePool {
                 state.index.forget(page);
                 self.loaded.release_page(page);
                 state.free.push(Reverse(page));
-                state.in_use -= 1;
+                n_free += 1;
             }
         }
-        let bytes = state.in_use * self.page_bytes;
-        // A smaller charge cannot fail.
-        let _ = state.charge.set(bytes);
+        state.budget.give(n_free);
     }
 
     /// One more holder for each of these.
@@ -199,27 +162,27 @@ impl Drop for PageList {
 }
 
 /// The pages that hold one session's tokens, in order. Forks share one list until one of them changes it.
-pub(super) struct Pages {
+pub(in crate::engine) struct Pages {
     list: Arc<PageList>,
 }
 
 impl Pages {
-    pub(super) fn new(pool: &Arc<PagePool>) -> Pages {
+    pub(in crate::engine) fn new(pool: &Arc<PagePool>) -> Pages {
         Pages { list: Arc::new(PageList { pool: Arc::clone(pool), pages: Vec::new(), foreign: false }) }
     }
 
     /// The same pages, in constant time; whoever writes first takes copies.
-    pub(super) fn fork(&self) -> Pages {
+    pub(in crate::engine) fn fork(&self) -> Pages {
         Pages { list: Arc::clone(&self.list) }
     }
 
     /// Their numbers.
-    pub(super) fn as_slice(&self) -> &[u32] {
+    pub(in crate::engine) fn as_slice(&self) -> &[u32] {
         &self.list.pages
     }
 
     /// How many become free when these are given back.
-    pub(super) fn n_own(&self) -> usize {
+    pub(in crate::engine) fn n_own(&self) -> usize {
         if Arc::strong_count(&self.list) > 1 { 0 } else { self.list.pool.n_own(&self.list.pages) }
     }
 
@@ -241,7 +204,7 @@ impl Pages {
 
     /// Makes positions `n_held .. n_total` writable for this session alone: takes the missing pages, and a copy of the
     /// page that `n_held` stands in if others hold it too. Fails and changes nothing that shows.
-    pub(super) fn prepare(&mut self, n_held: usize, n_total: usize) -> Result<()> {
+    pub(in crate::engine) fn prepare(&mut self, n_held: usize, n_total: usize) -> Result<()> {
         let (begun, all) = (n_held / PAGE_TOKENS, n_total.div_ceil(PAGE_TOKENS));
         let missing = all.saturating_sub(self.list.pages.len());
         let list = self.own(self.list.pages.len(), missing + 1)?;
@@ -265,7 +228,7 @@ impl Pages {
 
     /// Adds pages of others that hold the next of `tokens`, whole pages of them and not all of `tokens`: how many tokens
     /// that are. The session holds whole pages.
-    pub(super) fn adopt(&mut self, tokens: &[u32]) -> Result<usize> {
+    pub(in crate::engine) fn adopt(&mut self, tokens: &[u32]) -> Result<usize> {
         let most = tokens.len().saturating_sub(1) / PAGE_TOKENS;
         if most == 0 || self.list.foreign && !self.list.pages.is_empty() {
             return Ok(0);
@@ -280,20 +243,20 @@ impl Pages {
     }
 
     /// Lets others find the pages by their tokens, which are all that the session holds.
-    pub(super) fn publish(&self, tokens: &[u32]) {
+    pub(in crate::engine) fn publish(&self, tokens: &[u32]) {
         if !self.list.foreign {
             self.list.pool.lock().index.enter(&self.list.pages, tokens);
         }
     }
 
     /// The pages are going to be filled from outside.
-    pub(super) fn mark_foreign(&mut self) -> Result<()> {
+    pub(in crate::engine) fn mark_foreign(&mut self) -> Result<()> {
         self.own(self.list.pages.len(), 0)?.foreign = true;
         Ok(())
     }
 
     /// Gives back what the first `n_tokens` do not need. Fails, and changes nothing, only while forks share the list.
-    pub(super) fn shrink(&mut self, n_tokens: usize) -> Result<()> {
+    pub(in crate::engine) fn shrink(&mut self, n_tokens: usize) -> Result<()> {
         let keep = n_tokens.div_ceil(PAGE_TOKENS);
         if keep < self.list.pages.len() {
             self.own(keep, 0)?.keep(keep);

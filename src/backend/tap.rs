@@ -1,0 +1,58 @@
+//! Named activations, and who sees which of them.
+//!
+//! Invariant: a backend asks [`TapObserver::wants`] before it brings an activation anywhere, and shows no other: on a GPU
+//! each costs a transfer and a wait.
+
+/// The names of activations, in the order in which a pass makes them.
+pub const TAP_NAMES: [&str; 13] = [
+    "embed",
+    "attn_norm",
+    "q_rope",
+    "k_rope",
+    "v",
+    "attn_mix",
+    "attn_out",
+    "ffn_norm",
+    "ffn_act",
+    "ffn_out",
+    "resid",
+    "final_norm",
+    "logits",
+];
+
+/// A named activation.
+pub struct TapEvent<'a> {
+    /// One of [`TAP_NAMES`].
+    pub name: &'static str,
+    /// The layer, or -1 outside of one.
+    pub layer: i32,
+    /// Index of the sequence in the batch.
+    pub sequence: usize,
+    /// Position of the first row.
+    pub position: usize,
+    /// Rows, one a token.
+    pub rows: usize,
+    /// Elements of a row.
+    pub cols: usize,
+    /// `[rows, cols]`, valid during the call.
+    pub data: &'a [f32],
+}
+
+/// Sees activations. A closure over events sees them all.
+pub trait TapObserver {
+    /// Whether [`Self::show`] is to be called with this activation of this layer (-1: outside of one). The answer does not
+    /// change during a pass.
+    fn wants(&self, name: &str, layer: i32) -> bool;
+    /// Takes an activation that is wanted.
+    fn show(&mut self, event: &TapEvent<'_>);
+}
+
+impl<F: FnMut(&TapEvent<'_>)> TapObserver for F {
+    fn wants(&self, _: &str, _: i32) -> bool {
+        true
+    }
+
+    fn show(&mut self, event: &TapEvent<'_>) {
+        self(event);
+    }
+}

@@ -1,0 +1,146 @@
+//! What a model takes of its engine's memory: promises that are kept as long as they live, and how many cache pages they
+//! leave room for.
+
+use std::sync::Arc;
+
+use crate::backend::{Budget, PAGE_TOKENS};
+use crate::error::{Error, Result};
+
+/// Bytes taken out of the cap.
+pub(in crate::engine) struct Charge {
+    budget: Arc<Budget>,
+    bytes: u64,
+}
+
+impl Charge {
+    /// Takes bytes out of the cap for as long as the charge lives.
+    pub(in crate::engine) fn new(budget: &Arc<Budget>, bytes: u64) -> Result<Charge> {
+        budget.promise(bytes)?;
+        Ok(Charge { budget: Arc::clone(budget), bytes })
+    }
+
+    /// Bytes that the cap leaves; `None`: there is no cap.
+    pub(super) fn left(&self) -> Option<u64> {
+        self.budget.left()
+    }
+
+    /// Changes the charge; a failure changes nothing.
+    pub(in crate::engine) fn set(&mut self, bytes: u64) -> Result<()> {
+        if bytes > self.bytes {
+            self.budget.promise(bytes - self.bytes)?;
+        } else {
+            self.budget.release(self.bytes - bytes);
+        }
+        self.bytes = bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.budget.release(self.bytes);
+    }
+}
+
+/// How full a model's cache is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheFacts {
+    /// Tokens of a page.
+    pub page_tokens: u64,
+    /// Bytes of a page.
+    pub page_bytes: u64,
+    /// The most pages there may be in use; `None`: what the memory cap leaves.
+    pub n_pages_limit: Option<u64>,
+    /// Pages in use.
+    pub n_pages_used: u64,
+    /// Pages that could be taken now; `None`: nothing limits them but the machine.
+    pub n_pages_free: Option<u64>,
+}
+
+/// The pages in use, against the model's own limit and the engine's cap.
+pub(super) struct PageBudget {
+    page_bytes: u64,
+    /// The most that may be in use.
+    limit: Option<u64>,
+    in_use: u64,
+    charge: Charge,
+}
+
+impl PageBudget {
+    /// `charge` is zero and grows with the pages in use, which take `cache_bytes` at most.
+    pub(super) fn new(page_bytes: u64, charge: Charge, cache_bytes: Option<u64>) -> PageBudget {
+        let limit = cache_bytes.map(|bytes| bytes / page_bytes.max(1));
+        PageBudget { page_bytes, limit, in_use: 0, charge }
+    }
+
+    /// Counts `n` more pages, or fails and changes nothing.
+    pub(super) fn take(&mut self, n: usize) -> Result<()> {
+        let in_use = self.in_use + n as u64;
+        if let Some(limit) = self.limit.filter(|limit| in_use > *limit) {
+            let free = limit.saturating_sub(self.in_use) as usize;
+            return Err(Error::CacheFull { needed: n, free, total: limit as usize });
+        }
+        self.charge.set(in_use.saturating_mul(self.page_bytes))?;
+        self.in_use = in_use;
+        Ok(())
+    }
+
+    /// Counts `n` pages less.
+    pub(super) fn give(&mut self, n: usize) {
+        self.in_use = self.in_use.saturating_sub(n as u64);
+        // A smaller charge cannot fail.
+        let _ = self.charge.set(self.in_use.saturating_mul(self.page_bytes));
+    }
+
+    pub(super) fn facts(&self) -> CacheFacts {
+        let by_limit = self.limit.map(|limit| limit.saturating_sub(self.in_use));
+        let by_cap = self.charge.left().map(|bytes| bytes / self.page_bytes.max(1));
+        CacheFacts {
+            page_tokens: PAGE_TOKENS as u64,
+            page_bytes: self.page_bytes,
+            n_pages_limit: self.limit,
+            n_pages_used: self.in_use,
+            n_pages_free: by_limit.into_iter().chain(by_cap).min(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn charges_add_up_to_the_cap_and_come_back() {
+        let budget = Budget::new(Some(100));
+        let mut a = Charge::new(&budget, 60).unwrap();
+        let refused = Charge::new(&budget, 41).map(|_| ()).unwrap_err();
+        assert_eq!(refused.to_string(), "memory cap: 41 bytes requested, 40 bytes free");
+        let b = Charge::new(&budget, 40).unwrap();
+        assert!(a.set(61).is_err());
+        assert_eq!(budget.promised(), 100);
+        drop(b);
+        a.set(100).unwrap();
+        a.set(10).unwrap();
+        assert_eq!(budget.promised(), 10);
+        drop(a);
+        assert_eq!(budget.promised(), 0);
+    }
+
+    #[test]
+    fn pages_stop_at_the_model_s_limit_and_at_the_engine_s_cap() {
+        let budget = Budget::new(Some(100));
+        let mut pages = PageBudget::new(10, Charge::new(&budget, 0).unwrap(), Some(75));
+        pages.take(7).unwrap();
+        assert_eq!(budget.promised(), 70);
+        assert_eq!(
+            pages.take(1).unwrap_err().to_string(),
+            Error::CacheFull { needed: 1, free: 0, total: 7 }.to_string()
+        );
+        pages.give(3);
+        let other = Charge::new(&budget, 45).unwrap();
+        assert_eq!(pages.take(2).unwrap_err().to_string(), "memory cap: 20 bytes requested, 15 bytes free");
+        assert_eq!((pages.facts().n_pages_used, pages.facts().n_pages_free), (4, Some(1)));
+        drop((pages, other));
+        assert_eq!(budget.promised(), 0);
+    }
+}

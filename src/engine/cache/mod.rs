@@ -1,0 +1,9 @@
+//! Cache pages: counted against the engine's memory, shared copy-on-write, found by the tokens that they hold.
+
+mod budget;
+mod pages;
+mod prefix;
+
+pub use budget::CacheFacts;
+pub(super) use budget::Charge;
+pub(super) use pages::{PagePool, Pages};
