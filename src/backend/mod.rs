@@ -18,6 +18,10 @@ use crate::sampler::{self, SampleRequest, Sampled, SamplingParams};
 
 mod budget;
 pub mod cpu;
+#[cfg(kigo_cuda)]
+pub mod cuda;
+#[cfg(not(kigo_cuda))]
+#[path = "without_cuda.rs"]
 pub mod cuda;
 #[cfg(any(test, feature = "faults"))]
 pub mod faults;

@@ -1,24 +1,22 @@
 //! The forward pass: a batch of tokens of any sequences, layer by layer.
 
-use std::any::Any;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex};
 
 use super::arena::Arena;
-use super::attention::{self, PageLayout};
+use super::attention::PageLayout;
 use super::cache::{PageAddress, Pages};
 use super::linear::{Input, Matrix};
 use super::simd::{Isa, XBlock};
 use super::threads::{Pool, Shares, Turn};
 use super::vector;
-use super::weigh::weigher;
-use half::f16;
 
+use super::loaded::slot;
 use crate::alloc::{reserve, reserve_exact};
-use crate::backend::{CacheRow, Chunk, LoadedModel, PAGE_TOKENS, PageImage, Plan, RunControl, Slot, TapEvent, Want};
+use crate::backend::{Chunk, Plan, RunControl, TapEvent, Want};
 use crate::error::{Error, Result};
-use crate::model::{Activation, Attention, Config, Dense, Ffn, Mixer, RopePairing, RopeTable};
-use crate::sampler::{SampleRequest, Sampled, Scratch as Drawing, sample_with};
+use crate::model::{Config, Ffn, Mixer, RopePairing, RopeTable};
+use crate::sampler::Scratch as Drawing;
 
 /// Tokens that go through the layers together; more are run in several rounds.
 pub const MAX_ROWS: usize = 256;
@@ -36,10 +34,10 @@ pub struct Task {
 
 /// Angles of the pairs of a head.
 pub struct Rope {
-    inverse: Vec<f32>, // [n_rot / 2], radians a position
+    pub(super) inverse: Vec<f32>, // [n_rot / 2], radians a position
     scale: f32,
     magnitude: f32,
-    pairing: RopePairing,
+    pub(super) pairing: RopePairing,
 }
 
 impl Rope {
@@ -107,39 +105,28 @@ pub struct CpuModel {
 /// Activations of a round, `n` rows; grown when needed, at most to `MAX_ROWS` rows.
 #[derive(Default)]
 pub struct Scratch {
-    x: Vec<f32>,                        // [n, D] residual stream
-    h: Vec<f32>,                        // [n, D] normalized, or a projection's output
+    pub(super) x: Vec<f32>,             // [n, D] residual stream
+    pub(super) h: Vec<f32>,             // [n, D] normalized, or a projection's output
     pub(super) q: Vec<f32>,             // [n, H]
-    k: Vec<f32>,                        // [n, G]
-    v: Vec<f32>,                        // [n, G]
+    pub(super) k: Vec<f32>,             // [n, G]
+    pub(super) v: Vec<f32>,             // [n, G]
     pub(super) mix: Vec<f32>,           // [n, H]
-    gate: Vec<f32>,                     // [n, F]
-    up: Vec<f32>,                       // [n, F]
-    quant: Vec<XBlock>,                 // [n, widest / 32]
-    angles: Vec<(f32, f32)>,            // [ropes, n, n_rot / 2]
+    pub(super) gate: Vec<f32>,          // [n, F]
+    pub(super) up: Vec<f32>,            // [n, F]
+    pub(super) quant: Vec<XBlock>,      // [n, widest / 32]
+    pub(super) angles: Vec<(f32, f32)>, // [ropes, n, n_rot / 2]
     pub(super) partials: Vec<f32>,      // see `attend`
-    logits: Vec<f32>,                   // [rows wanted, n_vocab] where more than one is wanted
+    pub(super) logits: Vec<f32>,        // [rows wanted, n_vocab] where more than one is wanted
     pub(super) pages: Vec<PageAddress>, // of all pieces, one after the other
-}
-
-/// Logits of one sequence.
-struct CpuSlot {
-    logits: Vec<f32>,
-}
-
-impl Slot for CpuSlot {
-    fn as_any(&mut self) -> &mut dyn Any {
-        self
-    }
 }
 
 /// Consecutive tokens of one chunk within a round.
 #[derive(Clone, Copy)]
 pub(super) struct Piece {
-    chunk: usize,
+    pub(super) chunk: usize,
     /// Tokens `from .. to` of the chunk.
-    from: usize,
-    to: usize,
+    pub(super) from: usize,
+    pub(super) to: usize,
     /// First row of the round.
     pub(super) row: usize,
     /// Position of the first token.
@@ -165,7 +152,7 @@ pub(super) fn sized<T: Clone>(v: &mut Vec<T>, n: usize, zero: T) -> Result<&mut 
 }
 
 impl CpuModel {
-    fn round(
+    pub(super) fn round(
         &self,
         turn: &Turn<'_>,
         s: &mut Scratch,
@@ -237,63 +224,8 @@ impl CpuModel {
         }
         self.output(turn, s, chunks, pieces, run)
     }
-
-    /// `h = Wo attention(h) + bo`, of all rows.
-    fn attention(
-        &self,
-        turn: &Turn<'_>,
-        s: &mut Scratch,
-        a: &Attention,
-        index: usize,
-        pieces: &[Piece],
-        run: &mut RunControl<'_>,
-    ) -> Result<()> {
-        let (layer, tag) = (&self.layers[index], index as i32);
-        let (d, h, g) = (self.config.n_embd, a.q_width(), a.kv_width());
-        let n = pieces.iter().map(|p| p.len()).sum::<usize>();
-        let Scratch { h: hidden, quant, q, k, v, .. } = &mut *s;
-        let needs = layer.qkv.iter().any(Matrix::is_quantized);
-        let input = self.input(turn, hidden, quant, n, d, needs)?;
-        let outs = [(Shares(q.as_mut_ptr()), h), (Shares(k.as_mut_ptr()), g), (Shares(v.as_mut_ptr()), g)];
-        self.multiply(turn, &layer.qkv, &layer.qkv_tasks, &input, &outs)?;
-        self.position(turn, s, a, index, pieces, n)?;
-        tap(run, pieces, "q_rope", tag, h, &s.q);
-        tap(run, pieces, "k_rope", tag, g, &s.k);
-        tap(run, pieces, "v", tag, g, &s.v);
-        self.attend(turn, s, a, index, pieces)?;
-        tap(run, pieces, "attn_mix", tag, h, &s.mix);
-        let Scratch { h: hidden, quant, mix, .. } = &mut *s;
-        let input = self.input(turn, mix, quant, n, h, layer.o.is_quantized())?;
-        let out = [(Shares(hidden.as_mut_ptr()), d)];
-        self.multiply(turn, std::slice::from_ref(&layer.o), &layer.o_tasks, &input, &out)?;
-        if let Some(bias) = &layer.o_bias {
-            s.h[..n * d].chunks_exact_mut(d).for_each(|h| h.iter_mut().zip(bias).for_each(|(h, b)| *h += b));
-        }
-        Ok(())
-    }
-
-    /// `h = Wdown (activation(Wgate h) * (Wup h))`, of all rows.
-    fn dense(
-        &self,
-        turn: &Turn<'_>,
-        s: &mut Scratch,
-        dense: &Dense,
-        index: usize,
-        pieces: &[Piece],
-        run: &mut RunControl<'_>,
-    ) -> Result<()> {
-        let (layer, d, f) = (&self.layers[index], self.config.n_embd, dense.width);
-        let n = pieces.iter().map(|p| p.len()).sum::<usize>();
-        self.gate_up(turn, s, layer, dense, n)?;
-        tap(run, pieces, "ffn_act", index as i32, f, &s.gate);
-        let Scratch { h: hidden, quant, gate, .. } = &mut *s;
-        let input = self.input(turn, gate, quant, n, f, layer.down.is_quantized())?;
-        let out = [(Shares(hidden.as_mut_ptr()), d)];
-        self.multiply(turn, std::slice::from_ref(&layer.down), &layer.down_tasks, &input, &out)
-    }
-
     /// Blocks of rows of `cols` for work that is cheap an element: one chunk where it is not worth sharing.
-    fn by_rows(&self, turn: &Turn<'_>, n: usize, cols: usize, body: &(dyn Fn(usize) + Sync)) -> Result<()> {
+    pub(super) fn by_rows(&self, turn: &Turn<'_>, n: usize, cols: usize, body: &(dyn Fn(usize) + Sync)) -> Result<()> {
         if n * cols < SHARED_ELEMENTS {
             (0..n).for_each(body);
             return Ok(());
@@ -302,7 +234,7 @@ impl CpuModel {
         turn.run(n.div_ceil(step), &|i| (i * step..((i + 1) * step).min(n)).for_each(body))
     }
 
-    fn norm(&self, turn: &Turn<'_>, x: &[f32], weight: &[f32], out: &mut [f32], n: usize) -> Result<()> {
+    pub(super) fn norm(&self, turn: &Turn<'_>, x: &[f32], weight: &[f32], out: &mut [f32], n: usize) -> Result<()> {
         let d = weight.len();
         debug_assert!(x.len() >= n * d && out.len() >= n * d);
         let (isa, eps) = (self.isa, self.config.norm_eps);
@@ -314,7 +246,7 @@ impl CpuModel {
     }
 
     /// `x += h`, normalized first where the layer has a norm there.
-    fn residual(&self, turn: &Turn<'_>, s: &mut Scratch, post: Option<&[f32]>, n: usize) -> Result<()> {
+    pub(super) fn residual(&self, turn: &Turn<'_>, s: &mut Scratch, post: Option<&[f32]>, n: usize) -> Result<()> {
         let d = self.config.n_embd;
         let (isa, eps) = (self.isa, self.config.norm_eps);
         let (x, h) = (Shares(s.x[..n * d].as_mut_ptr()), Shares(s.h[..n * d].as_mut_ptr()));
@@ -328,7 +260,7 @@ impl CpuModel {
     }
 
     /// `n` rows as a matrix input, quantized if need be.
-    fn input<'a>(
+    pub(super) fn input<'a>(
         &self,
         turn: &Turn<'_>,
         float: &'a [f32],
@@ -352,7 +284,7 @@ impl CpuModel {
     }
 
     /// Runs the tasks of a stage; `outs` are the destinations and their strides.
-    fn multiply(
+    pub(super) fn multiply(
         &self,
         turn: &Turn<'_>,
         matrices: &[Matrix],
@@ -368,95 +300,6 @@ impl CpuModel {
             unsafe { matrices[t.which].mul(isa, t.first, t.last, input, out.at(0), stride) };
         })
     }
-
-    /// Biases, per-head norms, rotation, and the cache's new rows.
-    fn position(
-        &self,
-        turn: &Turn<'_>,
-        s: &mut Scratch,
-        a: &Attention,
-        index: usize,
-        pieces: &[Piece],
-        n: usize,
-    ) -> Result<()> {
-        let (layer, eps, rope) = (&self.layers[index], self.config.norm_eps, &self.ropes[a.rope]);
-        let (dim, half) = (a.head_dim, self.config.widths().pairs);
-        let (h, g) = (a.q_width(), a.kv_width());
-        let (q, k, v) =
-            (Shares(s.q[..n * h].as_mut_ptr()), Shares(s.k[..n * g].as_mut_ptr()), Shares(s.v[..n * g].as_mut_ptr()));
-        let angles = &s.angles[a.rope * n * half..][..n * half];
-        let pages = &s.pages;
-        let adjacent = rope.pairing == RopePairing::Adjacent;
-        self.by_rows(turn, n, h + 2 * g, &|row| {
-            // SAFETY: row `row` of q, k and v, which no other call touches.
-            let (q, k, v) = unsafe {
-                (
-                    std::slice::from_raw_parts_mut(q.at(row * h), h),
-                    std::slice::from_raw_parts_mut(k.at(row * g), g),
-                    std::slice::from_raw_parts_mut(v.at(row * g), g),
-                )
-            };
-            for (x, bias) in [&mut *q, &mut *k, &mut *v].into_iter().zip(&layer.biases) {
-                if let Some(bias) = bias {
-                    x.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
-                }
-            }
-            let angles = &angles[row * half..][..rope.inverse.len()];
-            for (x, norm) in [(&mut *q, &layer.q_norm), (&mut *k, &layer.k_norm)] {
-                for head in x.chunks_exact_mut(dim) {
-                    if let Some(w) = norm {
-                        let p = head.as_mut_ptr();
-                        // SAFETY: the head and the weight hold `dim` elements.
-                        unsafe { vector::rms_norm(self.isa, p, w.as_ptr(), p, dim, eps) };
-                    }
-                    vector::rope(head, angles, adjacent);
-                }
-            }
-            let Some(p) = pieces.iter().rfind(|p| p.row <= row) else { return };
-            let position = p.start + row - p.row;
-            #[cfg(any(test, feature = "faults"))]
-            let position = self.fault.cache_index(position);
-            let page = pages[p.pages.0 + position / PAGE_TOKENS].0.cast_mut();
-            let mut half_k = [0_u16; 512];
-            let mut half_v = [0_u16; 512];
-            for head in 0..a.n_kv_heads {
-                // SAFETY: `head_dim` is at most 512 (checked at load); this position's rows of the page belong to
-                // this sequence alone.
-                unsafe {
-                    attention::to_f16(self.isa, k.as_ptr().add(head * dim), half_k.as_mut_ptr(), dim);
-                    attention::to_f16(self.isa, v.as_ptr().add(head * dim), half_v.as_mut_ptr(), dim);
-                    let (k, v) = (&half_k[..dim], &half_v[..dim]);
-                    self.layout.write(page, index, head, position % PAGE_TOKENS, k, v);
-                }
-            }
-        })
-    }
-
-    /// `gate = activation(Wgate h) * (Wup h)`.
-    fn gate_up(&self, turn: &Turn<'_>, s: &mut Scratch, layer: &LayerPlan, dense: &Dense, n: usize) -> Result<()> {
-        let (d, f, isa) = (self.config.n_embd, dense.width, self.isa);
-        let Scratch { h, quant, gate, up, .. } = &mut *s;
-        let input = self.input(turn, h, quant, n, d, layer.gate.is_quantized() || layer.up.is_quantized())?;
-        let (gate, up) = (Shares(gate.as_mut_ptr()), Shares(up.as_mut_ptr()));
-        let tasks = &layer.gate_tasks;
-        turn.run(tasks.len(), &|i| {
-            let Task { first, last, .. } = tasks[i];
-            let (a, b) = (first * super::simd::LANES, (last * super::simd::LANES).min(f));
-            // SAFETY: columns a .. b of gate and up belong to this task.
-            unsafe {
-                layer.gate.mul(isa, first, last, &input, gate.at(0), f);
-                layer.up.mul(isa, first, last, &input, up.at(0), f);
-                for row in 0..n {
-                    let (gate, up) = (gate.at(row * f + a), up.at(row * f + a));
-                    match dense.activation {
-                        Activation::Silu => vector::silu_mul(isa, gate, up, b - a),
-                        Activation::GeluTanh => vector::gelu_mul(isa, gate, up, b - a),
-                    }
-                }
-            }
-        })
-    }
-
     /// The logits of the rows that are wanted.
     fn output(
         &self,
@@ -513,43 +356,17 @@ impl CpuModel {
         }
         Ok(())
     }
-
-    /// The page of a row that is there.
-    fn cache_page(&self, at: CacheRow, n_keys: usize, n_values: usize) -> Result<PageAddress> {
-        let g = self.config.layers.get(at.layer).map_or(usize::MAX, |l| l.attention().kv_width());
-        let mut page = Vec::new();
-        let there = self.pages.addresses(&[at.page], &mut page).is_some();
-        match page.first() {
-            Some(page) if there && at.row < PAGE_TOKENS && n_keys == g && n_values == g => Ok(*page),
-            _ => Err(Error::Internal { message: format!("{at:?} of {n_keys} and {n_values} elements") }),
-        }
-    }
-
-    fn check(&self, chunks: &[Chunk<'_>]) -> Result<()> {
-        for c in chunks {
-            let bad = c.tokens.iter().position(|&t| t as usize >= self.config.n_vocab);
-            if let Some(index) = bad {
-                let n_vocab = self.config.n_vocab;
-                return Err(Error::TokenOutOfRange { index, token: c.tokens[index], n_vocab });
-            }
-            if c.tokens.is_empty() || c.pages.len() * PAGE_TOKENS < c.start + c.tokens.len() {
-                return Err(Error::Internal {
-                    message: format!("{} pages for {} + {} tokens", c.pages.len(), c.start, c.tokens.len()),
-                });
-            }
-        }
-        Ok(())
-    }
-}
-
-fn slot(slot: &mut dyn Slot) -> Result<&mut CpuSlot> {
-    slot.as_any()
-        .downcast_mut::<CpuSlot>()
-        .ok_or_else(|| Error::Internal { message: "a slot of another backend".into() })
 }
 
 /// Shows the rows of each piece to the caller's tap.
-fn tap(run: &mut RunControl<'_>, pieces: &[Piece], name: &'static str, layer: i32, cols: usize, data: &[f32]) {
+pub(super) fn tap(
+    run: &mut RunControl<'_>,
+    pieces: &[Piece],
+    name: &'static str,
+    layer: i32,
+    cols: usize,
+    data: &[f32],
+) {
     if !run.wants(name, layer) {
         return;
     }
@@ -557,148 +374,5 @@ fn tap(run: &mut RunControl<'_>, pieces: &[Piece], name: &'static str, layer: i3
         let rows = p.len();
         let data = &data[p.row * cols..][..rows * cols];
         run.show(&TapEvent { name, layer, sequence: p.chunk, position: p.start, rows, cols, data });
-    }
-}
-
-impl LoadedModel for CpuModel {
-    fn config(&self) -> &Config {
-        &self.config
-    }
-
-    fn plan(&self) -> Plan {
-        self.plan
-    }
-
-    fn reserve_pages(&self, n: usize) -> Result<()> {
-        self.pages.reserve(n)
-    }
-
-    fn release_page(&self, page: u32) {
-        self.pages.release(page);
-    }
-
-    fn copy_page(&self, from: u32, to: u32) -> Result<()> {
-        let copied = self.pages.copy(from, to);
-        copied.ok_or_else(|| Error::Internal { message: "a page that was not reserved".into() })
-    }
-
-    fn page_image(&self) -> Option<PageImage> {
-        Some(PageImage { bytes: 2 * self.layout.page_len(), layout: "cpu, f16, keys 16 a block, values a row" })
-    }
-
-    fn read_page(&self, page: u32, rows: usize, out: &mut [u8]) -> Result<()> {
-        let read = self.pages.read(page, out);
-        read.ok_or_else(|| Error::Internal { message: "a page that was not reserved".into() })?;
-        self.layout.clear_from(rows, out);
-        Ok(())
-    }
-
-    fn write_page(&self, page: u32, from: &[u8]) -> Result<()> {
-        let written = self.pages.write(page, from);
-        written.ok_or_else(|| Error::Internal { message: "a page that was not reserved".into() })
-    }
-
-    fn set_logits(&self, s: &mut dyn Slot, logits: &[f32]) -> Result<()> {
-        let own = &mut slot(s)?.logits;
-        if own.len() != logits.len() {
-            return Err(Error::BufferTooSmall { needed: own.len(), capacity: logits.len() });
-        }
-        own.copy_from_slice(logits);
-        Ok(())
-    }
-
-    fn is_exact_in_chunks(&self) -> bool {
-        true
-    }
-
-    fn read_cache(&self, at: CacheRow, keys: &mut [f32], values: &mut [f32]) -> Result<()> {
-        let page = self.cache_page(at, keys.len(), values.len())?;
-        let (dim, heads) = (self.layout.head_dim, self.layout.n_kv_heads);
-        let (mut k, mut v) = (vec![0; dim], vec![0; dim]);
-        for head in 0..heads {
-            // SAFETY: `cache_page` has checked page, layer and row; no pass of its sequence is under way.
-            unsafe { self.layout.read(page.0, at.layer, head, at.row, &mut k, &mut v) };
-            for (to, from) in [(&mut *keys, &k), (&mut *values, &v)] {
-                let to = &mut to[head * dim..][..dim];
-                to.iter_mut().zip(from).for_each(|(to, from)| *to = f16::from_bits(*from).to_f32());
-            }
-        }
-        Ok(())
-    }
-
-    fn write_cache(&self, at: CacheRow, keys: &[f32], values: &[f32]) -> Result<()> {
-        let page = self.cache_page(at, keys.len(), values.len())?;
-        let (dim, heads) = (self.layout.head_dim, self.layout.n_kv_heads);
-        let halves = |from: &[f32]| from.iter().map(|x| f16::from_f32(*x).to_bits()).collect::<Vec<u16>>();
-        for head in 0..heads {
-            let (k, v) = (halves(&keys[head * dim..][..dim]), halves(&values[head * dim..][..dim]));
-            // SAFETY: `cache_page` has checked page, layer and row; the page is one sequence's, which runs no pass.
-            unsafe { self.layout.write(page.0.cast_mut(), at.layer, head, at.row, &k, &v) };
-        }
-        Ok(())
-    }
-
-    fn create_slot(&self) -> Result<Box<dyn Slot>> {
-        let mut logits = Vec::new();
-        sized(&mut logits, self.config.n_vocab, 0.0)?;
-        Ok(Box::new(CpuSlot { logits }))
-    }
-
-    fn forward(&self, chunks: &mut [Chunk<'_>], run: &mut RunControl<'_>) -> Result<()> {
-        self.check(chunks)?;
-        let turn = self.pool.turn();
-        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut pieces: Vec<Piece> = Vec::new();
-        let mut rows = 0;
-        scratch.pages.clear();
-        for chunk in 0..chunks.len() {
-            let (n, start) = (chunks[chunk].tokens.len(), chunks[chunk].start);
-            let first = scratch.pages.len();
-            reserve(&mut scratch.pages, chunks[chunk].pages.len())?;
-            self.pages
-                .addresses(chunks[chunk].pages, &mut scratch.pages)
-                .ok_or_else(|| Error::Internal { message: "a page that was not reserved".into() })?;
-            let pages = (first, scratch.pages.len());
-            let mut from = 0;
-            while from < n {
-                let to = n.min(from + MAX_ROWS - rows);
-                reserve(&mut pieces, 1)?;
-                pieces.push(Piece { chunk, from, to, row: rows, start: start + from, pages });
-                rows += to - from;
-                from = to;
-                if rows == MAX_ROWS {
-                    self.round(&turn, &mut scratch, chunks, &pieces, run)?;
-                    pieces.clear();
-                    rows = 0;
-                }
-            }
-        }
-        if rows > 0 { self.round(&turn, &mut scratch, chunks, &pieces, run) } else { Ok(()) }
-    }
-
-    fn logits(&self, s: &mut dyn Slot, out: &mut [f32]) -> Result<()> {
-        let logits = &slot(s)?.logits;
-        if out.len() != logits.len() {
-            return Err(Error::BufferTooSmall { needed: logits.len(), capacity: out.len() });
-        }
-        out.copy_from_slice(logits);
-        Ok(())
-    }
-
-    fn sample(&self, s: &mut dyn Slot, request: &SampleRequest<'_>) -> Result<Sampled> {
-        self.draw(&slot(s)?.logits, request)
-    }
-
-    fn draw(&self, logits: &[f32], request: &SampleRequest<'_>) -> Result<Sampled> {
-        let drawing = match self.drawing.try_lock() {
-            // Nothing of it outlives a draw, so one that has panicked has left nothing.
-            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
-            other => other,
-        };
-        match drawing {
-            Ok(mut drawing) => sample_with(&mut drawing, logits, request),
-            // Another thread draws right now.
-            Err(_) => sample_with(&mut Drawing::weighing_with(weigher(self.isa)), logits, request),
-        }
     }
 }

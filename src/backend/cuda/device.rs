@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::ffi;
-use super::memory::{Buffer, Event, Gpu, Stream};
-use super::model::{self, CudaModel};
+use crate::backend::cuda::driver::{Buffer, Code, Event, Gpu, Stream};
+use crate::backend::cuda::kernels::launch as ffi;
+use crate::backend::cuda::run::loaded::{self as model, CudaModel};
 use crate::backend::{Budget, Device, LoadControl, LoadOptions, LoadedModel, Plan};
 use crate::error::Result;
 use crate::model::{Config, Weights};
@@ -17,7 +17,15 @@ pub struct CudaDevice {
 impl CudaDevice {
     /// Opens GPU `ordinal`; `DeviceUnavailable` with the reason where there is none.
     pub fn new(ordinal: usize) -> Result<CudaDevice> {
-        Ok(CudaDevice { gpu: Gpu::open(ordinal, Arc::<Budget>::default())? })
+        let code = || {
+            let mut version = 0;
+            // SAFETY: asks about a kernel on the device that is current; writes one int.
+            let failed = unsafe { ffi::kgc_code(&mut version) };
+            // SAFETY: as above.
+            let wide = unsafe { ffi::kgc_wide_there() } != 0;
+            if failed == 0 { Ok(Code { major: version / 10, wide }) } else { Err(failed) }
+        };
+        Ok(CudaDevice { gpu: Gpu::open(ordinal, Arc::<Budget>::default(), code)? })
     }
 
     /// Bytes free and in all.

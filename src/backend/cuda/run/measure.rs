@@ -2,10 +2,10 @@
 
 use std::sync::atomic::AtomicBool;
 
-use super::batch;
-use super::memory::Event;
-use super::model::{CudaModel, Exec, Pass, internal, slot_of};
-use super::program::{self, Cut, Kind, Op, Tuning};
+use crate::backend::cuda::driver::Event;
+use crate::backend::cuda::plan::program::{self, Cut, Kind, Op, Tuning};
+use crate::backend::cuda::run::batch;
+use crate::backend::cuda::run::loaded::{CudaModel, Exec, Pass, internal, slot_of};
 use crate::backend::{Chunk, RunControl, Slot};
 use crate::error::Result;
 

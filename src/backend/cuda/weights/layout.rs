@@ -5,7 +5,8 @@
 
 use std::f64::consts::TAU;
 
-use super::ffi::{Address, Mat};
+use crate::backend::cuda::driver::Address;
+use crate::backend::cuda::kernels::abi::Mat;
 use crate::error::Result;
 use crate::gguf::{Data, TensorType};
 use crate::model::{Config, RopeTable, Tensor, Weights};

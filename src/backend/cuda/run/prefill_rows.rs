@@ -10,9 +10,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::ffi::{self, Address, Flash, FlashTile, Gemm, Mat, PrefillNorm, PrefillRope, RowPlace};
-use super::layout::{DeviceWeights, Layer, TILED};
-use super::memory::{Buffer, Event, Gpu, Stream};
+use crate::backend::cuda::driver::Address;
+use crate::backend::cuda::driver::{Buffer, Event, Gpu, Stream};
+use crate::backend::cuda::kernels::abi::{Flash, FlashTile, Gemm, Mat, PrefillNorm, PrefillRope, RowPlace};
+use crate::backend::cuda::kernels::launch as ffi;
+use crate::backend::cuda::weights::layout::{DeviceWeights, Layer, TILED};
 use crate::backend::{PAGE_TOKENS, RunControl, TapEvent, TapObserver};
 use crate::error::{Error, Result};
 use crate::model::{self, Activation, Config, RopePairing};

@@ -1,9 +1,10 @@
 //! The geometry of the stages of quantized matrices of several sequences on tensor cores (cuda/ints.cuh); no bit depends on it.
 
-use super::ffi::{self, Mat, Stage};
-use super::layout::TILED;
-use super::memory::Gpu;
-use super::program::Tuning;
+use crate::backend::cuda::driver::Gpu;
+use crate::backend::cuda::kernels::abi::{Mat, Stage};
+use crate::backend::cuda::kernels::launch as ffi;
+use crate::backend::cuda::plan::program::Tuning;
+use crate::backend::cuda::weights::layout::TILED;
 
 /// From so many sequences on it is faster than rows of vectors.
 const LEAST: u32 = 5;

@@ -4,9 +4,10 @@
 
 use std::sync::Arc;
 
-use super::ffi::{Address, State};
-use super::memory::{Buffer, Gpu, Pinned, Stream};
-use super::program::ATTEND_CHUNK;
+use crate::backend::cuda::driver::Address;
+use crate::backend::cuda::driver::{Buffer, Gpu, Pinned, Stream};
+use crate::backend::cuda::kernels::abi::State;
+use crate::backend::cuda::plan::program::ATTEND_CHUNK;
 use crate::error::Result;
 use crate::model::Config;
 

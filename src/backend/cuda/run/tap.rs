@@ -1,10 +1,12 @@
 //! A step launch by launch, the activations that are wanted shown between them. The launches and so the bits are those of a
 //! graph.
 
-use super::ffi::{self, Address, PrefillNorm};
-use super::memory::{Gpu, Stream};
-use super::program::{Cut, Kind, Op, Run};
-use super::workspace::Workspace;
+use crate::backend::cuda::driver::Address;
+use crate::backend::cuda::driver::{Gpu, Stream};
+use crate::backend::cuda::kernels::abi::PrefillNorm;
+use crate::backend::cuda::kernels::launch as ffi;
+use crate::backend::cuda::plan::program::{Cut, Kind, Op, Run};
+use crate::backend::cuda::plan::workspace::Workspace;
 use crate::backend::{TapEvent, TapObserver};
 use crate::error::Result;
 use crate::model::Config;

@@ -4,11 +4,13 @@
 //! gate, up, activation), (down matrix); the residual of one stage is added in the next. Around them the embedding, (norm,
 //! output matrix, soft cap) and the choice of the token. The list depends on the model and the device alone.
 
-use super::ffi::{self, Address, Attend, Mat, Stage};
-use super::layout::{DeviceWeights, TILED};
-use super::memory::{Gpu, Stream};
-use super::wide::Wide;
-use super::workspace::Workspace;
+use crate::backend::cuda::driver::Address;
+use crate::backend::cuda::driver::{Gpu, Stream};
+use crate::backend::cuda::kernels::abi::{Attend, Mat, Stage};
+use crate::backend::cuda::kernels::launch as ffi;
+use crate::backend::cuda::plan::f16_batch::Wide;
+use crate::backend::cuda::plan::workspace::Workspace;
+use crate::backend::cuda::weights::layout::{DeviceWeights, TILED};
 use crate::error::Result;
 use crate::model::{Activation, Config, RopePairing};
 
@@ -205,7 +207,7 @@ fn tile_shape(tuned: Option<Shape>, mats: &[Mat], pair: bool) -> Shape {
 }
 
 /// Which of at most `most` blocks work on which matrix: in proportion to the rows, each with some.
-pub(super) fn share(most: u32, shape: Shape, mats: &[Mat], pair: bool, stage: &mut Stage) {
+pub fn share(most: u32, shape: Shape, mats: &[Mat], pair: bool, stage: &mut Stage) {
     let groups = shape.threads / 32 / shape.split;
     let at_once = groups * if pair { shape.streams / 2 } else { shape.streams };
     let most = u64::from(most);
@@ -266,7 +268,7 @@ impl Maker<'_> {
         self.ops.push(Op { kind, layer, run: Run::Stage { stage, by, shape } });
     }
 
-    fn layer(&mut self, index: usize, w: &super::layout::Layer) {
+    fn layer(&mut self, index: usize, w: &crate::backend::cuda::weights::layout::Layer) {
         let (c, work, layer) = (self.config, self.work, index as i32);
         let (a, dense) = (c.layers[index].attention(), c.layers[index].dense());
         let (heads, kv, rope) = (a.q_width() as u64, a.kv_width() as u64, c.rope_of(a));

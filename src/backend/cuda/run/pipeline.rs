@@ -2,27 +2,28 @@
 
 use std::ops::Range;
 
-use super::ffi::{self, State};
-use super::memory::{Event, Gpu, Stream};
-use super::model::{CudaModel, Exec, Pass, internal, slot_of};
-use super::workspace::{RING, Workspace};
+use crate::backend::cuda::driver::{Event, Gpu, Stream};
+use crate::backend::cuda::kernels::abi::State;
+use crate::backend::cuda::kernels::launch as ffi;
+use crate::backend::cuda::plan::workspace::{RING, Workspace};
+use crate::backend::cuda::run::loaded::{CudaModel, Exec, Pass, internal, slot_of};
 use crate::backend::{Ahead, Verdict};
 use crate::error::Result;
 use crate::sampler::{self, SamplingParams};
 
 /// Steps queued before the host looks whether it should stop.
-pub(super) const AHEAD: usize = 8;
+pub(crate) const AHEAD: usize = 8;
 
 /// What the device leaves where there is no token to choose.
-pub(super) const NO_TOKEN: u32 = u32::MAX;
+pub(crate) const NO_TOKEN: u32 = u32::MAX;
 
 /// Queues the choice of a token from the logits of the state's slot.
-pub(super) fn choose(gpu: &Gpu, work: &Workspace, stream: &Stream, drawn: bool) -> Result<()> {
+pub(crate) fn choose(gpu: &Gpu, work: &Workspace, stream: &Stream, drawn: bool) -> Result<()> {
     choose_each(gpu, work, stream, drawn, 0..1)
 }
 
 /// [`choose`] for these sequences of a batch.
-pub(super) fn choose_each(gpu: &Gpu, work: &Workspace, stream: &Stream, drawn: bool, of: Range<u32>) -> Result<()> {
+pub(crate) fn choose_each(gpu: &Gpu, work: &Workspace, stream: &Stream, drawn: bool, of: Range<u32>) -> Result<()> {
     if of.is_empty() {
         return Ok(());
     }
@@ -40,7 +41,7 @@ pub(super) fn choose_each(gpu: &Gpu, work: &Workspace, stream: &Stream, drawn: b
 }
 
 /// The parameters of a draw as the device takes them.
-pub(super) fn drawn_by(p: &SamplingParams) -> State {
+pub(crate) fn drawn_by(p: &SamplingParams) -> State {
     if p.temperature == 0.0 {
         return State::default();
     }
@@ -59,7 +60,7 @@ pub(super) fn drawn_by(p: &SamplingParams) -> State {
 
 impl CudaModel {
     /// Whether the device chooses tokens by these parameters itself.
-    pub(super) fn chooses(&self, p: &SamplingParams) -> bool {
+    pub(crate) fn chooses(&self, p: &SamplingParams) -> bool {
         // SAFETY: no arguments.
         let most = unsafe { ffi::kgc_draw_most() } as usize;
         let draws = p.temperature == 0.0 || (self.gpu.major >= 9 && self.config.n_vocab <= most);
@@ -112,7 +113,7 @@ impl CudaModel {
     /// The loop of `decode_ahead`: the lock is not held while the host waits or `emit` runs. Whoever has used the device's
     /// state in between has changed the epoch: what was queued before that is still good, and taken before more is queued, so
     /// that each of several runs gets on.
-    pub(super) fn run_ahead(&self, ahead: &mut Ahead<'_>, emit: &mut dyn FnMut(u32) -> Result<Verdict>) -> Result<()> {
+    pub(crate) fn run_ahead(&self, ahead: &mut Ahead<'_>, emit: &mut dyn FnMut(u32) -> Result<Verdict>) -> Result<()> {
         let outcome = if ahead.n == 0 { Ok(()) } else { self.run_ahead_of(ahead, emit) };
         if outcome.is_err() {
             // Nothing that was queued may write pages that the caller is about to give back.

@@ -6,7 +6,7 @@
 use std::ffi::{c_int, c_void};
 use std::sync::OnceLock;
 
-use super::ffi;
+use super::sys as ffi;
 use crate::process::{self, PerThread};
 
 /// `cuCtxGetCurrent` and `cuCtxSetCurrent`.

@@ -3,11 +3,11 @@
 //! Invariant: a prompt's bits are those that it gets alone: its rows do (prefill.rs), and the last stage of a batch gives each
 //! sequence what the stage of a token alone gives it.
 
-use super::batch;
-use super::ffi::Address;
-use super::model::{CudaModel, Exec, internal, slot_of};
-use super::prefill::{MOST_ROWS, Part, Pass, Rows, two_halves};
-use super::program::{Cut, Kind, Run};
+use crate::backend::cuda::driver::Address;
+use crate::backend::cuda::plan::program::{Cut, Kind, Run};
+use crate::backend::cuda::run::batch;
+use crate::backend::cuda::run::loaded::{CudaModel, Exec, internal, slot_of};
+use crate::backend::cuda::run::prefill_rows::{MOST_ROWS, Part, Pass, Rows, two_halves};
 use crate::backend::{Chunk, RunControl, TapEvent, Want};
 use crate::error::Result;
 
@@ -25,7 +25,7 @@ impl CudaModel {
     }
 
     /// A chunk whose pages are bound.
-    pub(super) fn run_prompt(
+    pub(crate) fn run_prompt(
         &self,
         exec: &mut Exec,
         sequence: usize,
@@ -87,7 +87,7 @@ impl CudaModel {
     }
 
     /// Chunks of fewer than [`MOST_ROWS`] tokens, as many in a pass as fit into it.
-    pub(super) fn run_prompts(
+    pub(crate) fn run_prompts(
         &self,
         exec: &mut Exec,
         mut prompts: Vec<(usize, &mut Chunk<'_>)>,

@@ -4,18 +4,19 @@
 //! parameters, and the call that asks for it finds it made. Invariant: a slot's choice is of the logits in the slot;
 //! whatever writes these forgets it.
 
-use super::ahead::{NO_TOKEN, choose, choose_each, drawn_by};
-use super::batch::MOST_SEQUENCES;
-use super::ffi::{self, State};
-use super::memory::{Buffer, Gpu, Stream};
-use super::model::{CudaModel, CudaSlot, Exec, internal, slot_of};
-use super::workspace::{Workspace, stride};
+use crate::backend::cuda::driver::{Buffer, Gpu, Stream};
+use crate::backend::cuda::kernels::abi::State;
+use crate::backend::cuda::kernels::launch as ffi;
+use crate::backend::cuda::plan::workspace::{Workspace, stride};
+use crate::backend::cuda::run::batch::MOST_SEQUENCES;
+use crate::backend::cuda::run::loaded::{CudaModel, CudaSlot, Exec, internal, slot_of};
+use crate::backend::cuda::run::pipeline::{NO_TOKEN, choose, choose_each, drawn_by};
 use crate::backend::{Chunk, Slot, Want};
 use crate::error::{Error, Result};
 use crate::sampler::{self, SampleRequest, Sampled};
 
 /// A choice from a slot's logits.
-pub(super) struct Choice {
+pub struct Choice {
     drawn: State,
     /// Of the token that the logits follow.
     position: usize,
@@ -33,12 +34,12 @@ fn sampled(token: u32) -> Result<Sampled> {
 
 impl CudaSlot {
     /// The logits change: the choice is forgotten, and if it was asked for the next is made likewise.
-    pub(super) fn start_choice(&mut self) {
+    pub(crate) fn start_choice(&mut self) {
         self.wish = self.choice.take().filter(|c| c.asked).map(|c| c.drawn);
     }
 
     /// What was queued has run, if `ran`.
-    pub(super) fn end_choice(&mut self, work: &Workspace, ran: bool) {
+    pub(crate) fn end_choice(&mut self, work: &Workspace, ran: bool) {
         match &mut self.choice {
             Some(choice) if ran => choice.token = Some(work.ring_token(choice.place)),
             choice => *choice = None,
@@ -58,7 +59,7 @@ impl CudaSlot {
 }
 
 /// Whether every slot of a step wants a token: then the states go in the order of [`queue`], and how many are greedy.
-pub(super) fn among(group: &mut [&mut &mut Chunk<'_>], states: &mut [State]) -> Result<Option<usize>> {
+pub(crate) fn among(group: &mut [&mut &mut Chunk<'_>], states: &mut [State]) -> Result<Option<usize>> {
     let mut wishes = Vec::with_capacity(group.len());
     for chunk in &mut *group {
         match slot_of(chunk.slot)?.wish {
@@ -79,7 +80,7 @@ pub(super) fn among(group: &mut [&mut &mut Chunk<'_>], states: &mut [State]) -> 
 }
 
 /// Queues the choices of the `n` states in the workspace, of which the first ones are greedy: each kind is one launch.
-pub(super) fn queue(gpu: &Gpu, work: &Workspace, stream: &Stream, greedy: usize, n: usize) -> Result<()> {
+pub(crate) fn queue(gpu: &Gpu, work: &Workspace, stream: &Stream, greedy: usize, n: usize) -> Result<()> {
     choose_each(gpu, work, stream, false, 0..greedy as u32)?;
     choose_each(gpu, work, stream, true, greedy as u32..n as u32)
 }
@@ -90,7 +91,7 @@ impl CudaModel {
     }
 
     /// After the step of a sequence alone, for which the state has what draws go by.
-    pub(super) fn choose_after(&self, exec: &mut Exec, chunk: &mut Chunk<'_>) -> Result<()> {
+    pub(crate) fn choose_after(&self, exec: &mut Exec, chunk: &mut Chunk<'_>) -> Result<()> {
         let slot = slot_of(chunk.slot)?;
         let (Some(wish), [_], Want::Last) = (slot.wish, chunk.tokens, chunk.want) else { return Ok(()) };
         let place = exec.next_chosen();
@@ -100,7 +101,7 @@ impl CudaModel {
     }
 
     /// Chooses a token, if the device can.
-    pub(super) fn choose_alone(&self, slot: &mut CudaSlot, request: &SampleRequest<'_>) -> Option<Result<Sampled>> {
+    pub(crate) fn choose_alone(&self, slot: &mut CudaSlot, request: &SampleRequest<'_>) -> Option<Result<Sampled>> {
         if !self.chooses_for(request) {
             return None;
         }
@@ -128,7 +129,7 @@ impl CudaModel {
     }
 
     /// Chooses among the tokens whose bits are set, if the device can.
-    pub(super) fn choose_among(
+    pub(crate) fn choose_among(
         &self,
         slot: &CudaSlot,
         request: &SampleRequest<'_>,
@@ -169,7 +170,7 @@ impl CudaModel {
     }
 
     /// Chooses a token for each that the device can choose for.
-    pub(super) fn choose_all(
+    pub(crate) fn choose_all(
         &self,
         slots: &mut [&mut dyn Slot],
         requests: &[SampleRequest<'_>],

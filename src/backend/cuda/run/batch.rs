@@ -8,26 +8,30 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::ahead::AHEAD;
-use super::choice;
-use super::ffi::{self, Address, Attend, Mat, Stage, State};
-use super::ints::{self, Input};
-use super::layout::{DeviceWeights, TILED};
-use super::memory::{Event, Gpu, Graph, Stream};
-use super::model::{CudaModel, CudaSlot, Exec, Pass, internal, slot_of};
-use super::program::{self, ATTEND_CHUNK, By, Cut, Kind, LONG_CHUNK, LONG_FROM, Op, Run, Shape, Tuning, share};
-use super::wide::{self, Wide};
-use super::workspace::{Workspace, stride};
+use crate::backend::cuda::driver::Address;
+use crate::backend::cuda::driver::{Event, Gpu, Graph, Stream};
+use crate::backend::cuda::kernels::abi::{Attend, Mat, Stage, State};
+use crate::backend::cuda::kernels::launch as ffi;
+use crate::backend::cuda::plan::f16_batch::{self as wide, Wide};
+use crate::backend::cuda::plan::program::{
+    self, ATTEND_CHUNK, By, Cut, Kind, LONG_CHUNK, LONG_FROM, Op, Run, Shape, Tuning, share,
+};
+use crate::backend::cuda::plan::q_batch::{self as ints, Input};
+use crate::backend::cuda::plan::workspace::{Workspace, stride};
+use crate::backend::cuda::run::loaded::{CudaModel, CudaSlot, Exec, Pass, internal, slot_of};
+use crate::backend::cuda::run::pipeline::AHEAD;
+use crate::backend::cuda::run::sample as choice;
+use crate::backend::cuda::weights::layout::{DeviceWeights, TILED};
 use crate::backend::{Chunk, RunControl, Want};
 use crate::error::{Error, Result};
 use crate::model::Config;
 
 /// Sequences of one step.
-pub(super) const MOST_SEQUENCES: usize = 64;
+pub(crate) const MOST_SEQUENCES: usize = 64;
 
 /// The stages of several sequences, and where they work.
-pub(super) struct Batch {
-    pub(super) work: Workspace,
+pub struct Batch {
+    pub(crate) work: Workspace,
     steps: Vec<Step>,
     graphs: HashMap<(usize, bool, Cut), Graph>,
 }
@@ -85,7 +89,7 @@ enum Launch {
 }
 
 /// Whether two sequences of every stage fit into shared memory.
-pub(super) fn can(ops: &[Op]) -> bool {
+pub(crate) fn can(ops: &[Op]) -> bool {
     ops.iter().all(|op| match &op.run {
         Run::Stage { stage, by: By::Tiles, .. } if sums_later(op.kind) => {
             // SAFETY: numbers in and out.
@@ -222,7 +226,7 @@ fn make(gpu: &Gpu, config: &Config, ops: Vec<Op>, work: &Workspace) -> Vec<Step>
 
 impl Batch {
     /// For up to `rows` sequences.
-    pub(super) fn new(
+    pub(crate) fn new(
         gpu: &Arc<Gpu>,
         config: &Config,
         tuning: &Tuning,
@@ -236,7 +240,7 @@ impl Batch {
     }
 
     /// Makes room for attention that is cut so.
-    pub(super) fn grow(
+    pub(crate) fn grow(
         &mut self,
         gpu: &Arc<Gpu>,
         config: &Config,
@@ -255,7 +259,7 @@ impl Batch {
         Ok(())
     }
 
-    pub(super) fn put_states(&self, states: &[State], stream: &Stream) -> Result<()> {
+    pub(crate) fn put_states(&self, states: &[State], stream: &Stream) -> Result<()> {
         if states.len() > self.work.rows as usize {
             return internal("more states than rows");
         }
@@ -264,7 +268,7 @@ impl Batch {
     }
 
     /// Queues one step of the sequences with these states; with `logits`, it leaves logits where the states say.
-    pub(super) fn queue(
+    pub(crate) fn queue(
         &mut self,
         gpu: &Gpu,
         states: &[State],
@@ -293,7 +297,7 @@ impl Batch {
     }
 
     /// Queues the last stage alone, whose input are these residual streams of `n_embd` elements, one for each state.
-    pub(super) fn queue_logits(
+    pub(crate) fn queue_logits(
         &self,
         gpu: &Gpu,
         states: &[State],
@@ -324,7 +328,7 @@ impl Batch {
     }
 
     /// The launches of one kind, or all of a step of `n` sequences, and how many they are; for measurements.
-    pub(super) fn part(
+    pub(crate) fn part(
         &self,
         gpu: &Gpu,
         kind: Option<Kind>,
@@ -341,7 +345,7 @@ impl Batch {
 
 impl CudaModel {
     /// Makes the batch's working memory for `n` sequences, if it is not there.
-    pub(super) fn batch<'a>(&self, exec: &'a mut Exec, n: usize) -> Result<&'a mut Batch> {
+    pub(crate) fn batch<'a>(&self, exec: &'a mut Exec, n: usize) -> Result<&'a mut Batch> {
         if exec.batch.as_ref().is_none_or(|b| (b.work.rows as usize) < n) {
             exec.stream.wait()?;
             exec.batch = None;
@@ -354,7 +358,7 @@ impl CudaModel {
         }
     }
 
-    pub(super) fn state_of(
+    pub(crate) fn state_of(
         &self,
         slot: &CudaSlot,
         token: u32,
@@ -368,7 +372,7 @@ impl CudaModel {
     }
 
     /// Runs the chunks side by side, a token of each at a time, [`MOST_SEQUENCES`] of them in a step.
-    pub(super) fn run_together(
+    pub(crate) fn run_together(
         &self,
         exec: &mut Exec,
         chunks: &mut [&mut Chunk<'_>],

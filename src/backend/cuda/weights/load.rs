@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-use super::ffi;
-use super::layout::{Job, TILED};
-use super::memory::{Buffer, Event, Gpu, Pinned, Stream};
 use crate::backend::LoadControl;
+use crate::backend::cuda::driver::{Buffer, Event, Gpu, Pinned, Stream};
+use crate::backend::cuda::kernels::launch as ffi;
+use crate::backend::cuda::weights::layout::{Job, TILED};
 use crate::error::Result;
 use crate::process;
 

@@ -1,7 +1,8 @@
 //! The geometry of the stages of tiles of many sequences (cuda/wide.cuh); no bit depends on it.
 
-use super::ffi::{self, Stage};
-use super::memory::Gpu;
+use crate::backend::cuda::driver::Gpu;
+use crate::backend::cuda::kernels::abi::Stage;
+use crate::backend::cuda::kernels::launch as ffi;
 
 /// How a stage is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,16 +10,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use half::f16;
 
-use super::ahead::{AHEAD, choose};
-use super::batch::{self, Batch};
-use super::choice::Choice;
-use super::ffi::{self, Address, State};
-use super::layout::{DeviceWeights, lay};
-use super::load;
-use super::memory::{Buffer, Event, Gpu, Graph, Stream};
-use super::prefill::{self, LEAST_ROWS, MOST_ROWS, Rows};
-use super::program::{self, Cut, Kind, Op, Tuning};
-use super::workspace::{self, Workspace};
+use crate::backend::cuda::driver::Address;
+use crate::backend::cuda::driver::{Buffer, Event, Gpu, Graph, Stream};
+use crate::backend::cuda::kernels::abi::State;
+use crate::backend::cuda::kernels::launch as ffi;
+use crate::backend::cuda::plan::program::{self, Cut, Kind, Op, Tuning};
+use crate::backend::cuda::plan::workspace::{self, Workspace};
+use crate::backend::cuda::run::batch::{self, Batch};
+use crate::backend::cuda::run::pipeline::{AHEAD, choose};
+use crate::backend::cuda::run::prefill_rows::{self as prefill, LEAST_ROWS, MOST_ROWS, Rows};
+use crate::backend::cuda::run::sample::Choice;
+use crate::backend::cuda::weights::layout::{DeviceWeights, lay};
+use crate::backend::cuda::weights::load;
 use crate::backend::{
     Ahead, CacheRow, Chunk, LoadControl, LoadedModel, PAGE_TOKENS, PageImage, Plan, RunControl, Slot, Verdict, Want,
 };
@@ -54,7 +56,7 @@ pub fn plan(config: &Config, weights: &Weights<'_>) -> Plan {
 
 /// Which launches a graph holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Pass {
+pub enum Pass {
     /// The token goes into the cache.
     Cache,
     /// And leaves logits.
@@ -65,27 +67,27 @@ pub(super) enum Pass {
     Draw,
 }
 
-pub(super) struct Exec {
-    pub(super) graphs: HashMap<(Pass, Cut), Graph>,
-    pub(super) ops: Vec<Op>,
+pub struct Exec {
+    pub(crate) graphs: HashMap<(Pass, Cut), Graph>,
+    pub(crate) ops: Vec<Op>,
     /// Whether a step of several sequences can do these.
-    pub(super) can_batch: bool,
-    pub(super) rows: Option<Rows>,
-    pub(super) batch: Option<Batch>,
-    pub(super) work: Workspace,
+    pub(crate) can_batch: bool,
+    pub(crate) rows: Option<Rows>,
+    pub(crate) batch: Option<Batch>,
+    pub(crate) work: Workspace,
     /// Logits of which some are banned, and which.
-    pub(super) masked: Option<Buffer>,
-    pub(super) tuning: Tuning,
+    pub(crate) masked: Option<Buffer>,
+    pub(crate) tuning: Tuning,
     /// Changes whenever the device's `State` stops being that of the call before.
-    pub(super) epoch: u64,
+    pub(crate) epoch: u64,
     /// Tokens chosen so far: where in the ring the next one goes.
-    pub(super) chosen: usize,
-    pub(super) stream: Stream,
+    pub(crate) chosen: usize,
+    pub(crate) stream: Stream,
 }
 
 impl Exec {
     /// The ring's place of the token that is chosen now.
-    pub(super) fn next_chosen(&mut self) -> usize {
+    pub(crate) fn next_chosen(&mut self) -> usize {
         self.chosen += 1;
         self.chosen - 1
     }
@@ -104,29 +106,29 @@ pub struct CudaModel {
     turn: Mutex<()>,
     exec: Mutex<Exec>,
     pages: Mutex<Pages>,
-    pub(super) weights: DeviceWeights,
+    pub(crate) weights: DeviceWeights,
     _memory: Buffer,
     weights_bytes: u64,
-    pub(super) config: Config,
+    pub(crate) config: Config,
     /// Of every layer.
-    pub(super) heads: Attention,
-    pub(super) gpu: Arc<Gpu>,
+    pub(crate) heads: Attention,
+    pub(crate) gpu: Arc<Gpu>,
 }
 
 /// One sequence's logits and page table on the device.
-pub(super) struct CudaSlot {
+pub struct CudaSlot {
     logits: Buffer, // [n_vocab] f32
     table: Buffer,  // [capacity] addresses
     pages: Vec<u32>,
     /// Of a token from these logits.
-    pub(super) choice: Option<Choice>,
+    pub(crate) choice: Option<Choice>,
     /// By which parameters a step chooses a token at its end.
-    pub(super) wish: Option<State>,
+    pub(crate) wish: Option<State>,
 }
 
 impl CudaSlot {
     /// Of the page table and of the logits.
-    pub(super) fn addresses(&self) -> (Address, Address) {
+    pub(crate) fn addresses(&self) -> (Address, Address) {
         (self.table.at(), self.logits.at())
     }
 }
@@ -137,11 +139,11 @@ impl Slot for CudaSlot {
     }
 }
 
-pub(super) fn slot_of(slot: &mut dyn Slot) -> Result<&mut CudaSlot> {
+pub(crate) fn slot_of(slot: &mut dyn Slot) -> Result<&mut CudaSlot> {
     slot.as_any().downcast_mut().ok_or_else(|| Error::Internal { message: "a slot of another backend".to_string() })
 }
 
-pub(super) fn internal<T>(message: &str) -> Result<T> {
+pub(crate) fn internal<T>(message: &str) -> Result<T> {
     Err(Error::Internal { message: message.to_string() })
 }
 
@@ -232,13 +234,13 @@ impl CudaModel {
         }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Exec> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Exec> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.exec.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes the slot's table name these pages.
-    pub(super) fn bind_pages(&self, exec: &mut Exec, slot: &mut CudaSlot, pages: &[u32]) -> Result<()> {
+    pub(crate) fn bind_pages(&self, exec: &mut Exec, slot: &mut CudaSlot, pages: &[u32]) -> Result<()> {
         let common = slot.pages.iter().zip(pages).take_while(|(a, b)| a == b).count();
         if common == pages.len() {
             return Ok(());
@@ -264,12 +266,12 @@ impl CudaModel {
         Ok(())
     }
 
-    pub(super) fn set_state(&self, exec: &Exec, slot: &CudaSlot, token: u32, position: usize) -> Result<()> {
+    pub(crate) fn set_state(&self, exec: &Exec, slot: &CudaSlot, token: u32, position: usize) -> Result<()> {
         self.set_state_and(exec, slot, token, position, &State::default())
     }
 
     /// [`Self::set_state`] with what draws go by.
-    pub(super) fn set_state_and(
+    pub(crate) fn set_state_and(
         &self,
         exec: &Exec,
         slot: &CudaSlot,
@@ -288,13 +290,13 @@ impl CudaModel {
     }
 
     /// What the step in flight goes by, from here on.
-    pub(super) fn put_state(&self, exec: &Exec, state: &State) -> Result<()> {
+    pub(crate) fn put_state(&self, exec: &Exec, state: &State) -> Result<()> {
         // SAFETY: the state's place is in the workspace; the value is copied by the launch.
         self.gpu.check(unsafe { ffi::kgc_set_state(exec.work.state, state, exec.stream.raw()) })
     }
 
     /// Queues one step of the graph for `pass`.
-    pub(super) fn queue(&self, exec: &mut Exec, pass: Pass, position: usize) -> Result<()> {
+    pub(crate) fn queue(&self, exec: &mut Exec, pass: Pass, position: usize) -> Result<()> {
         let cut = Cut::at(position, self.heads.head_dim, &exec.tuning);
         let Exec { graphs, ops, work, stream, tuning, .. } = exec;
         if let Some(graph) = graphs.get(&(pass, cut)) {
@@ -316,7 +318,7 @@ impl CudaModel {
         Ok(())
     }
 
-    pub(super) fn grow(&self, exec: &mut Exec, n_ctx: usize) -> Result<()> {
+    pub(crate) fn grow(&self, exec: &mut Exec, n_ctx: usize) -> Result<()> {
         if exec.work.holds(n_ctx) {
             return Ok(());
         }
@@ -328,7 +330,7 @@ impl CudaModel {
         Ok(())
     }
 
-    pub(super) fn check_chunk(&self, tokens: &[u32], start: usize, n_pages: usize) -> Result<()> {
+    pub(crate) fn check_chunk(&self, tokens: &[u32], start: usize, n_pages: usize) -> Result<()> {
         let n_vocab = self.config.n_vocab;
         if let Some((index, token)) = tokens.iter().enumerate().find(|(_, t)| **t as usize >= n_vocab) {
             return Err(Error::TokenOutOfRange { index, token: *token, n_vocab });
@@ -343,11 +345,11 @@ impl CudaModel {
     }
 
     /// Tokens that a pass has room for at first.
-    pub(super) fn prompt_rows(&self) -> usize {
+    pub(crate) fn prompt_rows(&self) -> usize {
         MOST_ROWS.min(first_context(&self.config))
     }
 
-    pub(super) fn run_chunk(
+    pub(crate) fn run_chunk(
         &self,
         exec: &mut Exec,
         sequence: usize,
@@ -371,8 +373,12 @@ impl CudaModel {
             self.set_state_and(exec, slot, *token, position, &drawn)?;
             let want = chunk.want == Want::Last && i + 1 == chunk.tokens.len();
             if let Some(tap) = run.tap.as_mut() {
-                let sees = super::tap::Place { sequence, position, logits: want.then_some(slot.logits.at()) };
-                super::tap::run(
+                let sees = crate::backend::cuda::run::tap::Place {
+                    sequence,
+                    position,
+                    logits: want.then_some(slot.logits.at()),
+                };
+                crate::backend::cuda::run::tap::run(
                     &self.gpu,
                     &self.config,
                     &exec.ops,

@@ -1,0 +1,204 @@
+//! The CPU backend's model behind the trait: pages, slots, and rounds of a batch.
+
+use std::any::Any;
+use std::sync::{PoisonError, TryLockError};
+
+use half::f16;
+
+use super::cache::PageAddress;
+use super::forward::{CpuModel, MAX_ROWS, Piece, sized};
+use super::weigh::weigher;
+use crate::alloc::reserve;
+use crate::backend::{CacheRow, Chunk, LoadedModel, PAGE_TOKENS, PageImage, Plan, RunControl, Slot};
+use crate::error::{Error, Result};
+use crate::model::Config;
+use crate::sampler::{SampleRequest, Sampled, Scratch as Drawing, sample_with};
+
+/// Logits of one sequence.
+pub(super) struct CpuSlot {
+    pub(super) logits: Vec<f32>,
+}
+
+impl Slot for CpuSlot {
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+pub(super) fn slot(slot: &mut dyn Slot) -> Result<&mut CpuSlot> {
+    slot.as_any()
+        .downcast_mut::<CpuSlot>()
+        .ok_or_else(|| Error::Internal { message: "a slot of another backend".into() })
+}
+
+impl CpuModel {
+    /// The page of a row that is there.
+    fn cache_page(&self, at: CacheRow, n_keys: usize, n_values: usize) -> Result<PageAddress> {
+        let g = self.config.layers.get(at.layer).map_or(usize::MAX, |l| l.attention().kv_width());
+        let mut page = Vec::new();
+        let there = self.pages.addresses(&[at.page], &mut page).is_some();
+        match page.first() {
+            Some(page) if there && at.row < PAGE_TOKENS && n_keys == g && n_values == g => Ok(*page),
+            _ => Err(Error::Internal { message: format!("{at:?} of {n_keys} and {n_values} elements") }),
+        }
+    }
+
+    fn check(&self, chunks: &[Chunk<'_>]) -> Result<()> {
+        for c in chunks {
+            let bad = c.tokens.iter().position(|&t| t as usize >= self.config.n_vocab);
+            if let Some(index) = bad {
+                let n_vocab = self.config.n_vocab;
+                return Err(Error::TokenOutOfRange { index, token: c.tokens[index], n_vocab });
+            }
+            if c.tokens.is_empty() || c.pages.len() * PAGE_TOKENS < c.start + c.tokens.len() {
+                return Err(Error::Internal {
+                    message: format!("{} pages for {} + {} tokens", c.pages.len(), c.start, c.tokens.len()),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl LoadedModel for CpuModel {
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn plan(&self) -> Plan {
+        self.plan
+    }
+
+    fn reserve_pages(&self, n: usize) -> Result<()> {
+        self.pages.reserve(n)
+    }
+
+    fn release_page(&self, page: u32) {
+        self.pages.release(page);
+    }
+
+    fn copy_page(&self, from: u32, to: u32) -> Result<()> {
+        let copied = self.pages.copy(from, to);
+        copied.ok_or_else(|| Error::Internal { message: "a page that was not reserved".into() })
+    }
+
+    fn page_image(&self) -> Option<PageImage> {
+        Some(PageImage { bytes: 2 * self.layout.page_len(), layout: "cpu, f16, keys 16 a block, values a row" })
+    }
+
+    fn read_page(&self, page: u32, rows: usize, out: &mut [u8]) -> Result<()> {
+        let read = self.pages.read(page, out);
+        read.ok_or_else(|| Error::Internal { message: "a page that was not reserved".into() })?;
+        self.layout.clear_from(rows, out);
+        Ok(())
+    }
+
+    fn write_page(&self, page: u32, from: &[u8]) -> Result<()> {
+        let written = self.pages.write(page, from);
+        written.ok_or_else(|| Error::Internal { message: "a page that was not reserved".into() })
+    }
+
+    fn set_logits(&self, s: &mut dyn Slot, logits: &[f32]) -> Result<()> {
+        let own = &mut slot(s)?.logits;
+        if own.len() != logits.len() {
+            return Err(Error::BufferTooSmall { needed: own.len(), capacity: logits.len() });
+        }
+        own.copy_from_slice(logits);
+        Ok(())
+    }
+
+    fn is_exact_in_chunks(&self) -> bool {
+        true
+    }
+
+    fn read_cache(&self, at: CacheRow, keys: &mut [f32], values: &mut [f32]) -> Result<()> {
+        let page = self.cache_page(at, keys.len(), values.len())?;
+        let (dim, heads) = (self.layout.head_dim, self.layout.n_kv_heads);
+        let (mut k, mut v) = (vec![0; dim], vec![0; dim]);
+        for head in 0..heads {
+            // SAFETY: `cache_page` has checked page, layer and row; no pass of its sequence is under way.
+            unsafe { self.layout.read(page.0, at.layer, head, at.row, &mut k, &mut v) };
+            for (to, from) in [(&mut *keys, &k), (&mut *values, &v)] {
+                let to = &mut to[head * dim..][..dim];
+                to.iter_mut().zip(from).for_each(|(to, from)| *to = f16::from_bits(*from).to_f32());
+            }
+        }
+        Ok(())
+    }
+
+    fn write_cache(&self, at: CacheRow, keys: &[f32], values: &[f32]) -> Result<()> {
+        let page = self.cache_page(at, keys.len(), values.len())?;
+        let (dim, heads) = (self.layout.head_dim, self.layout.n_kv_heads);
+        let halves = |from: &[f32]| from.iter().map(|x| f16::from_f32(*x).to_bits()).collect::<Vec<u16>>();
+        for head in 0..heads {
+            let (k, v) = (halves(&keys[head * dim..][..dim]), halves(&values[head * dim..][..dim]));
+            // SAFETY: `cache_page` has checked page, layer and row; the page is one sequence's, which runs no pass.
+            unsafe { self.layout.write(page.0.cast_mut(), at.layer, head, at.row, &k, &v) };
+        }
+        Ok(())
+    }
+
+    fn create_slot(&self) -> Result<Box<dyn Slot>> {
+        let mut logits = Vec::new();
+        sized(&mut logits, self.config.n_vocab, 0.0)?;
+        Ok(Box::new(CpuSlot { logits }))
+    }
+
+    fn forward(&self, chunks: &mut [Chunk<'_>], run: &mut RunControl<'_>) -> Result<()> {
+        self.check(chunks)?;
+        let turn = self.pool.turn();
+        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pieces: Vec<Piece> = Vec::new();
+        let mut rows = 0;
+        scratch.pages.clear();
+        for chunk in 0..chunks.len() {
+            let (n, start) = (chunks[chunk].tokens.len(), chunks[chunk].start);
+            let first = scratch.pages.len();
+            reserve(&mut scratch.pages, chunks[chunk].pages.len())?;
+            self.pages
+                .addresses(chunks[chunk].pages, &mut scratch.pages)
+                .ok_or_else(|| Error::Internal { message: "a page that was not reserved".into() })?;
+            let pages = (first, scratch.pages.len());
+            let mut from = 0;
+            while from < n {
+                let to = n.min(from + MAX_ROWS - rows);
+                reserve(&mut pieces, 1)?;
+                pieces.push(Piece { chunk, from, to, row: rows, start: start + from, pages });
+                rows += to - from;
+                from = to;
+                if rows == MAX_ROWS {
+                    self.round(&turn, &mut scratch, chunks, &pieces, run)?;
+                    pieces.clear();
+                    rows = 0;
+                }
+            }
+        }
+        if rows > 0 { self.round(&turn, &mut scratch, chunks, &pieces, run) } else { Ok(()) }
+    }
+
+    fn logits(&self, s: &mut dyn Slot, out: &mut [f32]) -> Result<()> {
+        let logits = &slot(s)?.logits;
+        if out.len() != logits.len() {
+            return Err(Error::BufferTooSmall { needed: logits.len(), capacity: out.len() });
+        }
+        out.copy_from_slice(logits);
+        Ok(())
+    }
+
+    fn sample(&self, s: &mut dyn Slot, request: &SampleRequest<'_>) -> Result<Sampled> {
+        self.draw(&slot(s)?.logits, request)
+    }
+
+    fn draw(&self, logits: &[f32], request: &SampleRequest<'_>) -> Result<Sampled> {
+        let drawing = match self.drawing.try_lock() {
+            // Nothing of it outlives a draw, so one that has panicked has left nothing.
+            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+            other => other,
+        };
+        match drawing {
+            Ok(mut drawing) => sample_with(&mut drawing, logits, request),
+            // Another thread draws right now.
+            Err(_) => sample_with(&mut Drawing::weighing_with(weigher(self.isa)), logits, request),
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Memory on the device, and memory of the host that the device can use; each gives itself back.
+
+use std::ffi::c_void;
+use std::sync::Arc;
+
+use super::gpu::Gpu;
+use super::stream::Stream;
+use super::sys::{self as ffi, Address};
+use crate::error::{Error, Result};
+
+/// Device memory.
+pub struct Buffer {
+    gpu: Arc<Gpu>,
+    address: Address,
+    bytes: usize,
+}
+
+impl Buffer {
+    /// `bytes` of uninitialized device memory.
+    pub fn new(gpu: &Arc<Gpu>, bytes: usize) -> Result<Buffer> {
+        gpu.bind()?;
+        gpu.injected(bytes)?;
+        gpu.lend(bytes as u64)?;
+        let mut address: Address = 0;
+        // SAFETY: writes one pointer.
+        let code = unsafe { ffi::cudaMalloc(&mut address, bytes.max(256)) };
+        let got = match code {
+            ffi::ERROR_MEMORY_ALLOCATION => {
+                // SAFETY: clears the error, which does not stick.
+                unsafe { ffi::cudaGetLastError() };
+                Err(Error::OutOfMemory { place: gpu.name(), requested: bytes as u64, free: gpu.memory().0 })
+            }
+            code => gpu.check(code),
+        };
+        if let Err(error) = got {
+            gpu.give_back(bytes as u64);
+            return Err(error);
+        }
+        Ok(Buffer { gpu: gpu.clone(), address, bytes })
+    }
+
+    /// `bytes` of device memory, zero.
+    pub fn zeroed(gpu: &Arc<Gpu>, bytes: usize, stream: &Stream) -> Result<Buffer> {
+        let buffer = Buffer::new(gpu, bytes)?;
+        // SAFETY: the range was just allocated.
+        gpu.check(unsafe { ffi::cudaMemsetAsync(buffer.address, 0, bytes, stream.raw()) })?;
+        Ok(buffer)
+    }
+
+    /// Its first byte.
+    pub fn at(&self) -> Address {
+        self.address
+    }
+
+    /// Its size.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.gpu.make_current();
+        // SAFETY: allocated by cudaMalloc on this device and freed once; a lost device's error changes nothing here.
+        unsafe {
+            ffi::cudaFree(self.address);
+        }
+        self.gpu.give_back(self.bytes as u64);
+    }
+}
+
+/// Host memory that the device can read and write.
+pub struct Pinned {
+    gpu: Arc<Gpu>,
+    address: usize,
+}
+
+impl Pinned {
+    /// `bytes` of pinned memory, zero.
+    pub fn new(gpu: &Arc<Gpu>, bytes: usize) -> Result<Pinned> {
+        gpu.bind()?;
+        let oom = || Error::OutOfMemory { place: "host".to_string(), requested: bytes as u64, free: 0 };
+        gpu.injected(bytes)?;
+        let mut address: *mut c_void = std::ptr::null_mut();
+        // SAFETY: writes one pointer.
+        let code = unsafe { ffi::cudaHostAlloc(&mut address, bytes.max(256), 0) };
+        if code == ffi::ERROR_MEMORY_ALLOCATION {
+            // SAFETY: clears the error, which does not stick.
+            unsafe { ffi::cudaGetLastError() };
+            return Err(oom());
+        }
+        gpu.check(code)?;
+        // SAFETY: the range was just allocated.
+        unsafe { std::ptr::write_bytes(address.cast::<u8>(), 0, bytes.max(256)) };
+        Ok(Pinned { gpu: gpu.clone(), address: address as usize })
+    }
+
+    /// Its first byte.
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.address as *mut u8
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        self.gpu.make_current();
+        // SAFETY: allocated by cudaHostAlloc and freed once.
+        unsafe {
+            ffi::cudaFreeHost(self.as_ptr().cast());
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! What the kernels take and how they are launched.
+
+/// cbindgen:ignore
+#[allow(missing_docs)]
+pub mod abi;
+/// cbindgen:ignore
+#[allow(missing_docs)]
+pub mod launch;
