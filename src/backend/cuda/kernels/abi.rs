@@ -3,6 +3,7 @@
 //! Structs mirror `common.cuh`, `matvec.cuh`, `attend.cuh`, `gemm_args.cuh` and `flash_prefill.cuh` field for field.
 
 use crate::backend::cuda::driver::Address;
+use crate::backend::cuda::kernels::packed::Packed;
 
 /// `KgMat`: a matrix in planes.
 #[repr(C)]
@@ -13,7 +14,7 @@ pub struct Mat {
     pub c: Address,
     pub s: Address,
     pub d: Address,
-    pub ty: u32,
+    pub ty: Packed,
     pub rows: u32,
     pub cols: u32,
     pub stride: u32,

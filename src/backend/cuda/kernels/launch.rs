@@ -5,11 +5,12 @@ use std::ffi::{c_int, c_void};
 use super::abi::{Attend, Flash, Gemm, Mat, PrefillNorm, PrefillRope, Stage, State};
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::driver::sys::Handle;
+use crate::backend::cuda::kernels::packed::Packed;
 
 unsafe extern "C" {
     pub fn kgc_stage_float(
         stage: *const Stage,
-        ty: u32,
+        ty: Packed,
         ns: u32,
         threads: u32,
         deep: c_int,
@@ -18,7 +19,7 @@ unsafe extern "C" {
     ) -> c_int;
     pub fn kgc_stage_q32(
         stage: *const Stage,
-        ty: u32,
+        ty: Packed,
         ns: u32,
         threads: u32,
         deep: c_int,
@@ -27,7 +28,7 @@ unsafe extern "C" {
     ) -> c_int;
     pub fn kgc_stage_k256(
         stage: *const Stage,
-        ty: u32,
+        ty: Packed,
         ns: u32,
         threads: u32,
         deep: c_int,
@@ -69,12 +70,13 @@ unsafe extern "C" {
         pdl: c_int,
         stream: Handle,
     ) -> c_int;
-    pub fn kgc_batch_float(stage: *const Stage, ty: u32, nb: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
-    pub fn kgc_batch_q32(stage: *const Stage, ty: u32, nb: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
-    pub fn kgc_batch_k256(stage: *const Stage, ty: u32, nb: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_batch_float(stage: *const Stage, ty: Packed, nb: u32, threads: u32, pdl: c_int, stream: Handle)
+    -> c_int;
+    pub fn kgc_batch_q32(stage: *const Stage, ty: Packed, nb: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_batch_k256(stage: *const Stage, ty: Packed, nb: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_ints_split(stage: *const Stage, pdl: c_int, stream: Handle) -> c_int;
-    pub fn kgc_ints_per_sm(n: u32, ty: u32, nt: u32) -> u32;
-    pub fn kgc_ints(stage: *const Stage, ty: u32, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_ints_per_sm(n: u32, ty: Packed, nt: u32) -> u32;
+    pub fn kgc_ints(stage: *const Stage, ty: Packed, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_batch_norm(stage: *const Stage, out: Address, threads: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_batch_most(n: u32, quant: c_int) -> u32;
     pub fn kgc_batch_shared(n: u32, quant: c_int, nb: u32) -> u64;

@@ -6,3 +6,4 @@ pub mod abi;
 /// cbindgen:ignore
 #[allow(missing_docs)]
 pub mod launch;
+pub mod packed;

@@ -8,9 +8,10 @@ use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::driver::{Gpu, Stream};
 use crate::backend::cuda::kernels::abi::{Attend, Mat, Stage};
 use crate::backend::cuda::kernels::launch as ffi;
+use crate::backend::cuda::kernels::packed::Packed;
 use crate::backend::cuda::plan::f16_batch::Wide;
 use crate::backend::cuda::plan::workspace::Workspace;
-use crate::backend::cuda::weights::layout::{DeviceWeights, TILED};
+use crate::backend::cuda::weights::layout::DeviceWeights;
 use crate::error::Result;
 use crate::model::{Activation, Config, RopePairing};
 
@@ -96,7 +97,7 @@ pub struct Op {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
     /// Rows of one type.
-    Rows(u32),
+    Rows(Packed),
     /// Rows of several types.
     Mixed,
     /// Tiles of 16 rows of F16, for the tensor cores: a warp each part of `split`, 16 rows (of each of a pair) at once.
@@ -161,7 +162,7 @@ fn shape_of(gpu: &Gpu, tuned: Option<Shape>, mats: &[Mat], pair: bool) -> Shape 
     let least = if pair { 2 } else { 1 };
     if let Some(shape) = tuned {
         let split = shape.split.min(shape.threads / 32);
-        let most = if mats[0].ty < 3 || split > 1 { 4 } else { 8 };
+        let most = if mats[0].ty.is_float() || split > 1 { 4 } else { 8 };
         let streams = match shape.streams {
             0..4 if mixed => 1,
             _ if mixed => 4,
@@ -170,7 +171,7 @@ fn shape_of(gpu: &Gpu, tuned: Option<Shape>, mats: &[Mat], pair: bool) -> Shape 
         return Shape { streams, split, deep: shape.deep && streams != 4, ..shape };
     }
     let elements: u64 = mats.iter().map(|m| u64::from(m.rows) * u64::from(m.cols)).sum();
-    let float = mats[0].ty < 3;
+    let float = mats[0].ty.is_float();
     let units = if float { mats[0].stride / 8 } else { mats[0].cols / 32 };
     let (threads, per_sm, streams, deep) = match () {
         () if mixed && !float && units <= 32 => (256, 2, 1, false),
@@ -181,7 +182,7 @@ fn shape_of(gpu: &Gpu, tuned: Option<Shape>, mats: &[Mat], pair: bool) -> Shape 
         () if units <= 64 => (256, 2, 4, false),
         () if elements < 8 << 20 => (512, 1, 1, false),
         // 34 bytes a unit: four of them in flight are enough.
-        () if mats[0].ty == 7 => (512, 1, 1, pair),
+        () if mats[0].ty == Packed::Q8_0 => (512, 1, 1, pair),
         () => (512, 1, 2, true),
     };
     let streams = if streams < least { least } else { streams };
@@ -260,7 +261,7 @@ impl Maker<'_> {
         }
         let tuned = self.tuning.shapes[kind as usize];
         let (by, shape) = match mats[0].ty {
-            TILED => (By::Tiles, tile_shape(tuned, mats, pair)),
+            Packed::F16Tiles => (By::Tiles, tile_shape(tuned, mats, pair)),
             ty if mats.iter().all(|m| m.ty == ty) => (By::Rows(ty), shape_of(self.gpu, tuned, mats, pair)),
             _ => (By::Mixed, shape_of(self.gpu, tuned, mats, pair)),
         };
@@ -362,8 +363,8 @@ impl Op {
                     let (n, t, deep) = (*streams, *threads, i32::from(*deep));
                     match by {
                         By::Tiles => ffi::kgc_tile(stage, deep, pdl, raw),
-                        By::Rows(ty @ 0..=2) => ffi::kgc_stage_float(stage, *ty, n, t, deep, pdl, raw),
-                        By::Rows(ty @ 3..=7) => ffi::kgc_stage_q32(stage, *ty, n, t, deep, pdl, raw),
+                        By::Rows(ty) if ty.is_float() => ffi::kgc_stage_float(stage, *ty, n, t, deep, pdl, raw),
+                        By::Rows(ty) if ty.is_q32() => ffi::kgc_stage_q32(stage, *ty, n, t, deep, pdl, raw),
                         By::Rows(ty) => ffi::kgc_stage_k256(stage, *ty, n, t, deep, pdl, raw),
                         By::Mixed => ffi::kgc_stage_mixed(stage, n, t, pdl, raw),
                     }

@@ -3,8 +3,8 @@
 use crate::backend::cuda::driver::Gpu;
 use crate::backend::cuda::kernels::abi::{Mat, Stage};
 use crate::backend::cuda::kernels::launch as ffi;
+use crate::backend::cuda::kernels::packed::Packed;
 use crate::backend::cuda::plan::program::Tuning;
-use crate::backend::cuda::weights::layout::TILED;
 
 /// From so many sequences on it is faster than rows of vectors.
 const LEAST: u32 = 5;
@@ -22,18 +22,18 @@ pub struct Input {
     tiles: u32,
     at_once: u32,
     /// The type that has the most to do for a block, or needs the most room.
-    ty: u32,
+    ty: Packed,
 }
 
 impl Input {
     /// `rows`: of the matrices, of a pair those of one.
     pub fn of(stage: &Stage, mats: &[Mat], rows: &[u32]) -> Input {
-        let ty = mats.iter().map(|m| m.ty).min_by_key(|ty| (per_sm(stage.n, *ty, 2), !is_k(*ty)));
+        let ty = mats.iter().map(|m| m.ty).min_by_key(|ty| (per_sm(stage.n, *ty, 2), !ty.is_k256()));
         Input {
             columns: stage.n,
             tiles: rows.iter().map(|r| r.div_ceil(16)).sum(),
             at_once: if stage.activation == 0 { 2 } else { 1 },
-            ty: ty.unwrap_or(0),
+            ty: ty.unwrap_or_default(),
         }
     }
 
@@ -48,23 +48,19 @@ impl Input {
                 _ => [43, 14],
             };
             let blocks = side_by_side(gpu, self.columns, self.ty, n_seq, nt).min(self.tiles);
-            self.tiles.div_ceil(blocks).div_ceil(self.at_once) * turn[usize::from(is_k(self.ty))]
+            self.tiles.div_ceil(blocks).div_ceil(self.at_once) * turn[usize::from(self.ty.is_k256())]
         };
         let fastest = [4, 2, 1].into_iter().filter(|nt| *nt <= most).min_by_key(|nt| time(*nt));
         tuned.map_or(fastest.unwrap_or(1), |nt| nt.min(most))
     }
 }
 
-fn is_k(ty: u32) -> bool {
-    (8..TILED).contains(&ty)
-}
-
-fn per_sm(n: u32, ty: u32, nt: u32) -> u32 {
+fn per_sm(n: u32, ty: Packed, nt: u32) -> u32 {
     // SAFETY: numbers in and out.
     unsafe { ffi::kgc_ints_per_sm(n, ty, nt) }.max(1)
 }
 
 /// Blocks side by side for one group of sequences.
-pub fn side_by_side(gpu: &Gpu, n: u32, ty: u32, n_seq: u32, nt: u32) -> u32 {
+pub fn side_by_side(gpu: &Gpu, n: u32, ty: Packed, n_seq: u32, nt: u32) -> u32 {
     (gpu.n_sm * per_sm(n, ty, nt) / n_seq.div_ceil(8 * nt)).max(1)
 }

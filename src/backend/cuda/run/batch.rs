@@ -12,6 +12,7 @@ use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::driver::{Event, Gpu, Graph, Stream};
 use crate::backend::cuda::kernels::abi::{Attend, Mat, Stage, State};
 use crate::backend::cuda::kernels::launch as ffi;
+use crate::backend::cuda::kernels::packed::Packed;
 use crate::backend::cuda::plan::f16_batch::{self as wide, Wide};
 use crate::backend::cuda::plan::program::{
     self, ATTEND_CHUNK, By, Cut, Kind, LONG_CHUNK, LONG_FROM, Op, Run, Shape, Tuning, share,
@@ -21,7 +22,7 @@ use crate::backend::cuda::plan::workspace::{Workspace, stride};
 use crate::backend::cuda::run::loaded::{CudaModel, CudaSlot, Exec, Pass, internal, slot_of};
 use crate::backend::cuda::run::pipeline::AHEAD;
 use crate::backend::cuda::run::sample as choice;
-use crate::backend::cuda::weights::layout::{DeviceWeights, TILED};
+use crate::backend::cuda::weights::layout::DeviceWeights;
 use crate::backend::{Chunk, RunControl, Want};
 use crate::error::{Error, Result};
 use crate::model::Config;
@@ -104,9 +105,9 @@ pub(crate) fn can(ops: &[Op]) -> bool {
 }
 
 /// Sequences a block takes, for `n` of them.
-fn at_once(columns: u32, ty: u32, n: usize) -> u32 {
+fn at_once(columns: u32, ty: Packed, n: usize) -> u32 {
     // SAFETY: numbers in and out.
-    let most = unsafe { ffi::kgc_batch_most(columns, i32::from(ty >= 3)) };
+    let most = unsafe { ffi::kgc_batch_most(columns, i32::from(!ty.is_float())) };
     most.min((n as u32).next_power_of_two())
 }
 
@@ -174,7 +175,7 @@ fn make(gpu: &Gpu, config: &Config, ops: Vec<Op>, work: &Workspace) -> Vec<Step>
                 let mut stage = Stage { x_stride: stride(stage.n as usize), ..stage };
                 let rows = rows_of(&stage);
                 let n_mats = if stage.activation != 0 { 2 } else { stage.n_seg as usize };
-                let quantized = stage.m[..n_mats].iter().all(|m| (3..TILED).contains(&m.ty));
+                let quantized = stage.m[..n_mats].iter().all(|m| m.ty.is_quantized());
                 let ints = (gpu.wide && quantized).then(|| Input::of(&stage, &stage.m[..n_mats], &rows));
                 if let (Some(input), 0) = (ints, stage.norm_w) {
                     push(Launch::Ints { stage, input });
@@ -491,12 +492,12 @@ impl Step {
                     let (ty, mut stage) = (mats[0].ty, Stage { n_seq, ..*stage });
                     let nb = at_once(stage.n, ty, n);
                     let tiles = n_seq.div_ceil(nb);
-                    let shared = ffi::kgc_batch_shared(stage.n, i32::from(ty >= 3), nb);
+                    let shared = ffi::kgc_batch_shared(stage.n, i32::from(!ty.is_float()), nb);
                     let per_sm = (512 / shape.threads).min((gpu.shared_most as u64 / shared) as u32).max(1);
                     share((gpu.n_sm * per_sm).div_ceil(tiles), *shape, mats, *pair, &mut stage);
                     match ty {
-                        0..=2 => ffi::kgc_batch_float(&stage, ty, nb, shape.threads, pdl, raw),
-                        3..=7 => ffi::kgc_batch_q32(&stage, ty, nb, shape.threads, pdl, raw),
+                        _ if ty.is_float() => ffi::kgc_batch_float(&stage, ty, nb, shape.threads, pdl, raw),
+                        _ if ty.is_q32() => ffi::kgc_batch_q32(&stage, ty, nb, shape.threads, pdl, raw),
                         _ => ffi::kgc_batch_k256(&stage, ty, nb, shape.threads, pdl, raw),
                     }
                 }

@@ -14,7 +14,8 @@ use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::driver::{Buffer, Event, Gpu, Stream};
 use crate::backend::cuda::kernels::abi::{Flash, FlashTile, Gemm, Mat, PrefillNorm, PrefillRope, RowPlace};
 use crate::backend::cuda::kernels::launch as ffi;
-use crate::backend::cuda::weights::layout::{DeviceWeights, Layer, TILED};
+use crate::backend::cuda::kernels::packed::Packed;
+use crate::backend::cuda::weights::layout::{DeviceWeights, Layer};
 use crate::backend::{PAGE_TOKENS, RunControl, TapEvent, TapObserver};
 use crate::error::{Error, Result};
 use crate::model::{self, Activation, Config, RopePairing};
@@ -70,18 +71,18 @@ fn sizes(c: &Config, weights: &DeviceWeights, rows: usize, halves: bool) -> Size
 
 /// Of f16 and bf16 no half is left that would be worth the time.
 fn quantized(mats: &[Mat]) -> bool {
-    mats.iter().all(|m| m.ty > 2 && m.ty != TILED)
+    mats.iter().all(|m| m.ty.is_quantized())
 }
 
 fn slab_bytes(m: &Mat) -> u64 {
-    if m.ty == 1 { 0 } else { u64::from(m.rows) * u64::from(m.stride) * 2 }
+    if m.ty == Packed::F16 { 0 } else { u64::from(m.rows) * u64::from(m.stride) * 2 }
 }
 
 /// Whether the products can take this model.
 pub fn can(c: &Config, weights: &DeviceWeights) -> bool {
     let of_layer = |l: &model::Layer| [l.attention().q_width(), l.attention().kv_width(), l.dense().width];
     let mut widths = c.layers.iter().flat_map(of_layer).chain([c.n_embd]);
-    widths.all(|n| n % 8 == 0) && weights.layers.iter().flat_map(products).flatten().all(|m| m.ty != 0)
+    widths.all(|n| n % 8 == 0) && weights.layers.iter().flat_map(products).flatten().all(|m| m.ty != Packed::F32)
 }
 
 /// Bytes the working memory for `rows` tokens takes.
@@ -196,7 +197,7 @@ impl Rows {
         for (i, mat) in mats.iter().enumerate() {
             n[i] = mat.rows;
             w[i] = mat.a;
-            if mat.ty != 1 {
+            if mat.ty != Packed::F16 {
                 w[i] = slab;
                 slab += slab_bytes(mat);
                 if two {

@@ -7,52 +7,10 @@ use std::f64::consts::TAU;
 
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::kernels::abi::Mat;
+use crate::backend::cuda::kernels::packed::Packed;
 use crate::error::Result;
 use crate::gguf::{Data, TensorType};
 use crate::model::{Config, RopeTable, Tensor, Weights};
-
-/// The kernels' number of a type.
-pub fn type_code(ty: TensorType) -> u32 {
-    match ty {
-        TensorType::F32 => 0,
-        TensorType::F16 => 1,
-        TensorType::Bf16 => 2,
-        TensorType::Q4_0 => 3,
-        TensorType::Q4_1 => 4,
-        TensorType::Q5_0 => 5,
-        TensorType::Q5_1 => 6,
-        TensorType::Q8_0 => 7,
-        TensorType::Q2_K => 8,
-        TensorType::Q3_K => 9,
-        TensorType::Q4_K => 10,
-        TensorType::Q5_K => 11,
-        TensorType::Q6_K => 12,
-    }
-}
-
-/// Code of F16 in tiles of 16 rows by 32 columns.
-pub const TILED: u32 = 13;
-
-/// Bytes of the planes a, b, c, s, d of `n` elements (of the quantized types) or of the padded rows (of the float types).
-fn plane_bytes(ty: TensorType, rows: u64, cols: u64) -> [u64; 5] {
-    let blocks = rows * cols / 32;
-    let supers = rows * cols / 256;
-    let padded = rows * cols.next_multiple_of(8);
-    match ty {
-        TensorType::F32 => [padded * 4, 0, 0, 0, 0],
-        TensorType::F16 | TensorType::Bf16 => [padded * 2, 0, 0, 0, 0],
-        TensorType::Q4_0 => [blocks * 16, 0, 0, blocks * 2, 0],
-        TensorType::Q4_1 => [blocks * 16, 0, 0, blocks * 4, 0],
-        TensorType::Q5_0 => [blocks * 16, 0, blocks * 4, blocks * 2, 0],
-        TensorType::Q5_1 => [blocks * 16, 0, blocks * 4, blocks * 4, 0],
-        TensorType::Q8_0 => [blocks * 16, blocks * 16, 0, blocks * 2, 0],
-        TensorType::Q2_K => [0, blocks * 8, 0, blocks * 2, supers * 4],
-        TensorType::Q3_K => [0, blocks * 8, blocks * 4, blocks * 2, supers * 2],
-        TensorType::Q4_K => [blocks * 16, 0, 0, blocks * 2, supers * 4],
-        TensorType::Q5_K => [blocks * 16, 0, blocks * 4, blocks * 2, supers * 4],
-        TensorType::Q6_K => [blocks * 16, blocks * 8, 0, blocks * 2, supers * 2],
-    }
-}
 
 /// One layer; an address of 0: the tensor does not exist.
 #[derive(Clone, Debug, Default)]
@@ -157,18 +115,20 @@ impl<'a> Layer0<'a> {
 
     fn tiles(&mut self, t: &Tensor<'a>) -> Mat {
         let (rows, stride) = (t.rows.next_multiple_of(16), t.cols.next_multiple_of(32));
-        let a = self.take((rows * stride * 2) as u64);
+        let [bytes, ..] = Packed::F16Tiles.plane_bytes(rows as u64, stride as u64);
+        let a = self.take(bytes);
         let (rows, cols, stride) = (t.rows as u32, t.cols as u32, stride as u32);
-        let mat = Mat { a, ty: TILED, rows, cols, stride, ..Mat::default() };
+        let mat = Mat { a, ty: Packed::F16Tiles, rows, cols, stride, ..Mat::default() };
         self.jobs.push(Job { mat: Some(mat), to: 0, ty: t.ty, data: Bytes::Stored(t.data) });
         mat
     }
 
     fn mat(&mut self, t: &Tensor<'a>) -> Mat {
-        let planes = plane_bytes(t.ty, t.rows as u64, t.cols as u64).map(|n| if n == 0 { 0 } else { self.take(n) });
+        let ty = Packed::from(t.ty);
+        let planes = ty.plane_bytes(t.rows as u64, t.cols as u64).map(|n| if n == 0 { 0 } else { self.take(n) });
         let [a, b, c, s, d] = planes;
         let stride = t.cols.next_multiple_of(8) as u32;
-        let mat = Mat { a, b, c, s, d, ty: type_code(t.ty), rows: t.rows as u32, cols: t.cols as u32, stride };
+        let mat = Mat { a, b, c, s, d, ty, rows: t.rows as u32, cols: t.cols as u32, stride };
         self.jobs.push(Job { mat: Some(mat), to: 0, ty: t.ty, data: Bytes::Stored(t.data) });
         mat
     }

@@ -11,7 +11,8 @@ use std::sync::mpsc;
 use crate::backend::LoadControl;
 use crate::backend::cuda::driver::{Buffer, Event, Gpu, Pinned, Stream};
 use crate::backend::cuda::kernels::launch as ffi;
-use crate::backend::cuda::weights::layout::{Job, TILED};
+use crate::backend::cuda::kernels::packed::Packed;
+use crate::backend::cuda::weights::layout::Job;
 use crate::error::Result;
 use crate::process;
 
@@ -32,8 +33,8 @@ struct Piece {
 /// Smallest part of a job that can be repacked by itself: bytes, and blocks of 32 or rows in it.
 fn grain(job: &Job<'_>) -> (usize, u64) {
     match job.mat {
-        Some(m) if m.ty < 3 && m.cols == m.stride => (16, 0),
-        Some(m) if m.ty < 3 || m.ty == TILED => (m.cols as usize * job.ty.block_bytes(), 1),
+        Some(m) if m.ty.is_float() && m.cols == m.stride => (16, 0),
+        Some(m) if m.ty.is_float() || m.ty == Packed::F16Tiles => (m.cols as usize * job.ty.block_bytes(), 1),
         Some(_) => (job.ty.block_bytes(), (job.ty.block_len() / 32) as u64),
         None => (16, 0),
     }

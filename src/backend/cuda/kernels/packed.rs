@@ -1,0 +1,92 @@
+//! How a matrix is stored on the device.
+//!
+//! Invariant: the numbers are those of `cuda/abi.h`, in the order of its enum.
+
+use crate::gguf::TensorType;
+
+/// The element type of a matrix and the layout of its planes. `F32` is what a matrix that does not exist has.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[allow(missing_docs, non_camel_case_types)]
+pub enum Packed {
+    #[default]
+    F32 = 0,
+    F16,
+    Bf16,
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q8_0,
+    Q2_K,
+    Q3_K,
+    Q4_K,
+    Q5_K,
+    Q6_K,
+    /// F16 in tiles of 16 rows by 32 columns, as the tensor cores read it.
+    F16Tiles,
+}
+
+impl From<TensorType> for Packed {
+    fn from(ty: TensorType) -> Packed {
+        match ty {
+            TensorType::F32 => Packed::F32,
+            TensorType::F16 => Packed::F16,
+            TensorType::Bf16 => Packed::Bf16,
+            TensorType::Q4_0 => Packed::Q4_0,
+            TensorType::Q4_1 => Packed::Q4_1,
+            TensorType::Q5_0 => Packed::Q5_0,
+            TensorType::Q5_1 => Packed::Q5_1,
+            TensorType::Q8_0 => Packed::Q8_0,
+            TensorType::Q2_K => Packed::Q2_K,
+            TensorType::Q3_K => Packed::Q3_K,
+            TensorType::Q4_K => Packed::Q4_K,
+            TensorType::Q5_K => Packed::Q5_K,
+            TensorType::Q6_K => Packed::Q6_K,
+        }
+    }
+}
+
+impl Packed {
+    /// Rows of floating-point elements, one behind the other.
+    pub fn is_float(self) -> bool {
+        matches!(self, Packed::F32 | Packed::F16 | Packed::Bf16)
+    }
+
+    /// Blocks of 32 elements with a scale each.
+    pub fn is_q32(self) -> bool {
+        matches!(self, Packed::Q4_0 | Packed::Q4_1 | Packed::Q5_0 | Packed::Q5_1 | Packed::Q8_0)
+    }
+
+    /// Blocks of 256 elements with scales of scales.
+    pub fn is_k256(self) -> bool {
+        matches!(self, Packed::Q2_K | Packed::Q3_K | Packed::Q4_K | Packed::Q5_K | Packed::Q6_K)
+    }
+
+    /// Integers with scales, of either kind of block.
+    pub fn is_quantized(self) -> bool {
+        self.is_q32() || self.is_k256()
+    }
+
+    /// Bytes of the planes a, b, c, s, d of a matrix [rows, cols]; `cols` is a multiple of the block's length.
+    pub fn plane_bytes(self, rows: u64, cols: u64) -> [u64; 5] {
+        let blocks = rows * cols / 32;
+        let supers = rows * cols / 256;
+        let padded = rows * cols.next_multiple_of(8);
+        match self {
+            Packed::F32 => [padded * 4, 0, 0, 0, 0],
+            Packed::F16 | Packed::Bf16 => [padded * 2, 0, 0, 0, 0],
+            Packed::Q4_0 => [blocks * 16, 0, 0, blocks * 2, 0],
+            Packed::Q4_1 => [blocks * 16, 0, 0, blocks * 4, 0],
+            Packed::Q5_0 => [blocks * 16, 0, blocks * 4, blocks * 2, 0],
+            Packed::Q5_1 => [blocks * 16, 0, blocks * 4, blocks * 4, 0],
+            Packed::Q8_0 => [blocks * 16, blocks * 16, 0, blocks * 2, 0],
+            Packed::Q2_K => [0, blocks * 8, 0, blocks * 2, supers * 4],
+            Packed::Q3_K => [0, blocks * 8, blocks * 4, blocks * 2, supers * 2],
+            Packed::Q4_K => [blocks * 16, 0, 0, blocks * 2, supers * 4],
+            Packed::Q5_K => [blocks * 16, 0, blocks * 4, blocks * 2, supers * 4],
+            Packed::Q6_K => [blocks * 16, blocks * 8, 0, blocks * 2, supers * 2],
+            Packed::F16Tiles => [rows.next_multiple_of(16) * cols.next_multiple_of(32) * 2, 0, 0, 0, 0],
+        }
+    }
+}
