@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::backend::cuda::driver::{Buffer, Code, Event, Gpu, Stream};
 use crate::backend::cuda::kernels::launch as ffi;
-use crate::backend::cuda::run::loaded::{self as model, CudaModel};
+use crate::backend::cuda::run::model::{self, CudaModel};
 use crate::backend::{Budget, Device, LoadControl, LoadOptions, LoadedModel, Plan};
 use crate::error::Result;
 use crate::model::{Config, Weights};

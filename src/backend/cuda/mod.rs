@@ -22,8 +22,9 @@ pub use device::CudaDevice;
 pub use {
     driver::context::current as current_context,
     plan::f16_batch::Wide,
-    plan::program::{Kind, Shape, Tuning},
-    run::loaded::CudaModel,
+    plan::geometry::{Shape, Tuning},
+    plan::op::Kind,
+    run::model::CudaModel,
 };
 
 /// Opens GPU `ordinal`, or says why that cannot be.

@@ -1,7 +1,17 @@
-//! What runs: launches as data.
+//! What runs: operations, and launches as data; nothing here queues anything.
+//!
+//! `layer` lists a model's operations once; `lower_step`, `lower_batch` and `lower_prefill` make launches of them.
 
 pub mod f16_batch;
-#[allow(missing_docs)]
-pub mod program;
+pub mod geometry;
+pub mod layer;
+pub mod limits;
+pub mod lower_batch;
+pub mod lower_prefill;
+pub mod lower_step;
+pub mod op;
+pub mod prefill_workspace;
 pub mod q_batch;
+pub mod split;
+pub mod stage;
 pub mod workspace;

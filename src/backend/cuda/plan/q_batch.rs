@@ -4,7 +4,7 @@ use crate::backend::cuda::driver::Gpu;
 use crate::backend::cuda::kernels::abi::{Mat, Stage};
 use crate::backend::cuda::kernels::launch as ffi;
 use crate::backend::cuda::kernels::packed::Packed;
-use crate::backend::cuda::plan::program::Tuning;
+use crate::backend::cuda::plan::geometry::Tuning;
 
 /// From so many sequences on it is faster than rows of vectors.
 const LEAST: u32 = 5;

@@ -4,18 +4,12 @@
 
 use std::sync::Arc;
 
+use super::limits::{ATTEND_CHUNK, MOST_PARTS, RING};
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::driver::{Buffer, Gpu, Pinned, Stream};
 use crate::backend::cuda::kernels::abi::State;
-use crate::backend::cuda::plan::program::ATTEND_CHUNK;
 use crate::error::Result;
 use crate::model::Config;
-
-/// Most parts that a row of a matrix is cut into.
-pub const MOST_PARTS: usize = 16;
-
-/// Tokens that the device may be ahead of the host's reading.
-pub const RING: usize = 256;
 
 /// Addresses inside one allocation, and what grows with the context.
 #[allow(missing_docs)]

@@ -1,11 +1,19 @@
 //! What the measurements of tests/gpu/forward.rs use.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::backend::cuda::driver::Event;
-use crate::backend::cuda::plan::program::{self, Cut, Kind, Op, Tuning};
-use crate::backend::cuda::run::batch;
-use crate::backend::cuda::run::loaded::{CudaModel, Exec, Pass, internal, slot_of};
+use super::exec::Exec;
+use super::model::CudaModel;
+use super::single::queue;
+use super::slot::slot_of;
+use super::step::Pass;
+use super::together;
+use crate::backend::cuda::driver::{Event, Gpu, Stream};
+use crate::backend::cuda::kernels::abi::State;
+use crate::backend::cuda::plan::geometry::Tuning;
+use crate::backend::cuda::plan::op::Kind;
+use crate::backend::cuda::plan::split::AttentionSplit;
 use crate::backend::{Chunk, RunControl, Slot};
 use crate::error::Result;
 
@@ -23,31 +31,24 @@ impl CudaModel {
         only: Option<Kind>,
         reps: usize,
     ) -> Result<Vec<(String, usize, f32)>> {
-        let exec = &mut *self.lock();
-        self.gpu.bind()?;
+        let (net, exec) = (&self.net, &mut *self.lock());
+        net.gpu.bind()?;
         let n = chunks.len();
-        let cut =
-            Cut::among(n, &exec.tuning, chunks.iter().map(|c| Cut::at(c.start, self.heads.head_dim, &exec.tuning)));
+        let split = AttentionSplit::among(n, &exec.tuning, chunks.iter().map(|c| net.split_at(c.start, &exec.tuning)));
         let mut all: Vec<&mut Chunk<'_>> = chunks.iter_mut().collect();
-        self.run_together(exec, &mut all, &RunControl { cancel: &AtomicBool::new(false), tap: None })?;
-        let (start, end) = (Event::new(&self.gpu, true)?, Event::new(&self.gpu, true)?);
-        let Exec { batch: Some(batch), tuning, stream, .. } = exec else { return internal("no batch") };
+        together::run(net, exec, &mut all, &RunControl { cancel: &AtomicBool::new(false), tap: None })?;
+        let (batch, making) = exec.batch_for(net, n)?;
+        let launches = batch.launches(making, &net.ops, n);
         let mut rows = Vec::new();
         for kind in KINDS.map(Some).into_iter().chain([None]).filter(|k| only.is_none_or(|o| k.is_none_or(|k| k == o)))
         {
-            let (graph, launches) = batch.part(&self.gpu, kind, n, tuning, cut, stream)?;
-            if launches == 0 {
+            let wanted: Vec<_> = launches.iter().filter(|l| kind.is_none_or(|k| k == l.kind)).cloned().collect();
+            if wanted.is_empty() {
                 continue;
             }
-            graph.launch(stream)?;
-            start.record(stream)?;
-            for _ in 0..reps {
-                graph.launch(stream)?;
-            }
-            end.record(stream)?;
-            end.wait()?;
-            let name = kind.map_or("all".to_string(), |k| format!("{k:?}"));
-            rows.push((name, launches, end.milliseconds_since(&start)? / reps as f32));
+            let graph = batch.capture(making, &wanted, n, split)?;
+            let ms = timed(&net.gpu, making.stream, reps, || graph.launch(making.stream))?;
+            rows.push((kind.map_or("all".to_string(), |k| format!("{k:?}")), wanted.len(), ms));
         }
         Ok(rows)
     }
@@ -56,29 +57,33 @@ impl CudaModel {
     #[doc(hidden)]
     pub fn tune(&self, tuning: Tuning) {
         let exec = &mut *self.lock();
-        exec.graphs.clear();
         exec.batch = None;
-        exec.rows = None;
+        exec.prefill = None;
         exec.epoch += 1;
         exec.tuning = tuning;
-        exec.ops = program::make(&self.gpu, &self.config, &tuning, &self.weights, &exec.work);
-        exec.can_batch = batch::can(&exec.ops);
+        exec.make_steps(&self.net);
+    }
+
+    /// Makes ready for steps of a slot at `position`.
+    fn prepare(&self, exec: &mut Exec, slot: &mut dyn Slot, pages: &[u32], position: usize) -> Result<()> {
+        let net = &self.net;
+        net.gpu.bind()?;
+        exec.grow(net, position + 1)?;
+        let slot = slot_of(slot)?;
+        net.pages.bind(&exec.stream, slot, pages)?;
+        exec.set_state(net, slot, 0, position, &State::default())
     }
 
     /// Milliseconds of one step at `position`, the mean of `reps` as a graph; for measurements.
     #[doc(hidden)]
     pub fn measure_step(&self, slot: &mut dyn Slot, pages: &[u32], position: usize, reps: usize) -> Result<f32> {
         let exec = &mut *self.lock();
-        self.gpu.bind()?;
-        self.grow(exec, position + 1)?;
-        let slot = slot_of(slot)?;
-        self.bind_pages(exec, slot, pages)?;
-        self.set_state(exec, slot, 0, position)?;
-        let (start, end) = (Event::new(&self.gpu, true)?, Event::new(&self.gpu, true)?);
-        self.queue(exec, Pass::Logits, position)?;
+        self.prepare(exec, slot, pages, position)?;
+        let (start, end) = (Event::new(&self.net.gpu, true)?, Event::new(&self.net.gpu, true)?);
+        queue(&self.net, exec, Pass::Logits, position)?;
         start.record(&exec.stream)?;
         for _ in 0..reps {
-            self.queue(exec, Pass::Logits, position)?;
+            queue(&self.net, exec, Pass::Logits, position)?;
         }
         end.record(&exec.stream)?;
         end.wait()?;
@@ -95,39 +100,31 @@ impl CudaModel {
         reps: usize,
     ) -> Result<Vec<(String, usize, f32)>> {
         let exec = &mut *self.lock();
-        self.gpu.bind()?;
-        self.grow(exec, position + 1)?;
-        let slot = slot_of(slot)?;
-        self.bind_pages(exec, slot, pages)?;
-        self.set_state(exec, slot, 0, position)?;
-        let cut = Cut::at(position, self.heads.head_dim, &exec.tuning);
-        let (start, end) = (Event::new(&self.gpu, true)?, Event::new(&self.gpu, true)?);
+        self.prepare(exec, slot, pages, position)?;
+        let launcher = exec.launcher(&self.net, self.net.split_at(position, &exec.tuning), exec.tuning.pdl);
         let mut rows = Vec::new();
-        let mut one = |name: String, keep: &dyn Fn(&Op) -> bool| -> Result<()> {
-            let n = exec.ops.iter().filter(|o| keep(o)).count();
-            if n == 0 {
-                return Ok(());
+        for kind in KINDS.map(Some).into_iter().chain([None]) {
+            let wanted = || exec.steps.launches.iter().filter(|l| kind.is_none_or(|k| k == l.kind));
+            if wanted().next().is_none() {
+                continue;
             }
-            let graph = exec.stream.capture(|| {
-                exec.ops
-                    .iter()
-                    .filter(|o| keep(o))
-                    .try_for_each(|o| o.launch(&self.gpu, &exec.work, cut, exec.tuning.pdl, &exec.stream))
-            })?;
-            graph.launch(&exec.stream)?;
-            start.record(&exec.stream)?;
-            for _ in 0..reps {
-                graph.launch(&exec.stream)?;
-            }
-            end.record(&exec.stream)?;
-            end.wait()?;
-            rows.push((name, n, end.milliseconds_since(&start)? / reps as f32));
-            Ok(())
-        };
-        for kind in KINDS {
-            one(format!("{kind:?}"), &|o| o.kind == kind)?;
+            let graph = exec.stream.capture(|| wanted().try_for_each(|l| launcher.launch(l)))?;
+            let ms = timed(&self.net.gpu, &exec.stream, reps, || graph.launch(&exec.stream))?;
+            rows.push((kind.map_or("all".to_string(), |k| format!("{k:?}")), wanted().count(), ms));
         }
-        one("all".to_string(), &|_| true)?;
         Ok(rows)
     }
+}
+
+/// Milliseconds of one run of what `work` queues, the mean of `reps` behind a first.
+fn timed(gpu: &Arc<Gpu>, stream: &Stream, reps: usize, work: impl Fn() -> Result<()>) -> Result<f32> {
+    let (start, end) = (Event::new(gpu, true)?, Event::new(gpu, true)?);
+    work()?;
+    start.record(stream)?;
+    for _ in 0..reps {
+        work()?;
+    }
+    end.record(stream)?;
+    end.wait()?;
+    Ok(end.milliseconds_since(&start)? / reps as f32)
 }

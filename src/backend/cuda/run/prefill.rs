@@ -1,162 +1,132 @@
-//! Prompts through the tensor cores (prefill.rs), one by one or several in a pass, and the logits after them.
+//! A pass of prompts: tells the device of its rows, launches layer by layer.
 //!
-//! Invariant: a prompt's bits are those that it gets alone: its rows do (prefill.rs), and the last stage of a batch gives each
-//! sequence what the stage of a token alone gives it.
+//! The host stays at most [`LAYERS_AHEAD`] layers ahead of the device, which bounds how late a cancel is seen.
 
-use crate::backend::cuda::driver::Address;
-use crate::backend::cuda::plan::program::{Cut, Kind, Run};
-use crate::backend::cuda::run::batch;
-use crate::backend::cuda::run::loaded::{CudaModel, Exec, internal, slot_of};
-use crate::backend::cuda::run::prefill_rows::{MOST_ROWS, Part, Pass, Rows, two_halves};
-use crate::backend::{Chunk, RunControl, TapEvent, Want};
-use crate::error::Result;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-impl CudaModel {
-    /// Makes room for a pass of `n` tokens.
-    fn rows_for(&self, exec: &mut Exec, n: usize) -> Result<()> {
-        if exec.rows.as_ref().is_none_or(|r| r.rows() < n) {
-            exec.stream.wait()?;
-            exec.rows = None;
-            let halves = exec.tuning.halves.unwrap_or(two_halves(&self.config));
-            let n = n.next_power_of_two().min(self.prompt_rows().max(n));
-            exec.rows = Some(Rows::new(&self.gpu, &self.config, &self.weights, n, halves)?);
-        }
-        Ok(())
+use super::tap::TapReader;
+use crate::backend::RunControl;
+use crate::backend::cuda::driver::{Address, Buffer, Event, Gpu, Stream};
+use crate::backend::cuda::kernels::abi::{FlashTile, RowPlace};
+use crate::backend::cuda::kernels::launch as ffi;
+use crate::backend::cuda::plan::limits::LAYERS_AHEAD;
+use crate::backend::cuda::plan::lower_prefill::{Launch, Pass, Run, lower};
+use crate::backend::cuda::plan::op::Op;
+use crate::backend::cuda::plan::prefill_workspace::{PrefillWorkspace, most_tiles};
+use crate::error::{Error, Result};
+use crate::model::Config;
+
+/// Consecutive tokens of one sequence in a pass.
+pub struct Part<'a> {
+    /// Addresses of the sequence's pages, on the device.
+    pub pages: Address,
+    /// Index of the sequence in the batch.
+    pub sequence: usize,
+    /// Position of the first token.
+    pub start: usize,
+    /// At least one; `LEAST_ROWS` where there are several parts.
+    pub tokens: &'a [u32],
+}
+
+/// Where a pass runs.
+#[derive(Clone, Copy)]
+pub struct On<'a> {
+    /// The device.
+    pub gpu: &'a Arc<Gpu>,
+    /// The model.
+    pub config: &'a Config,
+    /// Its body, and what ends it.
+    pub ops: &'a [Op],
+    /// The buffers.
+    pub work: &'a PrefillWorkspace,
+    /// The queue.
+    pub stream: &'a Stream,
+}
+
+/// Puts the parts, one behind the other, through all layers; their keys and values are in the cache afterwards. Returns the
+/// address of the first token's residual stream, [m, n_embd] f32. A tap sees one part only.
+pub fn run(on: On<'_>, parts: &[Part<'_>], run: &mut RunControl<'_>) -> Result<Address> {
+    let On { gpu, config, ops, work, stream } = on;
+    let tokens: Vec<u32> = parts.iter().flat_map(|part| part.tokens).copied().collect();
+    let m = tokens.len();
+    if m > work.rows || m == 0 || (parts.len() > 1 && run.tap.is_some()) {
+        return Err(Error::Internal { message: format!("{m} tokens in a pass of {}", work.rows) });
     }
-
-    /// A chunk whose pages are bound.
-    pub(crate) fn run_prompt(
-        &self,
-        exec: &mut Exec,
-        sequence: usize,
-        chunk: &mut Chunk<'_>,
-        run: &mut RunControl<'_>,
-    ) -> Result<()> {
-        let (tokens, start) = (chunk.tokens, chunk.start);
-        self.rows_for(exec, tokens.len().min(MOST_ROWS))?;
-        let (pages, _) = slot_of(chunk.slot)?.addresses();
-        let Exec { rows: Some(rows), stream, .. } = exec else { return internal("no rows") };
-        let pass = Pass { gpu: &self.gpu, config: &self.config, weights: &self.weights, stream };
-        let mut last = 0;
-        for (i, tokens) in tokens.chunks(MOST_ROWS).enumerate() {
-            let first = rows.run(&pass, &[Part { pages, sequence, start: start + i * MOST_ROWS, tokens }], run)?;
-            last = first + ((tokens.len() - 1) * self.config.n_embd * 4) as u64;
-        }
-        if chunk.want == Want::Nothing { Ok(()) } else { self.prompt_logits(exec, sequence, chunk, last, run) }
-    }
-
-    /// The last stage of a step, from the last token's stream.
-    fn prompt_logits(
-        &self,
-        exec: &mut Exec,
-        sequence: usize,
-        chunk: &mut Chunk<'_>,
-        last: Address,
-        run: &mut RunControl<'_>,
-    ) -> Result<()> {
-        let Some(mut op) = exec.ops.iter().find(|o| o.kind == Kind::Logits).cloned() else {
-            return internal("no last stage");
-        };
-        if let Run::Stage { stage, .. } = &mut op.run {
-            (stage.delta, stage.post_w, stage.x_out) = (0, 0, 0);
-            if run.tap.is_some() {
-                stage.tap = exec.work.tap[0];
+    // SAFETY: there is room for `rows` tokens; the host's are staged before this returns.
+    unsafe { stream.upload(work.tokens, tokens.as_ptr().cast(), m * 4)? };
+    let n_tiles = if parts.len() > 1 { tell_parts(on, parts)? } else { 0 };
+    let Part { pages, sequence, start, .. } = parts[0];
+    let widest = config.n_embd.max(config.widths().q);
+    let taps = run.tap.is_some().then(|| Buffer::new(gpu, m * widest * 8)).transpose()?;
+    let both = taps.as_ref().map(|b| [b.at(), b.at() + (m * widest * 4) as u64]);
+    let launches = lower(Pass { gpu, config, work, m, one: (pages, start), n_tiles, taps: both }, ops);
+    let mut eye = TapReader { stream, sequence, position: start, rows: m, tap: run.tap.as_deref_mut() };
+    let marks = (0..LAYERS_AHEAD).map(|_| Event::new(gpu, false)).collect::<Result<Vec<_>>>()?;
+    for of_layer in launches.chunk_by(|a, b| a.layer == b.layer) {
+        let layer = usize::try_from(of_layer[0].layer).ok();
+        if let Some(i) = layer {
+            if run.cancel.load(Ordering::Acquire) {
+                return Err(Error::Cancelled);
             }
-            // SAFETY: both are rows of n_embd.
-            unsafe { exec.stream.copy(stage.x, last, self.config.n_embd * 4)? };
-        }
-        let (position, slot) = (chunk.start + chunk.tokens.len() - 1, slot_of(chunk.slot)?);
-        self.set_state(exec, slot, chunk.tokens[chunk.tokens.len() - 1], position)?;
-        let cut = Cut::at(position, self.heads.head_dim, &exec.tuning);
-        op.launch(&self.gpu, &exec.work, cut, false, &exec.stream)?;
-        if run.tap.is_some() {
-            let mut show = |name, from, cols: usize| -> Result<()> {
-                if !run.wants(name, -1) {
-                    return Ok(());
-                }
-                let mut data = vec![0f32; cols];
-                // SAFETY: the tap's vector and the slot's logits have so many elements.
-                unsafe { exec.stream.download(from, &mut data)? };
-                run.show(&TapEvent { name, layer: -1, sequence, position, rows: 1, cols, data: &data });
-                Ok(())
-            };
-            show("final_norm", exec.work.tap[0], self.config.n_embd)?;
-            show("logits", slot.addresses().1, self.config.n_vocab)?;
-        }
-        Ok(())
-    }
-
-    /// Chunks of fewer than [`MOST_ROWS`] tokens, as many in a pass as fit into it.
-    pub(crate) fn run_prompts(
-        &self,
-        exec: &mut Exec,
-        mut prompts: Vec<(usize, &mut Chunk<'_>)>,
-        run: &mut RunControl<'_>,
-    ) -> Result<()> {
-        while !prompts.is_empty() {
-            let mut n_tokens = 0;
-            let fit = prompts.iter().take_while(|(_, chunk)| {
-                n_tokens += chunk.tokens.len();
-                n_tokens <= MOST_ROWS
-            });
-            let waiting = prompts.split_off(fit.count());
-            match &mut prompts[..] {
-                [(sequence, chunk)] => self.run_chunk(exec, *sequence, chunk, run)?,
-                several => self.run_prompts_together(exec, several, run)?,
-            }
-            prompts = waiting;
-        }
-        Ok(())
-    }
-
-    fn run_prompts_together(
-        &self,
-        exec: &mut Exec,
-        prompts: &mut [(usize, &mut Chunk<'_>)],
-        run: &mut RunControl<'_>,
-    ) -> Result<()> {
-        for (_, chunk) in &*prompts {
-            self.check_chunk(chunk.tokens, chunk.start, chunk.pages.len())?;
-        }
-        let n_tokens = prompts.iter().map(|(_, c)| c.tokens.len()).sum();
-        let longest = prompts.iter().map(|(_, c)| c.start + c.tokens.len()).max().unwrap_or(0);
-        self.grow(exec, longest)?;
-        self.rows_for(exec, n_tokens)?;
-        let mut parts = Vec::with_capacity(prompts.len());
-        for (sequence, chunk) in &mut *prompts {
-            let slot = slot_of(chunk.slot)?;
-            self.bind_pages(exec, slot, chunk.pages)?;
-            let (pages, _) = slot.addresses();
-            parts.push(Part { pages, sequence: *sequence, start: chunk.start, tokens: chunk.tokens });
-        }
-        let Exec { rows: Some(rows), stream, .. } = exec else { return internal("no rows") };
-        let pass = Pass { gpu: &self.gpu, config: &self.config, weights: &self.weights, stream };
-        let mut at = rows.run(&pass, &parts, run)?;
-        let mut lasts = Vec::with_capacity(prompts.len());
-        for (sequence, chunk) in prompts {
-            at += (chunk.tokens.len() * self.config.n_embd * 4) as u64;
-            if chunk.want == Want::Last {
-                lasts.push((*sequence, &mut **chunk, at - (self.config.n_embd * 4) as u64));
+            if i >= LAYERS_AHEAD {
+                marks[i % LAYERS_AHEAD].wait()?;
             }
         }
-        if lasts.len() < 2 || !exec.can_batch {
-            for (sequence, chunk, last) in lasts {
-                self.prompt_logits(exec, sequence, chunk, last, run)?;
-            }
-            return Ok(());
+        for one in of_layer {
+            launch(on, one)?;
+            one.shows.iter().try_for_each(|show| eye.show(show))?;
         }
-        for group in lasts.chunks_mut(batch::MOST_SEQUENCES) {
-            let mut states = Vec::with_capacity(group.len());
-            for (_, chunk, _) in &mut *group {
-                let position = chunk.start + chunk.tokens.len() - 1;
-                let token = chunk.tokens[chunk.tokens.len() - 1];
-                states.push(self.state_of(slot_of(chunk.slot)?, token, position, 0, Default::default()));
-            }
-            let rows: Vec<Address> = group.iter().map(|(_, _, last)| *last).collect();
-            self.batch(exec, group.len())?;
-            let Exec { batch: Some(batch), tuning, stream, .. } = exec else { return internal("no batch") };
-            batch.queue_logits(&self.gpu, &states, &rows, self.config.n_embd, tuning, stream)?;
+        if let Some(i) = layer {
+            marks[i % LAYERS_AHEAD].record(stream)?;
         }
-        Ok(())
     }
+    // The tap's buffer goes back only when nothing uses it any more.
+    if taps.is_some() {
+        stream.wait()?;
+    }
+    Ok(work.x)
+}
+
+/// Tells the device of several sequences; how many tiles they have.
+fn tell_parts(on: On<'_>, parts: &[Part<'_>]) -> Result<usize> {
+    let On { work, stream, .. } = on;
+    let (mut places, mut tiles) = (Vec::new(), Vec::new());
+    for part in parts {
+        let Part { pages, start, tokens, .. } = *part;
+        let (row0, n_tokens) = (places.len() as u32, tokens.len() as u32);
+        places.extend((start..start + tokens.len()).map(|i| RowPlace { pages, position: i as u32, unused: 0 }));
+        let tile = |i: usize| FlashTile { pages, row0, n_tokens, start: start as u32, tile: 64 * i as u32 };
+        tiles.extend((0..tokens.len().div_ceil(64)).map(tile));
+    }
+    // Longest rows start first.
+    tiles.sort_by_key(|t| std::cmp::Reverse(t.start + t.tile));
+    if tiles.len() > most_tiles(work.rows) {
+        return Err(Error::Internal { message: format!("{} tiles in a pass of {} rows", tiles.len(), work.rows) });
+    }
+    // SAFETY: there is room for a place of each row and for so many tiles; the host's are staged before this returns.
+    unsafe {
+        stream.upload(work.places, places.as_ptr().cast(), size_of_val(&places[..]))?;
+        stream.upload(work.tiles, tiles.as_ptr().cast(), size_of_val(&tiles[..]))?;
+    }
+    Ok(tiles.len())
+}
+
+fn launch(on: On<'_>, launch: &Launch) -> Result<()> {
+    let On { gpu, work, stream, .. } = on;
+    let raw = stream.raw();
+    // SAFETY: the weights are the layout's; every vector has `rows` rows of its width, the slab room for every product's matrices,
+    // the taps m rows of the widest vector; the pages cover the positions, checked by the caller.
+    gpu.check(unsafe {
+        match &launch.run {
+            Run::Embed { mat, n, scale, x, stride } => {
+                ffi::kgc_embed_rows(mat, work.tokens, *n, *scale, *x, *stride, raw)
+            }
+            Run::Norm(norm) => ffi::kgc_prefill_norm(norm, raw),
+            Run::Expand { mat, to, lo } => ffi::kgc_expand(mat, 0, mat.rows, *to, *lo, raw),
+            Run::Gemm(gemm) => ffi::kgc_gemm(gemm, raw),
+            Run::Rope(rope) => ffi::kgc_prefill_rope(rope, raw),
+            Run::Flash(flash) => ffi::kgc_flash_prefill(flash, raw),
+        }
+    })
 }

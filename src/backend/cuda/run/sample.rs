@@ -4,62 +4,27 @@
 //! parameters, and the call that asks for it finds it made. Invariant: a slot's choice is of the logits in the slot;
 //! whatever writes these forgets it.
 
+use std::ops::Range;
+
+use super::exec::{Exec, Network, state_of};
+use super::internal;
+use super::model::CudaModel;
+use super::slot::{Choice, CudaSlot, slot_of};
 use crate::backend::cuda::driver::{Buffer, Gpu, Stream};
 use crate::backend::cuda::kernels::abi::State;
 use crate::backend::cuda::kernels::launch as ffi;
+use crate::backend::cuda::plan::limits::MOST_SEQUENCES;
 use crate::backend::cuda::plan::workspace::{Workspace, stride};
-use crate::backend::cuda::run::batch::MOST_SEQUENCES;
-use crate::backend::cuda::run::loaded::{CudaModel, CudaSlot, Exec, internal, slot_of};
-use crate::backend::cuda::run::pipeline::{NO_TOKEN, choose, choose_each, drawn_by};
 use crate::backend::{Chunk, Slot, Want};
 use crate::error::{Error, Result};
-use crate::sampler::{self, SampleRequest, Sampled};
-
-/// A choice from a slot's logits.
-pub struct Choice {
-    drawn: State,
-    /// Of the token that the logits follow.
-    position: usize,
-    /// Where in the ring the device leaves it.
-    place: usize,
-    /// Once it is made.
-    token: Option<u32>,
-    /// Whether somebody wanted it.
-    asked: bool,
-}
+use crate::sampler::{self, SampleRequest, Sampled, SamplingParams};
 
 fn sampled(token: u32) -> Result<Sampled> {
     if token == NO_TOKEN { sampler::nothing_to_choose() } else { Ok(Sampled { token }) }
 }
 
-impl CudaSlot {
-    /// The logits change: the choice is forgotten, and if it was asked for the next is made likewise.
-    pub(crate) fn start_choice(&mut self) {
-        self.wish = self.choice.take().filter(|c| c.asked).map(|c| c.drawn);
-    }
-
-    /// What was queued has run, if `ran`.
-    pub(crate) fn end_choice(&mut self, work: &Workspace, ran: bool) {
-        match &mut self.choice {
-            Some(choice) if ran => choice.token = Some(work.ring_token(choice.place)),
-            choice => *choice = None,
-        }
-    }
-
-    /// The choice by these parameters, if it was made.
-    fn chosen(&mut self, drawn: &State, position: usize) -> Option<u32> {
-        let choice = self.choice.as_mut().filter(|c| c.position == position && c.drawn == *drawn)?;
-        choice.asked = true;
-        choice.token
-    }
-
-    fn chose(&mut self, drawn: State, position: usize, token: u32) {
-        self.choice = Some(Choice { drawn, position, place: 0, token: Some(token), asked: true });
-    }
-}
-
 /// Whether every slot of a step wants a token: then the states go in the order of [`queue`], and how many are greedy.
-pub(crate) fn among(group: &mut [&mut &mut Chunk<'_>], states: &mut [State]) -> Result<Option<usize>> {
+pub fn among(group: &mut [&mut &mut Chunk<'_>], states: &mut [State]) -> Result<Option<usize>> {
     let mut wishes = Vec::with_capacity(group.len());
     for chunk in &mut *group {
         match slot_of(chunk.slot)?.wish {
@@ -80,142 +45,195 @@ pub(crate) fn among(group: &mut [&mut &mut Chunk<'_>], states: &mut [State]) -> 
 }
 
 /// Queues the choices of the `n` states in the workspace, of which the first ones are greedy: each kind is one launch.
-pub(crate) fn queue(gpu: &Gpu, work: &Workspace, stream: &Stream, greedy: usize, n: usize) -> Result<()> {
+pub fn queue(gpu: &Gpu, work: &Workspace, stream: &Stream, greedy: usize, n: usize) -> Result<()> {
     choose_each(gpu, work, stream, false, 0..greedy as u32)?;
     choose_each(gpu, work, stream, true, greedy as u32..n as u32)
 }
 
-impl CudaModel {
-    fn chooses_for(&self, request: &SampleRequest<'_>) -> bool {
-        self.chooses(request.params) && (1..i32::MAX as u64).contains(&request.position)
-    }
+/// What the device leaves where there is no token to choose.
+pub const NO_TOKEN: u32 = u32::MAX;
 
-    /// After the step of a sequence alone, for which the state has what draws go by.
-    pub(crate) fn choose_after(&self, exec: &mut Exec, chunk: &mut Chunk<'_>) -> Result<()> {
-        let slot = slot_of(chunk.slot)?;
-        let (Some(wish), [_], Want::Last) = (slot.wish, chunk.tokens, chunk.want) else { return Ok(()) };
-        let place = exec.next_chosen();
-        choose(&self.gpu, &exec.work, &exec.stream, wish.temperature != 0.0)?;
-        slot.choice = Some(Choice { drawn: wish, position: chunk.start, place, token: None, asked: false });
-        Ok(())
-    }
+/// Queues the choice of a token from the logits of the state's slot.
+pub fn choose(gpu: &Gpu, work: &Workspace, stream: &Stream, drawn: bool) -> Result<()> {
+    choose_each(gpu, work, stream, drawn, 0..1)
+}
 
-    /// Chooses a token, if the device can.
-    pub(crate) fn choose_alone(&self, slot: &mut CudaSlot, request: &SampleRequest<'_>) -> Option<Result<Sampled>> {
-        if !self.chooses_for(request) {
-            return None;
-        }
-        if let Err(error) = self.gpu.bind() {
-            return Some(Err(error));
-        }
-        let (drawn, position) = (drawn_by(request.params), request.position as usize - 1);
-        if let Some(token) = slot.chosen(&drawn, position) {
-            return Some(sampled(token));
-        }
-        let choose = || {
-            let exec = &mut *self.lock();
-            exec.epoch += 1;
-            let at = exec.next_chosen();
-            self.set_state_and(exec, slot, 0, position, &State { produced: at as u32, ..drawn })?;
-            choose(&self.gpu, &exec.work, &exec.stream, drawn.temperature != 0.0)?;
-            exec.stream.wait()?;
-            Ok(exec.work.ring_token(at))
-        };
-        let token = choose();
-        if let Ok(token) = &token {
-            slot.chose(drawn, position, *token);
-        }
-        Some(token.and_then(sampled))
+/// [`choose`] for these sequences of a batch.
+pub fn choose_each(gpu: &Gpu, work: &Workspace, stream: &Stream, drawn: bool, of: Range<u32>) -> Result<()> {
+    if of.is_empty() {
+        return Ok(());
     }
-
-    /// Chooses among the tokens whose bits are set, if the device can.
-    pub(crate) fn choose_among(
-        &self,
-        slot: &CudaSlot,
-        request: &SampleRequest<'_>,
-        allowed: &[u32],
-    ) -> Option<Result<Sampled>> {
-        let n = self.config.n_vocab;
-        if !self.chooses_for(request) || allowed.len() < n.div_ceil(32) {
-            return None;
+    let (n, ring, n_seq, first) = (work.n_vocab, work.ring(), of.end - of.start, u64::from(of.start));
+    let state = work.state + first * size_of::<State>() as u64;
+    // SAFETY: the states and the counters are in the workspace, the slots' logits have n elements.
+    gpu.check(unsafe {
+        if drawn {
+            ffi::kgc_draw(state, n_seq, n, ring, 0, stream.raw())
+        } else {
+            let (best, counter) = (work.best + 8 * first, work.counter + 4 * first);
+            ffi::kgc_argmax(state, n_seq, n, best, counter, ring, 0, stream.raw())
         }
-        let choose = || {
-            let exec = &mut *self.lock();
-            self.gpu.bind()?;
-            if exec.masked.is_none() {
-                // The logits that are left, and the bits.
-                exec.masked = Some(Buffer::new(&self.gpu, stride(n) * 4 + n.div_ceil(32) * 4)?);
+    })
+}
+
+/// The parameters of a draw as the device takes them.
+pub fn drawn_by(p: &SamplingParams) -> State {
+    if p.temperature == 0.0 {
+        return State::default();
+    }
+    let one = 1_099_511_627_776.0_f32;
+    State {
+        seed: p.seed,
+        // A share below 2^-32 keeps one token, as 2^-32 does.
+        share: if p.top_p > 0.0 && p.top_p < 1.0 { ((f64::from(p.top_p) * 4_294_967_296.0) as u64).max(1) } else { 0 },
+        least: if p.min_p > 0.0 { (p.min_p.min(1.0) * one) as u64 } else { 0 },
+        temperature: p.temperature,
+        inverse: 1.0 / p.temperature,
+        top_k: p.top_k,
+        ..State::default()
+    }
+}
+
+/// Whether the device chooses tokens by these parameters itself.
+pub fn chooses(net: &Network, p: &SamplingParams) -> bool {
+    // SAFETY: no arguments.
+    let most = unsafe { ffi::kgc_draw_most() } as usize;
+    let draws = p.temperature == 0.0 || (net.gpu.major >= 9 && net.config.n_vocab <= most);
+    draws && !p.penalizes() && p.logit_bias.is_empty()
+}
+
+fn chooses_for(net: &Network, request: &SampleRequest<'_>) -> bool {
+    chooses(net, request.params) && (1..i32::MAX as u64).contains(&request.position)
+}
+
+/// After the step of a sequence alone, for which the state has what draws go by.
+pub fn choose_after(net: &Network, exec: &mut Exec, chunk: &mut Chunk<'_>) -> Result<()> {
+    let slot = slot_of(chunk.slot)?;
+    let (Some(wish), [_], Want::Last) = (slot.wish, chunk.tokens, chunk.want) else { return Ok(()) };
+    let place = exec.next_chosen();
+    choose(&net.gpu, &exec.work, &exec.stream, wish.temperature != 0.0)?;
+    slot.choice = Some(Choice { drawn: wish, position: chunk.start, place, token: None, asked: false });
+    Ok(())
+}
+
+/// Chooses a token, if the device can.
+pub fn choose_alone(model: &CudaModel, slot: &mut CudaSlot, request: &SampleRequest<'_>) -> Option<Result<Sampled>> {
+    let net = &model.net;
+    if !chooses_for(net, request) {
+        return None;
+    }
+    if let Err(error) = net.gpu.bind() {
+        return Some(Err(error));
+    }
+    let (drawn, position) = (drawn_by(request.params), request.position as usize - 1);
+    if let Some(token) = slot.chosen(&drawn, position) {
+        return Some(sampled(token));
+    }
+    let choose = || {
+        let exec = &mut *model.lock();
+        exec.epoch += 1;
+        let at = exec.next_chosen();
+        exec.set_state(net, slot, 0, position, &State { produced: at as u32, ..drawn })?;
+        choose(&net.gpu, &exec.work, &exec.stream, drawn.temperature != 0.0)?;
+        exec.stream.wait()?;
+        Ok(exec.work.ring_token(at))
+    };
+    let token = choose();
+    if let Ok(token) = &token {
+        slot.chose(drawn, position, *token);
+    }
+    Some(token.and_then(sampled))
+}
+
+/// Chooses among the tokens whose bits are set, if the device can.
+pub fn choose_among(
+    model: &CudaModel,
+    slot: &CudaSlot,
+    request: &SampleRequest<'_>,
+    allowed: &[u32],
+) -> Option<Result<Sampled>> {
+    let net = &model.net;
+    let n = net.config.n_vocab;
+    if !chooses_for(net, request) || allowed.len() < n.div_ceil(32) {
+        return None;
+    }
+    let choose = || {
+        let exec = &mut *model.lock();
+        net.gpu.bind()?;
+        if exec.masked.is_none() {
+            // The logits that are left, and the bits.
+            exec.masked = Some(Buffer::new(&net.gpu, stride(n) * 4 + n.div_ceil(32) * 4)?);
+        }
+        let Some(masked) = &exec.masked else { return internal("no room for a mask") };
+        let (left, bits) = (masked.at(), masked.at() + (stride(n) * 4) as u64);
+        // SAFETY: the buffer has room for n floats and as many bits, the slot's logits have n elements; pageable memory is
+        // staged before the call returns.
+        unsafe {
+            exec.stream.upload(bits, allowed.as_ptr().cast(), n.div_ceil(32) * 4)?;
+            net.gpu.check(ffi::kgc_mask(slot.addresses().1, bits, left, n as u32, exec.stream.raw()))?;
+        }
+        exec.epoch += 1;
+        let (at, drawn) = (exec.next_chosen(), drawn_by(request.params));
+        let position = request.position as i32 - 1;
+        exec.put_state(net, &State { logits: left, position, produced: at as u32, ..drawn })?;
+        choose(&net.gpu, &exec.work, &exec.stream, drawn.temperature != 0.0)?;
+        exec.stream.wait()?;
+        Ok(exec.work.ring_token(at))
+    };
+    match choose() {
+        // The host needs no room on the device.
+        Err(Error::OutOfMemory { .. }) => None,
+        token => Some(token.and_then(sampled)),
+    }
+}
+
+/// Chooses a token for each that the device can choose for.
+pub fn choose_all(
+    model: &CudaModel,
+    slots: &mut [&mut dyn Slot],
+    requests: &[SampleRequest<'_>],
+) -> Vec<Option<Result<Sampled>>> {
+    let net = &model.net;
+    let mut results: Vec<Option<Result<Sampled>>> = requests.iter().map(|_| None).collect();
+    if net.gpu.bind().is_err() {
+        return results;
+    }
+    let mut open = Vec::new();
+    for (i, (slot, request)) in slots.iter_mut().zip(requests).enumerate() {
+        let Ok(slot) = slot_of(*slot) else { continue };
+        if chooses_for(net, request) {
+            let (drawn, position) = (drawn_by(request.params), request.position as usize - 1);
+            match slot.chosen(&drawn, position) {
+                Some(token) => results[i] = Some(sampled(token)),
+                None => open.push((i, slot, drawn, position)),
             }
-            let Some(masked) = &exec.masked else { return internal("no room for a mask") };
-            let (left, bits) = (masked.at(), masked.at() + (stride(n) * 4) as u64);
-            // SAFETY: the buffer has room for n floats and as many bits, the slot's logits have n elements; pageable memory is
-            // staged before the call returns.
-            unsafe {
-                exec.stream.upload(bits, allowed.as_ptr().cast(), n.div_ceil(32) * 4)?;
-                self.gpu.check(ffi::kgc_mask(slot.addresses().1, bits, left, n as u32, exec.stream.raw()))?;
-            }
-            exec.epoch += 1;
-            let (at, drawn) = (exec.next_chosen(), drawn_by(request.params));
-            let position = request.position as i32 - 1;
-            self.put_state(exec, &State { logits: left, position, produced: at as u32, ..drawn })?;
-            choose(&self.gpu, &exec.work, &exec.stream, drawn.temperature != 0.0)?;
-            exec.stream.wait()?;
-            Ok(exec.work.ring_token(at))
-        };
-        match choose() {
-            // The host needs no room on the device.
-            Err(Error::OutOfMemory { .. }) => None,
-            token => Some(token.and_then(sampled)),
         }
     }
+    // The greedy ones first.
+    open.sort_by_key(|(_, _, drawn, _)| drawn.temperature != 0.0);
+    for group in open.chunks_mut(MOST_SEQUENCES) {
+        // Where that fails each is asked by itself, which says what is wrong with which.
+        if let Ok(chosen) = choose_together(model, group) {
+            for ((i, slot, drawn, position), token) in group.iter_mut().zip(chosen) {
+                slot.chose(*drawn, *position, token);
+                results[*i] = Some(sampled(token));
+            }
+        }
+    }
+    results
+}
 
-    /// Chooses a token for each that the device can choose for.
-    pub(crate) fn choose_all(
-        &self,
-        slots: &mut [&mut dyn Slot],
-        requests: &[SampleRequest<'_>],
-    ) -> Vec<Option<Result<Sampled>>> {
-        let mut results: Vec<Option<Result<Sampled>>> = requests.iter().map(|_| None).collect();
-        if self.gpu.bind().is_err() {
-            return results;
-        }
-        let mut open = Vec::new();
-        for (i, (slot, request)) in slots.iter_mut().zip(requests).enumerate() {
-            let Ok(slot) = slot_of(*slot) else { continue };
-            if self.chooses_for(request) {
-                let (drawn, position) = (drawn_by(request.params), request.position as usize - 1);
-                match slot.chosen(&drawn, position) {
-                    Some(token) => results[i] = Some(sampled(token)),
-                    None => open.push((i, slot, drawn, position)),
-                }
-            }
-        }
-        // The greedy ones first.
-        open.sort_by_key(|(_, _, drawn, _)| drawn.temperature != 0.0);
-        for group in open.chunks_mut(MOST_SEQUENCES) {
-            // Where that fails each is asked by itself, which says what is wrong with which.
-            if let Ok(chosen) = self.choose_together(group) {
-                for ((i, slot, drawn, position), token) in group.iter_mut().zip(chosen) {
-                    slot.chose(*drawn, *position, token);
-                    results[*i] = Some(sampled(token));
-                }
-            }
-        }
-        results
-    }
-
-    fn choose_together(&self, group: &[(usize, &mut CudaSlot, State, usize)]) -> Result<Vec<u32>> {
-        let exec = &mut *self.lock();
-        let state = |(place, (_, slot, drawn, position)): (usize, &(usize, &mut CudaSlot, State, usize))| {
-            self.state_of(slot, 0, *position, place, *drawn)
-        };
-        let states: Vec<State> = group.iter().enumerate().map(state).collect();
-        let greedy = group.iter().filter(|(_, _, drawn, _)| drawn.temperature == 0.0).count();
-        self.batch(exec, states.len())?;
-        let Exec { batch: Some(batch), stream, .. } = exec else { return internal("no batch") };
-        batch.put_states(&states, stream)?;
-        queue(&self.gpu, &batch.work, stream, greedy, states.len())?;
-        stream.wait()?;
-        Ok((0..states.len()).map(|place| batch.work.ring_token(place)).collect())
-    }
+fn choose_together(model: &CudaModel, group: &[(usize, &mut CudaSlot, State, usize)]) -> Result<Vec<u32>> {
+    let net = &model.net;
+    let exec = &mut *model.lock();
+    let state = |(place, (_, slot, drawn, position)): (usize, &(usize, &mut CudaSlot, State, usize))| {
+        state_of(slot, 0, *position, place, *drawn)
+    };
+    let states: Vec<State> = group.iter().enumerate().map(state).collect();
+    let greedy = group.iter().filter(|(_, _, drawn, _)| drawn.temperature == 0.0).count();
+    let (batch, making) = exec.batch_for(net, states.len())?;
+    batch.put_states(&states, making.stream)?;
+    queue(&net.gpu, &batch.work, making.stream, greedy, states.len())?;
+    making.stream.wait()?;
+    Ok((0..states.len()).map(|place| batch.work.ring_token(place)).collect())
 }

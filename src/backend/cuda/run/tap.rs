@@ -1,131 +1,71 @@
-//! A step launch by launch, the activations that are wanted shown between them. The launches and so the bits are those of a
-//! graph.
+//! Brings activations to whoever watches a pass: those that are wanted, and nothing else.
 
-use crate::backend::cuda::driver::Address;
-use crate::backend::cuda::driver::{Gpu, Stream};
-use crate::backend::cuda::kernels::abi::PrefillNorm;
-use crate::backend::cuda::kernels::launch as ffi;
-use crate::backend::cuda::plan::program::{Cut, Kind, Op, Run};
-use crate::backend::cuda::plan::workspace::Workspace;
+use crate::backend::cuda::driver::{Address, Stream};
+use crate::backend::cuda::plan::lower_prefill::{Rows, Show};
 use crate::backend::{TapEvent, TapObserver};
 use crate::error::Result;
-use crate::model::Config;
 
-/// Where a step stands.
-pub struct Place {
+/// Reads activations of some rows of a sequence.
+pub struct TapReader<'a, 'b> {
+    /// Where the launches are that leave them.
+    pub stream: &'a Stream,
     /// Index of the sequence in the batch.
     pub sequence: usize,
-    /// Position of the token.
+    /// Position of the first row.
     pub position: usize,
-    /// Where logits go, when they are wanted.
-    pub logits: Option<Address>,
+    /// How many there are.
+    pub rows: usize,
+    /// Whoever watches.
+    pub tap: Option<&'a mut (dyn TapObserver + 'b)>,
 }
 
-/// Runs the launches one by one.
-#[allow(clippy::too_many_arguments)]
-pub fn run(
-    gpu: &Gpu,
-    config: &Config,
-    ops: &[Op],
-    work: &Workspace,
-    stream: &Stream,
-    cut: Cut,
-    place: Place,
-    tap: &mut dyn TapObserver,
-) -> Result<()> {
-    let mut host = Vec::new();
-    let mut show = |name: &'static str, layer: i32, from: Address, cols: usize| -> Result<()> {
-        if !tap.wants(name, layer) {
+impl TapReader<'_, '_> {
+    fn wants(&self, name: &str, layer: i32) -> bool {
+        self.tap.as_ref().is_some_and(|tap| tap.wants(name, layer))
+    }
+
+    /// Shows `cols` f32 of each row; rows lie `stride` elements apart.
+    pub fn floats(&mut self, name: &'static str, layer: i32, from: Address, cols: usize, stride: usize) -> Result<()> {
+        if !self.wants(name, layer) {
             return Ok(());
         }
-        host.clear();
-        host.resize(cols, 0f32);
-        // SAFETY: each call below names a vector of the workspace or the slot and its length.
-        unsafe { stream.download(from, &mut host)? };
-        tap.show(&TapEvent {
-            name,
-            layer,
-            sequence: place.sequence,
-            position: place.position,
-            rows: 1,
-            cols,
-            data: &host,
-        });
+        let mut all = vec![0f32; (self.rows - 1) * stride + cols];
+        // SAFETY: each call names a buffer of so many rows of this stride.
+        unsafe { self.stream.download(from, &mut all)? };
+        let data: Vec<f32> =
+            if cols == stride { all } else { all.chunks(stride).flat_map(|r| &r[..cols]).copied().collect() };
+        self.tell(name, layer, cols, &data);
         Ok(())
-    };
-    let most = config.widths();
-    let (d, h, g) = (config.n_embd, most.q, most.kv);
-    for op in ops.iter().filter(|o| o.kind != Kind::Logits || place.logits.is_some()) {
-        let mut op = op.clone();
-        let [first, second, _] = work.tap;
-        let mut residual = None;
-        match &mut op.run {
-            Run::Stage { stage, .. } if stage.norm_w != 0 => {
-                stage.tap = first;
-                residual = (stage.x_out != 0).then_some(stage.x_out);
-            }
-            Run::Attend(attend) => {
-                attend.tap_q = first;
-                attend.tap_k = second;
-            }
-            _ => {}
+    }
+
+    /// Shows rows of f16 and what their rounding has left, where that is not null.
+    fn halves(&mut self, name: &'static str, layer: i32, from: [Address; 2], cols: usize) -> Result<()> {
+        if !self.wants(name, layer) {
+            return Ok(());
         }
-        op.launch(gpu, work, cut, false, stream)?;
-        let layer = op.layer;
-        match op.kind {
-            Kind::Embed => show("embed", -1, work.x[0], d)?,
-            Kind::Qkv => {
-                if let Some(x) = residual {
-                    show("resid", layer - 1, x, d)?;
-                }
-                show("attn_norm", layer, first, d)?;
-            }
-            Kind::Attend => {
-                show("q_rope", layer, first, h)?;
-                show("k_rope", layer, second, g)?;
-                show("v", layer, work.qkv + 4 * (h + g) as u64, g)?;
-                show("attn_mix", layer, work.mix, h)?;
-            }
-            Kind::Output => show("attn_out", layer, work.attn_out, d)?,
-            Kind::GateUp => {
-                show("ffn_norm", layer, first, d)?;
-                show("ffn_act", layer, work.act, most.ffn)?;
-            }
-            Kind::Up => show("ffn_norm", layer, first, d)?,
-            Kind::Glu => show("ffn_act", layer, work.act, most.ffn)?,
-            Kind::Down => show("ffn_out", layer, work.ffn_out, d)?,
-            Kind::Logits => {
-                if let Some(x) = residual {
-                    show("resid", config.n_layers() as i32 - 1, x, d)?;
-                }
-                show("final_norm", -1, first, d)?;
-                if let Some(logits) = place.logits {
-                    show("logits", -1, logits, config.n_vocab)?;
-                }
-            }
+        let mut data = vec![0f32; self.rows * cols];
+        let mut halves = vec![half::f16::ZERO; data.len()];
+        for from in from.into_iter().filter(|a| *a != 0) {
+            // SAFETY: as above.
+            unsafe { self.stream.download(from, &mut halves)? };
+            data.iter_mut().zip(&halves).for_each(|(a, h)| *a += h.to_f32());
+        }
+        self.tell(name, layer, cols, &data);
+        Ok(())
+    }
+
+    /// What a launch of a prompt has left.
+    pub fn show(&mut self, show: &Show) -> Result<()> {
+        match show.rows {
+            Rows::Floats { from, stride } => self.floats(show.name, show.layer, from, show.cols, stride),
+            Rows::Halves(from) => self.halves(show.name, show.layer, from, show.cols),
         }
     }
-    // Without the last stage nothing has added the last layer's half; for the eye alone.
-    let last = ops.iter().find(|o| o.kind == Kind::Logits);
-    if let (None, Some(Op { run: Run::Stage { stage, .. }, .. })) = (place.logits, last) {
-        let x = work.tap[1];
-        let norm = PrefillNorm {
-            x,
-            delta: stage.delta,
-            post_w: stage.post_w,
-            w: stage.norm_w,
-            n_tokens: 1,
-            dim: d as u32,
-            out_stride: d as u32,
-            eps: config.norm_eps,
-            ..PrefillNorm::default()
-        };
-        // SAFETY: all are vectors of n_embd in the workspace and the weights.
-        unsafe {
-            stream.copy(x, stage.x, d * 4)?;
-            gpu.check(ffi::kgc_prefill_norm(&norm, stream.raw()))?;
+
+    fn tell(&mut self, name: &'static str, layer: i32, cols: usize, data: &[f32]) {
+        let (sequence, position, rows) = (self.sequence, self.position, self.rows);
+        if let Some(tap) = &mut self.tap {
+            tap.show(&TapEvent { name, layer, sequence, position, rows, cols, data });
         }
-        show("resid", config.n_layers() as i32 - 1, x, d)?;
     }
-    Ok(())
 }

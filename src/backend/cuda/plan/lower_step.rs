@@ -1,0 +1,170 @@
+//! A step of one token as a list of launches: what runs, on what, with which geometry.
+//!
+//! Five launches a layer: (norm, QKV, bias), (head norms, rope, cache row, attention), (output matrix), (residual, norm,
+//! gate, up, activation), (down matrix); the residual of one stage is added in the next. The list depends on the model and
+//! the device alone.
+
+use super::geometry::{By, Shape, Tuning};
+use super::limits::ATTEND_CHUNK;
+use super::op::{Input, Kind, Op, Output, What};
+use super::stage::{Glu, Placed, Stages};
+use super::workspace::Workspace;
+use crate::backend::cuda::driver::{Address, Gpu};
+use crate::backend::cuda::kernels::abi::{Attend, Mat, PrefillNorm, Stage};
+use crate::model::Config;
+
+/// One launch.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// What it is.
+    pub kind: Kind,
+    /// How to run it.
+    pub run: Run,
+    /// What may be shown when it has run; empty where nobody can watch.
+    pub shows: Vec<Show>,
+}
+
+/// An activation that a launch has left somewhere.
+#[derive(Clone, Copy, Debug)]
+pub struct Show {
+    /// One of `TAP_NAMES`.
+    pub name: &'static str,
+    /// The layer, or -1.
+    pub layer: i32,
+    /// Where it is; 0: the logits of the sequence.
+    pub from: Address,
+    /// Elements.
+    pub cols: usize,
+}
+
+/// A launch's arguments.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, missing_docs)] // there is one list of a hundred or two
+pub enum Run {
+    Embed {
+        mat: Mat,
+        scale: f32,
+        x: Address,
+    },
+    Stage {
+        stage: Stage,
+        by: By,
+        shape: Shape,
+    },
+    Attend(Attend),
+    Glu(Glu),
+    /// The stream, summed where nothing else does it; for watchers alone.
+    Finish {
+        norm: PrefillNorm,
+        from: Address,
+    },
+}
+
+/// What a list is made for.
+#[derive(Clone, Copy)]
+pub struct Target<'a> {
+    /// The device.
+    pub gpu: &'a Gpu,
+    /// The model.
+    pub config: &'a Config,
+    /// Choices for measurements.
+    pub tuning: &'a Tuning,
+    /// The buffers.
+    pub work: &'a Workspace,
+}
+
+/// The launches of these operations, for one token; `watched`: each leaves what it can show.
+pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
+    let Target { gpu, config, tuning, work } = target;
+    let mut stages = Stages::new(gpu, config, tuning, work);
+    let mut launches = Vec::with_capacity(ops.len());
+    for op in ops {
+        let mut push = |kind, run, shows: Vec<Show>| {
+            launches.push(Launch { kind, run, shows: if watched { shows } else { Vec::new() } });
+        };
+        let show = |name, from, cols| Show { name, layer: op.layer, from, cols };
+        match &op.what {
+            What::Embed { table, scale } => {
+                let x = work.x[0];
+                let run = Run::Embed { mat: *table, scale: *scale, x };
+                push(Kind::Embed, run, vec![show("embed", x, config.n_embd)]);
+            }
+            What::Project(p) => {
+                let placed = watching(stages.project(p), watched, work);
+                let mut shows = input_shows(p.input, op.layer, &placed.stage);
+                match p.output {
+                    Output::Qkv => {}
+                    Output::Stream { half, .. } => {
+                        shows.push(show(half.tap(), stages.added(half), config.n_embd));
+                    }
+                    Output::Logits { .. } => shows.push(show("logits", 0, config.n_vocab)),
+                }
+                push(placed.kind, stage(placed), shows);
+            }
+            What::Attend(a) => {
+                let [first, second, _] = work.tap;
+                let mut attend = Attend { chunk: ATTEND_CHUNK, ..stages.attend(a) };
+                if watched {
+                    (attend.tap_q, attend.tap_k) = (first, second);
+                }
+                let (h, g) = (a.attention.q_width(), a.attention.kv_width());
+                let v = work.qkv + 4 * (h + g) as u64;
+                let rows = [("q_rope", first, h), ("k_rope", second, g), ("v", v, g), ("attn_mix", work.mix, h)];
+                push(Kind::Attend, Run::Attend(attend), rows.map(|(name, from, cols)| show(name, from, cols)).into());
+            }
+            What::Gate(g) => {
+                let (placed, glu) = stages.gate(g);
+                let placed = watching(placed, watched, work);
+                let mut shows = input_shows(g.input, op.layer, &placed.stage);
+                let act = show("ffn_act", work.act, g.gate.rows as usize);
+                if glu.is_none() {
+                    shows.push(act);
+                }
+                push(placed.kind, stage(placed), shows);
+                if let Some(glu) = glu {
+                    push(Kind::Glu, Run::Glu(glu), vec![act]);
+                }
+            }
+            What::Finish { norm, layer } => {
+                let x = work.tap[1];
+                let (from, pending) = stages.stream();
+                let (delta, post_w) = pending.unwrap_or_default();
+                let dim = config.n_embd as u32;
+                let norm = PrefillNorm {
+                    x,
+                    delta,
+                    post_w,
+                    w: *norm,
+                    n_tokens: 1,
+                    dim,
+                    out_stride: dim,
+                    eps: config.norm_eps,
+                    ..PrefillNorm::default()
+                };
+                let resid = Show { name: "resid", layer: *layer, from: x, cols: config.n_embd };
+                push(Kind::Logits, Run::Finish { norm, from }, vec![resid]);
+            }
+        }
+    }
+    launches
+}
+
+/// A stage that leaves its normalized input for watchers.
+fn watching(mut placed: Placed, watched: bool, work: &Workspace) -> Placed {
+    if watched && placed.stage.norm_w != 0 {
+        placed.stage.tap = work.tap[0];
+    }
+    placed
+}
+
+fn stage(placed: Placed) -> Run {
+    Run::Stage { stage: placed.stage, by: placed.by, shape: placed.shape }
+}
+
+/// The stream behind a layer, if this stage sums it, and the normalized input.
+fn input_shows(input: Input, layer: i32, stage: &Stage) -> Vec<Show> {
+    let Input::Normed { tap, ends, .. } = input else { return Vec::new() };
+    let cols = stage.n as usize;
+    let resid = ends.filter(|_| stage.x_out != 0).map(|layer| Show { name: "resid", layer, from: stage.x_out, cols });
+    resid.into_iter().chain([Show { name: tap, layer, from: stage.tap, cols }]).collect()
+}

@@ -1,0 +1,171 @@
+//! The working memory of a pass of prompts: vectors of many rows, a slab for weights in f16, what the host tells of the rows.
+
+use std::sync::Arc;
+
+use super::limits::LEAST_ROWS;
+use super::op::{Op, What};
+use crate::backend::cuda::driver::{Address, Buffer, Gpu};
+use crate::backend::cuda::kernels::abi::{FlashTile, Mat, RowPlace};
+use crate::backend::cuda::kernels::launch as ffi;
+use crate::backend::cuda::kernels::packed::Packed;
+use crate::error::Result;
+use crate::model::{Config, Layer};
+
+/// Whether a model's activations between products, and its quantized weights, are two halves, x and what rounding it to f16
+/// leaves, each product taking both: two or three times the work, and the error of f16 is gone. Models so narrow have it to
+/// spare: their prompts are short of work for the tensor cores, and they are the ones whose few weights hide no error.
+pub fn two_halves(c: &Config) -> bool {
+    c.n_embd <= 2048
+}
+
+/// Of f16 and bf16 no half is left that would be worth the time.
+pub fn quantized(mats: &[Mat]) -> bool {
+    mats.iter().all(|m| m.ty.is_quantized())
+}
+
+/// Bytes of a matrix in the slab.
+pub fn slab_bytes(m: &Mat) -> u64 {
+    if m.ty == Packed::F16 { 0 } else { u64::from(m.rows) * u64::from(m.stride) * 2 }
+}
+
+/// The matrices of each product.
+fn products(body: &[Op]) -> impl Iterator<Item = Vec<Mat>> {
+    body.iter().filter_map(|op| match &op.what {
+        What::Project(p) => Some(p.mats.clone()),
+        What::Gate(g) => Some(vec![g.gate, g.up]),
+        What::Embed { .. } | What::Attend(_) | What::Finish { .. } => None,
+    })
+}
+
+/// Whether the products can take this model: they need rows of whole 16 bytes, and no f32.
+pub fn can(c: &Config, body: &[Op]) -> bool {
+    let of_layer = |l: &Layer| [l.attention().q_width(), l.attention().kv_width(), l.dense().width];
+    let mut widths = c.layers.iter().flat_map(of_layer).chain([c.n_embd]);
+    widths.all(|n| n % 8 == 0) && products(body).flatten().all(|m| m.ty != Packed::F32)
+}
+
+/// Bytes the working memory for `rows` tokens takes.
+pub fn planned_bytes(c: &Config, body: &[Op], rows: usize) -> u64 {
+    if !can(c, body) {
+        return 0;
+    }
+    bytes_of(c, body, rows, two_halves(c))
+}
+
+fn bytes_of(c: &Config, body: &[Op], rows: usize, halves: bool) -> u64 {
+    sizes(c, body, rows, halves).iter().sum::<u64>() + tables(rows).iter().sum::<u64>()
+}
+
+/// Bytes of each vector, in the order of [`PrefillWorkspace`]'s fields.
+fn sizes(c: &Config, body: &[Op], rows: usize, halves: bool) -> [u64; 11] {
+    let most = c.widths();
+    let (d, h, g, f) = (c.n_embd, most.q, most.kv, most.ffn);
+    let in_slab = |mats: Vec<Mat>| {
+        let copies = if halves && quantized(&mats) { 2 } else { 1 };
+        mats.iter().map(slab_bytes).sum::<u64>() * copies
+    };
+    let slab = products(body).map(in_slab).max().unwrap_or(0);
+    let of = |n: usize| (rows * n) as u64;
+    let left = |n: usize| if halves { of(n * 2) } else { 0 };
+    let floats = [of(d * 4), of(d * 4), of((h + 2 * g) * 4)];
+    let [x, delta, qkv] = floats;
+    let all = [x, delta, qkv, of(d * 2), of(h * 2), of(h * 2), of(f * 2), slab, left(d), left(h), left(f)];
+    all.map(|n| n.next_multiple_of(256))
+}
+
+/// Tiles of 64 rows that sequences of at least [`LEAST_ROWS`] can have in a pass.
+pub fn most_tiles(rows: usize) -> usize {
+    rows.div_ceil(LEAST_ROWS)
+}
+
+/// Bytes of what the host tells of a pass: tokens; places and tiles of several sequences.
+fn tables(rows: usize) -> [u64; 3] {
+    let bytes = [rows * 4, rows * size_of::<RowPlace>(), most_tiles(rows) * size_of::<FlashTile>()];
+    bytes.map(|n| (n as u64).next_multiple_of(256))
+}
+
+/// Addresses inside one allocation, for a number of rows.
+pub struct PrefillWorkspace {
+    /// Tokens it is for.
+    pub rows: usize,
+    buffer: Buffer,
+    /// The driver's function that describes matrices to the tensor cores' loads, or 0 where the device has no such path.
+    pub encode: u64,
+    /// Whether there are the three `left`.
+    pub halves: bool,
+    /// [rows, D] f32, the residual stream
+    pub x: Address,
+    /// [rows, D] f32, what is to be added to it
+    pub delta: Address,
+    /// [rows, H + 2 G] f32
+    pub qkv: Address,
+    /// [rows, D] f16, normalized
+    pub h: Address,
+    /// [rows, H] f16
+    pub q: Address,
+    /// [rows, H] f16
+    pub mix: Address,
+    /// [rows, F] f16
+    pub act: Address,
+    /// The weights of a product in f16, and what that rounding leaves.
+    pub slab: Address,
+    /// What rounding leaves of `h`, `mix` and `act`.
+    left: [Address; 3],
+    /// [rows] u32
+    pub tokens: Address,
+    /// [rows] RowPlace
+    pub places: Address,
+    /// [most_tiles(rows)] FlashTile
+    pub tiles: Address,
+}
+
+impl PrefillWorkspace {
+    /// For `rows` tokens.
+    pub fn new(gpu: &Arc<Gpu>, c: &Config, body: &[Op], rows: usize, halves: bool) -> Result<PrefillWorkspace> {
+        let buffer = Buffer::new(gpu, bytes_of(c, body, rows, halves) as usize)?;
+        let mut at = buffer.at();
+        let mut take = |bytes: u64| {
+            at += bytes;
+            at - bytes
+        };
+        let [x, delta, qkv, h, q, mix, act, slab, left @ ..] = sizes(c, body, rows, halves).map(&mut take);
+        let [tokens, places, tiles] = tables(rows).map(&mut take);
+        let mut encode: *mut std::ffi::c_void = std::ptr::null_mut();
+        // SAFETY: writes one pointer: the driver's function, or null where the device has no such path.
+        if unsafe { ffi::kgc_gemm_encoder(&mut encode) } != 0 {
+            encode = std::ptr::null_mut();
+        }
+        let encode = encode as u64;
+        Ok(PrefillWorkspace {
+            rows,
+            buffer,
+            encode,
+            halves,
+            x,
+            delta,
+            qkv,
+            h,
+            q,
+            mix,
+            act,
+            slab,
+            left,
+            tokens,
+            places,
+            tiles,
+        })
+    }
+
+    /// Bytes it takes.
+    pub fn bytes(&self) -> u64 {
+        self.buffer.bytes() as u64
+    }
+
+    /// Where what rounding leaves of these is; null where there is none.
+    pub fn left(&self, of: Address) -> Address {
+        match [self.h, self.mix, self.act].iter().position(|at| *at == of) {
+            Some(i) if self.halves => self.left[i],
+            _ => 0,
+        }
+    }
+}

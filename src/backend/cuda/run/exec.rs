@@ -1,0 +1,217 @@
+//! What a model is on its device ([`Network`]), and what of it one pass at a time has ([`Exec`]).
+//!
+//! Invariant: graphs refer to the weights, the workspace and the device's own state only, so a slot's addresses reach a step
+//! through `State` and no graph belongs to a slot.
+
+use std::sync::Arc;
+
+use super::batch::{Batch, Making};
+use super::internal;
+use super::pages::Pages;
+use super::slot::CudaSlot;
+use super::step::{Launcher, Steps};
+use crate::backend::PAGE_TOKENS;
+use crate::backend::cuda::driver::{Buffer, Gpu, Stream};
+use crate::backend::cuda::kernels::abi::State;
+use crate::backend::cuda::kernels::launch as ffi;
+use crate::backend::cuda::plan::geometry::Tuning;
+use crate::backend::cuda::plan::layer;
+use crate::backend::cuda::plan::limits::MOST_ROWS;
+use crate::backend::cuda::plan::lower_step::Target;
+use crate::backend::cuda::plan::op::Op;
+use crate::backend::cuda::plan::prefill_workspace::{self, PrefillWorkspace, two_halves};
+use crate::backend::cuda::plan::split::AttentionSplit;
+use crate::backend::cuda::plan::workspace::Workspace;
+use crate::backend::cuda::weights::layout::DeviceWeights;
+use crate::error::{Error, Result};
+use crate::model::{Attention, Config};
+
+/// Positions the working memory is made for at first.
+pub fn first_context(config: &Config) -> usize {
+    config.n_ctx_train.clamp(1, 1 << 17)
+}
+
+/// A model on its device; nothing of it changes but the number of pages.
+pub struct Network {
+    /// The device.
+    pub gpu: Arc<Gpu>,
+    /// The description.
+    pub config: Config,
+    /// Of every layer.
+    pub heads: Attention,
+    /// The cache.
+    pub pages: Pages,
+    /// The body and the head.
+    pub ops: Vec<Op>,
+    /// The body and what ends it without logits.
+    pub headless: Vec<Op>,
+    /// Whether prompts can go through the tensor cores.
+    pub can_prefill: bool,
+}
+
+impl Network {
+    /// Of weights that are on the device.
+    pub fn new(gpu: &Arc<Gpu>, config: &Config, weights: &DeviceWeights) -> Result<Network> {
+        let heads = config.same_heads()?;
+        let body = layer::body(config, weights);
+        let with = |last: Op| body.iter().cloned().chain([last]).collect::<Vec<_>>();
+        Ok(Network {
+            gpu: gpu.clone(),
+            config: config.clone(),
+            heads,
+            pages: Pages::new(gpu, config, heads),
+            can_prefill: prefill_workspace::can(config, &body),
+            ops: with(layer::head(config, weights)),
+            headless: with(layer::finish(config, weights)),
+        })
+    }
+
+    /// From the stream to the logits.
+    pub fn head(&self) -> &Op {
+        // There is one: `new` has put it there.
+        &self.ops[self.ops.len() - 1]
+    }
+
+    /// All but the head.
+    pub fn body(&self) -> &[Op] {
+        &self.ops[..self.ops.len() - 1]
+    }
+
+    /// How the attention at a position is split.
+    pub fn split_at(&self, position: usize, tuning: &Tuning) -> AttentionSplit {
+        AttentionSplit::at(position, self.heads.head_dim, tuning)
+    }
+
+    /// Tokens that a pass has room for at first.
+    pub fn prompt_rows(&self) -> usize {
+        MOST_ROWS.min(first_context(&self.config))
+    }
+
+    /// Fails where a chunk's tokens, its pages or its positions are not.
+    pub fn check_chunk(&self, tokens: &[u32], start: usize, n_pages: usize) -> Result<()> {
+        let n_vocab = self.config.n_vocab;
+        if let Some((index, token)) = tokens.iter().enumerate().find(|(_, t)| **t as usize >= n_vocab) {
+            return Err(Error::TokenOutOfRange { index, token: *token, n_vocab });
+        }
+        if tokens.is_empty()
+            || n_pages * PAGE_TOKENS < start + tokens.len()
+            || start + tokens.len() > i32::MAX as usize / 2
+        {
+            return internal("a chunk without tokens or without its pages");
+        }
+        Ok(())
+    }
+}
+
+/// Of one pass at a time.
+pub struct Exec {
+    /// Of a token alone.
+    pub steps: Steps,
+    /// Of prompts, once there was one.
+    pub prefill: Option<PrefillWorkspace>,
+    /// Of several sequences, once there were some.
+    pub batch: Option<Batch>,
+    /// Of a token alone.
+    pub work: Workspace,
+    /// Logits of which some are banned, and which.
+    pub masked: Option<Buffer>,
+    /// Choices for measurements.
+    pub tuning: Tuning,
+    /// Changes whenever the device's `State` stops being that of the call before.
+    pub epoch: u64,
+    /// Tokens chosen so far: where in the ring the next one goes.
+    pub chosen: usize,
+    /// The queue.
+    pub stream: Stream,
+}
+
+impl Exec {
+    /// For positions below [`first_context`].
+    pub fn new(net: &Network, tuning: Tuning, stream: Stream) -> Result<Exec> {
+        let work = Workspace::new(&net.gpu, &net.config, first_context(&net.config), 1, &stream)?;
+        stream.wait()?;
+        let target = Target { gpu: &net.gpu, config: &net.config, tuning: &tuning, work: &work };
+        let steps = Steps::new(target, &net.ops);
+        Ok(Exec { steps, prefill: None, batch: None, work, masked: None, tuning, epoch: 1, chosen: 0, stream })
+    }
+
+    /// What launches of a token alone are made for.
+    pub fn target<'a>(&'a self, net: &'a Network) -> Target<'a> {
+        Target { gpu: &net.gpu, config: &net.config, tuning: &self.tuning, work: &self.work }
+    }
+
+    /// Where launches of a token alone go.
+    pub fn launcher<'a>(&'a self, net: &'a Network, split: AttentionSplit, pdl: bool) -> Launcher<'a> {
+        Launcher { gpu: &net.gpu, work: &self.work, split, pdl, stream: &self.stream }
+    }
+
+    /// The ring's place of the token that is chosen now.
+    pub fn next_chosen(&mut self) -> usize {
+        self.chosen += 1;
+        self.chosen - 1
+    }
+
+    /// Makes all launches anew.
+    pub fn make_steps(&mut self, net: &Network) {
+        self.steps = Steps::new(self.target(net), &net.ops);
+    }
+
+    /// Makes room for positions below `n_ctx`.
+    pub fn grow(&mut self, net: &Network, n_ctx: usize) -> Result<()> {
+        if self.work.holds(n_ctx) {
+            return Ok(());
+        }
+        self.stream.wait()?;
+        if self.work.grow(&net.gpu, n_ctx)? {
+            self.make_steps(net);
+        }
+        Ok(())
+    }
+
+    /// The batch's working memory for `n` sequences, made if it is not there, and what its launches are made of.
+    pub fn batch_for<'a>(&'a mut self, net: &'a Network, n: usize) -> Result<(&'a mut Batch, Making<'a>)> {
+        if self.batch.as_ref().is_none_or(|b| (b.work.rows as usize) < n) {
+            self.stream.wait()?;
+            self.batch = None;
+            self.batch = Some(Batch::new(&net.gpu, &net.config, n.next_power_of_two(), &self.stream)?);
+        }
+        let making = Making { gpu: &net.gpu, config: &net.config, tuning: &self.tuning, stream: &self.stream };
+        match &mut self.batch {
+            Some(batch) => Ok((batch, making)),
+            None => internal("no batch"),
+        }
+    }
+
+    /// Makes room for a pass of `n` tokens.
+    pub fn prefill_for(&mut self, net: &Network, n: usize) -> Result<&PrefillWorkspace> {
+        if self.prefill.as_ref().is_none_or(|r| r.rows < n) {
+            self.stream.wait()?;
+            self.prefill = None;
+            let halves = self.tuning.halves.unwrap_or(two_halves(&net.config));
+            let n = n.next_power_of_two().min(net.prompt_rows().max(n));
+            self.prefill = Some(PrefillWorkspace::new(&net.gpu, &net.config, net.body(), n, halves)?);
+        }
+        match &self.prefill {
+            Some(prefill) => Ok(prefill),
+            None => internal("no rows"),
+        }
+    }
+
+    /// What the step in flight goes by, from here on.
+    pub fn put_state(&self, net: &Network, state: &State) -> Result<()> {
+        // SAFETY: the state's place is in the workspace; the value is copied by the launch.
+        net.gpu.check(unsafe { ffi::kgc_set_state(self.work.state, state, self.stream.raw()) })
+    }
+
+    /// The same for a token of a slot, with what draws go by.
+    pub fn set_state(&self, net: &Network, slot: &CudaSlot, token: u32, position: usize, drawn: &State) -> Result<()> {
+        self.put_state(net, &state_of(slot, token, position, drawn.produced as usize, *drawn))
+    }
+}
+
+/// What a step of a token of a slot goes by; its choice is left at `produced` in the ring.
+pub fn state_of(slot: &CudaSlot, token: u32, position: usize, produced: usize, drawn: State) -> State {
+    let (pages, logits) = slot.addresses();
+    let (token, position) = (token as i32, position as i32);
+    State { pages, logits, token, position, produced: produced as u32, ..drawn }
+}

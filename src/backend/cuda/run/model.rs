@@ -1,0 +1,99 @@
+//! A loaded model: what lies on the device, and the lock in front of what one pass at a time has.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::exec::{Exec, Network, first_context};
+use super::internal;
+use crate::backend::cuda::driver::{Buffer, Gpu, Stream};
+use crate::backend::cuda::plan::geometry::Tuning;
+use crate::backend::cuda::plan::limits::MOST_ROWS;
+use crate::backend::cuda::plan::{layer, prefill_workspace, workspace};
+use crate::backend::cuda::weights::layout::lay;
+use crate::backend::cuda::weights::load;
+use crate::backend::{LoadControl, Plan};
+use crate::error::{Error, Result};
+use crate::model::{Config, Weights};
+
+/// What the driver rounds large allocations up to.
+const GRAIN: u64 = 2 << 20;
+
+/// What a load and one session take, as the driver counts.
+pub fn plan(config: &Config, weights: &Weights<'_>) -> Plan {
+    let laid = lay(0, config, weights);
+    let rows = MOST_ROWS.min(first_context(config));
+    let [fixed, part] = workspace::planned_bytes(config, first_context(config));
+    let prefill = prefill_workspace::planned_bytes(config, &layer::body(config, &laid.weights), rows);
+    Plan {
+        weights_bytes: laid.bytes.next_multiple_of(GRAIN),
+        kv_bytes_per_token: config.kv_bytes_per_token() as u64,
+        // And a slot's logits and table, the captured steps, and what rounding takes.
+        scratch_bytes: fixed + part + prefill + 2 * GRAIN,
+    }
+}
+
+/// A loaded model.
+pub struct CudaModel {
+    /// Held while waiting for `exec`, so that a thread that takes it again and again does not pass by the others.
+    turn: Mutex<()>,
+    exec: Mutex<Exec>,
+    _memory: Buffer,
+    weights_bytes: u64,
+    /// What does not change.
+    pub(crate) net: Network,
+}
+
+/// What the kernels need beyond the description's own invariants.
+fn check(gpu: &Gpu, config: &Config, weights: &Weights<'_>) -> Result<()> {
+    let most = config.widths();
+    let widest = config.n_embd.max(most.ffn).max(most.q);
+    // A stage holds its input in shared memory, as f32 and, behind a norm, in pieces as well.
+    if widest > 40_000 || widest * 33 / 8 + 4096 > gpu.shared_most || config.n_embd * 65 / 8 + 4096 > gpu.shared_most {
+        return Err(Error::Unsupported { what: "row length", name: format!("{widest}") });
+    }
+    if weights.layers.len() != config.layers.len() {
+        return internal("as many layers as descriptions of them are needed");
+    }
+    config.same_heads().map(|_| ())
+}
+
+impl CudaModel {
+    /// Loads; nothing borrowed is kept. `strict`: prompts go token by token, the way that steps go: the tensor cores would
+    /// round otherwise.
+    pub fn load(
+        gpu: &Arc<Gpu>,
+        config: &Config,
+        weights: &Weights<'_>,
+        strict: bool,
+        control: &mut dyn LoadControl,
+    ) -> Result<CudaModel> {
+        check(gpu, config, weights)?;
+        gpu.bind()?;
+        let stream = Stream::new(gpu)?;
+        let bytes = lay(0, config, weights).bytes;
+        let memory = Buffer::zeroed(gpu, bytes as usize, &stream)?;
+        stream.wait()?;
+        let laid = lay(memory.at(), config, weights);
+        load::load(gpu, &laid.jobs, control)?;
+        let net = Network::new(gpu, config, &laid.weights)?;
+        let exec = Exec::new(&net, Tuning { prefill: !strict, ..Tuning::default() }, stream)?;
+        Ok(CudaModel { turn: Mutex::default(), exec: Mutex::new(exec), _memory: memory, weights_bytes: bytes, net })
+    }
+
+    /// What one pass at a time has.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Exec> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.exec.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What it takes now.
+    pub(crate) fn taken(&self) -> Plan {
+        let exec = self.lock();
+        let batch = exec.batch.as_ref().map_or(0, |b| b.work.bytes);
+        let masked = exec.masked.as_ref().map_or(0, |m| m.bytes() as u64);
+        Plan {
+            weights_bytes: self.weights_bytes.next_multiple_of(GRAIN),
+            kv_bytes_per_token: self.net.config.kv_bytes_per_token() as u64,
+            scratch_bytes: exec.work.bytes + batch + masked + exec.prefill.as_ref().map_or(0, |p| p.bytes()),
+        }
+    }
+}

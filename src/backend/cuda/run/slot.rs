@@ -1,0 +1,82 @@
+//! One sequence's place on the device: its logits, its page table, and the token chosen from the logits.
+//!
+//! Invariant: a slot's choice is of the logits in the slot; whatever writes these forgets it.
+
+use std::any::Any;
+
+use crate::backend::Slot;
+use crate::backend::cuda::driver::{Address, Buffer};
+use crate::backend::cuda::kernels::abi::State;
+use crate::backend::cuda::plan::workspace::Workspace;
+use crate::error::{Error, Result};
+
+/// A choice from a slot's logits.
+pub struct Choice {
+    /// By which parameters.
+    pub drawn: State,
+    /// Of the token that the logits follow.
+    pub position: usize,
+    /// Where in the ring the device leaves it.
+    pub place: usize,
+    /// Once it is made.
+    pub token: Option<u32>,
+    /// Whether somebody wanted it.
+    pub asked: bool,
+}
+
+/// One sequence's logits and page table on the device.
+pub struct CudaSlot {
+    /// [n_vocab] f32
+    pub logits: Buffer,
+    /// [capacity] addresses
+    pub table: Buffer,
+    /// Those that the table names.
+    pub pages: Vec<u32>,
+    /// Of a token from these logits.
+    pub choice: Option<Choice>,
+    /// By which parameters a step chooses a token at its end.
+    pub wish: Option<State>,
+}
+
+impl Slot for CudaSlot {
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+impl CudaSlot {
+    /// Of the page table and of the logits.
+    pub fn addresses(&self) -> (Address, Address) {
+        (self.table.at(), self.logits.at())
+    }
+
+    /// The logits change: the choice is forgotten, and if it was asked for the next is made likewise.
+    pub fn start_choice(&mut self) {
+        self.wish = self.choice.take().filter(|c| c.asked).map(|c| c.drawn);
+    }
+
+    /// What was queued has run, if `ran`.
+    pub fn end_choice(&mut self, work: &Workspace, ran: bool) {
+        match &mut self.choice {
+            Some(choice) if ran => choice.token = Some(work.ring_token(choice.place)),
+            choice => *choice = None,
+        }
+    }
+
+    /// The choice by these parameters, if it was made.
+    pub fn chosen(&mut self, drawn: &State, position: usize) -> Option<u32> {
+        let choice = self.choice.as_mut().filter(|c| c.position == position && c.drawn == *drawn)?;
+        choice.asked = true;
+        choice.token
+    }
+
+    /// Keeps a choice that was made.
+    pub fn chose(&mut self, drawn: State, position: usize, token: u32) {
+        self.choice = Some(Choice { drawn, position, place: 0, token: Some(token), asked: true });
+    }
+}
+
+/// This backend's slot.
+pub fn slot_of(slot: &mut dyn Slot) -> Result<&mut CudaSlot> {
+    slot.as_any().downcast_mut().ok_or_else(|| Error::Internal { message: "a slot of another backend".to_string() })
+}
