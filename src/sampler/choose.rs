@@ -4,14 +4,15 @@
 //! of it come from the same integers.
 
 use super::random::random_u64;
-use super::weigh::{ONE, Scale, Weigh, weigh_each};
+use super::rule::{Adjustment, DEPTH, Draw, Penalties, Rule};
+use super::softmax_weights::{Scale, SoftmaxWeights, softmax_weights};
 use super::{SampleRequest, Sampled, SamplingParams};
 use crate::alloc::reserve;
 use crate::error::{Error, Result};
 
-/// Memory that draws reuse, and the instructions they weigh with.
+/// Memory that draws reuse, and what makes their weights.
 pub struct Scratch {
-    weigh: Weigh,
+    softmax_weights: SoftmaxWeights,
     adjusted: Vec<f32>,
     counts: Vec<(u32, u32)>,
     maxima: Vec<f32>,
@@ -23,15 +24,15 @@ pub struct Scratch {
 
 impl Default for Scratch {
     fn default() -> Scratch {
-        Scratch::weighing_with(weigh_each)
+        Scratch::with_weights(softmax_weights)
     }
 }
 
 impl Scratch {
-    /// `weigh` is [`weigh_each`], maybe compiled for more instructions than every machine has.
-    pub fn weighing_with(weigh: Weigh) -> Scratch {
+    /// `softmax_weights` is [`softmax_weights`], maybe compiled for more instructions than every machine has.
+    pub fn with_weights(softmax_weights: SoftmaxWeights) -> Scratch {
         Scratch {
-            weigh,
+            softmax_weights,
             adjusted: Vec::new(),
             counts: Vec::new(),
             maxima: Vec::new(),
@@ -49,6 +50,8 @@ struct Survivors<'a> {
     /// The tokens' ids; `None`: they are the weights' indices.
     ids: Option<&'a [u32]>,
     total: u64,
+    /// Key of the random number; any where one weight is left.
+    seed: u64,
 }
 
 impl Survivors<'_> {
@@ -66,7 +69,7 @@ pub fn sample(logits: &[f32], request: &SampleRequest<'_>) -> Result<Sampled> {
 pub fn sample_with(scratch: &mut Scratch, logits: &[f32], request: &SampleRequest<'_>) -> Result<Sampled> {
     // 7. The first token whose running sum exceeds a random share of the total.
     let survivors = survivors(scratch, logits, request)?;
-    let random = random_u64(request.params.seed, request.position);
+    let random = random_u64(survivors.seed, request.position);
     let aim = ((u128::from(random) * u128::from(survivors.total)) >> 64) as u64;
     let mut sum = 0;
     for (b, block) in survivors.weights.chunks(BLOCK).enumerate() {
@@ -100,23 +103,26 @@ pub fn log_distribution(logits: &[f32], request: &SampleRequest<'_>, out: &mut [
 
 /// Steps 1 to 6.
 fn survivors<'a>(scratch: &'a mut Scratch, logits: &[f32], request: &SampleRequest<'_>) -> Result<Survivors<'a>> {
-    let p = request.params;
-    let Scratch { weigh, adjusted, counts, maxima, candidates, ids, kept, weights } = scratch;
-    let logits = adjust(adjusted, counts, logits, request)?;
+    let Rule { adjustment, draw } = request.params.rule();
+    let Scratch { softmax_weights, adjusted, counts, maxima, candidates, ids, kept, weights } = scratch;
+    let logits = match adjustment {
+        Some(adjustment) => adjust(adjusted, counts, logits, adjustment, request.history)?,
+        None => logits,
+    };
     let (top, top_logit) = largest(logits)?;
     weights.clear();
     ids.clear();
     reserve(weights, 1)?;
     reserve(ids, 1)?;
-    if p.temperature == 0.0 {
+    let Some(Draw { seed, temperature, inverse, top_k, share, least }) = draw else {
         weights.push(1);
         ids.push(top);
-        return Ok(Survivors { weights, ids: Some(ids), total: 1 });
-    }
+        return Ok(Survivors { weights, ids: Some(ids), total: 1, seed: 0 });
+    };
 
-    // 3. The k largest, or all; tokens more than 87 temperatures below the top weigh nothing.
-    let floor = top_logit - 87.0 * p.temperature;
-    let k = p.top_k as usize;
+    // 3. The k largest, or all.
+    let floor = top_logit - DEPTH * temperature;
+    let k = top_k as usize;
     let few = k > 0 && k < logits.len();
     let considered = if few {
         keep_largest(logits, k, floor, maxima, candidates)?;
@@ -133,20 +139,19 @@ fn survivors<'a>(scratch: &'a mut Scratch, logits: &[f32], request: &SampleReque
     // 4. Integer weights.
     reserve(weights, considered.len())?;
     weights.resize(considered.len(), 0);
-    weigh(considered, Scale { top: top_logit, inverse: 1.0 / p.temperature, floor }, weights);
+    softmax_weights(considered, Scale { top: top_logit, inverse, floor }, weights);
 
     // 5. The smallest set with the share.
-    if p.top_p > 0.0 && p.top_p < 1.0 {
-        cut_to_share(weights, p.top_p)?;
+    if share > 0 {
+        cut_to_share(weights, share)?;
     }
 
     // 6. Relative to the most likely, whose weight is ONE.
-    if p.min_p > 0.0 {
-        let least = (p.min_p.min(1.0) * ONE) as u64;
+    if least > 0 {
         weights.iter_mut().for_each(|w| *w = if *w >= least { *w } else { 0 });
     }
     let total = weights.iter().sum();
-    Ok(Survivors { weights, ids: few.then_some(&ids[..]), total })
+    Ok(Survivors { weights, ids: few.then_some(&ids[..]), total, seed })
 }
 
 /// The `k` largest of what is not below `floor`, by `(logit, lowest id)`, in the order of their ids.
@@ -179,13 +184,12 @@ fn keep_largest(
     Ok(())
 }
 
-/// Zeroes all but the shortest prefix, by `(weight descending, index ascending)`, that has the share `p` of their sum.
-fn cut_to_share(weights: &mut [u64], p: f32) -> Result<()> {
+/// Zeroes all but the shortest prefix, by `(weight descending, index ascending)`, that has the share of their sum, which is
+/// counted in units of 2^-32.
+fn cut_to_share(weights: &mut [u64], share: u64) -> Result<()> {
     let total: u64 = weights.iter().sum();
-    // p in units of 2^-32, so that the bound is one 128-bit product.
-    let share = (f64::from(p) * 4_294_967_296.0) as u128;
     // One token is always kept.
-    let bound = (((u128::from(total) * share) >> 32) as u64).max(1);
+    let bound = (((u128::from(total) * u128::from(share)) >> 32) as u64).max(1);
 
     // Sums of weights by their leading bits: which of these intervals has the last that is kept?
     const BITS: u32 = 4;
@@ -219,40 +223,35 @@ fn cut_to_share(weights: &mut [u64], p: f32) -> Result<()> {
     Ok(())
 }
 
-/// Step 1: biases and penalties; borrows the logits where there is nothing to adjust.
+/// Step 1: a copy of the logits with biases and penalties.
 fn adjust<'a>(
     adjusted: &'a mut Vec<f32>,
     counts: &mut Vec<(u32, u32)>,
-    logits: &'a [f32],
-    request: &SampleRequest<'_>,
+    logits: &[f32],
+    Adjustment { logit_bias, penalties }: Adjustment<'_>,
+    history: &[u32],
 ) -> Result<&'a [f32]> {
-    let p = request.params;
-    let penalized = p.penalizes();
-    if p.logit_bias.is_empty() && !penalized {
-        return Ok(logits);
-    }
     adjusted.clear();
     reserve(adjusted, logits.len())?;
     adjusted.extend_from_slice(logits);
-    for &(token, bias) in &p.logit_bias {
+    for &(token, bias) in logit_bias {
         if let Some(l) = adjusted.get_mut(token as usize) {
             *l += bias;
         }
     }
-    if penalized {
-        let history = request.history;
-        let n = if p.penalty_window == 0 { history.len() } else { history.len().min(p.penalty_window as usize) };
-        let mut window: Vec<u32> = Vec::new();
-        reserve(&mut window, n)?;
-        window.extend_from_slice(&history[history.len() - n..]);
-        window.sort_unstable();
+    if let Some(Penalties { repetition, frequency, presence, window }) = penalties {
+        let n = if window == 0 { history.len() } else { history.len().min(window as usize) };
+        let mut sorted: Vec<u32> = Vec::new();
+        reserve(&mut sorted, n)?;
+        sorted.extend_from_slice(&history[history.len() - n..]);
+        sorted.sort_unstable();
         counts.clear();
         reserve(counts, n)?;
-        counts.extend(window.chunk_by(|a, b| a == b).map(|same| (same[0], same.len() as u32)));
+        counts.extend(sorted.chunk_by(|a, b| a == b).map(|same| (same[0], same.len() as u32)));
         for &(token, n) in counts.iter() {
             if let Some(l) = adjusted.get_mut(token as usize) {
-                *l = if *l > 0.0 { *l / p.repetition_penalty } else { *l * p.repetition_penalty };
-                *l -= (n as f32).mul_add(p.frequency_penalty, p.presence_penalty);
+                *l = if *l > 0.0 { *l / repetition } else { *l * repetition };
+                *l -= (n as f32).mul_add(frequency, presence);
             }
         }
     }
@@ -319,16 +318,26 @@ impl SamplingParams {
             }
             Err(Error::Argument { name, found: value.to_string(), expected: expected.into() })
         };
-        let t = self.temperature;
+        // Without `..`: a new parameter is checked here, or said to need none.
+        let &SamplingParams {
+            temperature: t,
+            top_k: _,
+            top_p,
+            min_p,
+            repetition_penalty: r,
+            frequency_penalty: f,
+            presence_penalty: p,
+            penalty_window: _,
+            ref logit_bias,
+            seed: _,
+        } = self;
         check("temperature", t, t == 0.0 || (1e-4..=1e4).contains(&t), "0, or from 0.0001 to 10000")?;
-        check("top_p", self.top_p, (0.0..=1.0).contains(&self.top_p), "from 0 to 1")?;
-        check("min_p", self.min_p, (0.0..=1.0).contains(&self.min_p), "from 0 to 1")?;
-        let r = self.repetition_penalty;
+        check("top_p", top_p, (0.0..=1.0).contains(&top_p), "from 0 to 1")?;
+        check("min_p", min_p, (0.0..=1.0).contains(&min_p), "from 0 to 1")?;
         check("repetition_penalty", r, (1e-2..=1e2).contains(&r), "from 0.01 to 100")?;
-        let (f, p) = (self.frequency_penalty, self.presence_penalty);
         check("frequency_penalty", f, f.abs() <= 1e4, "from -10000 to 10000")?;
         check("presence_penalty", p, p.abs() <= 1e4, "from -10000 to 10000")?;
-        for (index, &(token, bias)) in self.logit_bias.iter().enumerate() {
+        for (index, &(token, bias)) in logit_bias.iter().enumerate() {
             if token as usize >= n_vocab {
                 return Err(Error::TokenOutOfRange { index, token, n_vocab });
             }

@@ -19,7 +19,8 @@ mod choose;
 mod exp;
 mod params;
 mod random;
-mod weigh;
+mod rule;
+mod softmax_weights;
 
 #[cfg(kigo_cuda)]
 pub(crate) use choose::nothing_to_choose;
@@ -27,4 +28,5 @@ pub use choose::{Scratch, ban, log_distribution, log_softmax, sample, sample_wit
 pub use exp::exp_neg;
 pub use params::{SampleRequest, Sampled, SamplingParams};
 pub use random::random_u64;
-pub use weigh::{Scale, Weigh, weigh_each};
+pub use rule::{Adjustment, DEPTH, Draw, ONE, Penalties, Rule};
+pub use softmax_weights::{Scale, SoftmaxWeights, softmax_weights};

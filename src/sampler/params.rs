@@ -25,13 +25,6 @@ pub struct SamplingParams {
     pub seed: u64,
 }
 
-impl SamplingParams {
-    /// Whether tokens of the history weigh otherwise than others.
-    pub(crate) fn penalizes(&self) -> bool {
-        self.repetition_penalty != 1.0 || self.frequency_penalty != 0.0 || self.presence_penalty != 0.0
-    }
-}
-
 impl Default for SamplingParams {
     fn default() -> Self {
         SamplingParams {

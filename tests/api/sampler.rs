@@ -1,10 +1,10 @@
 //! The sampler: what each step does, that draws follow their distribution, and that they can be repeated.
 
 use crate::plain_sampler;
-use kigo::backend::cpu::{Isa, weigher};
+use kigo::backend::cpu::{Isa, softmax_weights_by};
 use kigo::sampler::{
     SampleRequest, SamplingParams, Scale, Scratch, exp_neg, log_distribution, log_softmax, random_u64, sample,
-    sample_with, weigh_each,
+    sample_with, softmax_weights,
 };
 use proptest::prelude::*;
 
@@ -218,7 +218,8 @@ fn many_logits(n: usize, seed: u64) -> Vec<f32> {
 
 #[test]
 fn large_vocabularies_are_drawn_from_as_defined() {
-    let mut all: Vec<Scratch> = Isa::available().into_iter().map(|isa| Scratch::weighing_with(weigher(isa))).collect();
+    let mut all: Vec<Scratch> =
+        Isa::available().into_iter().map(|isa| Scratch::with_weights(softmax_weights_by(isa))).collect();
     all.push(Scratch::default());
     for (seed, n) in [(1, 49_152), (2, 151_936), (3, 5_000), (4, 257)] {
         let logits = many_logits(n, seed);
@@ -250,11 +251,11 @@ fn weights_are_the_same_with_all_instructions() {
         for (inverse, floor) in [(1.0, -77.0), (0.01, -9e3), (30.0, 7.0)] {
             let scale = Scale { top: 10.0, inverse, floor };
             let mut defined = vec![1; n];
-            weigh_each(&logits, scale, &mut defined);
+            softmax_weights(&logits, scale, &mut defined);
             assert!(n < 100 || defined.iter().filter(|w| **w > 0).count() > 100);
             for isa in Isa::available() {
                 let mut weights = vec![2; n];
-                weigher(isa)(&logits, scale, &mut weights);
+                softmax_weights_by(isa)(&logits, scale, &mut weights);
                 assert!(weights == defined, "{isa:?} of {n}");
             }
         }
@@ -271,7 +272,7 @@ fn a_draw_takes_less_than_its_definition() {
         plain_sampler::draw(&logits, &request(0)).unwrap();
         let plain = begin.elapsed().as_secs_f64() * 1e6;
         for isa in Isa::available() {
-            let mut scratch = Scratch::weighing_with(weigher(isa));
+            let mut scratch = Scratch::with_weights(softmax_weights_by(isa));
             let time = |position| {
                 let begin = std::time::Instant::now();
                 sample_with(&mut scratch, &logits, &request(position)).unwrap();

@@ -11,4 +11,5 @@ mod abi;
 mod install;
 mod layering;
 mod panics;
+mod sampling_rules;
 mod tidy;

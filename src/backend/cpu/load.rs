@@ -10,8 +10,8 @@ use super::forward::{CpuModel, LayerPlan, MAX_ROWS, Rope, Scratch, Task};
 use super::linear::Matrix;
 use super::pack::{pack_panel, panel_bytes};
 use super::simd::{Isa, LANES, XBlock};
+use super::softmax_weights::softmax_weights_by;
 use super::threads::{Pool, Shares};
-use super::weigh::weigher;
 use crate::alloc::reserve;
 use crate::backend::{LoadControl, Plan};
 use crate::error::Result;
@@ -213,7 +213,7 @@ pub fn load(
         layout,
         pages: Pages::new(layout.page_len()),
         scratch: Mutex::new(Scratch::default()),
-        drawing: Mutex::new(crate::sampler::Scratch::weighing_with(weigher(isa))),
+        drawing: Mutex::new(crate::sampler::Scratch::with_weights(softmax_weights_by(isa))),
         #[cfg(any(test, feature = "faults"))]
         fault: crate::backend::faults::planted(),
         _arena: arena,

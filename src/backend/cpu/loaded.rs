@@ -7,7 +7,7 @@ use half::f16;
 
 use super::cache::PageAddress;
 use super::forward::{CpuModel, MAX_ROWS, Piece, sized};
-use super::weigh::weigher;
+use super::softmax_weights::softmax_weights_by;
 use crate::alloc::reserve;
 use crate::backend::{CacheRow, Chunk, LoadedModel, PAGE_TOKENS, PageImage, Plan, RunControl, Slot};
 use crate::error::{Error, Result};
@@ -198,7 +198,7 @@ impl LoadedModel for CpuModel {
         match drawing {
             Ok(mut drawing) => sample_with(&mut drawing, logits, request),
             // Another thread draws right now.
-            Err(_) => sample_with(&mut Drawing::weighing_with(weigher(self.isa)), logits, request),
+            Err(_) => sample_with(&mut Drawing::with_weights(softmax_weights_by(self.isa)), logits, request),
         }
     }
 }

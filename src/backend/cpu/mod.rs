@@ -20,9 +20,9 @@ mod load;
 mod loaded;
 mod pack;
 mod simd;
+mod softmax_weights;
 mod threads;
 mod vector;
-mod weigh;
 
 #[cfg(test)]
 mod tests;
@@ -30,8 +30,8 @@ mod tests;
 use std::sync::Arc;
 
 pub use simd::Isa;
+pub use softmax_weights::softmax_weights_by;
 pub use threads::physical_cores;
-pub use weigh::weigher;
 
 use super::{Device, LoadControl, LoadOptions, LoadedModel, MAX_THREADS, Plan};
 use crate::error::{Error, Result};

@@ -76,30 +76,21 @@ pub fn choose_each(gpu: &Gpu, work: &Workspace, stream: &Stream, drawn: bool, of
     })
 }
 
-/// The parameters of a draw as the device takes them.
+/// The parameters of a draw as the device takes them: of no draw, a temperature of 0.
 pub fn drawn_by(p: &SamplingParams) -> State {
-    if p.temperature == 0.0 {
-        return State::default();
-    }
-    let one = 1_099_511_627_776.0_f32;
-    State {
-        seed: p.seed,
-        // A share below 2^-32 keeps one token, as 2^-32 does.
-        share: if p.top_p > 0.0 && p.top_p < 1.0 { ((f64::from(p.top_p) * 4_294_967_296.0) as u64).max(1) } else { 0 },
-        least: if p.min_p > 0.0 { (p.min_p.min(1.0) * one) as u64 } else { 0 },
-        temperature: p.temperature,
-        inverse: 1.0 / p.temperature,
-        top_k: p.top_k,
-        ..State::default()
-    }
+    // What adjusts logits is refused by `chooses`.
+    let Rule { adjustment: _, draw } = p.rule();
+    let Some(Draw { seed, temperature, inverse, top_k, share, least }) = draw else { return State::default() };
+    State { seed, share, least, temperature, inverse, top_k, ..State::default() }
 }
 
 /// Whether the device chooses tokens by these parameters itself.
 pub fn chooses(net: &Network, p: &SamplingParams) -> bool {
     // SAFETY: no arguments.
     let most = unsafe { ffi::kgc_draw_most() } as usize;
-    let draws = p.temperature == 0.0 || (net.gpu.major >= 9 && net.config.n_vocab <= most);
-    draws && !p.penalizes() && p.logit_bias.is_empty()
+    let Rule { adjustment, draw } = p.rule();
+    let draws = draw.is_none() || (net.gpu.major >= 9 && net.config.n_vocab <= most);
+    draws && adjustment.is_none()
 }
 
 fn chooses_for(net: &Network, request: &SampleRequest<'_>) -> bool {

@@ -2,9 +2,6 @@
 
 use super::exp::exp_neg;
 
-/// 2^40: the weight of the most likely token. 2^40 times 2^24 tokens stays inside of 64 bits.
-pub(super) const ONE: f32 = 1_099_511_627_776.0;
-
 /// What makes weights of logits.
 #[derive(Clone, Copy, Debug)]
 pub struct Scale {
@@ -17,12 +14,12 @@ pub struct Scale {
 }
 
 /// Logits to weights, as many; a function of each alone.
-pub type Weigh = fn(&[f32], Scale, &mut [u64]);
+pub type SoftmaxWeights = fn(&[f32], Scale, &mut [u64]);
 
-/// [`Weigh`] as it is defined. Inlined, so that a backend can compile it again with the instructions that its
+/// [`SoftmaxWeights`] as it is defined. Inlined, so that a backend can compile it again with the instructions that its
 /// processor has; each step is one IEEE operation or a fused multiply-add, hence the same bits.
 #[inline(always)]
-pub fn weigh_each(logits: &[f32], scale: Scale, out: &mut [u64]) {
+pub fn softmax_weights(logits: &[f32], scale: Scale, out: &mut [u64]) {
     let Scale { top, inverse, floor } = scale;
     for (out, &l) in out.iter_mut().zip(logits) {
         // NaN is not above any floor.
@@ -43,6 +40,7 @@ fn times_one(e: f32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sampler::rule::ONE;
 
     #[test]
     fn weights_are_the_floor_of_the_product() {
