@@ -7,7 +7,7 @@
 
 use super::engine::kigo_engine;
 use super::prelude::*;
-use crate::engine::{Outcome, Subject, diagnose};
+use crate::doctor::{Check, Outcome, Subject, diagnose};
 
 /// Check: poisoned with NaN and with large numbers before each pass, the logits' buffer is written whole, and no logits
 /// depend on what it held. Figure: elements of which that is not so.
@@ -125,7 +125,7 @@ pub unsafe extern "C" fn kigo_doctor(
         let engine = borrow(engine, "engine")?;
         let path = super::args::path(path, path_len, "path")?;
         let options = super::args::options(options)?;
-        let mut on_check = |check: &crate::engine::Check| {
+        let mut on_check = |check: &Check| {
             let Some(callback) = options.on_check else { return true };
             // One line, without a NUL inside.
             let line =

@@ -40,15 +40,15 @@ layout! {
         struct_size 0, weights_bytes 8, scratch_bytes 16, n_tokens 24, cache_bytes 32, state_bytes 40,
         checkpoint_bytes 48,
     }
-    model::kigo_model_facts: 88 {
+    facts::kigo_model_facts: 88 {
         struct_size 0, n_parameters 8, file_bytes 16, weights_bytes 24, decode_bytes 32, state_bytes 40, n_meta 48,
         flags 56, n_vocab 64, n_ctx_train 68, n_layers 72, n_embd 76, begin_token 80, end_token 84,
     }
-    model::kigo_layer_facts: 72 {
+    facts::kigo_layer_facts: 72 {
         struct_size 0, kv_bytes_per_token 8, state_bytes 16, mixers 24, window 28, n_heads 32, n_kv_heads 36,
         k_head_dim 40, v_head_dim 44, n_rot 48, kv_layer 52, n_ff 56, n_experts 60, n_experts_used 64, n_ff_expert 68,
     }
-    model::kigo_cache_facts: 48 {
+    facts::kigo_cache_facts: 48 {
         struct_size 0, page_tokens 8, n_pages_used 16, used_bytes 24, limit_bytes 32, free_bytes 40,
     }
     chat::kigo_message: 32 {

@@ -24,9 +24,11 @@ pub mod constraint;
 pub mod doctor;
 pub mod embed;
 pub mod engine;
+pub mod facts;
 pub mod generate;
 pub mod log;
 pub mod logprobs;
+pub mod metadata;
 pub mod model;
 pub mod sampling;
 pub mod session;
@@ -37,12 +39,14 @@ pub mod tokenizer;
 pub mod version;
 
 /// The header's sections in order: `(file, heading)`.
-pub const SECTIONS: [(&str, &str); 17] = [
+pub const SECTIONS: [(&str, &str); 19] = [
     ("status", "Status and errors"),
     ("version", "Versions"),
     ("log", "Logs"),
     ("engine", "Engine"),
     ("model", "Model"),
+    ("facts", "Model facts"),
+    ("metadata", "Metadata"),
     ("tokenizer", "Tokenizer"),
     ("chat", "Chat"),
     ("sampling", "Sampling parameters"),
