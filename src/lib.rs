@@ -5,6 +5,7 @@
 //! | module | does |
 //! |---|---|
 //! | [`c_api`] | the C ABI and nothing else |
+//! | [`doctor`] | checks of a device with a model: a user of the engine |
 //! | [`engine`] | engine, model, session, cache bookkeeping: joins what is below, knows no C |
 //! | [`backend`] | the trait at the height of a forward pass; `reference`, `cpu`, `cuda` |
 //! | [`tokenizer`] | text to ids and back, chat templates, the UTF-8 stream |
@@ -18,6 +19,7 @@
 pub mod alloc;
 pub mod backend;
 pub mod c_api;
+pub mod doctor;
 pub mod engine;
 pub mod error;
 pub mod gguf;

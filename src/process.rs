@@ -6,7 +6,10 @@
 //! prints nothing.
 #![allow(unsafe_code)]
 
+mod stack;
 mod thread_exit;
+
+pub use stack::{on_own_stack, on_own_stack_while};
 
 use std::cell::Cell;
 use std::panic::PanicHookInfo;

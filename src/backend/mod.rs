@@ -186,48 +186,53 @@ pub struct CacheRow {
     pub layer: usize,
 }
 
-/// A model on a device, with its pool of cache pages.
+/// A model on a device, with its pool of cache pages. Its methods are grouped by who calls them.
 pub trait LoadedModel: Send + Sync {
+    // Of a model as such: whoever loads it, and all that follow.
+
     /// The description it was loaded with.
     fn config(&self) -> &Config;
+
     /// What it takes now.
     fn plan(&self) -> Plan;
+
+    /// Tokens that a pass should have at most.
+    fn prefill_chunk(&self) -> usize {
+        512
+    }
+
+    /// Whether a prompt gives the same bits however it is cut into calls; otherwise the same within rounding.
+    fn is_exact_in_chunks(&self) -> bool {
+        false
+    }
+
+    // Of cache pages: the engine's `cache`, which counts who holds them.
+
     /// Makes pages `0 .. n` exist; never shrinks. Fails with the numbers, changing nothing.
     fn reserve_pages(&self, n: usize) -> Result<()>;
+
     /// Gives the memory of a page that no sequence uses back, where the device can; its number stays valid.
     fn release_page(&self, page: u32);
+
     /// Makes page `to` hold what page `from` holds. Both are reserved; nobody else uses `to`, and nobody writes `from`.
     fn copy_page(&self, from: u32, to: u32) -> Result<()> {
         let _ = (from, to);
         Err(Error::Unsupported { what: "device operation", name: "copy a cache page".into() })
     }
-    /// How pages are written down; `None`: this backend cannot.
-    fn page_image(&self) -> Option<PageImage> {
-        None
-    }
-    /// Writes down the first `rows` positions of a page; `out` has [`PageImage::bytes`], of which what belongs to other
-    /// positions is zeroed.
-    fn read_page(&self, page: u32, rows: usize, out: &mut [u8]) -> Result<()> {
-        let _ = (page, rows, out);
-        Err(Error::Unsupported { what: "device operation", name: "read a cache page".into() })
-    }
-    /// Makes a page that nobody else uses hold what [`Self::read_page`] has written down. The bytes may be anybody's:
-    /// any of them give a page, if not a useful one.
-    fn write_page(&self, page: u32, from: &[u8]) -> Result<()> {
-        let _ = (page, from);
-        Err(Error::Unsupported { what: "device operation", name: "write a cache page".into() })
-    }
-    /// Makes `logits`, `n_vocab` of them, a slot's.
-    fn set_logits(&self, slot: &mut dyn Slot, logits: &[f32]) -> Result<()> {
-        let _ = (slot, logits);
-        Err(Error::Unsupported { what: "device operation", name: "set logits".into() })
-    }
+
+    // Of passes: `schedule`, with the parts of many sessions.
+
     /// A place for one sequence.
     fn create_slot(&self) -> Result<Box<dyn Slot>>;
+
     /// Runs the chunks as one batch.
     fn forward(&self, chunks: &mut [Chunk<'_>], run: &mut RunControl<'_>) -> Result<()>;
+
     /// Copies a slot's logits out; `out` has `n_vocab` elements.
     fn logits(&self, slot: &mut dyn Slot, out: &mut [f32]) -> Result<()>;
+
+    // Of choices: sessions, batches and generation. All but the first follow from it, and may be faster.
+
     /// Picks a token from a slot's logits.
     fn sample(&self, slot: &mut dyn Slot, request: &SampleRequest<'_>) -> Result<Sampled>;
 
@@ -254,11 +259,6 @@ pub trait LoadedModel: Send + Sync {
         slots.iter_mut().zip(requests).map(|(slot, request)| self.sample(&mut **slot, request)).collect()
     }
 
-    /// Tokens that a pass should have at most.
-    fn prefill_chunk(&self) -> usize {
-        512
-    }
-
     /// Chooses tokens and appends each before the next is chosen, the device ahead of the host; `emit` sees each in turn, while
     /// nothing is locked. Afterwards the slot has the logits after the last appended token; after an error it has none.
     /// `None`: this backend or these parameters cannot, nothing has happened, sample and forward instead. The tokens
@@ -268,19 +268,43 @@ pub trait LoadedModel: Send + Sync {
         Ok(None)
     }
 
-    /// Whether a prompt gives the same bits however it is cut into calls; otherwise the same within rounding.
-    fn is_exact_in_chunks(&self) -> bool {
-        false
+    // Of sessions as bytes: `save`.
+
+    /// How pages are written down; `None`: this backend cannot.
+    fn page_image(&self) -> Option<PageImage> {
+        None
     }
 
-    /// For checks: what the cache holds, as the device would read it; each of `n_kv_heads * head_dim` elements. No pass
+    /// Writes down the first `rows` positions of a page; `out` has [`PageImage::bytes`], of which what belongs to other
+    /// positions is zeroed.
+    fn read_page(&self, page: u32, rows: usize, out: &mut [u8]) -> Result<()> {
+        let _ = (page, rows, out);
+        Err(Error::Unsupported { what: "device operation", name: "read a cache page".into() })
+    }
+
+    /// Makes a page that nobody else uses hold what [`Self::read_page`] has written down. The bytes may be anybody's:
+    /// any of them give a page, if not a useful one.
+    fn write_page(&self, page: u32, from: &[u8]) -> Result<()> {
+        let _ = (page, from);
+        Err(Error::Unsupported { what: "device operation", name: "write a cache page".into() })
+    }
+
+    /// Makes `logits`, `n_vocab` of them, a slot's.
+    fn set_logits(&self, slot: &mut dyn Slot, logits: &[f32]) -> Result<()> {
+        let _ = (slot, logits);
+        Err(Error::Unsupported { what: "device operation", name: "set logits".into() })
+    }
+
+    // Of checks: `doctor`, through the engine's `inspect`.
+
+    /// What the cache holds, as the device would read it; each of `n_kv_heads * head_dim` elements. No pass
     /// of the page's sequence is under way.
     fn read_cache(&self, at: CacheRow, keys: &mut [f32], values: &mut [f32]) -> Result<()> {
         let _ = (at, keys, values);
         Err(Error::Unsupported { what: "device operation", name: "read the cache".into() })
     }
 
-    /// For checks: replaces what the cache holds, rounded as the device rounds; NaN is allowed. The page belongs to
+    /// Replaces what the cache holds, rounded as the device rounds; NaN is allowed. The page belongs to
     /// one sequence, of which no pass is under way.
     fn write_cache(&self, at: CacheRow, keys: &[f32], values: &[f32]) -> Result<()> {
         let _ = (at, keys, values);

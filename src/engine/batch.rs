@@ -6,7 +6,8 @@
 use std::collections::HashSet;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use super::session::{Appending, Session, State};
+use super::append::Appending;
+use super::session::{Session, State};
 use crate::backend::Slot;
 use crate::error::{Error, Result};
 use crate::sampler::SampleRequest;
@@ -58,13 +59,13 @@ pub fn append_batch(entries: &[Append<'_>]) -> Vec<Result<()>> {
         let state = match state {
             // What it shows is shown on this thread, pass by pass.
             Ok(mut state) if state.tap.is_some() => {
-                outcomes[index] = state.mind(|state| session.append(state, tokens));
+                outcomes[index] = state.run(|state| session.append(state, tokens));
                 continue;
             }
             state => state,
         };
         let begun = state.and_then(|mut state| {
-            let appending = state.mind(|state| session.begin(state, tokens))?;
+            let appending = state.run(|state| session.begin(state, tokens))?;
             Ok(Entry { index, session, tokens, state, done: appending.n_known, appending })
         });
         match begun {
@@ -99,7 +100,7 @@ pub fn append_batch(entries: &[Append<'_>]) -> Vec<Result<()>> {
                 unfinished.push(entry);
             } else {
                 let Entry { index, session, tokens, mut state, appending, .. } = entry;
-                outcomes[index] = state.mind(|state| session.end(state, appending, tokens, result));
+                outcomes[index] = state.run(|state| session.end(state, appending, tokens, result));
             }
         }
         running = unfinished;
@@ -120,7 +121,7 @@ pub fn sample_batch(sessions: &[&Session]) -> Vec<Result<u32>> {
             Err(error) => outcomes[index] = Err(error),
             // One that a fork has too may be locked by another thread's batch, which may wait for one of these.
             Ok(mut state) if !state.has_logits || state.constraint.is_some() || Arc::strong_count(&state.slot) > 1 => {
-                outcomes[index] = state.mind(|state| sessions[index].choose(state, false));
+                outcomes[index] = state.run(|state| sessions[index].choose(state, false));
             }
             Ok(state) => together.push((index, state)),
         }
@@ -140,7 +141,7 @@ pub fn sample_batch(sessions: &[&Session]) -> Vec<Result<u32>> {
         loaded.sample_batch(&mut slots, &requests)
     };
     for ((index, mut state), result) in together.into_iter().zip(results) {
-        outcomes[index] = state.mind(|_| result.map(|sampled| sampled.token));
+        outcomes[index] = state.run(|_| result.map(|sampled| sampled.token));
     }
     outcomes
 }

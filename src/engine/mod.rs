@@ -2,21 +2,23 @@
 //!
 //! Invariants: children hold their parents by reference count; there is no global state; nothing is printed and no
 //! environment variable is read; a call that fails leaves its session's tokens and logits as they were.
+mod append;
 mod batch;
 mod cache;
+mod constrain;
 mod device;
-mod doctor;
 mod embed;
 mod facts;
 mod generate;
 mod grammar;
 mod hash;
+mod inspect;
 mod log;
 mod logprobs;
 mod meta;
 mod model;
-mod passes;
 mod save;
+mod schedule;
 mod session;
 mod stream;
 mod tap;
@@ -26,7 +28,6 @@ pub use crate::backend::MAX_THREADS;
 pub use batch::{Append, append_batch, sample_batch};
 pub use cache::CacheFacts;
 pub use device::{Engine, EngineOptions};
-pub use doctor::{Check, Diagnosis, Outcome, Subject, diagnose};
 pub use embed::{EmbedOptions, Pooling};
 pub use facts::{LayerFacts, LoadPlan};
 pub use generate::{GenerateOptions, Generated, StopReason};

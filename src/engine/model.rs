@@ -10,7 +10,7 @@ use super::grammar::Grammars;
 use super::hash::model_hash;
 use super::log::LogLevel;
 use super::meta::Metadata;
-use super::passes::{self, Merger, Part};
+use super::schedule::{self, Coalescer, Part};
 use super::vocabulary;
 use crate::backend::{self, LoadControl, LoadedModel, PAGE_TOKENS, Plan};
 use crate::error::{Error, Result};
@@ -77,14 +77,14 @@ pub struct Model {
 pub(super) struct Inner {
     pub(super) loaded: Arc<dyn LoadedModel>,
     pub(super) pool: Arc<PagePool>,
-    pub(super) merger: Option<Merger>,
+    pub(super) coalescer: Option<Coalescer>,
     /// What tells it from other models.
     pub(super) hash: [u64; 2],
     pub(super) facts: ModelFacts,
     /// Weights of the last norm, [n_embd].
     pub(super) output_norm: Arc<[f32]>,
     pub(super) grammars: Grammars,
-    pub(super) tokenizer: Tokenizer,
+    pub(super) tokenizer: Arc<Tokenizer>,
     pub(super) metadata: Metadata,
     /// Weights and scratch.
     pub(super) _charge: Charge,
@@ -95,9 +95,9 @@ pub(super) struct Inner {
 impl Inner {
     /// Runs the parts, whose tokens make one pass; their results in order.
     pub(super) fn run(&self, parts: Vec<Part>) -> Vec<Result<()>> {
-        match &self.merger {
-            Some(merger) => merger.run(&*self.loaded, parts),
-            None => passes::run(&*self.loaded, &parts),
+        match &self.coalescer {
+            Some(coalescer) => coalescer.run(&*self.loaded, parts),
+            None => schedule::run(&*self.loaded, &parts),
         }
     }
 }
@@ -134,7 +134,7 @@ impl Model {
         vocabulary::refuse_without_weights(gguf)?;
         let begin = Instant::now();
         let (config, weights) = bind(gguf)?;
-        let tokenizer = Tokenizer::new(gguf)?;
+        let tokenizer = Arc::new(Tokenizer::new(gguf)?);
         let core = &engine.inner;
         let plan = core.device.plan(&config, &weights);
         let page_bytes = plan.kv_bytes_per_token.saturating_mul(PAGE_TOKENS as u64);
@@ -169,15 +169,15 @@ impl Model {
             ),
         );
         let pool = Arc::new(PagePool::new(Arc::clone(&loaded), Charge::new(&core.budget, 0)?, options.cache_bytes));
-        let merger = options.merge.then(Merger::default);
+        let coalescer = options.merge.then(Coalescer::default);
         let inner = Inner {
             loaded,
             pool,
-            merger,
+            coalescer,
             hash,
             facts,
             output_norm: output_norm.into(),
-            grammars: Grammars::new(),
+            grammars: Grammars::new(&tokenizer),
             tokenizer,
             metadata,
             _charge: charge,
@@ -238,11 +238,6 @@ impl Model {
     /// What a token adds to a text. Fails with `TokenOutOfRange`.
     pub fn token_bytes(&self, token: u32) -> Result<Cow<'_, [u8]>> {
         self.inner.tokenizer.token_bytes(token)
-    }
-
-    /// A token as the vocabulary writes it. Fails with `TokenOutOfRange`.
-    pub(super) fn token_name(&self, token: u32) -> Result<&str> {
-        self.inner.tokenizer.token_text(token)
     }
 
     /// What kind a token is. Fails with `TokenOutOfRange`.

@@ -88,7 +88,7 @@ impl Model {
 
     /// A model of the file's vocabulary alone; the file may have weights, which are not looked at.
     pub(super) fn vocabulary(engine: &Engine, gguf: &Gguf<'_>) -> Result<Model> {
-        let tokenizer = Tokenizer::new(gguf)?;
+        let tokenizer = Arc::new(Tokenizer::new(gguf)?);
         let metadata = Metadata::of(gguf)?;
         let core = &engine.inner;
         let info = ModelInfo::of(gguf);
@@ -118,11 +118,11 @@ impl Model {
         let inner = Inner {
             pool: Arc::new(PagePool::new(Arc::clone(&loaded), Charge::new(&core.budget, 0)?, None)),
             loaded,
-            merger: None,
+            coalescer: None,
             hash: [0; 2],
             facts,
             output_norm: Arc::default(),
-            grammars: Grammars::new(),
+            grammars: Grammars::new(&tokenizer),
             tokenizer,
             metadata,
             _charge: Charge::new(&core.budget, 0)?,

@@ -237,6 +237,7 @@ pub(super) fn install(environment: &mut Environment<'_>, meter: &Arc<Meter>) {
         .set_unknown_method_callback(move |state, value, method, args| call_method(&m, state, value, method, args));
 }
 
+/// The checks of operands.
 fn install_checks(environment: &mut Environment<'_>, meter: &Arc<Meter>) {
     let m = meter.clone();
     environment.add_filter(check::GROWTH, move |operands: Rest<Value>| -> Result<Value, Error> {
@@ -304,6 +305,11 @@ fn install_checks(environment: &mut Environment<'_>, meter: &Arc<Meter>) {
         }
         Ok(again(&operands))
     });
+    install_value_checks(environment, meter);
+}
+
+/// The checks of one value, and of a container with its key.
+fn install_value_checks(environment: &mut Environment<'_>, meter: &Arc<Meter>) {
     let m = meter.clone();
     environment.add_filter(check::SIZED, move |value: Value| -> Result<Value, Error> {
         m.charge(m.length(&value).unwrap_or(0))?;

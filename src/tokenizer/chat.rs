@@ -12,22 +12,26 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::machinery::{Vm, make_string_output};
-use minijinja::value::ValueKind;
 use minijinja::{AutoEscape, Environment, ErrorKind, Value};
 
-use super::apart::apart;
+use super::conversation::{ChatJson, Conversation};
 use super::marks::{self, Marks, Part};
 use super::meter::{Limits, Meter};
 use super::program::{Program, Refusal, compile};
 use super::special::{Matcher, Piece};
-use super::{Tokenizer, bounds, date, is_special, json_reader};
+use super::{Tokenizer, bounds, date, is_special};
 use crate::alloc;
 use crate::error::{Error, Result};
+use crate::process::on_own_stack;
 
 /// Instructions a rendering may take, how many more for each message, and the most.
 const FUEL: u64 = 500_000;
 const FUEL_PER_MESSAGE: u64 = 10_000;
 const MAX_FUEL: u64 = 10_000_000;
+/// Bytes of the stack that the template engine runs on: it recurses. The deepest source that [`weigh`](super::weigh) lets
+/// pass, and the deepest calls and structures that a rendering may have, take less than a quarter of it:
+/// `tests/api/chat_cost.rs` passes with 512 KiB.
+const STACK: usize = 2 << 20;
 /// Depth of calls, in the template engine's units (a macro counts four).
 const DEPTH: usize = 100;
 /// Bytes that a rendering may come to, and how many more for each byte of its conversation: what it writes is
@@ -52,9 +56,6 @@ const PROBES: [(&str, &str); 3] = [
     ),
 ];
 
-/// Variables that a conversation has anyway.
-const OWN_VARIABLES: [&str; 4] = ["messages", "tools", "add_generation_prompt", marks::ONE];
-
 /// A rendered conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendered {
@@ -62,34 +63,6 @@ pub struct Rendered {
     pub text: String,
     /// Its ids, without the begin and end tokens of [`Tokenizer::encode`]: the template has its own.
     pub ids: Vec<u32>,
-}
-
-/// A conversation in JSON.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ChatJson<'a> {
-    /// An array of objects with a `role`.
-    pub messages: &'a str,
-    /// What the template gets as `tools`.
-    pub tools: Option<&'a str>,
-    /// An object of further variables.
-    pub variables: Option<&'a str>,
-    /// Whether the text ends with what opens an answer.
-    pub add_generation_prompt: bool,
-}
-
-/// What a template is rendered with.
-struct Conversation {
-    messages: Value,
-    n_messages: usize,
-    tools: Value,
-    variables: Vec<(String, Value)>,
-    add_generation_prompt: bool,
-    /// Of all its texts.
-    bytes: usize,
-    /// What marks must not be.
-    taken: BTreeSet<char>,
-    /// Seconds since 1970.
-    now: i64,
 }
 
 /// Where a template comes from, and whose fault it is.
@@ -124,14 +97,9 @@ impl<'t> ChatTemplate<'t> {
     pub fn new(tokenizer: &'t Tokenizer) -> Result<ChatTemplate<'t>> {
         let none = || Error::NotFound { what: "metadata key", name: "tokenizer.chat_template".into() };
         let source = tokenizer.chat_template().ok_or_else(none)?;
-        let compiled = match tokenizer.compiled_chat.get() {
-            Some(compiled) => compiled.clone(),
-            None => {
-                let compiled = prepare(tokenizer, source, Origin::Model)?;
-                tokenizer.compiled_chat.get_or_init(|| compiled).clone()
-            }
-        };
-        Ok(ChatTemplate { tokenizer, compiled })
+        // What failed is tried again the next time.
+        let compiled = tokenizer.compiled_chat.get_or_try_init(|| prepare(tokenizer, source, Origin::Model))?;
+        Ok(ChatTemplate { tokenizer, compiled: Arc::clone(compiled) })
     }
 
     /// Takes a template for the tokenizer's model.
@@ -170,7 +138,7 @@ impl<'t> ChatTemplate<'t> {
 
     fn finish(&self, conversation: Conversation) -> Result<Rendered> {
         let compiled = self.compiled.clone();
-        let (compiled, marked) = apart(move || {
+        let (compiled, marked) = on_own_stack("kigo-chat", STACK, move || {
             let compiled = if compiled.marks.meet(&conversation.taken) {
                 // Rare enough to compile it anew.
                 Arc::new(compiled.with_other_marks(&conversation.taken)?)
@@ -209,96 +177,6 @@ fn now() -> i64 {
     }
 }
 
-impl Conversation {
-    fn of_pairs(messages: &[(&str, &str)], add_generation_prompt: bool, now: i64) -> Result<Conversation> {
-        let bytes = messages.iter().fold(0_usize, |sum, (role, content)| sum + role.len() + content.len());
-        // The values, and what the engine then takes.
-        alloc::require(bytes + messages.len() * 512 + Limits::of(bytes, messages.len()).memory())?;
-        let mut taken = BTreeSet::new();
-        let said = messages.iter().map(|&(role, content)| {
-            marks::note(role, &mut taken);
-            marks::note(content, &mut taken);
-            [("role", Value::from(role)), ("content", Value::from(content))].into_iter().collect::<Value>()
-        });
-        Ok(Conversation {
-            messages: said.collect::<Value>(),
-            n_messages: messages.len(),
-            tools: Value::from(()),
-            variables: Vec::new(),
-            add_generation_prompt,
-            bytes,
-            taken,
-            now,
-        })
-    }
-
-    fn of_json(chat: &ChatJson<'_>, now: i64) -> Result<Conversation> {
-        let texts = [Some(chat.messages), chat.tools, chat.variables];
-        let bytes = texts.iter().flatten().map(|text| text.len()).sum();
-        let reading: usize = texts.iter().flatten().map(|text| json_reader::memory(text.len())).sum();
-        alloc::require(reading.saturating_add(Limits::of(bytes, 0).memory()))?;
-        let mut taken = BTreeSet::new();
-        let messages = json_reader::read(chat.messages, "messages_json", &mut taken)?;
-        let n_messages = check_messages(&messages)?;
-        let mut read = |text: Option<&str>, name| text.map(|text| json_reader::read(text, name, &mut taken));
-        let tools = read(chat.tools, "tools_json").transpose()?.unwrap_or(Value::from(()));
-        if !matches!(tools.kind(), ValueKind::Seq | ValueKind::None) {
-            return Err(unlike("tools_json", format!("a {}", tools.kind()), "an array or null"));
-        }
-        let named = read(chat.variables, "variables_json").transpose()?.unwrap_or(Value::from(()));
-        let variables = check_variables(&named)?;
-        let add_generation_prompt = chat.add_generation_prompt;
-        Ok(Conversation { messages, n_messages, tools, variables, add_generation_prompt, bytes, taken, now })
-    }
-}
-
-fn unlike(name: &'static str, found: String, expected: &str) -> Error {
-    Error::Argument { name, found, expected: expected.to_owned() }
-}
-
-/// How many messages there are, each of which must be an object with a role.
-fn check_messages(messages: &Value) -> Result<usize> {
-    let name = "messages_json";
-    let (ValueKind::Seq, Ok(items)) = (messages.kind(), messages.try_iter()) else {
-        return Err(unlike(name, format!("a {}", messages.kind()), "an array of messages"));
-    };
-    let mut n = 0;
-    for (at, message) in items.enumerate() {
-        if message.kind() != ValueKind::Map {
-            let found = format!("holding a {} at #/{at}", message.kind());
-            return Err(unlike(name, found, "objects with a role"));
-        }
-        let role = message.get_attr("role").unwrap_or_default();
-        match role.as_str() {
-            None if role.is_undefined() => {
-                return Err(unlike(name, format!("holding a message without a role at #/{at}"), "a role"));
-            }
-            None => return Err(unlike(name, format!("holding a {} at #/{at}/role", role.kind()), "a string")),
-            Some("") => return Err(unlike(name, format!("holding an empty role at #/{at}"), "a name")),
-            Some(_) => n = at + 1,
-        }
-    }
-    Ok(n)
-}
-
-/// A template's further variables, from an object.
-fn check_variables(named: &Value) -> Result<Vec<(String, Value)>> {
-    let name = "variables_json";
-    if !matches!(named.kind(), ValueKind::Map | ValueKind::None) {
-        return Err(unlike(name, format!("a {}", named.kind()), "an object or null"));
-    }
-    let mut variables = Vec::new();
-    for key in named.try_iter().into_iter().flatten() {
-        let text = key.as_str().unwrap_or_default();
-        if OWN_VARIABLES.contains(&text) {
-            let expected = "names other than messages, tools and add_generation_prompt";
-            return Err(unlike(name, format!("naming {text}"), expected));
-        }
-        variables.push((text.to_owned(), named.get_item(&key).unwrap_or_default()));
-    }
-    Ok(variables)
-}
-
 /// Compiles a template and tries it on the probes.
 fn prepare(tokenizer: &Tokenizer, source: &str, origin: Origin) -> Result<Arc<Compiled>> {
     let special = [
@@ -313,7 +191,7 @@ fn prepare(tokenizer: &Tokenizer, source: &str, origin: Origin) -> Result<Arc<Co
     alloc::require(Limits::of(0, 0).memory())?;
     let control = Matcher::new(&tokenizer.tokens, is_special, str::to_owned)?;
     let parts = marks::cut(source, &control);
-    apart(move || {
+    on_own_stack("kigo-chat", STACK, move || {
         let compiled = Compiled::new(origin, parts, variables, &BTreeSet::new())?;
         for (messages, tools) in PROBES {
             let chat = ChatJson { messages, tools: Some(tools), variables: None, add_generation_prompt: true };

@@ -8,14 +8,15 @@
 //! - `encode` takes O(n log n) for a text of n bytes, whatever stands in it, and at most 32 bytes of memory a byte;
 //!   where there is none, it fails.
 
-mod apart;
 mod bounds;
 mod bpe;
 mod builtins;
 mod bytes;
 mod chat;
 mod compose;
+mod conversation;
 mod date;
+mod ends;
 mod json;
 mod json_reader;
 mod marks;
@@ -34,7 +35,9 @@ mod vocab;
 mod weigh;
 
 use std::borrow::Cow;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+
+use once_cell::sync::OnceCell;
 
 use crate::alloc::reserve;
 use crate::error::{Error, Result};
@@ -44,45 +47,10 @@ use special::{Matcher, Piece};
 use spm::Spm;
 use tokens::TokenTable;
 
-pub use chat::{ChatJson, ChatTemplate, Rendered};
+pub use chat::{ChatTemplate, Rendered};
+pub use conversation::ChatJson;
 pub use stream::{StreamOutput, Utf8Stream};
 pub use vocab::{TokenKind, Vocab};
-
-/// Texts of control tokens that end a generation whatever the file's ids say. Source: llama.cpp's `llama-vocab.cpp`.
-const END_TEXTS: [&str; 31] = [
-    "<|eot_id|>",
-    "<|im_end|>",
-    "<|end|>",
-    "<|return|>",
-    "<|call|>",
-    "<|flush|>",
-    "<|calls|>",
-    "<end_of_turn>",
-    "<|endoftext|>",
-    "</s>",
-    "<|eom_id|>",
-    "<EOT>",
-    "_<EOT>",
-    "[EOT]",
-    "[EOS]",
-    "<|end_of_text|>",
-    "<end_of_utterance>",
-    "<eos>",
-    "<turn|>",
-    "<|tool_response>",
-    "<｜end▁of▁sentence｜>",
-    "[e~[",
-    // Fill-in-the-middle: padding, repository name and file separator.
-    "<|fim_pad|>",
-    "<fim-pad>",
-    "<fim_pad>",
-    "<|fim_repo|>",
-    "<|repo_name|>",
-    "<fim-repo>",
-    "<reponame>",
-    "<|file_sep|>",
-    "<PAD>",
-];
 
 enum Kind {
     Bytes(Box<ByteBpe>),
@@ -108,7 +76,7 @@ pub struct Tokenizer {
     ends: Vec<u32>,
     chat_template: Option<String>,
     /// That, once it has been used.
-    compiled_chat: OnceLock<Arc<chat::Compiled>>,
+    compiled_chat: OnceCell<Arc<chat::Compiled>>,
 }
 
 impl Tokenizer {
@@ -177,7 +145,7 @@ impl Tokenizer {
             add_eos,
             ends,
             chat_template: vocab.chat_template.map(owned).transpose()?,
-            compiled_chat: OnceLock::new(),
+            compiled_chat: OnceCell::new(),
         })
     }
 
@@ -378,7 +346,7 @@ fn find_ends(vocab: &Vocab<'_>, eos: Option<u32>, tokens: &mut TokenTable) -> Ve
     let mut ends: Vec<u32> = vocab.ends.iter().map(|end| end.1).chain(eos).collect();
     let mut turned = Vec::new();
     for (id, text, kind) in tokens.iter() {
-        if !END_TEXTS.contains(&text) {
+        if !ends::TEXTS.contains(&text) {
             continue;
         }
         let is_turn_end = (text.starts_with("<|") && text.ends_with("|>")) || text == "<end_of_turn>";

@@ -39,3 +39,4 @@ mod taps;
 mod tokenizer;
 mod tokenizer_cost;
 mod truth;
+mod vocabulary_memory;

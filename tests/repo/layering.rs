@@ -1,12 +1,14 @@
-//! Modules use only those below them: `c_api -> engine -> {tokenizer, backend} -> {sampler, model} -> gguf -> error`.
+//! Modules use only those below them: `c_api -> doctor -> engine -> {tokenizer, backend} -> {sampler, model} -> gguf ->
+//! error`.
 //!
 //! What stands in one pair of braces does not use its neighbours; of `backend`, neither do `cpu`, `reference` and
-//! `cuda`. Test modules may use what they like.
+//! `cuda`, but for `backend::open`, which opens them by name; of `engine`, the rooms `grammar` and `cache` use nothing of
+//! it but each themselves. Test modules may use what they like.
 
 use crate::sources;
 
 /// From the ground up.
-const LAYERS: [&[&str]; 8] = [
+const LAYERS: [&[&str]; 9] = [
     &["error"],
     &["alloc"],
     &["process"],
@@ -14,9 +16,12 @@ const LAYERS: [&[&str]; 8] = [
     &["sampler", "model"],
     &["tokenizer", "backend"],
     &["engine"],
+    &["doctor"],
     &["c_api"],
 ];
 const BACKENDS: [&str; 3] = ["cpu", "reference", "cuda"];
+/// Folders of `engine` that know nothing of it.
+const ROOMS: [&str; 2] = ["grammar", "cache"];
 
 fn layer(module: &str) -> Option<usize> {
     LAYERS.iter().position(|layer| layer.contains(&module))
@@ -100,7 +105,10 @@ fn violations(path: &str, text: &str) -> Vec<String> {
                 let other = |name: &str| {
                     BACKENDS.contains(&name) && names.get(1).is_some_and(|own| *own != name && BACKENDS.contains(own))
                 };
-                !(own == "backend" && used.get(1).is_some_and(|name| other(name)))
+                // A room's own folder, by its whole path.
+                let room = names.get(1).filter(|name| own == "engine" && ROOMS.contains(name));
+                let leaves = room.is_some_and(|room| used.get(1).is_some_and(|name| name != room));
+                !leaves && !(own == "backend" && used.get(1).is_some_and(|name| other(name)))
             }
             Some(layer) => layer < own_layer,
         };
@@ -108,7 +116,28 @@ fn violations(path: &str, text: &str) -> Vec<String> {
             found.push(format!("{path}:{line}: {own} must not use {}", used.join("::")));
         }
     }
+    found.extend(out_of_the_room(path, &names, text));
     found
+}
+
+/// What a room of the engine takes from beside it by `super::`, counted from the file's own module.
+fn out_of_the_room(path: &str, names: &[&str], text: &str) -> Vec<String> {
+    if names[0] != "engine" || !names.get(1).is_some_and(|room| ROOMS.contains(room)) {
+        return Vec::new();
+    }
+    let up = "super::".repeat(names.len() - 1);
+    let code = sources::library_code(path, text);
+    let places = code.match_indices(&up).filter(|(at, _)| {
+        let before = &code[..*at];
+        !before.ends_with("super::") && !code[at + up.len()..].starts_with("super::")
+    });
+    places
+        .flat_map(|(at, _)| {
+            let line = code[..at].matches('\n').count() + 1;
+            let used = paths(&code[at + up.len()..]);
+            used.into_iter().map(move |used| format!("{path}:{line}: engine must not use its neighbour {}", used[0]))
+        })
+        .collect()
 }
 
 #[test]
@@ -163,6 +192,26 @@ fn planted_violations_are_found() {
             "src/gguf/parse.rs:1: gguf must not use model::Config",
         ),
         ("src/gguf/parse.rs", "use crate::nowhere::X;", "src/gguf/parse.rs:1: gguf must not use nowhere::X"),
+        (
+            "src/engine/mod.rs",
+            "use crate::doctor::diagnose;",
+            "src/engine/mod.rs:1: engine must not use doctor::diagnose",
+        ),
+        (
+            "src/engine/grammar/held.rs",
+            "use crate::engine::session::Session;",
+            "src/engine/grammar/held.rs:1: engine must not use engine::session",
+        ),
+        (
+            "src/engine/grammar/schema/mod.rs",
+            "use super::super::model::Model;",
+            "src/engine/grammar/schema/mod.rs:1: engine must not use its neighbour model",
+        ),
+        (
+            "src/engine/cache/pages.rs",
+            "use super::super::log::LogSink;",
+            "src/engine/cache/pages.rs:1: engine must not use its neighbour log",
+        ),
         ("src/extra/mod.rs", "", "src/extra/mod.rs: extra has no layer in tests/repo/layering.rs"),
     ];
     for (path, text, wanted) in cases {
@@ -177,6 +226,11 @@ fn planted_violations_are_found() {
             "src/engine/session.rs",
             "use crate::backend::{Backend, cpu::Cpu};\nuse crate::error::{Error, Result};\nuse super::model::Model;",
         ),
+        (
+            "src/engine/grammar/schema/mod.rs",
+            "use super::cost;\nuse self::rules::Rules;\nuse crate::engine::grammar::weight;\nuse crate::alloc::reserve;",
+        ),
+        ("src/engine/session.rs", "use super::cache::Pages;\nuse super::grammar::Held;"),
         ("src/gguf/parse.rs", "// crate::c_api in a comment\npub(crate) use super::cursor::Cursor;"),
         (
             "src/backend/cpu/mod.rs",

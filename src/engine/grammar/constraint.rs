@@ -1,4 +1,4 @@
-//! A constraint: a grammar compiled for a model's vocabulary, made once and shared by sessions.
+//! A constraint: a grammar compiled for a vocabulary, made once and shared by sessions.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,10 +8,9 @@ use llguidance::api::{GrammarInit, TopLevelGrammar};
 
 use super::cost::{self, Cost};
 use super::thread::{on_own_stack, refused};
-use super::vocabulary::Vocabulary;
+use super::vocabulary::{Grammars, Vocabulary};
 use super::{Grammar, schema, weight};
 use crate::alloc::require;
-use crate::engine::model::Model;
 use crate::error::{Error, Result};
 
 /// A compiled grammar; clones are the same.
@@ -117,10 +116,10 @@ fn compile_text(
 }
 
 impl Constraint {
-    /// Compiles the grammar on a thread of its own; `go_on` is asked meanwhile on the caller's, and stops it by saying no.
+    /// Compiles the grammar for a vocabulary, on a thread of its own; `go_on` is asked meanwhile on the caller's, and stops it by saying no.
     /// `compact`: JSON without white space between its parts.
-    pub fn new(
-        model: &Model,
+    pub(in crate::engine) fn of(
+        grammars: &Grammars,
         grammar: Grammar<'_>,
         compact: bool,
         go_on: &mut dyn FnMut() -> bool,
@@ -138,24 +137,13 @@ impl Constraint {
         let cost = on_own_stack(COST_STACK, go_on, &stop, move || {
             cost::cost(Grammar::of(kind, &weighed).ok_or_else(|| refused("no such kind"))?).map_err(refused)
         })?;
-        let vocabulary = Vocabulary::of(model)?;
+        let vocabulary = grammars.vocabulary()?.clone();
         let (words, compiled, asked) = (vocabulary.clone(), Arc::clone(&text), Arc::clone(&stopped));
         let (parser, wide) = on_own_stack(cost.stack, go_on, &stop, move || {
             let grammar = Grammar::of(kind, &compiled).ok_or_else(|| refused("no such kind"))?;
             compile(&words, grammar, compact, &asked)
         })?;
         Ok(Constraint(Arc::new(Compiled { vocabulary, kind, compact, text, cost, wide, parser })))
-    }
-
-    /// [`Self::new`] to its end, with white space as the grammar allows it.
-    pub fn compile(model: &Model, grammar: Grammar<'_>) -> Result<Constraint> {
-        Constraint::new(model, grammar, false, &mut || true)
-    }
-
-    /// Whether it was made for this model.
-    pub(in crate::engine) fn is_of(&self, model: &Model) -> bool {
-        let made = model.inner.grammars.get().and_then(|made| made.as_ref().ok());
-        made.is_some_and(|made| Arc::ptr_eq(&made.factory, &self.0.vocabulary.factory))
     }
 
     /// What it was made of: [`Grammar::parts`] and whether it is compact.

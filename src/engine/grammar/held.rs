@@ -1,6 +1,6 @@
-//! A session's place in its constraint, and what the constraint allows there.
+//! A place in a constraint: what it has consumed of a sequence of tokens, and what it allows there.
 //!
-//! Invariants: what a constraint allows is a function of its grammar and of the session's tokens from the position on at
+//! Invariants: what a constraint allows is a function of its grammar and of the sequence's tokens from the position on at
 //! which it was set. It has consumed a prefix of these, and catches up, goes back or begins anew when a token is to be
 //! chosen; so appending, forking, dropping and saving tokens need not know of it. What ends a text is allowed where the
 //! grammar may end, and there only; a grammar can name a model's other control tokens, and else none. What the parser does
@@ -8,7 +8,6 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use llguidance::api::StopReason;
 use llguidance::earley::{BiasComputer, ParserRecognizer};
@@ -16,11 +15,9 @@ use llguidance::toktrie::{Recognizer, SimpleVob, TokEnv, TokTrie};
 use llguidance::{CancellationHandle, TokenParser};
 
 use super::constraint::{Constraint, parser_error};
-use super::thread::{catch_panics, on_own_stack, refused};
+use super::thread::{catch_panics, refused};
 use super::weight::MAX_ITEMS;
-use crate::engine::session::{Session, State, lock_slot};
 use crate::error::{Error, Result};
-use crate::sampler::{self, SampleRequest};
 
 /// What a parser may have taken beyond what it began with before it is made anew: bytes of tables, and fuel, which stands
 /// for what the tables do not count.
@@ -52,17 +49,33 @@ impl MaskCancel {
 }
 
 /// What stops a parser at work: a cancel of the session, or its watch.
-struct Stop {
+#[derive(Default)]
+pub(in crate::engine) struct Stop {
     mask: MaskCancel,
     flag: Arc<AtomicBool>,
     /// Tokens that have been begun.
     n_done: AtomicUsize,
 }
 
+impl Stop {
+    /// By `mask`, if it is cancelled or if `flag` was set before.
+    pub(in crate::engine) fn new((mask, flag): (MaskCancel, Arc<AtomicBool>)) -> Stop {
+        Stop { mask, flag, n_done: AtomicUsize::new(0) }
+    }
+
+    /// Stops it now.
+    pub(in crate::engine) fn stop(&self) {
+        self.mask.cancel_surely();
+    }
+
+    /// Tokens that have been begun.
+    pub(in crate::engine) fn n_done(&self) -> usize {
+        self.n_done.load(Ordering::Relaxed)
+    }
+}
+
 /// Items that the last token made, from which on the next one is watched.
 const WATCHED_ITEMS: u64 = 300;
-/// The longest that a token which is watched may take.
-const MAX_TIME: Duration = Duration::from_secs(2);
 /// The least stack on which one is.
 const WATCHED_STACK: usize = 1 << 20;
 
@@ -155,6 +168,12 @@ impl Held {
         (&self.constraint, self.from)
     }
 
+    /// The stack that the parser needs at a token; `None`: any will do, and no watch either.
+    pub(in crate::engine) fn own_stack(&self) -> Option<usize> {
+        let stack = self.constraint.0.cost.step_stack;
+        (stack > 0 || self.is_watched()).then_some(stack.max(WATCHED_STACK))
+    }
+
     /// Whether a token may take long though it is within the limits: the parser looks through a row for each item of it.
     fn is_watched(&self) -> bool {
         let n = self.items.len();
@@ -196,7 +215,7 @@ impl Held {
     }
 
     /// Consumes what the session has, and asks. A parser that has failed is not kept.
-    fn ask<T>(
+    pub(in crate::engine) fn ask<T>(
         &mut self,
         tokens: &[u32],
         stop: &Stop,
@@ -311,7 +330,7 @@ impl Held {
         parser.stopped() || parser.is_accepting()
     }
 
-    fn allows(&mut self, parser: &mut TokenParser, token: u32) -> Result<bool> {
+    pub(in crate::engine) fn allows(&mut self, parser: &mut TokenParser, token: u32) -> Result<bool> {
         if self.ends().contains(&token) {
             return Ok(Held::may_end(parser));
         }
@@ -319,7 +338,7 @@ impl Held {
     }
 
     /// What the grammar allows next: bit `t % 32` of word `t / 32` for token `t`; ends where the text may end.
-    fn mask(&mut self, parser: &mut TokenParser, n_vocab: usize) -> Result<Vec<u32>> {
+    pub(in crate::engine) fn mask(&mut self, parser: &mut TokenParser, n_vocab: usize) -> Result<Vec<u32>> {
         let may_end = Held::may_end(parser);
         let mut words = Vec::new();
         crate::alloc::reserve(&mut words, n_vocab.div_ceil(32))?;
@@ -336,96 +355,6 @@ impl Held {
             *word = if may_end { *word | bit } else { *word & !bit };
         }
         Ok(words)
-    }
-}
-
-/// Asks the session's constraint on a stack that suffices for it; `None`: there is none. `stoppable`: a cancel of the
-/// session stops it.
-fn ask<T: Send + 'static>(
-    session: &Session,
-    state: &mut State,
-    stoppable: bool,
-    question: impl FnOnce(&mut Held, &mut TokenParser) -> Result<T> + Send + 'static,
-) -> Result<Option<T>> {
-    let Some(held) = &mut state.constraint else { return Ok(None) };
-    let (mask, flag) = if stoppable { session.mask_cancel() } else { Default::default() };
-    let stop = Arc::new(Stop { mask, flag, n_done: AtomicUsize::new(0) });
-    let (watched, stack) = (held.is_watched(), held.constraint.0.cost.step_stack);
-    if stack == 0 && !watched {
-        return held.ask(&state.tokens, &stop, question).map(Some);
-    }
-    let (mut begun, mut n_done, mut too_long) = (Instant::now(), 0, false);
-    let mut go_on = || {
-        let now = stop.n_done.load(Ordering::Relaxed);
-        if now != n_done {
-            (begun, n_done) = (Instant::now(), now);
-        }
-        too_long = begun.elapsed() > MAX_TIME;
-        !too_long
-    };
-    // Here it is found again even where no thread was.
-    let place = Arc::new(Mutex::new(state.constraint.take()));
-    let (there, tokens, asked) = (Arc::clone(&place), Arc::clone(&state.tokens), Arc::clone(&stop));
-    let answer = on_own_stack(stack.max(WATCHED_STACK), &mut go_on, &|| stop.mask.cancel_surely(), move || {
-        let mut held = there.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(held) = &mut *held else { return Ok(None) };
-        held.ask(&tokens, &asked, question).map(Some)
-    });
-    let answer = if too_long {
-        Err(refused(format_args!("more than {} ms at one token", MAX_TIME.as_millis())))
-    } else {
-        answer
-    };
-    state.constraint = place.lock().unwrap_or_else(PoisonError::into_inner).take();
-    answer
-}
-
-impl Session {
-    /// Holds what is chosen from now on to a constraint, or to none any more.
-    pub fn set_constraint(&self, constraint: Option<&Constraint>) -> Result<()> {
-        self.call(|state| {
-            if constraint.is_some_and(|constraint| !constraint.is_of(self.model())) {
-                let expected = "one made for the session's model".to_owned();
-                return Err(Error::Argument { name: "constraint", found: "another model's".to_owned(), expected });
-            }
-            state.constraint = constraint.map(|c| Box::new(Held::new(c, state.tokens.len())));
-            Ok(())
-        })
-    }
-
-    /// The next token among those that the constraint allows; `None`: there is no constraint.
-    pub(in crate::engine) fn choose_allowed(&self, state: &mut State, stoppable: bool) -> Result<Option<u32>> {
-        if state.constraint.is_none() {
-            return Ok(None);
-        }
-        let loaded = &self.model().inner.loaded;
-        let position = state.tokens.len() as u64;
-        if state.sampling.temperature == 0.0 {
-            // The likeliest of all is the likeliest of the allowed if it is allowed: most often no mask is needed.
-            let request = SampleRequest { params: &state.sampling, history: &state.tokens, position };
-            let token = loaded.sample(&mut **lock_slot(&state.slot), &request)?.token;
-            if ask(self, state, stoppable, move |held, parser| held.allows(parser, token))? == Some(true) {
-                return Ok(Some(token));
-            }
-        }
-        let n_vocab = self.n_vocab();
-        let mask = move |held: &mut Held, parser: &mut TokenParser| held.mask(parser, n_vocab);
-        let Some(allowed) = ask(self, state, stoppable, mask)? else { return Ok(None) };
-        let request = SampleRequest { params: &state.sampling, history: &state.tokens, position };
-        let chosen = loaded.sample_among(&mut **lock_slot(&state.slot), &request, &allowed);
-        match chosen {
-            Err(Error::State { .. }) => Err(nothing_left()),
-            chosen => Ok(Some(chosen?.token)),
-        }
-    }
-
-    /// Bans what the session's constraint, if there is one, does not allow next.
-    pub(in crate::engine) fn mask(&self, state: &mut State, logits: &mut [f32]) -> Result<()> {
-        let n_vocab = self.n_vocab();
-        if let Some(allowed) = ask(self, state, false, move |held, parser| held.mask(parser, n_vocab))? {
-            sampler::ban(logits, &allowed);
-        }
-        Ok(())
     }
 }
 

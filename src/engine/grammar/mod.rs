@@ -14,7 +14,8 @@ mod weight;
 
 pub use constraint::Constraint;
 pub(in crate::engine) use cost::MAX_GRAMMAR_BYTES;
-pub(in crate::engine) use held::{Held, MaskCancel, nothing_left};
+pub(in crate::engine) use held::{Held, MaskCancel, Stop, nothing_left};
+pub(in crate::engine) use thread::{on_own_stack, refused};
 pub(in crate::engine) use vocabulary::Grammars;
 
 /// What output is held to.

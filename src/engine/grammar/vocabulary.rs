@@ -1,18 +1,24 @@
-//! The grammars' view of a model's vocabulary: a trie of its tokens' bytes, made when its first constraint is.
+//! The grammars' view of a vocabulary: a trie of its tokens' bytes, made of the tokenizer when the first constraint is.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use llguidance::ParserFactory;
 use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
+use once_cell::sync::OnceCell;
 
+use super::constraint::Constraint;
 use super::thread::{on_own_stack, refused};
 use super::weight;
 use crate::alloc::{require, reserve};
-use crate::engine::model::Model;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::tokenizer::Tokenizer;
 
-/// A model's vocabulary, or why there is none.
-pub(in crate::engine) type Grammars = OnceLock<std::result::Result<Vocabulary, String>>;
+/// What makes constraints for a tokenizer's vocabulary.
+pub(in crate::engine) struct Grammars {
+    tokenizer: Arc<Tokenizer>,
+    /// Empty until the first constraint has been made: what fails, for want of memory too, is tried again by the next.
+    vocabulary: OnceCell<Vocabulary>,
+}
 
 /// What grammars are compiled with.
 #[derive(Clone)]
@@ -35,13 +41,12 @@ const STACK: usize = 16 << 20;
 const NODE_BYTES: usize = 96;
 
 /// A token's bytes as the trie wants them: what is no text behind a mark; nothing for what can never be allowed.
-fn word(model: &Model, token: u32) -> Result<Vec<u8>> {
-    let Ok(flags) = model.token_flags(token) else { return Ok(Vec::new()) };
-    let bytes = model.token_bytes(token).unwrap_or_default();
-    let name =
-        if flags.control || flags.end { model.token_name(token).unwrap_or_default() } else { Default::default() };
-    let mark: &[u8] = if flags.control || flags.end { &[TokTrie::SPECIAL_TOKEN_MARKER] } else { &[] };
-    let text: &[u8] = if mark.is_empty() { &bytes } else { name.as_bytes() };
+fn word(tokenizer: &Tokenizer, token: u32) -> Result<Vec<u8>> {
+    let Ok(name) = tokenizer.token_text(token) else { return Ok(Vec::new()) };
+    let bytes = tokenizer.token_bytes(token).unwrap_or_default();
+    let is_marked = tokenizer.is_control(token) || tokenizer.is_end_of_generation(token);
+    let (mark, text): (&[u8], &[u8]) =
+        if is_marked { (&[TokTrie::SPECIAL_TOKEN_MARKER], name.as_bytes()) } else { (&[], &bytes) };
     let mut word = Vec::new();
     if mark.len() + text.len() <= MAX_WORD {
         reserve(&mut word, mark.len() + text.len())?;
@@ -61,8 +66,8 @@ fn nodes(words: &[Vec<u8>]) -> usize {
     1 + sorted.first().map_or(0, |w| w.len()) + sorted.windows(2).map(own).sum::<usize>()
 }
 
-fn make(model: &Model) -> Result<Vocabulary> {
-    let n = model.inner.facts.n_vocab;
+fn make(tokenizer: &Tokenizer) -> Result<Vocabulary> {
+    let n = tokenizer.n_vocab();
     let Some(info) = u32::try_from(n).ok().filter(|_| n < MAX_TOKENS) else {
         return Err(refused(format_args!("{n} tokens; at most {MAX_TOKENS}")));
     };
@@ -70,11 +75,11 @@ fn make(model: &Model) -> Result<Vocabulary> {
     let mut words = Vec::new();
     reserve(&mut words, n)?;
     for token in 0..info {
-        if model.token_flags(token).is_ok_and(|f| f.end) {
+        if tokenizer.is_end_of_generation(token) {
             reserve(&mut ends, 1)?;
             ends.push(token);
         }
-        words.push(word(model, token)?);
+        words.push(word(tokenizer, token)?);
     }
     let Some(&end) = ends.first() else { return Err(refused("the model has no token that ends a text")) };
     require(n * 16)?;
@@ -91,19 +96,23 @@ fn make(model: &Model) -> Result<Vocabulary> {
     Ok(Vocabulary { factory: Arc::new(factory), ends: ends.into() })
 }
 
-impl Vocabulary {
-    /// The model's, made now if this is its first. What may be otherwise the next time is not kept.
-    pub(super) fn of(model: &Model) -> Result<Vocabulary> {
-        if let Some(made) = model.inner.grammars.get() {
-            return made.clone().map_err(refused);
-        }
-        let owned = model.clone();
-        let made = match on_own_stack(STACK, &mut || true, &|| (), move || make(&owned)) {
-            Ok(made) => Ok(made),
-            Err(Error::Constraint { message }) => Err(message),
-            Err(error) => return Err(error),
-        };
-        model.inner.grammars.get_or_init(|| made).clone().map_err(refused)
+impl Grammars {
+    pub(in crate::engine) fn new(tokenizer: &Arc<Tokenizer>) -> Grammars {
+        Grammars { tokenizer: Arc::clone(tokenizer), vocabulary: OnceCell::new() }
+    }
+
+    /// The vocabulary, made now if nobody has asked yet.
+    pub(super) fn vocabulary(&self) -> Result<&Vocabulary> {
+        self.vocabulary.get_or_try_init(|| {
+            let tokenizer = Arc::clone(&self.tokenizer);
+            on_own_stack(STACK, &mut || true, &|| (), move || make(&tokenizer))
+        })
+    }
+
+    /// Whether the constraint was made for this vocabulary.
+    pub(in crate::engine) fn made(&self, constraint: &Constraint) -> bool {
+        let own = self.vocabulary.get();
+        own.is_some_and(|own| Arc::ptr_eq(&own.factory, &constraint.0.vocabulary.factory))
     }
 }
 

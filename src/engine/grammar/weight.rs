@@ -152,20 +152,29 @@ struct Node {
     derived: u64,
 }
 
+fn is_leaf(tag: u8) -> bool {
+    tag == tag::BYTE || tag == tag::BYTE_SET
+}
+
+/// The classes of bytes that a text and its expressions tell apart.
+fn classes_of(exprs: &ExprSet, text: &str) -> Classes {
+    let mut classes = Classes::new(text);
+    for id in (1..exprs.len() as u32).map(ExprRef::new) {
+        if is_leaf(exprs.get_tag(id) as u8) && classes.n < 256 {
+            let expr = exprs.get(id);
+            classes.split(|b| expr.matches_byte(b));
+        }
+    }
+    classes
+}
+
 /// The limit that the expressions of a text exceed. What is returned is the limit of lexer states.
 pub(super) fn check(exprs: &ExprSet, n_lexemes: usize, text: &str) -> Result<usize, String> {
     let n = exprs.len();
     at_most(n as u64, MAX_NODES, "expressions that the text comes to")?;
     at_most(n_lexemes as u64, MAX_LEXEMES, "terminals that the text comes to")?;
-    let mut classes = Classes::new(text);
+    let classes = classes_of(exprs, text);
     let ids = || (1..n as u32).map(ExprRef::new);
-    let leaf = |tag: u8| tag == tag::BYTE || tag == tag::BYTE_SET;
-    for id in ids() {
-        if leaf(exprs.get_tag(id) as u8) && classes.n < 256 {
-            let expr = exprs.get(id);
-            classes.split(|b| expr.matches_byte(b));
-        }
-    }
     let mut nodes = vec![Node::default(); n];
     let (mut steps, mut visits) = (0u64, 0u64);
     for id in ids() {
@@ -224,7 +233,7 @@ pub(super) fn check(exprs: &ExprSet, n_lexemes: usize, text: &str) -> Result<usi
                 node.derived = 1;
             }
         }
-        if !leaf(tag) && tag != tag::BYTE_CONCAT {
+        if !is_leaf(tag) && tag != tag::BYTE_CONCAT {
             let inside = args.iter().filter(|arg| exprs.get_tag(**arg) as u8 <= tag::BYTE_CONCAT).count() as u64;
             visits = visits.saturating_add(1 + inside);
             steps = steps.saturating_add(node.options).saturating_add(copied);

@@ -24,17 +24,7 @@ pub(super) fn write(compiler: &Compiler, compact: bool, embedded: bool) -> Resul
         return Err("#: no value is valid".to_owned());
     }
     let (order, listed) = order(compiler, &alive)?;
-    // A count becomes rules for each power of four in it.
-    let powers = |n: u64| 8 * (u64::BITS - n.leading_zeros()) as usize / 2;
-    let weight = |symbol: &Symbol| match symbol {
-        Symbol::Repeat(_, least, most) => 1 + powers(*least) + most.map_or(0, powers),
-        _ => 0,
-    };
-    let symbols = order.iter().flat_map(|rule| compiler.rules[*rule as usize].iter().flatten());
-    let n = order.len() + compiler.tokens.len() + symbols.map(weight).sum::<usize>();
-    if n > MAX_RULES {
-        return Err(format!("#: rules of the schema's grammar: {n}; at most {MAX_RULES}"));
-    }
+    check_rules(compiler, &order)?;
     let mut out = String::new();
     out.push_str(if embedded { "%lark {\n" } else { "" });
     if !compact {
@@ -59,40 +49,10 @@ pub(super) fn write(compiler: &Compiler, compact: bool, embedded: bool) -> Resul
     let mut used = vec![false; compiler.tokens.len()];
     for &rule in &order {
         let _ = write!(out, "r{rule}: ");
-        let mut first = true;
-        for symbols in
-            compiler.rules[rule as usize].iter().filter(|symbols| symbols.iter().all(|s| possible(s, &alive)))
-        {
-            out.push_str(if first { "" } else { " | " });
-            first = false;
-            let mut empty = true;
-            for symbol in symbols {
-                match symbol {
-                    Symbol::Token(token) => {
-                        used[*token as usize] = true;
-                        let _ = write!(out, "T{token} ");
-                    }
-                    Symbol::Rule(rule) => {
-                        let _ = write!(out, "r{rule} ");
-                    }
-                    Symbol::Repeat(rule, ..) if !alive[*rule as usize] => continue,
-                    Symbol::Repeat(_, _, Some(0)) => continue,
-                    Symbol::Repeat(rule, 0, None) => {
-                        let _ = write!(out, "r{rule}* ");
-                    }
-                    Symbol::Repeat(rule, least, None) => {
-                        let _ = write!(out, "r{rule}{{{least},}} ");
-                    }
-                    Symbol::Repeat(rule, least, Some(most)) => {
-                        let _ = write!(out, "r{rule}{{{least},{most}}} ");
-                    }
-                    Symbol::Multiple(schema) => {
-                        let _ = write!(out, "%json {schema},\"x-guidance\":{options}}} ");
-                    }
-                }
-                empty = false;
-            }
-            out.push_str(if empty { "\"\"" } else { "" });
+        let alternatives = compiler.rules[rule as usize].iter();
+        for (i, symbols) in alternatives.filter(|symbols| symbols.iter().all(|s| possible(s, &alive))).enumerate() {
+            out.push_str(if i == 0 { "" } else { " | " });
+            write_symbols(&mut out, symbols, &alive, &options, &mut used);
         }
         out.push('\n');
     }
@@ -103,6 +63,44 @@ pub(super) fn write(compiler: &Compiler, compact: bool, embedded: bool) -> Resul
     }
     out.push_str(if embedded { "}" } else { "" });
     Ok(out)
+}
+
+/// Refuses more rules than llguidance can number.
+fn check_rules(compiler: &Compiler, order: &[u32]) -> Result<(), String> {
+    // A count becomes rules for each power of four in it.
+    let powers = |n: u64| 8 * (u64::BITS - n.leading_zeros()) as usize / 2;
+    let weight = |symbol: &Symbol| match symbol {
+        Symbol::Repeat(_, least, most) => 1 + powers(*least) + most.map_or(0, powers),
+        _ => 0,
+    };
+    let symbols = order.iter().flat_map(|rule| compiler.rules[*rule as usize].iter().flatten());
+    let n = order.len() + compiler.tokens.len() + symbols.map(weight).sum::<usize>();
+    match n > MAX_RULES {
+        true => Err(format!("#: rules of the schema's grammar: {n}; at most {MAX_RULES}")),
+        false => Ok(()),
+    }
+}
+
+/// One alternative; `used` notes its tokens, `options` stand in those of multiples.
+fn write_symbols(out: &mut String, symbols: &[Symbol], alive: &[bool], options: &str, used: &mut [bool]) {
+    let mut empty = true;
+    for symbol in symbols {
+        let _ = match symbol {
+            Symbol::Token(token) => {
+                used[*token as usize] = true;
+                write!(out, "T{token} ")
+            }
+            Symbol::Rule(rule) => write!(out, "r{rule} "),
+            Symbol::Repeat(rule, ..) if !alive[*rule as usize] => continue,
+            Symbol::Repeat(_, _, Some(0)) => continue,
+            Symbol::Repeat(rule, 0, None) => write!(out, "r{rule}* "),
+            Symbol::Repeat(rule, least, None) => write!(out, "r{rule}{{{least},}} "),
+            Symbol::Repeat(rule, least, Some(most)) => write!(out, "r{rule}{{{least},{most}}} "),
+            Symbol::Multiple(schema) => write!(out, "%json {schema},\"x-guidance\":{options}}} "),
+        };
+        empty = false;
+    }
+    out.push_str(if empty { "\"\"" } else { "" });
 }
 
 fn possible(symbol: &Symbol, alive: &[bool]) -> bool {

@@ -1,8 +1,9 @@
 //! JSON schemas: what a text says, exactly, as rules that llguidance compiles, or a refusal with the path.
 //!
 //! llguidance has a compiler of schemas of its own, which reads numbers as `f64` and `i64`; here they are the text's digits.
-//! The way is: `json` reads the text, `expand` and `choices` take what a value is held to apart into branches, in each of which nothing
-//! is left to choose, `rules` makes a rule of each, with `scalars` and `members`, and `emit` writes them.
+//! The way is: `reader` reads the text into a `json` document, `expand`, `keyword` and `choices` take what a value is held to
+//! apart into branches, in each of which nothing is left to choose, `rules` makes a rule of each, with `scalars`, `arrays` and
+//! `members`, and `emit` writes them.
 //!
 //! Invariants: every text that is valid JSON under the schema in the form that is written here is allowed, and nothing else
 //! is; what cannot be had so is refused. A refusal begins with the path of the schema that is refused. Nothing recurses
@@ -13,15 +14,20 @@
 //! bound, a multiple or an exclusion without an exponent; a `const` or `enum` number as the schema writes it, but as digits
 //! where the type is "integer". Names that are not listed may come twice.
 
+mod arguments;
+mod arrays;
 mod branch;
 mod choices;
+mod dead;
 mod decimal;
 mod emit;
 mod expand;
 mod json;
+mod keyword;
 mod members;
 mod number;
 mod pattern;
+mod reader;
 mod reference;
 mod rules;
 mod rx;
@@ -42,7 +48,7 @@ pub(super) fn prepare(text: &str, compact: bool, embedded: bool) -> Result<Strin
     if text.len() > MAX_BYTES {
         return Err(format!("#: bytes of a schema: {}; at most {MAX_BYTES}", text.len()));
     }
-    let (document, n) = json::read(text)?;
+    let (document, n) = reader::read(text)?;
     if let Some(c) = text[n..].trim_start_matches([' ', '\t', '\n', '\r']).chars().next() {
         return Err(format!("#: {c:?} where the end of the schema was expected"));
     }
@@ -52,7 +58,7 @@ pub(super) fn prepare(text: &str, compact: bool, embedded: bool) -> Result<Strin
 
 /// Bytes of the JSON value that a text begins with.
 pub(super) fn extent(text: &str) -> Option<usize> {
-    json::read(text).ok().map(|(_, n)| n)
+    reader::read(text).ok().map(|(_, n)| n)
 }
 
 /// A Lark text with each of its `%json` as what [`prepare`] makes of it.
@@ -63,7 +69,7 @@ pub(super) fn embed(text: &str, compact: bool) -> Result<String, String> {
         let (word, behind) = rest.split_at(super::lark::lexeme(rest).max(1));
         rest = behind;
         if word == "%json" {
-            let (_, n) = json::read(rest)?;
+            let (_, n) = reader::read(rest)?;
             out.push_str(&prepare(&rest[..n], compact, true)?);
             rest = &rest[n..];
         } else {

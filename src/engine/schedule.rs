@@ -75,7 +75,7 @@ pub(super) fn run(loaded: &dyn LoadedModel, parts: &[Part]) -> Vec<Result<()>> {
 
 /// Joins the parts of calls that run at the same time on different threads.
 #[derive(Default)]
-pub(super) struct Merger {
+pub(super) struct Coalescer {
     queue: Mutex<Queue>,
     changed: Condvar,
 }
@@ -101,7 +101,7 @@ struct Ticket {
 /// The longest wait for calls that were in the pass before. A part of the pass's own length at most, see `lead`.
 const LONGEST_WAIT: Duration = Duration::from_millis(2);
 
-impl Merger {
+impl Coalescer {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

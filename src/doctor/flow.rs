@@ -1,8 +1,7 @@
 //! The first two suspects: the buffer that the logits come into, and the token on its way from the draw to the embedding.
 
 use super::{Finding, Patient, Subject, argmax, nmse, same_bits, take};
-use crate::engine::session::Session;
-use crate::engine::{GenerateOptions, SessionOptions};
+use crate::engine::{GenerateOptions, Session, SessionOptions};
 use crate::error::Result;
 use crate::model::bind;
 use crate::sampler::SamplingParams;
@@ -19,8 +18,8 @@ pub(super) fn logits_buffer(p: &Patient<'_>) -> Result<Finding> {
     let mut text = String::new();
     for (step, piece) in std::iter::once(&tokens[..8]).chain(tokens[8..].chunks(1)).enumerate() {
         // No pass has been: the first buffer is as the device makes it.
-        p.fill_logits(&poisoned, f32::NAN)?;
-        p.fill_logits(&large, 1e30)?;
+        poisoned.fill_logits(f32::NAN)?;
+        large.fill_logits(1e30)?;
         for session in [&plain, &poisoned, &large] {
             session.prefill(piece)?;
         }

@@ -9,12 +9,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::device::{Engine, EngineOptions};
-use super::log::LogSink;
-use super::model::Model;
-use super::session::{Session, SessionOptions, State, lock_slot};
-use super::tap::Tap;
-use crate::backend::{CacheRow, PAGE_TOKENS, TAP_NAMES};
+use crate::backend::{TAP_NAMES, TapEvent};
+use crate::engine::{Engine, EngineOptions, LogSink, Model, Session, SessionOptions, Tap};
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, dequantize_row};
 use crate::model::{Config, Tensor, bind};
@@ -271,7 +267,7 @@ impl Patient<'_> {
         let mask = TAP_NAMES.iter().enumerate().filter(|(_, n)| names.contains(n)).map(|(i, _)| 1 << i).sum();
         let rows = Rows::default();
         let seen = Arc::clone(&rows);
-        let sink = move |event: &crate::backend::TapEvent<'_>| {
+        let sink = move |event: &TapEvent<'_>| {
             let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
             for (i, row) in event.data.chunks_exact(event.cols).enumerate() {
                 let position = event.position + i;
@@ -290,42 +286,6 @@ impl Patient<'_> {
         let mut stored = Vec::new();
         dequantize_row(tensor.ty, tensor.data.piece(row * bytes..(row + 1) * bytes, &mut stored)?, &mut out)?;
         Ok(out)
-    }
-
-    /// What the cache holds of a position in a layer: keys and values.
-    fn cache_row(&self, session: &Session, layer: usize, position: usize) -> Result<(Vec<f32>, Vec<f32>)> {
-        let g = self.config.layers[layer].attention().kv_width();
-        let (mut keys, mut values) = (vec![0.0; g], vec![0.0; g]);
-        session.call(|state| {
-            let at = cache_place(state, layer, position)?;
-            self.model.inner.loaded.read_cache(at, &mut keys, &mut values)
-        })?;
-        Ok((keys, values))
-    }
-
-    /// Replaces what the cache holds of a position in a layer.
-    fn set_cache_row(
-        &self,
-        session: &Session,
-        layer: usize,
-        position: usize,
-        keys: &[f32],
-        values: &[f32],
-    ) -> Result<()> {
-        session.call(|state| {
-            let at = cache_place(state, layer, position)?;
-            self.model.inner.loaded.write_cache(at, keys, values)
-        })
-    }
-
-    /// Fills the buffer that the session's next logits go to.
-    fn fill_logits(&self, session: &Session, value: f32) -> Result<()> {
-        session.call(|state| {
-            let slot = state.own_slot(&*self.model.inner.loaded)?;
-            let filled = self.model.inner.loaded.set_logits(&mut **lock_slot(&slot), &vec![value; self.config.n_vocab]);
-            state.slot = slot;
-            filled
-        })
     }
 
     /// The first, the middle and the last layer.
@@ -347,13 +307,6 @@ impl Patient<'_> {
     /// fault. The unit roundoff of f16 is 2^-11.
     fn rounding(&self) -> f64 {
         8.0 * self.config.n_layers().max(4) as f64 * 2.0_f64.powi(-22)
-    }
-}
-
-fn cache_place(state: &State, layer: usize, position: usize) -> Result<CacheRow> {
-    match state.pages.as_slice().get(position / PAGE_TOKENS) {
-        Some(&page) => Ok(CacheRow { page, row: position % PAGE_TOKENS, layer }),
-        None => Err(Error::Internal { message: format!("no page for position {position}") }),
     }
 }
 

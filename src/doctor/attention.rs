@@ -46,8 +46,8 @@ fn sum_of_weights(p: &Patient<'_>, held: usize, layer: usize) -> Result<f64> {
     let mut mixes = Vec::new();
     for value in [0.0, 1.0] {
         for position in 0..held {
-            let (keys, _) = p.cache_row(&session, layer, position)?;
-            p.set_cache_row(&session, layer, position, &keys, &vec![value; c.kv_width()])?;
+            let (keys, _) = session.read_cache(layer, position)?;
+            session.write_cache(layer, position, &keys, &vec![value; c.kv_width()])?;
         }
         session.prefill(&tokens[held..])?;
         let rows = take(&seen).into_iter().find(|r| r.layer == layer as i32);
@@ -57,7 +57,7 @@ fn sum_of_weights(p: &Patient<'_>, held: usize, layer: usize) -> Result<f64> {
             session.truncate(held)?;
         }
     }
-    let (_, own) = p.cache_row(&session, layer, held)?;
+    let (_, own) = session.read_cache(layer, held)?;
     let mut worst = 0.0_f64;
     for (head, (zeros, ones)) in mixes[0].chunks_exact(c.head_dim).zip(mixes[1].chunks_exact(c.head_dim)).enumerate() {
         let own = &own[head / (c.n_heads / c.n_kv_heads) * c.head_dim..][..c.head_dim];
@@ -81,7 +81,7 @@ fn reads_ahead(p: &Patient<'_>, held: usize, n_tokens: usize) -> Result<Option<S
         for layer in 0..p.config.n_layers() {
             let row = vec![value; p.config.layers[layer].attention().kv_width()];
             for position in from..PAGE_TOKENS {
-                p.set_cache_row(&session, layer, position, &row, &row)?;
+                session.write_cache(layer, position, &row, &row)?;
             }
         }
         Ok(())

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 pub(super) const FULL: usize = 8 * PAGE_TOKENS + 1;
 
 pub(super) fn cache(p: &Patient<'_>) -> Result<Finding> {
-    if p.model.inner.loaded.is_exact_in_chunks() {
+    if p.model.is_exact_in_chunks() {
         return ways(p, 0.0, "any difference");
     }
     let finding = ways(p, p.rounding(), "error")?;
@@ -107,7 +107,7 @@ fn rows(p: &Patient<'_>, session: &crate::engine::Session, n: usize) -> Result<V
     let mut rows = Vec::new();
     for layer in p.some_layers() {
         for position in 0..n {
-            let (keys, values) = p.cache_row(session, layer, position)?;
+            let (keys, values) = session.read_cache(layer, position)?;
             rows.extend([keys, values]);
         }
     }

@@ -1,0 +1,48 @@
+//! For checks of a device: what stands in a session's cache and logits, read and replaced behind the session's back.
+
+use super::model::Model;
+use super::session::{Session, State, lock_slot};
+use crate::backend::{CacheRow, PAGE_TOKENS};
+use crate::error::{Error, Result};
+
+fn cache_row(state: &State, layer: usize, position: usize) -> Result<CacheRow> {
+    match state.pages.as_slice().get(position / PAGE_TOKENS) {
+        Some(&page) => Ok(CacheRow { page, row: position % PAGE_TOKENS, layer }),
+        None => Err(Error::Internal { message: format!("no page for position {position}") }),
+    }
+}
+
+impl Model {
+    /// Whether a prompt gives the same bits however it is cut into calls.
+    pub fn is_exact_in_chunks(&self) -> bool {
+        self.inner.loaded.is_exact_in_chunks()
+    }
+}
+
+impl Session {
+    /// What the cache holds of a position in a layer: keys and values, as wide as that layer's.
+    pub fn read_cache(&self, layer: usize, position: usize) -> Result<(Vec<f32>, Vec<f32>)> {
+        let loaded = &self.model().inner.loaded;
+        let n = loaded.config().layers.get(layer).map_or(0, |layer| layer.attention().kv_width());
+        let (mut keys, mut values) = (vec![0.0; n], vec![0.0; n]);
+        self.call(|state| loaded.read_cache(cache_row(state, layer, position)?, &mut keys, &mut values))?;
+        Ok((keys, values))
+    }
+
+    /// Replaces what the cache holds of a position in a layer.
+    pub fn write_cache(&self, layer: usize, position: usize, keys: &[f32], values: &[f32]) -> Result<()> {
+        let loaded = &self.model().inner.loaded;
+        self.call(|state| loaded.write_cache(cache_row(state, layer, position)?, keys, values))
+    }
+
+    /// Fills the buffer that the next logits go to.
+    pub fn fill_logits(&self, value: f32) -> Result<()> {
+        let loaded = &self.model().inner.loaded;
+        self.call(|state| {
+            let slot = state.own_slot(&**loaded)?;
+            let filled = loaded.set_logits(&mut **lock_slot(&slot), &vec![value; self.n_vocab()]);
+            state.slot = slot;
+            filled
+        })
+    }
+}

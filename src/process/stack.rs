@@ -1,0 +1,96 @@
+//! A thread with a stack that is known, for what recurses as deep as texts from anywhere make it: a host's thread may be small.
+
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::time::Duration;
+
+use super::spawn;
+use crate::error::{Error, Result};
+
+/// How long the caller's `go_on` waits to be asked again.
+const POLL: Duration = Duration::from_millis(5);
+
+/// Runs `call` on a thread of this name with a stack of so many bytes. The thread owns what it works on, and has ended when
+/// this returns. Fails with `OutOfMemory` where there is no such thread to be had, and with `Internal` if the call panics.
+pub fn on_own_stack<T: Send + 'static>(
+    name: &str,
+    stack: usize,
+    call: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let thread = spawn(name, stack, call)?;
+    thread.join().unwrap_or_else(|_| failed(name))
+}
+
+/// [`on_own_stack`] while `go_on` is asked on the caller's thread, every few milliseconds; `stop` is called once it says no,
+/// and the outcome is [`Error::Cancelled`] then.
+pub fn on_own_stack_while<T: Send + 'static>(
+    name: &str,
+    stack: usize,
+    go_on: &mut dyn FnMut() -> bool,
+    stop: &dyn Fn(),
+    call: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let (done, waits) = sync_channel::<()>(1);
+    let run = move || {
+        // The receiver is told by this being dropped, also by a panic.
+        let _done = done;
+        call()
+    };
+    let thread = spawn(name, stack, run)?;
+    let mut stopped = false;
+    while !stopped && waits.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) {
+        stopped = !go_on();
+    }
+    if stopped {
+        stop();
+    }
+    let outcome = thread.join().unwrap_or_else(|_| failed(name));
+    if stopped { Err(Error::Cancelled) } else { outcome }
+}
+
+fn failed<T>(name: &str) -> Result<T> {
+    Err(Error::Internal { message: format!("a panic on the thread {name}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    const STACK: usize = 256 << 10;
+
+    #[test]
+    fn results_and_panics_come_back() {
+        assert_eq!(on_own_stack("kigo-test", STACK, || Ok(7)).unwrap(), 7);
+        let name = || std::thread::current().name().map(str::to_owned);
+        assert_eq!(on_own_stack("kigo-test", STACK, move || Ok(name())).unwrap().as_deref(), Some("kigo-test"));
+        let panicked = || -> Result<()> { panic!("injected") };
+        let text = |outcome: Result<()>| outcome.unwrap_err().to_string();
+        assert!(text(on_own_stack("kigo-test", STACK, panicked)).contains("kigo-test"));
+        assert!(text(on_own_stack_while("kigo-test", STACK, &mut || true, &|| (), panicked)).contains("kigo-test"));
+        assert!(matches!(on_own_stack("kigo-test", usize::MAX / 2, || Ok(())), Err(Error::OutOfMemory { .. })));
+    }
+
+    #[test]
+    fn a_caller_that_says_no_stops_the_call_and_waits_for_it() {
+        let (stopped, ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (asked, at_end) = (Arc::clone(&stopped), Arc::clone(&ended));
+        let call = move || {
+            while !asked.load(Ordering::Acquire) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            at_end.store(true, Ordering::Release);
+            Ok(())
+        };
+        let mut n = 0;
+        let mut go_on = || {
+            n += 1;
+            n < 4
+        };
+        let stop = || stopped.store(true, Ordering::Release);
+        let outcome = on_own_stack_while("kigo-test", STACK, &mut go_on, &stop, call);
+        assert!(matches!(outcome, Err(Error::Cancelled)));
+        assert!(ended.load(Ordering::Acquire) && n == 4);
+    }
+}

@@ -1,0 +1,132 @@
+//! What a chat template is rendered with: messages, tools and variables, read and checked.
+
+use std::collections::BTreeSet;
+
+use minijinja::Value;
+use minijinja::value::ValueKind;
+
+use super::meter::Limits;
+use super::{json_reader, marks};
+use crate::alloc;
+use crate::error::{Error, Result};
+
+/// Variables that a conversation has anyway.
+const OWN_VARIABLES: [&str; 4] = ["messages", "tools", "add_generation_prompt", marks::ONE];
+
+/// A conversation in JSON.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ChatJson<'a> {
+    /// An array of objects with a `role`.
+    pub messages: &'a str,
+    /// What the template gets as `tools`.
+    pub tools: Option<&'a str>,
+    /// An object of further variables.
+    pub variables: Option<&'a str>,
+    /// Whether the text ends with what opens an answer.
+    pub add_generation_prompt: bool,
+}
+
+/// What a template is rendered with.
+pub(super) struct Conversation {
+    pub(super) messages: Value,
+    pub(super) n_messages: usize,
+    pub(super) tools: Value,
+    pub(super) variables: Vec<(String, Value)>,
+    pub(super) add_generation_prompt: bool,
+    /// Of all its texts.
+    pub(super) bytes: usize,
+    /// What marks must not be.
+    pub(super) taken: BTreeSet<char>,
+    /// Seconds since 1970.
+    pub(super) now: i64,
+}
+
+impl Conversation {
+    pub(super) fn of_pairs(messages: &[(&str, &str)], add_generation_prompt: bool, now: i64) -> Result<Conversation> {
+        let bytes = messages.iter().fold(0_usize, |sum, (role, content)| sum + role.len() + content.len());
+        // The values, and what the engine then takes.
+        alloc::require(bytes + messages.len() * 512 + Limits::of(bytes, messages.len()).memory())?;
+        let mut taken = BTreeSet::new();
+        let said = messages.iter().map(|&(role, content)| {
+            marks::note(role, &mut taken);
+            marks::note(content, &mut taken);
+            [("role", Value::from(role)), ("content", Value::from(content))].into_iter().collect::<Value>()
+        });
+        Ok(Conversation {
+            messages: said.collect::<Value>(),
+            n_messages: messages.len(),
+            tools: Value::from(()),
+            variables: Vec::new(),
+            add_generation_prompt,
+            bytes,
+            taken,
+            now,
+        })
+    }
+
+    pub(super) fn of_json(chat: &ChatJson<'_>, now: i64) -> Result<Conversation> {
+        let texts = [Some(chat.messages), chat.tools, chat.variables];
+        let bytes = texts.iter().flatten().map(|text| text.len()).sum();
+        let reading: usize = texts.iter().flatten().map(|text| json_reader::memory(text.len())).sum();
+        alloc::require(reading.saturating_add(Limits::of(bytes, 0).memory()))?;
+        let mut taken = BTreeSet::new();
+        let messages = json_reader::read(chat.messages, "messages_json", &mut taken)?;
+        let n_messages = check_messages(&messages)?;
+        let mut read = |text: Option<&str>, name| text.map(|text| json_reader::read(text, name, &mut taken));
+        let tools = read(chat.tools, "tools_json").transpose()?.unwrap_or(Value::from(()));
+        if !matches!(tools.kind(), ValueKind::Seq | ValueKind::None) {
+            return Err(unlike("tools_json", format!("a {}", tools.kind()), "an array or null"));
+        }
+        let named = read(chat.variables, "variables_json").transpose()?.unwrap_or(Value::from(()));
+        let variables = check_variables(&named)?;
+        let add_generation_prompt = chat.add_generation_prompt;
+        Ok(Conversation { messages, n_messages, tools, variables, add_generation_prompt, bytes, taken, now })
+    }
+}
+
+fn unlike(name: &'static str, found: String, expected: &str) -> Error {
+    Error::Argument { name, found, expected: expected.to_owned() }
+}
+
+/// How many messages there are, each of which must be an object with a role.
+fn check_messages(messages: &Value) -> Result<usize> {
+    let name = "messages_json";
+    let (ValueKind::Seq, Ok(items)) = (messages.kind(), messages.try_iter()) else {
+        return Err(unlike(name, format!("a {}", messages.kind()), "an array of messages"));
+    };
+    let mut n = 0;
+    for (at, message) in items.enumerate() {
+        if message.kind() != ValueKind::Map {
+            let found = format!("holding a {} at #/{at}", message.kind());
+            return Err(unlike(name, found, "objects with a role"));
+        }
+        let role = message.get_attr("role").unwrap_or_default();
+        match role.as_str() {
+            None if role.is_undefined() => {
+                return Err(unlike(name, format!("holding a message without a role at #/{at}"), "a role"));
+            }
+            None => return Err(unlike(name, format!("holding a {} at #/{at}/role", role.kind()), "a string")),
+            Some("") => return Err(unlike(name, format!("holding an empty role at #/{at}"), "a name")),
+            Some(_) => n = at + 1,
+        }
+    }
+    Ok(n)
+}
+
+/// A template's further variables, from an object.
+fn check_variables(named: &Value) -> Result<Vec<(String, Value)>> {
+    let name = "variables_json";
+    if !matches!(named.kind(), ValueKind::Map | ValueKind::None) {
+        return Err(unlike(name, format!("a {}", named.kind()), "an object or null"));
+    }
+    let mut variables = Vec::new();
+    for key in named.try_iter().into_iter().flatten() {
+        let text = key.as_str().unwrap_or_default();
+        if OWN_VARIABLES.contains(&text) {
+            let expected = "names other than messages, tools and add_generation_prompt";
+            return Err(unlike(name, format!("naming {text}"), expected));
+        }
+        variables.push((text.to_owned(), named.get_item(&key).unwrap_or_default()));
+    }
+    Ok(variables)
+}
