@@ -305,22 +305,6 @@ kigo_status kigo_engine_last_error(const kigo_engine *engine,
 // Q6_K, whole or split into files named "...-00001-of-0000N.gguf" (give the first). Architectures: llama, qwen2,
 // qwen3, gemma3.
 
-// In kigo_model_facts.flags: the file has a chat template; kigo_chat_render() works.
-#define KIGO_MODEL_HAS_CHAT_TEMPLATE 1
-
-// In kigo_model_facts.flags: KIGO_TOKENIZE_ADD_SPECIAL puts the begin token in front.
-#define KIGO_MODEL_ADDS_BEGIN 2
-
-// In kigo_model_facts.flags: KIGO_TOKENIZE_ADD_SPECIAL puts the end token behind.
-#define KIGO_MODEL_ADDS_END 4
-
-// In kigo_model_facts.flags: the model computes. Without it (KIGO_LOAD_VOCABULARY) it has a vocabulary, a chat template
-// and metadata; sessions and embeddings are INVALID_STATE.
-#define KIGO_MODEL_HAS_WEIGHTS 8
-
-// In kigo_model_facts.flags: its sessions have logits, so that it can generate.
-#define KIGO_MODEL_HAS_LOGITS 16
-
 // For kigo_load_options.flags: calls that run sessions of this model on different threads at the same time,
 // kigo_session_prefill(), _step(), _generate() and the batch calls, share passes over the weights. Every result is
 // the one that the call alone gives. A pass waits up to 2 ms, and up to a quarter of the last pass's time, for calls
@@ -339,48 +323,6 @@ kigo_status kigo_engine_last_error(const kigo_engine *engine,
 // them (kigo_session_create(), kigo_session_restore(), kigo_model_embed()) give KIGO_STATUS_INVALID_STATE. `progress` is
 // not called, and the other flags and `cache_bytes` have no effect.
 #define KIGO_LOAD_VOCABULARY 4
-
-// In kigo_layer_facts.mixers: attention over the tokens before.
-#define KIGO_MIXER_ATTENTION 1
-
-// Type of a metadata value, as GGUF numbers them: unsigned, 8 bits.
-#define KIGO_META_UINT8 0
-
-// Type of a metadata value, as GGUF numbers them: signed, 8 bits.
-#define KIGO_META_INT8 1
-
-// Type of a metadata value, as GGUF numbers them: unsigned, 16 bits.
-#define KIGO_META_UINT16 2
-
-// Type of a metadata value, as GGUF numbers them: signed, 16 bits.
-#define KIGO_META_INT16 3
-
-// Type of a metadata value, as GGUF numbers them: unsigned, 32 bits.
-#define KIGO_META_UINT32 4
-
-// Type of a metadata value, as GGUF numbers them: signed, 32 bits.
-#define KIGO_META_INT32 5
-
-// Type of a metadata value, as GGUF numbers them: float, 32 bits.
-#define KIGO_META_FLOAT32 6
-
-// Type of a metadata value, as GGUF numbers them: true or false.
-#define KIGO_META_BOOL 7
-
-// Type of a metadata value, as GGUF numbers them: UTF-8.
-#define KIGO_META_STRING 8
-
-// Type of a metadata value, as GGUF numbers them: an array of values of one type.
-#define KIGO_META_ARRAY 9
-
-// Type of a metadata value, as GGUF numbers them: unsigned, 64 bits.
-#define KIGO_META_UINT64 10
-
-// Type of a metadata value, as GGUF numbers them: signed, 64 bits.
-#define KIGO_META_INT64 11
-
-// Type of a metadata value, as GGUF numbers them: float, 64 bits.
-#define KIGO_META_FLOAT64 12
 
 // Weights and tokenizer, or the tokenizer alone. Its functions take it as const: any number of threads may call them at once.
 typedef struct kigo_model kigo_model;
@@ -434,6 +376,73 @@ typedef struct kigo_load_options {
     // KIGO_LOAD_MERGE_CALLS, KIGO_LOAD_STRICT, KIGO_LOAD_VOCABULARY.
     uint64_t flags;
 } kigo_load_options;
+
+// What loading the file at `path` would take, without loading it: reads the header only.
+//
+// `path_len` may be KIGO_STRLEN, `options` may be NULL: all defaults. The caller sets `plan->struct_size`. Fails as
+// kigo_model_load_file() does, memory and progress apart. INVALID_ARGUMENT: n_tokens is more than the model was trained
+// for.
+kigo_status kigo_model_plan(const kigo_engine *engine,
+                            const char *path,
+                            size_t path_len,
+                            const kigo_plan_options *options,
+                            kigo_plan *plan);
+
+// Loads the GGUF file at `path`; `path_len` may be KIGO_STRLEN, `options` may be NULL.
+//
+// IO: the file, or a part of a split one, cannot be opened or read, or was shortened while the call ran: the text has the
+// place, the bytes wanted and those read. INVALID_MODEL: the text names the field, its
+// byte offset and both numbers. UNSUPPORTED: the text names the architecture, tensor type or pre-tokenizer.
+// OUT_OF_MEMORY: the text has the bytes asked for and free. INVALID_ARGUMENT: `cache_bytes` is less than a page, unknown
+// flags. CANCELLED: `progress` returned something other than 0. After each of them the engine is as it was. Who writes to
+// the file meanwhile gets one of these, or a model of the bytes that were there when they were read.
+kigo_status kigo_model_load_file(const kigo_engine *engine,
+                                 const char *path,
+                                 size_t path_len,
+                                 const kigo_load_options *options,
+                                 kigo_model **model);
+
+// Loads a GGUF file that lies at `data`, `data_bytes` long; nothing of it is referred to afterwards.
+// Otherwise as kigo_model_load_file(); a split file cannot be loaded this way (UNSUPPORTED).
+kigo_status kigo_model_load_memory(const kigo_engine *engine,
+                                   const void *data,
+                                   size_t data_bytes,
+                                   const kigo_load_options *options,
+                                   kigo_model **model);
+
+// Gives the handle up. NULL does nothing. Sessions made from it go on.
+void kigo_model_destroy(kigo_model *model);
+
+// The text of the last call with this handle that failed, on whichever thread, as kigo_last_error() has it of a thread;
+// empty if none has. Text out; 1,024 bytes always suffice. A session that cannot be made is its model's. Calls that succeed leave it alone, and so does this one. Any
+// thread, also while another is inside a call with the handle.
+kigo_status kigo_model_last_error(const kigo_model *model,
+                                  char *buffer,
+                                  size_t capacity,
+                                  size_t *needed);
+
+// ==== Model facts ==============================================================================================
+//
+// What a model is and what its sessions take: sizes, layers, and how full its KV cache is.
+
+// In kigo_model_facts.flags: the file has a chat template; kigo_chat_render() works.
+#define KIGO_MODEL_HAS_CHAT_TEMPLATE 1
+
+// In kigo_model_facts.flags: KIGO_TOKENIZE_ADD_SPECIAL puts the begin token in front.
+#define KIGO_MODEL_ADDS_BEGIN 2
+
+// In kigo_model_facts.flags: KIGO_TOKENIZE_ADD_SPECIAL puts the end token behind.
+#define KIGO_MODEL_ADDS_END 4
+
+// In kigo_model_facts.flags: the model computes. Without it (KIGO_LOAD_VOCABULARY) it has a vocabulary, a chat template
+// and metadata; sessions and embeddings are INVALID_STATE.
+#define KIGO_MODEL_HAS_WEIGHTS 8
+
+// In kigo_model_facts.flags: its sessions have logits, so that it can generate.
+#define KIGO_MODEL_HAS_LOGITS 16
+
+// In kigo_layer_facts.mixers: attention over the tokens before.
+#define KIGO_MIXER_ATTENTION 1
 
 // What a model is.
 typedef struct kigo_model_facts {
@@ -520,51 +529,13 @@ typedef struct kigo_cache_facts {
     uint64_t free_bytes;
 } kigo_cache_facts;
 
-// What loading the file at `path` would take, without loading it: reads the header only.
-//
-// `path_len` may be KIGO_STRLEN, `options` may be NULL: all defaults. The caller sets `plan->struct_size`. Fails as
-// kigo_model_load_file() does, memory and progress apart. INVALID_ARGUMENT: n_tokens is more than the model was trained
-// for.
-kigo_status kigo_model_plan(const kigo_engine *engine,
-                            const char *path,
-                            size_t path_len,
-                            const kigo_plan_options *options,
-                            kigo_plan *plan);
-
-// Loads the GGUF file at `path`; `path_len` may be KIGO_STRLEN, `options` may be NULL.
-//
-// IO: the file, or a part of a split one, cannot be opened or read, or was shortened while the call ran: the text has the
-// place, the bytes wanted and those read. INVALID_MODEL: the text names the field, its
-// byte offset and both numbers. UNSUPPORTED: the text names the architecture, tensor type or pre-tokenizer.
-// OUT_OF_MEMORY: the text has the bytes asked for and free. INVALID_ARGUMENT: `cache_bytes` is less than a page, unknown
-// flags. CANCELLED: `progress` returned something other than 0. After each of them the engine is as it was. Who writes to
-// the file meanwhile gets one of these, or a model of the bytes that were there when they were read.
-kigo_status kigo_model_load_file(const kigo_engine *engine,
-                                 const char *path,
-                                 size_t path_len,
-                                 const kigo_load_options *options,
-                                 kigo_model **model);
-
-// Loads a GGUF file that lies at `data`, `data_bytes` long; nothing of it is referred to afterwards.
-// Otherwise as kigo_model_load_file(); a split file cannot be loaded this way (UNSUPPORTED).
-kigo_status kigo_model_load_memory(const kigo_engine *engine,
-                                   const void *data,
-                                   size_t data_bytes,
-                                   const kigo_load_options *options,
-                                   kigo_model **model);
-
-// Gives the handle up. NULL does nothing. Sessions made from it go on.
-void kigo_model_destroy(kigo_model *model);
-
 // Fills `facts`, whose `struct_size` the caller has set.
 kigo_status kigo_model_info(const kigo_model *model, kigo_model_facts *facts);
 
 // Fills `facts`, whose `struct_size` the caller has set, with what layer number `layer` is, from 0.
 //
 // INVALID_ARGUMENT: `layer` is not below kigo_model_facts.n_layers.
-kigo_status kigo_model_layer_info(const kigo_model *model,
-                                  size_t layer,
-                                  kigo_layer_facts *facts);
+kigo_status kigo_model_layer_info(const kigo_model *model, size_t layer, kigo_layer_facts *facts);
 
 // What a session of `n_tokens` tokens takes of the KV cache, all layers together, in whole pages.
 //
@@ -579,16 +550,56 @@ kigo_status kigo_model_cache_info(const kigo_model *model,
                                   kigo_cache_facts *facts);
 
 // The architecture's name in the file, such as "qwen2". Text out.
-kigo_status kigo_model_architecture(const kigo_model *model,
-                                    char *buffer,
-                                    size_t capacity,
-                                    size_t *needed);
+kigo_status kigo_model_architecture(const kigo_model *model, char *buffer, size_t capacity, size_t *needed);
 
 // The mix of tensor types, such as "Q4_K_M": as the file says, or else the type of most of its bytes. Text out.
 kigo_status kigo_model_quantization(const kigo_model *model,
                                     char *buffer,
                                     size_t capacity,
                                     size_t *needed);
+
+// ==== Metadata =================================================================================================
+//
+// The metadata of a model's file: keys with typed values, read as text.
+
+// Type of a metadata value, as GGUF numbers them: unsigned, 8 bits.
+#define KIGO_META_UINT8 0
+
+// Type of a metadata value, as GGUF numbers them: signed, 8 bits.
+#define KIGO_META_INT8 1
+
+// Type of a metadata value, as GGUF numbers them: unsigned, 16 bits.
+#define KIGO_META_UINT16 2
+
+// Type of a metadata value, as GGUF numbers them: signed, 16 bits.
+#define KIGO_META_INT16 3
+
+// Type of a metadata value, as GGUF numbers them: unsigned, 32 bits.
+#define KIGO_META_UINT32 4
+
+// Type of a metadata value, as GGUF numbers them: signed, 32 bits.
+#define KIGO_META_INT32 5
+
+// Type of a metadata value, as GGUF numbers them: float, 32 bits.
+#define KIGO_META_FLOAT32 6
+
+// Type of a metadata value, as GGUF numbers them: true or false.
+#define KIGO_META_BOOL 7
+
+// Type of a metadata value, as GGUF numbers them: UTF-8.
+#define KIGO_META_STRING 8
+
+// Type of a metadata value, as GGUF numbers them: an array of values of one type.
+#define KIGO_META_ARRAY 9
+
+// Type of a metadata value, as GGUF numbers them: unsigned, 64 bits.
+#define KIGO_META_UINT64 10
+
+// Type of a metadata value, as GGUF numbers them: signed, 64 bits.
+#define KIGO_META_INT64 11
+
+// Type of a metadata value, as GGUF numbers them: float, 64 bits.
+#define KIGO_META_FLOAT64 12
 
 // The value under a metadata key, as text: a string as it is, numbers in decimal, floats in the fewest digits that
 // read back as the same value, "true" and "false", arrays as JSON (a float that is not finite is null). `key_len` may
@@ -616,14 +627,6 @@ kigo_status kigo_model_meta_key(const kigo_model *model,
                                 char *buffer,
                                 size_t capacity,
                                 size_t *needed);
-
-// The text of the last call with this handle that failed, on whichever thread, as kigo_last_error() has it of a thread;
-// empty if none has. Text out; 1,024 bytes always suffice. A session that cannot be made is its model's. Calls that succeed leave it alone, and so does this one. Any
-// thread, also while another is inside a call with the handle.
-kigo_status kigo_model_last_error(const kigo_model *model,
-                                  char *buffer,
-                                  size_t capacity,
-                                  size_t *needed);
 
 // ==== Tokenizer ================================================================================================
 //

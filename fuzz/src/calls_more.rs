@@ -4,8 +4,8 @@ use std::ffi::{c_char, c_void};
 use std::ptr::{null, null_mut};
 
 use kigo::c_api::{
-    chat::*, constraint::*, embed::*, engine::*, generate::*, logprobs::*, model::*, session::*, status::*, stream::*,
-    tokenizer::*,
+    chat::*, constraint::*, embed::*, engine::*, facts::*, generate::*, logprobs::*, metadata::*, model::*, session::*,
+    status::*, stream::*, tokenizer::*,
 };
 
 use crate::calls::{Sized, capacity, check, common};

@@ -25,7 +25,7 @@ mod softmax_weights;
 #[cfg(kigo_cuda)]
 pub(crate) use choose::nothing_to_choose;
 pub use choose::{Scratch, ban, log_distribution, log_softmax, sample, sample_with};
-pub use exp::exp_neg;
+pub use exp::{LN2, TERMS, exp_neg};
 pub use params::{SampleRequest, Sampled, SamplingParams};
 pub use random::random_u64;
 pub use rule::{Adjustment, DEPTH, Draw, ONE, Penalties, Rule};
