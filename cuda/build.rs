@@ -5,6 +5,9 @@
 //! KIGO_CUDA_ARCHS narrows the list of targets ("90a" or "80,89,90a,ptx"); KIGO_CUDA=0 leaves CUDA out. KIGO_CUDA=emulate
 //! compiles the kernels for the host instead, for tests without a GPU (emulate/emulate.h says what that shows), with
 //! KIGO_EMULATE_SANITIZE=address,undefined under these sanitizers (scripts/sanitize.sh).
+//!
+//! Objects are kept in `kernels/` of the target folder, outside of any profile's, by a hash of all that they are made of: a file
+//! is compiled once for each set of flags and targets, whatever is built of the library in between.
 
 use std::env;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -59,7 +62,7 @@ pub fn build() {
         cc.include(root.join("cuda")).file(file).compile_intermediates()
     };
     // File by file: of several at once cc makes relocatable device code, in which ptxas serializes wgmma.
-    let objects = each(&files, &format!("{} {archs}", nvcc.display()), &root, &compile);
+    let objects = each(&files, &format!("{archs} {}", compiler(&nvcc)), &root, &compile);
     cc::Build::new().objects(objects).compile("kigo_cuda");
     println!("cargo:rustc-link-search=native={}", libs.display());
     println!("cargo:rustc-link-lib=static=cudart_static");
@@ -96,17 +99,37 @@ fn text(file: &Path, root: &Path, seen: &mut Vec<PathBuf>) -> String {
     text
 }
 
+/// How many objects of a file are kept: of the targets and flags that somebody may come back to.
+const KEPT: usize = 6;
+
+/// Where objects are kept: `OUT_DIR` is `target/[triple/]profile/build/package/out`.
+fn kernels_folder(out: &Path) -> PathBuf {
+    let folder = out.ancestors().nth(4).unwrap_or(out).join("kernels");
+    std::fs::create_dir_all(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    folder
+}
+
+/// What a compiler says of its version, and what it takes from the environment.
+fn compiler(program: &Path) -> String {
+    let output = std::process::Command::new(program).arg("--version").output();
+    let version = output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
+    let set = ["CXX", "CXXFLAGS", "NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS"].map(|n| env::var(n).unwrap_or_default());
+    format!("{version} {set:?} {}", env::var("TARGET").unwrap_or_default())
+}
+
 /// The objects of all files, several compilers at a time. One that was made of the same text by the same `flags` is kept.
 fn each(files: &[PathBuf], flags: &str, root: &Path, compile: &(dyn Fn(&Path) -> Vec<PathBuf> + Sync)) -> Vec<PathBuf> {
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
+    let folder = kernels_folder(&out);
     let compile = |file: &Path| {
         let mut hash = DefaultHasher::new();
         (text(file, root, &mut Vec::new()), flags, include_str!("build.rs")).hash(&mut hash);
         let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-        let kept = out.join(format!("{stem}-{:016x}.o", hash.finish()));
+        let kept = folder.join(format!("{stem}-{:016x}.o", hash.finish()));
         if !kept.is_file() {
             let [made] = &compile(file)[..] else { panic!("not one object of {}", file.display()) };
             std::fs::rename(made, &kept).expect("an object in its place");
+            forget_the_oldest(&folder, &stem);
         }
         vec![kept]
     };
@@ -125,6 +148,23 @@ fn each(files: &[PathBuf], flags: &str, root: &Path, compile: &(dyn Fn(&Path) ->
     });
     objects.sort();
     objects
+}
+
+/// Leaves the newest objects of a file.
+fn forget_the_oldest(folder: &Path, stem: &str) {
+    let is_of = |path: &Path| {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        name.rsplit_once('-').is_some_and(|(of, _)| of == stem)
+    };
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut objects: Vec<_> = entries
+        .filter(|e| is_of(&e.path()))
+        .filter_map(|e| Some((e.metadata().ok()?.modified().ok()?, e.path())))
+        .collect();
+    objects.sort();
+    for (_, path) in objects.iter().rev().skip(KEPT) {
+        let _ = std::fs::remove_file(path);
+    }
 }
 
 /// The kernels and the runtime for the emulated device.
@@ -157,7 +197,9 @@ fn emulate(root: &Path) {
         }
         cc.include(root.join("cuda")).include(root.join("cuda/emulate")).file(file).compile_intermediates()
     };
-    cc::Build::new().objects(each(&files, &format!("emulate {sanitizers}"), root, &compile)).compile("kigo_cuda");
+    let cxx = env::var_os("CXX").map_or(PathBuf::from("c++"), PathBuf::from);
+    let objects = each(&files, &format!("emulate {sanitizers} {}", compiler(&cxx)), root, &compile);
+    cc::Build::new().objects(objects).compile("kigo_cuda");
     println!("cargo:rustc-cfg=kigo_cuda");
 }
 

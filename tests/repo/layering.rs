@@ -45,14 +45,14 @@ fn uses(text: &str, depth: usize) -> Vec<(usize, Vec<String>)> {
             // `super::` of an inner module leads to a neighbour, which is named as no layer is.
             let below =
                 paths(&text[at + prefix.len()..]).into_iter().filter(|p| prefix == "crate::" || layer(&p[0]).is_some());
-            found.extend(below.map(|path| (line, path)));
+            found.extend(below.map(|path| (line, path.into_iter().take(2).collect())));
         }
     }
     found
 }
 
-/// The first two names of each path at the beginning of `text`, which may be a list in braces.
-fn paths(text: &str) -> Vec<Vec<String>> {
+/// The names of each path at the beginning of `text`, which may be a list in braces.
+pub(super) fn paths(text: &str) -> Vec<Vec<String>> {
     let text = text.trim_start();
     if let Some(list) = text.strip_prefix('{') {
         let mut found = Vec::new();
@@ -81,7 +81,7 @@ fn paths(text: &str) -> Vec<Vec<String>> {
     let rest = text[end..].strip_prefix("::").map(paths).filter(|rest| !rest.is_empty());
     match rest {
         None => vec![vec![first]],
-        Some(rest) => rest.into_iter().map(|path| vec![first.clone(), path[0].clone()]).collect(),
+        Some(rest) => rest.into_iter().map(|path| [vec![first.clone()], path].concat()).collect(),
     }
 }
 

@@ -8,8 +8,11 @@ mod native;
 mod sources;
 
 mod abi;
+mod circles;
+mod documents;
 mod install;
 mod layering;
+mod lengths;
 mod panics;
 mod sampling_rules;
 mod tidy;

@@ -2,8 +2,45 @@
 
 use crate::sources::{files, library_code};
 
-/// A source file should stay under about 500 lines; here is where it has to be split.
+/// Where a test's file has to be split; those of `src` and `cuda` are shorter (lengths.rs).
 const MOST_LINES: usize = 700;
+
+/// Columns of a line in `cuda/`; clang-format has no say over comments and tables.
+const MOST_COLUMNS: usize = 150;
+/// Wider lines that are there: how many a file has. They only become fewer.
+const WIDE: &[(&str, usize)] = &[
+    ("cuda/attend_tensor.cu", 1),
+    ("cuda/batch.cu", 2),
+    ("cuda/emulate/cuda.h", 1),
+    ("cuda/emulate/emulate.cpp", 2),
+    ("cuda/emulate/ptx.h", 1),
+    ("cuda/emulate/wgmma.h", 1),
+    ("cuda/expand.cu", 1),
+    ("cuda/flash_prefill.cu", 2),
+    ("cuda/flash_prefill.cuh", 1),
+    ("cuda/flash_prefill_sm90.cu", 2),
+    ("cuda/gemm_args.cuh", 2),
+    ("cuda/gemm_mma.cu", 1),
+    ("cuda/gemm_sm90.cu", 1),
+    ("cuda/gemm_wgmma.cuh", 1),
+    ("cuda/ints.cu", 2),
+    ("cuda/ints.cuh", 7),
+    ("cuda/matvec.cuh", 2),
+    ("cuda/ptx.cuh", 2),
+    ("cuda/sample.cu", 2),
+    ("cuda/tests/prefill_bench.cu", 5),
+    ("cuda/tests/prefill_common.cuh", 1),
+    ("cuda/tests/prefill_test.cu", 11),
+    ("cuda/tile.cu", 3),
+    ("cuda/tile.cuh", 3),
+    ("cuda/wide.cu", 5),
+    ("cuda/wide.cuh", 5),
+];
+
+/// Words that begin no sentence with a subject: "Of a token from these logits." says not what it is.
+const NO_SUBJECT: [&str; 4] = ["Of", "By", "As", "With"];
+/// Doc comments that begin so in `src`, and comments at the margin of `cuda`'s files. They only become fewer.
+const WITHOUT_SUBJECT: [(&str, usize); 2] = [("src", 45), ("cuda", 7)];
 
 /// Where `unsafe` may stand, and no `unwrap` where input arrives.
 const UNSAFE_ADDRESSES: [&str; 5] =
@@ -73,12 +110,57 @@ fn no_trailing_space(_: &str, text: &str) -> Finding {
     first_line(text, |line| line.ends_with([' ', '\t', '\r']).then(|| "space at the end of a line".to_owned()))
 }
 
+fn width(path: &str, text: &str) -> Finding {
+    let most = WIDE.iter().find(|(p, _)| *p == path).map_or(0, |(_, n)| *n);
+    let mut wide = text.lines().enumerate().filter(|(_, line)| line.chars().count() > MOST_COLUMNS);
+    wide.nth(most).map(|(i, _)| (i + 1, format!("more than {most} lines of more than {MOST_COLUMNS} columns")))
+}
+
+/// A kernel's file begins with what it is, as a header's or a program's does.
+fn comment_head(_: &str, text: &str) -> Finding {
+    (!text.starts_with("// ")).then(|| (1, "the file does not open with //".to_owned()))
+}
+
+/// Comments without a subject, as `path:line`: doc comments in Rust, comments at the margin elsewhere.
+fn without_subject(path: &str, text: &str) -> Vec<String> {
+    let mark = if path.ends_with(".rs") { "/// " } else { "// " };
+    let comment = |line: &str| {
+        let line = if mark == "/// " { line.trim_start() } else { line };
+        line.strip_prefix(mark).map(str::to_owned)
+    };
+    let (mut found, mut before) = (Vec::new(), false);
+    for (i, line) in text.lines().enumerate() {
+        let text = comment(line);
+        let first = text.as_deref().and_then(|t| t.split(' ').next());
+        if !before && first.is_some_and(|word| NO_SUBJECT.contains(&word)) {
+            found.push(format!("{path}:{}: {}", i + 1, line.trim()));
+        }
+        before = text.is_some();
+    }
+    found
+}
+
+#[test]
+fn comments_have_subjects() {
+    let kernels = files("cuda", &["cu", "cuh", "h", "cpp"]);
+    for ((name, most), files) in WITHOUT_SUBJECT.into_iter().zip([files("src", &["rs"]), kernels]) {
+        let found: Vec<String> = files.iter().flat_map(|(path, text)| without_subject(path, text)).collect();
+        println!("{name}: {} comments without a subject, {most} are allowed", found.len());
+        assert!(
+            found.len() <= most,
+            "{name}: {} without a subject, {most} are allowed\n{}",
+            found.len(),
+            found.join("\n")
+        );
+    }
+}
+
 fn check(files: &[(String, String)], rules: &[fn(&str, &str) -> Finding]) -> Vec<String> {
     let all = files.iter().flat_map(|(path, text)| rules.iter().map(move |rule| (path, rule(path, text))));
     all.filter_map(|(path, finding)| finding.map(|(line, what)| format!("{path}:{line}: {what}"))).collect()
 }
 
-const SOURCE_RULES: [fn(&str, &str) -> Finding; 4] = [head, length, unsafe_address, no_unwrap_in_c_api];
+const SOURCE_RULES: [fn(&str, &str) -> Finding; 3] = [head, unsafe_address, no_unwrap_in_c_api];
 const TEXT_RULES: [fn(&str, &str) -> Finding; 3] = [nothing_undone, no_registry_host, no_trailing_space];
 
 #[test]
@@ -87,9 +169,10 @@ fn sources_are_tidy() {
     for dir in ["tests", "examples"] {
         found.extend(check(&files(dir, &["rs"]), &[head, length]));
     }
-    for dir in ["src", "tests", "examples", "examples-c", "include", "scripts", "packaging"] {
+    found.extend(check(&files("cuda", &["cu", "cuh", "h", "cpp"]), &[comment_head, width]));
+    for dir in ["src", "cuda", "tests", "examples", "examples-c", "include", "scripts", "packaging"] {
         found.extend(check(
-            &files(dir, &["rs", "c", "h", "hpp", "py", "json", "in", "cu", "cuh"])
+            &files(dir, &["rs", "c", "h", "hpp", "py", "json", "in", "cu", "cuh", "cpp"])
                 .into_iter()
                 .filter(|(path, _)| !path.contains("/fixtures/"))
                 .collect::<Vec<_>>(),
@@ -103,7 +186,7 @@ fn sources_are_tidy() {
 fn planted_faults_are_found() {
     let cases: [(&str, &str, &str); 8] = [
         ("src/a.rs", "use x;\n", "src/a.rs:1: the file does not open with //!"),
-        ("src/a.rs", &"//! x\n".repeat(MOST_LINES + 1), "more than 700 lines"),
+        ("tests/a.rs", &"//! x\n".repeat(MOST_LINES + 1), "more than 700 lines"),
         ("src/engine/a.rs", "//! x\nunsafe { f() }\n", "src/engine/a.rs:2: unsafe outside of its addresses"),
         ("src/c_api/a.rs", "//! x\nlet y = z.unwrap();\n", "src/c_api/a.rs:2: a panic behind a C entry point"),
         ("src/a.rs", &format!("//! x\n// {}: later\n", ["TO", "DO"].concat()), "src/a.rs:2: "),
@@ -117,9 +200,22 @@ fn planted_faults_are_found() {
     ];
     for (path, text, wanted) in cases {
         let file = [(path.to_owned(), text.to_owned())];
-        let found = [check(&file, &SOURCE_RULES), check(&file, &TEXT_RULES)].concat();
+        let found = [check(&file, &SOURCE_RULES), check(&file, &TEXT_RULES), check(&file, &[length])].concat();
         assert!(found.iter().any(|f| f.contains(wanted)), "{path}: {found:?}");
     }
+    let wide = "x".repeat(MOST_COLUMNS + 1);
+    for (path, text, wanted) in [
+        ("cuda/a.cu", &*format!("// x\n{wide}\n"), "cuda/a.cu:2: more than 0 lines of more than 150"),
+        ("cuda/batch.cu", &*format!("// x\n{wide}\n{wide}\n{wide}\n"), "cuda/batch.cu:4: more than 2 lines"),
+        ("cuda/a.cu", "#pragma once\n", "cuda/a.cu:1: the file does not open with //"),
+    ] {
+        let found = check(&[(path.to_owned(), text.to_owned())], &[comment_head, width]);
+        assert!(found.iter().any(|f| f.contains(wanted)), "{path}: {found:?}");
+    }
+    let docs =
+        "//! Of it\n/// Of a token.\n/// By what.\nfn f();\n    /// The cache\n    /// of a token.\n    // In code.\n";
+    assert_eq!(without_subject("src/a.rs", docs), ["src/a.rs:2: /// Of a token."]);
+    assert_eq!(without_subject("cuda/a.cu", "// With it.\n    // At it.\n"), ["cuda/a.cu:1: // With it."]);
     let clean =
         [("src/c_api/a.rs".to_owned(), "//! x\nunsafe {}\n#[cfg(test)]\nmod tests {\n  y.unwrap()\n}\n".to_owned())];
     assert_eq!(check(&clean, &SOURCE_RULES), [] as [String; 0]);
