@@ -78,12 +78,14 @@ ifeq ($(HAS_NVCC),)
 	@touch cuda/build.rs # which looked for it in vain before, and is not asked again otherwise
 endif
 
-# The GPU's tests without a GPU: the kernels compiled for the host (cuda/emulate/emulate.h says what that shows).
-EMULATED := KIGO_CUDA=emulate KIGO_REQUIRE_CUDA=1 KIGO_FEW=1 $(CARGO) test --release --target-dir $(CARGO_TARGET_DIR)/emulate
+# The GPU's tests without a GPU: the kernels compiled for the host (cuda/emulate/emulate.h says what that shows). In a target folder of
+# its own, so that the library in target/ stays the real one; CI gives it EMULATE_TARGET=target, where all dependencies are.
+EMULATE_TARGET ?= $(CARGO_TARGET_DIR)/emulate
+EMULATED = KIGO_CUDA=emulate KIGO_REQUIRE_CUDA=1 KIGO_FEW=1 KIGO_DEVICE=cuda:0 KIGO_SCHEDULES=3 \
+  $(CARGO) test --release --target-dir $(EMULATE_TARGET)
 emulate:
-	$(EMULATED) --test gpu
-	KIGO_EMULATE=80 $(EMULATED) --test gpu forward::head_sizes
-	KIGO_DEVICE=cuda:0 KIGO_SCHEDULES=3 $(EMULATED) --test api schedules::
+	$(EMULATED) --test gpu -- $(TEST_FLAGS)
+	KIGO_EMULATE=80 $(EMULATED) --test gpu -- forward::head_sizes $(TEST_FLAGS)
 
 # Where there is an NVIDIA driver, the demo runs on the GPU.
 ifneq ($(HAS_DRIVER),)
@@ -115,9 +117,11 @@ demo:
 fetch:
 	$(PYTHON) scripts/fetch_model.py "$$MODEL"
 
+# For libtest: `make test TEST_FLAGS="fork:: --test-threads 1"`.
+TEST_FLAGS ?=
 test:
 	$(PYTHON) scripts/fetch_model.py $(TEST_MODELS)
-	$(CARGO) test --release --no-fail-fast -- --show-output
+	$(CARGO) test --release --no-fail-fast -- --show-output $(TEST_FLAGS)
 
 # What looks for the next fault (fuzz/README.md): each target for so many seconds, in one job.
 FUZZ_SECONDS ?= 60

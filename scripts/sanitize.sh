@@ -27,7 +27,7 @@ thread() {
     fi
     RUSTC_BOOTSTRAP=1 RUSTFLAGS='-Zsanitizer=thread' TSAN_OPTIONS=halt_on_error=1 cargo test -Zbuild-std \
         --target "$(rustc -vV | sed -n 's/^host: //p')" --target-dir "${CARGO_TARGET_DIR:-target}/thread" \
-        --test api -- batch:: engine:: schedules:: fork::
+        --test api --test gpu -- batch:: engine:: schedules:: fork::
 }
 
 case ${1:-address} in

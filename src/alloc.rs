@@ -3,7 +3,7 @@
 //! Rust ends the process where an allocation fails that nobody asked about, in our code or a dependency's. So, in this
 //! order: our own code reserves with [`reserve`] where a size comes from outside or grows with the call; before a
 //! dependency runs, [`require`] asks for as much as was measured that it takes; and what is left, small allocations of
-//! which no call makes many, comes out of [`ARENA`] where the system has nothing. Whatever a call would keep of that
+//! which no call makes many, comes out of `ARENA` where the system has nothing. Whatever a call would keep of that
 //! it gives back and fails instead ([`enough`]), and where the arena runs low no call goes on ([`room`]).
 //!
 //! Invariant: an allocation is the arena's exactly if its address lies inside, and the arena is empty again when the

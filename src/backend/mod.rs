@@ -119,7 +119,7 @@ pub struct Chunk<'a> {
 
 /// What a running pass listens to.
 pub struct RunControl<'a> {
-    /// Checked between chunks of work; set, the call returns [`Error::Cancelled`](crate::error::Error::Cancelled).
+    /// Checked between chunks of work; set, the call returns [`Error::Cancelled`].
     pub cancel: &'a AtomicBool,
     /// Sees the activations that it wants. A tapped run's logits equal an untapped run's bit for bit.
     pub tap: Option<&'a mut dyn TapObserver>,

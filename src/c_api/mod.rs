@@ -4,9 +4,9 @@
 //! the manual. [`SECTIONS`] is their order; `tests/repo/abi.rs` generates the header from it and compares.
 //! `guard`, `args` and `handle` are the conventions, each kept in one place:
 //!
-//! - every entry that can fail runs inside [`guard::guard`]: no panic crosses, every failure leaves its text;
-//! - every pointer that comes in is read by [`args`], where NULL, alignment, sizes and UTF-8 are checked;
-//! - every handle is a counted reference made by [`handle`], cloned for the length of a call.
+//! - every entry that can fail runs inside `guard::guard`: no panic crosses, every failure leaves its text;
+//! - every pointer that comes in is read by `args`, where NULL, alignment, sizes and UTF-8 are checked;
+//! - every handle is a counted reference made by `handle`, cloned for the length of a call.
 #![allow(unsafe_code, non_camel_case_types)]
 // What callers must keep to stands once, in the header's conventions; C has no structs by value to pass instead.
 #![allow(clippy::missing_safety_doc, clippy::too_many_arguments)]

@@ -33,7 +33,6 @@ mod quant;
 mod same;
 mod sampler;
 mod save;
-mod schedules;
 mod stream;
 mod taps;
 mod tokenizer;

@@ -1,6 +1,6 @@
 //! The header's "Sameness" on the CPU, through sessions: every way to the same tokens ends in the same bits.
 //!
-//! The backend alone is held to it in tests/api/cpu.rs, batches in tests/api/batch.rs, random schedules in tests/api/schedules.rs.
+//! The backend alone is held to it in tests/api/cpu.rs, batches in tests/api/batch.rs, random schedules in tests/gpu/schedules.rs.
 
 use crate::common;
 use std::sync::{Arc, Barrier};

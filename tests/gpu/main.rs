@@ -1,11 +1,13 @@
-//! The GPU backend: on a GPU, and on the emulated device (`make emulate`).
+//! The GPU backend, on a GPU and on the emulated device (`make emulate`); and the random schedules, on the device that
+//! `KIGO_DEVICE` names (the CPU where it names none).
 //!
 //! Without a device every test prints `skipped: no CUDA device` and passes, and a build without nvcc has tests that say so;
 //! with KIGO_REQUIRE_CUDA=1 both fail. KIGO_FEW leaves much out, for the emulated device and for checkers that take their time.
 
-#[cfg(kigo_cuda)]
 #[path = "../common/mod.rs"]
 mod common;
+
+mod schedules;
 
 #[cfg(kigo_cuda)]
 mod batch;

@@ -4,7 +4,7 @@
 //! Activations that meet quantized weights are quantized to 16 bits a block of 32, 256 times finer than the usual 8,
 //! which leaves the weights' own error as the only one that shows. Results are the same bits on every instruction
 //! set, for any number of threads, any chunking of a prompt and any company in a batch: each of the orders of
-//! summation (in [`linear`], [`attention`], [`vector`]) is fixed by the weights' shapes and by positions.
+//! summation (in `linear`, `attention`, `vector`) is fixed by the weights' shapes and by positions.
 
 #![allow(unsafe_code)] // memory, threads and instructions are this backend's trade
 

@@ -2,7 +2,7 @@
 //!
 //! Every weight is dequantized to f32 when the model is loaded, every vector and the KV cache are f32, every sum is
 //! kept in f64, and one token goes through the network at a time on the calling thread: nothing depends on how
-//! a prompt was chunked, on the batch or on a number of threads. Read [`forward`](Network::forward) first.
+//! a prompt was chunked, on the batch or on a number of threads. Read `Network::forward` first.
 //!
 //! Taps have one row (one token) each: `embed`, then per layer `attn_norm`, `q_rope`, `k_rope`, `v`, `attn_mix`
 //! (before Wo), `attn_out` (after Wo, before the post norm), `ffn_norm`, `ffn_act` (activation(gate) * up),
