@@ -38,7 +38,7 @@ fn tests() -> Vec<String> {
     all
 }
 
-/// The words of each command that begins with `start`, up to the end of its quotation or line; lines that end with a
+/// The words of each command that begins with `start`, up to a remark or the end of its quotation or line; lines that end with a
 /// backslash go on.
 fn commands(text: &str, start: &str) -> Vec<Vec<String>> {
     let text = text.replace("\\\n", " ");
@@ -47,7 +47,8 @@ fn commands(text: &str, start: &str) -> Vec<Vec<String>> {
         .map(|(at, _)| {
             let rest = &text[at + start.len()..];
             let command = &rest[..rest.find(ends).unwrap_or(rest.len())];
-            command.split_whitespace().map(|w| w.trim_matches(['"', '\'', ',', '.']).to_owned()).collect()
+            let words = command.split_whitespace().take_while(|word| !word.starts_with('#'));
+            words.map(|w| w.trim_matches(['"', '\'', ',', '.']).to_owned()).collect()
         })
         .collect()
 }
@@ -157,6 +158,7 @@ fn planted_claims_are_found() {
         "`cargo test --release --test api fork:: -- --nocapture`",
         "X=1 cargo test --test api --test regression -- cheap repl --test-threads 1\n",
         "cargo test \\\n  --test api",
+        "cargo test --test api cheap   # a remark\n",
         "inside `cargo test`.",
     ];
     for text in right {
