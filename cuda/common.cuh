@@ -1,6 +1,6 @@
 // What every kernel shares: the device's view of a matrix, the state of a step, loads, reductions, dependent launch.
 //
-// Mirrored field for field by src/backend/cuda/ffi.rs.
+// Mirrored field for field by src/backend/cuda/kernels/abi.rs.
 #pragma once
 #include "ptx.cuh"
 

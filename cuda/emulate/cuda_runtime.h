@@ -1,4 +1,4 @@
-// The CUDA runtime as far as the launchers see it; emulate.cpp has what the library calls through src/backend/cuda/ffi.rs.
+// The CUDA runtime as far as the launchers see it; emulate.cpp has what the library calls through src/backend/cuda/driver/sys.rs.
 #pragma once
 #include "emulate.h"
 #include <initializer_list>

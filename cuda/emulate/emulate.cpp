@@ -1,4 +1,4 @@
-// The emulated device: its threads, and the calls of the CUDA runtime that src/backend/cuda/ffi.rs declares.
+// The emulated device: its threads, and the calls of the CUDA runtime that src/backend/cuda/driver/sys.rs declares.
 #include "cuda.h"
 #include "cuda_runtime.h"
 

@@ -12,8 +12,9 @@ use crate::sources;
 /// goes with it.
 const KNOWN: &[(&str, &[&str], &str)] = &[
     ("backend", &["cpu", "open"], "the most threads that the CPU takes stand where devices are opened"),
-    ("backend/cuda", &["ahead", "batch", "choice", "model"], "one type, `CudaModel`, in four files"),
-    ("backend/cuda", &["program", "workspace"], "the geometry of stages stands in the program"),
+    ("backend/cpu", &["forward", "loaded"], "a model runs its rounds, which are written on the model"),
+    ("backend/cuda/plan", &["program", "workspace"], "the geometry of stages stands in the program"),
+    ("backend/cuda/run", &["batch", "loaded", "pipeline", "sample"], "one type, `CudaModel`, in four files"),
     ("c_api", &["guard", "status"], "the guard writes an error's text, the text says where it goes"),
     ("c_api", &["model", "tokenizer"], "a model is asked for its tokenizer's texts"),
     (
