@@ -1,11 +1,13 @@
-//! The fuzz targets' bodies (`fuzz/src`) on every seed and on every case that was ever found, without a sanitizer.
+//! Every fault that was ever reported: [`faults::FAULTS`] names the tests that hold each, which stand where their topic is, and here.
 //!
-//! A case that fails here is named with its file. Long cases, whose text is a pattern, are made here instead of being kept.
+//! Those that machines found are here: the fuzz targets' bodies (`fuzz/src`) on every seed and every case, without a sanitizer. A case that fails here is named with its file. Long cases, whose text is a pattern, are made here instead of being kept.
 #![allow(unsafe_code)] // the targets call the C functions, and count what is allocated
 #![allow(dead_code)] // mutations are for the fuzzer
 
 #[path = "common/mod.rs"]
 mod common;
+#[path = "common/faults.rs"]
+mod faults;
 #[path = "fixtures/tokenizer.rs"]
 mod fixtures;
 
@@ -52,6 +54,55 @@ fn files(target: &str) -> Vec<PathBuf> {
         .collect();
     files.sort();
     files
+}
+
+/// What of a fault's tests and cases is not there.
+fn missing(fault: &faults::Fault) -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let absent = |(name, words): &(&str, &str)| {
+        let (file, test) = match name.rsplit_once("::") {
+            Some((module, test)) => (format!("tests/{}.rs", module.replace("::", "/")), Some(test)),
+            None => match name.strip_prefix("regression/") {
+                Some(test) => ("tests/regression.rs".to_owned(), Some(test)),
+                None => ((*name).to_owned(), None),
+            },
+        };
+        let text = String::from_utf8_lossy(&std::fs::read(root.join(&file)).unwrap_or_default()).into_owned();
+        let has_test = test.is_none_or(|test| text.contains(&format!("\nfn {test}()")));
+        let there = !text.is_empty() && has_test && text.contains(words);
+        (!there).then(|| format!("{}: {}: {name} with \"{words}\"", fault.reported, fault.what))
+    };
+    let nothing = fault.held.is_empty().then(|| format!("{}: {}: nothing holds it", fault.reported, fault.what));
+    nothing.into_iter().chain(fault.held.iter().filter_map(absent)).collect()
+}
+
+#[test]
+fn every_fault_that_was_reported_is_held_by_tests_that_are_there() {
+    let found: Vec<String> = faults::FAULTS.iter().flat_map(missing).collect();
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+    println!("{} faults", faults::FAULTS.len());
+    let fault = |held| faults::Fault { reported: "0", what: "planted", held };
+    assert_eq!(missing(&fault(&[])).len(), 1);
+    assert_eq!(missing(&fault(&[("api/fork::no_such_test", "")])).len(), 1);
+    assert_eq!(missing(&fault(&[("fuzz/cases/chat/no-such-case", "")])).len(), 1);
+    assert_eq!(missing(&fault(&[("fuzz/cases/chat/divisibleby-0", "words that it has not")])).len(), 1);
+}
+
+/// 0.07 has no double whose product with a power of ten is exact: the refusal says so, and not that the places are too many.
+#[test]
+fn a_multiple_without_an_exact_double_is_told() {
+    use kigo::engine::{Constraint, Engine, EngineOptions, Grammar, LogSink};
+    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
+    let engine = Engine::new(EngineOptions { device: "cpu", n_threads: 1, memory_cap: None, log: LogSink::silent() });
+    let tiny = common::tiny::Tiny::new("qwen2", kigo::gguf::TensorType::Q8_0).bytes();
+    let model = engine.unwrap().load_memory(&tiny, &mut |_, _| Ok(())).unwrap();
+    let outcome = |schema: &str| {
+        Constraint::new(&model, Grammar::JsonSchema(schema), false, &mut || true).map(drop).map_err(|e| e.to_string())
+    };
+    for (multiple, told) in [("0.07", true), ("0.25", false), ("0.01", false)] {
+        let error = outcome(&format!(r#"{{"type":"number","multipleOf":{multiple}}}"#)).err().unwrap_or_default();
+        assert_eq!(error.contains("no exact product with a power of ten"), told, "{multiple}: {error}");
+    }
 }
 
 /// Runs all files of a target and names those that fail.
@@ -130,6 +181,7 @@ fn long_texts_are_bounded() {
 /// Writes the seeds that are made and not written by hand: `KIGO_WRITE_SEEDS=1 cargo test --test regression seeds`.
 #[test]
 fn seeds_of_files_are_those_that_the_helpers_make() {
+    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
     use kigo::gguf::TensorType::*;
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/reader");
     let kinds = [("llama", Q4_0), ("llama", F16), ("qwen2", Q8_0), ("qwen2", Bf16), ("qwen3", Q5_1), ("qwen3", F32)];

@@ -1,0 +1,232 @@
+//! Every fault that was reported, with what holds it now: for `tests/regression.rs`, which looks that all of it is there.
+
+/// A fault: who reported it, what it was, and what fails if it comes back.
+pub struct Fault {
+    /// `issue.number`, or the commit that mended it.
+    pub reported: &'static str,
+    pub what: &'static str,
+    /// A test as `program/module::name`, or a file with a case (those of `fuzz/cases` are replayed); then words of the case that the
+    /// test's file or that file has. None: nothing does, and `what` says why.
+    pub held: &'static [(&'static str, &'static str)],
+}
+
+const fn fault(reported: &'static str, what: &'static str, held: &'static [(&'static str, &'static str)]) -> Fault {
+    Fault { reported, what, held }
+}
+
+/// In the order of the reports.
+pub const FAULTS: &[Fault] = &[
+    fault(
+        "17.1",
+        "a schema's least integer recurses for ever: SIGSEGV",
+        &[
+            ("fuzz/cases/schema/const-least-integer", "-9223372036854775808"),
+            ("fuzz/cases/schema/range-least-integer", "-9223372036854775808"),
+            ("fuzz/cases/lark/json-least-integer", "%json"),
+            ("api/constraint_schema::numbers_are_those_of_the_text", "9223372036854775808"),
+        ],
+    ),
+    fault(
+        "17.1",
+        "a forged blob with such a schema ends the process in restore",
+        &[("api/save::a_forged_blob_gives_a_status_or_a_session_and_nothing_worse", "")],
+    ),
+    fault(
+        "17.2",
+        "numbers beyond doubles change in silence",
+        &[
+            ("fuzz/cases/schema/enum-beyond-2-53", "9007199254740993"),
+            ("fuzz/cases/schema/const-uint64", "18446744073709551615"),
+            ("api/constraint_schema::numbers_are_those_of_the_text", "9007199254740993"),
+        ],
+    ),
+    fault(
+        "17.3",
+        "multipleOf takes for ever",
+        &[
+            ("fuzz/cases/schema/multiple-of-2-31", "2147483648"),
+            ("api/constraint_schema::what_is_not_exact_is_refused_with_its_path", "999983"),
+        ],
+    ),
+    fault(
+        "17.3",
+        "a* over 64 KB takes 69 s and 2 GB",
+        &[
+            ("regression/long_texts_are_bounded", "a* over 64 KB"),
+            ("api/grammar_cost::compiling_is_bounded", ""),
+            ("api/grammar_cost::choosing_is_bounded", ""),
+            ("api/held::compiling_is_cancelled", ""),
+        ],
+    ),
+    fault(
+        "17.4",
+        "valid schemas are refused: escapes in $ref, 200 nested arrays, limits of types",
+        &[
+            ("fuzz/cases/schema/ref-escaped", "~1"),
+            ("fuzz/cases/schema/nested-arrays-200", ""),
+            ("api/constraint_schema::two_hundred_arrays_need_no_stack_of_the_caller", ""),
+            ("api/constraint_schema::sessions_write_what_jsonschema_finds_valid", ""),
+        ],
+    ),
+    fault(
+        "17.4",
+        "an error of a schema has no path",
+        &[(
+            "api/constraint_schema::what_is_not_exact_is_refused_with_its_path",
+            "#/items: \\\"uniqueItems\\\" is not supported",
+        )],
+    ),
+    fault("17.4", "models run into endless newlines of JSON", &[("api/held::compact_json_has_no_white_space", "")]),
+    fault(
+        "17.5",
+        "chat templates overflow the stack: unary minus, elif, not, plus, attributes",
+        &[
+            ("fuzz/cases/chat/unary-minus-1300", "--"),
+            ("fuzz/cases/chat/elif-300", "elif"),
+            ("api/chat_cost::every_chain_is_compiled_or_refused", "unary minus"),
+            ("c/calls::chat_templates_are_held_on_small_stacks", ""),
+        ],
+    ),
+    fault(
+        "17.5",
+        "a chain of `and` is quadratic, and compiled up to four times a render",
+        &[("regression/long_texts_are_bounded", "20000 and"), ("api/chat::a_model_s_template_is_compiled_once", "")],
+    ),
+    fault(
+        "17.6",
+        "an allocation that fails ends the process",
+        &[
+            ("c/memory::no_call_dies_of_a_limit_of_address_space", ""),
+            ("c/memory::no_call_dies_of_an_allocation_that_fails_once", ""),
+            ("c/memory::no_call_dies_of_allocations_that_fail_from_one_on", ""),
+            ("api/memory_load::tiny_models_at_many_limits", ""),
+            ("fuzz/cases/calls/no-memory-1", ""),
+        ],
+    ),
+    fault(
+        "17.6",
+        "a word of 10 MB takes 113 bytes a byte",
+        &[("api/tokenizer_cost::long_texts_cost_little_time_and_memory", "bytes a byte")],
+    ),
+    fault(
+        "17.7",
+        "panics of dependencies print",
+        &[
+            ("fuzz/cases/chat/divisibleby-0", "divisibleby"),
+            ("api/chat::what_the_engine_panics_on_is_computed_here", "divisibleby(0)"),
+            ("api/held::long_words_are_left_out_in_silence", "1024"),
+            ("c/hosting::a_host_without_standard_descriptors_is_served_and_nothing_is_printed", ""),
+        ],
+    ),
+    fault(
+        "17.8",
+        "a child of fork() computes for ever, and prints",
+        &[("c/hosting::a_child_of_fork_is_told_so_and_its_parent_goes_on", "")],
+    ),
+    fault(
+        "17.9",
+        "workers take the host's signals",
+        &[
+            ("c/hosting::signals_go_to_the_host", ""),
+            ("c/hosting::signals_that_interrupt_everything_change_nothing", ""),
+        ],
+    ),
+    fault("17.10", "no threads to be had is IO", &[("c/hosting::without_threads_an_engine_is_out_of_memory", "")]),
+    fault(
+        "17.10",
+        "a file that is no GGUF is told by a number",
+        &[("api/files::a_file_that_is_no_model_is_told_by_what_it_begins_with", "which a model file begins with")],
+    ),
+    fault(
+        "17.10",
+        "an eot id out of range names a key that does not exist",
+        &[("api/tokenizer::contradictory_vocabularies_are_refused", "tokenizer.ggml.eot_token_id is 5000000")],
+    ),
+    fault(
+        "17.10",
+        "a renamed part of a split file names split.count only",
+        &[("api/gguf::split_files_are_one_model", "because split.no is 0 and split.count is 3")],
+    ),
+    fault(
+        "17.10",
+        "a constraint's refusal says neither from where it holds nor what to do",
+        &[("api/held::messages_say_what_to_do", "set it after what it is")],
+    ),
+    fault(
+        "17.10",
+        "a message without lengths is taken as empty",
+        &[("c/calls::every_misuse_gets_its_status_and_text", ""), ("tests/c/misuse.c", "role is empty in message 0")],
+    ),
+    fault(
+        "17.10",
+        "a session that is destroyed from its tap ends its call with OK",
+        &[
+            ("c/calls::a_tap_sees_everything_and_changes_nothing", ""),
+            ("tests/c/tap.c", "a destroyed session is freed when it returns"),
+        ],
+    ),
+    fault(
+        "17.12",
+        "dlclose leaves the library mapped while a thread lives",
+        &[
+            ("repo/abi::the_library_stays_and_keeps_its_own_list_of_destructors", ""),
+            ("c/hosting::a_plugin_is_opened_and_closed_200_times", ""),
+        ],
+    ),
+    fault(
+        "17.12",
+        "the archive's global names keep a host from linking",
+        &[("repo/install::the_archive_has_no_names_but_the_api_s_and_links_beside_another_rust_library", "")],
+    ),
+    fault(
+        "17.13",
+        "a file that is shortened under a load is SIGBUS",
+        &[
+            ("api/files::a_file_shortened_during_a_load_is_a_status", ""),
+            ("api/files::a_file_overwritten_during_a_load_gives_a_model_or_a_status", ""),
+        ],
+    ),
+    fault(
+        "17.14",
+        "the host's rounding mode changes the logits",
+        &[("c/hosting::the_host_s_floating_point_state_changes_nothing_and_stays", "")],
+    ),
+    fault("17.15", "nothing says what stack suffices", &[("c/hosting::every_call_runs_on_a_stack_of_128_kib", "")]),
+    fault(
+        "17",
+        "the check of ABI versions passes for a wrong library",
+        &[
+            ("repo/abi::programs_that_were_built_against_a_release_run_or_are_refused", ""),
+            ("repo/abi::a_program_of_a_later_release_is_refused_before_it_runs", ""),
+        ],
+    ),
+    fault("17", "n_top = SIZE_MAX overflows before it is checked", &[("tests/c/misuse.c", "lp.n_top = SIZE_MAX")]),
+    fault(
+        "dcc475e",
+        "references and repeated names take a look at every value",
+        &[("api/constraint_schema::references_and_names_that_come_again_take_no_longer", "")],
+    ),
+    fault(
+        "13d3376",
+        "a call leaves another CUDA context on the host's thread",
+        &[
+            ("c/hosting::a_host_s_own_cuda_context_stays_its_thread_s", ""),
+            ("gpu/engine::a_call_leaves_the_thread_s_context_as_it_was", ""),
+        ],
+    ),
+    fault(
+        "17.10",
+        "load_memory of one part of a split file is INVALID_MODEL",
+        &[("api/gguf::split_files_are_one_model", "split model in memory \\\"file 1 of 3\\\" is not supported")],
+    ),
+    fault(
+        "f2b722b",
+        "a multipleOf without an exact double is refused for something else",
+        &[("regression/a_multiple_without_an_exact_double_is_told", "0.07")],
+    ),
+    fault(
+        "17.11",
+        "templates of others render otherwise than by Jinja",
+        &[("api/chat_json::conversations_equal_jinja", ""), ("api/chat_fuzz::no_template_makes_the_engine_panic", "")],
+    ),
+];
