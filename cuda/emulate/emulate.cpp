@@ -53,6 +53,7 @@ struct Block {
     uint3 at;
     Warp *warps;
     char *shared;
+    size_t written; // bytes of it that the launch before had
     const void *place[PLACES];
     uint32_t offset[PLACES], places, used;
 };
@@ -173,11 +174,15 @@ void run_together(uint32_t first, uint32_t count, size_t shared_bytes) {
         k.at = {at % gridDim.x, at / gridDim.x % gridDim.y, at / gridDim.x / gridDim.y};
         k.barrier = {0, 0, threads};
         k.warps = warps + b * per;
-        k.places = k.used = 0;
-        if (!k.shared) k.shared = (char *)aligned_alloc(1024, SHARED + FIXED);
+        // NaN to those who read before they write: all of it at first, then what the launch before may have written.
+        const bool made = !k.shared;
+        if (made) k.shared = (char *)aligned_alloc(1024, SHARED + FIXED);
         if (!k.shared) die("no memory for a block");
         allow(k.shared, SHARED + FIXED);
-        memset(k.shared, 0xff, SHARED + FIXED); // NaN to those who read before they write
+        memset(k.shared, 0xff, made ? SHARED + FIXED : k.written);
+        if (!made) memset(k.shared + SHARED, 0xff, k.used);
+        k.written = shared_bytes;
+        k.places = k.used = 0;
         forbid(k.shared + shared_bytes, SHARED + FIXED - shared_bytes);
         for (uint32_t w = 0; w < per; w++) k.warps[w].barrier = {0, 0, threads - 32 * w < 32 ? threads - 32 * w : 32};
         for (uint32_t t = 0; t < threads; t++) prepare(b * threads + t, {t, 0, 0}, b);
