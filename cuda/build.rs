@@ -2,7 +2,8 @@
 //!
 //! nvcc is looked for in CUDA_HOME, on PATH, and in the PyPI packages of `./.venv` (`make cuda`). The CUDA runtime is
 //! linked statically; nothing of CUDA but the driver is needed at run time, and the driver only when a device is asked for.
-//! KIGO_CUDA_ARCHS narrows the list of targets ("90a" or "80,89,90a,ptx"); KIGO_CUDA=0 leaves CUDA out. KIGO_CUDA=emulate
+//! KIGO_CUDA_ARCHS narrows the list of targets ("90a" or "80,89,90a,ptx"); KIGO_CUDA_QUICK=1 compiles in a third of the time kernels that
+//! are slow, to see that they compile where there is no GPU to run them; KIGO_CUDA=0 leaves CUDA out. KIGO_CUDA=emulate
 //! compiles the kernels for the host instead, for tests without a GPU (emulate/emulate.h says what that shows), with
 //! KIGO_EMULATE_SANITIZE=address,undefined under these sanitizers (scripts/sanitize.sh).
 //!
@@ -18,7 +19,7 @@ pub fn build() {
     println!("cargo:rustc-check-cfg=cfg(kigo_cuda)");
     println!("cargo:rerun-if-changed=cuda/build.rs");
     println!("cargo:rerun-if-changed=cuda");
-    for name in ["CUDA_HOME", "CUDA_PATH", "KIGO_CUDA_ARCHS", "KIGO_CUDA", "KIGO_EMULATE_SANITIZE"] {
+    for name in ["CUDA_HOME", "CUDA_PATH", "KIGO_CUDA_ARCHS", "KIGO_CUDA_QUICK", "KIGO_CUDA", "KIGO_EMULATE_SANITIZE"] {
         println!("cargo:rerun-if-env-changed={name}");
     }
     if env::var("KIGO_CUDA").is_ok_and(|v| v == "0") {
@@ -39,8 +40,13 @@ pub fn build() {
         env::set_var("NVCC", &nvcc);
     }
     let archs = env::var("KIGO_CUDA_ARCHS").unwrap_or_else(|_| "80,89,90a,ptx".to_string());
+    let quick =
+        env::var("KIGO_CUDA_QUICK").is_ok_and(|v| v == "1") && says(&nvcc, "--help").contains("--Ofast-compile");
     let compile = |file: &Path| {
         let mut cc = cc::Build::new();
+        if quick {
+            cc.flag("-Ofc=max");
+        }
         cc.cuda(true)
             .cudart("none")
             .cpp_link_stdlib(None)
@@ -62,7 +68,7 @@ pub fn build() {
         cc.include(root.join("cuda")).file(file).compile_intermediates()
     };
     // File by file: of several at once cc makes relocatable device code, in which ptxas serializes wgmma.
-    let objects = each(&files, &format!("{archs} {}", compiler(&nvcc)), &root, &compile);
+    let objects = each(&files, &format!("{archs} {quick} {}", compiler(&nvcc)), &root, &compile);
     cc::Build::new().objects(objects).compile("kigo_cuda");
     println!("cargo:rustc-link-search=native={}", libs.display());
     println!("cargo:rustc-link-lib=static=cudart_static");
@@ -109,12 +115,16 @@ fn kernels_folder(out: &Path) -> PathBuf {
     folder
 }
 
+/// What a program prints when it is asked.
+fn says(program: &Path, question: &str) -> String {
+    let output = std::process::Command::new(program).arg(question).output();
+    output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default()
+}
+
 /// What a compiler says of its version, and what it takes from the environment.
 fn compiler(program: &Path) -> String {
-    let output = std::process::Command::new(program).arg("--version").output();
-    let version = output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
     let set = ["CXX", "CXXFLAGS", "NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS"].map(|n| env::var(n).unwrap_or_default());
-    format!("{version} {set:?} {}", env::var("TARGET").unwrap_or_default())
+    format!("{} {set:?} {}", says(program, "--version"), env::var("TARGET").unwrap_or_default())
 }
 
 /// The objects of all files, several compilers at a time. One that was made of the same text by the same `flags` is kept.
