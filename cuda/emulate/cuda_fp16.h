@@ -11,3 +11,24 @@ static inline __half2 __floats2half2_rn(float a, float b) { return {__float2half
 static inline __half2 __halves2half2(__half a, __half b) { return {a, b}; }
 static inline float2 __half22float2(__half2 h) { return {__half2float(h.x), __half2float(h.y)}; }
 static inline __half __ushort_as_half(uint16_t bits) { return {bits}; }
+
+// Products of matrices, as ptx.h and wgmma.h have them.
+// 16 halves of four lanes' registers, two of each, as floats.
+static inline void emulate_row(float (&row)[16], const uint32_t *all, uint32_t registers, uint32_t lane, uint32_t first, uint32_t step) {
+    for (uint32_t h = 0; h < 2; h++) {
+        uint32_t words[4];
+        for (uint32_t i = 0; i < 4; i++) words[i] = all[(lane + i) * registers + first + h * step];
+        __m128i halves;
+        memcpy(&halves, words, 16);
+        _mm256_storeu_ps(row + 8 * h, _mm256_cvtph_ps(halves));
+    }
+}
+// d[2 i + j] += a[i] b[j], each sum in the order of k; four sums at a time, which do not wait for one another.
+static inline void emulate_sums(float *d0, float *d1, float *d2, float *d3, const float (&a)[2][16], const float (&b)[2][16]) {
+    float s0 = *d0, s1 = *d1, s2 = *d2, s3 = *d3;
+    for (uint32_t k = 0; k < 16; k++) {
+        s0 += a[0][k] * b[0][k], s1 += a[0][k] * b[1][k];
+        s2 += a[1][k] * b[0][k], s3 += a[1][k] * b[1][k];
+    }
+    *d0 = s0, *d1 = s1, *d2 = s2, *d3 = s3;
+}

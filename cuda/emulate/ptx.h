@@ -63,18 +63,16 @@ static inline void kg_ldmatrix_turned(uint32_t (&r)[4], uint32_t at) {
         r[i] = v[0] | (uint32_t)v[1] << 16;
     }
 }
-static inline float emulate_half(uint32_t word, uint32_t upper) { return __half2float({(uint16_t)(upper ? word >> 16 : word)}); }
 static inline void kg_mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     const uint32_t mine[6] = {a[0], a[1], a[2], a[3], b0, b1};
     const uint32_t *all = emulate::exchange(mine, 6), lane = threadIdx.x % 32;
-    for (uint32_t i = 0; i < 4; i++) {
-        const uint32_t row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
-        for (uint32_t k = 0; k < 16; k++) {
-            // a: register row / 8 + 2 (k / 8) of lane 4 (row % 8) + k % 8 / 2; b: register k / 8 of lane 4 column + k % 8 / 2.
-            const uint32_t wa = all[(row % 8 * 4 + k % 8 / 2) * 6 + row / 8 + k / 8 * 2], wb = all[(column * 4 + k % 8 / 2) * 6 + 4 + k / 8];
-            d[i] += emulate_half(wa, k % 2) * emulate_half(wb, k % 2);
-        }
+    float rows[2][16], columns[2][16];
+    for (uint32_t i = 0; i < 2; i++) {
+        // a: register row / 8 + 2 (k / 8) of lane 4 (row % 8) + k % 8 / 2; b: register k / 8 of lane 4 column + k % 8 / 2.
+        emulate_row(rows[i], all, 6, lane / 4 * 4, i, 2);
+        emulate_row(columns[i], all, 6, (lane % 4 * 2 + i) * 4, 4, 1);
     }
+    emulate_sums(&d[0], &d[1], &d[2], &d[3], rows, columns);
 }
 static inline void kg_mma_in_turn(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) { kg_mma(d, a, b0, b1); }
 // K: registers of a row, of 16 elements each; B: bytes of b with sign or without.

@@ -12,32 +12,35 @@ static inline float emulate_half_at(uint32_t at) {
     memcpy(&h, emulate_swizzled(at), 2);
     return __half2float(h);
 }
+// 16 in a row, which are two chunks.
+static inline void emulate_halves_at(float (&row)[16], uint32_t at) {
+    for (uint32_t h = 0; h < 2; h++) {
+        __m128i halves;
+        memcpy(&halves, emulate_swizzled(at + 16 * h), 16);
+        _mm256_storeu_ps(row + 8 * h, _mm256_cvtph_ps(halves));
+    }
+}
 // sum[64, N] of this thread; a: its two rows.
 template <int N, bool TURNED> static inline void emulate_wgmma(float (&d)[N / 2], const float (&a)[2][16], uint64_t b, int accumulate) {
     const uint32_t lane = threadIdx.x % 32, at = emulate_address(b), panel = (uint32_t)(b >> 16 & 0x3fff) << 4;
     if (b >> 62 != 1) abort(); // another swizzle
-    for (uint32_t i = 0; i < N / 2; i += 4)
+    for (uint32_t i = 0; i < N / 2; i += 4) {
+        float columns[2][16];
         for (uint32_t c = 0; c < 2; c++) {
             const uint32_t n = i * 2 + lane % 4 * 2 + c;
-            float row[16];
-            for (uint32_t k = 0; k < 16; k++)
-                row[k] = emulate_half_at(TURNED ? at + n / 64 * panel + k / 8 * 1024 + k % 8 * 128 + n % 64 * 2 : at + n / 8 * 1024 + n % 8 * 128 + k * 2);
-            for (uint32_t h = 0; h < 2; h++) {
-                float sum = accumulate ? d[i + 2 * h + c] : 0.f;
-                for (uint32_t k = 0; k < 16; k++) sum += a[h][k] * row[k];
-                d[i + 2 * h + c] = sum;
-            }
+            if (TURNED)
+                for (uint32_t k = 0; k < 16; k++) columns[c][k] = emulate_half_at(at + n / 64 * panel + k / 8 * 1024 + k % 8 * 128 + n % 64 * 2);
+            else emulate_halves_at(columns[c], at + n / 8 * 1024 + n % 8 * 128);
         }
+        if (!accumulate) d[i] = d[i + 1] = d[i + 2] = d[i + 3] = 0.f;
+        emulate_sums(&d[i], &d[i + 1], &d[i + 2], &d[i + 3], a, columns);
+    }
 }
 template <int N> struct KgWgmma {
     static inline void mma(float (&d)[N / 2], uint64_t a, uint64_t b, int accumulate) {
         const uint32_t first = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
         float rows[2][16];
-        for (uint32_t h = 0; h < 2; h++)
-            for (uint32_t k = 0; k < 16; k++) {
-                const uint32_t row = first + 8 * h;
-                rows[h][k] = emulate_half_at(emulate_address(a) + row / 8 * 1024 + row % 8 * 128 + k * 2);
-            }
+        for (uint32_t h = 0; h < 2; h++) emulate_halves_at(rows[h], emulate_address(a) + (first + 8 * h) / 8 * 1024 + (first + 8 * h) % 8 * 128);
         emulate_wgmma<N, false>(d, rows, b, accumulate);
     }
 };
@@ -45,11 +48,7 @@ template <int N, int TURNED> struct KgWgmmaA {
     static inline void mma(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, int accumulate) {
         const uint32_t *all = emulate::exchange(a, 4), quad = threadIdx.x % 32 / 4 * 4;
         float rows[2][16];
-        for (uint32_t h = 0; h < 2; h++)
-            for (uint32_t k = 0; k < 16; k++) {
-                const uint32_t word = all[(quad + k % 8 / 2) * 4 + k / 8 * 2 + h];
-                rows[h][k] = __half2float({(uint16_t)(word >> 16 * (k % 2))});
-            }
+        for (uint32_t h = 0; h < 2; h++) emulate_row(rows[h], all, 4, quad, h, 2);
         emulate_wgmma<N, TURNED != 0>(d, rows, b, accumulate);
     }
 };
