@@ -17,7 +17,7 @@ PROGRAM=${PROGRAM:-$PWD/kigo-fuzz}
 [ -x "$PROGRAM" ] || { gunzip -k "$PROGRAM.gz" && chmod +x "$PROGRAM"; } || exit 2
 OUT=${OUT:-$PWD/artifacts}
 WORK=${WORK:-$PWD/corpus}
-export ASAN_OPTIONS=${ASAN_OPTIONS:-quarantine_size_mb=16:malloc_context_size=6:allocator_may_return_null=1:detect_leaks=1:symbolize=0:handle_abort=0}
+export ASAN_OPTIONS=${ASAN_OPTIONS:-quarantine_size_mb=16:malloc_context_size=2:detect_stack_use_after_return=0:allocator_may_return_null=1:detect_leaks=1:symbolize=0:handle_abort=0}
 
 # One job: the fuzzer again and again until the time is over. Executions are summed from its own statistics.
 job() {

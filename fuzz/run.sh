@@ -16,10 +16,11 @@ TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 HOST=$(rustc -vV | sed -n 's/^host: //p')
 BUILT=$TARGET_DIR/$HOST/release
 
-# As cargo-fuzz builds: AddressSanitizer, counters at each edge, comparisons reported to the fuzzer.
+# As cargo-fuzz builds: AddressSanitizer, counters at each edge, comparisons reported to the fuzzer. With rustc.sh only
+# where something is looked for.
 build() {
     local flags="-Zsanitizer=address -Cpasses=sancov-module" llvm
-    for llvm in level=4 inline-8bit-counters pc-table trace-compares; do
+    for llvm in level=3 inline-8bit-counters pc-table trace-compares; do
         flags+=" -Cllvm-args=-sanitizer-coverage-$llvm"
     done
     flags+=" -Ccodegen-units=8 --cfg fuzzing -Cforce-frame-pointers=yes"
@@ -32,11 +33,11 @@ case "${1:-}" in
     printf '%s\n' $TARGETS
     ;;
 --library)
-    build --lib >&2
-    echo "$BUILT/deps/libkigo.so"
+    TARGET_DIR=$TARGET_DIR/library build --lib >&2
+    echo "$TARGET_DIR/library/$HOST/release/deps/libkigo.so"
     ;;
 --build)
-    build --bin all
+    RUSTC_WRAPPER=$PWD/rustc.sh build --bin all
     out=${2:-$PWD/bundle}
     mkdir -p "$out"
     rm -rf "${out:?}/seeds" "$out/cases" "$out/dict"
@@ -52,7 +53,7 @@ case "${1:-}" in
     ;;
 *)
     target=$1
-    build --bin all
+    RUSTC_WRAPPER=$PWD/rustc.sh build --bin all
     PROGRAM=$BUILT/all OUT=${OUT:-$PWD/artifacts} WORK=${WORK:-$PWD/corpus} bash ./go.sh "${2:-60}" "$target=${3:-1}"
     ;;
 esac

@@ -6,6 +6,8 @@
 //! prints nothing.
 #![allow(unsafe_code)]
 
+#[cfg(fuzzing)]
+mod parked;
 mod stack;
 mod thread_exit;
 
@@ -15,7 +17,11 @@ use std::cell::Cell;
 use std::panic::PanicHookInfo;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+
+#[cfg(fuzzing)]
+pub use parked::JoinHandle;
+#[cfg(not(fuzzing))]
+pub use std::thread::JoinHandle;
 
 use crate::alloc;
 use crate::error::{Error, Result};
@@ -227,13 +233,18 @@ pub fn spawn<T: Send + 'static>(
     stack: usize,
     body: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>> {
-    let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(stack);
-    let start = move || {
-        begin_thread();
-        body()
-    };
     alloc::require(THREAD_BYTES).map_err(|_| no_thread(stack))?;
-    masked(|| builder.spawn(start)).map_err(|_| no_thread(stack))
+    #[cfg(fuzzing)]
+    return parked::spawn(name, stack, body);
+    #[cfg(not(fuzzing))]
+    {
+        let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(stack);
+        let start = move || {
+            begin_thread();
+            body()
+        };
+        masked(|| builder.spawn(start)).map_err(|_| no_thread(stack))
+    }
 }
 
 /// The failure where the system gives no thread with a stack of so many bytes.

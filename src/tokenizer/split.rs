@@ -38,8 +38,33 @@ enum Space {
 }
 
 struct Rule {
-    regex: Regex,
+    regex: Compiled,
     space: Space,
+}
+
+#[cfg(not(fuzzing))]
+type Compiled = Regex;
+
+#[cfg(not(fuzzing))]
+fn compile(pattern: &'static str) -> Result<Compiled> {
+    Regex::new(pattern).map_err(|e| Error::Internal { message: e.to_string() })
+}
+
+/// A fuzzer loads a model a millisecond, and the rules are no input of its: compiled once a process, and left warm.
+#[cfg(fuzzing)]
+type Compiled = &'static Regex;
+
+#[cfg(fuzzing)]
+fn compile(pattern: &'static str) -> Result<Compiled> {
+    static DONE: std::sync::Mutex<Vec<(&str, Compiled)>> = std::sync::Mutex::new(Vec::new());
+    let mut done = DONE.lock().map_err(|e| Error::Internal { message: e.to_string() })?;
+    if let Some((_, regex)) = done.iter().find(|(known, _)| *known == pattern) {
+        return Ok(regex);
+    }
+    let regex = Regex::new(pattern).map_err(|e| Error::Internal { message: e.to_string() })?;
+    let regex: Compiled = Box::leak(Box::new(regex));
+    done.push((pattern, regex));
+    Ok(regex)
 }
 
 /// A pre-tokenizer: rules that cut one after the other, each into its matches and what lies between them.
@@ -70,10 +95,7 @@ impl Splitter {
             _ => return Err(Error::Unsupported { what: "pre-tokenizer", name: shorten(name).into() }),
         };
         require(rules.len() * COMPILE_BYTES)?;
-        let rules = rules.iter().map(|&(pattern, space)| {
-            let regex = Regex::new(pattern).map_err(|e| Error::Internal { message: e.to_string() })?;
-            Ok(Rule { regex, space })
-        });
+        let rules = rules.iter().map(|&(pattern, space)| Ok(Rule { regex: compile(pattern)?, space }));
         let llama3 = matches!(name, "llama-bpe" | "llama3" | "llama-v3");
         Ok(Splitter {
             rules: rules.collect::<Result<_>>()?,

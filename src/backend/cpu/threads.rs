@@ -9,11 +9,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use crate::process;
+use crate::process::{self, JoinHandle};
 
 /// How long an idle thread looks for work before it sleeps: longer than what stands between two jobs of a decode
 /// step, shorter than what a host would notice on its processor.
