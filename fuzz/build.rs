@@ -2,5 +2,5 @@
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
-    println!("cargo::rustc-check-cfg=cfg(kigo_cuda)");
+    println!("cargo::rustc-check-cfg=cfg(kigo_cuda, fuzzing)");
 }

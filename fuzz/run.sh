@@ -23,7 +23,7 @@ build() {
     for llvm in level=3 inline-8bit-counters pc-table trace-compares; do
         flags+=" -Cllvm-args=-sanitizer-coverage-$llvm"
     done
-    flags+=" -Ccodegen-units=8 --cfg fuzzing -Cforce-frame-pointers=yes"
+    flags+=" -Ccodegen-units=8 -Cforce-frame-pointers=yes ${CFG:---cfg fuzzing}"
     RUSTC_BOOTSTRAP=1 KIGO_CUDA=0 RUSTFLAGS=$flags CARGO_TARGET_DIR=$TARGET_DIR \
         cargo build --release --target "$HOST" "$@"
 }
@@ -33,7 +33,8 @@ case "${1:-}" in
     printf '%s\n' $TARGETS
     ;;
 --library)
-    TARGET_DIR=$TARGET_DIR/library build --lib >&2
+    # As it is in use: nothing of what a fuzzer keeps from one case to the next.
+    CFG='--cfg sanitized' TARGET_DIR=$TARGET_DIR/library build --lib >&2
     echo "$TARGET_DIR/library/$HOST/release/deps/libkigo.so"
     ;;
 --build)
