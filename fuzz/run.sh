@@ -23,7 +23,7 @@ build() {
     for llvm in level=3 inline-8bit-counters pc-table trace-compares; do
         flags+=" -Cllvm-args=-sanitizer-coverage-$llvm"
     done
-    flags+=" -Ccodegen-units=8 -Cforce-frame-pointers=yes ${CFG:---cfg fuzzing}"
+    flags+=" -Ccodegen-units=8 ${CFG:---cfg fuzzing} -Cforce-frame-pointers=yes"
     RUSTC_BOOTSTRAP=1 KIGO_CUDA=0 RUSTFLAGS=$flags CARGO_TARGET_DIR=$TARGET_DIR \
         cargo build --release --target "$HOST" "$@"
 }
