@@ -8,7 +8,6 @@ use super::attention::PageLayout;
 use super::cache::{PageAddress, Pages};
 use super::linear::{Input, Matrix};
 use super::simd::{Isa, XBlock};
-use super::softmax_weights::softmax_weights_by;
 use super::threads::{Pool, Shares, Turn};
 use super::vector;
 

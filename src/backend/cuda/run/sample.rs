@@ -17,7 +17,7 @@ use crate::backend::cuda::plan::limits::MOST_SEQUENCES;
 use crate::backend::cuda::plan::workspace::{Workspace, stride};
 use crate::backend::{Chunk, Slot, Want};
 use crate::error::{Error, Result};
-use crate::sampler::{self, SampleRequest, Sampled, SamplingParams};
+use crate::sampler::{self, Draw, Rule, SampleRequest, Sampled, SamplingParams};
 
 fn sampled(token: u32) -> Result<Sampled> {
     if token == NO_TOKEN { sampler::nothing_to_choose() } else { Ok(Sampled { token }) }
