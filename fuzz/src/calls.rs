@@ -11,8 +11,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use kigo::c_api::{
-    batch::*, constraint::*, engine::*, facts::*, generate::*, model::*, sampling::*, session::*, status::*, stream::*,
-    tap::*,
+    batch::*, constraint::*, engine::*, generate::*, model::*, sampling::*, session::*, status::*, stream::*, tap::*,
 };
 use kigo::gguf::TensorType;
 

@@ -108,7 +108,8 @@ fn violations(path: &str, text: &str) -> Vec<String> {
                 // A room's own folder, by its whole path.
                 let room = names.get(1).filter(|name| own == "engine" && ROOMS.contains(name));
                 let leaves = room.is_some_and(|room| used.get(1).is_some_and(|name| name != room));
-                !leaves && !(own == "backend" && used.get(1).is_some_and(|name| other(name)))
+                let other_device = own == "backend" && used.get(1).is_some_and(|name| other(name));
+                !leaves && !other_device
             }
             Some(layer) => layer < own_layer,
         };

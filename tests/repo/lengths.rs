@@ -76,7 +76,7 @@ fn rust_functions(text: &str) -> Vec<(String, usize)> {
         let Some(name) = name(line) else { continue };
         let closes = |l: &&str| indent(l) == indent(line) && (l.trim_start().starts_with('}') || l.ends_with(';'));
         let one_line = line.ends_with('}') || line.ends_with(';');
-        let n = if one_line { 1 } else { lines[i + 1..].iter().position(|l| closes(&l)).map_or(0, |n| n + 2) };
+        let n = if one_line { 1 } else { lines[i + 1..].iter().position(closes).map_or(0, |n| n + 2) };
         found.push((name, n));
     }
     found

@@ -127,7 +127,7 @@ impl Keys<'_> {
         let n_kv_heads = self.opt_size("attention.head_count_kv", MAX_SIZE)?.unwrap_or(n_heads);
         let head_dim = match self.opt_size("attention.key_length", MAX_SIZE)? {
             Some(head_dim) => head_dim,
-            None if n_embd % n_heads != 0 => {
+            None if !n_embd.is_multiple_of(n_heads) => {
                 let expected = format!("a multiple of {n_heads}, the number of heads");
                 return Err(wrong(&self.key("embedding_length"), n_embd, expected));
             }
