@@ -208,6 +208,14 @@ pub fn reserve_text(text: &mut String, n: usize) -> Result<()> {
     asking(|| text.try_reserve(n)).map_err(|_| refused::<u8>(n))
 }
 
+/// `n` zeros, or a failure with the bytes that they would take.
+pub fn zeros(n: usize) -> Result<Vec<f32>> {
+    let mut zeros = Vec::new();
+    reserve(&mut zeros, n)?;
+    zeros.resize(n, 0.0);
+    Ok(zeros)
+}
+
 /// Runs an allocation whose caller can take a refusal: the arena is not for it.
 pub fn asking<T>(allocation: impl FnOnce() -> T) -> T {
     let before = ASKS.replace(true);

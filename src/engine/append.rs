@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use super::schedule::{self, Part};
-use super::session::{Session, SharedSlot, State, copied};
+use super::session::{Session, State, copied};
+use super::slot::SharedSlot;
 use super::tap::Tap;
 use crate::backend::{PAGE_TOKENS, TapEvent, TapObserver, Want};
 use crate::error::{Error, Result};

@@ -7,7 +7,8 @@ use llguidance::TokenParser;
 
 use super::grammar::{Constraint, Grammar, Held, Stop, nothing_left, on_own_stack, refused};
 use super::model::Model;
-use super::session::{Session, State, lock_slot};
+use super::session::{Session, State};
+use super::slot::lock_slot;
 use crate::error::{Error, Result};
 use crate::sampler::{self, SampleRequest};
 
@@ -73,7 +74,7 @@ impl Session {
     /// Holds what is chosen from now on to a constraint, or to none any more.
     pub fn set_constraint(&self, constraint: Option<&Constraint>) -> Result<()> {
         self.call(|state| {
-            if constraint.is_some_and(|constraint| !self.model().inner.grammars.made(constraint)) {
+            if constraint.is_some_and(|constraint| !constraint.is_for(&self.model().inner.grammars)) {
                 let expected = "one made for the session's model".to_owned();
                 return Err(Error::Argument { name: "constraint", found: "another model's".to_owned(), expected });
             }

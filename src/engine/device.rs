@@ -1,14 +1,10 @@
 //! An engine: a device, its log and its memory cap.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use super::facts::LoadPlan;
 use super::log::{LogLevel, LogSink};
-use super::model::{LoadOptions, Model};
-use crate::backend::{self, Budget, Device, Plan};
+use crate::backend::{self, Budget, Device};
 use crate::error::Result;
-use crate::gguf::Gguf;
 
 /// How an engine is made.
 pub struct EngineOptions<'a> {
@@ -73,45 +69,5 @@ impl Engine {
     /// Bytes that count against the cap.
     pub fn memory_used(&self) -> u64 {
         self.inner.budget.promised()
-    }
-
-    /// What loading a file would take.
-    pub fn plan_file(&self, path: &Path) -> Result<Plan> {
-        Ok(Model::plan(self, &Gguf::open(path)?)?.0)
-    }
-
-    /// What loading a file and a session of so many tokens (`None`: as many as the model was trained for) would take.
-    pub fn plan_file_for(&self, path: &Path, n_tokens: Option<usize>, vocabulary: bool) -> Result<LoadPlan> {
-        LoadPlan::of(self, &Gguf::open(path)?, n_tokens, vocabulary)
-    }
-
-    /// Loads a file; `progress` gets done and total bytes, and an error of its stops the load.
-    pub fn load_file(&self, path: &Path, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Model> {
-        self.load_file_with(path, LoadOptions::default(), progress)
-    }
-
-    /// [`Self::load_file`] with options.
-    pub fn load_file_with(
-        &self,
-        path: &Path,
-        options: LoadOptions,
-        progress: &mut dyn FnMut(u64, u64) -> Result<()>,
-    ) -> Result<Model> {
-        Model::load(self, &Gguf::open(path)?, options, progress)
-    }
-
-    /// Loads a file that lies in memory.
-    pub fn load_memory(&self, bytes: &[u8], progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Model> {
-        self.load_memory_with(bytes, LoadOptions::default(), progress)
-    }
-
-    /// [`Self::load_memory`] with options.
-    pub fn load_memory_with(
-        &self,
-        bytes: &[u8],
-        options: LoadOptions,
-        progress: &mut dyn FnMut(u64, u64) -> Result<()>,
-    ) -> Result<Model> {
-        Model::load(self, &Gguf::from_bytes(bytes)?, options, progress)
     }
 }

@@ -1,10 +1,8 @@
 //! What a model takes and is, in figures that hold where layers differ.
 
-use super::device::Engine;
 use super::model::Model;
 use crate::backend::PAGE_TOKENS;
 use crate::error::{Error, Result};
-use crate::gguf::Gguf;
 
 /// What a load takes, and a session of so many tokens; in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,7 +33,7 @@ pub struct LayerFacts {
 }
 
 /// The tokens asked for, or as many as there can be.
-fn within(n_tokens: Option<usize>, n_ctx_train: usize) -> Result<usize> {
+pub(super) fn within(n_tokens: Option<usize>, n_ctx_train: usize) -> Result<usize> {
     match n_tokens {
         Some(n) if n > n_ctx_train => {
             let expected = format!("at most the model's {n_ctx_train}");
@@ -46,24 +44,8 @@ fn within(n_tokens: Option<usize>, n_ctx_train: usize) -> Result<usize> {
 }
 
 /// Bytes of whole pages.
-fn cache_bytes(n_tokens: usize, kv_bytes_per_token: u64) -> u64 {
+pub(super) fn cache_bytes(n_tokens: usize, kv_bytes_per_token: u64) -> u64 {
     (n_tokens.div_ceil(PAGE_TOKENS) as u64).saturating_mul(kv_bytes_per_token.saturating_mul(PAGE_TOKENS as u64))
-}
-
-impl LoadPlan {
-    pub(super) fn of(engine: &Engine, gguf: &Gguf<'_>, n_tokens: Option<usize>, vocabulary: bool) -> Result<LoadPlan> {
-        if vocabulary {
-            return Ok(LoadPlan { n_tokens: within(n_tokens, 0)?, ..LoadPlan::default() });
-        }
-        let (plan, n_ctx_train) = Model::plan(engine, gguf)?;
-        let n_tokens = within(n_tokens, n_ctx_train)?;
-        Ok(LoadPlan {
-            weights_bytes: plan.weights_bytes,
-            scratch_bytes: plan.scratch_bytes,
-            n_tokens,
-            cache_bytes: cache_bytes(n_tokens, plan.kv_bytes_per_token),
-        })
-    }
 }
 
 impl Model {

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::session::{Session, State, lock_slot};
+use super::session::{Session, State};
+use super::slot::lock_slot;
 use super::stream::TextStream;
 use crate::backend::{Ahead, PAGE_TOKENS, Verdict};
 use crate::error::{Error, Result};

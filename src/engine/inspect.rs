@@ -1,7 +1,8 @@
 //! For checks of a device: what stands in a session's cache and logits, read and replaced behind the session's back.
 
 use super::model::Model;
-use super::session::{Session, State, lock_slot};
+use super::session::{Session, State};
+use super::slot::lock_slot;
 use crate::backend::{CacheRow, PAGE_TOKENS};
 use crate::error::{Error, Result};
 

@@ -4,7 +4,7 @@
 //! probability is that of the next draw over all seeds.
 
 use super::session::Session;
-use crate::alloc::reserve;
+use crate::alloc::{reserve, zeros};
 use crate::error::{Error, Result};
 use crate::sampler::{SampleRequest, log_distribution, log_softmax};
 
@@ -40,7 +40,7 @@ impl Session {
             let expected = format!("at most the vocabulary's {n_vocab}");
             return Err(Error::Argument { name: "n_top", found: n_top.to_string(), expected });
         }
-        let (mut before, mut after) = (floats(n_vocab)?, floats(n_vocab)?);
+        let (mut before, mut after) = (zeros(n_vocab)?, zeros(n_vocab)?);
         self.call(|state| {
             let mut logits = self.logits_of(state)?;
             log_softmax(&logits, &mut before)?;
@@ -70,12 +70,4 @@ impl Session {
         }
         Ok(found)
     }
-}
-
-/// Zeros.
-pub(super) fn floats(n: usize) -> Result<Vec<f32>> {
-    let mut floats = Vec::new();
-    reserve(&mut floats, n)?;
-    floats.resize(n, 0.0);
-    Ok(floats)
 }

@@ -2,20 +2,15 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::cache::{CacheFacts, Charge, PagePool};
 use super::device::Engine;
 use super::grammar::Grammars;
-use super::hash::model_hash;
-use super::log::LogLevel;
 use super::meta::Metadata;
 use super::schedule::{self, Coalescer, Part};
-use super::vocabulary;
-use crate::backend::{self, LoadControl, LoadedModel, PAGE_TOKENS, Plan};
+use crate::backend::LoadedModel;
 use crate::error::{Error, Result};
-use crate::gguf::{Gguf, ValueType};
-use crate::model::{Config, ModelInfo, Tensor, Weights, bind};
+use crate::gguf::ValueType;
 use crate::tokenizer::{ChatJson, ChatTemplate, Rendered, Tokenizer};
 
 /// What a model is; sizes in bytes and elements.
@@ -92,6 +87,11 @@ pub(super) struct Inner {
     pub(super) _engine: Engine,
 }
 
+/// The failure of whatever needs weights where there are none.
+pub(super) fn no_weights<T>() -> Result<T> {
+    Err(Error::State { needs: "weights; the model was loaded with KIGO_LOAD_VOCABULARY" })
+}
+
 impl Inner {
     /// Runs the parts, whose tokens make one pass; their results in order.
     pub(super) fn run(&self, parts: Vec<Part>) -> Vec<Result<()>> {
@@ -102,88 +102,10 @@ impl Inner {
     }
 }
 
-/// A backend's view of the caller while it loads.
-struct Control<'a> {
-    progress: &'a mut dyn FnMut(u64, u64) -> Result<()>,
-}
-
-impl LoadControl for Control<'_> {
-    fn progress(&mut self, done: u64, total: u64) -> Result<()> {
-        (self.progress)(done, total)
-    }
-}
-
 impl Model {
-    /// What a load would take, and the context that the model was trained for.
-    pub(super) fn plan(engine: &Engine, gguf: &Gguf<'_>) -> Result<(Plan, usize)> {
-        vocabulary::refuse_without_weights(gguf)?;
-        let (config, weights) = bind(gguf)?;
-        Ok((engine.inner.device.plan(&config, &weights), config.n_ctx_train))
-    }
-
-    pub(super) fn load(
-        engine: &Engine,
-        gguf: &Gguf<'_>,
-        options: LoadOptions,
-        progress: &mut dyn FnMut(u64, u64) -> Result<()>,
-    ) -> Result<Model> {
-        super::tap::not_inside()?;
-        if options.vocabulary {
-            return Model::vocabulary(engine, gguf);
-        }
-        vocabulary::refuse_without_weights(gguf)?;
-        let begin = Instant::now();
-        let (config, weights) = bind(gguf)?;
-        let tokenizer = Arc::new(Tokenizer::new(gguf)?);
-        let core = &engine.inner;
-        let plan = core.device.plan(&config, &weights);
-        let page_bytes = plan.kv_bytes_per_token.saturating_mul(PAGE_TOKENS as u64);
-        if let Some(bytes) = options.cache_bytes.filter(|bytes| *bytes < page_bytes) {
-            let expected = format!("at least the {page_bytes} bytes of a page");
-            return Err(Error::Argument { name: "cache_bytes", found: bytes.to_string(), expected });
-        }
-        // Before anything is allocated: a model over the cap is refused with the numbers.
-        let mut charge = Charge::new(&core.budget, plan.weights_bytes.saturating_add(plan.scratch_bytes))?;
-        let hash = model_hash(&config, &weights)?;
-        let device_options = backend::LoadOptions { strict: options.strict, budget: Arc::clone(&core.budget) };
-        let loaded = core.device.load(&config, &weights, &device_options, &mut Control { progress })?;
-        if options.strict && !loaded.is_exact_in_chunks() {
-            return Err(Error::Unsupported { what: "device operation", name: "strict mode".into() });
-        }
-        let taken = loaded.plan();
-        charge.set(taken.weights_bytes.saturating_add(taken.scratch_bytes))?;
-
-        let output_norm = weights.output_norm.floats()?;
-        let metadata = Metadata::of(gguf)?;
-        let facts = facts(&ModelInfo::of(gguf), &config, &weights, &taken, &tokenizer, metadata.len());
-        core.log.log(
-            LogLevel::Info,
-            format_args!(
-                "loaded {} {}, {:.1} M parameters, {:.1} MiB on {} in {:.0} ms",
-                facts.architecture,
-                facts.quantization,
-                facts.n_parameters as f64 / 1e6,
-                facts.weights_bytes as f64 / f64::from(1 << 20),
-                core.device.name(),
-                begin.elapsed().as_secs_f64() * 1e3,
-            ),
-        );
-        let pool = Arc::new(PagePool::new(Arc::clone(&loaded), Charge::new(&core.budget, 0)?, options.cache_bytes));
-        let coalescer = options.merge.then(Coalescer::default);
-        let inner = Inner {
-            loaded,
-            pool,
-            coalescer,
-            hash,
-            facts,
-            output_norm: output_norm.into(),
-            grammars: Grammars::new(&tokenizer),
-            tokenizer,
-            metadata,
-            _charge: charge,
-            _engine: engine.clone(),
-        };
-        Ok(Model { inner: Arc::new(inner) })
+    /// Fails with `State` where there are no weights to compute with.
+    pub(super) fn computes(&self) -> Result<()> {
+        if self.facts().has_weights { Ok(()) } else { no_weights() }
     }
 
     /// Whether the two are one.
@@ -274,43 +196,4 @@ fn lossy(bytes: &[u8]) -> Result<String> {
         }
     }
     Ok(text)
-}
-
-/// Stored bytes of what one decode step reads: all weights, of an embedding that is not also the output one row.
-fn decode_bytes(weights: &Weights<'_>) -> u64 {
-    let bytes = |t: &Tensor<'_>| t.data.len() as u64;
-    let embedding = &weights.token_embd;
-    let row = embedding.ty.row_bytes(embedding.cols) as u64;
-    let skipped = if weights.output.is_some() { bytes(embedding) } else { 0 };
-    weights.iter().map(|t| bytes(&t)).sum::<u64>() - skipped + row
-}
-
-fn facts(
-    info: &ModelInfo,
-    config: &Config,
-    weights: &Weights<'_>,
-    taken: &Plan,
-    tokenizer: &Tokenizer,
-    n_meta: usize,
-) -> ModelFacts {
-    ModelFacts {
-        architecture: config.architecture.clone(),
-        quantization: info.quantization.clone(),
-        n_parameters: info.n_params,
-        file_bytes: info.file_bytes,
-        weights_bytes: taken.weights_bytes,
-        decode_bytes: decode_bytes(weights),
-        kv_bytes_per_token: taken.kv_bytes_per_token,
-        has_weights: true,
-        n_meta,
-        has_chat_template: tokenizer.chat_template().is_some(),
-        adds_begin: tokenizer.adds_bos(),
-        adds_end: tokenizer.adds_eos(),
-        n_vocab: config.n_vocab,
-        n_ctx_train: config.n_ctx_train,
-        n_layers: config.n_layers(),
-        n_embd: config.n_embd,
-        begin_token: tokenizer.bos(),
-        end_token: tokenizer.eos(),
-    }
 }

@@ -29,7 +29,8 @@
 use super::grammar::{Constraint, Grammar, Held, MAX_GRAMMAR_BYTES};
 use super::hash::Hasher;
 use super::model::{Inner, Model};
-use super::session::{Session, SessionOptions, State, lock_slot};
+use super::session::{Session, SessionOptions, State};
+use super::slot::lock_slot;
 use crate::alloc::reserve;
 use crate::backend::{PAGE_TOKENS, PageImage};
 use crate::error::{Error, Result};

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::session::{SharedSlot, lock_slot};
+use super::slot::{SharedSlot, lock_slot};
 use crate::backend::{Chunk, LoadedModel, RunControl, TapObserver, Want};
 use crate::error::{Error, Result};
 

@@ -8,15 +8,15 @@
 //! - one call at a time: `state` is only ever tried, and a panic inside poisons this lock and nothing else.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use super::cache::Pages;
 use super::grammar::{Held, MaskCancel};
-use super::logprobs::floats;
 use super::model::Model;
+use super::slot::{SharedSlot, lock_slot};
 use super::tap::{self, Tap};
-use crate::alloc::reserve;
-use crate::backend::{LoadedModel, Slot};
+use crate::alloc::{reserve, zeros};
+use crate::backend::LoadedModel;
 use crate::error::{Error, Result};
 use crate::sampler::{SampleRequest, SamplingParams, log_softmax};
 
@@ -56,9 +56,6 @@ pub struct Session {
     mask_cancel: MaskCancel,
     state: Mutex<State>,
 }
-
-/// A slot that forks may share, which then only read it.
-pub(super) type SharedSlot = Arc<Mutex<Box<dyn Slot>>>;
 
 /// What one call at a time works on.
 pub(super) struct State {
@@ -239,7 +236,7 @@ impl Session {
     /// A copy of the current logits.
     pub(super) fn logits_of(&self, state: &State) -> Result<Vec<f32>> {
         state.logits_there()?;
-        let mut logits = floats(self.n_vocab())?;
+        let mut logits = zeros(self.n_vocab())?;
         self.model.inner.loaded.logits(&mut **lock_slot(&state.slot), &mut logits)?;
         Ok(logits)
     }
@@ -315,11 +312,6 @@ impl State {
             None => Ok(Arc::new(Mutex::new(loaded.create_slot()?))),
         }
     }
-}
-
-/// The slot, once forks that read it are done. A panic in another session's read has not written it.
-pub(super) fn lock_slot(slot: &SharedSlot) -> MutexGuard<'_, Box<dyn Slot>> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A copy of `from` with room for `n` more, or the numbers.

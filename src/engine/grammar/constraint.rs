@@ -146,6 +146,11 @@ impl Constraint {
         Ok(Constraint(Arc::new(Compiled { vocabulary, kind, compact, text, cost, wide, parser })))
     }
 
+    /// Whether it was made for this vocabulary.
+    pub(in crate::engine) fn is_for(&self, grammars: &Grammars) -> bool {
+        grammars.made().is_some_and(|own| Arc::ptr_eq(&own.factory, &self.0.vocabulary.factory))
+    }
+
     /// What it was made of: [`Grammar::parts`] and whether it is compact.
     pub(in crate::engine) fn facts(&self) -> (u64, &str, bool) {
         (self.0.kind, &self.0.text, self.0.compact)

@@ -6,7 +6,6 @@ use llguidance::ParserFactory;
 use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 use once_cell::sync::OnceCell;
 
-use super::constraint::Constraint;
 use super::thread::{on_own_stack, refused};
 use super::weight;
 use crate::alloc::{require, reserve};
@@ -109,10 +108,9 @@ impl Grammars {
         })
     }
 
-    /// Whether the constraint was made for this vocabulary.
-    pub(in crate::engine) fn made(&self, constraint: &Constraint) -> bool {
-        let own = self.vocabulary.get();
-        own.is_some_and(|own| Arc::ptr_eq(&own.factory, &constraint.0.vocabulary.factory))
+    /// The vocabulary, if it has been made.
+    pub(super) fn made(&self) -> Option<&Vocabulary> {
+        self.vocabulary.get()
     }
 }
 

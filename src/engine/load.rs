@@ -1,0 +1,252 @@
+//! Loading: from a file or from memory to a model on an engine's device, and what that would take.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::cache::{Charge, PagePool};
+use super::device::Engine;
+use super::facts::{LoadPlan, cache_bytes, within};
+use super::grammar::Grammars;
+use super::hash::model_hash;
+use super::log::LogLevel;
+use super::meta::Metadata;
+use super::model::{Inner, LoadOptions, Model, ModelFacts};
+use super::schedule::Coalescer;
+use super::tap;
+use super::vocabulary::Nothing;
+use crate::backend::{self, LoadControl, LoadedModel, PAGE_TOKENS, Plan};
+use crate::error::{Error, Result};
+use crate::gguf::Gguf;
+use crate::model::{Config, ModelInfo, Tensor, Weights, bind};
+use crate::tokenizer::Tokenizer;
+
+impl Engine {
+    /// What loading a file would take.
+    pub fn plan_file(&self, path: &Path) -> Result<Plan> {
+        Ok(plan(self, &Gguf::open(path)?)?.0)
+    }
+
+    /// What loading a file and a session of so many tokens (`None`: as many as the model was trained for) would take.
+    pub fn plan_file_for(&self, path: &Path, n_tokens: Option<usize>, vocabulary: bool) -> Result<LoadPlan> {
+        let gguf = Gguf::open(path)?;
+        if vocabulary {
+            return Ok(LoadPlan { n_tokens: within(n_tokens, 0)?, ..LoadPlan::default() });
+        }
+        let (plan, n_ctx_train) = plan(self, &gguf)?;
+        let n_tokens = within(n_tokens, n_ctx_train)?;
+        Ok(LoadPlan {
+            weights_bytes: plan.weights_bytes,
+            scratch_bytes: plan.scratch_bytes,
+            n_tokens,
+            cache_bytes: cache_bytes(n_tokens, plan.kv_bytes_per_token),
+        })
+    }
+
+    /// Loads a file; `progress` gets done and total bytes, and an error of its stops the load.
+    pub fn load_file(&self, path: &Path, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Model> {
+        self.load_file_with(path, LoadOptions::default(), progress)
+    }
+
+    /// [`Self::load_file`] with options.
+    pub fn load_file_with(
+        &self,
+        path: &Path,
+        options: LoadOptions,
+        progress: &mut dyn FnMut(u64, u64) -> Result<()>,
+    ) -> Result<Model> {
+        load(self, &Gguf::open(path)?, options, progress)
+    }
+
+    /// Loads a file that lies in memory.
+    pub fn load_memory(&self, bytes: &[u8], progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Model> {
+        self.load_memory_with(bytes, LoadOptions::default(), progress)
+    }
+
+    /// [`Self::load_memory`] with options.
+    pub fn load_memory_with(
+        &self,
+        bytes: &[u8],
+        options: LoadOptions,
+        progress: &mut dyn FnMut(u64, u64) -> Result<()>,
+    ) -> Result<Model> {
+        load(self, &Gguf::from_bytes(bytes)?, options, progress)
+    }
+}
+
+/// A backend's view of the caller while it loads.
+struct Control<'a> {
+    progress: &'a mut dyn FnMut(u64, u64) -> Result<()>,
+}
+
+impl LoadControl for Control<'_> {
+    fn progress(&mut self, done: u64, total: u64) -> Result<()> {
+        (self.progress)(done, total)
+    }
+}
+
+/// A file without a single tensor is no damaged model but a vocabulary.
+fn refuse_without_weights(gguf: &Gguf<'_>) -> Result<()> {
+    if gguf.tensors().next().is_some() {
+        return Ok(());
+    }
+    let expected = "weights, or KIGO_LOAD_VOCABULARY".to_owned();
+    Err(Error::Model { name: "number of tensors".to_owned(), found: "0".to_owned(), expected })
+}
+
+/// What a load would take, and the context that the model was trained for.
+fn plan(engine: &Engine, gguf: &Gguf<'_>) -> Result<(Plan, usize)> {
+    refuse_without_weights(gguf)?;
+    let (config, weights) = bind(gguf)?;
+    Ok((engine.inner.device.plan(&config, &weights), config.n_ctx_train))
+}
+
+/// Loads a model; one over the engine's cap is refused with the numbers before anything of it is on the device.
+fn load(
+    engine: &Engine,
+    gguf: &Gguf<'_>,
+    options: LoadOptions,
+    progress: &mut dyn FnMut(u64, u64) -> Result<()>,
+) -> Result<Model> {
+    tap::not_inside()?;
+    if options.vocabulary {
+        return vocabulary(engine, gguf);
+    }
+    refuse_without_weights(gguf)?;
+    let begin = Instant::now();
+    let (config, weights) = bind(gguf)?;
+    let tokenizer = Arc::new(Tokenizer::new(gguf)?);
+    let core = &engine.inner;
+    let plan = core.device.plan(&config, &weights);
+    let page_bytes = plan.kv_bytes_per_token.saturating_mul(PAGE_TOKENS as u64);
+    if let Some(bytes) = options.cache_bytes.filter(|bytes| *bytes < page_bytes) {
+        let expected = format!("at least the {page_bytes} bytes of a page");
+        return Err(Error::Argument { name: "cache_bytes", found: bytes.to_string(), expected });
+    }
+    // Before anything is allocated: a model over the cap is refused with the numbers.
+    let mut charge = Charge::new(&core.budget, plan.weights_bytes.saturating_add(plan.scratch_bytes))?;
+    let hash = model_hash(&config, &weights)?;
+    let device_options = backend::LoadOptions { strict: options.strict, budget: Arc::clone(&core.budget) };
+    let loaded = core.device.load(&config, &weights, &device_options, &mut Control { progress })?;
+    if options.strict && !loaded.is_exact_in_chunks() {
+        return Err(Error::Unsupported { what: "device operation", name: "strict mode".into() });
+    }
+    let taken = loaded.plan();
+    charge.set(taken.weights_bytes.saturating_add(taken.scratch_bytes))?;
+
+    let output_norm = weights.output_norm.floats()?;
+    let metadata = Metadata::of(gguf)?;
+    let facts = facts(&ModelInfo::of(gguf), &config, &weights, &taken, &tokenizer, metadata.len());
+    core.log.log(
+        LogLevel::Info,
+        format_args!(
+            "loaded {} {}, {:.1} M parameters, {:.1} MiB on {} in {:.0} ms",
+            facts.architecture,
+            facts.quantization,
+            facts.n_parameters as f64 / 1e6,
+            facts.weights_bytes as f64 / f64::from(1 << 20),
+            core.device.name(),
+            begin.elapsed().as_secs_f64() * 1e3,
+        ),
+    );
+    let pool = Arc::new(PagePool::new(Arc::clone(&loaded), Charge::new(&core.budget, 0)?, options.cache_bytes));
+    let coalescer = options.merge.then(Coalescer::default);
+    let inner = Inner {
+        loaded,
+        pool,
+        coalescer,
+        hash,
+        facts,
+        output_norm: output_norm.into(),
+        grammars: Grammars::new(&tokenizer),
+        tokenizer,
+        metadata,
+        _charge: charge,
+        _engine: engine.clone(),
+    };
+    Ok(Model { inner: Arc::new(inner) })
+}
+
+/// A model of the file's vocabulary alone; the file may have weights, which are not looked at.
+fn vocabulary(engine: &Engine, gguf: &Gguf<'_>) -> Result<Model> {
+    let tokenizer = Arc::new(Tokenizer::new(gguf)?);
+    let metadata = Metadata::of(gguf)?;
+    let core = &engine.inner;
+    let info = ModelInfo::of(gguf);
+    let n_vocab = tokenizer.n_vocab();
+    let facts = ModelFacts {
+        architecture: info.architecture,
+        quantization: info.quantization,
+        n_parameters: info.n_params,
+        file_bytes: info.file_bytes,
+        weights_bytes: 0,
+        decode_bytes: 0,
+        kv_bytes_per_token: 0,
+        has_weights: false,
+        n_meta: metadata.len(),
+        has_chat_template: tokenizer.chat_template().is_some(),
+        adds_begin: tokenizer.adds_bos(),
+        adds_end: tokenizer.adds_eos(),
+        n_vocab,
+        n_ctx_train: 0,
+        n_layers: 0,
+        n_embd: 0,
+        begin_token: tokenizer.bos(),
+        end_token: tokenizer.eos(),
+    };
+    core.log.log(LogLevel::Info, format_args!("loaded the vocabulary of {}, {n_vocab} tokens", facts.architecture));
+    let loaded: Arc<dyn LoadedModel> = Arc::new(Nothing::new(&facts.architecture, n_vocab));
+    let inner = Inner {
+        pool: Arc::new(PagePool::new(Arc::clone(&loaded), Charge::new(&core.budget, 0)?, None)),
+        loaded,
+        coalescer: None,
+        hash: [0; 2],
+        facts,
+        output_norm: Arc::default(),
+        grammars: Grammars::new(&tokenizer),
+        tokenizer,
+        metadata,
+        _charge: Charge::new(&core.budget, 0)?,
+        _engine: engine.clone(),
+    };
+    Ok(Model { inner: Arc::new(inner) })
+}
+
+/// Stored bytes of what one decode step reads: all weights, of an embedding that is not also the output one row.
+fn decode_bytes(weights: &Weights<'_>) -> u64 {
+    let bytes = |t: &Tensor<'_>| t.data.len() as u64;
+    let embedding = &weights.token_embd;
+    let row = embedding.ty.row_bytes(embedding.cols) as u64;
+    let skipped = if weights.output.is_some() { bytes(embedding) } else { 0 };
+    weights.iter().map(|t| bytes(&t)).sum::<u64>() - skipped + row
+}
+
+fn facts(
+    info: &ModelInfo,
+    config: &Config,
+    weights: &Weights<'_>,
+    taken: &Plan,
+    tokenizer: &Tokenizer,
+    n_meta: usize,
+) -> ModelFacts {
+    ModelFacts {
+        architecture: config.architecture.clone(),
+        quantization: info.quantization.clone(),
+        n_parameters: info.n_params,
+        file_bytes: info.file_bytes,
+        weights_bytes: taken.weights_bytes,
+        decode_bytes: decode_bytes(weights),
+        kv_bytes_per_token: taken.kv_bytes_per_token,
+        has_weights: true,
+        n_meta,
+        has_chat_template: tokenizer.chat_template().is_some(),
+        adds_begin: tokenizer.adds_bos(),
+        adds_end: tokenizer.adds_eos(),
+        n_vocab: config.n_vocab,
+        n_ctx_train: config.n_ctx_train,
+        n_layers: config.n_layers(),
+        n_embd: config.n_embd,
+        begin_token: tokenizer.bos(),
+        end_token: tokenizer.eos(),
+    }
+}
