@@ -9,7 +9,7 @@ use llguidance::api::{GrammarInit, TopLevelGrammar};
 use super::cost::{self, Cost};
 use super::thread::{on_own_stack, refused};
 use super::vocabulary::{Grammars, Vocabulary};
-use super::{Grammar, schema, weight};
+use super::{Grammar, lark, schema, weight};
 use crate::alloc::require;
 use crate::error::{Error, Result};
 
@@ -51,7 +51,7 @@ fn prepared(grammar: Grammar<'_>, compact: bool) -> std::result::Result<String, 
     match grammar {
         Grammar::JsonSchema(text) => schema::prepare(text, compact, false),
         Grammar::Regex(text) => Ok(text.to_owned()),
-        Grammar::Lark(text) => schema::embed(text, compact),
+        Grammar::Lark(text) => lark::embed(text, compact),
     }
 }
 
@@ -75,7 +75,9 @@ fn compile_text(
     stopped: &AtomicBool,
 ) -> Result<(TokenParser, bool)> {
     let go_on = || if stopped.load(Ordering::Acquire) { Err(Error::Cancelled) } else { Ok(()) };
-    cost::check(grammar).map_err(refused)?;
+    if let Grammar::Lark(text) = grammar {
+        lark::check(text).map_err(refused)?;
+    }
     go_on()?;
     let (_, text) = grammar.parts();
     let (of_text, of_prepared) = match grammar {

@@ -9,7 +9,6 @@
 use std::fmt::Display;
 
 use super::Grammar;
-use super::lark;
 use super::schema;
 
 /// The longest text of a grammar, in bytes.
@@ -97,14 +96,6 @@ pub(super) fn cost(grammar: Grammar<'_>) -> Result<Cost, String> {
             let of_schema_step = if of_schemas > 0 { step_stack(text) } else { 0 };
             Ok(Cost { stack: stack + of_schemas, step_stack: of_step.max(of_schema_step) })
         }
-    }
-}
-
-/// What else there is to a text that [`cost`] has passed, on a stack of that size.
-pub(super) fn check(grammar: Grammar<'_>) -> Result<(), String> {
-    match grammar {
-        Grammar::JsonSchema(_) | Grammar::Regex(_) => Ok(()),
-        Grammar::Lark(text) => lark::check(text),
     }
 }
 

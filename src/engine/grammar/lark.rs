@@ -1,4 +1,4 @@
-//! What the definitions of a Lark text come to, with all that they name.
+//! Lark texts: what their definitions come to, with all that they name, and the schemas in them made rules.
 
 use std::collections::HashMap;
 
@@ -14,6 +14,7 @@ struct Definition<'a> {
     operands: Vec<(u64, Vec<&'a str>)>,
 }
 
+/// What else there is to a text that [`cost`] has passed, on a stack of that size: the limit that it exceeds.
 pub(super) fn check(text: &str) -> Result<(), String> {
     at_most(brackets(text), MAX_DEPTHS, "brackets around each byte, all together")?;
     let definitions = definitions(text);
@@ -143,8 +144,26 @@ fn definitions(text: &str) -> HashMap<&str, Definition<'_>> {
     all
 }
 
+/// The text with each of its `%json` as what [`schema::prepare`] makes of it.
+pub(super) fn embed(text: &str, compact: bool) -> Result<String, String> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (word, behind) = rest.split_at(lexeme(rest).max(1));
+        rest = behind;
+        if word == "%json" {
+            let n = schema::extent(rest)?;
+            out.push_str(&schema::prepare(&rest[..n], compact, true)?);
+            rest = &rest[n..];
+        } else {
+            out.push_str(word);
+        }
+    }
+    Ok(out)
+}
+
 /// The length of what a Lark text begins with, as its parser cuts it.
-pub(super) fn lexeme(text: &str) -> usize {
+fn lexeme(text: &str) -> usize {
     let bytes = text.as_bytes();
     let until = |from: usize, end: fn(&u8) -> bool| {
         bytes[from..].iter().position(|b| !end(b)).map_or(bytes.len(), |n| from + n)

@@ -3,11 +3,8 @@
 //! Invariant: the values lie in one list and name each other by index, so that walking and dropping them takes no stack
 //! however deep the text nests.
 
-use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::fmt::Write;
-
-use super::reference::Names;
 
 /// The longest text of a schema, in bytes.
 pub(in crate::engine) const MAX_BYTES: usize = 4 << 20;
@@ -39,19 +36,12 @@ pub(super) struct Document {
     pub(super) values: Vec<Value>,
     /// Of objects with many members, where each stands.
     pub(super) places: HashMap<Id, HashMap<Box<str>, usize>>,
-    /// What references name, found out at the first.
-    names: OnceCell<Names>,
 }
 
 /// Members up to which they are looked through one by one.
 pub(super) const FEW: usize = 16;
 
 impl Document {
-    /// What references name.
-    pub(super) fn names(&self) -> &Names {
-        self.names.get_or_init(|| Names::of(self))
-    }
-
     pub(super) fn kind(&self, id: Id) -> &Kind {
         &self.values[id as usize].kind
     }

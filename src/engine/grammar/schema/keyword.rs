@@ -10,7 +10,6 @@ use super::expand::{NOTHING, Outcome, Step};
 use super::json::{Id, Kind};
 use super::number::Bound;
 use super::pattern;
-use super::reference;
 use super::rules::{Compiler, Dialect};
 
 /// A keyword in a schema.
@@ -68,7 +67,7 @@ impl<'a> Compiler<'a> {
         let keyword = Keyword { at, name, value, positive };
         match name {
             "$ref" | "$dynamicRef" | "$recursiveRef" => {
-                let target = reference::resolve(self.document, value)?;
+                let target = self.references.resolve(value)?;
                 Ok(Outcome::Then(vec![Step::Is(Literal::Schema(target, positive))]))
             }
             "allOf" | "anyOf" | "oneOf" | "not" | "if" => self.of_schemas(keyword, branch),

@@ -3,11 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use llguidance::derivre::Regex;
-
 use super::branch::{Branch, Conjunction, Group, Literal, STRING};
 use super::json::{Id, Kind, quoted};
-use super::pattern;
+use super::pattern::NamePattern;
 use super::rules::{Compiler, Rule, Symbol};
 use super::rx::Rx;
 use super::scalars::MAX_COUNT;
@@ -30,14 +28,6 @@ fn expressions(name: &[(&str, Rx)]) -> Vec<Rx> {
     name.iter().map(|(_, rx)| rx.clone()).collect()
 }
 
-/// A pattern for names.
-pub(super) struct NamePattern {
-    rx: Rx,
-    /// What every name that matches begins with, where that is told.
-    begin: Option<String>,
-    matcher: Option<Regex>,
-}
-
 fn any_name() -> String {
     if let Rx::Pattern(text) = Rx::any_string() { text } else { String::new() }
 }
@@ -52,9 +42,8 @@ impl<'a> Compiler<'a> {
     fn name_pattern(&mut self, at: Id, pattern: &'a str) -> Result<&mut NamePattern, String> {
         if !self.name_patterns.contains_key(pattern) {
             self.pay(500 + pattern.len() as u64)?;
-            let rx = pattern::search(pattern)
+            let known = NamePattern::new(pattern)
                 .map_err(|e| format!("{}: \"patternProperties\": {e}", self.document.path(at)))?;
-            let known = NamePattern { rx, begin: pattern::beginning(pattern), matcher: None };
             self.name_patterns.insert(pattern, known);
         }
         self.name_patterns.get_mut(pattern).ok_or_else(String::new)

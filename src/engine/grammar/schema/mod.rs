@@ -57,26 +57,8 @@ pub(super) fn prepare(text: &str, compact: bool, embedded: bool) -> Result<Strin
 }
 
 /// Bytes of the JSON value that a text begins with.
-pub(super) fn extent(text: &str) -> Option<usize> {
-    reader::read(text).ok().map(|(_, n)| n)
-}
-
-/// A Lark text with each of its `%json` as what [`prepare`] makes of it.
-pub(super) fn embed(text: &str, compact: bool) -> Result<String, String> {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while !rest.is_empty() {
-        let (word, behind) = rest.split_at(super::lark::lexeme(rest).max(1));
-        rest = behind;
-        if word == "%json" {
-            let (_, n) = reader::read(rest)?;
-            out.push_str(&prepare(&rest[..n], compact, true)?);
-            rest = &rest[n..];
-        } else {
-            out.push_str(word);
-        }
-    }
-    Ok(out)
+pub(super) fn extent(text: &str) -> Result<usize, String> {
+    reader::read(text).map(|(_, n)| n)
 }
 
 /// A refusal of the compiler's, or one that has a path.

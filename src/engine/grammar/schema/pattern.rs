@@ -1,5 +1,6 @@
 //! `pattern` and `format`: regular expressions for a string's content, rewritten for the string as JSON writes it.
 
+use llguidance::derivre::Regex;
 use regex_syntax::ParserBuilder;
 use regex_syntax::hir::{Class, Hir, HirKind, Look};
 
@@ -13,6 +14,21 @@ const MAX_REWRITTEN: usize = 256 << 10;
 const MAX_NESTING: u32 = 250;
 /// The most alternatives that begin or end with an anchor of their own.
 const MAX_BRANCHES: usize = 64;
+
+/// A pattern for the names of members.
+pub(super) struct NamePattern {
+    pub(super) rx: Rx,
+    /// What every name that matches begins with, where that is told.
+    pub(super) begin: Option<String>,
+    /// Made when the first name is looked at.
+    pub(super) matcher: Option<Regex>,
+}
+
+impl NamePattern {
+    pub(super) fn new(pattern: &str) -> Result<NamePattern, String> {
+        Ok(NamePattern { rx: search(pattern)?, begin: beginning(pattern), matcher: None })
+    }
+}
 
 /// The strings, with their quotes, in which a pattern is found.
 ///
@@ -48,7 +64,7 @@ pub(super) fn search(pattern: &str) -> Result<Rx, String> {
 }
 
 /// The letters that every text begins with in which a pattern is found; `None`: it is not anchored, or they are not told.
-pub(super) fn beginning(pattern: &str) -> Option<String> {
+fn beginning(pattern: &str) -> Option<String> {
     let rest = pattern.strip_prefix('^')?;
     let n = rest.bytes().take_while(|b| b.is_ascii_alphanumeric() || b"_/:@-".contains(b)).count();
     // A last letter may be repeated or left out; an alternative begins anew.

@@ -1,12 +1,13 @@
 //! `$ref`: JSON Pointers with their escapes, anchors, and the ids of schemas in the same text.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 
 use super::json::{Document, Id, Kind};
 
 /// What references name, looked up once for all of them. A value's parts follow it, so that they are a range of numbers.
 #[derive(Debug)]
-pub(super) struct Names {
+struct Names {
     /// Behind the last part of each value.
     ends: Vec<Id>,
     /// The nearest schema with an id of its own that each value is part of or is, or the root.
@@ -19,7 +20,7 @@ pub(super) struct Names {
 }
 
 impl Names {
-    pub(super) fn of(document: &Document) -> Names {
+    fn of(document: &Document) -> Names {
         let n = document.len() as Id;
         let mut ends: Vec<Id> = (1..=n).collect();
         for at in (1..n).rev() {
@@ -54,48 +55,68 @@ fn folder(document: &Document) -> &str {
     id_of(document, 0).and_then(|id| id.rfind('/').map(|n| &id[..=n])).unwrap_or("")
 }
 
-/// The schema that the value of a `$ref` names.
-pub(super) fn resolve(document: &Document, at: Id) -> Result<Id, String> {
-    let wrong = |what: &str| format!("{}: \"$ref\": {} {what}", document.path(document.parent(at)), document.shown(at));
-    let text = document.text(at).ok_or_else(|| wrong("is no text"))?;
-    let (base, fragment) = text.split_once('#').unwrap_or((text, ""));
-    let root = match base {
-        "" => resource(document, at),
-        _ => identified(document, base).ok_or_else(|| wrong("is not in this text, and nothing is fetched"))?,
-    };
-    let fragment = unescaped(fragment).ok_or_else(|| wrong("has \"%\" without two hexadecimal digits of UTF-8"))?;
-    if fragment.is_empty() {
-        return Ok(root);
+/// The references of a document.
+pub(super) struct References<'a> {
+    document: &'a Document,
+    /// Found out at the first reference.
+    names: OnceCell<Names>,
+}
+
+impl<'a> References<'a> {
+    pub(super) fn new(document: &'a Document) -> References<'a> {
+        References { document, names: OnceCell::new() }
     }
-    let found = match fragment.strip_prefix('/') {
-        Some(pointer) => follow(document, root, pointer),
-        None => anchored(document, root, &fragment),
-    };
-    found.ok_or_else(|| wrong("is not in this text"))
+
+    fn names(&self) -> &Names {
+        self.names.get_or_init(|| Names::of(self.document))
+    }
+
+    /// The schema that the value of a `$ref` names.
+    pub(super) fn resolve(&self, at: Id) -> Result<Id, String> {
+        let document = self.document;
+        let wrong =
+            |what: &str| format!("{}: \"$ref\": {} {what}", document.path(document.parent(at)), document.shown(at));
+        let text = document.text(at).ok_or_else(|| wrong("is no text"))?;
+        let (base, fragment) = text.split_once('#').unwrap_or((text, ""));
+        let root = match base {
+            "" => self.resource(at),
+            _ => self.identified(base).ok_or_else(|| wrong("is not in this text, and nothing is fetched"))?,
+        };
+        let fragment = unescaped(fragment).ok_or_else(|| wrong("has \"%\" without two hexadecimal digits of UTF-8"))?;
+        if fragment.is_empty() {
+            return Ok(root);
+        }
+        let found = match fragment.strip_prefix('/') {
+            Some(pointer) => follow(document, root, pointer),
+            None => self.anchored(root, &fragment),
+        };
+        found.ok_or_else(|| wrong("is not in this text"))
+    }
+
+    /// The nearest schema around it that has an id of its own, or the root.
+    fn resource(&self, at: Id) -> Id {
+        self.names().owners[self.document.parent(at) as usize]
+    }
+
+    /// The schema with an id, as it is written or beside the root's.
+    fn identified(&self, base: &str) -> Option<Id> {
+        let Names { ids, beside, .. } = self.names();
+        let written =
+            [ids.get(base), beside.get(base), base.strip_prefix(folder(self.document)).and_then(|rest| ids.get(rest))];
+        written.into_iter().flatten().min().copied()
+    }
+
+    /// The first schema in the schema `root` with that anchor.
+    fn anchored(&self, root: Id, name: &str) -> Option<Id> {
+        let Names { ends, anchors, .. } = self.names();
+        let all = anchors.get(name)?;
+        let first = all.partition_point(|at| *at < root);
+        all.get(first).copied().filter(|at| *at < ends[root as usize])
+    }
 }
 
 fn id_of(document: &Document, at: Id) -> Option<&str> {
     document.get(at, "$id").or_else(|| document.get(at, "id")).and_then(|id| document.text(id))
-}
-
-/// The nearest schema around it that has an id of its own, or the root.
-fn resource(document: &Document, at: Id) -> Id {
-    document.names().owners[document.parent(at) as usize]
-}
-
-/// The schema with an id, as it is written or beside the root's.
-fn identified(document: &Document, base: &str) -> Option<Id> {
-    let Names { ids, beside, .. } = document.names();
-    let written = [ids.get(base), beside.get(base), base.strip_prefix(folder(document)).and_then(|rest| ids.get(rest))];
-    written.into_iter().flatten().min().copied()
-}
-
-/// The first schema in the schema `root` with that anchor.
-fn anchored(document: &Document, root: Id, name: &str) -> Option<Id> {
-    let Names { ends, anchors, .. } = document.names();
-    let all = anchors.get(name)?;
-    let first = all.partition_point(|at| *at < root);
-    all.get(first).copied().filter(|at| *at < ends[root as usize])
 }
 
 fn follow(document: &Document, root: Id, pointer: &str) -> Option<Id> {

@@ -8,8 +8,8 @@ use std::rc::Rc;
 
 use super::branch::{ARRAY, BOOL, Branch, Conjunction, Literal, NULL, OBJECT};
 use super::json::{Document, Id, Kind};
-use super::members::NamePattern;
-use super::reference;
+use super::pattern::NamePattern;
+use super::reference::References;
 use super::rx::Rx;
 
 /// The most steps in which a schema is taken apart; each takes well under a microsecond.
@@ -47,6 +47,7 @@ pub(super) enum Dialect {
 /// A schema at work.
 pub(super) struct Compiler<'a> {
     pub(super) document: &'a Document,
+    pub(super) references: References<'a>,
     pub(super) dialect: Dialect,
     work: u64,
     /// Pairs of schemas of which only one can hold.
@@ -80,6 +81,7 @@ impl<'a> Compiler<'a> {
         };
         let mut compiler = Compiler {
             document,
+            references: References::new(document),
             dialect,
             work: 0,
             excluded: HashMap::new(),
@@ -194,7 +196,7 @@ impl<'a> Compiler<'a> {
             match (held.next(), held.next()) {
                 (None, _) => return Ok(None),
                 (Some((name, value)), None) if &**name == "$ref" => {
-                    literal = Literal::Schema(reference::resolve(self.document, *value)?, true);
+                    literal = Literal::Schema(self.references.resolve(*value)?, true);
                 }
                 _ => break,
             }
@@ -226,7 +228,7 @@ impl<'a> Compiler<'a> {
             for (name, value) in self.document.members(id) {
                 match &**name {
                     "$ref" | "$dynamicRef" | "$recursiveRef" => {
-                        open.push((reference::resolve(self.document, *value)?, false));
+                        open.push((self.references.resolve(*value)?, false));
                     }
                     "allOf" | "anyOf" | "oneOf" => {
                         if let Kind::Array(values) = self.document.kind(*value) {

@@ -7,7 +7,8 @@ use llguidance::toktrie::ApproximateTokEnv;
 use llguidance::{Matcher, ParserFactory};
 use serde_json::Value;
 
-use super::{embed, prepare};
+use super::super::lark::embed;
+use super::prepare;
 
 fn factory() -> &'static ParserFactory {
     static MADE: OnceLock<ParserFactory> = OnceLock::new();
