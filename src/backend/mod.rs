@@ -30,9 +30,11 @@ pub mod reference;
 mod tap;
 
 pub use budget::Budget;
-pub use open::{MAX_THREADS, open};
+pub use open::open;
 pub use tap::{TAP_NAMES, TapEvent, TapObserver};
 
+/// The most threads that can be asked for.
+pub const MAX_THREADS: usize = 1024;
 /// Tokens in one page of the KV cache, on every backend.
 pub const PAGE_TOKENS: usize = 64;
 

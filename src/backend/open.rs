@@ -4,11 +4,8 @@ use std::sync::Arc;
 
 use super::cpu::{CpuDevice, CpuOptions};
 use super::reference::ReferenceDevice;
-use super::{Device, cuda};
+use super::{Device, MAX_THREADS, cuda};
 use crate::error::{Error, Result};
-
-/// The most threads that can be asked for.
-pub const MAX_THREADS: usize = 1024;
 
 /// Opens the device of that name: "auto" (the first GPU, or else the CPU), "cpu", "cuda:N" or "reference". `n_threads`
 /// (0: one for each physical core) is for those that compute on the host's threads.

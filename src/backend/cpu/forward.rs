@@ -8,10 +8,9 @@ use super::attention::PageLayout;
 use super::cache::{PageAddress, Pages};
 use super::linear::{Input, Matrix};
 use super::simd::{Isa, XBlock};
+use super::slot::slot;
 use super::threads::{Pool, Shares, Turn};
 use super::vector;
-
-use super::loaded::slot;
 use crate::alloc::{reserve, reserve_exact};
 use crate::backend::{Chunk, Plan, RunControl, TapEvent, Want};
 use crate::error::{Error, Result};

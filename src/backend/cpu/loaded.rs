@@ -1,35 +1,18 @@
 //! The CPU backend's model behind the trait: pages, slots, and rounds of a batch.
 
-use std::any::Any;
 use std::sync::{PoisonError, TryLockError};
 
 use half::f16;
 
 use super::cache::PageAddress;
 use super::forward::{CpuModel, MAX_ROWS, Piece, sized};
+use super::slot::{CpuSlot, slot};
 use super::softmax_weights::softmax_weights_by;
 use crate::alloc::reserve;
 use crate::backend::{CacheRow, Chunk, LoadedModel, PAGE_TOKENS, PageImage, Plan, RunControl, Slot};
 use crate::error::{Error, Result};
 use crate::model::Config;
 use crate::sampler::{SampleRequest, Sampled, Scratch as Drawing, sample_with};
-
-/// Logits of one sequence.
-pub(super) struct CpuSlot {
-    pub(super) logits: Vec<f32>,
-}
-
-impl Slot for CpuSlot {
-    fn as_any(&mut self) -> &mut dyn Any {
-        self
-    }
-}
-
-pub(super) fn slot(slot: &mut dyn Slot) -> Result<&mut CpuSlot> {
-    slot.as_any()
-        .downcast_mut::<CpuSlot>()
-        .ok_or_else(|| Error::Internal { message: "a slot of another backend".into() })
-}
 
 impl CpuModel {
     /// The page of a row that is there.

@@ -20,6 +20,7 @@ mod load;
 mod loaded;
 mod pack;
 mod simd;
+mod slot;
 mod softmax_weights;
 mod threads;
 mod vector;
