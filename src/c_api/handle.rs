@@ -9,7 +9,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::args::{Buffer, not_null};
-use super::guard::{LastError, about, room};
+use super::guard::{about, room};
+use super::last_error::LastError;
 use crate::alloc;
 use crate::error::{Error, Result};
 use crate::process;

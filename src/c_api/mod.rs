@@ -14,6 +14,7 @@
 mod args;
 mod guard;
 mod handle;
+mod last_error;
 mod layout;
 #[cfg(test)]
 mod tests;

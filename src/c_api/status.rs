@@ -7,7 +7,7 @@
 //! only its destruction is useful; the model, the engine and all other sessions go on. KIGO_STATUS_INTERNAL is
 //! a defect of this library; it is the one case in which the language's run time may write a line to stderr.
 
-use super::guard;
+use super::last_error::last_error;
 use crate::error::Status;
 use std::ffi::c_char;
 
@@ -126,5 +126,5 @@ pub extern "C" fn kigo_status_name(status: kigo_status) -> *const c_char {
 /// thread ends, and rewritten by the thread's next failing call. Calls that succeed leave it alone.
 #[unsafe(no_mangle)]
 pub extern "C" fn kigo_last_error() -> *const c_char {
-    guard::last_error()
+    last_error()
 }
