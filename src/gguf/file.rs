@@ -7,20 +7,13 @@ use std::cell::Cell;
 use std::path::Path;
 
 use super::cursor::refuse;
-use super::parse::{self, Contents, MetaEntry, TensorEntry};
-use super::shards;
+use super::parse::{self, MetaEntry, TensorEntry};
+use super::shards::{self, Shard};
 use super::source::{Data, Source};
 use super::types::TensorType;
 use super::value::{Array, Value, ValueType};
 use crate::alloc::reserve;
 use crate::error::{Error, GgufFault, Result};
-
-/// One file of a model.
-#[derive(Debug)]
-pub(super) struct Shard<'a> {
-    pub source: Source<'a>,
-    pub contents: Contents,
-}
 
 /// An opened GGUF model. `'a` is the life of the caller's buffer; of a file it is `'static`.
 #[derive(Debug)]
@@ -251,16 +244,6 @@ impl<'a> Gguf<'a> {
     /// [`Gguf::opt_strings`] of a key that must be there.
     pub fn strings(&self, key: &str) -> Result<Array<'_>> {
         self.opt_strings(key)?.ok_or_else(|| missing(key, "an array of strings"))
-    }
-}
-
-impl Shard<'_> {
-    /// The entry of a key.
-    pub(super) fn meta_entry(&self, key: &str) -> Option<&MetaEntry> {
-        let (bytes, contents) = (self.source.head(), &self.contents);
-        let name = |i: u32| parse::text(bytes, &contents.meta[i as usize].key);
-        let at = contents.meta_by_key.binary_search_by(|&i| name(i).cmp(key)).ok()?;
-        Some(&contents.meta[contents.meta_by_key[at] as usize])
     }
 }
 

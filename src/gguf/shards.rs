@@ -7,8 +7,7 @@ use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use super::cursor::refuse;
-use super::file::Shard;
-use super::parse;
+use super::parse::{self, Contents, MetaEntry};
 use super::source::{OpenFile, Source};
 use super::value::ValueType;
 use crate::alloc::reserve;
@@ -20,6 +19,13 @@ const TENSORS: &str = "split.tensors.count";
 
 /// Bytes of a file read at first: the whole head of a small vocabulary's.
 const FIRST_READ: u64 = 256 << 10;
+
+/// One file of a model.
+#[derive(Debug)]
+pub(super) struct Shard<'a> {
+    pub source: Source<'a>,
+    pub contents: Contents,
+}
 
 /// Opens the file, or all files of the split model that it belongs to.
 pub(super) fn open(path: &Path) -> Result<Vec<Shard<'static>>> {
@@ -114,6 +120,14 @@ fn check(shard: &Shard<'_>, key: &str, expected: u64, i: u64, n: u64) -> Result<
 }
 
 impl Shard<'_> {
+    /// The entry of a key.
+    pub(super) fn meta_entry(&self, key: &str) -> Option<&MetaEntry> {
+        let (bytes, contents) = (self.source.head(), &self.contents);
+        let name = |i: u32| parse::text(bytes, &contents.meta[i as usize].key);
+        let at = contents.meta_by_key.binary_search_by(|&i| name(i).cmp(key)).ok()?;
+        Some(&contents.meta[contents.meta_by_key[at] as usize])
+    }
+
     /// The key's integer.
     fn int(&self, key: &str) -> Result<Option<i128>> {
         let Some(entry) = self.meta_entry(key) else { return Ok(None) };
