@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use minijinja::machinery::{CodeGenerator, Instruction, Instructions, WhitespaceConfig, parse};
+use minijinja::machinery::{CodeGenerator, Instruction, Instructions, parse};
 use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, Value};
 
 use super::bounds::check as checks;
-use super::weigh::{Excess, weigh};
+use super::weigh::{Excess, spaces, weigh};
 
 /// Where the engine keeps no place among its cached filters.
 const UNCACHED: u8 = !0;
@@ -23,11 +23,6 @@ const CHANGING: [&str; 4] = ["lower", "upper", "title", "capitalize"];
 const PRINTING: [&str; 7] = ["safe", "trim", "replace", "split", "lines", "escape", "e"];
 /// Filters that look at no more than one element.
 const SIZING: [&str; 4] = ["length", "count", "first", "last"];
-
-/// How Hugging Face's templates treat white space around tags.
-pub(super) fn spaces() -> WhitespaceConfig {
-    WhitespaceConfig { keep_trailing_newline: false, lstrip_blocks: true, trim_blocks: true }
-}
 
 /// Why there is no program.
 #[derive(Debug)]

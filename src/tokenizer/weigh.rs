@@ -5,9 +5,7 @@
 //! would take is counted first, in its tokens: more than there is, never less. What usual templates have is a small
 //! part of each limit.
 
-use minijinja::machinery::{Token, Tokenizer};
-
-use super::program::spaces;
+use minijinja::machinery::{Token, Tokenizer, WhitespaceConfig};
 
 /// Bytes of a source.
 const MAX_BYTES: u64 = 256 << 10;
@@ -31,6 +29,11 @@ pub(super) struct Excess {
     pub limit: u64,
     /// Of what.
     pub what: &'static str,
+}
+
+/// How Hugging Face's templates treat white space around tags.
+pub(super) fn spaces() -> WhitespaceConfig {
+    WhitespaceConfig { keep_trailing_newline: false, lstrip_blocks: true, trim_blocks: true }
 }
 
 fn check(found: u64, limit: u64, what: &'static str) -> Result<(), Excess> {
