@@ -67,7 +67,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// As the length of a text that comes in: it ends at its NUL.
+// The length of a text that comes in and ends at its NUL.
 #define KIGO_STRLEN SIZE_MAX
 
 #ifdef __cplusplus
@@ -333,7 +333,7 @@ typedef struct kigo_plan_options {
     size_t struct_size;
     // The tokens of the session that kigo_plan.cache_bytes is for; 0: as many as the model was trained for.
     size_t n_tokens;
-    // As kigo_load_options.flags.
+    // The flags that the load would have: see kigo_load_options.flags.
     uint64_t flags;
 } kigo_plan_options;
 
@@ -505,7 +505,7 @@ typedef struct kigo_layer_facts {
     uint32_t n_ff;
     // Experts of the feed-forward part.
     uint32_t n_experts;
-    // Of them, those that a token goes through.
+    // Those of the experts that a token goes through.
     uint32_t n_experts_used;
     // Width of an expert.
     uint32_t n_ff_expert;
@@ -647,10 +647,10 @@ kigo_status kigo_model_meta_key(const kigo_model *model,
 // For kigo_detokenize(), generation and streams: control tokens are written out, not left out.
 #define KIGO_TEXT_SPECIAL 1
 
-// Of a token: it is a control token.
+// A token's flag: it is a control token.
 #define KIGO_TOKEN_IS_CONTROL 1
 
-// Of a token: it ends a generation.
+// A token's flag: it ends a generation.
 #define KIGO_TOKEN_IS_END 2
 
 // The token ids of a text; `text_len` may be KIGO_STRLEN, `flags` are KIGO_TOKENIZE_*. Buffer out, counted in ids.
@@ -802,7 +802,7 @@ kigo_status kigo_chat_render_json_text(const kigo_model *model,
 //
 // Applied in this order: logit bias, penalties, temperature, top-k, top-p, min-p, the draw.
 
-// As kigo_sampling.penalty_window: all tokens of the session.
+// A kigo_sampling.penalty_window of all tokens of the session.
 #define KIGO_PENALTY_WINDOW_ALL 4294967295
 
 // Added to one token's logit. Frozen: it will never have more fields.
@@ -903,7 +903,7 @@ typedef struct kigo_session_facts {
     uint64_t n_ctx;
     // Pages of KV cache.
     uint64_t n_pages;
-    // Of them, those that no other session holds: what destroying this one makes free.
+    // Those of the pages that no other session holds: what destroying this one makes free.
     uint64_t n_pages_own;
     // 1 if there are current logits, else 0.
     uint64_t has_logits;
@@ -1050,9 +1050,9 @@ typedef struct kigo_logprobs_options {
 typedef struct kigo_logprob {
     // The token.
     uint32_t token;
-    // By the model: the softmax of the current logits, before bias, penalties, constraint and temperature.
+    // What the model says: the softmax of the current logits, before bias, penalties, constraint and temperature.
     float before;
-    // By the sampler: what the next token is drawn with, over all seeds; -INFINITY: it is not drawn, being cut off by
+    // What the sampler says: the next token is drawn with it, over all seeds; -INFINITY: it is not drawn, being cut off by
     // the constraint, a limit or a bias. At temperature 0 the one that is chosen has 0, which is certainty.
     float after;
 } kigo_logprob;

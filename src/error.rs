@@ -69,7 +69,7 @@ pub enum GgufFault {
     NotUtf8,
     /// Stands twice.
     Duplicate,
-    /// Of another metadata type than the one needed.
+    /// The value is of another metadata type than the one needed.
     WrongType,
     /// Two byte ranges share bytes.
     Overlap,

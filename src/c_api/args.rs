@@ -287,7 +287,7 @@ impl<T: Copy> Buffer<T> {
 }
 
 impl Buffer<std::ffi::c_char> {
-    /// As [`Self::store`] for text, with a NUL behind it where there is room for one.
+    /// [`Self::store`] for text, with a NUL behind it where there is room for one.
     pub(super) fn store_text(&self, from: &[u8]) -> Result<()> {
         self.announce(from.len())?;
         if !self.only_size() {

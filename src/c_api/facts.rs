@@ -121,7 +121,7 @@ pub struct kigo_layer_facts {
     pub n_ff: u32,
     /// Experts of the feed-forward part.
     pub n_experts: u32,
-    /// Of them, those that a token goes through.
+    /// Those of the experts that a token goes through.
     pub n_experts_used: u32,
     /// Width of an expert.
     pub n_ff_expert: u32,

@@ -55,13 +55,13 @@ pub(super) fn guard(entry: impl FnOnce() -> Result<()>) -> kigo_status {
     })
 }
 
-/// As [`guard`], for what frees memory and so must work where there is none.
+/// [`guard`] for what frees memory and so must work where there is none.
 pub(super) fn guard_free(entry: impl FnOnce() -> Result<()>) -> kigo_status {
     let _inside = process::enter();
     run(false, entry)
 }
 
-/// As [`guard`], for a signal handler: it neither computes nor allocates.
+/// [`guard`] for a signal handler: it neither computes nor allocates.
 pub(super) fn signal_safe(entry: impl FnOnce() -> Result<()>) -> kigo_status {
     run(false, entry)
 }

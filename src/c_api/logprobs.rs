@@ -11,9 +11,9 @@ use crate::engine::By;
 pub struct kigo_logprob {
     /// The token.
     pub token: u32,
-    /// By the model: the softmax of the current logits, before bias, penalties, constraint and temperature.
+    /// What the model says: the softmax of the current logits, before bias, penalties, constraint and temperature.
     pub before: f32,
-    /// By the sampler: what the next token is drawn with, over all seeds; -INFINITY: it is not drawn, being cut off by
+    /// What the sampler says: the next token is drawn with it, over all seeds; -INFINITY: it is not drawn, being cut off by
     /// the constraint, a limit or a bias. At temperature 0 the one that is chosen has 0, which is certainty.
     pub after: f32,
 }

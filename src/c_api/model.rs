@@ -64,7 +64,7 @@ pub struct kigo_plan_options {
     pub struct_size: usize,
     /// The tokens of the session that kigo_plan.cache_bytes is for; 0: as many as the model was trained for.
     pub n_tokens: usize,
-    /// As kigo_load_options.flags.
+    /// The flags that the load would have: see kigo_load_options.flags.
     pub flags: u64,
 }
 sized_struct!(kigo_plan_options, bytes: 24, fields: [usize, usize, u64]);

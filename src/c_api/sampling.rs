@@ -17,7 +17,7 @@ pub struct kigo_logit_bias {
     pub bias: f32,
 }
 
-/// As kigo_sampling.penalty_window: all tokens of the session.
+/// A kigo_sampling.penalty_window of all tokens of the session.
 pub const KIGO_PENALTY_WINDOW_ALL: u32 = 0xFFFF_FFFF;
 
 /// How the next token is chosen. 0 is the default of each field; all defaults are greedy.

@@ -51,7 +51,7 @@ pub const KIGO_STATUS_NOT_FOUND: kigo_status = 16;
 /// A constraint cannot be compiled, or allows nothing of what there is.
 pub const KIGO_STATUS_CONSTRAINT: kigo_status = 17;
 
-/// As the length of a text that comes in: it ends at its NUL.
+/// The length of a text that comes in and ends at its NUL.
 pub const KIGO_STRLEN: usize = usize::MAX;
 
 /// The ABI's number of a status, and its name. A new status does not compile before it has both.

@@ -17,9 +17,9 @@ pub const KIGO_TOKENIZE_PARSE_SPECIAL: u64 = 2;
 /// For kigo_detokenize(), generation and streams: control tokens are written out, not left out.
 pub const KIGO_TEXT_SPECIAL: u64 = 1;
 
-/// Of a token: it is a control token.
+/// A token's flag: it is a control token.
 pub const KIGO_TOKEN_IS_CONTROL: u64 = 1;
-/// Of a token: it ends a generation.
+/// A token's flag: it ends a generation.
 pub const KIGO_TOKEN_IS_END: u64 = 2;
 
 /// The token ids of a text; `text_len` may be KIGO_STRLEN, `flags` are KIGO_TOKENIZE_*. Buffer out, counted in ids.

@@ -13,9 +13,9 @@ use crate::sampler::{SampleRequest, log_distribution, log_softmax};
 pub struct Logprob {
     /// The token.
     pub token: u32,
-    /// By the softmax of the logits.
+    /// What the softmax of the logits gives it.
     pub before: f32,
-    /// By what the sampler draws from; -inf where it never draws the token.
+    /// What the sampler draws it with; -inf where it never does.
     pub after: f32,
 }
 

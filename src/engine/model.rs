@@ -22,7 +22,7 @@ pub struct ModelFacts {
     pub quantization: String,
     pub n_parameters: u64,
     pub file_bytes: u64,
-    /// As the device holds them.
+    /// The weights' size as the device holds them.
     pub weights_bytes: u64,
     /// Stored bytes of the weights that one decode step reads.
     pub decode_bytes: u64,

@@ -39,7 +39,7 @@ use crate::sampler::SamplingParams;
 const MAGIC: &[u8; 8] = b"KIGOSESS";
 const VERSION: u64 = 2;
 const HEAD: usize = 192;
-/// Of a constraint's kind: its JSON has no white space between its parts.
+/// A bit of a constraint's kind: its JSON has no white space between its parts.
 const COMPACT: u64 = 256;
 /// Where the checksum's range begins.
 const CHECKED: usize = 32;
@@ -266,7 +266,7 @@ struct Hashed<'a> {
 }
 
 impl<'a> Hashed<'a> {
-    /// Of all but the pages.
+    /// The checksum of all but the pages.
     fn new(blob: &'a [u8], parts: Parts) -> Hashed<'a> {
         let mut hasher = Hasher::new(0);
         hasher.feed(&blob[CHECKED..HEAD]);

@@ -106,7 +106,7 @@ impl Coalescer {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// As [`run`], in a pass with whatever other threads want run now.
+    /// Runs the parts as [`run`] does, in a pass with whatever other threads want run now.
     pub(super) fn run(&self, loaded: &dyn LoadedModel, parts: Vec<Part>) -> Vec<Result<()>> {
         let mut queue = self.lock();
         let number = queue.next;

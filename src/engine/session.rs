@@ -40,7 +40,7 @@ pub struct SessionFacts {
     pub n_ctx: usize,
     /// Cache pages.
     pub n_pages: usize,
-    /// Of them, those that become free with the session.
+    /// Those of the pages that become free with the session.
     pub n_pages_own: usize,
     /// Whether there are current logits.
     pub has_logits: bool,

@@ -2,7 +2,7 @@
 
 /// ln2 in two parts; a whole number below 2^9 times the first is exact.
 pub const LN2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
-/// Of the Taylor polynomial of e^x, from the sixth degree down: 1/720, 1/120, ... 1, 1.
+/// Coefficients of the Taylor polynomial of e^x, from the sixth degree down: 1/720, 1/120, ... 1, 1.
 pub const TERMS: [f32; 7] = [1.388_888_9e-3, 8.333_334e-3, 4.166_666_6e-2, 1.666_666_7e-1, 0.5, 1.0, 1.0];
 
 /// e^x for x <= 0, within 2 units in the last place; below -87, and for NaN, it is 0.

@@ -67,7 +67,7 @@ impl Merges {
         }
     }
 
-    /// Of two of the same pair the later counts, as in the reference.
+    /// Enters a merge; of two of the same pair the later counts, as in the reference.
     fn insert(&mut self, merge: Merge) {
         let slot = self.slot(merge.left, merge.right);
         self.slots[slot] = merge;

@@ -84,7 +84,7 @@ impl Composer {
         Ok(())
     }
 
-    /// By class, those of one class in the order of the text.
+    /// Sorts the marks by class, those of one class in the order of the text.
     fn sort_marks(&mut self) -> Result<()> {
         if self.marks.is_sorted_by_key(|m| m >> 24) {
             return Ok(());

@@ -33,7 +33,7 @@ pub(super) struct Conversation {
     pub(super) tools: Value,
     pub(super) variables: Vec<(String, Value)>,
     pub(super) add_generation_prompt: bool,
-    /// Of all its texts.
+    /// The size of all its texts.
     pub(super) bytes: usize,
     /// What marks must not be.
     pub(super) taken: BTreeSet<char>,

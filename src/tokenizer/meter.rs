@@ -196,7 +196,7 @@ impl Meter {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Size {
     pub nodes: usize,
-    /// Of strings and of numbers' texts.
+    /// The size of strings and of numbers' texts.
     pub bytes: usize,
 }
 

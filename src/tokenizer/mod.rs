@@ -151,7 +151,7 @@ impl Tokenizer {
 
     /// The ids of a text.
     ///
-    /// With `parse_special` the texts of control tokens stand for these tokens; without it they are ordinary text.
+    /// The texts of control tokens stand for these tokens with `parse_special`; without it they are ordinary text.
     /// With `add_special` the begin and end tokens are added where the file says so
     /// (`add_bos_token`, `add_eos_token`), except where `parse_special` has found them there already.
     pub fn encode(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<u32>> {

@@ -27,7 +27,7 @@ const MAX_CAPTURES: u64 = 5_000_000;
 pub(super) struct Excess {
     pub found: u64,
     pub limit: u64,
-    /// Of what.
+    /// What it is that was counted.
     pub what: &'static str,
 }
 

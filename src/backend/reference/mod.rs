@@ -37,7 +37,7 @@ pub struct ReferenceDevice {
 impl ReferenceDevice {
     /// All f32.
     pub const PLAIN: ReferenceDevice = ReferenceDevice { f16_cache: false };
-    /// With an f16 cache.
+    /// All f32 but the cache, which is f16.
     pub const F16_CACHE: ReferenceDevice = ReferenceDevice { f16_cache: true };
 }
 

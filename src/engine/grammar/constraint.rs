@@ -19,7 +19,7 @@ pub struct Constraint(pub(super) Arc<Compiled>);
 
 pub(super) struct Compiled {
     pub(super) vocabulary: Vocabulary,
-    /// As [`Grammar::parts`].
+    /// The number that [`Grammar::parts`] gives its kind.
     kind: u64,
     compact: bool,
     text: Arc<str>,

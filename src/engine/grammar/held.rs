@@ -58,7 +58,7 @@ pub(in crate::engine) struct Stop {
 }
 
 impl Stop {
-    /// By `mask`, if it is cancelled or if `flag` was set before.
+    /// A stop by `mask`, if it is cancelled or if `flag` was set before.
     pub(in crate::engine) fn new((mask, flag): (MaskCancel, Arc<AtomicBool>)) -> Stop {
         Stop { mask, flag, n_done: AtomicUsize::new(0) }
     }

@@ -14,7 +14,7 @@ pub const STREAM_NON_BLOCKING: u32 = 1;
 pub const EVENT_DISABLE_TIMING: u32 = 2;
 pub const CAPTURE_THREAD_LOCAL: c_int = 1;
 pub const ERROR_MEMORY_ALLOCATION: c_int = 2;
-/// Of calls that did nothing: invalid value, configuration, symbol, function, texture and the like; no kernel image, out of launch
+/// Errors of calls that did nothing: invalid value, configuration, symbol, function, texture and the like; no kernel image, out of launch
 /// resources, not supported; capture.
 pub const REFUSED: [c_int; 17] = [1, 9, 13, 21, 98, 209, 401, 701, 801, 900, 901, 902, 903, 904, 905, 906, 907];
 pub const ERROR_LAUNCH_FAILURE: c_int = 719;

@@ -24,11 +24,11 @@ pub struct Shape {
 /// Choices that are made by the stage; for measurements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuning {
-    /// Of the stages of a kind; `None`: by the matrices.
+    /// The shape of the stages of each kind; `None`: the matrices decide.
     pub shapes: [Option<Shape>; Kind::N],
     /// Query heads a block of attention; `None`: by the position.
     pub rep: Option<u32>,
-    /// Of the stages of tiles of many sequences; `None`: by the matrices.
+    /// The geometry of each kind's stages of tiles of many sequences; `None`: the matrices decide.
     pub wide: [Option<Wide>; Kind::N],
     /// Whether wide.cu's kernels may be used.
     pub use_wide: bool,

@@ -137,7 +137,7 @@ pub fn lower(target: Target<'_>, ops: &[Op], n_seq: u32) -> Vec<Launch> {
 struct Lowering<'a> {
     target: Target<'a>,
     n_seq: u32,
-    /// Of the product before, for the next norm: how many parts, and their bias.
+    /// What the product before left for the next norm: how many parts, and their bias.
     parts: Option<(u32, Address)>,
     launches: Vec<Launch>,
 }

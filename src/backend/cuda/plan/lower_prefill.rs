@@ -91,7 +91,7 @@ pub struct Pass<'a> {
     pub m: usize,
     /// Pages and start of the only sequence.
     pub one: (Address, usize),
-    /// Of several sequences, whose places and tiles are in the tables; 0: there is one.
+    /// How many tiles several sequences have; the tables hold them and the sequences' places. 0: there is one sequence.
     pub n_tiles: usize,
     /// Two buffers of m rows of the widest vector, where somebody watches.
     pub taps: Option<[Address; 2]>,

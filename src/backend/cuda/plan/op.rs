@@ -53,7 +53,7 @@ pub enum What {
     Gate(Gate),
     /// The stream with what was to be added to it, where nothing else follows that adds it; shows "resid".
     Finish {
-        /// Of the norm that would follow, which goes nowhere.
+        /// Weights of the norm that would follow, whose result goes nowhere.
         norm: Address,
         /// The layer that ends.
         layer: i32,
@@ -144,7 +144,7 @@ pub struct Attend {
     pub turns: Address,
     /// Elements of a head that are turned.
     pub n_rot: usize,
-    /// Of sines and cosines.
+    /// What sines and cosines are multiplied by.
     pub magnitude: f32,
     /// Which elements make a pair.
     pub pairing: RopePairing,
@@ -161,6 +161,6 @@ pub struct Gate {
     pub gate: Mat,
     /// [F, n_embd]
     pub up: Mat,
-    /// Of the gate.
+    /// What the gate's outputs go through.
     pub activation: Activation,
 }

@@ -18,7 +18,7 @@ pub fn two_halves(c: &Config) -> bool {
     c.n_embd <= 2048
 }
 
-/// Of f16 and bf16 no half is left that would be worth the time.
+/// Whether all matrices are quantized: f16 and bf16 leave no second half that would be worth the time.
 pub fn quantized(mats: &[Mat]) -> bool {
     mats.iter().all(|m| m.ty.is_quantized())
 }

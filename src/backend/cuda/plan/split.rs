@@ -18,7 +18,7 @@ impl AttentionSplit {
     /// One chunk of nothing, for launches without attention.
     pub const NONE: AttentionSplit = AttentionSplit { chunk: 0, chunks: 1, rep: 1 };
 
-    /// Of a step of `n` sequences that are cut so each: many of them share the keys of a block among more heads.
+    /// The split of a step of `n` sequences that are cut so each: many of them share the keys of a block among more heads.
     pub fn among(n: usize, tuning: &Tuning, each: impl Iterator<Item = AttentionSplit>) -> AttentionSplit {
         let rep = [1, 2, 8][usize::from(n >= 24) + usize::from(n >= 48)];
         let one = AttentionSplit { rep, ..AttentionSplit::NONE };

@@ -14,7 +14,7 @@ pub struct Placed {
     pub kind: Kind,
     /// The kernel's arguments.
     pub stage: Stage,
-    /// Of the stage, as many as it has.
+    /// The stage's matrices, as many as it has.
     pub mats: Vec<Mat>,
     /// Whether they are a gate and what it is on.
     pub pair: bool,
@@ -47,7 +47,7 @@ pub struct Stages<'a> {
 }
 
 impl<'a> Stages<'a> {
-    /// With the stream where the embedding puts it.
+    /// Stages that begin with the stream where the embedding puts it.
     pub fn new(gpu: &'a Gpu, config: &'a Config, tuning: &'a Tuning, work: &'a Workspace) -> Stages<'a> {
         Stages { gpu, config, tuning, work, current: work.x[0], pending: None }
     }

@@ -20,7 +20,7 @@ use crate::model::Config;
 /// The working memory of steps of several sequences, and their graphs: by how many there are, whether they leave logits, and how
 /// the attention is split.
 pub struct Batch {
-    /// As many rows as sequences.
+    /// Vectors of as many rows as there are sequences.
     pub work: Workspace,
     graphs: HashMap<(usize, bool, AttentionSplit), Graph>,
 }

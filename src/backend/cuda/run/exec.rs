@@ -37,7 +37,7 @@ pub struct Network {
     pub gpu: Arc<Gpu>,
     /// The description.
     pub config: Config,
-    /// Of every layer.
+    /// The attention's shape, which is that of every layer.
     pub heads: Attention,
     /// The cache.
     pub pages: Pages,
@@ -50,7 +50,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Of weights that are on the device.
+    /// The network of weights that are on the device.
     pub fn new(gpu: &Arc<Gpu>, config: &Config, weights: &DeviceWeights) -> Result<Network> {
         let heads = config.same_heads()?;
         let body = layer::body(config, weights);
@@ -103,15 +103,15 @@ impl Network {
     }
 }
 
-/// Of one pass at a time.
+/// What one pass at a time works with.
 pub struct Exec {
-    /// Of a token alone.
+    /// Launches of a token alone.
     pub steps: Steps,
-    /// Of prompts, once there was one.
+    /// The working memory of prompts, once there was one.
     pub prefill: Option<PrefillWorkspace>,
-    /// Of several sequences, once there were some.
+    /// Launches and working memory of several sequences, once there were some.
     pub batch: Option<Batch>,
-    /// Of a token alone.
+    /// The working memory of a token alone.
     pub work: Workspace,
     /// Logits of which some are banned, and which.
     pub masked: Option<Buffer>,

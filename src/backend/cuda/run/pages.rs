@@ -22,10 +22,10 @@ struct Pool {
 pub struct Pages {
     gpu: Arc<Gpu>,
     pool: Mutex<Pool>,
-    /// Of every layer.
+    /// The attention's shape, which is that of every layer.
     heads: Attention,
     n_layers: usize,
-    /// Of one page.
+    /// The size of one page.
     pub bytes: usize,
 }
 

@@ -12,9 +12,9 @@ use crate::error::{Error, Result};
 
 /// A choice from a slot's logits.
 pub struct Choice {
-    /// By which parameters.
+    /// The parameters that it is made by.
     pub drawn: State,
-    /// Of the token that the logits follow.
+    /// The position of the token that the logits follow.
     pub position: usize,
     /// Where in the ring the device leaves it.
     pub place: usize,
@@ -32,9 +32,9 @@ pub struct CudaSlot {
     pub table: Buffer,
     /// Those that the table names.
     pub pages: Vec<u32>,
-    /// Of a token from these logits.
+    /// The choice of a token from these logits.
     pub choice: Option<Choice>,
-    /// By which parameters a step chooses a token at its end.
+    /// The parameters by which a step chooses a token at its end.
     pub wish: Option<State>,
 }
 
@@ -45,7 +45,7 @@ impl Slot for CudaSlot {
 }
 
 impl CudaSlot {
-    /// Of the page table and of the logits.
+    /// Where the page table and the logits lie.
     pub fn addresses(&self) -> (Address, Address) {
         (self.table.at(), self.logits.at())
     }

@@ -28,7 +28,7 @@ pub enum Pass {
 
 /// The launches of a step, for one workspace, and the graphs that were captured of them.
 pub struct Steps {
-    /// Of a step that leaves logits.
+    /// What is launched for a step that leaves logits.
     pub launches: Vec<Launch>,
     /// Whether a step of several sequences can do these.
     pub can_batch: bool,
@@ -36,7 +36,7 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// Of these operations.
+    /// The steps of these operations.
     pub fn new(target: Target<'_>, ops: &[Op]) -> Steps {
         let launches = lower(target, ops, false);
         Steps { can_batch: lower_batch::can(&launches), launches, graphs: HashMap::new() }

@@ -54,7 +54,7 @@ pub struct Job<'a> {
     pub to: Address,
     /// The type of the bytes.
     pub ty: TensorType,
-    /// As stored.
+    /// The bytes as the file stores them.
     pub data: Bytes<'a>,
 }
 

@@ -16,7 +16,7 @@ pub(super) type Id = u32;
 pub(super) enum Kind {
     Null,
     Bool(bool),
-    /// As the text writes it.
+    /// The digits as the text writes them.
     Number(Box<str>),
     String(Box<str>),
     Array(Vec<Id>),
@@ -34,7 +34,7 @@ pub(super) struct Value {
 #[derive(Debug, Default)]
 pub(super) struct Document {
     pub(super) values: Vec<Value>,
-    /// Of objects with many members, where each stands.
+    /// Where each member stands, for objects with many.
     pub(super) places: HashMap<Id, HashMap<Box<str>, usize>>,
 }
 

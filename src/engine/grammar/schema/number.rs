@@ -22,7 +22,7 @@ pub(super) const PLAIN: &str = r"-?(0|[1-9][0-9]*)(\.[0-9]+)?";
 /// An absolute value's digits, as long as the range's ends are.
 struct Edge {
     digits: Vec<u8>,
-    /// Of these, how many stand before the point.
+    /// How many of the digits stand before the point.
     n_whole: usize,
     strict: bool,
 }

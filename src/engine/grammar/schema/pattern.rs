@@ -94,7 +94,7 @@ enum Opened<'a> {
 }
 
 impl<'a> Branch<'a> {
-    /// With an anchor at an end taken off, or what holds one there taken apart.
+    /// The branch with an anchor at an end taken off, or with what holds one there taken apart.
     fn opened(mut self) -> Opened<'a> {
         for first in [true, false] {
             let at = if first { 0 } else { self.parts.len().saturating_sub(1) };
