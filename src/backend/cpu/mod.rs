@@ -12,6 +12,7 @@ mod arena;
 mod attend;
 mod attention;
 mod cache;
+mod element;
 mod format;
 mod forward;
 mod layer;

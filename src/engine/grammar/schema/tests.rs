@@ -124,6 +124,25 @@ fn a_schema_in_a_lark_text_is_the_same() {
     assert_eq!(error, "#/properties/a: \"contains\" is not supported");
 }
 
+// What random schemas are made of, right and wrong.
+const NAMES: [&str; 5] = ["\"a\"", "\"b\"", "\"a/b\"", "\"kind\"", "\"ä\""];
+const NUMBERS: [&str; 12] = [
+    "0",
+    "1",
+    "-1",
+    "7",
+    "9007199254740993",
+    "-9223372036854775808",
+    "18446744073709551615",
+    "1e308",
+    "0.1",
+    "1e-9",
+    "999983",
+    "1e999",
+];
+const PATTERNS: [&str; 8] =
+    ["\"^a\"", "\"b$\"", "\"[^a]\"", "\"(\"", "\"^(a|b)*c{2,90}\"", "\"\\\\d+\"", "\"a*a*a*a*b\"", "\"\\\\bx\""];
+
 /// Numbers of a seed, each from 0 to below `n`.
 struct Random(u64);
 
@@ -145,31 +164,6 @@ impl Random {
     }
 
     fn schema(&mut self, depth: usize) -> String {
-        const NAMES: [&str; 5] = ["\"a\"", "\"b\"", "\"a/b\"", "\"kind\"", "\"ä\""];
-        const NUMBERS: [&str; 12] = [
-            "0",
-            "1",
-            "-1",
-            "7",
-            "9007199254740993",
-            "-9223372036854775808",
-            "18446744073709551615",
-            "1e308",
-            "0.1",
-            "1e-9",
-            "999983",
-            "1e999",
-        ];
-        const PATTERNS: [&str; 8] = [
-            "\"^a\"",
-            "\"b$\"",
-            "\"[^a]\"",
-            "\"(\"",
-            "\"^(a|b)*c{2,90}\"",
-            "\"\\\\d+\"",
-            "\"a*a*a*a*b\"",
-            "\"\\\\bx\"",
-        ];
         if depth == 0 || self.below(12) == 0 {
             return self
                 .of(&[
