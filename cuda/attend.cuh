@@ -36,7 +36,7 @@ __device__ __forceinline__ void kg_attend_turns(const KgAttend &p, int pos, floa
     }
 }
 
-// By a warp: x = rope(rms_norm(from) * norm) of one head.
+// A warp computes x = rope(rms_norm(from) * norm) of one head.
 __device__ __forceinline__ void kg_attend_row(const KgAttend &p, const float *from, const float *norm, const float *turn, float *x) {
     const uint32_t hd = p.head_dim, lane = threadIdx.x & 31;
     float ss = 0.f;

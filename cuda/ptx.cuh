@@ -60,7 +60,7 @@ __device__ __forceinline__ uint32_t kg_cached2(const void *p) {
     asm volatile("ld.global.nc.u16 %0, [%1];" : "=h"(v) : "l"(p));
     return v;
 }
-// Of memory that kernels write. Volatile, so that it stays before kg_wait().
+// A load of memory that kernels write. Volatile, so that it stays before kg_wait().
 __device__ __forceinline__ uint4 kg_load16(const void *p) {
     uint4 v;
     asm volatile("ld.global.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));

@@ -1,6 +1,6 @@
 // The input of tiles (tile.cuh): blocks of 32 as two halves and a scale.
 //
-// Of several sequences, nt tiles of eight share a group, as many as a block of the stage takes: [blocks of 32][nt][hi, lo][32 lanes]
+// The tiles of several sequences: nt tiles of eight share a group, as many as a block of the stage takes: [blocks of 32][nt][hi, lo][32 lanes]
 // of 16 bytes, then scales [blocks][8 nt] f32; lane 4 s + t has elements 8 t .. + 7 of sequence s of the tile. A group takes
 // 66 nt x 16 bytes a block.
 #pragma once

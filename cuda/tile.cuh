@@ -107,7 +107,7 @@ __device__ __forceinline__ void kg_tile_await(uint64_t *bars, uint32_t part) {
     kg_bar_wait(kg_shared_at(bars + part), 0);
 #endif
 }
-// As rows of f32:
+// The inputs as rows of f32:
 template <int NT> __device__ __forceinline__ void kg_tile_inputs(const KgStage &st, uint4 *x, float *scales, uint32_t seq0, uint32_t b0, uint32_t b1) {
     constexpr int MANY = 8;
     const uint32_t j = threadIdx.x & 7, each = blockDim.x / 8, n = (b1 - b0) * 8 * NT;

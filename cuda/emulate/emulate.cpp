@@ -322,7 +322,7 @@ int cuTensorMapEncodeTiled(CUtensorMap *map, int type, uint32_t rank, void *base
     *map = {(const char *)base, sizes[0], sizes[1], pitch[0], box[0], box[1]};
     return CUDA_SUCCESS;
 }
-// As of a kernel whose body is there on devices of compute capability 9.0 alone.
+// The attributes of a kernel whose body is there on devices of compute capability 9.0 alone.
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *a, const void *) { return a->sharedSizeBytes = !plain(), a->ptxVersion = plain() ? 80 : 90, cudaSuccess; }
 // Each thread's context; that of the runtime is where this variable is.
 static thread_local void *context;

@@ -48,7 +48,7 @@ namespace emulate {
 // Shared memory of the block that runs: the launch's, and a variable's of its own place in the source.
 void *dynamic_shared();
 void *static_shared(const void *place, size_t bytes);
-// Of an address in it, and back; `rank`: of another block of the cluster.
+// The offset of an address in it, and back; `rank`: the same place in another block of the cluster.
 uint32_t shared_offset(const void *p);
 void *shared_address(uint32_t offset);
 const void *shared_of(const void *mine, uint32_t rank);

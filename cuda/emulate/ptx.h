@@ -19,7 +19,7 @@ static inline uint32_t kg_cached4(const void *p) { return emulate_load<uint32_t>
 static inline uint32_t kg_cached2(const void *p) { return emulate_load<uint16_t>(p); }
 static inline uint4 kg_load16(const void *p) { return emulate_load<uint4>(p); }
 static inline void kg_prefetch(const void *) {}
-// Of the whole block: its groups pass as many.
+// A barrier of the whole block: its groups pass as many.
 static inline void kg_barrier(uint32_t, uint32_t) { emulate::block_barrier(); }
 
 template <typename A, typename B> static inline int emulate_dot(uint32_t a, uint32_t b, int c) {
