@@ -1,4 +1,4 @@
-//! Compiles `cuda/*.cu` into one static library when nvcc is there, and says so in one line when it is not.
+//! Compiles the kernels, `cuda/*/*.cu`, into one static library when nvcc is there, and says so in one line when it is not.
 //!
 //! nvcc is looked for in CUDA_HOME, on PATH, and in the PyPI packages of `./.venv` (`make cuda`). The CUDA runtime is
 //! linked statically; nothing of CUDA but the driver is needed at run time, and the driver only when a device is asked for.
@@ -79,11 +79,14 @@ pub fn build() {
     println!("cargo:rustc-cfg=kigo_cuda");
 }
 
+/// The folders of kernels, by what these do. Files' names are unique across them.
+const ROOMS: [&str; 7] = ["device", "load", "matmul", "matmul/prefill", "attention", "rows", "sample"];
+
 /// The kernels' files.
 fn kernels(root: &Path) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(root.join("cuda"))
-        .map(|dir| dir.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "cu")).collect())
-        .unwrap_or_default();
+    let of = |room: &&str| std::fs::read_dir(root.join("cuda").join(room)).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = ROOMS.iter().flat_map(of).map(|entry| entry.path()).collect();
+    files.retain(|path| path.extension().is_some_and(|e| e == "cu"));
     files.sort();
     files
 }

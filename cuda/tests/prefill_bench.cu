@@ -1,7 +1,7 @@
 // Times the prefill kernels: products over the shapes and tiles, attention, the rows' stages, and a whole model's layers.
 //
 // Times are CUDA events around repeated launches after a warm-up; weights rotate through copies that exceed the L2 cache.
-#include "prefill_common.cuh"
+#include "tests/prefill_common.cuh"
 #include <functional>
 
 static float time_us(int repeat, const std::function<void(int)> &launch, int rounds = 1) {

@@ -1,6 +1,6 @@
 // Device buffers, random data and naive f64 references for the prefill kernels' tests and timings.
 #pragma once
-#include "../flash_prefill.cuh"
+#include "attention/flash_prefill.cuh"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

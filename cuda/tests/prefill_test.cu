@@ -6,7 +6,7 @@
 // Bounds: f32 results of exact products: 1e-10 (a sum of k terms in steps of 16, each cut at 2^-24 of it); f16 results: a
 // rounding is at most 2^-11 of the value, so 2^-22 = 2.4e-7 (8 values may all be unlucky; of many the mean is 4.5e-8, so 1e-7);
 // attention adds f16 probabilities.
-#include "prefill_common.cuh"
+#include "tests/prefill_common.cuh"
 
 static const char *const EPILOGUES[] = {"f32", "add", "f16", "silu", "gelu"};
 

@@ -1,0 +1,68 @@
+// What the kernels of attention of a step share: arguments, and the cache's new row.
+//
+//   q_h = rope(rms_norm(q_h) * q_norm, p) * scale      [head_dim] f32, norms where the weights are given
+//   k   = rope(rms_norm(k) * k_norm, p), v             stored as f16 at position p of the cache
+//   s_t = softcap(q_h . k_t), t = max(0, p + 1 - window) .. p;  out_h = softmax(s) v       f32 accumulation
+//
+// Cache: page g of a sequence holds positions 64 g .. 64 g + 63 as [n_layers][k, v][n_kv][64][head_dim] f16, 16-byte aligned.
+#pragma once
+#include "device/common.cuh"
+
+struct KgAttend {
+    const float *qkv;     // [n_heads * hd + 2 * n_kv * hd]
+    const float *q_norm;  // [hd] or null
+    const float *k_norm;  // [hd] or null
+    const double *turns;  // [n_rot / 2]: turns of pair i per position
+    const KgState *state;
+    float *out;           // [n_heads, hd]
+    float *part;          // [n_heads, max_chunks, hd + 2]
+    uint32_t *counters;   // [n_heads], zero between launches
+    float *tap_q, *tap_k; // [n_heads, hd], [n_kv, hd] or null
+    uint32_t n_heads, n_kv, head_dim, n_rot, halves, window, layer, chunk, max_chunks;
+    float scale, softcap, eps, magnitude; // the last: of cosines and sines
+    // Of a batch: state is the first of n_seq; qkv, out, part and counters have one after another for each.
+    uint32_t n_seq, qkv_stride, out_stride;
+    uint32_t long_from, long_chunk; // positions from long_from on take this chunk
+};
+
+// The turns of position pos, cosine and sine of each pair; in turns and in double, so that a large position costs no accuracy.
+__device__ __forceinline__ void kg_attend_turns(const KgAttend &p, int pos, float *turn) {
+#pragma unroll 1
+    for (uint32_t i = threadIdx.x; i < p.n_rot / 2; i += blockDim.x) {
+        double a = (double)pos * p.turns[i];
+        float s, cs;
+        sincospif(2.f * (float)(a - rint(a)), &s, &cs);
+        turn[2 * i] = cs * p.magnitude, turn[2 * i + 1] = s * p.magnitude;
+    }
+}
+
+// A warp computes x = rope(rms_norm(from) * norm) of one head.
+__device__ __forceinline__ void kg_attend_row(const KgAttend &p, const float *from, const float *norm, const float *turn, float *x) {
+    const uint32_t hd = p.head_dim, lane = threadIdx.x & 31;
+    float ss = 0.f;
+#pragma unroll 2
+    for (uint32_t i = lane; i < hd; i += 32) {
+        float f = from[i];
+        x[i] = f;
+        ss = __fmaf_rn(f, f, ss);
+    }
+    if (norm) {
+        const float m = 1.f / sqrtf(kg_warp_sum(ss) / (float)hd + p.eps);
+#pragma unroll 1
+        for (uint32_t i = lane; i < hd; i += 32) x[i] *= m * norm[i];
+    }
+    __syncwarp();
+#pragma unroll 1
+    for (uint32_t i = lane; i < p.n_rot / 2; i += 32) {
+        const uint32_t a = p.halves ? i : 2 * i, b = p.halves ? i + p.n_rot / 2 : 2 * i + 1;
+        const float y = x[a], z = x[b], cs = turn[2 * i], s = turn[2 * i + 1];
+        // Rounded as written: the same in every variant, however the compiler would fuse.
+        x[a] = __fmaf_rn(y, cs, -__fmul_rn(z, s));
+        x[b] = __fmaf_rn(y, s, __fmul_rn(z, cs));
+    }
+    __syncwarp();
+}
+
+// Heads up to 128 wide, by tensor cores: see decode_attention_mma.cu. chunks: of KG_TENSOR_CHUNK positions.
+constexpr uint32_t KG_TENSOR_CHUNK = 256, KG_TENSOR_HEAD = 128;
+cudaError_t kg_attend_tensor_launch(const KgAttend *p, uint32_t chunks, int pdl, cudaStream_t stream) __attribute__((visibility("hidden")));

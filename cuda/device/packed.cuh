@@ -1,0 +1,239 @@
+// One unit of a weight row in registers: load it, take its dot product with the input, or expand it.
+//
+// A unit is 32 elements of the quantized types and 8 of the float types. The input of quantized types is held as 16-bit
+// integers with one scale a block of 32 (x = d (256 hi + lo)), so that products are exact in integers: dp4a twice a word.
+// Reference: src/backend/reference (dequantization formulas of the GGUF specification).
+#pragma once
+#include "device/common.cuh"
+
+constexpr __host__ __device__ bool kg_is_quant(int t) { return t >= KG_Q4_0 && t <= KG_Q6_K; }
+constexpr __host__ __device__ bool kg_has_nibbles(int t) { return kg_is_quant(t) && t != KG_Q8_0 && t != KG_Q2_K && t != KG_Q3_K; }
+constexpr __host__ __device__ bool kg_has_twos(int t) { return t == KG_Q2_K || t == KG_Q3_K || t == KG_Q6_K; }
+constexpr __host__ __device__ bool kg_has_bits(int t) { return t == KG_Q5_0 || t == KG_Q5_1 || t == KG_Q5_K || t == KG_Q3_K; }
+constexpr __host__ __device__ bool kg_has_half_scales(int t) { return t == KG_Q2_K || t == KG_Q3_K || t == KG_Q6_K; }
+constexpr __host__ __device__ bool kg_has_least(int t) { return t == KG_Q4_1 || t == KG_Q5_1 || t == KG_Q2_K || t == KG_Q4_K || t == KG_Q5_K; }
+constexpr __host__ __device__ int kg_offset(int t) {
+    return t == KG_Q4_0 ? 8 : t == KG_Q5_0 ? 16 : t == KG_Q3_K ? 4 : t == KG_Q6_K ? 32 : 0;
+}
+
+// The input's share for one unit of a quantized type.
+struct XQuant {
+    uint32_t hi[8], lo[8]; // elements 4t .. 4t+3 in word t
+    float d;
+    int s0, s1; // sums of 256 hi + lo over elements 0..15 and 16..31
+};
+// The same for the float types.
+struct XFloat {
+    float4 v0, v1;
+};
+
+// Scale and minimum of elements 0..15 (g0, m0) and 16..31 (g1, m1) of a block.
+struct KgScales {
+    float g0, m0, g1, m1;
+};
+
+// acc + a block's dot product, rounded as written: the same in every kernel, however the compiler would fuse. p0, p1: the products of the two
+// halves where each has a scale, else p0: of both; without the offset's.
+template <int T> __device__ __forceinline__ float kg_unit_sum(float acc, float d, int s0, int s1, const KgScales &w, int p0, int p1) {
+    if constexpr (T == KG_Q2_K) {
+        const float m = __fmaf_rn(w.m0, (float)s0, __fmul_rn(w.m1, (float)s1));
+        return __fmaf_rn(d, __fsub_rn(__fmaf_rn(w.g0, (float)p0, __fmul_rn(w.g1, (float)p1)), m), acc);
+    } else if constexpr (T == KG_Q3_K || T == KG_Q6_K) {
+        return __fmaf_rn(d, __fmaf_rn(w.g0, (float)p0, __fmul_rn(w.g1, (float)p1)), acc);
+    } else if constexpr (T == KG_Q4_0 || T == KG_Q5_0 || T == KG_Q8_0) {
+        return __fmaf_rn(__fmul_rn(d, w.g0), (float)p0, acc);
+    } else {
+        return __fmaf_rn(d, __fmaf_rn(w.g0, (float)p0, -__fmul_rn(w.m0, (float)(s0 + s1))), acc);
+    }
+}
+
+template <int T> struct Unit {
+    uint4 a;    // nibbles, or int8 0..15
+    uint4 b;    // int8 16..31, or twos in x, y
+    uint32_t c; // bits
+    uint32_t s; // scales of the block
+    uint32_t d; // scales of the 256
+
+    __device__ __forceinline__ void zero() {
+        a = b = make_uint4(0, 0, 0, 0);
+        c = s = d = 0;
+    }
+
+    // i: index of the block in the matrix.
+    __device__ __forceinline__ void load(const KgMat &m, uint32_t i) {
+        if constexpr (kg_has_nibbles(T) || T == KG_Q8_0) a = kg_stream16((const char *)m.a + (size_t)i * 16);
+        if constexpr (T == KG_Q8_0) b = kg_stream16((const char *)m.b + (size_t)i * 16);
+        if constexpr (kg_has_twos(T)) {
+            uint2 t = kg_stream8((const char *)m.b + (size_t)i * 8);
+            b.x = t.x;
+            b.y = t.y;
+        }
+        if constexpr (kg_has_bits(T)) c = kg_stream4((const char *)m.c + (size_t)i * 4);
+        if constexpr (T == KG_Q4_1 || T == KG_Q5_1) s = kg_stream4((const char *)m.s + (size_t)i * 4);
+        else s = kg_stream2((const char *)m.s + (size_t)i * 2);
+        if constexpr (T == KG_Q3_K || T == KG_Q6_K) d = kg_cached2((const char *)m.d + (size_t)(i >> 3) * 2);
+        if constexpr (T == KG_Q2_K || T == KG_Q4_K || T == KG_Q5_K) d = kg_cached4((const char *)m.d + (size_t)(i >> 3) * 4);
+    }
+
+    // Elements 4t .. 4t+3 as bytes, before the offset.
+    template <int t> __device__ __forceinline__ uint32_t quads() const {
+        if constexpr (T == KG_Q8_0) {
+            const uint4 &w = t < 4 ? a : b;
+            constexpr int j = t & 3;
+            return j == 0 ? w.x : j == 1 ? w.y : j == 2 ? w.z : w.w;
+        } else {
+            uint32_t v = 0;
+            if constexpr (kg_has_nibbles(T)) {
+                constexpr int j = t & 3;
+                uint32_t w = j == 0 ? a.x : j == 1 ? a.y : j == 2 ? a.z : a.w;
+                v = (t < 4 ? w : w >> 4) & 0x0f0f0f0fu;
+            }
+            if constexpr (kg_has_twos(T)) {
+                uint32_t w = t < 4 ? b.x : b.y;
+                constexpr int from = 2 * (t & 3), to = kg_has_nibbles(T) ? 4 : 0;
+                uint32_t moved = to >= from ? w << (to >= from ? to - from : 0) : w >> (to >= from ? 0 : from - to);
+                v |= moved & (0x03030303u << to);
+            }
+            if constexpr (kg_has_bits(T)) {
+                constexpr int to = kg_has_nibbles(T) ? 4 : 2;
+                uint32_t moved = to >= t ? c << (to >= t ? to - t : 0) : c >> (to >= t ? 0 : t - to);
+                v |= moved & (0x01010101u << to);
+            }
+            return v;
+        }
+    }
+
+    template <int t0> __device__ __forceinline__ int half_dot(const XQuant &x) const {
+        int hi = 0, lo = 0;
+        if constexpr (T == KG_Q8_0) {
+            hi = kg_dot_ss(quads<t0>(), x.hi[t0], hi);
+            hi = kg_dot_ss(quads<t0 + 1>(), x.hi[t0 + 1], hi);
+            hi = kg_dot_ss(quads<t0 + 2>(), x.hi[t0 + 2], hi);
+            hi = kg_dot_ss(quads<t0 + 3>(), x.hi[t0 + 3], hi);
+            lo = kg_dot_su(quads<t0>(), x.lo[t0], lo);
+            lo = kg_dot_su(quads<t0 + 1>(), x.lo[t0 + 1], lo);
+            lo = kg_dot_su(quads<t0 + 2>(), x.lo[t0 + 2], lo);
+            lo = kg_dot_su(quads<t0 + 3>(), x.lo[t0 + 3], lo);
+        } else {
+            uint32_t q0 = quads<t0>(), q1 = quads<t0 + 1>(), q2 = quads<t0 + 2>(), q3 = quads<t0 + 3>();
+            hi = kg_dot_us(q0, x.hi[t0], hi);
+            hi = kg_dot_us(q1, x.hi[t0 + 1], hi);
+            hi = kg_dot_us(q2, x.hi[t0 + 2], hi);
+            hi = kg_dot_us(q3, x.hi[t0 + 3], hi);
+            lo = kg_dot_uu(q0, x.lo[t0], lo);
+            lo = kg_dot_uu(q1, x.lo[t0 + 1], lo);
+            lo = kg_dot_uu(q2, x.lo[t0 + 2], lo);
+            lo = kg_dot_uu(q3, x.lo[t0 + 3], lo);
+        }
+        return hi * 256 + lo;
+    }
+
+    // Of the block; q is without the offset: w = g q - m.
+    __device__ __forceinline__ KgScales scales() const {
+        if constexpr (T == KG_Q4_0 || T == KG_Q5_0 || T == KG_Q8_0) {
+            const float g = kg_half_bits(s);
+            return {g, 0.f, g, 0.f};
+        } else if constexpr (T == KG_Q4_1 || T == KG_Q5_1) {
+            const float g = kg_half_bits(s & 0xffff), m = -kg_half_bits(s >> 16);
+            return {g, m, g, m};
+        } else if constexpr (T == KG_Q4_K || T == KG_Q5_K) {
+            const float g = kg_half_bits(d & 0xffff) * (float)(s & 255), m = kg_half_bits(d >> 16) * (float)(s >> 8);
+            return {g, m, g, m};
+        } else if constexpr (T == KG_Q3_K || T == KG_Q6_K) {
+            const float f = kg_half_bits(d);
+            return {f * (float)(int8_t)(s & 0xff), 0.f, f * (float)(int8_t)(s >> 8 & 0xff), 0.f};
+        } else {
+            const float f = kg_half_bits(d & 0xffff), g = kg_half_bits(d >> 16);
+            return {f * (float)(s & 15), g * (float)(s >> 4 & 15), f * (float)(s >> 8 & 15), g * (float)(s >> 12 & 15)};
+        }
+    }
+
+    // acc + the unit's dot product.
+    __device__ __forceinline__ float add(float acc, const XQuant &x) const {
+        constexpr int off = kg_offset(T);
+        const int p0 = half_dot<0>(x), p1 = half_dot<4>(x);
+        if constexpr (kg_has_half_scales(T)) return kg_unit_sum<T>(acc, x.d, x.s0, x.s1, scales(), p0 - off * x.s0, p1 - off * x.s1);
+        else return kg_unit_sum<T>(acc, x.d, x.s0, x.s1, scales(), p0 + p1 - off * (x.s0 + x.s1), 0);
+    }
+
+    template <int t> __device__ __forceinline__ void expand4(float *out, float g, float m) const {
+        uint32_t q = quads<t>();
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            int v = T == KG_Q8_0 ? (int)(int8_t)(q >> (8 * i)) : (int)(q >> (8 * i) & 255) - kg_offset(T);
+            out[4 * t + i] = g * (float)v - m;
+        }
+    }
+    // All 32 elements.
+    __device__ __forceinline__ void expand(float *out) const {
+        const auto [g0, m0, g1, m1] = scales();
+        expand4<0>(out, g0, m0);
+        expand4<1>(out, g0, m0);
+        expand4<2>(out, g0, m0);
+        expand4<3>(out, g0, m0);
+        expand4<4>(out, g1, m1);
+        expand4<5>(out, g1, m1);
+        expand4<6>(out, g1, m1);
+        expand4<7>(out, g1, m1);
+    }
+};
+
+// Word w (two elements) of unit u (8 elements) of a row of KG_F16_TILED; per_row: units of a row.
+__device__ __forceinline__ size_t kg_tiled_word(uint32_t row, uint32_t u, uint32_t w, uint32_t per_row) {
+    const size_t tile = (size_t)(row / 16) * (per_row / 4) + u / 4;
+    return tile * 256 + w / 2 * 128 + (row % 8 * 4 + u % 4) * 4 + w % 2 * 2 + row / 8 % 2;
+}
+
+// Float types: 8 elements.
+template <int T> struct UnitFloat {
+    uint4 a, b;
+    __device__ __forceinline__ void zero() { a = b = make_uint4(0, 0, 0, 0); }
+    __device__ __forceinline__ void load(const KgMat &m, uint32_t i) {
+        if constexpr (T == KG_F32) {
+            a = kg_stream16((const char *)m.a + (size_t)i * 32);
+            b = kg_stream16((const char *)m.a + (size_t)i * 32 + 16);
+        } else {
+            a = kg_stream16((const char *)m.a + (size_t)i * 16);
+        }
+    }
+    static __device__ __forceinline__ float2 two(uint32_t w) {
+        if constexpr (T == KG_F16) {
+            return __half22float2(*reinterpret_cast<const __half2 *>(&w));
+        } else {
+            return make_float2(__uint_as_float(w << 16), __uint_as_float(w & 0xffff0000u));
+        }
+    }
+    __device__ __forceinline__ void expand(float *o) const {
+        if constexpr (T == KG_F32) {
+            o[0] = __uint_as_float(a.x), o[1] = __uint_as_float(a.y), o[2] = __uint_as_float(a.z), o[3] = __uint_as_float(a.w);
+            o[4] = __uint_as_float(b.x), o[5] = __uint_as_float(b.y), o[6] = __uint_as_float(b.z), o[7] = __uint_as_float(b.w);
+        } else {
+            float2 p = two(a.x), q = two(a.y), r = two(a.z), t = two(a.w);
+            o[0] = p.x, o[1] = p.y, o[2] = q.x, o[3] = q.y, o[4] = r.x, o[5] = r.y, o[6] = t.x, o[7] = t.y;
+        }
+    }
+    __device__ __forceinline__ float dot(const XFloat &x) const {
+        float o[8];
+        expand(o);
+        float p = o[0] * x.v0.x;
+        p = fmaf(o[1], x.v0.y, p);
+        p = fmaf(o[2], x.v0.z, p);
+        p = fmaf(o[3], x.v0.w, p);
+        p = fmaf(o[4], x.v1.x, p);
+        p = fmaf(o[5], x.v1.y, p);
+        p = fmaf(o[6], x.v1.z, p);
+        p = fmaf(o[7], x.v1.w, p);
+        return p;
+    }
+};
+template <> struct Unit<KG_F32> : UnitFloat<KG_F32> {};
+template <> struct Unit<KG_F16> : UnitFloat<KG_F16> {};
+template <> struct Unit<KG_BF16> : UnitFloat<KG_BF16> {};
+template <> struct Unit<KG_F16_TILED> : UnitFloat<KG_F16> {
+    // i: of the unit as if rows lay one after another.
+    __device__ __forceinline__ void load(const KgMat &m, uint32_t i) {
+        const uint32_t per_row = m.stride / 8;
+        const uint32_t *from = (const uint32_t *)m.a + kg_tiled_word(i / per_row, i % per_row, 0, per_row);
+        a = make_uint4(kg_cached4(from), kg_cached4(from + 2), kg_cached4(from + 128), kg_cached4(from + 130));
+    }
+};

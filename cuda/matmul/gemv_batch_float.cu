@@ -1,0 +1,13 @@
+// The stages of several sequences, of the types F32 F16 BF16: see gemv.cuh.
+#include "matmul/gemv.cuh"
+
+// type: one of the above. nb: sequences a block, 2, 4 or 8, as many as shared memory takes. threads: as many as the token alone has.
+KGC_API cudaError_t kgc_batch_float(const KgStage *st, uint32_t type, uint32_t nb, uint32_t threads, int pdl, cudaStream_t stream) {
+    if (!kg_batch_check(st, threads)) return cudaErrorInvalidValue;
+    switch (type) {
+    case KG_F32: return kg_batch_launch<KG_F32>(st, nb, threads, pdl, stream);
+    case KG_F16: return kg_batch_launch<KG_F16>(st, nb, threads, pdl, stream);
+    case KG_BF16: return kg_batch_launch<KG_BF16>(st, nb, threads, pdl, stream);
+    default: return cudaErrorInvalidValue;
+    }
+}
