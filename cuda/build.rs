@@ -80,7 +80,7 @@ pub fn build() {
 }
 
 /// The folders of kernels, by what these do. Files' names are unique across them.
-const ROOMS: [&str; 7] = ["device", "load", "matmul", "matmul/prefill", "attention", "rows", "sample"];
+const ROOMS: [&str; 8] = ["", "device", "load", "matmul", "matmul/prefill", "attention", "rows", "sample"];
 
 /// The kernels' files.
 fn kernels(root: &Path) -> Vec<PathBuf> {

@@ -7,75 +7,13 @@
 // most 32 * EPL. A chunk is a whole number of tiles of 4 tokens a group of lanes. The first tile's keys are requested, and its
 // values brought into L2, before the kernels this one depends on have finished: earlier steps have written them.
 // Bytes moved: the window's K and V once per group of REP heads.
-#include "attention/decode_attention.cuh"
-
-// Sums v[h] over LPT lanes for N heads at once, halving the heads with the lanes: afterwards s is the sum of head kg_head().
-template <int N, int LPT> __device__ __forceinline__ float kg_sum_heads(float (&v)[N], uint32_t lane) {
-    int n = N;
-#pragma unroll
-    for (int o = LPT / 2; o > 0; o >>= 1) {
-        if (n > 1) {
-            n /= 2;
-            const bool upper = lane & o;
-#pragma unroll
-            for (int i = 0; i < N / 2; i++) {
-                if (i >= n) break;
-                const float send = upper ? v[i] : v[i + n], keep = upper ? v[i + n] : v[i];
-                v[i] = keep + __shfl_xor_sync(0xffffffffu, send, o);
-            }
-        } else {
-            v[0] += __shfl_xor_sync(0xffffffffu, v[0], o);
-        }
-    }
-    return v[0];
-}
-// The head whose sum a lane has, and whether it is the one lane of its group to store it.
-template <int N, int LPT> __device__ __forceinline__ uint32_t kg_head(uint32_t lane, bool &stores) {
-    uint32_t n = N, head = 0;
-    stores = true;
-#pragma unroll
-    for (uint32_t o = LPT / 2; o > 0; o >>= 1) {
-        if (n > 1) {
-            n /= 2;
-            if (lane & o) head += n;
-        } else if (lane & o) {
-            stores = false;
-        }
-    }
-    return head;
-}
-
-template <int EPL> struct KvLane {
-    uint4 w[EPL / 8];
-    __device__ __forceinline__ void zero() {
-#pragma unroll
-        for (int i = 0; i < EPL / 8; i++) w[i] = make_uint4(0, 0, 0, 0);
-    }
-    // Volatile, so that it stays before kg_wait().
-    __device__ __forceinline__ void load(const __half *p) {
-#pragma unroll
-        for (int i = 0; i < EPL / 8; i++)
-            w[i] = kg_load16((const uint4 *)p + i);
-    }
-    __device__ __forceinline__ void expand(float *o) const {
-#pragma unroll
-        for (int i = 0; i < EPL / 8; i++) {
-            const uint32_t q[4] = {w[i].x, w[i].y, w[i].z, w[i].w};
-#pragma unroll
-            for (int j = 0; j < 4; j++) {
-                float2 f = __half22float2(*reinterpret_cast<const __half2 *>(&q[j]));
-                o[8 * i + 2 * j] = f.x;
-                o[8 * i + 2 * j + 1] = f.y;
-            }
-        }
-    }
-};
+#include "attention/decode_attention_lanes.cuh"
 
 // BATCH: a sequence for every blockIdx.z.
-constexpr int kg_attend_blocks(int rep, int epl, bool batch) { return !batch || epl > 8 ? 1 : rep == 2 ? 4 : 2; } // a multiprocessor
+constexpr int kg_decode_attention_blocks(int rep, int epl, bool batch) { return !batch || epl > 8 ? 1 : rep == 2 ? 4 : 2; } // a multiprocessor
 
 template <int REP, int EPL, bool BATCH>
-__global__ void __launch_bounds__(256, kg_attend_blocks(REP, EPL, BATCH)) kg_attend(const __grid_constant__ KgAttend p) {
+__global__ void __launch_bounds__(256, kg_decode_attention_blocks(REP, EPL, BATCH)) kg_decode_attention(const __grid_constant__ KgAttend p) {
     KG_DYNAMIC_SHARED(float, shared);
     // With one head there is room for the whole of a small chunk at once.
     constexpr int LPT = 32, PASSES = REP == 1 && EPL == 8 ? LPT / 2 : 4, TPW = 32 / LPT, STEP = 8 * TPW, TILE = PASSES * STEP;
@@ -131,7 +69,7 @@ __global__ void __launch_bounds__(256, kg_attend_blocks(REP, EPL, BATCH)) kg_att
             kg_prefetch(page + v_at + d);
         }
     }
-    kg_attend_turns(p, pos, turn);
+    kg_decode_attention_turns(p, pos, turn);
     __syncthreads();
 
     kg_wait();
@@ -146,7 +84,7 @@ __global__ void __launch_bounds__(256, kg_attend_blocks(REP, EPL, BATCH)) kg_att
         const bool key = r == REP;
         float *x = key ? kn : qs + r * hd;
         const float *from = key ? k : q + r * hd, *norm = key ? p.k_norm : p.q_norm;
-        kg_attend_row(p, from, norm, turn, x);
+        kg_decode_attention_row(p, from, norm, turn, x);
         float *tap = !newest ? nullptr : key ? (p.tap_k && first == 0 ? p.tap_k + kv * hd : nullptr) : p.tap_q ? p.tap_q + (head0 + r) * hd : nullptr;
         __half *page = key && newest && first == 0 ? (__half *)pages[pos >> 6] : nullptr;
 #pragma unroll 1
@@ -409,32 +347,32 @@ __global__ void __launch_bounds__(256, kg_attend_blocks(REP, EPL, BATCH)) kg_att
 }
 
 template <int REP, int EPL, bool BATCH>
-static cudaError_t kg_attend_launch(const KgAttend *p, uint32_t chunks, int pdl, cudaStream_t stream) {
+static cudaError_t kg_decode_attention_launch(const KgAttend *p, uint32_t chunks, int pdl, cudaStream_t stream) {
     const uint32_t group = p->n_heads / p->n_kv, chunk = BATCH && p->long_chunk > p->chunk ? p->long_chunk : p->chunk;
     size_t floats = (size_t)REP * p->head_dim + 3 * p->head_dim + 2 * REP + (size_t)REP * chunk + (size_t)8 * REP * p->head_dim;
     const dim3 grid(p->n_kv * ((group + REP - 1) / REP), chunks, BATCH ? p->n_seq : 1);
-    return kg_launch(kg_attend<REP, EPL, BATCH>, grid, dim3(256), floats * 4, pdl, stream, *p);
+    return kg_launch(kg_decode_attention<REP, EPL, BATCH>, grid, dim3(256), floats * 4, pdl, stream, *p);
 }
 
 template <int EPL, bool BATCH>
-static cudaError_t kg_attend_group(const KgAttend *p, uint32_t chunks, uint32_t rep, int pdl, cudaStream_t stream) {
+static cudaError_t kg_decode_attention_group(const KgAttend *p, uint32_t chunks, uint32_t rep, int pdl, cudaStream_t stream) {
     const uint32_t group = p->n_heads / p->n_kv, want = rep < group ? rep : group;
-    if (want <= 1) return kg_attend_launch<1, EPL, BATCH>(p, chunks, pdl, stream);
-    if (want == 2 || EPL > 8) return kg_attend_launch<2, EPL, BATCH>(p, chunks, pdl, stream);
-    if (want <= 4) return kg_attend_launch<4, EPL, BATCH>(p, chunks, pdl, stream);
-    return kg_attend_launch<(EPL > 8 ? 2 : 8), EPL, BATCH>(p, chunks, pdl, stream);
+    if (want <= 1) return kg_decode_attention_launch<1, EPL, BATCH>(p, chunks, pdl, stream);
+    if (want == 2 || EPL > 8) return kg_decode_attention_launch<2, EPL, BATCH>(p, chunks, pdl, stream);
+    if (want <= 4) return kg_decode_attention_launch<4, EPL, BATCH>(p, chunks, pdl, stream);
+    return kg_decode_attention_launch<(EPL > 8 ? 2 : 8), EPL, BATCH>(p, chunks, pdl, stream);
 }
 
-template <bool BATCH> static cudaError_t kg_attend_any(const KgAttend *p, uint32_t chunks, uint32_t rep, int pdl, cudaStream_t stream) {
-    if (p->head_dim <= 256) return kg_attend_group<8, BATCH>(p, chunks, rep, pdl, stream);
-    return kg_attend_group<16, BATCH>(p, chunks, rep, pdl, stream);
+template <bool BATCH> static cudaError_t kg_decode_attention_any(const KgAttend *p, uint32_t chunks, uint32_t rep, int pdl, cudaStream_t stream) {
+    if (p->head_dim <= 256) return kg_decode_attention_group<8, BATCH>(p, chunks, rep, pdl, stream);
+    return kg_decode_attention_group<16, BATCH>(p, chunks, rep, pdl, stream);
 }
 
 // chunks: at least the number of active chunks at any position of the sequences this launch may run at; part and counters
 // are sized for it. rep: most query heads a block; changes the speed only, never a bit. pdl: 1 with programmatic dependent launch.
-KGC_API cudaError_t kgc_attend(const KgAttend *p, uint32_t chunks, uint32_t rep, int pdl, cudaStream_t stream) {
+KGC_API cudaError_t kgc_decode_attention(const KgAttend *p, uint32_t chunks, uint32_t rep, int pdl, cudaStream_t stream) {
     if (p->n_kv == 0 || p->n_heads % p->n_kv != 0 || p->head_dim % 8 != 0 || p->head_dim > 512 || chunks == 0 || chunks > p->max_chunks)
         return cudaErrorInvalidValue;
-    if (p->head_dim <= KG_TENSOR_HEAD) return kg_attend_tensor_launch(p, chunks, pdl, stream);
-    return p->n_seq == 0 ? kg_attend_any<false>(p, chunks, rep, pdl, stream) : kg_attend_any<true>(p, chunks, rep, pdl, stream);
+    if (p->head_dim <= KG_TENSOR_HEAD) return kg_decode_attention_mma_launch(p, chunks, pdl, stream);
+    return p->n_seq == 0 ? kg_decode_attention_any<false>(p, chunks, rep, pdl, stream) : kg_decode_attention_any<true>(p, chunks, rep, pdl, stream);
 }

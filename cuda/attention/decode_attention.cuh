@@ -8,25 +8,8 @@
 #pragma once
 #include "device/common.cuh"
 
-struct KgAttend {
-    const float *qkv;     // [n_heads * hd + 2 * n_kv * hd]
-    const float *q_norm;  // [hd] or null
-    const float *k_norm;  // [hd] or null
-    const double *turns;  // [n_rot / 2]: turns of pair i per position
-    const KgState *state;
-    float *out;           // [n_heads, hd]
-    float *part;          // [n_heads, max_chunks, hd + 2]
-    uint32_t *counters;   // [n_heads], zero between launches
-    float *tap_q, *tap_k; // [n_heads, hd], [n_kv, hd] or null
-    uint32_t n_heads, n_kv, head_dim, n_rot, halves, window, layer, chunk, max_chunks;
-    float scale, softcap, eps, magnitude; // the last: of cosines and sines
-    // Of a batch: state is the first of n_seq; qkv, out, part and counters have one after another for each.
-    uint32_t n_seq, qkv_stride, out_stride;
-    uint32_t long_from, long_chunk; // positions from long_from on take this chunk
-};
-
 // The turns of position pos, cosine and sine of each pair; in turns and in double, so that a large position costs no accuracy.
-__device__ __forceinline__ void kg_attend_turns(const KgAttend &p, int pos, float *turn) {
+__device__ __forceinline__ void kg_decode_attention_turns(const KgAttend &p, int pos, float *turn) {
 #pragma unroll 1
     for (uint32_t i = threadIdx.x; i < p.n_rot / 2; i += blockDim.x) {
         double a = (double)pos * p.turns[i];
@@ -37,7 +20,7 @@ __device__ __forceinline__ void kg_attend_turns(const KgAttend &p, int pos, floa
 }
 
 // A warp computes x = rope(rms_norm(from) * norm) of one head.
-__device__ __forceinline__ void kg_attend_row(const KgAttend &p, const float *from, const float *norm, const float *turn, float *x) {
+__device__ __forceinline__ void kg_decode_attention_row(const KgAttend &p, const float *from, const float *norm, const float *turn, float *x) {
     const uint32_t hd = p.head_dim, lane = threadIdx.x & 31;
     float ss = 0.f;
 #pragma unroll 2
@@ -64,5 +47,4 @@ __device__ __forceinline__ void kg_attend_row(const KgAttend &p, const float *fr
 }
 
 // Heads up to 128 wide, by tensor cores: see decode_attention_mma.cu. chunks: of KG_TENSOR_CHUNK positions.
-constexpr uint32_t KG_TENSOR_CHUNK = 256, KG_TENSOR_HEAD = 128;
-cudaError_t kg_attend_tensor_launch(const KgAttend *p, uint32_t chunks, int pdl, cudaStream_t stream) __attribute__((visibility("hidden")));
+cudaError_t kg_decode_attention_mma_launch(const KgAttend *p, uint32_t chunks, int pdl, cudaStream_t stream) __attribute__((visibility("hidden")));

@@ -17,14 +17,10 @@ constexpr uint32_t KG_TILES = KG_TENSOR_CHUNK / 128; // of a warp
 __host__ __device__ constexpr uint32_t kg_tensor_row(int hd64) { return 64 * hd64 + 4; }
 __host__ __device__ constexpr uint32_t kg_tensor_half(int hd64) { return 64 * hd64 + 8; } // halves of a row of q
 
-__device__ __forceinline__ uint32_t kg_pair(float a, float b) {
-    const __half2 h = __floats2half2_rn(a, b);
-    return *reinterpret_cast<const uint32_t *>(&h);
-}
 __device__ __forceinline__ uint32_t kg_word(const uint4 &v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
 
 // HD64: blocks of 64 elements of a head. BATCH: a sequence for every blockIdx.z.
-template <int HD64, bool BATCH> __global__ void __launch_bounds__(256, HD64 == 1 ? 2 : 1) kg_attend_tensor(const __grid_constant__ KgAttend p) {
+template <int HD64, bool BATCH> __global__ void __launch_bounds__(256, HD64 == 1 ? 2 : 1) kg_decode_attention_mma(const __grid_constant__ KgAttend p) {
     KG_DYNAMIC_SHARED(float, shared);
     constexpr uint32_t HD = 64 * HD64, ROW = kg_tensor_row(HD64), HALF = kg_tensor_half(HD64), T = KG_TILES;
     const uint32_t hd = p.head_dim, group = p.n_heads / p.n_kv, per_kv = (group + 7) / 8;
@@ -71,7 +67,7 @@ template <int HD64, bool BATCH> __global__ void __launch_bounds__(256, HD64 == 1
     float *const parts_o = shared, *const ml = parts_o + 64 * ROW, *const turn = ml + 128 + 8;
     __half *const qh = (__half *)shared, *const kn = qh + 16 * HALF, *const vn = kn + HD;
     float *const rows = (float *)(vn + HD), *const q_scale = ml + 128;
-    kg_attend_turns(p, pos, turn);
+    kg_decode_attention_turns(p, pos, turn);
     for (uint32_t i = threadIdx.x; i < (16 * HALF + 2 * HD) / 2; i += blockDim.x) ((uint32_t *)qh)[i] = 0;
     __syncthreads();
 
@@ -82,7 +78,7 @@ template <int HD64, bool BATCH> __global__ void __launch_bounds__(256, HD64 == 1
     for (uint32_t r = warp; r < n_rep + 1; r += 8) {
         const bool key = r == n_rep;
         float *x = rows + warp * HD;
-        kg_attend_row(p, key ? new_k : q + r * hd, key ? p.k_norm : p.q_norm, turn, x);
+        kg_decode_attention_row(p, key ? new_k : q + r * hd, key ? p.k_norm : p.q_norm, turn, x);
         float *tap = !newest ? nullptr : key ? (p.tap_k && first == 0 ? p.tap_k + kv * hd : nullptr) : p.tap_q ? p.tap_q + (head0 + r) * hd : nullptr;
         if (key) {
             __half *page = newest && first == 0 ? (__half *)pages[pos >> 6] + (size_t)(pos & 63) * hd : nullptr;
@@ -99,11 +95,8 @@ template <int HD64, bool BATCH> __global__ void __launch_bounds__(256, HD64 == 1
                 if (tap) tap[i] = x[i];
                 m = fmaxf(m, fabsf(x[i] *= p.scale));
             }
-#pragma unroll
-            for (int o = 16; o > 0; o >>= 1) m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, o));
-            // 2^e <= m < 2^(e + 1), and both 2^e and 2^-e are normal.
-            const uint32_t e = min(max(__float_as_uint(m) >> 23, 1u), 253u);
-            const float inverse = __uint_as_float((254 - e) << 23);
+            const uint32_t e = kg_exponent(kg_warp_max(m));
+            const float inverse = kg_inverse_power(e);
 #pragma unroll 1
             for (uint32_t i = lane; i < hd; i += 32) {
                 const float y = x[i] * inverse;
@@ -111,7 +104,7 @@ template <int HD64, bool BATCH> __global__ void __launch_bounds__(256, HD64 == 1
                 qh[2 * r * HALF + i] = hi;
                 qh[(2 * r + 1) * HALF + i] = __float2half_rn(y - __half2float(hi));
             }
-            if (lane == 0) q_scale[r] = __uint_as_float(e << 23);
+            if (lane == 0) q_scale[r] = kg_power(e);
         }
         __syncwarp();
     }
@@ -187,9 +180,9 @@ template <int HD64, bool BATCH> __global__ void __launch_bounds__(256, HD64 == 1
                 w[j] = top > -INFINITY ? expf(s[i][2 * n + j] - top) : 0.f;
                 sum = __fadd_rn(sum, w[j]);
             }
-            a[2 * n] = kg_pair(w[0], w[1]);
+            a[2 * n] = kg_pack(w[0], w[1]);
             const float2 h = __half22float2(*reinterpret_cast<const __half2 *>(&a[2 * n]));
-            a[2 * n + 1] = kg_pair(w[0] - h.x, w[1] - h.y);
+            a[2 * n + 1] = kg_pack(w[0] - h.x, w[1] - h.y);
         }
 #pragma unroll
         for (int b = 0; b < HD64; b++)
@@ -298,12 +291,12 @@ template <int HD64, bool BATCH> __global__ void __launch_bounds__(256, HD64 == 1
     }
 }
 
-cudaError_t kg_attend_tensor_launch(const KgAttend *p, uint32_t chunks, int pdl, cudaStream_t stream) {
+cudaError_t kg_decode_attention_mma_launch(const KgAttend *p, uint32_t chunks, int pdl, cudaStream_t stream) {
     const int hd64 = p->head_dim <= 64 ? 1 : 2;
     const uint32_t group = p->n_heads / p->n_kv;
     const size_t smem = (64 * kg_tensor_row(hd64) + 128 + 8 + p->n_rot) * 4;
     const dim3 grid(p->n_kv * ((group + 7) / 8), chunks, p->n_seq ? p->n_seq : 1);
     auto run = [&](void (*kernel)(KgAttend)) { return kg_launch(kernel, grid, dim3(256), smem, pdl, stream, *p); };
-    if (hd64 == 1) return run(p->n_seq ? kg_attend_tensor<1, true> : kg_attend_tensor<1, false>);
-    return run(p->n_seq ? kg_attend_tensor<2, true> : kg_attend_tensor<2, false>);
+    if (hd64 == 1) return run(p->n_seq ? kg_decode_attention_mma<1, true> : kg_decode_attention_mma<1, false>);
+    return run(p->n_seq ? kg_decode_attention_mma<2, true> : kg_decode_attention_mma<2, false>);
 }

@@ -14,9 +14,8 @@
 // Preconditions: scale > 0; head_dim a multiple of 8, at most 512 (at most 256 with under 164 KiB of shared memory a multiprocessor);
 // n_kv divides n_heads; offsets, strides and addresses 16-byte aligned. Pages up to position start + n_tokens - 1.
 // Bytes moved: q and out once; K and V once for every 64 tokens of a query head (L2).
-// Reference: naive f64 attention in tests/prefill_test.cu.
+// Reference: tests/gpu/operations/prefill.rs.
 #include "attention/flash_prefill.cuh"
-#include "device/pack.cuh"
 
 namespace {
 constexpr float LOG2E = 1.4426950408889634f;
@@ -44,7 +43,7 @@ template <int HD, int HV> __global__ void __launch_bounds__(128, HD == 64 ? 4 : 
     const KgFlashTile t = kg_flash_tile(p, 64);
     const uint32_t first = t.tile, n_rows = min(64u, t.n_tokens - first), end = t.start + t.n_tokens;
     const uint32_t chunks = p.head_dim / 8, v_chunks = min(HV, (int)(p.head_dim - column0)) / 8;
-    kg_gemm_wait();
+    kg_begin();
 
     const __half *q = (const __half *)p.q + (size_t)(t.row0 + first) * p.q_stride + (size_t)head * p.head_dim;
     uint32_t qf[Q_SHARED ? 1 : HD / 16][4];
@@ -180,7 +179,7 @@ template <int HD, int HV> __global__ void __launch_bounds__(128, HD == 64 ? 4 : 
 
 template <int HD, int HV> cudaError_t run(const KgFlash *p, cudaStream_t stream) {
     const size_t smem = 64 * 2 * (HD + HV + (HD > 128 ? HD : 0));
-    return kg_launch(kg_flash<HD, HV>, dim3(p->n_heads, p->tiles ? p->n_tiles : (p->n_tokens + 63) / 64, HD / HV), dim3(128), smem, p->pdl, stream, *p);
+    return kg_launch(kg_flash<HD, HV>, dim3(p->n_heads, p->tiles ? p->n_tiles : (p->n_tokens + 63) / 64, HD / HV), dim3(128), smem, 0, stream, *p);
 }
 } // namespace
 

@@ -8,9 +8,9 @@
 // summed page by page from the first that its tile reaches, and a block that its mask empties changes nothing.
 // Head sizes 64, 128 and 256, others padded to the next. Bytes moved: q and out once; K and V once for every NWG x 64 tokens
 // of a query head (L2). Measured on one H200: 2,048 tokens, 14/2 heads of 64: 50 us; 28/4 heads of 128: 117 us; at position
-// 14,336: 404 us and 1,310 us (344 TFLOP/s); flash_prefill_mma.cu's kernel takes 1.3 to 1.6 times as long. Reference: naive f64 attention in tests/prefill_test.cu; flash_prefill_mma.cu.
+// 14,336: 404 us and 1,310 us (344 TFLOP/s); flash_prefill_mma.cu's kernel takes 1.3 to 1.6 times as long. 
+// Reference: tests/gpu/operations/prefill.rs; flash_prefill_mma.cu.
 #include "attention/flash_prefill.cuh"
-#include "device/pack.cuh"
 #include "device/wgmma.cuh"
 
 namespace {
@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(128 * NWG, HD == 64 ? 4 / NWG : HD == 128 ? 2 
     const uint32_t head = blockIdx.x, kv = head / (p.n_heads / p.n_kv), chunks = p.head_dim / 8, end = t.start + t.n_tokens;
     const uint32_t tile = t.tile, first = tile + group * 64;
     const uint32_t n_rows = first < t.n_tokens ? min(64u, t.n_tokens - first) : 0;
-    kg_gemm_wait();
+    kg_begin();
 
     const __half *q = (const __half *)p.q + (size_t)(t.row0 + (n_rows ? first : 0)) * p.q_stride + (size_t)head * p.head_dim;
     uint32_t qf[Q_SHARED ? 1 : HD / 16][4];
@@ -187,7 +187,7 @@ __global__ void __launch_bounds__(128 * NWG, HD == 64 ? 4 / NWG : HD == 128 ? 2 
 
 template <int HD, int NWG> cudaError_t run(const KgFlash *p, cudaStream_t stream) {
     const dim3 grid(p->n_heads, p->tiles ? p->n_tiles : (p->n_tokens + 64 * NWG - 1) / (64 * NWG));
-    return kg_launch(kg_flash_sm90<HD, NWG, slots(HD)>, grid, dim3(128 * NWG), smem_bytes(HD, NWG), p->pdl, stream, *p);
+    return kg_launch(kg_flash_sm90<HD, NWG, slots(HD)>, grid, dim3(128 * NWG), smem_bytes(HD, NWG), 0, stream, *p);
 }
 } // namespace
 

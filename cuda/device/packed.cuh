@@ -178,6 +178,9 @@ template <int T> struct Unit {
     }
 };
 
+// Units of a row.
+static inline unsigned kg_units(const KgMat *m) { return kg_is_quant((int)m->type) ? m->cols / 32 : m->stride / 8; }
+
 // Word w (two elements) of unit u (8 elements) of a row of KG_F16_TILED; per_row: units of a row.
 __device__ __forceinline__ size_t kg_tiled_word(uint32_t row, uint32_t u, uint32_t w, uint32_t per_row) {
     const size_t tile = (size_t)(row / 16) * (per_row / 4) + u / 4;

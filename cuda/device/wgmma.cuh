@@ -1,10 +1,10 @@
-// The instructions of compute capability 9.0 that the matrix product stands on: wgmma, bulk tensor copies, mbarriers.
+// wgmma, the matrix product of a warpgroup. In sm_90a code alone: later devices have not got it.
 //
 // KgWgmma<N>::mma(d, a, b, accumulate): d[64, N] (f32, N / 2 registers a thread) = a[64, 16] b[N, 16]^T (+ d), both operands
 // in shared memory, K contiguous, rows of 128 bytes in the 128-byte swizzle. Thread t of the warpgroup holds, of columns
 // 8 j + 2 (t % 4) and the next: d[4 j], d[4 j + 1] in row 16 (t / 32) + t % 32 / 4 and d[4 j + 2], d[4 j + 3] eight rows below.
 #pragma once
-#include "device/launch.cuh"
+#include "device/sm90.cuh"
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define KG_SM90A 1
@@ -118,39 +118,9 @@ __device__ __forceinline__ uint64_t kg_wgmma_turned(uint32_t address, uint32_t p
     return (uint64_t)((address & 0x3ffff) >> 4) | (uint64_t)(panel >> 4) << 16 | (uint64_t)64 << 32 | (uint64_t)1 << 62;
 }
 
-__device__ __forceinline__ void kg_bar_init(uint32_t bar, uint32_t count) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(count) : "memory");
-}
-__device__ __forceinline__ void kg_bar_arrive(uint32_t bar) {
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
-}
-__device__ __forceinline__ void kg_bar_expect(uint32_t bar, uint32_t bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
-}
-__device__ __forceinline__ void kg_bar_wait(uint32_t bar, uint32_t parity) {
-    uint32_t done = 0;
-    while (!done)
-        asm volatile("{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}"
-                     : "=r"(done) : "r"(bar), "r"(parity) : "memory");
-}
-// A box of 64 elements x the map's rows from (column, row); what lies outside the tensor comes as zeros.
-__device__ __forceinline__ void kg_copy_box(uint32_t to, const void *map, uint32_t bar, uint32_t column, uint32_t row) {
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];"
-                 ::"r"(to), "l"(map), "r"(bar), "r"(column), "r"(row) : "memory");
-}
-// `bytes`, a multiple of 16, from global to shared memory; both addresses are too.
-__device__ __forceinline__ void kg_copy_bulk(uint32_t to, const void *from, uint32_t bytes, uint32_t bar) {
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
-                 ::"r"(to), "l"(from), "r"(bytes), "r"(bar) : "memory");
-}
-// What the barriers' first values, written by this thread, need before the copy engine uses them.
-__device__ __forceinline__ void kg_bar_init_done() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
-// This thread's writes to shared memory come before what the tensor cores read of it from here on.
-__device__ __forceinline__ void kg_async_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 // The warpgroup's share of the registers from here on.
 template <int N> __device__ __forceinline__ void kg_fewer_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }
 template <int N> __device__ __forceinline__ void kg_more_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
 #elif defined(KG_EMULATE)
 #define KG_SM90A 1
-#include "emulate/wgmma.h"
 #endif

@@ -1,4 +1,4 @@
-// From the file's blocks to the planes of common.cuh, once at load.
+// From the file's blocks to the planes of abi.h, once at load.
 //
 // src: n whole blocks of the file's type as stored (ggml's block structs, little endian, no alignment); dst: the matrix;
 // block0: index of the first block of 32 in the matrix. One thread a block of 32. Bytes moved: the weights twice.

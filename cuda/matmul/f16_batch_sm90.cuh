@@ -5,23 +5,23 @@
 // and a block's warps go their own ways. The input comes in slices of UN blocks of 32 of a part of each warp of KS, by the copy
 // engine: into as many slots as there are slices, once, or round and round into fewer.
 // Bytes moved: the weights once for each 8 NT sequences; the input once a block, or once a turn where it does not fit.
-// Preconditions: compute capability 9.0 (the body exists in sm_90a code alone); as in f16_mma.cuh; 32 KS groups threads, st.split given;
+// Preconditions: code of version 9.0 or above; as in f16_mma.cuh; 32 KS groups threads, st.split given;
 // slots: all slices of the input, or at least two.
 #pragma once
 #include "matmul/f16_mma.cuh"
 
-constexpr uint32_t KG_WIDE_UN = 4, KG_WIDE_SLOTS = 32;
+constexpr uint32_t KG_F16_BATCH_UN = 4, KG_F16_BATCH_SLOTS = 32;
 // Warps of a block at most; two rows of tiles by 32 sequences want more registers.
-__host__ __device__ constexpr uint32_t kg_wide_warps(int nm, int nt) { return nm * nt >= 8 ? 8 : 12; }
+__host__ __device__ constexpr uint32_t kg_f16_batch_warps(int nm, int nt) { return nm * nt >= 8 ? 8 : 12; }
 
 // 16-byte words of a slice: hi and lo of each sequence in the order of the lanes, then scales.
-__host__ __device__ constexpr uint32_t kg_wide_slice(int nt) { return KG_WIDE_UN * 66 * nt; }
+__host__ __device__ constexpr uint32_t kg_f16_batch_slice(int nt) { return KG_F16_BATCH_UN * 66 * nt; }
 // Slices of a part: as many for each.
-__host__ __device__ constexpr uint32_t kg_wide_slices(uint32_t blocks, uint32_t parts) { return ((blocks + parts - 1) / parts + KG_WIDE_UN - 1) / KG_WIDE_UN; }
+__host__ __device__ constexpr uint32_t kg_f16_batch_slices(uint32_t blocks, uint32_t parts) { return ((blocks + parts - 1) / parts + KG_F16_BATCH_UN - 1) / KG_F16_BATCH_UN; }
 
 // acc[m][n][i] += s d of a block, whose inputs are `x` and `scales`. A product waits 33 cycles for the one before it on the same sum:
 // those of several sums go in turn.
-template <int NM, int NT> __device__ __forceinline__ void kg_wide_add(float (&acc)[NM][NT][4], const KgTileUnit (&w)[NM], const uint4 *x, const float *scales) {
+template <int NM, int NT> __device__ __forceinline__ void kg_f16_batch_add(float (&acc)[NM][NT][4], const KgF16Unit (&w)[NM], const uint4 *x, const float *scales) {
     constexpr int EACH = NT < 2 ? 1 : 2;
     const uint32_t lane = threadIdx.x & 31;
 #pragma unroll
@@ -62,15 +62,15 @@ template <int NM, int NT> __device__ __forceinline__ void kg_wide_add(float (&ac
     }
 }
 
-template <int MODE, int NT, int KS> __global__ void __launch_bounds__(32 * kg_wide_warps(MODE != KG_ONE ? 2 : 1, NT), 1) kg_wide_kernel(const __grid_constant__ KgStage st, uint32_t slots, uint32_t slices) {
-#ifdef KG_SM90A
+template <int MODE, int NT, int KS> __global__ void __launch_bounds__(32 * kg_f16_batch_warps(MODE != KG_ONE ? 2 : 1, NT), 1) kg_f16_batch_kernel(const __grid_constant__ KgStage st, uint32_t slots, uint32_t slices) {
+#ifdef KG_SM90
     constexpr bool PAIR = MODE == KG_PAIR, TWO = MODE == KG_TWO;
-    constexpr int NM = MODE != KG_ONE ? 2 : 1, UN = KG_WIDE_UN;
+    constexpr int NM = MODE != KG_ONE ? 2 : 1, UN = KG_F16_BATCH_UN;
     constexpr uint32_t W = TWO ? 2 : 1, PART = 128 * NT;
     KG_DYNAMIC_SHARED(uint4, x); // [slots][KS][slice], then the parts
     // Slots that are full, that are empty: every thread says for itself that it has read one. (One for its warp would do, but the compiler
     // makes nothing of a barrier of a warp that is together, and racecheck then sees none.)
-    KG_SHARED(uint64_t[2 * KG_WIDE_SLOTS], bars);
+    KG_SHARED(uint64_t[2 * KG_F16_BATCH_SLOTS], bars);
     uint32_t seg = 0;
     while (seg + 1 < st.n_seg && blockIdx.y >= st.seg_block[seg + 1]) seg++;
     const uint32_t n_warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x & 31, groups = n_warps / KS, group = warp / KS, kw = warp % KS;
@@ -81,7 +81,7 @@ template <int MODE, int NT, int KS> __global__ void __launch_bounds__(32 * kg_wi
     const uint32_t turns = (tile1 - tile0 + stride - 1) / stride;
 
     // What is loaded next: blocks from next_at on of a part, of a row of tiles.
-    KgTileUnit f[UN][NM] = {};
+    KgF16Unit f[UN][NM] = {};
     const uint4 *from[NM];
     uint32_t next_tile = tile0 + group * W, next_part = 0, next_slice = 0, next_at, next_end;
     auto aim = [&] {
@@ -106,10 +106,10 @@ template <int MODE, int NT, int KS> __global__ void __launch_bounds__(32 * kg_wi
     for (int u = 0; u < UN; u++) fetch(u);
     kg_launch_dependents();
 
-    const uint32_t full = kg_shared_at(bars), empty = kg_shared_at(bars + KG_WIDE_SLOTS);
+    const uint32_t full = kg_shared_at(bars), empty = kg_shared_at(bars + KG_F16_BATCH_SLOTS);
     const uint4 *input = st.split + (size_t)blockIdx.x * NT * blocks * 66;
     // Slice `slice` of each warp's part `part` into a slot, by one thread.
-    auto bring = [&](uint32_t part, uint32_t slice, uint32_t slot) {
+    auto copy_async = [&](uint32_t part, uint32_t slice, uint32_t slot) {
         uint32_t first[KS], n[KS], bytes = 0;
 #pragma unroll
         for (uint32_t w = 0; w < KS; w++) {
@@ -122,12 +122,12 @@ template <int MODE, int NT, int KS> __global__ void __launch_bounds__(32 * kg_wi
 #pragma unroll
         for (uint32_t w = 0; w < KS; w++) {
             if (!n[w]) continue;
-            const uint32_t to = kg_shared_at(x + (slot * KS + w) * kg_wide_slice(NT));
+            const uint32_t to = kg_shared_at(x + (slot * KS + w) * kg_f16_batch_slice(NT));
             kg_copy_bulk(to, input + (size_t)first[w] * NT * 64, n[w] * NT * 64 * 16, full + 8 * slot);
             kg_copy_bulk(to + UN * NT * 64 * 16, input + (size_t)(blocks * 64 + first[w] * 2) * NT, n[w] * NT * 2 * 16, full + 8 * slot);
         }
     };
-    const bool stays = slots == all;
+    const bool input_resident = slots == all;
     if (threadIdx.x < slots) {
         kg_bar_init(full + 8 * threadIdx.x, 1), kg_bar_init(empty + 8 * threadIdx.x, 32 * n_warps);
         kg_bar_init_done();
@@ -136,13 +136,13 @@ template <int MODE, int NT, int KS> __global__ void __launch_bounds__(32 * kg_wi
     const uint32_t first_part = warp == 0 ? lane / slices : 0, first_slice = lane - first_part * slices;
     kg_wait();
     if (warp == 0) {
-        if (lane < slots) bring(first_part, first_slice, lane);
+        if (lane < slots) copy_async(first_part, first_slice, lane);
         __syncwarp();
     }
 
-    float *const meet = (float *)(x + (size_t)slots * KS * kg_wide_slice(NT)) + (size_t)group * (parts - mine) * NM * PART;
-    uint32_t slot = 0, parity = 0, coming_part = stays ? 0 : slots / slices, coming_slice = stays ? 0 : slots % slices; // what is brought next
-    uint32_t left = stays ? 0 : turns * all - min(turns * all, slots);
+    float *const reduce_smem = (float *)(x + (size_t)slots * KS * kg_f16_batch_slice(NT)) + (size_t)group * (parts - mine) * NM * PART;
+    uint32_t slot = 0, parity = 0, coming_part = input_resident ? 0 : slots / slices, coming_slice = input_resident ? 0 : slots % slices; // what is brought next
+    uint32_t left = input_resident ? 0 : turns * all - min(turns * all, slots);
     for (uint32_t turn = 0; turn < turns; turn++) { // as many for each group: there are barriers
         const uint32_t tile = tile0 + turn * stride + group * W;
         float total[NM][NT][4] = {};
@@ -156,14 +156,14 @@ template <int MODE, int NT, int KS> __global__ void __launch_bounds__(32 * kg_wi
                 }
                 bound();
                 kg_bar_wait(full + 8 * slot, parity);
-                const uint4 *in = x + (slot * KS + kw) * kg_wide_slice(NT);
+                const uint4 *in = x + (slot * KS + kw) * kg_f16_batch_slice(NT);
 #pragma unroll
                 for (int u = 0; u < UN; u++)
-                    if (slice * UN + u < n) kg_wide_add<NM, NT>(acc, f[u], in + u * NT * 64, (const float *)(in + UN * NT * 64) + u * NT * 8);
+                    if (slice * UN + u < n) kg_f16_batch_add<NM, NT>(acc, f[u], in + u * NT * 64, (const float *)(in + UN * NT * 64) + u * NT * 8);
                 // All at once: the compiler counts these loads together, so that each use of one waits for all that are under way.
 #pragma unroll
                 for (int u = 0; u < UN; u++) fetch(u);
-                if (!stays) {
+                if (!input_resident) {
                     kg_bar_arrive(empty + 8 * slot);
                     // Into the slot before this one, which the slower warps may be in still.
                     const bool first = turn == 0 && part == 0 && slice == 0;
@@ -172,14 +172,14 @@ template <int MODE, int NT, int KS> __global__ void __launch_bounds__(32 * kg_wi
                         if (lane == 0) {
                             kg_bar_wait(empty + 8 * last, slot ? parity : parity ^ 1);
                             kg_async_fence();
-                            bring(coming_part, coming_slice, last);
+                            copy_async(coming_part, coming_slice, last);
                         }
                         __syncwarp();
                         left--;
                         if (++coming_slice == slices) coming_slice = 0, coming_part = coming_part + 1 == mine ? 0 : coming_part + 1;
                     }
                 }
-                if (++slot == slots) slot = 0, parity = stays ? 0 : parity ^ 1;
+                if (++slot == slots) slot = 0, parity = input_resident ? 0 : parity ^ 1;
             }
 #pragma unroll
             for (int m = 0; m < NM; m++)
@@ -188,7 +188,7 @@ template <int MODE, int NT, int KS> __global__ void __launch_bounds__(32 * kg_wi
 #pragma unroll
                     for (int j = 0; j < 4; j++) {
                         if (KS == 1 || kw == 0) total[m][i][j] = __fadd_rn(total[m][i][j], acc[m][i][j]);
-                        else meet[((p - mine) * NM + m) * PART + (i * 4 + j) * 32 + lane] = acc[m][i][j];
+                        else reduce_smem[((p - mine) * NM + m) * PART + (i * 4 + j) * 32 + lane] = acc[m][i][j];
                     }
         }
         if constexpr (KS > 1) {
@@ -198,7 +198,7 @@ template <int MODE, int NT, int KS> __global__ void __launch_bounds__(32 * kg_wi
 #pragma unroll
                     for (int m = 0; m < NM; m++)
 #pragma unroll
-                        for (int i = 0; i < NT * 4; i++) total[m][i / 4][i % 4] = __fadd_rn(total[m][i / 4][i % 4], meet[(p * NM + m) * PART + i * 32 + lane]);
+                        for (int i = 0; i < NT * 4; i++) total[m][i / 4][i % 4] = __fadd_rn(total[m][i / 4][i % 4], reduce_smem[(p * NM + m) * PART + i * 32 + lane]);
             }
             if (turn + 1 < turns) kg_barrier(1 + group, 32 * KS);
         }
@@ -222,7 +222,7 @@ template <int MODE, int NT, int KS> __global__ void __launch_bounds__(32 * kg_wi
 #pragma unroll
                     for (int h = 0; h < 2; h++) {
                         if ((m && tile + m >= tile1) || (tile + m) * 16 + g + 8 * h >= rows) continue;
-                        out[16 * m + 8 * h] = kg_tile_result(st, total[m][i][2 * h + c], PAIR ? total[NM - 1][i][2 * h + c] : 0.f, bias[m][h]);
+                        out[16 * m + 8 * h] = kg_f16_mma_result(st, total[m][i][2 * h + c], PAIR ? total[NM - 1][i][2 * h + c] : 0.f, bias[m][h]);
                     }
             }
     }

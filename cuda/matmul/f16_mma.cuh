@@ -13,39 +13,38 @@
 // Preconditions: as in gemv.cuh; 32 st.ks threads.
 #pragma once
 #include "matmul/gemv.cuh"
-#include "device/wgmma.cuh"
-#include "matmul/stage_input_f16.cuh"
+#include "device/sm90.cuh"
 
 // The copy engine brings the input, but not on the emulated device: that runs what is there for older ones.
-#if defined(KG_SM90A) && !defined(KG_EMULATE)
-#define KG_TILE_BULK 1
+#if defined(KG_SM90) && !defined(KG_EMULATE)
+#define KG_F16_MMA_BULK 1
 #endif
 
 // What a group of warps has in hand: a row of tiles; those of gate and up; two rows, which share what they read of the input.
-enum KgTileMode { KG_ONE, KG_PAIR, KG_TWO };
+enum KgF16Mode { KG_ONE, KG_PAIR, KG_TWO };
 // Groups of a block. NT: tiles of 8 sequences; 0: a token alone.
-__host__ __device__ constexpr int kg_tile_groups(int nt, int parts) { return nt >= 2 && parts == 8 ? 2 : 1; }
+__host__ __device__ constexpr int kg_f16_mma_groups(int nt, int parts) { return nt >= 2 && parts == 8 ? 2 : 1; }
 // Sets of parts, used in turn: two where there is room for them.
-__host__ __device__ constexpr int kg_tile_sets(int mode, int nt) { return mode != KG_ONE && nt == 4 ? 1 : 2; }
+__host__ __device__ constexpr int kg_f16_mma_sets(int mode, int nt) { return mode != KG_ONE && nt == 4 ? 1 : 2; }
 // Floats before the input: reductions of the norm, then the sets of parts.
-__host__ __device__ constexpr uint32_t kg_tile_red(int mode, int nt, int parts) {
-    return 128 + kg_tile_sets(mode, nt) * (mode != KG_ONE ? 2 : 1) * parts * kg_tile_groups(nt, parts) * (nt ? 128 * nt : 16);
+__host__ __device__ constexpr uint32_t kg_f16_mma_red(int mode, int nt, int parts) {
+    return 128 + kg_f16_mma_sets(mode, nt) * (mode != KG_ONE ? 2 : 1) * parts * kg_f16_mma_groups(nt, parts) * (nt ? 128 * nt : 16);
 }
 // Bytes of a block of 32 of the input: hi and lo of each sequence in the order of the lanes, and scales.
-__host__ __device__ constexpr uint32_t kg_tile_block(int nt) { return nt ? 1056 * nt : 132; }
-static inline size_t kg_tile_smem(uint32_t n, bool norm, int mode, int nt, int parts) {
-    return kg_tile_red(mode, nt, parts) * 4 + (size_t)((n + 31) / 32) * kg_tile_block(nt) + 16 + (norm ? (n + 31) / 32 * 128 : 0);
+__host__ __device__ constexpr uint32_t kg_f16_mma_block(int nt) { return nt ? 1056 * nt : 132; }
+static inline size_t kg_f16_mma_smem(uint32_t n, bool norm, int mode, int nt, int parts) {
+    return kg_f16_mma_red(mode, nt, parts) * 4 + (size_t)((n + 31) / 32) * kg_f16_mma_block(nt) + 16 + (norm ? (n + 31) / 32 * 128 : 0);
 }
-static inline size_t kg_tile_split_smem(uint32_t n, int nt, int parts) { return (size_t)((n + 31) / 32 / parts + 1) * kg_tile_block(nt); }
+static inline size_t kg_f16_mma_split_smem(uint32_t n, int nt, int parts) { return (size_t)((n + 31) / 32 / parts + 1) * kg_f16_mma_block(nt); }
 
 // What a stage has to be: of matrices of tiles; with a tile of rows for each of its blocks.
-static inline bool kg_tile_check(const KgStage *st) {
+static inline bool kg_f16_mma_check(const KgStage *st) {
     bool ok = st->n && st->n_seg >= 1 && st->n_seg <= 3 && (!st->activation || st->n_seg == 1) && (st->ks == 8 || st->ks == 16);
     for (uint32_t i = 0; ok && i < (st->activation ? 2 : st->n_seg); i++)
         ok = st->m[i].type == KG_F16_TILED && st->m[i].stride == (st->n + 31) / 32 * 32;
     return ok;
 }
-static inline bool kg_tile_rows_check(const KgStage *st) {
+static inline bool kg_f16_mma_rows_check(const KgStage *st) {
     bool ok = true;
     for (uint32_t i = 0; ok && i < st->n_seg; i++)
         ok = st->seg_block[i] < st->seg_block[i + 1] && st->seg_block[i + 1] - st->seg_block[i] <= (st->m[i].rows + 15) / 16;
@@ -53,7 +52,7 @@ static inline bool kg_tile_rows_check(const KgStage *st) {
 }
 
 // A lane's part of a tile.
-struct KgTileUnit {
+struct KgF16Unit {
     uint4 a, b;
     // from: the lane's place in the first tile of a row of tiles; b: the block of 32 columns.
     __device__ __forceinline__ void load(const uint4 *from, uint32_t at) {
@@ -63,7 +62,7 @@ struct KgTileUnit {
 };
 
 // d = W x over a block of 32.
-__device__ __forceinline__ void kg_tile_dot(float (&d)[4], const KgTileUnit &w, uint4 hi, uint4 lo) {
+__device__ __forceinline__ void kg_f16_mma_dot(float (&d)[4], const KgF16Unit &w, uint4 hi, uint4 lo) {
     const uint32_t first[4] = {w.a.x, w.a.y, w.a.z, w.a.w}, second[4] = {w.b.x, w.b.y, w.b.z, w.b.w};
     d[0] = d[1] = d[2] = d[3] = 0.f;
     kg_mma(d, first, hi.x, hi.y);
@@ -72,18 +71,19 @@ __device__ __forceinline__ void kg_tile_dot(float (&d)[4], const KgTileUnit &w, 
     kg_mma(d, second, lo.z, lo.w);
 }
 
-// What becomes of a row's sum, and of those of gate and up.
-__device__ __forceinline__ float kg_tile_result(const KgStage &st, float y, float up, float bias) {
+// What becomes of a row's sum, and of those of gate and up: kg_stage_result's formula, written so that the compiler makes of the
+// kernels here what was measured.
+__device__ __forceinline__ float kg_f16_mma_result(const KgStage &st, float y, float up, float bias) {
     y = st.activation ? __fmul_rn(kg_activation(st.activation, y), up) : __fadd_rn(y, bias);
     return st.softcap != 0.f ? st.softcap * tanhf(y / st.softcap) : y;
 }
 
 // The inputs of NT * 8 sequences from seq0 on, blocks b0 .. b1: [blocks][NT][hi, lo][32 lanes] of 16 bytes, scales [blocks][8 NT].
-// Cut up by the norm already, in this order (st.split). Part p is there after kg_tile_await(p, ..), for the calling warp.
-template <int NT, int PARTS> __device__ __forceinline__ void kg_tile_copies(const KgStage &st, uint4 *x, float *scales, uint64_t *bars) {
+// Cut up by the norm already, in this order (st.split). Part p is there after kg_f16_mma_await(p, ..), for the calling warp.
+template <int NT, int PARTS> __device__ __forceinline__ void kg_f16_mma_copies(const KgStage &st, uint4 *x, float *scales, uint64_t *bars) {
     const uint32_t blocks = (st.n + 31) / 32;
     const uint4 *from = st.split + (size_t)blockIdx.x * NT * blocks * 66;
-#ifdef KG_TILE_BULK
+#ifdef KG_F16_MMA_BULK
     const uint32_t p = threadIdx.x / 32;
     if (p < PARTS && threadIdx.x % 32 == 0) {
         const uint32_t first = p * blocks / PARTS, n = (p + 1) * blocks / PARTS - first, bar = kg_shared_at(bars + p);
@@ -102,13 +102,13 @@ template <int NT, int PARTS> __device__ __forceinline__ void kg_tile_copies(cons
     __syncthreads();
 #endif
 }
-__device__ __forceinline__ void kg_tile_await(uint64_t *bars, uint32_t part) {
-#ifdef KG_TILE_BULK
+__device__ __forceinline__ void kg_f16_mma_await(uint64_t *bars, uint32_t part) {
+#ifdef KG_F16_MMA_BULK
     kg_bar_wait(kg_shared_at(bars + part), 0);
 #endif
 }
 // The inputs as rows of f32:
-template <int NT> __device__ __forceinline__ void kg_tile_inputs(const KgStage &st, uint4 *x, float *scales, uint32_t seq0, uint32_t b0, uint32_t b1) {
+template <int NT> __device__ __forceinline__ void kg_f16_mma_inputs(const KgStage &st, uint4 *x, float *scales, uint32_t seq0, uint32_t b0, uint32_t b1) {
     constexpr int MANY = 8;
     const uint32_t j = threadIdx.x & 7, each = blockDim.x / 8, n = (b1 - b0) * 8 * NT;
 #pragma unroll 1
@@ -124,7 +124,7 @@ template <int NT> __device__ __forceinline__ void kg_tile_inputs(const KgStage &
         for (int k = 0; k < MANY; k++) {
             const uint32_t id = id0 + k * each, seq = id % (8 * NT);
             uint2 hi, lo;
-            const float s = kg_tile_split(v[k], hi, lo);
+            const float s = kg_stage_f16(v[k], hi, lo);
             if (id >= n) continue;
             uint2 *half = (uint2 *)(x + (id / (8 * NT) * NT + seq / 8) * 64 + (seq % 8) * 4 + j / 2) + (j & 1);
             half[0] = hi, half[64] = lo;
@@ -135,13 +135,13 @@ template <int NT> __device__ __forceinline__ void kg_tile_inputs(const KgStage &
 }
 
 // acc[n][i] += s d of block b, whose inputs are `x` and `scales`.
-template <int NT> __device__ __forceinline__ void kg_tile_add(float (&acc)[NT][4], const KgTileUnit &w, const uint4 *x, const float *scales) {
+template <int NT> __device__ __forceinline__ void kg_f16_mma_add(float (&acc)[NT][4], const KgF16Unit &w, const uint4 *x, const float *scales) {
     const uint32_t lane = threadIdx.x & 31;
 #pragma unroll
     for (int n = 0; n < NT; n++) {
         const float2 s = *(const float2 *)(scales + n * 8 + 2 * (lane & 3));
         float d[4];
-        kg_tile_dot(d, w, x[n * 64 + lane], x[n * 64 + 32 + lane]);
+        kg_f16_mma_dot(d, w, x[n * 64 + lane], x[n * 64 + 32 + lane]);
         acc[n][0] = __fmaf_rn(s.x, d[0], acc[n][0]), acc[n][1] = __fmaf_rn(s.y, d[1], acc[n][1]);
         acc[n][2] = __fmaf_rn(s.x, d[2], acc[n][2]), acc[n][3] = __fmaf_rn(s.y, d[3], acc[n][3]);
     }
@@ -150,11 +150,11 @@ template <int NT> __device__ __forceinline__ void kg_tile_add(float (&acc)[NT][4
 // One or two rows of tiles at a time for each group of PARTS warps, a part of the columns a warp. NT = 0: a token alone, its norm here; else
 // NT tiles of 8 sequences. UN: blocks of 32 in flight a lane. The first ones are requested before the kernels this one depends on
 // have finished.
-template <int MODE, int UN, int NT, int PARTS> __device__ __forceinline__ void kg_tile_run(const KgStage &st, float *red) {
+template <int MODE, int UN, int NT, int PARTS> __device__ __forceinline__ void kg_f16_mma_run(const KgStage &st, float *red) {
     constexpr bool PAIR = MODE == KG_PAIR, TWO = MODE == KG_TWO;
     // Without branches the blocks' products go side by side: for more than four there are no registers.
     constexpr bool STRAIGHT = NT == 0 && UN * (PAIR ? 2 : 1) <= 4;
-    constexpr int NM = MODE != KG_ONE ? 2 : 1, C = NT ? NT : 1, NV = 2, GROUPS = kg_tile_groups(NT, PARTS);
+    constexpr int NM = MODE != KG_ONE ? 2 : 1, C = NT ? NT : 1, NV = 2, GROUPS = kg_f16_mma_groups(NT, PARTS);
     constexpr uint32_t PART = NT ? 128 * NT : 16, SET = NM * PARTS * PART, STRIDE = GROUPS * (TWO ? 2 : 1);
     const uint32_t at = NT ? blockIdx.y : blockIdx.x;
     uint32_t seg = 0;
@@ -165,7 +165,7 @@ template <int MODE, int UN, int NT, int PARTS> __device__ __forceinline__ void k
     const uint32_t n_blocks = st.seg_block[seg + 1] - st.seg_block[seg], block = at - st.seg_block[seg], tiles = (rows + 15) / 16;
     const uint32_t tile0 = tiles * block / n_blocks, tile1 = tiles * (block + 1) / n_blocks; // fewer than 2^32
 
-    KgTileUnit f[NM][UN] = {};
+    KgF16Unit f[NM][UN] = {};
     const uint4 *from[NM];
     uint32_t tile_at = tile0 + group * (TWO ? 2 : 1), block_at = first;
     auto aim = [&] {
@@ -186,12 +186,12 @@ template <int MODE, int UN, int NT, int PARTS> __device__ __forceinline__ void k
     for (int u = 0; u < UN; u++) fetch(u);
     kg_launch_dependents();
 
-    uint4 *const x = (uint4 *)(red + kg_tile_red(MODE, NT, PARTS)); // alone: [blocks][4 lanes][hi, lo] of 16 bytes
+    uint4 *const x = (uint4 *)(red + kg_f16_mma_red(MODE, NT, PARTS)); // alone: [blocks][4 lanes][hi, lo] of 16 bytes
     float *const scales = (float *)(x + blocks * (NT ? 64 * NT : 8)); // [blocks][8 NT], alone: [blocks]
     const uint32_t seq0 = NT ? blockIdx.x * NT * 8 : 0;
     if constexpr (NT != 0) {
         KG_SHARED(uint64_t[PARTS], bars);
-#ifdef KG_TILE_BULK
+#ifdef KG_F16_MMA_BULK
         if (threadIdx.x == 0) {
             for (int p = 0; p < PARTS; p++) kg_bar_init(kg_shared_at(bars + p), 1);
             kg_bar_init_done();
@@ -199,8 +199,8 @@ template <int MODE, int UN, int NT, int PARTS> __device__ __forceinline__ void k
         __syncthreads();
 #endif
         kg_wait();
-        kg_tile_copies<NT, PARTS>(st, x, scales, bars);
-        kg_tile_await(bars, warp);
+        kg_f16_mma_copies<NT, PARTS>(st, x, scales, bars);
+        kg_f16_mma_await(bars, warp);
     } else {
         if (threadIdx.x < 16 && threadIdx.x >= PARTS) red[threadIdx.x] = red[64 + threadIdx.x] = 0.f;
         float4 held[NV];
@@ -213,7 +213,7 @@ template <int MODE, int UN, int NT, int PARTS> __device__ __forceinline__ void k
         auto put = [&](float4 v, uint32_t i) {
             if (st.tap && blockIdx.x == 0 && i < n4) ((float4 *)st.tap)[i] = v;
             uint2 hi, lo;
-            const float s = kg_tile_split(v, hi, lo);
+            const float s = kg_stage_f16(v, hi, lo);
             if (i >= n4) return;
             uint2 *to = (uint2 *)(x + (i >> 3) * 8 + (i >> 1 & 3) * 2) + (i & 1);
             to[0] = hi, to[2] = lo;
@@ -247,7 +247,7 @@ template <int MODE, int UN, int NT, int PARTS> __device__ __forceinline__ void k
                 if (!STRAIGHT && b >= last) {
                 } else if constexpr (NT != 0) {
 #pragma unroll
-                    for (int m = 0; m < NM; m++) kg_tile_add<C>(acc[m], f[m][u], x + b * (64 * NT), scales + b * (8 * NT));
+                    for (int m = 0; m < NM; m++) kg_f16_mma_add<C>(acc[m], f[m][u], x + b * (64 * NT), scales + b * (8 * NT));
                 } else {
                     // Column 0 of a tile of sequences is the token's.
                     uint4 hi = make_uint4(0, 0, 0, 0), lo = hi;
@@ -256,7 +256,7 @@ template <int MODE, int UN, int NT, int PARTS> __device__ __forceinline__ void k
 #pragma unroll
                     for (int m = 0; m < NM; m++) {
                         float d[4];
-                        kg_tile_dot(d, f[m][u], hi, lo);
+                        kg_f16_mma_dot(d, f[m][u], hi, lo);
                         acc[m][0][0] = __fmaf_rn(s, d[0], acc[m][0][0]), acc[m][0][2] = __fmaf_rn(s, d[2], acc[m][0][2]);
                     }
                 }
@@ -289,31 +289,31 @@ template <int MODE, int UN, int NT, int PARTS> __device__ __forceinline__ void k
                 for (int p = 0; p < PARTS; p++) y[m] = __fadd_rn(y[m], parts[(m * PARTS + p) * PART + e]);
             float *out = (st.state ? st.state[seq].logits : st.out[seg] + (NT ? (size_t)seq * st.out_stride : 0)) + row;
             const float *bias = st.bias[seg] ? st.bias[seg] + row : nullptr;
-            out[0] = kg_tile_result(st, y[0], y[1], bias ? bias[0] : 0.f);
-            if (TWO && tile + 1 < tile1 && row + 16 < rows) out[16] = kg_tile_result(st, y[1], 0.f, bias ? bias[16] : 0.f);
+            out[0] = kg_f16_mma_result(st, y[0], y[1], bias ? bias[0] : 0.f);
+            if (TWO && tile + 1 < tile1 && row + 16 < rows) out[16] = kg_f16_mma_result(st, y[1], 0.f, bias ? bias[16] : 0.f);
         }
         // The other set of parts is free: whoever read it has passed the barrier.
-        if constexpr (kg_tile_sets(MODE, NT) == 1) kg_barrier(1 + group, 32 * PARTS);
+        if constexpr (kg_f16_mma_sets(MODE, NT) == 1) kg_barrier(1 + group, 32 * PARTS);
         else parts = parts < red + 128 + GROUPS * SET ? parts + GROUPS * SET : parts - GROUPS * SET;
     }
 }
 
 template <bool PAIR, int UN, int PARTS> __global__ void __launch_bounds__(32 * PARTS, PARTS == 16 ? 1 : 2)
-    kg_tile_kernel(const __grid_constant__ KgStage st) {
+    kg_f16_mma_kernel(const __grid_constant__ KgStage st) {
     KG_DYNAMIC_SHARED(float, red);
-    kg_tile_run<PAIR ? KG_PAIR : KG_ONE, UN, 0, PARTS>(st, red);
+    kg_f16_mma_run<PAIR ? KG_PAIR : KG_ONE, UN, 0, PARTS>(st, red);
 }
 
 // The sequences' tiles next to one another, so that they share what the cache holds of the rows.
-template <int MODE, int NT, int PARTS> __global__ void __launch_bounds__(32 * PARTS * kg_tile_groups(NT, PARTS), NT == 1 && PARTS == 8 ? 2 : 1)
-    kg_tile_batch_kernel(const __grid_constant__ KgStage st) {
+template <int MODE, int NT, int PARTS> __global__ void __launch_bounds__(32 * PARTS * kg_f16_mma_groups(NT, PARTS), NT == 1 && PARTS == 8 ? 2 : 1)
+    kg_f16_mma_batch_kernel(const __grid_constant__ KgStage st) {
     KG_DYNAMIC_SHARED(float, red);
-    kg_tile_run<MODE, MODE == KG_ONE ? 4 : 2, NT, PARTS>(st, red);
+    kg_f16_mma_run<MODE, MODE == KG_ONE ? 4 : 2, NT, PARTS>(st, red);
 }
 
 // Parts apart: block (., y, p) leaves part p of the rows of as many tiles as it has warps, and of NT * 8 sequences, in out[0],
 // [st.ks, n_seq, out_stride], for kg_batch_norm to sum.
-template <int NT> __global__ void __launch_bounds__(512, 1) kg_tile_split_kernel(const __grid_constant__ KgStage st) {
+template <int NT> __global__ void __launch_bounds__(512, 1) kg_f16_mma_split_kernel(const __grid_constant__ KgStage st) {
     KG_DYNAMIC_SHARED(uint4, x);
     constexpr int UN = NT == 1 ? 8 : 4;
     const uint32_t warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3, part = blockIdx.z;
@@ -321,7 +321,7 @@ template <int NT> __global__ void __launch_bounds__(512, 1) kg_tile_split_kernel
     const uint32_t rows = st.m[0].rows, tile = blockIdx.y * (blockDim.x / 32) + warp, seq0 = blockIdx.x * NT * 8;
     const bool mine = tile * 16 < rows;
     const uint4 *from = (const uint4 *)st.m[0].a + (size_t)tile * blocks * 64 + lane;
-    KgTileUnit f[UN] = {};
+    KgF16Unit f[UN] = {};
 #pragma unroll
     for (int u = 0; u < UN; u++)
         if (mine && first + u < last) f[u].load(from, first + u);
@@ -330,14 +330,14 @@ template <int NT> __global__ void __launch_bounds__(512, 1) kg_tile_split_kernel
         for (uint32_t line = lane; line < (last - min(last, first + UN)) * 8; line += 32) kg_prefetch((const char *)(from - lane) + (size_t)(first + UN) * 1024 + line * 128);
     kg_wait();
     float *const scales = (float *)(x + (last - first) * 64 * NT);
-    kg_tile_inputs<NT>(st, x, scales, seq0, first, last);
+    kg_f16_mma_inputs<NT>(st, x, scales, seq0, first, last);
     if (!mine) return;
     float acc[NT][4] = {};
     for (uint32_t b0 = first; b0 < last; b0 += UN) {
 #pragma unroll
         for (int u = 0; u < UN; u++) {
             const uint32_t b = b0 + u;
-            if (b < last) kg_tile_add<NT>(acc, f[u], x + (b - first) * (64 * NT), scales + (b - first) * (8 * NT));
+            if (b < last) kg_f16_mma_add<NT>(acc, f[u], x + (b - first) * (64 * NT), scales + (b - first) * (8 * NT));
             if (b + UN < last) f[u].load(from, b + UN);
         }
     }

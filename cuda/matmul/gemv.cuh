@@ -5,7 +5,7 @@
 //   y_i = W_i h + bias_i, or activation(W_0 h) * (W_1 h)        [rows] f32 accumulation
 //   softcap * tanh(y / softcap) where softcap is not 0
 //
-// Weights are in the layout of common.cuh. Each warp takes NS streams (rows, or pairs of rows of gate and up) and UN units
+// Weights are in the layout of abi.h. Each warp takes NS streams (rows, or pairs of rows of gate and up) and UN units
 // of each at a time; `ks` warps share a row. A lane sums its units in ascending order, lanes are summed by a butterfly,
 // warps in ascending order: the order depends on the shape and the launch configuration, which depends on the shape.
 // The first units are requested before the kernels this one depends on have finished.
@@ -15,74 +15,25 @@
 // Preconditions: x, delta, norm_w, post_w readable (and zero beyond n) up to n rounded up to 32; blockDim a multiple
 // of 32 * ks, at most 512; `pair` needs NS >= 2.
 #pragma once
+#include "device/activation.cuh"
 #include "device/packed.cuh"
-
-struct KgStage {
-    const float *x, *delta, *post_w, *norm_w; // [n]
-    float *x_out;                             // [n] or null
-    float *tap;                               // [n] or null: receives h
-    const KgState *state;                     // not null: y goes to state->logits
-    KgMat m[3];
-    const float *bias[3];
-    float *out[3];
-    uint32_t seg_block[4]; // blocks seg_block[i] .. seg_block[i+1] work on matrix i
-    uint32_t n_seg;
-    uint32_t n;          // columns
-    uint32_t ks;         // warps a row
-    uint32_t activation; // 0: none; 1: silu, 2: gelu: m[0] is the gate, m[1] the up matrix, n_seg is 1
-    float eps, softcap;
-    // Of a batch: x, delta and x_out are [n_seq, x_stride], out[i] [n_seq, out_stride], state the first of n_seq.
-    uint32_t n_seq, x_stride, out_stride;
-    uint32_t n_part; // parts of delta, and the bias that goes with them: see kg_batch_norm
-    const float *part, *part_bias;
-    uint4 *split; // not null: kg_batch_norm leaves its result, and stages of tiles find their input, cut up here: see stage_input_f16.cuh
-    uint32_t split_nt; // tiles of eight sequences in a group there: as many as a block of the stage takes
-    uint32_t split_ints; // cut up as integers: see stage_input_q.cuh
-};
-
-__device__ __forceinline__ float kg_activation(uint32_t kind, float g) {
-    if (kind == 1) return g / (1.f + expf(-g));
-    return 0.5f * g * (1.f + tanhf(0.7978845608028654f * (g + 0.044715f * g * g * g)));
-}
+#include "matmul/stage_input.cuh"
+#include "matmul/stage_norm.cuh"
 
 // Floats for reductions; NB: sequences at a time, 0: a token alone.
 __host__ __device__ constexpr uint32_t kg_stage_red(int nb) { return nb ? 64 + 128 * nb : 256; }
 
 // Bytes of shared memory a stage needs.
-static inline size_t kg_stage_smem(uint32_t n, bool norm, bool quant) {
+static inline size_t kg_gemv_smem(uint32_t n, bool norm, bool quant) {
     size_t padded = (n + 31) / 32 * 32;
     size_t bytes = kg_stage_red(0) * 4;
     if (quant) bytes += padded / 32 * 80;
     if (norm || !quant) bytes += padded * 4;
     return bytes;
 }
-static inline size_t kg_batch_smem(uint32_t n, bool quant, uint32_t nb) {
+static inline size_t kg_gemv_batch_smem(uint32_t n, bool quant, uint32_t nb) {
     size_t padded = (n + 31) / 32 * 32;
     return kg_stage_red((int)nb) * 4 + nb * (quant ? padded / 32 * 80 : padded * 4);
-}
-
-// Four elements of a block of 32, whose others are in the neighbouring seven lanes, as integers; the sum over 16 of them, the block's scale.
-struct KgInts {
-    uint32_t hi, lo; // a byte of each element
-    int sum;
-    float d;
-};
-__device__ __forceinline__ KgInts kg_ints(float4 v) {
-    float m = fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
-    m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 1));
-    m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 2));
-    m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 4));
-    const float inv = m > 0.f ? 32767.f / m : 0.f;
-    const int q0 = __float2int_rn(v.x * inv), q1 = __float2int_rn(v.y * inv), q2 = __float2int_rn(v.z * inv), q3 = __float2int_rn(v.w * inv);
-    KgInts q;
-    q.sum = q0 + q1 + q2 + q3;
-    q.sum += __shfl_xor_sync(0xffffffffu, q.sum, 1);
-    q.sum += __shfl_xor_sync(0xffffffffu, q.sum, 2);
-    // Bytes 0 and 1 of each: lo and hi.
-    const uint32_t a = __byte_perm(q0, q1, 0x5140), b = __byte_perm(q2, q3, 0x5140);
-    q.hi = __byte_perm(a, b, 0x7632), q.lo = __byte_perm(a, b, 0x5410);
-    q.d = m * (1.f / 32767.f);
-    return q;
 }
 
 // One float4 of the input, normalized already, to where the dot products read it. Whole warps call it; i < n4 or v is zero.
@@ -92,7 +43,7 @@ template <bool QUANT> __device__ __forceinline__ void kg_stage_put(const KgStage
         // The float types keep the two halves of a unit apart, so that lanes read without bank conflicts.
         if (i < n4) vb[(i & 1) * (n4 / 2) + (i >> 1)] = v;
     } else {
-        const KgInts q = kg_ints(v);
+        const KgStagedQ q = kg_stage_q(v);
         if (i < n4) {
             const uint32_t blk = i >> 3, t = i & 7;
             uint32_t *to = xq + blk * 20;
@@ -100,109 +51,6 @@ template <bool QUANT> __device__ __forceinline__ void kg_stage_put(const KgStage
             to[8 + t] = q.lo;
             if ((t & 3) == 0) to[16 + (t >> 2)] = (uint32_t)q.sum;
             if (t == 0) to[18] = __float_as_uint(q.d);
-        }
-    }
-}
-
-// Loops here are written once and not unrolled where they can be: the kernels of a step follow one another all the time, and share
-// a cache of instructions that they barely fit into.
-
-// x + rms_norm(delta) * post_w, delta being four_of(i) where there is one, also in x_out where that is given; returned is what it is to be multiplied with for its norm. The first
-// NV float4 of a thread are left in v, the others in vb, whose even and odd ones are apart where SPLIT. red: 80 floats, 0..15 and 64..79
-// zero beyond the block's warps. The order of every sum depends on n and the threads alone.
-template <bool SPLIT, int NV, typename Delta>
-__device__ __forceinline__ float kg_stage_norm(const KgStage &st, const float *x, Delta four_of, float *x_out, float *red, float4 *vb,
-                                               float4 (&v)[NV]) {
-    const uint32_t n4 = (st.n + 31) / 32 * 8, bd = blockDim.x;
-    const float4 *x4 = (const float4 *)x, *p4 = (const float4 *)st.post_w;
-    const bool has = st.delta;
-    const float4 zero = make_float4(0.f, 0.f, 0.f, 0.f);
-    auto square = [](float4 v) { return __fmaf_rn(v.w, v.w, __fmaf_rn(v.z, v.z, __fmaf_rn(v.y, v.y, __fmul_rn(v.x, v.x)))); };
-    // Loads first: behind a store or a barrier each of them would cost its latency by itself.
-    float4 d[NV];
-#pragma unroll
-    for (int k = 0; k < NV; k++) {
-        const uint32_t i = threadIdx.x + k * bd;
-        v[k] = i < n4 ? x4[i] : zero;
-        d[k] = has && i < n4 ? four_of(i) : zero;
-    }
-    float post = 0.f;
-    if (p4) {
-        float ss = 0.f;
-#pragma unroll
-        for (int k = 0; k < NV; k++) ss = __fadd_rn(ss, square(d[k]));
-#pragma unroll 1
-        for (uint32_t i = threadIdx.x + NV * bd; i < n4; i += bd) ss = __fadd_rn(ss, square(four_of(i)));
-        post = rsqrtf(kg_block_sum(ss, red + 64) / (float)st.n + st.eps);
-    }
-    float ss = 0.f;
-    auto add = [&](float4 v, float4 d, uint32_t i) {
-        if (p4) {
-            const float4 w = p4[i];
-            d.x = __fmul_rn(d.x, __fmul_rn(post, w.x)), d.y = __fmul_rn(d.y, __fmul_rn(post, w.y));
-            d.z = __fmul_rn(d.z, __fmul_rn(post, w.z)), d.w = __fmul_rn(d.w, __fmul_rn(post, w.w));
-        }
-        v = make_float4(__fadd_rn(v.x, d.x), __fadd_rn(v.y, d.y), __fadd_rn(v.z, d.z), __fadd_rn(v.w, d.w));
-        if (x_out) ((float4 *)x_out)[i] = v;
-        ss = __fadd_rn(ss, square(v));
-        return v;
-    };
-#pragma unroll
-    for (int k = 0; k < NV; k++) {
-        const uint32_t i = threadIdx.x + k * bd;
-        if (i < n4) v[k] = add(v[k], d[k], i);
-    }
-#pragma unroll 1
-    for (uint32_t i = threadIdx.x + NV * bd; i < n4; i += 2 * bd) {
-        const uint32_t j = i + bd; // the second of two whose loads go side by side
-        const float4 x0 = x4[i], d0 = has ? four_of(i) : zero, x1 = j < n4 ? x4[j] : zero, d1 = has && j < n4 ? four_of(j) : zero;
-        vb[SPLIT ? (i & 1) * (n4 / 2) + (i >> 1) : i] = add(x0, d0, i);
-        if (j < n4) vb[SPLIT ? (j & 1) * (n4 / 2) + (j >> 1) : j] = add(x1, d1, j);
-    }
-    return rsqrtf(kg_block_sum(ss, red) / (float)st.n + st.eps);
-}
-
-// put(four of the input, i) by whole warps, i < n4 or zeros. norm: what kg_stage_norm left in y and vb, times scale and the norm's
-// weights, of which this thread's first ones are held; else x. put may store where vb was read.
-template <bool SPLIT, int NV, typename Put>
-__device__ __forceinline__ void kg_stage_each(const KgStage &st, bool norm, const float *x, float scale, const float4 (&y)[NV], const float4 *vb,
-                                              const float4 (&held)[NV], Put put) {
-    const uint32_t n4 = (st.n + 31) / 32 * 8, bd = blockDim.x, first = threadIdx.x & ~31u, lane = threadIdx.x & 31;
-    const float4 *x4 = (const float4 *)x, *w4 = (const float4 *)st.norm_w, zero = make_float4(0.f, 0.f, 0.f, 0.f);
-    auto scaled = [&](float4 v, float4 w) {
-        v.x *= scale * w.x, v.y *= scale * w.y, v.z *= scale * w.z, v.w *= scale * w.w;
-        return v;
-    };
-    if (norm) {
-#pragma unroll
-        for (int k = 0; k < NV; k++)
-            if (first + k * bd < n4) put(scaled(y[k], held[k]), threadIdx.x + k * bd);
-    }
-#pragma unroll 1
-    for (uint32_t i0 = norm ? first + NV * bd : first; i0 < n4; i0 += 2 * NV * bd) {
-        float4 v[2 * NV];
-#pragma unroll
-        for (int k = 0; k < 2 * NV; k++) {
-            const uint32_t i = i0 + k * bd + lane;
-            if (i >= n4) v[k] = zero;
-            else if (norm) v[k] = scaled(vb[SPLIT ? (i & 1) * (n4 / 2) + (i >> 1) : i], w4[i]);
-            else v[k] = x4[i];
-        }
-#pragma unroll
-        for (int k = 0; k < 2 * NV; k++)
-            if (i0 + k * bd < n4) put(v[k], i0 + k * bd + lane);
-    }
-}
-
-// Norm weights of this thread, requested before the wait.
-template <int NV> __device__ __forceinline__ void kg_stage_hold(const KgStage &st, float4 (&held)[NV]) {
-#pragma unroll
-    for (int i = 0; i < NV; i++) {
-        const uint32_t at = threadIdx.x + i * blockDim.x;
-        held[i] = make_float4(0.f, 0.f, 0.f, 0.f);
-        if (st.norm_w && at < (st.n + 31) / 32 * 8) {
-            uint4 w = kg_cached16((const float4 *)st.norm_w + at);
-            held[i] = make_float4(__uint_as_float(w.x), __uint_as_float(w.y), __uint_as_float(w.z), __uint_as_float(w.w));
         }
     }
 }
@@ -221,7 +69,7 @@ template <bool QUANT, int NV> __device__ __forceinline__ void kg_stage_input(con
 }
 
 // The inputs of NB sequences from seq0 on; zeros beyond the last.
-template <bool QUANT, int NB> __device__ __forceinline__ void kg_batch_input(const KgStage &st, float *red, uint32_t seq0) {
+template <bool QUANT, int NB> __device__ __forceinline__ void kg_gemv_batch_input(const KgStage &st, float *red, uint32_t seq0) {
     const uint32_t n4 = (st.n + 31) / 32 * 8, each = n4 * (QUANT ? 10 : 16) / 4; // words of a sequence
     uint32_t *const words = (uint32_t *)(red + kg_stage_red(NB));
     for (uint32_t i0 = threadIdx.x & ~31u; i0 < n4; i0 += blockDim.x) {
@@ -241,11 +89,83 @@ template <bool QUANT, int NB> __device__ __forceinline__ void kg_batch_input(con
     __syncthreads();
 }
 
+// acc += a unit of each stream times the input's, of N sequences; in: whether there is such a unit.
+template <int T, int NS, int UN, int N>
+__device__ __forceinline__ void kg_stage_add(float (&acc)[NS][N], const Unit<T> (&f)[NS][UN], int u, const float *input, uint32_t padded, uint32_t unit, bool in) {
+    const uint4 *xq = (const uint4 *)input;
+    const float4 *xf = (const float4 *)input;
+#pragma unroll
+    for (int b = 0; b < N; b++) {
+        if constexpr (kg_is_quant(T)) {
+            XQuant x;
+            const uint4 *p = xq + b * (padded / 32 * 5) + unit * 5;
+            const uint4 h0 = p[0], h1 = p[1], l0 = p[2], l1 = p[3], e = p[4];
+            x.hi[0] = h0.x, x.hi[1] = h0.y, x.hi[2] = h0.z, x.hi[3] = h0.w;
+            x.hi[4] = h1.x, x.hi[5] = h1.y, x.hi[6] = h1.z, x.hi[7] = h1.w;
+            x.lo[0] = l0.x, x.lo[1] = l0.y, x.lo[2] = l0.z, x.lo[3] = l0.w;
+            x.lo[4] = l1.x, x.lo[5] = l1.y, x.lo[6] = l1.z, x.lo[7] = l1.w;
+            x.s0 = (int)e.x, x.s1 = (int)e.y, x.d = in ? __uint_as_float(e.z) : 0.f;
+#pragma unroll
+            for (int s = 0; s < NS; s++) acc[s][b] = f[s][u].add(acc[s][b], x);
+        } else {
+            XFloat x;
+            x.v0 = xf[b * (padded / 4) + unit], x.v1 = xf[b * (padded / 4) + padded / 8 + unit];
+#pragma unroll
+            for (int s = 0; s < NS; s++) {
+                const float y = f[s][u].dot(x);
+                acc[s][b] += in ? y : 0.f;
+            }
+        }
+    }
+}
+
+// The sums of all lanes and of a row's warps, ascending: lane s N + b of the group's first warp has stream s of sequence b, where
+// that is `mine`. r: [warps][NS][N], of shared memory.
+template <int NS, int N>
+__device__ __forceinline__ float kg_stage_total(float (&acc)[NS][N], float *red, uint32_t &parity, uint32_t ks, uint32_t group, bool mine) {
+    constexpr uint32_t PART = 64 * N; // of the reductions: [16 warps][NS][N]
+    const uint32_t warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+#pragma unroll
+    for (int s = 0; s < NS; s++)
+#pragma unroll
+        for (int b = 0; b < N; b++) acc[s][b] = kg_warp_sum(acc[s][b]);
+    float y = 0.f;
+    if (ks > 1) {
+        float *r = red + 64 + parity * PART;
+        parity ^= 1;
+        if (lane == 0) {
+#pragma unroll
+            for (int s = 0; s < NS; s++)
+#pragma unroll
+                for (int b = 0; b < N; b++) r[(warp * NS + s) * N + b] = acc[s][b];
+        }
+        __syncthreads();
+        if (mine) {
+#pragma unroll 4
+            for (uint32_t i = 0; i < ks; i++) y += r[(group * ks + i) * NS * N + lane];
+        }
+    } else {
+#pragma unroll
+        for (int s = 0; s < NS; s++)
+#pragma unroll
+            for (int b = 0; b < N; b++)
+                if (lane == s * N + b) y = acc[s][b];
+    }
+    return y;
+}
+
+// What becomes of a row's sum, and of those of gate and up: as every kernel rounds it.
+__device__ __forceinline__ float kg_stage_result(const KgStage &st, bool pair, float y, float up, float bias) {
+    if (pair) y = __fmul_rn(kg_activation(st.activation, y), up);
+    else y = __fadd_rn(y, bias);
+    if (st.softcap != 0.f) y = st.softcap * tanhf(y / st.softcap);
+    return y;
+}
+
 // NB: sequences at a time; 0: a token alone.
-template <int T, int NS, bool DEEP, int NB = 0> __device__ __forceinline__ void kg_stage_run(const KgStage &st, uint32_t seg, float *red) {
+template <int T, int NS, bool DEEP, int NB = 0> __device__ __forceinline__ void kg_gemv_run(const KgStage &st, uint32_t seg, float *red) {
     constexpr bool QUANT = kg_is_quant(T);
     constexpr int UN = (QUANT && !DEEP ? 4 : 8) / NS, NV = 2, N = NB ? NB : 1;
-    constexpr uint32_t PART = 64 * N; // of the reductions: [16 warps][NS][N]
     const uint32_t warp = threadIdx.x >> 5, lane = threadIdx.x & 31, ks = st.ks;
     const uint32_t groups = (blockDim.x >> 5) / ks, group = warp / ks, kw = warp % ks;
     const bool pair = st.activation != 0;
@@ -293,12 +213,10 @@ template <int T, int NS, bool DEEP, int NB = 0> __device__ __forceinline__ void 
         kg_stage_input<QUANT, NV>(st, red, held);
     } else {
         kg_wait();
-        kg_batch_input<QUANT, N>(st, red, seq0);
+        kg_gemv_batch_input<QUANT, N>(st, red, seq0);
     }
 
     const uint32_t padded = (st.n + 31) / 32 * 32;
-    const uint4 *xq = (const uint4 *)(red + kg_stage_red(NB));
-    const float4 *xf = (const float4 *)(red + kg_stage_red(NB));
     float *alone = nullptr;
     if constexpr (NB == 0) alone = st.state ? st.state->logits : st.out[seg];
 
@@ -326,65 +244,16 @@ template <int T, int NS, bool DEEP, int NB = 0> __device__ __forceinline__ void 
                 if (first < per_row) {
                     const bool in = first + lane < per_row;
                     const uint32_t unit = in ? first + lane : per_row - 1;
-#pragma unroll
-                    for (int b = 0; b < N; b++) {
-                        if constexpr (QUANT) {
-                            XQuant x;
-                            const uint4 *p = xq + b * (padded / 32 * 5) + unit * 5;
-                            const uint4 h0 = p[0], h1 = p[1], l0 = p[2], l1 = p[3], e = p[4];
-                            x.hi[0] = h0.x, x.hi[1] = h0.y, x.hi[2] = h0.z, x.hi[3] = h0.w;
-                            x.hi[4] = h1.x, x.hi[5] = h1.y, x.hi[6] = h1.z, x.hi[7] = h1.w;
-                            x.lo[0] = l0.x, x.lo[1] = l0.y, x.lo[2] = l0.z, x.lo[3] = l0.w;
-                            x.lo[4] = l1.x, x.lo[5] = l1.y, x.lo[6] = l1.z, x.lo[7] = l1.w;
-                            x.s0 = (int)e.x, x.s1 = (int)e.y, x.d = in ? __uint_as_float(e.z) : 0.f;
-#pragma unroll
-                            for (int s = 0; s < NS; s++) acc[s][b] = f[s][u].add(acc[s][b], x);
-                        } else {
-                            XFloat x;
-                            x.v0 = xf[b * (padded / 4) + unit], x.v1 = xf[b * (padded / 4) + padded / 8 + unit];
-#pragma unroll
-                            for (int s = 0; s < NS; s++) {
-                                const float y = f[s][u].dot(x);
-                                acc[s][b] += in ? y : 0.f;
-                            }
-                        }
-                    }
+                    kg_stage_add<T, NS, UN, N>(acc, f, u, red + kg_stage_red(NB), padded, unit, in);
                 }
                 fetch(u);
             }
         }
-#pragma unroll
-        for (int s = 0; s < NS; s++)
-#pragma unroll
-            for (int b = 0; b < N; b++) acc[s][b] = kg_warp_sum(acc[s][b]);
-        float y = 0.f;
-        if (ks > 1) {
-            float *r = red + 64 + parity * PART;
-            parity ^= 1;
-            if (lane == 0) {
-#pragma unroll
-                for (int s = 0; s < NS; s++)
-#pragma unroll
-                    for (int b = 0; b < N; b++) r[(warp * NS + s) * N + b] = acc[s][b];
-            }
-            __syncthreads();
-            if (mine) {
-#pragma unroll 4
-                for (uint32_t i = 0; i < ks; i++) y += r[(group * ks + i) * NS * N + lane];
-            }
-        } else {
-#pragma unroll
-            for (int s = 0; s < NS; s++)
-#pragma unroll
-                for (int b = 0; b < N; b++)
-                    if (lane == s * N + b) y = acc[s][b];
-        }
+        float y = kg_stage_total<NS, N>(acc, red, parity, ks, group, mine);
         if (kw != 0) continue;
         const float up = __shfl_sync(0xffffffffu, y, lane + N);
         if (!mine || (pair && (stream & 1))) continue;
-        if (pair) y = __fmul_rn(kg_activation(st.activation, y), up);
-        else y = __fadd_rn(y, bias);
-        if (st.softcap != 0.f) y = st.softcap * tanhf(y / st.softcap);
+        y = kg_stage_result(st, pair, y, up, bias);
         const uint32_t seq = seq0 + lane % N;
         if constexpr (NB == 0) alone[row] = y;
         else if (seq < st.n_seq) (st.state ? st.state[seq].logits : st.out[seg] + (size_t)seq * st.out_stride)[row] = y;
@@ -392,46 +261,51 @@ template <int T, int NS, bool DEEP, int NB = 0> __device__ __forceinline__ void 
 }
 
 // DEEP: eight units a lane in flight instead of four, for rows long enough.
-template <int T, int NS, bool DEEP> __global__ void __launch_bounds__(512, 1) kg_stage_kernel(const __grid_constant__ KgStage st) {
+template <int T, int NS, bool DEEP> __global__ void __launch_bounds__(512, 1) kg_gemv_kernel(const __grid_constant__ KgStage st) {
     KG_DYNAMIC_SHARED(float, kg_shared);
     uint32_t seg = 0;
     while (seg + 1 < st.n_seg && blockIdx.x >= st.seg_block[seg + 1]) seg++;
-    kg_stage_run<T, NS, DEEP>(st, seg, kg_shared);
+    kg_gemv_run<T, NS, DEEP>(st, seg, kg_shared);
 }
 
-template <int T> static inline cudaError_t kg_stage_launch(const KgStage *st, uint32_t ns, uint32_t threads, int deep, int pdl, cudaStream_t stream) {
-    size_t smem = kg_stage_smem(st->n, st->norm_w != nullptr, kg_is_quant(T));
+static inline bool kg_gemv_check(const KgStage *st, uint32_t ns, uint32_t threads) {
+    const bool ok = threads && threads <= 512 && st->ks && threads % (32 * st->ks) == 0 && st->n;
+    return ok && st->n_seg >= 1 && st->n_seg <= 3 && !(st->activation && ns < 2);
+}
+
+template <int T> static inline cudaError_t kg_gemv_launch(const KgStage *st, uint32_t ns, uint32_t threads, int deep, int pdl, cudaStream_t stream) {
+    size_t smem = kg_gemv_smem(st->n, st->norm_w != nullptr, kg_is_quant(T));
     dim3 grid(st->seg_block[st->n_seg]);
     constexpr bool Q = kg_is_quant(T);
-    if (ns == 1 && deep && Q) return kg_launch(kg_stage_kernel<T, 1, Q>, grid, dim3(threads), smem, pdl, stream, *st);
-    if (ns == 2 && deep && Q) return kg_launch(kg_stage_kernel<T, 2, Q>, grid, dim3(threads), smem, pdl, stream, *st);
+    if (ns == 1 && deep && Q) return kg_launch(kg_gemv_kernel<T, 1, Q>, grid, dim3(threads), smem, pdl, stream, *st);
+    if (ns == 2 && deep && Q) return kg_launch(kg_gemv_kernel<T, 2, Q>, grid, dim3(threads), smem, pdl, stream, *st);
     if constexpr (Q) {
-        if (ns == 8 && deep && st->ks == 1) return kg_launch(kg_stage_kernel<T, 8, true>, grid, dim3(threads), smem, pdl, stream, *st);
+        if (ns == 8 && deep && st->ks == 1) return kg_launch(kg_gemv_kernel<T, 8, true>, grid, dim3(threads), smem, pdl, stream, *st);
     }
-    if (ns == 1) return kg_launch(kg_stage_kernel<T, 1, false>, grid, dim3(threads), smem, pdl, stream, *st);
-    if (ns == 2) return kg_launch(kg_stage_kernel<T, 2, false>, grid, dim3(threads), smem, pdl, stream, *st);
-    if (ns == 4) return kg_launch(kg_stage_kernel<T, 4, false>, grid, dim3(threads), smem, pdl, stream, *st);
+    if (ns == 1) return kg_launch(kg_gemv_kernel<T, 1, false>, grid, dim3(threads), smem, pdl, stream, *st);
+    if (ns == 2) return kg_launch(kg_gemv_kernel<T, 2, false>, grid, dim3(threads), smem, pdl, stream, *st);
+    if (ns == 4) return kg_launch(kg_gemv_kernel<T, 4, false>, grid, dim3(threads), smem, pdl, stream, *st);
     return cudaErrorInvalidValue;
 }
 
 // A block works on NB sequences, the tiles of sequences next to one another so that they share what the cache holds of the rows.
-template <int T, int NB> __global__ void __launch_bounds__(512, 1) kg_batch_kernel(const __grid_constant__ KgStage st) {
+template <int T, int NB> __global__ void __launch_bounds__(512, 1) kg_gemv_batch_kernel(const __grid_constant__ KgStage st) {
     KG_DYNAMIC_SHARED(float, kg_shared);
     uint32_t seg = 0;
     while (seg + 1 < st.n_seg && blockIdx.y >= st.seg_block[seg + 1]) seg++;
-    kg_stage_run<T, 4, false, NB>(st, seg, kg_shared);
+    kg_gemv_run<T, 4, false, NB>(st, seg, kg_shared);
 }
 
-static inline bool kg_batch_check(const KgStage *st, uint32_t threads) {
+static inline bool kg_gemv_batch_check(const KgStage *st, uint32_t threads) {
     bool ok = threads && threads <= 512 && st->ks && threads % (32 * st->ks) == 0 && st->n && st->n_seg >= 1 && st->n_seg <= 3;
     return ok && !st->norm_w && !st->tap && st->n_seq && st->x_stride >= (st->n + 31) / 32 * 32;
 }
 
-template <int T> static inline cudaError_t kg_batch_launch(const KgStage *st, uint32_t nb, uint32_t threads, int pdl, cudaStream_t stream) {
-    const size_t smem = kg_batch_smem(st->n, kg_is_quant(T), nb);
+template <int T> static inline cudaError_t kg_gemv_batch_launch(const KgStage *st, uint32_t nb, uint32_t threads, int pdl, cudaStream_t stream) {
+    const size_t smem = kg_gemv_batch_smem(st->n, kg_is_quant(T), nb);
     const dim3 grid((st->n_seq + nb - 1) / nb, st->seg_block[st->n_seg]), block(threads);
-    if (nb == 2) return kg_launch(kg_batch_kernel<T, 2>, grid, block, smem, pdl, stream, *st);
-    if (nb == 4) return kg_launch(kg_batch_kernel<T, 4>, grid, block, smem, pdl, stream, *st);
-    if (nb == 8) return kg_launch(kg_batch_kernel<T, 8>, grid, block, smem, pdl, stream, *st);
+    if (nb == 2) return kg_launch(kg_gemv_batch_kernel<T, 2>, grid, block, smem, pdl, stream, *st);
+    if (nb == 4) return kg_launch(kg_gemv_batch_kernel<T, 4>, grid, block, smem, pdl, stream, *st);
+    if (nb == 8) return kg_launch(kg_gemv_batch_kernel<T, 8>, grid, block, smem, pdl, stream, *st);
     return cudaErrorInvalidValue;
 }

@@ -2,12 +2,13 @@
 #include "matmul/gemv.cuh"
 
 // type: one of the above. nb: sequences a block, 2, 4 or 8, as many as shared memory takes. threads: as many as the token alone has.
-KGC_API cudaError_t kgc_batch_float(const KgStage *st, uint32_t type, uint32_t nb, uint32_t threads, int pdl, cudaStream_t stream) {
-    if (!kg_batch_check(st, threads)) return cudaErrorInvalidValue;
+KGC_API cudaError_t kgc_gemv_batch_float(const KgStage *st, uint32_t type, uint32_t nb, uint32_t threads, int pdl, cudaStream_t stream) {
+    if (!kg_gemv_batch_check(st, threads)) return cudaErrorInvalidValue;
     switch (type) {
-    case KG_F32: return kg_batch_launch<KG_F32>(st, nb, threads, pdl, stream);
-    case KG_F16: return kg_batch_launch<KG_F16>(st, nb, threads, pdl, stream);
-    case KG_BF16: return kg_batch_launch<KG_BF16>(st, nb, threads, pdl, stream);
+#define KG_CASE(T) \
+    case T: return kg_gemv_batch_launch<T>(st, nb, threads, pdl, stream);
+        KG_FLOAT_TYPES(KG_CASE)
+#undef KG_CASE
     default: return cudaErrorInvalidValue;
     }
 }

@@ -2,14 +2,13 @@
 #include "matmul/gemv.cuh"
 
 // type: one of the above. nb: sequences a block, 2, 4 or 8, as many as shared memory takes. threads: as many as the token alone has.
-KGC_API cudaError_t kgc_batch_q32(const KgStage *st, uint32_t type, uint32_t nb, uint32_t threads, int pdl, cudaStream_t stream) {
-    if (!kg_batch_check(st, threads)) return cudaErrorInvalidValue;
+KGC_API cudaError_t kgc_gemv_batch_q32(const KgStage *st, uint32_t type, uint32_t nb, uint32_t threads, int pdl, cudaStream_t stream) {
+    if (!kg_gemv_batch_check(st, threads)) return cudaErrorInvalidValue;
     switch (type) {
-    case KG_Q4_0: return kg_batch_launch<KG_Q4_0>(st, nb, threads, pdl, stream);
-    case KG_Q4_1: return kg_batch_launch<KG_Q4_1>(st, nb, threads, pdl, stream);
-    case KG_Q5_0: return kg_batch_launch<KG_Q5_0>(st, nb, threads, pdl, stream);
-    case KG_Q5_1: return kg_batch_launch<KG_Q5_1>(st, nb, threads, pdl, stream);
-    case KG_Q8_0: return kg_batch_launch<KG_Q8_0>(st, nb, threads, pdl, stream);
+#define KG_CASE(T) \
+    case T: return kg_gemv_batch_launch<T>(st, nb, threads, pdl, stream);
+        KG_Q32_TYPES(KG_CASE)
+#undef KG_CASE
     default: return cudaErrorInvalidValue;
     }
 }

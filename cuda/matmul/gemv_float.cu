@@ -2,13 +2,13 @@
 #include "matmul/gemv.cuh"
 
 // type: one of the above. ns: streams a warp, 1, 2 or 4. pdl: 1 with programmatic dependent launch.
-KGC_API cudaError_t kgc_stage_float(const KgStage *st, uint32_t type, uint32_t ns, uint32_t threads, int deep, int pdl, cudaStream_t stream) {
-    if (threads == 0 || threads > 512 || st->ks == 0 || threads % (32 * st->ks) != 0 || st->n == 0) return cudaErrorInvalidValue;
-    if (st->n_seg < 1 || st->n_seg > 3 || (st->activation && ns < 2)) return cudaErrorInvalidValue;
+KGC_API cudaError_t kgc_gemv_float(const KgStage *st, uint32_t type, uint32_t ns, uint32_t threads, int deep, int pdl, cudaStream_t stream) {
+    if (!kg_gemv_check(st, ns, threads)) return cudaErrorInvalidValue;
     switch (type) {
-    case KG_F32: return kg_stage_launch<KG_F32>(st, ns, threads, deep, pdl, stream);
-    case KG_F16: return kg_stage_launch<KG_F16>(st, ns, threads, deep, pdl, stream);
-    case KG_BF16: return kg_stage_launch<KG_BF16>(st, ns, threads, deep, pdl, stream);
+#define KG_CASE(T) \
+    case T: return kg_gemv_launch<T>(st, ns, threads, deep, pdl, stream);
+        KG_FLOAT_TYPES(KG_CASE)
+#undef KG_CASE
     default: return cudaErrorInvalidValue;
     }
 }

@@ -4,33 +4,32 @@
 // warps ascending. The products of a block are integers and exact, so that here two mma (of the input's high and low bytes) give them for
 // 16 rows and 8 sequences at once, and the sums go on as there: warp w of 8 has the lanes w, w + 8, w + 16 and w + 24, and what it
 // gets meets that of the others in shared memory.
-// A block takes two tiles of 16 rows (one of gate and one of up) by NT tiles of 8 sequences at a time. Weights come as they lie (common.cuh),
-// 16 blocks of each row a slice, through a ring of slots; so does the input (stage_input_q.cuh), unless there is room for all of it.
+// A block takes two tiles of 16 rows (one of gate and one of up) by NT tiles of 8 sequences at a time. Weights come as they lie (abi.h),
+// 16 blocks of each row a slice, through a ring of slots; so does the input (stage_input.cuh), unless there is room for all of it.
 // Bytes moved: the weights once for each 8 NT sequences; the input once a block, or once a turn where it does not fit.
 // Preconditions: a build for 9.0a (the others have no body); n a multiple of 32, 256 for K-quants; 256 threads; st.split as integers.
 #pragma once
-#include "matmul/stage_input_q.cuh"
 #include "matmul/f16_mma.cuh"
 
-constexpr uint32_t KG_INTS_SLICE = 16, KG_INTS_ROWS = 32, KG_INTS_THREADS = 256, KG_INTS_WARPS = KG_INTS_THREADS / 32, KG_INTS_DEPTH = 6;
+constexpr uint32_t KG_Q_BATCH_SLICE = 16, KG_Q_BATCH_ROWS = 32, KG_Q_BATCH_THREADS = 256, KG_Q_BATCH_WARPS = KG_Q_BATCH_THREADS / 32, KG_Q_BATCH_DEPTH = 6;
 
 // A slice of 32 rows in shared memory: bytes from row to row of each plane, none of them a multiple of what eight rows would collide in.
-template <int T> struct KgIntsSlot {
+template <int T> struct KgQBatchSlot {
     static constexpr bool WIDE_S = T == KG_Q4_1 || T == KG_Q5_1, HALF_D = T == KG_Q3_K || T == KG_Q6_K, HAS_D = T >= KG_Q2_K;
     static constexpr uint32_t A = kg_has_nibbles(T) || T == KG_Q8_0 ? 272 : 0, B = T == KG_Q8_0 ? 272 : kg_has_twos(T) ? 136 : 0;
     static constexpr uint32_t C = kg_has_bits(T) ? 68 : 0, S = WIDE_S ? 68 : 36, D = HAS_D ? 12 : 0;
-    static constexpr uint32_t AT_B = KG_INTS_ROWS * A, AT_C = AT_B + KG_INTS_ROWS * B, AT_S = AT_C + KG_INTS_ROWS * C, AT_D = AT_S + KG_INTS_ROWS * S;
-    static constexpr uint32_t BYTES = AT_D + KG_INTS_ROWS * D; // a multiple of 128, as each row count is
+    static constexpr uint32_t AT_B = KG_Q_BATCH_ROWS * A, AT_C = AT_B + KG_Q_BATCH_ROWS * B, AT_S = AT_C + KG_Q_BATCH_ROWS * C, AT_D = AT_S + KG_Q_BATCH_ROWS * S;
+    static constexpr uint32_t BYTES = AT_D + KG_Q_BATCH_ROWS * D; // a multiple of 128, as each row count is
 };
 // Blocks of threads a multiprocessor, where shared memory is enough.
-__host__ __device__ constexpr uint32_t kg_ints_per_sm(int nt) { return nt <= 2 ? 2 : 1; }
+__host__ __device__ constexpr uint32_t kg_q_batch_per_sm(int nt) { return nt <= 2 ? 2 : 1; }
 // Bytes of a slice of the input, and of what the warps have got of two tiles of rows.
-__host__ __device__ constexpr uint32_t kg_ints_input(uint32_t nt) { return KG_INTS_SLICE * nt * KG_INTS_UNIT * 16; }
-__host__ __device__ constexpr uint32_t kg_ints_meet(uint32_t nt) { return KG_INTS_WARPS * KG_INTS_ROWS * 8 * nt * 4; }
+__host__ __device__ constexpr uint32_t kg_q_batch_input(uint32_t nt) { return KG_Q_BATCH_SLICE * nt * KG_INPUT_Q_WORDS * 16; }
+__host__ __device__ constexpr uint32_t kg_q_batch_meet(uint32_t nt) { return KG_Q_BATCH_WARPS * KG_Q_BATCH_ROWS * 8 * nt * 4; }
 
 // Four bytes a thread of a tile's block: elements 4 t .. of the first and of the second half, before the offset.
-template <int T> __device__ __forceinline__ uint2 kg_ints_words(const char *slot, uint32_t row, uint32_t j, uint32_t t) {
-    using Slot = KgIntsSlot<T>;
+template <int T> __device__ __forceinline__ uint2 kg_q_batch_words(const char *slot, uint32_t row, uint32_t j, uint32_t t) {
+    using Slot = KgQBatchSlot<T>;
     uint2 v = make_uint2(0, 0);
     if constexpr (T == KG_Q8_0) {
         v.x = *(const uint32_t *)(slot + row * Slot::A + j * 16 + 4 * t);
@@ -55,8 +54,8 @@ template <int T> __device__ __forceinline__ uint2 kg_ints_words(const char *slot
 }
 
 // Scales of a block of a row; odd: whether the row begins in the middle of a word of s, of d.
-template <int T> __device__ __forceinline__ KgScales kg_ints_scales(const char *slot, uint32_t row, uint32_t j, uint32_t odd_s, uint32_t odd_d) {
-    using Slot = KgIntsSlot<T>;
+template <int T> __device__ __forceinline__ KgScales kg_q_batch_scales(const char *slot, uint32_t row, uint32_t j, uint32_t odd_s, uint32_t odd_d) {
+    using Slot = KgQBatchSlot<T>;
     const char *s = slot + Slot::AT_S + row * Slot::S, *d = slot + Slot::AT_D + row * Slot::D;
     Unit<T> u;
     u.s = Slot::WIDE_S ? *(const uint32_t *)(s + j * 4) : *(const uint16_t *)(s + (odd_s + j) * 2);
@@ -67,13 +66,13 @@ template <int T> __device__ __forceinline__ KgScales kg_ints_scales(const char *
 }
 
 // Where a slice lies: blocks from at() on.
-struct KgIntsPlace {
+struct KgQBatchPlace {
     uint32_t turn = 0, chain = 0, chunk = 0, half = 0; // chunk: 32 blocks, one of each lane; its chain: chunk % ks
-    __device__ __forceinline__ uint32_t at() const { return chunk * 32 + half * KG_INTS_SLICE; }
+    __device__ __forceinline__ uint32_t at() const { return chunk * 32 + half * KG_Q_BATCH_SLICE; }
     // Whether the slice is its chain's last.
-    __device__ __forceinline__ bool last(uint32_t blocks, uint32_t ks) const { return (half || at() + KG_INTS_SLICE >= blocks) && (chunk + ks) * 32 >= blocks; }
+    __device__ __forceinline__ bool last(uint32_t blocks, uint32_t ks) const { return (half || at() + KG_Q_BATCH_SLICE >= blocks) && (chunk + ks) * 32 >= blocks; }
     __device__ __forceinline__ void next(uint32_t blocks, uint32_t ks) {
-        if (!half && at() + KG_INTS_SLICE < blocks) {
+        if (!half && at() + KG_Q_BATCH_SLICE < blocks) {
             half = 1;
             return;
         }
@@ -86,7 +85,7 @@ struct KgIntsPlace {
 };
 
 // Until the copies of all slices but the last `depth` - 2 are there.
-__device__ __forceinline__ void kg_ints_copy_wait(uint32_t depth) {
+__device__ __forceinline__ void kg_q_batch_copy_wait(uint32_t depth) {
     switch (depth) {
     case 2: return kg_copy_wait<0>();
     case 3: return kg_copy_wait<1>();
@@ -96,18 +95,18 @@ __device__ __forceinline__ void kg_ints_copy_wait(uint32_t depth) {
     }
 }
 
-#ifdef KG_SM90A
+#ifdef KG_SM90
 // The weights' way to shared memory: every thread has its share of each slice.
-template <int T> struct KgIntsLoader {
-    using Slot = KgIntsSlot<T>;
+template <int T> struct KgQBatchLoader {
+    using Slot = KgQBatchSlot<T>;
     const KgStage &st;
     const uint32_t seg, blocks, tile0, tile1;
     const bool pair;
-    KgIntsPlace place;
+    KgQBatchPlace place;
     uint32_t unit[2], unit_s, unit_d; // first blocks of rows: of tid / 16 of each tile, tid / 8, tid / 2
     bool two;                         // whether there is a second tile
 
-    __device__ __forceinline__ KgIntsLoader(const KgStage &st, uint32_t seg, uint32_t tile0, uint32_t tile1)
+    __device__ __forceinline__ KgQBatchLoader(const KgStage &st, uint32_t seg, uint32_t tile0, uint32_t tile1)
         : st(st), seg(seg), blocks(st.n / 32), tile0(tile0), tile1(tile1), pair(st.activation != 0) {
         aim();
     }
@@ -120,7 +119,7 @@ template <int T> struct KgIntsLoader {
         const uint32_t tid = threadIdx.x;
         two = pair || tile0 + place.turn * 2 + 1 < tile1;
         unit[0] = row_of(tid / 16) * blocks + tid % 16, unit[1] = row_of(16 + tid / 16) * blocks + tid % 16;
-        unit_s = row_of(tid / 8) * blocks, unit_d = row_of(tid / 2 % KG_INTS_ROWS) * blocks;
+        unit_s = row_of(tid / 8) * blocks, unit_d = row_of(tid / 2 % KG_Q_BATCH_ROWS) * blocks;
     }
     __device__ __forceinline__ void next(uint32_t ks) {
         const uint32_t turn = place.turn;
@@ -132,8 +131,8 @@ template <int T> struct KgIntsLoader {
         const size_t first = (size_t)first_unit * 2, at = (first & ~(size_t)3) + 4 * word;
         if (at < first + 2 * n) kg_copy4(to + 4 * word, (const char *)from + at);
     }
-    __device__ __forceinline__ void bring(const char *slot) const {
-        const uint32_t tid = threadIdx.x, at = place.at(), n = min(blocks - at, KG_INTS_SLICE), j = tid % 16, to = kg_shared_at(slot);
+    __device__ __forceinline__ void copy_async(const char *slot) const {
+        const uint32_t tid = threadIdx.x, at = place.at(), n = min(blocks - at, KG_Q_BATCH_SLICE), j = tid % 16, to = kg_shared_at(slot);
 #pragma unroll
         for (uint32_t k = 0; k < 2; k++) { // a block of a row of each tile
             if (j >= n || (k && !two)) continue;
@@ -160,14 +159,14 @@ template <int T> struct KgIntsLoader {
 };
 #endif
 
-// depth: slots of the ring, 2 to KG_INTS_DEPTH; stays: the input is behind them, all of it.
+// depth: slots of the ring, 2 to KG_Q_BATCH_DEPTH; input_resident: the input is behind them, all of it.
 template <int T, int NT>
-__global__ void __launch_bounds__(KG_INTS_THREADS, kg_ints_per_sm(NT)) kg_ints_kernel(const __grid_constant__ KgStage st, uint32_t depth, uint32_t stays) {
-#ifdef KG_SM90A
-    using Slot = KgIntsSlot<T>;
+__global__ void __launch_bounds__(KG_Q_BATCH_THREADS, kg_q_batch_per_sm(NT)) kg_q_batch_kernel(const __grid_constant__ KgStage st, uint32_t depth, uint32_t input_resident) {
+#ifdef KG_SM90
+    using Slot = KgQBatchSlot<T>;
     constexpr int K = (NT + 1) / 2; // outputs of a thread, of each tile of rows
     KG_DYNAMIC_SHARED(char, shared); // [depth] slots of weights, [depth or slices] of the input, the warps' sums
-    KG_SHARED(uint64_t[KG_INTS_DEPTH], bars); // slots of the input that are there; the first alone where it stays
+    KG_SHARED(uint64_t[KG_Q_BATCH_DEPTH], bars); // slots of the input that are there; the first alone where it stays
     uint32_t seg = 0;
     while (seg + 1 < st.n_seg && blockIdx.y >= st.seg_block[seg + 1]) seg++;
     const bool pair = st.activation != 0;
@@ -175,17 +174,17 @@ __global__ void __launch_bounds__(KG_INTS_THREADS, kg_ints_per_sm(NT)) kg_ints_k
     const uint32_t rows = st.m[seg].rows, tiles = (rows + 15) / 16, stride = pair ? 1 : 2;
     const uint32_t n_blocks = st.seg_block[seg + 1] - st.seg_block[seg], block = blockIdx.y - st.seg_block[seg];
     const uint32_t tile0 = tiles * block / n_blocks, tile1 = tiles * (block + 1) / n_blocks, turns = (tile1 - tile0 + stride - 1) / stride;
-    const uint32_t slices = (blocks + KG_INTS_SLICE - 1) / KG_INTS_SLICE;
+    const uint32_t slices = (blocks + KG_Q_BATCH_SLICE - 1) / KG_Q_BATCH_SLICE;
     char *const inputs = shared + depth * Slot::BYTES;
-    float *const meet = (float *)(inputs + (stays ? slices : depth) * kg_ints_input(NT));
+    float *const reduce_smem = (float *)(inputs + (input_resident ? slices : depth) * kg_q_batch_input(NT));
 
     // The weights of the first slices, before the wait; a group of copies for each slice.
     const uint32_t steps = turns * slices;
-    KgIntsLoader<T> coming(st, seg, tile0, tile1);
-    KgIntsPlace coming_input, here;
+    KgQBatchLoader<T> coming(st, seg, tile0, tile1);
+    KgQBatchPlace coming_input, here;
 #pragma unroll 1
     for (uint32_t i = 0; i + 1 < depth; i++, coming.next(ks)) {
-        if (i < steps) coming.bring(shared + i * Slot::BYTES);
+        if (i < steps) coming.copy_async(shared + i * Slot::BYTES);
         kg_copy_commit();
     }
     kg_launch_dependents();
@@ -197,19 +196,19 @@ __global__ void __launch_bounds__(KG_INTS_THREADS, kg_ints_per_sm(NT)) kg_ints_k
     __syncthreads();
     kg_wait();
     // n blocks of the input from `at` on, by one thread.
-    auto bring_input = [&](uint32_t at, uint32_t n, uint32_t room, char *to, uint32_t bar) {
-        const uint4 *const input = st.split + (size_t)blockIdx.x * NT * blocks * KG_INTS_UNIT;
-        kg_bar_expect(bar, n * NT * KG_INTS_UNIT * 16);
+    auto copy_input_async = [&](uint32_t at, uint32_t n, uint32_t room, char *to, uint32_t bar) {
+        const uint4 *const input = st.split + (size_t)blockIdx.x * NT * blocks * KG_INPUT_Q_WORDS;
+        kg_bar_expect(bar, n * NT * KG_INPUT_Q_WORDS * 16);
         kg_copy_bulk(kg_shared_at(to), input + (size_t)at * NT * 32, n * NT * 512, bar);
         kg_copy_bulk(kg_shared_at(to) + room * NT * 512, input + ((size_t)blocks * 32 + at * 6) * NT, n * NT * 96, bar);
     };
-    const uint32_t room = stays ? blocks : KG_INTS_SLICE;
+    const uint32_t room = input_resident ? blocks : KG_Q_BATCH_SLICE;
     if (tid == 0) {
-        if (stays) bring_input(0, blocks, room, inputs, bar);
+        if (input_resident) copy_input_async(0, blocks, room, inputs, bar);
         else
 #pragma unroll 1
             for (uint32_t i = 0; i + 1 < depth; i++, coming_input.next(blocks, ks))
-                if (i < steps) bring_input(coming_input.at(), min(blocks - coming_input.at(), KG_INTS_SLICE), room, inputs + i * kg_ints_input(NT), bar + 8 * i);
+                if (i < steps) copy_input_async(coming_input.at(), min(blocks - coming_input.at(), KG_Q_BATCH_SLICE), room, inputs + i * kg_q_batch_input(NT), bar + 8 * i);
     }
 
     float acc[4][2][NT][4] = {}; // of this warp's four lanes
@@ -224,8 +223,8 @@ __global__ void __launch_bounds__(KG_INTS_THREADS, kg_ints_per_sm(NT)) kg_ints_k
 #pragma unroll
             for (uint32_t h = 0; h < 2; h++) {
                 const uint32_t row = r * 16 + 8 * h + g;
-                w[r][h] = kg_ints_words<T>(slot, row, j, t);
-                scales[r][h] = kg_ints_scales<T>(slot, row, j, g & blocks & 1, g & blocks / 8 & 1);
+                w[r][h] = kg_q_batch_words<T>(slot, row, j, t);
+                scales[r][h] = kg_q_batch_scales<T>(slot, row, j, g & blocks & 1, g & blocks / 8 & 1);
             }
 #pragma unroll
         for (int n = 0; n < NT; n++) {
@@ -263,50 +262,50 @@ __global__ void __launch_bounds__(KG_INTS_THREADS, kg_ints_per_sm(NT)) kg_ints_k
         }
     };
     // A chain's sums of all warps, in the order of the butterfly; those of the last chain are a turn's.
-    auto gather = [&](KgIntsPlace of) {
+    auto gather = [&](KgQBatchPlace of) {
 #pragma unroll
         for (uint32_t r = 0; r < 2; r++)
 #pragma unroll
             for (int k = 0; k < K; k++) {
-                const uint32_t o = tid + k * KG_INTS_THREADS;
+                const uint32_t o = tid + k * KG_Q_BATCH_THREADS;
                 if (o >= NT * 128) continue;
-                float v[KG_INTS_WARPS];
+                float v[KG_Q_BATCH_WARPS];
 #pragma unroll
-                for (uint32_t w = 0; w < KG_INTS_WARPS; w++) v[w] = meet[(w * 2 + r) * NT * 128 + o];
+                for (uint32_t w = 0; w < KG_Q_BATCH_WARPS; w++) v[w] = reduce_smem[(w * 2 + r) * NT * 128 + o];
                 const float even = __fadd_rn(__fadd_rn(v[0], v[4]), __fadd_rn(v[2], v[6])), odd = __fadd_rn(__fadd_rn(v[1], v[5]), __fadd_rn(v[3], v[7]));
                 y[r][k] = __fadd_rn(y[r][k], __fadd_rn(even, odd));
             }
         if (of.chain + 1 < ks && (of.chain + 1) * 32 < blocks) return;
 #pragma unroll
         for (int k = 0; k < K; k++) {
-            const uint32_t o = tid + k * KG_INTS_THREADS, i = o / 32 % 4, seq = blockIdx.x * NT * 8 + o / 128 * 8 + 2 * t + (i & 1);
+            const uint32_t o = tid + k * KG_Q_BATCH_THREADS, i = o / 32 % 4, seq = blockIdx.x * NT * 8 + o / 128 * 8 + 2 * t + (i & 1);
             if (o < NT * 128 && seq < st.n_seq) {
                 float *out = st.state ? st.state[seq].logits : st.out[seg] + (size_t)seq * st.out_stride;
 #pragma unroll
                 for (uint32_t r = 0; r < 2; r++) {
                     const uint32_t tile = tile0 + of.turn * stride + r, row = tile * 16 + g + i / 2 * 8;
                     if ((r && (pair || tile >= tile1)) || row >= rows) continue;
-                    out[row] = kg_tile_result(st, y[r][k], y[1][k], !pair && st.bias[seg] ? st.bias[seg][row] : 0.f);
+                    out[row] = kg_f16_mma_result(st, y[r][k], y[1][k], !pair && st.bias[seg] ? st.bias[seg][row] : 0.f);
                 }
             }
             y[0][k] = y[1][k] = 0.f;
         }
     };
 
-    KgIntsPlace ended;
+    KgQBatchPlace ended;
     bool waits = false; // sums lie in `meet`
 #pragma unroll 1
     for (uint32_t step = 0, slot = 0, parity = 0; step < steps; step++) {
-        kg_ints_copy_wait(depth);
+        kg_q_batch_copy_wait(depth);
         __syncthreads();
         // Into the slot of the slice before this one.
         if (step + depth - 1 < steps) {
             const uint32_t free = slot ? slot - 1 : depth - 1;
-            coming.bring(shared + free * Slot::BYTES);
+            coming.copy_async(shared + free * Slot::BYTES);
             coming.next(ks);
-            if (!stays && tid == 0) {
+            if (!input_resident && tid == 0) {
                 kg_async_fence();
-                bring_input(coming_input.at(), min(blocks - coming_input.at(), KG_INTS_SLICE), room, inputs + free * kg_ints_input(NT), bar + 8 * free);
+                copy_input_async(coming_input.at(), min(blocks - coming_input.at(), KG_Q_BATCH_SLICE), room, inputs + free * kg_q_batch_input(NT), bar + 8 * free);
                 coming_input.next(blocks, ks);
             }
         }
@@ -317,13 +316,13 @@ __global__ void __launch_bounds__(KG_INTS_THREADS, kg_ints_per_sm(NT)) kg_ints_k
             if (here.last(blocks, ks)) __syncthreads();
             waits = false;
         }
-        if (!stays) kg_bar_wait(bar + 8 * slot, parity);
+        if (!input_resident) kg_bar_wait(bar + 8 * slot, parity);
         else if (step == 0) kg_bar_wait(bar, 0);
-        const uint32_t at = here.at(), n = min(blocks - at, KG_INTS_SLICE);
-        const char *const weights = shared + slot * Slot::BYTES, *const first = stays ? inputs : inputs + slot * kg_ints_input(NT);
-        const char *const in = first + (stays ? at : 0) * NT * 512, *const in_scales = first + room * NT * 512 + (stays ? at : 0) * NT * 96;
+        const uint32_t at = here.at(), n = min(blocks - at, KG_Q_BATCH_SLICE);
+        const char *const weights = shared + slot * Slot::BYTES, *const first = input_resident ? inputs : inputs + slot * kg_q_batch_input(NT);
+        const char *const in = first + (input_resident ? at : 0) * NT * 512, *const in_scales = first + room * NT * 512 + (input_resident ? at : 0) * NT * 96;
         auto both = [&](float(&a)[2][NT][4], float(&b)[2][NT][4]) {
-            if (n == KG_INTS_SLICE) {
+            if (n == KG_Q_BATCH_SLICE) {
                 add(a, weights, in, in_scales, warp);
                 add(b, weights, in, in_scales, warp + 8);
             } else {
@@ -340,7 +339,7 @@ __global__ void __launch_bounds__(KG_INTS_THREADS, kg_ints_per_sm(NT)) kg_ints_k
                 for (int n = 0; n < NT; n++)
 #pragma unroll
                     for (int i = 0; i < 4; i++) {
-                        meet[((warp * 2 + r) * NT + n) * 128 + i * 32 + lane] =
+                        reduce_smem[((warp * 2 + r) * NT + n) * 128 + i * 32 + lane] =
                             __fadd_rn(__fadd_rn(acc[0][r][n][i], acc[2][r][n][i]), __fadd_rn(acc[1][r][n][i], acc[3][r][n][i]));
                         acc[0][r][n][i] = acc[1][r][n][i] = acc[2][r][n][i] = acc[3][r][n][i] = 0.f;
                     }

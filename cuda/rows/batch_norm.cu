@@ -5,8 +5,8 @@
 // Where the stage before has left delta in parts (st.part, [n_part, n_seq, x_stride]), it is their sum, ascending, and its bias.
 // For stages on tensor cores the result is cut up (st.split).
 // Bytes moved: x, delta or its parts, norm_w once; x_out and out once.
-#include "matmul/stage_input_q.cuh"
-#include "matmul/stage_input_f16.cuh"
+#include "matmul/stage_input.cuh"
+#include "matmul/stage_norm.cuh"
 
 __global__ void __launch_bounds__(512) kg_batch_norm(const __grid_constant__ KgStage st, float *out) {
     KG_DYNAMIC_SHARED(float, red); // 128 floats, then [n]
@@ -21,12 +21,12 @@ __global__ void __launch_bounds__(512) kg_batch_norm(const __grid_constant__ KgS
         if (!st.part) return ((const float4 *)(st.delta + row))[i];
         float4 sum = make_float4(0.f, 0.f, 0.f, 0.f), b = st.part_bias ? ((const float4 *)st.part_bias)[i] : sum;
         const float4 *from = (const float4 *)(st.part + row) + i;
-        float4 v[16];
+        float4 v[KG_MOST_PARTS];
 #pragma unroll
-        for (uint32_t p = 0; p < 16; p++, from += (size_t)st.n_seq * st.x_stride / 4)
+        for (uint32_t p = 0; p < KG_MOST_PARTS; p++, from += (size_t)st.n_seq * st.x_stride / 4)
             if (p < st.n_part) v[p] = *from;
 #pragma unroll
-        for (uint32_t p = 0; p < 16; p++)
+        for (uint32_t p = 0; p < KG_MOST_PARTS; p++)
             if (p < st.n_part) sum.x = __fadd_rn(sum.x, v[p].x), sum.y = __fadd_rn(sum.y, v[p].y), sum.z = __fadd_rn(sum.z, v[p].z), sum.w = __fadd_rn(sum.w, v[p].w);
         return make_float4(__fadd_rn(sum.x, b.x), __fadd_rn(sum.y, b.y), __fadd_rn(sum.z, b.z), __fadd_rn(sum.w, b.w));
     };
@@ -34,24 +34,15 @@ __global__ void __launch_bounds__(512) kg_batch_norm(const __grid_constant__ KgS
     float4 y[1];
     const float scale = kg_stage_norm<false>(st, st.x + row, four_of, st.x_out ? st.x_out + row : nullptr, red, vb, y);
     kg_stage_each<false>(st, true, nullptr, scale, y, vb, held, [&](float4 v, uint32_t i) {
-        if (st.split && st.split_ints) kg_ints_put(st.split, st.split_nt, v, i, n4, blockIdx.x);
-        else if (st.split) kg_split_put(st.split, st.split_nt, v, i, n4, blockIdx.x);
+        if (st.split && st.split_ints) kg_stage_q_put(st.split, st.split_nt, v, i, n4, blockIdx.x);
+        else if (st.split) kg_stage_f16_put(st.split, st.split_nt, v, i, n4, blockIdx.x);
         else if (i < n4) ((float4 *)(out + row))[i] = v;
     });
 }
 
 // threads: as many as the stage of a token alone has.
 KGC_API cudaError_t kgc_batch_norm(const KgStage *st, float *out, uint32_t threads, int pdl, cudaStream_t stream) {
-    if (threads == 0 || threads > 512 || threads % 32 != 0 || !st->norm_w || st->n_seq == 0 || st->n_part > 16 || (st->split && !st->split_nt)) return cudaErrorInvalidValue;
+    if (threads == 0 || threads > 512 || threads % 32 != 0 || !st->norm_w || st->n_seq == 0 || st->n_part > KG_MOST_PARTS || (st->split && !st->split_nt)) return cudaErrorInvalidValue;
     const size_t smem = 512 + (size_t)((st->n + 31) / 32 * 32) * 4;
     return kg_launch(kg_batch_norm, dim3(st->n_seq), dim3(threads), smem, pdl, stream, *st, out);
 }
-
-// Most sequences that a block of a stage of `n` columns takes: 8, 4, 2, or 0 where two do not fit into shared memory.
-KGC_API uint32_t kgc_batch_most(uint32_t n, int quant) {
-    for (uint32_t nb = 8; nb >= 2; nb /= 2)
-        if (kg_batch_smem(n, quant, nb) <= kg_shared_most()) return nb;
-    return 0;
-}
-// Bytes of shared memory of such a block.
-KGC_API uint64_t kgc_batch_shared(uint32_t n, int quant, uint32_t nb) { return kg_batch_smem(n, quant, nb); }

@@ -1,105 +1,12 @@
-// The row-wise stages of prefill between the matrix products.
+// The heads of a prompt's tokens: norm, rope, and the cache's new rows. A token and up to 64 heads a block.
 //
-// kgc_prefill_norm, one block of 256 threads a token:
-//   x += rms_norm(delta) * post_w       where delta is given (post_w null: x += delta)
-//   out = f16(rms_norm(x) * w)          rms_norm(v) = v / sqrt(mean(v^2) + eps), sums f32 in an order of dim alone
-// kgc_prefill_rope, a token and up to 64 heads a block, pages 8-byte aligned:
-//   q_h = rope(rms_norm(q_h + b) * q_norm, p), k likewise, v = v + b;   p = start + token; norms and bias where given
+//   q_h = rope(rms_norm(q_h) * q_norm, p), k likewise, v;   p = start + token; norms where given
 //   rope turns elements (i, i + n_rot / 2) or (2 i, 2 i + 1) by p * turns[i] full turns, i < n_rot / 2
-//   q as f16 for attention, k and v as f16 into the cache's pages (layout: flash_prefill_mma.cu)
-// f16 results are clamped to +-65504.
-// Bytes moved: norm: x once (twice, and once back, with delta), out once. rope: qkv once, q, k and v once as f16.
-// Reference: f64 versions in tests/prefill_test.cu.
-#include "attention/flash_prefill.cuh"
+//   q as f16 for attention, k and v as f16 into the cache's pages (layout: flash_prefill_mma.cu), clamped to +-65504
+// Pages are 8-byte aligned. Bytes moved: qkv once, q, k and v once as f16. Reference: tests/gpu/operations/prefill.rs.
+#include "device/vectors.cuh"
 
 namespace {
-__device__ __forceinline__ float warp_sum(float v) {
-#pragma unroll
-    for (int o = 16; o > 0; o >>= 1) v += __shfl_xor_sync(0xffffffffu, v, o);
-    return v;
-}
-__device__ __forceinline__ float block_sum(float v, float *red) {
-    v = warp_sum(v);
-    if (threadIdx.x % 32 == 0) red[threadIdx.x / 32] = v;
-    __syncthreads();
-    float t = 0.f;
-#pragma unroll
-    for (int i = 0; i < 8; i++) t += red[i];
-    return t;
-}
-
-template <int V> struct alignas(4 * V) Floats {
-    float v[V];
-};
-template <int V> struct alignas(2 * V) Halves {
-    __half v[V];
-};
-
-// V: elements a load. The first KEEP loads of a thread stay in registers for the second pass.
-template <int V> __global__ void __launch_bounds__(256) kg_prefill_norm(const __grid_constant__ KgPrefillNorm p) {
-    constexpr uint32_t KEEP = 4, STEP = 256 * V;
-    using F = Floats<V>;
-    KG_SHARED(float[2][8], red);
-    kg_gemm_wait();
-    float *x = p.x + (size_t)blockIdx.x * p.dim;
-    const float *delta = p.delta ? p.delta + (size_t)blockIdx.x * p.dim : nullptr;
-    float r = 1.f;
-    if (delta && p.post_w) {
-        float ss = 0.f;
-        for (uint32_t i = threadIdx.x * V; i < p.dim; i += STEP) {
-            const F d = *(const F *)(delta + i);
-#pragma unroll
-            for (int j = 0; j < V; j++) ss += d.v[j] * d.v[j];
-        }
-        r = 1.f / sqrtf(block_sum(ss, red[0]) / (float)p.dim + p.eps);
-    }
-    F kept[KEEP];
-    float ss = 0.f;
-    auto first = [&](uint32_t i) {
-        F v = *(const F *)(x + i);
-        if (delta) {
-            const F d = *(const F *)(delta + i);
-#pragma unroll
-            for (int j = 0; j < V; j++) v.v[j] += p.post_w ? d.v[j] * r * p.post_w[i + j] : d.v[j];
-            *(F *)(x + i) = v;
-        }
-#pragma unroll
-        for (int j = 0; j < V; j++) ss += v.v[j] * v.v[j];
-        return v;
-    };
-#pragma unroll
-    for (uint32_t n = 0; n < KEEP; n++)
-        if (n * STEP + threadIdx.x * V < p.dim) kept[n] = first(n * STEP + threadIdx.x * V);
-    for (uint32_t i = KEEP * STEP + threadIdx.x * V; i < p.dim; i += STEP) first(i);
-    if (!p.out) return;
-    r = 1.f / sqrtf(block_sum(ss, red[1]) / (float)p.dim + p.eps);
-
-    __half *out = (__half *)p.out + (size_t)blockIdx.x * p.out_stride;
-    __half *lo = p.out_lo ? (__half *)p.out_lo + (size_t)blockIdx.x * p.out_stride : nullptr;
-    auto second = [&](uint32_t i, const F &v) {
-        const F w = *(const F *)(p.w + i);
-        F o;
-        Halves<V> h, l;
-#pragma unroll
-        for (int j = 0; j < V; j++) {
-            o.v[j] = v.v[j] * r * w.v[j];
-            h.v[j] = __float2half_rn(kg_clamp16(o.v[j]));
-            l.v[j] = __float2half_rn(kg_clamp16(o.v[j] - __half2float(h.v[j])));
-        }
-        *(Halves<V> *)(out + i) = h;
-        if (lo) *(Halves<V> *)(lo + i) = l;
-        if (p.tap) *(F *)(p.tap + (size_t)blockIdx.x * p.dim + i) = o;
-    };
-#pragma unroll
-    for (uint32_t n = 0; n < KEEP; n++)
-        if (n * STEP + threadIdx.x * V < p.dim) second(n * STEP + threadIdx.x * V, kept[n]);
-    for (uint32_t i = KEEP * STEP + threadIdx.x * V; i < p.dim; i += STEP) second(i, *(const F *)(x + i));
-    for (uint32_t i = p.dim + threadIdx.x; i < p.out_stride; i += 256) {
-        out[i] = __float2half_rn(0.f);
-        if (lo) lo[i] = __float2half_rn(0.f);
-    }
-}
-
 // Whose the block's row is, and where.
 __device__ __forceinline__ KgRow kg_row(const KgPrefillRope &p) { return p.rows ? p.rows[blockIdx.x] : KgRow{p.pages, p.start + blockIdx.x, 0}; }
 
@@ -114,7 +21,7 @@ template <int HD> __global__ void __launch_bounds__(512) kg_prefill_rope_whole(c
     const uint32_t head = (blockIdx.y * blockDim.x + threadIdx.x) / LANES, lane = threadIdx.x % LANES;
     const uint32_t iu = p.halves ? 4 * lane : 8 * lane, iv = p.halves ? iu + HALF : iu + 4;
     const bool here = head < n_rows, is_q = head < p.n_heads, is_v = head >= p.n_heads + p.n_kv;
-    kg_gemm_wait();
+    kg_begin();
     const float *row = p.qkv + (size_t)token * p.qkv_stride + (here ? head : 0) * HD;
     float4 u = *(const float4 *)(row + iu), v = *(const float4 *)(row + iv);
     __half *page = (__half *)place.pages[position / 64] + position % 64 * p.token_stride;
@@ -125,10 +32,6 @@ template <int HD> __global__ void __launch_bounds__(512) kg_prefill_rope_whole(c
         sine[i] = s * p.magnitude, cosine[i] = c * p.magnitude;
     }
     __syncthreads();
-    if (p.bias && here) {
-        const float4 bu = *(const float4 *)(p.bias + head * HD + iu), bv = *(const float4 *)(p.bias + head * HD + iv);
-        u.x += bu.x, u.y += bu.y, u.z += bu.z, u.w += bu.w, v.x += bv.x, v.y += bv.y, v.z += bv.z, v.w += bv.w;
-    }
     const float *norm = is_q ? p.q_norm : p.k_norm;
     if (p.q_norm || p.k_norm) { // for the whole block, so that every lane takes part
         float ss = u.x * u.x + u.y * u.y + u.z * u.z + u.w * u.w + v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
@@ -160,18 +63,18 @@ template <int HD> __global__ void __launch_bounds__(512) kg_prefill_rope_whole(c
         *(float4 *)(tap + iu) = u, *(float4 *)(tap + iv) = v;
     }
     auto halves4 = [](const float4 &f) {
-        Halves<4> h;
+        KgHalves<4> h;
         h.v[0] = __float2half_rn(kg_clamp16(f.x)), h.v[1] = __float2half_rn(kg_clamp16(f.y));
         h.v[2] = __float2half_rn(kg_clamp16(f.z)), h.v[3] = __float2half_rn(kg_clamp16(f.w));
         return h;
     };
-    *(Halves<4> *)(to + iu) = halves4(u), *(Halves<4> *)(to + iv) = halves4(v);
+    *(KgHalves<4> *)(to + iu) = halves4(u), *(KgHalves<4> *)(to + iv) = halves4(v);
 }
 
 template <int HD> cudaError_t run_rope_whole(const KgPrefillRope *p, cudaStream_t stream) {
     const uint32_t lanes = (p->n_heads + 2 * p->n_kv) * (HD / 8), blocks = (lanes + 511) / 512;
     const uint32_t threads = ((lanes + blocks - 1) / blocks + 31) / 32 * 32;
-    return kg_launch(kg_prefill_rope_whole<HD>, dim3(p->n_tokens, blocks), dim3(threads), 0, p->pdl, stream, *p);
+    return kg_launch(kg_prefill_rope_whole<HD>, dim3(p->n_tokens, blocks), dim3(threads), 0, 0, stream, *p);
 }
 
 // PAIRS: pairs of elements a lane holds of one head; HEADS: heads a warp takes, eight apart.
@@ -186,7 +89,7 @@ template <int PAIRS, int HEADS> __global__ void __launch_bounds__(256) kg_prefil
         ia = apart ? i : 2 * i, ib = apart ? i + half : 2 * i + 1;
     };
     const double turn = threadIdx.x < half ? (double)position * p.turns[threadIdx.x] : 0.;
-    kg_gemm_wait();
+    kg_begin();
     // The loads first: the angles are computed while they are under way.
     const float *row = p.qkv + (size_t)token * p.qkv_stride;
     __half *page = (__half *)place.pages[position / 64] + position % 64 * p.token_stride;
@@ -223,12 +126,9 @@ template <int PAIRS, int HEADS> __global__ void __launch_bounds__(256) kg_prefil
         for (int j = 0; j < PAIRS; j++) {
             const uint32_t i = j * 32 + lane;
             if (2 * i >= hd) break;
-            uint32_t ia, ib;
-            at(i, ia, ib);
-            if (p.bias) a[h][j] += p.bias[head * hd + ia], b[h][j] += p.bias[head * hd + ib];
             ss += a[h][j] * a[h][j] + b[h][j] * b[h][j];
         }
-        const float r = norm ? 1.f / sqrtf(warp_sum(ss) / (float)hd + p.eps) : 1.f;
+        const float r = norm ? 1.f / sqrtf(kg_warp_sum(ss) / (float)hd + p.eps) : 1.f;
 #pragma unroll
         for (int j = 0; j < PAIRS; j++) {
             const uint32_t i = j * 32 + lane;
@@ -254,27 +154,18 @@ template <int PAIRS, int HEADS> __global__ void __launch_bounds__(256) kg_prefil
 
 template <int PAIRS, int HEADS> cudaError_t run_rope(const KgPrefillRope *p, cudaStream_t stream) {
     const dim3 grid(p->n_tokens, (p->n_heads + 2 * p->n_kv + 8 * HEADS - 1) / (8 * HEADS));
-    return kg_launch(kg_prefill_rope<PAIRS, HEADS>, grid, dim3(256), 0, p->pdl, stream, *p);
+    return kg_launch(kg_prefill_rope<PAIRS, HEADS>, grid, dim3(256), 0, 0, stream, *p);
 }
 } // namespace
 
-cudaError_t kgc_prefill_norm(const KgPrefillNorm *p, cudaStream_t stream) {
-    bool ok = p->x && p->n_tokens && p->dim && (p->delta || !p->post_w) && (p->out ? p->w && p->out_stride >= p->dim : p->delta && !p->tap);
-    if (!ok) return cudaErrorInvalidValue;
-    const uintptr_t all = (uintptr_t)p->x | (uintptr_t)p->delta | (uintptr_t)p->post_w | (uintptr_t)p->w | (uintptr_t)p->out | (uintptr_t)p->tap;
-    if (p->dim % 4 == 0 && p->out_stride % 4 == 0 && all % 16 == 0)
-        return kg_launch(kg_prefill_norm<4>, dim3(p->n_tokens), dim3(256), 0, p->pdl, stream, *p);
-    return kg_launch(kg_prefill_norm<1>, dim3(p->n_tokens), dim3(256), 0, p->pdl, stream, *p);
-}
-
-cudaError_t kgc_prefill_rope(const KgPrefillRope *p, cudaStream_t stream) {
+KGC_API cudaError_t kgc_prefill_rope(const KgPrefillRope *p, cudaStream_t stream) {
     bool ok = p->qkv && p->turns && p->q && (p->pages || p->rows) && p->n_tokens && p->n_heads && p->n_kv && p->head_dim && p->head_dim % 2 == 0;
     ok = ok && p->head_dim <= 512 && p->n_rot && p->n_rot % 2 == 0 && p->n_rot <= p->head_dim && p->token_stride >= p->head_dim;
     ok = ok && p->qkv_stride >= (uint64_t)(p->n_heads + 2 * p->n_kv) * p->head_dim && p->q_stride >= (uint64_t)p->n_heads * p->head_dim;
     ok = ok && ((p->k_offset | p->v_offset | p->head_stride | p->token_stride | p->q_stride) % 2) == 0;
     if (!ok || (uint64_t)p->start + p->n_tokens >= (1u << 31)) return cudaErrorInvalidValue;
     const uint64_t strides = p->k_offset | p->v_offset | p->head_stride | p->token_stride | p->q_stride | p->qkv_stride;
-    const uintptr_t all = (uintptr_t)p->qkv | (uintptr_t)p->bias | (uintptr_t)p->q_norm | (uintptr_t)p->k_norm | (uintptr_t)p->q |
+    const uintptr_t all = (uintptr_t)p->qkv | (uintptr_t)p->q_norm | (uintptr_t)p->k_norm | (uintptr_t)p->q |
                           (uintptr_t)p->tap_q | (uintptr_t)p->tap_k;
     if (p->n_rot == p->head_dim && strides % 4 == 0 && all % 16 == 0) {
         if (p->head_dim == 64) return run_rope_whole<64>(p, stream);

@@ -1,16 +1,9 @@
-// The end of a step on the device: what is banned from the logits, the greedy choice, and the state of the next step.
+// The greedy choice, and the state of the next step.
 //
-//   mask:   logits whose bit is not set become -inf, in a copy;
-//   argmax: largest logit, ties to the lowest id, NaN below everything; state: token = it, position += 1, produced += 1;
-//           ring[produced % 256] on the host receives the token, or ~0 where no logit is finite or one is +inf. integers only, so the order does not matter.
-// Reference: src/sampler (step 2).
+//   the largest logit, ties to the lowest id, NaN below everything; state: token = it, position += 1, produced += 1;
+//   ring[produced % KG_RING] on the host receives the token, or ~0 where no logit is finite or one is +inf. Integers only, so
+//   the order does not matter. Bytes moved: the logits once. Reference: src/sampler.
 #include "device/common.cuh"
-
-__global__ void kg_set_state(KgState *state, KgState value) { *state = value; }
-
-KGC_API cudaError_t kgc_set_state(KgState *state, const KgState *value, cudaStream_t stream) {
-    return kg_launch(kg_set_state, dim3(1), dim3(1), 0, 0, stream, state, *value);
-}
 
 __global__ void __launch_bounds__(256) kg_argmax(KgState *state, uint32_t n, uint64_t *best, uint32_t *counter, volatile uint32_t *ring) {
     KG_SHARED(uint64_t[8], red);
@@ -54,33 +47,14 @@ __global__ void __launch_bounds__(256) kg_argmax(KgState *state, uint32_t n, uin
     state->position += 1;
     uint32_t at = state->produced;
     state->produced = at + 1;
-    ring[at & 255] = token;
+    ring[at & (KG_RING - 1)] = token;
     __threadfence_system();
 }
 
-// out[i] = the i-th bit of `allowed` ? logits[i] : -inf. [n] each; the bits in 32-bit words, the lowest first.
-__global__ void __launch_bounds__(256) kg_mask(const float *logits, const uint32_t *allowed, float *out, uint32_t n) {
-    const uint32_t i = blockIdx.x * 256 + threadIdx.x;
-    if (i < n) out[i] = allowed[i / 32] >> (i % 32) & 1 ? logits[i] : -INFINITY;
-}
-KGC_API cudaError_t kgc_mask(const float *logits, const uint32_t *allowed, float *out, uint32_t n, cudaStream_t stream) {
-    if (!logits || !allowed || !out || !n) return cudaErrorInvalidValue;
-    return kg_launch(kg_mask, dim3((n + 255) / 256), dim3(256), 0, 0, stream, logits, allowed, out, n);
-}
-
-// The compute capability that the code running on the current device was compiled for, times 10: code that came as PTX of 8.0 has
-// none of the newer instructions, whatever the device. 0 and the reason where this build has no code for the device.
-KGC_API cudaError_t kgc_code(int *version) {
-    cudaFuncAttributes attributes;
-    const cudaError_t e = cudaFuncGetAttributes(&attributes, (const void *)kg_argmax);
-    *version = e == cudaSuccess ? attributes.ptxVersion : 0;
-    return e == cudaSuccess ? e : (cudaGetLastError(), e);
-}
-
-// state, best, counter: [n_seq], the last two zero between launches; a slot's logits begin at a multiple of 16 bytes. ring: 256 tokens of host memory the device can write.
-KGC_API cudaError_t kgc_argmax(KgState *state, uint32_t n_seq, uint32_t n, uint64_t *best, uint32_t *counter, uint32_t *ring, int pdl,
+// state, best, counter: [n_seq], the last two zero between launches; a slot's logits begin at a multiple of 16 bytes. ring: KG_RING tokens of host memory the device can write.
+KGC_API cudaError_t kgc_argmax(KgState *state, uint32_t n_seq, uint32_t n, uint64_t *best, uint32_t *counter, uint32_t *ring,
                                cudaStream_t stream) {
     if (n_seq == 0 || n == 0) return cudaErrorInvalidValue;
     // Of many sequences as many blocks as fit at once.
-    return kg_launch(kg_argmax, dim3(n_seq >= 16 ? 16 : 64, n_seq), dim3(256), 0, pdl, stream, state, n, best, counter, (volatile uint32_t *)ring);
+    return kg_launch(kg_argmax, dim3(n_seq >= 16 ? 16 : 64, n_seq), dim3(256), 0, 0, stream, state, n, best, counter, (volatile uint32_t *)ring);
 }

@@ -2,24 +2,18 @@
 //
 // One cluster of 8 blocks a sequence, each with an eighth of the logits in shared memory. Everything that is summed is an integer, so no order
 // matters; thresholds (the k-th logit, the weight where top-p ends, the last id among equals) are found three bits a pass.
-// state: token = the drawn one, position += 1, produced += 1; ring[produced % 256] on the host receives the token, or ~0 where no
+// state: token = the drawn one, position += 1, produced += 1; ring[produced % KG_RING] on the host receives the token, or ~0 where no
 // logit is finite or one is +inf.
 // Bytes moved: the logits once. Reference: src/sampler. Only for compute capability 9.0 and above.
 #include "device/common.cuh"
 
-constexpr uint32_t KG_DRAW_BLOCKS = 8, KG_DRAW_THREADS = 1024;
+constexpr uint32_t KG_SAMPLE_BLOCKS = 8, KG_SAMPLE_THREADS = 1024;
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-#define KG_DRAW_CLUSTER __cluster_dims__(8, 1, 1)
+#define KG_SAMPLE_CLUSTER __cluster_dims__(8, 1, 1)
 #else
-#define KG_DRAW_CLUSTER
+#define KG_SAMPLE_CLUSTER
 #endif
 constexpr float KG_ONE = 1099511627776.f; // 2^40
-
-__device__ __forceinline__ uint64_t kg_warp_sum64(uint64_t v) {
-#pragma unroll
-    for (int o = 16; o > 0; o >>= 1) v += __shfl_xor_sync(0xffffffffu, v, o);
-    return v;
-}
 
 // sampler::exp_neg, step by step.
 __device__ __forceinline__ float kg_exp_neg(float x) {
@@ -47,14 +41,16 @@ __device__ __forceinline__ uint64_t kg_random(uint64_t seed, uint64_t counter) {
     return (uint64_t)c1 << 32 | c0;
 }
 
-struct KgDrawShared {
+__device__ __forceinline__ uint64_t kg_weight(float e) { return __float2ull_rz(__fmul_rn(e, KG_ONE)); }
+
+struct KgSampleShared {
     uint64_t warps[32][8];
     uint64_t mine[2][8]; // this block's sums, read by the others
     uint64_t all[8];
 };
 
-struct KgDraw {
-    KgDrawShared &s;
+struct KgSample {
+    KgSampleShared &s;
     float *v;       // this block's share, [n]
     uint32_t id0, n; // its first id, how many
     uint32_t parity;
@@ -64,18 +60,18 @@ struct KgDraw {
         const uint32_t warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
 #pragma unroll
         for (int i = 0; i < N; i++) {
-            const uint64_t t = kg_warp_sum64(x[i]);
+            const uint64_t t = kg_warp_sum(x[i]);
             if (lane == 0) s.warps[warp][i] = t;
         }
         __syncthreads();
         if (warp < N) {
-            const uint64_t t = kg_warp_sum64(s.warps[lane][warp]);
+            const uint64_t t = kg_warp_sum(s.warps[lane][warp]);
             if (lane == 0) s.mine[parity][warp] = t;
         }
         kg_cluster_sync();
         if (warp < N) {
-            uint64_t t = lane < KG_DRAW_BLOCKS ? kg_cluster_read(&s.mine[parity][warp], lane) : 0;
-            t = kg_warp_sum64(t);
+            uint64_t t = lane < KG_SAMPLE_BLOCKS ? kg_cluster_read(&s.mine[parity][warp], lane) : 0;
+            t = kg_warp_sum(t);
             if (lane == 0) s.all[warp] = t;
         }
         __syncthreads();
@@ -88,7 +84,7 @@ struct KgDraw {
     // f(value, id): a pair of key and weight. The sum of the weights whose key is at least `least`.
     template <typename F> __device__ __forceinline__ uint64_t at_least(uint64_t least, F f) {
         uint64_t x[1] = {0};
-        for (uint32_t i = threadIdx.x; i < n; i += KG_DRAW_THREADS) {
+        for (uint32_t i = threadIdx.x; i < n; i += KG_SAMPLE_THREADS) {
             const ulonglong2 kw = f(v[i], id0 + i);
             if (kw.x >= least) x[0] += kw.y;
         }
@@ -101,7 +97,7 @@ struct KgDraw {
         uint64_t found = 0;
         for (int shift = (bits + 2) / 3 * 3 - 3; shift >= 0; shift -= 3) {
             uint64_t x[7] = {0, 0, 0, 0, 0, 0, 0};
-            for (uint32_t i = threadIdx.x; i < n; i += KG_DRAW_THREADS) {
+            for (uint32_t i = threadIdx.x; i < n; i += KG_SAMPLE_THREADS) {
                 const ulonglong2 kw = f(v[i], id0 + i);
 #pragma unroll
                 for (int d = 0; d < 7; d++)
@@ -122,114 +118,106 @@ struct KgDraw {
         const uint64_t key = search(32, count, [&](float x, uint32_t id) { return make_ulonglong2(equal(x) ? 0xffffffffu - id : 0, equal(x)); });
         return 0xffffffffu - (uint32_t)key;
     }
-};
 
-__device__ __forceinline__ uint64_t kg_weight(float e) { return __float2ull_rz(__fmul_rn(e, KG_ONE)); }
+    // Brings the block's logits; the largest over the cluster, in the order of floats, by the same exchange as sums.
+    __device__ __forceinline__ uint32_t load(const float *logits) {
+        const uint32_t warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+        uint32_t most = 0;
+        for (uint32_t i = threadIdx.x; i < n; i += KG_SAMPLE_THREADS) {
+            const float l = logits[i];
+            v[i] = l;
+            most = max(most, kg_order(l));
+        }
+        most = __reduce_max_sync(0xffffffffu, most);
+        if (lane == 0) s.warps[warp][0] = most;
+        __syncthreads();
+        if (warp == 0) {
+            most = __reduce_max_sync(0xffffffffu, (uint32_t)s.warps[lane][0]);
+            if (lane == 0) s.mine[1][0] = most;
+        }
+        kg_cluster_sync();
+        if (warp == 0) {
+            most = __reduce_max_sync(0xffffffffu, (uint32_t)kg_cluster_read(&s.mine[1][0], lane % KG_SAMPLE_BLOCKS));
+            if (lane == 0) s.all[0] = most;
+        }
+        __syncthreads();
+        most = (uint32_t)s.all[0];
+        __syncthreads();
+        return most;
+    }
 
-__global__ void KG_DRAW_CLUSTER __launch_bounds__(KG_DRAW_THREADS, 1) kg_draw(KgState *state, uint32_t n_vocab, volatile uint32_t *ring) {
-#if __CUDA_ARCH__ >= 900
-    KG_DYNAMIC_SHARED(float, values);
-    KG_SHARED(KgDrawShared, shared);
-    kg_launch_dependents();
-    kg_wait();
-    state += blockIdx.y;
-    const uint32_t rank = kg_cluster_rank(), warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
-    const uint32_t per = (n_vocab + KG_DRAW_BLOCKS - 1) / KG_DRAW_BLOCKS, id0 = min(rank * per, n_vocab);
-    KgDraw d{shared, values, id0, min(per, n_vocab - id0), 0};
-    const float temperature = state->temperature, inverse = state->inverse;
-    const uint64_t top_k = state->top_k, share = state->share, least = state->least, seed = state->seed;
-    const uint64_t position = (uint64_t)state->position + 1;
-    const float *logits = state->logits + id0;
-    uint32_t most = 0;
-    for (uint32_t i = threadIdx.x; i < d.n; i += KG_DRAW_THREADS) {
-        const float l = logits[i];
-        d.v[i] = l;
-        most = max(most, kg_order(l));
-    }
-    // The largest over the cluster, by the same exchange as sums.
-    most = __reduce_max_sync(0xffffffffu, most);
-    if (lane == 0) shared.warps[warp][0] = most;
-    __syncthreads();
-    if (warp == 0) {
-        most = __reduce_max_sync(0xffffffffu, (uint32_t)shared.warps[lane][0]);
-        if (lane == 0) shared.mine[1][0] = most;
-    }
-    kg_cluster_sync();
-    if (warp == 0) {
-        most = __reduce_max_sync(0xffffffffu, (uint32_t)kg_cluster_read(&shared.mine[1][0], lane % KG_DRAW_BLOCKS));
-        if (lane == 0) shared.all[0] = most;
-    }
-    __syncthreads();
-    most = (uint32_t)shared.all[0];
-    __syncthreads();
-    const float top = most & 0x80000000u ? __uint_as_float(most & 0x7fffffffu) : __uint_as_float(~most);
-    const bool finite = most != 0 && fabsf(top) <= 3.402823466e38f;
-
-    uint32_t token = 0xffffffffu;
-    if (finite) {
+    // Logits become weights; those beyond the k largest, and those too far below the top, 0.
+    __device__ __forceinline__ void weigh(float top, float temperature, float inverse, uint64_t top_k) {
         const float floor = __fsub_rn(top, __fmul_rn(87.f, temperature));
         // The k largest, or all.
         uint64_t key_k = 0;
         uint32_t id_k = 0xffffffffu;
         auto candidate = [&](float l, uint32_t) { return make_ulonglong2(l >= floor ? kg_order(l) : 0, l >= floor); };
-        if (top_k > 0 && top_k < d.at_least(0, candidate)) {
-            key_k = d.search(32, top_k, candidate);
-            const uint64_t above = d.at_least(key_k + 1, candidate), with = d.at_least(key_k, candidate);
-            if (with > top_k) id_k = d.last_id(top_k - above, [&](float l) { return l >= floor && kg_order(l) == key_k; });
+        if (top_k > 0 && top_k < at_least(0, candidate)) {
+            key_k = search(32, top_k, candidate);
+            const uint64_t above = at_least(key_k + 1, candidate), with = at_least(key_k, candidate);
+            if (with > top_k) id_k = last_id(top_k - above, [&](float l) { return l >= floor && kg_order(l) == key_k; });
         }
-        for (uint32_t i = threadIdx.x; i < d.n; i += KG_DRAW_THREADS) {
-            const float l = d.v[i];
+        for (uint32_t i = threadIdx.x; i < n; i += KG_SAMPLE_THREADS) {
+            const float l = v[i];
             const uint32_t key = kg_order(l);
             const bool in = l >= floor && (key > key_k || (key == key_k && id0 + i <= id_k));
-            d.v[i] = in ? kg_exp_neg(__fmul_rn(__fsub_rn(l, top), inverse)) : 0.f;
+            v[i] = in ? kg_exp_neg(__fmul_rn(__fsub_rn(l, top), inverse)) : 0.f;
         }
         __syncthreads();
+    }
+
+    // The smallest set with the share keeps its weights.
+    __device__ __forceinline__ void keep_top_p(uint64_t share) {
         auto weighed = [&](float e, uint32_t) {
             const uint64_t w = kg_weight(e);
             return make_ulonglong2(w, w);
         };
-        // The smallest set with the share.
-        if (share > 0) {
-            const uint64_t total = d.at_least(0, weighed);
-            const uint64_t bound = max((uint64_t)(__umul64hi(total, share) << 32 | (total * share) >> 32), (uint64_t)1);
-            const uint64_t w_p = d.search(41, bound, weighed), above = d.at_least(w_p + 1, weighed);
-            const uint64_t wanted = (bound - above + w_p - 1) / w_p, with = (d.at_least(w_p, weighed) - above) / w_p;
-            uint32_t id_p = 0xffffffffu;
-            if (with > wanted) id_p = d.last_id(wanted, [&](float e) { return kg_weight(e) == w_p; });
-            for (uint32_t i = threadIdx.x; i < d.n; i += KG_DRAW_THREADS) {
-                const uint64_t w = kg_weight(d.v[i]);
-                if (w < w_p || (w == w_p && id0 + i > id_p)) d.v[i] = 0.f;
-            }
-            __syncthreads();
+        const uint64_t total = at_least(0, weighed);
+        const uint64_t bound = max((uint64_t)(__umul64hi(total, share) << 32 | (total * share) >> 32), (uint64_t)1);
+        const uint64_t w_p = search(41, bound, weighed), above = at_least(w_p + 1, weighed);
+        const uint64_t wanted = (bound - above + w_p - 1) / w_p, with = (at_least(w_p, weighed) - above) / w_p;
+        uint32_t id_p = 0xffffffffu;
+        if (with > wanted) id_p = last_id(wanted, [&](float e) { return kg_weight(e) == w_p; });
+        for (uint32_t i = threadIdx.x; i < n; i += KG_SAMPLE_THREADS) {
+            const uint64_t w = kg_weight(v[i]);
+            if (w < w_p || (w == w_p && id0 + i > id_p)) v[i] = 0.f;
         }
+        __syncthreads();
+    }
+
+    // The token where the sum of the weights, in ascending order of ids, passes a random share; ~0 where another warp has it.
+    __device__ __forceinline__ uint32_t pick(uint32_t rank, uint64_t least, uint64_t seed, uint64_t position) {
+        const uint32_t warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
         auto survivor = [&](float e) {
             const uint64_t w = kg_weight(e);
             return w >= least ? w : 0;
         };
         // Sums by warps, whose shares are consecutive ids; then by blocks.
-        const uint32_t seg = (d.n + 32 * 32 - 1) / (32 * 32) * 32, begin = warp * seg, end = min(begin + seg, d.n);
+        const uint32_t seg = (n + 32 * 32 - 1) / (32 * 32) * 32, begin = warp * seg, end = min(begin + seg, n);
         uint64_t own = 0;
-        for (uint32_t i = begin + lane; i < end; i += 32) own += survivor(d.v[i]);
-        own = kg_warp_sum64(own);
-        if (lane == 0) shared.warps[warp][0] = own;
+        for (uint32_t i = begin + lane; i < end; i += 32) own += survivor(v[i]);
+        own = kg_warp_sum(own);
+        if (lane == 0) s.warps[warp][0] = own;
         __syncthreads();
         if (warp == 0) {
-            const uint64_t t = kg_warp_sum64(shared.warps[lane][0]);
-            if (lane == 0) shared.mine[d.parity][0] = t;
+            const uint64_t t = kg_warp_sum(s.warps[lane][0]);
+            if (lane == 0) s.mine[parity][0] = t;
         }
         kg_cluster_sync();
         uint64_t before = 0, total = 0;
-        for (uint32_t b = 0; b < KG_DRAW_BLOCKS; b++) {
-            const uint64_t t = kg_cluster_read(&shared.mine[d.parity][0], b);
+        for (uint32_t b = 0; b < KG_SAMPLE_BLOCKS; b++) {
+            const uint64_t t = kg_cluster_read(&s.mine[parity][0], b);
             if (b < rank) before += t;
             total += t;
         }
         const uint64_t aim = __umul64hi(kg_random(seed, position), total);
-        for (uint32_t w = 0; w < warp; w++) before += shared.warps[w][0];
+        for (uint32_t w = 0; w < warp; w++) before += s.warps[w][0];
+        uint32_t token = 0xffffffffu;
         if (own > 0 && aim >= before && aim < before + own) {
             for (uint32_t i0 = begin; i0 < end; i0 += 32) {
                 const uint32_t i = i0 + lane;
-                const uint64_t w = i < end ? survivor(d.v[i]) : 0;
+                const uint64_t w = i < end ? survivor(v[i]) : 0;
                 uint64_t run = w;
 #pragma unroll
                 for (int o = 1; o < 32; o <<= 1) {
@@ -244,6 +232,32 @@ __global__ void KG_DRAW_CLUSTER __launch_bounds__(KG_DRAW_THREADS, 1) kg_draw(Kg
                 }
             }
         }
+        return token;
+    }
+};
+
+__global__ void KG_SAMPLE_CLUSTER __launch_bounds__(KG_SAMPLE_THREADS, 1) kg_sample(KgState *state, uint32_t n_vocab, volatile uint32_t *ring) {
+#if __CUDA_ARCH__ >= 900
+    KG_DYNAMIC_SHARED(float, values);
+    KG_SHARED(KgSampleShared, shared);
+    kg_launch_dependents();
+    kg_wait();
+    state += blockIdx.y;
+    const uint32_t rank = kg_cluster_rank(), warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+    const uint32_t per = (n_vocab + KG_SAMPLE_BLOCKS - 1) / KG_SAMPLE_BLOCKS, id0 = min(rank * per, n_vocab);
+    KgSample d{shared, values, id0, min(per, n_vocab - id0), 0};
+    const float temperature = state->temperature, inverse = state->inverse;
+    const uint64_t top_k = state->top_k, share = state->share, least = state->least, seed = state->seed;
+    const uint64_t position = (uint64_t)state->position + 1;
+    const uint32_t most = d.load(state->logits + id0);
+    const float top = most & 0x80000000u ? __uint_as_float(most & 0x7fffffffu) : __uint_as_float(~most);
+    const bool finite = most != 0 && fabsf(top) <= 3.402823466e38f;
+
+    uint32_t token = 0xffffffffu;
+    if (finite) {
+        d.weigh(top, temperature, inverse, top_k);
+        if (share > 0) d.keep_top_p(share);
+        token = d.pick(rank, least, seed, position);
     } else if (rank == 0 && warp == 0) {
         token = 0xfffffffeu; // nothing to choose from
     }
@@ -255,18 +269,21 @@ __global__ void KG_DRAW_CLUSTER __launch_bounds__(KG_DRAW_THREADS, 1) kg_draw(Kg
     state->position += 1;
     const uint32_t at = state->produced;
     state->produced = at + 1;
-    ring[at & 255] = none ? 0xffffffffu : token;
+    ring[at & (KG_RING - 1)] = none ? 0xffffffffu : token;
     __threadfence_system();
 #endif
 }
 
-// The most logits a draw can take.
-KGC_API uint32_t kgc_draw_most() { return KG_DRAW_BLOCKS * 55000; }
+// The most logits a draw can take on the current device: a block's share lies in shared memory.
+KGC_API uint32_t kgc_sample_most() {
+    const size_t each = (kg_shared_most() - sizeof(KgSampleShared)) / 4;
+    return KG_SAMPLE_BLOCKS * (uint32_t)(each < 55000 ? each : 55000);
+}
 
-// state: [n_seq]; ring: 256 tokens of host memory the device can write. Needs compute capability 9.0 or above.
-KGC_API cudaError_t kgc_draw(KgState *state, uint32_t n_seq, uint32_t n, uint32_t *ring, int pdl, cudaStream_t stream) {
-    if (n_seq == 0 || n == 0 || n > kgc_draw_most()) return cudaErrorInvalidValue;
-    const size_t smem = (size_t)((n + KG_DRAW_BLOCKS - 1) / KG_DRAW_BLOCKS) * 4;
-    KG_NEXT_CLUSTER(KG_DRAW_BLOCKS);
-    return kg_launch(kg_draw, dim3(KG_DRAW_BLOCKS, n_seq), dim3(KG_DRAW_THREADS), smem, pdl, stream, state, n, (volatile uint32_t *)ring);
+// state: [n_seq]; ring: KG_RING tokens of host memory the device can write. Needs compute capability 9.0 or above.
+KGC_API cudaError_t kgc_sample(KgState *state, uint32_t n_seq, uint32_t n, uint32_t *ring, cudaStream_t stream) {
+    if (n_seq == 0 || n == 0 || n > kgc_sample_most()) return cudaErrorInvalidValue;
+    const size_t smem = (size_t)((n + KG_SAMPLE_BLOCKS - 1) / KG_SAMPLE_BLOCKS) * 4;
+    KG_NEXT_CLUSTER(KG_SAMPLE_BLOCKS);
+    return kg_launch(kg_sample, dim3(KG_SAMPLE_BLOCKS, n_seq), dim3(KG_SAMPLE_THREADS), smem, 0, stream, state, n, (volatile uint32_t *)ring);
 }

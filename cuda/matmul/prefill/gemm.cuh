@@ -1,38 +1,16 @@
 // What both matrix-product paths share: the arguments, the tiles' order and what happens to a finished sum.
 //
-//   s[i, j] = alpha * sum_l x[i, l] w[j, l]  (+ bias[j])        x f16 or x + x_lo, w f16, products exact, sums f32
+//   s[i, j] = sum_l x[i, l] w[j, l]  (+ bias[j])        x f16 or x + x_lo, w f16, products exact, sums f32
 //   with x_lo and w_lo: of (x + x_lo) (w + w_lo) all but the last product: x w, then x_lo w, then x w_lo
 //   KG_GEMM_F32   y = s              f32     KG_GEMM_ADD   y += s                   f32, the residual stream
-//   KG_GEMM_F16   y = out_scale * s  f16     KG_GEMM_SILU  y = out_scale * silu(s0) * s1        f16
-//                                            KG_GEMM_GELU  y = out_scale * gelu_tanh(s0) * s1   f16
+//   KG_GEMM_F16   y = s  f16                 KG_GEMM_SILU  y = silu(s0) * s1        f16
+//                                            KG_GEMM_GELU  y = gelu_tanh(s0) * s1   f16
 // s0 and s1 are the sums over w[0] (gate) and w[1] (up). f16 results are clamped to +-65504: never infinite, NaN stays NaN.
 // f16 and not bf16: weights of F16 files need its 11 bits, BF16 weights above 2^-17 keep theirs in it exactly, activations
-// lose a 2^-12th instead of a 2^-9th. Where a model's activations leave its range, out_scale (a power of two) of the
-// producer and alpha of the consumer move it.
+// lose a 2^-12th instead of a 2^-9th.
 #pragma once
-#include "device/ptx.cuh"
-
-enum KgGemmEpilogue : uint32_t { KG_GEMM_F32 = 0, KG_GEMM_ADD, KG_GEMM_F16, KG_GEMM_SILU, KG_GEMM_GELU };
-
-// Up to three weight matrices share x and lie side by side in y: columns n[0], then n[1], then n[2]. With SILU and GELU
-// there are exactly two, of one size, and y has n[0] columns.
-struct KgGemm {
-    const void *x;        // [m, k] f16, rows x_stride elements apart
-    const void *x_lo;     // the same, added to x: what rounding x to f16 has left; or null
-    const void *w[3];     // [n[i], k] f16, rows w_stride elements apart; n[i] even, k a multiple of 8
-    const void *w_lo[3];  // with x_lo: what rounding w to f16 has left, the same shapes, x's product with it is added; or all null
-    const float *bias[3]; // [n[i]] or null
-    void *y;              // [m, sum of n] f32 or f16, rows y_stride elements apart
-    void *y_lo;           // of an f16 y: what its rounding leaves; or null
-    void *encode;         // from kgc_gemm_encoder; null: mma.sync
-    uint32_t m, k, n[3], n_w;
-    uint32_t x_stride, w_stride, y_stride;
-    uint32_t epilogue;    // KgGemmEpilogue
-    uint32_t n_sms;       // multiprocessors of the device
-    uint32_t tile;        // 0: chosen by the shape; else columns of a tile. Changes the speed only, never a bit of y
-    uint32_t pdl;         // not 0: launched with programmatic dependence
-    float alpha, out_scale;
-};
+#include "device/activation.cuh"
+#include "device/vectors.cuh"
 
 KGC_API cudaError_t kgc_gemm_encoder(void **encode);
 KGC_API cudaError_t kgc_gemm(const KgGemm *g, cudaStream_t stream);      // the path the device has
@@ -85,23 +63,6 @@ template <int BM> __device__ __forceinline__ KgGemmTile kg_gemm_tile(const KgGem
     return {(band * 16 + in_band % rows) * BM, tn * span, w, column + tn * span};
 }
 
-__device__ __forceinline__ float kg_clamp16(float v) { return v > 65504.f ? 65504.f : v < -65504.f ? -65504.f : v; }
-// Two neighbours as f16 at `at`, and, where that is wanted, what the rounding has left.
-__device__ __forceinline__ void kg_put16(__half *to, __half *lo, size_t at, float a, float b) {
-    const __half2 h = __floats2half2_rn(kg_clamp16(a), kg_clamp16(b));
-    *(__half2 *)(to + at) = h;
-    if (!lo) return;
-    const float2 f = __half22float2(h);
-    *(__half2 *)(lo + at) = __floats2half2_rn(kg_clamp16(a - f.x), kg_clamp16(b - f.y));
-}
-
-__device__ __forceinline__ float kg_gate(uint32_t epilogue, float v) {
-    if (epilogue == KG_GEMM_SILU) return v / (1.f + __expf(-v));
-    // tanh(u) = 1 - 2 / (1 + e^2u): no cancellation that matters, since it is added to 1.
-    const float u = 0.7978845608028654f * (v + 0.044715f * v * v * v);
-    return v * (1.f - 1.f / (1.f + __expf(2.f * u)));
-}
-
 // Two rows' results of a thread, `row` and `row + 8`: N8 groups of eight columns, of which the thread holds two neighbours each
 // at column `first` + 8 j + 2 (lane % 4) of the tile. value(h, i) is the raw sum of row + 8 h, i = 2 j + {0, 1}; with a gate
 // the second half of them is `up`.
@@ -111,6 +72,7 @@ __device__ __forceinline__ void kg_gemm_rows(const KgGemm &g, const KgGemmTile &
     const size_t at = (size_t)row * g.y_stride + tile.column + c0, below = (size_t)8 * g.y_stride;
     const bool here[2] = {row < g.m, row + 8 < g.m};
     if (e >= KG_GEMM_SILU) {
+        const uint32_t kind = e == KG_GEMM_SILU ? KG_ACTIVATION_SILU : KG_ACTIVATION_GELU;
 #pragma unroll
         for (int j = 0; j < N8 / 2; j++) {
             const uint32_t n = tile.n0 + c0 + 8 * j;
@@ -119,9 +81,9 @@ __device__ __forceinline__ void kg_gemm_rows(const KgGemm &g, const KgGemmTile &
             const float2 bb = g.bias[1] ? *(const float2 *)(g.bias[1] + n) : make_float2(0.f, 0.f);
 #pragma unroll
             for (int h = 0; h < 2; h++) {
-                const float a0 = value(h, 2 * j) * g.alpha + ba.x, a1 = value(h, 2 * j + 1) * g.alpha + ba.y;
-                const float b0 = value(h, N8 + 2 * j) * g.alpha + bb.x, b1 = value(h, N8 + 2 * j + 1) * g.alpha + bb.y;
-                const float y0 = kg_gate(e, a0) * b0 * g.out_scale, y1 = kg_gate(e, a1) * b1 * g.out_scale;
+                const float a0 = value(h, 2 * j) + ba.x, a1 = value(h, 2 * j + 1) + ba.y;
+                const float b0 = value(h, N8 + 2 * j) + bb.x, b1 = value(h, N8 + 2 * j + 1) + bb.y;
+                const float y0 = kg_activation_approx(kind, a0) * b0, y1 = kg_activation_approx(kind, a1) * b1;
                 if (here[h]) kg_put16((__half *)g.y, (__half *)g.y_lo, at + h * below + 8 * j, y0, y1);
             }
         }
@@ -151,10 +113,10 @@ __device__ __forceinline__ void kg_gemm_rows(const KgGemm &g, const KgGemmTile &
             const float2 b = bias ? *(const float2 *)(bias + c) : make_float2(0.f, 0.f);
 #pragma unroll
             for (int h = 0; h < 2; h++) {
-                const float a0 = value(h, i) * g.alpha + b.x, a1 = value(h, i + 1) * g.alpha + b.y;
+                const float a0 = value(h, i) + b.x, a1 = value(h, i + 1) + b.y;
                 if (!here[h]) continue;
                 if (e == KG_GEMM_F16)
-                    kg_put16((__half *)g.y, (__half *)g.y_lo, at + h * below + c, a0 * g.out_scale, a1 * g.out_scale);
+                    kg_put16((__half *)g.y, (__half *)g.y_lo, at + h * below + c, a0, a1);
                 else if (e == KG_GEMM_ADD)
                     *(float2 *)(y32 + h * below + c) = make_float2(y[h][j].x + a0, y[h][j].y + a1);
                 else
@@ -162,10 +124,4 @@ __device__ __forceinline__ void kg_gemm_rows(const KgGemm &g, const KgGemmTile &
             }
         }
     }
-}
-
-// Programmatic dependence: nothing before kg_gemm_wait() touches what an earlier kernel wrote or reads.
-__device__ __forceinline__ void kg_gemm_wait() {
-    kg_launch_dependents();
-    kg_wait();
 }

@@ -7,9 +7,8 @@
 // memory (96 KiB at BN 128), 16-byte chunks swizzled by the row. A warp's columns are half from the lower and half from the
 // upper half of the tile: with a gate the one is the gate's and the other the up projection's.
 // Preconditions: kg_gemm_check. Bytes moved: w once for every 2,048 rows of x, x once for every wave of tiles (L2), y once.
-// Reference: naive products in tests/prefill_test.cu.
+// Reference: tests/gpu/operations/prefill.rs.
 #include "matmul/prefill/gemm.cuh"
-#include "device/pack.cuh"
 
 namespace {
 constexpr int STAGES = 3;
@@ -19,7 +18,7 @@ template <int BN> __global__ void __launch_bounds__(256) kg_gemm_mma(const __gri
     KG_DYNAMIC_SHARED(uint8_t, raw);
     const uint32_t ring = kg_shared_at(raw);
     const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, wm = warp / 4, wn = warp % 4;
-    kg_gemm_wait();
+    kg_begin();
     const uint32_t tiles_n = kg_gemm_tiles_n(g, BN), half = (g.k + 63) / 64, steps = kg_gemm_parts(g) * half;
     const KgGemmTile tile = kg_gemm_tile<128>(g, BN, tiles_n, blockIdx.x);
     const bool glu = g.epilogue >= KG_GEMM_SILU;
@@ -96,7 +95,7 @@ template <int BN> __global__ void __launch_bounds__(256) kg_gemm_mma(const __gri
 
 template <int BN> cudaError_t run(const KgGemm *g, cudaStream_t stream) {
     const uint32_t tiles = (g->m + 127) / 128 * kg_gemm_tiles_n(*g, BN);
-    return kg_launch(kg_gemm_mma<BN>, dim3(tiles), dim3(256), STAGES * (128 + BN) * 128, g->pdl, stream, *g);
+    return kg_launch(kg_gemm_mma<BN>, dim3(tiles), dim3(256), STAGES * (128 + BN) * 128, 0, stream, *g);
 }
 } // namespace
 

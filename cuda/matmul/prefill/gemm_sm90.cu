@@ -10,7 +10,7 @@
 // Measured on one H200, 2,048 rows, sustained: 640 TFLOP/s at n 2 x 18944 (gate), k 3584; 670 at n 3584, k 18944; 430 and 530 at
 // n 2 x 4864, k 896 and n 896, k 4864. Tiles of 128 to 256 columns meet at the same rate where their waves are full, so the
 // number of waves chooses. Sharing tiles of w between two blocks (clusters) was not tried. At 17 rows 2.2 TB/s of weights.
-// Reference: gemm_mma.cu for the same arguments, and naive products in tests/prefill_test.cu.
+// Reference: tests/gpu/operations/prefill.rs, and gemm_mma.cu for the same arguments.
 #include "matmul/prefill/gemm.cuh"
 #include "device/wgmma.cuh"
 #include <cuda.h>
@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(384, 1) kg_gemm_sm90(const __grid_constant__ K
         kg_bar_init_done();
     }
     __syncthreads();
-    kg_gemm_wait();
+    kg_begin();
 
     const uint32_t tiles_n = kg_gemm_tiles_n(g, BN), tiles = (g.m + 127) / 128 * tiles_n;
     const uint32_t half = (g.k + 63) / 64, steps = kg_gemm_parts(g) * half;
@@ -120,7 +120,7 @@ template <int BN> static cudaError_t kg_gemm_run(const KgGemm *g, cudaStream_t s
     if (!ok) return cudaErrorInvalidValue;
     const uint32_t tiles = (g->m + 127) / 128 * kg_gemm_tiles_n(*g, BN);
     return kg_launch(kg_gemm_sm90<BN>, dim3(tiles < g->n_sms ? tiles : g->n_sms), dim3(384),
-                             kg_stages(BN) * kg_stage_bytes(BN) + 1024, g->pdl, stream, maps, *g);
+                             kg_stages(BN) * kg_stage_bytes(BN) + 1024, 0, stream, maps, *g);
 }
 
 // The driver's function that describes a tensor to the copy engine; the library links no driver. cudaErrorNotSupported where

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::backend::cuda::driver::{Buffer, Code, Event, Gpu, Stream};
-use crate::backend::cuda::kernels::launch as ffi;
+use crate::backend::cuda::kernels::abi;
+use crate::backend::cuda::kernels::launch::{self, Queue};
 use crate::backend::cuda::run::model::{self, CudaModel};
 use crate::backend::{Budget, Device, LoadControl, LoadOptions, LoadedModel, Plan};
 use crate::error::Result;
@@ -15,17 +16,18 @@ pub struct CudaDevice {
 }
 
 impl CudaDevice {
-    /// Opens GPU `ordinal`; `DeviceUnavailable` with the reason where there is none.
+    /// Opens GPU `ordinal`; `DeviceUnavailable` with the reason where there is none, `Internal` where the
+    /// kernels were compiled for other structs.
     pub fn new(ordinal: usize) -> Result<CudaDevice> {
-        let code = || {
-            let mut version = 0;
-            // SAFETY: asks about a kernel on the device that is current; writes one int.
-            let failed = unsafe { ffi::kgc_code(&mut version) };
-            // SAFETY: as above.
-            let wide = unsafe { ffi::kgc_wide_there() } != 0;
-            if failed == 0 { Ok(Code { major: version / 10, wide }) } else { Err(failed) }
-        };
+        abi::check()?;
+        let code = || launch::code_version().map(|version| Code { major: version / 10, wide: version >= 90 });
         Ok(CudaDevice { gpu: Gpu::open(ordinal, Arc::<Budget>::default(), code)? })
+    }
+
+    /// The device itself, for what launches kernels one by one.
+    #[doc(hidden)]
+    pub fn gpu(&self) -> &Arc<Gpu> {
+        &self.gpu
     }
 
     /// Bytes free and in all.
@@ -80,9 +82,7 @@ impl Device for CudaDevice {
         let mut least = f32::INFINITY;
         for _ in 0..8 {
             start.record(&stream)?;
-            // SAFETY: the buffer has so many bytes, of which the kernel would write one element if any.
-            let code = unsafe { ffi::kgc_read(buffer.at(), bytes as u64, buffer.at(), gpu.n_sm, stream.raw()) };
-            gpu.check(code)?;
+            Queue::new(gpu, &stream).read(buffer.at(), bytes as u64, buffer.at())?;
             end.record(&stream)?;
             end.wait()?;
             least = least.min(end.milliseconds_since(&start)?);

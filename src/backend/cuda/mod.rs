@@ -12,7 +12,8 @@ use crate::error::Result;
 
 mod device;
 mod driver;
-mod kernels;
+#[doc(hidden)]
+pub mod kernels;
 mod plan;
 mod run;
 mod weights;
@@ -21,6 +22,7 @@ pub use device::CudaDevice;
 #[doc(hidden)]
 pub use {
     driver::context::current as current_context,
+    driver::{Address, Buffer, Gpu, Pinned, Stream},
     plan::f16_batch::Wide,
     plan::geometry::{Shape, Tuning},
     plan::op::Kind,

@@ -47,6 +47,26 @@ impl Buffer {
         Ok(buffer)
     }
 
+    /// Queues a copy of these bytes to its start, and waits.
+    pub fn write(&self, bytes: &[u8], stream: &Stream) -> Result<()> {
+        if bytes.len() > self.bytes {
+            return Err(Error::Internal { message: format!("{} bytes to a buffer of {}", bytes.len(), self.bytes) });
+        }
+        // SAFETY: the buffer has so many bytes.
+        unsafe { stream.upload(self.address, bytes.as_ptr(), bytes.len())? };
+        stream.wait()
+    }
+
+    /// Copies its bytes from `first` on, and waits.
+    pub fn read(&self, first: usize, out: &mut [u8], stream: &Stream) -> Result<()> {
+        if first.checked_add(out.len()).is_none_or(|end| end > self.bytes) {
+            let message = format!("{} bytes from {first} on of a buffer of {}", out.len(), self.bytes);
+            return Err(Error::Internal { message });
+        }
+        // SAFETY: they are inside the buffer, and any bits are a byte.
+        unsafe { stream.download(self.address + first as u64, out) }
+    }
+
     /// Its first byte.
     pub fn at(&self) -> Address {
         self.address

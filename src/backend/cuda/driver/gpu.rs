@@ -37,7 +37,7 @@ pub struct Card {
     pub major: i32,
     /// Bytes of shared memory that a block may have.
     pub shared_most: usize,
-    /// Whether it has the kernels of cuda/wide.cu.
+    /// Whether it has the kernels of code of version 9.0: f16_batch, q_batch, the draw.
     pub wide: bool,
     lost: Mutex<Option<(i64, String)>>,
     /// Counts down at each allocation; the one that finds 0 fails. Negative: off. For tests.
@@ -51,7 +51,7 @@ pub struct Card {
 pub struct Code {
     /// Compute capability that it was compiled for, major.
     pub major: i32,
-    /// Whether there are the kernels of cuda/wide.cu.
+    /// Whether there are the kernels of code of version 9.0: f16_batch, q_batch, the draw.
     pub wide: bool,
 }
 

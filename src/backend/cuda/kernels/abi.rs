@@ -1,231 +1,414 @@
-//! The arguments of kernels, as `cuda/*.cuh` has them.
+//! What crosses the border to the kernels: the structs and numbers of `cuda/abi.h`.
 //!
-//! Structs mirror `common.cuh`, `matvec.cuh`, `attend.cuh`, `gemm_args.cuh` and `flash_prefill.cuh` field for field.
+//! Each struct is declared once here, with its name there; `check` compares sizes, offsets and numbers with those that
+//! `cuda/abi.cu` reports of the compiled object. It runs before a device is opened.
+
+use std::ffi::{CStr, c_char};
+use std::mem::{offset_of, size_of};
 
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::kernels::packed::Packed;
+use crate::error::{Error, Result};
 
-/// `KgMat`: a matrix in planes.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Mat {
-    pub a: Address,
-    pub b: Address,
-    pub c: Address,
-    pub s: Address,
-    pub d: Address,
-    pub ty: Packed,
-    pub rows: u32,
-    pub cols: u32,
-    pub stride: u32,
+/// Tokens of a page of the cache.
+pub const PAGE: u32 = 64;
+/// Tokens that the ring of a sequence holds, on the host.
+pub const RING: u32 = 256;
+/// Most parts of a row's sums that a norm takes.
+pub const MOST_PARTS: u32 = 16;
+/// Positions of a chunk of the attention on tensor cores.
+pub const TENSOR_CHUNK: u32 = 256;
+/// Heads up to so many elements go there.
+pub const TENSOR_HEAD: u32 = 128;
+/// 16-byte words of a block of 32 elements of a staged input, for each sequence: two halves and a scale.
+pub const INPUT_F16_WORDS: u32 = 66;
+/// The same of integers with a scale and sums.
+pub const INPUT_Q_WORDS: u32 = 38;
+
+/// What stands between gate and up.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// There is no gate.
+    None = 0,
+    Silu,
+    Gelu,
 }
 
-/// `KgState`: the step in flight.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct State {
-    pub pages: Address,
-    pub logits: Address,
-    pub token: i32,
-    pub position: i32,
-    pub produced: u32,
-    pub top_k: u32,
-    pub seed: u64,
-    pub share: u64,
-    pub least: u64,
-    pub temperature: f32,
-    pub inverse: f32,
+/// What becomes of a product's sum in a prompt's pass.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Epilogue {
+    /// It is stored as f32.
+    F32 = 0,
+    /// It is added to what is there.
+    Add,
+    /// It is stored as f16.
+    F16,
+    /// silu(gate) * up is stored as f16.
+    Silu,
+    /// gelu(gate) * up is stored as f16.
+    Gelu,
 }
 
-/// `KgStage`: one matrix-vector stage.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Stage {
-    pub x: Address,
-    pub delta: Address,
-    pub post_w: Address,
-    pub norm_w: Address,
-    pub x_out: Address,
-    pub tap: Address,
-    pub state: Address,
-    pub m: [Mat; 3],
-    pub bias: [Address; 3],
-    pub out: [Address; 3],
-    pub seg_block: [u32; 4],
-    pub n_seg: u32,
-    pub n: u32,
-    pub ks: u32,
-    pub activation: u32,
-    pub eps: f32,
-    pub softcap: f32,
-    pub n_seq: u32,
-    pub x_stride: u32,
-    pub out_stride: u32,
-    pub n_part: u32,
-    pub part: Address,
-    pub part_bias: Address,
-    pub split: Address,
-    pub split_nt: u32,
-    pub split_ints: u32,
+impl Epilogue {
+    /// Whether it takes the sums of a gate and of what that lets through.
+    pub fn is_gated(self) -> bool {
+        matches!(self, Epilogue::Silu | Epilogue::Gelu)
+    }
 }
 
-/// `KgAttend`: attention of one token.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Attend {
-    pub qkv: Address,
-    pub q_norm: Address,
-    pub k_norm: Address,
-    pub turns: Address,
-    pub state: Address,
-    pub out: Address,
-    pub part: Address,
-    pub counters: Address,
-    pub tap_q: Address,
-    pub tap_k: Address,
-    pub n_heads: u32,
-    pub n_kv: u32,
-    pub head_dim: u32,
-    pub n_rot: u32,
-    pub halves: u32,
-    pub window: u32,
-    pub layer: u32,
-    pub chunk: u32,
-    pub max_chunks: u32,
-    pub scale: f32,
-    pub softcap: f32,
-    pub eps: f32,
-    pub magnitude: f32,
-    pub n_seq: u32,
-    pub qkv_stride: u32,
-    pub out_stride: u32,
-    pub long_from: u32,
-    pub long_chunk: u32,
+/// The driver's function that describes a tensor to the copy engine, as `kgc_gemm_encoder` found it; none by default.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Encoder(pub(super) u64);
+
+impl Encoder {
+    /// Whether the device has the kernels that want it.
+    pub fn exists(self) -> bool {
+        self.0 != 0
+    }
 }
 
-/// `KgGemm`: a product of prefill.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Gemm {
-    pub x: Address,
-    pub x_lo: Address,
-    pub w: [Address; 3],
-    pub w_lo: [Address; 3],
-    pub bias: [Address; 3],
-    pub y: Address,
-    pub y_lo: Address,
-    pub encode: Address,
-    pub m: u32,
-    pub k: u32,
-    pub n: [u32; 3],
-    pub n_w: u32,
-    pub x_stride: u32,
-    pub w_stride: u32,
-    pub y_stride: u32,
-    pub epilogue: u32,
-    pub n_sms: u32,
-    pub tile: u32,
-    pub pdl: u32,
-    pub alpha: f32,
-    pub out_scale: f32,
+/// A number that both sides know, and its name in `cuda/abi.h`.
+type Number = (&'static str, u64);
+
+/// Declares the structs, and `STRUCTS`, their sizes and their fields' offsets and sizes.
+macro_rules! structs {
+    ($($(#[$attribute:meta])* $name:ident is $there:ident {
+        $($field:ident $(($field_there:ident))? : $type:ty,)*
+    })*) => {
+        $(
+            $(#[$attribute])*
+            #[repr(C)]
+            #[derive(Clone, Copy, Debug, Default)]
+            pub struct $name {
+                $(pub $field: $type,)*
+            }
+        )*
+        const STRUCTS: &[Number] = &[$(
+            (concat!("sizeof(", stringify!($there), ")"), size_of::<$name>() as u64),
+            $(
+                (name_of_field!($there, $field $(, $field_there)?), offset_of!($name, $field) as u64),
+                (concat!("sizeof(", name_of_field!($there, $field $(, $field_there)?), ")"), size_of::<$type>() as u64),
+            )*
+        )*];
+    };
 }
 
-/// `KgFlash`: attention of prefill.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Flash {
-    pub q: Address,
-    pub out: Address,
-    pub out_lo: Address,
-    pub pages: Address,
-    pub k_offset: u64,
-    pub v_offset: u64,
-    pub head_stride: u64,
-    pub token_stride: u64,
-    pub n_tokens: u32,
-    pub start: u32,
-    pub n_heads: u32,
-    pub n_kv: u32,
-    pub head_dim: u32,
-    pub q_stride: u32,
-    pub out_stride: u32,
-    pub window: u32,
-    pub out_f32: u32,
-    pub pdl: u32,
-    pub wgmma: u32,
-    pub n_sms: u32,
-    pub scale: f32,
-    pub softcap: f32,
-    pub tiles: Address,
-    pub n_tiles: u32,
+/// `KgMat.type`, say: the second name where a field has one.
+macro_rules! name_of_field {
+    ($there:ident, $field:ident) => {
+        concat!(stringify!($there), ".", stringify!($field))
+    };
+    ($there:ident, $field:ident, $field_there:ident) => {
+        concat!(stringify!($there), ".", stringify!($field_there))
+    };
 }
 
-/// `KgFlashTile`: rows of one of several sequences.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct FlashTile {
-    pub pages: Address,
-    pub row0: u32,
-    pub n_tokens: u32,
-    pub start: u32,
-    pub tile: u32,
+structs! {
+    /// A matrix in planes.
+    Mat is KgMat {
+        a: Address,
+        b: Address,
+        c: Address,
+        s: Address,
+        d: Address,
+        ty(type): Packed,
+        rows: u32,
+        cols: u32,
+        stride: u32,
+    }
+
+    /// The step in flight.
+    #[derive(PartialEq)]
+    State is KgState {
+        pages: Address,
+        logits: Address,
+        token: i32,
+        position: i32,
+        produced: u32,
+        top_k: u32,
+        seed: u64,
+        share: u64,
+        least: u64,
+        temperature: f32,
+        inverse: f32,
+    }
+
+    /// One matrix-vector stage.
+    Stage is KgStage {
+        x: Address,
+        delta: Address,
+        post_w: Address,
+        norm_w: Address,
+        x_out: Address,
+        tap: Address,
+        state: Address,
+        m: [Mat; 3],
+        bias: [Address; 3],
+        out: [Address; 3],
+        seg_block: [u32; 4],
+        n_seg: u32,
+        n: u32,
+        ks: u32,
+        activation: u32,
+        eps: f32,
+        softcap: f32,
+        n_seq: u32,
+        x_stride: u32,
+        out_stride: u32,
+        n_part: u32,
+        part: Address,
+        part_bias: Address,
+        split: Address,
+        split_nt: u32,
+        split_ints: u32,
+    }
+
+    /// Attention of one token.
+    Attend is KgAttend {
+        qkv: Address,
+        q_norm: Address,
+        k_norm: Address,
+        turns: Address,
+        state: Address,
+        out: Address,
+        part: Address,
+        counters: Address,
+        tap_q: Address,
+        tap_k: Address,
+        n_heads: u32,
+        n_kv: u32,
+        head_dim: u32,
+        n_rot: u32,
+        halves: u32,
+        window: u32,
+        layer: u32,
+        chunk: u32,
+        max_chunks: u32,
+        scale: f32,
+        softcap: f32,
+        eps: f32,
+        magnitude: f32,
+        n_seq: u32,
+        qkv_stride: u32,
+        out_stride: u32,
+        long_from: u32,
+        long_chunk: u32,
+    }
+
+    /// A product of prefill.
+    Gemm is KgGemm {
+        x: Address,
+        x_lo: Address,
+        w: [Address; 3],
+        w_lo: [Address; 3],
+        bias: [Address; 3],
+        y: Address,
+        y_lo: Address,
+        encode: Encoder,
+        m: u32,
+        k: u32,
+        n: [u32; 3],
+        n_w: u32,
+        x_stride: u32,
+        w_stride: u32,
+        y_stride: u32,
+        epilogue: u32,
+        n_sms: u32,
+        tile: u32,
+    }
+
+    /// Attention of prefill.
+    Flash is KgFlash {
+        q: Address,
+        out: Address,
+        out_lo: Address,
+        pages: Address,
+        k_offset: u64,
+        v_offset: u64,
+        head_stride: u64,
+        token_stride: u64,
+        n_tokens: u32,
+        start: u32,
+        n_heads: u32,
+        n_kv: u32,
+        head_dim: u32,
+        q_stride: u32,
+        out_stride: u32,
+        window: u32,
+        wgmma: u32,
+        n_sms: u32,
+        scale: f32,
+        softcap: f32,
+        tiles: Address,
+        n_tiles: u32,
+    }
+
+    /// Rows of one of several sequences.
+    FlashTile is KgFlashTile {
+        pages: Address,
+        row0: u32,
+        n_tokens: u32,
+        start: u32,
+        tile: u32,
+    }
+
+    /// A row of one of several sequences.
+    RowPlace is KgRow {
+        pages: Address,
+        position: u32,
+        unused: u32,
+    }
+
+    /// Residual and norm of prefill.
+    PrefillNorm is KgPrefillNorm {
+        x: Address,
+        delta: Address,
+        post_w: Address,
+        w: Address,
+        out: Address,
+        out_lo: Address,
+        tap: Address,
+        n_tokens: u32,
+        dim: u32,
+        out_stride: u32,
+        eps: f32,
+    }
+
+    /// Head norms, rope and the cache's rows of prefill.
+    PrefillRope is KgPrefillRope {
+        qkv: Address,
+        q_norm: Address,
+        k_norm: Address,
+        turns: Address,
+        q: Address,
+        pages: Address,
+        tap_q: Address,
+        tap_k: Address,
+        k_offset: u64,
+        v_offset: u64,
+        head_stride: u64,
+        token_stride: u64,
+        n_tokens: u32,
+        start: u32,
+        n_heads: u32,
+        n_kv: u32,
+        head_dim: u32,
+        n_rot: u32,
+        halves: u32,
+        qkv_stride: u32,
+        q_stride: u32,
+        eps: f32,
+        magnitude: f32,
+        rows: Address,
+    }
 }
 
-/// `KgRow`: a row of one of several sequences.
+/// The numbers by name: constants, and the values of enums.
+#[rustfmt::skip]
+const NUMBERS: &[Number] = &[
+    ("KG_PAGE", PAGE as u64),
+    ("KG_RING", RING as u64),
+    ("KG_MOST_PARTS", MOST_PARTS as u64),
+    ("KG_TENSOR_CHUNK", TENSOR_CHUNK as u64),
+    ("KG_TENSOR_HEAD", TENSOR_HEAD as u64),
+    ("KG_INPUT_F16_WORDS", INPUT_F16_WORDS as u64),
+    ("KG_INPUT_Q_WORDS", INPUT_Q_WORDS as u64),
+    ("KG_F32", Packed::F32 as u64),
+    ("KG_F16", Packed::F16 as u64),
+    ("KG_BF16", Packed::Bf16 as u64),
+    ("KG_Q4_0", Packed::Q4_0 as u64),
+    ("KG_Q4_1", Packed::Q4_1 as u64),
+    ("KG_Q5_0", Packed::Q5_0 as u64),
+    ("KG_Q5_1", Packed::Q5_1 as u64),
+    ("KG_Q8_0", Packed::Q8_0 as u64),
+    ("KG_Q2_K", Packed::Q2_K as u64),
+    ("KG_Q3_K", Packed::Q3_K as u64),
+    ("KG_Q4_K", Packed::Q4_K as u64),
+    ("KG_Q5_K", Packed::Q5_K as u64),
+    ("KG_Q6_K", Packed::Q6_K as u64),
+    ("KG_F16_TILED", Packed::F16Tiles as u64),
+    ("KG_NO_ACTIVATION", Activation::None as u64),
+    ("KG_ACTIVATION_SILU", Activation::Silu as u64),
+    ("KG_ACTIVATION_GELU", Activation::Gelu as u64),
+    ("KG_GEMM_F32", Epilogue::F32 as u64),
+    ("KG_GEMM_ADD", Epilogue::Add as u64),
+    ("KG_GEMM_F16", Epilogue::F16 as u64),
+    ("KG_GEMM_SILU", Epilogue::Silu as u64),
+    ("KG_GEMM_GELU", Epilogue::Gelu as u64),
+];
+
+/// `KgAbiNumber`: a number as the compiled object has it.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RowPlace {
-    pub pages: Address,
-    pub position: u32,
-    pub unused: u32,
+struct Reported {
+    name: *const c_char,
+    value: u64,
 }
 
-/// `KgPrefillNorm`: residual and norm of prefill.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct PrefillNorm {
-    pub x: Address,
-    pub delta: Address,
-    pub post_w: Address,
-    pub w: Address,
-    pub out: Address,
-    pub out_lo: Address,
-    pub tap: Address,
-    pub n_tokens: u32,
-    pub dim: u32,
-    pub out_stride: u32,
-    pub pdl: u32,
-    pub eps: f32,
+unsafe extern "C" {
+    fn kgc_abi(n: *mut u32) -> *const Reported;
 }
 
-/// `KgPrefillRope`: head norms, rope and the cache's rows of prefill.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct PrefillRope {
-    pub qkv: Address,
-    pub bias: Address,
-    pub q_norm: Address,
-    pub k_norm: Address,
-    pub turns: Address,
-    pub q: Address,
-    pub pages: Address,
-    pub tap_q: Address,
-    pub tap_k: Address,
-    pub k_offset: u64,
-    pub v_offset: u64,
-    pub head_stride: u64,
-    pub token_stride: u64,
-    pub n_tokens: u32,
-    pub start: u32,
-    pub n_heads: u32,
-    pub n_kv: u32,
-    pub head_dim: u32,
-    pub n_rot: u32,
-    pub halves: u32,
-    pub qkv_stride: u32,
-    pub q_stride: u32,
-    pub pdl: u32,
-    pub eps: f32,
-    pub magnitude: f32,
-    pub rows: Address,
+/// The compiled object's numbers.
+fn reported() -> Vec<(String, u64)> {
+    let mut n = 0;
+    // SAFETY: writes one number, and returns an array of so many entries that lives as long as the library.
+    let entries = unsafe { std::slice::from_raw_parts(kgc_abi(&mut n), n as usize) };
+    // SAFETY: each name is a literal of the compiled object.
+    entries.iter().map(|e| (unsafe { CStr::from_ptr(e.name) }.to_string_lossy().into_owned(), e.value)).collect()
+}
+
+/// That both sides have the same names with the same numbers.
+fn compare(here: &[&[Number]], there: &[(String, u64)]) -> Result<()> {
+    let refuse = |name: &str, here: &dyn std::fmt::Display, there: &dyn std::fmt::Display| {
+        let message = format!("the kernels were compiled for another layout: {name} is {there} there, {here} here");
+        Err(Error::Internal { message })
+    };
+    for (name, here) in here.iter().copied().flatten() {
+        match there.iter().find(|(n, _)| n == name) {
+            Some((_, there)) if there == here => {}
+            Some((_, there)) => return refuse(name, here, there),
+            None => return refuse(name, here, &"unknown"),
+        }
+    }
+    for (name, there) in there {
+        if !here.iter().copied().flatten().any(|(n, _)| n == name) {
+            return refuse(name, &"unknown", there);
+        }
+    }
+    Ok(())
+}
+
+/// That the compiled kernels have the structs and numbers that this library has.
+pub fn check() -> Result<()> {
+    compare(&[STRUCTS, NUMBERS], &reported())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_compiled_object_has_the_same_layout() {
+        check().unwrap();
+        // A field that only one side has shows in the sizes of the struct's fields as well.
+        assert!(reported().len() > 300, "{}", reported().len());
+    }
+
+    #[test]
+    fn a_difference_is_named_with_both_numbers() {
+        let mut there = reported();
+        let offset = there.iter_mut().find(|(name, _)| name == "KgStage.n_seg").unwrap();
+        offset.1 += 4;
+        let (is, was) = (offset.1, offset.1 - 4);
+        let error = compare(&[STRUCTS, NUMBERS], &there).unwrap_err().to_string();
+        assert!(error.contains(&format!("KgStage.n_seg is {is} there, {was} here")), "{error}");
+        there.retain(|(name, _)| name != "KgStage.n_seg");
+        let error = compare(&[STRUCTS, NUMBERS], &there).unwrap_err().to_string();
+        assert!(error.contains(&format!("KgStage.n_seg is unknown there, {was} here")), "{error}");
+        let error = compare(&[STRUCTS], &reported()).unwrap_err().to_string();
+        assert!(error.contains("KG_PAGE is 64 there, unknown here"), "{error}");
+    }
 }

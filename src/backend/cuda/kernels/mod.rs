@@ -4,6 +4,6 @@
 #[allow(missing_docs)]
 pub mod abi;
 /// cbindgen:ignore
-#[allow(missing_docs)]
+mod ffi;
 pub mod launch;
 pub mod packed;

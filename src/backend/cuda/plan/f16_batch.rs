@@ -1,8 +1,8 @@
-//! The geometry of the stages of tiles of many sequences (cuda/wide.cuh); no bit depends on it.
+//! The geometry of the stages of tiles of many sequences (cuda/matmul/f16_batch_sm90.cuh); no bit depends on it.
 
 use crate::backend::cuda::driver::Gpu;
 use crate::backend::cuda::kernels::abi::Stage;
-use crate::backend::cuda::kernels::launch as ffi;
+use crate::backend::cuda::kernels::launch;
 
 /// How a stage is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +36,7 @@ impl Wide {
 
     fn fits(self, stage: &Stage) -> Option<Wide> {
         let two = self.two || stage.activation != 0;
-        // SAFETY: numbers in and out.
-        let slots = unsafe { ffi::kgc_wide_slots(stage.n, stage.ks, self.nt, self.ks, self.groups, i32::from(two)) };
+        let slots = launch::f16_batch_slots(stage.n, stage.ks, self.nt, self.ks, self.groups, two);
         (slots > 0).then_some(self)
     }
 

@@ -30,7 +30,7 @@ pub struct Tuning {
     pub rep: Option<u32>,
     /// The geometry of each kind's stages of tiles of many sequences; `None`: the matrices decide.
     pub wide: [Option<Wide>; Kind::N],
-    /// Whether wide.cu's kernels may be used.
+    /// Whether the kernels of code of version 9.0 may be used.
     pub use_wide: bool,
     /// Programmatic dependent launch.
     pub pdl: bool,

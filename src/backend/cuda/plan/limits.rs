@@ -1,5 +1,7 @@
 //! The numbers that what runs is cut by.
 
+use crate::backend::cuda::kernels::abi;
+
 /// Sequences of one step.
 pub const MOST_SEQUENCES: usize = 64;
 /// Most tokens of one pass of prompts.
@@ -11,9 +13,9 @@ pub const LAYERS_AHEAD: usize = 4;
 /// Steps queued before the host looks whether it should stop.
 pub const AHEAD: usize = 8;
 /// Tokens that the device may be ahead of the host's reading.
-pub const RING: usize = 256;
+pub const RING: usize = abi::RING as usize;
 /// Most parts that a row of a matrix is cut into.
-pub const MOST_PARTS: usize = 16;
+pub const MOST_PARTS: usize = abi::MOST_PARTS as usize;
 
 /// Positions of the smallest chunk of the attention.
 pub const ATTEND_CHUNK: u32 = 128;
@@ -22,6 +24,6 @@ pub const LONG_CHUNK: u32 = 2 * ATTEND_CHUNK;
 /// Short contexts wait for latencies, long ones for bandwidth.
 pub const LONG_FROM: u32 = 2048;
 /// Heads up to so many elements go to the attention on tensor cores, in chunks of so many positions.
-pub const TENSOR_HEAD: usize = 128;
+pub const TENSOR_HEAD: usize = abi::TENSOR_HEAD as usize;
 /// See [`TENSOR_HEAD`].
-pub const TENSOR_CHUNK: u32 = 256;
+pub const TENSOR_CHUNK: u32 = abi::TENSOR_CHUNK;

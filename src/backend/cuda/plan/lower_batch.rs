@@ -14,7 +14,7 @@ use super::stage::{Glu, Placed, Stages};
 use super::workspace::stride;
 use crate::backend::cuda::driver::{Address, Gpu};
 use crate::backend::cuda::kernels::abi::{Attend, Mat, Stage};
-use crate::backend::cuda::kernels::launch as ffi;
+use crate::backend::cuda::kernels::launch;
 use crate::backend::cuda::kernels::packed::Packed;
 
 /// One launch.
@@ -80,8 +80,7 @@ pub enum Run {
 pub fn can(alone: &[lower_step::Launch]) -> bool {
     alone.iter().all(|launch| match &launch.run {
         lower_step::Run::Stage { stage, by: By::Tiles, .. } if sums_later(launch.kind) => {
-            // SAFETY: numbers in and out.
-            unsafe { ffi::kgc_tile_split_most(stage.n, stage.ks) > 0 }
+            launch::f16_mma_split_most(stage.n, stage.ks) > 0
         }
         lower_step::Run::Stage { stage, by: By::Tiles, .. } => most_tiles(stage) > 0,
         lower_step::Run::Stage { stage, .. } => {
@@ -224,8 +223,7 @@ impl Lowering<'_> {
         (stage.out[0], stage.bias[0]) = (self.target.work.parts, 0);
         // What a block reads of its sequences' inputs takes longer than the weights: as few sequences as leave
         // the multiprocessors a block each, and many rows for what has been read.
-        // SAFETY: numbers in and out.
-        let most = tiles_at_once(n_seq, unsafe { ffi::kgc_tile_split_most(stage.n, stage.ks) });
+        let most = tiles_at_once(n_seq, launch::f16_mma_split_most(stage.n, stage.ks));
         let blocks = |nt: u32, warps: u32| n_seq.div_ceil(8 * nt) * stage.m[0].rows.div_ceil(16 * warps) * stage.ks;
         let nt = if most > 1 && blocks(most / 2, 16) <= n_sm { most / 2 } else { most };
         let warps = if blocks(nt, 8) <= n_sm { 8 } else { 16 };
@@ -249,8 +247,7 @@ impl Lowering<'_> {
         }
         let mut stage = stage;
         let at_once = at_once(stage.n, ty, n_seq);
-        // SAFETY: numbers in and out.
-        let shared = unsafe { ffi::kgc_batch_shared(stage.n, i32::from(!ty.is_float()), at_once) };
+        let shared = launch::gemv_batch_shared(stage.n, !ty.is_float(), at_once);
         let per_sm = (512 / shape.threads).min((gpu.shared_most as u64 / shared) as u32).max(1);
         let shape = Shape { streams: 4, deep: false, ..shape };
         share((gpu.n_sm * per_sm).div_ceil(n_seq.div_ceil(at_once)), shape, mats, pair, &mut stage);
@@ -278,14 +275,16 @@ impl Pieces {
             return Pieces::NotNow;
         }
         let input = Input::of(&placed.stage, &placed.mats, rows);
+        if !input.fits() {
+            return Pieces::Never;
+        }
         Pieces::Here { nt: input.tiles_of_block(gpu, n_seq, tuned_nt) }
     }
 }
 
 /// Sequences a block takes, for `n` of them.
 fn at_once(columns: u32, ty: Packed, n: u32) -> u32 {
-    // SAFETY: numbers in and out.
-    let most = unsafe { ffi::kgc_batch_most(columns, i32::from(!ty.is_float())) };
+    let most = launch::gemv_batch_most(columns, !ty.is_float());
     most.min(n.next_power_of_two())
 }
 
@@ -296,8 +295,7 @@ fn sums_later(kind: Kind) -> bool {
 
 /// Most tiles of 8 sequences a block of a stage of tiles can take.
 fn most_tiles(stage: &Stage) -> u32 {
-    // SAFETY: numbers in and out.
-    unsafe { ffi::kgc_tile_batch_most(stage.n, i32::from(stage.activation != 0), stage.ks) }
+    launch::f16_mma_batch_most(stage.n, stage.activation != 0, stage.ks)
 }
 
 /// Tiles of 8 sequences a block takes of `n`: 1, 2 or 4.

@@ -8,14 +8,8 @@ use super::op::{Attend, Half, Input, Op, Output, What};
 use super::prefill_workspace::{PrefillWorkspace, quantized, slab_bytes};
 use crate::backend::PAGE_TOKENS;
 use crate::backend::cuda::driver::{Address, Gpu};
-use crate::backend::cuda::kernels::abi::{Flash, Gemm, Mat, PrefillNorm, PrefillRope};
+use crate::backend::cuda::kernels::abi::{Epilogue, Flash, Gemm, Mat, PrefillNorm, PrefillRope};
 use crate::model::{Activation, Config, RopePairing};
-
-/// Ends of a product: f32 to its place, added to what is there, through a gate.
-const F32: u32 = 0;
-const ADD: u32 = 1;
-const SILU: u32 = 3;
-const GELU: u32 = 4;
 
 /// One launch.
 #[derive(Clone, Debug)]
@@ -142,7 +136,7 @@ impl Lowering<'_> {
             What::Project(p) => {
                 let x = self.input(p.input);
                 match p.output {
-                    Output::Qkv => self.gemm(x, &p.mats, p.bias, work.qkv, F32),
+                    Output::Qkv => self.gemm(x, &p.mats, p.bias, work.qkv, Epilogue::F32),
                     Output::Stream { half, post_norm } => self.add(x, p.mats[0], p.bias, half, post_norm),
                     // The last stage of a step takes a prompt's last row.
                     Output::Logits { .. } => {}
@@ -151,7 +145,7 @@ impl Lowering<'_> {
             What::Attend(a) => self.attend(a),
             What::Gate(g) => {
                 let x = self.input(g.input);
-                let gate = if g.activation == Activation::Silu { SILU } else { GELU };
+                let gate = if g.activation == Activation::Silu { Epilogue::Silu } else { Epilogue::Gelu };
                 self.gemm(x, &[g.gate, g.up], [0; 3], work.act, gate);
                 let rows = Rows::Halves([work.act, work.left(work.act)]);
                 self.show("ffn_act", layer, rows, g.gate.rows as usize);
@@ -198,12 +192,11 @@ impl Lowering<'_> {
             n_tokens: m as u32,
             dim: d,
             out_stride: d,
-            pdl: 0,
             eps: config.norm_eps,
         }));
     }
 
-    fn gemm(&mut self, x: Address, mats: &[Mat], bias: [Address; 3], y: Address, epilogue: u32) {
+    fn gemm(&mut self, x: Address, mats: &[Mat], bias: [Address; 3], y: Address, epilogue: Epilogue) {
         let Pass { gpu, work, m, .. } = self.pass;
         let (mut w, mut w_lo, mut n) = ([0; 3], [0; 3], [0; 3]);
         let two = work.halves && quantized(mats);
@@ -236,13 +229,10 @@ impl Lowering<'_> {
             n_w: mats.len() as u32,
             x_stride: mats[0].cols,
             w_stride: mats[0].stride,
-            y_stride: if epilogue >= SILU { n[0] } else { n.iter().sum() },
-            epilogue,
+            y_stride: if epilogue.is_gated() { n[0] } else { n.iter().sum() },
+            epilogue: epilogue as u32,
             n_sms: gpu.n_sm,
             tile: 0,
-            pdl: 0,
-            alpha: 1.0,
-            out_scale: 1.0,
         }));
     }
 
@@ -251,7 +241,7 @@ impl Lowering<'_> {
     fn add(&mut self, x: Address, mat: Mat, bias: [Address; 3], half: Half, post: Address) {
         let Pass { config, work, taps, .. } = self.pass;
         let apart = taps.is_some() || post != 0;
-        let (to, epilogue) = if apart { (work.delta, F32) } else { (work.x, ADD) };
+        let (to, epilogue) = if apart { (work.delta, Epilogue::F32) } else { (work.x, Epilogue::Add) };
         self.gemm(x, &[mat], bias, to, epilogue);
         self.pending = apart.then_some(post);
         self.show_floats(half.tap(), self.layer, work.delta, config.n_embd);
@@ -268,7 +258,6 @@ impl Lowering<'_> {
         let [tap_q, tap_k] = taps.unwrap_or_default();
         self.push(Run::Rope(PrefillRope {
             qkv: work.qkv,
-            bias: 0,
             q_norm: op.q_norm,
             k_norm: op.k_norm,
             turns: op.turns,
@@ -289,7 +278,6 @@ impl Lowering<'_> {
             halves: u32::from(op.pairing == RopePairing::Halves),
             qkv_stride: (h + 2 * g) as u32,
             q_stride: h as u32,
-            pdl: 0,
             eps: config.norm_eps,
             magnitude: op.magnitude,
             rows: places,
@@ -311,9 +299,7 @@ impl Lowering<'_> {
             q_stride: h as u32,
             out_stride: h as u32,
             window: a.window.unwrap_or(0),
-            out_f32: 0,
-            pdl: 0,
-            wgmma: u32::from(work.encode != 0),
+            wgmma: u32::from(work.encode.exists()),
             n_sms: gpu.n_sm,
             scale: a.scale,
             softcap: a.softcap.unwrap_or(0.0),

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::limits::LEAST_ROWS;
 use super::op::{Op, What};
 use crate::backend::cuda::driver::{Address, Buffer, Gpu};
+use crate::backend::cuda::kernels::abi::Encoder;
 use crate::backend::cuda::kernels::abi::{FlashTile, Mat, RowPlace};
-use crate::backend::cuda::kernels::launch as ffi;
+use crate::backend::cuda::kernels::launch;
 use crate::backend::cuda::kernels::packed::Packed;
 use crate::error::Result;
 use crate::model::{Config, Layer};
@@ -89,8 +90,8 @@ pub struct PrefillWorkspace {
     /// Tokens it is for.
     pub rows: usize,
     buffer: Buffer,
-    /// The driver's function that describes matrices to the tensor cores' loads, or 0 where the device has no such path.
-    pub encode: u64,
+    /// The driver's function that describes matrices to the tensor cores' loads, where the device has such a path.
+    pub encode: Encoder,
     /// Whether there are the three `left`.
     pub halves: bool,
     /// [rows, D] f32, the residual stream
@@ -130,16 +131,10 @@ impl PrefillWorkspace {
         };
         let [x, delta, qkv, h, q, mix, act, slab, left @ ..] = sizes(c, body, rows, halves).map(&mut take);
         let [tokens, places, tiles] = tables(rows).map(&mut take);
-        let mut encode: *mut std::ffi::c_void = std::ptr::null_mut();
-        // SAFETY: writes one pointer: the driver's function, or null where the device has no such path.
-        if unsafe { ffi::kgc_gemm_encoder(&mut encode) } != 0 {
-            encode = std::ptr::null_mut();
-        }
-        let encode = encode as u64;
         Ok(PrefillWorkspace {
             rows,
             buffer,
-            encode,
+            encode: launch::gemm_encoder(),
             halves,
             x,
             delta,

@@ -1,8 +1,8 @@
-//! The geometry of the stages of quantized matrices of several sequences on tensor cores (cuda/ints.cuh); no bit depends on it.
+//! The geometry of the stages of quantized matrices of several sequences on tensor cores (cuda/matmul/q_batch_sm90.cuh); no bit depends on it.
 
 use crate::backend::cuda::driver::Gpu;
 use crate::backend::cuda::kernels::abi::{Mat, Stage};
-use crate::backend::cuda::kernels::launch as ffi;
+use crate::backend::cuda::kernels::launch;
 use crate::backend::cuda::kernels::packed::Packed;
 use crate::backend::cuda::plan::geometry::Tuning;
 
@@ -23,13 +23,17 @@ pub struct Input {
     at_once: u32,
     /// The type that has the most to do for a block, or needs the most room.
     ty: Packed,
+    /// Tiles of sequences that a block has room for, with any of them: 4, 2, 1, or 0.
+    room: u32,
 }
 
 impl Input {
     /// `rows`: of the matrices, of a pair those of one.
     pub fn of(stage: &Stage, mats: &[Mat], rows: &[u32]) -> Input {
         let ty = mats.iter().map(|m| m.ty).min_by_key(|ty| (per_sm(stage.n, *ty, 2), !ty.is_k256()));
+        let fits = |nt: &u32| mats.iter().all(|m| per_sm(stage.n, m.ty, *nt) > 0);
         Input {
+            room: [4, 2, 1].into_iter().find(fits).unwrap_or(0),
             columns: stage.n,
             tiles: rows.iter().map(|r| r.div_ceil(16)).sum(),
             at_once: if stage.activation == 0 { 2 } else { 1 },
@@ -37,10 +41,15 @@ impl Input {
         }
     }
 
+    /// Whether a block has room for them, which small devices may lack.
+    pub fn fits(self) -> bool {
+        self.room > 0
+    }
+
     /// Tiles of eight sequences a block takes, 1, 2 or 4. The times of a turn are from one H200: scales of K-quants take longer, so that more
     /// sequences are to share them.
     pub fn tiles_of_block(self, gpu: &Gpu, n_seq: u32, tuned: Option<u32>) -> u32 {
-        let most = n_seq.div_ceil(8).next_power_of_two().min(4);
+        let most = n_seq.div_ceil(8).next_power_of_two().min(self.room.max(1));
         let time = |nt: u32| {
             let turn = match nt {
                 1 => [30, 11],
@@ -56,8 +65,7 @@ impl Input {
 }
 
 fn per_sm(n: u32, ty: Packed, nt: u32) -> u32 {
-    // SAFETY: numbers in and out.
-    unsafe { ffi::kgc_ints_per_sm(n, ty, nt) }.max(1)
+    launch::q_batch_per_sm(n, ty, nt)
 }
 
 /// Blocks side by side for one group of sequences.

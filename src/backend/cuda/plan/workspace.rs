@@ -33,7 +33,7 @@ pub struct Workspace {
     pub tap: [Address; 3], // [max(D, H, F)]; of a token alone
     pub normed: Address,   // [D]; of several sequences
     pub parts: Address,    // [MOST_PARTS, rows, D]; of several sequences
-    pub split: Address,    // [rows / 8] groups of split.cuh or ints_put.cuh; of several sequences
+    pub split: Address,    // [rows / 8] groups of stage_input.cuh; of several sequences
     pub counters: Address, // [n_heads] u32
     pub state: Address,    // State
     pub best: Address,     // u64

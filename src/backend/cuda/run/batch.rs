@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::internal;
 use crate::backend::cuda::driver::{Address, Gpu, Graph, Stream};
 use crate::backend::cuda::kernels::abi::State;
-use crate::backend::cuda::kernels::launch as ffi;
+use crate::backend::cuda::kernels::launch::Queue;
 use crate::backend::cuda::plan::geometry::Tuning;
 use crate::backend::cuda::plan::limits::{ATTEND_CHUNK, MOST_SEQUENCES};
 use crate::backend::cuda::plan::lower_batch::{Launch, Run, lower};
@@ -121,28 +121,20 @@ impl Batch {
 
     fn launch(&self, making: Making<'_>, launch: &Launch, n_seq: u32, split: AttentionSplit, pdl: bool) -> Result<()> {
         let Making { gpu, stream, .. } = making;
-        let (pdl, raw, state) = (i32::from(pdl && gpu.major >= 9), stream.raw(), self.work.state);
-        // SAFETY: the addresses are the model's weights and a workspace of at least n_seq rows, which outlive the stream's work;
-        // the shapes are those the layout and the workspace were made for.
-        let code = unsafe {
-            match &launch.run {
-                // Never a dependent launch: see step.rs.
-                Run::Embed { mat, scale, x, stride } => ffi::kgc_embed(mat, state, n_seq, *scale, *x, *stride, 0, raw),
-                Run::Norm { stage, out, threads } => ffi::kgc_batch_norm(stage, *out, *threads, pdl, raw),
-                Run::Pieces(stage) => ffi::kgc_ints_split(stage, pdl, raw),
-                Run::Quantized { stage, ty } => ffi::kgc_ints(stage, *ty, pdl, raw),
-                Run::Rows { stage, ty, at_once, threads } => match ty {
-                    _ if ty.is_float() => ffi::kgc_batch_float(stage, *ty, *at_once, *threads, pdl, raw),
-                    _ if ty.is_q32() => ffi::kgc_batch_q32(stage, *ty, *at_once, *threads, pdl, raw),
-                    _ => ffi::kgc_batch_k256(stage, *ty, *at_once, *threads, pdl, raw),
-                },
-                Run::Wide { stage, wide: w } => ffi::kgc_wide(stage, w.nt, w.ks, w.groups, i32::from(w.two), pdl, raw),
-                Run::Tiles { stage, nt } => ffi::kgc_tile_batch(stage, *nt, pdl, raw),
-                Run::Parts { stage, nt, warps } => ffi::kgc_tile_split(stage, *nt, *warps, pdl, raw),
-                Run::Attend(attend) => ffi::kgc_attend(attend, split.chunks, split.rep, pdl, raw),
-                Run::Glu(g) => ffi::kgc_glu(g.gate, g.up, g.out, g.n, g.activation, raw),
-            }
-        };
-        gpu.check(code)
+        let (state, queue) = (self.work.state, Queue::new(gpu, stream));
+        let dependent = queue.dependent(pdl);
+        match &launch.run {
+            // Never a dependent launch: see step.rs.
+            Run::Embed { mat, scale, x, stride } => queue.embed(mat, state, n_seq, *scale, *x, *stride),
+            Run::Norm { stage, out, threads } => dependent.batch_norm(stage, *out, *threads),
+            Run::Pieces(stage) => dependent.stage_input_q(stage),
+            Run::Quantized { stage, ty } => dependent.q_batch(stage, *ty),
+            Run::Rows { stage, ty, at_once, threads } => dependent.gemv_batch(stage, *ty, *at_once, *threads),
+            Run::Wide { stage, wide: w } => dependent.f16_batch(stage, w.nt, w.ks, w.groups, w.two),
+            Run::Tiles { stage, nt } => dependent.f16_mma_batch(stage, *nt),
+            Run::Parts { stage, nt, warps } => dependent.f16_mma_split(stage, *nt, *warps),
+            Run::Attend(attend) => dependent.decode_attention(attend, split.chunks, split.rep),
+            Run::Glu(g) => queue.glu(g.gate, g.up, g.out, g.n, g.activation),
+        }
     }
 }

@@ -13,7 +13,7 @@ use super::step::{Launcher, Steps};
 use crate::backend::PAGE_TOKENS;
 use crate::backend::cuda::driver::{Buffer, Gpu, Stream};
 use crate::backend::cuda::kernels::abi::State;
-use crate::backend::cuda::kernels::launch as ffi;
+use crate::backend::cuda::kernels::launch::Queue;
 use crate::backend::cuda::plan::geometry::Tuning;
 use crate::backend::cuda::plan::layer;
 use crate::backend::cuda::plan::limits::MOST_ROWS;
@@ -199,8 +199,7 @@ impl Exec {
 
     /// What the step in flight goes by, from here on.
     pub fn put_state(&self, net: &Network, state: &State) -> Result<()> {
-        // SAFETY: the state's place is in the workspace; the value is copied by the launch.
-        net.gpu.check(unsafe { ffi::kgc_set_state(self.work.state, state, self.stream.raw()) })
+        Queue::new(&net.gpu, &self.stream).set_state(self.work.state, state)
     }
 
     /// The same for a token of a slot, with what draws go by.

@@ -9,7 +9,7 @@ use super::tap::TapReader;
 use crate::backend::RunControl;
 use crate::backend::cuda::driver::{Address, Buffer, Event, Gpu, Stream};
 use crate::backend::cuda::kernels::abi::{FlashTile, RowPlace};
-use crate::backend::cuda::kernels::launch as ffi;
+use crate::backend::cuda::kernels::launch::Queue;
 use crate::backend::cuda::plan::limits::LAYERS_AHEAD;
 use crate::backend::cuda::plan::lower_prefill::{Launch, Pass, Run, lower};
 use crate::backend::cuda::plan::op::Op;
@@ -114,19 +114,13 @@ fn tell_parts(on: On<'_>, parts: &[Part<'_>]) -> Result<usize> {
 
 fn launch(on: On<'_>, launch: &Launch) -> Result<()> {
     let On { gpu, work, stream, .. } = on;
-    let raw = stream.raw();
-    // SAFETY: the weights are the layout's; every vector has `rows` rows of its width, the slab room for every product's matrices,
-    // the taps m rows of the widest vector; the pages cover the positions, checked by the caller.
-    gpu.check(unsafe {
-        match &launch.run {
-            Run::Embed { mat, n, scale, x, stride } => {
-                ffi::kgc_embed_rows(mat, work.tokens, *n, *scale, *x, *stride, raw)
-            }
-            Run::Norm(norm) => ffi::kgc_prefill_norm(norm, raw),
-            Run::Expand { mat, to, lo } => ffi::kgc_expand(mat, 0, mat.rows, *to, *lo, raw),
-            Run::Gemm(gemm) => ffi::kgc_gemm(gemm, raw),
-            Run::Rope(rope) => ffi::kgc_prefill_rope(rope, raw),
-            Run::Flash(flash) => ffi::kgc_flash_prefill(flash, raw),
-        }
-    })
+    let queue = Queue::new(gpu, stream);
+    match &launch.run {
+        Run::Embed { mat, n, scale, x, stride } => queue.embed_rows(mat, work.tokens, *n, *scale, *x, *stride),
+        Run::Norm(norm) => queue.prefill_norm(norm),
+        Run::Expand { mat, to, lo } => queue.dequantize_f16(mat, 0, mat.rows, *to, *lo),
+        Run::Gemm(gemm) => queue.gemm(gemm),
+        Run::Rope(rope) => queue.prefill_rope(rope),
+        Run::Flash(flash) => queue.flash_prefill(flash),
+    }
 }

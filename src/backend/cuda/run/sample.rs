@@ -10,9 +10,9 @@ use super::exec::{Exec, Network, state_of};
 use super::internal;
 use super::model::CudaModel;
 use super::slot::{Choice, CudaSlot, slot_of};
-use crate::backend::cuda::driver::{Buffer, Gpu, Stream};
+use crate::backend::cuda::driver::{Address, Buffer, Gpu, Stream};
 use crate::backend::cuda::kernels::abi::State;
-use crate::backend::cuda::kernels::launch as ffi;
+use crate::backend::cuda::kernels::launch::{self, Queue};
 use crate::backend::cuda::plan::limits::MOST_SEQUENCES;
 use crate::backend::cuda::plan::workspace::{Workspace, stride};
 use crate::backend::{Chunk, Slot, Want};
@@ -65,15 +65,12 @@ pub fn choose_each(gpu: &Gpu, work: &Workspace, stream: &Stream, drawn: bool, of
     }
     let (n, ring, n_seq, first) = (work.n_vocab, work.ring(), of.end - of.start, u64::from(of.start));
     let state = work.state + first * size_of::<State>() as u64;
-    // SAFETY: the states and the counters are in the workspace, the slots' logits have n elements.
-    gpu.check(unsafe {
-        if drawn {
-            ffi::kgc_draw(state, n_seq, n, ring, 0, stream.raw())
-        } else {
-            let (best, counter) = (work.best + 8 * first, work.counter + 4 * first);
-            ffi::kgc_argmax(state, n_seq, n, best, counter, ring, 0, stream.raw())
-        }
-    })
+    let (queue, ring) = (Queue::new(gpu, stream), ring as Address);
+    if drawn {
+        queue.sample(state, n_seq, n, ring)
+    } else {
+        queue.argmax(state, n_seq, n, work.best + 8 * first, work.counter + 4 * first, ring)
+    }
 }
 
 /// The parameters of a draw as the device takes them: of no draw, a temperature of 0.
@@ -86,8 +83,7 @@ pub fn drawn_by(p: &SamplingParams) -> State {
 
 /// Whether the device chooses tokens by these parameters itself.
 pub fn chooses(net: &Network, p: &SamplingParams) -> bool {
-    // SAFETY: no arguments.
-    let most = unsafe { ffi::kgc_draw_most() } as usize;
+    let most = launch::sample_most() as usize;
     let Rule { adjustment, draw } = p.rule();
     let draws = draw.is_none() || (net.gpu.major >= 9 && net.config.n_vocab <= most);
     draws && adjustment.is_none()
@@ -157,12 +153,11 @@ pub fn choose_among(
         }
         let Some(masked) = &exec.masked else { return internal("no room for a mask") };
         let (left, bits) = (masked.at(), masked.at() + (stride(n) * 4) as u64);
-        // SAFETY: the buffer has room for n floats and as many bits, the slot's logits have n elements; pageable memory is
-        // staged before the call returns.
+        // SAFETY: the buffer has room for as many bits behind n floats; pageable memory is staged before the call returns.
         unsafe {
             exec.stream.upload(bits, allowed.as_ptr().cast(), n.div_ceil(32) * 4)?;
-            net.gpu.check(ffi::kgc_mask(slot.addresses().1, bits, left, n as u32, exec.stream.raw()))?;
         }
+        Queue::new(&net.gpu, &exec.stream).mask(slot.addresses().1, bits, left, n as u32)?;
         exec.epoch += 1;
         let (at, drawn) = (exec.next_chosen(), drawn_by(request.params));
         let position = request.position as i32 - 1;

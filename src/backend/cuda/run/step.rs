@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use super::tap::TapReader;
 use crate::backend::cuda::driver::{Address, Gpu, Graph, Stream};
-use crate::backend::cuda::kernels::launch as ffi;
+use crate::backend::cuda::kernels::abi::Attend;
+use crate::backend::cuda::kernels::launch::Queue;
 use crate::backend::cuda::plan::geometry::{By, Shape};
 use crate::backend::cuda::plan::lower_batch;
 use crate::backend::cuda::plan::lower_step::{Launch, Run, Target, lower};
@@ -79,37 +80,28 @@ pub struct Launcher<'a> {
 impl Launcher<'_> {
     /// Queues one launch.
     pub fn launch(&self, launch: &Launch) -> Result<()> {
-        let (pdl, raw) = (i32::from(self.pdl && self.gpu.major >= 9), self.stream.raw());
-        let (state, split) = (self.work.state, self.split);
-        // SAFETY: the addresses are the model's weights and workspace, which outlive the stream's work; the shapes are
-        // those the layout and the workspace were made for.
-        let code = unsafe {
-            match &launch.run {
-                // Never a dependent launch: the attention reads the state and the cache before it waits, which is right only
-                // because nothing of this step starts before the choice of its token is complete.
-                Run::Embed { mat, scale, x } => ffi::kgc_embed(mat, state, 1, *scale, *x, 0, 0, raw),
-                Run::Stage { stage, by, shape: Shape { threads, streams, deep, .. } } => {
-                    let (n, t, deep) = (*streams, *threads, i32::from(*deep));
-                    match by {
-                        By::Tiles => ffi::kgc_tile(stage, deep, pdl, raw),
-                        By::Rows(ty) if ty.is_float() => ffi::kgc_stage_float(stage, *ty, n, t, deep, pdl, raw),
-                        By::Rows(ty) if ty.is_q32() => ffi::kgc_stage_q32(stage, *ty, n, t, deep, pdl, raw),
-                        By::Rows(ty) => ffi::kgc_stage_k256(stage, *ty, n, t, deep, pdl, raw),
-                        By::Mixed => ffi::kgc_stage_mixed(stage, n, t, pdl, raw),
-                    }
-                }
-                Run::Attend(attend) => {
-                    let attend = crate::backend::cuda::kernels::abi::Attend { chunk: split.chunk, ..*attend };
-                    ffi::kgc_attend(&attend, split.chunks, split.rep, pdl, raw)
-                }
-                Run::Glu(g) => ffi::kgc_glu(g.gate, g.up, g.out, g.n, g.activation, raw),
-                Run::Finish { norm, from } => {
-                    self.stream.copy(norm.x, *from, norm.dim as usize * 4)?;
-                    ffi::kgc_prefill_norm(norm, raw)
-                }
+        let (state, split, queue) = (self.work.state, self.split, Queue::new(self.gpu, self.stream));
+        let dependent = queue.dependent(self.pdl);
+        match &launch.run {
+            // Never a dependent launch: the attention reads the state and the cache before it waits, which is right only
+            // because nothing of this step starts before the choice of its token is complete.
+            Run::Embed { mat, scale, x } => queue.embed(mat, state, 1, *scale, *x, 0),
+            Run::Stage { stage, by, shape: Shape { threads, streams, deep, .. } } => match by {
+                By::Tiles => dependent.f16_mma(stage, *deep),
+                By::Rows(ty) => dependent.gemv(stage, *ty, *streams, *threads, *deep),
+                By::Mixed => dependent.gemv_mixed(stage, *streams, *threads),
+            },
+            Run::Attend(attend) => {
+                let attend = Attend { chunk: split.chunk, ..*attend };
+                dependent.decode_attention(&attend, split.chunks, split.rep)
             }
-        };
-        self.gpu.check(code)
+            Run::Glu(g) => queue.glu(g.gate, g.up, g.out, g.n, g.activation),
+            Run::Finish { norm, from } => {
+                // SAFETY: a row of the workspace, and the residual stream of as many elements.
+                unsafe { self.stream.copy(norm.x, *from, norm.dim as usize * 4)? };
+                queue.prefill_norm(norm)
+            }
+        }
     }
 
     /// Queues launches that were made to be watched, and shows what is wanted of each; `logits`: the sequence's.

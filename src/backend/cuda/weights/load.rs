@@ -10,7 +10,7 @@ use std::sync::mpsc;
 
 use crate::backend::LoadControl;
 use crate::backend::cuda::driver::{Buffer, Event, Gpu, Pinned, Stream};
-use crate::backend::cuda::kernels::launch as ffi;
+use crate::backend::cuda::kernels::launch::Queue;
 use crate::backend::cuda::kernels::packed::Packed;
 use crate::backend::cuda::weights::layout::Job;
 use crate::error::Result;
@@ -102,9 +102,7 @@ impl Worker {
         unsafe { self.stream.upload(to, lane.pinned.as_ptr(), data.len())? };
         if let (None, Some(mat)) = (direct, job.mat) {
             let (first, n) = (piece.from / bytes * units as usize, data.len() / bytes * units as usize);
-            // SAFETY: blocks first .. first + n are inside the matrix's planes, the staging piece holds them.
-            let code = unsafe { ffi::kgc_repack(&mat, lane.staging.at(), first as u64, n as u64, self.stream.raw()) };
-            gpu.check(code)?;
+            Queue::new(gpu, &self.stream).repack(&mat, lane.staging.at(), first as u64, n as u64)?;
         }
         lane.done.record(&self.stream)?;
         lane.busy = true;
