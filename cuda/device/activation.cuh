@@ -2,13 +2,13 @@
 #pragma once
 #include "device/common.cuh"
 
-// Of a decode step.
+// The gate of a decode step.
 __device__ __forceinline__ float kg_activation(uint32_t kind, float g) {
     if (kind == KG_ACTIVATION_SILU) return g / (1.f + expf(-g));
     return 0.5f * g * (1.f + tanhf(0.7978845608028654f * (g + 0.044715f * g * g * g)));
 }
 
-// Of prefill, with the exponential of the special function unit.
+// The gate of prefill, with the exponential of the special function unit.
 __device__ __forceinline__ float kg_activation_approx(uint32_t kind, float v) {
     if (kind == KG_ACTIVATION_SILU) return v / (1.f + __expf(-v));
     // tanh(u) = 1 - 2 / (1 + e^2u): no cancellation that matters, since it is added to 1.

@@ -1,6 +1,6 @@
 // The input of stages on tensor cores, staged for them: blocks of 32 elements as two halves and a scale, or as integers.
 //
-// Of several sequences, nt tiles of eight share a group, as many as a block of the stage takes.
+// The input of several sequences: nt tiles of eight share a group, as many as a block of the stage takes.
 //   f16: [blocks of 32][nt][hi, lo][32 lanes] of 16 bytes, then scales [blocks][8 nt] f32; lane 4 s + t has elements 8 t .. + 7 of
 //        sequence s of the tile. x = scale (hi + lo). A group takes KG_INPUT_F16_WORDS nt x 16 bytes a block.
 //   q:   [blocks of 32][nt][32 lanes] of 16 bytes, of which lane 4 s + t has of sequence s of the tile the high bytes of elements

@@ -21,6 +21,8 @@ mod failures;
 mod forward;
 #[cfg(kigo_cuda)]
 mod measure;
+#[cfg(kigo_cuda)]
+mod operations;
 
 /// One test for each of those modules, in a build without them.
 #[cfg(not(kigo_cuda))]
@@ -37,4 +39,4 @@ macro_rules! skipped {
     )*};
 }
 #[cfg(not(kigo_cuda))]
-skipped!(batch, choice, engine, failures, forward);
+skipped!(batch, choice, engine, failures, forward, operations);

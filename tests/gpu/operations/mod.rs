@@ -1,0 +1,79 @@
+//! Every kernel by itself: each type, odd shapes, against plain formulas in f64 and, where it has to have another kernel's bits,
+//! against that one.
+
+mod attention;
+mod bench;
+mod matmul;
+mod prefill;
+mod rows;
+mod sample;
+
+use bench::Bench;
+
+use crate::common::gpu::device;
+
+/// Each launcher's name, and what shows that it computes its formula.
+const OPERATIONS: &[(&str, fn(&Bench))] = &[
+    ("read", rows::read),
+    ("repack", rows::weights),
+    ("dequantize_f16", rows::weights),
+    ("embed", rows::embed),
+    ("embed_rows", rows::embed),
+    ("batch_norm", rows::batch_norm),
+    ("glu", rows::glu),
+    ("gemv", matmul::gemv),
+    ("gemv_mixed", matmul::gemv_mixed),
+    ("gemv_batch", matmul::gemv_batch),
+    ("f16_mma", matmul::f16_mma),
+    ("f16_mma_batch", matmul::f16_of_several),
+    ("f16_mma_split", matmul::f16_mma_split),
+    ("f16_batch", matmul::f16_of_several),
+    ("stage_input_q", matmul::q_batch),
+    ("q_batch", matmul::q_batch),
+    ("gemm", prefill::gemm),
+    ("prefill_norm", prefill::norm),
+    ("prefill_rope", prefill::rope_heads),
+    ("flash_prefill", prefill::flash),
+    ("decode_attention", attention::decode),
+    ("set_state", sample::set_state),
+    ("mask", sample::mask),
+    ("argmax", sample::choices),
+    ("sample", sample::choices),
+];
+
+#[test]
+fn each_computes_its_formula() {
+    let Some(device) = device() else { return };
+    let bench = Bench::new(&device);
+    let mut done: Vec<usize> = Vec::new();
+    for (name, run) in OPERATIONS {
+        if !done.contains(&(*run as usize)) {
+            println!("{name}");
+            run(&bench);
+            done.push(*run as usize);
+        }
+    }
+}
+
+#[test]
+fn no_launcher_is_missing() {
+    let sources = [
+        include_str!("../../../src/backend/cuda/kernels/launch/mod.rs"),
+        include_str!("../../../src/backend/cuda/kernels/launch/attention.rs"),
+        include_str!("../../../src/backend/cuda/kernels/launch/matmul.rs"),
+        include_str!("../../../src/backend/cuda/kernels/launch/prefill.rs"),
+        include_str!("../../../src/backend/cuda/kernels/launch/rows.rs"),
+        include_str!("../../../src/backend/cuda/kernels/launch/sample.rs"),
+    ];
+    let mut names = Vec::new();
+    for source in sources {
+        for block in source.split("impl Queue<'_> {").skip(1) {
+            let inside = block.split("\n}\n").next().unwrap_or_default();
+            names.extend(inside.split("pub fn ").skip(1).filter_map(|f| f.split('(').next()));
+        }
+    }
+    let mut here: Vec<&str> = OPERATIONS.iter().map(|(name, _)| *name).collect();
+    names.sort_unstable();
+    here.sort_unstable();
+    assert_eq!(names, here);
+}
