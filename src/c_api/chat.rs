@@ -52,7 +52,8 @@ unsafe fn read<'a>(messages: *const kigo_message, n_messages: usize) -> Result<V
 }
 
 /// The token ids of a conversation of `n_messages`; `flags` is 0 or KIGO_CHAT_ADD_GENERATION_PROMPT. Buffer out,
-/// counted in ids.
+/// counted in ids. It cannot be cancelled: the template is held (see above), and its text takes what it takes
+/// kigo_tokenize().
 ///
 /// INVALID_ARGUMENT: text that is not UTF-8, an empty role (such as one whose length was left 0), unknown flags,
 /// messages that the template refuses (the text has its words). INVALID_MODEL: the template is malformed, or takes too

@@ -26,6 +26,12 @@ pub const KIGO_TOKEN_IS_END: u64 = 2;
 ///
 /// INVALID_ARGUMENT: not UTF-8 (the text has the byte), unknown flags. BUFFER_TOO_SMALL: 3 * text_len + 8 ids are always
 /// enough (a model's own normalization can make a text three times as long), text_len + 2 nearly always.
+///
+/// It cannot be cancelled. Its time grows with the text's length, times at most the logarithm of a word's: 16 MiB that are
+/// one word are merged in 0.4 to 1.4 seconds of one core, finding words takes 0.1 to 1 second for most texts and up to 10
+/// for characters picked at random from all of Unicode. It takes 14 bytes of memory for each byte of the text at most, its
+/// ids included, but 26 of a word whose beginning depends on its end over thousands of bytes, which a vocabulary must be
+/// made for.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_tokenize(
     model: *const kigo_model,

@@ -2,13 +2,13 @@
 //!
 //! The ids are those of Hugging Face's `tokenizers` (the fixtures of tests/api/tokenizer.rs are made with it). Its own tables and its
 //! memory are not used: an allocation of a dependency that fails ends the process, and it takes 113 bytes a byte of a
-//! word. Here a word of n bytes takes at most 25 n (see [`merge`](super::merge)), and a short one none.
+//! word. Here one of n bytes takes at most 25 n, nearly always only its ids (see [`merge`](super::merge)).
 
 use std::hash::{BuildHasher, RandomState};
 
 use super::bytes;
 use super::compose;
-use super::merge::{self, NONE, Rules, Symbols};
+use super::merge::{self, NONE, Rules};
 use super::split::Splitter;
 use super::tokens::{TextIndex, TokenTable};
 use super::vocab::{TokenKind, Vocab};
@@ -93,6 +93,10 @@ impl Rules for &Merges {
     fn merged(&mut self, pair: u32, _: u32, _: u32, _: Option<u32>) -> Result<u32> {
         Ok(self.made[pair as usize])
     }
+
+    fn write(&mut self, value: u32, _: Option<u32>, out: &mut Vec<u32>) -> Result<()> {
+        merge::extend(out, 1, std::iter::once(value))
+    }
 }
 
 impl ByteBpe {
@@ -173,10 +177,7 @@ impl ByteBpe {
                 ..=SHORT => self.merge_short(ids, out),
                 n => {
                     merge::check_len(n)?;
-                    let mut symbols = Symbols::new(n, ids)?;
-                    symbols.merge(&mut &self.merges)?;
-                    let (count, ids) = symbols.into_values();
-                    merge::extend(out, count, ids)
+                    merge::encode(n, ids, &mut &self.merges, out)
                 }
             }
         })

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::grow;
-use super::merge::{self, NONE, Rules, Symbols};
+use super::merge::{self, NONE, Rules};
 use super::tokens::{TextIndex, TokenTable};
 use super::vocab::{TokenKind, Vocab};
 use crate::alloc::reserve;
@@ -45,8 +45,11 @@ struct Run<'a> {
     spm: &'a Spm,
     tokens: &'a TokenTable,
     text: Text<'a>,
-    /// Lengths of the two parts that a token not to be used was last merged from.
+    /// Lengths of the two parts that a token not to be used was merged from: the same wherever it stands, since until then
+    /// its symbols were merged as if they were alone.
     unused_parts: HashMap<u32, [u32; 2]>,
+    /// What was written last was unknown.
+    after_unknown: bool,
 }
 
 /// A text, before which there may be a [`SPACE`] that is not in it.
@@ -67,12 +70,6 @@ impl Text<'_> {
         self.prefix_len() + self.text.len()
     }
 
-    /// Where each character begins.
-    fn starts(&self) -> impl Iterator<Item = u32> {
-        let n = self.prefix_len();
-        (n > 0).then_some(0).into_iter().chain(self.text.char_indices().map(move |(at, _)| (n + at) as u32))
-    }
-
     /// The bytes `start .. end`; both stand between characters. `None` if there is no memory for them.
     fn piece(&mut self, start: u32, end: u32) -> Option<&[u8]> {
         let (start, end, n) = (start as usize, end as usize, self.prefix_len());
@@ -85,6 +82,12 @@ impl Text<'_> {
         self.piece.extend_from_slice(&self.text.as_bytes()[..end - n]);
         Some(&self.piece)
     }
+}
+
+/// Where each character begins of a text with so many bytes of prefix.
+fn starts(prefix: usize, text: &str) -> impl Iterator<Item = u32> + Clone {
+    let first = (prefix > 0).then_some(0).into_iter();
+    first.chain(text.char_indices().map(move |(at, _)| (prefix + at) as u32))
 }
 
 impl Run<'_> {
@@ -119,6 +122,39 @@ impl Rules for Run<'_> {
             self.unused_parts.insert(pair, [right - left, end - right]);
         }
         Ok(left)
+    }
+
+    /// A token not to be used goes back into the two it was merged from.
+    fn write(&mut self, start: u32, behind: Option<u32>, out: &mut Vec<u32>) -> Result<()> {
+        let end = behind.unwrap_or(self.text.len() as u32);
+        let mut todo: Vec<[u32; 2]> = Vec::new();
+        let mut next = Some([start, end]);
+        while let Some([start, end]) = next {
+            let id = self.find(start, end);
+            // Both parts are shorter than the whole, so this ends.
+            if let Some(&[left, right]) = self.unused_parts.get(&id) {
+                reserve(&mut todo, 1)?;
+                todo.push([start + left, start + left + right]);
+                next = Some([start, start + left]);
+                continue;
+            }
+            if id != NONE {
+                merge::extend(out, 1, std::iter::once(id))?;
+            } else if let Some(bytes) = &self.spm.bytes {
+                let piece = self.text.piece(start, end).unwrap_or_default();
+                merge::extend(out, piece.len(), piece.iter().map(|&b| bytes[usize::from(b)]))?;
+            } else if let Some(unk) = self.spm.unk.filter(|_| !self.after_unknown) {
+                // Neighbours that are all unknown are one unknown token.
+                merge::extend(out, 1, std::iter::once(unk))?;
+            }
+            self.after_unknown = id == NONE;
+            next = todo.pop();
+        }
+        Ok(())
+    }
+
+    fn restart(&mut self) {
+        self.after_unknown = false;
     }
 }
 
@@ -161,48 +197,10 @@ impl Spm {
         // As long as a piece that is looked up can be.
         let longest = self.index.max_len().min(text.len()).max(ESCAPED.len());
         reserve(&mut text.piece, longest)?;
-        let n_chars = text.starts().count();
-        let mut symbols = Symbols::new(n_chars, text.starts())?;
-        let mut run = Run { spm: self, tokens, text, unused_parts: HashMap::new() };
-        symbols.merge(&mut run)?;
-        let (_, starts) = symbols.into_values();
-        run.write(starts, out)
-    }
-}
-
-impl Run<'_> {
-    /// Appends what the symbols, which begin at `starts`, stand for. A token not to be used goes back into the two it was
-    /// merged from.
-    fn write(&mut self, starts: impl Iterator<Item = u32>, out: &mut Vec<u32>) -> Result<()> {
-        let mut after_unknown = false;
-        let mut todo: Vec<[u32; 2]> = Vec::new();
-        let mut starts = starts.peekable();
-        while let Some(start) = starts.next() {
-            let end = starts.peek().copied().unwrap_or(self.text.len() as u32);
-            reserve(&mut todo, 1)?;
-            todo.push([start, end]);
-            while let Some([start, end]) = todo.pop() {
-                let id = self.find(start, end);
-                // Both parts are shorter than the whole, so this ends.
-                if let Some(&[left, right]) = self.unused_parts.get(&id) {
-                    reserve(&mut todo, 2)?;
-                    todo.push([start + left, start + left + right]);
-                    todo.push([start, start + left]);
-                    continue;
-                }
-                if id != NONE {
-                    merge::extend(out, 1, std::iter::once(id))?;
-                } else if let Some(bytes) = &self.spm.bytes {
-                    let piece = self.text.piece(start, end).unwrap_or_default();
-                    merge::extend(out, piece.len(), piece.iter().map(|&b| bytes[usize::from(b)]))?;
-                } else if let Some(unk) = self.spm.unk.filter(|_| !after_unknown) {
-                    // Neighbours that are all unknown are one unknown token.
-                    merge::extend(out, 1, std::iter::once(unk))?;
-                }
-                after_unknown = id == NONE;
-            }
-        }
-        Ok(())
+        let starts = starts(text.prefix_len(), text.text);
+        let n_chars = starts.clone().count();
+        let mut run = Run { spm: self, tokens, text, unused_parts: HashMap::new(), after_unknown: false };
+        merge::encode(n_chars, starts, &mut run, out)
     }
 }
 
