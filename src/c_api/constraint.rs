@@ -6,16 +6,22 @@
 //! what it needs with its first choice.
 //!
 //! A grammar's text may come from anywhere. One that would take its parser too much is refused with the number and the
-//! limit: no text takes more than 2 seconds of one core and 256 MiB to compile. The limits: 4 MiB of a schema, 256 KiB of a
-//! Lark text, 64 KiB of a regular expression; 16384 rules and brackets; 1500 classes such as \w, and 100 ranges that end
-//! beyond ASCII where case does not matter; 1000000 for the depths of brackets that each byte stands in, added up; 256
-//! terminals that name each other; 20000 terminals, 65000 symbols and 1000000 expressions that the text comes to; 4000000
-//! steps that its expressions may take at one byte, where parts in a row that may each be left out count squared;
-//! 6000000000 for the places of its rules times the alternatives that may be predicted there; 100000 for the product of the
-//! alternatives of patterns that must all match; of a schema 200000 values, 1000 arrays and objects inside of each other,
-//! 1000000 steps to take it apart, 50000 rules, 8000 properties of an object where one that may be left out counts twice, 64
-//! patterns for their names, 400 digits of a bound, counts up to 2000000000, a multipleOf of 20000 units where its last
-//! digits do not tell its multiples, and 20000 in place of the 100000.
+//! limit: no text takes more than 2 seconds of one core and 256 MiB to compile. The limits: 4 MiB of a schema, 256 KiB
+//! of a Lark text, 64 KiB of a regular expression; 16384 rules and brackets; 1500 classes such as \w, and 100 ranges
+//! that end beyond ASCII where case does not matter; 1000000 for the depths of brackets that each byte stands in, added
+//! up; 256 terminals that name each other, and 1000000 bytes of one with all that it names; 20000 terminals, 65000
+//! symbols and 1000000 expressions that the text comes to; 4000000 steps that its expressions may take at one byte,
+//! where parts in a row that may each be left out count squared; 6000000000 for the places of its rules times the
+//! alternatives that may be predicted there; 100000 for the product of the alternatives of patterns that must all
+//! match; 1000 and, or and not of conditions; of a schema 200000 values, 1000 arrays and objects inside of each other,
+//! 1000000 steps to take it apart, 50000 rules with 400000 symbols, 2000 rules inside of each other, 2097152 bytes of
+//! expressions for its texts and numbers, 50000 steps to tell whether a pattern matches anything, 65536 bytes of a
+//! pattern, 262144 of what it becomes, 250 brackets inside of each other in it and 64 alternatives of it that have
+//! anchors of their own, 8000 properties of an object where one that may be left out counts twice, 20000 for the
+//! properties that count towards minProperties or maxProperties times their number, 64 patterns for their names, 400
+//! digits of a bound, counts up to 2000000000, a multipleOf of 20000 units where its last digits do not tell its
+//! multiples, and 20000 in place of the 100000; of a vocabulary 16777215 tokens and 4194303 nodes of the tree of its
+//! words.
 //!
 //! No token takes more than that either: a call that chooses answers CONSTRAINT with the limit, which is 1000000 steps of
 //! expressions, 50000 items of rules, 2000 items that a token leads to, 4000000 of a whole text, or, where a token's rows
@@ -24,7 +30,8 @@
 //! A schema allows exactly what it says, in one form: members in the order in which the schema lists them, then those that
 //! are only required, then others; no escapes that JSON does not need; integers as digits of any length; numbers that have
 //! a bound, a multiple or an exclusion without an exponent; a number of const or enum as the schema writes it, but as
-//! digits where the type is "integer". Names that the schema does not list may come twice. Formats that are enforced are
+//! digits where the type is "integer". Names that the schema does not list may come twice, and count for minProperties and
+//! maxProperties each time: where that must not be, "additionalProperties" is false. Formats that are enforced are
 //! date, time, date-time, duration, email, hostname, ipv4, ipv6, uuid, uri and json-pointer; others are annotations. What
 //! cannot be had exactly is refused with its path, such as `#/properties/x: "contains" is not supported`. Between tokens a
 //! space or the end of a line with an indentation of 80 may stand, and with KIGO_CONSTRAINT_COMPACT nothing.

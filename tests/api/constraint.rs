@@ -3,7 +3,8 @@
 use crate::common::hold::hold;
 use crate::common::tiny::{ARCHS, Tiny};
 use kigo::engine::{
-    Engine, EngineOptions, GenerateOptions, Grammar, LogSink, Model, Session, SessionOptions, StopReason, sample_batch,
+    Constraint, Engine, EngineOptions, GenerateOptions, Grammar, LogSink, Model, Session, SessionOptions, StopReason,
+    sample_batch,
 };
 use kigo::error::Error;
 use kigo::gguf::TensorType;
@@ -32,6 +33,47 @@ fn generate(session: &Session, max: usize) -> (String, StopReason) {
         })
         .unwrap();
     (text, generated.reason)
+}
+
+/// A limit is told with what was found, and both are numbers.
+#[test]
+fn a_large_enum_is_refused_with_its_number() {
+    let model = tiny("llama");
+    for n in [150_000, 250_000] {
+        let words: Vec<String> = (0..n).map(|i| format!("\"word number {}\"", i * 7919)).collect();
+        let schema = format!("{{\"enum\":[{}]}}", words.join(","));
+        let refused = Constraint::new(&model, Grammar::JsonSchema(&schema), false, &mut || true);
+        let text = refused.err().expect("too large").to_string();
+        println!("{n}: {text}");
+        let (found, most) = text.rsplit_once("; at most ").expect("the limit");
+        let found = found.trim_end_matches(" and more").rsplit([' ', ':']).next().unwrap_or_default();
+        let numbers = [found, most].map(|n| n.parse::<u64>().expect("a number"));
+        assert!(numbers[0] > numbers[1], "{text}");
+    }
+}
+
+/// Places are those of the caller's own text.
+#[test]
+fn a_mistake_in_a_regular_expression_is_told_by_its_place() {
+    let model = tiny("llama");
+    let refusal = |text: &str| match Constraint::new(&model, Grammar::Regex(text), false, &mut || true) {
+        Err(error) => error.to_string(),
+        Ok(_) => panic!("{text:?} is taken"),
+    };
+    for (text, expected) in [
+        ("a(b", "byte 1 of the regular expression, at \"(b\": unclosed group"),
+        ("ab{3,1}c", "byte 2 of the regular expression, at \"{3,1}c\": invalid repetition count range"),
+        ("x/[z-a]", "byte 3 of the regular expression, at \"z-a]\": invalid character class range"),
+        ("a\nb\\", "byte 3 of the regular expression, at \"\\\\\": incomplete escape sequence"),
+        ("\u{e4}\\p{Nope}", "byte 2 of the regular expression, at \"\\\\p{Nope}\": Unicode property not found"),
+        ("ab(?=c)", "byte 2 of the regular expression, at \"(?=c)\": look-around"),
+        ("a/\\bc", "byte 2 of the regular expression, at \"\\\\bc\": assertions are not supported"),
+        ("^a$b", "byte 2 of the regular expression, at \"$b\": assertions are not supported"),
+    ] {
+        let text_of = refusal(text);
+        assert!(text_of.contains(expected), "{text:?}: {text_of}");
+        assert!(!text_of.contains("start:"), "{text:?}: {text_of}");
+    }
 }
 
 #[test]

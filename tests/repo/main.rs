@@ -13,6 +13,7 @@ mod documents;
 mod install;
 mod layering;
 mod lengths;
+mod limits;
 mod panics;
 mod sampling_rules;
 mod tidy;

@@ -50,7 +50,7 @@ pub(super) fn parser_error(error: impl std::fmt::Display) -> Error {
 fn prepared(grammar: Grammar<'_>, compact: bool) -> std::result::Result<String, String> {
     match grammar {
         Grammar::JsonSchema(text) => schema::prepare(text, compact, false),
-        Grammar::Regex(text) => Ok(text.to_owned()),
+        Grammar::Regex(text) => super::regex::check(text).map(|()| text.to_owned()),
         Grammar::Lark(text) => lark::embed(text, compact),
     }
 }
@@ -64,6 +64,7 @@ fn compile(
     let compiled = compile_text(vocabulary, grammar, compact, stopped);
     compiled.map_err(|error| match (grammar, error) {
         (Grammar::JsonSchema(_), Error::Constraint { message }) => refused(schema::refusal(&message)),
+        (Grammar::Regex(text), Error::Constraint { message }) => refused(super::regex::refusal(text, &message)),
         (_, error) => error,
     })
 }

@@ -7,6 +7,7 @@ mod constraint;
 mod cost;
 mod held;
 mod lark;
+mod regex;
 mod schema;
 mod thread;
 mod vocabulary;

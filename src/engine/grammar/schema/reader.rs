@@ -90,7 +90,7 @@ impl Reader<'_> {
     fn add(&mut self, kind: Kind) -> Result<Id, String> {
         let n = self.document.values.len();
         if n == MAX_VALUES {
-            return Err(format!("#: values of a schema: more than {MAX_VALUES}"));
+            return Err(format!("#: values of a schema: {} and more; at most {MAX_VALUES}", n + 1));
         }
         let id = n as Id;
         let parent = self.open.last().map_or(0, |open| open.id);

@@ -134,7 +134,8 @@ impl<'a> Compiler<'a> {
     fn set(&mut self, rule: u32, alternatives: Rule) -> Result<(), String> {
         self.symbols += 1 + alternatives.iter().map(|symbols| 1 + symbols.len()).sum::<usize>();
         if self.symbols > MAX_SYMBOLS {
-            return Err(format!("#: symbols of the schema's grammar: more than {MAX_SYMBOLS}"));
+            let n = self.symbols;
+            return Err(format!("#: symbols of the schema's grammar: {n} and more; at most {MAX_SYMBOLS}"));
         }
         self.rules[rule as usize] = alternatives;
         Ok(())
@@ -146,8 +147,9 @@ impl<'a> Compiler<'a> {
         }
         self.token_bytes += rx.size();
         if self.token_bytes > MAX_TOKEN_BYTES {
+            let n = self.token_bytes;
             return Err(format!(
-                "#: bytes of the expressions for the schema's texts and numbers: more than {MAX_TOKEN_BYTES}"
+                "#: bytes of the expressions for the schema's texts and numbers: {n} and more; at most {MAX_TOKEN_BYTES}"
             ));
         }
         let id = self.tokens.len() as u32;

@@ -72,6 +72,26 @@ fn what_is_allowed_is_what_jsonschema_finds_valid() {
     });
 }
 
+/// As the header says: a name that the schema lists comes once, another may come twice and counts each time.
+#[test]
+fn members_are_counted_as_they_are_written() {
+    let open = r#"{"type":"object","properties":{"a":true,"b":true},"minProperties":2,"maxProperties":3}"#;
+    let closed = open.replace("\"minProperties\"", "\"additionalProperties\":false,\"minProperties\"");
+    let (open, closed) = [open, closed.as_str()].map(|text| matcher(prepare(text, true, false).unwrap())).into();
+    for (text, by_open, by_closed) in [
+        (r#"{"a":1,"b":2}"#, true, true),
+        (r#"{"a":1,"a":2}"#, false, false),
+        (r#"{"a":1}"#, false, false),
+        (r#"{"a":1,"c":2}"#, true, false),
+        (r#"{"c":1}"#, false, false),
+        (r#"{"c":1,"c":2}"#, true, false),
+        (r#"{"c":1,"c":2,"c":3,"c":4}"#, false, false),
+        (r#"{"a":1,"b":2,"c":3,"d":4}"#, false, false),
+    ] {
+        assert_eq!((accepts(&open, text), accepts(&closed, text)), (by_open, by_closed), "{text}");
+    }
+}
+
 #[test]
 fn white_space_is_bounded_or_not_there() {
     let schema = r#"{"type": "object", "properties": {"a": {"type": "array", "items": {"type": "integer"}}}}"#;
