@@ -148,6 +148,15 @@ pub enum Error {
         /// Its name in the file.
         name: String,
     },
+    /// A key or tensor of the file has a value that this library does not know what to do with.
+    UnsupportedValue {
+        /// The key or tensor.
+        name: String,
+        /// What it is.
+        found: String,
+        /// What it may be.
+        expected: String,
+    },
     /// The chat template or the messages cannot be rendered.
     Template {
         /// The template engine's message.
@@ -251,7 +260,7 @@ impl Error {
             Error::OutOfMemory { .. } => Status::OutOfMemory,
             Error::Io { .. } => Status::Io,
             Error::Gguf { .. } | Error::Model { .. } => Status::InvalidModel,
-            Error::Unsupported { .. } => Status::Unsupported,
+            Error::Unsupported { .. } | Error::UnsupportedValue { .. } => Status::Unsupported,
             Error::DeviceUnavailable { .. } => Status::DeviceUnavailable,
             Error::DeviceLost { .. } => Status::DeviceLost,
             Error::Cancelled => Status::Cancelled,
@@ -299,7 +308,9 @@ impl fmt::Display for Error {
                     GgufFault::Overlap => write!(f, "starts at {found} before {limit}, the end of another"),
                 }
             }
-            Error::Model { name, found, expected } => write!(f, "{name} is {found}; expected {expected}"),
+            Error::Model { name, found, expected } | Error::UnsupportedValue { name, found, expected } => {
+                write!(f, "{name} is {found}; expected {expected}")
+            }
             Error::Unsupported { what, name } => write!(f, "{what} \"{name}\" is not supported"),
             Error::Template { message } => write!(f, "chat template: {message}"),
             Error::DeviceUnavailable { device, reason } => write!(f, "device \"{device}\" is unavailable: {reason}"),

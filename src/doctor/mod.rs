@@ -186,9 +186,12 @@ pub fn diagnose(
                 Finding::skipped(format!("{what} \"{name}\" is not there on {}", engine.device_name()))
             }
             // No fault of what is checked.
-            Err(error @ (Error::ContextFull { .. } | Error::OutOfMemory { .. } | Error::CacheFull { .. })) => {
-                Finding::skipped(error.to_string())
-            }
+            Err(
+                error @ (Error::ContextFull { .. }
+                | Error::OutOfMemory { .. }
+                | Error::CacheFull { .. }
+                | Error::UnsupportedValue { .. }),
+            ) => Finding::skipped(error.to_string()),
             Err(error @ Error::DeviceLost { .. }) => return Err(error),
             Err(error) => Finding::of(f64::INFINITY, 0.0, error.to_string()).blame(subject),
         };

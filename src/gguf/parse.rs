@@ -95,10 +95,14 @@ pub(super) fn parse(bytes: &[u8], file_bytes: u64, wants: &Cell<u64>) -> Result<
         return Err(refuse(&"version", 4, GgufFault::TooSmall, 0, 2));
     }
     if version & 0xffff == 0 {
-        return Err(Error::Unsupported { what: "byte order", name: "big-endian".into() });
+        return Err(unsupported(
+            &"version at byte 4",
+            format!("{} as big-endian", version.swap_bytes()),
+            "2 or 3 as little-endian".into(),
+        ));
     }
     if version != 2 && version != 3 {
-        return Err(Error::Unsupported { what: "GGUF version", name: version.to_string() });
+        return Err(unsupported(&"version at byte 4", version, "2 or 3".into()));
     }
     let n_tensors = count(&mut cursor, "tensor count", MIN_TENSOR_BYTES, file_bytes - HEADER_BYTES)?;
     let n_meta = count(&mut cursor, "metadata count", MIN_META_BYTES, file_bytes - HEADER_BYTES)?;
@@ -144,6 +148,17 @@ fn indices(n: usize) -> Result<Vec<u32>> {
     reserve(&mut indices, n)?;
     indices.extend(0..n as u32);
     Ok(indices)
+}
+
+/// The failure of a field whose value means something which is not here.
+fn unsupported(field: &dyn Display, found: impl Display, expected: String) -> Error {
+    Error::UnsupportedValue { name: field.to_string(), found: found.to_string(), expected }
+}
+
+/// The types of tensors that there are, for a message.
+fn known_types() -> String {
+    let names: Vec<&str> = TensorType::ALL.iter().map(|ty| ty.name()).collect();
+    format!("one of {}", names.join(", "))
 }
 
 /// A file that begins with something else.
@@ -193,7 +208,7 @@ fn meta_entry(cursor: &mut Cursor<'_>, i: usize) -> Result<MetaEntry> {
         ValueType::Array => {
             entry.element = value_type(cursor, &format_args!("{name} element type"))?;
             if entry.element == ValueType::Array {
-                return Err(Error::Unsupported { what: "metadata type", name: format!("array of arrays in {name}") });
+                return Err(unsupported(&name, "an array of arrays", "an array of numbers or texts".into()));
             }
             let at = cursor.at();
             let len = cursor.u64(&format_args!("{name} array length"))?;
@@ -268,7 +283,7 @@ fn tensor_entry(cursor: &mut Cursor<'_>, i: usize, file_bytes: u64) -> Result<Te
     let ty = match TensorType::from_number(number) {
         Some(ty) => ty,
         None => match types::unsupported_name(number) {
-            Some(name) => return Err(Error::Unsupported { what: "tensor type", name: name.into() }),
+            Some(name) => return Err(unsupported(&field("type"), name, known_types())),
             None => {
                 let limit = types::NUMBERS_END.into();
                 return Err(refuse(&field("type"), at, GgufFault::Unknown, number.into(), limit));

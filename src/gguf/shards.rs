@@ -64,7 +64,11 @@ pub(super) fn check_alone(shard: &Shard<'_>, path: Option<&Path>) -> Result<()> 
             let (found, expected) = (format!("{count} with {NO} {i}"), format!("more than {NO}, which counts from 0"));
             Err(Error::Model { name: format!("key \"{COUNT}\""), found, expected })
         }
-        None => Err(Error::Unsupported { what: "split model in memory", name: format!("file {} of {count}", i + 1) }),
+        None => Err(Error::UnsupportedValue {
+            name: format!("key \"{COUNT}\" of bytes in memory"),
+            found: format!("{count}, with file {} here", i + 1),
+            expected: "1: the others could not be found".into(),
+        }),
         Some(path) => Err(Error::Model {
             name: "file name".into(),
             found: format!("{:?}", path.file_name().unwrap_or_default()),
@@ -147,6 +151,9 @@ pub(super) fn in_file(error: Error, i: u64, n: u64) -> Error {
         }
         Error::Model { name, found, expected } => {
             Error::Model { name: format!("file {} of {n}: {name}", i + 1), found, expected }
+        }
+        Error::UnsupportedValue { name, found, expected } => {
+            Error::UnsupportedValue { name: format!("file {} of {n}: {name}", i + 1), found, expected }
         }
         other => other,
     }

@@ -135,7 +135,11 @@ impl<'a> Binder<'a> {
         let mut names: Vec<&str> = weights.iter().map(|t| t.name).collect();
         names.sort_unstable();
         match self.gguf.tensors().find(|t| names.binary_search(&t.name).is_err()) {
-            Some(extra) => Err(Error::Unsupported { what: "tensor", name: extra.name.into() }),
+            Some(extra) => Err(Error::UnsupportedValue {
+                name: format!("tensor \"{}\"", extra.name),
+                found: "there".into(),
+                expected: "only tensors that this architecture has a role for".into(),
+            }),
             None => Ok(()),
         }
     }

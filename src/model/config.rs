@@ -263,17 +263,17 @@ impl Config {
     /// Checks what the fields promise; a backend may rely on all of it.
     pub fn validate(&self) -> Result<()> {
         let sizes = [
-            ("number of layers", self.n_layers(), 1 << 20),
-            ("embedding length", self.n_embd, 1 << 20),
-            ("vocabulary size", self.n_vocab, 1 << 30),
-            ("context length", self.n_ctx_train, 1 << 31),
+            ("number of layers (block_count)", self.n_layers(), 1 << 20),
+            ("embedding length (embedding_length)", self.n_embd, 1 << 20),
+            ("vocabulary size (rows of token_embd.weight)", self.n_vocab, 1 << 30),
+            ("context length (context_length)", self.n_ctx_train, 1 << 31),
         ];
         for (name, size, limit) in sizes {
             in_range(name, size, limit)?;
         }
-        positive("norm epsilon", self.norm_eps)?;
-        positive("embedding scale", self.embedding_scale)?;
-        positive("final logit softcap", self.logit_softcap.unwrap_or(1.0))?;
+        positive("norm epsilon (attention.layer_norm_rms_epsilon)", self.norm_eps)?;
+        positive("embedding scale (embedding_scale)", self.embedding_scale)?;
+        positive("final logit softcap (final_logit_softcapping)", self.logit_softcap.unwrap_or(1.0))?;
         for (i, rope) in self.ropes.iter().enumerate() {
             rope.validate(&format!("rope {i}"))?;
         }
@@ -283,7 +283,9 @@ impl Config {
                 Mixer::Attention(attention) => attention.validate(&name, &self.ropes)?,
             }
             match &layer.ffn {
-                Ffn::Dense(dense) => in_range(&format!("{name} feed-forward length"), dense.width, 1 << 20)?,
+                Ffn::Dense(dense) => {
+                    in_range(&format!("{name} feed-forward length (feed_forward_length)"), dense.width, 1 << 20)?
+                }
             }
         }
         Ok(())
@@ -292,23 +294,27 @@ impl Config {
 
 impl Attention {
     fn validate(&self, layer: &str, ropes: &[RopeTable]) -> Result<()> {
-        in_range(&format!("{layer} number of heads"), self.n_heads, 1 << 20)?;
-        in_range(&format!("{layer} number of key-value heads"), self.n_kv_heads, 1 << 20)?;
+        in_range(&format!("{layer} number of heads (attention.head_count)"), self.n_heads, 1 << 20)?;
+        in_range(&format!("{layer} number of key-value heads (attention.head_count_kv)"), self.n_kv_heads, 1 << 20)?;
         check(
             self.n_heads.is_multiple_of(self.n_kv_heads),
-            &format!("{layer} number of heads"),
+            &format!("{layer} number of heads (attention.head_count)"),
             &self.n_heads,
             &|| format!("a multiple of {}, the number of key-value heads", self.n_kv_heads),
         )?;
         let head_dim_ok = self.head_dim.is_multiple_of(8) && (8..=512).contains(&self.head_dim);
-        check(head_dim_ok, &format!("{layer} head size"), &self.head_dim, &|| "a multiple of 8, 8 to 512".into())?;
+        check(head_dim_ok, &format!("{layer} head size (attention.key_length)"), &self.head_dim, &|| {
+            "a multiple of 8, 8 to 512".into()
+        })?;
         let Some(rope) = ropes.get(self.rope) else {
             return check(false, &format!("{layer} rope"), &self.rope, &|| format!("below {}", ropes.len()));
         };
         let n_rot_ok = (2..=self.head_dim).contains(&rope.n_rot());
-        check(n_rot_ok, "rope dimension count", &rope.n_rot(), &|| format!("even, 2 to {}", self.head_dim))?;
-        positive(&format!("{layer} attention scale"), self.scale)?;
-        positive(&format!("{layer} attention logit softcap"), self.softcap.unwrap_or(1.0))?;
+        check(n_rot_ok, "rope dimension count (rope.dimension_count)", &rope.n_rot(), &|| {
+            format!("even, 2 to {}", self.head_dim)
+        })?;
+        positive(&format!("{layer} attention scale (attention.scale)"), self.scale)?;
+        positive(&format!("{layer} attention logit softcap (attn_logit_softcapping)"), self.softcap.unwrap_or(1.0))?;
         check(self.window != Some(0), &format!("{layer} window"), &0, &|| "at least 1".into())
     }
 }

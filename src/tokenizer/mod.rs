@@ -96,7 +96,7 @@ impl Tokenizer {
         let is_spm = match vocab.model {
             "gpt2" => false,
             "llama" => true,
-            name => return Err(Error::Unsupported { what: "tokenizer", name: shorten(name).into() }),
+            name => return Err(unsupported("model", name, "gpt2 or llama")),
         };
         // What SentencePiece itself takes where a file is silent; a byte-level vocabulary has no such habit.
         let habit = |id: Option<u32>, usual: u32| {
@@ -312,6 +312,12 @@ impl Tokenizer {
     pub fn chat_template(&self) -> Option<&str> {
         self.chat_template.as_deref()
     }
+}
+
+/// The failure of a key whose value means something which is not here.
+fn unsupported(key: &str, found: &str, expected: &str) -> Error {
+    let (name, found) = (format!("key \"tokenizer.ggml.{key}\""), format!("{:?}", shorten(found)));
+    Error::UnsupportedValue { name, found, expected: expected.into() }
 }
 
 /// Makes room for `n` more bytes of text, or fails.

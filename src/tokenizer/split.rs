@@ -7,9 +7,12 @@
 
 use regex::Regex;
 
+use super::unsupported;
 use crate::alloc::require;
 use crate::error::{Error, Result};
-use crate::gguf::shorten;
+
+/// Those that are known.
+const NAMES: &str = "gpt-2, smollm, starcoder, qwen2, llama-bpe, llama3, llama-v3 or default";
 
 /// GPT-2's rule.
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+";
@@ -92,7 +95,7 @@ impl Splitter {
             "default" => {
                 &[(r"[\p{P}$+<=>^~|]+", Whole), (GPT2, GivesBack), (r"\p{N}+", Whole), (r"[0-9][0-9][0-9]", Whole)]
             }
-            _ => return Err(Error::Unsupported { what: "pre-tokenizer", name: shorten(name).into() }),
+            _ => return Err(unsupported("pre", name, NAMES)),
         };
         require(rules.len() * COMPILE_BYTES)?;
         let rules = rules.iter().map(|&(pattern, space)| Ok(Rule { regex: compile(pattern)?, space }));
@@ -180,6 +183,8 @@ mod tests {
 
     #[test]
     fn unknown_name_is_refused() {
-        assert!(matches!(Splitter::new("tekken"), Err(Error::Unsupported { what: "pre-tokenizer", .. })));
+        let text = Splitter::new("tekken").err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(text.starts_with("key \"tokenizer.ggml.pre\" is \"tekken\"; expected gpt-2, "), "{text}");
+        assert!(NAMES.split([',', ' ']).filter(|n| !["", "or"].contains(n)).all(|name| Splitter::new(name).is_ok()));
     }
 }

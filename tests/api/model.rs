@@ -179,7 +179,10 @@ fn per_layer_arrays_are_taken_if_all_layers_agree() {
     let with = vec![(format!("llama.{key}"), arrays.meta("other").expect("there"))];
     let bytes = Tiny { with, ..Tiny::new("llama", TensorType::F16) }.bytes();
     let error = bind(&Gguf::from_bytes(&bytes).expect("opens")).map(|_| ()).expect_err("layers differ");
-    assert_eq!(error.to_string(), "a value that differs by layer \"llama.attention.head_count_kv\" is not supported");
+    assert_eq!(
+        error.to_string(),
+        "key \"llama.attention.head_count_kv\" is an array of different values; expected one value for all layers"
+    );
 }
 
 #[test]

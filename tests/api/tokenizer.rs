@@ -197,8 +197,16 @@ fn contradictory_vocabularies_are_refused() {
     let mut nan = spm.scores.clone();
     nan[300] = f32::NAN;
     for (what, vocab, status) in [
-        ("tokenizer \"bert\"", Vocab { model: "bert", ..bytes.clone() }, Status::Unsupported),
-        ("pre-tokenizer \"tekken\"", Vocab { pre: Some("tekken"), ..bytes.clone() }, Status::Unsupported),
+        (
+            "key \"tokenizer.ggml.model\" is \"bert\"; expected gpt2 or llama",
+            Vocab { model: "bert", ..bytes.clone() },
+            Status::Unsupported,
+        ),
+        (
+            "key \"tokenizer.ggml.pre\" is \"tekken\"; expected gpt-2, smollm, ",
+            Vocab { pre: Some("tekken"), ..bytes.clone() },
+            Status::Unsupported,
+        ),
         ("tokenizer.ggml.pre", Vocab { pre: None, ..bytes.clone() }, Status::InvalidModel),
         ("tokenizer.ggml.tokens", Vocab { tokens: Vec::new(), ..bytes.clone() }, Status::InvalidModel),
         (

@@ -46,7 +46,10 @@ pub(super) fn describe(gguf: &Gguf<'_>, n_vocab: usize) -> Result<(Config, Extra
         "llama" => llama::fill,
         "qwen2" => qwen2::fill,
         "qwen3" => qwen3::fill,
-        _ => return Err(Error::Unsupported { what: "architecture", name: shorten(name).into() }),
+        _ => {
+            let found = format!("{:?}", shorten(name));
+            return Err(unsupported("general.architecture", found, "gemma3, llama, qwen2 or qwen3"));
+        }
     };
     let keys = Keys { gguf, name };
     let (mut config, mut extras) = (keys.common(n_vocab)?, Extras::NONE);
@@ -81,7 +84,7 @@ impl Keys<'_> {
             Some(array) => {
                 let first = array.ints().next();
                 if array.ints().count() != array.len() || array.ints().any(|n| Some(n) != first) {
-                    return Err(Error::Unsupported { what: "a value that differs by layer", name: key });
+                    return Err(unsupported(&key, "an array of different values", "one value for all layers"));
                 }
                 Some(first.and_then(|n| u64::try_from(n).ok()).unwrap_or(0))
             }
@@ -172,7 +175,10 @@ impl Keys<'_> {
         let factor = match kind {
             "none" => None,
             "linear" => self.float("rope.scaling.factor")?.or(self.float("rope.scale_linear")?),
-            _ => return Err(Error::Unsupported { what: "rope scaling", name: shorten(kind).into() }),
+            _ => {
+                let found = format!("{:?}", shorten(kind));
+                return Err(unsupported(&self.key("rope.scaling.type"), found, "none or linear"));
+            }
         };
         // Converters write 0 for "not scaled".
         Ok(factor.filter(|&f| f != 0.0).map_or(1.0, |f| 1.0 / f))
@@ -200,7 +206,7 @@ impl Keys<'_> {
                 value => value.as_int().map(|n| n as f64).or(value.as_float()).unwrap_or(f64::NAN),
             };
             if number != neutral {
-                return Err(Error::Unsupported { what: "key", name: format!("{key} = {value}") });
+                return Err(unsupported(&key, value, format!("{neutral}, or no such key")));
             }
         }
         Ok(())
@@ -210,4 +216,10 @@ impl Keys<'_> {
 /// A key's value that makes no model.
 fn wrong(key: &str, found: impl ToString, expected: impl ToString) -> Error {
     Error::Model { name: format!("key \"{key}\""), found: found.to_string(), expected: expected.to_string() }
+}
+
+/// The failure of a value that means something which is not here.
+fn unsupported(key: &str, found: impl ToString, expected: impl ToString) -> Error {
+    let (found, expected) = (found.to_string(), expected.to_string());
+    Error::UnsupportedValue { name: format!("key \"{key}\""), found, expected }
 }

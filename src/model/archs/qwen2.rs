@@ -1,7 +1,7 @@
 //! Qwen 2 and 2.5: biases on q, k and v; the output matrix is the embedding unless the file has one.
 
 use super::{Extras, Keys, Need};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::Config;
 
 pub(super) fn fill(keys: &Keys<'_>, _: &mut Config, extras: &mut Extras) -> Result<()> {
@@ -16,6 +16,6 @@ pub(super) fn refuse_window(keys: &Keys<'_>) -> Result<()> {
     let key = keys.key("attention.sliding_window");
     match keys.gguf.opt_uint(&key)? {
         None | Some(0) => Ok(()),
-        Some(n) => Err(Error::Unsupported { what: "key", name: format!("{key} = {n}") }),
+        Some(n) => Err(super::unsupported(&key, n, "0, or no such key")),
     }
 }

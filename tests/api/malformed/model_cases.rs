@@ -18,7 +18,7 @@ pub fn all() -> Vec<Case> {
         unsupported(
             "architecture",
             with("qwen2", "general.architecture", Value::String("mamba")),
-            "architecture \"mamba\" is not supported",
+            "key \"general.architecture\" is \"mamba\"; expected gemma3, llama, qwen2 or qwen3",
         ),
         {
             let file = with("qwen2", "general.architecture", Value::U32(7));
@@ -55,7 +55,7 @@ pub fn all() -> Vec<Case> {
         unsupported(
             "a layer too few",
             with("qwen2", &q("block_count"), Value::U32(1)),
-            "tensor \"blk.1.attn_norm.weight\" is not supported",
+            "tensor \"blk.1.attn_norm.weight\" is there; expected only tensors that this architecture has a role for",
         ),
         {
             let file = with("qwen2", &q("embedding_length"), Value::F32(64.0));
@@ -87,7 +87,7 @@ pub fn all() -> Vec<Case> {
             "three heads",
             "attention.head_count",
             Value::U32(3),
-            "layer 0 number of heads is 3; expected a multiple of 2, the number of key-value heads",
+            "layer 0 number of heads (attention.head_count) is 3; expected a multiple of 2, the number of key-value heads",
         ),
         number(
             "other heads",
@@ -104,7 +104,11 @@ pub fn all() -> Vec<Case> {
         {
             let both = [q("attention.key_length"), q("attention.value_length")];
             let tiny = Tiny { with: both.map(|key| (key, Value::U32(12))).into(), ..tiny() };
-            bad("heads of 12", File::of(&tiny), "layer 0 head size is 12; expected a multiple of 8, 8 to 512")
+            bad(
+                "heads of 12",
+                File::of(&tiny),
+                "layer 0 head size (attention.key_length) is 12; expected a multiple of 8, 8 to 512",
+            )
         },
         bad(
             "odd rotation",
@@ -121,13 +125,13 @@ pub fn all() -> Vec<Case> {
             "epsilon 0",
             "attention.layer_norm_rms_epsilon",
             Value::F32(0.0),
-            "norm epsilon is 0; expected positive and finite",
+            "norm epsilon (attention.layer_norm_rms_epsilon) is 0; expected positive and finite",
         ),
         number(
             "epsilon NaN",
             "attention.layer_norm_rms_epsilon",
             Value::F32(f32::NAN),
-            "norm epsilon is NaN; expected positive and finite",
+            "norm epsilon (attention.layer_norm_rms_epsilon) is NaN; expected positive and finite",
         ),
         number(
             "rope base infinite",
@@ -138,17 +142,17 @@ pub fn all() -> Vec<Case> {
         unsupported(
             "experts",
             with("qwen2", &q("expert_count"), Value::U32(8)),
-            "key \"qwen2.expert_count = 8\" is not supported",
+            "key \"qwen2.expert_count\" is 8; expected 0, or no such key",
         ),
         unsupported(
             "yarn",
             with("llama", "llama.rope.scaling.type", Value::String("yarn")),
-            "rope scaling \"yarn\" is not supported",
+            "key \"llama.rope.scaling.type\" is \"yarn\"; expected none or linear",
         ),
         unsupported(
             "window",
             with("qwen2", &q("attention.sliding_window"), Value::U32(64)),
-            "key \"qwen2.attention.sliding_window = 64\" is not supported",
+            "key \"qwen2.attention.sliding_window\" is 64; expected 0, or no such key",
         ),
         bad(
             "no global base",

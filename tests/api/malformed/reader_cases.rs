@@ -26,9 +26,14 @@ fn header_cases() -> Vec<Case> {
             r#"magic at byte 0 is "GGML" (47 47 4d 4c); expected "GGUF", which a model file begins with"#,
         ),
         put("version 0", |_| 4, 0u32.to_le_bytes(), "version at byte 4: 0 is less than 2"),
-        header("version 1", 4, 1u32.to_le_bytes(), "GGUF version \"1\" is not supported"),
-        header("version 4", 4, 4u32.to_le_bytes(), "GGUF version \"4\" is not supported"),
-        header("big-endian", 4, 3u32.to_be_bytes(), "byte order \"big-endian\" is not supported"),
+        header("version 1", 4, 1u32.to_le_bytes(), "version at byte 4 is 1; expected 2 or 3"),
+        header("version 4", 4, 4u32.to_le_bytes(), "version at byte 4 is 4; expected 2 or 3"),
+        header(
+            "big-endian",
+            4,
+            3u32.to_be_bytes(),
+            "version at byte 4 is 3 as big-endian; expected 2 or 3 as little-endian",
+        ),
         changed("huge tensor count", |file| {
             file.put(8, HUGE.to_le_bytes());
             format!("tensor count at byte 8: {HUGE} is more than {}", (file.len() - 24) / 33)
@@ -124,7 +129,7 @@ fn value_cases() -> Vec<Case> {
                 file.put(at, 9u32.to_le_bytes());
                 file
             },
-            "metadata type \"array of arrays in key \"words\"\" is not supported",
+            "key \"words\" is an array of arrays; expected an array of numbers or texts",
         ),
         bad("alignment 0", aligned(Value::U32(0)), "key \"general.alignment\" at byte 53: 0 is less than 8"),
         bad("alignment 12", aligned(Value::U32(12)), "key \"general.alignment\" at byte 53: 12 is not a multiple of 8"),
@@ -191,9 +196,27 @@ fn tensor_cases() -> Vec<Case> {
             [42],
             &up("type at byte {}: unknown value 42; known are values below 42"),
         ),
-        retyped("type IQ2_XXS", 16, "tensor type \"IQ2_XXS\" is not supported"),
-        retyped("type MXFP4", 39, "tensor type \"MXFP4\" is not supported"),
-        retyped("type Q4_2", 4, "tensor type \"Q4_2\" is not supported"),
+        retyped(
+            "type IQ2_XXS",
+            16,
+            &up(
+                "type is IQ2_XXS; expected one of F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, BF16",
+            ),
+        ),
+        retyped(
+            "type MXFP4",
+            39,
+            &up(
+                "type is MXFP4; expected one of F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, BF16",
+            ),
+        ),
+        retyped(
+            "type Q4_2",
+            4,
+            &up(
+                "type is Q4_2; expected one of F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, BF16",
+            ),
+        ),
         changed("offset misaligned", |file| {
             let at = file.tensor(UP) + 24;
             let offset = file.u64_at(at) + 4;

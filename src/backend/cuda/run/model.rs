@@ -47,8 +47,15 @@ fn check(gpu: &Gpu, config: &Config, weights: &Weights<'_>) -> Result<()> {
     let most = config.widths();
     let widest = config.n_embd.max(most.ffn).max(most.q);
     // A stage holds its input in shared memory, as f32 and, behind a norm, in pieces as well.
-    if widest > 40_000 || widest * 33 / 8 + 4096 > gpu.shared_most || config.n_embd * 65 / 8 + 4096 > gpu.shared_most {
-        return Err(Error::Unsupported { what: "row length", name: format!("{widest}") });
+    let eighths = gpu.shared_most.saturating_sub(4096) * 8 + 7;
+    for (name, length, most) in [
+        ("longest row of a matrix", widest, (eighths / 33).min(40_000)),
+        ("embedding length (embedding_length)", config.n_embd, eighths / 65),
+    ] {
+        if length > most {
+            let expected = format!("at most {most} on this device");
+            return Err(Error::UnsupportedValue { name: name.into(), found: length.to_string(), expected });
+        }
     }
     if weights.layers.len() != config.layers.len() {
         return internal("as many layers as descriptions of them are needed");
