@@ -1,5 +1,6 @@
 //! The library prints nothing. What it has to say goes to the callback of the engine concerned, and is lost without
-//! one. A message is one line of UTF-8 without a line break; its wording is no part of the interface.
+//! one. A message is one line of UTF-8 without a line break. One that concerns a model begins with "model N: ", where N
+//! counts the engine's loads from 1, those whose file could not be read apart; other wording is no part of the interface.
 
 use super::prelude::*;
 use crate::engine::{LogLevel, LogSink};

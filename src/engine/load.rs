@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::cache::{Charge, PagePool};
@@ -109,8 +110,9 @@ fn load(
     progress: &mut dyn FnMut(u64, u64) -> Result<()>,
 ) -> Result<Model> {
     tap::not_inside()?;
+    let number = 1 + engine.inner.n_loads.fetch_add(1, Ordering::Relaxed);
     if options.vocabulary {
-        return vocabulary(engine, gguf);
+        return vocabulary(engine, gguf, number);
     }
     refuse_without_weights(gguf)?;
     let begin = Instant::now();
@@ -140,7 +142,7 @@ fn load(
     core.log.log(
         LogLevel::Info,
         format_args!(
-            "loaded {} {}, {:.1} M parameters, {:.1} MiB on {} in {:.0} ms",
+            "model {number}: loaded {} {}, {:.1} M parameters, {:.1} MiB on {} in {:.0} ms",
             facts.architecture,
             facts.quantization,
             facts.n_parameters as f64 / 1e6,
@@ -168,7 +170,7 @@ fn load(
 }
 
 /// A model of the file's vocabulary alone; the file may have weights, which are not looked at.
-fn vocabulary(engine: &Engine, gguf: &Gguf<'_>) -> Result<Model> {
+fn vocabulary(engine: &Engine, gguf: &Gguf<'_>, number: u64) -> Result<Model> {
     let tokenizer = Arc::new(Tokenizer::new(gguf)?);
     let metadata = Metadata::of(gguf)?;
     let core = &engine.inner;
@@ -194,7 +196,10 @@ fn vocabulary(engine: &Engine, gguf: &Gguf<'_>) -> Result<Model> {
         begin_token: tokenizer.bos(),
         end_token: tokenizer.eos(),
     };
-    core.log.log(LogLevel::Info, format_args!("loaded the vocabulary of {}, {n_vocab} tokens", facts.architecture));
+    core.log.log(
+        LogLevel::Info,
+        format_args!("model {number}: loaded the vocabulary of {}, {n_vocab} tokens", facts.architecture),
+    );
     let loaded: Arc<dyn LoadedModel> = Arc::new(Nothing::new(&facts.architecture, n_vocab));
     let inner = Inner {
         pool: Arc::new(PagePool::new(Arc::clone(&loaded), Charge::new(&core.budget, 0)?, None)),

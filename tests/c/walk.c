@@ -20,6 +20,7 @@ static int32_t on_log(const kigo_log_event *event, void *user_data)
     CHECK(event->struct_size == sizeof *event && event->reserved == 0);
     CHECK(event->level >= KIGO_LOG_LEVEL_ERROR && event->level <= KIGO_LOG_LEVEL_INFO);
     CHECK(strlen(event->text) == event->text_len && strchr(event->text, '\n') == NULL);
+    CHECK(strstr(event->text, "loaded") == NULL || (strncmp(event->text, "model ", 6) == 0 && atoi(event->text + 6) > 0));
     ++*(int *)user_data;
     return 0;
 }
