@@ -207,13 +207,19 @@ fn emulate(root: &Path) {
             cc.flag(format!("-fsanitize={sanitizers}"))
                 .flag("-fno-sanitize-recover=all")
                 .flag("-fno-omit-frame-pointer");
-            cc.flag("-g1");
+            cc.flag("-g1").opt_level(1);
         }
         cc.include(root.join("cuda")).include(root.join("cuda/emulate")).file(file).compile_intermediates()
     };
     let cxx = env::var_os("CXX").map_or(PathBuf::from("c++"), PathBuf::from);
     let objects = each(&files, &format!("emulate {sanitizers} {}", compiler(&cxx)), root, &compile);
     cc::Build::new().objects(objects).compile("kigo_cuda");
+    // The compiler's own runtimes: what rustc instruments with its own is not wanted here.
+    for (name, library) in [("address", "asan"), ("undefined", "ubsan")] {
+        if sanitizers.contains(name) {
+            println!("cargo:rustc-link-arg=-l{library}");
+        }
+    }
     println!("cargo:rustc-cfg=kigo_cuda");
 }
 

@@ -70,6 +70,12 @@ pub fn output(command: &mut Command) -> String {
     stdout.into_owned()
 }
 
+/// ThreadSanitizer's run time is that of the compiler which has instrumented the library: `KIGO_SANITIZER_RUNTIME` names the
+/// archive, and the program is linked with it instead of its own compiler's.
+fn runtime() -> Option<PathBuf> {
+    std::env::var_os("KIGO_SANITIZER_RUNTIME").map(PathBuf::from)
+}
+
 /// Compiles a program of `tests/c` with warnings as errors and links it.
 pub fn build(source: &str) -> PathBuf {
     build_file(&root().join("tests/c").join(source))
@@ -84,7 +90,16 @@ pub fn build_file(path: &Path) -> PathBuf {
     let mut command = Command::new(compiler);
     command.args(sanitizers());
     command.args([standard, "-g", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-pthread", "-I"]);
-    command.arg(root().join("include")).arg("-I").arg(root().join("tests/c")).arg(path);
+    command.arg(root().join("include")).arg("-I").arg(root().join("tests/c"));
+    if let Some(runtime) = runtime() {
+        let object = program.with_extension("o");
+        output(command.arg("-c").arg(path).arg("-o").arg(&object));
+        command = Command::new(compiler);
+        command.arg("-pthread").arg(object).args(["-Wl,--whole-archive".as_ref(), runtime.as_os_str()]);
+        command.args(["-Wl,--no-whole-archive", "-Wl,--export-dynamic", "-ldl", "-lrt"]);
+    } else {
+        command.arg(path);
+    }
     command.arg("-o").arg(&program).arg("-L").arg(link_dir()).args(["-lkigo", "-lm"]);
     command.arg(format!("-Wl,-rpath,{}", link_dir().display()));
     output(&mut command);
