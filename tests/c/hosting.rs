@@ -11,7 +11,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use crate::common::tiny::Tiny;
-use crate::native::programs::{examples, folder};
+use crate::native::programs::{examples, folder, real_model};
 use kigo::gguf::TensorType;
 
 fn model() -> &'static PathBuf {
@@ -107,6 +107,33 @@ fn a_host_s_own_cuda_context_stays_its_thread_s() {
     assert!(said.is_empty() || said == "skipped: no CUDA device\n", "{said}");
     assert!(said.is_empty() || std::env::var_os("KIGO_REQUIRE_CUDA").is_none(), "{said}");
     print!("{said}");
+}
+
+/// `KIGO_LIBLLAMA` names a libllama.so whose headers stand in the source tree that `KIGO_LLAMA_SOURCE` names
+/// (llama-cpp-python's vendor/llama.cpp). `KIGO_BESIDE_MODEL`: a file that both know; SmolLM2 of models/ by default.
+#[test]
+fn libllama_works_beside_it() {
+    let (Some(llama), Some(source)) = (std::env::var_os("KIGO_LIBLLAMA"), std::env::var_os("KIGO_LLAMA_SOURCE")) else {
+        println!("skipped: no libllama (set KIGO_LIBLLAMA and KIGO_LLAMA_SOURCE)");
+        return;
+    };
+    let named = std::env::var_os("KIGO_BESIDE_MODEL").map(PathBuf::from);
+    let Some(model) = named.or_else(|| real_model("SmolLM2-135M-Instruct-Q4_1.gguf")) else { return };
+    let program = native::scratch("beside");
+    let mut command = Command::new("cc");
+    command.args(["-std=c11", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-I"]);
+    command.arg(native::root().join("include"));
+    for headers in ["include", "ggml/include"] {
+        command.arg("-isystem").arg(Path::new(&source).join(headers));
+    }
+    command.arg(native::root().join("tests/c/beside.c"));
+    native::output(command.arg("-o").arg(&program).arg("-ldl"));
+    let lines = ["k", "l", "kg", "lg"].map(|how| {
+        let mut command = Command::new(&program);
+        native::output(command.arg(&model).arg(native::library()).arg(&llama).arg(how))
+    });
+    println!("{}", lines[0]);
+    assert!(lines.iter().all(|line| *line == lines[0]), "{lines:?}");
 }
 
 /// Not linked with the library that it loads.
