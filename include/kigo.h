@@ -44,6 +44,8 @@
 // Callbacks. They take their user_data last and return 0 to go on, anything else to stop. NULL is no callback.
 // Floating point. Calls compute in the processor's default state whatever the calling thread has set (rounding, flushing
 //     of subnormal numbers, traps), callbacks run in the caller's, and it is back when the call returns.
+// CUDA. A context of the caller's that is current on the calling thread, or that there is none, is so again when the call
+//     returns, and in callbacks. The library works in the device's primary context, on streams of its own.
 // Signals. The library's own threads block all but SIGSEGV, SIGBUS, SIGFPE, SIGILL and SIGTRAP, so the host's signals go
 //     to the host's threads. A signal handler may call kigo_session_cancel() and nothing else. Interrupted system calls
 //     are taken up again.
@@ -186,7 +188,8 @@ uint32_t kigo_abi_version(void);
 // ==== Logs =====================================================================================================
 //
 // The library prints nothing. What it has to say goes to the callback of the engine concerned, and is lost without
-// one. A message is one line of UTF-8 without a line break; its wording is no part of the interface.
+// one. A message is one line of UTF-8 without a line break. One that concerns a model begins with "model N: ", where N
+// counts the engine's loads from 1, those whose file could not be read apart; other wording is no part of the interface.
 
 // Level of a message: something failed that no status reports.
 #define KIGO_LOG_LEVEL_ERROR 1
@@ -287,9 +290,9 @@ kigo_status kigo_engine_read_bandwidth(const kigo_engine *engine,
 // Fills `facts`, whose `struct_size` the caller has set.
 kigo_status kigo_engine_info(const kigo_engine *engine, kigo_engine_facts *facts);
 
-// The text of the last call with this handle that failed, on whichever thread, as kigo_last_error() has it of a thread;
-// empty if none has. Text out; 1,024 bytes always suffice. A load that fails is its engine's. Calls that succeed leave it alone, and so does this one. Any
-// thread, also while another is inside a call with the handle.
+// The text of the last call with this handle that failed, on whichever thread, as kigo_last_error() has it of a
+// thread; empty if none has. Text out; 1,024 bytes always suffice. A load that fails is its engine's. Calls that
+// succeed leave it alone, and so does this one. Any thread, also while another is inside a call with the handle.
 kigo_status kigo_engine_last_error(const kigo_engine *engine,
                                    char *buffer,
                                    size_t capacity,
@@ -413,9 +416,9 @@ kigo_status kigo_model_load_memory(const kigo_engine *engine,
 // Gives the handle up. NULL does nothing. Sessions made from it go on.
 void kigo_model_destroy(kigo_model *model);
 
-// The text of the last call with this handle that failed, on whichever thread, as kigo_last_error() has it of a thread;
-// empty if none has. Text out; 1,024 bytes always suffice. A session that cannot be made is its model's. Calls that succeed leave it alone, and so does this one. Any
-// thread, also while another is inside a call with the handle.
+// The text of the last call with this handle that failed, on whichever thread, as kigo_last_error() has it of a
+// thread; empty if none has. Text out; 1,024 bytes always suffice. A session that cannot be made is its model's. Calls
+// that succeed leave it alone, and so does this one. Any thread, also while another is inside a call with the handle.
 kigo_status kigo_model_last_error(const kigo_model *model,
                                   char *buffer,
                                   size_t capacity,
@@ -657,6 +660,12 @@ kigo_status kigo_model_meta_key(const kigo_model *model,
 //
 // INVALID_ARGUMENT: not UTF-8 (the text has the byte), unknown flags. BUFFER_TOO_SMALL: 3 * text_len + 8 ids are always
 // enough (a model's own normalization can make a text three times as long), text_len + 2 nearly always.
+//
+// It cannot be cancelled. Its time grows with the text's length, times at most the logarithm of a word's: 16 MiB that are
+// one word are merged in 0.4 to 1.4 seconds of one core, finding words takes 0.1 to 1 second for most texts and up to 10
+// for characters picked at random from all of Unicode. It takes 14 bytes of memory for each byte of the text at most, its
+// ids included, but 26 of a word whose beginning depends on its end over thousands of bytes, which a vocabulary must be
+// made for.
 kigo_status kigo_tokenize(const kigo_model *model,
                           const char *text,
                           size_t text_len,
@@ -743,7 +752,8 @@ typedef struct kigo_chat_options {
 } kigo_chat_options;
 
 // The token ids of a conversation of `n_messages`; `flags` is 0 or KIGO_CHAT_ADD_GENERATION_PROMPT. Buffer out,
-// counted in ids.
+// counted in ids. It cannot be cancelled: the template is held (see above), and its text takes what it takes
+// kigo_tokenize().
 //
 // INVALID_ARGUMENT: text that is not UTF-8, an empty role (such as one whose length was left 0), unknown flags,
 // messages that the template refuses (the text has its words). INVALID_MODEL: the template is malformed, or takes too
@@ -1016,9 +1026,9 @@ kigo_status kigo_session_restore(const kigo_model *model,
                                  size_t blob_bytes,
                                  kigo_session **session);
 
-// The text of the last call with this handle that failed, on whichever thread, as kigo_last_error() has it of a thread;
-// empty if none has. Text out; 1,024 bytes always suffice. In a batch each session has its own. Calls that succeed leave it alone, and so does this one. Any
-// thread, also while another is inside a call with the handle.
+// The text of the last call with this handle that failed, on whichever thread, as kigo_last_error() has it of a
+// thread; empty if none has. Text out; 1,024 bytes always suffice. In a batch each session has its own. Calls that
+// succeed leave it alone, and so does this one. Any thread, also while another is inside a call with the handle.
 kigo_status kigo_session_last_error(const kigo_session *session,
                                     char *buffer,
                                     size_t capacity,
@@ -1176,16 +1186,22 @@ kigo_status kigo_session_generate(kigo_session *session,
 // what it needs with its first choice.
 //
 // A grammar's text may come from anywhere. One that would take its parser too much is refused with the number and the
-// limit: no text takes more than 2 seconds of one core and 256 MiB to compile. The limits: 4 MiB of a schema, 256 KiB of a
-// Lark text, 64 KiB of a regular expression; 16384 rules and brackets; 1500 classes such as \w, and 100 ranges that end
-// beyond ASCII where case does not matter; 1000000 for the depths of brackets that each byte stands in, added up; 256
-// terminals that name each other; 20000 terminals, 65000 symbols and 1000000 expressions that the text comes to; 4000000
-// steps that its expressions may take at one byte, where parts in a row that may each be left out count squared;
-// 6000000000 for the places of its rules times the alternatives that may be predicted there; 100000 for the product of the
-// alternatives of patterns that must all match; of a schema 200000 values, 1000 arrays and objects inside of each other,
-// 1000000 steps to take it apart, 50000 rules, 8000 properties of an object where one that may be left out counts twice, 64
-// patterns for their names, 400 digits of a bound, counts up to 2000000000, a multipleOf of 20000 units where its last
-// digits do not tell its multiples, and 20000 in place of the 100000.
+// limit: no text takes more than 2 seconds of one core and 256 MiB to compile. The limits: 4 MiB of a schema, 256 KiB
+// of a Lark text, 64 KiB of a regular expression; 16384 rules and brackets; 1500 classes such as \w, and 100 ranges
+// that end beyond ASCII where case does not matter; 1000000 for the depths of brackets that each byte stands in, added
+// up; 256 terminals that name each other, and 1000000 bytes of one with all that it names; 20000 terminals, 65000
+// symbols and 1000000 expressions that the text comes to; 4000000 steps that its expressions may take at one byte,
+// where parts in a row that may each be left out count squared; 6000000000 for the places of its rules times the
+// alternatives that may be predicted there; 100000 for the product of the alternatives of patterns that must all
+// match; 1000 and, or and not of conditions; of a schema 200000 values, 1000 arrays and objects inside of each other,
+// 1000000 steps to take it apart, 50000 rules with 400000 symbols, 2000 rules inside of each other, 2097152 bytes of
+// expressions for its texts and numbers, 50000 steps to tell whether a pattern matches anything, 65536 bytes of a
+// pattern, 262144 of what it becomes, 250 brackets inside of each other in it and 64 alternatives of it that have
+// anchors of their own, 8000 properties of an object where one that may be left out counts twice, 20000 for the
+// properties that count towards minProperties or maxProperties times their number, 64 patterns for their names, 400
+// digits of a bound, counts up to 2000000000, a multipleOf of 20000 units where its last digits do not tell its
+// multiples, and 20000 in place of the 100000; of a vocabulary 16777215 tokens and 4194303 nodes of the tree of its
+// words.
 //
 // No token takes more than that either: a call that chooses answers CONSTRAINT with the limit, which is 1000000 steps of
 // expressions, 50000 items of rules, 2000 items that a token leads to, 4000000 of a whole text, or, where a token's rows
@@ -1194,7 +1210,8 @@ kigo_status kigo_session_generate(kigo_session *session,
 // A schema allows exactly what it says, in one form: members in the order in which the schema lists them, then those that
 // are only required, then others; no escapes that JSON does not need; integers as digits of any length; numbers that have
 // a bound, a multiple or an exclusion without an exponent; a number of const or enum as the schema writes it, but as
-// digits where the type is "integer". Names that the schema does not list may come twice. Formats that are enforced are
+// digits where the type is "integer". Names that the schema does not list may come twice, and count for minProperties and
+// maxProperties each time: where that must not be, "additionalProperties" is false. Formats that are enforced are
 // date, time, date-time, duration, email, hostname, ipv4, ipv6, uuid, uri and json-pointer; others are annotations. What
 // cannot be had exactly is refused with its path, such as `#/properties/x: "contains" is not supported`. Between tokens a
 // space or the end of a line with an indentation of 80 may stand, and with KIGO_CONSTRAINT_COMPACT nothing.

@@ -209,9 +209,9 @@ pub unsafe extern "C" fn kigo_model_destroy(model: *mut kigo_model) {
     });
 }
 
-/// The text of the last call with this handle that failed, on whichever thread, as kigo_last_error() has it of a thread;
-/// empty if none has. Text out; 1,024 bytes always suffice. A session that cannot be made is its model's. Calls that succeed leave it alone, and so does this one. Any
-/// thread, also while another is inside a call with the handle.
+/// The text of the last call with this handle that failed, on whichever thread, as kigo_last_error() has it of a
+/// thread; empty if none has. Text out; 1,024 bytes always suffice. A session that cannot be made is its model's. Calls
+/// that succeed leave it alone, and so does this one. Any thread, also while another is inside a call with the handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_model_last_error(
     model: *const kigo_model,

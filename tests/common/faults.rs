@@ -217,12 +217,46 @@ pub const FAULTS: &[Fault] = &[
     fault(
         "17.10",
         "load_memory of one part of a split file is INVALID_MODEL",
-        &[("api/gguf::split_files_are_one_model", "split model in memory \\\"file 1 of 3\\\" is not supported")],
+        &[("api/gguf::split_files_are_one_model", "key \\\"split.count\\\" of bytes in memory is 3, with file 1 here")],
     ),
     fault(
         "f2b722b",
         "a multipleOf without an exact double is refused for something else",
         &[("regression/a_multiple_without_an_exact_double_is_told", "0.07")],
+    ),
+    fault(
+        "17.3",
+        "16 MiB that are one word take 7.4 s to tokenize",
+        &[
+            ("api/tokenizer_cost::long_texts_cost_little_time_and_memory", "14.0 + "),
+            ("api/tokenizer_cost::long_words_have_the_ids_of_slow_merging", "2200"),
+        ],
+    ),
+    fault(
+        "17.3",
+        "a refusal of a large enum has its limit and not what was found",
+        &[("api/constraint::a_large_enum_is_refused_with_its_number", "")],
+    ),
+    fault(
+        "17.4",
+        "the header leaves out limits of schemas",
+        &[("repo/limits::the_header_names_every_limit_of_a_grammar", "")],
+    ),
+    fault(
+        "17.10",
+        "a mistake in a regular expression is told by a place in a text around it",
+        &[(
+            "api/constraint::a_mistake_in_a_regular_expression_is_told_by_its_place",
+            "byte 1 of the regular expression",
+        )],
+    ),
+    fault(
+        "17.10",
+        "a key that means something unknown is named without its value, or without what is known",
+        &[
+            ("tests/api/malformed/model_cases.rs", "expected gemma3, llama, qwen2 or qwen3"),
+            ("tests/api/malformed/reader_cases.rs", "version at byte 4 is 1; expected 2 or 3"),
+        ],
     ),
     fault(
         "17.11",

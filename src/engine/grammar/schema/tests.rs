@@ -72,7 +72,7 @@ fn what_is_allowed_is_what_jsonschema_finds_valid() {
     });
 }
 
-/// As the header says: a name that the schema lists comes once, another may come twice and counts each time.
+/// A name that the schema lists comes once; another may come twice, and counts each time, as the header says.
 #[test]
 fn members_are_counted_as_they_are_written() {
     let open = r#"{"type":"object","properties":{"a":true,"b":true},"minProperties":2,"maxProperties":3}"#;
