@@ -1,10 +1,10 @@
 //! Compiles the kernels, `cuda/*/*.cu`, into one static library when nvcc is there, and says so in one line when it is not.
 //!
-//! nvcc is looked for in CUDA_HOME, on PATH, and in the PyPI packages of `./.venv` (`make cuda`). The CUDA runtime is
-//! linked statically; nothing of CUDA but the driver is needed at run time, and the driver only when a device is asked for.
+//! nvcc is looked for in CUDA_HOME, on PATH, and in the PyPI packages of `./.venv` (`make cuda`). Nothing of CUDA is linked: what
+//! nvcc's objects call of its runtime is in src/backend/cuda/driver/registry.rs, and the driver is opened when a device is.
 //! KIGO_CUDA_ARCHS narrows the list of targets ("90a" or "80,89,90a,ptx90"); KIGO_CUDA_QUICK=1 compiles in a third of the time kernels that
 //! are slow, to see that they compile where there is no GPU to run them; KIGO_CUDA=0 leaves CUDA out. KIGO_CUDA=emulate
-//! compiles the kernels for the host instead, for tests without a GPU (emulate/emulate.h says what that shows), with
+//! compiles the kernels for the host instead, and a driver, for tests without a GPU (emulate/emulate.h says what that shows), with
 //! KIGO_EMULATE_SANITIZE=address,undefined under these sanitizers (scripts/sanitize.sh).
 //!
 //! Objects are kept in `kernels/` of the target folder, outside of any profile's, by a hash of all that they are made of: a file
@@ -29,7 +29,7 @@ pub fn build() {
     if env::var("KIGO_CUDA").is_ok_and(|v| v == "emulate") {
         return emulate(&root);
     }
-    let Some((nvcc, libs)) = find(&root) else {
+    let Some(nvcc) = find(&root) else {
         println!("cargo:warning=nvcc not found (CUDA_HOME, PATH, .venv): building without CUDA, for the CPU only");
         return;
     };
@@ -71,12 +71,6 @@ pub fn build() {
     // File by file: of several at once cc makes relocatable device code, in which ptxas serializes wgmma.
     let objects = each(&files, &format!("{archs} {quick} {}", compiler(&nvcc)), &root, &compile);
     cc::Build::new().objects(objects).compile("kigo_cuda");
-    println!("cargo:rustc-link-search=native={}", libs.display());
-    println!("cargo:rustc-link-lib=static=cudart_static");
-    for lib in ["rt", "dl", "pthread"] {
-        println!("cargo:rustc-link-lib=dylib={lib}");
-    }
-    println!("cargo:rustc-cdylib-link-arg=-Wl,--exclude-libs,ALL");
     println!("cargo:rustc-cfg=kigo_cuda");
 }
 
@@ -181,7 +175,7 @@ fn forget_the_oldest(folder: &Path, stem: &str) {
     }
 }
 
-/// The kernels and the runtime for the emulated device.
+/// The kernels for the emulated device, and its driver.
 fn emulate(root: &Path) {
     let mut files = kernels(root);
     files.push(root.join("cuda/emulate/emulate.cpp"));
@@ -212,8 +206,10 @@ fn emulate(root: &Path) {
         cc.include(root.join("cuda")).include(root.join("cuda/emulate")).file(file).compile_intermediates()
     };
     let cxx = env::var_os("CXX").map_or(PathBuf::from("c++"), PathBuf::from);
-    let objects = each(&files, &format!("emulate {sanitizers} {}", compiler(&cxx)), root, &compile);
-    cc::Build::new().objects(objects).compile("kigo_cuda");
+    let flags = format!("emulate {sanitizers} {}", compiler(&cxx));
+    cc::Build::new().objects(each(&files, &flags, root, &compile)).compile("kigo_cuda");
+    let driver = each(&[root.join("cuda/emulate/driver.cpp")], &flags, root, &compile);
+    emulated_driver(&driver, &sanitizers);
     // The compiler's own runtimes: what rustc instruments with its own is not wanted here.
     for (name, library) in [("address", "asan"), ("undefined", "ubsan")] {
         if sanitizers.contains(name) {
@@ -223,8 +219,27 @@ fn emulate(root: &Path) {
     println!("cargo:rustc-cfg=kigo_cuda");
 }
 
-/// nvcc and the folder of libcudart_static.a.
-fn find(root: &Path) -> Option<(PathBuf, PathBuf)> {
+/// Links the emulated device's driver under both names that are looked for, in a folder where what is made of this package looks.
+fn emulated_driver(objects: &[PathBuf], sanitizers: &str) {
+    let folder = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("driver");
+    std::fs::create_dir_all(&folder).expect("the driver's folder");
+    let mut link = cc::Build::new().cargo_metadata(false).get_compiler().to_command();
+    link.args(["-shared", "-Wl,-soname,libcuda.so.1", "-o"]).arg(folder.join("libcuda.so.1")).args(objects);
+    if !sanitizers.is_empty() {
+        link.arg(format!("-fsanitize={sanitizers}"));
+    }
+    assert!(link.status().is_ok_and(|status| status.success()), "the emulated driver is not to be linked: {link:?}");
+    let other = folder.join("libcuda.so");
+    if !other.exists() {
+        std::os::unix::fs::symlink("libcuda.so.1", &other).expect("the driver's other name");
+    }
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", folder.display());
+    // cargo puts such a folder into LD_LIBRARY_PATH, for the programs that tests start.
+    println!("cargo:rustc-link-search=native={}", folder.display());
+}
+
+/// nvcc.
+fn find(root: &Path) -> Option<PathBuf> {
     let mut homes: Vec<PathBuf> =
         ["CUDA_HOME", "CUDA_PATH"].iter().filter_map(env::var_os).map(PathBuf::from).collect();
     if let Some(path) = env::var_os("PATH") {
@@ -242,10 +257,5 @@ fn find(root: &Path) -> Option<(PathBuf, PathBuf)> {
         found.sort();
         homes.extend(found);
     }
-    homes.into_iter().find_map(|home| {
-        let nvcc = home.join("bin/nvcc");
-        let libs = ["lib64", "lib", "targets/x86_64-linux/lib"].iter().map(|d| home.join(d));
-        let libs = libs.into_iter().find(|d| d.join("libcudart_static.a").is_file())?;
-        nvcc.is_file().then_some((nvcc, libs))
-    })
+    homes.into_iter().map(|home| home.join("bin/nvcc")).find(|nvcc| nvcc.is_file())
 }

@@ -1,21 +1,8 @@
-// The emulated device: its threads, and the calls of the CUDA runtime that src/backend/cuda/driver/sys.rs declares.
-#include "cuda.h"
-#include "cuda_runtime.h"
+// The emulated device: its threads, which run what its driver (driver.cpp) is asked to launch.
+#include "forbid.h"
 
 #include <stdio.h>
 #include <sys/mman.h>
-#include <time.h>
-
-// Under AddressSanitizer (scripts/sanitize.sh): memory that a kernel must not touch, such as what lies behind the shared memory
-// that its launch asked for.
-#ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/asan_interface.h>
-static void forbid(const void *at, size_t bytes) { __asan_poison_memory_region(at, bytes); }
-static void allow(const void *at, size_t bytes) { __asan_unpoison_memory_region(at, bytes); }
-#else
-static void forbid(const void *, size_t) {}
-static void allow(const void *, size_t) {}
-#endif
 
 thread_local uint3 threadIdx, blockIdx;
 thread_local dim3 blockDim, gridDim;
@@ -193,14 +180,8 @@ void run_together(uint32_t first, uint32_t count, size_t shared_bytes) {
     kg_emulate_switch(&host, fibers[0].at);
 }
 
-struct Launch {
-    dim3 grid, block;
-    uint32_t together;
-    size_t shared_bytes;
-    emulate::Call *body;
-};
-
-void run(const Launch &l) {
+void run(const emulate::Launch *launch) {
+    const emulate::Launch &l = *launch;
     if (!fibers) fibers = (Fiber *)calloc(MOST, sizeof(Fiber));
     if (!warps) warps = (Warp *)malloc(sizeof(Warp) * MOST / 32);
     if (!fibers || !warps) die("no memory for threads");
@@ -253,198 +234,19 @@ const uint32_t *exchange(const uint32_t *mine, uint32_t n) {
     return words;
 }
 void next_cluster(uint32_t n) { cluster_next = n; }
-} // namespace emulate
-
-// The runtime.
-
-namespace {
-struct Node {
-    Node *next;
-    Launch launch; // body null: a copy, or a fill where `from` is null
-    void *to;
-    const void *from;
-    size_t bytes;
-    int value;
-};
-struct Graph {
-    Node *first, **last;
-};
-struct Event {
-    double at;
-};
-constexpr size_t MEMORY = (size_t)8 << 30;
-size_t allocated;
-thread_local int last_error;
-} // namespace
-struct KgEmulatedStream {
-    Graph *capture;
-};
-
-static void do_node(const Node &n) {
-    if (n.launch.body) run(n.launch);
-    else if (n.from) memmove(n.to, n.from, n.bytes);
-    else memset(n.to, n.value, n.bytes);
-}
-static cudaError_t queue(KgEmulatedStream *stream, const Node &node) {
-    if (!stream || !stream->capture) {
-        do_node(node);
-        free(node.launch.body);
-        return cudaSuccess;
-    }
-    Node *copy = (Node *)malloc(sizeof node);
-    *copy = node;
-    copy->next = nullptr;
-    *stream->capture->last = copy;
-    stream->capture->last = &copy->next;
-    return cudaSuccess;
-}
-
-cudaError_t emulate_launch(const cudaLaunchConfig_t *c, emulate::Call *body) {
-    const dim3 g = c->gridDim, b = c->blockDim;
-    const uint32_t together = cluster_next;
+uint32_t take_cluster() {
+    const uint32_t n = cluster_next;
     cluster_next = 1;
-    const bool ok = g.x && g.y && g.z && g.y <= 65535 && g.z <= 65535 && b.x && b.x <= 1024 && b.y == 1 && b.z == 1 && c->dynamicSmemBytes <= 227 * 1024;
-    if (!ok || g.x % together != 0 || together > 8) return free(body), last_error = cudaErrorInvalidValue;
-    Node node = {};
-    node.launch = {g, b, together, c->dynamicSmemBytes, body};
-    return queue(c->stream, node);
+    return n;
 }
 
-// KIGO_EMULATE=80: a device of compute capability 8.0, with neither clusters nor tensor copies nor wgmma.
-static bool plain() {
-    const char *v = getenv("KIGO_EMULATE");
-    return v && strcmp(v, "80") == 0;
+extern "C" void *__cudaRegisterFatBinary(const void *wrapper);
+extern "C" void __cudaRegisterFunction(void *image, const void *stub, const char *, const char *name, int);
+const void *registered(const void *kernel) {
+    static const Image code = {MAGIC, run};
+    static const struct { int magic, version; const void *code, *unused; } wrapper = {0x466243b1, 1, &code, nullptr};
+    static void *const image = __cudaRegisterFatBinary(&wrapper);
+    __cudaRegisterFunction(image, kernel, "kernel", "kernel", -1);
+    return kernel;
 }
-int cuTensorMapEncodeTiled(CUtensorMap *map, int type, uint32_t rank, void *base, const cuuint64_t *sizes, const cuuint64_t *pitch,
-                           const cuuint32_t *box, const cuuint32_t *steps, int, int swizzle, int, int) {
-    const bool ok = type == CU_TENSOR_MAP_DATA_TYPE_FLOAT16 && rank == 2 && swizzle == CU_TENSOR_MAP_SWIZZLE_128B && steps[0] == 1 && steps[1] == 1;
-    if (!ok || (uintptr_t)base % 16 != 0 || pitch[0] % 16 != 0 || box[0] * 2 > 128 || box[1] > 256 || !sizes[0] || !sizes[1]) return 1;
-    *map = {(const char *)base, sizes[0], sizes[1], pitch[0], box[0], box[1]};
-    return CUDA_SUCCESS;
-}
-// The attributes of a kernel whose body is there on devices of compute capability 9.0 alone.
-cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *a, const void *) { return a->sharedSizeBytes = !plain(), a->ptxVersion = plain() ? 80 : 90, cudaSuccess; }
-// Each thread's context; that of the runtime is where this variable is.
-static thread_local void *context;
-static char primary;
-static int get_context(void **now) { return *now = context, CUDA_SUCCESS; }
-static int set_context(void *now) { return context = now, CUDA_SUCCESS; }
-
-extern "C" {
-cudaError_t cudaGetDriverEntryPointByVersion(const char *name, void **entry, unsigned, unsigned long long, int *found) {
-    *entry = strcmp(name, "cuCtxGetCurrent") == 0 ? (void *)get_context : strcmp(name, "cuCtxSetCurrent") == 0 ? (void *)set_context : nullptr;
-    if (strcmp(name, "cuTensorMapEncodeTiled") == 0 && !plain()) *entry = (void *)cuTensorMapEncodeTiled;
-    *found = *entry ? cudaDriverEntryPointSuccess : 1;
-    return cudaSuccess;
-}
-cudaError_t cudaGetDeviceCount(int *n) { return *n = 1, cudaSuccess; }
-cudaError_t cudaSetDevice(int) { return context = &primary, cudaSuccess; }
-cudaError_t cudaGetDevice(int *device) { return *device = 0, cudaSuccess; }
-cudaError_t cudaDeviceGetAttribute(int *value, int attribute, int) {
-    // Multiprocessors; compute capability; shared memory of a block, without the newer instructions the little that 8.9 has.
-    *value = attribute == 16 ? 4 : attribute == 75 ? (plain() ? 8 : 9) : attribute == 97 ? (plain() ? 99 : 227) * 1024 : 0;
-    return cudaSuccess;
-}
-cudaError_t cudaGetLastError() {
-    const int e = last_error;
-    last_error = 0;
-    return e;
-}
-const char *cudaGetErrorName(int code) { return code == 0 ? "cudaSuccess" : code == 2 ? "cudaErrorMemoryAllocation" : "cudaError"; }
-const char *cudaGetErrorString(int) { return "of the emulated device"; }
-cudaError_t cudaMemGetInfo(size_t *free, size_t *total) {
-    *total = MEMORY;
-    *free = MEMORY - __atomic_load_n(&allocated, __ATOMIC_RELAXED);
-    return cudaSuccess;
-}
-// Device memory begins as NaN. The size stands in front.
-cudaError_t cudaMalloc(void **at, size_t bytes) {
-    *at = nullptr;
-    if (__atomic_add_fetch(&allocated, bytes, __ATOMIC_RELAXED) > MEMORY) {
-        __atomic_sub_fetch(&allocated, bytes, __ATOMIC_RELAXED);
-        return last_error = cudaErrorMemoryAllocation;
-    }
-    char *p = (char *)aligned_alloc(256, (bytes + 511) / 256 * 256);
-    if (!p) return __atomic_sub_fetch(&allocated, bytes, __ATOMIC_RELAXED), last_error = cudaErrorMemoryAllocation;
-    *(size_t *)p = bytes;
-    memset(p + 256, 0xff, bytes);
-    forbid(p + 256 + bytes, (bytes + 511) / 256 * 256 - 256 - bytes);
-    *at = p + 256;
-    return cudaSuccess;
-}
-cudaError_t cudaFree(void *at) {
-    if (!at) return cudaSuccess;
-    char *p = (char *)at - 256;
-    __atomic_sub_fetch(&allocated, *(size_t *)p, __ATOMIC_RELAXED);
-    allow(p, (*(size_t *)p + 511) / 256 * 256);
-    free(p);
-    return cudaSuccess;
-}
-cudaError_t cudaHostAlloc(void **at, size_t bytes, unsigned) {
-    *at = aligned_alloc(256, (bytes + 255) / 256 * 256);
-    return *at ? cudaSuccess : cudaErrorMemoryAllocation;
-}
-cudaError_t cudaFreeHost(void *at) { return free(at), cudaSuccess; }
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, int, KgEmulatedStream *stream) {
-    if (!to || !from) return bytes ? last_error = cudaErrorInvalidValue : cudaSuccess;
-    Node node = {};
-    node.to = to, node.from = from, node.bytes = bytes;
-    return queue(stream, node);
-}
-cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, KgEmulatedStream *stream) {
-    Node node = {};
-    node.to = to, node.value = value, node.bytes = bytes;
-    return queue(stream, node);
-}
-cudaError_t cudaStreamCreateWithFlags(KgEmulatedStream **stream, unsigned) {
-    *stream = (KgEmulatedStream *)calloc(1, sizeof **stream);
-    return *stream ? cudaSuccess : cudaErrorMemoryAllocation;
-}
-cudaError_t cudaStreamDestroy(KgEmulatedStream *stream) { return free(stream), cudaSuccess; }
-cudaError_t cudaStreamSynchronize(KgEmulatedStream *) { return cudaSuccess; }
-cudaError_t cudaStreamBeginCapture(KgEmulatedStream *stream, int) {
-    Graph *g = (Graph *)calloc(1, sizeof *g);
-    g->last = &g->first;
-    stream->capture = g;
-    return cudaSuccess;
-}
-cudaError_t cudaStreamEndCapture(KgEmulatedStream *stream, Graph **graph) {
-    *graph = stream->capture;
-    stream->capture = nullptr;
-    return *graph ? cudaSuccess : last_error = cudaErrorInvalidValue;
-}
-// The executable graph takes the nodes; what is left of the graph is empty.
-cudaError_t cudaGraphInstantiate(Graph **exec, Graph *graph, unsigned long long) {
-    *exec = (Graph *)malloc(sizeof **exec);
-    **exec = *graph;
-    graph->first = nullptr;
-    return cudaSuccess;
-}
-cudaError_t cudaGraphLaunch(Graph *exec, KgEmulatedStream *) {
-    for (Node *n = exec->first; n; n = n->next) do_node(*n);
-    return cudaSuccess;
-}
-cudaError_t cudaGraphDestroy(Graph *graph) {
-    for (Node *n = graph->first; n;) {
-        Node *next = n->next;
-        free(n->launch.body);
-        free(n);
-        n = next;
-    }
-    return free(graph), cudaSuccess;
-}
-cudaError_t cudaGraphExecDestroy(Graph *exec) { return cudaGraphDestroy(exec); }
-cudaError_t cudaEventCreateWithFlags(Event **event, unsigned) {
-    *event = (Event *)calloc(1, sizeof **event);
-    return *event ? cudaSuccess : cudaErrorMemoryAllocation;
-}
-cudaError_t cudaEventDestroy(Event *event) { return free(event), cudaSuccess; }
-cudaError_t cudaEventRecord(Event *event, KgEmulatedStream *) {
-    timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    event->at = (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
-    return cudaSuccess;
-}
-cudaError_t cudaEventSynchronize(Event *) { return cudaSuccess; }
-cudaError_t cudaEventElapsedTime(float *ms, Event *start, Event *end) { return *ms = (float)(end->at - start->at), cudaSuccess; }
-}
+} // namespace emulate

@@ -61,8 +61,9 @@ void cluster_barrier();
 // All threads of a warp that have not ended give `words` 32-bit words; each gets all of them, [lane][words], until its next call.
 const uint32_t *exchange(const uint32_t *mine, uint32_t words);
 
-// How many blocks of the next launch run together.
+// How many blocks of the next launch run together; taken once.
 void next_cluster(uint32_t blocks);
+uint32_t take_cluster();
 
 // What a thread of a launch does.
 struct Call {
@@ -72,6 +73,21 @@ template <typename F> struct Body : Call {
     F f;
     explicit Body(const F &f) : Call{[](Call *c) { ((Body *)c)->f(); }}, f(f) {}
 };
+
+// What the library has for the device's driver (driver.cpp, a libcuda.so.1 of its own) where it has images of nvcc's for others.
+struct Launch {
+    dim3 grid, block;
+    uint32_t together; // blocks
+    size_t shared_bytes;
+    Call *body;
+};
+struct Image {
+    uint64_t magic;
+    void (*run)(const Launch *);
+};
+constexpr uint64_t MAGIC = 0x656c756d45676b;
+// Makes the kernel known to the registry (src/backend/cuda/driver/registry.rs), as nvcc's objects do when they are loaded.
+const void *registered(const void *kernel);
 } // namespace emulate
 
 #define __syncthreads() emulate::block_barrier()

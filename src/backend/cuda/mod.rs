@@ -1,8 +1,8 @@
 //! The GPU backend: fused stages over weights as they are quantized, one captured graph a step.
 //!
 //! `driver` is the device, `kernels` what its code takes, `weights` where a model lies, `plan` what runs, `run` who runs it.
-//! The CUDA runtime is linked statically: it opens the driver by itself, and its first call fails where there is none. Without
-//! nvcc at build time `without_cuda.rs` stands here.
+//! Of CUDA there is the driver alone, which is looked for when a device is opened. Without nvcc at build time
+//! `without_cuda.rs` stands here.
 #![allow(unsafe_code)]
 
 use std::sync::Arc;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::gpu::Gpu;
 use super::stream::Stream;
-use super::sys::{self as ffi, Address};
+use super::sys::{self as ffi, Address, Code};
 use crate::error::{Error, Result};
 
 /// Device memory.
@@ -23,11 +23,8 @@ impl Buffer {
         gpu.lend(bytes as u64)?;
         let mut address: Address = 0;
         // SAFETY: writes one pointer.
-        let code = unsafe { ffi::cudaMalloc(&mut address, bytes.max(256)) };
-        let got = match code {
+        let got = match unsafe { ffi::cuMemAlloc_v2(&mut address, bytes.max(256)) }.code() {
             ffi::ERROR_MEMORY_ALLOCATION => {
-                // SAFETY: clears the error, which does not stick.
-                unsafe { ffi::cudaGetLastError() };
                 Err(Error::OutOfMemory { place: gpu.name(), requested: bytes as u64, free: gpu.memory().0 })
             }
             code => gpu.check(code),
@@ -42,8 +39,10 @@ impl Buffer {
     /// `bytes` of device memory, zero.
     pub fn zeroed(gpu: &Arc<Gpu>, bytes: usize, stream: &Stream) -> Result<Buffer> {
         let buffer = Buffer::new(gpu, bytes)?;
-        // SAFETY: the range was just allocated.
-        gpu.check(unsafe { ffi::cudaMemsetAsync(buffer.address, 0, bytes, stream.raw()) })?;
+        if bytes > 0 {
+            // SAFETY: the range was just allocated.
+            gpu.check(unsafe { ffi::cuMemsetD8Async(buffer.address, 0, bytes, stream.raw().cast()) })?;
+        }
         Ok(buffer)
     }
 
@@ -81,9 +80,9 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         self.gpu.make_current();
-        // SAFETY: allocated by cudaMalloc on this device and freed once; a lost device's error changes nothing here.
+        // SAFETY: allocated by cuMemAlloc on this device and freed once; a lost device's error changes nothing here.
         unsafe {
-            ffi::cudaFree(self.address);
+            ffi::cuMemFree_v2(self.address);
         }
         self.gpu.give_back(self.bytes as u64);
     }
@@ -103,10 +102,8 @@ impl Pinned {
         gpu.injected(bytes)?;
         let mut address: *mut c_void = std::ptr::null_mut();
         // SAFETY: writes one pointer.
-        let code = unsafe { ffi::cudaHostAlloc(&mut address, bytes.max(256), 0) };
+        let code = unsafe { ffi::cuMemHostAlloc(&mut address, bytes.max(256), ffi::HOST_PORTABLE_AND_MAPPED) }.code();
         if code == ffi::ERROR_MEMORY_ALLOCATION {
-            // SAFETY: clears the error, which does not stick.
-            unsafe { ffi::cudaGetLastError() };
             return Err(oom());
         }
         gpu.check(code)?;
@@ -124,9 +121,9 @@ impl Pinned {
 impl Drop for Pinned {
     fn drop(&mut self) {
         self.gpu.make_current();
-        // SAFETY: allocated by cudaHostAlloc and freed once.
+        // SAFETY: allocated by cuMemHostAlloc and freed once.
         unsafe {
-            ffi::cudaFreeHost(self.as_ptr().cast());
+            ffi::cuMemFreeHost(self.as_ptr().cast());
         }
     }
 }

@@ -1,61 +1,48 @@
-//! The context that the host has on its thread: the runtime makes this library's current, and nobody who uses CUDA
-//! beside it expects that of a call.
-//!
-//! Invariant: where the driver's functions are not to be had, contexts stay as the runtime leaves them.
+//! The context that the host has on its thread: the device's own is made current there for the time of a call, and nobody
+//! who uses CUDA beside this library expects that of one.
 
-use std::ffi::{c_int, c_void};
-use std::sync::OnceLock;
+use std::ffi::c_int;
 
-use super::sys as ffi;
+use super::sys::{self as ffi, CUcontext, Code};
 use crate::process::{self, PerThread};
 
-/// `cuCtxGetCurrent` and `cuCtxSetCurrent`.
-struct Driver {
-    get: unsafe extern "C" fn(*mut *mut c_void) -> c_int,
-    set: unsafe extern "C" fn(*mut c_void) -> c_int,
-}
-
-/// What both are like since: CUDA 4.0.
-const VERSION: u32 = 4000;
-
-fn driver() -> Option<&'static Driver> {
-    static DRIVER: OnceLock<Option<Driver>> = OnceLock::new();
-    let find = |name: &std::ffi::CStr| {
-        let (mut entry, mut found) = (std::ptr::null_mut(), -1);
-        // SAFETY: reads the name, writes a pointer and a number.
-        let code = unsafe { ffi::cudaGetDriverEntryPointByVersion(name.as_ptr(), &mut entry, VERSION, 0, &mut found) };
-        (code == 0 && found == 0 && !entry.is_null()).then_some(entry)
-    };
-    let both = || {
-        let (get, set) = (find(c"cuCtxGetCurrent")?, find(c"cuCtxSetCurrent")?);
-        // SAFETY: the driver's functions of these names have these types.
-        let get = unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut *mut c_void) -> c_int>(get) };
-        // SAFETY: as above.
-        let set = unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void) -> c_int>(set) };
-        Some(Driver { get, set })
-    };
-    DRIVER.get_or_init(both).as_ref()
-}
-
-/// The thread's context as the driver names it; 0 where it has none.
+/// The thread's context as the driver names it; 0 where it has none, or there is no driver.
 #[doc(hidden)]
 pub fn current() -> usize {
-    let mut context = std::ptr::null_mut();
-    // SAFETY: writes one pointer; a failure leaves it null.
-    driver().map(|driver| unsafe { (driver.get)(&mut context) });
+    let mut context: CUcontext = std::ptr::null_mut();
+    if ffi::open().is_ok() {
+        // SAFETY: writes one pointer; a failure leaves it null.
+        unsafe { ffi::cuCtxGetCurrent(&mut context) };
+    }
     context as usize
 }
 
 /// Makes that the thread's context.
-fn make_current(context: usize) {
-    // SAFETY: one that was current on this thread in this call. Should the host have destroyed it in a callback, the
-    // driver refuses.
-    driver().map(|driver| unsafe { (driver.set)(context as *mut c_void) });
+fn restore(context: usize) {
+    if ffi::open().is_ok() {
+        // SAFETY: one that was current on this thread in this call. Should the host have destroyed it in a callback, the
+        // driver refuses.
+        unsafe { ffi::cuCtxSetCurrent(context as CUcontext) };
+    }
 }
 
-/// To be called before the runtime changes it.
-pub(super) fn put_aside() {
-    if driver().is_some() {
-        process::put_aside(PerThread { get: current, set: make_current });
-    }
+/// Makes the device's context the thread's; the host's comes back behind the call.
+pub(super) fn make_current(context: usize) -> c_int {
+    process::put_aside(PerThread { get: current, set: restore });
+    // SAFETY: a device's primary context, which is never released.
+    unsafe { ffi::cuCtxSetCurrent(context as CUcontext) }.code()
+}
+
+/// The device's primary context, which the CUDA runtime of a host uses too. It is kept for good, as the runtime keeps it: the
+/// next engine has it at once.
+pub(super) fn primary(ordinal: c_int) -> Result<usize, c_int> {
+    let (mut device, mut context): (c_int, CUcontext) = (0, std::ptr::null_mut());
+    // SAFETY: writes one int, which the second call takes; that writes one pointer.
+    let code = unsafe {
+        match ffi::cuDeviceGet(&mut device, ordinal).code() {
+            0 => ffi::cuDevicePrimaryCtxRetain(&mut context, device).code(),
+            code => code,
+        }
+    };
+    if code == 0 { Ok(context as usize) } else { Err(code) }
 }

@@ -4,13 +4,14 @@
 //! there; every failure becomes `OutOfMemory` with the bytes asked and free, or `DeviceLost`, which stays: later calls fail
 //! with the same reason.
 
-use std::ffi::{CStr, c_int};
+use std::ffi::c_int;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::context;
-use super::sys as ffi;
+use super::registry;
+use super::sys::{self as ffi, Code as _, DeviceAttribute, name_of};
 use crate::backend::Budget;
 use crate::error::{Error, Result};
 
@@ -31,6 +32,8 @@ impl Deref for Gpu {
 /// One GPU.
 pub struct Card {
     ordinal: i32,
+    /// Its primary context.
+    context: usize,
     /// Multiprocessors.
     pub n_sm: u32,
     /// Compute capability that the code was compiled for, major: at most the device's.
@@ -55,13 +58,6 @@ pub struct Code {
     pub wide: bool,
 }
 
-fn name_of(code: c_int) -> String {
-    // SAFETY: both return static strings for any code.
-    let (name, text) =
-        unsafe { (CStr::from_ptr(ffi::cudaGetErrorName(code)), CStr::from_ptr(ffi::cudaGetErrorString(code))) };
-    format!("{}: {}", name.to_string_lossy(), text.to_string_lossy())
-}
-
 impl Gpu {
     /// Opens the device, or says why not; `find_code` asks what code there is for it, once it is current.
     pub fn open(
@@ -71,31 +67,35 @@ impl Gpu {
     ) -> Result<Arc<Gpu>> {
         let device = format!("cuda:{ordinal}");
         let unavailable = |reason: String| Error::DeviceUnavailable { device: device.clone(), reason };
+        ffi::open().map_err(unavailable)?;
+        registry::complete().map_err(unavailable)?;
+        let refused = |code: c_int| unavailable(name_of(code));
         let mut count: c_int = 0;
-        // SAFETY: writes one int; without a driver it returns an error.
-        let code = unsafe { ffi::cudaGetDeviceCount(&mut count) };
-        if code != 0 {
-            return Err(unavailable(name_of(code)));
+        // SAFETY: writes one int.
+        match unsafe { ffi::cuDeviceGetCount(&mut count) }.code() {
+            0 if ordinal < count.max(0) as usize => {}
+            0 => return Err(unavailable(format!("this machine has {count} CUDA devices"))),
+            code => return Err(refused(code)),
         }
-        if ordinal >= count as usize {
-            return Err(unavailable(format!("this machine has {count} CUDA devices")));
-        }
-        let get = |attribute| {
+        let get = |attribute: DeviceAttribute| {
             let mut value: c_int = 0;
-            // SAFETY: writes one int; the ordinal was checked.
-            let code = unsafe { ffi::cudaDeviceGetAttribute(&mut value, attribute, ordinal as c_int) };
-            if code == 0 { Ok(value) } else { Err(unavailable(name_of(code))) }
+            // SAFETY: writes one int; a device is its ordinal, which was checked.
+            let code = unsafe { ffi::cuDeviceGetAttribute(&mut value, attribute, ordinal as c_int) }.code();
+            if code == 0 { Ok(value) } else { Err(refused(code)) }
         };
-        let (n_sm, major, minor) =
-            (get(ffi::ATTRIBUTE_SM_COUNT)?, get(ffi::ATTRIBUTE_MAJOR)?, get(ffi::ATTRIBUTE_MINOR)?);
+        let n_sm = get(DeviceAttribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+        let major = get(DeviceAttribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+        let minor = get(DeviceAttribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+        let shared = get(DeviceAttribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
         if major < 8 {
             return Err(unavailable(format!("compute capability {major}.{minor} is below 8.0")));
         }
         let mut gpu = Card {
             ordinal: ordinal as i32,
+            context: context::primary(ordinal as c_int).map_err(refused)?,
             n_sm: n_sm.max(1) as u32,
             major: 0,
-            shared_most: get(ffi::ATTRIBUTE_SHARED_MOST)?.max(48 << 10) as usize,
+            shared_most: shared.max(48 << 10) as usize,
             wide: false,
             lost: Mutex::new(None),
             fail_in: AtomicI64::new(-1),
@@ -104,7 +104,7 @@ impl Gpu {
         };
         let current = gpu.make_current();
         if current != 0 {
-            return Err(unavailable(name_of(current)));
+            return Err(refused(current));
         }
         let code =
             find_code().map_err(|e| unavailable(format!("compute capability {major}.{minor}: {}", name_of(e))))?;
@@ -151,7 +151,7 @@ impl Card {
         self.make_current();
         let (mut free, mut total) = (0usize, 0usize);
         // SAFETY: writes two sizes.
-        let code = unsafe { ffi::cudaMemGetInfo(&mut free, &mut total) };
+        let code = unsafe { ffi::cuMemGetInfo_v2(&mut free, &mut total) }.code();
         if code == 0 { (free as u64, total as u64) } else { (0, 0) }
     }
 
@@ -182,20 +182,17 @@ impl Card {
 
     /// Makes this the thread's device, lost or not. The context that the host has there comes back behind its call.
     pub(super) fn make_current(&self) -> c_int {
-        context::put_aside();
-        // SAFETY: the ordinal was checked when the device was opened; the first time this creates the context.
-        unsafe { ffi::cudaSetDevice(self.ordinal) }
+        context::make_current(self.context)
     }
 
     /// Turns a code into a result; what a call was refused for leaves the device as it was, anything else loses it.
-    pub fn check(&self, code: c_int) -> Result<()> {
+    pub fn check(&self, code: impl ffi::Code) -> Result<()> {
+        let code = code.code();
         let lose = self.lose_in.load(Ordering::Relaxed) >= 0 && self.lose_in.fetch_sub(1, Ordering::SeqCst) == 0;
         let code = if lose { ffi::ERROR_LAUNCH_FAILURE } else { code };
         if code == 0 {
             return Ok(());
         }
-        // SAFETY: no arguments; clears an error that does not stick.
-        unsafe { ffi::cudaGetLastError() };
         if code == ffi::ERROR_MEMORY_ALLOCATION {
             return Err(Error::OutOfMemory { place: self.name(), requested: 0, free: self.memory().0 });
         }

@@ -3,6 +3,8 @@
 mod buffer;
 pub mod context;
 mod gpu;
+/// cbindgen:ignore
+mod registry;
 mod stream;
 /// cbindgen:ignore
 #[allow(missing_docs)]
