@@ -84,13 +84,15 @@ static void begin_own(bool with_context)
 // The memory holds what it held, and the stream works: new values are on their way when the next call begins.
 static void check_own(void)
 {
-    static __thread unsigned words[N_WORDS];
     check_context();
     if (own.context == NULL)
         return;
-    CHECK(cu.wait(own.stream) == 0 && cu.read(words, own.memory, sizeof words) == 0);
+    unsigned *words = malloc(N_WORDS * sizeof *words);
+    CHECK(words != NULL);
+    CHECK(cu.wait(own.stream) == 0 && cu.read(words, own.memory, N_WORDS * sizeof *words) == 0);
     for (size_t i = 0; i < N_WORDS; i++)
         CHECK(words[i] == own.value);
+    free(words);
     CHECK(cu.fill(own.memory, ++own.value, N_WORDS, own.stream) == 0);
 }
 

@@ -6,6 +6,7 @@ mod common;
 mod native;
 
 mod calls;
+mod driver;
 mod examples;
 mod hosting;
 mod memory;

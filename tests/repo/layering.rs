@@ -148,6 +148,17 @@ fn modules_use_only_those_below_them() {
     assert!(found.is_empty(), "\n{}", found.join("\n"));
 }
 
+/// Its functions panic where the driver lacks them: `sys.rs` looks for each one that it lets others call.
+#[test]
+fn one_file_names_cudarc() {
+    let named: Vec<String> = sources::files("src", &["rs"])
+        .into_iter()
+        .filter(|(path, text)| sources::library_code(path, text).contains("cudarc"))
+        .map(|(path, _)| path)
+        .collect();
+    assert_eq!(named, ["src/backend/cuda/driver/sys.rs"]);
+}
+
 #[test]
 fn every_module_of_the_crate_has_its_layer() {
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/lib.rs")).expect("src/lib.rs");
