@@ -10,18 +10,18 @@ use crate::error::{Error, Result};
 const POLL: Duration = Duration::from_millis(5);
 
 /// Runs `call` on a thread of this name with a stack of so many bytes. The thread owns what it works on, and has ended when
-/// this returns. Fails with `OutOfMemory` where there is no such thread to be had, and with `Internal` if the call panics.
+/// this returns. Fails with `OutOfMemory` where there is no such thread to be had, and with `panicked` if the call panics.
 pub fn on_own_stack<T: Send + 'static>(
     name: &str,
     stack: usize,
+    panicked: Error,
     call: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let thread = spawn(name, stack, call)?;
-    thread.join().unwrap_or_else(|_| failed(name))
+    spawn(name, stack, call)?.join().unwrap_or(Err(panicked))
 }
 
 /// [`on_own_stack`] while `go_on` is asked on the caller's thread, every few milliseconds; `stop` is called once it says no,
-/// and the outcome is [`Error::Cancelled`] then.
+/// and the outcome is [`Error::Cancelled`] then. Fails with `Internal` if the call panics.
 pub fn on_own_stack_while<T: Send + 'static>(
     name: &str,
     stack: usize,
@@ -43,12 +43,12 @@ pub fn on_own_stack_while<T: Send + 'static>(
     if stopped {
         stop();
     }
-    let outcome = thread.join().unwrap_or_else(|_| failed(name));
+    let outcome = thread.join().unwrap_or_else(|_| Err(failed(name)));
     if stopped { Err(Error::Cancelled) } else { outcome }
 }
 
-fn failed<T>(name: &str) -> Result<T> {
-    Err(Error::Internal { message: format!("a panic on the thread {name}") })
+fn failed(name: &str) -> Error {
+    Error::Internal { message: format!("a panic on the thread {name}") }
 }
 
 #[cfg(test)]
@@ -62,14 +62,20 @@ mod tests {
 
     #[test]
     fn results_and_panics_come_back() {
-        assert_eq!(on_own_stack("kigo-test", STACK, || Ok(7)).unwrap(), 7);
+        let refused = || Error::NotFound { what: "test", name: "refused".into() };
+        assert_eq!(on_own_stack("kigo-test", STACK, refused(), || Ok(7)).unwrap(), 7);
         let name = || std::thread::current().name().map(str::to_owned);
-        assert_eq!(on_own_stack("kigo-test", STACK, move || Ok(name())).unwrap().as_deref(), Some("kigo-test"));
+        let named = on_own_stack("kigo-test", STACK, refused(), move || Ok(name())).unwrap();
+        assert_eq!(named.as_deref(), Some("kigo-test"));
+        // As in a dependency: a text cut inside of a character.
+        let at = std::hint::black_box(1);
+        let outcome = on_own_stack("kigo-test", STACK, refused(), move || Ok("é"[..at].to_owned()));
+        assert!(matches!(&outcome, Err(Error::NotFound { .. })), "{outcome:?}");
         let panicked = || -> Result<()> { panic!("injected") };
-        let text = |outcome: Result<()>| outcome.unwrap_err().to_string();
-        assert!(text(on_own_stack("kigo-test", STACK, panicked)).contains("kigo-test"));
-        assert!(text(on_own_stack_while("kigo-test", STACK, &mut || true, &|| (), panicked)).contains("kigo-test"));
-        assert!(matches!(on_own_stack("kigo-test", usize::MAX / 2, || Ok(())), Err(Error::OutOfMemory { .. })));
+        let outcome = on_own_stack_while("kigo-test", STACK, &mut || true, &|| (), panicked);
+        assert!(outcome.unwrap_err().to_string().contains("kigo-test"));
+        let outcome = on_own_stack("kigo-test", usize::MAX / 2, refused(), || Ok(()));
+        assert!(matches!(outcome, Err(Error::OutOfMemory { .. })));
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub(super) mod check {
     pub const MACRO: &str = "\u{1}macro";
 }
 
-fn invalid(reason: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+pub(super) fn invalid(reason: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::InvalidOperation, reason)
 }
 
@@ -129,30 +129,6 @@ impl Meter {
         };
         self.charge(text.len())?;
         self.make_elements(n)
-    }
-
-    /// Charges what Python's `str.format` makes; fields of other fields' widths and of great ones are refused.
-    fn formatted(&self, text: &str, args: &[Value]) -> Result<(), Error> {
-        const MOST: usize = 3;
-        let mut fields = 0_usize;
-        for part in text.split('{').skip(1) {
-            fields += 1;
-            let spec = part.split('}').next().unwrap_or_default();
-            if spec.len() == part.len() && !spec.is_empty() {
-                return Err(invalid("a field of format() in another is not supported"));
-            }
-            let digits = spec.split(|c: char| !c.is_ascii_digit()).map(str::len).max().unwrap_or(0);
-            if digits > MOST {
-                return Err(invalid(format!(
-                    "a number of {digits} digits in a field of format(); the most are {MOST}"
-                )));
-            }
-        }
-        let bytes = args.iter().try_fold(0_usize, |sum, arg| {
-            let size = self.look(arg)?;
-            Ok::<_, Error>(sum.saturating_add(size.bytes.saturating_mul(6)).saturating_add(size.nodes * 16))
-        })?;
-        self.make(text.len().saturating_add(fields.saturating_mul(bytes.saturating_add(1000))))
     }
 
     /// The items' texts with a separator between them.

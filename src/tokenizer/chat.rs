@@ -138,7 +138,8 @@ impl<'t> ChatTemplate<'t> {
 
     fn finish(&self, conversation: Conversation) -> Result<Rendered> {
         let compiled = self.compiled.clone();
-        let (compiled, marked) = on_own_stack("kigo-chat", STACK, move || {
+        let panicked = self.compiled.origin.panicked();
+        let (compiled, marked) = on_own_stack("kigo-chat", STACK, panicked, move || {
             let compiled = if compiled.marks.meet(&conversation.taken) {
                 // Rare enough to compile it anew.
                 Arc::new(compiled.with_other_marks(&conversation.taken)?)
@@ -191,7 +192,7 @@ fn prepare(tokenizer: &Tokenizer, source: &str, origin: Origin) -> Result<Arc<Co
     alloc::require(Limits::of(0, 0).memory())?;
     let control = Matcher::new(&tokenizer.tokens, is_special, str::to_owned)?;
     let parts = marks::cut(source, &control);
-    on_own_stack("kigo-chat", STACK, move || {
+    on_own_stack("kigo-chat", STACK, origin.panicked(), move || {
         let compiled = Compiled::new(origin, parts, variables, &BTreeSet::new())?;
         for (messages, tools) in PROBES {
             let chat = ChatJson { messages, tools: Some(tools), variables: None, add_generation_prompt: true };
@@ -221,6 +222,11 @@ impl Origin {
             Origin::Model => Error::Model { name: "tokenizer.chat_template".to_owned(), found, expected },
             Origin::Caller => Error::Argument { name: "template_source", found, expected },
         }
+    }
+
+    /// The engine's own fault, which this template meets.
+    fn panicked(self) -> Error {
+        self.error("one that the template engine fails on".to_owned(), "a Jinja template".to_owned())
     }
 
     /// What ends a rendering: too much is the template's fault, all else the messages'.

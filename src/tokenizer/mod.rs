@@ -17,6 +17,7 @@ mod compose;
 mod conversation;
 mod date;
 mod ends;
+mod format;
 mod json;
 mod json_reader;
 mod marks;

@@ -205,6 +205,9 @@ fn hostile_templates_end_in_an_error() {
         "{{ '{:>999999999}'.format(1) }}",
         "{{ '{:{}}'.format(1, 999999999) }}",
         "{{ ('{:>999}' * 99999).format(1) }}",
+        // What it panics on.
+        "{{ '{0[\u{e9}]}'.format({'\u{e9}': 1}) }}",
+        "{{ '{99[>\u{2581}}'.format(1) }}",
         "{{ '%999999999d' | format(1) }}",
         "{{ 'x' | indent(999999999) }}",
         "{{ raise_exception(*range(100000)) }}",
