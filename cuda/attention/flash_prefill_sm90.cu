@@ -8,7 +8,7 @@
 // summed page by page from the first that its tile reaches, and a block that its mask empties changes nothing.
 // Head sizes 64, 128 and 256, others padded to the next. Bytes moved: q and out once; K and V once for every NWG x 64 tokens
 // of a query head (L2). Measured on one H200: 2,048 tokens, 14/2 heads of 64: 50 us; 28/4 heads of 128: 117 us; at position
-// 14,336: 404 us and 1,310 us (344 TFLOP/s); flash_prefill_mma.cu's kernel takes 1.3 to 1.6 times as long. 
+// 14,336: 404 us and 1,310 us (344 TFLOP/s); flash_prefill_mma.cu's kernel takes 1.3 to 1.6 times as long.
 // Reference: tests/gpu/operations/prefill.rs; flash_prefill_mma.cu.
 #include "attention/flash_prefill.cuh"
 #include "device/wgmma.cuh"

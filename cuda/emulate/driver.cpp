@@ -241,7 +241,7 @@ int cuLibraryLoadData(const emulate::Image **library, const emulate::Image *code
 int cuLibraryGetKernel(const emulate::Image **kernel, const emulate::Image *library, const char *name) {
     return *kernel = library, strcmp(name, "kernel") == 0 ? 0 : NOT_FOUND;
 }
-// As of a kernel whose body is there on devices of compute capability 9.0 alone: it has some shared memory.
+// The attributes are those of a kernel whose body is there on devices of compute capability 9.0 alone: it has some shared memory.
 int cuKernelGetAttribute(int *value, int attribute, const emulate::Image *, int) {
     *value = attribute == 1 ? !plain() : attribute == 5 || attribute == 6 ? (plain() ? 80 : 90) : 0;
     return 0;
@@ -252,7 +252,8 @@ int cuLaunchKernelEx(const LaunchConfig *c, const emulate::Image *kernel, void *
     for (uint32_t i = 0; i < c->n_attributes; i++)
         if (c->attributes[i].id == 4) together = c->attributes[i].value[0];
     const uint32_t *g = c->grid, *b = c->block;
-    const bool ok = g[0] && g[1] && g[2] && g[1] <= 65535 && g[2] <= 65535 && b[0] && b[0] <= 1024 && b[1] == 1 && b[2] == 1 && c->shared_bytes <= 227 * 1024;
+    const bool grid = g[0] && g[1] && g[2] && g[1] <= 65535 && g[2] <= 65535;
+    const bool ok = grid && b[0] && b[0] <= 1024 && b[1] == 1 && b[2] == 1 && c->shared_bytes <= 227 * 1024;
     if (!ok || together == 0 || together > 8 || g[0] % together != 0) return INVALID_VALUE;
     Node node = {};
     node.image = kernel;

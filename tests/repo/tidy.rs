@@ -194,7 +194,11 @@ fn planted_faults_are_found() {
     let wide = "x".repeat(MOST_COLUMNS + 1);
     for (path, text, wanted) in [
         ("cuda/a.cu", &*format!("// x\n{wide}\n"), "cuda/a.cu:2: more than 0 lines of more than 150"),
-        ("cuda/batch.cu", &*format!("// x\n{wide}\n{wide}\n{wide}\n"), "cuda/batch.cu:4: more than 2 lines"),
+        (
+            "cuda/rows/batch_norm.cu",
+            &*format!("// x\n{wide}\n{wide}\n{wide}\n"),
+            "cuda/rows/batch_norm.cu:4: more than 2 lines",
+        ),
         ("cuda/a.cu", "#pragma once\n", "cuda/a.cu:1: the file does not open with //"),
     ] {
         let found = check(&[(path.to_owned(), text.to_owned())], &[comment_head, width]);

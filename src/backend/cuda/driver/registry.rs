@@ -43,7 +43,7 @@ struct Kernel {
 
 static IMAGES: [Image; MOST_IMAGES] =
     [const { Image { code: AtomicPtr::new(null_mut()), library: AtomicPtr::new(null_mut()) } }; MOST_IMAGES];
-/// By the stub's address; where the place is taken, in the next one.
+/// Kernels lie by their stub's address; one whose place is taken lies in the next.
 static KERNELS: [Kernel; MOST_KERNELS] = [const {
     Kernel {
         stub: AtomicPtr::new(null_mut()),

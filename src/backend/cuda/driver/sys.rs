@@ -38,7 +38,7 @@ pub use cudarc::driver::sys::{
 
 pub const STREAM_NON_BLOCKING: u32 = 1;
 pub const EVENT_DISABLE_TIMING: u32 = 2;
-/// Of memory that every context may use, at one address on both sides.
+/// The memory is for every context to use, at one address on both sides.
 pub const HOST_PORTABLE_AND_MAPPED: u32 = 3;
 pub const ERROR_INVALID_VALUE: c_int = 1;
 pub const ERROR_MEMORY_ALLOCATION: c_int = 2;
