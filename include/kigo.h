@@ -304,9 +304,8 @@ kigo_status kigo_engine_last_error(const kigo_engine *engine,
 // sessions. Loading copies what it needs: the file may be deleted, the caller's memory be freed, once the call has
 // returned.
 //
-// Read are GGUF versions 2 and 3 with tensors of the types F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K
-// Q6_K, whole or split into files named "...-00001-of-0000N.gguf" (give the first). Architectures: llama, qwen2,
-// qwen3, gemma3.
+// Read are GGUF versions 2 and 3, of the tensor types and architectures that README.md lists for this version, whole or
+// split into files named "...-00001-of-0000N.gguf" (give the first); anything else is refused by its name.
 
 // For kigo_load_options.flags: calls that run sessions of this model on different threads at the same time,
 // kigo_session_prefill(), _step(), _generate() and the batch calls, share passes over the weights. Every result is

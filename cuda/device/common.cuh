@@ -1,14 +1,7 @@
-// What every kernel shares: the types of matrices, halves, sums over warps and blocks, the order of floats.
+// What every kernel shares: the type of a matrix as a constant, halves, sums over warps and blocks, the order of floats.
 #pragma once
 #include "abi.h"
 #include "device/ptx.cuh"
-
-// The types of rows: F(type) for each. A type is added to a list here, and has its planes in abi.h and its code in packed.cuh.
-#define KG_FLOAT_TYPES(F) F(KG_F32) F(KG_F16) F(KG_BF16)
-#define KG_Q32_TYPES(F) F(KG_Q4_0) F(KG_Q4_1) F(KG_Q5_0) F(KG_Q5_1) F(KG_Q8_0)
-#define KG_K256_TYPES(F) F(KG_Q2_K) F(KG_Q3_K) F(KG_Q4_K) F(KG_Q5_K) F(KG_Q6_K)
-#define KG_ROW_TYPES(F) KG_FLOAT_TYPES(F) KG_Q32_TYPES(F) KG_K256_TYPES(F)
-#define KG_TYPES(F) KG_ROW_TYPES(F) F(KG_F16_TILED)
 
 // The type as a constant: f(KgTyped<type>()); cudaErrorInvalidValue where there is no such type.
 template <int T> struct KgTyped {

@@ -40,16 +40,11 @@ fn rounding_stays_within_its_steps() {
             TensorType::F32 => 0.0,
             TensorType::F16 => 2f32.powi(-11),
             TensorType::Bf16 => 2f32.powi(-8),
-            TensorType::Q4_0 => 4.0 / 15.0 / 3.46 * 1.5,
-            TensorType::Q4_1 => 4.0 / 15.0 / 3.46 * 1.5,
-            TensorType::Q5_0 => 4.0 / 31.0 / 3.46 * 1.5,
-            TensorType::Q5_1 => 4.0 / 31.0 / 3.46 * 1.5,
-            TensorType::Q8_0 => 4.0 / 255.0 / 3.46 * 1.5,
-            TensorType::Q2_K => 4.0 / 3.0 / 3.46 * 1.5,
-            TensorType::Q3_K => 4.0 / 7.0 / 3.46 * 1.5,
-            TensorType::Q4_K => 4.0 / 15.0 / 3.46 * 1.5,
-            TensorType::Q5_K => 4.0 / 31.0 / 3.46 * 1.5,
-            TensorType::Q6_K => 4.0 / 63.0 / 3.46 * 1.5,
+            // Steps between a block's least and largest of four deviations to both sides; a type's name has its bits.
+            quantized => {
+                let bits = quantized.name().bytes().find(u8::is_ascii_digit).expect("bits") - b'0';
+                4.0 / ((1 << bits) - 1) as f32 / 3.46 * 1.5
+            }
         };
         let mut bytes = vec![0xff; ty.row_bytes(x.len())];
         quantize_row(ty, &x, &mut bytes).expect("sizes agree");

@@ -7,7 +7,7 @@ use std::ffi::{CStr, c_char};
 use std::mem::{offset_of, size_of};
 
 use crate::backend::cuda::driver::Address;
-use crate::backend::cuda::kernels::packed::Packed;
+use crate::backend::cuda::kernels::packed::{self, Packed};
 use crate::error::{Error, Result};
 
 /// Tokens of a page of the cache.
@@ -306,7 +306,7 @@ structs! {
     }
 }
 
-/// The numbers by name: constants, and the values of enums.
+/// The numbers by name: constants, and the values of the enums here.
 #[rustfmt::skip]
 const NUMBERS: &[Number] = &[
     ("KG_PAGE", PAGE as u64),
@@ -316,20 +316,6 @@ const NUMBERS: &[Number] = &[
     ("KG_TENSOR_HEAD", TENSOR_HEAD as u64),
     ("KG_INPUT_F16_WORDS", INPUT_F16_WORDS as u64),
     ("KG_INPUT_Q_WORDS", INPUT_Q_WORDS as u64),
-    ("KG_F32", Packed::F32 as u64),
-    ("KG_F16", Packed::F16 as u64),
-    ("KG_BF16", Packed::Bf16 as u64),
-    ("KG_Q4_0", Packed::Q4_0 as u64),
-    ("KG_Q4_1", Packed::Q4_1 as u64),
-    ("KG_Q5_0", Packed::Q5_0 as u64),
-    ("KG_Q5_1", Packed::Q5_1 as u64),
-    ("KG_Q8_0", Packed::Q8_0 as u64),
-    ("KG_Q2_K", Packed::Q2_K as u64),
-    ("KG_Q3_K", Packed::Q3_K as u64),
-    ("KG_Q4_K", Packed::Q4_K as u64),
-    ("KG_Q5_K", Packed::Q5_K as u64),
-    ("KG_Q6_K", Packed::Q6_K as u64),
-    ("KG_F16_TILED", Packed::F16Tiles as u64),
     ("KG_NO_ACTIVATION", Activation::None as u64),
     ("KG_ACTIVATION_SILU", Activation::Silu as u64),
     ("KG_ACTIVATION_GELU", Activation::Gelu as u64),
@@ -383,7 +369,7 @@ fn compare(here: &[&[Number]], there: &[(String, u64)]) -> Result<()> {
 
 /// That the compiled kernels have the structs and numbers that this library has.
 pub fn check() -> Result<()> {
-    compare(&[STRUCTS, NUMBERS], &reported())
+    compare(&[STRUCTS, NUMBERS, packed::NUMBERS], &reported())
 }
 
 #[cfg(test)]
@@ -403,10 +389,10 @@ mod tests {
         let offset = there.iter_mut().find(|(name, _)| name == "KgStage.n_seg").unwrap();
         offset.1 += 4;
         let (is, was) = (offset.1, offset.1 - 4);
-        let error = compare(&[STRUCTS, NUMBERS], &there).unwrap_err().to_string();
+        let error = compare(&[STRUCTS, NUMBERS, packed::NUMBERS], &there).unwrap_err().to_string();
         assert!(error.contains(&format!("KgStage.n_seg is {is} there, {was} here")), "{error}");
         there.retain(|(name, _)| name != "KgStage.n_seg");
-        let error = compare(&[STRUCTS, NUMBERS], &there).unwrap_err().to_string();
+        let error = compare(&[STRUCTS, NUMBERS, packed::NUMBERS], &there).unwrap_err().to_string();
         assert!(error.contains(&format!("KgStage.n_seg is unknown there, {was} here")), "{error}");
         let error = compare(&[STRUCTS], &reported()).unwrap_err().to_string();
         assert!(error.contains("KG_PAGE is 64 there, unknown here"), "{error}");

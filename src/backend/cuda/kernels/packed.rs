@@ -27,6 +27,25 @@ pub enum Packed {
     F16Tiles,
 }
 
+/// The numbers by their names in `cuda/abi.h`.
+#[rustfmt::skip]
+pub const NUMBERS: &[(&str, u64)] = &[
+    ("KG_F32", Packed::F32 as u64),
+    ("KG_F16", Packed::F16 as u64),
+    ("KG_BF16", Packed::Bf16 as u64),
+    ("KG_Q4_0", Packed::Q4_0 as u64),
+    ("KG_Q4_1", Packed::Q4_1 as u64),
+    ("KG_Q5_0", Packed::Q5_0 as u64),
+    ("KG_Q5_1", Packed::Q5_1 as u64),
+    ("KG_Q8_0", Packed::Q8_0 as u64),
+    ("KG_Q2_K", Packed::Q2_K as u64),
+    ("KG_Q3_K", Packed::Q3_K as u64),
+    ("KG_Q4_K", Packed::Q4_K as u64),
+    ("KG_Q5_K", Packed::Q5_K as u64),
+    ("KG_Q6_K", Packed::Q6_K as u64),
+    ("KG_F16_TILED", Packed::F16Tiles as u64),
+];
+
 impl From<TensorType> for Packed {
     fn from(ty: TensorType) -> Packed {
         match ty {
