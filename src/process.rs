@@ -227,6 +227,22 @@ pub fn begin_thread() {
     float::write(float::DEFAULT);
 }
 
+/// Bytes of every thread's stack that the thread-local variables of the host and its libraries take: glibc puts them there.
+pub fn thread_local_bytes() -> usize {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        type Least = unsafe extern "C" fn(*const libc::pthread_attr_t) -> usize;
+        // SAFETY: reads a name; of a C library without the function there is none.
+        let least = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__pthread_get_minstack".as_ptr()) };
+        if !least.is_null() {
+            // SAFETY: glibc's function of this name has this type, and does not read its argument: it names what a thread
+            // takes of its stack before it begins.
+            return unsafe { std::mem::transmute::<*mut libc::c_void, Least>(least)(std::ptr::null()) };
+        }
+    }
+    0
+}
+
 /// Starts a thread of ours with a stack of so many bytes. `OutOfMemory` where the system gives none.
 pub fn spawn<T: Send + 'static>(
     name: &str,
@@ -238,7 +254,8 @@ pub fn spawn<T: Send + 'static>(
     return parked::spawn(name, stack, body);
     #[cfg(not(fuzzing))]
     {
-        let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(stack);
+        let bytes = stack.saturating_add(thread_local_bytes());
+        let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(bytes);
         let start = move || {
             begin_thread();
             body()

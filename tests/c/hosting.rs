@@ -99,6 +99,11 @@ fn two_copies_of_the_library_work_in_one_process() {
     native::run(&loader(), &[model().as_os_str(), "copies".as_ref(), library.as_os_str(), copy.as_os_str()]);
 }
 
+#[test]
+fn a_host_with_megabytes_of_thread_local_variables_is_served() {
+    native::run(&native::build("locals.c"), &[model()]);
+}
+
 /// On a GPU: KIGO_DEVICE=cuda:0. tests/gpu/engine.rs has what can be seen without one.
 #[test]
 fn a_host_s_own_cuda_context_stays_its_thread_s() {

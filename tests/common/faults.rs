@@ -215,6 +215,11 @@ pub const FAULTS: &[Fault] = &[
         ],
     ),
     fault(
+        "245206a",
+        "a host's thread-local variables eat the stacks of the library's threads",
+        &[("c/hosting::a_host_with_megabytes_of_thread_local_variables_is_served", "")],
+    ),
+    fault(
         "17.10",
         "load_memory of one part of a split file is INVALID_MODEL",
         &[("api/gguf::split_files_are_one_model", "key \\\"split.count\\\" of bytes in memory is 3, with file 1 here")],

@@ -150,7 +150,8 @@ pub fn load(gpu: &Arc<Gpu>, jobs: &[Job<'_>], control: &mut dyn LoadControl) -> 
                     let _ = tell.send(Err(e));
                 }
             };
-            let builder = std::thread::Builder::new().name("kigo-load".to_string()).stack_size(STACK);
+            let bytes = STACK + process::thread_local_bytes();
+            let builder = std::thread::Builder::new().name("kigo-load".to_string()).stack_size(bytes);
             if process::masked(|| builder.spawn_scoped(scope, work)).is_err() {
                 stop.store(true, Ordering::Relaxed);
                 return Err(process::no_thread(STACK));
