@@ -2,7 +2,8 @@
 //! else that most cases take.
 //!
 //! Invariants: a thread runs one body at a time, with the stack that was asked for; a handle that was joined has nothing
-//! of its body left.
+//! of its body left; a thread that is sent away has ended before anything else goes on, so that who looks for leaks does not
+//! see what it was giving back.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -17,8 +18,15 @@ const MOST: usize = 8;
 
 type Body = Box<dyn FnOnce() + Send>;
 
-/// Threads that wait: bytes of stack, and where the next body goes.
-static IDLE: Mutex<Vec<(usize, Sender<Body>)>> = Mutex::new(Vec::new());
+/// A thread that waits.
+struct Idle {
+    stack: usize,
+    /// Where the next body goes; the thread ends without one.
+    bodies: Sender<Body>,
+    thread: thread::JoinHandle<()>,
+}
+
+static IDLE: Mutex<Vec<Idle>> = Mutex::new(Vec::new());
 
 /// In the place of the standard library's.
 pub struct JoinHandle<T>(Mutex<Receiver<thread::Result<T>>>);
@@ -31,11 +39,11 @@ impl<T> JoinHandle<T> {
     }
 }
 
-fn idle() -> std::sync::MutexGuard<'static, Vec<(usize, Sender<Body>)>> {
+fn idle() -> std::sync::MutexGuard<'static, Vec<Idle>> {
     IDLE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn begin(name: &str, stack: usize) -> Result<Sender<Body>> {
+fn begin(name: &str, stack: usize) -> Result<Idle> {
     let (bodies, next) = channel::<Body>();
     let serve = move || {
         while let Ok(body) = next.recv() {
@@ -44,8 +52,8 @@ fn begin(name: &str, stack: usize) -> Result<Sender<Body>> {
         }
     };
     let builder = thread::Builder::new().name(name.to_owned()).stack_size(stack);
-    masked(|| builder.spawn(serve)).map_err(|_| no_thread(stack))?;
-    Ok(bodies)
+    let thread = masked(|| builder.spawn(serve)).map_err(|_| no_thread(stack))?;
+    Ok(Idle { stack, bodies, thread })
 }
 
 /// Runs it on a thread that waits, or on one more.
@@ -56,25 +64,27 @@ pub fn spawn<T: Send + 'static>(
 ) -> Result<JoinHandle<T>> {
     let waits = {
         let mut idle = idle();
-        idle.iter().rposition(|(has, _)| *has == stack).map(|at| idle.remove(at).1)
+        idle.iter().rposition(|thread| thread.stack == stack).map(|at| idle.remove(at))
     };
-    let thread = match waits {
+    let Idle { bodies, thread, .. } = match waits {
         Some(thread) => thread,
         None => begin(name, stack)?,
     };
     let (outcome, handle) = channel();
-    let again = thread.clone();
+    let again = bodies.clone();
     let run = Box::new(move || {
         let done = catch_unwind(AssertUnwindSafe(body));
-        {
+        let oldest = {
             let mut idle = idle();
-            idle.push((stack, again));
-            if idle.len() > MOST {
-                idle.remove(0);
-            }
+            idle.push(Idle { stack, bodies: again, thread });
+            (idle.len() > MOST).then(|| idle.remove(0))
+        };
+        if let Some(Idle { bodies, thread, .. }) = oldest {
+            drop(bodies);
+            let _ = thread.join();
         }
         let _ = outcome.send(done);
     });
-    thread.send(run).map_err(|_| no_thread(stack))?;
+    bodies.send(run).map_err(|_| no_thread(stack))?;
     Ok(JoinHandle(Mutex::new(handle)))
 }

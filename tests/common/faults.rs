@@ -215,6 +215,14 @@ pub const FAULTS: &[Fault] = &[
         ],
     ),
     fault(
+        "162d335",
+        "a template's '{0[é]}'.format() panics in the template engine and is INTERNAL",
+        &[
+            ("fuzz/cases/chat/format-key-beyond-ascii", "format"),
+            ("api/chat::hostile_templates_end_in_an_error", "{0["),
+        ],
+    ),
+    fault(
         "245206a",
         "a host's thread-local variables eat the stacks of the library's threads",
         &[("c/hosting::a_host_with_megabytes_of_thread_local_variables_is_served", "")],
