@@ -1,6 +1,8 @@
-//! Every fault that was ever reported: [`faults::FAULTS`] names the tests that hold each, which stand where their topic is, and here.
+//! Every fault that was ever reported: [`faults::FAULTS`] names the tests that hold each, which stand where their topic is, and
+//! here.
 //!
-//! Those that machines found are here: the fuzz targets' bodies (`fuzz/src`) on every seed and every case, without a sanitizer. A case that fails here is named with its file. Long cases, whose text is a pattern, are made here instead of being kept.
+//! Those that machines found are here: the fuzz targets' bodies (`fuzz/src`) on every seed and every case, without a sanitizer. A case
+//! that fails here is named with its file. Long cases, whose text is a pattern, are made here instead of being kept.
 #![allow(unsafe_code)] // the targets call the C functions, and count what is allocated
 #![allow(dead_code)] // mutations are for the fuzzer
 
