@@ -1,6 +1,6 @@
 //! Checks of a device with a model, on the user's own machine: the questions behind an answer that goes wrong.
 //!
-//! Each check is a function of [`Patient`] that gives a [`Finding`]. Invariants: a check leaves nothing behind (sessions
+//! Each check is a function of `Patient` that gives a `Finding`. Invariants: a check leaves nothing behind (sessions
 //! are its own, poisoned cache rows are cleared); what a check compares with it gets from the file or computes itself,
 //! in f64, not from the code under test; where a check cannot tell its own subject from an earlier one it blames the
 //! earlier one.
