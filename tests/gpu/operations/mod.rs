@@ -12,8 +12,11 @@ use bench::Bench;
 
 use crate::common::gpu::device;
 
-/// Each launcher's name, and what shows that it computes its formula.
-const OPERATIONS: &[(&str, fn(&Bench))] = &[
+/// A launcher's name, and what compares it with its formula.
+type Operation = (&'static str, fn(&Bench));
+
+/// Every launcher.
+const OPERATIONS: &[Operation] = &[
     ("read", rows::read),
     ("repack", rows::weights),
     ("dequantize_f16", rows::weights),
