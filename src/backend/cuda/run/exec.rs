@@ -13,7 +13,7 @@ use super::step::{Launcher, Steps};
 use crate::backend::PAGE_TOKENS;
 use crate::backend::cuda::driver::{Buffer, Gpu, Stream};
 use crate::backend::cuda::kernels::abi::State;
-use crate::backend::cuda::kernels::launch::Queue;
+use crate::backend::cuda::kernels::launch::{self, Queue};
 use crate::backend::cuda::plan::geometry::Tuning;
 use crate::backend::cuda::plan::layer;
 use crate::backend::cuda::plan::limits::MOST_ROWS;
@@ -47,11 +47,15 @@ pub struct Network {
     pub headless: Vec<Op>,
     /// Whether prompts can go through the tensor cores.
     pub can_prefill: bool,
+    /// The most logits that the device draws from.
+    pub most_drawn: usize,
 }
 
 impl Network {
     /// The network of weights that are on the device.
     pub fn new(gpu: &Arc<Gpu>, config: &Config, weights: &DeviceWeights) -> Result<Network> {
+        // Launchers are asked of the current device.
+        gpu.bind()?;
         let heads = config.same_heads()?;
         let body = layer::body(config, weights);
         let with = |last: Op| body.iter().cloned().chain([last]).collect::<Vec<_>>();
@@ -61,6 +65,7 @@ impl Network {
             heads,
             pages: Pages::new(gpu, config, heads),
             can_prefill: prefill_workspace::can(config, &body),
+            most_drawn: launch::sample_most() as usize,
             ops: with(layer::head(config, weights)),
             headless: with(layer::finish(config, weights)),
         })

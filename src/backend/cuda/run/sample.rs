@@ -12,7 +12,7 @@ use super::model::CudaModel;
 use super::slot::{Choice, CudaSlot, slot_of};
 use crate::backend::cuda::driver::{Address, Buffer, Gpu, Stream};
 use crate::backend::cuda::kernels::abi::State;
-use crate::backend::cuda::kernels::launch::{self, Queue};
+use crate::backend::cuda::kernels::launch::Queue;
 use crate::backend::cuda::plan::limits::MOST_SEQUENCES;
 use crate::backend::cuda::plan::workspace::{Workspace, stride};
 use crate::backend::{Chunk, Slot, Want};
@@ -83,9 +83,8 @@ pub fn drawn_by(p: &SamplingParams) -> State {
 
 /// Whether the device chooses tokens by these parameters itself.
 pub fn chooses(net: &Network, p: &SamplingParams) -> bool {
-    let most = launch::sample_most() as usize;
     let Rule { adjustment, draw } = p.rule();
-    let draws = draw.is_none() || (net.gpu.major >= 9 && net.config.n_vocab <= most);
+    let draws = draw.is_none() || (net.gpu.major >= 9 && net.config.n_vocab <= net.most_drawn);
     draws && adjustment.is_none()
 }
 
