@@ -1,6 +1,7 @@
 //! Weights into planes and back, embeddings, norms, the gated unit.
 
 use kigo::backend::cuda::kernels::abi::{Stage, State};
+use kigo::backend::cuda::kernels::launch::Glu;
 
 use super::bench::{Bench, TYPES, activation, close, near, rms_norm};
 
@@ -104,12 +105,12 @@ pub fn glu(bench: &Bench) {
     for kind in [1, 2] {
         let ((gate, gs), (up, us)) = (bench.vector(1, 301), bench.vector(2, 301));
         let out = bench.zeros(302 * 4);
-        bench.queue().glu(gate, up, out, 301, kind).unwrap();
+        bench.queue().glu(Glu { gate, up, out, n: 301, activation: kind }).unwrap();
         let truth: Vec<f64> = gs.iter().zip(&us).map(|(g, u)| activation(kind, *g) * u).collect();
         let got = bench.floats(out, 302);
         near("glu", &got[..301], &truth, 1e-12);
         assert_eq!(got[301], 0.0);
     }
-    let refused = bench.queue().glu(16, 16, 16, 4, 0).unwrap_err().to_string();
+    let refused = bench.queue().glu(Glu { gate: 16, up: 16, out: 16, n: 4, activation: 0 }).unwrap_err().to_string();
     assert!(refused.contains("glu: activation 0 of 4 elements"), "{refused}");
 }

@@ -10,11 +10,11 @@ use super::limits::{ATTEND_CHUNK, LONG_CHUNK, LONG_FROM, MOST_SEQUENCES};
 use super::lower_step::{self, Target};
 use super::op::{Kind, Op, What};
 use super::q_batch::{self, Input};
-use super::stage::{Glu, Placed, Stages};
+use super::stage::{Placed, Stages};
 use super::workspace::stride;
 use crate::backend::cuda::driver::{Address, Gpu};
 use crate::backend::cuda::kernels::abi::{Attend, Mat, Stage};
-use crate::backend::cuda::kernels::launch;
+use crate::backend::cuda::kernels::launch::{self, Between, Glu};
 use crate::backend::cuda::kernels::packed::Packed;
 
 /// One launch.
@@ -73,7 +73,7 @@ pub enum Run {
         warps: u32,
     },
     Attend(Attend),
-    Glu(Glu),
+    Between(Between),
 }
 
 /// Whether two sequences of every stage of these launches of a token alone fit into shared memory.
@@ -123,7 +123,8 @@ pub fn lower(target: Target<'_>, ops: &[Op], n_seq: u32) -> Vec<Launch> {
                 let (placed, glu) = stages.gate(g);
                 lowering.product(placed, row(most.ffn));
                 if let Some(glu) = glu {
-                    lowering.push(Kind::Glu, Run::Glu(Glu { n: row(most.ffn) * n_seq, ..glu }));
+                    let all = Glu { n: row(most.ffn) * n_seq, ..glu };
+                    lowering.push(Kind::Glu, Run::Between(Between::Glu(all)));
                 }
             }
             // Nobody watches a batch.

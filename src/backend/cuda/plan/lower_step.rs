@@ -7,10 +7,11 @@
 use super::geometry::{By, Shape, Tuning};
 use super::limits::ATTEND_CHUNK;
 use super::op::{Input, Kind, Op, Output, What};
-use super::stage::{Glu, Placed, Stages};
+use super::stage::{Placed, Stages};
 use super::workspace::Workspace;
 use crate::backend::cuda::driver::{Address, Gpu};
 use crate::backend::cuda::kernels::abi::{Attend, Mat, PrefillNorm, Stage};
+use crate::backend::cuda::kernels::launch::Between;
 use crate::model::Config;
 
 /// One launch.
@@ -52,7 +53,7 @@ pub enum Run {
         shape: Shape,
     },
     Attend(Attend),
-    Glu(Glu),
+    Between(Between),
     /// The stream, summed where nothing else does it; for watchers alone.
     Finish {
         norm: PrefillNorm,
@@ -122,7 +123,7 @@ pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
                 }
                 push(placed.kind, stage(placed), shows);
                 if let Some(glu) = glu {
-                    push(Kind::Glu, Run::Glu(glu), vec![act]);
+                    push(Kind::Glu, Run::Between(Between::Glu(glu)), vec![act]);
                 }
             }
             What::Finish { norm, layer } => {

@@ -5,6 +5,7 @@ use super::op::{Attend, Gate, Half, Input, Kind, Output, Project};
 use super::workspace::Workspace;
 use crate::backend::cuda::driver::{Address, Gpu};
 use crate::backend::cuda::kernels::abi::{self, Mat, Stage};
+use crate::backend::cuda::kernels::launch::Glu;
 use crate::model::{Activation, Config, RopePairing};
 
 /// A stage with its geometry.
@@ -22,17 +23,6 @@ pub struct Placed {
     pub by: By,
     /// Its geometry.
     pub shape: Shape,
-}
-
-/// activation(gate) * up of vectors that are there.
-#[derive(Clone, Copy, Debug)]
-#[allow(missing_docs)]
-pub struct Glu {
-    pub gate: Address,
-    pub up: Address,
-    pub out: Address,
-    pub n: u32,
-    pub activation: u32,
 }
 
 /// Makes stages one after another; knows where the residual stream is meanwhile.

@@ -134,7 +134,7 @@ impl Batch {
             Run::Tiles { stage, nt } => dependent.f16_mma_batch(stage, *nt),
             Run::Parts { stage, nt, warps } => dependent.f16_mma_split(stage, *nt, *warps),
             Run::Attend(attend) => dependent.decode_attention(attend, split.chunks, split.rep),
-            Run::Glu(g) => queue.glu(g.gate, g.up, g.out, g.n, g.activation),
+            Run::Between(call) => call.launch(&queue),
         }
     }
 }

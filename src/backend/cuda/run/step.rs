@@ -95,7 +95,7 @@ impl Launcher<'_> {
                 let attend = Attend { chunk: split.chunk, ..*attend };
                 dependent.decode_attention(&attend, split.chunks, split.rep)
             }
-            Run::Glu(g) => queue.glu(g.gate, g.up, g.out, g.n, g.activation),
+            Run::Between(call) => call.launch(&queue),
             Run::Finish { norm, from } => {
                 // SAFETY: a row of the workspace, and the residual stream of as many elements.
                 unsafe { self.stream.copy(norm.x, *from, norm.dim as usize * 4)? };

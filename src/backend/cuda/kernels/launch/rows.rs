@@ -5,6 +5,33 @@ use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::kernels::abi::{Activation, MOST_PARTS, Mat, Stage};
 use crate::error::Result;
 
+/// What stands between products: it is the same of one row and of many, so that who queues a step or a batch need not know it.
+#[derive(Clone, Copy, Debug)]
+pub enum Between {
+    /// See [`Glu`].
+    Glu(Glu),
+}
+
+impl Between {
+    /// Launches it.
+    pub fn launch(&self, queue: &Queue<'_>) -> Result<()> {
+        match self {
+            Between::Glu(glu) => queue.glu(*glu),
+        }
+    }
+}
+
+/// out = activation(gate) * up, over `n` elements.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct Glu {
+    pub gate: Address,
+    pub up: Address,
+    pub out: Address,
+    pub n: u32,
+    pub activation: u32,
+}
+
 impl Queue<'_> {
     /// `n` of the file's blocks of 32 (rows, of float types) from `first` on into their planes.
     pub fn repack(&self, mat: &Mat, from: Address, first: u64, n: u64) -> Result<()> {
@@ -49,8 +76,9 @@ impl Queue<'_> {
         self.check(unsafe { ffi::kgc_batch_norm(st, out, threads, self.pdl(), self.raw()) })
     }
 
-    /// activation(gate) * up over `n` elements.
-    pub fn glu(&self, gate: Address, up: Address, out: Address, n: u32, activation: u32) -> Result<()> {
+    /// See [`Glu`].
+    pub fn glu(&self, glu: Glu) -> Result<()> {
+        let Glu { gate, up, out, n, activation } = glu;
         let known = activation == Activation::Silu as u32 || activation == Activation::Gelu as u32;
         ensure!("glu", known && n > 0, "activation {activation} of {n} elements");
         if [gate, up, out].contains(&0) {
