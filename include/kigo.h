@@ -51,10 +51,12 @@
 //     are taken up again.
 // fork(). A child has copies of the handles but not the threads behind them: every call with a handle that its parent
 //     made gives KIGO_STATUS_INVALID_STATE with "after fork()", and _destroy does nothing. Where no other thread of the
-//     parent was inside a call, the child may make engines of its own; else it should exec. A child that was forked
-//     inside a callback must not return from it.
+//     parent was inside a call, the child may make engines of its own; else it should exec. Of a GPU that its parent has
+//     opened CUDA gives a child nothing: "auto" is the CPU there. A child that was forked inside a callback must not
+//     return from it.
 // dlclose(). The library stays in memory once it is loaded, since threads that have called it keep pointers into it;
-//     loaded again, it is the same copy. All that it allocated, and all its threads, are gone with the last handle. A shared
+//     loaded again, it is the same copy. All that it allocated, and all its threads, are gone with the last handle; on a GPU
+//     the device's primary context and the kernels' code stay, as CUDA keeps them. A shared
 //     object that libkigo.a is linked into must stay too: link it with -Wl,-z,nodelete, as kigo.pc and the CMake package do.
 // Stack. 128 KiB of stack suffice for every call; what takes more runs on a thread of its own.
 // Memory. Where the system has none left a call gives KIGO_STATUS_OUT_OF_MEMORY, and the handles are as if it had not been

@@ -23,6 +23,7 @@
 //!     Wdown (activation(Wgate h) * (Wup h))
 //! ```
 
+use crate::alloc::{require, reserve_exact};
 use crate::error::{Error, Result};
 
 /// How pairs of a head's elements are turned by their position.
@@ -52,15 +53,12 @@ pub struct RopeTable {
 
 impl RopeTable {
     /// `base^(-2i / n_rot)`, unscaled.
-    pub fn of_base(base: f32, n_rot: usize, pairing: RopePairing) -> RopeTable {
+    pub fn of_base(base: f32, n_rot: usize, pairing: RopePairing) -> Result<RopeTable> {
         let inv_freq = |i| f64::from(base).powf(-2.0 * i as f64 / n_rot as f64);
-        RopeTable {
-            inv_freq: (0..n_rot / 2).map(inv_freq).collect(),
-            divisors: None,
-            position_scale: 1.0,
-            magnitude: 1.0,
-            pairing,
-        }
+        let mut table = Vec::new();
+        reserve_exact(&mut table, n_rot / 2)?;
+        table.extend((0..n_rot / 2).map(inv_freq));
+        Ok(RopeTable { inv_freq: table, divisors: None, position_scale: 1.0, magnitude: 1.0, pairing })
     }
 
     /// Elements of a head that are turned, from its start.
@@ -213,6 +211,13 @@ pub struct Config {
 }
 
 impl Config {
+    /// A copy, or a failure with the bytes that it would take: how many layers there are is the file's to say.
+    pub fn try_clone(&self) -> Result<Config> {
+        let pairs: usize = self.ropes.iter().map(|rope| rope.inv_freq.len()).sum();
+        require(self.layers.len() * size_of::<Layer>() + pairs * size_of::<(f64, f32)>())?;
+        Ok(self.clone())
+    }
+
     /// Number of layers.
     pub fn n_layers(&self) -> usize {
         self.layers.len()

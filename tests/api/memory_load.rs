@@ -9,7 +9,7 @@ use std::process::Command;
 
 use kigo::engine::{Engine, EngineOptions, LogSink, TextStream};
 use kigo::error::{Result, Status};
-use kigo::gguf::TensorType;
+use kigo::gguf::{TensorType, Value, Writer};
 
 use crate::common::tiny::Tiny;
 
@@ -72,6 +72,8 @@ fn child() {
     let code = match worked {
         Ok(_) => 10,
         Err(e) if e.status() == Status::OutOfMemory => 11,
+        // Of a file that is no model, which has no text.
+        Err(e) if e.status() == Status::InvalidModel && n == 0 => 10,
         Err(e) => {
             eprintln!("unexpected: {e}");
             12
@@ -83,11 +85,14 @@ fn child() {
 
 /// Runs a child with so much more memory; whether its work was done, or the bytes of a small allocation that ended it.
 fn run(path: &Path, extra: u64, n: usize) -> std::result::Result<bool, usize> {
-    let output = Command::new(std::env::current_exe().expect("known"))
-        .args(["memory_load::child", "--exact", "--nocapture", "--test-threads=1"])
-        .env(JOB, format!("{},{extra},{n}", path.display()))
-        .output()
-        .expect("runs");
+    let mut child = Command::new(std::env::current_exe().expect("known"));
+    child.args(["memory_load::child", "--exact", "--nocapture", "--test-threads=1"]);
+    child.env(JOB, format!("{},{extra},{n}", path.display()));
+    if n == 0 {
+        // No address space of the C library's that a description could lie in without more of it.
+        child.env("MALLOC_ARENA_MAX", "1");
+    }
+    let output = child.output().expect("runs");
     let text = String::from_utf8_lossy(&output.stderr);
     match output.status.code() {
         Some(10) => Ok(true),
@@ -135,6 +140,39 @@ fn tiny_models_at_many_limits() {
         Tiny::new(arch, TensorType::Q8_0).write(&path);
         sweep(&path, limits(40, 64 << 20), 2_000_000);
     }
+}
+
+/// A description whose length is the file's to say: 65,536 layers, and a head of a million elements.
+#[test]
+fn a_file_of_many_layers_at_many_limits() {
+    if std::env::var(JOB).is_ok() {
+        return;
+    }
+    let mut writer = Writer::new(3);
+    writer.meta("general.architecture", Value::String("llama"));
+    let numbers = [
+        ("block_count", 65_536),
+        ("context_length", 64),
+        ("embedding_length", 32),
+        ("feed_forward_length", 32),
+        ("attention.head_count", 1),
+        ("attention.key_length", 1 << 20),
+        ("attention.value_length", 1 << 20),
+        ("vocab_size", 32),
+    ];
+    for (key, n) in numbers {
+        writer.meta(&format!("llama.{key}"), Value::U32(n));
+    }
+    writer.meta("llama.attention.layer_norm_rms_epsilon", Value::F32(1e-5));
+    writer.tensor("token_embd.weight", TensorType::F32, &[32, 32]);
+    for i in 1..65_536 {
+        writer.tensor(&i.to_string(), TensorType::F32, &[1]);
+    }
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("memory_load");
+    std::fs::create_dir_all(&folder).expect("made");
+    let path = folder.join("many-layers.gguf");
+    std::fs::write(&path, writer.to_bytes(|_, bytes| bytes.fill(0))).expect("written");
+    sweep(&path, limits(40, 40 << 20), 0);
 }
 
 #[test]

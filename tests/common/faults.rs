@@ -223,6 +223,16 @@ pub const FAULTS: &[Fault] = &[
         ],
     ),
     fault(
+        "40adb5f",
+        "a file of 65,536 layers ends the process where memory is short",
+        &[("api/memory_load::a_file_of_many_layers_at_many_limits", "")],
+    ),
+    fault(
+        "ef1d4fb",
+        "a thread without a CUDA context draws on the host",
+        &[("c/driver::kernels_reach_the_driver", "")],
+    ),
+    fault(
         "245206a",
         "a host's thread-local variables eat the stacks of the library's threads",
         &[("c/hosting::a_host_with_megabytes_of_thread_local_variables_is_served", "")],

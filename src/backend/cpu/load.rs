@@ -200,7 +200,7 @@ pub fn load(
     let output = weights.output.as_ref().map(|t| next(t, control)).transpose()?;
     let output_tasks = tasks(&[output.as_ref().unwrap_or(&token_embd)], n_threads);
     Ok(CpuModel {
-        config: config.clone(),
+        config: config.try_clone()?,
         plan: plan(config, weights),
         isa,
         pool,

@@ -121,7 +121,7 @@ impl Network {
         // It has been read with the description.
         load.done += w.rope_freqs.map_or(0, |t| t.data.len() as u64);
         Ok(Network {
-            config: config.clone(),
+            config: config.try_clone()?,
             token_embd,
             layers,
             output_norm: load.vector(&w.output_norm)?,

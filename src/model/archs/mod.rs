@@ -3,6 +3,7 @@
 //! Here is what they share. Invariant: a key that would change the computation is either in the `Config` or refused.
 
 use super::config::{Activation, Attention, Config, Dense, Ffn, Layer, Mixer, RopePairing, RopeTable};
+use crate::alloc::reserve_exact;
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, Value, shorten};
 
@@ -111,7 +112,9 @@ impl Keys<'_> {
         let dense = Dense { width: self.size("feed_forward_length", MAX_SIZE)?, activation: Activation::Silu };
         let mut rope = self.rope("rope.freq_base", 10_000.0, attention.head_dim)?;
         rope.position_scale = self.rope_scale()?;
-        let layer = Layer { mixer: Mixer::Attention(attention), ffn: Ffn::Dense(dense) };
+        let mut layers = Vec::new();
+        reserve_exact(&mut layers, n_layers)?;
+        layers.resize(n_layers, Layer { mixer: Mixer::Attention(attention), ffn: Ffn::Dense(dense) });
         Ok(Config {
             architecture: self.name.into(),
             n_embd,
@@ -121,7 +124,7 @@ impl Keys<'_> {
             embedding_scale: self.float("embedding_scale")?.unwrap_or(1.0),
             logit_softcap: self.float("final_logit_softcapping")?.filter(|&cap| cap != 0.0),
             ropes: vec![rope],
-            layers: vec![layer; n_layers],
+            layers,
         })
     }
 
@@ -166,7 +169,7 @@ impl Keys<'_> {
         if n_rot % 2 != 0 || n_rot > head_dim {
             return Err(wrong(&self.key("rope.dimension_count"), n_rot, format!("even, 2 to {head_dim}")));
         }
-        Ok(RopeTable::of_base(base, n_rot, RopePairing::Halves))
+        RopeTable::of_base(base, n_rot, RopePairing::Halves)
     }
 
     /// `1 / factor` of linear scaling, 1 without scaling.

@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 use std::sync::Arc;
 
+use super::context::beside_captures;
 use super::gpu::Gpu;
 use super::stream::Stream;
 use super::sys::{self as ffi, Address, Code};
@@ -23,7 +24,8 @@ impl Buffer {
         gpu.lend(bytes as u64)?;
         let mut address: Address = 0;
         // SAFETY: writes one pointer.
-        let got = match unsafe { ffi::cuMemAlloc_v2(&mut address, bytes.max(256)) }.code() {
+        let code = beside_captures(|| unsafe { ffi::cuMemAlloc_v2(&mut address, bytes.max(256)) }.code());
+        let got = match code {
             ffi::ERROR_MEMORY_ALLOCATION => {
                 Err(Error::OutOfMemory { place: gpu.name(), requested: bytes as u64, free: gpu.memory().0 })
             }
@@ -81,9 +83,7 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         self.gpu.make_current();
         // SAFETY: allocated by cuMemAlloc on this device and freed once; a lost device's error changes nothing here.
-        unsafe {
-            ffi::cuMemFree_v2(self.address);
-        }
+        beside_captures(|| unsafe { ffi::cuMemFree_v2(self.address) });
         self.gpu.give_back(self.bytes as u64);
     }
 }
@@ -102,7 +102,8 @@ impl Pinned {
         gpu.injected(bytes)?;
         let mut address: *mut c_void = std::ptr::null_mut();
         // SAFETY: writes one pointer.
-        let code = unsafe { ffi::cuMemHostAlloc(&mut address, bytes.max(256), ffi::HOST_PORTABLE_AND_MAPPED) }.code();
+        let flags = ffi::HOST_PORTABLE_AND_MAPPED;
+        let code = beside_captures(|| unsafe { ffi::cuMemHostAlloc(&mut address, bytes.max(256), flags) }.code());
         if code == ffi::ERROR_MEMORY_ALLOCATION {
             return Err(oom());
         }
@@ -122,8 +123,6 @@ impl Drop for Pinned {
     fn drop(&mut self) {
         self.gpu.make_current();
         // SAFETY: allocated by cuMemHostAlloc and freed once.
-        unsafe {
-            ffi::cuMemFreeHost(self.as_ptr().cast());
-        }
+        beside_captures(|| unsafe { ffi::cuMemFreeHost(self.as_ptr().cast()) });
     }
 }

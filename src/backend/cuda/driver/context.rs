@@ -33,6 +33,18 @@ pub(super) fn make_current(context: usize) -> c_int {
     unsafe { ffi::cuCtxSetCurrent(context as CUcontext) }.code()
 }
 
+/// Runs what a driver refuses while any thread captures a stream in the mode that is the default: such a call of ours has no part in
+/// the host's capture, which would be spoiled by it too.
+pub(super) fn beside_captures<T>(call: impl FnOnce() -> T) -> T {
+    let mut mode = ffi::CaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
+    // SAFETY: the mode is exchanged with the thread's.
+    unsafe { ffi::cuThreadExchangeStreamCaptureMode(&mut mode) };
+    let result = call();
+    // SAFETY: as above, back again.
+    unsafe { ffi::cuThreadExchangeStreamCaptureMode(&mut mode) };
+    result
+}
+
 /// The device's primary context, which the CUDA runtime of a host uses too. It is kept for good, as the runtime keeps it: the
 /// next engine has it at once.
 pub(super) fn primary(ordinal: c_int) -> Result<usize, c_int> {

@@ -46,10 +46,10 @@ pub const ERROR_MEMORY_ALLOCATION: c_int = 2;
 pub const ERROR_INVALID_FUNCTION: c_int = 98;
 pub const ERROR_NOT_SUPPORTED: c_int = 801;
 pub const ERROR_LAUNCH_FAILURE: c_int = 719;
-/// Errors of calls that did nothing: invalid value, function or image, no image for the device, PTX that it cannot take, not found, out
-/// of launch resources, not supported; capture.
-pub const REFUSED: [c_int; 19] =
-    [1, 98, 200, 209, 218, 222, 223, 401, 500, 701, 801, 900, 901, 902, 903, 904, 905, 906, 907];
+/// Errors of calls that did nothing: invalid value, function or image, no context, no image for the device, PTX that it cannot take,
+/// not found, out of launch resources, not supported; capture.
+pub const REFUSED: [c_int; 22] =
+    [1, 98, 200, 201, 209, 218, 221, 222, 223, 401, 500, 701, 801, 900, 901, 902, 903, 904, 905, 906, 907, 908];
 
 /// What a function of the driver or a launcher returns: 0, or why not.
 pub trait Code {

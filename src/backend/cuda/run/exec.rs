@@ -61,7 +61,7 @@ impl Network {
         let with = |last: Op| body.iter().cloned().chain([last]).collect::<Vec<_>>();
         Ok(Network {
             gpu: gpu.clone(),
-            config: config.clone(),
+            config: config.try_clone()?,
             heads,
             pages: Pages::new(gpu, config, heads),
             can_prefill: prefill_workspace::can(config, &body),

@@ -9,6 +9,7 @@ use super::internal;
 use super::model::CudaModel;
 use super::slot::{CudaSlot, slot_of};
 use super::{pipeline, prompts, sample, single, together};
+use crate::alloc;
 use crate::backend::cuda::driver::Buffer;
 use crate::backend::cuda::plan::limits::{LEAST_ROWS, MOST_ROWS};
 use crate::backend::{Ahead, CacheRow, Chunk, LoadedModel, PAGE_TOKENS, PageImage, Plan, RunControl, Slot, Verdict};
@@ -19,7 +20,7 @@ use crate::sampler::{self, SampleRequest, Sampled};
 impl CudaModel {
     /// A slot's logits on the host.
     fn logits_at_hand(&self, slot: &mut dyn Slot) -> Result<Vec<f32>> {
-        let mut logits = vec![0f32; self.net.config.n_vocab];
+        let mut logits = alloc::zeros(self.net.config.n_vocab)?;
         self.logits(slot, &mut logits)?;
         Ok(logits)
     }

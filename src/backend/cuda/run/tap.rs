@@ -1,5 +1,6 @@
 //! Brings activations to whoever watches a pass: those that are wanted, and nothing else.
 
+use crate::alloc;
 use crate::backend::cuda::driver::{Address, Stream};
 use crate::backend::cuda::plan::lower_prefill::{Rows, Show};
 use crate::backend::{TapEvent, TapObserver};
@@ -29,12 +30,15 @@ impl TapReader<'_, '_> {
         if !self.wants(name, layer) {
             return Ok(());
         }
-        let mut all = vec![0f32; (self.rows - 1) * stride + cols];
+        let mut all = alloc::zeros((self.rows - 1) * stride + cols)?;
         // SAFETY: each call names a buffer of so many rows of this stride.
         unsafe { self.stream.download(from, &mut all)? };
-        let data: Vec<f32> =
-            if cols == stride { all } else { all.chunks(stride).flat_map(|r| &r[..cols]).copied().collect() };
-        self.tell(name, layer, cols, &data);
+        // Rows move together, each to where the one before it ends.
+        for row in 1..self.rows {
+            all.copy_within(row * stride..row * stride + cols, row * cols);
+        }
+        let data = all.get(..self.rows * cols).unwrap_or_default();
+        self.tell(name, layer, cols, data);
         Ok(())
     }
 
@@ -43,8 +47,10 @@ impl TapReader<'_, '_> {
         if !self.wants(name, layer) {
             return Ok(());
         }
-        let mut data = vec![0f32; self.rows * cols];
-        let mut halves = vec![half::f16::ZERO; data.len()];
+        let mut data = alloc::zeros(self.rows * cols)?;
+        let mut halves = Vec::new();
+        alloc::reserve_exact(&mut halves, data.len())?;
+        halves.resize(data.len(), half::f16::ZERO);
         for from in from.into_iter().filter(|a| *a != 0) {
             // SAFETY: as above.
             unsafe { self.stream.download(from, &mut halves)? };
