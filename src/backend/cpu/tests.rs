@@ -44,7 +44,12 @@ fn random_rows(ty: TensorType, rows: usize, cols: usize, rng: &mut Rng) -> Vec<u
             TensorType::Q4_1 | TensorType::Q5_1 | TensorType::Q4_K | TensorType::Q5_K => &[0, 2],
             TensorType::Q2_K => &[80, 82],
             TensorType::Q3_K => &[108],
-            _ => &[208],
+            TensorType::Q6_K => &[208],
+            _ => {
+                let row: Vec<f32> = (0..ty.block_len()).map(|_| rng.unit() * 0.1 - 0.05).collect();
+                crate::gguf::quantize_row(ty, &row, block).unwrap();
+                continue;
+            }
         };
         for &at in scales {
             block[at..at + 2].copy_from_slice(&half::f16::from_f32(rng.unit() * 0.01).to_le_bytes());

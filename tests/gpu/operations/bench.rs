@@ -12,21 +12,7 @@ use kigo::gguf::{TensorType, dequantize_row, quantize_row};
 use crate::common::random;
 
 /// Every type that a file may have.
-pub const TYPES: [TensorType; 13] = [
-    TensorType::F32,
-    TensorType::F16,
-    TensorType::Bf16,
-    TensorType::Q4_0,
-    TensorType::Q4_1,
-    TensorType::Q5_0,
-    TensorType::Q5_1,
-    TensorType::Q8_0,
-    TensorType::Q2_K,
-    TensorType::Q3_K,
-    TensorType::Q4_K,
-    TensorType::Q5_K,
-    TensorType::Q6_K,
-];
+pub const TYPES: [TensorType; TensorType::ALL.len()] = TensorType::ALL;
 
 /// What goes to the device and comes back, byte by byte.
 pub trait Plain: Sized {
