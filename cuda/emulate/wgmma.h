@@ -1,4 +1,4 @@
-// gemm_wgmma.cuh's instructions on the emulated device: products and copies happen at the call, so a missing wait is not seen, but a
+// device/wgmma.cuh's instructions on the emulated device: products and copies happen at the call, so a missing wait is not seen, but a
 // missing arrival, a wrong byte count or a barrier waited for in vain is.
 #pragma once
 #include "cuda.h"

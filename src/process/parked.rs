@@ -51,7 +51,7 @@ fn begin(name: &str, stack: usize) -> Result<Idle> {
             body();
         }
     };
-    let builder = thread::Builder::new().name(name.to_owned()).stack_size(stack);
+    let builder = thread::Builder::new().name(name.to_owned()).stack_size(stack + super::thread_local_bytes());
     let thread = masked(|| builder.spawn(serve)).map_err(|_| no_thread(stack))?;
     Ok(Idle { stack, bodies, thread })
 }

@@ -64,7 +64,7 @@ fn unsupported(what: &'static str) -> Error {
     Error::new(ErrorKind::InvalidOperation, what)
 }
 
-/// Compiles a source, on a stack of `COMPILE_STACK` bytes at least.
+/// Compiles a source, on the stack of a rendering (`chat.rs`) at least.
 pub(super) fn compile(source: &str) -> Result<Program, Refusal> {
     weigh(source).map_err(Refusal::Weight)?;
     let parsed = parse(source, "chat_template", Default::default(), spaces()).map_err(Refusal::Syntax)?;

@@ -162,7 +162,7 @@ fn head_sizes_and_groups_match_the_reference() {
 
 /// Llama's, of so many elements a head.
 fn rope(n_rot: usize) -> RopeTable {
-    RopeTable::of_base(10_000.0, n_rot, RopePairing::Adjacent)
+    RopeTable::of_base(10_000.0, n_rot, RopePairing::Adjacent).unwrap()
 }
 
 #[test]

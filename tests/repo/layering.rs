@@ -1,5 +1,5 @@
 //! Modules use only those below them: `c_api -> doctor -> engine -> {tokenizer, backend} -> {sampler, model} -> gguf ->
-//! error`.
+//! process -> alloc -> error`.
 //!
 //! What stands in one pair of braces does not use its neighbours; of `backend`, neither do `cpu`, `reference` and
 //! `cuda`, but for `backend::open`, which opens them by name; of `engine`, the rooms `grammar` and `cache` use nothing of

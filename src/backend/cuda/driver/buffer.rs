@@ -101,8 +101,8 @@ impl Pinned {
         let oom = || Error::OutOfMemory { place: "host".to_string(), requested: bytes as u64, free: 0 };
         gpu.injected(bytes)?;
         let mut address: *mut c_void = std::ptr::null_mut();
-        // SAFETY: writes one pointer.
         let flags = ffi::HOST_PORTABLE_AND_MAPPED;
+        // SAFETY: writes one pointer.
         let code = beside_captures(|| unsafe { ffi::cuMemHostAlloc(&mut address, bytes.max(256), flags) }.code());
         if code == ffi::ERROR_MEMORY_ALLOCATION {
             return Err(oom());

@@ -1,7 +1,7 @@
 //! The device, its memory's budget, and what its calls come to.
 //!
-//! Invariants: every call first makes the device current on its thread (`Gpu::bind`), and puts aside what the host had
-//! there; every failure becomes `OutOfMemory` with the bytes asked and free, or `DeviceLost`, which stays: later calls fail
+//! Invariants: every pass and allocation first makes the device current on its thread (`Gpu::bind`), and puts aside what the
+//! host had there; every failure becomes `OutOfMemory` with the bytes asked and free, or `DeviceLost`, which stays: later calls fail
 //! with the same reason.
 
 use std::ffi::c_int;

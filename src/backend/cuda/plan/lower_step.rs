@@ -1,8 +1,7 @@
 //! A step of one token as a list of launches: what runs, on what, with which geometry.
 //!
-//! Five launches a layer: (norm, QKV, bias), (head norms, rope, cache row, attention), (output matrix), (residual, norm,
-//! gate, up, activation), (down matrix); the residual of one stage is added in the next. The list depends on the model and
-//! the device alone.
+//! An operation is one launch, with the norm before it and what follows its sums; what a half layer adds to the stream is added by
+//! the next launch that reads it. The list depends on the model and the device alone.
 
 use super::geometry::{By, Shape, Tuning};
 use super::limits::ATTEND_CHUNK;

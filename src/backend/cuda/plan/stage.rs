@@ -108,8 +108,8 @@ impl<'a> Stages<'a> {
     pub fn gate(&mut self, g: &Gate) -> (Placed, Option<Glu>) {
         let mut stage = self.reading(g.input, g.gate.cols);
         let activation = match g.activation {
-            Activation::Silu => 1,
-            Activation::GeluTanh => 2,
+            Activation::Silu => abi::Activation::Silu as u32,
+            Activation::GeluTanh => abi::Activation::Gelu as u32,
         };
         if g.gate.ty == g.up.ty {
             (stage.out[0], stage.activation) = (self.work.act, activation);

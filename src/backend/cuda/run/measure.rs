@@ -1,4 +1,4 @@
-//! What the measurements of tests/gpu/forward.rs use.
+//! What the measurements of tests/gpu/measure.rs use.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
