@@ -117,7 +117,7 @@ fn load(
     refuse_without_weights(gguf)?;
     let begin = Instant::now();
     let (config, weights) = bind(gguf)?;
-    let tokenizer = Arc::new(Tokenizer::new(gguf)?);
+    let tokenizer = tokenizer(engine, gguf, number)?;
     let core = &engine.inner;
     let plan = core.device.plan(&config, &weights);
     let page_bytes = plan.kv_bytes_per_token.saturating_mul(PAGE_TOKENS as u64);
@@ -169,9 +169,24 @@ fn load(
     Ok(Model { inner: Arc::new(inner) })
 }
 
+/// The file's tokenizer, with a warning where it may not be the model's own.
+fn tokenizer(engine: &Engine, gguf: &Gguf<'_>, number: u64) -> Result<Arc<Tokenizer>> {
+    let tokenizer = Tokenizer::new(gguf)?;
+    if tokenizer.assumes_pre() {
+        engine.inner.log.log(
+            LogLevel::Warn,
+            format_args!(
+                "model {number}: tokenizer.ggml.pre is missing; the pre-tokenizer \"default\" stands in, which may cut \
+                 words otherwise than the model's own"
+            ),
+        );
+    }
+    Ok(Arc::new(tokenizer))
+}
+
 /// A model of the file's vocabulary alone; the file may have weights, which are not looked at.
 fn vocabulary(engine: &Engine, gguf: &Gguf<'_>, number: u64) -> Result<Model> {
-    let tokenizer = Arc::new(Tokenizer::new(gguf)?);
+    let tokenizer = tokenizer(engine, gguf, number)?;
     let metadata = Metadata::of(gguf)?;
     let core = &engine.inner;
     let info = ModelInfo::of(gguf);

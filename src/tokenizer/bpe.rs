@@ -9,6 +9,7 @@ use std::hash::{BuildHasher, RandomState};
 use super::bytes;
 use super::compose;
 use super::merge::{self, NONE, Rules};
+use super::pre;
 use super::split::Splitter;
 use super::tokens::{TextIndex, TokenTable};
 use super::vocab::{TokenKind, Vocab};
@@ -102,17 +103,15 @@ impl Rules for &Merges {
 impl ByteBpe {
     /// Takes the merges of a checked vocabulary.
     ///
-    /// Fails with `Unsupported` on an unknown pre-tokenizer, with `Model` where none is named and where a merge
-    /// does not make one token of two. Control tokens are left out: no merge and no word can make one.
+    /// Fails with `Unsupported` on an unknown pre-tokenizer, with `Model` where a merge does not make one token of two.
+    /// Control tokens are left out: no merge and no word can make one.
     pub fn new(vocab: &Vocab<'_>, tokens: &TokenTable) -> Result<ByteBpe> {
         let wrong = |key: &str, found: String, expected: &str| Error::Model {
             name: format!("tokenizer.ggml.{key}"),
             found,
             expected: expected.into(),
         };
-        // An older converter left the name out; which rule its model needs cannot be told from the file.
-        let name = vocab.pre.ok_or_else(|| wrong("pre", "missing".into(), "the name of a pre-tokenizer"))?;
-        let splitter = Splitter::new(name)?;
+        let splitter = Splitter::new(vocab.pre.unwrap_or(pre::DEFAULT))?;
         let index = TextIndex::new(tokens, |kind| matches!(kind, TokenKind::Normal | TokenKind::UserDefined))?;
         let mut merges = Merges::new(vocab.merges.len())?;
         let mut joined = String::new();
@@ -162,7 +161,6 @@ impl ByteBpe {
     fn encode_words(&self, tokens: &TokenTable, text: &str, out: &mut Vec<u32>) -> Result<()> {
         let mut chars = String::new();
         self.splitter.split(text, &mut |word| {
-            let word = word.as_bytes();
             if self.splitter.ignore_merges && word.len() <= self.index.max_len() {
                 chars.clear();
                 grow(&mut chars, 2 * word.len())?;

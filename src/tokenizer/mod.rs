@@ -24,6 +24,7 @@ mod marks;
 mod merge;
 mod meter;
 mod order;
+mod pre;
 mod print;
 mod program;
 mod slice;
@@ -73,6 +74,7 @@ pub struct Tokenizer {
     add_bos: bool,
     add_eos: bool,
     add_space_prefix: bool,
+    assumes_pre: bool,
     /// Ids that end a generation, in order.
     ends: Vec<u32>,
     chat_template: Option<String>,
@@ -134,6 +136,7 @@ impl Tokenizer {
         }
         Ok(Tokenizer {
             add_space_prefix: is_spm && vocab.add_space_prefix.unwrap_or(true),
+            assumes_pre: !is_spm && vocab.pre.is_none(),
             tokens,
             kind,
             user,
@@ -295,6 +298,11 @@ impl Tokenizer {
     /// Whether `add_special` adds the end token.
     pub fn adds_eos(&self) -> bool {
         self.add_eos
+    }
+
+    /// Whether the file names no pre-tokenizer, so that `default` stands in for the model's own and ids may differ from it.
+    pub fn assumes_pre(&self) -> bool {
+        self.assumes_pre
     }
 
     /// Number of tokens.

@@ -1,48 +1,36 @@
-//! Pre-tokenizers: how a text is cut into words before the merges of a byte-level vocabulary apply.
+//! How a text is cut into words before the merges of a byte-level vocabulary apply, by the pre-tokenizer's expressions.
 //!
-//! The rules are those of the models' own `tokenizer.json` (and for `default`, which no model has, those that
-//! llama.cpp gives that name). All of them end in `\s+(?!\S)|\s+`: a run of white space leaves its last character
-//! to the word that follows. Here the run is matched by `\s+` alone and shortened afterwards, so that the patterns
-//! need no look-ahead and run in linear time on any text.
+//! Regular expressions without look-ahead, which run in linear time on any text; what they cannot say is added here: a run
+//! of white space gives its last character back, and numbers are cut from their ends.
 
 use regex::Regex;
 
+use super::bytes;
+use super::pre::{self, Cut, Space};
 use super::unsupported;
 use crate::alloc::require;
 use crate::error::{Error, Result};
 
-/// Those that are known.
-const NAMES: &str = "gpt-2, smollm, starcoder, qwen2, llama-bpe, llama3, llama-v3 or default";
-
-/// GPT-2's rule.
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+";
-
-/// Llama 3's rule; a run of digits is cut into threes.
-const LLAMA3: &str =
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+";
-
-/// Qwen2's rule: Llama 3's with every digit alone.
-const QWEN2: &str =
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+";
-
-/// What compiling a rule takes at its peak, and what a thread's first uses of one do: tests/api/tokenizer_cost.rs measures both.
-const COMPILE_BYTES: usize = 1 << 20;
+/// What compiling a rule takes at its peak, and what a thread's first uses of one do: tests/api/tokenizer_cost.rs and
+/// tests/api/pretokenizers.rs measure both.
+const COMPILE_BYTES: usize = 2 << 20;
 const CACHE_BYTES: usize = 3 << 20;
 
-/// How a rule treats the end of a run of white space.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Space {
-    /// No alternative matches white space that stands before a word.
-    Whole,
-    /// A match of white space gives its last character back, unless it is the only one or the text ends.
-    GivesBack,
-    /// The same, but a match that ends in a line break came from `[\r\n]` and stays whole.
-    GivesBackButLines,
+enum Rule {
+    Matches(Compiled, Space),
+    /// The expression of a number.
+    Thousands(Compiled),
+    ByteDigits,
 }
 
-struct Rule {
-    regex: Compiled,
-    space: Space,
+impl Rule {
+    fn new(cut: Cut) -> Result<Rule> {
+        Ok(match cut {
+            Cut::Matches(pattern, space) => Rule::Matches(compile(pattern)?, space),
+            Cut::Thousands => Rule::Thousands(compile(r"\d+")?),
+            Cut::ByteDigits => Rule::ByteDigits,
+        })
+    }
 }
 
 #[cfg(not(fuzzing))]
@@ -70,7 +58,7 @@ fn compile(pattern: &'static str) -> Result<Compiled> {
     Ok(regex)
 }
 
-/// A pre-tokenizer: rules that cut one after the other, each into its matches and what lies between them.
+/// A pre-tokenizer: rules that cut one after the other.
 pub(super) struct Splitter {
     rules: Vec<Rule>,
     /// Whether the model's tokenizer composes characters (NFC) first.
@@ -86,65 +74,109 @@ impl Splitter {
     ///
     /// Fails with `Unsupported` on a name whose rule is not known here.
     pub fn new(name: &str) -> Result<Splitter> {
-        use Space::{GivesBack, GivesBackButLines, Whole};
-        let rules: &[(&str, Space)] = match name {
-            "gpt-2" => &[(GPT2, GivesBack)],
-            "smollm" | "starcoder" => &[(r"\p{N}", Whole), (GPT2, GivesBack)],
-            "qwen2" => &[(QWEN2, GivesBackButLines)],
-            "llama-bpe" | "llama3" | "llama-v3" => &[(LLAMA3, GivesBackButLines)],
-            "default" => {
-                &[(r"[\p{P}$+<=>^~|]+", Whole), (GPT2, GivesBack), (r"\p{N}+", Whole), (r"[0-9][0-9][0-9]", Whole)]
-            }
-            _ => return Err(unsupported("pre", name, NAMES)),
-        };
-        require(rules.len() * COMPILE_BYTES)?;
-        let rules = rules.iter().map(|&(pattern, space)| Ok(Rule { regex: compile(pattern)?, space }));
-        let llama3 = matches!(name, "llama-bpe" | "llama3" | "llama-v3");
+        let known = pre::ALL.iter().find(|pre| pre.names.contains(&name));
+        let found = known.ok_or_else(|| unsupported("pre", name, &names()))?;
+        require(found.cuts.len() * COMPILE_BYTES)?;
+        let rules = found.cuts.iter().map(|&cut| Rule::new(cut));
         Ok(Splitter {
             rules: rules.collect::<Result<_>>()?,
-            nfc: name == "qwen2",
-            ignore_merges: llama3,
-            add_bos: llama3,
+            nfc: found.nfc,
+            ignore_merges: found.ignore_merges,
+            add_bos: found.add_bos,
         })
     }
 
     /// Calls `word` with each word of the text, in order; together they are the text.
-    pub fn split(&self, text: &str, word: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
+    pub fn split(&self, text: &str, word: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         require(self.rules.len() * CACHE_BYTES)?;
         apply(&self.rules, text, word)
     }
 }
 
-fn apply(rules: &[Rule], text: &str, word: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
-    let Some((rule, rest)) = rules.split_first() else {
-        return if text.is_empty() { Ok(()) } else { word(text) };
-    };
-    let mut done = 0;
-    while let Some(found) = rule.regex.find_at(text, done) {
-        let end = rule.end(text, found.start(), found.end());
-        if found.start() > done {
-            apply(rest, &text[done..found.start()], word)?;
-        }
-        apply(rest, &text[found.start()..end], word)?;
-        done = end;
-    }
-    apply(rest, &text[done..], word)
+/// The names that are known.
+fn names() -> String {
+    let all: Vec<&str> = pre::ALL.iter().flat_map(|pre| pre.names).copied().collect();
+    all.split_last().map_or(String::new(), |(last, rest)| format!("{} or {last}", rest.join(", ")))
 }
 
-impl Rule {
-    /// Where the match `start..end` ends once it has given back what it should; greater than `start`.
-    fn end(&self, text: &str, start: usize, end: usize) -> usize {
-        if self.space == Space::Whole || end == text.len() {
-            return end;
-        }
-        // Only `\s+` and `[\r\n]` end in white space, and `\s+` took all there was: what follows is none.
-        let Some(last) = text[start..end].chars().next_back().filter(|c| c.is_whitespace()) else { return end };
-        if self.space == Space::GivesBackButLines && matches!(last, '\r' | '\n') {
-            return end;
-        }
-        let shorter = end - last.len_utf8();
-        if shorter > start { shorter } else { end }
+fn apply(rules: &[Rule], text: &str, word: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    if text.is_empty() {
+        return Ok(());
     }
+    match rules.split_first() {
+        None => word(text.as_bytes()),
+        Some((Rule::Matches(regex, space), rest)) => {
+            matches(regex, *space, text, &mut |piece| apply(rest, piece, word))
+        }
+        Some((Rule::Thousands(number), rest)) => thousands(number, text, &mut |piece| apply(rest, piece, word)),
+        Some((Rule::ByteDigits, _)) => byte_digits(text.as_bytes(), word),
+    }
+}
+
+/// The matches of an expression and what lies between them; a piece may be empty.
+fn matches(regex: &Regex, space: Space, text: &str, piece: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
+    let mut done = 0;
+    while let Some(found) = regex.find_at(text, done) {
+        let end = end(space, text, found.start(), found.end());
+        piece(&text[done..found.start()])?;
+        piece(&text[found.start()..end])?;
+        done = end;
+    }
+    piece(&text[done..])
+}
+
+/// Where the match `start..end` ends once it has given back what it should; greater than `start`.
+fn end(space: Space, text: &str, start: usize, end: usize) -> usize {
+    if space == Space::Whole || end == text.len() {
+        return end;
+    }
+    // Only `\s+` and `[\r\n]` end in white space, and `\s+` took all there was: what follows is none.
+    let Some(last) = text[start..end].chars().next_back().filter(|c| c.is_whitespace()) else { return end };
+    if space == Space::GivesBackButLines && matches!(last, '\r' | '\n') {
+        return end;
+    }
+    let shorter = end - last.len_utf8();
+    if shorter > start { shorter } else { end }
+}
+
+/// Cuts before each three digits, counted from a number's end; a number's first digits stay with what stands before it.
+fn thousands(number: &Regex, text: &str, piece: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
+    let mut done = 0;
+    for found in number.find_iter(text) {
+        let n = found.as_str().chars().count();
+        for (i, (at, _)) in found.as_str().char_indices().enumerate() {
+            if (n - i) % 3 == 0 {
+                piece(&text[done..found.start() + at])?;
+                done = found.start() + at;
+            }
+        }
+    }
+    piece(&text[done..])
+}
+
+/// Cuts bytes as [`Cut::ByteDigits`] says.
+fn byte_digits(text: &[u8], word: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let is_digit = |byte: u8| bytes::char_of(byte).is_numeric();
+    for run in text.chunk_by(|&a, &b| is_digit(a) == is_digit(b)) {
+        if !run.first().is_some_and(|&byte| is_digit(byte)) {
+            word(run)?;
+            continue;
+        }
+        let mut rest = run;
+        while let Some(at) = rest.windows(3).position(|three| three.iter().all(u8::is_ascii_digit)) {
+            let (before, from) = rest.split_at(at);
+            let (three, after) = from.split_at(3);
+            if !before.is_empty() {
+                word(before)?;
+            }
+            word(three)?;
+            rest = after;
+        }
+        if !rest.is_empty() {
+            word(rest)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -154,8 +186,8 @@ mod tests {
     fn words(name: &str, text: &str) -> Vec<String> {
         let mut words = Vec::new();
         let splitter = Splitter::new(name).unwrap();
-        let mut push = |word: &str| {
-            words.push(word.to_owned());
+        let mut push = |word: &[u8]| {
+            words.push(String::from_utf8_lossy(word).into_owned());
             Ok(())
         };
         splitter.split(text, &mut push).unwrap();
@@ -182,9 +214,45 @@ mod tests {
     }
 
     #[test]
+    fn numbers_from_their_ends() {
+        assert_eq!(words("superbpe", "a 1234567 b 123 12"), ["a ", "1", "234", "567", " b ", "123", " ", "12"]);
+        assert_eq!(words("superbpe", "\u{bd}1234\u{bd}12"), ["\u{bd}1", "234", "\u{bd}12"]);
+        assert_eq!(words("deepseek-v3", "1234567"), ["123", "456", "7"]);
+    }
+
+    #[test]
+    fn capitals_begin_words() {
+        assert_eq!(words("tekken", "HelloWorld fooBAR HTTPServer"), ["Hello", "World", " foo", "BAR", " HTTPServer"]);
+        assert_eq!(words("gpt-4o", "It'S we'reX"), ["It'S", " we're", "X"]);
+        assert_eq!(words("kimi-k2", "\u{4e2d}\u{6587}abc"), ["\u{4e2d}\u{6587}", "abc"]);
+    }
+
+    /// The bytes of `\u{43c}` are D0 BC, and BC stands for itself, which is a number.
+    #[test]
+    fn bytes_that_stand_for_digits() {
+        let mut found = Vec::new();
+        let mut push = |word: &[u8]| {
+            found.push(word.to_vec());
+            Ok(())
+        };
+        Splitter::new("falcon").unwrap().split("\u{43c} 12345", &mut push).unwrap();
+        assert_eq!(found, [&b"\xd0"[..], b"\xbc", b" ", b"123", b"45"]);
+    }
+
+    #[test]
     fn unknown_name_is_refused() {
-        let text = Splitter::new("tekken").err().map(|e| e.to_string()).unwrap_or_default();
-        assert!(text.starts_with("key \"tokenizer.ggml.pre\" is \"tekken\"; expected gpt-2, "), "{text}");
-        assert!(NAMES.split([',', ' ']).filter(|n| !["", "or"].contains(n)).all(|name| Splitter::new(name).is_ok()));
+        let text = Splitter::new("tekken-7").err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(text.starts_with("key \"tokenizer.ggml.pre\" is \"tekken-7\"; expected gpt-2, "), "{text}");
+        assert!(text.ends_with(" or default"), "{text}");
+    }
+
+    #[test]
+    fn every_name_is_there_once_and_compiles() {
+        let mut all: Vec<&str> = pre::ALL.iter().flat_map(|pre| pre.names).copied().collect();
+        assert!(all.iter().all(|name| Splitter::new(name).is_ok()));
+        let n = all.len();
+        all.sort_unstable();
+        all.dedup();
+        assert!(all.len() == n && n > 70, "{n} names");
     }
 }

@@ -53,7 +53,7 @@ impl TokenKind {
 pub struct Vocab<'a> {
     /// `model`: "gpt2" (byte-level merges) or "llama" (SentencePiece merges by score).
     pub model: &'a str,
-    /// `pre`: the pre-tokenizer's name; only for "gpt2".
+    /// `pre`: the pre-tokenizer's name; only for "gpt2", where "default" stands in for one that is missing.
     pub pre: Option<&'a str>,
     /// `tokens`.
     pub tokens: Vec<&'a str>,

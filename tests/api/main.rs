@@ -29,6 +29,7 @@ mod malformed;
 mod memory_load;
 mod model;
 mod parity;
+mod pretokenizers;
 mod quant;
 mod same;
 mod sampler;

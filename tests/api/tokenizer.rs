@@ -203,11 +203,10 @@ fn contradictory_vocabularies_are_refused() {
             Status::Unsupported,
         ),
         (
-            "key \"tokenizer.ggml.pre\" is \"tekken\"; expected gpt-2, smollm, ",
-            Vocab { pre: Some("tekken"), ..bytes.clone() },
+            "key \"tokenizer.ggml.pre\" is \"tekken-7\"; expected gpt-2, phi-2, ",
+            Vocab { pre: Some("tekken-7"), ..bytes.clone() },
             Status::Unsupported,
         ),
-        ("tokenizer.ggml.pre", Vocab { pre: None, ..bytes.clone() }, Status::InvalidModel),
         ("tokenizer.ggml.tokens", Vocab { tokens: Vec::new(), ..bytes.clone() }, Status::InvalidModel),
         (
             "tokenizer.ggml.token_type",

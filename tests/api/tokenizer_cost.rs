@@ -13,7 +13,7 @@ use kigo::tokenizer::{Tokenizer, Utf8Stream, Vocab};
 use crate::fixtures::{fixture, model, tiny, vocab};
 
 /// What `work` gives, the time and the most bytes it held beyond what there was before.
-fn measure<T>(work: impl FnOnce() -> T) -> (T, Duration, usize) {
+pub fn measure<T>(work: impl FnOnce() -> T) -> (T, Duration, usize) {
     let start = Instant::now();
     let (result, peak) = watch::peak(work);
     (result, start.elapsed(), peak)
@@ -38,7 +38,7 @@ fn repeated(part: &str, n: usize) -> String {
 }
 
 /// Texts of `n` bytes, each of one kind.
-fn texts(n: usize) -> Vec<(&'static str, String)> {
+pub fn texts(n: usize) -> Vec<(&'static str, String)> {
     let mut random = Random(7);
     let mut of = |chars: &dyn Fn(&mut Random) -> char| {
         let mut text = String::new();
@@ -202,7 +202,7 @@ fn dependencies_take_no_more_than_was_asked_for() {
         let vocab = vocab(&fixture);
         let (tokenizer, time, peak) = measure(|| Tokenizer::from_vocab(&vocab).expect("made"));
         println!("{name}: made in {time:.1?}, {peak} bytes");
-        assert!(peak <= rules * (1 << 20) + (256 << 10), "{name}: {peak}");
+        assert!(peak <= rules * (2 << 20) + (256 << 10), "{name}: {peak}");
         for (what, text) in texts(20_000) {
             let (_, _, peak) = measure(|| tokenizer.encode(&text, true, true).expect("encodes"));
             assert!(peak <= rules * (3 << 20) + 32 * text.len(), "{name}, {what}: {peak}");
