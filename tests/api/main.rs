@@ -39,4 +39,5 @@ mod taps;
 mod tokenizer;
 mod tokenizer_cost;
 mod truth;
+mod vocabularies;
 mod vocabulary_memory;
