@@ -195,6 +195,12 @@ public:
         detail::check(kigo_engine_info(get(), &facts));
         return facts;
     }
+    // Bytes a second that the device's memory is read with, measured now.
+    double read_bandwidth() const {
+        double bytes_per_second;
+        detail::check(kigo_engine_read_bandwidth(get(), &bytes_per_second));
+        return bytes_per_second;
+    }
     // `n_tokens`: of the session whose cache is planned for; 0: as many as the model was trained for.
     kigo_plan plan(std::string_view path, std::size_t n_tokens = 0, uint64_t flags = 0) const {
         auto c = detail::sized<kigo_plan_options>();
@@ -280,6 +286,11 @@ public:
         return detail::buffer<std::string>([&](char *buffer, std::size_t n, std::size_t *needed) {
             return kigo_model_meta(get(), key.data(), key.size(), buffer, n, needed);
         });
+    }
+    int32_t meta_type(std::string_view key) const {
+        int32_t type;
+        detail::check(kigo_model_meta_type(get(), key.data(), key.size(), &type));
+        return type;
     }
     std::string meta_key(std::size_t index) const {
         return detail::buffer<std::string>([&](char *buffer, std::size_t n, std::size_t *needed) {
