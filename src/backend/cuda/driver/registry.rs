@@ -12,7 +12,8 @@ use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-use super::sys::{self as ffi, CUkernel, CUlaunchAttribute, CUlaunchConfig, CUlibrary, CaptureMode, Code};
+use super::context::beside_captures;
+use super::sys::{self as ffi, CUkernel, CUlaunchAttribute, CUlaunchConfig, CUlibrary, Code};
 use super::sys::{DeviceAttribute, FunctionAttribute};
 
 /// Kernels, and images, of which each file of cuda/ has one. A test holds that there are half as many at most.
@@ -145,18 +146,14 @@ fn kernel(stub: *const c_void) -> Result<CUkernel, c_int> {
     let _writing = writing();
     // SAFETY: registered with an image, which is one of the table's.
     let image = unsafe { place.image.load(Ordering::Relaxed).as_ref() }.ok_or(ffi::ERROR_INVALID_FUNCTION)?;
-    // What loads code may be refused while this thread captures; nothing of it belongs to the graph.
-    let mut mode = CaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
-    // SAFETY: the mode is exchanged with the thread's.
-    passed(unsafe { ffi::cuThreadExchangeStreamCaptureMode(&mut mode) })?;
-    let got = library(image).and_then(|library| {
+    // Nothing of what loads code belongs to a graph that this thread captures.
+    let got: Result<CUkernel, c_int> = beside_captures(|| {
+        let library = library(image)?;
         let mut got: CUkernel = null_mut();
         // SAFETY: the name is a constant of the object that the library was made of; writes one handle.
         passed(unsafe { ffi::cuLibraryGetKernel(&mut got, library, place.name.load(Ordering::Relaxed)) })?;
         Ok(got)
     });
-    // SAFETY: as above, back again.
-    passed(unsafe { ffi::cuThreadExchangeStreamCaptureMode(&mut mode) })?;
     place.found.store(got?.cast(), Ordering::Release);
     Ok(place.found.load(Ordering::Relaxed).cast())
 }
