@@ -20,7 +20,7 @@ import jinja2
 import transformers
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
-from template_snippets import SNIPPETS
+from template_snippets import REFUSED, SNIPPETS
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "tests/fixtures/tokenizer/templates.json"
@@ -123,7 +123,8 @@ def render(source, messages, tools, variables, prompt):
         context = {**VARIABLES, "documents": None, **variables, "messages": messages, "tools": tools, "add_generation_prompt": prompt}
         return template.render(**context), None
     except Exception as e:  # a template may fail in any way
-        return None, str(e)
+        # Python tells a line of the code that Jinja made.
+        return None, str(e).split(" (<template>")[0]
 
 
 def sources():
@@ -161,7 +162,7 @@ def write():
     lines = lambda items: "[\n" + ",\n".join(map(compact, items)) + "\n]"
     table = "{\n" + ",\n".join(f"{compact(name)}:{compact(row)}" for name, row in rows.items()) + "\n}"
     OUT.write_text(f'{{"made_by":{compact(made_by)},"now":{NOW},"control":{compact(CONTROL)},\n"conversations":{lines(conversations())},\n'
-                   f'"errors":{lines(errors)},\n"templates":{table},\n"snippets":{lines(snippets)}\n}}\n')
+                   f'"errors":{lines(errors)},\n"templates":{table},\n"snippets":{lines(snippets)},\n"refused":{lines(REFUSED)}\n}}\n')
     n_raised = sum(isinstance(cell, int) for row in rows.values() for cell in row)
     print(f"{OUT}: {OUT.stat().st_size} bytes; {len(rows)} templates, {sum(map(len, rows.values()))} cells, {n_raised} of them errors; {len(snippets)} snippets")
 

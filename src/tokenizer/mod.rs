@@ -8,33 +8,24 @@
 //! - `encode` takes O(n log n) for a text of n bytes, whatever stands in it, and at most 32 bytes of memory a byte;
 //!   where there is none, it fails.
 
-mod bounds;
 mod bpe;
-mod builtins;
 mod bytes;
 mod chat;
 mod compose;
 mod conversation;
 mod date;
 mod ends;
-mod format;
-mod json;
+mod jinja;
 mod json_reader;
 mod marks;
 mod merge;
-mod meter;
-mod order;
 mod pre;
-mod print;
-mod program;
-mod slice;
 mod special;
 mod split;
 mod spm;
 mod stream;
 mod tokens;
 mod vocab;
-mod weigh;
 
 use std::borrow::Cow;
 use std::sync::Arc;

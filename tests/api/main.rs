@@ -36,6 +36,7 @@ mod sampler;
 mod save;
 mod stream;
 mod taps;
+mod templates;
 mod tokenizer;
 mod tokenizer_cost;
 mod truth;
