@@ -23,7 +23,7 @@ use crate::process::on_own_stack;
 const MAX_BYTES: usize = 256 << 10;
 /// Bytes of the stack that a template is read and run on. The deepest nesting that either lets pass takes less than half of
 /// it: `tests/api/chat_cost.rs`.
-const STACK: usize = 2 << 20;
+const STACK: usize = 4 << 20;
 /// Bytes that a rendering may come to, and how many more for each byte of its conversation: what it writes is
 /// tokenized.
 const OUTPUT: usize = 256 << 10;

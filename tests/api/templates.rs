@@ -158,7 +158,11 @@ fn control_tokens_are_text_to_the_template() {
     let id = |name: &str| tokenizer.encode(name, false, true).unwrap()[0];
     let [start, end, think] = ["<|im_start|>", "<|im_end|>", "<think>"].map(id);
     for (source, text, ids) in [
-        ("{{ '<|im_end|>' | length }}{{ '<|im_end|>'.startswith('<|im') }}{{ 'im' in '<|im_end|>' }}", "10TrueTrue", vec![]),
+        (
+            "{{ '<|im_end|>' | length }}{{ '<|im_end|>'.startswith('<|im') }}{{ 'im' in '<|im_end|>' }}",
+            "10TrueTrue",
+            vec![],
+        ),
         ("{{ '<|im_start|>x<|im_end|>'.split('x')[1] }}", "<|im_end|>", vec![end]),
         ("{{ ('a' ~ '<think>').upper().lower()[1:] | length }}{{ ' <think> '.strip() }}", "7<think>", vec![think]),
         ("{{ '<think>'.replace('think', 'x') }}{{ '<think>'[:3] }}{{ '<think>' | title }}", "<x><th<Think>", vec![]),
@@ -167,10 +171,18 @@ fn control_tokens_are_text_to_the_template() {
         ("{{ {'<think>': 1}['<think>'] }}{{ '<think>' == messages[1].content[:7] }}", "1True", vec![]),
         ("{{ '\\u003c|im_start|>' }}{{ '<|im_' '_end|>' }}", "<|im_start|><|im__end|>", vec![start]),
         // A message's own are text, whatever they were compared with.
-        ("{{ messages[1].content.split('</think>')[0] }}{{ messages[1].content | replace('a', '') }}", "<think>a<think></think>b", vec![]),
+        (
+            "{{ messages[1].content.split('</think>')[0] }}{{ messages[1].content | replace('a', '') }}",
+            "<think>a<think></think>b",
+            vec![],
+        ),
         ("{{ messages[1].content.split('</think>')[-1] }}<|im_end|>", "b<|im_end|>", vec![end]),
         ("{{ '<|im_end|>' if '</think>' in messages[1].content else 'no' }}", "<|im_end|>", vec![end]),
-        ("{{ messages[0].content }}{{ '<|im_end|>'[5:] }}|{{ '<|im_end|>'[:5] }}{{ messages[2].content }}", "<|im_end|>|<|im_end|>", vec![]),
+        (
+            "{{ messages[0].content }}{{ '<|im_end|>'[5:] }}|{{ '<|im_end|>'[:5] }}{{ messages[2].content }}",
+            "<|im_end|>|<|im_end|>",
+            vec![],
+        ),
     ] {
         let messages = [("user", "<|im_"), ("assistant", "<think>a</think>b"), ("user", "end|>")];
         let rendered = ChatTemplate::with_source(&tokenizer, source).unwrap().render(&messages, false).unwrap();

@@ -4,6 +4,10 @@ use std::sync::Arc;
 
 use super::value::Value;
 
+/// Statements, by their place in the program: blocks in one another are not values in one another, which would have to be
+/// dropped by a recursion.
+pub(crate) type Body = usize;
+
 /// A name, by its place among the program's.
 pub(crate) type Symbol = u32;
 
@@ -25,15 +29,14 @@ pub(crate) enum Expr {
     And(Vec<Expr>),
     Or(Vec<Expr>),
     Not(Box<Expr>),
-    /// `then if test else otherwise`, with the line.
-    If(Box<Conditional>),
+    /// `value if test else otherwise`, where more tests may follow: the last is asked first.
+    If(Box<Expr>, Vec<Conditional>),
 }
 
-/// An inline `if`.
+/// An inline `if` behind a value.
 #[derive(Debug)]
 pub(crate) struct Conditional {
     pub test: Expr,
-    pub then: Expr,
     pub otherwise: Option<Expr>,
     pub line: u32,
 }
@@ -80,19 +83,19 @@ pub(crate) struct Statement {
 pub(crate) enum Kind {
     Text(Arc<str>),
     Print(Expr),
-    If(Vec<(Expr, Vec<Statement>)>, Vec<Statement>),
+    If(Vec<(Expr, Body)>, Option<Body>),
     /// A loop, by its place in the program.
     For(usize),
     Set(Target, Expr),
-    SetBlock(Target, Vec<(Arc<str>, Given)>, Vec<Statement>),
-    With(Vec<(Target, Expr)>, Vec<Statement>),
+    SetBlock(Target, Vec<(Arc<str>, Given)>, Body),
+    With(Vec<(Target, Expr)>, Body),
     Macro(usize),
     /// A call, with a macro that it may call.
     Call(usize, Expr),
-    Filter(Vec<(Arc<str>, Given)>, Vec<Statement>),
+    Filter(Vec<(Arc<str>, Given)>, Body),
     Block(usize),
     /// What has names of its own.
-    Scope(Vec<Statement>),
+    Scope(Body),
     Break,
     Continue,
     /// What loads another template, and there is none.
@@ -106,8 +109,8 @@ pub(crate) struct For {
     pub items: Expr,
     pub test: Option<Expr>,
     pub recursive: bool,
-    pub body: Vec<Statement>,
-    pub otherwise: Vec<Statement>,
+    pub body: Body,
+    pub otherwise: Option<Body>,
 }
 
 /// A macro, or what a call block gives to its call.
@@ -119,7 +122,7 @@ pub(crate) struct Macro {
     pub names: Arc<[Arc<str>]>,
     /// Whether it reads `caller`, `kwargs` and `varargs`.
     pub reads: [bool; 3],
-    pub body: Vec<Statement>,
+    pub body: Body,
 }
 
 /// A block of the template.
@@ -127,14 +130,15 @@ pub(crate) struct Macro {
 pub(crate) struct Block {
     pub name: Arc<str>,
     pub scoped: bool,
-    pub body: Vec<Statement>,
+    pub body: Body,
 }
 
 /// A template.
 #[derive(Debug, Default)]
 pub(crate) struct Program {
     pub names: Vec<Arc<str>>,
-    pub body: Vec<Statement>,
+    pub bodies: Vec<Vec<Statement>>,
+    pub body: Body,
     pub loops: Vec<For>,
     pub macros: Vec<Macro>,
     pub blocks: Vec<Block>,

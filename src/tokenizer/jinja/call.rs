@@ -78,7 +78,7 @@ impl<'p> Renderer<'p, '_> {
             renderer.captured(|renderer| {
                 renderer.scoped(scope, |renderer| {
                     renderer.bind(definition, arguments)?;
-                    renderer.body(&definition.body)
+                    renderer.body(definition.body)
                 })
             })
         })?;

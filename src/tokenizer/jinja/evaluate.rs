@@ -61,7 +61,7 @@ impl<'p> Renderer<'p, '_> {
             }
             Expr::Not(inner) => Ok(Value::Bool(!self.eval(inner)?.is_true())),
             Expr::Unary(operator, inner) => arithmetic::unary(operator, &self.eval(inner)?),
-            Expr::If(conditional) => self.conditional(conditional),
+            Expr::If(value, tests) => self.conditional(value, tests),
             Expr::Tuple(items) => {
                 let items = self.all(items)?;
                 self.context.tuple(items)
@@ -106,17 +106,19 @@ impl<'p> Renderer<'p, '_> {
         Ok(Value::Bool(true))
     }
 
-    fn conditional(&mut self, conditional: &'p Conditional) -> Done<Value> {
-        if self.eval(&conditional.test)?.is_true() {
-            return self.eval(&conditional.then);
+    fn conditional(&mut self, value: &'p Expr, tests: &'p [Conditional]) -> Done<Value> {
+        for conditional in tests.iter().rev() {
+            if !self.eval(&conditional.test)?.is_true() {
+                return match &conditional.otherwise {
+                    Some(otherwise) => self.eval(otherwise),
+                    None => Ok(Value::undefined(format!(
+                        "the inline if-expression on line {} evaluated to false and no else section was defined.",
+                        conditional.line
+                    ))),
+                };
+            }
         }
-        match &conditional.otherwise {
-            Some(otherwise) => self.eval(otherwise),
-            None => Ok(Value::undefined(format!(
-                "the inline if-expression on line {} evaluated to false and no else section was defined.",
-                conditional.line
-            ))),
-        }
+        self.eval(value)
     }
 
     pub(super) fn chain(&mut self, base: &'p Expr, links: &'p [Link]) -> Done<Value> {

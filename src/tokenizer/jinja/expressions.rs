@@ -69,15 +69,16 @@ impl Parser<'_, '_> {
         self.deeper(|parser| {
             let n_refusals = parser.refusals.len();
             let line = parser.line;
-            let mut expr = parser.or()?;
+            let expr = parser.or()?;
+            let mut tests = Vec::new();
             while parser.skip_name("if")? {
                 let test = parser.or()?;
                 let otherwise = if parser.skip_name("else")? { Some(parser.expression()?) } else { None };
-                expr = Expr::If(Box::new(Conditional { test, then: expr, otherwise, line }));
+                tests.push(Conditional { test, otherwise, line });
                 // What may never be reached is refused only where it is.
                 parser.refusals.truncate(n_refusals);
             }
-            Ok(expr)
+            Ok(if tests.is_empty() { expr } else { Expr::If(Box::new(expr), tests) })
         })
     }
 

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::ast::{Kind, Program, Statement, Symbol};
+use super::ast::{Body, Kind, Program, Statement, Symbol};
 use super::fault::{Done, Fault, raise};
 use super::lexer::Lexer;
 use super::meter::costly;
@@ -70,7 +70,7 @@ impl<'s, 'm> Parser<'s, 'm> {
         }
     }
 
-    fn template(&mut self) -> Done<Vec<Statement>> {
+    fn template(&mut self) -> Done<Body> {
         self.advance()?;
         self.advance()?;
         let body = self.body(&[])?;
@@ -190,7 +190,7 @@ impl<'s, 'm> Parser<'s, 'm> {
     }
 
     /// Statements up to one of the ends, whose tag is begun then; none: up to the end of all.
-    pub(super) fn body(&mut self, ends: &'static [&'static str]) -> Done<Vec<Statement>> {
+    pub(super) fn body(&mut self, ends: &'static [&'static str]) -> Done<Body> {
         if self.ends.len() >= MAX_BLOCKS {
             return costly(format!("more than {MAX_BLOCKS} blocks in one another"));
         }
@@ -221,20 +221,25 @@ impl<'s, 'm> Parser<'s, 'm> {
                     self.advance()?;
                     if matches!(&self.current, Token::Name(name) if is_inner && ends.contains(&name.as_str())) {
                         self.ends.pop();
-                        return Ok(body);
+                        return Ok(self.keep(body));
                     }
                     let kind = self.statement()?;
                     self.expect_end(Token::BlockEnd)?;
                     body.extend(kind.map(|kind| Statement { line, kind }));
                 }
                 _ if is_inner => return self.fail(None),
-                _ => return Ok(body),
+                _ => return Ok(self.keep(body)),
             }
         }
     }
 
+    fn keep(&mut self, body: Vec<Statement>) -> Body {
+        self.program.bodies.push(body);
+        self.program.bodies.len() - 1
+    }
+
     /// The body of a block with names of its own, where a filter that is not there is refused at once.
-    pub(super) fn inner_body(&mut self, ends: &'static [&'static str]) -> Done<Vec<Statement>> {
+    pub(super) fn inner_body(&mut self, ends: &'static [&'static str]) -> Done<Body> {
         let soft = std::mem::replace(&mut self.soft, false);
         let body = self.body(ends)?;
         self.soft = soft;
@@ -242,7 +247,7 @@ impl<'s, 'm> Parser<'s, 'm> {
     }
 
     /// The same to its one end, which is taken.
-    pub(super) fn whole_body(&mut self, ends: &'static [&'static str]) -> Done<Vec<Statement>> {
+    pub(super) fn whole_body(&mut self, ends: &'static [&'static str]) -> Done<Body> {
         let body = self.inner_body(ends)?;
         self.advance()?;
         Ok(body)

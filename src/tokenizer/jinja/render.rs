@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::ast::{Given, Kind, Program, Statement, Symbol, Target};
+use super::ast::{Body, Given, Kind, Program, Symbol, Target};
 use super::context::Context;
 use super::fault::{Done, Fault, raise};
 use super::filters;
@@ -48,7 +48,7 @@ impl<'p, 'c> Renderer<'p, 'c> {
     ) -> Result<String, (Fault, u32)> {
         let (scopes, out) = (Scopes::new(), vec![String::new()]);
         let mut renderer = Renderer { context, program, scopes, scope: ROOT, out, line: 1, levels: 0, calls: 0 };
-        let done = renderer.set_up(variables).and_then(|()| renderer.body(&program.body));
+        let done = renderer.set_up(variables).and_then(|()| renderer.body(program.body));
         match done {
             Ok(_) => Ok(renderer.out.pop().unwrap_or_default()),
             Err(fault) => Err((fault, renderer.line)),
@@ -119,8 +119,8 @@ impl<'p, 'c> Renderer<'p, 'c> {
         Ok(())
     }
 
-    pub(super) fn body(&mut self, body: &'p [Statement]) -> Done<Flow> {
-        for statement in body {
+    pub(super) fn body(&mut self, body: Body) -> Done<Flow> {
+        for statement in self.program.bodies.get(body).into_iter().flatten() {
             self.line = statement.line;
             self.context.meter.step()?;
             let flow = match &statement.kind {
@@ -153,18 +153,18 @@ impl<'p, 'c> Renderer<'p, 'c> {
             Kind::If(branches, otherwise) => {
                 for (test, body) in branches {
                     if self.eval(test)?.is_true() {
-                        return self.body(body);
+                        return self.body(*body);
                     }
                 }
-                self.body(otherwise)
+                otherwise.map_or(Ok(Flow::On), |body| self.body(body))
             }
             Kind::For(place) => self.for_loop(*place),
             Kind::Set(target, expr) => {
                 let value = self.eval(expr)?;
                 self.assign(target, value).map(|()| Flow::On)
             }
-            Kind::SetBlock(target, filters, body) => self.set_block(target, filters, body),
-            Kind::With(values, body) => self.with(values, body),
+            Kind::SetBlock(target, filters, body) => self.set_block(target, filters, *body),
+            Kind::With(values, body) => self.with(values, *body),
             Kind::Macro(place) => {
                 let value = self.macro_value(*place)?;
                 let symbol = self.program.macros.get(*place).map_or(0, |definition| definition.symbol);
@@ -177,7 +177,7 @@ impl<'p, 'c> Renderer<'p, 'c> {
                 self.print(&value).map(|()| Flow::On)
             }
             Kind::Filter(filters, body) => {
-                let (text, flow) = self.captured(|renderer| renderer.scoped(renderer.scope, |r| r.body(body)))?;
+                let (text, flow) = self.captured(|renderer| renderer.scoped(renderer.scope, |r| r.body(*body)))?;
                 if flow == Flow::On {
                     let value = self.filtered(filters, Value::str(text))?;
                     self.print(&value)?;
@@ -189,7 +189,7 @@ impl<'p, 'c> Renderer<'p, 'c> {
                 let text = self.block(*place, if scoped { self.scope } else { ROOT })?;
                 self.write(&text).map(|()| Flow::On)
             }
-            Kind::Scope(body) => self.scoped(self.scope, |renderer| renderer.body(body)),
+            Kind::Scope(body) => self.scoped(self.scope, |renderer| renderer.body(*body)),
             Kind::Break => Ok(Flow::Break),
             Kind::Continue => Ok(Flow::Continue),
             Kind::Load => raise("no loader for this environment specified"),
@@ -198,7 +198,7 @@ impl<'p, 'c> Renderer<'p, 'c> {
         }
     }
 
-    fn set_block(&mut self, target: &'p Target, filters: &'p [(Arc<str>, Given)], body: &'p [Statement]) -> Done<Flow> {
+    fn set_block(&mut self, target: &'p Target, filters: &'p [(Arc<str>, Given)], body: Body) -> Done<Flow> {
         let (text, flow) = self.captured(|renderer| renderer.scoped(renderer.scope, |r| r.body(body)))?;
         if flow == Flow::On {
             self.context.meter.make(text.len())?;
@@ -225,7 +225,7 @@ impl<'p, 'c> Renderer<'p, 'c> {
         filters::call(self.context, name, value, arguments)
     }
 
-    fn with(&mut self, values: &'p [(Target, super::ast::Expr)], body: &'p [Statement]) -> Done<Flow> {
+    fn with(&mut self, values: &'p [(Target, super::ast::Expr)], body: Body) -> Done<Flow> {
         // All of them are what they are outside.
         let values = values.iter().map(|(target, expr)| Ok((target, self.eval(expr)?))).collect::<Done<Vec<_>>>()?;
         self.scoped(self.scope, |renderer| {
@@ -240,7 +240,7 @@ impl<'p, 'c> Renderer<'p, 'c> {
     pub(super) fn block(&mut self, place: usize, parent: usize) -> Done<String> {
         let Some(block) = self.program.blocks.get(place) else { return Ok(String::new()) };
         let (text, _) = self.calling(|renderer| {
-            renderer.captured(|renderer| renderer.scoped(parent, |renderer| renderer.body(&block.body)))
+            renderer.captured(|renderer| renderer.scoped(parent, |renderer| renderer.body(block.body)))
         })?;
         Ok(text)
     }
@@ -284,7 +284,10 @@ impl<'p, 'c> Renderer<'p, 'c> {
             items = self.scoped(parent, |renderer| renderer.selected(&definition.target, test, items))?;
         }
         if items.is_empty() {
-            return self.scoped(parent, |renderer| renderer.body(&definition.otherwise)).map(|_| ());
+            return match definition.otherwise {
+                Some(body) => self.scoped(parent, |renderer| renderer.body(body)).map(|_| ()),
+                None => Ok(()),
+            };
         }
         let recursion = definition.recursive.then_some((place, parent));
         let items = Arc::new(items);
@@ -308,7 +311,7 @@ impl<'p, 'c> Renderer<'p, 'c> {
                     renderer.scopes.set(renderer.scope, symbol as Symbol, value, &renderer.context.meter)?;
                 }
                 renderer.assign(&definition.target, item.clone())?;
-                if renderer.body(&definition.body)? == Flow::Break {
+                if renderer.body(definition.body)? == Flow::Break {
                     break;
                 }
             }

@@ -73,8 +73,8 @@ impl Parser<'_, '_> {
         let body = self.inner_body(&["endfor", "else"])?;
         self.n_loops -= 1;
         let otherwise = match self.advance()? {
-            Token::Name(name) if name == "else" => self.whole_body(&["endfor"])?,
-            _ => Vec::new(),
+            Token::Name(name) if name == "else" => Some(self.whole_body(&["endfor"])?),
+            _ => None,
         };
         self.program.loops.push(For { target, items, test, recursive, body, otherwise });
         Ok(Kind::For(self.program.loops.len() - 1))
@@ -83,14 +83,14 @@ impl Parser<'_, '_> {
     fn conditional(&mut self) -> Done<Kind> {
         let soft = std::mem::replace(&mut self.soft, true);
         let mut branches = Vec::new();
-        let mut otherwise = Vec::new();
+        let mut otherwise = None;
         loop {
             let test = self.tuple(Tuple { without_if: true, ..Tuple::default() })?;
             branches.push((test, self.body(&["elif", "else", "endif"])?));
             match self.advance()? {
                 Token::Name(name) if name == "elif" => {}
                 Token::Name(name) if name == "else" => {
-                    otherwise = self.body(&["endif"])?;
+                    otherwise = Some(self.body(&["endif"])?);
                     self.advance()?;
                     break;
                 }
@@ -140,7 +140,7 @@ impl Parser<'_, '_> {
         }
         // It has its place before those in it.
         let place = self.program.blocks.len();
-        self.program.blocks.push(Block { name: name.clone(), scoped, body: Vec::new() });
+        self.program.blocks.push(Block { name: name.clone(), scoped, body: 0 });
         let n_loops = std::mem::replace(&mut self.n_loops, 0);
         let body = self.whole_body(&["endblock"])?;
         self.n_loops = n_loops;
