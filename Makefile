@@ -121,6 +121,7 @@ fetch:
 TEST_FLAGS ?=
 test:
 	$(PYTHON) scripts/fetch_model.py $(TEST_MODELS)
+	$(PYTHON) scripts/fetch_vocabularies.py
 	$(CARGO) test --release --no-fail-fast -- --show-output $(TEST_FLAGS)
 
 # What looks for the next fault (fuzz/README.md): each target for so many seconds, in one job.

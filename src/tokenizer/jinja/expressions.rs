@@ -35,7 +35,7 @@ impl Parser<'_, '_> {
         let mut is_tuple = false;
         loop {
             if !items.is_empty() {
-                self.expect(",")?;
+                self.require(",")?;
             }
             if self.is_tuple_end() {
                 break;
@@ -227,7 +227,7 @@ impl Parser<'_, '_> {
             Token::Operator("(") => {
                 self.advance()?;
                 let inner = self.deeper(|p| p.tuple(Tuple { in_brackets: true, ..Tuple::default() }))?;
-                self.expect(")")?;
+                self.require(")")?;
                 Ok(inner)
             }
             Token::Operator("[") => self.list(),
@@ -240,36 +240,36 @@ impl Parser<'_, '_> {
     }
 
     fn list(&mut self) -> Done<Expr> {
-        self.expect("[")?;
+        self.require("[")?;
         let mut items = Vec::new();
         while !self.is("]") {
             if !items.is_empty() {
-                self.expect(",")?;
+                self.require(",")?;
             }
             if self.is("]") {
                 break;
             }
             items.push(self.expression()?);
         }
-        self.expect("]")?;
+        self.require("]")?;
         Ok(Expr::List(items))
     }
 
     fn map(&mut self) -> Done<Expr> {
-        self.expect("{")?;
+        self.require("{")?;
         let mut entries = Vec::new();
         while !self.is("}") {
             if !entries.is_empty() {
-                self.expect(",")?;
+                self.require(",")?;
             }
             if self.is("}") {
                 break;
             }
             let key = self.expression()?;
-            self.expect(":")?;
+            self.require(":")?;
             entries.push((key, self.expression()?));
         }
-        self.expect("}")?;
+        self.require("}")?;
         Ok(Expr::Map(entries))
     }
 }

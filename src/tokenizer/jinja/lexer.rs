@@ -35,7 +35,7 @@ pub(super) struct Lexer<'s> {
 }
 
 impl<'s> Lexer<'s> {
-    /// Of a source that is [`normalized`].
+    /// One at the beginning of a source that is [`normalized`].
     pub fn new(source: &'s str) -> Lexer<'s> {
         let (brackets, next) = (Vec::new(), Vec::new());
         Lexer { source, at: 0, line: 1, tag: None, brackets, line_starting: true, next }

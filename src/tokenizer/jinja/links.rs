@@ -33,15 +33,15 @@ impl Parser<'_, '_> {
     }
 
     fn subscript(&mut self) -> Done<Link> {
-        self.expect("[")?;
+        self.require("[")?;
         let mut links = Vec::new();
         while !self.is("]") {
             if !links.is_empty() {
-                self.expect(",")?;
+                self.require(",")?;
             }
             links.push(self.subscribed()?);
         }
-        self.expect("]")?;
+        self.require("]")?;
         if links.len() == 1
             && let Some(link) = links.pop()
         {
@@ -63,7 +63,7 @@ impl Parser<'_, '_> {
             }
             bounds[0] = Some(first);
         }
-        self.expect(":")?;
+        self.require(":")?;
         let ends = |parser: &Self| parser.is("]") || parser.is(",");
         if !self.is(":") && !ends(self) {
             bounds[1] = Some(self.expression()?);
@@ -76,13 +76,13 @@ impl Parser<'_, '_> {
 
     /// The arguments of a call.
     pub(super) fn given(&mut self) -> Done<Given> {
-        self.expect("(")?;
+        self.require("(")?;
         let mut given = Given::default();
         let mut first = true;
         let ensure = |ok| if ok { Ok(()) } else { raise("invalid syntax for function call expression") };
         while !self.is(")") {
             if !first {
-                self.expect(",")?;
+                self.require(",")?;
                 if self.is(")") {
                     break;
                 }
@@ -97,14 +97,14 @@ impl Parser<'_, '_> {
             } else if matches!(self.current, Token::Name(_)) && self.is_ahead("=") {
                 ensure(given.map.is_none())?;
                 let name = self.name()?;
-                self.expect("=")?;
+                self.require("=")?;
                 given.named.push((name, self.expression()?));
             } else {
                 ensure(given.list.is_none() && given.map.is_none() && given.named.is_empty())?;
                 given.positional.push(self.expression()?);
             }
         }
-        self.expect(")")?;
+        self.require(")")?;
         Ok(given)
     }
 

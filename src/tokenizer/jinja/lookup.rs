@@ -82,7 +82,7 @@ const TUPLE: [&str; 2] = ["count", "index"];
 
 /// What Python's `getattr` finds.
 fn found(context: &Context<'_>, value: &Value, name: &str) -> Done<Option<Value>> {
-    let unsafe_attribute = || {
+    let refused_attribute = || {
         let kind = short(value.kind());
         Ok(Some(Value::undefined(format!("access to attribute '{name}' of '{kind}' object is unsafe."))))
     };
@@ -104,10 +104,10 @@ fn found(context: &Context<'_>, value: &Value, name: &str) -> Done<Option<Value>
         return method();
     }
     if changes.contains(&name) {
-        return unsafe_attribute();
+        return refused_attribute();
     }
     if name.starts_with("__") && name.ends_with("__") && name.len() > 4 {
-        return unsafe_attribute();
+        return refused_attribute();
     }
     match value {
         Value::Object(object) => of_object(context, value, object, name),

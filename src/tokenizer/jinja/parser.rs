@@ -134,11 +134,11 @@ impl<'s, 'm> Parser<'s, 'm> {
         raise(format!("expected token '{what}', got '{}'", described(&self.current)))
     }
 
-    pub(super) fn expect(&mut self, operator: &'static str) -> Done<()> {
+    pub(super) fn require(&mut self, operator: &'static str) -> Done<()> {
         if self.skip(operator)? { Ok(()) } else { self.expected(operator) }
     }
 
-    pub(super) fn expect_end(&mut self, end: Token) -> Done<()> {
+    pub(super) fn require_end(&mut self, end: Token) -> Done<()> {
         if self.current != end {
             return self.expected(&described(&end));
         }
@@ -197,7 +197,7 @@ impl<'s, 'm> Parser<'s, 'm> {
         let is_inner = !ends.is_empty();
         if is_inner {
             self.skip(":")?;
-            self.expect_end(Token::BlockEnd)?;
+            self.require_end(Token::BlockEnd)?;
             self.ends.push(ends);
         }
         let mut body = Vec::new();
@@ -214,7 +214,7 @@ impl<'s, 'm> Parser<'s, 'm> {
                 Token::PrintBegin => {
                     self.advance()?;
                     let kind = Kind::Print(self.tuple(Tuple::default())?);
-                    self.expect_end(Token::PrintEnd)?;
+                    self.require_end(Token::PrintEnd)?;
                     body.push(Statement { line, kind });
                 }
                 Token::BlockBegin => {
@@ -224,7 +224,7 @@ impl<'s, 'm> Parser<'s, 'm> {
                         return Ok(self.keep(body));
                     }
                     let kind = self.statement()?;
-                    self.expect_end(Token::BlockEnd)?;
+                    self.require_end(Token::BlockEnd)?;
                     body.extend(kind.map(|kind| Statement { line, kind }));
                 }
                 _ if is_inner => return self.fail(None),

@@ -114,10 +114,10 @@ impl Parser<'_, '_> {
         let mut values = Vec::new();
         while self.current != Token::BlockEnd {
             if !values.is_empty() {
-                self.expect(",")?;
+                self.require(",")?;
             }
             let target = self.target(false)?;
-            self.expect("=")?;
+            self.require("=")?;
             values.push((target, self.expression()?));
         }
         Ok(Kind::With(values, self.whole_body(&["endwith"])?))
@@ -186,12 +186,12 @@ impl Parser<'_, '_> {
     }
 
     fn signature(&mut self) -> Done<Vec<(Symbol, Option<Expr>)>> {
-        self.expect("(")?;
+        self.require("(")?;
         let mut parameters = Vec::new();
         let mut defaults = false;
         while !self.is(")") {
             if !parameters.is_empty() {
-                self.expect(",")?;
+                self.require(",")?;
             }
             let name = self.target_name()?;
             let symbol = self.symbol(&name);
@@ -202,7 +202,7 @@ impl Parser<'_, '_> {
             defaults |= default.is_some();
             parameters.push((symbol, default));
         }
-        self.expect(")")?;
+        self.require(")")?;
         Ok(parameters)
     }
 
