@@ -171,7 +171,15 @@ impl Parser<'_, '_> {
         };
         let mut links = Vec::new();
         self.postfix(&mut links)?;
-        while with_filters {
+        if with_filters {
+            self.filtered(&mut links)?;
+        }
+        Ok(if links.is_empty() { base } else { Expr::Chain(Box::new(base), links) })
+    }
+
+    /// Filters, tests and calls.
+    fn filtered(&mut self, links: &mut Vec<Link>) -> Done<()> {
+        loop {
             if self.skip("|")? {
                 let (name, given) = self.filter_call()?;
                 links.push(Link::Filter(name, given));
@@ -181,10 +189,9 @@ impl Parser<'_, '_> {
             } else if self.is("(") {
                 links.push(Link::Call(self.given()?));
             } else {
-                break;
+                return Ok(());
             }
         }
-        Ok(if links.is_empty() { base } else { Expr::Chain(Box::new(base), links) })
     }
 
     pub(super) fn primary(&mut self, with_attributes: bool) -> Done<Expr> {

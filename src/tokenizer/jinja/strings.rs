@@ -19,7 +19,7 @@ enum End {
 }
 
 /// A string that a method takes, or Python's error.
-fn string<'v>(value: &'v Value, error: impl Fn(&str) -> String) -> Done<&'v str> {
+fn string(value: &Value, error: impl Fn(&str) -> String) -> Done<&str> {
     match value.as_str() {
         Some(text) => Ok(text),
         None => raise(error(value.kind())),
