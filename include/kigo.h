@@ -713,7 +713,7 @@ kigo_status kigo_token_flags(const kigo_model *model, uint32_t token, uint64_t *
 // tokens, 200 brackets and operators in one another and 300 blocks; a rendering takes at most one second, 64
 // MiB (16 bytes for each byte of the conversation beside that) and about 500,000 instructions (10,000 more for each
 // message). What has more is INVALID_MODEL, and the text has the number. The file's template is compiled at its first
-// use and kept, which takes up to 64 bytes for each of its source. It runs on a thread of its own with a stack of 4 MiB,
+// use and kept, which takes up to 70 bytes for each of its source. It runs on a thread of its own with a stack of 4 MiB,
 // so that any thread of the host's will do; the memory is asked for beforehand.
 
 // For kigo_chat_render(): ends with what opens the assistant's answer.
