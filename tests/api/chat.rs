@@ -348,6 +348,7 @@ fn what_the_engine_panics_on_is_computed_here() {
     let tokenizer = tiny("tiny_llama_bpe");
     for (source, expected) in [
         ("{{ 6 is divisibleby(3) }}{{ -7 is divisibleby 7 }}{{ 7 is divisibleby(4) }}", "TrueTrueFalse"),
+        ("{{ '{0[\u{e9}]}'.format({'\u{e9}': 1}) }}", "1"),
         ("{{ (-170141183460469231731687303715884105727 - 1) is divisibleby(-1) }}", "True"),
         ("[{{ ''[::-1] }}{{ 'abc'[1:2:-1] }}{{ 'abc'[2:0:-1] }}{{ 'abc'[-99:99:9223372036854775807] }}]", "[cba]"),
         ("{{ [1, 2, 3][0:3:-9223372036854775807] }}{{ [1, 2, 3][9:0:-2] }}{{ [][::-1] }}", "[][3][]"),
