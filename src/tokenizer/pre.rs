@@ -40,10 +40,14 @@ pub(super) struct Pre {
     pub ignore_merges: bool,
     /// Whether a text begins with the begin token if the file does not say.
     pub add_bos: bool,
+    /// Whether words are text in which a mark stands for each space, and no bytes.
+    pub is_text: bool,
 }
 
 /// The pre-tokenizer of a file that names none: an older converter left it out, and llama.cpp takes this one.
 pub(super) const DEFAULT: &str = "default";
+/// That of `tokenizer.ggml.model` "gemma4".
+pub(super) const GEMMA4: &str = "gemma4";
 
 macro_rules! contraction {
     () => {
@@ -92,6 +96,7 @@ macro_rules! words {
 
 const DIGIT: Cut = Cut::Matches(r"\p{N}", Space::Whole);
 const DIGITS_3: Cut = Cut::Matches(r"\p{N}{1,3}", Space::Whole);
+const LINES: Cut = Cut::Matches(r"\n+", Space::Whole);
 const LINE_BREAK: Cut = Cut::Matches(r"[\r\n]", Space::Whole);
 const CJK: Cut = Cut::Matches(r"[\u{800}-\u{9FA5}\u{AC00}-\u{D7FF}]+", Space::Whole);
 const CJK_KANA: Cut = Cut::Matches(r"[\u{4E00}-\u{9FA5}\u{3040}-\u{30FF}]+", Space::Whole);
@@ -167,7 +172,7 @@ const DEEPSEEK_LETTERS: Cut = Cut::Matches(
 );
 const BLOOM: Cut = Cut::Matches(r" ?[^(\s|.,!?\u{2026}\u{3002}\u{FF0C}\u{3001}\u{964}\u{6D4}\u{60C})]+", Space::Whole);
 
-const PLAIN: Pre = Pre { names: &[], cuts: &[], nfc: false, ignore_merges: false, add_bos: false };
+const PLAIN: Pre = Pre { names: &[], cuts: &[], nfc: false, ignore_merges: false, add_bos: false, is_text: false };
 const NFC: Pre = Pre { nfc: true, ..PLAIN };
 
 pub(super) const ALL: &[Pre] = &[
@@ -222,7 +227,7 @@ pub(super) const ALL: &[Pre] = &[
     Pre { names: &["qwen35"], cuts: &[QWEN35], ..PLAIN },
     Pre { names: &["seed-coder"], cuts: &[SEED_CODER], ..PLAIN },
     Pre { names: &["ufakzeka"], cuts: &[Cut::Matches(words!(r"\p{N}"), Space::GivesBackButLines)], ..PLAIN },
-    Pre { names: &["laguna"], cuts: &[Cut::Matches(r"\n+", Space::Whole), QWEN2], ..PLAIN },
+    Pre { names: &["laguna"], cuts: &[LINES, QWEN2], ..PLAIN },
     Pre {
         names: &["llama-bpe", "llama3", "llama-v3", "falcon-h1", "falcon3", "jina-v5-nano", "lfm2", "midm-2.0"],
         cuts: &[LLAMA3],
@@ -297,6 +302,9 @@ pub(super) const ALL: &[Pre] = &[
     },
     Pre { names: &["bloom", "gpt3-finnish", "poro-chat"], cuts: &[BLOOM], ..PLAIN },
     Pre { names: &["viking"], cuts: &[BLOOM, DIGIT], ..PLAIN },
+    // SentencePiece's merges by rank, over lines.
+    Pre { names: &[GEMMA4, "granite-embed-multi-311m"], cuts: &[LINES], add_bos: true, is_text: true, ..PLAIN },
+    Pre { names: &["sarvam-moe", "domyn-small"], cuts: &[LINES], is_text: true, ..PLAIN },
     Pre { names: &["superbpe"], cuts: &[Cut::Matches(r"\p{N}+", Space::Whole), Cut::Thousands], ..PLAIN },
     // No model has these: they are llama.cpp's for a file that names none.
     Pre {

@@ -67,6 +67,8 @@ pub(super) struct Splitter {
     pub ignore_merges: bool,
     /// Whether a text begins with the begin token if the file does not say.
     pub add_bos: bool,
+    /// Whether words are text in which a mark stands for each space, and no bytes.
+    pub is_text: bool,
 }
 
 impl Splitter {
@@ -83,6 +85,7 @@ impl Splitter {
             nfc: found.nfc,
             ignore_merges: found.ignore_merges,
             add_bos: found.add_bos,
+            is_text: found.is_text,
         })
     }
 
