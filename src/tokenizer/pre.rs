@@ -15,6 +15,21 @@ pub(super) enum Space {
     GivesBack,
     /// The same, but a match that ends in a line break came from `[\r\n]` and stays whole.
     GivesBackButLines,
+    /// White space without line breaks is cut where it has 512 characters, 256, 128, and so on to 1, always the most that leaves
+    /// one over unless the text ends: `\s{512}(?!\S)|\s{256}(?!\S)|...|\s{4}(?!\S)|\s{1,2}(?!\S)|\s{1}`.
+    Halves,
+}
+
+/// What becomes of the digits of a number that three do not go into.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// They stay with what stands before: `(?=(\d{3})+(?!\d))`.
+    Joined,
+    /// They are a piece: `\d{1,3}(?=(\d{3})*(?!\d))`.
+    Alone,
+    /// The same, but a number before a letter stays as it is: `\d{1,3}(?=(?:\d{3})*\b)`. The number's expression takes one
+    /// character of a word (`\w`) that may follow.
+    AloneUnlessWord,
 }
 
 /// One way to cut a text.
@@ -22,8 +37,8 @@ pub(super) enum Space {
 pub(super) enum Cut {
     /// Into the matches of an expression and what lies between them.
     Matches(&'static str, Space),
-    /// Before each three digits, counted from the end of a number: `(?=(\d{3})+(?!\d))`.
-    Thousands,
+    /// Before each three digits, counted from the end of what the expression finds.
+    Thousands(&'static str, Rest),
     /// Into threes of ASCII digits, other digits and the rest, of the characters that stand for bytes: those of 0xB2, 0xB3,
     /// 0xB9 and 0xBC to 0xBE (`²`, `³`, `¹`, `¼` to `¾`) count as digits. Comes last: pieces need not be UTF-8.
     ByteDigits,
@@ -116,10 +131,15 @@ const SEED_CODER: Cut = Cut::Matches(
     concat!(contraction!(), r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+"),
     Space::GivesBackButLines,
 );
-const TEKKEN: Cut = Cut::Matches(
-    concat!(cased!("", ""), r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+"),
-    Space::GivesBackButLines,
-);
+macro_rules! tekken {
+    ($number:expr) => {
+        Cut::Matches(
+            concat!(cased!("", ""), "|", $number, r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+"),
+            Space::GivesBackButLines,
+        )
+    };
+}
+const TEKKEN: Cut = tekken!(r"\p{N}");
 const GPT4O: Cut = Cut::Matches(
     concat!(cased!("", concat!(contraction!(), "?")), r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+"),
     Space::GivesBackButLines,
@@ -127,6 +147,27 @@ const GPT4O: Cut = Cut::Matches(
 /// GPT-4o's with every digit alone.
 const YOUTU: Cut = Cut::Matches(
     concat!(cased!("", concat!(contraction!(), "?")), r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+"),
+    Space::GivesBackButLines,
+);
+/// GPT-4o's with DeepSeek's punctuation, and numbers cut before.
+const FLINT: Cut = Cut::Matches(
+    concat!(cased!("", concat!(contraction!(), "?")), r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+"),
+    Space::GivesBackButLines,
+);
+/// Letters with their marks, and one space between them.
+const EXAONE_MOE: Cut = Cut::Matches(
+    concat!(
+        contraction!(),
+        r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+"
+    ),
+    Space::GivesBackButLines,
+);
+/// Llama 3's with marks and joiners as letters.
+const K2_HORIZON: Cut = Cut::Matches(
+    concat!(
+        contraction!(),
+        r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}\u{200C}\u{200D}]+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+"
+    ),
     Space::GivesBackButLines,
 );
 const KIMI_K2: Cut = Cut::Matches(
@@ -167,6 +208,15 @@ const DEEPSEEK_LETTERS: Cut = Cut::Matches(
         r"\u{104B0}-\u{104D3}\u{104D8}-\u{104FB}\u{10C80}-\u{10CB2}\u{10CC0}-\u{10CF2}\u{118A0}-\u{118DF}",
         r"\u{1E900}-\u{1E943}",
         "]+"
+    ),
+    Space::Whole,
+);
+/// The scripts of East and Southeast Asia.
+const ASIAN: Cut = Cut::Matches(
+    concat!(
+        r"[\u{4E00}-\u{9FFF}\u{3400}-\u{4DBF}\u{F900}-\u{FAFF}\u{3040}-\u{30FF}\u{FF65}-\u{FF9F}\u{2F00}-\u{2FDF}",
+        r"\u{E40}-\u{E7F}\u{E80}-\u{EFF}\u{1780}-\u{17FF}\u{1000}-\u{109F}\u{AA60}-\u{AA7F}\u{A9E0}-\u{A9FF}",
+        r"\u{AC00}-\u{D7AF}\u{1100}-\u{11FF}]+"
     ),
     Space::Whole,
 );
@@ -225,6 +275,8 @@ pub(super) const ALL: &[Pre] = &[
         ..PLAIN
     },
     Pre { names: &["qwen35"], cuts: &[QWEN35], ..PLAIN },
+    Pre { names: &["exaone-moe"], cuts: &[EXAONE_MOE], ..PLAIN },
+    Pre { names: &["k2-horizon"], cuts: &[K2_HORIZON], ..PLAIN },
     Pre { names: &["seed-coder"], cuts: &[SEED_CODER], ..PLAIN },
     Pre { names: &["ufakzeka"], cuts: &[Cut::Matches(words!(r"\p{N}"), Space::GivesBackButLines)], ..PLAIN },
     Pre { names: &["laguna"], cuts: &[LINES, QWEN2], ..PLAIN },
@@ -236,6 +288,11 @@ pub(super) const ALL: &[Pre] = &[
         ..PLAIN
     },
     Pre { names: &["glm4", "glm5"], cuts: &[LLAMA3], ignore_merges: true, ..PLAIN },
+    Pre {
+        names: &["jais-2"],
+        cuts: &[Cut::Matches(concat!(contraction!(), "|", words!(r"\p{N}{1,3}")), Space::Halves)],
+        ..PLAIN
+    },
     Pre { names: &["chatglm-bpe", "dbrx", "smaug-bpe"], cuts: &[LLAMA3], ..PLAIN },
     Pre {
         names: &["minicpm5"],
@@ -244,8 +301,27 @@ pub(super) const ALL: &[Pre] = &[
         ..PLAIN
     },
     // Pixtral has Tekken's vocabulary; the expression in its first `tokenizer.json` was Llama 3's by mistake.
-    Pre { names: &["tekken", "pixtral"], cuts: &[TEKKEN], ignore_merges: true, add_bos: true, ..PLAIN },
+    Pre {
+        names: &["tekken", "pixtral", "nemotron-3.5-embed"],
+        cuts: &[TEKKEN],
+        ignore_merges: true,
+        add_bos: true,
+        ..PLAIN
+    },
+    Pre {
+        names: &["tekken-num3"],
+        cuts: &[tekken!(r"\p{N}+"), Cut::Thousands(r"\p{N}+", Rest::Alone)],
+        ignore_merges: true,
+        add_bos: true,
+        ..PLAIN
+    },
     Pre { names: &["gpt-4o", "kanana2", "llama4", "minimax-m2", "talkie"], cuts: &[GPT4O], ..PLAIN },
+    Pre {
+        names: &["tiny_aya", "cohere2moe"],
+        cuts: &[Cut::Thousands(r"\d+[\w\p{N}--\u{200C}\u{200D}]?", Rest::AloneUnlessWord), GPT4O],
+        ..PLAIN
+    },
+    Pre { names: &["flint"], cuts: &[DIGITS_3, CJK_KANA, FLINT], ..PLAIN },
     Pre { names: &["granite-embed-multi-97m"], cuts: &[GPT4O], ignore_merges: true, ..PLAIN },
     Pre {
         names: &["youtu"],
@@ -268,6 +344,7 @@ pub(super) const ALL: &[Pre] = &[
         cuts: &[DIGITS_3, CJK_KANA, DEEPSEEK_V3],
         ..PLAIN
     },
+    Pre { names: &["afmoe"], cuts: &[Cut::Thousands(r"\p{N}+", Rest::Alone), ASIAN, DEEPSEEK_V3], ..PLAIN },
     Pre { names: &["spark2_5"], cuts: &[DIGIT, CJK_KANA, SPARK], ..PLAIN },
     Pre {
         names: &["deepseek-coder"],
@@ -296,6 +373,19 @@ pub(super) const ALL: &[Pre] = &[
         ..PLAIN
     },
     Pre {
+        names: &["chameleon"],
+        cuts: &[
+            Cut::Matches("<sentinel:[0-9]+>", Space::Whole),
+            Cut::Matches("IMGIMG[A-I]{1,4}Z", Space::Whole),
+            Cut::Matches(r"[\t\n]|    |  ", Space::Whole),
+            DIGIT,
+            Cut::Matches(r"[\p{P}!-/:-@\[-`{-~]", Space::Whole),
+            GPT2,
+        ],
+        add_bos: true,
+        ..PLAIN
+    },
+    Pre {
         names: &["falcon"],
         cuts: &[Cut::Matches(r"[\p{P}$+<=>^`|~]+", Space::Whole), GPT2, Cut::ByteDigits],
         ..PLAIN
@@ -305,7 +395,11 @@ pub(super) const ALL: &[Pre] = &[
     // SentencePiece's merges by rank, over lines.
     Pre { names: &[GEMMA4, "granite-embed-multi-311m"], cuts: &[LINES], add_bos: true, is_text: true, ..PLAIN },
     Pre { names: &["sarvam-moe", "domyn-small"], cuts: &[LINES], is_text: true, ..PLAIN },
-    Pre { names: &["superbpe"], cuts: &[Cut::Matches(r"\p{N}+", Space::Whole), Cut::Thousands], ..PLAIN },
+    Pre {
+        names: &["superbpe"],
+        cuts: &[Cut::Matches(r"\p{N}+", Space::Whole), Cut::Thousands(r"\d+", Rest::Joined)],
+        ..PLAIN
+    },
     // No model has these: they are llama.cpp's for a file that names none.
     Pre {
         names: &[DEFAULT],
