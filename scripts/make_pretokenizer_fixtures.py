@@ -100,6 +100,7 @@ MORE = [
     *["x" + "".join(" \t\u3000\u2003\u00a0"[(i * i + n) % 5] for i in range(n)) + end for n in (3, 5, 6, 7, 9, 16, 17, 33, 70, 519) for end in ("", "y", "!")],
     "1234abc 1234_x 1234\u0301 1234\u200d5678 1234\u4e2d 12345. 1234'5 a1234 1234\u2167 1234\u00b2 1234\u24b6 1234\u2103 \u0663\u0664\u0665\u0666", "1234567\n12 123456 1,2345", "ab cd  ef\u0301 gh\n ij/ kl//\n\n!\n\n? a\u200db \u0928\u094d\u200d\u092f", "x \u0301y z w1 v",
     "<sentinel:12> IMGIMGABCZ IMGIMGABCDEZ <sentinel:x>  a    b\t\tc", "\u0e01\u0e40\u0e01 \u1780\u1789 \uff76\uff9e \u3131 \u1112\u1161 \ua9e5", "a  123  4567 !12 \n  1234",
+    "a\u0a76b\u2e43c \u166dd\u2e43!e \U0001144bf \u0c84\u061dg",
     "The year 2024's 3rd quarter: $1,234,567.89 (≈100%)!", "ONE two Three fOUR", "aAaAaA AAaaAA", "ÀÉÎõü ÀÉ", "ßẞſ ﬁﬀ", "ª º ʼn",
 ]
 

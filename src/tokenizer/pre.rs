@@ -37,6 +37,8 @@ pub(super) enum Rest {
 pub(super) enum Cut {
     /// Into the matches of an expression and what lies between them.
     Matches(&'static str, Space),
+    /// Into runs of punctuation and what lies between them, as `tokenizers` knows punctuation: by Unicode 8.
+    Punctuation,
     /// Before each three digits, counted from the end of what the expression finds.
     Thousands(&'static str, Rest),
     /// Into threes of ASCII digits, other digits and the rest, of the characters that stand for bytes: those of 0xB2, 0xB3,
@@ -257,7 +259,7 @@ pub(super) const ALL: &[Pre] = &[
         ..PLAIN
     },
     Pre { names: &["command-r"], cuts: &[DIGIT, GPT2], ..NFC },
-    // Qwen2's vocabulary under other names.
+    // Qwen2's vocabulary under other names; transformers' Qwen2Tokenizer, which is theirs, composes.
     Pre { names: &["qwen2", "deepseek-r1-qwen", "f2llmv2"], cuts: &[QWEN2], ..NFC },
     Pre {
         names: &[
@@ -274,6 +276,7 @@ pub(super) const ALL: &[Pre] = &[
         cuts: &[QWEN2],
         ..PLAIN
     },
+    // transformers' Qwen3_5Tokenizer composes, too; llama.cpp does not, nor do the published ids of the name, which decide here.
     Pre { names: &["qwen35"], cuts: &[QWEN35], ..PLAIN },
     Pre { names: &["exaone-moe"], cuts: &[EXAONE_MOE], ..PLAIN },
     Pre { names: &["k2-horizon"], cuts: &[K2_HORIZON], ..PLAIN },
@@ -385,11 +388,7 @@ pub(super) const ALL: &[Pre] = &[
         add_bos: true,
         ..PLAIN
     },
-    Pre {
-        names: &["falcon"],
-        cuts: &[Cut::Matches(r"[\p{P}$+<=>^`|~]+", Space::Whole), GPT2, Cut::ByteDigits],
-        ..PLAIN
-    },
+    Pre { names: &["falcon"], cuts: &[Cut::Punctuation, GPT2, Cut::ByteDigits], ..PLAIN },
     Pre { names: &["bloom", "gpt3-finnish", "poro-chat"], cuts: &[BLOOM], ..PLAIN },
     Pre { names: &["viking"], cuts: &[BLOOM, DIGIT], ..PLAIN },
     // SentencePiece's merges by rank, over lines.

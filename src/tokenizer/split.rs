@@ -5,6 +5,7 @@
 
 use regex::Regex;
 
+use super::bert_chars;
 use super::bytes;
 use super::pre::{self, Cut, Rest, Space};
 use super::unsupported;
@@ -20,6 +21,7 @@ enum Rule {
     Matches(Compiled, Space),
     /// The expression of a number.
     Thousands(Compiled, Rest),
+    Punctuation,
     ByteDigits,
 }
 
@@ -28,6 +30,7 @@ impl Rule {
         Ok(match cut {
             Cut::Matches(pattern, space) => Rule::Matches(compile(pattern)?, space),
             Cut::Thousands(number, rest) => Rule::Thousands(compile(number)?, rest),
+            Cut::Punctuation => Rule::Punctuation,
             Cut::ByteDigits => Rule::ByteDigits,
         })
     }
@@ -114,6 +117,7 @@ fn apply(rules: &[Rule], text: &str, word: &mut dyn FnMut(&[u8]) -> Result<()>) 
         Some((Rule::Thousands(number, left), rest)) => {
             thousands(number, *left, text, &mut |piece| apply(rest, piece, word))
         }
+        Some((Rule::Punctuation, rest)) => punctuation(text, &mut |piece| apply(rest, piece, word)),
         Some((Rule::ByteDigits, _)) => byte_digits(text.as_bytes(), word),
     }
 }
@@ -167,6 +171,18 @@ fn end(space: Space, text: &str, start: usize, end: usize) -> usize {
     }
     let shorter = end - last.len_utf8();
     if shorter > start { shorter } else { end }
+}
+
+/// Runs of punctuation and what lies between them.
+fn punctuation(text: &str, piece: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let is = bert_chars::is_punctuation(first);
+        let end = rest.find(|c| bert_chars::is_punctuation(c) != is).unwrap_or(rest.len());
+        piece(&rest[..end])?;
+        rest = &rest[end..];
+    }
+    Ok(())
 }
 
 /// Cuts before each three digits, counted from a number's end.

@@ -8,7 +8,7 @@ use kigo::gguf::Gguf;
 use kigo::tokenizer::{TokenKind, Tokenizer, Vocab};
 use proptest::prelude::*;
 
-use crate::fixtures::{fixture, ids, strings, tiny, vocab};
+use crate::fixtures::{fixture, gguf, ids, strings, tiny, vocab};
 use crate::tokenizer::check;
 
 const TINY: [&str; 6] =
@@ -29,6 +29,21 @@ pub fn published(name: &str) -> Option<Tokenizer> {
 fn small_vocabularies_equal_their_references() {
     for name in TINY {
         check("vocabulary_texts", name, &tiny(name));
+    }
+}
+
+/// A file's keys say what the fixture says.
+#[test]
+fn files_of_every_kind_are_read() {
+    let texts = fixture("vocabulary_texts");
+    for name in TINY {
+        let (fixture, same) = (fixture(name), tiny(name));
+        let bytes = gguf(&vocab(&fixture));
+        let tokenizer = Tokenizer::new(&Gguf::from_bytes(&bytes).unwrap()).unwrap();
+        for text in strings(&texts["texts"]) {
+            let (found, expected) = [&tokenizer, &same].map(|t| t.encode(text, true, true).unwrap()).into();
+            assert_eq!(found, expected, "{name}, {text:?}");
+        }
     }
 }
 
