@@ -18,6 +18,7 @@ mod charsmap;
 mod chat;
 mod compose;
 mod conversation;
+mod cut;
 mod date;
 mod ends;
 mod format;

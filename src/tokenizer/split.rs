@@ -7,7 +7,8 @@ use regex::Regex;
 
 use super::bert_chars;
 use super::bytes;
-use super::pre::{self, Cut, Rest, Space};
+use super::cut::{Cut, Rest, Space};
+use super::pre;
 use super::unsupported;
 use crate::alloc::require;
 use crate::error::{Error, Result};
