@@ -3,11 +3,13 @@
 
 use std::path::Path;
 
+use kigo::alloc::watch;
 use kigo::error::{Error, Status};
 use kigo::gguf::Gguf;
 use kigo::tokenizer::{TokenKind, Tokenizer, Vocab};
 use proptest::prelude::*;
 
+use crate::common::apart::apart;
 use crate::fixtures::{fixture, gguf, ids, strings, tiny, vocab};
 use crate::tokenizer::check;
 
@@ -324,6 +326,40 @@ fn long_texts_without_a_joint_are_cut_at_the_best_places() {
         if n <= 20_000 {
             assert_eq!(sum, slowly(&vocab, &text), "{n}");
         }
+    }
+}
+
+/// Where memory is not to be had, making a tokenizer and using it end with a status, and the next time gives what it should.
+#[test]
+fn what_finds_no_memory_is_a_status() {
+    if apart(|| ()) {
+        return;
+    }
+    let text = "The quick, na\u{ef}ve \u{4e2d}\u{6587} fox  \u{ff21}\u{2460}\n\nab ".repeat(300);
+    // Where an automaton is made, smaller allocations than 600 bytes are a dependency's own.
+    for name in TINY {
+        let (fixture, tokenizer) = (fixture(name), tiny(name));
+        let vocab = vocab(&fixture);
+        let expected = tokenizer.encode(&text, true, false).unwrap();
+        let mut failed = [0; 2];
+        for (step, n_failed) in failed.iter_mut().enumerate() {
+            for n in 0.. {
+                let (result, there_was_one) = match step {
+                    0 => watch::failing(n, 600, || Tokenizer::from_vocab(&vocab).map(|_| Vec::new())),
+                    _ => watch::failing(n, 1, || tokenizer.encode(&text, true, false)),
+                };
+                match result {
+                    Ok(ids) => assert!(step == 0 || ids == expected, "{name}"),
+                    Err(Error::OutOfMemory { .. }) => *n_failed += 1,
+                    Err(other) => panic!("{name}, allocation {n}: {other}"),
+                }
+                if !there_was_one {
+                    break;
+                }
+            }
+        }
+        assert!(failed[0] > 3 && failed[1] > 0, "{name}: {failed:?}");
+        assert_eq!(tokenizer.encode(&text, true, false).unwrap(), expected);
     }
 }
 
