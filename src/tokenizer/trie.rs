@@ -54,9 +54,10 @@ impl Trie {
         reserve_exact(&mut spans, n)?;
         spans.push((0, list.len() as u32));
         trie.bytes.push(0);
-        let (mut node, mut depth) = (0, 0);
-        while node < spans.len() {
-            for at in node..spans.len() {
+        // Level by level.
+        let (mut level, mut depth) = (0..1, 0);
+        while !level.is_empty() {
+            for at in level.clone() {
                 trie.first.push(spans.len() as u32);
                 let (mut from, to) = spans[at];
                 let mut rest = &list[from as usize..to as usize];
@@ -70,8 +71,8 @@ impl Trie {
                     spans.push((from, to));
                     from = to;
                 }
-                node += 1;
             }
+            level = level.end..spans.len();
             depth += 1;
         }
         trie.first.push(spans.len() as u32);

@@ -178,8 +178,8 @@ impl<'a> Run<'a> {
         let sum = if at == self.start { 0.0 } else { self.sums[at % self.sums.len()] };
         let n = match self.text[at] {
             ..0x80 => 1,
-            ..0xe0 => 2,
-            ..0xf0 => 3,
+            0x80..0xe0 => 2,
+            0xe0..0xf0 => 3,
             _ => 4,
         };
         let (mut node, mut is_known) = (ROOT, false);

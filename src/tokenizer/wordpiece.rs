@@ -197,7 +197,7 @@ impl Words<'_> {
     fn end_word(&mut self) -> Result<()> {
         match self.n_chars {
             0 => {}
-            ..=MAX_CHARS => self.pieces.encode_word(&self.word, self.out)?,
+            1..=MAX_CHARS => self.pieces.encode_word(&self.word, self.out)?,
             _ => merge::extend(self.out, 1, std::iter::once(self.pieces.unk))?,
         }
         self.word.clear();
