@@ -27,8 +27,7 @@ static void text(const kigo_model *model, const kigo_model_facts *facts, const c
     CHECK(n == before + n_plain + behind && memcmp(ids + before, plain, n_plain * sizeof *plain) == 0);
     CHECK(!before || (ids[0] == facts->begin_token && is_control(model, ids[0])));
     CHECK(!behind || (ids[n - 1] == facts->end_token && is_control(model, ids[n - 1])));
-    const kigo_status wanted = n_plain > 0 ? KIGO_STATUS_BUFFER_TOO_SMALL : KIGO_STATUS_OK;
-    CHECK(kigo_tokenize(model, given, KIGO_STRLEN, 0, NULL, 0, &n) == wanted && n == n_plain);
+    CHECK(kigo_tokenize(model, given, KIGO_STRLEN, 0, NULL, 0, &n) == KIGO_STATUS_OK && n == n_plain);
 
     char back[1024];
     CHECK(kigo_detokenize(model, plain, n_plain, KIGO_TEXT_SPECIAL, back, sizeof back, &n_text) == KIGO_STATUS_OK);
