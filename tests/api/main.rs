@@ -16,6 +16,7 @@ mod constraint;
 mod constraint_schema;
 mod cpu;
 mod embed;
+mod encoders;
 mod engine;
 mod files;
 mod fork;
