@@ -95,7 +95,7 @@ fn turned(p: &Patient<'_>) -> Result<(f64, usize, usize)> {
 /// Keys of a layer at position 0, at `position`, from the formula of `model::RopeTable`, in f64; its magnitude is in them.
 fn turn(p: &Patient<'_>, layer: usize, keys: &[f32], position: usize) -> Vec<f32> {
     let attention = p.config.layers[layer].attention();
-    let rope = p.config.rope_of(attention);
+    let Some(rope) = p.config.rope_of(attention) else { return keys.to_vec() };
     let n_pairs = rope.inv_freq.len();
     let mut out = keys.to_vec();
     for head in out.chunks_exact_mut(attention.head_dim) {

@@ -3,6 +3,7 @@
 use super::model::Model;
 use crate::backend::PAGE_TOKENS;
 use crate::error::{Error, Result};
+use crate::model::RopeTable;
 
 /// What a load takes, and a session of so many tokens; in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,7 +73,7 @@ impl Model {
             n_kv_heads: attention.n_kv_heads,
             k_head_dim: attention.head_dim,
             v_head_dim: attention.head_dim,
-            n_rot: config.rope_of(attention).n_rot(),
+            n_rot: config.rope_of(attention).map_or(0, RopeTable::n_rot),
             n_ff: of_layer.dense().width,
         })
     }

@@ -7,6 +7,9 @@ mod info;
 mod weights;
 
 pub use bind::bind;
-pub use config::{Activation, Attention, Config, Dense, Ffn, Layer, Mixer, RopePairing, RopeTable, Widths};
+pub use config::{
+    Activation, Attention, Block, Config, Dense, Ffn, Layer, Mixer, Norm, QkNorm, RopePairing, RopeTable, Temperature,
+    Widths,
+};
 pub use info::ModelInfo;
 pub use weights::{LayerWeights, Tensor, Weights};

@@ -73,14 +73,15 @@ impl CpuModel {
         pieces: &[Piece],
         n: usize,
     ) -> Result<()> {
-        let (layer, eps, rope) = (&self.layers[index], self.config.norm_eps, &self.ropes[a.rope]);
+        let (layer, eps, rope) = (&self.layers[index], self.config.norm_eps, a.rope.map(|i| (i, &self.ropes[i])));
         let (dim, half) = (a.head_dim, self.config.widths().pairs);
         let (h, g) = (a.q_width(), a.kv_width());
         let (q, k, v) =
             (Shares(s.q[..n * h].as_mut_ptr()), Shares(s.k[..n * g].as_mut_ptr()), Shares(s.v[..n * g].as_mut_ptr()));
-        let angles = &s.angles[a.rope * n * half..][..n * half];
+        let angles = &s.angles[rope.map_or(0, |(i, _)| i) * n * half..];
         let pages = &s.pages;
-        let adjacent = rope.pairing == RopePairing::Adjacent;
+        let n_pairs = rope.map_or(0, |(_, rope)| rope.inverse.len());
+        let adjacent = rope.is_some_and(|(_, rope)| rope.pairing == RopePairing::Adjacent);
         self.by_rows(turn, n, h + 2 * g, &|row| {
             // SAFETY: row `row` of q, k and v, which no other call touches.
             let (q, k, v) = unsafe {
@@ -95,7 +96,7 @@ impl CpuModel {
                     x.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
                 }
             }
-            let angles = &angles[row * half..][..rope.inverse.len()];
+            let angles = &angles[row * half..][..n_pairs];
             for (x, norm) in [(&mut *q, &layer.q_norm), (&mut *k, &layer.k_norm)] {
                 for head in x.chunks_exact_mut(dim) {
                     if let Some(w) = norm {
@@ -145,6 +146,7 @@ impl CpuModel {
                     match dense.activation {
                         Activation::Silu => vector::silu_mul(isa, gate, up, b - a),
                         Activation::GeluTanh => vector::gelu_mul(isa, gate, up, b - a),
+                        Activation::Gelu | Activation::Relu2 => {}
                     }
                 }
             }

@@ -14,7 +14,7 @@ use super::softmax_weights::softmax_weights_by;
 use super::threads::{Pool, Shares};
 use crate::alloc::reserve;
 use crate::backend::{LoadControl, Plan};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{Attention, Config, Tensor, Weights};
 
 /// Bytes of the file packed between two looks at the caller's progress callback.
@@ -26,7 +26,9 @@ const PIECE_BYTES: usize = 256 << 10;
 fn matrices<'a, 'w>(weights: &'a Weights<'w>) -> Vec<&'a Tensor<'w>> {
     let mut all = vec![&weights.token_embd];
     for l in &weights.layers {
-        all.extend([&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down]);
+        all.extend([&l.q, &l.k, &l.v, &l.o]);
+        all.extend(&l.gate);
+        all.extend([&l.up, &l.down]);
     }
     all.extend(weights.output.as_ref());
     all
@@ -132,6 +134,10 @@ fn maybe(t: &Option<Tensor<'_>>) -> Result<Option<Vec<f32>>> {
     t.as_ref().map(Tensor::floats).transpose()
 }
 
+fn needed<'t, 'a>(t: &'t Option<Tensor<'a>>) -> Result<&'t Tensor<'a>> {
+    t.as_ref().ok_or_else(|| Error::Internal { message: "a tensor that every layer has is missing".into() })
+}
+
 /// Cuts matrices that read the same input into pieces of similar work that never cross a matrix.
 fn tasks(matrices: &[&Matrix], n_threads: usize) -> Vec<Task> {
     let total: usize = matrices.iter().map(|m| m.n_panels()).sum();
@@ -176,15 +182,15 @@ pub fn load(
     for l in &weights.layers {
         let (q, k, v) = (next(&l.q, control)?, next(&l.k, control)?, next(&l.v, control)?);
         let o = next(&l.o, control)?;
-        let (gate, up, down) = (next(&l.gate, control)?, next(&l.up, control)?, next(&l.down, control)?);
+        let (gate, up, down) = (next(needed(&l.gate)?, control)?, next(&l.up, control)?, next(&l.down, control)?);
         layers.push(LayerPlan {
-            attn_norm: l.attn_norm.floats()?,
+            attn_norm: needed(&l.attn_norm)?.floats()?,
             biases: [maybe(&l.q_bias)?, maybe(&l.k_bias)?, maybe(&l.v_bias)?],
             q_norm: maybe(&l.q_norm)?,
             k_norm: maybe(&l.k_norm)?,
             o_bias: maybe(&l.o_bias)?,
             post_attn_norm: maybe(&l.post_attn_norm)?,
-            ffn_norm: l.ffn_norm.floats()?,
+            ffn_norm: needed(&l.ffn_norm)?.floats()?,
             post_ffn_norm: maybe(&l.post_ffn_norm)?,
             qkv_tasks: tasks(&[&q, &k, &v], n_threads),
             o_tasks: tasks(&[&o], n_threads),

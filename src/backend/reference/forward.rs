@@ -10,7 +10,7 @@ use half::f16;
 use super::math::{Matrix, activation, dot, linear, rms_norm, rms_norm_in_place, rope_turns, rotate, softcap, softmax};
 use super::zeros;
 use crate::backend::{LoadControl, PAGE_TOKENS};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gguf::dequantize_row;
 use crate::model::{Attention, Config, Dense, Ffn, LayerWeights, Mixer, Tensor, Weights};
 
@@ -215,14 +215,18 @@ impl Network {
         linear(&mut s.k[..g], &layer.k, &s.h, layer.k_bias.as_deref()); // [G] = [G, D] [D]
         linear(&mut s.v[..g], &layer.v, &s.h, layer.v_bias.as_deref()); // [G] = [G, D] [D]
 
-        let turns = &mut s.turns[..rope.inv_freq.len()];
-        rope_turns(turns, position, rope);
+        let turns = &mut s.turns[..rope.map_or(0, |rope| rope.inv_freq.len())];
+        if let Some(rope) = rope {
+            rope_turns(turns, position, rope);
+        }
         for (rows, norm) in [(&mut s.q[..h], &layer.q_norm), (&mut s.k[..g], &layer.k_norm)] {
             for head in rows.chunks_exact_mut(a.head_dim) {
                 if let Some(weight) = norm {
                     rms_norm_in_place(head, weight, eps); // [head_dim]
                 }
-                rotate(head, turns, rope.pairing); // [head_dim]
+                if let Some(rope) = rope {
+                    rotate(head, turns, rope.pairing); // [head_dim]
+                }
             }
         }
         tap("q_rope", n, &s.q[..h]);
@@ -357,9 +361,14 @@ impl Loader<'_> {
         t.as_ref().map(|t| self.vector(t)).transpose()
     }
 
+    fn needed(&mut self, t: &Option<Tensor<'_>>) -> Result<Matrix> {
+        let missing = || Error::Internal { message: "a tensor that every layer has is missing".into() };
+        self.matrix(t.as_ref().ok_or_else(missing)?)
+    }
+
     fn layer(&mut self, l: &LayerWeights<'_>) -> Result<Layer> {
         Ok(Layer {
-            attn_norm: self.vector(&l.attn_norm)?,
+            attn_norm: self.needed(&l.attn_norm)?.data,
             q: self.matrix(&l.q)?,
             k: self.matrix(&l.k)?,
             v: self.matrix(&l.v)?,
@@ -371,8 +380,8 @@ impl Loader<'_> {
             o: self.matrix(&l.o)?,
             o_bias: self.optional(&l.o_bias)?,
             post_attn_norm: self.optional(&l.post_attn_norm)?,
-            ffn_norm: self.vector(&l.ffn_norm)?,
-            gate: self.matrix(&l.gate)?,
+            ffn_norm: self.needed(&l.ffn_norm)?.data,
+            gate: self.needed(&l.gate)?,
             up: self.matrix(&l.up)?,
             down: self.matrix(&l.down)?,
             post_ffn_norm: self.optional(&l.post_ffn_norm)?,

@@ -115,5 +115,7 @@ pub(super) fn activation(x: f32, kind: Activation) -> f64 {
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
             0.5 * x * (1.0 + inner.tanh())
         }
+        Activation::Gelu => 0.5 * x * libm::erfc(-x / std::f64::consts::SQRT_2),
+        Activation::Relu2 => x.max(0.0).powi(2),
     }
 }

@@ -6,7 +6,7 @@
 use super::{Extras, Keys, Need, wrong};
 use crate::error::{Error, Result};
 use crate::gguf::Value;
-use crate::model::{Activation, Config};
+use crate::model::{Activation, Config, QkNorm};
 
 /// Layers from one global layer to the next, where the file does not say.
 const PATTERN: u64 = 6;
@@ -25,7 +25,7 @@ pub(super) fn fill(keys: &Keys<'_>, config: &mut Config, extras: &mut Extras) ->
             attention.scale = 1.0 / ((n_embd / attention.n_heads) as f32).sqrt();
         }
     }
-    extras.qk_norm = Need::Yes;
+    config.layers.iter_mut().for_each(|layer| layer.attention_mut().qk_norm = Some(QkNorm::Head));
     extras.post_norms = Need::Yes;
     // Without this key the common default of 10,000 would be the local base, not the global one.
     keys.gguf.float(&keys.key("rope.freq_base"))?;
@@ -39,7 +39,7 @@ pub(super) fn fill(keys: &Keys<'_>, config: &mut Config, extras: &mut Extras) ->
     for (layer, windowed) in config.layers.iter_mut().zip(windowed_layers(keys, n_layers)?) {
         if windowed {
             let attention = layer.attention_mut();
-            (attention.window, attention.rope) = (Some(window), 1);
+            (attention.window, attention.rope) = (Some(window), Some(1));
         }
     }
     Ok(())

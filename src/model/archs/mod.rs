@@ -2,7 +2,7 @@
 //!
 //! Here is what they share. Invariant: a key that would change the computation is either in the `Config` or refused.
 
-use super::config::{Activation, Attention, Config, Dense, Ffn, Layer, Mixer, RopePairing, RopeTable};
+use super::config::{Activation, Attention, Block, Config, Dense, Ffn, Layer, Mixer, Norm, RopePairing, RopeTable};
 use crate::alloc::reserve_exact;
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, Value, shorten};
@@ -23,20 +23,42 @@ pub(super) enum Need {
     Yes,
 }
 
-/// The tensors beyond those that every architecture has.
+/// The tensors beyond those that every architecture has. Norms of queries and keys, and a gate, follow from the [`Config`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Extras {
+    /// Norms of what the mixer and the feed-forward part read.
+    pub attn_norm: Need,
+    pub ffn_norm: Need,
+    /// What the file calls the norm of what the feed-forward part reads.
+    pub ffn_norm_name: &'static str,
+    /// Biases of both, and of the output's norm.
+    pub norm_bias: Need,
     pub qkv_bias: Need,
     pub o_bias: Need,
-    pub qk_norm: Need,
+    /// Biases of up and down, and of the gate where there is one.
+    pub ffn_bias: Need,
     pub post_norms: Need,
     pub rope_freqs: Need,
+    pub output_bias: Need,
+    /// Whether `ffn_up` holds the gate's rows and then those of up.
+    pub fused_gate_up: bool,
 }
 
 impl Extras {
     /// No tensor that not every architecture has.
-    const NONE: Extras =
-        Extras { qkv_bias: Need::No, o_bias: Need::No, qk_norm: Need::No, post_norms: Need::No, rope_freqs: Need::No };
+    const NONE: Extras = Extras {
+        attn_norm: Need::Yes,
+        ffn_norm: Need::Yes,
+        ffn_norm_name: "ffn_norm",
+        norm_bias: Need::No,
+        qkv_bias: Need::No,
+        o_bias: Need::No,
+        ffn_bias: Need::No,
+        post_norms: Need::No,
+        rope_freqs: Need::No,
+        output_bias: Need::No,
+        fused_gate_up: false,
+    };
 }
 
 /// The description of a file's model, by its `general.architecture`. `n_vocab` is the embedding's number of rows.
@@ -109,19 +131,26 @@ impl Keys<'_> {
         let n_layers = self.size("block_count", self.gguf.n_tensors() as u64)?;
         let n_embd = self.size("embedding_length", MAX_SIZE)?;
         let attention = self.attention(n_embd)?;
-        let dense = Dense { width: self.size("feed_forward_length", MAX_SIZE)?, activation: Activation::Silu };
+        let dense =
+            Dense { width: self.size("feed_forward_length", MAX_SIZE)?, activation: Activation::Silu, gated: true };
         let mut rope = self.rope("rope.freq_base", 10_000.0, attention.head_dim)?;
         rope.position_scale = self.rope_scale()?;
         let mut layers = Vec::new();
         reserve_exact(&mut layers, n_layers)?;
-        layers.resize(n_layers, Layer { mixer: Mixer::Attention(attention), ffn: Ffn::Dense(dense) });
+        layers.resize(
+            n_layers,
+            Layer { mixer: Mixer::Attention(attention), ffn: Ffn::Dense(dense), block: Block::Sequential },
+        );
         Ok(Config {
             architecture: self.name.into(),
             n_embd,
             n_vocab,
             n_ctx_train: self.size("context_length", 1 << 31)?,
+            norm: Norm::Rms,
             norm_eps: self.gguf.float(&self.key("attention.layer_norm_rms_epsilon"))?,
             embedding_scale: self.float("embedding_scale")?.unwrap_or(1.0),
+            residual_scale: 1.0,
+            logit_scale: 1.0,
             logit_softcap: self.float("final_logit_softcapping")?.filter(|&cap| cap != 0.0),
             ropes: vec![rope],
             layers,
@@ -153,7 +182,9 @@ impl Keys<'_> {
             n_kv_heads,
             head_dim,
             window: None,
-            rope: 0,
+            rope: Some(0),
+            qk_norm: None,
+            temperature: None,
             scale: self.float("attention.scale")?.unwrap_or(1.0 / (head_dim as f32).sqrt()),
             softcap: self.float("attn_logit_softcapping")?.filter(|&cap| cap != 0.0),
         })
