@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(256, kg_decode_attention_blocks(REP, EPL, BATC
     float *qs = shared, *kn = qs + REP * hd, *vn = kn + hd, *ml = vn + hd, *turn = ml + 2 * REP, *sc = turn + hd,
           *red = sc + REP * chunk;
     const uint64_t *pages = state->pages;
-    const size_t tile = (size_t)64 * hd, k_at = ((size_t)(p.layer * 2) * p.n_kv + kv) * tile, v_at = k_at + p.n_kv * tile;
+    const size_t tile = (size_t)64 * hd, k_at = p.layer_at + kv * tile, v_at = k_at + p.n_kv * tile;
     const uint32_t e = (lane & (LPT - 1)) * EPL;
     const int tl = (int)(warp * TPW + lane / LPT);
     const bool live = e < hd;
@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(256, kg_decode_attention_blocks(REP, EPL, BATC
                     page[v_at + (size_t)(pos & 63) * hd + i] = vh;
                 }
             } else {
-                x[i] *= p.scale;
+                x[i] *= kg_decode_attention_scale(p, pos);
             }
         }
     }

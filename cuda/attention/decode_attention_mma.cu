@@ -35,7 +35,7 @@ template <int HD64, bool BATCH> __global__ void __launch_bounds__(256, HD64 == 1
     if (c > last_chunk) return;
     const bool newest = c == last_chunk;
     const uint64_t *pages = state->pages;
-    const size_t tile = (size_t)64 * hd, k_at = ((size_t)(p.layer * 2) * p.n_kv + kv) * tile, v_at = k_at + p.n_kv * tile;
+    const size_t tile = (size_t)64 * hd, k_at = p.layer_at + kv * tile, v_at = k_at + p.n_kv * tile;
 
     uint4 k[T][2][2 * HD64], v[T][4][HD64];
     int base[T]; // of the tiles, which lie side by side: short contexts keep all warps busy
@@ -93,7 +93,7 @@ template <int HD64, bool BATCH> __global__ void __launch_bounds__(256, HD64 == 1
 #pragma unroll 1
             for (uint32_t i = lane; i < hd; i += 32) {
                 if (tap) tap[i] = x[i];
-                m = fmaxf(m, fabsf(x[i] *= p.scale));
+                m = fmaxf(m, fabsf(x[i] *= kg_decode_attention_scale(p, pos)));
             }
             const uint32_t e = kg_exponent(kg_warp_max(m));
             const float inverse = kg_inverse_power(e);

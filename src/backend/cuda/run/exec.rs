@@ -45,6 +45,8 @@ pub struct Network {
     pub ops: Vec<Op>,
     /// The body and what ends it without logits.
     pub headless: Vec<Op>,
+    /// How many of `ops` are the head's.
+    n_head: usize,
     /// Whether prompts can go through the tensor cores.
     pub can_prefill: bool,
     /// The most logits that the device draws from.
@@ -58,7 +60,8 @@ impl Network {
         gpu.bind()?;
         let heads = config.same_heads()?;
         let body = layer::body(config, weights);
-        let with = |last: Op| body.iter().cloned().chain([last]).collect::<Vec<_>>();
+        let head = layer::head(config, weights);
+        let with = |last: &[Op]| body.iter().chain(last).cloned().collect::<Vec<_>>();
         Ok(Network {
             gpu: gpu.clone(),
             config: config.try_clone()?,
@@ -66,20 +69,20 @@ impl Network {
             pages: Pages::new(gpu, config, heads),
             can_prefill: prefill_workspace::can(config, &body),
             most_drawn: launch::sample_most() as usize,
-            ops: with(layer::head(config, weights)),
-            headless: with(layer::finish(config, weights)),
+            n_head: head.len(),
+            ops: with(&head),
+            headless: with(&[layer::finish(config)]),
         })
     }
 
     /// From the stream to the logits.
-    pub fn head(&self) -> &Op {
-        // There is one: `new` has put it there.
-        &self.ops[self.ops.len() - 1]
+    pub fn head(&self) -> &[Op] {
+        &self.ops[self.ops.len() - self.n_head..]
     }
 
     /// All but the head.
     pub fn body(&self) -> &[Op] {
-        &self.ops[..self.ops.len() - 1]
+        &self.ops[..self.ops.len() - self.n_head]
     }
 
     /// How the attention at a position is split.
