@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(256, kg_decode_attention_blocks(REP, EPL, BATC
         const bool key = r == REP;
         float *x = key ? kn : qs + r * hd;
         const float *from = key ? k : q + r * hd, *norm = key ? p.k_norm : p.q_norm;
-        kg_decode_attention_row(p, from, norm, turn, x);
+        kg_decode_attention_row(p, from, norm, turn, key ? -1 : pos, x);
         float *tap = !newest ? nullptr : key ? (p.tap_k && first == 0 ? p.tap_k + kv * hd : nullptr) : p.tap_q ? p.tap_q + (head0 + r) * hd : nullptr;
         __half *page = key && newest && first == 0 ? (__half *)pages[pos >> 6] : nullptr;
 #pragma unroll 1
@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(256, kg_decode_attention_blocks(REP, EPL, BATC
                     page[v_at + (size_t)(pos & 63) * hd + i] = vh;
                 }
             } else {
-                x[i] *= kg_decode_attention_scale(p, pos);
+                x[i] *= p.scale;
             }
         }
     }

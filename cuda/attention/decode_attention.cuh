@@ -20,13 +20,9 @@ __device__ __forceinline__ void kg_decode_attention_turns(const KgAttend &p, int
     }
 }
 
-// What the scores of a query at pos are multiplied by.
-__device__ __forceinline__ float kg_decode_attention_scale(const KgAttend &p, int pos) {
-    return p.interval ? p.scale * kg_temperature(p.beta, p.interval, (uint32_t)pos) : p.scale;
-}
-
-// A warp computes x = rope(rms_norm(from) * norm) of one head, or rms_norm(rope(from)) * norm.
-__device__ __forceinline__ void kg_decode_attention_row(const KgAttend &p, const float *from, const float *norm, const float *turn, float *x) {
+// A warp computes x = rope(rms_norm(from) * norm) of one head, or rms_norm(rope(from)) * norm; that of a query at position `warm`, which is
+// negative of a key, times its temperature.
+__device__ __forceinline__ void kg_decode_attention_row(const KgAttend &p, const float *from, const float *norm, const float *turn, int warm, float *x) {
     const uint32_t hd = p.head_dim, lane = threadIdx.x & 31;
     float ss = 0.f;
 #pragma unroll 2
@@ -57,6 +53,12 @@ __device__ __forceinline__ void kg_decode_attention_row(const KgAttend &p, const
 #pragma unroll 1
         for (uint32_t i = lane; i < hd; i += 32) ss = __fmaf_rn(x[i], x[i], ss);
         scale(ss);
+        __syncwarp();
+    }
+    if (p.interval && warm >= 0) {
+        const float t = kg_temperature(p.beta, p.interval, (uint32_t)warm);
+#pragma unroll 1
+        for (uint32_t i = lane; i < hd; i += 32) x[i] *= t;
         __syncwarp();
     }
 }

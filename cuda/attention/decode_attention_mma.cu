@@ -78,7 +78,7 @@ template <int HD64, bool BATCH> __global__ void __launch_bounds__(256, HD64 == 1
     for (uint32_t r = warp; r < n_rep + 1; r += 8) {
         const bool key = r == n_rep;
         float *x = rows + warp * HD;
-        kg_decode_attention_row(p, key ? new_k : q + r * hd, key ? p.k_norm : p.q_norm, turn, x);
+        kg_decode_attention_row(p, key ? new_k : q + r * hd, key ? p.k_norm : p.q_norm, turn, key ? -1 : pos, x);
         float *tap = !newest ? nullptr : key ? (p.tap_k && first == 0 ? p.tap_k + kv * hd : nullptr) : p.tap_q ? p.tap_q + (head0 + r) * hd : nullptr;
         if (key) {
             __half *page = newest && first == 0 ? (__half *)pages[pos >> 6] + (size_t)(pos & 63) * hd : nullptr;
@@ -93,7 +93,7 @@ template <int HD64, bool BATCH> __global__ void __launch_bounds__(256, HD64 == 1
 #pragma unroll 1
             for (uint32_t i = lane; i < hd; i += 32) {
                 if (tap) tap[i] = x[i];
-                m = fmaxf(m, fabsf(x[i] *= kg_decode_attention_scale(p, pos)));
+                m = fmaxf(m, fabsf(x[i] *= p.scale));
             }
             const uint32_t e = kg_exponent(kg_warp_max(m));
             const float inverse = kg_inverse_power(e);

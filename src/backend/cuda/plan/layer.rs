@@ -28,7 +28,7 @@ pub fn head(config: &Config, weights: &DeviceWeights) -> Vec<Op> {
         kind: Kind::Logits,
         weight: weights.output_norm,
         bias: weights.output_norm_bias,
-        tap: "final_norm",
+        taps: &["final_norm"],
         ends: Some(n_layers as i32 - 1),
         alone: added_before(config, n_layers) < 2,
     };
@@ -62,7 +62,7 @@ struct Read {
     kind: Kind,
     weight: Address,
     bias: Address,
-    tap: &'static str,
+    taps: &'static [&'static str],
     ends: Option<i32>,
     /// One launch reads it, with at most one thing to add.
     alone: bool,
@@ -71,13 +71,13 @@ struct Read {
 impl Read {
     /// The norm as a part of the launch that reads, where its kernels have that one; else as an operation of its own.
     fn stream(&self, config: &Config, push: &mut dyn FnMut(What)) -> Input {
-        let Read { kind, weight, bias, tap, ends, alone } = *self;
+        let Read { kind, weight, bias, taps, ends, alone } = *self;
         let plain = config.norm == model::Norm::Rms && weight != 0 && bias == 0 && config.residual_scale == 1.0;
-        if alone && plain {
+        if alone && plain && let [tap] = taps {
             return Input::Normed { weight, tap, ends };
         }
         let norm = if weight == 0 { NormKind::None } else { config.norm.into() };
-        push(What::Norm(Norm { kind, norm, weight, bias, tap, ends }));
+        push(What::Norm(Norm { kind, norm, weight, bias, taps, ends }));
         Input::Row
     }
 }
@@ -85,11 +85,12 @@ impl Read {
 fn layer(config: &Config, w: &Layer, index: usize, layer_at: u64, push: &mut dyn FnMut(What)) {
     let layer = &config.layers[index];
     let parallel = layer.block == Block::Parallel;
+    let shared = parallel && w.ffn_norm == 0;
     let read = Read {
         kind: Kind::Qkv,
         weight: w.attn_norm,
         bias: w.attn_norm_bias,
-        tap: "attn_norm",
+        taps: if shared { &["attn_norm", "ffn_norm"] } else { &["attn_norm"] },
         ends: (index > 0).then_some(index as i32 - 1),
         alone: !parallel && added_before(config, index) < 2,
     };
@@ -98,14 +99,14 @@ fn layer(config: &Config, w: &Layer, index: usize, layer_at: u64, push: &mut dyn
         kind: Kind::GateUp,
         weight: w.ffn_norm,
         bias: w.ffn_norm_bias,
-        tap: "ffn_norm",
+        taps: &["ffn_norm"],
         ends: None,
         alone: !parallel,
     };
     // In parallel the stream is read before anything is added to it; what the mixer reads has been read then.
     let mut ffn_input = input;
     let mut read_ffn = |push: &mut dyn FnMut(What)| {
-        if !parallel || w.ffn_norm != 0 {
+        if !shared {
             ffn_input = of_ffn.stream(config, push);
         }
     };

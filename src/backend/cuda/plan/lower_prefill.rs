@@ -4,7 +4,7 @@
 //! Weights that are not f16 are expanded into a slab before each product; activations between products are f16, sums, the
 //! residual stream and the inputs of norms f32.
 
-use super::op::{Attend, Gate, Half, Input, Norm, Op, Output, What};
+use super::op::{Attend, Gate, Half, Input, Op, Output, What};
 use super::prefill_workspace::{PrefillWorkspace, ends_with, quantized, slab_bytes};
 use crate::backend::PAGE_TOKENS;
 use crate::backend::cuda::driver::{Address, Gpu};
@@ -145,7 +145,7 @@ impl Lowering<'_> {
                 }
             }
             What::Attend(a) => self.attend(a),
-            What::Norm(n) => self.read(n),
+            What::Norm(n) => self.read(n.norm, [n.weight, n.bias], n.ends, n.taps),
             What::QkNorm(parts) => {
                 let [(_, h), (_, g)] = *parts;
                 for (i, (w, dim)) in parts.iter().enumerate() {
@@ -174,24 +174,23 @@ impl Lowering<'_> {
             Input::Gated => work.act,
             Input::Row => work.h,
             Input::Normed { weight, tap, ends } => {
-                let (kind, norm) = (super::op::Kind::Qkv, NormKind::Rms);
-                self.read(&Norm { kind, norm, weight, bias: 0, tap, ends });
+                self.read(NormKind::Rms, [weight, 0], ends, &[tap]);
                 work.h
             }
         }
     }
 
     /// Sums the stream and leaves its norm in `h`.
-    fn read(&mut self, op: &Norm) {
+    fn read(&mut self, norm: NormKind, [w, bias]: [Address; 2], ends: Option<i32>, shows: &[&'static str]) {
         let Pass { config, work, taps, .. } = self.pass;
         let (first, d) = (taps.map_or(0, |t| t[0]), config.n_embd);
-        let norm = abi::Norm { w: op.weight, bias: op.bias, kind: op.norm as u32, row: first, ..self.summing() };
+        let norm = abi::Norm { w, bias, kind: norm as u32, row: first, ..self.summing() };
         let norm = abi::Norm { out: work.h, out_lo: work.left(work.h), out_stride: d as u32, ..norm };
         self.push(Run::Between(Between::Norm(norm)));
-        if let Some(ended) = op.ends {
+        if let Some(ended) = ends {
             self.show_floats("resid", ended, work.x, d);
         }
-        self.show_floats(op.tap, self.layer, first, d);
+        shows.iter().for_each(|tap| self.show_floats(tap, self.layer, first, d));
     }
 
     /// The stream with what is to be added to it, in its place.

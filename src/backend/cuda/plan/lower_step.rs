@@ -89,7 +89,7 @@ pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
                 let (x, row) = stages.stream();
                 let ended = n.ends.filter(|_| norm.is_some_and(|n| n.delta[0] != 0));
                 let resid = ended.map(|layer| Show { name: "resid", layer, from: x, cols: config.n_embd });
-                let shows = resid.into_iter().chain([show(n.tap, row, config.n_embd)]);
+                let shows = resid.into_iter().chain(n.taps.iter().map(|tap| show(tap, row, config.n_embd)));
                 match norm {
                     Some(norm) => push(n.kind, Run::Between(Between::Norm(norm)), shows.collect()),
                     // The stream as the launch before has left it.

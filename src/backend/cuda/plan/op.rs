@@ -75,8 +75,8 @@ pub struct Norm {
     pub weight: Address,
     /// [n_embd] f32, or 0
     pub bias: Address,
-    /// Shows the result as this.
-    pub tap: &'static str,
+    /// Shows the result as these.
+    pub taps: &'static [&'static str],
     /// See [`Input::Normed`].
     pub ends: Option<i32>,
 }
