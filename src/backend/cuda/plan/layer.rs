@@ -73,7 +73,10 @@ impl Read {
     fn stream(&self, config: &Config, push: &mut dyn FnMut(What)) -> Input {
         let Read { kind, weight, bias, taps, ends, alone } = *self;
         let plain = config.norm == model::Norm::Rms && weight != 0 && bias == 0 && config.residual_scale == 1.0;
-        if alone && plain && let [tap] = taps {
+        if alone
+            && plain
+            && let [tap] = taps
+        {
             return Input::Normed { weight, tap, ends };
         }
         let norm = if weight == 0 { NormKind::None } else { config.norm.into() };

@@ -41,16 +41,8 @@ pub struct Show {
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant, missing_docs)] // there is one list of a hundred or two
 pub enum Run {
-    Embed {
-        mat: Mat,
-        scale: f32,
-        x: Address,
-    },
-    Stage {
-        stage: Stage,
-        by: By,
-        shape: Shape,
-    },
+    Embed { mat: Mat, scale: f32, x: Address },
+    Stage { stage: Stage, by: By, shape: Shape },
     Attend(Attend),
     Between(Between),
 }
@@ -93,7 +85,9 @@ pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
                 match norm {
                     Some(norm) => push(n.kind, Run::Between(Between::Norm(norm)), shows.collect()),
                     // The stream as the launch before has left it.
-                    None => launches.last_mut().into_iter().filter(|_| watched).for_each(|l| l.shows.extend(shows.clone())),
+                    None => {
+                        launches.last_mut().into_iter().filter(|_| watched).for_each(|l| l.shows.extend(shows.clone()))
+                    }
                 }
             }
             What::QkNorm(parts) => {

@@ -87,7 +87,8 @@ fn sizes(c: &Config, body: &[Op], rows: usize, halves: bool) -> [u64; 13] {
     let [x, delta, qkv] = floats;
     let two = c.layers.iter().any(|layer| layer.block == Block::Parallel);
     let (second, wide) = (if two { delta } else { 0 }, of(between(body) * 4));
-    let all = [x, delta, second, qkv, wide, of(d * 2), of(h * 2), of(h * 2), of(f * 2), slab, left(d), left(h), left(f)];
+    let all =
+        [x, delta, second, qkv, wide, of(d * 2), of(h * 2), of(h * 2), of(f * 2), slab, left(d), left(h), left(f)];
     all.map(|n| n.next_multiple_of(256))
 }
 
@@ -148,7 +149,8 @@ impl PrefillWorkspace {
             at += bytes;
             at - bytes
         };
-        let [x, delta, second, qkv, wide, h, q, mix, act, slab, left @ ..] = sizes(c, body, rows, halves).map(&mut take);
+        let [x, delta, second, qkv, wide, h, q, mix, act, slab, left @ ..] =
+            sizes(c, body, rows, halves).map(&mut take);
         let [tokens, places, tiles] = tables(rows).map(&mut take);
         Ok(PrefillWorkspace {
             rows,

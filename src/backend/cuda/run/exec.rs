@@ -24,7 +24,7 @@ use crate::backend::cuda::plan::split::AttentionSplit;
 use crate::backend::cuda::plan::workspace::Workspace;
 use crate::backend::cuda::weights::layout::DeviceWeights;
 use crate::error::{Error, Result};
-use crate::model::{Attention, Config};
+use crate::model::Config;
 
 /// Positions the working memory is made for at first.
 pub fn first_context(config: &Config) -> usize {
@@ -37,8 +37,8 @@ pub struct Network {
     pub gpu: Arc<Gpu>,
     /// The description.
     pub config: Config,
-    /// The attention's shape, which is that of every layer.
-    pub heads: Attention,
+    /// Elements of the widest heads of a layer.
+    widest_head: usize,
     /// The cache.
     pub pages: Pages,
     /// The body and the head.
@@ -58,15 +58,14 @@ impl Network {
     pub fn new(gpu: &Arc<Gpu>, config: &Config, weights: &DeviceWeights) -> Result<Network> {
         // Launchers are asked of the current device.
         gpu.bind()?;
-        let heads = config.same_heads()?;
         let body = layer::body(config, weights);
         let head = layer::head(config, weights);
         let with = |last: &[Op]| body.iter().chain(last).cloned().collect::<Vec<_>>();
         Ok(Network {
             gpu: gpu.clone(),
             config: config.try_clone()?,
-            heads,
-            pages: Pages::new(gpu, config, heads),
+            widest_head: config.widths().head,
+            pages: Pages::new(gpu, config)?,
             can_prefill: prefill_workspace::can(config, &body),
             most_drawn: launch::sample_most() as usize,
             n_head: head.len(),
@@ -87,7 +86,7 @@ impl Network {
 
     /// How the attention at a position is split.
     pub fn split_at(&self, position: usize, tuning: &Tuning) -> AttentionSplit {
-        AttentionSplit::at(position, self.heads.head_dim, tuning)
+        AttentionSplit::at(position, self.widest_head, tuning)
     }
 
     /// Tokens that a pass has room for at first.

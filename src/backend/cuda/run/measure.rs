@@ -36,7 +36,8 @@ impl CudaModel {
         let (batch, making) = exec.batch_for(net, n)?;
         let launches = batch.launches(making, &net.ops, n);
         let mut rows = Vec::new();
-        for kind in Kind::ALL.iter().copied().map(Some).chain([None]).filter(|k| only.is_none_or(|o| k.is_none_or(|k| k == o)))
+        for kind in
+            Kind::ALL.iter().copied().map(Some).chain([None]).filter(|k| only.is_none_or(|o| k.is_none_or(|k| k == o)))
         {
             let wanted: Vec<_> = launches.iter().filter(|l| kind.is_none_or(|k| k == l.kind)).cloned().collect();
             if wanted.is_empty() {
