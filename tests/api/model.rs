@@ -62,7 +62,7 @@ fn gemma3_has_five_windowed_layers_to_a_global_one() {
     for (i, layer) in config.layers.iter().enumerate() {
         let expected = if i % 6 == 5 { (None, 1e6) } else { (Some(512), 1e4) };
         let attention = layer.attention();
-        assert_eq!((attention.window, base(config.rope_of(attention))), expected, "layer {i}");
+        assert_eq!((attention.window, base(config.rope_of(attention).expect("turned"))), expected, "layer {i}");
     }
     assert!(weights.layers.iter().all(|l| l.q_norm.is_some() && l.post_attn_norm.is_some()));
 }
@@ -76,7 +76,7 @@ fn a_tiny_model_of_each_architecture_and_type_binds() {
             let gguf = Gguf::from_bytes(&bytes).expect("opens");
             let (config, weights) = bind(&gguf).expect("binds");
             assert_eq!((config.architecture.as_str(), config.n_vocab), (arch, 512));
-            assert_eq!(weights.layers[0].gate.ty, ty, "the defaults fit every type");
+            assert_eq!(weights.layers[0].up.ty, ty, "the defaults fit every type");
             assert_eq!(weights.iter().count(), gguf.n_tensors());
         }
     }
@@ -85,7 +85,7 @@ fn a_tiny_model_of_each_architecture_and_type_binds() {
 /// The first layer's attention and feed-forward part, and its rope.
 fn parts(config: &Config) -> (Attention, Dense, RopeTable) {
     let layer = &config.layers[0];
-    (*layer.attention(), *layer.dense(), config.rope_of(layer.attention()).clone())
+    (*layer.attention(), *layer.dense(), config.rope_of(layer.attention()).expect("turned").clone())
 }
 
 /// The base whose frequencies these are, rounded as files have it.
@@ -116,7 +116,10 @@ fn gemma3_scales_only_global_layers_and_takes_either_kind_of_pattern() {
     let linear = [("rope.scaling.factor", Value::F32(8.0)), ("rope.freq_base_swa", Value::F32(5000.0))];
     let config = config_with("gemma3", &linear);
     let layers = |config: &Config| -> Vec<(Option<u32>, f32, f32)> {
-        let of = |a: &Attention| (a.window, base(config.rope_of(a)), config.rope_of(a).position_scale);
+        let of = |a: &Attention| {
+            let rope = config.rope_of(a).expect("turned");
+            (a.window, base(rope), rope.position_scale)
+        };
         config.layers.iter().map(|l| of(l.attention())).collect()
     };
     let (local, global) = ((Some(16), 5000.0, 1.0), (None, 1e6, 0.125));
@@ -136,7 +139,8 @@ fn gemma3_scales_only_global_layers_and_takes_either_kind_of_pattern() {
     assert_eq!(layers(&bools), [global, local, local, global, local, local, local]);
 
     let none = config_with("gemma3", &[("attention.sliding_window", Value::U32(0))]);
-    assert!(none.layers.iter().all(|l| l.attention().window.is_none() && base(none.rope_of(l.attention())) == 1e6));
+    let global = |a: &Attention| a.window.is_none() && none.rope_of(a).is_some_and(|rope| base(rope) == 1e6);
+    assert!(none.layers.iter().all(|l| global(l.attention())));
 }
 
 #[test]
