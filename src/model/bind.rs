@@ -5,7 +5,7 @@ use super::config::{Config, QkNorm};
 use super::weights::{LayerWeights, Tensor, Weights};
 use crate::alloc::reserve;
 use crate::error::{Error, Result};
-use crate::gguf::{Gguf, TensorInfo, TensorType};
+use crate::gguf::{Gguf, TensorInfo};
 
 /// Reads the description of the model and finds its tensors.
 ///
@@ -173,12 +173,10 @@ impl<'a> Binder<'a> {
         self.find(name, rows, cols)
     }
 
-    /// `[n]` of F32.
+    /// `[n]` of a type whose elements are stored one by one.
     fn vector(&mut self, name: &str, n: usize) -> Result<Tensor<'a>> {
         let tensor = self.find(name, 1, n)?;
-        if tensor.ty != TensorType::F32 {
-            return Err(wrong(name, " type", tensor.ty.name(), TensorType::F32.name()));
-        }
+        tensor.check_floats()?;
         Ok(tensor)
     }
 

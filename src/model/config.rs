@@ -11,8 +11,10 @@
 //!     x += residual_scale * (rms_norm(o) * post_attn_norm, or o where there is none)
 //!     f = ffn(norm(x; ffn_norm)), of x itself where the layer has no ffn_norm
 //!     x += residual_scale * (rms_norm(f) * post_ffn_norm, or f where there is none)
-//! or in parallel:
-//!     x += residual_scale * (mixer(norm(x; attn_norm)) + ffn(norm(x; ffn_norm, or attn_norm where there is none)))
+//! or in parallel, with norms of o and f as above:
+//!     o = mixer(norm(x; attn_norm))
+//!     f = ffn(norm(x; ffn_norm, or attn_norm where there is none))
+//!     x += residual_scale * (o + f)
 //! logits = softcap(logit_scale * (Woutput norm(x; output_norm) + boutput))
 //!
 //! norm(x; w, b): see `Norm`; a bias only where the tensor exists
@@ -75,6 +77,14 @@ pub struct Temperature {
     pub beta: f32,
     /// Positions; at least 1.
     pub interval: u32,
+}
+
+impl Temperature {
+    /// What queries at this position are multiplied by.
+    pub fn at(&self, position: usize) -> f64 {
+        let n = position / self.interval as usize;
+        1.0 + f64::from(self.beta) * (1.0 + n as f64).ln()
+    }
 }
 
 /// Grouped-query attention over the cache.

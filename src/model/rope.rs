@@ -13,6 +13,17 @@ pub enum RopePairing {
     Halves,
 }
 
+impl RopePairing {
+    /// The two elements of a head that pair `i` of `n_pairs` is made of.
+    #[inline]
+    pub fn pair(self, i: usize, n_pairs: usize) -> (usize, usize) {
+        match self {
+            RopePairing::Adjacent => (2 * i, 2 * i + 1),
+            RopePairing::Halves => (i, i + n_pairs),
+        }
+    }
+}
+
 /// Rotary positions: pair `i` of a head turns by `p * position_scale * inv_freq[i] / divisors[i]` at position `p`, and is
 /// multiplied by `magnitude`. Elements of a head behind the pairs stay as they are.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,11 +1,11 @@
 //! The tensors of a model by role, borrowed from the file.
 //!
 //! Invariant (checked by `model::bind`): every shape agrees with the [`Config`](super::Config), every
-//! `data` holds exactly `rows * row_bytes(cols)` bytes, norms, biases and `rope_freqs` are F32.
+//! `data` holds exactly `rows * row_bytes(cols)` bytes, norms, biases and `rope_freqs` are F32, F16 or BF16.
 
 use crate::alloc::reserve;
 use crate::error::{Error, Result};
-use crate::gguf::{Data, TensorType};
+use crate::gguf::{Data, TensorType, dequantize_row};
 
 /// A matrix `[rows, cols]` (cols contiguous) as stored; a vector has one row.
 #[derive(Clone, Copy, Debug)]
@@ -23,20 +23,26 @@ pub struct Tensor<'a> {
 }
 
 impl Tensor<'_> {
-    /// The elements of an F32 tensor.
+    /// The elements of a vector.
     ///
-    /// Fails with `Model` on another type, with `Io` where they cannot be read.
+    /// Fails with `Model` on another type than vectors have, with `Io` where they cannot be read.
     pub fn floats(&self) -> Result<Vec<f32>> {
-        if self.ty != TensorType::F32 {
-            let (found, expected) = (self.ty.name().into(), TensorType::F32.name().into());
-            return Err(Error::Model { name: format!("tensor \"{}\" type", self.name), found, expected });
-        }
+        self.check_floats()?;
         let mut floats = Vec::new();
-        reserve(&mut floats, self.data.len() / 4)?;
+        reserve(&mut floats, self.rows * self.cols)?;
+        floats.resize(self.rows * self.cols, 0.0);
         let mut buffer = Vec::new();
-        let bytes = self.data.piece(0..self.data.len(), &mut buffer)?;
-        floats.extend(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)));
+        dequantize_row(self.ty, self.data.piece(0..self.data.len(), &mut buffer)?, &mut floats)?;
         Ok(floats)
+    }
+
+    /// Fails with `Model` where the elements are not stored one by one.
+    pub(super) fn check_floats(&self) -> Result<()> {
+        if self.ty.block_len() == 1 {
+            return Ok(());
+        }
+        let (found, expected) = (self.ty.name().into(), "F32, F16 or BF16".into());
+        Err(Error::Model { name: format!("tensor \"{}\" type", self.name), found, expected })
     }
 }
 
@@ -44,28 +50,28 @@ impl Tensor<'_> {
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]
 pub struct LayerWeights<'a> {
-    pub attn_norm: Option<Tensor<'a>>,      // [D] f32
-    pub attn_norm_bias: Option<Tensor<'a>>, // [D] f32
+    pub attn_norm: Option<Tensor<'a>>,      // [D]
+    pub attn_norm_bias: Option<Tensor<'a>>, // [D]
     pub q: Tensor<'a>,                      // [H, D]
     pub k: Tensor<'a>,                      // [G, D]
     pub v: Tensor<'a>,                      // [G, D]
-    pub q_bias: Option<Tensor<'a>>,         // [H] f32
-    pub k_bias: Option<Tensor<'a>>,         // [G] f32
-    pub v_bias: Option<Tensor<'a>>,         // [G] f32
-    pub q_norm: Option<Tensor<'a>>,         // [head_dim] or [H] f32, as `QkNorm` says
-    pub k_norm: Option<Tensor<'a>>,         // [head_dim] or [G] f32
+    pub q_bias: Option<Tensor<'a>>,         // [H]
+    pub k_bias: Option<Tensor<'a>>,         // [G]
+    pub v_bias: Option<Tensor<'a>>,         // [G]
+    pub q_norm: Option<Tensor<'a>>,         // [head_dim] or [H], as `QkNorm` says
+    pub k_norm: Option<Tensor<'a>>,         // [head_dim] or [G]
     pub o: Tensor<'a>,                      // [D, H]
-    pub o_bias: Option<Tensor<'a>>,         // [D] f32
-    pub post_attn_norm: Option<Tensor<'a>>, // [D] f32
-    pub ffn_norm: Option<Tensor<'a>>,       // [D] f32
-    pub ffn_norm_bias: Option<Tensor<'a>>,  // [D] f32
+    pub o_bias: Option<Tensor<'a>>,         // [D]
+    pub post_attn_norm: Option<Tensor<'a>>, // [D]
+    pub ffn_norm: Option<Tensor<'a>>,       // [D]
+    pub ffn_norm_bias: Option<Tensor<'a>>,  // [D]
     pub gate: Option<Tensor<'a>>,           // [F, D], where the part is gated
     pub up: Tensor<'a>,                     // [F, D]
     pub down: Tensor<'a>,                   // [D, F]
-    pub gate_bias: Option<Tensor<'a>>,      // [F] f32
-    pub up_bias: Option<Tensor<'a>>,        // [F] f32
-    pub down_bias: Option<Tensor<'a>>,      // [D] f32
-    pub post_ffn_norm: Option<Tensor<'a>>,  // [D] f32
+    pub gate_bias: Option<Tensor<'a>>,      // [F]
+    pub up_bias: Option<Tensor<'a>>,        // [F]
+    pub down_bias: Option<Tensor<'a>>,      // [D]
+    pub post_ffn_norm: Option<Tensor<'a>>,  // [D]
 }
 
 /// A whole model.
@@ -74,11 +80,11 @@ pub struct LayerWeights<'a> {
 pub struct Weights<'a> {
     pub token_embd: Tensor<'a>,               // [n_vocab, D]
     pub layers: Vec<LayerWeights<'a>>,        // n_layers
-    pub output_norm: Tensor<'a>,              // [D] f32
-    pub output_norm_bias: Option<Tensor<'a>>, // [D] f32
+    pub output_norm: Tensor<'a>,              // [D]
+    pub output_norm_bias: Option<Tensor<'a>>, // [D]
     pub output: Option<Tensor<'a>>,           // [n_vocab, D]; None: the embedding is used
-    pub output_bias: Option<Tensor<'a>>,      // [n_vocab] f32
-    pub rope_freqs: Option<Tensor<'a>>,       // [n_rot / 2] f32, divides each pair's frequency
+    pub output_bias: Option<Tensor<'a>>,      // [n_vocab]
+    pub rope_freqs: Option<Tensor<'a>>,       // [n_rot / 2], divides each pair's frequency
 }
 
 impl<'a> LayerWeights<'a> {
