@@ -30,65 +30,10 @@
 //!     Wdown activation(Wup h + bup) + bdown, not gated
 //! ```
 
-use crate::alloc::{require, reserve_exact};
+use super::range::{check, in_range, positive};
+use super::rope::RopeTable;
+use crate::alloc::require;
 use crate::error::{Error, Result};
-
-/// How pairs of a head's elements are turned by their position.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RopePairing {
-    /// Elements `2i` and `2i + 1` (GGUF's `llama`).
-    Adjacent,
-    /// Elements `i` and `i + n_rot / 2` (GPT-NeoX; qwen2, qwen3, gemma3).
-    Halves,
-}
-
-impl RopePairing {
-    /// The two elements of a head that pair `i` of `n_pairs` is made of.
-    #[inline]
-    pub fn pair(self, i: usize, n_pairs: usize) -> (usize, usize) {
-        match self {
-            RopePairing::Adjacent => (2 * i, 2 * i + 1),
-            RopePairing::Halves => (i, i + n_pairs),
-        }
-    }
-}
-
-/// Rotary positions: pair `i` of a head turns by `p * position_scale * inv_freq[i] / divisors[i]` at position `p`, and is
-/// multiplied by `magnitude`. Elements of a head behind the pairs stay as they are.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RopeTable {
-    /// Radians a position, `[n_rot / 2]`. Models were trained with these rounded to f32, where a backend computes so.
-    pub inv_freq: Vec<f64>,
-    /// The file's `rope_freqs`, as long as `inv_freq`; `None`: 1.
-    pub divisors: Option<Vec<f32>>,
-    /// 1 / the linear scaling factor.
-    pub position_scale: f32,
-    /// Multiplies sine and cosine (YaRN's); 1 without it.
-    pub magnitude: f32,
-    /// See [`RopePairing`].
-    pub pairing: RopePairing,
-}
-
-impl RopeTable {
-    /// `base^(-2i / n_rot)`, unscaled.
-    pub fn of_base(base: f32, n_rot: usize, pairing: RopePairing) -> Result<RopeTable> {
-        let inv_freq = |i| f64::from(base).powf(-2.0 * i as f64 / n_rot as f64);
-        let mut table = Vec::new();
-        reserve_exact(&mut table, n_rot / 2)?;
-        table.extend((0..n_rot / 2).map(inv_freq));
-        Ok(RopeTable { inv_freq: table, divisors: None, position_scale: 1.0, magnitude: 1.0, pairing })
-    }
-
-    /// Elements of a head that are turned, from its start.
-    pub fn n_rot(&self) -> usize {
-        2 * self.inv_freq.len()
-    }
-
-    /// What divides the frequency of pair `i`.
-    pub fn divisor(&self, i: usize) -> f32 {
-        self.divisors.as_ref().map_or(1.0, |d| d[i])
-    }
-}
 
 /// The function on the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -417,32 +362,4 @@ impl Attention {
         positive(&format!("{layer} attention logit softcap (attn_logit_softcapping)"), self.softcap.unwrap_or(1.0))?;
         check(self.window != Some(0), &format!("{layer} window"), &0, &|| "at least 1".into())
     }
-}
-
-impl RopeTable {
-    fn validate(&self, name: &str) -> Result<()> {
-        positive(&format!("{name} scale"), self.position_scale)?;
-        positive(&format!("{name} magnitude"), self.magnitude)?;
-        // A base that is not positive makes the frequencies so.
-        for f in &self.inv_freq {
-            check(f.is_finite() && *f > 0.0, &format!("{name} frequency"), f, &|| "positive and finite".into())?;
-        }
-        let n = self.divisors.as_ref().map_or(self.inv_freq.len(), Vec::len);
-        check(n == self.inv_freq.len(), &format!("{name} divisors"), &n, &|| self.inv_freq.len().to_string())
-    }
-}
-
-fn check(ok: bool, name: &str, found: &dyn ToString, expected: &dyn Fn() -> String) -> Result<()> {
-    match ok {
-        true => Ok(()),
-        false => Err(Error::Model { name: name.into(), found: found.to_string(), expected: expected() }),
-    }
-}
-
-fn in_range(name: &str, size: usize, limit: usize) -> Result<()> {
-    check((1..=limit).contains(&size), name, &size, &|| format!("1 to {limit}"))
-}
-
-fn positive(name: &str, value: f32) -> Result<()> {
-    check(value.is_finite() && value > 0.0, name, &value, &|| "positive and finite".into())
 }

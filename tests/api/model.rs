@@ -62,7 +62,7 @@ fn gemma3_has_five_windowed_layers_to_a_global_one() {
     for (i, layer) in config.layers.iter().enumerate() {
         let expected = if i % 6 == 5 { (None, 1e6) } else { (Some(512), 1e4) };
         let attention = layer.attention();
-        assert_eq!((attention.window, base(config.rope_of(attention))), expected, "layer {i}");
+        assert_eq!((attention.window, base(rope(&config, attention))), expected, "layer {i}");
     }
     assert!(weights.layers.iter().all(|l| l.q_norm.is_some() && l.post_attn_norm.is_some()));
 }
@@ -76,7 +76,7 @@ fn a_tiny_model_of_each_architecture_and_type_binds() {
             let gguf = Gguf::from_bytes(&bytes).expect("opens");
             let (config, weights) = bind(&gguf).expect("binds");
             assert_eq!((config.architecture.as_str(), config.n_vocab), (arch, 512));
-            assert_eq!(weights.layers[0].gate.ty, ty, "the defaults fit every type");
+            assert_eq!(weights.layers[0].up.ty, ty, "the defaults fit every type");
             assert_eq!(weights.iter().count(), gguf.n_tensors());
         }
     }
@@ -85,7 +85,11 @@ fn a_tiny_model_of_each_architecture_and_type_binds() {
 /// The first layer's attention and feed-forward part, and its rope.
 fn parts(config: &Config) -> (Attention, Dense, RopeTable) {
     let layer = &config.layers[0];
-    (*layer.attention(), *layer.dense(), config.rope_of(layer.attention()).clone())
+    (*layer.attention(), *layer.dense(), rope(config, layer.attention()).clone())
+}
+
+fn rope<'a>(config: &'a Config, attention: &Attention) -> &'a RopeTable {
+    config.rope_of(attention).expect("has a rope")
 }
 
 /// The base whose frequencies these are, rounded as files have it.
@@ -116,7 +120,7 @@ fn gemma3_scales_only_global_layers_and_takes_either_kind_of_pattern() {
     let linear = [("rope.scaling.factor", Value::F32(8.0)), ("rope.freq_base_swa", Value::F32(5000.0))];
     let config = config_with("gemma3", &linear);
     let layers = |config: &Config| -> Vec<(Option<u32>, f32, f32)> {
-        let of = |a: &Attention| (a.window, base(config.rope_of(a)), config.rope_of(a).position_scale);
+        let of = |a: &Attention| (a.window, base(rope(config, a)), rope(config, a).position_scale);
         config.layers.iter().map(|l| of(l.attention())).collect()
     };
     let (local, global) = ((Some(16), 5000.0, 1.0), (None, 1e6, 0.125));
@@ -136,7 +140,7 @@ fn gemma3_scales_only_global_layers_and_takes_either_kind_of_pattern() {
     assert_eq!(layers(&bools), [global, local, local, global, local, local, local]);
 
     let none = config_with("gemma3", &[("attention.sliding_window", Value::U32(0))]);
-    assert!(none.layers.iter().all(|l| l.attention().window.is_none() && base(none.rope_of(l.attention())) == 1e6));
+    assert!(none.layers.iter().all(|l| l.attention().window.is_none() && base(rope(&none, l.attention())) == 1e6));
 }
 
 #[test]
@@ -167,22 +171,38 @@ fn llama_takes_its_rope_divisors_and_its_output_matrix() {
     assert_eq!(weights.head().name, "output.weight");
 }
 
-#[test]
-fn per_layer_arrays_are_taken_if_all_layers_agree() {
+/// Arrays that `Tiny` cannot carry by itself: from a file of theirs alone.
+fn arrays(of: &[(&str, &[u32])]) -> &'static Gguf<'static> {
     let mut writer = Writer::new(3);
-    writer.array("same", ValueType::U32, [2, 2].map(Value::U32));
-    writer.array("other", ValueType::U32, [2, 4].map(Value::U32));
+    for (name, numbers) in of {
+        writer.array(name, ValueType::U32, numbers.iter().map(|&n| Value::U32(n)));
+    }
     let bytes: &'static [u8] = writer.to_bytes(|_, _| {}).leak();
-    let arrays: &'static Gguf<'static> = Box::leak(Box::new(Gguf::from_bytes(bytes).expect("opens")));
+    Box::leak(Box::new(Gguf::from_bytes(bytes).expect("opens")))
+}
+
+#[test]
+fn counts_may_differ_by_layer() {
+    let arrays = arrays(&[("same", &[2, 2]), ("other", &[2, 4]), ("short", &[2]), ("zero", &[2, 0])]);
     let key = "attention.head_count_kv";
-    assert_eq!(config_with("llama", &[(key, arrays.meta("same").expect("there"))]).layers[0].attention().n_kv_heads, 2);
-    let with = vec![(format!("llama.{key}"), arrays.meta("other").expect("there"))];
-    let bytes = Tiny { with, ..Tiny::new("llama", TensorType::F16) }.bytes();
-    let error = bind(&Gguf::from_bytes(&bytes).expect("opens")).map(|_| ()).expect_err("layers differ");
-    assert_eq!(
-        error.to_string(),
-        "key \"llama.attention.head_count_kv\" is an array of different values; expected one value for all layers"
-    );
+    let with = |name: &str| {
+        let with = vec![(format!("llama.{key}"), arrays.meta(name).expect("there"))];
+        let bytes = Tiny { with, ..Tiny::new("llama", TensorType::F16) }.bytes();
+        bind(&Gguf::from_bytes(&bytes).expect("opens")).map(|(config, _)| config)
+    };
+    let same = with("same").expect("binds");
+    assert!(same.layers.iter().all(|l| l.attention().n_kv_heads == 2));
+    for (name, text) in [
+        // The tensors are those of two heads.
+        ("other", "tensor \"blk.1.attn_k.weight\" shape is [64, 32]; expected [64, 64]"),
+        (
+            "short",
+            "key \"llama.attention.head_count_kv\" is an array of 1, 1 of them integers; expected 2 integers, one a layer",
+        ),
+        ("zero", "key \"llama.attention.head_count_kv\" is 0; expected 1 to 1048576"),
+    ] {
+        assert_eq!(with(name).expect_err("is refused").to_string(), text);
+    }
 }
 
 #[test]

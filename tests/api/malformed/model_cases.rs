@@ -18,7 +18,9 @@ pub fn all() -> Vec<Case> {
         unsupported(
             "architecture",
             with("qwen2", "general.architecture", Value::String("mamba")),
-            "key \"general.architecture\" is \"mamba\"; expected gemma3, llama, qwen2 or qwen3",
+            "key \"general.architecture\" is \"mamba\"; expected one of arcee, cohere2, ernie4_5, exaone4, gemma, gemma2, \
+             gemma3, glm4, gptneox, granite, hunyuan-dense, internlm2, llama, mistral3, olmo2, phi2, phi3, qwen2, qwen3, \
+             seed_oss, smollm3, stablelm, starcoder2",
         ),
         {
             let file = with("qwen2", "general.architecture", Value::U32(7));
@@ -145,9 +147,9 @@ pub fn all() -> Vec<Case> {
             "key \"qwen2.expert_count\" is 8; expected 0, or no such key",
         ),
         unsupported(
-            "yarn",
-            with("llama", "llama.rope.scaling.type", Value::String("yarn")),
-            "key \"llama.rope.scaling.type\" is \"yarn\"; expected none or linear",
+            "rope scaling",
+            with("llama", "llama.rope.scaling.type", Value::String("dynamic")),
+            "key \"llama.rope.scaling.type\" is \"dynamic\"; expected none, linear or yarn",
         ),
         unsupported(
             "window",
