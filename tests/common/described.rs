@@ -154,13 +154,19 @@ impl Described {
         })
     }
 
-    /// The model on a device.
-    pub fn load(&self, device: &dyn Device) -> Arc<dyn LoadedModel> {
+    /// What comes of the description and its tensors.
+    pub fn with<R>(&self, f: impl FnOnce(&Config, &Weights<'_>) -> R) -> R {
         self.config.validate().expect("is valid");
         let bytes = self.bytes();
         let gguf = Gguf::from_bytes(&bytes).expect("opens");
-        let weights = weights(&gguf, self.config.n_layers());
-        device.load(&self.config, &weights, &LoadOptions::default(), &mut NoControl).expect("loads")
+        f(&self.config, &weights(&gguf, self.config.n_layers()))
+    }
+
+    /// The model on a device.
+    pub fn load(&self, device: &dyn Device) -> Arc<dyn LoadedModel> {
+        self.with(|config, weights| {
+            device.load(config, weights, &LoadOptions::default(), &mut NoControl).expect("loads")
+        })
     }
 }
 
