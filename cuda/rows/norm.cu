@@ -75,6 +75,17 @@ template <int V> __global__ void __launch_bounds__(256) kg_norm_plain(const __gr
     }
 }
 
+// What the elements of something to add are multiplied by for their norm.
+template <int V> __device__ __forceinline__ float kg_norm_post(const KgNorm &p, const float *delta, float *red) {
+    float ss = 0.f;
+    for (uint32_t i = threadIdx.x * V; i < p.dim; i += 256 * V) {
+        const KgFloats<V> v = *(const KgFloats<V> *)(delta + i);
+#pragma unroll
+        for (int j = 0; j < V; j++) ss = __fmaf_rn(v.v[j], v.v[j], ss);
+    }
+    return 1.f / sqrtf(kg_block_sum256(ss, red) / (float)p.dim + p.eps);
+}
+
 // All of it. Every thread reads again what it has written itself, so that row may be x.
 template <int V> __global__ void __launch_bounds__(256) kg_norm_any(const __grid_constant__ KgNorm p) {
     constexpr uint32_t KEEP = 4, STEP = 256 * V;
@@ -83,18 +94,9 @@ template <int V> __global__ void __launch_bounds__(256) kg_norm_any(const __grid
     kg_begin();
     const size_t at = (size_t)blockIdx.x * p.x_stride;
     float *x = p.x + at;
-    float post[2] = {p.scale, p.scale};
+    float post[2];
 #pragma unroll
-    for (int d = 0; d < 2; d++) {
-        if (!p.post_w[d]) continue;
-        float ss = 0.f;
-        for (uint32_t i = threadIdx.x * V; i < p.dim; i += STEP) {
-            const F v = *(const F *)(p.delta[d] + at + i);
-#pragma unroll
-            for (int j = 0; j < V; j++) ss = __fmaf_rn(v.v[j], v.v[j], ss);
-        }
-        post[d] *= 1.f / sqrtf(kg_block_sum256(ss, red[d]) / (float)p.dim + p.eps);
-    }
+    for (int d = 0; d < 2; d++) post[d] = p.scale * (p.post_w[d] ? kg_norm_post<V>(p, p.delta[d] + at, red[d]) : 1.f);
     F kept[KEEP];
     auto each = [&](auto f) { // of the row, the same elements in the same order each time
 #pragma unroll
@@ -177,8 +179,8 @@ KGC_API cudaError_t kgc_norm(const KgNorm *p, int pdl, cudaStream_t stream) {
     bool ok = p->x && p->n_rows && p->dim && p->x_stride >= p->dim && p->kind <= KG_NORM_LAYER && (p->delta[0] || !p->delta[1]);
     ok = ok && (p->delta[0] || !p->post_w[0]) && (p->delta[1] || !p->post_w[1]) && (!p->out || p->out_stride >= p->dim) && (p->out || !p->out_lo);
     if (!ok || !(p->out || p->row || p->delta[0]) || (p->delta[0] && !(p->scale > 0.f))) return cudaErrorInvalidValue;
-    bool plain = !p->delta[1] && (!p->delta[0] || p->scale == 1.f) && p->kind == KG_NORM_RMS && p->w && !p->bias && p->x_stride == p->dim;
-    plain = plain && (p->out || !p->row);
+    bool plain = !p->delta[1] && (!p->delta[0] || p->scale == 1.f) && p->x_stride == p->dim;
+    plain = plain && (p->out ? p->kind == KG_NORM_RMS && p->w && !p->bias : !p->row);
     uintptr_t all = (uintptr_t)p->x | (uintptr_t)p->w | (uintptr_t)p->bias | (uintptr_t)p->row;
     for (int d = 0; d < 2; d++) all |= (uintptr_t)p->delta[d] | (uintptr_t)p->post_w[d];
     const bool whole = p->dim % 4 == 0, aligned = p->x_stride % 4 == 0 && (!p->out || p->out_stride % 4 == 0) && (all | (uintptr_t)p->out | (uintptr_t)p->out_lo) % 16 == 0;

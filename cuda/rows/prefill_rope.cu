@@ -79,6 +79,23 @@ template <int HD> cudaError_t run_rope_whole(const KgPrefillRope *p, cudaStream_
     return kg_launch(kg_prefill_rope_whole<HD>, dim3(p->n_tokens, blocks), dim3(threads), 0, 0, stream, *p);
 }
 
+// A head's turned pairs `x`, whose squares are `ss`, times their norm, where it is given, and the temperature of a query's position.
+template <int PAIRS, typename At, typename Put>
+__device__ __forceinline__ void kg_rope_more(const KgPrefillRope &p, const float (&x)[PAIRS][2], float ss, const float *norm, uint32_t position, At at, Put put) {
+    const float r = norm ? 1.f / sqrtf(kg_warp_sum(ss) / (float)p.head_dim + p.eps) : 1.f;
+    const float warm = p.interval ? kg_temperature(p.beta, p.interval, position) : 1.f; // 1 at position 0
+#pragma unroll
+    for (int j = 0; j < PAIRS; j++) {
+        const uint32_t i = j * 32 + threadIdx.x % 32;
+        if (2 * i >= p.head_dim) break;
+        uint32_t ia, ib;
+        at(i, ia, ib);
+        float a = x[j][0], b = x[j][1];
+        if (norm) a *= r * norm[ia], b *= r * norm[ib];
+        put(ia, ib, a * warm, b * warm);
+    }
+}
+
 // PAIRS: pairs of elements a lane holds of one head; HEADS: heads a warp takes, eight apart. MORE: norms may stand behind the rope, and
 // queries may have a temperature.
 template <int PAIRS, int HEADS, bool MORE> __global__ void __launch_bounds__(256) kg_prefill_rope(const __grid_constant__ KgPrefillRope p) {
@@ -158,20 +175,7 @@ template <int PAIRS, int HEADS, bool MORE> __global__ void __launch_bounds__(256
             if constexpr (MORE) after[j][0] = x, after[j][1] = y, ss2 += x * x + y * y;
             else put(ia, ib, x, y);
         }
-        if constexpr (MORE) {
-            const float r2 = norm && last ? 1.f / sqrtf(kg_warp_sum(ss2) / (float)hd + p.eps) : 1.f;
-            const float warm = is_q && p.interval ? kg_temperature(p.beta, p.interval, position) : 1.f;
-#pragma unroll
-            for (int j = 0; j < PAIRS; j++) {
-                const uint32_t i = j * 32 + lane;
-                if (2 * i >= hd) break;
-                uint32_t ia, ib;
-                at(i, ia, ib);
-                float x = after[j][0], y = after[j][1];
-                if (norm && last) x *= r2 * norm[ia], y *= r2 * norm[ib];
-                put(ia, ib, x * warm, y * warm);
-            }
-        }
+        if constexpr (MORE) kg_rope_more<PAIRS>(p, after, ss2, last ? norm : nullptr, is_q ? position : 0, at, put);
     }
 }
 
