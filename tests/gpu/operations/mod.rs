@@ -25,6 +25,7 @@ const OPERATIONS: &[Operation] = &[
     ("batch_norm", rows::batch_norm),
     ("glu", rows::glu),
     ("norm", rows::norm),
+    ("sum_parts", rows::sum_parts),
     ("stage_input", matmul::staged_halves),
     ("gemv", matmul::gemv),
     ("gemv_mixed", matmul::gemv_mixed),

@@ -3,6 +3,7 @@
 use half::f16;
 use kigo::backend::cuda::kernels::abi::{Glu, Norm, Stage, State};
 use kigo::backend::cuda::kernels::kinds::NormKind;
+use kigo::backend::cuda::kernels::launch::Parts;
 
 use super::bench::{Bench, TYPES, activation, close, near, numbers, rms_norm};
 
@@ -132,6 +133,33 @@ pub fn glu(bench: &Bench) {
     let refused = bench.queue().glu(&glu).unwrap_err().to_string();
     assert!(refused.contains("glu: activation 0 of 4 elements"), "{refused}");
 }
+
+pub fn sum_parts(bench: &Bench) {
+    for (n_part, n_rows, n, biased) in [(8, 3, 301, true), (16, 1, 64, false), (1, 2, 37, true)] {
+        let stride = n + 3;
+        let parts = numbers(1, n_part * n_rows * stride);
+        let ((bias, bs), before) = (bench.vector(2, n), numbers(3, n_rows * stride));
+        let y = bench.put(&before);
+        let sum =
+            Parts { part: bench.put(&parts), bias: if biased { bias } else { 0 }, y, n_part: n_part as u32, ..NONE };
+        bench.queue().sum_parts(Parts { n_rows: n_rows as u32, n: n as u32, stride: stride as u32, ..sum }).unwrap();
+        let got = bench.floats(y, n_rows * stride);
+        for row in 0..n_rows {
+            let of = |i: usize| {
+                let parts = (0..n_part).map(|p| f64::from(parts[(p * n_rows + row) * stride + i])).sum::<f64>();
+                parts + if biased { bs[i] } else { 0.0 }
+            };
+            let truth: Vec<f64> = (0..n).map(of).collect();
+            near(&format!("{n_part} parts of {n}"), &got[row * stride..][..n], &truth, 1e-12);
+            assert_eq!(got[row * stride + n..][..3], before[row * stride + n..][..3], "only its columns");
+        }
+    }
+    let refused = bench.queue().sum_parts(Parts { n_part: 17, ..NONE }).unwrap_err().to_string();
+    assert!(refused.contains("sum_parts: 17 parts of a sum"), "{refused}");
+}
+
+/// Nothing yet.
+const NONE: Parts = Parts { part: 0, bias: 0, y: 0, n_part: 0, n_rows: 0, n: 0, stride: 0 };
 
 struct NormCase {
     rows: usize,

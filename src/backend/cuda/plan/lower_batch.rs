@@ -1,7 +1,7 @@
 //! One step of several sequences as a list of launches: the weights are read once for up to 64 of them.
 //!
 //! The norms, which every block of a lone token's stage recomputes, are launches of their own. Where some of a lone token's are that
-//! too, products leave no parts for a norm to sum. Invariant: a sequence's bits are
+//! too, the parts of products are summed before. Invariant: a sequence's bits are
 //! those it gets alone, since every sum has the same order; that order comes from the stage of a token alone (`stage.rs`: its
 //! threads for norms, its split for products).
 
@@ -15,7 +15,7 @@ use super::stage::{Placed, Stages};
 use super::workspace::stride;
 use crate::backend::cuda::driver::{Address, Gpu};
 use crate::backend::cuda::kernels::abi::{Attend, Mat, Stage};
-use crate::backend::cuda::kernels::launch::{self, Between};
+use crate::backend::cuda::kernels::launch::{self, Between, Parts};
 use crate::backend::cuda::kernels::packed::Packed;
 
 /// One launch.
@@ -79,9 +79,8 @@ pub enum Run {
 
 /// Whether two sequences of every stage of these launches of a token alone fit into shared memory.
 pub fn can(alone: &[lower_step::Launch]) -> bool {
-    let apart = alone.iter().any(|l| matches!(l.run, lower_step::Run::Between(Between::Norm(_))));
     alone.iter().all(|launch| match &launch.run {
-        lower_step::Run::Stage { stage, by: By::Tiles, .. } if !apart && sums_later(launch.kind) => {
+        lower_step::Run::Stage { stage, by: By::Tiles, .. } if sums_later(launch.kind) => {
             launch::f16_mma_split_most(stage.n, stage.ks) > 0
         }
         lower_step::Run::Stage { stage, by: By::Tiles, .. } => most_tiles(stage) > 0,
@@ -148,7 +147,7 @@ pub fn lower(target: Target<'_>, ops: &[Op], n_seq: u32) -> Vec<Launch> {
 struct Lowering<'a> {
     target: Target<'a>,
     n_seq: u32,
-    /// Whether norms are operations, which sum no parts.
+    /// Whether norms are launches of a lone token too, which sum no parts.
     apart: bool,
     /// What the product before left for the next norm: how many parts, and their bias.
     parts: Option<(u32, Address)>,
@@ -168,7 +167,7 @@ impl Lowering<'_> {
         let rows: Vec<u32> = alone.m[..alone.n_seg as usize].iter().map(|m| m.rows).collect();
         let all = Stage { n_seq, x_stride: stride(alone.n as usize) as u32, ..alone };
         let tuned_nt = tuning.wide[kind as usize].map(|w| w.nt);
-        let in_parts = !self.apart && sums_later(kind);
+        let in_parts = sums_later(kind);
         let pieces = Pieces::of(gpu, &placed, &rows, n_seq, tuning, tuned_nt);
         let in_pieces = |nt: u32| Stage { split: work.split, split_nt: nt, split_ints: 1, ..all };
         let mut stage = Stage { out_stride, ..all };
@@ -238,8 +237,10 @@ impl Lowering<'_> {
     /// Leaves its parts for the next norm to sum.
     fn tiles_in_parts(&mut self, kind: Kind, mut stage: Stage) {
         let (n_sm, n_seq) = (self.target.gpu.n_sm, self.n_seq);
-        self.parts = Some((stage.ks, stage.bias[0]));
-        (stage.out[0], stage.bias[0]) = (self.target.work.parts, 0);
+        let (part, [bias, ..], [y, ..]) = (self.target.work.parts, stage.bias, stage.out);
+        let sum =
+            Parts { part, bias, y, n_part: stage.ks, n_rows: n_seq, n: stage.m[0].rows, stride: stage.out_stride };
+        (stage.out[0], stage.bias[0]) = (part, 0);
         // What a block reads of its sequences' inputs takes longer than the weights: as few sequences as leave
         // the multiprocessors a block each, and many rows for what has been read.
         let most = tiles_at_once(n_seq, launch::f16_mma_split_most(stage.n, stage.ks));
@@ -250,6 +251,11 @@ impl Lowering<'_> {
         let tiles = stage.m[0].rows.div_ceil(16);
         let warps = tiles.div_ceil(tiles.div_ceil(warps));
         self.push(kind, Run::Parts { stage, nt, warps });
+        if self.apart {
+            self.push(kind, Run::Between(Between::Sum(sum)));
+        } else {
+            self.parts = Some((sum.n_part, bias));
+        }
     }
 
     /// Matrices of one type.

@@ -15,7 +15,7 @@ pub use matmul::{
     f16_batch_slots, f16_mma_batch_most, f16_mma_split_most, gemv_batch_most, gemv_batch_shared, q_batch_per_sm,
 };
 pub use prefill::gemm_encoder;
-pub use rows::Between;
+pub use rows::{Between, Parts};
 pub use sample::sample_most;
 
 use super::abi::Mat;

@@ -17,6 +17,7 @@ unsafe extern "C" {
     fn kgc_stage_input(st: *const Stage, pdl: c_int, stream: Handle) -> c_int;
     fn kgc_norm(norm: *const Norm, pdl: c_int, stream: Handle) -> c_int;
     fn kgc_glu(glu: *const Glu, stream: Handle) -> c_int;
+    fn kgc_sum_parts(part: Address, bias: Address, y: Address, n_part: u32, n_rows: u32, n: u32, stride: u32, pdl: c_int, stream: Handle) -> c_int;
 }
 
 /// What stands between products: it is the same of one row and of many, so that who queues a step, a batch or a prompt need not know it.
@@ -26,6 +27,21 @@ pub enum Between {
     Norm(Norm),
     /// A gated unit, or an activation.
     Glu(Glu),
+    /// See [`Parts`].
+    Sum(Parts),
+}
+
+/// y = the sum of the parts, each of `n_rows` rows, + bias (or 0).
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct Parts {
+    pub part: Address,
+    pub bias: Address,
+    pub y: Address,
+    pub n_part: u32,
+    pub n_rows: u32,
+    pub n: u32,
+    pub stride: u32,
 }
 
 impl Between {
@@ -34,6 +50,7 @@ impl Between {
         match self {
             Between::Norm(norm) => queue.norm(norm),
             Between::Glu(glu) => queue.glu(glu),
+            Between::Sum(parts) => queue.sum_parts(*parts),
         }
     }
 }
@@ -132,6 +149,17 @@ impl Queue<'_> {
         check_glu(glu)?;
         // SAFETY: as above.
         self.check(unsafe { kgc_glu(glu, self.raw()) })
+    }
+
+    /// See [`Parts`].
+    pub fn sum_parts(&self, parts: Parts) -> Result<()> {
+        let Parts { part, bias, y, n_part, n_rows, n, stride } = parts;
+        ensure!("sum_parts", (1..=MOST_PARTS).contains(&n_part), "{n_part} parts of a sum");
+        ensure!("sum_parts", (1..=65535).contains(&n_rows) && n > 0, "{n_rows} rows of {n}");
+        ensure!("sum_parts", stride >= n, "{n} columns, rows {stride} apart");
+        ensure!("sum_parts", part != 0 && y != 0, "from {part:#x} to {y:#x}");
+        // SAFETY: as above.
+        self.check(unsafe { kgc_sum_parts(part, bias, y, n_part, n_rows, n, stride, self.pdl(), self.raw()) })
     }
 }
 
