@@ -32,8 +32,11 @@ pub struct Described {
     /// Tensors that have the numbers of those of another name.
     pub renamed: Vec<(&'static str, &'static str)>,
     /// What becomes of each element of tensors whose name ends so.
-    pub changed: Vec<(&'static str, fn(f32) -> f32)>,
+    pub changed: Vec<Changed>,
 }
+
+/// The end of a name, and a function of an element.
+pub type Changed = (&'static str, fn(f32) -> f32);
 
 impl Described {
     /// Two layers as those of llama, an output matrix of its own.
