@@ -285,7 +285,7 @@ def load(path: str, config=None):
         data = rows_of(arch, name, data, c.num_attention_heads, n_kv_heads, to_file=False)
         state[hf_name] = torch.from_numpy(np.array(data))
     model.load_state_dict(state, strict=True)
-    if "rope_freqs.weight" in tensors:
+    if config is None and "rope_freqs.weight" in tensors:
         factors = torch.from_numpy(np.array(tensors["rope_freqs.weight"].data, dtype=np.float32))
         model.model.rotary_emb.inv_freq.copy_(model.model.rotary_emb.inv_freq / factors)
     return model.eval()
