@@ -1,10 +1,9 @@
 //! Keys of one architecture or one kind of rope that say what cannot be.
 
-use kigo::gguf::Value;
+use kigo::gguf::{TensorType, Value};
 
-use super::file::{Case, File, bad, unsupported, with};
+use super::file::{Case, File, bad, no_such_architecture, unsupported, with};
 use crate::common::tiny::Tiny;
-use kigo::gguf::TensorType;
 
 /// A tiny model scaled by YaRN, with one key more.
 fn yarn(key: &str, value: Value<'static>) -> File {
@@ -79,16 +78,17 @@ pub fn all() -> Vec<Case> {
         let found = if matches!(value, Value::Bool(_)) { "true" } else { "2" };
         cases.push(unsupported("a key of others", file, &key(arch, suffix, found, expected)));
     }
+    let longrope = with("llama", "llama.rope.scaling.type", Value::String("longrope"));
+    let text = key("llama", "rope.scaling.type", "\"longrope\"", "none, linear or yarn");
+    cases.push(unsupported("longrope without factors", longrope, &text));
     let sections = with("glm4", "glm4.rope.dimension_sections", Value::U32(8));
     cases.push(unsupported("sections", sections, &key("glm4", "rope.dimension_sections", "there", "no such key")));
     let none = with("cohere2", "cohere2.attention.sliding_window", Value::U32(0));
     let text = key("cohere2", "attention.sliding_window", "missing or 0", "the window of three layers in four");
     cases.push(bad("no window", none, text));
     let llama4 = with("qwen2", "general.architecture", Value::String("llama4"));
-    let text = "key \"general.architecture\" is \"llama4\", which needs windows in chunks, experts and a norm of queries \
-                without weights; expected one of arcee, cohere2, ernie4_5, exaone4, gemma, gemma2, gemma3, glm4, gptneox, \
-                granite, hunyuan-dense, internlm2, llama, mistral3, olmo2, phi2, phi3, qwen2, qwen3, seed_oss, smollm3, \
-                stablelm, starcoder2";
-    cases.push(unsupported("known to be missing", llama4, text));
+    let needs = "which needs windows in chunks, experts and a norm of queries without weights";
+    let text = no_such_architecture(&format!("\"llama4\", {needs}"));
+    cases.push(unsupported("known to be missing", llama4, &text));
     cases
 }
