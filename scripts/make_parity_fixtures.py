@@ -93,11 +93,11 @@ MODELS = {
     "phi3": ("phi3", [Q.F16], T.Phi3Config(
         **sizes(48, 40, 2, 3, 1), **RMS, **UNTIED, pad_token_id=0, sliding_window=20, rope_parameters=rope())),
     "phi3-partial": ("phi3", [Q.F16], T.Phi3Config(
-        **sizes(32, 56, 2, 4, 2), **RMS, **TIED, pad_token_id=0, sliding_window=None,
+        **sizes(48, 56, 2, 2, 2), **RMS, **TIED, pad_token_id=0, sliding_window=None,
         rope_parameters=rope(partial_rotary_factor=0.75))),
     # Within the original context, where the short factors are.
     "phi3-longrope": ("phi3", [Q.F16], T.Phi3Config(
-        **sizes(32, 40, 2, 2, 2), **RMS, **TIED, pad_token_id=0, sliding_window=None, rope_parameters=rope(
+        **sizes(32, 40, 2, 2, 2), **RMS, **TIED, pad_token_id=0, sliding_window=None, original_max_position_embeddings=128, rope_parameters=rope(
             1e4, "longrope", partial_rotary_factor=0.75, original_max_position_embeddings=128,
             short_factor=[1.0, 1.1, 1.2, 1.4, 1.7, 2.1], long_factor=[1.0, 2.0, 5.0, 11.0, 20.0, 40.0]))),
     "granite": ("granite", [Q.F16], T.GraniteConfig(
@@ -177,7 +177,7 @@ def byte_alphabet() -> list:
     return [chars[b] for b in range(256)]
 
 
-def randomize(model, arch: str, generator: torch.Generator) -> None:
+def randomize(model, arch: str, gain: float, generator: torch.Generator) -> None:
     """Weights that keep every stage's outputs near one, so that an error anywhere reaches the logits."""
     for name, p in model.named_parameters():
         noise = torch.randn(p.shape, generator=generator)
@@ -188,7 +188,7 @@ def randomize(model, arch: str, generator: torch.Generator) -> None:
         elif "embed_tokens" in name or "embed_in" in name:
             p.data = (0.3 * noise).half().float()
         else:
-            p.data = (1.5 / math.sqrt(p.shape[1]) * noise).half().float()
+            p.data = (gain / math.sqrt(p.shape[1]) * noise).half().float()
 
 
 def main() -> None:
@@ -203,7 +203,8 @@ def main() -> None:
             continue
         generator = torch.Generator().manual_seed(seed)
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
-        randomize(model, arch, generator)
+        # Scores that differ more spread what rounding does to narrow models beyond the bounds of the tests.
+        randomize(model, arch, 1.5 if name in READABLE else 1.2, generator)
         ids = torch.randint(0, N_VOCAB, (1, N_TOKENS), generator=generator)
         with torch.no_grad():
             logits = model(ids).logits[0, POSITIONS].numpy()

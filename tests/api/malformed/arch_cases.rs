@@ -19,13 +19,19 @@ fn yarn(key: &str, value: Value<'static>) -> File {
     File::of(&Tiny { with, ..Tiny::new("qwen2", TensorType::Q4_0) })
 }
 
+fn key(arch: &str, key: &str, value: &str, expected: &str) -> String {
+    format!("key \"{arch}.{key}\" is {value}; expected {expected}")
+}
+
+const POSITIVE: &str = "positive and finite";
+
 /// All of them.
-pub fn all() -> Vec<Case> {
-    let key = |arch: &str, key: &str, value: &str, expected: &str| {
-        format!("key \"{arch}.{key}\" is {value}; expected {expected}")
-    };
+pub fn all() -> impl Iterator<Item = Case> {
+    factors().into_iter().chain(yarns()).chain(others())
+}
+
+fn factors() -> Vec<Case> {
     let mut cases = Vec::new();
-    let positive = "positive and finite";
     for (arch, suffix) in [
         ("granite", "logit_scale"),
         ("granite", "residual_scale"),
@@ -35,16 +41,26 @@ pub fn all() -> Vec<Case> {
     ] {
         for (value, text) in [(f32::NAN, "NaN"), (0.0, "0"), (-1.0, "-1"), (f32::INFINITY, "inf")] {
             let file = with(arch, &format!("{arch}.{suffix}"), Value::F32(value));
-            cases.push(bad("a factor", file, key(arch, suffix, text, positive)));
+            cases.push(bad("a factor", file, key(arch, suffix, text, POSITIVE)));
         }
     }
+    for (value, text) in [(f32::NAN, "NaN"), (-0.5, "-0.5"), (f32::INFINITY, "inf")] {
+        let text = format!("layer 0 temperature (attention.temperature_scale) is {text}; expected finite, at least 0");
+        let file = with("mistral3", "mistral3.attention.temperature_scale", Value::F32(value));
+        cases.push(bad("temperature", file, text));
+    }
+    cases
+}
+
+fn yarns() -> Vec<Case> {
+    let mut cases = Vec::new();
     for (suffix, value, text, expected) in [
         ("factor", f32::NAN, "NaN", "at least 1 and finite where YaRN scales by it"),
         ("factor", 0.5, "0.5", "at least 1 and finite where YaRN scales by it"),
         ("factor", f32::INFINITY, "inf", "at least 1 and finite where YaRN scales by it"),
-        ("yarn_beta_fast", f32::NAN, "NaN", positive),
+        ("yarn_beta_fast", f32::NAN, "NaN", POSITIVE),
         ("yarn_beta_fast", 0.5, "0.5", "at least 1, that of the slow ones"),
-        ("yarn_beta_slow", -1.0, "-1", positive),
+        ("yarn_beta_slow", -1.0, "-1", POSITIVE),
         ("yarn_log_multiplier", -1.0, "-1", "at least 0 and finite"),
         ("yarn_log_multiplier", f32::INFINITY, "inf", "at least 0 and finite"),
     ] {
@@ -59,11 +75,11 @@ pub fn all() -> Vec<Case> {
     cases.push(unsupported("yarn ext", yarn("yarn_ext_factor", Value::F32(0.5)), &ext_factor));
     let attn_factor = key("qwen2.rope.scaling", "yarn_attn_factor", "1", "1.1386294, which follows from the factor");
     cases.push(unsupported("yarn attn", yarn("yarn_attn_factor", Value::F32(1.0)), &attn_factor));
-    for (value, text) in [(f32::NAN, "NaN"), (-0.5, "-0.5"), (f32::INFINITY, "inf")] {
-        let text = format!("layer 0 temperature (attention.temperature_scale) is {text}; expected finite, at least 0");
-        let file = with("mistral3", "mistral3.attention.temperature_scale", Value::F32(value));
-        cases.push(bad("temperature", file, text));
-    }
+    cases
+}
+
+fn others() -> Vec<Case> {
+    let mut cases = Vec::new();
     for (arch, suffix, value, expected) in [
         ("llama", "logit_scale", Value::F32(2.0), "1, or no such key"),
         ("qwen3", "residual_scale", Value::F32(2.0), "1, or no such key"),

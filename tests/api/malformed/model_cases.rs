@@ -50,7 +50,7 @@ pub fn all() -> Vec<Case> {
             "a layer too many",
             "block_count",
             Value::U32(3),
-            "tensor \"blk.2.attn_norm.weight\" is missing; expected [64]",
+            "tensor \"blk.2.attn_q.weight\" is missing; expected [64, 64]",
         ),
         unsupported(
             "a layer too few",
