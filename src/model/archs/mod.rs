@@ -114,6 +114,8 @@ pub(super) struct Extras {
     pub ffn_bias: Need,
     pub post_norms: Need,
     pub rope_freqs: Need,
+    /// Whether the divisors of the frequencies are the short ones of two, of which the long ones have no use.
+    pub long_rope: bool,
     pub output_bias: Need,
     /// Whether `ffn_up` holds the gate's rows and then those of up.
     pub fused_gate_up: bool,
@@ -131,6 +133,7 @@ impl Extras {
         ffn_bias: Need::No,
         post_norms: Need::No,
         rope_freqs: Need::No,
+        long_rope: false,
         output_bias: Need::No,
         fused_gate_up: false,
     };
