@@ -20,9 +20,10 @@ __device__ __forceinline__ void kg_decode_attention_turns(const KgAttend &p, int
     }
 }
 
-// A warp computes x = rope(rms_norm(from) * norm) of one head, or rms_norm(rope(from)) * norm; that of a query at position `warm`, which is
-// negative of a key, times its temperature.
-__device__ __forceinline__ void kg_decode_attention_row(const KgAttend &p, const float *from, const float *norm, const float *turn, int warm, float *x) {
+// A warp computes x = rope(rms_norm(from) * norm) of one head, or rms_norm(rope(from)) * norm; that of a query times the temperature of
+// its position, `warm`, which is negative of a key.
+__device__ __forceinline__ void kg_decode_attention_row(const KgAttend &p, const float *from, const float *norm, const float *turn, int warm,
+                                                        float *x) {
     const uint32_t hd = p.head_dim, lane = threadIdx.x & 31;
     float ss = 0.f;
 #pragma unroll 2

@@ -57,10 +57,11 @@ template <bool INTS> __global__ void __launch_bounds__(256) kg_stage_input(const
     else kg_stage_f16_put(st.split, st.split_nt, v, i, n4, blockIdx.y);
 }
 
-// As halves, or where st.split_ints as integers: then n is a multiple of 32.
+// The input becomes halves, or integers where st.split_ints; then n is a multiple of 32.
 KGC_API cudaError_t kgc_stage_input(const KgStage *st, int pdl, cudaStream_t stream) {
-    const bool nt = st->split_nt == 1 || st->split_nt == 2 || st->split_nt == 4;
-    if (!st->n || (st->split_ints && st->n % 32) || !st->n_seq || !st->split || !nt || st->x_stride < (st->n + 31) / 32 * 32) return cudaErrorInvalidValue;
+    bool ok = st->n && !(st->split_ints && st->n % 32) && st->n_seq && st->split && st->x_stride >= (st->n + 31) / 32 * 32;
+    ok = ok && (st->split_nt == 1 || st->split_nt == 2 || st->split_nt == 4);
+    if (!ok) return cudaErrorInvalidValue;
     const dim3 grid(((st->n + 31) / 32 * 8 + 255) / 256, st->n_seq);
     return kg_launch(st->split_ints ? kg_stage_input<true> : kg_stage_input<false>, grid, dim3(256), 0, pdl, stream, *st);
 }

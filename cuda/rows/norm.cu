@@ -183,7 +183,8 @@ KGC_API cudaError_t kgc_norm(const KgNorm *p, int pdl, cudaStream_t stream) {
     plain = plain && (p->out ? p->kind == KG_NORM_RMS && p->w && !p->bias : !p->row);
     uintptr_t all = (uintptr_t)p->x | (uintptr_t)p->w | (uintptr_t)p->bias | (uintptr_t)p->row;
     for (int d = 0; d < 2; d++) all |= (uintptr_t)p->delta[d] | (uintptr_t)p->post_w[d];
-    const bool whole = p->dim % 4 == 0, aligned = p->x_stride % 4 == 0 && (!p->out || p->out_stride % 4 == 0) && (all | (uintptr_t)p->out | (uintptr_t)p->out_lo) % 16 == 0;
+    all |= (uintptr_t)p->out | (uintptr_t)p->out_lo;
+    const bool whole = p->dim % 4 == 0, aligned = p->x_stride % 4 == 0 && (!p->out || p->out_stride % 4 == 0) && all % 16 == 0;
     if (!plain && whole && !aligned) return cudaErrorInvalidValue;
     return whole && aligned ? run_norm<4>(p, plain, pdl, stream) : run_norm<1>(p, plain, pdl, stream);
 }

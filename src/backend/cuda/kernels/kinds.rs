@@ -10,7 +10,7 @@ pub enum Activation {
     None = 0,
     Silu,
     Gelu,
-    /// By the error function.
+    /// The one by the error function.
     GeluErf,
     Relu2,
 }
