@@ -81,7 +81,8 @@ template <int HD> cudaError_t run_rope_whole(const KgPrefillRope *p, cudaStream_
 
 // A head's turned pairs `x`, whose squares are `ss`, times their norm, where it is given, and the temperature of a query's position.
 template <int PAIRS, typename At, typename Put>
-__device__ __forceinline__ void kg_rope_more(const KgPrefillRope &p, const float (&x)[PAIRS][2], float ss, const float *norm, uint32_t position, At at, Put put) {
+__device__ __forceinline__ void kg_rope_more(const KgPrefillRope &p, const float (&x)[PAIRS][2], float ss, const float *norm, uint32_t position,
+                                             At at, Put put) {
     const float r = norm ? 1.f / sqrtf(kg_warp_sum(ss) / (float)p.head_dim + p.eps) : 1.f;
     const float warm = p.interval ? kg_temperature(p.beta, p.interval, position) : 1.f; // 1 at position 0
 #pragma unroll

@@ -19,8 +19,8 @@ __global__ void __launch_bounds__(256) kg_sum_parts(const float *part, const flo
     y[at] = __fadd_rn(sum, bias ? bias[i] : 0.f);
 }
 
-KGC_API cudaError_t kgc_sum_parts(const float *part, const float *bias, float *y, uint32_t n_part, uint32_t n_rows, uint32_t n, uint32_t stride, int pdl,
-                                  cudaStream_t stream) {
+KGC_API cudaError_t kgc_sum_parts(const float *part, const float *bias, float *y, uint32_t n_part, uint32_t n_rows, uint32_t n, uint32_t stride,
+                                  int pdl, cudaStream_t stream) {
     if (!part || !y || !n_part || n_part > KG_MOST_PARTS || !n_rows || n_rows > 65535 || !n || stride < n) return cudaErrorInvalidValue;
     return kg_launch(kg_sum_parts, dim3((n + 255) / 256, n_rows), dim3(256), 0, pdl, stream, part, bias, y, n_part, n, stride);
 }
