@@ -189,7 +189,8 @@ template <int PAIRS, int HEADS> cudaError_t run_rope(const KgPrefillRope *p, cud
 
 KGC_API cudaError_t kgc_prefill_rope(const KgPrefillRope *p, cudaStream_t stream) {
     bool ok = p->qkv && (p->turns || !p->n_rot) && p->q && (p->pages || p->rows) && p->n_tokens && p->n_heads && p->n_kv;
-    ok = ok && p->head_dim && p->head_dim % 2 == 0 && p->head_dim <= 512 && p->n_rot % 2 == 0 && p->n_rot <= p->head_dim && p->token_stride >= p->head_dim;
+    ok = ok && p->head_dim && p->head_dim % 2 == 0 && p->head_dim <= 512;
+    ok = ok && p->n_rot % 2 == 0 && p->n_rot <= p->head_dim && p->token_stride >= p->head_dim;
     ok = ok && p->qkv_stride >= (uint64_t)(p->n_heads + 2 * p->n_kv) * p->head_dim && p->q_stride >= (uint64_t)p->n_heads * p->head_dim;
     ok = ok && ((p->k_offset | p->v_offset | p->head_stride | p->token_stride | p->q_stride) % 2) == 0;
     if (!ok || (uint64_t)p->start + p->n_tokens >= (1u << 31)) return cudaErrorInvalidValue;
