@@ -100,11 +100,12 @@ impl LoadedModel for CpuModel {
 
     fn read_cache(&self, at: CacheRow, keys: &mut [f32], values: &mut [f32]) -> Result<()> {
         let page = self.cache_page(at, keys.len(), values.len())?;
-        let (dim, heads) = (self.layout.head_dim, self.layout.n_kv_heads);
+        let layout = self.layout.layer(at.layer);
+        let (dim, heads) = (layout.head_dim, layout.n_kv_heads);
         let (mut k, mut v) = (vec![0; dim], vec![0; dim]);
         for head in 0..heads {
             // SAFETY: `cache_page` has checked page, layer and row; no pass of its sequence is under way.
-            unsafe { self.layout.read(page.0, at.layer, head, at.row, &mut k, &mut v) };
+            unsafe { layout.read(page.0, head, at.row, &mut k, &mut v) };
             for (to, from) in [(&mut *keys, &k), (&mut *values, &v)] {
                 let to = &mut to[head * dim..][..dim];
                 to.iter_mut().zip(from).for_each(|(to, from)| *to = f16::from_bits(*from).to_f32());
@@ -115,12 +116,13 @@ impl LoadedModel for CpuModel {
 
     fn write_cache(&self, at: CacheRow, keys: &[f32], values: &[f32]) -> Result<()> {
         let page = self.cache_page(at, keys.len(), values.len())?;
-        let (dim, heads) = (self.layout.head_dim, self.layout.n_kv_heads);
+        let layout = self.layout.layer(at.layer);
+        let (dim, heads) = (layout.head_dim, layout.n_kv_heads);
         let halves = |from: &[f32]| from.iter().map(|x| f16::from_f32(*x).to_bits()).collect::<Vec<u16>>();
         for head in 0..heads {
             let (k, v) = (halves(&keys[head * dim..][..dim]), halves(&values[head * dim..][..dim]));
             // SAFETY: `cache_page` has checked page, layer and row; the page is one sequence's, which runs no pass.
-            unsafe { self.layout.write(page.0.cast_mut(), at.layer, head, at.row, &k, &v) };
+            unsafe { layout.write(page.0.cast_mut(), head, at.row, &k, &v) };
         }
         Ok(())
     }

@@ -4,10 +4,10 @@
 //! kept in f64, and one token goes through the network at a time on the calling thread: nothing depends on how
 //! a prompt was chunked, on the batch or on a number of threads. Read `Network::forward` first.
 //!
-//! Taps have one row (one token) each: `embed`, then per layer `attn_norm`, `q_rope`, `k_rope`, `v`, `attn_mix`
-//! (before Wo), `attn_out` (after Wo, before the post norm), `ffn_norm`, `ffn_act` (activation(gate) * up),
-//! `ffn_out` (after Wdown, before the post norm), `resid` (the stream after the layer); `final_norm` and
-//! `logits` only where logits are wanted.
+//! Taps have one row (one token) each: `embed`, then per layer `attn_norm` (what the mixer reads), `q_rope`, `k_rope`, `v`,
+//! `attn_mix` (before Wo), `attn_out` (after Wo, before the post norm), `ffn_norm` (what the feed-forward part reads),
+//! `ffn_act` (activation(gate) * up, or activation(up)), `ffn_out` (after Wdown, before the post norm), `resid` (the stream
+//! after the layer); `final_norm` and `logits` only where logits are wanted.
 
 use std::any::Any;
 use std::sync::atomic::Ordering;
@@ -21,7 +21,9 @@ use crate::error::{Error, Result};
 use crate::model::{Config, Weights};
 use crate::sampler::{self, SampleRequest, Sampled};
 
+mod attention;
 mod forward;
+mod load;
 mod math;
 
 use forward::{Network, Page, SharedPage, State};
@@ -313,7 +315,7 @@ fn out_of_memory<T>(n: usize) -> Error {
 
 fn plan_of(c: &Config, w: &Weights<'_>) -> Plan {
     let most = c.widths();
-    let row = 3 * c.n_embd + 2 * most.q + 2 * most.kv + 2 * most.ffn + c.n_vocab; // f32
+    let row = 4 * c.n_embd + 2 * most.q + 2 * most.kv + 2 * most.ffn + c.n_vocab; // f32
     let wide = c.n_ctx_train + most.head + 2 * most.pairs; // f64
     Plan {
         weights_bytes: w.iter().map(|t| (t.rows * t.cols * size_of::<f32>()) as u64).sum(),
