@@ -1021,7 +1021,8 @@ kigo_status kigo_session_save(kigo_session *session,
 // INVALID_ARGUMENT, with what was found and expected: another library's version of the blob, another model, a device
 // with another cache layout, a blob that is cut off or damaged, a constraint that does not compile. Bytes from anywhere do
 // no harm, but the checksum is no signature: a blob that somebody has forged makes a session with a false cache.
-// CACHE_FULL, OUT_OF_MEMORY. UNSUPPORTED: the device cannot.
+// CACHE_FULL, OUT_OF_MEMORY. UNSUPPORTED: the device cannot, or adds in another order than the one that the blob names, so
+// that the session would not go on bit for bit.
 kigo_status kigo_session_restore(const kigo_model *model,
                                  const void *blob,
                                  size_t blob_bytes,

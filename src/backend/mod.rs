@@ -175,6 +175,9 @@ pub struct PageImage {
     pub bytes: usize,
     /// What they mean: backends of the same text and model understand each other's pages.
     pub layout: &'static str,
+    /// The number of the order in which the device adds (ARCHITECTURE.md, "The order of sums"): with another, a session goes on
+    /// with other bits.
+    pub sums: u32,
 }
 
 /// Keys and values of one position in one layer.

@@ -66,7 +66,11 @@ impl LoadedModel for CpuModel {
     }
 
     fn page_image(&self) -> Option<PageImage> {
-        Some(PageImage { bytes: 2 * self.layout.page_len(), layout: "cpu, f16, keys 16 a block, values a row" })
+        Some(PageImage {
+            bytes: 2 * self.layout.page_len(),
+            layout: "cpu, f16, keys 16 a block, values a row",
+            sums: 1,
+        })
     }
 
     fn read_page(&self, page: u32, rows: usize, out: &mut [u8]) -> Result<()> {

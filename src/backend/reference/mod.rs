@@ -188,7 +188,7 @@ impl LoadedModel for ReferenceModel {
 
     fn page_image(&self) -> Option<PageImage> {
         let layout = "reference, f32, keys then values, [layer, token, kv head, element]";
-        Some(PageImage { bytes: 2 * self.network.page_len() * size_of::<f32>(), layout })
+        Some(PageImage { bytes: 2 * self.network.page_len() * size_of::<f32>(), layout, sums: 1 })
     }
 
     fn read_page(&self, page: u32, rows: usize, out: &mut [u8]) -> Result<()> {
