@@ -32,11 +32,11 @@ pub fn bind<'a>(gguf: &'a Gguf<'_>) -> Result<(Config, Weights<'a>)> {
     binder.refuse_the_rest(&weights)?;
     let divisors = weights.divisors()?;
     config.ropes.iter_mut().for_each(|rope| rope.divisors = divisors.clone());
+    // Read also where no session is long: they are checked then.
+    let divisors = weights.long_divisors()?;
+    config.long.iter_mut().flat_map(|long| &mut long.ropes).for_each(|rope| rope.divisors = divisors.clone());
     Ok((config, weights))
 }
-
-/// LongRoPE's divisors for contexts longer than the original one.
-const LONG_FACTORS: &str = "rope_factors_long.weight";
 
 struct Binder<'a> {
     gguf: &'a Gguf<'a>,
@@ -60,14 +60,23 @@ impl<'a> Binder<'a> {
         };
         let output_bias = self.optional(extras.output_bias, "output.bias", n_vocab)?;
         let n_pairs = config.widths().pairs;
-        let rope_freqs = match extras.long_rope {
+        let (rope_freqs, long_rope_freqs) = match extras.long_rope {
             true => {
-                self.vector(LONG_FACTORS, n_pairs)?;
-                Some(self.vector("rope_factors_short.weight", n_pairs)?)
+                let [short, long] = ["rope_factors_short.weight", "rope_factors_long.weight"];
+                (Some(self.vector(short, n_pairs)?), Some(self.vector(long, n_pairs)?))
             }
-            false => self.optional(extras.rope_freqs, "rope_freqs.weight", n_pairs)?,
+            false => (self.optional(extras.rope_freqs, "rope_freqs.weight", n_pairs)?, None),
         };
-        Ok(Weights { token_embd, layers, output_norm, output_norm_bias, output, output_bias, rope_freqs })
+        Ok(Weights {
+            token_embd,
+            layers,
+            output_norm,
+            output_norm_bias,
+            output,
+            output_bias,
+            rope_freqs,
+            long_rope_freqs,
+        })
     }
 
     fn layer(&mut self, config: &Config, extras: Extras, i: usize) -> Result<LayerWeights<'a>> {
@@ -204,7 +213,7 @@ impl<'a> Binder<'a> {
         if self.n_used == self.gguf.n_tensors() {
             return Ok(());
         }
-        let mut names: Vec<&str> = weights.iter().map(|t| t.name).chain([LONG_FACTORS]).collect();
+        let mut names: Vec<&str> = weights.iter().map(|t| t.name).collect();
         names.sort_unstable();
         match self.gguf.tensors().find(|t| names.binary_search(&t.name).is_err()) {
             Some(extra) => Err(Error::UnsupportedValue {

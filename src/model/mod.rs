@@ -10,7 +10,9 @@ mod weights;
 
 pub use archs::{ARCHITECTURES, Architecture};
 pub use bind::bind;
-pub use config::{Activation, Attention, Block, Config, Dense, Ffn, Layer, Mixer, Norm, QkNorm, Temperature, Widths};
+pub use config::{
+    Activation, Attention, Block, Config, Dense, Ffn, Layer, LongContext, Mixer, Norm, QkNorm, Temperature, Widths,
+};
 pub use info::ModelInfo;
 pub use rope::{RopePairing, RopeTable, Yarn};
 pub use weights::{LayerWeights, Tensor, Weights};

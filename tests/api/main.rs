@@ -27,6 +27,7 @@ mod held;
 mod hostile_files;
 mod limits;
 mod logprobs;
+mod long_sessions;
 mod malformed;
 mod memory_load;
 mod model;

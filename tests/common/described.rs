@@ -66,6 +66,7 @@ impl Described {
             logit_scale: 1.0,
             logit_softcap: None,
             ropes: vec![RopeTable::of_base(1e4, 16, RopePairing::Halves).expect("has memory")],
+            long: None,
             layers: vec![layer; 2],
         };
         Described {
@@ -216,5 +217,6 @@ fn weights<'a>(gguf: &'a Gguf<'_>, n_layers: usize) -> Weights<'a> {
         output: optional("output.weight"),
         output_bias: optional("output.bias"),
         rope_freqs: None,
+        long_rope_freqs: None,
     }
 }

@@ -170,6 +170,7 @@ pub fn load(
     let mut layers = Vec::new();
     reserve(&mut layers, weights.layers.len())?;
     let ropes = config.ropes.iter().map(Rope::new).collect::<Result<Vec<_>>>()?;
+    let long_ropes = config.long.iter().flat_map(|long| &long.ropes).map(Rope::new).collect::<Result<Vec<_>>>()?;
     for l in &weights.layers {
         let (q, k, v) = (next(&l.q, control)?, next(&l.k, control)?, next(&l.v, control)?);
         let o = next(&l.o, control)?;
@@ -212,6 +213,7 @@ pub fn load(
         output_norm: NormWeights { weight: weights.output_norm.floats()?, bias: maybe(&weights.output_norm_bias)? },
         layers,
         ropes,
+        long_ropes,
         pages: Pages::new(layout.page_len()),
         layout,
         scratch: Mutex::new(Scratch::default()),

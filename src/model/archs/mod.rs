@@ -2,7 +2,9 @@
 //!
 //! Invariant: a key that would change the computation is either in the `Config` or refused.
 
-use super::config::{Activation, Attention, Block, Config, Dense, Ffn, Layer, Mixer, Norm, QkNorm, Temperature};
+use super::config::{
+    Activation, Attention, Block, Config, Dense, Ffn, Layer, LongContext, Mixer, Norm, QkNorm, Temperature,
+};
 use super::rope::{RopePairing, RopeTable, Yarn};
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, shorten};
@@ -114,7 +116,7 @@ pub(super) struct Extras {
     pub ffn_bias: Need,
     pub post_norms: Need,
     pub rope_freqs: Need,
-    /// Whether the divisors of the frequencies are the short ones of two, of which the long ones have no use.
+    /// Whether the divisors of the frequencies are two: of sessions within the original context, and of longer ones.
     pub long_rope: bool,
     pub output_bias: Need,
     /// Whether `ffn_up` holds the gate's rows and then those of up.
