@@ -3,7 +3,8 @@
 
 Reference: `gguf.quants.dequantize` of the `gguf` package (made with gguf 0.19.0, numpy 2.4.6). For each type T there is a
 tensor "T" of [2, 256] elements as stored, and "T.f32" with its values. The stored bytes are random, so every bit pattern
-of scales and quants occurs; only the f16 scales are kept in a sane range.
+of scales and quants occurs; only the f16 scales are kept in a sane range, with zero and the smallest and the largest ones
+among those of the types whose values are products alone, and MXFP4's exponents below what overflows.
 
     python3 -m pip install gguf==0.19.0 numpy
     python3 scripts/make_dequant_fixture.py
@@ -22,7 +23,12 @@ from gguf.quants import dequantize
 HALVES = {
     T.Q4_0: [0], T.Q4_1: [0, 2], T.Q5_0: [0], T.Q5_1: [0, 2], T.Q8_0: [0],
     T.Q2_K: [80, 82], T.Q3_K: [108], T.Q4_K: [0, 2], T.Q5_K: [0, 2], T.Q6_K: [208],
+    T.IQ4_NL: [0], T.IQ4_XS: [0], T.MXFP4: [],
 }
+# The types whose values are products of so few bits that they are exact, and so the same in any order.
+EXACT = [T.IQ4_NL, T.IQ4_XS, T.MXFP4]
+# Zero, the least subnormal and the largest f16, and a negative one.
+EXTREME = np.array([0x0000, 0x0001, 0x7bff, 0xfbff], dtype=np.uint16)
 ROWS, COLS = 2, 256
 
 
@@ -38,8 +44,13 @@ def stored(rng, ty):
     block, size = GGML_QUANT_SIZES[ty]
     blocks = rng.integers(0, 256, (ROWS * COLS // block, size), dtype=np.uint8)
     for at in HALVES[ty]:
-        halves = rng.uniform(-0.1, 0.1, len(blocks)).astype(np.float16)
+        halves = rng.uniform(-0.1, 0.1, len(blocks)).astype(np.float16).view(np.uint16)
+        if ty in EXACT:
+            n = min(len(blocks), len(EXTREME))
+            halves[len(blocks) - n:] = EXTREME[rng.permutation(len(EXTREME))[:n]]
         blocks[:, at:at + 2] = halves.view(np.uint8).reshape(-1, 2)
+    if ty == T.MXFP4:
+        blocks[:, 0] = [0, 1, 2, 251, *rng.integers(0, 252, len(blocks) - 4)]
     return blocks.reshape(ROWS, -1)
 
 

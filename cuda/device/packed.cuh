@@ -6,14 +6,39 @@
 #pragma once
 #include "device/common.cuh"
 
-constexpr __host__ __device__ bool kg_is_quant(int t) { return t >= KG_Q4_0 && t <= KG_Q6_K; }
-constexpr __host__ __device__ bool kg_has_nibbles(int t) { return kg_is_quant(t) && t != KG_Q8_0 && t != KG_Q2_K && t != KG_Q3_K; }
+#define KG_EQUALS(T) || t == T
+constexpr __host__ __device__ bool kg_is_q32(int t) { return false KG_Q32_TYPES(KG_EQUALS); }
+constexpr __host__ __device__ bool kg_is_table(int t) { return false KG_TABLE_TYPES(KG_EQUALS); }
+// Whether rows are blocks of 256.
+constexpr __host__ __device__ bool kg_is_k256(int t) { return (false KG_K256_TYPES(KG_EQUALS)) || t == KG_IQ4_XS; }
+#undef KG_EQUALS
+constexpr __host__ __device__ bool kg_is_quant(int t) { return kg_is_q32(t) || kg_is_k256(t) || kg_is_table(t); }
+constexpr __host__ __device__ bool kg_has_nibbles(int t) { return (kg_is_q32(t) || kg_is_k256(t)) && !kg_is_table(t) && t != KG_Q8_0 && t != KG_Q2_K && t != KG_Q3_K; }
+// Whether there is plane a; whether the bytes of four elements are signed.
+constexpr __host__ __device__ bool kg_has_a(int t) { return kg_has_nibbles(t) || kg_is_table(t) || t == KG_Q8_0; }
+constexpr __host__ __device__ bool kg_is_signed(int t) { return kg_is_table(t) || t == KG_Q8_0; }
+// Bytes of planes s, a block, and d, a 256.
+constexpr __host__ __device__ int kg_s_bytes(int t) { return t == KG_Q4_1 || t == KG_Q5_1 ? 4 : 2; }
+constexpr __host__ __device__ int kg_d_bytes(int t) {
+    return t == KG_Q3_K || t == KG_Q6_K || t == KG_IQ4_XS ? 2 : t == KG_Q2_K || t == KG_Q4_K || t == KG_Q5_K ? 4 : 0;
+}
 constexpr __host__ __device__ bool kg_has_twos(int t) { return t == KG_Q2_K || t == KG_Q3_K || t == KG_Q6_K; }
 constexpr __host__ __device__ bool kg_has_bits(int t) { return t == KG_Q5_0 || t == KG_Q5_1 || t == KG_Q5_K || t == KG_Q3_K; }
 constexpr __host__ __device__ bool kg_has_half_scales(int t) { return t == KG_Q2_K || t == KG_Q3_K || t == KG_Q6_K; }
 constexpr __host__ __device__ bool kg_has_least(int t) { return t == KG_Q4_1 || t == KG_Q5_1 || t == KG_Q2_K || t == KG_Q4_K || t == KG_Q5_K; }
 constexpr __host__ __device__ int kg_offset(int t) {
     return t == KG_Q4_0 ? 8 : t == KG_Q5_0 ? 16 : t == KG_Q3_K ? 4 : t == KG_Q6_K ? 32 : 0;
+}
+
+// Four bytes of a table of sixteen, by the low four nibbles of q.
+__device__ __forceinline__ uint32_t kg_table16(uint32_t w0, uint32_t w1, uint32_t w2, uint32_t w3, uint32_t q) {
+    const uint32_t which = q & 0x7777u, low = __byte_perm(w0, w1, which), high = __byte_perm(w2, w3, which);
+    return __byte_perm(low, high, 0x3210u | (q & 0x8888u) >> 1);
+}
+// The levels that four nibbles stand for: IQ4's, or twice an E2M1 each (src/gguf/types.rs has them as numbers).
+template <int T> __device__ __forceinline__ uint32_t kg_levels(uint32_t q) {
+    if constexpr (T == KG_MXFP4) return kg_table16(0x03020100u, 0x0c080604u, 0xfdfeff00u, 0xf4f8fafcu, q);
+    else return kg_table16(0xbfad9881u, 0xf6eaddcfu, 0x26190d01u, 0x71594535u, q);
 }
 
 // The input's share for one unit of a quantized type.
@@ -35,12 +60,12 @@ struct KgScales {
 // acc + a block's dot product, rounded as written: the same in every kernel, however the compiler would fuse. p0, p1: the products of the two
 // halves where each has a scale, else p0: of both; without the offset's.
 template <int T> __device__ __forceinline__ float kg_unit_sum(float acc, float d, int s0, int s1, const KgScales &w, int p0, int p1) {
-    if constexpr (T == KG_Q2_K) {
+    if constexpr (kg_has_half_scales(T) && kg_has_least(T)) {
         const float m = __fmaf_rn(w.m0, (float)s0, __fmul_rn(w.m1, (float)s1));
         return __fmaf_rn(d, __fsub_rn(__fmaf_rn(w.g0, (float)p0, __fmul_rn(w.g1, (float)p1)), m), acc);
-    } else if constexpr (T == KG_Q3_K || T == KG_Q6_K) {
+    } else if constexpr (kg_has_half_scales(T)) {
         return __fmaf_rn(d, __fmaf_rn(w.g0, (float)p0, __fmul_rn(w.g1, (float)p1)), acc);
-    } else if constexpr (T == KG_Q4_0 || T == KG_Q5_0 || T == KG_Q8_0) {
+    } else if constexpr (!kg_has_least(T)) {
         return __fmaf_rn(__fmul_rn(d, w.g0), (float)p0, acc);
     } else {
         return __fmaf_rn(d, __fmaf_rn(w.g0, (float)p0, -__fmul_rn(w.m0, (float)(s0 + s1))), acc);
@@ -48,7 +73,7 @@ template <int T> __device__ __forceinline__ float kg_unit_sum(float acc, float d
 }
 
 template <int T> struct Unit {
-    uint4 a;    // nibbles, or int8 0..15
+    uint4 a;    // nibbles, numbers of levels, or int8 0..15
     uint4 b;    // int8 16..31, or twos in x, y
     uint32_t c; // bits
     uint32_t s; // scales of the block
@@ -61,7 +86,7 @@ template <int T> struct Unit {
 
     // i: index of the block in the matrix.
     __device__ __forceinline__ void load(const KgMat &m, uint32_t i) {
-        if constexpr (kg_has_nibbles(T) || T == KG_Q8_0) a = kg_stream16((const char *)m.a + (size_t)i * 16);
+        if constexpr (kg_has_a(T)) a = kg_stream16((const char *)m.a + (size_t)i * 16);
         if constexpr (T == KG_Q8_0) b = kg_stream16((const char *)m.b + (size_t)i * 16);
         if constexpr (kg_has_twos(T)) {
             uint2 t = kg_stream8((const char *)m.b + (size_t)i * 8);
@@ -69,10 +94,10 @@ template <int T> struct Unit {
             b.y = t.y;
         }
         if constexpr (kg_has_bits(T)) c = kg_stream4((const char *)m.c + (size_t)i * 4);
-        if constexpr (T == KG_Q4_1 || T == KG_Q5_1) s = kg_stream4((const char *)m.s + (size_t)i * 4);
+        if constexpr (kg_s_bytes(T) == 4) s = kg_stream4((const char *)m.s + (size_t)i * 4);
         else s = kg_stream2((const char *)m.s + (size_t)i * 2);
-        if constexpr (T == KG_Q3_K || T == KG_Q6_K) d = kg_cached2((const char *)m.d + (size_t)(i >> 3) * 2);
-        if constexpr (T == KG_Q2_K || T == KG_Q4_K || T == KG_Q5_K) d = kg_cached4((const char *)m.d + (size_t)(i >> 3) * 4);
+        if constexpr (kg_d_bytes(T) == 2) d = kg_cached2((const char *)m.d + (size_t)(i >> 3) * 2);
+        if constexpr (kg_d_bytes(T) == 4) d = kg_cached4((const char *)m.d + (size_t)(i >> 3) * 4);
     }
 
     // Elements 4t .. 4t+3 as bytes, before the offset.
@@ -81,6 +106,10 @@ template <int T> struct Unit {
             const uint4 &w = t < 4 ? a : b;
             constexpr int j = t & 3;
             return j == 0 ? w.x : j == 1 ? w.y : j == 2 ? w.z : w.w;
+        } else if constexpr (kg_is_table(T)) {
+            constexpr int j = t & 3;
+            const uint32_t w = j == 0 ? a.x : j == 1 ? a.y : j == 2 ? a.z : a.w;
+            return kg_levels<T>(t < 4 ? w : w >> 16);
         } else {
             uint32_t v = 0;
             if constexpr (kg_has_nibbles(T)) {
@@ -105,17 +134,17 @@ template <int T> struct Unit {
 
     template <int t0> __device__ __forceinline__ int half_dot(const XQuant &x) const {
         int hi = 0, lo = 0;
-        if constexpr (T == KG_Q8_0) {
-            hi = kg_dot_ss(quads<t0>(), x.hi[t0], hi);
-            hi = kg_dot_ss(quads<t0 + 1>(), x.hi[t0 + 1], hi);
-            hi = kg_dot_ss(quads<t0 + 2>(), x.hi[t0 + 2], hi);
-            hi = kg_dot_ss(quads<t0 + 3>(), x.hi[t0 + 3], hi);
-            lo = kg_dot_su(quads<t0>(), x.lo[t0], lo);
-            lo = kg_dot_su(quads<t0 + 1>(), x.lo[t0 + 1], lo);
-            lo = kg_dot_su(quads<t0 + 2>(), x.lo[t0 + 2], lo);
-            lo = kg_dot_su(quads<t0 + 3>(), x.lo[t0 + 3], lo);
+        const uint32_t q0 = quads<t0>(), q1 = quads<t0 + 1>(), q2 = quads<t0 + 2>(), q3 = quads<t0 + 3>();
+        if constexpr (kg_is_signed(T)) {
+            hi = kg_dot_ss(q0, x.hi[t0], hi);
+            hi = kg_dot_ss(q1, x.hi[t0 + 1], hi);
+            hi = kg_dot_ss(q2, x.hi[t0 + 2], hi);
+            hi = kg_dot_ss(q3, x.hi[t0 + 3], hi);
+            lo = kg_dot_su(q0, x.lo[t0], lo);
+            lo = kg_dot_su(q1, x.lo[t0 + 1], lo);
+            lo = kg_dot_su(q2, x.lo[t0 + 2], lo);
+            lo = kg_dot_su(q3, x.lo[t0 + 3], lo);
         } else {
-            uint32_t q0 = quads<t0>(), q1 = quads<t0 + 1>(), q2 = quads<t0 + 2>(), q3 = quads<t0 + 3>();
             hi = kg_dot_us(q0, x.hi[t0], hi);
             hi = kg_dot_us(q1, x.hi[t0 + 1], hi);
             hi = kg_dot_us(q2, x.hi[t0 + 2], hi);
@@ -130,8 +159,14 @@ template <int T> struct Unit {
 
     // Of the block; q is without the offset: w = g q - m.
     __device__ __forceinline__ KgScales scales() const {
-        if constexpr (T == KG_Q4_0 || T == KG_Q5_0 || T == KG_Q8_0) {
+        if constexpr (T == KG_Q4_0 || T == KG_Q5_0 || T == KG_Q8_0 || T == KG_IQ4_NL) {
             const float g = kg_half_bits(s);
+            return {g, 0.f, g, 0.f};
+        } else if constexpr (T == KG_MXFP4) {
+            const float g = __uint_as_float(s << 16);
+            return {g, 0.f, g, 0.f};
+        } else if constexpr (T == KG_IQ4_XS) {
+            const float g = kg_half_bits(d) * (float)(int8_t)(s & 0xff);
             return {g, 0.f, g, 0.f};
         } else if constexpr (T == KG_Q4_1 || T == KG_Q5_1) {
             const float g = kg_half_bits(s & 0xffff), m = -kg_half_bits(s >> 16);
@@ -160,7 +195,7 @@ template <int T> struct Unit {
         uint32_t q = quads<t>();
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            int v = T == KG_Q8_0 ? (int)(int8_t)(q >> (8 * i)) : (int)(q >> (8 * i) & 255) - kg_offset(T);
+            int v = kg_is_signed(T) ? (int)(int8_t)(q >> (8 * i)) : (int)(q >> (8 * i) & 255) - kg_offset(T);
             out[4 * t + i] = g * (float)v - m;
         }
     }

@@ -6,8 +6,8 @@
 
 // Element l (0..31) of sub-block sb of the stored block at p, before the offset.
 template <int T> __device__ __forceinline__ uint32_t kg_stored(const uint8_t *p, int sb, int l) {
-    if constexpr (T == KG_Q4_0 || T == KG_Q4_1) {
-        const uint8_t *q = p + (T == KG_Q4_0 ? 2 : 4);
+    if constexpr (T == KG_Q4_0 || T == KG_Q4_1 || kg_is_table(T)) {
+        const uint8_t *q = p + (T == KG_Q4_1 ? 4 : T == KG_MXFP4 ? 1 : T == KG_IQ4_XS ? 8 + 16 * sb : 2);
         return l < 16 ? q[l] & 15 : q[l - 16] >> 4;
     } else if constexpr (T == KG_Q5_0 || T == KG_Q5_1) {
         const uint8_t *h = p + (T == KG_Q5_0 ? 2 : 4), *q = h + 4;
@@ -28,10 +28,28 @@ template <int T> __device__ __forceinline__ uint32_t kg_stored(const uint8_t *p,
     }
 }
 
+// Bytes of a block as stored.
+__host__ __device__ constexpr int kg_stored_bytes(int t) {
+    switch (t) {
+    case KG_Q4_0: return 18;
+    case KG_Q4_1: return 20;
+    case KG_Q5_0: return 22;
+    case KG_Q5_1: return 24;
+    case KG_Q8_0: return 34;
+    case KG_Q2_K: return 84;
+    case KG_Q3_K: return 110;
+    case KG_Q4_K: return 144;
+    case KG_Q5_K: return 176;
+    case KG_Q6_K: return 210;
+    case KG_IQ4_NL: return 18;
+    case KG_IQ4_XS: return 136;
+    default: return 17; // KG_MXFP4
+    }
+}
+
 template <int T> __global__ void kg_repack(KgMat m, const uint8_t *src, uint64_t block0, uint64_t n) {
-    constexpr bool K = T >= KG_Q2_K;
-    constexpr int bytes = T == KG_Q4_0 ? 18 : T == KG_Q4_1 ? 20 : T == KG_Q5_0 ? 22 : T == KG_Q5_1 ? 24 : T == KG_Q8_0 ? 34
-        : T == KG_Q2_K ? 84 : T == KG_Q3_K ? 110 : T == KG_Q4_K ? 144 : T == KG_Q5_K ? 176 : 210;
+    constexpr bool K = kg_is_k256(T);
+    constexpr int bytes = kg_stored_bytes(T);
     uint64_t at = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= n) return;
     const uint8_t *p = src + (K ? at >> 3 : at) * bytes;
@@ -43,6 +61,8 @@ template <int T> __global__ void kg_repack(KgMat m, const uint8_t *src, uint64_t
         uint32_t q = kg_stored<T>(p, sb, l);
         if constexpr (T == KG_Q8_0) {
             if (l < 16) nib[l >> 2] |= q << (8 * (l & 3));
+        } else if constexpr (kg_is_table(T)) {
+            nib[(l & 15) >> 2] |= q << (4 * (l & 3) + (l < 16 ? 0 : 16));
         } else if constexpr (kg_has_nibbles(T)) {
             int byte = l & 15;
             nib[byte >> 2] |= (q & 15) << (8 * (byte & 3) + (l < 16 ? 0 : 4));
@@ -51,7 +71,7 @@ template <int T> __global__ void kg_repack(KgMat m, const uint8_t *src, uint64_t
         if constexpr (kg_has_twos(T)) two[t >> 2] |= (high & 3) << (8 * k + 2 * (t & 3));
         if constexpr (kg_has_bits(T)) bit |= ((kg_has_nibbles(T) ? q >> 4 : q >> 2) & 1) << (8 * k + t);
     }
-    if constexpr (kg_has_nibbles(T) || T == KG_Q8_0) ((uint4 *)m.a)[i] = make_uint4(nib[0], nib[1], nib[2], nib[3]);
+    if constexpr (kg_has_a(T)) ((uint4 *)m.a)[i] = make_uint4(nib[0], nib[1], nib[2], nib[3]);
     if constexpr (T == KG_Q8_0) {
         uint32_t w[4] = {0, 0, 0, 0};
 #pragma unroll
@@ -61,7 +81,7 @@ template <int T> __global__ void kg_repack(KgMat m, const uint8_t *src, uint64_t
     if constexpr (kg_has_twos(T)) ((uint2 *)m.b)[i] = make_uint2(two[0], two[1]);
     if constexpr (kg_has_bits(T)) ((uint32_t *)m.c)[i] = bit;
     auto two_bytes = [&](int o) { return (uint32_t)p[o] | (uint32_t)p[o + 1] << 8; };
-    if constexpr (T == KG_Q4_0 || T == KG_Q5_0 || T == KG_Q8_0) ((uint16_t *)m.s)[i] = (uint16_t)two_bytes(0);
+    if constexpr (T == KG_Q4_0 || T == KG_Q5_0 || T == KG_Q8_0 || T == KG_IQ4_NL) ((uint16_t *)m.s)[i] = (uint16_t)two_bytes(0);
     if constexpr (T == KG_Q4_1 || T == KG_Q5_1) ((uint32_t *)m.s)[i] = two_bytes(0) | two_bytes(2) << 16;
     if constexpr (T == KG_Q4_K || T == KG_Q5_K) {
         // Six bits of scale and of minimum a block, packed in 12 bytes.
@@ -71,6 +91,13 @@ template <int T> __global__ void kg_repack(KgMat m, const uint8_t *src, uint64_t
         const uint32_t mn = sb < 4 ? q[k + 4] & 63u : (q[k + 8] >> 4) | (q[k + 4] >> 6) << 4;
         ((uint16_t *)m.s)[i] = (uint16_t)(sc | mn << 8);
         if (sb == 0) ((uint32_t *)m.d)[i >> 3] = two_bytes(0) | two_bytes(2) << 16;
+    }
+    // 2^(e - 128) as the upper half of its f32.
+    if constexpr (T == KG_MXFP4) ((uint16_t *)m.s)[i] = (uint16_t)(p[0] < 2 ? 0x20u << p[0] : (p[0] - 1u) << 7);
+    if constexpr (T == KG_IQ4_XS) {
+        const uint32_t low = p[4 + (sb >> 1)] >> (4 * (sb & 1)) & 15u, high = two_bytes(2) >> (2 * sb) & 3u;
+        ((uint16_t *)m.s)[i] = (uint16_t)(((low | high << 4) - 32u) & 255u);
+        if (sb == 0) ((uint16_t *)m.d)[i >> 3] = (uint16_t)two_bytes(0);
     }
     if constexpr (T == KG_Q6_K) {
         ((uint16_t *)m.s)[i] = (uint16_t)two_bytes(192 + 2 * sb);

@@ -15,8 +15,8 @@ constexpr uint32_t KG_Q_BATCH_SLICE = 16, KG_Q_BATCH_ROWS = 32, KG_Q_BATCH_THREA
 
 // A slice of 32 rows in shared memory: bytes from row to row of each plane, none of them a multiple of what eight rows would collide in.
 template <int T> struct KgQBatchSlot {
-    static constexpr bool WIDE_S = T == KG_Q4_1 || T == KG_Q5_1, HALF_D = T == KG_Q3_K || T == KG_Q6_K, HAS_D = T >= KG_Q2_K;
-    static constexpr uint32_t A = kg_has_nibbles(T) || T == KG_Q8_0 ? 272 : 0, B = T == KG_Q8_0 ? 272 : kg_has_twos(T) ? 136 : 0;
+    static constexpr bool WIDE_S = kg_s_bytes(T) == 4, HALF_D = kg_d_bytes(T) == 2, HAS_D = kg_d_bytes(T) != 0;
+    static constexpr uint32_t A = kg_has_a(T) ? 272 : 0, B = T == KG_Q8_0 ? 272 : kg_has_twos(T) ? 136 : 0;
     static constexpr uint32_t C = kg_has_bits(T) ? 68 : 0, S = WIDE_S ? 68 : 36, D = HAS_D ? 12 : 0;
     static constexpr uint32_t AT_B = KG_Q_BATCH_ROWS * A, AT_C = AT_B + KG_Q_BATCH_ROWS * B, AT_S = AT_C + KG_Q_BATCH_ROWS * C, AT_D = AT_S + KG_Q_BATCH_ROWS * S;
     static constexpr uint32_t BYTES = AT_D + KG_Q_BATCH_ROWS * D; // a multiple of 128, as each row count is
@@ -34,6 +34,9 @@ template <int T> __device__ __forceinline__ uint2 kg_q_batch_words(const char *s
     if constexpr (T == KG_Q8_0) {
         v.x = *(const uint32_t *)(slot + row * Slot::A + j * 16 + 4 * t);
         v.y = *(const uint32_t *)(slot + Slot::AT_B + row * Slot::B + j * 16 + 4 * t);
+    } else if constexpr (kg_is_table(T)) {
+        const uint32_t w = *(const uint32_t *)(slot + row * Slot::A + j * 16 + 4 * t);
+        v = make_uint2(kg_levels<T>(w), kg_levels<T>(w >> 16));
     } else {
         constexpr int above = kg_has_nibbles(T) ? 4 : 0;
         if constexpr (kg_has_nibbles(T)) {

@@ -5,7 +5,7 @@
 
 use half::{bf16, f16};
 
-use super::types::TensorType;
+use super::types::{E2M1_LEVELS, IQ4_LEVELS, TensorType};
 use crate::error::{Error, Result};
 
 /// Converts one row (or any whole number of blocks) of type `ty` to f32.
@@ -32,6 +32,9 @@ pub fn dequantize_row(ty: TensorType, src: &[u8], dst: &mut [f32]) -> Result<()>
         TensorType::Q4_K => q4_k,
         TensorType::Q5_K => q5_k,
         TensorType::Q6_K => q6_k,
+        TensorType::IQ4_NL => iq4_nl,
+        TensorType::IQ4_XS => iq4_xs,
+        TensorType::Mxfp4 => mxfp4,
     };
     for (b, y) in src.chunks_exact(block_bytes).zip(dst.chunks_exact_mut(block_len)) {
         block(b, y);
@@ -179,4 +182,43 @@ fn q6_k(b: &[u8], y: &mut [f32]) {
         let scale = f32::from(scales[i / 16] as i8);
         *y = d * scale * (f32::from(low | upper << 4) - 32.0);
     }
+}
+
+/// The elements of a block of 32 or 16 whose nibbles stand for `levels`, times `d`: the low ones first.
+fn levels(q: &[u8], levels: &[i8; 16], d: f32, y: &mut [f32]) {
+    let (low, high) = y.split_at_mut(q.len());
+    for ((&q, low), high) in q.iter().zip(low).zip(high) {
+        *low = d * f32::from(levels[usize::from(q & 15)]);
+        *high = d * f32::from(levels[usize::from(q >> 4)]);
+    }
+}
+
+/// `d: f16, q: [u8; 16]`, nibbles as in Q4_0; `y = d level(q)`.
+fn iq4_nl(b: &[u8], y: &mut [f32]) {
+    levels(&b[2..18], &IQ4_LEVELS, half_at(b, 0), y);
+}
+
+/// The scale of block `j` of 32, from -32 to 31: four bits of it are a nibble of `b[4..8]`, two are in the u16 of `b[2..4]`.
+pub(crate) fn iq4_xs_scale(b: &[u8], j: usize) -> i8 {
+    let low = b[4 + j / 2] >> (4 * (j % 2)) & 15;
+    let high = (u16::from_le_bytes([b[2], b[3]]) >> (2 * j) & 3) as u8;
+    (low | high << 4) as i8 - 32
+}
+
+/// `d: f16, scales_high: u16, scales_low: [u8; 4], q: [u8; 128]`; blocks of 32 as in IQ4_NL; `y = d s level(q)`.
+fn iq4_xs(b: &[u8], y: &mut [f32]) {
+    for (j, y) in y.chunks_exact_mut(32).enumerate() {
+        let d = half_at(b, 0) * f32::from(iq4_xs_scale(b, j));
+        levels(&b[8 + 16 * j..24 + 16 * j], &IQ4_LEVELS, d, y);
+    }
+}
+
+/// 2^(e - 128): half of what the byte is as E8M0, for levels that are doubled.
+pub(crate) fn e8m0_half(e: u8) -> f32 {
+    f32::from_bits(if e < 2 { 0x0020_0000 << e } else { u32::from(e - 1) << 23 })
+}
+
+/// `e: u8, q: [u8; 16]`, nibbles as in Q4_0; `y = 2^(e - 128) level(q)`.
+fn mxfp4(b: &[u8], y: &mut [f32]) {
+    levels(&b[1..17], &E2M1_LEVELS, e8m0_half(b[0]), y);
 }

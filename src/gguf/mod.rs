@@ -17,10 +17,12 @@ mod write;
 
 pub(crate) use cursor::shorten;
 pub use dequant::dequantize_row;
+pub(crate) use dequant::{e8m0_half, iq4_xs_scale};
 pub use file::{Gguf, TensorInfo};
 pub use quantize::quantize_row;
 pub use source::Data;
 pub use types::TensorType;
+pub(crate) use types::{E2M1_LEVELS, IQ4_LEVELS};
 pub use value::{Array, OwnedArray, Strings, Value, ValueType};
 pub use write::{Layout, Writer};
 

@@ -20,11 +20,20 @@ pub enum TensorType {
     Q4_K,
     Q5_K,
     Q6_K,
+    IQ4_NL,
+    IQ4_XS,
+    Mxfp4,
 }
+
+/// The values that the numbers 0 to 15 stand for in IQ4_NL and IQ4_XS.
+pub const IQ4_LEVELS: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
+/// Those in MXFP4: twice what the bits are as E2M1, a sign, two bits of exponent and one of mantissa.
+pub const E2M1_LEVELS: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
 impl TensorType {
     /// All types, in the order of their file numbers.
-    pub const ALL: [TensorType; 13] = [
+    pub const ALL: [TensorType; 16] = [
         TensorType::F32,
         TensorType::F16,
         TensorType::Q4_0,
@@ -37,7 +46,10 @@ impl TensorType {
         TensorType::Q4_K,
         TensorType::Q5_K,
         TensorType::Q6_K,
+        TensorType::IQ4_NL,
+        TensorType::IQ4_XS,
         TensorType::Bf16,
+        TensorType::Mxfp4,
     ];
 
     /// `(number in the file, name, elements a block, bytes a block)`.
@@ -55,7 +67,10 @@ impl TensorType {
             TensorType::Q4_K => (12, "Q4_K", 256, 144),
             TensorType::Q5_K => (13, "Q5_K", 256, 176),
             TensorType::Q6_K => (14, "Q6_K", 256, 210),
+            TensorType::IQ4_NL => (20, "IQ4_NL", 32, 18),
+            TensorType::IQ4_XS => (23, "IQ4_XS", 256, 136),
             TensorType::Bf16 => (30, "BF16", 1, 2),
+            TensorType::Mxfp4 => (39, "MXFP4", 32, 17),
         }
     }
 
@@ -91,7 +106,7 @@ impl TensorType {
 }
 
 /// The first number that stands for no type, in the version of ggml this was written against.
-pub(super) const NUMBERS_END: u32 = 42;
+pub(super) const NUMBERS_END: u32 = 44;
 
 /// The name of a type that the format knows and this library does not have.
 pub(super) fn unsupported_name(number: u32) -> Option<&'static str> {
@@ -104,10 +119,8 @@ pub(super) fn unsupported_name(number: u32) -> Option<&'static str> {
         17 => "IQ2_XS",
         18 => "IQ3_XXS",
         19 => "IQ1_S",
-        20 => "IQ4_NL",
         21 => "IQ3_S",
         22 => "IQ2_S",
-        23 => "IQ4_XS",
         24 => "I8",
         25 => "I16",
         26 => "I32",
@@ -122,9 +135,10 @@ pub(super) fn unsupported_name(number: u32) -> Option<&'static str> {
         36 => "IQ4_NL_4_4",
         37 => "IQ4_NL_4_8",
         38 => "IQ4_NL_8_8",
-        39 => "MXFP4",
         40 => "NVFP4",
         41 => "Q1_0",
+        42 => "Q2_0",
+        43 => "F8_E4M3",
         _ => return None,
     })
 }

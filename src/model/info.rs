@@ -55,7 +55,10 @@ fn label(file_type: u64) -> Option<&'static str> {
         17 => "Q5_K_M",
         18 => "Q6_K",
         21 => "Q2_K_S",
+        25 => "IQ4_NL",
+        30 => "IQ4_XS",
         32 => "BF16",
+        38 => "MXFP4 MoE",
         _ => return None,
     })
 }

@@ -20,7 +20,7 @@ pub struct Recipe {
 }
 
 /// All recipes.
-pub const RECIPES: [Recipe; 18] = [
+pub const RECIPES: [Recipe; 21] = [
     Recipe { name: "F32", file_type: 0, main: F32 },
     Recipe { name: "F16", file_type: 1, main: F16 },
     Recipe { name: "BF16", file_type: 32, main: Bf16 },
@@ -39,6 +39,10 @@ pub const RECIPES: [Recipe; 18] = [
     Recipe { name: "Q5_K_S", file_type: 16, main: Q5_K },
     Recipe { name: "Q5_K_M", file_type: 17, main: Q5_K },
     Recipe { name: "Q6_K", file_type: 18, main: Q6_K },
+    Recipe { name: "IQ4_NL", file_type: 25, main: IQ4_NL },
+    Recipe { name: "IQ4_XS", file_type: 30, main: IQ4_XS },
+    // No recipe of llama.cpp for dense models, where everything but experts would be Q8_0.
+    Recipe { name: "MXFP4", file_type: 38, main: Mxfp4 },
 ];
 
 impl Recipe {
@@ -89,6 +93,7 @@ impl Recipe {
             ("attn_v.weight", "Q3_K_L") => Q5_K,
             ("attn_v.weight", "Q4_K_M" | "Q5_K_M") if more_bits => Q6_K,
             ("attn_v.weight", "Q4_K_S") if layer < 4 => Q5_K,
+            ("attn_v.weight", "IQ4_NL" | "IQ4_XS") if wide_groups => Q5_K,
 
             ("ffn_down.weight", "Q2_K") => Q3_K,
             ("ffn_down.weight", "Q2_K_S") if layer < n / 8 => Q4_K,
@@ -101,7 +106,7 @@ impl Recipe {
             }
             ("ffn_down.weight", "Q3_K_L") => Q5_K,
             ("ffn_down.weight", "Q4_K_M" | "Q5_K_M") if more_bits => Q6_K,
-            ("ffn_down.weight", "Q4_K_S") if layer < n / 8 => Q5_K,
+            ("ffn_down.weight", "Q4_K_S" | "IQ4_NL" | "IQ4_XS") if layer < n / 8 => Q5_K,
 
             ("attn_output.weight", "Q2_K") => Q3_K,
             ("attn_output.weight", "Q3_K_M") => Q4_K,
@@ -123,6 +128,7 @@ pub fn fit(ty: TensorType, cols: usize) -> TensorType {
         Q4_K => Q5_0,
         Q5_K => Q5_1,
         Q6_K => Q8_0,
+        IQ4_XS => IQ4_NL,
         _ => F16,
     };
     if cols.is_multiple_of(smaller.block_len()) { smaller } else { F16 }

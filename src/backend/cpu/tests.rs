@@ -45,6 +45,11 @@ fn random_rows(ty: TensorType, rows: usize, cols: usize, rng: &mut Rng) -> Vec<u
             TensorType::Q2_K => &[80, 82],
             TensorType::Q3_K => &[108],
             TensorType::Q6_K => &[208],
+            TensorType::IQ4_NL | TensorType::IQ4_XS => &[0],
+            TensorType::Mxfp4 => {
+                block[0] = 118 + block[0] % 8;
+                continue;
+            }
             _ => {
                 let row: Vec<f32> = (0..ty.block_len()).map(|_| rng.unit() * 0.1 - 0.05).collect();
                 crate::gguf::quantize_row(ty, &row, block).unwrap();

@@ -217,6 +217,12 @@ impl Simd for Avx2 {
         // SAFETY: as above.
         unsafe { [_mm256_sll_epi32(a[0], n), _mm256_sll_epi32(a[1], n)] }
     }
+    #[inline(always)]
+    unsafe fn w_table(a: I, table: &[u8; 16]) -> I {
+        // SAFETY: see `at_least`.
+        let table = unsafe { [_mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())); 2] };
+        halves!(_mm256_shuffle_epi8, table, a)
+    }
 
     #[inline(always)]
     unsafe fn acc<const SHIFT: u32>(n: i32) -> I {

@@ -168,6 +168,11 @@ impl Simd for Avx512 {
         // SAFETY: see `splat`.
         unsafe { _mm512_slli_epi32::<N>(a) }
     }
+    #[inline(always)]
+    unsafe fn w_table(a: __m512i, table: &[u8; 16]) -> __m512i {
+        // SAFETY: see `splat`.
+        unsafe { _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())), a) }
+    }
 
     #[inline(always)]
     unsafe fn acc<const SHIFT: u32>(n: i32) -> Acc {

@@ -149,6 +149,8 @@ pub trait Simd: Copy {
     /// Shifts of 32-bit lanes; callers mask what crosses bytes.
     unsafe fn w_shr<const N: u32>(a: Self::W) -> Self::W;
     unsafe fn w_shl<const N: u32>(a: Self::W) -> Self::W;
+    /// Each byte, which is below 16, as that one of the table.
+    unsafe fn w_table(a: Self::W, table: &[u8; 16]) -> Self::W;
 
     /// An accumulator that starts at `n << SHIFT`.
     unsafe fn acc<const SHIFT: u32>(n: i32) -> Self::Acc;

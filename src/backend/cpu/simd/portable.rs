@@ -150,6 +150,10 @@ impl Simd for Portable {
     unsafe fn w_shl<const N: u32>(a: Self::W) -> Self::W {
         a.map(|x| x << N)
     }
+    #[inline(always)]
+    unsafe fn w_table(a: Self::W, table: &[u8; 16]) -> Self::W {
+        a.map(|x| u32::from_le_bytes(x.to_le_bytes().map(|i| table[usize::from(i & 15)])))
+    }
 
     #[inline(always)]
     unsafe fn acc<const SHIFT: u32>(n: i32) -> I {

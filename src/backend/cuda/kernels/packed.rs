@@ -23,6 +23,9 @@ pub enum Packed {
     Q4_K,
     Q5_K,
     Q6_K,
+    IQ4_NL,
+    IQ4_XS,
+    Mxfp4,
     /// F16 in tiles of 16 rows by 32 columns, as the tensor cores read it.
     F16Tiles,
 }
@@ -43,6 +46,9 @@ pub const NUMBERS: &[(&str, u64)] = &[
     ("KG_Q4_K", Packed::Q4_K as u64),
     ("KG_Q5_K", Packed::Q5_K as u64),
     ("KG_Q6_K", Packed::Q6_K as u64),
+    ("KG_IQ4_NL", Packed::IQ4_NL as u64),
+    ("KG_IQ4_XS", Packed::IQ4_XS as u64),
+    ("KG_MXFP4", Packed::Mxfp4 as u64),
     ("KG_F16_TILED", Packed::F16Tiles as u64),
 ];
 
@@ -62,6 +68,9 @@ impl From<TensorType> for Packed {
             TensorType::Q4_K => Packed::Q4_K,
             TensorType::Q5_K => Packed::Q5_K,
             TensorType::Q6_K => Packed::Q6_K,
+            TensorType::IQ4_NL => Packed::IQ4_NL,
+            TensorType::IQ4_XS => Packed::IQ4_XS,
+            TensorType::Mxfp4 => Packed::Mxfp4,
         }
     }
 }
@@ -74,12 +83,19 @@ impl Packed {
 
     /// Blocks of 32 elements with a scale each.
     pub fn is_q32(self) -> bool {
-        matches!(self, Packed::Q4_0 | Packed::Q4_1 | Packed::Q5_0 | Packed::Q5_1 | Packed::Q8_0)
+        let plain = matches!(self, Packed::Q4_0 | Packed::Q4_1 | Packed::Q5_0 | Packed::Q5_1 | Packed::Q8_0);
+        plain || matches!(self, Packed::IQ4_NL | Packed::Mxfp4)
     }
 
     /// Blocks of 256 elements with scales of scales.
     pub fn is_k256(self) -> bool {
-        matches!(self, Packed::Q2_K | Packed::Q3_K | Packed::Q4_K | Packed::Q5_K | Packed::Q6_K)
+        let plain = matches!(self, Packed::Q2_K | Packed::Q3_K | Packed::Q4_K | Packed::Q5_K | Packed::Q6_K);
+        plain || self == Packed::IQ4_XS
+    }
+
+    /// Four bits that stand for one of sixteen values.
+    pub fn is_table(self) -> bool {
+        matches!(self, Packed::IQ4_NL | Packed::IQ4_XS | Packed::Mxfp4)
     }
 
     /// Integers with scales, of either kind of block.
@@ -95,7 +111,8 @@ impl Packed {
         match self {
             Packed::F32 => [padded * 4, 0, 0, 0, 0],
             Packed::F16 | Packed::Bf16 => [padded * 2, 0, 0, 0, 0],
-            Packed::Q4_0 => [blocks * 16, 0, 0, blocks * 2, 0],
+            Packed::Q4_0 | Packed::IQ4_NL | Packed::Mxfp4 => [blocks * 16, 0, 0, blocks * 2, 0],
+            Packed::IQ4_XS => [blocks * 16, 0, 0, blocks * 2, supers * 2],
             Packed::Q4_1 => [blocks * 16, 0, 0, blocks * 4, 0],
             Packed::Q5_0 => [blocks * 16, 0, blocks * 4, blocks * 2, 0],
             Packed::Q5_1 => [blocks * 16, 0, blocks * 4, blocks * 4, 0],

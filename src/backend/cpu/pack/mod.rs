@@ -2,6 +2,8 @@
 //!
 //! Source of the stored layouts: ggml-common.h's block structs, as described in the GGUF specification.
 
+mod table;
+
 use super::format::{Format, with_format};
 use super::simd::LANES;
 use crate::gguf::TensorType;
@@ -29,6 +31,9 @@ pub fn pack_panel(ty: TensorType, cols: usize, src: &[u8], out: &mut [u8]) {
             TensorType::Q4_K => q45_k::<super::format::Q4_K>(row, lane, out),
             TensorType::Q5_K => q45_k::<super::format::Q5_K>(row, lane, out),
             TensorType::Q6_K => q6_k(row, lane, out),
+            TensorType::IQ4_NL => table::iq4_nl(row, lane, out),
+            TensorType::IQ4_XS => table::iq4_xs(row, lane, out),
+            TensorType::Mxfp4 => table::mxfp4(row, lane, out),
         }
     }
 }
