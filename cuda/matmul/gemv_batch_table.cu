@@ -1,4 +1,4 @@
-// The stages of several sequences, of the types IQ4_NL IQ4_XS MXFP4: see gemv.cuh.
+// The stages of several sequences, of the types IQ4_NL IQ4_XS MXFP4 NVFP4: see gemv.cuh.
 #include "matmul/gemv.cuh"
 
 // type: one of the above. nb: sequences a block, 2, 4 or 8, as many as shared memory takes. threads: as many as the token alone has.

@@ -1,4 +1,4 @@
-// The stages of the types IQ4_NL IQ4_XS MXFP4: see gemv.cuh.
+// The stages of the types IQ4_NL IQ4_XS MXFP4 NVFP4: see gemv.cuh.
 #include "matmul/gemv.cuh"
 
 // type: one of the above. ns: streams a warp, 1, 2 or 4. pdl: 1 with programmatic dependent launch.

@@ -87,6 +87,10 @@ fn odd_shapes_raise_no_false_alarm() {
         (IQ4_NL, Q6_K, 64, 4, 1, true, 9),
         (IQ4_XS, Mxfp4, 128, 2, 1, false, 31),
         (Mxfp4, IQ4_XS, 64, 6, 2, true, 65),
+        (Nvfp4, Q2_0, 64, 4, 2, true, 17),
+        (IQ3_S, IQ3_XXS, 128, 2, 1, true, 5),
+        (IQ2_S, IQ2_XS, 256, 2, 1, true, 64),
+        (IQ2_XXS, TQ2_0, 64, 4, 2, false, 33),
     ];
     let path = std::env::current_exe().unwrap().with_file_name("doctor-odd.gguf");
     for (i, (ty, embd_ty, head_dim, n_heads, n_kv_heads, tied, window)) in odd.into_iter().enumerate() {

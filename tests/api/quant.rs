@@ -13,7 +13,8 @@ fn rows_mean_what_the_reference_says() {
     for ty in TensorType::ALL {
         let stored = gguf.tensor(ty.name()).expect("one tensor a type");
         let expected = gguf.tensor(&format!("{}.f32", ty.name())).expect("and its values");
-        assert_eq!((stored.ty, expected.n_elements()), (ty, 512));
+        assert_eq!((stored.ty, expected.n_elements()), (ty, stored.n_elements()));
+        assert!(stored.n_elements() >= 512);
         let mut row = vec![0.0; stored.n_elements() as usize];
         dequantize_row(ty, &stored.data.to_vec().expect("in memory"), &mut row).expect("sizes agree");
         let expected: Vec<f32> =
@@ -23,7 +24,7 @@ fn rows_mean_what_the_reference_says() {
             // Two products and a sum of f32 in either order: a few roundings of terms no larger than the largest value.
             let mut bound = 4.0 * f32::EPSILON * largest;
             // Products alone, of so few bits that none is rounded.
-            if matches!(ty, TensorType::IQ4_NL | TensorType::IQ4_XS | TensorType::Mxfp4) {
+            if ty.number() >= TensorType::IQ2_XXS.number() {
                 bound = 0.0;
             }
             assert!((y - e).abs() <= bound, "{} element {i}: {y}, reference {e}", ty.name());

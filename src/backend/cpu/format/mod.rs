@@ -10,14 +10,18 @@
 //! - `bytes`: 8 vectors, one a group.
 //!
 //! The value is `scale * (u - OFFSET) + min`. Nothing is lost against the file: the same integers and the same f16
-//! scales stand in another order, and a superblock takes the file's bytes (K-quants with 6-bit scales: up to 4%
-//! more, for scales unpacked to bytes).
+//! scales stand in another order, and a superblock takes the file's bytes, or a little more where scales (K-quants: up
+//! to 4%) or signs (IQ2_XXS, IQ2_XS: 12%) are unpacked to whole bits and bytes; TQ1_0, whose digits are not bits, 22%.
 
+mod grid;
 mod k;
 mod table;
+mod ternary;
 
+pub use grid::{IQ1_M, IQ1_S, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
 pub use k::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
-pub use table::{IQ4_NL, IQ4_XS, Mxfp4};
+pub use table::{IQ4_NL, IQ4_XS, Mxfp4, Nvfp4};
+pub use ternary::{Q1_0, Q2_0, TQ1_0, TQ2_0};
 
 use super::simd::Simd;
 use crate::gguf::TensorType;
@@ -259,6 +263,18 @@ macro_rules! with_format {
             TensorType::IQ4_NL => arm!(IQ4_NL),
             TensorType::IQ4_XS => arm!(IQ4_XS),
             TensorType::Mxfp4 => arm!(Mxfp4),
+            TensorType::Nvfp4 => arm!(Nvfp4),
+            TensorType::IQ1_M => arm!(IQ1_M),
+            TensorType::IQ1_S => arm!(IQ1_S),
+            TensorType::IQ2_S => arm!(IQ2_S),
+            TensorType::IQ2_XS => arm!(IQ2_XS),
+            TensorType::IQ2_XXS => arm!(IQ2_XXS),
+            TensorType::IQ3_S => arm!(IQ3_S),
+            TensorType::IQ3_XXS => arm!(IQ3_XXS),
+            TensorType::Q1_0 => arm!(Q1_0),
+            TensorType::Q2_0 => arm!(Q2_0),
+            TensorType::TQ1_0 => arm!(TQ1_0),
+            TensorType::TQ2_0 => arm!(TQ2_0),
             TensorType::F32 | TensorType::F16 | TensorType::Bf16 => $other,
         }
     }};

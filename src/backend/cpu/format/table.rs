@@ -20,7 +20,7 @@ const fn shifted(levels: [i8; 16], shift: u32) -> [u8; 16] {
 /// Those of IQ4_NL and IQ4_XS, from -127 to 113.
 const IQ4_SHIFT: u32 = 7;
 const IQ4: [u8; 16] = shifted(IQ4_LEVELS, IQ4_SHIFT);
-/// Those of MXFP4, twice an E2M1, from -12 to 12.
+/// Those of MXFP4 and NVFP4, twice an E2M1, from -12 to 12.
 const E2M1_SHIFT: u32 = 4;
 const E2M1: [u8; 16] = shifted(E2M1_LEVELS, E2M1_SHIFT);
 
@@ -89,6 +89,34 @@ impl Format for IQ4_XS {
     unsafe fn scale<S: Simd>(head: *const u8, block: *const u8, _: usize) -> S::F {
         // SAFETY: offsets inside head and block.
         unsafe { S::mul(S::load_f16(head.cast()), S::load_i8(block)) }
+    }
+    #[inline(always)]
+    unsafe fn min<S: Simd>(_: *const u8, _: *const u8, _: usize) -> S::F {
+        // SAFETY: no memory is touched.
+        unsafe { S::splat(0.0) }
+    }
+}
+
+/// `[scales: 2 x 16 f16][nibbles]`: the file's UE4M3 has no number that an f16 lacks.
+#[derive(Clone, Copy)]
+pub struct Nvfp4;
+impl Format for Nvfp4 {
+    const TYPE: TensorType = TensorType::Nvfp4;
+    const HEAD: usize = 0;
+    const BLOCK: usize = 64 + 256;
+    const BLOCKS: usize = 1;
+    const SUBS: usize = 2;
+    const OFFSET_SHIFT: u32 = E2M1_SHIFT;
+    const MIN: bool = false;
+    #[inline(always)]
+    unsafe fn unpack<S: Simd>(block: *const u8) -> [S::W; 8] {
+        // SAFETY: 4 vectors follow the scales.
+        unsafe { levels::<S>(block.add(64), &E2M1) }
+    }
+    #[inline(always)]
+    unsafe fn scale<S: Simd>(_: *const u8, block: *const u8, sub: usize) -> S::F {
+        // SAFETY: the block begins with 2 x 16 scales.
+        unsafe { S::load_f16(block.add(32 * sub).cast()) }
     }
     #[inline(always)]
     unsafe fn min<S: Simd>(_: *const u8, _: *const u8, _: usize) -> S::F {

@@ -127,6 +127,8 @@ impl Queue<'_> {
         let launch: ffi::Gemv = match ty {
             _ if ty.is_float() => ffi::kgc_gemv_float,
             _ if ty.is_table() => ffi::kgc_gemv_table,
+            _ if ty.is_grid() => ffi::kgc_gemv_grid,
+            _ if ty.is_ternary() => ffi::kgc_gemv_ternary,
             _ if ty.is_q32() => ffi::kgc_gemv_q32,
             _ => ffi::kgc_gemv_k256,
         };
@@ -155,6 +157,8 @@ impl Queue<'_> {
         let launch: ffi::GemvBatch = match ty {
             _ if ty.is_float() => ffi::kgc_gemv_batch_float,
             _ if ty.is_table() => ffi::kgc_gemv_batch_table,
+            _ if ty.is_grid() => ffi::kgc_gemv_batch_grid,
+            _ if ty.is_ternary() => ffi::kgc_gemv_batch_ternary,
             _ if ty.is_q32() => ffi::kgc_gemv_batch_q32,
             _ => ffi::kgc_gemv_batch_k256,
         };
