@@ -5,7 +5,7 @@ use super::config::{Config, QkNorm};
 use super::weights::{LayerWeights, Tensor, Weights};
 use crate::alloc::reserve;
 use crate::error::{Error, Result};
-use crate::gguf::{Gguf, TensorInfo};
+use crate::gguf::{Gguf, TensorInfo, TensorType};
 
 /// Reads the description of the model and finds its tensors.
 ///
@@ -184,12 +184,30 @@ impl<'a> Binder<'a> {
             return Err(wrong(name, " shape", shape(dims), shape(&[cols as u64, rows as u64])));
         }
         self.n_used += 1;
-        Ok(Tensor { name, ty, rows, cols, data })
+        Ok(Tensor { name, ty, rows, cols, scale: 1.0, data })
     }
 
     /// `[rows, cols]` of any type.
     fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Tensor<'a>> {
-        self.find(name, rows, cols)
+        let mut tensor = self.find(name, rows, cols)?;
+        if tensor.ty == TensorType::Nvfp4 {
+            tensor.scale = self.scale(name)?;
+        }
+        Ok(tensor)
+    }
+
+    /// What a matrix of NVFP4 has beside it: the scale of all its values, 1 where there is none, and that of activations of four bits,
+    /// which no backend makes of them.
+    fn scale(&mut self, name: &str) -> Result<f32> {
+        let [scale, input] = [".scale", ".input_scale"].map(|role| beside(name, role));
+        if self.gguf.tensor(&input).is_some() {
+            self.vector(&input, 1)?;
+        }
+        if self.gguf.tensor(&scale).is_none() {
+            return Ok(1.0);
+        }
+        let value = self.vector(&scale, 1)?.floats()?.first().copied().unwrap_or(f32::NAN);
+        if value.is_finite() { Ok(value) } else { Err(wrong(&scale, "", value.to_string(), "a finite number")) }
     }
 
     /// `[n]` of a type whose elements are stored one by one.
@@ -215,7 +233,13 @@ impl<'a> Binder<'a> {
         }
         let mut names: Vec<&str> = weights.iter().map(|t| t.name).collect();
         names.sort_unstable();
-        match self.gguf.tensors().find(|t| names.binary_search(&t.name).is_err()) {
+        let used = |name: &str| names.binary_search(&name).is_ok();
+        let scales = weights.iter().filter(|t| t.ty == TensorType::Nvfp4).map(|t| t.name);
+        let mut scales: Vec<String> =
+            scales.flat_map(|name| [".scale", ".input_scale"].map(|s| beside(name, s))).collect();
+        scales.sort_unstable();
+        let scales = |name: &str| scales.binary_search_by(|scale| scale.as_str().cmp(name)).is_ok();
+        match self.gguf.tensors().find(|t| !used(t.name) && !scales(t.name)) {
             Some(extra) => Err(Error::UnsupportedValue {
                 name: format!("tensor \"{}\"", extra.name),
                 found: "there".into(),
@@ -234,6 +258,11 @@ fn split<const N: usize>(tensor: Tensor<'_>, rows: [usize; N]) -> Result<[Tensor
         from += rows * row;
     }
     Ok(parts)
+}
+
+/// The name of what belongs to a matrix: "blk.0.attn_q.weight" has "blk.0.attn_q.scale".
+fn beside(name: &str, role: &str) -> String {
+    format!("{}{role}", name.strip_suffix(".weight").unwrap_or(name))
 }
 
 fn wrong(tensor: &str, part: &str, found: impl Into<String>, expected: impl Into<String>) -> Error {

@@ -18,6 +18,8 @@ pub struct Tensor<'a> {
     pub rows: usize,
     /// Input features; a multiple of the type's block length.
     pub cols: usize,
+    /// What every value is to be multiplied with: 1 but for a matrix of NVFP4.
+    pub scale: f32,
     /// The stored bytes.
     pub data: Data<'a>,
 }

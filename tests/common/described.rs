@@ -177,7 +177,7 @@ impl Described {
 /// The tensors by role, as they are there.
 fn weights<'a>(gguf: &'a Gguf<'_>, n_layers: usize) -> Weights<'a> {
     let optional = |name: &str| {
-        gguf.tensor(name).map(|t| Tensor { name: t.name, ty: t.ty, rows: t.rows(), cols: t.cols(), data: t.data })
+        gguf.tensor(name).map(|t| Tensor { name: t.name, ty: t.ty, rows: t.rows(), cols: t.cols(), scale: 1.0, data: t.data })
     };
     let needed = |name: &str| optional(name).unwrap_or_else(|| panic!("{name} is missing"));
     let layer = |i: usize| {

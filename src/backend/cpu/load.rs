@@ -112,7 +112,7 @@ impl Packer<'_> {
             control.progress(self.done, self.total)?;
         }
         // SAFETY: the arena holds `Matrix::bytes` bytes here, packed above and never written again; the model owns both.
-        Ok(unsafe { Matrix::new(t.ty, t.rows, t.cols, out.at(0)) })
+        Ok(unsafe { Matrix::new(t.ty, t.rows, t.cols, out.at(0)) }.scaled(t.scale))
     }
 }
 
