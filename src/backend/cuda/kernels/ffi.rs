@@ -1,8 +1,8 @@
-//! This library's kernel launchers, as C sees them; `launch` checks what goes to them.
+//! This library's kernel launchers, as C sees them; `launch` checks what goes to them. Those of rows are in `launch/rows.rs`.
 
 use std::ffi::{c_int, c_void};
 
-use super::abi::{Attend, Flash, Gemm, Mat, PrefillNorm, PrefillRope, Stage, State};
+use super::abi::{Attend, Flash, Gemm, Mat, PrefillRope, Stage, State};
 use super::packed::Packed;
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::driver::sys::Handle;
@@ -22,10 +22,16 @@ unsafe extern "C" {
     pub fn kgc_gemv_float(st: *const Stage, ty: Packed, ns: u32, threads: u32, deep: c_int, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_gemv_q32(st: *const Stage, ty: Packed, ns: u32, threads: u32, deep: c_int, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_gemv_k256(st: *const Stage, ty: Packed, ns: u32, threads: u32, deep: c_int, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_gemv_table(st: *const Stage, ty: Packed, ns: u32, threads: u32, deep: c_int, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_gemv_grid(st: *const Stage, ty: Packed, ns: u32, threads: u32, deep: c_int, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_gemv_ternary(st: *const Stage, ty: Packed, ns: u32, threads: u32, deep: c_int, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_gemv_mixed(st: *const Stage, ns: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_gemv_batch_float(st: *const Stage, ty: Packed, nb: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_gemv_batch_q32(st: *const Stage, ty: Packed, nb: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_gemv_batch_k256(st: *const Stage, ty: Packed, nb: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_gemv_batch_table(st: *const Stage, ty: Packed, nb: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_gemv_batch_grid(st: *const Stage, ty: Packed, nb: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_gemv_batch_ternary(st: *const Stage, ty: Packed, nb: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_gemv_batch_most(n: u32, quant: c_int) -> u32;
     pub fn kgc_gemv_batch_shared(n: u32, quant: c_int, nb: u32) -> u64;
     pub fn kgc_f16_mma(st: *const Stage, deep: c_int, pdl: c_int, stream: Handle) -> c_int;
@@ -37,7 +43,6 @@ unsafe extern "C" {
     pub fn kgc_f16_batch_slots(n: u32, parts: u32, nt: u32, ks: u32, groups: u32, two: c_int) -> u32;
     pub fn kgc_q_batch(st: *const Stage, ty: Packed, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_q_batch_per_sm(n: u32, ty: Packed, nt: u32) -> u32;
-    pub fn kgc_stage_input_q(st: *const Stage, pdl: c_int, stream: Handle) -> c_int;
 
     pub fn kgc_gemm_encoder(encode: *mut *mut c_void) -> c_int;
     pub fn kgc_gemm(gemm: *const Gemm, stream: Handle) -> c_int;
@@ -46,11 +51,6 @@ unsafe extern "C" {
     pub fn kgc_decode_attention(attend: *const Attend, chunks: u32, rep: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_flash_prefill(flash: *const Flash, stream: Handle) -> c_int;
 
-    pub fn kgc_embed(mat: *const Mat, state: Address, n_seq: u32, scale: f32, x: Address, x_stride: u32, stream: Handle) -> c_int;
-    pub fn kgc_embed_rows(mat: *const Mat, tokens: Address, n: u32, scale: f32, x: Address, stride: u32, stream: Handle) -> c_int;
-    pub fn kgc_batch_norm(st: *const Stage, out: Address, threads: u32, pdl: c_int, stream: Handle) -> c_int;
-    pub fn kgc_glu(gate: Address, up: Address, out: Address, n: u32, activation: u32, stream: Handle) -> c_int;
-    pub fn kgc_prefill_norm(norm: *const PrefillNorm, stream: Handle) -> c_int;
     pub fn kgc_prefill_rope(rope: *const PrefillRope, stream: Handle) -> c_int;
 
     pub fn kgc_set_state(state: Address, value: *const State, stream: Handle) -> c_int;
