@@ -93,8 +93,8 @@ struct KgStage {
     uint32_t n;          // columns
     uint32_t ks;         // warps a row
     uint32_t activation; // 0: none; 1: silu, 2: gelu: m[0] is the gate, m[1] the up matrix, n_seg is 1
-    float eps, softcap;  // softcap 0: none
-    float scale;         // multiplies y before its softcap; 0: nothing does
+    float eps, softcap;  // softcap 0: none, and y as it is
+    float scale;         // where softcap is not 0 it multiplies y before; an infinite one does not cap
     // Of a batch: x, delta and x_out are [n_seq, x_stride], out[i] [n_seq, out_stride], state the first of n_seq.
     uint32_t n_seq, x_stride, out_stride;
     uint32_t n_part; // parts of delta, and the bias that goes with them: see kg_batch_norm

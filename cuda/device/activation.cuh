@@ -16,6 +16,12 @@ __device__ __forceinline__ float kg_activation_any(uint32_t kind, float g) {
     return kg_activation(kind, g);
 }
 
+// Logits by their scale, and capped where the cap is finite.
+__device__ __forceinline__ float kg_capped(float cap, float scale, float y) {
+    y = __fmul_rn(y, scale);
+    return cap < INFINITY ? cap * tanhf(y / cap) : y;
+}
+
 // The gate of prefill, with the exponential of the special function unit.
 __device__ __forceinline__ float kg_activation_approx(uint32_t kind, float v) {
     if (kind == KG_ACTIVATION_SILU) return v / (1.f + __expf(-v));
