@@ -122,6 +122,7 @@ fetch:
 TEST_FLAGS ?=
 test:
 	$(PYTHON) scripts/fetch_model.py $(TEST_MODELS)
+	$(PYTHON) scripts/fetch_vocabularies.py
 	$(CARGO) test --release --no-fail-fast -- --show-output $(TEST_FLAGS)
 
 # What looks for the next fault (fuzz/README.md): each target for so many seconds, in one job.
@@ -171,7 +172,7 @@ help:
 	@echo 'make emulate                        the GPU tests without a GPU: the kernels compiled for the processor'
 	@echo 'make cuda                           nvcc into .venv/, where there is none: then the library also runs on NVIDIA GPUs'
 	@echo 'make demo [MODEL=] [PROMPT=] [N=]   an answer to a prompt; MODEL is a name of scripts/models.json or a path'
-	@echo 'make test                           fetches the models that the tests use, and runs every test'
+	@echo 'make test                           fetches the models and vocabularies that the tests use, and runs every test'
 	@echo 'make fuzz [FUZZ_SECONDS=]           the fuzz targets under AddressSanitizer, one after the other'
 	@echo 'make sanitize                       the C programs under AddressSanitizer and UndefinedBehaviorSanitizer'
 	@echo 'make fetch MODEL=                   puts a model into models/'

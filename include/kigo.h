@@ -660,13 +660,14 @@ kigo_status kigo_model_meta_key(const kigo_model *model,
 // The token ids of a text; `text_len` may be KIGO_STRLEN, `flags` are KIGO_TOKENIZE_*. Buffer out, counted in ids.
 //
 // INVALID_ARGUMENT: not UTF-8 (the text has the byte), unknown flags. BUFFER_TOO_SMALL: 3 * text_len + 8 ids are always
-// enough (a model's own normalization can make a text three times as long), text_len + 2 nearly always.
+// enough (a model's own normalization can make a text three times as long), but for a "t5" vocabulary whose map of characters
+// makes single ones longer than that; text_len + 2 nearly always.
 //
 // It cannot be cancelled. Its time grows with the text's length, times at most the logarithm of a word's: 16 MiB that are
-// one word are merged in 0.4 to 1.4 seconds of one core, finding words takes 0.1 to 1 second for most texts and up to 10
-// for characters picked at random from all of Unicode. It takes 14 bytes of memory for each byte of the text at most, its
-// ids included, but 26 of a word whose beginning depends on its end over thousands of bytes, which a vocabulary must be
-// made for.
+// one word are merged in 0.4 to 1.4 seconds of one core, by half a million merges in up to 3.2, finding words takes 0.1 to 1
+// second for most texts and up to 10 for characters picked at random from all of Unicode. It takes 14 bytes of memory for each
+// byte of the text at most, its ids included, but 26 of a word whose beginning depends on its end over thousands of bytes,
+// which a vocabulary must be made for, and more where a map of characters makes the text longer.
 kigo_status kigo_tokenize(const kigo_model *model,
                           const char *text,
                           size_t text_len,
@@ -676,7 +677,8 @@ kigo_status kigo_tokenize(const kigo_model *model,
                           size_t *needed);
 
 // The text of token ids; `flags` are 0 or KIGO_TEXT_SPECIAL. Text out. Bytes that are not UTF-8, such as half a
-// character at the end, become U+FFFD.
+// character at the end, become U+FFFD. A text comes back from its tokens as it was where the vocabulary keeps it: most do, but
+// "bert" (WordPiece) drops capitals, accents and white space, and "t5" what its map of characters replaces.
 //
 // INVALID_ARGUMENT: an id that is not below n_vocab (the text has its index), unknown flags.
 kigo_status kigo_detokenize(const kigo_model *model,
@@ -1021,7 +1023,8 @@ kigo_status kigo_session_save(kigo_session *session,
 // INVALID_ARGUMENT, with what was found and expected: another library's version of the blob, another model, a device
 // with another cache layout, a blob that is cut off or damaged, a constraint that does not compile. Bytes from anywhere do
 // no harm, but the checksum is no signature: a blob that somebody has forged makes a session with a false cache.
-// CACHE_FULL, OUT_OF_MEMORY. UNSUPPORTED: the device cannot.
+// CACHE_FULL, OUT_OF_MEMORY. UNSUPPORTED: the device cannot, or adds in another order than the one that the blob names, so
+// that the session would not go on bit for bit.
 kigo_status kigo_session_restore(const kigo_model *model,
                                  const void *blob,
                                  size_t blob_bytes,
@@ -1381,21 +1384,24 @@ kigo_status kigo_model_embed(const kigo_model *model,
 // What a session computes, stage by stage: each named activation of each token, as a callback sees it. With it a wrong
 // answer can be followed to the stage where it begins; examples-c/compare.c does that.
 //
-// A pass over a model of n layers makes, for each token: `embed`; then per layer, from 0, `attn_norm` (the input
-// normalized), `q_rope` and `k_rope` (queries and keys with biases, norms and rotation), `v`, `attn_mix` (the weighted
-// values, before the output matrix), `attn_out` (behind it), `ffn_norm`, `ffn_act` (the activation of the gate, times
-// up), `ffn_out`, and `resid` (the sum that goes to the next layer); then, where logits are wanted (the last token of a
-// call), `final_norm` and `logits`. attn_out and ffn_out are those before a norm of their own, where a model has one.
+// A pass over a model of n layers makes, for each token: `embed`; then per layer, from 0, `attn_norm` (what attention
+// reads: the input normalized, or as it is where the layer has no norm there), `q_rope` and `k_rope` (queries and keys with
+// biases, norms, rotation, and the queries' temperature, as far as the layer has them), `v`, `attn_mix` (the weighted
+// values, before the output matrix), `attn_out` (behind it), `ffn_norm` (what the feed-forward part reads: the sum so far
+// normalized, or as it is; where both parts of a layer read its input, that), `ffn_act` (the activation of the gate, times
+// up; without a gate the activation of up), `ffn_out`, and `resid` (the sum that goes to the next layer); then, where logits
+// are wanted (the last token of a call), `final_norm` and `logits`. attn_out and ffn_out are those before a norm of their
+// own, where a model has one, and before a scale.
 //
 // A tapped session's logits are those of an untapped one, bit for bit; it only takes longer. Without a tap nothing does.
 
 // Tap: the embedding row, scaled where the model does. [n_rows, n_embd].
 #define KIGO_TAP_EMBED 1
 
-// Tap: the normalized input of a layer. [n_rows, n_embd].
+// Tap: what a layer's attention reads, the normalized input. [n_rows, n_embd].
 #define KIGO_TAP_ATTN_NORM 2
 
-// Tap: queries, rotated. [n_rows, n_heads * head_dim].
+// Tap: queries, rotated, times their temperature. [n_rows, n_heads * head_dim].
 #define KIGO_TAP_Q_ROPE 3
 
 // Tap: keys, rotated, as the cache keeps them. [n_rows, n_kv_heads * head_dim].
@@ -1410,10 +1416,10 @@ kigo_status kigo_model_embed(const kigo_model *model,
 // Tap: what attention adds to the layer's input. [n_rows, n_embd].
 #define KIGO_TAP_ATTN_OUT 7
 
-// Tap: the normalized input of the feed-forward part. [n_rows, n_embd].
+// Tap: what the feed-forward part reads, normalized. [n_rows, n_embd].
 #define KIGO_TAP_FFN_NORM 8
 
-// Tap: the activated gate times up. [n_rows, n_ff].
+// Tap: the activated gate times up, or up activated. [n_rows, n_ff].
 #define KIGO_TAP_FFN_ACT 9
 
 // Tap: what the feed-forward part adds. [n_rows, n_embd].

@@ -1,11 +1,11 @@
 """Between a GGUF file and a Hugging Face transformers model in f32: names, layouts and hyperparameters.
 
-Covers qwen2, qwen3, llama and gemma3 (text). `load(path)` makes a transformers model from a file, its weights
-dequantized by the `gguf` package; `save(model, path, ...)` writes one the way the usual converter does:
-rows of llama's q and k in pairs of neighbours, gemma's norm weights plus one, Llama 3's rope scaling as a
-`rope_freqs` tensor.
+`save(model, arch, path, ...)` writes a file the way the usual converter does: rows of q and k in pairs of neighbours where the
+architecture turns such, Gemma's norm weights plus one, Llama 3's rope scaling as a `rope_freqs` tensor, GPT-NeoX's rows of q, k and v
+one after the other. `load(path)` makes a transformers model from a file, its weights dequantized by the `gguf` package; what
+configuration it has is read from the file for qwen2, qwen3, llama and gemma3, and has to be given for others.
 
-Written against transformers 5.23.0, torch 2.15.0, gguf 0.19.0, numpy 2.4.6.
+Written against transformers 5.24.0, torch 2.15.0, gguf 0.19.0, numpy 2.4.6.
 """
 
 import math
@@ -18,39 +18,65 @@ import transformers
 from gguf import GGMLQuantizationType as Q
 
 MODEL_NAMES = {
-    "model.embed_tokens.weight": "token_embd.weight",
-    "model.norm.weight": "output_norm.weight",
-    "lm_head.weight": "output.weight",
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "model.final_layernorm": "output_norm",
+    "lm_head": "output",
+    "gpt_neox.embed_in": "token_embd",
+    "gpt_neox.final_layer_norm": "output_norm",
+    "embed_out": "output",
 }
 LAYER_NAMES = {
     "input_layernorm": "attn_norm",
     "self_attn.q_proj": "attn_q",
     "self_attn.k_proj": "attn_k",
     "self_attn.v_proj": "attn_v",
+    "self_attn.qkv_proj": "attn_qkv",
     "self_attn.o_proj": "attn_output",
     "self_attn.q_norm": "attn_q_norm",
     "self_attn.k_norm": "attn_k_norm",
+    "self_attn.query_layernorm": "attn_q_norm",
+    "self_attn.key_layernorm": "attn_k_norm",
+    "self_attn.dense": "attn_output",
     "post_attention_layernorm": "ffn_norm",
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
+    "mlp.gate_up_proj": "ffn_up",
+    "mlp.c_fc": "ffn_up",
+    "mlp.c_proj": "ffn_down",
+    "mlp.fc1": "ffn_up",
+    "mlp.fc2": "ffn_down",
+    "attention.query_key_value": "attn_qkv",
+    "attention.dense": "attn_output",
+    "mlp.dense_h_to_4h": "ffn_up",
+    "mlp.dense_4h_to_h": "ffn_down",
 }
-GEMMA_LAYER_NAMES = LAYER_NAMES | {
-    "post_attention_layernorm": "post_attention_norm",
-    "pre_feedforward_layernorm": "ffn_norm",
-    "post_feedforward_layernorm": "post_ffw_norm",
+POST_NORMS = {"post_attention_layernorm": "post_attention_norm", "post_feedforward_layernorm": "post_ffw_norm"}
+# What an architecture calls otherwise.
+OWN_NAMES = {
+    "gemma2": POST_NORMS | {"pre_feedforward_layernorm": "ffn_norm"},
+    "gemma3": POST_NORMS | {"pre_feedforward_layernorm": "ffn_norm"},
+    "olmo2": POST_NORMS,
+    "exaone4": POST_NORMS,
+    "glm4": {"post_self_attn_layernorm": "post_attention_norm", "post_mlp_layernorm": "post_ffw_norm"},
+    "seed_oss": {"post_attention_layernorm": "post_attention_norm"},
 }
+# Those whose rows of q and k the converter reorders; ernie4_5, glm4 and cohere2 turn neighbours from the start.
+NEIGHBOURS = ("llama", "smollm3", "mistral3", "granite", "arcee", "internlm2")
+NORM_PLUS_ONE = ("gemma", "gemma2", "gemma3")
+LAYER_NORM = ("starcoder2", "phi2", "gptneox", "stablelm", "cohere2")
 GEMMA_LAYERS_PER_GLOBAL = 6  # every sixth layer attends to everything; not a key of the file
 GEMMA_LOCAL_ROPE_BASE = 10000.0  # not a key of the file
 
 
 def gguf_name(arch: str, hf_name: str) -> str:
     """The name in the file of a transformers parameter."""
-    if hf_name in MODEL_NAMES:
-        return MODEL_NAMES[hf_name]
-    layer, name, kind = re.fullmatch(r"model\.layers\.(\d+)\.(.+)\.(weight|bias)", hf_name).groups()
-    names = GEMMA_LAYER_NAMES if arch == "gemma3" else LAYER_NAMES
-    return f"blk.{layer}.{names[name]}.{kind}"
+    name, kind = hf_name.rsplit(".", 1)
+    if name in MODEL_NAMES:
+        return f"{MODEL_NAMES[name]}.{kind}"
+    layer, name = re.fullmatch(r"(?:model|gpt_neox)\.layers\.(\d+)\.(.+)", name).groups()
+    return f"blk.{layer}.{(LAYER_NAMES | OWN_NAMES.get(arch, {}))[name]}.{kind}"
 
 
 def pair_neighbours(w: np.ndarray, n_heads: int) -> np.ndarray:
@@ -65,12 +91,16 @@ def pair_halves(w: np.ndarray, n_heads: int) -> np.ndarray:
 
 def rows_of(arch: str, name: str, w: np.ndarray, n_heads: int, n_kv_heads: int, to_file: bool) -> np.ndarray:
     """A tensor in the file's layout (`to_file`) or in transformers'."""
-    if arch == "llama" and re.search(r"attn_[qk]\.weight$", name):
+    if arch in NEIGHBOURS and re.search(r"attn_[qk]\.(weight|bias)$", name):
         heads = n_heads if ".attn_q." in name else n_kv_heads
         return pair_neighbours(w, heads) if to_file else pair_halves(w, heads)
-    if arch == "gemma3" and name.endswith("norm.weight"):
+    if arch in NORM_PLUS_ONE and name.endswith("norm.weight"):
         one = np.float32(1.0)
         return w + one if to_file else w - one
+    if arch == "gptneox" and ".attn_qkv." in name:
+        # Head by head q, k and v; in the file all heads' q, then k, then v.
+        shape = (n_heads, 3) if to_file else (3, n_heads)
+        return w.reshape(*shape, w.shape[0] // n_heads // 3, -1).swapaxes(0, 1).reshape(w.shape)
     return w
 
 
@@ -92,10 +122,64 @@ def llama3_rope_factors(rope: dict, head_dim: int) -> np.ndarray:
     return np.array(factors, dtype=np.float32)
 
 
+def add_rope(w: gguf.GGUFWriter, rope: dict, head_dim: int, always: bool) -> None:
+    """The keys of a rope; its dimensions only where they are not the head's, or `always`."""
+    w.add_rope_freq_base(rope["rope_theta"])
+    partial = rope.get("partial_rotary_factor", 1.0)
+    if always or partial != 1.0:
+        w.add_rope_dimension_count(int(head_dim * partial))
+    if rope["rope_type"] == "linear":
+        w.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        w.add_rope_scaling_factor(rope["factor"])
+    elif rope["rope_type"] == "yarn":
+        w.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        w.add_rope_scaling_factor(rope["factor"])
+        w.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+        for key, add in (
+            ("beta_fast", w.add_rope_scaling_yarn_beta_fast),
+            ("beta_slow", w.add_rope_scaling_yarn_beta_slow),
+            ("attention_factor", w.add_rope_scaling_yarn_attn_factor),
+            ("mscale_all_dim", w.add_rope_scaling_yarn_log_mul),
+            ("llama_4_scaling_beta", w.add_attn_temperature_scale),
+        ):
+            if rope.get(key) is not None:
+                add(rope[key])
+
+
+def add_long_rope(w: gguf.GGUFWriter, rope: dict, n_ctx: int) -> None:
+    """The keys of LongRoPE; its factors are tensors."""
+    original = rope["original_max_position_embeddings"]
+    w.add_rope_scaling_orig_ctx_len(original)
+    growth = max(n_ctx / original, 1.0)
+    w.add_rope_scaling_attn_factors(math.sqrt(1 + math.log(growth) / math.log(original)))
+
+
+def add_own(w: gguf.GGUFWriter, arch: str, c) -> None:
+    """The keys that some architectures have."""
+    if arch in ("gemma2", "gemma3") and c.final_logit_softcapping:
+        w.add_final_logit_softcapping(c.final_logit_softcapping)
+    if arch == "gemma2" and c.attn_logit_softcapping:
+        w.add_attn_logit_softcapping(c.attn_logit_softcapping)
+    if getattr(c, "sliding_window", None) and arch not in ("qwen2", "qwen3"):
+        w.add_sliding_window(c.sliding_window)
+        if arch in ("olmo2", "exaone4"):
+            w.add_sliding_window_pattern([kind == "sliding_attention" for kind in c.layer_types])
+    if arch == "granite":
+        w.add_attention_scale(c.attention_multiplier)
+        w.add_embedding_scale(c.embedding_multiplier)
+        w.add_residual_scale(c.residual_multiplier)
+        w.add_logit_scale(c.logits_scaling)
+    if arch == "cohere2":
+        w.add_logit_scale(c.logit_scale)
+    if arch == "gptneox":
+        w.add_parallel_residual(c.use_parallel_residual)
+
+
 def save(model, arch: str, path: str, matrix_type: Q, tokens: list, token_types: list, merges: list) -> None:
     """Writes `model` with `matrix_type` (F32 or F16) matrices and a byte-level vocabulary."""
     c = model.config
     head_dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+    n_kv_heads = getattr(c, "num_key_value_heads", c.num_attention_heads)
     w = gguf.GGUFWriter(path, arch)
     w.add_name(f"tiny random {arch}")
     w.add_file_type(gguf.LlamaFileType.MOSTLY_F16 if matrix_type == Q.F16 else gguf.LlamaFileType.ALL_F32)
@@ -105,22 +189,19 @@ def save(model, arch: str, path: str, matrix_type: Q, tokens: list, token_types:
     w.add_block_count(c.num_hidden_layers)
     w.add_feed_forward_length(c.intermediate_size)
     w.add_head_count(c.num_attention_heads)
-    w.add_head_count_kv(c.num_key_value_heads)
-    w.add_layer_norm_rms_eps(c.rms_norm_eps)
-    if arch in ("qwen3", "gemma3"):
+    w.add_head_count_kv(n_kv_heads)
+    if arch in LAYER_NORM:
+        w.add_layer_norm_eps(next(getattr(c, k) for k in ("layer_norm_eps", "norm_epsilon") if hasattr(c, k)))
+    else:
+        w.add_layer_norm_rms_eps(c.rms_norm_eps)
+    if arch in ("qwen3", "gemma3") or head_dim * c.num_attention_heads != c.hidden_size:
         w.add_key_length(head_dim)
         w.add_value_length(head_dim)
-    if arch == "llama":
-        w.add_rope_dimension_count(head_dim)
-    rope = c.rope_parameters["full_attention"] if arch == "gemma3" else c.rope_parameters
-    w.add_rope_freq_base(rope["rope_theta"])
-    if rope["rope_type"] == "linear":
-        w.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
-        w.add_rope_scaling_factor(rope["factor"])
-    if arch == "gemma3":
-        w.add_sliding_window(c.sliding_window)
-        if c.final_logit_softcapping:
-            w.add_final_logit_softcapping(c.final_logit_softcapping)
+    rope = c.rope_parameters.get("full_attention", c.rope_parameters)
+    add_rope(w, rope, head_dim, always=arch == "llama")
+    if rope["rope_type"] == "longrope":
+        add_long_rope(w, rope, c.max_position_embeddings)
+    add_own(w, arch, c)
 
     w.add_tokenizer_model("gpt2")
     w.add_tokenizer_pre("default")
@@ -133,12 +214,15 @@ def save(model, arch: str, path: str, matrix_type: Q, tokens: list, token_types:
 
     if rope["rope_type"] == "llama3":
         w.add_tensor("rope_freqs.weight", llama3_rope_factors(rope, head_dim))
+    if rope["rope_type"] == "longrope":
+        for length in ("long", "short"):
+            w.add_tensor(f"rope_factors_{length}.weight", np.array(rope[f"{length}_factor"], dtype=np.float32))
     for hf_name, tensor in model.state_dict().items():
         if hf_name == "lm_head.weight" and c.tie_word_embeddings:
             continue
         name = gguf_name(arch, hf_name)
         data = tensor.detach().numpy().astype(np.float32)
-        data = rows_of(arch, name, data, c.num_attention_heads, c.num_key_value_heads, to_file=True)
+        data = rows_of(arch, name, data, c.num_attention_heads, n_kv_heads, to_file=True)
         w.add_tensor(name, data.astype(np.float16) if data.ndim == 2 and matrix_type == Q.F16 else data)
     w.write_header_to_file()
     w.write_kv_data_to_file()
@@ -196,10 +280,10 @@ def config_of(reader: gguf.GGUFReader):
     raise ValueError(f"architecture {arch} is not covered")
 
 
-def load(path: str):
-    """A transformers model in f32 from a file's dequantized weights."""
+def load(path: str, config=None):
+    """A transformers model in f32 from a file's dequantized weights, of the file's configuration or a given one."""
     reader = gguf.GGUFReader(path)
-    arch, c = config_of(reader)
+    arch, c = config_of(reader) if config is None else (reader.fields["general.architecture"].contents(), config)
     c._attn_implementation = "eager"
     model = transformers.AutoModelForCausalLM.from_config(c, dtype=torch.float32)
     tensors = {t.name: t for t in reader.tensors}
@@ -210,10 +294,11 @@ def load(path: str):
             name = "token_embd.weight"
         t = tensors[name]
         data = gguf.dequantize(t.data, t.tensor_type).astype(np.float32)
-        data = rows_of(arch, name, data, c.num_attention_heads, c.num_key_value_heads, to_file=False)
+        n_kv_heads = getattr(c, "num_key_value_heads", c.num_attention_heads)
+        data = rows_of(arch, name, data, c.num_attention_heads, n_kv_heads, to_file=False)
         state[hf_name] = torch.from_numpy(np.array(data))
     model.load_state_dict(state, strict=True)
-    if "rope_freqs.weight" in tensors:
+    if config is None and "rope_freqs.weight" in tensors:
         factors = torch.from_numpy(np.array(tensors["rope_freqs.weight"].data, dtype=np.float32))
         model.model.rotary_emb.inv_freq.copy_(model.model.rotary_emb.inv_freq / factors)
     return model.eval()

@@ -2,7 +2,7 @@
 
 use super::{Finding, Patient, Subject, nmse, same_bits, take};
 use crate::error::Result;
-use crate::model::RopePairing;
+use crate::model::{Attention, QkNorm, RopeTable, bind};
 
 /// Positions at which a key is compared with the one at 0; the last ones are reached step by step.
 const TURNS: usize = 72;
@@ -15,14 +15,17 @@ pub(super) fn position(p: &Patient<'_>) -> Result<Finding> {
         return Ok(Finding::of(error, bound, text).blame(Subject::Position));
     }
 
-    // Two tokens that change places, far from the end.
-    let tokens = p.tokens(24)?;
-    let mut permuted = tokens.clone();
-    permuted.swap(3, 4);
-    let straight = p.logits_of(&tokens, &[24])?;
-    if same_bits(&straight, &p.logits_of(&permuted, &[24])?) {
-        let text = "the logits are the same after tokens 3 and 4 have changed places";
-        return Ok(Finding::of(f64::INFINITY, bound, text).blame(Subject::Position));
+    // Two tokens that change places, far from the end. Without a rope it is what the layers before have seen that differs.
+    let turns = p.config.layers.iter().any(|l| l.attention().rope.is_some());
+    if turns || p.config.n_layers() > 1 {
+        let tokens = p.tokens(24)?;
+        let mut permuted = tokens.clone();
+        permuted.swap(3, 4);
+        let straight = p.logits_of(&tokens, &[24])?;
+        if same_bits(&straight, &p.logits_of(&permuted, &[24])?) {
+            let text = "the logits are the same after tokens 3 and 4 have changed places";
+            return Ok(Finding::of(f64::INFINITY, bound, text).blame(Subject::Position));
+        }
     }
 
     // Going another way, back, and on: as if it had never been.
@@ -72,15 +75,27 @@ fn turned(p: &Patient<'_>) -> Result<(f64, usize, usize)> {
         session.prefill(&[token])?;
     }
     let keys = take(&seen);
+    let (_, weights) = bind(p.gguf)?;
     let mut worst = (0.0, 0, 0);
     for layer in 0..p.config.n_layers() {
+        let attention = p.config.layers[layer].attention();
+        let rope = attention.rope.map(|rope| &p.config.ropes_of(p.config.is_long(n))[rope]);
+        let behind = match (attention.qk_norm, &weights.layers[layer].k_norm) {
+            (Some(QkNorm::HeadAfterRope), Some(weight)) => Some(weight.floats()?),
+            _ => None,
+        };
+        // What a weight of 0 has hidden cannot be turned.
+        if behind.as_ref().is_some_and(|weight| weight.contains(&0.0)) {
+            continue;
+        }
         let mut keys: Vec<_> = keys.iter().filter(|r| r.layer == layer as i32).collect();
         keys.sort_by_key(|r| r.position);
         if keys.len() != n {
             return Ok((f64::INFINITY, keys.len(), layer));
         }
         for key in keys.iter().skip(1) {
-            let error = nmse(&key.data, &turn(p, layer, &keys[0].data, key.position));
+            let expected = turn(attention, rope, behind.as_deref(), &keys[0].data, key.position);
+            let error = nmse(&key.data, &expected);
             if error > turn_bound(p, layer) {
                 return Ok((error, key.position, layer));
             }
@@ -93,23 +108,56 @@ fn turned(p: &Patient<'_>) -> Result<(f64, usize, usize)> {
 }
 
 /// Keys of a layer at position 0, at `position`, from the formula of `model::RopeTable`, in f64; its magnitude is in them.
-fn turn(p: &Patient<'_>, layer: usize, keys: &[f32], position: usize) -> Vec<f32> {
-    let attention = p.config.layers[layer].attention();
-    let rope = p.config.rope_of(attention);
-    let n_pairs = rope.inv_freq.len();
+/// `weight` is that of a norm behind the rope: a turn leaves what the norm divides by as it is.
+fn turn(a: &Attention, rope: Option<&RopeTable>, weight: Option<&[f32]>, keys: &[f32], position: usize) -> Vec<f32> {
     let mut out = keys.to_vec();
-    for head in out.chunks_exact_mut(attention.head_dim) {
+    let Some(rope) = rope else { return out };
+    let n_pairs = rope.inv_freq.len();
+    let weight = |i: usize| weight.map_or(1.0, |w| f64::from(w[i]));
+    for head in out.chunks_exact_mut(a.head_dim) {
         for i in 0..n_pairs {
-            let (a, b) = match rope.pairing {
-                RopePairing::Adjacent => (2 * i, 2 * i + 1),
-                RopePairing::Halves => (i, i + n_pairs),
-            };
+            let (a, b) = rope.pairing.pair(i, n_pairs);
             let frequency = rope.inv_freq[i] / f64::from(rope.divisor(i));
             let (sin, cos) = (position as f64 * f64::from(rope.position_scale) * frequency).sin_cos();
-            let (x, y) = (f64::from(head[a]), f64::from(head[b]));
-            head[a] = (x * cos - y * sin) as f32;
-            head[b] = (x * sin + y * cos) as f32;
+            let (x, y) = (f64::from(head[a]) / weight(a), f64::from(head[b]) / weight(b));
+            head[a] = (weight(a) * (x * cos - y * sin)) as f32;
+            head[b] = (weight(b) * (x * sin + y * cos)) as f32;
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::RopePairing;
+
+    #[test]
+    fn keys_are_turned_also_where_a_norm_stands_behind_the_rope() {
+        let rope = RopeTable::of_base(10.0, 4, RopePairing::Adjacent).unwrap();
+        let a = Attention {
+            n_heads: 1,
+            n_kv_heads: 1,
+            head_dim: 8,
+            window: None,
+            rope: Some(0),
+            qk_norm: Some(QkNorm::HeadAfterRope),
+            temperature: None,
+            scale: 1.0,
+            softcap: None,
+        };
+        let key = [0.5, -1.0, 2.0, 0.25, 3.0, 1.0, -2.0, 0.75_f32];
+        let weight = [2.0, 0.5, -1.0, 3.0, 1.0, 0.0, 4.0, 1.0_f32];
+        let times = |x: &[f32]| x.iter().zip(&weight).map(|(x, w)| x * w).collect::<Vec<f32>>();
+        let turned = turn(&a, Some(&rope), None, &key, 3);
+        assert!(turned[4..] == key[4..] && nmse(&turned, &key) > 1e-3);
+        // Both elements of a pair turn by the same angle: its length stays.
+        let length = |x: &[f32]| x[..2].iter().map(|x| x * x).sum::<f32>();
+        assert!((length(&turned) - length(&key)).abs() < 1e-5, "{turned:?}");
+        let (sin, cos) = 3.0_f32.sin_cos();
+        assert!((turned[0] - (key[0] * cos - key[1] * sin)).abs() < 1e-6, "{turned:?}");
+        let behind = turn(&a, Some(&rope), Some(&weight), &times(&key), 3);
+        assert!(nmse(&behind, &times(&turned)) < 1e-12, "{behind:?}");
+        assert_eq!(turn(&a, None, None, &key, 3), key);
+    }
 }

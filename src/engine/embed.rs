@@ -5,12 +5,13 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::model::Model;
+use super::model::{Model, OutputNorm};
 use super::session::{Session, SessionOptions};
 use super::tap::Tap;
 use crate::alloc::reserve;
 use crate::backend::TapEvent;
 use crate::error::{Error, Result};
+use crate::model::Norm;
 
 /// What becomes of the positions' states.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,8 +40,9 @@ impl Default for EmbedOptions {
 
 struct Pool {
     pooling: Pooling,
+    norm: Norm,
     eps: f64,
-    weight: Arc<[f32]>,
+    weights: Arc<OutputNorm>,
     sums: Vec<f64>,
     n: usize,
 }
@@ -48,11 +50,18 @@ struct Pool {
 impl Pool {
     /// Takes one position's state.
     fn take(&mut self, state: &[f32]) {
-        let mean: f64 = state.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / state.len() as f64;
-        let scale = 1.0 / (mean + self.eps).sqrt();
+        let n = state.len() as f64;
+        let mean = match self.norm {
+            Norm::Rms => 0.0,
+            Norm::Layer => state.iter().map(|&x| f64::from(x)).sum::<f64>() / n,
+        };
+        let square = state.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
+        let scale = 1.0 / (square + self.eps).sqrt();
         let keep = if self.pooling == Pooling::Mean { 1.0 } else { 0.0 };
-        for ((sum, &x), &w) in self.sums.iter_mut().zip(state).zip(&*self.weight) {
-            *sum = *sum * keep + f64::from(x) * scale * f64::from(w);
+        let OutputNorm { weight, bias } = &*self.weights;
+        for (i, (sum, &x)) in self.sums.iter_mut().zip(state).enumerate() {
+            let normalized = (f64::from(x) - mean) * scale * f64::from(weight[i]);
+            *sum = *sum * keep + bias.as_ref().map_or(normalized, |bias| normalized + f64::from(bias[i]));
         }
         self.n += 1;
     }
@@ -78,8 +87,9 @@ impl Model {
         sums.resize(config.n_embd, 0.0);
         let pool = Arc::new(Mutex::new(Pool {
             pooling: options.pooling,
+            norm: config.norm,
             eps: f64::from(config.norm_eps),
-            weight: Arc::clone(&self.inner.output_norm),
+            weights: Arc::clone(&self.inner.output_norm),
             sums,
             n: 0,
         }));

@@ -3,6 +3,7 @@
 use super::model::Model;
 use crate::backend::PAGE_TOKENS;
 use crate::error::{Error, Result};
+use crate::model::RopeTable;
 
 /// What a load takes, and a session of so many tokens; in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +49,11 @@ pub(super) fn cache_bytes(n_tokens: usize, kv_bytes_per_token: u64) -> u64 {
     (n_tokens.div_ceil(PAGE_TOKENS) as u64).saturating_mul(kv_bytes_per_token.saturating_mul(PAGE_TOKENS as u64))
 }
 
+/// A layer's part of what a backend keeps of all of them, which is in proportion to their keys and values.
+fn share(all: u64, of_layer: u64, of_layers: u64) -> u64 {
+    (u128::from(all) * u128::from(of_layer) / u128::from(of_layers.max(1))) as u64
+}
+
 impl Model {
     /// What a session of so many tokens takes of the cache. Fails with `Argument` above the trained context.
     pub fn cache_bytes(&self, n_tokens: usize) -> Result<u64> {
@@ -65,14 +71,17 @@ impl Model {
         };
         let attention = of_layer.attention();
         Ok(LayerFacts {
-            // Every backend keeps the same of every layer.
-            kv_bytes_per_token: facts.kv_bytes_per_token / config.layers.len() as u64,
+            kv_bytes_per_token: share(
+                facts.kv_bytes_per_token,
+                config.layer_kv_bytes(layer) as u64,
+                config.kv_bytes_per_token() as u64,
+            ),
             window: attention.window,
             n_heads: attention.n_heads,
             n_kv_heads: attention.n_kv_heads,
             k_head_dim: attention.head_dim,
             v_head_dim: attention.head_dim,
-            n_rot: config.rope_of(attention).n_rot(),
+            n_rot: config.rope_of(attention).map_or(0, RopeTable::n_rot),
             n_ff: of_layer.dense().width,
         })
     }

@@ -12,7 +12,7 @@ use super::grammar::Grammars;
 use super::hash::model_hash;
 use super::log::LogLevel;
 use super::meta::Metadata;
-use super::model::{Inner, LoadOptions, Model, ModelFacts};
+use super::model::{Inner, LoadOptions, Model, ModelFacts, OutputNorm};
 use super::schedule::Coalescer;
 use super::tap;
 use super::vocabulary::Nothing;
@@ -136,7 +136,8 @@ fn load(
     let taken = loaded.plan();
     charge.set(taken.weights_bytes.saturating_add(taken.scratch_bytes))?;
 
-    let output_norm = weights.output_norm.floats()?;
+    let bias = weights.output_norm_bias.as_ref().map(Tensor::floats).transpose()?;
+    let output_norm = OutputNorm { weight: weights.output_norm.floats()?, bias };
     let metadata = Metadata::of(gguf)?;
     let facts = facts(&ModelInfo::of(gguf), &config, &weights, &taken, &tokenizer, metadata.len());
     core.log.log(
@@ -151,6 +152,10 @@ fn load(
             begin.elapsed().as_secs_f64() * 1e3,
         ),
     );
+    if let Some(long) = &config.long {
+        let text = "have ropes of their own (LongRoPE)";
+        core.log.log(LogLevel::Info, format_args!("model {number}: sessions with n_ctx above {} {text}", long.above));
+    }
     let pool = Arc::new(PagePool::new(Arc::clone(&loaded), Charge::new(&core.budget, 0)?, options.cache_bytes));
     let coalescer = options.merge.then(Coalescer::default);
     let inner = Inner {
@@ -159,7 +164,7 @@ fn load(
         coalescer,
         hash,
         facts,
-        output_norm: output_norm.into(),
+        output_norm: Arc::new(output_norm),
         grammars: Grammars::new(&tokenizer),
         tokenizer,
         metadata,

@@ -69,6 +69,13 @@ pub struct Model {
     pub(super) inner: Arc<Inner>,
 }
 
+/// What the last norm multiplies and adds, [n_embd].
+#[derive(Default)]
+pub(super) struct OutputNorm {
+    pub(super) weight: Vec<f32>,
+    pub(super) bias: Option<Vec<f32>>,
+}
+
 pub(super) struct Inner {
     pub(super) loaded: Arc<dyn LoadedModel>,
     pub(super) pool: Arc<PagePool>,
@@ -76,8 +83,7 @@ pub(super) struct Inner {
     /// What tells it from other models.
     pub(super) hash: [u64; 2],
     pub(super) facts: ModelFacts,
-    /// Weights of the last norm, [n_embd].
-    pub(super) output_norm: Arc<[f32]>,
+    pub(super) output_norm: Arc<OutputNorm>,
     pub(super) grammars: Grammars,
     pub(super) tokenizer: Arc<Tokenizer>,
     pub(super) metadata: Metadata,

@@ -5,7 +5,7 @@
 use super::model::no_weights;
 use crate::backend::{Chunk, LoadedModel, Plan, RunControl, Slot};
 use crate::error::Result;
-use crate::model::Config;
+use crate::model::{Config, Norm};
 use crate::sampler::{SampleRequest, Sampled};
 
 /// The backend of a model without weights.
@@ -19,10 +19,14 @@ impl Nothing {
             n_embd: 0,
             n_vocab,
             n_ctx_train: 0,
+            norm: Norm::Rms,
             norm_eps: 0.0,
             embedding_scale: 0.0,
+            residual_scale: 0.0,
+            logit_scale: 0.0,
             logit_softcap: None,
             ropes: Vec::new(),
+            long: None,
             layers: Vec::new(),
         })
     }

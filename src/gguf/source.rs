@@ -176,6 +176,14 @@ impl<'g> Data<'g> {
         self.len
     }
 
+    /// The bytes of a range of it.
+    ///
+    /// Fails with `Internal` where it has fewer.
+    pub fn part(&self, range: Range<usize>) -> Result<Data<'g>> {
+        let Range { start, end } = self.checked(range)?;
+        Ok(Data { source: self.source, at: start, len: (end - start) as usize })
+    }
+
     /// Whether it has none.
     pub fn is_empty(&self) -> bool {
         self.len == 0

@@ -1,7 +1,7 @@
 //! A file's tensors by role, each checked against the description.
 
 use super::archs::{self, Extras, Need};
-use super::config::Config;
+use super::config::{Config, QkNorm};
 use super::weights::{LayerWeights, Tensor, Weights};
 use crate::alloc::reserve;
 use crate::error::{Error, Result};
@@ -32,6 +32,9 @@ pub fn bind<'a>(gguf: &'a Gguf<'_>) -> Result<(Config, Weights<'a>)> {
     binder.refuse_the_rest(&weights)?;
     let divisors = weights.divisors()?;
     config.ropes.iter_mut().for_each(|rope| rope.divisors = divisors.clone());
+    // Read also where no session is long: they are checked then.
+    let divisors = weights.long_divisors()?;
+    config.long.iter_mut().flat_map(|long| &mut long.ropes).for_each(|rope| rope.divisors = divisors.clone());
     Ok((config, weights))
 }
 
@@ -50,17 +53,35 @@ impl<'a> Binder<'a> {
             layers.push(self.layer(config, extras, i)?);
         }
         let output_norm = self.vector("output_norm.weight", n_embd)?;
+        let output_norm_bias = self.optional(extras.norm_bias, "output_norm.bias", n_embd)?;
         let output = match self.gguf.tensor("output.weight") {
             Some(_) => Some(self.matrix("output.weight", n_vocab, n_embd)?),
             None => None,
         };
-        let rope_freqs = self.optional(extras.rope_freqs, "rope_freqs.weight", config.widths().pairs)?;
-        Ok(Weights { token_embd, layers, output_norm, output, rope_freqs })
+        let output_bias = self.optional(extras.output_bias, "output.bias", n_vocab)?;
+        let n_pairs = config.widths().pairs;
+        let (rope_freqs, long_rope_freqs) = match extras.long_rope {
+            true => {
+                let [short, long] = ["rope_factors_short.weight", "rope_factors_long.weight"];
+                (Some(self.vector(short, n_pairs)?), Some(self.vector(long, n_pairs)?))
+            }
+            false => (self.optional(extras.rope_freqs, "rope_freqs.weight", n_pairs)?, None),
+        };
+        Ok(Weights {
+            token_embd,
+            layers,
+            output_norm,
+            output_norm_bias,
+            output,
+            output_bias,
+            rope_freqs,
+            long_rope_freqs,
+        })
     }
 
     fn layer(&mut self, config: &Config, extras: Extras, i: usize) -> Result<LayerWeights<'a>> {
-        let (attention, ff) = (config.layers[i].attention(), config.layers[i].dense().width);
-        let (d, head, h, g) = (config.n_embd, attention.head_dim, attention.q_width(), attention.kv_width());
+        let (attention, dense) = (config.layers[i].attention(), config.layers[i].dense());
+        let (d, h, g, ff) = (config.n_embd, attention.q_width(), attention.kv_width(), dense.width);
         let name = |role: &str| format!("blk.{i}.{role}");
         // A model that has an optional bias has it in all layers: the first one tells.
         let decide = |need: Need, role: &str| match need {
@@ -68,27 +89,89 @@ impl<'a> Binder<'a> {
             Need::Maybe => Need::No,
             need => need,
         };
-        let qkv_bias = decide(extras.qkv_bias, "attn_q.bias");
+        let qkv_bias = [extras.qkv_bias; 2].into_iter().zip(["attn_q.bias", "attn_qkv.bias"]);
+        let qkv_bias = qkv_bias.map(|(need, role)| decide(need, role)).find(|need| *need != Need::No);
         let o_bias = decide(extras.o_bias, "attn_output.bias");
+        let (norm_bias, ffn_bias) = (extras.norm_bias, decide(extras.ffn_bias, "ffn_up.bias"));
+        let gate_bias = if dense.gated { ffn_bias } else { Need::No };
+        let (q_norm, k_norm) = match attention.qk_norm {
+            None => (0, 0),
+            Some(QkNorm::Head | QkNorm::HeadAfterRope) => (attention.head_dim, attention.head_dim),
+            Some(QkNorm::Row) => (h, g),
+        };
+        let qk_norm = if attention.qk_norm.is_some() { Need::Yes } else { Need::No };
+        let [q, k, v] = self.qkv(i, [h, g, g], d)?;
+        let [q_bias, k_bias, v_bias] = self.qkv_bias(i, [h, g, g], qkv_bias.unwrap_or(Need::No))?;
+        let (gate, up) = self.gate_up(i, ff, d, dense.gated, extras.fused_gate_up)?;
+        let ffn_norm = extras.ffn_norm_name;
         Ok(LayerWeights {
-            attn_norm: self.vector(&name("attn_norm.weight"), d)?,
-            q: self.matrix(&name("attn_q.weight"), h, d)?,
-            k: self.matrix(&name("attn_k.weight"), g, d)?,
-            v: self.matrix(&name("attn_v.weight"), g, d)?,
-            q_bias: self.optional(qkv_bias, &name("attn_q.bias"), h)?,
-            k_bias: self.optional(qkv_bias, &name("attn_k.bias"), g)?,
-            v_bias: self.optional(qkv_bias, &name("attn_v.bias"), g)?,
-            q_norm: self.optional(extras.qk_norm, &name("attn_q_norm.weight"), head)?,
-            k_norm: self.optional(extras.qk_norm, &name("attn_k_norm.weight"), head)?,
+            attn_norm: self.optional(extras.attn_norm, &name("attn_norm.weight"), d)?,
+            attn_norm_bias: self.optional(norm_bias, &name("attn_norm.bias"), d)?,
+            q,
+            k,
+            v,
+            q_bias,
+            k_bias,
+            v_bias,
+            q_norm: self.optional(qk_norm, &name("attn_q_norm.weight"), q_norm)?,
+            k_norm: self.optional(qk_norm, &name("attn_k_norm.weight"), k_norm)?,
             o: self.matrix(&name("attn_output.weight"), d, h)?,
             o_bias: self.optional(o_bias, &name("attn_output.bias"), d)?,
             post_attn_norm: self.optional(extras.post_norms, &name("post_attention_norm.weight"), d)?,
-            ffn_norm: self.vector(&name("ffn_norm.weight"), d)?,
-            gate: self.matrix(&name("ffn_gate.weight"), ff, d)?,
-            up: self.matrix(&name("ffn_up.weight"), ff, d)?,
+            ffn_norm: self.optional(extras.ffn_norm, &name(&format!("{ffn_norm}.weight")), d)?,
+            ffn_norm_bias: match extras.ffn_norm {
+                Need::No => None,
+                _ => self.optional(norm_bias, &name(&format!("{ffn_norm}.bias")), d)?,
+            },
+            gate,
+            up,
             down: self.matrix(&name("ffn_down.weight"), d, ff)?,
+            gate_bias: self.optional(gate_bias, &name("ffn_gate.bias"), ff)?,
+            up_bias: self.optional(ffn_bias, &name("ffn_up.bias"), ff)?,
+            down_bias: self.optional(ffn_bias, &name("ffn_down.bias"), d)?,
             post_ffn_norm: self.optional(extras.post_norms, &name("post_ffw_norm.weight"), d)?,
         })
+    }
+
+    /// Queries, keys and values: three matrices, or one with the rows of all.
+    fn qkv(&mut self, layer: usize, rows: [usize; 3], cols: usize) -> Result<[Tensor<'a>; 3]> {
+        let fused = format!("blk.{layer}.attn_qkv.weight");
+        if self.gguf.tensor(&fused).is_some() {
+            return split(self.matrix(&fused, rows.iter().sum(), cols)?, rows);
+        }
+        let [q, k, v] = ["q", "k", "v"].map(|part| format!("blk.{layer}.attn_{part}.weight"));
+        Ok([self.matrix(&q, rows[0], cols)?, self.matrix(&k, rows[1], cols)?, self.matrix(&v, rows[2], cols)?])
+    }
+
+    /// Their biases.
+    fn qkv_bias(&mut self, layer: usize, n: [usize; 3], need: Need) -> Result<[Option<Tensor<'a>>; 3]> {
+        let fused = format!("blk.{layer}.attn_qkv.bias");
+        if need != Need::No && self.gguf.tensor(&fused).is_some() {
+            let bias = self.vector(&fused, n.iter().sum())?;
+            // Its elements as rows of one.
+            return Ok(split(Tensor { rows: bias.cols, cols: 1, ..bias }, n)?
+                .map(|part| Some(Tensor { rows: 1, cols: part.rows, ..part })));
+        }
+        let [q, k, v] = ["q", "k", "v"].map(|part| format!("blk.{layer}.attn_{part}.bias"));
+        Ok([self.optional(need, &q, n[0])?, self.optional(need, &k, n[1])?, self.optional(need, &v, n[2])?])
+    }
+
+    /// Gate, where there is one, and up: two matrices, or one with the rows of both.
+    fn gate_up(
+        &mut self,
+        layer: usize,
+        rows: usize,
+        cols: usize,
+        gated: bool,
+        fused: bool,
+    ) -> Result<(Option<Tensor<'a>>, Tensor<'a>)> {
+        let (gate, up) = (format!("blk.{layer}.ffn_gate.weight"), format!("blk.{layer}.ffn_up.weight"));
+        if gated && fused {
+            let [gate, up] = split(self.matrix(&up, 2 * rows, cols)?, [rows; 2])?;
+            return Ok((Some(gate), up));
+        }
+        let gate = if gated { Some(self.matrix(&gate, rows, cols)?) } else { None };
+        Ok((gate, self.matrix(&up, rows, cols)?))
     }
 
     fn find(&mut self, name: &str, rows: usize, cols: usize) -> Result<Tensor<'a>> {
@@ -127,12 +210,10 @@ impl<'a> Binder<'a> {
         if value.is_finite() { Ok(value) } else { Err(wrong(&scale, "", value.to_string(), "a finite number")) }
     }
 
-    /// `[n]` of F32.
+    /// `[n]` of a type whose elements are stored one by one.
     fn vector(&mut self, name: &str, n: usize) -> Result<Tensor<'a>> {
         let tensor = self.find(name, 1, n)?;
-        if tensor.ty != TensorType::F32 {
-            return Err(wrong(name, " type", tensor.ty.name(), TensorType::F32.name()));
-        }
+        tensor.check_floats()?;
         Ok(tensor)
     }
 
@@ -167,6 +248,16 @@ impl<'a> Binder<'a> {
             None => Ok(()),
         }
     }
+}
+
+/// A tensor's rows, in parts of so many, which are all of them.
+fn split<const N: usize>(tensor: Tensor<'_>, rows: [usize; N]) -> Result<[Tensor<'_>; N]> {
+    let (row, mut from, mut parts) = (tensor.ty.row_bytes(tensor.cols), 0, [tensor; N]);
+    for (part, rows) in parts.iter_mut().zip(rows) {
+        (part.rows, part.data) = (rows, tensor.data.part(from..from + rows * row)?);
+        from += rows * row;
+    }
+    Ok(parts)
 }
 
 /// The name of what belongs to a matrix: "blk.0.attn_q.weight" has "blk.0.attn_q.scale".

@@ -6,71 +6,34 @@
 //!
 //! ```text
 //! x = embedding_scale * token_embd[t]
-//! for each layer:
-//!     o = mixer(rms_norm(x) * attn_norm)
-//!     x += rms_norm(o) * post_attn_norm, or o where there is none
-//!     f = ffn(rms_norm(x) * ffn_norm)
-//!     x += rms_norm(f) * post_ffn_norm, or f where there is none
-//! logits = softcap(Woutput (rms_norm(x) * output_norm))
+//! for each layer, in sequence:
+//!     o = mixer(norm(x; attn_norm)), of x itself where the layer has no attn_norm
+//!     x += residual_scale * (rms_norm(o) * post_attn_norm, or o where there is none)
+//!     f = ffn(norm(x; ffn_norm)), of x itself where the layer has no ffn_norm
+//!     x += residual_scale * (rms_norm(f) * post_ffn_norm, or f where there is none)
+//! or in parallel, with norms of o and f as above:
+//!     o = mixer(norm(x; attn_norm))
+//!     f = ffn(norm(x; ffn_norm, or attn_norm where there is none))
+//!     x += residual_scale * (o + f)
+//! logits = softcap(logit_scale * (Woutput norm(x; output_norm) + boutput))
 //!
+//! norm(x; w, b): see `Norm`; a bias only where the tensor exists
 //! attention(h):
 //!     q, k, v = Wq h + bq, Wk h + bk, Wv h + bv         # biases only where the tensors exist
-//!     q, k = rms_norm(q per head) * q_norm, rms_norm(k per head) * k_norm   # where the tensors exist
-//!     q, k = rope(q, p), rope(k, p)
+//!     q, k = qk_norm(q), qk_norm(k)                     # by head or by row, before the rope or behind it
+//!     q, k = rope(q, p), rope(k, p)                     # but for layers without a rope
+//!     q = temperature(p) * q
 //!     a = softmax(softcap(scale * q k^T), causal, last `window` positions if it has a window) v
 //!     Wo a + bo
 //! dense(h):
-//!     Wdown (activation(Wgate h) * (Wup h))
+//!     Wdown (activation(Wgate h + bgate) * (Wup h + bup)) + bdown, gated
+//!     Wdown activation(Wup h + bup) + bdown, not gated
 //! ```
 
-use crate::alloc::{require, reserve_exact};
-use crate::error::{Error, Result};
-
-/// How pairs of a head's elements are turned by their position.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RopePairing {
-    /// Elements `2i` and `2i + 1` (GGUF's `llama`).
-    Adjacent,
-    /// Elements `i` and `i + n_rot / 2` (GPT-NeoX; qwen2, qwen3, gemma3).
-    Halves,
-}
-
-/// Rotary positions: pair `i` of a head turns by `p * position_scale * inv_freq[i] / divisors[i]` at position `p`, and is
-/// multiplied by `magnitude`. Elements of a head behind the pairs stay as they are.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RopeTable {
-    /// Radians a position, `[n_rot / 2]`. Models were trained with these rounded to f32, where a backend computes so.
-    pub inv_freq: Vec<f64>,
-    /// The file's `rope_freqs`, as long as `inv_freq`; `None`: 1.
-    pub divisors: Option<Vec<f32>>,
-    /// 1 / the linear scaling factor.
-    pub position_scale: f32,
-    /// Multiplies sine and cosine (YaRN's); 1 without it.
-    pub magnitude: f32,
-    /// See [`RopePairing`].
-    pub pairing: RopePairing,
-}
-
-impl RopeTable {
-    /// `base^(-2i / n_rot)`, unscaled.
-    pub fn of_base(base: f32, n_rot: usize, pairing: RopePairing) -> Result<RopeTable> {
-        let inv_freq = |i| f64::from(base).powf(-2.0 * i as f64 / n_rot as f64);
-        let mut table = Vec::new();
-        reserve_exact(&mut table, n_rot / 2)?;
-        table.extend((0..n_rot / 2).map(inv_freq));
-        Ok(RopeTable { inv_freq: table, divisors: None, position_scale: 1.0, magnitude: 1.0, pairing })
-    }
-
-    /// Elements of a head that are turned, from its start.
-    pub fn n_rot(&self) -> usize {
-        2 * self.inv_freq.len()
-    }
-
-    /// What divides the frequency of pair `i`.
-    pub fn divisor(&self, i: usize) -> f32 {
-        self.divisors.as_ref().map_or(1.0, |d| d[i])
-    }
-}
+use super::range::{check, in_range, positive};
+use super::rope::RopeTable;
+use crate::alloc::require;
+use crate::error::Result;
 
 /// The function on the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +42,49 @@ pub enum Activation {
     Silu,
     /// `0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`.
     GeluTanh,
+    /// `0.5 x (1 + erf(x / sqrt 2))`.
+    Gelu,
+    /// `max(x, 0)^2`.
+    Relu2,
+}
+
+/// How the stream is normalized where a mixer, a feed-forward part or the head reads it; a weight and, where the tensor
+/// exists, a bias follow. Norms of heads and those behind a half layer are always [`Norm::Rms`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Norm {
+    /// `x / sqrt(mean(x^2) + eps) * w`.
+    #[default]
+    Rms,
+    /// `(x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * w`.
+    Layer,
+}
+
+/// What a norm of queries and keys goes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QkNorm {
+    /// The elements of each head by themselves; weights `[head_dim]`.
+    Head,
+    /// The norms of [`QkNorm::Head`], behind the rope instead of before it.
+    HeadAfterRope,
+    /// All heads of a position together, before the rope; weights `[n_heads * head_dim]` and `[n_kv_heads * head_dim]`.
+    Row,
+}
+
+/// Queries at position `p` are multiplied by `1 + beta * ln(1 + floor(p / interval))`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Temperature {
+    /// Not negative.
+    pub beta: f32,
+    /// Positions; at least 1.
+    pub interval: u32,
+}
+
+impl Temperature {
+    /// What queries at this position are multiplied by.
+    pub fn at(&self, position: usize) -> f64 {
+        let n = position / self.interval as usize;
+        1.0 + f64::from(self.beta) * (1.0 + n as f64).ln()
+    }
 }
 
 /// Grouped-query attention over the cache.
@@ -92,8 +98,12 @@ pub struct Attention {
     pub head_dim: usize,
     /// Attend only to the last `n` positions, the current one included; `None`: all.
     pub window: Option<u32>,
-    /// Which of [`Config::ropes`].
-    pub rope: usize,
+    /// Which of [`Config::ropes`]; `None`: positions turn nothing in this layer.
+    pub rope: Option<usize>,
+    /// See [`QkNorm`]; the tensors exist where it is there.
+    pub qk_norm: Option<QkNorm>,
+    /// See [`Temperature`].
+    pub temperature: Option<Temperature>,
     /// Multiplies `q k^T`.
     pub scale: f32,
     /// `cap * tanh(score / cap)` before the mask.
@@ -119,13 +129,15 @@ pub enum Mixer {
     Attention(Attention),
 }
 
-/// `Wdown (activation(Wgate h) * (Wup h))`.
+/// `Wdown (activation(Wgate h) * (Wup h))`, or `Wdown activation(Wup h)` where it is not gated; biases where the tensors exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dense {
-    /// Rows of gate and up.
+    /// Rows of up, and of gate.
     pub width: usize,
     /// See [`Activation`].
     pub activation: Activation,
+    /// Whether there is a gate.
+    pub gated: bool,
 }
 
 /// What is computed at each position by itself.
@@ -135,6 +147,16 @@ pub enum Ffn {
     Dense(Dense),
 }
 
+/// What the feed-forward part of a layer reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Block {
+    /// The stream with what the mixer has added to it.
+    #[default]
+    Sequential,
+    /// What the mixer reads too: the stream as it was before the layer.
+    Parallel,
+}
+
 /// One layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Layer {
@@ -142,6 +164,8 @@ pub struct Layer {
     pub mixer: Mixer,
     /// See [`Ffn`].
     pub ffn: Ffn,
+    /// See [`Block`].
+    pub block: Block,
 }
 
 impl Layer {
@@ -187,6 +211,16 @@ pub struct Widths {
     pub pairs: usize,
 }
 
+/// Ropes of longer sessions (LongRoPE). They change every key from the first, so a session has its ropes from its creation on,
+/// and nothing that is in its cache is another's of the other kind.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LongContext {
+    /// Sessions that may hold more tokens than so many have these.
+    pub above: u32,
+    /// One in place of each of [`Config::ropes`], with as many pairs and the same pairing.
+    pub ropes: Vec<RopeTable>,
+}
+
 /// A decoder-only transformer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -198,14 +232,22 @@ pub struct Config {
     pub n_vocab: usize,
     /// Context length the model was trained for.
     pub n_ctx_train: usize,
+    /// See [`Norm`].
+    pub norm: Norm,
     /// Added to the mean square under the root of every norm.
     pub norm_eps: f32,
     /// Multiplies the embedding row.
     pub embedding_scale: f32,
+    /// Multiplies what a half layer adds to the stream.
+    pub residual_scale: f32,
+    /// Multiplies the logits, before their softcap.
+    pub logit_scale: f32,
     /// `cap * tanh(logits / cap)`.
     pub logit_softcap: Option<f32>,
     /// Those that the layers choose from.
     pub ropes: Vec<RopeTable>,
+    /// See [`LongContext`].
+    pub long: Option<LongContext>,
     /// One entry a layer.
     pub layers: Vec<Layer>,
 }
@@ -213,7 +255,8 @@ pub struct Config {
 impl Config {
     /// A copy, or a failure with the bytes that it would take: how many layers there are is the file's to say.
     pub fn try_clone(&self) -> Result<Config> {
-        let pairs: usize = self.ropes.iter().map(|rope| rope.inv_freq.len()).sum();
+        let long = self.long.iter().flat_map(|long| &long.ropes);
+        let pairs: usize = self.ropes.iter().chain(long).map(|rope| rope.inv_freq.len()).sum();
         require(self.layers.len() * size_of::<Layer>() + pairs * size_of::<(f64, f32)>())?;
         Ok(self.clone())
     }
@@ -223,9 +266,19 @@ impl Config {
         self.layers.len()
     }
 
-    /// The rope of a layer's attention.
-    pub fn rope_of(&self, attention: &Attention) -> &RopeTable {
-        &self.ropes[attention.rope]
+    /// The rope of a layer's attention, in sessions that are not long.
+    pub fn rope_of(&self, attention: &Attention) -> Option<&RopeTable> {
+        attention.rope.map(|rope| &self.ropes[rope])
+    }
+
+    /// Whether a session of so many tokens is one of [`LongContext`].
+    pub fn is_long(&self, n_ctx: usize) -> bool {
+        self.long.as_ref().is_some_and(|long| n_ctx as u64 > u64::from(long.above))
+    }
+
+    /// The ropes of long sessions, or of others.
+    pub fn ropes_of(&self, is_long: bool) -> &[RopeTable] {
+        self.long.as_ref().filter(|_| is_long).map_or(&self.ropes, |long| &long.ropes)
     }
 
     /// See [`Widths`].
@@ -239,20 +292,6 @@ impl Config {
             w.ffn = w.ffn.max(layer.dense().width);
         }
         w
-    }
-
-    /// The heads and the head size that all layers have; `Unsupported` where they differ, for a backend whose cache cannot.
-    pub fn same_heads(&self) -> Result<Attention> {
-        let heads = |a: &Attention| (a.n_heads, a.n_kv_heads, a.head_dim);
-        let mut all = self.layers.iter().map(Layer::attention);
-        let first = all.next().copied().ok_or(Error::Internal { message: "a description without layers".into() })?;
-        match all.find(|a| heads(a) != heads(&first)) {
-            None => Ok(first),
-            Some(other) => Err(Error::Unsupported {
-                what: "layers of different heads",
-                name: format!("{:?} and {:?}", heads(&first), heads(other)),
-            }),
-        }
     }
 
     /// Bytes of K and V of one token in one layer, f16.
@@ -278,9 +317,21 @@ impl Config {
         }
         positive("norm epsilon (attention.layer_norm_rms_epsilon)", self.norm_eps)?;
         positive("embedding scale (embedding_scale)", self.embedding_scale)?;
+        positive("residual scale (residual_scale)", self.residual_scale)?;
+        positive("logit scale (logit_scale)", self.logit_scale)?;
         positive("final logit softcap (final_logit_softcapping)", self.logit_softcap.unwrap_or(1.0))?;
         for (i, rope) in self.ropes.iter().enumerate() {
             rope.validate(&format!("rope {i}"))?;
+        }
+        if let Some(long) = &self.long {
+            let shape = |ropes: &[RopeTable]| ropes.iter().map(|r| (r.n_rot(), r.pairing)).collect::<Vec<_>>();
+            for rope in &long.ropes {
+                rope.validate("rope of long sessions")?;
+            }
+            let same = shape(&long.ropes) == shape(&self.ropes) && long.above > 0;
+            check(same, "ropes of long sessions", &long.ropes.len(), &|| {
+                format!("as the {} of others", self.ropes.len())
+            })?;
         }
         for (i, layer) in self.layers.iter().enumerate() {
             let name = format!("layer {i}");
@@ -311,43 +362,23 @@ impl Attention {
         check(head_dim_ok, &format!("{layer} head size (attention.key_length)"), &self.head_dim, &|| {
             "a multiple of 8, 8 to 512".into()
         })?;
-        let Some(rope) = ropes.get(self.rope) else {
-            return check(false, &format!("{layer} rope"), &self.rope, &|| format!("below {}", ropes.len()));
-        };
-        let n_rot_ok = (2..=self.head_dim).contains(&rope.n_rot());
-        check(n_rot_ok, "rope dimension count (rope.dimension_count)", &rope.n_rot(), &|| {
-            format!("even, 2 to {}", self.head_dim)
-        })?;
+        if let Some(index) = self.rope {
+            let Some(rope) = ropes.get(index) else {
+                return check(false, &format!("{layer} rope"), &index, &|| format!("below {}", ropes.len()));
+            };
+            let n_rot_ok = (2..=self.head_dim).contains(&rope.n_rot());
+            check(n_rot_ok, "rope dimension count (rope.dimension_count)", &rope.n_rot(), &|| {
+                format!("even, 2 to {}", self.head_dim)
+            })?;
+        }
+        if let Some(temperature) = self.temperature {
+            let beta = temperature.beta;
+            let name = format!("{layer} temperature (attention.temperature_scale)");
+            check(beta.is_finite() && beta >= 0.0, &name, &beta, &|| "finite, at least 0".into())?;
+            check(temperature.interval > 0, &format!("{layer} temperature interval"), &0, &|| "at least 1".into())?;
+        }
         positive(&format!("{layer} attention scale (attention.scale)"), self.scale)?;
         positive(&format!("{layer} attention logit softcap (attn_logit_softcapping)"), self.softcap.unwrap_or(1.0))?;
         check(self.window != Some(0), &format!("{layer} window"), &0, &|| "at least 1".into())
     }
-}
-
-impl RopeTable {
-    fn validate(&self, name: &str) -> Result<()> {
-        positive(&format!("{name} scale"), self.position_scale)?;
-        positive(&format!("{name} magnitude"), self.magnitude)?;
-        // A base that is not positive makes the frequencies so.
-        for f in &self.inv_freq {
-            check(f.is_finite() && *f > 0.0, &format!("{name} frequency"), f, &|| "positive and finite".into())?;
-        }
-        let n = self.divisors.as_ref().map_or(self.inv_freq.len(), Vec::len);
-        check(n == self.inv_freq.len(), &format!("{name} divisors"), &n, &|| self.inv_freq.len().to_string())
-    }
-}
-
-fn check(ok: bool, name: &str, found: &dyn ToString, expected: &dyn Fn() -> String) -> Result<()> {
-    match ok {
-        true => Ok(()),
-        false => Err(Error::Model { name: name.into(), found: found.to_string(), expected: expected() }),
-    }
-}
-
-fn in_range(name: &str, size: usize, limit: usize) -> Result<()> {
-    check((1..=limit).contains(&size), name, &size, &|| format!("1 to {limit}"))
-}
-
-fn positive(name: &str, value: f32) -> Result<()> {
-    check(value.is_finite() && value > 0.0, name, &value, &|| "positive and finite".into())
 }

@@ -1,11 +1,11 @@
 //! The tensors of a model by role, borrowed from the file.
 //!
 //! Invariant (checked by `model::bind`): every shape agrees with the [`Config`](super::Config), every
-//! `data` holds exactly `rows * row_bytes(cols)` bytes, norms, biases and `rope_freqs` are F32.
+//! `data` holds exactly `rows * row_bytes(cols)` bytes, norms, biases and `rope_freqs` are F32, F16 or BF16.
 
 use crate::alloc::reserve;
 use crate::error::{Error, Result};
-use crate::gguf::{Data, TensorType};
+use crate::gguf::{Data, TensorType, dequantize_row};
 
 /// A matrix `[rows, cols]` (cols contiguous) as stored; a vector has one row.
 #[derive(Clone, Copy, Debug)]
@@ -25,20 +25,26 @@ pub struct Tensor<'a> {
 }
 
 impl Tensor<'_> {
-    /// The elements of an F32 tensor.
+    /// The elements of a vector.
     ///
-    /// Fails with `Model` on another type, with `Io` where they cannot be read.
+    /// Fails with `Model` on another type than vectors have, with `Io` where they cannot be read.
     pub fn floats(&self) -> Result<Vec<f32>> {
-        if self.ty != TensorType::F32 {
-            let (found, expected) = (self.ty.name().into(), TensorType::F32.name().into());
-            return Err(Error::Model { name: format!("tensor \"{}\" type", self.name), found, expected });
-        }
+        self.check_floats()?;
         let mut floats = Vec::new();
-        reserve(&mut floats, self.data.len() / 4)?;
+        reserve(&mut floats, self.rows * self.cols)?;
+        floats.resize(self.rows * self.cols, 0.0);
         let mut buffer = Vec::new();
-        let bytes = self.data.piece(0..self.data.len(), &mut buffer)?;
-        floats.extend(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)));
+        dequantize_row(self.ty, self.data.piece(0..self.data.len(), &mut buffer)?, &mut floats)?;
         Ok(floats)
+    }
+
+    /// Fails with `Model` where the elements are not stored one by one.
+    pub(super) fn check_floats(&self) -> Result<()> {
+        if self.ty.block_len() == 1 {
+            return Ok(());
+        }
+        let (found, expected) = (self.ty.name().into(), "F32, F16 or BF16".into());
+        Err(Error::Model { name: format!("tensor \"{}\" type", self.name), found, expected })
     }
 }
 
@@ -46,71 +52,92 @@ impl Tensor<'_> {
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]
 pub struct LayerWeights<'a> {
-    pub attn_norm: Tensor<'a>,              // [D] f32
+    pub attn_norm: Option<Tensor<'a>>,      // [D]
+    pub attn_norm_bias: Option<Tensor<'a>>, // [D]
     pub q: Tensor<'a>,                      // [H, D]
     pub k: Tensor<'a>,                      // [G, D]
     pub v: Tensor<'a>,                      // [G, D]
-    pub q_bias: Option<Tensor<'a>>,         // [H] f32
-    pub k_bias: Option<Tensor<'a>>,         // [G] f32
-    pub v_bias: Option<Tensor<'a>>,         // [G] f32
-    pub q_norm: Option<Tensor<'a>>,         // [head_dim] f32
-    pub k_norm: Option<Tensor<'a>>,         // [head_dim] f32
+    pub q_bias: Option<Tensor<'a>>,         // [H]
+    pub k_bias: Option<Tensor<'a>>,         // [G]
+    pub v_bias: Option<Tensor<'a>>,         // [G]
+    pub q_norm: Option<Tensor<'a>>,         // [head_dim] or [H], as `QkNorm` says
+    pub k_norm: Option<Tensor<'a>>,         // [head_dim] or [G]
     pub o: Tensor<'a>,                      // [D, H]
-    pub o_bias: Option<Tensor<'a>>,         // [D] f32
-    pub post_attn_norm: Option<Tensor<'a>>, // [D] f32
-    pub ffn_norm: Tensor<'a>,               // [D] f32
-    pub gate: Tensor<'a>,                   // [F, D]
+    pub o_bias: Option<Tensor<'a>>,         // [D]
+    pub post_attn_norm: Option<Tensor<'a>>, // [D]
+    pub ffn_norm: Option<Tensor<'a>>,       // [D]
+    pub ffn_norm_bias: Option<Tensor<'a>>,  // [D]
+    pub gate: Option<Tensor<'a>>,           // [F, D], where the part is gated
     pub up: Tensor<'a>,                     // [F, D]
     pub down: Tensor<'a>,                   // [D, F]
-    pub post_ffn_norm: Option<Tensor<'a>>,  // [D] f32
+    pub gate_bias: Option<Tensor<'a>>,      // [F]
+    pub up_bias: Option<Tensor<'a>>,        // [F]
+    pub down_bias: Option<Tensor<'a>>,      // [D]
+    pub post_ffn_norm: Option<Tensor<'a>>,  // [D]
 }
 
 /// A whole model.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub struct Weights<'a> {
-    pub token_embd: Tensor<'a>,         // [n_vocab, D]
-    pub layers: Vec<LayerWeights<'a>>,  // n_layers
-    pub output_norm: Tensor<'a>,        // [D] f32
-    pub output: Option<Tensor<'a>>,     // [n_vocab, D]; None: the embedding is used
-    pub rope_freqs: Option<Tensor<'a>>, // [n_rot / 2] f32, divides each pair's frequency
+    pub token_embd: Tensor<'a>,               // [n_vocab, D]
+    pub layers: Vec<LayerWeights<'a>>,        // n_layers
+    pub output_norm: Tensor<'a>,              // [D]
+    pub output_norm_bias: Option<Tensor<'a>>, // [D]
+    pub output: Option<Tensor<'a>>,           // [n_vocab, D]; None: the embedding is used
+    pub output_bias: Option<Tensor<'a>>,      // [n_vocab]
+    pub rope_freqs: Option<Tensor<'a>>,       // [n_rot / 2], divides each pair's frequency
+    pub long_rope_freqs: Option<Tensor<'a>>,  // the same for long sessions
 }
 
 impl<'a> LayerWeights<'a> {
     /// All tensors of the layer.
     pub fn iter(&self) -> impl Iterator<Item = Tensor<'a>> + use<'a> {
-        let LayerWeights { attn_norm, q, k, v, o, ffn_norm, gate, up, down, .. } = *self;
-        let LayerWeights { q_bias, k_bias, v_bias, q_norm, k_norm, o_bias, post_attn_norm, post_ffn_norm, .. } = *self;
-        let extras = [q_bias, k_bias, v_bias, q_norm, k_norm, o_bias, post_attn_norm, post_ffn_norm];
-        [attn_norm, q, k, v, o, ffn_norm, gate, up, down].into_iter().chain(extras.into_iter().flatten())
+        let LayerWeights { attn_norm, attn_norm_bias, q, k, v, q_bias, k_bias, v_bias, q_norm, k_norm, .. } = *self;
+        let LayerWeights { o, o_bias, post_attn_norm, ffn_norm, ffn_norm_bias, .. } = *self;
+        let LayerWeights { gate, up, down, gate_bias, up_bias, down_bias, post_ffn_norm, .. } = *self;
+        let norms = [attn_norm, attn_norm_bias, q_norm, k_norm, post_attn_norm, ffn_norm, ffn_norm_bias, post_ffn_norm];
+        let biases = [q_bias, k_bias, v_bias, o_bias, gate_bias, up_bias, down_bias];
+        [q, k, v, o, up, down].into_iter().chain(norms.into_iter().chain(biases).chain([gate]).flatten())
     }
 }
 
 impl<'a> Weights<'a> {
     /// All tensors of the model.
     pub fn iter(&self) -> impl Iterator<Item = Tensor<'a>> {
-        let outer = [Some(self.token_embd), Some(self.output_norm), self.output, self.rope_freqs];
-        outer.into_iter().flatten().chain(self.layers.iter().flat_map(|layer| layer.iter()))
+        let norm = [Some(self.output_norm), self.output_norm_bias];
+        let outer = [Some(self.token_embd), self.output, self.output_bias, self.rope_freqs, self.long_rope_freqs]
+            .into_iter()
+            .chain(norm);
+        outer.flatten().chain(self.layers.iter().flat_map(|layer| layer.iter()))
     }
 
     /// The elements of `rope_freqs`, each positive and finite; the file may have changed since it was opened.
     ///
     /// Fails with `Model` where one is not, with `Io` where they cannot be read.
     pub fn divisors(&self) -> Result<Option<Vec<f32>>> {
-        let Some(tensor) = &self.rope_freqs else { return Ok(None) };
-        let divisors = tensor.floats()?;
-        match divisors.iter().position(|d| !(d.is_finite() && *d > 0.0)) {
-            None => Ok(Some(divisors)),
-            Some(i) => Err(Error::Model {
-                name: format!("tensor \"{}\" element {i}", tensor.name),
-                found: divisors[i].to_string(),
-                expected: "positive and finite".into(),
-            }),
-        }
+        self.rope_freqs.as_ref().map(positive_floats).transpose()
+    }
+
+    /// [`Self::divisors`] of long sessions.
+    pub fn long_divisors(&self) -> Result<Option<Vec<f32>>> {
+        self.long_rope_freqs.as_ref().map(positive_floats).transpose()
     }
 
     /// The matrix of the logits: `output`, or the embedding where there is none.
     pub fn head(&self) -> Tensor<'a> {
         self.output.unwrap_or(self.token_embd)
+    }
+}
+
+fn positive_floats(tensor: &Tensor<'_>) -> Result<Vec<f32>> {
+    let floats = tensor.floats()?;
+    match floats.iter().position(|d| !(d.is_finite() && *d > 0.0)) {
+        None => Ok(floats),
+        Some(i) => Err(Error::Model {
+            name: format!("tensor \"{}\" element {i}", tensor.name),
+            found: floats[i].to_string(),
+            expected: "positive and finite".into(),
+        }),
     }
 }

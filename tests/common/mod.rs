@@ -1,6 +1,8 @@
 //! What several test files share: models made of random numbers, and the vocabularies to go with them.
 //!
 //! - [`apart`]: a test in a process of its own;
+//! - [`described::Described`]: one of any description;
+//! - [`features`]: what descriptions can say, as changes of one;
 //! - [`tiny::Tiny`]: a whole model of each architecture in a few hundred kilobytes;
 //! - [`probe::Probe`]: a device that fails where a test wants it to;
 //! - [`hold`]: a session held to a grammar;
@@ -10,6 +12,8 @@
 #![allow(dead_code)] // each test program uses its own part
 
 pub mod apart;
+pub mod described;
+pub mod features;
 #[cfg(kigo_cuda)]
 pub mod gpu;
 pub mod hold;

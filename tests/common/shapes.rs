@@ -21,10 +21,59 @@ pub struct Shape {
     pub norm_eps: f32,
     /// The output matrix is the embedding.
     pub tied: bool,
-    /// gemma3: the window of five layers in six.
+    /// The window of the layers that have one; 0 for none.
     pub window: u32,
     /// Llama 3: factor of the rope scaling; gemma3: the linear one. 1 for none.
     pub rope_factor: f32,
+}
+
+/// The tensors of an architecture beside the matrices, and what its matrices are called.
+#[derive(Clone, Copy, Debug, Default)]
+struct Habits {
+    /// LayerNorm, whose epsilon has a key of its own.
+    layer_norm: bool,
+    norm_bias: bool,
+    qkv_bias: bool,
+    o_bias: bool,
+    ffn_bias: bool,
+    output_bias: bool,
+    /// The norms before the halves of a layer.
+    attn_norm: bool,
+    ffn_norm: Option<&'static str>,
+    /// Those behind them.
+    post_norms: bool,
+    /// Norms of queries and keys: by head, or over the row.
+    qk_norm: Option<bool>,
+    fused_qkv: bool,
+    fused_gate_up: bool,
+    ungated: bool,
+}
+
+impl Habits {
+    fn of(arch: &str) -> Habits {
+        let llama = Habits { attn_norm: true, ffn_norm: Some("ffn_norm"), ..Habits::default() };
+        let behind = Habits { attn_norm: false, ffn_norm: None, post_norms: true, ..llama };
+        let biased = Habits { norm_bias: true, qkv_bias: true, o_bias: true, ffn_bias: true, ..llama };
+        let gpt = Habits { layer_norm: true, ungated: true, ..biased };
+        match arch {
+            "arcee" => Habits { ungated: true, ..llama },
+            "cohere2" => Habits { layer_norm: true, ffn_norm: None, ..llama },
+            "exaone4" => Habits { qk_norm: Some(true), ..behind },
+            "gemma2" => Habits { post_norms: true, ..llama },
+            "gemma3" => Habits { post_norms: true, qk_norm: Some(true), ..llama },
+            "glm4" => Habits { post_norms: true, qkv_bias: true, fused_gate_up: true, ..llama },
+            "gptneox" => Habits { fused_qkv: true, ..gpt },
+            "hunyuan-dense" | "qwen3" => Habits { qk_norm: Some(true), ..llama },
+            "olmo2" => Habits { qk_norm: Some(false), ..behind },
+            "phi2" => Habits { ffn_norm: None, output_bias: true, ..gpt },
+            "phi3" => Habits { fused_qkv: true, fused_gate_up: true, ..llama },
+            "qwen2" => Habits { qkv_bias: true, ..llama },
+            "seed_oss" => Habits { ffn_norm: Some("post_attention_norm"), qkv_bias: true, ..llama },
+            "stablelm" => Habits { layer_norm: true, norm_bias: true, ..llama },
+            "starcoder2" => gpt,
+            _ => llama,
+        }
+    }
 }
 
 /// What a tensor is, and how its numbers are distributed.
@@ -128,6 +177,41 @@ pub fn all() -> Vec<Shape> {
         Shape { n_vocab: 512, n_ctx: 512, rope_base: 1e4, ..llama3("llama-tiny", (2, 64, 4, 2, 16, 128), 8.0) },
         Shape { n_vocab: 512, n_ctx: 512, ..gemma3("gemma3-tiny", (7, 64, 4, 2, 32, 128), 16) },
     ]
+    .into_iter()
+    .chain(tiny())
+    .collect()
+}
+
+/// The tiny models of the other architectures: at least one of each of their kinds of layers.
+fn tiny() -> impl Iterator<Item = Shape> {
+    let tiny = |name, arch, n_layers| Shape {
+        n_ctx: 512,
+        rope_base: 1e4,
+        norm_eps: 1e-5,
+        ..shape(name, arch, "qwen2", (n_layers, 64, 4, 2, 16, 128), 512)
+    };
+    [
+        tiny("arcee-tiny", "arcee", 2),
+        Shape { window: 16, ..tiny("cohere2-tiny", "cohere2", 4) },
+        tiny("ernie4_5-tiny", "ernie4_5", 2),
+        Shape { window: 16, ..tiny("exaone4-tiny", "exaone4", 4) },
+        tiny("gemma-tiny", "gemma", 2),
+        Shape { window: 16, ..tiny("gemma2-tiny", "gemma2", 2) },
+        tiny("glm4-tiny", "glm4", 2),
+        Shape { tied: false, ..tiny("gptneox-tiny", "gptneox", 2) },
+        tiny("granite-tiny", "granite", 2),
+        tiny("hunyuan-dense-tiny", "hunyuan-dense", 2),
+        Shape { tied: false, ..tiny("internlm2-tiny", "internlm2", 2) },
+        tiny("mistral3-tiny", "mistral3", 2),
+        Shape { window: 16, ..tiny("olmo2-tiny", "olmo2", 4) },
+        Shape { tied: false, ..tiny("phi2-tiny", "phi2", 2) },
+        Shape { window: 48, ..tiny("phi3-tiny", "phi3", 2) },
+        tiny("seed_oss-tiny", "seed_oss", 2),
+        tiny("smollm3-tiny", "smollm3", 4),
+        Shape { tied: false, ..tiny("stablelm-tiny", "stablelm", 2) },
+        tiny("starcoder2-tiny", "starcoder2", 2),
+    ]
+    .into_iter()
 }
 
 impl Shape {
@@ -141,6 +225,7 @@ impl Shape {
         let mut list = Vec::new();
         let (d, ff, head) = (self.n_embd, self.n_ff, self.head_dim);
         let (h, g) = (self.n_heads * head, self.n_kv_heads * head);
+        let has = Habits::of(self.arch);
         let matrix = |list: &mut Vec<TensorSpec>, name: String, rows: usize, cols: usize, scale: f32| {
             let kind = Kind::Matrix { std: scale / (cols as f32).sqrt() };
             list.push(TensorSpec { name, rows, cols, kind });
@@ -152,32 +237,59 @@ impl Shape {
         matrix(&mut list, "token_embd.weight".into(), self.n_vocab, d, 2.0);
         for i in 0..self.n_layers {
             let name = |role: &str| format!("blk.{i}.{role}");
-            vector(&mut list, name("attn_norm.weight"), d, Kind::Norm);
-            matrix(&mut list, name("attn_q.weight"), h, d, 1.0);
-            matrix(&mut list, name("attn_k.weight"), g, d, 1.0);
-            matrix(&mut list, name("attn_v.weight"), g, d, 1.0);
+            let norm = |list: &mut Vec<TensorSpec>, role: &str, cols: usize| {
+                vector(list, name(&format!("{role}.weight")), cols, Kind::Norm);
+                if has.norm_bias {
+                    vector(list, name(&format!("{role}.bias")), cols, Kind::Bias);
+                }
+            };
+            if has.attn_norm {
+                norm(&mut list, "attn_norm", d);
+            }
+            // Fused rows are those of the parts, one after the other.
+            let qkv: &[_] =
+                if has.fused_qkv { &[("attn_qkv", h + 2 * g)] } else { &[("attn_q", h), ("attn_k", g), ("attn_v", g)] };
+            for &(role, rows) in qkv {
+                matrix(&mut list, name(&format!("{role}.weight")), rows, d, 1.0);
+            }
             matrix(&mut list, name("attn_output.weight"), d, h, 1.0);
-            if self.arch == "qwen2" {
-                vector(&mut list, name("attn_q.bias"), h, Kind::Bias);
-                vector(&mut list, name("attn_k.bias"), g, Kind::Bias);
-                vector(&mut list, name("attn_v.bias"), g, Kind::Bias);
+            for &(role, rows) in qkv.iter().filter(|_| has.qkv_bias) {
+                vector(&mut list, name(&format!("{role}.bias")), rows, Kind::Bias);
             }
-            if self.arch == "qwen3" || self.arch == "gemma3" {
-                vector(&mut list, name("attn_q_norm.weight"), head, Kind::Norm);
-                vector(&mut list, name("attn_k_norm.weight"), head, Kind::Norm);
+            if has.o_bias {
+                vector(&mut list, name("attn_output.bias"), d, Kind::Bias);
             }
-            if self.arch == "gemma3" {
+            if let Some(by_head) = has.qk_norm {
+                let (q, k) = if by_head { (head, head) } else { (h, g) };
+                vector(&mut list, name("attn_q_norm.weight"), q, Kind::Norm);
+                vector(&mut list, name("attn_k_norm.weight"), k, Kind::Norm);
+            }
+            if has.post_norms {
                 vector(&mut list, name("post_attention_norm.weight"), d, Kind::Norm);
                 vector(&mut list, name("post_ffw_norm.weight"), d, Kind::Norm);
             }
-            vector(&mut list, name("ffn_norm.weight"), d, Kind::Norm);
-            matrix(&mut list, name("ffn_gate.weight"), ff, d, 1.0);
-            matrix(&mut list, name("ffn_up.weight"), ff, d, 1.0);
+            if let Some(role) = has.ffn_norm {
+                norm(&mut list, role, d);
+            }
+            if !has.ungated && !has.fused_gate_up {
+                matrix(&mut list, name("ffn_gate.weight"), ff, d, 1.0);
+            }
+            matrix(&mut list, name("ffn_up.weight"), if has.fused_gate_up { 2 * ff } else { ff }, d, 1.0);
             matrix(&mut list, name("ffn_down.weight"), d, ff, 1.0);
+            if has.ffn_bias {
+                vector(&mut list, name("ffn_up.bias"), ff, Kind::Bias);
+                vector(&mut list, name("ffn_down.bias"), d, Kind::Bias);
+            }
         }
         vector(&mut list, "output_norm.weight".into(), d, Kind::Norm);
+        if has.norm_bias {
+            vector(&mut list, "output_norm.bias".into(), d, Kind::Bias);
+        }
         if !self.tied {
             matrix(&mut list, "output.weight".into(), self.n_vocab, d, 2.0);
+        }
+        if has.output_bias {
+            vector(&mut list, "output.bias".into(), self.n_vocab, Kind::Bias);
         }
         if self.arch == "llama" && self.rope_factor != 1.0 {
             vector(&mut list, "rope_freqs.weight".into(), head / 2, Kind::RopeFreqs(self.llama3_factors()));
@@ -215,17 +327,56 @@ impl Shape {
         writer.meta(&key("attention.head_count_kv"), size(self.n_kv_heads));
         writer.meta(&key("attention.key_length"), size(self.head_dim));
         writer.meta(&key("attention.value_length"), size(self.head_dim));
-        writer.meta(&key("attention.layer_norm_rms_epsilon"), Value::F32(self.norm_eps));
+        let eps = if Habits::of(self.arch).layer_norm { "layer_norm_epsilon" } else { "layer_norm_rms_epsilon" };
+        writer.meta(&key(&format!("attention.{eps}")), Value::F32(self.norm_eps));
         writer.meta(&key("rope.freq_base"), Value::F32(self.rope_base));
         if self.arch == "llama" {
             writer.meta(&key("rope.dimension_count"), size(self.head_dim));
         }
-        if self.arch == "gemma3" && self.window != 0 {
+        if self.window != 0 {
             writer.meta(&key("attention.sliding_window"), Value::U32(self.window));
         }
         if self.arch == "gemma3" && self.rope_factor != 1.0 {
             writer.meta(&key("rope.scaling.type"), Value::String("linear"));
             writer.meta(&key("rope.scaling.factor"), Value::F32(self.rope_factor));
+        }
+        self.write_own_meta(writer);
+    }
+
+    /// The keys that one architecture has.
+    fn write_own_meta(&self, writer: &mut Writer) {
+        let mut meta = |suffix: &str, value| {
+            writer.meta(&format!("{}.{suffix}", self.arch), value);
+        };
+        match self.arch {
+            "cohere2" => meta("logit_scale", Value::F32(0.25)),
+            "gemma2" => {
+                meta("attn_logit_softcapping", Value::F32(50.0));
+                meta("final_logit_softcapping", Value::F32(30.0));
+            }
+            "glm4" | "phi2" | "gptneox" | "stablelm" => {
+                meta("rope.dimension_count", Value::U32(self.head_dim as u32 / 2))
+            }
+            "granite" => {
+                meta("logit_scale", Value::F32(4.0));
+                meta("residual_scale", Value::F32(0.25));
+                meta("embedding_scale", Value::F32(12.0));
+                meta("attention.scale", Value::F32(0.125));
+            }
+            "mistral3" | "arcee" | "olmo2" => {
+                meta("rope.scaling.type", Value::String("yarn"));
+                meta("rope.scaling.factor", Value::F32(4.0));
+                meta("rope.scaling.original_context_length", Value::U32(64));
+            }
+            _ => {}
+        }
+        match self.arch {
+            "mistral3" => {
+                meta("rope.scaling.yarn_log_multiplier", Value::F32(1.0));
+                meta("attention.temperature_scale", Value::F32(0.1));
+            }
+            "gptneox" => meta("use_parallel_residual", Value::Bool(true)),
+            _ => {}
         }
     }
 }

@@ -9,8 +9,32 @@ use super::recipes::{RECIPES, fit};
 use super::shapes::{Kind, Shape, TensorSpec};
 use super::vocab;
 
-/// The four architectures.
-pub const ARCHS: [&str; 4] = ["qwen2", "qwen3", "llama", "gemma3"];
+/// All architectures.
+pub const ARCHS: [&str; 23] = [
+    "qwen2",
+    "qwen3",
+    "llama",
+    "gemma3",
+    "arcee",
+    "cohere2",
+    "ernie4_5",
+    "exaone4",
+    "gemma",
+    "gemma2",
+    "glm4",
+    "gptneox",
+    "granite",
+    "hunyuan-dense",
+    "internlm2",
+    "mistral3",
+    "olmo2",
+    "phi2",
+    "phi3",
+    "seed_oss",
+    "smollm3",
+    "stablelm",
+    "starcoder2",
+];
 
 /// A tiny model in the making: take one with [`Tiny::new`], change what the test is about, and write it.
 #[derive(Clone, Debug)]
@@ -33,10 +57,10 @@ pub struct Tiny {
 }
 
 impl Tiny {
-    /// `arch` is one of [`ARCHS`]. Two layers (seven of gemma3, so that one is global), width 64, or 256 for a type
+    /// `arch` is one of [`ARCHS`]. Two layers (more where not all are alike), width 64, or 256 for a type
     /// with longer blocks; 512 tokens, a context of 512, two query heads to each key-value head.
     pub fn new(arch: &str, ty: TensorType) -> Tiny {
-        let mut shape = Shape::named(&format!("{arch}-tiny")).expect("one of the four architectures");
+        let mut shape = Shape::named(&format!("{arch}-tiny")).expect("one of ARCHS");
         if ty.block_len() > 64 {
             (shape.n_embd, shape.head_dim, shape.n_ff) = (256, 64, 512);
         }

@@ -50,7 +50,7 @@ impl CpuModel {
         let (heads, group) = (a.n_heads, a.n_heads / a.n_kv_heads);
         let shape = Shape {
             head_dim: a.head_dim,
-            padded: self.layout.padded,
+            padded: self.layout.layer(index).padded,
             scale: a.scale,
             softcap: a.softcap.unwrap_or(0.0),
             window: a.window.map_or(0, |w| w as usize),
@@ -126,8 +126,9 @@ impl CpuModel {
         mix: Shares<f32>,
     ) {
         let (isa, dim, len) = (self.isa, shape.head_dim, partial_len(shape.padded));
-        let group = heads / self.layout.n_kv_heads;
-        let (keys_at, values_at) = self.layout.head(index, unit.kv);
+        let layout = self.layout.layer(index);
+        let group = heads / layout.n_kv_heads;
+        let (keys_at, values_at) = layout.head(unit.kv);
         let (first_span, last_span) = spans(&shape, p);
         let n_rows = (unit.last - unit.first) * group;
         let mut running = [[0.0_f32; partial_len(512)]; ROWS];

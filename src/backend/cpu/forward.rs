@@ -4,24 +4,19 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use super::arena::Arena;
-use super::attention::PageLayout;
 use super::cache::{PageAddress, Pages};
-use super::linear::{Input, Matrix};
+use super::layout::PageLayout;
+use super::linear::Matrix;
 use super::simd::{Isa, XBlock};
-use super::slot::slot;
-use super::threads::{Pool, Shares, Turn};
-use super::vector;
+use super::threads::{Pool, Turn};
 use crate::alloc::{reserve, reserve_exact};
-use crate::backend::{Chunk, Plan, RunControl, TapEvent, Want};
+use crate::backend::{Chunk, Plan, RunControl, TapEvent};
 use crate::error::{Error, Result};
-use crate::model::{Config, Ffn, Mixer, RopePairing, RopeTable};
+use crate::model::{Block, Config, Ffn, Mixer, RopePairing, RopeTable};
 use crate::sampler::Scratch as Drawing;
 
 /// Tokens that go through the layers together; more are run in several rounds.
 pub const MAX_ROWS: usize = 256;
-
-/// So many elements are work for more than one thread: what one does in the microseconds that it takes to start a job.
-const SHARED_ELEMENTS: usize = 1 << 15;
 
 /// Panels `first .. last` of matrix `which` of a stage.
 #[derive(Clone, Copy, Debug)]
@@ -57,10 +52,18 @@ impl Rope {
     }
 }
 
+/// What a norm multiplies and adds.
+pub struct NormWeights {
+    /// `[D]`.
+    pub weight: Vec<f32>,
+    /// `[D]`.
+    pub bias: Option<Vec<f32>>,
+}
+
 /// One layer, packed.
 #[allow(missing_docs)]
 pub struct LayerPlan {
-    pub attn_norm: Vec<f32>,
+    pub attn_norm: Option<NormWeights>,
     pub qkv: [Matrix; 3],
     pub biases: [Option<Vec<f32>>; 3],
     pub q_norm: Option<Vec<f32>>,
@@ -68,14 +71,17 @@ pub struct LayerPlan {
     pub o: Matrix,
     pub o_bias: Option<Vec<f32>>,
     pub post_attn_norm: Option<Vec<f32>>,
-    pub ffn_norm: Vec<f32>,
-    pub gate: Matrix,
+    pub ffn_norm: Option<NormWeights>,
+    pub gate: Option<Matrix>,
     pub up: Matrix,
     pub down: Matrix,
+    pub gate_bias: Option<Vec<f32>>,
+    pub up_bias: Option<Vec<f32>>,
+    pub down_bias: Option<Vec<f32>>,
     pub post_ffn_norm: Option<Vec<f32>>,
     pub qkv_tasks: Vec<Task>,
     pub o_tasks: Vec<Task>,
-    pub gate_tasks: Vec<Task>,
+    pub up_tasks: Vec<Task>,
     pub down_tasks: Vec<Task>,
 }
 
@@ -89,9 +95,12 @@ pub struct CpuModel {
     pub token_embd: Matrix,
     pub output: Option<Matrix>,
     pub output_tasks: Vec<Task>,
-    pub output_norm: Vec<f32>,
+    pub output_bias: Option<Vec<f32>>,
+    pub output_norm: NormWeights,
     pub layers: Vec<LayerPlan>,
     pub ropes: Vec<Rope>,
+    /// Those of long sessions; empty where there are none.
+    pub long_ropes: Vec<Rope>,
     pub layout: PageLayout,
     pub pages: Pages,
     pub scratch: Mutex<Scratch>,
@@ -105,7 +114,8 @@ pub struct CpuModel {
 #[derive(Default)]
 pub struct Scratch {
     pub(super) x: Vec<f32>,             // [n, D] residual stream
-    pub(super) h: Vec<f32>,             // [n, D] normalized, or a projection's output
+    pub(super) h: Vec<f32>,             // [n, D] what a half layer reads, or its output
+    pub(super) aside: Vec<f32>,         // [n, D] see `set_aside`
     pub(super) q: Vec<f32>,             // [n, H]
     pub(super) k: Vec<f32>,             // [n, G]
     pub(super) v: Vec<f32>,             // [n, G]
@@ -132,6 +142,8 @@ pub(super) struct Piece {
     pub(super) start: usize,
     /// Its pages in `Scratch::pages`.
     pub(super) pages: (usize, usize),
+    /// Which of the ropes turn it.
+    pub(super) is_long: bool,
 }
 
 impl Piece {
@@ -162,11 +174,12 @@ impl CpuModel {
         let c = &self.config;
         let n = pieces.iter().map(|p| p.len()).sum::<usize>();
         let most = c.widths();
-        let (d, h, g, f, half) = (c.n_embd, most.q, most.kv, most.ffn, most.pairs);
+        let (d, h, g, f) = (c.n_embd, most.q, most.kv, most.ffn);
         let widest = d.max(h).max(f);
         for (v, len) in [
             (&mut s.x, n * d),
             (&mut s.h, n * d),
+            (&mut s.aside, n * d),
             (&mut s.q, n * h),
             (&mut s.k, n * g),
             (&mut s.v, n * g),
@@ -177,8 +190,48 @@ impl CpuModel {
             sized(v, len, 0.0)?;
         }
         sized(&mut s.quant, n * widest.div_ceil(32), XBlock::ZERO)?;
-        sized(&mut s.angles, self.ropes.len() * n * half, (0.0, 0.0))?;
+        sized(&mut s.angles, self.ropes.len() * n * most.pairs, (0.0, 0.0))?;
 
+        self.embed(s, chunks, pieces, n);
+        tap(run, pieces, "embed", -1, d, &s.x);
+        for (index, layer) in self.layers.iter().enumerate() {
+            if run.cancel.load(Ordering::Relaxed) {
+                return Err(Error::Cancelled);
+            }
+            let (tag, block, attn_norm) = (index as i32, c.layers[index].block, layer.attn_norm.as_ref());
+            self.norm(turn, &s.x, attn_norm, &mut s.h, n)?;
+            tap(run, pieces, "attn_norm", tag, d, &s.h);
+            match c.layers[index].mixer {
+                Mixer::Attention(attention) => self.attention(turn, s, &attention, index, pieces, run)?,
+            }
+            tap(run, pieces, "attn_out", tag, d, &s.h);
+            let post = layer.post_attn_norm.as_deref();
+            let ffn_norm = match block {
+                Block::Sequential => {
+                    self.residual(turn, s, post, block, n)?;
+                    layer.ffn_norm.as_ref()
+                }
+                Block::Parallel => {
+                    self.set_aside(turn, s, post, n)?;
+                    layer.ffn_norm.as_ref().or(attn_norm)
+                }
+            };
+
+            self.norm(turn, &s.x, ffn_norm, &mut s.h, n)?;
+            tap(run, pieces, "ffn_norm", tag, d, &s.h);
+            match c.layers[index].ffn {
+                Ffn::Dense(dense) => self.dense(turn, s, &dense, index, pieces, run)?,
+            }
+            tap(run, pieces, "ffn_out", tag, d, &s.h);
+            self.residual(turn, s, layer.post_ffn_norm.as_deref(), block, n)?;
+            tap(run, pieces, "resid", tag, d, &s.x);
+        }
+        self.output(turn, s, chunks, pieces, run)
+    }
+
+    /// The tokens' rows into the stream, and the angles of their positions.
+    fn embed(&self, s: &mut Scratch, chunks: &[Chunk<'_>], pieces: &[Piece], n: usize) {
+        let (c, d, half) = (&self.config, self.config.n_embd, self.config.widths().pairs);
         for p in pieces {
             for i in p.from..p.to {
                 let row = p.row + i - p.from;
@@ -193,167 +246,12 @@ impl CpuModel {
                 let position = p.start + i - p.from;
                 #[cfg(any(test, feature = "faults"))]
                 let position = self.fault.position(position, chunks[p.chunk].tokens.len());
-                for (r, rope) in self.ropes.iter().enumerate() {
+                let ropes = if p.is_long { &self.long_ropes } else { &self.ropes };
+                for (r, rope) in ropes.iter().enumerate() {
                     rope.fill(position, &mut s.angles[(r * n + row) * half..][..rope.inverse.len()]);
                 }
             }
         }
-        tap(run, pieces, "embed", -1, d, &s.x);
-        for (index, layer) in self.layers.iter().enumerate() {
-            if run.cancel.load(Ordering::Relaxed) {
-                return Err(Error::Cancelled);
-            }
-            let tag = index as i32;
-            self.norm(turn, &s.x, &layer.attn_norm, &mut s.h, n)?;
-            tap(run, pieces, "attn_norm", tag, d, &s.h);
-            match c.layers[index].mixer {
-                Mixer::Attention(attention) => self.attention(turn, s, &attention, index, pieces, run)?,
-            }
-            tap(run, pieces, "attn_out", tag, d, &s.h);
-            self.residual(turn, s, layer.post_attn_norm.as_deref(), n)?;
-
-            self.norm(turn, &s.x, &layer.ffn_norm, &mut s.h, n)?;
-            tap(run, pieces, "ffn_norm", tag, d, &s.h);
-            match c.layers[index].ffn {
-                Ffn::Dense(dense) => self.dense(turn, s, &dense, index, pieces, run)?,
-            }
-            tap(run, pieces, "ffn_out", tag, d, &s.h);
-            self.residual(turn, s, layer.post_ffn_norm.as_deref(), n)?;
-            tap(run, pieces, "resid", tag, d, &s.x);
-        }
-        self.output(turn, s, chunks, pieces, run)
-    }
-    /// Blocks of rows of `cols` for work that is cheap an element: one chunk where it is not worth sharing.
-    pub(super) fn by_rows(&self, turn: &Turn<'_>, n: usize, cols: usize, body: &(dyn Fn(usize) + Sync)) -> Result<()> {
-        if n * cols < SHARED_ELEMENTS {
-            (0..n).for_each(body);
-            return Ok(());
-        }
-        let step = n.div_ceil(4 * turn.n_threads());
-        turn.run(n.div_ceil(step), &|i| (i * step..((i + 1) * step).min(n)).for_each(body))
-    }
-
-    pub(super) fn norm(&self, turn: &Turn<'_>, x: &[f32], weight: &[f32], out: &mut [f32], n: usize) -> Result<()> {
-        let d = weight.len();
-        debug_assert!(x.len() >= n * d && out.len() >= n * d);
-        let (isa, eps) = (self.isa, self.config.norm_eps);
-        let out = Shares(out.as_mut_ptr());
-        // SAFETY: row r of both, checked above; rows are disjoint.
-        self.by_rows(turn, n, d, &|r| unsafe {
-            vector::rms_norm(isa, x.as_ptr().add(r * d), weight.as_ptr(), out.at(r * d), d, eps);
-        })
-    }
-
-    /// `x += h`, normalized first where the layer has a norm there.
-    pub(super) fn residual(&self, turn: &Turn<'_>, s: &mut Scratch, post: Option<&[f32]>, n: usize) -> Result<()> {
-        let d = self.config.n_embd;
-        let (isa, eps) = (self.isa, self.config.norm_eps);
-        let (x, h) = (Shares(s.x[..n * d].as_mut_ptr()), Shares(s.h[..n * d].as_mut_ptr()));
-        // SAFETY: row r of x and h; rows are disjoint.
-        self.by_rows(turn, n, d, &|r| unsafe {
-            if let Some(w) = post {
-                vector::rms_norm(isa, h.at(r * d), w.as_ptr(), h.at(r * d), d, eps);
-            }
-            vector::add(isa, x.at(r * d), h.at(r * d), d);
-        })
-    }
-
-    /// `n` rows as a matrix input, quantized if need be.
-    pub(super) fn input<'a>(
-        &self,
-        turn: &Turn<'_>,
-        float: &'a [f32],
-        quant: &'a mut [XBlock],
-        n: usize,
-        cols: usize,
-        needs_quant: bool,
-    ) -> Result<Input<'a>> {
-        let (float, blocks) = (&float[..n * cols], cols / 32);
-        if !needs_quant {
-            return Ok(Input { n, float, quant: &[] });
-        }
-        let quant = &mut quant[..n * blocks];
-        let isa = self.isa;
-        let out = Shares(quant.as_mut_ptr());
-        // SAFETY: row r of both; rows are disjoint.
-        self.by_rows(turn, n, cols, &|r| unsafe {
-            vector::quantize(isa, float.as_ptr().add(r * cols), out.at(r * blocks), cols);
-        })?;
-        Ok(Input { n, float, quant })
-    }
-
-    /// Runs the tasks of a stage; `outs` are the destinations and their strides.
-    pub(super) fn multiply(
-        &self,
-        turn: &Turn<'_>,
-        matrices: &[Matrix],
-        tasks: &[Task],
-        input: &Input<'_>,
-        outs: &[(Shares<f32>, usize)],
-    ) -> Result<()> {
-        let isa = self.isa;
-        turn.run(tasks.len(), &|i| {
-            let t = tasks[i];
-            let (out, stride) = outs[t.which];
-            // SAFETY: the destinations hold `input.n` rows of `stride`; tasks cover disjoint rows of the matrices.
-            unsafe { matrices[t.which].mul(isa, t.first, t.last, input, out.at(0), stride) };
-        })
-    }
-    /// The logits of the rows that are wanted.
-    fn output(
-        &self,
-        turn: &Turn<'_>,
-        s: &mut Scratch,
-        chunks: &mut [Chunk<'_>],
-        pieces: &[Piece],
-        run: &mut RunControl<'_>,
-    ) -> Result<()> {
-        let (d, n_vocab) = (self.config.n_embd, self.config.n_vocab);
-        let mut wanted: Vec<Piece> = Vec::new();
-        reserve(&mut wanted, pieces.len())?;
-        wanted.extend(pieces.iter().filter(|p| {
-            let chunk = &chunks[p.chunk];
-            chunk.want == Want::Last && p.to == chunk.tokens.len()
-        }));
-        if wanted.is_empty() {
-            return Ok(());
-        }
-        // The rows wanted move to the front; they stand in order, so none is overwritten before it is read.
-        for (i, p) in wanted.iter().enumerate() {
-            let row = p.row + p.len() - 1;
-            s.x.copy_within(row * d..(row + 1) * d, i * d);
-        }
-        let n = wanted.len();
-        self.norm(turn, &s.x, &self.output_norm, &mut s.h, n)?;
-        let mut last: Vec<Piece> = Vec::new();
-        reserve(&mut last, n)?;
-        last.extend((0..n).map(|i| Piece {
-            from: wanted[i].to - 1,
-            row: i,
-            start: wanted[i].start + wanted[i].len() - 1,
-            ..wanted[i]
-        }));
-        tap(run, &last, "final_norm", -1, d, &s.h);
-        let matrix = self.output.as_ref().unwrap_or(&self.token_embd);
-        let Scratch { h, quant, logits, .. } = &mut *s;
-        let input = self.input(turn, h, quant, n, d, matrix.is_quantized())?;
-        let logits = sized(logits, n * n_vocab, 0.0)?;
-        let out = [(Shares(logits.as_mut_ptr()), n_vocab)];
-        self.multiply(turn, std::slice::from_ref(matrix), &self.output_tasks, &input, &out)?;
-        if let Some(cap) = self.config.logit_softcap {
-            let isa = self.isa;
-            // SAFETY: n rows of n_vocab.
-            unsafe { vector::softcap(isa, logits.as_mut_ptr(), n * n_vocab, cap) };
-        }
-        tap(run, &last, "logits", -1, n_vocab, logits);
-        for (p, row) in wanted.iter().zip(logits.chunks_exact(n_vocab)) {
-            #[cfg(any(test, feature = "faults"))]
-            if self.fault.keeps_logits(chunks[p.chunk].start) {
-                continue;
-            }
-            slot(chunks[p.chunk].slot)?.logits.copy_from_slice(row);
-        }
-        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a layer computes: its mixer and its feed-forward part, of all rows of a round.
 
+use super::activation::activate;
 use super::attention;
 use super::forward::{CpuModel, LayerPlan, Piece, Scratch, Task, tap};
 use super::linear::Matrix;
@@ -7,7 +8,7 @@ use super::threads::{Shares, Turn};
 use super::vector;
 use crate::backend::{PAGE_TOKENS, RunControl};
 use crate::error::Result;
-use crate::model::{Activation, Attention, Dense, RopePairing};
+use crate::model::{Attention, Dense, QkNorm, RopePairing};
 
 impl CpuModel {
     /// `h = Wo attention(h) + bo`, of all rows.
@@ -38,13 +39,10 @@ impl CpuModel {
         let input = self.input(turn, mix, quant, n, h, layer.o.is_quantized())?;
         let out = [(Shares(hidden.as_mut_ptr()), d)];
         self.multiply(turn, std::slice::from_ref(&layer.o), &layer.o_tasks, &input, &out)?;
-        if let Some(bias) = &layer.o_bias {
-            s.h[..n * d].chunks_exact_mut(d).for_each(|h| h.iter_mut().zip(bias).for_each(|(h, b)| *h += b));
-        }
-        Ok(())
+        self.bias(turn, &mut s.h, layer.o_bias.as_deref(), n)
     }
 
-    /// `h = Wdown (activation(Wgate h) * (Wup h))`, of all rows.
+    /// `h = Wdown (activation(Wgate h + bgate) * (Wup h + bup)) + bdown`, or without a gate, of all rows.
     pub(super) fn dense(
         &self,
         turn: &Turn<'_>,
@@ -61,9 +59,11 @@ impl CpuModel {
         let Scratch { h: hidden, quant, gate, .. } = &mut *s;
         let input = self.input(turn, gate, quant, n, f, layer.down.is_quantized())?;
         let out = [(Shares(hidden.as_mut_ptr()), d)];
-        self.multiply(turn, std::slice::from_ref(&layer.down), &layer.down_tasks, &input, &out)
+        self.multiply(turn, std::slice::from_ref(&layer.down), &layer.down_tasks, &input, &out)?;
+        self.bias(turn, &mut s.h, layer.down_bias.as_deref(), n)
     }
-    /// Biases, per-head norms, rotation, and the cache's new rows.
+
+    /// Biases, norms, rotation, temperature, and the cache's new rows.
     fn position(
         &self,
         turn: &Turn<'_>,
@@ -73,14 +73,14 @@ impl CpuModel {
         pieces: &[Piece],
         n: usize,
     ) -> Result<()> {
-        let (layer, eps, rope) = (&self.layers[index], self.config.norm_eps, &self.ropes[a.rope]);
+        let (layer, layout, rope) =
+            (&self.layers[index], self.layout.layer(index), a.rope.map(|i| (i, &self.ropes[i])));
         let (dim, half) = (a.head_dim, self.config.widths().pairs);
         let (h, g) = (a.q_width(), a.kv_width());
         let (q, k, v) =
             (Shares(s.q[..n * h].as_mut_ptr()), Shares(s.k[..n * g].as_mut_ptr()), Shares(s.v[..n * g].as_mut_ptr()));
-        let angles = &s.angles[a.rope * n * half..][..n * half];
+        let angles = &s.angles[rope.map_or(0, |(i, _)| i) * n * half..];
         let pages = &s.pages;
-        let adjacent = rope.pairing == RopePairing::Adjacent;
         self.by_rows(turn, n, h + 2 * g, &|row| {
             // SAFETY: row `row` of q, k and v, which no other call touches.
             let (q, k, v) = unsafe {
@@ -95,19 +95,15 @@ impl CpuModel {
                     x.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
                 }
             }
-            let angles = &angles[row * half..][..rope.inverse.len()];
-            for (x, norm) in [(&mut *q, &layer.q_norm), (&mut *k, &layer.k_norm)] {
-                for head in x.chunks_exact_mut(dim) {
-                    if let Some(w) = norm {
-                        let p = head.as_mut_ptr();
-                        // SAFETY: the head and the weight hold `dim` elements.
-                        unsafe { vector::rms_norm(self.isa, p, w.as_ptr(), p, dim, eps) };
-                    }
-                    vector::rope(head, angles, adjacent);
-                }
-            }
+            let rope = rope.map(|(_, rope)| (&angles[row * half..][..rope.inverse.len()], rope.pairing));
+            self.place(a, q, layer.q_norm.as_deref(), rope);
+            self.place(a, k, layer.k_norm.as_deref(), rope);
             let Some(p) = pieces.iter().rfind(|p| p.row <= row) else { return };
             let position = p.start + row - p.row;
+            if let Some(temperature) = a.temperature {
+                let temperature = temperature.at(position) as f32;
+                q.iter_mut().for_each(|q| *q *= temperature);
+            }
             #[cfg(any(test, feature = "faults"))]
             let position = self.fault.cache_index(position);
             let page = pages[p.pages.0 + position / PAGE_TOKENS].0.cast_mut();
@@ -119,33 +115,69 @@ impl CpuModel {
                 unsafe {
                     attention::to_f16(self.isa, k.as_ptr().add(head * dim), half_k.as_mut_ptr(), dim);
                     attention::to_f16(self.isa, v.as_ptr().add(head * dim), half_v.as_mut_ptr(), dim);
-                    let (k, v) = (&half_k[..dim], &half_v[..dim]);
-                    self.layout.write(page, index, head, position % PAGE_TOKENS, k, v);
+                    layout.write(page, head, position % PAGE_TOKENS, &half_k[..dim], &half_v[..dim]);
                 }
             }
         })
     }
 
-    /// `gate = activation(Wgate h) * (Wup h)`.
+    /// Norms and rotation of a position's queries or keys; `rope` is the angles and how they pair elements.
+    fn place(&self, a: &Attention, x: &mut [f32], weight: Option<&[f32]>, rope: Option<(&[(f32, f32)], RopePairing)>) {
+        let norm = |kind: QkNorm, x: &mut [f32]| match weight {
+            Some(weight) if a.qk_norm == Some(kind) => {
+                debug_assert_eq!(weight.len(), x.len());
+                let p = x.as_mut_ptr();
+                // SAFETY: both hold as many elements.
+                unsafe { vector::rms_norm(self.isa, p, weight.as_ptr(), p, x.len(), self.config.norm_eps) };
+            }
+            _ => {}
+        };
+        norm(QkNorm::Row, x);
+        for head in x.chunks_exact_mut(a.head_dim) {
+            norm(QkNorm::Head, head);
+            if let Some((angles, pairing)) = rope {
+                vector::rope(head, angles, pairing);
+            }
+            norm(QkNorm::HeadAfterRope, head);
+        }
+    }
+
+    /// `gate = activation(Wgate h + bgate) * (Wup h + bup)`, or `activation(Wup h + bup)` where there is no gate.
     fn gate_up(&self, turn: &Turn<'_>, s: &mut Scratch, layer: &LayerPlan, dense: &Dense, n: usize) -> Result<()> {
         let (d, f, isa) = (self.config.n_embd, dense.width, self.isa);
         let Scratch { h, quant, gate, up, .. } = &mut *s;
-        let input = self.input(turn, h, quant, n, d, layer.gate.is_quantized() || layer.up.is_quantized())?;
+        let needs = layer.up.is_quantized() || layer.gate.as_ref().is_some_and(Matrix::is_quantized);
+        let input = self.input(turn, h, quant, n, d, needs)?;
         let (gate, up) = (Shares(gate.as_mut_ptr()), Shares(up.as_mut_ptr()));
-        let tasks = &layer.gate_tasks;
+        // The matrix whose rows are activated, in the gate's place, and the one that they are multiplied by.
+        let ((first_matrix, first_bias), second) = match &layer.gate {
+            Some(matrix) => ((matrix, &layer.gate_bias), Some((&layer.up, &layer.up_bias))),
+            None => ((&layer.up, &layer.up_bias), None),
+        };
+        let tasks = &layer.up_tasks;
         turn.run(tasks.len(), &|i| {
             let Task { first, last, .. } = tasks[i];
             let (a, b) = (first * super::simd::LANES, (last * super::simd::LANES).min(f));
             // SAFETY: columns a .. b of gate and up belong to this task.
             unsafe {
-                layer.gate.mul(isa, first, last, &input, gate.at(0), f);
-                layer.up.mul(isa, first, last, &input, up.at(0), f);
-                for row in 0..n {
-                    let (gate, up) = (gate.at(row * f + a), up.at(row * f + a));
-                    match dense.activation {
-                        Activation::Silu => vector::silu_mul(isa, gate, up, b - a),
-                        Activation::GeluTanh => vector::gelu_mul(isa, gate, up, b - a),
+                let add = |x: *mut f32, bias: &Option<Vec<f32>>| {
+                    if let Some(bias) = bias {
+                        vector::add(isa, x, bias[a..b].as_ptr(), 1.0, b - a);
                     }
+                };
+                first_matrix.mul(isa, first, last, &input, gate.at(0), f);
+                if let Some((matrix, _)) = second {
+                    matrix.mul(isa, first, last, &input, up.at(0), f);
+                }
+                for row in 0..n {
+                    let gate = gate.at(row * f + a);
+                    add(gate, first_bias);
+                    let up = second.map(|(_, bias)| {
+                        let up = up.at(row * f + a);
+                        add(up, bias);
+                        up.cast_const()
+                    });
+                    activate(isa, dense.activation, gate, up, b - a);
                 }
             }
         })

@@ -4,9 +4,9 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::arena::Arena;
-use super::attention::PageLayout;
 use super::cache::Pages;
-use super::forward::{CpuModel, LayerPlan, MAX_ROWS, Rope, Scratch, Task};
+use super::forward::{CpuModel, LayerPlan, MAX_ROWS, NormWeights, Rope, Scratch, Task};
+use super::layout::PageLayout;
 use super::linear::Matrix;
 use super::pack::{pack_panel, panel_bytes};
 use super::simd::{Isa, LANES, XBlock};
@@ -26,7 +26,9 @@ const PIECE_BYTES: usize = 256 << 10;
 fn matrices<'a, 'w>(weights: &'a Weights<'w>) -> Vec<&'a Tensor<'w>> {
     let mut all = vec![&weights.token_embd];
     for l in &weights.layers {
-        all.extend([&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down]);
+        all.extend([&l.q, &l.k, &l.v, &l.o]);
+        all.extend(&l.gate);
+        all.extend([&l.up, &l.down]);
     }
     all.extend(weights.output.as_ref());
     all
@@ -34,16 +36,6 @@ fn matrices<'a, 'w>(weights: &'a Weights<'w>) -> Vec<&'a Tensor<'w>> {
 
 fn packed_bytes(t: &Tensor<'_>) -> usize {
     Matrix::bytes(t.ty, t.rows, t.cols).next_multiple_of(64)
-}
-
-fn layout(config: &Config) -> Result<PageLayout> {
-    let heads = config.same_heads()?;
-    Ok(PageLayout {
-        head_dim: heads.head_dim,
-        padded: heads.head_dim.next_multiple_of(LANES),
-        n_kv_heads: heads.n_kv_heads,
-        n_layers: config.n_layers(),
-    })
 }
 
 /// What a load takes.
@@ -132,6 +124,11 @@ fn maybe(t: &Option<Tensor<'_>>) -> Result<Option<Vec<f32>>> {
     t.as_ref().map(Tensor::floats).transpose()
 }
 
+fn norm(weight: &Option<Tensor<'_>>, bias: &Option<Tensor<'_>>) -> Result<Option<NormWeights>> {
+    let Some(weight) = weight else { return Ok(None) };
+    Ok(Some(NormWeights { weight: weight.floats()?, bias: maybe(bias)? }))
+}
+
 /// Cuts matrices that read the same input into pieces of similar work that never cross a matrix.
 fn tasks(matrices: &[&Matrix], n_threads: usize) -> Vec<Task> {
     let total: usize = matrices.iter().map(|m| m.n_panels()).sum();
@@ -155,7 +152,7 @@ pub fn load(
     isa: Isa,
     control: &mut dyn LoadControl,
 ) -> Result<CpuModel> {
-    let layout = layout(config)?;
+    let layout = PageLayout::new(config)?;
     let all = matrices(weights);
     let total: u64 = all.iter().map(|t| t.data.len() as u64).sum();
     let arena = Arena::new(all.iter().map(|t| packed_bytes(t)).sum())?;
@@ -173,22 +170,27 @@ pub fn load(
     let mut layers = Vec::new();
     reserve(&mut layers, weights.layers.len())?;
     let ropes = config.ropes.iter().map(Rope::new).collect::<Result<Vec<_>>>()?;
+    let long_ropes = config.long.iter().flat_map(|long| &long.ropes).map(Rope::new).collect::<Result<Vec<_>>>()?;
     for l in &weights.layers {
         let (q, k, v) = (next(&l.q, control)?, next(&l.k, control)?, next(&l.v, control)?);
         let o = next(&l.o, control)?;
-        let (gate, up, down) = (next(&l.gate, control)?, next(&l.up, control)?, next(&l.down, control)?);
+        let gate = l.gate.as_ref().map(|t| next(t, control)).transpose()?;
+        let (up, down) = (next(&l.up, control)?, next(&l.down, control)?);
         layers.push(LayerPlan {
-            attn_norm: l.attn_norm.floats()?,
+            attn_norm: norm(&l.attn_norm, &l.attn_norm_bias)?,
             biases: [maybe(&l.q_bias)?, maybe(&l.k_bias)?, maybe(&l.v_bias)?],
             q_norm: maybe(&l.q_norm)?,
             k_norm: maybe(&l.k_norm)?,
             o_bias: maybe(&l.o_bias)?,
             post_attn_norm: maybe(&l.post_attn_norm)?,
-            ffn_norm: l.ffn_norm.floats()?,
+            ffn_norm: norm(&l.ffn_norm, &l.ffn_norm_bias)?,
+            gate_bias: maybe(&l.gate_bias)?,
+            up_bias: maybe(&l.up_bias)?,
+            down_bias: maybe(&l.down_bias)?,
             post_ffn_norm: maybe(&l.post_ffn_norm)?,
             qkv_tasks: tasks(&[&q, &k, &v], n_threads),
             o_tasks: tasks(&[&o], n_threads),
-            gate_tasks: tasks(&[&gate], n_threads),
+            up_tasks: tasks(&[gate.as_ref().unwrap_or(&up)], n_threads),
             down_tasks: tasks(&[&down], n_threads),
             qkv: [q, k, v],
             o,
@@ -207,11 +209,13 @@ pub fn load(
         token_embd,
         output,
         output_tasks,
-        output_norm: weights.output_norm.floats()?,
+        output_bias: maybe(&weights.output_bias)?,
+        output_norm: NormWeights { weight: weights.output_norm.floats()?, bias: maybe(&weights.output_norm_bias)? },
         layers,
         ropes,
-        layout,
+        long_ropes,
         pages: Pages::new(layout.page_len()),
+        layout,
         scratch: Mutex::new(Scratch::default()),
         drawing: Mutex::new(crate::sampler::Scratch::with_weights(softmax_weights_by(isa))),
         #[cfg(any(test, feature = "faults"))]

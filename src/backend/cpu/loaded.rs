@@ -66,7 +66,11 @@ impl LoadedModel for CpuModel {
     }
 
     fn page_image(&self) -> Option<PageImage> {
-        Some(PageImage { bytes: 2 * self.layout.page_len(), layout: "cpu, f16, keys 16 a block, values a row" })
+        Some(PageImage {
+            bytes: 2 * self.layout.page_len(),
+            layout: "cpu, f16, keys 16 a block, values a row",
+            sums: 1,
+        })
     }
 
     fn read_page(&self, page: u32, rows: usize, out: &mut [u8]) -> Result<()> {
@@ -96,11 +100,12 @@ impl LoadedModel for CpuModel {
 
     fn read_cache(&self, at: CacheRow, keys: &mut [f32], values: &mut [f32]) -> Result<()> {
         let page = self.cache_page(at, keys.len(), values.len())?;
-        let (dim, heads) = (self.layout.head_dim, self.layout.n_kv_heads);
+        let layout = self.layout.layer(at.layer);
+        let (dim, heads) = (layout.head_dim, layout.n_kv_heads);
         let (mut k, mut v) = (vec![0; dim], vec![0; dim]);
         for head in 0..heads {
             // SAFETY: `cache_page` has checked page, layer and row; no pass of its sequence is under way.
-            unsafe { self.layout.read(page.0, at.layer, head, at.row, &mut k, &mut v) };
+            unsafe { layout.read(page.0, head, at.row, &mut k, &mut v) };
             for (to, from) in [(&mut *keys, &k), (&mut *values, &v)] {
                 let to = &mut to[head * dim..][..dim];
                 to.iter_mut().zip(from).for_each(|(to, from)| *to = f16::from_bits(*from).to_f32());
@@ -111,20 +116,25 @@ impl LoadedModel for CpuModel {
 
     fn write_cache(&self, at: CacheRow, keys: &[f32], values: &[f32]) -> Result<()> {
         let page = self.cache_page(at, keys.len(), values.len())?;
-        let (dim, heads) = (self.layout.head_dim, self.layout.n_kv_heads);
+        let layout = self.layout.layer(at.layer);
+        let (dim, heads) = (layout.head_dim, layout.n_kv_heads);
         let halves = |from: &[f32]| from.iter().map(|x| f16::from_f32(*x).to_bits()).collect::<Vec<u16>>();
         for head in 0..heads {
             let (k, v) = (halves(&keys[head * dim..][..dim]), halves(&values[head * dim..][..dim]));
             // SAFETY: `cache_page` has checked page, layer and row; the page is one sequence's, which runs no pass.
-            unsafe { self.layout.write(page.0.cast_mut(), at.layer, head, at.row, &k, &v) };
+            unsafe { layout.write(page.0.cast_mut(), head, at.row, &k, &v) };
         }
         Ok(())
     }
 
     fn create_slot(&self) -> Result<Box<dyn Slot>> {
+        self.create_slot_for(0)
+    }
+
+    fn create_slot_for(&self, n_ctx: usize) -> Result<Box<dyn Slot>> {
         let mut logits = Vec::new();
         sized(&mut logits, self.config.n_vocab, 0.0)?;
-        Ok(Box::new(CpuSlot { logits }))
+        Ok(Box::new(CpuSlot { logits, is_long: self.config.is_long(n_ctx) }))
     }
 
     fn forward(&self, chunks: &mut [Chunk<'_>], run: &mut RunControl<'_>) -> Result<()> {
@@ -142,11 +152,12 @@ impl LoadedModel for CpuModel {
                 .addresses(chunks[chunk].pages, &mut scratch.pages)
                 .ok_or_else(|| Error::Internal { message: "a page that was not reserved".into() })?;
             let pages = (first, scratch.pages.len());
+            let is_long = slot(chunks[chunk].slot)?.is_long;
             let mut from = 0;
             while from < n {
                 let to = n.min(from + MAX_ROWS - rows);
                 reserve(&mut pieces, 1)?;
-                pieces.push(Piece { chunk, from, to, row: rows, start: start + from, pages });
+                pieces.push(Piece { chunk, from, to, row: rows, start: start + from, pages, is_long });
                 rows += to - from;
                 from = to;
                 if rows == MAX_ROWS {

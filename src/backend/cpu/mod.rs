@@ -8,6 +8,7 @@
 
 #![allow(unsafe_code)] // memory, threads and instructions are this backend's trade
 
+mod activation;
 mod arena;
 mod attend;
 mod attention;
@@ -15,11 +16,14 @@ mod cache;
 mod element;
 mod format;
 mod forward;
+mod head;
 mod layer;
+mod layout;
 mod linear;
 mod load;
 mod loaded;
 mod pack;
+mod rows;
 mod simd;
 mod slot;
 mod softmax_weights;

@@ -1,5 +1,6 @@
 //! The kernels against plain arithmetic, and against each other bit for bit.
 
+use super::activation::activate;
 use super::arena::Arena;
 use super::linear::{Input, Matrix};
 use super::pack::{pack_panel, panel_bytes};
@@ -7,6 +8,7 @@ use super::simd::{Isa, LANES, XBlock};
 use super::threads::Pool;
 use super::vector;
 use crate::gguf::{TensorType, dequantize_row};
+use crate::model::{Activation, Norm};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A small generator: xorshift64*.
@@ -168,15 +170,27 @@ fn row_kernels_are_the_same_bits_everywhere_and_right() {
         let x: Vec<f32> = (0..n).map(|_| rng.unit() * 12.0).collect();
         let w: Vec<f32> = (0..n).map(|_| rng.unit()).collect();
         let run = |isa: Isa| {
-            let (mut norm, mut silu, mut gelu, mut cap) = (vec![0.0; n], x.clone(), x.clone(), x.clone());
+            let activated = |activation, up: bool| {
+                let mut y = x.clone();
+                // SAFETY: n elements each.
+                unsafe { activate(isa, activation, y.as_mut_ptr(), up.then_some(w.as_ptr()), n) };
+                y
+            };
+            let normalized = |kind| {
+                let mut y = vec![0.0; n];
+                // SAFETY: n elements each.
+                unsafe { vector::norm(isa, kind, x.as_ptr(), w.as_ptr(), y.as_mut_ptr(), n, 1e-5) };
+                y
+            };
+            let (mut cap, mut sum) = (x.clone(), x.clone());
             // SAFETY: n elements each.
             unsafe {
-                vector::rms_norm(isa, x.as_ptr(), w.as_ptr(), norm.as_mut_ptr(), n, 1e-5);
-                vector::silu_mul(isa, silu.as_mut_ptr(), w.as_ptr(), n);
-                vector::gelu_mul(isa, gelu.as_mut_ptr(), w.as_ptr(), n);
                 vector::softcap(isa, cap.as_mut_ptr(), n, 5.0);
+                vector::add(isa, sum.as_mut_ptr(), w.as_ptr(), 0.75, n);
             }
-            [norm, silu, gelu, cap]
+            let [silu, tanh] = [Activation::Silu, Activation::GeluTanh].map(|a| activated(a, true));
+            let [gelu, relu2] = [Activation::Gelu, Activation::Relu2].map(|a| activated(a, false));
+            [normalized(Norm::Rms), silu, tanh, cap, normalized(Norm::Layer), sum, gelu, relu2]
         };
         let plain = run(Isa::Portable);
         for isa in Isa::available() {
@@ -184,19 +198,25 @@ fn row_kernels_are_the_same_bits_everywhere_and_right() {
                 assert_eq!(bits(a), bits(b), "{isa:?} {n}");
             }
         }
-        let mean = x.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / n as f64;
+        let moment = |f: &dyn Fn(f64) -> f64| x.iter().map(|&v| f(f64::from(v))).sum::<f64>() / n as f64;
+        let (square, mean) = (moment(&|v| v * v), moment(&|v| v));
+        let variance = moment(&|v| (v - mean).powi(2));
         for i in 0..n {
             let (g, u) = (f64::from(x[i]), f64::from(w[i]));
             let expected = [
-                g / (mean + 1e-5).sqrt() * u,
+                g / (square + 1e-5).sqrt() * u,
                 g / (1.0 + (-g).exp()) * u,
                 0.5 * g * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (g + 0.044715 * g.powi(3))).tanh()) * u,
                 5.0 * (g / 5.0).tanh(),
+                (g - mean) / (variance + 1e-5).sqrt() * u,
+                g + 0.75 * u,
+                0.5 * g * (1.0 + libm::erf(g / 2.0_f64.sqrt())),
+                g.max(0.0).powi(2),
             ];
             for (k, e) in expected.into_iter().enumerate() {
                 let got = f64::from(plain[k][i]);
                 // A dozen roundings, and 1 + tanh cancels for negative arguments.
-                assert!((got - e).abs() <= 2e-6 * (1.0 + g.abs()), "kernel {k}, {n}, {i}: {got} {e}");
+                assert!((got - e).abs() <= 2e-6 * (1.0 + g.abs().max(e.abs())), "kernel {k}, {n}, {i}: {got} {e}");
             }
         }
     }

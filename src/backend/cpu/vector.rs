@@ -1,12 +1,13 @@
-//! Row kernels between the matrices: norms, activation functions, quantization of activations.
+//! Row kernels between the matrices: norms, sums, rotation, quantization of activations.
 //!
 //! Rows are `n` contiguous f32; the last `n % 16` elements go through the same arithmetic in a padded vector.
 
-use super::simd::{LANES, Simd, X_MAX, XBlock, dispatch};
+use super::simd::{Isa, LANES, Simd, X_MAX, XBlock, dispatch};
+use crate::model::{Norm, RopePairing};
 
-/// Calls `$body` with a vector of up to 16 elements at `i`, reading past the end as `$fill`.
+/// The vector of the up to 16 elements at `p` of which there are `n`, and behind them `fill`.
 #[inline(always)]
-unsafe fn load_n<S: Simd>(p: *const f32, n: usize, fill: f32) -> S::F {
+pub unsafe fn load_n<S: Simd>(p: *const f32, n: usize, fill: f32) -> S::F {
     // SAFETY: reads n elements.
     unsafe {
         if n >= LANES {
@@ -19,14 +20,29 @@ unsafe fn load_n<S: Simd>(p: *const f32, n: usize, fill: f32) -> S::F {
     }
 }
 
+/// Stores those of its elements of which there are `n`.
 #[inline(always)]
-unsafe fn store_n<S: Simd>(p: *mut f32, n: usize, v: S::F) {
+pub unsafe fn store_n<S: Simd>(p: *mut f32, n: usize, v: S::F) {
     // SAFETY: writes n elements.
     unsafe {
         if n >= LANES {
             S::store(p, v);
         } else {
             std::ptr::copy_nonoverlapping(S::to_array(v).as_ptr(), p, n);
+        }
+    }
+}
+
+/// `y` is `x` normalized so, times `weight`; `y` may be `x`.
+///
+/// # Safety
+/// `isa` is available; x, weight and y hold n elements.
+pub unsafe fn norm(isa: Isa, kind: Norm, x: *const f32, weight: *const f32, y: *mut f32, n: usize, eps: f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match kind {
+            Norm::Rms => rms_norm(isa, x, weight, y, n, eps),
+            Norm::Layer => layer_norm(isa, x, weight, y, n, eps),
         }
     }
 }
@@ -54,24 +70,52 @@ unsafe fn rms_norm_row<S: Simd>(x: *const f32, weight: *const f32, y: *mut f32, 
 }
 
 dispatch! {
-    /// `x += y`.
-    pub fn add(x: *mut f32, y: *const f32, n: usize) = add_row
+    /// `y = (x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * weight`; `y` may be `x`.
+    pub fn layer_norm(x: *const f32, weight: *const f32, y: *mut f32, n: usize, eps: f32) = layer_norm_row
 }
 
 #[inline(always)]
-unsafe fn add_row<S: Simd>(x: *mut f32, y: *const f32, n: usize) {
+unsafe fn layer_norm_row<S: Simd>(x: *const f32, weight: *const f32, y: *mut f32, n: usize, eps: f32) {
+    // SAFETY: x, weight and y hold n elements.
+    unsafe {
+        let mut sum = S::splat(0.0);
+        for i in (0..n).step_by(LANES) {
+            sum = S::add(sum, load_n::<S>(x.add(i), n - i, 0.0));
+        }
+        let mean = S::sum(sum) / n as f32;
+        let mut squares = S::splat(0.0);
+        for i in (0..n).step_by(LANES) {
+            // What is behind the end is the mean, and adds nothing.
+            let v = S::sub(load_n::<S>(x.add(i), n - i, mean), S::splat(mean));
+            squares = S::fma(v, v, squares);
+        }
+        let scale = S::splat(1.0 / (S::sum(squares) / n as f32 + eps).sqrt());
+        for i in (0..n).step_by(LANES) {
+            let v = S::mul(S::sub(load_n::<S>(x.add(i), n - i, 0.0), S::splat(mean)), scale);
+            store_n::<S>(y.add(i), n - i, S::mul(v, load_n::<S>(weight.add(i), n - i, 0.0)));
+        }
+    }
+}
+
+dispatch! {
+    /// `x += scale * y`, rounded once; with a scale of 1 a sum.
+    pub fn add(x: *mut f32, y: *const f32, scale: f32, n: usize) = add_row
+}
+
+#[inline(always)]
+unsafe fn add_row<S: Simd>(x: *mut f32, y: *const f32, scale: f32, n: usize) {
     // SAFETY: both hold n elements.
     unsafe {
         for i in (0..n).step_by(LANES) {
-            let v = S::add(load_n::<S>(x.add(i), n - i, 0.0), load_n::<S>(y.add(i), n - i, 0.0));
-            store_n::<S>(x.add(i), n - i, v);
+            let y = load_n::<S>(y.add(i), n - i, 0.0);
+            store_n::<S>(x.add(i), n - i, S::fma(y, S::splat(scale), load_n::<S>(x.add(i), n - i, 0.0)));
         }
     }
 }
 
 /// `1 - 2 / (e^2x + 1)`, which saturates at both ends.
 #[inline(always)]
-unsafe fn tanh<S: Simd>(x: S::F) -> S::F {
+pub unsafe fn tanh<S: Simd>(x: S::F) -> S::F {
     // SAFETY: as the caller's.
     unsafe {
         // Beyond +-20 the result is +-1 in f32; the bound keeps e^2x finite.
@@ -79,46 +123,6 @@ unsafe fn tanh<S: Simd>(x: S::F) -> S::F {
         let x = S::sub(S::splat(0.0), S::max(S::sub(S::splat(0.0), x), S::splat(-20.0)));
         let e = S::exp(S::add(x, x));
         S::sub(S::splat(1.0), S::div(S::splat(2.0), S::add(e, S::splat(1.0))))
-    }
-}
-
-dispatch! {
-    /// `gate = gate * sigmoid(gate) * up`.
-    pub fn silu_mul(gate: *mut f32, up: *const f32, n: usize) = silu_mul_row
-}
-
-#[inline(always)]
-unsafe fn silu_mul_row<S: Simd>(gate: *mut f32, up: *const f32, n: usize) {
-    // SAFETY: both hold n elements.
-    unsafe {
-        for i in (0..n).step_by(LANES) {
-            let g = load_n::<S>(gate.add(i), n - i, 0.0);
-            // e^-g is bounded so that it stays finite; at -88 the result is -0 in all but name.
-            let minus = S::sub(S::splat(0.0), S::max(g, S::splat(-88.0)));
-            let sigmoid = S::div(S::splat(1.0), S::add(S::splat(1.0), S::exp(minus)));
-            let v = S::mul(S::mul(g, sigmoid), load_n::<S>(up.add(i), n - i, 0.0));
-            store_n::<S>(gate.add(i), n - i, v);
-        }
-    }
-}
-
-dispatch! {
-    /// `gate = 0.5 gate (1 + tanh(sqrt(2/pi) (gate + 0.044715 gate^3))) * up`.
-    pub fn gelu_mul(gate: *mut f32, up: *const f32, n: usize) = gelu_mul_row
-}
-
-#[inline(always)]
-unsafe fn gelu_mul_row<S: Simd>(gate: *mut f32, up: *const f32, n: usize) {
-    // SAFETY: both hold n elements.
-    unsafe {
-        for i in (0..n).step_by(LANES) {
-            let g = load_n::<S>(gate.add(i), n - i, 0.0);
-            let cube = S::mul(S::mul(g, g), g);
-            let inner = S::mul(S::splat(0.797_884_6), S::fma(cube, S::splat(0.044_715), g));
-            let half = S::mul(S::splat(0.5), g);
-            let v = S::fma(half, tanh::<S>(inner), half);
-            store_n::<S>(gate.add(i), n - i, S::mul(v, load_n::<S>(up.add(i), n - i, 0.0)));
-        }
     }
 }
 
@@ -181,10 +185,9 @@ unsafe fn quantize_row<S: Simd>(x: *const f32, out: *mut XBlock, n: usize) {
 }
 
 /// Turns pairs of a head; `table` is `[n_rot / 2]` of (cos, sin).
-pub fn rope(head: &mut [f32], table: &[(f32, f32)], adjacent: bool) {
-    let half = table.len();
+pub fn rope(head: &mut [f32], table: &[(f32, f32)], pairing: RopePairing) {
     for (i, &(cos, sin)) in table.iter().enumerate() {
-        let (a, b) = if adjacent { (2 * i, 2 * i + 1) } else { (i, i + half) };
+        let (a, b) = pairing.pair(i, table.len());
         let (x, y) = (head[a], head[b]);
         head[a] = x * cos - y * sin;
         head[b] = x * sin + y * cos;

@@ -4,7 +4,7 @@
 //! error is half a unit in the last place of its result, whatever the length of its reduction; the order of
 //! every sum depends on its length alone.
 
-use crate::model::{Activation, RopePairing, RopeTable};
+use crate::model::{Activation, Norm, RopePairing, RopeTable};
 
 /// A matrix; a vector has one row.
 pub(super) struct Matrix {
@@ -47,15 +47,19 @@ pub(super) fn linear(out: &mut [f32], w: &Matrix, x: &[f32], bias: Option<&[f32]
     }
 }
 
-/// `out = x / sqrt(mean(x^2) + eps) * weight`.
-pub(super) fn rms_norm(out: &mut [f32], x: &[f32], weight: &[f32], eps: f32) {
-    let scale = inverse_rms(x, eps);
-    for ((out, &x), &w) in out.iter_mut().zip(x).zip(weight) {
-        *out = (x as f64 * scale * w as f64) as f32;
+/// The formula of this kind of norm, and `+ bias`.
+pub(super) fn norm(kind: Norm, out: &mut [f32], x: &[f32], weight: &[f32], bias: Option<&[f32]>, eps: f32) {
+    let (mean, scale) = match kind {
+        Norm::Rms => (0.0, inverse_rms(x, eps)),
+        Norm::Layer => layer_moments(x, eps),
+    };
+    for (i, out) in out.iter_mut().enumerate() {
+        let y = (x[i] as f64 - mean) * scale * weight[i] as f64;
+        *out = bias.map_or(y, |b| y + b[i] as f64) as f32;
     }
 }
 
-/// [`rms_norm`] with the result in the place of `x`.
+/// `x = x / sqrt(mean(x^2) + eps) * weight`.
 pub(super) fn rms_norm_in_place(x: &mut [f32], weight: &[f32], eps: f32) {
     let scale = inverse_rms(x, eps);
     for (x, &w) in x.iter_mut().zip(weight) {
@@ -65,6 +69,14 @@ pub(super) fn rms_norm_in_place(x: &mut [f32], weight: &[f32], eps: f32) {
 
 fn inverse_rms(x: &[f32], eps: f32) -> f64 {
     1.0 / (dot(x, x) / x.len() as f64 + eps as f64).sqrt()
+}
+
+/// The mean, and `1 / sqrt(mean((x - mean)^2) + eps)`.
+fn layer_moments(x: &[f32], eps: f32) -> (f64, f64) {
+    let n = x.len() as f64;
+    let mean = x.iter().map(|&x| x as f64).sum::<f64>() / n;
+    let variance = x.iter().map(|&x| (x as f64 - mean).powi(2)).sum::<f64>() / n;
+    (mean, 1.0 / (variance + eps as f64).sqrt())
 }
 
 /// `(cos, sin)` of each pair's angle at `position`, times the magnitude.
@@ -83,10 +95,7 @@ pub(super) fn rope_turns(
 /// Turns the first `2 * turns.len()` elements of one head.
 pub(super) fn rotate(head: &mut [f32], turns: &[(f64, f64)], pairing: RopePairing) {
     for (i, &(cos, sin)) in turns.iter().enumerate() {
-        let (a, b) = match pairing {
-            RopePairing::Adjacent => (2 * i, 2 * i + 1),
-            RopePairing::Halves => (i, i + turns.len()),
-        };
+        let (a, b) = pairing.pair(i, turns.len());
         let (x, y) = (head[a] as f64, head[b] as f64);
         head[a] = (x * cos - y * sin) as f32;
         head[b] = (x * sin + y * cos) as f32;
@@ -115,5 +124,8 @@ pub(super) fn activation(x: f32, kind: Activation) -> f64 {
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
             0.5 * x * (1.0 + inner.tanh())
         }
+        Activation::Gelu => 0.5 * x * libm::erfc(-x / std::f64::consts::SQRT_2),
+        // A NaN stays one.
+        Activation::Relu2 => x.max(0.0) * x,
     }
 }

@@ -4,10 +4,10 @@
 //! kept in f64, and one token goes through the network at a time on the calling thread: nothing depends on how
 //! a prompt was chunked, on the batch or on a number of threads. Read `Network::forward` first.
 //!
-//! Taps have one row (one token) each: `embed`, then per layer `attn_norm`, `q_rope`, `k_rope`, `v`, `attn_mix`
-//! (before Wo), `attn_out` (after Wo, before the post norm), `ffn_norm`, `ffn_act` (activation(gate) * up),
-//! `ffn_out` (after Wdown, before the post norm), `resid` (the stream after the layer); `final_norm` and
-//! `logits` only where logits are wanted.
+//! Taps have one row (one token) each: `embed`, then per layer `attn_norm` (what the mixer reads), `q_rope`, `k_rope`, `v`,
+//! `attn_mix` (before Wo), `attn_out` (after Wo, before the post norm), `ffn_norm` (what the feed-forward part reads),
+//! `ffn_act` (activation(gate) * up, or activation(up)), `ffn_out` (after Wdown, before the post norm), `resid` (the stream
+//! after the layer); `final_norm` and `logits` only where logits are wanted.
 
 use std::any::Any;
 use std::sync::atomic::Ordering;
@@ -21,7 +21,9 @@ use crate::error::{Error, Result};
 use crate::model::{Config, Weights};
 use crate::sampler::{self, SampleRequest, Sampled};
 
+mod attention;
 mod forward;
+mod load;
 mod math;
 
 use forward::{Network, Page, SharedPage, State};
@@ -73,6 +75,7 @@ struct ReferenceModel {
 /// A sequence's current logits.
 struct ReferenceSlot {
     logits: Option<Vec<f32>>, // [n_vocab]
+    is_long: bool,
 }
 
 impl Slot for ReferenceSlot {
@@ -126,10 +129,11 @@ impl ReferenceModel {
     }
 
     /// Runs one chunk; its last logits where they are wanted.
-    fn run_chunk(&self, sequence: usize, chunk: &Chunk<'_>, run: &mut RunControl<'_>) -> Result<Option<Vec<f32>>> {
+    fn run_chunk(&self, sequence: usize, chunk: &mut Chunk<'_>, run: &mut RunControl<'_>) -> Result<Option<Vec<f32>>> {
+        let is_long = own(chunk.slot)?.is_long;
         let pages = self.pages(chunk)?;
         let config = &self.network.config;
-        let mut state = State::new(config, chunk.start + chunk.tokens.len())?;
+        let mut state = State::new(config, is_long, chunk.start + chunk.tokens.len())?;
         let mut logits = match chunk.want {
             Want::Last => Some(zeros(config.n_vocab)?),
             Want::Nothing => None,
@@ -186,7 +190,7 @@ impl LoadedModel for ReferenceModel {
 
     fn page_image(&self) -> Option<PageImage> {
         let layout = "reference, f32, keys then values, [layer, token, kv head, element]";
-        Some(PageImage { bytes: 2 * self.network.page_len() * size_of::<f32>(), layout })
+        Some(PageImage { bytes: 2 * self.network.page_len() * size_of::<f32>(), layout, sums: 1 })
     }
 
     fn read_page(&self, page: u32, rows: usize, out: &mut [u8]) -> Result<()> {
@@ -259,12 +263,19 @@ impl LoadedModel for ReferenceModel {
     }
 
     fn create_slot(&self) -> Result<Box<dyn Slot>> {
-        Ok(Box::new(ReferenceSlot { logits: None }))
+        self.create_slot_for(0)
+    }
+
+    fn create_slot_for(&self, n_ctx: usize) -> Result<Box<dyn Slot>> {
+        Ok(Box::new(ReferenceSlot { logits: None, is_long: self.network.config.is_long(n_ctx) }))
     }
 
     fn forward(&self, chunks: &mut [Chunk<'_>], run: &mut RunControl<'_>) -> Result<()> {
-        let outcomes =
-            chunks.iter().enumerate().map(|(i, chunk)| self.run_chunk(i, chunk, run)).collect::<Result<Vec<_>>>()?;
+        let outcomes = chunks
+            .iter_mut()
+            .enumerate()
+            .map(|(i, chunk)| self.run_chunk(i, chunk, run))
+            .collect::<Result<Vec<_>>>()?;
         // Only now, so that a failure changes no slot.
         for (chunk, logits) in chunks.iter_mut().zip(outcomes) {
             if logits.is_some() {
@@ -313,7 +324,7 @@ fn out_of_memory<T>(n: usize) -> Error {
 
 fn plan_of(c: &Config, w: &Weights<'_>) -> Plan {
     let most = c.widths();
-    let row = 3 * c.n_embd + 2 * most.q + 2 * most.kv + 2 * most.ffn + c.n_vocab; // f32
+    let row = 4 * c.n_embd + 2 * most.q + 2 * most.kv + 2 * most.ffn + c.n_vocab; // f32
     let wide = c.n_ctx_train + most.head + 2 * most.pairs; // f64
     Plan {
         weights_bytes: w.iter().map(|t| (t.rows * t.cols * size_of::<f32>()) as u64).sum(),

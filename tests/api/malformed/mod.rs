@@ -9,6 +9,7 @@ use kigo::gguf::Gguf;
 use kigo::model::{ModelInfo, bind};
 use proptest::prelude::*;
 
+mod arch_cases;
 mod file;
 mod model_cases;
 mod reader_cases;
@@ -36,7 +37,7 @@ fn attempt(name: &str, bytes: &[u8]) -> Result<(), Error> {
 
 #[test]
 fn each_is_refused_with_its_text() {
-    let cases: Vec<Case> = reader_cases::all().chain(model_cases::all()).collect();
+    let cases: Vec<Case> = reader_cases::all().chain(model_cases::all()).chain(arch_cases::all()).collect();
     assert!(cases.len() >= 70, "{} cases", cases.len());
     let good = File::new().bytes;
     let mut wrong = Vec::new();

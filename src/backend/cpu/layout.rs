@@ -1,0 +1,126 @@
+//! Where keys and values stand in a page of the cache: layer after layer, in a layer head after head, of each its keys and
+//! then its values as [`attention`](super::attention) reads them.
+
+use super::simd::LANES;
+use crate::alloc::reserve;
+use crate::backend::PAGE_TOKENS;
+use crate::error::Result;
+use crate::model::{Attention, Config};
+
+/// A layer's part of a page.
+#[derive(Clone, Copy)]
+pub struct LayerLayout {
+    /// f16 elements before it.
+    start: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// `head_dim` rounded up to 16.
+    pub padded: usize,
+    /// KV heads.
+    pub n_kv_heads: usize,
+}
+
+/// A page.
+pub struct PageLayout {
+    layers: Vec<LayerLayout>,
+    len: usize,
+}
+
+impl PageLayout {
+    /// The pages of a model.
+    pub fn new(config: &Config) -> Result<PageLayout> {
+        let (mut layers, mut start) = (Vec::new(), 0);
+        reserve(&mut layers, config.n_layers())?;
+        for layer in &config.layers {
+            let Attention { head_dim, n_kv_heads, .. } = *layer.attention();
+            let layer = LayerLayout { start, head_dim, padded: head_dim.next_multiple_of(LANES), n_kv_heads };
+            start += layer.len();
+            layers.push(layer);
+        }
+        Ok(PageLayout { layers, len: start })
+    }
+
+    /// f16 elements of a page.
+    pub fn page_len(&self) -> usize {
+        self.len
+    }
+
+    /// The part of this layer.
+    pub fn layer(&self, layer: usize) -> LayerLayout {
+        self.layers[layer]
+    }
+
+    /// Zeroes what belongs to positions from `rows` on, in a copy of a page as bytes.
+    pub fn clear_from(&self, rows: usize, page: &mut [u8]) {
+        if rows >= PAGE_TOKENS {
+            return;
+        }
+        for layer in &self.layers {
+            layer.clear_from(rows, &mut page[2 * layer.start..][..2 * layer.len()]);
+        }
+    }
+}
+
+impl LayerLayout {
+    /// f16 elements of the keys of one head.
+    fn keys_len(&self) -> usize {
+        PAGE_TOKENS * self.head_dim
+    }
+
+    fn head_len(&self) -> usize {
+        self.keys_len() + PAGE_TOKENS * self.padded
+    }
+
+    fn len(&self) -> usize {
+        self.n_kv_heads * self.head_len()
+    }
+
+    /// Elements at which the keys and the values of one head stand in a page.
+    pub fn head(&self, head: usize) -> (usize, usize) {
+        let keys = self.start + head * self.head_len();
+        (keys, keys + self.keys_len())
+    }
+
+    fn clear_from(&self, rows: usize, part: &mut [u8]) {
+        for head in part.chunks_exact_mut(2 * self.head_len()) {
+            let (keys, values) = head.split_at_mut(2 * self.keys_len());
+            for (block, keys) in keys.chunks_exact_mut(2 * LANES * self.head_dim).enumerate() {
+                let kept = rows.saturating_sub(block * LANES).min(LANES);
+                keys.chunks_exact_mut(2 * LANES).for_each(|lanes| lanes[2 * kept..].fill(0));
+            }
+            values[2 * rows * self.padded..].fill(0);
+        }
+    }
+
+    /// Reads what [`Self::write`] wrote.
+    ///
+    /// # Safety
+    /// `page` points to `page_len` elements of which nobody writes this slot; `k` and `v` have `head_dim` elements.
+    pub unsafe fn read(&self, page: *const u16, head: usize, slot: usize, k: &mut [u16], v: &mut [u16]) {
+        let (keys_at, values_at) = self.head(head);
+        // SAFETY: inside the page.
+        unsafe {
+            let keys = page.add(keys_at + (slot / LANES * self.head_dim) * LANES + slot % LANES);
+            for (d, k) in k.iter_mut().enumerate() {
+                *k = *keys.add(d * LANES);
+            }
+            std::ptr::copy_nonoverlapping(page.add(values_at + slot * self.padded), v.as_mut_ptr(), v.len());
+        }
+    }
+
+    /// Writes a key and a value at index `slot` of a page.
+    ///
+    /// # Safety
+    /// `page` points to `page_len` elements that nobody else uses at this slot; `k` and `v` have `head_dim` elements.
+    pub unsafe fn write(&self, page: *mut u16, head: usize, slot: usize, k: &[u16], v: &[u16]) {
+        let (keys_at, values_at) = self.head(head);
+        // SAFETY: inside the page.
+        unsafe {
+            let keys = page.add(keys_at + (slot / LANES * self.head_dim) * LANES + slot % LANES);
+            for (d, &k) in k.iter().enumerate() {
+                *keys.add(d * LANES) = k;
+            }
+            std::ptr::copy_nonoverlapping(v.as_ptr(), page.add(values_at + slot * self.padded), v.len());
+        }
+    }
+}

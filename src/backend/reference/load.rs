@@ -1,0 +1,118 @@
+//! Dequantizes everything, tensor after tensor.
+
+use super::math::Matrix;
+use super::zeros;
+use crate::backend::LoadControl;
+use crate::error::Result;
+use crate::gguf::dequantize_row;
+use crate::model::{LayerWeights, Tensor};
+
+/// What a norm multiplies and adds.
+pub(super) struct NormWeights {
+    pub weight: Vec<f32>,       // [D]
+    pub bias: Option<Vec<f32>>, // [D]
+}
+
+/// One layer, dequantized.
+pub(super) struct Layer {
+    pub attn_norm: Option<NormWeights>,   // None: the mixer reads the stream
+    pub q: Matrix,                        // [H, D]
+    pub k: Matrix,                        // [G, D]
+    pub v: Matrix,                        // [G, D]
+    pub q_bias: Option<Vec<f32>>,         // [H]
+    pub k_bias: Option<Vec<f32>>,         // [G]
+    pub v_bias: Option<Vec<f32>>,         // [G]
+    pub q_norm: Option<Vec<f32>>,         // [head_dim] or [H]
+    pub k_norm: Option<Vec<f32>>,         // [head_dim] or [G]
+    pub o: Matrix,                        // [D, H]
+    pub o_bias: Option<Vec<f32>>,         // [D]
+    pub post_attn_norm: Option<Vec<f32>>, // [D]
+    pub ffn_norm: Option<NormWeights>,
+    pub gate: Option<Matrix>,            // [F, D]
+    pub up: Matrix,                      // [F, D]
+    pub down: Matrix,                    // [D, F]
+    pub gate_bias: Option<Vec<f32>>,     // [F]
+    pub up_bias: Option<Vec<f32>>,       // [F]
+    pub down_bias: Option<Vec<f32>>,     // [D]
+    pub post_ffn_norm: Option<Vec<f32>>, // [D]
+}
+
+/// Bytes of a file read at once, if a row is not longer.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// Dequantizes tensor after tensor and reports it.
+pub(super) struct Loader<'a> {
+    /// What is read of a file.
+    buffer: Vec<u8>,
+    control: &'a mut dyn LoadControl,
+    done: u64,
+    total: u64,
+}
+
+impl<'a> Loader<'a> {
+    /// Nothing yet, of tensors of `total` bytes.
+    pub fn new(total: u64, control: &'a mut dyn LoadControl) -> Loader<'a> {
+        Loader { buffer: Vec::new(), control, done: 0, total }
+    }
+
+    /// Counts bytes that were read elsewhere.
+    pub fn skip(&mut self, bytes: u64) {
+        self.done += bytes;
+    }
+
+    pub fn matrix(&mut self, t: &Tensor<'_>) -> Result<Matrix> {
+        let mut data = zeros(t.rows * t.cols)?;
+        let row_bytes = t.ty.row_bytes(t.cols);
+        let step = (PIECE_BYTES / row_bytes).max(1);
+        for (first, rows) in (0..t.rows).step_by(step).zip(data.chunks_mut(step * t.cols)) {
+            let last = (first + step).min(t.rows);
+            let src = t.data.piece(first * row_bytes..last * row_bytes, &mut self.buffer)?;
+            for (src, dst) in src.chunks_exact(row_bytes).zip(rows.chunks_exact_mut(t.cols)) {
+                dequantize_row(t.ty, src, dst)?;
+                if t.scale != 1.0 {
+                    dst.iter_mut().for_each(|w| *w *= t.scale);
+                }
+            }
+        }
+        self.done += t.data.len() as u64;
+        self.control.progress(self.done, self.total)?;
+        Ok(Matrix { rows: t.rows, cols: t.cols, data })
+    }
+
+    pub fn vector(&mut self, t: &Tensor<'_>) -> Result<Vec<f32>> {
+        Ok(self.matrix(t)?.data)
+    }
+
+    pub fn optional(&mut self, t: &Option<Tensor<'_>>) -> Result<Option<Vec<f32>>> {
+        t.as_ref().map(|t| self.vector(t)).transpose()
+    }
+
+    pub fn norm(&mut self, weight: &Tensor<'_>, bias: &Option<Tensor<'_>>) -> Result<NormWeights> {
+        Ok(NormWeights { weight: self.vector(weight)?, bias: self.optional(bias)? })
+    }
+
+    pub fn layer(&mut self, l: &LayerWeights<'_>) -> Result<Layer> {
+        Ok(Layer {
+            attn_norm: l.attn_norm.as_ref().map(|t| self.norm(t, &l.attn_norm_bias)).transpose()?,
+            q: self.matrix(&l.q)?,
+            k: self.matrix(&l.k)?,
+            v: self.matrix(&l.v)?,
+            q_bias: self.optional(&l.q_bias)?,
+            k_bias: self.optional(&l.k_bias)?,
+            v_bias: self.optional(&l.v_bias)?,
+            q_norm: self.optional(&l.q_norm)?,
+            k_norm: self.optional(&l.k_norm)?,
+            o: self.matrix(&l.o)?,
+            o_bias: self.optional(&l.o_bias)?,
+            post_attn_norm: self.optional(&l.post_attn_norm)?,
+            ffn_norm: l.ffn_norm.as_ref().map(|t| self.norm(t, &l.ffn_norm_bias)).transpose()?,
+            gate: l.gate.as_ref().map(|t| self.matrix(t)).transpose()?,
+            up: self.matrix(&l.up)?,
+            down: self.matrix(&l.down)?,
+            gate_bias: self.optional(&l.gate_bias)?,
+            up_bias: self.optional(&l.up_bias)?,
+            down_bias: self.optional(&l.down_bias)?,
+            post_ffn_norm: self.optional(&l.post_ffn_norm)?,
+        })
+    }
+}

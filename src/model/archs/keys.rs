@@ -1,0 +1,209 @@
+//! The keys of an architecture, each number checked where it is read, and what all architectures read alike.
+
+use super::{Activation, Attention, Block, Config, Dense, Ffn, Layer, Mixer, Norm};
+use crate::alloc::reserve_exact;
+use crate::error::{Error, Result};
+use crate::gguf::{Gguf, Value};
+
+/// The keys `NAME.suffix` of one architecture.
+pub(super) struct Keys<'g> {
+    pub gguf: &'g Gguf<'g>,
+    pub name: &'g str,
+}
+
+/// Upper bound of every width and count, far above any model, that keeps their products inside 64 bits.
+pub(super) const MAX_SIZE: u64 = 1 << 20;
+
+/// A number for all layers, or one for each.
+enum PerLayer {
+    Same(usize),
+    Each(Vec<usize>),
+}
+
+impl PerLayer {
+    fn get(&self, layer: usize) -> usize {
+        match self {
+            PerLayer::Same(n) => *n,
+            PerLayer::Each(all) => all[layer],
+        }
+    }
+}
+
+impl Keys<'_> {
+    pub fn key(&self, suffix: &str) -> String {
+        format!("{}.{suffix}", self.name)
+    }
+
+    pub fn float(&self, suffix: &str) -> Result<Option<f32>> {
+        self.gguf.opt_float(&self.key(suffix))
+    }
+
+    /// A number that multiplies or divides.
+    pub fn positive(&self, suffix: &str) -> Result<Option<f32>> {
+        match self.float(suffix)? {
+            Some(x) if !(x.is_finite() && x > 0.0) => Err(wrong(&self.key(suffix), x, "positive and finite")),
+            x => Ok(x),
+        }
+    }
+
+    /// A width or a count from 1 to `limit`.
+    pub fn opt_size(&self, suffix: &str, limit: u64) -> Result<Option<usize>> {
+        let key = self.key(suffix);
+        match self.gguf.opt_uint(&key)? {
+            None => Ok(None),
+            Some(n) => checked(&key, n, limit).map(Some),
+        }
+    }
+
+    fn size(&self, suffix: &str, limit: u64) -> Result<usize> {
+        let missing = || wrong(&self.key(suffix), "missing", "an unsigned integer");
+        self.opt_size(suffix, limit)?.ok_or_else(missing)
+    }
+
+    /// A width or a count, or an array of one for each layer.
+    fn opt_sizes(&self, suffix: &str, n_layers: usize) -> Result<Option<PerLayer>> {
+        let key = self.key(suffix);
+        let Some(array) = self.gguf.meta(&key).and_then(|v| v.as_array()) else {
+            return Ok(self.opt_size(suffix, MAX_SIZE)?.map(PerLayer::Same));
+        };
+        if array.len() != n_layers || array.ints().count() != n_layers {
+            let found = format!("an array of {}, {} of them integers", array.len(), array.ints().count());
+            return Err(wrong(&key, found, format!("{n_layers} integers, one a layer")));
+        }
+        let mut all = Vec::new();
+        reserve_exact(&mut all, n_layers)?;
+        for n in array.ints() {
+            all.push(checked(&key, u64::try_from(n).unwrap_or(0), MAX_SIZE)?);
+        }
+        Ok(Some(PerLayer::Each(all)))
+    }
+
+    fn sizes(&self, suffix: &str, n_layers: usize) -> Result<PerLayer> {
+        let missing = || wrong(&self.key(suffix), "missing", "an unsigned integer, or one for each layer");
+        self.opt_sizes(suffix, n_layers)?.ok_or_else(missing)
+    }
+
+    /// What all architectures read alike: layers of attention that the one rope of halves turns, and gated feed-forward parts.
+    /// The rest is for each to set.
+    pub fn common(&self, norm: Norm, n_vocab: usize) -> Result<Config> {
+        // No more layers than the file has tensors: the number is about to be allocated.
+        let n_layers = self.size("block_count", self.gguf.n_tensors() as u64)?;
+        let n_embd = self.size("embedding_length", MAX_SIZE)?;
+        let n_ctx_train = self.size("context_length", 1 << 31)?;
+        let widths = self.sizes("feed_forward_length", n_layers)?;
+        let n_heads = self.sizes("attention.head_count", n_layers)?;
+        let n_kv_heads = self.opt_sizes("attention.head_count_kv", n_layers)?;
+        let first = self.attention(n_embd, n_heads.get(0))?;
+        let mut layers = Vec::new();
+        reserve_exact(&mut layers, n_layers)?;
+        for i in 0..n_layers {
+            let n_heads = n_heads.get(i);
+            let n_kv_heads = n_kv_heads.as_ref().map_or(n_heads, |n| n.get(i));
+            layers.push(Layer {
+                mixer: Mixer::Attention(Attention { n_heads, n_kv_heads, ..first }),
+                ffn: Ffn::Dense(Dense { width: widths.get(i), activation: Activation::Silu, gated: true }),
+                block: Block::Sequential,
+            });
+        }
+        let norm_eps = match norm {
+            Norm::Rms => "attention.layer_norm_rms_epsilon",
+            Norm::Layer => "attention.layer_norm_epsilon",
+        };
+        Ok(Config {
+            architecture: self.name.into(),
+            n_embd,
+            n_vocab,
+            n_ctx_train,
+            norm,
+            norm_eps: self.gguf.float(&self.key(norm_eps))?,
+            embedding_scale: self.float("embedding_scale")?.unwrap_or(1.0),
+            residual_scale: 1.0,
+            logit_scale: 1.0,
+            logit_softcap: self.float("final_logit_softcapping")?.filter(|&cap| cap != 0.0),
+            ropes: vec![self.scaled_rope("rope.freq_base", first.head_dim, n_ctx_train)?],
+            long: None,
+            layers,
+        })
+    }
+
+    /// The attention of a layer with so many heads, the same ones for keys.
+    fn attention(&self, n_embd: usize, n_heads: usize) -> Result<Attention> {
+        let head_dim = match self.opt_size("attention.key_length", MAX_SIZE)? {
+            Some(head_dim) => head_dim,
+            None if !n_embd.is_multiple_of(n_heads) => {
+                let expected = format!("a multiple of {n_heads}, the number of heads");
+                return Err(wrong(&self.key("embedding_length"), n_embd, expected));
+            }
+            None => n_embd / n_heads,
+        };
+        for suffix in ["attention.value_length", "attention.key_length_swa", "attention.value_length_swa"] {
+            if let Some(length) = self.opt_size(suffix, MAX_SIZE)?.filter(|&length| length != head_dim) {
+                return Err(wrong(&self.key(suffix), length, format!("{head_dim}, the length of a key")));
+            }
+        }
+        Ok(Attention {
+            n_heads,
+            n_kv_heads: n_heads,
+            head_dim,
+            window: None,
+            rope: Some(0),
+            qk_norm: None,
+            temperature: None,
+            scale: self.float("attention.scale")?.unwrap_or(1.0 / (head_dim as f32).sqrt()),
+            softcap: self.float("attn_logit_softcapping")?.filter(|&cap| cap != 0.0),
+        })
+    }
+
+    /// Refuses keys that ask for something that a `Config` cannot say, or that the architecture does not read, unless they
+    /// ask for nothing.
+    pub fn refuse_other_computations(&self, reads: &[&str]) -> Result<()> {
+        // `(key, the value that changes nothing)`.
+        const KEYS: [(&str, f64); 15] = [
+            ("expert_count", 0.0),
+            ("attention.causal", 1.0),
+            ("attention.clamp_kqv", 0.0),
+            ("attention.max_alibi_bias", 0.0),
+            ("attention.output_scale", 0.0),
+            ("attention.rope_pattern", 1.0),
+            ("attention.shared_kv_layers", 0.0),
+            ("attention.sliding_window", 0.0),
+            ("attention.temperature_length", 0.0),
+            ("attention.temperature_scale", 0.0),
+            ("logit_scale", 1.0),
+            ("residual_scale", 1.0),
+            ("nextn_predict_layers", 0.0),
+            ("rope.scaling.alpha", 0.0),
+            ("use_parallel_residual", 0.0),
+        ];
+        for (suffix, neutral) in KEYS {
+            let key = self.key(suffix);
+            let Some(value) = self.gguf.meta(&key).filter(|_| !reads.contains(&suffix)) else { continue };
+            let number = match value {
+                Value::Bool(b) => f64::from(u8::from(b)),
+                value => value.as_int().map(|n| n as f64).or(value.as_float()).unwrap_or(f64::NAN),
+            };
+            if number != neutral {
+                return Err(unsupported(&key, value, format!("{neutral}, or no such key")));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn checked(key: &str, n: u64, limit: u64) -> Result<usize> {
+    match (1..=limit).contains(&n) {
+        true => Ok(n as usize),
+        false => Err(wrong(key, n, format!("1 to {limit}"))),
+    }
+}
+
+/// A key's value that makes no model.
+pub(super) fn wrong(key: &str, found: impl ToString, expected: impl ToString) -> Error {
+    Error::Model { name: format!("key \"{key}\""), found: found.to_string(), expected: expected.to_string() }
+}
+
+/// The failure of a value that means something which is not here.
+pub(super) fn unsupported(key: &str, found: impl ToString, expected: impl ToString) -> Error {
+    let (found, expected) = (found.to_string(), expected.to_string());
+    Error::UnsupportedValue { name: format!("key \"{key}\""), found, expected }
+}

@@ -1,0 +1,222 @@
+//! Tiny models by their description, whether or not an architecture says it: random weights for a `Config`.
+
+use std::sync::Arc;
+
+use kigo::backend::{Device, LoadOptions, LoadedModel};
+use kigo::gguf::{Gguf, TensorType, Writer, quantize_row};
+use kigo::model::{
+    Activation, Attention, Block, Config, Dense, Ffn, Layer, LayerWeights, Mixer, Norm, QkNorm, RopePairing, RopeTable,
+    Tensor, Weights,
+};
+
+use super::random::fill_row;
+use super::run::NoControl;
+use super::shapes::{Kind, TensorSpec};
+
+/// A description and the tensors that not every model has.
+#[derive(Clone, Debug)]
+pub struct Described {
+    pub config: Config,
+    /// Type of the matrices.
+    pub ty: TensorType,
+    /// Type of norms and biases.
+    pub vector_ty: TensorType,
+    pub attn_norm: bool,
+    pub ffn_norm: bool,
+    pub norm_bias: bool,
+    pub qkv_bias: bool,
+    pub o_bias: bool,
+    pub ffn_bias: bool,
+    pub post_norms: bool,
+    pub output_bias: bool,
+    /// Tensors that have the numbers of those of another name.
+    pub renamed: Vec<(&'static str, &'static str)>,
+    /// What becomes of each element of tensors whose name ends so.
+    pub changed: Vec<Changed>,
+}
+
+/// The end of a name, and a function of an element.
+pub type Changed = (&'static str, fn(f32) -> f32);
+
+impl Described {
+    /// Two layers as those of llama, an output matrix of its own.
+    pub fn plain(ty: TensorType) -> Described {
+        let attention = Attention {
+            n_heads: 4,
+            n_kv_heads: 2,
+            head_dim: 16,
+            window: None,
+            rope: Some(0),
+            qk_norm: None,
+            temperature: None,
+            scale: 0.25,
+            softcap: None,
+        };
+        let dense = Dense { width: 96, activation: Activation::Silu, gated: true };
+        let layer = Layer { mixer: Mixer::Attention(attention), ffn: Ffn::Dense(dense), block: Block::Sequential };
+        let config = Config {
+            architecture: "described".into(),
+            n_embd: 64,
+            n_vocab: 256,
+            n_ctx_train: 512,
+            norm: Norm::Rms,
+            norm_eps: 1e-5,
+            embedding_scale: 1.0,
+            residual_scale: 1.0,
+            logit_scale: 1.0,
+            logit_softcap: None,
+            ropes: vec![RopeTable::of_base(1e4, 16, RopePairing::Halves).expect("has memory")],
+            long: None,
+            layers: vec![layer; 2],
+        };
+        Described {
+            config,
+            ty,
+            vector_ty: TensorType::F32,
+            attn_norm: true,
+            ffn_norm: true,
+            norm_bias: false,
+            qkv_bias: false,
+            o_bias: false,
+            ffn_bias: false,
+            post_norms: false,
+            output_bias: false,
+            renamed: Vec::new(),
+            changed: Vec::new(),
+        }
+    }
+
+    /// Changes each layer.
+    pub fn layers(&mut self, change: impl FnMut(&mut Layer)) {
+        self.config.layers.iter_mut().for_each(change);
+    }
+
+    fn specs(&self) -> Vec<TensorSpec> {
+        let (c, mut list) = (&self.config, Vec::new());
+        let d = c.n_embd;
+        let mut add = |there: bool, name: String, rows: usize, cols: usize, kind: Kind| {
+            if there {
+                list.push(TensorSpec { name, rows, cols, kind });
+            }
+        };
+        let matrix = |cols: usize| Kind::Matrix { std: 1.0 / (cols as f32).sqrt() };
+        add(true, "token_embd.weight".into(), c.n_vocab, d, matrix(4));
+        for (i, layer) in c.layers.iter().enumerate() {
+            let (a, dense) = (layer.attention(), layer.dense());
+            let (h, g, f) = (a.q_width(), a.kv_width(), dense.width);
+            let name = |role: &str| format!("blk.{i}.{role}");
+            add(self.attn_norm, name("attn_norm.weight"), 1, d, Kind::Norm);
+            add(self.attn_norm && self.norm_bias, name("attn_norm.bias"), 1, d, Kind::Bias);
+            add(self.ffn_norm, name("ffn_norm.weight"), 1, d, Kind::Norm);
+            add(self.ffn_norm && self.norm_bias, name("ffn_norm.bias"), 1, d, Kind::Bias);
+            for (part, n) in [("q", h), ("k", g), ("v", g)] {
+                add(true, name(&format!("attn_{part}.weight")), n, d, matrix(d));
+                add(self.qkv_bias, name(&format!("attn_{part}.bias")), 1, n, Kind::Bias);
+            }
+            for (part, n) in [("q", h), ("k", g)] {
+                let n = if a.qk_norm == Some(QkNorm::Row) { n } else { a.head_dim };
+                add(a.qk_norm.is_some(), name(&format!("attn_{part}_norm.weight")), 1, n, Kind::Norm);
+            }
+            add(true, name("attn_output.weight"), d, h, matrix(h));
+            add(self.o_bias, name("attn_output.bias"), 1, d, Kind::Bias);
+            add(self.post_norms, name("post_attention_norm.weight"), 1, d, Kind::Norm);
+            for (part, there) in [("gate", dense.gated), ("up", true)] {
+                add(there, name(&format!("ffn_{part}.weight")), f, d, matrix(d));
+                add(there && self.ffn_bias, name(&format!("ffn_{part}.bias")), 1, f, Kind::Bias);
+            }
+            add(true, name("ffn_down.weight"), d, f, matrix(f));
+            add(self.ffn_bias, name("ffn_down.bias"), 1, d, Kind::Bias);
+            add(self.post_norms, name("post_ffw_norm.weight"), 1, d, Kind::Norm);
+        }
+        add(true, "output_norm.weight".into(), 1, d, Kind::Norm);
+        add(self.norm_bias, "output_norm.bias".into(), 1, d, Kind::Bias);
+        add(true, "output.weight".into(), c.n_vocab, d, matrix(d));
+        add(self.output_bias, "output.bias".into(), 1, c.n_vocab, Kind::Bias);
+        list
+    }
+
+    fn type_of(&self, spec: &TensorSpec) -> TensorType {
+        if matches!(spec.kind, Kind::Matrix { .. }) { self.ty } else { self.vector_ty }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let (specs, mut writer) = (self.specs(), Writer::new(3));
+        for spec in &specs {
+            writer.tensor(&spec.name, self.type_of(spec), &spec.dims());
+        }
+        writer.to_bytes(|i, out| {
+            let spec = &specs[i];
+            let change = self.changed.iter().find(|(name, _)| spec.name.ends_with(name)).map(|(_, change)| change);
+            let name = self.renamed.iter().fold(spec.name.clone(), |name, (from, to)| name.replace(from, to));
+            let (ty, mut row) = (self.type_of(spec), vec![0.0; spec.cols]);
+            let numbers = TensorSpec { name, ..spec.clone() };
+            for (r, out) in out.chunks_exact_mut(ty.row_bytes(spec.cols)).enumerate() {
+                fill_row(&numbers, 1, r as u64, &mut row);
+                row.iter_mut().for_each(|x| *x = change.map_or(*x, |change| change(*x)));
+                quantize_row(ty, &row, out).expect("sizes agree");
+            }
+        })
+    }
+
+    /// What comes of the description and its tensors.
+    pub fn with<R>(&self, f: impl FnOnce(&Config, &Weights<'_>) -> R) -> R {
+        self.config.validate().expect("is valid");
+        let bytes = self.bytes();
+        let gguf = Gguf::from_bytes(&bytes).expect("opens");
+        f(&self.config, &weights(&gguf, self.config.n_layers()))
+    }
+
+    /// The model on a device.
+    pub fn load(&self, device: &dyn Device) -> Arc<dyn LoadedModel> {
+        self.with(|config, weights| {
+            device.load(config, weights, &LoadOptions::default(), &mut NoControl).expect("loads")
+        })
+    }
+}
+
+/// The tensors by role, as they are there.
+fn weights<'a>(gguf: &'a Gguf<'_>, n_layers: usize) -> Weights<'a> {
+    let optional = |name: &str| {
+        gguf.tensor(name).map(|t| Tensor { name: t.name, ty: t.ty, rows: t.rows(), cols: t.cols(), scale: 1.0, data: t.data })
+    };
+    let needed = |name: &str| optional(name).unwrap_or_else(|| panic!("{name} is missing"));
+    let layer = |i: usize| {
+        let needed = |role: &str| needed(&format!("blk.{i}.{role}.weight"));
+        let weight = |role: &str| optional(&format!("blk.{i}.{role}.weight"));
+        let bias = |role: &str| optional(&format!("blk.{i}.{role}.bias"));
+        LayerWeights {
+            attn_norm: weight("attn_norm"),
+            attn_norm_bias: bias("attn_norm"),
+            q: needed("attn_q"),
+            k: needed("attn_k"),
+            v: needed("attn_v"),
+            q_bias: bias("attn_q"),
+            k_bias: bias("attn_k"),
+            v_bias: bias("attn_v"),
+            q_norm: weight("attn_q_norm"),
+            k_norm: weight("attn_k_norm"),
+            o: needed("attn_output"),
+            o_bias: bias("attn_output"),
+            post_attn_norm: weight("post_attention_norm"),
+            ffn_norm: weight("ffn_norm"),
+            ffn_norm_bias: bias("ffn_norm"),
+            gate: weight("ffn_gate"),
+            up: needed("ffn_up"),
+            down: needed("ffn_down"),
+            gate_bias: bias("ffn_gate"),
+            up_bias: bias("ffn_up"),
+            down_bias: bias("ffn_down"),
+            post_ffn_norm: weight("post_ffw_norm"),
+        }
+    };
+    Weights {
+        token_embd: needed("token_embd.weight"),
+        layers: (0..n_layers).map(layer).collect(),
+        output_norm: needed("output_norm.weight"),
+        output_norm_bias: optional("output_norm.bias"),
+        output: optional("output.weight"),
+        output_bias: optional("output.bias"),
+        rope_freqs: None,
+        long_rope_freqs: None,
+    }
+}

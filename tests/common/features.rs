@@ -1,0 +1,85 @@
+//! What a description can say, feature by feature, for every backend's tests.
+
+use super::described::Described;
+use kigo::model::{Activation, Block, Norm, QkNorm, RopePairing, RopeTable, Temperature};
+
+/// A name, and what it changes of a plain description.
+pub type Feature = (&'static str, fn(&mut Described));
+
+/// Norms of queries and keys in every layer.
+pub fn qk_norm(d: &mut Described, kind: QkNorm) {
+    d.layers(|l| l.attention_mut().qk_norm = Some(kind));
+}
+
+/// Every layer's feed-forward part.
+pub fn dense(d: &mut Described, activation: Activation, gated: bool) {
+    d.layers(|l| (l.dense_mut().activation, l.dense_mut().gated) = (activation, gated));
+}
+
+const HEATED: Temperature = Temperature { beta: 0.5, interval: 16 };
+
+/// Layers of other heads and widths, the second with a padded head, a rope of part of it, and none at all.
+fn uneven(d: &mut Described) {
+    d.config.ropes.push(RopeTable::of_base(1e4, 8, RopePairing::Adjacent).expect("has memory"));
+    let last = d.config.layers[1];
+    d.config.layers.push(last);
+    let [_, second, third] = &mut d.config.layers[..] else { panic!("three layers") };
+    let a = second.attention_mut();
+    (a.n_heads, a.n_kv_heads, a.head_dim, a.rope, a.window) = (4, 1, 24, Some(1), Some(20));
+    second.dense_mut().width = 160;
+    let a = third.attention_mut();
+    (a.n_heads, a.n_kv_heads, a.head_dim, a.rope) = (2, 2, 32, None);
+}
+
+/// What the description can say, one by one, and much of it together.
+pub const FEATURES: [Feature; 25] = [
+    ("layer norm", |d| d.config.norm = Norm::Layer),
+    ("layer norm with biases", |d| (d.config.norm, d.norm_bias) = (Norm::Layer, true)),
+    ("rms norm with biases", |d| d.norm_bias = true),
+    ("norms behind only", |d| (d.attn_norm, d.ffn_norm, d.post_norms) = (false, false, true)),
+    ("parallel, one norm", |d| {
+        d.layers(|l| l.block = Block::Parallel);
+        (d.config.norm, d.ffn_norm) = (Norm::Layer, false);
+    }),
+    ("parallel, two norms", |d| {
+        d.layers(|l| l.block = Block::Parallel);
+        (d.config.residual_scale, d.norm_bias) = (0.7, true);
+    }),
+    ("parallel, norms behind only", |d| {
+        d.layers(|l| l.block = Block::Parallel);
+        (d.attn_norm, d.ffn_norm, d.post_norms) = (false, false, true);
+    }),
+    ("residual scale", |d| d.config.residual_scale = 0.22),
+    ("logit scale", |d| d.config.logit_scale = 0.3),
+    ("output bias", |d| d.output_bias = true),
+    ("output bias, scale and softcap", |d| {
+        (d.output_bias, d.config.logit_scale, d.config.logit_softcap) = (true, 2.0, Some(3.0));
+    }),
+    ("head norms", |d| qk_norm(d, QkNorm::Head)),
+    ("head norms behind the rope", |d| qk_norm(d, QkNorm::HeadAfterRope)),
+    ("row norms", |d| qk_norm(d, QkNorm::Row)),
+    ("no rope in a layer", |d| d.config.layers[0].attention_mut().rope = None),
+    ("no rope at all", |d| {
+        d.layers(|l| l.attention_mut().rope = None);
+        d.config.ropes.clear();
+    }),
+    ("temperature", |d| d.layers(|l| l.attention_mut().temperature = Some(HEATED))),
+    ("gelu without a gate", |d| dense(d, Activation::Gelu, false)),
+    ("relu2 without a gate", |d| dense(d, Activation::Relu2, false)),
+    ("gelu with a gate", |d| dense(d, Activation::Gelu, true)),
+    ("relu2 with a gate", |d| dense(d, Activation::Relu2, true)),
+    ("biases", |d| (d.qkv_bias, d.o_bias, d.ffn_bias) = (true, true, true)),
+    ("biases without a gate", |d| {
+        dense(d, Activation::GeluTanh, false);
+        (d.qkv_bias, d.o_bias, d.ffn_bias) = (true, true, true);
+    }),
+    ("uneven layers", uneven),
+    ("much at once", |d| {
+        uneven(d);
+        qk_norm(d, QkNorm::HeadAfterRope);
+        dense(d, Activation::Gelu, false);
+        d.layers(|l| (l.block, l.attention_mut().temperature) = (Block::Parallel, Some(HEATED)));
+        (d.config.norm, d.config.residual_scale, d.config.logit_scale) = (Norm::Layer, 0.5, 0.5);
+        (d.norm_bias, d.qkv_bias, d.o_bias, d.ffn_bias, d.output_bias) = (true, true, true, true, true);
+    }),
+];
