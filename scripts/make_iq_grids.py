@@ -57,7 +57,7 @@ def cuda():
     """Lists for arrays inside of functions: a variable of the device would have to be known to CUDA's runtime."""
     text = [ABOUT.format(c="//", version=importlib.metadata.version("gguf")), "#pragma once", ""]
     for book in BOOKS:
-        body = lines(book, 12 if book.grid_shape[1] == 8 else 20)
+        body = lines(book, 12 if book.grid_shape[1] == 8 else 18)
         text += ["// Codes of " + ", ".join(str(v) for v in book.grid_map) + ".", f"#define KG_GRID_{book.qtype.name} \\"]
         text += [line + " \\" for line in body[:-1]] + [body[-1].rstrip(","), ""]
     return "\n".join(text[:-1]) + "\n"

@@ -23,7 +23,9 @@ constexpr __host__ __device__ bool kg_has_nibbles(int t) { return (kg_is_q32(t) 
 // Whether there is plane a; whether the bytes of four elements are signed.
 constexpr __host__ __device__ bool kg_has_a(int t) { return kg_has_nibbles(t) || kg_is_table(t) || t == KG_Q8_0; }
 constexpr __host__ __device__ bool kg_is_signed(int t) { return kg_is_table(t) || kg_is_grid(t) || t == KG_Q8_0; }
-constexpr __host__ __device__ bool kg_has_twos(int t) { return t == KG_Q2_K || t == KG_Q3_K || t == KG_Q6_K || t == KG_TQ1_0 || t == KG_TQ2_0 || t == KG_Q2_0; }
+constexpr __host__ __device__ bool kg_has_twos(int t) {
+    return t == KG_Q2_K || t == KG_Q3_K || t == KG_Q6_K || t == KG_TQ1_0 || t == KG_TQ2_0 || t == KG_Q2_0;
+}
 constexpr __host__ __device__ bool kg_has_bits(int t) { return t == KG_Q5_0 || t == KG_Q5_1 || t == KG_Q5_K || t == KG_Q3_K || t == KG_Q1_0; }
 // Where such a bit goes: above the nibbles, above the two, above the nothing that makes -1 and 1 of it.
 constexpr __host__ __device__ int kg_bit_place(int t) { return t == KG_Q1_0 ? 1 : t == KG_Q3_K ? 2 : 4; }

@@ -18,7 +18,8 @@ template <int T> __device__ __forceinline__ uint32_t kg_stored(const uint8_t *p,
     } else if constexpr (T == KG_TQ1_0) {
         // A digit to the base of 3 of a byte: it comes out of the top of the byte times a power of 3.
         const int e = 32 * sb + l;
-        const int byte = e < 160 ? e & 31 : e < 240 ? 32 + (e - 160) % 16 : 48 + (e & 3), digit = e < 160 ? e >> 5 : e < 240 ? (e - 160) / 16 : (e - 240) / 4;
+        const int byte = e < 160 ? e & 31 : e < 240 ? 32 + (e - 160) % 16 : 48 + (e & 3);
+        const int digit = e < 160 ? e >> 5 : e < 240 ? (e - 160) / 16 : (e - 240) / 4;
         const uint32_t power = digit == 0 ? 1 : digit == 1 ? 3 : digit == 2 ? 9 : digit == 3 ? 27 : 81;
         return (p[byte] * power & 255u) * 3 >> 8;
     } else if constexpr (T == KG_TQ2_0) {

@@ -73,7 +73,8 @@ template <int T> __device__ __forceinline__ uint2 kg_q_batch_words(const char *s
 }
 
 // Scales of a block of a row; scale: of its matrix; odd: whether the row begins in the middle of a word of s, of d.
-template <int T> __device__ __forceinline__ KgScales kg_q_batch_scales(const char *slot, uint32_t row, uint32_t j, float scale, uint32_t odd_s, uint32_t odd_d) {
+template <int T>
+__device__ __forceinline__ KgScales kg_q_batch_scales(const char *slot, uint32_t row, uint32_t j, float scale, uint32_t odd_s, uint32_t odd_d) {
     using Slot = KgQBatchSlot<T>;
     const char *d = slot + Slot::AT_D + row * Slot::D;
     Unit<T> u;
@@ -173,8 +174,9 @@ template <int T> struct KgQBatchLoader {
         }
         if constexpr (Slot::HALF_D) {
             constexpr uint32_t each = kg_d_blocks(T); // blocks of one of them
-            if (tid < (two ? 64 : 32)) halves(mat_of(tid / 2).d, (unit_d + at) / each, (n + each - 1) / each, tid % 2, to + Slot::AT_D + tid / 2 * Slot::D);
-            if (each < 8 && tid < (two ? 32 : 16)) halves(mat_of(tid).d, (row_of(tid) * blocks + at) / each, (n + each - 1) / each, 2, to + Slot::AT_D + tid * Slot::D);
+            const uint32_t all = (n + each - 1) / each, place = to + Slot::AT_D;
+            if (tid < (two ? 64 : 32)) halves(mat_of(tid / 2).d, (unit_d + at) / each, all, tid % 2, place + tid / 2 * Slot::D);
+            if (each < 8 && tid < (two ? 32 : 16)) halves(mat_of(tid).d, (row_of(tid) * blocks + at) / each, all, 2, place + tid * Slot::D);
         } else if constexpr (Slot::HAS_D) {
             if (tid < (two ? 64 : 32) && tid % 2 < (n + 7) / 8)
                 kg_copy4(to + Slot::AT_D + tid / 2 * Slot::D + tid % 2 * 4, (const char *)mat_of(tid / 2).d + (size_t)((unit_d + at) / 8 + tid % 2) * 4);

@@ -265,7 +265,7 @@ pub(crate) fn tq1_digit(b: &[u8], i: usize) -> u8 {
         160..240 => (32 + (i - 160) % 16, (i - 160) / 16),
         _ => (48 + (i - 240) % 4, (i - 240) / 4),
     };
-    (u16::from(b[byte].wrapping_mul(POWERS[digit])) * 3 >> 8) as u8
+    ((u16::from(b[byte].wrapping_mul(POWERS[digit])) * 3) >> 8) as u8
 }
 
 /// `q: [u8; 52]` in base 3, `d: f16`; `y = d (q - 1)`.
