@@ -146,6 +146,14 @@ def add_rope(w: gguf.GGUFWriter, rope: dict, head_dim: int, always: bool) -> Non
                 add(rope[key])
 
 
+def add_long_rope(w: gguf.GGUFWriter, rope: dict, n_ctx: int) -> None:
+    """The keys of LongRoPE; its factors are tensors."""
+    original = rope["original_max_position_embeddings"]
+    w.add_rope_scaling_orig_ctx_len(original)
+    growth = max(n_ctx / original, 1.0)
+    w.add_rope_scaling_attn_factors(math.sqrt(1 + math.log(growth) / math.log(original)))
+
+
 def add_own(w: gguf.GGUFWriter, arch: str, c) -> None:
     """The keys that some architectures have."""
     if arch in ("gemma2", "gemma3") and c.final_logit_softcapping:
@@ -191,6 +199,8 @@ def save(model, arch: str, path: str, matrix_type: Q, tokens: list, token_types:
         w.add_value_length(head_dim)
     rope = c.rope_parameters.get("full_attention", c.rope_parameters)
     add_rope(w, rope, head_dim, always=arch == "llama")
+    if rope["rope_type"] == "longrope":
+        add_long_rope(w, rope, c.max_position_embeddings)
     add_own(w, arch, c)
 
     w.add_tokenizer_model("gpt2")
@@ -204,6 +214,9 @@ def save(model, arch: str, path: str, matrix_type: Q, tokens: list, token_types:
 
     if rope["rope_type"] == "llama3":
         w.add_tensor("rope_freqs.weight", llama3_rope_factors(rope, head_dim))
+    if rope["rope_type"] == "longrope":
+        for length in ("long", "short"):
+            w.add_tensor(f"rope_factors_{length}.weight", np.array(rope[f"{length}_factor"], dtype=np.float32))
     for hf_name, tensor in model.state_dict().items():
         if hf_name == "lm_head.weight" and c.tie_word_embeddings:
             continue
@@ -285,7 +298,7 @@ def load(path: str, config=None):
         data = rows_of(arch, name, data, c.num_attention_heads, n_kv_heads, to_file=False)
         state[hf_name] = torch.from_numpy(np.array(data))
     model.load_state_dict(state, strict=True)
-    if "rope_freqs.weight" in tensors:
+    if config is None and "rope_freqs.weight" in tensors:
         factors = torch.from_numpy(np.array(tensors["rope_freqs.weight"].data, dtype=np.float32))
         model.model.rotary_emb.inv_freq.copy_(model.model.rotary_emb.inv_freq / factors)
     return model.eval()

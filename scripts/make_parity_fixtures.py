@@ -1,6 +1,6 @@
 """Makes tests/fixtures/parity: tiny random models as GGUF files and their logits from transformers in f32.
 
-    python scripts/make_parity_fixtures.py
+    python scripts/make_parity_fixtures.py [NAME ...]
 
 The matrices' values are exact in f16, so that the F32 and the F16 file of a model hold the same numbers and one
 set of logits serves both. For each model NAME: NAME-f32.gguf and/or NAME-f16.gguf; NAME.json with the token ids, the
@@ -8,13 +8,14 @@ positions whose logits are kept, and the versions; NAME.logits, f32 little endia
 NAME.embeddings, f32 little endian [4, n_embd]: of all tokens' last hidden states the mean, the mean divided by its
 length, the last, the last divided by its length.
 
-Written with transformers 5.23.0, torch 2.15.0 (CPU), gguf 0.19.0, numpy 2.4.6; the versions used stand in each json.
+Written with transformers 5.24.0, torch 2.15.0 (CPU), gguf 0.19.0, numpy 2.4.6; the versions used stand in each json.
 """
 
 import importlib.metadata
 import json
 import math
 import os
+import sys
 
 import numpy as np
 import torch
@@ -24,31 +25,147 @@ from gguf import GGMLQuantizationType as Q
 import hf_gguf
 
 OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "fixtures", "parity")
+# Those whose configuration the file alone gives back.
+READABLE = ("qwen2", "qwen3", "llama", "gemma3")
 N_TOKENS = 80  # crosses the edge of a cache page (64) and five of gemma's windows (16)
 POSITIONS = [0, 1, 14, 15, 16, 17, 63, 64, 79]
 MERGES = ["t h", "th e", "i n", "a n", "e r", "o n"]
 N_VOCAB = 256 + len(MERGES) + 2
 
-COMMON = dict(vocab_size=N_VOCAB, hidden_size=64, max_position_embeddings=256, attn_implementation="eager")
+COMMON = dict(vocab_size=N_VOCAB, max_position_embeddings=256, attn_implementation="eager")
+
+
+def sizes(hidden, ff, layers, heads, kv_heads, head_dim=None, **more) -> dict:
+    """A configuration's sizes; a head is `hidden / heads` wide unless given."""
+    kv = {} if kv_heads is None else {"num_key_value_heads": kv_heads}
+    head = {} if head_dim is None else {"head_dim": head_dim}
+    return COMMON | dict(hidden_size=hidden, intermediate_size=ff, num_hidden_layers=layers, num_attention_heads=heads) | kv | head | more
+
+
+def rope(theta=1e4, kind="default", **more) -> dict:
+    return {"rope_type": kind, "rope_theta": theta} | more
+
+
+def yarn(factor, original, theta=1e4, **more) -> dict:
+    return rope(theta, "yarn", factor=factor, original_max_position_embeddings=original) | more
+
+
+T = transformers
+RMS = dict(rms_norm_eps=1e-6)
+TIED, UNTIED = dict(tie_word_embeddings=True), dict(tie_word_embeddings=False)
+WINDOWED = ["sliding_attention"] * 3 + ["full_attention"]
 # name: (architecture, files, configuration). Head counts, head sizes and widths all differ from each other.
 MODELS = {
-    "qwen2": ("qwen2", [Q.F32, Q.F16], transformers.Qwen2Config(
-        **COMMON, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        rms_norm_eps=1e-6, tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 1e6})),
-    "qwen3": ("qwen3", [Q.F16], transformers.Qwen3Config(
-        **COMMON, intermediate_size=80, num_hidden_layers=3, num_attention_heads=6, num_key_value_heads=2, head_dim=24,
-        rms_norm_eps=1e-6, tie_word_embeddings=False, rope_parameters={"rope_type": "default", "rope_theta": 1e6})),
-    "llama": ("llama", [Q.F32], transformers.LlamaConfig(
-        **COMMON, intermediate_size=72, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=1,
-        rms_norm_eps=1e-5, tie_word_embeddings=False, rope_parameters={
-            "rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0, "original_max_position_embeddings": 64})),
-    "gemma3": ("gemma3", [Q.F16], transformers.Gemma3TextConfig(
-        **COMMON, intermediate_size=72, num_hidden_layers=7, num_attention_heads=2, num_key_value_heads=1, head_dim=16,
-        query_pre_attn_scalar=16, rms_norm_eps=1e-6, tie_word_embeddings=True, sliding_window=16,
+    "qwen2": ("qwen2", [Q.F32, Q.F16], T.Qwen2Config(
+        **sizes(64, 96, 2, 4, 2), **RMS, **TIED, rope_parameters=rope(1e6))),
+    "qwen3": ("qwen3", [Q.F16], T.Qwen3Config(
+        **sizes(64, 80, 3, 6, 2, 24), **RMS, **UNTIED, rope_parameters=rope(1e6))),
+    "llama": ("llama", [Q.F32], T.LlamaConfig(
+        **sizes(64, 72, 2, 4, 1), rms_norm_eps=1e-5, **UNTIED, rope_parameters=rope(
+            500.0, "llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64))),
+    "gemma3": ("gemma3", [Q.F16], T.Gemma3TextConfig(
+        **sizes(64, 72, 7, 2, 1, 16), query_pre_attn_scalar=16, **RMS, **TIED, sliding_window=16,
         hidden_activation="gelu_pytorch_tanh", final_logit_softcapping=None, rope_parameters={
-            "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
-            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}})),
+            "full_attention": rope(1e6, "linear", factor=8.0), "sliding_attention": rope(1e4)})),
+    # Of each further architecture two shapes, which differ in what its models do.
+    "qwen2-yarn": ("qwen2", [Q.F16], T.Qwen2Config(
+        **sizes(48, 56, 2, 2, 1), **RMS, **TIED, rope_parameters=yarn(4.0, 64, 1e6))),
+    "llama-yarn": ("llama", [Q.F16], T.LlamaConfig(
+        **sizes(48, 40, 2, 3, 1), **RMS, **TIED, rope_parameters=yarn(8.0, 32, beta_fast=16, beta_slow=2))),
+    "gemma2": ("gemma2", [Q.F16], T.Gemma2Config(
+        **sizes(48, 40, 4, 3, 1, 16), query_pre_attn_scalar=16, **RMS, **TIED, sliding_window=16, attn_logit_softcapping=20.0,
+        final_logit_softcapping=6.0, rope_parameters=rope())),
+    "gemma2-grouped": ("gemma2", [Q.F16], T.Gemma2Config(
+        **sizes(40, 72, 3, 4, 2, 8), query_pre_attn_scalar=8, **RMS, **TIED, sliding_window=33, rope_parameters=rope())),
+    "gemma": ("gemma", [Q.F16], T.GemmaConfig(
+        **sizes(48, 56, 2, 2, 1, 32), **RMS, **TIED, hidden_act="gelu_pytorch_tanh", rope_parameters=rope())),
+    "gemma-grouped": ("gemma", [Q.F16], T.GemmaConfig(
+        **sizes(40, 72, 2, 4, 2, 8), **RMS, **TIED, hidden_act="gelu_pytorch_tanh", rope_parameters=rope())),
+    "smollm3": ("smollm3", [Q.F16], T.SmolLM3Config(
+        **sizes(40, 48, 5, 5, 1), **RMS, **TIED, pad_token_id=0, rope_parameters=rope(5e6))),
+    "smollm3-grouped": ("smollm3", [Q.F16], T.SmolLM3Config(
+        **sizes(32, 56, 4, 4, 2), **RMS, **UNTIED, pad_token_id=0, rope_parameters=rope())),
+    "mistral3": ("mistral3", [Q.F16], T.Ministral3Config(
+        **sizes(32, 40, 2, 4, 2, 24), **RMS, **UNTIED, sliding_window=None, rope_parameters=yarn(
+            16.0, 32, 1e6, beta_fast=32.0, beta_slow=1.0, mscale=1.0, mscale_all_dim=1.0, llama_4_scaling_beta=0.1))),
+    "mistral3-plain": ("mistral3", [Q.F16], T.MistralConfig(
+        **sizes(40, 56, 2, 5, 1, 16), **RMS, **TIED, sliding_window=None, rope_parameters=rope(1e6))),
+    "phi3": ("phi3", [Q.F16], T.Phi3Config(
+        **sizes(48, 40, 2, 3, 1), **RMS, **UNTIED, pad_token_id=0, sliding_window=20, rope_parameters=rope())),
+    "phi3-partial": ("phi3", [Q.F16], T.Phi3Config(
+        **sizes(48, 56, 2, 2, 2), **RMS, **TIED, pad_token_id=0, sliding_window=None,
+        rope_parameters=rope(partial_rotary_factor=0.75))),
+    # Within the original context, where the short factors are.
+    "phi3-longrope": ("phi3", [Q.F16], T.Phi3Config(
+        **sizes(32, 40, 2, 2, 2), **RMS, **TIED, pad_token_id=0, sliding_window=None, original_max_position_embeddings=128, rope_parameters=rope(
+            1e4, "longrope", partial_rotary_factor=0.75, original_max_position_embeddings=128,
+            short_factor=[1.0, 1.1, 1.2, 1.4, 1.7, 2.1], long_factor=[1.0, 2.0, 5.0, 11.0, 20.0, 40.0]))),
+    "granite": ("granite", [Q.F16], T.GraniteConfig(
+        **sizes(48, 40, 2, 3, 1), **RMS, **TIED, attention_multiplier=0.11, embedding_multiplier=6.0, residual_multiplier=0.4,
+        logits_scaling=3.0, rope_parameters=rope())),
+    "granite-grouped": ("granite", [Q.F16], T.GraniteConfig(
+        **sizes(32, 56, 2, 4, 2), **RMS, **UNTIED, attention_multiplier=0.3, embedding_multiplier=2.0, residual_multiplier=0.7,
+        logits_scaling=0.5, rope_parameters=rope(1e6))),
+    "seed_oss": ("seed_oss", [Q.F16], T.SeedOssConfig(
+        **sizes(32, 40, 2, 4, 2, 24), **RMS, **UNTIED, attention_bias=True, attention_out_bias=False, rope_parameters=rope(1e7))),
+    "seed_oss-plain": ("seed_oss", [Q.F16], T.SeedOssConfig(
+        **sizes(40, 56, 2, 5, 1, 8), **RMS, **TIED, attention_bias=False, attention_out_bias=False, rope_parameters=rope())),
+    "ernie4_5": ("ernie4_5", [Q.F16], T.Ernie4_5Config(
+        **sizes(40, 48, 2, 4, 2, 16), **RMS, **TIED, use_bias=False, rope_parameters=rope(5e5))),
+    "ernie4_5-grouped": ("ernie4_5", [Q.F16], T.Ernie4_5Config(
+        **sizes(40, 56, 2, 5, 1, 16), **RMS, **UNTIED, use_bias=False, rope_parameters=rope())),
+    "hunyuan-dense": ("hunyuan-dense", [Q.F16], T.HunYuanDenseV1Config(
+        **sizes(40, 48, 2, 4, 2, 16), **RMS, **TIED, rope_parameters=rope(1.1e7))),
+    "hunyuan-dense-grouped": ("hunyuan-dense", [Q.F16], T.HunYuanDenseV1Config(
+        **sizes(40, 56, 2, 5, 1, 8), **RMS, **UNTIED, rope_parameters=rope())),
+    "arcee": ("arcee", [Q.F16], T.ArceeConfig(
+        **sizes(40, 56, 2, 5, 1), **RMS, **UNTIED, rope_parameters=yarn(20.0, 32))),
+    "arcee-plain": ("arcee", [Q.F16], T.ArceeConfig(
+        **sizes(32, 56, 2, 4, 2), **RMS, **TIED, rope_parameters=rope())),
+    "olmo2": ("olmo2", [Q.F16], T.Olmo2Config(
+        **sizes(40, 48, 2, 5, 5), **RMS, **UNTIED, rope_parameters=rope(5e5))),
+    "olmo3": ("olmo2", [Q.F16], T.Olmo3Config(
+        **sizes(32, 56, 4, 4, 2), **RMS, **UNTIED, sliding_window=16, layer_types=WINDOWED,
+        rope_parameters={"full_attention": yarn(8.0, 64, 5e5), "sliding_attention": rope(5e5)})),
+    "exaone4": ("exaone4", [Q.F16], T.Exaone4Config(
+        **sizes(32, 40, 4, 4, 2), **RMS, **UNTIED, sliding_window=16, sliding_window_pattern=4, layer_types=WINDOWED,
+        rope_parameters=rope(1e6))),
+    "exaone4-plain": ("exaone4", [Q.F16], T.Exaone4Config(
+        **sizes(48, 56, 2, 3, 1), **RMS, **TIED, sliding_window=None, layer_types=["full_attention"] * 2, rope_parameters=rope(
+            1e6, "llama3", factor=16.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64))),
+    "glm4": ("glm4", [Q.F16], T.Glm4Config(
+        **sizes(32, 40, 2, 4, 2, 24), **RMS, **UNTIED, attention_bias=True, pad_token_id=0,
+        rope_parameters=rope(partial_rotary_factor=0.5))),
+    "glm4-plain": ("glm4", [Q.F16], T.Glm4Config(
+        **sizes(40, 56, 2, 5, 1, 16), **RMS, **TIED, attention_bias=False, pad_token_id=0,
+        rope_parameters=rope(partial_rotary_factor=0.5))),
+    # transformers has no InternLM 2; its converter makes a llama of it, whose rows are named and laid out as llama's.
+    "internlm2": ("internlm2", [Q.F16], T.LlamaConfig(
+        **sizes(48, 40, 2, 3, 1), **RMS, **UNTIED, rope_parameters=rope(1e6, "linear", factor=2.0))),
+    "internlm2-grouped": ("internlm2", [Q.F16], T.LlamaConfig(
+        **sizes(32, 56, 2, 4, 2), **RMS, **UNTIED, rope_parameters=rope(1e6))),
+    "starcoder2": ("starcoder2", [Q.F16], T.Starcoder2Config(
+        **sizes(48, 72, 2, 3, 1), **TIED, sliding_window=20, rope_parameters=rope(1e6))),
+    "starcoder2-grouped": ("starcoder2", [Q.F16], T.Starcoder2Config(
+        **sizes(32, 56, 2, 4, 2), **UNTIED, sliding_window=None, rope_parameters=rope(1e5))),
+    "phi2": ("phi2", [Q.F16], T.PhiConfig(
+        **sizes(40, 56, 2, 5, 5), **UNTIED, rope_parameters=rope(partial_rotary_factor=0.5))),
+    "phi2-other": ("phi2", [Q.F16], T.PhiConfig(
+        **sizes(32, 40, 2, 2, 2), **UNTIED, rope_parameters=rope(partial_rotary_factor=0.25))),
+    "gptneox": ("gptneox", [Q.F16], T.GPTNeoXConfig(
+        **sizes(40, 56, 2, 5, None), **UNTIED, use_parallel_residual=True, rope_parameters=rope(partial_rotary_factor=0.5))),
+    "gptneox-sequential": ("gptneox", [Q.F16], T.GPTNeoXConfig(
+        **sizes(32, 40, 2, 2, None), **UNTIED, use_parallel_residual=False, rope_parameters=rope(partial_rotary_factor=0.5))),
+    "stablelm": ("stablelm", [Q.F16], T.StableLmConfig(
+        **sizes(40, 48, 2, 5, 1), **UNTIED, use_qkv_bias=True, rope_parameters=rope(partial_rotary_factor=0.25))),
+    "stablelm-parallel": ("stablelm", [Q.F16], T.StableLmConfig(
+        **sizes(32, 56, 2, 4, 2), **UNTIED, use_parallel_residual=True, rope_parameters=rope(partial_rotary_factor=0.5))),
+    "cohere2": ("cohere2", [Q.F16], T.Cohere2Config(
+        **sizes(32, 40, 4, 4, 2), **TIED, pad_token_id=0, logit_scale=0.3, sliding_window=16, layer_types=WINDOWED,
+        rope_parameters=rope(5e4))),
+    "cohere2-other": ("cohere2", [Q.F16], T.Cohere2Config(
+        **sizes(32, 40, 5, 4, 1), **TIED, pad_token_id=0, logit_scale=2.0, sliding_window=33,
+        layer_types=WINDOWED + ["sliding_attention"], rope_parameters=rope())),
 }
 
 
@@ -60,18 +177,18 @@ def byte_alphabet() -> list:
     return [chars[b] for b in range(256)]
 
 
-def randomize(model, arch: str, generator: torch.Generator) -> None:
+def randomize(model, arch: str, gain: float, generator: torch.Generator) -> None:
     """Weights that keep every stage's outputs near one, so that an error anywhere reaches the logits."""
     for name, p in model.named_parameters():
         noise = torch.randn(p.shape, generator=generator)
-        if "norm" in name:
-            p.data = 0.2 * noise + (0.0 if arch == "gemma3" else 1.0)
-        elif name.endswith("bias"):
+        if name.endswith("bias"):
             p.data = 0.5 * noise
-        elif "embed_tokens" in name:
+        elif "norm" in name:
+            p.data = 0.2 * noise + (0.0 if arch in hf_gguf.NORM_PLUS_ONE else 1.0)
+        elif "embed_tokens" in name or "embed_in" in name:
             p.data = (0.3 * noise).half().float()
         else:
-            p.data = (1.5 / math.sqrt(p.shape[1]) * noise).half().float()
+            p.data = (gain / math.sqrt(p.shape[1]) * noise).half().float()
 
 
 def main() -> None:
@@ -80,14 +197,18 @@ def main() -> None:
     versions = {p: importlib.metadata.version(p) for p in ("transformers", "torch", "gguf", "numpy")}
     tokens = byte_alphabet() + [m.replace(" ", "") for m in MERGES] + ["<|bos|>", "<|eos|>"]
     token_types = [1] * (N_VOCAB - 2) + [3, 3]
+    chosen = sys.argv[1:] or list(MODELS)
     for seed, (name, (arch, types, config)) in enumerate(MODELS.items()):
+        if name not in chosen:
+            continue
         generator = torch.Generator().manual_seed(seed)
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
-        randomize(model, arch, generator)
+        # Scores that differ more spread what rounding does to narrow models beyond the bounds of the tests.
+        randomize(model, arch, 1.5 if name in READABLE else 1.2, generator)
         ids = torch.randint(0, N_VOCAB, (1, N_TOKENS), generator=generator)
         with torch.no_grad():
             logits = model(ids).logits[0, POSITIONS].numpy()
-            states = model.model(ids).last_hidden_state[0].double()
+            states = model.base_model(ids).last_hidden_state[0].double()
         pooled = [states.mean(0), states[-1]]
         embeddings = torch.stack([v for x in pooled for v in (x, torch.nn.functional.normalize(x, dim=0))])
         embeddings.numpy().astype("<f4").tofile(os.path.join(OUT, f"{name}.embeddings"))
@@ -102,7 +223,7 @@ def main() -> None:
             hf_gguf.save(model, arch, path, t, tokens, token_types, MERGES)
             # The file, read back into transformers, gives the same logits: the two directions agree.
             with torch.no_grad():
-                again = hf_gguf.load(path)(ids).logits[0, POSITIONS].numpy()
+                again = hf_gguf.load(path, None if name in READABLE else config)(ids).logits[0, POSITIONS].numpy()
             scale = np.sqrt(np.mean(logits**2))
             print(f"{file}: {os.path.getsize(path)} bytes, logits rms {scale:.3f}, top gap median "
                   f"{np.median(np.diff(np.sort(logits)[:, -2:])):.2f}, read back max error {np.abs(again - logits).max() / scale:.1e}")

@@ -189,7 +189,7 @@ fn seeds_of_files_are_those_that_the_helpers_make() {
     let kinds = [("llama", Q4_0), ("llama", F16), ("qwen2", Q8_0), ("qwen2", Bf16), ("qwen3", Q5_1), ("qwen3", F32)];
     let mut made: Vec<(String, Vec<u8>)> = kinds
         .into_iter()
-        .chain([("gemma3", Q4_1), ("gemma3", Q5_0)])
+        .chain([("gemma3", Q4_1), ("gemma3", Q5_0), ("gptneox", F16), ("mistral3", Q4_0)])
         .map(|(arch, ty)| (format!("{arch}-{}", ty.name().to_lowercase()), support::mini_file(arch, ty)))
         .collect();
     made.push(("whole-gemma3".to_owned(), support::whole("gemma3").bytes()));

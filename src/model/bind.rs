@@ -35,6 +35,9 @@ pub fn bind<'a>(gguf: &'a Gguf<'_>) -> Result<(Config, Weights<'a>)> {
     Ok((config, weights))
 }
 
+/// LongRoPE's divisors for contexts longer than the original one.
+const LONG_FACTORS: &str = "rope_factors_long.weight";
+
 pub(super) struct Binder<'a> {
     pub(super) gguf: &'a Gguf<'a>,
     n_used: usize,
@@ -56,7 +59,14 @@ impl<'a> Binder<'a> {
             None => None,
         };
         let output_bias = self.optional(extras.output_bias, "output.bias", n_vocab)?;
-        let rope_freqs = self.optional(extras.rope_freqs, "rope_freqs.weight", config.widths().pairs)?;
+        let n_pairs = config.widths().pairs;
+        let rope_freqs = match extras.long_rope {
+            true => {
+                self.vector(LONG_FACTORS, n_pairs)?;
+                Some(self.vector("rope_factors_short.weight", n_pairs)?)
+            }
+            false => self.optional(extras.rope_freqs, "rope_freqs.weight", n_pairs)?,
+        };
         Ok(Weights { token_embd, layers, output_norm, output_norm_bias, output, output_bias, rope_freqs })
     }
 
@@ -181,7 +191,7 @@ impl<'a> Binder<'a> {
         if self.n_used == self.gguf.n_tensors() {
             return Ok(());
         }
-        let mut names: Vec<&str> = weights.iter().map(|t| t.name).collect();
+        let mut names: Vec<&str> = weights.iter().map(|t| t.name).chain([LONG_FACTORS]).collect();
         names.sort_unstable();
         let n_layers = weights.layers.len();
         let is_left_out = |name: &str| {

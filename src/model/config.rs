@@ -69,7 +69,7 @@ pub enum Norm {
 pub enum QkNorm {
     /// The elements of each head by themselves; weights `[head_dim]`.
     Head,
-    /// As [`QkNorm::Head`], behind the rope instead of before it.
+    /// The norms of [`QkNorm::Head`], behind the rope instead of before it.
     HeadAfterRope,
     /// All heads of a position together, before the rope; weights `[n_heads * head_dim]` and `[n_kv_heads * head_dim]`.
     Row,

@@ -1,5 +1,6 @@
 //! From files to descriptions: the real models, and tiny ones with keys of their own.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use kigo::gguf::{Gguf, TensorType, Value, ValueType, Writer};
@@ -77,7 +78,9 @@ fn a_tiny_model_of_each_architecture_and_type_binds() {
             let (config, weights) = bind(&gguf).expect("binds");
             assert_eq!((config.architecture.as_str(), config.n_vocab), (arch, 512));
             assert_eq!(weights.layers[0].up.ty, ty, "the defaults fit every type");
-            assert_eq!(weights.iter().count(), gguf.n_tensors());
+            // Fused rows are parts of one tensor each.
+            let used: BTreeSet<&str> = weights.iter().map(|t| t.name).collect();
+            assert_eq!(used, gguf.tensors().map(|t| t.name).collect());
         }
     }
 }
@@ -203,6 +206,77 @@ fn counts_may_differ_by_layer() {
     ] {
         assert_eq!(with(name).expect_err("is refused").to_string(), text);
     }
+}
+
+#[test]
+fn yarn_multiplies_by_what_follows_from_its_factor_and_the_file() {
+    let own = [
+        ("rope.scaling.type", Value::String("yarn")),
+        ("rope.scaling.factor", Value::F32(4.0)),
+        ("rope.scaling.original_context_length", Value::U32(64)),
+    ];
+    let with = |keys: &[(&str, Value<'static>)]| {
+        let config = config_with("qwen3", &[&own[..], keys].concat());
+        let rope = rope(&config, config.layers[0].attention()).clone();
+        assert_eq!(rope.position_scale, 1.0);
+        rope
+    };
+    let plain = with(&[]);
+    // 0.1 ln 4 + 1
+    assert!((plain.magnitude - 1.138_629_4).abs() < 1e-6, "{}", plain.magnitude);
+    assert_eq!(
+        with(&[("rope.scaling.yarn_attn_factor", Value::F32(1.138_63))]),
+        plain,
+        "as the configuration rounds it"
+    );
+    assert_eq!(with(&[("rope.scaling.attn_factor", Value::F32(2.0))]).magnitude, 2.0 * plain.magnitude);
+    assert_eq!(with(&[("rope.scaling.yarn_log_multiplier", Value::F32(1.0))]).magnitude, 1.0);
+    // The first pair turns ten times in the original context, which slow and fast borders decide on; the last never.
+    let unscaled = rope(&config_with("qwen3", &[]), config_with("qwen3", &[]).layers[0].attention()).inv_freq.clone();
+    let shares = |rope: &RopeTable| -> Vec<f64> { rope.inv_freq.iter().zip(&unscaled).map(|(a, b)| a / b).collect() };
+    let all_fast = shares(&with(&[("rope.scaling.yarn_beta_fast", Value::F32(1.0))]));
+    assert!(all_fast[0] == 1.0 && *all_fast.last().expect("pairs") == 0.25, "{all_fast:?}");
+    assert!(shares(&plain)[1] < 1.0 && shares(&plain)[1] > 0.25, "between the borders: {:?}", shares(&plain));
+}
+
+#[test]
+fn long_rope_has_its_short_factors_within_the_original_context() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity/phi3-longrope-f16.gguf");
+    let gguf = Gguf::open(&path).expect("opens");
+    let (config, weights) = bind(&gguf).expect("binds");
+    assert_eq!((gguf.uint("phi3.context_length").expect("there"), config.n_ctx_train), (256, 128));
+    assert_eq!(config.ropes[0].divisors.as_deref(), Some(&[1.0, 1.1, 1.2, 1.4, 1.7, 2.1][..]));
+    assert_eq!(weights.rope_freqs.map(|t| t.name), Some("rope_factors_short.weight"));
+    // sqrt(1 + ln 2 / ln 128)
+    assert!((config.ropes[0].magnitude - 1.069_044_9).abs() < 1e-6, "{}", config.ropes[0].magnitude);
+}
+
+#[test]
+fn architectures_say_which_layers_differ() {
+    let has_rope = |arch: &str, keys: &[(&str, Value<'static>)]| -> Vec<bool> {
+        config_with(arch, keys).layers.iter().map(|l| l.attention().rope.is_some()).collect()
+    };
+    assert_eq!(has_rope("smollm3", &[]), [true, true, true, false]);
+    assert_eq!(has_rope("cohere2", &[]), [true, true, true, false]);
+    assert_eq!(has_rope("exaone4", &[]), [true, true, true, false]);
+    assert_eq!(has_rope("exaone4", &[("attention.sliding_window", Value::U32(0))]), [true; 4]);
+    assert_eq!(has_rope("granite", &[]), [true; 2]);
+    assert_eq!(has_rope("granite", &[("rope.scaling.finetuned", Value::Bool(false))]), [false; 2]);
+    let olmo3 = config_with("olmo2", &[]);
+    let scaled = |layer: usize| rope(&olmo3, olmo3.layers[layer].attention()).magnitude != 1.0;
+    assert_eq!([0, 1, 2, 3].map(scaled), [false, false, false, true]);
+    let windows = |config: &Config| config.layers.iter().map(|l| l.attention().window).collect::<Vec<_>>();
+    assert_eq!(windows(&config_with("gemma2", &[])), [Some(16), None]);
+    assert_eq!(windows(&config_with("phi3", &[])), [Some(48); 2]);
+}
+
+#[test]
+fn gemma2_of_46_layers_scales_by_the_width_over_the_heads() {
+    let mut tiny = Tiny::new("gemma2", TensorType::Q4_0);
+    (tiny.shape.n_layers, tiny.shape.head_dim) = (46, 32);
+    let bytes = tiny.bytes();
+    let gguf = Gguf::from_bytes(&bytes).expect("opens");
+    assert_eq!(bind(&gguf).expect("binds").0.layers[45].attention().scale, 0.25, "1 / sqrt(64 / 4), not 1 / sqrt(32)");
 }
 
 #[test]

@@ -277,7 +277,7 @@ pub const FAULTS: &[Fault] = &[
         "17.10",
         "a key that means something unknown is named without its value, or without what is known",
         &[
-            ("tests/api/malformed/model_cases.rs", "expected one of arcee, cohere2"),
+            ("tests/api/malformed/model_cases.rs", "no_such_architecture("),
             ("tests/api/malformed/reader_cases.rs", "version at byte 4 is 1; expected 2 or 3"),
         ],
     ),

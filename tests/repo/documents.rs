@@ -172,3 +172,17 @@ fn planted_claims_are_found() {
         ["src/lib.rs", "tests/a.rs", "examples/x.rs"]
     );
 }
+
+/// Rows of README's table of architectures, and its line of tensor types, as the code has them.
+#[test]
+fn readme_has_all_architectures_and_types() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("README.md");
+    let rows = kigo::model::ARCHITECTURES.iter().map(|a| format!("| `{}` | {} |\n", a.name, a.models));
+    let table = format!("| architecture | models |\n|---|---|\n{}\n", rows.collect::<String>());
+    assert!(readme.contains(&table), "README.md needs this table, and no other rows:\n{table}");
+    let types: Vec<String> = kigo::gguf::TensorType::ALL.iter().map(|ty| format!("`{}`", ty.name())).collect();
+    // Wrapped or not.
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = format!("Types of tensors: {} Architectures", types.join(" "));
+    assert!(words(&readme).contains(&line), "README.md needs this line: {line}");
+}

@@ -132,6 +132,8 @@ pub(super) struct Extras {
     pub experts_bias: Need,
     pub post_norms: Need,
     pub rope_freqs: Need,
+    /// Whether the divisors of the frequencies are the short ones of two, of which the long ones have no use.
+    pub long_rope: bool,
     pub output_bias: Need,
     /// Layers behind the last, whose tensors are left out.
     pub n_left_out: usize,
@@ -152,6 +154,7 @@ impl Extras {
         experts_bias: Need::No,
         post_norms: Need::No,
         rope_freqs: Need::No,
+        long_rope: false,
         output_bias: Need::No,
         n_left_out: 0,
         fused_gate_up: false,

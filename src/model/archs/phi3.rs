@@ -2,6 +2,9 @@
 //!
 //! Phi-3 of 4K was trained with a window of 2,047 positions on every layer, which the file names. transformers masks so and llama.cpp
 //! does not (its pull request 13676): here it is as it was trained.
+//!
+//! LongRoPE (Phi-3 of 128K, 3.5, 4-mini) has short factors for a context within the original one and long ones for a longer one,
+//! which change every key from the first. Sessions have the short ones, so the context ends with the original one.
 
 use super::{Architecture, Config, Extras, Keys, Need, Norm};
 use crate::error::Result;
@@ -18,5 +21,9 @@ fn fill(keys: &Keys<'_>, config: &mut Config, extras: &mut Extras) -> Result<()>
     extras.fused_gate_up = true;
     extras.o_bias = Need::Maybe;
     keys.window_on_all(config)?;
+    if keys.has_long_rope() {
+        extras.long_rope = true;
+        config.n_ctx_train = config.n_ctx_train.min(keys.original_context(config.n_ctx_train)? as usize);
+    }
     Ok(())
 }

@@ -70,6 +70,8 @@ impl Keys<'_> {
                 let factor = factor.or(self.float("rope.scale_linear")?.filter(|&f| f != 0.0));
                 RopeTable { position_scale: factor.map_or(1.0, |f| 1.0 / f), ..self.rope(base, head_dim)? }
             }
+            // Its factors are tensors, which the architecture has.
+            "longrope" if self.has_long_rope() => self.rope(base, head_dim)?,
             "yarn" => match factor {
                 Some(factor) => self.yarn(base, factor, head_dim, n_ctx_train)?,
                 None => self.rope(base, head_dim)?,
@@ -124,6 +126,11 @@ impl Keys<'_> {
             }
             None => Ok(rope),
         }
+    }
+
+    /// Whether there are factors for contexts within the original one, and hence others for longer ones.
+    pub fn has_long_rope(&self) -> bool {
+        self.gguf.tensor("rope_factors_short.weight").is_some()
     }
 
     /// Positions that the model was trained for before its rope was scaled.

@@ -1,10 +1,9 @@
 //! Keys of one architecture or one kind of rope that say what cannot be.
 
-use kigo::gguf::Value;
+use kigo::gguf::{TensorType, Value};
 
-use super::file::{Case, File, bad, unsupported, with};
+use super::file::{Case, File, bad, no_such_architecture, unsupported, with};
 use crate::common::tiny::Tiny;
-use kigo::gguf::TensorType;
 
 /// A tiny model scaled by YaRN, with one key more.
 fn yarn(key: &str, value: Value<'static>) -> File {
@@ -20,13 +19,19 @@ fn yarn(key: &str, value: Value<'static>) -> File {
     File::of(&Tiny { with, ..Tiny::new("qwen2", TensorType::Q4_0) })
 }
 
+fn key(arch: &str, key: &str, value: &str, expected: &str) -> String {
+    format!("key \"{arch}.{key}\" is {value}; expected {expected}")
+}
+
+const POSITIVE: &str = "positive and finite";
+
 /// All of them.
-pub fn all() -> Vec<Case> {
-    let key = |arch: &str, key: &str, value: &str, expected: &str| {
-        format!("key \"{arch}.{key}\" is {value}; expected {expected}")
-    };
+pub fn all() -> impl Iterator<Item = Case> {
+    factors().into_iter().chain(yarns()).chain(others())
+}
+
+fn factors() -> Vec<Case> {
     let mut cases = Vec::new();
-    let positive = "positive and finite";
     for (arch, suffix) in [
         ("granite", "logit_scale"),
         ("granite", "residual_scale"),
@@ -36,16 +41,26 @@ pub fn all() -> Vec<Case> {
     ] {
         for (value, text) in [(f32::NAN, "NaN"), (0.0, "0"), (-1.0, "-1"), (f32::INFINITY, "inf")] {
             let file = with(arch, &format!("{arch}.{suffix}"), Value::F32(value));
-            cases.push(bad("a factor", file, key(arch, suffix, text, positive)));
+            cases.push(bad("a factor", file, key(arch, suffix, text, POSITIVE)));
         }
     }
+    for (value, text) in [(f32::NAN, "NaN"), (-0.5, "-0.5"), (f32::INFINITY, "inf")] {
+        let text = format!("layer 0 temperature (attention.temperature_scale) is {text}; expected finite, at least 0");
+        let file = with("mistral3", "mistral3.attention.temperature_scale", Value::F32(value));
+        cases.push(bad("temperature", file, text));
+    }
+    cases
+}
+
+fn yarns() -> Vec<Case> {
+    let mut cases = Vec::new();
     for (suffix, value, text, expected) in [
         ("factor", f32::NAN, "NaN", "at least 1 and finite where YaRN scales by it"),
         ("factor", 0.5, "0.5", "at least 1 and finite where YaRN scales by it"),
         ("factor", f32::INFINITY, "inf", "at least 1 and finite where YaRN scales by it"),
-        ("yarn_beta_fast", f32::NAN, "NaN", positive),
+        ("yarn_beta_fast", f32::NAN, "NaN", POSITIVE),
         ("yarn_beta_fast", 0.5, "0.5", "at least 1, that of the slow ones"),
-        ("yarn_beta_slow", -1.0, "-1", positive),
+        ("yarn_beta_slow", -1.0, "-1", POSITIVE),
         ("yarn_log_multiplier", -1.0, "-1", "at least 0 and finite"),
         ("yarn_log_multiplier", f32::INFINITY, "inf", "at least 0 and finite"),
     ] {
@@ -60,11 +75,11 @@ pub fn all() -> Vec<Case> {
     cases.push(unsupported("yarn ext", yarn("yarn_ext_factor", Value::F32(0.5)), &ext_factor));
     let attn_factor = key("qwen2.rope.scaling", "yarn_attn_factor", "1", "1.1386294, which follows from the factor");
     cases.push(unsupported("yarn attn", yarn("yarn_attn_factor", Value::F32(1.0)), &attn_factor));
-    for (value, text) in [(f32::NAN, "NaN"), (-0.5, "-0.5"), (f32::INFINITY, "inf")] {
-        let text = format!("layer 0 temperature (attention.temperature_scale) is {text}; expected finite, at least 0");
-        let file = with("mistral3", "mistral3.attention.temperature_scale", Value::F32(value));
-        cases.push(bad("temperature", file, text));
-    }
+    cases
+}
+
+fn others() -> Vec<Case> {
+    let mut cases = Vec::new();
     for (arch, suffix, value, expected) in [
         ("llama", "logit_scale", Value::F32(2.0), "1, or no such key"),
         ("qwen3", "residual_scale", Value::F32(2.0), "1, or no such key"),
@@ -79,16 +94,17 @@ pub fn all() -> Vec<Case> {
         let found = if matches!(value, Value::Bool(_)) { "true" } else { "2" };
         cases.push(unsupported("a key of others", file, &key(arch, suffix, found, expected)));
     }
+    let longrope = with("llama", "llama.rope.scaling.type", Value::String("longrope"));
+    let text = key("llama", "rope.scaling.type", "\"longrope\"", "none, linear or yarn");
+    cases.push(unsupported("longrope without factors", longrope, &text));
     let sections = with("glm4", "glm4.rope.dimension_sections", Value::U32(8));
     cases.push(unsupported("sections", sections, &key("glm4", "rope.dimension_sections", "there", "no such key")));
     let none = with("cohere2", "cohere2.attention.sliding_window", Value::U32(0));
     let text = key("cohere2", "attention.sliding_window", "missing or 0", "the window of three layers in four");
     cases.push(bad("no window", none, text));
     let llama4 = with("qwen2", "general.architecture", Value::String("llama4"));
-    let text = "key \"general.architecture\" is \"llama4\", which needs windows in chunks, experts and a norm of queries \
-                without weights; expected one of arcee, cohere2, ernie4_5, exaone4, gemma, gemma2, gemma3, glm4, gptneox, \
-                granite, hunyuan-dense, internlm2, llama, mistral3, olmo2, phi2, phi3, qwen2, qwen3, seed_oss, smollm3, \
-                stablelm, starcoder2";
-    cases.push(unsupported("known to be missing", llama4, text));
+    let needs = "which needs windows in chunks, experts and a norm of queries without weights";
+    let text = no_such_architecture(&format!("\"llama4\", {needs}"));
+    cases.push(unsupported("known to be missing", llama4, &text));
     cases
 }

@@ -61,6 +61,12 @@ pub fn tiny() -> Tiny {
     Tiny::new("qwen2", TensorType::Q4_0)
 }
 
+/// What is said of an architecture that is none of those that are here.
+pub fn no_such_architecture(found: &str) -> String {
+    let names: Vec<&str> = kigo::model::ARCHITECTURES.iter().map(|a| a.name).collect();
+    format!("key \"general.architecture\" is {found}; expected one of {}", names.join(", "))
+}
+
 /// The tiny model with a key of another value.
 pub fn with(arch: &str, key: &str, value: Value<'static>) -> File {
     File::of(&Tiny { with: vec![(key.into(), value)], ..Tiny::new(arch, TensorType::Q4_0) })
