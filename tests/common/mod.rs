@@ -14,6 +14,7 @@ pub mod apart;
 pub mod described;
 #[cfg(kigo_cuda)]
 pub mod gpu;
+pub mod habits;
 pub mod hold;
 pub mod hostile;
 pub mod probe;
