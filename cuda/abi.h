@@ -29,8 +29,14 @@ constexpr uint32_t KG_INPUT_F16_WORDS = 66, KG_INPUT_Q_WORDS = 38;
 enum KgType : uint32_t { KG_TYPES(KG_NAME) };
 #undef KG_NAME
 
-// What stands between gate and up.
-enum KgActivation : uint32_t { KG_NO_ACTIVATION = 0, KG_ACTIVATION_SILU, KG_ACTIVATION_GELU };
+// What a gate goes through, or up where there is none: device/activation.cuh. Products can do the first two themselves.
+enum KgActivation : uint32_t { KG_NO_ACTIVATION = 0, KG_ACTIVATION_SILU, KG_ACTIVATION_GELU, KG_ACTIVATION_GELU_ERF, KG_ACTIVATION_RELU2 };
+
+// How a row is normalized: rows/norm.cu.
+enum KgNormKind : uint32_t { KG_NORM_NONE = 0, KG_NORM_RMS, KG_NORM_LAYER };
+
+// Which elements of a head a rope turns together: 2 i and 2 i + 1, or i and i + n_rot / 2.
+enum KgPairing : uint32_t { KG_PAIRS_ADJACENT = 0, KG_PAIRS_HALVES };
 
 // A matrix [rows, cols] in planes; block = 32 consecutive elements of a row, block b of row r has index r * cols / 32 + b.
 //   float types: a = [rows, stride] elements, stride = cols rounded up to 8, zero filled
@@ -76,7 +82,8 @@ struct KgStage {
     uint32_t n;          // columns
     uint32_t ks;         // warps a row
     uint32_t activation; // 0: none; 1: silu, 2: gelu: m[0] is the gate, m[1] the up matrix, n_seg is 1
-    float eps, softcap;
+    float eps, softcap;  // softcap 0: none
+    float scale;         // multiplies y before its softcap; 0: nothing does
     // Of a batch: x, delta and x_out are [n_seq, x_stride], out[i] [n_seq, out_stride], state the first of n_seq.
     uint32_t n_seq, x_stride, out_stride;
     uint32_t n_part; // parts of delta, and the bias that goes with them: see kg_batch_norm
@@ -97,8 +104,12 @@ struct KgAttend {
     float *part;          // [n_heads, max_chunks, hd + 2]
     uint32_t *counters;   // [n_heads], zero between launches
     float *tap_q, *tap_k; // [n_heads, hd], [n_kv, hd] or null
-    uint32_t n_heads, n_kv, head_dim, n_rot, halves, window, layer, chunk, max_chunks;
+    uint64_t layer_at;    // where the layer's keys begin in a page, in elements
+    uint32_t n_heads, n_kv, head_dim, n_rot, pairing, window, chunk, max_chunks;
+    uint32_t norm_last;   // the norms stand behind the rope
     float scale, softcap, eps, magnitude; // the last: of cosines and sines
+    float beta;           // q is multiplied by 1 + beta ln(1 + floor(position / interval)), where interval is not 0
+    uint32_t interval;
     // Of a batch: state is the first of n_seq; qkv, out, part and counters have one after another for each.
     uint32_t n_seq, qkv_stride, out_stride;
     uint32_t long_from, long_chunk; // positions from long_from on take this chunk
@@ -152,17 +163,27 @@ struct KgFlash {
     uint32_t n_tiles;
 };
 
-// kgc_prefill_norm: residual, norm, f16.
-struct KgPrefillNorm {
-    float *x;            // [n_tokens, dim]; written only where delta is given
-    const float *delta;  // [n_tokens, dim] or null
-    const float *post_w; // [dim] or null
-    const float *w;      // [dim]
-    void *out;           // [n_tokens, dim] f16, rows out_stride apart; columns dim .. out_stride are zeroed; null: only x
-    void *out_lo;        // what its rounding leaves, the same shape, or null
-    float *tap;          // [n_tokens, dim] f32, the same before rounding, or null
-    uint32_t n_tokens, dim, out_stride;
-    float eps;
+// kgc_norm: residual and norm of rows.
+struct KgNorm {
+    float *x;               // [n_rows, dim], rows x_stride apart; written only where delta is given
+    const float *delta[2];  // as x, added one after the other; the second only with the first; or null
+    const float *post_w[2]; // [dim]: of a norm that delta goes through; or null
+    const float *w, *bias;  // [dim] or null
+    void *out;              // [n_rows, dim] f16, rows out_stride apart; columns dim .. out_stride are zeroed; or null
+    void *out_lo;           // what its rounding leaves, the same shape, or null
+    float *row;             // f32, as x, which it may be: the same before rounding; or null
+    uint32_t n_rows, dim, x_stride, out_stride;
+    uint32_t kind;          // KgNormKind
+    float eps, scale;       // the latter: of what is added
+};
+
+// kgc_glu: what stands between the products of a feed-forward part, where no product does it.
+struct KgGlu {
+    const float *gate, *up; // [n_rows, n], rows in_stride apart; up may be null
+    float *row;             // [n_rows, n] f32, rows out_stride apart, or null
+    void *out, *out_lo;     // f16, the same shape, and what its rounding leaves; or null
+    uint32_t n_rows, n, in_stride, out_stride;
+    uint32_t activation;    // KgActivation, not none
 };
 
 // kgc_prefill_rope: norms of the heads, rope, the cache's new rows.
@@ -175,9 +196,12 @@ struct KgPrefillRope {
     const uint64_t *pages; // addresses of the sequence's pages, on the device
     float *tap_q, *tap_k;  // [n_tokens, n_heads, head_dim], [n_tokens, n_kv, head_dim] f32 or null
     uint64_t k_offset, v_offset, head_stride, token_stride; // elements
-    uint32_t n_tokens, start, n_heads, n_kv, head_dim, n_rot, halves;
+    uint32_t n_tokens, start, n_heads, n_kv, head_dim, n_rot, pairing;
     uint32_t qkv_stride, q_stride;
+    uint32_t norm_last;   // as in KgAttend, and so are beta and interval
     float eps, magnitude; // the latter: of cosines and sines
+    float beta;
+    uint32_t interval;
     const KgRow *rows; // [n_tokens] of several sequences, on the device, or null; then pages and start are not read
 };
 
@@ -207,16 +231,17 @@ static const KgAbiNumber kg_abi[] = {
     FIELD(KgStage, x), FIELD(KgStage, delta), FIELD(KgStage, post_w), FIELD(KgStage, norm_w), FIELD(KgStage, x_out),
     FIELD(KgStage, tap), FIELD(KgStage, state), FIELD(KgStage, m), FIELD(KgStage, bias), FIELD(KgStage, out),
     FIELD(KgStage, seg_block), FIELD(KgStage, n_seg), FIELD(KgStage, n), FIELD(KgStage, ks), FIELD(KgStage, activation),
-    FIELD(KgStage, eps), FIELD(KgStage, softcap), FIELD(KgStage, n_seq), FIELD(KgStage, x_stride), FIELD(KgStage, out_stride),
+    FIELD(KgStage, eps), FIELD(KgStage, softcap), FIELD(KgStage, scale), FIELD(KgStage, n_seq), FIELD(KgStage, x_stride), FIELD(KgStage, out_stride),
     FIELD(KgStage, n_part), FIELD(KgStage, part), FIELD(KgStage, part_bias), FIELD(KgStage, split), FIELD(KgStage, split_nt),
     FIELD(KgStage, split_ints),
     STRUCT(KgAttend),
     FIELD(KgAttend, qkv), FIELD(KgAttend, q_norm), FIELD(KgAttend, k_norm), FIELD(KgAttend, turns), FIELD(KgAttend, state),
     FIELD(KgAttend, out), FIELD(KgAttend, part), FIELD(KgAttend, counters), FIELD(KgAttend, tap_q), FIELD(KgAttend, tap_k),
-    FIELD(KgAttend, n_heads), FIELD(KgAttend, n_kv), FIELD(KgAttend, head_dim), FIELD(KgAttend, n_rot), FIELD(KgAttend, halves),
-    FIELD(KgAttend, window), FIELD(KgAttend, layer), FIELD(KgAttend, chunk), FIELD(KgAttend, max_chunks), FIELD(KgAttend, scale),
+    FIELD(KgAttend, n_heads), FIELD(KgAttend, n_kv), FIELD(KgAttend, head_dim), FIELD(KgAttend, n_rot), FIELD(KgAttend, pairing),
+    FIELD(KgAttend, window), FIELD(KgAttend, layer_at), FIELD(KgAttend, chunk), FIELD(KgAttend, max_chunks), FIELD(KgAttend, scale),
     FIELD(KgAttend, softcap), FIELD(KgAttend, eps), FIELD(KgAttend, magnitude), FIELD(KgAttend, n_seq),
-    FIELD(KgAttend, qkv_stride), FIELD(KgAttend, out_stride), FIELD(KgAttend, long_from), FIELD(KgAttend, long_chunk),
+    FIELD(KgAttend, qkv_stride), FIELD(KgAttend, out_stride), FIELD(KgAttend, long_from), FIELD(KgAttend, long_chunk), FIELD(KgAttend, norm_last),
+    FIELD(KgAttend, beta), FIELD(KgAttend, interval),
     STRUCT(KgGemm),
     FIELD(KgGemm, x), FIELD(KgGemm, x_lo), FIELD(KgGemm, w), FIELD(KgGemm, w_lo), FIELD(KgGemm, bias), FIELD(KgGemm, y),
     FIELD(KgGemm, y_lo), FIELD(KgGemm, encode), FIELD(KgGemm, m), FIELD(KgGemm, k), FIELD(KgGemm, n), FIELD(KgGemm, n_w),
@@ -233,22 +258,28 @@ static const KgAbiNumber kg_abi[] = {
     FIELD(KgFlash, start), FIELD(KgFlash, n_heads), FIELD(KgFlash, n_kv), FIELD(KgFlash, head_dim), FIELD(KgFlash, q_stride),
     FIELD(KgFlash, out_stride), FIELD(KgFlash, window), FIELD(KgFlash, wgmma),
     FIELD(KgFlash, n_sms), FIELD(KgFlash, scale), FIELD(KgFlash, softcap), FIELD(KgFlash, tiles), FIELD(KgFlash, n_tiles),
-    STRUCT(KgPrefillNorm),
-    FIELD(KgPrefillNorm, x), FIELD(KgPrefillNorm, delta), FIELD(KgPrefillNorm, post_w), FIELD(KgPrefillNorm, w),
-    FIELD(KgPrefillNorm, out), FIELD(KgPrefillNorm, out_lo), FIELD(KgPrefillNorm, tap), FIELD(KgPrefillNorm, n_tokens),
-    FIELD(KgPrefillNorm, dim), FIELD(KgPrefillNorm, out_stride), FIELD(KgPrefillNorm, eps),
+    STRUCT(KgNorm),
+    FIELD(KgNorm, x), FIELD(KgNorm, delta), FIELD(KgNorm, post_w), FIELD(KgNorm, w), FIELD(KgNorm, bias), FIELD(KgNorm, out),
+    FIELD(KgNorm, out_lo), FIELD(KgNorm, row), FIELD(KgNorm, n_rows), FIELD(KgNorm, dim), FIELD(KgNorm, x_stride),
+    FIELD(KgNorm, out_stride), FIELD(KgNorm, kind), FIELD(KgNorm, eps), FIELD(KgNorm, scale),
+    STRUCT(KgGlu),
+    FIELD(KgGlu, gate), FIELD(KgGlu, up), FIELD(KgGlu, row), FIELD(KgGlu, out), FIELD(KgGlu, out_lo), FIELD(KgGlu, n_rows),
+    FIELD(KgGlu, n), FIELD(KgGlu, in_stride), FIELD(KgGlu, out_stride), FIELD(KgGlu, activation),
     STRUCT(KgPrefillRope),
     FIELD(KgPrefillRope, qkv), FIELD(KgPrefillRope, q_norm), FIELD(KgPrefillRope, k_norm),
     FIELD(KgPrefillRope, turns), FIELD(KgPrefillRope, q), FIELD(KgPrefillRope, pages), FIELD(KgPrefillRope, tap_q),
     FIELD(KgPrefillRope, tap_k), FIELD(KgPrefillRope, k_offset), FIELD(KgPrefillRope, v_offset),
     FIELD(KgPrefillRope, head_stride), FIELD(KgPrefillRope, token_stride), FIELD(KgPrefillRope, n_tokens),
     FIELD(KgPrefillRope, start), FIELD(KgPrefillRope, n_heads), FIELD(KgPrefillRope, n_kv), FIELD(KgPrefillRope, head_dim),
-    FIELD(KgPrefillRope, n_rot), FIELD(KgPrefillRope, halves), FIELD(KgPrefillRope, qkv_stride), FIELD(KgPrefillRope, q_stride),
+    FIELD(KgPrefillRope, n_rot), FIELD(KgPrefillRope, pairing), FIELD(KgPrefillRope, qkv_stride), FIELD(KgPrefillRope, q_stride),
     FIELD(KgPrefillRope, eps), FIELD(KgPrefillRope, magnitude), FIELD(KgPrefillRope, rows),
+    FIELD(KgPrefillRope, norm_last), FIELD(KgPrefillRope, beta), FIELD(KgPrefillRope, interval),
     NUMBER(KG_PAGE), NUMBER(KG_RING), NUMBER(KG_MOST_PARTS), NUMBER(KG_TENSOR_CHUNK), NUMBER(KG_TENSOR_HEAD),
     NUMBER(KG_INPUT_F16_WORDS), NUMBER(KG_INPUT_Q_WORDS),
     KG_TYPES(TYPE)
-    NUMBER(KG_NO_ACTIVATION), NUMBER(KG_ACTIVATION_SILU), NUMBER(KG_ACTIVATION_GELU), NUMBER(KG_GEMM_F32), NUMBER(KG_GEMM_ADD),
-    NUMBER(KG_GEMM_F16), NUMBER(KG_GEMM_SILU), NUMBER(KG_GEMM_GELU),
+    NUMBER(KG_NO_ACTIVATION), NUMBER(KG_ACTIVATION_SILU), NUMBER(KG_ACTIVATION_GELU),
+    NUMBER(KG_ACTIVATION_GELU_ERF), NUMBER(KG_ACTIVATION_RELU2),
+    NUMBER(KG_NORM_NONE), NUMBER(KG_NORM_RMS), NUMBER(KG_NORM_LAYER), NUMBER(KG_PAIRS_ADJACENT), NUMBER(KG_PAIRS_HALVES),
+    NUMBER(KG_GEMM_F32), NUMBER(KG_GEMM_ADD), NUMBER(KG_GEMM_F16), NUMBER(KG_GEMM_SILU), NUMBER(KG_GEMM_GELU),
 };
 #endif

@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(256, kg_decode_attention_blocks(REP, EPL, BATC
     float *qs = shared, *kn = qs + REP * hd, *vn = kn + hd, *ml = vn + hd, *turn = ml + 2 * REP, *sc = turn + hd,
           *red = sc + REP * chunk;
     const uint64_t *pages = state->pages;
-    const size_t tile = (size_t)64 * hd, k_at = ((size_t)(p.layer * 2) * p.n_kv + kv) * tile, v_at = k_at + p.n_kv * tile;
+    const size_t tile = (size_t)64 * hd, k_at = p.layer_at + kv * tile, v_at = k_at + p.n_kv * tile;
     const uint32_t e = (lane & (LPT - 1)) * EPL;
     const int tl = (int)(warp * TPW + lane / LPT);
     const bool live = e < hd;
@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(256, kg_decode_attention_blocks(REP, EPL, BATC
         const bool key = r == REP;
         float *x = key ? kn : qs + r * hd;
         const float *from = key ? k : q + r * hd, *norm = key ? p.k_norm : p.q_norm;
-        kg_decode_attention_row(p, from, norm, turn, x);
+        kg_decode_attention_row(p, from, norm, turn, key ? -1 : pos, x);
         float *tap = !newest ? nullptr : key ? (p.tap_k && first == 0 ? p.tap_k + kv * hd : nullptr) : p.tap_q ? p.tap_q + (head0 + r) * hd : nullptr;
         __half *page = key && newest && first == 0 ? (__half *)pages[pos >> 6] : nullptr;
 #pragma unroll 1

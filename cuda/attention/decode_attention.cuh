@@ -1,7 +1,8 @@
 // What the kernels of attention of a step share: arguments, and the cache's new row.
 //
-//   q_h = rope(rms_norm(q_h) * q_norm, p) * scale      [head_dim] f32, norms where the weights are given
-//   k   = rope(rms_norm(k) * k_norm, p), v             stored as f16 at position p of the cache
+//   q_h = rope(rms_norm(q_h) * q_norm, p) * t(p) * scale   [head_dim] f32, norms where the weights are given; behind the rope where
+//                                                          norm_last; t(p) = 1 + beta ln(1 + floor(p / interval)), or 1
+//   k   = rope(rms_norm(k) * k_norm, p), v                 stored as f16 at position p of the cache
 //   s_t = softcap(q_h . k_t), t = max(0, p + 1 - window) .. p;  out_h = softmax(s) v       f32 accumulation
 //
 // Cache: page g of a sequence holds positions 64 g .. 64 g + 63 as [n_layers][k, v][n_kv][64][head_dim] f16, 16-byte aligned.
@@ -19,8 +20,10 @@ __device__ __forceinline__ void kg_decode_attention_turns(const KgAttend &p, int
     }
 }
 
-// A warp computes x = rope(rms_norm(from) * norm) of one head.
-__device__ __forceinline__ void kg_decode_attention_row(const KgAttend &p, const float *from, const float *norm, const float *turn, float *x) {
+// A warp computes x = rope(rms_norm(from) * norm) of one head, or rms_norm(rope(from)) * norm; that of a query times the temperature of
+// its position, `warm`, which is negative of a key.
+__device__ __forceinline__ void kg_decode_attention_row(const KgAttend &p, const float *from, const float *norm, const float *turn, int warm,
+                                                        float *x) {
     const uint32_t hd = p.head_dim, lane = threadIdx.x & 31;
     float ss = 0.f;
 #pragma unroll 2
@@ -29,21 +32,36 @@ __device__ __forceinline__ void kg_decode_attention_row(const KgAttend &p, const
         x[i] = f;
         ss = __fmaf_rn(f, f, ss);
     }
-    if (norm) {
+    auto scale = [&](float ss) {
         const float m = 1.f / sqrtf(kg_warp_sum(ss) / (float)hd + p.eps);
 #pragma unroll 1
         for (uint32_t i = lane; i < hd; i += 32) x[i] *= m * norm[i];
-    }
+    };
+    if (norm && !p.norm_last) scale(ss);
     __syncwarp();
 #pragma unroll 1
     for (uint32_t i = lane; i < p.n_rot / 2; i += 32) {
-        const uint32_t a = p.halves ? i : 2 * i, b = p.halves ? i + p.n_rot / 2 : 2 * i + 1;
+        const bool halves = p.pairing == KG_PAIRS_HALVES;
+        const uint32_t a = halves ? i : 2 * i, b = halves ? i + p.n_rot / 2 : 2 * i + 1;
         const float y = x[a], z = x[b], cs = turn[2 * i], s = turn[2 * i + 1];
         // Rounded as written: the same in every variant, however the compiler would fuse.
         x[a] = __fmaf_rn(y, cs, -__fmul_rn(z, s));
         x[b] = __fmaf_rn(y, s, __fmul_rn(z, cs));
     }
     __syncwarp();
+    if (norm && p.norm_last) {
+        ss = 0.f;
+#pragma unroll 1
+        for (uint32_t i = lane; i < hd; i += 32) ss = __fmaf_rn(x[i], x[i], ss);
+        scale(ss);
+        __syncwarp();
+    }
+    if (p.interval && warm >= 0) {
+        const float t = kg_temperature(p.beta, p.interval, (uint32_t)warm);
+#pragma unroll 1
+        for (uint32_t i = lane; i < hd; i += 32) x[i] *= t;
+        __syncwarp();
+    }
 }
 
 // Heads up to 128 wide, by tensor cores: see decode_attention_mma.cu. chunks: of KG_TENSOR_CHUNK positions.

@@ -35,7 +35,7 @@ template <int HD64, bool BATCH> __global__ void __launch_bounds__(256, HD64 == 1
     if (c > last_chunk) return;
     const bool newest = c == last_chunk;
     const uint64_t *pages = state->pages;
-    const size_t tile = (size_t)64 * hd, k_at = ((size_t)(p.layer * 2) * p.n_kv + kv) * tile, v_at = k_at + p.n_kv * tile;
+    const size_t tile = (size_t)64 * hd, k_at = p.layer_at + kv * tile, v_at = k_at + p.n_kv * tile;
 
     uint4 k[T][2][2 * HD64], v[T][4][HD64];
     int base[T]; // of the tiles, which lie side by side: short contexts keep all warps busy
@@ -78,7 +78,7 @@ template <int HD64, bool BATCH> __global__ void __launch_bounds__(256, HD64 == 1
     for (uint32_t r = warp; r < n_rep + 1; r += 8) {
         const bool key = r == n_rep;
         float *x = rows + warp * HD;
-        kg_decode_attention_row(p, key ? new_k : q + r * hd, key ? p.k_norm : p.q_norm, turn, x);
+        kg_decode_attention_row(p, key ? new_k : q + r * hd, key ? p.k_norm : p.q_norm, turn, key ? -1 : pos, x);
         float *tap = !newest ? nullptr : key ? (p.tap_k && first == 0 ? p.tap_k + kv * hd : nullptr) : p.tap_q ? p.tap_q + (head0 + r) * hd : nullptr;
         if (key) {
             __half *page = newest && first == 0 ? (__half *)pages[pos >> 6] + (size_t)(pos & 63) * hd : nullptr;

@@ -1,4 +1,5 @@
-// What stands between gate and up: silu(g) = g / (1 + e^-g), and gelu(g) = g (1 + tanh(sqrt(2 / pi) (g + 0.044715 g^3))) / 2.
+// What stands between gate and up: silu(g) = g / (1 + e^-g), gelu(g) = g (1 + tanh(sqrt(2 / pi) (g + 0.044715 g^3))) / 2, and, in
+// a kernel of its own alone (rows/glu.cu), gelu_erf(g) = g (1 + erf(g / sqrt(2))) / 2 and relu2(g) = max(g, 0)^2.
 #pragma once
 #include "device/common.cuh"
 
@@ -6,6 +7,13 @@
 __device__ __forceinline__ float kg_activation(uint32_t kind, float g) {
     if (kind == KG_ACTIVATION_SILU) return g / (1.f + expf(-g));
     return 0.5f * g * (1.f + tanhf(0.7978845608028654f * (g + 0.044715f * g * g * g)));
+}
+
+// Any of them.
+__device__ __forceinline__ float kg_activation_any(uint32_t kind, float g) {
+    if (kind == KG_ACTIVATION_GELU_ERF) return 0.5f * g * (1.f + erff(g * 0.70710678118654752f));
+    if (kind == KG_ACTIVATION_RELU2) return g > 0.f ? g * g : g == g ? 0.f : g; // NaN stays NaN
+    return kg_activation(kind, g);
 }
 
 // The gate of prefill, with the exponential of the special function unit.

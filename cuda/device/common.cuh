@@ -71,6 +71,11 @@ __device__ __forceinline__ float kg_block_sum256(float v, float *red) {
     return t;
 }
 
+// What queries at a position are multiplied by; interval is not 0.
+__device__ __forceinline__ float kg_temperature(float beta, uint32_t interval, uint32_t position) {
+    return 1.f + beta * logf(1.f + (float)(position / interval));
+}
+
 // Order of floats as unsigned integers; NaN is 0.
 __device__ __forceinline__ uint32_t kg_order(float f) {
     if (f != f) return 0;

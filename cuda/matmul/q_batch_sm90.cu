@@ -1,21 +1,7 @@
 // The stages of quantized matrices for several sequences: see q_batch_sm90.cuh.
 #include "matmul/q_batch_sm90.cuh"
 
-// Input that no norm stands before: x, [n_seq, x_stride] f32, cut up into st.split. Bytes moved: x once, st.split once.
-__global__ void __launch_bounds__(256) kg_stage_input_q(const __grid_constant__ KgStage st) {
-    const uint32_t n4 = st.n / 4, i = blockIdx.x * blockDim.x + threadIdx.x;
-    kg_launch_dependents();
-    kg_wait();
-    const float4 v = i < n4 ? ((const float4 *)(st.x + (size_t)blockIdx.y * st.x_stride))[i] : make_float4(0.f, 0.f, 0.f, 0.f);
-    kg_stage_q_put(st.split, st.split_nt, v, i, n4, blockIdx.y);
-}
-
 static bool kg_q_batch_nt(uint32_t nt) { return nt == 1 || nt == 2 || nt == 4; }
-
-KGC_API cudaError_t kgc_stage_input_q(const KgStage *st, int pdl, cudaStream_t stream) {
-    if (!st->n || st->n % 32 || !st->n_seq || !st->split || !kg_q_batch_nt(st->split_nt) || st->x_stride < st->n) return cudaErrorInvalidValue;
-    return kg_launch(kg_stage_input_q, dim3((st->n / 4 + 255) / 256, st->n_seq), dim3(256), 0, pdl, stream, *st);
-}
 
 // How a block's shared memory is used.
 struct KgQBatchPlan {

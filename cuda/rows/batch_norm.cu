@@ -3,7 +3,7 @@
 //   v = x + (post_w ? rms_norm(delta) * post_w : delta), stored in x_out where delta is given;  out = rms_norm(v) * norm_w
 // x, delta, x_out, out: [n_seq, x_stride] f32, zero beyond n. The sums are those of a stage of a token alone with as many threads.
 // Where the stage before has left delta in parts (st.part, [n_part, n_seq, x_stride]), it is their sum, ascending, and its bias.
-// For stages on tensor cores the result is cut up (st.split).
+// For stages on tensor cores the result is cut up (st.split), as is by itself what no norm stands before.
 // Bytes moved: x, delta or its parts, norm_w once; x_out and out once.
 #include "matmul/stage_input.cuh"
 #include "matmul/stage_norm.cuh"
@@ -45,4 +45,23 @@ KGC_API cudaError_t kgc_batch_norm(const KgStage *st, float *out, uint32_t threa
     if (threads == 0 || threads > 512 || threads % 32 != 0 || !st->norm_w || st->n_seq == 0 || st->n_part > KG_MOST_PARTS || (st->split && !st->split_nt)) return cudaErrorInvalidValue;
     const size_t smem = 512 + (size_t)((st->n + 31) / 32 * 32) * 4;
     return kg_launch(kg_batch_norm, dim3(st->n_seq), dim3(threads), smem, pdl, stream, *st, out);
+}
+
+// Input that no norm stands before: x, [n_seq, x_stride] f32, cut up into st.split. Bytes moved: x once, st.split once.
+template <bool INTS> __global__ void __launch_bounds__(256) kg_stage_input(const __grid_constant__ KgStage st) {
+    const uint32_t n4 = (st.n + 31) / 32 * 8, i = blockIdx.x * blockDim.x + threadIdx.x;
+    kg_launch_dependents();
+    kg_wait();
+    const float4 v = i < n4 ? ((const float4 *)(st.x + (size_t)blockIdx.y * st.x_stride))[i] : make_float4(0.f, 0.f, 0.f, 0.f);
+    if (INTS) kg_stage_q_put(st.split, st.split_nt, v, i, n4, blockIdx.y);
+    else kg_stage_f16_put(st.split, st.split_nt, v, i, n4, blockIdx.y);
+}
+
+// The input becomes halves, or integers where st.split_ints; then n is a multiple of 32.
+KGC_API cudaError_t kgc_stage_input(const KgStage *st, int pdl, cudaStream_t stream) {
+    bool ok = st->n && !(st->split_ints && st->n % 32) && st->n_seq && st->split && st->x_stride >= (st->n + 31) / 32 * 32;
+    ok = ok && (st->split_nt == 1 || st->split_nt == 2 || st->split_nt == 4);
+    if (!ok) return cudaErrorInvalidValue;
+    const dim3 grid(((st->n + 31) / 32 * 8 + 255) / 256, st->n_seq);
+    return kg_launch(st->split_ints ? kg_stage_input<true> : kg_stage_input<false>, grid, dim3(256), 0, pdl, stream, *st);
 }

@@ -36,7 +36,7 @@ use super::experts::Experts;
 use super::range::{check, in_range, positive};
 use super::rope::RopeTable;
 use crate::alloc::require;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// The function on the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -273,20 +273,6 @@ impl Config {
     /// The rope of a layer's attention.
     pub fn rope_of(&self, attention: &Attention) -> Option<&RopeTable> {
         attention.rope.map(|rope| &self.ropes[rope])
-    }
-
-    /// The heads and the head size that all layers have; `Unsupported` where they differ, for a backend whose cache cannot.
-    pub fn same_heads(&self) -> Result<Attention> {
-        let heads = |a: &Attention| (a.n_heads, a.n_kv_heads, a.head_dim);
-        let mut all = self.layers.iter().map(Layer::attention);
-        let first = all.next().copied().ok_or(Error::Internal { message: "a description without layers".into() })?;
-        match all.find(|a| heads(a) != heads(&first)) {
-            None => Ok(first),
-            Some(other) => Err(Error::Unsupported {
-                what: "layers of different heads",
-                name: format!("{:?} and {:?}", heads(&first), heads(other)),
-            }),
-        }
     }
 
     /// Bytes of K and V of one token in one layer, f16.

@@ -4,89 +4,17 @@
 use std::sync::atomic::AtomicBool;
 
 use crate::common::described::Described;
+use crate::common::features::{EXPERTS, FEATURES, Feature, dense, qk_norm};
 use crate::common::run::{logits_after, same_bits, tapped};
 use kigo::backend::cpu::{CpuDevice, CpuOptions, Isa};
 use kigo::backend::reference::ReferenceDevice;
 use kigo::backend::{Chunk, LoadedModel, PAGE_TOKENS, RunControl, TapEvent, Want};
 use kigo::gguf::TensorType::{Bf16, F16, F32, Q8_0};
-use kigo::model::{Activation, Block, Norm, QkNorm, RopePairing, RopeTable, Temperature};
+use kigo::model::{Activation, Block, Norm, QkNorm, Temperature};
 
-type Feature = (&'static str, fn(&mut Described));
-
-fn qk_norm(d: &mut Described, kind: QkNorm) {
-    d.layers(|l| l.attention_mut().qk_norm = Some(kind));
+fn all() -> impl Iterator<Item = Feature> {
+    FEATURES.into_iter().chain(EXPERTS)
 }
-
-fn dense(d: &mut Described, activation: Activation, gated: bool) {
-    d.config.dense_mut().for_each(|dense| (dense.activation, dense.gated) = (activation, gated));
-}
-
-const HEATED: Temperature = Temperature { beta: 0.5, interval: 16 };
-
-/// Layers of other heads and widths, the second with a padded head, a rope of part of it, and none at all.
-fn uneven(d: &mut Described) {
-    d.config.ropes.push(RopeTable::of_base(1e4, 8, RopePairing::Adjacent).expect("has memory"));
-    let last = d.config.layers[1];
-    d.config.layers.push(last);
-    let [_, second, third] = &mut d.config.layers[..] else { panic!("three layers") };
-    let a = second.attention_mut();
-    (a.n_heads, a.n_kv_heads, a.head_dim, a.rope, a.window) = (4, 1, 24, Some(1), Some(20));
-    second.dense_mut().expect("is dense").width = 160;
-    let a = third.attention_mut();
-    (a.n_heads, a.n_kv_heads, a.head_dim, a.rope) = (2, 2, 32, None);
-}
-
-const FEATURES: [Feature; 25] = [
-    ("layer norm", |d| d.config.norm = Norm::Layer),
-    ("layer norm with biases", |d| (d.config.norm, d.norm_bias) = (Norm::Layer, true)),
-    ("rms norm with biases", |d| d.norm_bias = true),
-    ("norms behind only", |d| (d.attn_norm, d.ffn_norm, d.post_norms) = (false, false, true)),
-    ("parallel, one norm", |d| {
-        d.layers(|l| l.block = Block::Parallel);
-        (d.config.norm, d.ffn_norm) = (Norm::Layer, false);
-    }),
-    ("parallel, two norms", |d| {
-        d.layers(|l| l.block = Block::Parallel);
-        (d.config.residual_scale, d.norm_bias) = (0.7, true);
-    }),
-    ("parallel, norms behind only", |d| {
-        d.layers(|l| l.block = Block::Parallel);
-        (d.attn_norm, d.ffn_norm, d.post_norms) = (false, false, true);
-    }),
-    ("residual scale", |d| d.config.residual_scale = 0.22),
-    ("logit scale", |d| d.config.logit_scale = 0.3),
-    ("output bias", |d| d.output_bias = true),
-    ("output bias, scale and softcap", |d| {
-        (d.output_bias, d.config.logit_scale, d.config.logit_softcap) = (true, 2.0, Some(3.0));
-    }),
-    ("head norms", |d| qk_norm(d, QkNorm::Head)),
-    ("head norms behind the rope", |d| qk_norm(d, QkNorm::HeadAfterRope)),
-    ("row norms", |d| qk_norm(d, QkNorm::Row)),
-    ("no rope in a layer", |d| d.config.layers[0].attention_mut().rope = None),
-    ("no rope at all", |d| {
-        d.layers(|l| l.attention_mut().rope = None);
-        d.config.ropes.clear();
-    }),
-    ("temperature", |d| d.layers(|l| l.attention_mut().temperature = Some(HEATED))),
-    ("gelu without a gate", |d| dense(d, Activation::Gelu, false)),
-    ("relu2 without a gate", |d| dense(d, Activation::Relu2, false)),
-    ("gelu with a gate", |d| dense(d, Activation::Gelu, true)),
-    ("relu2 with a gate", |d| dense(d, Activation::Relu2, true)),
-    ("biases", |d| (d.qkv_bias, d.o_bias, d.ffn_bias) = (true, true, true)),
-    ("biases without a gate", |d| {
-        dense(d, Activation::GeluTanh, false);
-        (d.qkv_bias, d.o_bias, d.ffn_bias) = (true, true, true);
-    }),
-    ("uneven layers", uneven),
-    ("much at once", |d| {
-        uneven(d);
-        qk_norm(d, QkNorm::HeadAfterRope);
-        dense(d, Activation::Gelu, false);
-        d.layers(|l| (l.block, l.attention_mut().temperature) = (Block::Parallel, Some(HEATED)));
-        (d.config.norm, d.config.residual_scale, d.config.logit_scale) = (Norm::Layer, 0.5, 0.5);
-        (d.norm_bias, d.qkv_bias, d.o_bias, d.ffn_bias, d.output_bias) = (true, true, true, true, true);
-    }),
-];
 
 fn cpu(n_threads: usize, isa: Option<Isa>) -> CpuDevice {
     CpuDevice::new(CpuOptions { n_threads, isa }).expect("starts")
@@ -122,7 +50,7 @@ fn every_feature_agrees_with_the_reference_at_every_stage() {
     let device = cpu(2, None);
     for ty in [F32, F16, Q8_0] {
         let plain = logits_after(&*Described::plain(ty).load(&ReferenceDevice::PLAIN), &tokens(70), &[70]);
-        for (name, change) in FEATURES {
+        for (name, change) in all() {
             let mut model = Described::plain(ty);
             change(&mut model);
             let (exact, exact_logits) = shown(&*model.load(&ReferenceDevice::PLAIN));
@@ -145,7 +73,7 @@ fn every_feature_agrees_with_the_reference_at_every_stage() {
 #[test]
 fn every_feature_has_the_same_bits_in_any_chunks_threads_and_instructions() {
     let text = tokens(150);
-    for (name, change) in FEATURES {
+    for (name, change) in all() {
         let mut model = Described::plain(Q8_0);
         change(&mut model);
         let on = |n_threads, isa| model.load(&cpu(n_threads, isa));
@@ -172,7 +100,7 @@ fn chunk<'a>(slot: &'a mut dyn kigo::backend::Slot, tokens: &'a [u32], start: us
 fn every_feature_has_the_same_bits_in_a_batch_and_from_saved_pages() {
     let (device, cancel) = (cpu(2, None), AtomicBool::new(false));
     let (text, other) = (tokens(100), tokens(140).split_off(100));
-    for (name, change) in FEATURES {
+    for (name, change) in all() {
         let mut model = Described::plain(Q8_0);
         change(&mut model);
         let model = model.load(&device);

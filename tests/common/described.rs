@@ -33,8 +33,11 @@ pub struct Described {
     /// Tensors that have the numbers of those of another name.
     pub renamed: Vec<(&'static str, &'static str)>,
     /// What becomes of each element of tensors whose name ends so.
-    pub changed: Vec<(&'static str, fn(f32) -> f32)>,
+    pub changed: Vec<Changed>,
 }
+
+/// The end of a name, and a function of an element.
+pub type Changed = (&'static str, fn(f32) -> f32);
 
 impl Described {
     /// Two layers as those of llama, an output matrix of its own.
@@ -173,13 +176,19 @@ impl Described {
         })
     }
 
-    /// The model on a device.
-    pub fn load(&self, device: &dyn Device) -> Arc<dyn LoadedModel> {
+    /// What comes of the description and its tensors.
+    pub fn with<R>(&self, f: impl FnOnce(&Config, &Weights<'_>) -> R) -> R {
         self.config.validate().expect("is valid");
         let bytes = self.bytes();
         let gguf = Gguf::from_bytes(&bytes).expect("opens");
-        let weights = weights(&gguf, self.config.n_layers());
-        device.load(&self.config, &weights, &LoadOptions::default(), &mut NoControl).expect("loads")
+        f(&self.config, &weights(&gguf, self.config.n_layers()))
+    }
+
+    /// The model on a device.
+    pub fn load(&self, device: &dyn Device) -> Arc<dyn LoadedModel> {
+        self.with(|config, weights| {
+            device.load(config, weights, &LoadOptions::default(), &mut NoControl).expect("loads")
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! - [`apart`]: a test in a process of its own;
 //! - [`described::Described`]: one of any description;
+//! - [`features`]: what descriptions can say, as changes of one;
 //! - [`tiny::Tiny`]: a whole model of each architecture in a few hundred kilobytes;
 //! - [`probe::Probe`]: a device that fails where a test wants it to;
 //! - [`hold`]: a session held to a grammar;
@@ -12,6 +13,7 @@
 
 pub mod apart;
 pub mod described;
+pub mod features;
 #[cfg(kigo_cuda)]
 pub mod gpu;
 pub mod habits;

@@ -16,7 +16,7 @@ use kigo::backend::cuda::{self, CudaDevice, Tuning};
 use kigo::backend::reference::ReferenceDevice;
 use kigo::backend::{Device, LoadOptions, LoadedModel, PAGE_TOKENS, TapEvent};
 use kigo::gguf::{Gguf, TensorType};
-use kigo::model::{Config, RopePairing, RopeTable, bind};
+use kigo::model::{Config, RopePairing, RopeTable, Weights, bind};
 use kigo::sampler::{self, SampleRequest, SamplingParams};
 
 /// Sums of squares of the error and of the truth; NaN passes nothing.
@@ -53,10 +53,9 @@ fn tapped(model: &dyn LoadedModel, tokens: &[u32], n_ctx: usize) -> (Taps, Vec<f
 ///
 /// An f16 (the cache; activations between products of prefill) adds an NMSE of 2^-22 / 3 at most, everything else has 16 bits
 /// or more; a random network passes errors on undamped, so every layer may add as much again.
-fn compare(name: &str, device: &CudaDevice, config: &Config, gguf: &Gguf<'_>, n_tokens: usize) {
-    let (_, weights) = bind(gguf).unwrap();
-    let cuda = device.load_model(config, &weights, &LoadOptions::default(), &mut NoControl).unwrap();
-    let reference = ReferenceDevice::PLAIN.load(config, &weights, &LoadOptions::default(), &mut NoControl).unwrap();
+pub fn compare(name: &str, device: &CudaDevice, config: &Config, weights: &Weights<'_>, n_tokens: usize) {
+    let cuda = device.load_model(config, weights, &LoadOptions::default(), &mut NoControl).unwrap();
+    let reference = ReferenceDevice::PLAIN.load(config, weights, &LoadOptions::default(), &mut NoControl).unwrap();
     let tokens = tokens(n_tokens, config.n_vocab);
     let (truth, _) = tapped(&*reference, &tokens, n_tokens);
     let [a, b, c] = [(256, 4, 2, false), (512, 1, 2, true), (128, 8, 1, true)]
@@ -116,9 +115,9 @@ fn compare(name: &str, device: &CudaDevice, config: &Config, gguf: &Gguf<'_>, n_
 fn compare_tiny(name: &str, device: &CudaDevice, tiny: &Tiny, n_tokens: usize, change: impl Fn(&mut Config)) {
     let bytes = tiny.bytes();
     let gguf = Gguf::from_bytes(&bytes).unwrap();
-    let (mut config, _) = bind(&gguf).unwrap();
+    let (mut config, weights) = bind(&gguf).unwrap();
     change(&mut config);
-    compare(name, device, &config, &gguf, n_tokens);
+    compare(name, device, &config, &weights, n_tokens);
 }
 
 #[test]
@@ -202,8 +201,8 @@ fn mixed_types_match_the_reference() {
         (shape.n_layers, shape.n_vocab) = (3, if few() { 320 } else { 1024 });
         let bytes = random_file(&shape, Recipe::named(recipe).unwrap(), true);
         let gguf = Gguf::from_bytes(&bytes).unwrap();
-        let (config, _) = bind(&gguf).unwrap();
-        compare(&format!("{} {recipe}", shape.name), &device, &config, &gguf, 9);
+        let (config, weights) = bind(&gguf).unwrap();
+        compare(&format!("{} {recipe}", shape.name), &device, &config, &weights, 9);
     }
 }
 

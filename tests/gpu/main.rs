@@ -18,6 +18,8 @@ mod engine;
 #[cfg(kigo_cuda)]
 mod failures;
 #[cfg(kigo_cuda)]
+mod features;
+#[cfg(kigo_cuda)]
 mod forward;
 #[cfg(kigo_cuda)]
 mod measure;
@@ -39,4 +41,4 @@ macro_rules! skipped {
     )*};
 }
 #[cfg(not(kigo_cuda))]
-skipped!(batch, choice, engine, failures, forward, operations);
+skipped!(batch, choice, engine, failures, features, forward, operations);

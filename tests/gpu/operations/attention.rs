@@ -88,26 +88,54 @@ pub fn inv_freq(n_rot: usize) -> Vec<f64> {
     (0..n_rot / 2).map(of).collect()
 }
 
+/// What queries are multiplied by.
+pub const BETA: f32 = 0.3;
+/// See [`BETA`].
+pub const INTERVAL: u32 = 16;
+
+/// 1 + BETA ln(1 + floor(position / INTERVAL)).
+pub fn temperature(position: usize) -> f64 {
+    1.0 + f64::from(BETA) * (1.0 + (position / INTERVAL as usize) as f64).ln()
+}
+
+/// A head turned, with its norm before or, where `last`, behind that; an empty `norm`: none.
+pub fn turned(mut x: Vec<f64>, norm: &[f64], last: bool, turn: impl Fn(&mut [f64])) -> Vec<f64> {
+    let normed = |x: Vec<f64>| match norm {
+        [] => x,
+        norm => rms_norm(&x, 1e-3).iter().zip(norm).map(|(x, w)| x * w).collect(),
+    };
+    if !last {
+        x = normed(x);
+    }
+    turn(&mut x);
+    if last { normed(x) } else { x }
+}
+
 struct Case {
     head_dim: usize,
     n_rot: usize,
     halves: bool,
     window: usize,
     softcap: f64,
+    /// Of heads, before the rope; or behind it, with a temperature of the queries.
     norms: bool,
+    last: bool,
     /// Of each sequence.
     positions: &'static [usize],
 }
 
 #[rustfmt::skip]
 const CASES: &[Case] = &[
-    Case { head_dim: 64, n_rot: 64, halves: true, window: 0, softcap: 0.0, norms: false, positions: &[0] },
-    Case { head_dim: 64, n_rot: 32, halves: false, window: 70, softcap: 5.0, norms: true, positions: &[300] },
-    Case { head_dim: 80, n_rot: 80, halves: true, window: 0, softcap: 0.0, norms: true, positions: &[65, 3, 270] },
-    Case { head_dim: 128, n_rot: 128, halves: false, window: 0, softcap: 0.0, norms: false, positions: &[130] },
-    Case { head_dim: 136, n_rot: 64, halves: true, window: 50, softcap: 3.0, norms: true, positions: &[150] },
-    Case { head_dim: 256, n_rot: 256, halves: true, window: 0, softcap: 0.0, norms: false, positions: &[140, 20] },
-    Case { head_dim: 512, n_rot: 128, halves: true, window: 0, softcap: 0.0, norms: true, positions: &[66] },
+    Case { head_dim: 64, n_rot: 64, halves: true, window: 0, softcap: 0.0, norms: false, last: false, positions: &[0] },
+    Case { head_dim: 64, n_rot: 32, halves: false, window: 70, softcap: 5.0, norms: true, last: false, positions: &[300] },
+    Case { head_dim: 80, n_rot: 80, halves: true, window: 0, softcap: 0.0, norms: true, last: false, positions: &[65, 3, 270] },
+    Case { head_dim: 128, n_rot: 128, halves: false, window: 0, softcap: 0.0, norms: false, last: false, positions: &[130] },
+    Case { head_dim: 136, n_rot: 64, halves: true, window: 50, softcap: 3.0, norms: true, last: false, positions: &[150] },
+    Case { head_dim: 256, n_rot: 256, halves: true, window: 0, softcap: 0.0, norms: false, last: false, positions: &[140, 20] },
+    Case { head_dim: 72, n_rot: 24, halves: true, window: 0, softcap: 0.0, norms: true, last: true, positions: &[40] },
+    Case { head_dim: 64, n_rot: 0, halves: false, window: 9, softcap: 0.0, norms: true, last: true, positions: &[70, 5] },
+    Case { head_dim: 144, n_rot: 16, halves: false, window: 0, softcap: 0.0, norms: true, last: true, positions: &[33] },
+    Case { head_dim: 512, n_rot: 128, halves: true, window: 0, softcap: 0.0, norms: true, last: false, positions: &[66] },
 ];
 
 pub fn decode(bench: &Bench) {
@@ -137,15 +165,25 @@ fn one(bench: &Bench, case: &Case, rep: u32) {
     let (out, tap_q, tap_k) =
         (bench.zeros(n_seq * n_heads * hd * 4), bench.zeros(n_heads * hd * 4), bench.zeros(n_kv * hd * 4));
     let attend = Attend { qkv, turns: bench.put(&inv_freq), state: bench.put(&states), out, ..Attend::default() };
-    let attend = Attend { part: bench.zeros(n_seq * n_heads * chunks * (hd + 2) * 4), layer: LAYER as u32, ..attend };
+    let attend = Attend {
+        part: bench.zeros(n_seq * n_heads * chunks * (hd + 2) * 4),
+        layer_at: (2 * LAYER * n_kv * hd) as u64 * u64::from(PAGE),
+        ..attend
+    };
     let attend = Attend { counters: bench.zeros(n_seq * n_heads * 4), n_heads: n_heads as u32, ..attend };
     let attend = Attend { n_kv: n_kv as u32, head_dim: hd as u32, n_rot: case.n_rot as u32, eps: 1e-3, ..attend };
-    let attend = Attend { halves: u32::from(case.halves), window: case.window as u32, magnitude: 1.0, ..attend };
+    let attend = Attend { pairing: u32::from(case.halves), window: case.window as u32, magnitude: 1.0, ..attend };
     let attend = Attend { chunk: chunk as u32, max_chunks: chunks as u32, scale: scale as f32, ..attend };
     let attend = Attend { softcap: case.softcap as f32, long_from: u32::MAX, long_chunk: chunk as u32, ..attend };
     let mut attend = Attend { qkv_stride, out_stride: (n_heads * hd) as u32, ..attend };
     if case.norms {
         (attend.q_norm, attend.k_norm) = (q_norm, k_norm);
+    }
+    if case.last {
+        (attend.norm_last, attend.beta, attend.interval) = (1, BETA, INTERVAL);
+    }
+    if case.n_rot == 0 {
+        attend.turns = 0;
     }
     if n_seq == 1 {
         (attend.tap_q, attend.tap_k) = (tap_q, tap_k);
@@ -157,19 +195,19 @@ fn one(bench: &Bench, case: &Case, rep: u32) {
     for (seq, (mut cache, position)) in caches.into_iter().zip(case.positions).enumerate() {
         let turns = turns(&inv_freq, *position);
         let head_of = |i: usize, norm: &[f64]| {
-            let mut x = rows[seq][i * hd..(i + 1) * hd].to_vec();
-            if case.norms && !norm.is_empty() {
-                x = rms_norm(&x, 1e-3).iter().zip(norm).map(|(x, w)| x * w).collect();
-            }
-            if !norm.is_empty() {
-                rope(&mut x, case.n_rot, case.halves, &turns);
+            let x = rows[seq][i * hd..(i + 1) * hd].to_vec();
+            let norm = if case.norms { norm } else { &[] };
+            let mut x = turned(x, norm, case.last, |x| rope(x, case.n_rot, case.halves, &turns));
+            if case.last && i < n_heads {
+                x.iter_mut().for_each(|x| *x *= temperature(*position));
             }
             x
         };
         let what = format!("heads of {hd} at {position}, {rep} a block");
         let (mut keys, mut values) = (Vec::new(), Vec::new());
         for kv in 0..n_kv {
-            let (k, v) = (head_of(n_heads + kv, &kn), head_of(n_heads + n_kv + kv, &[]));
+            let k = head_of(n_heads + kv, &kn);
+            let v = rows[seq][(n_heads + n_kv + kv) * hd..][..hd].to_vec();
             let written = [cache.row(bench, 0, kv, *position), cache.row(bench, 1, kv, *position)];
             close(&what, &written[0], &k, 2f64.powi(-22));
             close(&what, &written[1], &v, 2f64.powi(-22));

@@ -224,12 +224,24 @@ pub fn rms_norm(x: &[f64], eps: f64) -> Vec<f64> {
     x.iter().map(|v| v * scale).collect()
 }
 
-/// 1: silu, 2: gelu by its tanh formula.
+/// 1: silu, 2: gelu by its tanh formula, 3: by the error function, 4: relu squared.
 pub fn activation(kind: u32, g: f64) -> f64 {
-    if kind == 1 {
-        return g / (1.0 + (-g).exp());
+    match kind {
+        1 => g / (1.0 + (-g).exp()),
+        2 => 0.5 * g * (1.0 + (0.797_884_560_802_865_4 * (g + 0.044_715 * g * g * g)).tanh()),
+        3 => 0.5 * g * (1.0 + erf(g / std::f64::consts::SQRT_2)),
+        _ => g.max(0.0) * g.max(0.0),
     }
-    0.5 * g * (1.0 + (0.797_884_560_802_865_4 * (g + 0.044_715 * g * g * g)).tanh())
+}
+
+/// The error function, by its series: 2 / sqrt(pi) sum of (-1)^n x^(2 n + 1) / (n! (2 n + 1)).
+fn erf(x: f64) -> f64 {
+    let (mut term, mut sum) = (x, x);
+    for n in 1..200 {
+        term *= -x * x / f64::from(n);
+        sum += term / f64::from(2 * n + 1);
+    }
+    sum * std::f64::consts::FRAC_2_SQRT_PI
 }
 
 /// Turns pairs of the first `n_rot` elements of a head; `turns`: a position's full turns of each pair.

@@ -9,6 +9,8 @@ use kigo::gguf::TensorType;
 use super::bench::{Bench, Matrix, TYPES, activation, near, rms_norm};
 
 const EPS: f32 = 1e-3;
+/// Of results that have a soft cap.
+const SCALE: f32 = 0.75;
 
 /// A stage with what it reads, and what it has to come to.
 struct Built {
@@ -33,7 +35,7 @@ fn matrices(bench: &Bench, mats: &[Matrix], kind: u32, blocks: u32, n_seq: usize
     st
 }
 
-/// W h, with biases where there is no gate.
+/// W h, with biases where there is no gate; scaled where there is a soft cap.
 fn products(mats: &[Matrix], kind: u32, h: &[f64], bias: &[Vec<f64>], softcap: f64) -> Vec<Vec<f64>> {
     let mut y: Vec<Vec<f64>> = mats.iter().map(|m| m.times(h)).collect();
     if kind == 0 {
@@ -43,7 +45,7 @@ fn products(mats: &[Matrix], kind: u32, h: &[f64], bias: &[Vec<f64>], softcap: f
         y[0].iter_mut().zip(up).for_each(|(g, u)| *g = activation(kind, *g) * u);
     }
     if softcap != 0.0 {
-        y.iter_mut().flatten().for_each(|y| *y = softcap * (*y / softcap).tanh());
+        y.iter_mut().flatten().for_each(|y| *y = softcap * (f64::from(SCALE) * *y / softcap).tanh());
     }
     y
 }
@@ -60,7 +62,7 @@ fn build(bench: &Bench, mats: &[Matrix], kind: u32, full: bool) -> Built {
         let add: Vec<f64> = rms_norm(&ds, EPS.into()).iter().zip(&ps).map(|(a, w)| a * w).collect();
         h.iter_mut().zip(&add).for_each(|(x, a)| *x += a);
         h = rms_norm(&h, EPS.into()).iter().zip(&ns).map(|(a, w)| a * w).collect();
-        (st.delta, st.post_w, st.norm_w, st.softcap) = (delta, post_w, norm_w, 3.0);
+        (st.delta, st.post_w, st.norm_w, st.softcap, st.scale) = (delta, post_w, norm_w, 3.0, SCALE);
         (st.x_out, st.tap) = (bench.zeros(n.next_multiple_of(32) * 4), bench.zeros(n.next_multiple_of(32) * 4));
         softcap = 3.0;
         for i in 0..st.n_seg as usize {
@@ -245,6 +247,26 @@ pub fn f16_mma_split(bench: &Bench) {
     }
 }
 
+/// F16 matrices of several sequences whose input no norm stands before.
+pub fn staged_halves(bench: &Bench) {
+    for (rows, cols, ks, nt, n_seq) in [(37, 320, 8, 1, 5), (33, 250, 8, 2, 11), (20, 512, 16, 1, 3)] {
+        let mats = [bench.matrix(TensorType::F16, rows, cols, true)];
+        let (mut st, xs) = several(bench, &mats, 0, 2, n_seq);
+        let nt = nt.min(f16_mma_batch_most(st.n, false, ks));
+        (st.ks, st.split_nt, st.scale) = (ks, nt, SCALE);
+        st.split = staged(bench, st.n, n_seq, nt, 66);
+        bench.queue().stage_input(&st).unwrap();
+        bench.queue().f16_mma_batch(&st, nt).unwrap();
+        let what = format!("f16_mma_batch of {rows} by {cols}, {nt} tiles, without a norm");
+        let truth = mats[0].times(&xs[0]).into_iter().map(|y| y * f64::from(SCALE)).collect();
+        compare(bench, &what, &st, &[truth], 1e-11);
+        same_alone(bench, &what, &st, n_seq, |one| bench.queue().f16_mma(one, false).unwrap());
+    }
+    let st = Stage { n: 40, n_seq: 1, x: 16, x_stride: 64, split: 16, split_nt: 1, split_ints: 1, ..Stage::default() };
+    let refused = bench.queue().stage_input(&st).unwrap_err().to_string();
+    assert!(refused.contains("stage_input: 1 sequences of 40 columns"), "{refused}");
+}
+
 /// Quantized matrices of several sequences, their input staged by itself and behind a norm.
 pub fn q_batch(bench: &Bench) {
     if !bench.is_sm90() {
@@ -261,7 +283,7 @@ pub fn q_batch(bench: &Bench) {
             let (mut st, _) = several(bench, &mats, kind, 2, n_seq);
             (st.ks, st.split_nt, st.split_ints) = (ks, nt, 1);
             st.split = staged(bench, st.n, n_seq, nt, 38);
-            bench.queue().stage_input_q(&st).unwrap();
+            bench.queue().stage_input(&st).unwrap();
             bench.queue().q_batch(&st, packed).unwrap();
             let what = format!("q_batch of {} {rows} by {cols}, {nt} tiles", ty.name());
             let threads = 64 * ks;

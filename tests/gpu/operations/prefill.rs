@@ -2,13 +2,12 @@
 
 use half::f16;
 use kigo::backend::cuda::Address;
-use kigo::backend::cuda::kernels::abi::{
-    Encoder, Epilogue, Flash, FlashTile, Gemm, PAGE, PrefillNorm, PrefillRope, RowPlace,
-};
+use kigo::backend::cuda::kernels::abi::{Encoder, Flash, FlashTile, Gemm, PAGE, PrefillRope, RowPlace};
+use kigo::backend::cuda::kernels::kinds::Epilogue;
 use kigo::backend::cuda::kernels::launch::gemm_encoder;
 
-use super::attention::{Cache, LAYER, inv_freq, turns};
-use super::bench::{Bench, activation, close, near, numbers, rms_norm, rope};
+use super::attention::{BETA, Cache, INTERVAL, LAYER, inv_freq, temperature, turned, turns};
+use super::bench::{Bench, activation, close, near, numbers, rope};
 
 /// Random rows of f16 and what rounding to it has left, rows `stride` apart, and their sums.
 fn two_halves(bench: &Bench, seed: u64, rows: usize, cols: usize, stride: usize) -> ([Address; 2], Vec<Vec<f64>>) {
@@ -93,42 +92,6 @@ fn product(bench: &Bench, encoder: Encoder, m: usize, n: &[usize], k: usize, epi
     }
 }
 
-pub fn norm(bench: &Bench) {
-    for (rows, dim, stride, delta, post) in
-        [(3, 96, 104, true, true), (2, 4100, 4100, true, false), (3, 37, 40, false, false), (2, 1031, 1031, true, true)]
-    {
-        let x0 = numbers(1, rows * dim);
-        let d0 = numbers(2, rows * dim);
-        let ((w, ws), (post_w, ps)) = (bench.vector(3, dim), bench.vector(4, dim));
-        let x = bench.put(&x0);
-        let halves = [bench.put(&vec![f16::NAN; rows * stride]), bench.put(&vec![f16::NAN; rows * stride])];
-        let tap = bench.zeros(rows * dim * 4);
-        let norm = PrefillNorm { x, w, out: halves[0], out_lo: halves[1], tap, eps: 1e-3, ..PrefillNorm::default() };
-        let norm = PrefillNorm { n_tokens: rows as u32, dim: dim as u32, out_stride: stride as u32, ..norm };
-        let norm = PrefillNorm { delta: if delta { bench.put(&d0) } else { 0 }, ..norm };
-        bench.queue().prefill_norm(&PrefillNorm { post_w: if post { post_w } else { 0 }, ..norm }).unwrap();
-        let got = bench.halves(halves[0], halves[1], rows * stride);
-        let (stream, seen) = (bench.floats(x, rows * dim), bench.floats(tap, rows * dim));
-        for row in 0..rows {
-            let of = |all: &[f32]| -> Vec<f64> { all[row * dim..][..dim].iter().map(|v| f64::from(*v)).collect() };
-            let mut v = of(&x0);
-            if delta {
-                let mut add = of(&d0);
-                if post {
-                    add = rms_norm(&add, 1e-3).iter().zip(&ps).map(|(a, w)| a * w).collect();
-                }
-                v.iter_mut().zip(add).for_each(|(v, a)| *v += a);
-            }
-            let h: Vec<f64> = rms_norm(&v, 1e-3).iter().zip(&ws).map(|(a, w)| a * w).collect();
-            let what = format!("row {row} of {dim}");
-            near(&what, &stream[row * dim..][..dim], &v, 1e-12);
-            near(&what, &seen[row * dim..][..dim], &h, 1e-12);
-            close(&what, &got[row * stride..][..dim], &h, 1e-11);
-            assert!(got[row * stride + dim..(row + 1) * stride].iter().all(|x| *x == 0.0), "{what}: zeros behind it");
-        }
-    }
-}
-
 /// The cache's strides in elements: keys' and values' first, from head to head, from position to position.
 fn strides(cache: &Cache) -> [u64; 4] {
     let head = PAGE as u64 * cache.head_dim as u64;
@@ -137,7 +100,8 @@ fn strides(cache: &Cache) -> [u64; 4] {
 }
 
 /// Whole heads of sizes with a kernel of their own, and parts of others; of one sequence and of rows that say whose they are.
-fn rope_rows(bench: &Bench, head_dim: usize, n_rot: usize, halves: bool, norms: bool, placed: bool) {
+#[allow(clippy::too_many_arguments)]
+fn rope_rows(bench: &Bench, head_dim: usize, n_rot: usize, halves: bool, norms: bool, placed: bool, last: bool) {
     let (n_kv, n_heads, n, start) = (2, 3, 5, 61);
     let width = (n_heads + 2 * n_kv) * head_dim;
     let (qkv, qkv_stride, rows) = bench.vectors(1, n, width);
@@ -151,7 +115,13 @@ fn rope_rows(bench: &Bench, head_dim: usize, n_rot: usize, halves: bool, norms: 
         PrefillRope { qkv, turns: bench.put(&freqs), q, tap_q, tap_k, k_offset, v_offset, ..PrefillRope::default() };
     let p = PrefillRope { head_stride, token_stride, n_tokens: n as u32, n_heads: n_heads as u32, qkv_stride, ..p };
     let p = PrefillRope { n_kv: n_kv as u32, head_dim: head_dim as u32, n_rot: n_rot as u32, magnitude: 1.0, ..p };
-    let mut p = PrefillRope { halves: halves.into(), q_stride: (n_heads * head_dim) as u32, eps: 1e-3, ..p };
+    let mut p = PrefillRope { pairing: halves.into(), q_stride: (n_heads * head_dim) as u32, eps: 1e-3, ..p };
+    if last {
+        (p.norm_last, p.beta, p.interval) = (1, BETA, INTERVAL);
+    }
+    if n_rot == 0 {
+        p.turns = 0;
+    }
     if norms {
         (p.q_norm, p.k_norm) = (q_norm, k_norm);
     }
@@ -167,11 +137,12 @@ fn rope_rows(bench: &Bench, head_dim: usize, n_rot: usize, halves: bool, norms: 
     for (i, row) in rows.iter().enumerate() {
         let turns = turns(&freqs, start + i);
         let head_of = |head: usize, norm: &[f64]| {
-            let mut x = row[head * head_dim..][..head_dim].to_vec();
-            if norms {
-                x = rms_norm(&x, 1e-3).iter().zip(norm).map(|(x, w)| x * w).collect();
+            let x = row[head * head_dim..][..head_dim].to_vec();
+            let norm = if norms { norm } else { &[] };
+            let mut x = turned(x, norm, last, |x| rope(x, n_rot, halves, &turns));
+            if last && head < n_heads {
+                x.iter_mut().for_each(|x| *x *= temperature(start + i));
             }
-            rope(&mut x, n_rot, halves, &turns);
             x
         };
         let what = format!("row {i}, heads of {head_dim}, {n_rot} turned");
@@ -195,8 +166,11 @@ pub fn rope_heads(bench: &Bench) {
         [(64, 64), (128, 128), (256, 256), (64, 32), (80, 80), (136, 64), (320, 64)].into_iter().enumerate()
     {
         for halves in [false, true] {
-            rope_rows(bench, head_dim, n_rot, halves, i % 2 == 0, halves);
+            rope_rows(bench, head_dim, n_rot, halves, i % 2 == 0, halves, false);
         }
+    }
+    for (head_dim, n_rot, norms) in [(64, 64, true), (80, 32, true), (128, 0, false), (136, 0, true), (512, 64, true)] {
+        rope_rows(bench, head_dim, n_rot, n_rot == 32, norms, norms, true);
     }
 }
 

@@ -7,6 +7,7 @@ use std::ffi::{CStr, c_char};
 use std::mem::{offset_of, size_of};
 
 use crate::backend::cuda::driver::Address;
+use crate::backend::cuda::kernels::kinds;
 use crate::backend::cuda::kernels::packed::{self, Packed};
 use crate::error::{Error, Result};
 
@@ -24,39 +25,6 @@ pub const TENSOR_HEAD: u32 = 128;
 pub const INPUT_F16_WORDS: u32 = 66;
 /// The same of integers with a scale and sums.
 pub const INPUT_Q_WORDS: u32 = 38;
-
-/// What stands between gate and up.
-#[repr(u32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// There is no gate.
-    None = 0,
-    Silu,
-    Gelu,
-}
-
-/// What becomes of a product's sum in a prompt's pass.
-#[repr(u32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Epilogue {
-    /// It is stored as f32.
-    F32 = 0,
-    /// It is added to what is there.
-    Add,
-    /// It is stored as f16.
-    F16,
-    /// silu(gate) * up is stored as f16.
-    Silu,
-    /// gelu(gate) * up is stored as f16.
-    Gelu,
-}
-
-impl Epilogue {
-    /// Whether it takes the sums of a gate and of what that lets through.
-    pub fn is_gated(self) -> bool {
-        matches!(self, Epilogue::Silu | Epilogue::Gelu)
-    }
-}
 
 /// The driver's function that describes a tensor to the copy engine, as `kgc_gemm_encoder` found it; none by default.
 #[repr(transparent)]
@@ -155,6 +123,7 @@ structs! {
         activation: u32,
         eps: f32,
         softcap: f32,
+        scale: f32,
         n_seq: u32,
         x_stride: u32,
         out_stride: u32,
@@ -178,19 +147,22 @@ structs! {
         counters: Address,
         tap_q: Address,
         tap_k: Address,
+        layer_at: u64,
         n_heads: u32,
         n_kv: u32,
         head_dim: u32,
         n_rot: u32,
-        halves: u32,
+        pairing: u32,
         window: u32,
-        layer: u32,
         chunk: u32,
         max_chunks: u32,
+        norm_last: u32,
         scale: f32,
         softcap: f32,
         eps: f32,
         magnitude: f32,
+        beta: f32,
+        interval: u32,
         n_seq: u32,
         qkv_stride: u32,
         out_stride: u32,
@@ -262,19 +234,37 @@ structs! {
         unused: u32,
     }
 
-    /// Residual and norm of prefill.
-    PrefillNorm is KgPrefillNorm {
+    /// Residual and norm of rows.
+    Norm is KgNorm {
         x: Address,
-        delta: Address,
-        post_w: Address,
+        delta: [Address; 2],
+        post_w: [Address; 2],
         w: Address,
+        bias: Address,
         out: Address,
         out_lo: Address,
-        tap: Address,
-        n_tokens: u32,
+        row: Address,
+        n_rows: u32,
         dim: u32,
+        x_stride: u32,
         out_stride: u32,
+        kind: u32,
         eps: f32,
+        scale: f32,
+    }
+
+    /// What stands between the products of a feed-forward part.
+    Glu is KgGlu {
+        gate: Address,
+        up: Address,
+        row: Address,
+        out: Address,
+        out_lo: Address,
+        n_rows: u32,
+        n: u32,
+        in_stride: u32,
+        out_stride: u32,
+        activation: u32,
     }
 
     /// Head norms, rope and the cache's rows of prefill.
@@ -297,16 +287,19 @@ structs! {
         n_kv: u32,
         head_dim: u32,
         n_rot: u32,
-        halves: u32,
+        pairing: u32,
         qkv_stride: u32,
         q_stride: u32,
+        norm_last: u32,
         eps: f32,
         magnitude: f32,
+        beta: f32,
+        interval: u32,
         rows: Address,
     }
 }
 
-/// The numbers by name: constants, and the values of the enums here.
+/// The constants by name.
 #[rustfmt::skip]
 const NUMBERS: &[Number] = &[
     ("KG_PAGE", PAGE as u64),
@@ -316,14 +309,6 @@ const NUMBERS: &[Number] = &[
     ("KG_TENSOR_HEAD", TENSOR_HEAD as u64),
     ("KG_INPUT_F16_WORDS", INPUT_F16_WORDS as u64),
     ("KG_INPUT_Q_WORDS", INPUT_Q_WORDS as u64),
-    ("KG_NO_ACTIVATION", Activation::None as u64),
-    ("KG_ACTIVATION_SILU", Activation::Silu as u64),
-    ("KG_ACTIVATION_GELU", Activation::Gelu as u64),
-    ("KG_GEMM_F32", Epilogue::F32 as u64),
-    ("KG_GEMM_ADD", Epilogue::Add as u64),
-    ("KG_GEMM_F16", Epilogue::F16 as u64),
-    ("KG_GEMM_SILU", Epilogue::Silu as u64),
-    ("KG_GEMM_GELU", Epilogue::Gelu as u64),
 ];
 
 /// `KgAbiNumber`: a number as the compiled object has it.
@@ -369,7 +354,7 @@ fn compare(here: &[&[Number]], there: &[(String, u64)]) -> Result<()> {
 
 /// That the compiled kernels have the structs and numbers that this library has.
 pub fn check() -> Result<()> {
-    compare(&[STRUCTS, NUMBERS, packed::NUMBERS], &reported())
+    compare(&[STRUCTS, NUMBERS, kinds::NUMBERS, packed::NUMBERS], &reported())
 }
 
 #[cfg(test)]
@@ -389,10 +374,10 @@ mod tests {
         let offset = there.iter_mut().find(|(name, _)| name == "KgStage.n_seg").unwrap();
         offset.1 += 4;
         let (is, was) = (offset.1, offset.1 - 4);
-        let error = compare(&[STRUCTS, NUMBERS, packed::NUMBERS], &there).unwrap_err().to_string();
+        let error = compare(&[STRUCTS, NUMBERS, kinds::NUMBERS, packed::NUMBERS], &there).unwrap_err().to_string();
         assert!(error.contains(&format!("KgStage.n_seg is {is} there, {was} here")), "{error}");
         there.retain(|(name, _)| name != "KgStage.n_seg");
-        let error = compare(&[STRUCTS, NUMBERS, packed::NUMBERS], &there).unwrap_err().to_string();
+        let error = compare(&[STRUCTS, NUMBERS, kinds::NUMBERS, packed::NUMBERS], &there).unwrap_err().to_string();
         assert!(error.contains(&format!("KgStage.n_seg is unknown there, {was} here")), "{error}");
         let error = compare(&[STRUCTS], &reported()).unwrap_err().to_string();
         assert!(error.contains("KG_PAGE is 64 there, unknown here"), "{error}");

@@ -1,8 +1,8 @@
-//! This library's kernel launchers, as C sees them; `launch` checks what goes to them.
+//! This library's kernel launchers, as C sees them; `launch` checks what goes to them. Those of rows are in `launch/rows.rs`.
 
 use std::ffi::{c_int, c_void};
 
-use super::abi::{Attend, Flash, Gemm, Mat, PrefillNorm, PrefillRope, Stage, State};
+use super::abi::{Attend, Flash, Gemm, Mat, PrefillRope, Stage, State};
 use super::packed::Packed;
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::driver::sys::Handle;
@@ -37,7 +37,6 @@ unsafe extern "C" {
     pub fn kgc_f16_batch_slots(n: u32, parts: u32, nt: u32, ks: u32, groups: u32, two: c_int) -> u32;
     pub fn kgc_q_batch(st: *const Stage, ty: Packed, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_q_batch_per_sm(n: u32, ty: Packed, nt: u32) -> u32;
-    pub fn kgc_stage_input_q(st: *const Stage, pdl: c_int, stream: Handle) -> c_int;
 
     pub fn kgc_gemm_encoder(encode: *mut *mut c_void) -> c_int;
     pub fn kgc_gemm(gemm: *const Gemm, stream: Handle) -> c_int;
@@ -46,11 +45,6 @@ unsafe extern "C" {
     pub fn kgc_decode_attention(attend: *const Attend, chunks: u32, rep: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_flash_prefill(flash: *const Flash, stream: Handle) -> c_int;
 
-    pub fn kgc_embed(mat: *const Mat, state: Address, n_seq: u32, scale: f32, x: Address, x_stride: u32, stream: Handle) -> c_int;
-    pub fn kgc_embed_rows(mat: *const Mat, tokens: Address, n: u32, scale: f32, x: Address, stride: u32, stream: Handle) -> c_int;
-    pub fn kgc_batch_norm(st: *const Stage, out: Address, threads: u32, pdl: c_int, stream: Handle) -> c_int;
-    pub fn kgc_glu(gate: Address, up: Address, out: Address, n: u32, activation: u32, stream: Handle) -> c_int;
-    pub fn kgc_prefill_norm(norm: *const PrefillNorm, stream: Handle) -> c_int;
     pub fn kgc_prefill_rope(rope: *const PrefillRope, stream: Handle) -> c_int;
 
     pub fn kgc_set_state(state: Address, value: *const State, stream: Handle) -> c_int;

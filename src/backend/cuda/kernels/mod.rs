@@ -5,5 +5,7 @@
 pub mod abi;
 /// cbindgen:ignore
 mod ffi;
+#[allow(missing_docs)]
+pub mod kinds;
 pub mod launch;
 pub mod packed;

@@ -1,6 +1,7 @@
 //! One step of several sequences as a list of launches: the weights are read once for up to 64 of them.
 //!
-//! The norms, which every block of a lone token's stage recomputes, are launches of their own. Invariant: a sequence's bits are
+//! The norms, which every block of a lone token's stage recomputes, are launches of their own. Where some of a lone token's are that
+//! too, the parts of products are summed before. Invariant: a sequence's bits are
 //! those it gets alone, since every sum has the same order; that order comes from the stage of a token alone (`stage.rs`: its
 //! threads for norms, its split for products).
 
@@ -14,7 +15,7 @@ use super::stage::{Placed, Stages};
 use super::workspace::stride;
 use crate::backend::cuda::driver::{Address, Gpu};
 use crate::backend::cuda::kernels::abi::{Attend, Mat, Stage};
-use crate::backend::cuda::kernels::launch::{self, Between, Glu};
+use crate::backend::cuda::kernels::launch::{self, Between, Parts};
 use crate::backend::cuda::kernels::packed::Packed;
 
 /// One launch.
@@ -42,7 +43,7 @@ pub enum Run {
         out: Address,
         threads: u32,
     },
-    /// The input of quantized matrices that no norm stands before, in pieces.
+    /// An input that no norm stands before, in pieces.
     Pieces(Stage),
     /// Quantized rows on tensor cores.
     Quantized {
@@ -93,26 +94,36 @@ pub fn can(alone: &[lower_step::Launch]) -> bool {
 /// The launches of these operations, for `n_seq` sequences.
 pub fn lower(target: Target<'_>, ops: &[Op], n_seq: u32) -> Vec<Launch> {
     let Target { gpu, config, tuning, work } = target;
-    let most = config.widths();
     let row = |n: usize| stride(n) as u32;
-    let mut stages = Stages::new(gpu, config, tuning, work);
-    let mut lowering = Lowering { target, n_seq, parts: None, launches: Vec::with_capacity(2 * ops.len()) };
+    let mut stages = Stages::new(gpu, config, tuning, work, n_seq);
+    let apart = ops.iter().any(|op| matches!(op.what, What::Norm(_) | What::QkNorm(_)));
+    let mut lowering = Lowering { target, n_seq, apart, parts: None, launches: Vec::with_capacity(2 * ops.len()) };
     for op in ops {
         match &op.what {
             What::Embed { table, scale } => {
                 let run = Run::Embed { mat: *table, scale: *scale, x: work.x[0], stride: row(config.n_embd) };
                 lowering.push(Kind::Embed, run);
             }
+            What::Norm(n) => {
+                if let Some(norm) = stages.norm(n) {
+                    lowering.push(n.kind, Run::Between(Between::Norm(norm)));
+                }
+            }
+            What::QkNorm(parts) => {
+                for norm in stages.qk_norm(parts) {
+                    lowering.push(Kind::Attend, Run::Between(Between::Norm(norm)));
+                }
+            }
             What::Project(p) => {
-                let out_stride = if p.kind == Kind::Qkv { row(most.q + 2 * most.kv) } else { row(config.n_embd) };
-                lowering.product(stages.project(p), out_stride);
+                let rows: u32 = p.mats.iter().map(|m| m.rows).sum();
+                lowering.product(stages.project(p), row(rows as usize));
             }
             What::Attend(a) => {
                 let attend = Attend {
                     chunk: ATTEND_CHUNK,
                     n_seq,
-                    qkv_stride: row(most.q + 2 * most.kv),
-                    out_stride: row(most.q),
+                    qkv_stride: row(a.attention.q_width() + 2 * a.attention.kv_width()),
+                    out_stride: row(a.attention.q_width()),
                     long_from: LONG_FROM,
                     long_chunk: LONG_CHUNK,
                     ..stages.attend(a)
@@ -121,10 +132,9 @@ pub fn lower(target: Target<'_>, ops: &[Op], n_seq: u32) -> Vec<Launch> {
             }
             What::Gate(g) => {
                 let (placed, glu) = stages.gate(g);
-                lowering.product(placed, row(most.ffn));
+                lowering.product(placed, row(g.up.rows as usize));
                 if let Some(glu) = glu {
-                    let all = Glu { n: row(most.ffn) * n_seq, ..glu };
-                    lowering.push(Kind::Glu, Run::Between(Between::Glu(all)));
+                    lowering.push(Kind::Glu, Run::Between(Between::Glu(glu)));
                 }
             }
             // Nobody watches a batch.
@@ -137,6 +147,8 @@ pub fn lower(target: Target<'_>, ops: &[Op], n_seq: u32) -> Vec<Launch> {
 struct Lowering<'a> {
     target: Target<'a>,
     n_seq: u32,
+    /// Whether norms are launches of a lone token too, which sum no parts.
+    apart: bool,
     /// What the product before left for the next norm: how many parts, and their bias.
     parts: Option<(u32, Address)>,
     launches: Vec<Launch>,
@@ -155,6 +167,7 @@ impl Lowering<'_> {
         let rows: Vec<u32> = alone.m[..alone.n_seg as usize].iter().map(|m| m.rows).collect();
         let all = Stage { n_seq, x_stride: stride(alone.n as usize) as u32, ..alone };
         let tuned_nt = tuning.wide[kind as usize].map(|w| w.nt);
+        let in_parts = sums_later(kind);
         let pieces = Pieces::of(gpu, &placed, &rows, n_seq, tuning, tuned_nt);
         let in_pieces = |nt: u32| Stage { split: work.split, split_nt: nt, split_ints: 1, ..all };
         let mut stage = Stage { out_stride, ..all };
@@ -178,9 +191,13 @@ impl Lowering<'_> {
             }
         } else if let Pieces::Here { nt } = pieces {
             self.push(kind, Run::Pieces(in_pieces(nt)));
+        } else if placed.by == By::Tiles && !in_parts {
+            stage.split = work.split;
+            let split_nt = self.tiles_of(&stage, &rows, kind).1;
+            self.push(kind, Run::Pieces(Stage { split: work.split, split_nt, ..all }));
         }
         match placed.by {
-            By::Tiles if sums_later(kind) => self.tiles_in_parts(kind, stage),
+            By::Tiles if in_parts => self.tiles_in_parts(kind, stage),
             By::Tiles => self.tiles(kind, stage, &rows, placed.shape),
             By::Rows(_) => self.rows(kind, stage, &placed.mats, placed.pair, placed.shape, pieces),
             // Matrices of several types, one after another.
@@ -220,8 +237,10 @@ impl Lowering<'_> {
     /// Leaves its parts for the next norm to sum.
     fn tiles_in_parts(&mut self, kind: Kind, mut stage: Stage) {
         let (n_sm, n_seq) = (self.target.gpu.n_sm, self.n_seq);
-        self.parts = Some((stage.ks, stage.bias[0]));
-        (stage.out[0], stage.bias[0]) = (self.target.work.parts, 0);
+        let (part, [bias, ..], [y, ..]) = (self.target.work.parts, stage.bias, stage.out);
+        let sum =
+            Parts { part, bias, y, n_part: stage.ks, n_rows: n_seq, n: stage.m[0].rows, stride: stage.out_stride };
+        (stage.out[0], stage.bias[0]) = (part, 0);
         // What a block reads of its sequences' inputs takes longer than the weights: as few sequences as leave
         // the multiprocessors a block each, and many rows for what has been read.
         let most = tiles_at_once(n_seq, launch::f16_mma_split_most(stage.n, stage.ks));
@@ -232,6 +251,11 @@ impl Lowering<'_> {
         let tiles = stage.m[0].rows.div_ceil(16);
         let warps = tiles.div_ceil(tiles.div_ceil(warps));
         self.push(kind, Run::Parts { stage, nt, warps });
+        if self.apart {
+            self.push(kind, Run::Between(Between::Sum(sum)));
+        } else {
+            self.parts = Some((sum.n_part, bias));
+        }
     }
 
     /// Matrices of one type.

@@ -4,12 +4,14 @@
 //! Weights that are not f16 are expanded into a slab before each product; activations between products are f16, sums, the
 //! residual stream and the inputs of norms f32.
 
-use super::op::{Attend, Half, Input, Op, Output, What};
-use super::prefill_workspace::{PrefillWorkspace, quantized, slab_bytes};
+use super::op::{Attend, Gate, Half, Input, Op, Output, What};
+use super::prefill_workspace::{PrefillWorkspace, ends_with, quantized, slab_bytes};
 use crate::backend::PAGE_TOKENS;
 use crate::backend::cuda::driver::{Address, Gpu};
-use crate::backend::cuda::kernels::abi::{Epilogue, Flash, Gemm, Mat, PrefillNorm, PrefillRope};
-use crate::model::{Activation, Config, RopePairing};
+use crate::backend::cuda::kernels::abi::{self, Flash, Gemm, Glu, Mat, PrefillRope};
+use crate::backend::cuda::kernels::kinds::{Epilogue, NormKind};
+use crate::backend::cuda::kernels::launch::Between;
+use crate::model::Config;
 
 /// One launch.
 #[derive(Clone, Debug)]
@@ -33,7 +35,6 @@ pub enum Run {
         x: Address,
         stride: u32,
     },
-    Norm(PrefillNorm),
     /// A matrix in f16, and what that rounding leaves unless `lo` is 0.
     Expand {
         mat: Mat,
@@ -43,6 +44,7 @@ pub enum Run {
     Gemm(Gemm),
     Rope(PrefillRope),
     Flash(Flash),
+    Between(Between),
 }
 
 /// Rows of an activation that a launch has left somewhere.
@@ -93,7 +95,7 @@ pub struct Pass<'a> {
 
 /// The launches of these operations, which end in `Finish`, for the rows of a pass.
 pub fn lower(pass: Pass<'_>, ops: &[Op]) -> Vec<Launch> {
-    let mut lowering = Lowering { pass, layer: -1, pending: None, launches: Vec::with_capacity(4 * ops.len()) };
+    let mut lowering = Lowering { pass, layer: -1, pending: Vec::new(), launches: Vec::with_capacity(4 * ops.len()) };
     for op in ops {
         lowering.layer = op.layer;
         lowering.op(op);
@@ -104,8 +106,8 @@ pub fn lower(pass: Pass<'_>, ops: &[Op]) -> Vec<Launch> {
 struct Lowering<'a> {
     pass: Pass<'a>,
     layer: i32,
-    /// Post norm (or 0) of what `delta` has for the stream.
-    pending: Option<Address>,
+    /// Post norms (or 0) of what the deltas have for the stream.
+    pending: Vec<Address>,
     launches: Vec<Launch>,
 }
 
@@ -143,17 +145,21 @@ impl Lowering<'_> {
                 }
             }
             What::Attend(a) => self.attend(a),
-            What::Gate(g) => {
-                let x = self.input(g.input);
-                let gate = if g.activation == Activation::Silu { Epilogue::Silu } else { Epilogue::Gelu };
-                self.gemm(x, &[g.gate, g.up], [0; 3], work.act, gate);
-                let rows = Rows::Halves([work.act, work.left(work.act)]);
-                self.show("ffn_act", layer, rows, g.gate.rows as usize);
+            What::Norm(n) => self.read(n.norm, [n.weight, n.bias], n.ends, n.taps),
+            What::QkNorm(parts) => {
+                let [(_, h), (_, g)] = *parts;
+                for (i, (w, dim)) in parts.iter().enumerate() {
+                    let x = work.qkv + (4 * i * h) as u64;
+                    let norm = abi::Norm { x, row: x, w: *w, kind: NormKind::Rms as u32, ..abi::Norm::default() };
+                    let norm = abi::Norm { n_rows: m as u32, dim: *dim as u32, eps: config.norm_eps, ..norm };
+                    self.push(Run::Between(Between::Norm(abi::Norm { x_stride: (h + 2 * g) as u32, ..norm })));
+                }
             }
-            What::Finish { norm, layer } => {
-                if self.pending.is_some() {
-                    // For the stream alone; h is not read.
-                    self.norm(*norm, 0);
+            What::Gate(g) => self.gate(g),
+            What::Finish { layer } => {
+                if !self.pending.is_empty() {
+                    let norm = self.summing();
+                    self.push(Run::Between(Between::Norm(norm)));
                 }
                 self.show_floats("resid", *layer, work.x, d);
             }
@@ -162,38 +168,58 @@ impl Lowering<'_> {
 
     /// What a product reads; the stream is summed and normalized first.
     fn input(&mut self, input: Input) -> Address {
-        let Pass { config, work, taps, .. } = self.pass;
+        let work = self.pass.work;
         match input {
             Input::Mix => work.mix,
             Input::Gated => work.act,
+            Input::Row => work.h,
             Input::Normed { weight, tap, ends } => {
-                let first = taps.map_or(0, |t| t[0]);
-                self.norm(weight, first);
-                if let Some(ended) = ends {
-                    self.show_floats("resid", ended, work.x, config.n_embd);
-                }
-                self.show_floats(tap, self.layer, first, config.n_embd);
+                self.read(NormKind::Rms, [weight, 0], ends, &[tap]);
                 work.h
             }
         }
     }
 
-    fn norm(&mut self, weight: Address, tap: Address) {
+    /// Sums the stream and leaves its norm in `h`.
+    fn read(&mut self, norm: NormKind, [w, bias]: [Address; 2], ends: Option<i32>, shows: &[&'static str]) {
+        let Pass { config, work, taps, .. } = self.pass;
+        let (first, d) = (taps.map_or(0, |t| t[0]), config.n_embd);
+        let norm = abi::Norm { w, bias, kind: norm as u32, row: first, ..self.summing() };
+        let norm = abi::Norm { out: work.h, out_lo: work.left(work.h), out_stride: d as u32, ..norm };
+        self.push(Run::Between(Between::Norm(norm)));
+        if let Some(ended) = ends {
+            self.show_floats("resid", ended, work.x, d);
+        }
+        shows.iter().for_each(|tap| self.show_floats(tap, self.layer, first, d));
+    }
+
+    /// The stream with what is to be added to it, in its place.
+    fn summing(&mut self) -> abi::Norm {
         let Pass { config, work, m, .. } = self.pass;
-        let (d, add) = (config.n_embd as u32, self.pending.take());
-        self.push(Run::Norm(PrefillNorm {
-            x: work.x,
-            delta: if add.is_some() { work.delta } else { 0 },
-            post_w: add.unwrap_or(0),
-            w: weight,
-            out: work.h,
-            out_lo: work.left(work.h),
-            tap,
-            n_tokens: m as u32,
-            dim: d,
-            out_stride: d,
-            eps: config.norm_eps,
-        }));
+        let (mut delta, mut post_w, dim) = ([0; 2], [0; 2], config.n_embd as u32);
+        for (i, post) in self.pending.drain(..).enumerate() {
+            (delta[i], post_w[i]) = (work.delta[i], post);
+        }
+        let (eps, scale) = (config.norm_eps, config.residual_scale);
+        abi::Norm { x: work.x, delta, post_w, n_rows: m as u32, dim, x_stride: dim, eps, scale, ..abi::Norm::default() }
+    }
+
+    /// The products of a feed-forward part that down reads, with what stands behind them.
+    fn gate(&mut self, g: &Gate) {
+        let Pass { work, m, .. } = self.pass;
+        let x = self.input(g.input);
+        let (mats, bias) = g.mats();
+        let n = g.up.rows;
+        if let Some(end) = ends_with(g) {
+            self.gemm(x, &mats, bias, work.act, end);
+        } else {
+            self.gemm(x, &mats, bias, work.wide, Epilogue::F32);
+            let glu = Glu { gate: work.wide, out: work.act, out_lo: work.left(work.act), n, ..Glu::default() };
+            let glu = Glu { n_rows: m as u32, in_stride: mats.iter().map(|m| m.rows).sum(), out_stride: n, ..glu };
+            let up = if g.gate.is_some() { work.wide + 4 * u64::from(n) } else { 0 };
+            self.push(Run::Between(Between::Glu(Glu { up, activation: g.activation as u32, ..glu })));
+        }
+        self.show("ffn_act", self.layer, Rows::Halves([work.act, work.left(work.act)]), n as usize);
     }
 
     fn gemm(&mut self, x: Address, mats: &[Mat], bias: [Address; 3], y: Address, epilogue: Epilogue) {
@@ -236,15 +262,18 @@ impl Lowering<'_> {
         }));
     }
 
-    /// What a half layer adds: straight into the stream, or, where a post norm or an eye waits for it, into `delta`; x + (s + b)
-    /// has the same bits either way.
+    /// What a half layer adds: straight into the stream, or, where a post norm, a scale or an eye waits for it, into a delta;
+    /// x + (s + b) has the same bits either way. Of two things the second does not come first.
     fn add(&mut self, x: Address, mat: Mat, bias: [Address; 3], half: Half, post: Address) {
         let Pass { config, work, taps, .. } = self.pass;
-        let apart = taps.is_some() || post != 0;
-        let (to, epilogue) = if apart { (work.delta, Epilogue::F32) } else { (work.x, Epilogue::Add) };
+        let apart = taps.is_some() || post != 0 || config.residual_scale != 1.0 || !self.pending.is_empty();
+        let delta = work.delta[self.pending.len().min(1)];
+        let (to, epilogue) = if apart { (delta, Epilogue::F32) } else { (work.x, Epilogue::Add) };
         self.gemm(x, &[mat], bias, to, epilogue);
-        self.pending = apart.then_some(post);
-        self.show_floats(half.tap(), self.layer, work.delta, config.n_embd);
+        if apart {
+            self.pending.push(post);
+        }
+        self.show_floats(half.tap(), self.layer, delta, config.n_embd);
     }
 
     fn attend(&mut self, op: &Attend) {
@@ -253,7 +282,7 @@ impl Lowering<'_> {
         let a = &op.attention;
         let (h, g) = (a.q_width(), a.kv_width());
         let tile = (PAGE_TOKENS * a.head_dim) as u64;
-        let k_offset = (2 * op.cache_layer * a.n_kv_heads) as u64 * tile;
+        let k_offset = op.layer_at;
         let v_offset = k_offset + a.n_kv_heads as u64 * tile;
         let [tap_q, tap_k] = taps.unwrap_or_default();
         self.push(Run::Rope(PrefillRope {
@@ -275,7 +304,10 @@ impl Lowering<'_> {
             n_kv: a.n_kv_heads as u32,
             head_dim: a.head_dim as u32,
             n_rot: op.n_rot as u32,
-            halves: u32::from(op.pairing == RopePairing::Halves),
+            pairing: op.pairing as u32,
+            norm_last: u32::from(op.norm_last),
+            beta: a.temperature.map_or(0.0, |t| t.beta),
+            interval: a.temperature.map_or(0, |t| t.interval),
             qkv_stride: (h + 2 * g) as u32,
             q_stride: h as u32,
             eps: config.norm_eps,

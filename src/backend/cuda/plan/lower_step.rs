@@ -1,7 +1,7 @@
 //! A step of one token as a list of launches: what runs, on what, with which geometry.
 //!
-//! An operation is one launch, with the norm before it and what follows its sums; what a half layer adds to the stream is added by
-//! the next launch that reads it. The list depends on the model and the device alone.
+//! An operation is one launch, with what follows its sums and, where that is a plain one, the norm before it; what a half layer adds to
+//! the stream is added by the next launch that reads it. The list depends on the model and the device alone.
 
 use super::geometry::{By, Shape, Tuning};
 use super::limits::ATTEND_CHUNK;
@@ -9,7 +9,7 @@ use super::op::{Input, Kind, Op, Output, What};
 use super::stage::{Placed, Stages};
 use super::workspace::Workspace;
 use crate::backend::cuda::driver::{Address, Gpu};
-use crate::backend::cuda::kernels::abi::{Attend, Mat, PrefillNorm, Stage};
+use crate::backend::cuda::kernels::abi::{Attend, Mat, Stage};
 use crate::backend::cuda::kernels::launch::Between;
 use crate::model::Config;
 
@@ -41,23 +41,10 @@ pub struct Show {
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant, missing_docs)] // there is one list of a hundred or two
 pub enum Run {
-    Embed {
-        mat: Mat,
-        scale: f32,
-        x: Address,
-    },
-    Stage {
-        stage: Stage,
-        by: By,
-        shape: Shape,
-    },
+    Embed { mat: Mat, scale: f32, x: Address },
+    Stage { stage: Stage, by: By, shape: Shape },
     Attend(Attend),
     Between(Between),
-    /// The stream, summed where nothing else does it; for watchers alone.
-    Finish {
-        norm: PrefillNorm,
-        from: Address,
-    },
 }
 
 /// What a list is made for.
@@ -76,7 +63,7 @@ pub struct Target<'a> {
 /// The launches of these operations, for one token; `watched`: each leaves what it can show.
 pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
     let Target { gpu, config, tuning, work } = target;
-    let mut stages = Stages::new(gpu, config, tuning, work);
+    let mut stages = Stages::new(gpu, config, tuning, work, 1);
     let mut launches = Vec::with_capacity(ops.len());
     for op in ops {
         let mut push = |kind, run, shows: Vec<Show>| {
@@ -88,6 +75,25 @@ pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
                 let x = work.x[0];
                 let run = Run::Embed { mat: *table, scale: *scale, x };
                 push(Kind::Embed, run, vec![show("embed", x, config.n_embd)]);
+            }
+            What::Norm(n) => {
+                let norm = stages.norm(n);
+                let (x, row) = stages.stream();
+                let ended = n.ends.filter(|_| norm.is_some_and(|n| n.delta[0] != 0));
+                let resid = ended.map(|layer| Show { name: "resid", layer, from: x, cols: config.n_embd });
+                let shows = resid.into_iter().chain(n.taps.iter().map(|tap| show(tap, row, config.n_embd)));
+                match norm {
+                    Some(norm) => push(n.kind, Run::Between(Between::Norm(norm)), shows.collect()),
+                    // The stream as the launch before has left it.
+                    None => {
+                        launches.last_mut().into_iter().filter(|_| watched).for_each(|l| l.shows.extend(shows.clone()))
+                    }
+                }
+            }
+            What::QkNorm(parts) => {
+                for norm in stages.qk_norm(parts) {
+                    push(Kind::Attend, Run::Between(Between::Norm(norm)), Vec::new());
+                }
             }
             What::Project(p) => {
                 let placed = watching(stages.project(p), watched, work);
@@ -116,7 +122,7 @@ pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
                 let (placed, glu) = stages.gate(g);
                 let placed = watching(placed, watched, work);
                 let mut shows = input_shows(g.input, op.layer, &placed.stage);
-                let act = show("ffn_act", work.act, g.gate.rows as usize);
+                let act = show("ffn_act", work.act, g.up.rows as usize);
                 if glu.is_none() {
                     shows.push(act);
                 }
@@ -125,24 +131,11 @@ pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
                     push(Kind::Glu, Run::Between(Between::Glu(glu)), vec![act]);
                 }
             }
-            What::Finish { norm, layer } => {
-                let x = work.tap[1];
-                let (from, pending) = stages.stream();
-                let (delta, post_w) = pending.unwrap_or_default();
-                let dim = config.n_embd as u32;
-                let norm = PrefillNorm {
-                    x,
-                    delta,
-                    post_w,
-                    w: *norm,
-                    n_tokens: 1,
-                    dim,
-                    out_stride: dim,
-                    eps: config.norm_eps,
-                    ..PrefillNorm::default()
-                };
-                let resid = Show { name: "resid", layer: *layer, from: x, cols: config.n_embd };
-                push(Kind::Logits, Run::Finish { norm, from }, vec![resid]);
+            What::Finish { layer } => {
+                if let Some(norm) = stages.sum() {
+                    let resid = Show { name: "resid", layer: *layer, from: norm.x, cols: config.n_embd };
+                    push(Kind::Logits, Run::Between(Between::Norm(norm)), vec![resid]);
+                }
             }
         }
     }

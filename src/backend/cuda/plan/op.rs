@@ -4,27 +4,28 @@
 
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::kernels::abi::Mat;
-use crate::model::{Activation, Attention, RopePairing};
+use crate::backend::cuda::kernels::kinds::{Activation, NormKind, Pairing};
+use crate::model::Attention;
 
-/// What is seen of a launch; measurements go by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Kind {
-    Embed,
-    Qkv,
-    Attend,
-    Output,
-    GateUp,
-    Up,
-    Glu,
-    Down,
-    Logits,
-}
+/// Declares the kinds, and the list of all.
+macro_rules! kinds {
+    ($($kind:ident),*) => {
+        /// What is seen of a launch; measurements go by it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[allow(missing_docs)]
+        pub enum Kind {
+            $($kind,)*
+        }
 
-impl Kind {
-    /// How many there are.
-    pub const N: usize = Kind::Logits as usize + 1;
+        impl Kind {
+            /// All of them, in the order of a step.
+            pub const ALL: &[Kind] = &[$(Kind::$kind,)*];
+            /// How many there are.
+            pub const N: usize = Kind::ALL.len();
+        }
+    };
 }
+kinds!(Embed, Qkv, Attend, Output, GateUp, Up, Glu, Down, Logits);
 
 /// One operation, of a layer or (-1) outside of one.
 #[derive(Clone, Debug)]
@@ -45,24 +46,46 @@ pub enum What {
         /// See `Config::embedding_scale`.
         scale: f32,
     },
+    /// The stream, summed and normalized apart from the products that read it.
+    Norm(Norm),
     /// Products of one input.
     Project(Project),
+    /// Norms of all queries of a position together, and of all its keys: weights, and how many elements.
+    QkNorm([(Address, usize); 2]),
     /// Norms of the heads, rope, the cache's new row, attention; shows "q_rope", "k_rope", "v" and "attn_mix".
     Attend(Attend),
-    /// activation(gate x) * (up x); shows "ffn_act".
+    /// activation(gate x) * (up x), or activation(up x); shows "ffn_act".
     Gate(Gate),
     /// The stream with what was to be added to it, where nothing else follows that adds it; shows "resid".
     Finish {
-        /// Weights of the norm that would follow, whose result goes nowhere.
-        norm: Address,
         /// The layer that ends.
         layer: i32,
     },
 }
 
+/// stream += what is to be added to it; then its norm, for products that read [`Input::Row`]. What a launch of products cannot do for
+/// itself: two things to add, a scale of these, means, biases, one norm for several launches, or none.
+#[derive(Clone, Copy, Debug)]
+pub struct Norm {
+    /// What the launch is counted as: what follows.
+    pub kind: Kind,
+    /// The formula.
+    pub norm: NormKind,
+    /// [n_embd] f32, or 0
+    pub weight: Address,
+    /// [n_embd] f32, or 0
+    pub bias: Address,
+    /// Shows the result as these.
+    pub taps: &'static [&'static str],
+    /// See [`Input::Normed`].
+    pub ends: Option<i32>,
+}
+
 /// What a product reads.
 #[derive(Clone, Copy, Debug)]
 pub enum Input {
+    /// What the [`Norm`] before has left.
+    Row,
     /// rms_norm(stream + what is to be added to it) * weight.
     Normed {
         /// [n_embd] f32
@@ -90,10 +113,12 @@ pub enum Output {
         /// [n_embd] f32 or 0
         post_norm: Address,
     },
-    /// The sequence's logits, `cap * tanh(x / cap)` where the cap is not 0; shows "logits".
+    /// The sequence's logits, scaled, `cap * tanh(x / cap)` where the cap is not 0; shows "logits".
     Logits {
         /// See `Config::logit_softcap`.
         softcap: f32,
+        /// See `Config::logit_scale`.
+        scale: f32,
     },
 }
 
@@ -140,27 +165,41 @@ pub struct Attend {
     pub q_norm: Address,
     /// [head_dim] f32 or 0
     pub k_norm: Address,
+    /// Whether these stand behind the rope.
+    pub norm_last: bool,
     /// [n_rot / 2] f64: turns of a pair per position.
     pub turns: Address,
-    /// Elements of a head that are turned.
+    /// Elements of a head that are turned; 0: none.
     pub n_rot: usize,
     /// What sines and cosines are multiplied by.
     pub magnitude: f32,
     /// Which elements make a pair.
-    pub pairing: RopePairing,
-    /// Which of the cache's layers.
-    pub cache_layer: usize,
+    pub pairing: Pairing,
+    /// Where the layer's keys begin in a page of the cache, in elements; its values follow.
+    pub layer_at: u64,
 }
 
-/// A gated unit.
+/// What stands between the products of a feed-forward part, with those before it.
 #[derive(Clone, Copy, Debug)]
 pub struct Gate {
     /// See [`Input`].
     pub input: Input,
-    /// [F, n_embd]
-    pub gate: Mat,
+    /// [F, n_embd], where there is one
+    pub gate: Option<Mat>,
     /// [F, n_embd]
     pub up: Mat,
-    /// What the gate's outputs go through.
+    /// [F] f32 each, or 0
+    pub bias: [Address; 2],
+    /// What the gate's outputs go through, or up's.
     pub activation: Activation,
+}
+
+impl Gate {
+    /// The matrices, and their biases.
+    pub fn mats(&self) -> (Vec<Mat>, [Address; 3]) {
+        match self.gate {
+            Some(gate) => (vec![gate, self.up], [self.bias[0], self.bias[1], 0]),
+            None => (vec![self.up], [self.bias[1], 0, 0]),
+        }
+    }
 }

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use super::limits::LEAST_ROWS;
-use super::op::{Op, What};
+use super::op::{Gate, Op, What};
 use crate::backend::cuda::driver::{Address, Buffer, Gpu};
 use crate::backend::cuda::kernels::abi::Encoder;
 use crate::backend::cuda::kernels::abi::{FlashTile, Mat, RowPlace};
+use crate::backend::cuda::kernels::kinds::Epilogue;
 use crate::backend::cuda::kernels::launch;
 use crate::backend::cuda::kernels::packed::Packed;
 use crate::error::Result;
-use crate::model::{Config, Layer};
+use crate::model::{Block, Config, Layer};
 
 /// Whether a model's activations between products, and its quantized weights, are two halves, x and what rounding it to f16
 /// leaves, each product taking both: two or three times the work, and the error of f16 is gone. Models so narrow have it to
@@ -33,14 +34,14 @@ pub fn slab_bytes(m: &Mat) -> u64 {
 fn products(body: &[Op]) -> impl Iterator<Item = Vec<Mat>> {
     body.iter().filter_map(|op| match &op.what {
         What::Project(p) => Some(p.mats.clone()),
-        What::Gate(g) => Some(vec![g.gate, g.up]),
-        What::Embed { .. } | What::Attend(_) | What::Finish { .. } => None,
+        What::Gate(g) => Some(g.mats().0),
+        What::Embed { .. } | What::Norm(_) | What::QkNorm(_) | What::Attend(_) | What::Finish { .. } => None,
     })
 }
 
 /// Whether the products can take this model: they need rows of whole 16 bytes, and no f32.
 pub fn can(c: &Config, body: &[Op]) -> bool {
-    let of_layer = |l: &Layer| [l.attention().q_width(), l.attention().kv_width(), l.dense().width];
+    let of_layer = |l: &Layer| [l.attention().q_width(), l.attention().kv_width(), l.common_ffn().map_or(0, |ffn| ffn.width)];
     let mut widths = c.layers.iter().flat_map(of_layer).chain([c.n_embd]);
     widths.all(|n| n % 8 == 0) && products(body).flatten().all(|m| m.ty != Packed::F32)
 }
@@ -57,8 +58,22 @@ fn bytes_of(c: &Config, body: &[Op], rows: usize, halves: bool) -> u64 {
     sizes(c, body, rows, halves).iter().sum::<u64>() + tables(rows).iter().sum::<u64>()
 }
 
+/// How the product of a feed-forward part ends, if what stands behind it is its own doing.
+pub fn ends_with(g: &Gate) -> Option<Epilogue> {
+    g.gate.and(g.activation.epilogue())
+}
+
+/// Elements of a row of what a feed-forward part's products leave in f32, where something else stands between them.
+fn between(body: &[Op]) -> usize {
+    let of = |op: &Op| match &op.what {
+        What::Gate(g) if ends_with(g).is_none() => g.mats().0.iter().map(|m| m.rows as usize).sum(),
+        _ => 0,
+    };
+    body.iter().map(of).max().unwrap_or(0)
+}
+
 /// Bytes of each vector, in the order of [`PrefillWorkspace`]'s fields.
-fn sizes(c: &Config, body: &[Op], rows: usize, halves: bool) -> [u64; 11] {
+fn sizes(c: &Config, body: &[Op], rows: usize, halves: bool) -> [u64; 13] {
     let most = c.widths();
     let (d, h, g, f) = (c.n_embd, most.q, most.kv, most.ffn);
     let in_slab = |mats: Vec<Mat>| {
@@ -70,7 +85,10 @@ fn sizes(c: &Config, body: &[Op], rows: usize, halves: bool) -> [u64; 11] {
     let left = |n: usize| if halves { of(n * 2) } else { 0 };
     let floats = [of(d * 4), of(d * 4), of((h + 2 * g) * 4)];
     let [x, delta, qkv] = floats;
-    let all = [x, delta, qkv, of(d * 2), of(h * 2), of(h * 2), of(f * 2), slab, left(d), left(h), left(f)];
+    let two = c.layers.iter().any(|layer| layer.block == Block::Parallel);
+    let (second, wide) = (if two { delta } else { 0 }, of(between(body) * 4));
+    let all =
+        [x, delta, second, qkv, wide, of(d * 2), of(h * 2), of(h * 2), of(f * 2), slab, left(d), left(h), left(f)];
     all.map(|n| n.next_multiple_of(256))
 }
 
@@ -96,10 +114,12 @@ pub struct PrefillWorkspace {
     pub halves: bool,
     /// [rows, D] f32, the residual stream
     pub x: Address,
-    /// [rows, D] f32, what is to be added to it
-    pub delta: Address,
+    /// [rows, D] f32, what is to be added to it; the second for blocks that add two things
+    pub delta: [Address; 2],
     /// [rows, H + 2 G] f32
     pub qkv: Address,
+    /// [rows, F or 2 F] f32: up, or gate and up, where something else than their product stands between them and down
+    pub wide: Address,
     /// [rows, D] f16, normalized
     pub h: Address,
     /// [rows, H] f16
@@ -129,7 +149,8 @@ impl PrefillWorkspace {
             at += bytes;
             at - bytes
         };
-        let [x, delta, qkv, h, q, mix, act, slab, left @ ..] = sizes(c, body, rows, halves).map(&mut take);
+        let [x, delta, second, qkv, wide, h, q, mix, act, slab, left @ ..] =
+            sizes(c, body, rows, halves).map(&mut take);
         let [tokens, places, tiles] = tables(rows).map(&mut take);
         Ok(PrefillWorkspace {
             rows,
@@ -137,8 +158,9 @@ impl PrefillWorkspace {
             encode: launch::gemm_encoder(),
             halves,
             x,
-            delta,
+            delta: [delta, second],
             qkv,
+            wide,
             h,
             q,
             mix,

@@ -26,7 +26,7 @@ impl AttentionSplit {
         AttentionSplit { rep: tuning.rep.unwrap_or(all.rep), ..all }
     }
 
-    /// At `position`, for heads of `head_dim` elements.
+    /// At `position`, for heads of up to `head_dim` elements; narrow ones know their chunks, of which these are enough.
     pub fn at(position: usize, head_dim: usize, tuning: &Tuning) -> AttentionSplit {
         let (chunk, rep) = match position as u32 {
             _ if head_dim <= TENSOR_HEAD => (TENSOR_CHUNK, 1),

@@ -1,12 +1,13 @@
 //! Operations as stages of a step: which buffers, which geometry; common to a token alone and to many sequences.
 
 use super::geometry::{By, Shape, Tuning, share};
-use super::op::{Attend, Gate, Half, Input, Kind, Output, Project};
-use super::workspace::Workspace;
+use super::op::{Attend, Gate, Half, Input, Kind, Norm, Output, Project};
+use super::workspace::{Workspace, stride};
 use crate::backend::cuda::driver::{Address, Gpu};
-use crate::backend::cuda::kernels::abi::{self, Mat, Stage};
-use crate::backend::cuda::kernels::launch::Glu;
-use crate::model::{Activation, Config, RopePairing};
+use crate::backend::cuda::kernels::abi::{self, Glu, Mat, Stage};
+use crate::backend::cuda::kernels::kinds::NormKind;
+use crate::backend::cuda::kernels::packed::Packed;
+use crate::model::Config;
 
 /// A stage with its geometry.
 #[derive(Clone, Debug)]
@@ -31,26 +32,93 @@ pub struct Stages<'a> {
     config: &'a Config,
     tuning: &'a Tuning,
     work: &'a Workspace,
+    /// Rows: of sequences.
+    n: u32,
     /// The residual stream, and what is to be added to it with which post norm.
     current: Address,
-    pending: Option<(Address, Address)>,
+    pending: Vec<(Address, Address)>,
+    /// What the norm before has left.
+    row: Address,
 }
 
 impl<'a> Stages<'a> {
-    /// Stages that begin with the stream where the embedding puts it.
-    pub fn new(gpu: &'a Gpu, config: &'a Config, tuning: &'a Tuning, work: &'a Workspace) -> Stages<'a> {
-        Stages { gpu, config, tuning, work, current: work.x[0], pending: None }
+    /// Stages for `n` sequences that begin with the stream where the embedding puts it.
+    pub fn new(gpu: &'a Gpu, config: &'a Config, tuning: &'a Tuning, work: &'a Workspace, n: u32) -> Stages<'a> {
+        Stages { gpu, config, tuning, work, n, current: work.x[0], pending: Vec::new(), row: work.x[0] }
     }
 
-    /// Where the stream is, and what is still to be added to it with which post norm.
-    pub fn stream(&self) -> (Address, Option<(Address, Address)>) {
-        (self.current, self.pending)
+    /// Elements from one row of so many to the next.
+    fn stride(&self, n: usize) -> u32 {
+        if self.n == 1 { n as u32 } else { stride(n) as u32 }
+    }
+
+    /// The stream with what is to be added to it, in its place; nothing where there is nothing.
+    pub fn sum(&mut self) -> Option<abi::Norm> {
+        if self.pending.is_empty() {
+            return None;
+        }
+        Some(self.summing())
+    }
+
+    fn summing(&mut self) -> abi::Norm {
+        let (mut delta, mut post_w) = ([0; 2], [0; 2]);
+        for (i, (from, post)) in self.pending.drain(..).enumerate() {
+            (delta[i], post_w[i]) = (from, post);
+        }
+        abi::Norm {
+            x: self.current,
+            delta,
+            post_w,
+            n_rows: self.n,
+            dim: self.config.n_embd as u32,
+            x_stride: self.stride(self.config.n_embd),
+            eps: self.config.norm_eps,
+            scale: self.config.residual_scale,
+            ..abi::Norm::default()
+        }
+    }
+
+    /// See [`Norm`]; nothing where the stream is read as it is.
+    pub fn norm(&mut self, op: &Norm) -> Option<abi::Norm> {
+        if op.norm == NormKind::None {
+            self.row = self.current;
+            return self.sum();
+        }
+        self.row = self.work.normed;
+        let norm = self.summing();
+        Some(abi::Norm { w: op.weight, bias: op.bias, row: self.row, kind: op.norm as u32, ..norm })
+    }
+
+    /// Where the stream is, and where the norm before has left what it made of it.
+    pub fn stream(&self) -> (Address, Address) {
+        (self.current, self.row)
+    }
+
+    /// Norms of a position's queries and keys, in their places.
+    pub fn qk_norm(&self, parts: &[(Address, usize); 2]) -> [abi::Norm; 2] {
+        let [(_, h), (_, g)] = *parts;
+        let norm = |(i, (w, dim)): (usize, &(Address, usize))| {
+            let x = self.work.qkv + (4 * i * h) as u64;
+            abi::Norm {
+                x,
+                row: x,
+                w: *w,
+                n_rows: self.n,
+                dim: *dim as u32,
+                x_stride: self.stride(h + 2 * g),
+                kind: NormKind::Rms as u32,
+                eps: self.config.norm_eps,
+                ..abi::Norm::default()
+            }
+        };
+        [norm((0, &parts[0])), norm((1, &parts[1]))]
     }
 
     /// A stage that reads this.
     fn reading(&mut self, input: Input, n: u32) -> Stage {
         let x = match input {
             Input::Normed { weight, .. } => return self.reading_stream(weight, n),
+            Input::Row => self.row,
             Input::Mix => self.work.mix,
             Input::Gated => self.work.act,
         };
@@ -60,7 +128,7 @@ impl<'a> Stages<'a> {
     /// A stage whose input is the normalized residual stream, which it sums first.
     fn reading_stream(&mut self, weight: Address, n: u32) -> Stage {
         let mut stage = Stage { x: self.current, norm_w: weight, n, eps: self.config.norm_eps, ..Stage::default() };
-        if let Some((delta, post)) = self.pending.take() {
+        if let Some((delta, post)) = self.pending.pop() {
             let [a, b] = self.work.x;
             self.current = if self.current == a { b } else { a };
             (stage.delta, stage.post_w, stage.x_out) = (delta, post, self.current);
@@ -89,9 +157,12 @@ impl<'a> Stages<'a> {
             }
             Output::Stream { half, post_norm } => {
                 stage.out[0] = self.added(half);
-                self.pending = Some((stage.out[0], post_norm));
+                self.pending.push((stage.out[0], post_norm));
             }
-            Output::Logits { softcap } => (stage.state, stage.softcap) = (self.work.state, softcap),
+            Output::Logits { softcap, scale } => {
+                (stage.state, stage.softcap) = (self.work.state, softcap);
+                stage.scale = if scale == 1.0 { 0.0 } else { scale };
+            }
         }
         self.placed(p.kind, stage, &p.mats, false)
     }
@@ -104,20 +175,31 @@ impl<'a> Stages<'a> {
         }
     }
 
-    /// One stage, or products of both matrices and what brings them together.
+    /// One stage, or products of the matrices and what follows them.
     pub fn gate(&mut self, g: &Gate) -> (Placed, Option<Glu>) {
-        let mut stage = self.reading(g.input, g.gate.cols);
-        let activation = match g.activation {
-            Activation::Silu => abi::Activation::Silu as u32,
-            Activation::GeluTanh => abi::Activation::Gelu as u32,
-        };
-        if g.gate.ty == g.up.ty {
-            (stage.out[0], stage.activation) = (self.work.act, activation);
-            return (self.placed(Kind::GateUp, stage, &[g.gate, g.up], true), None);
+        let mut stage = self.reading(g.input, g.up.cols);
+        let (mats, bias) = g.mats();
+        // The kernel of a lone token's pair of tiles has its norm in it.
+        let apart = mats.iter().any(|m| m.ty != mats[0].ty) || (mats[0].ty == Packed::F16Tiles && stage.norm_w == 0);
+        if g.gate.is_some() && !apart && g.activation.ends_products() && bias == [0; 3] {
+            (stage.out[0], stage.activation) = (self.work.act, g.activation as u32);
+            return (self.placed(Kind::GateUp, stage, &mats, true), None);
         }
-        (stage.out[0], stage.out[1]) = (self.work.gate, self.work.up);
-        let glu = Glu { gate: self.work.gate, up: self.work.up, out: self.work.act, n: g.gate.rows, activation };
-        (self.placed(Kind::Up, stage, &[g.gate, g.up], false), Some(glu))
+        let (first, second) = if g.gate.is_some() { (self.work.gate, self.work.up) } else { (self.work.up, 0) };
+        (stage.out[0], stage.out[1], stage.bias) = (first, second, bias);
+        let between = self.stride(g.up.rows as usize);
+        let glu = Glu {
+            gate: first,
+            up: second,
+            row: self.work.act,
+            n_rows: self.n,
+            n: g.up.rows,
+            in_stride: between,
+            out_stride: between,
+            activation: g.activation as u32,
+            ..Glu::default()
+        };
+        (self.placed(Kind::Up, stage, &mats, false), Some(glu))
     }
 
     /// Attention of one row; where it is split by position is for the launch to say.
@@ -136,9 +218,12 @@ impl<'a> Stages<'a> {
             n_kv: a.n_kv_heads as u32,
             head_dim: a.head_dim as u32,
             n_rot: op.n_rot as u32,
-            halves: u32::from(op.pairing == RopePairing::Halves),
+            pairing: op.pairing as u32,
+            norm_last: u32::from(op.norm_last),
+            beta: a.temperature.map_or(0.0, |t| t.beta),
+            interval: a.temperature.map_or(0, |t| t.interval),
             window: a.window.unwrap_or(0),
-            layer: op.cache_layer as u32,
+            layer_at: op.layer_at,
             max_chunks: work.max_chunks(),
             scale: a.scale,
             softcap: a.softcap.unwrap_or(0.0),

@@ -31,7 +31,7 @@ pub struct Workspace {
     pub up: Address,       // [F]
     pub ffn_out: Address,  // [D]
     pub tap: [Address; 3], // [max(D, H, F)]; of a token alone
-    pub normed: Address,   // [D]; of several sequences
+    pub normed: Address,   // [D]
     pub parts: Address,    // [MOST_PARTS, rows, D]; of several sequences
     pub split: Address,    // [rows / 8] groups of stage_input.cuh; of several sequences
     pub counters: Address, // [n_heads] u32
@@ -49,12 +49,12 @@ pub fn stride(n: usize) -> usize {
 fn pieces(c: &Config, rows: usize) -> ([u64; 19], u64) {
     let most = c.widths();
     let (d, h, g, f) = (c.n_embd, most.q, most.kv, most.ffn);
-    let (widest, normed) = if rows == 1 { (d.max(h).max(f), 0) } else { (0, d) };
+    let widest = if rows == 1 { d.max(h).max(f) } else { 0 };
     let parts = if rows == 1 { 0 } else { MOST_PARTS * stride(d) };
-    // Whole groups of eight; words a block of 32: 33 of halves, behind norms, or 19 of integers.
-    let words = (d.div_ceil(32) * 33).max(d.max(h).max(f).div_ceil(32) * 19);
+    // Whole groups of eight; words a block of 32: 33 of halves, or 19 of integers.
+    let words = d.max(h).max(f).div_ceil(32) * 33;
     let split = if rows == 1 { 0 } else { words * 8usize.div_ceil(rows) };
-    let floats = [d, d, h + 2 * g, h, d, f, f, f, d, widest, widest, widest, normed, parts, split];
+    let floats = [d, d, h + 2 * g, h, d, f, f, f, d, widest, widest, widest, d, parts, split];
     let mut offsets = [0u64; 19];
     let mut at = 0u64;
     for (i, n) in floats.into_iter().enumerate() {

@@ -104,8 +104,8 @@ impl Batch {
             .capture(|| launches.iter().try_for_each(|l| self.launch(making, l, n as u32, split, making.tuning.pdl)))
     }
 
-    /// Queues the last stage alone, whose input are these residual streams of `n_embd` elements, one for each state.
-    pub fn queue_head(&self, making: Making<'_>, head: &Op, states: &[State], streams: &[Address]) -> Result<()> {
+    /// Queues what follows the body alone, whose input are these residual streams of `n_embd` elements, one for each state.
+    pub fn queue_head(&self, making: Making<'_>, head: &[Op], states: &[State], streams: &[Address]) -> Result<()> {
         let Making { config, stream, .. } = making;
         self.put_states(states, stream)?;
         let bytes = config.n_embd * 4;
@@ -114,7 +114,7 @@ impl Batch {
             // SAFETY: a row of the workspace, which put_states has found to be there, and the caller's.
             unsafe { stream.copy(to, *from, bytes)? };
         }
-        let launches = self.launches(making, std::slice::from_ref(head), states.len());
+        let launches = self.launches(making, head, states.len());
         let n = states.len() as u32;
         launches.iter().try_for_each(|l| self.launch(making, l, n, AttentionSplit::NONE, false))
     }
@@ -127,14 +127,14 @@ impl Batch {
             // Never a dependent launch: see step.rs.
             Run::Embed { mat, scale, x, stride } => queue.embed(mat, state, n_seq, *scale, *x, *stride),
             Run::Norm { stage, out, threads } => dependent.batch_norm(stage, *out, *threads),
-            Run::Pieces(stage) => dependent.stage_input_q(stage),
+            Run::Pieces(stage) => dependent.stage_input(stage),
             Run::Quantized { stage, ty } => dependent.q_batch(stage, *ty),
             Run::Rows { stage, ty, at_once, threads } => dependent.gemv_batch(stage, *ty, *at_once, *threads),
             Run::Wide { stage, wide: w } => dependent.f16_batch(stage, w.nt, w.ks, w.groups, w.two),
             Run::Tiles { stage, nt } => dependent.f16_mma_batch(stage, *nt),
             Run::Parts { stage, nt, warps } => dependent.f16_mma_split(stage, *nt, *warps),
             Run::Attend(attend) => dependent.decode_attention(attend, split.chunks, split.rep),
-            Run::Between(call) => call.launch(&queue),
+            Run::Between(call) => call.launch(&dependent),
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::backend::cuda::plan::split::AttentionSplit;
 use crate::backend::cuda::plan::workspace::Workspace;
 use crate::backend::cuda::weights::layout::DeviceWeights;
 use crate::error::{Error, Result};
-use crate::model::{Attention, Config};
+use crate::model::Config;
 
 /// Positions the working memory is made for at first.
 pub fn first_context(config: &Config) -> usize {
@@ -37,14 +37,16 @@ pub struct Network {
     pub gpu: Arc<Gpu>,
     /// The description.
     pub config: Config,
-    /// The attention's shape, which is that of every layer.
-    pub heads: Attention,
+    /// Elements of the widest heads of a layer.
+    widest_head: usize,
     /// The cache.
     pub pages: Pages,
     /// The body and the head.
     pub ops: Vec<Op>,
     /// The body and what ends it without logits.
     pub headless: Vec<Op>,
+    /// How many of `ops` are the head's.
+    n_head: usize,
     /// Whether prompts can go through the tensor cores.
     pub can_prefill: bool,
     /// The most logits that the device draws from.
@@ -56,35 +58,35 @@ impl Network {
     pub fn new(gpu: &Arc<Gpu>, config: &Config, weights: &DeviceWeights) -> Result<Network> {
         // Launchers are asked of the current device.
         gpu.bind()?;
-        let heads = config.same_heads()?;
         let body = layer::body(config, weights);
-        let with = |last: Op| body.iter().cloned().chain([last]).collect::<Vec<_>>();
+        let head = layer::head(config, weights);
+        let with = |last: &[Op]| body.iter().chain(last).cloned().collect::<Vec<_>>();
         Ok(Network {
             gpu: gpu.clone(),
             config: config.try_clone()?,
-            heads,
-            pages: Pages::new(gpu, config, heads),
+            widest_head: config.widths().head,
+            pages: Pages::new(gpu, config)?,
             can_prefill: prefill_workspace::can(config, &body),
             most_drawn: launch::sample_most() as usize,
-            ops: with(layer::head(config, weights)),
-            headless: with(layer::finish(config, weights)),
+            n_head: head.len(),
+            ops: with(&head),
+            headless: with(&[layer::finish(config)]),
         })
     }
 
     /// From the stream to the logits.
-    pub fn head(&self) -> &Op {
-        // There is one: `new` has put it there.
-        &self.ops[self.ops.len() - 1]
+    pub fn head(&self) -> &[Op] {
+        &self.ops[self.ops.len() - self.n_head..]
     }
 
     /// All but the head.
     pub fn body(&self) -> &[Op] {
-        &self.ops[..self.ops.len() - 1]
+        &self.ops[..self.ops.len() - self.n_head]
     }
 
     /// How the attention at a position is split.
     pub fn split_at(&self, position: usize, tuning: &Tuning) -> AttentionSplit {
-        AttentionSplit::at(position, self.heads.head_dim, tuning)
+        AttentionSplit::at(position, self.widest_head, tuning)
     }
 
     /// Tokens that a pass has room for at first.

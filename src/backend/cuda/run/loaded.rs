@@ -91,7 +91,7 @@ impl LoadedModel for CudaModel {
 
     fn read_cache(&self, at: CacheRow, keys: &mut [f32], values: &mut [f32]) -> Result<()> {
         let exec = self.lock();
-        let dim = self.net.heads.head_dim;
+        let dim = self.net.pages.head_dim(at.layer).max(1);
         let mut halves = vec![f16::ZERO; dim];
         for (to, which) in [(keys, 0), (values, 1)] {
             for (head, to) in self.net.pages.rows(at, which, to.len())?.into_iter().zip(to.chunks_mut(dim)) {
@@ -105,7 +105,7 @@ impl LoadedModel for CudaModel {
 
     fn write_cache(&self, at: CacheRow, keys: &[f32], values: &[f32]) -> Result<()> {
         let exec = self.lock();
-        let dim = self.net.heads.head_dim;
+        let dim = self.net.pages.head_dim(at.layer).max(1);
         for (from, which) in [(keys, 0), (values, 1)] {
             for (head, from) in self.net.pages.rows(at, which, from.len())?.into_iter().zip(from.chunks(dim)) {
                 let halves: Vec<f16> = from.iter().map(|x| f16::from_f32(*x)).collect();

@@ -17,10 +17,6 @@ use crate::backend::cuda::plan::split::AttentionSplit;
 use crate::backend::{Chunk, RunControl, Slot};
 use crate::error::Result;
 
-/// All of them, in the order of a step.
-const KINDS: [Kind; Kind::N] =
-    [Kind::Embed, Kind::Qkv, Kind::Attend, Kind::Output, Kind::GateUp, Kind::Up, Kind::Glu, Kind::Down, Kind::Logits];
-
 impl CudaModel {
     /// [`Self::measure_kinds`] of a step of all the `chunks`, one token each; norms count as what they stand before. `only`: of
     /// that kind, and of all.
@@ -40,7 +36,8 @@ impl CudaModel {
         let (batch, making) = exec.batch_for(net, n)?;
         let launches = batch.launches(making, &net.ops, n);
         let mut rows = Vec::new();
-        for kind in KINDS.map(Some).into_iter().chain([None]).filter(|k| only.is_none_or(|o| k.is_none_or(|k| k == o)))
+        for kind in
+            Kind::ALL.iter().copied().map(Some).chain([None]).filter(|k| only.is_none_or(|o| k.is_none_or(|k| k == o)))
         {
             let wanted: Vec<_> = launches.iter().filter(|l| kind.is_none_or(|k| k == l.kind)).cloned().collect();
             if wanted.is_empty() {
@@ -103,7 +100,7 @@ impl CudaModel {
         self.prepare(exec, slot, pages, position)?;
         let launcher = exec.launcher(&self.net, self.net.split_at(position, &exec.tuning), exec.tuning.pdl);
         let mut rows = Vec::new();
-        for kind in KINDS.map(Some).into_iter().chain([None]) {
+        for kind in Kind::ALL.iter().copied().map(Some).chain([None]) {
             let wanted = || exec.steps.launches.iter().filter(|l| kind.is_none_or(|k| k == l.kind));
             if wanted().next().is_none() {
                 continue;

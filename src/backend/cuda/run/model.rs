@@ -12,7 +12,7 @@ use crate::backend::cuda::weights::layout::lay;
 use crate::backend::cuda::weights::load;
 use crate::backend::{LoadControl, Plan};
 use crate::error::{Error, Result};
-use crate::model::{Config, Weights};
+use crate::model::{Config, Layer, Weights};
 
 /// What the driver rounds large allocations up to.
 const GRAIN: u64 = 2 << 20;
@@ -44,6 +44,12 @@ pub struct CudaModel {
 
 /// What the kernels need beyond the description's own invariants.
 fn check(gpu: &Gpu, config: &Config, weights: &Weights<'_>) -> Result<()> {
+    if config.layers.iter().any(|l| l.experts().is_some()) {
+        return Err(Error::Unsupported { what: "feed-forward part", name: "experts on a GPU".into() });
+    }
+    if config.layers.iter().any(|l| l.attention().sinks) {
+        return Err(Error::Unsupported { what: "attention", name: "sinks on a GPU".into() });
+    }
     let most = config.widths();
     let widest = config.n_embd.max(most.ffn).max(most.q);
     // A stage holds its input in shared memory, as f32 and, behind a norm, in pieces as well.
@@ -60,7 +66,19 @@ fn check(gpu: &Gpu, config: &Config, weights: &Weights<'_>) -> Result<()> {
     if weights.layers.len() != config.layers.len() {
         return internal("as many layers as descriptions of them are needed");
     }
-    config.same_heads().map(|_| ())
+    // What stands behind a vector up to whole blocks is zero, which a wider layer's would not leave it.
+    for (name, of) in [
+        ("rows of a layer's queries", (|l| l.attention().q_width()) as fn(&Layer) -> usize),
+        ("feed-forward length (feed_forward_length)", |l| l.common_ffn().map_or(0, |ffn| ffn.width)),
+    ] {
+        let mut widths = config.layers.iter().map(of);
+        let first = widths.next().unwrap_or(0);
+        if let Some(other) = widths.find(|n| *n != first).filter(|_| config.layers.iter().any(|l| of(l) % 32 != 0)) {
+            let expected = "the same in all layers, or multiples of 32".into();
+            return Err(Error::UnsupportedValue { name: name.into(), found: format!("{first} and {other}"), expected });
+        }
+    }
+    Ok(())
 }
 
 impl CudaModel {

@@ -1,13 +1,15 @@
-//! The pool of cache pages on the device: slabs of whole pages, `[n_layers][k, v][n_kv_heads][64][head_dim]` f16 each.
+//! The pool of cache pages on the device: slabs of whole pages, `[n_layers][k, v][n_kv_heads][64][head_dim]` f16 each, of which a layer
+//! has its own number of heads and their size.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::internal;
 use super::slot::CudaSlot;
+use crate::alloc::reserve_exact;
 use crate::backend::cuda::driver::{Address, Buffer, Gpu, Stream};
 use crate::backend::{CacheRow, PAGE_TOKENS};
 use crate::error::{Error, Result};
-use crate::model::{Attention, Config};
+use crate::model::Config;
 
 /// Bytes of cache pages that nobody has asked for yet.
 const MOST_SPARE: usize = 64 << 20;
@@ -18,22 +20,39 @@ struct Pool {
     _slabs: Vec<Buffer>,
 }
 
+/// What a page has of a layer.
+struct Heads {
+    /// Elements before its keys.
+    at: usize,
+    n: usize,
+    dim: usize,
+}
+
 /// Every page of a model.
 pub struct Pages {
     gpu: Arc<Gpu>,
     pool: Mutex<Pool>,
-    /// The attention's shape, which is that of every layer.
-    heads: Attention,
-    n_layers: usize,
+    layers: Vec<Heads>,
     /// The size of one page.
     pub bytes: usize,
 }
 
 impl Pages {
     /// Without a page.
-    pub fn new(gpu: &Arc<Gpu>, config: &Config, heads: Attention) -> Pages {
-        let bytes = config.kv_bytes_per_token() * PAGE_TOKENS;
-        Pages { gpu: gpu.clone(), pool: Mutex::default(), heads, n_layers: config.n_layers(), bytes }
+    pub fn new(gpu: &Arc<Gpu>, config: &Config) -> Result<Pages> {
+        let (mut layers, mut at) = (Vec::new(), 0);
+        reserve_exact(&mut layers, config.n_layers())?;
+        for layer in &config.layers {
+            let a = layer.attention();
+            layers.push(Heads { at, n: a.n_kv_heads, dim: a.head_dim });
+            at += 2 * a.kv_width() * PAGE_TOKENS;
+        }
+        Ok(Pages { gpu: gpu.clone(), pool: Mutex::default(), layers, bytes: 2 * at })
+    }
+
+    /// Elements of a head in a layer; 0 where there is none.
+    pub fn head_dim(&self, layer: usize) -> usize {
+        self.layers.get(layer).map_or(0, |heads| heads.dim)
     }
 
     /// Makes pages `0 .. n` exist.
@@ -67,20 +86,24 @@ impl Pages {
 
     /// Addresses of the heads' rows of keys (`which` 0) or values (1), `n` elements in all.
     pub fn rows(&self, at: CacheRow, which: usize, n: usize) -> Result<Vec<Address>> {
-        let (heads, dim) = (self.heads.n_kv_heads, self.heads.head_dim);
         let page = self.at(at.page, self.bytes)?;
-        if at.row >= PAGE_TOKENS || at.layer >= self.n_layers || n != heads * dim {
-            return internal("a row that the cache does not have");
+        match self.layers.get(at.layer) {
+            Some(heads) if at.row < PAGE_TOKENS && n == heads.n * heads.dim => {
+                let row = |head| heads.at + ((which * heads.n + head) * PAGE_TOKENS + at.row) * heads.dim;
+                Ok((0..heads.n).map(|head| page + 2 * row(head) as u64).collect())
+            }
+            _ => internal("a row that the cache does not have"),
         }
-        let row = |head| (((at.layer * 2 + which) * heads + head) * PAGE_TOKENS + at.row) * dim;
-        Ok((0..heads).map(|head| page + 2 * row(head) as u64).collect())
     }
 
     /// Zeroes what belongs to positions from `rows` on, in a copy of a page.
     pub fn clear_from(&self, rows: usize, page: &mut [u8]) {
-        let row = self.heads.head_dim * 2;
-        for tile in page.chunks_exact_mut(PAGE_TOKENS * row) {
-            tile[rows.min(PAGE_TOKENS) * row..].fill(0);
+        for heads in &self.layers {
+            let (row, from) = (2 * heads.dim, 2 * heads.at);
+            let layer = page.get_mut(from..from + 2 * heads.n * PAGE_TOKENS * row).unwrap_or_default();
+            for tile in layer.chunks_exact_mut(PAGE_TOKENS * row) {
+                tile[rows.min(PAGE_TOKENS) * row..].fill(0);
+            }
         }
     }
 

@@ -117,10 +117,10 @@ fn launch(on: On<'_>, launch: &Launch) -> Result<()> {
     let queue = Queue::new(gpu, stream);
     match &launch.run {
         Run::Embed { mat, n, scale, x, stride } => queue.embed_rows(mat, work.tokens, *n, *scale, *x, *stride),
-        Run::Norm(norm) => queue.prefill_norm(norm),
         Run::Expand { mat, to, lo } => queue.dequantize_f16(mat, 0, mat.rows, *to, *lo),
         Run::Gemm(gemm) => queue.gemm(gemm),
         Run::Rope(rope) => queue.prefill_rope(rope),
         Run::Flash(flash) => queue.flash_prefill(flash),
+        Run::Between(call) => call.launch(&queue),
     }
 }

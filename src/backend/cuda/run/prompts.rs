@@ -58,7 +58,7 @@ fn logits(
     run: &mut RunControl<'_>,
 ) -> Result<()> {
     let (position, slot) = (chunk.start + chunk.tokens.len() - 1, slot_of(chunk.slot)?);
-    let launches = lower(exec.target(net), std::slice::from_ref(net.head()), run.tap.is_some());
+    let launches = lower(exec.target(net), net.head(), run.tap.is_some());
     // SAFETY: both are rows of n_embd.
     unsafe { exec.stream.copy(exec.work.x[0], last, net.config.n_embd * 4)? };
     exec.set_state(net, slot, chunk.tokens[chunk.tokens.len() - 1], position, &State::default())?;

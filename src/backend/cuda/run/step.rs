@@ -95,12 +95,7 @@ impl Launcher<'_> {
                 let attend = Attend { chunk: split.chunk, ..*attend };
                 dependent.decode_attention(&attend, split.chunks, split.rep)
             }
-            Run::Between(call) => call.launch(&queue),
-            Run::Finish { norm, from } => {
-                // SAFETY: a row of the workspace, and the residual stream of as many elements.
-                unsafe { self.stream.copy(norm.x, *from, norm.dim as usize * 4)? };
-                queue.prefill_norm(norm)
-            }
+            Run::Between(call) => call.launch(&dependent),
         }
     }
 

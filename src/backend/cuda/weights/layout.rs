@@ -5,6 +5,8 @@
 
 use std::f64::consts::TAU;
 
+use half::{bf16, f16};
+
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::kernels::abi::Mat;
 use crate::backend::cuda::kernels::packed::Packed;
@@ -17,9 +19,10 @@ use crate::model::{Config, RopeTable, Tensor, Weights};
 #[allow(missing_docs)]
 pub struct Layer {
     pub attn_norm: Address, // [D] f32, as are all vectors; zero filled to a multiple of 32
-    pub q: Mat,             // [H, D]
-    pub k: Mat,             // [G, D]
-    pub v: Mat,             // [G, D]
+    pub attn_norm_bias: Address,
+    pub q: Mat, // [H, D]
+    pub k: Mat, // [G, D]
+    pub v: Mat, // [G, D]
     pub q_bias: Address,
     pub k_bias: Address,
     pub v_bias: Address,
@@ -29,11 +32,15 @@ pub struct Layer {
     pub o_bias: Address,
     pub post_attn_norm: Address,
     pub ffn_norm: Address,
-    pub gate: Mat, // [F, D]
-    pub up: Mat,   // [F, D]
-    pub down: Mat, // [D, F]
+    pub ffn_norm_bias: Address,
+    pub gate: Option<Mat>, // [F, D]
+    pub up: Mat,           // [F, D]
+    pub down: Mat,         // [D, F]
+    pub gate_bias: Address,
+    pub up_bias: Address,
+    pub down_bias: Address,
     pub post_ffn_norm: Address,
-    pub turns: Address, // [n_rot / 2] f64: turns of a pair per position
+    pub turns: Address, // [n_rot / 2] f64: turns of a pair per position; 0: nothing turns
 }
 
 /// A model's weights on the device.
@@ -43,7 +50,9 @@ pub struct DeviceWeights {
     pub token_embd: Mat,
     pub layers: Vec<Layer>,
     pub output_norm: Address,
+    pub output_norm_bias: Address,
     pub output: Mat,
+    pub output_bias: Address,
 }
 
 /// Bytes of the file (or made by the host) and where they go.
@@ -62,6 +71,8 @@ pub struct Job<'a> {
 pub enum Bytes<'a> {
     /// A tensor of the file.
     Stored(Data<'a>),
+    /// Elements of 16 bits of the file, to be made f32; whether they are BF16.
+    Halves(Data<'a>, bool),
     /// Made by the host.
     Made(Vec<u8>),
 }
@@ -71,14 +82,25 @@ impl Bytes<'_> {
     pub fn len(&self) -> usize {
         match self {
             Bytes::Stored(data) => data.len(),
+            Bytes::Halves(data, _) => 2 * data.len(),
             Bytes::Made(data) => data.len(),
         }
     }
 
-    /// Fills `out` with those from `at` on; at most [`Self::len`] in all. Fails with `Io` where the file is at fault.
+    /// Fills `out` with those from `at` on, whole elements; at most [`Self::len`] in all. Fails with `Io` where the file is at fault.
     pub fn read(&self, at: usize, out: &mut [u8]) -> Result<()> {
         match self {
             Bytes::Stored(data) => data.read(at, out)?,
+            Bytes::Halves(data, bf16) => {
+                // Into its second half first, whose elements are read before something takes their place.
+                let half = out.len() / 2;
+                data.read(at / 2, &mut out[half..])?;
+                for i in 0..half / 2 {
+                    let bits = u16::from_le_bytes([out[half + 2 * i], out[half + 2 * i + 1]]);
+                    let x = if *bf16 { bf16::from_bits(bits).to_f32() } else { f16::from_bits(bits).to_f32() };
+                    out[4 * i..4 * i + 4].copy_from_slice(&x.to_le_bytes());
+                }
+            }
             Bytes::Made(data) => out.copy_from_slice(&data[at..at + out.len()]),
         }
         Ok(())
@@ -134,8 +156,12 @@ impl<'a> Layer0<'a> {
     }
 
     fn vector(&mut self, t: &Tensor<'a>) -> Address {
-        let to = self.take((t.data.len() as u64).next_multiple_of(128));
-        self.jobs.push(Job { mat: None, to, ty: TensorType::F32, data: Bytes::Stored(t.data) });
+        let data = match t.ty {
+            TensorType::F16 | TensorType::Bf16 => Bytes::Halves(t.data, t.ty == TensorType::Bf16),
+            _ => Bytes::Stored(t.data),
+        };
+        let to = self.take((data.len() as u64).next_multiple_of(128));
+        self.jobs.push(Job { mat: None, to, ty: TensorType::F32, data });
         to
     }
 
@@ -169,10 +195,25 @@ pub fn lay<'a>(base: Address, config: &Config, weights: &Weights<'a>) -> Laid<'a
     for (w, c) in weights.layers.iter().zip(&config.layers) {
         let [q, k, v] = at.mats([&w.q, &w.k, &w.v]);
         let [o] = at.mats([&w.o]);
-        let [gate, up] = at.mats([&w.gate, &w.up]);
-        let [down] = at.mats([&w.down]);
+        let ffn = w.ffn.common();
+        let (gate, up) = match ffn.map(|w| (&w.gate, &w.up)) {
+            Some((Some(gate), up)) => {
+                let [gate, up] = at.mats([gate, up]);
+                (Some(gate), up)
+            }
+            Some((None, up)) => (None, at.mats([up])[0]),
+            None => (None, Mat::default()),
+        };
+        let down = ffn.map_or_else(Mat::default, |w| at.mats([&w.down])[0]);
+        // Counted; such a model is refused when it is loaded.
+        if let Some(experts) = w.ffn.experts() {
+            experts.each.gate.iter().chain([&experts.router, &experts.each.up, &experts.each.down]).for_each(|t| {
+                at.mat(t);
+            });
+        }
         layers.push(Layer {
-            attn_norm: at.vector(&w.attn_norm),
+            attn_norm: at.optional(&w.attn_norm),
+            attn_norm_bias: at.optional(&w.attn_norm_bias),
             q,
             k,
             v,
@@ -184,16 +225,22 @@ pub fn lay<'a>(base: Address, config: &Config, weights: &Weights<'a>) -> Laid<'a
             o,
             o_bias: at.optional(&w.o_bias),
             post_attn_norm: at.optional(&w.post_attn_norm),
-            ffn_norm: at.vector(&w.ffn_norm),
+            ffn_norm: at.optional(&w.ffn_norm),
+            ffn_norm_bias: at.optional(&w.ffn_norm_bias),
             gate,
             up,
             down,
+            gate_bias: ffn.map_or(0, |w| at.optional(&w.gate_bias)),
+            up_bias: ffn.map_or(0, |w| at.optional(&w.up_bias)),
+            down_bias: ffn.map_or(0, |w| at.optional(&w.down_bias)),
             post_ffn_norm: at.optional(&w.post_ffn_norm),
-            turns: turns[c.attention().rope],
+            turns: c.attention().rope.map_or(0, |rope| turns[rope]),
         });
     }
     let output_norm = at.vector(&weights.output_norm);
+    let output_norm_bias = at.optional(&weights.output_norm_bias);
     let output = weights.output.as_ref().map_or(token_embd, |t| at.mats([t])[0]);
-    let weights = DeviceWeights { token_embd, layers, output_norm, output };
+    let output_bias = at.optional(&weights.output_bias);
+    let weights = DeviceWeights { token_embd, layers, output_norm, output_norm_bias, output, output_bias };
     Laid { weights, jobs: at.jobs, bytes: at.next - base }
 }

@@ -2,6 +2,7 @@
 
 use super::{Queue, ensure, ffi};
 use crate::backend::cuda::kernels::abi::{Attend, TENSOR_HEAD};
+use crate::backend::cuda::kernels::kinds::Pairing;
 use crate::error::Result;
 
 fn check(p: &Attend, chunks: u32) -> Result<()> {
@@ -17,7 +18,10 @@ fn check(p: &Attend, chunks: u32) -> Result<()> {
     let (all, own) = (u64::from(n_heads + 2 * n_kv) * u64::from(head_dim), u64::from(n_heads) * u64::from(head_dim));
     let apart = n_seq < 2 || (u64::from(qkv_stride) >= all && u64::from(out_stride) >= own);
     ensure!(NAME, apart, "{all} and {own} columns, rows {qkv_stride} and {out_stride} apart");
-    let there = [p.qkv, p.turns, p.state, p.out, p.part, p.counters];
+    ensure!(NAME, p.pairing <= Pairing::Halves as u32, "pairs of kind {}", p.pairing);
+    ensure!(NAME, p.layer_at.is_multiple_of(8), "a layer at {}", p.layer_at);
+    let turns = if n_rot == 0 { p.qkv } else { p.turns };
+    let there = [p.qkv, turns, p.state, p.out, p.part, p.counters];
     ensure!(NAME, there.iter().all(|at| *at != 0), "addresses {there:x?}");
     Ok(())
 }

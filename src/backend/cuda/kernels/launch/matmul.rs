@@ -1,7 +1,8 @@
 //! Products of matrices with the vectors of a step.
 
 use super::{Queue, check_mat, ensure, ffi, padded, strided};
-use crate::backend::cuda::kernels::abi::{Activation, Stage};
+use crate::backend::cuda::kernels::abi::Stage;
+use crate::backend::cuda::kernels::kinds::Activation;
 use crate::backend::cuda::kernels::packed::Packed;
 use crate::error::Result;
 
@@ -222,15 +223,5 @@ impl Queue<'_> {
         ensure!("q_batch", room > 0, "no room for {} tiles of {ty:?}", st.split_nt);
         // SAFETY: as above.
         self.check(unsafe { ffi::kgc_q_batch(st, ty, self.pdl(), self.raw()) })
-    }
-
-    /// Stages an input that no norm stands before as integers: x, [sequences, `x_stride`], into `split`.
-    pub fn stage_input_q(&self, st: &Stage) -> Result<()> {
-        let Stage { n, n_seq, x_stride, .. } = *st;
-        ensure!("stage_input_q", n > 0 && n.is_multiple_of(32) && n_seq > 0, "{n_seq} sequences of {n} columns");
-        ensure!("stage_input_q", x_stride >= n && st.x != 0, "{n} columns, rows {x_stride} apart");
-        check_staged("stage_input_q", st)?;
-        // SAFETY: as above.
-        self.check(unsafe { ffi::kgc_stage_input_q(st, self.pdl(), self.raw()) })
     }
 }

@@ -15,7 +15,7 @@ pub use matmul::{
     f16_batch_slots, f16_mma_batch_most, f16_mma_split_most, gemv_batch_most, gemv_batch_shared, q_batch_per_sm,
 };
 pub use prefill::gemm_encoder;
-pub use rows::{Between, Glu};
+pub use rows::{Between, Parts};
 pub use sample::sample_most;
 
 use super::abi::Mat;
@@ -23,7 +23,7 @@ use super::ffi;
 use super::packed::Packed;
 use crate::backend::cuda::driver::sys::Handle;
 use crate::backend::cuda::driver::{Address, Gpu, Stream};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Where launches go, and how.
 #[derive(Clone, Copy)]
@@ -120,10 +120,6 @@ fn padded(n: u32) -> u64 {
 /// Whether `many` rows of `width` elements lie `stride` apart without touching.
 fn strided(many: u32, stride: u32, width: u64) -> bool {
     many > 0 && (many == 1 || u64::from(stride) >= width)
-}
-
-fn internal(message: String) -> Error {
-    Error::Internal { message }
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
-//! What a prompt's pass launches: products, norms, rope, attention, and weights made f16 for them.
+//! What a prompt's pass launches: products, rope, attention, and weights made f16 for them.
 
 use std::ffi::c_void;
 
 use super::{Queue, check_mat, ensure, ffi};
 use crate::backend::cuda::driver::Address;
-use crate::backend::cuda::kernels::abi::{Encoder, Epilogue, Flash, Gemm, Mat, PrefillNorm, PrefillRope};
+use crate::backend::cuda::kernels::abi::{Encoder, Flash, Gemm, Mat, PrefillRope};
+use crate::backend::cuda::kernels::kinds::{Epilogue, Pairing};
 use crate::error::Result;
 
 /// The driver's function that the kernels on wgmma want; none where the device's code has not got these.
@@ -61,23 +62,14 @@ fn check_flash(p: &Flash) -> Result<()> {
     Ok(())
 }
 
-fn check_norm(p: &PrefillNorm) -> Result<()> {
-    let PrefillNorm { n_tokens, dim, out_stride, .. } = *p;
-    ensure!("prefill_norm", n_tokens > 0 && dim > 0 && p.x != 0, "{n_tokens} rows of {dim}");
-    ensure!("prefill_norm", p.delta != 0 || p.post_w == 0, "a norm of what is not added");
-    let out = p.out == 0 || (p.w != 0 && out_stride >= dim);
-    ensure!("prefill_norm", out, "{dim} columns, rows {out_stride} apart");
-    ensure!("prefill_norm", p.out != 0 || (p.delta != 0 && p.tap == 0), "nothing to do with {n_tokens} rows");
-    Ok(())
-}
-
 fn check_rope(p: &PrefillRope) -> Result<()> {
     let PrefillRope { n_tokens, start, n_heads, n_kv, head_dim, n_rot, qkv_stride, q_stride, .. } = *p;
     ensure!("prefill_rope", n_tokens > 0 && n_heads > 0 && n_kv > 0, "{n_tokens} tokens, {n_heads} and {n_kv} heads");
     ensure!("prefill_rope", u64::from(start) + u64::from(n_tokens) < 1 << 31, "{n_tokens} tokens from {start} on");
     let whole = (2..=512).contains(&head_dim) && head_dim.is_multiple_of(2);
     ensure!("prefill_rope", whole, "heads of {head_dim}");
-    ensure!("prefill_rope", (2..=head_dim).contains(&n_rot) && n_rot.is_multiple_of(2), "{n_rot} of {head_dim} turned");
+    ensure!("prefill_rope", n_rot <= head_dim && n_rot.is_multiple_of(2), "{n_rot} of {head_dim} turned");
+    ensure!("prefill_rope", p.pairing <= Pairing::Halves as u32, "pairs of kind {}", p.pairing);
     let (all, own) =
         ((u64::from(n_heads) + 2 * u64::from(n_kv)) * u64::from(head_dim), n_heads as u64 * head_dim as u64);
     let wide = u64::from(qkv_stride) >= all && u64::from(q_stride) >= own;
@@ -85,7 +77,7 @@ fn check_rope(p: &PrefillRope) -> Result<()> {
     let cache = p.k_offset | p.v_offset | p.head_stride | p.token_stride | u64::from(q_stride);
     let kept = cache.is_multiple_of(2) && p.token_stride >= u64::from(head_dim);
     ensure!("prefill_rope", kept, "heads of {head_dim}, positions {} apart in the cache", p.token_stride);
-    let there = p.qkv != 0 && p.turns != 0 && p.q != 0 && (p.pages != 0 || p.rows != 0);
+    let there = p.qkv != 0 && (p.turns != 0 || n_rot == 0) && p.q != 0 && (p.pages != 0 || p.rows != 0);
     ensure!("prefill_rope", there, "qkv at {:#x}, q at {:#x}, pages at {:#x}", p.qkv, p.q, p.pages);
     Ok(())
 }
@@ -113,13 +105,6 @@ impl Queue<'_> {
         check_flash(flash)?;
         // SAFETY: as above.
         self.check(unsafe { ffi::kgc_flash_prefill(flash, self.raw()) })
-    }
-
-    /// Residual and norm of rows.
-    pub fn prefill_norm(&self, norm: &PrefillNorm) -> Result<()> {
-        check_norm(norm)?;
-        // SAFETY: as above.
-        self.check(unsafe { ffi::kgc_prefill_norm(norm, self.raw()) })
     }
 
     /// Norm and rope of rows' heads, and the cache's new rows.
@@ -159,12 +144,6 @@ mod tests {
 
     #[test]
     fn rows_that_cannot_be_are_refused_with_their_numbers() {
-        let good = PrefillNorm { x: 16, w: 16, out: 16, n_tokens: 2, dim: 5, out_stride: 8, ..PrefillNorm::default() };
-        check_norm(&good).unwrap();
-        let error = check_norm(&PrefillNorm { out_stride: 4, ..good }).unwrap_err().to_string();
-        assert!(error.contains("5 columns, rows 4 apart"), "{error}");
-        let error = check_norm(&PrefillNorm { dim: 0, ..good }).unwrap_err().to_string();
-        assert!(error.contains("2 rows of 0"), "{error}");
         let rope =
             PrefillRope { qkv: 16, turns: 16, q: 16, pages: 16, n_tokens: 1, n_heads: 2, ..PrefillRope::default() };
         let rope =

@@ -1,35 +1,84 @@
-//! What is done row by row: weights into planes, embeddings, norms, the gated unit of vectors.
+//! What is done row by row: weights into planes, embeddings, norms, inputs of stages, gated units. Its launchers, as C sees them, too.
 
-use super::{Queue, check_mat, ensure, ffi, internal, padded, strided};
+use std::ffi::c_int;
+
+use super::{Queue, check_mat, ensure, ffi, padded, strided};
 use crate::backend::cuda::driver::Address;
-use crate::backend::cuda::kernels::abi::{Activation, MOST_PARTS, Mat, Stage};
+use crate::backend::cuda::driver::sys::Handle;
+use crate::backend::cuda::kernels::abi::{Glu, MOST_PARTS, Mat, Norm, Stage};
+use crate::backend::cuda::kernels::kinds::{Activation, NormKind};
 use crate::error::Result;
 
-/// What stands between products: it is the same of one row and of many, so that who queues a step or a batch need not know it.
+#[rustfmt::skip]
+unsafe extern "C" {
+    fn kgc_embed(mat: *const Mat, state: Address, n_seq: u32, scale: f32, x: Address, x_stride: u32, stream: Handle) -> c_int;
+    fn kgc_embed_rows(mat: *const Mat, tokens: Address, n: u32, scale: f32, x: Address, stride: u32, stream: Handle) -> c_int;
+    fn kgc_batch_norm(st: *const Stage, out: Address, threads: u32, pdl: c_int, stream: Handle) -> c_int;
+    fn kgc_stage_input(st: *const Stage, pdl: c_int, stream: Handle) -> c_int;
+    fn kgc_norm(norm: *const Norm, pdl: c_int, stream: Handle) -> c_int;
+    fn kgc_glu(glu: *const Glu, stream: Handle) -> c_int;
+    fn kgc_sum_parts(part: Address, bias: Address, y: Address, n_part: u32, n_rows: u32, n: u32, stride: u32, pdl: c_int, stream: Handle) -> c_int;
+}
+
+/// What stands between products: it is the same of one row and of many, so that who queues a step, a batch or a prompt need not know it.
 #[derive(Clone, Copy, Debug)]
 pub enum Between {
-    /// See [`Glu`].
+    /// The stream summed, its norm.
+    Norm(Norm),
+    /// A gated unit, or an activation.
     Glu(Glu),
+    /// See [`Parts`].
+    Sum(Parts),
+}
+
+/// y = the sum of the parts, each of `n_rows` rows, + bias (or 0).
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct Parts {
+    pub part: Address,
+    pub bias: Address,
+    pub y: Address,
+    pub n_part: u32,
+    pub n_rows: u32,
+    pub n: u32,
+    pub stride: u32,
 }
 
 impl Between {
     /// Launches it.
     pub fn launch(&self, queue: &Queue<'_>) -> Result<()> {
         match self {
-            Between::Glu(glu) => queue.glu(*glu),
+            Between::Norm(norm) => queue.norm(norm),
+            Between::Glu(glu) => queue.glu(glu),
+            Between::Sum(parts) => queue.sum_parts(*parts),
         }
     }
 }
 
-/// out = activation(gate) * up, over `n` elements.
-#[derive(Clone, Copy, Debug)]
-#[allow(missing_docs)]
-pub struct Glu {
-    pub gate: Address,
-    pub up: Address,
-    pub out: Address,
-    pub n: u32,
-    pub activation: u32,
+fn check_norm(p: &Norm) -> Result<()> {
+    let Norm { n_rows, dim, x_stride, out_stride, kind, scale, delta, post_w, .. } = *p;
+    ensure!("norm", n_rows > 0 && dim > 0 && p.x != 0, "{n_rows} rows of {dim}");
+    ensure!("norm", x_stride >= dim, "{dim} columns, rows {x_stride} apart");
+    ensure!("norm", kind <= NormKind::Layer as u32, "a norm of kind {kind}");
+    ensure!("norm", delta[0] != 0 || delta[1] == 0, "a second thing to add without a first");
+    let normed = delta.iter().zip(&post_w).all(|(delta, post)| *delta != 0 || *post == 0);
+    ensure!("norm", normed, "a norm of what is not added");
+    ensure!("norm", delta[0] == 0 || (scale.is_finite() && scale > 0.0), "what is added, times {scale}");
+    ensure!("norm", p.out == 0 || out_stride >= dim, "{dim} columns, rows {out_stride} apart");
+    ensure!("norm", p.out != 0 || p.out_lo == 0, "what rounding leaves of nothing");
+    ensure!("norm", p.out | p.row | delta[0] != 0, "nothing to do with {n_rows} rows");
+    Ok(())
+}
+
+fn check_glu(p: &Glu) -> Result<()> {
+    let Glu { n_rows, n, in_stride, out_stride, activation, .. } = *p;
+    let known = (Activation::Silu as u32..=Activation::Relu2 as u32).contains(&activation);
+    ensure!("glu", known && n > 0, "activation {activation} of {n} elements");
+    ensure!("glu", (1..=65535).contains(&n_rows), "{n_rows} rows");
+    ensure!("glu", in_stride >= n && out_stride >= n, "{n} columns, rows {in_stride} and {out_stride} apart");
+    let to = p.out != 0 || (p.row != 0 && p.out_lo == 0);
+    ensure!("glu", p.gate != 0 && to, "from {:#x} to {:#x} and {:#x}", p.gate, p.row, p.out);
+    Ok(())
 }
 
 impl Queue<'_> {
@@ -51,7 +100,7 @@ impl Queue<'_> {
         ensure!("embed", strided(n_seq, x_stride, mat.cols.into()), "{n_seq} of {}, {x_stride} apart", mat.cols);
         ensure!("embed", state != 0 && x != 0 && n_seq <= 65535, "{n_seq} from {state:#x} to {x:#x}");
         // SAFETY: as above.
-        self.check(unsafe { ffi::kgc_embed(mat, state, n_seq, scale, x, x_stride, self.raw()) })
+        self.check(unsafe { kgc_embed(mat, state, n_seq, scale, x, x_stride, self.raw()) })
     }
 
     /// The embeddings of `n` tokens, times `scale`.
@@ -60,7 +109,7 @@ impl Queue<'_> {
         ensure!("embed_rows", strided(n, x_stride, mat.cols.into()), "{n} of {}, {x_stride} apart", mat.cols);
         ensure!("embed_rows", tokens != 0 && x != 0 && n <= 65535, "{n} from {tokens:#x} to {x:#x}");
         // SAFETY: as above.
-        self.check(unsafe { ffi::kgc_embed_rows(mat, tokens, n, scale, x, x_stride, self.raw()) })
+        self.check(unsafe { kgc_embed_rows(mat, tokens, n, scale, x, x_stride, self.raw()) })
     }
 
     /// Residual and norm of several sequences, to `out` or staged, by `threads` of each.
@@ -73,18 +122,80 @@ impl Queue<'_> {
         let to = if st.split == 0 { out != 0 } else { matches!(split_nt, 1 | 2 | 4) };
         ensure!("batch_norm", to && st.x != 0 && st.norm_w != 0, "{split_nt} tiles, to {out:#x} or {:#x}", st.split);
         // SAFETY: as above.
-        self.check(unsafe { ffi::kgc_batch_norm(st, out, threads, self.pdl(), self.raw()) })
+        self.check(unsafe { kgc_batch_norm(st, out, threads, self.pdl(), self.raw()) })
     }
 
-    /// See [`Glu`].
-    pub fn glu(&self, glu: Glu) -> Result<()> {
-        let Glu { gate, up, out, n, activation } = glu;
-        let known = activation == Activation::Silu as u32 || activation == Activation::Gelu as u32;
-        ensure!("glu", known && n > 0, "activation {activation} of {n} elements");
-        if [gate, up, out].contains(&0) {
-            return Err(internal(format!("glu: gate at {gate:#x}, up at {up:#x}, out at {out:#x}")));
-        }
+    /// Stages an input that no norm stands before, as halves or integers: x, [sequences, `x_stride`], into `split`.
+    pub fn stage_input(&self, st: &Stage) -> Result<()> {
+        let Stage { n, n_seq, x_stride, .. } = *st;
+        let whole = st.split_ints == 0 || n.is_multiple_of(32);
+        ensure!("stage_input", n > 0 && whole && n_seq > 0, "{n_seq} sequences of {n} columns");
+        ensure!("stage_input", u64::from(x_stride) >= padded(n) && st.x != 0, "{n} columns, rows {x_stride} apart");
+        let to = st.split != 0 && st.split.is_multiple_of(16) && matches!(st.split_nt, 1 | 2 | 4);
+        ensure!("stage_input", to, "{} tiles of sequences a block, to {:#x}", st.split_nt, st.split);
         // SAFETY: as above.
-        self.check(unsafe { ffi::kgc_glu(gate, up, out, n, activation, self.raw()) })
+        self.check(unsafe { kgc_stage_input(st, self.pdl(), self.raw()) })
+    }
+
+    /// Residual and norm of rows.
+    pub fn norm(&self, norm: &Norm) -> Result<()> {
+        check_norm(norm)?;
+        // SAFETY: as above.
+        self.check(unsafe { kgc_norm(norm, self.pdl(), self.raw()) })
+    }
+
+    /// activation(gate) * up, or activation(gate), of rows. Never a dependent launch.
+    pub fn glu(&self, glu: &Glu) -> Result<()> {
+        check_glu(glu)?;
+        // SAFETY: as above.
+        self.check(unsafe { kgc_glu(glu, self.raw()) })
+    }
+
+    /// See [`Parts`].
+    pub fn sum_parts(&self, parts: Parts) -> Result<()> {
+        let Parts { part, bias, y, n_part, n_rows, n, stride } = parts;
+        ensure!("sum_parts", (1..=MOST_PARTS).contains(&n_part), "{n_part} parts of a sum");
+        ensure!("sum_parts", (1..=65535).contains(&n_rows) && n > 0, "{n_rows} rows of {n}");
+        ensure!("sum_parts", stride >= n, "{n} columns, rows {stride} apart");
+        ensure!("sum_parts", part != 0 && y != 0, "from {part:#x} to {y:#x}");
+        // SAFETY: as above.
+        self.check(unsafe { kgc_sum_parts(part, bias, y, n_part, n_rows, n, stride, self.pdl(), self.raw()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_cannot_be_are_refused_with_their_numbers() {
+        let good = Norm { x: 16, w: 16, out: 16, n_rows: 2, dim: 5, x_stride: 5, out_stride: 8, ..Norm::default() };
+        check_norm(&good).unwrap();
+        for (norm, says) in [
+            (Norm { out_stride: 4, ..good }, "5 columns, rows 4 apart"),
+            (Norm { x_stride: 4, ..good }, "5 columns, rows 4 apart"),
+            (Norm { dim: 0, ..good }, "2 rows of 0"),
+            (Norm { kind: 3, ..good }, "a norm of kind 3"),
+            (Norm { delta: [0, 16], scale: 1.0, ..good }, "a second thing"),
+            (Norm { delta: [16, 0], ..good }, "what is added, times 0"),
+            (Norm { post_w: [16, 0], ..good }, "a norm of what is not added"),
+            (Norm { out: 0, ..good }, "nothing to do with 2 rows"),
+        ] {
+            let error = check_norm(&norm).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}: {says}");
+        }
+        let good = Glu { gate: 16, row: 16, n_rows: 1, n: 4, in_stride: 4, out_stride: 4, ..Glu::default() };
+        let good = Glu { activation: Activation::Relu2 as u32, ..good };
+        check_glu(&good).unwrap();
+        for (glu, says) in [
+            (Glu { activation: 0, ..good }, "activation 0 of 4 elements"),
+            (Glu { activation: 5, ..good }, "activation 5 of 4 elements"),
+            (Glu { n_rows: 65536, ..good }, "65536 rows"),
+            (Glu { in_stride: 3, ..good }, "4 columns, rows 3 and 4 apart"),
+            (Glu { row: 0, ..good }, "from 0x10 to 0x0 and 0x0"),
+        ] {
+            let error = check_glu(&glu).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}: {says}");
+        }
     }
 }

@@ -1,0 +1,74 @@
+//! What the description can say, feature by feature: against the reference stage by stage, and of several sequences to the bit.
+//!
+//! Without a device the test prints `skipped: no CUDA device` and passes, unless KIGO_REQUIRE_CUDA=1. KIGO_FEW leaves types out.
+
+use std::sync::atomic::AtomicBool;
+
+use kigo::backend::cuda::{CudaDevice, Tuning};
+use kigo::backend::{Chunk, LoadOptions, LoadedModel, RunControl, Slot, Want};
+use kigo::gguf::TensorType::{Bf16, F16, F32, Q4_0, Q8_0};
+use kigo::model::{Config, Weights};
+
+use super::forward::compare;
+use crate::common::described::Described;
+use crate::common::features::FEATURES;
+use crate::common::gpu::{NoControl, device, few, tokens};
+
+#[test]
+fn every_feature_matches_the_reference_and_itself_in_company() {
+    let Some(device) = device() else { return };
+    for (i, (name, change)) in FEATURES.into_iter().enumerate() {
+        // Of few, tiles of F16 and another type.
+        let types = if few() { vec![F16, [Q8_0, Q4_0][i % 2]] } else { vec![F32, F16, Bf16, Q4_0, Q8_0] };
+        for ty in types {
+            let mut model = Described::plain(ty);
+            model.vector_ty = [F32, F16, Bf16][i % 3];
+            change(&mut model);
+            let name = format!("{name}, {}", ty.name());
+            model.with(|config, weights| {
+                compare(&name, &device, config, weights, 20);
+                in_company(&name, &device, config, weights);
+            });
+        }
+    }
+}
+
+/// Six sequences of three tokens, side by side and each alone, by the device's kernels and by those of older ones.
+fn in_company(name: &str, device: &CudaDevice, config: &Config, weights: &Weights<'_>) {
+    let model = device.load_model(config, weights, &LoadOptions::default(), &mut NoControl).unwrap();
+    model.reserve_pages(6).unwrap();
+    let tokens = tokens(18, config.n_vocab);
+    for use_wide in [true, false] {
+        model.tune(Tuning { prefill: false, use_wide, ..Tuning::default() });
+        let mut slots: Vec<Box<dyn Slot>> = (0..6).map(|_| model.create_slot().unwrap()).collect();
+        let pages: Vec<u32> = (0..6).collect();
+        let mut run = |which: &[usize]| -> Vec<Vec<u32>> {
+            let chunks = slots.iter_mut().enumerate().filter(|(i, _)| which.contains(i));
+            let mut chunks: Vec<Chunk<'_>> = chunks
+                .map(|(i, slot)| Chunk {
+                    tokens: &tokens[3 * i..3 * i + 3],
+                    start: 0,
+                    pages: &pages[i..=i],
+                    slot: &mut **slot,
+                    want: Want::Last,
+                })
+                .collect();
+            model.forward(&mut chunks, &mut RunControl { cancel: &AtomicBool::new(false), tap: None }).unwrap();
+            drop(chunks);
+            let mut logits = vec![f32::NAN; config.n_vocab];
+            let mut bits = |i: &usize| {
+                model.logits(&mut *slots[*i], &mut logits).unwrap();
+                logits.iter().map(|l| l.to_bits()).collect()
+            };
+            which.iter().map(&mut bits).collect()
+        };
+        let alone: Vec<Vec<u32>> = (0..6).map(|i| run(&[i]).remove(0)).collect();
+        let scratch = model.plan().scratch_bytes;
+        for which in [&[0, 1, 2, 3, 4, 5][..], &[1, 3]] {
+            for (i, bits) in which.iter().zip(run(which)) {
+                assert!(bits == alone[*i], "{name}: sequence {i} has other bits among {which:?}, wide {use_wide}");
+            }
+        }
+        assert!(model.plan().scratch_bytes > scratch, "{name}: no step was shared");
+    }
+}
