@@ -17,6 +17,7 @@ mod constraint_schema;
 mod cpu;
 mod embed;
 mod engine;
+mod experts;
 mod features;
 mod files;
 mod fork;
