@@ -36,6 +36,7 @@ C_WARNINGS := -std=c99 -Wall -Wextra -Wpedantic -Werror
 PROGRAMS := $(addprefix $(BUILD)/,generate chat batch bench plugin compare haiku doctor)
 
 LIBDIR ?= $(PREFIX)/lib
+LICENSEDIR ?= $(PREFIX)/share/licenses/kigo
 INCLUDEDIR ?= $(PREFIX)/include
 into = $(DESTDIR)$(abspath $(1))
 
@@ -121,6 +122,7 @@ fetch:
 TEST_FLAGS ?=
 test:
 	$(PYTHON) scripts/fetch_model.py $(TEST_MODELS)
+	$(PYTHON) scripts/fetch_vocabularies.py
 	$(CARGO) test --release --no-fail-fast -- --show-output $(TEST_FLAGS)
 
 # What looks for the next fault (fuzz/README.md): each target for so many seconds, in one job.
@@ -140,7 +142,8 @@ fill = sed -e 's|@PREFIX@|$(abspath $(PREFIX))|' -e 's|@LIBDIR@|$(abspath $(LIBD
   -e "s|@INCLUDE_FROM_CMAKE@|$$(realpath -m --relative-to=$(call into,$(LIBDIR)/cmake/kigo) $(call into,$(INCLUDEDIR)))|"
 
 install: lib $(BUILD)/libkigo.a
-	$(INSTALL) -d $(call into,$(LIBDIR)/pkgconfig) $(call into,$(LIBDIR)/cmake/kigo) $(call into,$(INCLUDEDIR))
+	$(INSTALL) -d $(call into,$(LIBDIR)/pkgconfig) $(call into,$(LIBDIR)/cmake/kigo) $(call into,$(INCLUDEDIR)) $(call into,$(LICENSEDIR))
+	$(INSTALL) -m 644 LICENSE-APACHE LICENSE-MIT LICENSE-IQ-GRIDS $(call into,$(LICENSEDIR))
 	$(INSTALL) -m 755 $(LIB) $(call into,$(LIBDIR)/libkigo.so.$(VERSION))
 	ln -sfn libkigo.so.$(VERSION) $(call into,$(LIBDIR)/libkigo.so.$(SOVERSION))
 	ln -sfn libkigo.so.$(SOVERSION) $(call into,$(LIBDIR)/libkigo.so)
@@ -158,7 +161,7 @@ uninstall:
 	rm -f $(call into,$(LIBDIR))/libkigo.so $(call into,$(LIBDIR))/libkigo.so.$(SOVERSION) \
 	  $(call into,$(LIBDIR))/libkigo.so.$(VERSION) $(call into,$(LIBDIR))/libkigo.a \
 	  $(call into,$(LIBDIR))/pkgconfig/kigo.pc $(call into,$(INCLUDEDIR))/kigo.h $(call into,$(INCLUDEDIR))/kigo.hpp
-	rm -rf $(call into,$(LIBDIR))/cmake/kigo
+	rm -rf $(call into,$(LIBDIR))/cmake/kigo $(call into,$(LICENSEDIR))
 
 clean:
 	$(CARGO) clean
@@ -169,7 +172,7 @@ help:
 	@echo 'make emulate                        the GPU tests without a GPU: the kernels compiled for the processor'
 	@echo 'make cuda                           nvcc into .venv/, where there is none: then the library also runs on NVIDIA GPUs'
 	@echo 'make demo [MODEL=] [PROMPT=] [N=]   an answer to a prompt; MODEL is a name of scripts/models.json or a path'
-	@echo 'make test                           fetches the models that the tests use, and runs every test'
+	@echo 'make test                           fetches the models and vocabularies that the tests use, and runs every test'
 	@echo 'make fuzz [FUZZ_SECONDS=]           the fuzz targets under AddressSanitizer, one after the other'
 	@echo 'make sanitize                       the C programs under AddressSanitizer and UndefinedBehaviorSanitizer'
 	@echo 'make fetch MODEL=                   puts a model into models/'

@@ -40,6 +40,8 @@ digits = lambda alone: pre_tokenizers.Digits(individual_digits=alone)
 cut = lambda *steps: pre_tokenizers.Sequence([split(s) if isinstance(s, str) else s for s in steps] + [level(False)])
 CJK = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
 CJK_KANA = "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"
+ASIAN = ("[\u4e00-\u9fff\u3400-\u4dbf\uf900-\ufaff\u3040-\u309f\u30a0-\u30ff\uff65-\uff9f\u2f00-\u2fdf\u0e40-\u0e7f\u0e80-\u0eff\u1780-\u17ff\u1000-\u109f\uaa60-\uaa7f"
+         "\ua9e0-\ua9ff\uac00-\ud7af\u1100-\u11ff]+")
 BLOOM = " ?[^(\\s|[.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c])]+"
 
 # Expressions, whether characters are composed first, and the names of `tokenizer.ggml.pre` that mean them.
@@ -59,7 +61,15 @@ PRE = [
     (cut(r"[^\n]+|[\n]+", QWEN2), False, "laguna"),
     (cut(LLAMA3), False, "llama-bpe llama3 llama-v3 falcon-h1 falcon3 jina-v5-nano lfm2 midm-2.0 glm4 glm5 chatglm-bpe dbrx smaug-bpe"),
     (cut(r"\p{N}{1,3}", LLAMA3.replace("{1,3}", "+")), False, "minicpm5"),
-    (cut(TEKKEN), False, "tekken pixtral"),
+    (cut(TEKKEN), False, "tekken pixtral nemotron-3.5-embed"),
+    (cut(TEKKEN.replace(r"|\p{N}|", r"|\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))|\p{N}{1,2}|")), False, "tekken-num3"),
+    (cut(r"\d{1,3}(?=(?:\d{3})*\b)", GPT4O), False, "tiny_aya cohere2moe"),
+    (cut(r"\p{N}{1,3}", CJK_KANA, GPT4O.split(r"|\p{N}{1,3}|")[0] + r"| ?[\p{P}\p{S}]+[\r\n]*" + ENDS), False, "flint"),
+    (cut(LLAMA3.split(r"|\s+(?!")[0] + "".join(r"|\s{%d}(?!\S)" % (1 << n) for n in range(9, 1, -1)) + r"|\s{1,2}(?!\S)|\s{1}"), False, "jais-2"),
+    (cut(CONTRACTION + r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+"), False, "exaone-moe"),
+    (cut(CONTRACTION + r"|[^\r\n\p{L}\p{N}]?(?:\p{L}|\p{M}|\x{200C}|\x{200D})+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*" + ENDS), False, "k2-horizon"),
+    (cut("<sentinel:[0-9]+>", "(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z", "([\t\n]|    |  )", digits(True), r"[\p{P}!-/:-@\[-`{-~]", GPT2), False, "chameleon"),
+    (cut(r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))", ASIAN, ASCII_WORD + r"| ?[\p{P}\p{S}]+[\r\n]*" + ENDS), False, "afmoe"),
     (cut(GPT4O), False, "gpt-4o kanana2 llama4 minimax-m2 talkie granite-embed-multi-97m"),
     (cut("[\uac00-\ud7a3\u3131-\u318e]+|[\uff01\u2026\u201c\u201d\u2018\u2019\u2014\uff1a\uff1b\uff0c\u3001-\u303f\ufe30-\ufe4f]+|[\u3105-\u312f]+|"
          + CJK_KANA, GPT4O.replace("{1,3}", "")), False, "youtu"),
@@ -85,6 +95,12 @@ MORE = [
     "foo_bar.baz(qux)[0]->x::y", "a|b(c|d)e", "(\\s|x).,!?…。，、।۔،) y", " (a) |b| .c ,d !e", "।हिन्दी। ۔اردو، عربی،", "x…y。z，w、v", " \u3000x \u00a0y\u2003z", "\u3000\u3000！x", " ！a ‘b 。c",
     "м and мир 999", "дм 12м", "\u0394\u03b5\u03bb\u1f00\u1f7d\u1fbe\u1fd3\u1fdb\u1ff2", "Ω K Å ℵ ℃ ⅓ ⅰ", "\uab30\ua7a0\ua78c x", "\u0294\u01bb\u01c0 y", "ꓐ ꀀ ᐁ ᚠ ⴰ ߊ", "ა Ა ᲀ", "𐐀𐐨 𞤀𞤢 𐲀𐳀",
     "x\x01y\x02\x03 z", "\x01a \x01", "a\u200db\u200c", "❤️‍🔥 text 👩🏽‍💻code", "$€£¥₿ 10€", "±×÷≠≤ ∑x", "C++ C# F# .NET", "I'm I’m I＇m", "''s '' 's'", "a'b'c",
+    "x" + " " * 5 + "y" + " " * 6, " " * 4 + "a" + " " * 3 + "!", "\t" * 600 + "b", "b" + "\u3000" * 513, " " * 512 + "(x)" + " " * 1029, "a\n" + " " * 7 + "\n" + " " * 9 + "b", " " * 2 + "\u00e9", " " * 16, "a" + " " * 17 + "1",
+    # White space of several kinds, whose pairs merge otherwise where it is cut.
+    *["x" + "".join(" \t\u3000\u2003\u00a0"[(i * i + n) % 5] for i in range(n)) + end for n in (3, 5, 6, 7, 9, 16, 17, 33, 70, 519) for end in ("", "y", "!")],
+    "1234abc 1234_x 1234\u0301 1234\u200d5678 1234\u4e2d 12345. 1234'5 a1234 1234\u2167 1234\u00b2 1234\u24b6 1234\u2103 \u0663\u0664\u0665\u0666", "1234567\n12 123456 1,2345", "ab cd  ef\u0301 gh\n ij/ kl//\n\n!\n\n? a\u200db \u0928\u094d\u200d\u092f", "x \u0301y z w1 v",
+    "<sentinel:12> IMGIMGABCZ IMGIMGABCDEZ <sentinel:x>  a    b\t\tc", "\u0e01\u0e40\u0e01 \u1780\u1789 \uff76\uff9e \u3131 \u1112\u1161 \ua9e5", "a  123  4567 !12 \n  1234",
+    "a\u0a76b\u2e43c \u166dd\u2e43!e \U0001144bf \u0c84\u061dg",
     "The year 2024's 3rd quarter: $1,234,567.89 (≈100%)!", "ONE two Three fOUR", "aAaAaA AAaaAA", "ÀÉÎõü ÀÉ", "ßẞſ ﬁﬀ", "ª º ʼn",
 ]
 

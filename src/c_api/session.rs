@@ -333,7 +333,8 @@ pub unsafe extern "C" fn kigo_session_save(
 /// INVALID_ARGUMENT, with what was found and expected: another library's version of the blob, another model, a device
 /// with another cache layout, a blob that is cut off or damaged, a constraint that does not compile. Bytes from anywhere do
 /// no harm, but the checksum is no signature: a blob that somebody has forged makes a session with a false cache.
-/// CACHE_FULL, OUT_OF_MEMORY. UNSUPPORTED: the device cannot.
+/// CACHE_FULL, OUT_OF_MEMORY. UNSUPPORTED: the device cannot, or adds in another order than the one that the blob names, so
+/// that the session would not go on bit for bit.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_session_restore(
     model: *const kigo_model,

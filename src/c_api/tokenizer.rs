@@ -25,13 +25,14 @@ pub const KIGO_TOKEN_IS_END: u64 = 2;
 /// The token ids of a text; `text_len` may be KIGO_STRLEN, `flags` are KIGO_TOKENIZE_*. Buffer out, counted in ids.
 ///
 /// INVALID_ARGUMENT: not UTF-8 (the text has the byte), unknown flags. BUFFER_TOO_SMALL: 3 * text_len + 8 ids are always
-/// enough (a model's own normalization can make a text three times as long), text_len + 2 nearly always.
+/// enough (a model's own normalization can make a text three times as long), but for a "t5" vocabulary whose map of characters
+/// makes single ones longer than that; text_len + 2 nearly always.
 ///
 /// It cannot be cancelled. Its time grows with the text's length, times at most the logarithm of a word's: 16 MiB that are
-/// one word are merged in 0.4 to 1.4 seconds of one core, finding words takes 0.1 to 1 second for most texts and up to 10
-/// for characters picked at random from all of Unicode. It takes 14 bytes of memory for each byte of the text at most, its
-/// ids included, but 26 of a word whose beginning depends on its end over thousands of bytes, which a vocabulary must be
-/// made for.
+/// one word are merged in 0.4 to 1.4 seconds of one core, by half a million merges in up to 3.2, finding words takes 0.1 to 1
+/// second for most texts and up to 10 for characters picked at random from all of Unicode. It takes 14 bytes of memory for each
+/// byte of the text at most, its ids included, but 26 of a word whose beginning depends on its end over thousands of bytes,
+/// which a vocabulary must be made for, and more where a map of characters makes the text longer.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_tokenize(
     model: *const kigo_model,
@@ -54,7 +55,8 @@ pub unsafe extern "C" fn kigo_tokenize(
 }
 
 /// The text of token ids; `flags` are 0 or KIGO_TEXT_SPECIAL. Text out. Bytes that are not UTF-8, such as half a
-/// character at the end, become U+FFFD.
+/// character at the end, become U+FFFD. A text comes back from its tokens as it was where the vocabulary keeps it: most do, but
+/// "bert" (WordPiece) drops capitals, accents and white space, and "t5" what its map of characters replaces.
 ///
 /// INVALID_ARGUMENT: an id that is not below n_vocab (the text has its index), unknown flags.
 #[unsafe(no_mangle)]

@@ -16,7 +16,8 @@
 //! | 80 | 8 | logit biases |
 //! | 88 | 40 | seed (8), then temperature, top_k, top_p, min_p, three penalties, their window (4 each) |
 //! | 128 | 24 | constraint: kind (1 JSON schema, 2 regular expression, 3 Lark; 0: none; 256 more: compact), the token that it holds from, bytes of its text |
-//! | 152 | 40 | 0 |
+//! | 152 | 8 | the number of the order of sums; 0, from before they had numbers, is 1 |
+//! | 160 | 32 | 0 |
 //! | 192 | | tokens (4 each), biases (token and bias, 4 each), logits (4 each), the constraint's text; each of the four padded to 64 |
 //! | | | the pages as the backend gives them, each padded to 64 |
 //!
@@ -156,8 +157,9 @@ impl Session {
             head[8..].as_chunks_mut::<8>().0.iter_mut().zip(numbers).for_each(|(c, n)| *c = n.to_le_bytes());
             let singles = [p.temperature.to_bits(), p.top_k].into_iter().chain(floats.map(f32::to_bits));
             put_words(&mut head[96..128], singles.chain([p.penalty_window]));
-            let of_constraint = [kind, from as u64, grammar.len() as u64].into_iter().chain([0; 5]);
-            head[128..].as_chunks_mut::<8>().0.iter_mut().zip(of_constraint).for_each(|(c, n)| *c = n.to_le_bytes());
+            let sums = u64::from(image.sums);
+            let last = [kind, from as u64, grammar.len() as u64, sums].into_iter().chain([0; 4]);
+            head[128..].as_chunks_mut::<8>().0.iter_mut().zip(last).for_each(|(c, n)| *c = n.to_le_bytes());
             let (ids, rest) = rest.split_at_mut(parts.biases - HEAD);
             let (biases, rest) = rest.split_at_mut(parts.logits - parts.biases);
             let (logits, rest) = rest.split_at_mut(parts.text - parts.logits);
@@ -357,6 +359,13 @@ impl<'a> Head<'a> {
         let (parts, counts, n_ctx, from) = Head::sizes(model, image, blob)?;
         let Counts { tokens: n_tokens, biases: n_biases, logits: n_logits, text: n_text } = counts;
         let at = |at| number(blob, at);
+        if at(152).max(1) != u64::from(image.sums) {
+            return Err(Error::UnsupportedValue {
+                name: "blob".to_owned(),
+                found: format!("of the order of sums {}", at(152).max(1)),
+                expected: format!("this device's, {}", image.sums),
+            });
+        }
         let single: Vec<u32> = words(&blob[96..128]).collect();
         let f = |i: usize| f32::from_bits(single[i]);
         let mut logit_bias = Vec::new();

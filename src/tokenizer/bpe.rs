@@ -1,4 +1,4 @@
-//! Byte-level byte-pair encoding: words of bytes, merged by rank.
+//! Byte-pair encoding: words of bytes, or of characters, merged by rank.
 //!
 //! The ids are those of Hugging Face's `tokenizers` (the fixtures of tests/api/tokenizer.rs are made with it). Its own tables and its
 //! memory are not used: an allocation of a dependency that fails ends the process, and it takes 113 bytes a byte of a
@@ -9,8 +9,8 @@ use std::hash::{BuildHasher, RandomState};
 use super::bytes;
 use super::compose;
 use super::merge::{self, NONE, Rules};
-use super::pre;
 use super::split::Splitter;
+use super::symbols::{Chars, Symbols};
 use super::tokens::{TextIndex, TokenTable};
 use super::vocab::{TokenKind, Vocab};
 use super::{filled, grow};
@@ -19,10 +19,9 @@ use crate::error::{Error, Result};
 /// Words of at most so many bytes are merged by looking through all pairs, on the stack.
 const SHORT: usize = 48;
 
-pub(super) struct ByteBpe {
+pub(super) struct Bpe {
     index: TextIndex,
-    /// The token of each byte, or [`NONE`].
-    bytes: Box<[u32; 256]>,
+    symbols: Symbols,
     merges: Merges,
     splitter: Splitter,
 }
@@ -100,18 +99,18 @@ impl Rules for &Merges {
     }
 }
 
-impl ByteBpe {
-    /// Takes the merges of a checked vocabulary.
+impl Bpe {
+    /// Takes the merges of a checked vocabulary, with the pre-tokenizer of this name.
     ///
     /// Fails with `Unsupported` on an unknown pre-tokenizer, with `Model` where a merge does not make one token of two.
     /// Control tokens are left out: no merge and no word can make one.
-    pub fn new(vocab: &Vocab<'_>, tokens: &TokenTable) -> Result<ByteBpe> {
+    pub fn new(vocab: &Vocab<'_>, pre: &str, tokens: &TokenTable) -> Result<Bpe> {
         let wrong = |key: &str, found: String, expected: &str| Error::Model {
             name: format!("tokenizer.ggml.{key}"),
             found,
             expected: expected.into(),
         };
-        let splitter = Splitter::new(vocab.pre.unwrap_or(pre::DEFAULT))?;
+        let splitter = Splitter::new(pre)?;
         let index = TextIndex::new(tokens, |kind| matches!(kind, TokenKind::Normal | TokenKind::UserDefined))?;
         let mut merges = Merges::new(vocab.merges.len())?;
         let mut joined = String::new();
@@ -135,13 +134,16 @@ impl ByteBpe {
             let (left, right, id) = (find(left)?, find(right)?, find(&joined)?);
             merges.insert(Merge { left, right, rank: rank as u32, id });
         }
-        let mut bytes = Box::new([NONE; 256]);
-        for (byte, id) in bytes.iter_mut().enumerate() {
-            let mut utf8 = [0; 4];
-            let text = bytes::char_of(byte as u8).encode_utf8(&mut utf8);
-            *id = index.find(tokens, text.as_bytes()).unwrap_or(NONE);
-        }
-        Ok(ByteBpe { index, bytes, merges, splitter })
+        let symbols = match splitter.is_text {
+            true => Symbols::Chars(Chars::new(vocab, tokens, &index)?),
+            false => Symbols::bytes(tokens, &index),
+        };
+        Ok(Bpe { index, symbols, merges, splitter })
+    }
+
+    /// Whether its words are text in which a mark stands for each space, and no bytes.
+    pub fn is_text(&self) -> bool {
+        self.splitter.is_text
     }
 
     /// Whether a text begins with the begin token if the file does not say.
@@ -161,24 +163,44 @@ impl ByteBpe {
     fn encode_words(&self, tokens: &TokenTable, text: &str, out: &mut Vec<u32>) -> Result<()> {
         let mut chars = String::new();
         self.splitter.split(text, &mut |word| {
-            if self.splitter.ignore_merges && word.len() <= self.index.max_len() {
-                chars.clear();
-                grow(&mut chars, 2 * word.len())?;
-                bytes::push_chars(word, &mut chars);
-                if let Some(id) = self.index.find(tokens, chars.as_bytes()) {
-                    return merge::extend(out, 1, std::iter::once(id));
-                }
+            if self.splitter.ignore_merges
+                && word.len() <= self.index.max_len()
+                && let Some(id) = self.whole(tokens, word, &mut chars)?
+            {
+                return merge::extend(out, 1, std::iter::once(id));
             }
             // What the vocabulary lacks is gone before anything is merged, so that its neighbours may be.
-            let ids = word.iter().map(|&b| self.bytes[usize::from(b)]).filter(|&id| id != NONE);
-            match word.len() {
-                ..=SHORT => self.merge_short(ids, out),
-                n => {
-                    merge::check_len(n)?;
-                    merge::encode(n, ids, &mut &self.merges, out)
+            match &self.symbols {
+                Symbols::Bytes(bytes) => {
+                    let ids = word.iter().map(|&b| bytes[usize::from(b)]).filter(|&id| id != NONE);
+                    self.merge(word.len(), ids, out)
+                }
+                Symbols::Chars(chars) => {
+                    let word = std::str::from_utf8(word).map_err(|e| Error::Internal { message: e.to_string() })?;
+                    self.merge(word.len(), chars.of(tokens, &self.index, word), out)
                 }
             }
         })
+    }
+
+    /// The token of a whole word, where it is one.
+    fn whole(&self, tokens: &TokenTable, word: &[u8], chars: &mut String) -> Result<Option<u32>> {
+        if self.splitter.is_text {
+            return Ok(self.index.find(tokens, word));
+        }
+        chars.clear();
+        grow(chars, 2 * word.len())?;
+        bytes::push_chars(word, chars);
+        Ok(self.index.find(tokens, chars.as_bytes()))
+    }
+
+    /// Appends what the symbols of a word of `n` bytes come to.
+    fn merge(&self, n: usize, ids: impl Iterator<Item = u32> + Clone, out: &mut Vec<u32>) -> Result<()> {
+        if n <= SHORT {
+            return self.merge_short(ids, out);
+        }
+        merge::check_len(n)?;
+        merge::encode(n, ids, &mut &self.merges, out)
     }
 
     /// Merges the best pair, the leftmost of equals, as long as there is one.

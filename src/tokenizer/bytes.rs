@@ -1,4 +1,4 @@
-//! GPT-2's alphabet: every byte as one printable character, so that a vocabulary of bytes can be stored as text.
+//! Bytes as text: GPT-2's alphabet, in which every byte is one printable character, and SentencePiece's names.
 //!
 //! Source: `bytes_to_unicode` of OpenAI's gpt-2 `encoder.py`. The printable bytes of Latin-1 stand for themselves,
 //! the other 68 take the characters from U+0100 on, in order.
@@ -59,6 +59,13 @@ pub(super) fn byte_of(c: char) -> Option<u8> {
 /// The bytes a text of the alphabet stands for; `None` if a character is not of it.
 pub(super) fn bytes_of(text: &str) -> Option<Vec<u8>> {
     text.chars().map(byte_of).collect()
+}
+
+/// The byte that `<0xNN>` stands for.
+pub(super) fn named(text: &str) -> Option<u8> {
+    let digits = text.strip_prefix("<0x")?.strip_suffix('>')?;
+    let hex = digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    if hex { u8::from_str_radix(digits, 16).ok() } else { None }
 }
 
 #[cfg(test)]

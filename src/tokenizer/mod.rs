@@ -1,6 +1,7 @@
 //! Text to token ids and back, from a model file's own vocabulary.
 //!
-//! Two kinds: byte-level merges ("gpt2") and SentencePiece merges by score ("llama").
+//! Five kinds: byte-level merges ("gpt2"), SentencePiece merges by score ("llama"), merges of text by rank ("gemma4"),
+//! WordPiece ("bert") and SentencePiece's unigram model ("t5").
 //! Ids equal those of the models' reference tokenizers. Invariants:
 //! - a control token is atomic, and comes out of a text only where the caller asks for it (`parse_special`) or the
 //!   chat template puts it: neither merges nor messages make one;
@@ -8,18 +9,22 @@
 //! - `encode` takes O(n log n) for a text of n bytes, whatever stands in it, and at most 32 bytes of memory a byte;
 //!   where there is none, it fails.
 
+mod bert_chars;
 mod bounds;
 mod bpe;
 mod builtins;
 mod bytes;
+mod charsmap;
 mod chat;
 mod compose;
 mod conversation;
+mod cut;
 mod date;
 mod ends;
 mod format;
 mod json;
 mod json_reader;
+mod kind;
 mod marks;
 mod merge;
 mod meter;
@@ -32,9 +37,13 @@ mod special;
 mod split;
 mod spm;
 mod stream;
+mod symbols;
 mod tokens;
+mod trie;
+mod unigram;
 mod vocab;
 mod weigh;
+mod wordpiece;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -44,20 +53,14 @@ use once_cell::sync::OnceCell;
 use crate::alloc::reserve;
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, shorten};
-use bpe::ByteBpe;
+use kind::{Kind, Tasks};
 use special::{Matcher, Piece};
-use spm::Spm;
 use tokens::TokenTable;
 
 pub use chat::{ChatTemplate, Rendered};
 pub use conversation::ChatJson;
 pub use stream::{StreamOutput, Utf8Stream};
 pub use vocab::{TokenKind, Vocab};
-
-enum Kind {
-    Bytes(Box<ByteBpe>),
-    Spm(Spm),
-}
 
 /// The tokenizer of one model; immutable, and safe to use from many threads at once.
 pub struct Tokenizer {
@@ -73,7 +76,8 @@ pub struct Tokenizer {
     pad: Option<u32>,
     add_bos: bool,
     add_eos: bool,
-    add_space_prefix: bool,
+    /// Whether the space that a text begins with is none of its own.
+    adds_space: bool,
     assumes_pre: bool,
     /// Ids that end a generation, in order.
     ends: Vec<u32>,
@@ -96,38 +100,22 @@ impl Tokenizer {
     /// that is not known here.
     pub fn from_vocab(vocab: &Vocab<'_>) -> Result<Tokenizer> {
         vocab.check()?;
-        let is_spm = match vocab.model {
-            "gpt2" => false,
-            "llama" => true,
-            name => return Err(unsupported("model", name, "gpt2 or llama")),
-        };
-        // What SentencePiece itself takes where a file is silent; a byte-level vocabulary has no such habit.
-        let habit = |id: Option<u32>, usual: u32| {
-            id.or_else(|| Some(usual).filter(|&id| is_spm && (id as usize) < vocab.tokens.len()))
-        };
-        let (bos, eos, unk) = (habit(vocab.bos, 1), habit(vocab.eos, 2), habit(vocab.unk, 0));
-
+        let tasks = Tasks::new(vocab);
+        let Tasks { bos, eos, unk } = tasks;
         let mut tokens = TokenTable::new(vocab)?;
         if vocab.kinds.is_empty() {
             for id in [bos, eos].into_iter().flatten().chain(vocab.ends.iter().map(|end| end.1)) {
                 tokens.set_kind(id, TokenKind::Control);
             }
         }
-        let ends = find_ends(vocab, eos, &mut tokens);
+        let ends = ends::find(vocab, eos, &mut tokens);
 
-        let kind = match is_spm {
-            true => Kind::Spm(Spm::new(vocab, unk, &tokens)?),
-            false => Kind::Bytes(Box::new(ByteBpe::new(vocab, &tokens)?)),
-        };
-        let pattern = |text: &str| if is_spm { text.replace(' ', spm::ESCAPED) } else { text.to_owned() };
-        let user = Matcher::new(&tokens, |k| k == TokenKind::UserDefined, pattern)?;
-        let all = Matcher::new(&tokens, |k| k == TokenKind::UserDefined || is_special(k), pattern)?;
+        let kind = Kind::new(vocab, &tasks, &tokens)?;
+        let user = Matcher::new(&tokens, |k| k == TokenKind::UserDefined, |text| kind.pattern(text))?;
+        let is_atomic = |k| k == TokenKind::UserDefined || is_special(k);
+        let all = Matcher::new(&tokens, is_atomic, |text| kind.pattern(text))?;
 
-        let add_bos = vocab.add_bos.unwrap_or(match &kind {
-            Kind::Bytes(bpe) => bpe.add_bos(),
-            Kind::Spm(_) => true,
-        });
-        let add_eos = vocab.add_eos.unwrap_or(false);
+        let (add_bos, add_eos) = kind.adds(vocab);
         for (add, id, name) in [(add_bos, bos, "bos"), (add_eos, eos, "eos")] {
             if add && id.is_none() {
                 let (name, found) = (format!("tokenizer.ggml.{name}_token_id"), "missing".into());
@@ -135,8 +123,8 @@ impl Tokenizer {
             }
         }
         Ok(Tokenizer {
-            add_space_prefix: is_spm && vocab.add_space_prefix.unwrap_or(true),
-            assumes_pre: !is_spm && vocab.pre.is_none(),
+            adds_space: kind.adds_space(vocab),
+            assumes_pre: vocab.model == "gpt2" && vocab.pre.is_none(),
             tokens,
             kind,
             user,
@@ -168,7 +156,7 @@ impl Tokenizer {
         if let Some(bos) = self.bos.filter(|_| add_special && self.add_bos) {
             ids.push(bos);
         }
-        let text = self.escape(text)?;
+        let text = self.kind.escape(text)?;
         for piece in matcher.pieces(&text) {
             let token = if let Piece::Token(id, _) = piece { Some(id) } else { None };
             first.get_or_insert(token);
@@ -184,29 +172,14 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// The text as the tokens are looked up in it.
-    fn escape<'t>(&self, text: &'t str) -> Result<Cow<'t, str>> {
-        Ok(match self.kind {
-            Kind::Spm(_) if text.contains(' ') => Cow::Owned(spm::escape(text)?),
-            _ => Cow::Borrowed(text),
-        })
-    }
-
     /// The ids of a text in which only user-defined tokens are atomic.
     fn encode_plain(&self, text: &str, after_special: &mut bool, ids: &mut Vec<u32>) -> Result<()> {
-        self.user.pieces(&self.escape(text)?).try_for_each(|piece| self.encode_piece(piece, after_special, ids))
+        self.user.pieces(&self.kind.escape(text)?).try_for_each(|piece| self.encode_piece(piece, after_special, ids))
     }
 
     fn encode_piece(&self, piece: Piece<'_>, after_special: &mut bool, ids: &mut Vec<u32>) -> Result<()> {
         let after_special = std::mem::replace(after_special, matches!(piece, Piece::Token(..)));
-        match (piece, &self.kind) {
-            (Piece::Token(id, _), _) => merge::extend(ids, 1, std::iter::once(id))?,
-            (Piece::Text(text), Kind::Bytes(bpe)) => bpe.encode(&self.tokens, text, ids)?,
-            (Piece::Text(text), Kind::Spm(spm)) => {
-                spm.encode(&self.tokens, text, self.add_space_prefix && after_special, ids)?;
-            }
-        }
-        Ok(())
+        self.kind.encode(&self.tokens, piece, self.adds_space && after_special, ids)
     }
 
     /// The bytes that a token adds to a text; a control token's are its own text. Bytes of one character may be
@@ -215,21 +188,7 @@ impl Tokenizer {
     /// Fails with `TokenOutOfRange`.
     pub fn token_bytes(&self, id: u32) -> Result<Cow<'_, [u8]>> {
         let (text, kind) = self.token(id)?;
-        Ok(match (&self.kind, kind) {
-            (Kind::Bytes(_), TokenKind::Normal | TokenKind::Byte | TokenKind::Unused) => {
-                bytes::bytes_of(text).map_or(text.as_bytes().into(), Cow::Owned)
-            }
-            (Kind::Spm(_), TokenKind::Byte) => match spm::byte_of(text) {
-                Some(byte) => Cow::Owned(vec![byte]),
-                None => text.as_bytes().into(),
-            },
-            (Kind::Spm(_), TokenKind::Normal | TokenKind::UserDefined | TokenKind::Unused)
-                if text.contains(spm::SPACE) =>
-            {
-                Cow::Owned(text.replace(spm::SPACE, " ").into_bytes())
-            }
-            _ => text.as_bytes().into(),
-        })
+        Ok(self.kind.bytes(text, kind))
     }
 
     /// A token's text as it stands in the file.
@@ -259,7 +218,7 @@ impl Tokenizer {
                 out.extend_from_slice(&bytes);
             }
         }
-        if self.add_space_prefix && out.first() == Some(&b' ') {
+        if self.adds_space && out.first() == Some(&b' ') {
             out.remove(0);
         }
         Ok(out)
@@ -352,35 +311,4 @@ fn filled<T: Clone>(n: usize, element: T) -> Result<Vec<T>> {
 /// Whether a text gives this kind of token only where special tokens are asked for.
 fn is_special(kind: TokenKind) -> bool {
     matches!(kind, TokenKind::Control | TokenKind::Unknown)
-}
-
-/// The ids that end a generation. A user-defined token with the text of a turn's end is made a control token, so
-/// that no message can hold one; `</s>`, `<eos>` and the like may be markup and end nothing unless they are control
-/// tokens.
-fn find_ends(vocab: &Vocab<'_>, eos: Option<u32>, tokens: &mut TokenTable) -> Vec<u32> {
-    let mut ends: Vec<u32> = vocab.ends.iter().map(|end| end.1).chain(eos).collect();
-    let mut turned = Vec::new();
-    for (id, text, kind) in tokens.iter() {
-        if !ends::TEXTS.contains(&text) {
-            continue;
-        }
-        let is_turn_end = (text.starts_with("<|") && text.ends_with("|>")) || text == "<end_of_turn>";
-        if is_special(kind) {
-            ends.push(id);
-        } else if kind == TokenKind::UserDefined && is_turn_end {
-            ends.push(id);
-            turned.push(id);
-        }
-    }
-    for id in turned {
-        tokens.set_kind(id, TokenKind::Control);
-    }
-    // o200k_harmony and solar-open: there `<|end|>` ends a message, and these end the turn.
-    let has = |text: &str| ends.iter().any(|&id| tokens.text(id) == Some(text));
-    let call = has("<|call|>") || has("<|calls|>");
-    let ends_message = call && (has("<|return|>") || has("<|flush|>"));
-    ends.retain(|&id| !(ends_message && Some(id) != eos && tokens.text(id) == Some("<|end|>")));
-    ends.sort_unstable();
-    ends.dedup();
-    ends
 }

@@ -3,31 +3,7 @@
 //! An expression is that of the models' own `tokenizer.json` or, where that is not public, of the name's definition in
 //! llama.cpp, without the look-ahead of `\s+(?!\S)|\s+` (see [`Space`]). A name that means what another does is one word here.
 
-/// How an expression treats the end of a run of white space.
-///
-/// Nearly all end in `\s+(?!\S)|\s+`: a run of white space leaves its last character to the word that follows. Here the
-/// run is matched by `\s+` alone and shortened afterwards, so that no expression needs look-ahead.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Space {
-    /// No alternative matches white space that stands before a word, or it stays whole.
-    Whole,
-    /// A match of white space gives its last character back, unless it is the only one or the text ends.
-    GivesBack,
-    /// The same, but a match that ends in a line break came from `[\r\n]` and stays whole.
-    GivesBackButLines,
-}
-
-/// One way to cut a text.
-#[derive(Clone, Copy)]
-pub(super) enum Cut {
-    /// Into the matches of an expression and what lies between them.
-    Matches(&'static str, Space),
-    /// Before each three digits, counted from the end of a number: `(?=(\d{3})+(?!\d))`.
-    Thousands,
-    /// Into threes of ASCII digits, other digits and the rest, of the characters that stand for bytes: those of 0xB2, 0xB3,
-    /// 0xB9 and 0xBC to 0xBE (`²`, `³`, `¹`, `¼` to `¾`) count as digits. Comes last: pieces need not be UTF-8.
-    ByteDigits,
-}
+use super::cut::{Cut, Rest, Space};
 
 /// What names of pre-tokenizers mean.
 pub(super) struct Pre {
@@ -40,10 +16,14 @@ pub(super) struct Pre {
     pub ignore_merges: bool,
     /// Whether a text begins with the begin token if the file does not say.
     pub add_bos: bool,
+    /// Whether words are text in which a mark stands for each space, and no bytes.
+    pub is_text: bool,
 }
 
 /// The pre-tokenizer of a file that names none: an older converter left it out, and llama.cpp takes this one.
 pub(super) const DEFAULT: &str = "default";
+/// That of `tokenizer.ggml.model` "gemma4".
+pub(super) const GEMMA4: &str = "gemma4";
 
 macro_rules! contraction {
     () => {
@@ -92,6 +72,7 @@ macro_rules! words {
 
 const DIGIT: Cut = Cut::Matches(r"\p{N}", Space::Whole);
 const DIGITS_3: Cut = Cut::Matches(r"\p{N}{1,3}", Space::Whole);
+const LINES: Cut = Cut::Matches(r"\n+", Space::Whole);
 const LINE_BREAK: Cut = Cut::Matches(r"[\r\n]", Space::Whole);
 const CJK: Cut = Cut::Matches(r"[\u{800}-\u{9FA5}\u{AC00}-\u{D7FF}]+", Space::Whole);
 const CJK_KANA: Cut = Cut::Matches(r"[\u{4E00}-\u{9FA5}\u{3040}-\u{30FF}]+", Space::Whole);
@@ -111,10 +92,15 @@ const SEED_CODER: Cut = Cut::Matches(
     concat!(contraction!(), r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+"),
     Space::GivesBackButLines,
 );
-const TEKKEN: Cut = Cut::Matches(
-    concat!(cased!("", ""), r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+"),
-    Space::GivesBackButLines,
-);
+macro_rules! tekken {
+    ($number:expr) => {
+        Cut::Matches(
+            concat!(cased!("", ""), "|", $number, r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+"),
+            Space::GivesBackButLines,
+        )
+    };
+}
+const TEKKEN: Cut = tekken!(r"\p{N}");
 const GPT4O: Cut = Cut::Matches(
     concat!(cased!("", concat!(contraction!(), "?")), r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+"),
     Space::GivesBackButLines,
@@ -122,6 +108,27 @@ const GPT4O: Cut = Cut::Matches(
 /// GPT-4o's with every digit alone.
 const YOUTU: Cut = Cut::Matches(
     concat!(cased!("", concat!(contraction!(), "?")), r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+"),
+    Space::GivesBackButLines,
+);
+/// GPT-4o's with DeepSeek's punctuation, and numbers cut before.
+const FLINT: Cut = Cut::Matches(
+    concat!(cased!("", concat!(contraction!(), "?")), r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+"),
+    Space::GivesBackButLines,
+);
+/// Letters with their marks, and one space between them.
+const EXAONE_MOE: Cut = Cut::Matches(
+    concat!(
+        contraction!(),
+        r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+"
+    ),
+    Space::GivesBackButLines,
+);
+/// Llama 3's with marks and joiners as letters.
+const K2_HORIZON: Cut = Cut::Matches(
+    concat!(
+        contraction!(),
+        r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}\u{200C}\u{200D}]+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+"
+    ),
     Space::GivesBackButLines,
 );
 const KIMI_K2: Cut = Cut::Matches(
@@ -165,9 +172,18 @@ const DEEPSEEK_LETTERS: Cut = Cut::Matches(
     ),
     Space::Whole,
 );
+/// The scripts of East and Southeast Asia.
+const ASIAN: Cut = Cut::Matches(
+    concat!(
+        r"[\u{4E00}-\u{9FFF}\u{3400}-\u{4DBF}\u{F900}-\u{FAFF}\u{3040}-\u{30FF}\u{FF65}-\u{FF9F}\u{2F00}-\u{2FDF}",
+        r"\u{E40}-\u{E7F}\u{E80}-\u{EFF}\u{1780}-\u{17FF}\u{1000}-\u{109F}\u{AA60}-\u{AA7F}\u{A9E0}-\u{A9FF}",
+        r"\u{AC00}-\u{D7AF}\u{1100}-\u{11FF}]+"
+    ),
+    Space::Whole,
+);
 const BLOOM: Cut = Cut::Matches(r" ?[^(\s|.,!?\u{2026}\u{3002}\u{FF0C}\u{3001}\u{964}\u{6D4}\u{60C})]+", Space::Whole);
 
-const PLAIN: Pre = Pre { names: &[], cuts: &[], nfc: false, ignore_merges: false, add_bos: false };
+const PLAIN: Pre = Pre { names: &[], cuts: &[], nfc: false, ignore_merges: false, add_bos: false, is_text: false };
 const NFC: Pre = Pre { nfc: true, ..PLAIN };
 
 pub(super) const ALL: &[Pre] = &[
@@ -202,7 +218,7 @@ pub(super) const ALL: &[Pre] = &[
         ..PLAIN
     },
     Pre { names: &["command-r"], cuts: &[DIGIT, GPT2], ..NFC },
-    // Qwen2's vocabulary under other names.
+    // Qwen2's vocabulary under other names, which are taken to compose as it does.
     Pre { names: &["qwen2", "deepseek-r1-qwen", "f2llmv2"], cuts: &[QWEN2], ..NFC },
     Pre {
         names: &[
@@ -219,10 +235,13 @@ pub(super) const ALL: &[Pre] = &[
         cuts: &[QWEN2],
         ..PLAIN
     },
+    // transformers' Qwen3_5Tokenizer composes, too; llama.cpp does not, nor do the published ids of the name, which decide here.
     Pre { names: &["qwen35"], cuts: &[QWEN35], ..PLAIN },
+    Pre { names: &["exaone-moe"], cuts: &[EXAONE_MOE], ..PLAIN },
+    Pre { names: &["k2-horizon"], cuts: &[K2_HORIZON], ..PLAIN },
     Pre { names: &["seed-coder"], cuts: &[SEED_CODER], ..PLAIN },
     Pre { names: &["ufakzeka"], cuts: &[Cut::Matches(words!(r"\p{N}"), Space::GivesBackButLines)], ..PLAIN },
-    Pre { names: &["laguna"], cuts: &[Cut::Matches(r"\n+", Space::Whole), QWEN2], ..PLAIN },
+    Pre { names: &["laguna"], cuts: &[LINES, QWEN2], ..PLAIN },
     Pre {
         names: &["llama-bpe", "llama3", "llama-v3", "falcon-h1", "falcon3", "jina-v5-nano", "lfm2", "midm-2.0"],
         cuts: &[LLAMA3],
@@ -231,6 +250,11 @@ pub(super) const ALL: &[Pre] = &[
         ..PLAIN
     },
     Pre { names: &["glm4", "glm5"], cuts: &[LLAMA3], ignore_merges: true, ..PLAIN },
+    Pre {
+        names: &["jais-2"],
+        cuts: &[Cut::Matches(concat!(contraction!(), "|", words!(r"\p{N}{1,3}")), Space::Halves)],
+        ..PLAIN
+    },
     Pre { names: &["chatglm-bpe", "dbrx", "smaug-bpe"], cuts: &[LLAMA3], ..PLAIN },
     Pre {
         names: &["minicpm5"],
@@ -239,8 +263,27 @@ pub(super) const ALL: &[Pre] = &[
         ..PLAIN
     },
     // Pixtral has Tekken's vocabulary; the expression in its first `tokenizer.json` was Llama 3's by mistake.
-    Pre { names: &["tekken", "pixtral"], cuts: &[TEKKEN], ignore_merges: true, add_bos: true, ..PLAIN },
+    Pre {
+        names: &["tekken", "pixtral", "nemotron-3.5-embed"],
+        cuts: &[TEKKEN],
+        ignore_merges: true,
+        add_bos: true,
+        ..PLAIN
+    },
+    Pre {
+        names: &["tekken-num3"],
+        cuts: &[tekken!(r"\p{N}+"), Cut::Thousands(r"\p{N}+", Rest::Alone)],
+        ignore_merges: true,
+        add_bos: true,
+        ..PLAIN
+    },
     Pre { names: &["gpt-4o", "kanana2", "llama4", "minimax-m2", "talkie"], cuts: &[GPT4O], ..PLAIN },
+    Pre {
+        names: &["tiny_aya", "cohere2moe"],
+        cuts: &[Cut::Thousands(r"\d+[\w\p{N}--\u{200C}\u{200D}]?", Rest::AloneUnlessWord), GPT4O],
+        ..PLAIN
+    },
+    Pre { names: &["flint"], cuts: &[DIGITS_3, CJK_KANA, FLINT], ..PLAIN },
     Pre { names: &["granite-embed-multi-97m"], cuts: &[GPT4O], ignore_merges: true, ..PLAIN },
     Pre {
         names: &["youtu"],
@@ -263,6 +306,7 @@ pub(super) const ALL: &[Pre] = &[
         cuts: &[DIGITS_3, CJK_KANA, DEEPSEEK_V3],
         ..PLAIN
     },
+    Pre { names: &["afmoe"], cuts: &[Cut::Thousands(r"\p{N}+", Rest::Alone), ASIAN, DEEPSEEK_V3], ..PLAIN },
     Pre { names: &["spark2_5"], cuts: &[DIGIT, CJK_KANA, SPARK], ..PLAIN },
     Pre {
         names: &["deepseek-coder"],
@@ -291,13 +335,29 @@ pub(super) const ALL: &[Pre] = &[
         ..PLAIN
     },
     Pre {
-        names: &["falcon"],
-        cuts: &[Cut::Matches(r"[\p{P}$+<=>^`|~]+", Space::Whole), GPT2, Cut::ByteDigits],
+        names: &["chameleon"],
+        cuts: &[
+            Cut::Matches("<sentinel:[0-9]+>", Space::Whole),
+            Cut::Matches("IMGIMG[A-I]{1,4}Z", Space::Whole),
+            Cut::Matches(r"[\t\n]|    |  ", Space::Whole),
+            DIGIT,
+            Cut::Matches(r"[\p{P}!-/:-@\[-`{-~]", Space::Whole),
+            GPT2,
+        ],
+        add_bos: true,
         ..PLAIN
     },
+    Pre { names: &["falcon"], cuts: &[Cut::Punctuation, GPT2, Cut::ByteDigits], ..PLAIN },
     Pre { names: &["bloom", "gpt3-finnish", "poro-chat"], cuts: &[BLOOM], ..PLAIN },
     Pre { names: &["viking"], cuts: &[BLOOM, DIGIT], ..PLAIN },
-    Pre { names: &["superbpe"], cuts: &[Cut::Matches(r"\p{N}+", Space::Whole), Cut::Thousands], ..PLAIN },
+    // SentencePiece's merges by rank, over lines.
+    Pre { names: &[GEMMA4, "granite-embed-multi-311m"], cuts: &[LINES], add_bos: true, is_text: true, ..PLAIN },
+    Pre { names: &["sarvam-moe", "domyn-small"], cuts: &[LINES], is_text: true, ..PLAIN },
+    Pre {
+        names: &["superbpe"],
+        cuts: &[Cut::Matches(r"\p{N}+", Space::Whole), Cut::Thousands(r"\d+", Rest::Joined)],
+        ..PLAIN
+    },
     // No model has these: they are llama.cpp's for a file that names none.
     Pre {
         names: &[DEFAULT],

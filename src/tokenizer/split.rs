@@ -5,8 +5,10 @@
 
 use regex::Regex;
 
+use super::bert_chars;
 use super::bytes;
-use super::pre::{self, Cut, Space};
+use super::cut::{Cut, Rest, Space};
+use super::pre;
 use super::unsupported;
 use crate::alloc::require;
 use crate::error::{Error, Result};
@@ -19,7 +21,8 @@ const CACHE_BYTES: usize = 3 << 20;
 enum Rule {
     Matches(Compiled, Space),
     /// The expression of a number.
-    Thousands(Compiled),
+    Thousands(Compiled, Rest),
+    Punctuation,
     ByteDigits,
 }
 
@@ -27,7 +30,8 @@ impl Rule {
     fn new(cut: Cut) -> Result<Rule> {
         Ok(match cut {
             Cut::Matches(pattern, space) => Rule::Matches(compile(pattern)?, space),
-            Cut::Thousands => Rule::Thousands(compile(r"\d+")?),
+            Cut::Thousands(number, rest) => Rule::Thousands(compile(number)?, rest),
+            Cut::Punctuation => Rule::Punctuation,
             Cut::ByteDigits => Rule::ByteDigits,
         })
     }
@@ -67,6 +71,8 @@ pub(super) struct Splitter {
     pub ignore_merges: bool,
     /// Whether a text begins with the begin token if the file does not say.
     pub add_bos: bool,
+    /// Whether words are text in which a mark stands for each space, and no bytes.
+    pub is_text: bool,
 }
 
 impl Splitter {
@@ -83,6 +89,7 @@ impl Splitter {
             nfc: found.nfc,
             ignore_merges: found.ignore_merges,
             add_bos: found.add_bos,
+            is_text: found.is_text,
         })
     }
 
@@ -108,7 +115,10 @@ fn apply(rules: &[Rule], text: &str, word: &mut dyn FnMut(&[u8]) -> Result<()>) 
         Some((Rule::Matches(regex, space), rest)) => {
             matches(regex, *space, text, &mut |piece| apply(rest, piece, word))
         }
-        Some((Rule::Thousands(number), rest)) => thousands(number, text, &mut |piece| apply(rest, piece, word)),
+        Some((Rule::Thousands(number, left), rest)) => {
+            thousands(number, *left, text, &mut |piece| apply(rest, piece, word))
+        }
+        Some((Rule::Punctuation, rest)) => punctuation(text, &mut |piece| apply(rest, piece, word)),
         Some((Rule::ByteDigits, _)) => byte_digits(text.as_bytes(), word),
     }
 }
@@ -117,12 +127,37 @@ fn apply(rules: &[Rule], text: &str, word: &mut dyn FnMut(&[u8]) -> Result<()>) 
 fn matches(regex: &Regex, space: Space, text: &str, piece: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
     let mut done = 0;
     while let Some(found) = regex.find_at(text, done) {
-        let end = end(space, text, found.start(), found.end());
         piece(&text[done..found.start()])?;
+        if space == Space::Halves {
+            done = halves(text, found.start(), found.end(), piece)?;
+            continue;
+        }
+        let end = end(space, text, found.start(), found.end());
         piece(&text[found.start()..end])?;
         done = end;
     }
     piece(&text[done..])
+}
+
+/// The pieces of the match `start..end` as [`Space::Halves`] has them, and where they end.
+fn halves(text: &str, start: usize, end: usize, piece: &mut dyn FnMut(&str) -> Result<()>) -> Result<usize> {
+    let mut rest = &text[start..end];
+    if !rest.ends_with(|c: char| c.is_whitespace() && !matches!(c, '\r' | '\n')) {
+        piece(rest)?;
+        return Ok(end);
+    }
+    let is_end = end == text.len();
+    let mut n = rest.chars().count();
+    loop {
+        let most = (0..=9).rev().map(|power| 1 << power).find(|&most| most < n || is_end && most == n).unwrap_or(1);
+        let (first, behind) = rest.split_at(rest.char_indices().nth(most).map_or(rest.len(), |(at, _)| at));
+        piece(first)?;
+        (rest, n) = (behind, n - most);
+        // The last one may go with a word.
+        if n == 0 || n == 1 && !is_end {
+            return Ok(end - rest.len());
+        }
+    }
 }
 
 /// Where the match `start..end` ends once it has given back what it should; greater than `start`.
@@ -139,16 +174,42 @@ fn end(space: Space, text: &str, start: usize, end: usize) -> usize {
     if shorter > start { shorter } else { end }
 }
 
-/// Cuts before each three digits, counted from a number's end; a number's first digits stay with what stands before it.
-fn thousands(number: &Regex, text: &str, piece: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
+/// Runs of punctuation and what lies between them.
+fn punctuation(text: &str, piece: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let is = bert_chars::is_punctuation(first);
+        let end = rest.find(|c| bert_chars::is_punctuation(c) != is).unwrap_or(rest.len());
+        piece(&rest[..end])?;
+        rest = &rest[end..];
+    }
+    Ok(())
+}
+
+/// Cuts before each three digits, counted from a number's end.
+fn thousands(number: &Regex, left: Rest, text: &str, piece: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
     let mut done = 0;
     for found in number.find_iter(text) {
-        let n = found.as_str().chars().count();
-        for (i, (at, _)) in found.as_str().char_indices().enumerate() {
+        let digits = found.as_str();
+        // A character that may follow is no number itself.
+        let last = digits.char_indices().next_back().map_or(0, |(at, _)| at);
+        if left == Rest::AloneUnlessWord && !number.is_match(&digits[last..]) {
+            continue;
+        }
+        let n = digits.chars().count();
+        if left != Rest::Joined {
+            piece(&text[done..found.start()])?;
+            done = found.start();
+        }
+        for (i, (at, _)) in digits.char_indices().enumerate() {
             if (n - i) % 3 == 0 {
                 piece(&text[done..found.start() + at])?;
                 done = found.start() + at;
             }
+        }
+        if left != Rest::Joined {
+            piece(&text[done..found.end()])?;
+            done = found.end();
         }
     }
     piece(&text[done..])

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use super::grow;
 use super::merge::{self, NONE, Rules};
+use super::symbols::{byte_tokens, check_complete};
 use super::tokens::{TextIndex, TokenTable};
 use super::vocab::{TokenKind, Vocab};
 use crate::alloc::reserve;
@@ -167,18 +168,8 @@ impl Spm {
             let name = "tokenizer.ggml.scores".into();
             return Err(Error::Model { name, found: "missing".into(), expected: "one score a token".into() });
         }
-        let mut bytes = Box::new([NONE; 256]);
-        for (id, text, kind) in tokens.iter() {
-            if let (TokenKind::Byte, Some(byte)) = (kind, byte_of(text)) {
-                bytes[usize::from(byte)] = id;
-            }
-        }
-        let bytes = (!bytes.contains(&NONE)).then_some(bytes);
-        if bytes.is_none() && unk.is_none() {
-            let name = "tokenizer.ggml.tokens".into();
-            let found = "neither all bytes nor an unknown token".into();
-            return Err(Error::Model { name, found, expected: "<0x00> to <0xFF>, or an unknown token".into() });
-        }
+        let bytes = byte_tokens(tokens);
+        check_complete(bytes.is_some(), unk)?;
         use TokenKind::{Normal, Unused, UserDefined};
         let index = TextIndex::new(tokens, |kind| matches!(kind, Normal | UserDefined | Unused))?;
         // -0.0 and 0.0 are the same score, which `total_cmp` would tell apart.
@@ -202,11 +193,4 @@ impl Spm {
         let mut run = Run { spm: self, tokens, text, unused_parts: HashMap::new(), after_unknown: false };
         merge::encode(n_chars, starts, &mut run, out)
     }
-}
-
-/// The byte that `<0xNN>` stands for.
-pub(super) fn byte_of(text: &str) -> Option<u8> {
-    let digits = text.strip_prefix("<0x")?.strip_suffix('>')?;
-    let hex = digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_hexdigit());
-    if hex { u8::from_str_radix(digits, 16).ok() } else { None }
 }

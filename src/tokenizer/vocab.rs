@@ -51,7 +51,8 @@ impl TokenKind {
 /// The tokenizer's part of a model file (`tokenizer.ggml.*`). Token ids are indices into `tokens`.
 #[derive(Clone, Debug, Default)]
 pub struct Vocab<'a> {
-    /// `model`: "gpt2" (byte-level merges) or "llama" (SentencePiece merges by score).
+    /// `model`: "gpt2" (byte-level merges), "llama" (SentencePiece merges by score), "gemma4" (merges of text by rank), "bert"
+    /// (WordPiece) or "t5" (SentencePiece's unigram model).
     pub model: &'a str,
     /// `pre`: the pre-tokenizer's name; only for "gpt2", where "default" stands in for one that is missing.
     pub pre: Option<&'a str>,
@@ -61,7 +62,7 @@ pub struct Vocab<'a> {
     pub scores: Vec<f32>,
     /// `token_type`: one a token, or none at all.
     pub kinds: Vec<TokenKind>,
-    /// `merges`: "left right", best first; only for "gpt2".
+    /// `merges`: "left right", best first; only for "gpt2" and "gemma4".
     pub merges: Vec<&'a str>,
     /// `bos_token_id`.
     pub bos: Option<u32>,
@@ -71,6 +72,10 @@ pub struct Vocab<'a> {
     pub unk: Option<u32>,
     /// `padding_token_id`.
     pub pad: Option<u32>,
+    /// `cls_token_id`: what "bert" begins a text with, where there is no `bos_token_id`.
+    pub cls: Option<u32>,
+    /// `seperator_token_id`, as the key is spelled: what "bert" ends a text with.
+    pub sep: Option<u32>,
     /// Further tokens that end a generation, by their keys: `eot_token_id`, `eom_token_id`, `fim_pad_token_id`,
     /// `fim_rep_token_id`, `fim_sep_token_id`.
     pub ends: Vec<(&'static str, u32)>,
@@ -78,8 +83,18 @@ pub struct Vocab<'a> {
     pub add_bos: Option<bool>,
     /// `add_eos_token`.
     pub add_eos: Option<bool>,
-    /// `add_space_prefix`; only for "llama".
+    /// `add_sep_token`; only for "bert".
+    pub add_sep: Option<bool>,
+    /// `add_space_prefix`; only for "llama" and "t5".
     pub add_space_prefix: Option<bool>,
+    /// `remove_extra_whitespaces`; only for "t5".
+    pub remove_extra_whitespaces: Option<bool>,
+    /// `precompiled_charsmap`; only for "t5".
+    pub charsmap: Vec<u8>,
+    /// `normalizer.lowercase`; only for "bert".
+    pub lowercase: Option<bool>,
+    /// `normalizer.strip_accents`; only for "bert".
+    pub strip_accents: Option<bool>,
     /// `tokenizer.chat_template`.
     pub chat_template: Option<&'a str>,
 }
@@ -110,6 +125,7 @@ impl<'g> Vocab<'g> {
 
         let scores = numbers("scores", &|ty| is_float(ty) || is_int(ty))?;
         let kinds = numbers("token_type", &is_int)?;
+        let charsmap = numbers("precompiled_charsmap", &|ty| matches!(ty, ValueType::U8 | ValueType::I8))?;
         let mut ends = Vec::new();
         for name in ["eot_token_id", "eom_token_id", "fim_pad_token_id", "fim_rep_token_id", "fim_sep_token_id"] {
             ends.extend(id(name)?.map(|id| (name, id)));
@@ -132,10 +148,20 @@ impl<'g> Vocab<'g> {
             eos: id("eos_token_id")?,
             unk: id("unknown_token_id")?,
             pad: id("padding_token_id")?,
+            cls: id("cls_token_id")?,
+            sep: id("seperator_token_id")?,
             ends,
             add_bos: gguf.opt_bool(&key("add_bos_token"))?,
             add_eos: gguf.opt_bool(&key("add_eos_token"))?,
+            add_sep: gguf.opt_bool(&key("add_sep_token"))?,
             add_space_prefix: gguf.opt_bool(&key("add_space_prefix"))?,
+            remove_extra_whitespaces: gguf.opt_bool(&key("remove_extra_whitespaces"))?,
+            charsmap: match charsmap {
+                Some(bytes) => gather(bytes.len(), bytes.ints().map(|byte| byte as u8))?,
+                None => Vec::new(),
+            },
+            lowercase: gguf.opt_bool(&key("normalizer.lowercase"))?,
+            strip_accents: gguf.opt_bool(&key("normalizer.strip_accents"))?,
             chat_template: gguf.opt_text("tokenizer.chat_template")?,
         })
     }
@@ -163,6 +189,8 @@ impl<'g> Vocab<'g> {
             ("eos_token_id", self.eos),
             ("unknown_token_id", self.unk),
             ("padding_token_id", self.pad),
+            ("cls_token_id", self.cls),
+            ("seperator_token_id", self.sep),
         ];
         let ends = self.ends.iter().map(|&(key, id)| (key, Some(id)));
         for (key, id) in ids.into_iter().chain(ends) {

@@ -56,7 +56,7 @@ struct Fixture {
     logits: Vec<f32>, // [positions, n_vocab]
 }
 
-const FIXTURES: [&str; 58] = [
+const FIXTURES: [&str; 59] = [
     "qwen2",
     "qwen3",
     "llama",
@@ -74,6 +74,7 @@ const FIXTURES: [&str; 58] = [
     "phi3",
     "phi3-partial",
     "phi3-longrope",
+    "phi3-longrope-long",
     "granite",
     "granite-grouped",
     "seed_oss",
@@ -330,7 +331,7 @@ fn company_in_a_batch_changes_no_bit() {
             let (tokens, n) = (&fixture.tokens, fixture.tokens.len());
             let alone = logits_after(&*model, tokens, &vec![1; n]);
             model.reserve_pages(5).unwrap();
-            let mut slots: Vec<_> = (0..3).map(|_| model.create_slot().unwrap()).collect();
+            let mut slots: Vec<_> = (0..3).map(|_| model.create_slot_for(n).unwrap()).collect();
             let [a, b, c] = &mut slots[..] else { unreachable!() };
             let mut run = RunControl { cancel: &AtomicBool::new(false), tap: None };
             let mut first = [Chunk { tokens: &tokens[..3], start: 0, pages: &[0], slot: &mut **c, want: Want::Last }];

@@ -13,8 +13,8 @@ const TINY: [&str; 7] =
     ["tiny_gpt_2", "tiny_smollm", "tiny_qwen2", "tiny_llama_bpe", "tiny_default", "tiny_spm", "tiny_spm_unk"];
 
 /// Every text and case of a fixture; all differences are counted before the first is shown.
-fn check(name: &str, tokenizer: &Tokenizer) {
-    let (texts, fixture) = (fixture("texts"), fixture(name));
+pub fn check(texts: &str, name: &str, tokenizer: &Tokenizer) {
+    let (texts, fixture) = (fixture(texts), fixture(name));
     let texts = strings(&texts["texts"]);
     let plain = fixture["plain"].as_array().unwrap();
     assert_eq!(texts.len(), plain.len());
@@ -39,28 +39,28 @@ fn check(name: &str, tokenizer: &Tokenizer) {
 #[test]
 fn tiny_vocabularies_equal_their_references() {
     for name in TINY {
-        check(name, &tiny(name));
+        check("texts", name, &tiny(name));
     }
 }
 
 #[test]
 fn smollm2_equals_its_reference() {
     if let Some(tokenizer) = model("smollm2") {
-        check("smollm2", &tokenizer);
+        check("texts", "smollm2", &tokenizer);
     }
 }
 
 #[test]
 fn qwen2_equals_its_reference() {
     if let Some(tokenizer) = model("qwen2") {
-        check("qwen2", &tokenizer);
+        check("texts", "qwen2", &tokenizer);
     }
 }
 
 #[test]
 fn gemma3_equals_its_reference() {
     if let Some(tokenizer) = model("gemma3") {
-        check("gemma3", &tokenizer);
+        check("texts", "gemma3", &tokenizer);
     }
 }
 
@@ -75,7 +75,8 @@ fn has_all_bytes(tokenizer: &Tokenizer) -> bool {
 fn decoding_gives_the_text_back() {
     let texts = fixture("texts");
     let texts = strings(&texts["texts"]);
-    let mut tokenizers: Vec<(&str, Tokenizer)> = TINY.iter().map(|&name| (name, tiny(name))).collect();
+    let more = ["tiny_gemma4", "tiny_unigram_bytes"];
+    let mut tokenizers: Vec<(&str, Tokenizer)> = TINY.into_iter().chain(more).map(|name| (name, tiny(name))).collect();
     tokenizers.extend(["smollm2", "qwen2", "gemma3"].into_iter().filter_map(|name| Some((name, model(name)?))));
     let mut n_complete = 0;
     for (name, tokenizer) in &tokenizers {
@@ -93,7 +94,7 @@ fn decoding_gives_the_text_back() {
             let ids = tokenizer.encode(text, true, false).unwrap();
             let back = tokenizer.decode(&ids, true).unwrap();
             // SentencePiece cannot tell its own sign for a space from a space; Qwen composes characters.
-            let escaped = name.contains("spm") || *name == "gemma3";
+            let escaped = ["spm", "gemma", "unigram"].iter().any(|kind| name.contains(kind));
             let expected = if escaped { text.replace('\u{2581}', " ") } else { text.to_string() };
             let composed = name.contains("qwen2") && text.chars().any(|c| c >= '\u{300}');
             assert!(composed || back == expected.as_bytes(), "{name}: {text:?} came back as {back:?}");
@@ -198,8 +199,8 @@ fn contradictory_vocabularies_are_refused() {
     nan[300] = f32::NAN;
     for (what, vocab, status) in [
         (
-            "key \"tokenizer.ggml.model\" is \"bert\"; expected gpt2 or llama",
-            Vocab { model: "bert", ..bytes.clone() },
+            "key \"tokenizer.ggml.model\" is \"plamo2\"; expected gpt2, gemma4, llama, bert or t5",
+            Vocab { model: "plamo2", ..bytes.clone() },
             Status::Unsupported,
         ),
         (
@@ -260,7 +261,7 @@ fn contradictory_vocabularies_are_refused() {
 /// Odd but possible vocabularies: equal texts, empty texts, every kind for every token.
 #[test]
 fn odd_vocabularies_do_not_panic() {
-    for model in ["gpt2", "llama"] {
+    for model in ["gpt2", "llama", "gemma4", "bert", "t5"] {
         for kind in 0..8 {
             let tokens = vec!["", "a", "a", "b", "ab", "", "<0x+1>", "<0x41>", "\u{2581}", " ", "\u{120}", "\u{ffff}"];
             let vocab = Vocab {
@@ -269,6 +270,7 @@ fn odd_vocabularies_do_not_panic() {
                 scores: vec![f32::NEG_INFINITY; tokens.len()],
                 kinds: vec![TokenKind::from_number(kind); tokens.len()],
                 bos: Some(0),
+                eos: Some(2),
                 unk: Some(1),
                 tokens,
                 ..Vocab::default()

@@ -10,6 +10,7 @@ use crate::common::apart::apart;
 use kigo::alloc::watch;
 use kigo::tokenizer::{Tokenizer, Utf8Stream, Vocab};
 
+use crate::encoders::published;
 use crate::fixtures::{fixture, model, tiny, vocab};
 
 /// What `work` gives, the time and the most bytes it held beyond what there was before.
@@ -81,9 +82,23 @@ fn long_texts_cost_little_time_and_memory() {
         return;
     }
     let n = long();
-    let names =
-        ["tiny_gpt_2", "tiny_smollm", "tiny_qwen2", "tiny_llama_bpe", "tiny_default", "tiny_spm", "tiny_spm_unk"];
+    let names = [
+        "tiny_gpt_2",
+        "tiny_smollm",
+        "tiny_qwen2",
+        "tiny_llama_bpe",
+        "tiny_default",
+        "tiny_spm",
+        "tiny_spm_unk",
+        "tiny_gemma4",
+        "tiny_gemma4_unk",
+        "tiny_bert",
+        "tiny_bert_cased",
+        "tiny_unigram",
+        "tiny_unigram_bytes",
+    ];
     let mut all: Vec<(&str, Tokenizer)> = names.iter().map(|&name| (name, tiny(name))).collect();
+    all.extend(["gemma-4", "bert-bge", "nomic-bert-moe"].into_iter().filter_map(|name| Some((name, published(name)?))));
     all.extend(["smollm2", "qwen2", "gemma3"].into_iter().filter_map(|name| Some((name, model(name)?))));
     let mut wrong = Vec::new();
     for (name, tokenizer) in &all {

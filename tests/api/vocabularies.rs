@@ -9,11 +9,13 @@ use kigo::tokenizer::Tokenizer;
 use crate::fixtures::{fixture, strings};
 
 /// Those of kinds that are known here, and how many texts each has.
-const KNOWN: [(&str, usize); 13] = [
+const KNOWN: [(&str, usize); 15] = [
+    ("bert-bge", 47),
     ("command-r", 47),
     ("deepseek-coder", 47),
     ("deepseek-llm", 47),
     ("falcon", 47),
+    ("gemma-4", 46),
     ("gpt-2", 47),
     ("llama-bpe", 47),
     ("llama-spm", 47),
@@ -45,7 +47,8 @@ fn published_vocabularies_give_their_ids() {
         let [texts, ids] = [".inp", ".out"].map(|ending| std::fs::read_to_string(path(name, ending)).unwrap());
         let texts: Vec<&str> = texts.split("\n__ggml_vocab_test__\n").collect();
         let ids: Vec<&str> = ids.split('\n').collect();
-        assert_eq!((texts.len(), ids.len()), (n, n), "{name}");
+        assert_eq!(texts.len(), n, "{name}");
+        assert!(ids.len() >= n && ids[n..].iter().all(|line| line.is_empty()), "{name}: {} lines", ids.len());
         let before = wrong.len();
         for (text, ids) in texts.iter().zip(&ids) {
             let ids: Vec<u32> = ids.split_whitespace().map(|id| id.parse().unwrap()).collect();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use crate::common::tiny::Tiny;
+use crate::fixtures;
 use kigo::gguf::{Gguf, TensorType, Value, Writer};
 
 /// A tiny random model: qwen2, Q8_0, 512 tokens, a context of 512.
@@ -127,6 +128,36 @@ fn a_vocabulary_without_weights_tokenizes_and_does_nothing_else() {
     let files = [model().clone(), vocabulary()];
     native::run(&program, &files);
     native::run_valgrind(&program, &files);
+}
+
+/// Vocabularies of every kind: small ones that are always there, and those that `scripts/fetch_vocabularies.py` fetches.
+#[test]
+fn every_kind_of_vocabulary_tokenizes_alone() {
+    let program = native::build("kinds.c");
+    let mark = |exact: bool| if exact { "=" } else { "" };
+    let small = [
+        ("tiny_llama_bpe", true),
+        ("tiny_gemma4", true),
+        ("tiny_spm", false),
+        ("tiny_bert", false),
+        ("tiny_unigram", false),
+        ("tiny_unigram_bytes", true),
+    ];
+    let small = small.map(|(name, exact)| {
+        let path = native::scratch(&format!("kind_{name}.gguf"));
+        let fixture = fixtures::fixture(name);
+        std::fs::write(&path, fixtures::gguf(&fixtures::vocab(&fixture))).expect("the target directory");
+        format!("{}{}", mark(exact), path.display())
+    });
+    native::run(&program, &small);
+    native::run_valgrind(&program, &small);
+    let published = [("gemma-4", true), ("llama-bpe", true), ("bert-bge", false), ("nomic-bert-moe", false)];
+    let path = |name: &str| native::root().join(format!("models/vocabularies/ggml-vocab-{name}.gguf"));
+    if !published.iter().all(|(name, _)| path(name).is_file()) {
+        println!("skipped: models/vocabularies is not there (scripts/fetch_vocabularies.py fetches it)");
+        return;
+    }
+    native::run(&program, &published.map(|(name, exact)| format!("{}{}", mark(exact), path(name).display())));
 }
 
 #[test]

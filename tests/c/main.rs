@@ -2,6 +2,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../fixtures/tokenizer.rs"]
+mod fixtures;
 #[path = "../native/mod.rs"]
 mod native;
 

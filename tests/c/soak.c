@@ -7,6 +7,9 @@
 // sessions at random, go on with them in some way, go back, save, fork, cancel, and compare. Prints one line of numbers.
 #define _GNU_SOURCE
 #include "check.h"
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <pthread.h>
 #include <sched.h>
 #include <stdint.h>
@@ -418,6 +421,34 @@ static double resident_mib(void)
     return (double)resident * (double)sysconf(_SC_PAGESIZE) / (1 << 20);
 }
 
+// What malloc has given and not got back; 0: this C library does not say.
+static double in_use_mib(void)
+{
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 33)
+    struct mallinfo2 all = mallinfo2();
+    return (double)(all.uordblks + all.hblkhd) / (1 << 20);
+#else
+    return 0;
+#endif
+}
+
+// The largest values in the first and in the second half of a run, and a straight line through all.
+struct trend {
+    double peaks[2], sum_t, sum_m, sum_tt, sum_tm, n;
+};
+
+static void note(struct trend *trend, double t, double mib, int half)
+{
+    if (mib > trend->peaks[half])
+        trend->peaks[half] = mib;
+    trend->sum_t += t, trend->sum_m += mib, trend->sum_tt += t * t, trend->sum_tm += t * mib, trend->n++;
+}
+
+static double a_minute(const struct trend *of)
+{
+    return 60 * (of->n * of->sum_tm - of->sum_t * of->sum_m) / (of->n * of->sum_tt - of->sum_t * of->sum_t);
+}
+
 int main(int argc, char **argv)
 {
     CHECK(argc >= 3);
@@ -436,35 +467,36 @@ int main(int argc, char **argv)
 
     pthread_t threads[N_THREADS];
     uint64_t seeds[N_THREADS];
-    double start = now(), peaks[2] = {0, 0}, sum_t = 0, sum_m = 0, sum_tt = 0, sum_tm = 0, n = 0;
+    double start = now();
+    struct trend resident = {{0, 0}, 0, 0, 0, 0, 0}, in_use = resident;
     for (int i = 0; i < N_THREADS; i++) {
         seeds[i] = (seed + (uint64_t)i) * UINT64_C(0x9e3779b97f4a7c15);
         CHECK(pthread_create(&threads[i], NULL, work, &seeds[i]) == 0);
     }
     // After a fifth of the time for everything to have been done once: the peaks of both halves of the rest, and the slope.
     for (double t; (t = now() - start) < seconds; usleep(100000)) {
-        double mib = resident_mib();
         if (t < 0.2 * seconds)
             continue;
-        double *peak = &peaks[t > 0.6 * seconds];
-        *peak = mib > *peak ? mib : *peak;
-        sum_t += t, sum_m += mib, sum_tt += t * t, sum_tm += t * mib, n++;
+        note(&resident, t, resident_mib(), t > 0.6 * seconds);
+        note(&in_use, t, in_use_mib(), t > 0.6 * seconds);
     }
     __atomic_store_n(&stop, 1, __ATOMIC_RELEASE);
     for (int i = 0; i < N_THREADS; i++)
         CHECK(pthread_join(threads[i], NULL) == 0);
-    double slope = (n * sum_tm - sum_t * sum_m) / (n * sum_tt - sum_t * sum_t);
-    printf("%.0f s, seed %llu: %llu tokens, %llu cancelled; resident MiB %.2f, then %.2f, %+.4f a minute;", now() - start,
-           (unsigned long long)seed, (unsigned long long)n_tokens, (unsigned long long)n_cancelled, peaks[0], peaks[1],
-           slope * 60);
+    printf("%.0f s, seed %llu: %llu tokens, %llu cancelled; MiB in use %.2f, then %.2f, %+.4f a minute; resident %.2f, then %.2f, "
+           "%+.4f a minute;",
+           now() - start, (unsigned long long)seed, (unsigned long long)n_tokens, (unsigned long long)n_cancelled,
+           in_use.peaks[0], in_use.peaks[1], a_minute(&in_use), resident.peaks[0], resident.peaks[1], a_minute(&resident));
     for (int i = 0; i < N_KINDS; i++)
         printf(" %s %llu", KINDS[i], (unsigned long long)n_done[i]);
     printf("\n");
     for (int i = 0; i < N_KINDS; i++)
         CHECK(n_done[i] > 0);
     CHECK(n_tokens > 0 && n_cancelled > 0);
-    // Two sessions more or fewer in a page of the allocator's are no growth: 4 MiB, and a tenth of a percent.
-    CHECK(peaks[1] < peaks[0] * 1.001 + 4);
+    // Calls that meet at a peak are no growth. What is given back may stay resident in the allocator's own pages, the more the longer
+    // its threads take turns.
+    CHECK(in_use.peaks[1] < in_use.peaks[0] * 1.001 + 4);
+    CHECK(resident.peaks[1] < resident.peaks[0] * 1.02 + 4);
 
     for (size_t i = 0; i < N_SESSIONS; i++) {
         kigo_session_destroy(sequences[i].session);

@@ -91,6 +91,9 @@ impl<'a> Loader<'a> {
             let src = t.data.piece(first * row_bytes..last * row_bytes, &mut self.buffer)?;
             for (src, dst) in src.chunks_exact(row_bytes).zip(rows.chunks_exact_mut(t.cols)) {
                 dequantize_row(t.ty, src, dst)?;
+                if t.scale != 1.0 {
+                    dst.iter_mut().for_each(|w| *w *= t.scale);
+                }
             }
         }
         self.done += t.data.len() as u64;

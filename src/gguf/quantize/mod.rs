@@ -3,9 +3,12 @@
 //! Scales span the range of their group exactly; none of the searches that shrink the error of a real quantizer are
 //! done. Layouts are described in `dequant.rs`. Inputs are finite.
 
+mod grid;
+
 use half::{bf16, f16};
 
-use super::types::TensorType;
+use super::dequant::{e8m0_half, ue4m3_half};
+use super::types::{E2M1_LEVELS, IQ4_LEVELS, TensorType};
 use crate::error::{Error, Result};
 
 /// Converts one row (or any whole number of blocks) from f32.
@@ -32,6 +35,21 @@ pub fn quantize_row(ty: TensorType, src: &[f32], dst: &mut [u8]) -> Result<()> {
         TensorType::Q4_K => q4_k,
         TensorType::Q5_K => q5_k,
         TensorType::Q6_K => q6_k,
+        TensorType::IQ4_NL => iq4_nl,
+        TensorType::IQ4_XS => iq4_xs,
+        TensorType::Mxfp4 => mxfp4,
+        TensorType::Nvfp4 => nvfp4,
+        TensorType::IQ3_S => grid::iq3_s,
+        TensorType::IQ3_XXS => grid::iq3_xxs,
+        TensorType::IQ2_S => grid::iq2_s,
+        TensorType::IQ2_XS => grid::iq2_xs,
+        TensorType::IQ2_XXS => grid::iq2_xxs,
+        TensorType::IQ1_S => grid::iq1_s,
+        TensorType::IQ1_M => grid::iq1_m,
+        TensorType::TQ1_0 => tq1_0,
+        TensorType::TQ2_0 => tq2_0,
+        TensorType::Q2_0 => q2_0,
+        TensorType::Q1_0 => q1_0,
     };
     for (x, b) in src.chunks_exact(block_len).zip(dst.chunks_exact_mut(block_bytes)) {
         block(x, b);
@@ -232,5 +250,114 @@ fn q6_k(x: &[f32], b: &mut [u8]) {
         let q = (nearest(v, d * scales[i / 16] as f32, -32, 31) + 32) as u8;
         b[64 * half + within % 64] |= (q & 15) << (4 * (within / 64));
         b[128 + 32 * half + within % 32] |= (q >> 4) << (2 * (within / 32));
+    }
+}
+
+/// The level nearest to `x / d`, by its number; that of 0 or the one nearest to it where `d` is 0.
+fn level(levels: &[i8; 16], x: f32, d: f32) -> u8 {
+    let wanted = if d == 0.0 { 0.0 } else { x / d };
+    let off = |i: u8| (f32::from(levels[usize::from(i)]) - wanted).abs();
+    (0..16).min_by(|&a, &b| off(a).total_cmp(&off(b))).unwrap_or(0)
+}
+
+/// The nibbles of 32 or 16 elements, and the sum of the squares of what they miss.
+fn put_levels(levels: &[i8; 16], x: &[f32], d: f32, b: &mut [u8]) -> f32 {
+    let (low, high) = x.split_at(x.len() / 2);
+    let mut error = 0.0;
+    let mut put = |v: f32| {
+        let q = level(levels, v, d);
+        error += (d * f32::from(levels[usize::from(q)]) - v).powi(2);
+        q
+    };
+    for ((b, &low), &high) in b.iter_mut().zip(low).zip(high) {
+        *b = put(low) | put(high) << 4;
+    }
+    error
+}
+
+/// The extreme element becomes the largest level, which is negative.
+fn iq4_nl(x: &[f32], b: &mut [u8]) {
+    let d = put_half(b, 0, extreme(x) / f32::from(IQ4_LEVELS[0]));
+    put_levels(&IQ4_LEVELS, x, d, &mut b[2..]);
+}
+
+fn iq4_xs(x: &[f32], b: &mut [u8]) {
+    let wanted: Vec<f32> = x.chunks_exact(32).map(|x| extreme(x) / f32::from(IQ4_LEVELS[0])).collect();
+    let d = put_half(b, 0, extreme(&wanted) / -32.0);
+    b[2..8].fill(0);
+    for (j, x) in x.chunks_exact(32).enumerate() {
+        let s = nearest(wanted[j], d, -32, 31);
+        let stored = (s + 32) as u8;
+        b[4 + j / 2] |= (stored & 15) << (4 * (j % 2));
+        b[2 + j / 4] |= stored >> 4 << (2 * (j % 4));
+        put_levels(&IQ4_LEVELS, x, d * s as f32, &mut b[8 + 16 * j..24 + 16 * j]);
+    }
+}
+
+/// The power of two with which the extreme element is the largest level or less, or half of it, which cuts that element off.
+fn mxfp4(x: &[f32], b: &mut [u8]) {
+    let most = extreme(x).abs() / 12.0;
+    let above = (((most.to_bits() + 0x007f_ffff) >> 23) + 1).min(255) as u8;
+    let error = |e: u8| put_levels(&E2M1_LEVELS, x, e8m0_half(e), &mut [0; 16]);
+    let below = above.saturating_sub(1);
+    b[0] = if error(below) < error(above) { below } else { above };
+    let d = e8m0_half(b[0]);
+    put_levels(&E2M1_LEVELS, x, d, &mut b[1..]);
+}
+
+/// The byte whose UE4M3 is nearest to twice `x`.
+fn ue4m3_of_half(x: f32) -> u8 {
+    (0..0x7f).min_by(|&a, &b| (ue4m3_half(a) - x).abs().total_cmp(&(ue4m3_half(b) - x).abs())).unwrap_or(0)
+}
+
+fn nvfp4(x: &[f32], b: &mut [u8]) {
+    for (s, x) in x.chunks_exact(16).enumerate() {
+        b[s] = ue4m3_of_half(extreme(x).abs() / 12.0);
+        let d = ue4m3_half(b[s]);
+        put_levels(&E2M1_LEVELS, x, d, &mut b[4 + 8 * s..12 + 8 * s]);
+    }
+}
+
+/// What levels at -s, 0 and s want of their s where numbers are normal.
+fn ternary_scale(x: &[f32]) -> f32 {
+    1.22 * (x.iter().map(|v| v * v).sum::<f32>() / x.len() as f32).sqrt()
+}
+
+fn tq1_0(x: &[f32], b: &mut [u8]) {
+    let d = put_half(b, 52, ternary_scale(x));
+    let digit = |i: usize| (nearest(x[i], d, -1, 1) + 1) as u32;
+    // Bytes, digits of each, where its first element is, and how far the next one is from it.
+    for (bytes, digits, first, step) in [(0..32, 5, 0, 32), (32..48, 5, 160, 16), (48..52, 4, 240, 4)] {
+        for (j, b) in b[bytes].iter_mut().enumerate() {
+            let number = (0..5).fold(0, |n, k| 3 * n + if k < digits { digit(first + k * step + j) } else { 0 });
+            // Rounded up, so that the digits come out of the top again.
+            *b = (number * 256).div_ceil(243) as u8;
+        }
+    }
+}
+
+fn tq2_0(x: &[f32], b: &mut [u8]) {
+    let d = put_half(b, 64, ternary_scale(x));
+    b[..64].fill(0);
+    for (i, &v) in x.iter().enumerate() {
+        let (half, within) = (i / 128, i % 128);
+        b[32 * half + within % 32] |= ((nearest(v, d, -1, 1) + 1) as u8) << (2 * (within / 32));
+    }
+}
+
+/// The fourth level, at 2 s, is for what is above.
+fn q2_0(x: &[f32], b: &mut [u8]) {
+    let d = put_half(b, 0, ternary_scale(x));
+    b[2..].fill(0);
+    for (i, &v) in x.iter().enumerate() {
+        b[2 + i / 4] |= ((nearest(v, d, -1, 2) + 1) as u8) << (2 * (i % 4));
+    }
+}
+
+fn q1_0(x: &[f32], b: &mut [u8]) {
+    put_half(b, 0, x.iter().map(|v| v.abs()).sum::<f32>() / x.len() as f32);
+    b[2..].fill(0);
+    for (i, &v) in x.iter().enumerate() {
+        b[2 + i / 8] |= u8::from(v >= 0.0) << (i % 8);
     }
 }

@@ -3,9 +3,13 @@
 //! Source of the layouts: ggml's block structs. `d`, `m` and the like are f16 scales; `q` are the packed integers.
 //! In a K-quant a block has 256 elements in groups of 16 or 32, each with a small integer scale of its own.
 
+mod grid;
+
+pub use grid::{IQ1_LEVELS, IQ2_LEVELS, IQ3_S_LEVELS, IQ3_XXS_LEVELS, even_signs, iq1_m_half, iq1_m_scale};
+
 use half::{bf16, f16};
 
-use super::types::TensorType;
+use super::types::{E2M1_LEVELS, IQ4_LEVELS, TensorType};
 use crate::error::{Error, Result};
 
 /// Converts one row (or any whole number of blocks) of type `ty` to f32.
@@ -32,6 +36,21 @@ pub fn dequantize_row(ty: TensorType, src: &[u8], dst: &mut [f32]) -> Result<()>
         TensorType::Q4_K => q4_k,
         TensorType::Q5_K => q5_k,
         TensorType::Q6_K => q6_k,
+        TensorType::IQ4_NL => iq4_nl,
+        TensorType::IQ4_XS => iq4_xs,
+        TensorType::Mxfp4 => mxfp4,
+        TensorType::Nvfp4 => nvfp4,
+        TensorType::IQ3_S => grid::iq3_s,
+        TensorType::IQ3_XXS => grid::iq3_xxs,
+        TensorType::IQ2_S => grid::iq2_s,
+        TensorType::IQ2_XS => grid::iq2_xs,
+        TensorType::IQ2_XXS => grid::iq2_xxs,
+        TensorType::IQ1_S => grid::iq1_s,
+        TensorType::IQ1_M => grid::iq1_m,
+        TensorType::TQ1_0 => tq1_0,
+        TensorType::TQ2_0 => tq2_0,
+        TensorType::Q2_0 => q2_0,
+        TensorType::Q1_0 => q1_0,
     };
     for (b, y) in src.chunks_exact(block_bytes).zip(dst.chunks_exact_mut(block_len)) {
         block(b, y);
@@ -178,5 +197,107 @@ fn q6_k(b: &[u8], y: &mut [f32]) {
         let upper = high[32 * half + within % 32] >> (2 * (within / 32)) & 3;
         let scale = f32::from(scales[i / 16] as i8);
         *y = d * scale * (f32::from(low | upper << 4) - 32.0);
+    }
+}
+
+/// The elements of a block of 32 or 16 whose nibbles stand for `levels`, times `d`: the low ones first.
+fn levels(q: &[u8], levels: &[i8; 16], d: f32, y: &mut [f32]) {
+    let (low, high) = y.split_at_mut(q.len());
+    for ((&q, low), high) in q.iter().zip(low).zip(high) {
+        *low = d * f32::from(levels[usize::from(q & 15)]);
+        *high = d * f32::from(levels[usize::from(q >> 4)]);
+    }
+}
+
+/// `d: f16, q: [u8; 16]`, nibbles as in Q4_0; `y = d level(q)`.
+fn iq4_nl(b: &[u8], y: &mut [f32]) {
+    levels(&b[2..18], &IQ4_LEVELS, half_at(b, 0), y);
+}
+
+/// The scale of block `j` of 32, from -32 to 31: four bits of it are a nibble of `b[4..8]`, two are in the u16 of `b[2..4]`.
+pub(crate) fn iq4_xs_scale(b: &[u8], j: usize) -> i8 {
+    let low = b[4 + j / 2] >> (4 * (j % 2)) & 15;
+    let high = (u16::from_le_bytes([b[2], b[3]]) >> (2 * j) & 3) as u8;
+    (low | high << 4) as i8 - 32
+}
+
+/// `d: f16, scales_high: u16, scales_low: [u8; 4], q: [u8; 128]`; blocks of 32 as in IQ4_NL; `y = d s level(q)`.
+fn iq4_xs(b: &[u8], y: &mut [f32]) {
+    for (j, y) in y.chunks_exact_mut(32).enumerate() {
+        let d = half_at(b, 0) * f32::from(iq4_xs_scale(b, j));
+        levels(&b[8 + 16 * j..24 + 16 * j], &IQ4_LEVELS, d, y);
+    }
+}
+
+/// 2^(e - 128): half of what the byte is as E8M0, for levels that are doubled.
+pub(crate) fn e8m0_half(e: u8) -> f32 {
+    f32::from_bits(if e < 2 { 0x0020_0000 << e } else { u32::from(e - 1) << 23 })
+}
+
+/// `e: u8, q: [u8; 16]`, nibbles as in Q4_0; `y = 2^(e - 128) level(q)`.
+fn mxfp4(b: &[u8], y: &mut [f32]) {
+    levels(&b[1..17], &E2M1_LEVELS, e8m0_half(b[0]), y);
+}
+
+/// Half of what the byte is as UE4M3, for levels that are doubled; 0x7f, which would be no number, is 0, and bit 7 is not read.
+pub(crate) fn ue4m3_half(x: u8) -> f32 {
+    let (exponent, mantissa) = (i32::from(x >> 3 & 15), f32::from(x & 7));
+    match exponent {
+        _ if x == 0x7f => 0.0,
+        0 => mantissa * 2f32.powi(-10),
+        _ => (1.0 + mantissa / 8.0) * 2f32.powi(exponent - 8),
+    }
+}
+
+/// `scales: [u8; 4], q: [u8; 32]`, each scale for 16 elements: the low nibbles of eight bytes, then the high ones; `y = s level(q)`.
+fn nvfp4(b: &[u8], y: &mut [f32]) {
+    for (s, y) in y.chunks_exact_mut(16).enumerate() {
+        levels(&b[4 + 8 * s..12 + 8 * s], &E2M1_LEVELS, ue4m3_half(b[s]), y);
+    }
+}
+
+/// Element `i` of a TQ1_0 block, from 0 to 2: five of them are a byte's number to the base of 3, scaled up to all of the byte's range.
+/// The bytes 0..32 have the elements 0..160, each next 32 of them a digit further down, 32..48 likewise 160..240 and 48..52 the last.
+pub(crate) fn tq1_digit(b: &[u8], i: usize) -> u8 {
+    const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
+    let (byte, digit) = match i {
+        0..160 => (i % 32, i / 32),
+        160..240 => (32 + (i - 160) % 16, (i - 160) / 16),
+        _ => (48 + (i - 240) % 4, (i - 240) / 4),
+    };
+    (u16::from(b[byte].wrapping_mul(POWERS[digit])) * 3 >> 8) as u8
+}
+
+/// `q: [u8; 52]` in base 3, `d: f16`; `y = d (q - 1)`.
+fn tq1_0(b: &[u8], y: &mut [f32]) {
+    let d = half_at(b, 52);
+    for (i, y) in y.iter_mut().enumerate() {
+        *y = d * (f32::from(tq1_digit(b, i)) - 1.0);
+    }
+}
+
+/// `q: [u8; 64], d: f16`, two bits an element laid out as in Q2_K; `y = d (q - 1)`.
+fn tq2_0(b: &[u8], y: &mut [f32]) {
+    let d = half_at(b, 64);
+    for (i, y) in y.iter_mut().enumerate() {
+        let (half, within) = (i / 128, i % 128);
+        let bits = b[32 * half + within % 32] >> (2 * (within / 32)) & 3;
+        *y = d * (f32::from(bits) - 1.0);
+    }
+}
+
+/// `d: f16, q: [u8; 16]`, two bits an element in order; `y = d (q - 1)`.
+fn q2_0(b: &[u8], y: &mut [f32]) {
+    let d = half_at(b, 0);
+    for (i, y) in y.iter_mut().enumerate() {
+        *y = d * (f32::from(b[2 + i / 4] >> (2 * (i % 4)) & 3) - 1.0);
+    }
+}
+
+/// `d: f16, q: [u8; 16]`, a bit an element in order: `y = d` where it is set, else `-d`.
+fn q1_0(b: &[u8], y: &mut [f32]) {
+    let d = half_at(b, 0);
+    for (i, y) in y.iter_mut().enumerate() {
+        *y = if b[2 + i / 8] >> (i % 8) & 1 == 1 { d } else { -d };
     }
 }

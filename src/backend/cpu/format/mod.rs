@@ -10,8 +10,18 @@
 //! - `bytes`: 8 vectors, one a group.
 //!
 //! The value is `scale * (u - OFFSET) + min`. Nothing is lost against the file: the same integers and the same f16
-//! scales stand in another order, and a superblock takes the file's bytes (K-quants with 6-bit scales: up to 4%
-//! more, for scales unpacked to bytes).
+//! scales stand in another order, and a superblock takes the file's bytes, or a little more where scales (K-quants: up
+//! to 4%) or signs (IQ2_XXS, IQ2_XS: 12%) are unpacked to whole bits and bytes; TQ1_0, whose digits are not bits, 22%.
+
+mod grid;
+mod k;
+mod table;
+mod ternary;
+
+pub use grid::{IQ1_M, IQ1_S, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
+pub use k::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
+pub use table::{IQ4_NL, IQ4_XS, Mxfp4, Nvfp4};
+pub use ternary::{Q1_0, Q2_0, TQ1_0, TQ2_0};
 
 use super::simd::Simd;
 use crate::gguf::TensorType;
@@ -65,6 +75,16 @@ unsafe fn nibbles<S: Simd>(p: *const u8) -> [S::W; 8] {
             S::w_and(S::w_shr::<4>(v[3]), 15),
         ]
     }
+}
+
+/// Each byte, which is below 16, as that one of the table.
+#[inline(always)]
+unsafe fn through_table<S: Simd>(mut u: [S::W; 8], table: &[u8; 16]) -> [S::W; 8] {
+    for u in &mut u {
+        // SAFETY: no memory but the table is touched.
+        *u = unsafe { S::w_table(*u, table) };
+    }
+    u
 }
 
 /// Bit 0 of the plane's group g moved to bit `TO` (4 or 2) of group g, or-ed into `u`.
@@ -135,13 +155,6 @@ unsafe fn or_pairs<S: Simd>(u: [S::W; 8], p: *const u8) -> [S::W; 8] {
             S::w_or(u[7], S::w_and(S::w_shr::<2>(b), 0x30)),
         ]
     }
-}
-
-/// Minus the f16 vector at `p` times `f`.
-#[inline(always)]
-unsafe fn neg_product<S: Simd>(p: *const u8, f: S::F) -> S::F {
-    // SAFETY: the caller's head holds 16 f16 at `p`.
-    unsafe { S::mul(S::sub(S::splat(0.0), S::load_f16(p.cast())), f) }
 }
 
 /// A format whose block has an f16 scale, an f16 minimum if `$min`, a plane if `$plane`, and nibbles.
@@ -225,133 +238,6 @@ impl Format for Q8_0 {
     }
 }
 
-/// Q4_K and Q5_K: head `[d: 16 f16][dmin: 16 f16]`, block `[scale: 16 u8][min: 16 u8][plane, if any][nibbles]`.
-macro_rules! k_min {
-    ($name:ident, $plane:expr) => {
-        #[doc = concat!(stringify!($name), ": head `[d][dmin]`, block `[scales][mins][plane, if any][nibbles]`.")]
-        #[allow(non_camel_case_types)]
-        #[derive(Clone, Copy)]
-        pub struct $name;
-        impl Format for $name {
-            const TYPE: TensorType = TensorType::$name;
-            const HEAD: usize = 64;
-            const BLOCK: usize = 32 + if $plane { 64 } else { 0 } + 256;
-            const BLOCKS: usize = 8;
-            const SUBS: usize = 1;
-            const OFFSET_SHIFT: u32 = 0;
-            const MIN: bool = true;
-            #[inline(always)]
-            unsafe fn unpack<S: Simd>(block: *const u8) -> [S::W; 8] {
-                // SAFETY: offsets inside a block of BLOCK bytes; so below, and inside the head of 64.
-                unsafe {
-                    let u = nibbles::<S>(block.add(Self::BLOCK - 256));
-                    if $plane { or_plane::<S, true>(u, block.add(32)) } else { u }
-                }
-            }
-            #[inline(always)]
-            unsafe fn scale<S: Simd>(head: *const u8, block: *const u8, _: usize) -> S::F {
-                // SAFETY: see `unpack`.
-                unsafe { S::mul(S::load_f16(head.cast()), S::load_u8(block)) }
-            }
-            #[inline(always)]
-            unsafe fn min<S: Simd>(head: *const u8, block: *const u8, _: usize) -> S::F {
-                // SAFETY: see `unpack`.
-                unsafe { neg_product::<S>(head.add(32), S::load_u8(block.add(16))) }
-            }
-        }
-    };
-}
-
-k_min!(Q4_K, false);
-k_min!(Q5_K, true);
-
-/// Head `[d: 16 f16]`, block `[scales: 2 x 16 i8][pairs: bits 4 and 5][nibbles]`.
-#[allow(non_camel_case_types)]
-#[derive(Clone, Copy)]
-pub struct Q6_K;
-impl Format for Q6_K {
-    const TYPE: TensorType = TensorType::Q6_K;
-    const HEAD: usize = 32;
-    const BLOCK: usize = 32 + 128 + 256;
-    const BLOCKS: usize = 8;
-    const SUBS: usize = 2;
-    const OFFSET_SHIFT: u32 = 5;
-    const MIN: bool = false;
-    #[inline(always)]
-    unsafe fn unpack<S: Simd>(block: *const u8) -> [S::W; 8] {
-        // SAFETY: offsets inside the block.
-        unsafe { or_pairs::<S>(nibbles::<S>(block.add(160)), block.add(32)) }
-    }
-    #[inline(always)]
-    unsafe fn scale<S: Simd>(head: *const u8, block: *const u8, sub: usize) -> S::F {
-        // SAFETY: offsets inside head and block.
-        unsafe { S::mul(S::load_f16(head.cast()), S::load_i8(block.add(16 * sub))) }
-    }
-    #[inline(always)]
-    unsafe fn min<S: Simd>(_: *const u8, _: *const u8, _: usize) -> S::F {
-        // SAFETY: no memory is touched.
-        unsafe { S::splat(0.0) }
-    }
-}
-
-/// Head `[d: 16 f16]`, block `[scales: 2 x 16 i8][plane: bit 2][pairs]`.
-#[allow(non_camel_case_types)]
-#[derive(Clone, Copy)]
-pub struct Q3_K;
-impl Format for Q3_K {
-    const TYPE: TensorType = TensorType::Q3_K;
-    const HEAD: usize = 32;
-    const BLOCK: usize = 32 + 64 + 128;
-    const BLOCKS: usize = 8;
-    const SUBS: usize = 2;
-    const OFFSET_SHIFT: u32 = 2;
-    const MIN: bool = false;
-    #[inline(always)]
-    unsafe fn unpack<S: Simd>(block: *const u8) -> [S::W; 8] {
-        // SAFETY: offsets inside the block.
-        unsafe { or_plane::<S, false>(pairs::<S>(block.add(96)), block.add(32)) }
-    }
-    #[inline(always)]
-    unsafe fn scale<S: Simd>(head: *const u8, block: *const u8, sub: usize) -> S::F {
-        // SAFETY: offsets inside head and block.
-        unsafe { S::mul(S::load_f16(head.cast()), S::load_i8(block.add(16 * sub))) }
-    }
-    #[inline(always)]
-    unsafe fn min<S: Simd>(_: *const u8, _: *const u8, _: usize) -> S::F {
-        // SAFETY: no memory is touched.
-        unsafe { S::splat(0.0) }
-    }
-}
-
-/// Head `[d: 16 f16][dmin: 16 f16]`, block `[2 x 16 bytes: scale | min << 4][pairs]`.
-#[allow(non_camel_case_types)]
-#[derive(Clone, Copy)]
-pub struct Q2_K;
-impl Format for Q2_K {
-    const TYPE: TensorType = TensorType::Q2_K;
-    const HEAD: usize = 64;
-    const BLOCK: usize = 32 + 128;
-    const BLOCKS: usize = 8;
-    const SUBS: usize = 2;
-    const OFFSET_SHIFT: u32 = 0;
-    const MIN: bool = true;
-    #[inline(always)]
-    unsafe fn unpack<S: Simd>(block: *const u8) -> [S::W; 8] {
-        // SAFETY: offsets inside the block.
-        unsafe { pairs::<S>(block.add(32)) }
-    }
-    #[inline(always)]
-    unsafe fn scale<S: Simd>(head: *const u8, block: *const u8, sub: usize) -> S::F {
-        // SAFETY: offsets inside head and block.
-        unsafe { S::mul(S::load_f16(head.cast()), S::load_nibble::<false>(block.add(16 * sub))) }
-    }
-    #[inline(always)]
-    unsafe fn min<S: Simd>(head: *const u8, block: *const u8, sub: usize) -> S::F {
-        // SAFETY: offsets inside head and block.
-        unsafe { neg_product::<S>(head.add(32), S::load_nibble::<true>(block.add(16 * sub))) }
-    }
-}
-
 /// Runs `$body` with `$f` naming the [`Format`] of a quantized type; `$other` for the float types.
 macro_rules! with_format {
     ($ty:expr, $f:ident => $body:expr, $other:expr) => {{
@@ -374,6 +260,21 @@ macro_rules! with_format {
             TensorType::Q4_K => arm!(Q4_K),
             TensorType::Q5_K => arm!(Q5_K),
             TensorType::Q6_K => arm!(Q6_K),
+            TensorType::IQ4_NL => arm!(IQ4_NL),
+            TensorType::IQ4_XS => arm!(IQ4_XS),
+            TensorType::Mxfp4 => arm!(Mxfp4),
+            TensorType::Nvfp4 => arm!(Nvfp4),
+            TensorType::IQ1_M => arm!(IQ1_M),
+            TensorType::IQ1_S => arm!(IQ1_S),
+            TensorType::IQ2_S => arm!(IQ2_S),
+            TensorType::IQ2_XS => arm!(IQ2_XS),
+            TensorType::IQ2_XXS => arm!(IQ2_XXS),
+            TensorType::IQ3_S => arm!(IQ3_S),
+            TensorType::IQ3_XXS => arm!(IQ3_XXS),
+            TensorType::Q1_0 => arm!(Q1_0),
+            TensorType::Q2_0 => arm!(Q2_0),
+            TensorType::TQ1_0 => arm!(TQ1_0),
+            TensorType::TQ2_0 => arm!(TQ2_0),
             TensorType::F32 | TensorType::F16 | TensorType::Bf16 => $other,
         }
     }};

@@ -2,6 +2,10 @@
 //!
 //! Source of the stored layouts: ggml-common.h's block structs, as described in the GGUF specification.
 
+mod grid;
+mod table;
+mod ternary;
+
 use super::format::{Format, with_format};
 use super::simd::LANES;
 use crate::gguf::TensorType;
@@ -29,6 +33,21 @@ pub fn pack_panel(ty: TensorType, cols: usize, src: &[u8], out: &mut [u8]) {
             TensorType::Q4_K => q45_k::<super::format::Q4_K>(row, lane, out),
             TensorType::Q5_K => q45_k::<super::format::Q5_K>(row, lane, out),
             TensorType::Q6_K => q6_k(row, lane, out),
+            TensorType::IQ4_NL => table::iq4_nl(row, lane, out),
+            TensorType::IQ4_XS => table::iq4_xs(row, lane, out),
+            TensorType::Mxfp4 => table::mxfp4(row, lane, out),
+            TensorType::Nvfp4 => table::nvfp4(row, lane, out),
+            TensorType::IQ1_M => grid::iq1_m(row, lane, out),
+            TensorType::IQ1_S => grid::iq1_s(row, lane, out),
+            TensorType::IQ2_S => grid::iq2_s(row, lane, out),
+            TensorType::IQ2_XS => grid::iq2_xs(row, lane, out),
+            TensorType::IQ2_XXS => grid::iq2_xxs(row, lane, out),
+            TensorType::IQ3_S => grid::iq3_s(row, lane, out),
+            TensorType::IQ3_XXS => grid::iq3_xxs(row, lane, out),
+            TensorType::Q1_0 => ternary::q1_0(row, lane, out),
+            TensorType::Q2_0 => ternary::q2_0(row, lane, out),
+            TensorType::TQ1_0 => ternary::tq1_0(row, lane, out),
+            TensorType::TQ2_0 => ternary::tq2_0(row, lane, out),
         }
     }
 }
