@@ -1389,9 +1389,10 @@ kigo_status kigo_model_embed(const kigo_model *model,
 // biases, norms, rotation, and the queries' temperature, as far as the layer has them), `v`, `attn_mix` (the weighted
 // values, before the output matrix), `attn_out` (behind it), `ffn_norm` (what the feed-forward part reads: the sum so far
 // normalized, or as it is; where both parts of a layer read its input, that), `ffn_act` (the activation of the gate, times
-// up; without a gate the activation of up), `ffn_out`, and `resid` (the sum that goes to the next layer); then, where logits
-// are wanted (the last token of a call), `final_norm` and `logits`. attn_out and ffn_out are those before a norm of their
-// own, where a model has one, and before a scale.
+// up; without a gate the activation of up) or, where the feed-forward part is made of experts, `moe_logits`, `moe_ids` and
+// `moe_weights`, `ffn_out`, and `resid` (the sum that goes to the next layer); then, where logits are wanted (the last token
+// of a call), `final_norm` and `logits`. attn_out and ffn_out are those before a norm of their own, where a model has one,
+// and before a scale.
 //
 // A tapped session's logits are those of an untapped one, bit for bit; it only takes longer. Without a tap nothing does.
 
@@ -1419,7 +1420,7 @@ kigo_status kigo_model_embed(const kigo_model *model,
 // Tap: what the feed-forward part reads, normalized. [n_rows, n_embd].
 #define KIGO_TAP_FFN_NORM 8
 
-// Tap: the activated gate times up, or up activated. [n_rows, n_ff].
+// Tap: the activated gate times up, or up activated. Of layers without experts. [n_rows, n_ff].
 #define KIGO_TAP_FFN_ACT 9
 
 // Tap: what the feed-forward part adds. [n_rows, n_embd].
@@ -1433,6 +1434,15 @@ kigo_status kigo_model_embed(const kigo_model *model,
 
 // Tap: the logits. [n_rows, n_vocab].
 #define KIGO_TAP_LOGITS 13
+
+// Tap: a router's logits, biased where it is. Of layers with experts. [n_rows, n_experts].
+#define KIGO_TAP_MOE_LOGITS 14
+
+// Tap: the experts that a token goes through, in ascending order, as numbers. [n_rows, n_experts_used].
+#define KIGO_TAP_MOE_IDS 15
+
+// Tap: what each of these is multiplied by, in the same order. [n_rows, n_experts_used].
+#define KIGO_TAP_MOE_WEIGHTS 16
 
 // Type of an activation's elements: float.
 #define KIGO_TAP_TYPE_F32 1

@@ -1,7 +1,10 @@
 //! What a description can say, feature by feature, for every backend's tests.
 
 use super::described::Described;
-use kigo::model::{Activation, Block, Norm, QkNorm, RopePairing, RopeTable, Temperature};
+use kigo::model::{
+    Activation, Block, Dense, Experts, Ffn, Groups, Norm, QkNorm, RopePairing, RopeTable, Route, Score, Shared,
+    Temperature,
+};
 
 /// A name, and what it changes of a plain description.
 pub type Feature = (&'static str, fn(&mut Described));
@@ -13,7 +16,7 @@ pub fn qk_norm(d: &mut Described, kind: QkNorm) {
 
 /// Every layer's feed-forward part.
 pub fn dense(d: &mut Described, activation: Activation, gated: bool) {
-    d.layers(|l| (l.dense_mut().activation, l.dense_mut().gated) = (activation, gated));
+    d.config.dense_mut().for_each(|dense| (dense.activation, dense.gated) = (activation, gated));
 }
 
 const HEATED: Temperature = Temperature { beta: 0.5, interval: 16 };
@@ -26,7 +29,7 @@ fn uneven(d: &mut Described) {
     let [_, second, third] = &mut d.config.layers[..] else { panic!("three layers") };
     let a = second.attention_mut();
     (a.n_heads, a.n_kv_heads, a.head_dim, a.rope, a.window) = (4, 1, 24, Some(1), Some(20));
-    second.dense_mut().width = 160;
+    second.dense_mut().expect("is dense").width = 160;
     let a = third.attention_mut();
     (a.n_heads, a.n_kv_heads, a.head_dim, a.rope) = (2, 2, 32, None);
 }
@@ -81,5 +84,45 @@ pub const FEATURES: [Feature; 25] = [
         d.layers(|l| (l.block, l.attention_mut().temperature) = (Block::Parallel, Some(HEATED)));
         (d.config.norm, d.config.residual_scale, d.config.logit_scale) = (Norm::Layer, 0.5, 0.5);
         (d.norm_bias, d.qkv_bias, d.o_bias, d.ffn_bias, d.output_bias) = (true, true, true, true, true);
+    }),
+];
+
+/// Seven experts of which two are used, in every layer, with these changes.
+fn experts(d: &mut Described, change: fn(&mut Experts)) {
+    let each = Dense { width: 32, activation: Activation::Silu, gated: true };
+    let route = Route { score: Score::Softmax, select_bias: false, groups: None, renorm: true, scale: 1.0 };
+    let mut experts = Experts { n: 7, n_used: 2, each, route, shared: None };
+    change(&mut experts);
+    d.layers(|l| l.ffn = Ffn::Experts(experts));
+}
+
+fn shared(gated: bool) -> Option<Shared> {
+    Some(Shared { ffn: Dense { width: 96, activation: Activation::Silu, gated: true }, gated })
+}
+
+/// What experts can be, and sinks.
+pub const EXPERTS: [Feature; 12] = [
+    ("sinks", |d| d.layers(|l| l.attention_mut().sinks = true)),
+    ("experts", |d| experts(d, |_| ())),
+    ("one expert", |d| experts(d, |e| (e.n_used, e.route.renorm) = (1, false))),
+    ("all experts", |d| experts(d, |e| e.n_used = 7)),
+    ("sigmoids and a scale", |d| experts(d, |e| (e.route.score, e.route.scale) = (Score::Sigmoid, 2.5))),
+    ("a softmax of the chosen", |d| experts(d, |e| (e.route.score, e.n_used) = (Score::SoftmaxOfChosen, 3))),
+    ("a bias for the choice", |d| experts(d, |e| (e.route.score, e.route.select_bias) = (Score::Sigmoid, true))),
+    ("groups", |d| {
+        experts(d, |e| (e.n, e.n_used, e.route.groups) = (9, 4, Some(Groups { n: 3, n_used: 2 })));
+    }),
+    ("a shared expert", |d| experts(d, |e| e.shared = shared(false))),
+    ("a shared expert with a gate", |d| experts(d, |e| (e.n_used, e.shared) = (4, shared(true)))),
+    ("experts without a gate", |d| experts(d, |e| (e.each.activation, e.each.gated) = (Activation::Relu2, false))),
+    ("much at once with experts", |d| {
+        experts(d, |e| {
+            (e.n, e.n_used, e.each.width, e.each.activation) = (10, 3, 64, Activation::ClampedSwiglu);
+            (e.route.select_bias, e.route.groups) = (true, Some(Groups { n: 5, n_used: 3 }));
+            (e.route.score, e.route.renorm, e.route.scale, e.shared) = (Score::Sigmoid, true, 1.8, shared(true));
+        });
+        (d.ffn_bias, d.qkv_bias, d.o_bias, d.post_norms, d.norm_bias) = (true, true, true, true, true);
+        d.config.layers[0].ffn = Ffn::Dense(Dense { width: 96, activation: Activation::Silu, gated: true });
+        d.layers(|l| (l.block, l.attention_mut().sinks, l.attention_mut().window) = (Block::Parallel, true, Some(20)));
     }),
 ];
