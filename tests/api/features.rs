@@ -79,7 +79,7 @@ fn every_feature_agrees_with_the_reference_at_every_stage() {
             let (own, own_logits) = shown(&*model.load(&device));
             assert_eq!(own.len(), exact.len(), "{name}");
             let parted = parted(&own, &exact);
-            // Two of the features' tens of thousands of choices were that close when this was written.
+            // Few of a model's 142 choices can be as close as what the cache rounds.
             assert!(parted.len() <= 2, "{name} {}: {parted:?}", ty.name());
             for ((place, x), (exact_place, e)) in own.iter().zip(&exact) {
                 assert_eq!(place, exact_place, "{name}");
