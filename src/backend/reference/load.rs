@@ -36,7 +36,7 @@ pub(super) struct Experts {
 /// A feed-forward part.
 pub(super) enum Ffn {
     Dense(Dense),
-    Experts(Experts),
+    Experts(Box<Experts>),
 }
 
 /// One layer, dequantized.
@@ -129,14 +129,14 @@ impl<'a> Loader<'a> {
             FfnWeights::Dense(w) => return Ok(Ffn::Dense(self.dense(w)?)),
             FfnWeights::Experts(w) => w,
         };
-        Ok(Ffn::Experts(Experts {
+        Ok(Ffn::Experts(Box::new(Experts {
             router: self.matrix(&w.router)?,
             router_bias: self.optional(&w.router_bias)?,
             select_bias: self.optional(&w.select_bias)?,
             each: self.dense(&w.each)?,
             shared: w.shared.as_ref().map(|w| self.dense(w)).transpose()?,
             shared_gate: self.optional(&w.shared_gate)?,
-        }))
+        })))
     }
 
     pub fn layer(&mut self, l: &LayerWeights<'_>) -> Result<Layer> {
