@@ -100,7 +100,10 @@ fn every_architecture_and_type_agrees_with_the_reference() {
         for ty in TensorType::ALL {
             let file = Tiny::new(arch, ty).bytes();
             let tokens = some_tokens(90, 500);
-            let exact = run(&*load(&ReferenceDevice::PLAIN, &file), &tokens, &[80, 10]);
+            // Experts may tie within what an f16 cache rounds: there it is one that rounds alike.
+            let has_experts = bind(&Gguf::from_bytes(&file).unwrap()).unwrap().0.widths().n_experts > 0;
+            let reference = if has_experts { ReferenceDevice::F16_CACHE } else { ReferenceDevice::PLAIN };
+            let exact = run(&*load(&reference, &file), &tokens, &[80, 10]);
             let own = run(&*load(&device, &file), &tokens, &[80, 10]);
             for (x, e) in own.iter().zip(&exact) {
                 // The cache is f16: a relative rounding of 2^-11 of keys and values, amplified by a few layers;

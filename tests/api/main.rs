@@ -33,6 +33,7 @@ mod malformed;
 mod memory_load;
 mod model;
 mod parity;
+mod parity_fixtures;
 mod pretokenizers;
 mod quant;
 mod same;
