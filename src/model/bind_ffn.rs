@@ -2,7 +2,8 @@
 
 use super::archs::{Extras, Need};
 use super::bind::{Binder, split};
-use super::config::{Config, Dense, Ffn};
+use super::config::{Config, Ffn};
+use super::dense::Dense;
 use super::experts::Experts;
 use super::weights::{DenseWeights, ExpertsWeights, FfnWeights, Tensor};
 use crate::error::Result;

@@ -32,26 +32,12 @@
 //! experts(h): see `experts.rs`
 //! ```
 
+use super::dense::Dense;
 use super::experts::Experts;
 use super::range::{check, in_range, positive};
 use super::rope::RopeTable;
 use crate::alloc::require;
 use crate::error::Result;
-
-/// The function on the gate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// `x * sigmoid(x)`.
-    Silu,
-    /// `0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`.
-    GeluTanh,
-    /// `0.5 x (1 + erf(x / sqrt 2))`.
-    Gelu,
-    /// `max(x, 0)^2`.
-    Relu2,
-    /// `g sigmoid(1.702 g) (clamp(u, -7, 7) + 1)` with `g = min(x, 7)`, of the gate `x` and up `u` (gpt-oss); gated only.
-    ClampedSwiglu,
-}
 
 /// How the stream is normalized where a mixer, a feed-forward part or the head reads it; a weight and, where the tensor
 /// exists, a bias follow. Norms of heads and those behind a half layer are always [`Norm::Rms`].
@@ -134,17 +120,6 @@ impl Attention {
 pub enum Mixer {
     /// See [`Attention`].
     Attention(Attention),
-}
-
-/// `Wdown (activation(Wgate h) * (Wup h))`, or `Wdown activation(Wup h)` where it is not gated; biases where the tensors exist.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Dense {
-    /// Rows of up, and of gate.
-    pub width: usize,
-    /// See [`Activation`].
-    pub activation: Activation,
-    /// Whether there is a gate.
-    pub gated: bool,
 }
 
 /// What is computed at each position by itself.

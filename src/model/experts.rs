@@ -18,7 +18,7 @@
 //! a bias nor groups, `s` is `l`, and no rounding makes two experts equal that were not. The order of the sum is that of the
 //! ids, not of the weights, which may change places by a rounding.
 
-use super::config::Dense;
+use super::dense::Dense;
 use super::range::{check, in_range, positive};
 use crate::error::Result;
 

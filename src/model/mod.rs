@@ -4,6 +4,7 @@ mod archs;
 mod bind;
 mod bind_ffn;
 mod config;
+mod dense;
 mod experts;
 mod info;
 mod range;
@@ -14,9 +15,8 @@ mod widths;
 
 pub use archs::{ARCHITECTURES, Architecture};
 pub use bind::bind;
-pub use config::{
-    Activation, Attention, Block, Config, Dense, Ffn, Layer, LongContext, Mixer, Norm, QkNorm, Temperature,
-};
+pub use config::{Attention, Block, Config, Ffn, Layer, LongContext, Mixer, Norm, QkNorm, Temperature};
+pub use dense::{Activation, Dense};
 pub use experts::{Experts, Groups, MAX_EXPERTS, Route, Score, Shared};
 pub use info::ModelInfo;
 pub use rope::{RopePairing, RopeTable, Yarn};

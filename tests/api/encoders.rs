@@ -211,7 +211,7 @@ fn any_map_of_characters_ends() {
         for i in 0..n {
             let unit = match (round % 4, random() % 8) {
                 // Values that are there, and units that lead on to their neighbours.
-                (_, 0 | 1) => (1 << 31) | random() % 3,
+                (_, 0 | 1) => (1 << 31) | (random() % 3),
                 (0, _) => random() >> 1,
                 (_, 2..=5) => (i & 0xff) | 1 << 8 | (random() % 3 * 256) << 10,
                 _ => (i & 0xff) | (random() % 3 * 256) << 10,

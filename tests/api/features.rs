@@ -172,7 +172,8 @@ fn features_that_come_to_the_same_agree() {
     let plain = exact(|_| ());
     let agree = |name: &str, a: &[f32], b: &[f32]| assert!(nmse(a, b) < 1e-11, "{name}: {:e}", nmse(a, b));
     let half: fn(f32) -> f32 = |x| 0.5 * x;
-    let (zero, one): (fn(f32) -> f32, fn(f32) -> f32) = (|_| 0.0, |_| 1.0);
+    let zero: fn(f32) -> f32 = |_| 0.0;
+    let one: fn(f32) -> f32 = |_| 1.0;
     let halved = exact(|d| d.changed = vec![("attn_output.weight", half), ("ffn_down.weight", half)]);
     agree("residual scale", &exact(|d| d.config.residual_scale = 0.5), &halved);
     // Names of the layers' output matrices end so too.

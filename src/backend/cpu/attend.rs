@@ -1,7 +1,8 @@
 //! The attention of a round: cuts it into units of work, and merges what spans were computed apart.
 
 use super::attention::{self, ROWS, Row, SPAN, Shape, partial_len};
-use super::forward::{CpuModel, Piece, Scratch, sized};
+use super::forward::{CpuModel, Piece, Scratch};
+use super::room::sized;
 use super::threads::{Shares, Turn};
 use crate::alloc::reserve;
 use crate::error::Result;

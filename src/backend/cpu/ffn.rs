@@ -1,8 +1,9 @@
 //! What a layer's feed-forward part computes, of all rows of a round.
 
 use super::activation::activate;
-use super::forward::{CpuModel, DensePlan, FfnPlan, Piece, Scratch, Task, tap};
+use super::forward::{CpuModel, Piece, Scratch, tap};
 use super::linear::{Input, Matrix};
+use super::plan::{DensePlan, FfnPlan, Task};
 use super::simd::LANES;
 use super::threads::{Shares, Turn};
 use super::vector;
@@ -19,7 +20,7 @@ pub(super) struct GateUp<'a> {
 }
 
 impl<'a> GateUp<'a> {
-    /// Of gate, where there is one, and up.
+    /// Gate, where there is one, and up, in the order in which they are computed.
     pub fn new(
         gate: Option<(&'a Matrix, Option<&'a [f32]>)>,
         up: (&'a Matrix, Option<&'a [f32]>),

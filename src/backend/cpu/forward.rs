@@ -5,12 +5,14 @@ use std::sync::{Arc, Mutex};
 
 use super::arena::Arena;
 use super::cache::{PageAddress, Pages};
-use super::experts::{ExpertsPlan, Routed};
 use super::layout::PageLayout;
 use super::linear::Matrix;
+use super::plan::{LayerPlan, NormWeights, Task};
+use super::room::sized;
+use super::routed::Routed;
 use super::simd::{Isa, XBlock};
 use super::threads::{Pool, Turn};
-use crate::alloc::{reserve, reserve_exact};
+use crate::alloc::reserve;
 use crate::backend::{Chunk, Plan, RunControl, TapEvent};
 use crate::error::{Error, Result};
 use crate::model::{Block, Config, Mixer, RopePairing, RopeTable};
@@ -18,14 +20,6 @@ use crate::sampler::Scratch as Drawing;
 
 /// Tokens that go through the layers together; more are run in several rounds.
 pub const MAX_ROWS: usize = 256;
-
-/// Panels `first .. last` of matrix `which` of a stage.
-#[derive(Clone, Copy, Debug)]
-pub struct Task {
-    pub which: usize,
-    pub first: usize,
-    pub last: usize,
-}
 
 /// Angles of the pairs of a head.
 pub struct Rope {
@@ -51,53 +45,6 @@ impl Rope {
             *o = (cos as f32 * self.magnitude, sin as f32 * self.magnitude);
         }
     }
-}
-
-/// What a norm multiplies and adds.
-pub struct NormWeights {
-    /// `[D]`.
-    pub weight: Vec<f32>,
-    /// `[D]`.
-    pub bias: Option<Vec<f32>>,
-}
-
-/// A dense feed-forward part, packed.
-#[allow(missing_docs)]
-pub struct DensePlan {
-    pub gate: Option<Matrix>,
-    pub up: Matrix,
-    pub down: Matrix,
-    pub gate_bias: Option<Vec<f32>>,
-    pub up_bias: Option<Vec<f32>>,
-    pub down_bias: Option<Vec<f32>>,
-    pub up_tasks: Vec<Task>,
-    pub down_tasks: Vec<Task>,
-}
-
-/// A feed-forward part, packed.
-#[allow(clippy::large_enum_variant)]
-pub enum FfnPlan {
-    Dense(DensePlan),
-    Experts(ExpertsPlan),
-}
-
-/// One layer, packed.
-#[allow(missing_docs)]
-pub struct LayerPlan {
-    pub attn_norm: Option<NormWeights>,
-    pub qkv: [Matrix; 3],
-    pub biases: [Option<Vec<f32>>; 3],
-    pub q_norm: Option<Vec<f32>>,
-    pub k_norm: Option<Vec<f32>>,
-    pub sinks: Option<Vec<f32>>,
-    pub o: Matrix,
-    pub o_bias: Option<Vec<f32>>,
-    pub post_attn_norm: Option<Vec<f32>>,
-    pub ffn_norm: Option<NormWeights>,
-    pub ffn: FfnPlan,
-    pub post_ffn_norm: Option<Vec<f32>>,
-    pub qkv_tasks: Vec<Task>,
-    pub o_tasks: Vec<Task>,
 }
 
 /// A loaded model.
@@ -167,15 +114,6 @@ impl Piece {
     pub(super) fn len(&self) -> usize {
         self.to - self.from
     }
-}
-
-/// The first `n` elements, grown where there are fewer.
-pub(super) fn sized<T: Clone>(v: &mut Vec<T>, n: usize, zero: T) -> Result<&mut [T]> {
-    if v.len() < n {
-        reserve_exact(v, n - v.len())?;
-        v.resize(n, zero);
-    }
-    Ok(&mut v[..n])
 }
 
 impl CpuModel {

@@ -1,6 +1,7 @@
 //! Behind the last layer: the logits.
 
-use super::forward::{CpuModel, Piece, Scratch, sized, tap};
+use super::forward::{CpuModel, Piece, Scratch, tap};
+use super::room::sized;
 use super::slot::slot;
 use super::threads::{Shares, Turn};
 use super::vector;

@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::arena::Arena;
 use super::cache::Pages;
-use super::experts::{ExpertsPlan, Routed};
-use super::forward::{CpuModel, DensePlan, FfnPlan, LayerPlan, MAX_ROWS, NormWeights, Rope, Scratch, Task};
+use super::forward::{CpuModel, MAX_ROWS, Rope, Scratch};
 use super::layout::PageLayout;
 use super::linear::Matrix;
 use super::pack::{pack_panel, panel_bytes};
+use super::plan::{DensePlan, ExpertsPlan, FfnPlan, LayerPlan, NormWeights, Task};
+use super::routed::Routed;
 use super::simd::{Isa, LANES, XBlock};
 use super::softmax_weights::softmax_weights_by;
 use super::threads::{Pool, Shares};

@@ -5,7 +5,8 @@ use std::sync::{PoisonError, TryLockError};
 use half::f16;
 
 use super::cache::PageAddress;
-use super::forward::{CpuModel, MAX_ROWS, Piece, sized};
+use super::forward::{CpuModel, MAX_ROWS, Piece};
+use super::room::sized;
 use super::slot::{CpuSlot, slot};
 use super::softmax_weights::softmax_weights_by;
 use crate::alloc::reserve;

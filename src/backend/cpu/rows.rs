@@ -1,7 +1,8 @@
 //! What is done with the rows of a round between the matrices, and the matrices themselves, shared among the threads.
 
-use super::forward::{CpuModel, NormWeights, Scratch, Task};
+use super::forward::{CpuModel, Scratch};
 use super::linear::{Input, Matrix};
+use super::plan::{NormWeights, Task};
 use super::simd::XBlock;
 use super::threads::{Shares, Turn};
 use super::vector;

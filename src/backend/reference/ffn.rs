@@ -5,37 +5,9 @@
 use super::forward::{Network, State, Tap};
 use super::load::{Dense as DenseLayer, Experts as ExpertsLayer, Ffn as FfnLayer};
 use super::math::{activation, dot, linear, linear_from};
-use super::zeros;
+use super::routed::Routed;
 use crate::error::{Error, Result};
-use crate::model::{Config, Dense, Experts, Ffn, RouteRoom, sigmoid};
-
-/// What a router makes of a token, and what experts make of it.
-pub(super) struct Routed {
-    logits: Vec<f32>,  // [N]
-    scores: Vec<f64>,  // [N] room for the choice
-    keys: Vec<i32>,    // [N] the same
-    ids: Vec<u32>,     // [K] ascending
-    shown: Vec<f32>,   // [K] the same, for a tap
-    weights: Vec<f32>, // [K]
-    sum: Vec<f64>,     // [D]
-}
-
-impl Routed {
-    /// Room for one token.
-    pub fn new(c: &Config) -> Result<Routed> {
-        let most = c.widths();
-        let (n, k) = (most.n_experts, most.n_used);
-        Ok(Routed {
-            logits: zeros(n)?,
-            scores: zeros(n)?,
-            keys: zeros(n)?,
-            ids: zeros(k)?,
-            shown: zeros(k)?,
-            weights: zeros(k)?,
-            sum: zeros(if n == 0 { 0 } else { c.n_embd })?,
-        })
-    }
-}
+use crate::model::{Dense, Experts, Ffn, RouteRoom, sigmoid};
 
 impl Network {
     /// `s.out = ffn(s.h)`.

@@ -4,9 +4,9 @@
 
 use std::sync::{Arc, RwLock};
 
-use super::ffn::Routed;
 use super::load::{Layer, Loader, NormWeights};
 use super::math::{Matrix, linear, norm, rms_norm_in_place, softcap};
+use super::routed::Routed;
 use super::zeros;
 use crate::backend::{LoadControl, PAGE_TOKENS};
 use crate::error::Result;

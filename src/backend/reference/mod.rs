@@ -27,6 +27,7 @@ mod ffn;
 mod forward;
 mod load;
 mod math;
+mod routed;
 
 use forward::{Network, Page, SharedPage, State};
 

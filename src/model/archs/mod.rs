@@ -2,9 +2,8 @@
 //!
 //! Invariant: a key that would change the computation is either in the `Config` or refused.
 
-use super::config::{
-    Activation, Attention, Block, Config, Dense, Ffn, Layer, LongContext, Mixer, Norm, QkNorm, Temperature,
-};
+use super::config::{Attention, Block, Config, Ffn, Layer, LongContext, Mixer, Norm, QkNorm, Temperature};
+use super::dense::{Activation, Dense};
 use super::experts::{Experts, Groups, Route, Score, Shared};
 use super::rope::{RopePairing, RopeTable, Yarn};
 use crate::error::{Error, Result};
