@@ -106,6 +106,9 @@ fn is_tie(p: &Patient<'_>, layer: usize, ids: &[f32], logits: &[f32], bound: f64
     Ok(chosen.iter().map(|id| *id as f32).eq(ids.iter().copied()))
 }
 
+/// [`is_tie`] of a layer, the ids of one device and the logits of the other.
+type IsTie<'a> = dyn Fn(usize, &[f32], &[f32]) -> Result<bool> + 'a;
+
 /// What a comparison has found.
 struct Compared {
     /// The largest; of those above the bound the first.
@@ -131,12 +134,7 @@ fn is_behind(row: &Row, at: &Row) -> bool {
 
 /// The largest error and its place. Each stage that the first device shows must be shown by the other: a comparison that finds
 /// nothing to compare does not hold. Where they choose other experts, `is_tie` says of the other's logits whether they may.
-fn compare(
-    own: &[Row],
-    exact: &[Row],
-    bound: f64,
-    is_tie: &dyn Fn(usize, &[f32], &[f32]) -> Result<bool>,
-) -> Result<Compared> {
+fn compare(own: &[Row], exact: &[Row], bound: f64, is_tie: &IsTie<'_>) -> Result<Compared> {
     let exact: HashMap<_, _> = exact.iter().map(|r| ((r.name, r.layer, r.position), r)).collect();
     let mut worst = (0.0, "nowhere".to_owned());
     let (mut shown, mut compared, mut parted) = (HashSet::new(), HashSet::new(), Vec::<&Row>::new());
