@@ -34,6 +34,7 @@ pub(super) struct Experts {
 }
 
 /// A feed-forward part.
+#[allow(clippy::large_enum_variant)] // one a layer
 pub(super) enum Ffn {
     Dense(Dense),
     Experts(Box<Experts>),
