@@ -86,7 +86,7 @@ MODELS = {
     "smollm3-grouped": ("smollm3", [Q.F16], T.SmolLM3Config(
         **sizes(32, 56, 4, 4, 2), **RMS, **UNTIED, pad_token_id=0, rope_parameters=rope())),
     "mistral3": ("mistral3", [Q.F16], T.Ministral3Config(
-        **sizes(40, 48, 2, 4, 2, 24), **RMS, **UNTIED, sliding_window=None, rope_parameters=yarn(
+        **sizes(32, 40, 2, 4, 2, 24), **RMS, **UNTIED, sliding_window=None, rope_parameters=yarn(
             16.0, 32, 1e6, beta_fast=32.0, beta_slow=1.0, mscale=1.0, mscale_all_dim=1.0, llama_4_scaling_beta=0.1))),
     "mistral3-plain": ("mistral3", [Q.F16], T.MistralConfig(
         **sizes(40, 56, 2, 5, 1, 16), **RMS, **TIED, sliding_window=None, rope_parameters=rope(1e6))),
@@ -107,7 +107,7 @@ MODELS = {
         **sizes(32, 56, 2, 4, 2), **RMS, **UNTIED, attention_multiplier=0.3, embedding_multiplier=2.0, residual_multiplier=0.7,
         logits_scaling=0.5, rope_parameters=rope(1e6))),
     "seed_oss": ("seed_oss", [Q.F16], T.SeedOssConfig(
-        **sizes(40, 48, 2, 4, 2, 24), **RMS, **UNTIED, attention_bias=True, attention_out_bias=False, rope_parameters=rope(1e7))),
+        **sizes(32, 40, 2, 4, 2, 24), **RMS, **UNTIED, attention_bias=True, attention_out_bias=False, rope_parameters=rope(1e7))),
     "seed_oss-plain": ("seed_oss", [Q.F16], T.SeedOssConfig(
         **sizes(40, 56, 2, 5, 1, 8), **RMS, **TIED, attention_bias=False, attention_out_bias=False, rope_parameters=rope())),
     "ernie4_5": ("ernie4_5", [Q.F16], T.Ernie4_5Config(
@@ -134,7 +134,7 @@ MODELS = {
         **sizes(48, 56, 2, 3, 1), **RMS, **TIED, sliding_window=None, layer_types=["full_attention"] * 2, rope_parameters=rope(
             1e6, "llama3", factor=16.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64))),
     "glm4": ("glm4", [Q.F16], T.Glm4Config(
-        **sizes(40, 48, 2, 4, 2, 24), **RMS, **UNTIED, attention_bias=True, pad_token_id=0,
+        **sizes(32, 40, 2, 4, 2, 24), **RMS, **UNTIED, attention_bias=True, pad_token_id=0,
         rope_parameters=rope(partial_rotary_factor=0.5))),
     "glm4-plain": ("glm4", [Q.F16], T.Glm4Config(
         **sizes(40, 56, 2, 5, 1, 16), **RMS, **TIED, attention_bias=False, pad_token_id=0,
@@ -164,7 +164,7 @@ MODELS = {
         **sizes(32, 40, 4, 4, 2), **TIED, pad_token_id=0, logit_scale=0.3, sliding_window=16, layer_types=WINDOWED,
         rope_parameters=rope(5e4))),
     "cohere2-other": ("cohere2", [Q.F16], T.Cohere2Config(
-        **sizes(40, 56, 5, 5, 1), **TIED, pad_token_id=0, logit_scale=2.0, sliding_window=33,
+        **sizes(32, 40, 5, 4, 1), **TIED, pad_token_id=0, logit_scale=2.0, sliding_window=33,
         layer_types=WINDOWED + ["sliding_attention"], rope_parameters=rope())),
 }
 

@@ -31,7 +31,7 @@ mod tap;
 
 pub use budget::Budget;
 pub use open::open;
-pub use tap::{TAP_NAMES, TapEvent, TapObserver};
+pub use tap::{TAP_NAMES, TapEvent, TapObserver, tap_order};
 
 /// The most threads that can be asked for.
 pub const MAX_THREADS: usize = 1024;

@@ -3,8 +3,8 @@
 //! Invariant: a backend asks [`TapObserver::wants`] before it brings an activation anywhere, and shows no other: on a GPU
 //! each costs a transfer and a wait.
 
-/// The names of activations, in the order in which a pass makes them.
-pub const TAP_NAMES: [&str; 13] = [
+/// The names of activations: each keeps its place, and later ones follow.
+pub const TAP_NAMES: [&str; 16] = [
     "embed",
     "attn_norm",
     "q_rope",
@@ -18,7 +18,20 @@ pub const TAP_NAMES: [&str; 13] = [
     "resid",
     "final_norm",
     "logits",
+    "moe_logits",
+    "moe_ids",
+    "moe_weights",
 ];
+
+/// The place of an activation in the order in which a pass makes them, a layer's among themselves.
+pub fn tap_order(name: &str) -> usize {
+    let at = |name: &str| TAP_NAMES.iter().position(|known| *known == name).unwrap_or(TAP_NAMES.len());
+    match name.strip_prefix("moe_") {
+        // Behind what the experts read, before what they make.
+        Some(_) => 10 * at("ffn_norm") + 1 + at(name) - at("moe_logits"),
+        None => 10 * at(name),
+    }
+}
 
 /// A named activation.
 pub struct TapEvent<'a> {

@@ -154,9 +154,9 @@ pub unsafe extern "C" fn kigo_model_layer_info(
             n_rot: found.n_rot as u32,
             kv_layer: layer as u32,
             n_ff: found.n_ff as u32,
-            n_experts: 0,
-            n_experts_used: 0,
-            n_ff_expert: 0,
+            n_experts: found.n_experts as u32,
+            n_experts_used: found.n_experts_used as u32,
+            n_ff_expert: found.n_ff_expert as u32,
         };
         fill(facts, size, &value);
         Ok(())

@@ -6,9 +6,10 @@
 //! biases, norms, rotation, and the queries' temperature, as far as the layer has them), `v`, `attn_mix` (the weighted
 //! values, before the output matrix), `attn_out` (behind it), `ffn_norm` (what the feed-forward part reads: the sum so far
 //! normalized, or as it is; where both parts of a layer read its input, that), `ffn_act` (the activation of the gate, times
-//! up; without a gate the activation of up), `ffn_out`, and `resid` (the sum that goes to the next layer); then, where logits
-//! are wanted (the last token of a call), `final_norm` and `logits`. attn_out and ffn_out are those before a norm of their
-//! own, where a model has one, and before a scale.
+//! up; without a gate the activation of up) or, where the feed-forward part is made of experts, `moe_logits`, `moe_ids` and
+//! `moe_weights`, `ffn_out`, and `resid` (the sum that goes to the next layer); then, where logits are wanted (the last token
+//! of a call), `final_norm` and `logits`. attn_out and ffn_out are those before a norm of their own, where a model has one,
+//! and before a scale.
 //!
 //! A tapped session's logits are those of an untapped one, bit for bit; it only takes longer. Without a tap nothing does.
 
@@ -36,7 +37,7 @@ pub const KIGO_TAP_ATTN_MIX: u32 = 6;
 pub const KIGO_TAP_ATTN_OUT: u32 = 7;
 /// Tap: what the feed-forward part reads, normalized. [n_rows, n_embd].
 pub const KIGO_TAP_FFN_NORM: u32 = 8;
-/// Tap: the activated gate times up, or up activated. [n_rows, n_ff].
+/// Tap: the activated gate times up, or up activated. Of layers without experts. [n_rows, n_ff].
 pub const KIGO_TAP_FFN_ACT: u32 = 9;
 /// Tap: what the feed-forward part adds. [n_rows, n_embd].
 pub const KIGO_TAP_FFN_OUT: u32 = 10;
@@ -46,8 +47,14 @@ pub const KIGO_TAP_RESID: u32 = 11;
 pub const KIGO_TAP_FINAL_NORM: u32 = 12;
 /// Tap: the logits. [n_rows, n_vocab].
 pub const KIGO_TAP_LOGITS: u32 = 13;
+/// Tap: a router's logits, biased where it is. Of layers with experts. [n_rows, n_experts].
+pub const KIGO_TAP_MOE_LOGITS: u32 = 14;
+/// Tap: the experts that a token goes through, in ascending order, as numbers. [n_rows, n_experts_used].
+pub const KIGO_TAP_MOE_IDS: u32 = 15;
+/// Tap: what each of these is multiplied by, in the same order. [n_rows, n_experts_used].
+pub const KIGO_TAP_MOE_WEIGHTS: u32 = 16;
 /// Every tap has a number; a later version's are larger.
-const N_TAPS: u32 = KIGO_TAP_LOGITS;
+const N_TAPS: u32 = KIGO_TAP_MOE_WEIGHTS;
 
 const _: () = assert!(N_TAPS as usize == TAP_NAMES.len());
 
@@ -182,6 +189,9 @@ static NAMES: [&CStr; TAP_NAMES.len()] = [
     c"resid",
     c"final_norm",
     c"logits",
+    c"moe_logits",
+    c"moe_ids",
+    c"moe_weights",
 ];
 
 #[cfg(test)]

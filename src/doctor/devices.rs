@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Finding, Patient, Row, Subject, nmse, place, take};
-use crate::backend::TAP_NAMES;
 use crate::backend::reference::ReferenceDevice;
+use crate::backend::{TAP_NAMES, tap_order};
 use crate::engine::{Engine, LogSink};
 use crate::error::{Error, Result};
 
@@ -78,7 +78,7 @@ fn run(p: &Patient<'_>, tokens: &[u32]) -> Result<Vec<Row>> {
     // By position, and in it in the order of the computation, which is that of the events.
     rows.sort_by_key(|r| {
         let outer = if r.layer >= 0 { r.layer } else { i32::from(r.name != "embed") * i32::MAX };
-        (outer, TAP_NAMES.iter().position(|n| *n == r.name), r.position)
+        (outer, tap_order(r.name), r.position)
     });
     Ok(rows)
 }

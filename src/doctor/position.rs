@@ -145,6 +145,7 @@ mod tests {
             temperature: None,
             scale: 1.0,
             softcap: None,
+            sinks: false,
         };
         let key = [0.5, -1.0, 2.0, 0.25, 3.0, 1.0, -2.0, 0.75_f32];
         let weight = [2.0, 0.5, -1.0, 3.0, 1.0, 0.0, 4.0, 1.0_f32];

@@ -30,7 +30,11 @@ pub struct LayerFacts {
     pub v_head_dim: usize,
     /// Elements of a head that are turned by their position.
     pub n_rot: usize,
+    /// Width of what every token goes through of the feed-forward part; 0 where there is nothing but experts.
     pub n_ff: usize,
+    pub n_experts: usize,
+    pub n_experts_used: usize,
+    pub n_ff_expert: usize,
 }
 
 /// The tokens asked for, or as many as there can be.
@@ -82,7 +86,10 @@ impl Model {
             k_head_dim: attention.head_dim,
             v_head_dim: attention.head_dim,
             n_rot: config.rope_of(attention).map_or(0, RopeTable::n_rot),
-            n_ff: of_layer.dense().width,
+            n_ff: of_layer.common_ffn().map_or(0, |ffn| ffn.width),
+            n_experts: of_layer.experts().map_or(0, |e| e.n),
+            n_experts_used: of_layer.experts().map_or(0, |e| e.n_used),
+            n_ff_expert: of_layer.experts().map_or(0, |e| e.each.width),
         })
     }
 }

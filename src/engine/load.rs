@@ -19,7 +19,7 @@ use super::vocabulary::Nothing;
 use crate::backend::{self, LoadControl, LoadedModel, PAGE_TOKENS, Plan};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use crate::model::{Config, ModelInfo, Tensor, Weights, bind};
+use crate::model::{Config, Layer, LayerWeights, ModelInfo, Tensor, Weights, bind};
 use crate::tokenizer::Tokenizer;
 
 impl Engine {
@@ -233,13 +233,20 @@ fn vocabulary(engine: &Engine, gguf: &Gguf<'_>, number: u64) -> Result<Model> {
     Ok(Model { inner: Arc::new(inner) })
 }
 
-/// Stored bytes of what one decode step reads: all weights, of an embedding that is not also the output one row.
-fn decode_bytes(weights: &Weights<'_>) -> u64 {
+/// Stored bytes of what one decode step reads: all weights, of an embedding that is not also the output one row, and of the
+/// experts of a layer as many as a position goes through.
+fn decode_bytes(config: &Config, weights: &Weights<'_>) -> u64 {
     let bytes = |t: &Tensor<'_>| t.data.len() as u64;
+    let idle = |(layer, w): (&Layer, &LayerWeights<'_>)| {
+        let (Some(experts), Some(w)) = (layer.experts(), w.ffn.experts()) else { return 0 };
+        let all = w.each.iter().map(|t| bytes(&t)).sum::<u64>();
+        all / experts.n as u64 * (experts.n - experts.n_used) as u64
+    };
+    let idle: u64 = config.layers.iter().zip(&weights.layers).map(idle).sum();
     let embedding = &weights.token_embd;
     let row = embedding.ty.row_bytes(embedding.cols) as u64;
     let skipped = if weights.output.is_some() { bytes(embedding) } else { 0 };
-    weights.iter().map(|t| bytes(&t)).sum::<u64>() - skipped + row
+    weights.iter().map(|t| bytes(&t)).sum::<u64>() - skipped - idle + row
 }
 
 fn facts(
@@ -256,7 +263,7 @@ fn facts(
         n_parameters: info.n_params,
         file_bytes: info.file_bytes,
         weights_bytes: taken.weights_bytes,
-        decode_bytes: decode_bytes(weights),
+        decode_bytes: decode_bytes(config, weights),
         kv_bytes_per_token: taken.kv_bytes_per_token,
         has_weights: true,
         n_meta,

@@ -29,7 +29,7 @@ pub fn bind<'a>(gguf: &'a Gguf<'_>) -> Result<(Config, Weights<'a>)> {
     }
     let mut binder = Binder { gguf, n_used: 0 };
     let weights = binder.weights(&config, extras)?;
-    binder.refuse_the_rest(&weights)?;
+    binder.refuse_the_rest(&weights, extras.n_left_out)?;
     let divisors = weights.divisors()?;
     config.ropes.iter_mut().for_each(|rope| rope.divisors = divisors.clone());
     Ok((config, weights))
@@ -38,8 +38,8 @@ pub fn bind<'a>(gguf: &'a Gguf<'_>) -> Result<(Config, Weights<'a>)> {
 /// LongRoPE's divisors for contexts longer than the original one.
 const LONG_FACTORS: &str = "rope_factors_long.weight";
 
-struct Binder<'a> {
-    gguf: &'a Gguf<'a>,
+pub(super) struct Binder<'a> {
+    pub(super) gguf: &'a Gguf<'a>,
     n_used: usize,
 }
 
@@ -71,20 +71,12 @@ impl<'a> Binder<'a> {
     }
 
     fn layer(&mut self, config: &Config, extras: Extras, i: usize) -> Result<LayerWeights<'a>> {
-        let (attention, dense) = (config.layers[i].attention(), config.layers[i].dense());
-        let (d, h, g, ff) = (config.n_embd, attention.q_width(), attention.kv_width(), dense.width);
+        let attention = config.layers[i].attention();
+        let (d, h, g) = (config.n_embd, attention.q_width(), attention.kv_width());
         let name = |role: &str| format!("blk.{i}.{role}");
-        // A model that has an optional bias has it in all layers: the first one tells.
-        let decide = |need: Need, role: &str| match need {
-            Need::Maybe if self.gguf.tensor(&format!("blk.0.{role}")).is_some() => Need::Yes,
-            Need::Maybe => Need::No,
-            need => need,
-        };
         let qkv_bias = [extras.qkv_bias; 2].into_iter().zip(["attn_q.bias", "attn_qkv.bias"]);
-        let qkv_bias = qkv_bias.map(|(need, role)| decide(need, role)).find(|need| *need != Need::No);
-        let o_bias = decide(extras.o_bias, "attn_output.bias");
-        let (norm_bias, ffn_bias) = (extras.norm_bias, decide(extras.ffn_bias, "ffn_up.bias"));
-        let gate_bias = if dense.gated { ffn_bias } else { Need::No };
+        let qkv_bias = qkv_bias.map(|(need, role)| self.decide(need, role)).find(|need| *need != Need::No);
+        let (o_bias, norm_bias) = (self.decide(extras.o_bias, "attn_output.bias"), extras.norm_bias);
         let (q_norm, k_norm) = match attention.qk_norm {
             None => (0, 0),
             Some(QkNorm::Head | QkNorm::HeadAfterRope) => (attention.head_dim, attention.head_dim),
@@ -93,7 +85,7 @@ impl<'a> Binder<'a> {
         let qk_norm = if attention.qk_norm.is_some() { Need::Yes } else { Need::No };
         let [q, k, v] = self.qkv(i, [h, g, g], d)?;
         let [q_bias, k_bias, v_bias] = self.qkv_bias(i, [h, g, g], qkv_bias.unwrap_or(Need::No))?;
-        let (gate, up) = self.gate_up(i, ff, d, dense.gated, extras.fused_gate_up)?;
+        let sinks = if attention.sinks { Need::Yes } else { Need::No };
         let ffn_norm = extras.ffn_norm_name;
         Ok(LayerWeights {
             attn_norm: self.optional(extras.attn_norm, &name("attn_norm.weight"), d)?,
@@ -106,6 +98,7 @@ impl<'a> Binder<'a> {
             v_bias,
             q_norm: self.optional(qk_norm, &name("attn_q_norm.weight"), q_norm)?,
             k_norm: self.optional(qk_norm, &name("attn_k_norm.weight"), k_norm)?,
+            sinks: self.optional(sinks, &name("attn_sinks.weight"), attention.n_heads)?,
             o: self.matrix(&name("attn_output.weight"), d, h)?,
             o_bias: self.optional(o_bias, &name("attn_output.bias"), d)?,
             post_attn_norm: self.optional(extras.post_norms, &name("post_attention_norm.weight"), d)?,
@@ -114,12 +107,7 @@ impl<'a> Binder<'a> {
                 Need::No => None,
                 _ => self.optional(norm_bias, &name(&format!("{ffn_norm}.bias")), d)?,
             },
-            gate,
-            up,
-            down: self.matrix(&name("ffn_down.weight"), d, ff)?,
-            gate_bias: self.optional(gate_bias, &name("ffn_gate.bias"), ff)?,
-            up_bias: self.optional(ffn_bias, &name("ffn_up.bias"), ff)?,
-            down_bias: self.optional(ffn_bias, &name("ffn_down.bias"), d)?,
+            ffn: self.ffn(config, extras, i)?,
             post_ffn_norm: self.optional(extras.post_norms, &name("post_ffw_norm.weight"), d)?,
         })
     }
@@ -147,51 +135,49 @@ impl<'a> Binder<'a> {
         Ok([self.optional(need, &q, n[0])?, self.optional(need, &k, n[1])?, self.optional(need, &v, n[2])?])
     }
 
-    /// Gate, where there is one, and up: two matrices, or one with the rows of both.
-    fn gate_up(
-        &mut self,
-        layer: usize,
-        rows: usize,
-        cols: usize,
-        gated: bool,
-        fused: bool,
-    ) -> Result<(Option<Tensor<'a>>, Tensor<'a>)> {
-        let (gate, up) = (format!("blk.{layer}.ffn_gate.weight"), format!("blk.{layer}.ffn_up.weight"));
-        if gated && fused {
-            let [gate, up] = split(self.matrix(&up, 2 * rows, cols)?, [rows; 2])?;
-            return Ok((Some(gate), up));
+    /// A model that has an optional bias has it in all layers: the first one tells.
+    pub(super) fn decide(&self, need: Need, role: &str) -> Need {
+        match need {
+            Need::Maybe if self.gguf.tensor(&format!("blk.0.{role}")).is_some() => Need::Yes,
+            Need::Maybe => Need::No,
+            need => need,
         }
-        let gate = if gated { Some(self.matrix(&gate, rows, cols)?) } else { None };
-        Ok((gate, self.matrix(&up, rows, cols)?))
     }
 
-    fn find(&mut self, name: &str, rows: usize, cols: usize) -> Result<Tensor<'a>> {
+    /// `n` matrices of `rows`, one behind the other: the rows of all.
+    pub(super) fn stack(&mut self, name: &str, n: usize, rows: usize, cols: usize) -> Result<Tensor<'a>> {
+        self.find(name, [cols, rows, n])
+    }
+
+    /// A tensor of these dimensions, the contiguous one first; its rows are those of all outer dimensions.
+    fn find(&mut self, name: &str, expected: [usize; 3]) -> Result<Tensor<'a>> {
+        let expected = expected.map(|d| d as u64);
         let Some(info) = self.gguf.tensor(name) else {
-            return Err(wrong(name, "", "missing", shape(&[cols as u64, rows as u64])));
+            return Err(wrong(name, "", "missing", shape(&expected)));
         };
         let TensorInfo { name, ty, dims, data, .. } = info;
-        let outer = dims.get(1).copied().unwrap_or(1);
-        if dims[0] != cols as u64 || outer != rows as u64 || dims.iter().skip(2).any(|&d| d != 1) {
-            return Err(wrong(name, " shape", shape(dims), shape(&[cols as u64, rows as u64])));
+        let dim = |i: usize| dims.get(i).copied().unwrap_or(1);
+        if (0..3).any(|i| dim(i) != expected[i]) || dims.iter().skip(3).any(|&d| d != 1) {
+            return Err(wrong(name, " shape", shape(dims), shape(&expected)));
         }
         self.n_used += 1;
-        Ok(Tensor { name, ty, rows, cols, data })
+        Ok(Tensor { name, ty, rows: (expected[1] * expected[2]) as usize, cols: expected[0] as usize, data })
     }
 
     /// `[rows, cols]` of any type.
-    fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Tensor<'a>> {
-        self.find(name, rows, cols)
+    pub(super) fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Tensor<'a>> {
+        self.find(name, [cols, rows, 1])
     }
 
     /// `[n]` of a type whose elements are stored one by one.
-    fn vector(&mut self, name: &str, n: usize) -> Result<Tensor<'a>> {
-        let tensor = self.find(name, 1, n)?;
+    pub(super) fn vector(&mut self, name: &str, n: usize) -> Result<Tensor<'a>> {
+        let tensor = self.find(name, [n, 1, 1])?;
         tensor.check_floats()?;
         Ok(tensor)
     }
 
     /// A vector that not every architecture has.
-    fn optional(&mut self, need: Need, name: &str, n: usize) -> Result<Option<Tensor<'a>>> {
+    pub(super) fn optional(&mut self, need: Need, name: &str, n: usize) -> Result<Option<Tensor<'a>>> {
         match need {
             Need::No => Ok(None),
             Need::Maybe if self.gguf.tensor(name).is_none() => Ok(None),
@@ -200,13 +186,19 @@ impl<'a> Binder<'a> {
     }
 
     /// Refuses a tensor that has no role: leaving it out would compute something else than the file means.
-    fn refuse_the_rest(&self, weights: &Weights<'_>) -> Result<()> {
+    /// The tensors of `n_left_out` layers behind the last are the exception.
+    fn refuse_the_rest(&self, weights: &Weights<'_>, n_left_out: usize) -> Result<()> {
         if self.n_used == self.gguf.n_tensors() {
             return Ok(());
         }
         let mut names: Vec<&str> = weights.iter().map(|t| t.name).chain([LONG_FACTORS]).collect();
         names.sort_unstable();
-        match self.gguf.tensors().find(|t| names.binary_search(&t.name).is_err()) {
+        let n_layers = weights.layers.len();
+        let is_left_out = |name: &str| {
+            let layer = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')?.0.parse::<usize>().ok());
+            layer.is_some_and(|layer| (n_layers..n_layers + n_left_out).contains(&layer))
+        };
+        match self.gguf.tensors().find(|t| names.binary_search(&t.name).is_err() && !is_left_out(t.name)) {
             Some(extra) => Err(Error::UnsupportedValue {
                 name: format!("tensor \"{}\"", extra.name),
                 found: "there".into(),
@@ -218,7 +210,7 @@ impl<'a> Binder<'a> {
 }
 
 /// A tensor's rows, in parts of so many, which are all of them.
-fn split<const N: usize>(tensor: Tensor<'_>, rows: [usize; N]) -> Result<[Tensor<'_>; N]> {
+pub(super) fn split<const N: usize>(tensor: Tensor<'_>, rows: [usize; N]) -> Result<[Tensor<'_>; N]> {
     let (row, mut from, mut parts) = (tensor.ty.row_bytes(tensor.cols), 0, [tensor; N]);
     for (part, rows) in parts.iter_mut().zip(rows) {
         (part.rows, part.data) = (rows, tensor.data.part(from..from + rows * row)?);

@@ -24,12 +24,15 @@
 //!     q, k = rope(q, p), rope(k, p)                     # but for layers without a rope
 //!     q = temperature(p) * q
 //!     a = softmax(softcap(scale * q k^T), causal, last `window` positions if it has a window) v
+//!         # with a sink its exponential is a term of the softmax's sum too
 //!     Wo a + bo
 //! dense(h):
 //!     Wdown (activation(Wgate h + bgate) * (Wup h + bup)) + bdown, gated
 //!     Wdown activation(Wup h + bup) + bdown, not gated
+//! experts(h): see `experts.rs`
 //! ```
 
+use super::experts::Experts;
 use super::range::{check, in_range, positive};
 use super::rope::RopeTable;
 use crate::alloc::require;
@@ -46,6 +49,8 @@ pub enum Activation {
     Gelu,
     /// `max(x, 0)^2`.
     Relu2,
+    /// `g sigmoid(1.702 g) (clamp(u, -7, 7) + 1)` with `g = min(x, 7)`, of the gate `x` and up `u` (gpt-oss); gated only.
+    ClampedSwiglu,
 }
 
 /// How the stream is normalized where a mixer, a feed-forward part or the head reads it; a weight and, where the tensor
@@ -108,6 +113,8 @@ pub struct Attention {
     pub scale: f32,
     /// `cap * tanh(score / cap)` before the mask.
     pub softcap: Option<f32>,
+    /// Whether each head has a sink: a score that every position has besides, with no value behind it.
+    pub sinks: bool,
 }
 
 impl Attention {
@@ -141,10 +148,12 @@ pub struct Dense {
 }
 
 /// What is computed at each position by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Ffn {
     /// See [`Dense`].
     Dense(Dense),
+    /// See [`Experts`].
+    Experts(Experts),
 }
 
 /// What the feed-forward part of a layer reads.
@@ -175,10 +184,28 @@ impl Layer {
         attention
     }
 
-    /// Its dense feed-forward.
-    pub fn dense(&self) -> &Dense {
-        let Ffn::Dense(dense) = &self.ffn;
-        dense
+    /// Its dense feed-forward, if it is one.
+    pub fn dense(&self) -> Option<&Dense> {
+        match &self.ffn {
+            Ffn::Dense(dense) => Some(dense),
+            Ffn::Experts(_) => None,
+        }
+    }
+
+    /// Its experts, if it has some.
+    pub fn experts(&self) -> Option<&Experts> {
+        match &self.ffn {
+            Ffn::Dense(_) => None,
+            Ffn::Experts(experts) => Some(experts),
+        }
+    }
+
+    /// What every position goes through of its feed-forward part: a dense one, or the expert that all share.
+    pub fn common_ffn(&self) -> Option<&Dense> {
+        match &self.ffn {
+            Ffn::Dense(dense) => Some(dense),
+            Ffn::Experts(experts) => experts.shared.as_ref().map(|shared| &shared.ffn),
+        }
     }
 
     /// [`Self::attention`], to change it.
@@ -188,27 +215,12 @@ impl Layer {
     }
 
     /// [`Self::dense`], to change it.
-    pub fn dense_mut(&mut self) -> &mut Dense {
-        let Ffn::Dense(dense) = &mut self.ffn;
-        dense
+    pub fn dense_mut(&mut self) -> Option<&mut Dense> {
+        match &mut self.ffn {
+            Ffn::Dense(dense) => Some(dense),
+            Ffn::Experts(_) => None,
+        }
     }
-}
-
-/// The most that any layer has of each, for working memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Widths {
-    /// Elements of a position's queries.
-    pub q: usize,
-    /// Elements of its keys, or of its values.
-    pub kv: usize,
-    /// Rows of the gate.
-    pub ffn: usize,
-    /// Elements of a head.
-    pub head: usize,
-    /// Query heads.
-    pub n_heads: usize,
-    /// Pairs of a head that are turned.
-    pub pairs: usize,
 }
 
 /// A decoder-only transformer.
@@ -253,22 +265,14 @@ impl Config {
         self.layers.len()
     }
 
+    /// The dense feed-forward parts, to change them.
+    pub fn dense_mut(&mut self) -> impl Iterator<Item = &mut Dense> {
+        self.layers.iter_mut().filter_map(Layer::dense_mut)
+    }
+
     /// The rope of a layer's attention.
     pub fn rope_of(&self, attention: &Attention) -> Option<&RopeTable> {
         attention.rope.map(|rope| &self.ropes[rope])
-    }
-
-    /// See [`Widths`].
-    pub fn widths(&self) -> Widths {
-        let mut w =
-            Widths { pairs: self.ropes.iter().map(|r| r.inv_freq.len()).max().unwrap_or(0), ..Widths::default() };
-        for layer in &self.layers {
-            let a = layer.attention();
-            (w.q, w.kv) = (w.q.max(a.q_width()), w.kv.max(a.kv_width()));
-            (w.head, w.n_heads) = (w.head.max(a.head_dim), w.n_heads.max(a.n_heads));
-            w.ffn = w.ffn.max(layer.dense().width);
-        }
-        w
     }
 
     /// Bytes of K and V of one token in one layer, f16.
@@ -309,6 +313,7 @@ impl Config {
                 Ffn::Dense(dense) => {
                     in_range(&format!("{name} feed-forward length (feed_forward_length)"), dense.width, 1 << 20)?
                 }
+                Ffn::Experts(experts) => experts.validate(&name)?,
             }
         }
         Ok(())

@@ -2,15 +2,22 @@
 
 mod archs;
 mod bind;
+mod bind_ffn;
 mod config;
+mod experts;
 mod info;
 mod range;
 mod rope;
+mod route;
 mod weights;
+mod widths;
 
 pub use archs::{ARCHITECTURES, Architecture};
 pub use bind::bind;
-pub use config::{Activation, Attention, Block, Config, Dense, Ffn, Layer, Mixer, Norm, QkNorm, Temperature, Widths};
+pub use config::{Activation, Attention, Block, Config, Dense, Ffn, Layer, Mixer, Norm, QkNorm, Temperature};
+pub use experts::{Experts, Groups, MAX_EXPERTS, Route, Score, Shared};
 pub use info::ModelInfo;
 pub use rope::{RopePairing, RopeTable, Yarn};
-pub use weights::{LayerWeights, Tensor, Weights};
+pub use route::{RouteRoom, sigmoid};
+pub use weights::{DenseWeights, ExpertsWeights, FfnWeights, LayerWeights, Tensor, Weights};
+pub use widths::Widths;

@@ -46,7 +46,39 @@ impl Tensor<'_> {
     }
 }
 
-/// One layer. `D = n_embd`, `H = n_heads * head_dim`, `G = n_kv_heads * head_dim`, `F = n_ff`.
+/// A dense feed-forward part, or as many of them as there are experts, one behind the other (`N`; else 1).
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct DenseWeights<'a> {
+    pub gate: Option<Tensor<'a>>,      // [N F, D], where the part is gated
+    pub up: Tensor<'a>,                // [N F, D]
+    pub down: Tensor<'a>,              // [N D, F]
+    pub gate_bias: Option<Tensor<'a>>, // [N, F]
+    pub up_bias: Option<Tensor<'a>>,   // [N, F]
+    pub down_bias: Option<Tensor<'a>>, // [N, D]
+}
+
+/// A feed-forward part of `N` experts.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct ExpertsWeights<'a> {
+    pub router: Tensor<'a>,               // [N, D]
+    pub router_bias: Option<Tensor<'a>>,  // [N]
+    pub select_bias: Option<Tensor<'a>>,  // [N], where `Route` says so
+    pub each: DenseWeights<'a>,           // of all experts
+    pub shared: Option<DenseWeights<'a>>, // of another width
+    pub shared_gate: Option<Tensor<'a>>,  // [D], where it is gated
+}
+
+/// A feed-forward part, as `Ffn` says.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, clippy::large_enum_variant)]
+pub enum FfnWeights<'a> {
+    Dense(DenseWeights<'a>),
+    Experts(ExpertsWeights<'a>),
+}
+
+/// One layer. `D = n_embd`, `H = n_heads * head_dim`, `G = n_kv_heads * head_dim`, `F` the width of a feed-forward part.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]
 pub struct LayerWeights<'a> {
@@ -60,18 +92,14 @@ pub struct LayerWeights<'a> {
     pub v_bias: Option<Tensor<'a>>,         // [G]
     pub q_norm: Option<Tensor<'a>>,         // [head_dim] or [H], as `QkNorm` says
     pub k_norm: Option<Tensor<'a>>,         // [head_dim] or [G]
+    pub sinks: Option<Tensor<'a>>,          // [n_heads], where the attention has some
     pub o: Tensor<'a>,                      // [D, H]
     pub o_bias: Option<Tensor<'a>>,         // [D]
     pub post_attn_norm: Option<Tensor<'a>>, // [D]
     pub ffn_norm: Option<Tensor<'a>>,       // [D]
     pub ffn_norm_bias: Option<Tensor<'a>>,  // [D]
-    pub gate: Option<Tensor<'a>>,           // [F, D], where the part is gated
-    pub up: Tensor<'a>,                     // [F, D]
-    pub down: Tensor<'a>,                   // [D, F]
-    pub gate_bias: Option<Tensor<'a>>,      // [F]
-    pub up_bias: Option<Tensor<'a>>,        // [F]
-    pub down_bias: Option<Tensor<'a>>,      // [D]
-    pub post_ffn_norm: Option<Tensor<'a>>,  // [D]
+    pub ffn: FfnWeights<'a>,
+    pub post_ffn_norm: Option<Tensor<'a>>, // [D]
 }
 
 /// A whole model.
@@ -87,15 +115,49 @@ pub struct Weights<'a> {
     pub rope_freqs: Option<Tensor<'a>>,       // [n_rot / 2], divides each pair's frequency
 }
 
+impl<'a> DenseWeights<'a> {
+    /// All of its tensors.
+    pub fn iter(&self) -> impl Iterator<Item = Tensor<'a>> + use<'a> {
+        let DenseWeights { gate, up, down, gate_bias, up_bias, down_bias } = *self;
+        [gate, Some(up), Some(down), gate_bias, up_bias, down_bias].into_iter().flatten()
+    }
+}
+
+impl<'a> FfnWeights<'a> {
+    /// Those of a dense part, or of the expert that all share.
+    pub fn common(&self) -> Option<&DenseWeights<'a>> {
+        match self {
+            FfnWeights::Dense(dense) => Some(dense),
+            FfnWeights::Experts(experts) => experts.shared.as_ref(),
+        }
+    }
+
+    /// Its experts, if it has some.
+    pub fn experts(&self) -> Option<&ExpertsWeights<'a>> {
+        match self {
+            FfnWeights::Dense(_) => None,
+            FfnWeights::Experts(experts) => Some(experts),
+        }
+    }
+
+    /// All of its tensors.
+    pub fn iter(&self) -> impl Iterator<Item = Tensor<'a>> + use<'a> {
+        let of_experts = self.experts().map(|e| {
+            let router = [Some(e.router), e.router_bias, e.select_bias, e.shared_gate];
+            router.into_iter().flatten().chain(e.each.iter())
+        });
+        self.common().map(DenseWeights::iter).into_iter().flatten().chain(of_experts.into_iter().flatten())
+    }
+}
+
 impl<'a> LayerWeights<'a> {
     /// All tensors of the layer.
     pub fn iter(&self) -> impl Iterator<Item = Tensor<'a>> + use<'a> {
         let LayerWeights { attn_norm, attn_norm_bias, q, k, v, q_bias, k_bias, v_bias, q_norm, k_norm, .. } = *self;
-        let LayerWeights { o, o_bias, post_attn_norm, ffn_norm, ffn_norm_bias, .. } = *self;
-        let LayerWeights { gate, up, down, gate_bias, up_bias, down_bias, post_ffn_norm, .. } = *self;
+        let LayerWeights { sinks, o, o_bias, post_attn_norm, ffn_norm, ffn_norm_bias, post_ffn_norm, .. } = *self;
         let norms = [attn_norm, attn_norm_bias, q_norm, k_norm, post_attn_norm, ffn_norm, ffn_norm_bias, post_ffn_norm];
-        let biases = [q_bias, k_bias, v_bias, o_bias, gate_bias, up_bias, down_bias];
-        [q, k, v, o, up, down].into_iter().chain(norms.into_iter().chain(biases).chain([gate]).flatten())
+        let others = [q_bias, k_bias, v_bias, o_bias, sinks];
+        [q, k, v, o].into_iter().chain(norms.into_iter().chain(others).flatten()).chain(self.ffn.iter())
     }
 }
 

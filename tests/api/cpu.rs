@@ -12,7 +12,7 @@ use kigo::backend::{
 };
 use kigo::error::{Error, Result};
 use kigo::gguf::{Gguf, TensorType};
-use kigo::model::bind;
+use kigo::model::{Block, bind};
 
 struct Silent;
 
@@ -158,13 +158,17 @@ fn stages_agree_with_the_reference_and_a_tap_changes_nothing() {
         let (own, tapped, untapped) = taps(&cpu(2, None));
         assert_eq!(bits(&tapped), bits(&untapped), "{arch}");
         let n_layers = Tiny::new(arch, TensorType::Q8_0).shape.n_layers;
+        let gguf = Gguf::from_bytes(&file).unwrap();
+        let (config, weights) = bind(&gguf).unwrap();
+        let reads_the_stream = config.layers[0].block == Block::Sequential && weights.layers[0].ffn_norm.is_none();
         // Ten stages a layer and the embedding for each token; norm and logits for the last.
         assert_eq!(own.len(), (10 * n_layers + 1) * 70 + 2, "{arch}");
         for (key, x) in &own {
             let e = exact.get(key).unwrap_or_else(|| panic!("{arch}: the reference has no {key:?}"));
             let error = nmse(x, e);
-            // As above.
-            assert!(error < 2.0_f64.powi(-18), "{arch} {key:?}: {error:e}");
+            // As above; a gated part that reads the stream itself multiplies what is off by as much on both sides.
+            let bound = if reads_the_stream { 2.0_f64.powi(-16) } else { 2.0_f64.powi(-18) };
+            assert!(error < bound, "{arch} {key:?}: {error:e}");
         }
     }
 }

@@ -88,7 +88,7 @@ fn a_tiny_model_of_each_architecture_and_type_binds() {
 /// The first layer's attention and feed-forward part, and its rope.
 fn parts(config: &Config) -> (Attention, Dense, RopeTable) {
     let layer = &config.layers[0];
-    (*layer.attention(), *layer.dense(), rope(config, layer.attention()).clone())
+    (*layer.attention(), *layer.dense().expect("is dense"), rope(config, layer.attention()).clone())
 }
 
 fn rope<'a>(config: &'a Config, attention: &Attention) -> &'a RopeTable {

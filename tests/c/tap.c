@@ -30,7 +30,7 @@ static int32_t see(const kigo_tap_event *event, void *user_data)
                                         "ffn_norm", "ffn_act",   "ffn_out", "resid", "final_norm", "logits"};
     struct seen *seen = user_data;
     CHECK(event->struct_size == sizeof *event);
-    CHECK(event->tap >= 1 && event->tap <= 13 && event->element_type == KIGO_TAP_TYPE_F32);
+    CHECK(event->tap >= 1 && event->tap <= KIGO_TAP_LOGITS && event->element_type == KIGO_TAP_TYPE_F32);
     size_t i = event->tap - 1, k = layer.n_kv_heads * layer.k_head_dim, v = layer.n_kv_heads * layer.v_head_dim;
     size_t d = facts.n_embd, q = layer.n_heads * layer.k_head_dim, mix = layer.n_heads * layer.v_head_dim;
     const size_t cols[] = {d, d, q, k, v, mix, d, d, layer.n_ff, d, d, d, facts.n_vocab};
@@ -194,19 +194,20 @@ static void ended_inside(float *before, float *after)
 
 static void names(void)
 {
-    CHECK(kigo_tap_name(0) == NULL && kigo_tap_name(14) == NULL && kigo_tap_name(UINT32_MAX) == NULL);
+    CHECK(kigo_tap_name(0) == NULL && kigo_tap_name(17) == NULL && kigo_tap_name(UINT32_MAX) == NULL);
     CHECK(strcmp(kigo_tap_name(KIGO_TAP_EMBED), "embed") == 0 && strcmp(kigo_tap_name(KIGO_TAP_LOGITS), "logits") == 0);
+    CHECK(strcmp(kigo_tap_name(KIGO_TAP_MOE_WEIGHTS), "moe_weights") == 0);
 }
 
 static void misuse(void)
 {
     kigo_session *session = new_session();
     struct seen seen = {0};
-    const uint32_t wrong[][2] = {{KIGO_TAP_V, 14}, {KIGO_TAP_V, 0}, {KIGO_TAP_V, UINT32_MAX}};
+    const uint32_t wrong[][2] = {{KIGO_TAP_V, KIGO_TAP_MOE_WEIGHTS + 1}, {KIGO_TAP_V, 0}, {KIGO_TAP_V, UINT32_MAX}};
     CHECK(show(NULL, NULL, 0, see, &seen) == KIGO_STATUS_INVALID_ARGUMENT);
     for (size_t i = 0; i < 3; i++)
         CHECK(show(session, wrong[i], 2, see, &seen) == KIGO_STATUS_INVALID_ARGUMENT);
-    CHECK(strcmp(kigo_last_error(), "taps is 4294967295 at index 1; expected 1 to 13") == 0);
+    CHECK(strcmp(kigo_last_error(), "taps is 4294967295 at index 1; expected 1 to 16") == 0);
     CHECK(show(session, NULL, 2, see, &seen) == KIGO_STATUS_INVALID_ARGUMENT);
     CHECK(show(session, wrong[0], 1, NULL, NULL) == KIGO_STATUS_INVALID_ARGUMENT);
     CHECK(strcmp(kigo_last_error(), "callback is NULL") == 0);

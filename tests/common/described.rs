@@ -5,8 +5,8 @@ use std::sync::Arc;
 use kigo::backend::{Device, LoadOptions, LoadedModel};
 use kigo::gguf::{Gguf, TensorType, Writer, quantize_row};
 use kigo::model::{
-    Activation, Attention, Block, Config, Dense, Ffn, Layer, LayerWeights, Mixer, Norm, QkNorm, RopePairing, RopeTable,
-    Tensor, Weights,
+    Activation, Attention, Block, Config, Dense, DenseWeights, ExpertsWeights, Ffn, FfnWeights, Layer, LayerWeights,
+    Mixer, Norm, QkNorm, RopePairing, RopeTable, Tensor, Weights,
 };
 
 use super::random::fill_row;
@@ -26,6 +26,7 @@ pub struct Described {
     pub norm_bias: bool,
     pub qkv_bias: bool,
     pub o_bias: bool,
+    /// Of experts those of the router and of each expert.
     pub ffn_bias: bool,
     pub post_norms: bool,
     pub output_bias: bool,
@@ -51,6 +52,7 @@ impl Described {
             temperature: None,
             scale: 0.25,
             softcap: None,
+            sinks: false,
         };
         let dense = Dense { width: 96, activation: Activation::Silu, gated: true };
         let layer = Layer { mixer: Mixer::Attention(attention), ffn: Ffn::Dense(dense), block: Block::Sequential };
@@ -101,8 +103,8 @@ impl Described {
         let matrix = |cols: usize| Kind::Matrix { std: 1.0 / (cols as f32).sqrt() };
         add(true, "token_embd.weight".into(), c.n_vocab, d, matrix(4));
         for (i, layer) in c.layers.iter().enumerate() {
-            let (a, dense) = (layer.attention(), layer.dense());
-            let (h, g, f) = (a.q_width(), a.kv_width(), dense.width);
+            let a = layer.attention();
+            let (h, g) = (a.q_width(), a.kv_width());
             let name = |role: &str| format!("blk.{i}.{role}");
             add(self.attn_norm, name("attn_norm.weight"), 1, d, Kind::Norm);
             add(self.attn_norm && self.norm_bias, name("attn_norm.bias"), 1, d, Kind::Bias);
@@ -119,12 +121,29 @@ impl Described {
             add(true, name("attn_output.weight"), d, h, matrix(h));
             add(self.o_bias, name("attn_output.bias"), 1, d, Kind::Bias);
             add(self.post_norms, name("post_attention_norm.weight"), 1, d, Kind::Norm);
-            for (part, there) in [("gate", dense.gated), ("up", true)] {
-                add(there, name(&format!("ffn_{part}.weight")), f, d, matrix(d));
-                add(there && self.ffn_bias, name(&format!("ffn_{part}.bias")), 1, f, Kind::Bias);
+            let mut dense = |kind: &str, dense: &Dense, n: usize, bias: bool| {
+                let f = dense.width;
+                for (part, there) in [("gate", dense.gated), ("up", true)] {
+                    add(there, name(&format!("ffn_{part}{kind}.weight")), n * f, d, matrix(d));
+                    add(there && bias, name(&format!("ffn_{part}{kind}.bias")), n, f, Kind::Bias);
+                }
+                add(true, name(&format!("ffn_down{kind}.weight")), n * d, f, matrix(f));
+                add(bias, name(&format!("ffn_down{kind}.bias")), n, d, Kind::Bias);
+            };
+            match &layer.ffn {
+                Ffn::Dense(ffn) => dense("", ffn, 1, self.ffn_bias),
+                Ffn::Experts(experts) => {
+                    dense("_exps", &experts.each, experts.n, self.ffn_bias);
+                    if let Some(shared) = &experts.shared {
+                        dense("_shexp", &shared.ffn, 1, false);
+                        add(shared.gated, name("ffn_gate_inp_shexp.weight"), 1, d, Kind::Bias);
+                    }
+                    add(true, name("ffn_gate_inp.weight"), experts.n, d, matrix(d));
+                    add(self.ffn_bias, name("ffn_gate_inp.bias"), 1, experts.n, Kind::Bias);
+                    add(experts.route.select_bias, name("exp_probs_b.bias"), 1, experts.n, Kind::Bias);
+                }
             }
-            add(true, name("ffn_down.weight"), d, f, matrix(f));
-            add(self.ffn_bias, name("ffn_down.bias"), 1, d, Kind::Bias);
+            add(a.sinks, name("attn_sinks.weight"), 1, a.n_heads, Kind::Norm);
             add(self.post_norms, name("post_ffw_norm.weight"), 1, d, Kind::Norm);
         }
         add(true, "output_norm.weight".into(), 1, d, Kind::Norm);
@@ -183,6 +202,25 @@ fn weights<'a>(gguf: &'a Gguf<'_>, n_layers: usize) -> Weights<'a> {
         let needed = |role: &str| needed(&format!("blk.{i}.{role}.weight"));
         let weight = |role: &str| optional(&format!("blk.{i}.{role}.weight"));
         let bias = |role: &str| optional(&format!("blk.{i}.{role}.bias"));
+        let dense = |kind: &str| DenseWeights {
+            gate: weight(&format!("ffn_gate{kind}")),
+            up: needed(&format!("ffn_up{kind}")),
+            down: needed(&format!("ffn_down{kind}")),
+            gate_bias: bias(&format!("ffn_gate{kind}")),
+            up_bias: bias(&format!("ffn_up{kind}")),
+            down_bias: bias(&format!("ffn_down{kind}")),
+        };
+        let ffn = match weight("ffn_gate_inp") {
+            None => FfnWeights::Dense(dense("")),
+            Some(router) => FfnWeights::Experts(ExpertsWeights {
+                router,
+                router_bias: bias("ffn_gate_inp"),
+                select_bias: bias("exp_probs_b"),
+                each: dense("_exps"),
+                shared: weight("ffn_up_shexp").map(|_| dense("_shexp")),
+                shared_gate: weight("ffn_gate_inp_shexp"),
+            }),
+        };
         LayerWeights {
             attn_norm: weight("attn_norm"),
             attn_norm_bias: bias("attn_norm"),
@@ -194,17 +232,13 @@ fn weights<'a>(gguf: &'a Gguf<'_>, n_layers: usize) -> Weights<'a> {
             v_bias: bias("attn_v"),
             q_norm: weight("attn_q_norm"),
             k_norm: weight("attn_k_norm"),
+            sinks: weight("attn_sinks"),
             o: needed("attn_output"),
             o_bias: bias("attn_output"),
             post_attn_norm: weight("post_attention_norm"),
             ffn_norm: weight("ffn_norm"),
             ffn_norm_bias: bias("ffn_norm"),
-            gate: weight("ffn_gate"),
-            up: needed("ffn_up"),
-            down: needed("ffn_down"),
-            gate_bias: bias("ffn_gate"),
-            up_bias: bias("ffn_up"),
-            down_bias: bias("ffn_down"),
+            ffn,
             post_ffn_norm: weight("post_ffw_norm"),
         }
     };

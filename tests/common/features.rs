@@ -13,7 +13,7 @@ pub fn qk_norm(d: &mut Described, kind: QkNorm) {
 
 /// Every layer's feed-forward part.
 pub fn dense(d: &mut Described, activation: Activation, gated: bool) {
-    d.layers(|l| (l.dense_mut().activation, l.dense_mut().gated) = (activation, gated));
+    d.config.dense_mut().for_each(|dense| (dense.activation, dense.gated) = (activation, gated));
 }
 
 const HEATED: Temperature = Temperature { beta: 0.5, interval: 16 };
@@ -26,7 +26,7 @@ fn uneven(d: &mut Described) {
     let [_, second, third] = &mut d.config.layers[..] else { panic!("three layers") };
     let a = second.attention_mut();
     (a.n_heads, a.n_kv_heads, a.head_dim, a.rope, a.window) = (4, 1, 24, Some(1), Some(20));
-    second.dense_mut().width = 160;
+    second.dense_mut().expect("is dense").width = 160;
     let a = third.attention_mut();
     (a.n_heads, a.n_kv_heads, a.head_dim, a.rope) = (2, 2, 32, None);
 }

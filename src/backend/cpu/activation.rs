@@ -18,6 +18,7 @@ unsafe fn activate_row<S: Simd>(activation: Activation, x: *mut f32, up: Option<
             Activation::GeluTanh => row::<S, GeluTanh>(x, up, n),
             Activation::Gelu => row::<S, Gelu>(x, up, n),
             Activation::Relu2 => row::<S, Relu2>(x, up, n),
+            Activation::ClampedSwiglu => clamped_swiglu::<S>(x, up, n),
         }
     }
 }
@@ -32,6 +33,27 @@ unsafe fn row<S: Simd, A: Curve>(x: *mut f32, up: Option<*const f32>, n: usize) 
                 v = S::mul(v, load_n::<S>(up.add(i), n - i, 0.0));
             }
             store_n::<S>(x.add(i), n - i, v);
+        }
+    }
+}
+
+/// `x = g sigmoid(1.702 g) (clamp(up, -7, 7) + 1)` with `g = min(x, 7)`; `up` is 1 where there is none.
+#[inline(always)]
+unsafe fn clamped_swiglu<S: Simd>(x: *mut f32, up: Option<*const f32>, n: usize) {
+    // SAFETY: as `activate_row`.
+    unsafe {
+        let minus = |v: S::F| S::sub(S::splat(0.0), v);
+        // A NaN stays one: a maximum is its second argument then.
+        let at_least = |v: S::F, least: f32| S::max(S::splat(least), v);
+        let at_most = |v: S::F, most: f32| minus(at_least(minus(v), -most));
+        for i in (0..n).step_by(LANES) {
+            let g = at_most(load_n::<S>(x.add(i), n - i, 0.0), 7.0);
+            // e^(-1.702 g) is bounded so that it stays finite.
+            let exponent = minus(S::max(S::mul(S::splat(1.702), g), S::splat(-88.0)));
+            let glu = S::div(g, S::add(S::splat(1.0), S::exp(exponent)));
+            let u = up.map_or(S::splat(1.0), |up| load_n::<S>(up.add(i), n - i, 0.0));
+            let u = S::add(at_least(at_most(u, 7.0), -7.0), S::splat(1.0));
+            store_n::<S>(x.add(i), n - i, S::mul(glu, u));
         }
     }
 }

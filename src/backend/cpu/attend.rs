@@ -97,6 +97,7 @@ impl CpuModel {
             unsafe { self.attend_unit(shape, unit, p, index, heads, q, pages, partials, mix) };
         })?;
         let isa = self.isa;
+        let sink = |head: usize| self.layers[index].sinks.as_ref().map(|sinks| sinks[head]);
         for m in merges {
             // SAFETY: the partial results of this row and head, complete since `run` returned.
             unsafe {
@@ -104,7 +105,7 @@ impl CpuModel {
                 for span in 1..m.n_spans {
                     attention::absorb(isa, shape, run, partials.at((m.partial + span) * len));
                 }
-                attention::finish(isa, shape, run, mix.at((m.row * heads + m.head) * shape.head_dim));
+                attention::finish(isa, shape, run, sink(m.head), mix.at((m.row * heads + m.head) * shape.head_dim));
             }
         }
         Ok(())
@@ -166,8 +167,11 @@ impl CpuModel {
             }
             for (r, run) in running.iter().enumerate().take(n) {
                 let (token, head) = of(r);
+                let sink = self.layers[index].sinks.as_ref().map(|sinks| sinks[head]);
                 // SAFETY: this row's head of `mix` is this unit's.
-                unsafe { attention::finish(isa, shape, run.as_ptr(), mix.at(((p.row + token) * heads + head) * dim)) };
+                unsafe {
+                    attention::finish(isa, shape, run.as_ptr(), sink, mix.at(((p.row + token) * heads + head) * dim))
+                };
             }
         }
     }

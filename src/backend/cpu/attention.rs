@@ -249,15 +249,24 @@ unsafe fn absorb_span<S: Simd>(shape: Shape, run: *mut f32, part: *const f32) {
 }
 
 dispatch! {
-    /// Divides a complete result by the sum of its weights into `out` (`[head_dim]`).
-    pub fn finish(shape: Shape, run: *const f32, out: *mut f32) = finish_row
+    /// Divides a complete result by the sum of its weights, and that of a sink where there is one, into `out` (`[head_dim]`).
+    pub fn finish(shape: Shape, run: *const f32, sink: Option<f32>, out: *mut f32) = finish_row
 }
 
 #[inline(always)]
-unsafe fn finish_row<S: Simd>(shape: Shape, run: *const f32, out: *mut f32) {
+unsafe fn finish_row<S: Simd>(shape: Shape, run: *const f32, sink: Option<f32>, out: *mut f32) {
     // SAFETY: `run` holds `partial_len` elements, `out` head_dim.
     unsafe {
-        let inverse = S::splat(1.0 / *run.add(shape.padded + 1));
+        let (most, sum) = (*run.add(shape.padded), *run.add(shape.padded + 1));
+        let (scale, total) = match sink {
+            None => (1.0, sum),
+            Some(sink) => {
+                let new = if sink > most { sink } else { most };
+                let shrink = scalar_exp::<S>(most - new);
+                (shrink, sum.mul_add(shrink, scalar_exp::<S>(sink - new)))
+            }
+        };
+        let inverse = S::splat(scale / total);
         for d in (0..shape.padded).step_by(LANES) {
             let v = S::to_array(S::mul(S::load(run.add(d)), inverse));
             std::ptr::copy_nonoverlapping(v.as_ptr(), out.add(d), (shape.head_dim - d).min(LANES));

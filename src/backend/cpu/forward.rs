@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::arena::Arena;
 use super::cache::{PageAddress, Pages};
+use super::experts::{ExpertsPlan, Routed};
 use super::layout::PageLayout;
 use super::linear::Matrix;
 use super::simd::{Isa, XBlock};
@@ -12,7 +13,7 @@ use super::threads::{Pool, Turn};
 use crate::alloc::{reserve, reserve_exact};
 use crate::backend::{Chunk, Plan, RunControl, TapEvent};
 use crate::error::{Error, Result};
-use crate::model::{Block, Config, Ffn, Mixer, RopePairing, RopeTable};
+use crate::model::{Block, Config, Mixer, RopePairing, RopeTable};
 use crate::sampler::Scratch as Drawing;
 
 /// Tokens that go through the layers together; more are run in several rounds.
@@ -60,6 +61,26 @@ pub struct NormWeights {
     pub bias: Option<Vec<f32>>,
 }
 
+/// A dense feed-forward part, packed.
+#[allow(missing_docs)]
+pub struct DensePlan {
+    pub gate: Option<Matrix>,
+    pub up: Matrix,
+    pub down: Matrix,
+    pub gate_bias: Option<Vec<f32>>,
+    pub up_bias: Option<Vec<f32>>,
+    pub down_bias: Option<Vec<f32>>,
+    pub up_tasks: Vec<Task>,
+    pub down_tasks: Vec<Task>,
+}
+
+/// A feed-forward part, packed.
+#[allow(clippy::large_enum_variant)]
+pub enum FfnPlan {
+    Dense(DensePlan),
+    Experts(ExpertsPlan),
+}
+
 /// One layer, packed.
 #[allow(missing_docs)]
 pub struct LayerPlan {
@@ -68,21 +89,15 @@ pub struct LayerPlan {
     pub biases: [Option<Vec<f32>>; 3],
     pub q_norm: Option<Vec<f32>>,
     pub k_norm: Option<Vec<f32>>,
+    pub sinks: Option<Vec<f32>>,
     pub o: Matrix,
     pub o_bias: Option<Vec<f32>>,
     pub post_attn_norm: Option<Vec<f32>>,
     pub ffn_norm: Option<NormWeights>,
-    pub gate: Option<Matrix>,
-    pub up: Matrix,
-    pub down: Matrix,
-    pub gate_bias: Option<Vec<f32>>,
-    pub up_bias: Option<Vec<f32>>,
-    pub down_bias: Option<Vec<f32>>,
+    pub ffn: FfnPlan,
     pub post_ffn_norm: Option<Vec<f32>>,
     pub qkv_tasks: Vec<Task>,
     pub o_tasks: Vec<Task>,
-    pub up_tasks: Vec<Task>,
-    pub down_tasks: Vec<Task>,
 }
 
 /// A loaded model.
@@ -122,6 +137,7 @@ pub struct Scratch {
     pub(super) up: Vec<f32>,            // [n, F]
     pub(super) quant: Vec<XBlock>,      // [n, widest / 32]
     pub(super) angles: Vec<(f32, f32)>, // [ropes, n, n_rot / 2]
+    pub(super) routed: Routed,          // see `experts`
     pub(super) partials: Vec<f32>,      // see `attend`
     pub(super) logits: Vec<f32>,        // [rows wanted, n_vocab] where more than one is wanted
     pub(super) pages: Vec<PageAddress>, // of all pieces, one after the other
@@ -215,9 +231,7 @@ impl CpuModel {
 
             self.norm(turn, &s.x, ffn_norm, &mut s.h, n)?;
             tap(run, pieces, "ffn_norm", tag, d, &s.h);
-            match c.layers[index].ffn {
-                Ffn::Dense(dense) => self.dense(turn, s, &dense, index, pieces, run)?,
-            }
+            self.ffn(turn, s, index, pieces, run)?;
             tap(run, pieces, "ffn_out", tag, d, &s.h);
             self.residual(turn, s, layer.post_ffn_norm.as_deref(), block, n)?;
             tap(run, pieces, "resid", tag, d, &s.x);

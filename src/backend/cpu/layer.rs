@@ -1,14 +1,13 @@
-//! What a layer computes: its mixer and its feed-forward part, of all rows of a round.
+//! What a layer's mixer computes, of all rows of a round.
 
-use super::activation::activate;
 use super::attention;
-use super::forward::{CpuModel, LayerPlan, Piece, Scratch, Task, tap};
+use super::forward::{CpuModel, Piece, Scratch, tap};
 use super::linear::Matrix;
 use super::threads::{Shares, Turn};
 use super::vector;
 use crate::backend::{PAGE_TOKENS, RunControl};
 use crate::error::Result;
-use crate::model::{Attention, Dense, QkNorm, RopePairing};
+use crate::model::{Attention, QkNorm, RopePairing};
 
 impl CpuModel {
     /// `h = Wo attention(h) + bo`, of all rows.
@@ -40,27 +39,6 @@ impl CpuModel {
         let out = [(Shares(hidden.as_mut_ptr()), d)];
         self.multiply(turn, std::slice::from_ref(&layer.o), &layer.o_tasks, &input, &out)?;
         self.bias(turn, &mut s.h, layer.o_bias.as_deref(), n)
-    }
-
-    /// `h = Wdown (activation(Wgate h + bgate) * (Wup h + bup)) + bdown`, or without a gate, of all rows.
-    pub(super) fn dense(
-        &self,
-        turn: &Turn<'_>,
-        s: &mut Scratch,
-        dense: &Dense,
-        index: usize,
-        pieces: &[Piece],
-        run: &mut RunControl<'_>,
-    ) -> Result<()> {
-        let (layer, d, f) = (&self.layers[index], self.config.n_embd, dense.width);
-        let n = pieces.iter().map(|p| p.len()).sum::<usize>();
-        self.gate_up(turn, s, layer, dense, n)?;
-        tap(run, pieces, "ffn_act", index as i32, f, &s.gate);
-        let Scratch { h: hidden, quant, gate, .. } = &mut *s;
-        let input = self.input(turn, gate, quant, n, f, layer.down.is_quantized())?;
-        let out = [(Shares(hidden.as_mut_ptr()), d)];
-        self.multiply(turn, std::slice::from_ref(&layer.down), &layer.down_tasks, &input, &out)?;
-        self.bias(turn, &mut s.h, layer.down_bias.as_deref(), n)
     }
 
     /// Biases, norms, rotation, temperature, and the cache's new rows.
@@ -140,46 +118,5 @@ impl CpuModel {
             }
             norm(QkNorm::HeadAfterRope, head);
         }
-    }
-
-    /// `gate = activation(Wgate h + bgate) * (Wup h + bup)`, or `activation(Wup h + bup)` where there is no gate.
-    fn gate_up(&self, turn: &Turn<'_>, s: &mut Scratch, layer: &LayerPlan, dense: &Dense, n: usize) -> Result<()> {
-        let (d, f, isa) = (self.config.n_embd, dense.width, self.isa);
-        let Scratch { h, quant, gate, up, .. } = &mut *s;
-        let needs = layer.up.is_quantized() || layer.gate.as_ref().is_some_and(Matrix::is_quantized);
-        let input = self.input(turn, h, quant, n, d, needs)?;
-        let (gate, up) = (Shares(gate.as_mut_ptr()), Shares(up.as_mut_ptr()));
-        // The matrix whose rows are activated, in the gate's place, and the one that they are multiplied by.
-        let ((first_matrix, first_bias), second) = match &layer.gate {
-            Some(matrix) => ((matrix, &layer.gate_bias), Some((&layer.up, &layer.up_bias))),
-            None => ((&layer.up, &layer.up_bias), None),
-        };
-        let tasks = &layer.up_tasks;
-        turn.run(tasks.len(), &|i| {
-            let Task { first, last, .. } = tasks[i];
-            let (a, b) = (first * super::simd::LANES, (last * super::simd::LANES).min(f));
-            // SAFETY: columns a .. b of gate and up belong to this task.
-            unsafe {
-                let add = |x: *mut f32, bias: &Option<Vec<f32>>| {
-                    if let Some(bias) = bias {
-                        vector::add(isa, x, bias[a..b].as_ptr(), 1.0, b - a);
-                    }
-                };
-                first_matrix.mul(isa, first, last, &input, gate.at(0), f);
-                if let Some((matrix, _)) = second {
-                    matrix.mul(isa, first, last, &input, up.at(0), f);
-                }
-                for row in 0..n {
-                    let gate = gate.at(row * f + a);
-                    add(gate, first_bias);
-                    let up = second.map(|(_, bias)| {
-                        let up = up.at(row * f + a);
-                        add(up, bias);
-                        up.cast_const()
-                    });
-                    activate(isa, dense.activation, gate, up, b - a);
-                }
-            }
-        })
     }
 }

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::arena::Arena;
 use super::cache::Pages;
-use super::forward::{CpuModel, LayerPlan, MAX_ROWS, NormWeights, Rope, Scratch, Task};
+use super::experts::{ExpertsPlan, Routed};
+use super::forward::{CpuModel, DensePlan, FfnPlan, LayerPlan, MAX_ROWS, NormWeights, Rope, Scratch, Task};
 use super::layout::PageLayout;
 use super::linear::Matrix;
 use super::pack::{pack_panel, panel_bytes};
@@ -15,33 +16,42 @@ use super::threads::{Pool, Shares};
 use crate::alloc::reserve;
 use crate::backend::{LoadControl, Plan};
 use crate::error::Result;
-use crate::model::{Attention, Config, Tensor, Weights};
+use crate::model::{Attention, Config, DenseWeights, FfnWeights, Layer, Tensor, Weights};
 
 /// Bytes of the file packed between two looks at the caller's progress callback.
 const STEP_BYTES: usize = 8 << 20;
 /// Bytes that a thread reads at once and packs while they are in its processor's cache.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// Every matrix, in the order it stands in the arena.
-fn matrices<'a, 'w>(weights: &'a Weights<'w>) -> Vec<&'a Tensor<'w>> {
-    let mut all = vec![&weights.token_embd];
-    for l in &weights.layers {
-        all.extend([&l.q, &l.k, &l.v, &l.o]);
-        all.extend(&l.gate);
-        all.extend([&l.up, &l.down]);
+/// The matrices of a dense part, or of all experts.
+fn dense_matrices<'a, 'w>(w: &'a DenseWeights<'w>) -> impl Iterator<Item = &'a Tensor<'w>> {
+    w.gate.iter().chain([&w.up, &w.down])
+}
+
+/// Every matrix, in the order it stands in the arena, and how many it is: as many as there are experts, or one.
+fn matrices<'a, 'w>(config: &Config, weights: &'a Weights<'w>) -> Vec<(&'a Tensor<'w>, usize)> {
+    let mut all = vec![(&weights.token_embd, 1)];
+    for (layer, l) in config.layers.iter().zip(&weights.layers) {
+        all.extend([(&l.q, 1), (&l.k, 1), (&l.v, 1), (&l.o, 1)]);
+        if let (Some(w), Some(experts)) = (l.ffn.experts(), layer.experts()) {
+            all.push((&w.router, 1));
+            all.extend(dense_matrices(&w.each).map(|t| (t, experts.n)));
+        }
+        all.extend(l.ffn.common().into_iter().flat_map(dense_matrices).map(|t| (t, 1)));
     }
-    all.extend(weights.output.as_ref());
+    all.extend(weights.output.iter().map(|t| (t, 1)));
     all
 }
 
-fn packed_bytes(t: &Tensor<'_>) -> usize {
-    Matrix::bytes(t.ty, t.rows, t.cols).next_multiple_of(64)
+/// Bytes of a matrix that is `n` of them.
+fn packed_bytes((t, n): (&Tensor<'_>, usize)) -> usize {
+    n * Matrix::bytes(t.ty, t.rows / n, t.cols).next_multiple_of(64)
 }
 
 /// What a load takes.
 pub fn plan(config: &Config, weights: &Weights<'_>) -> Plan {
     Plan {
-        weights_bytes: matrices(weights).iter().map(|t| packed_bytes(t) as u64).sum(),
+        weights_bytes: matrices(config, weights).into_iter().map(|t| packed_bytes(t) as u64).sum(),
         kv_bytes_per_token: config.layers.iter().map(|l| kv_bytes(l.attention())).sum(),
         scratch_bytes: scratch_bytes(config) as u64,
     }
@@ -55,8 +65,9 @@ fn kv_bytes(a: &Attention) -> u64 {
 fn scratch_bytes(c: &Config) -> usize {
     let most = c.widths();
     let widest = c.n_embd.max(most.q).max(most.ffn);
-    MAX_ROWS
-        * (4 * (3 * c.n_embd + 2 * most.q + 2 * most.kv + 2 * most.ffn) + widest.div_ceil(32) * size_of::<XBlock>())
+    let dense =
+        4 * (3 * c.n_embd + 2 * most.q + 2 * most.kv + 2 * most.ffn) + widest.div_ceil(32) * size_of::<XBlock>();
+    MAX_ROWS * dense + Routed::bytes(&most, c.n_embd, MAX_ROWS)
 }
 
 /// Packs matrices on all threads.
@@ -116,6 +127,81 @@ impl Packer<'_> {
     }
 }
 
+/// Packs matrices one behind the other into an arena that was sized for all of them.
+struct Filler<'a> {
+    packer: Packer<'a>,
+    arena: &'a Arena,
+    at: usize,
+    control: &'a mut dyn LoadControl,
+}
+
+impl Filler<'_> {
+    fn n_threads(&self) -> usize {
+        self.packer.pool.n_threads()
+    }
+
+    fn next(&mut self, t: &Tensor<'_>) -> Result<Matrix> {
+        // SAFETY: the arena was sized for all matrices in this order.
+        let place = unsafe { self.arena.base().add(self.at) };
+        self.at += packed_bytes((t, 1));
+        self.packer.pack(t, place, self.control)
+    }
+
+    /// A matrix that is as many of them as there are experts.
+    fn stack(&mut self, t: &Tensor<'_>, n: usize) -> Result<Vec<Matrix>> {
+        let rows = t.rows / n;
+        let bytes = rows * t.ty.row_bytes(t.cols);
+        let mut all = Vec::new();
+        reserve(&mut all, n)?;
+        for i in 0..n {
+            let data = t.data.part(i * bytes..(i + 1) * bytes)?;
+            all.push(self.next(&Tensor { rows, data, ..*t })?);
+        }
+        Ok(all)
+    }
+
+    fn dense(&mut self, w: &DenseWeights<'_>) -> Result<DensePlan> {
+        let gate = w.gate.as_ref().map(|t| self.next(t)).transpose()?;
+        let (up, down) = (self.next(&w.up)?, self.next(&w.down)?);
+        let n_threads = self.n_threads();
+        Ok(DensePlan {
+            gate_bias: maybe(&w.gate_bias)?,
+            up_bias: maybe(&w.up_bias)?,
+            down_bias: maybe(&w.down_bias)?,
+            up_tasks: tasks(&[gate.as_ref().unwrap_or(&up)], n_threads),
+            down_tasks: tasks(&[&down], n_threads),
+            gate,
+            up,
+            down,
+        })
+    }
+
+    fn ffn(&mut self, layer: &Layer, w: &FfnWeights<'_>) -> Result<FfnPlan> {
+        let w = match w {
+            FfnWeights::Dense(w) => return Ok(FfnPlan::Dense(self.dense(w)?)),
+            FfnWeights::Experts(w) => w,
+        };
+        let n = layer.experts().map_or(1, |experts| experts.n);
+        let router = self.next(&w.router)?;
+        let each = &w.each;
+        let gate = each.gate.as_ref().map(|t| self.stack(t, n)).transpose()?.unwrap_or_default();
+        Ok(FfnPlan::Experts(ExpertsPlan {
+            router_tasks: tasks(&[&router], self.n_threads()),
+            router,
+            router_bias: maybe(&w.router_bias)?,
+            select_bias: maybe(&w.select_bias)?,
+            gate,
+            up: self.stack(&each.up, n)?,
+            down: self.stack(&each.down, n)?,
+            gate_bias: maybe(&each.gate_bias)?,
+            up_bias: maybe(&each.up_bias)?,
+            down_bias: maybe(&each.down_bias)?,
+            shared: w.shared.as_ref().map(|w| self.dense(w)).transpose()?,
+            shared_gate: maybe(&w.shared_gate)?,
+        }))
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -153,52 +239,36 @@ pub fn load(
     control: &mut dyn LoadControl,
 ) -> Result<CpuModel> {
     let layout = PageLayout::new(config)?;
-    let all = matrices(weights);
-    let total: u64 = all.iter().map(|t| t.data.len() as u64).sum();
-    let arena = Arena::new(all.iter().map(|t| packed_bytes(t)).sum())?;
-    let mut at = 0;
+    let all = matrices(config, weights);
+    let total: u64 = all.iter().map(|(t, _)| t.data.len() as u64).sum();
+    let arena = Arena::new(all.into_iter().map(packed_bytes).sum())?;
     control.progress(0, total)?;
-    let mut packer = Packer::new(&pool, total)?;
-    let mut next = |t: &Tensor<'_>, control: &mut dyn LoadControl| -> Result<Matrix> {
-        // SAFETY: the arena was sized for all matrices in this order.
-        let place = unsafe { arena.base().add(at) };
-        at += packed_bytes(t);
-        packer.pack(t, place, control)
-    };
-    let token_embd = next(&weights.token_embd, control)?;
+    let mut fill = Filler { packer: Packer::new(&pool, total)?, arena: &arena, at: 0, control };
+    let token_embd = fill.next(&weights.token_embd)?;
     let n_threads = pool.n_threads();
     let mut layers = Vec::new();
     reserve(&mut layers, weights.layers.len())?;
     let ropes = config.ropes.iter().map(Rope::new).collect::<Result<Vec<_>>>()?;
-    for l in &weights.layers {
-        let (q, k, v) = (next(&l.q, control)?, next(&l.k, control)?, next(&l.v, control)?);
-        let o = next(&l.o, control)?;
-        let gate = l.gate.as_ref().map(|t| next(t, control)).transpose()?;
-        let (up, down) = (next(&l.up, control)?, next(&l.down, control)?);
+    for (layer, l) in config.layers.iter().zip(&weights.layers) {
+        let (q, k, v, o) = (fill.next(&l.q)?, fill.next(&l.k)?, fill.next(&l.v)?, fill.next(&l.o)?);
         layers.push(LayerPlan {
             attn_norm: norm(&l.attn_norm, &l.attn_norm_bias)?,
             biases: [maybe(&l.q_bias)?, maybe(&l.k_bias)?, maybe(&l.v_bias)?],
             q_norm: maybe(&l.q_norm)?,
             k_norm: maybe(&l.k_norm)?,
+            sinks: maybe(&l.sinks)?,
             o_bias: maybe(&l.o_bias)?,
             post_attn_norm: maybe(&l.post_attn_norm)?,
             ffn_norm: norm(&l.ffn_norm, &l.ffn_norm_bias)?,
-            gate_bias: maybe(&l.gate_bias)?,
-            up_bias: maybe(&l.up_bias)?,
-            down_bias: maybe(&l.down_bias)?,
             post_ffn_norm: maybe(&l.post_ffn_norm)?,
             qkv_tasks: tasks(&[&q, &k, &v], n_threads),
             o_tasks: tasks(&[&o], n_threads),
-            up_tasks: tasks(&[gate.as_ref().unwrap_or(&up)], n_threads),
-            down_tasks: tasks(&[&down], n_threads),
             qkv: [q, k, v],
             o,
-            gate,
-            up,
-            down,
+            ffn: fill.ffn(layer, &l.ffn)?,
         });
     }
-    let output = weights.output.as_ref().map(|t| next(t, control)).transpose()?;
+    let output = weights.output.as_ref().map(|t| fill.next(t)).transpose()?;
     let output_tasks = tasks(&[output.as_ref().unwrap_or(&token_embd)], n_threads);
     Ok(CpuModel {
         config: config.try_clone()?,

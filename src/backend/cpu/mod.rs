@@ -14,6 +14,8 @@ mod attend;
 mod attention;
 mod cache;
 mod element;
+mod experts;
+mod ffn;
 mod format;
 mod forward;
 mod head;

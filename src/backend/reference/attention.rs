@@ -122,7 +122,7 @@ impl Network {
                 let k = &pages[p / PAGE_TOKENS].k[at..at + a.head_dim]; // [head_dim]
                 *score = softcap(a.scale as f64 * dot(q, k), a.softcap);
             }
-            softmax(scores);
+            softmax(scores, self.layers[layer].sinks.as_ref().map(|sinks| sinks[head]));
             sum.fill(0.0); // [head_dim]
             for (&score, p) in scores.iter().zip(positions.clone()) {
                 let at = self.row_offset(layer, p) + head_offset;

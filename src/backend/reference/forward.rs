@@ -4,12 +4,13 @@
 
 use std::sync::{Arc, RwLock};
 
+use super::ffn::Routed;
 use super::load::{Layer, Loader, NormWeights};
-use super::math::{Matrix, activation, linear, norm, rms_norm_in_place, softcap};
+use super::math::{Matrix, linear, norm, rms_norm_in_place, softcap};
 use super::zeros;
 use crate::backend::{LoadControl, PAGE_TOKENS};
 use crate::error::Result;
-use crate::model::{Block, Config, Dense, Ffn, Mixer, Weights};
+use crate::model::{Block, Config, Mixer, Weights};
 
 /// Sees `(name, layer or -1, row)`.
 pub(super) type Tap<'a> = &'a mut dyn FnMut(&'static str, i32, &[f32]);
@@ -52,16 +53,17 @@ pub(super) struct Network {
 
 /// The activations of one token.
 pub(super) struct State {
-    x: Vec<f32>,                // [D] the residual stream
-    pub h: Vec<f32>,            // [D] what a mixer or a feed-forward part reads
-    pub q: Vec<f32>,            // [H]
-    pub k: Vec<f32>,            // [G]
-    pub v: Vec<f32>,            // [G]
-    pub mix: Vec<f32>,          // [H]
-    pub out: Vec<f32>,          // [D] what a half layer adds to the stream
-    mixed: Vec<f32>,            // [D] what the mixer of a parallel block adds
-    gate: Vec<f32>,             // [F]
-    up: Vec<f32>,               // [F]
+    x: Vec<f32>,        // [D] the residual stream
+    pub h: Vec<f32>,    // [D] what a mixer or a feed-forward part reads
+    pub q: Vec<f32>,    // [H]
+    pub k: Vec<f32>,    // [G]
+    pub v: Vec<f32>,    // [G]
+    pub mix: Vec<f32>,  // [H]
+    pub out: Vec<f32>,  // [D] what a half layer adds to the stream
+    mixed: Vec<f32>,    // [D] what the mixer of a parallel block adds
+    pub gate: Vec<f32>, // [F] of a dense part or of an expert
+    pub up: Vec<f32>,   // [F]
+    pub routed: Routed,
     pub scores: Vec<f64>,       // [positions attended to]
     pub sum: Vec<f64>,          // [head_dim]
     pub turns: Vec<(f64, f64)>, // [n_rot / 2] cos and sin
@@ -81,8 +83,9 @@ impl State {
             mix: zeros(h)?,
             out: zeros(c.n_embd)?,
             mixed: zeros(c.n_embd)?,
-            gate: zeros(most.ffn)?,
-            up: zeros(most.ffn)?,
+            gate: zeros(most.ffn.max(most.expert))?,
+            up: zeros(most.ffn.max(most.expert))?,
+            routed: Routed::new(c)?,
             scores: zeros(n_positions)?,
             sum: zeros(most.head)?,
             turns: zeros(most.pairs)?,
@@ -150,9 +153,7 @@ impl Network {
             };
             self.normalize(ffn_norm, s); // x -> h
             tap("ffn_norm", n, &s.h);
-            match c.layers[i].ffn {
-                Ffn::Dense(dense) => self.dense(layer, &dense, n, s, tap), // h -> out
-            }
+            self.ffn(i, s, tap)?; // h -> out
             tap("ffn_out", n, &s.out);
             if let Some(weight) = &layer.post_ffn_norm {
                 rms_norm_in_place(&mut s.out, weight, c.norm_eps); // [D]
@@ -182,24 +183,6 @@ impl Network {
             Some(w) => norm(self.config.norm, &mut s.h, &s.x, &w.weight, w.bias.as_deref(), self.config.norm_eps),
             None => s.h.copy_from_slice(&s.x),
         }
-    }
-
-    /// `s.out = Wdown (activation(Wgate s.h + bgate) * (Wup s.h + bup)) + bdown`, or without a gate.
-    fn dense(&self, layer: &Layer, dense: &Dense, n: i32, s: &mut State, tap: Tap<'_>) {
-        let State { h, gate, up, out, .. } = s;
-        let (gate, up) = (&mut gate[..dense.width], &mut up[..dense.width]);
-        linear(up, &layer.up, h, layer.up_bias.as_deref()); // [F] = [F, D] [D]
-        match &layer.gate {
-            Some(matrix) => {
-                linear(gate, matrix, h, layer.gate_bias.as_deref()); // [F] = [F, D] [D]
-                for (gate, &up) in gate.iter_mut().zip(&*up) {
-                    *gate = (activation(*gate, dense.activation) * up as f64) as f32; // [F]
-                }
-            }
-            None => gate.iter_mut().zip(&*up).for_each(|(gate, &up)| *gate = activation(up, dense.activation) as f32),
-        }
-        tap("ffn_act", n, gate);
-        linear(out, &layer.down, gate, layer.down_bias.as_deref()); // [D] = [D, F] [F]
     }
 }
 

@@ -5,12 +5,38 @@ use super::zeros;
 use crate::backend::LoadControl;
 use crate::error::Result;
 use crate::gguf::dequantize_row;
-use crate::model::{LayerWeights, Tensor};
+use crate::model::{DenseWeights, FfnWeights, LayerWeights, Tensor};
 
 /// What a norm multiplies and adds.
 pub(super) struct NormWeights {
     pub weight: Vec<f32>,       // [D]
     pub bias: Option<Vec<f32>>, // [D]
+}
+
+/// A dense feed-forward part, or those of `N` experts one behind the other.
+pub(super) struct Dense {
+    pub gate: Option<Matrix>,        // [N F, D]
+    pub up: Matrix,                  // [N F, D]
+    pub down: Matrix,                // [N D, F]
+    pub gate_bias: Option<Vec<f32>>, // [N, F]
+    pub up_bias: Option<Vec<f32>>,   // [N, F]
+    pub down_bias: Option<Vec<f32>>, // [N, D]
+}
+
+/// A feed-forward part of `N` experts.
+pub(super) struct Experts {
+    pub router: Matrix,                // [N, D]
+    pub router_bias: Option<Vec<f32>>, // [N]
+    pub select_bias: Option<Vec<f32>>, // [N]
+    pub each: Dense,
+    pub shared: Option<Dense>,
+    pub shared_gate: Option<Vec<f32>>, // [D]
+}
+
+/// A feed-forward part.
+pub(super) enum Ffn {
+    Dense(Dense),
+    Experts(Experts),
 }
 
 /// One layer, dequantized.
@@ -24,16 +50,12 @@ pub(super) struct Layer {
     pub v_bias: Option<Vec<f32>>,         // [G]
     pub q_norm: Option<Vec<f32>>,         // [head_dim] or [H]
     pub k_norm: Option<Vec<f32>>,         // [head_dim] or [G]
+    pub sinks: Option<Vec<f32>>,          // [n_heads]
     pub o: Matrix,                        // [D, H]
     pub o_bias: Option<Vec<f32>>,         // [D]
     pub post_attn_norm: Option<Vec<f32>>, // [D]
     pub ffn_norm: Option<NormWeights>,
-    pub gate: Option<Matrix>,            // [F, D]
-    pub up: Matrix,                      // [F, D]
-    pub down: Matrix,                    // [D, F]
-    pub gate_bias: Option<Vec<f32>>,     // [F]
-    pub up_bias: Option<Vec<f32>>,       // [F]
-    pub down_bias: Option<Vec<f32>>,     // [D]
+    pub ffn: Ffn,
     pub post_ffn_norm: Option<Vec<f32>>, // [D]
 }
 
@@ -88,6 +110,32 @@ impl<'a> Loader<'a> {
         Ok(NormWeights { weight: self.vector(weight)?, bias: self.optional(bias)? })
     }
 
+    fn dense(&mut self, w: &DenseWeights<'_>) -> Result<Dense> {
+        Ok(Dense {
+            gate: w.gate.as_ref().map(|t| self.matrix(t)).transpose()?,
+            up: self.matrix(&w.up)?,
+            down: self.matrix(&w.down)?,
+            gate_bias: self.optional(&w.gate_bias)?,
+            up_bias: self.optional(&w.up_bias)?,
+            down_bias: self.optional(&w.down_bias)?,
+        })
+    }
+
+    fn ffn(&mut self, w: &FfnWeights<'_>) -> Result<Ffn> {
+        let w = match w {
+            FfnWeights::Dense(w) => return Ok(Ffn::Dense(self.dense(w)?)),
+            FfnWeights::Experts(w) => w,
+        };
+        Ok(Ffn::Experts(Experts {
+            router: self.matrix(&w.router)?,
+            router_bias: self.optional(&w.router_bias)?,
+            select_bias: self.optional(&w.select_bias)?,
+            each: self.dense(&w.each)?,
+            shared: w.shared.as_ref().map(|w| self.dense(w)).transpose()?,
+            shared_gate: self.optional(&w.shared_gate)?,
+        }))
+    }
+
     pub fn layer(&mut self, l: &LayerWeights<'_>) -> Result<Layer> {
         Ok(Layer {
             attn_norm: l.attn_norm.as_ref().map(|t| self.norm(t, &l.attn_norm_bias)).transpose()?,
@@ -99,16 +147,12 @@ impl<'a> Loader<'a> {
             v_bias: self.optional(&l.v_bias)?,
             q_norm: self.optional(&l.q_norm)?,
             k_norm: self.optional(&l.k_norm)?,
+            sinks: self.optional(&l.sinks)?,
             o: self.matrix(&l.o)?,
             o_bias: self.optional(&l.o_bias)?,
             post_attn_norm: self.optional(&l.post_attn_norm)?,
             ffn_norm: l.ffn_norm.as_ref().map(|t| self.norm(t, &l.ffn_norm_bias)).transpose()?,
-            gate: l.gate.as_ref().map(|t| self.matrix(t)).transpose()?,
-            up: self.matrix(&l.up)?,
-            down: self.matrix(&l.down)?,
-            gate_bias: self.optional(&l.gate_bias)?,
-            up_bias: self.optional(&l.up_bias)?,
-            down_bias: self.optional(&l.down_bias)?,
+            ffn: self.ffn(&l.ffn)?,
             post_ffn_norm: self.optional(&l.post_ffn_norm)?,
         })
     }

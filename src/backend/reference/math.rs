@@ -4,7 +4,7 @@
 //! error is half a unit in the last place of its result, whatever the length of its reduction; the order of
 //! every sum depends on its length alone.
 
-use crate::model::{Activation, Norm, RopePairing, RopeTable};
+use crate::model::{Activation, Norm, RopePairing, RopeTable, sigmoid};
 
 /// A matrix; a vector has one row.
 pub(super) struct Matrix {
@@ -41,8 +41,14 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f64 {
 
 /// `out = w x + bias`.
 pub(super) fn linear(out: &mut [f32], w: &Matrix, x: &[f32], bias: Option<&[f32]>) {
-    debug_assert_eq!((out.len(), x.len()), (w.rows, w.cols));
-    for (i, out) in out.iter_mut().enumerate() {
+    debug_assert_eq!(out.len(), w.rows);
+    linear_from(out, w, 0, x, bias);
+}
+
+/// [`linear`] with as many rows of `w`, and of the bias, as `out` has, from row `first` on.
+pub(super) fn linear_from(out: &mut [f32], w: &Matrix, first: usize, x: &[f32], bias: Option<&[f32]>) {
+    debug_assert_eq!(x.len(), w.cols);
+    for (i, out) in (first..).zip(out) {
         *out = (dot(w.row(i), x) + bias.map_or(0.0, |b| b[i] as f64)) as f32;
     }
 }
@@ -102,11 +108,12 @@ pub(super) fn rotate(head: &mut [f32], turns: &[(f64, f64)], pairing: RopePairin
     }
 }
 
-/// `x = exp(x - max) / sum(exp(x - max))`.
-pub(super) fn softmax(x: &mut [f64]) {
-    let max = x.iter().fold(f64::NEG_INFINITY, |m, &x| m.max(x));
+/// `x = exp(x - max) / sum(exp(x - max))`; a sink is one term more of the sum, and of the maximum.
+pub(super) fn softmax(x: &mut [f64], sink: Option<f32>) {
+    let sink = sink.map_or(f64::NEG_INFINITY, f64::from);
+    let max = x.iter().fold(sink, |m, &x| m.max(x));
     x.iter_mut().for_each(|x| *x = (*x - max).exp());
-    let sum: f64 = x.iter().sum();
+    let sum: f64 = x.iter().sum::<f64>() + if sink == f64::NEG_INFINITY { 0.0 } else { (sink - max).exp() };
     x.iter_mut().for_each(|x| *x /= sum);
 }
 
@@ -115,11 +122,24 @@ pub(super) fn softcap(x: f64, cap: Option<f32>) -> f64 {
     cap.map_or(x, |cap| cap as f64 * (x / cap as f64).tanh())
 }
 
-/// The function on the gate.
-pub(super) fn activation(x: f32, kind: Activation) -> f64 {
+/// The function on the gate, times up; on up itself where there is no gate.
+pub(super) fn activation(x: f32, up: Option<f32>, kind: Activation) -> f64 {
+    let up = up.map_or(1.0, |up| up as f64);
+    match kind {
+        Activation::ClampedSwiglu => {
+            // A NaN stays one.
+            let x = if x > 7.0 { 7.0 } else { x as f64 };
+            x * sigmoid(1.702 * x) * (up.clamp(-7.0, 7.0) + 1.0)
+        }
+        kind => curve(x, kind) * up,
+    }
+}
+
+fn curve(x: f32, kind: Activation) -> f64 {
     let x = x as f64;
     match kind {
-        Activation::Silu => x / (1.0 + (-x).exp()),
+        // Clamped above.
+        Activation::Silu | Activation::ClampedSwiglu => x * sigmoid(x),
         Activation::GeluTanh => {
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
             0.5 * x * (1.0 + inner.tanh())

@@ -6,8 +6,9 @@
 //!
 //! Taps have one row (one token) each: `embed`, then per layer `attn_norm` (what the mixer reads), `q_rope`, `k_rope`, `v`,
 //! `attn_mix` (before Wo), `attn_out` (after Wo, before the post norm), `ffn_norm` (what the feed-forward part reads),
-//! `ffn_act` (activation(gate) * up, or activation(up)), `ffn_out` (after Wdown, before the post norm), `resid` (the stream
-//! after the layer); `final_norm` and `logits` only where logits are wanted.
+//! `ffn_act` (activation(gate) * up, or activation(up)) or, of experts, `moe_logits`, `moe_ids` (ascending) and `moe_weights`,
+//! `ffn_out` (after Wdown, before the post norm), `resid` (the stream after the layer); `final_norm` and `logits` only where
+//! logits are wanted.
 
 use std::any::Any;
 use std::sync::atomic::Ordering;
@@ -22,6 +23,7 @@ use crate::model::{Config, Weights};
 use crate::sampler::{self, SampleRequest, Sampled};
 
 mod attention;
+mod ffn;
 mod forward;
 mod load;
 mod math;
@@ -315,8 +317,9 @@ fn out_of_memory<T>(n: usize) -> Error {
 
 fn plan_of(c: &Config, w: &Weights<'_>) -> Plan {
     let most = c.widths();
-    let row = 4 * c.n_embd + 2 * most.q + 2 * most.kv + 2 * most.ffn + c.n_vocab; // f32
-    let wide = c.n_ctx_train + most.head + 2 * most.pairs; // f64
+    let (routed, sum) = (2 * most.n_experts + 3 * most.n_used, if most.n_experts == 0 { 0 } else { c.n_embd });
+    let row = 4 * c.n_embd + 2 * most.q + 2 * most.kv + 2 * most.ffn.max(most.expert) + routed + c.n_vocab; // f32
+    let wide = c.n_ctx_train + most.head + 2 * most.pairs + most.n_experts + sum; // f64
     Plan {
         weights_bytes: w.iter().map(|t| (t.rows * t.cols * size_of::<f32>()) as u64).sum(),
         kv_bytes_per_token: (c.kv_bytes_per_token() * 2) as u64, // f32,

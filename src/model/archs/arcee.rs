@@ -8,10 +8,7 @@ pub(super) const ARCHITECTURE: Architecture =
 
 fn fill(_: &Keys<'_>, config: &mut Config, extras: &mut Extras) -> Result<()> {
     config.ropes[0].pairing = RopePairing::Adjacent;
-    for layer in &mut config.layers {
-        let dense = layer.dense_mut();
-        (dense.activation, dense.gated) = (Activation::Relu2, false);
-    }
+    config.dense_mut().for_each(|dense| (dense.activation, dense.gated) = (Activation::Relu2, false));
     extras.qkv_bias = Need::Maybe;
     extras.o_bias = Need::Maybe;
     extras.rope_freqs = Need::Maybe;

@@ -10,6 +10,6 @@ pub(super) const ARCHITECTURE: Architecture =
 
 fn fill(_: &Keys<'_>, config: &mut Config, _: &mut Extras) -> Result<()> {
     config.embedding_scale = (config.n_embd as f32).sqrt();
-    config.layers.iter_mut().for_each(|layer| layer.dense_mut().activation = Activation::GeluTanh);
+    config.dense_mut().for_each(|dense| dense.activation = Activation::GeluTanh);
     Ok(())
 }

@@ -23,8 +23,8 @@ fn fill(keys: &Keys<'_>, config: &mut Config, extras: &mut Extras) -> Result<()>
     config.logit_softcap = softcap(keys, "final_logit_softcapping", LOGIT_SOFTCAP)?;
     let score_softcap = softcap(keys, "attn_logit_softcapping", SCORE_SOFTCAP)?;
     let (n_embd, n_layers) = (config.n_embd, config.n_layers());
+    config.dense_mut().for_each(|dense| dense.activation = Activation::GeluTanh);
     for layer in &mut config.layers {
-        layer.dense_mut().activation = Activation::GeluTanh;
         let attention = layer.attention_mut();
         attention.softcap = score_softcap;
         if n_layers == LAYERS_27B {

@@ -24,8 +24,8 @@ const LAYERS_27B: usize = 62;
 fn fill(keys: &Keys<'_>, config: &mut Config, extras: &mut Extras) -> Result<()> {
     config.embedding_scale = (config.n_embd as f32).sqrt();
     let (n_embd, n_layers) = (config.n_embd, config.n_layers());
+    config.dense_mut().for_each(|dense| dense.activation = Activation::GeluTanh);
     for layer in &mut config.layers {
-        layer.dense_mut().activation = Activation::GeluTanh;
         let attention = layer.attention_mut();
         attention.qk_norm = Some(QkNorm::Head);
         if n_layers == LAYERS_27B {

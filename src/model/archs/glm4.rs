@@ -3,7 +3,7 @@
 //!
 //! A file of a model that sees (`rope.dimension_sections`) has its rows in another order, and is refused.
 
-use super::{Architecture, Config, Extras, Keys, Need, Norm, RopePairing, unsupported};
+use super::{Architecture, Config, Extras, Keys, Need, Norm, RopePairing};
 use crate::error::Result;
 
 pub(super) const ARCHITECTURE: Architecture =
@@ -11,10 +11,7 @@ pub(super) const ARCHITECTURE: Architecture =
 
 fn fill(keys: &Keys<'_>, config: &mut Config, extras: &mut Extras) -> Result<()> {
     config.ropes[0].pairing = RopePairing::Adjacent;
-    let sections = keys.key("rope.dimension_sections");
-    if keys.gguf.meta(&sections).is_some() {
-        return Err(unsupported(&sections, "there", "no such key"));
-    }
+    keys.refuse_sections()?;
     extras.post_norms = Need::Yes;
     extras.qkv_bias = Need::Maybe;
     extras.fused_gate_up = true;

@@ -20,8 +20,7 @@ fn fill(keys: &Keys<'_>, config: &mut Config, extras: &mut Extras) -> Result<()>
     let is_parallel = keys.gguf.opt_bool(&key)?.ok_or_else(|| wrong(&key, "missing", "a bool"))?;
     for layer in &mut config.layers {
         layer.block = if is_parallel { Block::Parallel } else { Block::Sequential };
-        let dense = layer.dense_mut();
-        (dense.activation, dense.gated) = (Activation::Gelu, false);
     }
+    config.dense_mut().for_each(|dense| (dense.activation, dense.gated) = (Activation::Gelu, false));
     Ok(())
 }

@@ -13,7 +13,7 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     fill,
 };
 
-fn fill(keys: &Keys<'_>, config: &mut Config, extras: &mut Extras) -> Result<()> {
+pub(super) fn fill(keys: &Keys<'_>, config: &mut Config, extras: &mut Extras) -> Result<()> {
     config.ropes[0].pairing = RopePairing::Adjacent;
     config.residual_scale = keys.positive("residual_scale")?.unwrap_or(1.0);
     config.logit_scale = 1.0 / keys.positive("logit_scale")?.unwrap_or(1.0);

@@ -15,13 +15,13 @@ pub(super) struct Keys<'g> {
 pub(super) const MAX_SIZE: u64 = 1 << 20;
 
 /// A number for all layers, or one for each.
-enum PerLayer {
+pub(super) enum PerLayer {
     Same(usize),
     Each(Vec<usize>),
 }
 
 impl PerLayer {
-    fn get(&self, layer: usize) -> usize {
+    pub fn get(&self, layer: usize) -> usize {
         match self {
             PerLayer::Same(n) => *n,
             PerLayer::Each(all) => all[layer],
@@ -55,13 +55,13 @@ impl Keys<'_> {
         }
     }
 
-    fn size(&self, suffix: &str, limit: u64) -> Result<usize> {
+    pub fn size(&self, suffix: &str, limit: u64) -> Result<usize> {
         let missing = || wrong(&self.key(suffix), "missing", "an unsigned integer");
         self.opt_size(suffix, limit)?.ok_or_else(missing)
     }
 
     /// A width or a count, or an array of one for each layer.
-    fn opt_sizes(&self, suffix: &str, n_layers: usize) -> Result<Option<PerLayer>> {
+    pub fn opt_sizes(&self, suffix: &str, n_layers: usize) -> Result<Option<PerLayer>> {
         let key = self.key(suffix);
         let Some(array) = self.gguf.meta(&key).and_then(|v| v.as_array()) else {
             return Ok(self.opt_size(suffix, MAX_SIZE)?.map(PerLayer::Same));
@@ -150,6 +150,7 @@ impl Keys<'_> {
             temperature: None,
             scale: self.float("attention.scale")?.unwrap_or(1.0 / (head_dim as f32).sqrt()),
             softcap: self.float("attn_logit_softcapping")?.filter(|&cap| cap != 0.0),
+            sinks: false,
         })
     }
 

@@ -3,6 +3,7 @@
 //! Invariant: a key that would change the computation is either in the `Config` or refused.
 
 use super::config::{Activation, Attention, Block, Config, Dense, Ffn, Layer, Mixer, Norm, QkNorm, Temperature};
+use super::experts::{Experts, Groups, Route, Score, Shared};
 use super::rope::{RopePairing, RopeTable, Yarn};
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, shorten};
@@ -10,23 +11,31 @@ use crate::gguf::{Gguf, shorten};
 mod arcee;
 mod cohere2;
 mod ernie4_5;
+mod ernie4_5_moe;
 mod exaone4;
+mod experts;
 mod gemma;
 mod gemma2;
 mod gemma3;
 mod glm4;
+mod glm4moe;
+mod gpt_oss;
 mod gptneox;
 mod granite;
+mod granitemoe;
 mod hunyuan_dense;
 mod internlm2;
 mod keys;
 mod llama;
 mod mistral3;
 mod olmo2;
+mod olmoe;
 mod phi2;
 mod phi3;
 mod qwen2;
+mod qwen2moe;
 mod qwen3;
+mod qwen3moe;
 mod ropes;
 mod seed_oss;
 mod smollm3;
@@ -50,26 +59,33 @@ pub struct Architecture {
 }
 
 /// All of them, by name.
-pub static ARCHITECTURES: [Architecture; 23] = [
+pub static ARCHITECTURES: [Architecture; 30] = [
     arcee::ARCHITECTURE,
     cohere2::ARCHITECTURE,
     ernie4_5::ARCHITECTURE,
+    ernie4_5_moe::ARCHITECTURE,
     exaone4::ARCHITECTURE,
     gemma::ARCHITECTURE,
     gemma2::ARCHITECTURE,
     gemma3::ARCHITECTURE,
     glm4::ARCHITECTURE,
+    glm4moe::ARCHITECTURE,
+    gpt_oss::ARCHITECTURE,
     gptneox::ARCHITECTURE,
     granite::ARCHITECTURE,
+    granitemoe::ARCHITECTURE,
     hunyuan_dense::ARCHITECTURE,
     internlm2::ARCHITECTURE,
     llama::ARCHITECTURE,
     mistral3::ARCHITECTURE,
     olmo2::ARCHITECTURE,
+    olmoe::ARCHITECTURE,
     phi2::ARCHITECTURE,
     phi3::ARCHITECTURE,
     qwen2::ARCHITECTURE,
+    qwen2moe::ARCHITECTURE,
     qwen3::ARCHITECTURE,
+    qwen3moe::ARCHITECTURE,
     seed_oss::ARCHITECTURE,
     smollm3::ARCHITECTURE,
     stablelm::ARCHITECTURE,
@@ -82,8 +98,8 @@ const MISSING: [(&str, &str); 7] = [
     ("bitnet", "norms inside the attention and the feed-forward part"),
     ("falcon", "a description only: backends have all that it computes"),
     ("gemma3n", "AltUp, Laurel, embeddings by layer and sparse activations"),
-    ("llama4", "windows in chunks, experts and a norm of queries without weights"),
-    ("minimax-m2", "experts chosen by sigmoids"),
+    ("llama4", "windows in chunks, weights before experts and a norm of queries without weights"),
+    ("minimax-m2", "a description only: backends have all that it computes"),
     ("phimoe", "experts between norms with biases"),
 ];
 
@@ -112,11 +128,15 @@ pub(super) struct Extras {
     pub o_bias: Need,
     /// Biases of up and down, and of the gate where there is one.
     pub ffn_bias: Need,
+    /// Biases of a router and of each expert.
+    pub experts_bias: Need,
     pub post_norms: Need,
     pub rope_freqs: Need,
     /// Whether the divisors of the frequencies are the short ones of two, of which the long ones have no use.
     pub long_rope: bool,
     pub output_bias: Need,
+    /// Layers behind the last, whose tensors are left out.
+    pub n_left_out: usize,
     /// Whether `ffn_up` holds the gate's rows and then those of up.
     pub fused_gate_up: bool,
 }
@@ -131,10 +151,12 @@ impl Extras {
         qkv_bias: Need::No,
         o_bias: Need::No,
         ffn_bias: Need::No,
+        experts_bias: Need::No,
         post_norms: Need::No,
         rope_freqs: Need::No,
         long_rope: false,
         output_bias: Need::No,
+        n_left_out: 0,
         fused_gate_up: false,
     };
 

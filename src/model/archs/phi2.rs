@@ -12,8 +12,7 @@ fn fill(_: &Keys<'_>, config: &mut Config, extras: &mut Extras) -> Result<()> {
     extras.ffn_norm = Need::No;
     for layer in &mut config.layers {
         layer.block = Block::Parallel;
-        let dense = layer.dense_mut();
-        (dense.activation, dense.gated) = (Activation::GeluTanh, false);
     }
+    config.dense_mut().for_each(|dense| (dense.activation, dense.gated) = (Activation::GeluTanh, false));
     Ok(())
 }

@@ -28,6 +28,15 @@ impl Keys<'_> {
         }
     }
 
+    /// Refuses sections of a rope, which are for models that see.
+    pub fn refuse_sections(&self) -> Result<()> {
+        let sections = self.key("rope.dimension_sections");
+        match self.gguf.meta(&sections) {
+            None => Ok(()),
+            Some(_) => Err(unsupported(&sections, "there", "no such key")),
+        }
+    }
+
     /// Elements of a head that are turned.
     fn n_rot(&self, head_dim: usize) -> Result<usize> {
         let n_rot = self.opt_size("rope.dimension_count", MAX_SIZE)?.unwrap_or(head_dim);

@@ -15,10 +15,7 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
 
 fn fill(keys: &Keys<'_>, config: &mut Config, extras: &mut Extras) -> Result<()> {
     extras.all_biases();
-    for layer in &mut config.layers {
-        let dense = layer.dense_mut();
-        (dense.activation, dense.gated) = (Activation::GeluTanh, false);
-    }
+    config.dense_mut().for_each(|dense| (dense.activation, dense.gated) = (Activation::GeluTanh, false));
     keys.window_on_all(config)?;
     Ok(())
 }

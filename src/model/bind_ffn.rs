@@ -1,0 +1,87 @@
+//! The tensors of feed-forward parts.
+
+use super::archs::{Extras, Need};
+use super::bind::{Binder, split};
+use super::config::{Config, Dense, Ffn};
+use super::experts::Experts;
+use super::weights::{DenseWeights, ExpertsWeights, FfnWeights, Tensor};
+use crate::error::Result;
+
+impl<'a> Binder<'a> {
+    /// Those of a layer.
+    pub(super) fn ffn(&mut self, config: &Config, extras: Extras, layer: usize) -> Result<FfnWeights<'a>> {
+        let d = config.n_embd;
+        match &config.layers[layer].ffn {
+            Ffn::Dense(dense) => {
+                let bias = self.decide(extras.ffn_bias, "ffn_up.bias");
+                Ok(FfnWeights::Dense(self.dense(layer, "", dense, d, bias, extras.fused_gate_up)?))
+            }
+            Ffn::Experts(experts) => self.experts(layer, experts, d, extras.experts_bias).map(FfnWeights::Experts),
+        }
+    }
+
+    /// A dense part; `kind` is what its names have behind those of gate, up and down.
+    fn dense(
+        &mut self,
+        layer: usize,
+        kind: &str,
+        dense: &Dense,
+        d: usize,
+        bias: Need,
+        fused: bool,
+    ) -> Result<DenseWeights<'a>> {
+        let ff = dense.width;
+        let name = |part: &str, what: &str| format!("blk.{layer}.ffn_{part}{kind}.{what}");
+        let (gate, up) = if dense.gated && fused {
+            let [gate, up] = split(self.matrix(&name("up", "weight"), 2 * ff, d)?, [ff; 2])?;
+            (Some(gate), up)
+        } else {
+            let gate = dense.gated.then(|| self.matrix(&name("gate", "weight"), ff, d)).transpose()?;
+            (gate, self.matrix(&name("up", "weight"), ff, d)?)
+        };
+        let gate_bias = if dense.gated { bias } else { Need::No };
+        Ok(DenseWeights {
+            gate,
+            up,
+            down: self.matrix(&name("down", "weight"), d, ff)?,
+            gate_bias: self.optional(gate_bias, &name("gate", "bias"), ff)?,
+            up_bias: self.optional(bias, &name("up", "bias"), ff)?,
+            down_bias: self.optional(bias, &name("down", "bias"), d)?,
+        })
+    }
+
+    fn experts(&mut self, layer: usize, experts: &Experts, d: usize, bias: Need) -> Result<ExpertsWeights<'a>> {
+        let (n, ff) = (experts.n, experts.each.width);
+        let name = |role: &str| format!("blk.{layer}.{role}");
+        let select_bias = if experts.route.select_bias { Need::Yes } else { Need::No };
+        let shared = experts.shared.as_ref();
+        let shared_gate = if shared.is_some_and(|shared| shared.gated) { Need::Yes } else { Need::No };
+        let gate = experts.each.gated.then(|| self.stack(&name("ffn_gate_exps.weight"), n, ff, d)).transpose()?;
+        let gate_bias = if experts.each.gated { bias } else { Need::No };
+        Ok(ExpertsWeights {
+            router: self.matrix(&name("ffn_gate_inp.weight"), n, d)?,
+            router_bias: self.optional(bias, &name("ffn_gate_inp.bias"), n)?,
+            select_bias: self.optional(select_bias, &name("exp_probs_b.bias"), n)?,
+            each: DenseWeights {
+                gate,
+                up: self.stack(&name("ffn_up_exps.weight"), n, ff, d)?,
+                down: self.stack(&name("ffn_down_exps.weight"), n, d, ff)?,
+                gate_bias: self.stacked_bias(gate_bias, &name("ffn_gate_exps.bias"), n, ff)?,
+                up_bias: self.stacked_bias(bias, &name("ffn_up_exps.bias"), n, ff)?,
+                down_bias: self.stacked_bias(bias, &name("ffn_down_exps.bias"), n, d)?,
+            },
+            shared: shared.map(|s| self.dense(layer, "_shexp", &s.ffn, d, Need::No, false)).transpose()?,
+            shared_gate: self.optional(shared_gate, &name("ffn_gate_inp_shexp.weight"), d)?,
+        })
+    }
+
+    /// A bias of each expert, one a row.
+    fn stacked_bias(&mut self, need: Need, name: &str, n: usize, width: usize) -> Result<Option<Tensor<'a>>> {
+        if need == Need::No {
+            return Ok(None);
+        }
+        let bias = self.matrix(name, n, width)?;
+        bias.check_floats()?;
+        Ok(Some(bias))
+    }
+}

@@ -1,0 +1,45 @@
+//! How wide a model's layers are at most: what working memory is sized by.
+
+use super::config::{Config, Ffn};
+
+/// The most that any layer has of each, for working memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Widths {
+    /// Elements of a position's queries.
+    pub q: usize,
+    /// Elements of its keys, or of its values.
+    pub kv: usize,
+    /// Rows of the gate of what every position goes through.
+    pub ffn: usize,
+    /// Rows of the gate of an expert.
+    pub expert: usize,
+    /// Experts.
+    pub n_experts: usize,
+    /// Those that a position goes through.
+    pub n_used: usize,
+    /// Elements of a head.
+    pub head: usize,
+    /// Query heads.
+    pub n_heads: usize,
+    /// Pairs of a head that are turned.
+    pub pairs: usize,
+}
+
+impl Config {
+    /// See [`Widths`].
+    pub fn widths(&self) -> Widths {
+        let mut w =
+            Widths { pairs: self.ropes.iter().map(|r| r.inv_freq.len()).max().unwrap_or(0), ..Widths::default() };
+        for layer in &self.layers {
+            let a = layer.attention();
+            (w.q, w.kv) = (w.q.max(a.q_width()), w.kv.max(a.kv_width()));
+            (w.head, w.n_heads) = (w.head.max(a.head_dim), w.n_heads.max(a.n_heads));
+            w.ffn = w.ffn.max(layer.common_ffn().map_or(0, |ffn| ffn.width));
+            if let Ffn::Experts(experts) = &layer.ffn {
+                w.expert = w.expert.max(experts.each.width);
+                (w.n_experts, w.n_used) = (w.n_experts.max(experts.n), w.n_used.max(experts.n_used));
+            }
+        }
+        w
+    }
+}
