@@ -17,6 +17,8 @@ use std::time::Instant;
 
 use kigo::gguf::{Gguf, TensorType, Writer, quantize_row};
 
+#[path = "../tests/common/habits.rs"]
+mod habits;
 #[path = "../tests/common/random.rs"]
 mod random;
 #[path = "../tests/common/recipes.rs"]

@@ -1384,21 +1384,24 @@ kigo_status kigo_model_embed(const kigo_model *model,
 // What a session computes, stage by stage: each named activation of each token, as a callback sees it. With it a wrong
 // answer can be followed to the stage where it begins; examples-c/compare.c does that.
 //
-// A pass over a model of n layers makes, for each token: `embed`; then per layer, from 0, `attn_norm` (the input
-// normalized), `q_rope` and `k_rope` (queries and keys with biases, norms and rotation), `v`, `attn_mix` (the weighted
-// values, before the output matrix), `attn_out` (behind it), `ffn_norm`, `ffn_act` (the activation of the gate, times
-// up), `ffn_out`, and `resid` (the sum that goes to the next layer); then, where logits are wanted (the last token of a
-// call), `final_norm` and `logits`. attn_out and ffn_out are those before a norm of their own, where a model has one.
+// A pass over a model of n layers makes, for each token: `embed`; then per layer, from 0, `attn_norm` (what attention
+// reads: the input normalized, or as it is where the layer has no norm there), `q_rope` and `k_rope` (queries and keys with
+// biases, norms, rotation, and the queries' temperature, as far as the layer has them), `v`, `attn_mix` (the weighted
+// values, before the output matrix), `attn_out` (behind it), `ffn_norm` (what the feed-forward part reads: the sum so far
+// normalized, or as it is; where both parts of a layer read its input, that), `ffn_act` (the activation of the gate, times
+// up; without a gate the activation of up), `ffn_out`, and `resid` (the sum that goes to the next layer); then, where logits
+// are wanted (the last token of a call), `final_norm` and `logits`. attn_out and ffn_out are those before a norm of their
+// own, where a model has one, and before a scale.
 //
 // A tapped session's logits are those of an untapped one, bit for bit; it only takes longer. Without a tap nothing does.
 
 // Tap: the embedding row, scaled where the model does. [n_rows, n_embd].
 #define KIGO_TAP_EMBED 1
 
-// Tap: the normalized input of a layer. [n_rows, n_embd].
+// Tap: what a layer's attention reads, the normalized input. [n_rows, n_embd].
 #define KIGO_TAP_ATTN_NORM 2
 
-// Tap: queries, rotated. [n_rows, n_heads * head_dim].
+// Tap: queries, rotated, times their temperature. [n_rows, n_heads * head_dim].
 #define KIGO_TAP_Q_ROPE 3
 
 // Tap: keys, rotated, as the cache keeps them. [n_rows, n_kv_heads * head_dim].
@@ -1413,10 +1416,10 @@ kigo_status kigo_model_embed(const kigo_model *model,
 // Tap: what attention adds to the layer's input. [n_rows, n_embd].
 #define KIGO_TAP_ATTN_OUT 7
 
-// Tap: the normalized input of the feed-forward part. [n_rows, n_embd].
+// Tap: what the feed-forward part reads, normalized. [n_rows, n_embd].
 #define KIGO_TAP_FFN_NORM 8
 
-// Tap: the activated gate times up. [n_rows, n_ff].
+// Tap: the activated gate times up, or up activated. [n_rows, n_ff].
 #define KIGO_TAP_FFN_ACT 9
 
 // Tap: what the feed-forward part adds. [n_rows, n_embd].

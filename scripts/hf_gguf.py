@@ -17,6 +17,8 @@ import torch
 import transformers
 from gguf import GGMLQuantizationType as Q
 
+import hf_experts
+
 MODEL_NAMES = {
     "model.embed_tokens": "token_embd",
     "model.norm": "output_norm",
@@ -51,7 +53,7 @@ LAYER_NAMES = {
     "attention.dense": "attn_output",
     "mlp.dense_h_to_4h": "ffn_up",
     "mlp.dense_4h_to_h": "ffn_down",
-}
+} | hf_experts.LAYER_NAMES
 POST_NORMS = {"post_attention_layernorm": "post_attention_norm", "post_feedforward_layernorm": "post_ffw_norm"}
 # What an architecture calls otherwise.
 OWN_NAMES = {
@@ -61,9 +63,11 @@ OWN_NAMES = {
     "exaone4": POST_NORMS,
     "glm4": {"post_self_attn_layernorm": "post_attention_norm", "post_mlp_layernorm": "post_ffw_norm"},
     "seed_oss": {"post_attention_layernorm": "post_attention_norm"},
+    "glm4moe": {"post_attention_layernorm": "post_attention_norm"},
+    "gpt-oss": {"post_attention_layernorm": "post_attention_norm"},
 }
-# Those whose rows of q and k the converter reorders; ernie4_5, glm4 and cohere2 turn neighbours from the start.
-NEIGHBOURS = ("llama", "smollm3", "mistral3", "granite", "arcee", "internlm2")
+# Those whose rows of q and k the converter reorders; ernie4_5, with experts too, glm4 and cohere2 turn neighbours from the start.
+NEIGHBOURS = ("llama", "smollm3", "mistral3", "granite", "arcee", "internlm2", "granitemoe")
 NORM_PLUS_ONE = ("gemma", "gemma2", "gemma3")
 LAYER_NORM = ("starcoder2", "phi2", "gptneox", "stablelm", "cohere2")
 GEMMA_LAYERS_PER_GLOBAL = 6  # every sixth layer attends to everything; not a key of the file
@@ -160,11 +164,11 @@ def add_own(w: gguf.GGUFWriter, arch: str, c) -> None:
         w.add_final_logit_softcapping(c.final_logit_softcapping)
     if arch == "gemma2" and c.attn_logit_softcapping:
         w.add_attn_logit_softcapping(c.attn_logit_softcapping)
-    if getattr(c, "sliding_window", None) and arch not in ("qwen2", "qwen3"):
+    if getattr(c, "sliding_window", None) and arch not in ("qwen2", "qwen3", "qwen2moe", "qwen3moe"):
         w.add_sliding_window(c.sliding_window)
         if arch in ("olmo2", "exaone4"):
             w.add_sliding_window_pattern([kind == "sliding_attention" for kind in c.layer_types])
-    if arch == "granite":
+    if arch in ("granite", "granitemoe"):
         w.add_attention_scale(c.attention_multiplier)
         w.add_embedding_scale(c.embedding_multiplier)
         w.add_residual_scale(c.residual_multiplier)
@@ -202,6 +206,7 @@ def save(model, arch: str, path: str, matrix_type: Q, tokens: list, token_types:
     if rope["rope_type"] == "longrope":
         add_long_rope(w, rope, c.max_position_embeddings)
     add_own(w, arch, c)
+    hf_experts.add_keys(w, arch, c)
 
     w.add_tokenizer_model("gpt2")
     w.add_tokenizer_pre("default")
@@ -220,10 +225,20 @@ def save(model, arch: str, path: str, matrix_type: Q, tokens: list, token_types:
     for hf_name, tensor in model.state_dict().items():
         if hf_name == "lm_head.weight" and c.tie_word_embeddings:
             continue
-        name = gguf_name(arch, hf_name)
         data = tensor.detach().numpy().astype(np.float32)
-        data = rows_of(arch, name, data, c.num_attention_heads, n_kv_heads, to_file=True)
-        w.add_tensor(name, data.astype(np.float16) if data.ndim == 2 and matrix_type == Q.F16 else data)
+        names = hf_experts.parts(arch, hf_name)
+        if names:
+            cuts = hf_experts.cut(arch, names, data)
+        else:
+            names = [gguf_name(arch, hf_name)]
+            cuts = [rows_of(arch, names[0], data, c.num_attention_heads, n_kv_heads, to_file=True)]
+        for name, data in zip(names, cuts):
+            if name.endswith("ffn_gate_inp_shexp.weight"):
+                data = data.reshape(-1)
+            # Routers and biases stay as they are, as converters leave them.
+            is_matrix = data.ndim >= 2 and name.endswith(".weight") and not name.endswith("ffn_gate_inp.weight")
+            data = np.ascontiguousarray(data)
+            w.add_tensor(name, data.astype(np.float16) if is_matrix and matrix_type == Q.F16 else data)
     w.write_header_to_file()
     w.write_kv_data_to_file()
     w.write_tensors_to_file()
@@ -288,12 +303,17 @@ def load(path: str, config=None):
     model = transformers.AutoModelForCausalLM.from_config(c, dtype=torch.float32)
     tensors = {t.name: t for t in reader.tensors}
     state = {}
-    for hf_name in model.state_dict():
+    for hf_name, parameter in model.state_dict().items():
+        dequantized = lambda t: gguf.dequantize(t.data, t.tensor_type).astype(np.float32)
+        names = hf_experts.parts(arch, hf_name)
+        if names:
+            data = hf_experts.joined(arch, [dequantized(tensors[name]) for name in names], parameter.shape)
+            state[hf_name] = torch.from_numpy(np.array(data))
+            continue
         name = gguf_name(arch, hf_name)
         if name == "output.weight" and name not in tensors:
             name = "token_embd.weight"
-        t = tensors[name]
-        data = gguf.dequantize(t.data, t.tensor_type).astype(np.float32)
+        data = dequantized(tensors[name]).reshape(parameter.shape)
         n_kv_heads = getattr(c, "num_key_value_heads", c.num_attention_heads)
         data = rows_of(arch, name, data, c.num_attention_heads, n_kv_heads, to_file=False)
         state[hf_name] = torch.from_numpy(np.array(data))

@@ -166,7 +166,50 @@ MODELS = {
     "cohere2-other": ("cohere2", [Q.F16], T.Cohere2Config(
         **sizes(32, 40, 5, 4, 1), **TIED, pad_token_id=0, logit_scale=2.0, sliding_window=33,
         layer_types=WINDOWED + ["sliding_attention"], rope_parameters=rope())),
+    # Experts: odd numbers of them, of which one, two or more are used.
+    "qwen3moe": ("qwen3moe", [Q.F16], T.Qwen3MoeConfig(
+        **sizes(32, 40, 2, 4, 2, 16), **RMS, **UNTIED, num_experts=7, num_experts_per_tok=2, moe_intermediate_size=24,
+        norm_topk_prob=True, rope_parameters=rope(1e6))),
+    "qwen3moe-one": ("qwen3moe", [Q.F32], T.Qwen3MoeConfig(
+        **sizes(32, 40, 2, 4, 1, 8), **RMS, **TIED, num_experts=5, num_experts_per_tok=1, moe_intermediate_size=16,
+        norm_topk_prob=True, rope_parameters=rope())),
+    "qwen2moe": ("qwen2moe", [Q.F16], T.Qwen2MoeConfig(
+        **sizes(32, 40, 2, 4, 2), **RMS, **UNTIED, num_experts=5, num_experts_per_tok=4, moe_intermediate_size=16,
+        shared_expert_intermediate_size=40, rope_parameters=rope(1e6))),
+    "mixtral": ("llama", [Q.F16], T.MixtralConfig(
+        **sizes(32, 40, 2, 4, 1), **RMS, **UNTIED, num_local_experts=4, num_experts_per_tok=2, rope_parameters=rope(1e6))),
+    "olmoe": ("olmoe", [Q.F16], T.OlmoeConfig(
+        **sizes(32, 16, 2, 4, 4), **RMS, **UNTIED, num_experts=9, num_experts_per_tok=4, rope_parameters=rope())),
+    "granitemoe": ("granitemoe", [Q.F16], T.GraniteMoeConfig(
+        **sizes(32, 24, 2, 4, 2), **RMS, **TIED, num_local_experts=5, num_experts_per_tok=2, attention_multiplier=0.2,
+        embedding_multiplier=6.0, residual_multiplier=0.4, logits_scaling=3.0, rope_parameters=rope())),
+    "granitemoe-shared": ("granitemoe", [Q.F16], T.GraniteMoeSharedConfig(
+        **sizes(40, 24, 2, 5, 1), **RMS, **TIED, num_local_experts=6, num_experts_per_tok=1, shared_intermediate_size=32,
+        attention_multiplier=0.3, embedding_multiplier=2.0, residual_multiplier=0.7, logits_scaling=0.5, rope_parameters=rope())),
+    "ernie4_5-moe": ("ernie4_5-moe", [Q.F16], T.Ernie4_5_MoeConfig(
+        **sizes(32, 40, 3, 4, 2), **RMS, **TIED, pad_token_id=0, moe_num_experts=7, moe_k=2, moe_intermediate_size=24,
+        moe_num_shared_experts=2, moe_layer_start_index=1, moe_layer_interval=1, use_bias=False, rope_parameters=rope(5e5))),
+    "ernie4_5-moe-plain": ("ernie4_5-moe", [Q.F16], T.Ernie4_5_MoeConfig(
+        **sizes(40, 48, 2, 5, 1), **RMS, **UNTIED, pad_token_id=0, moe_num_experts=5, moe_k=1, moe_intermediate_size=32,
+        moe_num_shared_experts=0, moe_layer_start_index=0, moe_layer_interval=2, use_bias=False, rope_parameters=rope())),
+    "glm4moe": ("glm4moe", [Q.F16], T.Glm4MoeConfig(
+        **sizes(32, 40, 3, 4, 2, 16), **RMS, **UNTIED, pad_token_id=0, n_routed_experts=6, num_experts_per_tok=2,
+        moe_intermediate_size=16, n_shared_experts=1, n_group=3, topk_group=2, first_k_dense_replace=1, routed_scaling_factor=1.8,
+        norm_topk_prob=True, use_qk_norm=True, attention_bias=True, rope_parameters=rope(partial_rotary_factor=0.5))),
+    "glm4moe-plain": ("glm4moe", [Q.F16], T.Glm4MoeConfig(
+        **sizes(40, 48, 2, 5, 1, 8), **RMS, **TIED, pad_token_id=0, n_routed_experts=5, num_experts_per_tok=4,
+        moe_intermediate_size=16, n_shared_experts=2, n_group=1, topk_group=1, first_k_dense_replace=0, routed_scaling_factor=0.7,
+        norm_topk_prob=False, use_qk_norm=False, attention_bias=False, rope_parameters=rope(partial_rotary_factor=0.5))),
+    # YaRN's borders in whole pairs, as a file means them.
+    "gpt-oss": ("gpt-oss", [Q.F16], T.GptOssConfig(
+        **sizes(32, 24, 2, 4, 2, 16), rms_norm_eps=1e-5, **UNTIED, pad_token_id=0, num_local_experts=5, num_experts_per_tok=2,
+        sliding_window=16, rope_parameters=yarn(32.0, 16, 1.5e5, truncate=True))),
+    "gpt-oss-all": ("gpt-oss", [Q.F16], T.GptOssConfig(
+        **sizes(40, 32, 2, 5, 1, 8), rms_norm_eps=1e-5, **UNTIED, pad_token_id=0, num_local_experts=4, num_experts_per_tok=4,
+        sliding_window=33, rope_parameters=yarn(4.0, 64, 1.5e5, truncate=True))),
 }
+# How far a router's input may be off, as a share of its size, without another choice of experts: far beyond what rounding does.
+DECIDED = 5e-3
 
 
 def byte_alphabet() -> list:
@@ -181,14 +224,51 @@ def randomize(model, arch: str, gain: float, generator: torch.Generator) -> None
     """Weights that keep every stage's outputs near one, so that an error anywhere reaches the logits."""
     for name, p in model.named_parameters():
         noise = torch.randn(p.shape, generator=generator)
-        if name.endswith("bias"):
-            p.data = 0.5 * noise
+        if name.endswith(("bias", "sinks")):
+            p.data = (0.5 if "correction" not in name else 0.1) * noise
         elif "norm" in name:
             p.data = 0.2 * noise + (0.0 if arch in hf_gguf.NORM_PLUS_ONE else 1.0)
         elif "embed_tokens" in name or "embed_in" in name:
             p.data = (0.3 * noise).half().float()
         else:
-            p.data = (gain / math.sqrt(p.shape[1]) * noise).half().float()
+            # What is stacked is by expert; of gpt-oss it is transposed.
+            fan_in = p.shape[1] if arch == "gpt-oss" or p.ndim == 2 else p.shape[-1]
+            p.data = (gain / math.sqrt(fan_in) * noise).half().float()
+    for name, b in model.named_buffers():
+        if name.endswith("e_score_correction_bias"):
+            b.copy_(0.1 * torch.randn(b.shape, generator=generator))
+
+
+def is_decided(model, ids: torch.Tensor) -> bool:
+    """Whether no router is close to another choice for any of the tokens: transformers' own sum would settle it otherwise."""
+    seen, hooks = [], []
+    for module in model.modules():
+        if type(module).__name__.lower().endswith("router"):
+            hooks.append(module.register_forward_hook(lambda m, args, out: seen.append((m, args[0].detach()))))
+    model(ids)
+    for hook in hooks:
+        hook.remove()
+    noise = torch.Generator().manual_seed(0)
+    choice = lambda router, x: next(t for t in router(x) if not t.is_floating_point()).sort(dim=-1).values
+    for router, x in seen:
+        x = x.reshape(-1, x.shape[-1])
+        size = DECIDED * x.square().mean(-1, keepdim=True).sqrt()
+        for _ in range(8):
+            if not torch.equal(choice(router, x), choice(router, x + size * torch.randn(x.shape, generator=noise))):
+                return False
+    return True
+
+
+def draw(model, arch: str, gain: float, seed: int) -> torch.Tensor:
+    """Random weights, and token ids; of models with experts the first that are decided."""
+    for attempt in range(1000):
+        generator = torch.Generator().manual_seed(seed + 1000 * attempt)
+        randomize(model, arch, gain, generator)
+        ids = torch.randint(0, N_VOCAB, (1, N_TOKENS), generator=generator)
+        with torch.no_grad():
+            if is_decided(model, ids):
+                return ids
+    raise SystemExit(f"{arch}: every draw is close to a tie")
 
 
 def main() -> None:
@@ -201,11 +281,9 @@ def main() -> None:
     for seed, (name, (arch, types, config)) in enumerate(MODELS.items()):
         if name not in chosen:
             continue
-        generator = torch.Generator().manual_seed(seed)
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
         # Scores that differ more spread what rounding does to narrow models beyond the bounds of the tests.
-        randomize(model, arch, 1.5 if name in READABLE else 1.2, generator)
-        ids = torch.randint(0, N_VOCAB, (1, N_TOKENS), generator=generator)
+        ids = draw(model, arch, 1.5 if name in READABLE else 1.2, seed)
         with torch.no_grad():
             logits = model(ids).logits[0, POSITIONS].numpy()
             states = model.base_model(ids).last_hidden_state[0].double()

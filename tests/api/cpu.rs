@@ -154,7 +154,8 @@ fn stages_agree_with_the_reference_and_a_tap_changes_nothing() {
             model.forward(&mut [s.chunk(70)], &mut RunControl { cancel: &cancel, tap: Some(&mut tap) }).unwrap();
             (seen, s.logits(&*model), run(&*model, &tokens, &[70]).remove(0))
         };
-        let (exact, _, _) = taps(&ReferenceDevice::PLAIN);
+        // Keys and values rounded to f16 there too: a stage of a layer without norms may multiply that error several times.
+        let (exact, _, _) = taps(&ReferenceDevice::F16_CACHE);
         let (own, tapped, untapped) = taps(&cpu(2, None));
         assert_eq!(bits(&tapped), bits(&untapped), "{arch}");
         let n_layers = Tiny::new(arch, TensorType::Q8_0).shape.n_layers;

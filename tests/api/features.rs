@@ -4,13 +4,17 @@
 use std::sync::atomic::AtomicBool;
 
 use crate::common::described::Described;
-use crate::common::features::{FEATURES, dense, qk_norm};
+use crate::common::features::{EXPERTS, FEATURES, Feature, dense, qk_norm};
 use crate::common::run::{logits_after, same_bits, tapped};
 use kigo::backend::cpu::{CpuDevice, CpuOptions, Isa};
 use kigo::backend::reference::ReferenceDevice;
 use kigo::backend::{Chunk, LoadedModel, PAGE_TOKENS, RunControl, TapEvent, Want};
 use kigo::gguf::TensorType::{Bf16, F16, F32, Q8_0};
 use kigo::model::{Activation, Block, Norm, QkNorm, Temperature};
+
+fn all() -> impl Iterator<Item = Feature> {
+    FEATURES.into_iter().chain(EXPERTS)
+}
 
 fn cpu(n_threads: usize, isa: Option<Isa>) -> CpuDevice {
     CpuDevice::new(CpuOptions { n_threads, isa }).expect("starts")
@@ -46,7 +50,7 @@ fn every_feature_agrees_with_the_reference_at_every_stage() {
     let device = cpu(2, None);
     for ty in [F32, F16, Q8_0] {
         let plain = logits_after(&*Described::plain(ty).load(&ReferenceDevice::PLAIN), &tokens(70), &[70]);
-        for (name, change) in FEATURES {
+        for (name, change) in all() {
             let mut model = Described::plain(ty);
             change(&mut model);
             let (exact, exact_logits) = shown(&*model.load(&ReferenceDevice::PLAIN));
@@ -69,7 +73,7 @@ fn every_feature_agrees_with_the_reference_at_every_stage() {
 #[test]
 fn every_feature_has_the_same_bits_in_any_chunks_threads_and_instructions() {
     let text = tokens(150);
-    for (name, change) in FEATURES {
+    for (name, change) in all() {
         let mut model = Described::plain(Q8_0);
         change(&mut model);
         let on = |n_threads, isa| model.load(&cpu(n_threads, isa));
@@ -96,7 +100,7 @@ fn chunk<'a>(slot: &'a mut dyn kigo::backend::Slot, tokens: &'a [u32], start: us
 fn every_feature_has_the_same_bits_in_a_batch_and_from_saved_pages() {
     let (device, cancel) = (cpu(2, None), AtomicBool::new(false));
     let (text, other) = (tokens(100), tokens(140).split_off(100));
-    for (name, change) in FEATURES {
+    for (name, change) in all() {
         let mut model = Described::plain(Q8_0);
         change(&mut model);
         let model = model.load(&device);

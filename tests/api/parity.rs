@@ -56,7 +56,7 @@ struct Fixture {
     logits: Vec<f32>, // [positions, n_vocab]
 }
 
-const FIXTURES: [&str; 45] = [
+const FIXTURES: [&str; 58] = [
     "qwen2",
     "qwen3",
     "llama",
@@ -102,6 +102,19 @@ const FIXTURES: [&str; 45] = [
     "stablelm-parallel",
     "cohere2",
     "cohere2-other",
+    "qwen3moe",
+    "qwen3moe-one",
+    "qwen2moe",
+    "mixtral",
+    "olmoe",
+    "granitemoe",
+    "granitemoe-shared",
+    "ernie4_5-moe",
+    "ernie4_5-moe-plain",
+    "glm4moe",
+    "glm4moe-plain",
+    "gpt-oss",
+    "gpt-oss-all",
 ];
 
 fn path(file: &str) -> PathBuf {
@@ -153,7 +166,7 @@ fn rms_error(x: &[f32], truth: &[f32]) -> f64 {
 fn bound(c: &Config, n_tokens: usize, cache_unit: f64) -> f64 {
     // norms, qkv and gate; q k^T; the mix; o; down
     let most = c.widths();
-    let a_layer = 4 * c.n_embd + 2 * most.head + n_tokens + most.q + most.ffn;
+    let a_layer = 4 * c.n_embd + 2 * most.head + n_tokens + most.q + most.ffn + most.expert;
     let n_f32 = (c.n_layers() * a_layer + 2 * c.n_embd) as f64;
     let n_cache = (2 * c.n_layers()) as f64;
     8.0 * (n_f32 * F32_UNIT.powi(2) + n_cache * cache_unit.powi(2)).sqrt()

@@ -100,7 +100,7 @@ impl Described {
                 list.push(TensorSpec { name, rows, cols, kind });
             }
         };
-        let matrix = |cols: usize| Kind::Matrix { std: 1.0 / (cols as f32).sqrt() };
+        let matrix = |cols: usize| Kind::Matrix { std: 1.0 / (cols as f32).sqrt(), n: 1 };
         add(true, "token_embd.weight".into(), c.n_vocab, d, matrix(4));
         for (i, layer) in c.layers.iter().enumerate() {
             let a = layer.attention();

@@ -1,7 +1,9 @@
 //! What a description can say, feature by feature, for every backend's tests.
 
 use super::described::Described;
-use kigo::model::{Activation, Block, Norm, QkNorm, RopePairing, RopeTable, Temperature};
+use kigo::model::{
+    Activation, Block, Dense, Experts, Ffn, Groups, Norm, QkNorm, RopePairing, RopeTable, Route, Score, Shared, Temperature,
+};
 
 /// A name, and what it changes of a plain description.
 pub type Feature = (&'static str, fn(&mut Described));
@@ -81,5 +83,45 @@ pub const FEATURES: [Feature; 25] = [
         d.layers(|l| (l.block, l.attention_mut().temperature) = (Block::Parallel, Some(HEATED)));
         (d.config.norm, d.config.residual_scale, d.config.logit_scale) = (Norm::Layer, 0.5, 0.5);
         (d.norm_bias, d.qkv_bias, d.o_bias, d.ffn_bias, d.output_bias) = (true, true, true, true, true);
+    }),
+];
+
+/// Seven experts of which two are used, in every layer, with these changes.
+fn experts(d: &mut Described, change: fn(&mut Experts)) {
+    let each = Dense { width: 32, activation: Activation::Silu, gated: true };
+    let route = Route { score: Score::Softmax, select_bias: false, groups: None, renorm: true, scale: 1.0 };
+    let mut experts = Experts { n: 7, n_used: 2, each, route, shared: None };
+    change(&mut experts);
+    d.layers(|l| l.ffn = Ffn::Experts(experts));
+}
+
+fn shared(gated: bool) -> Option<Shared> {
+    Some(Shared { ffn: Dense { width: 96, activation: Activation::Silu, gated: true }, gated })
+}
+
+/// What experts can be, and sinks.
+pub const EXPERTS: [Feature; 12] = [
+    ("sinks", |d| d.layers(|l| l.attention_mut().sinks = true)),
+    ("experts", |d| experts(d, |_| ())),
+    ("one expert", |d| experts(d, |e| (e.n_used, e.route.renorm) = (1, false))),
+    ("all experts", |d| experts(d, |e| e.n_used = 7)),
+    ("sigmoids and a scale", |d| experts(d, |e| (e.route.score, e.route.scale) = (Score::Sigmoid, 2.5))),
+    ("a softmax of the chosen", |d| experts(d, |e| (e.route.score, e.n_used) = (Score::SoftmaxOfChosen, 3))),
+    ("a bias for the choice", |d| experts(d, |e| (e.route.score, e.route.select_bias) = (Score::Sigmoid, true))),
+    ("groups", |d| {
+        experts(d, |e| (e.n, e.n_used, e.route.groups) = (9, 4, Some(Groups { n: 3, n_used: 2 })));
+    }),
+    ("a shared expert", |d| experts(d, |e| e.shared = shared(false))),
+    ("a shared expert with a gate", |d| experts(d, |e| (e.n_used, e.shared) = (4, shared(true)))),
+    ("experts without a gate", |d| experts(d, |e| (e.each.activation, e.each.gated) = (Activation::Relu2, false))),
+    ("much at once with experts", |d| {
+        experts(d, |e| {
+            (e.n, e.n_used, e.each.width, e.each.activation) = (10, 3, 64, Activation::ClampedSwiglu);
+            (e.route.select_bias, e.route.groups) = (true, Some(Groups { n: 5, n_used: 3 }));
+            (e.route.score, e.route.renorm, e.route.scale, e.shared) = (Score::Sigmoid, true, 1.8, shared(true));
+        });
+        (d.ffn_bias, d.qkv_bias, d.o_bias, d.post_norms, d.norm_bias) = (true, true, true, true, true);
+        d.config.layers[0].ffn = Ffn::Dense(Dense { width: 96, activation: Activation::Silu, gated: true });
+        d.layers(|l| (l.block, l.attention_mut().sinks, l.attention_mut().window) = (Block::Parallel, true, Some(20)));
     }),
 ];

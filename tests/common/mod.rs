@@ -16,6 +16,7 @@ pub mod described;
 pub mod features;
 #[cfg(kigo_cuda)]
 pub mod gpu;
+pub mod habits;
 pub mod hold;
 pub mod hostile;
 pub mod probe;

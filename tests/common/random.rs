@@ -35,7 +35,7 @@ pub fn fill_row(spec: &TensorSpec, seed: u64, row: u64, out: &mut [f32]) {
     let stride = (out.len() as u64).next_multiple_of(2);
     normal(key(seed, &spec.name), row * stride, out);
     let (mean, std) = match &spec.kind {
-        Kind::Matrix { std } => (0.0, *std),
+        Kind::Matrix { std, .. } => (0.0, *std),
         Kind::Norm => (1.0, 0.1),
         Kind::Bias => (0.0, 0.1),
         Kind::RopeFreqs(factors) => {

@@ -1,5 +1,6 @@
 //! The sizes of models, their metadata, and the list of tensors that follows from them.
 
+use super::habits::Habits;
 use kigo::gguf::{Value, Writer};
 
 /// Sizes and habits of a model; enough to write a file of it.
@@ -27,59 +28,11 @@ pub struct Shape {
     pub rope_factor: f32,
 }
 
-/// The tensors of an architecture beside the matrices, and what its matrices are called.
-#[derive(Clone, Copy, Debug, Default)]
-struct Habits {
-    /// LayerNorm, whose epsilon has a key of its own.
-    layer_norm: bool,
-    norm_bias: bool,
-    qkv_bias: bool,
-    o_bias: bool,
-    ffn_bias: bool,
-    output_bias: bool,
-    /// The norms before the halves of a layer.
-    attn_norm: bool,
-    ffn_norm: Option<&'static str>,
-    /// Those behind them.
-    post_norms: bool,
-    /// Norms of queries and keys: by head, or over the row.
-    qk_norm: Option<bool>,
-    fused_qkv: bool,
-    fused_gate_up: bool,
-    ungated: bool,
-}
-
-impl Habits {
-    fn of(arch: &str) -> Habits {
-        let llama = Habits { attn_norm: true, ffn_norm: Some("ffn_norm"), ..Habits::default() };
-        let behind = Habits { attn_norm: false, ffn_norm: None, post_norms: true, ..llama };
-        let biased = Habits { norm_bias: true, qkv_bias: true, o_bias: true, ffn_bias: true, ..llama };
-        let gpt = Habits { layer_norm: true, ungated: true, ..biased };
-        match arch {
-            "arcee" => Habits { ungated: true, ..llama },
-            "cohere2" => Habits { layer_norm: true, ffn_norm: None, ..llama },
-            "exaone4" => Habits { qk_norm: Some(true), ..behind },
-            "gemma2" => Habits { post_norms: true, ..llama },
-            "gemma3" => Habits { post_norms: true, qk_norm: Some(true), ..llama },
-            "glm4" => Habits { post_norms: true, qkv_bias: true, fused_gate_up: true, ..llama },
-            "gptneox" => Habits { fused_qkv: true, ..gpt },
-            "hunyuan-dense" | "qwen3" => Habits { qk_norm: Some(true), ..llama },
-            "olmo2" => Habits { qk_norm: Some(false), ..behind },
-            "phi2" => Habits { ffn_norm: None, output_bias: true, ..gpt },
-            "phi3" => Habits { fused_qkv: true, fused_gate_up: true, ..llama },
-            "qwen2" => Habits { qkv_bias: true, ..llama },
-            "seed_oss" => Habits { ffn_norm: Some("post_attention_norm"), qkv_bias: true, ..llama },
-            "stablelm" => Habits { layer_norm: true, norm_bias: true, ..llama },
-            "starcoder2" => gpt,
-            _ => llama,
-        }
-    }
-}
-
 /// What a tensor is, and how its numbers are distributed.
 #[derive(Clone, Debug)]
 pub enum Kind {
-    Matrix { std: f32 },
+    /// `n` of them one behind the other, whose rows are all of theirs.
+    Matrix { std: f32, n: usize },
     Norm,
     Bias,
     RopeFreqs(Vec<f32>),
@@ -98,7 +51,9 @@ impl TensorSpec {
     /// The dimensions as the file has them, the contiguous one first.
     pub fn dims(&self) -> Vec<u64> {
         match self.kind {
+            Kind::Matrix { n, .. } if n > 1 => vec![self.cols as u64, (self.rows / n) as u64, n as u64],
             Kind::Matrix { .. } => vec![self.cols as u64, self.rows as u64],
+            _ if self.rows > 1 => vec![self.cols as u64, self.rows as u64],
             _ => vec![self.cols as u64],
         }
     }
@@ -198,7 +153,14 @@ fn tiny() -> impl Iterator<Item = Shape> {
         tiny("gemma-tiny", "gemma", 2),
         Shape { window: 16, ..tiny("gemma2-tiny", "gemma2", 2) },
         tiny("glm4-tiny", "glm4", 2),
+        tiny("ernie4_5-moe-tiny", "ernie4_5-moe", 2),
+        tiny("glm4moe-tiny", "glm4moe", 2),
+        Shape { window: 16, ..tiny("gpt-oss-tiny", "gpt-oss", 2) },
         Shape { tied: false, ..tiny("gptneox-tiny", "gptneox", 2) },
+        tiny("granitemoe-tiny", "granitemoe", 2),
+        tiny("olmoe-tiny", "olmoe", 2),
+        Shape { tied: false, ..tiny("qwen2moe-tiny", "qwen2moe", 2) },
+        tiny("qwen3moe-tiny", "qwen3moe", 2),
         tiny("granite-tiny", "granite", 2),
         tiny("hunyuan-dense-tiny", "hunyuan-dense", 2),
         Shape { tied: false, ..tiny("internlm2-tiny", "internlm2", 2) },
@@ -227,7 +189,7 @@ impl Shape {
         let (h, g) = (self.n_heads * head, self.n_kv_heads * head);
         let has = Habits::of(self.arch);
         let matrix = |list: &mut Vec<TensorSpec>, name: String, rows: usize, cols: usize, scale: f32| {
-            let kind = Kind::Matrix { std: scale / (cols as f32).sqrt() };
+            let kind = Kind::Matrix { std: scale / (cols as f32).sqrt(), n: 1 };
             list.push(TensorSpec { name, rows, cols, kind });
         };
         let vector = |list: &mut Vec<TensorSpec>, name: String, cols: usize, kind: Kind| {
@@ -271,15 +233,10 @@ impl Shape {
             if let Some(role) = has.ffn_norm {
                 norm(&mut list, role, d);
             }
-            if !has.ungated && !has.fused_gate_up {
-                matrix(&mut list, name("ffn_gate.weight"), ff, d, 1.0);
+            if has.sinks {
+                vector(&mut list, name("attn_sinks.weight"), self.n_heads, Kind::Bias);
             }
-            matrix(&mut list, name("ffn_up.weight"), if has.fused_gate_up { 2 * ff } else { ff }, d, 1.0);
-            matrix(&mut list, name("ffn_down.weight"), d, ff, 1.0);
-            if has.ffn_bias {
-                vector(&mut list, name("ffn_up.bias"), ff, Kind::Bias);
-                vector(&mut list, name("ffn_down.bias"), d, Kind::Bias);
-            }
+            self.ffn_tensors(&mut list, i);
         }
         vector(&mut list, "output_norm.weight".into(), d, Kind::Norm);
         if has.norm_bias {
@@ -340,6 +297,9 @@ impl Shape {
             writer.meta(&key("rope.scaling.type"), Value::String("linear"));
             writer.meta(&key("rope.scaling.factor"), Value::F32(self.rope_factor));
         }
+        if let Some(experts) = Habits::of(self.arch).experts {
+            self.write_experts(writer, experts);
+        }
         self.write_own_meta(writer);
     }
 
@@ -354,16 +314,16 @@ impl Shape {
                 meta("attn_logit_softcapping", Value::F32(50.0));
                 meta("final_logit_softcapping", Value::F32(30.0));
             }
-            "glm4" | "phi2" | "gptneox" | "stablelm" => {
+            "glm4" | "glm4moe" | "phi2" | "gptneox" | "stablelm" => {
                 meta("rope.dimension_count", Value::U32(self.head_dim as u32 / 2))
             }
-            "granite" => {
+            "granite" | "granitemoe" => {
                 meta("logit_scale", Value::F32(4.0));
                 meta("residual_scale", Value::F32(0.25));
                 meta("embedding_scale", Value::F32(12.0));
                 meta("attention.scale", Value::F32(0.125));
             }
-            "mistral3" | "arcee" | "olmo2" => {
+            "mistral3" | "arcee" | "olmo2" | "gpt-oss" => {
                 meta("rope.scaling.type", Value::String("yarn"));
                 meta("rope.scaling.factor", Value::F32(4.0));
                 meta("rope.scaling.original_context_length", Value::U32(64));
@@ -375,6 +335,25 @@ impl Shape {
                 meta("rope.scaling.yarn_log_multiplier", Value::F32(1.0));
                 meta("attention.temperature_scale", Value::F32(0.1));
             }
+            "glm4moe" => Habits {
+                ffn_norm: Some("post_attention_norm"),
+                qkv_bias: true,
+                qk_norm: Some(true),
+                ..of(Experts {
+                    n_dense: 1,
+                    shared: Some(false),
+                    select_bias: true,
+                    groups: Some((3, 2)),
+                    ..experts(6, 3)
+                })
+            },
+            "gpt-oss" => Habits {
+                ffn_norm: Some("post_attention_norm"),
+                qkv_bias: true,
+                o_bias: true,
+                sinks: true,
+                ..of(Experts { bias: true, ..experts(5, 2) })
+            },
             "gptneox" => meta("use_parallel_residual", Value::Bool(true)),
             _ => {}
         }

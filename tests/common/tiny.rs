@@ -10,7 +10,7 @@ use super::shapes::{Kind, Shape};
 use super::vocab;
 
 /// All architectures.
-pub const ARCHS: [&str; 23] = [
+pub const ARCHS: [&str; 30] = [
     "qwen2",
     "qwen3",
     "llama",
@@ -34,6 +34,13 @@ pub const ARCHS: [&str; 23] = [
     "smollm3",
     "stablelm",
     "starcoder2",
+    "ernie4_5-moe",
+    "glm4moe",
+    "gpt-oss",
+    "granitemoe",
+    "olmoe",
+    "qwen2moe",
+    "qwen3moe",
 ];
 
 /// A tiny model in the making: take one with [`Tiny::new`], change what the test is about, and write it.

@@ -103,7 +103,7 @@ fn others() -> Vec<Case> {
     let text = key("cohere2", "attention.sliding_window", "missing or 0", "the window of three layers in four");
     cases.push(bad("no window", none, text));
     let llama4 = with("qwen2", "general.architecture", Value::String("llama4"));
-    let needs = "which needs windows in chunks, experts and a norm of queries without weights";
+    let needs = "which needs windows in chunks, weights before experts and a norm of queries without weights";
     let text = no_such_architecture(&format!("\"llama4\", {needs}"));
     cases.push(unsupported("known to be missing", llama4, &text));
     cases

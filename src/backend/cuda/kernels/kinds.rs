@@ -38,6 +38,8 @@ impl From<model::Activation> for Activation {
             model::Activation::GeluTanh => Activation::Gelu,
             model::Activation::Gelu => Activation::GeluErf,
             model::Activation::Relu2 => Activation::Relu2,
+            // Of experts alone, which are refused when a model is loaded.
+            model::Activation::ClampedSwiglu => Activation::None,
         }
     }
 }

@@ -155,6 +155,8 @@ fn layer(config: &Config, w: &Layer, index: usize, layer_at: u64, push: &mut dyn
                 output: Output::Stream { half: Half::Ffn, post_norm: w.post_ffn_norm },
             }));
         }
+        // Refused when the model is loaded.
+        Ffn::Experts(_) => {}
     }
 }
 

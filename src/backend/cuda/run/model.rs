@@ -44,6 +44,12 @@ pub struct CudaModel {
 
 /// What the kernels need beyond the description's own invariants.
 fn check(gpu: &Gpu, config: &Config, weights: &Weights<'_>) -> Result<()> {
+    if config.layers.iter().any(|l| l.experts().is_some()) {
+        return Err(Error::Unsupported { what: "feed-forward part", name: "experts on a GPU".into() });
+    }
+    if config.layers.iter().any(|l| l.attention().sinks) {
+        return Err(Error::Unsupported { what: "attention", name: "sinks on a GPU".into() });
+    }
     let most = config.widths();
     let widest = config.n_embd.max(most.ffn).max(most.q);
     // A stage holds its input in shared memory, as f32 and, behind a norm, in pieces as well.
@@ -63,7 +69,7 @@ fn check(gpu: &Gpu, config: &Config, weights: &Weights<'_>) -> Result<()> {
     // What stands behind a vector up to whole blocks is zero, which a wider layer's would not leave it.
     for (name, of) in [
         ("rows of a layer's queries", (|l| l.attention().q_width()) as fn(&Layer) -> usize),
-        ("feed-forward length (feed_forward_length)", |l| l.dense().width),
+        ("feed-forward length (feed_forward_length)", |l| l.common_ffn().map_or(0, |ffn| ffn.width)),
     ] {
         let mut widths = config.layers.iter().map(of);
         let first = widths.next().unwrap_or(0);

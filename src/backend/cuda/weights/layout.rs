@@ -195,14 +195,22 @@ pub fn lay<'a>(base: Address, config: &Config, weights: &Weights<'a>) -> Laid<'a
     for (w, c) in weights.layers.iter().zip(&config.layers) {
         let [q, k, v] = at.mats([&w.q, &w.k, &w.v]);
         let [o] = at.mats([&w.o]);
-        let (gate, up) = match &w.gate {
-            Some(gate) => {
-                let [gate, up] = at.mats([gate, &w.up]);
+        let ffn = w.ffn.common();
+        let (gate, up) = match ffn.map(|w| (&w.gate, &w.up)) {
+            Some((Some(gate), up)) => {
+                let [gate, up] = at.mats([gate, up]);
                 (Some(gate), up)
             }
-            None => (None, at.mats([&w.up])[0]),
+            Some((None, up)) => (None, at.mats([up])[0]),
+            None => (None, Mat::default()),
         };
-        let [down] = at.mats([&w.down]);
+        let down = ffn.map_or_else(Mat::default, |w| at.mats([&w.down])[0]);
+        // Counted; such a model is refused when it is loaded.
+        if let Some(experts) = w.ffn.experts() {
+            experts.each.gate.iter().chain([&experts.router, &experts.each.up, &experts.each.down]).for_each(|t| {
+                at.mat(t);
+            });
+        }
         layers.push(Layer {
             attn_norm: at.optional(&w.attn_norm),
             attn_norm_bias: at.optional(&w.attn_norm_bias),
@@ -222,9 +230,9 @@ pub fn lay<'a>(base: Address, config: &Config, weights: &Weights<'a>) -> Laid<'a
             gate,
             up,
             down,
-            gate_bias: at.optional(&w.gate_bias),
-            up_bias: at.optional(&w.up_bias),
-            down_bias: at.optional(&w.down_bias),
+            gate_bias: ffn.map_or(0, |w| at.optional(&w.gate_bias)),
+            up_bias: ffn.map_or(0, |w| at.optional(&w.up_bias)),
+            down_bias: ffn.map_or(0, |w| at.optional(&w.down_bias)),
             post_ffn_norm: at.optional(&w.post_ffn_norm),
             turns: c.attention().rope.map_or(0, |rope| turns[rope]),
         });
