@@ -16,6 +16,13 @@ __device__ __forceinline__ float kg_activation_any(uint32_t kind, float g) {
     return kg_activation(kind, g);
 }
 
+// The two factors of gpt-oss's: g sigmoid(1.702 g) with g = min(gate, 7), and clamp(up, -7, 7) + 1. NaN stays NaN.
+__device__ __forceinline__ float kg_clamped_swish(float gate) {
+    const float g = gate > 7.f ? 7.f : gate;
+    return g / (1.f + expf(-1.702f * g));
+}
+__device__ __forceinline__ float kg_clamped_up(float up) { return (up > 7.f ? 7.f : up < -7.f ? -7.f : up) + 1.f; }
+
 // The gate of prefill, with the exponential of the special function unit.
 __device__ __forceinline__ float kg_activation_approx(uint32_t kind, float v) {
     if (kind == KG_ACTIVATION_SILU) return v / (1.f + __expf(-v));

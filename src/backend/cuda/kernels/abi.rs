@@ -17,6 +17,8 @@ pub const PAGE: u32 = 64;
 pub const RING: u32 = 256;
 /// Most parts of a row's sums that a norm takes.
 pub const MOST_PARTS: u32 = 16;
+/// Most experts of a layer.
+pub const MOST_EXPERTS: u32 = 1024;
 /// Positions of a chunk of the attention on tensor cores.
 pub const TENSOR_CHUNK: u32 = 256;
 /// Heads up to so many elements go there.
@@ -267,6 +269,45 @@ structs! {
         activation: u32,
     }
 
+    /// The experts of each row.
+    Route is KgRoute {
+        logits: Address,
+        select_bias: Address,
+        ids: Address,
+        weights: Address,
+        shown: Address,
+        n_rows: u32,
+        n: u32,
+        n_used: u32,
+        stride: u32,
+        score: u32,
+        n_groups: u32,
+        n_groups_used: u32,
+        renorm: u32,
+        scale: f32,
+    }
+
+    /// Products with experts' matrices.
+    ExpertProducts is KgExpertProducts {
+        x: Address,
+        m: [Mat; 2],
+        bias: [Address; 2],
+        y: [Address; 2],
+        ids: Address,
+        order: Address,
+        tasks: Address,
+        n_m: u32,
+        rows: u32,
+        n: u32,
+        share: u32,
+        n_slots: u32,
+        n_tasks: u32,
+        at_once: u32,
+        x_stride: u32,
+        y_stride: u32,
+        tile: u32,
+    }
+
     /// Head norms, rope and the cache's rows of prefill.
     PrefillRope is KgPrefillRope {
         qkv: Address,
@@ -305,6 +346,7 @@ const NUMBERS: &[Number] = &[
     ("KG_PAGE", PAGE as u64),
     ("KG_RING", RING as u64),
     ("KG_MOST_PARTS", MOST_PARTS as u64),
+    ("KG_MOST_EXPERTS", MOST_EXPERTS as u64),
     ("KG_TENSOR_CHUNK", TENSOR_CHUNK as u64),
     ("KG_TENSOR_HEAD", TENSOR_HEAD as u64),
     ("KG_INPUT_F16_WORDS", INPUT_F16_WORDS as u64),

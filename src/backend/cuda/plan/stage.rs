@@ -1,7 +1,8 @@
 //! Operations as stages of a step: which buffers, which geometry; common to a token alone and to many sequences.
 
 use super::geometry::{By, Shape, Tuning, share};
-use super::op::{Attend, Gate, Half, Input, Kind, Norm, Output, Project};
+use super::experts::{self, Call};
+use super::op::{Attend, Experts, Gate, Half, Input, Kind, Norm, Output, Project};
 use super::workspace::{Workspace, stride};
 use crate::backend::cuda::driver::{Address, Gpu};
 use crate::backend::cuda::kernels::abi::{self, Glu, Mat, Stage};
@@ -159,12 +160,21 @@ impl<'a> Stages<'a> {
                 stage.out[0] = self.added(half);
                 self.pending.push((stage.out[0], post_norm));
             }
+            Output::Shared => stage.out[0] = self.added(Half::Ffn),
             Output::Logits { softcap, scale } => {
                 (stage.state, stage.softcap) = (self.work.state, softcap);
                 stage.scale = if scale == 1.0 { 0.0 } else { scale };
             }
         }
         self.placed(p.kind, stage, &p.mats, false)
+    }
+
+    /// See [`Experts`].
+    pub fn experts(&mut self, op: &Experts) -> Vec<Call> {
+        let (d, y) = (stride(self.config.n_embd) as u32, self.added(Half::Ffn));
+        let rows = experts::Rows { n: self.n, x: self.row, x_stride: d, y, y_stride: d };
+        self.pending.push((y, op.post_norm));
+        experts::launches(self.gpu, self.config, op, rows, &self.work.experts)
     }
 
     /// Where a half layer leaves what it adds.
