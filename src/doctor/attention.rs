@@ -15,7 +15,8 @@ pub(super) fn attention(p: &Patient<'_>) -> Result<Finding> {
     // Weights may be rounded to f16 before they meet the values, and the values are f16.
     let bound = 2.0_f64.powi(-9);
     let mut worst = (0.0_f64, 0);
-    for layer in p.some_layers() {
+    // A sink has a share that no value shows.
+    for layer in p.some_layers().into_iter().filter(|&i| !p.config.layers[i].attention().sinks) {
         let error = sum_of_weights(p, held, layer)?;
         if !(error <= worst.0) {
             worst = (error, layer);
@@ -30,8 +31,9 @@ pub(super) fn attention(p: &Patient<'_>) -> Result<Finding> {
             return Ok(Finding::of(f64::INFINITY, bound, text).blame(Subject::Attention));
         }
     }
-    let text =
-        format!("distance of the weights' sums from 1 in layers {:?}; poisoned rows are not read", p.some_layers());
+    let sinks = if p.config.layers.iter().any(|l| l.attention().sinks) { ", but where heads have sinks" } else { "" };
+    let layers = p.some_layers();
+    let text = format!("distance of the weights' sums from 1 in layers {layers:?}{sinks}; poisoned rows are not read");
     Ok(Finding::of(worst.0, bound, text))
 }
 

@@ -18,6 +18,7 @@ mod cpu;
 mod embed;
 mod encoders;
 mod engine;
+mod experts;
 mod features;
 mod files;
 mod fork;

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use kigo::gguf::{Gguf, TensorType, Value, ValueType, Writer};
-use kigo::model::{Activation, Attention, Config, Dense, ModelInfo, RopePairing, RopeTable, bind};
+use kigo::model::{
+    Activation, Attention, Config, Dense, FfnWeights, LayerWeights, ModelInfo, RopePairing, RopeTable, bind,
+};
 
 use crate::common::tiny::{ARCHS, Tiny};
 
@@ -77,7 +79,11 @@ fn a_tiny_model_of_each_architecture_and_type_binds() {
             let gguf = Gguf::from_bytes(&bytes).expect("opens");
             let (config, weights) = bind(&gguf).expect("binds");
             assert_eq!((config.architecture.as_str(), config.n_vocab), (arch, 512));
-            assert_eq!(weights.layers[0].up.ty, ty, "the defaults fit every type");
+            let up = |w: &LayerWeights<'_>| match &w.ffn {
+                FfnWeights::Dense(w) => w.up.ty,
+                FfnWeights::Experts(w) => w.each.up.ty,
+            };
+            assert!(weights.layers.iter().all(|w| up(w) == ty), "the defaults fit every type");
             // Fused rows are parts of one tensor each.
             let used: BTreeSet<&str> = weights.iter().map(|t| t.name).collect();
             assert_eq!(used, gguf.tensors().map(|t| t.name).collect());

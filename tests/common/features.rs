@@ -2,7 +2,8 @@
 
 use super::described::Described;
 use kigo::model::{
-    Activation, Block, Dense, Experts, Ffn, Groups, Norm, QkNorm, RopePairing, RopeTable, Route, Score, Shared, Temperature,
+    Activation, Block, Dense, Experts, Ffn, Groups, Norm, QkNorm, RopePairing, RopeTable, Route, Score, Shared,
+    Temperature,
 };
 
 /// A name, and what it changes of a plain description.

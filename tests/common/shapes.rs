@@ -32,7 +32,10 @@ pub struct Shape {
 #[derive(Clone, Debug)]
 pub enum Kind {
     /// `n` of them one behind the other, whose rows are all of theirs.
-    Matrix { std: f32, n: usize },
+    Matrix {
+        std: f32,
+        n: usize,
+    },
     Norm,
     Bias,
     RopeFreqs(Vec<f32>),
@@ -185,7 +188,7 @@ impl Shape {
     /// The tensors, in the order of the file.
     pub fn tensors(&self) -> Vec<TensorSpec> {
         let mut list = Vec::new();
-        let (d, ff, head) = (self.n_embd, self.n_ff, self.head_dim);
+        let (d, head) = (self.n_embd, self.head_dim);
         let (h, g) = (self.n_heads * head, self.n_kv_heads * head);
         let has = Habits::of(self.arch);
         let matrix = |list: &mut Vec<TensorSpec>, name: String, rows: usize, cols: usize, scale: f32| {
@@ -335,25 +338,6 @@ impl Shape {
                 meta("rope.scaling.yarn_log_multiplier", Value::F32(1.0));
                 meta("attention.temperature_scale", Value::F32(0.1));
             }
-            "glm4moe" => Habits {
-                ffn_norm: Some("post_attention_norm"),
-                qkv_bias: true,
-                qk_norm: Some(true),
-                ..of(Experts {
-                    n_dense: 1,
-                    shared: Some(false),
-                    select_bias: true,
-                    groups: Some((3, 2)),
-                    ..experts(6, 3)
-                })
-            },
-            "gpt-oss" => Habits {
-                ffn_norm: Some("post_attention_norm"),
-                qkv_bias: true,
-                o_bias: true,
-                sinks: true,
-                ..of(Experts { bias: true, ..experts(5, 2) })
-            },
             "gptneox" => meta("use_parallel_residual", Value::Bool(true)),
             _ => {}
         }

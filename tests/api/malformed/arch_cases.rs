@@ -103,8 +103,68 @@ fn others() -> Vec<Case> {
     let text = key("cohere2", "attention.sliding_window", "missing or 0", "the window of three layers in four");
     cases.push(bad("no window", none, text));
     let llama4 = with("qwen2", "general.architecture", Value::String("llama4"));
+    cases.extend(experts());
     let needs = "which needs windows in chunks, weights before experts and a norm of queries without weights";
     let text = no_such_architecture(&format!("\"llama4\", {needs}"));
     cases.push(unsupported("known to be missing", llama4, &text));
+    cases
+}
+
+/// Keys of experts.
+fn experts() -> Vec<Case> {
+    let key = |arch: &str, key: &str, value: &str, expected: &str| {
+        format!("key \"{arch}.{key}\" is {value}; expected {expected}")
+    };
+    let layer = |what: &str, value: &str, expected: &str| format!("layer 1 {what} is {value}; expected {expected}");
+    let mut cases = Vec::new();
+    let (huge, width) = (u32::MAX.to_string(), "1 to 1048576");
+    for (arch, suffix, value, expected) in [
+        ("qwen3moe", "expert_count", 0, "1 to 1024"),
+        ("qwen3moe", "expert_count", 1025, "1 to 1024"),
+        ("olmoe", "expert_count", u32::MAX, "1 to 1024"),
+        ("llama", "expert_count", 1025, "1 to 1024"),
+        ("qwen3moe", "expert_used_count", 0, "1 to 7"),
+        ("qwen3moe", "expert_used_count", 8, "1 to 7"),
+        ("gpt-oss", "expert_used_count", u32::MAX, "1 to 5"),
+        ("qwen3moe", "expert_feed_forward_length", 0, width),
+        ("gpt-oss", "expert_feed_forward_length", u32::MAX, width),
+        ("qwen2moe", "expert_shared_feed_forward_length", u32::MAX, width),
+        ("ernie4_5-moe", "interleave_moe_layer_step", 0, width),
+        ("glm4moe", "expert_group_used_count", 0, "1 to 3"),
+        ("glm4moe", "expert_group_used_count", 4, "1 to 3"),
+        ("glm4moe", "nextn_predict_layers", 2, "below 2, the number of layers"),
+        ("glm4moe", "nextn_predict_layers", u32::MAX, "below 2, the number of layers"),
+    ] {
+        let text = if value == u32::MAX { huge.clone() } else { value.to_string() };
+        let file = with(arch, &format!("{arch}.{suffix}"), Value::U32(value));
+        cases.push(bad("experts", file, key(arch, suffix, &text, expected)));
+    }
+    for (value, text) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf"), (-1.0, "-1")] {
+        let file = with("glm4moe", "glm4moe.expert_weights_scale", Value::F32(value));
+        let text = layer("scale of experts' weights (expert_weights_scale)", text, "positive and finite");
+        cases.push(bad("scale of weights", file, text));
+    }
+    let groups = |suffix: &str, n: u32| with("glm4moe", &format!("glm4moe.{suffix}"), Value::U32(n));
+    let text = layer("number of groups of experts (expert_group_count)", "4", "a divisor of 6 experts");
+    cases.push(bad("groups", groups("expert_group_count", 4), text));
+    let text = layer("number of groups of experts (expert_group_count)", "7", "1 to 6");
+    cases.push(bad("groups", groups("expert_group_count", 7), text));
+    let few = "enough for 3 experts; 2 are in those groups";
+    let text = layer("number of groups used (expert_group_used_count)", "1", few);
+    cases.push(bad("few groups", groups("expert_group_used_count", 1), text));
+    let kinds = "1 (softmax), 2 (sigmoid) or 3 (softmax of the chosen)";
+    let text = key("glm4moe", "expert_gating_func", "4", kinds);
+    cases.push(unsupported("score", groups("expert_gating_func", 4), &text));
+    let more = with("qwen3moe", "qwen3moe.expert_count", Value::U32(8));
+    let text = "tensor \"blk.0.ffn_gate_exps.weight\" shape is [64, 64, 7]; expected [64, 64, 8]";
+    cases.push(bad("more experts than tensors have", more, text));
+    let wider = with("qwen2moe", "qwen2moe.expert_shared_feed_forward_length", Value::U32(64));
+    let text = "tensor \"blk.0.ffn_gate_shexp.weight\" shape is [64, 128]; expected [64, 64]";
+    cases.push(bad("another shared expert", wider, text));
+    let none = with("gpt-oss", "gpt-oss.attention.sliding_window", Value::U32(0));
+    let text = key("gpt-oss", "attention.sliding_window", "missing or 0", "the window of every other layer");
+    cases.push(bad("no window", none, text));
+    let dense = with("qwen3", "qwen3.expert_count", Value::U32(4));
+    cases.push(unsupported("experts", dense, &key("qwen3", "expert_count", "4", "0, or no such key")));
     cases
 }

@@ -44,7 +44,8 @@ fn products(body: &[Op]) -> impl Iterator<Item = Vec<Mat>> {
 
 /// Whether the products can take this model: they need rows of whole 16 bytes, and no f32.
 pub fn can(c: &Config, body: &[Op]) -> bool {
-    let of_layer = |l: &Layer| [l.attention().q_width(), l.attention().kv_width(), l.common_ffn().map_or(0, |ffn| ffn.width)];
+    let of_layer =
+        |l: &Layer| [l.attention().q_width(), l.attention().kv_width(), l.common_ffn().map_or(0, |ffn| ffn.width)];
     let mut widths = c.layers.iter().flat_map(of_layer).chain([c.n_embd]);
     let slots = MOST_ROWS * c.widths().n_used;
     slots <= MOST_SLOTS && widths.all(|n| n % 8 == 0) && products(body).flatten().all(|m| m.ty != Packed::F32)
