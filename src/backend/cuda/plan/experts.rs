@@ -38,8 +38,18 @@ fn sizes(c: &Config, rows: usize) -> [u64; 10] {
     }
     let slots = rows * most.n_used;
     let wide = slots * stride(most.expert);
-    let words =
-        [rows * stride(most.n_experts), slots, slots, slots, slots, 2 * slots, wide, wide, slots * stride(c.n_embd), rows];
+    let words = [
+        rows * stride(most.n_experts),
+        slots,
+        slots,
+        slots,
+        slots,
+        2 * slots,
+        wide,
+        wide,
+        slots * stride(c.n_embd),
+        rows,
+    ];
     words.map(|n| (4 * n as u64).next_multiple_of(256))
 }
 
@@ -112,7 +122,14 @@ pub fn launches(gpu: &Gpu, config: &Config, op: &Experts, rows: Rows, room: &Roo
     // Of all rows with one matrix.
     let of_all = |m: Mat, bias: Address, y: Address, y_stride: u32| {
         let at_once = if rows.n == 1 { 1 } else { at_once(gpu, &[(d, m)]) };
-        let products = ExpertProducts { x: rows.x, m: [m, Mat::default()], bias: [bias, 0], y: [y, 0], n_m: 1, ..ExpertProducts::default() };
+        let products = ExpertProducts {
+            x: rows.x,
+            m: [m, Mat::default()],
+            bias: [bias, 0],
+            y: [y, 0],
+            n_m: 1,
+            ..ExpertProducts::default()
+        };
         let tile = tile(gpu, m.rows, rows.n.div_ceil(at_once));
         let (x_stride, n_slots) = (rows.x_stride, rows.n);
         ExpertProducts { rows: m.rows, n: d, share: 1, n_slots, at_once, x_stride, y_stride, tile, ..products }
@@ -129,7 +146,8 @@ pub fn launches(gpu: &Gpu, config: &Config, op: &Experts, rows: Rows, room: &Roo
     let shows = shows.map(|(name, from)| (name, from, k as usize, k as usize)).into();
     push(Kind::Route, Between::Route(route(op, rows.n, l_stride as u32, room)), shows);
     let first = w.gate.unwrap_or(w.up);
-    let mut slots = ExpertProducts { ids: room.ids, n_slots, at_once: 1, n_tasks: n_slots, ..ExpertProducts::default() };
+    let mut slots =
+        ExpertProducts { ids: room.ids, n_slots, at_once: 1, n_tasks: n_slots, ..ExpertProducts::default() };
     if rows.n > 1 {
         slots.at_once = at_once(gpu, &[(d, first), (d, w.up), (f, w.down)]);
         (slots.order, slots.tasks) = (room.order, room.tasks);
@@ -139,7 +157,8 @@ pub fn launches(gpu: &Gpu, config: &Config, op: &Experts, rows: Rows, room: &Roo
         push(Kind::Route, Between::Tasks(sorted), Vec::new());
     }
     let f_stride = stride(f as usize) as u32;
-    let wide = ExpertProducts { x: rows.x, rows: f, n: d, share: k, x_stride: rows.x_stride, y_stride: f_stride, ..slots };
+    let wide =
+        ExpertProducts { x: rows.x, rows: f, n: d, share: k, x_stride: rows.x_stride, y_stride: f_stride, ..slots };
     let wide = |mats: &[(Mat, Address, Address)]| {
         let mut products = ExpertProducts { n_m: mats.len() as u32, ..wide };
         products.tile = tile(gpu, f, products.n_tasks * products.n_m);
@@ -160,7 +179,8 @@ pub fn launches(gpu: &Gpu, config: &Config, op: &Experts, rows: Rows, room: &Roo
     push(Kind::Glu, Between::Glu(Glu { out_stride: f_stride, activation, ..glu }), Vec::new());
     let d_stride = stride(config.n_embd) as u32;
     let down = ExpertProducts { x: from, rows: d, n: f, share: 1, x_stride: f_stride, y_stride: d_stride, ..slots };
-    let down = ExpertProducts { m: [w.down, Mat::default()], bias: [w.down_bias, 0], y: [room.made, 0], n_m: 1, ..down };
+    let down =
+        ExpertProducts { m: [w.down, Mat::default()], bias: [w.down_bias, 0], y: [room.made, 0], n_m: 1, ..down };
     let tile = tile(gpu, d, slots.n_tasks);
     push(Kind::Experts, Between::Experts(ExpertProducts { tile, ..down }), Vec::new());
     let sum = Sum {

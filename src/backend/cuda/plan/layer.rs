@@ -144,11 +144,7 @@ fn layer(config: &Config, w: &Layer, index: usize, layer_at: u64, push: &mut dyn
             if let Some(shared) = &experts.shared {
                 dense(&shared.ffn, w, ffn_input, Output::Shared, push);
             }
-            push(What::Experts(Experts {
-                experts: *experts,
-                weights: weights.clone(),
-                post_norm: w.post_ffn_norm,
-            }));
+            push(What::Experts(Experts { experts: *experts, weights: weights.clone(), post_norm: w.post_ffn_norm }));
         }
         (Ffn::Dense(ffn), _) => {
             dense(ffn, w, ffn_input, Output::Stream { half: Half::Ffn, post_norm: w.post_ffn_norm }, push);

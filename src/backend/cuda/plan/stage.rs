@@ -1,7 +1,7 @@
 //! Operations as stages of a step: which buffers, which geometry; common to a token alone and to many sequences.
 
-use super::geometry::{By, Shape, Tuning, share};
 use super::experts::{self, Call};
+use super::geometry::{By, Shape, Tuning, share};
 use super::op::{Attend, Experts, Gate, Half, Input, Kind, Norm, Output, Project};
 use super::workspace::{Workspace, stride};
 use crate::backend::cuda::driver::{Address, Gpu};

@@ -41,7 +41,7 @@ pub struct Layer {
     pub down_bias: Address,
     pub post_ffn_norm: Address,
     pub experts: Option<Experts>, // with them gate, up and down are those of the expert that all share
-    pub turns: Address, // [n_rot / 2] f64: turns of a pair per position; 0: nothing turns
+    pub turns: Address,           // [n_rot / 2] f64: turns of a pair per position; 0: nothing turns
 }
 
 /// The experts of a layer, the matrices of all of them one behind the other.
@@ -50,13 +50,13 @@ pub struct Layer {
 pub struct Experts {
     pub router: Mat, // [N, D]
     pub router_bias: Address,
-    pub select_bias: Address, // [N]
-    pub gate: Option<Mat>,    // [N F, D]
-    pub up: Mat,              // [N F, D]
-    pub down: Mat,            // [N D, F]
-    pub gate_bias: Address,   // [N F]
-    pub up_bias: Address,     // [N F]
-    pub down_bias: Address,   // [N D]
+    pub select_bias: Address,     // [N]
+    pub gate: Option<Mat>,        // [N F, D]
+    pub up: Mat,                  // [N F, D]
+    pub down: Mat,                // [N D, F]
+    pub gate_bias: Address,       // [N F]
+    pub up_bias: Address,         // [N F]
+    pub down_bias: Address,       // [N D]
     pub shared_gate: Option<Mat>, // [1, D]
 }
 

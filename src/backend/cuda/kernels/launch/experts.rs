@@ -84,7 +84,13 @@ fn check_products(p: &ExpertProducts, shared_most: u64) -> Result<()> {
     for (m, y) in mats.iter().zip(p.y) {
         check_mat(NAME, m)?;
         ensure!(NAME, m.ty == mats[0].ty && m.ty != Packed::F16Tiles, "matrices of {:?} and {:?}", mats[0].ty, m.ty);
-        ensure!(NAME, m.cols == n && rows > 0 && m.rows.is_multiple_of(rows), "{} rows of {}, {rows} each", m.rows, m.cols);
+        ensure!(
+            NAME,
+            m.cols == n && rows > 0 && m.rows.is_multiple_of(rows),
+            "{} rows of {}, {rows} each",
+            m.rows,
+            m.cols
+        );
         let experts = m.rows / rows;
         ensure!(NAME, p.ids == 0 || experts <= MOST_EXPERTS, "{experts} experts");
         let units = u64::from(m.rows) * u64::from(if m.ty.is_quantized() { n / 32 } else { m.stride / 8 });
@@ -115,7 +121,11 @@ impl Queue<'_> {
     /// See [`Tasks`].
     pub fn expert_tasks(&self, tasks: Tasks) -> Result<()> {
         let Tasks { ids, order, tasks: to, n_slots, n_experts, at_once, n_tasks } = tasks;
-        ensure!("expert_tasks", (1..=MOST_EXPERTS).contains(&n_experts) && n_slots > 0, "{n_slots} slots of {n_experts} experts");
+        ensure!(
+            "expert_tasks",
+            (1..=MOST_EXPERTS).contains(&n_experts) && n_slots > 0,
+            "{n_slots} slots of {n_experts} experts"
+        );
         ensure!("expert_tasks", matches!(at_once, 1 | 4 | 8), "{at_once} slots a task");
         let most = Tasks::most(n_slots, n_experts, at_once);
         ensure!("expert_tasks", n_tasks >= most, "{n_tasks} tasks of {most}");
@@ -160,7 +170,8 @@ mod tests {
 
     #[test]
     fn experts_that_cannot_be_are_refused_with_their_numbers() {
-        let good = Route { logits: 16, ids: 16, weights: 16, n_rows: 1, n: 6, n_used: 2, stride: 6, ..Route::default() };
+        let good =
+            Route { logits: 16, ids: 16, weights: 16, n_rows: 1, n: 6, n_used: 2, stride: 6, ..Route::default() };
         let good = Route { scale: 1.0, n_groups: 3, n_groups_used: 1, ..good };
         check_route(&good).unwrap();
         for (route, says) in [
@@ -175,7 +186,8 @@ mod tests {
             assert!(error.contains(says), "{error}: {says}");
         }
         let mat = Mat { a: 16, s: 16, ty: Packed::Q4_0, rows: 12, cols: 64, stride: 64, ..Mat::default() };
-        let good = ExpertProducts { x: 16, m: [mat; 2], y: [16, 16], n_m: 2, rows: 4, n: 64, ..ExpertProducts::default() };
+        let good =
+            ExpertProducts { x: 16, m: [mat; 2], y: [16, 16], n_m: 2, rows: 4, n: 64, ..ExpertProducts::default() };
         let good = ExpertProducts { share: 1, n_slots: 3, at_once: 1, x_stride: 64, y_stride: 4, tile: 16, ..good };
         check_products(&good, 48 << 10).unwrap();
         for (products, says) in [
