@@ -104,6 +104,7 @@ struct KgAttend {
     const float *qkv;     // [n_heads * hd + 2 * n_kv * hd]
     const float *q_norm;  // [hd] or null
     const float *k_norm;  // [hd] or null
+    const float *sinks;   // [n_heads]: a score of each head with no value behind it, or null
     const double *turns;  // [n_rot / 2]: turns of pair i per position
     const KgState *state;
     float *out;           // [n_heads, hd]
@@ -157,6 +158,7 @@ struct KgFlashTile {
 struct KgFlash {
     const void *q;         // f16
     void *out, *out_lo;    // f16; what its rounding leaves, or null
+    const float *sinks;    // as in KgAttend
     const uint64_t *pages; // addresses of the sequence's pages, on the device
     uint64_t k_offset, v_offset, head_stride, token_stride; // elements
     uint32_t n_tokens, start, n_heads, n_kv, head_dim;
@@ -270,7 +272,7 @@ static const KgAbiNumber kg_abi[] = {
     FIELD(KgStage, n_part), FIELD(KgStage, part), FIELD(KgStage, part_bias), FIELD(KgStage, split), FIELD(KgStage, split_nt),
     FIELD(KgStage, split_ints),
     STRUCT(KgAttend),
-    FIELD(KgAttend, qkv), FIELD(KgAttend, q_norm), FIELD(KgAttend, k_norm), FIELD(KgAttend, turns), FIELD(KgAttend, state),
+    FIELD(KgAttend, qkv), FIELD(KgAttend, q_norm), FIELD(KgAttend, k_norm), FIELD(KgAttend, sinks), FIELD(KgAttend, turns), FIELD(KgAttend, state),
     FIELD(KgAttend, out), FIELD(KgAttend, part), FIELD(KgAttend, counters), FIELD(KgAttend, tap_q), FIELD(KgAttend, tap_k),
     FIELD(KgAttend, n_heads), FIELD(KgAttend, n_kv), FIELD(KgAttend, head_dim), FIELD(KgAttend, n_rot), FIELD(KgAttend, pairing),
     FIELD(KgAttend, window), FIELD(KgAttend, layer_at), FIELD(KgAttend, chunk), FIELD(KgAttend, max_chunks), FIELD(KgAttend, scale),
@@ -288,7 +290,7 @@ static const KgAbiNumber kg_abi[] = {
     FIELD(KgFlashTile, pages), FIELD(KgFlashTile, row0), FIELD(KgFlashTile, n_tokens), FIELD(KgFlashTile, start),
     FIELD(KgFlashTile, tile),
     STRUCT(KgFlash),
-    FIELD(KgFlash, q), FIELD(KgFlash, out), FIELD(KgFlash, out_lo), FIELD(KgFlash, pages), FIELD(KgFlash, k_offset),
+    FIELD(KgFlash, q), FIELD(KgFlash, out), FIELD(KgFlash, out_lo), FIELD(KgFlash, sinks), FIELD(KgFlash, pages), FIELD(KgFlash, k_offset),
     FIELD(KgFlash, v_offset), FIELD(KgFlash, head_stride), FIELD(KgFlash, token_stride), FIELD(KgFlash, n_tokens),
     FIELD(KgFlash, start), FIELD(KgFlash, n_heads), FIELD(KgFlash, n_kv), FIELD(KgFlash, head_dim), FIELD(KgFlash, q_stride),
     FIELD(KgFlash, out_stride), FIELD(KgFlash, window), FIELD(KgFlash, wgmma),

@@ -33,9 +33,6 @@ fn check(features: &[Feature]) {
             let mut model = Described::plain(ty);
             model.vector_ty = [F32, F16, Bf16][i % 3];
             change(&mut model);
-            if model.config.layers.iter().any(|l| l.attention().sinks) {
-                continue;
-            }
             let name = format!("{name}, {}", ty.name());
             model.with(|config, weights| {
                 compare(&name, &device, config, weights, 20);

@@ -179,6 +179,7 @@ fn attend(config: &Config, attention: &model::Attention, w: &Layer, layer_at: u6
         q_norm: if by_row { 0 } else { w.q_norm },
         k_norm: if by_row { 0 } else { w.k_norm },
         norm_last: attention.qk_norm == Some(QkNorm::HeadAfterRope),
+        sinks: w.sinks,
         turns: w.turns,
         n_rot: rope.map_or(0, |rope| rope.n_rot()),
         magnitude: rope.map_or(1.0, |rope| rope.magnitude),

@@ -343,6 +343,7 @@ impl Lowering<'_> {
             q: work.q,
             out: work.mix,
             out_lo: work.left(work.mix),
+            sinks: op.sinks,
             pages,
             k_offset,
             v_offset,

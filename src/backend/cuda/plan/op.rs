@@ -173,6 +173,8 @@ pub struct Attend {
     pub k_norm: Address,
     /// Whether these stand behind the rope.
     pub norm_last: bool,
+    /// [n_heads] f32 or 0: a score of each head with no value behind it.
+    pub sinks: Address,
     /// [n_rot / 2] f64: turns of a pair per position.
     pub turns: Address,
     /// Elements of a head that are turned; 0: none.

@@ -219,6 +219,7 @@ impl<'a> Stages<'a> {
             qkv: work.qkv,
             q_norm: op.q_norm,
             k_norm: op.k_norm,
+            sinks: op.sinks,
             turns: op.turns,
             state: work.state,
             out: work.mix,

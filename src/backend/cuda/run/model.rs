@@ -45,9 +45,6 @@ pub struct CudaModel {
 
 /// What the kernels need beyond the description's own invariants.
 fn check(gpu: &Gpu, config: &Config, weights: &Weights<'_>) -> Result<()> {
-    if config.layers.iter().any(|l| l.attention().sinks) {
-        return Err(Error::Unsupported { what: "attention", name: "sinks on a GPU".into() });
-    }
     let most = config.widths();
     let widest = config.n_embd.max(most.ffn).max(most.q).max(most.expert);
     if MOST_SEQUENCES * most.n_used > MOST_SLOTS {

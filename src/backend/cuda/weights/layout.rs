@@ -28,7 +28,8 @@ pub struct Layer {
     pub v_bias: Address,
     pub q_norm: Address,
     pub k_norm: Address,
-    pub o: Mat, // [D, H]
+    pub sinks: Address, // [n_heads]
+    pub o: Mat,         // [D, H]
     pub o_bias: Address,
     pub post_attn_norm: Address,
     pub ffn_norm: Address,
@@ -249,6 +250,7 @@ pub fn lay<'a>(base: Address, config: &Config, weights: &Weights<'a>) -> Laid<'a
             v_bias: at.optional(&w.v_bias),
             q_norm: at.optional(&w.q_norm),
             k_norm: at.optional(&w.k_norm),
+            sinks: at.optional(&w.sinks),
             o,
             o_bias: at.optional(&w.o_bias),
             post_attn_norm: at.optional(&w.post_attn_norm),
