@@ -84,16 +84,19 @@ pub struct Rows {
     pub y_stride: u32,
 }
 
-/// A launch, and what it leaves to be seen: a name, where, elements from row to row, and of a row.
+/// A launch, and what it leaves to be seen.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// What it is counted as.
     pub kind: Kind,
     /// What is launched.
     pub run: Between,
-    /// See above.
-    pub shows: Vec<(&'static str, Address, usize, usize)>,
+    /// See [`Shows`].
+    pub shows: Shows,
 }
+
+/// What a launch leaves to be seen: a name, where, elements from row to row, and of a row.
+pub type Shows = Vec<(&'static str, Address, usize, usize)>;
 
 /// Slots that a block has room for: 8, 4 or 1.
 fn at_once(gpu: &Gpu, products: &[(u32, Mat)]) -> u32 {
@@ -114,89 +117,141 @@ fn tile(gpu: &Gpu, rows: u32, blocks: u32) -> u32 {
 
 /// The launches of a layer's experts.
 pub fn launches(gpu: &Gpu, config: &Config, op: &Experts, rows: Rows, room: &Room) -> Vec<Call> {
-    let (experts, w) = (&op.experts, &op.weights);
-    let (d, n, k, f) = (config.n_embd as u32, experts.n as u32, experts.n_used as u32, experts.each.width as u32);
-    let mut calls = Vec::with_capacity(10);
-    let mut push = |kind, run, shows| calls.push(Call { kind, run, shows });
-    let n_slots = rows.n * k;
-    // Of all rows with one matrix.
-    let of_all = |m: Mat, bias: Address, y: Address, y_stride: u32| {
-        let at_once = if rows.n == 1 { 1 } else { at_once(gpu, &[(d, m)]) };
+    let mut making = Making { gpu, op, rows, room, d: config.n_embd as u32, calls: Vec::with_capacity(10) };
+    making.choice();
+    let slots = making.slots();
+    making.gate_up(slots);
+    making.down(slots);
+    making.sum();
+    making.calls
+}
+
+/// The launches so far.
+struct Making<'a> {
+    gpu: &'a Gpu,
+    op: &'a Experts,
+    rows: Rows,
+    room: &'a Room,
+    d: u32,
+    calls: Vec<Call>,
+}
+
+impl Making<'_> {
+    fn push(&mut self, kind: Kind, run: Between, shows: Shows) {
+        self.calls.push(Call { kind, run, shows });
+    }
+
+    /// The product of all rows with one matrix.
+    fn of_all(&mut self, m: Mat, bias: Address, y: Address, y_stride: u32, shows: Shows) {
+        let Rows { n, x, x_stride, .. } = self.rows;
+        let at_once = if n == 1 { 1 } else { at_once(self.gpu, &[(self.d, m)]) };
+        let tile = tile(self.gpu, m.rows, n.div_ceil(at_once));
         let products = ExpertProducts {
-            x: rows.x,
+            x,
             m: [m, Mat::default()],
             bias: [bias, 0],
             y: [y, 0],
             n_m: 1,
             ..ExpertProducts::default()
         };
-        let tile = tile(gpu, m.rows, rows.n.div_ceil(at_once));
-        let (x_stride, n_slots) = (rows.x_stride, rows.n);
-        ExpertProducts { rows: m.rows, n: d, share: 1, n_slots, at_once, x_stride, y_stride, tile, ..products }
-    };
-    let l_stride = stride(experts.n);
-    let router = of_all(w.router, w.router_bias, room.logits, l_stride as u32);
-    push(Kind::Route, Between::Experts(router), vec![("moe_logits", room.logits, l_stride, experts.n)]);
-    let mut gate = 0;
-    if let Some(m) = w.shared_gate {
-        gate = room.shared;
-        push(Kind::Route, Between::Experts(of_all(m, 0, gate, 1)), Vec::new());
+        let products = ExpertProducts { rows: m.rows, n: self.d, share: 1, n_slots: n, at_once, ..products };
+        self.push(Kind::Route, Between::Experts(ExpertProducts { x_stride, y_stride, tile, ..products }), shows);
     }
-    let shows = [("moe_ids", room.shown), ("moe_weights", room.weights)];
-    let shows = shows.map(|(name, from)| (name, from, k as usize, k as usize)).into();
-    push(Kind::Route, Between::Route(route(op, rows.n, l_stride as u32, room)), shows);
-    let first = w.gate.unwrap_or(w.up);
-    let mut slots =
-        ExpertProducts { ids: room.ids, n_slots, at_once: 1, n_tasks: n_slots, ..ExpertProducts::default() };
-    if rows.n > 1 {
-        slots.at_once = at_once(gpu, &[(d, first), (d, w.up), (f, w.down)]);
-        (slots.order, slots.tasks) = (room.order, room.tasks);
-        slots.n_tasks = Tasks::most(n_slots, n, slots.at_once);
-        let Room { ids, order, tasks, .. } = *room;
-        let sorted = Tasks { ids, order, tasks, n_slots, n_experts: n, at_once: slots.at_once, n_tasks: slots.n_tasks };
-        push(Kind::Route, Between::Tasks(sorted), Vec::new());
-    }
-    let f_stride = stride(f as usize) as u32;
-    let wide =
-        ExpertProducts { x: rows.x, rows: f, n: d, share: k, x_stride: rows.x_stride, y_stride: f_stride, ..slots };
-    let wide = |mats: &[(Mat, Address, Address)]| {
-        let mut products = ExpertProducts { n_m: mats.len() as u32, ..wide };
-        products.tile = tile(gpu, f, products.n_tasks * products.n_m);
-        for (i, (m, bias, y)) in mats.iter().enumerate() {
-            (products.m[i], products.bias[i], products.y[i]) = (*m, *bias, *y);
+
+    /// The router's logits, that of the shared expert's gate, and what is chosen.
+    fn choice(&mut self) {
+        let (w, room, n, k) = (&self.op.weights, self.room, self.op.experts.n, self.op.experts.n_used);
+        let logits = vec![("moe_logits", room.logits, stride(n), n)];
+        self.of_all(w.router, w.router_bias, room.logits, stride(n) as u32, logits);
+        if let Some(m) = w.shared_gate {
+            self.of_all(m, 0, room.shared, 1, Vec::new());
         }
-        Between::Experts(products)
-    };
-    let up = (w.up, w.up_bias, room.up);
-    match w.gate.map(|gate| (gate, w.gate_bias, room.gate)) {
-        Some(gate) if gate.0.ty == up.0.ty => push(Kind::Experts, wide(&[gate, up]), Vec::new()),
-        Some(gate) => [gate, up].iter().for_each(|part| push(Kind::Experts, wide(&[*part]), Vec::new())),
-        None => push(Kind::Experts, wide(&[up]), Vec::new()),
+        let shows = [("moe_ids", room.shown), ("moe_weights", room.weights)].map(|(name, from)| (name, from, k, k));
+        let route = route(self.op, self.rows.n, stride(n) as u32, room);
+        self.push(Kind::Route, Between::Route(route), shows.into());
     }
-    let (from, by) = if w.gate.is_some() { (room.gate, room.up) } else { (room.up, 0) };
-    let glu = Glu { gate: from, up: by, row: from, n_rows: n_slots, n: f, in_stride: f_stride, ..Glu::default() };
-    let activation = Activation::from(experts.each.activation) as u32;
-    push(Kind::Glu, Between::Glu(Glu { out_stride: f_stride, activation, ..glu }), Vec::new());
-    let d_stride = stride(config.n_embd) as u32;
-    let down = ExpertProducts { x: from, rows: d, n: f, share: 1, x_stride: f_stride, y_stride: d_stride, ..slots };
-    let down =
-        ExpertProducts { m: [w.down, Mat::default()], bias: [w.down_bias, 0], y: [room.made, 0], n_m: 1, ..down };
-    let tile = tile(gpu, d, slots.n_tasks);
-    push(Kind::Experts, Between::Experts(ExpertProducts { tile, ..down }), Vec::new());
-    let sum = Sum {
-        made: room.made,
-        weights: room.weights,
-        gate,
-        y: rows.y,
-        shared: experts.shared.is_some(),
-        n_rows: rows.n,
-        n_used: k,
-        n: d,
-        stride: d_stride,
-        y_stride: rows.y_stride,
-    };
-    push(Kind::Experts, Between::ExpertSum(sum), vec![("ffn_out", rows.y, rows.y_stride as usize, config.n_embd)]);
-    calls
+
+    /// The slots, sorted where there are several rows.
+    fn slots(&mut self) -> ExpertProducts {
+        let (w, experts) = (&self.op.weights, &self.op.experts);
+        let Room { ids, order, tasks, .. } = *self.room;
+        let n_slots = self.rows.n * experts.n_used as u32;
+        let slots = ExpertProducts { ids, n_slots, n_tasks: n_slots, at_once: 1, ..ExpertProducts::default() };
+        if self.rows.n == 1 {
+            return slots;
+        }
+        let first = w.gate.unwrap_or(w.up);
+        let at_once = at_once(self.gpu, &[(self.d, first), (self.d, w.up), (experts.each.width as u32, w.down)]);
+        let n_experts = experts.n as u32;
+        let n_tasks = Tasks::most(n_slots, n_experts, at_once);
+        let sorted = Tasks { ids, order, tasks, n_slots, n_experts, at_once, n_tasks };
+        self.push(Kind::Route, Between::Tasks(sorted), Vec::new());
+        ExpertProducts { order, tasks, at_once, n_tasks, ..slots }
+    }
+
+    /// Gate and up in one launch where they are of one type; activation(gate) * up in the place of the gate.
+    fn gate_up(&mut self, slots: ExpertProducts) {
+        let (w, room, each) = (&self.op.weights, self.room, self.op.experts.each);
+        let (f, y_stride) = (each.width as u32, stride(each.width) as u32);
+        let Rows { x, x_stride, .. } = self.rows;
+        let share = self.op.experts.n_used as u32;
+        let products = ExpertProducts { x, rows: f, n: self.d, share, x_stride, y_stride, ..slots };
+        let up = (w.up, w.up_bias, room.up);
+        let gate = w.gate.map(|gate| (gate, w.gate_bias, room.gate));
+        let launches = match gate {
+            Some(gate) if gate.0.ty == up.0.ty => vec![vec![gate, up]],
+            Some(gate) => vec![vec![gate], vec![up]],
+            None => vec![vec![up]],
+        };
+        for mats in launches {
+            let mut products = ExpertProducts { n_m: mats.len() as u32, ..products };
+            products.tile = tile(self.gpu, f, products.n_tasks * products.n_m);
+            for (i, (m, bias, y)) in mats.into_iter().enumerate() {
+                (products.m[i], products.bias[i], products.y[i]) = (m, bias, y);
+            }
+            self.push(Kind::Experts, Between::Experts(products), Vec::new());
+        }
+        let (from, by) = if gate.is_some() { (room.gate, room.up) } else { (room.up, 0) };
+        let glu = Glu { gate: from, up: by, row: from, n_rows: slots.n_slots, n: f, ..Glu::default() };
+        let activation = Activation::from(each.activation) as u32;
+        let glu = Glu { in_stride: y_stride, out_stride: y_stride, activation, ..glu };
+        self.push(Kind::Glu, Between::Glu(glu), Vec::new());
+    }
+
+    fn down(&mut self, slots: ExpertProducts) {
+        let (w, room, each) = (&self.op.weights, self.room, self.op.experts.each);
+        let x = if w.gate.is_some() { room.gate } else { room.up };
+        let (x_stride, y_stride) = (stride(each.width) as u32, stride(self.d as usize) as u32);
+        let tile = tile(self.gpu, self.d, slots.n_tasks);
+        let mats = ExpertProducts {
+            m: [w.down, Mat::default()],
+            bias: [w.down_bias, 0],
+            y: [room.made, 0],
+            n_m: 1,
+            tile,
+            ..slots
+        };
+        let products = ExpertProducts { x, rows: self.d, n: each.width as u32, share: 1, x_stride, y_stride, ..mats };
+        self.push(Kind::Experts, Between::Experts(products), Vec::new());
+    }
+
+    fn sum(&mut self) {
+        let (experts, rows) = (&self.op.experts, self.rows);
+        let sum = Sum {
+            made: self.room.made,
+            weights: self.room.weights,
+            gate: if self.op.weights.shared_gate.is_some() { self.room.shared } else { 0 },
+            y: rows.y,
+            shared: experts.shared.is_some(),
+            n_rows: rows.n,
+            n_used: experts.n_used as u32,
+            n: self.d,
+            stride: stride(self.d as usize) as u32,
+            y_stride: rows.y_stride,
+        };
+        let shows = vec![("ffn_out", rows.y, rows.y_stride as usize, self.d as usize)];
+        self.push(Kind::Experts, Between::ExpertSum(sum), shows);
+    }
 }
 
 fn route(op: &Experts, n_rows: u32, stride: u32, room: &Room) -> Route {
