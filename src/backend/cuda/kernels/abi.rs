@@ -3,8 +3,12 @@
 //! Each struct is declared once here, with its name there; `check` compares sizes, offsets and numbers with those that
 //! `cuda/abi.cu` reports of the compiled object. It runs before a device is opened.
 
+mod encoder;
+
 use std::ffi::{CStr, c_char};
 use std::mem::{offset_of, size_of};
+
+pub use encoder::Encoder;
 
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::kernels::kinds;
@@ -27,18 +31,6 @@ pub const TENSOR_HEAD: u32 = 128;
 pub const INPUT_F16_WORDS: u32 = 66;
 /// The same of integers with a scale and sums.
 pub const INPUT_Q_WORDS: u32 = 38;
-
-/// The driver's function that describes a tensor to the copy engine, as `kgc_gemm_encoder` found it; none by default.
-#[repr(transparent)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Encoder(pub(super) u64);
-
-impl Encoder {
-    /// Whether the device has the kernels that want it.
-    pub fn exists(self) -> bool {
-        self.0 != 0
-    }
-}
 
 /// A number that both sides know, and its name in `cuda/abi.h`.
 type Number = (&'static str, u64);

@@ -1,3 +1,5 @@
+//! The structs and numbers that cross the border.
+
 use super::*;
 
 #[test]
