@@ -36,6 +36,7 @@ C_WARNINGS := -std=c99 -Wall -Wextra -Wpedantic -Werror
 PROGRAMS := $(addprefix $(BUILD)/,generate chat batch bench plugin compare haiku doctor)
 
 LIBDIR ?= $(PREFIX)/lib
+LICENSEDIR ?= $(PREFIX)/share/licenses/kigo
 INCLUDEDIR ?= $(PREFIX)/include
 into = $(DESTDIR)$(abspath $(1))
 
@@ -141,7 +142,8 @@ fill = sed -e 's|@PREFIX@|$(abspath $(PREFIX))|' -e 's|@LIBDIR@|$(abspath $(LIBD
   -e "s|@INCLUDE_FROM_CMAKE@|$$(realpath -m --relative-to=$(call into,$(LIBDIR)/cmake/kigo) $(call into,$(INCLUDEDIR)))|"
 
 install: lib $(BUILD)/libkigo.a
-	$(INSTALL) -d $(call into,$(LIBDIR)/pkgconfig) $(call into,$(LIBDIR)/cmake/kigo) $(call into,$(INCLUDEDIR))
+	$(INSTALL) -d $(call into,$(LIBDIR)/pkgconfig) $(call into,$(LIBDIR)/cmake/kigo) $(call into,$(INCLUDEDIR)) $(call into,$(LICENSEDIR))
+	$(INSTALL) -m 644 LICENSE-APACHE LICENSE-MIT LICENSE-IQ-GRIDS $(call into,$(LICENSEDIR))
 	$(INSTALL) -m 755 $(LIB) $(call into,$(LIBDIR)/libkigo.so.$(VERSION))
 	ln -sfn libkigo.so.$(VERSION) $(call into,$(LIBDIR)/libkigo.so.$(SOVERSION))
 	ln -sfn libkigo.so.$(SOVERSION) $(call into,$(LIBDIR)/libkigo.so)
@@ -159,7 +161,7 @@ uninstall:
 	rm -f $(call into,$(LIBDIR))/libkigo.so $(call into,$(LIBDIR))/libkigo.so.$(SOVERSION) \
 	  $(call into,$(LIBDIR))/libkigo.so.$(VERSION) $(call into,$(LIBDIR))/libkigo.a \
 	  $(call into,$(LIBDIR))/pkgconfig/kigo.pc $(call into,$(INCLUDEDIR))/kigo.h $(call into,$(INCLUDEDIR))/kigo.hpp
-	rm -rf $(call into,$(LIBDIR))/cmake/kigo
+	rm -rf $(call into,$(LIBDIR))/cmake/kigo $(call into,$(LICENSEDIR))
 
 clean:
 	$(CARGO) clean

@@ -24,7 +24,10 @@ constexpr uint32_t KG_INPUT_F16_WORDS = 66, KG_INPUT_Q_WORDS = 38;
 #define KG_FLOAT_TYPES(F) F(KG_F32) F(KG_F16) F(KG_BF16)
 #define KG_Q32_TYPES(F) F(KG_Q4_0) F(KG_Q4_1) F(KG_Q5_0) F(KG_Q5_1) F(KG_Q8_0)
 #define KG_K256_TYPES(F) F(KG_Q2_K) F(KG_Q3_K) F(KG_Q4_K) F(KG_Q5_K) F(KG_Q6_K)
-#define KG_ROW_TYPES(F) KG_FLOAT_TYPES(F) KG_Q32_TYPES(F) KG_K256_TYPES(F)
+#define KG_TABLE_TYPES(F) F(KG_IQ4_NL) F(KG_IQ4_XS) F(KG_MXFP4) F(KG_NVFP4)
+#define KG_GRID_TYPES(F) F(KG_IQ3_S) F(KG_IQ3_XXS) F(KG_IQ2_S) F(KG_IQ2_XS) F(KG_IQ2_XXS) F(KG_IQ1_S) F(KG_IQ1_M)
+#define KG_TERNARY_TYPES(F) F(KG_TQ1_0) F(KG_TQ2_0) F(KG_Q2_0) F(KG_Q1_0)
+#define KG_ROW_TYPES(F) KG_FLOAT_TYPES(F) KG_Q32_TYPES(F) KG_K256_TYPES(F) KG_TABLE_TYPES(F) KG_GRID_TYPES(F) KG_TERNARY_TYPES(F)
 // KG_F16_TILED: F16 in tiles of 16 rows and 32 columns, in the order of the tensor cores.
 #define KG_TYPES(F) KG_ROW_TYPES(F) F(KG_F16_TILED)
 #define KG_NAME(T) T,
@@ -48,16 +51,24 @@ enum KgPairing : uint32_t { KG_PAIRS_ADJACENT = 0, KG_PAIRS_HALVES };
 //   float types: a = [rows, stride] elements, stride = cols rounded up to 8, zero filled
 //   F16_TILED: a = [rows / 16, stride / 32] tiles of 16 rows and 32 columns (f16_mma.cuh), both rounded up, zero filled
 //   a: 16 bytes a block: low four bits of element e < 16 in byte e, of e >= 16 in the high half of byte e - 16;
-//      Q8_0: elements 0..15 as int8
-//   b: Q8_0: 16 bytes a block, elements 16..31; Q6_K, Q3_K, Q2_K: 8 bytes a block, two bits of element 4t + i
+//      Q8_0: elements 0..15 as int8; IQ4_NL IQ4_XS MXFP4 NVFP4: elements 4 w + i in the low half of word w, 16 + 4 w + i in its high
+//      one, at bit 4 i
+//   b: Q8_0: 16 bytes a block, elements 16..31; Q6_K Q3_K Q2_K TQ1_0 TQ2_0 Q2_0: 8 bytes a block, two bits of element 4t + i
 //      in word t / 4, at bit 8 i + 2 (t % 4)
-//   c: 4 bytes a block: one bit of element 4t + i at bit 8 i + t (Q5_*, Q3_K)
+//      IQ3_S IQ3_XXS: the low bytes of eight indices; IQ2_*: of four, then the signs, as bytes or as the file's word (IQ2_XXS)
+//   c: 4 bytes a block: one bit of element 4t + i at bit 8 i + t (Q5_* Q3_K Q1_0); IQ3_S IQ3_XXS: the signs, as bytes or as the
+//      file's word (IQ3_XXS); IQ1_*: the low bytes of four indices
 //   s: Q4_0 Q5_0 Q8_0: f16 d a block; Q4_1 Q5_1: f16 d, m a block; Q4_K Q5_K: two bytes, scale
-//      and min, a block; Q3_K Q6_K: two int8 scales a block; Q2_K: two bytes (scale | min << 4) a block
-//   d: Q3_K Q6_K: f16 a 256; Q2_K Q4_K Q5_K: f16 d, dmin a 256
+//      and min, a block; Q3_K Q6_K: two int8 scales a block; Q2_K: two bytes (scale | min << 4) a block; IQ4_NL: f16 d a block;
+//      MXFP4: bfloat16 d a block; IQ4_XS: int8 scale and a zero a block; NVFP4: two UE4M3 scales a block; Q2_0: f16 d a block;
+//      IQ3_S IQ2_XS IQ2_S: the indices' high bits, then scales, a byte each, a block; IQ1_S: the file's 16 bits a block; IQ1_M: 16 bits
+//      of the indices, then two scales of four bits, 4 bytes a block
+//   d: Q3_K Q6_K IQ4_XS IQ3_* IQ2_* IQ1_* TQ1_0 TQ2_0: f16 a 256; Q1_0: f16 a 128; Q2_K Q4_K Q5_K: f16 d, dmin a 256
 struct KgMat {
     const void *a, *b, *c, *s, *d;
     uint32_t type, rows, cols, stride;
+    float scale;     // NVFP4: of all values
+    uint32_t unused;
 };
 
 // The step in flight; lives on the device so that no step waits for the host.
@@ -88,8 +99,8 @@ struct KgStage {
     uint32_t n;          // columns
     uint32_t ks;         // warps a row
     uint32_t activation; // 0: none; 1: silu, 2: gelu: m[0] is the gate, m[1] the up matrix, n_seg is 1
-    float eps, softcap;  // softcap 0: none
-    float scale;         // multiplies y before its softcap; 0: nothing does
+    float eps, softcap;  // softcap 0: none, and y as it is
+    float scale;         // where softcap is not 0 it multiplies y before; an infinite one does not cap
     // Of a batch: x, delta and x_out are [n_seq, x_stride], out[i] [n_seq, out_stride], state the first of n_seq.
     uint32_t n_seq, x_stride, out_stride;
     uint32_t n_part; // parts of delta, and the bias that goes with them: see kg_batch_norm
@@ -259,7 +270,7 @@ struct KgAbiNumber {
 static const KgAbiNumber kg_abi[] = {
     STRUCT(KgMat),
     FIELD(KgMat, a), FIELD(KgMat, b), FIELD(KgMat, c), FIELD(KgMat, s), FIELD(KgMat, d), FIELD(KgMat, type), FIELD(KgMat, rows),
-    FIELD(KgMat, cols), FIELD(KgMat, stride),
+    FIELD(KgMat, cols), FIELD(KgMat, stride), FIELD(KgMat, scale), FIELD(KgMat, unused),
     STRUCT(KgState),
     FIELD(KgState, pages), FIELD(KgState, logits), FIELD(KgState, token), FIELD(KgState, position), FIELD(KgState, produced),
     FIELD(KgState, top_k), FIELD(KgState, seed), FIELD(KgState, share), FIELD(KgState, least), FIELD(KgState, temperature),

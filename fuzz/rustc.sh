@@ -22,9 +22,9 @@ for arg in "$@"; do
     # Bodies of targets: their accesses to what the library gave are checked; their own edges are of no interest.
     kigo_fuzz:-Cpasses=sancov-module | kigo_fuzz:-Cllvm-args=-sanitizer-coverage-*) continue ;;
     kigo_fuzz:*) ;;
-    minijinja:-Zsanitizer=* | minijinja_contrib:-Zsanitizer=* | llguidance:-Zsanitizer=* | derivre:-Zsanitizer=* | toktrie:-Zsanitizer=*) continue ;;
-    minijinja:*-trace-compares | minijinja_contrib:*-trace-compares | llguidance:*-trace-compares | derivre:*-trace-compares | toktrie:*-trace-compares) continue ;;
-    minijinja:* | minijinja_contrib:* | llguidance:* | derivre:* | toktrie:*) ;;
+    llguidance:-Zsanitizer=* | derivre:-Zsanitizer=* | toktrie:-Zsanitizer=*) continue ;;
+    llguidance:*-trace-compares | derivre:*-trace-compares | toktrie:*-trace-compares) continue ;;
+    llguidance:* | derivre:* | toktrie:*) ;;
     *:-Zsanitizer=* | *:-Cpasses=sancov-module | *:-Cllvm-args=-sanitizer-coverage-*) continue ;;
     esac
     args+=("$arg")

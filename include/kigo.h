@@ -712,10 +712,10 @@ kigo_status kigo_token_flags(const kigo_model *model, uint32_t token, uint64_t *
 // tokens are the template's business: prefill the ids as they are.
 //
 // A template is a program that comes with a file, so it is held: its source has at most 262,144 bytes and 50,000
-// tokens, 400 operators, names and brackets in one another and 300 blocks; a rendering takes at most one second, 64
+// tokens, 200 brackets and operators in one another and 300 blocks; a rendering takes at most one second, 64
 // MiB (16 bytes for each byte of the conversation beside that) and about 500,000 instructions (10,000 more for each
 // message). What has more is INVALID_MODEL, and the text has the number. The file's template is compiled at its first
-// use and kept, which takes up to 64 bytes for each of its source. It runs on a thread of its own with a stack of 2 MiB,
+// use and kept, which takes up to 70 bytes for each of its source. It runs on a thread of its own with a stack of 4 MiB,
 // so that any thread of the host's will do; the memory is asked for beforehand.
 
 // For kigo_chat_render(): ends with what opens the assistant's answer.
@@ -1389,9 +1389,10 @@ kigo_status kigo_model_embed(const kigo_model *model,
 // biases, norms, rotation, and the queries' temperature, as far as the layer has them), `v`, `attn_mix` (the weighted
 // values, before the output matrix), `attn_out` (behind it), `ffn_norm` (what the feed-forward part reads: the sum so far
 // normalized, or as it is; where both parts of a layer read its input, that), `ffn_act` (the activation of the gate, times
-// up; without a gate the activation of up), `ffn_out`, and `resid` (the sum that goes to the next layer); then, where logits
-// are wanted (the last token of a call), `final_norm` and `logits`. attn_out and ffn_out are those before a norm of their
-// own, where a model has one, and before a scale.
+// up; without a gate the activation of up) or, where the feed-forward part is made of experts, `moe_logits`, `moe_ids` and
+// `moe_weights`, `ffn_out`, and `resid` (the sum that goes to the next layer); then, where logits are wanted (the last token
+// of a call), `final_norm` and `logits`. attn_out and ffn_out are those before a norm of their own, where a model has one,
+// and before a scale.
 //
 // A tapped session's logits are those of an untapped one, bit for bit; it only takes longer. Without a tap nothing does.
 
@@ -1419,7 +1420,7 @@ kigo_status kigo_model_embed(const kigo_model *model,
 // Tap: what the feed-forward part reads, normalized. [n_rows, n_embd].
 #define KIGO_TAP_FFN_NORM 8
 
-// Tap: the activated gate times up, or up activated. [n_rows, n_ff].
+// Tap: the activated gate times up, or up activated. Of layers without experts. [n_rows, n_ff].
 #define KIGO_TAP_FFN_ACT 9
 
 // Tap: what the feed-forward part adds. [n_rows, n_embd].
@@ -1433,6 +1434,15 @@ kigo_status kigo_model_embed(const kigo_model *model,
 
 // Tap: the logits. [n_rows, n_vocab].
 #define KIGO_TAP_LOGITS 13
+
+// Tap: a router's logits, biased where it is. Of layers with experts. [n_rows, n_experts].
+#define KIGO_TAP_MOE_LOGITS 14
+
+// Tap: the experts that a token goes through, in ascending order, as numbers. [n_rows, n_experts_used].
+#define KIGO_TAP_MOE_IDS 15
+
+// Tap: what each of these is multiplied by, in the same order. [n_rows, n_experts_used].
+#define KIGO_TAP_MOE_WEIGHTS 16
 
 // Type of an activation's elements: float.
 #define KIGO_TAP_TYPE_F32 1

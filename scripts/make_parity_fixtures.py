@@ -95,11 +95,15 @@ MODELS = {
     "phi3-partial": ("phi3", [Q.F16], T.Phi3Config(
         **sizes(48, 56, 2, 2, 2), **RMS, **TIED, pad_token_id=0, sliding_window=None,
         rope_parameters=rope(partial_rotary_factor=0.75))),
-    # Within the original context, where the short factors are.
+    # Within the original context, where the short factors are, and beyond it.
     "phi3-longrope": ("phi3", [Q.F16], T.Phi3Config(
         **sizes(32, 40, 2, 2, 2), **RMS, **TIED, pad_token_id=0, sliding_window=None, original_max_position_embeddings=128, rope_parameters=rope(
             1e4, "longrope", partial_rotary_factor=0.75, original_max_position_embeddings=128,
             short_factor=[1.0, 1.1, 1.2, 1.4, 1.7, 2.1], long_factor=[1.0, 2.0, 5.0, 11.0, 20.0, 40.0]))),
+    "phi3-longrope-long": ("phi3", [Q.F16], T.Phi3Config(
+        **sizes(32, 40, 2, 2, 2), **RMS, **TIED, pad_token_id=0, sliding_window=None, original_max_position_embeddings=64,
+        rope_parameters=rope(1e4, "longrope", original_max_position_embeddings=64, short_factor=[1.0] * 8,
+                             long_factor=[1.0, 1.5, 2.0, 5.0, 11.0, 20.0, 30.0, 40.0]))),
     "granite": ("granite", [Q.F16], T.GraniteConfig(
         **sizes(48, 40, 2, 3, 1), **RMS, **TIED, attention_multiplier=0.11, embedding_multiplier=6.0, residual_multiplier=0.4,
         logits_scaling=3.0, rope_parameters=rope())),

@@ -5,7 +5,8 @@
 #             UndefinedBehaviorSanitizer, against a library built under AddressSanitizer, with overflow checks and debug
 #             assertions; ten minutes on two cores, most of them to build
 #   kernels   the CUDA kernels, compiled for the processor, under AddressSanitizer and UndefinedBehaviorSanitizer: what a block
-#             asked for of shared memory, and a buffer's bytes, are all that they may touch
+#             asked for of shared memory, and a buffer's bytes, are all that they may touch: each kernel by itself, in every shape
+#             that its test has, and models of every feature
 #   thread    programs with threads under ThreadSanitizer, which needs a standard library that is built with it
 #             (cargo -Zbuild-std), and so the toolchain's rust-src: `rustup component add rust-src`
 #
@@ -31,7 +32,7 @@ kernels() {
     # The kernels' threads have stacks of their own, of which AddressSanitizer is not told when it looks for leaks.
     export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1
     KIGO_CUDA=emulate KIGO_EMULATE_SANITIZE=address,undefined KIGO_REQUIRE_CUDA=1 KIGO_FEW=1 \
-        cargo test --no-fail-fast --target-dir "$TARGETS/kernels" --test gpu -- forward:: failures::
+        cargo test --no-fail-fast --target-dir "$TARGETS/kernels" --test gpu -- operations:: features:: forward::mixed forward::pages
 }
 
 thread() {

@@ -23,6 +23,12 @@ __device__ __forceinline__ float kg_clamped_swish(float gate) {
 }
 __device__ __forceinline__ float kg_clamped_up(float up) { return (up > 7.f ? 7.f : up < -7.f ? -7.f : up) + 1.f; }
 
+// Logits by their scale, and capped where the cap is finite.
+__device__ __forceinline__ float kg_capped(float cap, float scale, float y) {
+    y = __fmul_rn(y, scale);
+    return cap < INFINITY ? cap * tanhf(y / cap) : y;
+}
+
 // The gate of prefill, with the exponential of the special function unit.
 __device__ __forceinline__ float kg_activation_approx(uint32_t kind, float v) {
     if (kind == KG_ACTIVATION_SILU) return v / (1.f + __expf(-v));

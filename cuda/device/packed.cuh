@@ -5,15 +5,121 @@
 // Reference: src/backend/reference (dequantization formulas of the GGUF specification).
 #pragma once
 #include "device/common.cuh"
+#include "device/grids.cuh"
 
-constexpr __host__ __device__ bool kg_is_quant(int t) { return t >= KG_Q4_0 && t <= KG_Q6_K; }
-constexpr __host__ __device__ bool kg_has_nibbles(int t) { return kg_is_quant(t) && t != KG_Q8_0 && t != KG_Q2_K && t != KG_Q3_K; }
-constexpr __host__ __device__ bool kg_has_twos(int t) { return t == KG_Q2_K || t == KG_Q3_K || t == KG_Q6_K; }
-constexpr __host__ __device__ bool kg_has_bits(int t) { return t == KG_Q5_0 || t == KG_Q5_1 || t == KG_Q5_K || t == KG_Q3_K; }
-constexpr __host__ __device__ bool kg_has_half_scales(int t) { return t == KG_Q2_K || t == KG_Q3_K || t == KG_Q6_K; }
+#define KG_EQUALS(T) || t == T
+constexpr __host__ __device__ bool kg_is_q32(int t) { return false KG_Q32_TYPES(KG_EQUALS); }
+constexpr __host__ __device__ bool kg_is_table(int t) { return false KG_TABLE_TYPES(KG_EQUALS); }
+constexpr __host__ __device__ bool kg_is_k256(int t) { return false KG_K256_TYPES(KG_EQUALS); }
+constexpr __host__ __device__ bool kg_is_grid(int t) { return false KG_GRID_TYPES(KG_EQUALS); }
+constexpr __host__ __device__ bool kg_is_ternary(int t) { return false KG_TERNARY_TYPES(KG_EQUALS); }
+#undef KG_EQUALS
+constexpr __host__ __device__ bool kg_is_quant(int t) { return kg_is_q32(t) || kg_is_k256(t) || kg_is_table(t) || kg_is_grid(t) || kg_is_ternary(t); }
+// Elements of a stored block, of which rows are whole ones.
+constexpr __host__ __device__ int kg_row_block(int t) {
+    return !kg_is_quant(t) ? 1 : kg_is_q32(t) || t == KG_IQ4_NL || t == KG_MXFP4 ? 32 : t == KG_NVFP4 || t == KG_Q2_0 ? 64 : t == KG_Q1_0 ? 128 : 256;
+}
+constexpr __host__ __device__ bool kg_has_nibbles(int t) { return (kg_is_q32(t) || kg_is_k256(t)) && t != KG_Q8_0 && t != KG_Q2_K && t != KG_Q3_K; }
+// Whether there is plane a; whether the bytes of four elements are signed.
+constexpr __host__ __device__ bool kg_has_a(int t) { return kg_has_nibbles(t) || kg_is_table(t) || t == KG_Q8_0; }
+constexpr __host__ __device__ bool kg_is_signed(int t) { return kg_is_table(t) || kg_is_grid(t) || t == KG_Q8_0; }
+constexpr __host__ __device__ bool kg_has_twos(int t) {
+    return t == KG_Q2_K || t == KG_Q3_K || t == KG_Q6_K || t == KG_TQ1_0 || t == KG_TQ2_0 || t == KG_Q2_0;
+}
+constexpr __host__ __device__ bool kg_has_bits(int t) { return t == KG_Q5_0 || t == KG_Q5_1 || t == KG_Q5_K || t == KG_Q3_K || t == KG_Q1_0; }
+// Where such a bit goes: above the nibbles, above the two, above the nothing that makes -1 and 1 of it.
+constexpr __host__ __device__ int kg_bit_place(int t) { return t == KG_Q1_0 ? 1 : t == KG_Q3_K ? 2 : 4; }
+constexpr __host__ __device__ bool kg_has_half_scales(int t) {
+    return t == KG_Q2_K || t == KG_Q3_K || t == KG_Q6_K || t == KG_NVFP4 || t == KG_IQ2_S || t == KG_IQ2_XS || t == KG_IQ1_M;
+}
 constexpr __host__ __device__ bool kg_has_least(int t) { return t == KG_Q4_1 || t == KG_Q5_1 || t == KG_Q2_K || t == KG_Q4_K || t == KG_Q5_K; }
 constexpr __host__ __device__ int kg_offset(int t) {
-    return t == KG_Q4_0 ? 8 : t == KG_Q5_0 ? 16 : t == KG_Q3_K ? 4 : t == KG_Q6_K ? 32 : 0;
+    return t == KG_Q4_0 ? 8 : t == KG_Q5_0 ? 16 : t == KG_Q3_K ? 4 : t == KG_Q6_K ? 32 : kg_is_ternary(t) ? 1 : 0;
+}
+
+// Whether plane b has 8 bytes a block; whether there is plane c.
+constexpr __host__ __device__ bool kg_has_b8(int t) { return kg_has_twos(t) || (kg_is_grid(t) && t != KG_IQ1_S && t != KG_IQ1_M); }
+constexpr __host__ __device__ bool kg_has_c(int t) { return kg_has_bits(t) || t == KG_IQ3_S || t == KG_IQ3_XXS || t == KG_IQ1_S || t == KG_IQ1_M; }
+// Bytes of planes s, a block, and d, for kg_d_blocks of them.
+constexpr __host__ __device__ int kg_s_bytes(int t) {
+    if (t == KG_Q4_1 || t == KG_Q5_1 || t == KG_IQ1_M) return 4;
+    return t == KG_IQ3_XXS || t == KG_IQ2_XXS || t == KG_TQ1_0 || t == KG_TQ2_0 || t == KG_Q1_0 ? 0 : 2;
+}
+constexpr __host__ __device__ int kg_d_bytes(int t) {
+    if (t == KG_Q2_K || t == KG_Q4_K || t == KG_Q5_K) return 4;
+    return t == KG_Q3_K || t == KG_Q6_K || t == KG_IQ4_XS || kg_is_grid(t) || (kg_is_ternary(t) && t != KG_Q2_0) ? 2 : 0;
+}
+constexpr __host__ __device__ int kg_d_blocks(int t) { return t == KG_Q1_0 ? 4 : 8; }
+
+// Four bytes of a table of sixteen, by the low four nibbles of q.
+__device__ __forceinline__ uint32_t kg_table16(uint32_t w0, uint32_t w1, uint32_t w2, uint32_t w3, uint32_t q) {
+    const uint32_t which = q & 0x7777u, low = __byte_perm(w0, w1, which), high = __byte_perm(w2, w3, which);
+    return __byte_perm(low, high, 0x3210u | (q & 0x8888u) >> 1);
+}
+// The levels that four nibbles stand for: IQ4's, or twice an E2M1 each (src/gguf/types.rs has them as numbers).
+template <int T> __device__ __forceinline__ uint32_t kg_levels(uint32_t q) {
+    if constexpr (T == KG_MXFP4 || T == KG_NVFP4) return kg_table16(0x03020100u, 0x0c080604u, 0xfdfeff00u, 0xf4f8fafcu, q);
+    else return kg_table16(0xbfad9881u, 0xf6eaddcfu, 0x26190d01u, 0x71594535u, q);
+}
+
+// What a unit of a type of code books has in place of elements: its words of the planes.
+struct KgCodes {
+    uint32_t b0, b1, c, s;
+};
+// An entry of a type's code book: a code in each four bits.
+template <int T> __device__ __forceinline__ uint32_t kg_grid(uint32_t at) {
+    if constexpr (T == KG_IQ2_XXS) {
+        static constexpr uint32_t book[256] = {KG_GRID_IQ2_XXS};
+        return book[at];
+    } else if constexpr (T == KG_IQ2_XS) {
+        static constexpr uint32_t book[512] = {KG_GRID_IQ2_XS};
+        return book[at];
+    } else if constexpr (T == KG_IQ2_S) {
+        static constexpr uint32_t book[1024] = {KG_GRID_IQ2_S};
+        return book[at];
+    } else if constexpr (T == KG_IQ3_XXS) {
+        static constexpr uint16_t book[256] = {KG_GRID_IQ3_XXS};
+        return book[at];
+    } else if constexpr (T == KG_IQ3_S) {
+        static constexpr uint16_t book[512] = {KG_GRID_IQ3_S};
+        return book[at];
+    } else {
+        static constexpr uint32_t book[2048] = {KG_GRID_IQ1_S};
+        return book[at];
+    }
+}
+// The signs of eight elements of which seven are stored: the eighth makes their number even. Of those from 4 h on.
+__device__ __forceinline__ uint32_t kg_even_signs(uint32_t word, uint32_t l, uint32_t h) {
+    const uint32_t seven = word >> 7 * l & 127u;
+    return (seven | (__popc(seven) & 1u) << 7) >> 4 * h & 15u;
+}
+// Four bits, each at the bottom of four.
+__device__ __forceinline__ uint32_t kg_spread(uint32_t bits) {
+    bits = (bits | bits << 6) & 0x0303u;
+    return (bits | bits << 3) & 0x1111u;
+}
+// Elements 4t .. 4t+3 as signed bytes.
+template <int T> __device__ __forceinline__ uint32_t kg_grid_levels(const KgCodes &w, uint32_t t) {
+    const uint32_t l = t >> 1, h = t & 1u;
+    if constexpr (T == KG_IQ3_S || T == KG_IQ3_XXS) {
+        uint32_t at = (t < 4 ? w.b0 : w.b1) >> 8 * (t & 3u) & 255u, signs;
+        if constexpr (T == KG_IQ3_S) at |= (w.s >> t & 1u) << 8, signs = w.c >> 4 * t & 15u;
+        else signs = kg_even_signs(w.c, l, h);
+        const uint32_t q = kg_grid<T>(at) | kg_spread(signs) << 3;
+        if constexpr (T == KG_IQ3_S) return kg_table16(0x07050301u, 0x0f0d0b09u, 0xf9fbfdffu, 0xf1f3f5f7u, q);
+        else return kg_table16(0x1c140c04u, 0x3e342c24u, 0xe4ecf4fcu, 0xc2ccd4dcu, q);
+    } else if constexpr (T == KG_IQ1_S || T == KG_IQ1_M) {
+        // Eight times -1, 0 and 1, and one more or less.
+        const uint32_t high = T == KG_IQ1_S ? (w.s >> 3 * l & 7u) | (w.s >> 12 & 8u) : w.s >> 4 * l & 15u;
+        const uint32_t q = kg_grid<T>((w.c >> 8 * l & 255u) | (high & 7u) << 8) >> 16 * h | (high & 8u ? 0x4444u : 0u);
+        return __byte_perm(0x000901f9u, 0x0007fff7u, q & 0x7777u);
+    } else {
+        uint32_t at = w.b0 >> 8 * l & 255u, signs;
+        if constexpr (T == KG_IQ2_XXS) signs = kg_even_signs(w.b1, l, h);
+        else at |= (w.s >> 2 * l & 3u) << 8, signs = w.b1 >> 4 * t & 15u;
+        const uint32_t q = kg_grid<T>(at) >> 16 * h | kg_spread(signs) << 2;
+        return __byte_perm(0x002b1908u, 0x00d5e7f8u, q & 0x7777u);
+    }
 }
 
 // The input's share for one unit of a quantized type.
@@ -35,12 +141,12 @@ struct KgScales {
 // acc + a block's dot product, rounded as written: the same in every kernel, however the compiler would fuse. p0, p1: the products of the two
 // halves where each has a scale, else p0: of both; without the offset's.
 template <int T> __device__ __forceinline__ float kg_unit_sum(float acc, float d, int s0, int s1, const KgScales &w, int p0, int p1) {
-    if constexpr (T == KG_Q2_K) {
+    if constexpr (kg_has_half_scales(T) && kg_has_least(T)) {
         const float m = __fmaf_rn(w.m0, (float)s0, __fmul_rn(w.m1, (float)s1));
         return __fmaf_rn(d, __fsub_rn(__fmaf_rn(w.g0, (float)p0, __fmul_rn(w.g1, (float)p1)), m), acc);
-    } else if constexpr (T == KG_Q3_K || T == KG_Q6_K) {
+    } else if constexpr (kg_has_half_scales(T)) {
         return __fmaf_rn(d, __fmaf_rn(w.g0, (float)p0, __fmul_rn(w.g1, (float)p1)), acc);
-    } else if constexpr (T == KG_Q4_0 || T == KG_Q5_0 || T == KG_Q8_0) {
+    } else if constexpr (!kg_has_least(T)) {
         return __fmaf_rn(__fmul_rn(d, w.g0), (float)p0, acc);
     } else {
         return __fmaf_rn(d, __fmaf_rn(w.g0, (float)p0, -__fmul_rn(w.m0, (float)(s0 + s1))), acc);
@@ -48,11 +154,11 @@ template <int T> __device__ __forceinline__ float kg_unit_sum(float acc, float d
 }
 
 template <int T> struct Unit {
-    uint4 a;    // nibbles, or int8 0..15
-    uint4 b;    // int8 16..31, or twos in x, y
-    uint32_t c; // bits
+    uint4 a;    // nibbles, numbers of levels, or int8 0..15
+    uint4 b;    // int8 16..31, or twos or codes in x, y
+    uint32_t c; // bits or codes
     uint32_t s; // scales of the block
-    uint32_t d; // scales of the 256
+    uint32_t d; // scales of the 256, or of the matrix
 
     __device__ __forceinline__ void zero() {
         a = b = make_uint4(0, 0, 0, 0);
@@ -61,18 +167,19 @@ template <int T> struct Unit {
 
     // i: index of the block in the matrix.
     __device__ __forceinline__ void load(const KgMat &m, uint32_t i) {
-        if constexpr (kg_has_nibbles(T) || T == KG_Q8_0) a = kg_stream16((const char *)m.a + (size_t)i * 16);
+        if constexpr (kg_has_a(T)) a = kg_stream16((const char *)m.a + (size_t)i * 16);
         if constexpr (T == KG_Q8_0) b = kg_stream16((const char *)m.b + (size_t)i * 16);
-        if constexpr (kg_has_twos(T)) {
+        if constexpr (kg_has_b8(T)) {
             uint2 t = kg_stream8((const char *)m.b + (size_t)i * 8);
             b.x = t.x;
             b.y = t.y;
         }
-        if constexpr (kg_has_bits(T)) c = kg_stream4((const char *)m.c + (size_t)i * 4);
-        if constexpr (T == KG_Q4_1 || T == KG_Q5_1) s = kg_stream4((const char *)m.s + (size_t)i * 4);
-        else s = kg_stream2((const char *)m.s + (size_t)i * 2);
-        if constexpr (T == KG_Q3_K || T == KG_Q6_K) d = kg_cached2((const char *)m.d + (size_t)(i >> 3) * 2);
-        if constexpr (T == KG_Q2_K || T == KG_Q4_K || T == KG_Q5_K) d = kg_cached4((const char *)m.d + (size_t)(i >> 3) * 4);
+        if constexpr (kg_has_c(T)) c = kg_stream4((const char *)m.c + (size_t)i * 4);
+        if constexpr (kg_s_bytes(T) == 4) s = kg_stream4((const char *)m.s + (size_t)i * 4);
+        else if constexpr (kg_s_bytes(T) == 2) s = kg_stream2((const char *)m.s + (size_t)i * 2);
+        if constexpr (kg_d_bytes(T) == 2) d = kg_cached2((const char *)m.d + (size_t)(i / kg_d_blocks(T)) * 2);
+        if constexpr (T == KG_NVFP4) d = __float_as_uint(m.scale);
+        if constexpr (kg_d_bytes(T) == 4) d = kg_cached4((const char *)m.d + (size_t)(i >> 3) * 4);
     }
 
     // Elements 4t .. 4t+3 as bytes, before the offset.
@@ -81,6 +188,12 @@ template <int T> struct Unit {
             const uint4 &w = t < 4 ? a : b;
             constexpr int j = t & 3;
             return j == 0 ? w.x : j == 1 ? w.y : j == 2 ? w.z : w.w;
+        } else if constexpr (kg_is_table(T)) {
+            constexpr int j = t & 3;
+            const uint32_t w = j == 0 ? a.x : j == 1 ? a.y : j == 2 ? a.z : a.w;
+            return kg_levels<T>(t < 4 ? w : w >> 16);
+        } else if constexpr (kg_is_grid(T)) {
+            return kg_grid_levels<T>({b.x, b.y, c, s}, t);
         } else {
             uint32_t v = 0;
             if constexpr (kg_has_nibbles(T)) {
@@ -95,7 +208,7 @@ template <int T> struct Unit {
                 v |= moved & (0x03030303u << to);
             }
             if constexpr (kg_has_bits(T)) {
-                constexpr int to = kg_has_nibbles(T) ? 4 : 2;
+                constexpr int to = kg_bit_place(T);
                 uint32_t moved = to >= t ? c << (to >= t ? to - t : 0) : c >> (to >= t ? 0 : t - to);
                 v |= moved & (0x01010101u << to);
             }
@@ -105,17 +218,17 @@ template <int T> struct Unit {
 
     template <int t0> __device__ __forceinline__ int half_dot(const XQuant &x) const {
         int hi = 0, lo = 0;
-        if constexpr (T == KG_Q8_0) {
-            hi = kg_dot_ss(quads<t0>(), x.hi[t0], hi);
-            hi = kg_dot_ss(quads<t0 + 1>(), x.hi[t0 + 1], hi);
-            hi = kg_dot_ss(quads<t0 + 2>(), x.hi[t0 + 2], hi);
-            hi = kg_dot_ss(quads<t0 + 3>(), x.hi[t0 + 3], hi);
-            lo = kg_dot_su(quads<t0>(), x.lo[t0], lo);
-            lo = kg_dot_su(quads<t0 + 1>(), x.lo[t0 + 1], lo);
-            lo = kg_dot_su(quads<t0 + 2>(), x.lo[t0 + 2], lo);
-            lo = kg_dot_su(quads<t0 + 3>(), x.lo[t0 + 3], lo);
+        const uint32_t q0 = quads<t0>(), q1 = quads<t0 + 1>(), q2 = quads<t0 + 2>(), q3 = quads<t0 + 3>();
+        if constexpr (kg_is_signed(T)) {
+            hi = kg_dot_ss(q0, x.hi[t0], hi);
+            hi = kg_dot_ss(q1, x.hi[t0 + 1], hi);
+            hi = kg_dot_ss(q2, x.hi[t0 + 2], hi);
+            hi = kg_dot_ss(q3, x.hi[t0 + 3], hi);
+            lo = kg_dot_su(q0, x.lo[t0], lo);
+            lo = kg_dot_su(q1, x.lo[t0 + 1], lo);
+            lo = kg_dot_su(q2, x.lo[t0 + 2], lo);
+            lo = kg_dot_su(q3, x.lo[t0 + 3], lo);
         } else {
-            uint32_t q0 = quads<t0>(), q1 = quads<t0 + 1>(), q2 = quads<t0 + 2>(), q3 = quads<t0 + 3>();
             hi = kg_dot_us(q0, x.hi[t0], hi);
             hi = kg_dot_us(q1, x.hi[t0 + 1], hi);
             hi = kg_dot_us(q2, x.hi[t0 + 2], hi);
@@ -130,8 +243,30 @@ template <int T> struct Unit {
 
     // Of the block; q is without the offset: w = g q - m.
     __device__ __forceinline__ KgScales scales() const {
-        if constexpr (T == KG_Q4_0 || T == KG_Q5_0 || T == KG_Q8_0) {
+        if constexpr (T == KG_Q4_0 || T == KG_Q5_0 || T == KG_Q8_0 || T == KG_IQ4_NL || T == KG_Q2_0) {
             const float g = kg_half_bits(s);
+            return {g, 0.f, g, 0.f};
+        } else if constexpr (T == KG_MXFP4) {
+            const float g = __uint_as_float(s << 16);
+            return {g, 0.f, g, 0.f};
+        } else if constexpr (T == KG_NVFP4) {
+            // As halves their exponents are 8 lower, and half of each is wanted.
+            const float f = __uint_as_float(d) * 128.f;
+            return {kg_half_bits((s & 127u) << 7) * f, 0.f, kg_half_bits((s >> 8 & 127u) << 7) * f, 0.f};
+        } else if constexpr (kg_is_ternary(T)) {
+            const float g = kg_half_bits(d);
+            return {g, 0.f, g, 0.f};
+        } else if constexpr (kg_is_grid(T)) {
+            const float f = kg_half_bits(d) * (T == KG_IQ3_S ? 1.f : T == KG_IQ3_XXS ? 0.25f : 0.125f);
+            auto scale = [f](uint32_t n) { return f * (float)(2u * n + 1u); };
+            if constexpr (T == KG_IQ2_S || T == KG_IQ2_XS) return {scale(s >> 8 & 15u), 0.f, scale(s >> 12 & 15u), 0.f};
+            else if constexpr (T == KG_IQ1_M) return {scale(s >> 16 & 7u), 0.f, scale(s >> 20 & 7u), 0.f};
+            else {
+                const float g = scale(T == KG_IQ3_XXS ? c >> 28 : T == KG_IQ2_XXS ? b.y >> 28 : T == KG_IQ3_S ? s >> 8 & 15u : s >> 12 & 7u);
+                return {g, 0.f, g, 0.f};
+            }
+        } else if constexpr (T == KG_IQ4_XS) {
+            const float g = kg_half_bits(d) * (float)(int8_t)(s & 0xff);
             return {g, 0.f, g, 0.f};
         } else if constexpr (T == KG_Q4_1 || T == KG_Q5_1) {
             const float g = kg_half_bits(s & 0xffff), m = -kg_half_bits(s >> 16);
@@ -160,7 +295,7 @@ template <int T> struct Unit {
         uint32_t q = quads<t>();
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            int v = T == KG_Q8_0 ? (int)(int8_t)(q >> (8 * i)) : (int)(q >> (8 * i) & 255) - kg_offset(T);
+            int v = kg_is_signed(T) ? (int)(int8_t)(q >> (8 * i)) : (int)(q >> (8 * i) & 255) - kg_offset(T);
             out[4 * t + i] = g * (float)v - m;
         }
     }

@@ -173,6 +173,7 @@ static inline float __uint_as_float(uint32_t u) {
     memcpy(&f, &u, 4);
     return f;
 }
+static inline uint32_t __popc(uint32_t v) { return (uint32_t)__builtin_popcount(v); }
 static inline uint32_t __byte_perm(uint32_t a, uint32_t b, uint32_t s) {
     const uint64_t bytes = (uint64_t)b << 32 | a;
     uint32_t r = 0;

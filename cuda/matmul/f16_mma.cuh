@@ -75,8 +75,7 @@ __device__ __forceinline__ void kg_f16_mma_dot(float (&d)[4], const KgF16Unit &w
 // kernels here what was measured.
 __device__ __forceinline__ float kg_f16_mma_result(const KgStage &st, float y, float up, float bias) {
     y = st.activation ? __fmul_rn(kg_activation(st.activation, y), up) : __fadd_rn(y, bias);
-    if (st.scale != 0.f) y = __fmul_rn(y, st.scale);
-    return st.softcap != 0.f ? st.softcap * tanhf(y / st.softcap) : y;
+    return st.softcap != 0.f ? kg_capped(st.softcap, st.scale, y) : y;
 }
 
 // The inputs of NT * 8 sequences from seq0 on, blocks b0 .. b1: [blocks][NT][hi, lo][32 lanes] of 16 bytes, scales [blocks][8 NT].

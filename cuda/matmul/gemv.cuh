@@ -3,7 +3,7 @@
 //   v  = x + (post_w ? rms_norm(delta) * post_w : delta)        [n] f32, where delta is given; block 0 stores it in x_out
 //   h  = norm_w ? rms_norm(v) * norm_w : v                      [n] f32, every block for itself
 //   y_i = W_i h + bias_i, or activation(W_0 h) * (W_1 h)        [rows] f32 accumulation
-//   y * scale where scale is not 0, then softcap * tanh(y / softcap) where softcap is not 0
+//   where softcap is not 0: y * scale, then softcap * tanh(y / softcap) where softcap is finite
 //
 // Weights are in the layout of abi.h. Each warp takes NS streams (rows, or pairs of rows of gate and up) and UN units
 // of each at a time; `ks` warps share a row. A lane sums its units in ascending order, lanes are summed by a butterfly,
@@ -161,8 +161,7 @@ __device__ __forceinline__ float kg_stage_total(float (&acc)[NS][N], float *red,
 __device__ __forceinline__ float kg_stage_result(const KgStage &st, bool pair, float y, float up, float bias) {
     if (pair) y = __fmul_rn(kg_activation(st.activation, y), up);
     else y = __fadd_rn(y, bias);
-    if (st.scale != 0.f) y = __fmul_rn(y, st.scale);
-    if (st.softcap != 0.f) y = st.softcap * tanhf(y / st.softcap);
+    if (st.softcap != 0.f) y = kg_capped(st.softcap, st.scale, y);
     return y;
 }
 

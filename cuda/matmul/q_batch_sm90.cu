@@ -47,7 +47,7 @@ template <int T, int NT> static cudaError_t kg_q_batch_launch(const KgStage *st,
 // Matrices of one type; st.split_nt: tiles of 8 sequences a block, 1, 2 or 4, as the input was cut up for; st.ks: warps a row of the token
 // alone; st.seg_block: blocks of each matrix, each with a tile of rows at least.
 KGC_API cudaError_t kgc_q_batch(const KgStage *st, uint32_t type, int pdl, cudaStream_t stream) {
-    bool ok = st->n && st->n % 32 == 0 && (type < KG_Q2_K || st->n % 256 == 0) && st->n_seg >= 1 && st->n_seg <= 3 && (!st->activation || st->n_seg == 1);
+    bool ok = st->n && st->n % 32 == 0 && kg_is_quant((int)type) && st->n % kg_row_block((int)type) == 0 && st->n_seg >= 1 && st->n_seg <= 3 && (!st->activation || st->n_seg == 1);
     ok = ok && st->ks && st->ks <= 16 && st->n_seq && st->split && kg_q_batch_nt(st->split_nt) && !st->norm_w && !st->tap;
     for (uint32_t i = 0; ok && i < (st->activation ? 2 : st->n_seg); i++) ok = st->m[i].type == type && st->m[i].cols == st->n;
     if (!ok || !kg_f16_mma_rows_check(st)) return cudaErrorInvalidValue;

@@ -7,7 +7,7 @@
 // A block takes two tiles of 16 rows (one of gate and one of up) by NT tiles of 8 sequences at a time. Weights come as they lie (abi.h),
 // 16 blocks of each row a slice, through a ring of slots; so does the input (stage_input.cuh), unless there is room for all of it.
 // Bytes moved: the weights once for each 8 NT sequences; the input once a block, or once a turn where it does not fit.
-// Preconditions: a build for 9.0a (the others have no body); n a multiple of 32, 256 for K-quants; 256 threads; st.split as integers.
+// Preconditions: a build for 9.0a (the others have no body); n a multiple of the type's block; 256 threads; st.split as integers.
 #pragma once
 #include "matmul/f16_mma.cuh"
 
@@ -15,9 +15,9 @@ constexpr uint32_t KG_Q_BATCH_SLICE = 16, KG_Q_BATCH_ROWS = 32, KG_Q_BATCH_THREA
 
 // A slice of 32 rows in shared memory: bytes from row to row of each plane, none of them a multiple of what eight rows would collide in.
 template <int T> struct KgQBatchSlot {
-    static constexpr bool WIDE_S = T == KG_Q4_1 || T == KG_Q5_1, HALF_D = T == KG_Q3_K || T == KG_Q6_K, HAS_D = T >= KG_Q2_K;
-    static constexpr uint32_t A = kg_has_nibbles(T) || T == KG_Q8_0 ? 272 : 0, B = T == KG_Q8_0 ? 272 : kg_has_twos(T) ? 136 : 0;
-    static constexpr uint32_t C = kg_has_bits(T) ? 68 : 0, S = WIDE_S ? 68 : 36, D = HAS_D ? 12 : 0;
+    static constexpr bool WIDE_S = kg_s_bytes(T) == 4, HALF_D = kg_d_bytes(T) == 2, HAS_D = kg_d_bytes(T) != 0;
+    static constexpr uint32_t A = kg_has_a(T) ? 272 : 0, B = T == KG_Q8_0 ? 272 : kg_has_b8(T) ? 136 : 0;
+    static constexpr uint32_t C = kg_has_c(T) ? 68 : 0, S = WIDE_S ? 68 : kg_s_bytes(T) ? 36 : 0, D = HAS_D ? 12 : 0;
     static constexpr uint32_t AT_B = KG_Q_BATCH_ROWS * A, AT_C = AT_B + KG_Q_BATCH_ROWS * B, AT_S = AT_C + KG_Q_BATCH_ROWS * C, AT_D = AT_S + KG_Q_BATCH_ROWS * S;
     static constexpr uint32_t BYTES = AT_D + KG_Q_BATCH_ROWS * D; // a multiple of 128, as each row count is
 };
@@ -27,13 +27,32 @@ __host__ __device__ constexpr uint32_t kg_q_batch_per_sm(int nt) { return nt <= 
 __host__ __device__ constexpr uint32_t kg_q_batch_input(uint32_t nt) { return KG_Q_BATCH_SLICE * nt * KG_INPUT_Q_WORDS * 16; }
 __host__ __device__ constexpr uint32_t kg_q_batch_meet(uint32_t nt) { return KG_Q_BATCH_WARPS * KG_Q_BATCH_ROWS * 8 * nt * 4; }
 
+// The word of s of a block of a row; odd: whether the row begins in the middle of a word.
+template <int T> __device__ __forceinline__ uint32_t kg_q_batch_s(const char *slot, uint32_t row, uint32_t j, uint32_t odd) {
+    using Slot = KgQBatchSlot<T>;
+    const char *s = slot + Slot::AT_S + row * Slot::S;
+    return Slot::WIDE_S ? *(const uint32_t *)(s + j * 4) : *(const uint16_t *)(s + (odd + j) * 2);
+}
+
 // Four bytes a thread of a tile's block: elements 4 t .. of the first and of the second half, before the offset.
-template <int T> __device__ __forceinline__ uint2 kg_q_batch_words(const char *slot, uint32_t row, uint32_t j, uint32_t t) {
+template <int T> __device__ __forceinline__ uint2 kg_q_batch_words(const char *slot, uint32_t row, uint32_t j, uint32_t t, uint32_t odd_s) {
     using Slot = KgQBatchSlot<T>;
     uint2 v = make_uint2(0, 0);
     if constexpr (T == KG_Q8_0) {
         v.x = *(const uint32_t *)(slot + row * Slot::A + j * 16 + 4 * t);
         v.y = *(const uint32_t *)(slot + Slot::AT_B + row * Slot::B + j * 16 + 4 * t);
+    } else if constexpr (kg_is_table(T)) {
+        const uint32_t w = *(const uint32_t *)(slot + row * Slot::A + j * 16 + 4 * t);
+        v = make_uint2(kg_levels<T>(w), kg_levels<T>(w >> 16));
+    } else if constexpr (kg_is_grid(T)) {
+        KgCodes w = {0, 0, 0, 0};
+        if constexpr (Slot::B != 0) {
+            const uint2 b = *(const uint2 *)(slot + Slot::AT_B + row * Slot::B + j * 8);
+            w.b0 = b.x, w.b1 = b.y;
+        }
+        if constexpr (Slot::C != 0) w.c = *(const uint32_t *)(slot + Slot::AT_C + row * Slot::C + j * 4);
+        if constexpr (Slot::S != 0) w.s = kg_q_batch_s<T>(slot, row, j, odd_s);
+        v = make_uint2(kg_grid_levels<T>(w, t), kg_grid_levels<T>(w, t + 4));
     } else {
         constexpr int above = kg_has_nibbles(T) ? 4 : 0;
         if constexpr (kg_has_nibbles(T)) {
@@ -45,7 +64,7 @@ template <int T> __device__ __forceinline__ uint2 kg_q_batch_words(const char *s
             v.x |= (w.x >> 2 * t & 0x03030303u) << above, v.y |= (w.y >> 2 * t & 0x03030303u) << above;
         }
         if constexpr (kg_has_bits(T)) {
-            constexpr int to = above ? above : 2;
+            constexpr int to = kg_bit_place(T);
             const uint32_t w = *(const uint32_t *)(slot + Slot::AT_C + row * Slot::C + j * 4);
             v.x |= (w >> t & 0x01010101u) << to, v.y |= (w >> (t + 4) & 0x01010101u) << to;
         }
@@ -53,14 +72,18 @@ template <int T> __device__ __forceinline__ uint2 kg_q_batch_words(const char *s
     return v;
 }
 
-// Scales of a block of a row; odd: whether the row begins in the middle of a word of s, of d.
-template <int T> __device__ __forceinline__ KgScales kg_q_batch_scales(const char *slot, uint32_t row, uint32_t j, uint32_t odd_s, uint32_t odd_d) {
+// Scales of a block of a row; scale: of its matrix; odd: whether the row begins in the middle of a word of s, of d.
+template <int T>
+__device__ __forceinline__ KgScales kg_q_batch_scales(const char *slot, uint32_t row, uint32_t j, float scale, uint32_t odd_s, uint32_t odd_d) {
     using Slot = KgQBatchSlot<T>;
-    const char *s = slot + Slot::AT_S + row * Slot::S, *d = slot + Slot::AT_D + row * Slot::D;
+    const char *d = slot + Slot::AT_D + row * Slot::D;
     Unit<T> u;
-    u.s = Slot::WIDE_S ? *(const uint32_t *)(s + j * 4) : *(const uint16_t *)(s + (odd_s + j) * 2);
-    u.d = 0;
-    if constexpr (Slot::HALF_D) u.d = *(const uint16_t *)(d + (odd_d + j / 8) * 2);
+    u.s = 0, u.d = __float_as_uint(scale);
+    if constexpr (Slot::S != 0) u.s = kg_q_batch_s<T>(slot, row, j, odd_s);
+    // Scales that stand with the signs.
+    if constexpr (T == KG_IQ2_XXS) u.b.y = *(const uint32_t *)(slot + Slot::AT_B + row * Slot::B + j * 8 + 4);
+    if constexpr (T == KG_IQ3_XXS) u.c = *(const uint32_t *)(slot + Slot::AT_C + row * Slot::C + j * 4);
+    if constexpr (Slot::HALF_D) u.d = *(const uint16_t *)(d + (odd_d + j / kg_d_blocks(T)) * 2);
     else if constexpr (Slot::HAS_D) u.d = *(const uint32_t *)(d + j / 8 * 4);
     return u.scales();
 }
@@ -141,16 +164,19 @@ template <int T> struct KgQBatchLoader {
             const size_t u = unit[k] + at;
             if constexpr (Slot::A != 0) kg_copy16(to + row * Slot::A + j * 16, (const char *)m.a + u * 16, true);
             if constexpr (T == KG_Q8_0) kg_copy16(to + Slot::AT_B + row * Slot::B + j * 16, (const char *)m.b + u * 16, true);
-            if constexpr (kg_has_twos(T)) kg_copy8(to + Slot::AT_B + row * Slot::B + j * 8, (const char *)m.b + u * 8);
+            if constexpr (kg_has_b8(T)) kg_copy8(to + Slot::AT_B + row * Slot::B + j * 8, (const char *)m.b + u * 8);
             if constexpr (Slot::C != 0) kg_copy4(to + Slot::AT_C + row * Slot::C + j * 4, (const char *)m.c + u * 4);
             if constexpr (Slot::WIDE_S) kg_copy4(to + Slot::AT_S + row * Slot::S + j * 4, (const char *)m.s + u * 4);
         }
-        if constexpr (!Slot::WIDE_S) {
+        if constexpr (kg_s_bytes(T) == 2) {
             if (two || tid < 128) halves(mat_of(tid / 8).s, unit_s + at, n, tid % 8, to + Slot::AT_S + tid / 8 * Slot::S);
             if (blocks & 1 && tid < (two ? 32 : 16)) halves(mat_of(tid).s, row_of(tid) * blocks + at, n, 8, to + Slot::AT_S + tid * Slot::S);
         }
         if constexpr (Slot::HALF_D) {
-            if (tid < (two ? 64 : 32)) halves(mat_of(tid / 2).d, (unit_d + at) / 8, (n + 7) / 8, tid % 2, to + Slot::AT_D + tid / 2 * Slot::D);
+            constexpr uint32_t each = kg_d_blocks(T); // blocks of one of them
+            const uint32_t all = (n + each - 1) / each, place = to + Slot::AT_D;
+            if (tid < (two ? 64 : 32)) halves(mat_of(tid / 2).d, (unit_d + at) / each, all, tid % 2, place + tid / 2 * Slot::D);
+            if (each < 8 && tid < (two ? 32 : 16)) halves(mat_of(tid).d, (row_of(tid) * blocks + at) / each, all, 2, place + tid * Slot::D);
         } else if constexpr (Slot::HAS_D) {
             if (tid < (two ? 64 : 32) && tid % 2 < (n + 7) / 8)
                 kg_copy4(to + Slot::AT_D + tid / 2 * Slot::D + tid % 2 * 4, (const char *)mat_of(tid / 2).d + (size_t)((unit_d + at) / 8 + tid % 2) * 4);
@@ -223,8 +249,8 @@ __global__ void __launch_bounds__(KG_Q_BATCH_THREADS, kg_q_batch_per_sm(NT)) kg_
 #pragma unroll
             for (uint32_t h = 0; h < 2; h++) {
                 const uint32_t row = r * 16 + 8 * h + g;
-                w[r][h] = kg_q_batch_words<T>(slot, row, j, t);
-                scales[r][h] = kg_q_batch_scales<T>(slot, row, j, g & blocks & 1, g & blocks / 8 & 1);
+                w[r][h] = kg_q_batch_words<T>(slot, row, j, t, g & blocks & 1);
+                scales[r][h] = kg_q_batch_scales<T>(slot, row, j, st.m[pair ? r : seg].scale, g & blocks & 1, g & blocks / kg_d_blocks(T) & 1);
             }
 #pragma unroll
         for (int n = 0; n < NT; n++) {

@@ -54,7 +54,7 @@ pub const TEXT_BYTES: usize = 256 << 20;
 
 /// Whether a panic at this place is one that the library catches and calls a refusal: it is not ours, and no harm.
 fn is_a_dependency(file: &str) -> bool {
-    ["minijinja", "llguidance", "derivre", "toktrie", "regex-syntax", "tokenizers"]
+    ["llguidance", "derivre", "toktrie", "regex-syntax", "tokenizers"]
         .iter()
         .any(|name| file.contains(&format!("/{name}")))
 }

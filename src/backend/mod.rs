@@ -230,6 +230,17 @@ pub trait LoadedModel: Send + Sync {
     /// A place for one sequence.
     fn create_slot(&self) -> Result<Box<dyn Slot>>;
 
+    /// A place for one sequence of a session of so many tokens, whose ropes may be those of long ones.
+    fn create_slot_for(&self, n_ctx: usize) -> Result<Box<dyn Slot>> {
+        match &self.config().long {
+            Some(long) if self.config().is_long(n_ctx) => Err(Error::Unsupported {
+                what: "context length",
+                name: format!("{n_ctx} on this device, which has the ropes of at most {} tokens", long.above),
+            }),
+            _ => self.create_slot(),
+        }
+    }
+
     /// Runs the chunks as one batch.
     fn forward(&self, chunks: &mut [Chunk<'_>], run: &mut RunControl<'_>) -> Result<()>;
 

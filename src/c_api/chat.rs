@@ -4,10 +4,10 @@
 //! tokens are the template's business: prefill the ids as they are.
 //!
 //! A template is a program that comes with a file, so it is held: its source has at most 262,144 bytes and 50,000
-//! tokens, 400 operators, names and brackets in one another and 300 blocks; a rendering takes at most one second, 64
+//! tokens, 200 brackets and operators in one another and 300 blocks; a rendering takes at most one second, 64
 //! MiB (16 bytes for each byte of the conversation beside that) and about 500,000 instructions (10,000 more for each
 //! message). What has more is INVALID_MODEL, and the text has the number. The file's template is compiled at its first
-//! use and kept, which takes up to 64 bytes for each of its source. It runs on a thread of its own with a stack of 2 MiB,
+//! use and kept, which takes up to 70 bytes for each of its source. It runs on a thread of its own with a stack of 4 MiB,
 //! so that any thread of the host's will do; the memory is asked for beforehand.
 
 use super::model::kigo_model;

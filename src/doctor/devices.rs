@@ -129,14 +129,12 @@ fn is_behind(row: &Row, at: &Row) -> bool {
     }
 }
 
+/// Whether two devices may choose other experts in a layer: by the ids that one has chosen and the other's logits.
+type IsTie<'a> = &'a dyn Fn(usize, &[f32], &[f32]) -> Result<bool>;
+
 /// The largest error and its place. Each stage that the first device shows must be shown by the other: a comparison that finds
 /// nothing to compare does not hold. Where they choose other experts, `is_tie` says of the other's logits whether they may.
-fn compare(
-    own: &[Row],
-    exact: &[Row],
-    bound: f64,
-    is_tie: &dyn Fn(usize, &[f32], &[f32]) -> Result<bool>,
-) -> Result<Compared> {
+fn compare(own: &[Row], exact: &[Row], bound: f64, is_tie: IsTie<'_>) -> Result<Compared> {
     let exact: HashMap<_, _> = exact.iter().map(|r| ((r.name, r.layer, r.position), r)).collect();
     let mut worst = (0.0, "nowhere".to_owned());
     let (mut shown, mut compared, mut parted) = (HashSet::new(), HashSet::new(), Vec::<&Row>::new());

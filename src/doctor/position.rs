@@ -79,7 +79,7 @@ fn turned(p: &Patient<'_>) -> Result<(f64, usize, usize)> {
     let mut worst = (0.0, 0, 0);
     for layer in 0..p.config.n_layers() {
         let attention = p.config.layers[layer].attention();
-        let rope = p.config.rope_of(attention);
+        let rope = attention.rope.map(|rope| &p.config.ropes_of(p.config.is_long(n))[rope]);
         let behind = match (attention.qk_norm, &weights.layers[layer].k_norm) {
             (Some(QkNorm::HeadAfterRope), Some(weight)) => Some(weight.floats()?),
             _ => None,

@@ -68,7 +68,7 @@ fn a_sound_device_passes_every_check() {
 /// anything, tied and untied outputs, all stored types: what is sound is not called ill.
 #[test]
 fn odd_shapes_raise_no_false_alarm() {
-    use TensorType::{Bf16, F16, F32, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
+    use TensorType::*;
     // (type, that of the embedding, head, heads, kv heads, tied, window)
     let odd = [
         (F32, F16, 64, 2, 1, true, 5),
@@ -84,6 +84,13 @@ fn odd_shapes_raise_no_false_alarm() {
         (Q4_K, Q6_K, 256, 4, 1, true, 512),
         (Q5_K, Q5_K, 64, 6, 3, false, 13),
         (Q6_K, Q2_K, 128, 2, 1, true, 3),
+        (IQ4_NL, Q6_K, 64, 4, 1, true, 9),
+        (IQ4_XS, Mxfp4, 128, 2, 1, false, 31),
+        (Mxfp4, IQ4_XS, 64, 6, 2, true, 65),
+        (Nvfp4, Q2_0, 64, 4, 2, true, 17),
+        (IQ3_S, IQ3_XXS, 128, 2, 1, true, 5),
+        (IQ2_S, IQ2_XS, 256, 2, 1, true, 64),
+        (IQ2_XXS, TQ2_0, 64, 4, 2, false, 33),
     ];
     let path = std::env::current_exe().unwrap().with_file_name("doctor-odd.gguf");
     for (i, (ty, embd_ty, head_dim, n_heads, n_kv_heads, tied, window)) in odd.into_iter().enumerate() {

@@ -71,7 +71,7 @@ impl Session {
             return Err(Error::ContextFull { n_tokens, n_new: tokens.len(), n_ctx: self.n_ctx() });
         }
         state.tokens_for(tokens.len())?;
-        let slot = state.own_slot(&*self.model().inner.loaded)?;
+        let slot = state.own_slot(&*self.model().inner.loaded, self.n_ctx())?;
         let whole = n_tokens.is_multiple_of(PAGE_TOKENS);
         // A tap wants to see every token.
         let reuse = state.reuse_prefix && whole && state.tap.is_none();
@@ -125,7 +125,7 @@ impl Session {
     /// they are made already.
     fn forward_tapped(&self, state: &State, run: &mut Appending, tokens: &[u32], tap: &mut Tap) -> Result<()> {
         let loaded = &*self.model().inner.loaded;
-        run.slot = Arc::new(Mutex::new(loaded.create_slot()?));
+        run.slot = Arc::new(Mutex::new(loaded.create_slot_for(self.n_ctx())?));
         let most = loaded.prefill_chunk();
         for done in (run.n_known..tokens.len()).step_by(most) {
             if self.cancel.load(Ordering::Acquire) {

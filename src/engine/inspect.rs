@@ -40,7 +40,7 @@ impl Session {
     pub fn fill_logits(&self, value: f32) -> Result<()> {
         let loaded = &self.model().inner.loaded;
         self.call(|state| {
-            let slot = state.own_slot(&**loaded)?;
+            let slot = state.own_slot(&**loaded, self.n_ctx())?;
             let filled = loaded.set_logits(&mut **lock_slot(&slot), &vec![value; self.n_vocab()]);
             state.slot = slot;
             filled

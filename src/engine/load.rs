@@ -152,6 +152,10 @@ fn load(
             begin.elapsed().as_secs_f64() * 1e3,
         ),
     );
+    if let Some(long) = &config.long {
+        let text = "have ropes of their own (LongRoPE)";
+        core.log.log(LogLevel::Info, format_args!("model {number}: sessions with n_ctx above {} {text}", long.above));
+    }
     let pool = Arc::new(PagePool::new(Arc::clone(&loaded), Charge::new(&core.budget, 0)?, options.cache_bytes));
     let coalescer = options.merge.then(Coalescer::default);
     let inner = Inner {

@@ -333,18 +333,15 @@ impl<'a> Head<'a> {
             return refuse(found, format!("\"{}\", {:016x}", image.layout, layout_hash(image)));
         }
         let facts = &model.facts;
-        let small = |at| usize::try_from(number(blob, at)).ok();
-        let within = |at: usize, most: usize| small(at).filter(|n| *n <= most);
-        let sizes =
-            (within(56, facts.n_ctx_train), within(64, facts.n_ctx_train), within(72, facts.n_vocab), small(80));
-        let of_constraint = (within(136, facts.n_ctx_train), within(144, MAX_GRAMMAR_BYTES));
+        let within = |at, most: usize| usize::try_from(number(blob, at)).ok().filter(|n| *n <= most);
+        let (n_ctx_train, n_vocab) = (facts.n_ctx_train, facts.n_vocab);
+        let sizes = (within(56, n_ctx_train), within(64, n_ctx_train), within(72, n_vocab), within(80, usize::MAX));
+        let of_constraint = (within(136, n_ctx_train), within(144, MAX_GRAMMAR_BYTES));
         let ((Some(n_tokens), Some(n_ctx), Some(n_logits), Some(n_biases)), (Some(from), Some(n_text))) =
             (sizes, of_constraint)
         else {
-            return refuse(
-                "one with sizes that this model does not have".to_owned(),
-                "sizes within the model's".to_owned(),
-            );
+            let found = "one with sizes that this model does not have".to_owned();
+            return refuse(found, "sizes within the model's".to_owned());
         };
         let counts = Counts { tokens: n_tokens, biases: n_biases, logits: n_logits, text: n_text };
         let parts = Parts::of(counts, image).filter(|parts| parts.end == blob.len());

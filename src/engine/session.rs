@@ -87,8 +87,8 @@ impl Session {
         options.sampling.validate(inner.facts.n_vocab)?;
         let state = State {
             tokens: Arc::default(),
-            pages: Pages::new(&inner.pool),
-            slot: Arc::new(Mutex::new(inner.loaded.create_slot()?)),
+            pages: Pages::new(&inner.pool, inner.loaded.config().is_long(n_ctx)),
+            slot: Arc::new(Mutex::new(inner.loaded.create_slot_for(n_ctx)?)),
             has_logits: false,
             sampling: options.sampling,
             reuse_prefix: options.reuse_prefix,
@@ -306,10 +306,10 @@ impl State {
 
     /// A slot that a pass may write to: this session's, or a new one in place of one that forks share. It becomes the
     /// session's when the pass has succeeded.
-    pub(super) fn own_slot(&mut self, loaded: &dyn LoadedModel) -> Result<SharedSlot> {
+    pub(super) fn own_slot(&mut self, loaded: &dyn LoadedModel, n_ctx: usize) -> Result<SharedSlot> {
         match Arc::get_mut(&mut self.slot) {
             Some(_) => Ok(Arc::clone(&self.slot)),
-            None => Ok(Arc::new(Mutex::new(loaded.create_slot()?))),
+            None => Ok(Arc::new(Mutex::new(loaded.create_slot_for(n_ctx)?))),
         }
     }
 }

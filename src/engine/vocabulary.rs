@@ -26,6 +26,7 @@ impl Nothing {
             logit_scale: 0.0,
             logit_softcap: None,
             ropes: Vec::new(),
+            long: None,
             layers: Vec::new(),
         })
     }

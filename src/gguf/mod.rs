@@ -7,6 +7,7 @@
 mod cursor;
 mod dequant;
 mod file;
+pub(crate) mod grids;
 mod parse;
 mod quantize;
 mod shards;
@@ -17,10 +18,13 @@ mod write;
 
 pub(crate) use cursor::shorten;
 pub use dequant::dequantize_row;
+pub(crate) use dequant::{IQ1_LEVELS, IQ2_LEVELS, IQ3_S_LEVELS, IQ3_XXS_LEVELS};
+pub(crate) use dequant::{e8m0_half, even_signs, iq1_m_half, iq1_m_scale, iq4_xs_scale, tq1_digit, ue4m3_half};
 pub use file::{Gguf, TensorInfo};
 pub use quantize::quantize_row;
 pub use source::Data;
 pub use types::TensorType;
+pub(crate) use types::{E2M1_LEVELS, IQ4_LEVELS};
 pub use value::{Array, OwnedArray, Strings, Value, ValueType};
 pub use write::{Layout, Writer};
 

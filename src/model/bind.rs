@@ -5,7 +5,7 @@ use super::config::{Config, QkNorm};
 use super::weights::{LayerWeights, Tensor, Weights};
 use crate::alloc::reserve;
 use crate::error::{Error, Result};
-use crate::gguf::{Gguf, TensorInfo};
+use crate::gguf::{Gguf, TensorInfo, TensorType};
 
 /// Reads the description of the model and finds its tensors.
 ///
@@ -32,11 +32,11 @@ pub fn bind<'a>(gguf: &'a Gguf<'_>) -> Result<(Config, Weights<'a>)> {
     binder.refuse_the_rest(&weights, extras.n_left_out)?;
     let divisors = weights.divisors()?;
     config.ropes.iter_mut().for_each(|rope| rope.divisors = divisors.clone());
+    // Read also where no session is long: they are checked then.
+    let divisors = weights.long_divisors()?;
+    config.long.iter_mut().flat_map(|long| &mut long.ropes).for_each(|rope| rope.divisors = divisors.clone());
     Ok((config, weights))
 }
-
-/// LongRoPE's divisors for contexts longer than the original one.
-const LONG_FACTORS: &str = "rope_factors_long.weight";
 
 pub(super) struct Binder<'a> {
     pub(super) gguf: &'a Gguf<'a>,
@@ -60,14 +60,23 @@ impl<'a> Binder<'a> {
         };
         let output_bias = self.optional(extras.output_bias, "output.bias", n_vocab)?;
         let n_pairs = config.widths().pairs;
-        let rope_freqs = match extras.long_rope {
+        let (rope_freqs, long_rope_freqs) = match extras.long_rope {
             true => {
-                self.vector(LONG_FACTORS, n_pairs)?;
-                Some(self.vector("rope_factors_short.weight", n_pairs)?)
+                let [short, long] = ["rope_factors_short.weight", "rope_factors_long.weight"];
+                (Some(self.vector(short, n_pairs)?), Some(self.vector(long, n_pairs)?))
             }
-            false => self.optional(extras.rope_freqs, "rope_freqs.weight", n_pairs)?,
+            false => (self.optional(extras.rope_freqs, "rope_freqs.weight", n_pairs)?, None),
         };
-        Ok(Weights { token_embd, layers, output_norm, output_norm_bias, output, output_bias, rope_freqs })
+        Ok(Weights {
+            token_embd,
+            layers,
+            output_norm,
+            output_norm_bias,
+            output,
+            output_bias,
+            rope_freqs,
+            long_rope_freqs,
+        })
     }
 
     fn layer(&mut self, config: &Config, extras: Extras, i: usize) -> Result<LayerWeights<'a>> {
@@ -146,7 +155,13 @@ impl<'a> Binder<'a> {
 
     /// `n` matrices of `rows`, one behind the other: the rows of all.
     pub(super) fn stack(&mut self, name: &str, n: usize, rows: usize, cols: usize) -> Result<Tensor<'a>> {
-        self.find(name, [cols, rows, n])
+        let tensor = self.find(name, [cols, rows, n])?;
+        let scale = beside(name, ".scale");
+        if tensor.ty == TensorType::Nvfp4 && self.gguf.tensor(&scale).is_some() {
+            let (found, expected) = ("there".into(), "no scale of each expert".into());
+            return Err(Error::UnsupportedValue { name: format!("tensor \"{scale}\""), found, expected });
+        }
+        Ok(tensor)
     }
 
     /// A tensor of these dimensions, the contiguous one first; its rows are those of all outer dimensions.
@@ -161,12 +176,31 @@ impl<'a> Binder<'a> {
             return Err(wrong(name, " shape", shape(dims), shape(&expected)));
         }
         self.n_used += 1;
-        Ok(Tensor { name, ty, rows: (expected[1] * expected[2]) as usize, cols: expected[0] as usize, data })
+        let [cols, rows, n] = expected.map(|d| d as usize);
+        Ok(Tensor { name, ty, rows: rows * n, cols, scale: 1.0, data })
     }
 
     /// `[rows, cols]` of any type.
     pub(super) fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Tensor<'a>> {
-        self.find(name, [cols, rows, 1])
+        let mut tensor = self.find(name, [cols, rows, 1])?;
+        if tensor.ty == TensorType::Nvfp4 {
+            tensor.scale = self.scale(name)?;
+        }
+        Ok(tensor)
+    }
+
+    /// What a matrix of NVFP4 has beside it: the scale of all its values, 1 where there is none, and that of activations of four bits,
+    /// which no backend makes of them.
+    fn scale(&mut self, name: &str) -> Result<f32> {
+        let [scale, input] = [".scale", ".input_scale"].map(|role| beside(name, role));
+        if self.gguf.tensor(&input).is_some() {
+            self.vector(&input, 1)?;
+        }
+        if self.gguf.tensor(&scale).is_none() {
+            return Ok(1.0);
+        }
+        let value = self.vector(&scale, 1)?.floats()?.first().copied().unwrap_or(f32::NAN);
+        if value.is_finite() { Ok(value) } else { Err(wrong(&scale, "", value.to_string(), "a finite number")) }
     }
 
     /// `[n]` of a type whose elements are stored one by one.
@@ -191,14 +225,20 @@ impl<'a> Binder<'a> {
         if self.n_used == self.gguf.n_tensors() {
             return Ok(());
         }
-        let mut names: Vec<&str> = weights.iter().map(|t| t.name).chain([LONG_FACTORS]).collect();
+        let mut names: Vec<&str> = weights.iter().map(|t| t.name).collect();
         names.sort_unstable();
+        let used = |name: &str| names.binary_search(&name).is_ok();
+        let scales = weights.iter().filter(|t| t.ty == TensorType::Nvfp4).map(|t| t.name);
+        let mut scales: Vec<String> =
+            scales.flat_map(|name| [".scale", ".input_scale"].map(|s| beside(name, s))).collect();
+        scales.sort_unstable();
+        let scales = |name: &str| scales.binary_search_by(|scale| scale.as_str().cmp(name)).is_ok();
         let n_layers = weights.layers.len();
         let is_left_out = |name: &str| {
             let layer = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')?.0.parse::<usize>().ok());
             layer.is_some_and(|layer| (n_layers..n_layers + n_left_out).contains(&layer))
         };
-        match self.gguf.tensors().find(|t| names.binary_search(&t.name).is_err() && !is_left_out(t.name)) {
+        match self.gguf.tensors().find(|t| !used(t.name) && !scales(t.name) && !is_left_out(t.name)) {
             Some(extra) => Err(Error::UnsupportedValue {
                 name: format!("tensor \"{}\"", extra.name),
                 found: "there".into(),
@@ -217,6 +257,11 @@ pub(super) fn split<const N: usize>(tensor: Tensor<'_>, rows: [usize; N]) -> Res
         from += rows * row;
     }
     Ok(parts)
+}
+
+/// The name of what belongs to a matrix: "blk.0.attn_q.weight" has "blk.0.attn_q.scale".
+fn beside(name: &str, role: &str) -> String {
+    format!("{}{role}", name.strip_suffix(".weight").unwrap_or(name))
 }
 
 fn wrong(tensor: &str, part: &str, found: impl Into<String>, expected: impl Into<String>) -> Error {

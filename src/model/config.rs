@@ -223,6 +223,16 @@ impl Layer {
     }
 }
 
+/// Ropes of longer sessions (LongRoPE). They change every key from the first, so a session has its ropes from its creation on,
+/// and nothing that is in its cache is another's of the other kind.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LongContext {
+    /// Sessions that may hold more tokens than so many have these.
+    pub above: u32,
+    /// One in place of each of [`Config::ropes`], with as many pairs and the same pairing.
+    pub ropes: Vec<RopeTable>,
+}
+
 /// A decoder-only transformer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -248,6 +258,8 @@ pub struct Config {
     pub logit_softcap: Option<f32>,
     /// Those that the layers choose from.
     pub ropes: Vec<RopeTable>,
+    /// See [`LongContext`].
+    pub long: Option<LongContext>,
     /// One entry a layer.
     pub layers: Vec<Layer>,
 }
@@ -255,7 +267,8 @@ pub struct Config {
 impl Config {
     /// A copy, or a failure with the bytes that it would take: how many layers there are is the file's to say.
     pub fn try_clone(&self) -> Result<Config> {
-        let pairs: usize = self.ropes.iter().map(|rope| rope.inv_freq.len()).sum();
+        let long = self.long.iter().flat_map(|long| &long.ropes);
+        let pairs: usize = self.ropes.iter().chain(long).map(|rope| rope.inv_freq.len()).sum();
         require(self.layers.len() * size_of::<Layer>() + pairs * size_of::<(f64, f32)>())?;
         Ok(self.clone())
     }
@@ -270,9 +283,19 @@ impl Config {
         self.layers.iter_mut().filter_map(Layer::dense_mut)
     }
 
-    /// The rope of a layer's attention.
+    /// The rope of a layer's attention, in sessions that are not long.
     pub fn rope_of(&self, attention: &Attention) -> Option<&RopeTable> {
         attention.rope.map(|rope| &self.ropes[rope])
+    }
+
+    /// Whether a session of so many tokens is one of [`LongContext`].
+    pub fn is_long(&self, n_ctx: usize) -> bool {
+        self.long.as_ref().is_some_and(|long| n_ctx as u64 > u64::from(long.above))
+    }
+
+    /// The ropes of long sessions, or of others.
+    pub fn ropes_of(&self, is_long: bool) -> &[RopeTable] {
+        self.long.as_ref().filter(|_| is_long).map_or(&self.ropes, |long| &long.ropes)
     }
 
     /// Bytes of K and V of one token in one layer, f16.
@@ -303,6 +326,16 @@ impl Config {
         positive("final logit softcap (final_logit_softcapping)", self.logit_softcap.unwrap_or(1.0))?;
         for (i, rope) in self.ropes.iter().enumerate() {
             rope.validate(&format!("rope {i}"))?;
+        }
+        if let Some(long) = &self.long {
+            let shape = |ropes: &[RopeTable]| ropes.iter().map(|r| (r.n_rot(), r.pairing)).collect::<Vec<_>>();
+            for rope in &long.ropes {
+                rope.validate("rope of long sessions")?;
+            }
+            let same = shape(&long.ropes) == shape(&self.ropes) && long.above > 0;
+            check(same, "ropes of long sessions", &long.ropes.len(), &|| {
+                format!("as the {} of others", self.ropes.len())
+            })?;
         }
         for (i, layer) in self.layers.iter().enumerate() {
             let name = format!("layer {i}");

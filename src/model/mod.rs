@@ -14,7 +14,9 @@ mod widths;
 
 pub use archs::{ARCHITECTURES, Architecture};
 pub use bind::bind;
-pub use config::{Activation, Attention, Block, Config, Dense, Ffn, Layer, Mixer, Norm, QkNorm, Temperature};
+pub use config::{
+    Activation, Attention, Block, Config, Dense, Ffn, Layer, LongContext, Mixer, Norm, QkNorm, Temperature,
+};
 pub use experts::{Experts, Groups, MAX_EXPERTS, Route, Score, Shared};
 pub use info::ModelInfo;
 pub use rope::{RopePairing, RopeTable, Yarn};

@@ -18,6 +18,8 @@ pub struct Tensor<'a> {
     pub rows: usize,
     /// Input features; a multiple of the type's block length.
     pub cols: usize,
+    /// What every value is to be multiplied with: 1 but for a matrix of NVFP4.
+    pub scale: f32,
     /// The stored bytes.
     pub data: Data<'a>,
 }
@@ -113,6 +115,7 @@ pub struct Weights<'a> {
     pub output: Option<Tensor<'a>>,           // [n_vocab, D]; None: the embedding is used
     pub output_bias: Option<Tensor<'a>>,      // [n_vocab]
     pub rope_freqs: Option<Tensor<'a>>,       // [n_rot / 2], divides each pair's frequency
+    pub long_rope_freqs: Option<Tensor<'a>>,  // the same for long sessions
 }
 
 impl<'a> DenseWeights<'a> {
@@ -165,7 +168,9 @@ impl<'a> Weights<'a> {
     /// All tensors of the model.
     pub fn iter(&self) -> impl Iterator<Item = Tensor<'a>> {
         let norm = [Some(self.output_norm), self.output_norm_bias];
-        let outer = [Some(self.token_embd), self.output, self.output_bias, self.rope_freqs].into_iter().chain(norm);
+        let outer = [Some(self.token_embd), self.output, self.output_bias, self.rope_freqs, self.long_rope_freqs]
+            .into_iter()
+            .chain(norm);
         outer.flatten().chain(self.layers.iter().flat_map(|layer| layer.iter()))
     }
 
@@ -173,20 +178,28 @@ impl<'a> Weights<'a> {
     ///
     /// Fails with `Model` where one is not, with `Io` where they cannot be read.
     pub fn divisors(&self) -> Result<Option<Vec<f32>>> {
-        let Some(tensor) = &self.rope_freqs else { return Ok(None) };
-        let divisors = tensor.floats()?;
-        match divisors.iter().position(|d| !(d.is_finite() && *d > 0.0)) {
-            None => Ok(Some(divisors)),
-            Some(i) => Err(Error::Model {
-                name: format!("tensor \"{}\" element {i}", tensor.name),
-                found: divisors[i].to_string(),
-                expected: "positive and finite".into(),
-            }),
-        }
+        self.rope_freqs.as_ref().map(positive_floats).transpose()
+    }
+
+    /// [`Self::divisors`] of long sessions.
+    pub fn long_divisors(&self) -> Result<Option<Vec<f32>>> {
+        self.long_rope_freqs.as_ref().map(positive_floats).transpose()
     }
 
     /// The matrix of the logits: `output`, or the embedding where there is none.
     pub fn head(&self) -> Tensor<'a> {
         self.output.unwrap_or(self.token_embd)
+    }
+}
+
+fn positive_floats(tensor: &Tensor<'_>) -> Result<Vec<f32>> {
+    let floats = tensor.floats()?;
+    match floats.iter().position(|d| !(d.is_finite() && *d > 0.0)) {
+        None => Ok(floats),
+        Some(i) => Err(Error::Model {
+            name: format!("tensor \"{}\" element {i}", tensor.name),
+            found: floats[i].to_string(),
+            expected: "positive and finite".into(),
+        }),
     }
 }

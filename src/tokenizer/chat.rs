@@ -1,39 +1,29 @@
 //! Renders a model's chat template, a Jinja program that stands in its file, into text and ids.
 //!
-//! The environment is that of Hugging Face's `apply_chat_template`: `trim_blocks`, `lstrip_blocks`, loop controls,
-//! Python's string methods, `raise_exception`, `strftime_now` (in UTC), `tojson` without HTML escapes; `tools` and
-//! `documents` are none where nothing is given. A hostile template ends in an error: its source is weighed before it
-//! is compiled ([`weigh`](super::weigh)), instructions and nested calls are counted here, what one instruction may
-//! take is held in [`bounds`](super::bounds), and all of it runs on a stack of its own. What may become a control
-//! token is decided in [`marks`](super::marks).
+//! The language is Jinja in the environment of Hugging Face's `apply_chat_template` ([`jinja`](super::jinja)); `tools` and
+//! `documents` are none where nothing is given, and dates are in UTC. A hostile template ends in an error: what it takes is
+//! bounded and counted there, and all of it runs on a stack of its own. What may become a control token is decided in
+//! [`marks`](super::marks).
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use minijinja::machinery::{Vm, make_string_output};
-use minijinja::{AutoEscape, Environment, ErrorKind, Value};
-
 use super::conversation::{ChatJson, Conversation};
+use super::jinja::{Context, Fault, Limits, Meter, Program, Renderer, Value, parse};
 use super::marks::{self, Marks, Part};
-use super::meter::{Limits, Meter};
-use super::program::{Program, Refusal, compile};
 use super::special::{Matcher, Piece};
-use super::{Tokenizer, bounds, date, is_special};
+use super::{Tokenizer, is_special};
 use crate::alloc;
 use crate::error::{Error, Result};
 use crate::process::on_own_stack;
 
-/// Instructions a rendering may take, how many more for each message, and the most.
-const FUEL: u64 = 500_000;
-const FUEL_PER_MESSAGE: u64 = 10_000;
-const MAX_FUEL: u64 = 10_000_000;
-/// Bytes of the stack that the template engine runs on: it recurses. The deepest source that [`weigh`](super::weigh) lets
-/// pass, and the deepest calls and structures that a rendering may have, take less than a quarter of it:
-/// `tests/api/chat_cost.rs` passes with 512 KiB.
-const STACK: usize = 2 << 20;
-/// Depth of calls, in the template engine's units (a macro counts four).
-const DEPTH: usize = 100;
+/// Bytes of a source.
+const MAX_BYTES: usize = 256 << 10;
+/// Bytes of the stack that a template is read and run on. The deepest nesting that either lets pass takes less than a quarter
+/// of it where the code is optimized: `tests/api/chat_cost.rs` passes with 1 MiB.
+const STACK: usize = 4 << 20;
 /// Bytes that a rendering may come to, and how many more for each byte of its conversation: what it writes is
 /// tokenized.
 const OUTPUT: usize = 256 << 10;
@@ -75,11 +65,11 @@ enum Origin {
 /// A template that has been compiled.
 pub(super) struct Compiled {
     origin: Origin,
-    parts: Vec<Part>,
+    source: String,
     marks: Marks,
     program: Program,
-    /// `bos_token` and the like, by name.
-    variables: Vec<(&'static str, u32)>,
+    /// `bos_token` and the like: name, id and text.
+    variables: Vec<(&'static str, u32, String)>,
 }
 
 /// A chat template, ready to render.
@@ -139,27 +129,31 @@ impl<'t> ChatTemplate<'t> {
     fn finish(&self, conversation: Conversation) -> Result<Rendered> {
         let compiled = self.compiled.clone();
         let panicked = self.compiled.origin.panicked();
+        // Rare enough to compile it anew.
+        let meets = compiled.marks.meet(&conversation.taken);
+        let control = if meets { Some(Matcher::new(&self.tokenizer.tokens, is_special, str::to_owned)?) } else { None };
         let (compiled, marked) = on_own_stack("kigo-chat", STACK, panicked, move || {
-            let compiled = if compiled.marks.meet(&conversation.taken) {
-                // Rare enough to compile it anew.
-                Arc::new(compiled.with_other_marks(&conversation.taken)?)
-            } else {
-                compiled
+            let compiled = match control {
+                Some(control) => {
+                    let (origin, variables) = (compiled.origin, compiled.variables.clone());
+                    Arc::new(Compiled::new(origin, compiled.source.clone(), variables, &control, &conversation.taken)?)
+                }
+                None => compiled,
             };
-            compiled.render(&conversation).map(|marked| (compiled.clone(), marked))
+            compiled.render(&conversation)?.map(|marked| (compiled.clone(), marked))
         })?;
         let mut text = String::new();
         alloc::reserve_text(&mut text, marked.len())?;
         let mut ids = Vec::new();
         let mut after_special = true;
-        for piece in compiled.marks.split(&marked)? {
-            let plain = match piece {
-                Piece::Token(id, _) => {
-                    ids.push(id);
+        for part in compiled.marks.split(&marked)? {
+            let plain = match &part {
+                Part::Token(id) => {
+                    ids.push(*id);
                     after_special = true;
-                    self.tokenizer.token_text(id)?
+                    self.tokenizer.token_text(*id)?
                 }
-                Piece::Text(plain) => {
+                Part::Text(plain) => {
                     self.tokenizer.encode_plain(plain, &mut after_special, &mut ids)?;
                     plain
                 }
@@ -186,21 +180,26 @@ fn prepare(tokenizer: &Tokenizer, source: &str, origin: Origin) -> Result<Arc<Co
         ("unk_token", tokenizer.unk),
         ("pad_token", tokenizer.pad),
     ];
-    let variables = special.into_iter().filter_map(|(name, id)| Some((name, id?))).collect();
-    super::weigh::weigh_bytes(source).map_err(|excess| origin.refuse(Refusal::Weight(excess)))?;
+    if source.len() > MAX_BYTES {
+        return Err(origin.error(format!("{} bytes large", source.len()), format!("at most {MAX_BYTES}")));
+    }
+    let mut variables = Vec::new();
+    for (name, id) in special {
+        if let Some(id) = id {
+            variables.push((name, id, tokenizer.token_text(id)?.to_owned()));
+        }
+    }
     // A source that is not too long is compiled in less than its rendering may take (tests/api/chat_cost.rs).
     alloc::require(Limits::of(0, 0).memory())?;
     let control = Matcher::new(&tokenizer.tokens, is_special, str::to_owned)?;
-    let parts = marks::cut(source, &control);
+    let source = source.to_owned();
     on_own_stack("kigo-chat", STACK, origin.panicked(), move || {
-        let compiled = Compiled::new(origin, parts, variables, &BTreeSet::new())?;
+        let compiled = Compiled::new(origin, source, variables, &control, &BTreeSet::new())?;
         for (messages, tools) in PROBES {
             let chat = ChatJson { messages, tools: Some(tools), variables: None, add_generation_prompt: true };
-            match compiled.render(&Conversation::of_json(&chat, 0)?) {
-                Ok(text) => check_assembled(&control, &compiled.marks, &text)?,
-                // It may want other messages than these.
-                Err(Error::Template { .. }) => {}
-                Err(error) => return Err(error),
+            // It may want other messages than these, and not get to what is not done here.
+            if let Ok(text) = compiled.render(&Conversation::of_json(&chat, 0)?)? {
+                check_assembled(&control, &compiled.marks, &text)?;
             }
         }
         Ok(Arc::new(compiled))
@@ -208,15 +207,6 @@ fn prepare(tokenizer: &Tokenizer, source: &str, origin: Origin) -> Result<Arc<Co
 }
 
 impl Origin {
-    fn refuse(self, refusal: Refusal) -> Error {
-        match refusal {
-            Refusal::Weight(excess) => {
-                self.error(format!("{} {} large", excess.found, excess.what), format!("at most {}", excess.limit))
-            }
-            Refusal::Syntax(e) => self.error(format!("malformed ({})", told(&e)), "a Jinja template".to_owned()),
-        }
-    }
-
     fn error(self, found: String, expected: String) -> Error {
         match self {
             Origin::Model => Error::Model { name: "tokenizer.chat_template".to_owned(), found, expected },
@@ -229,35 +219,42 @@ impl Origin {
         self.error("one that the template engine fails on".to_owned(), "a Jinja template".to_owned())
     }
 
+    /// What ends the reading of a source.
+    fn refuse(self, (fault, line): (Fault, u32)) -> Error {
+        match fault {
+            Fault::Raised(words) => {
+                self.error(format!("malformed ({words} in line {line})"), "a Jinja template".to_owned())
+            }
+            Fault::Costly(words) => {
+                self.error(format!("too large in line {line}: {words}"), "a template with less".to_owned())
+            }
+            Fault::Unsupported(name) => unsupported(name),
+        }
+    }
+
     /// What ends a rendering: too much is the template's fault, all else the messages'.
-    fn stop(self, e: &minijinja::Error, fuel: u64) -> Error {
-        let at = e.line().map_or(String::new(), |line| format!(" in line {line}"));
-        let excess = match (e.kind(), e.detail()) {
-            (ErrorKind::OutOfFuel, Some(reason)) => reason.to_owned(),
-            (ErrorKind::OutOfFuel, None) => format!("it takes more than {fuel} instructions"),
-            (_, Some("recursion limit exceeded")) => format!("its scopes and calls nest more than {DEPTH} deep"),
-            _ => return Error::Template { message: told(e) },
-        };
-        let expected = "a template that takes at most a second and 64 MiB";
-        self.error(format!("too costly{at}: {excess}"), expected.to_owned())
+    fn stop(self, fault: Fault, line: u32) -> Error {
+        match fault {
+            Fault::Raised(words) => Error::Template { message: format!("{words} (in line {line})") },
+            Fault::Costly(excess) => {
+                let expected = "a template that takes at most a second and 64 MiB";
+                self.error(format!("too costly in line {line}: {excess}"), expected.to_owned())
+            }
+            Fault::Unsupported(name) => unsupported(name),
+        }
     }
 }
 
-/// The template engine's words, with the line they came from.
-fn told(e: &minijinja::Error) -> String {
-    let mut message = e.to_string();
-    if let Some(source) = std::error::Error::source(e) {
-        message.push_str(": ");
-        message.push_str(&source.to_string());
-    }
-    message
+/// The refusal of what a template has and Kigo has not.
+fn unsupported(name: String) -> Error {
+    Error::Unsupported { what: "chat template with", name }
 }
 
 /// Fails if what a probe rendered has a control token's text outside of the marks.
 fn check_assembled(control: &Matcher, marks: &Marks, marked: &str) -> Result<()> {
-    for piece in marks.split(marked)? {
-        let Piece::Text(plain) = piece else { continue };
-        if let Some(Piece::Token(_, text)) = control.pieces(plain).find(|p| matches!(p, Piece::Token(..))) {
+    for part in marks.split(marked)? {
+        let Part::Text(plain) = part else { continue };
+        if let Some(Piece::Token(_, text)) = control.pieces(&plain).find(|p| matches!(p, Piece::Token(..))) {
             let what = "chat template that puts a control token together from parts";
             return Err(Error::Unsupported { what, name: text.into() });
         }
@@ -266,78 +263,58 @@ fn check_assembled(control: &Matcher, marks: &Marks, marked: &str) -> Result<()>
 }
 
 impl Compiled {
-    /// Compiles a template's parts with marks that neither they nor the taken characters have.
+    /// Compiles a template with marks that neither it nor the taken characters have.
     fn new(
         origin: Origin,
-        parts: Vec<Part>,
-        variables: Vec<(&'static str, u32)>,
+        source: String,
+        variables: Vec<(&'static str, u32, String)>,
+        control: &Matcher,
         taken: &BTreeSet<char>,
     ) -> Result<Compiled> {
-        let mut taken = taken.clone();
-        let mut tokens: Vec<u32> = variables.iter().map(|&(_, id)| id).collect();
-        for part in &parts {
-            match part {
-                Part::Text(text) => marks::note(text, &mut taken),
-                Part::Token(id) => tokens.push(*id),
+        let tokens: BTreeMap<u32, String> = variables.iter().map(|(_, id, text)| (*id, text.clone())).collect();
+        // Its texts and constants are known once it is read, and get their marks the next time.
+        let found = RefCell::new((tokens, taken.clone()));
+        let look = |text: &str| {
+            let (tokens, taken) = &mut *found.borrow_mut();
+            marks::note(text, taken);
+            for piece in control.pieces(text) {
+                if let Piece::Token(id, text) = piece {
+                    tokens.entry(id).or_insert_with(|| text.to_owned());
+                }
             }
-        }
-        let marks = Marks::new(tokens.into_iter(), &taken)?;
-        let program = compile(&marks.join(&parts)).map_err(|refusal| origin.refuse(refusal))?;
-        Ok(Compiled { origin, parts, marks, program, variables })
+            Value::str(text)
+        };
+        parse(&source, &look).map_err(|refusal| origin.refuse(refusal))?;
+        let (tokens, taken) = found.into_inner();
+        let marks = Marks::new(tokens.iter().map(|(id, text)| (*id, text.as_str())), &taken)?;
+        let program = parse(&source, &|text| Value::str(marks.mark(text, control)));
+        let program = program.map_err(|refusal| origin.refuse(refusal))?;
+        Ok(Compiled { origin, source, marks, program, variables })
     }
 
-    fn with_other_marks(&self, taken: &BTreeSet<char>) -> Result<Compiled> {
-        Compiled::new(self.origin, self.parts.clone(), self.variables.clone(), taken)
-    }
-
-    /// The rendered text with marks for the template's control tokens.
-    fn render(&self, conversation: &Conversation) -> Result<String> {
-        let n_messages = conversation.n_messages as u64;
-        let fuel = FUEL.saturating_add(n_messages.saturating_mul(FUEL_PER_MESSAGE)).min(MAX_FUEL);
+    /// The rendered text with marks for the template's control tokens; within, what the messages cannot be rendered for.
+    fn render(&self, conversation: &Conversation) -> Result<Result<String>> {
         let limits = Limits::of(conversation.bytes, conversation.n_messages);
-        let environment = environment(fuel, &Meter::new(limits), conversation.now);
-        let mut context: BTreeMap<&str, Value> = BTreeMap::new();
-        for name in ["tools", "documents"] {
-            context.insert(name, Value::from(()));
-        }
-        for &(name, id) in &self.variables {
-            context.extend(self.marks.of(id).map(|mark| (name, Value::from(mark.to_string()))));
-        }
-        context.extend(conversation.variables.iter().map(|(name, value)| (name.as_str(), value.clone())));
-        context.insert("messages", conversation.messages.clone());
-        context.insert("tools", conversation.tools.clone());
-        context.insert("add_generation_prompt", conversation.add_generation_prompt.into());
-        let (program, blocks, mut text) = (self.program.instructions(), BTreeMap::new(), String::new());
-        let context = context.into_iter().collect::<Value>();
-        let mut out = make_string_output(&mut text);
-        let done = Vm::new(&environment).eval(&program, context, &blocks, &mut out, AutoEscape::None).map(|_| ());
-        done.map_err(|e| self.origin.stop(&e, fuel))?;
+        let context = Context::new(Meter::new(limits), &self.marks, conversation.now);
+        let mut variables = vec![
+            ("messages", conversation.messages.clone()),
+            ("tools", conversation.tools.clone()),
+            ("add_generation_prompt", Value::Bool(conversation.add_generation_prompt)),
+        ];
+        variables.extend(conversation.variables.iter().map(|(name, value)| (name.as_str(), value.clone())));
+        let tokens = self.variables.iter();
+        variables.extend(tokens.filter_map(|(name, id, _)| Some((*name, Value::str(self.marks.of(*id)?)))));
+        variables.push(("documents", Value::None));
+        let text = match Renderer::render(&self.program, &context, &variables) {
+            Ok(text) => text,
+            Err((fault @ Fault::Costly(_), line)) => return Err(self.origin.stop(fault, line)),
+            Err((fault, line)) => return Ok(Err(self.origin.stop(fault, line))),
+        };
         let most = conversation.bytes.saturating_mul(OUTPUT_PER_BYTE).saturating_add(OUTPUT);
         if text.len() > most {
             let found = format!("too long-winded: it writes {} bytes for these messages", text.len());
             return Err(self.origin.error(found, format!("at most {most}")));
         }
-        Ok(text)
+        Ok(Ok(text))
     }
-}
-
-/// What templates expect around them.
-fn environment<'e>(fuel: u64, meter: &Arc<Meter>, now: i64) -> Environment<'e> {
-    let mut environment = super::builtins::environment();
-    environment.set_fuel(Some(fuel));
-    environment.set_recursion_limit(DEPTH);
-    environment.add_global(marks::ONE, 1);
-    environment.add_function("raise_exception", |message: String| -> std::result::Result<Value, minijinja::Error> {
-        Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-    });
-    let m = meter.clone();
-    environment.add_function("strftime_now", move |format: &str| {
-        // The longest name that two bytes stand for is September.
-        m.make(format.len().saturating_mul(5))?;
-        let unknown = || minijinja::Error::new(ErrorKind::InvalidOperation, format!("strftime_now: {format:?}"));
-        date::strftime(format, now).ok_or_else(unknown)
-    });
-    super::order::install(&mut environment);
-    bounds::install(&mut environment, meter);
-    environment
 }

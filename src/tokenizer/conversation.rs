@@ -2,16 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use minijinja::Value;
-use minijinja::value::ValueKind;
-
-use super::meter::Limits;
+use super::jinja::{Limits, Map, Value};
 use super::{json_reader, marks};
 use crate::alloc;
 use crate::error::{Error, Result};
 
 /// Variables that a conversation has anyway.
-const OWN_VARIABLES: [&str; 4] = ["messages", "tools", "add_generation_prompt", marks::ONE];
+const OWN_VARIABLES: [&str; 3] = ["messages", "tools", "add_generation_prompt"];
 
 /// A conversation in JSON.
 #[derive(Clone, Copy, Debug, Default)]
@@ -50,12 +47,14 @@ impl Conversation {
         let said = messages.iter().map(|&(role, content)| {
             marks::note(role, &mut taken);
             marks::note(content, &mut taken);
-            [("role", Value::from(role)), ("content", Value::from(content))].into_iter().collect::<Value>()
+            let member = |name: &str, text: &str| (format!("s{name}"), Value::str(name), Value::str(text));
+            Map::new(vec![member("role", role), member("content", content)]).map(Value::Map)
         });
+        let said = said.collect::<std::result::Result<Vec<_>, _>>().and_then(Value::list);
         Ok(Conversation {
-            messages: said.collect::<Value>(),
+            messages: said.map_err(|fault| Error::Internal { message: format!("{fault:?}") })?,
             n_messages: messages.len(),
-            tools: Value::from(()),
+            tools: Value::None,
             variables: Vec::new(),
             add_generation_prompt,
             bytes,
@@ -73,11 +72,11 @@ impl Conversation {
         let messages = json_reader::read(chat.messages, "messages_json", &mut taken)?;
         let n_messages = check_messages(&messages)?;
         let mut read = |text: Option<&str>, name| text.map(|text| json_reader::read(text, name, &mut taken));
-        let tools = read(chat.tools, "tools_json").transpose()?.unwrap_or(Value::from(()));
-        if !matches!(tools.kind(), ValueKind::Seq | ValueKind::None) {
-            return Err(unlike("tools_json", format!("a {}", tools.kind()), "an array or null"));
+        let tools = read(chat.tools, "tools_json").transpose()?.unwrap_or(Value::None);
+        if !matches!(tools, Value::List(_) | Value::None) {
+            return Err(unlike("tools_json", format!("a {}", kind(&tools)), "an array or null"));
         }
-        let named = read(chat.variables, "variables_json").transpose()?.unwrap_or(Value::from(()));
+        let named = read(chat.variables, "variables_json").transpose()?.unwrap_or(Value::None);
         let variables = check_variables(&named)?;
         let add_generation_prompt = chat.add_generation_prompt;
         Ok(Conversation { messages, n_messages, tools, variables, add_generation_prompt, bytes, taken, now })
@@ -88,45 +87,57 @@ fn unlike(name: &'static str, found: String, expected: &str) -> Error {
     Error::Argument { name, found, expected: expected.to_owned() }
 }
 
+/// What a value is, in the words of JSON.
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::None => "null",
+        Value::Bool(_) => "boolean",
+        Value::Int(_) | Value::Float(_) => "number",
+        Value::Str(_) => "string",
+        Value::Map(_) => "map",
+        _ => "sequence",
+    }
+}
+
 /// How many messages there are, each of which must be an object with a role.
 fn check_messages(messages: &Value) -> Result<usize> {
     let name = "messages_json";
-    let (ValueKind::Seq, Ok(items)) = (messages.kind(), messages.try_iter()) else {
-        return Err(unlike(name, format!("a {}", messages.kind()), "an array of messages"));
+    let Value::List(list) = messages else {
+        return Err(unlike(name, format!("a {}", kind(messages)), "an array of messages"));
     };
-    let mut n = 0;
-    for (at, message) in items.enumerate() {
-        if message.kind() != ValueKind::Map {
-            let found = format!("holding a {} at #/{at}", message.kind());
+    for (at, message) in list.items.iter().enumerate() {
+        let Value::Map(message) = message else {
+            let found = format!("holding a {} at #/{at}", kind(message));
             return Err(unlike(name, found, "objects with a role"));
-        }
-        let role = message.get_attr("role").unwrap_or_default();
-        match role.as_str() {
-            None if role.is_undefined() => {
-                return Err(unlike(name, format!("holding a message without a role at #/{at}"), "a role"));
+        };
+        match message.get_plain("role") {
+            None => return Err(unlike(name, format!("holding a message without a role at #/{at}"), "a role")),
+            Some(Value::Str(role)) if role.is_empty() => {
+                return Err(unlike(name, format!("holding an empty role at #/{at}"), "a name"));
             }
-            None => return Err(unlike(name, format!("holding a {} at #/{at}/role", role.kind()), "a string")),
-            Some("") => return Err(unlike(name, format!("holding an empty role at #/{at}"), "a name")),
-            Some(_) => n = at + 1,
+            Some(Value::Str(_)) => {}
+            Some(role) => return Err(unlike(name, format!("holding a {} at #/{at}/role", kind(role)), "a string")),
         }
     }
-    Ok(n)
+    Ok(list.items.len())
 }
 
 /// A template's further variables, from an object.
 fn check_variables(named: &Value) -> Result<Vec<(String, Value)>> {
     let name = "variables_json";
-    if !matches!(named.kind(), ValueKind::Map | ValueKind::None) {
-        return Err(unlike(name, format!("a {}", named.kind()), "an object or null"));
-    }
+    let entries = match named {
+        Value::None => &[][..],
+        Value::Map(map) => map.entries(),
+        value => return Err(unlike(name, format!("a {}", kind(value)), "an object or null")),
+    };
     let mut variables = Vec::new();
-    for key in named.try_iter().into_iter().flatten() {
+    for (key, value) in entries {
         let text = key.as_str().unwrap_or_default();
         if OWN_VARIABLES.contains(&text) {
             let expected = "names other than messages, tools and add_generation_prompt";
             return Err(unlike(name, format!("naming {text}"), expected));
         }
-        variables.push((text.to_owned(), named.get_item(&key).unwrap_or_default()));
+        variables.push((text.to_owned(), value.clone()));
     }
     Ok(variables)
 }

@@ -5,8 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use minijinja::Value;
-
+use super::jinja::{Map, Value};
 use crate::error::{Error, Result};
 
 /// Levels of arrays and objects in one another.
@@ -43,6 +42,14 @@ type Read<T> = std::result::Result<T, Fault>;
 
 fn fault<T>(what: impl Into<String>) -> Read<T> {
     Err(Fault(what.into()))
+}
+
+fn too_deep<T>() -> Read<T> {
+    fault(format!("nested more than {MAX_DEPTH} deep"))
+}
+
+fn list(items: Vec<Value>) -> Read<Value> {
+    Value::list(items).or_else(|_| too_deep())
 }
 
 /// The value that a text is; `name` is the argument's. Characters that might be taken for marks go into `taken`.
@@ -106,16 +113,16 @@ impl<'t> Reader<'t> {
             return fault(format!("holding more than {MAX_VALUES} values"));
         }
         if self.path.len() > MAX_DEPTH {
-            return fault(format!("nested more than {MAX_DEPTH} deep"));
+            return too_deep();
         }
         match self.next() {
             Some(b'{') => self.object(),
             Some(b'[') => self.array(),
-            Some(b'"') => self.string().map(Value::from),
+            Some(b'"') => self.string().map(Value::str),
             Some(b'-' | b'0'..=b'9') => self.number(),
-            Some(b't') => self.word("true", Value::from(true)),
-            Some(b'f') => self.word("false", Value::from(false)),
-            Some(b'n') => self.word("null", Value::from(())),
+            Some(b't') => self.word("true", Value::Bool(true)),
+            Some(b'f') => self.word("false", Value::Bool(false)),
+            Some(b'n') => self.word("null", Value::None),
             Some(_) => fault("no JSON value"),
             None => fault("cut short"),
         }
@@ -133,14 +140,14 @@ impl<'t> Reader<'t> {
         self.at += 1;
         let mut items = Vec::new();
         if self.take(b']') {
-            return Ok(Value::from(items));
+            return list(items);
         }
         loop {
             self.path.push(Step::Place(items.len()));
             items.push(self.value()?);
             self.path.pop();
             if self.take(b']') {
-                return Ok(Value::from(items));
+                return list(items);
             }
             if !self.take(b',') {
                 return fault("lacking a comma or ]");
@@ -150,7 +157,7 @@ impl<'t> Reader<'t> {
 
     fn object(&mut self) -> Read<Value> {
         self.at += 1;
-        let mut members: Vec<(Value, Value)> = Vec::new();
+        let mut members: Vec<(String, Value, Value)> = Vec::new();
         if !self.take(b'}') {
             loop {
                 if self.next() != Some(b'"') {
@@ -163,7 +170,8 @@ impl<'t> Reader<'t> {
                 if !self.take(b':') {
                     return fault("lacking a colon");
                 }
-                members.push((Value::from(name), self.value()?));
+                let value = self.value()?;
+                members.push((format!("s{name}"), Value::str(name), value));
                 self.path.pop();
                 if self.take(b'}') {
                     break;
@@ -173,7 +181,10 @@ impl<'t> Reader<'t> {
                 }
             }
         }
-        Ok(members.into_iter().collect())
+        match Map::new(members) {
+            Ok(map) => Ok(Value::Map(map)),
+            Err(_) => too_deep(),
+        }
     }
 
     fn string(&mut self) -> Read<String> {
@@ -278,15 +289,12 @@ impl<'t> Reader<'t> {
         }
         if is_float {
             return match number.parse::<f64>() {
-                Ok(number) if number.is_finite() => Ok(Value::from(number)),
+                Ok(number) if number.is_finite() => Ok(Value::Float(number)),
                 _ => fault("a number beyond 64-bit floating point"),
             };
         }
-        if let Ok(number) = number.parse::<i64>() {
-            return Ok(Value::from(number));
-        }
         match number.parse::<i128>() {
-            Ok(number) => Ok(Value::from(number)),
+            Ok(number) => Ok(Value::Int(number)),
             Err(_) => fault(format!("an integer of {n_digits} digits, where 128 bits are the most,")),
         }
     }
@@ -295,19 +303,22 @@ impl<'t> Reader<'t> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tokenizer::jinja::{Context, Limits, Meter};
+    use crate::tokenizer::marks::Marks;
 
-    fn read(text: &str) -> std::result::Result<Value, String> {
-        super::read(text, "j", &mut BTreeSet::new()).map_err(|e| e.to_string())
+    fn read(text: &str) -> std::result::Result<String, String> {
+        let value = super::read(text, "j", &mut BTreeSet::new()).map_err(|e| e.to_string())?;
+        let (limits, marks) = (Limits::of(text.len(), 0), Marks::default());
+        Ok(Context::new(Meter::new(limits), &marks, 0).repr(&value).unwrap())
     }
 
     #[test]
     fn values_are_read_exactly() {
         let text = r#" {"b": [1, -0, 2.5, 1e3, 18446744073709551615, true, null, "\u00e9\ud83d\ude00\n\/"], "a": {}, "b2": []} "#;
         let value = read(text).unwrap();
-        let expected =
-            "{\"b\": [1, 0, 2.5, 1000.0, 18446744073709551615, True, None, \"é😀\\n/\"], \"a\": {}, \"b2\": []}";
-        assert_eq!(value.to_string(), expected);
-        assert_eq!(read(r#"{"a": 1, "b": 2, "a": 3}"#).unwrap().to_string(), "{\"a\": 3, \"b\": 2}");
+        let expected = "{'b': [1, 0, 2.5, 1000.0, 18446744073709551615, True, None, 'é😀\\n/'], 'a': {}, 'b2': []}";
+        assert_eq!(value, expected);
+        assert_eq!(read(r#"{"a": 1, "b": 2, "a": 3}"#).unwrap(), "{'a': 3, 'b': 2}");
     }
 
     #[test]

@@ -10,9 +10,7 @@
 //!   where there is none, it fails.
 
 mod bert_chars;
-mod bounds;
 mod bpe;
-mod builtins;
 mod bytes;
 mod charsmap;
 mod chat;
@@ -21,18 +19,12 @@ mod conversation;
 mod cut;
 mod date;
 mod ends;
-mod format;
-mod json;
+mod jinja;
 mod json_reader;
 mod kind;
 mod marks;
 mod merge;
-mod meter;
-mod order;
 mod pre;
-mod print;
-mod program;
-mod slice;
 mod special;
 mod split;
 mod spm;
@@ -42,7 +34,6 @@ mod tokens;
 mod trie;
 mod unigram;
 mod vocab;
-mod weigh;
 mod wordpiece;
 
 use std::borrow::Cow;

@@ -66,7 +66,7 @@ fn check_cost(name: &str, tokenizer: &Tokenizer, source: &str, messages: &[(&str
         wrong.push_str(&format!("{name}: {peak} bytes: {outcome:.200}\n"));
     }
     if let Err(error) = &result
-        && error.status() != Status::InvalidArgument
+        && !matches!(error.status(), Status::InvalidArgument | Status::Unsupported)
     {
         wrong.push_str(&format!("{name}: {outcome}\n"));
     }
@@ -214,7 +214,7 @@ fn usual_depths_pass() {
 }
 
 /// Programs that are short and do much.
-const PROGRAMS: [&str; 62] = [
+const PROGRAMS: [&str; 65] = [
     "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
     "{% for i in range(100000) %}{% set x = i %}{% endfor %}",
     "{% for i in range(100000) %}xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx{% endfor %}",
@@ -276,6 +276,10 @@ const PROGRAMS: [&str; 62] = [
     "{% for i in range(99999) %}{% with a=1 %}{% macro f() %}{{ a }}{{ i }}{% endmacro %}{% endwith %}{% endfor %}",
     "{% for i in range(19999) %}{% macro f() %}{% endmacro %}{% endfor %}{% macro g() %}{% macro h() %}{% endmacro %}{% endmacro %}{% for i in range(99999) %}{{ g() }}{% endfor %}",
     "{% for a in [[1]] recursive %}{{ loop([a]) }}{% endfor %}",
+    // As deep as a rendering may be, by what takes much of the stack.
+    "{% macro f(n) %}{% for a in [1] %}{% with b = 1 %}{% set c %}{% filter upper %}{{ [{'a': [f(n)]}] }}{% endfilter %}{% endset %}{{ c }}{% endwith %}{% endfor %}{% endmacro %}{{ f(1) }}",
+    "{% macro f(n) %}{{ [[[[[[[[[[[[f(n) ~ 1]]]]]]]]]]]] | map('string') | first | upper }}{% endmacro %}{{ f(1) }}",
+    "{% macro f(n) %}{% call(x) g(n) %}{{ 1 + (2 * (3 + f(x) | length)) }}{% endcall %}{% endmacro %}{% macro g(n) %}{{ caller(n) if n else '' }}{% endmacro %}{{ f(1) }}",
     "{% for i in range(99999) %}{% do dict(a=1) %}{% set x = dict(a=i, b=[i], c={i: i}) %}{% endfor %}",
 ];
 

@@ -8,7 +8,7 @@ use crate::common::features::{EXPERTS, FEATURES, Feature, dense, qk_norm};
 use crate::common::run::{logits_after, same_bits, tapped};
 use kigo::backend::cpu::{CpuDevice, CpuOptions, Isa};
 use kigo::backend::reference::ReferenceDevice;
-use kigo::backend::{Chunk, LoadedModel, PAGE_TOKENS, RunControl, TapEvent, Want};
+use kigo::backend::{Chunk, LoadedModel, PAGE_TOKENS, RunControl, TapEvent, Want, tap_order};
 use kigo::gguf::TensorType::{Bf16, F16, F32, Q8_0};
 use kigo::model::{Activation, Block, Norm, QkNorm, Temperature};
 
@@ -30,8 +30,10 @@ fn nmse(x: &[f32], exact: &[f32]) -> f64 {
     error / exact.iter().map(|b| f64::from(*b).powi(2)).sum::<f64>()
 }
 
-/// All that a pass of 70 tokens and a step show, by name, layer and position, and the logits of both.
-type Shown = (Vec<((&'static str, i32, usize), Vec<f32>)>, Vec<Vec<f32>>);
+/// Name, layer and position.
+type Place = (&'static str, i32, usize);
+/// All that a pass of 70 tokens and a step show, and the logits of both.
+type Shown = (Vec<(Place, Vec<f32>)>, Vec<Vec<f32>>);
 
 fn shown(model: &dyn LoadedModel) -> Shown {
     let mut rows = Vec::new();
@@ -45,6 +47,26 @@ fn shown(model: &dyn LoadedModel) -> Shown {
     (rows, logits)
 }
 
+/// Layers and positions where other experts are chosen.
+fn parted(own: &[(Place, Vec<f32>)], exact: &[(Place, Vec<f32>)]) -> Vec<(i32, usize)> {
+    let pairs = own.iter().zip(exact).filter(|((place, x), (_, e))| place.0 == "moe_ids" && x != e);
+    let mut places: Vec<_> = pairs.map(|(((_, layer, position), _), _)| (*layer, *position)).collect();
+    places.sort_unstable();
+    // What others are a consequence of.
+    let all = places.clone();
+    places.retain(|at| !all.iter().any(|of| of.0 < at.0 && of.1 <= at.1));
+    places
+}
+
+/// Whether a row depends on a choice of experts.
+fn is_behind((name, layer, position): Place, at: (i32, usize)) -> bool {
+    let layer = if layer >= 0 || name == "embed" { layer } else { i32::MAX };
+    match layer == at.0 {
+        true => position == at.1 && tap_order(name) >= tap_order("moe_ids"),
+        false => layer > at.0 && position >= at.1,
+    }
+}
+
 #[test]
 fn every_feature_agrees_with_the_reference_at_every_stage() {
     let device = cpu(2, None);
@@ -56,12 +78,18 @@ fn every_feature_agrees_with_the_reference_at_every_stage() {
             let (exact, exact_logits) = shown(&*model.load(&ReferenceDevice::PLAIN));
             let (own, own_logits) = shown(&*model.load(&device));
             assert_eq!(own.len(), exact.len(), "{name}");
+            let parted = parted(&own, &exact);
+            // Few of a model's 142 choices can be as close as what the cache rounds.
+            assert!(parted.len() <= 2, "{name} {}: {parted:?}", ty.name());
             for ((place, x), (exact_place, e)) in own.iter().zip(&exact) {
                 assert_eq!(place, exact_place, "{name}");
+                if parted.iter().any(|at| is_behind(*place, *at)) || x == e {
+                    continue;
+                }
                 // The cache is f16: a relative rounding of 2^-11 of keys and values, amplified by a few layers.
                 assert!(nmse(x, e) < 2.0_f64.powi(-16), "{name} {}: {place:?} {:e}", ty.name(), nmse(x, e));
             }
-            for (x, e) in own_logits.iter().zip(&exact_logits) {
+            for (x, e) in own_logits.iter().zip(&exact_logits).filter(|_| parted.is_empty()) {
                 assert!(nmse(x, e) < 2.0_f64.powi(-18), "{name} {}: {:e}", ty.name(), nmse(x, e));
             }
             let change = nmse(&exact_logits[0], &plain[0]);

@@ -246,15 +246,17 @@ fn yarn_multiplies_by_what_follows_from_its_factor_and_the_file() {
 }
 
 #[test]
-fn long_rope_has_its_short_factors_within_the_original_context() {
+fn long_rope_has_factors_for_the_original_context_and_for_longer_ones() {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity/phi3-longrope-f16.gguf");
     let gguf = Gguf::open(&path).expect("opens");
     let (config, weights) = bind(&gguf).expect("binds");
-    assert_eq!((gguf.uint("phi3.context_length").expect("there"), config.n_ctx_train), (256, 128));
-    assert_eq!(config.ropes[0].divisors.as_deref(), Some(&[1.0, 1.1, 1.2, 1.4, 1.7, 2.1][..]));
+    assert_eq!((config.n_ctx_train, config.is_long(128), config.is_long(129)), (256, false, true));
+    let divisors = |is_long| config.ropes_of(is_long)[0].divisors.as_deref();
+    assert_eq!(divisors(false), Some(&[1.0, 1.1, 1.2, 1.4, 1.7, 2.1][..]));
+    assert_eq!(divisors(true), Some(&[1.0, 2.0, 5.0, 11.0, 20.0, 40.0][..]));
     assert_eq!(weights.rope_freqs.map(|t| t.name), Some("rope_factors_short.weight"));
     // sqrt(1 + ln 2 / ln 128)
-    assert!((config.ropes[0].magnitude - 1.069_044_9).abs() < 1e-6, "{}", config.ropes[0].magnitude);
+    assert!((config.ropes[0].magnitude - 1.069_045).abs() < 1e-6, "{}", config.ropes[0].magnitude);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use kigo::error::Error;
 use kigo::model::Config;
 use serde_json::Value;
 
+use super::parity_fixtures::FIXTURES;
 use crate::common::run::{load, logits_after, same_bits, tapped};
 
 /// Unit roundoff of f32 and f16: half the distance from 1 to the next number.
@@ -55,67 +56,6 @@ struct Fixture {
     positions: Vec<usize>,
     logits: Vec<f32>, // [positions, n_vocab]
 }
-
-const FIXTURES: [&str; 58] = [
-    "qwen2",
-    "qwen3",
-    "llama",
-    "gemma3",
-    "qwen2-yarn",
-    "llama-yarn",
-    "gemma2",
-    "gemma2-grouped",
-    "gemma",
-    "gemma-grouped",
-    "smollm3",
-    "smollm3-grouped",
-    "mistral3",
-    "mistral3-plain",
-    "phi3",
-    "phi3-partial",
-    "phi3-longrope",
-    "granite",
-    "granite-grouped",
-    "seed_oss",
-    "seed_oss-plain",
-    "ernie4_5",
-    "ernie4_5-grouped",
-    "hunyuan-dense",
-    "hunyuan-dense-grouped",
-    "arcee",
-    "arcee-plain",
-    "olmo2",
-    "olmo3",
-    "exaone4",
-    "exaone4-plain",
-    "glm4",
-    "glm4-plain",
-    "internlm2",
-    "internlm2-grouped",
-    "starcoder2",
-    "starcoder2-grouped",
-    "phi2",
-    "phi2-other",
-    "gptneox",
-    "gptneox-sequential",
-    "stablelm",
-    "stablelm-parallel",
-    "cohere2",
-    "cohere2-other",
-    "qwen3moe",
-    "qwen3moe-one",
-    "qwen2moe",
-    "mixtral",
-    "olmoe",
-    "granitemoe",
-    "granitemoe-shared",
-    "ernie4_5-moe",
-    "ernie4_5-moe-plain",
-    "glm4moe",
-    "glm4moe-plain",
-    "gpt-oss",
-    "gpt-oss-all",
-];
 
 fn path(file: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity").join(file)
@@ -330,7 +270,7 @@ fn company_in_a_batch_changes_no_bit() {
             let (tokens, n) = (&fixture.tokens, fixture.tokens.len());
             let alone = logits_after(&*model, tokens, &vec![1; n]);
             model.reserve_pages(5).unwrap();
-            let mut slots: Vec<_> = (0..3).map(|_| model.create_slot().unwrap()).collect();
+            let mut slots: Vec<_> = (0..3).map(|_| model.create_slot_for(n).unwrap()).collect();
             let [a, b, c] = &mut slots[..] else { unreachable!() };
             let mut run = RunControl { cancel: &AtomicBool::new(false), tap: None };
             let mut first = [Chunk { tokens: &tokens[..3], start: 0, pages: &[0], slot: &mut **c, want: Want::Last }];

@@ -13,7 +13,8 @@ fn rows_mean_what_the_reference_says() {
     for ty in TensorType::ALL {
         let stored = gguf.tensor(ty.name()).expect("one tensor a type");
         let expected = gguf.tensor(&format!("{}.f32", ty.name())).expect("and its values");
-        assert_eq!((stored.ty, expected.n_elements()), (ty, 512));
+        assert_eq!((stored.ty, expected.n_elements()), (ty, stored.n_elements()));
+        assert!(stored.n_elements() >= 512);
         let mut row = vec![0.0; stored.n_elements() as usize];
         dequantize_row(ty, &stored.data.to_vec().expect("in memory"), &mut row).expect("sizes agree");
         let expected: Vec<f32> =
@@ -21,7 +22,11 @@ fn rows_mean_what_the_reference_says() {
         let largest = expected.iter().fold(0.0, |a: f32, e| a.max(e.abs()));
         for (i, (&y, &e)) in row.iter().zip(&expected).enumerate() {
             // Two products and a sum of f32 in either order: a few roundings of terms no larger than the largest value.
-            let bound = 4.0 * f32::EPSILON * largest;
+            let mut bound = 4.0 * f32::EPSILON * largest;
+            // Products alone, of so few bits that none is rounded.
+            if ty.number() >= TensorType::IQ2_XXS.number() {
+                bound = 0.0;
+            }
             assert!((y - e).abs() <= bound, "{} element {i}: {y}, reference {e}", ty.name());
         }
     }
@@ -40,6 +45,8 @@ fn rounding_stays_within_its_steps() {
             TensorType::F32 => 0.0,
             TensorType::F16 => 2f32.powi(-11),
             TensorType::Bf16 => 2f32.powi(-8),
+            // Half a step of 2^-1 where a number is largest, and its scale may be 1.5 times what it wants.
+            TensorType::Mxfp4 => 0.25,
             // Steps between a block's least and largest of four deviations to both sides; a type's name has its bits.
             quantized => {
                 let bits = quantized.name().bytes().find(u8::is_ascii_digit).expect("bits") - b'0';

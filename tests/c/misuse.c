@@ -217,7 +217,7 @@ static void tokens(void)
     REFUSED(kigo_chat_render_json(model, json, KIGO_STRLEN, &chat, ids, 8, &needed), INVALID, "variables_json is NULL");
     chat = (kigo_chat_options){.struct_size = sizeof chat, .template_source = "{{", .template_source_len = 2};
     REFUSED(kigo_chat_render_json(model, json, KIGO_STRLEN, &chat, ids, 8, &needed), INVALID,
-            "template_source is malformed (syntax error: unexpected end of input");
+            "template_source is malformed (unexpected 'end of template' in line 1); expected a Jinja template");
     REFUSED(kigo_chat_render_json(model, "[{\"role\": 1}]", KIGO_STRLEN, NULL, ids, 8, &needed), INVALID,
             "messages_json is holding a number at #/0/role; expected a string");
     REFUSED(kigo_chat_render_json(model, "[\xFF]", 3, NULL, ids, 8, &needed), INVALID, "messages_json is not UTF-8 at byte 1");

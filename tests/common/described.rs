@@ -68,6 +68,7 @@ impl Described {
             logit_scale: 1.0,
             logit_softcap: None,
             ropes: vec![RopeTable::of_base(1e4, 16, RopePairing::Halves).expect("has memory")],
+            long: None,
             layers: vec![layer; 2],
         };
         Described {
@@ -195,7 +196,14 @@ impl Described {
 /// The tensors by role, as they are there.
 fn weights<'a>(gguf: &'a Gguf<'_>, n_layers: usize) -> Weights<'a> {
     let optional = |name: &str| {
-        gguf.tensor(name).map(|t| Tensor { name: t.name, ty: t.ty, rows: t.rows(), cols: t.cols(), data: t.data })
+        gguf.tensor(name).map(|t| Tensor {
+            name: t.name,
+            ty: t.ty,
+            rows: t.rows(),
+            cols: t.cols(),
+            scale: 1.0,
+            data: t.data,
+        })
     };
     let needed = |name: &str| optional(name).unwrap_or_else(|| panic!("{name} is missing"));
     let layer = |i: usize| {
@@ -250,5 +258,6 @@ fn weights<'a>(gguf: &'a Gguf<'_>, n_layers: usize) -> Weights<'a> {
         output: optional("output.weight"),
         output_bias: optional("output.bias"),
         rope_freqs: None,
+        long_rope_freqs: None,
     }
 }

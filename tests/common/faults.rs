@@ -219,7 +219,7 @@ pub const FAULTS: &[Fault] = &[
         "a template's '{0[é]}'.format() panics in the template engine and is INTERNAL",
         &[
             ("fuzz/cases/chat/format-key-beyond-ascii", "format"),
-            ("api/chat::hostile_templates_end_in_an_error", "{0["),
+            ("api/chat::what_the_engine_panics_on_is_computed_here", "{0["),
         ],
     ),
     fault(
@@ -285,5 +285,18 @@ pub const FAULTS: &[Fault] = &[
         "17.11",
         "templates of others render otherwise than by Jinja",
         &[("api/chat_json::conversations_equal_jinja", ""), ("api/chat_fuzz::no_template_makes_the_engine_panic", "")],
+    ),
+    fault(
+        "19",
+        "chat templates render otherwise than in transformers: tests, loops, constants, line ends, Python's texts and methods",
+        &[
+            ("api/templates::each_difference_found_has_its_right_value", ""),
+            ("api/templates::published_templates_render_as_in_transformers", ""),
+        ],
+    ),
+    fault(
+        "19",
+        "a control token in a template's own text is none of its text, so that thinking stays in earlier turns",
+        &[("api/templates::control_tokens_are_text_to_the_template", "</think>")],
     ),
 ];

@@ -20,7 +20,7 @@ pub struct Recipe {
 }
 
 /// All recipes.
-pub const RECIPES: [Recipe; 18] = [
+pub const RECIPES: [Recipe; 33] = [
     Recipe { name: "F32", file_type: 0, main: F32 },
     Recipe { name: "F16", file_type: 1, main: F16 },
     Recipe { name: "BF16", file_type: 32, main: Bf16 },
@@ -39,6 +39,22 @@ pub const RECIPES: [Recipe; 18] = [
     Recipe { name: "Q5_K_S", file_type: 16, main: Q5_K },
     Recipe { name: "Q5_K_M", file_type: 17, main: Q5_K },
     Recipe { name: "Q6_K", file_type: 18, main: Q6_K },
+    Recipe { name: "IQ4_NL", file_type: 25, main: IQ4_NL },
+    Recipe { name: "IQ4_XS", file_type: 30, main: IQ4_XS },
+    // From here on no mixes of llama.cpp's: every matrix but the head's is of the type.
+    Recipe { name: "MXFP4", file_type: 38, main: Mxfp4 },
+    Recipe { name: "NVFP4", file_type: 39, main: Nvfp4 },
+    Recipe { name: "IQ3_S", file_type: 26, main: IQ3_S },
+    Recipe { name: "IQ3_XXS", file_type: 23, main: IQ3_XXS },
+    Recipe { name: "IQ2_S", file_type: 28, main: IQ2_S },
+    Recipe { name: "IQ2_XS", file_type: 20, main: IQ2_XS },
+    Recipe { name: "IQ2_XXS", file_type: 19, main: IQ2_XXS },
+    Recipe { name: "IQ1_S", file_type: 24, main: IQ1_S },
+    Recipe { name: "IQ1_M", file_type: 31, main: IQ1_M },
+    Recipe { name: "TQ1_0", file_type: 36, main: TQ1_0 },
+    Recipe { name: "TQ2_0", file_type: 37, main: TQ2_0 },
+    Recipe { name: "Q2_0", file_type: 41, main: Q2_0 },
+    Recipe { name: "Q1_0", file_type: 40, main: Q1_0 },
 ];
 
 impl Recipe {
@@ -89,6 +105,7 @@ impl Recipe {
             ("attn_v.weight", "Q3_K_L") => Q5_K,
             ("attn_v.weight", "Q4_K_M" | "Q5_K_M") if more_bits => Q6_K,
             ("attn_v.weight", "Q4_K_S") if layer < 4 => Q5_K,
+            ("attn_v.weight", "IQ4_NL" | "IQ4_XS") if wide_groups => Q5_K,
 
             ("ffn_down.weight", "Q2_K") => Q3_K,
             ("ffn_down.weight", "Q2_K_S") if layer < n / 8 => Q4_K,
@@ -101,7 +118,7 @@ impl Recipe {
             }
             ("ffn_down.weight", "Q3_K_L") => Q5_K,
             ("ffn_down.weight", "Q4_K_M" | "Q5_K_M") if more_bits => Q6_K,
-            ("ffn_down.weight", "Q4_K_S") if layer < n / 8 => Q5_K,
+            ("ffn_down.weight", "Q4_K_S" | "IQ4_NL" | "IQ4_XS") if layer < n / 8 => Q5_K,
 
             ("attn_output.weight", "Q2_K") => Q3_K,
             ("attn_output.weight", "Q3_K_M") => Q4_K,
@@ -119,10 +136,11 @@ fn head_type(main: TensorType, cols: usize) -> TensorType {
 pub fn fit(ty: TensorType, cols: usize) -> TensorType {
     let smaller = match ty {
         _ if cols.is_multiple_of(ty.block_len()) => return ty,
-        Q2_K | Q3_K => Q4_0,
+        Q2_K | Q3_K | TQ1_0 | TQ2_0 | Q2_0 => Q4_0,
         Q4_K => Q5_0,
         Q5_K => Q5_1,
         Q6_K => Q8_0,
+        IQ4_XS | IQ3_S | IQ3_XXS | IQ2_S | IQ2_XS | IQ2_XXS | IQ1_S | IQ1_M => IQ4_NL,
         _ => F16,
     };
     if cols.is_multiple_of(smaller.block_len()) { smaller } else { F16 }

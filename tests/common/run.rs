@@ -40,7 +40,7 @@ pub fn tapped(
 ) -> Vec<Vec<f32>> {
     let pages: Vec<u32> = (0..tokens.len().div_ceil(PAGE_TOKENS) as u32).collect();
     model.reserve_pages(pages.len()).expect("reserves");
-    let mut slot = model.create_slot().expect("makes a slot");
+    let mut slot = model.create_slot_for(tokens.len()).expect("makes a slot");
     let mut start = 0;
     let mut out = Vec::new();
     for &n in chunk_lens {

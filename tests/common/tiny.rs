@@ -6,7 +6,7 @@ use kigo::gguf::{TensorType, Value, Writer, quantize_row};
 
 use super::random::fill_row;
 use super::recipes::{RECIPES, fit};
-use super::shapes::{Kind, Shape};
+use super::shapes::{Kind, Shape, TensorSpec};
 use super::vocab;
 
 /// All architectures.
@@ -65,10 +65,10 @@ pub struct Tiny {
 
 impl Tiny {
     /// `arch` is one of [`ARCHS`]. Two layers (more where not all are alike), width 64, or 256 for a type
-    /// with blocks of 256; 512 tokens, a context of 512, two query heads to each key-value head.
+    /// with longer blocks; 512 tokens, a context of 512, two query heads to each key-value head.
     pub fn new(arch: &str, ty: TensorType) -> Tiny {
         let mut shape = Shape::named(&format!("{arch}-tiny")).expect("one of ARCHS");
-        if ty.block_len() == 256 {
+        if ty.block_len() > 64 {
             (shape.n_embd, shape.head_dim, shape.n_ff) = (256, 64, 512);
         }
         Tiny { shape, ty, embd_ty: ty, seed: 1, version: 3, without: Vec::new(), with: Vec::new(), words: Vec::new() }
@@ -98,15 +98,16 @@ impl Tiny {
             }
         }
         for spec in self.shape.tensors() {
-            writer.tensor(&spec.name, self.type_of(&spec.name, &spec.kind, spec.cols), &spec.dims());
+            writer.tensor(&spec.name, self.type_of(&spec), &spec.dims());
         }
         writer
     }
 
-    fn type_of(&self, name: &str, kind: &Kind, cols: usize) -> TensorType {
-        match kind {
-            Kind::Matrix { .. } if name == "token_embd.weight" || name == "output.weight" => fit(self.embd_ty, cols),
-            Kind::Matrix { .. } => fit(self.ty, cols),
+    /// The type of one tensor.
+    pub fn type_of(&self, spec: &TensorSpec) -> TensorType {
+        match (&spec.kind, spec.name.as_str()) {
+            (Kind::Matrix { .. }, "token_embd.weight" | "output.weight") => fit(self.embd_ty, spec.cols),
+            (Kind::Matrix { .. }, _) => fit(self.ty, spec.cols),
             _ => TensorType::F32,
         }
     }
@@ -114,15 +115,17 @@ impl Tiny {
     /// The file.
     pub fn bytes(&self) -> Vec<u8> {
         let specs = self.shape.tensors();
-        self.writer().to_bytes(|i, out| {
-            let spec = &specs[i];
-            let ty = self.type_of(&spec.name, &spec.kind, spec.cols);
-            let mut row = vec![0.0; spec.cols];
-            for (r, out) in out.chunks_exact_mut(ty.row_bytes(spec.cols)).enumerate() {
-                fill_row(spec, self.seed, r as u64, &mut row);
-                quantize_row(ty, &row, out).expect("sizes agree");
-            }
-        })
+        self.writer().to_bytes(|i, out| self.fill(&specs[i], out))
+    }
+
+    /// The bytes of one tensor.
+    pub fn fill(&self, spec: &TensorSpec, out: &mut [u8]) {
+        let ty = self.type_of(spec);
+        let mut row = vec![0.0; spec.cols];
+        for (r, out) in out.chunks_exact_mut(ty.row_bytes(spec.cols)).enumerate() {
+            fill_row(spec, self.seed, r as u64, &mut row);
+            quantize_row(ty, &row, out).expect("sizes agree");
+        }
     }
 
     /// Writes the file to disk.

@@ -238,8 +238,11 @@ fn every_quantized_type_has_the_same_bits_on_tensor_cores() {
     // The input goes round in fewer slots than it has slices.
     let long = Shape { n_ff: 11_008, ..even.clone() };
     let mut cases: Vec<(&Shape, &str)> = vec![(&long, "Q4_K_M"), (&long, "Q8_0")];
-    cases.extend(["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"].map(|ty| (&odd, ty)));
-    cases.extend(["Q2_K_S", "Q3_K_S", "Q4_K_S", "Q5_K_S", "Q6_K"].map(|ty| (&even, ty)));
+    cases.extend(["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4", "NVFP4", "Q2_0"].map(|ty| (&odd, ty)));
+    cases.extend(
+        ["Q2_K_S", "Q3_K_S", "Q4_K_S", "Q5_K_S", "Q6_K", "IQ4_XS", "IQ3_S", "IQ3_XXS", "IQ2_S"].map(|ty| (&even, ty)),
+    );
+    cases.extend(["IQ2_XS", "IQ2_XXS", "IQ1_S", "IQ1_M", "TQ1_0", "TQ2_0", "Q1_0"].map(|ty| (&even, ty)));
     for (i, (shape, ty)) in cases.into_iter().enumerate() {
         let bytes = random_file(shape, Recipe::named(ty).unwrap(), true);
         let name = format!("{ty} of {} in integers", shape.n_ff);

@@ -375,6 +375,7 @@ fn real_models_match_the_reference_and_the_cpu() {
 #[test]
 fn random_models_diverge_no_more_than_the_cpu() {
     let Some(device) = device() else { return };
+    let mut wrong = Vec::new();
     for arch in if few() { &["qwen2"][..] } else { &["qwen2", "qwen3", "llama", "gemma3"] } {
         let types = TensorType::ALL.into_iter().step_by(if few() { 5 } else { 1 });
         for ty in types {
@@ -404,7 +405,10 @@ fn random_models_diverge_no_more_than_the_cpu() {
             println!("{arch} {}: KL cpu {cpu_kl:.2e}, gpu {gpu_kl:.2e}, behind a prompt {behind_kl:.2e}", ty.name());
             // An f32 sum of as many terms as logits have is that far off by itself.
             let least = 512.0 * f64::from(f32::EPSILON).powi(2) + 1e-9;
-            assert!(gpu_kl <= 2.0 * cpu_kl + least && behind_kl <= 2.0 * cpu_kl + least, "{arch} {}", ty.name());
+            if !(gpu_kl <= 2.0 * cpu_kl + least && behind_kl <= 2.0 * cpu_kl + least) {
+                wrong.push(format!("{arch} {}: cpu {cpu_kl:.2e}, gpu {gpu_kl:.2e}, behind {behind_kl:.2e}", ty.name()));
+            }
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -54,6 +54,8 @@ fn the_tree_is_whole_and_the_links_tell_the_truth() {
         "cmake/kigo/kigoConfigVersion.cmake",
         "../include/kigo.h",
         "../include/kigo.hpp",
+        "../share/licenses/kigo/LICENSE-MIT",
+        "../share/licenses/kigo/LICENSE-IQ-GRIDS",
     ] {
         assert!(lib.join(file).is_file(), "{file}");
     }

@@ -16,8 +16,6 @@ const LONG_FILES: &[(&str, usize)] = &[];
 const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[
     // The CPU's innermost loop of attention: its sums stay in registers from the scores to the weights.
     ("src/backend/cpu/attention.rs", "span_tile", 100),
-    // A switch over every instruction of the template engine: a new one does not compile before it is decided on.
-    ("src/tokenizer/program.rs", "instruction", 160),
     // Kernels, whose registers the compiler gives out otherwise when their bodies are cut further: their machine code is to be
     // what was measured.
     ("cuda/attention/decode_attention.cu", "kg_decode_attention_blocks", 340),

@@ -224,9 +224,14 @@ impl CpuModel {
         let Scratch { h, routed, .. } = &mut *s;
         routed.cut(&plan.up, turn.n_threads())?;
         let Routed { rows, slots, quant, gate, up, tasks, .. } = &mut *routed;
-        for (i, slot) in slots[..n * k].iter().enumerate() {
-            rows[slot * d..][..d].copy_from_slice(&h[i / k * d..][..d]);
-        }
+        let (h, slots, to) = (&h[..n * d], &slots[..n * k], Shares(rows[..n * k * d].as_mut_ptr()));
+        self.by_rows(turn, n, k * d, &|row| {
+            for slot in &slots[row * k..][..k] {
+                // SAFETY: there is a row of `d` for each slot, sliced above, and a slot is one row's.
+                let to = unsafe { std::slice::from_raw_parts_mut(to.at(slot * d), d) };
+                to.copy_from_slice(&h[row * d..][..d]);
+            }
+        })?;
         let is_quantized = [&plan.gate, &plan.up].into_iter().flatten().any(Matrix::is_quantized);
         let input = self.input(turn, rows, quant, n * k, d, is_quantized)?;
         let (gate, up, tasks) = (Shares(gate.as_mut_ptr()), Shares(up.as_mut_ptr()), &*tasks);

@@ -114,6 +114,8 @@ pub struct CpuModel {
     pub output_norm: NormWeights,
     pub layers: Vec<LayerPlan>,
     pub ropes: Vec<Rope>,
+    /// Those of long sessions; empty where there are none.
+    pub long_ropes: Vec<Rope>,
     pub layout: PageLayout,
     pub pages: Pages,
     pub scratch: Mutex<Scratch>,
@@ -156,6 +158,8 @@ pub(super) struct Piece {
     pub(super) start: usize,
     /// Its pages in `Scratch::pages`.
     pub(super) pages: (usize, usize),
+    /// Which of the ropes turn it.
+    pub(super) is_long: bool,
 }
 
 impl Piece {
@@ -256,7 +260,8 @@ impl CpuModel {
                 let position = p.start + i - p.from;
                 #[cfg(any(test, feature = "faults"))]
                 let position = self.fault.position(position, chunks[p.chunk].tokens.len());
-                for (r, rope) in self.ropes.iter().enumerate() {
+                let ropes = if p.is_long { &self.long_ropes } else { &self.ropes };
+                for (r, rope) in ropes.iter().enumerate() {
                     rope.fill(position, &mut s.angles[(r * n + row) * half..][..rope.inverse.len()]);
                 }
             }

@@ -24,6 +24,7 @@ pub struct Matrix {
     pub rows: usize,
     /// Input features.
     pub cols: usize,
+    scale: f32,      // of every value
     data: *const u8, // [ceil(rows / 16)] panels
     panel_bytes: usize,
 }
@@ -54,7 +55,12 @@ impl Matrix {
     /// `data` holds `Matrix::bytes` bytes of packed panels, aligned to 64, that live and stay the same for as long as
     /// the matrix is used.
     pub unsafe fn new(ty: TensorType, rows: usize, cols: usize, data: *const u8) -> Matrix {
-        Matrix { ty, rows, cols, data, panel_bytes: panel_bytes(ty, cols) }
+        Matrix { ty, rows, cols, scale: 1.0, data, panel_bytes: panel_bytes(ty, cols) }
+    }
+
+    /// The same matrix with all values times `scale`.
+    pub fn scaled(self, scale: f32) -> Matrix {
+        Matrix { scale, ..self }
     }
 
     /// Panels of 16 rows.
@@ -77,7 +83,7 @@ impl Matrix {
         // SAFETY: panels `first .. last` are inside `data`; shapes are the caller's promise.
         unsafe {
             let w = self.data.add(first * self.panel_bytes);
-            let out = Out { y: y.add(first * LANES), stride, rows: self.rows - first * LANES };
+            let out = Out { y: y.add(first * LANES), stride, rows: self.rows - first * LANES, scale: self.scale };
             with_format!(
                 self.ty,
                 Q => {
@@ -114,6 +120,9 @@ impl Matrix {
                 }
             })
         }
+        if self.scale != 1.0 {
+            out.iter_mut().for_each(|o| *o *= self.scale);
+        }
     }
 }
 
@@ -123,12 +132,15 @@ pub struct Out {
     y: *mut f32,
     stride: usize,
     rows: usize,
+    scale: f32,
 }
 
 impl Out {
     #[inline(always)]
     unsafe fn store<S: Simd>(&self, panel: usize, token: usize, v: S::F) {
         let row = panel * LANES;
+        // SAFETY: no memory is touched.
+        let v = if self.scale == 1.0 { v } else { unsafe { S::mul(v, S::splat(self.scale)) } };
         // SAFETY: rows below `self.rows` may be written, by the promise of `Matrix::mul`.
         unsafe {
             let p = self.y.add(token * self.stride + row);

@@ -123,7 +123,7 @@ impl Packer<'_> {
             control.progress(self.done, self.total)?;
         }
         // SAFETY: the arena holds `Matrix::bytes` bytes here, packed above and never written again; the model owns both.
-        Ok(unsafe { Matrix::new(t.ty, t.rows, t.cols, out.at(0)) })
+        Ok(unsafe { Matrix::new(t.ty, t.rows, t.cols, out.at(0)) }.scaled(t.scale))
     }
 }
 
@@ -249,6 +249,7 @@ pub fn load(
     let mut layers = Vec::new();
     reserve(&mut layers, weights.layers.len())?;
     let ropes = config.ropes.iter().map(Rope::new).collect::<Result<Vec<_>>>()?;
+    let long_ropes = config.long.iter().flat_map(|long| &long.ropes).map(Rope::new).collect::<Result<Vec<_>>>()?;
     for (layer, l) in config.layers.iter().zip(&weights.layers) {
         let (q, k, v, o) = (fill.next(&l.q)?, fill.next(&l.k)?, fill.next(&l.v)?, fill.next(&l.o)?);
         layers.push(LayerPlan {
@@ -282,6 +283,7 @@ pub fn load(
         output_norm: NormWeights { weight: weights.output_norm.floats()?, bias: maybe(&weights.output_norm_bias)? },
         layers,
         ropes,
+        long_ropes,
         pages: Pages::new(layout.page_len()),
         layout,
         scratch: Mutex::new(Scratch::default()),

@@ -128,9 +128,13 @@ impl LoadedModel for CpuModel {
     }
 
     fn create_slot(&self) -> Result<Box<dyn Slot>> {
+        self.create_slot_for(0)
+    }
+
+    fn create_slot_for(&self, n_ctx: usize) -> Result<Box<dyn Slot>> {
         let mut logits = Vec::new();
         sized(&mut logits, self.config.n_vocab, 0.0)?;
-        Ok(Box::new(CpuSlot { logits }))
+        Ok(Box::new(CpuSlot { logits, is_long: self.config.is_long(n_ctx) }))
     }
 
     fn forward(&self, chunks: &mut [Chunk<'_>], run: &mut RunControl<'_>) -> Result<()> {
@@ -148,11 +152,12 @@ impl LoadedModel for CpuModel {
                 .addresses(chunks[chunk].pages, &mut scratch.pages)
                 .ok_or_else(|| Error::Internal { message: "a page that was not reserved".into() })?;
             let pages = (first, scratch.pages.len());
+            let is_long = slot(chunks[chunk].slot)?.is_long;
             let mut from = 0;
             while from < n {
                 let to = n.min(from + MAX_ROWS - rows);
                 reserve(&mut pieces, 1)?;
-                pieces.push(Piece { chunk, from, to, row: rows, start: start + from, pages });
+                pieces.push(Piece { chunk, from, to, row: rows, start: start + from, pages, is_long });
                 rows += to - from;
                 from = to;
                 if rows == MAX_ROWS {

@@ -8,6 +8,8 @@ use crate::error::{Error, Result};
 /// Logits of one sequence.
 pub(super) struct CpuSlot {
     pub(super) logits: Vec<f32>,
+    /// Its session is one of `LongContext`.
+    pub(super) is_long: bool,
 }
 
 impl Slot for CpuSlot {

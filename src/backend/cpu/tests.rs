@@ -47,6 +47,26 @@ fn random_rows(ty: TensorType, rows: usize, cols: usize, rng: &mut Rng) -> Vec<u
             TensorType::Q2_K => &[80, 82],
             TensorType::Q3_K => &[108],
             TensorType::Q6_K => &[208],
+            TensorType::IQ4_NL | TensorType::IQ4_XS => &[0],
+            TensorType::IQ3_S | TensorType::IQ3_XXS | TensorType::IQ2_S | TensorType::IQ2_XS | TensorType::IQ2_XXS => {
+                &[0]
+            }
+            TensorType::IQ1_S | TensorType::Q2_0 | TensorType::Q1_0 => &[0],
+            TensorType::TQ1_0 => &[52],
+            TensorType::TQ2_0 => &[64],
+            TensorType::Nvfp4 => continue,
+            TensorType::IQ1_M => {
+                // An f16 between 2^-8 and 2^-7, four bits of it at the top of each of four numbers.
+                let half = 0x1c00 | (rng.next() & 0x3ff) as u16;
+                for (i, at) in [49, 51, 53, 55].into_iter().enumerate() {
+                    block[at] = block[at] & 15 | ((half >> (4 * i) & 15) as u8) << 4;
+                }
+                continue;
+            }
+            TensorType::Mxfp4 => {
+                block[0] = 118 + block[0] % 8;
+                continue;
+            }
             _ => {
                 let row: Vec<f32> = (0..ty.block_len()).map(|_| rng.unit() * 0.1 - 0.05).collect();
                 crate::gguf::quantize_row(ty, &row, block).unwrap();

@@ -46,7 +46,8 @@ impl Network {
 
     /// Norms, rope and temperature of `s.q` and `s.k`.
     fn place(&self, layer: &Layer, a: &Attention, position: usize, s: &mut State) {
-        let (rope, eps) = (self.config.rope_of(a), self.config.norm_eps);
+        let (ropes, eps) = (self.config.ropes_of(s.is_long), self.config.norm_eps);
+        let rope = a.rope.map(|rope| &ropes[rope]);
         let turns = &mut s.turns[..rope.map_or(0, |rope| rope.inv_freq.len())];
         if let Some(rope) = rope {
             rope_turns(turns, position, rope);

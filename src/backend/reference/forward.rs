@@ -67,11 +67,12 @@ pub(super) struct State {
     pub scores: Vec<f64>,       // [positions attended to]
     pub sum: Vec<f64>,          // [head_dim]
     pub turns: Vec<(f64, f64)>, // [n_rot / 2] cos and sin
+    pub is_long: bool,
 }
 
 impl State {
-    /// Room for one token at a position below `n_positions`.
-    pub fn new(c: &Config, n_positions: usize) -> Result<State> {
+    /// Room for one token at a position below `n_positions`, in a long session or another.
+    pub fn new(c: &Config, is_long: bool, n_positions: usize) -> Result<State> {
         let most = c.widths();
         let (h, g) = (most.q, most.kv);
         Ok(State {
@@ -89,6 +90,7 @@ impl State {
             scores: zeros(n_positions)?,
             sum: zeros(most.head)?,
             turns: zeros(most.pairs)?,
+            is_long,
         })
     }
 }
@@ -101,7 +103,7 @@ impl Network {
         let token_embd = load.matrix(&w.token_embd)?;
         let layers = w.layers.iter().map(|l| load.layer(l)).collect::<Result<Vec<_>>>()?;
         // It has been read with the description.
-        load.skip(w.rope_freqs.map_or(0, |t| t.data.len() as u64));
+        load.skip(w.rope_freqs.iter().chain(&w.long_rope_freqs).map(|t| t.data.len() as u64).sum());
         Ok(Network {
             config: config.try_clone()?,
             token_embd,

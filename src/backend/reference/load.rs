@@ -36,7 +36,7 @@ pub(super) struct Experts {
 /// A feed-forward part.
 pub(super) enum Ffn {
     Dense(Dense),
-    Experts(Experts),
+    Experts(Box<Experts>),
 }
 
 /// One layer, dequantized.
@@ -91,6 +91,9 @@ impl<'a> Loader<'a> {
             let src = t.data.piece(first * row_bytes..last * row_bytes, &mut self.buffer)?;
             for (src, dst) in src.chunks_exact(row_bytes).zip(rows.chunks_exact_mut(t.cols)) {
                 dequantize_row(t.ty, src, dst)?;
+                if t.scale != 1.0 {
+                    dst.iter_mut().for_each(|w| *w *= t.scale);
+                }
             }
         }
         self.done += t.data.len() as u64;
@@ -126,14 +129,14 @@ impl<'a> Loader<'a> {
             FfnWeights::Dense(w) => return Ok(Ffn::Dense(self.dense(w)?)),
             FfnWeights::Experts(w) => w,
         };
-        Ok(Ffn::Experts(Experts {
+        Ok(Ffn::Experts(Box::new(Experts {
             router: self.matrix(&w.router)?,
             router_bias: self.optional(&w.router_bias)?,
             select_bias: self.optional(&w.select_bias)?,
             each: self.dense(&w.each)?,
             shared: w.shared.as_ref().map(|w| self.dense(w)).transpose()?,
             shared_gate: self.optional(&w.shared_gate)?,
-        }))
+        })))
     }
 
     pub fn layer(&mut self, l: &LayerWeights<'_>) -> Result<Layer> {

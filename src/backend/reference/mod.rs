@@ -77,6 +77,7 @@ struct ReferenceModel {
 /// A sequence's current logits.
 struct ReferenceSlot {
     logits: Option<Vec<f32>>, // [n_vocab]
+    is_long: bool,
 }
 
 impl Slot for ReferenceSlot {
@@ -130,10 +131,11 @@ impl ReferenceModel {
     }
 
     /// Runs one chunk; its last logits where they are wanted.
-    fn run_chunk(&self, sequence: usize, chunk: &Chunk<'_>, run: &mut RunControl<'_>) -> Result<Option<Vec<f32>>> {
+    fn run_chunk(&self, sequence: usize, chunk: &mut Chunk<'_>, run: &mut RunControl<'_>) -> Result<Option<Vec<f32>>> {
+        let is_long = own(chunk.slot)?.is_long;
         let pages = self.pages(chunk)?;
         let config = &self.network.config;
-        let mut state = State::new(config, chunk.start + chunk.tokens.len())?;
+        let mut state = State::new(config, is_long, chunk.start + chunk.tokens.len())?;
         let mut logits = match chunk.want {
             Want::Last => Some(zeros(config.n_vocab)?),
             Want::Nothing => None,
@@ -263,12 +265,19 @@ impl LoadedModel for ReferenceModel {
     }
 
     fn create_slot(&self) -> Result<Box<dyn Slot>> {
-        Ok(Box::new(ReferenceSlot { logits: None }))
+        self.create_slot_for(0)
+    }
+
+    fn create_slot_for(&self, n_ctx: usize) -> Result<Box<dyn Slot>> {
+        Ok(Box::new(ReferenceSlot { logits: None, is_long: self.network.config.is_long(n_ctx) }))
     }
 
     fn forward(&self, chunks: &mut [Chunk<'_>], run: &mut RunControl<'_>) -> Result<()> {
-        let outcomes =
-            chunks.iter().enumerate().map(|(i, chunk)| self.run_chunk(i, chunk, run)).collect::<Result<Vec<_>>>()?;
+        let outcomes = chunks
+            .iter_mut()
+            .enumerate()
+            .map(|(i, chunk)| self.run_chunk(i, chunk, run))
+            .collect::<Result<Vec<_>>>()?;
         // Only now, so that a failure changes no slot.
         for (chunk, logits) in chunks.iter_mut().zip(outcomes) {
             if logits.is_some() {

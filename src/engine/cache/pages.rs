@@ -144,6 +144,8 @@ struct PageList {
     pages: Vec<u32>,
     /// They came from outside, as did what follows from them: nobody else is given them.
     foreign: bool,
+    /// They are of a long session, whose keys are others than those of another with the same tokens.
+    is_long: bool,
 }
 
 impl PageList {
@@ -167,8 +169,8 @@ pub(in crate::engine) struct Pages {
 }
 
 impl Pages {
-    pub(in crate::engine) fn new(pool: &Arc<PagePool>) -> Pages {
-        Pages { list: Arc::new(PageList { pool: Arc::clone(pool), pages: Vec::new(), foreign: false }) }
+    pub(in crate::engine) fn new(pool: &Arc<PagePool>, is_long: bool) -> Pages {
+        Pages { list: Arc::new(PageList { pool: Arc::clone(pool), pages: Vec::new(), foreign: false, is_long }) }
     }
 
     /// The same pages, in constant time; whoever writes first takes copies.
@@ -195,7 +197,8 @@ impl Pages {
             reserve(&mut pages, keep + n_new)?;
             pages.extend_from_slice(&old.pages[..keep]);
             old.pool.hold(&pages);
-            self.list = Arc::new(PageList { pool: Arc::clone(&old.pool), pages, foreign: old.foreign });
+            let (pool, foreign, is_long) = (Arc::clone(&old.pool), old.foreign, old.is_long);
+            self.list = Arc::new(PageList { pool, pages, foreign, is_long });
         }
         let list = Arc::get_mut(&mut self.list).ok_or_else(|| internal("a new list of pages is shared"))?;
         reserve(&mut list.pages, n_new)?;
@@ -235,7 +238,7 @@ impl Pages {
         }
         let list = self.own(self.list.pages.len(), most)?;
         let mut state = list.pool.lock();
-        let found = state.index.find(&list.pages, &tokens[..most * PAGE_TOKENS]);
+        let found = state.index.find(list.is_long, &list.pages, &tokens[..most * PAGE_TOKENS]);
         found.iter().for_each(|page| state.holders[*page as usize] += 1);
         drop(state);
         list.pages.extend_from_slice(&found);
@@ -245,7 +248,7 @@ impl Pages {
     /// Lets others find the pages by their tokens, which are all that the session holds.
     pub(in crate::engine) fn publish(&self, tokens: &[u32]) {
         if !self.list.foreign {
-            self.list.pool.lock().index.enter(&self.list.pages, tokens);
+            self.list.pool.lock().index.enter(self.list.is_long, &self.list.pages, tokens);
         }
     }
 

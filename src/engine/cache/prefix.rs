@@ -12,8 +12,8 @@ use crate::backend::PAGE_TOKENS;
 /// A page's tokens.
 type Tokens = [u32; PAGE_TOKENS];
 
-/// What stands before the first page.
-const ROOT: u32 = u32::MAX;
+/// What stands before the first page, of sessions that are not long and of those that are.
+const ROOTS: [u32; 2] = [u32::MAX, u32::MAX - 1];
 
 struct Node {
     parent: u32,
@@ -34,17 +34,17 @@ pub(super) struct PrefixIndex {
 
 impl PrefixIndex {
     /// The node behind these pages; `None`: they are not in the tree.
-    fn behind(&self, pages: &[u32]) -> Option<u32> {
-        pages.last().map_or(Some(ROOT), |page| self.node_of.get(page).copied())
+    fn behind(&self, is_long: bool, pages: &[u32]) -> Option<u32> {
+        pages.last().map_or(Some(ROOTS[usize::from(is_long)]), |page| self.node_of.get(page).copied())
     }
 
     /// Enters the pages of `pages` whose tokens are complete: `tokens[i * 64 ..]` are those of page i.
-    pub(super) fn enter(&mut self, pages: &[u32], tokens: &[u32]) {
+    pub(super) fn enter(&mut self, is_long: bool, pages: &[u32], tokens: &[u32]) {
         let whole = tokens.as_chunks::<PAGE_TOKENS>().0;
         let n = whole.len().min(pages.len());
         // From the end, since most often only the last is new.
         let known = (0..n).rev().find(|i| self.node_of.contains_key(&pages[*i])).map_or(0, |i| i + 1);
-        let Some(mut parent) = self.behind(&pages[..known]) else { return };
+        let Some(mut parent) = self.behind(is_long, &pages[..known]) else { return };
         for (page, tokens) in pages[known..n].iter().zip(&whole[known..n]) {
             // Where there is no memory for more, the rest cannot be found: nothing depends on it.
             let known = self.children.get(&(parent, *tokens)).copied();
@@ -116,9 +116,9 @@ impl PrefixIndex {
     }
 
     /// Pages in use that hold what comes behind `pages` where `tokens` follow: of as many whole pages as there are.
-    pub(super) fn find(&self, pages: &[u32], tokens: &[u32]) -> Vec<u32> {
+    pub(super) fn find(&self, is_long: bool, pages: &[u32], tokens: &[u32]) -> Vec<u32> {
         let mut found = Vec::new();
-        let Some(mut parent) = self.behind(pages) else { return found };
+        let Some(mut parent) = self.behind(is_long, pages) else { return found };
         for tokens in tokens.as_chunks::<PAGE_TOKENS>().0 {
             let Some(node) = self.children.get(&(parent, *tokens)) else { break };
             let Some(Some(Node { pages, .. })) = self.nodes.get(*node as usize) else { break };
@@ -147,28 +147,29 @@ mod tests {
     #[test]
     fn what_was_entered_is_found_until_it_is_forgotten() {
         let mut index = PrefixIndex::default();
-        index.enter(&[10, 11, 12], &tokens(&[1, 2, 3]));
+        index.enter(false, &[10, 11, 12], &tokens(&[1, 2, 3]));
         // The same beginning by another session, and then another end.
-        index.enter(&[20, 21], &tokens(&[1, 2]));
-        index.enter(&[20, 21, 22], &tokens(&[1, 2, 4]));
-        assert_eq!(index.find(&[], &tokens(&[1, 2, 3, 9])), [10, 11, 12]);
-        assert_eq!(index.find(&[], &tokens(&[1, 2, 4])), [10, 11, 22]);
-        assert_eq!(index.find(&[20], &tokens(&[2, 4])), [11, 22]);
-        assert_eq!(index.find(&[], &tokens(&[2])), [] as [u32; 0]);
-        assert_eq!(index.find(&[99], &tokens(&[1])), [] as [u32; 0], "a page that is not in the tree");
+        index.enter(false, &[20, 21], &tokens(&[1, 2]));
+        index.enter(false, &[20, 21, 22], &tokens(&[1, 2, 4]));
+        assert_eq!(index.find(false, &[], &tokens(&[1, 2, 3, 9])), [10, 11, 12]);
+        assert_eq!(index.find(false, &[], &tokens(&[1, 2, 4])), [10, 11, 22]);
+        assert_eq!(index.find(false, &[20], &tokens(&[2, 4])), [11, 22]);
+        assert_eq!(index.find(false, &[], &tokens(&[2])), [] as [u32; 0]);
+        assert_eq!(index.find(true, &[], &tokens(&[1, 2])), [] as [u32; 0], "other keys");
+        assert_eq!(index.find(false, &[99], &tokens(&[1])), [] as [u32; 0], "a page that is not in the tree");
         let almost = [&tokens(&[1])[..63], &[7]].concat();
-        assert_eq!(index.find(&[], &almost), [] as [u32; 0]);
+        assert_eq!(index.find(false, &[], &almost), [] as [u32; 0]);
         // The first session goes, from its end.
         for page in [12, 11, 10] {
             index.forget(page);
         }
-        assert_eq!(index.find(&[], &tokens(&[1, 2, 3])), [20, 21]);
+        assert_eq!(index.find(false, &[], &tokens(&[1, 2, 3])), [20, 21]);
         for page in [20, 21, 22] {
             index.forget(page);
         }
         assert_eq!((index.len(), index.children.len()), (0, 0));
         assert_eq!(index.unused.len(), index.nodes.len(), "nothing is left of it");
-        index.enter(&[5], &tokens(&[8])[..64]);
-        assert_eq!(index.find(&[], &tokens(&[8, 8])), [5]);
+        index.enter(false, &[5], &tokens(&[8])[..64]);
+        assert_eq!(index.find(false, &[], &tokens(&[8, 8])), [5]);
     }
 }

@@ -121,6 +121,7 @@ impl Keys<'_> {
             logit_scale: 1.0,
             logit_softcap: self.float("final_logit_softcapping")?.filter(|&cap| cap != 0.0),
             ropes: vec![self.scaled_rope("rope.freq_base", first.head_dim, n_ctx_train)?],
+            long: None,
             layers,
         })
     }

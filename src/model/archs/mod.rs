@@ -2,7 +2,9 @@
 //!
 //! Invariant: a key that would change the computation is either in the `Config` or refused.
 
-use super::config::{Activation, Attention, Block, Config, Dense, Ffn, Layer, Mixer, Norm, QkNorm, Temperature};
+use super::config::{
+    Activation, Attention, Block, Config, Dense, Ffn, Layer, LongContext, Mixer, Norm, QkNorm, Temperature,
+};
 use super::experts::{Experts, Groups, Route, Score, Shared};
 use super::rope::{RopePairing, RopeTable, Yarn};
 use crate::error::{Error, Result};
@@ -132,7 +134,7 @@ pub(super) struct Extras {
     pub experts_bias: Need,
     pub post_norms: Need,
     pub rope_freqs: Need,
-    /// Whether the divisors of the frequencies are the short ones of two, of which the long ones have no use.
+    /// Whether the divisors of the frequencies are two: of sessions within the original context, and of longer ones.
     pub long_rope: bool,
     pub output_bias: Need,
     /// Layers behind the last, whose tensors are left out.

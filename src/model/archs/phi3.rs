@@ -4,9 +4,10 @@
 //! does not (its pull request 13676): here it is as it was trained.
 //!
 //! LongRoPE (Phi-3 of 128K, 3.5, 4-mini) has short factors for a context within the original one and long ones for a longer one,
-//! which change every key from the first. Sessions have the short ones, so the context ends with the original one.
+//! which change every key from the first: a session's context length chooses, as in llama.cpp. transformers chooses by the tokens there
+//! are so far, which leaves keys of the other kind in a cache.
 
-use super::{Architecture, Config, Extras, Keys, Need, Norm};
+use super::{Architecture, Config, Extras, Keys, LongContext, Need, Norm};
 use crate::error::Result;
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
@@ -23,7 +24,12 @@ fn fill(keys: &Keys<'_>, config: &mut Config, extras: &mut Extras) -> Result<()>
     keys.window_on_all(config)?;
     if keys.has_long_rope() {
         extras.long_rope = true;
-        config.n_ctx_train = config.n_ctx_train.min(keys.original_context(config.n_ctx_train)? as usize);
+        let above = keys.original_context(config.n_ctx_train)?;
+        if config.n_ctx_train as u64 > u64::from(above) {
+            let head_dim = config.layers.first().map_or(0, |l| l.attention().head_dim);
+            let rope = keys.scaled_rope("rope.freq_base", head_dim, config.n_ctx_train)?;
+            config.long = Some(LongContext { above, ropes: vec![rope] });
+        }
     }
     Ok(())
 }

@@ -196,13 +196,13 @@ fn tensor_cases() -> Vec<Case> {
         }),
         put("row of 80", |f| f.tensor(UP) + 4, [80], &up("dimension 0 at byte {}: 80 is not a multiple of 32")),
         put(
-            "type 42",
+            "type 44",
             |f| f.tensor(UP) + 20,
-            [42],
-            &up("type at byte {}: unknown value 42; known are values below 42"),
+            [44],
+            &up("type at byte {}: unknown value 44; known are values below 44"),
         ),
-        retyped("type IQ2_XXS", 16, &up(&unknown_type("IQ2_XXS"))),
-        retyped("type MXFP4", 39, &up(&unknown_type("MXFP4"))),
+        retyped("type Q8_1", 9, &up(&unknown_type("Q8_1"))),
+        retyped("type F8_E4M3", 43, &up(&unknown_type("F8_E4M3"))),
         retyped("type Q4_2", 4, &up(&unknown_type("Q4_2"))),
         changed("offset misaligned", |file| {
             let at = file.tensor(UP) + 24;

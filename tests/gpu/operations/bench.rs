@@ -164,7 +164,10 @@ impl Bench {
         let stride = cols.next_multiple_of(if tiled { 32 } else { 8 });
         let planes = packed.plane_bytes(rows as u64, cols as u64);
         let [a, b, c, s, d] = planes.map(|bytes| if bytes == 0 { 0 } else { self.zeros(bytes as usize) });
-        let mat = Mat { a, b, c, s, d, ty: packed, rows: rows as u32, cols: cols as u32, stride: stride as u32 };
+        let scale = if ty == TensorType::Nvfp4 { 0.75 } else { 1.0 };
+        values.iter_mut().for_each(|v| *v *= scale);
+        let shape = Mat { rows: rows as u32, cols: cols as u32, stride: stride as u32, ..Mat::default() };
+        let mat = Mat { a, b, c, s, d, ty: packed, scale, ..shape };
         // In two pieces, as a large file comes.
         let units = if packed.is_quantized() { cols / 32 } else { 1 };
         let first = rows / 2;

@@ -217,6 +217,40 @@ impl Simd for Avx2 {
         // SAFETY: as above.
         unsafe { [_mm256_sll_epi32(a[0], n), _mm256_sll_epi32(a[1], n)] }
     }
+    #[inline(always)]
+    unsafe fn w_table(a: I, table: &[u8; 16]) -> I {
+        // SAFETY: see `at_least`.
+        let table = unsafe { [_mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())); 2] };
+        halves!(_mm256_shuffle_epi8, table, a)
+    }
+    #[inline(always)]
+    unsafe fn w_load_u8(p: *const u8) -> I {
+        // SAFETY: the caller's pointer holds 16 bytes.
+        unsafe {
+            let b = _mm_loadu_si128(p.cast());
+            [_mm256_cvtepu8_epi32(b), _mm256_cvtepu8_epi32(_mm_srli_si128::<8>(b))]
+        }
+    }
+    #[inline(always)]
+    unsafe fn w_load_u16(p: *const u8) -> I {
+        // SAFETY: the caller's pointer holds 32 bytes.
+        unsafe {
+            let (a, b) = (_mm_loadu_si128(p.cast()), _mm_loadu_si128(p.add(16).cast()));
+            [_mm256_cvtepu16_epi32(a), _mm256_cvtepu16_epi32(b)]
+        }
+    }
+    #[inline(always)]
+    unsafe fn w_mask(a: I, mask: u32) -> I {
+        // SAFETY: see `at_least`.
+        let mask = unsafe { [_mm256_set1_epi32(mask as i32); 2] };
+        halves!(_mm256_and_si256, a, mask)
+    }
+    #[inline(always)]
+    unsafe fn w_gather(table: &[u32], at: I) -> I {
+        let p = table.as_ptr().cast();
+        // SAFETY: the caller's places are inside the table.
+        unsafe { [_mm256_i32gather_epi32::<4>(p, at[0]), _mm256_i32gather_epi32::<4>(p, at[1])] }
+    }
 
     #[inline(always)]
     unsafe fn acc<const SHIFT: u32>(n: i32) -> I {

@@ -168,6 +168,31 @@ impl Simd for Avx512 {
         // SAFETY: see `splat`.
         unsafe { _mm512_slli_epi32::<N>(a) }
     }
+    #[inline(always)]
+    unsafe fn w_table(a: __m512i, table: &[u8; 16]) -> __m512i {
+        // SAFETY: see `splat`.
+        unsafe { _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())), a) }
+    }
+    #[inline(always)]
+    unsafe fn w_load_u8(p: *const u8) -> __m512i {
+        // SAFETY: the caller's pointer holds 16 bytes.
+        unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn w_load_u16(p: *const u8) -> __m512i {
+        // SAFETY: the caller's pointer holds 32 bytes.
+        unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn w_mask(a: __m512i, mask: u32) -> __m512i {
+        // SAFETY: see `splat`.
+        unsafe { _mm512_and_si512(a, _mm512_set1_epi32(mask as i32)) }
+    }
+    #[inline(always)]
+    unsafe fn w_gather(table: &[u32], at: __m512i) -> __m512i {
+        // SAFETY: the caller's places are inside the table.
+        unsafe { _mm512_i32gather_epi32::<4>(at, table.as_ptr().cast()) }
+    }
 
     #[inline(always)]
     unsafe fn acc<const SHIFT: u32>(n: i32) -> Acc {

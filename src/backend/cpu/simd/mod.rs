@@ -149,6 +149,16 @@ pub trait Simd: Copy {
     /// Shifts of 32-bit lanes; callers mask what crosses bytes.
     unsafe fn w_shr<const N: u32>(a: Self::W) -> Self::W;
     unsafe fn w_shl<const N: u32>(a: Self::W) -> Self::W;
+    /// Each byte, which is below 16, as that one of the table.
+    unsafe fn w_table(a: Self::W, table: &[u8; 16]) -> Self::W;
+    /// 16 bytes, each in a lane of 32 bits.
+    unsafe fn w_load_u8(p: *const u8) -> Self::W;
+    /// 16 numbers of 16 bits, each in a lane of 32 bits.
+    unsafe fn w_load_u16(p: *const u8) -> Self::W;
+    /// What the mask leaves of each lane of 32 bits.
+    unsafe fn w_mask(a: Self::W, mask: u32) -> Self::W;
+    /// The elements of a table at the places that the lanes say, all of which it has.
+    unsafe fn w_gather(table: &[u32], at: Self::W) -> Self::W;
 
     /// An accumulator that starts at `n << SHIFT`.
     unsafe fn acc<const SHIFT: u32>(n: i32) -> Self::Acc;

@@ -150,6 +150,28 @@ impl Simd for Portable {
     unsafe fn w_shl<const N: u32>(a: Self::W) -> Self::W {
         a.map(|x| x << N)
     }
+    #[inline(always)]
+    unsafe fn w_table(a: Self::W, table: &[u8; 16]) -> Self::W {
+        a.map(|x| u32::from_le_bytes(x.to_le_bytes().map(|i| table[usize::from(i & 15)])))
+    }
+    #[inline(always)]
+    unsafe fn w_load_u8(p: *const u8) -> Self::W {
+        // SAFETY: the caller's pointer holds 16 bytes.
+        unsafe { p.cast::<[u8; LANES]>().read_unaligned() }.map(u32::from)
+    }
+    #[inline(always)]
+    unsafe fn w_load_u16(p: *const u8) -> Self::W {
+        // SAFETY: the caller's pointer holds 32 bytes.
+        unsafe { p.cast::<[[u8; 2]; LANES]>().read_unaligned() }.map(|b| u16::from_le_bytes(b).into())
+    }
+    #[inline(always)]
+    unsafe fn w_mask(a: Self::W, mask: u32) -> Self::W {
+        a.map(|x| x & mask)
+    }
+    #[inline(always)]
+    unsafe fn w_gather(table: &[u32], at: Self::W) -> Self::W {
+        at.map(|i| table[i as usize])
+    }
 
     #[inline(always)]
     unsafe fn acc<const SHIFT: u32>(n: i32) -> I {

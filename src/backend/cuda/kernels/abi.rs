@@ -80,6 +80,8 @@ structs! {
         rows: u32,
         cols: u32,
         stride: u32,
+        scale: f32,
+        unused: u32,
     }
 
     /// The step in flight.

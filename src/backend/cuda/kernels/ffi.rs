@@ -22,10 +22,16 @@ unsafe extern "C" {
     pub fn kgc_gemv_float(st: *const Stage, ty: Packed, ns: u32, threads: u32, deep: c_int, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_gemv_q32(st: *const Stage, ty: Packed, ns: u32, threads: u32, deep: c_int, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_gemv_k256(st: *const Stage, ty: Packed, ns: u32, threads: u32, deep: c_int, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_gemv_table(st: *const Stage, ty: Packed, ns: u32, threads: u32, deep: c_int, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_gemv_grid(st: *const Stage, ty: Packed, ns: u32, threads: u32, deep: c_int, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_gemv_ternary(st: *const Stage, ty: Packed, ns: u32, threads: u32, deep: c_int, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_gemv_mixed(st: *const Stage, ns: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_gemv_batch_float(st: *const Stage, ty: Packed, nb: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_gemv_batch_q32(st: *const Stage, ty: Packed, nb: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_gemv_batch_k256(st: *const Stage, ty: Packed, nb: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_gemv_batch_table(st: *const Stage, ty: Packed, nb: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_gemv_batch_grid(st: *const Stage, ty: Packed, nb: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_gemv_batch_ternary(st: *const Stage, ty: Packed, nb: u32, threads: u32, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_gemv_batch_most(n: u32, quant: c_int) -> u32;
     pub fn kgc_gemv_batch_shared(n: u32, quant: c_int, nb: u32) -> u64;
     pub fn kgc_f16_mma(st: *const Stage, deep: c_int, pdl: c_int, stream: Handle) -> c_int;

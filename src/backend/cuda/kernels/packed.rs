@@ -23,6 +23,21 @@ pub enum Packed {
     Q4_K,
     Q5_K,
     Q6_K,
+    IQ4_NL,
+    IQ4_XS,
+    Mxfp4,
+    Nvfp4,
+    IQ3_S,
+    IQ3_XXS,
+    IQ2_S,
+    IQ2_XS,
+    IQ2_XXS,
+    IQ1_S,
+    IQ1_M,
+    TQ1_0,
+    TQ2_0,
+    Q2_0,
+    Q1_0,
     /// F16 in tiles of 16 rows by 32 columns, as the tensor cores read it.
     F16Tiles,
 }
@@ -43,6 +58,21 @@ pub const NUMBERS: &[(&str, u64)] = &[
     ("KG_Q4_K", Packed::Q4_K as u64),
     ("KG_Q5_K", Packed::Q5_K as u64),
     ("KG_Q6_K", Packed::Q6_K as u64),
+    ("KG_IQ4_NL", Packed::IQ4_NL as u64),
+    ("KG_IQ4_XS", Packed::IQ4_XS as u64),
+    ("KG_MXFP4", Packed::Mxfp4 as u64),
+    ("KG_NVFP4", Packed::Nvfp4 as u64),
+    ("KG_IQ3_S", Packed::IQ3_S as u64),
+    ("KG_IQ3_XXS", Packed::IQ3_XXS as u64),
+    ("KG_IQ2_S", Packed::IQ2_S as u64),
+    ("KG_IQ2_XS", Packed::IQ2_XS as u64),
+    ("KG_IQ2_XXS", Packed::IQ2_XXS as u64),
+    ("KG_IQ1_S", Packed::IQ1_S as u64),
+    ("KG_IQ1_M", Packed::IQ1_M as u64),
+    ("KG_TQ1_0", Packed::TQ1_0 as u64),
+    ("KG_TQ2_0", Packed::TQ2_0 as u64),
+    ("KG_Q2_0", Packed::Q2_0 as u64),
+    ("KG_Q1_0", Packed::Q1_0 as u64),
     ("KG_F16_TILED", Packed::F16Tiles as u64),
 ];
 
@@ -62,6 +92,21 @@ impl From<TensorType> for Packed {
             TensorType::Q4_K => Packed::Q4_K,
             TensorType::Q5_K => Packed::Q5_K,
             TensorType::Q6_K => Packed::Q6_K,
+            TensorType::IQ4_NL => Packed::IQ4_NL,
+            TensorType::IQ4_XS => Packed::IQ4_XS,
+            TensorType::Mxfp4 => Packed::Mxfp4,
+            TensorType::Nvfp4 => Packed::Nvfp4,
+            TensorType::IQ3_S => Packed::IQ3_S,
+            TensorType::IQ3_XXS => Packed::IQ3_XXS,
+            TensorType::IQ2_S => Packed::IQ2_S,
+            TensorType::IQ2_XS => Packed::IQ2_XS,
+            TensorType::IQ2_XXS => Packed::IQ2_XXS,
+            TensorType::IQ1_S => Packed::IQ1_S,
+            TensorType::IQ1_M => Packed::IQ1_M,
+            TensorType::TQ1_0 => Packed::TQ1_0,
+            TensorType::TQ2_0 => Packed::TQ2_0,
+            TensorType::Q2_0 => Packed::Q2_0,
+            TensorType::Q1_0 => Packed::Q1_0,
         }
     }
 }
@@ -82,9 +127,38 @@ impl Packed {
         matches!(self, Packed::Q2_K | Packed::Q3_K | Packed::Q4_K | Packed::Q5_K | Packed::Q6_K)
     }
 
+    /// Four bits that stand for one of sixteen values.
+    pub fn is_table(self) -> bool {
+        matches!(self, Packed::IQ4_NL | Packed::IQ4_XS | Packed::Mxfp4 | Packed::Nvfp4)
+    }
+
+    /// Places in code books.
+    pub fn is_grid(self) -> bool {
+        let three = matches!(self, Packed::IQ3_S | Packed::IQ3_XXS);
+        let two = matches!(self, Packed::IQ2_S | Packed::IQ2_XS | Packed::IQ2_XXS);
+        three || two || matches!(self, Packed::IQ1_S | Packed::IQ1_M)
+    }
+
+    /// One or two bits that stand for -1 to 2.
+    pub fn is_ternary(self) -> bool {
+        matches!(self, Packed::TQ1_0 | Packed::TQ2_0 | Packed::Q2_0 | Packed::Q1_0)
+    }
+
+    /// Elements of a stored block, of which rows are whole ones.
+    pub fn row_block(self) -> u32 {
+        match self {
+            _ if self.is_float() || self == Packed::F16Tiles => 1,
+            _ if self.is_q32() => 32,
+            Packed::IQ4_NL | Packed::Mxfp4 => 32,
+            Packed::Nvfp4 | Packed::Q2_0 => 64,
+            Packed::Q1_0 => 128,
+            _ => 256,
+        }
+    }
+
     /// Integers with scales, of either kind of block.
     pub fn is_quantized(self) -> bool {
-        self.is_q32() || self.is_k256()
+        self.row_block() > 1
     }
 
     /// Bytes of the planes a, b, c, s, d of a matrix [rows, cols]; `cols` is a multiple of the block's length.
@@ -95,7 +169,16 @@ impl Packed {
         match self {
             Packed::F32 => [padded * 4, 0, 0, 0, 0],
             Packed::F16 | Packed::Bf16 => [padded * 2, 0, 0, 0, 0],
-            Packed::Q4_0 => [blocks * 16, 0, 0, blocks * 2, 0],
+            Packed::Q4_0 | Packed::IQ4_NL | Packed::Mxfp4 | Packed::Nvfp4 => [blocks * 16, 0, 0, blocks * 2, 0],
+            Packed::IQ4_XS => [blocks * 16, 0, 0, blocks * 2, supers * 2],
+            Packed::IQ3_S => [0, blocks * 8, blocks * 4, blocks * 2, supers * 2],
+            Packed::IQ3_XXS => [0, blocks * 8, blocks * 4, 0, supers * 2],
+            Packed::IQ2_S | Packed::IQ2_XS => [0, blocks * 8, 0, blocks * 2, supers * 2],
+            Packed::IQ2_XXS | Packed::TQ1_0 | Packed::TQ2_0 => [0, blocks * 8, 0, 0, supers * 2],
+            Packed::IQ1_S => [0, 0, blocks * 4, blocks * 2, supers * 2],
+            Packed::IQ1_M => [0, 0, blocks * 4, blocks * 4, supers * 2],
+            Packed::Q2_0 => [0, blocks * 8, 0, blocks * 2, 0],
+            Packed::Q1_0 => [0, 0, blocks * 4, 0, rows * cols / 128 * 2],
             Packed::Q4_1 => [blocks * 16, 0, 0, blocks * 4, 0],
             Packed::Q5_0 => [blocks * 16, 0, blocks * 4, blocks * 2, 0],
             Packed::Q5_1 => [blocks * 16, 0, blocks * 4, blocks * 4, 0],

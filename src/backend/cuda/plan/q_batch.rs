@@ -30,7 +30,7 @@ pub struct Input {
 impl Input {
     /// `rows`: of the matrices, of a pair those of one.
     pub fn of(stage: &Stage, mats: &[Mat], rows: &[u32]) -> Input {
-        let ty = mats.iter().map(|m| m.ty).min_by_key(|ty| (per_sm(stage.n, *ty, 2), !ty.is_k256()));
+        let ty = mats.iter().map(|m| m.ty).min_by_key(|ty| (per_sm(stage.n, *ty, 2), ty.row_block() < 256));
         let fits = |nt: &u32| mats.iter().all(|m| per_sm(stage.n, m.ty, *nt) > 0);
         Input {
             room: [4, 2, 1].into_iter().find(fits).unwrap_or(0),
@@ -57,7 +57,7 @@ impl Input {
                 _ => [43, 14],
             };
             let blocks = side_by_side(gpu, self.columns, self.ty, n_seq, nt).min(self.tiles);
-            self.tiles.div_ceil(blocks).div_ceil(self.at_once) * turn[usize::from(self.ty.is_k256())]
+            self.tiles.div_ceil(blocks).div_ceil(self.at_once) * turn[usize::from(self.ty.row_block() == 256)]
         };
         let fastest = [4, 2, 1].into_iter().filter(|nt| *nt <= most).min_by_key(|nt| time(*nt));
         tuned.map_or(fastest.unwrap_or(1), |nt| nt.min(most))

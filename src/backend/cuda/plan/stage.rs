@@ -162,8 +162,11 @@ impl<'a> Stages<'a> {
             }
             Output::Shared => stage.out[0] = self.added(Half::Ffn),
             Output::Logits { softcap, scale } => {
-                (stage.state, stage.softcap) = (self.work.state, softcap);
-                stage.scale = if scale == 1.0 { 0.0 } else { scale };
+                (stage.state, stage.softcap, stage.scale) = (self.work.state, softcap, scale);
+                // One test of the kernels for both: every product of a step goes through it.
+                if softcap == 0.0 && scale != 1.0 {
+                    stage.softcap = f32::INFINITY;
+                }
             }
         }
         self.placed(p.kind, stage, &p.mats, false)

@@ -168,7 +168,8 @@ impl<'a> Layer0<'a> {
         let planes = ty.plane_bytes(t.rows as u64, t.cols as u64).map(|n| if n == 0 { 0 } else { self.take(n) });
         let [a, b, c, s, d] = planes;
         let stride = t.cols.next_multiple_of(8) as u32;
-        let mat = Mat { a, b, c, s, d, ty, rows: t.rows as u32, cols: t.cols as u32, stride };
+        let mat =
+            Mat { a, b, c, s, d, ty, rows: t.rows as u32, cols: t.cols as u32, stride, scale: t.scale, unused: 0 };
         self.jobs.push(Job { mat: Some(mat), to: 0, ty: t.ty, data: Bytes::Stored(t.data) });
         mat
     }

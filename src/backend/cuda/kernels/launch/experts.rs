@@ -18,6 +18,9 @@ unsafe extern "C" {
     fn kgc_expert_sum(made: Address, weights: Address, gate: Address, y: Address, shared: c_int, n_rows: u32, n_used: u32, n: u32, stride: u32, y_stride: u32, pdl: c_int, stream: Handle) -> c_int;
     fn kgc_expert_products_float(p: *const ExpertProducts, pdl: c_int, stream: Handle) -> c_int;
     fn kgc_expert_products_q32(p: *const ExpertProducts, pdl: c_int, stream: Handle) -> c_int;
+    fn kgc_expert_products_table(p: *const ExpertProducts, pdl: c_int, stream: Handle) -> c_int;
+    fn kgc_expert_products_grid(p: *const ExpertProducts, pdl: c_int, stream: Handle) -> c_int;
+    fn kgc_expert_products_ternary(p: *const ExpertProducts, pdl: c_int, stream: Handle) -> c_int;
     fn kgc_expert_products_k256(p: *const ExpertProducts, pdl: c_int, stream: Handle) -> c_int;
 }
 
@@ -142,6 +145,9 @@ impl Queue<'_> {
         let launch = match products.m[0].ty {
             ty if ty.is_float() => kgc_expert_products_float,
             ty if ty.is_q32() => kgc_expert_products_q32,
+            ty if ty.is_table() => kgc_expert_products_table,
+            ty if ty.is_grid() => kgc_expert_products_grid,
+            ty if ty.is_ternary() => kgc_expert_products_ternary,
             _ => kgc_expert_products_k256,
         };
         // SAFETY: as above.

@@ -127,6 +127,9 @@ impl Queue<'_> {
         ensure!("gemv", matches!(ns, 1 | 2 | 4 | 8) && (st.activation == 0 || ns > 1), "{ns} rows a warp");
         let launch: ffi::Gemv = match ty {
             _ if ty.is_float() => ffi::kgc_gemv_float,
+            _ if ty.is_table() => ffi::kgc_gemv_table,
+            _ if ty.is_grid() => ffi::kgc_gemv_grid,
+            _ if ty.is_ternary() => ffi::kgc_gemv_ternary,
             _ if ty.is_q32() => ffi::kgc_gemv_q32,
             _ => ffi::kgc_gemv_k256,
         };
@@ -154,6 +157,9 @@ impl Queue<'_> {
         ensure!("gemv_batch", matches!(at_once, 2 | 4 | 8) && at_once <= most, "{at_once} sequences a block of {most}");
         let launch: ffi::GemvBatch = match ty {
             _ if ty.is_float() => ffi::kgc_gemv_batch_float,
+            _ if ty.is_table() => ffi::kgc_gemv_batch_table,
+            _ if ty.is_grid() => ffi::kgc_gemv_batch_grid,
+            _ if ty.is_ternary() => ffi::kgc_gemv_batch_ternary,
             _ if ty.is_q32() => ffi::kgc_gemv_batch_q32,
             _ => ffi::kgc_gemv_batch_k256,
         };

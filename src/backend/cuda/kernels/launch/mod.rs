@@ -91,11 +91,7 @@ impl Queue<'_> {
 fn check_mat(kernel: &str, mat: &Mat) -> Result<()> {
     let Mat { rows, cols, stride, ty, .. } = *mat;
     ensure!(kernel, rows > 0 && cols > 0, "a matrix of {rows} by {cols}");
-    let block = match ty {
-        _ if ty.is_k256() => 256,
-        _ if ty.is_q32() => 32,
-        _ => 1,
-    };
+    let block = ty.row_block();
     ensure!(kernel, cols.is_multiple_of(block), "{cols} columns in blocks of {block}");
     let pad = match ty {
         Packed::F16Tiles => 32,

@@ -103,7 +103,8 @@ impl Queue<'_> {
         let all = if mat.ty.is_quantized() { rows * u64::from(mat.cols / 32) } else { rows };
         let inside = first.checked_add(n).is_some_and(|end| end <= all);
         ensure!("repack", inside && from != 0, "{n} from {first} on of {all} of {:?}", mat.ty);
-        ensure!("repack", !mat.ty.is_k256() || n.is_multiple_of(8), "{n} blocks of 32 of {:?}", mat.ty);
+        let whole = (mat.ty.row_block() / 32).max(1).into();
+        ensure!("repack", n.is_multiple_of(whole), "{n} blocks of 32 of {:?}", mat.ty);
         // SAFETY: the shapes were checked; the struct is read during the call.
         self.check(unsafe { ffi::kgc_repack(mat, from, first, n, self.raw()) })
     }
