@@ -9,6 +9,8 @@
 
 // Tokens of a page of the cache; tokens that the ring of a sequence holds, on the host.
 constexpr uint32_t KG_PAGE = 64, KG_RING = 256;
+// Most experts of a layer.
+constexpr uint32_t KG_MOST_EXPERTS = 1024;
 // Most parts of a row's sums that kgc_batch_norm takes.
 constexpr uint32_t KG_MOST_PARTS = 16;
 // Heads up to KG_TENSOR_HEAD wide go to tensor cores, in chunks of KG_TENSOR_CHUNK positions: decode_attention_mma.cu.
@@ -33,10 +35,14 @@ enum KgType : uint32_t { KG_TYPES(KG_NAME) };
 #undef KG_NAME
 
 // What a gate goes through, or up where there is none: device/activation.cuh. Products can do the first two themselves.
-enum KgActivation : uint32_t { KG_NO_ACTIVATION = 0, KG_ACTIVATION_SILU, KG_ACTIVATION_GELU, KG_ACTIVATION_GELU_ERF, KG_ACTIVATION_RELU2 };
+enum KgActivation : uint32_t { KG_NO_ACTIVATION = 0, KG_ACTIVATION_SILU, KG_ACTIVATION_GELU, KG_ACTIVATION_GELU_ERF, KG_ACTIVATION_RELU2, KG_ACTIVATION_CLAMPED_SWIGLU };
 
 // How a row is normalized: rows/norm.cu.
 enum KgNormKind : uint32_t { KG_NORM_NONE = 0, KG_NORM_RMS, KG_NORM_LAYER };
+
+// What a router's logits become before experts are weighed: rows/route.cu. The last: they are chosen by their logits, and the weights
+// are a softmax over the chosen.
+enum KgScore : uint32_t { KG_SCORE_SOFTMAX = 0, KG_SCORE_SIGMOID, KG_SCORE_SOFTMAX_OF_CHOSEN };
 
 // Which elements of a head a rope turns together: 2 i and 2 i + 1, or i and i + n_rot / 2.
 enum KgPairing : uint32_t { KG_PAIRS_ADJACENT = 0, KG_PAIRS_HALVES };
@@ -109,6 +115,7 @@ struct KgAttend {
     const float *qkv;     // [n_heads * hd + 2 * n_kv * hd]
     const float *q_norm;  // [hd] or null
     const float *k_norm;  // [hd] or null
+    const float *sinks;   // [n_heads]: a score of each head with no value behind it, or null
     const double *turns;  // [n_rot / 2]: turns of pair i per position
     const KgState *state;
     float *out;           // [n_heads, hd]
@@ -162,6 +169,7 @@ struct KgFlashTile {
 struct KgFlash {
     const void *q;         // f16
     void *out, *out_lo;    // f16; what its rounding leaves, or null
+    const float *sinks;    // as in KgAttend
     const uint64_t *pages; // addresses of the sequence's pages, on the device
     uint64_t k_offset, v_offset, head_stride, token_stride; // elements
     uint32_t n_tokens, start, n_heads, n_kv, head_dim;
@@ -195,6 +203,35 @@ struct KgGlu {
     void *out, *out_lo;     // f16, the same shape, and what its rounding leaves; or null
     uint32_t n_rows, n, in_stride, out_stride;
     uint32_t activation;    // KgActivation, not none
+};
+
+// kgc_route: the experts of each row, and their weights.
+struct KgRoute {
+    const float *logits;      // [n_rows, n], rows stride apart
+    const float *select_bias; // [n]: added for the choice alone, or null
+    uint32_t *ids;            // [n_rows, n_used], ascending in each row
+    float *weights;           // [n_rows, n_used]
+    float *shown;             // [n_rows, n_used]: the ids, or null
+    uint32_t n_rows, n, n_used, stride;
+    uint32_t score;                   // KgScore
+    uint32_t n_groups, n_groups_used; // experts of the best groups alone are chosen; 0: there are no groups
+    uint32_t renorm;                  // weights are divided by their sum
+    float scale;                      // of the weights
+};
+
+// kgc_expert_products: products of slots, which are the rows of x, each `share` times, with the matrices of their experts.
+struct KgExpertProducts {
+    const float *x;       // [n_slots / share, n], rows x_stride apart
+    KgMat m[2];           // [n_experts * rows, n], of one type
+    const float *bias[2]; // [n_experts * rows] or null
+    float *y[2];          // [n_slots, rows], rows y_stride apart
+    const uint32_t *ids;  // [n_slots]: the expert of each slot; null: all have the first
+    const uint32_t *order; // [n_slots] slots by expert, and [n_tasks] tasks, from kgc_expert_tasks; or both null
+    const uint2 *tasks;
+    uint32_t n_m, rows, n, share, n_slots, n_tasks;
+    uint32_t at_once;     // slots of a block where all have the first expert, and most of a task: 1, 4 or 8
+    uint32_t x_stride, y_stride;
+    uint32_t tile;        // rows a block; no bit depends on it
 };
 
 // kgc_prefill_rope: norms of the heads, rope, the cache's new rows.
@@ -246,7 +283,7 @@ static const KgAbiNumber kg_abi[] = {
     FIELD(KgStage, n_part), FIELD(KgStage, part), FIELD(KgStage, part_bias), FIELD(KgStage, split), FIELD(KgStage, split_nt),
     FIELD(KgStage, split_ints),
     STRUCT(KgAttend),
-    FIELD(KgAttend, qkv), FIELD(KgAttend, q_norm), FIELD(KgAttend, k_norm), FIELD(KgAttend, turns), FIELD(KgAttend, state),
+    FIELD(KgAttend, qkv), FIELD(KgAttend, q_norm), FIELD(KgAttend, k_norm), FIELD(KgAttend, sinks), FIELD(KgAttend, turns), FIELD(KgAttend, state),
     FIELD(KgAttend, out), FIELD(KgAttend, part), FIELD(KgAttend, counters), FIELD(KgAttend, tap_q), FIELD(KgAttend, tap_k),
     FIELD(KgAttend, n_heads), FIELD(KgAttend, n_kv), FIELD(KgAttend, head_dim), FIELD(KgAttend, n_rot), FIELD(KgAttend, pairing),
     FIELD(KgAttend, window), FIELD(KgAttend, layer_at), FIELD(KgAttend, chunk), FIELD(KgAttend, max_chunks), FIELD(KgAttend, scale),
@@ -264,7 +301,7 @@ static const KgAbiNumber kg_abi[] = {
     FIELD(KgFlashTile, pages), FIELD(KgFlashTile, row0), FIELD(KgFlashTile, n_tokens), FIELD(KgFlashTile, start),
     FIELD(KgFlashTile, tile),
     STRUCT(KgFlash),
-    FIELD(KgFlash, q), FIELD(KgFlash, out), FIELD(KgFlash, out_lo), FIELD(KgFlash, pages), FIELD(KgFlash, k_offset),
+    FIELD(KgFlash, q), FIELD(KgFlash, out), FIELD(KgFlash, out_lo), FIELD(KgFlash, sinks), FIELD(KgFlash, pages), FIELD(KgFlash, k_offset),
     FIELD(KgFlash, v_offset), FIELD(KgFlash, head_stride), FIELD(KgFlash, token_stride), FIELD(KgFlash, n_tokens),
     FIELD(KgFlash, start), FIELD(KgFlash, n_heads), FIELD(KgFlash, n_kv), FIELD(KgFlash, head_dim), FIELD(KgFlash, q_stride),
     FIELD(KgFlash, out_stride), FIELD(KgFlash, window), FIELD(KgFlash, wgmma),
@@ -276,6 +313,16 @@ static const KgAbiNumber kg_abi[] = {
     STRUCT(KgGlu),
     FIELD(KgGlu, gate), FIELD(KgGlu, up), FIELD(KgGlu, row), FIELD(KgGlu, out), FIELD(KgGlu, out_lo), FIELD(KgGlu, n_rows),
     FIELD(KgGlu, n), FIELD(KgGlu, in_stride), FIELD(KgGlu, out_stride), FIELD(KgGlu, activation),
+    STRUCT(KgRoute),
+    FIELD(KgRoute, logits), FIELD(KgRoute, select_bias), FIELD(KgRoute, ids), FIELD(KgRoute, weights), FIELD(KgRoute, shown),
+    FIELD(KgRoute, n_rows), FIELD(KgRoute, n), FIELD(KgRoute, n_used), FIELD(KgRoute, stride), FIELD(KgRoute, score),
+    FIELD(KgRoute, n_groups), FIELD(KgRoute, n_groups_used), FIELD(KgRoute, renorm), FIELD(KgRoute, scale),
+    STRUCT(KgExpertProducts),
+    FIELD(KgExpertProducts, x), FIELD(KgExpertProducts, m), FIELD(KgExpertProducts, bias), FIELD(KgExpertProducts, y),
+    FIELD(KgExpertProducts, ids), FIELD(KgExpertProducts, order), FIELD(KgExpertProducts, tasks), FIELD(KgExpertProducts, n_m),
+    FIELD(KgExpertProducts, rows), FIELD(KgExpertProducts, n), FIELD(KgExpertProducts, share), FIELD(KgExpertProducts, n_slots),
+    FIELD(KgExpertProducts, n_tasks), FIELD(KgExpertProducts, at_once), FIELD(KgExpertProducts, x_stride),
+    FIELD(KgExpertProducts, y_stride), FIELD(KgExpertProducts, tile),
     STRUCT(KgPrefillRope),
     FIELD(KgPrefillRope, qkv), FIELD(KgPrefillRope, q_norm), FIELD(KgPrefillRope, k_norm),
     FIELD(KgPrefillRope, turns), FIELD(KgPrefillRope, q), FIELD(KgPrefillRope, pages), FIELD(KgPrefillRope, tap_q),
@@ -285,11 +332,12 @@ static const KgAbiNumber kg_abi[] = {
     FIELD(KgPrefillRope, n_rot), FIELD(KgPrefillRope, pairing), FIELD(KgPrefillRope, qkv_stride), FIELD(KgPrefillRope, q_stride),
     FIELD(KgPrefillRope, eps), FIELD(KgPrefillRope, magnitude), FIELD(KgPrefillRope, rows),
     FIELD(KgPrefillRope, norm_last), FIELD(KgPrefillRope, beta), FIELD(KgPrefillRope, interval),
-    NUMBER(KG_PAGE), NUMBER(KG_RING), NUMBER(KG_MOST_PARTS), NUMBER(KG_TENSOR_CHUNK), NUMBER(KG_TENSOR_HEAD),
+    NUMBER(KG_PAGE), NUMBER(KG_RING), NUMBER(KG_MOST_PARTS), NUMBER(KG_MOST_EXPERTS), NUMBER(KG_TENSOR_CHUNK), NUMBER(KG_TENSOR_HEAD),
     NUMBER(KG_INPUT_F16_WORDS), NUMBER(KG_INPUT_Q_WORDS),
     KG_TYPES(TYPE)
     NUMBER(KG_NO_ACTIVATION), NUMBER(KG_ACTIVATION_SILU), NUMBER(KG_ACTIVATION_GELU),
-    NUMBER(KG_ACTIVATION_GELU_ERF), NUMBER(KG_ACTIVATION_RELU2),
+    NUMBER(KG_ACTIVATION_GELU_ERF), NUMBER(KG_ACTIVATION_RELU2), NUMBER(KG_ACTIVATION_CLAMPED_SWIGLU),
+    NUMBER(KG_SCORE_SOFTMAX), NUMBER(KG_SCORE_SIGMOID), NUMBER(KG_SCORE_SOFTMAX_OF_CHOSEN),
     NUMBER(KG_NORM_NONE), NUMBER(KG_NORM_RMS), NUMBER(KG_NORM_LAYER), NUMBER(KG_PAIRS_ADJACENT), NUMBER(KG_PAIRS_HALVES),
     NUMBER(KG_GEMM_F32), NUMBER(KG_GEMM_ADD), NUMBER(KG_GEMM_F16), NUMBER(KG_GEMM_SILU), NUMBER(KG_GEMM_GELU),
 };

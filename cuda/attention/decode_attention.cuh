@@ -4,6 +4,7 @@
 //                                                          norm_last; t(p) = 1 + beta ln(1 + floor(p / interval)), or 1
 //   k   = rope(rms_norm(k) * k_norm, p), v                 stored as f16 at position p of the cache
 //   s_t = softcap(q_h . k_t), t = max(0, p + 1 - window) .. p;  out_h = softmax(s) v       f32 accumulation
+//   where there are sinks, exp(sink_h) is a term of the softmax's sum too, added last
 //
 // Cache: page g of a sequence holds positions 64 g .. 64 g + 63 as [n_layers][k, v][n_kv][64][head_dim] f16, 16-byte aligned.
 #pragma once
@@ -62,6 +63,11 @@ __device__ __forceinline__ void kg_decode_attention_row(const KgAttend &p, const
         for (uint32_t i = lane; i < hd; i += 32) x[i] *= t;
         __syncwarp();
     }
+}
+
+// The sum of a head's exponentials, of which the largest score is `top`, with that of its sink, if it has one.
+__device__ __forceinline__ float kg_with_sink(const KgAttend &p, uint32_t head, float sum, float top) {
+    return p.sinks ? __fadd_rn(sum, expf(p.sinks[head] - top)) : sum;
 }
 
 // Heads up to 128 wide, by tensor cores: see decode_attention_mma.cu. chunks: of KG_TENSOR_CHUNK positions.

@@ -227,7 +227,7 @@ template <int HD64, bool BATCH> __global__ void __launch_bounds__(256, HD64 == 1
             y.x = __fmaf_rn(e, x.x, y.x), y.y = __fmaf_rn(e, x.y, y.y), y.z = __fmaf_rn(e, x.z, y.z), y.w = __fmaf_rn(e, x.w, y.w);
         }
         if (n_active == 1) {
-            const float inverse = 1.f / l;
+            const float inverse = 1.f / kg_with_sink(p, head0 + r, l, m);
             *(float4 *)(out + r * hd + d) = make_float4(y.x * inverse, y.y * inverse, y.z * inverse, y.w * inverse);
         } else {
             float2 *to = (float2 *)(part + ((size_t)r * p.max_chunks + blockIdx.y) * (hd + 2) + d); // 8-byte aligned
@@ -283,7 +283,7 @@ template <int HD64, bool BATCH> __global__ void __launch_bounds__(256, HD64 == 1
             for (uint32_t b = 0; b < HD64; b++) y[b].x = __fmaf_rn(w, x[j][b].x, y[b].x), y[b].y = __fmaf_rn(w, x[j][b].y, y[b].y);
         }
     }
-    const float inverse = 1.f / kg_warp_sum(l);
+    const float inverse = 1.f / kg_with_sink(p, head0 + warp, kg_warp_sum(l), m);
 #pragma unroll
     for (uint32_t b = 0; b < HD64; b++) {
         const uint32_t d = 64 * b + 2 * lane;

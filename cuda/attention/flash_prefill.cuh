@@ -13,15 +13,17 @@ __device__ __forceinline__ KgFlashTile kg_flash_tile(const KgFlash &p, uint32_t 
 }
 
 // The end of both paths: what a thread has of rows `row` and row + 8 of its tile, of columns column0 + 8 n + 2 (lane % 4) and the
-// next: value(h, 2 n + {0, 1}), not yet divided by the row's sum, of which total[h] is this thread's columns' part.
+// next: value(h, 2 n + {0, 1}), not yet divided by the row's sum, of which total[h] is this thread's columns' part, of exponentials
+// 2^((s - top[h]) unit); that of the head's sink, if it has one, is added.
 template <int N8, typename F>
 __device__ __forceinline__ void kg_flash_store(const KgFlash &p, uint32_t first, uint32_t n_rows, uint32_t row, uint32_t head, uint32_t column0,
-                                               const float (&total)[2], F value) {
+                                               const float (&total)[2], const float (&top)[2], float unit, F value) {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         float sum = total[h];
         sum += __shfl_xor_sync(0xffffffffu, sum, 1);
         sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+        if (p.sinks) sum = __fadd_rn(sum, kg_exp2(__fmaf_rn(p.sinks[head], 1.4426950408889634f, -__fmul_rn(top[h], unit))));
         const float share = 1.f / sum;
         if (row + 8 * h >= n_rows) continue;
         const size_t at = (size_t)(first + row + 8 * h) * p.out_stride + (size_t)head * p.head_dim;

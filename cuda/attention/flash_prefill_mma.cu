@@ -174,7 +174,7 @@ template <int HD, int HV> __global__ void __launch_bounds__(128, HD == 64 ? 4 : 
         }
     }
 
-    kg_flash_store<HV / 8>(p, t.row0 + first, n_rows, warp * 16 + lane / 4, head, column0, total, [&](int h, int i) { return out[i / 2][2 * h + i % 2]; });
+    kg_flash_store<HV / 8>(p, t.row0 + first, n_rows, warp * 16 + lane / 4, head, column0, total, top, unit, [&](int h, int i) { return out[i / 2][2 * h + i % 2]; });
 }
 
 template <int HD, int HV> cudaError_t run(const KgFlash *p, cudaStream_t stream) {

@@ -1,6 +1,6 @@
 // Attention of a prefill chunk on compute capability 9.0: flash_prefill_mma.cu's formula, tensors and preconditions, on wgmma.
 //
-//   s = softcap(scale * q k^T), masked; out = softmax(s) v      scores, maximum, sum and output f32, probabilities f16
+//   s = softcap(scale * q k^T), masked; out = softmax(s, with a sink where there are some) v      scores, maximum, sum and output f32, probabilities f16
 // Geometry: a block takes NWG x 64 tokens of one head, one warpgroup for 64; a block of keys is a page of 64 positions, copied by
 // all threads (cp.async, zeros beyond the sequence) into a ring of K and V slots: panels of 64 columns, [64 keys][128 bytes],
 // 128-byte swizzle. While the softmax of block j + 1 runs, the tensor cores add block j's values (FlashAttention-3,
@@ -179,7 +179,7 @@ __global__ void __launch_bounds__(128 * NWG, HD == 64 ? 4 / NWG : HD == 128 ? 2 
     values(blocks - 1);
     kg_wgmma_wait<0>();
 
-    kg_flash_store<HD / 8>(p, t.row0 + first, n_rows, warp * 16 + lane / 4, head, 0, total, [&](int h, int i) { return out[4 * (i / 2) + 2 * h + i % 2]; });
+    kg_flash_store<HD / 8>(p, t.row0 + first, n_rows, warp * 16 + lane / 4, head, 0, total, top, unit, [&](int h, int i) { return out[4 * (i / 2) + 2 * h + i % 2]; });
 #else
     __trap(); // callers ask kgc_gemm_encoder first
 #endif

@@ -16,6 +16,13 @@ __device__ __forceinline__ float kg_activation_any(uint32_t kind, float g) {
     return kg_activation(kind, g);
 }
 
+// The two factors of gpt-oss's: g sigmoid(1.702 g) with g = min(gate, 7), and clamp(up, -7, 7) + 1. NaN stays NaN.
+__device__ __forceinline__ float kg_clamped_swish(float gate) {
+    const float g = gate > 7.f ? 7.f : gate;
+    return g / (1.f + expf(-1.702f * g));
+}
+__device__ __forceinline__ float kg_clamped_up(float up) { return (up > 7.f ? 7.f : up < -7.f ? -7.f : up) + 1.f; }
+
 // Logits by their scale, and capped where the cap is finite.
 __device__ __forceinline__ float kg_capped(float cap, float scale, float y) {
     y = __fmul_rn(y, scale);

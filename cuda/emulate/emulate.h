@@ -135,6 +135,11 @@ static inline uint32_t atomicInc(uint32_t *p, uint32_t most) {
     *p = old >= most ? 0 : old + 1;
     return old;
 }
+static inline uint32_t atomicAdd(uint32_t *p, uint32_t v) {
+    const uint32_t old = *p;
+    *p = old + v;
+    return old;
+}
 static inline unsigned long long atomicMax(unsigned long long *p, unsigned long long v) {
     const unsigned long long old = *p;
     if (v > old) *p = v;

@@ -37,8 +37,7 @@ static inline size_t kg_gemv_batch_smem(uint32_t n, bool quant, uint32_t nb) {
 }
 
 // One float4 of the input, normalized already, to where the dot products read it. Whole warps call it; i < n4 or v is zero.
-template <bool QUANT> __device__ __forceinline__ void kg_stage_put(const KgStage &st, float4 v, uint32_t i, uint32_t n4, float4 *vb, uint32_t *xq) {
-    if (st.tap && blockIdx.x == 0 && i < n4) ((float4 *)st.tap)[i] = v;
+template <bool QUANT> __device__ __forceinline__ void kg_stage_lay(float4 v, uint32_t i, uint32_t n4, float4 *vb, uint32_t *xq) {
     if constexpr (!QUANT) {
         // The float types keep the two halves of a unit apart, so that lanes read without bank conflicts.
         if (i < n4) vb[(i & 1) * (n4 / 2) + (i >> 1)] = v;
@@ -53,6 +52,10 @@ template <bool QUANT> __device__ __forceinline__ void kg_stage_put(const KgStage
             if (t == 0) to[18] = __float_as_uint(q.d);
         }
     }
+}
+template <bool QUANT> __device__ __forceinline__ void kg_stage_put(const KgStage &st, float4 v, uint32_t i, uint32_t n4, float4 *vb, uint32_t *xq) {
+    if (st.tap && blockIdx.x == 0 && i < n4) ((float4 *)st.tap)[i] = v;
+    kg_stage_lay<QUANT>(v, i, n4, vb, xq);
 }
 
 // The input of a token alone, behind the reductions' floats of shared memory.

@@ -14,10 +14,13 @@ template <int V> __global__ void __launch_bounds__(256) kg_glu(const __grid_cons
     if (i >= p.n) return;
     const size_t from = (size_t)blockIdx.y * p.in_stride + i, to = (size_t)blockIdx.y * p.out_stride + i;
     F h = *(const F *)(p.gate + from);
+    const bool clamped = p.activation == KG_ACTIVATION_CLAMPED_SWIGLU;
 #pragma unroll
-    for (int j = 0; j < V; j++) h.v[j] = kg_activation_any(p.activation, h.v[j]);
+    for (int j = 0; j < V; j++) h.v[j] = clamped ? kg_clamped_swish(h.v[j]) : kg_activation_any(p.activation, h.v[j]);
     if (p.up) {
-        const F up = *(const F *)(p.up + from);
+        F up = *(const F *)(p.up + from);
+#pragma unroll
+        for (int j = 0; j < V; j++) up.v[j] = clamped ? kg_clamped_up(up.v[j]) : up.v[j];
 #pragma unroll
         for (int j = 0; j < V; j++) h.v[j] = __fmul_rn(h.v[j], up.v[j]);
     }
@@ -40,7 +43,8 @@ template <int V> cudaError_t run_glu(const KgGlu *p, cudaStream_t stream) {
 
 KGC_API cudaError_t kgc_glu(const KgGlu *p, cudaStream_t stream) {
     bool ok = p->gate && (p->row || p->out) && (p->out || !p->out_lo) && p->n_rows && p->n_rows <= 65535 && p->n;
-    ok = ok && p->in_stride >= p->n && p->out_stride >= p->n && p->activation >= KG_ACTIVATION_SILU && p->activation <= KG_ACTIVATION_RELU2;
+    ok = ok && p->in_stride >= p->n && p->out_stride >= p->n && p->activation >= KG_ACTIVATION_SILU && p->activation <= KG_ACTIVATION_CLAMPED_SWIGLU;
+    ok = ok && (p->activation != KG_ACTIVATION_CLAMPED_SWIGLU || p->up);
     if (!ok) return cudaErrorInvalidValue;
     const uintptr_t all = (uintptr_t)p->gate | (uintptr_t)p->up | (uintptr_t)p->row | (uintptr_t)p->out | (uintptr_t)p->out_lo;
     const bool four = p->n % 4 == 0 && p->in_stride % 4 == 0 && p->out_stride % 4 == 0 && all % 16 == 0;

@@ -11,13 +11,22 @@ use kigo::model::{Config, Weights};
 
 use super::forward::compare;
 use crate::common::described::Described;
-use crate::common::features::FEATURES;
+use crate::common::features::{EXPERTS, FEATURES, Feature};
 use crate::common::gpu::{NoControl, device, few, tokens};
 
 #[test]
 fn every_feature_matches_the_reference_and_itself_in_company() {
+    check(&FEATURES);
+}
+
+#[test]
+fn experts_match_the_reference_and_themselves_in_company() {
+    check(&EXPERTS);
+}
+
+fn check(features: &[Feature]) {
     let Some(device) = device() else { return };
-    for (i, (name, change)) in FEATURES.into_iter().enumerate() {
+    for (i, (name, change)) in features.iter().enumerate() {
         // Of few, tiles of F16 and another type.
         let types = if few() { vec![F16, [Q8_0, Q4_0][i % 2]] } else { vec![F32, F16, Bf16, Q4_0, Q8_0] };
         for ty in types {

@@ -60,8 +60,16 @@ impl Cache {
         bench.get::<f16>(at, self.head_dim).into_iter().map(f64::from).collect()
     }
 
-    /// softmax(softcap(q k)) v of a head at a position, over the positions that its window leaves.
-    pub fn attend(&self, q: &[f64], head: usize, position: usize, window: usize, softcap: f64) -> Vec<f64> {
+    /// softmax(softcap(q k)) v of a head at a position, over the positions that its window leaves, and a sink.
+    pub fn attend(
+        &self,
+        q: &[f64],
+        head: usize,
+        position: usize,
+        window: usize,
+        softcap: f64,
+        sink: Option<f64>,
+    ) -> Vec<f64> {
         let first = if window == 0 { 0 } else { (position + 1).saturating_sub(window) };
         let score = |at: usize| {
             let s: f64 = q.iter().zip(&self.keys[at][head]).map(|(q, k)| q * k).sum();
@@ -70,7 +78,8 @@ impl Cache {
         let scores: Vec<f64> = (first..=position).map(score).collect();
         let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let weights: Vec<f64> = scores.iter().map(|s| (s - top).exp()).collect();
-        let (mut out, all) = (vec![0.0; q.len()], weights.iter().sum::<f64>());
+        let of_sink = sink.map_or(0.0, |sink| (sink - top).exp());
+        let (mut out, all) = (vec![0.0; q.len()], weights.iter().sum::<f64>() + of_sink);
         for (at, w) in (first..=position).zip(weights) {
             out.iter_mut().zip(&self.values[at][head]).for_each(|(o, v)| *o += w * v / all);
         }
@@ -141,12 +150,13 @@ const CASES: &[Case] = &[
 pub fn decode(bench: &Bench) {
     for case in CASES {
         for rep in [1, 8] {
-            one(bench, case, rep);
+            one(bench, case, rep, false);
+            one(bench, case, rep, true);
         }
     }
 }
 
-fn one(bench: &Bench, case: &Case, rep: u32) {
+fn one(bench: &Bench, case: &Case, rep: u32, sinks: bool) {
     let (n_kv, n_heads, hd, scale) = (2, 6, case.head_dim, 1.0 / (case.head_dim as f64).sqrt());
     let n_seq = case.positions.len();
     let width = (n_heads + 2 * n_kv) * hd;
@@ -185,6 +195,10 @@ fn one(bench: &Bench, case: &Case, rep: u32) {
     if case.n_rot == 0 {
         attend.turns = 0;
     }
+    let sink_of = numbers(8, n_heads);
+    if sinks {
+        attend.sinks = bench.put(&sink_of);
+    }
     if n_seq == 1 {
         (attend.tap_q, attend.tap_k) = (tap_q, tap_k);
     } else {
@@ -203,7 +217,7 @@ fn one(bench: &Bench, case: &Case, rep: u32) {
             }
             x
         };
-        let what = format!("heads of {hd} at {position}, {rep} a block");
+        let what = format!("heads of {hd} at {position}, {rep} a block, sinks {sinks}");
         let (mut keys, mut values) = (Vec::new(), Vec::new());
         for kv in 0..n_kv {
             let k = head_of(n_heads + kv, &kn);
@@ -226,7 +240,8 @@ fn one(bench: &Bench, case: &Case, rep: u32) {
                 near(&what, &bench.floats(tap_q + (head * hd * 4) as u64, hd), &q, 1e-11);
             }
             q.iter_mut().for_each(|x| *x *= scale);
-            let truth = cache.attend(&q, head / (n_heads / n_kv), *position, case.window, case.softcap);
+            let sink = sinks.then(|| f64::from(sink_of[head]));
+            let truth = cache.attend(&q, head / (n_heads / n_kv), *position, case.window, case.softcap, sink);
             let at = (seq * n_heads + head) * hd;
             near(&format!("{what}, head {head}"), &got[at..at + hd], &truth, 1e-10);
         }

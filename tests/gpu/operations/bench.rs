@@ -227,12 +227,13 @@ pub fn rms_norm(x: &[f64], eps: f64) -> Vec<f64> {
     x.iter().map(|v| v * scale).collect()
 }
 
-/// 1: silu, 2: gelu by its tanh formula, 3: by the error function, 4: relu squared.
+/// 1: silu, 2: gelu by its tanh formula, 3: by the error function, 4: relu squared, 5: the gate of gpt-oss.
 pub fn activation(kind: u32, g: f64) -> f64 {
     match kind {
         1 => g / (1.0 + (-g).exp()),
         2 => 0.5 * g * (1.0 + (0.797_884_560_802_865_4 * (g + 0.044_715 * g * g * g)).tanh()),
         3 => 0.5 * g * (1.0 + erf(g / std::f64::consts::SQRT_2)),
+        5 => g.min(7.0) / (1.0 + (-1.702 * g.min(7.0)).exp()),
         _ => g.max(0.0) * g.max(0.0),
     }
 }

@@ -3,6 +3,7 @@
 
 mod attention;
 mod bench;
+mod experts;
 mod matmul;
 mod prefill;
 mod rows;
@@ -35,6 +36,10 @@ const OPERATIONS: &[Operation] = &[
     ("f16_mma_split", matmul::f16_mma_split),
     ("f16_batch", matmul::f16_of_several),
     ("q_batch", matmul::q_batch),
+    ("route", experts::route),
+    ("expert_tasks", experts::tasks),
+    ("expert_products", experts::products),
+    ("expert_sum", experts::sum),
     ("gemm", prefill::gemm),
     ("prefill_rope", prefill::rope_heads),
     ("flash_prefill", prefill::flash),
@@ -64,6 +69,7 @@ fn no_launcher_is_missing() {
     let sources = [
         include_str!("../../../src/backend/cuda/kernels/launch/mod.rs"),
         include_str!("../../../src/backend/cuda/kernels/launch/attention.rs"),
+        include_str!("../../../src/backend/cuda/kernels/launch/experts.rs"),
         include_str!("../../../src/backend/cuda/kernels/launch/matmul.rs"),
         include_str!("../../../src/backend/cuda/kernels/launch/prefill.rs"),
         include_str!("../../../src/backend/cuda/kernels/launch/rows.rs"),

@@ -186,7 +186,9 @@ pub fn flash(bench: &Bench) {
             (256, 9, 70, 64, 2.0, true),
             (512, 5, 65, 0, 0.0, false),
         ] {
-            flash_one(bench, *wgmma, head_dim, n, start, window, softcap, apart);
+            for sinks in [false, true] {
+                flash_one(bench, *wgmma, head_dim, n, start, window, softcap, apart, sinks);
+            }
         }
     }
 }
@@ -201,6 +203,7 @@ fn flash_one(
     window: usize,
     softcap: f64,
     apart: bool,
+    sinks: bool,
 ) {
     let (n_kv, n_heads, scale) = (1, 2, 1.0 / (head_dim as f64).sqrt());
     // Two sequences with as many rows, or one.
@@ -231,6 +234,10 @@ fn flash_one(
     } else {
         (p.pages, p.start) = (tables[0], start as u32);
     }
+    let sink_of = numbers(8, n_heads);
+    if sinks {
+        p.sinks = bench.put(&sink_of);
+    }
     bench.queue().flash_prefill(&p).unwrap();
     let got = bench.halves(out, out_lo, rows * width);
     // The kernel sees the upper halves of q alone.
@@ -239,7 +246,14 @@ fn flash_one(
     for row in 0..rows {
         for head in 0..n_heads {
             let q: Vec<f64> = seen[row * width + head * head_dim..][..head_dim].iter().map(|x| x * scale).collect();
-            let truth = caches[row / n].attend(&q, 0, start + row % n, window, softcap);
+            let truth = caches[row / n].attend(
+                &q,
+                0,
+                start + row % n,
+                window,
+                softcap,
+                sinks.then(|| f64::from(sink_of[head])),
+            );
             let what = format!("row {row} of {n} from {start}, heads of {head_dim}, wgmma {wgmma}");
             close(&what, &got[row * width + head * head_dim..][..head_dim], &truth, 1e-6);
         }

@@ -3,8 +3,12 @@
 //! Each struct is declared once here, with its name there; `check` compares sizes, offsets and numbers with those that
 //! `cuda/abi.cu` reports of the compiled object. It runs before a device is opened.
 
+mod encoder;
+
 use std::ffi::{CStr, c_char};
 use std::mem::{offset_of, size_of};
+
+pub use encoder::Encoder;
 
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::kernels::kinds;
@@ -17,6 +21,8 @@ pub const PAGE: u32 = 64;
 pub const RING: u32 = 256;
 /// Most parts of a row's sums that a norm takes.
 pub const MOST_PARTS: u32 = 16;
+/// Most experts of a layer.
+pub const MOST_EXPERTS: u32 = 1024;
 /// Positions of a chunk of the attention on tensor cores.
 pub const TENSOR_CHUNK: u32 = 256;
 /// Heads up to so many elements go there.
@@ -25,18 +31,6 @@ pub const TENSOR_HEAD: u32 = 128;
 pub const INPUT_F16_WORDS: u32 = 66;
 /// The same of integers with a scale and sums.
 pub const INPUT_Q_WORDS: u32 = 38;
-
-/// The driver's function that describes a tensor to the copy engine, as `kgc_gemm_encoder` found it; none by default.
-#[repr(transparent)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Encoder(pub(super) u64);
-
-impl Encoder {
-    /// Whether the device has the kernels that want it.
-    pub fn exists(self) -> bool {
-        self.0 != 0
-    }
-}
 
 /// A number that both sides know, and its name in `cuda/abi.h`.
 type Number = (&'static str, u64);
@@ -142,6 +136,7 @@ structs! {
         qkv: Address,
         q_norm: Address,
         k_norm: Address,
+        sinks: Address,
         turns: Address,
         state: Address,
         out: Address,
@@ -199,6 +194,7 @@ structs! {
         q: Address,
         out: Address,
         out_lo: Address,
+        sinks: Address,
         pages: Address,
         k_offset: u64,
         v_offset: u64,
@@ -269,6 +265,45 @@ structs! {
         activation: u32,
     }
 
+    /// The experts of each row.
+    Route is KgRoute {
+        logits: Address,
+        select_bias: Address,
+        ids: Address,
+        weights: Address,
+        shown: Address,
+        n_rows: u32,
+        n: u32,
+        n_used: u32,
+        stride: u32,
+        score: u32,
+        n_groups: u32,
+        n_groups_used: u32,
+        renorm: u32,
+        scale: f32,
+    }
+
+    /// Products with experts' matrices.
+    ExpertProducts is KgExpertProducts {
+        x: Address,
+        m: [Mat; 2],
+        bias: [Address; 2],
+        y: [Address; 2],
+        ids: Address,
+        order: Address,
+        tasks: Address,
+        n_m: u32,
+        rows: u32,
+        n: u32,
+        share: u32,
+        n_slots: u32,
+        n_tasks: u32,
+        at_once: u32,
+        x_stride: u32,
+        y_stride: u32,
+        tile: u32,
+    }
+
     /// Head norms, rope and the cache's rows of prefill.
     PrefillRope is KgPrefillRope {
         qkv: Address,
@@ -307,6 +342,7 @@ const NUMBERS: &[Number] = &[
     ("KG_PAGE", PAGE as u64),
     ("KG_RING", RING as u64),
     ("KG_MOST_PARTS", MOST_PARTS as u64),
+    ("KG_MOST_EXPERTS", MOST_EXPERTS as u64),
     ("KG_TENSOR_CHUNK", TENSOR_CHUNK as u64),
     ("KG_TENSOR_HEAD", TENSOR_HEAD as u64),
     ("KG_INPUT_F16_WORDS", INPUT_F16_WORDS as u64),
@@ -360,28 +396,4 @@ pub fn check() -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_compiled_object_has_the_same_layout() {
-        check().unwrap();
-        // A field that only one side has shows in the sizes of the struct's fields as well.
-        assert!(reported().len() > 300, "{}", reported().len());
-    }
-
-    #[test]
-    fn a_difference_is_named_with_both_numbers() {
-        let mut there = reported();
-        let offset = there.iter_mut().find(|(name, _)| name == "KgStage.n_seg").unwrap();
-        offset.1 += 4;
-        let (is, was) = (offset.1, offset.1 - 4);
-        let error = compare(&[STRUCTS, NUMBERS, kinds::NUMBERS, packed::NUMBERS], &there).unwrap_err().to_string();
-        assert!(error.contains(&format!("KgStage.n_seg is {is} there, {was} here")), "{error}");
-        there.retain(|(name, _)| name != "KgStage.n_seg");
-        let error = compare(&[STRUCTS, NUMBERS, kinds::NUMBERS, packed::NUMBERS], &there).unwrap_err().to_string();
-        assert!(error.contains(&format!("KgStage.n_seg is unknown there, {was} here")), "{error}");
-        let error = compare(&[STRUCTS], &reported()).unwrap_err().to_string();
-        assert!(error.contains("KG_PAGE is 64 there, unknown here"), "{error}");
-    }
-}
+mod tests;

@@ -13,6 +13,8 @@ pub enum Activation {
     /// The one by the error function.
     GeluErf,
     Relu2,
+    /// gpt-oss's, which changes both factors.
+    ClampedSwiglu,
 }
 
 impl Activation {
@@ -38,8 +40,7 @@ impl From<model::Activation> for Activation {
             model::Activation::GeluTanh => Activation::Gelu,
             model::Activation::Gelu => Activation::GeluErf,
             model::Activation::Relu2 => Activation::Relu2,
-            // Of experts alone, which are refused when a model is loaded.
-            model::Activation::ClampedSwiglu => Activation::None,
+            model::Activation::ClampedSwiglu => Activation::ClampedSwiglu,
         }
     }
 }
@@ -59,6 +60,25 @@ impl From<model::Norm> for NormKind {
         match norm {
             model::Norm::Rms => NormKind::Rms,
             model::Norm::Layer => NormKind::Layer,
+        }
+    }
+}
+
+/// What a router's logits become.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Score {
+    Softmax = 0,
+    Sigmoid,
+    SoftmaxOfChosen,
+}
+
+impl From<model::Score> for Score {
+    fn from(score: model::Score) -> Score {
+        match score {
+            model::Score::Softmax => Score::Softmax,
+            model::Score::Sigmoid => Score::Sigmoid,
+            model::Score::SoftmaxOfChosen => Score::SoftmaxOfChosen,
         }
     }
 }
@@ -111,6 +131,10 @@ pub const NUMBERS: &[(&str, u64)] = &[
     ("KG_ACTIVATION_GELU", Activation::Gelu as u64),
     ("KG_ACTIVATION_GELU_ERF", Activation::GeluErf as u64),
     ("KG_ACTIVATION_RELU2", Activation::Relu2 as u64),
+    ("KG_ACTIVATION_CLAMPED_SWIGLU", Activation::ClampedSwiglu as u64),
+    ("KG_SCORE_SOFTMAX", Score::Softmax as u64),
+    ("KG_SCORE_SIGMOID", Score::Sigmoid as u64),
+    ("KG_SCORE_SOFTMAX_OF_CHOSEN", Score::SoftmaxOfChosen as u64),
     ("KG_NORM_NONE", NormKind::None as u64),
     ("KG_NORM_RMS", NormKind::Rms as u64),
     ("KG_NORM_LAYER", NormKind::Layer as u64),

@@ -1,11 +1,11 @@
 //! THE list of what a model computes, once: the lowerings turn it into launches of a token, of many sequences, of a prompt.
 
-use super::op::{Attend, Gate, Half, Input, Kind, Norm, Op, Output, Project, What};
+use super::op::{Attend, Experts, Gate, Half, Input, Kind, Norm, Op, Output, Project, What};
 use crate::backend::PAGE_TOKENS;
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::kernels::kinds::{NormKind, Pairing};
 use crate::backend::cuda::weights::layout::{DeviceWeights, Layer};
-use crate::model::{self, Block, Config, Ffn, Mixer, QkNorm};
+use crate::model::{self, Block, Config, Dense, Ffn, Mixer, QkNorm};
 
 /// From tokens to the last layer's halves, the last of which is still to be added.
 pub fn body(config: &Config, weights: &DeviceWeights) -> Vec<Op> {
@@ -104,7 +104,8 @@ fn layer(config: &Config, w: &Layer, index: usize, layer_at: u64, push: &mut dyn
         bias: w.ffn_norm_bias,
         taps: &["ffn_norm"],
         ends: None,
-        alone: !parallel,
+        // Several launches read what experts do.
+        alone: !parallel && layer.experts().is_none(),
     };
     // In parallel the stream is read before anything is added to it; what the mixer reads has been read then.
     let mut ffn_input = input;
@@ -138,26 +139,33 @@ fn layer(config: &Config, w: &Layer, index: usize, layer_at: u64, push: &mut dyn
     if !parallel {
         read_ffn(push);
     }
-    match &layer.ffn {
-        Ffn::Dense(dense) => {
-            push(What::Gate(Gate {
-                input: ffn_input,
-                gate: w.gate,
-                up: w.up,
-                bias: [w.gate_bias, w.up_bias],
-                activation: dense.activation.into(),
-            }));
-            push(What::Project(Project {
-                kind: Kind::Down,
-                input: Input::Gated,
-                mats: vec![w.down],
-                bias: [w.down_bias, 0, 0],
-                output: Output::Stream { half: Half::Ffn, post_norm: w.post_ffn_norm },
-            }));
+    match (&layer.ffn, &w.experts) {
+        (Ffn::Experts(experts), Some(weights)) => {
+            if let Some(shared) = &experts.shared {
+                dense(&shared.ffn, w, ffn_input, Output::Shared, push);
+            }
+            push(What::Experts(Experts { experts: *experts, weights: weights.clone(), post_norm: w.post_ffn_norm }));
         }
-        // Refused when the model is loaded.
-        Ffn::Experts(_) => {}
+        (Ffn::Dense(ffn), _) => {
+            dense(ffn, w, ffn_input, Output::Stream { half: Half::Ffn, post_norm: w.post_ffn_norm }, push);
+        }
+        // The layout has the weights that the description says.
+        (Ffn::Experts(_), None) => {}
     }
+}
+
+/// A dense feed-forward part, or the expert that all share.
+fn dense(ffn: &Dense, w: &Layer, input: Input, output: Output, push: &mut dyn FnMut(What)) {
+    push(What::Gate(Gate {
+        input,
+        gate: w.gate,
+        up: w.up,
+        bias: [w.gate_bias, w.up_bias],
+        activation: ffn.activation.into(),
+        shown: !matches!(output, Output::Shared),
+    }));
+    let (mats, bias) = (vec![w.down], [w.down_bias, 0, 0]);
+    push(What::Project(Project { kind: Kind::Down, input: Input::Gated, mats, bias, output }));
 }
 
 fn attend(config: &Config, attention: &model::Attention, w: &Layer, layer_at: u64, push: &mut dyn FnMut(What)) {
@@ -171,6 +179,7 @@ fn attend(config: &Config, attention: &model::Attention, w: &Layer, layer_at: u6
         q_norm: if by_row { 0 } else { w.q_norm },
         k_norm: if by_row { 0 } else { w.k_norm },
         norm_last: attention.qk_norm == Some(QkNorm::HeadAfterRope),
+        sinks: w.sinks,
         turns: w.turns,
         n_rot: rope.map_or(0, |rope| rope.n_rot()),
         magnitude: rope.map_or(1.0, |rope| rope.magnitude),

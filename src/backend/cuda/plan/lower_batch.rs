@@ -137,6 +137,11 @@ pub fn lower(target: Target<'_>, ops: &[Op], n_seq: u32) -> Vec<Launch> {
                     lowering.push(Kind::Glu, Run::Between(Between::Glu(glu)));
                 }
             }
+            What::Experts(e) => {
+                for call in stages.experts(e) {
+                    lowering.push(call.kind, Run::Between(call.run));
+                }
+            }
             // Nobody watches a batch.
             What::Finish { .. } => {}
         }

@@ -4,7 +4,8 @@
 //! Weights that are not f16 are expanded into a slab before each product; activations between products are f16, sums, the
 //! residual stream and the inputs of norms f32.
 
-use super::op::{Attend, Gate, Half, Input, Op, Output, What};
+use super::experts;
+use super::op::{Attend, Experts, Gate, Half, Input, Op, Output, What};
 use super::prefill_workspace::{PrefillWorkspace, ends_with, quantized, slab_bytes};
 use crate::backend::PAGE_TOKENS;
 use crate::backend::cuda::driver::{Address, Gpu};
@@ -140,6 +141,7 @@ impl Lowering<'_> {
                 match p.output {
                     Output::Qkv => self.gemm(x, &p.mats, p.bias, work.qkv, Epilogue::F32),
                     Output::Stream { half, post_norm } => self.add(x, p.mats[0], p.bias, half, post_norm),
+                    Output::Shared => self.gemm(x, &p.mats, p.bias, self.next_delta(), Epilogue::F32),
                     // The last stage of a step takes a prompt's last row.
                     Output::Logits { .. } => {}
                 }
@@ -156,6 +158,7 @@ impl Lowering<'_> {
                 }
             }
             What::Gate(g) => self.gate(g),
+            What::Experts(e) => self.experts(e),
             What::Finish { layer } => {
                 if !self.pending.is_empty() {
                     let norm = self.summing();
@@ -183,7 +186,8 @@ impl Lowering<'_> {
     /// Sums the stream and leaves its norm in `h`.
     fn read(&mut self, norm: NormKind, [w, bias]: [Address; 2], ends: Option<i32>, shows: &[&'static str]) {
         let Pass { config, work, taps, .. } = self.pass;
-        let (first, d) = (taps.map_or(0, |t| t[0]), config.n_embd);
+        // Experts read what is not rounded.
+        let (first, d) = (if work.normed != 0 { work.normed } else { taps.map_or(0, |t| t[0]) }, config.n_embd);
         let norm = abi::Norm { w, bias, kind: norm as u32, row: first, ..self.summing() };
         let norm = abi::Norm { out: work.h, out_lo: work.left(work.h), out_stride: d as u32, ..norm };
         self.push(Run::Between(Between::Norm(norm)));
@@ -219,7 +223,28 @@ impl Lowering<'_> {
             let up = if g.gate.is_some() { work.wide + 4 * u64::from(n) } else { 0 };
             self.push(Run::Between(Between::Glu(Glu { up, activation: g.activation as u32, ..glu })));
         }
-        self.show("ffn_act", self.layer, Rows::Halves([work.act, work.left(work.act)]), n as usize);
+        if g.shown {
+            self.show("ffn_act", self.layer, Rows::Halves([work.act, work.left(work.act)]), n as usize);
+        }
+    }
+
+    /// See [`Experts`]; what they make waits for the next norm.
+    fn experts(&mut self, op: &Experts) {
+        let Pass { gpu, config, work, m, .. } = self.pass;
+        let (d, y) = (config.n_embd as u32, self.next_delta());
+        let rows = experts::Rows { n: m as u32, x: work.normed, x_stride: d, y, y_stride: d };
+        for call in experts::launches(gpu, config, op, rows, &work.experts) {
+            self.push(Run::Between(call.run));
+            for (name, from, stride, cols) in call.shows {
+                self.show(name, self.layer, Rows::Floats { from, stride }, cols);
+            }
+        }
+        self.pending.push(op.post_norm);
+    }
+
+    /// Where the next thing to be added to the stream goes.
+    fn next_delta(&self) -> Address {
+        self.pass.work.delta[self.pending.len().min(1)]
     }
 
     fn gemm(&mut self, x: Address, mats: &[Mat], bias: [Address; 3], y: Address, epilogue: Epilogue) {
@@ -267,7 +292,7 @@ impl Lowering<'_> {
     fn add(&mut self, x: Address, mat: Mat, bias: [Address; 3], half: Half, post: Address) {
         let Pass { config, work, taps, .. } = self.pass;
         let apart = taps.is_some() || post != 0 || config.residual_scale != 1.0 || !self.pending.is_empty();
-        let delta = work.delta[self.pending.len().min(1)];
+        let delta = self.next_delta();
         let (to, epilogue) = if apart { (delta, Epilogue::F32) } else { (work.x, Epilogue::Add) };
         self.gemm(x, &[mat], bias, to, epilogue);
         if apart {
@@ -318,6 +343,7 @@ impl Lowering<'_> {
             q: work.q,
             out: work.mix,
             out_lo: work.left(work.mix),
+            sinks: op.sinks,
             pages,
             k_offset,
             v_offset,

@@ -99,7 +99,7 @@ pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
                 let placed = watching(stages.project(p), watched, work);
                 let mut shows = input_shows(p.input, op.layer, &placed.stage);
                 match p.output {
-                    Output::Qkv => {}
+                    Output::Qkv | Output::Shared => {}
                     Output::Stream { half, .. } => {
                         shows.push(show(half.tap(), stages.added(half), config.n_embd));
                     }
@@ -123,12 +123,18 @@ pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
                 let placed = watching(placed, watched, work);
                 let mut shows = input_shows(g.input, op.layer, &placed.stage);
                 let act = show("ffn_act", work.act, g.up.rows as usize);
-                if glu.is_none() {
+                if glu.is_none() && g.shown {
                     shows.push(act);
                 }
                 push(placed.kind, stage(placed), shows);
                 if let Some(glu) = glu {
-                    push(Kind::Glu, Run::Between(Between::Glu(glu)), vec![act]);
+                    push(Kind::Glu, Run::Between(Between::Glu(glu)), if g.shown { vec![act] } else { Vec::new() });
+                }
+            }
+            What::Experts(e) => {
+                for call in stages.experts(e) {
+                    let shows = call.shows.iter().map(|(name, from, _, cols)| show(name, *from, *cols));
+                    push(call.kind, Run::Between(call.run), shows.collect());
                 }
             }
             What::Finish { layer } => {

@@ -2,6 +2,7 @@
 //!
 //! `layer` lists a model's operations once; `lower_step`, `lower_batch` and `lower_prefill` make launches of them.
 
+pub mod experts;
 pub mod f16_batch;
 pub mod geometry;
 pub mod layer;

@@ -5,7 +5,8 @@
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::kernels::abi::Mat;
 use crate::backend::cuda::kernels::kinds::{Activation, NormKind, Pairing};
-use crate::model::Attention;
+use crate::backend::cuda::weights::layout;
+use crate::model::{self, Attention};
 
 /// Declares the kinds, and the list of all.
 macro_rules! kinds {
@@ -25,7 +26,7 @@ macro_rules! kinds {
         }
     };
 }
-kinds!(Embed, Qkv, Attend, Output, GateUp, Up, Glu, Down, Logits);
+kinds!(Embed, Qkv, Attend, Output, GateUp, Up, Glu, Down, Route, Experts, Logits);
 
 /// One operation, of a layer or (-1) outside of one.
 #[derive(Clone, Debug)]
@@ -56,6 +57,9 @@ pub enum What {
     Attend(Attend),
     /// activation(gate x) * (up x), or activation(up x); shows "ffn_act".
     Gate(Gate),
+    /// The choice among experts, and what they make of the row that the [`Norm`] before has left; shows "moe_logits", "moe_ids",
+    /// "moe_weights", "ffn_out".
+    Experts(Experts),
     /// The stream with what was to be added to it, where nothing else follows that adds it; shows "resid".
     Finish {
         /// The layer that ends.
@@ -113,6 +117,8 @@ pub enum Output {
         /// [n_embd] f32 or 0
         post_norm: Address,
     },
+    /// What the expert that all share makes: to where [`What::Experts`] adds the others.
+    Shared,
     /// The sequence's logits, scaled, `cap * tanh(x / cap)` where the cap is not 0; shows "logits".
     Logits {
         /// See `Config::logit_softcap`.
@@ -167,6 +173,8 @@ pub struct Attend {
     pub k_norm: Address,
     /// Whether these stand behind the rope.
     pub norm_last: bool,
+    /// [n_heads] f32 or 0: a score of each head with no value behind it.
+    pub sinks: Address,
     /// [n_rot / 2] f64: turns of a pair per position.
     pub turns: Address,
     /// Elements of a head that are turned; 0: none.
@@ -192,6 +200,8 @@ pub struct Gate {
     pub bias: [Address; 2],
     /// What the gate's outputs go through, or up's.
     pub activation: Activation,
+    /// Whether it is of a whole feed-forward part, which is shown.
+    pub shown: bool,
 }
 
 impl Gate {
@@ -202,4 +212,15 @@ impl Gate {
             None => (vec![self.up], [self.bias[1], 0, 0]),
         }
     }
+}
+
+/// The experts of a layer; the one that all share, if there is one, has been there before.
+#[derive(Clone, Debug)]
+pub struct Experts {
+    /// How many, of which width, how they are chosen.
+    pub experts: model::Experts,
+    /// Their matrices.
+    pub weights: layout::Experts,
+    /// [n_embd] f32 or 0: of a norm behind the sum.
+    pub post_norm: Address,
 }

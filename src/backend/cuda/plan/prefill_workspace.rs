@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::limits::LEAST_ROWS;
+use super::experts::{MOST_SLOTS, Room};
+use super::limits::{LEAST_ROWS, MOST_ROWS};
 use super::op::{Gate, Op, What};
 use crate::backend::cuda::driver::{Address, Buffer, Gpu};
 use crate::backend::cuda::kernels::abi::Encoder;
@@ -35,7 +36,9 @@ fn products(body: &[Op]) -> impl Iterator<Item = Vec<Mat>> {
     body.iter().filter_map(|op| match &op.what {
         What::Project(p) => Some(p.mats.clone()),
         What::Gate(g) => Some(g.mats().0),
-        What::Embed { .. } | What::Norm(_) | What::QkNorm(_) | What::Attend(_) | What::Finish { .. } => None,
+        What::Embed { .. } | What::Norm(_) | What::QkNorm(_) | What::Attend(_) => None,
+        // Those of experts are read as they lie.
+        What::Experts(_) | What::Finish { .. } => None,
     })
 }
 
@@ -44,7 +47,8 @@ pub fn can(c: &Config, body: &[Op]) -> bool {
     let of_layer =
         |l: &Layer| [l.attention().q_width(), l.attention().kv_width(), l.common_ffn().map_or(0, |ffn| ffn.width)];
     let mut widths = c.layers.iter().flat_map(of_layer).chain([c.n_embd]);
-    widths.all(|n| n % 8 == 0) && products(body).flatten().all(|m| m.ty != Packed::F32)
+    let slots = MOST_ROWS * c.widths().n_used;
+    slots <= MOST_SLOTS && widths.all(|n| n % 8 == 0) && products(body).flatten().all(|m| m.ty != Packed::F32)
 }
 
 /// Bytes the working memory for `rows` tokens takes.
@@ -56,7 +60,13 @@ pub fn planned_bytes(c: &Config, body: &[Op], rows: usize) -> u64 {
 }
 
 fn bytes_of(c: &Config, body: &[Op], rows: usize, halves: bool) -> u64 {
-    sizes(c, body, rows, halves).iter().sum::<u64>() + tables(rows).iter().sum::<u64>()
+    let own = sizes(c, body, rows, halves).iter().sum::<u64>() + tables(rows).iter().sum::<u64>();
+    own + normed_bytes(c, rows) + Room::bytes(c, rows)
+}
+
+/// Bytes of normalized rows in f32, which experts read.
+fn normed_bytes(c: &Config, rows: usize) -> u64 {
+    if c.widths().n_experts == 0 { 0 } else { ((rows * c.n_embd * 4) as u64).next_multiple_of(256) }
 }
 
 /// How the product of a feed-forward part ends, if what stands behind it is its own doing.
@@ -133,6 +143,10 @@ pub struct PrefillWorkspace {
     pub slab: Address,
     /// What rounding leaves of `h`, `mix` and `act`.
     left: [Address; 3],
+    /// [rows, D] f32, normalized, where there are experts; else null
+    pub normed: Address,
+    /// What experts have.
+    pub experts: Room,
     /// [rows] u32
     pub tokens: Address,
     /// [rows] RowPlace
@@ -153,6 +167,9 @@ impl PrefillWorkspace {
         let [x, delta, second, qkv, wide, h, q, mix, act, slab, left @ ..] =
             sizes(c, body, rows, halves).map(&mut take);
         let [tokens, places, tiles] = tables(rows).map(&mut take);
+        let normed = take(normed_bytes(c, rows));
+        let experts = Room::at(take(Room::bytes(c, rows)), c, rows);
+        let normed = if c.widths().n_experts == 0 { 0 } else { normed };
         Ok(PrefillWorkspace {
             rows,
             buffer,
@@ -168,6 +185,8 @@ impl PrefillWorkspace {
             act,
             slab,
             left,
+            normed,
+            experts,
             tokens,
             places,
             tiles,

@@ -1,7 +1,8 @@
 //! Operations as stages of a step: which buffers, which geometry; common to a token alone and to many sequences.
 
+use super::experts::{self, Call};
 use super::geometry::{By, Shape, Tuning, share};
-use super::op::{Attend, Gate, Half, Input, Kind, Norm, Output, Project};
+use super::op::{Attend, Experts, Gate, Half, Input, Kind, Norm, Output, Project};
 use super::workspace::{Workspace, stride};
 use crate::backend::cuda::driver::{Address, Gpu};
 use crate::backend::cuda::kernels::abi::{self, Glu, Mat, Stage};
@@ -159,6 +160,7 @@ impl<'a> Stages<'a> {
                 stage.out[0] = self.added(half);
                 self.pending.push((stage.out[0], post_norm));
             }
+            Output::Shared => stage.out[0] = self.added(Half::Ffn),
             Output::Logits { softcap, scale } => {
                 (stage.state, stage.softcap, stage.scale) = (self.work.state, softcap, scale);
                 // One test of the kernels for both: every product of a step goes through it.
@@ -168,6 +170,14 @@ impl<'a> Stages<'a> {
             }
         }
         self.placed(p.kind, stage, &p.mats, false)
+    }
+
+    /// See [`Experts`].
+    pub fn experts(&mut self, op: &Experts) -> Vec<Call> {
+        let (d, y) = (stride(self.config.n_embd) as u32, self.added(Half::Ffn));
+        let rows = experts::Rows { n: self.n, x: self.row, x_stride: d, y, y_stride: d };
+        self.pending.push((y, op.post_norm));
+        experts::launches(self.gpu, self.config, op, rows, &self.work.experts)
     }
 
     /// Where a half layer leaves what it adds.
@@ -212,6 +222,7 @@ impl<'a> Stages<'a> {
             qkv: work.qkv,
             q_norm: op.q_norm,
             k_norm: op.k_norm,
+            sinks: op.sinks,
             turns: op.turns,
             state: work.state,
             out: work.mix,

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::experts::Room;
 use super::limits::{ATTEND_CHUNK, MOST_PARTS, RING};
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::driver::{Buffer, Gpu, Pinned, Stream};
@@ -38,6 +39,7 @@ pub struct Workspace {
     pub state: Address,    // State
     pub best: Address,     // u64
     pub counter: Address,  // u32
+    pub experts: Room,
 }
 
 /// Floats from one row of a vector of `n` to the next.
@@ -79,13 +81,14 @@ fn chunks_of(n_ctx: usize) -> usize {
 
 /// Bytes a workspace for `n_ctx` positions takes.
 pub fn planned_bytes(c: &Config, n_ctx: usize) -> [u64; 2] {
-    [pieces(c, 1).1, part_bytes(c, chunks_of(n_ctx)) as u64]
+    [pieces(c, 1).1 + Room::bytes(c, 1), part_bytes(c, chunks_of(n_ctx)) as u64]
 }
 
 impl Workspace {
     /// For positions below `n_ctx` of `rows` sequences.
     pub fn new(gpu: &Arc<Gpu>, c: &Config, n_ctx: usize, rows: usize, stream: &Stream) -> Result<Workspace> {
-        let (o, bytes) = pieces(c, rows);
+        let (o, own) = pieces(c, rows);
+        let bytes = own + Room::bytes(c, rows);
         let fixed = Buffer::zeroed(gpu, bytes as usize, stream)?;
         let part = Buffer::new(gpu, rows * part_bytes(c, chunks_of(n_ctx)))?;
         let ring = Pinned::new(gpu, RING * 4)?;
@@ -112,6 +115,7 @@ impl Workspace {
             state: at(16),
             best: at(17),
             counter: at(18),
+            experts: Room::at(fixed.at() + own, c, rows),
             _fixed: fixed,
             part,
             ring,

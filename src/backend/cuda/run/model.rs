@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::exec::{Exec, Network, first_context};
 use super::internal;
 use crate::backend::cuda::driver::{Buffer, Gpu, Stream};
+use crate::backend::cuda::plan::experts::MOST_SLOTS;
 use crate::backend::cuda::plan::geometry::Tuning;
-use crate::backend::cuda::plan::limits::MOST_ROWS;
+use crate::backend::cuda::plan::limits::{MOST_ROWS, MOST_SEQUENCES};
 use crate::backend::cuda::plan::{layer, prefill_workspace, workspace};
 use crate::backend::cuda::weights::layout::lay;
 use crate::backend::cuda::weights::load;
@@ -44,14 +45,13 @@ pub struct CudaModel {
 
 /// What the kernels need beyond the description's own invariants.
 fn check(gpu: &Gpu, config: &Config, weights: &Weights<'_>) -> Result<()> {
-    if config.layers.iter().any(|l| l.experts().is_some()) {
-        return Err(Error::Unsupported { what: "feed-forward part", name: "experts on a GPU".into() });
-    }
-    if config.layers.iter().any(|l| l.attention().sinks) {
-        return Err(Error::Unsupported { what: "attention", name: "sinks on a GPU".into() });
-    }
     let most = config.widths();
-    let widest = config.n_embd.max(most.ffn).max(most.q);
+    let widest = config.n_embd.max(most.ffn).max(most.q).max(most.expert);
+    if MOST_SEQUENCES * most.n_used > MOST_SLOTS {
+        let (name, expected) = ("number of experts used (expert_used_count)", MOST_SLOTS / MOST_SEQUENCES);
+        let expected = format!("at most {expected} on a GPU");
+        return Err(Error::UnsupportedValue { name: name.into(), found: most.n_used.to_string(), expected });
+    }
     // A stage holds its input in shared memory, as f32 and, behind a norm, in pieces as well.
     let eighths = gpu.shared_most.saturating_sub(4096) * 8 + 7;
     for (name, length, most) in [

@@ -12,7 +12,7 @@ use crate::backend::cuda::kernels::abi::Mat;
 use crate::backend::cuda::kernels::packed::Packed;
 use crate::error::Result;
 use crate::gguf::{Data, TensorType};
-use crate::model::{Config, RopeTable, Tensor, Weights};
+use crate::model::{Config, ExpertsWeights, RopeTable, Tensor, Weights};
 
 /// One layer; an address of 0: the tensor does not exist.
 #[derive(Clone, Debug, Default)]
@@ -28,7 +28,8 @@ pub struct Layer {
     pub v_bias: Address,
     pub q_norm: Address,
     pub k_norm: Address,
-    pub o: Mat, // [D, H]
+    pub sinks: Address, // [n_heads]
+    pub o: Mat,         // [D, H]
     pub o_bias: Address,
     pub post_attn_norm: Address,
     pub ffn_norm: Address,
@@ -40,7 +41,24 @@ pub struct Layer {
     pub up_bias: Address,
     pub down_bias: Address,
     pub post_ffn_norm: Address,
-    pub turns: Address, // [n_rot / 2] f64: turns of a pair per position; 0: nothing turns
+    pub experts: Option<Experts>, // with them gate, up and down are those of the expert that all share
+    pub turns: Address,           // [n_rot / 2] f64: turns of a pair per position; 0: nothing turns
+}
+
+/// The experts of a layer, the matrices of all of them one behind the other.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs)]
+pub struct Experts {
+    pub router: Mat, // [N, D]
+    pub router_bias: Address,
+    pub select_bias: Address,     // [N]
+    pub gate: Option<Mat>,        // [N F, D]
+    pub up: Mat,                  // [N F, D]
+    pub down: Mat,                // [N D, F]
+    pub gate_bias: Address,       // [N F]
+    pub up_bias: Address,         // [N F]
+    pub down_bias: Address,       // [N D]
+    pub shared_gate: Option<Mat>, // [1, D]
 }
 
 /// A model's weights on the device.
@@ -170,6 +188,21 @@ impl<'a> Layer0<'a> {
         t.as_ref().map_or(0, |t| self.vector(t))
     }
 
+    fn experts(&mut self, w: &ExpertsWeights<'a>) -> Experts {
+        Experts {
+            router: self.mat(&w.router),
+            router_bias: self.optional(&w.router_bias),
+            select_bias: self.optional(&w.select_bias),
+            gate: w.each.gate.as_ref().map(|t| self.mat(t)),
+            up: self.mat(&w.each.up),
+            down: self.mat(&w.each.down),
+            gate_bias: self.optional(&w.each.gate_bias),
+            up_bias: self.optional(&w.each.up_bias),
+            down_bias: self.optional(&w.each.down_bias),
+            shared_gate: w.shared_gate.as_ref().map(|t| self.mat(t)),
+        }
+    }
+
     /// A rotary table.
     fn turns(&mut self, rope: &RopeTable) -> Address {
         let mut data = Vec::with_capacity(rope.inv_freq.len() * 8);
@@ -206,12 +239,7 @@ pub fn lay<'a>(base: Address, config: &Config, weights: &Weights<'a>) -> Laid<'a
             None => (None, Mat::default()),
         };
         let down = ffn.map_or_else(Mat::default, |w| at.mats([&w.down])[0]);
-        // Counted; such a model is refused when it is loaded.
-        if let Some(experts) = w.ffn.experts() {
-            experts.each.gate.iter().chain([&experts.router, &experts.each.up, &experts.each.down]).for_each(|t| {
-                at.mat(t);
-            });
-        }
+        let experts = w.ffn.experts().map(|experts| at.experts(experts));
         layers.push(Layer {
             attn_norm: at.optional(&w.attn_norm),
             attn_norm_bias: at.optional(&w.attn_norm_bias),
@@ -223,6 +251,7 @@ pub fn lay<'a>(base: Address, config: &Config, weights: &Weights<'a>) -> Laid<'a
             v_bias: at.optional(&w.v_bias),
             q_norm: at.optional(&w.q_norm),
             k_norm: at.optional(&w.k_norm),
+            sinks: at.optional(&w.sinks),
             o,
             o_bias: at.optional(&w.o_bias),
             post_attn_norm: at.optional(&w.post_attn_norm),
@@ -235,6 +264,7 @@ pub fn lay<'a>(base: Address, config: &Config, weights: &Weights<'a>) -> Laid<'a
             up_bias: ffn.map_or(0, |w| at.optional(&w.up_bias)),
             down_bias: ffn.map_or(0, |w| at.optional(&w.down_bias)),
             post_ffn_norm: at.optional(&w.post_ffn_norm),
+            experts,
             turns: c.attention().rope.map_or(0, |rope| turns[rope]),
         });
     }

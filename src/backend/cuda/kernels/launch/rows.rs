@@ -2,10 +2,11 @@
 
 use std::ffi::c_int;
 
+use super::experts::{Sum, Tasks};
 use super::{Queue, check_mat, ensure, ffi, padded, strided};
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::driver::sys::Handle;
-use crate::backend::cuda::kernels::abi::{Glu, MOST_PARTS, Mat, Norm, Stage};
+use crate::backend::cuda::kernels::abi::{ExpertProducts, Glu, MOST_PARTS, Mat, Norm, Route, Stage};
 use crate::backend::cuda::kernels::kinds::{Activation, NormKind};
 use crate::error::Result;
 
@@ -29,6 +30,14 @@ pub enum Between {
     Glu(Glu),
     /// See [`Parts`].
     Sum(Parts),
+    /// The experts of each row.
+    Route(Route),
+    /// See [`Tasks`].
+    Tasks(Tasks),
+    /// Products with experts' matrices.
+    Experts(ExpertProducts),
+    /// See [`Sum`].
+    ExpertSum(Sum),
 }
 
 /// y = the sum of the parts, each of `n_rows` rows, + bias (or 0).
@@ -51,6 +60,10 @@ impl Between {
             Between::Norm(norm) => queue.norm(norm),
             Between::Glu(glu) => queue.glu(glu),
             Between::Sum(parts) => queue.sum_parts(*parts),
+            Between::Route(route) => queue.route(route),
+            Between::Tasks(tasks) => queue.expert_tasks(*tasks),
+            Between::Experts(products) => queue.expert_products(products),
+            Between::ExpertSum(sum) => queue.expert_sum(*sum),
         }
     }
 }
@@ -72,7 +85,8 @@ fn check_norm(p: &Norm) -> Result<()> {
 
 fn check_glu(p: &Glu) -> Result<()> {
     let Glu { n_rows, n, in_stride, out_stride, activation, .. } = *p;
-    let known = (Activation::Silu as u32..=Activation::Relu2 as u32).contains(&activation);
+    let known = (Activation::Silu as u32..=Activation::ClampedSwiglu as u32).contains(&activation);
+    let known = known && (p.up != 0 || activation != Activation::ClampedSwiglu as u32);
     ensure!("glu", known && n > 0, "activation {activation} of {n} elements");
     ensure!("glu", (1..=65535).contains(&n_rows), "{n_rows} rows");
     ensure!("glu", in_stride >= n && out_stride >= n, "{n} columns, rows {in_stride} and {out_stride} apart");
@@ -191,6 +205,7 @@ mod tests {
         for (glu, says) in [
             (Glu { activation: 0, ..good }, "activation 0 of 4 elements"),
             (Glu { activation: 5, ..good }, "activation 5 of 4 elements"),
+            (Glu { activation: 6, up: 16, ..good }, "activation 6 of 4 elements"),
             (Glu { n_rows: 65536, ..good }, "65536 rows"),
             (Glu { in_stride: 3, ..good }, "4 columns, rows 3 and 4 apart"),
             (Glu { row: 0, ..good }, "from 0x10 to 0x0 and 0x0"),

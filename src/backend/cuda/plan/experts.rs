@@ -1,0 +1,275 @@
+//! Experts as launches: the same of one row, of those of a batch and of those of a prompt.
+//!
+//! A row has a slot for each of its experts, in ascending order of their ids. Of several rows slots are sorted by expert on the device, so
+//! that an expert's weights are read once for several slots; no bit depends on that. The host learns nothing of the choice.
+
+use super::op::{Experts, Kind};
+use super::workspace::stride;
+use crate::backend::cuda::driver::{Address, Gpu};
+use crate::backend::cuda::kernels::abi::{ExpertProducts, Glu, Mat, Route};
+use crate::backend::cuda::kernels::kinds::{Activation, Score};
+use crate::backend::cuda::kernels::launch::{self, Between, Sum, Tasks};
+use crate::model::Config;
+
+/// Most slots of a pass: a kernel has a row of blocks for each.
+pub const MOST_SLOTS: usize = 65535;
+
+/// Working memory of experts, for a number of rows.
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs)]
+pub struct Room {
+    pub logits: Address,  // [rows, N] f32
+    pub ids: Address,     // [rows, K] u32
+    pub shown: Address,   // [rows, K] f32
+    pub weights: Address, // [rows, K] f32
+    pub order: Address,   // [rows K] u32
+    pub tasks: Address,   // [rows K] two words each
+    pub gate: Address,    // [rows K, F] f32
+    pub up: Address,      // [rows K, F] f32
+    pub made: Address,    // [rows K, D] f32
+    pub shared: Address,  // [rows] f32: logits of what the shared expert is multiplied by
+}
+
+/// Bytes of each part of a room.
+fn sizes(c: &Config, rows: usize) -> [u64; 10] {
+    let most = c.widths();
+    if most.n_experts == 0 {
+        return [0; 10];
+    }
+    let slots = rows * most.n_used;
+    let wide = slots * stride(most.expert);
+    let words = [
+        rows * stride(most.n_experts),
+        slots,
+        slots,
+        slots,
+        slots,
+        2 * slots,
+        wide,
+        wide,
+        slots * stride(c.n_embd),
+        rows,
+    ];
+    words.map(|n| (4 * n as u64).next_multiple_of(256))
+}
+
+impl Room {
+    /// Bytes it takes; none where a model has no experts.
+    pub fn bytes(c: &Config, rows: usize) -> u64 {
+        sizes(c, rows).iter().sum()
+    }
+
+    /// From this address on.
+    pub fn at(mut at: Address, c: &Config, rows: usize) -> Room {
+        let [logits, ids, shown, weights, order, tasks, gate, up, made, shared] = sizes(c, rows).map(|bytes| {
+            at += bytes;
+            at - bytes
+        });
+        Room { logits, ids, shown, weights, order, tasks, gate, up, made, shared }
+    }
+}
+
+/// The rows that experts are for.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows {
+    /// How many.
+    pub n: u32,
+    /// [n, D] f32: what is read.
+    pub x: Address,
+    /// Elements from one to the next.
+    pub x_stride: u32,
+    /// [n, D] f32: what the shared expert has made, if there is one, and then the sum.
+    pub y: Address,
+    /// Elements from one to the next.
+    pub y_stride: u32,
+}
+
+/// A launch, and what it leaves to be seen.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// What it is counted as.
+    pub kind: Kind,
+    /// What is launched.
+    pub run: Between,
+    /// See [`Shows`].
+    pub shows: Shows,
+}
+
+/// What a launch leaves to be seen: a name, where, elements from row to row, and of a row.
+pub type Shows = Vec<(&'static str, Address, usize, usize)>;
+
+/// Slots that a block has room for: 8, 4 or 1.
+fn at_once(gpu: &Gpu, products: &[(u32, Mat)]) -> u32 {
+    let fits = |slots: &u32| {
+        products.iter().all(|(n, mat)| {
+            let room = launch::expert_shared(*n, mat.ty.is_quantized(), *slots);
+            room + 1024 <= gpu.shared_most as u64
+        })
+    };
+    [8, 4].into_iter().find(fits).unwrap_or(1)
+}
+
+/// Rows of a matrix for a block: enough blocks for the device, whole turns of a block's warps.
+fn tile(gpu: &Gpu, rows: u32, blocks: u32) -> u32 {
+    let most = u64::from(rows) * u64::from(blocks) / u64::from(8 * gpu.n_sm);
+    (most as u32).clamp(16, 256).next_multiple_of(16)
+}
+
+/// The launches of a layer's experts.
+pub fn launches(gpu: &Gpu, config: &Config, op: &Experts, rows: Rows, room: &Room) -> Vec<Call> {
+    let mut making = Making { gpu, op, rows, room, d: config.n_embd as u32, calls: Vec::with_capacity(10) };
+    making.choice();
+    let slots = making.slots();
+    making.gate_up(slots);
+    making.down(slots);
+    making.sum();
+    making.calls
+}
+
+/// The launches so far.
+struct Making<'a> {
+    gpu: &'a Gpu,
+    op: &'a Experts,
+    rows: Rows,
+    room: &'a Room,
+    d: u32,
+    calls: Vec<Call>,
+}
+
+impl Making<'_> {
+    fn push(&mut self, kind: Kind, run: Between, shows: Shows) {
+        self.calls.push(Call { kind, run, shows });
+    }
+
+    /// The product of all rows with one matrix.
+    fn of_all(&mut self, m: Mat, bias: Address, y: Address, y_stride: u32, shows: Shows) {
+        let Rows { n, x, x_stride, .. } = self.rows;
+        let at_once = if n == 1 { 1 } else { at_once(self.gpu, &[(self.d, m)]) };
+        let tile = tile(self.gpu, m.rows, n.div_ceil(at_once));
+        let products = ExpertProducts {
+            x,
+            m: [m, Mat::default()],
+            bias: [bias, 0],
+            y: [y, 0],
+            n_m: 1,
+            ..ExpertProducts::default()
+        };
+        let products = ExpertProducts { rows: m.rows, n: self.d, share: 1, n_slots: n, at_once, ..products };
+        self.push(Kind::Route, Between::Experts(ExpertProducts { x_stride, y_stride, tile, ..products }), shows);
+    }
+
+    /// The router's logits, that of the shared expert's gate, and what is chosen.
+    fn choice(&mut self) {
+        let (w, room, n, k) = (&self.op.weights, self.room, self.op.experts.n, self.op.experts.n_used);
+        let logits = vec![("moe_logits", room.logits, stride(n), n)];
+        self.of_all(w.router, w.router_bias, room.logits, stride(n) as u32, logits);
+        if let Some(m) = w.shared_gate {
+            self.of_all(m, 0, room.shared, 1, Vec::new());
+        }
+        let shows = [("moe_ids", room.shown), ("moe_weights", room.weights)].map(|(name, from)| (name, from, k, k));
+        let route = route(self.op, self.rows.n, stride(n) as u32, room);
+        self.push(Kind::Route, Between::Route(route), shows.into());
+    }
+
+    /// The slots, sorted where there are several rows.
+    fn slots(&mut self) -> ExpertProducts {
+        let (w, experts) = (&self.op.weights, &self.op.experts);
+        let Room { ids, order, tasks, .. } = *self.room;
+        let n_slots = self.rows.n * experts.n_used as u32;
+        let slots = ExpertProducts { ids, n_slots, n_tasks: n_slots, at_once: 1, ..ExpertProducts::default() };
+        if self.rows.n == 1 {
+            return slots;
+        }
+        let first = w.gate.unwrap_or(w.up);
+        let at_once = at_once(self.gpu, &[(self.d, first), (self.d, w.up), (experts.each.width as u32, w.down)]);
+        let n_experts = experts.n as u32;
+        let n_tasks = Tasks::most(n_slots, n_experts, at_once);
+        let sorted = Tasks { ids, order, tasks, n_slots, n_experts, at_once, n_tasks };
+        self.push(Kind::Route, Between::Tasks(sorted), Vec::new());
+        ExpertProducts { order, tasks, at_once, n_tasks, ..slots }
+    }
+
+    /// Gate and up in one launch where they are of one type; activation(gate) * up in the place of the gate.
+    fn gate_up(&mut self, slots: ExpertProducts) {
+        let (w, room, each) = (&self.op.weights, self.room, self.op.experts.each);
+        let (f, y_stride) = (each.width as u32, stride(each.width) as u32);
+        let Rows { x, x_stride, .. } = self.rows;
+        let share = self.op.experts.n_used as u32;
+        let products = ExpertProducts { x, rows: f, n: self.d, share, x_stride, y_stride, ..slots };
+        let up = (w.up, w.up_bias, room.up);
+        let gate = w.gate.map(|gate| (gate, w.gate_bias, room.gate));
+        let launches = match gate {
+            Some(gate) if gate.0.ty == up.0.ty => vec![vec![gate, up]],
+            Some(gate) => vec![vec![gate], vec![up]],
+            None => vec![vec![up]],
+        };
+        for mats in launches {
+            let mut products = ExpertProducts { n_m: mats.len() as u32, ..products };
+            products.tile = tile(self.gpu, f, products.n_tasks * products.n_m);
+            for (i, (m, bias, y)) in mats.into_iter().enumerate() {
+                (products.m[i], products.bias[i], products.y[i]) = (m, bias, y);
+            }
+            self.push(Kind::Experts, Between::Experts(products), Vec::new());
+        }
+        let (from, by) = if gate.is_some() { (room.gate, room.up) } else { (room.up, 0) };
+        let glu = Glu { gate: from, up: by, row: from, n_rows: slots.n_slots, n: f, ..Glu::default() };
+        let activation = Activation::from(each.activation) as u32;
+        let glu = Glu { in_stride: y_stride, out_stride: y_stride, activation, ..glu };
+        self.push(Kind::Glu, Between::Glu(glu), Vec::new());
+    }
+
+    fn down(&mut self, slots: ExpertProducts) {
+        let (w, room, each) = (&self.op.weights, self.room, self.op.experts.each);
+        let x = if w.gate.is_some() { room.gate } else { room.up };
+        let (x_stride, y_stride) = (stride(each.width) as u32, stride(self.d as usize) as u32);
+        let tile = tile(self.gpu, self.d, slots.n_tasks);
+        let mats = ExpertProducts {
+            m: [w.down, Mat::default()],
+            bias: [w.down_bias, 0],
+            y: [room.made, 0],
+            n_m: 1,
+            tile,
+            ..slots
+        };
+        let products = ExpertProducts { x, rows: self.d, n: each.width as u32, share: 1, x_stride, y_stride, ..mats };
+        self.push(Kind::Experts, Between::Experts(products), Vec::new());
+    }
+
+    fn sum(&mut self) {
+        let (experts, rows) = (&self.op.experts, self.rows);
+        let sum = Sum {
+            made: self.room.made,
+            weights: self.room.weights,
+            gate: if self.op.weights.shared_gate.is_some() { self.room.shared } else { 0 },
+            y: rows.y,
+            shared: experts.shared.is_some(),
+            n_rows: rows.n,
+            n_used: experts.n_used as u32,
+            n: self.d,
+            stride: stride(self.d as usize) as u32,
+            y_stride: rows.y_stride,
+        };
+        let shows = vec![("ffn_out", rows.y, rows.y_stride as usize, self.d as usize)];
+        self.push(Kind::Experts, Between::ExpertSum(sum), shows);
+    }
+}
+
+fn route(op: &Experts, n_rows: u32, stride: u32, room: &Room) -> Route {
+    let (experts, how) = (&op.experts, &op.experts.route);
+    Route {
+        logits: room.logits,
+        select_bias: op.weights.select_bias,
+        ids: room.ids,
+        weights: room.weights,
+        shown: room.shown,
+        n_rows,
+        n: experts.n as u32,
+        n_used: experts.n_used as u32,
+        stride,
+        score: Score::from(how.score) as u32,
+        n_groups: how.groups.map_or(0, |groups| groups.n as u32),
+        n_groups_used: how.groups.map_or(0, |groups| groups.n_used as u32),
+        renorm: u32::from(how.renorm),
+        scale: how.scale,
+    }
+}
