@@ -34,7 +34,6 @@ pub(super) struct Experts {
 }
 
 /// A feed-forward part.
-#[allow(clippy::large_enum_variant)] // one a layer
 pub(super) enum Ffn {
     Dense(Dense),
     Experts(Box<Experts>),
