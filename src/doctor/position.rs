@@ -46,7 +46,7 @@ pub(super) fn position(p: &Patient<'_>) -> Result<Finding> {
     let text = format!(
         "error of keys at 1 to {} in {} layers against the first, turned; order counts; truncating leaves no trace",
         TURNS.min(p.config.n_ctx_train) - 1,
-        p.config.n_layers()
+        n_comparable(p)
     );
     Ok(Finding::of(error, bound, text))
 }
@@ -63,7 +63,8 @@ fn turn_bound(p: &Patient<'_>, layer: usize) -> f64 {
 /// one, or the first that is above its bound.
 ///
 /// Where all tokens are the same so are all values, and with them the mix that attention makes of them, whatever its
-/// weights: but for their turn, the keys of each layer are the same at all positions.
+/// weights: but for their turn, the keys of each layer are the same at all positions. Not behind attention with sinks, whose
+/// share depends on the position's number of keys.
 fn turned(p: &Patient<'_>) -> Result<(f64, usize, usize)> {
     let n = TURNS.min(p.config.n_ctx_train);
     let token = p.tokens(1)?[0];
@@ -77,7 +78,7 @@ fn turned(p: &Patient<'_>) -> Result<(f64, usize, usize)> {
     let keys = take(&seen);
     let (_, weights) = bind(p.gguf)?;
     let mut worst = (0.0, 0, 0);
-    for layer in 0..p.config.n_layers() {
+    for layer in 0..n_comparable(p) {
         let attention = p.config.layers[layer].attention();
         let rope = attention.rope.map(|rope| &p.config.ropes_of(p.config.is_long(n))[rope]);
         let behind = match (attention.qk_norm, &weights.layers[layer].k_norm) {
@@ -105,6 +106,12 @@ fn turned(p: &Patient<'_>) -> Result<(f64, usize, usize)> {
         }
     }
     Ok(worst)
+}
+
+/// Layers up to the first with sinks, which has the last keys that are comparable.
+fn n_comparable(p: &Patient<'_>) -> usize {
+    let first = p.config.layers.iter().position(|l| l.attention().sinks);
+    first.map_or(p.config.n_layers(), |first| first + 1)
 }
 
 /// Keys of a layer at position 0, at `position`, from the formula of `model::RopeTable`, in f64; its magnitude is in them.
