@@ -106,7 +106,7 @@ pub fn tasks(bench: &Bench) {
     assert!(refused.contains("expert_tasks: 9 tasks of 10"), "{refused}");
 }
 
-/// Every type, against plain sums, and slots in tasks of eight, of four and alone to the bit.
+/// Every type, against plain sums (of few rows, whose terms may cancel: a unit has 16 bits), and slots in tasks of eight, of four and alone to the bit.
 pub fn products(bench: &Bench) {
     for ty in TYPES {
         for (n_experts, rows, n, n_rows, k) in [(5, 37, 256, 11, 3), (3, 16, 44, 6, 1), (2, 5, 512, 9, 2)] {
@@ -167,7 +167,7 @@ pub fn products(bench: &Bench) {
                     results.extend(&seen[slot * y_stride..][..rows]);
                     assert!(seen[slot * y_stride + rows..][..3].iter().all(|x| *x == 7.0), "only its rows");
                 }
-                near(&format!("{} {rows} by {n}, {slots} slots", ty.name()), &results, &truths, 4e-9);
+                near(&format!("{} {rows} by {n}, {slots} slots", ty.name()), &results, &truths, 2e-8);
             }
             let bits = |all: [Vec<f32>; 2]| all.map(|y| y.into_iter().map(f32::to_bits).collect::<Vec<u32>>());
             let alone = bits(alone);
@@ -197,7 +197,7 @@ fn one_matrix(bench: &Bench, m: &super::bench::Matrix, n_rows: usize, (x, x_stri
     };
     let alone = run(1);
     for (row, x) in xs.iter().enumerate() {
-        near(&format!("{:?} of all", m.mat.ty), &alone[row * rows..][..rows], &m.times(x), 4e-9);
+        near(&format!("{:?} of all", m.mat.ty), &alone[row * rows..][..rows], &m.times(x), 2e-8);
     }
     for at_once in [4, 8] {
         assert!(run(at_once).iter().zip(&alone).all(|(a, b)| a.to_bits() == b.to_bits()), "{:?}: other bits", m.mat.ty);
