@@ -154,7 +154,8 @@ fn prompts_in_company_have_the_bits_that_they_have_alone() {
         (0, 129),
     ];
     let all = if few() { &all[..8] } else { all };
-    for arch in if few() { &["gemma3"][..] } else { &["qwen2", "qwen3", "llama", "gemma3"] } {
+    let most = ["qwen2", "qwen3", "llama", "gemma3", "qwen2moe", "glm4moe", "gpt-oss"];
+    for arch in if few() { &["gemma3", "gpt-oss"][..] } else { &most } {
         for ty in [TensorType::F16, TensorType::Q8_0, TensorType::Q4_K].into_iter().take(if few() { 1 } else { 3 }) {
             let bytes = Tiny::new(arch, ty).bytes();
             let lens: Vec<usize> = all.iter().map(|(start, n)| start + n).collect();

@@ -253,7 +253,7 @@ pub fn staged_halves(bench: &Bench) {
         let mats = [bench.matrix(TensorType::F16, rows, cols, true)];
         let (mut st, xs) = several(bench, &mats, 0, 2, n_seq);
         let nt = nt.min(f16_mma_batch_most(st.n, false, ks));
-        (st.ks, st.split_nt, st.scale) = (ks, nt, SCALE);
+        (st.ks, st.split_nt, st.scale, st.softcap) = (ks, nt, SCALE, f32::INFINITY);
         st.split = staged(bench, st.n, n_seq, nt, 66);
         bench.queue().stage_input(&st).unwrap();
         bench.queue().f16_mma_batch(&st, nt).unwrap();
