@@ -35,7 +35,9 @@ enum KgType : uint32_t { KG_TYPES(KG_NAME) };
 #undef KG_NAME
 
 // What a gate goes through, or up where there is none: device/activation.cuh. Products can do the first two themselves.
-enum KgActivation : uint32_t { KG_NO_ACTIVATION = 0, KG_ACTIVATION_SILU, KG_ACTIVATION_GELU, KG_ACTIVATION_GELU_ERF, KG_ACTIVATION_RELU2, KG_ACTIVATION_CLAMPED_SWIGLU };
+enum KgActivation : uint32_t {
+    KG_NO_ACTIVATION = 0, KG_ACTIVATION_SILU, KG_ACTIVATION_GELU, KG_ACTIVATION_GELU_ERF, KG_ACTIVATION_RELU2, KG_ACTIVATION_CLAMPED_SWIGLU
+};
 
 // How a row is normalized: rows/norm.cu.
 enum KgNormKind : uint32_t { KG_NORM_NONE = 0, KG_NORM_RMS, KG_NORM_LAYER };

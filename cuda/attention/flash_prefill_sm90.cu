@@ -1,6 +1,7 @@
 // Attention of a prefill chunk on compute capability 9.0: flash_prefill_mma.cu's formula, tensors and preconditions, on wgmma.
 //
-//   s = softcap(scale * q k^T), masked; out = softmax(s, with a sink where there are some) v      scores, maximum, sum and output f32, probabilities f16
+//   s = softcap(scale * q k^T), masked; out = softmax(s, with a sink where there are some) v
+// Scores, maximum, sum and output are f32, probabilities f16.
 // Geometry: a block takes NWG x 64 tokens of one head, one warpgroup for 64; a block of keys is a page of 64 positions, copied by
 // all threads (cp.async, zeros beyond the sequence) into a ring of K and V slots: panels of 64 columns, [64 keys][128 bytes],
 // 128-byte swizzle. While the softmax of block j + 1 runs, the tensor cores add block j's values (FlashAttention-3,

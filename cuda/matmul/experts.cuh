@@ -20,7 +20,8 @@ static inline size_t kg_expert_smem(uint32_t n, bool quant, uint32_t slots) {
 }
 
 // The inputs of n slots, and zeros up to NB.
-template <bool QUANT, int NB> __device__ __forceinline__ void kg_expert_input(const KgExpertProducts &p, const uint32_t *slots, uint32_t n, uint32_t *words) {
+template <bool QUANT, int NB>
+__device__ __forceinline__ void kg_expert_input(const KgExpertProducts &p, const uint32_t *slots, uint32_t n, uint32_t *words) {
     const uint32_t n4 = (p.n + 31) / 32 * 8, each = n4 * (QUANT ? 10 : 16) / 4; // words of a slot
     for (uint32_t i0 = threadIdx.x & ~31u; i0 < n4; i0 += KG_EXPERT_THREADS) {
         const uint32_t i = i0 + (threadIdx.x & 31), left = 4 * i < p.n ? p.n - 4 * i : 0;
@@ -69,7 +70,8 @@ __device__ __forceinline__ void kg_expert_run(const KgExpertProducts &p, uint32_
 #pragma unroll
             for (int u = 0; u < UN; u++) {
                 const uint32_t unit = u0 + u * 32 + lane;
-                if (u0 + u * 32 < per_row) kg_stage_add<T, NS, UN, NB>(acc, f, u, (const float *)words, padded, min(unit, per_row - 1), unit < per_row);
+                if (u0 + u * 32 < per_row)
+                    kg_stage_add<T, NS, UN, NB>(acc, f, u, (const float *)words, padded, min(unit, per_row - 1), unit < per_row);
             }
         }
         float y = 0.f;
@@ -109,7 +111,8 @@ template <int T> __global__ void __launch_bounds__(KG_EXPERT_THREADS) kg_expert_
 }
 
 static inline bool kg_expert_check(const KgExpertProducts *p) {
-    bool ok = p->x && p->n_m >= 1 && p->n_m <= 2 && p->rows && p->n && p->share && p->n_slots && p->tile && p->tile % 16 == 0 && p->y_stride >= p->rows;
+    bool ok = p->x && p->n_m >= 1 && p->n_m <= 2 && p->rows && p->n && p->share && p->n_slots;
+    ok = ok && p->tile && p->tile % 16 == 0 && p->y_stride >= p->rows;
     ok = ok && p->x_stride >= p->n && p->x_stride % 4 == 0 && (uintptr_t)p->x % 16 == 0 && !p->order == !p->tasks && (!p->tasks || p->n_tasks);
     return ok && (p->at_once == 1 || p->at_once == 4 || p->at_once == 8) && (p->rows + p->tile - 1) / p->tile <= 65535;
 }

@@ -269,7 +269,9 @@ __global__ void __launch_bounds__(KG_Q_BATCH_THREADS, kg_q_batch_per_sm(NT)) kg_
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
                     const int s0 = i & 1 ? sums[0].y : sums[0].x, s1 = i & 1 ? sums[1].y : sums[1].x;
-                    lo[0][i] = -off * (HALVES ? s0 : s0 + s1), lo[1][i] = -off * s1;
+                    // Unsigned: columns of no sequence hold what was there.
+                    lo[0][i] = (int)((uint32_t)-off * (HALVES ? (uint32_t)s0 : (uint32_t)s0 + (uint32_t)s1));
+                    lo[1][i] = (int)((uint32_t)-off * (uint32_t)s1);
                 }
                 if constexpr (HALVES) {
                     kg_mma_ss16(hi[0], w[r][0].x, w[r][1].x, x.x), kg_mma_ss16(hi[1], w[r][0].y, w[r][1].y, x.y);

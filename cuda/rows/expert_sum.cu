@@ -6,7 +6,8 @@
 // 256 threads of an element each, blockIdx.y a row. Bytes moved: made once, y once. Reference: tests/gpu/operations/experts.rs.
 #include "device/vectors.cuh"
 
-__global__ void __launch_bounds__(256) kg_expert_sum(const float *made, const float *weights, const float *gate, float *y, uint32_t shared, uint32_t n_used,
+__global__ void __launch_bounds__(256) kg_expert_sum(const float *made, const float *weights, const float *gate, float *y,
+                                                     uint32_t shared, uint32_t n_used,
                                                      uint32_t n, uint32_t stride, uint32_t y_stride) {
     const uint32_t i = blockIdx.x * 256 + threadIdx.x;
     const size_t row = blockIdx.y;
@@ -22,7 +23,8 @@ __global__ void __launch_bounds__(256) kg_expert_sum(const float *made, const fl
 
 KGC_API cudaError_t kgc_expert_sum(const float *made, const float *weights, const float *gate, float *y, int shared, uint32_t n_rows, uint32_t n_used,
                                    uint32_t n, uint32_t stride, uint32_t y_stride, int pdl, cudaStream_t stream) {
-    if (!made || !weights || !y || !n_rows || n_rows > 65535 || !n_used || !n || stride < n || y_stride < n || (gate && !shared)) return cudaErrorInvalidValue;
+    bool ok = made && weights && y && n_rows && n_rows <= 65535 && n_used && n && stride >= n && y_stride >= n && !(gate && !shared);
+    if (!ok) return cudaErrorInvalidValue;
     const dim3 grid((n + 255) / 256, n_rows);
     return kg_launch(kg_expert_sum, grid, dim3(256), 0, pdl, stream, made, weights, gate, y, (uint32_t)shared, n_used, n, stride, y_stride);
 }

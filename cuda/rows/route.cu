@@ -14,7 +14,9 @@ constexpr int OUT = -2147483647 - 1; // what is chosen no more
 // Numbers in the order of integers: a NaN below all others, zeros of both signs equal; and back.
 __device__ __forceinline__ int kg_flip(int bits) { return bits ^ (int)((uint32_t)(bits >> 31) >> 1); }
 __device__ __forceinline__ int kg_key(float s) { return s != s ? OUT + 1 : kg_flip((int)__float_as_uint(s + 0.f)); }
-__device__ __forceinline__ float kg_number(int key) { return key <= OUT + 1 ? __uint_as_float(0x7fffffffu) : __uint_as_float((uint32_t)kg_flip(key)); }
+__device__ __forceinline__ float kg_number(int key) {
+    return __uint_as_float(key <= OUT + 1 ? 0x7fffffffu : (uint32_t)kg_flip(key));
+}
 
 // The first of the largest keys, for every lane.
 __device__ __forceinline__ uint32_t kg_largest(const int *keys, uint32_t n) {

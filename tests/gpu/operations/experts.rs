@@ -10,7 +10,7 @@ use super::bench::{Bench, TYPES, near, numbers};
 /// Experts, of which so many are used; how they are chosen.
 fn described(n: usize, n_used: usize, score: Score, groups: Option<Groups>) -> Experts {
     let each = Dense { width: 8, activation: Activation::Silu, gated: true };
-    let route = model::Route { score, select_bias: false, groups, renorm: n_used % 2 == 0, scale: 2.5 };
+    let route = model::Route { score, select_bias: false, groups, renorm: n_used.is_multiple_of(2), scale: 2.5 };
     Experts { n, n_used, each, route, shared: None }
 }
 

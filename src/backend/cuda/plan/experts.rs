@@ -3,8 +3,8 @@
 //! A row has a slot for each of its experts, in ascending order of their ids. Of several rows slots are sorted by expert on the device, so
 //! that an expert's weights are read once for several slots; no bit depends on that. The host learns nothing of the choice.
 
+use super::limits::stride;
 use super::op::{Experts, Kind};
-use super::workspace::stride;
 use crate::backend::cuda::driver::{Address, Gpu};
 use crate::backend::cuda::kernels::abi::{ExpertProducts, Glu, Mat, Route};
 use crate::backend::cuda::kernels::kinds::{Activation, Score};

@@ -27,3 +27,8 @@ pub const LONG_FROM: u32 = 2048;
 pub const TENSOR_HEAD: usize = abi::TENSOR_HEAD as usize;
 /// See [`TENSOR_HEAD`].
 pub const TENSOR_CHUNK: u32 = abi::TENSOR_CHUNK;
+
+/// Floats from one row of a vector of `n` to the next.
+pub fn stride(n: usize) -> usize {
+    n.next_multiple_of(64)
+}

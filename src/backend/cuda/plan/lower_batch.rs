@@ -7,12 +7,11 @@
 
 use super::f16_batch::{self, Wide};
 use super::geometry::{By, Shape, Tuning, share};
-use super::limits::{ATTEND_CHUNK, LONG_CHUNK, LONG_FROM, MOST_SEQUENCES};
+use super::limits::{ATTEND_CHUNK, LONG_CHUNK, LONG_FROM, MOST_SEQUENCES, stride};
 use super::lower_step::{self, Target};
 use super::op::{Kind, Op, What};
 use super::q_batch::{self, Input};
 use super::stage::{Placed, Stages};
-use super::workspace::stride;
 use crate::backend::cuda::driver::{Address, Gpu};
 use crate::backend::cuda::kernels::abi::{Attend, Mat, Stage};
 use crate::backend::cuda::kernels::launch::{self, Between, Parts};

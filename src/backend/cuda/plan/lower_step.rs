@@ -108,14 +108,8 @@ pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
                 push(placed.kind, stage(placed), shows);
             }
             What::Attend(a) => {
-                let [first, second, _] = work.tap;
-                let mut attend = Attend { chunk: ATTEND_CHUNK, ..stages.attend(a) };
-                if watched {
-                    (attend.tap_q, attend.tap_k) = (first, second);
-                }
-                let (h, g) = (a.attention.q_width(), a.attention.kv_width());
-                let v = work.qkv + 4 * (h + g) as u64;
-                let rows = [("q_rope", first, h), ("k_rope", second, g), ("v", v, g), ("attn_mix", work.mix, h)];
+                let (attend, rows) =
+                    attending(stages.attend(a), (a.attention.q_width(), a.attention.kv_width()), watched, work);
                 push(Kind::Attend, Run::Attend(attend), rows.map(|(name, from, cols)| show(name, from, cols)).into());
             }
             What::Gate(g) => {
@@ -146,6 +140,22 @@ pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
         }
     }
     launches
+}
+
+/// Attention that leaves its queries and keys, `[h]` and `[g]`, for watchers, and what it shows.
+fn attending(
+    attend: Attend,
+    (h, g): (usize, usize),
+    watched: bool,
+    work: &Workspace,
+) -> (Attend, [(&'static str, Address, usize); 4]) {
+    let [first, second, _] = work.tap;
+    let mut attend = Attend { chunk: ATTEND_CHUNK, ..attend };
+    if watched {
+        (attend.tap_q, attend.tap_k) = (first, second);
+    }
+    let v = work.qkv + 4 * (h + g) as u64;
+    (attend, [("q_rope", first, h), ("k_rope", second, g), ("v", v, g), ("attn_mix", work.mix, h)])
 }
 
 /// A stage that leaves its normalized input for watchers.

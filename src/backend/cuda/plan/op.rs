@@ -39,6 +39,7 @@ pub struct Op {
 
 /// What an operation does; `stream` is the residual stream.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // there is one list of a few hundred
 pub enum What {
     /// stream = scale * table[token]; shows "embed".
     Embed {

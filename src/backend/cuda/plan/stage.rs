@@ -2,8 +2,9 @@
 
 use super::experts::{self, Call};
 use super::geometry::{By, Shape, Tuning, share};
+use super::limits::stride;
 use super::op::{Attend, Experts, Gate, Half, Input, Kind, Norm, Output, Project};
-use super::workspace::{Workspace, stride};
+use super::workspace::Workspace;
 use crate::backend::cuda::driver::{Address, Gpu};
 use crate::backend::cuda::kernels::abi::{self, Glu, Mat, Stage};
 use crate::backend::cuda::kernels::kinds::NormKind;

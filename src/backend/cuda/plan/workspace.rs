@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::experts::Room;
-use super::limits::{ATTEND_CHUNK, MOST_PARTS, RING};
+use super::limits::{ATTEND_CHUNK, MOST_PARTS, RING, stride};
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::driver::{Buffer, Gpu, Pinned, Stream};
 use crate::backend::cuda::kernels::abi::State;
@@ -40,11 +40,6 @@ pub struct Workspace {
     pub best: Address,     // u64
     pub counter: Address,  // u32
     pub experts: Room,
-}
-
-/// Floats from one row of a vector of `n` to the next.
-pub fn stride(n: usize) -> usize {
-    n.next_multiple_of(64)
 }
 
 /// Bytes of the fixed part and where each piece starts in it.

@@ -8,12 +8,13 @@ use crate::backend::cuda::driver::{Address, Gpu, Graph, Stream};
 use crate::backend::cuda::kernels::abi::State;
 use crate::backend::cuda::kernels::launch::Queue;
 use crate::backend::cuda::plan::geometry::Tuning;
+use crate::backend::cuda::plan::limits::stride;
 use crate::backend::cuda::plan::limits::{ATTEND_CHUNK, MOST_SEQUENCES};
 use crate::backend::cuda::plan::lower_batch::{Launch, Run, lower};
 use crate::backend::cuda::plan::lower_step::Target;
 use crate::backend::cuda::plan::op::Op;
 use crate::backend::cuda::plan::split::AttentionSplit;
-use crate::backend::cuda::plan::workspace::{Workspace, stride};
+use crate::backend::cuda::plan::workspace::Workspace;
 use crate::error::Result;
 use crate::model::Config;
 
