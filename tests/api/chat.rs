@@ -197,6 +197,15 @@ fn hostile_templates_end_in_an_error() {
         "{% set n = namespace() %}{% for i in range(99999) %}{% set m = namespace() %}{% set m.x = n.x %}{% set n.x = m %}{% endfor %}",
         "{% set n = namespace() %}{% set n.n = n %}{{ n }}",
         "{% set n = namespace() %}{% set n.n = [n] %}{{ n }}{{ n == n }}",
+        "{% set n = namespace() %}{% set n.m = {n: 1} %}{{ n }}",
+        "{% set n = namespace() %}{% set n.m = {(n,): 1} %}{{ n }}",
+        "{% set n = namespace(t=('a','a')) %}{% for i in range(40) %}{% set n.t = (n.t, n.t) %}{% endfor %}{{ {n.t: 1} }}",
+        "{% set n = namespace(t=('a','a')) %}{% for i in range(40) %}{% set n.t = (n.t, n.t) %}{% endfor %}{{ [n.t] | unique | list }}",
+        "{% set g = range(1000) | map('default') %}{% set h = ([g] * 1000) | map('default') %}{% set i = ([h] * 1000) | map('default') %}{% set j = ([i] * 1000) | map('default') %}{{ 1 / 0 }}",
+        "{% macro m(c, k) %}{% macro kept() %}{{ c }}{% endmacro %}{% if k %}{{ m(cycler(cycler(cycler(cycler(c)))), k - 1) }}{% endif %}{% endmacro %}{{ m(1, 90) }}",
+        "{{ [1] | map(attribute='.' * 12000000) | list }}",
+        "{{ [1] | sort(attribute=',' * 12000000) }}",
+        "{{ ('\n' * 8000000) | indent }}",
         // What the engine itself would not come back from, or answer with much.
         "{% set n = namespace() %}{% for i in range(99999) %}{% set m = namespace() %}{% set m.x = [n.x] %}{% set n.x = [m] %}{% endfor %}",
         "{{ '{:>999999999}'.format(1) }}",
@@ -228,6 +237,10 @@ fn environment_is_that_of_transformers() {
     let messages = [("user", "a<b>'\u{e9}\n\"\\"), ("tool", "2")];
     for (source, expected) in [
         ("{{ strftime_now('%d %b %Y') }}", "26 Jul 2024"),
+        (
+            "{{ 0.001 | round(-170141183460469231731687303715884105727 - 1) }}{{ 'a b' | truncate(170141183460469231731687303715884105727) }}",
+            "0.0a b",
+        ),
         ("{{ messages[0].content | tojson }}", "\"a<b>'\u{e9}\\n\\\"\\\\\""),
         ("{{ {'a': [1, none, true], 'b': {}} | tojson }}", "{\"a\": [1, null, true], \"b\": {}}"),
         ("{{ [1, {'x': 2}] | tojson(indent=2) }}", "[\n  1,\n  {\n    \"x\": 2\n  }\n]"),

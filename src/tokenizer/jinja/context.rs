@@ -176,7 +176,7 @@ impl<'r> Context<'r> {
                 }
                 Object::View(view, map) => self.viewed(*view, map),
                 Object::Group(key, list) => Ok(vec![key.clone(), list.clone()]),
-                Object::Generator(_, items) => std::mem::replace(&mut *lock(items), Ok(Vec::new())),
+                Object::Generator(_, _, items) => std::mem::replace(&mut *lock(items), Ok(Vec::new())),
                 _ => raise(format!("'{}' object is not iterable", value.kind())),
             },
             _ => raise(format!("'{}' object is not iterable", value.kind())),

@@ -120,5 +120,5 @@ fn charged(context: &Context<'_>, items: Done<Vec<Value>>) -> Done<Value> {
     }
     context.meter.make_elements(items.as_ref().map_or(0, Vec::len) + 1)?;
     filters_list::check_levels(&items)?;
-    Ok(Value::generator("generator", items))
+    Value::generator("generator", items)
 }

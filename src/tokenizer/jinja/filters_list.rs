@@ -23,7 +23,11 @@ impl Path {
         };
         let parts = match attribute {
             Value::None => Vec::new(),
-            Value::Str(text) | Value::Markup(text) => context.plain(text).split('.').map(part).collect(),
+            Value::Str(text) | Value::Markup(text) => {
+                let text = context.plain(text);
+                context.meter.make_elements(2 * (1 + text.bytes().filter(|b| *b == b'.').count()))?;
+                text.split('.').map(part).collect()
+            }
             other => vec![other.clone()],
         };
         Ok(Path { parts, default: default.filter(|default| !matches!(default, Value::None)) })
@@ -89,12 +93,12 @@ pub(super) fn call(context: &Context<'_>, name: &str, value: &Value, arguments: 
             }
         }
         "items" => match value {
-            Value::Undefined(_) => Ok(Value::generator("generator", Ok(Vec::new()))),
+            Value::Undefined(_) => Value::generator("generator", Ok(Vec::new())),
             Value::Map(map) => {
                 let view = Value::object(Object::View(View::Items, map.clone()));
-                Ok(Value::generator("generator", context.items(&view)))
+                Value::generator("generator", context.items(&view))
             }
-            _ => Ok(Value::generator("generator", raise("Can only get item pairs from a mapping."))),
+            _ => Value::generator("generator", raise("Can only get item pairs from a mapping.")),
         },
         "list" => context.items(value).and_then(|items| context.list(items)),
         "first" => first(context, value),
@@ -114,7 +118,7 @@ pub(super) fn call(context: &Context<'_>, name: &str, value: &Value, arguments: 
 
 fn first(context: &Context<'_>, value: &Value) -> Done<Value> {
     if let Value::Object(object) = value
-        && let Object::Generator(_, items) = &**object
+        && let Object::Generator(_, _, items) = &**object
     {
         // The rest stays.
         let mut items = lock(items);
@@ -159,7 +163,7 @@ fn reverse(context: &Context<'_>, value: &Value) -> Done<Value> {
     items.reverse();
     if is_reversible(value) {
         List::new(items.clone())?;
-        return Ok(Value::generator(kind, Ok(items)));
+        return Value::generator(kind, Ok(items));
     }
     context.list(items)
 }
@@ -275,7 +279,7 @@ fn unique(context: &Context<'_>, value: &Value, arguments: Arguments) -> Done<Va
         }
     }
     List::new(kept.clone())?;
-    Ok(Value::generator("generator", Ok(kept)))
+    Value::generator("generator", Ok(kept))
 }
 
 /// How many a filter was asked for.
@@ -304,7 +308,7 @@ fn batch(context: &Context<'_>, value: &Value, arguments: Arguments) -> Done<Val
         batches.push(context.list(part)?);
     }
     List::new(batches.clone())?;
-    Ok(Value::generator("generator", Ok(batches)))
+    Value::generator("generator", Ok(batches))
 }
 
 fn slice(context: &Context<'_>, value: &Value, arguments: Arguments) -> Done<Value> {
@@ -324,5 +328,5 @@ fn slice(context: &Context<'_>, value: &Value, arguments: Arguments) -> Done<Val
         slices.push(context.list(part)?);
     }
     List::new(slices.clone())?;
-    Ok(Value::generator("generator", Ok(slices)))
+    Value::generator("generator", Ok(slices))
 }

@@ -125,7 +125,7 @@ fn indent(context: &Context<'_>, value: &Value, arguments: Arguments) -> Done<Va
         value => return raise(format!("unsupported operand type(s) for +=: '{}' and 'str'", value.kind())),
     };
     let view = context.view(text)?;
-    let mut lines = strings::lines(&view.plain);
+    let mut lines = strings::lines(context, &view.plain)?;
     context.meter.make_elements(lines.len())?;
     if view.plain.is_empty() || lines.last().is_some_and(|&(_, end, next)| end < next && next == view.plain.len()) {
         // The filter adds a line's end, which makes an empty line of none.
@@ -162,13 +162,13 @@ fn truncate(context: &Context<'_>, value: &Value, arguments: Arguments) -> Done<
     }
     let Some(text) = value.as_str() else {
         return match context.length(value)? {
-            Some(n) if n as i128 <= length + leeway => Ok(value.clone()),
+            Some(n) if n as i128 <= length.saturating_add(leeway) => Ok(value.clone()),
             Some(_) => unsupported(format!("truncate of a {}", value.kind())),
             None => raise(format!("object of type '{}' has no len()", value.kind())),
         };
     };
     let view = context.view(text)?;
-    if view.plain.chars().count() as i128 <= length + leeway {
+    if view.plain.chars().count() as i128 <= length.saturating_add(leeway) {
         return Ok(value.clone());
     }
     let keep = usize::try_from(length - n_end).unwrap_or(0);

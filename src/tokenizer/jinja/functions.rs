@@ -8,7 +8,7 @@ use super::context::{Context, shared};
 use super::fault::{Done, raise, unsupported};
 use super::namespace::{check_name, check_settable};
 use super::strings::integer;
-use super::value::{Object, Value, range_length};
+use super::value::{Object, Value, levels_above, range_length};
 
 /// Their names.
 const NAMES: [&str; 8] =
@@ -38,7 +38,11 @@ pub(super) fn call(context: &Context<'_>, name: &str, mut arguments: Arguments) 
             Ok(Value::object(Object::Namespace(Mutex::new(entries))))
         }
         "cycler" if arguments.positional.is_empty() => raise("at least one item has to be provided"),
-        "cycler" => Ok(Value::object(Object::Cycler(Mutex::new((arguments.positional, 0))))),
+        "cycler" => {
+            context.meter.make_elements(arguments.positional.len() + 2)?;
+            let levels = levels_above(&arguments.positional)?;
+            Ok(Value::object(Object::Cycler(levels, Mutex::new((arguments.positional, 0)))))
+        }
         "joiner" => {
             let [separator] = arguments.bind("Joiner.__init__()", ["sep"])?;
             let separator = separator.map_or(Ok(", ".to_owned()), |separator| context.str(&separator))?;

@@ -131,12 +131,12 @@ fn of_object(context: &Context<'_>, value: &Value, object: &Object, name: &str) 
         (Object::Macro { .. }, "catch_kwargs" | "catch_varargs" | "caller" | "explicit_caller") => {
             unsupported(format!("the attribute {name} of macros"))
         }
-        (Object::Cycler(_), "next" | "reset") | (Object::Function("dict"), "fromkeys") => method(),
-        (Object::Cycler(state), "current") => {
+        (Object::Cycler(..), "next" | "reset") | (Object::Function("dict"), "fromkeys") => method(),
+        (Object::Cycler(_, state), "current") => {
             let state = lock(state);
             Ok(state.0.get(state.1).cloned())
         }
-        (Object::Cycler(_), "items" | "pos") | (Object::Joiner(_), "sep" | "used") => {
+        (Object::Cycler(..), "items" | "pos") | (Object::Joiner(_), "sep" | "used") => {
             unsupported(format!("the attribute {name} of a {}", value.kind()))
         }
         (Object::Group(key, _), "grouper") => Ok(Some(key.clone())),

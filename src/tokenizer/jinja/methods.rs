@@ -139,13 +139,13 @@ fn of_object(context: &Context<'_>, object: &Object, method: &str, arguments: Ar
             }
             Ok(Value::Bool(changed))
         }
-        (Object::Cycler(state), "next") => {
+        (Object::Cycler(_, state), "next") => {
             let mut state = lock(state);
             let (at, n) = (state.1, state.0.len());
             state.1 = (at + 1) % n.max(1);
             Ok(state.0.get(at).cloned().unwrap_or(Value::None))
         }
-        (Object::Cycler(state), _) => {
+        (Object::Cycler(_, state), _) => {
             lock(state).1 = 0;
             Ok(Value::None)
         }

@@ -39,11 +39,14 @@ pub(super) fn check_settable(context: &Context<'_>, value: &Value) -> Done<()> {
     context.meter.charge(8)?;
     match value {
         Value::List(list) | Value::Tuple(list) => list.items.iter().try_for_each(|item| check_settable(context, item)),
-        Value::Map(map) => map.entries().iter().try_for_each(|(_, value)| check_settable(context, value)),
+        Value::Map(map) => map.entries().iter().try_for_each(|(key, value)| {
+            check_settable(context, key)?;
+            check_settable(context, value)
+        }),
         Value::Object(object) => match &**object {
             Object::Namespace(_) => unsupported("a namespace in a namespace"),
             Object::Loop(_) => unsupported("a loop in a namespace"),
-            Object::Cycler(_) | Object::Joiner(_) | Object::Method(..) => {
+            Object::Cycler(..) | Object::Joiner(_) | Object::Method(..) => {
                 unsupported(format!("a {} in a namespace", value.kind()))
             }
             Object::View(_, map) => check_settable(context, &Value::Map(map.clone())),
@@ -51,7 +54,7 @@ pub(super) fn check_settable(context: &Context<'_>, value: &Value) -> Done<()> {
                 check_settable(context, key)?;
                 check_settable(context, list)
             }
-            Object::Generator(_, items) => {
+            Object::Generator(_, _, items) => {
                 lock(items).iter().flatten().try_for_each(|item| check_settable(context, item))
             }
             _ => Ok(()),

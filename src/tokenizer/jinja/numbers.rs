@@ -120,6 +120,7 @@ fn rounded(number: f64, precision: i128) -> f64 {
     if precision >= 0 {
         return format!("{number:.*}", precision as usize).parse().unwrap_or(number);
     }
+    let precision = precision.max(-400);
     let scientific = format!("{number:e}");
     let exponent = scientific.split_once('e').and_then(|(_, e)| e.parse::<i128>().ok()).unwrap_or(0);
     let digits = exponent + precision;

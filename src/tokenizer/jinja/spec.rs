@@ -110,6 +110,8 @@ impl Spec {
             'o' => ("0o", format!("{size:o}"), 4),
             'b' => ("0b", format!("{size:b}"), 4),
             'c' => match u32::try_from(int).ok().and_then(char::from_u32) {
+                // The planes for private use have what stands for control tokens.
+                Some('\u{f0000}'..) => return unsupported("%c of a character for private use"),
                 Some(c) => return Ok(self.field("", &c.to_string(), '<')),
                 None => return raise("%c arg not in range(0x110000)"),
             },

@@ -111,12 +111,12 @@ fn stripped(context: &Context<'_>, view: &Plain<'_>, method: &str, end: End, arg
 }
 
 fn strip(context: &Context<'_>, view: &Plain<'_>, set: Option<&str>, end: End) -> Done<Value> {
+    context.meter.make(set.map_or(0, |set| 16 * set.len()))?;
     let set: Option<Vec<char>> = set.map(|set| {
         let mut set: Vec<char> = context.plain(set).chars().collect();
         set.sort_unstable();
         set
     });
-    context.meter.charge(set.as_ref().map_or(0, |set| 16 * set.len()))?;
     let is = |c: char| set.as_ref().map_or_else(|| is_space(c), |set| set.binary_search(&c).is_ok());
     let mut rest = &*view.plain;
     if end != End::Right {
@@ -178,10 +178,12 @@ fn split(context: &Context<'_>, view: &Plain<'_>, from_right: bool, arguments: A
 }
 
 /// The lines of a text, in bytes: where each begins, where it ends, and where its line end does.
-pub(super) fn lines(plain: &str) -> Vec<(usize, usize, usize)> {
+pub(super) fn lines(context: &Context<'_>, plain: &str) -> Done<Vec<(usize, usize, usize)>> {
     let is_end = |c: char| {
         matches!(c, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}')
     };
+    // Charged before they are there, with what they double by.
+    context.meter.make_elements(2 * (1 + plain.chars().filter(|c| is_end(*c)).count()))?;
     let (mut found, mut start) = (Vec::new(), 0);
     while let Some(length) = plain.get(start..).and_then(|rest| rest.find(is_end)) {
         let end = start + length;
@@ -193,14 +195,14 @@ pub(super) fn lines(plain: &str) -> Vec<(usize, usize, usize)> {
     if start < plain.len() {
         found.push((start, plain.len(), plain.len()));
     }
-    found
+    Ok(found)
 }
 
 fn split_lines(context: &Context<'_>, view: &Plain<'_>, arguments: Arguments) -> Done<Value> {
     let [keep] = arguments.bind("splitlines()", ["keepends"])?;
     let keep = keep.is_some_and(|keep| keep.is_true());
     context.meter.make(view.text().len())?;
-    let lines = lines(&view.plain);
+    let lines = lines(context, &view.plain)?;
     context.meter.make_elements(2 * lines.len())?;
     let line = |(start, end, next)| Value::str(view.piece(start, if keep { next } else { end }));
     Value::list(lines.into_iter().map(line).collect())

@@ -12,6 +12,8 @@ use super::meter::costly;
 
 /// Levels of lists and maps in one another. More could not be walked on the stack that there is.
 pub(super) const MAX_LEVELS: u32 = 64;
+/// Bytes of a tuple as a key, which is written out to be compared.
+const MAX_KEY: usize = 64 << 10;
 /// Entries from which on a map is looked up by a table.
 const LARGE: usize = 8;
 
@@ -48,6 +50,8 @@ pub(crate) enum Missing {
 pub(crate) struct List {
     pub items: Vec<Value>,
     levels: u32,
+    /// Bytes that it would take as a key, written out: what is shared is counted as often as it stands there.
+    weight: usize,
 }
 
 /// A map in the order in which its keys came.
@@ -79,7 +83,8 @@ pub(crate) enum Object {
     Block(usize),
     /// `self`, whose attributes are the blocks.
     Itself,
-    Cycler(Mutex<(Vec<Value>, usize)>),
+    /// Its levels, its items and which comes next.
+    Cycler(u32, Mutex<(Vec<Value>, usize)>),
     Joiner(Mutex<(Arc<str>, bool)>),
     Range {
         start: i128,
@@ -87,8 +92,8 @@ pub(crate) enum Object {
         step: i128,
     },
     View(View, Arc<Map>),
-    /// What gives its items once: its Python type, then what is left, or what it ends with.
-    Generator(&'static str, Mutex<Result<Vec<Value>, Fault>>),
+    /// What gives its items once: its Python type, its levels, then what is left, or what it ends with.
+    Generator(&'static str, u32, Mutex<Result<Vec<Value>, Fault>>),
     /// A group of `groupby`: a tuple of two with names.
     Group(Value, Value),
 }
@@ -135,8 +140,9 @@ impl Missing {
 impl List {
     /// Fails with levels beyond the most.
     pub fn new(items: Vec<Value>) -> Done<Arc<List>> {
-        let levels = above(items.iter().map(Value::levels).max().unwrap_or(0))?;
-        Ok(Arc::new(List { items, levels }))
+        let levels = levels_above(&items)?;
+        let weight = items.iter().fold(16_usize, |sum, item| sum.saturating_add(item.weight()));
+        Ok(Arc::new(List { items, levels, weight }))
     }
 }
 
@@ -145,6 +151,11 @@ fn above(levels: u32) -> Done<u32> {
         return costly(format!("it builds a structure of more than {MAX_LEVELS} levels"));
     }
     Ok(levels + 1)
+}
+
+/// Levels of what has these items; fails with more than the most.
+pub(super) fn levels_above(items: &[Value]) -> Done<u32> {
+    above(items.iter().map(Value::levels).max().unwrap_or(0))
 }
 
 /// What tells keys apart, by texts that have no marks; `None` for what Python cannot hash.
@@ -157,6 +168,8 @@ pub(super) fn key_text(key: &Value, plain: &dyn for<'t> Fn(&'t str) -> Cow<'t, s
         Value::Float(float) if float.fract() == 0.0 && float.abs() < 1e38 => format!("i{}", *float as i128),
         Value::Float(float) => format!("f{}", float.to_bits()),
         Value::Str(text) | Value::Markup(text) => format!("s{}", plain(text)),
+        // Written out, what is shared could be without end.
+        Value::Tuple(list) if list.weight > MAX_KEY => return None,
         Value::Tuple(list) => {
             let parts = list.items.iter().map(|item| key_text(item, plain));
             let parts = parts.collect::<Option<Vec<_>>>()?;
@@ -248,9 +261,19 @@ impl Value {
         List::new(items).map(Value::Tuple)
     }
 
-    /// What gives its items once.
-    pub fn generator(kind: &'static str, items: Done<Vec<Value>>) -> Value {
-        Value::object(Object::Generator(kind, Mutex::new(items)))
+    /// What gives its items once; fails with levels beyond the most.
+    pub fn generator(kind: &'static str, items: Done<Vec<Value>>) -> Done<Value> {
+        let levels = levels_above(items.as_ref().map_or(&[], Vec::as_slice))?;
+        Ok(Value::object(Object::Generator(kind, levels, Mutex::new(items))))
+    }
+
+    /// See [`List`].
+    fn weight(&self) -> usize {
+        match self {
+            Value::Str(text) | Value::Markup(text) => text.len().saturating_add(16),
+            Value::List(list) | Value::Tuple(list) => list.weight,
+            _ => 48,
+        }
     }
 
     /// The text, where it is a string.
@@ -300,7 +323,7 @@ impl Value {
                 Object::View(_, map) => map.levels,
                 Object::Method(value, _) => value.levels() + 1,
                 Object::Group(key, list) => key.levels().max(list.levels()) + 1,
-                Object::Generator(_, items) => lock(items).iter().flatten().map(Value::levels).max().unwrap_or(0) + 1,
+                Object::Generator(_, levels, _) | Object::Cycler(levels, _) => *levels,
                 _ => 1,
             },
             _ => 0,
@@ -338,13 +361,13 @@ impl Object {
             Object::Method(..) => "builtin_function_or_method",
             Object::Block(_) => "BlockReference",
             Object::Itself => "TemplateReference",
-            Object::Cycler(_) => "Cycler",
+            Object::Cycler(..) => "Cycler",
             Object::Joiner(_) => "Joiner",
             Object::Range { .. } => "range",
             Object::View(View::Keys, _) => "dict_keys",
             Object::View(View::Values, _) => "dict_values",
             Object::View(View::Items, _) => "dict_items",
-            Object::Generator(kind, _) => kind,
+            Object::Generator(kind, ..) => kind,
             Object::Group(..) => "_GroupTuple",
         }
     }
