@@ -4,6 +4,7 @@
 #include "cuda.h"
 #include "forbid.h"
 
+#include <atomic>
 #include <time.h>
 
 namespace {
@@ -241,19 +242,24 @@ int cuLibraryLoadData(const emulate::Image **library, const emulate::Image *code
 int cuLibraryGetKernel(const emulate::Image **kernel, const emulate::Image *library, const char *name) {
     return *kernel = library, strcmp(name, "kernel") == 0 ? 0 : NOT_FOUND;
 }
+// What launches may ask for: all kernels have one image, so this is what any of them was given last.
+static std::atomic<int> shared_bytes{48 * 1024};
 // The attributes are those of a kernel whose body is there on devices of compute capability 9.0 alone: it has some shared memory.
 int cuKernelGetAttribute(int *value, int attribute, const emulate::Image *, int) {
-    *value = attribute == 1 ? !plain() : attribute == 5 || attribute == 6 ? (plain() ? 80 : 90) : 0;
+    *value = attribute == 1 ? !plain() : attribute == 5 || attribute == 6 ? (plain() ? 80 : 90) : attribute == 8 ? shared_bytes.load() : 0;
     return 0;
 }
-int cuKernelSetAttribute(int attribute, int bytes, const emulate::Image *, int) { return attribute == 8 && bytes <= 227 * 1024 ? 0 : INVALID_VALUE; }
+int cuKernelSetAttribute(int attribute, int bytes, const emulate::Image *, int) {
+    if (attribute != 8 || bytes > 227 * 1024) return INVALID_VALUE;
+    return shared_bytes = bytes, 0;
+}
 int cuLaunchKernelEx(const LaunchConfig *c, const emulate::Image *kernel, void **arguments, void **) {
     uint32_t together = 1;
     for (uint32_t i = 0; i < c->n_attributes; i++)
         if (c->attributes[i].id == 4) together = c->attributes[i].value[0];
     const uint32_t *g = c->grid, *b = c->block;
     const bool grid = g[0] && g[1] && g[2] && g[1] <= 65535 && g[2] <= 65535;
-    const bool ok = grid && b[0] && b[0] <= 1024 && b[1] == 1 && b[2] == 1 && c->shared_bytes <= 227 * 1024;
+    const bool ok = grid && b[0] && b[0] <= 1024 && b[1] == 1 && b[2] == 1 && c->shared_bytes <= (size_t)shared_bytes;
     if (!ok || together == 0 || together > 8 || g[0] % together != 0) return INVALID_VALUE;
     Node node = {};
     node.image = kernel;

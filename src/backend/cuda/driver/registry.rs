@@ -55,6 +55,8 @@ static KERNELS: [Kernel; MOST_KERNELS] = [const {
 }; MOST_KERNELS];
 /// Something was registered that there was no place for.
 static INCOMPLETE: AtomicBool = AtomicBool::new(false);
+/// Held by who raises what a kernel may ask for.
+static RAISING: Mutex<()> = Mutex::new(());
 /// Held by who writes to the tables.
 static WRITING: Mutex<()> = Mutex::new(());
 
@@ -235,11 +237,19 @@ unsafe extern "C" fn launch(config: *const LaunchConfig, stub: *const c_void, ar
     number(launched())
 }
 
-/// `cudaFuncSetAttribute`, of the attribute that the launchers set: the most shared memory that a launch may ask for.
+/// `cudaFuncSetAttribute`, of the attribute that the launchers set: the most shared memory that a launch may ask for. It is only
+/// raised: another thread may be about to launch the same kernel with more than this one wants.
 unsafe extern "C" fn set_attribute(stub: *const c_void, attribute: c_int, value: c_int) -> c_int {
     let shared = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
     let set = || {
         let (kernel, device) = (kernel(stub)?, device()?);
+        let mut granted = 0;
+        let _alone = RAISING.lock().unwrap_or_else(|e| e.into_inner());
+        // SAFETY: writes one int.
+        passed(unsafe { ffi::cuKernelGetAttribute(&mut granted, shared, kernel, device) })?;
+        if granted >= value {
+            return Ok(());
+        }
         // SAFETY: no memory is passed.
         passed(unsafe { ffi::cuKernelSetAttribute(shared, value, kernel, device) })
     };
