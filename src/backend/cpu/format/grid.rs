@@ -177,11 +177,6 @@ macro_rules! grid {
                     }
                 }
             }
-            #[inline(always)]
-            unsafe fn min<S: Simd>(_: *const u8, _: *const u8, _: usize) -> S::F {
-                // SAFETY: no memory is touched.
-                unsafe { S::splat(0.0) }
-            }
         }
     };
 }

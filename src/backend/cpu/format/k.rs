@@ -73,11 +73,6 @@ impl Format for Q6_K {
         // SAFETY: offsets inside head and block.
         unsafe { S::mul(S::load_f16(head.cast()), S::load_i8(block.add(16 * sub))) }
     }
-    #[inline(always)]
-    unsafe fn min<S: Simd>(_: *const u8, _: *const u8, _: usize) -> S::F {
-        // SAFETY: no memory is touched.
-        unsafe { S::splat(0.0) }
-    }
 }
 
 /// Head `[d: 16 f16]`, block `[scales: 2 x 16 i8][plane: bit 2][pairs]`.
@@ -101,11 +96,6 @@ impl Format for Q3_K {
     unsafe fn scale<S: Simd>(head: *const u8, block: *const u8, sub: usize) -> S::F {
         // SAFETY: offsets inside head and block.
         unsafe { S::mul(S::load_f16(head.cast()), S::load_i8(block.add(16 * sub))) }
-    }
-    #[inline(always)]
-    unsafe fn min<S: Simd>(_: *const u8, _: *const u8, _: usize) -> S::F {
-        // SAFETY: no memory is touched.
-        unsafe { S::splat(0.0) }
     }
 }
 

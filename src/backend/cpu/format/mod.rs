@@ -48,7 +48,11 @@ pub trait Format: Copy {
     /// Scale of sub-block `sub`.
     unsafe fn scale<S: Simd>(head: *const u8, block: *const u8, sub: usize) -> S::F;
     /// What is added to each value of the sub-block; only called if `MIN`.
-    unsafe fn min<S: Simd>(head: *const u8, block: *const u8, sub: usize) -> S::F;
+    #[inline(always)]
+    unsafe fn min<S: Simd>(_head: *const u8, _block: *const u8, _sub: usize) -> S::F {
+        // SAFETY: no memory is touched.
+        unsafe { S::splat(0.0) }
+    }
 
     /// Bytes of a superblock of 16 rows.
     const SUPER: usize = Self::HEAD + Self::BLOCKS * Self::BLOCK;
@@ -230,11 +234,6 @@ impl Format for Q8_0 {
     unsafe fn scale<S: Simd>(_: *const u8, block: *const u8, _: usize) -> S::F {
         // SAFETY: the block begins with 16 f16.
         unsafe { S::load_f16(block.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn min<S: Simd>(_: *const u8, _: *const u8, _: usize) -> S::F {
-        // SAFETY: no memory is touched.
-        unsafe { S::splat(0.0) }
     }
 }
 

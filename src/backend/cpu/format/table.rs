@@ -55,11 +55,6 @@ macro_rules! simple {
                 // SAFETY: the block begins with 16 scales.
                 unsafe { S::$load(block.cast()) }
             }
-            #[inline(always)]
-            unsafe fn min<S: Simd>(_: *const u8, _: *const u8, _: usize) -> S::F {
-                // SAFETY: no memory is touched.
-                unsafe { S::splat(0.0) }
-            }
         }
     };
 }
@@ -90,11 +85,6 @@ impl Format for IQ4_XS {
         // SAFETY: offsets inside head and block.
         unsafe { S::mul(S::load_f16(head.cast()), S::load_i8(block)) }
     }
-    #[inline(always)]
-    unsafe fn min<S: Simd>(_: *const u8, _: *const u8, _: usize) -> S::F {
-        // SAFETY: no memory is touched.
-        unsafe { S::splat(0.0) }
-    }
 }
 
 /// `[scales: 2 x 16 f16][nibbles]`: the file's UE4M3 has no number that an f16 lacks.
@@ -117,10 +107,5 @@ impl Format for Nvfp4 {
     unsafe fn scale<S: Simd>(_: *const u8, block: *const u8, sub: usize) -> S::F {
         // SAFETY: the block begins with 2 x 16 scales.
         unsafe { S::load_f16(block.add(32 * sub).cast()) }
-    }
-    #[inline(always)]
-    unsafe fn min<S: Simd>(_: *const u8, _: *const u8, _: usize) -> S::F {
-        // SAFETY: no memory is touched.
-        unsafe { S::splat(0.0) }
     }
 }

@@ -51,11 +51,6 @@ macro_rules! ternary {
                 // SAFETY: the head holds 16 f16.
                 unsafe { S::mul(S::load_f16(head.cast()), S::splat(0.25)) }
             }
-            #[inline(always)]
-            unsafe fn min<S: Simd>(_: *const u8, _: *const u8, _: usize) -> S::F {
-                // SAFETY: no memory is touched.
-                unsafe { S::splat(0.0) }
-            }
         }
     };
 }
