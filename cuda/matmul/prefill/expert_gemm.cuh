@@ -5,18 +5,18 @@
 // x f16 in that order, weights of any type, each as f16(its value) as dequantize_f16.cu has it, sums f32 in the order of the steps, 16
 // columns each, never split: a slot has the same bits in any company and at any place of a task. Slots are sorted (kgc_expert_tasks).
 //
-// Why weights are unpacked here and not expanded before, as those of dense products are. Of 2,048 tokens, a layer of gpt-oss-20b (32
-// experts, 4 used, D and F 2,880, MXFP4) is 408 GFLOP, 0.4 ms at the device's peak, and 0.45 GB of weights; in f16 these are 1.6 GB to
-// be written and read again, 0.8 ms. One of Qwen3-30B-A3B (128, 8 used, 2,048 by 768, Q4_K) is 155 GFLOP, 0.16 ms, and 0.34 GB, in f16 1.2 GB,
-// 0.6 ms. An expert has 256 or 128 slots on average, so a weight unpacked in the product is unpacked two or three times, at some 5
+// Why weights are unpacked here and not expanded before, as those of dense products are, computed for 2,048 tokens. A layer of gpt-oss-20b
+// (32 experts, 4 used, D and F 2,880, MXFP4) is 408 GFLOP, 0.4 ms at the device's peak, and 0.45 GB of weights; in f16 these are 1.6 GB
+// to be written and read again, 0.8 ms. One of Qwen3-30B-A3B (128, 8 used, 2,048 by 768, Q4_K) is 155 GFLOP, 0.16 ms, and 0.34 GB, in
+// f16 1.2 GB, 0.6 ms. An expert has 256 or 128 slots on average, so a weight unpacked in the product is unpacked two or three times, at some 5
 // instructions each: 0.2 ms of a multiprocessor's other units beside the tensor cores. It takes no memory, and a short prompt, whose experts
 // have a few slots each, is not kept waiting for an expansion.
 //
-// Geometry: a block a task (blockIdx.y) and 128 rows of the matrices, 64 of each with a gate; two warpgroups of 64 rows. A row of weights is a row of the
-// first operand (from registers), a slot a column of the second: 128, 64 or 32 of them. In the order of fragments.cuh a lane's share
+// Geometry: a block a task (blockIdx.y) and 128 rows of the matrices, 64 of each with a gate; two warpgroups of 64 rows. A row of weights
+// is a row of the first operand (from registers), a slot a column of the second: 128, 64 or 32 of them. In the order of fragments.cuh a lane's share
 // of 128 columns of a row is one block of 32, so it unpacks what it has loaded itself. With a gate the rows 8 below each other are
-// gate and up, so that a thread has both sums. x comes through a ring of three stages of 128 columns by cp.async, row by row, one ahead; two blocks a
-// multiprocessor hide one another's beginnings. A half of a stage is unpacked while the one before is multiplied.
+// gate and up, so that a thread has both sums. x comes through a ring of three stages of 128 columns by cp.async, row by row, one ahead; two
+// blocks a multiprocessor hide one another's beginnings. A half of a stage is unpacked while the one before is multiplied.
 // wgmma in sm_90a code, else mma.sync, of the same fragments.
 // Preconditions: kg_expert_gemm_check. Bytes moved: weights and x once a block (from L2 but for the first), y once.
 // Reference: tests/gpu/operations/experts.rs.
@@ -152,7 +152,8 @@ __device__ __forceinline__ void kg_expert_put(const KgExpertGemm &p, const float
     const uint32_t lane = threadIdx.x % 32, q = lane % 4, odd = lane / 4 & 1;
 #pragma unroll
     for (int j = 0; j < N / 8; j++) {
-        const float a0 = sum[4 * j] + bias[0], a1 = sum[4 * j + 1] + bias[0], b0 = sum[4 * j + 2] + bias[1], b1 = sum[4 * j + 3] + bias[1];
+        const float a0 = sum[4 * j] + bias[0], a1 = sum[4 * j + 1] + bias[0];
+        const float b0 = sum[4 * j + 2] + bias[1], b1 = sum[4 * j + 3] + bias[1];
         const uint32_t c = 8 * j + 2 * q;
         if (p.n_m == 2) {
             // Neighbours among the rows of y exchange a slot, so that each has two places of one.
@@ -173,7 +174,8 @@ __device__ __forceinline__ void kg_expert_put(const KgExpertGemm &p, const float
 
 // N: slots that there is room for.
 template <int T, bool WGMMA, int N>
-__device__ __forceinline__ void kg_expert_gemm_run(const KgExpertGemm &p, uint32_t expert, uint32_t n, const uint32_t *from, const uint32_t *to, uint32_t ring) {
+__device__ __forceinline__ void kg_expert_gemm_run(const KgExpertGemm &p, uint32_t expert, uint32_t n, const uint32_t *from,
+                                                   const uint32_t *to, uint32_t ring) {
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, q = lane % 4;
     // The thread's place in y, or its first row.
     const uint32_t at = p.n_m == 2 ? blockIdx.x * 64 + warp * 8 + lane / 4 : blockIdx.x * 128 + warp * 16 + lane / 4 * 2;
@@ -244,7 +246,8 @@ template <int T, bool WGMMA> __global__ void __launch_bounds__(KG_EXPERT_GEMM_TH
 
 static inline bool kg_expert_gemm_check(const KgExpertGemm *p) {
     const uint32_t whole = (p->k + KG_FRAGMENTS - 1) / KG_FRAGMENTS * KG_FRAGMENTS, rows = (p->rows + KG_FRAGMENTS - 1) / KG_FRAGMENTS * KG_FRAGMENTS;
-    bool ok = p->x && p->y && p->order && p->tasks && p->n_tasks && p->n_tasks <= 65535 && p->rows && p->rows < (1u << 30) && p->k && p->k < (1u << 30);
+    bool ok = p->x && p->y && p->order && p->tasks && p->n_tasks && p->n_tasks <= 65535;
+    ok = ok && p->rows && p->rows < (1u << 30) && p->k && p->k < (1u << 30);
     ok = ok && p->x_stride >= whole && p->x_stride % 8 == 0 && ((uintptr_t)p->x | (uintptr_t)p->y) % 16 == 0 && p->y_stride % 2 == 0;
     ok = ok && p->m[0].cols == p->k;
     if (p->n_m == 1) return ok && !p->activation && p->y_stride >= p->rows;
