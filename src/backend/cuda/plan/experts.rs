@@ -3,16 +3,26 @@
 //! A row has a slot for each of its experts, in ascending order of their ids. Of several rows slots are sorted by expert on the device, so
 //! that an expert's weights are read once for several slots; no bit depends on that. The host learns nothing of the choice.
 
+use super::kind::Kind;
 use super::limits::stride;
-use super::op::{Experts, Kind};
 use crate::backend::cuda::driver::{Address, Gpu};
 use crate::backend::cuda::kernels::abi::{ExpertProducts, Glu, Mat, Route};
 use crate::backend::cuda::kernels::kinds::{Activation, Score};
 use crate::backend::cuda::kernels::launch::{self, Between, Sum, Tasks};
-use crate::model::Config;
+use crate::backend::cuda::weights::layout;
+use crate::model::{self, Config};
 
 /// Most slots of a pass: a kernel has a row of blocks for each.
 pub const MOST_SLOTS: usize = 65535;
+
+/// The experts of a layer; the one that all share, if there is one, has been there before.
+#[derive(Clone, Debug)]
+pub struct Experts {
+    /// How many, of which width, how they are chosen.
+    pub experts: model::Experts,
+    /// Their matrices.
+    pub weights: layout::Experts,
+}
 
 /// Working memory of experts, for a number of rows.
 #[derive(Clone, Copy, Debug, Default)]
