@@ -11,8 +11,8 @@
 constexpr uint32_t KG_PAGE = 64, KG_RING = 256;
 // Most experts of a layer.
 constexpr uint32_t KG_MOST_EXPERTS = 1024;
-// Most slots of a task of kgc_expert_gemm_*.
-constexpr uint32_t KG_EXPERT_SLOTS = 128;
+// Most slots of a task of kgc_expert_gemm_*; columns in whose whole multiples the rows lie that it reads: device/fragments.cuh.
+constexpr uint32_t KG_EXPERT_SLOTS = 128, KG_FRAGMENTS = 128;
 // Most parts of a row's sums that kgc_batch_norm takes.
 constexpr uint32_t KG_MOST_PARTS = 16;
 // Heads up to KG_TENSOR_HEAD wide go to tensor cores, in chunks of KG_TENSOR_CHUNK positions: decode_attention_mma.cu.
@@ -357,7 +357,7 @@ static const KgAbiNumber kg_abi[] = {
     FIELD(KgPrefillRope, n_rot), FIELD(KgPrefillRope, pairing), FIELD(KgPrefillRope, qkv_stride), FIELD(KgPrefillRope, q_stride),
     FIELD(KgPrefillRope, eps), FIELD(KgPrefillRope, magnitude), FIELD(KgPrefillRope, rows),
     FIELD(KgPrefillRope, norm_last), FIELD(KgPrefillRope, beta), FIELD(KgPrefillRope, interval),
-    NUMBER(KG_PAGE), NUMBER(KG_RING), NUMBER(KG_MOST_PARTS), NUMBER(KG_MOST_EXPERTS), NUMBER(KG_EXPERT_SLOTS),
+    NUMBER(KG_PAGE), NUMBER(KG_RING), NUMBER(KG_MOST_PARTS), NUMBER(KG_MOST_EXPERTS), NUMBER(KG_EXPERT_SLOTS), NUMBER(KG_FRAGMENTS),
     NUMBER(KG_TENSOR_CHUNK), NUMBER(KG_TENSOR_HEAD),
     NUMBER(KG_INPUT_F16_WORDS), NUMBER(KG_INPUT_Q_WORDS),
     KG_TYPES(TYPE)

@@ -6,12 +6,9 @@
 #pragma once
 #include "device/common.cuh"
 
-constexpr uint32_t KG_FRAGMENTS = 128;
-
-// The place of a column, and the column of a place.
-__host__ __device__ __forceinline__ uint32_t kg_fragment_place(uint32_t c) {
-    return (c & ~127u) | (c / 4 % 8) << 4 | (c / 2 % 2) << 3 | (c / 32 % 4) << 1 | c % 2;
-}
-__host__ __device__ __forceinline__ uint32_t kg_fragment_column(uint32_t p) {
+// The length of a row of n columns, in 128s.
+__host__ __device__ __forceinline__ uint32_t kg_fragments(uint32_t n) { return (n + KG_FRAGMENTS - 1) / KG_FRAGMENTS; }
+// The column of a place.
+__device__ __forceinline__ uint32_t kg_fragment_column(uint32_t p) {
     return (p & ~127u) | (p / 2 % 4) << 5 | (p / 16 % 8) << 2 | (p / 8 % 2) << 1 | p % 2;
 }

@@ -19,7 +19,7 @@
 // blocks a multiprocessor hide one another's beginnings. A half of a stage is unpacked while the one before is multiplied.
 // wgmma in sm_90a code, else mma.sync, of the same fragments.
 // Preconditions: kg_expert_gemm_check. Bytes moved: weights and x once a block (from L2 but for the first), y once.
-// Reference: tests/gpu/operations/experts.rs.
+// Reference: tests/gpu/operations/expert_gemm.rs.
 #pragma once
 #include "device/activation.cuh"
 #include "device/fragments.cuh"
@@ -190,7 +190,7 @@ __device__ __forceinline__ void kg_expert_gemm_run(const KgExpertGemm &p, uint32
         const float *b = p.bias[i & (p.n_m - 1)];
         bias[i] = b && w.in[i] ? b[w.row[i]] : 0.f;
     }
-    const uint32_t chunk = threadIdx.x % 16, line = threadIdx.x / 16, groups = (p.k + KG_FRAGMENTS - 1) / KG_FRAGMENTS;
+    const uint32_t chunk = threadIdx.x % 16, line = threadIdx.x / 16, groups = kg_fragments(p.k);
     const __half *x = (const __half *)p.x + 8 * chunk;
     auto fetch = [&](uint32_t g) {
         const uint32_t stage = ring + g % KG_EXPERT_GEMM_STAGES * (N * 256) + chunk / 8 * (N * 128);
@@ -245,7 +245,7 @@ template <int T, bool WGMMA> __global__ void __launch_bounds__(KG_EXPERT_GEMM_TH
 }
 
 static inline bool kg_expert_gemm_check(const KgExpertGemm *p) {
-    const uint32_t whole = (p->k + KG_FRAGMENTS - 1) / KG_FRAGMENTS * KG_FRAGMENTS, rows = (p->rows + KG_FRAGMENTS - 1) / KG_FRAGMENTS * KG_FRAGMENTS;
+    const uint32_t whole = kg_fragments(p->k) * KG_FRAGMENTS, rows = kg_fragments(p->rows) * KG_FRAGMENTS;
     bool ok = p->x && p->y && p->order && p->tasks && p->n_tasks && p->n_tasks <= 65535;
     ok = ok && p->rows && p->rows < (1u << 30) && p->k && p->k < (1u << 30);
     ok = ok && p->x_stride >= whole && p->x_stride % 8 == 0 && ((uintptr_t)p->x | (uintptr_t)p->y) % 16 == 0 && p->y_stride % 2 == 0;
@@ -256,7 +256,7 @@ static inline bool kg_expert_gemm_check(const KgExpertGemm *p) {
 }
 
 template <int T> static inline cudaError_t kg_expert_gemm_launch(const KgExpertGemm *p, int pdl, cudaStream_t stream) {
-    const uint32_t rows = p->n_m == 2 ? (p->rows + KG_FRAGMENTS - 1) / KG_FRAGMENTS * 2 : (p->rows + 127) / 128;
+    const uint32_t rows = p->n_m == 2 ? kg_fragments(p->rows) * 2 : (p->rows + 127) / 128;
     const size_t smem = KG_EXPERT_GEMM_STAGES * KG_EXPERT_SLOTS * KG_FRAGMENTS * 2 + 1024;
     const dim3 grid(rows, p->n_tasks), block(KG_EXPERT_GEMM_THREADS);
 #ifdef KG_EMULATE

@@ -67,7 +67,7 @@ impl Slots<'_> {
     }
 }
 
-/// Experts of one of two sizes: many slots, few, none; widths that are whole tiles and not.
+/// Experts of one type and size, and the slots that go through them.
 struct Case<'a> {
     bench: &'a Bench,
     ty: TensorType,

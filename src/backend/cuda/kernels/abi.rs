@@ -26,6 +26,8 @@ pub const MOST_PARTS: u32 = 16;
 pub const MOST_EXPERTS: u32 = 1024;
 /// Most slots of a task of experts on tensor cores.
 pub const EXPERT_SLOTS: u32 = 128;
+/// Columns in whose whole multiples the rows lie that those read.
+pub const FRAGMENTS: u32 = 128;
 /// Positions of a chunk of the attention on tensor cores.
 pub const TENSOR_CHUNK: u32 = 256;
 /// Heads up to so many elements go there.
@@ -367,6 +369,7 @@ const NUMBERS: &[Number] = &[
     ("KG_MOST_PARTS", MOST_PARTS as u64),
     ("KG_MOST_EXPERTS", MOST_EXPERTS as u64),
     ("KG_EXPERT_SLOTS", EXPERT_SLOTS as u64),
+    ("KG_FRAGMENTS", FRAGMENTS as u64),
     ("KG_TENSOR_CHUNK", TENSOR_CHUNK as u64),
     ("KG_TENSOR_HEAD", TENSOR_HEAD as u64),
     ("KG_INPUT_F16_WORDS", INPUT_F16_WORDS as u64),

@@ -5,7 +5,7 @@ use std::ffi::c_int;
 use super::{Queue, check_mat, ensure};
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::driver::sys::Handle;
-use crate::backend::cuda::kernels::abi::{ExpertGemm, MOST_EXPERTS};
+use crate::backend::cuda::kernels::abi::{ExpertGemm, FRAGMENTS, MOST_EXPERTS};
 use crate::backend::cuda::kernels::kinds::Activation;
 use crate::backend::cuda::kernels::packed::Packed;
 use crate::error::Result;
@@ -23,7 +23,7 @@ unsafe extern "C" {
 
 /// Elements from one row of `n` columns to the next, as [`Queue::expert_gemm`] reads them.
 pub fn fragment_stride(n: usize) -> usize {
-    n.next_multiple_of(128)
+    n.next_multiple_of(FRAGMENTS as usize)
 }
 
 /// Rows of f32 as [`Queue::expert_gemm`] reads them: y \[`n_rows`, `y_stride`\] f16 of x \[`n_rows`, n\].
