@@ -7,7 +7,7 @@ use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::driver::sys::Handle;
 use crate::backend::cuda::kernels::abi::{ExpertGemm, FRAGMENTS, MOST_EXPERTS};
 use crate::backend::cuda::kernels::kinds::Activation;
-use crate::backend::cuda::kernels::packed::Packed;
+use crate::backend::cuda::kernels::packed::{Family, Packed};
 use crate::error::Result;
 
 #[rustfmt::skip]
@@ -89,13 +89,13 @@ impl Queue<'_> {
     /// The products of sorted slots with their experts' matrices, on tensor cores.
     pub fn expert_gemm(&self, gemm: &ExpertGemm) -> Result<()> {
         check_gemm(gemm)?;
-        let launch = match gemm.m[0].ty {
-            ty if ty.is_float() => kgc_expert_gemm_float,
-            ty if ty.is_q32() => kgc_expert_gemm_q32,
-            ty if ty.is_table() => kgc_expert_gemm_table,
-            ty if ty.is_grid() => kgc_expert_gemm_grid,
-            ty if ty.is_ternary() => kgc_expert_gemm_ternary,
-            _ => kgc_expert_gemm_k256,
+        let launch = match gemm.m[0].ty.family() {
+            Family::Float => kgc_expert_gemm_float,
+            Family::Q32 => kgc_expert_gemm_q32,
+            Family::K256 => kgc_expert_gemm_k256,
+            Family::Table => kgc_expert_gemm_table,
+            Family::Grid => kgc_expert_gemm_grid,
+            Family::Ternary => kgc_expert_gemm_ternary,
         };
         // SAFETY: as above; the struct is read during the call.
         self.check(unsafe { launch(gemm, self.pdl(), self.raw()) })

@@ -8,7 +8,7 @@ use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::driver::sys::Handle;
 use crate::backend::cuda::kernels::abi::{EXPERT_SLOTS, ExpertProducts, MOST_EXPERTS, Route};
 use crate::backend::cuda::kernels::kinds::Score;
-use crate::backend::cuda::kernels::packed::Packed;
+use crate::backend::cuda::kernels::packed::{Family, Packed};
 use crate::error::Result;
 
 #[rustfmt::skip]
@@ -142,13 +142,13 @@ impl Queue<'_> {
     /// The products of slots with their experts' matrices.
     pub fn expert_products(&self, products: &ExpertProducts) -> Result<()> {
         check_products(products, self.gpu.shared_most as u64)?;
-        let launch = match products.m[0].ty {
-            ty if ty.is_float() => kgc_expert_products_float,
-            ty if ty.is_q32() => kgc_expert_products_q32,
-            ty if ty.is_table() => kgc_expert_products_table,
-            ty if ty.is_grid() => kgc_expert_products_grid,
-            ty if ty.is_ternary() => kgc_expert_products_ternary,
-            _ => kgc_expert_products_k256,
+        let launch = match products.m[0].ty.family() {
+            Family::Float => kgc_expert_products_float,
+            Family::Q32 => kgc_expert_products_q32,
+            Family::K256 => kgc_expert_products_k256,
+            Family::Table => kgc_expert_products_table,
+            Family::Grid => kgc_expert_products_grid,
+            Family::Ternary => kgc_expert_products_ternary,
         };
         // SAFETY: as above.
         self.check(unsafe { launch(products, self.pdl(), self.raw()) })
