@@ -142,7 +142,7 @@ pub fn prompt(gpu: &Gpu, config: &Config, op: &Experts, rows: Rows, room: &Room,
     if !tensor_cores_take(op) {
         return launches(gpu, config, op, rows, room);
     }
-    let mut making = Making { gpu, op, rows, room, d: config.n_embd as u32, calls: Vec::with_capacity(10) };
+    let mut making = Making::new(gpu, config, op, rows, room);
     making.choice();
     making.on_tensor_cores(wgmma);
     making.sum();
@@ -151,7 +151,7 @@ pub fn prompt(gpu: &Gpu, config: &Config, op: &Experts, rows: Rows, room: &Room,
 
 /// The launches of a layer's experts.
 pub fn launches(gpu: &Gpu, config: &Config, op: &Experts, rows: Rows, room: &Room) -> Vec<Call> {
-    let mut making = Making { gpu, op, rows, room, d: config.n_embd as u32, calls: Vec::with_capacity(10) };
+    let mut making = Making::new(gpu, config, op, rows, room);
     making.choice();
     let slots = making.slots();
     making.gate_up(slots);
@@ -170,7 +170,11 @@ struct Making<'a> {
     calls: Vec<Call>,
 }
 
-impl Making<'_> {
+impl<'a> Making<'a> {
+    fn new(gpu: &'a Gpu, config: &Config, op: &'a Experts, rows: Rows, room: &'a Room) -> Making<'a> {
+        Making { gpu, op, rows, room, d: config.n_embd as u32, calls: Vec::with_capacity(10) }
+    }
+
     fn push(&mut self, kind: Kind, run: Between, shows: Shows) {
         self.calls.push(Call { kind, run, shows });
     }
@@ -216,11 +220,18 @@ impl Making<'_> {
         }
         let first = w.gate.unwrap_or(w.up);
         let at_once = at_once(self.gpu, &[(self.d, first), (self.d, w.up), (experts.each.width as u32, w.down)]);
-        let n_experts = experts.n as u32;
+        let n_tasks = self.sort(n_slots, at_once);
+        ExpertProducts { order, tasks, at_once, n_tasks, ..slots }
+    }
+
+    /// The slots by expert, in tasks of at most `at_once`; how many tasks there may be.
+    fn sort(&mut self, n_slots: u32, at_once: u32) -> u32 {
+        let Room { ids, order, tasks, .. } = *self.room;
+        let n_experts = self.op.experts.n as u32;
         let n_tasks = Tasks::most(n_slots, n_experts, at_once);
         let sorted = Tasks { ids, order, tasks, n_slots, n_experts, at_once, n_tasks };
         self.push(Kind::Route, Between::Tasks(sorted), Vec::new());
-        ExpertProducts { order, tasks, at_once, n_tasks, ..slots }
+        n_tasks
     }
 
     /// Gate and up in one launch where they are of one type; activation(gate) * up in the place of the gate.
@@ -270,11 +281,9 @@ impl Making<'_> {
     fn on_tensor_cores(&mut self, wgmma: bool) {
         let (w, room, each, k) = (&self.op.weights, self.room, self.op.experts.each, self.op.experts.n_used as u32);
         let Rows { n: n_rows, x, x_stride, .. } = self.rows;
-        let (n_slots, n_experts, at_once) = (n_rows * k, self.op.experts.n as u32, EXPERT_SLOTS);
-        let n_tasks = Tasks::most(n_slots, n_experts, at_once);
-        let Room { ids, order, tasks, .. } = *room;
-        let sorted = Tasks { ids, order, tasks, n_slots, n_experts, at_once, n_tasks };
-        self.push(Kind::Route, Between::Tasks(sorted), Vec::new());
+        let n_slots = n_rows * k;
+        let n_tasks = self.sort(n_slots, EXPERT_SLOTS);
+        let Room { order, tasks, .. } = *room;
         let (d, f) = (self.d, each.width as u32);
         let [of_d, of_f] = [self.d as usize, each.width].map(|n| fragment_stride(n) as u32);
         let halves = FragmentRows { x, y: room.x, n_rows, n: d, x_stride, y_stride: of_d };

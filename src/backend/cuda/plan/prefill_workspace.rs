@@ -19,7 +19,7 @@ use crate::model::{Block, Config, Layer};
 /// spare: their prompts are short of work for the tensor cores, and they are the ones whose few weights hide no error. Experts are many
 /// weights, and their products have one half.
 pub fn two_halves(c: &Config) -> bool {
-    c.n_embd <= 2048 && c.widths().n_experts == 0
+    c.n_embd <= 2048 && !ffn::there(c)
 }
 
 /// Whether all matrices are quantized: f16 and bf16 leave no second half that would be worth the time.
