@@ -100,12 +100,7 @@ impl Shape {
     /// Its experts; a published model has more of them than a tiny one of its architecture.
     pub fn experts(&self) -> Option<Experts> {
         let experts = Habits::of(self.arch).experts?;
-        let (n, n_used) = match self.name {
-            "gpt-oss-20b" => (32, 4),
-            "qwen3-30b-a3b" => (128, 8),
-            "qwen3moe-small" => (16, 4),
-            _ => (experts.n, experts.n_used),
-        };
+        let (n, n_used) = self.n_experts.unwrap_or((experts.n, experts.n_used));
         Some(Experts { n, n_used, ..experts })
     }
 

@@ -26,6 +26,8 @@ pub struct Shape {
     pub window: u32,
     /// Llama 3: factor of the rope scaling; gemma3: the linear one. 1 for none.
     pub rope_factor: f32,
+    /// Experts and those that are used, where they are not its architecture's of `habits.rs`.
+    pub n_experts: Option<(usize, usize)>,
 }
 
 /// What a tensor is, and how its numbers are distributed.
@@ -85,6 +87,7 @@ fn shape(name: &'static str, arch: &'static str, pre: &'static str, sizes: Sizes
         tied: true,
         window: 0,
         rope_factor: 1.0,
+        n_experts: None,
     }
 }
 
@@ -136,14 +139,19 @@ pub fn all() -> Vec<Shape> {
             n_ctx: 131_072,
             rope_base: 150_000.0,
             norm_eps: 1e-5,
+            n_experts: Some((32, 4)),
             ..shape("gpt-oss-20b", "gpt-oss", "gpt-4o", (24, 2880, 64, 8, 64, 2 * 2880), 201_088)
         },
         Shape {
             tied: false,
             n_ctx: 40_960,
+            n_experts: Some((128, 8)),
             ..shape("qwen3-30b-a3b", "qwen3moe", "qwen2", (48, 2048, 32, 4, 128, 2 * 768), 151_936)
         },
-        shape("qwen3moe-small", "qwen3moe", "qwen2", (12, 1024, 16, 4, 64, 2 * 512), 32_000),
+        Shape {
+            n_experts: Some((16, 4)),
+            ..shape("qwen3moe-small", "qwen3moe", "qwen2", (12, 1024, 16, 4, 64, 2 * 512), 32_000)
+        },
         Shape { n_vocab: 512, n_ctx: 512, ..qwen2("qwen2-tiny", (2, 64, 4, 2, 16, 128), 0) },
         Shape { n_vocab: 512, n_ctx: 512, ..qwen3("qwen3-tiny", (2, 64, 4, 2, 32, 128)) },
         Shape { n_vocab: 512, n_ctx: 512, rope_base: 1e4, ..llama3("llama-tiny", (2, 64, 4, 2, 16, 128), 8.0) },

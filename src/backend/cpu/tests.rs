@@ -121,7 +121,8 @@ fn products_equal_plain_arithmetic_in_every_type() {
         let mut w = vec![0.0; cols];
         let (mut error, mut power) = (0.0_f64, 0.0_f64);
         for row in 0..rows {
-            dequantize_row(ty, &src[row * ty.row_bytes(cols)..(row + 1) * ty.row_bytes(cols)], &mut w).unwrap();
+            let bytes = &src[row * ty.row_bytes(cols)..(row + 1) * ty.row_bytes(cols)];
+            dequantize_row(ty, bytes, &mut w).unwrap();
             let mut own = vec![0.0; cols];
             m.row(row, &mut own);
             for (a, b) in w.iter().zip(&own) {
@@ -202,10 +203,11 @@ fn products_of_hostile_blocks_are_right_and_the_same_bits_everywhere() {
         let mut seen = 0;
         let (mut w, mut own) = (vec![0.0; cols], vec![0.0; cols]);
         for row in 0..rows {
-            dequantize_row(ty, &src[row * ty.row_bytes(cols)..(row + 1) * ty.row_bytes(cols)], &mut w).unwrap();
+            let bytes = &src[row * ty.row_bytes(cols)..(row + 1) * ty.row_bytes(cols)];
+            dequantize_row(ty, bytes, &mut w).unwrap();
             m.row(row, &mut own);
             // Where there are minima, what cancels is as large as a block's f16 times its small integers.
-            let blocks = src[row * ty.row_bytes(cols)..(row + 1) * ty.row_bytes(cols)].chunks_exact(ty.block_bytes());
+            let blocks = bytes.chunks_exact(ty.block_bytes());
             let half = |b: &[u8], at: usize| half::f16::from_le_bytes([b[at], b[at + 1]]).to_f64().abs();
             let of_halves =
                 |at: usize| 63.0 * 32.0 * blocks.fold(0.0, |most: f64, b| most.max(half(b, at)).max(half(b, at + 2)));
