@@ -1,6 +1,7 @@
 //! What several test files share: models made of random numbers, and the vocabularies to go with them.
 //!
 //! - [`apart`]: a test in a process of its own;
+//! - [`blocks::Blocks`]: random blocks of each type (also used by `examples/random_gguf.rs`);
 //! - [`described::Described`]: one of any description;
 //! - [`features`]: what descriptions can say, as changes of one;
 //! - [`tiny::Tiny`]: a whole model of each architecture in a few hundred kilobytes;
@@ -12,6 +13,7 @@
 #![allow(dead_code)] // each test program uses its own part
 
 pub mod apart;
+pub mod blocks;
 pub mod described;
 pub mod features;
 #[cfg(kigo_cuda)]
