@@ -11,13 +11,15 @@
 #include "device/common.cuh"
 
 // The turns of position pos, cosine and sine of each pair; in turns and in double, so that a large position costs no accuracy.
-__device__ __forceinline__ void kg_decode_attention_turns(const KgAttend &p, int pos, float *turn) {
+__device__ __forceinline__ void kg_decode_attention_turns(const KgAttend &p, int pos, uint32_t is_long, float *turn) {
+    const double *turns = p.turns[is_long];
+    const float magnitude = p.magnitude[is_long];
 #pragma unroll 1
     for (uint32_t i = threadIdx.x; i < p.n_rot / 2; i += blockDim.x) {
-        double a = (double)pos * p.turns[i];
+        double a = (double)pos * turns[i];
         float s, cs;
         sincospif(2.f * (float)(a - rint(a)), &s, &cs);
-        turn[2 * i] = cs * p.magnitude, turn[2 * i + 1] = s * p.magnitude;
+        turn[2 * i] = cs * magnitude, turn[2 * i + 1] = s * magnitude;
     }
 }
 

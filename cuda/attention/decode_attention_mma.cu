@@ -67,7 +67,7 @@ template <int HD64, bool BATCH> __global__ void __launch_bounds__(256, HD64 == 1
     float *const parts_o = shared, *const ml = parts_o + 64 * ROW, *const turn = ml + 128 + 8;
     __half *const qh = (__half *)shared, *const kn = qh + 16 * HALF, *const vn = kn + HD;
     float *const rows = (float *)(vn + HD), *const q_scale = ml + 128;
-    kg_decode_attention_turns(p, pos, turn);
+    kg_decode_attention_turns(p, pos, state->is_long, turn);
     for (uint32_t i = threadIdx.x; i < (16 * HALF + 2 * HD) / 2; i += blockDim.x) ((uint32_t *)qh)[i] = 0;
     __syncthreads();
 
