@@ -194,7 +194,8 @@ fn one(bench: &Bench, case: &Case, rep: u32, sinks: bool) {
     let chunks = case.positions.iter().max().unwrap() / chunk + 1;
     let (out, tap_q, tap_k) =
         (bench.zeros(n_seq * n_heads * hd * 4), bench.zeros(n_heads * hd * 4), bench.zeros(n_kv * hd * 4));
-    let attend = Attend { qkv, turns: both_turns(bench, &inv_freq), state: bench.put(&states), out, ..Attend::default() };
+    let attend =
+        Attend { qkv, turns: both_turns(bench, &inv_freq), state: bench.put(&states), out, ..Attend::default() };
     let attend = Attend {
         part: bench.zeros(n_seq * n_heads * chunks * (hd + 2) * 4),
         layer_at: (2 * LAYER * n_kv * hd) as u64 * u64::from(PAGE),
@@ -202,7 +203,8 @@ fn one(bench: &Bench, case: &Case, rep: u32, sinks: bool) {
     };
     let attend = Attend { counters: bench.zeros(n_seq * n_heads * 4), n_heads: n_heads as u32, ..attend };
     let attend = Attend { n_kv: n_kv as u32, head_dim: hd as u32, n_rot: case.n_rot as u32, eps: 1e-3, ..attend };
-    let attend = Attend { pairing: u32::from(case.halves), window: case.window as u32, magnitude: MAGNITUDES, ..attend };
+    let attend =
+        Attend { pairing: u32::from(case.halves), window: case.window as u32, magnitude: MAGNITUDES, ..attend };
     let attend = Attend { chunk: chunk as u32, max_chunks: chunks as u32, scale: scale as f32, ..attend };
     let attend = Attend { softcap: case.softcap as f32, long_from: u32::MAX, long_chunk: chunk as u32, ..attend };
     let mut attend = Attend { qkv_stride, out_stride: (n_heads * hd) as u32, ..attend };

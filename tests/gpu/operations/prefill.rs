@@ -6,7 +6,9 @@ use kigo::backend::cuda::kernels::abi::{Encoder, Flash, FlashTile, Gemm, PAGE, P
 use kigo::backend::cuda::kernels::kinds::Epilogue;
 use kigo::backend::cuda::kernels::launch::gemm_encoder;
 
-use super::attention::{BETA, Cache, INTERVAL, LAYER, MAGNITUDES, both_turns, inv_freq, temperature, turned, turned_by, turns};
+use super::attention::{
+    BETA, Cache, INTERVAL, LAYER, MAGNITUDES, both_turns, inv_freq, temperature, turned, turned_by, turns,
+};
 use super::bench::{Bench, activation, close, near, numbers};
 
 /// Random rows of f16 and what rounding to it has left, rows `stride` apart, and their sums.
@@ -114,7 +116,8 @@ fn rope_rows(bench: &Bench, head_dim: usize, n_rot: usize, halves: bool, norms: 
     let turns_at = both_turns(bench, &freqs);
     let p = PrefillRope { qkv, turns: turns_at, q, tap_q, tap_k, k_offset, v_offset, ..PrefillRope::default() };
     let p = PrefillRope { head_stride, token_stride, n_tokens: n as u32, n_heads: n_heads as u32, qkv_stride, ..p };
-    let p = PrefillRope { n_kv: n_kv as u32, head_dim: head_dim as u32, n_rot: n_rot as u32, magnitude: MAGNITUDES, ..p };
+    let p =
+        PrefillRope { n_kv: n_kv as u32, head_dim: head_dim as u32, n_rot: n_rot as u32, magnitude: MAGNITUDES, ..p };
     let mut p = PrefillRope { pairing: halves.into(), q_stride: (n_heads * head_dim) as u32, eps: 1e-3, ..p };
     if last {
         (p.norm_last, p.beta, p.interval) = (1, BETA, INTERVAL);

@@ -116,10 +116,6 @@ impl LoadedModel for CudaModel {
         exec.stream.wait()
     }
 
-    fn create_slot(&self) -> Result<Box<dyn Slot>> {
-        self.create_slot_for(0)
-    }
-
     fn create_slot_for(&self, n_ctx: usize) -> Result<Box<dyn Slot>> {
         let logits = Buffer::new(&self.net.gpu, self.net.config.n_vocab * 4)?;
         let table =

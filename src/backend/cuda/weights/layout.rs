@@ -42,7 +42,7 @@ pub struct Layer {
     pub down_bias: Address,
     pub post_ffn_norm: Address,
     pub experts: Option<Experts>, // with them gate, up and down are those of the expert that all share
-    pub turns: [Address; 2],      // [n_rot / 2] f64 each: turns of a pair per position, of sessions not long and long; 0: nothing turns
+    pub turns: [Address; 2], // [n_rot / 2] f64 each: turns of a pair per position, of sessions not long and long; 0: nothing turns
 }
 
 /// The experts of a layer, the matrices of all of them one behind the other.

@@ -41,7 +41,8 @@ mod tests {
 
     #[test]
     fn attention_that_cannot_be_is_refused_with_its_numbers() {
-        let good = Attend { qkv: 1, turns: [1; 2], state: 1, out: 1, part: 1, counters: 1, n_heads: 4, ..Attend::default() };
+        let good =
+            Attend { qkv: 1, turns: [1; 2], state: 1, out: 1, part: 1, counters: 1, n_heads: 4, ..Attend::default() };
         let good = Attend { n_kv: 2, head_dim: 136, n_rot: 64, chunk: 128, max_chunks: 4, ..good };
         check(&good, 4).unwrap();
         for (attend, chunks, says) in [

@@ -144,8 +144,15 @@ mod tests {
 
     #[test]
     fn rows_that_cannot_be_are_refused_with_their_numbers() {
-        let rope =
-            PrefillRope { qkv: 16, turns: [16; 2], q: 16, pages: 16, n_tokens: 1, n_heads: 2, ..PrefillRope::default() };
+        let rope = PrefillRope {
+            qkv: 16,
+            turns: [16; 2],
+            q: 16,
+            pages: 16,
+            n_tokens: 1,
+            n_heads: 2,
+            ..PrefillRope::default()
+        };
         let rope =
             PrefillRope { n_kv: 1, head_dim: 8, n_rot: 8, qkv_stride: 32, q_stride: 16, token_stride: 8, ..rope };
         check_rope(&rope).unwrap();
