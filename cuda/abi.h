@@ -11,6 +11,8 @@
 constexpr uint32_t KG_PAGE = 64, KG_RING = 256;
 // Most experts of a layer.
 constexpr uint32_t KG_MOST_EXPERTS = 1024;
+// Most slots of a task of kgc_expert_gemm_*.
+constexpr uint32_t KG_EXPERT_SLOTS = 128;
 // Most parts of a row's sums that kgc_batch_norm takes.
 constexpr uint32_t KG_MOST_PARTS = 16;
 // Heads up to KG_TENSOR_HEAD wide go to tensor cores, in chunks of KG_TENSOR_CHUNK positions: decode_attention_mma.cu.
@@ -239,6 +241,22 @@ struct KgExpertProducts {
     uint32_t tile;        // rows a block; no bit depends on it
 };
 
+// kgc_expert_gemm_*: the same of prompts, on tensor cores: matmul/prefill/expert_gemm.cuh. Rows of f16 lie as device/fragments.cuh has it.
+struct KgExpertGemm {
+    const void *x;        // f16 [.., k], rows x_stride apart
+    KgMat m[2];           // [n_experts * rows, k], of one type: of y, or gate and up
+    const float *bias[2]; // [n_experts * rows] or null
+    void *y;              // [n_slots, rows], rows y_stride apart: f32, with a gate f16
+    const uint32_t *order; // from kgc_expert_tasks
+    const uint2 *tasks;
+    uint32_t n_m, rows, k, n_tasks;
+    uint32_t share;       // x's row of a slot is the slot / share; 0: its place in the order
+    uint32_t by_slot;     // y's row of a slot is the slot, else its place in the order
+    uint32_t x_stride, y_stride;
+    uint32_t activation;  // KgActivation, none without a gate
+    uint32_t wgmma;       // as in KgFlash
+};
+
 // kgc_prefill_rope: norms of the heads, rope, the cache's new rows.
 struct KgPrefillRope {
     const float *qkv;      // [n_tokens, (n_heads + 2 n_kv) * head_dim], rows qkv_stride apart
@@ -328,6 +346,11 @@ static const KgAbiNumber kg_abi[] = {
     FIELD(KgExpertProducts, rows), FIELD(KgExpertProducts, n), FIELD(KgExpertProducts, share), FIELD(KgExpertProducts, n_slots),
     FIELD(KgExpertProducts, n_tasks), FIELD(KgExpertProducts, at_once), FIELD(KgExpertProducts, x_stride),
     FIELD(KgExpertProducts, y_stride), FIELD(KgExpertProducts, tile),
+    STRUCT(KgExpertGemm),
+    FIELD(KgExpertGemm, x), FIELD(KgExpertGemm, m), FIELD(KgExpertGemm, bias), FIELD(KgExpertGemm, y), FIELD(KgExpertGemm, order),
+    FIELD(KgExpertGemm, tasks), FIELD(KgExpertGemm, n_m), FIELD(KgExpertGemm, rows), FIELD(KgExpertGemm, k),
+    FIELD(KgExpertGemm, n_tasks), FIELD(KgExpertGemm, share), FIELD(KgExpertGemm, by_slot), FIELD(KgExpertGemm, x_stride),
+    FIELD(KgExpertGemm, y_stride), FIELD(KgExpertGemm, activation), FIELD(KgExpertGemm, wgmma),
     STRUCT(KgPrefillRope),
     FIELD(KgPrefillRope, qkv), FIELD(KgPrefillRope, q_norm), FIELD(KgPrefillRope, k_norm),
     FIELD(KgPrefillRope, turns), FIELD(KgPrefillRope, q), FIELD(KgPrefillRope, pages), FIELD(KgPrefillRope, tap_q),
@@ -338,7 +361,8 @@ static const KgAbiNumber kg_abi[] = {
     FIELD(KgPrefillRope, eps), FIELD(KgPrefillRope, magnitude), FIELD(KgPrefillRope, rows),
     FIELD(KgPrefillRope, norm_last), FIELD(KgPrefillRope, beta), FIELD(KgPrefillRope, interval), FIELD(KgPrefillRope, is_long),
     FIELD(KgPrefillRope, unused),
-    NUMBER(KG_PAGE), NUMBER(KG_RING), NUMBER(KG_MOST_PARTS), NUMBER(KG_MOST_EXPERTS), NUMBER(KG_TENSOR_CHUNK), NUMBER(KG_TENSOR_HEAD),
+    NUMBER(KG_PAGE), NUMBER(KG_RING), NUMBER(KG_MOST_PARTS), NUMBER(KG_MOST_EXPERTS), NUMBER(KG_EXPERT_SLOTS),
+    NUMBER(KG_TENSOR_CHUNK), NUMBER(KG_TENSOR_HEAD),
     NUMBER(KG_INPUT_F16_WORDS), NUMBER(KG_INPUT_Q_WORDS),
     KG_TYPES(TYPE)
     NUMBER(KG_NO_ACTIVATION), NUMBER(KG_ACTIVATION_SILU), NUMBER(KG_ACTIVATION_GELU),

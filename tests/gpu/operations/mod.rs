@@ -3,6 +3,7 @@
 
 mod attention;
 mod bench;
+mod expert_gemm;
 mod experts;
 mod matmul;
 mod prefill;
@@ -40,6 +41,8 @@ const OPERATIONS: &[Operation] = &[
     ("expert_tasks", experts::tasks),
     ("expert_products", experts::products),
     ("expert_sum", experts::sum),
+    ("expert_rows", expert_gemm::rows),
+    ("expert_gemm", expert_gemm::products),
     ("gemm", prefill::gemm),
     ("prefill_rope", prefill::rope_heads),
     ("flash_prefill", prefill::flash),
@@ -69,6 +72,7 @@ fn no_launcher_is_missing() {
     let sources = [
         include_str!("../../../src/backend/cuda/kernels/launch/mod.rs"),
         include_str!("../../../src/backend/cuda/kernels/launch/attention.rs"),
+        include_str!("../../../src/backend/cuda/kernels/launch/expert_gemm.rs"),
         include_str!("../../../src/backend/cuda/kernels/launch/experts.rs"),
         include_str!("../../../src/backend/cuda/kernels/launch/matmul.rs"),
         include_str!("../../../src/backend/cuda/kernels/launch/prefill.rs"),

@@ -2,13 +2,17 @@
 //!
 //! A row has a slot for each of its experts, in ascending order of their ids. Of several rows slots are sorted by expert on the device, so
 //! that an expert's weights are read once for several slots; no bit depends on that. The host learns nothing of the choice.
+//!
+//! Prompts outside strict mode go through tensor cores, all but the choice: a prompt has [`LEAST_ROWS`](super::limits::LEAST_ROWS) rows, and
+//! the kernels are not chosen by how many a pass has beyond that, since others' may be among them and bits would depend on those.
 
 use super::limits::stride;
 use super::op::{Experts, Kind};
 use crate::backend::cuda::driver::{Address, Gpu};
-use crate::backend::cuda::kernels::abi::{ExpertProducts, Glu, Mat, Route};
+use crate::backend::cuda::kernels::abi::{EXPERT_SLOTS, ExpertGemm, ExpertProducts, Glu, Mat, Route};
 use crate::backend::cuda::kernels::kinds::{Activation, Score};
-use crate::backend::cuda::kernels::launch::{self, Between, Sum, Tasks};
+use crate::backend::cuda::kernels::launch::{self, Between, FragmentRows, Sum, Tasks, fragment_stride};
+use crate::backend::cuda::kernels::packed::Packed;
 use crate::model::Config;
 
 /// Most slots of a pass: a kernel has a row of blocks for each.
@@ -24,17 +28,18 @@ pub struct Room {
     pub weights: Address, // [rows, K] f32
     pub order: Address,   // [rows K] u32
     pub tasks: Address,   // [rows K] two words each
-    pub gate: Address,    // [rows K, F] f32
-    pub up: Address,      // [rows K, F] f32
+    pub x: Address,       // [rows, D] f16, as tensor cores read it
+    pub gate: Address,    // [rows K, F] f32, or f16 as tensor cores read it
+    pub up: Address,      // the same
     pub made: Address,    // [rows K, D] f32
     pub shared: Address,  // [rows] f32: logits of what the shared expert is multiplied by
 }
 
 /// Bytes of each part of a room.
-fn sizes(c: &Config, rows: usize) -> [u64; 10] {
+fn sizes(c: &Config, rows: usize) -> [u64; 11] {
     let most = c.widths();
     if most.n_experts == 0 {
-        return [0; 10];
+        return [0; 11];
     }
     let slots = rows * most.n_used;
     let wide = slots * stride(most.expert);
@@ -45,6 +50,7 @@ fn sizes(c: &Config, rows: usize) -> [u64; 10] {
         slots,
         slots,
         2 * slots,
+        rows * fragment_stride(c.n_embd) / 2,
         wide,
         wide,
         slots * stride(c.n_embd),
@@ -61,11 +67,11 @@ impl Room {
 
     /// From this address on.
     pub fn at(mut at: Address, c: &Config, rows: usize) -> Room {
-        let [logits, ids, shown, weights, order, tasks, gate, up, made, shared] = sizes(c, rows).map(|bytes| {
+        let [logits, ids, shown, weights, order, tasks, x, gate, up, made, shared] = sizes(c, rows).map(|bytes| {
             at += bytes;
             at - bytes
         });
-        Room { logits, ids, shown, weights, order, tasks, gate, up, made, shared }
+        Room { logits, ids, shown, weights, order, tasks, x, gate, up, made, shared }
     }
 }
 
@@ -113,6 +119,24 @@ fn at_once(gpu: &Gpu, products: &[(u32, Mat)]) -> u32 {
 fn tile(gpu: &Gpu, rows: u32, blocks: u32) -> u32 {
     let most = u64::from(rows) * u64::from(blocks) / u64::from(8 * gpu.n_sm);
     (most as u32).clamp(16, 256).next_multiple_of(16)
+}
+
+/// Whether tensor cores take these experts, whose weights are f16 to them: f32 is not to be rounded, as in dense products.
+fn tensor_cores_take(op: &Experts) -> bool {
+    let w = &op.weights;
+    w.gate.iter().chain([&w.up, &w.down]).all(|mat| mat.ty != Packed::F32)
+}
+
+/// The launches of a layer's experts in a pass of prompts outside strict mode; whether the device has wgmma.
+pub fn prompt(gpu: &Gpu, config: &Config, op: &Experts, rows: Rows, room: &Room, wgmma: bool) -> Vec<Call> {
+    if !tensor_cores_take(op) {
+        return launches(gpu, config, op, rows, room);
+    }
+    let mut making = Making { gpu, op, rows, room, d: config.n_embd as u32, calls: Vec::with_capacity(10) };
+    making.choice();
+    making.on_tensor_cores(wgmma);
+    making.sum();
+    making.calls
 }
 
 /// The launches of a layer's experts.
@@ -212,10 +236,7 @@ impl Making<'_> {
             self.push(Kind::Experts, Between::Experts(products), Vec::new());
         }
         let (from, by) = if gate.is_some() { (room.gate, room.up) } else { (room.up, 0) };
-        let glu = Glu { gate: from, up: by, row: from, n_rows: slots.n_slots, n: f, ..Glu::default() };
-        let activation = Activation::from(each.activation) as u32;
-        let glu = Glu { in_stride: y_stride, out_stride: y_stride, activation, ..glu };
-        self.push(Kind::Glu, Between::Glu(glu), Vec::new());
+        self.glu(from, by, slots.n_slots);
     }
 
     fn down(&mut self, slots: ExpertProducts) {
@@ -233,6 +254,64 @@ impl Making<'_> {
         };
         let products = ExpertProducts { x, rows: self.d, n: each.width as u32, share: 1, x_stride, y_stride, ..mats };
         self.push(Kind::Experts, Between::Experts(products), Vec::new());
+    }
+
+    /// The slots in tasks, what goes through the experts in halves, and their products.
+    fn on_tensor_cores(&mut self, wgmma: bool) {
+        let (w, room, each, k) = (&self.op.weights, self.room, self.op.experts.each, self.op.experts.n_used as u32);
+        let Rows { n: n_rows, x, x_stride, .. } = self.rows;
+        let (n_slots, n_experts, at_once) = (n_rows * k, self.op.experts.n as u32, EXPERT_SLOTS);
+        let n_tasks = Tasks::most(n_slots, n_experts, at_once);
+        let Room { ids, order, tasks, .. } = *room;
+        let sorted = Tasks { ids, order, tasks, n_slots, n_experts, at_once, n_tasks };
+        self.push(Kind::Route, Between::Tasks(sorted), Vec::new());
+        let (d, f) = (self.d, each.width as u32);
+        let [of_d, of_f] = [self.d as usize, each.width].map(|n| fragment_stride(n) as u32);
+        let halves = FragmentRows { x, y: room.x, n_rows, n: d, x_stride, y_stride: of_d };
+        self.push(Kind::Experts, Between::ExpertRows(halves), Vec::new());
+
+        let every = ExpertGemm { order, tasks, n_tasks, n_m: 1, wgmma: u32::from(wgmma), ..ExpertGemm::default() };
+        let read = ExpertGemm { x: room.x, rows: f, k: d, share: k, x_stride: of_d, ..every };
+        let activation = Activation::from(each.activation) as u32;
+        let made = match w.gate {
+            Some(gate) if gate.ty == w.up.ty => {
+                let (m, bias) = ([gate, w.up], [w.gate_bias, w.up_bias]);
+                let gated = ExpertGemm { m, bias, n_m: 2, y: room.gate, y_stride: of_f, activation, ..read };
+                self.push(Kind::Experts, Between::ExpertGemm(gated), Vec::new());
+                room.gate
+            }
+            _ => self.gate_up_apart(read, n_slots),
+        };
+        let (m, bias, y_stride) = ([w.down, Mat::default()], [w.down_bias, 0], stride(d as usize) as u32);
+        let down = ExpertGemm { x: made, m, bias, y: room.made, rows: d, k: f, by_slot: 1, ..every };
+        self.push(Kind::Experts, Between::ExpertGemm(ExpertGemm { x_stride: of_f, y_stride, ..down }), Vec::new());
+    }
+
+    /// Gate and up of two types, or up alone, and what stands behind them in f32; where that lies in halves.
+    fn gate_up_apart(&mut self, read: ExpertGemm, n_slots: u32) -> Address {
+        let (w, room, each) = (&self.op.weights, self.room, self.op.experts.each);
+        let (f, y_stride) = (each.width as u32, stride(each.width) as u32);
+        let up = (w.up, w.up_bias, room.up);
+        for (m, bias, y) in w.gate.map(|gate| (gate, w.gate_bias, room.gate)).into_iter().chain([up]) {
+            let gemm = ExpertGemm { m: [m, Mat::default()], bias: [bias, 0], y, y_stride, ..read };
+            self.push(Kind::Experts, Between::ExpertGemm(gemm), Vec::new());
+        }
+        // Halves go to where the other is, which is not read any more.
+        let (from, by, to) = if w.gate.is_some() { (room.gate, room.up, room.up) } else { (room.up, 0, room.gate) };
+        self.glu(from, by, n_slots);
+        let y = fragment_stride(each.width) as u32;
+        let halves = FragmentRows { x: from, y: to, n_rows: n_slots, n: f, x_stride: y_stride, y_stride: y };
+        self.push(Kind::Experts, Between::ExpertRows(halves), Vec::new());
+        to
+    }
+
+    /// activation(gate) * up, or activation(gate), in the place of the gate.
+    fn glu(&mut self, gate: Address, up: Address, n_rows: u32) {
+        let each = self.op.experts.each;
+        let (n, stride) = (each.width as u32, stride(each.width) as u32);
+        let glu = Glu { gate, up, row: gate, n_rows, n, in_stride: stride, out_stride: stride, ..Glu::default() };
+        let activation = Activation::from(each.activation) as u32;
+        self.push(Kind::Glu, Between::Glu(Glu { activation, ..glu }), Vec::new());
     }
 
     fn sum(&mut self) {

@@ -233,7 +233,7 @@ impl Lowering<'_> {
         let Pass { gpu, config, work, m, .. } = self.pass;
         let (d, y) = (config.n_embd as u32, self.next_delta());
         let rows = experts::Rows { n: m as u32, x: work.normed, x_stride: d, y, y_stride: d };
-        for call in experts::launches(gpu, config, op, rows, &work.experts) {
+        for call in experts::prompt(gpu, config, op, rows, &work.experts, work.encode.exists()) {
             self.push(Run::Between(call.run));
             for (name, from, stride, cols) in call.shows {
                 self.show(name, self.layer, Rows::Floats { from, stride }, cols);

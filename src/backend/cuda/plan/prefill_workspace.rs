@@ -16,9 +16,10 @@ use crate::model::{Block, Config, Layer};
 
 /// Whether a model's activations between products, and its quantized weights, are two halves, x and what rounding it to f16
 /// leaves, each product taking both: two or three times the work, and the error of f16 is gone. Models so narrow have it to
-/// spare: their prompts are short of work for the tensor cores, and they are the ones whose few weights hide no error.
+/// spare: their prompts are short of work for the tensor cores, and they are the ones whose few weights hide no error. Experts are many
+/// weights, and their products have one half.
 pub fn two_halves(c: &Config) -> bool {
-    c.n_embd <= 2048
+    c.n_embd <= 2048 && c.widths().n_experts == 0
 }
 
 /// Whether all matrices are quantized: f16 and bf16 leave no second half that would be worth the time.

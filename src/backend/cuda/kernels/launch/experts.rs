@@ -6,7 +6,7 @@ use std::ffi::c_int;
 use super::{Queue, check_mat, ensure};
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::driver::sys::Handle;
-use crate::backend::cuda::kernels::abi::{ExpertProducts, MOST_EXPERTS, Route};
+use crate::backend::cuda::kernels::abi::{EXPERT_SLOTS, ExpertProducts, MOST_EXPERTS, Route};
 use crate::backend::cuda::kernels::kinds::Score;
 use crate::backend::cuda::kernels::packed::Packed;
 use crate::error::Result;
@@ -129,7 +129,7 @@ impl Queue<'_> {
             (1..=MOST_EXPERTS).contains(&n_experts) && n_slots > 0,
             "{n_slots} slots of {n_experts} experts"
         );
-        ensure!("expert_tasks", matches!(at_once, 1 | 4 | 8), "{at_once} slots a task");
+        ensure!("expert_tasks", (1..=EXPERT_SLOTS).contains(&at_once), "{at_once} slots a task");
         let most = Tasks::most(n_slots, n_experts, at_once);
         ensure!("expert_tasks", n_tasks >= most, "{n_tasks} tasks of {most}");
         ensure!("expert_tasks", ids != 0 && order != 0 && to != 0, "from {ids:#x} to {order:#x} and {to:#x}");

@@ -2,11 +2,12 @@
 
 use std::ffi::c_int;
 
+use super::expert_gemm::FragmentRows;
 use super::experts::{Sum, Tasks};
 use super::{Queue, check_mat, ensure, ffi, padded, strided};
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::driver::sys::Handle;
-use crate::backend::cuda::kernels::abi::{ExpertProducts, Glu, MOST_PARTS, Mat, Norm, Route, Stage};
+use crate::backend::cuda::kernels::abi::{ExpertGemm, ExpertProducts, Glu, MOST_PARTS, Mat, Norm, Route, Stage};
 use crate::backend::cuda::kernels::kinds::{Activation, NormKind};
 use crate::error::Result;
 
@@ -36,6 +37,10 @@ pub enum Between {
     Tasks(Tasks),
     /// Products with experts' matrices.
     Experts(ExpertProducts),
+    /// See [`FragmentRows`].
+    ExpertRows(FragmentRows),
+    /// Products with experts' matrices on tensor cores.
+    ExpertGemm(ExpertGemm),
     /// See [`Sum`].
     ExpertSum(Sum),
 }
@@ -63,6 +68,8 @@ impl Between {
             Between::Route(route) => queue.route(route),
             Between::Tasks(tasks) => queue.expert_tasks(*tasks),
             Between::Experts(products) => queue.expert_products(products),
+            Between::ExpertRows(rows) => queue.expert_rows(*rows),
+            Between::ExpertGemm(gemm) => queue.expert_gemm(gemm),
             Between::ExpertSum(sum) => queue.expert_sum(*sum),
         }
     }
