@@ -9,7 +9,9 @@
 
 namespace {
 // Whose the block's row is, and where.
-__device__ __forceinline__ KgRow kg_row(const KgPrefillRope &p) { return p.rows ? p.rows[blockIdx.x] : KgRow{p.pages, p.start + blockIdx.x, p.is_long}; }
+__device__ __forceinline__ KgRow kg_row(const KgPrefillRope &p) {
+    return p.rows ? p.rows[blockIdx.x] : KgRow{p.pages, p.start + blockIdx.x, p.is_long};
+}
 
 // The same where all of a head is turned and everything is aligned: HD / 8 lanes a head, eight elements each, in two runs of
 // four. Runs are pairs' first and second elements (halves) or two pairs each.
@@ -111,7 +113,6 @@ template <int PAIRS, int HEADS, bool MORE> __global__ void __launch_bounds__(256
         ia = apart ? i : 2 * i, ib = apart ? i + half : 2 * i + 1;
     };
     const double turn = threadIdx.x < half ? (double)position * p.turns[place.is_long][threadIdx.x] : 0.;
-    const float magnitude = p.magnitude[place.is_long];
     kg_begin();
     // The loads first: the angles are computed while they are under way.
     const float *row = p.qkv + (size_t)token * p.qkv_stride;
@@ -129,7 +130,7 @@ template <int PAIRS, int HEADS, bool MORE> __global__ void __launch_bounds__(256
         }
     if (threadIdx.x < half) {
         // In turns and in double, so that a large position costs no accuracy.
-        float s, c;
+        float s, c, magnitude = p.magnitude[place.is_long];
         sincospif(2.f * (float)(turn - rint(turn)), &s, &c);
         turned[threadIdx.x] = make_float2(c * magnitude, s * magnitude);
     }
@@ -190,7 +191,8 @@ template <int PAIRS, int HEADS> cudaError_t run_rope(const KgPrefillRope *p, cud
 } // namespace
 
 KGC_API cudaError_t kgc_prefill_rope(const KgPrefillRope *p, cudaStream_t stream) {
-    bool ok = p->qkv && ((p->turns[0] && p->turns[1]) || !p->n_rot) && p->is_long < 2 && p->q && (p->pages || p->rows) && p->n_tokens && p->n_heads && p->n_kv;
+    bool ok = p->qkv && p->q && (p->pages || p->rows) && p->n_tokens && p->n_heads && p->n_kv;
+    ok = ok && ((p->turns[0] && p->turns[1]) || !p->n_rot) && p->is_long < 2;
     ok = ok && p->head_dim && p->head_dim % 2 == 0 && p->head_dim <= 512;
     ok = ok && p->n_rot % 2 == 0 && p->n_rot <= p->head_dim && p->token_stride >= p->head_dim;
     ok = ok && p->qkv_stride >= (uint64_t)(p->n_heads + 2 * p->n_kv) * p->head_dim && p->q_stride >= (uint64_t)p->n_heads * p->head_dim;
