@@ -6,17 +6,27 @@
 //! Prompts outside strict mode go through tensor cores, all but the choice: a prompt has [`LEAST_ROWS`](super::limits::LEAST_ROWS) rows, and
 //! the kernels are not chosen by how many a pass has beyond that, since others' may be among them and bits would depend on those.
 
+use super::kind::Kind;
 use super::limits::stride;
-use super::op::{Experts, Kind};
 use crate::backend::cuda::driver::{Address, Gpu};
 use crate::backend::cuda::kernels::abi::{EXPERT_SLOTS, ExpertGemm, ExpertProducts, Glu, Mat, Route};
 use crate::backend::cuda::kernels::kinds::{Activation, Score};
 use crate::backend::cuda::kernels::launch::{self, Between, FragmentRows, Sum, Tasks, fragment_stride};
 use crate::backend::cuda::kernels::packed::Packed;
-use crate::model::Config;
+use crate::backend::cuda::weights::layout;
+use crate::model::{self, Config};
 
 /// Most slots of a pass: a kernel has a row of blocks for each.
 pub const MOST_SLOTS: usize = 65535;
+
+/// The experts of a layer; the one that all share, if there is one, has been there before.
+#[derive(Clone, Debug)]
+pub struct Experts {
+    /// How many, of which width, how they are chosen.
+    pub experts: model::Experts,
+    /// Their matrices.
+    pub weights: layout::Experts,
+}
 
 /// Working memory of experts, for a number of rows.
 #[derive(Clone, Copy, Debug, Default)]

@@ -136,8 +136,8 @@ pub fn lower(target: Target<'_>, ops: &[Op], n_seq: u32) -> Vec<Launch> {
                     lowering.push(Kind::Glu, Run::Between(Between::Glu(glu)));
                 }
             }
-            What::Experts(e) => {
-                for call in stages.experts(e) {
+            What::Ffn(part) => {
+                for call in stages.ffn(part) {
                     lowering.push(call.kind, Run::Between(call.run));
                 }
             }

@@ -125,8 +125,8 @@ pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
                     push(Kind::Glu, Run::Between(Between::Glu(glu)), if g.shown { vec![act] } else { Vec::new() });
                 }
             }
-            What::Experts(e) => {
-                for call in stages.experts(e) {
+            What::Ffn(part) => {
+                for call in stages.ffn(part) {
                     let shows = call.shows.iter().map(|(name, from, _, cols)| show(name, *from, *cols));
                     push(call.kind, Run::Between(call.run), shows.collect());
                 }

@@ -1,9 +1,10 @@
 //! Operations as stages of a step: which buffers, which geometry; common to a token alone and to many sequences.
 
-use super::experts::{self, Call};
+use super::experts::{Call, Rows};
+use super::ffn::{self, Ffn};
 use super::geometry::{By, Shape, Tuning, share};
 use super::limits::stride;
-use super::op::{Attend, Experts, Gate, Half, Input, Kind, Norm, Output, Project};
+use super::op::{Attend, Gate, Half, Input, Kind, Norm, Output, Project};
 use super::workspace::Workspace;
 use crate::backend::cuda::driver::{Address, Gpu};
 use crate::backend::cuda::kernels::abi::{self, Glu, Mat, Stage};
@@ -173,12 +174,12 @@ impl<'a> Stages<'a> {
         self.placed(p.kind, stage, &p.mats, false)
     }
 
-    /// See [`Experts`].
-    pub fn experts(&mut self, op: &Experts) -> Vec<Call> {
+    /// See [`Ffn`].
+    pub fn ffn(&mut self, op: &Ffn) -> Vec<Call> {
         let (d, y) = (stride(self.config.n_embd) as u32, self.added(Half::Ffn));
-        let rows = experts::Rows { n: self.n, x: self.row, x_stride: d, y, y_stride: d };
+        let rows = Rows { n: self.n, x: self.row, x_stride: d, y, y_stride: d };
         self.pending.push((y, op.post_norm));
-        experts::launches(self.gpu, self.config, op, rows, &self.work.experts)
+        ffn::launches(self.gpu, self.config, op, rows, &self.work.ffn)
     }
 
     /// Where a half layer leaves what it adds.

@@ -18,7 +18,7 @@ fn check(p: &Attend, chunks: u32) -> Result<()> {
     let (all, own) = (u64::from(n_heads + 2 * n_kv) * u64::from(head_dim), u64::from(n_heads) * u64::from(head_dim));
     let apart = n_seq < 2 || (u64::from(qkv_stride) >= all && u64::from(out_stride) >= own);
     ensure!(NAME, apart, "{all} and {own} columns, rows {qkv_stride} and {out_stride} apart");
-    ensure!(NAME, p.pairing <= Pairing::Halves as u32, "pairs of kind {}", p.pairing);
+    ensure!(NAME, p.pairing <= Pairing::LAST as u32, "pairs of kind {}", p.pairing);
     ensure!(NAME, p.layer_at.is_multiple_of(8), "a layer at {}", p.layer_at);
     let [turns, long] = if n_rot == 0 { [p.qkv; 2] } else { p.turns };
     let there = [p.qkv, turns, long, p.state, p.out, p.part, p.counters];

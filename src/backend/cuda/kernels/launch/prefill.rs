@@ -69,7 +69,7 @@ fn check_rope(p: &PrefillRope) -> Result<()> {
     let whole = (2..=512).contains(&head_dim) && head_dim.is_multiple_of(2);
     ensure!("prefill_rope", whole, "heads of {head_dim}");
     ensure!("prefill_rope", n_rot <= head_dim && n_rot.is_multiple_of(2), "{n_rot} of {head_dim} turned");
-    ensure!("prefill_rope", p.pairing <= Pairing::Halves as u32, "pairs of kind {}", p.pairing);
+    ensure!("prefill_rope", p.pairing <= Pairing::LAST as u32, "pairs of kind {}", p.pairing);
     let (all, own) =
         ((u64::from(n_heads) + 2 * u64::from(n_kv)) * u64::from(head_dim), n_heads as u64 * head_dim as u64);
     let wide = u64::from(qkv_stride) >= all && u64::from(q_stride) >= own;

@@ -79,7 +79,7 @@ fn check_norm(p: &Norm) -> Result<()> {
     let Norm { n_rows, dim, x_stride, out_stride, kind, scale, delta, post_w, .. } = *p;
     ensure!("norm", n_rows > 0 && dim > 0 && p.x != 0, "{n_rows} rows of {dim}");
     ensure!("norm", x_stride >= dim, "{dim} columns, rows {x_stride} apart");
-    ensure!("norm", kind <= NormKind::Layer as u32, "a norm of kind {kind}");
+    ensure!("norm", kind <= NormKind::LAST as u32, "a norm of kind {kind}");
     ensure!("norm", delta[0] != 0 || delta[1] == 0, "a second thing to add without a first");
     let normed = delta.iter().zip(&post_w).all(|(delta, post)| *delta != 0 || *post == 0);
     ensure!("norm", normed, "a norm of what is not added");
@@ -197,7 +197,7 @@ mod tests {
             (Norm { out_stride: 4, ..good }, "5 columns, rows 4 apart"),
             (Norm { x_stride: 4, ..good }, "5 columns, rows 4 apart"),
             (Norm { dim: 0, ..good }, "2 rows of 0"),
-            (Norm { kind: 3, ..good }, "a norm of kind 3"),
+            (Norm { kind: NormKind::LAST as u32 + 1, ..good }, "a norm of kind "),
             (Norm { delta: [0, 16], scale: 1.0, ..good }, "a second thing"),
             (Norm { delta: [16, 0], ..good }, "what is added, times 0"),
             (Norm { post_w: [16, 0], ..good }, "a norm of what is not added"),
