@@ -239,6 +239,11 @@ struct KgExpertProducts {
     uint32_t at_once;     // slots of a block where all have the first expert, and most of a task: 1, 4 or 8
     uint32_t x_stride, y_stride;
     uint32_t tile;        // rows a block; no bit depends on it
+    // Of one token, all of whose slots have ids and no tasks: what follows the products, one of the two.
+    uint32_t activation;  // not 0: y[0] = activation(y[0]) * y[1], and y[1] is nowhere
+    uint32_t shared;      // with weights: y[0] has what the expert that all share has made
+    const float *weights; // [n_slots]: y[0] is [rows], the sum over all slots; or null
+    const float *gate;    // [1]: what is shared is multiplied by the sigmoid of this; or null
 };
 
 // kgc_expert_gemm_*: the same of prompts, on tensor cores: matmul/prefill/expert_gemm.cuh. Rows of f16 lie as device/fragments.cuh has it.
@@ -345,7 +350,8 @@ static const KgAbiNumber kg_abi[] = {
     FIELD(KgExpertProducts, ids), FIELD(KgExpertProducts, order), FIELD(KgExpertProducts, tasks), FIELD(KgExpertProducts, n_m),
     FIELD(KgExpertProducts, rows), FIELD(KgExpertProducts, n), FIELD(KgExpertProducts, share), FIELD(KgExpertProducts, n_slots),
     FIELD(KgExpertProducts, n_tasks), FIELD(KgExpertProducts, at_once), FIELD(KgExpertProducts, x_stride),
-    FIELD(KgExpertProducts, y_stride), FIELD(KgExpertProducts, tile),
+    FIELD(KgExpertProducts, y_stride), FIELD(KgExpertProducts, tile), FIELD(KgExpertProducts, activation),
+    FIELD(KgExpertProducts, shared), FIELD(KgExpertProducts, weights), FIELD(KgExpertProducts, gate),
     STRUCT(KgExpertGemm),
     FIELD(KgExpertGemm, x), FIELD(KgExpertGemm, m), FIELD(KgExpertGemm, bias), FIELD(KgExpertGemm, y), FIELD(KgExpertGemm, order),
     FIELD(KgExpertGemm, tasks), FIELD(KgExpertGemm, n_m), FIELD(KgExpertGemm, rows), FIELD(KgExpertGemm, k),

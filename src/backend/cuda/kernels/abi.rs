@@ -309,6 +309,10 @@ structs! {
         x_stride: u32,
         y_stride: u32,
         tile: u32,
+        activation: u32,
+        shared: u32,
+        weights: Address,
+        gate: Address,
     }
 
     /// Products with experts' matrices on tensor cores.
