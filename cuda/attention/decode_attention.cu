@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(256, kg_decode_attention_blocks(REP, EPL, BATC
             kg_prefetch(page + v_at + d);
         }
     }
-    kg_decode_attention_turns(p, pos, turn);
+    kg_decode_attention_turns(p, pos, state->is_long, turn);
     __syncthreads();
 
     kg_wait();

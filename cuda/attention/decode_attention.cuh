@@ -10,20 +10,24 @@
 #pragma once
 #include "device/common.cuh"
 
+// PLAIN: of a model without temperature, sinks, norms behind the rope and ropes of long sequences: what they take is not in the kernel,
+// which a small model's step would fetch anew in each layer.
+
 // The turns of position pos, cosine and sine of each pair; in turns and in double, so that a large position costs no accuracy.
-__device__ __forceinline__ void kg_decode_attention_turns(const KgAttend &p, int pos, float *turn) {
+__device__ __forceinline__ void kg_decode_attention_turns(const KgAttend &p, int pos, uint32_t is_long, float *turn) {
+    const double *turns = p.turns[is_long];
+    const float magnitude = p.magnitude[is_long];
 #pragma unroll 1
     for (uint32_t i = threadIdx.x; i < p.n_rot / 2; i += blockDim.x) {
-        double a = (double)pos * p.turns[i];
+        double a = (double)pos * turns[i];
         float s, cs;
         sincospif(2.f * (float)(a - rint(a)), &s, &cs);
-        turn[2 * i] = cs * p.magnitude, turn[2 * i + 1] = s * p.magnitude;
+        turn[2 * i] = cs * magnitude, turn[2 * i + 1] = s * magnitude;
     }
 }
 
-// PLAIN: of a model without temperature, sinks and norms behind the rope: what they take is not in the kernel, which a small model's
-// step would fetch anew in each layer. A warp computes x = rope(rms_norm(from) * norm) of one head, or rms_norm(rope(from)) * norm;
-// that of a query times the temperature of its position, `warm`, which is negative of a key.
+// A warp computes x = rope(rms_norm(from) * norm) of one head, or rms_norm(rope(from)) * norm; that of a query times the temperature of
+// its position, `warm`, which is negative of a key.
 template <bool PLAIN>
 __device__ __forceinline__ void kg_decode_attention_row(const KgAttend &p, const float *from, const float *norm, const float *turn, int warm,
                                                         float *x) {

@@ -19,7 +19,7 @@ __host__ __device__ constexpr uint32_t kg_tensor_half(int hd64) { return 64 * hd
 
 __device__ __forceinline__ uint32_t kg_word(const uint4 &v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
 
-// HD64: blocks of 64 elements of a head. BATCH: a sequence for every blockIdx.z. PLAIN: see kg_decode_attention_row.
+// HD64: blocks of 64 elements of a head. BATCH: a sequence for every blockIdx.z. PLAIN: see decode_attention.cuh.
 template <int HD64, bool BATCH, bool PLAIN>
 __global__ void __launch_bounds__(256, HD64 == 1 ? 2 : 1) kg_decode_attention_mma(const __grid_constant__ KgAttend p) {
     KG_DYNAMIC_SHARED(float, shared);
@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(256, HD64 == 1 ? 2 : 1) kg_decode_attention_mm
     float *const parts_o = shared, *const ml = parts_o + 64 * ROW, *const turn = ml + 128 + 8;
     __half *const qh = (__half *)shared, *const kn = qh + 16 * HALF, *const vn = kn + HD;
     float *const rows = (float *)(vn + HD), *const q_scale = ml + 128;
-    kg_decode_attention_turns(p, pos, turn);
+    kg_decode_attention_turns(p, pos, PLAIN ? 0 : state->is_long, turn);
     for (uint32_t i = threadIdx.x; i < (16 * HALF + 2 * HD) / 2; i += blockDim.x) ((uint32_t *)qh)[i] = 0;
     __syncthreads();
 
@@ -303,5 +303,6 @@ template <bool PLAIN> static cudaError_t run(const KgAttend *p, uint32_t chunks,
 }
 
 cudaError_t kg_decode_attention_mma_launch(const KgAttend *p, uint32_t chunks, int pdl, cudaStream_t stream) {
-    return p->sinks || p->interval || p->norm_last ? run<false>(p, chunks, pdl, stream) : run<true>(p, chunks, pdl, stream);
+    const bool more = p->sinks || p->interval || p->norm_last || p->turns[0] != p->turns[1];
+    return more ? run<false>(p, chunks, pdl, stream) : run<true>(p, chunks, pdl, stream);
 }

@@ -9,7 +9,7 @@
 // Bytes moved: the chosen experts' weights once a task, x once a block from L2, y once. Reference: tests/gpu/operations/experts.rs.
 #pragma once
 #include "device/vectors.cuh"
-#include "matmul/gemv.cuh"
+#include "matmul/experts_step.cuh"
 
 constexpr uint32_t KG_EXPERT_THREADS = 256;
 
@@ -112,12 +112,14 @@ template <int T> __global__ void __launch_bounds__(KG_EXPERT_THREADS) kg_expert_
 
 static inline bool kg_expert_check(const KgExpertProducts *p) {
     bool ok = p->x && p->n_m >= 1 && p->n_m <= 2 && p->rows && p->n && p->share && p->n_slots;
-    ok = ok && p->tile && p->tile % 16 == 0 && p->y_stride >= p->rows;
+    ok = ok && p->tile && (p->tile % 16 == 0 || p->weights || p->activation) && p->y_stride >= p->rows;
     ok = ok && p->x_stride >= p->n && p->x_stride % 4 == 0 && (uintptr_t)p->x % 16 == 0 && !p->order == !p->tasks && (!p->tasks || p->n_tasks);
+    ok = ok && (!(p->weights || p->activation) || kg_expert_step_check(p));
     return ok && (p->at_once == 1 || p->at_once == 4 || p->at_once == 8) && (p->rows + p->tile - 1) / p->tile <= 65535;
 }
 
 template <int T> static inline cudaError_t kg_expert_launch(const KgExpertProducts *p, int pdl, cudaStream_t stream) {
+    if (p->weights || p->activation) return kg_expert_step_launch<T>(p, pdl, stream);
     const uint32_t at_once = p->tasks || !p->ids ? p->at_once : 1;
     const uint32_t blocks = p->tasks ? p->n_tasks : (p->n_slots + at_once - 1) / at_once;
     const dim3 grid(blocks, (p->rows + p->tile - 1) / p->tile, p->n_m);

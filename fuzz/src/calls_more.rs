@@ -135,6 +135,7 @@ pub fn floats(session: *mut kigo_session, input: &mut Input<'_>) {
                     n_pages_own: 1,
                     has_logits: 1,
                     n_tokens_reused: 1,
+                    has_long_rope: 1,
                 };
                 let mut facts = Sized::of(facts, input);
                 check(kigo_session_info(session, facts.get()))

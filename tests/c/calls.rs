@@ -73,6 +73,14 @@ fn batches_have_a_status_for_each_session() {
 }
 
 #[test]
+fn a_session_tells_which_of_two_ropes_it_has() {
+    let program = native::build("long_rope.c");
+    let model = crate::common::long::fixture();
+    native::run(&program, &[&model]);
+    native::run_valgrind(&program, &[&model]);
+}
+
+#[test]
 fn broken_files_are_refused() {
     run("malformed.c");
 }

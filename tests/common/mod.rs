@@ -8,6 +8,7 @@
 //! - [`probe::Probe`]: a device that fails where a test wants it to;
 //! - [`hold`]: a session held to a grammar;
 //! - [`hostile`]: texts of grammars that grow until a parser is overwhelmed;
+//! - [`long`]: sessions of a model with LongRoPE;
 //! - [`run`]: a file on a device, and the logits of a list of tokens;
 //! - [`shapes`]: the sizes of real models, their metadata and lists of tensors (also used by `examples/random_gguf.rs`).
 #![allow(dead_code)] // each test program uses its own part
@@ -21,6 +22,7 @@ pub mod gpu;
 pub mod habits;
 pub mod hold;
 pub mod hostile;
+pub mod long;
 pub mod probe;
 pub mod random;
 pub mod recipes;

@@ -5,6 +5,7 @@ mod attention;
 mod bench;
 mod expert_gemm;
 mod experts;
+mod experts_step;
 mod matmul;
 mod prefill;
 mod rows;
@@ -38,8 +39,11 @@ const OPERATIONS: &[Operation] = &[
     ("f16_batch", matmul::f16_of_several),
     ("q_batch", matmul::q_batch),
     ("route", experts::route),
+    ("router", experts_step::router),
     ("expert_tasks", experts::tasks),
     ("expert_products", experts::products),
+    ("expert_products", experts_step::gated),
+    ("expert_products", experts_step::summed),
     ("expert_sum", experts::sum),
     ("expert_rows", expert_gemm::rows),
     ("expert_gemm", expert_gemm::products),
@@ -89,5 +93,6 @@ fn no_launcher_is_missing() {
     let mut here: Vec<&str> = OPERATIONS.iter().map(|(name, _)| *name).collect();
     names.sort_unstable();
     here.sort_unstable();
+    here.dedup();
     assert_eq!(names, here);
 }

@@ -103,6 +103,8 @@ structs! {
         least: u64,
         temperature: f32,
         inverse: f32,
+        is_long: u32,
+        unused: u32,
     }
 
     /// One matrix-vector stage.
@@ -142,7 +144,7 @@ structs! {
         q_norm: Address,
         k_norm: Address,
         sinks: Address,
-        turns: Address,
+        turns: [Address; 2],
         state: Address,
         out: Address,
         part: Address,
@@ -162,7 +164,7 @@ structs! {
         scale: f32,
         softcap: f32,
         eps: f32,
-        magnitude: f32,
+        magnitude: [f32; 2],
         beta: f32,
         interval: u32,
         n_seq: u32,
@@ -234,7 +236,7 @@ structs! {
     RowPlace is KgRow {
         pages: Address,
         position: u32,
-        unused: u32,
+        is_long: u32,
     }
 
     /// Residual and norm of rows.
@@ -307,6 +309,10 @@ structs! {
         x_stride: u32,
         y_stride: u32,
         tile: u32,
+        activation: u32,
+        shared: u32,
+        weights: Address,
+        gate: Address,
     }
 
     /// Products with experts' matrices on tensor cores.
@@ -334,7 +340,7 @@ structs! {
         qkv: Address,
         q_norm: Address,
         k_norm: Address,
-        turns: Address,
+        turns: [Address; 2],
         q: Address,
         pages: Address,
         tap_q: Address,
@@ -354,10 +360,12 @@ structs! {
         q_stride: u32,
         norm_last: u32,
         eps: f32,
-        magnitude: f32,
+        magnitude: [f32; 2],
         beta: f32,
         interval: u32,
         rows: Address,
+        is_long: u32,
+        unused: u32,
     }
 }
 

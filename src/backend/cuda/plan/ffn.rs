@@ -34,9 +34,9 @@ impl Room {
         experts::Room::bytes(c, rows)
     }
 
-    /// From this address on.
-    pub fn at(at: Address, c: &Config, rows: usize) -> Room {
-        Room { experts: experts::Room::at(at, c, rows) }
+    /// From this address on; `zeros`: whether these are there.
+    pub fn at(at: Address, c: &Config, rows: usize, zeros: bool) -> Room {
+        Room { experts: experts::Room::at(at, c, rows, zeros) }
     }
 }
 

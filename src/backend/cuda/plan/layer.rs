@@ -185,7 +185,7 @@ fn attend(config: &Config, attention: &model::Attention, w: &Layer, layer_at: u6
         sinks: w.sinks,
         turns: w.turns,
         n_rot: rope.map_or(0, |rope| rope.n_rot()),
-        magnitude: rope.map_or(1.0, |rope| rope.magnitude),
+        magnitude: [false, true].map(|long| attention.rope.map_or(1.0, |i| config.ropes_of(long)[i].magnitude)),
         pairing: rope.map_or(Pairing::Adjacent, |rope| rope.pairing.into()),
         layer_at,
     }));

@@ -87,8 +87,8 @@ pub struct Pass<'a> {
     pub work: &'a PrefillWorkspace,
     /// Rows.
     pub m: usize,
-    /// Pages and start of the only sequence.
-    pub one: (Address, usize),
+    /// Pages and start of the only sequence, and whether it is long.
+    pub one: (Address, usize, bool),
     /// How many tiles several sequences have; the tables hold them and the sequences' places. 0: there is one sequence.
     pub n_tiles: usize,
     /// Two buffers of m rows of the widest vector, where somebody watches.
@@ -303,7 +303,7 @@ impl Lowering<'_> {
     }
 
     fn attend(&mut self, op: &Attend) {
-        let Pass { gpu, config, work, m, one: (pages, start), n_tiles, taps } = self.pass;
+        let Pass { gpu, config, work, m, one: (pages, start, is_long), n_tiles, taps } = self.pass;
         let (places, tiles) = if n_tiles > 0 { (work.places, work.tiles) } else { (0, 0) };
         let a = &op.attention;
         let (h, g) = (a.q_width(), a.kv_width());
@@ -339,6 +339,8 @@ impl Lowering<'_> {
             eps: config.norm_eps,
             magnitude: op.magnitude,
             rows: places,
+            is_long: u32::from(is_long),
+            unused: 0,
         }));
         self.push(Run::Flash(Flash {
             q: work.q,

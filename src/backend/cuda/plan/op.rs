@@ -157,12 +157,12 @@ pub struct Attend {
     pub norm_last: bool,
     /// [n_heads] f32 or 0: a score of each head with no value behind it.
     pub sinks: Address,
-    /// [n_rot / 2] f64: turns of a pair per position.
-    pub turns: Address,
+    /// [n_rot / 2] f64 each: turns of a pair per position, in sessions that are not long and in those that are.
+    pub turns: [Address; 2],
     /// Elements of a head that are turned; 0: none.
     pub n_rot: usize,
-    /// What sines and cosines are multiplied by.
-    pub magnitude: f32,
+    /// What sines and cosines are multiplied by, likewise.
+    pub magnitude: [f32; 2],
     /// Which elements make a pair.
     pub pairing: Pairing,
     /// Where the layer's keys begin in a page of the cache, in elements; its values follow.

@@ -7,13 +7,14 @@ use super::{Queue, check_mat, ensure};
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::driver::sys::Handle;
 use crate::backend::cuda::kernels::abi::{EXPERT_SLOTS, ExpertProducts, MOST_EXPERTS, Route};
-use crate::backend::cuda::kernels::kinds::Score;
+use crate::backend::cuda::kernels::kinds::{Activation, Score};
 use crate::backend::cuda::kernels::packed::{Family, Packed};
 use crate::error::Result;
 
 #[rustfmt::skip]
 unsafe extern "C" {
     fn kgc_route(route: *const Route, pdl: c_int, stream: Handle) -> c_int;
+    fn kgc_router(p: *const ExpertProducts, route: *const Route, ended: Address, pdl: c_int, stream: Handle) -> c_int;
     fn kgc_expert_tasks(ids: Address, order: Address, tasks: Address, n_slots: u32, n_experts: u32, at_once: u32, n_tasks: u32, pdl: c_int, stream: Handle) -> c_int;
     fn kgc_expert_sum(made: Address, weights: Address, gate: Address, y: Address, shared: c_int, n_rows: u32, n_used: u32, n: u32, stride: u32, y_stride: u32, pdl: c_int, stream: Handle) -> c_int;
     fn kgc_expert_products_float(p: *const ExpertProducts, pdl: c_int, stream: Handle) -> c_int;
@@ -22,6 +23,15 @@ unsafe extern "C" {
     fn kgc_expert_products_grid(p: *const ExpertProducts, pdl: c_int, stream: Handle) -> c_int;
     fn kgc_expert_products_ternary(p: *const ExpertProducts, pdl: c_int, stream: Handle) -> c_int;
     fn kgc_expert_products_k256(p: *const ExpertProducts, pdl: c_int, stream: Handle) -> c_int;
+}
+
+/// The logits of one row and the choice that follows from them; `ended` is a 0, before and afterwards.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct Router {
+    pub products: ExpertProducts,
+    pub route: Route,
+    pub ended: Address,
 }
 
 /// Slots sorted by expert: `order` \[`n_slots`\], and `tasks` \[`n_tasks`\] of at most `at_once` of them, two words each.
@@ -84,7 +94,7 @@ fn check_products(p: &ExpertProducts, shared_most: u64) -> Result<()> {
     let ExpertProducts { n_m, rows, n, share, n_slots, n_tasks, at_once, x_stride, y_stride, tile, .. } = *p;
     ensure!(NAME, (1..=2).contains(&n_m), "{n_m} matrices");
     let mats = &p.m[..n_m as usize];
-    for (m, y) in mats.iter().zip(p.y) {
+    for (i, m) in mats.iter().enumerate() {
         check_mat(NAME, m)?;
         ensure!(NAME, m.ty == mats[0].ty && m.ty != Packed::F16Tiles, "matrices of {:?} and {:?}", mats[0].ty, m.ty);
         ensure!(
@@ -98,14 +108,18 @@ fn check_products(p: &ExpertProducts, shared_most: u64) -> Result<()> {
         ensure!(NAME, p.ids == 0 || experts <= MOST_EXPERTS, "{experts} experts");
         let units = u64::from(m.rows) * u64::from(if m.ty.is_quantized() { n / 32 } else { m.stride / 8 });
         ensure!(NAME, units <= u64::from(u32::MAX), "{units} units of a matrix");
-        ensure!(NAME, y != 0, "what a matrix of {rows} rows makes goes nowhere");
+        let to = p.y[if p.activation != 0 { 0 } else { i }];
+        ensure!(NAME, to != 0, "what a matrix of {rows} rows makes goes nowhere");
     }
     ensure!(NAME, share > 0 && n_slots > 0, "{n_slots} slots, {share} a row");
     ensure!(NAME, x_stride >= n && x_stride.is_multiple_of(4), "{n} columns, rows {x_stride} apart");
     ensure!(NAME, y_stride >= rows, "{rows} results, rows {y_stride} apart");
     ensure!(NAME, p.x != 0 && p.x.is_multiple_of(16), "rows at {:#x}", p.x);
-    ensure!(NAME, tile > 0 && tile.is_multiple_of(16) && rows.div_ceil(tile) <= 65535, "{rows} rows, {tile} a block");
     let sorted = p.tasks != 0;
+    if p.activation != 0 || p.weights != 0 {
+        return check_step(p, shared_most);
+    }
+    ensure!(NAME, tile > 0 && tile.is_multiple_of(16) && rows.div_ceil(tile) <= 65535, "{rows} rows, {tile} a block");
     ensure!(NAME, sorted == (p.order != 0) && (!sorted || n_tasks > 0), "{n_tasks} tasks at {:#x}", p.tasks);
     ensure!(NAME, matches!(at_once, 1 | 4 | 8), "{at_once} slots a block");
     let room = expert_shared(n, mats[0].ty.is_quantized(), if sorted || p.ids == 0 { at_once } else { 1 });
@@ -113,7 +127,40 @@ fn check_products(p: &ExpertProducts, shared_most: u64) -> Result<()> {
     Ok(())
 }
 
+/// The rest of the shape of what is done for one token, with what follows its products.
+fn check_step(p: &ExpertProducts, shared_most: u64) -> Result<()> {
+    const NAME: &str = "expert_products";
+    let ExpertProducts { n_m, rows, n, share, n_slots, at_once, tile, activation, shared, .. } = *p;
+    ensure!(NAME, p.ids != 0 && p.tasks == 0 && p.order == 0 && at_once == 1, "sorted slots of one token");
+    ensure!(NAME, u64::from(n_slots) * u64::from(rows) < 1 << 30, "{n_slots} slots of {rows} rows");
+    ensure!(NAME, activation <= Activation::ClampedSwiglu as u32, "an activation {activation}");
+    ensure!(NAME, shared != 0 || p.gate == 0, "a gate of nothing");
+    let summed = p.weights != 0;
+    let rows_of = if summed { share == 1 && n_m == 1 && activation == 0 } else { share == n_slots && n_m == 2 };
+    ensure!(NAME, rows_of, "{n_slots} slots, {share} a row, of {n_m} matrices and activation {activation}");
+    ensure!(NAME, tile > 0 && (!summed || tile.is_multiple_of(2)), "{rows} rows, {tile} a block");
+    let (inputs, sums) = if summed { (n_slots, u64::from(tile) * u64::from(n_slots)) } else { (1, 0) };
+    let room = expert_shared(n, p.m[0].ty.is_quantized(), inputs) + 4 * sums;
+    ensure!(NAME, room + 1024 <= shared_most, "{room} bytes of shared memory of {shared_most}");
+    Ok(())
+}
+
 impl Queue<'_> {
+    /// See [`Router`].
+    pub fn router(&self, router: &Router) -> Result<()> {
+        let Router { products, route, ended } = router;
+        check_products(products, self.gpu.shared_most as u64)?;
+        check_route(route)?;
+        let ExpertProducts { n_m, rows, n_slots, activation, .. } = *products;
+        ensure!("router", n_m == 1 && n_slots == 1 && route.n_rows == 1, "{n_slots} rows, {} routed", route.n_rows);
+        ensure!("router", products.ids == 0 && products.tasks == 0 && activation == 0, "slots of experts");
+        ensure!("router", products.weights == 0 && !products.m[0].ty.is_quantized(), "of {:?}", products.m[0].ty);
+        let logits = route.logits == products.y[0] && route.n == rows;
+        ensure!("router", logits && *ended != 0, "{rows} logits of {} experts, to {:#x}", route.n, products.y[0]);
+        // SAFETY: the shapes were checked; the structs are read during the call.
+        self.check(unsafe { kgc_router(products, route, *ended, self.pdl(), self.raw()) })
+    }
+
     /// The experts of each row and their weights, from a router's logits.
     pub fn route(&self, route: &Route) -> Result<()> {
         check_route(route)?;

@@ -3,7 +3,7 @@
 use std::ffi::c_int;
 
 use super::expert_gemm::FragmentRows;
-use super::experts::{Sum, Tasks};
+use super::experts::{Router, Sum, Tasks};
 use super::{Queue, check_mat, ensure, ffi, padded, strided};
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::driver::sys::Handle;
@@ -33,6 +33,8 @@ pub enum Between {
     Sum(Parts),
     /// The experts of each row.
     Route(Route),
+    /// See [`Router`].
+    Router(Router),
     /// See [`Tasks`].
     Tasks(Tasks),
     /// Products with experts' matrices.
@@ -66,6 +68,7 @@ impl Between {
             Between::Glu(glu) => queue.glu(glu),
             Between::Sum(parts) => queue.sum_parts(*parts),
             Between::Route(route) => queue.route(route),
+            Between::Router(router) => queue.router(router),
             Between::Tasks(tasks) => queue.expert_tasks(*tasks),
             Between::Experts(products) => queue.expert_products(products),
             Between::ExpertRows(rows) => queue.expert_rows(*rows),

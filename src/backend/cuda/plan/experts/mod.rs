@@ -1,20 +1,29 @@
-//! Experts as launches: the same of one row, of those of a batch and of those of a prompt.
+//! Experts as launches: of one row, of those of a batch and of those of a prompt.
 //!
-//! A row has a slot for each of its experts, in ascending order of their ids. Of several rows slots are sorted by expert on the device, so
+//! One row takes three: its experts are chosen by the block of the router that ends last, gates and ups are multiplied where they are made,
+//! and downs are summed where they are. The sums have the same order, so that a batch gives the same bits.
+//!
+//! Of more a row has a slot for each of its experts, in ascending order of their ids. Of several rows slots are sorted by expert on the device, so
 //! that an expert's weights are read once for several slots; no bit depends on that. The host learns nothing of the choice.
 //!
 //! Prompts outside strict mode go through tensor cores, all but the choice: a prompt has [`LEAST_ROWS`](super::limits::LEAST_ROWS) rows, and
 //! the kernels are not chosen by how many a pass has beyond that, since others' may be among them and bits would depend on those.
 
+mod prompt;
+mod room;
+mod step;
+
 use super::kind::Kind;
 use super::limits::stride;
 use crate::backend::cuda::driver::{Address, Gpu};
-use crate::backend::cuda::kernels::abi::{EXPERT_SLOTS, ExpertGemm, ExpertProducts, Glu, Mat, Route};
+use crate::backend::cuda::kernels::abi::{ExpertProducts, Glu, Mat, Route};
 use crate::backend::cuda::kernels::kinds::{Activation, Score};
-use crate::backend::cuda::kernels::launch::{self, Between, FragmentRows, Sum, Tasks, fragment_stride};
-use crate::backend::cuda::kernels::packed::Packed;
+use crate::backend::cuda::kernels::launch::{self, Between, Router, Sum, Tasks};
 use crate::backend::cuda::weights::layout;
 use crate::model::{self, Config};
+
+pub use prompt::prompt;
+pub use room::Room;
 
 /// Most slots of a pass: a kernel has a row of blocks for each.
 pub const MOST_SLOTS: usize = 65535;
@@ -26,63 +35,6 @@ pub struct Experts {
     pub experts: model::Experts,
     /// Their matrices.
     pub weights: layout::Experts,
-}
-
-/// Working memory of experts, for a number of rows.
-#[derive(Clone, Copy, Debug, Default)]
-#[allow(missing_docs)]
-pub struct Room {
-    pub logits: Address,  // [rows, N] f32
-    pub ids: Address,     // [rows, K] u32
-    pub shown: Address,   // [rows, K] f32
-    pub weights: Address, // [rows, K] f32
-    pub order: Address,   // [rows K] u32
-    pub tasks: Address,   // [rows K] two words each
-    pub x: Address,       // [rows, D] f16, as tensor cores read it
-    pub gate: Address,    // [rows K, F] f32, or f16 as tensor cores read it
-    pub up: Address,      // the same
-    pub made: Address,    // [rows K, D] f32
-    pub shared: Address,  // [rows] f32: logits of what the shared expert is multiplied by
-}
-
-/// Bytes of each part of a room.
-fn sizes(c: &Config, rows: usize) -> [u64; 11] {
-    let most = c.widths();
-    if most.n_experts == 0 {
-        return [0; 11];
-    }
-    let slots = rows * most.n_used;
-    let wide = slots * stride(most.expert);
-    let words = [
-        rows * stride(most.n_experts),
-        slots,
-        slots,
-        slots,
-        slots,
-        2 * slots,
-        rows * fragment_stride(c.n_embd) / 2,
-        wide,
-        wide,
-        slots * stride(c.n_embd),
-        rows,
-    ];
-    words.map(|n| (4 * n as u64).next_multiple_of(256))
-}
-
-impl Room {
-    /// Bytes it takes; none where a model has no experts.
-    pub fn bytes(c: &Config, rows: usize) -> u64 {
-        sizes(c, rows).iter().sum()
-    }
-
-    /// From this address on.
-    pub fn at(mut at: Address, c: &Config, rows: usize) -> Room {
-        let [logits, ids, shown, weights, order, tasks, x, gate, up, made, shared] = sizes(c, rows).map(|bytes| {
-            at += bytes;
-            at - bytes
-        });
-        Room { logits, ids, shown, weights, order, tasks, x, gate, up, made, shared }
-    }
 }
 
 /// The rows that experts are for.
@@ -131,32 +83,16 @@ fn tile(gpu: &Gpu, rows: u32, blocks: u32) -> u32 {
     (most as u32).clamp(16, 256).next_multiple_of(16)
 }
 
-/// Whether tensor cores take these experts, whose weights are f16 to them: f32 is not to be rounded, as in dense products.
-fn tensor_cores_take(op: &Experts) -> bool {
-    let w = &op.weights;
-    w.gate.iter().chain([&w.up, &w.down]).all(|mat| mat.ty != Packed::F32)
-}
-
-/// The launches of a layer's experts in a pass of prompts outside strict mode; whether the device has wgmma.
-pub fn prompt(gpu: &Gpu, config: &Config, op: &Experts, rows: Rows, room: &Room, wgmma: bool) -> Vec<Call> {
-    if !tensor_cores_take(op) {
-        return launches(gpu, config, op, rows, room);
-    }
-    let mut making = Making::new(gpu, config, op, rows, room);
-    making.choice();
-    making.on_tensor_cores(wgmma);
-    making.sum();
-    making.calls
-}
-
 /// The launches of a layer's experts.
 pub fn launches(gpu: &Gpu, config: &Config, op: &Experts, rows: Rows, room: &Room) -> Vec<Call> {
     let mut making = Making::new(gpu, config, op, rows, room);
     making.choice();
     let slots = making.slots();
     making.gate_up(slots);
-    making.down(slots);
-    making.sum();
+    if !making.summed(slots) {
+        making.down(slots);
+        making.sum();
+    }
     making.calls
 }
 
@@ -180,7 +116,7 @@ impl<'a> Making<'a> {
     }
 
     /// The product of all rows with one matrix.
-    fn of_all(&mut self, m: Mat, bias: Address, y: Address, y_stride: u32, shows: Shows) {
+    fn of_all(&self, m: Mat, bias: Address, y: Address, y_stride: u32) -> ExpertProducts {
         let Rows { n, x, x_stride, .. } = self.rows;
         let at_once = if n == 1 { 1 } else { at_once(self.gpu, &[(self.d, m)]) };
         let tile = tile(self.gpu, m.rows, n.div_ceil(at_once));
@@ -193,20 +129,26 @@ impl<'a> Making<'a> {
             ..ExpertProducts::default()
         };
         let products = ExpertProducts { rows: m.rows, n: self.d, share: 1, n_slots: n, at_once, ..products };
-        self.push(Kind::Route, Between::Experts(ExpertProducts { x_stride, y_stride, tile, ..products }), shows);
+        ExpertProducts { x_stride, y_stride, tile, ..products }
     }
 
     /// The router's logits, that of the shared expert's gate, and what is chosen.
     fn choice(&mut self) {
         let (w, room, n, k) = (&self.op.weights, self.room, self.op.experts.n, self.op.experts.n_used);
-        let logits = vec![("moe_logits", room.logits, stride(n), n)];
-        self.of_all(w.router, w.router_bias, room.logits, stride(n) as u32, logits);
         if let Some(m) = w.shared_gate {
-            self.of_all(m, 0, room.shared, 1, Vec::new());
+            let gate = self.of_all(m, 0, room.shared, 1);
+            self.push(Kind::Route, Between::Experts(gate), Vec::new());
         }
-        let shows = [("moe_ids", room.shown), ("moe_weights", room.weights)].map(|(name, from)| (name, from, k, k));
+        let logits = ("moe_logits", room.logits, stride(n), n);
+        let chosen = [("moe_ids", room.shown), ("moe_weights", room.weights)].map(|(name, from)| (name, from, k, k));
+        let router = self.of_all(w.router, w.router_bias, room.logits, stride(n) as u32);
         let route = route(self.op, self.rows.n, stride(n) as u32, room);
-        self.push(Kind::Route, Between::Route(route), shows.into());
+        if self.rows.n == 1 && room.ended != 0 && !w.router.ty.is_quantized() {
+            let router = Router { products: router, route, ended: room.ended };
+            return self.push(Kind::Route, Between::Router(router), [&[logits][..], &chosen].concat());
+        }
+        self.push(Kind::Route, Between::Experts(router), vec![logits]);
+        self.push(Kind::Route, Between::Route(route), chosen.into());
     }
 
     /// The slots, sorted where there are several rows.
@@ -243,8 +185,12 @@ impl<'a> Making<'a> {
         let products = ExpertProducts { x, rows: f, n: self.d, share, x_stride, y_stride, ..slots };
         let up = (w.up, w.up_bias, room.up);
         let gate = w.gate.map(|gate| (gate, w.gate_bias, room.gate));
+        let together = gate.is_some_and(|gate| gate.0.ty == up.0.ty);
+        if let Some(gate) = gate.filter(|_| together && self.alone(slots, 1)) {
+            return self.gated(products, [gate, up]);
+        }
         let launches = match gate {
-            Some(gate) if gate.0.ty == up.0.ty => vec![vec![gate, up]],
+            Some(gate) if together => vec![vec![gate, up]],
             Some(gate) => vec![vec![gate], vec![up]],
             None => vec![vec![up]],
         };
@@ -261,67 +207,24 @@ impl<'a> Making<'a> {
     }
 
     fn down(&mut self, slots: ExpertProducts) {
-        let (w, room, each) = (&self.op.weights, self.room, self.op.experts.each);
-        let x = if w.gate.is_some() { room.gate } else { room.up };
-        let (x_stride, y_stride) = (stride(each.width) as u32, stride(self.d as usize) as u32);
         let tile = tile(self.gpu, self.d, slots.n_tasks);
-        let mats = ExpertProducts {
-            m: [w.down, Mat::default()],
-            bias: [w.down_bias, 0],
-            y: [room.made, 0],
-            n_m: 1,
-            tile,
-            ..slots
-        };
-        let products = ExpertProducts { x, rows: self.d, n: each.width as u32, share: 1, x_stride, y_stride, ..mats };
+        let (y, y_stride) = ([self.room.made, 0], stride(self.d as usize) as u32);
+        let products = ExpertProducts { y, y_stride, tile, ..self.downs(slots) };
         self.push(Kind::Experts, Between::Experts(products), Vec::new());
     }
 
-    /// The slots in tasks, what goes through the experts in halves, and their products.
-    fn on_tensor_cores(&mut self, wgmma: bool) {
-        let (w, room, each, k) = (&self.op.weights, self.room, self.op.experts.each, self.op.experts.n_used as u32);
-        let Rows { n: n_rows, x, x_stride, .. } = self.rows;
-        let n_slots = n_rows * k;
-        let n_tasks = self.sort(n_slots, EXPERT_SLOTS);
-        let Room { order, tasks, .. } = *room;
-        let (d, f) = (self.d, each.width as u32);
-        let [of_d, of_f] = [self.d as usize, each.width].map(|n| fragment_stride(n) as u32);
-        let halves = FragmentRows { x, y: room.x, n_rows, n: d, x_stride, y_stride: of_d };
-        self.push(Kind::Experts, Between::ExpertRows(halves), Vec::new());
-
-        let every = ExpertGemm { order, tasks, n_tasks, n_m: 1, wgmma: u32::from(wgmma), ..ExpertGemm::default() };
-        let read = ExpertGemm { x: room.x, rows: f, k: d, share: k, x_stride: of_d, ..every };
-        let activation = Activation::from(each.activation) as u32;
-        let made = match w.gate {
-            Some(gate) if gate.ty == w.up.ty => {
-                let (m, bias) = ([gate, w.up], [w.gate_bias, w.up_bias]);
-                let gated = ExpertGemm { m, bias, n_m: 2, y: room.gate, y_stride: of_f, activation, ..read };
-                self.push(Kind::Experts, Between::ExpertGemm(gated), Vec::new());
-                room.gate
-            }
-            _ => self.gate_up_apart(read, n_slots),
-        };
-        let (m, bias, y_stride) = ([w.down, Mat::default()], [w.down_bias, 0], stride(d as usize) as u32);
-        let down = ExpertGemm { x: made, m, bias, y: room.made, rows: d, k: f, by_slot: 1, ..every };
-        self.push(Kind::Experts, Between::ExpertGemm(ExpertGemm { x_stride: of_f, y_stride, ..down }), Vec::new());
+    /// The products with the matrices that come last.
+    fn downs(&self, slots: ExpertProducts) -> ExpertProducts {
+        let (w, room, each) = (&self.op.weights, self.room, self.op.experts.each);
+        let x = if w.gate.is_some() { room.gate } else { room.up };
+        let mats = ExpertProducts { m: [w.down, Mat::default()], bias: [w.down_bias, 0], n_m: 1, ..slots };
+        let x_stride = stride(each.width) as u32;
+        ExpertProducts { x, rows: self.d, n: each.width as u32, share: 1, x_stride, ..mats }
     }
 
-    /// Gate and up of two types, or up alone, and what stands behind them in f32; where that lies in halves.
-    fn gate_up_apart(&mut self, read: ExpertGemm, n_slots: u32) -> Address {
-        let (w, room, each) = (&self.op.weights, self.room, self.op.experts.each);
-        let (f, y_stride) = (each.width as u32, stride(each.width) as u32);
-        let up = (w.up, w.up_bias, room.up);
-        for (m, bias, y) in w.gate.map(|gate| (gate, w.gate_bias, room.gate)).into_iter().chain([up]) {
-            let gemm = ExpertGemm { m: [m, Mat::default()], bias: [bias, 0], y, y_stride, ..read };
-            self.push(Kind::Experts, Between::ExpertGemm(gemm), Vec::new());
-        }
-        // Halves go to where the other is, which is not read any more.
-        let (from, by, to) = if w.gate.is_some() { (room.gate, room.up, room.up) } else { (room.up, 0, room.gate) };
-        self.glu(from, by, n_slots);
-        let y = fragment_stride(each.width) as u32;
-        let halves = FragmentRows { x: from, y: to, n_rows: n_slots, n: f, x_stride: y_stride, y_stride: y };
-        self.push(Kind::Experts, Between::ExpertRows(halves), Vec::new());
-        to
+    fn shown_sum(&self) -> Shows {
+        let Rows { y, y_stride, .. } = self.rows;
+        vec![("ffn_out", y, y_stride as usize, self.d as usize)]
     }
 
     /// activation(gate) * up, or activation(gate), in the place of the gate.
@@ -347,7 +250,7 @@ impl<'a> Making<'a> {
             stride: stride(self.d as usize) as u32,
             y_stride: rows.y_stride,
         };
-        let shows = vec![("ffn_out", rows.y, rows.y_stride as usize, self.d as usize)];
+        let shows = self.shown_sum();
         self.push(Kind::Experts, Between::ExpertSum(sum), shows);
     }
 }
