@@ -13,6 +13,7 @@ constexpr uint32_t KG_PAGE = 64, KG_RING = 256;
 constexpr uint32_t KG_MOST_EXPERTS = 1024;
 // Most slots of a task of kgc_expert_gemm_*; columns in whose whole multiples the rows lie that it reads: device/fragments.cuh.
 constexpr uint32_t KG_EXPERT_SLOTS = 128, KG_FRAGMENTS = 128;
+constexpr uint32_t KG_NORM_KEPT = 4096; // most elements of a row that a launch norms which keeps no sum of its own: rows/norm.cuh
 // Most parts of a row's sums that kgc_batch_norm takes.
 constexpr uint32_t KG_MOST_PARTS = 16;
 // Heads up to KG_TENSOR_HEAD wide go to tensor cores, in chunks of KG_TENSOR_CHUNK positions: decode_attention_mma.cu.
@@ -236,13 +237,12 @@ struct KgExpertProducts {
     const uint32_t *order; // [n_slots] slots by expert, and [n_tasks] tasks, from kgc_expert_tasks; or both null
     const uint2 *tasks;
     uint32_t n_m, rows, n, share, n_slots, n_tasks;
-    uint32_t at_once;     // slots of a block where all have the first expert, and most of a task: 1, 4 or 8
+    uint32_t at_once;     // slots of a block where all have the first expert, and most of a task: 1, 2, 4 or 8
     uint32_t x_stride, y_stride;
     uint32_t tile;        // rows a block; no bit depends on it
-    // Of one token, all of whose slots have ids and no tasks: what follows the products, one of the two.
-    uint32_t activation;  // not 0: y[0] = activation(y[0]) * y[1], and y[1] is nowhere
+    uint32_t activation;  // not 0: y[0] = activation(y[0]) * y[1], and y[1] is nowhere; where nothing is sorted, slots of one token
     uint32_t shared;      // with weights: y[0] has what the expert that all share has made
-    const float *weights; // [n_slots]: y[0] is [rows], the sum over all slots; or null
+    const float *weights; // [n_slots], of one token: y[0] is [rows], the sum over all slots; or null
     const float *gate;    // [1]: what is shared is multiplied by the sigmoid of this; or null
 };
 
@@ -368,6 +368,7 @@ static const KgAbiNumber kg_abi[] = {
     FIELD(KgPrefillRope, norm_last), FIELD(KgPrefillRope, beta), FIELD(KgPrefillRope, interval), FIELD(KgPrefillRope, is_long),
     FIELD(KgPrefillRope, unused),
     NUMBER(KG_PAGE), NUMBER(KG_RING), NUMBER(KG_MOST_PARTS), NUMBER(KG_MOST_EXPERTS), NUMBER(KG_EXPERT_SLOTS), NUMBER(KG_FRAGMENTS),
+    NUMBER(KG_NORM_KEPT),
     NUMBER(KG_TENSOR_CHUNK), NUMBER(KG_TENSOR_HEAD),
     NUMBER(KG_INPUT_F16_WORDS), NUMBER(KG_INPUT_Q_WORDS),
     KG_TYPES(TYPE)

@@ -3,87 +3,26 @@
 //
 //   gated: y[slot] = activation(W_0 x + bias_0) * (W_1 x + bias_1), rows of the slot's expert
 //   summed: y = (shared ? y * (gate ? sigmoid(gate) : 1) : 0) + sum over slots, ascending, of weights[slot] * (W x[slot] + bias)
-// Whoever multiplies takes two rows at a time, of gate and up or neighbours; a lane sums its units in ascending order, lanes are summed by a
-// butterfly: the bits are those of experts.cuh, glu.cu and expert_sum.cu. Units are requested one turn ahead. Of the sums' launch the
-// first are requested before the launch before it has ended: that one lets it begin when it has seen the choice itself.
+// A warp takes two rows at a time, of gate and up, or eight neighbours, as expert_turns.cuh has it: the bits are those of experts.cuh and
+// expert_sum.cu. The sums' launch requests its first weights before the one before it has ended, which lets it begin when it has seen the choice
+// itself.
 // Bytes moved: the chosen experts' weights once, x once a block from L2, y once. Reference: tests/gpu/operations/experts.rs.
 #pragma once
 #include "device/activation.cuh"
-#include "matmul/gemv.cuh"
+#include "matmul/expert_turns.cuh"
 
 constexpr uint32_t KG_EXPERT_STEP_THREADS = 512, KG_EXPERT_STEP_WARPS = KG_EXPERT_STEP_THREADS / 32;
 
-// What a warp multiplies, turn by turn: NS rows at once, UN units of each a lane. Place: at(turn, from) says where the rows of a turn begin,
-// in units, of mat(s); input(turn) which input they are for; end(turn, sums) takes the sums, which every lane has.
-template <int T, int NS, int UN, typename Place> struct KgExpertTurns {
-    Place place;
-    const uint32_t turns, per_row, n;
-    uint32_t turn = 0, unit = 0, from[NS];
-    Unit<T> f[NS][UN];
-
-    __device__ __forceinline__ KgExpertTurns(const Place &place, uint32_t turns, uint32_t per_row, uint32_t n)
-        : place(place), turns(turns), per_row(per_row), n(n) {
-#pragma unroll
-        for (int u = 0; u < UN; u++)
-#pragma unroll
-            for (int s = 0; s < NS; s++) f[s][u].zero();
-        if (turns) place.at(0, from);
-#pragma unroll
-        for (int u = 0; u < UN; u++) fetch(u);
-    }
-    // What no lane of the warp needs is not loaded; beyond the last unit the last one is loaded again and not used.
-    __device__ __forceinline__ void fetch(int u) {
-        const uint32_t first = unit + 32 * u;
-        if (turn >= turns || first >= per_row) return;
-        const uint32_t at = min(first + (threadIdx.x & 31), per_row - 1);
-#pragma unroll
-        for (int s = 0; s < NS; s++) f[s][u].load(place.mat(s), from[s] + at);
-    }
-    __device__ __forceinline__ void run() {
-        const uint32_t lane = threadIdx.x & 31, padded = (n + 31) / 32 * 32;
-        for (uint32_t now = 0; now < turns; now++) {
-            const float *const input = place.input(now);
-            float acc[NS][1];
-#pragma unroll
-            for (int s = 0; s < NS; s++) acc[s][0] = 0.f;
-            for (uint32_t first = 0; first < per_row; first += 32 * UN) {
-                unit += 32 * UN;
-                if (unit >= per_row) {
-                    unit = 0;
-                    if (++turn < turns) place.at(turn, from);
-                }
-#pragma unroll
-                for (int u = 0; u < UN; u++) {
-                    const uint32_t at = first + 32 * u + lane;
-                    if (first + 32 * u < per_row)
-                        kg_stage_add<T, NS, UN, 1>(acc, f, u, input, padded, min(at, per_row - 1), at < per_row);
-                    fetch(u);
-                }
-            }
-            float y[NS];
-#pragma unroll
-            for (int s = 0; s < NS; s++) y[s] = kg_warp_sum(acc[s][0]);
-            place.end(now, y);
-        }
-    }
-};
-
-// Words of shared memory that the inputs of so many slots take.
-template <int T> __device__ __forceinline__ uint32_t kg_expert_words(const KgExpertProducts &p) {
-    return (p.n + 31) / 32 * (kg_is_quant(T) ? 20 : 32);
-}
-template <int T> __device__ __forceinline__ uint32_t kg_expert_units(const KgExpertProducts &p) {
-    return kg_is_quant(T) ? p.n / 32 : p.m[0].stride / 8;
-}
 static inline size_t kg_expert_step_smem(const KgExpertProducts *p, bool quant) {
     const size_t inputs = p->weights ? p->n_slots : 1, made = p->weights ? (size_t)p->tile * p->n_slots : 0;
     return inputs * ((p->n + 31) / 32 * (quant ? 80 : 128)) + 4 * made;
 }
 
 // Rows of x as the products read them, by the whole block.
-template <bool QUANT> __device__ __forceinline__ void kg_expert_step_input(const KgExpertProducts &p, uint32_t rows, uint32_t each, uint32_t *words) {
+template <bool QUANT>
+__device__ __forceinline__ void kg_expert_step_input(const KgExpertProducts &p, uint32_t rows, uint32_t each, uint32_t *words) {
     const uint32_t n4 = (p.n + 31) / 32 * 8, all = rows * n4; // n4 is a multiple of 8: lanes of a block of 32 stay together
-    for (uint32_t i0 = threadIdx.x & ~31u; i0 < all; i0 += KG_EXPERT_STEP_THREADS) {
+    for (uint32_t i0 = threadIdx.x & ~31u; i0 < all; i0 += blockDim.x) {
         const uint32_t at = i0 + (threadIdx.x & 31), row = min(at / n4, rows - 1), i = at - row * n4;
         const uint32_t left = at < all && 4 * i < p.n ? p.n - 4 * i : 0;
         float4 v = make_float4(0.f, 0.f, 0.f, 0.f);
@@ -94,6 +33,12 @@ template <bool QUANT> __device__ __forceinline__ void kg_expert_step_input(const
         kg_stage_lay<QUANT>(v, i, n4, (float4 *)to, to);
     }
     __syncthreads();
+}
+
+// What a row of a gate and of an up make.
+__device__ __forceinline__ float kg_expert_unit(const KgExpertProducts &p, uint32_t row, float gate, float up) {
+    gate = __fadd_rn(gate, p.bias[0] ? p.bias[0][row] : 0.f), up = __fadd_rn(up, p.bias[1] ? p.bias[1][row] : 0.f);
+    return kg_gated(p.activation, gate, up);
 }
 
 // What gates and ups make: rows of all slots in turn, warps of all blocks side by side.
@@ -107,11 +52,11 @@ template <int T> struct KgGatedPlace {
         from[0] = from[1] = (p.ids[slot] * p.rows + row - slot * p.rows) * kg_expert_units<T>(p);
     }
     __device__ __forceinline__ const float *input(uint32_t) const { return words; }
-    __device__ __forceinline__ void end(uint32_t turn, const float (&y)[2]) const {
+    __device__ __forceinline__ void end(uint32_t turn, float gate) const {
+        const float up = __shfl_sync(0xffffffffu, gate, 16);
         if (threadIdx.x & 31) return;
-        const uint32_t row = first + turn * step, slot = row / p.rows, r = row - slot * p.rows, of = p.ids[slot] * p.rows + r;
-        const float gate = __fadd_rn(y[0], p.bias[0] ? p.bias[0][of] : 0.f), up = __fadd_rn(y[1], p.bias[1] ? p.bias[1][of] : 0.f);
-        p.y[0][(size_t)slot * p.y_stride + r] = kg_gated(p.activation, gate, up);
+        const uint32_t row = first + turn * step, slot = row / p.rows, r = row - slot * p.rows;
+        p.y[0][(size_t)slot * p.y_stride + r] = kg_expert_unit(p, p.ids[slot] * p.rows + r, gate, up);
     }
 };
 template <int T> __global__ void __launch_bounds__(KG_EXPERT_STEP_THREADS, 1) kg_expert_gated(const __grid_constant__ KgExpertProducts p) {
@@ -121,43 +66,44 @@ template <int T> __global__ void __launch_bounds__(KG_EXPERT_STEP_THREADS, 1) kg
     // Behind the wait: the next launch reads the choice before its own.
     kg_launch_dependents();
     const uint32_t n_turns = first < all ? (all - first - 1) / step + 1 : 0;
-    KgExpertTurns<T, 2, 2, KgGatedPlace<T>> turns({p, (const float *)words, first, step}, n_turns, kg_expert_units<T>(p), p.n);
+    KgExpertTurns<T, 2, 2, 1, KgGatedPlace<T>> turns({p, (const float *)words, first, step}, n_turns, kg_expert_units<T>(p), p.n);
     kg_expert_step_input<kg_is_quant(T)>(p, 1, 0, words);
     turns.run();
 }
 
-// What the downs make of a block's rows: pairs of rows of every slot.
+// What the downs make of a block's rows: eight of every slot at a time, so that all are requested at once.
+constexpr uint32_t KG_SUMMED_ROWS = 8;
 template <int T> struct KgSummedPlace {
     const KgExpertProducts &p;
     uint32_t *words;
     float *made; // [tile, n_slots]
     uint32_t row0, row1, first;
     __device__ __forceinline__ uint32_t task(uint32_t turn) const { return first + turn * KG_EXPERT_STEP_WARPS; }
-    __device__ __forceinline__ uint32_t row(uint32_t pair, uint32_t s) const { return min(row0 + 2 * pair + s, row1 - 1); }
     __device__ __forceinline__ const KgMat &mat(int) const { return p.m[0]; }
-    __device__ __forceinline__ void at(uint32_t turn, uint32_t (&from)[2]) const {
-        const uint32_t pair = task(turn) / p.n_slots, slot = task(turn) % p.n_slots, expert = __ldcg(p.ids + slot);
+    __device__ __forceinline__ void at(uint32_t turn, uint32_t (&from)[KG_SUMMED_ROWS]) const {
+        const uint32_t row = row0 + task(turn) / p.n_slots * KG_SUMMED_ROWS, expert = __ldcg(p.ids + task(turn) % p.n_slots);
 #pragma unroll
-        for (uint32_t s = 0; s < 2; s++) from[s] = (expert * p.rows + row(pair, s)) * kg_expert_units<T>(p);
+        for (uint32_t s = 0; s < KG_SUMMED_ROWS; s++) from[s] = (expert * p.rows + min(row + s, row1 - 1)) * kg_expert_units<T>(p);
     }
     __device__ __forceinline__ const float *input(uint32_t turn) const {
         return (const float *)(words + task(turn) % p.n_slots * kg_expert_words<T>(p));
     }
-    __device__ __forceinline__ void end(uint32_t turn, const float (&y)[2]) const {
-        const uint32_t pair = task(turn) / p.n_slots, slot = task(turn) % p.n_slots, s = threadIdx.x & 31;
-        if (s >= 2) return;
-        const float bias = p.bias[0] ? p.bias[0][__ldcg(p.ids + slot) * p.rows + row(pair, s)] : 0.f;
-        made[(2 * pair + s) * p.n_slots + slot] = __fadd_rn(s ? y[1] : y[0], bias);
+    __device__ __forceinline__ void end(uint32_t turn, float y) const {
+        constexpr uint32_t EACH = 32 / KG_SUMMED_ROWS; // lanes that have the same sum
+        const uint32_t slot = task(turn) % p.n_slots, row = row0 + task(turn) / p.n_slots * KG_SUMMED_ROWS + (threadIdx.x & 31) / EACH;
+        if (threadIdx.x % EACH || row >= row1) return;
+        const float bias = p.bias[0] ? p.bias[0][__ldcg(p.ids + slot) * p.rows + row] : 0.f;
+        made[(row - row0) * p.n_slots + slot] = __fadd_rn(y, bias);
     }
 };
 template <int T> __global__ void __launch_bounds__(KG_EXPERT_STEP_THREADS, 1) kg_expert_summed(const __grid_constant__ KgExpertProducts p) {
     KG_DYNAMIC_SHARED(uint32_t, words);
     float *const made = (float *)(words + p.n_slots * kg_expert_words<T>(p));
     const uint32_t row0 = blockIdx.x * p.tile, row1 = min(p.rows, row0 + p.tile), warp = threadIdx.x / 32;
-    const uint32_t tasks = (row1 - row0 + 1) / 2 * p.n_slots;
+    const uint32_t tasks = (row1 - row0 + KG_SUMMED_ROWS - 1) / KG_SUMMED_ROWS * p.n_slots;
     kg_launch_dependents();
     const uint32_t n_turns = warp < tasks ? (tasks - warp - 1) / KG_EXPERT_STEP_WARPS + 1 : 0;
-    KgExpertTurns<T, 2, 2, KgSummedPlace<T>> turns({p, words, made, row0, row1, warp}, n_turns, kg_expert_units<T>(p), p.n);
+    KgExpertTurns<T, KG_SUMMED_ROWS, 1, 1, KgSummedPlace<T>> turns({p, words, made, row0, row1, warp}, n_turns, kg_expert_units<T>(p), p.n);
     kg_wait();
     kg_expert_step_input<kg_is_quant(T)>(p, p.n_slots, kg_expert_words<T>(p), words);
     turns.run();
@@ -170,9 +116,10 @@ template <int T> __global__ void __launch_bounds__(KG_EXPERT_STEP_THREADS, 1) kg
     }
 }
 
+static inline bool kg_expert_is_step(const KgExpertProducts *p) { return p->weights || (p->activation && !p->tasks); }
 static inline bool kg_expert_step_check(const KgExpertProducts *p) {
     const bool one = p->ids && !p->tasks && p->rows && (uint64_t)p->n_slots * p->rows < (1u << 30) && !(p->gate && !p->shared);
-    if (p->weights) return one && p->n_m == 1 && !p->activation && p->share == 1 && p->tile % 2 == 0;
+    if (p->weights) return one && p->n_m == 1 && !p->activation && p->share == 1 && p->tile % KG_SUMMED_ROWS == 0;
     return one && p->n_m == 2 && p->share == p->n_slots && p->activation <= KG_ACTIVATION_CLAMPED_SWIGLU;
 }
 

@@ -1,5 +1,5 @@
 // Which experts a row goes through, and with what weights, by one warp. As src/model/route.rs has it, of which this is the same
-// computation, in f64 too; only the sum of a softmax over all experts has another order.
+// computation, in f64 too; only the sum of a softmax over all experts has another order, or is left out where it would be divided out again.
 //
 //   p = softmax(logits), sigmoid(logits) or logits; s = p + select_bias where there is one or there are groups, else logits
 //   of groups of experts side by side, those with the largest sums of their two largest s stay
@@ -17,19 +17,25 @@ __device__ __forceinline__ float kg_number(int key) {
     return __uint_as_float(key <= KG_ROUTE_OUT + 1 ? 0x7fffffffu : (uint32_t)kg_flip(key));
 }
 
-// The first of the largest keys, for every lane.
-__device__ __forceinline__ uint32_t kg_largest(const int *keys, uint32_t n) {
+// The first of the largest keys among those of a lane, which are every 32nd; of all lanes, for every lane.
+struct KgLeader {
     int best = KG_ROUTE_OUT;
-    uint32_t at = threadIdx.x;
-    for (uint32_t i = threadIdx.x; i < n; i += 32)
-        if (keys[i] > best) best = keys[i], at = i;
-#pragma unroll
-    for (int o = 16; o > 0; o >>= 1) {
-        const int other = __shfl_xor_sync(0xffffffffu, best, o);
-        const uint32_t there = __shfl_xor_sync(0xffffffffu, at, o);
-        if (other > best || (other == best && there < at)) best = other, at = there;
+    uint32_t at = 0;
+    __device__ __forceinline__ KgLeader(const int *keys, uint32_t n) {
+        for (uint32_t i = threadIdx.x & 31; i < n; i += 32)
+            if (keys[i] > best) best = keys[i], at = i;
     }
-    return at;
+};
+__device__ __forceinline__ uint32_t kg_largest(const KgLeader &mine) {
+    // Signed numbers in the order of unsigned ones; the least place as the largest of what is left of it.
+    const uint32_t key = (uint32_t)mine.best ^ 0x80000000u, best = __reduce_max_sync(0xffffffffu, key);
+    return ~__reduce_max_sync(0xffffffffu, key == best ? ~mine.at : 0u);
+}
+// Takes it, which its lane sees: who is next.
+__device__ __forceinline__ void kg_take(KgLeader &mine, int *keys, uint32_t n, uint32_t at) {
+    if (at % 32 != threadIdx.x) return;
+    keys[at] = KG_ROUTE_OUT;
+    mine = KgLeader(keys, n);
 }
 
 // The key of the sum of the two largest; of one that one.
@@ -48,12 +54,9 @@ __device__ __forceinline__ void kg_leave_groups(const KgRoute &p, int *keys, int
     const uint32_t len = p.n / p.n_groups, lane = threadIdx.x;
     for (uint32_t g = lane; g < p.n_groups; g += 32) groups[g] = kg_sum_of_two(keys + g * len, len);
     __syncwarp();
-    for (uint32_t i = 0; i < p.n_groups_used; i++) {
-        const uint32_t best = kg_largest(groups, p.n_groups);
-        __syncwarp();
-        if (lane == 0) groups[best] = KG_ROUTE_OUT; // no sum is KG_ROUTE_OUT: it stays
-        __syncwarp();
-    }
+    KgLeader mine(groups, p.n_groups);
+    for (uint32_t i = 0; i < p.n_groups_used; i++) kg_take(mine, groups, p.n_groups, kg_largest(mine)); // no sum is OUT: it stays
+    __syncwarp();
     for (uint32_t i = lane; i < p.n; i += 32)
         if (groups[i / len] != KG_ROUTE_OUT) keys[i] = KG_ROUTE_OUT;
     __syncwarp();
@@ -93,24 +96,35 @@ __device__ __forceinline__ void kg_route_row(const KgRoute &p, uint32_t row, KgR
     // From L2: another multiprocessor may just have written them.
     for (uint32_t i = lane; i < p.n; i += 32) room.logits[i] = __ldcg(p.logits + (size_t)row * p.stride + i);
     __syncwarp();
-    KgScores scores = {room.logits, p.score, -INFINITY, 0.};
-    if (p.score == KG_SCORE_SOFTMAX) {
-        for (uint32_t i = lane; i < p.n; i += 32) scores.most = fmax(scores.most, (double)scores.logits[i]);
-        scores.most = kg_warp_max64(scores.most);
-        for (uint32_t i = lane; i < p.n; i += 32) scores.sum += exp((double)scores.logits[i] - scores.most);
-        scores.sum = kg_warp_sum(scores.sum);
-    }
     const bool by_score = p.select_bias || p.n_groups;
+    // A factor that all weights have is not needed where they are divided by their sum.
+    KgScores scores = {room.logits, p.score, -INFINITY, 1.};
+    if (p.score == KG_SCORE_SOFTMAX) {
+        bool number = true;
+        for (uint32_t i = lane; i < p.n; i += 32) {
+            const float l = scores.logits[i];
+            scores.most = fmax(scores.most, (double)l), number &= l == l;
+        }
+        scores.most = kg_warp_max64(scores.most);
+        if (by_score || !p.renorm) {
+            scores.sum = 0.;
+            for (uint32_t i = lane; i < p.n; i += 32) scores.sum += exp((double)scores.logits[i] - scores.most);
+            scores.sum = kg_warp_sum(scores.sum);
+        } else if (__ballot_sync(0xffffffffu, number) != 0xffffffffu) {
+            scores.sum = (double)__uint_as_float(0x7fffffffu);
+        }
+    }
     for (uint32_t i = lane; i < p.n; i += 32)
         keys[i] = kg_key(by_score ? (float)(scores.at(i) + (p.select_bias ? (double)p.select_bias[i] : 0.)) : scores.logits[i]);
     __syncwarp();
     if (p.n_groups) kg_leave_groups(p, keys, groups);
+    KgLeader mine(keys, p.n);
     for (uint32_t i = 0; i < k; i++) {
-        const uint32_t best = kg_largest(keys, p.n);
-        __syncwarp();
-        if (lane == 0) keys[best] = KG_ROUTE_OUT, groups[i] = (int)best;
-        __syncwarp();
+        const uint32_t best = kg_largest(mine);
+        kg_take(mine, keys, p.n, best);
+        if (lane == 0) groups[i] = (int)best;
     }
+    __syncwarp();
     uint32_t *ids = p.ids + (size_t)row * k;
     for (uint32_t i = lane; i < k; i += 32) {
         uint32_t place = 0;

@@ -1,8 +1,8 @@
 //! The experts of one token in three launches, against the launches of many rows, to the bit.
 
-use kigo::backend::cuda::kernels::abi::{ExpertProducts, Glu, Route};
-use kigo::backend::cuda::kernels::kinds::{Activation, Score};
-use kigo::backend::cuda::kernels::launch::{Router, Sum};
+use kigo::backend::cuda::kernels::abi::{ExpertProducts, Glu, Norm, Route};
+use kigo::backend::cuda::kernels::kinds::{Activation, NormKind, Score};
+use kigo::backend::cuda::kernels::launch::{Router, Sum, Tasks};
 use kigo::gguf::TensorType;
 
 use super::bench::{Bench, TYPES};
@@ -23,6 +23,20 @@ pub fn router(bench: &Bench) {
             let products = ExpertProducts { x, m: [m.mat; 2], bias: [bias, 0], n_m: 1, ..ExpertProducts::default() };
             let products = ExpertProducts { rows: n as u32, n: cols as u32, share: 1, n_slots: 1, ..products };
             let products = ExpertProducts { at_once: 1, x_stride, y_stride: n as u32, tile: 16, ..products };
+            let (stream, delta) = (bench.vector(7, cols).0, bench.vector(8, cols).0);
+            let weight = bench.vector(9, cols).0;
+            let norm = Norm {
+                x: stream,
+                delta: [delta, 0],
+                w: weight,
+                row: x,
+                n_rows: 1,
+                dim: cols as u32,
+                ..Norm::default()
+            };
+            let norm = Norm { x_stride: cols as u32, kind: NormKind::Rms as u32, eps: 1e-5, scale: 1.0, ..norm };
+            bench.queue().norm(&norm).unwrap();
+            let (summed, row_bits) = (bits(bench.floats(stream, cols)), bits(bench.floats(x, cols)));
             let seen = |together: bool, ended: u64| {
                 let [logits, ids, weights] = [n, k, k].map(|n| bench.put(&vec![7f32; n + 1]));
                 let products = ExpertProducts { y: [logits, 0], ..products };
@@ -30,7 +44,11 @@ pub fn router(bench: &Bench) {
                     Route { logits, ids, weights, n_rows: 1, n: n as u32, n_used: k as u32, ..Route::default() };
                 let route = Route { stride: n as u32, score: score as u32, renorm: 1, scale: 1.0, ..route };
                 if together {
-                    bench.queue().router(&Router { products, route, ended }).unwrap();
+                    let [x, to, row] = [bench.vector(7, cols).0, bench.zeros(4 * cols), bench.zeros(4 * cols + 256)];
+                    let norm = Norm { x, row, ..norm };
+                    let products = ExpertProducts { x: row, ..products };
+                    bench.queue().router(&Router { products, route, before: Some((norm, to)), ended }).unwrap();
+                    assert!(bits(bench.floats(to, cols)) == summed && bits(bench.floats(row, cols)) == row_bits);
                 } else {
                     bench.queue().expert_products(&products).unwrap();
                     bench.queue().route(&route).unwrap();
@@ -72,6 +90,9 @@ pub fn gated(bench: &Bench) {
             let glu = Glu { gate, up, row: gate, n_rows: k as u32, n: rows as u32, activation, ..Glu::default() };
             bench.queue().glu(&Glu { in_stride: stride, out_stride: stride, ..glu }).unwrap();
             let apart = bits(bench.floats(gate, k * stride as usize));
+            // Of several rows, in tasks: those of the same row have its bits.
+            let of_rows = in_tasks(bench, &of, (n_experts, k), activation);
+            assert!(of_rows.iter().all(|row| *row == apart), "{} {rows} by {n}, in tasks", ty.name());
             // Few blocks have many turns.
             for tile in [1, 132] {
                 let y = bench.put(&vec![7f32; k * stride as usize]);
@@ -81,6 +102,26 @@ pub fn gated(bench: &Bench) {
             }
         }
     }
+}
+
+/// The gated units of eleven rows that are alike, whose slots are sorted; of each row.
+fn in_tasks(bench: &Bench, one: &ExpertProducts, (n_experts, k): (usize, usize), activation: u32) -> Vec<Vec<u32>> {
+    let (n_rows, at_once) = (11, 8);
+    let x = bench.floats(one.x, one.x_stride as usize).repeat(n_rows);
+    let ids = bench.get::<u32>(one.ids, k).repeat(n_rows);
+    let n_slots = ids.len() as u32;
+    let n_tasks = Tasks::most(n_slots, n_experts as u32, at_once);
+    let (order, tasks) = (bench.zeros(4 * n_slots as usize), bench.zeros(8 * n_tasks as usize));
+    let (x, ids) = (bench.put(&x), bench.put(&ids));
+    bench
+        .queue()
+        .expert_tasks(Tasks { ids, order, tasks, n_slots, n_experts: n_experts as u32, at_once, n_tasks })
+        .unwrap();
+    let len = n_slots as usize * one.y_stride as usize;
+    let y = bench.put(&vec![7f32; len]);
+    let sorted = ExpertProducts { x, ids, order, tasks, n_tasks, at_once, n_slots, ..*one };
+    bench.queue().expert_products(&ExpertProducts { y: [y, 0], activation, tile: 32, ..sorted }).unwrap();
+    bits(bench.floats(y, len)).chunks(len / n_rows).map(<[u32]>::to_vec).collect()
 }
 
 /// Downs and their sum, every type, with what all share and without.
@@ -119,7 +160,7 @@ pub fn summed(bench: &Bench) {
             };
             bench.queue().expert_sum(sum).unwrap();
             let apart = bits(bench.floats(y, rows + 3));
-            for tile in [2, 16, 64] {
+            for tile in [8, 16, 64] {
                 let y = bench.put(&before);
                 let of = ExpertProducts { y: [y, 0], y_stride: rows as u32, tile, weights, gate, ..of };
                 bench.queue().expert_products(&ExpertProducts { shared: u32::from(shared), ..of }).unwrap();

@@ -28,6 +28,8 @@ pub const MOST_EXPERTS: u32 = 1024;
 pub const EXPERT_SLOTS: u32 = 128;
 /// Columns in whose whole multiples the rows lie that those read.
 pub const FRAGMENTS: u32 = 128;
+/// Most elements of a row that [`Router`](super::launch::Router) norms.
+pub const NORM_KEPT: u32 = 4096;
 /// Positions of a chunk of the attention on tensor cores.
 pub const TENSOR_CHUNK: u32 = 256;
 /// Heads up to so many elements go there.
@@ -378,6 +380,7 @@ const NUMBERS: &[Number] = &[
     ("KG_MOST_EXPERTS", MOST_EXPERTS as u64),
     ("KG_EXPERT_SLOTS", EXPERT_SLOTS as u64),
     ("KG_FRAGMENTS", FRAGMENTS as u64),
+    ("KG_NORM_KEPT", NORM_KEPT as u64),
     ("KG_TENSOR_CHUNK", TENSOR_CHUNK as u64),
     ("KG_TENSOR_HEAD", TENSOR_HEAD as u64),
     ("KG_INPUT_F16_WORDS", INPUT_F16_WORDS as u64),

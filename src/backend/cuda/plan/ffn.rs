@@ -45,6 +45,13 @@ pub fn there(c: &Config) -> bool {
     c.widths().n_experts > 0
 }
 
+/// Whether its launches begin with the norm of one row, if they are told.
+pub fn takes_norm(config: &Config, op: &Ffn) -> bool {
+    match &op.part {
+        Part::Experts(part) => experts::takes_norm(config, part),
+    }
+}
+
 /// Whether passes of so many rows can have those of a model.
 pub fn can(c: &Config, rows: usize) -> bool {
     rows * c.widths().n_used <= experts::MOST_SLOTS

@@ -233,7 +233,7 @@ impl Lowering<'_> {
     fn ffn(&mut self, op: &Ffn) {
         let Pass { gpu, config, work, m, .. } = self.pass;
         let (d, y) = (config.n_embd as u32, self.next_delta());
-        let rows = PartRows { n: m as u32, x: work.normed, x_stride: d, y, y_stride: d };
+        let rows = PartRows { n: m as u32, x: work.normed, x_stride: d, y, y_stride: d, before: None };
         for call in ffn::prompt(gpu, config, op, rows, &work.ffn, work.encode.exists()) {
             self.push(Run::Between(call.run));
             for (name, from, stride, cols) in call.shows {

@@ -2,11 +2,13 @@
 //! sees them, too.
 
 use std::ffi::c_int;
+use std::ptr::null;
 
+use super::rows::check_norm;
 use super::{Queue, check_mat, ensure};
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::driver::sys::Handle;
-use crate::backend::cuda::kernels::abi::{EXPERT_SLOTS, ExpertProducts, MOST_EXPERTS, Route};
+use crate::backend::cuda::kernels::abi::{EXPERT_SLOTS, ExpertProducts, MOST_EXPERTS, NORM_KEPT, Norm, Route};
 use crate::backend::cuda::kernels::kinds::{Activation, Score};
 use crate::backend::cuda::kernels::packed::{Family, Packed};
 use crate::error::Result;
@@ -14,7 +16,7 @@ use crate::error::Result;
 #[rustfmt::skip]
 unsafe extern "C" {
     fn kgc_route(route: *const Route, pdl: c_int, stream: Handle) -> c_int;
-    fn kgc_router(p: *const ExpertProducts, route: *const Route, ended: Address, pdl: c_int, stream: Handle) -> c_int;
+    fn kgc_router(p: *const ExpertProducts, route: *const Route, norm: *const Norm, x: Address, ended: Address, pdl: c_int, stream: Handle) -> c_int;
     fn kgc_expert_tasks(ids: Address, order: Address, tasks: Address, n_slots: u32, n_experts: u32, at_once: u32, n_tasks: u32, pdl: c_int, stream: Handle) -> c_int;
     fn kgc_expert_sum(made: Address, weights: Address, gate: Address, y: Address, shared: c_int, n_rows: u32, n_used: u32, n: u32, stride: u32, y_stride: u32, pdl: c_int, stream: Handle) -> c_int;
     fn kgc_expert_products_float(p: *const ExpertProducts, pdl: c_int, stream: Handle) -> c_int;
@@ -25,12 +27,14 @@ unsafe extern "C" {
     fn kgc_expert_products_k256(p: *const ExpertProducts, pdl: c_int, stream: Handle) -> c_int;
 }
 
-/// The logits of one row and the choice that follows from them; `ended` is a 0, before and afterwards.
+/// The logits of one row and the choice that follows from them. `before`: the norm that makes the row, which adds something to the stream, and
+/// where it leaves that. `ended` is a 0, before and afterwards.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]
 pub struct Router {
     pub products: ExpertProducts,
     pub route: Route,
+    pub before: Option<(Norm, Address)>,
     pub ended: Address,
 }
 
@@ -116,12 +120,14 @@ fn check_products(p: &ExpertProducts, shared_most: u64) -> Result<()> {
     ensure!(NAME, y_stride >= rows, "{rows} results, rows {y_stride} apart");
     ensure!(NAME, p.x != 0 && p.x.is_multiple_of(16), "rows at {:#x}", p.x);
     let sorted = p.tasks != 0;
-    if p.activation != 0 || p.weights != 0 {
+    ensure!(NAME, p.activation <= Activation::ClampedSwiglu as u32, "an activation {}", p.activation);
+    ensure!(NAME, p.activation == 0 || n_m == 2, "a gated unit of {n_m} matrices");
+    if p.weights != 0 || (p.activation != 0 && !sorted) {
         return check_step(p, shared_most);
     }
     ensure!(NAME, tile > 0 && tile.is_multiple_of(16) && rows.div_ceil(tile) <= 65535, "{rows} rows, {tile} a block");
     ensure!(NAME, sorted == (p.order != 0) && (!sorted || n_tasks > 0), "{n_tasks} tasks at {:#x}", p.tasks);
-    ensure!(NAME, matches!(at_once, 1 | 4 | 8), "{at_once} slots a block");
+    ensure!(NAME, matches!(at_once, 1 | 2 | 4 | 8), "{at_once} slots a block");
     let room = expert_shared(n, mats[0].ty.is_quantized(), if sorted || p.ids == 0 { at_once } else { 1 });
     ensure!(NAME, room + 1024 <= shared_most, "{room} bytes of shared memory of {shared_most}");
     Ok(())
@@ -133,12 +139,11 @@ fn check_step(p: &ExpertProducts, shared_most: u64) -> Result<()> {
     let ExpertProducts { n_m, rows, n, share, n_slots, at_once, tile, activation, shared, .. } = *p;
     ensure!(NAME, p.ids != 0 && p.tasks == 0 && p.order == 0 && at_once == 1, "sorted slots of one token");
     ensure!(NAME, u64::from(n_slots) * u64::from(rows) < 1 << 30, "{n_slots} slots of {rows} rows");
-    ensure!(NAME, activation <= Activation::ClampedSwiglu as u32, "an activation {activation}");
     ensure!(NAME, shared != 0 || p.gate == 0, "a gate of nothing");
     let summed = p.weights != 0;
     let rows_of = if summed { share == 1 && n_m == 1 && activation == 0 } else { share == n_slots && n_m == 2 };
     ensure!(NAME, rows_of, "{n_slots} slots, {share} a row, of {n_m} matrices and activation {activation}");
-    ensure!(NAME, tile > 0 && (!summed || tile.is_multiple_of(2)), "{rows} rows, {tile} a block");
+    ensure!(NAME, tile > 0 && (!summed || tile.is_multiple_of(8)), "{rows} rows, {tile} a block");
     let (inputs, sums) = if summed { (n_slots, u64::from(tile) * u64::from(n_slots)) } else { (1, 0) };
     let room = expert_shared(n, p.m[0].ty.is_quantized(), inputs) + 4 * sums;
     ensure!(NAME, room + 1024 <= shared_most, "{room} bytes of shared memory of {shared_most}");
@@ -148,7 +153,7 @@ fn check_step(p: &ExpertProducts, shared_most: u64) -> Result<()> {
 impl Queue<'_> {
     /// See [`Router`].
     pub fn router(&self, router: &Router) -> Result<()> {
-        let Router { products, route, ended } = router;
+        let Router { products, route, before, ended } = router;
         check_products(products, self.gpu.shared_most as u64)?;
         check_route(route)?;
         let ExpertProducts { n_m, rows, n_slots, activation, .. } = *products;
@@ -157,8 +162,17 @@ impl Queue<'_> {
         ensure!("router", products.weights == 0 && !products.m[0].ty.is_quantized(), "of {:?}", products.m[0].ty);
         let logits = route.logits == products.y[0] && route.n == rows;
         ensure!("router", logits && *ended != 0, "{rows} logits of {} experts, to {:#x}", route.n, products.y[0]);
+        if let Some((norm, x)) = before {
+            check_norm(norm)?;
+            let Norm { n_rows, dim, row, .. } = *norm;
+            let alike = n_rows == 1 && dim == products.n && row == products.x && norm.out == 0;
+            ensure!("router", alike, "{n_rows} normed rows of {dim}, at {row:#x}");
+            ensure!("router", dim <= NORM_KEPT && dim.is_multiple_of(4), "a norm of {dim}");
+            ensure!("router", *x != 0 && *x != norm.x && norm.delta[0] != 0, "a stream at {:#x}, to {x:#x}", norm.x);
+        }
+        let (norm, x) = before.as_ref().map_or((null(), 0), |(norm, x)| (&raw const *norm, *x));
         // SAFETY: the shapes were checked; the structs are read during the call.
-        self.check(unsafe { kgc_router(products, route, *ended, self.pdl(), self.raw()) })
+        self.check(unsafe { kgc_router(products, route, norm, x, *ended, self.pdl(), self.raw()) })
     }
 
     /// The experts of each row and their weights, from a router's logits.
@@ -249,7 +263,7 @@ mod tests {
             (ExpertProducts { y_stride: 3, ..good }, "4 results, rows 3 apart"),
             (ExpertProducts { x: 20, ..good }, "rows at 0x14"),
             (ExpertProducts { tile: 8, ..good }, "4 rows, 8 a block"),
-            (ExpertProducts { at_once: 2, ..good }, "2 slots a block"),
+            (ExpertProducts { at_once: 3, ..good }, "3 slots a block"),
             (ExpertProducts { tasks: 16, ..good }, "0 tasks at 0x10"),
         ] {
             let error = check_products(&products, 48 << 10).unwrap_err().to_string();

@@ -78,7 +78,7 @@ impl Between {
     }
 }
 
-fn check_norm(p: &Norm) -> Result<()> {
+pub(super) fn check_norm(p: &Norm) -> Result<()> {
     let Norm { n_rows, dim, x_stride, out_stride, kind, scale, delta, post_w, .. } = *p;
     ensure!("norm", n_rows > 0 && dim > 0 && p.x != 0, "{n_rows} rows of {dim}");
     ensure!("norm", x_stride >= dim, "{dim} columns, rows {x_stride} apart");

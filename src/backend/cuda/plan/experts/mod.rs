@@ -16,7 +16,7 @@ mod step;
 use super::kind::Kind;
 use super::limits::stride;
 use crate::backend::cuda::driver::{Address, Gpu};
-use crate::backend::cuda::kernels::abi::{ExpertProducts, Glu, Mat, Route};
+use crate::backend::cuda::kernels::abi::{ExpertProducts, Glu, Mat, NORM_KEPT, Norm, Route};
 use crate::backend::cuda::kernels::kinds::{Activation, Score};
 use crate::backend::cuda::kernels::launch::{self, Between, Router, Sum, Tasks};
 use crate::backend::cuda::weights::layout;
@@ -50,6 +50,14 @@ pub struct Rows {
     pub y: Address,
     /// Elements from one to the next.
     pub y_stride: u32,
+    /// The norm that makes `x`, where the part begins with it ([`takes_norm`]), and where it leaves the stream.
+    pub before: Option<(Norm, Address)>,
+}
+
+/// Whether the launches of a layer's experts begin with a norm of one row which adds something to the stream.
+pub fn takes_norm(config: &Config, op: &Experts) -> bool {
+    let kept = config.n_embd.is_multiple_of(4) && config.n_embd <= NORM_KEPT as usize;
+    kept && !op.weights.router.ty.is_quantized() && op.weights.shared_gate.is_none()
 }
 
 /// A launch, and what it leaves to be seen.
@@ -77,7 +85,7 @@ fn at_once(gpu: &Gpu, products: &[(u32, Mat)]) -> u32 {
     [8, 4].into_iter().find(fits).unwrap_or(1)
 }
 
-/// Rows of a matrix for a block: enough blocks for the device, whole turns of a block's warps.
+/// Rows of a matrix, or of gate and up, for a block: enough blocks for the device, whole turns of a block's warps.
 fn tile(gpu: &Gpu, rows: u32, blocks: u32) -> u32 {
     let most = u64::from(rows) * u64::from(blocks) / u64::from(8 * gpu.n_sm);
     (most as u32).clamp(16, 256).next_multiple_of(16)
@@ -118,7 +126,11 @@ impl<'a> Making<'a> {
     /// The product of all rows with one matrix.
     fn of_all(&self, m: Mat, bias: Address, y: Address, y_stride: u32) -> ExpertProducts {
         let Rows { n, x, x_stride, .. } = self.rows;
-        let at_once = if n == 1 { 1 } else { at_once(self.gpu, &[(self.d, m)]) };
+        let most = if n == 1 { 1 } else { at_once(self.gpu, &[(self.d, m)]) };
+        // Enough blocks for the device, rather than weights that are read once for many rows: a router's are few.
+        let blocks = |at_once: u32| n.div_ceil(at_once) * m.rows.div_ceil(16);
+        let enough = |at_once: &u32| *at_once <= most && blocks(*at_once) >= self.gpu.n_sm;
+        let at_once = [8, 4, 2].into_iter().find(enough).unwrap_or(1);
         let tile = tile(self.gpu, m.rows, n.div_ceil(at_once));
         let products = ExpertProducts {
             x,
@@ -144,7 +156,7 @@ impl<'a> Making<'a> {
         let router = self.of_all(w.router, w.router_bias, room.logits, stride(n) as u32);
         let route = route(self.op, self.rows.n, stride(n) as u32, room);
         if self.rows.n == 1 && room.ended != 0 && !w.router.ty.is_quantized() {
-            let router = Router { products: router, route, ended: room.ended };
+            let router = Router { products: router, route, before: self.rows.before, ended: room.ended };
             return self.push(Kind::Route, Between::Router(router), [&[logits][..], &chosen].concat());
         }
         self.push(Kind::Route, Between::Experts(router), vec![logits]);
@@ -186,7 +198,7 @@ impl<'a> Making<'a> {
         let up = (w.up, w.up_bias, room.up);
         let gate = w.gate.map(|gate| (gate, w.gate_bias, room.gate));
         let together = gate.is_some_and(|gate| gate.0.ty == up.0.ty);
-        if let Some(gate) = gate.filter(|_| together && self.alone(slots, 1)) {
+        if let Some(gate) = gate.filter(|_| together && (self.rows.n > 1 || self.alone(slots, 1))) {
             return self.gated(products, [gate, up]);
         }
         let launches = match gate {

@@ -1,6 +1,6 @@
-//! The experts of one row (cuda/matmul/experts_step.cuh).
+//! Products with what follows them: gated units, and the sums of one row (cuda/matmul/experts_step.cuh).
 
-use super::Making;
+use super::{Making, tile};
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::kernels::abi::{ExpertProducts, Mat};
 use crate::backend::cuda::kernels::kinds::Activation;
@@ -10,14 +10,16 @@ use crate::backend::cuda::plan::kind::Kind;
 /// Warps of a block of a token's experts (cuda/matmul/experts_step.cuh).
 const STEP_WARPS: u32 = 16;
 
-/// Most rows whose sums a block makes.
+/// Rows that a warp sums at once, and the most of a block.
+const ROWS_OF_SUMS: u32 = 8;
 const MOST_SUMS: u32 = 64;
 
 /// Rows a block sums, each of `k` products: such that blocks that run at the same time have as few turns as can be. No bit depends on it.
 fn rows_of_sums(n_sm: u32, rows: u32, k: u32) -> u32 {
     // A block's beginning takes about as long as a turn.
-    let time = |tile: u32| rows.div_ceil(tile).div_ceil(n_sm) * (1 + (tile / 2 * k).div_ceil(STEP_WARPS));
-    (1..=MOST_SUMS / 2).map(|pairs| 2 * pairs).min_by_key(|tile| (time(*tile), *tile)).unwrap_or(2)
+    let time = |tile: u32| rows.div_ceil(tile).div_ceil(n_sm) * (1 + (tile / ROWS_OF_SUMS * k).div_ceil(STEP_WARPS));
+    let tiles = (1..=MOST_SUMS / ROWS_OF_SUMS).map(|n| n * ROWS_OF_SUMS);
+    tiles.min_by_key(|tile| (time(*tile), *tile)).unwrap_or(ROWS_OF_SUMS)
 }
 
 impl Making<'_> {
@@ -34,7 +36,9 @@ impl Making<'_> {
         let [(gate, gate_bias, y), (up, up_bias, _)] = mats;
         let activation = Activation::from(self.op.experts.each.activation) as u32;
         let mats = ExpertProducts { m: [gate, up], bias: [gate_bias, up_bias], y: [y, 0], n_m: 2, ..products };
-        let gated = ExpertProducts { tile: self.gpu.n_sm, activation, ..mats };
+        // Blocks for one row are as many as can run.
+        let tile = if self.rows.n == 1 { self.gpu.n_sm } else { tile(self.gpu, mats.rows, mats.n_tasks) };
+        let gated = ExpertProducts { tile, activation, ..mats };
         self.push(Kind::Experts, Between::Experts(gated), Vec::new());
     }
 
