@@ -65,7 +65,8 @@ __device__ __forceinline__ void kg_expert_run(const KgExpertProducts &p, uint32_
     using Place = KgTaskPlace<T, NB, GATED>;
     const uint32_t first = blockIdx.y * p.tile + threadIdx.x / 32 * Place::ROWS, end = min(p.rows, (blockIdx.y + 1) * p.tile);
     const uint32_t n_turns = first < end ? (end - first - 1) / Place::STEP + 1 : 0;
-    KgExpertTurns<T, 4, (NB > 2 ? 1 : 2), NB, Place> turns({p, words, slots, n, expert * p.rows, first, end - 1}, n_turns, kg_expert_units<T>(p), p.n, n);
+    const Place place = {p, words, slots, n, expert * p.rows, first, end - 1};
+    KgExpertTurns<T, 4, (NB > 2 ? 1 : 2), NB, Place> turns(place, n_turns, kg_expert_units<T>(p), p.n, n);
     kg_expert_input<kg_is_quant(T)>(p, slots, n, words);
     turns.run();
 }

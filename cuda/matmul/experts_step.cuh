@@ -73,7 +73,8 @@ __global__ void __launch_bounds__(THREADS, 1) kg_expert_gated(const __grid_const
     // Behind the wait: the next launch reads the choice before its own.
     kg_launch_dependents();
     const uint32_t n_turns = first < all ? (all - first - 1) / (step * PAIRS) + 1 : 0;
-    KgExpertTurns<T, 2 * PAIRS, UN, 1, KgGatedPlace<T, PAIRS>> turns({p, (const float *)words, first, step, all}, n_turns, kg_expert_units<T>(p), p.n);
+    const KgGatedPlace<T, PAIRS> place = {p, (const float *)words, first, step, all};
+    KgExpertTurns<T, 2 * PAIRS, UN, 1, KgGatedPlace<T, PAIRS>> turns(place, n_turns, kg_expert_units<T>(p), p.n);
     kg_expert_step_input<kg_is_quant(T)>(p, 1, 0, words);
     turns.run();
 }

@@ -79,6 +79,7 @@ fn no_launcher_is_missing() {
         include_str!("../../../src/backend/cuda/kernels/launch/expert_gemm.rs"),
         include_str!("../../../src/backend/cuda/kernels/launch/experts.rs"),
         include_str!("../../../src/backend/cuda/kernels/launch/matmul.rs"),
+        include_str!("../../../src/backend/cuda/kernels/launch/norm.rs"),
         include_str!("../../../src/backend/cuda/kernels/launch/prefill.rs"),
         include_str!("../../../src/backend/cuda/kernels/launch/rows.rs"),
         include_str!("../../../src/backend/cuda/kernels/launch/sample.rs"),

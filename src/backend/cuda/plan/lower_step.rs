@@ -5,11 +5,11 @@
 
 use super::geometry::{By, Shape, Tuning};
 use super::limits::ATTEND_CHUNK;
-use super::op::{Input, Kind, Op, Output, What};
+use super::op::{Input, Kind, Norm, Op, Output, What};
 use super::stage::{Placed, Stages};
 use super::workspace::Workspace;
 use crate::backend::cuda::driver::{Address, Gpu};
-use crate::backend::cuda::kernels::abi::{Attend, Mat, Stage};
+use crate::backend::cuda::kernels::abi::{self, Attend, Mat, Stage};
 use crate::backend::cuda::kernels::launch::Between;
 use crate::model::Config;
 
@@ -74,26 +74,20 @@ pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
         let show = |name, from, cols| Show { name, layer: op.layer, from, cols };
         match &op.what {
             What::Embed { table, scale } => {
-                let x = work.x[0];
-                let run = Run::Embed { mat: *table, scale: *scale, x };
-                push(Kind::Embed, run, vec![show("embed", x, config.n_embd)]);
+                let run = Run::Embed { mat: *table, scale: *scale, x: work.x[0] };
+                push(Kind::Embed, run, vec![show("embed", work.x[0], config.n_embd)]);
             }
             What::Norm(n) => {
                 if let Some(Op { what: What::Ffn(next), .. }) = ops.get(i + 1) {
                     before = stages.norm_before(n, next);
                 }
                 let norm = before.map_or_else(|| stages.norm(n), |(norm, _)| Some(norm));
-                let (x, row) = stages.stream();
-                let ended = n.ends.filter(|_| norm.is_some_and(|n| n.delta[0] != 0));
-                let resid = ended.map(|layer| Show { name: "resid", layer, from: x, cols: config.n_embd });
-                let shows = resid.into_iter().chain(n.taps.iter().map(|tap| show(tap, row, config.n_embd)));
+                let shows = norm_shows(n, norm, stages.stream(), |name, from| show(name, from, config.n_embd));
                 match norm {
-                    _ if before.is_some() => shown_before = shows.collect(),
-                    Some(norm) => push(n.kind, Run::Between(Between::Norm(norm)), shows.collect()),
+                    _ if before.is_some() => shown_before = shows,
+                    Some(norm) => push(n.kind, Run::Between(Between::Norm(norm)), shows),
                     // The stream as the launch before has left it.
-                    None => {
-                        launches.last_mut().into_iter().filter(|_| watched).for_each(|l| l.shows.extend(shows.clone()))
-                    }
+                    None => launches.last_mut().into_iter().filter(|_| watched).for_each(|l| l.shows.extend(&shows)),
                 }
             }
             What::QkNorm(parts) => {
@@ -104,31 +98,30 @@ pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
             What::Project(p) => {
                 let placed = watching(stages.project(p), watched, work);
                 let mut shows = input_shows(p.input, op.layer, &placed.stage);
-                match p.output {
-                    Output::Qkv | Output::Shared => {}
-                    Output::Stream { half, .. } => {
-                        shows.push(show(half.tap(), stages.added(half), config.n_embd));
-                    }
-                    Output::Logits { .. } => shows.push(show("logits", 0, config.n_vocab)),
-                }
+                shows.extend(match p.output {
+                    Output::Qkv | Output::Shared => None,
+                    Output::Stream { half, .. } => Some(show(half.tap(), stages.added(half), config.n_embd)),
+                    Output::Logits { .. } => Some(show("logits", 0, config.n_vocab)),
+                });
                 push(placed.kind, stage(placed), shows);
             }
             What::Attend(a) => {
-                let (attend, rows) =
-                    attending(stages.attend(a), (a.attention.q_width(), a.attention.kv_width()), watched, work);
+                let widths = (a.attention.q_width(), a.attention.kv_width());
+                let (attend, rows) = attending(stages.attend(a), widths, watched, work);
                 push(Kind::Attend, Run::Attend(attend), rows.map(|(name, from, cols)| show(name, from, cols)).into());
             }
             What::Gate(g) => {
                 let (placed, glu) = stages.gate(g);
                 let placed = watching(placed, watched, work);
-                let mut shows = input_shows(g.input, op.layer, &placed.stage);
+                let shows = input_shows(g.input, op.layer, &placed.stage);
                 let act = show("ffn_act", work.act, g.up.rows as usize);
-                if glu.is_none() && g.shown {
-                    shows.push(act);
-                }
-                push(placed.kind, stage(placed), shows);
-                if let Some(glu) = glu {
-                    push(Kind::Glu, Run::Between(Between::Glu(glu)), if g.shown { vec![act] } else { Vec::new() });
+                let act = if g.shown { vec![act] } else { Vec::new() };
+                match glu {
+                    None => push(placed.kind, stage(placed), [shows, act].concat()),
+                    Some(glu) => {
+                        push(placed.kind, stage(placed), shows);
+                        push(Kind::Glu, Run::Between(Between::Glu(glu)), act);
+                    }
                 }
             }
             What::Ffn(part) => {
@@ -147,6 +140,18 @@ pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
         }
     }
     launches
+}
+
+/// What a norm shows, if it is launched: the stream that it ends a layer with, and its rows, which are at `x` and `row`.
+fn norm_shows(
+    op: &Norm,
+    norm: Option<abi::Norm>,
+    (x, row): (Address, Address),
+    show: impl Fn(&'static str, Address) -> Show,
+) -> Vec<Show> {
+    let ended = op.ends.filter(|_| norm.is_some_and(|norm| norm.delta[0] != 0));
+    let resid = ended.map(|layer| Show { layer, ..show("resid", x) });
+    resid.into_iter().chain(op.taps.iter().map(|tap| show(tap, row))).collect()
 }
 
 /// Attention that leaves its queries and keys, `[h]` and `[g]`, for watchers, and what it shows.

@@ -4,7 +4,7 @@
 use std::ffi::c_int;
 use std::ptr::null;
 
-use super::rows::check_norm;
+use super::norm::check_norm;
 use super::{Queue, check_mat, ensure};
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::driver::sys::Handle;

@@ -7,6 +7,7 @@ mod attention;
 mod expert_gemm;
 mod experts;
 mod matmul;
+mod norm;
 mod prefill;
 mod rows;
 mod sample;

@@ -8,7 +8,7 @@ use super::{Queue, check_mat, ensure, ffi, padded, strided};
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::driver::sys::Handle;
 use crate::backend::cuda::kernels::abi::{ExpertGemm, ExpertProducts, Glu, MOST_PARTS, Mat, Norm, Route, Stage};
-use crate::backend::cuda::kernels::kinds::{Activation, NormKind};
+use crate::backend::cuda::kernels::kinds::Activation;
 use crate::error::Result;
 
 #[rustfmt::skip]
@@ -17,7 +17,6 @@ unsafe extern "C" {
     fn kgc_embed_rows(mat: *const Mat, tokens: Address, n: u32, scale: f32, x: Address, stride: u32, stream: Handle) -> c_int;
     fn kgc_batch_norm(st: *const Stage, out: Address, threads: u32, pdl: c_int, stream: Handle) -> c_int;
     fn kgc_stage_input(st: *const Stage, pdl: c_int, stream: Handle) -> c_int;
-    fn kgc_norm(norm: *const Norm, pdl: c_int, stream: Handle) -> c_int;
     fn kgc_glu(glu: *const Glu, stream: Handle) -> c_int;
     fn kgc_sum_parts(part: Address, bias: Address, y: Address, n_part: u32, n_rows: u32, n: u32, stride: u32, pdl: c_int, stream: Handle) -> c_int;
 }
@@ -76,21 +75,6 @@ impl Between {
             Between::ExpertSum(sum) => queue.expert_sum(*sum),
         }
     }
-}
-
-pub(super) fn check_norm(p: &Norm) -> Result<()> {
-    let Norm { n_rows, dim, x_stride, out_stride, kind, scale, delta, post_w, .. } = *p;
-    ensure!("norm", n_rows > 0 && dim > 0 && p.x != 0, "{n_rows} rows of {dim}");
-    ensure!("norm", x_stride >= dim, "{dim} columns, rows {x_stride} apart");
-    ensure!("norm", kind <= NormKind::LAST as u32, "a norm of kind {kind}");
-    ensure!("norm", delta[0] != 0 || delta[1] == 0, "a second thing to add without a first");
-    let normed = delta.iter().zip(&post_w).all(|(delta, post)| *delta != 0 || *post == 0);
-    ensure!("norm", normed, "a norm of what is not added");
-    ensure!("norm", delta[0] == 0 || (scale.is_finite() && scale > 0.0), "what is added, times {scale}");
-    ensure!("norm", p.out == 0 || out_stride >= dim, "{dim} columns, rows {out_stride} apart");
-    ensure!("norm", p.out != 0 || p.out_lo == 0, "what rounding leaves of nothing");
-    ensure!("norm", p.out | p.row | delta[0] != 0, "nothing to do with {n_rows} rows");
-    Ok(())
 }
 
 fn check_glu(p: &Glu) -> Result<()> {
@@ -162,13 +146,6 @@ impl Queue<'_> {
         self.check(unsafe { kgc_stage_input(st, self.pdl(), self.raw()) })
     }
 
-    /// Residual and norm of rows.
-    pub fn norm(&self, norm: &Norm) -> Result<()> {
-        check_norm(norm)?;
-        // SAFETY: as above.
-        self.check(unsafe { kgc_norm(norm, self.pdl(), self.raw()) })
-    }
-
     /// activation(gate) * up, or activation(gate), of rows. Never a dependent launch.
     pub fn glu(&self, glu: &Glu) -> Result<()> {
         check_glu(glu)?;
@@ -194,21 +171,6 @@ mod tests {
 
     #[test]
     fn rows_that_cannot_be_are_refused_with_their_numbers() {
-        let good = Norm { x: 16, w: 16, out: 16, n_rows: 2, dim: 5, x_stride: 5, out_stride: 8, ..Norm::default() };
-        check_norm(&good).unwrap();
-        for (norm, says) in [
-            (Norm { out_stride: 4, ..good }, "5 columns, rows 4 apart"),
-            (Norm { x_stride: 4, ..good }, "5 columns, rows 4 apart"),
-            (Norm { dim: 0, ..good }, "2 rows of 0"),
-            (Norm { kind: NormKind::LAST as u32 + 1, ..good }, "a norm of kind "),
-            (Norm { delta: [0, 16], scale: 1.0, ..good }, "a second thing"),
-            (Norm { delta: [16, 0], ..good }, "what is added, times 0"),
-            (Norm { post_w: [16, 0], ..good }, "a norm of what is not added"),
-            (Norm { out: 0, ..good }, "nothing to do with 2 rows"),
-        ] {
-            let error = check_norm(&norm).unwrap_err().to_string();
-            assert!(error.contains(says), "{error}: {says}");
-        }
         let good = Glu { gate: 16, row: 16, n_rows: 1, n: 4, in_stride: 4, out_stride: 4, ..Glu::default() };
         let good = Glu { activation: Activation::Relu2 as u32, ..good };
         check_glu(&good).unwrap();
