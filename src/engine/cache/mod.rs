@@ -2,8 +2,11 @@
 
 mod budget;
 mod pages;
+mod parts;
+mod pool;
 mod prefix;
 
 pub use budget::CacheFacts;
 pub(super) use budget::Charge;
-pub(super) use pages::{PagePool, Pages};
+pub(super) use pages::Pages;
+pub(super) use pool::PagePool;

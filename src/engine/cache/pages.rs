@@ -1,138 +1,16 @@
-//! The model's pool of cache pages: which are free, and how many lists hold each of the others.
+//! The pages of one session's tokens.
 //!
-//! Invariants: a page is either in `free` or has at least one holder; pages in use are charged to the engine's memory
-//! cap; the lowest free page is taken first, so that which pages a session gets depends on the calls and nothing else.
-//! A page with several holders is never written: a list that wants to write one takes a copy first.
+//! Invariants: a page with several holders is never written, a list that wants to write one takes a copy first; the parts
+//! that a list wants are there, and those are at least what its tokens' next one reads.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use super::budget::{CacheFacts, Charge, PageBudget};
-use super::prefix::PrefixIndex;
-use crate::alloc::{asking, reserve};
-use crate::backend::{LoadedModel, PAGE_TOKENS};
+use super::parts::WantedOf;
+use super::pool::PagePool;
+use crate::alloc::reserve;
+use crate::backend::PAGE_TOKENS;
 use crate::error::{Error, Result};
-
-/// A model's pages.
-pub(in crate::engine) struct PagePool {
-    loaded: Arc<dyn LoadedModel>,
-    state: Mutex<State>,
-}
-
-struct State {
-    free: BinaryHeap<Reverse<u32>>,
-    /// Holders of each page that exists; 0: free.
-    holders: Vec<u32>,
-    budget: PageBudget,
-    index: PrefixIndex,
-}
-
-impl PagePool {
-    /// `charge` is zero and grows with the pages in use, which take `cache_bytes` at most.
-    pub(in crate::engine) fn new(loaded: Arc<dyn LoadedModel>, charge: Charge, cache_bytes: Option<u64>) -> PagePool {
-        let page_bytes = loaded.plan().kv_bytes_per_token * PAGE_TOKENS as u64;
-        let budget = PageBudget::new(page_bytes, charge, cache_bytes);
-        let state = State { free: BinaryHeap::new(), holders: Vec::new(), budget, index: PrefixIndex::default() };
-        PagePool { loaded, state: Mutex::new(state) }
-    }
-
-    pub(in crate::engine) fn facts(&self) -> CacheFacts {
-        self.lock().budget.facts()
-    }
-
-    /// A panic while the lock is held cannot leave the state half changed (nothing between its writes can panic), so
-    /// one session's panic does not take the model with it.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Adds `n` pages to the end of `pages`, which has room for them, or fails and changes nothing.
-    fn take(&self, n: usize, pages: &mut Vec<u32>) -> Result<()> {
-        if n == 0 {
-            return Ok(());
-        }
-        let mut state = self.lock();
-        let state = &mut *state;
-        state.budget.take(n)?;
-        let missing = n.saturating_sub(state.free.len());
-        let exist = state.holders.len();
-        // Giving back takes no memory: there is room in the heap for all.
-        let all = (exist + missing).saturating_sub(state.free.len());
-        let room = reserve(&mut state.holders, missing).and_then(|()| reserve_heap(&mut state.free, all));
-        let room = room.and_then(|()| match missing {
-            0 => Ok(()),
-            _ => self.loaded.reserve_pages(exist + missing),
-        });
-        if let Err(error) = room {
-            state.budget.give(n);
-            return Err(error);
-        }
-        for page in exist..exist + missing {
-            state.holders.push(0);
-            state.free.push(Reverse(page as u32));
-        }
-        for Reverse(page) in std::iter::from_fn(|| state.free.pop()).take(n) {
-            state.holders[page as usize] = 1;
-            pages.push(page);
-        }
-        Ok(())
-    }
-
-    /// Lets go of these.
-    fn give(&self, pages: &[u32]) {
-        if pages.is_empty() {
-            return;
-        }
-        let mut state = self.lock();
-        let state = &mut *state;
-        let mut n_free = 0;
-        for &page in pages {
-            let holders = &mut state.holders[page as usize];
-            *holders -= 1;
-            if *holders == 0 {
-                state.index.forget(page);
-                self.loaded.release_page(page);
-                state.free.push(Reverse(page));
-                n_free += 1;
-            }
-        }
-        state.budget.give(n_free);
-    }
-
-    /// One more holder for each of these.
-    fn hold(&self, pages: &[u32]) {
-        let mut state = self.lock();
-        for &page in pages {
-            state.holders[page as usize] += 1;
-        }
-    }
-
-    /// How many of these nobody else holds.
-    fn n_own(&self, pages: &[u32]) -> usize {
-        let state = self.lock();
-        pages.iter().filter(|page| state.holders[**page as usize] == 1).count()
-    }
-
-    /// Whether others hold the page too. If not, it may be written from now on.
-    fn is_shared(&self, page: u32) -> bool {
-        let mut state = self.lock();
-        let shared = state.holders[page as usize] > 1;
-        if !shared {
-            state.index.forget(page);
-        }
-        shared
-    }
-}
-
-/// [`reserve`] for a heap.
-fn reserve_heap<T: Ord>(heap: &mut BinaryHeap<T>, n: usize) -> Result<()> {
-    let refused = |_| {
-        let requested = n.saturating_mul(size_of::<T>()) as u64;
-        Error::OutOfMemory { place: "host".to_owned(), requested, free: 0 }
-    };
-    asking(|| heap.try_reserve(n)).map_err(refused)
-}
+use crate::model::{CacheClasses, MAX_CLASSES};
 
 fn internal(message: &str) -> Error {
     Error::Internal { message: message.to_owned() }
@@ -142,6 +20,10 @@ fn internal(message: &str) -> Error {
 struct PageList {
     pool: Arc<PagePool>,
     pages: Vec<u32>,
+    /// Which parts of them may not go.
+    wanted: WantedOf,
+    /// Parts that are being computed again: page and class. They are worth nothing before that has succeeded.
+    unfinished: Vec<(u32, usize)>,
     /// They came from outside, as did what follows from them: nobody else is given them.
     foreign: bool,
     /// They are of a long session, whose keys are others than those of another with the same tokens.
@@ -151,16 +33,64 @@ struct PageList {
 impl PageList {
     fn keep(&mut self, n: usize) {
         if n < self.pages.len() {
-            self.pool.give(&self.pages[n..]);
+            self.pool.give(&self.pages[n..], n, &self.wanted);
             self.pages.truncate(n);
         }
+        for wanted in self.wanted.iter_mut().filter(|wanted| wanted.gap.1 > n) {
+            wanted.gap = (0, 0);
+        }
+    }
+
+    /// What is wanted from now on. Where some of it is not there nothing changes, and the answer is no.
+    fn want(&mut self, wanted: WantedOf) -> bool {
+        if wanted == self.wanted {
+            return true;
+        }
+        let all = self.wanted.iter().chain(&wanted);
+        let first = all.clone().map(|w| w.from).min().unwrap_or(0);
+        let last = all.map(|w| w.from.max(w.gap.1)).max().unwrap_or(0).min(self.pages.len());
+        let mut state = self.pool.lock();
+        let pages = self.pages.iter().enumerate().take(last).skip(first);
+        if !pages.clone().all(|(index, page)| state.parts.has_wanted(*page, index, &wanted)) {
+            return false;
+        }
+        for (index, page) in pages {
+            state.parts.want(*page, index, &wanted);
+            state.parts.unwant(*page, index, &self.wanted);
+        }
+        drop(state);
+        self.wanted = wanted;
+        true
     }
 }
 
 impl Drop for PageList {
     fn drop(&mut self) {
-        self.pool.give(&self.pages);
+        let unfinished = std::mem::take(&mut self.unfinished);
+        if unfinished.is_empty() {
+            return self.pool.give(&self.pages, 0, &self.wanted);
+        }
+        // Nobody wants them but this list, whose other holder, if there is one, is its session's list as it was.
+        let mut state = self.pool.lock();
+        for (index, page) in self.pages.iter().enumerate() {
+            state.parts.unwant(*page, index, &self.wanted);
+        }
+        for (page, class) in unfinished {
+            state.lose(&*self.pool.loaded, page, class);
+        }
+        drop(state);
+        let nothing = [super::parts::Wanted { from: usize::MAX, gap: (0, 0) }; MAX_CLASSES];
+        self.pool.give(&self.pages, 0, &nothing);
     }
+}
+
+/// What a session of `n_tokens` wants.
+fn wanted_behind(classes: &CacheClasses, n_tokens: usize) -> WantedOf {
+    let mut wanted = WantedOf::default();
+    for (class, wanted) in wanted.iter_mut().enumerate() {
+        wanted.from = classes.first(class, n_tokens) / PAGE_TOKENS;
+    }
+    wanted
 }
 
 /// The pages that hold one session's tokens, in order. Forks share one list until one of them changes it.
@@ -170,7 +100,9 @@ pub(in crate::engine) struct Pages {
 
 impl Pages {
     pub(in crate::engine) fn new(pool: &Arc<PagePool>, is_long: bool) -> Pages {
-        Pages { list: Arc::new(PageList { pool: Arc::clone(pool), pages: Vec::new(), foreign: false, is_long }) }
+        let (pool, wanted) = (Arc::clone(pool), WantedOf::default());
+        let list = PageList { pool, pages: Vec::new(), wanted, unfinished: Vec::new(), foreign: false, is_long };
+        Pages { list: Arc::new(list) }
     }
 
     /// The same pages, in constant time; whoever writes first takes copies.
@@ -196,9 +128,10 @@ impl Pages {
             let mut pages = Vec::new();
             reserve(&mut pages, keep + n_new)?;
             pages.extend_from_slice(&old.pages[..keep]);
-            old.pool.hold(&pages);
+            old.pool.hold(&pages, &old.wanted);
             let (pool, foreign, is_long) = (Arc::clone(&old.pool), old.foreign, old.is_long);
-            self.list = Arc::new(PageList { pool, pages, foreign, is_long });
+            let wanted = old.wanted;
+            self.list = Arc::new(PageList { pool, pages, wanted, unfinished: Vec::new(), foreign, is_long });
         }
         let list = Arc::get_mut(&mut self.list).ok_or_else(|| internal("a new list of pages is shared"))?;
         reserve(&mut list.pages, n_new)?;
@@ -219,27 +152,38 @@ impl Pages {
         if copied {
             let copy = list.pages.pop().ok_or_else(|| internal("no page was taken"))?;
             if let Err(error) = pool.loaded.copy_page(list.pages[begun], copy) {
-                pool.give(&[copy]);
+                pool.give(&[copy], begun, &list.wanted);
                 list.keep(n);
                 return Err(error);
             }
             let old = std::mem::replace(&mut list.pages[begun], copy);
-            pool.give(&[old]);
+            pool.give(&[old], begun, &list.wanted);
         }
         Ok(())
     }
 
     /// Adds pages of others that hold the next of `tokens`, whole pages of them and not all of `tokens`: how many tokens
-    /// that are. The session holds whole pages.
+    /// that are. Behind the last of them every layer has its window. The session holds whole pages.
     pub(in crate::engine) fn adopt(&mut self, tokens: &[u32]) -> Result<usize> {
         let most = tokens.len().saturating_sub(1) / PAGE_TOKENS;
         if most == 0 || self.list.foreign && !self.list.pages.is_empty() {
             return Ok(0);
         }
         let list = self.own(self.list.pages.len(), most)?;
+        let n_held = list.pages.len();
         let mut state = list.pool.lock();
-        let found = state.index.find(list.is_long, &list.pages, &tokens[..most * PAGE_TOKENS]);
-        found.iter().for_each(|page| state.holders[*page as usize] += 1);
+        let whole = |page| state.parts.is_whole(page);
+        let mut found = state.index.find(list.is_long, &list.pages, &tokens[..most * PAGE_TOKENS], &whole);
+        let n = state.n_whole(n_held, &found);
+        found.truncate(n);
+        let behind = wanted_behind(&state.parts.classes, (n_held + n) * PAGE_TOKENS);
+        for (wanted, behind) in list.wanted.iter_mut().zip(behind) {
+            wanted.gap = if behind.from > n_held { (n_held, behind.from) } else { (0, 0) };
+        }
+        for (i, page) in found.iter().enumerate() {
+            state.holders[*page as usize] += 1;
+            state.parts.want(*page, n_held + i, &list.wanted);
+        }
         drop(state);
         list.pages.extend_from_slice(&found);
         Ok(found.len() * PAGE_TOKENS)
@@ -265,5 +209,111 @@ impl Pages {
             self.own(keep, 0)?.keep(keep);
         }
         Ok(())
+    }
+
+    /// The session holds `n_tokens` from now on, of those that its pages are for: what lies behind its windows may go.
+    pub(in crate::engine) fn settle(&mut self, n_tokens: usize) -> Result<()> {
+        let wanted = wanted_behind(&self.list.pool.lock().parts.classes, n_tokens);
+        if wanted != self.list.wanted && !self.own(self.list.pages.len(), 0)?.want(wanted) {
+            return Err(internal("a part that a session needs has gone"));
+        }
+        Ok(())
+    }
+
+    /// The session holds fewer tokens from now on. Where what the next one reads is not there nothing changes, and the answer
+    /// is no: see [`Self::again`]. Fails, and changes nothing, only while forks share the list.
+    pub(in crate::engine) fn cut(&mut self, n_tokens: usize) -> Result<bool> {
+        let wanted = wanted_behind(&self.list.pool.lock().parts.classes, n_tokens);
+        let keep = n_tokens.div_ceil(PAGE_TOKENS);
+        if wanted == self.list.wanted && keep == self.list.pages.len() {
+            return Ok(true);
+        }
+        let list = self.own(self.list.pages.len(), 0)?;
+        let there = list.want(wanted);
+        if there {
+            list.keep(keep);
+        }
+        Ok(there)
+    }
+
+    /// The least number of tokens from which on to all that it holds each can be kept as they are.
+    pub(in crate::engine) fn free_from(&self, n_tokens: usize) -> usize {
+        let state = self.list.pool.lock();
+        let (classes, pages) = (&state.parts.classes, &self.list.pages);
+        let of_class = |class: usize| {
+            let kept = pages.iter().rev().take_while(|page| state.parts.is_there(**page, class)).count();
+            match classes.window(class) {
+                Some(window) if kept < pages.len() => (pages.len() - kept) * PAGE_TOKENS + window.max(2) - 1,
+                _ => 0,
+            }
+        };
+        (0..classes.n()).map(of_class).max().unwrap_or(0).min(n_tokens)
+    }
+
+    /// Whether what the token behind the first `n_tokens` reads is there.
+    pub(in crate::engine) fn is_free_at(&self, n_tokens: usize) -> bool {
+        let state = self.list.pool.lock();
+        let (end, pages) = (n_tokens.div_ceil(PAGE_TOKENS), &self.list.pages);
+        (0..state.parts.classes.n()).all(|class| {
+            let first = state.parts.classes.first(class, n_tokens) / PAGE_TOKENS;
+            pages.iter().take(end).skip(first).all(|page| state.parts.is_there(*page, class))
+        })
+    }
+
+    /// The most of the first `n_tokens`, in whole pages, behind which the next token has all that it reads.
+    fn nearest_kept(&self, n_tokens: usize) -> usize {
+        self.list.pool.lock().n_whole(0, &self.list.pages[..n_tokens / PAGE_TOKENS]) * PAGE_TOKENS
+    }
+
+    /// Pages for the first `n_tokens` of these that are computed again from a position on, which comes with them: those
+    /// that nobody else holds are written once more, with what they hold already. These stay as they are; where the new ones
+    /// are given up, so does what they hold. Fails and changes nothing.
+    pub(in crate::engine) fn again(&self, n_tokens: usize) -> Result<(Pages, usize)> {
+        let old = &*self.list;
+        let from = self.nearest_kept(n_tokens);
+        let (first, end) = (from / PAGE_TOKENS, n_tokens.div_ceil(PAGE_TOKENS));
+        let pool = &old.pool;
+        let mut new = Pages::new(pool, old.is_long);
+        let list = new.own(0, end)?;
+        list.foreign = old.foreign;
+        list.wanted = wanted_behind(&pool.lock().parts.classes, from);
+        reserve(&mut list.unfinished, MAX_CLASSES * (end - first))?;
+        list.pages.extend_from_slice(&old.pages[..first]);
+        pool.hold(&list.pages, &list.wanted);
+        let alone = Arc::strong_count(&self.list) == 1;
+        for index in first..end {
+            let page = old.pages[index];
+            let mut state = pool.lock();
+            let state = &mut *state;
+            if !alone || state.holders[page as usize] > 1 {
+                list.pages.push(page);
+                continue;
+            }
+            state.charge(&*pool.loaded, 0, state.parts.missing(page))?;
+            for class in 0..state.parts.classes.n() {
+                if !state.parts.is_there(page, class) {
+                    state.parts.attach(page, class);
+                    list.unfinished.push((page, class));
+                }
+            }
+            // Nobody is to find what is not finished.
+            state.index.forget(page);
+            state.holders[page as usize] += 1;
+            state.parts.want(page, index, &list.wanted);
+            list.pages.push(page);
+        }
+        Ok((new, from))
+    }
+
+    /// What [`Self::again`] has begun is finished: these are the session's pages, of `n_tokens`.
+    pub(in crate::engine) fn finish(&mut self, n_tokens: usize) -> Result<()> {
+        self.own(self.list.pages.len(), 0)?.unfinished.clear();
+        self.settle(n_tokens)
+    }
+
+    /// Whether the page of a position has a class's part.
+    pub(in crate::engine) fn has(&self, position: usize, class: usize) -> bool {
+        let page = self.list.pages.get(position / PAGE_TOKENS);
+        page.is_some_and(|page| self.list.pool.lock().parts.is_there(*page, class))
     }
 }
