@@ -251,8 +251,11 @@ pub struct kigo_session_facts {
     pub has_logits: u64,
     /// Tokens whose cache came from another session so far (KIGO_SESSION_REUSE_PREFIX).
     pub n_tokens_reused: u64,
+    /// kigo_session_truncate() to as many tokens or more, or to none, is free now: nothing is computed again. 0 where no layer
+    /// has a window. It rises as memory is given back.
+    pub truncate_free_from: u64,
 }
-sized_struct!(kigo_session_facts, bytes: 56, fields: [usize, u64, u64, u64, u64, u64, u64]);
+sized_struct!(kigo_session_facts, bytes: 64, fields: [usize, u64, u64, u64, u64, u64, u64, u64]);
 
 /// Fills `facts`, whose `struct_size` the caller has set. BUSY.
 #[unsafe(no_mangle)]
@@ -269,6 +272,7 @@ pub unsafe extern "C" fn kigo_session_info(session: *mut kigo_session, facts: *m
             n_pages_own: found.n_pages_own as u64,
             has_logits: found.has_logits.into(),
             n_tokens_reused: found.n_reused as u64,
+            truncate_free_from: found.n_free_from as u64,
         };
         fill(facts, size, &value);
         Ok(())
@@ -278,7 +282,13 @@ pub unsafe extern "C" fn kigo_session_info(session: *mut kigo_session, facts: *m
 /// Drops all tokens but the first `n_tokens`. There are no logits then until the next prefill or step, unless nothing
 /// was dropped: to have them, keep one token less and step() the last again.
 ///
-/// INVALID_ARGUMENT: the session holds fewer. BUSY. OUT_OF_MEMORY, while forks hold the same tokens.
+/// Layers with a window (kigo_layer_facts.window) keep what is behind it until another session or the memory cap needs it.
+/// Where the window in front of `n_tokens` has gone, the call computes it again from the nearest tokens that have theirs, with
+/// the same bits, having made sure of the memory first: below kigo_session_facts.truncate_free_from it may take as long as a
+/// prefill of `n_tokens`, and kigo_session_cancel() stops it. A tap does not see that.
+///
+/// INVALID_ARGUMENT: the session holds fewer. BUSY. OUT_OF_MEMORY, while forks hold the same tokens or there is something to
+/// compute; CACHE_FULL and CANCELLED, in the latter case. The session is then as it was.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_session_truncate(session: *mut kigo_session, n_tokens: usize) -> kigo_status {
     // SAFETY: the header's contract for pointers; each is checked by the function that reads it.

@@ -85,10 +85,10 @@ pub fn append_batch(entries: &[Append<'_>]) -> Vec<Result<()>> {
         });
         let n = fit.count().max(1);
         let waiting = running.split_off(n);
-        let part = |e: &Entry<'_>| e.session.part(&e.state, &e.appending, e.tokens, e.done, most);
+        let part = |e: &mut Entry<'_>| e.session.part(&mut e.state, &e.appending, e.tokens, e.done, most);
         // Those for which there is no memory run no pass.
         let (parts, refusals): (Vec<_>, Vec<_>) = running
-            .iter()
+            .iter_mut()
             .map(|entry| part(entry).map_or_else(|error| (None, Some(error)), |part| (Some(part), None)))
             .unzip();
         let mut ran = model.inner.run(parts.into_iter().flatten().collect()).into_iter();

@@ -79,11 +79,6 @@ impl PageBudget {
         PageBudget { page_bytes, limit, in_use: 0, n_pages: 0, charge }
     }
 
-    /// Bytes of a whole page.
-    pub(super) fn page_bytes(&self) -> u64 {
-        self.page_bytes
-    }
-
     /// By how many bytes so many exceed what is left.
     pub(super) fn lacks(&self, bytes: u64) -> u64 {
         let by_limit = self.limit.map_or(0, |limit| (self.in_use + bytes).saturating_sub(limit));

@@ -5,39 +5,69 @@
 
 use std::sync::Arc;
 
-use super::parts::WantedOf;
+use super::parts::{Wanted, WantedOf, wanted_behind};
 use super::pool::PagePool;
 use crate::alloc::reserve;
 use crate::backend::PAGE_TOKENS;
 use crate::error::{Error, Result};
-use crate::model::{CacheClasses, MAX_CLASSES};
+use crate::model::MAX_CLASSES;
 
-fn internal(message: &str) -> Error {
+pub(super) fn internal(message: &str) -> Error {
     Error::Internal { message: message.to_owned() }
 }
 
 /// One holder of each of its pages.
-struct PageList {
-    pool: Arc<PagePool>,
-    pages: Vec<u32>,
+pub(super) struct PageList {
+    pub(super) pool: Arc<PagePool>,
+    pub(super) pages: Vec<u32>,
     /// Which parts of them may not go.
-    wanted: WantedOf,
+    pub(super) wanted: WantedOf,
+    /// Passes are to come, for which only some pages have their parts.
+    pub(super) course: Option<Course>,
     /// Parts that are being computed again: page and class. They are worth nothing before that has succeeded.
-    unfinished: Vec<(u32, usize)>,
+    pub(super) unfinished: Vec<(u32, usize)>,
     /// They came from outside, as did what follows from them: nobody else is given them.
-    foreign: bool,
+    pub(super) foreign: bool,
     /// They are of a long session, whose keys are others than those of another with the same tokens.
-    is_long: bool,
+    pub(super) is_long: bool,
+}
+
+/// Pages that are filled one behind the other with the parts of a window and a pass, which move along: what falls behind is
+/// what the next pages get.
+#[derive(Clone, Copy)]
+pub(super) struct Course {
+    /// Pages before this are wanted as they were, whatever comes.
+    pub(super) kept: usize,
+    /// Those that are filled: from here,
+    pub(super) first: usize,
+    /// to here.
+    pub(super) end: usize,
+    /// They are filled once more.
+    pub(super) again: bool,
 }
 
 impl PageList {
+    pub(super) fn new(pool: &Arc<PagePool>, is_long: bool) -> PageList {
+        PageList {
+            pool: Arc::clone(pool),
+            pages: Vec::new(),
+            wanted: wanted_behind(&pool.classes, 0),
+            course: None,
+            unfinished: Vec::new(),
+            foreign: false,
+            is_long,
+        }
+    }
+
+    /// Lets go of all pages but the first `n`, and of all plans for more.
     fn keep(&mut self, n: usize) {
         if n < self.pages.len() {
             self.pool.give(&self.pages[n..], n, &self.wanted);
             self.pages.truncate(n);
         }
-        for wanted in self.wanted.iter_mut().filter(|wanted| wanted.gap.1 > n) {
-            wanted.gap = (0, 0);
+        if self.wanted.iter().all(|wanted| wanted.gap.0 >= n || wanted.gap.0 >= wanted.gap.1) {
+            self.wanted.iter_mut().for_each(|wanted| *wanted = Wanted { gap: (0, 0), until: usize::MAX, ..*wanted });
+            self.course = None;
         }
     }
 
@@ -46,11 +76,10 @@ impl PageList {
         if wanted == self.wanted {
             return true;
         }
-        let all = self.wanted.iter().chain(&wanted);
-        let first = all.clone().map(|w| w.from).min().unwrap_or(0);
-        let last = all.map(|w| w.from.max(w.gap.1)).max().unwrap_or(0).min(self.pages.len());
+        let changed = self.wanted.iter().zip(&wanted).filter(|(old, new)| old != new);
+        let first = changed.map(|(old, new)| old.from.min(new.from)).min().unwrap_or(0);
         let mut state = self.pool.lock();
-        let pages = self.pages.iter().enumerate().take(last).skip(first);
+        let pages = self.pages.iter().enumerate().skip(first);
         if !pages.clone().all(|(index, page)| state.parts.has_wanted(*page, index, &wanted)) {
             return false;
         }
@@ -70,7 +99,7 @@ impl Drop for PageList {
         if unfinished.is_empty() {
             return self.pool.give(&self.pages, 0, &self.wanted);
         }
-        // Nobody wants them but this list, whose other holder, if there is one, is its session's list as it was.
+        // Nobody wants them but this list: the other holder of their pages is its session's list as it was.
         let mut state = self.pool.lock();
         for (index, page) in self.pages.iter().enumerate() {
             state.parts.unwant(*page, index, &self.wanted);
@@ -79,30 +108,18 @@ impl Drop for PageList {
             state.lose(&*self.pool.loaded, page, class);
         }
         drop(state);
-        let nothing = [super::parts::Wanted { from: usize::MAX, gap: (0, 0) }; MAX_CLASSES];
-        self.pool.give(&self.pages, 0, &nothing);
+        self.pool.give(&self.pages, 0, &[Wanted::NOTHING; MAX_CLASSES]);
     }
-}
-
-/// What a session of `n_tokens` wants.
-fn wanted_behind(classes: &CacheClasses, n_tokens: usize) -> WantedOf {
-    let mut wanted = WantedOf::default();
-    for (class, wanted) in wanted.iter_mut().enumerate() {
-        wanted.from = classes.first(class, n_tokens) / PAGE_TOKENS;
-    }
-    wanted
 }
 
 /// The pages that hold one session's tokens, in order. Forks share one list until one of them changes it.
 pub(in crate::engine) struct Pages {
-    list: Arc<PageList>,
+    pub(super) list: Arc<PageList>,
 }
 
 impl Pages {
     pub(in crate::engine) fn new(pool: &Arc<PagePool>, is_long: bool) -> Pages {
-        let (pool, wanted) = (Arc::clone(pool), WantedOf::default());
-        let list = PageList { pool, pages: Vec::new(), wanted, unfinished: Vec::new(), foreign: false, is_long };
-        Pages { list: Arc::new(list) }
+        Pages { list: Arc::new(PageList::new(pool, is_long)) }
     }
 
     /// The same pages, in constant time; whoever writes first takes copies.
@@ -121,7 +138,7 @@ impl Pages {
     }
 
     /// A list of its own, with the first `keep` pages and room for `n_new` more. Fails and changes nothing.
-    fn own(&mut self, keep: usize, n_new: usize) -> Result<&mut PageList> {
+    pub(super) fn own(&mut self, keep: usize, n_new: usize) -> Result<&mut PageList> {
         if Arc::get_mut(&mut self.list).is_none() {
             let old = &self.list;
             let keep = keep.min(old.pages.len());
@@ -129,9 +146,9 @@ impl Pages {
             reserve(&mut pages, keep + n_new)?;
             pages.extend_from_slice(&old.pages[..keep]);
             old.pool.hold(&pages, &old.wanted);
-            let (pool, foreign, is_long) = (Arc::clone(&old.pool), old.foreign, old.is_long);
-            let wanted = old.wanted;
-            self.list = Arc::new(PageList { pool, pages, wanted, unfinished: Vec::new(), foreign, is_long });
+            let mut list = PageList::new(&old.pool, old.is_long);
+            (list.pages, list.wanted, list.foreign) = (pages, old.wanted, old.foreign);
+            self.list = Arc::new(list);
         }
         let list = Arc::get_mut(&mut self.list).ok_or_else(|| internal("a new list of pages is shared"))?;
         reserve(&mut list.pages, n_new)?;
@@ -139,7 +156,8 @@ impl Pages {
     }
 
     /// Makes positions `n_held .. n_total` writable for this session alone: takes the missing pages, and a copy of the
-    /// page that `n_held` stands in if others hold it too. Fails and changes nothing that shows.
+    /// page that `n_held` stands in if others hold it too. Fails and changes nothing that shows. Where not all parts can be
+    /// had, as many are as passes need that follow on one another: see [`Self::advance`].
     pub(in crate::engine) fn prepare(&mut self, n_held: usize, n_total: usize) -> Result<()> {
         let (begun, all) = (n_held / PAGE_TOKENS, n_total.div_ceil(PAGE_TOKENS));
         let missing = all.saturating_sub(self.list.pages.len());
@@ -148,7 +166,17 @@ impl Pages {
         list.foreign &= n_held > 0;
         let copied = !n_held.is_multiple_of(PAGE_TOKENS) && pool.is_shared(list.pages[begun]);
         let n = list.pages.len();
-        pool.take(missing + usize::from(copied), &mut list.pages)?;
+        let indices = (n..n + missing).chain(copied.then_some(begun));
+        if let Err(error) = pool.take(indices.clone(), &list.wanted, &mut list.pages) {
+            let kept = list.wanted.iter().map(|wanted| wanted.gap).filter(|gap| gap.1 > 0).map(|gap| gap.0).min();
+            let course = Course { kept: kept.unwrap_or(n), first: n, end: n + missing, again: false };
+            let wanted = course.begun(&pool, &list.wanted);
+            if wanted == list.wanted {
+                return Err(error);
+            }
+            pool.take(indices, &wanted, &mut list.pages)?;
+            (list.wanted, list.course) = (wanted, Some(course));
+        }
         if copied {
             let copy = list.pages.pop().ok_or_else(|| internal("no page was taken"))?;
             if let Err(error) = pool.loaded.copy_page(list.pages[begun], copy) {
@@ -176,7 +204,7 @@ impl Pages {
         let mut found = state.index.find(list.is_long, &list.pages, &tokens[..most * PAGE_TOKENS], &whole);
         let n = state.n_whole(n_held, &found);
         found.truncate(n);
-        let behind = wanted_behind(&state.parts.classes, (n_held + n) * PAGE_TOKENS);
+        let behind = wanted_behind(&list.pool.classes, (n_held + n) * PAGE_TOKENS);
         for (wanted, behind) in list.wanted.iter_mut().zip(behind) {
             wanted.gap = if behind.from > n_held { (n_held, behind.from) } else { (0, 0) };
         }
@@ -196,9 +224,15 @@ impl Pages {
         }
     }
 
-    /// The pages are going to be filled from outside.
-    pub(in crate::engine) fn mark_foreign(&mut self) -> Result<()> {
-        self.own(self.list.pages.len(), 0)?.foreign = true;
+    /// Takes pages for `n_tokens` that are going to be filled from outside, with the parts that [`is_read`] names. The session
+    /// holds none. Fails and changes nothing.
+    pub(in crate::engine) fn fill(&mut self, n_tokens: usize) -> Result<()> {
+        let n = n_tokens.div_ceil(PAGE_TOKENS);
+        let list = self.own(0, n)?;
+        let wanted = wanted_behind(&list.pool.classes, n_tokens);
+        let pool = Arc::clone(&list.pool);
+        pool.take(0..n, &wanted, &mut list.pages)?;
+        (list.wanted, list.foreign) = (wanted, true);
         Ok(())
     }
 
@@ -213,33 +247,37 @@ impl Pages {
 
     /// The session holds `n_tokens` from now on, of those that its pages are for: what lies behind its windows may go.
     pub(in crate::engine) fn settle(&mut self, n_tokens: usize) -> Result<()> {
-        let wanted = wanted_behind(&self.list.pool.lock().parts.classes, n_tokens);
-        if wanted != self.list.wanted && !self.own(self.list.pages.len(), 0)?.want(wanted) {
-            return Err(internal("a part that a session needs has gone"));
+        let wanted = wanted_behind(&self.list.pool.classes, n_tokens);
+        if wanted == self.list.wanted {
+            return Ok(());
         }
-        Ok(())
+        let list = self.own(self.list.pages.len(), 0)?;
+        list.course = None;
+        if list.want(wanted) { Ok(()) } else { Err(internal("a part that a session needs has gone")) }
     }
 
     /// The session holds fewer tokens from now on. Where what the next one reads is not there nothing changes, and the answer
     /// is no: see [`Self::again`]. Fails, and changes nothing, only while forks share the list.
     pub(in crate::engine) fn cut(&mut self, n_tokens: usize) -> Result<bool> {
-        let wanted = wanted_behind(&self.list.pool.lock().parts.classes, n_tokens);
+        let wanted = wanted_behind(&self.list.pool.classes, n_tokens);
         let keep = n_tokens.div_ceil(PAGE_TOKENS);
         if wanted == self.list.wanted && keep == self.list.pages.len() {
             return Ok(true);
         }
         let list = self.own(self.list.pages.len(), 0)?;
-        let there = list.want(wanted);
-        if there {
-            list.keep(keep);
+        // What is behind the end goes, and need not be there.
+        let until = |wanted: Wanted| Wanted { until: keep, ..wanted };
+        if !list.want(wanted.map(until)) {
+            return Ok(false);
         }
-        Ok(there)
+        list.keep(keep);
+        Ok(true)
     }
 
     /// The least number of tokens from which on to all that it holds each can be kept as they are.
     pub(in crate::engine) fn free_from(&self, n_tokens: usize) -> usize {
         let state = self.list.pool.lock();
-        let (classes, pages) = (&state.parts.classes, &self.list.pages);
+        let (classes, pages) = (&self.list.pool.classes, &self.list.pages);
         let of_class = |class: usize| {
             let kept = pages.iter().rev().take_while(|page| state.parts.is_there(**page, class)).count();
             match classes.window(class) {
@@ -250,70 +288,9 @@ impl Pages {
         (0..classes.n()).map(of_class).max().unwrap_or(0).min(n_tokens)
     }
 
-    /// Whether what the token behind the first `n_tokens` reads is there.
-    pub(in crate::engine) fn is_free_at(&self, n_tokens: usize) -> bool {
-        let state = self.list.pool.lock();
-        let (end, pages) = (n_tokens.div_ceil(PAGE_TOKENS), &self.list.pages);
-        (0..state.parts.classes.n()).all(|class| {
-            let first = state.parts.classes.first(class, n_tokens) / PAGE_TOKENS;
-            pages.iter().take(end).skip(first).all(|page| state.parts.is_there(*page, class))
-        })
-    }
-
-    /// The most of the first `n_tokens`, in whole pages, behind which the next token has all that it reads.
-    fn nearest_kept(&self, n_tokens: usize) -> usize {
-        self.list.pool.lock().n_whole(0, &self.list.pages[..n_tokens / PAGE_TOKENS]) * PAGE_TOKENS
-    }
-
-    /// Pages for the first `n_tokens` of these that are computed again from a position on, which comes with them: those
-    /// that nobody else holds are written once more, with what they hold already. These stay as they are; where the new ones
-    /// are given up, so does what they hold. Fails and changes nothing.
-    pub(in crate::engine) fn again(&self, n_tokens: usize) -> Result<(Pages, usize)> {
-        let old = &*self.list;
-        let from = self.nearest_kept(n_tokens);
-        let (first, end) = (from / PAGE_TOKENS, n_tokens.div_ceil(PAGE_TOKENS));
-        let pool = &old.pool;
-        let mut new = Pages::new(pool, old.is_long);
-        let list = new.own(0, end)?;
-        list.foreign = old.foreign;
-        list.wanted = wanted_behind(&pool.lock().parts.classes, from);
-        reserve(&mut list.unfinished, MAX_CLASSES * (end - first))?;
-        list.pages.extend_from_slice(&old.pages[..first]);
-        pool.hold(&list.pages, &list.wanted);
-        let alone = Arc::strong_count(&self.list) == 1;
-        for index in first..end {
-            let page = old.pages[index];
-            let mut state = pool.lock();
-            let state = &mut *state;
-            if !alone || state.holders[page as usize] > 1 {
-                list.pages.push(page);
-                continue;
-            }
-            state.charge(&*pool.loaded, 0, state.parts.missing(page))?;
-            for class in 0..state.parts.classes.n() {
-                if !state.parts.is_there(page, class) {
-                    state.parts.attach(page, class);
-                    list.unfinished.push((page, class));
-                }
-            }
-            // Nobody is to find what is not finished.
-            state.index.forget(page);
-            state.holders[page as usize] += 1;
-            state.parts.want(page, index, &list.wanted);
-            list.pages.push(page);
-        }
-        Ok((new, from))
-    }
-
-    /// What [`Self::again`] has begun is finished: these are the session's pages, of `n_tokens`.
-    pub(in crate::engine) fn finish(&mut self, n_tokens: usize) -> Result<()> {
-        self.own(self.list.pages.len(), 0)?.unfinished.clear();
-        self.settle(n_tokens)
-    }
-
     /// Whether the page of a position has a class's part.
-    pub(in crate::engine) fn has(&self, position: usize, class: usize) -> bool {
-        let page = self.list.pages.get(position / PAGE_TOKENS);
-        page.is_some_and(|page| self.list.pool.lock().parts.is_there(*page, class))
+    pub(in crate::engine) fn has(&self, position: usize, layer: usize) -> bool {
+        let (pool, page) = (&self.list.pool, self.list.pages.get(position / PAGE_TOKENS));
+        page.is_some_and(|page| pool.lock().parts.is_there(*page, pool.classes.of(layer)))
     }
 }

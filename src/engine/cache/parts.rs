@@ -11,21 +11,43 @@ use crate::backend::PAGE_TOKENS;
 use crate::error::Result;
 use crate::model::{CacheClasses, MAX_CLASSES};
 
-/// Which of its pages' parts a list wants of a class: those from an index on, but for a range.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Which of its pages' parts a list wants of a class, by the pages' indices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
+    /// Those from here on,
     pub(super) from: usize,
+    /// but for these,
     pub(super) gap: (usize, usize),
+    /// and none from here on.
+    pub(super) until: usize,
 }
 
 impl Wanted {
+    /// None.
+    pub(super) const NOTHING: Wanted = Wanted { from: 0, gap: (0, 0), until: 0 };
+
     pub(super) fn has(&self, index: usize) -> bool {
-        index >= self.from && !(self.gap.0..self.gap.1).contains(&index)
+        (self.from..self.until).contains(&index) && !(self.gap.0..self.gap.1).contains(&index)
+    }
+
+    /// What the next token of a sequence of so many reads of a class, and all that follows.
+    pub(super) fn behind(classes: &CacheClasses, class: usize, n_tokens: usize) -> Wanted {
+        Wanted { from: classes.first(class, n_tokens) / PAGE_TOKENS, gap: (0, 0), until: usize::MAX }
     }
 }
 
 /// [`Wanted`] of each class.
 pub(super) type WantedOf = [Wanted; MAX_CLASSES];
+
+/// [`Wanted::behind`] of each class.
+pub(super) fn wanted_behind(classes: &CacheClasses, n_tokens: usize) -> WantedOf {
+    std::array::from_fn(|class| Wanted::behind(classes, class, n_tokens))
+}
+
+/// Whether a session of `n_tokens` still reads a class's part of the page at this index.
+pub(in crate::engine) fn is_read(classes: &CacheClasses, class: usize, index: usize, n_tokens: usize) -> bool {
+    Wanted::behind(classes, class, n_tokens).has(index)
+}
 
 /// Parts of one class.
 struct Parts {
@@ -93,11 +115,20 @@ impl PageParts {
         }
     }
 
-    /// A free page is taken with all its parts, by a list that wants them.
-    pub(super) fn take(&mut self, page: u32) {
-        for (_, parts) in self.windowed() {
-            parts.there[page as usize] = true;
-            parts.wants[page as usize] = 1;
+    /// Bytes that [`Self::take`] makes be there.
+    pub(super) fn taken(&self, index: usize, wanted: &WantedOf) -> u64 {
+        let of_class = |(class, parts): (usize, &Parts)| {
+            if parts.window_pages == 0 || wanted[class].has(index) { parts.bytes } else { 0 }
+        };
+        self.of_class.iter().enumerate().map(of_class).sum()
+    }
+
+    /// A free page is taken for this index of a list, with the parts that the list wants.
+    pub(super) fn take(&mut self, page: u32, index: usize, wanted: &WantedOf) {
+        for (class, parts) in self.windowed() {
+            let has = wanted[class].has(index);
+            parts.there[page as usize] = has;
+            parts.wants[page as usize] = has.into();
         }
     }
 
@@ -117,8 +148,7 @@ impl PageParts {
 
     /// One more list wants the page at this index, where `wanted` says so.
     pub(super) fn want(&mut self, page: u32, index: usize, wanted: &WantedOf) {
-        for (class, parts) in self.windowed().filter(|(class, _)| wanted[*class].has(index)) {
-            let _ = class;
+        for (_, parts) in self.windowed().filter(|(class, _)| wanted[*class].has(index)) {
             let wants = &mut parts.wants[page as usize];
             if *wants == 0 && parts.there[page as usize] {
                 parts.n_spare -= 1;
@@ -148,6 +178,11 @@ impl PageParts {
         self.of_class.get(class).is_some_and(|p| p.window_pages == 0 || p.there[page as usize])
     }
 
+    /// Whether what is wanted of the page at this index is there.
+    pub(super) fn has_wanted(&self, page: u32, index: usize, wanted: &WantedOf) -> bool {
+        (0..self.of_class.len()).all(|class| !wanted[class].has(index) || self.is_there(page, class))
+    }
+
     /// Whether all parts are there.
     pub(super) fn is_whole(&self, page: u32) -> bool {
         (0..self.of_class.len()).all(|class| self.is_there(page, class))
@@ -161,12 +196,6 @@ impl PageParts {
         }
         parts.n_spare += u64::from(parts.wants[page as usize] == 0);
         parts.bytes
-    }
-
-    /// Bytes of the parts of a page that are not there.
-    pub(super) fn missing(&self, page: u32) -> u64 {
-        let gone = |(class, parts): (usize, &Parts)| if self.is_there(page, class) { 0 } else { parts.bytes };
-        self.of_class.iter().enumerate().map(gone).sum()
     }
 
     /// Bytes of a class's part.

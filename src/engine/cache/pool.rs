@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::budget::{CacheFacts, Charge, PageBudget};
 use super::parts::{PageParts, WantedOf};
+use super::pools::Pools;
 use super::prefix::PrefixIndex;
 use crate::alloc::{asking, reserve};
 use crate::backend::{LoadedModel, PAGE_TOKENS};
@@ -19,6 +20,10 @@ use crate::model::CacheClasses;
 /// A model's pages.
 pub(in crate::engine) struct PagePool {
     pub(super) loaded: Arc<dyn LoadedModel>,
+    /// How pages are divided.
+    pub(in crate::engine) classes: CacheClasses,
+    /// Those that share the engine's memory cap.
+    pools: Arc<Pools>,
     state: Mutex<State>,
 }
 
@@ -32,20 +37,29 @@ pub(super) struct State {
 }
 
 impl PagePool {
-    /// `charge` is zero and grows with the pages in use, which take `cache_bytes` at most.
+    /// `charge` is zero and grows with the pages in use, which take `cache_bytes` at most; `pools` is the engine's.
     pub(in crate::engine) fn new(
         loaded: Arc<dyn LoadedModel>,
         charge: Charge,
         cache_bytes: Option<u64>,
-    ) -> Result<PagePool> {
+        pools: &Arc<Pools>,
+    ) -> Result<Arc<PagePool>> {
         let page_bytes = loaded.plan().kv_bytes_per_token * PAGE_TOKENS as u64;
         let budget = PageBudget::new(page_bytes, charge, cache_bytes);
         // What is computed again has to be what it was.
         let classes =
             if loaded.is_exact_in_chunks() { loaded.cache_classes()? } else { CacheClasses::one(loaded.config())? };
-        let parts = PageParts::new(classes, page_bytes);
-        let state = State { free: BinaryHeap::new(), holders: Vec::new(), parts, budget, index: PrefixIndex::default() };
-        Ok(PagePool { loaded, state: Mutex::new(state) })
+        let parts = PageParts::new(classes.clone(), page_bytes);
+        let state = State {
+            free: BinaryHeap::new(),
+            holders: Vec::new(),
+            parts,
+            budget,
+            index: PrefixIndex::default(),
+        };
+        let pool = Arc::new(PagePool { loaded, classes, pools: Arc::clone(pools), state: Mutex::new(state) });
+        pools.add(&pool)?;
+        Ok(pool)
     }
 
     pub(in crate::engine) fn facts(&self) -> CacheFacts {
@@ -59,40 +73,42 @@ impl PagePool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds `n` pages to the end of `pages`, which has room for them, or fails and changes nothing but what is spare.
-    pub(super) fn take(&self, n: usize, pages: &mut Vec<u32>) -> Result<()> {
-        if n == 0 {
+    /// Runs what takes memory, and once more where the engine's cap refuses it and what is spare in all its models is enough.
+    /// Fails as the last run does, which has changed nothing but what is spare.
+    pub(super) fn with_room<T>(&self, mut attempt: impl FnMut(&mut State) -> Result<T>) -> Result<T> {
+        for _ in 0..MAX_ATTEMPTS {
+            // The other models' locks are taken while this one's is free: two models may want each other's.
+            let outcome = attempt(&mut self.lock());
+            let Err(Error::OutOfMemory { requested, free, .. }) = outcome else { return outcome };
+            if !self.pools.reclaim(requested.saturating_sub(free)) {
+                return outcome;
+            }
+        }
+        attempt(&mut self.lock())
+    }
+
+    /// Adds pages for these indices of a list to the end of `pages`, which has room for them, each with the parts that the list
+    /// wants. Fails and changes nothing but what is spare.
+    pub(super) fn take(
+        &self,
+        indices: impl Iterator<Item = usize> + Clone,
+        wanted: &WantedOf,
+        pages: &mut Vec<u32>,
+    ) -> Result<()> {
+        if indices.clone().next().is_none() {
             return Ok(());
         }
-        let mut state = self.lock();
-        let state = &mut *state;
-        let bytes = state.budget.page_bytes().saturating_mul(n as u64);
-        state.charge(&*self.loaded, n, bytes)?;
-        let missing = n.saturating_sub(state.free.len());
-        let exist = state.holders.len();
-        // Giving back takes no memory: there is room in the heap for all.
-        let all = (exist + missing).saturating_sub(state.free.len());
-        let room = reserve(&mut state.holders, missing).and_then(|()| reserve_heap(&mut state.free, all));
-        let room = room.and_then(|()| state.parts.reserve(missing));
-        let room = room.and_then(|()| match missing {
-            0 => Ok(()),
-            _ => self.loaded.reserve_pages(exist + missing),
-        });
-        if let Err(error) = room {
-            state.budget.give(n, bytes);
-            return Err(error);
-        }
-        for page in exist..exist + missing {
-            state.holders.push(0);
-            state.parts.push();
-            state.free.push(Reverse(page as u32));
-        }
-        for Reverse(page) in std::iter::from_fn(|| state.free.pop()).take(n) {
-            state.holders[page as usize] = 1;
-            state.parts.take(page);
-            pages.push(page);
-        }
-        Ok(())
+        self.with_room(|state| state.take(&*self.loaded, indices.clone(), wanted, 0, pages))
+    }
+
+    /// Gives back what is spare, `bytes` of it if there is so much; how much that is.
+    pub(super) fn give_spare(&self, bytes: u64) -> u64 {
+        self.lock().give_spare(&*self.loaded, bytes)
+    }
+
+    /// Bytes that are given back when memory is short.
+    pub(super) fn spare_bytes(&self) -> u64 {
+        self.lock().parts.spare_bytes()
     }
 
     /// Lets go of these, the first of which stands at index `first` of a list that wants parts of them.
@@ -146,23 +162,67 @@ impl PagePool {
 }
 
 impl State {
+    /// Takes pages as [`PagePool::take`] does, and counts `more` bytes for other parts.
+    pub(super) fn take(
+        &mut self,
+        loaded: &dyn LoadedModel,
+        indices: impl Iterator<Item = usize> + Clone,
+        wanted: &WantedOf,
+        more: u64,
+        pages: &mut Vec<u32>,
+    ) -> Result<()> {
+        let n = indices.clone().count();
+        let bytes = indices.clone().map(|index| self.parts.taken(index, wanted)).sum::<u64>().saturating_add(more);
+        self.charge(loaded, n, bytes)?;
+        let missing = n.saturating_sub(self.free.len());
+        let exist = self.holders.len();
+        // Giving back takes no memory: there is room in the heap for all.
+        let all = (exist + missing).saturating_sub(self.free.len());
+        let room = reserve(&mut self.holders, missing).and_then(|()| reserve_heap(&mut self.free, all));
+        let room = room.and_then(|()| self.parts.reserve(missing));
+        let room = room.and_then(|()| match missing {
+            0 => Ok(()),
+            _ => loaded.reserve_pages(exist + missing),
+        });
+        if let Err(error) = room {
+            self.budget.give(n, bytes);
+            return Err(error);
+        }
+        for page in exist..exist + missing {
+            self.holders.push(0);
+            self.parts.push();
+            self.free.push(Reverse(page as u32));
+        }
+        for (index, Reverse(page)) in indices.zip(std::iter::from_fn(|| self.free.pop())) {
+            self.holders[page as usize] = 1;
+            self.parts.take(page, index, wanted);
+            pages.push(page);
+        }
+        Ok(())
+    }
+
     /// Counts bytes of so many pages more; what is spare goes for them if that is enough. Fails and changes nothing.
-    pub(super) fn charge(&mut self, loaded: &dyn LoadedModel, n_pages: usize, bytes: u64) -> Result<()> {
+    fn charge(&mut self, loaded: &dyn LoadedModel, n_pages: usize, bytes: u64) -> Result<()> {
         loop {
             let (lacks, spare) = (self.budget.lacks(bytes), self.parts.spare_bytes());
             let taken = self.budget.take(n_pages, bytes, spare);
-            if taken.is_ok() || spare < lacks.max(1) {
+            // Other models may have taken what has just been given back.
+            if taken.is_ok() || spare < lacks.max(1) || self.give_spare(loaded, lacks.max(1)) == 0 {
                 return taken;
             }
-            let mut gone = 0;
-            while gone < lacks.max(1)
-                && let Some((page, class, bytes)) = self.parts.drop_spare()
-            {
-                loaded.drop_part(page, class);
-                self.budget.give(0, bytes);
-                gone += bytes;
-            }
         }
+    }
+
+    fn give_spare(&mut self, loaded: &dyn LoadedModel, bytes: u64) -> u64 {
+        let mut gone = 0;
+        while gone < bytes
+            && let Some((page, class, bytes)) = self.parts.drop_spare()
+        {
+            loaded.drop_part(page, class);
+            self.budget.give(0, bytes);
+            gone += bytes;
+        }
+        gone
     }
 
     /// Takes a part away that nobody wants.
@@ -194,6 +254,9 @@ impl State {
         best
     }
 }
+
+/// How often memory is asked for that other models of the engine give back.
+const MAX_ATTEMPTS: usize = 4;
 
 /// [`reserve`] for a heap.
 fn reserve_heap<T: Ord>(heap: &mut BinaryHeap<T>, n: usize) -> Result<()> {
