@@ -17,8 +17,8 @@
 //! steps: there the last holds with KIGO_LOAD_STRICT; without it logits differ by rounding with how a prompt was cut.
 //! From one device to another they always do (kigo_doctor() measures by how much).
 //!
-//! Cancelling. kigo_session_cancel() stops the session's running kigo_session_prefill(), _step() or _generate(); if
-//! none is running, the next of them. So a cancel between two calls is not lost, and a thread or a signal handler that
+//! Cancelling. kigo_session_cancel() stops the session's running kigo_session_prefill(), _step() or _generate(), or a
+//! kigo_session_truncate() that computes; if none is running, the next of them. So a cancel between two calls is not lost, and a thread or a signal handler that
 //! cancels needs to know nothing of what the session does right now. Whoever runs the session calls
 //! kigo_session_clear_cancel() where an earlier cancel is of no more interest, such as before a new question. A call
 //! that has been stopped has used the cancel up; several before it count as one. On the CPU a call stops within the
@@ -313,7 +313,7 @@ pub unsafe extern "C" fn kigo_session_fork(session: *mut kigo_session, fork: *mu
 /// Writes the session down: tokens, KV cache, logits, context length, sampling parameters, constraint; its random numbers
 /// follow from these. Buffer out, counted in bytes; they depend on that state and nothing else. The session goes on.
 ///
-/// A blob is large: about kigo_model_cache_bytes() of its tokens. It is as private as the text in it. Only
+/// A blob is large: about kigo_model_cache_bytes() of its tokens, less kigo_plan.cache_spare_bytes. It is as private as the text in it. Only
 /// kigo_session_restore() with the same model file on the same kind of device, in this or another process, takes it.
 /// BUSY. UNSUPPORTED: the device cannot.
 #[unsafe(no_mangle)]

@@ -10,6 +10,7 @@ use super::schedule::{self, Part};
 use super::session::{Session, State, copied};
 use super::slot::SharedSlot;
 use super::tap::Tap;
+use crate::alloc::room;
 use crate::backend::{PAGE_TOKENS, TapEvent, TapObserver, Want};
 use crate::error::{Error, Result};
 
@@ -125,13 +126,7 @@ impl Session {
 
     /// [`Self::forward`] with the activations shown. The logits come into a new slot: the tap may stop the pass when
     /// they are made already.
-    fn forward_tapped(
-        &self,
-        state: &mut State,
-        run: &mut Appending,
-        tokens: &[u32],
-        tap: &mut Tap,
-    ) -> Result<()> {
+    fn forward_tapped(&self, state: &mut State, run: &mut Appending, tokens: &[u32], tap: &mut Tap) -> Result<()> {
         let loaded = &*self.model().inner.loaded;
         run.slot = Arc::new(Mutex::new(loaded.create_slot_for(self.n_ctx())?));
         let most = loaded.prefill_chunk();
@@ -177,6 +172,8 @@ impl Session {
     /// Pages that have what the token behind the first `n` of the session's reads, by passes over those in front of it. The
     /// session's own are as they were, whatever comes of it; no tap sees the passes.
     pub(super) fn computed_again(&self, state: &mut State, n: usize) -> Result<Pages> {
+        // Truncating is for when there is no memory, this is not.
+        room()?;
         let slot = state.own_slot(&*self.model().inner.loaded, self.n_ctx())?;
         let most = self.model().inner.loaded.prefill_chunk();
         let (mut pages, from) = state.pages.again(n)?;

@@ -30,8 +30,8 @@
 use super::grammar::{Constraint, Grammar, Held, MAX_GRAMMAR_BYTES};
 use super::hash::Hasher;
 use super::model::{Inner, Model};
-use super::session::{Session, SessionOptions, State};
 use super::saved_pages::SavedPages;
+use super::session::{Session, SessionOptions, State};
 use super::slot::lock_slot;
 use crate::alloc::reserve;
 use crate::backend::PageImage;
@@ -194,12 +194,7 @@ impl Session {
     }
 
     /// [`Self::restore`], whose session is to be thrown away if the checksum is wrong.
-    fn restore_hashing(
-        model: &Model,
-        blob: &[u8],
-        saved: &SavedPages<'_>,
-        hashed: &mut Hashed<'_>,
-    ) -> Result<Session> {
+    fn restore_hashing(model: &Model, blob: &[u8], saved: &SavedPages<'_>, hashed: &mut Hashed<'_>) -> Result<Session> {
         let inner = &model.inner;
         let Head { parts, n_tokens, n_ctx, n_logits, sampling, constraint } = Head::read(inner, &saved.image, blob)?;
         let constraint = match constraint {

@@ -146,7 +146,10 @@ impl Pages {
             }
             // Nobody is to find what is not finished.
             for (index, &page) in old.pages.iter().enumerate().skip(first) {
-                if alone && replaced.binary_search(&index).is_err() && (index < end || state.holders[page as usize] == 1) {
+                if alone
+                    && replaced.binary_search(&index).is_err()
+                    && (index < end || state.holders[page as usize] == 1)
+                {
                     state.index.forget(page);
                 }
             }

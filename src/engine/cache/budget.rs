@@ -158,7 +158,10 @@ mod tests {
         pages.give(3, 30);
         let other = Charge::new(&budget, 45).unwrap();
         assert_eq!(pages.take(2, 20, 0).unwrap_err().to_string(), "memory cap: 20 bytes requested, 15 bytes free");
-        assert_eq!((pages.facts(0).n_pages_used, pages.facts(0).n_pages_free, pages.facts(5).n_pages_free), (4, Some(1), Some(2)));
+        assert_eq!(
+            (pages.facts(0).n_pages_used, pages.facts(0).n_pages_free, pages.facts(5).n_pages_free),
+            (4, Some(1), Some(2))
+        );
         assert_eq!((pages.lacks(15), pages.lacks(20)), (0, 5));
         drop((pages, other));
         assert_eq!(budget.promised(), 0);

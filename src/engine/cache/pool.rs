@@ -50,13 +50,8 @@ impl PagePool {
         let classes =
             if loaded.is_exact_in_chunks() { loaded.cache_classes()? } else { CacheClasses::one(loaded.config())? };
         let parts = PageParts::new(classes.clone(), page_bytes);
-        let state = State {
-            free: BinaryHeap::new(),
-            holders: Vec::new(),
-            parts,
-            budget,
-            index: PrefixIndex::default(),
-        };
+        let state =
+            State { free: BinaryHeap::new(), holders: Vec::new(), parts, budget, index: PrefixIndex::default() };
         let pool = Arc::new(PagePool { loaded, classes, pools: Arc::clone(pools), state: Mutex::new(state) });
         pools.add(&pool)?;
         Ok(pool)
