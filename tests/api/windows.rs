@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
+use crate::common::apart::apart;
 use crate::common::tiny::Tiny;
+use kigo::alloc::watch;
 use kigo::backend::Device;
 use kigo::backend::cpu::{CpuDevice, CpuOptions};
 use kigo::engine::{Append, Engine, LoadOptions, LogSink, Model, Session, SessionOptions, Tap, append_batch};
@@ -264,6 +266,40 @@ fn without_memory_to_compute_again_nothing_changes() {
         a.prefill(&[3]).unwrap();
         assert_eq!(bits(&a), alone(&plain, &prompt(200), &[3]), "{arch}");
     }
+}
+
+/// Counted down to by all allocations of the process.
+#[test]
+fn whatever_allocation_fails_a_truncation_changes_nothing() {
+    if apart(|| ()) {
+        return;
+    }
+    let (plain, model) = (load("gemma3", 512, None), load("gemma3", 512, Some(12)));
+    let expected = alone(&plain, &prompt(200), &[3]);
+    let (mut n, mut n_failed) = (0, 0);
+    loop {
+        let a = session(&model, &prompt(400));
+        drop(fill(&model));
+        let parent = (n % 2 == 1).then(|| a.fork().unwrap());
+        let (before, used) = (seen(&a), model.cache_facts().used_bytes);
+        let (outcome, there_was_one) = watch::failing(n / 2, 1, || a.truncate(200));
+        if let Err(error) = outcome {
+            assert_eq!(error.status(), Status::OutOfMemory, "allocation {n}: {error}");
+            assert_eq!(seen(&a), before, "allocation {n}");
+            assert_eq!(model.cache_facts().used_bytes, used, "allocation {n}");
+            n_failed += 1;
+            a.truncate(200).unwrap();
+        }
+        a.prefill(&[3]).unwrap();
+        assert_eq!(bits(&a), expected, "allocation {n}");
+        drop((a, parent));
+        nothing_left(&model);
+        if !there_was_one && n % 2 == 1 {
+            break;
+        }
+        n += 1;
+    }
+    assert!(n_failed >= 8, "{n_failed} of {n}");
 }
 
 #[test]

@@ -50,7 +50,7 @@ unsafe impl Send for PageAddress {}
 unsafe impl Sync for PageAddress {}
 
 impl PageAddress {
-    /// Of a page that is not read.
+    /// That of a page that is not read.
     pub const NONE: PageAddress = PageAddress(std::ptr::null());
 }
 

@@ -79,7 +79,7 @@ impl PageBudget {
         PageBudget { page_bytes, limit, in_use: 0, n_pages: 0, charge }
     }
 
-    /// By how many bytes so many exceed what is left.
+    /// How many of these bytes exceed what is left.
     pub(super) fn lacks(&self, bytes: u64) -> u64 {
         let by_limit = self.limit.map_or(0, |limit| (self.in_use + bytes).saturating_sub(limit));
         by_limit.max(self.charge.left().map_or(0, |left| bytes.saturating_sub(left)))

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::budget::{CacheFacts, Charge, PageBudget};
 use super::parts::{PageParts, WantedOf};
-use super::pools::Pools;
+use super::pools::{Pools, Spare};
 use super::prefix::PrefixIndex;
 use crate::alloc::{asking, reserve};
 use crate::backend::{LoadedModel, PAGE_TOKENS};
@@ -53,7 +53,8 @@ impl PagePool {
         let state =
             State { free: BinaryHeap::new(), holders: Vec::new(), parts, budget, index: PrefixIndex::default() };
         let pool = Arc::new(PagePool { loaded, classes, pools: Arc::clone(pools), state: Mutex::new(state) });
-        pools.add(&pool)?;
+        let as_spare: Arc<dyn Spare> = Arc::clone(&pool) as _;
+        pools.add(Arc::downgrade(&as_spare))?;
         Ok(pool)
     }
 
@@ -94,16 +95,6 @@ impl PagePool {
             return Ok(());
         }
         self.with_room(|state| state.take(&*self.loaded, indices.clone(), wanted, 0, pages))
-    }
-
-    /// Gives back what is spare, `bytes` of it if there is so much; how much that is.
-    pub(super) fn give_spare(&self, bytes: u64) -> u64 {
-        self.lock().give_spare(&*self.loaded, bytes)
-    }
-
-    /// Bytes that are given back when memory is short.
-    pub(super) fn spare_bytes(&self) -> u64 {
-        self.lock().parts.spare_bytes()
     }
 
     /// Lets go of these, the first of which stands at index `first` of a list that wants parts of them.
@@ -153,6 +144,16 @@ impl PagePool {
             state.index.forget(page);
         }
         shared
+    }
+}
+
+impl Spare for PagePool {
+    fn spare_bytes(&self) -> u64 {
+        self.lock().parts.spare_bytes()
+    }
+
+    fn give_spare(&self, bytes: u64) -> u64 {
+        self.lock().give_spare(&*self.loaded, bytes)
     }
 }
 
@@ -228,8 +229,8 @@ impl State {
         }
     }
 
-    /// Of pages that follow on `n_held` whole ones, how many of the first can be shared: every class has what it reads
-    /// behind them.
+    /// How many of the first of pages that follow on `n_held` whole ones can be shared: every class has what it reads behind
+    /// them.
     pub(super) fn n_whole(&self, n_held: usize, found: &[u32]) -> usize {
         let n_classes = self.parts.classes.n();
         let mut runs = [0; crate::model::MAX_CLASSES];

@@ -5,22 +5,30 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::budget::Charge;
-use super::pool::PagePool;
 use crate::alloc::reserve;
 use crate::backend::Budget;
 use crate::error::{Error, Result};
 
+/// A pool as the others see it.
+pub(super) trait Spare: Send + Sync {
+    /// Bytes that are given back when memory is short.
+    fn spare_bytes(&self) -> u64;
+
+    /// Gives back what is spare, `bytes` of it if there is so much; how much that is.
+    fn give_spare(&self, bytes: u64) -> u64;
+}
+
 /// The pools of an engine.
 #[derive(Default)]
-pub(in crate::engine) struct Pools(Mutex<Vec<Weak<PagePool>>>);
+pub(in crate::engine) struct Pools(Mutex<Vec<Weak<dyn Spare>>>);
 
 impl Pools {
     /// Counts a pool among them for as long as it lives.
-    pub(super) fn add(&self, pool: &Arc<PagePool>) -> Result<()> {
+    pub(super) fn add(&self, pool: Weak<dyn Spare>) -> Result<()> {
         let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         pools.retain(|pool| pool.strong_count() > 0);
         reserve(&mut pools, 1)?;
-        pools.push(Arc::downgrade(pool));
+        pools.push(pool);
         Ok(())
     }
 
@@ -37,7 +45,7 @@ impl Pools {
     /// Gives so many bytes of what is spare back, if there are so many.
     pub(super) fn reclaim(&self, bytes: u64) -> bool {
         // Whoever holds a pool last takes a model down with it: not under the lock.
-        let mut alive: Vec<Arc<PagePool>> = Vec::new();
+        let mut alive: Vec<Arc<dyn Spare>> = Vec::new();
         {
             let pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             if reserve(&mut alive, pools.len()).is_err() {
