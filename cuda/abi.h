@@ -11,6 +11,9 @@
 constexpr uint32_t KG_PAGE = 64, KG_RING = 256;
 // Most experts of a layer.
 constexpr uint32_t KG_MOST_EXPERTS = 1024;
+// Most slots of a task of kgc_expert_gemm_*; columns in whose whole multiples the rows lie that it reads: device/fragments.cuh.
+constexpr uint32_t KG_EXPERT_SLOTS = 128, KG_FRAGMENTS = 128;
+constexpr uint32_t KG_NORM_KEPT = 4096; // most elements of a row that a launch norms which keeps no sum of its own: rows/norm.cuh
 // Most parts of a row's sums that kgc_batch_norm takes.
 constexpr uint32_t KG_MOST_PARTS = 16;
 // Heads up to KG_TENSOR_HEAD wide go to tensor cores, in chunks of KG_TENSOR_CHUNK positions: decode_attention_mma.cu.
@@ -85,6 +88,8 @@ struct KgState {
     uint64_t share;        // top-p in units of 2^-32; 0: off
     uint64_t least;        // the weight that min-p asks for
     float temperature, inverse;
+    uint32_t is_long;      // its keys are turned by the second of a layer's ropes
+    uint32_t unused;
 };
 
 // A stage of a decode step, of one sequence or of several: matmul/gemv.cuh.
@@ -118,7 +123,7 @@ struct KgAttend {
     const float *q_norm;  // [hd] or null
     const float *k_norm;  // [hd] or null
     const float *sinks;   // [n_heads]: a score of each head with no value behind it, or null
-    const double *turns;  // [n_rot / 2]: turns of pair i per position
+    const double *turns[2]; // [n_rot / 2] each: turns of pair i per position; the second of sequences that are long
     const KgState *state;
     float *out;           // [n_heads, hd]
     float *part;          // [n_heads, max_chunks, hd + 2]
@@ -127,7 +132,8 @@ struct KgAttend {
     uint64_t layer_at;    // where the layer's keys begin in a page, in elements
     uint32_t n_heads, n_kv, head_dim, n_rot, pairing, window, chunk, max_chunks;
     uint32_t norm_last;   // the norms stand behind the rope
-    float scale, softcap, eps, magnitude; // the last: of cosines and sines
+    float scale, softcap, eps;
+    float magnitude[2];   // of cosines and sines, as turns
     float beta;           // q is multiplied by 1 + beta ln(1 + floor(position / interval)), where interval is not 0
     uint32_t interval;
     // Of a batch: state is the first of n_seq; qkv, out, part and counters have one after another for each.
@@ -159,7 +165,7 @@ struct KgGemm {
 // Prompts of several sequences in one pass: of each row of the pass whose it is and where, and of each 64 rows of a sequence.
 struct KgRow {
     const uint64_t *pages;
-    uint32_t position, unused;
+    uint32_t position, is_long; // the latter as in KgState
 };
 struct KgFlashTile {
     const uint64_t *pages;
@@ -231,9 +237,29 @@ struct KgExpertProducts {
     const uint32_t *order; // [n_slots] slots by expert, and [n_tasks] tasks, from kgc_expert_tasks; or both null
     const uint2 *tasks;
     uint32_t n_m, rows, n, share, n_slots, n_tasks;
-    uint32_t at_once;     // slots of a block where all have the first expert, and most of a task: 1, 4 or 8
+    uint32_t at_once;     // slots of a block where all have the first expert, and most of a task: 1, 2, 4 or 8
     uint32_t x_stride, y_stride;
     uint32_t tile;        // rows a block; no bit depends on it
+    uint32_t activation;  // not 0: y[0] = activation(y[0]) * y[1], and y[1] is nowhere; where nothing is sorted, slots of one token
+    uint32_t shared;      // with weights: y[0] has what the expert that all share has made
+    const float *weights; // [n_slots], of one token: y[0] is [rows], the sum over all slots; or null
+    const float *gate;    // [1]: what is shared is multiplied by the sigmoid of this; or null
+};
+
+// kgc_expert_gemm_*: the same of prompts, on tensor cores: matmul/prefill/expert_gemm.cuh. Rows of f16 lie as device/fragments.cuh has it.
+struct KgExpertGemm {
+    const void *x;        // f16 [.., k], rows x_stride apart
+    KgMat m[2];           // [n_experts * rows, k], of one type: of y, or gate and up
+    const float *bias[2]; // [n_experts * rows] or null
+    void *y;              // [n_slots, rows], rows y_stride apart: f32, with a gate f16
+    const uint32_t *order; // from kgc_expert_tasks
+    const uint2 *tasks;
+    uint32_t n_m, rows, k, n_tasks;
+    uint32_t share;       // x's row of a slot is the slot / share; 0: its place in the order
+    uint32_t by_slot;     // y's row of a slot is the slot, else its place in the order
+    uint32_t x_stride, y_stride;
+    uint32_t activation;  // KgActivation, none without a gate
+    uint32_t wgmma;       // as in KgFlash
 };
 
 // kgc_prefill_rope: norms of the heads, rope, the cache's new rows.
@@ -241,18 +267,18 @@ struct KgPrefillRope {
     const float *qkv;      // [n_tokens, (n_heads + 2 n_kv) * head_dim], rows qkv_stride apart
     const float *q_norm;   // [head_dim] or null
     const float *k_norm;   // [head_dim] or null
-    const double *turns;   // [n_rot / 2]: turns of pair i per position
+    const double *turns[2]; // as in KgAttend, and so are magnitude, norm_last, beta and interval
     void *q;               // [n_tokens, n_heads, head_dim] f16, rows q_stride apart
     const uint64_t *pages; // addresses of the sequence's pages, on the device
     float *tap_q, *tap_k;  // [n_tokens, n_heads, head_dim], [n_tokens, n_kv, head_dim] f32 or null
     uint64_t k_offset, v_offset, head_stride, token_stride; // elements
     uint32_t n_tokens, start, n_heads, n_kv, head_dim, n_rot, pairing;
     uint32_t qkv_stride, q_stride;
-    uint32_t norm_last;   // as in KgAttend, and so are beta and interval
-    float eps, magnitude; // the latter: of cosines and sines
-    float beta;
+    uint32_t norm_last;
+    float eps, magnitude[2], beta;
     uint32_t interval;
-    const KgRow *rows; // [n_tokens] of several sequences, on the device, or null; then pages and start are not read
+    const KgRow *rows; // [n_tokens] of several sequences, on the device, or null; then pages, start and is_long are not read
+    uint32_t is_long, unused;
 };
 
 // All of the above as abi.cu reports it. A field that is missing here is missed by the library, which has all of them.
@@ -276,7 +302,7 @@ static const KgAbiNumber kg_abi[] = {
     STRUCT(KgState),
     FIELD(KgState, pages), FIELD(KgState, logits), FIELD(KgState, token), FIELD(KgState, position), FIELD(KgState, produced),
     FIELD(KgState, top_k), FIELD(KgState, seed), FIELD(KgState, share), FIELD(KgState, least), FIELD(KgState, temperature),
-    FIELD(KgState, inverse),
+    FIELD(KgState, inverse), FIELD(KgState, is_long), FIELD(KgState, unused),
     STRUCT(KgStage),
     FIELD(KgStage, x), FIELD(KgStage, delta), FIELD(KgStage, post_w), FIELD(KgStage, norm_w), FIELD(KgStage, x_out),
     FIELD(KgStage, tap), FIELD(KgStage, state), FIELD(KgStage, m), FIELD(KgStage, bias), FIELD(KgStage, out),
@@ -298,7 +324,7 @@ static const KgAbiNumber kg_abi[] = {
     FIELD(KgGemm, x_stride), FIELD(KgGemm, w_stride), FIELD(KgGemm, y_stride), FIELD(KgGemm, epilogue), FIELD(KgGemm, n_sms),
     FIELD(KgGemm, tile),
     STRUCT(KgRow),
-    FIELD(KgRow, pages), FIELD(KgRow, position), FIELD(KgRow, unused),
+    FIELD(KgRow, pages), FIELD(KgRow, position), FIELD(KgRow, is_long),
     STRUCT(KgFlashTile),
     FIELD(KgFlashTile, pages), FIELD(KgFlashTile, row0), FIELD(KgFlashTile, n_tokens), FIELD(KgFlashTile, start),
     FIELD(KgFlashTile, tile),
@@ -324,7 +350,13 @@ static const KgAbiNumber kg_abi[] = {
     FIELD(KgExpertProducts, ids), FIELD(KgExpertProducts, order), FIELD(KgExpertProducts, tasks), FIELD(KgExpertProducts, n_m),
     FIELD(KgExpertProducts, rows), FIELD(KgExpertProducts, n), FIELD(KgExpertProducts, share), FIELD(KgExpertProducts, n_slots),
     FIELD(KgExpertProducts, n_tasks), FIELD(KgExpertProducts, at_once), FIELD(KgExpertProducts, x_stride),
-    FIELD(KgExpertProducts, y_stride), FIELD(KgExpertProducts, tile),
+    FIELD(KgExpertProducts, y_stride), FIELD(KgExpertProducts, tile), FIELD(KgExpertProducts, activation),
+    FIELD(KgExpertProducts, shared), FIELD(KgExpertProducts, weights), FIELD(KgExpertProducts, gate),
+    STRUCT(KgExpertGemm),
+    FIELD(KgExpertGemm, x), FIELD(KgExpertGemm, m), FIELD(KgExpertGemm, bias), FIELD(KgExpertGemm, y), FIELD(KgExpertGemm, order),
+    FIELD(KgExpertGemm, tasks), FIELD(KgExpertGemm, n_m), FIELD(KgExpertGemm, rows), FIELD(KgExpertGemm, k),
+    FIELD(KgExpertGemm, n_tasks), FIELD(KgExpertGemm, share), FIELD(KgExpertGemm, by_slot), FIELD(KgExpertGemm, x_stride),
+    FIELD(KgExpertGemm, y_stride), FIELD(KgExpertGemm, activation), FIELD(KgExpertGemm, wgmma),
     STRUCT(KgPrefillRope),
     FIELD(KgPrefillRope, qkv), FIELD(KgPrefillRope, q_norm), FIELD(KgPrefillRope, k_norm),
     FIELD(KgPrefillRope, turns), FIELD(KgPrefillRope, q), FIELD(KgPrefillRope, pages), FIELD(KgPrefillRope, tap_q),
@@ -333,8 +365,11 @@ static const KgAbiNumber kg_abi[] = {
     FIELD(KgPrefillRope, start), FIELD(KgPrefillRope, n_heads), FIELD(KgPrefillRope, n_kv), FIELD(KgPrefillRope, head_dim),
     FIELD(KgPrefillRope, n_rot), FIELD(KgPrefillRope, pairing), FIELD(KgPrefillRope, qkv_stride), FIELD(KgPrefillRope, q_stride),
     FIELD(KgPrefillRope, eps), FIELD(KgPrefillRope, magnitude), FIELD(KgPrefillRope, rows),
-    FIELD(KgPrefillRope, norm_last), FIELD(KgPrefillRope, beta), FIELD(KgPrefillRope, interval),
-    NUMBER(KG_PAGE), NUMBER(KG_RING), NUMBER(KG_MOST_PARTS), NUMBER(KG_MOST_EXPERTS), NUMBER(KG_TENSOR_CHUNK), NUMBER(KG_TENSOR_HEAD),
+    FIELD(KgPrefillRope, norm_last), FIELD(KgPrefillRope, beta), FIELD(KgPrefillRope, interval), FIELD(KgPrefillRope, is_long),
+    FIELD(KgPrefillRope, unused),
+    NUMBER(KG_PAGE), NUMBER(KG_RING), NUMBER(KG_MOST_PARTS), NUMBER(KG_MOST_EXPERTS), NUMBER(KG_EXPERT_SLOTS), NUMBER(KG_FRAGMENTS),
+    NUMBER(KG_NORM_KEPT),
+    NUMBER(KG_TENSOR_CHUNK), NUMBER(KG_TENSOR_HEAD),
     NUMBER(KG_INPUT_F16_WORDS), NUMBER(KG_INPUT_Q_WORDS),
     KG_TYPES(TYPE)
     NUMBER(KG_NO_ACTIVATION), NUMBER(KG_ACTIVATION_SILU), NUMBER(KG_ACTIVATION_GELU),

@@ -77,7 +77,7 @@ static void close_group(group *g)
 static void append(group *g, const uint32_t *ids, size_t n_ids)
 {
     for (size_t i = 0; i < g->n; i++) {
-        g->ids[i] = ids;
+        g->ids[i] = ids + i; // others than its neighbours have: experts are chosen by tokens
         g->n_ids[i] = n_ids;
     }
     if (n_ids != 0)
@@ -206,6 +206,10 @@ int main(int argc, char **argv)
                     fail("depth and tokens", "together they exceed the model's context");
                 else if (n_ids < depths.at[d] + lengths[kind].at[k] + 1)
                     n_ids = depths.at[d] + lengths[kind].at[k] + 1;
+    size_t most = 1;
+    for (size_t b = 0; b < batches.n; b++)
+        most = batches.at[b] > most ? batches.at[b] : most;
+    n_ids += most - 1; // a sequence begins one further than the one before
     uint32_t *ids = resize(NULL, n_ids * sizeof *ids);
     for (size_t i = 0, x = 1; i < n_ids; i++, x = x * 1103515245u + 12345u)
         ids[i] = (uint32_t)((x >> 8) % facts.n_vocab); // any will do

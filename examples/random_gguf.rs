@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The file is the same for the same arguments, however many threads write it: every row's numbers are a function of
-//! the seed, the tensor's name and the row.
+//! the seed, the tensor's name and the row. Quantized matrices are drawn as blocks, of the standard deviation that
+//! their shape asks for: quantizing would take minutes for a large model, and their numbers mean nothing anyway.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -17,6 +18,8 @@ use std::time::Instant;
 
 use kigo::gguf::{Gguf, TensorType, Writer, quantize_row};
 
+#[path = "../tests/common/blocks.rs"]
+mod blocks;
 #[path = "../tests/common/habits.rs"]
 mod habits;
 #[path = "../tests/common/random.rs"]
@@ -28,8 +31,9 @@ mod shapes;
 #[path = "../tests/common/vocab.rs"]
 mod vocab;
 
+use blocks::Blocks;
 use recipes::{RECIPES, Recipe};
-use shapes::{Shape, TensorSpec};
+use shapes::{Kind, Shape, TensorSpec};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -92,13 +96,15 @@ fn run() -> Result<(), Failure> {
     let file = File::create(&args.out).map_err(|e| format!("{}: {e}", args.out.display()))?;
     file.set_len(layout.file_bytes)?;
     file.write_all_at(&layout.head, 0)?;
+    let blocks: Vec<Option<Blocks>> = specs.iter().zip(&types).map(|(spec, &ty)| blocks_of(spec, ty)).collect();
     let mut pieces = Vec::new();
     for (i, (spec, range)) in specs.iter().zip(&layout.tensors).enumerate() {
         let row_bytes = types[i].row_bytes(spec.cols);
         let rows_a_piece = (PIECE_BYTES / row_bytes).max(1);
         for first in (0..spec.rows).step_by(rows_a_piece) {
             let at = range.start + (first * row_bytes) as u64;
-            pieces.push(Piece { spec, ty: types[i], rows: first..spec.rows.min(first + rows_a_piece), at });
+            let rows = first..spec.rows.min(first + rows_a_piece);
+            pieces.push(Piece { spec, ty: types[i], blocks: blocks[i].as_ref(), rows, at });
         }
     }
     write_pieces(&file, &pieces, args.seed)?;
@@ -150,9 +156,18 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Args>, Failur
 struct Piece<'a> {
     spec: &'a TensorSpec,
     ty: TensorType,
+    blocks: Option<&'a Blocks>,
     rows: std::ops::Range<usize>,
     /// Where they begin in the file.
     at: u64,
+}
+
+/// How a matrix of a type with blocks is drawn.
+fn blocks_of(spec: &TensorSpec, ty: TensorType) -> Option<Blocks> {
+    match spec.kind {
+        Kind::Matrix { std, .. } => Blocks::new(ty, std),
+        _ => None,
+    }
 }
 
 /// Makes and writes all pieces on all cores.
@@ -163,9 +178,14 @@ fn write_pieces(file: &File, pieces: &[Piece<'_>], seed: u64) -> Result<(), Fail
         while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
             row.resize(piece.spec.cols, 0.0);
             bytes.resize(piece.rows.len() * piece.ty.row_bytes(piece.spec.cols), 0);
+            let key = random::key(seed, &piece.spec.name);
             for (r, out) in piece.rows.clone().zip(bytes.chunks_exact_mut(piece.ty.row_bytes(piece.spec.cols))) {
-                random::fill_row(piece.spec, seed, r as u64, &mut row);
-                quantize_row(piece.ty, &row, out)?;
+                if let Some(blocks) = piece.blocks {
+                    blocks.fill_row(key, r as u64, out);
+                } else {
+                    random::fill_row(piece.spec, seed, r as u64, &mut row);
+                    quantize_row(piece.ty, &row, out)?;
+                }
             }
             file.write_all_at(&bytes, piece.at)?;
         }

@@ -904,7 +904,10 @@ typedef struct kigo_session_options {
     // sizeof(kigo_session_options).
     size_t struct_size;
     // The most tokens it can hold; 0, and at most: what the model was trained for. Memory is taken as tokens come, not
-    // here.
+    // here. A model with LongRoPE (Phi-3 of 128K) has two tables of factors: a session gets the long ones where n_ctx, 0
+    // included, is more than the model's original context, for all its tokens; whoever needs no more than that asks for it
+    // and gets the short ones, which are better there. kigo_session_facts.has_long_rope tells. No cache is shared between
+    // sessions of the one kind and the other; a fork and a restored session have their origin's.
     size_t n_ctx;
     // Its sampling parameters, copied by the call; NULL: greedy.
     const kigo_sampling *sampling;
@@ -928,6 +931,8 @@ typedef struct kigo_session_facts {
     uint64_t has_logits;
     // Tokens whose cache came from another session so far (KIGO_SESSION_REUSE_PREFIX).
     uint64_t n_tokens_reused;
+    // 1 if the session has the long factors of a model with LongRoPE, else 0: kigo_session_options.n_ctx has chosen.
+    uint64_t has_long_rope;
     // kigo_session_truncate() to as many tokens or more, or to none, is free now: nothing is computed again. 0 where no layer
     // has a window. It rises as memory is given back.
     uint64_t truncate_free_from;

@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(256, kg_decode_attention_blocks(REP, EPL, BATC
             kg_prefetch(page + v_at + d);
         }
     }
-    kg_decode_attention_turns(p, pos, turn);
+    kg_decode_attention_turns(p, pos, state->is_long, turn);
     __syncthreads();
 
     kg_wait();
@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(256, kg_decode_attention_blocks(REP, EPL, BATC
         const bool key = r == REP;
         float *x = key ? kn : qs + r * hd;
         const float *from = key ? k : q + r * hd, *norm = key ? p.k_norm : p.q_norm;
-        kg_decode_attention_row(p, from, norm, turn, key ? -1 : pos, x);
+        kg_decode_attention_row<false>(p, from, norm, turn, key ? -1 : pos, x);
         float *tap = !newest ? nullptr : key ? (p.tap_k && first == 0 ? p.tap_k + kv * hd : nullptr) : p.tap_q ? p.tap_q + (head0 + r) * hd : nullptr;
         __half *page = key && newest && first == 0 ? (__half *)pages[pos >> 6] : nullptr;
 #pragma unroll 1
@@ -239,7 +239,7 @@ __global__ void __launch_bounds__(256, kg_decode_attention_blocks(REP, EPL, BATC
 #pragma unroll
         for (int x = 0; x < 8; x++) a += red[(x * REP + r) * hd + d];
         if (newest) a = fmaf(weight(r, pos), vn[d], a);
-        if (n_active == 1) out[(size_t)(head0 + r) * hd + d] = a / kg_with_sink(p, head0 + r, ml[2 * r + 1], ml[2 * r]);
+        if (n_active == 1) out[(size_t)(head0 + r) * hd + d] = a / kg_with_sink<false>(p, head0 + r, ml[2 * r + 1], ml[2 * r]);
         else parts[((size_t)(head0 + r) * p.max_chunks + blockIdx.y) * (hd + 2) + d] = a;
     }
     if (n_active == 1) return;
@@ -285,7 +285,7 @@ __global__ void __launch_bounds__(256, kg_decode_attention_blocks(REP, EPL, BATC
             l = __fmaf_rn(expf(c.x - m), c.y, l);
         }
         l = kg_warp_sum(l);
-        if (threadIdx.x == 0) ml[2 * r + 1] = 1.f / kg_with_sink(p, head0, l, m);
+        if (threadIdx.x == 0) ml[2 * r + 1] = 1.f / kg_with_sink<false>(p, head0, l, m);
 #pragma unroll 1
         for (uint32_t d0 = 0; d0 < hd; d0 += 64) {
             const uint32_t d = d0 + 2 * lane;
@@ -314,7 +314,7 @@ __global__ void __launch_bounds__(256, kg_decode_attention_blocks(REP, EPL, BATC
                 l = __fmaf_rn(expf(__ldcg(c) - m), __ldcg(c + 1), l);
             }
             l = kg_warp_sum(l);
-            if (lane == 0) ml[2 * r] = m, ml[2 * r + 1] = 1.f / kg_with_sink(p, head0 + r, l, m);
+            if (lane == 0) ml[2 * r] = m, ml[2 * r + 1] = 1.f / kg_with_sink<false>(p, head0 + r, l, m);
         }
         __syncthreads();
         for (uint32_t r = 0; r < n_rep; r++) {

@@ -10,19 +10,25 @@
 #pragma once
 #include "device/common.cuh"
 
+// PLAIN: of a model without temperature, sinks, norms behind the rope and ropes of long sequences: what they take is not in the kernel,
+// which a small model's step would fetch anew in each layer.
+
 // The turns of position pos, cosine and sine of each pair; in turns and in double, so that a large position costs no accuracy.
-__device__ __forceinline__ void kg_decode_attention_turns(const KgAttend &p, int pos, float *turn) {
+__device__ __forceinline__ void kg_decode_attention_turns(const KgAttend &p, int pos, uint32_t is_long, float *turn) {
+    const double *turns = p.turns[is_long];
+    const float magnitude = p.magnitude[is_long];
 #pragma unroll 1
     for (uint32_t i = threadIdx.x; i < p.n_rot / 2; i += blockDim.x) {
-        double a = (double)pos * p.turns[i];
+        double a = (double)pos * turns[i];
         float s, cs;
         sincospif(2.f * (float)(a - rint(a)), &s, &cs);
-        turn[2 * i] = cs * p.magnitude, turn[2 * i + 1] = s * p.magnitude;
+        turn[2 * i] = cs * magnitude, turn[2 * i + 1] = s * magnitude;
     }
 }
 
 // A warp computes x = rope(rms_norm(from) * norm) of one head, or rms_norm(rope(from)) * norm; that of a query times the temperature of
 // its position, `warm`, which is negative of a key.
+template <bool PLAIN>
 __device__ __forceinline__ void kg_decode_attention_row(const KgAttend &p, const float *from, const float *norm, const float *turn, int warm,
                                                         float *x) {
     const uint32_t hd = p.head_dim, lane = threadIdx.x & 31;
@@ -38,7 +44,7 @@ __device__ __forceinline__ void kg_decode_attention_row(const KgAttend &p, const
 #pragma unroll 1
         for (uint32_t i = lane; i < hd; i += 32) x[i] *= m * norm[i];
     };
-    if (norm && !p.norm_last) scale(ss);
+    if (norm && (PLAIN || !p.norm_last)) scale(ss);
     __syncwarp();
 #pragma unroll 1
     for (uint32_t i = lane; i < p.n_rot / 2; i += 32) {
@@ -50,14 +56,14 @@ __device__ __forceinline__ void kg_decode_attention_row(const KgAttend &p, const
         x[b] = __fmaf_rn(y, s, __fmul_rn(z, cs));
     }
     __syncwarp();
-    if (norm && p.norm_last) {
+    if (!PLAIN && norm && p.norm_last) {
         ss = 0.f;
 #pragma unroll 1
         for (uint32_t i = lane; i < hd; i += 32) ss = __fmaf_rn(x[i], x[i], ss);
         scale(ss);
         __syncwarp();
     }
-    if (p.interval && warm >= 0) {
+    if (!PLAIN && p.interval && warm >= 0) {
         const float t = kg_temperature(p.beta, p.interval, (uint32_t)warm);
 #pragma unroll 1
         for (uint32_t i = lane; i < hd; i += 32) x[i] *= t;
@@ -66,8 +72,8 @@ __device__ __forceinline__ void kg_decode_attention_row(const KgAttend &p, const
 }
 
 // The sum of a head's exponentials, of which the largest score is `top`, with that of its sink, if it has one.
-__device__ __forceinline__ float kg_with_sink(const KgAttend &p, uint32_t head, float sum, float top) {
-    return p.sinks ? __fadd_rn(sum, expf(p.sinks[head] - top)) : sum;
+template <bool PLAIN> __device__ __forceinline__ float kg_with_sink(const KgAttend &p, uint32_t head, float sum, float top) {
+    return !PLAIN && p.sinks ? __fadd_rn(sum, expf(p.sinks[head] - top)) : sum;
 }
 
 // Heads up to 128 wide, by tensor cores: see decode_attention_mma.cu. chunks: of KG_TENSOR_CHUNK positions.

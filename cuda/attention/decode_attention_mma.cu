@@ -19,8 +19,9 @@ __host__ __device__ constexpr uint32_t kg_tensor_half(int hd64) { return 64 * hd
 
 __device__ __forceinline__ uint32_t kg_word(const uint4 &v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
 
-// HD64: blocks of 64 elements of a head. BATCH: a sequence for every blockIdx.z.
-template <int HD64, bool BATCH> __global__ void __launch_bounds__(256, HD64 == 1 ? 2 : 1) kg_decode_attention_mma(const __grid_constant__ KgAttend p) {
+// HD64: blocks of 64 elements of a head. BATCH: a sequence for every blockIdx.z. PLAIN: see decode_attention.cuh.
+template <int HD64, bool BATCH, bool PLAIN>
+__global__ void __launch_bounds__(256, HD64 == 1 ? 2 : 1) kg_decode_attention_mma(const __grid_constant__ KgAttend p) {
     KG_DYNAMIC_SHARED(float, shared);
     constexpr uint32_t HD = 64 * HD64, ROW = kg_tensor_row(HD64), HALF = kg_tensor_half(HD64), T = KG_TILES;
     const uint32_t hd = p.head_dim, group = p.n_heads / p.n_kv, per_kv = (group + 7) / 8;
@@ -67,7 +68,7 @@ template <int HD64, bool BATCH> __global__ void __launch_bounds__(256, HD64 == 1
     float *const parts_o = shared, *const ml = parts_o + 64 * ROW, *const turn = ml + 128 + 8;
     __half *const qh = (__half *)shared, *const kn = qh + 16 * HALF, *const vn = kn + HD;
     float *const rows = (float *)(vn + HD), *const q_scale = ml + 128;
-    kg_decode_attention_turns(p, pos, turn);
+    kg_decode_attention_turns(p, pos, PLAIN ? 0 : state->is_long, turn);
     for (uint32_t i = threadIdx.x; i < (16 * HALF + 2 * HD) / 2; i += blockDim.x) ((uint32_t *)qh)[i] = 0;
     __syncthreads();
 
@@ -78,7 +79,7 @@ template <int HD64, bool BATCH> __global__ void __launch_bounds__(256, HD64 == 1
     for (uint32_t r = warp; r < n_rep + 1; r += 8) {
         const bool key = r == n_rep;
         float *x = rows + warp * HD;
-        kg_decode_attention_row(p, key ? new_k : q + r * hd, key ? p.k_norm : p.q_norm, turn, key ? -1 : pos, x);
+        kg_decode_attention_row<PLAIN>(p, key ? new_k : q + r * hd, key ? p.k_norm : p.q_norm, turn, key ? -1 : pos, x);
         float *tap = !newest ? nullptr : key ? (p.tap_k && first == 0 ? p.tap_k + kv * hd : nullptr) : p.tap_q ? p.tap_q + (head0 + r) * hd : nullptr;
         if (key) {
             __half *page = newest && first == 0 ? (__half *)pages[pos >> 6] + (size_t)(pos & 63) * hd : nullptr;
@@ -227,7 +228,7 @@ template <int HD64, bool BATCH> __global__ void __launch_bounds__(256, HD64 == 1
             y.x = __fmaf_rn(e, x.x, y.x), y.y = __fmaf_rn(e, x.y, y.y), y.z = __fmaf_rn(e, x.z, y.z), y.w = __fmaf_rn(e, x.w, y.w);
         }
         if (n_active == 1) {
-            const float inverse = 1.f / kg_with_sink(p, head0 + r, l, m);
+            const float inverse = 1.f / kg_with_sink<PLAIN>(p, head0 + r, l, m);
             *(float4 *)(out + r * hd + d) = make_float4(y.x * inverse, y.y * inverse, y.z * inverse, y.w * inverse);
         } else {
             float2 *to = (float2 *)(part + ((size_t)r * p.max_chunks + blockIdx.y) * (hd + 2) + d); // 8-byte aligned
@@ -283,7 +284,7 @@ template <int HD64, bool BATCH> __global__ void __launch_bounds__(256, HD64 == 1
             for (uint32_t b = 0; b < HD64; b++) y[b].x = __fmaf_rn(w, x[j][b].x, y[b].x), y[b].y = __fmaf_rn(w, x[j][b].y, y[b].y);
         }
     }
-    const float inverse = 1.f / kg_with_sink(p, head0 + warp, kg_warp_sum(l), m);
+    const float inverse = 1.f / kg_with_sink<PLAIN>(p, head0 + warp, kg_warp_sum(l), m);
 #pragma unroll
     for (uint32_t b = 0; b < HD64; b++) {
         const uint32_t d = 64 * b + 2 * lane;
@@ -291,12 +292,17 @@ template <int HD64, bool BATCH> __global__ void __launch_bounds__(256, HD64 == 1
     }
 }
 
-cudaError_t kg_decode_attention_mma_launch(const KgAttend *p, uint32_t chunks, int pdl, cudaStream_t stream) {
+template <bool PLAIN> static cudaError_t run(const KgAttend *p, uint32_t chunks, int pdl, cudaStream_t stream) {
     const int hd64 = p->head_dim <= 64 ? 1 : 2;
     const uint32_t group = p->n_heads / p->n_kv;
     const size_t smem = (64 * kg_tensor_row(hd64) + 128 + 8 + p->n_rot) * 4;
     const dim3 grid(p->n_kv * ((group + 7) / 8), chunks, p->n_seq ? p->n_seq : 1);
-    auto run = [&](void (*kernel)(KgAttend)) { return kg_launch(kernel, grid, dim3(256), smem, pdl, stream, *p); };
-    if (hd64 == 1) return run(p->n_seq ? kg_decode_attention_mma<1, true> : kg_decode_attention_mma<1, false>);
-    return run(p->n_seq ? kg_decode_attention_mma<2, true> : kg_decode_attention_mma<2, false>);
+    auto launch = [&](void (*kernel)(KgAttend)) { return kg_launch(kernel, grid, dim3(256), smem, pdl, stream, *p); };
+    if (hd64 == 1) return launch(p->n_seq ? kg_decode_attention_mma<1, true, PLAIN> : kg_decode_attention_mma<1, false, PLAIN>);
+    return launch(p->n_seq ? kg_decode_attention_mma<2, true, PLAIN> : kg_decode_attention_mma<2, false, PLAIN>);
+}
+
+cudaError_t kg_decode_attention_mma_launch(const KgAttend *p, uint32_t chunks, int pdl, cudaStream_t stream) {
+    const bool more = p->sinks || p->interval || p->norm_last || p->turns[0] != p->turns[1];
+    return more ? run<false>(p, chunks, pdl, stream) : run<true>(p, chunks, pdl, stream);
 }

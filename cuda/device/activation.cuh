@@ -1,5 +1,5 @@
 // What stands between gate and up: silu(g) = g / (1 + e^-g), gelu(g) = g (1 + tanh(sqrt(2 / pi) (g + 0.044715 g^3))) / 2, and, in
-// a kernel of its own alone (rows/glu.cu), gelu_erf(g) = g (1 + erf(g / sqrt(2))) / 2 and relu2(g) = max(g, 0)^2.
+// where it is not a product's own (kg_activation_any), gelu_erf(g) = g (1 + erf(g / sqrt(2))) / 2 and relu2(g) = max(g, 0)^2.
 #pragma once
 #include "device/common.cuh"
 
@@ -22,6 +22,12 @@ __device__ __forceinline__ float kg_clamped_swish(float gate) {
     return g / (1.f + expf(-1.702f * g));
 }
 __device__ __forceinline__ float kg_clamped_up(float up) { return (up > 7.f ? 7.f : up < -7.f ? -7.f : up) + 1.f; }
+
+// A gated unit, rounded as written.
+__device__ __forceinline__ float kg_gated(uint32_t kind, float gate, float up) {
+    if (kind == KG_ACTIVATION_CLAMPED_SWIGLU) return __fmul_rn(kg_clamped_swish(gate), kg_clamped_up(up));
+    return __fmul_rn(kg_activation_any(kind, gate), up);
+}
 
 // Logits by their scale, and capped where the cap is finite.
 __device__ __forceinline__ float kg_capped(float cap, float scale, float y) {

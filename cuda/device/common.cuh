@@ -36,6 +36,23 @@ template <typename T> __device__ __forceinline__ T kg_warp_sum(T v) {
     for (int o = 16; o > 0; o >>= 1) v += __shfl_xor_sync(0xffffffffu, v, o);
     return v;
 }
+// The same of N numbers, a power of two, of which each lane gets one: number lane / (32 / N). To the bit what N butterflies give.
+template <int N, int O = 16> __device__ __forceinline__ float kg_warp_sums(float (&v)[N]) {
+    if constexpr (N == 1) {
+#pragma unroll
+        for (int o = O; o > 0; o >>= 1) v[0] += __shfl_xor_sync(0xffffffffu, v[0], o);
+        return v[0];
+    } else {
+        const bool upper = threadIdx.x & O;
+        float half[N / 2];
+#pragma unroll
+        for (int i = 0; i < N / 2; i++) {
+            const float mine = upper ? v[N / 2 + i] : v[i], other = upper ? v[i] : v[N / 2 + i];
+            half[i] = mine + __shfl_xor_sync(0xffffffffu, other, O);
+        }
+        return kg_warp_sums<N / 2, O / 2>(half);
+    }
+}
 __device__ __forceinline__ float kg_warp_max(float v) {
 #pragma unroll
     for (int o = 16; o > 0; o >>= 1) v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, o));

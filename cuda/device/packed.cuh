@@ -116,7 +116,7 @@ template <int T> __device__ __forceinline__ uint32_t kg_grid_levels(const KgCode
     } else {
         uint32_t at = w.b0 >> 8 * l & 255u, signs;
         if constexpr (T == KG_IQ2_XXS) signs = kg_even_signs(w.b1, l, h);
-        else at |= (w.s >> 2 * l & 3u) << 8, signs = w.b1 >> 4 * t & 15u;
+        else at |= (w.s >> 2 * l & (T == KG_IQ2_XS ? 1u : 3u)) << 8, signs = w.b1 >> 4 * t & 15u; // words of rows that are not there, too
         const uint32_t q = kg_grid<T>(at) >> 16 * h | kg_spread(signs) << 2;
         return __byte_perm(0x002b1908u, 0x00d5e7f8u, q & 0x7777u);
     }

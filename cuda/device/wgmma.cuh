@@ -77,6 +77,14 @@ template <> struct KgWgmma<256> {
 // The same with a[64, 16] in registers: word i of thread t holds columns 2 (t % 4) + 8 (i / 2) and the next of row
 // 16 (t / 32) + t % 32 / 4 + 8 (i % 2). TURNED: b is stored [16, N], N contiguous (kg_wgmma_turned).
 template <int N, int TURNED> struct KgWgmmaA;
+template <int TURNED> struct KgWgmmaA<32, TURNED> {
+    static __device__ __forceinline__ void mma(float (&d)[16], const uint32_t (&a)[4], uint64_t b, int accumulate) {
+        asm volatile("{.reg .pred p; setp.ne.b32 p, %21, 0;\n\t"
+                     "wgmma.mma_async.sync.aligned.m64n32k16.f32.f16.f16 {" KG_P0 "}, {%16,%17,%18,%19}, %20, p, 1, 1, %22;}"
+                     : KG_R8(d, 0), KG_R8(d, 8)
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate), "n"(TURNED));
+    }
+};
 template <int TURNED> struct KgWgmmaA<64, TURNED> {
     static __device__ __forceinline__ void mma(float (&d)[32], const uint32_t (&a)[4], uint64_t b, int accumulate) {
         asm volatile("{.reg .pred p; setp.ne.b32 p, %37, 0;\n\t"

@@ -1,7 +1,6 @@
 // Halves as 16 bits, converted by the processor's own instructions (F16C).
 #pragma once
 #include "emulate.h"
-#include <immintrin.h>
 
 struct __half { uint16_t bits; };
 struct alignas(4) __half2 { __half x, y; };
@@ -23,12 +22,17 @@ static inline void emulate_row(float (&row)[16], const uint32_t *all, uint32_t r
         _mm256_storeu_ps(row + 8 * h, _mm256_cvtph_ps(halves));
     }
 }
-// d[2 i + j] += a[i] b[j], each sum in the order of k; four sums at a time, which do not wait for one another.
+// d[2 i + j] += a[i] b[j]: all products of matrices add in this one order, whichever instruction they are.
 static inline void emulate_sums(float *d0, float *d1, float *d2, float *d3, const float (&a)[2][16], const float (&b)[2][16]) {
-    float s0 = *d0, s1 = *d1, s2 = *d2, s3 = *d3;
-    for (uint32_t k = 0; k < 16; k++) {
-        s0 += a[0][k] * b[0][k], s1 += a[0][k] * b[1][k];
-        s2 += a[1][k] * b[0][k], s3 += a[1][k] * b[1][k];
+    __m256 of[4];
+    for (uint32_t i = 0; i < 4; i++) {
+        const float *x = a[i / 2], *y = b[i % 2];
+        const __m256 first = _mm256_mul_ps(_mm256_loadu_ps(x), _mm256_loadu_ps(y));
+        of[i] = _mm256_add_ps(first, _mm256_mul_ps(_mm256_loadu_ps(x + 8), _mm256_loadu_ps(y + 8)));
     }
-    *d0 = s0, *d1 = s1, *d2 = s2, *d3 = s3;
+    const __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(of[0], of[1]), _mm256_hadd_ps(of[2], of[3]));
+    const __m128 sums = _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
+    float s[4];
+    _mm_storeu_ps(s, sums);
+    *d0 += s[0], *d1 += s[1], *d2 += s[2], *d3 += s[3];
 }

@@ -6,14 +6,16 @@
 
 thread_local uint3 threadIdx, blockIdx;
 thread_local dim3 blockDim, gridDim;
+thread_local emulate::Here emulate::here;
 
 namespace {
+using namespace emulate;
 #ifdef __SANITIZE_ADDRESS__
 constexpr size_t STACK = 1 << 20; // frames with room between their variables
 #else
 constexpr size_t STACK = 256 << 10;
 #endif
-constexpr uint32_t MOST = 8192, SHARED = 232448, FIXED = 32768, PLACES = 8; // threads at once; bytes of a block
+constexpr uint32_t MOST = 8192, PLACES = 8; // threads at once; variables of a block
 
 struct Fiber {
     void *stack, *at; // at: where it goes on
@@ -21,19 +23,9 @@ struct Fiber {
     uint32_t value;
     uint3 thread;
     uint32_t block; // of those that run together
+    Here here;
     bool done;
-};
-struct Barrier {
-    uint32_t arrived, turn, threads; // threads: that have not ended
-    void arrive(Fiber *f);
-    void leave();
-    void check() {
-        if (threads > 0 && arrived == threads) arrived = 0, turn++;
-    }
-};
-struct Warp {
-    Barrier barrier;
-    uint32_t words[2][32 * 16];
+    bool can_run() const { return !done && !(until && *until == value); }
 };
 struct Block {
     Barrier barrier;
@@ -80,53 +72,62 @@ kg_emulate_switch:
 .text
 )");
 
-[[noreturn]] void die(const char *what) {
-    fprintf(stderr, "emulated device: %s (block %u %u %u of %u %u %u, thread %u of %u)\n", what, blockIdx.x, blockIdx.y, blockIdx.z,
-            gridDim.x, gridDim.y, gridDim.z, threadIdx.x, blockDim.x);
-    abort();
+// The next fiber that can run, of this one's warp before others, whose stacks are in no cache: its number, or n_fibers.
+uint32_t next() {
+    const uint32_t first = current - fibers[current].thread.x % 32, rest = blockDim.x - fibers[first].thread.x;
+    const uint32_t end = first + (rest < 32 ? rest : 32);
+    for (uint32_t n = current + 1; n < end; n++)
+        if (fibers[n].can_run()) return n;
+    for (uint32_t n = first; n <= current; n++)
+        if (fibers[n].can_run()) return n;
+    for (uint32_t n = end; n < n_fibers; n++)
+        if (fibers[n].can_run()) return n;
+    for (uint32_t n = 0; n < first; n++)
+        if (fibers[n].can_run()) return n;
+    return n_fibers;
 }
-
-// The next fiber that can run, after this one; the host when all have ended.
+// Goes on with the next one; the host when all have ended.
 void go_on() {
     Fiber *me = &fibers[current];
-    uint32_t left = 0;
-    for (uint32_t i = 1; i <= n_fibers; i++) {
-        const uint32_t n = current + i < n_fibers ? current + i : current + i - n_fibers;
-        Fiber *f = &fibers[n];
-        if (f->done) continue;
-        left++;
-        if (f->until && *f->until == f->value) continue;
-        f->until = nullptr;
-        if (n == current) return;
-        current = n;
-        threadIdx = f->thread;
-        blockIdx = blocks[f->block].at;
-        return kg_emulate_switch(&me->at, f->at);
+    const uint32_t n = next();
+    if (n == n_fibers) {
+        for (uint32_t i = 0; i < n_fibers; i++)
+            if (!fibers[i].done) die("threads wait for one another in vain");
+        return kg_emulate_switch(&me->at, host);
     }
-    if (left) die("threads wait for one another in vain");
-    kg_emulate_switch(&me->at, host);
+    Fiber *f = &fibers[n];
+    f->until = nullptr;
+    if (n == current) return;
+    current = n;
+    threadIdx = f->thread;
+    blockIdx = blocks[f->block].at;
+    here = f->here;
+    kg_emulate_switch(&me->at, f->at);
 }
 
-void Barrier::arrive(Fiber *f) {
-    f->until = &turn;
-    f->value = turn;
-    arrived++;
-    check();
+void check(Barrier &b) {
+    if (b.threads > 0 && b.arrived == b.threads) b.arrived = 0, b.turn++;
+}
+void arrive(Barrier &b) {
+    Fiber *f = &fibers[current];
+    f->until = &b.turn;
+    f->value = b.turn;
+    b.arrived++;
+    check(b);
     go_on();
 }
-void Barrier::leave() {
-    threads--;
-    check();
+void leave(Barrier &b) {
+    b.threads--;
+    check(b);
 }
 
 void thread_main() {
     body->run(body);
     Fiber *f = &fibers[current];
     f->done = true;
-    Block &b = blocks[f->block];
-    b.warps[f->thread.x / 32].barrier.leave();
-    b.barrier.leave();
-    cluster.leave();
+    leave(f->here.warp->barrier);
+    leave(blocks[f->block].barrier);
+    leave(cluster);
     go_on();
     __builtin_unreachable();
 }
@@ -139,7 +140,8 @@ void prepare(uint32_t n, uint3 at, uint32_t block) {
     }
     allow(f->stack, STACK); // frames that were left by a switch
     // Six registers, then where to go; the stack as a function expects it behind a call.
-    void **top = (void **)((char *)f->stack + STACK) - 1;
+    // Not all at the same place of a page, where a first-level cache has room for eight of them.
+    void **top = (void **)((char *)f->stack + STACK - n % 64 * 64) - 1;
     *top = nullptr;
     *--top = (void *)thread_main;
     for (int i = 0; i < 6; i++) *--top = nullptr;
@@ -147,6 +149,7 @@ void prepare(uint32_t n, uint3 at, uint32_t block) {
     f->until = nullptr;
     f->thread = at;
     f->block = block;
+    f->here = {blocks[block].shared, &blocks[block].warps[at.x / 32]};
     f->done = false;
 }
 
@@ -177,6 +180,7 @@ void run_together(uint32_t first, uint32_t count, size_t shared_bytes) {
     current = 0;
     threadIdx = fibers[0].thread;
     blockIdx = blocks[0].at;
+    here = fibers[0].here;
     kg_emulate_switch(&host, fibers[0].at);
 }
 
@@ -192,7 +196,11 @@ void run(const emulate::Launch *launch) {
 } // namespace
 
 namespace emulate {
-void *dynamic_shared() { return blocks[fibers[current].block].shared; }
+[[noreturn]] void die(const char *what) {
+    fprintf(stderr, "emulated device: %s (block %u %u %u of %u %u %u, thread %u of %u)\n", what, blockIdx.x, blockIdx.y, blockIdx.z,
+            gridDim.x, gridDim.y, gridDim.z, threadIdx.x, blockDim.x);
+    abort();
+}
 void *static_shared(const void *place, size_t bytes) {
     Block &b = blocks[fibers[current].block];
     for (uint32_t i = 0; i < b.places; i++)
@@ -205,33 +213,19 @@ void *static_shared(const void *place, size_t bytes) {
     allow(b.shared + SHARED + b.offset[b.places - 1], bytes);
     return b.shared + SHARED + b.offset[b.places - 1];
 }
-uint32_t shared_offset(const void *p) { return (uint32_t)((const char *)p - blocks[fibers[current].block].shared); }
-void *shared_address(uint32_t offset) {
-    if (offset >= SHARED + FIXED) die("address outside shared memory");
-    return blocks[fibers[current].block].shared + offset;
-}
 const void *shared_of(const void *mine, uint32_t rank) {
     if (rank >= n_blocks) die("rank outside the cluster");
     return blocks[rank].shared + shared_offset(mine);
 }
 uint32_t cluster_rank() { return fibers[current].block; }
 
-void block_barrier() { blocks[fibers[current].block].barrier.arrive(&fibers[current]); }
+void block_barrier() { arrive(blocks[fibers[current].block].barrier); }
+void cluster_barrier() { arrive(cluster); }
+void warp_barrier() { arrive(here.warp->barrier); }
 void wait_while(const uint32_t *p, uint32_t value) {
     fibers[current].until = p;
     fibers[current].value = value;
     go_on();
-}
-void cluster_barrier() { cluster.arrive(&fibers[current]); }
-const uint32_t *exchange(const uint32_t *mine, uint32_t n) {
-    Fiber *f = &fibers[current];
-    Warp &w = blocks[f->block].warps[f->thread.x / 32];
-    // Two of them in turn: who goes on early writes where nobody reads any more.
-    uint32_t *words = w.words[w.barrier.turn & 1];
-    if (n > 16) die("too many words");
-    memcpy(words + f->thread.x % 32 * n, mine, n * 4);
-    w.barrier.arrive(f);
-    return words;
 }
 void next_cluster(uint32_t n) { cluster_next = n; }
 uint32_t take_cluster() {

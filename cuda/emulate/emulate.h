@@ -1,11 +1,12 @@
 // The part of CUDA that cuda/ uses, on the host: kernels compiled by the C++ compiler, for tests on machines without a GPU.
 //
-// Every thread of a block is a fiber with a stack of its own; a block runs until all its threads wait or have ended, and a
-// block whose threads wait for one another in vain ends the process with the kernel's place. Blocks run one after another, those
-// of a cluster together; launches, copies and events happen at the call, or when a captured graph is launched. So what is
+// Every thread of a block is a fiber with a stack of its own; a warp runs until all its threads wait or have ended, then the next one
+// that can, and a block whose threads wait for one another in vain ends the process with the kernel's place. Blocks run one after
+// another, those of a cluster together; launches, copies and events happen at the call, or when a captured graph is launched. So what is
 // tested is what the kernels compute, not their speed, nor races between warps, nor what a missing wait would do.
 // Differences that a kernel may see: fused multiply-adds only where written, approximate functions are exact.
 #pragma once
+#include <immintrin.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -45,12 +46,31 @@ extern thread_local uint3 threadIdx, blockIdx;
 extern thread_local dim3 blockDim, gridDim;
 
 namespace emulate {
+struct Barrier {
+    uint32_t arrived, turn, threads; // threads: that have not ended
+};
+struct Warp {
+    Barrier barrier;
+    uint32_t words[2][32 * 16];
+};
+// What the thread that runs has: the shared memory of its block, and its warp.
+struct Here {
+    char *shared;
+    Warp *warp;
+};
+extern thread_local Here here;
+constexpr uint32_t SHARED = 232448, FIXED = 32768; // bytes of a block: of a launch, of variables
+
 // Shared memory of the block that runs: the launch's, and a variable's of its own place in the source.
-void *dynamic_shared();
+static inline void *dynamic_shared() { return here.shared; }
 void *static_shared(const void *place, size_t bytes);
+[[noreturn]] void die(const char *what);
 // The offset of an address in it, and back; `rank`: the same place in another block of the cluster.
-uint32_t shared_offset(const void *p);
-void *shared_address(uint32_t offset);
+static inline uint32_t shared_offset(const void *p) { return (uint32_t)((const char *)p - here.shared); }
+static inline void *shared_address(uint32_t offset) {
+    if (offset >= SHARED + FIXED) die("address outside shared memory");
+    return here.shared + offset;
+}
 const void *shared_of(const void *mine, uint32_t rank);
 uint32_t cluster_rank();
 
@@ -58,8 +78,16 @@ void block_barrier();
 // Lets others run while *p == value.
 void wait_while(const uint32_t *p, uint32_t value);
 void cluster_barrier();
-// All threads of a warp that have not ended give `words` 32-bit words; each gets all of them, [lane][words], until its next call.
-const uint32_t *exchange(const uint32_t *mine, uint32_t words);
+void warp_barrier();
+// All threads of a warp that have not ended give N words of 32 bits; each gets all of them, [lane][N], until its next call.
+template <uint32_t N> static inline const uint32_t *exchange(const uint32_t *mine) {
+    static_assert(N <= 16, "too many words");
+    // Two of them in turn: who goes on early writes where nobody reads any more.
+    uint32_t *words = here.warp->words[here.warp->barrier.turn & 1];
+    memcpy(words + threadIdx.x % 32 * N, mine, N * 4);
+    warp_barrier();
+    return words;
+}
 
 // How many blocks of the next launch run together; taken once.
 void next_cluster(uint32_t blocks);
@@ -91,10 +119,7 @@ const void *registered(const void *kernel);
 } // namespace emulate
 
 #define __syncthreads() emulate::block_barrier()
-static inline void __syncwarp() {
-    uint32_t none = 0;
-    emulate::exchange(&none, 1);
-}
+static inline void __syncwarp() { emulate::warp_barrier(); }
 static inline void __threadfence() {}
 static inline void __threadfence_system() {}
 [[noreturn]] static inline void __trap() { abort(); }
@@ -104,7 +129,7 @@ template <typename T> static inline T emulate_from(T v, uint32_t (*lane_of)(uint
     constexpr uint32_t WORDS = (sizeof(T) + 3) / 4;
     uint32_t w[WORDS] = {};
     memcpy(w, &v, sizeof v);
-    const uint32_t *all = emulate::exchange(w, WORDS);
+    const uint32_t *all = emulate::exchange<WORDS>(w);
     memcpy(&v, all + lane_of(threadIdx.x % 32, by) * WORDS, sizeof v);
     return v;
 }
@@ -118,13 +143,13 @@ template <typename T> static inline T __shfl_sync(uint32_t, T v, uint32_t lane) 
     return emulate_from(v, [](uint32_t, uint32_t from) { return from % 32; }, lane);
 }
 static inline uint32_t __reduce_max_sync(uint32_t, uint32_t v) {
-    const uint32_t *all = emulate::exchange(&v, 1);
+    const uint32_t *all = emulate::exchange<1>(&v);
     for (int i = 0; i < 32; i++) v = all[i] > v ? all[i] : v;
     return v;
 }
 static inline uint32_t __ballot_sync(uint32_t, bool p) {
     uint32_t v = p, bits = 0;
-    const uint32_t *all = emulate::exchange(&v, 1);
+    const uint32_t *all = emulate::exchange<1>(&v);
     for (int i = 0; i < 32; i++) bits |= all[i] << i;
     return bits;
 }
@@ -175,10 +200,8 @@ static inline float __uint_as_float(uint32_t u) {
 }
 static inline uint32_t __popc(uint32_t v) { return (uint32_t)__builtin_popcount(v); }
 static inline uint32_t __byte_perm(uint32_t a, uint32_t b, uint32_t s) {
-    const uint64_t bytes = (uint64_t)b << 32 | a;
-    uint32_t r = 0;
-    for (int i = 0; i < 4; i++) r |= (uint32_t)(bytes >> 8 * (s >> 4 * i & 7) & 255) << 8 * i;
-    return r;
+    const __m128i bytes = _mm_cvtsi64_si128((long long)((uint64_t)b << 32 | a));
+    return (uint32_t)_mm_cvtsi128_si32(_mm_shuffle_epi8(bytes, _mm_cvtsi32_si128((int)_pdep_u32(s & 0x7777, 0x0f0f0f0f))));
 }
 static inline float rsqrtf(float x) { return 1.f / sqrtf(x); }
 static inline void sincospif(float x, float *s, float *c) {

@@ -22,9 +22,15 @@ static inline void kg_prefetch(const void *) {}
 // A barrier of the whole block: its groups pass as many.
 static inline void kg_barrier(uint32_t, uint32_t) { emulate::block_barrier(); }
 
+// Sixteen bytes, with sign or without, as 16 bits each; four.
+template <typename T> static inline __m256i emulate_wider(__m128i bytes) { return (T)-1 < 0 ? _mm256_cvtepi8_epi16(bytes) : _mm256_cvtepu8_epi16(bytes); }
+template <typename T> static inline __m128i emulate_four(uint32_t word) {
+    const __m128i bytes = _mm_cvtsi32_si128((int)word);
+    return (T)-1 < 0 ? _mm_cvtepi8_epi16(bytes) : _mm_cvtepu8_epi16(bytes);
+}
 template <typename A, typename B> static inline int emulate_dot(uint32_t a, uint32_t b, int c) {
-    for (int i = 0; i < 32; i += 8) c += (int)(A)(a >> i) * (int)(B)(b >> i);
-    return c;
+    const __m128i pairs = _mm_madd_epi16(emulate_four<A>(a), emulate_four<B>(b));
+    return c + _mm_cvtsi128_si32(pairs) + _mm_extract_epi32(pairs, 1);
 }
 static inline int kg_dot_uu(uint32_t a, uint32_t b, int c) { return emulate_dot<uint8_t, uint8_t>(a, b, c); }
 static inline int kg_dot_us(uint32_t a, uint32_t b, int c) { return emulate_dot<uint8_t, int8_t>(a, b, c); }
@@ -52,11 +58,11 @@ template <int N> static inline void kg_copy_wait() {}
 
 // Matrix i's row r is at the address that lane 8 i + r gave; a lane gets elements 2 (lane % 4) and the next of row lane / 4.
 static inline void kg_ldmatrix(uint32_t (&r)[4], uint32_t at) {
-    const uint32_t *all = emulate::exchange(&at, 1), lane = threadIdx.x % 32;
+    const uint32_t *all = emulate::exchange<1>(&at), lane = threadIdx.x % 32;
     for (uint32_t i = 0; i < 4; i++) memcpy(&r[i], (char *)emulate::shared_address(all[8 * i + lane / 4]) + lane % 4 * 4, 4);
 }
 static inline void kg_ldmatrix_turned(uint32_t (&r)[4], uint32_t at) {
-    const uint32_t *all = emulate::exchange(&at, 1), lane = threadIdx.x % 32;
+    const uint32_t *all = emulate::exchange<1>(&at), lane = threadIdx.x % 32;
     for (uint32_t i = 0; i < 4; i++) {
         uint16_t v[2];
         for (uint32_t j = 0; j < 2; j++) memcpy(&v[j], (char *)emulate::shared_address(all[8 * i + lane % 4 * 2 + j]) + lane / 4 * 2, 2);
@@ -65,7 +71,7 @@ static inline void kg_ldmatrix_turned(uint32_t (&r)[4], uint32_t at) {
 }
 static inline void kg_mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     const uint32_t mine[6] = {a[0], a[1], a[2], a[3], b0, b1};
-    const uint32_t *all = emulate::exchange(mine, 6), lane = threadIdx.x % 32;
+    const uint32_t *all = emulate::exchange<6>(mine), lane = threadIdx.x % 32;
     float rows[2][16], columns[2][16];
     for (uint32_t i = 0; i < 2; i++) {
         // a: register row / 8 + 2 (k / 8) of lane 4 (row % 8) + k % 8 / 2; b: register k / 8 of lane 4 column + k % 8 / 2.
@@ -79,13 +85,27 @@ static inline void kg_mma_in_turn(float (&d)[4], const uint32_t (&a)[4], uint32_
 template <int K, typename B> static inline void emulate_mma(int (&d)[4], const uint32_t *a, const uint32_t *b) {
     uint32_t mine[3 * K];
     memcpy(mine, a, 8 * K), memcpy(mine + 2 * K, b, 4 * K);
-    const uint32_t *all = emulate::exchange(mine, 3 * K), lane = threadIdx.x % 32;
+    const uint32_t *all = emulate::exchange<3 * K>(mine), lane = threadIdx.x % 32;
+    // a: register row / 8 + 2 (k / 16) of lane 4 (row % 8) + k % 16 / 4; b: register k / 16 of lane 4 column + k % 16 / 4.
+    __m256i rows[2][K], columns[2][K];
+    for (uint32_t i = 0; i < 2; i++)
+        for (uint32_t h = 0; h < K; h++) {
+            uint32_t row[4], column[4];
+            for (uint32_t k = 0; k < 4; k++) {
+                row[k] = all[(lane / 4 * 4 + k) * 3 * K + i + h * 2];
+                column[k] = all[((lane % 4 * 2 + i) * 4 + k) * 3 * K + 2 * K + h];
+            }
+            rows[i][h] = emulate_wider<int8_t>(_mm_loadu_si128((const __m128i *)row));
+            columns[i][h] = emulate_wider<B>(_mm_loadu_si128((const __m128i *)column));
+        }
+    __m256i of[4];
     for (uint32_t i = 0; i < 4; i++) {
-        const uint32_t row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
-        // a: register row / 8 + 2 (k / 16) of lane 4 (row % 8) + k % 16 / 4; b: register k / 16 of lane 4 column + k % 16 / 4.
-        for (uint32_t k = 0; k < 4 * K; k++)
-            d[i] = emulate_dot<int8_t, B>(all[(row % 8 * 4 + k % 4) * 3 * K + row / 8 + k / 4 * 2], all[(column * 4 + k % 4) * 3 * K + 2 * K + k / 4], d[i]);
+        of[i] = _mm256_setzero_si256();
+        for (uint32_t h = 0; h < K; h++) of[i] = _mm256_add_epi32(of[i], _mm256_madd_epi16(rows[i / 2][h], columns[i % 2][h]));
     }
+    const __m256i pairs = _mm256_hadd_epi32(_mm256_hadd_epi32(of[0], of[1]), _mm256_hadd_epi32(of[2], of[3]));
+    const __m128i sums = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+    _mm_storeu_si128((__m128i *)d, _mm_add_epi32(_mm_loadu_si128((const __m128i *)d), sums));
 }
 template <typename B> static inline void emulate_mma32(int (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     const uint32_t b[2] = {b0, b1};

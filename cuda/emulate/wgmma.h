@@ -7,17 +7,20 @@
 // Rows of 128 bytes whose 16-byte chunks are swizzled by the address, as tensor copies and descriptors have it.
 static inline const char *emulate_swizzled(uint32_t at) { return (const char *)emulate::shared_address(at ^ (at >> 7 & 7) << 4); }
 static inline uint32_t emulate_address(uint64_t operand) { return (uint32_t)(operand & 0x3fff) << 4; }
-static inline float emulate_half_at(uint32_t at) {
-    __half h;
-    memcpy(&h, emulate_swizzled(at), 2);
-    return __half2float(h);
-}
 // 16 in a row, which are two chunks.
 static inline void emulate_halves_at(float (&row)[16], uint32_t at) {
     for (uint32_t h = 0; h < 2; h++) {
         __m128i halves;
         memcpy(&halves, emulate_swizzled(at + 16 * h), 16);
         _mm256_storeu_ps(row + 8 * h, _mm256_cvtph_ps(halves));
+    }
+}
+// 16 below one another.
+static inline void emulate_halves_down(float (&column)[16], uint32_t at) {
+    for (uint32_t h = 0; h < 2; h++) {
+        uint16_t halves[8];
+        for (uint32_t k = 0; k < 8; k++) memcpy(&halves[k], emulate_swizzled(at + h * 1024 + k * 128), 2);
+        _mm256_storeu_ps(column + 8 * h, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)halves)));
     }
 }
 // sum[64, N] of this thread; a: its two rows.
@@ -28,8 +31,7 @@ template <int N, bool TURNED> static inline void emulate_wgmma(float (&d)[N / 2]
         float columns[2][16];
         for (uint32_t c = 0; c < 2; c++) {
             const uint32_t n = i * 2 + lane % 4 * 2 + c;
-            if (TURNED)
-                for (uint32_t k = 0; k < 16; k++) columns[c][k] = emulate_half_at(at + n / 64 * panel + k / 8 * 1024 + k % 8 * 128 + n % 64 * 2);
+            if (TURNED) emulate_halves_down(columns[c], at + n / 64 * panel + n % 64 * 2);
             else emulate_halves_at(columns[c], at + n / 8 * 1024 + n % 8 * 128);
         }
         if (!accumulate) d[i] = d[i + 1] = d[i + 2] = d[i + 3] = 0.f;
@@ -46,7 +48,7 @@ template <int N> struct KgWgmma {
 };
 template <int N, int TURNED> struct KgWgmmaA {
     static inline void mma(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, int accumulate) {
-        const uint32_t *all = emulate::exchange(a, 4), quad = threadIdx.x % 32 / 4 * 4;
+        const uint32_t *all = emulate::exchange<4>(a), quad = threadIdx.x % 32 / 4 * 4;
         float rows[2][16];
         for (uint32_t h = 0; h < 2; h++) emulate_row(rows[h], all, 4, quad, h, 2);
         emulate_wgmma<N, TURNED != 0>(d, rows, b, accumulate);

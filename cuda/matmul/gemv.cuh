@@ -92,13 +92,14 @@ template <bool QUANT, int NB> __device__ __forceinline__ void kg_gemv_batch_inpu
     __syncthreads();
 }
 
-// acc += a unit of each stream times the input's, of N sequences; in: whether there is such a unit.
+// acc += a unit of each stream times the input's, of n sequences, at most N; in: whether there is such a unit.
 template <int T, int NS, int UN, int N>
-__device__ __forceinline__ void kg_stage_add(float (&acc)[NS][N], const Unit<T> (&f)[NS][UN], int u, const float *input, uint32_t padded, uint32_t unit, bool in) {
+__device__ __forceinline__ void kg_stage_add(float (&acc)[NS][N], const Unit<T> (&f)[NS][UN], int u, const float *input, uint32_t padded, uint32_t unit, bool in, int n = N) {
     const uint4 *xq = (const uint4 *)input;
     const float4 *xf = (const float4 *)input;
 #pragma unroll
     for (int b = 0; b < N; b++) {
+        if (b >= n) break;
         if constexpr (kg_is_quant(T)) {
             XQuant x;
             const uint4 *p = xq + b * (padded / 32 * 5) + unit * 5;

@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(THREADS) kg_expert_tasks(const uint32_t *ids, 
 
 KGC_API cudaError_t kgc_expert_tasks(const uint32_t *ids, uint32_t *order, uint2 *tasks, uint32_t n_slots, uint32_t n_experts, uint32_t at_once,
                                      uint32_t n_tasks, int pdl, cudaStream_t stream) {
-    bool ok = ids && order && tasks && n_slots && n_experts && n_experts <= KG_MOST_EXPERTS && at_once && at_once <= 8;
+    bool ok = ids && order && tasks && n_slots && n_experts && n_experts <= KG_MOST_EXPERTS && at_once && at_once <= KG_EXPERT_SLOTS;
     if (!ok || n_tasks < min(n_slots, n_slots / at_once + n_experts)) return cudaErrorInvalidValue;
     return kg_launch(kg_expert_tasks, dim3(1), dim3(THREADS), 0, pdl, stream, ids, order, tasks, n_slots, n_experts, at_once, n_tasks);
 }

@@ -14,15 +14,13 @@ template <int V> __global__ void __launch_bounds__(256) kg_glu(const __grid_cons
     if (i >= p.n) return;
     const size_t from = (size_t)blockIdx.y * p.in_stride + i, to = (size_t)blockIdx.y * p.out_stride + i;
     F h = *(const F *)(p.gate + from);
-    const bool clamped = p.activation == KG_ACTIVATION_CLAMPED_SWIGLU;
-#pragma unroll
-    for (int j = 0; j < V; j++) h.v[j] = clamped ? kg_clamped_swish(h.v[j]) : kg_activation_any(p.activation, h.v[j]);
     if (p.up) {
-        F up = *(const F *)(p.up + from);
+        const F up = *(const F *)(p.up + from);
 #pragma unroll
-        for (int j = 0; j < V; j++) up.v[j] = clamped ? kg_clamped_up(up.v[j]) : up.v[j];
+        for (int j = 0; j < V; j++) h.v[j] = kg_gated(p.activation, h.v[j], up.v[j]);
+    } else {
 #pragma unroll
-        for (int j = 0; j < V; j++) h.v[j] = __fmul_rn(h.v[j], up.v[j]);
+        for (int j = 0; j < V; j++) h.v[j] = kg_activation_any(p.activation, h.v[j]);
     }
     if (p.row) *(F *)(p.row + to) = h;
     if (!p.out) return;

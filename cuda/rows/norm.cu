@@ -7,7 +7,7 @@
 //   out = f16(h + bias), row = h + bias           w and bias where given
 // Sums are f32 in an order of dim alone. f16 results are clamped to +-65504. Bytes moved: x once (twice, and once back, with
 // delta), each delta once (twice with a post norm), out and row once. Reference: tests/gpu/operations/prefill.rs.
-#include "device/vectors.cuh"
+#include "rows/norm.cuh"
 
 namespace {
 // A prompt's one delta and RMS norm, to f16. V: elements a load. The first KEEP loads of a thread stay in registers for the second pass.
@@ -75,89 +75,21 @@ template <int V> __global__ void __launch_bounds__(256) kg_norm_plain(const __gr
     }
 }
 
-// What the elements of something to add are multiplied by for their norm.
-template <int V> __device__ __forceinline__ float kg_norm_post(const KgNorm &p, const float *delta, float *red) {
-    float ss = 0.f;
-    for (uint32_t i = threadIdx.x * V; i < p.dim; i += 256 * V) {
-        const KgFloats<V> v = *(const KgFloats<V> *)(delta + i);
-#pragma unroll
-        for (int j = 0; j < V; j++) ss = __fmaf_rn(v.v[j], v.v[j], ss);
-    }
-    return 1.f / sqrtf(kg_block_sum256(ss, red) / (float)p.dim + p.eps);
-}
-
-// All of it. Every thread reads again what it has written itself, so that row may be x.
+// All of it; row may be x.
 template <int V> __global__ void __launch_bounds__(256) kg_norm_any(const __grid_constant__ KgNorm p) {
-    constexpr uint32_t KEEP = 4, STEP = 256 * V;
-    using F = KgFloats<V>;
     KG_SHARED(float[4][8], red);
     kg_begin();
     const size_t at = (size_t)blockIdx.x * p.x_stride;
-    float *x = p.x + at;
-    float post[2];
-#pragma unroll
-    for (int d = 0; d < 2; d++) post[d] = p.scale * (p.post_w[d] ? kg_norm_post<V>(p, p.delta[d] + at, red[d]) : 1.f);
-    F kept[KEEP];
-    auto each = [&](auto f) { // of the row, the same elements in the same order each time
-#pragma unroll
-        for (uint32_t n = 0; n < KEEP; n++)
-            if (n * STEP + threadIdx.x * V < p.dim) f(n * STEP + threadIdx.x * V, kept[n]);
-        for (uint32_t i = KEEP * STEP + threadIdx.x * V; i < p.dim; i += STEP) {
-            F v = *(const F *)(x + i);
-            f(i, v);
-        }
-    };
-    const bool layer = p.kind == KG_NORM_LAYER;
-    float sum = 0.f;
-    each([&](uint32_t i, F &v) {
-        v = *(const F *)(x + i);
-#pragma unroll
-        for (int d = 0; d < 2; d++) {
-            if (!p.delta[d]) continue;
-            F add = *(const F *)(p.delta[d] + at + i);
-#pragma unroll
-            for (int j = 0; j < V; j++) {
-                add.v[j] = __fmul_rn(add.v[j], post[d]);
-                if (p.post_w[d]) add.v[j] = __fmul_rn(add.v[j], p.post_w[d][i + j]);
-                v.v[j] = __fadd_rn(v.v[j], add.v[j]);
-            }
-        }
-        if (p.delta[0]) *(F *)(x + i) = v;
-#pragma unroll
-        for (int j = 0; j < V; j++) sum = layer ? __fadd_rn(sum, v.v[j]) : __fmaf_rn(v.v[j], v.v[j], sum);
-    });
-    if (!p.out && !p.row) return;
-    float mean = 0.f, r = 1.f;
-    if (p.kind != KG_NORM_NONE) {
-        float of = kg_block_sum256(sum, red[2]) / (float)p.dim;
-        if (layer) {
-            mean = of;
-            float ss = 0.f;
-            each([&](uint32_t, F &v) {
-#pragma unroll
-                for (int j = 0; j < V; j++) {
-                    const float d = __fsub_rn(v.v[j], mean);
-                    ss = __fmaf_rn(d, d, ss);
-                }
-            });
-            of = kg_block_sum256(ss, red[3]) / (float)p.dim;
-        }
-        r = 1.f / sqrtf(of + p.eps);
-    }
     __half *out = p.out ? (__half *)p.out + (size_t)blockIdx.x * p.out_stride : nullptr;
     __half *lo = p.out_lo ? (__half *)p.out_lo + (size_t)blockIdx.x * p.out_stride : nullptr;
-    each([&](uint32_t i, F &v) {
-        F o;
+    kg_norm_row<V>(p, at, p.x + at, red, p.out || p.row, [&](uint32_t i, const KgFloats<V> &o) {
         KgHalves<V> h, l;
 #pragma unroll
         for (int j = 0; j < V; j++) {
-            o.v[j] = __fmul_rn(__fsub_rn(v.v[j], mean), r);
-            if (p.w) o.v[j] = __fmul_rn(o.v[j], p.w[i + j]);
-            if (p.bias) o.v[j] = __fadd_rn(o.v[j], p.bias[i + j]);
             h.v[j] = __float2half_rn(kg_clamp16(o.v[j]));
             l.v[j] = __float2half_rn(kg_clamp16(o.v[j] - __half2float(h.v[j])));
         }
-        if (p.row) *(F *)(p.row + at + i) = o;
+        if (p.row) *(KgFloats<V> *)(p.row + at + i) = o;
         if (out) *(KgHalves<V> *)(out + i) = h;
         if (lo) *(KgHalves<V> *)(lo + i) = l;
     });

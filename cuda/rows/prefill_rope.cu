@@ -2,14 +2,16 @@
 //
 //   q_h = rope(rms_norm(q_h) * q_norm, p), k likewise, v;   p = start + token; norms where given
 //   norms behind the rope where norm_last; q_h times 1 + beta ln(1 + floor(p / interval)) where interval is not 0
-//   rope turns elements (i, i + n_rot / 2) or (2 i, 2 i + 1) by p * turns[i] full turns, i < n_rot / 2
+//   rope turns elements (i, i + n_rot / 2) or (2 i, 2 i + 1) by p * turns[i] full turns, i < n_rot / 2, of the row's own turns
 //   q as f16 for attention, k and v as f16 into the cache's pages (layout: flash_prefill_mma.cu), clamped to +-65504
 // Pages are 8-byte aligned. Bytes moved: qkv once, q, k and v once as f16. Reference: tests/gpu/operations/prefill.rs.
 #include "device/vectors.cuh"
 
 namespace {
 // Whose the block's row is, and where.
-__device__ __forceinline__ KgRow kg_row(const KgPrefillRope &p) { return p.rows ? p.rows[blockIdx.x] : KgRow{p.pages, p.start + blockIdx.x, 0}; }
+__device__ __forceinline__ KgRow kg_row(const KgPrefillRope &p) {
+    return p.rows ? p.rows[blockIdx.x] : KgRow{p.pages, p.start + blockIdx.x, p.is_long};
+}
 
 // The same where all of a head is turned and everything is aligned: HD / 8 lanes a head, eight elements each, in two runs of
 // four. Runs are pairs' first and second elements (halves) or two pairs each.
@@ -27,11 +29,12 @@ template <int HD> __global__ void __launch_bounds__(512) kg_prefill_rope_whole(c
     const float *row = p.qkv + (size_t)token * p.qkv_stride + (here ? head : 0) * HD;
     float4 u = *(const float4 *)(row + iu), v = *(const float4 *)(row + iv);
     __half *page = (__half *)place.pages[position / 64] + position % 64 * p.token_stride;
+    const float magnitude = p.magnitude[place.is_long];
     for (uint32_t i = threadIdx.x; i < HALF; i += blockDim.x) {
-        const double turn = (double)position * p.turns[i];
+        const double turn = (double)position * p.turns[place.is_long][i];
         float s, c;
         sincospif(2.f * (float)(turn - rint(turn)), &s, &c);
-        sine[i] = s * p.magnitude, cosine[i] = c * p.magnitude;
+        sine[i] = s * magnitude, cosine[i] = c * magnitude;
     }
     __syncthreads();
     const float *norm = is_q ? p.q_norm : p.k_norm;
@@ -109,7 +112,7 @@ template <int PAIRS, int HEADS, bool MORE> __global__ void __launch_bounds__(256
         const bool apart = p.pairing == KG_PAIRS_HALVES && i < half;
         ia = apart ? i : 2 * i, ib = apart ? i + half : 2 * i + 1;
     };
-    const double turn = threadIdx.x < half ? (double)position * p.turns[threadIdx.x] : 0.;
+    const double turn = threadIdx.x < half ? (double)position * p.turns[place.is_long][threadIdx.x] : 0.;
     kg_begin();
     // The loads first: the angles are computed while they are under way.
     const float *row = p.qkv + (size_t)token * p.qkv_stride;
@@ -127,9 +130,9 @@ template <int PAIRS, int HEADS, bool MORE> __global__ void __launch_bounds__(256
         }
     if (threadIdx.x < half) {
         // In turns and in double, so that a large position costs no accuracy.
-        float s, c;
+        float s, c, magnitude = p.magnitude[place.is_long];
         sincospif(2.f * (float)(turn - rint(turn)), &s, &c);
-        turned[threadIdx.x] = make_float2(c * p.magnitude, s * p.magnitude);
+        turned[threadIdx.x] = make_float2(c * magnitude, s * magnitude);
     }
     __syncthreads();
 #pragma unroll
@@ -188,7 +191,8 @@ template <int PAIRS, int HEADS> cudaError_t run_rope(const KgPrefillRope *p, cud
 } // namespace
 
 KGC_API cudaError_t kgc_prefill_rope(const KgPrefillRope *p, cudaStream_t stream) {
-    bool ok = p->qkv && (p->turns || !p->n_rot) && p->q && (p->pages || p->rows) && p->n_tokens && p->n_heads && p->n_kv;
+    bool ok = p->qkv && p->q && (p->pages || p->rows) && p->n_tokens && p->n_heads && p->n_kv;
+    ok = ok && ((p->turns[0] && p->turns[1]) || !p->n_rot) && p->is_long < 2;
     ok = ok && p->head_dim && p->head_dim % 2 == 0 && p->head_dim <= 512;
     ok = ok && p->n_rot % 2 == 0 && p->n_rot <= p->head_dim && p->token_stride >= p->head_dim;
     ok = ok && p->qkv_stride >= (uint64_t)(p->n_heads + 2 * p->n_kv) * p->head_dim && p->q_stride >= (uint64_t)p->n_heads * p->head_dim;

@@ -1,143 +1,15 @@
-// Which experts each row goes through, and with what weights: a warp a row. As src/model/route.rs has it, of which this is the same
-// computation, in f64 too; only the sum of a softmax over all experts has another order.
+// Which experts each row goes through, and with what weights (route.cuh): a warp a row.
 //
-//   p = softmax(logits), sigmoid(logits) or logits; s = p + select_bias where there is one or there are groups, else logits
-//   of groups of experts side by side, those with the largest sums of their two largest s stay
-//   ids: the n_used largest s, of equal ones the lowest ids, NaN below all others; ascending
-//   weights = p of these, or softmax(logits of these); / max(sum, 1e-20) where renorm; * scale
-// Bytes moved: the logits once. Shared memory: 12 bytes an expert, 8 for each used one. Reference: tests/gpu/operations/experts.rs.
-#include "device/vectors.cuh"
+// Bytes moved: the logits once. Reference: tests/gpu/operations/experts.rs.
+#include "rows/route.cuh"
 
-namespace {
-constexpr int OUT = -2147483647 - 1; // what is chosen no more
-
-// Numbers in the order of integers: a NaN below all others, zeros of both signs equal; and back.
-__device__ __forceinline__ int kg_flip(int bits) { return bits ^ (int)((uint32_t)(bits >> 31) >> 1); }
-__device__ __forceinline__ int kg_key(float s) { return s != s ? OUT + 1 : kg_flip((int)__float_as_uint(s + 0.f)); }
-__device__ __forceinline__ float kg_number(int key) {
-    return __uint_as_float(key <= OUT + 1 ? 0x7fffffffu : (uint32_t)kg_flip(key));
-}
-
-// The first of the largest keys, for every lane.
-__device__ __forceinline__ uint32_t kg_largest(const int *keys, uint32_t n) {
-    int best = OUT;
-    uint32_t at = threadIdx.x;
-    for (uint32_t i = threadIdx.x; i < n; i += 32)
-        if (keys[i] > best) best = keys[i], at = i;
-#pragma unroll
-    for (int o = 16; o > 0; o >>= 1) {
-        const int other = __shfl_xor_sync(0xffffffffu, best, o);
-        const uint32_t there = __shfl_xor_sync(0xffffffffu, at, o);
-        if (other > best || (other == best && there < at)) best = other, at = there;
-    }
-    return at;
-}
-
-// The key of the sum of the two largest; of one that one.
-__device__ __forceinline__ int kg_sum_of_two(const int *keys, uint32_t n) {
-    int first = keys[0], second = OUT;
-    for (uint32_t i = 1; i < n; i++) {
-        const int k = keys[i];
-        if (k > first) second = first, first = k;
-        else if (k > second) second = k;
-    }
-    return n == 1 ? first : kg_key(kg_number(first) + kg_number(second));
-}
-
-// Strikes out the experts of groups that do not stay.
-__device__ __forceinline__ void kg_leave_groups(const KgRoute &p, int *keys, int *groups) {
-    const uint32_t len = p.n / p.n_groups, lane = threadIdx.x;
-    for (uint32_t g = lane; g < p.n_groups; g += 32) groups[g] = kg_sum_of_two(keys + g * len, len);
-    __syncwarp();
-    for (uint32_t i = 0; i < p.n_groups_used; i++) {
-        const uint32_t best = kg_largest(groups, p.n_groups);
-        __syncwarp();
-        if (lane == 0) groups[best] = OUT; // no sum is OUT: it stays
-        __syncwarp();
-    }
-    for (uint32_t i = lane; i < p.n; i += 32)
-        if (groups[i / len] != OUT) keys[i] = OUT;
-    __syncwarp();
-}
-
-__device__ __forceinline__ double kg_warp_max64(double v) {
-#pragma unroll
-    for (int o = 16; o > 0; o >>= 1) v = fmax(v, __shfl_xor_sync(0xffffffffu, v, o));
-    return v;
-}
-__device__ __forceinline__ double kg_sigmoid64(double x) { return 1. / (1. + exp(-x)); }
-
-// What the logits become, in f64: of the experts that a lane has, whatever it is asked for.
-struct KgScores {
-    const float *logits;
-    uint32_t score;
-    double most, sum;
-    __device__ __forceinline__ double at(uint32_t i) const {
-        const double l = (double)logits[i];
-        return score == KG_SCORE_SOFTMAX ? exp(l - most) / sum : score == KG_SCORE_SIGMOID ? kg_sigmoid64(l) : l;
-    }
-};
-
-__global__ void __launch_bounds__(32) kg_route(const __grid_constant__ KgRoute p) {
-    KG_SHARED(int[KG_MOST_EXPERTS], keys);
-    KG_SHARED(int[KG_MOST_EXPERTS], groups); // and then the chosen, as they were chosen
-    KG_SHARED(double[KG_MOST_EXPERTS], weights);
-    const uint32_t lane = threadIdx.x, row = blockIdx.x, k = p.n_used;
+static __global__ void __launch_bounds__(32) kg_route(const __grid_constant__ KgRoute p) {
+    KG_SHARED(KgRouteRoom, room);
     kg_begin();
-    KgScores scores = {p.logits + (size_t)row * p.stride, p.score, -INFINITY, 0.};
-    if (p.score == KG_SCORE_SOFTMAX) {
-        for (uint32_t i = lane; i < p.n; i += 32) scores.most = fmax(scores.most, (double)scores.logits[i]);
-        scores.most = kg_warp_max64(scores.most);
-        for (uint32_t i = lane; i < p.n; i += 32) scores.sum += exp((double)scores.logits[i] - scores.most);
-        scores.sum = kg_warp_sum(scores.sum);
-    }
-    const bool by_score = p.select_bias || p.n_groups;
-    for (uint32_t i = lane; i < p.n; i += 32)
-        keys[i] = kg_key(by_score ? (float)(scores.at(i) + (p.select_bias ? (double)p.select_bias[i] : 0.)) : scores.logits[i]);
-    __syncwarp();
-    if (p.n_groups) kg_leave_groups(p, keys, groups);
-    for (uint32_t i = 0; i < k; i++) {
-        const uint32_t best = kg_largest(keys, p.n);
-        __syncwarp();
-        if (lane == 0) keys[best] = OUT, groups[i] = (int)best;
-        __syncwarp();
-    }
-    uint32_t *ids = p.ids + (size_t)row * k;
-    for (uint32_t i = lane; i < k; i += 32) {
-        uint32_t place = 0;
-        for (uint32_t j = 0; j < k; j++) place += groups[j] < groups[i];
-        ids[place] = (uint32_t)groups[i];
-        if (p.shown) p.shown[(size_t)row * k + place] = (float)groups[i];
-        weights[place] = scores.at((uint32_t)groups[i]);
-    }
-    __syncwarp();
-    // Sums over the chosen, each lane for itself, in the order of the ids.
-    double sum = 0., most = -INFINITY;
-    if (p.score == KG_SCORE_SOFTMAX_OF_CHOSEN) {
-        for (uint32_t i = 0; i < k; i++) most = fmax(most, weights[i]);
-        __syncwarp();
-        for (uint32_t i = lane; i < k; i += 32) weights[i] = exp(weights[i] - most);
-        __syncwarp();
-        for (uint32_t i = 0; i < k; i++) sum += weights[i];
-        __syncwarp();
-        for (uint32_t i = lane; i < k; i += 32) weights[i] /= sum;
-        __syncwarp();
-    }
-    double by = 1.;
-    if (p.renorm) {
-        sum = 0.;
-        for (uint32_t i = 0; i < k; i++) sum += weights[i];
-        by = sum < 1e-20 ? 1e-20 : sum; // NaN stays NaN
-    }
-    for (uint32_t i = lane; i < k; i += 32) p.weights[(size_t)row * k + i] = (float)(weights[i] * ((double)p.scale / by));
+    kg_route_row(p, blockIdx.x, room);
 }
-} // namespace
 
 KGC_API cudaError_t kgc_route(const KgRoute *p, int pdl, cudaStream_t stream) {
-    bool ok = p->logits && p->ids && p->weights && p->n_rows && p->n && p->n <= KG_MOST_EXPERTS && p->n_used && p->n_used <= p->n;
-    ok = ok && p->stride >= p->n && p->score <= KG_SCORE_SOFTMAX_OF_CHOSEN && p->scale > 0.f;
-    ok = ok && (!p->n_groups || (p->n % p->n_groups == 0 && p->n_groups_used && p->n_groups_used <= p->n_groups));
-    ok = ok && (!p->n_groups || p->n / p->n_groups * p->n_groups_used >= p->n_used);
-    if (!ok) return cudaErrorInvalidValue;
+    if (!kg_route_check(p)) return cudaErrorInvalidValue;
     return kg_launch(kg_route, dim3(p->n_rows), dim3(32), 0, pdl, stream, *p);
 }

@@ -136,6 +136,7 @@ pub fn floats(session: *mut kigo_session, input: &mut Input<'_>) {
                     n_pages_own: 1,
                     has_logits: 1,
                     n_tokens_reused: 1,
+                    has_long_rope: 1,
                     truncate_free_from: 1,
                 };
                 let mut facts = Sized::of(facts, input);

@@ -168,7 +168,9 @@ fn restore(blob: &[u8]) {
         Ok(session) => session,
         Err(error) => {
             let status = error.status();
-            assert!(matches!(status, Status::InvalidArgument | Status::OutOfMemory), "{status:?}: {error}");
+            // Unsupported: sums in another order.
+            let expected = matches!(status, Status::InvalidArgument | Status::Unsupported | Status::OutOfMemory);
+            assert!(expected, "{status:?}: {error}");
             return;
         }
     };

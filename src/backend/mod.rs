@@ -244,18 +244,12 @@ pub trait LoadedModel: Send + Sync {
 
     // Of passes: `schedule`, with the parts of many sessions.
 
-    /// A place for one sequence.
-    fn create_slot(&self) -> Result<Box<dyn Slot>>;
+    /// A place for one sequence of a session of so many tokens: [`Config::is_long`] says which ropes turn its keys.
+    fn create_slot_for(&self, n_ctx: usize) -> Result<Box<dyn Slot>>;
 
-    /// A place for one sequence of a session of so many tokens, whose ropes may be those of long ones.
-    fn create_slot_for(&self, n_ctx: usize) -> Result<Box<dyn Slot>> {
-        match &self.config().long {
-            Some(long) if self.config().is_long(n_ctx) => Err(Error::Unsupported {
-                what: "context length",
-                name: format!("{n_ctx} on this device, which has the ropes of at most {} tokens", long.above),
-            }),
-            _ => self.create_slot(),
-        }
+    /// A place for one sequence of a session that is not long.
+    fn create_slot(&self) -> Result<Box<dyn Slot>> {
+        self.create_slot_for(0)
     }
 
     /// Runs the chunks as one batch.

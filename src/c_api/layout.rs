@@ -68,9 +68,9 @@ layout! {
     session::kigo_session_options: 32 {
         struct_size 0, n_ctx 8, sampling 16, flags 24,
     }
-    session::kigo_session_facts: 64 {
+    session::kigo_session_facts: 72 {
         struct_size 0, n_tokens 8, n_ctx 16, n_pages 24, n_pages_own 32, has_logits 40, n_tokens_reused 48,
-        truncate_free_from 56,
+        has_long_rope 56, truncate_free_from 64,
     }
     constraint::kigo_constraint_options: 56 {
         struct_size 0, kind 8, text 16, text_len 24, flags 32, go_on 40, user_data 48,

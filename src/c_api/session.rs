@@ -39,7 +39,10 @@ pub struct kigo_session_options {
     /// sizeof(kigo_session_options).
     pub struct_size: usize,
     /// The most tokens it can hold; 0, and at most: what the model was trained for. Memory is taken as tokens come, not
-    /// here.
+    /// here. A model with LongRoPE (Phi-3 of 128K) has two tables of factors: a session gets the long ones where n_ctx, 0
+    /// included, is more than the model's original context, for all its tokens; whoever needs no more than that asks for it
+    /// and gets the short ones, which are better there. kigo_session_facts.has_long_rope tells. No cache is shared between
+    /// sessions of the one kind and the other; a fork and a restored session have their origin's.
     pub n_ctx: usize,
     /// Its sampling parameters, copied by the call; NULL: greedy.
     pub sampling: *const kigo_sampling,
@@ -251,11 +254,13 @@ pub struct kigo_session_facts {
     pub has_logits: u64,
     /// Tokens whose cache came from another session so far (KIGO_SESSION_REUSE_PREFIX).
     pub n_tokens_reused: u64,
+    /// 1 if the session has the long factors of a model with LongRoPE, else 0: kigo_session_options.n_ctx has chosen.
+    pub has_long_rope: u64,
     /// kigo_session_truncate() to as many tokens or more, or to none, is free now: nothing is computed again. 0 where no layer
     /// has a window. It rises as memory is given back.
     pub truncate_free_from: u64,
 }
-sized_struct!(kigo_session_facts, bytes: 64, fields: [usize, u64, u64, u64, u64, u64, u64, u64]);
+sized_struct!(kigo_session_facts, bytes: 72, fields: [usize, u64, u64, u64, u64, u64, u64, u64, u64]);
 
 /// Fills `facts`, whose `struct_size` the caller has set. BUSY.
 #[unsafe(no_mangle)]
@@ -272,6 +277,7 @@ pub unsafe extern "C" fn kigo_session_info(session: *mut kigo_session, facts: *m
             n_pages_own: found.n_pages_own as u64,
             has_logits: found.has_logits.into(),
             n_tokens_reused: found.n_reused as u64,
+            has_long_rope: found.is_long.into(),
             truncate_free_from: found.n_free_from as u64,
         };
         fill(facts, size, &value);

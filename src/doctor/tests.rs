@@ -226,8 +226,8 @@ impl LoadedModel for BadModel {
     fn copy_page(&self, from: u32, to: u32) -> Result<()> {
         self.0.copy_page(from, to)
     }
-    fn create_slot(&self) -> Result<Box<dyn Slot>> {
-        self.0.create_slot()
+    fn create_slot_for(&self, n_ctx: usize) -> Result<Box<dyn Slot>> {
+        self.0.create_slot_for(n_ctx)
     }
     fn set_logits(&self, slot: &mut dyn Slot, logits: &[f32]) -> Result<()> {
         self.0.set_logits(slot, logits)

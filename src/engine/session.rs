@@ -38,6 +38,8 @@ pub struct SessionFacts {
     pub n_tokens: usize,
     /// The most tokens.
     pub n_ctx: usize,
+    /// Whether its context length has chosen the ropes of long sessions (LongRoPE).
+    pub is_long: bool,
     /// Cache pages.
     pub n_pages: usize,
     /// Those of the pages that become free with the session.
@@ -254,6 +256,7 @@ impl Session {
         Ok(SessionFacts {
             n_tokens: state.tokens.len(),
             n_ctx: self.n_ctx,
+            is_long: self.model.inner.loaded.config().is_long(self.n_ctx),
             n_pages: state.pages.as_slice().len(),
             n_pages_own: state.pages.n_own(),
             has_logits: state.has_logits,

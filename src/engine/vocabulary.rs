@@ -47,7 +47,7 @@ impl LoadedModel for Nothing {
 
     fn release_page(&self, _: u32) {}
 
-    fn create_slot(&self) -> Result<Box<dyn Slot>> {
+    fn create_slot_for(&self, _n_ctx: usize) -> Result<Box<dyn Slot>> {
         no_weights()
     }
 

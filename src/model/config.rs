@@ -50,6 +50,16 @@ pub enum Norm {
     Layer,
 }
 
+impl Norm {
+    /// The key of what is added under the root, behind the architecture's name.
+    pub fn epsilon_key(self) -> &'static str {
+        match self {
+            Norm::Rms => "attention.layer_norm_rms_epsilon",
+            Norm::Layer => "attention.layer_norm_epsilon",
+        }
+    }
+}
+
 /// What a norm of queries and keys goes over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QkNorm {

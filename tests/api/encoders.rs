@@ -122,7 +122,7 @@ fn a_text_reads_as_words_again() {
 }
 
 /// A double array of a map that gives one text for another, by the definition of its units.
-fn map(from: &[u8], to: &str) -> Vec<u8> {
+pub fn map(from: &[u8], to: &str) -> Vec<u8> {
     // Node k stands at 256 k; its only child's unit lies at its number with the child's byte flipped in.
     let mut units = vec![0u32; 256 * (from.len() + 2)];
     let offset = |from: usize, to: usize| ((from ^ to) as u32) << 10;
@@ -143,7 +143,7 @@ fn map(from: &[u8], to: &str) -> Vec<u8> {
     bytes
 }
 
-fn with_map(charsmap: Vec<u8>) -> Result<Tokenizer, Error> {
+pub fn with_map(charsmap: Vec<u8>) -> Result<Tokenizer, Error> {
     let tokens = vec!["<unk>", "\u{2581}", "a", "b", "\u{2581}b"];
     let kinds = [vec![TokenKind::Unknown], vec![TokenKind::Normal; 4]].concat();
     let scores = vec![0.0, -3.0, -2.0, -2.5, -4.0];

@@ -12,6 +12,7 @@ mod chat;
 mod chat_cost;
 mod chat_fuzz;
 mod chat_json;
+mod chat_values;
 mod constraint;
 mod constraint_schema;
 mod cpu;

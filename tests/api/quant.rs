@@ -1,6 +1,7 @@
 //! Stored blocks: what they mean, against the reference package, and how close plain rounding comes.
 
 use crate::common;
+use crate::common::blocks::Blocks;
 use std::path::Path;
 
 use kigo::gguf::{Gguf, TensorType, dequantize_row, quantize_row};
@@ -86,5 +87,37 @@ fn wrong_sizes_are_errors() {
         assert!(quantize_row(ty, &[0.0; 255], &mut bytes).is_err());
         assert!(dequantize_row(ty, &bytes[1..], &mut [0.0; 256]).is_err());
         assert!(dequantize_row(ty, &bytes, &mut [0.0; 512]).is_err());
+    }
+}
+
+/// Blocks that are drawn have the standard deviation asked for, which is that of rows from 64 to 18,944 elements, about the mean 0, and
+/// are a function of the key and the row.
+#[test]
+fn drawn_blocks_have_the_deviation_asked_for() {
+    const COLS: usize = 2048;
+    for ty in TensorType::ALL {
+        for std in [0.25, 0.0186, 0.00726] {
+            let Some(blocks) = Blocks::new(ty, std) else {
+                assert_eq!(ty.block_len(), 1, "{} has blocks", ty.name());
+                continue;
+            };
+            let row = |key: u64, row: u64| {
+                let mut bytes = vec![0xff; ty.row_bytes(COLS)];
+                blocks.fill_row(key, row, &mut bytes);
+                bytes
+            };
+            let mut values = vec![0.0; 128 * COLS];
+            for (r, values) in values.chunks_exact_mut(COLS).enumerate() {
+                dequantize_row(ty, &row(1, r as u64), values).expect("sizes agree");
+            }
+            assert!(values.iter().all(|v| v.is_finite()), "{}", ty.name());
+            let average =
+                |of: fn(f64) -> f64| values.iter().map(|&v| of((v / std).into())).sum::<f64>() / values.len() as f64;
+            let (mean, deviation) = (average(|v| v), average(|v| v * v).sqrt());
+            assert!(mean.abs() < 0.05, "{}: mean {mean} of {std}", ty.name());
+            assert!((0.9..1.1).contains(&deviation), "{}: deviation {deviation} of {std}", ty.name());
+            assert_eq!(row(1, 5), row(1, 5));
+            assert!(row(1, 5) != row(1, 6) && row(1, 5) != row(2, 5), "{}", ty.name());
+        }
     }
 }

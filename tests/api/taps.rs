@@ -91,8 +91,8 @@ impl LoadedModel for CountingModel {
     fn release_page(&self, page: u32) {
         self.0.release_page(page);
     }
-    fn create_slot(&self) -> Result<Box<dyn Slot>> {
-        self.0.create_slot()
+    fn create_slot_for(&self, n_ctx: usize) -> Result<Box<dyn Slot>> {
+        self.0.create_slot_for(n_ctx)
     }
     fn forward(&self, chunks: &mut [Chunk<'_>], run: &mut RunControl<'_>) -> Result<()> {
         let cancel = run.cancel;

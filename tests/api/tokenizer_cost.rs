@@ -10,7 +10,7 @@ use crate::common::apart::apart;
 use kigo::alloc::watch;
 use kigo::tokenizer::{Tokenizer, Utf8Stream, Vocab};
 
-use crate::encoders::published;
+use crate::encoders::{map, published, with_map};
 use crate::fixtures::{fixture, model, tiny, vocab};
 
 /// What `work` gives, the time and the most bytes it held beyond what there was before.
@@ -124,6 +124,32 @@ fn long_texts_cost_little_time_and_memory() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A map of characters makes a text up to 16 times as long: what it takes is counted by the longer one, and so are its ids.
+#[test]
+fn a_map_that_makes_a_text_longer_costs_so_many_times_as_much() {
+    if apart(|| ()) {
+        return;
+    }
+    let n = long() / 10;
+    let tokenizer = with_map(map(b"x", &"a".repeat(16))).expect("made");
+    for (what, text, n_ids) in [
+        ("all replaced", "x".repeat(n), 16 * n + 1),
+        ("none replaced", "b".repeat(n), n),
+        ("unknown ones", "\u{4e2d}".repeat(n / 3), 2),
+    ] {
+        let (ids, time, peak) = measure(|| tokenizer.encode(&text, false, false).expect("encodes"));
+        let longer = text.len().max(ids.len());
+        println!(
+            "{what}: {} ids of {} bytes, {time:.1?}, {:.1} bytes a byte",
+            ids.len(),
+            text.len(),
+            peak as f64 / longer as f64
+        );
+        assert_eq!(ids.len(), n_ids, "{what}");
+        assert!(peak <= 14 * longer + (1 << 20), "{what}: {peak}");
+    }
 }
 
 /// Byte-level merging by looking through all pairs for each merge, as the paper has it.

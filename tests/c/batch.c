@@ -106,7 +106,7 @@ static void full_cache(const kigo_engine *engine, const char *path)
     CHECK(strcmp(kigo_last_error(), "1 cache pages needed, 0 of 2 free") == 0);
     kigo_session_facts held = {.struct_size = sizeof held};
     CHECK(kigo_session_info(b, &held) == KIGO_STATUS_OK && held.n_pages == 1 && held.n_pages_own == 1);
-    CHECK(held.n_tokens == 3 && held.n_ctx == 512 && held.has_logits == 1);
+    CHECK(held.n_tokens == 3 && held.n_ctx == 512 && held.has_logits == 1 && held.has_long_rope == 0);
     CHECK(kigo_session_info(b, NULL) == KIGO_STATUS_INVALID_ARGUMENT);
     kigo_session_destroy(b);
     CHECK(kigo_session_prefill(a, ids, 62) == KIGO_STATUS_OK);

@@ -73,6 +73,14 @@ fn batches_have_a_status_for_each_session() {
 }
 
 #[test]
+fn a_session_tells_which_of_two_ropes_it_has() {
+    let program = native::build("long_rope.c");
+    let model = crate::common::long::fixture();
+    native::run(&program, &[&model]);
+    native::run_valgrind(&program, &[&model]);
+}
+
+#[test]
 fn windows_give_back_what_they_do_not_show() {
     let (program, model) = (native::build("windows.c"), native::scratch("windows.gguf"));
     Tiny::new("gemma3", TensorType::Q8_0).write(&model);

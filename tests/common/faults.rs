@@ -299,4 +299,27 @@ pub const FAULTS: &[Fault] = &[
         "a control token in a template's own text is none of its text, so that thinking stays in earlier turns",
         &[("api/templates::control_tokens_are_text_to_the_template", "</think>")],
     ),
+    fault(
+        "19",
+        "a model with LongRoPE has no session longer than its original context on a GPU",
+        &[
+            ("gpu/long::sessions_of_either_kind_stay_apart", ""),
+            ("gpu/features::every_feature_matches_the_reference_and_itself_in_company", ""),
+        ],
+    ),
+    fault(
+        "19",
+        "a template's sort goes on after its first fault, with an order that is none",
+        &[("api/chat_values::a_sort_ends_at_the_first_pair_without_an_order", "sort(reverse=true)")],
+    ),
+    fault(
+        "19",
+        "a heavy tuple as a key is refused as unhashable",
+        &[("api/chat_values::a_key_that_is_too_heavy_is_refused_for_what_it_takes", "65536")],
+    ),
+    fault(
+        "19",
+        "what a map of characters makes longer takes more memory than was said",
+        &[("api/tokenizer_cost::a_map_that_makes_a_text_longer_costs_so_many_times_as_much", "")],
+    ),
 ];

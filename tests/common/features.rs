@@ -2,8 +2,8 @@
 
 use super::described::Described;
 use kigo::model::{
-    Activation, Block, Dense, Experts, Ffn, Groups, Norm, QkNorm, RopePairing, RopeTable, Route, Score, Shared,
-    Temperature,
+    Activation, Block, Dense, Experts, Ffn, Groups, LongContext, Norm, QkNorm, RopePairing, RopeTable, Route, Score,
+    Shared, Temperature,
 };
 
 /// A name, and what it changes of a plain description.
@@ -35,7 +35,7 @@ fn uneven(d: &mut Described) {
 }
 
 /// What the description can say, one by one, and much of it together.
-pub const FEATURES: [Feature; 25] = [
+pub const FEATURES: [Feature; 26] = [
     ("layer norm", |d| d.config.norm = Norm::Layer),
     ("layer norm with biases", |d| (d.config.norm, d.norm_bias) = (Norm::Layer, true)),
     ("rms norm with biases", |d| d.norm_bias = true),
@@ -65,6 +65,12 @@ pub const FEATURES: [Feature; 25] = [
     ("no rope at all", |d| {
         d.layers(|l| l.attention_mut().rope = None);
         d.config.ropes.clear();
+    }),
+    ("ropes of long sessions", |d| {
+        let mut ropes = d.config.ropes.clone();
+        ropes.iter_mut().for_each(|rope| rope.magnitude = 1.25);
+        ropes.iter_mut().flat_map(|rope| &mut rope.inv_freq).for_each(|f| *f *= 0.5);
+        d.config.long = Some(LongContext { above: 1, ropes });
     }),
     ("temperature", |d| d.layers(|l| l.attention_mut().temperature = Some(HEATED))),
     ("gelu without a gate", |d| dense(d, Activation::Gelu, false)),

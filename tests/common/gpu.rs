@@ -88,7 +88,7 @@ impl Sequence {
     pub fn new(model: &dyn LoadedModel, n_ctx: usize) -> Sequence {
         let n = n_ctx.div_ceil(PAGE_TOKENS);
         model.reserve_pages(n).unwrap();
-        Sequence { slot: model.create_slot().unwrap(), pages: (0..n as u32).rev().collect() }
+        Sequence { slot: model.create_slot_for(n_ctx).unwrap(), pages: (0..n as u32).rev().collect() }
     }
 
     pub fn run(

@@ -97,6 +97,13 @@ impl Habits {
 }
 
 impl Shape {
+    /// Its experts; a published model has more of them than a tiny one of its architecture.
+    pub fn experts(&self) -> Option<Experts> {
+        let experts = Habits::of(self.arch).experts?;
+        let (n, n_used) = self.n_experts.unwrap_or((experts.n, experts.n_used));
+        Some(Experts { n, n_used, ..experts })
+    }
+
     /// The tensors of a layer's feed-forward part but for its norm.
     pub fn ffn_tensors(&self, list: &mut Vec<TensorSpec>, layer: usize) {
         let (d, ff, has) = (self.n_embd, self.n_ff, Habits::of(self.arch));
@@ -105,7 +112,7 @@ impl Shape {
             let kind = Kind::Matrix { std: 1.0 / (cols as f32).sqrt(), n };
             list.push(TensorSpec { name: name(role), rows: n * rows, cols, kind });
         };
-        let Some(experts) = has.experts.filter(|experts| layer >= experts.n_dense) else {
+        let Some(experts) = self.experts().filter(|experts| layer >= experts.n_dense) else {
             if !has.ungated && !has.fused_gate_up {
                 add("ffn_gate.weight", ff, d, 1);
             }

@@ -1,17 +1,20 @@
 //! What several test files share: models made of random numbers, and the vocabularies to go with them.
 //!
 //! - [`apart`]: a test in a process of its own;
+//! - [`blocks::Blocks`]: random blocks of each type (also used by `examples/random_gguf.rs`);
 //! - [`described::Described`]: one of any description;
 //! - [`features`]: what descriptions can say, as changes of one;
 //! - [`tiny::Tiny`]: a whole model of each architecture in a few hundred kilobytes;
 //! - [`probe::Probe`]: a device that fails where a test wants it to;
 //! - [`hold`]: a session held to a grammar;
 //! - [`hostile`]: texts of grammars that grow until a parser is overwhelmed;
+//! - [`long`]: sessions of a model with LongRoPE;
 //! - [`run`]: a file on a device, and the logits of a list of tokens;
 //! - [`shapes`]: the sizes of real models, their metadata and lists of tensors (also used by `examples/random_gguf.rs`).
 #![allow(dead_code)] // each test program uses its own part
 
 pub mod apart;
+pub mod blocks;
 pub mod described;
 pub mod features;
 #[cfg(kigo_cuda)]
@@ -19,6 +22,7 @@ pub mod gpu;
 pub mod habits;
 pub mod hold;
 pub mod hostile;
+pub mod long;
 pub mod probe;
 pub mod random;
 pub mod recipes;

@@ -90,8 +90,8 @@ impl LoadedModel for ProbeModel {
         self.1.copied.fetch_add(1, Ordering::SeqCst);
         self.0.copy_page(from, to)
     }
-    fn create_slot(&self) -> Result<Box<dyn Slot>> {
-        self.0.create_slot()
+    fn create_slot_for(&self, n_ctx: usize) -> Result<Box<dyn Slot>> {
+        self.0.create_slot_for(n_ctx)
     }
     fn forward(&self, chunks: &mut [Chunk<'_>], run: &mut RunControl<'_>) -> Result<()> {
         self.1.passes.fetch_add(1, Ordering::SeqCst);

@@ -87,6 +87,10 @@ impl Recipe {
             ("output.weight", name) if name != "Q8_0" => head_type(self.main, spec.cols),
             ("token_embd.weight", name) if shape.tied && name != "Q8_0" => head_type(self.main, spec.cols),
 
+            // As published files have it: routers are not quantized, and of gpt-oss only experts are MXFP4.
+            ("ffn_gate_inp.weight", _) => F32,
+            (role, "MXFP4") if shape.arch == "gpt-oss" && !role.contains("_exps") => Q8_0,
+
             ("attn_v.weight", "Q2_K") => {
                 if wide_groups {
                     Q4_K
@@ -117,7 +121,7 @@ impl Recipe {
                 }
             }
             ("ffn_down.weight", "Q3_K_L") => Q5_K,
-            ("ffn_down.weight", "Q4_K_M" | "Q5_K_M") if more_bits => Q6_K,
+            ("ffn_down.weight" | "ffn_down_exps.weight", "Q4_K_M" | "Q5_K_M") if more_bits => Q6_K,
             ("ffn_down.weight", "Q4_K_S" | "IQ4_NL" | "IQ4_XS") if layer < n / 8 => Q5_K,
 
             ("attn_output.weight", "Q2_K") => Q3_K,

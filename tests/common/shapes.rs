@@ -26,6 +26,8 @@ pub struct Shape {
     pub window: u32,
     /// Llama 3: factor of the rope scaling; gemma3: the linear one. 1 for none.
     pub rope_factor: f32,
+    /// Experts and those that are used, where they are not its architecture's of `habits.rs`.
+    pub n_experts: Option<(usize, usize)>,
 }
 
 /// What a tensor is, and how its numbers are distributed.
@@ -85,6 +87,7 @@ fn shape(name: &'static str, arch: &'static str, pre: &'static str, sizes: Sizes
         tied: true,
         window: 0,
         rope_factor: 1.0,
+        n_experts: None,
     }
 }
 
@@ -130,6 +133,25 @@ pub fn all() -> Vec<Shape> {
         gemma3("gemma-3-270m", (18, 640, 4, 1, 256, 2048), 512),
         gemma3("gemma-3-1b", (26, 1152, 4, 1, 256, 6912), 512),
         Shape { rope_factor: 8.0, ..gemma3("gemma-3-4b", (34, 2560, 8, 4, 256, 10_240), 1024) },
+        Shape {
+            tied: false,
+            window: 128,
+            n_ctx: 131_072,
+            rope_base: 150_000.0,
+            norm_eps: 1e-5,
+            n_experts: Some((32, 4)),
+            ..shape("gpt-oss-20b", "gpt-oss", "gpt-4o", (24, 2880, 64, 8, 64, 2 * 2880), 201_088)
+        },
+        Shape {
+            tied: false,
+            n_ctx: 40_960,
+            n_experts: Some((128, 8)),
+            ..shape("qwen3-30b-a3b", "qwen3moe", "qwen2", (48, 2048, 32, 4, 128, 2 * 768), 151_936)
+        },
+        Shape {
+            n_experts: Some((16, 4)),
+            ..shape("qwen3moe-small", "qwen3moe", "qwen2", (12, 1024, 16, 4, 64, 2 * 512), 32_000)
+        },
         Shape { n_vocab: 512, n_ctx: 512, ..qwen2("qwen2-tiny", (2, 64, 4, 2, 16, 128), 0) },
         Shape { n_vocab: 512, n_ctx: 512, ..qwen3("qwen3-tiny", (2, 64, 4, 2, 32, 128)) },
         Shape { n_vocab: 512, n_ctx: 512, rope_base: 1e4, ..llama3("llama-tiny", (2, 64, 4, 2, 16, 128), 8.0) },
@@ -300,7 +322,7 @@ impl Shape {
             writer.meta(&key("rope.scaling.type"), Value::String("linear"));
             writer.meta(&key("rope.scaling.factor"), Value::F32(self.rope_factor));
         }
-        if let Some(experts) = Habits::of(self.arch).experts {
+        if let Some(experts) = self.experts() {
             self.write_experts(writer, experts);
         }
         self.write_own_meta(writer);

@@ -42,14 +42,15 @@ fn check(features: &[Feature]) {
     }
 }
 
-/// Six sequences of three tokens, side by side and each alone, by the device's kernels and by those of older ones.
+/// Six sequences of three tokens, every other one of a long session, side by side and each alone, by the device's kernels and by those of older ones.
 fn in_company(name: &str, device: &CudaDevice, config: &Config, weights: &Weights<'_>) {
     let model = device.load_model(config, weights, &LoadOptions::default(), &mut NoControl).unwrap();
     model.reserve_pages(6).unwrap();
     let tokens = tokens(18, config.n_vocab);
     for use_wide in [true, false] {
         model.tune(Tuning { prefill: false, use_wide, ..Tuning::default() });
-        let mut slots: Vec<Box<dyn Slot>> = (0..6).map(|_| model.create_slot().unwrap()).collect();
+        let mut slots: Vec<Box<dyn Slot>> =
+            (0..6).map(|i| model.create_slot_for(if i % 2 == 0 { 0 } else { 64 }).unwrap()).collect();
         let pages: Vec<u32> = (0..6).collect();
         let mut run = |which: &[usize]| -> Vec<Vec<u32>> {
             let chunks = slots.iter_mut().enumerate().filter(|(i, _)| which.contains(i));

@@ -22,6 +22,8 @@ mod features;
 #[cfg(kigo_cuda)]
 mod forward;
 #[cfg(kigo_cuda)]
+mod long;
+#[cfg(kigo_cuda)]
 mod measure;
 #[cfg(kigo_cuda)]
 mod operations;
@@ -41,4 +43,4 @@ macro_rules! skipped {
     )*};
 }
 #[cfg(not(kigo_cuda))]
-skipped!(batch, choice, engine, failures, features, forward, operations);
+skipped!(batch, choice, engine, failures, features, forward, long, operations);

@@ -174,10 +174,6 @@ impl LoadedModel for CpuModel {
         Ok(())
     }
 
-    fn create_slot(&self) -> Result<Box<dyn Slot>> {
-        self.create_slot_for(0)
-    }
-
     fn create_slot_for(&self, n_ctx: usize) -> Result<Box<dyn Slot>> {
         let mut logits = Vec::new();
         sized(&mut logits, self.config.n_vocab, 0.0)?;

@@ -121,7 +121,8 @@ fn products_equal_plain_arithmetic_in_every_type() {
         let mut w = vec![0.0; cols];
         let (mut error, mut power) = (0.0_f64, 0.0_f64);
         for row in 0..rows {
-            dequantize_row(ty, &src[row * ty.row_bytes(cols)..(row + 1) * ty.row_bytes(cols)], &mut w).unwrap();
+            let bytes = &src[row * ty.row_bytes(cols)..(row + 1) * ty.row_bytes(cols)];
+            dequantize_row(ty, bytes, &mut w).unwrap();
             let mut own = vec![0.0; cols];
             m.row(row, &mut own);
             for (a, b) in w.iter().zip(&own) {
@@ -161,6 +162,83 @@ fn products_are_the_same_bits_everywhere() {
 
 fn bits(v: &[f32]) -> Vec<u32> {
     v.iter().map(|x| x.to_bits()).collect()
+}
+
+/// The bits, and one pattern for all that is no number.
+fn comparable(v: &[f32]) -> Vec<u32> {
+    v.iter().map(|x| if x.is_nan() { u32::MAX } else { x.to_bits() }).collect()
+}
+
+/// Rows that no quantizer makes: all bytes alike, each value once, so that all codes are the largest or the smallest and scales end
+/// where an f16 or a byte does; then rows of any bytes.
+fn hostile_rows(ty: TensorType, n_random: usize, cols: usize) -> Vec<u8> {
+    let (row, mut rng) = (ty.row_bytes(cols), Rng(ty.number() as u64 + 5));
+    let alike = (0..=255_u8).flat_map(|b| std::iter::repeat_n(b, row));
+    alike.chain((0..n_random * row).map(|_| rng.next() as u8)).collect()
+}
+
+#[test]
+fn products_of_hostile_blocks_are_right_and_the_same_bits_everywhere() {
+    let (rows, cols) = (256 + 35, 512);
+    let turns = |c: usize| if c.is_multiple_of(2) { 1.0 } else { -1.0 };
+    let tokens: [&dyn Fn(usize) -> f32; 9] = [
+        &|_| 1.0,
+        &|_| -1.0,
+        &turns,
+        &|c| if c == 37 { 1.0 } else { 0.0 },
+        &|_| 0.0,
+        &|c| (c % 32) as f32 - 15.5,
+        &|c| if c == 511 { -1e6 } else { 1e-6 },
+        &|c| 1e20 * turns(c),
+        &|c| 1e-29 * turns(c / 16),
+    ];
+    let x: Vec<f32> = tokens.iter().flat_map(|token| (0..cols).map(token)).collect();
+    for ty in TensorType::ALL.into_iter().filter(|ty| ty.block_len() > 1) {
+        let src = hostile_rows(ty, rows - 256, cols);
+        let (_arena, m) = packed(ty, rows, cols, &src);
+        let y = product(Isa::Portable, &m, &x, tokens.len());
+        for isa in Isa::available() {
+            assert!(comparable(&product(isa, &m, &x, tokens.len())) == comparable(&y), "{} {isa:?}", ty.name());
+        }
+        let mut seen = 0;
+        let (mut w, mut own) = (vec![0.0; cols], vec![0.0; cols]);
+        for row in 0..rows {
+            let bytes = &src[row * ty.row_bytes(cols)..(row + 1) * ty.row_bytes(cols)];
+            dequantize_row(ty, bytes, &mut w).unwrap();
+            m.row(row, &mut own);
+            // Where there are minima, what cancels is as large as a block's f16 times its small integers.
+            let blocks = bytes.chunks_exact(ty.block_bytes());
+            let half = |b: &[u8], at: usize| half::f16::from_le_bytes([b[at], b[at + 1]]).to_f64().abs();
+            let of_halves =
+                |at: usize| 63.0 * 32.0 * blocks.fold(0.0, |most: f64, b| most.max(half(b, at)).max(half(b, at + 2)));
+            let cancels = match ty {
+                TensorType::Q4_1 | TensorType::Q5_1 | TensorType::Q4_K | TensorType::Q5_K => of_halves(0),
+                TensorType::Q2_K => of_halves(80),
+                _ => w.iter().fold(0.0, |most: f64, w| most.max(f64::from(w.abs()))),
+            };
+            if w.iter().any(|w| !w.is_finite()) {
+                continue;
+            }
+            for (a, b) in w.iter().zip(&own) {
+                let error = f64::from(a - b).abs();
+                assert!(error <= f64::from(f32::EPSILON) * cancels, "{} row {row}: {a} {b}", ty.name());
+            }
+            for (t, x) in x.chunks_exact(cols).enumerate() {
+                let exact: f64 = w.iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x)).sum();
+                // An activation is half a 32512th of its block's largest off at most.
+                let most = |x: &[f32]| f64::from(x.iter().fold(0.0, |most: f32, x| most.max(x.abs())));
+                let all: f64 = x.chunks_exact(32).map(|x| 32.0 * most(x) * cancels).sum();
+                if all > 1e37 {
+                    continue;
+                }
+                let got = f64::from(y[t * rows + row]);
+                let bound = all * 2f64.powi(-15) + 1e-36;
+                assert!((got - exact).abs() <= bound, "{} row {row} token {t}: {got} for {exact}", ty.name());
+                seen += 1;
+            }
+        }
+        assert!(seen > 500, "{}: {seen} products compared", ty.name());
+    }
 }
 
 #[test]

@@ -266,10 +266,6 @@ impl LoadedModel for ReferenceModel {
         Ok(())
     }
 
-    fn create_slot(&self) -> Result<Box<dyn Slot>> {
-        self.create_slot_for(0)
-    }
-
     fn create_slot_for(&self, n_ctx: usize) -> Result<Box<dyn Slot>> {
         Ok(Box::new(ReferenceSlot { logits: None, is_long: self.network.config.is_long(n_ctx) }))
     }

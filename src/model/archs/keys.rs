@@ -105,17 +105,13 @@ impl Keys<'_> {
                 block: Block::Sequential,
             });
         }
-        let norm_eps = match norm {
-            Norm::Rms => "attention.layer_norm_rms_epsilon",
-            Norm::Layer => "attention.layer_norm_epsilon",
-        };
         Ok(Config {
             architecture: self.name.into(),
             n_embd,
             n_vocab,
             n_ctx_train,
             norm,
-            norm_eps: self.gguf.float(&self.key(norm_eps))?,
+            norm_eps: self.gguf.float(&self.key(norm.epsilon_key()))?,
             embedding_scale: self.float("embedding_scale")?.unwrap_or(1.0),
             residual_scale: 1.0,
             logit_scale: 1.0,

@@ -171,28 +171,25 @@ impl Context<'_> {
     }
 
     /// Sorts items by keys as Python does, those of one key in their order.
-    pub fn sorted<T>(&self, mut keyed: Vec<(Value, T)>, reverse: bool) -> Done<Vec<T>> {
+    pub fn sorted<T>(&self, keyed: Vec<(Value, T)>, reverse: bool) -> Done<Vec<T>> {
         for (key, _) in &keyed {
             self.check_ordered(key)?;
         }
-        for pair in keyed.windows(2) {
-            if let [(a, _), (b, _)] = pair {
-                self.order("<", b, a)?;
-            }
+        let mut less = |a: usize, b: usize| match (keyed.get(a), keyed.get(b)) {
+            (Some((a, _)), Some((b, _))) => Ok(self.order("<", a, b)? == Some(Ordering::Less)),
+            _ => Ok(false),
+        };
+        // As Python does, which keeps the order of those of one key so.
+        let mut places: Vec<usize> = (0..keyed.len()).collect();
+        if reverse {
+            places.reverse();
         }
-        let mut failed = None;
-        keyed.sort_by(|(a, _), (b, _)| {
-            let order = self.order("<", a, b).unwrap_or_else(|fault| {
-                failed.get_or_insert(fault);
-                None
-            });
-            let order = order.unwrap_or(Ordering::Equal);
-            if reverse { order.reverse() } else { order }
-        });
-        match failed {
-            Some(fault) => Err(fault),
-            None => Ok(keyed.into_iter().map(|(_, item)| item).collect()),
+        let mut places = sort_places(places, &mut less)?;
+        if reverse {
+            places.reverse();
         }
+        let mut items: Vec<Option<T>> = keyed.into_iter().map(|(_, item)| Some(item)).collect();
+        Ok(places.into_iter().filter_map(|place| items.get_mut(place)?.take()).collect())
     }
 
     /// Fails on numbers that are none, whose place depends on how one sorts.
@@ -206,4 +203,58 @@ impl Context<'_> {
             _ => Ok::<(), Fault>(()),
         }
     }
+}
+
+/// What compares two places: fails where there is no order between their values.
+type Less<'a> = &'a mut dyn FnMut(usize, usize) -> Done<bool>;
+
+/// Sorts places; those of which neither is less stay in their order. Ends at the first failure: `slice::sort_by` would go on, and panic at
+/// an order that is none. Fewer than 64 are compared in the pairs that Python compares, so that the same one fails.
+fn sort_places(mut places: Vec<usize>, less: Less<'_>) -> Done<Vec<usize>> {
+    let mut width = if places.len() < 64 { places.len().max(1) } else { 32 };
+    places.chunks_mut(width).try_for_each(|run| insert_each(run, less))?;
+    while width < places.len() {
+        let mut merged = Vec::with_capacity(places.len());
+        for pair in places.chunks(2 * width) {
+            let (mut left, mut right) = pair.split_at(width.min(pair.len()));
+            while let ([a, behind_a @ ..], [b, behind_b @ ..]) = (left, right) {
+                if less(*b, *a)? {
+                    merged.push(*b);
+                    right = behind_b;
+                } else {
+                    merged.push(*a);
+                    left = behind_a;
+                }
+            }
+            merged.extend(left.iter().chain(right));
+        }
+        places = merged;
+        width *= 2;
+    }
+    Ok(places)
+}
+
+/// Sorts a few: the run that they begin with is found, and turned round where it falls, then the others are put into it one by one.
+fn insert_each(places: &mut [usize], less: Less<'_>) -> Done<()> {
+    let [first, second, rest @ ..] = &*places else { return Ok(()) };
+    let falls = less(*second, *first)?;
+    let (mut last, mut sorted) = (*second, 2);
+    for place in rest {
+        if less(*place, last)? != falls {
+            break;
+        }
+        (last, sorted) = (*place, sorted + 1);
+    }
+    if falls {
+        places[..sorted].reverse();
+    }
+    for at in sorted..places.len() {
+        let (mut low, mut high) = (0, at);
+        while low < high {
+            let middle = low.midpoint(high);
+            if less(places[at], places[middle])? { high = middle } else { low = middle + 1 }
+        }
+        places[low..=at].rotate_right(1);
+    }
+    Ok(())
 }

@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 
 use super::super::marks::Marks;
-use super::fault::{Done, Fault, raise};
+use super::fault::{Done, raise};
 use super::meter::{Meter, costly};
 use super::value::{List, Map, Object, Value, View, key_text, lock, range_length};
 
@@ -126,8 +126,7 @@ impl<'r> Context<'r> {
 
     /// What tells a key from others; fails on what Python cannot hash.
     pub fn key_text(&self, key: &Value) -> Done<String> {
-        let fault = || Fault::Raised(format!("unhashable type: '{}'", key.kind()));
-        key_text(key, &|text| self.plain(text)).ok_or_else(fault)
+        key_text(key, &|text| self.plain(text))
     }
 
     /// The value of a key in a map; fails on what Python cannot hash.

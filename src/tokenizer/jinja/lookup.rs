@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::context::{Context, shared};
-use super::fault::{Done, raise, unsupported};
+use super::fault::{Done, Fault, raise, unsupported};
 use super::value::{Loop, Missing, Object, Value, lock, range_length};
 
 /// Methods of Python's strings.
@@ -207,7 +207,8 @@ fn element(context: &Context<'_>, value: &Value, key: &Value) -> Done<Option<Val
         Value::Undefined(missing) => return raise(missing.words()),
         Value::Map(map) => match context.key_text(key) {
             Ok(_) => context.get(map, key)?.cloned(),
-            Err(_) => None,
+            Err(Fault::Raised(_)) => None,
+            Err(fault) => return Err(fault),
         },
         Value::List(list) | Value::Tuple(list) => place(list.items.len()).and_then(|at| list.items.get(at)).cloned(),
         Value::Str(text) | Value::Markup(text) if key.as_int().is_some() => {

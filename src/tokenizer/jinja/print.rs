@@ -45,6 +45,8 @@ impl Context<'_> {
         Ok(text.out)
     }
 
+    /// Recursion as deep as values are: at most 64 levels of data (`value::MAX_LEVELS`, which whatever makes a list, a map or a view of one
+    /// holds) around a namespace, and 64 in it, which has none inside (`namespace::check_settable`).
     fn write(&self, value: &Value, text: &mut Text<'_>) -> Done<()> {
         self.meter.charge(8)?;
         match value {

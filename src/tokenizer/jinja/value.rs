@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::fault::{Done, Fault};
+use super::fault::{Done, Fault, raise};
 use super::meter::costly;
 
 /// Levels of lists and maps in one another. More could not be walked on the stack that there is.
@@ -158,9 +158,10 @@ pub(super) fn levels_above(items: &[Value]) -> Done<u32> {
     above(items.iter().map(Value::levels).max().unwrap_or(0))
 }
 
-/// What tells keys apart, by texts that have no marks; `None` for what Python cannot hash.
-pub(super) fn key_text(key: &Value, plain: &dyn for<'t> Fn(&'t str) -> Cow<'t, str>) -> Option<String> {
-    Some(match key {
+/// What tells keys apart, by texts that have no marks; fails on what Python cannot hash.
+pub(super) fn key_text(key: &Value, plain: &dyn for<'t> Fn(&'t str) -> Cow<'t, str>) -> Done<String> {
+    let refused = |kind| raise(format!("unhashable type: '{kind}'"));
+    Ok(match key {
         Value::Undefined(_) => "u".to_owned(),
         Value::None => "n".to_owned(),
         Value::Bool(bool) => format!("i{}", u8::from(*bool)),
@@ -169,19 +170,23 @@ pub(super) fn key_text(key: &Value, plain: &dyn for<'t> Fn(&'t str) -> Cow<'t, s
         Value::Float(float) => format!("f{}", float.to_bits()),
         Value::Str(text) | Value::Markup(text) => format!("s{}", plain(text)),
         // Written out, what is shared could be without end.
-        Value::Tuple(list) if list.weight > MAX_KEY => return None,
+        Value::Tuple(list) if list.weight > MAX_KEY => {
+            return costly(format!("it makes a key of more than {MAX_KEY} bytes"));
+        }
         Value::Tuple(list) => {
             let parts = list.items.iter().map(|item| key_text(item, plain));
-            let parts = parts.collect::<Option<Vec<_>>>()?;
+            let parts = parts.collect::<Done<Vec<_>>>()?;
             let sizes = parts.iter().map(|part| format!("{},", part.len())).collect::<String>();
             format!("t{sizes}:{}", parts.concat())
         }
         Value::Object(object) => match &**object {
             Object::Range { start, stop, step } => format!("r{start},{stop},{step}"),
-            Object::View(..) | Object::Group(..) => return None,
+            Object::View(..) => return refused(key.kind()),
+            // Its second part is a list.
+            Object::Group(..) => return refused("list"),
             object => format!("o{:p}", object),
         },
-        Value::List(_) | Value::Map(_) => return None,
+        Value::List(_) | Value::Map(_) => return refused(key.kind()),
     })
 }
 

@@ -87,6 +87,24 @@ impl Cache {
     }
 }
 
+/// Of the second of two ropes, whose frequencies are half the first one's.
+pub const MAGNITUDES: [f32; 2] = [1.0, 1.25];
+
+/// Both ropes' frequencies on the device; where nothing turns, none.
+pub fn both_turns(bench: &Bench, inv_freq: &[f64]) -> [u64; 2] {
+    if inv_freq.is_empty() {
+        return [0; 2];
+    }
+    [1.0, 0.5].map(|by| bench.put(&inv_freq.iter().map(|f| f * by).collect::<Vec<_>>()))
+}
+
+/// Turns a head as one of these does; `turns`: the first one's at the position.
+pub fn turned_by(x: &mut [f64], n_rot: usize, halves: bool, turns: &[f64], is_long: bool) {
+    let by = if is_long { 0.5 } else { 1.0 };
+    rope(x, n_rot, halves, &turns.iter().map(|turn| turn * by).collect::<Vec<_>>());
+    x[..n_rot].iter_mut().for_each(|x| *x *= f64::from(MAGNITUDES[usize::from(is_long)]));
+}
+
 /// Full turns of each pair at a position.
 pub fn turns(inv_freq: &[f64], position: usize) -> Vec<f64> {
     inv_freq.iter().map(|f| f * position as f64).collect()
@@ -165,16 +183,19 @@ fn one(bench: &Bench, case: &Case, rep: u32, sinks: bool) {
     let inv_freq = inv_freq(case.n_rot);
     let caches: Vec<Cache> =
         case.positions.iter().map(|p| Cache::new(bench, n_kv, hd, *p, p + 1, 1000 * *p as u64)).collect();
-    let state = |(p, cache): (&usize, &Cache)| {
+    // Every other sequence, from the first or the second on.
+    let is_long = |seq: usize| (seq + usize::from(rep == 8)) % 2 == 1;
+    let state = |(seq, (p, cache)): (usize, (&usize, &Cache))| {
         let (pages, position) = (bench.put(&cache.pages), *p as i32);
-        State { pages, position, ..State::default() }
+        State { pages, position, is_long: is_long(seq).into(), ..State::default() }
     };
-    let states: Vec<State> = case.positions.iter().zip(&caches).map(state).collect();
+    let states: Vec<State> = case.positions.iter().zip(&caches).enumerate().map(state).collect();
     let chunk = if hd <= 128 { 256 } else { 128 };
     let chunks = case.positions.iter().max().unwrap() / chunk + 1;
     let (out, tap_q, tap_k) =
         (bench.zeros(n_seq * n_heads * hd * 4), bench.zeros(n_heads * hd * 4), bench.zeros(n_kv * hd * 4));
-    let attend = Attend { qkv, turns: bench.put(&inv_freq), state: bench.put(&states), out, ..Attend::default() };
+    let attend =
+        Attend { qkv, turns: both_turns(bench, &inv_freq), state: bench.put(&states), out, ..Attend::default() };
     let attend = Attend {
         part: bench.zeros(n_seq * n_heads * chunks * (hd + 2) * 4),
         layer_at: (2 * LAYER * n_kv * hd) as u64 * u64::from(PAGE),
@@ -182,7 +203,8 @@ fn one(bench: &Bench, case: &Case, rep: u32, sinks: bool) {
     };
     let attend = Attend { counters: bench.zeros(n_seq * n_heads * 4), n_heads: n_heads as u32, ..attend };
     let attend = Attend { n_kv: n_kv as u32, head_dim: hd as u32, n_rot: case.n_rot as u32, eps: 1e-3, ..attend };
-    let attend = Attend { pairing: u32::from(case.halves), window: case.window as u32, magnitude: 1.0, ..attend };
+    let attend =
+        Attend { pairing: u32::from(case.halves), window: case.window as u32, magnitude: MAGNITUDES, ..attend };
     let attend = Attend { chunk: chunk as u32, max_chunks: chunks as u32, scale: scale as f32, ..attend };
     let attend = Attend { softcap: case.softcap as f32, long_from: u32::MAX, long_chunk: chunk as u32, ..attend };
     let mut attend = Attend { qkv_stride, out_stride: (n_heads * hd) as u32, ..attend };
@@ -191,9 +213,6 @@ fn one(bench: &Bench, case: &Case, rep: u32, sinks: bool) {
     }
     if case.last {
         (attend.norm_last, attend.beta, attend.interval) = (1, BETA, INTERVAL);
-    }
-    if case.n_rot == 0 {
-        attend.turns = 0;
     }
     let sink_of = numbers(8, n_heads);
     if sinks {
@@ -211,7 +230,7 @@ fn one(bench: &Bench, case: &Case, rep: u32, sinks: bool) {
         let head_of = |i: usize, norm: &[f64]| {
             let x = rows[seq][i * hd..(i + 1) * hd].to_vec();
             let norm = if case.norms { norm } else { &[] };
-            let mut x = turned(x, norm, case.last, |x| rope(x, case.n_rot, case.halves, &turns));
+            let mut x = turned(x, norm, case.last, |x| turned_by(x, case.n_rot, case.halves, &turns, is_long(seq)));
             if case.last && i < n_heads {
                 x.iter_mut().for_each(|x| *x *= temperature(*position));
             }

@@ -199,7 +199,7 @@ fn one_matrix(bench: &Bench, m: &super::bench::Matrix, n_rows: usize, (x, x_stri
     for (row, x) in xs.iter().enumerate() {
         near(&format!("{:?} of all", m.mat.ty), &alone[row * rows..][..rows], &m.times(x), 2e-8);
     }
-    for at_once in [4, 8] {
+    for at_once in [2, 4, 8] {
         assert!(run(at_once).iter().zip(&alone).all(|(a, b)| a.to_bits() == b.to_bits()), "{:?}: other bits", m.mat.ty);
     }
 }

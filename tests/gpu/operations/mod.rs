@@ -3,7 +3,9 @@
 
 mod attention;
 mod bench;
+mod expert_gemm;
 mod experts;
+mod experts_step;
 mod matmul;
 mod prefill;
 mod rows;
@@ -37,9 +39,14 @@ const OPERATIONS: &[Operation] = &[
     ("f16_batch", matmul::f16_of_several),
     ("q_batch", matmul::q_batch),
     ("route", experts::route),
+    ("router", experts_step::router),
     ("expert_tasks", experts::tasks),
     ("expert_products", experts::products),
+    ("expert_products", experts_step::gated),
+    ("expert_products", experts_step::summed),
     ("expert_sum", experts::sum),
+    ("expert_rows", expert_gemm::rows),
+    ("expert_gemm", expert_gemm::products),
     ("gemm", prefill::gemm),
     ("prefill_rope", prefill::rope_heads),
     ("flash_prefill", prefill::flash),
@@ -69,6 +76,7 @@ fn no_launcher_is_missing() {
     let sources = [
         include_str!("../../../src/backend/cuda/kernels/launch/mod.rs"),
         include_str!("../../../src/backend/cuda/kernels/launch/attention.rs"),
+        include_str!("../../../src/backend/cuda/kernels/launch/expert_gemm.rs"),
         include_str!("../../../src/backend/cuda/kernels/launch/experts.rs"),
         include_str!("../../../src/backend/cuda/kernels/launch/matmul.rs"),
         include_str!("../../../src/backend/cuda/kernels/launch/prefill.rs"),
@@ -85,5 +93,6 @@ fn no_launcher_is_missing() {
     let mut here: Vec<&str> = OPERATIONS.iter().map(|(name, _)| *name).collect();
     names.sort_unstable();
     here.sort_unstable();
+    here.dedup();
     assert_eq!(names, here);
 }

@@ -6,8 +6,10 @@ use kigo::backend::cuda::kernels::abi::{Encoder, Flash, FlashTile, Gemm, PAGE, P
 use kigo::backend::cuda::kernels::kinds::Epilogue;
 use kigo::backend::cuda::kernels::launch::gemm_encoder;
 
-use super::attention::{BETA, Cache, INTERVAL, LAYER, inv_freq, temperature, turned, turns};
-use super::bench::{Bench, activation, close, near, numbers, rope};
+use super::attention::{
+    BETA, Cache, INTERVAL, LAYER, MAGNITUDES, both_turns, inv_freq, temperature, turned, turned_by, turns,
+};
+use super::bench::{Bench, activation, close, near, numbers};
 
 /// Random rows of f16 and what rounding to it has left, rows `stride` apart, and their sums.
 fn two_halves(bench: &Bench, seed: u64, rows: usize, cols: usize, stride: usize) -> ([Address; 2], Vec<Vec<f64>>) {
@@ -111,25 +113,24 @@ fn rope_rows(bench: &Bench, head_dim: usize, n_rot: usize, halves: bool, norms: 
     let (pages, freqs) = (bench.put(&cache.pages), inv_freq(n_rot));
     let q = bench.zeros(n * n_heads * head_dim * 2);
     let (tap_q, tap_k) = (bench.zeros(n * n_heads * head_dim * 4), bench.zeros(n * n_kv * head_dim * 4));
-    let p =
-        PrefillRope { qkv, turns: bench.put(&freqs), q, tap_q, tap_k, k_offset, v_offset, ..PrefillRope::default() };
+    let turns_at = both_turns(bench, &freqs);
+    let p = PrefillRope { qkv, turns: turns_at, q, tap_q, tap_k, k_offset, v_offset, ..PrefillRope::default() };
     let p = PrefillRope { head_stride, token_stride, n_tokens: n as u32, n_heads: n_heads as u32, qkv_stride, ..p };
-    let p = PrefillRope { n_kv: n_kv as u32, head_dim: head_dim as u32, n_rot: n_rot as u32, magnitude: 1.0, ..p };
+    let p =
+        PrefillRope { n_kv: n_kv as u32, head_dim: head_dim as u32, n_rot: n_rot as u32, magnitude: MAGNITUDES, ..p };
     let mut p = PrefillRope { pairing: halves.into(), q_stride: (n_heads * head_dim) as u32, eps: 1e-3, ..p };
     if last {
         (p.norm_last, p.beta, p.interval) = (1, BETA, INTERVAL);
     }
-    if n_rot == 0 {
-        p.turns = 0;
-    }
     if norms {
         (p.q_norm, p.k_norm) = (q_norm, k_norm);
     }
+    let is_long = |i: usize| if placed { i % 2 == 1 } else { norms };
     if placed {
-        let place = |i: usize| RowPlace { pages, position: (start + i) as u32, unused: 0 };
+        let place = |i: usize| RowPlace { pages, position: (start + i) as u32, is_long: is_long(i).into() };
         p.rows = bench.put(&(0..n).map(place).collect::<Vec<_>>());
     } else {
-        (p.pages, p.start) = (pages, start as u32);
+        (p.pages, p.start, p.is_long) = (pages, start as u32, is_long(0).into());
     }
     bench.queue().prefill_rope(&p).unwrap();
     let got = bench.halves(q, 0, n * n_heads * head_dim);
@@ -139,7 +140,7 @@ fn rope_rows(bench: &Bench, head_dim: usize, n_rot: usize, halves: bool, norms: 
         let head_of = |head: usize, norm: &[f64]| {
             let x = row[head * head_dim..][..head_dim].to_vec();
             let norm = if norms { norm } else { &[] };
-            let mut x = turned(x, norm, last, |x| rope(x, n_rot, halves, &turns));
+            let mut x = turned(x, norm, last, |x| turned_by(x, n_rot, halves, &turns, is_long(i)));
             if last && head < n_heads {
                 x.iter_mut().for_each(|x| *x *= temperature(start + i));
             }

@@ -4,16 +4,17 @@
 //! `cuda/abi.cu` reports of the compiled object. It runs before a device is opened.
 
 mod encoder;
+mod reported;
 
-use std::ffi::{CStr, c_char};
 use std::mem::{offset_of, size_of};
 
 pub use encoder::Encoder;
+use reported::{compare, reported};
 
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::kernels::kinds;
 use crate::backend::cuda::kernels::packed::{self, Packed};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Tokens of a page of the cache.
 pub const PAGE: u32 = 64;
@@ -23,6 +24,12 @@ pub const RING: u32 = 256;
 pub const MOST_PARTS: u32 = 16;
 /// Most experts of a layer.
 pub const MOST_EXPERTS: u32 = 1024;
+/// Most slots of a task of experts on tensor cores.
+pub const EXPERT_SLOTS: u32 = 128;
+/// Columns in whose whole multiples the rows lie that those read.
+pub const FRAGMENTS: u32 = 128;
+/// Most elements of a row that [`Router`](super::launch::Router) norms.
+pub const NORM_KEPT: u32 = 4096;
 /// Positions of a chunk of the attention on tensor cores.
 pub const TENSOR_CHUNK: u32 = 256;
 /// Heads up to so many elements go there.
@@ -33,7 +40,7 @@ pub const INPUT_F16_WORDS: u32 = 66;
 pub const INPUT_Q_WORDS: u32 = 38;
 
 /// A number that both sides know, and its name in `cuda/abi.h`.
-type Number = (&'static str, u64);
+pub type Number = (&'static str, u64);
 
 /// Declares the structs, and `STRUCTS`, their sizes and their fields' offsets and sizes.
 macro_rules! structs {
@@ -98,6 +105,8 @@ structs! {
         least: u64,
         temperature: f32,
         inverse: f32,
+        is_long: u32,
+        unused: u32,
     }
 
     /// One matrix-vector stage.
@@ -137,7 +146,7 @@ structs! {
         q_norm: Address,
         k_norm: Address,
         sinks: Address,
-        turns: Address,
+        turns: [Address; 2],
         state: Address,
         out: Address,
         part: Address,
@@ -157,7 +166,7 @@ structs! {
         scale: f32,
         softcap: f32,
         eps: f32,
-        magnitude: f32,
+        magnitude: [f32; 2],
         beta: f32,
         interval: u32,
         n_seq: u32,
@@ -229,7 +238,7 @@ structs! {
     RowPlace is KgRow {
         pages: Address,
         position: u32,
-        unused: u32,
+        is_long: u32,
     }
 
     /// Residual and norm of rows.
@@ -302,6 +311,30 @@ structs! {
         x_stride: u32,
         y_stride: u32,
         tile: u32,
+        activation: u32,
+        shared: u32,
+        weights: Address,
+        gate: Address,
+    }
+
+    /// Products with experts' matrices on tensor cores.
+    ExpertGemm is KgExpertGemm {
+        x: Address,
+        m: [Mat; 2],
+        bias: [Address; 2],
+        y: Address,
+        order: Address,
+        tasks: Address,
+        n_m: u32,
+        rows: u32,
+        k: u32,
+        n_tasks: u32,
+        share: u32,
+        by_slot: u32,
+        x_stride: u32,
+        y_stride: u32,
+        activation: u32,
+        wgmma: u32,
     }
 
     /// Head norms, rope and the cache's rows of prefill.
@@ -309,7 +342,7 @@ structs! {
         qkv: Address,
         q_norm: Address,
         k_norm: Address,
-        turns: Address,
+        turns: [Address; 2],
         q: Address,
         pages: Address,
         tap_q: Address,
@@ -329,10 +362,12 @@ structs! {
         q_stride: u32,
         norm_last: u32,
         eps: f32,
-        magnitude: f32,
+        magnitude: [f32; 2],
         beta: f32,
         interval: u32,
         rows: Address,
+        is_long: u32,
+        unused: u32,
     }
 }
 
@@ -343,52 +378,14 @@ const NUMBERS: &[Number] = &[
     ("KG_RING", RING as u64),
     ("KG_MOST_PARTS", MOST_PARTS as u64),
     ("KG_MOST_EXPERTS", MOST_EXPERTS as u64),
+    ("KG_EXPERT_SLOTS", EXPERT_SLOTS as u64),
+    ("KG_FRAGMENTS", FRAGMENTS as u64),
+    ("KG_NORM_KEPT", NORM_KEPT as u64),
     ("KG_TENSOR_CHUNK", TENSOR_CHUNK as u64),
     ("KG_TENSOR_HEAD", TENSOR_HEAD as u64),
     ("KG_INPUT_F16_WORDS", INPUT_F16_WORDS as u64),
     ("KG_INPUT_Q_WORDS", INPUT_Q_WORDS as u64),
 ];
-
-/// `KgAbiNumber`: a number as the compiled object has it.
-#[repr(C)]
-struct Reported {
-    name: *const c_char,
-    value: u64,
-}
-
-unsafe extern "C" {
-    fn kgc_abi(n: *mut u32) -> *const Reported;
-}
-
-/// The compiled object's numbers.
-fn reported() -> Vec<(String, u64)> {
-    let mut n = 0;
-    // SAFETY: writes one number, and returns an array of so many entries that lives as long as the library.
-    let entries = unsafe { std::slice::from_raw_parts(kgc_abi(&mut n), n as usize) };
-    // SAFETY: each name is a literal of the compiled object.
-    entries.iter().map(|e| (unsafe { CStr::from_ptr(e.name) }.to_string_lossy().into_owned(), e.value)).collect()
-}
-
-/// That both sides have the same names with the same numbers.
-fn compare(here: &[&[Number]], there: &[(String, u64)]) -> Result<()> {
-    let refuse = |name: &str, here: &dyn std::fmt::Display, there: &dyn std::fmt::Display| {
-        let message = format!("the kernels were compiled for another layout: {name} is {there} there, {here} here");
-        Err(Error::Internal { message })
-    };
-    for (name, here) in here.iter().copied().flatten() {
-        match there.iter().find(|(n, _)| n == name) {
-            Some((_, there)) if there == here => {}
-            Some((_, there)) => return refuse(name, here, there),
-            None => return refuse(name, here, &"unknown"),
-        }
-    }
-    for (name, there) in there {
-        if !here.iter().copied().flatten().any(|(n, _)| n == name) {
-            return refuse(name, &"unknown", there);
-        }
-    }
-    Ok(())
-}
 
 /// That the compiled kernels have the structs and numbers that this library has.
 pub fn check() -> Result<()> {

@@ -55,6 +55,11 @@ pub enum NormKind {
     Layer,
 }
 
+impl NormKind {
+    /// The one with the largest number.
+    pub const LAST: NormKind = NormKind::Layer;
+}
+
 impl From<model::Norm> for NormKind {
     fn from(norm: model::Norm) -> NormKind {
         match norm {
@@ -89,6 +94,11 @@ impl From<model::Score> for Score {
 pub enum Pairing {
     Adjacent = 0,
     Halves,
+}
+
+impl Pairing {
+    /// The one with the largest number.
+    pub const LAST: Pairing = Pairing::Halves;
 }
 
 impl From<RopePairing> for Pairing {

@@ -42,6 +42,23 @@ pub enum Packed {
     F16Tiles,
 }
 
+/// Types whose products are one source, a file of its own for each kind of product: the lists of `cuda/abi.h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Floating-point elements, of which tiles have kernels of their own.
+    Float,
+    /// Blocks of 32 elements with a scale each.
+    Q32,
+    /// Blocks of 256 elements with scales of scales.
+    K256,
+    /// Four bits that stand for one of sixteen values.
+    Table,
+    /// Places in code books.
+    Grid,
+    /// One or two bits that stand for -1 to 2.
+    Ternary,
+}
+
 /// The numbers by their names in `cuda/abi.h`.
 #[rustfmt::skip]
 pub const NUMBERS: &[(&str, u64)] = &[
@@ -117,38 +134,24 @@ impl Packed {
         matches!(self, Packed::F32 | Packed::F16 | Packed::Bf16)
     }
 
-    /// Blocks of 32 elements with a scale each.
-    pub fn is_q32(self) -> bool {
-        matches!(self, Packed::Q4_0 | Packed::Q4_1 | Packed::Q5_0 | Packed::Q5_1 | Packed::Q8_0)
-    }
-
-    /// Blocks of 256 elements with scales of scales.
-    pub fn is_k256(self) -> bool {
-        matches!(self, Packed::Q2_K | Packed::Q3_K | Packed::Q4_K | Packed::Q5_K | Packed::Q6_K)
-    }
-
-    /// Four bits that stand for one of sixteen values.
-    pub fn is_table(self) -> bool {
-        matches!(self, Packed::IQ4_NL | Packed::IQ4_XS | Packed::Mxfp4 | Packed::Nvfp4)
-    }
-
-    /// Places in code books.
-    pub fn is_grid(self) -> bool {
-        let three = matches!(self, Packed::IQ3_S | Packed::IQ3_XXS);
-        let two = matches!(self, Packed::IQ2_S | Packed::IQ2_XS | Packed::IQ2_XXS);
-        three || two || matches!(self, Packed::IQ1_S | Packed::IQ1_M)
-    }
-
-    /// One or two bits that stand for -1 to 2.
-    pub fn is_ternary(self) -> bool {
-        matches!(self, Packed::TQ1_0 | Packed::TQ2_0 | Packed::Q2_0 | Packed::Q1_0)
+    /// Whose kernels multiply it.
+    pub fn family(self) -> Family {
+        match self {
+            Packed::F32 | Packed::F16 | Packed::Bf16 | Packed::F16Tiles => Family::Float,
+            Packed::Q4_0 | Packed::Q4_1 | Packed::Q5_0 | Packed::Q5_1 | Packed::Q8_0 => Family::Q32,
+            Packed::Q2_K | Packed::Q3_K | Packed::Q4_K | Packed::Q5_K | Packed::Q6_K => Family::K256,
+            Packed::IQ4_NL | Packed::IQ4_XS | Packed::Mxfp4 | Packed::Nvfp4 => Family::Table,
+            Packed::IQ3_S | Packed::IQ3_XXS | Packed::IQ2_S | Packed::IQ2_XS | Packed::IQ2_XXS => Family::Grid,
+            Packed::IQ1_S | Packed::IQ1_M => Family::Grid,
+            Packed::TQ1_0 | Packed::TQ2_0 | Packed::Q2_0 | Packed::Q1_0 => Family::Ternary,
+        }
     }
 
     /// Elements of a stored block, of which rows are whole ones.
     pub fn row_block(self) -> u32 {
         match self {
-            _ if self.is_float() || self == Packed::F16Tiles => 1,
-            _ if self.is_q32() => 32,
+            _ if self.family() == Family::Float => 1,
+            _ if self.family() == Family::Q32 => 32,
             Packed::IQ4_NL | Packed::Mxfp4 => 32,
             Packed::Nvfp4 | Packed::Q2_0 => 64,
             Packed::Q1_0 => 128,

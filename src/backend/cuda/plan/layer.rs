@@ -1,6 +1,8 @@
 //! THE list of what a model computes, once: the lowerings turn it into launches of a token, of many sequences, of a prompt.
 
-use super::op::{Attend, Experts, Gate, Half, Input, Kind, Norm, Op, Output, Project, What};
+use super::experts::Experts;
+use super::ffn::{self, Part};
+use super::op::{Attend, Gate, Half, Input, Kind, Norm, Op, Output, Project, What};
 use crate::backend::PAGE_TOKENS;
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::kernels::kinds::{NormKind, Pairing};
@@ -144,7 +146,8 @@ fn layer(config: &Config, w: &Layer, index: usize, layer_at: u64, push: &mut dyn
             if let Some(shared) = &experts.shared {
                 dense(&shared.ffn, w, ffn_input, Output::Shared, push);
             }
-            push(What::Experts(Experts { experts: *experts, weights: weights.clone(), post_norm: w.post_ffn_norm }));
+            let part = Part::Experts(Experts { experts: *experts, weights: weights.clone() });
+            push(What::Ffn(ffn::Ffn { part, post_norm: w.post_ffn_norm }));
         }
         (Ffn::Dense(ffn), _) => {
             dense(ffn, w, ffn_input, Output::Stream { half: Half::Ffn, post_norm: w.post_ffn_norm }, push);
@@ -182,7 +185,7 @@ fn attend(config: &Config, attention: &model::Attention, w: &Layer, layer_at: u6
         sinks: w.sinks,
         turns: w.turns,
         n_rot: rope.map_or(0, |rope| rope.n_rot()),
-        magnitude: rope.map_or(1.0, |rope| rope.magnitude),
+        magnitude: [false, true].map(|long| attention.rope.map_or(1.0, |i| config.ropes_of(long)[i].magnitude)),
         pairing: rope.map_or(Pairing::Adjacent, |rope| rope.pairing.into()),
         layer_at,
     }));

@@ -136,8 +136,8 @@ pub fn lower(target: Target<'_>, ops: &[Op], n_seq: u32) -> Vec<Launch> {
                     lowering.push(Kind::Glu, Run::Between(Between::Glu(glu)));
                 }
             }
-            What::Experts(e) => {
-                for call in stages.experts(e) {
+            What::Ffn(part) => {
+                for call in stages.ffn(part, None) {
                     lowering.push(call.kind, Run::Between(call.run));
                 }
             }
@@ -204,12 +204,17 @@ impl Lowering<'_> {
             By::Tiles if in_parts => self.tiles_in_parts(kind, stage),
             By::Tiles => self.tiles(kind, stage, &rows, placed.shape),
             By::Rows(_) => self.rows(kind, stage, &placed.mats, placed.pair, placed.shape, pieces),
-            // Matrices of several types, one after another.
+            // Matrices of several types, one type after another.
             By::Mixed => {
-                for i in 0..alone.n_seg as usize {
+                let mut left: Vec<usize> = (0..alone.n_seg as usize).collect();
+                while let Some(ty) = left.first().map(|i| alone.m[*i].ty) {
+                    let of_type: Vec<usize> = left.extract_if(.., |i| alone.m[*i].ty == ty).collect();
                     let mut one = stage;
-                    (one.m[0], one.bias[0], one.out[0]) = (stage.m[i], stage.bias[i], stage.out[i]);
-                    self.rows(kind, one, &placed.mats[i..=i], placed.pair, placed.shape, pieces);
+                    for (to, &i) in of_type.iter().enumerate() {
+                        (one.m[to], one.bias[to], one.out[to]) = (stage.m[i], stage.bias[i], stage.out[i]);
+                    }
+                    let mats: Vec<Mat> = of_type.iter().map(|i| placed.mats[*i]).collect();
+                    self.rows(kind, one, &mats, placed.pair, placed.shape, pieces);
                 }
             }
         }

@@ -4,8 +4,9 @@
 //! Weights that are not f16 are expanded into a slab before each product; activations between products are f16, sums, the
 //! residual stream and the inputs of norms f32.
 
-use super::experts;
-use super::op::{Attend, Experts, Gate, Half, Input, Op, Output, What};
+use super::experts::Rows as PartRows;
+use super::ffn::{self, Ffn};
+use super::op::{Attend, Gate, Half, Input, Op, Output, What};
 use super::prefill_workspace::{PrefillWorkspace, ends_with, quantized, slab_bytes};
 use crate::backend::PAGE_TOKENS;
 use crate::backend::cuda::driver::{Address, Gpu};
@@ -86,8 +87,8 @@ pub struct Pass<'a> {
     pub work: &'a PrefillWorkspace,
     /// Rows.
     pub m: usize,
-    /// Pages and start of the only sequence.
-    pub one: (Address, usize),
+    /// Pages and start of the only sequence, and whether it is long.
+    pub one: (Address, usize, bool),
     /// How many tiles several sequences have; the tables hold them and the sequences' places. 0: there is one sequence.
     pub n_tiles: usize,
     /// Two buffers of m rows of the widest vector, where somebody watches.
@@ -158,7 +159,7 @@ impl Lowering<'_> {
                 }
             }
             What::Gate(g) => self.gate(g),
-            What::Experts(e) => self.experts(e),
+            What::Ffn(part) => self.ffn(part),
             What::Finish { layer } => {
                 if !self.pending.is_empty() {
                     let norm = self.summing();
@@ -186,7 +187,7 @@ impl Lowering<'_> {
     /// Sums the stream and leaves its norm in `h`.
     fn read(&mut self, norm: NormKind, [w, bias]: [Address; 2], ends: Option<i32>, shows: &[&'static str]) {
         let Pass { config, work, taps, .. } = self.pass;
-        // Experts read what is not rounded.
+        // What `ffn` names reads what is not rounded.
         let (first, d) = (if work.normed != 0 { work.normed } else { taps.map_or(0, |t| t[0]) }, config.n_embd);
         let norm = abi::Norm { w, bias, kind: norm as u32, row: first, ..self.summing() };
         let norm = abi::Norm { out: work.h, out_lo: work.left(work.h), out_stride: d as u32, ..norm };
@@ -228,12 +229,12 @@ impl Lowering<'_> {
         }
     }
 
-    /// See [`Experts`]; what they make waits for the next norm.
-    fn experts(&mut self, op: &Experts) {
+    /// See [`Ffn`]; what it makes waits for the next norm.
+    fn ffn(&mut self, op: &Ffn) {
         let Pass { gpu, config, work, m, .. } = self.pass;
         let (d, y) = (config.n_embd as u32, self.next_delta());
-        let rows = experts::Rows { n: m as u32, x: work.normed, x_stride: d, y, y_stride: d };
-        for call in experts::launches(gpu, config, op, rows, &work.experts) {
+        let rows = PartRows { n: m as u32, x: work.normed, x_stride: d, y, y_stride: d, before: None };
+        for call in ffn::prompt(gpu, config, op, rows, &work.ffn, work.encode.exists()) {
             self.push(Run::Between(call.run));
             for (name, from, stride, cols) in call.shows {
                 self.show(name, self.layer, Rows::Floats { from, stride }, cols);
@@ -302,7 +303,7 @@ impl Lowering<'_> {
     }
 
     fn attend(&mut self, op: &Attend) {
-        let Pass { gpu, config, work, m, one: (pages, start), n_tiles, taps } = self.pass;
+        let Pass { gpu, config, work, m, one: (pages, start, is_long), n_tiles, taps } = self.pass;
         let (places, tiles) = if n_tiles > 0 { (work.places, work.tiles) } else { (0, 0) };
         let a = &op.attention;
         let (h, g) = (a.q_width(), a.kv_width());
@@ -338,6 +339,8 @@ impl Lowering<'_> {
             eps: config.norm_eps,
             magnitude: op.magnitude,
             rows: places,
+            is_long: u32::from(is_long),
+            unused: 0,
         }));
         self.push(Run::Flash(Flash {
             q: work.q,

@@ -65,7 +65,9 @@ pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
     let Target { gpu, config, tuning, work } = target;
     let mut stages = Stages::new(gpu, config, tuning, work, 1);
     let mut launches = Vec::with_capacity(ops.len());
-    for op in ops {
+    // A norm that the next launch does, and what it shows.
+    let (mut before, mut shown_before) = (None, Vec::new());
+    for (i, op) in ops.iter().enumerate() {
         let mut push = |kind, run, shows: Vec<Show>| {
             launches.push(Launch { kind, run, shows: if watched { shows } else { Vec::new() } });
         };
@@ -77,12 +79,16 @@ pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
                 push(Kind::Embed, run, vec![show("embed", x, config.n_embd)]);
             }
             What::Norm(n) => {
-                let norm = stages.norm(n);
+                if let Some(Op { what: What::Ffn(next), .. }) = ops.get(i + 1) {
+                    before = stages.norm_before(n, next);
+                }
+                let norm = before.map_or_else(|| stages.norm(n), |(norm, _)| Some(norm));
                 let (x, row) = stages.stream();
                 let ended = n.ends.filter(|_| norm.is_some_and(|n| n.delta[0] != 0));
                 let resid = ended.map(|layer| Show { name: "resid", layer, from: x, cols: config.n_embd });
                 let shows = resid.into_iter().chain(n.taps.iter().map(|tap| show(tap, row, config.n_embd)));
                 match norm {
+                    _ if before.is_some() => shown_before = shows.collect(),
                     Some(norm) => push(n.kind, Run::Between(Between::Norm(norm)), shows.collect()),
                     // The stream as the launch before has left it.
                     None => {
@@ -125,10 +131,11 @@ pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
                     push(Kind::Glu, Run::Between(Between::Glu(glu)), if g.shown { vec![act] } else { Vec::new() });
                 }
             }
-            What::Experts(e) => {
-                for call in stages.experts(e) {
+            What::Ffn(part) => {
+                for call in stages.ffn(part, before.take()) {
                     let shows = call.shows.iter().map(|(name, from, _, cols)| show(name, *from, *cols));
-                    push(call.kind, Run::Between(call.run), shows.collect());
+                    let shows = shown_before.drain(..).chain(shows).collect();
+                    push(call.kind, Run::Between(call.run), shows);
                 }
             }
             What::Finish { layer } => {

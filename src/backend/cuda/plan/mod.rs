@@ -4,7 +4,9 @@
 
 pub mod experts;
 pub mod f16_batch;
+pub mod ffn;
 pub mod geometry;
+pub mod kind;
 pub mod layer;
 pub mod limits;
 pub mod lower_batch;

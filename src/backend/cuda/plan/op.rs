@@ -2,31 +2,13 @@
 //!
 //! An operation names its taps: what it shows of itself to whoever watches, in the order in which it is made.
 
+pub use super::kind::Kind;
+
+use super::ffn::Ffn;
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::kernels::abi::Mat;
 use crate::backend::cuda::kernels::kinds::{Activation, NormKind, Pairing};
-use crate::backend::cuda::weights::layout;
-use crate::model::{self, Attention};
-
-/// Declares the kinds, and the list of all.
-macro_rules! kinds {
-    ($($kind:ident),*) => {
-        /// What is seen of a launch; measurements go by it.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[allow(missing_docs)]
-        pub enum Kind {
-            $($kind,)*
-        }
-
-        impl Kind {
-            /// All of them, in the order of a step.
-            pub const ALL: &[Kind] = &[$(Kind::$kind,)*];
-            /// How many there are.
-            pub const N: usize = Kind::ALL.len();
-        }
-    };
-}
-kinds!(Embed, Qkv, Attend, Output, GateUp, Up, Glu, Down, Route, Experts, Logits);
+use crate::model::Attention;
 
 /// One operation, of a layer or (-1) outside of one.
 #[derive(Clone, Debug)]
@@ -58,9 +40,8 @@ pub enum What {
     Attend(Attend),
     /// activation(gate x) * (up x), or activation(up x); shows "ffn_act".
     Gate(Gate),
-    /// The choice among experts, and what they make of the row that the [`Norm`] before has left; shows "moe_logits", "moe_ids",
-    /// "moe_weights", "ffn_out".
-    Experts(Experts),
+    /// A feed-forward part that is no gate between products; shows "ffn_out" and what is its own.
+    Ffn(Ffn),
     /// The stream with what was to be added to it, where nothing else follows that adds it; shows "resid".
     Finish {
         /// The layer that ends.
@@ -118,7 +99,7 @@ pub enum Output {
         /// [n_embd] f32 or 0
         post_norm: Address,
     },
-    /// What the expert that all share makes: to where [`What::Experts`] adds the others.
+    /// What the expert that all share makes: to where [`Experts`](super::experts::Experts) add the others.
     Shared,
     /// The sequence's logits, scaled, `cap * tanh(x / cap)` where the cap is not 0; shows "logits".
     Logits {
@@ -176,12 +157,12 @@ pub struct Attend {
     pub norm_last: bool,
     /// [n_heads] f32 or 0: a score of each head with no value behind it.
     pub sinks: Address,
-    /// [n_rot / 2] f64: turns of a pair per position.
-    pub turns: Address,
+    /// [n_rot / 2] f64 each: turns of a pair per position, in sessions that are not long and in those that are.
+    pub turns: [Address; 2],
     /// Elements of a head that are turned; 0: none.
     pub n_rot: usize,
-    /// What sines and cosines are multiplied by.
-    pub magnitude: f32,
+    /// What sines and cosines are multiplied by, likewise.
+    pub magnitude: [f32; 2],
     /// Which elements make a pair.
     pub pairing: Pairing,
     /// Where the layer's keys begin in a page of the cache, in elements; its values follow.
@@ -213,15 +194,4 @@ impl Gate {
             None => (vec![self.up], [self.bias[1], 0, 0]),
         }
     }
-}
-
-/// The experts of a layer; the one that all share, if there is one, has been there before.
-#[derive(Clone, Debug)]
-pub struct Experts {
-    /// How many, of which width, how they are chosen.
-    pub experts: model::Experts,
-    /// Their matrices.
-    pub weights: layout::Experts,
-    /// [n_embd] f32 or 0: of a norm behind the sum.
-    pub post_norm: Address,
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::experts::{MOST_SLOTS, Room};
+use super::ffn::{self, Room};
 use super::limits::{LEAST_ROWS, MOST_ROWS};
 use super::op::{Gate, Op, What};
 use crate::backend::cuda::driver::{Address, Buffer, Gpu};
@@ -16,9 +16,10 @@ use crate::model::{Block, Config, Layer};
 
 /// Whether a model's activations between products, and its quantized weights, are two halves, x and what rounding it to f16
 /// leaves, each product taking both: two or three times the work, and the error of f16 is gone. Models so narrow have it to
-/// spare: their prompts are short of work for the tensor cores, and they are the ones whose few weights hide no error.
+/// spare: their prompts are short of work for the tensor cores, and they are the ones whose few weights hide no error. Experts are many
+/// weights, and their products have one half.
 pub fn two_halves(c: &Config) -> bool {
-    c.n_embd <= 2048
+    c.n_embd <= 2048 && !ffn::there(c)
 }
 
 /// Whether all matrices are quantized: f16 and bf16 leave no second half that would be worth the time.
@@ -37,8 +38,8 @@ fn products(body: &[Op]) -> impl Iterator<Item = Vec<Mat>> {
         What::Project(p) => Some(p.mats.clone()),
         What::Gate(g) => Some(g.mats().0),
         What::Embed { .. } | What::Norm(_) | What::QkNorm(_) | What::Attend(_) => None,
-        // Those of experts are read as they lie.
-        What::Experts(_) | What::Finish { .. } => None,
+        // Its matrices are read as they lie.
+        What::Ffn(_) | What::Finish { .. } => None,
     })
 }
 
@@ -47,8 +48,7 @@ pub fn can(c: &Config, body: &[Op]) -> bool {
     let of_layer =
         |l: &Layer| [l.attention().q_width(), l.attention().kv_width(), l.common_ffn().map_or(0, |ffn| ffn.width)];
     let mut widths = c.layers.iter().flat_map(of_layer).chain([c.n_embd]);
-    let slots = MOST_ROWS * c.widths().n_used;
-    slots <= MOST_SLOTS && widths.all(|n| n % 8 == 0) && products(body).flatten().all(|m| m.ty != Packed::F32)
+    ffn::can(c, MOST_ROWS) && widths.all(|n| n % 8 == 0) && products(body).flatten().all(|m| m.ty != Packed::F32)
 }
 
 /// Bytes the working memory for `rows` tokens takes.
@@ -64,9 +64,9 @@ fn bytes_of(c: &Config, body: &[Op], rows: usize, halves: bool) -> u64 {
     own + normed_bytes(c, rows) + Room::bytes(c, rows)
 }
 
-/// Bytes of normalized rows in f32, which experts read.
+/// Bytes of normalized rows in f32, which feed-forward parts with launches of their own read.
 fn normed_bytes(c: &Config, rows: usize) -> u64 {
-    if c.widths().n_experts == 0 { 0 } else { ((rows * c.n_embd * 4) as u64).next_multiple_of(256) }
+    if ffn::there(c) { ((rows * c.n_embd * 4) as u64).next_multiple_of(256) } else { 0 }
 }
 
 /// How the product of a feed-forward part ends, if what stands behind it is its own doing.
@@ -143,10 +143,10 @@ pub struct PrefillWorkspace {
     pub slab: Address,
     /// What rounding leaves of `h`, `mix` and `act`.
     left: [Address; 3],
-    /// [rows, D] f32, normalized, where there are experts; else null
+    /// [rows, D] f32, normalized, where a feed-forward part reads them; else null
     pub normed: Address,
-    /// What experts have.
-    pub experts: Room,
+    /// What feed-forward parts with launches of their own have.
+    pub ffn: Room,
     /// [rows] u32
     pub tokens: Address,
     /// [rows] RowPlace
@@ -168,8 +168,8 @@ impl PrefillWorkspace {
             sizes(c, body, rows, halves).map(&mut take);
         let [tokens, places, tiles] = tables(rows).map(&mut take);
         let normed = take(normed_bytes(c, rows));
-        let experts = Room::at(take(Room::bytes(c, rows)), c, rows);
-        let normed = if c.widths().n_experts == 0 { 0 } else { normed };
+        let ffn = Room::at(take(Room::bytes(c, rows)), c, rows, false);
+        let normed = if ffn::there(c) { normed } else { 0 };
         Ok(PrefillWorkspace {
             rows,
             buffer,
@@ -186,7 +186,7 @@ impl PrefillWorkspace {
             slab,
             left,
             normed,
-            experts,
+            ffn,
             tokens,
             places,
             tiles,

@@ -1,9 +1,10 @@
 //! Operations as stages of a step: which buffers, which geometry; common to a token alone and to many sequences.
 
-use super::experts::{self, Call};
+use super::experts::{Call, Rows};
+use super::ffn::{self, Ffn};
 use super::geometry::{By, Shape, Tuning, share};
 use super::limits::stride;
-use super::op::{Attend, Experts, Gate, Half, Input, Kind, Norm, Output, Project};
+use super::op::{Attend, Gate, Half, Input, Kind, Norm, Output, Project};
 use super::workspace::Workspace;
 use crate::backend::cuda::driver::{Address, Gpu};
 use crate::backend::cuda::kernels::abi::{self, Glu, Mat, Stage};
@@ -91,6 +92,23 @@ impl<'a> Stages<'a> {
         Some(abi::Norm { w: op.weight, bias: op.bias, row: self.row, kind: op.norm as u32, ..norm })
     }
 
+    /// The same where the launches of `op`, which is next, begin with it, and where they leave the stream; nothing where they do not.
+    pub fn norm_before(&mut self, op: &Norm, next: &Ffn) -> Option<(abi::Norm, Address)> {
+        let plain = op.norm != NormKind::None && self.pending.len() == 1 && self.n == 1;
+        if !plain || !ffn::takes_norm(self.config, next) {
+            return None;
+        }
+        let norm = self.norm(op)?;
+        self.other_stream();
+        Some((norm, self.current))
+    }
+
+    /// The other place of the stream.
+    fn other_stream(&mut self) {
+        let [a, b] = self.work.x;
+        self.current = if self.current == a { b } else { a };
+    }
+
     /// Where the stream is, and where the norm before has left what it made of it.
     pub fn stream(&self) -> (Address, Address) {
         (self.current, self.row)
@@ -131,8 +149,7 @@ impl<'a> Stages<'a> {
     fn reading_stream(&mut self, weight: Address, n: u32) -> Stage {
         let mut stage = Stage { x: self.current, norm_w: weight, n, eps: self.config.norm_eps, ..Stage::default() };
         if let Some((delta, post)) = self.pending.pop() {
-            let [a, b] = self.work.x;
-            self.current = if self.current == a { b } else { a };
+            self.other_stream();
             (stage.delta, stage.post_w, stage.x_out) = (delta, post, self.current);
         }
         stage
@@ -173,12 +190,12 @@ impl<'a> Stages<'a> {
         self.placed(p.kind, stage, &p.mats, false)
     }
 
-    /// See [`Experts`].
-    pub fn experts(&mut self, op: &Experts) -> Vec<Call> {
+    /// See [`Ffn`]; `before`: the norm of one row that it begins with, from [`Stages::norm_before`].
+    pub fn ffn(&mut self, op: &Ffn, before: Option<(abi::Norm, Address)>) -> Vec<Call> {
         let (d, y) = (stride(self.config.n_embd) as u32, self.added(Half::Ffn));
-        let rows = experts::Rows { n: self.n, x: self.row, x_stride: d, y, y_stride: d };
+        let rows = Rows { n: self.n, x: self.row, x_stride: d, y, y_stride: d, before };
         self.pending.push((y, op.post_norm));
-        experts::launches(self.gpu, self.config, op, rows, &self.work.experts)
+        ffn::launches(self.gpu, self.config, op, rows, &self.work.ffn)
     }
 
     /// Where a half layer leaves what it adds.

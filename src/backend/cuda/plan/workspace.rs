@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::experts::Room;
+use super::ffn::Room;
 use super::limits::{ATTEND_CHUNK, MOST_PARTS, RING, stride};
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::driver::{Buffer, Gpu, Pinned, Stream};
@@ -39,7 +39,7 @@ pub struct Workspace {
     pub state: Address,    // State
     pub best: Address,     // u64
     pub counter: Address,  // u32
-    pub experts: Room,
+    pub ffn: Room,
 }
 
 /// Bytes of the fixed part and where each piece starts in it.
@@ -110,7 +110,7 @@ impl Workspace {
             state: at(16),
             best: at(17),
             counter: at(18),
-            experts: Room::at(fixed.at() + own, c, rows),
+            ffn: Room::at(fixed.at() + own, c, rows, true),
             _fixed: fixed,
             part,
             ring,

@@ -219,5 +219,5 @@ impl Exec {
 pub fn state_of(slot: &CudaSlot, token: u32, position: usize, produced: usize, drawn: State) -> State {
     let (pages, logits) = slot.addresses();
     let (token, position) = (token as i32, position as i32);
-    State { pages, logits, token, position, produced: produced as u32, ..drawn }
+    State { pages, logits, token, position, produced: produced as u32, is_long: u32::from(slot.is_long), ..drawn }
 }

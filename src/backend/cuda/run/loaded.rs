@@ -118,11 +118,12 @@ impl LoadedModel for CudaModel {
         exec.stream.wait()
     }
 
-    fn create_slot(&self) -> Result<Box<dyn Slot>> {
+    fn create_slot_for(&self, n_ctx: usize) -> Result<Box<dyn Slot>> {
         let logits = Buffer::new(&self.net.gpu, self.net.config.n_vocab * 4)?;
         let table =
             Buffer::new(&self.net.gpu, first_context(&self.net.config).div_ceil(PAGE_TOKENS).next_power_of_two() * 8)?;
-        Ok(Box::new(CudaSlot { logits, table, pages: Vec::new(), choice: None, wish: None }))
+        let is_long = self.net.config.is_long(n_ctx);
+        Ok(Box::new(CudaSlot { logits, table, is_long, pages: Vec::new(), choice: None, wish: None }))
     }
 
     fn forward(&self, chunks: &mut [Chunk<'_>], run: &mut RunControl<'_>) -> Result<()> {

@@ -23,6 +23,8 @@ pub struct Part<'a> {
     pub pages: Address,
     /// Index of the sequence in the batch.
     pub sequence: usize,
+    /// See [`CudaSlot::is_long`].
+    pub is_long: bool,
     /// Position of the first token.
     pub start: usize,
     /// At least one; `LEAST_ROWS` where there are several parts.
@@ -56,11 +58,11 @@ pub fn run(on: On<'_>, parts: &[Part<'_>], run: &mut RunControl<'_>) -> Result<A
     // SAFETY: there is room for `rows` tokens; the host's are staged before this returns.
     unsafe { stream.upload(work.tokens, tokens.as_ptr().cast(), m * 4)? };
     let n_tiles = if parts.len() > 1 { tell_parts(on, parts)? } else { 0 };
-    let Part { pages, sequence, start, .. } = parts[0];
+    let Part { pages, sequence, is_long, start, .. } = parts[0];
     let widest = config.n_embd.max(config.widths().q);
     let taps = run.tap.is_some().then(|| Buffer::new(gpu, m * widest * 8)).transpose()?;
     let both = taps.as_ref().map(|b| [b.at(), b.at() + (m * widest * 4) as u64]);
-    let launches = lower(Pass { gpu, config, work, m, one: (pages, start), n_tiles, taps: both }, ops);
+    let launches = lower(Pass { gpu, config, work, m, one: (pages, start, is_long), n_tiles, taps: both }, ops);
     let mut eye = TapReader { stream, sequence, position: start, rows: m, tap: run.tap.as_deref_mut() };
     let marks = (0..LAYERS_AHEAD).map(|_| Event::new(gpu, false)).collect::<Result<Vec<_>>>()?;
     for of_layer in launches.chunk_by(|a, b| a.layer == b.layer) {
@@ -93,9 +95,10 @@ fn tell_parts(on: On<'_>, parts: &[Part<'_>]) -> Result<usize> {
     let On { work, stream, .. } = on;
     let (mut places, mut tiles) = (Vec::new(), Vec::new());
     for part in parts {
-        let Part { pages, start, tokens, .. } = *part;
+        let Part { pages, is_long, start, tokens, .. } = *part;
         let (row0, n_tokens) = (places.len() as u32, tokens.len() as u32);
-        places.extend((start..start + tokens.len()).map(|i| RowPlace { pages, position: i as u32, unused: 0 }));
+        let is_long = u32::from(is_long);
+        places.extend((start..start + tokens.len()).map(|i| RowPlace { pages, position: i as u32, is_long }));
         let tile = |i: usize| FlashTile { pages, row0, n_tokens, start: start as u32, tile: 64 * i as u32 };
         tiles.extend((0..tokens.len().div_ceil(64)).map(tile));
     }

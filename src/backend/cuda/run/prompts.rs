@@ -37,11 +37,11 @@ pub fn run_alone(
     let slot = slot_of(chunk.slot)?;
     net.pages.bind(&exec.stream, slot, chunk.pages)?;
     let (tokens, start) = (chunk.tokens, chunk.start);
-    let (pages, _) = slot.addresses();
+    let ((pages, _), is_long) = (slot.addresses(), slot.is_long);
     let most = tokens.len().min(MOST_ROWS);
     let mut last = 0;
     for (i, tokens) in tokens.chunks(MOST_ROWS).enumerate() {
-        let part = Part { pages, sequence, start: start + i * MOST_ROWS, tokens };
+        let part = Part { pages, sequence, is_long, start: start + i * MOST_ROWS, tokens };
         let first = pass(net, exec, most, &[part], run)?;
         last = first + ((tokens.len() - 1) * net.config.n_embd * 4) as u64;
     }
@@ -107,8 +107,8 @@ fn run_together(
     for (sequence, chunk) in &mut *prompts {
         let slot = slot_of(chunk.slot)?;
         net.pages.bind(&exec.stream, slot, chunk.pages)?;
-        let (pages, _) = slot.addresses();
-        parts.push(Part { pages, sequence: *sequence, start: chunk.start, tokens: chunk.tokens });
+        let ((pages, _), is_long) = (slot.addresses(), slot.is_long);
+        parts.push(Part { pages, sequence: *sequence, is_long, start: chunk.start, tokens: chunk.tokens });
     }
     let mut at = pass(net, exec, n_tokens, &parts, run)?;
     let row = (net.config.n_embd * 4) as u64;

@@ -37,8 +37,8 @@ pub fn among(group: &mut [&mut &mut Chunk<'_>], states: &mut [State]) -> Result<
     order.sort_by_key(|i| wishes[*i].temperature != 0.0);
     let before = states.to_vec();
     for (place, &i) in order.iter().enumerate() {
-        let State { pages, logits, token, position, .. } = before[i];
-        states[place] = State { pages, logits, token, position, produced: place as u32, ..wishes[i] };
+        let State { pages, logits, token, position, is_long, .. } = before[i];
+        states[place] = State { pages, logits, token, position, is_long, produced: place as u32, ..wishes[i] };
         let choice = Choice { drawn: wishes[i], position: group[i].start, place, token: None, asked: false };
         slot_of(group[i].slot)?.choice = Some(choice);
     }

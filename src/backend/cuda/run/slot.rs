@@ -30,6 +30,8 @@ pub struct CudaSlot {
     pub logits: Buffer,
     /// [capacity] addresses
     pub table: Buffer,
+    /// Whether its keys are turned by the ropes of long sessions.
+    pub is_long: bool,
     /// Those that the table names.
     pub pages: Vec<u32>,
     /// The choice of a token from these logits.

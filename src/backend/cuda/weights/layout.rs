@@ -42,7 +42,7 @@ pub struct Layer {
     pub down_bias: Address,
     pub post_ffn_norm: Address,
     pub experts: Option<Experts>, // with them gate, up and down are those of the expert that all share
-    pub turns: Address,           // [n_rot / 2] f64: turns of a pair per position; 0: nothing turns
+    pub turns: [Address; 2], // [n_rot / 2] f64 each: turns of a pair per position, of sessions not long and long; 0: nothing turns
 }
 
 /// The experts of a layer, the matrices of all of them one behind the other.
@@ -219,7 +219,9 @@ impl<'a> Layer0<'a> {
 /// Lays the model out from `base` on.
 pub fn lay<'a>(base: Address, config: &Config, weights: &Weights<'a>) -> Laid<'a> {
     let mut at = Layer0 { next: base, jobs: Vec::new() };
-    let turns: Vec<Address> = config.ropes.iter().map(|rope| at.turns(rope)).collect();
+    let mut turns = |ropes: &[RopeTable]| ropes.iter().map(|rope| at.turns(rope)).collect::<Vec<_>>();
+    let short = turns(&config.ropes);
+    let long = config.long.as_ref().map_or_else(|| short.clone(), |long| turns(&long.ropes));
     // Tied to the output, it is a stage's matrix.
     let [token_embd] = match weights.output {
         None => at.mats([&weights.token_embd]),
@@ -265,7 +267,7 @@ pub fn lay<'a>(base: Address, config: &Config, weights: &Weights<'a>) -> Laid<'a
             down_bias: ffn.map_or(0, |w| at.optional(&w.down_bias)),
             post_ffn_norm: at.optional(&w.post_ffn_norm),
             experts,
-            turns: c.attention().rope.map_or(0, |rope| turns[rope]),
+            turns: c.attention().rope.map_or([0; 2], |rope| [short[rope], long[rope]]),
         });
     }
     let output_norm = at.vector(&weights.output_norm);

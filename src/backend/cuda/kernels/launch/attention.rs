@@ -18,10 +18,10 @@ fn check(p: &Attend, chunks: u32) -> Result<()> {
     let (all, own) = (u64::from(n_heads + 2 * n_kv) * u64::from(head_dim), u64::from(n_heads) * u64::from(head_dim));
     let apart = n_seq < 2 || (u64::from(qkv_stride) >= all && u64::from(out_stride) >= own);
     ensure!(NAME, apart, "{all} and {own} columns, rows {qkv_stride} and {out_stride} apart");
-    ensure!(NAME, p.pairing <= Pairing::Halves as u32, "pairs of kind {}", p.pairing);
+    ensure!(NAME, p.pairing <= Pairing::LAST as u32, "pairs of kind {}", p.pairing);
     ensure!(NAME, p.layer_at.is_multiple_of(8), "a layer at {}", p.layer_at);
-    let turns = if n_rot == 0 { p.qkv } else { p.turns };
-    let there = [p.qkv, turns, p.state, p.out, p.part, p.counters];
+    let [turns, long] = if n_rot == 0 { [p.qkv; 2] } else { p.turns };
+    let there = [p.qkv, turns, long, p.state, p.out, p.part, p.counters];
     ensure!(NAME, there.iter().all(|at| *at != 0), "addresses {there:x?}");
     Ok(())
 }
@@ -41,7 +41,8 @@ mod tests {
 
     #[test]
     fn attention_that_cannot_be_is_refused_with_its_numbers() {
-        let good = Attend { qkv: 1, turns: 1, state: 1, out: 1, part: 1, counters: 1, n_heads: 4, ..Attend::default() };
+        let good =
+            Attend { qkv: 1, turns: [1; 2], state: 1, out: 1, part: 1, counters: 1, n_heads: 4, ..Attend::default() };
         let good = Attend { n_kv: 2, head_dim: 136, n_rot: 64, chunk: 128, max_chunks: 4, ..good };
         check(&good, 4).unwrap();
         for (attend, chunks, says) in [

@@ -2,18 +2,21 @@
 //! sees them, too.
 
 use std::ffi::c_int;
+use std::ptr::null;
 
+use super::rows::check_norm;
 use super::{Queue, check_mat, ensure};
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::driver::sys::Handle;
-use crate::backend::cuda::kernels::abi::{ExpertProducts, MOST_EXPERTS, Route};
-use crate::backend::cuda::kernels::kinds::Score;
-use crate::backend::cuda::kernels::packed::Packed;
+use crate::backend::cuda::kernels::abi::{EXPERT_SLOTS, ExpertProducts, MOST_EXPERTS, NORM_KEPT, Norm, Route};
+use crate::backend::cuda::kernels::kinds::{Activation, Score};
+use crate::backend::cuda::kernels::packed::{Family, Packed};
 use crate::error::Result;
 
 #[rustfmt::skip]
 unsafe extern "C" {
     fn kgc_route(route: *const Route, pdl: c_int, stream: Handle) -> c_int;
+    fn kgc_router(p: *const ExpertProducts, route: *const Route, norm: *const Norm, x: Address, ended: Address, pdl: c_int, stream: Handle) -> c_int;
     fn kgc_expert_tasks(ids: Address, order: Address, tasks: Address, n_slots: u32, n_experts: u32, at_once: u32, n_tasks: u32, pdl: c_int, stream: Handle) -> c_int;
     fn kgc_expert_sum(made: Address, weights: Address, gate: Address, y: Address, shared: c_int, n_rows: u32, n_used: u32, n: u32, stride: u32, y_stride: u32, pdl: c_int, stream: Handle) -> c_int;
     fn kgc_expert_products_float(p: *const ExpertProducts, pdl: c_int, stream: Handle) -> c_int;
@@ -22,6 +25,17 @@ unsafe extern "C" {
     fn kgc_expert_products_grid(p: *const ExpertProducts, pdl: c_int, stream: Handle) -> c_int;
     fn kgc_expert_products_ternary(p: *const ExpertProducts, pdl: c_int, stream: Handle) -> c_int;
     fn kgc_expert_products_k256(p: *const ExpertProducts, pdl: c_int, stream: Handle) -> c_int;
+}
+
+/// The logits of one row and the choice that follows from them. `before`: the norm that makes the row, which adds something to the stream, and
+/// where it leaves that. `ended` is a 0, before and afterwards.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct Router {
+    pub products: ExpertProducts,
+    pub route: Route,
+    pub before: Option<(Norm, Address)>,
+    pub ended: Address,
 }
 
 /// Slots sorted by expert: `order` \[`n_slots`\], and `tasks` \[`n_tasks`\] of at most `at_once` of them, two words each.
@@ -84,7 +98,7 @@ fn check_products(p: &ExpertProducts, shared_most: u64) -> Result<()> {
     let ExpertProducts { n_m, rows, n, share, n_slots, n_tasks, at_once, x_stride, y_stride, tile, .. } = *p;
     ensure!(NAME, (1..=2).contains(&n_m), "{n_m} matrices");
     let mats = &p.m[..n_m as usize];
-    for (m, y) in mats.iter().zip(p.y) {
+    for (i, m) in mats.iter().enumerate() {
         check_mat(NAME, m)?;
         ensure!(NAME, m.ty == mats[0].ty && m.ty != Packed::F16Tiles, "matrices of {:?} and {:?}", mats[0].ty, m.ty);
         ensure!(
@@ -98,22 +112,69 @@ fn check_products(p: &ExpertProducts, shared_most: u64) -> Result<()> {
         ensure!(NAME, p.ids == 0 || experts <= MOST_EXPERTS, "{experts} experts");
         let units = u64::from(m.rows) * u64::from(if m.ty.is_quantized() { n / 32 } else { m.stride / 8 });
         ensure!(NAME, units <= u64::from(u32::MAX), "{units} units of a matrix");
-        ensure!(NAME, y != 0, "what a matrix of {rows} rows makes goes nowhere");
+        let to = p.y[if p.activation != 0 { 0 } else { i }];
+        ensure!(NAME, to != 0, "what a matrix of {rows} rows makes goes nowhere");
     }
     ensure!(NAME, share > 0 && n_slots > 0, "{n_slots} slots, {share} a row");
     ensure!(NAME, x_stride >= n && x_stride.is_multiple_of(4), "{n} columns, rows {x_stride} apart");
     ensure!(NAME, y_stride >= rows, "{rows} results, rows {y_stride} apart");
     ensure!(NAME, p.x != 0 && p.x.is_multiple_of(16), "rows at {:#x}", p.x);
-    ensure!(NAME, tile > 0 && tile.is_multiple_of(16) && rows.div_ceil(tile) <= 65535, "{rows} rows, {tile} a block");
     let sorted = p.tasks != 0;
+    ensure!(NAME, p.activation <= Activation::ClampedSwiglu as u32, "an activation {}", p.activation);
+    ensure!(NAME, p.activation == 0 || n_m == 2, "a gated unit of {n_m} matrices");
+    if p.weights != 0 || (p.activation != 0 && !sorted) {
+        return check_step(p, shared_most);
+    }
+    ensure!(NAME, tile > 0 && tile.is_multiple_of(16) && rows.div_ceil(tile) <= 65535, "{rows} rows, {tile} a block");
     ensure!(NAME, sorted == (p.order != 0) && (!sorted || n_tasks > 0), "{n_tasks} tasks at {:#x}", p.tasks);
-    ensure!(NAME, matches!(at_once, 1 | 4 | 8), "{at_once} slots a block");
+    ensure!(NAME, matches!(at_once, 1 | 2 | 4 | 8), "{at_once} slots a block");
     let room = expert_shared(n, mats[0].ty.is_quantized(), if sorted || p.ids == 0 { at_once } else { 1 });
     ensure!(NAME, room + 1024 <= shared_most, "{room} bytes of shared memory of {shared_most}");
     Ok(())
 }
 
+/// The rest of the shape of what is done for one token, with what follows its products.
+fn check_step(p: &ExpertProducts, shared_most: u64) -> Result<()> {
+    const NAME: &str = "expert_products";
+    let ExpertProducts { n_m, rows, n, share, n_slots, at_once, tile, activation, shared, .. } = *p;
+    ensure!(NAME, p.ids != 0 && p.tasks == 0 && p.order == 0 && at_once == 1, "sorted slots of one token");
+    ensure!(NAME, u64::from(n_slots) * u64::from(rows) < 1 << 30, "{n_slots} slots of {rows} rows");
+    ensure!(NAME, shared != 0 || p.gate == 0, "a gate of nothing");
+    let summed = p.weights != 0;
+    let rows_of = if summed { share == 1 && n_m == 1 && activation == 0 } else { share == n_slots && n_m == 2 };
+    ensure!(NAME, rows_of, "{n_slots} slots, {share} a row, of {n_m} matrices and activation {activation}");
+    ensure!(NAME, tile > 0 && (!summed || tile.is_multiple_of(8)), "{rows} rows, {tile} a block");
+    let (inputs, sums) = if summed { (n_slots, u64::from(tile) * u64::from(n_slots)) } else { (1, 0) };
+    let room = expert_shared(n, p.m[0].ty.is_quantized(), inputs) + 4 * sums;
+    ensure!(NAME, room + 1024 <= shared_most, "{room} bytes of shared memory of {shared_most}");
+    Ok(())
+}
+
 impl Queue<'_> {
+    /// See [`Router`].
+    pub fn router(&self, router: &Router) -> Result<()> {
+        let Router { products, route, before, ended } = router;
+        check_products(products, self.gpu.shared_most as u64)?;
+        check_route(route)?;
+        let ExpertProducts { n_m, rows, n_slots, activation, .. } = *products;
+        ensure!("router", n_m == 1 && n_slots == 1 && route.n_rows == 1, "{n_slots} rows, {} routed", route.n_rows);
+        ensure!("router", products.ids == 0 && products.tasks == 0 && activation == 0, "slots of experts");
+        ensure!("router", products.weights == 0 && !products.m[0].ty.is_quantized(), "of {:?}", products.m[0].ty);
+        let logits = route.logits == products.y[0] && route.n == rows;
+        ensure!("router", logits && *ended != 0, "{rows} logits of {} experts, to {:#x}", route.n, products.y[0]);
+        if let Some((norm, x)) = before {
+            check_norm(norm)?;
+            let Norm { n_rows, dim, row, .. } = *norm;
+            let alike = n_rows == 1 && dim == products.n && row == products.x && norm.out == 0;
+            ensure!("router", alike, "{n_rows} normed rows of {dim}, at {row:#x}");
+            ensure!("router", dim <= NORM_KEPT && dim.is_multiple_of(4), "a norm of {dim}");
+            ensure!("router", *x != 0 && *x != norm.x && norm.delta[0] != 0, "a stream at {:#x}, to {x:#x}", norm.x);
+        }
+        let (norm, x) = before.as_ref().map_or((null(), 0), |(norm, x)| (&raw const *norm, *x));
+        // SAFETY: the shapes were checked; the structs are read during the call.
+        self.check(unsafe { kgc_router(products, route, norm, x, *ended, self.pdl(), self.raw()) })
+    }
+
     /// The experts of each row and their weights, from a router's logits.
     pub fn route(&self, route: &Route) -> Result<()> {
         check_route(route)?;
@@ -129,7 +190,7 @@ impl Queue<'_> {
             (1..=MOST_EXPERTS).contains(&n_experts) && n_slots > 0,
             "{n_slots} slots of {n_experts} experts"
         );
-        ensure!("expert_tasks", matches!(at_once, 1 | 4 | 8), "{at_once} slots a task");
+        ensure!("expert_tasks", (1..=EXPERT_SLOTS).contains(&at_once), "{at_once} slots a task");
         let most = Tasks::most(n_slots, n_experts, at_once);
         ensure!("expert_tasks", n_tasks >= most, "{n_tasks} tasks of {most}");
         ensure!("expert_tasks", ids != 0 && order != 0 && to != 0, "from {ids:#x} to {order:#x} and {to:#x}");
@@ -142,13 +203,13 @@ impl Queue<'_> {
     /// The products of slots with their experts' matrices.
     pub fn expert_products(&self, products: &ExpertProducts) -> Result<()> {
         check_products(products, self.gpu.shared_most as u64)?;
-        let launch = match products.m[0].ty {
-            ty if ty.is_float() => kgc_expert_products_float,
-            ty if ty.is_q32() => kgc_expert_products_q32,
-            ty if ty.is_table() => kgc_expert_products_table,
-            ty if ty.is_grid() => kgc_expert_products_grid,
-            ty if ty.is_ternary() => kgc_expert_products_ternary,
-            _ => kgc_expert_products_k256,
+        let launch = match products.m[0].ty.family() {
+            Family::Float => kgc_expert_products_float,
+            Family::Q32 => kgc_expert_products_q32,
+            Family::K256 => kgc_expert_products_k256,
+            Family::Table => kgc_expert_products_table,
+            Family::Grid => kgc_expert_products_grid,
+            Family::Ternary => kgc_expert_products_ternary,
         };
         // SAFETY: as above.
         self.check(unsafe { launch(products, self.pdl(), self.raw()) })
@@ -202,7 +263,7 @@ mod tests {
             (ExpertProducts { y_stride: 3, ..good }, "4 results, rows 3 apart"),
             (ExpertProducts { x: 20, ..good }, "rows at 0x14"),
             (ExpertProducts { tile: 8, ..good }, "4 rows, 8 a block"),
-            (ExpertProducts { at_once: 2, ..good }, "2 slots a block"),
+            (ExpertProducts { at_once: 3, ..good }, "3 slots a block"),
             (ExpertProducts { tasks: 16, ..good }, "0 tasks at 0x10"),
         ] {
             let error = check_products(&products, 48 << 10).unwrap_err().to_string();

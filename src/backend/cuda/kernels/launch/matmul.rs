@@ -3,7 +3,7 @@
 use super::{Queue, check_mat, ensure, ffi, padded, strided};
 use crate::backend::cuda::kernels::abi::Stage;
 use crate::backend::cuda::kernels::kinds::Activation;
-use crate::backend::cuda::kernels::packed::Packed;
+use crate::backend::cuda::kernels::packed::{Family, Packed};
 use crate::error::Result;
 
 /// Most sequences that a block of [`Queue::gemv_batch`] takes: 8, 4, 2, or 0 where two have no room.
@@ -125,13 +125,13 @@ impl Queue<'_> {
         check_threads("gemv", st, threads)?;
         check_types("gemv", st, |t| t == ty && t != Packed::F16Tiles, false)?;
         ensure!("gemv", matches!(ns, 1 | 2 | 4 | 8) && (st.activation == 0 || ns > 1), "{ns} rows a warp");
-        let launch: ffi::Gemv = match ty {
-            _ if ty.is_float() => ffi::kgc_gemv_float,
-            _ if ty.is_table() => ffi::kgc_gemv_table,
-            _ if ty.is_grid() => ffi::kgc_gemv_grid,
-            _ if ty.is_ternary() => ffi::kgc_gemv_ternary,
-            _ if ty.is_q32() => ffi::kgc_gemv_q32,
-            _ => ffi::kgc_gemv_k256,
+        let launch: ffi::Gemv = match ty.family() {
+            Family::Float => ffi::kgc_gemv_float,
+            Family::Q32 => ffi::kgc_gemv_q32,
+            Family::K256 => ffi::kgc_gemv_k256,
+            Family::Table => ffi::kgc_gemv_table,
+            Family::Grid => ffi::kgc_gemv_grid,
+            Family::Ternary => ffi::kgc_gemv_ternary,
         };
         // SAFETY: the shapes were checked; the struct is read during the call.
         self.check(unsafe { launch(st, ty, ns, threads, i32::from(deep), self.pdl(), self.raw()) })
@@ -155,13 +155,13 @@ impl Queue<'_> {
         check_types("gemv_batch", st, |t| t == ty && t != Packed::F16Tiles, false)?;
         let most = gemv_batch_most(st.n, ty.is_quantized());
         ensure!("gemv_batch", matches!(at_once, 2 | 4 | 8) && at_once <= most, "{at_once} sequences a block of {most}");
-        let launch: ffi::GemvBatch = match ty {
-            _ if ty.is_float() => ffi::kgc_gemv_batch_float,
-            _ if ty.is_table() => ffi::kgc_gemv_batch_table,
-            _ if ty.is_grid() => ffi::kgc_gemv_batch_grid,
-            _ if ty.is_ternary() => ffi::kgc_gemv_batch_ternary,
-            _ if ty.is_q32() => ffi::kgc_gemv_batch_q32,
-            _ => ffi::kgc_gemv_batch_k256,
+        let launch: ffi::GemvBatch = match ty.family() {
+            Family::Float => ffi::kgc_gemv_batch_float,
+            Family::Q32 => ffi::kgc_gemv_batch_q32,
+            Family::K256 => ffi::kgc_gemv_batch_k256,
+            Family::Table => ffi::kgc_gemv_batch_table,
+            Family::Grid => ffi::kgc_gemv_batch_grid,
+            Family::Ternary => ffi::kgc_gemv_batch_ternary,
         };
         // SAFETY: as above.
         self.check(unsafe { launch(st, ty, at_once, threads, self.pdl(), self.raw()) })

@@ -4,6 +4,7 @@
 //! geometry inside the device's limits. An address is a number to the host; a wrong one costs the device, not the process.
 
 mod attention;
+mod expert_gemm;
 mod experts;
 mod matmul;
 mod prefill;
@@ -12,7 +13,8 @@ mod sample;
 
 use std::ffi::c_int;
 
-pub use experts::{Sum, Tasks, expert_shared};
+pub use expert_gemm::{FragmentRows, fragment_stride};
+pub use experts::{Router, Sum, Tasks, expert_shared};
 pub use matmul::{
     f16_batch_slots, f16_mma_batch_most, f16_mma_split_most, gemv_batch_most, gemv_batch_shared, q_batch_per_sm,
 };

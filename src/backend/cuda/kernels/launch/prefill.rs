@@ -69,7 +69,7 @@ fn check_rope(p: &PrefillRope) -> Result<()> {
     let whole = (2..=512).contains(&head_dim) && head_dim.is_multiple_of(2);
     ensure!("prefill_rope", whole, "heads of {head_dim}");
     ensure!("prefill_rope", n_rot <= head_dim && n_rot.is_multiple_of(2), "{n_rot} of {head_dim} turned");
-    ensure!("prefill_rope", p.pairing <= Pairing::Halves as u32, "pairs of kind {}", p.pairing);
+    ensure!("prefill_rope", p.pairing <= Pairing::LAST as u32, "pairs of kind {}", p.pairing);
     let (all, own) =
         ((u64::from(n_heads) + 2 * u64::from(n_kv)) * u64::from(head_dim), n_heads as u64 * head_dim as u64);
     let wide = u64::from(qkv_stride) >= all && u64::from(q_stride) >= own;
@@ -77,7 +77,7 @@ fn check_rope(p: &PrefillRope) -> Result<()> {
     let cache = p.k_offset | p.v_offset | p.head_stride | p.token_stride | u64::from(q_stride);
     let kept = cache.is_multiple_of(2) && p.token_stride >= u64::from(head_dim);
     ensure!("prefill_rope", kept, "heads of {head_dim}, positions {} apart in the cache", p.token_stride);
-    let there = p.qkv != 0 && (p.turns != 0 || n_rot == 0) && p.q != 0 && (p.pages != 0 || p.rows != 0);
+    let there = p.qkv != 0 && (!p.turns.contains(&0) || n_rot == 0) && p.q != 0 && (p.pages != 0 || p.rows != 0);
     ensure!("prefill_rope", there, "qkv at {:#x}, q at {:#x}, pages at {:#x}", p.qkv, p.q, p.pages);
     Ok(())
 }
@@ -144,8 +144,15 @@ mod tests {
 
     #[test]
     fn rows_that_cannot_be_are_refused_with_their_numbers() {
-        let rope =
-            PrefillRope { qkv: 16, turns: 16, q: 16, pages: 16, n_tokens: 1, n_heads: 2, ..PrefillRope::default() };
+        let rope = PrefillRope {
+            qkv: 16,
+            turns: [16; 2],
+            q: 16,
+            pages: 16,
+            n_tokens: 1,
+            n_heads: 2,
+            ..PrefillRope::default()
+        };
         let rope =
             PrefillRope { n_kv: 1, head_dim: 8, n_rot: 8, qkv_stride: 32, q_stride: 16, token_stride: 8, ..rope };
         check_rope(&rope).unwrap();

@@ -2,11 +2,12 @@
 
 use std::ffi::c_int;
 
-use super::experts::{Sum, Tasks};
+use super::expert_gemm::FragmentRows;
+use super::experts::{Router, Sum, Tasks};
 use super::{Queue, check_mat, ensure, ffi, padded, strided};
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::driver::sys::Handle;
-use crate::backend::cuda::kernels::abi::{ExpertProducts, Glu, MOST_PARTS, Mat, Norm, Route, Stage};
+use crate::backend::cuda::kernels::abi::{ExpertGemm, ExpertProducts, Glu, MOST_PARTS, Mat, Norm, Route, Stage};
 use crate::backend::cuda::kernels::kinds::{Activation, NormKind};
 use crate::error::Result;
 
@@ -32,10 +33,16 @@ pub enum Between {
     Sum(Parts),
     /// The experts of each row.
     Route(Route),
+    /// See [`Router`].
+    Router(Router),
     /// See [`Tasks`].
     Tasks(Tasks),
     /// Products with experts' matrices.
     Experts(ExpertProducts),
+    /// See [`FragmentRows`].
+    ExpertRows(FragmentRows),
+    /// Products with experts' matrices on tensor cores.
+    ExpertGemm(ExpertGemm),
     /// See [`Sum`].
     ExpertSum(Sum),
 }
@@ -61,18 +68,21 @@ impl Between {
             Between::Glu(glu) => queue.glu(glu),
             Between::Sum(parts) => queue.sum_parts(*parts),
             Between::Route(route) => queue.route(route),
+            Between::Router(router) => queue.router(router),
             Between::Tasks(tasks) => queue.expert_tasks(*tasks),
             Between::Experts(products) => queue.expert_products(products),
+            Between::ExpertRows(rows) => queue.expert_rows(*rows),
+            Between::ExpertGemm(gemm) => queue.expert_gemm(gemm),
             Between::ExpertSum(sum) => queue.expert_sum(*sum),
         }
     }
 }
 
-fn check_norm(p: &Norm) -> Result<()> {
+pub(super) fn check_norm(p: &Norm) -> Result<()> {
     let Norm { n_rows, dim, x_stride, out_stride, kind, scale, delta, post_w, .. } = *p;
     ensure!("norm", n_rows > 0 && dim > 0 && p.x != 0, "{n_rows} rows of {dim}");
     ensure!("norm", x_stride >= dim, "{dim} columns, rows {x_stride} apart");
-    ensure!("norm", kind <= NormKind::Layer as u32, "a norm of kind {kind}");
+    ensure!("norm", kind <= NormKind::LAST as u32, "a norm of kind {kind}");
     ensure!("norm", delta[0] != 0 || delta[1] == 0, "a second thing to add without a first");
     let normed = delta.iter().zip(&post_w).all(|(delta, post)| *delta != 0 || *post == 0);
     ensure!("norm", normed, "a norm of what is not added");
@@ -190,7 +200,7 @@ mod tests {
             (Norm { out_stride: 4, ..good }, "5 columns, rows 4 apart"),
             (Norm { x_stride: 4, ..good }, "5 columns, rows 4 apart"),
             (Norm { dim: 0, ..good }, "2 rows of 0"),
-            (Norm { kind: 3, ..good }, "a norm of kind 3"),
+            (Norm { kind: NormKind::LAST as u32 + 1, ..good }, "a norm of kind "),
             (Norm { delta: [0, 16], scale: 1.0, ..good }, "a second thing"),
             (Norm { delta: [16, 0], ..good }, "what is added, times 0"),
             (Norm { post_w: [16, 0], ..good }, "a norm of what is not added"),

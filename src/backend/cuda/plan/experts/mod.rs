@@ -1,72 +1,40 @@
-//! Experts as launches: the same of one row, of those of a batch and of those of a prompt.
+//! Experts as launches: of one row, of those of a batch and of those of a prompt.
 //!
-//! A row has a slot for each of its experts, in ascending order of their ids. Of several rows slots are sorted by expert on the device, so
+//! One row takes three: its experts are chosen by the block of the router that ends last, gates and ups are multiplied where they are made,
+//! and downs are summed where they are. The sums have the same order, so that a batch gives the same bits.
+//!
+//! Of more a row has a slot for each of its experts, in ascending order of their ids. Of several rows slots are sorted by expert on the device, so
 //! that an expert's weights are read once for several slots; no bit depends on that. The host learns nothing of the choice.
+//!
+//! Prompts outside strict mode go through tensor cores, all but the choice: a prompt has [`LEAST_ROWS`](super::limits::LEAST_ROWS) rows, and
+//! the kernels are not chosen by how many a pass has beyond that, since others' may be among them and bits would depend on those.
 
+mod prompt;
+mod room;
+mod step;
+
+use super::kind::Kind;
 use super::limits::stride;
-use super::op::{Experts, Kind};
 use crate::backend::cuda::driver::{Address, Gpu};
-use crate::backend::cuda::kernels::abi::{ExpertProducts, Glu, Mat, Route};
+use crate::backend::cuda::kernels::abi::{ExpertProducts, Glu, Mat, NORM_KEPT, Norm, Route};
 use crate::backend::cuda::kernels::kinds::{Activation, Score};
-use crate::backend::cuda::kernels::launch::{self, Between, Sum, Tasks};
-use crate::model::Config;
+use crate::backend::cuda::kernels::launch::{self, Between, Router, Sum, Tasks};
+use crate::backend::cuda::weights::layout;
+use crate::model::{self, Config};
+
+pub use prompt::prompt;
+pub use room::Room;
 
 /// Most slots of a pass: a kernel has a row of blocks for each.
 pub const MOST_SLOTS: usize = 65535;
 
-/// Working memory of experts, for a number of rows.
-#[derive(Clone, Copy, Debug, Default)]
-#[allow(missing_docs)]
-pub struct Room {
-    pub logits: Address,  // [rows, N] f32
-    pub ids: Address,     // [rows, K] u32
-    pub shown: Address,   // [rows, K] f32
-    pub weights: Address, // [rows, K] f32
-    pub order: Address,   // [rows K] u32
-    pub tasks: Address,   // [rows K] two words each
-    pub gate: Address,    // [rows K, F] f32
-    pub up: Address,      // [rows K, F] f32
-    pub made: Address,    // [rows K, D] f32
-    pub shared: Address,  // [rows] f32: logits of what the shared expert is multiplied by
-}
-
-/// Bytes of each part of a room.
-fn sizes(c: &Config, rows: usize) -> [u64; 10] {
-    let most = c.widths();
-    if most.n_experts == 0 {
-        return [0; 10];
-    }
-    let slots = rows * most.n_used;
-    let wide = slots * stride(most.expert);
-    let words = [
-        rows * stride(most.n_experts),
-        slots,
-        slots,
-        slots,
-        slots,
-        2 * slots,
-        wide,
-        wide,
-        slots * stride(c.n_embd),
-        rows,
-    ];
-    words.map(|n| (4 * n as u64).next_multiple_of(256))
-}
-
-impl Room {
-    /// Bytes it takes; none where a model has no experts.
-    pub fn bytes(c: &Config, rows: usize) -> u64 {
-        sizes(c, rows).iter().sum()
-    }
-
-    /// From this address on.
-    pub fn at(mut at: Address, c: &Config, rows: usize) -> Room {
-        let [logits, ids, shown, weights, order, tasks, gate, up, made, shared] = sizes(c, rows).map(|bytes| {
-            at += bytes;
-            at - bytes
-        });
-        Room { logits, ids, shown, weights, order, tasks, gate, up, made, shared }
-    }
+/// The experts of a layer; the one that all share, if there is one, has been there before.
+#[derive(Clone, Debug)]
+pub struct Experts {
+    /// How many, of which width, how they are chosen.
+    pub experts: model::Experts,
+    /// Their matrices.
+    pub weights: layout::Experts,
 }
 
 /// The rows that experts are for.
@@ -82,6 +50,14 @@ pub struct Rows {
     pub y: Address,
     /// Elements from one to the next.
     pub y_stride: u32,
+    /// The norm that makes `x`, where the part begins with it ([`takes_norm`]), and where it leaves the stream.
+    pub before: Option<(Norm, Address)>,
+}
+
+/// Whether the launches of a layer's experts begin with a norm of one row which adds something to the stream.
+pub fn takes_norm(config: &Config, op: &Experts) -> bool {
+    let kept = config.n_embd.is_multiple_of(4) && config.n_embd <= NORM_KEPT as usize;
+    kept && !op.weights.router.ty.is_quantized() && op.weights.shared_gate.is_none()
 }
 
 /// A launch, and what it leaves to be seen.
@@ -109,7 +85,7 @@ fn at_once(gpu: &Gpu, products: &[(u32, Mat)]) -> u32 {
     [8, 4].into_iter().find(fits).unwrap_or(1)
 }
 
-/// Rows of a matrix for a block: enough blocks for the device, whole turns of a block's warps.
+/// Rows of a matrix, or of gate and up, for a block: enough blocks for the device, whole turns of a block's warps.
 fn tile(gpu: &Gpu, rows: u32, blocks: u32) -> u32 {
     let most = u64::from(rows) * u64::from(blocks) / u64::from(8 * gpu.n_sm);
     (most as u32).clamp(16, 256).next_multiple_of(16)
@@ -117,12 +93,14 @@ fn tile(gpu: &Gpu, rows: u32, blocks: u32) -> u32 {
 
 /// The launches of a layer's experts.
 pub fn launches(gpu: &Gpu, config: &Config, op: &Experts, rows: Rows, room: &Room) -> Vec<Call> {
-    let mut making = Making { gpu, op, rows, room, d: config.n_embd as u32, calls: Vec::with_capacity(10) };
+    let mut making = Making::new(gpu, config, op, rows, room);
     making.choice();
     let slots = making.slots();
     making.gate_up(slots);
-    making.down(slots);
-    making.sum();
+    if !making.summed(slots) {
+        making.down(slots);
+        making.sum();
+    }
     making.calls
 }
 
@@ -136,15 +114,23 @@ struct Making<'a> {
     calls: Vec<Call>,
 }
 
-impl Making<'_> {
+impl<'a> Making<'a> {
+    fn new(gpu: &'a Gpu, config: &Config, op: &'a Experts, rows: Rows, room: &'a Room) -> Making<'a> {
+        Making { gpu, op, rows, room, d: config.n_embd as u32, calls: Vec::with_capacity(10) }
+    }
+
     fn push(&mut self, kind: Kind, run: Between, shows: Shows) {
         self.calls.push(Call { kind, run, shows });
     }
 
     /// The product of all rows with one matrix.
-    fn of_all(&mut self, m: Mat, bias: Address, y: Address, y_stride: u32, shows: Shows) {
+    fn of_all(&self, m: Mat, bias: Address, y: Address, y_stride: u32) -> ExpertProducts {
         let Rows { n, x, x_stride, .. } = self.rows;
-        let at_once = if n == 1 { 1 } else { at_once(self.gpu, &[(self.d, m)]) };
+        let most = if n == 1 { 1 } else { at_once(self.gpu, &[(self.d, m)]) };
+        // Enough blocks for the device, rather than weights that are read once for many rows: a router's are few.
+        let blocks = |at_once: u32| n.div_ceil(at_once) * m.rows.div_ceil(16);
+        let enough = |at_once: &u32| *at_once <= most && blocks(*at_once) >= self.gpu.n_sm;
+        let at_once = [8, 4, 2].into_iter().find(enough).unwrap_or(1);
         let tile = tile(self.gpu, m.rows, n.div_ceil(at_once));
         let products = ExpertProducts {
             x,
@@ -155,20 +141,26 @@ impl Making<'_> {
             ..ExpertProducts::default()
         };
         let products = ExpertProducts { rows: m.rows, n: self.d, share: 1, n_slots: n, at_once, ..products };
-        self.push(Kind::Route, Between::Experts(ExpertProducts { x_stride, y_stride, tile, ..products }), shows);
+        ExpertProducts { x_stride, y_stride, tile, ..products }
     }
 
     /// The router's logits, that of the shared expert's gate, and what is chosen.
     fn choice(&mut self) {
         let (w, room, n, k) = (&self.op.weights, self.room, self.op.experts.n, self.op.experts.n_used);
-        let logits = vec![("moe_logits", room.logits, stride(n), n)];
-        self.of_all(w.router, w.router_bias, room.logits, stride(n) as u32, logits);
         if let Some(m) = w.shared_gate {
-            self.of_all(m, 0, room.shared, 1, Vec::new());
+            let gate = self.of_all(m, 0, room.shared, 1);
+            self.push(Kind::Route, Between::Experts(gate), Vec::new());
         }
-        let shows = [("moe_ids", room.shown), ("moe_weights", room.weights)].map(|(name, from)| (name, from, k, k));
+        let logits = ("moe_logits", room.logits, stride(n), n);
+        let chosen = [("moe_ids", room.shown), ("moe_weights", room.weights)].map(|(name, from)| (name, from, k, k));
+        let router = self.of_all(w.router, w.router_bias, room.logits, stride(n) as u32);
         let route = route(self.op, self.rows.n, stride(n) as u32, room);
-        self.push(Kind::Route, Between::Route(route), shows.into());
+        if self.rows.n == 1 && room.ended != 0 && !w.router.ty.is_quantized() {
+            let router = Router { products: router, route, before: self.rows.before, ended: room.ended };
+            return self.push(Kind::Route, Between::Router(router), [&[logits][..], &chosen].concat());
+        }
+        self.push(Kind::Route, Between::Experts(router), vec![logits]);
+        self.push(Kind::Route, Between::Route(route), chosen.into());
     }
 
     /// The slots, sorted where there are several rows.
@@ -182,11 +174,18 @@ impl Making<'_> {
         }
         let first = w.gate.unwrap_or(w.up);
         let at_once = at_once(self.gpu, &[(self.d, first), (self.d, w.up), (experts.each.width as u32, w.down)]);
-        let n_experts = experts.n as u32;
+        let n_tasks = self.sort(n_slots, at_once);
+        ExpertProducts { order, tasks, at_once, n_tasks, ..slots }
+    }
+
+    /// The slots by expert, in tasks of at most `at_once`; how many tasks there may be.
+    fn sort(&mut self, n_slots: u32, at_once: u32) -> u32 {
+        let Room { ids, order, tasks, .. } = *self.room;
+        let n_experts = self.op.experts.n as u32;
         let n_tasks = Tasks::most(n_slots, n_experts, at_once);
         let sorted = Tasks { ids, order, tasks, n_slots, n_experts, at_once, n_tasks };
         self.push(Kind::Route, Between::Tasks(sorted), Vec::new());
-        ExpertProducts { order, tasks, at_once, n_tasks, ..slots }
+        n_tasks
     }
 
     /// Gate and up in one launch where they are of one type; activation(gate) * up in the place of the gate.
@@ -198,8 +197,12 @@ impl Making<'_> {
         let products = ExpertProducts { x, rows: f, n: self.d, share, x_stride, y_stride, ..slots };
         let up = (w.up, w.up_bias, room.up);
         let gate = w.gate.map(|gate| (gate, w.gate_bias, room.gate));
+        let together = gate.is_some_and(|gate| gate.0.ty == up.0.ty);
+        if let Some(gate) = gate.filter(|_| together && (self.rows.n > 1 || self.alone(slots, 1))) {
+            return self.gated(products, [gate, up]);
+        }
         let launches = match gate {
-            Some(gate) if gate.0.ty == up.0.ty => vec![vec![gate, up]],
+            Some(gate) if together => vec![vec![gate, up]],
             Some(gate) => vec![vec![gate], vec![up]],
             None => vec![vec![up]],
         };
@@ -212,27 +215,37 @@ impl Making<'_> {
             self.push(Kind::Experts, Between::Experts(products), Vec::new());
         }
         let (from, by) = if gate.is_some() { (room.gate, room.up) } else { (room.up, 0) };
-        let glu = Glu { gate: from, up: by, row: from, n_rows: slots.n_slots, n: f, ..Glu::default() };
-        let activation = Activation::from(each.activation) as u32;
-        let glu = Glu { in_stride: y_stride, out_stride: y_stride, activation, ..glu };
-        self.push(Kind::Glu, Between::Glu(glu), Vec::new());
+        self.glu(from, by, slots.n_slots);
     }
 
     fn down(&mut self, slots: ExpertProducts) {
+        let tile = tile(self.gpu, self.d, slots.n_tasks);
+        let (y, y_stride) = ([self.room.made, 0], stride(self.d as usize) as u32);
+        let products = ExpertProducts { y, y_stride, tile, ..self.downs(slots) };
+        self.push(Kind::Experts, Between::Experts(products), Vec::new());
+    }
+
+    /// The products with the matrices that come last.
+    fn downs(&self, slots: ExpertProducts) -> ExpertProducts {
         let (w, room, each) = (&self.op.weights, self.room, self.op.experts.each);
         let x = if w.gate.is_some() { room.gate } else { room.up };
-        let (x_stride, y_stride) = (stride(each.width) as u32, stride(self.d as usize) as u32);
-        let tile = tile(self.gpu, self.d, slots.n_tasks);
-        let mats = ExpertProducts {
-            m: [w.down, Mat::default()],
-            bias: [w.down_bias, 0],
-            y: [room.made, 0],
-            n_m: 1,
-            tile,
-            ..slots
-        };
-        let products = ExpertProducts { x, rows: self.d, n: each.width as u32, share: 1, x_stride, y_stride, ..mats };
-        self.push(Kind::Experts, Between::Experts(products), Vec::new());
+        let mats = ExpertProducts { m: [w.down, Mat::default()], bias: [w.down_bias, 0], n_m: 1, ..slots };
+        let x_stride = stride(each.width) as u32;
+        ExpertProducts { x, rows: self.d, n: each.width as u32, share: 1, x_stride, ..mats }
+    }
+
+    fn shown_sum(&self) -> Shows {
+        let Rows { y, y_stride, .. } = self.rows;
+        vec![("ffn_out", y, y_stride as usize, self.d as usize)]
+    }
+
+    /// activation(gate) * up, or activation(gate), in the place of the gate.
+    fn glu(&mut self, gate: Address, up: Address, n_rows: u32) {
+        let each = self.op.experts.each;
+        let (n, stride) = (each.width as u32, stride(each.width) as u32);
+        let glu = Glu { gate, up, row: gate, n_rows, n, in_stride: stride, out_stride: stride, ..Glu::default() };
+        let activation = Activation::from(each.activation) as u32;
+        self.push(Kind::Glu, Between::Glu(Glu { activation, ..glu }), Vec::new());
     }
 
     fn sum(&mut self) {
@@ -249,7 +262,7 @@ impl Making<'_> {
             stride: stride(self.d as usize) as u32,
             y_stride: rows.y_stride,
         };
-        let shows = vec![("ffn_out", rows.y, rows.y_stride as usize, self.d as usize)];
+        let shows = self.shown_sum();
         self.push(Kind::Experts, Between::ExpertSum(sum), shows);
     }
 }

@@ -1,0 +1,13 @@
+// Products of a prompt's slots with experts' matrices of F16 and BF16.
+#include "matmul/prefill/expert_gemm.cuh"
+
+KGC_API cudaError_t kgc_expert_gemm_float(const KgExpertGemm *p, int pdl, cudaStream_t stream) {
+    if (!kg_expert_gemm_check(p)) return cudaErrorInvalidValue;
+    switch (p->m[0].type) {
+#define KG_CASE(T) \
+    case T: return kg_expert_gemm_launch<T>(p, pdl, stream);
+        KG_CASE(KG_F16) KG_CASE(KG_BF16)
+#undef KG_CASE
+    default: return cudaErrorInvalidValue;
+    }
+}
