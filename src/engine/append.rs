@@ -111,7 +111,7 @@ impl Session {
     }
 
     fn forward(&self, state: &mut State, run: &Appending, tokens: &[u32]) -> Result<()> {
-        let most = self.model().inner.loaded.prefill_chunk();
+        let most = state.pages.pass_tokens();
         let mut done = run.n_known;
         while done < tokens.len() {
             if self.cancel.load(Ordering::Acquire) {
@@ -129,7 +129,7 @@ impl Session {
     fn forward_tapped(&self, state: &mut State, run: &mut Appending, tokens: &[u32], tap: &mut Tap) -> Result<()> {
         let loaded = &*self.model().inner.loaded;
         run.slot = Arc::new(Mutex::new(loaded.create_slot_for(self.n_ctx())?));
-        let most = loaded.prefill_chunk();
+        let most = state.pages.pass_tokens();
         for done in (run.n_known..tokens.len()).step_by(most) {
             if self.cancel.load(Ordering::Acquire) {
                 return Err(Error::Cancelled);
@@ -175,8 +175,8 @@ impl Session {
         // Truncating is for when there is no memory, this is not.
         room()?;
         let slot = state.own_slot(&*self.model().inner.loaded, self.n_ctx())?;
-        let most = self.model().inner.loaded.prefill_chunk();
         let (mut pages, from) = state.pages.again(n)?;
+        let most = pages.pass_tokens();
         let mut run = || {
             for start in (from..n).step_by(most) {
                 if self.cancel.load(Ordering::Acquire) {

@@ -135,16 +135,41 @@ fn a_prompt_needs_all_of_it_only_in_layers_without_a_window() {
     let plain = load("gemma3", 4096, None);
     let tokens = prompt(3000);
     let expected = bits(&session(&plain, &tokens));
-    // Whole it would take 47 pages; so it takes 47 of a layer, and of six layers the pages of a pass and its window.
-    let least = 47 * (GEMMA_PAGE - GEMMA_PART) + ((16 + 512_u64).div_ceil(64) + 1) * GEMMA_PART;
-    let n_pages = least.div_ceil(GEMMA_PAGE);
-    assert_eq!(n_pages, 16);
-    let model = load("gemma3", 4096, Some(n_pages));
-    let a = session(&model, &tokens);
-    assert_eq!((a.facts().unwrap().n_pages, bits(&a)), (47, expected.clone()));
-    assert!(model.cache_facts().used_bytes <= n_pages * GEMMA_PAGE);
+    // Whole it would take 47 pages; so it takes 47 of a layer, and of six layers the pages of a window and a pass, whose length is
+    // 512, or 64 where there is no memory for that.
+    let least = |pass: u64| {
+        let bytes = 47 * (GEMMA_PAGE - GEMMA_PART) + ((16 + pass).div_ceil(64) + 1) * GEMMA_PART;
+        bytes.div_ceil(GEMMA_PAGE)
+    };
+    assert_eq!((least(512), least(64)), (16, 10));
+    for n_pages in [16, 10] {
+        let model = load("gemma3", 4096, Some(n_pages));
+        let a = session(&model, &tokens);
+        assert_eq!((a.facts().unwrap().n_pages, bits(&a)), (47, expected.clone()));
+        assert!(model.cache_facts().used_bytes <= n_pages * GEMMA_PAGE);
+        drop(a);
+        nothing_left(&model);
+    }
+    let none = load("gemma3", 4096, Some(9));
+    assert_eq!(
+        new_session(&none, false).prefill(&tokens).unwrap_err().to_string(),
+        "10 cache pages needed, 9 of 9 free"
+    );
+    nothing_left(&none);
+    // One of a batch may have such passes, and so may what is computed again.
+    let model = load("gemma3", 4096, Some(12));
+    let (a, b) = (new_session(&model, false), new_session(&model, false));
+    let entries = [Append { session: &a, tokens: &tokens }, Append { session: &b, tokens: &prompt(100) }];
+    let outcomes = append_batch(&entries);
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    assert_eq!((bits(&a), bits(&b)), (expected.clone(), alone(&plain, &prompt(100), &[])));
+    drop(b);
+    a.truncate(1000).unwrap();
+    a.prefill(&prompt(9)).unwrap();
+    assert_eq!(bits(&a), alone(&plain, &tokens[..1000], &prompt(9)));
     drop(a);
     nothing_left(&model);
+    let n_pages = 16;
     let model = load("gemma3", 4096, Some(n_pages + 2));
     let a = session(&model, &tokens);
     assert_eq!(

@@ -13,11 +13,17 @@ use crate::error::Result;
 use crate::model::MAX_CLASSES;
 
 impl Course {
+    /// How long passes may be: as long as the backend has them, or else as short as need be for want of memory.
+    pub(super) fn lengths(pool: &PagePool) -> [usize; 2] {
+        let usual = pool.loaded.prefill_chunk();
+        [usual, usual.min(PAGE_TOKENS)]
+    }
+
     /// What is wanted of a class when the next pass reads from this page on.
     fn wanted(self, pool: &PagePool, class: usize, wanted: Wanted, first_read: usize) -> Wanted {
         let Some(window) = pool.classes.window(class) else { return wanted };
         // As many as a pass can read and write, wherever it begins.
-        let n = (window.max(2) + pool.loaded.prefill_chunk()).div_ceil(PAGE_TOKENS) + 1;
+        let n = (window.max(2) + self.most).div_ceil(PAGE_TOKENS) + 1;
         let until = first_read.max(self.first) + n;
         Wanted {
             gap: if first_read > self.kept { (self.kept, first_read) } else { wanted.gap },
@@ -86,6 +92,11 @@ fn of_class(class: usize, wanted: Wanted) -> WantedOf {
 }
 
 impl Pages {
+    /// The most tokens of a pass.
+    pub(in crate::engine) fn pass_tokens(&self) -> usize {
+        self.list.course.map_or(self.list.pool.loaded.prefill_chunk(), |course| course.most)
+    }
+
     /// The next pass begins at this position: its parts come, what it does not read any more goes for them.
     pub(in crate::engine) fn advance(&mut self, start: usize) -> Result<()> {
         let Some(course) = self.list.course else { return Ok(()) };
@@ -129,9 +140,9 @@ impl Pages {
         reserve(&mut list.unfinished, end * pool.classes.n())?;
         reserve(&mut replaced, end)?;
         reserve(&mut fresh, end)?;
-        let first = pool.with_room(|state| {
+        let mut attempt = |state: &mut State, most| {
             let first = state.n_whole(0, &old.pages[..n_tokens / PAGE_TOKENS]);
-            let course = Course { kept: 0, first, end, again: true };
+            let course = Course { kept: 0, first, end, most, again: true };
             list.wanted = course.begun(pool, &wanted_behind(&pool.classes, first * PAGE_TOKENS));
             list.course = Some(course);
             replaced.clear();
@@ -154,7 +165,12 @@ impl Pages {
                 }
             }
             Ok(first)
-        })?;
+        };
+        let [usual, least] = Course::lengths(pool);
+        let first = match pool.with_room(|state| attempt(state, usual)) {
+            Err(_) if least < usual => pool.with_room(|state| attempt(state, least))?,
+            first => first?,
+        };
         let mut fresh = fresh.into_iter().zip(&replaced).peekable();
         for (index, page) in old.pages[..end].iter().enumerate() {
             let new = fresh.next_if(|(_, replaced)| **replaced == index);

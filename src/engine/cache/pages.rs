@@ -42,6 +42,8 @@ pub(super) struct Course {
     pub(super) first: usize,
     /// to here.
     pub(super) end: usize,
+    /// The most tokens of a pass.
+    pub(super) most: usize,
     /// They are filled once more.
     pub(super) again: bool,
 }
@@ -69,6 +71,33 @@ impl PageList {
             self.wanted.iter_mut().for_each(|wanted| *wanted = Wanted { gap: (0, 0), until: usize::MAX, ..*wanted });
             self.course = None;
         }
+    }
+
+    /// Adds pages `first .. end`, and a copy if `indices` has one, whose parts come as passes need them. Fails and changes nothing;
+    /// `None`: they need all of them.
+    fn begin_course(
+        &mut self,
+        first: usize,
+        end: usize,
+        indices: impl Iterator<Item = usize> + Clone,
+    ) -> Option<Result<()>> {
+        let gaps = self.wanted.iter().map(|wanted| wanted.gap).filter(|gap| gap.1 > 0);
+        let kept = gaps.map(|gap| gap.0).min().unwrap_or(first);
+        let mut outcome = None;
+        for most in Course::lengths(&self.pool) {
+            let course = Course { kept, first, end, most, again: false };
+            let wanted = course.begun(&self.pool, &self.wanted);
+            if wanted != self.wanted {
+                let taken = self.pool.take(indices.clone(), &wanted, &mut self.pages);
+                let done = taken.is_ok();
+                outcome = Some(taken);
+                if done {
+                    (self.wanted, self.course) = (wanted, Some(course));
+                    break;
+                }
+            }
+        }
+        outcome
     }
 
     /// What is wanted from now on. Where some of it is not there nothing changes, and the answer is no.
@@ -168,14 +197,7 @@ impl Pages {
         let n = list.pages.len();
         let indices = (n..n + missing).chain(copied.then_some(begun));
         if let Err(error) = pool.take(indices.clone(), &list.wanted, &mut list.pages) {
-            let kept = list.wanted.iter().map(|wanted| wanted.gap).filter(|gap| gap.1 > 0).map(|gap| gap.0).min();
-            let course = Course { kept: kept.unwrap_or(n), first: n, end: n + missing, again: false };
-            let wanted = course.begun(&pool, &list.wanted);
-            if wanted == list.wanted {
-                return Err(error);
-            }
-            pool.take(indices, &wanted, &mut list.pages)?;
-            (list.wanted, list.course) = (wanted, Some(course));
+            list.begin_course(n, n + missing, indices).unwrap_or(Err(error))?;
         }
         if copied {
             let copy = list.pages.pop().ok_or_else(|| internal("no page was taken"))?;
