@@ -363,6 +363,33 @@ fn a_prefix_is_shared_as_far_as_the_windows_in_front_are_there() {
 }
 
 #[test]
+fn a_long_prompt_behind_a_shared_prefix_takes_what_is_left() {
+    let (plain, model) = (load("gemma3", 4096, None), load("gemma3", 4096, Some(16)));
+    let tokens = prompt(3000);
+    let a = session(&model, &tokens[..700]);
+    let b = new_session(&model, true);
+    let used = model.cache_facts().used_bytes;
+    b.cancel();
+    assert_eq!(b.prefill(&tokens).unwrap_err().status(), Status::Cancelled);
+    assert!(model.cache_facts().used_bytes <= used);
+    assert_eq!((seen(&b).0, b.facts().unwrap().n_pages), (vec![], 0));
+    b.prefill(&tokens).unwrap();
+    assert_eq!(b.facts().unwrap().n_reused, 640);
+    assert_eq!(bits(&b), alone(&plain, &tokens, &[]));
+    // What it shares is the other's, which goes on as if there were no other.
+    a.prefill(&[5]).unwrap();
+    assert_eq!(bits(&a), alone(&plain, &tokens[..700], &[5]));
+    b.truncate(300).unwrap();
+    b.prefill(&[6]).unwrap();
+    assert_eq!(bits(&b), alone(&plain, &tokens[..300], &[6]));
+    a.truncate(650).unwrap();
+    a.prefill(&[7]).unwrap();
+    assert_eq!(bits(&a), alone(&plain, &tokens[..650], &[7]));
+    drop((a, b));
+    nothing_left(&model);
+}
+
+#[test]
 fn a_session_without_its_old_parts_is_saved_and_restored() {
     for arch in WINDOWED {
         let (plain, model) = (load(arch, 512, None), load(arch, 512, Some(10)));
