@@ -470,7 +470,11 @@ fn one_model_s_spare_memory_is_another_s_under_the_engine_s_cap() {
 #[test]
 fn threads_of_two_models_take_from_one_another_and_change_nothing() {
     let files = ["gemma3", "gpt-oss"].map(|arch| tiny(arch, 1024).bytes());
-    let load = |engine: &Engine, i: usize| engine.load_memory(&files[i], &mut |_, _| Ok(())).unwrap();
+    // The calls of one model's threads share passes.
+    let load = |engine: &Engine, i: usize| {
+        let options = LoadOptions { merge: i == 1, ..Default::default() };
+        engine.load_memory_with(&files[i], options, &mut |_, _| Ok(())).unwrap()
+    };
     let free = engine(None);
     let plain = [load(&free, 0), load(&free, 1)];
     // Room for two long sessions of six.

@@ -246,7 +246,7 @@ impl Pages {
         }
     }
 
-    /// Takes pages for `n_tokens` that are going to be filled from outside, with the parts that [`is_read`] names. The session
+    /// Takes pages for `n_tokens` that are going to be filled from outside, with the parts that [`is_read`](super::is_read) names. The session
     /// holds none. Fails and changes nothing.
     pub(in crate::engine) fn fill(&mut self, n_tokens: usize) -> Result<()> {
         let n = n_tokens.div_ceil(PAGE_TOKENS);
