@@ -35,8 +35,8 @@ __global__ void __launch_bounds__(256, kg_decode_attention_blocks(REP, EPL, BATC
     const bool newest = c == last_chunk;
     const int c0 = c * (int)chunk;
     const int t0 = max(c0, start), t1 = min(c0 + (int)chunk, pos); // positions from the cache
-    float *qs = shared, *kn = qs + REP * hd, *vn = kn + hd, *ml = vn + hd, *turn = ml + 2 * REP, *sc = turn + hd,
-          *red = sc + REP * chunk;
+    float *qs = shared, *kn = qs + REP * hd, *vn = kn + hd, *ml = vn + hd, *turn = ml + 2 * REP, *norms = turn + hd,
+          *sc = norms + (p.q_norm || p.k_norm ? 2 * hd : 0), *red = sc + REP * chunk;
     const uint64_t *pages = state->pages;
     const size_t tile = (size_t)64 * hd, k_at = p.layer_at + kv * tile, v_at = k_at + p.n_kv * tile;
     const uint32_t e = (lane & (LPT - 1)) * EPL;
@@ -70,6 +70,7 @@ __global__ void __launch_bounds__(256, kg_decode_attention_blocks(REP, EPL, BATC
         }
     }
     kg_decode_attention_turns(p, pos, state->is_long, turn);
+    kg_decode_attention_norms(p, norms);
     __syncthreads();
 
     kg_wait();
@@ -83,8 +84,8 @@ __global__ void __launch_bounds__(256, kg_decode_attention_blocks(REP, EPL, BATC
         }
         const bool key = r == REP;
         float *x = key ? kn : qs + r * hd;
-        const float *from = key ? k : q + r * hd, *norm = key ? p.k_norm : p.q_norm;
-        kg_decode_attention_row<false>(p, from, norm, turn, key ? -1 : pos, x);
+        const float *from = key ? k : q + r * hd, *norm = (key ? p.k_norm : p.q_norm) ? norms + (key ? hd : 0) : nullptr;
+        kg_decode_attention_row<false, 4>(p, from, norm, turn, key ? -1 : pos, x);
         float *tap = !newest ? nullptr : key ? (p.tap_k && first == 0 ? p.tap_k + kv * hd : nullptr) : p.tap_q ? p.tap_q + (head0 + r) * hd : nullptr;
         __half *page = key && newest && first == 0 ? (__half *)pages[pos >> 6] : nullptr;
 #pragma unroll 1
@@ -349,7 +350,8 @@ __global__ void __launch_bounds__(256, kg_decode_attention_blocks(REP, EPL, BATC
 template <int REP, int EPL, bool BATCH>
 static cudaError_t kg_decode_attention_launch(const KgAttend *p, uint32_t chunks, int pdl, cudaStream_t stream) {
     const uint32_t group = p->n_heads / p->n_kv, chunk = BATCH && p->long_chunk > p->chunk ? p->long_chunk : p->chunk;
-    size_t floats = (size_t)REP * p->head_dim + 3 * p->head_dim + 2 * REP + (size_t)REP * chunk + (size_t)8 * REP * p->head_dim;
+    size_t floats = (size_t)REP * p->head_dim + 3 * p->head_dim + 2 * REP + (size_t)REP * chunk + (size_t)8 * REP * p->head_dim +
+                    kg_decode_attention_norms_floats(p);
     const dim3 grid(p->n_kv * ((group + REP - 1) / REP), chunks, BATCH ? p->n_seq : 1);
     return kg_launch(kg_decode_attention<REP, EPL, BATCH>, grid, dim3(256), floats * 4, pdl, stream, *p);
 }

@@ -26,14 +26,28 @@ __device__ __forceinline__ void kg_decode_attention_turns(const KgAttend &p, int
     }
 }
 
+// The weights of the norms of queries and keys, [hd] each, where a model has them: a warp that met them one load after another would wait
+// longer than for all else of its row.
+__device__ __forceinline__ void kg_decode_attention_norms(const KgAttend &p, float *norms) {
+    if (!p.q_norm && !p.k_norm) return;
+    const uint32_t hd = p.head_dim;
+#pragma unroll 1
+    for (uint32_t i = threadIdx.x; i < 2 * hd; i += blockDim.x) {
+        const float *of = i < hd ? p.q_norm : p.k_norm;
+        norms[i] = of ? of[i < hd ? i : i - hd] : 0.f;
+    }
+}
+static inline uint32_t kg_decode_attention_norms_floats(const KgAttend *p) { return p->q_norm || p->k_norm ? 2 * p->head_dim : 0; }
+
 // A warp computes x = rope(rms_norm(from) * norm) of one head, or rms_norm(rope(from)) * norm; that of a query times the temperature of
 // its position, `warm`, which is negative of a key.
-template <bool PLAIN>
+// Loads of LOADS elements a lane are under way at once.
+template <bool PLAIN, int LOADS>
 __device__ __forceinline__ void kg_decode_attention_row(const KgAttend &p, const float *from, const float *norm, const float *turn, int warm,
                                                         float *x) {
     const uint32_t hd = p.head_dim, lane = threadIdx.x & 31;
     float ss = 0.f;
-#pragma unroll 2
+#pragma unroll LOADS
     for (uint32_t i = lane; i < hd; i += 32) {
         float f = from[i];
         x[i] = f;

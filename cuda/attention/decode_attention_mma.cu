@@ -68,7 +68,9 @@ __global__ void __launch_bounds__(256, HD64 == 1 ? 2 : 1) kg_decode_attention_mm
     float *const parts_o = shared, *const ml = parts_o + 64 * ROW, *const turn = ml + 128 + 8;
     __half *const qh = (__half *)shared, *const kn = qh + 16 * HALF, *const vn = kn + HD;
     float *const rows = (float *)(vn + HD), *const q_scale = ml + 128;
+    float *const norms = turn + p.n_rot;
     kg_decode_attention_turns(p, pos, PLAIN ? 0 : state->is_long, turn);
+    kg_decode_attention_norms(p, norms);
     for (uint32_t i = threadIdx.x; i < (16 * HALF + 2 * HD) / 2; i += blockDim.x) ((uint32_t *)qh)[i] = 0;
     __syncthreads();
 
@@ -79,7 +81,8 @@ __global__ void __launch_bounds__(256, HD64 == 1 ? 2 : 1) kg_decode_attention_mm
     for (uint32_t r = warp; r < n_rep + 1; r += 8) {
         const bool key = r == n_rep;
         float *x = rows + warp * HD;
-        kg_decode_attention_row<PLAIN>(p, key ? new_k : q + r * hd, key ? p.k_norm : p.q_norm, turn, key ? -1 : pos, x);
+        const float *norm = (key ? p.k_norm : p.q_norm) ? norms + (key ? hd : 0) : nullptr;
+        kg_decode_attention_row<PLAIN, 2 * HD64>(p, key ? new_k : q + r * hd, norm, turn, key ? -1 : pos, x);
         float *tap = !newest ? nullptr : key ? (p.tap_k && first == 0 ? p.tap_k + kv * hd : nullptr) : p.tap_q ? p.tap_q + (head0 + r) * hd : nullptr;
         if (key) {
             __half *page = newest && first == 0 ? (__half *)pages[pos >> 6] + (size_t)(pos & 63) * hd : nullptr;
@@ -295,7 +298,7 @@ __global__ void __launch_bounds__(256, HD64 == 1 ? 2 : 1) kg_decode_attention_mm
 template <bool PLAIN> static cudaError_t run(const KgAttend *p, uint32_t chunks, int pdl, cudaStream_t stream) {
     const int hd64 = p->head_dim <= 64 ? 1 : 2;
     const uint32_t group = p->n_heads / p->n_kv;
-    const size_t smem = (64 * kg_tensor_row(hd64) + 128 + 8 + p->n_rot) * 4;
+    const size_t smem = (64 * kg_tensor_row(hd64) + 128 + 8 + p->n_rot + kg_decode_attention_norms_floats(p)) * 4;
     const dim3 grid(p->n_kv * ((group + 7) / 8), chunks, p->n_seq ? p->n_seq : 1);
     auto launch = [&](void (*kernel)(KgAttend)) { return kg_launch(kernel, grid, dim3(256), smem, pdl, stream, *p); };
     if (hd64 == 1) return launch(p->n_seq ? kg_decode_attention_mma<1, true, PLAIN> : kg_decode_attention_mma<1, false, PLAIN>);

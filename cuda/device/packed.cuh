@@ -62,6 +62,14 @@ template <int T> __device__ __forceinline__ uint32_t kg_levels(uint32_t q) {
     else return kg_table16(0xbfad9881u, 0xf6eaddcfu, 0x26190d01u, 0x71594535u, q);
 }
 
+// The same as two words whose bytes are to be added, in fewer instructions: one has the levels below zero, of the nibbles on one side of 8,
+// and 0 or, as the byte selection has it, -1 for the others, and one these, by as much more, and 0 for the first. q, other: the nibbles
+// and the nibbles with their upper bits turned over.
+template <int T> __device__ __forceinline__ uint2 kg_levels_apart(uint32_t q, uint32_t other) {
+    if constexpr (T == KG_MXFP4 || T == KG_NVFP4) return make_uint2(kg_bytes(0xfdfeff00u, 0xf4f8fafcu, other), kg_bytes(0x04030200u, 0x0d090705u, q));
+    else return make_uint2(kg_bytes(0xbfad9881u, 0xf6eaddcfu, q), kg_bytes(0x271a0e02u, 0x725a4636u, other));
+}
+
 // What a unit of a type of code books has in place of elements: its words of the planes.
 struct KgCodes {
     uint32_t b0, b1, c, s;
@@ -216,8 +224,20 @@ template <int T> struct Unit {
         }
     }
 
-    template <int t0> __device__ __forceinline__ int half_dot(const XQuant &x) const {
+    // ONE: these levels are for one input, so that getting them takes longer than multiplying with them.
+    template <int t0, bool ONE> __device__ __forceinline__ int half_dot(const XQuant &x) const {
         int hi = 0, lo = 0;
+        if constexpr (ONE && kg_is_table(T)) {
+            const uint32_t words[4] = {a.x, a.y, a.z, a.w};
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                const uint32_t other = words[j] ^ 0x88888888u;
+                const uint2 q = t0 ? kg_levels_apart<T>(words[j] >> 16, other >> 16) : kg_levels_apart<T>(words[j], other);
+                hi = kg_dot_ss(q.y, x.hi[t0 + j], kg_dot_ss(q.x, x.hi[t0 + j], hi));
+                lo = kg_dot_su(q.y, x.lo[t0 + j], kg_dot_su(q.x, x.lo[t0 + j], lo));
+            }
+            return hi * 256 + lo;
+        }
         const uint32_t q0 = quads<t0>(), q1 = quads<t0 + 1>(), q2 = quads<t0 + 2>(), q3 = quads<t0 + 3>();
         if constexpr (kg_is_signed(T)) {
             hi = kg_dot_ss(q0, x.hi[t0], hi);
@@ -283,10 +303,10 @@ template <int T> struct Unit {
         }
     }
 
-    // acc + the unit's dot product.
-    __device__ __forceinline__ float add(float acc, const XQuant &x) const {
+    // acc + the unit's dot product; ONE: with the only input that it is multiplied with.
+    template <bool ONE = false> __device__ __forceinline__ float add(float acc, const XQuant &x) const {
         constexpr int off = kg_offset(T);
-        const int p0 = half_dot<0>(x), p1 = half_dot<4>(x);
+        const int p0 = half_dot<0, ONE>(x), p1 = half_dot<4, ONE>(x);
         if constexpr (kg_has_half_scales(T)) return kg_unit_sum<T>(acc, x.d, x.s0, x.s1, scales(), p0 - off * x.s0, p1 - off * x.s1);
         else return kg_unit_sum<T>(acc, x.d, x.s0, x.s1, scales(), p0 + p1 - off * (x.s0 + x.s1), 0);
     }

@@ -68,6 +68,13 @@ __device__ __forceinline__ uint4 kg_load16(const void *p) {
 }
 __device__ __forceinline__ void kg_prefetch(const void *p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 
+// Bytes of a (0 to 3) and b (4 to 7) that four nibbles name; where a nibble's upper bit is set, eight times the byte's own upper bit.
+__device__ __forceinline__ uint32_t kg_bytes(uint32_t a, uint32_t b, uint32_t which) {
+    uint32_t v;
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(v) : "r"(a), "r"(b), "r"(which));
+    return v;
+}
+
 // Four products of bytes, summed onto c; u and s: without and with sign, of a, of b.
 __device__ __forceinline__ int kg_dot_uu(uint32_t a, uint32_t b, int c) {
     asm("dp4a.u32.u32 %0, %1, %2, %0;" : "+r"(c) : "r"(a), "r"(b));

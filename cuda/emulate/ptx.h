@@ -19,6 +19,15 @@ static inline uint32_t kg_cached4(const void *p) { return emulate_load<uint32_t>
 static inline uint32_t kg_cached2(const void *p) { return emulate_load<uint16_t>(p); }
 static inline uint4 kg_load16(const void *p) { return emulate_load<uint4>(p); }
 static inline void kg_prefetch(const void *) {}
+static inline uint32_t kg_bytes(uint32_t a, uint32_t b, uint32_t which) {
+    const uint64_t all = (uint64_t)b << 32 | a;
+    uint32_t v = 0;
+    for (int i = 0; i < 4; i++) {
+        const uint32_t nibble = which >> 4 * i, byte = (uint32_t)(all >> 8 * (nibble & 7)) & 255u;
+        v |= (nibble & 8 ? (byte & 128 ? 255u : 0u) : byte) << 8 * i;
+    }
+    return v;
+}
 // A barrier of the whole block: its groups pass as many.
 static inline void kg_barrier(uint32_t, uint32_t) { emulate::block_barrier(); }
 

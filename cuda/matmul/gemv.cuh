@@ -110,7 +110,7 @@ __device__ __forceinline__ void kg_stage_add(float (&acc)[NS][N], const Unit<T> 
             x.lo[4] = l1.x, x.lo[5] = l1.y, x.lo[6] = l1.z, x.lo[7] = l1.w;
             x.s0 = (int)e.x, x.s1 = (int)e.y, x.d = in ? __uint_as_float(e.z) : 0.f;
 #pragma unroll
-            for (int s = 0; s < NS; s++) acc[s][b] = f[s][u].add(acc[s][b], x);
+            for (int s = 0; s < NS; s++) acc[s][b] = f[s][u].template add<N == 1>(acc[s][b], x);
         } else {
             XFloat x;
             x.v0 = xf[b * (padded / 4) + unit], x.v1 = xf[b * (padded / 4) + padded / 8 + unit];

@@ -6,6 +6,8 @@
 static __global__ void __launch_bounds__(32) kg_route(const __grid_constant__ KgRoute p) {
     KG_SHARED(KgRouteRoom, room);
     kg_begin();
+    for (uint32_t i = threadIdx.x; i < p.n; i += 32) room.logits[i] = p.logits[(size_t)blockIdx.x * p.stride + i];
+    __syncwarp();
     kg_route_row(p, blockIdx.x, room);
 }
 

@@ -88,14 +88,11 @@ struct KgRouteRoom {
     double weights[KG_MOST_EXPERTS];
 };
 
-// Row `row`, by the block's first warp.
+// Row `row`, whose logits are in the room, by the block's first warp.
 __device__ __forceinline__ void kg_route_row(const KgRoute &p, uint32_t row, KgRouteRoom &room) {
     int *const keys = room.keys, *const groups = room.groups;
     double *const weights = room.weights;
     const uint32_t lane = threadIdx.x, k = p.n_used;
-    // From L2: another multiprocessor may just have written them.
-    for (uint32_t i = lane; i < p.n; i += 32) room.logits[i] = __ldcg(p.logits + (size_t)row * p.stride + i);
-    __syncwarp();
     const bool by_score = p.select_bias || p.n_groups;
     // A factor that all weights have is not needed where they are divided by their sum.
     KgScores scores = {room.logits, p.score, -INFINITY, 1.};

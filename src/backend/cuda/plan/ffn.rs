@@ -34,9 +34,9 @@ impl Room {
         experts::Room::bytes(c, rows)
     }
 
-    /// From this address on; `zeros`: whether these are there.
-    pub fn at(at: Address, c: &Config, rows: usize, zeros: bool) -> Room {
-        Room { experts: experts::Room::at(at, c, rows, zeros) }
+    /// From this address on.
+    pub fn at(at: Address, c: &Config, rows: usize) -> Room {
+        Room { experts: experts::Room::at(at, c, rows) }
     }
 }
 
@@ -46,9 +46,9 @@ pub fn there(c: &Config) -> bool {
 }
 
 /// Whether its launches begin with the norm of one row, if they are told.
-pub fn takes_norm(config: &Config, op: &Ffn) -> bool {
+pub fn takes_norm(gpu: &Gpu, config: &Config, op: &Ffn) -> bool {
     match &op.part {
-        Part::Experts(part) => experts::takes_norm(config, part),
+        Part::Experts(part) => experts::takes_norm(gpu, config, part),
     }
 }
 

@@ -168,7 +168,7 @@ impl PrefillWorkspace {
             sizes(c, body, rows, halves).map(&mut take);
         let [tokens, places, tiles] = tables(rows).map(&mut take);
         let normed = take(normed_bytes(c, rows));
-        let ffn = Room::at(take(Room::bytes(c, rows)), c, rows, false);
+        let ffn = Room::at(take(Room::bytes(c, rows)), c, rows);
         let normed = if ffn::there(c) { normed } else { 0 };
         Ok(PrefillWorkspace {
             rows,

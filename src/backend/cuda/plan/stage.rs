@@ -95,7 +95,7 @@ impl<'a> Stages<'a> {
     /// The same where the launches of `op`, which is next, begin with it, and where they leave the stream; nothing where they do not.
     pub fn norm_before(&mut self, op: &Norm, next: &Ffn) -> Option<(abi::Norm, Address)> {
         let plain = op.norm != NormKind::None && self.pending.len() == 1 && self.n == 1;
-        if !plain || !ffn::takes_norm(self.config, next) {
+        if !plain || !ffn::takes_norm(self.gpu, self.config, next) {
             return None;
         }
         let norm = self.norm(op)?;

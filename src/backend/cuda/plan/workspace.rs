@@ -110,7 +110,7 @@ impl Workspace {
             state: at(16),
             best: at(17),
             counter: at(18),
-            ffn: Room::at(fixed.at() + own, c, rows, true),
+            ffn: Room::at(fixed.at() + own, c, rows),
             _fixed: fixed,
             part,
             ring,

@@ -16,7 +16,7 @@ use crate::error::Result;
 #[rustfmt::skip]
 unsafe extern "C" {
     fn kgc_route(route: *const Route, pdl: c_int, stream: Handle) -> c_int;
-    fn kgc_router(p: *const ExpertProducts, route: *const Route, norm: *const Norm, x: Address, ended: Address, pdl: c_int, stream: Handle) -> c_int;
+    fn kgc_router(p: *const ExpertProducts, route: *const Route, norm: *const Norm, x: Address, pdl: c_int, stream: Handle) -> c_int;
     fn kgc_expert_tasks(ids: Address, order: Address, tasks: Address, n_slots: u32, n_experts: u32, at_once: u32, n_tasks: u32, pdl: c_int, stream: Handle) -> c_int;
     fn kgc_expert_sum(made: Address, weights: Address, gate: Address, y: Address, shared: c_int, n_rows: u32, n_used: u32, n: u32, stride: u32, y_stride: u32, pdl: c_int, stream: Handle) -> c_int;
     fn kgc_expert_products_float(p: *const ExpertProducts, pdl: c_int, stream: Handle) -> c_int;
@@ -28,14 +28,13 @@ unsafe extern "C" {
 }
 
 /// The logits of one row and the choice that follows from them. `before`: the norm that makes the row, which adds something to the stream, and
-/// where it leaves that. `ended` is a 0, before and afterwards.
+/// where it leaves that. On devices with clusters.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]
 pub struct Router {
     pub products: ExpertProducts,
     pub route: Route,
     pub before: Option<(Norm, Address)>,
-    pub ended: Address,
 }
 
 /// Slots sorted by expert: `order` \[`n_slots`\], and `tasks` \[`n_tasks`\] of at most `at_once` of them, two words each.
@@ -143,7 +142,7 @@ fn check_step(p: &ExpertProducts, shared_most: u64) -> Result<()> {
     let summed = p.weights != 0;
     let rows_of = if summed { share == 1 && n_m == 1 && activation == 0 } else { share == n_slots && n_m == 2 };
     ensure!(NAME, rows_of, "{n_slots} slots, {share} a row, of {n_m} matrices and activation {activation}");
-    ensure!(NAME, tile > 0 && (!summed || tile.is_multiple_of(8)), "{rows} rows, {tile} a block");
+    ensure!(NAME, tile > 0 && (!summed || tile.is_multiple_of(4)), "{rows} rows, {tile} a block");
     let (inputs, sums) = if summed { (n_slots, u64::from(tile) * u64::from(n_slots)) } else { (1, 0) };
     let room = expert_shared(n, p.m[0].ty.is_quantized(), inputs) + 4 * sums;
     ensure!(NAME, room + 1024 <= shared_most, "{room} bytes of shared memory of {shared_most}");
@@ -153,7 +152,8 @@ fn check_step(p: &ExpertProducts, shared_most: u64) -> Result<()> {
 impl Queue<'_> {
     /// See [`Router`].
     pub fn router(&self, router: &Router) -> Result<()> {
-        let Router { products, route, before, ended } = router;
+        let Router { products, route, before } = router;
+        ensure!("router", self.gpu.major >= 9, "code of version {}.x", self.gpu.major);
         check_products(products, self.gpu.shared_most as u64)?;
         check_route(route)?;
         let ExpertProducts { n_m, rows, n_slots, activation, .. } = *products;
@@ -161,7 +161,7 @@ impl Queue<'_> {
         ensure!("router", products.ids == 0 && products.tasks == 0 && activation == 0, "slots of experts");
         ensure!("router", products.weights == 0 && !products.m[0].ty.is_quantized(), "of {:?}", products.m[0].ty);
         let logits = route.logits == products.y[0] && route.n == rows;
-        ensure!("router", logits && *ended != 0, "{rows} logits of {} experts, to {:#x}", route.n, products.y[0]);
+        ensure!("router", logits, "{rows} logits of {} experts, to {:#x}", route.n, products.y[0]);
         if let Some((norm, x)) = before {
             check_norm(norm)?;
             let Norm { n_rows, dim, row, .. } = *norm;
@@ -172,7 +172,7 @@ impl Queue<'_> {
         }
         let (norm, x) = before.as_ref().map_or((null(), 0), |(norm, x)| (&raw const *norm, *x));
         // SAFETY: the shapes were checked; the structs are read during the call.
-        self.check(unsafe { kgc_router(products, route, norm, x, *ended, self.pdl(), self.raw()) })
+        self.check(unsafe { kgc_router(products, route, norm, x, self.pdl(), self.raw()) })
     }
 
     /// The experts of each row and their weights, from a router's logits.

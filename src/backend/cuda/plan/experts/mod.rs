@@ -1,6 +1,6 @@
 //! Experts as launches: of one row, of those of a batch and of those of a prompt.
 //!
-//! One row takes three: its experts are chosen by the block of the router that ends last, gates and ups are multiplied where they are made,
+//! One row takes three: its experts are chosen where the router is multiplied, gates and ups are multiplied where they are made,
 //! and downs are summed where they are. The sums have the same order, so that a batch gives the same bits.
 //!
 //! Of more a row has a slot for each of its experts, in ascending order of their ids. Of several rows slots are sorted by expert on the device, so
@@ -55,9 +55,9 @@ pub struct Rows {
 }
 
 /// Whether the launches of a layer's experts begin with a norm of one row which adds something to the stream.
-pub fn takes_norm(config: &Config, op: &Experts) -> bool {
+pub fn takes_norm(gpu: &Gpu, config: &Config, op: &Experts) -> bool {
     let kept = config.n_embd.is_multiple_of(4) && config.n_embd <= NORM_KEPT as usize;
-    kept && !op.weights.router.ty.is_quantized() && op.weights.shared_gate.is_none()
+    gpu.major >= 9 && kept && !op.weights.router.ty.is_quantized() && op.weights.shared_gate.is_none()
 }
 
 /// A launch, and what it leaves to be seen.
@@ -155,8 +155,8 @@ impl<'a> Making<'a> {
         let chosen = [("moe_ids", room.shown), ("moe_weights", room.weights)].map(|(name, from)| (name, from, k, k));
         let router = self.of_all(w.router, w.router_bias, room.logits, stride(n) as u32);
         let route = route(self.op, self.rows.n, stride(n) as u32, room);
-        if self.rows.n == 1 && room.ended != 0 && !w.router.ty.is_quantized() {
-            let router = Router { products: router, route, before: self.rows.before, ended: room.ended };
+        if self.rows.n == 1 && self.gpu.major >= 9 && !w.router.ty.is_quantized() {
+            let router = Router { products: router, route, before: self.rows.before };
             return self.push(Kind::Route, Between::Router(router), [&[logits][..], &chosen].concat());
         }
         self.push(Kind::Route, Between::Experts(router), vec![logits]);

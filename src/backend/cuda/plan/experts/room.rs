@@ -20,14 +20,13 @@ pub struct Room {
     pub up: Address,      // the same
     pub made: Address,    // [rows K, D] f32
     pub shared: Address,  // [rows] f32: logits of what the shared expert is multiplied by
-    pub ended: Address,   // u32: blocks of a router that have ended, 0 between launches; or 0: there is none
 }
 
 /// Bytes of each part of a room.
-fn sizes(c: &Config, rows: usize) -> [u64; 12] {
+fn sizes(c: &Config, rows: usize) -> [u64; 11] {
     let most = c.widths();
     if most.n_experts == 0 {
-        return [0; 12];
+        return [0; 11];
     }
     let slots = rows * most.n_used;
     let wide = slots * stride(most.expert);
@@ -43,7 +42,6 @@ fn sizes(c: &Config, rows: usize) -> [u64; 12] {
         wide,
         slots * stride(c.n_embd),
         rows,
-        1,
     ];
     words.map(|n| (4 * n as u64).next_multiple_of(256))
 }
@@ -54,26 +52,12 @@ impl Room {
         sizes(c, rows).iter().sum()
     }
 
-    /// From this address on; `zeros`: whether these are there.
-    pub fn at(mut at: Address, c: &Config, rows: usize, zeros: bool) -> Room {
-        let [logits, ids, shown, weights, order, tasks, x, gate, up, made, shared, ended] =
-            sizes(c, rows).map(|bytes| {
-                at += bytes;
-                at - bytes
-            });
-        Room {
-            logits,
-            ids,
-            shown,
-            weights,
-            order,
-            tasks,
-            x,
-            gate,
-            up,
-            made,
-            shared,
-            ended: if zeros { ended } else { 0 },
-        }
+    /// From this address on.
+    pub fn at(mut at: Address, c: &Config, rows: usize) -> Room {
+        let [logits, ids, shown, weights, order, tasks, x, gate, up, made, shared] = sizes(c, rows).map(|bytes| {
+            at += bytes;
+            at - bytes
+        });
+        Room { logits, ids, shown, weights, order, tasks, x, gate, up, made, shared }
     }
 }

@@ -7,11 +7,11 @@ use crate::backend::cuda::kernels::kinds::Activation;
 use crate::backend::cuda::kernels::launch::{self, Between};
 use crate::backend::cuda::plan::kind::Kind;
 
-/// Warps of a block of a token's experts (cuda/matmul/experts_step.cuh).
-const STEP_WARPS: u32 = 16;
+/// Warps of a block that sums (cuda/matmul/experts_step.cuh).
+const STEP_WARPS: u32 = 24;
 
 /// Rows that a warp sums at once, and the most of a block.
-const ROWS_OF_SUMS: u32 = 8;
+const ROWS_OF_SUMS: u32 = 4;
 const MOST_SUMS: u32 = 64;
 
 /// Rows a block sums, each of `k` products: such that blocks that run at the same time have as few turns as can be. No bit depends on it.
