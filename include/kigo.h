@@ -61,7 +61,7 @@
 // Stack. 128 KiB of stack suffice for every call; what takes more runs on a thread of its own.
 // Memory. Where the system has none left a call gives KIGO_STATUS_OUT_OF_MEMORY, and the handles are as if it had not been
 //     made. 4 MiB of address space are kept for what cannot fail by itself; while it is in use a call may be refused
-//     early. _destroy, kigo_session_truncate() and kigo_session_cancel() need none.
+//     early. _destroy, kigo_session_cancel() and a kigo_session_truncate() that computes nothing need none.
 //     Where not even a thread's own data can be made, its first call gives OUT_OF_MEMORY and touches nothing.
 // Pointers that are neither NULL nor misaligned must point at what this header says; that cannot be checked.
 
@@ -359,6 +359,9 @@ typedef struct kigo_plan {
     uint64_t state_bytes;
     // One copy of that state, of which a session keeps some so that it can be truncated. 0 where there is none.
     uint64_t checkpoint_bytes;
+    // Those of `cache_bytes` that are not kept when another session or the memory cap needs them: keys and values that the
+    // layers with a window do not read any more. See kigo_session_facts.truncate_free_from. 0 on a GPU, which keeps them.
+    uint64_t cache_spare_bytes;
 } kigo_plan;
 
 // Called while a model loads, on the loading thread: `done_bytes` of `total_bytes` are loaded. Returns 0 to go on;
@@ -524,13 +527,16 @@ typedef struct kigo_cache_facts {
     uint64_t page_tokens;
     // Pages in use.
     uint64_t n_pages_used;
-    // Bytes in use.
+    // Bytes in use, the spare ones among them.
     uint64_t used_bytes;
     // The most bytes that may be in use (kigo_load_options.cache_bytes, in whole pages); UINT64_MAX: what the memory cap
     // leaves.
     uint64_t limit_bytes;
     // Bytes that could be taken now, in whole pages; UINT64_MAX: nothing limits them but the machine's memory.
     uint64_t free_bytes;
+    // Those of `used_bytes` that are given back as soon as they are needed: keys and values that the layers with a window do
+    // not read any more. `free_bytes` has them, too.
+    uint64_t spare_bytes;
 } kigo_cache_facts;
 
 // Fills `facts`, whose `struct_size` the caller has set.
@@ -875,8 +881,8 @@ typedef struct kigo_sampling {
 // steps: there the last holds with KIGO_LOAD_STRICT; without it logits differ by rounding with how a prompt was cut.
 // From one device to another they always do (kigo_doctor() measures by how much).
 //
-// Cancelling. kigo_session_cancel() stops the session's running kigo_session_prefill(), _step() or _generate(); if
-// none is running, the next of them. So a cancel between two calls is not lost, and a thread or a signal handler that
+// Cancelling. kigo_session_cancel() stops the session's running kigo_session_prefill(), _step() or _generate(), or a
+// kigo_session_truncate() that computes; if none is running, the next of them. So a cancel between two calls is not lost, and a thread or a signal handler that
 // cancels needs to know nothing of what the session does right now. Whoever runs the session calls
 // kigo_session_clear_cancel() where an earlier cancel is of no more interest, such as before a new question. A call
 // that has been stopped has used the cancel up; several before it count as one. On the CPU a call stops within the
@@ -927,6 +933,9 @@ typedef struct kigo_session_facts {
     uint64_t n_tokens_reused;
     // 1 if the session has the long factors of a model with LongRoPE, else 0: kigo_session_options.n_ctx has chosen.
     uint64_t has_long_rope;
+    // kigo_session_truncate() to as many tokens or more, or to none, is free now: nothing is computed again. 0 where no layer
+    // has a window. It rises as memory is given back.
+    uint64_t truncate_free_from;
 } kigo_session_facts;
 
 // Makes a session without tokens. `options` may be NULL: all defaults.
@@ -994,7 +1003,13 @@ kigo_status kigo_session_info(kigo_session *session, kigo_session_facts *facts);
 // Drops all tokens but the first `n_tokens`. There are no logits then until the next prefill or step, unless nothing
 // was dropped: to have them, keep one token less and step() the last again.
 //
-// INVALID_ARGUMENT: the session holds fewer. BUSY. OUT_OF_MEMORY, while forks hold the same tokens.
+// Layers with a window (kigo_layer_facts.window) keep what is behind it until another session or the memory cap needs it.
+// Where the window in front of `n_tokens` has gone, the call computes it again from the nearest tokens that have theirs, with
+// the same bits, having made sure of the memory first: below kigo_session_facts.truncate_free_from it may take as long as a
+// prefill of `n_tokens`, and kigo_session_cancel() stops it. A tap does not see that.
+//
+// INVALID_ARGUMENT: the session holds fewer. BUSY. OUT_OF_MEMORY, while forks hold the same tokens or there is something to
+// compute; CACHE_FULL and CANCELLED, in the latter case. The session is then as it was.
 kigo_status kigo_session_truncate(kigo_session *session,
                                   size_t n_tokens);
 
@@ -1010,7 +1025,7 @@ kigo_status kigo_session_fork(kigo_session *session,
 // Writes the session down: tokens, KV cache, logits, context length, sampling parameters, constraint; its random numbers
 // follow from these. Buffer out, counted in bytes; they depend on that state and nothing else. The session goes on.
 //
-// A blob is large: about kigo_model_cache_bytes() of its tokens. It is as private as the text in it. Only
+// A blob is large: about kigo_model_cache_bytes() of its tokens, less kigo_plan.cache_spare_bytes. It is as private as the text in it. Only
 // kigo_session_restore() with the same model file on the same kind of device, in this or another process, takes it.
 // BUSY. UNSUPPORTED: the device cannot.
 kigo_status kigo_session_save(kigo_session *session,

@@ -56,6 +56,7 @@ pub fn cache(model: *const kigo_model) -> kigo_cache_facts {
         used_bytes: 0,
         limit_bytes: 0,
         free_bytes: 0,
+        spare_bytes: 0,
     };
     // SAFETY: the caller's model; the output stands here.
     unsafe { assert!(check(kigo_model_cache_info(model, &raw mut facts))) };
@@ -136,6 +137,7 @@ pub fn floats(session: *mut kigo_session, input: &mut Input<'_>) {
                     has_logits: 1,
                     n_tokens_reused: 1,
                     has_long_rope: 1,
+                    truncate_free_from: 1,
                 };
                 let mut facts = Sized::of(facts, input);
                 check(kigo_session_info(session, facts.get()))

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::error::{Error, Result};
-use crate::model::{Config, Weights};
+use crate::model::{CacheClasses, Config, MAX_CLASSES, Weights};
 use crate::sampler::{self, SampleRequest, Sampled, SamplingParams};
 
 mod budget;
@@ -79,6 +79,10 @@ pub trait Device: Send + Sync {
     }
     /// What `load` would take.
     fn plan(&self, config: &Config, weights: &Weights<'_>) -> Plan;
+    /// How a page of a model's cache is divided: see [`LoadedModel::drop_part`].
+    fn cache_classes(&self, config: &Config) -> Result<CacheClasses> {
+        CacheClasses::one(config)
+    }
     /// Copies or repacks the weights; nothing borrowed from `weights` is kept. Fails with `Unsupported` where an option
     /// cannot be kept.
     fn load(
@@ -111,7 +115,8 @@ pub struct Chunk<'a> {
     pub tokens: &'a [u32],
     /// Position of the first of them; positions below it are in the cache.
     pub start: usize,
-    /// The sequence's pages in order; covers positions `0 .. start + tokens.len()`.
+    /// The sequence's pages in order; covers positions `0 .. start + tokens.len()`. Parts may be gone of those that the class
+    /// reads nothing of any more from `start` on ([`CacheClasses::first`]).
     pub pages: &'a [u32],
     /// Receives the logits.
     pub slot: &'a mut dyn Slot,
@@ -173,6 +178,8 @@ pub struct Ahead<'a> {
 pub struct PageImage {
     /// Bytes of a page.
     pub bytes: usize,
+    /// Those of its parts, by class; they stand one behind the other.
+    pub parts: [usize; MAX_CLASSES],
     /// What they mean: backends of the same text and model understand each other's pages.
     pub layout: &'static str,
     /// The number of the order in which the device adds (ARCHITECTURE.md, "The order of sums"): with another, a session goes on
@@ -218,6 +225,16 @@ pub trait LoadedModel: Send + Sync {
 
     /// Gives the memory of a page that no sequence uses back, where the device can; its number stays valid.
     fn release_page(&self, page: u32);
+
+    /// How a page is divided: the parts that [`Self::drop_part`] takes away. With one class it is not.
+    fn cache_classes(&self) -> Result<CacheClasses> {
+        CacheClasses::one(self.config())
+    }
+
+    /// Gives the memory of a class's part of a page back; the other parts stay. It is there again when it is next written.
+    fn drop_part(&self, page: u32, class: usize) {
+        let _ = (page, class);
+    }
 
     /// Makes page `to` hold what page `from` holds. Both are reserved; nobody else uses `to`, and nobody writes `from`.
     fn copy_page(&self, from: u32, to: u32) -> Result<()> {
@@ -297,6 +314,18 @@ pub trait LoadedModel: Send + Sync {
     fn write_page(&self, page: u32, from: &[u8]) -> Result<()> {
         let _ = (page, from);
         Err(Error::Unsupported { what: "device operation", name: "write a cache page".into() })
+    }
+
+    /// [`Self::read_page`] for a class's part.
+    fn read_part(&self, page: u32, class: usize, rows: usize, out: &mut [u8]) -> Result<()> {
+        let _ = class;
+        self.read_page(page, rows, out)
+    }
+
+    /// [`Self::write_page`] for a class's part.
+    fn write_part(&self, page: u32, class: usize, from: &[u8]) -> Result<()> {
+        let _ = class;
+        self.write_page(page, from)
     }
 
     /// Makes `logits`, `n_vocab` of them, a slot's.

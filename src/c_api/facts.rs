@@ -191,15 +191,18 @@ pub struct kigo_cache_facts {
     pub page_tokens: u64,
     /// Pages in use.
     pub n_pages_used: u64,
-    /// Bytes in use.
+    /// Bytes in use, the spare ones among them.
     pub used_bytes: u64,
     /// The most bytes that may be in use (kigo_load_options.cache_bytes, in whole pages); UINT64_MAX: what the memory cap
     /// leaves.
     pub limit_bytes: u64,
     /// Bytes that could be taken now, in whole pages; UINT64_MAX: nothing limits them but the machine's memory.
     pub free_bytes: u64,
+    /// Those of `used_bytes` that are given back as soon as they are needed: keys and values that the layers with a window do
+    /// not read any more. `free_bytes` has them, too.
+    pub spare_bytes: u64,
 }
-sized_struct!(kigo_cache_facts, bytes: 48, fields: [usize, u64, u64, u64, u64, u64]);
+sized_struct!(kigo_cache_facts, bytes: 56, fields: [usize, u64, u64, u64, u64, u64, u64]);
 
 /// Fills `facts`, whose `struct_size` the caller has set. Other threads may take and free pages meanwhile.
 ///
@@ -215,9 +218,10 @@ pub unsafe extern "C" fn kigo_model_cache_info(model: *const kigo_model, facts: 
             struct_size: size,
             page_tokens: found.page_tokens,
             n_pages_used: found.n_pages_used,
-            used_bytes: found.n_pages_used.saturating_mul(found.page_bytes),
+            used_bytes: found.used_bytes,
             limit_bytes: found.n_pages_limit.map_or(u64::MAX, |n| n.saturating_mul(found.page_bytes)),
             free_bytes: found.n_pages_free.map_or(u64::MAX, |n| n.saturating_mul(found.page_bytes)),
+            spare_bytes: found.spare_bytes,
         };
         fill(facts, size, &value);
         Ok(())

@@ -88,8 +88,11 @@ pub struct kigo_plan {
     pub state_bytes: u64,
     /// One copy of that state, of which a session keeps some so that it can be truncated. 0 where there is none.
     pub checkpoint_bytes: u64,
+    /// Those of `cache_bytes` that are not kept when another session or the memory cap needs them: keys and values that the
+    /// layers with a window do not read any more. See kigo_session_facts.truncate_free_from. 0 on a GPU, which keeps them.
+    pub cache_spare_bytes: u64,
 }
-sized_struct!(kigo_plan, bytes: 56, fields: [usize, u64, u64, u64, u64, u64, u64]);
+sized_struct!(kigo_plan, bytes: 64, fields: [usize, u64, u64, u64, u64, u64, u64, u64]);
 
 /// What loading the file at `path` would take, without loading it: reads the header only.
 ///
@@ -122,6 +125,7 @@ pub unsafe extern "C" fn kigo_model_plan(
             // No architecture has one yet.
             state_bytes: 0,
             checkpoint_bytes: 0,
+            cache_spare_bytes: found.spare_bytes,
         };
         fill(plan, size, &value);
         Ok(())

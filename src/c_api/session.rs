@@ -17,8 +17,8 @@
 //! steps: there the last holds with KIGO_LOAD_STRICT; without it logits differ by rounding with how a prompt was cut.
 //! From one device to another they always do (kigo_doctor() measures by how much).
 //!
-//! Cancelling. kigo_session_cancel() stops the session's running kigo_session_prefill(), _step() or _generate(); if
-//! none is running, the next of them. So a cancel between two calls is not lost, and a thread or a signal handler that
+//! Cancelling. kigo_session_cancel() stops the session's running kigo_session_prefill(), _step() or _generate(), or a
+//! kigo_session_truncate() that computes; if none is running, the next of them. So a cancel between two calls is not lost, and a thread or a signal handler that
 //! cancels needs to know nothing of what the session does right now. Whoever runs the session calls
 //! kigo_session_clear_cancel() where an earlier cancel is of no more interest, such as before a new question. A call
 //! that has been stopped has used the cancel up; several before it count as one. On the CPU a call stops within the
@@ -256,8 +256,11 @@ pub struct kigo_session_facts {
     pub n_tokens_reused: u64,
     /// 1 if the session has the long factors of a model with LongRoPE, else 0: kigo_session_options.n_ctx has chosen.
     pub has_long_rope: u64,
+    /// kigo_session_truncate() to as many tokens or more, or to none, is free now: nothing is computed again. 0 where no layer
+    /// has a window. It rises as memory is given back.
+    pub truncate_free_from: u64,
 }
-sized_struct!(kigo_session_facts, bytes: 64, fields: [usize, u64, u64, u64, u64, u64, u64, u64]);
+sized_struct!(kigo_session_facts, bytes: 72, fields: [usize, u64, u64, u64, u64, u64, u64, u64, u64]);
 
 /// Fills `facts`, whose `struct_size` the caller has set. BUSY.
 #[unsafe(no_mangle)]
@@ -275,6 +278,7 @@ pub unsafe extern "C" fn kigo_session_info(session: *mut kigo_session, facts: *m
             has_logits: found.has_logits.into(),
             n_tokens_reused: found.n_reused as u64,
             has_long_rope: found.is_long.into(),
+            truncate_free_from: found.n_free_from as u64,
         };
         fill(facts, size, &value);
         Ok(())
@@ -284,7 +288,13 @@ pub unsafe extern "C" fn kigo_session_info(session: *mut kigo_session, facts: *m
 /// Drops all tokens but the first `n_tokens`. There are no logits then until the next prefill or step, unless nothing
 /// was dropped: to have them, keep one token less and step() the last again.
 ///
-/// INVALID_ARGUMENT: the session holds fewer. BUSY. OUT_OF_MEMORY, while forks hold the same tokens.
+/// Layers with a window (kigo_layer_facts.window) keep what is behind it until another session or the memory cap needs it.
+/// Where the window in front of `n_tokens` has gone, the call computes it again from the nearest tokens that have theirs, with
+/// the same bits, having made sure of the memory first: below kigo_session_facts.truncate_free_from it may take as long as a
+/// prefill of `n_tokens`, and kigo_session_cancel() stops it. A tap does not see that.
+///
+/// INVALID_ARGUMENT: the session holds fewer. BUSY. OUT_OF_MEMORY, while forks hold the same tokens or there is something to
+/// compute; CACHE_FULL and CANCELLED, in the latter case. The session is then as it was.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_session_truncate(session: *mut kigo_session, n_tokens: usize) -> kigo_status {
     // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
@@ -309,7 +319,7 @@ pub unsafe extern "C" fn kigo_session_fork(session: *mut kigo_session, fork: *mu
 /// Writes the session down: tokens, KV cache, logits, context length, sampling parameters, constraint; its random numbers
 /// follow from these. Buffer out, counted in bytes; they depend on that state and nothing else. The session goes on.
 ///
-/// A blob is large: about kigo_model_cache_bytes() of its tokens. It is as private as the text in it. Only
+/// A blob is large: about kigo_model_cache_bytes() of its tokens, less kigo_plan.cache_spare_bytes. It is as private as the text in it. Only
 /// kigo_session_restore() with the same model file on the same kind of device, in this or another process, takes it.
 /// BUSY. UNSUPPORTED: the device cannot.
 #[unsafe(no_mangle)]

@@ -81,9 +81,11 @@ fn ways(p: &Patient<'_>, bound: f64, kind: &str) -> Result<Finding> {
         return Ok(Finding::of(error, bound, text).blame(subject));
     }
     // Rows of older positions, at the middle of the run and at its end.
-    let looked = match early.transpose() {
-        Ok(Some(early)) => {
-            let late = rows(p, &single, full / 2 + 1)?;
+    let both = early
+        .transpose()
+        .and_then(|early| early.map(|early| rows(p, &single, full / 2 + 1).map(|late| (early, late))).transpose());
+    let looked = match both {
+        Ok(Some((early, late))) => {
             let changed = early.iter().zip(&late).position(|(a, b)| !same_bits(a, b));
             if let Some(row) = changed {
                 let text = format!("cache row {row} of {} changed after it was written", early.len());
@@ -92,6 +94,7 @@ fn ways(p: &Patient<'_>, bound: f64, kind: &str) -> Result<Finding> {
             format!("{} older rows unchanged", early.len())
         }
         Ok(None) | Err(Error::Unsupported { .. }) => "older rows could not be read on this device".to_owned(),
+        Err(Error::State { .. }) => "older rows have been given back under the memory cap".to_owned(),
         Err(error) => return Err(error),
     };
     let text = format!(

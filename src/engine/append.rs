@@ -5,10 +5,12 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
+use super::cache::Pages;
 use super::schedule::{self, Part};
 use super::session::{Session, State, copied};
 use super::slot::SharedSlot;
 use super::tap::Tap;
+use crate::alloc::room;
 use crate::backend::{PAGE_TOKENS, TapEvent, TapObserver, Want};
 use crate::error::{Error, Result};
 
@@ -92,6 +94,7 @@ impl Session {
                 state.tokens_for(tokens.len())?.extend_from_slice(tokens);
                 state.has_logits = true;
                 state.n_reused += run.n_known;
+                state.pages.settle(state.tokens.len())?;
                 if n_tokens / PAGE_TOKENS != state.tokens.len() / PAGE_TOKENS {
                     state.pages.publish(&state.tokens);
                 }
@@ -107,8 +110,8 @@ impl Session {
         }
     }
 
-    fn forward(&self, state: &State, run: &Appending, tokens: &[u32]) -> Result<()> {
-        let most = self.model().inner.loaded.prefill_chunk();
+    fn forward(&self, state: &mut State, run: &Appending, tokens: &[u32]) -> Result<()> {
+        let most = state.pages.pass_tokens();
         let mut done = run.n_known;
         while done < tokens.len() {
             if self.cancel.load(Ordering::Acquire) {
@@ -123,10 +126,10 @@ impl Session {
 
     /// [`Self::forward`] with the activations shown. The logits come into a new slot: the tap may stop the pass when
     /// they are made already.
-    fn forward_tapped(&self, state: &State, run: &mut Appending, tokens: &[u32], tap: &mut Tap) -> Result<()> {
+    fn forward_tapped(&self, state: &mut State, run: &mut Appending, tokens: &[u32], tap: &mut Tap) -> Result<()> {
         let loaded = &*self.model().inner.loaded;
         run.slot = Arc::new(Mutex::new(loaded.create_slot_for(self.n_ctx())?));
-        let most = loaded.prefill_chunk();
+        let most = state.pages.pass_tokens();
         for done in (run.n_known..tokens.len()).step_by(most) {
             if self.cancel.load(Ordering::Acquire) {
                 return Err(Error::Cancelled);
@@ -145,7 +148,7 @@ impl Session {
     /// The next of `tokens`, at most `most`, where `done` need no pass any more.
     pub(super) fn part(
         &self,
-        state: &State,
+        state: &mut State,
         run: &Appending,
         tokens: &[u32],
         done: usize,
@@ -153,6 +156,7 @@ impl Session {
     ) -> Result<Part> {
         let to = tokens.len().min(done + most);
         let start = state.tokens.len() + done;
+        state.pages.advance(start)?;
         let n_pages = (start + to - done).div_ceil(PAGE_TOKENS);
         Ok(Part {
             tokens: copied(&tokens[done..to], 0)?,
@@ -163,5 +167,45 @@ impl Session {
             want: if to == tokens.len() { Want::Last } else { Want::Nothing },
             cancel: Arc::clone(&self.cancel),
         })
+    }
+
+    /// Pages that have what the token behind the first `n` of the session's reads, by passes over those in front of it. The
+    /// session's own are as they were, whatever comes of it; no tap sees the passes.
+    pub(super) fn computed_again(&self, state: &mut State, n: usize) -> Result<Pages> {
+        // Truncating is for when there is no memory, this is not.
+        room()?;
+        let slot = state.own_slot(&*self.model().inner.loaded, self.n_ctx())?;
+        let (mut pages, from) = state.pages.again(n)?;
+        let most = pages.pass_tokens();
+        let mut run = || {
+            for start in (from..n).step_by(most) {
+                if self.cancel.load(Ordering::Acquire) {
+                    return Err(Error::Cancelled);
+                }
+                let to = n.min(start + most);
+                pages.advance(start)?;
+                let part = Part {
+                    tokens: copied(&state.tokens[start..to], 0)?,
+                    start,
+                    pages: copied(&pages.as_slice()[..to.div_ceil(PAGE_TOKENS)], 0)?,
+                    slot: Arc::clone(&slot),
+                    want: Want::Nothing,
+                    cancel: Arc::clone(&self.cancel),
+                };
+                self.model().inner.run(vec![part]).pop().unwrap_or(Ok(()))?;
+            }
+            pages.finish(n)
+        };
+        match run() {
+            Ok(()) => Ok(pages),
+            Err(error) => {
+                drop(pages);
+                state.pages.publish(&state.tokens);
+                if matches!(error, Error::Cancelled) {
+                    self.take_cancel();
+                }
+                Err(error)
+            }
+        }
     }
 }

@@ -77,7 +77,7 @@ pub fn append_batch(entries: &[Append<'_>]) -> Vec<Result<()>> {
         let model = first.session.model().clone();
         let most = model.inner.loaded.prefill_chunk();
         // A call alone runs as many tokens at a time, so that there are not more of one session in a shared pass.
-        let next = |e: &Entry<'_>| (e.tokens.len() - e.done).min(most);
+        let next = |e: &Entry<'_>| (e.tokens.len() - e.done).min(e.state.pages.pass_tokens());
         let mut sum = 0;
         let fit = running.iter().take_while(|e| {
             sum += next(e);
@@ -85,10 +85,13 @@ pub fn append_batch(entries: &[Append<'_>]) -> Vec<Result<()>> {
         });
         let n = fit.count().max(1);
         let waiting = running.split_off(n);
-        let part = |e: &Entry<'_>| e.session.part(&e.state, &e.appending, e.tokens, e.done, most);
+        let part = |e: &mut Entry<'_>| {
+            let most = e.state.pages.pass_tokens();
+            e.session.part(&mut e.state, &e.appending, e.tokens, e.done, most)
+        };
         // Those for which there is no memory run no pass.
         let (parts, refusals): (Vec<_>, Vec<_>) = running
-            .iter()
+            .iter_mut()
             .map(|entry| part(entry).map_or_else(|error| (None, Some(error)), |part| (Some(part), None)))
             .unzip();
         let mut ran = model.inner.run(parts.into_iter().flatten().collect()).into_iter();

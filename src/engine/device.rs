@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use super::cache::Pools;
 use super::log::{LogLevel, LogSink};
 use crate::backend::{self, Budget, Device};
 use crate::error::Result;
@@ -29,6 +30,8 @@ pub(super) struct Inner {
     pub(super) device: Arc<dyn Device>,
     pub(super) n_threads: usize,
     pub(super) budget: Arc<Budget>,
+    /// The pages of its models.
+    pub(super) pools: Arc<Pools>,
     pub(super) log: LogSink,
     /// Loads that were begun: the number of each names its model in the log.
     pub(super) n_loads: AtomicU64,
@@ -44,7 +47,8 @@ impl Engine {
 
     /// An engine on a device of the caller's own making, which computes with `n_threads`.
     pub fn with_device(device: Arc<dyn Device>, n_threads: usize, memory_cap: Option<u64>, log: LogSink) -> Engine {
-        let inner = Inner { device, n_threads, budget: Budget::new(memory_cap), log, n_loads: AtomicU64::new(0) };
+        let (budget, pools) = (Budget::new(memory_cap), Arc::default());
+        let inner = Inner { device, n_threads, budget, pools, log, n_loads: AtomicU64::new(0) };
         inner.log.log(LogLevel::Info, format_args!("device {}, {n_threads} threads", inner.device.name()));
         Engine { inner: Arc::new(inner) }
     }

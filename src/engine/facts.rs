@@ -3,7 +3,7 @@
 use super::model::Model;
 use crate::backend::PAGE_TOKENS;
 use crate::error::{Error, Result};
-use crate::model::RopeTable;
+use crate::model::{CacheClasses, RopeTable};
 
 /// What a load takes, and a session of so many tokens; in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct LoadPlan {
     pub n_tokens: usize,
     /// Whole pages.
     pub cache_bytes: u64,
+    /// Those of `cache_bytes` that are given back when memory is short: what layers with a window do not read any more.
+    pub spare_bytes: u64,
 }
 
 /// One layer.
@@ -51,6 +53,13 @@ pub(super) fn within(n_tokens: Option<usize>, n_ctx_train: usize) -> Result<usiz
 /// Bytes of whole pages.
 pub(super) fn cache_bytes(n_tokens: usize, kv_bytes_per_token: u64) -> u64 {
     (n_tokens.div_ceil(PAGE_TOKENS) as u64).saturating_mul(kv_bytes_per_token.saturating_mul(PAGE_TOKENS as u64))
+}
+
+/// Those of [`cache_bytes`] that are behind the windows.
+pub(super) fn spare_bytes(n_tokens: usize, kv_bytes_per_token: u64, classes: &CacheClasses) -> u64 {
+    let page_bytes = kv_bytes_per_token.saturating_mul(PAGE_TOKENS as u64);
+    let behind = |class: usize| (classes.first(class, n_tokens) / PAGE_TOKENS) as u64;
+    (0..classes.n()).map(|class| behind(class).saturating_mul(classes.share(class, page_bytes))).sum()
 }
 
 /// A layer's part of what a backend keeps of all of them, which is in proportion to their keys and values.

@@ -167,6 +167,7 @@ impl Session {
             Arc::make_mut(&mut state.tokens).pop();
         }
         state.pages.shrink(state.tokens.len())?;
+        state.pages.settle(state.tokens.len())?;
         state.pages.publish(&state.tokens);
         state.has_logits &= outcome.is_ok();
         let outcome = outcome?;

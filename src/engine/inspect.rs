@@ -8,6 +8,9 @@ use crate::error::{Error, Result};
 
 fn cache_row(state: &State, layer: usize, position: usize) -> Result<CacheRow> {
     match state.pages.as_slice().get(position / PAGE_TOKENS) {
+        Some(_) if !state.pages.has(position, layer) => Err(Error::State {
+            needs: "keys and values that have not been given back: the position is behind the window",
+        }),
         Some(&page) => Ok(CacheRow { page, row: position % PAGE_TOKENS, layer }),
         None => Err(Error::Internal { message: format!("no page for position {position}") }),
     }

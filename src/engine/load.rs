@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::cache::{Charge, PagePool};
 use super::device::Engine;
-use super::facts::{LoadPlan, cache_bytes, within};
+use super::facts::{LoadPlan, cache_bytes, spare_bytes, within};
 use super::grammar::Grammars;
 use super::hash::model_hash;
 use super::log::LogLevel;
@@ -34,13 +34,15 @@ impl Engine {
         if vocabulary {
             return Ok(LoadPlan { n_tokens: within(n_tokens, 0)?, ..LoadPlan::default() });
         }
-        let (plan, n_ctx_train) = plan(self, &gguf)?;
-        let n_tokens = within(n_tokens, n_ctx_train)?;
+        let (plan, config) = plan(self, &gguf)?;
+        let n_tokens = within(n_tokens, config.n_ctx_train)?;
+        let classes = self.inner.device.cache_classes(&config)?;
         Ok(LoadPlan {
             weights_bytes: plan.weights_bytes,
             scratch_bytes: plan.scratch_bytes,
             n_tokens,
             cache_bytes: cache_bytes(n_tokens, plan.kv_bytes_per_token),
+            spare_bytes: spare_bytes(n_tokens, plan.kv_bytes_per_token, &classes),
         })
     }
 
@@ -95,11 +97,11 @@ fn refuse_without_weights(gguf: &Gguf<'_>) -> Result<()> {
     Err(Error::Model { name: "number of tensors".to_owned(), found: "0".to_owned(), expected })
 }
 
-/// What a load would take, and the context that the model was trained for.
-fn plan(engine: &Engine, gguf: &Gguf<'_>) -> Result<(Plan, usize)> {
+/// What a load would take, and of what model.
+fn plan(engine: &Engine, gguf: &Gguf<'_>) -> Result<(Plan, Config)> {
     refuse_without_weights(gguf)?;
     let (config, weights) = bind(gguf)?;
-    Ok((engine.inner.device.plan(&config, &weights), config.n_ctx_train))
+    Ok((engine.inner.device.plan(&config, &weights), config))
 }
 
 /// Loads a model; one over the engine's cap is refused with the numbers before anything of it is on the device.
@@ -126,7 +128,7 @@ fn load(
         return Err(Error::Argument { name: "cache_bytes", found: bytes.to_string(), expected });
     }
     // Before anything is allocated: a model over the cap is refused with the numbers.
-    let mut charge = Charge::new(&core.budget, plan.weights_bytes.saturating_add(plan.scratch_bytes))?;
+    let mut charge = core.pools.charge(&core.budget, plan.weights_bytes.saturating_add(plan.scratch_bytes))?;
     let hash = model_hash(&config, &weights)?;
     let device_options = backend::LoadOptions { strict: options.strict, budget: Arc::clone(&core.budget) };
     let loaded = core.device.load(&config, &weights, &device_options, &mut Control { progress })?;
@@ -156,7 +158,8 @@ fn load(
         let text = "have ropes of their own (LongRoPE)";
         core.log.log(LogLevel::Info, format_args!("model {number}: sessions with n_ctx above {} {text}", long.above));
     }
-    let pool = Arc::new(PagePool::new(Arc::clone(&loaded), Charge::new(&core.budget, 0)?, options.cache_bytes));
+    let no_pages = Charge::new(&core.budget, 0)?;
+    let pool = PagePool::new(Arc::clone(&loaded), no_pages, options.cache_bytes, &core.pools)?;
     let coalescer = options.merge.then(Coalescer::default);
     let inner = Inner {
         loaded,
@@ -222,7 +225,7 @@ fn vocabulary(engine: &Engine, gguf: &Gguf<'_>, number: u64) -> Result<Model> {
     );
     let loaded: Arc<dyn LoadedModel> = Arc::new(Nothing::new(&facts.architecture, n_vocab));
     let inner = Inner {
-        pool: Arc::new(PagePool::new(Arc::clone(&loaded), Charge::new(&core.budget, 0)?, None)),
+        pool: PagePool::new(Arc::clone(&loaded), Charge::new(&core.budget, 0)?, None, &core.pools)?,
         loaded,
         coalescer: None,
         hash: [0; 2],

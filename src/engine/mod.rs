@@ -19,6 +19,7 @@ mod logprobs;
 mod meta;
 mod model;
 mod save;
+mod saved_pages;
 mod schedule;
 mod session;
 mod slot;

@@ -19,7 +19,7 @@
 //! | 152 | 8 | the number of the order of sums; 0, from before they had numbers, is 1 |
 //! | 160 | 32 | 0 |
 //! | 192 | | tokens (4 each), biases (token and bias, 4 each), logits (4 each), the constraint's text; each of the four padded to 64 |
-//! | | | the pages as the backend gives them, each padded to 64 |
+//! | | | the pages: of each the parts that the session still reads, as the backend gives them, padded to 64 |
 //!
 //! The random numbers are keyed by seed and position, so there are no counters beside the tokens. What a constraint has
 //! consumed are the tokens from its first on: the next choice after a restore reads them again.
@@ -30,10 +30,11 @@
 use super::grammar::{Constraint, Grammar, Held, MAX_GRAMMAR_BYTES};
 use super::hash::Hasher;
 use super::model::{Inner, Model};
+use super::saved_pages::SavedPages;
 use super::session::{Session, SessionOptions, State};
 use super::slot::lock_slot;
 use crate::alloc::reserve;
-use crate::backend::{PAGE_TOKENS, PageImage};
+use crate::backend::PageImage;
 use crate::error::{Error, Result};
 use crate::sampler::SamplingParams;
 
@@ -61,34 +62,20 @@ struct Parts {
     logits: usize,
     text: usize,
     pages: usize,
-    page_stride: usize,
     end: usize,
 }
 
 impl Parts {
     /// `None`: such numbers make no blob.
-    fn of(n: Counts, image: &PageImage) -> Option<Parts> {
+    fn of(n: Counts, saved: &SavedPages<'_>) -> Option<Parts> {
         let after =
             |at: usize, n: usize, size: usize| n.checked_mul(size)?.checked_next_multiple_of(64)?.checked_add(at);
         let biases = after(HEAD, n.tokens, 4)?;
         let logits = after(biases, n.biases, 8)?;
         let text = after(logits, n.logits, 4)?;
         let pages = after(text, n.text, 1)?;
-        let page_stride = image.bytes.checked_next_multiple_of(64)?;
-        let end = n.tokens.div_ceil(PAGE_TOKENS).checked_mul(page_stride)?.checked_add(pages)?;
-        Some(Parts { biases, logits, text, pages, page_stride, end })
+        Some(Parts { biases, logits, text, pages, end: saved.end(pages)? })
     }
-}
-
-fn image_of(model: &Inner) -> Result<PageImage> {
-    let name = "saving sessions on this device".to_owned();
-    model.loaded.page_image().ok_or(Error::Unsupported { what: "device operation", name })
-}
-
-fn layout_hash(image: &PageImage) -> u64 {
-    let mut hasher = Hasher::new(3);
-    hasher.feed(format!("{} {} {PAGE_TOKENS}", image.layout, image.bytes).as_bytes());
-    hasher.finish()
 }
 
 fn put_words(out: &mut [u8], words: impl Iterator<Item = u32>) {
@@ -113,7 +100,7 @@ impl Session {
     /// Bytes that [`Self::save`] writes now.
     pub fn saved_bytes(&self) -> Result<usize> {
         self.call(|state| {
-            let parts = Parts::of(self.counts(state), &image_of(&self.model().inner)?);
+            let parts = Parts::of(self.counts(state), &SavedPages::new(&self.model().inner, state.tokens.len())?);
             parts.map(|parts| parts.end).ok_or_else(too_large)
         })
     }
@@ -132,7 +119,7 @@ impl Session {
         let needed = self.saved_bytes()?;
         self.call(|state| {
             let model = &self.model().inner;
-            let image = image_of(model)?;
+            let saved = SavedPages::new(model, state.tokens.len())?;
             let p = &state.sampling;
             let counts = self.counts(state);
             let n_logits = counts.logits;
@@ -141,7 +128,7 @@ impl Session {
                 let (kind, text, compact) = constraint.facts();
                 (if compact { kind | COMPACT } else { kind }, text, from)
             });
-            let parts = Parts::of(counts, &image).ok_or_else(too_large)?;
+            let parts = Parts::of(counts, &saved).ok_or_else(too_large)?;
             if out.len() < parts.end {
                 return Err(Error::BufferTooSmall { needed, capacity: out.len() });
             }
@@ -150,14 +137,14 @@ impl Session {
             head[..8].copy_from_slice(MAGIC);
             let [a, b] = model.hash;
             let n_biases = p.logit_bias.len() as u64;
-            let numbers = [VERSION, parts.end as u64, 0, a, b, layout_hash(&image), state.tokens.len() as u64]
+            let numbers = [VERSION, parts.end as u64, 0, a, b, saved.layout_hash(), state.tokens.len() as u64]
                 .into_iter()
                 .chain([self.n_ctx() as u64, n_logits as u64, n_biases, p.seed]);
             let floats = [p.top_p, p.min_p, p.repetition_penalty, p.frequency_penalty, p.presence_penalty];
             head[8..].as_chunks_mut::<8>().0.iter_mut().zip(numbers).for_each(|(c, n)| *c = n.to_le_bytes());
             let singles = [p.temperature.to_bits(), p.top_k].into_iter().chain(floats.map(f32::to_bits));
             put_words(&mut head[96..128], singles.chain([p.penalty_window]));
-            let sums = u64::from(image.sums);
+            let sums = u64::from(saved.image.sums);
             let last = [kind, from as u64, grammar.len() as u64, sums].into_iter().chain([0; 4]);
             head[128..].as_chunks_mut::<8>().0.iter_mut().zip(last).for_each(|(c, n)| *c = n.to_le_bytes());
             let (ids, rest) = rest.split_at_mut(parts.biases - HEAD);
@@ -181,15 +168,13 @@ impl Session {
             let mut hasher = Hasher::new(0);
             hasher.feed(&head[CHECKED..]);
             [&*ids, &*biases, &*logits, &*text].iter().for_each(|part| hasher.feed(part));
-            for (i, (page, out)) in
-                state.pages.as_slice().iter().zip(pages.chunks_exact_mut(parts.page_stride)).enumerate()
-            {
-                let rows = (state.tokens.len() - i * PAGE_TOKENS).min(PAGE_TOKENS);
-                let (image, padding) = out.split_at_mut(image.bytes);
-                model.loaded.read_page(*page, rows, image)?;
-                padding.fill(0);
+            let mut rest = pages;
+            for (index, page) in state.pages.as_slice().iter().enumerate() {
+                let (out, behind) = rest.split_at_mut(saved.bytes(index).ok_or_else(too_large)?);
+                saved.read(index, *page, out)?;
                 // While it is in the processor's cache.
                 hasher.feed(out);
+                rest = behind;
             }
             head[24..CHECKED].copy_from_slice(&hasher.finish().to_le_bytes());
             Ok(parts.end)
@@ -199,19 +184,19 @@ impl Session {
     /// A session as it was when [`Self::save`] wrote the blob.
     pub fn restore(model: &Model, blob: &[u8]) -> Result<Session> {
         model.computes()?;
-        let image = image_of(&model.inner)?;
-        let parts = Head::sizes(&model.inner, &image, blob)?.0;
-        let mut hashed = Hashed::new(blob, parts);
-        let restored = Session::restore_hashing(model, blob, &image, &mut hashed);
+        let (parts, counts, ..) = Head::sizes(&model.inner, blob)?;
+        let saved = SavedPages::new(&model.inner, counts.tokens)?;
+        let mut hashed = Hashed::new(blob, parts, saved);
+        let restored = Session::restore_hashing(model, blob, &saved, &mut hashed);
         // Whatever else may be wrong with it, damage is the reason.
         hashed.check()?;
         restored
     }
 
     /// [`Self::restore`], whose session is to be thrown away if the checksum is wrong.
-    fn restore_hashing(model: &Model, blob: &[u8], image: &PageImage, hashed: &mut Hashed<'_>) -> Result<Session> {
+    fn restore_hashing(model: &Model, blob: &[u8], saved: &SavedPages<'_>, hashed: &mut Hashed<'_>) -> Result<Session> {
         let inner = &model.inner;
-        let Head { parts, n_tokens, n_ctx, n_logits, sampling, constraint } = Head::read(inner, image, blob)?;
+        let Head { parts, n_tokens, n_ctx, n_logits, sampling, constraint } = Head::read(inner, &saved.image, blob)?;
         let constraint = match constraint {
             None => None,
             Some((grammar, compact, from)) => match Constraint::new(model, grammar, compact, &mut || true) {
@@ -234,12 +219,9 @@ impl Session {
                 return Err(Error::TokenOutOfRange { index, token: *token, n_vocab });
             }
             state.constraint = constraint;
-            state.pages.prepare(0, n_tokens)?;
-            state.pages.mark_foreign()?;
-            let pages = blob[parts.pages..].chunks_exact(parts.page_stride);
-            for (page, from) in state.pages.as_slice().iter().zip(pages) {
-                hashed.page();
-                inner.loaded.write_page(*page, &from[..image.bytes])?;
+            state.pages.fill(n_tokens)?;
+            for (index, page) in state.pages.as_slice().iter().enumerate() {
+                saved.write(index, *page, hashed.page())?;
             }
             if n_logits > 0 {
                 let mut logits = Vec::new();
@@ -262,32 +244,37 @@ fn too_large() -> Error {
 struct Hashed<'a> {
     hasher: Hasher,
     blob: &'a [u8],
-    page_stride: usize,
-    /// So many of its bytes.
+    saved: SavedPages<'a>,
+    /// So many of its bytes,
     done: usize,
+    /// and of its pages.
+    n_pages: usize,
 }
 
 impl<'a> Hashed<'a> {
     /// The checksum of all but the pages.
-    fn new(blob: &'a [u8], parts: Parts) -> Hashed<'a> {
+    fn new(blob: &'a [u8], parts: Parts, saved: SavedPages<'a>) -> Hashed<'a> {
         let mut hasher = Hasher::new(0);
         hasher.feed(&blob[CHECKED..HEAD]);
         [HEAD..parts.biases, parts.biases..parts.logits, parts.logits..parts.text, parts.text..parts.pages]
             .into_iter()
             .for_each(|range| hasher.feed(&blob[range]));
-        Hashed { hasher, blob, page_stride: parts.page_stride, done: parts.pages }
+        Hashed { hasher, blob, saved, done: parts.pages, n_pages: 0 }
     }
 
     /// Takes the next page.
-    fn page(&mut self) {
-        let end = self.done + self.page_stride;
-        self.hasher.feed(&self.blob[self.done..end]);
-        self.done = end;
+    fn page(&mut self) -> &'a [u8] {
+        // The blob's size has been found to be that of its pages.
+        let bytes = self.saved.bytes(self.n_pages).unwrap_or(0);
+        let page = self.blob[self.done..].get(..bytes).unwrap_or_default();
+        self.hasher.feed(page);
+        (self.done, self.n_pages) = (self.done + page.len(), self.n_pages + 1);
+        page
     }
 
     /// Takes what is left and compares.
     fn check(mut self) -> Result<()> {
-        while self.done < self.blob.len() {
+        while self.n_pages < self.saved.n() {
             self.page();
         }
         let (found, made) = (number(self.blob, 24), self.hasher.finish());
@@ -311,7 +298,7 @@ struct Head<'a> {
 
 impl<'a> Head<'a> {
     /// Where its parts are, how much there is of what, the context length and the constraint's first token.
-    fn sizes(model: &Inner, image: &PageImage, blob: &[u8]) -> Result<(Parts, Counts, usize, usize)> {
+    fn sizes(model: &Inner, blob: &[u8]) -> Result<(Parts, Counts, usize, usize)> {
         if blob.len() < HEAD || !blob.starts_with(MAGIC) {
             let what = if blob.starts_with(MAGIC) { "cut off" } else { "no saved session" };
             return refuse(format!("{what}, {} bytes", blob.len()), "what kigo_session_save() wrote".to_owned());
@@ -328,9 +315,10 @@ impl<'a> Head<'a> {
             let show = |[a, b]: [u64; 2]| format!("{a:016x}{b:016x}");
             return refuse(format!("of the model {}", show(found)), format!("this model, {}", show(model.hash)));
         }
-        if at(48) != layout_hash(image) {
+        let layout = SavedPages::new(model, 0)?;
+        if at(48) != layout.layout_hash() {
             let found = format!("of another device's cache layout, {:016x}", at(48));
-            return refuse(found, format!("\"{}\", {:016x}", image.layout, layout_hash(image)));
+            return refuse(found, format!("\"{}\", {:016x}", layout.image.layout, layout.layout_hash()));
         }
         let facts = &model.facts;
         let within = |at, most: usize| usize::try_from(number(blob, at)).ok().filter(|n| *n <= most);
@@ -344,7 +332,7 @@ impl<'a> Head<'a> {
             return refuse(found, "sizes within the model's".to_owned());
         };
         let counts = Counts { tokens: n_tokens, biases: n_biases, logits: n_logits, text: n_text };
-        let parts = Parts::of(counts, image).filter(|parts| parts.end == blob.len());
+        let parts = Parts::of(counts, &SavedPages::new(model, n_tokens)?).filter(|parts| parts.end == blob.len());
         let whole = n_tokens <= n_ctx && n_ctx > 0 && (n_logits == 0 || n_logits == facts.n_vocab && n_tokens > 0);
         let Some(parts) = parts.filter(|_| whole) else {
             return refuse(format!("{} bytes for {n_tokens} tokens", blob.len()), "sizes that agree".to_owned());
@@ -353,7 +341,7 @@ impl<'a> Head<'a> {
     }
 
     fn read(model: &Inner, image: &PageImage, blob: &'a [u8]) -> Result<Head<'a>> {
-        let (parts, counts, n_ctx, from) = Head::sizes(model, image, blob)?;
+        let (parts, counts, n_ctx, from) = Head::sizes(model, blob)?;
         let Counts { tokens: n_tokens, biases: n_biases, logits: n_logits, text: n_text } = counts;
         let at = |at| number(blob, at);
         if at(152).max(1) != u64::from(image.sums) {

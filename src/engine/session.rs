@@ -48,6 +48,8 @@ pub struct SessionFacts {
     pub has_logits: bool,
     /// Tokens whose cache came from another session.
     pub n_reused: usize,
+    /// To as many tokens or more it can be truncated without that anything is computed again.
+    pub n_free_from: usize,
 }
 
 /// One sequence.
@@ -259,10 +261,12 @@ impl Session {
             n_pages_own: state.pages.n_own(),
             has_logits: state.has_logits,
             n_reused: state.n_reused,
+            n_free_from: state.pages.free_from(state.tokens.len()),
         })
     }
 
-    /// Drops all tokens but the first `n`; unless nothing was dropped, the logits go too.
+    /// Drops all tokens but the first `n`; unless nothing was dropped, the logits go too. Where the windows in front of them
+    /// have gone they are computed again first: what fails or is cancelled changes nothing.
     pub fn truncate(&self, n: usize) -> Result<()> {
         self.call(|state| {
             let n_tokens = state.tokens.len();
@@ -273,12 +277,15 @@ impl Session {
             if n < n_tokens {
                 let kept =
                     if Arc::get_mut(&mut state.tokens).is_some() { None } else { Some(copied(&state.tokens[..n], 0)?) };
-                state.pages.shrink(n)?;
+                if !state.pages.cut(n)? {
+                    state.pages = self.computed_again(state, n)?;
+                }
                 match kept {
                     Some(kept) => state.tokens = Arc::new(kept),
                     None => Arc::make_mut(&mut state.tokens).truncate(n),
                 }
                 state.has_logits = false;
+                state.pages.publish(&state.tokens);
             }
             Ok(())
         })

@@ -3,6 +3,7 @@
 mod archs;
 mod bind;
 mod bind_ffn;
+mod classes;
 mod config;
 mod dense;
 mod experts;
@@ -15,6 +16,7 @@ mod widths;
 
 pub use archs::{ARCHITECTURES, Architecture};
 pub use bind::bind;
+pub use classes::{CacheClasses, MAX_CLASSES};
 pub use config::{Attention, Block, Config, Ffn, Layer, LongContext, Mixer, Norm, QkNorm, Temperature};
 pub use dense::{Activation, Dense};
 pub use experts::{Experts, Groups, MAX_EXPERTS, Route, Score, Shared};

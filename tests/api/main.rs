@@ -48,3 +48,4 @@ mod tokenizer_cost;
 mod truth;
 mod vocabularies;
 mod vocabulary_memory;
+mod windows;

@@ -81,6 +81,14 @@ fn a_session_tells_which_of_two_ropes_it_has() {
 }
 
 #[test]
+fn windows_give_back_what_they_do_not_show() {
+    let (program, model) = (native::build("windows.c"), native::scratch("windows.gguf"));
+    Tiny::new("gemma3", TensorType::Q8_0).write(&model);
+    native::run(&program, &[&model]);
+    native::run_valgrind(&program, &[&model]);
+}
+
+#[test]
 fn broken_files_are_refused() {
     run("malformed.c");
 }

@@ -299,7 +299,7 @@ int main(int argc, char **argv)
     kigo_plan plan = {.struct_size = sizeof plan};
     CHECK(kigo_model_plan(engine, argv[1], KIGO_STRLEN, NULL, &plan) == KIGO_STATUS_OK);
     CHECK(plan.weights_bytes > 0 && plan.scratch_bytes > 0 && plan.cache_bytes > 0);
-    CHECK(plan.n_tokens == 512 && plan.state_bytes == 0 && plan.checkpoint_bytes == 0);
+    CHECK(plan.n_tokens == 512 && plan.state_bytes == 0 && plan.checkpoint_bytes == 0 && plan.cache_spare_bytes == 0);
     const uint64_t page = plan.cache_bytes / 8;
     kigo_plan_options plan_options = {.struct_size = sizeof plan_options, .n_tokens = 65};
     CHECK(kigo_model_plan(engine, argv[1], KIGO_STRLEN, &plan_options, &plan) == KIGO_STATUS_OK);

@@ -88,11 +88,11 @@ impl CpuModel {
         let len = partial_len(shape.padded);
         let partials = Shares(sized(&mut s.partials, n_partials * len, 0.0)?.as_mut_ptr());
         let mix = Shares(s.mix.as_mut_ptr());
-        let (q, pages) = (&s.q, &s.pages);
+        let (q, pages, class) = (&s.q, &s.pages, self.layout.layer(index).class);
         turn.run(units.len(), &|u| {
             let unit = &units[u];
             let p = &pieces[unit.piece];
-            let pages = &pages[p.pages.0..p.pages.1];
+            let pages = &pages[p.pages_of(class)];
             // SAFETY: q, mix, pages and partial results have the shapes that `attention` states; a row's head, and a
             // partial result, is written by one unit.
             unsafe { self.attend_unit(shape, unit, p, index, heads, q, pages, partials, mix) };

@@ -49,6 +49,11 @@ unsafe impl Send for PageAddress {}
 // SAFETY: as above.
 unsafe impl Sync for PageAddress {}
 
+impl PageAddress {
+    /// That of a page that is not read.
+    pub const NONE: PageAddress = PageAddress(std::ptr::null());
+}
+
 /// All pages of one model.
 pub struct Pages {
     page_bytes: usize,

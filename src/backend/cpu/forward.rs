@@ -1,5 +1,6 @@
 //! The forward pass: a batch of tokens of any sequences, layer by layer.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
@@ -64,7 +65,8 @@ pub struct CpuModel {
     /// Those of long sessions; empty where there are none.
     pub long_ropes: Vec<Rope>,
     pub layout: PageLayout,
-    pub pages: Pages,
+    /// One for each class of layers.
+    pub pages: Vec<Pages>,
     pub scratch: Mutex<Scratch>,
     pub drawing: Mutex<Drawing>,
     #[cfg(any(test, feature = "faults"))]
@@ -89,7 +91,7 @@ pub struct Scratch {
     pub(super) routed: Routed,          // see `experts`
     pub(super) partials: Vec<f32>,      // see `attend`
     pub(super) logits: Vec<f32>,        // [rows wanted, n_vocab] where more than one is wanted
-    pub(super) pages: Vec<PageAddress>, // of all pieces, one after the other
+    pub(super) pages: Vec<PageAddress>, // of all chunks, one after the other, of each class by class
 }
 
 /// Consecutive tokens of one chunk within a round.
@@ -103,7 +105,7 @@ pub(super) struct Piece {
     pub(super) row: usize,
     /// Position of the first token.
     pub(super) start: usize,
-    /// Its pages in `Scratch::pages`.
+    /// Its pages in `Scratch::pages`: where those of the first class begin, and how many each class has.
     pub(super) pages: (usize, usize),
     /// Which of the ropes turn it.
     pub(super) is_long: bool,
@@ -113,6 +115,12 @@ impl Piece {
     /// Tokens.
     pub(super) fn len(&self) -> usize {
         self.to - self.from
+    }
+
+    /// Its pages of a class in `Scratch::pages`.
+    pub(super) fn pages_of(&self, class: usize) -> Range<usize> {
+        let from = self.pages.0 + class * self.pages.1;
+        from..from + self.pages.1
     }
 }
 

@@ -84,7 +84,7 @@ impl CpuModel {
             }
             #[cfg(any(test, feature = "faults"))]
             let position = self.fault.cache_index(position);
-            let page = pages[p.pages.0 + position / PAGE_TOKENS].0.cast_mut();
+            let page = pages[p.pages_of(layout.class)][position / PAGE_TOKENS].0.cast_mut();
             let mut half_k = [0_u16; 512];
             let mut half_v = [0_u16; 512];
             for head in 0..a.n_kv_heads {

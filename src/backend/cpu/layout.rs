@@ -1,16 +1,18 @@
-//! Where keys and values stand in a page of the cache: layer after layer, in a layer head after head, of each its keys and
-//! then its values as [`attention`](super::attention) reads them.
+//! Where keys and values stand in a page of the cache: a part for each class of layers, in it layer after layer, in a layer head
+//! after head, of each its keys and then its values as [`attention`](super::attention) reads them.
 
 use super::simd::LANES;
 use crate::alloc::reserve;
 use crate::backend::PAGE_TOKENS;
 use crate::error::Result;
-use crate::model::{Attention, Config};
+use crate::model::{Attention, CacheClasses, Config};
 
 /// A layer's part of a page.
 #[derive(Clone, Copy)]
 pub struct LayerLayout {
-    /// f16 elements before it.
+    /// Its class.
+    pub class: usize,
+    /// f16 elements before it in the part of its class.
     start: usize,
     /// Elements of a head.
     pub head_dim: usize,
@@ -22,27 +24,32 @@ pub struct LayerLayout {
 
 /// A page.
 pub struct PageLayout {
+    /// Which layers are kept together.
+    pub classes: CacheClasses,
     layers: Vec<LayerLayout>,
-    len: usize,
+    /// f16 elements of a page's part of each class.
+    lens: Vec<usize>,
 }
 
 impl PageLayout {
     /// The pages of a model.
     pub fn new(config: &Config) -> Result<PageLayout> {
-        let (mut layers, mut start) = (Vec::new(), 0);
+        let classes = CacheClasses::new(config)?;
+        let (mut layers, mut lens) = (Vec::new(), vec![0; classes.n()]);
         reserve(&mut layers, config.n_layers())?;
-        for layer in &config.layers {
+        for (i, layer) in config.layers.iter().enumerate() {
             let Attention { head_dim, n_kv_heads, .. } = *layer.attention();
-            let layer = LayerLayout { start, head_dim, padded: head_dim.next_multiple_of(LANES), n_kv_heads };
-            start += layer.len();
+            let (class, padded) = (classes.of(i), head_dim.next_multiple_of(LANES));
+            let layer = LayerLayout { class, start: lens[class], head_dim, padded, n_kv_heads };
+            lens[class] += layer.len();
             layers.push(layer);
         }
-        Ok(PageLayout { layers, len: start })
+        Ok(PageLayout { classes, layers, lens })
     }
 
-    /// f16 elements of a page.
-    pub fn page_len(&self) -> usize {
-        self.len
+    /// f16 elements of a page's part of a class.
+    pub fn part_len(&self, class: usize) -> usize {
+        self.lens.get(class).copied().unwrap_or(0)
     }
 
     /// The part of this layer.
@@ -50,13 +57,13 @@ impl PageLayout {
         self.layers[layer]
     }
 
-    /// Zeroes what belongs to positions from `rows` on, in a copy of a page as bytes.
-    pub fn clear_from(&self, rows: usize, page: &mut [u8]) {
+    /// Zeroes what belongs to positions from `rows` on, in a copy of a page's part as bytes.
+    pub fn clear_from(&self, class: usize, rows: usize, part: &mut [u8]) {
         if rows >= PAGE_TOKENS {
             return;
         }
-        for layer in &self.layers {
-            layer.clear_from(rows, &mut page[2 * layer.start..][..2 * layer.len()]);
+        for layer in self.layers.iter().filter(|layer| layer.class == class) {
+            layer.clear_from(rows, &mut part[2 * layer.start..][..2 * layer.len()]);
         }
     }
 }
@@ -75,7 +82,7 @@ impl LayerLayout {
         self.n_kv_heads * self.head_len()
     }
 
-    /// Elements at which the keys and the values of one head stand in a page.
+    /// Elements at which the keys and the values of one head stand in a page's part.
     pub fn head(&self, head: usize) -> (usize, usize) {
         let keys = self.start + head * self.head_len();
         (keys, keys + self.keys_len())

@@ -285,7 +285,7 @@ pub fn load(
         layers,
         ropes,
         long_ropes,
-        pages: Pages::new(layout.page_len()),
+        pages: (0..layout.classes.n()).map(|class| Pages::new(layout.part_len(class))).collect(),
         layout,
         scratch: Mutex::new(Scratch::default()),
         drawing: Mutex::new(crate::sampler::Scratch::with_weights(softmax_weights_by(isa))),

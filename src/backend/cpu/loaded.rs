@@ -12,19 +12,36 @@ use super::softmax_weights::softmax_weights_by;
 use crate::alloc::reserve;
 use crate::backend::{CacheRow, Chunk, LoadedModel, PAGE_TOKENS, PageImage, Plan, RunControl, Slot};
 use crate::error::{Error, Result};
-use crate::model::Config;
+use crate::model::{CacheClasses, Config, MAX_CLASSES};
 use crate::sampler::{SampleRequest, Sampled, Scratch as Drawing, sample_with};
+
+fn not_reserved() -> Error {
+    Error::Internal { message: "a page that was not reserved".into() }
+}
 
 impl CpuModel {
     /// The page of a row that is there.
     fn cache_page(&self, at: CacheRow, n_keys: usize, n_values: usize) -> Result<PageAddress> {
         let g = self.config.layers.get(at.layer).map_or(usize::MAX, |l| l.attention().kv_width());
         let mut page = Vec::new();
-        let there = self.pages.addresses(&[at.page], &mut page).is_some();
+        let there = self.pages[self.layout.classes.of(at.layer)].addresses(&[at.page], &mut page).is_some();
         match page.first() {
             Some(page) if there && at.row < PAGE_TOKENS && n_keys == g && n_values == g => Ok(*page),
             _ => Err(Error::Internal { message: format!("{at:?} of {n_keys} and {n_values} elements") }),
         }
+    }
+
+    /// Appends the addresses of a chunk's pages, class by class, of each those that it reads: where they begin, how many a
+    /// class has.
+    fn addresses(&self, chunk: &Chunk<'_>, out: &mut Vec<PageAddress>) -> Result<(usize, usize)> {
+        let (first, n) = (out.len(), chunk.pages.len());
+        reserve(out, n * self.pages.len())?;
+        for (class, pages) in self.pages.iter().enumerate() {
+            let from = (self.layout.classes.first(class, chunk.start) / PAGE_TOKENS).min(n);
+            out.extend((0..from).map(|_| PageAddress::NONE));
+            pages.addresses(&chunk.pages[from..], out).ok_or_else(not_reserved)?;
+        }
+        Ok((first, n))
     }
 
     fn check(&self, chunks: &[Chunk<'_>]) -> Result<()> {
@@ -54,36 +71,65 @@ impl LoadedModel for CpuModel {
     }
 
     fn reserve_pages(&self, n: usize) -> Result<()> {
-        self.pages.reserve(n)
+        self.pages.iter().try_for_each(|pages| pages.reserve(n))
     }
 
     fn release_page(&self, page: u32) {
-        self.pages.release(page);
+        self.pages.iter().for_each(|pages| pages.release(page));
+    }
+
+    fn drop_part(&self, page: u32, class: usize) {
+        if let Some(pages) = self.pages.get(class) {
+            pages.release(page);
+        }
     }
 
     fn copy_page(&self, from: u32, to: u32) -> Result<()> {
-        let copied = self.pages.copy(from, to);
-        copied.ok_or_else(|| Error::Internal { message: "a page that was not reserved".into() })
+        let copied = self.pages.iter().try_for_each(|pages| pages.copy(from, to));
+        copied.ok_or_else(not_reserved)
     }
 
     fn page_image(&self) -> Option<PageImage> {
-        Some(PageImage {
-            bytes: 2 * self.layout.page_len(),
-            layout: "cpu, f16, keys 16 a block, values a row",
-            sums: 1,
-        })
+        let mut parts = [0; MAX_CLASSES];
+        parts.iter_mut().enumerate().for_each(|(class, part)| *part = 2 * self.layout.part_len(class));
+        let layout = "cpu, f16, keys 16 a block, values a row";
+        Some(PageImage { bytes: parts.iter().sum(), parts, layout, sums: 1 })
     }
 
     fn read_page(&self, page: u32, rows: usize, out: &mut [u8]) -> Result<()> {
-        let read = self.pages.read(page, out);
-        read.ok_or_else(|| Error::Internal { message: "a page that was not reserved".into() })?;
-        self.layout.clear_from(rows, out);
+        let mut rest = out;
+        for class in 0..self.layout.classes.n() {
+            let n = (2 * self.layout.part_len(class)).min(rest.len());
+            let (part, behind) = rest.split_at_mut(n);
+            self.read_part(page, class, rows, part)?;
+            rest = behind;
+        }
         Ok(())
     }
 
     fn write_page(&self, page: u32, from: &[u8]) -> Result<()> {
-        let written = self.pages.write(page, from);
-        written.ok_or_else(|| Error::Internal { message: "a page that was not reserved".into() })
+        let mut rest = from;
+        for class in 0..self.layout.classes.n() {
+            let (part, behind) = rest.split_at((2 * self.layout.part_len(class)).min(rest.len()));
+            self.write_part(page, class, part)?;
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    fn read_part(&self, page: u32, class: usize, rows: usize, out: &mut [u8]) -> Result<()> {
+        let read = self.pages.get(class).and_then(|pages| pages.read(page, out));
+        read.ok_or_else(not_reserved)?;
+        self.layout.clear_from(class, rows, out);
+        Ok(())
+    }
+
+    fn write_part(&self, page: u32, class: usize, from: &[u8]) -> Result<()> {
+        self.pages.get(class).and_then(|pages| pages.write(page, from)).ok_or_else(not_reserved)
+    }
+
+    fn cache_classes(&self) -> Result<CacheClasses> {
+        Ok(self.layout.classes.clone())
     }
 
     fn set_logits(&self, s: &mut dyn Slot, logits: &[f32]) -> Result<()> {
@@ -143,12 +189,7 @@ impl LoadedModel for CpuModel {
         scratch.pages.clear();
         for chunk in 0..chunks.len() {
             let (n, start) = (chunks[chunk].tokens.len(), chunks[chunk].start);
-            let first = scratch.pages.len();
-            reserve(&mut scratch.pages, chunks[chunk].pages.len())?;
-            self.pages
-                .addresses(chunks[chunk].pages, &mut scratch.pages)
-                .ok_or_else(|| Error::Internal { message: "a page that was not reserved".into() })?;
-            let pages = (first, scratch.pages.len());
+            let pages = self.addresses(&chunks[chunk], &mut scratch.pages)?;
             let is_long = slot(chunks[chunk].slot)?.is_long;
             let mut from = 0;
             while from < n {

@@ -46,7 +46,7 @@ pub use threads::physical_cores;
 
 use super::{Device, LoadControl, LoadOptions, LoadedModel, MAX_THREADS, Plan};
 use crate::error::{Error, Result};
-use crate::model::{Config, Weights};
+use crate::model::{CacheClasses, Config, Weights};
 use threads::Pool;
 
 /// How to make a [`CpuDevice`].
@@ -99,6 +99,10 @@ impl Device for CpuDevice {
 
     fn plan(&self, config: &Config, weights: &Weights<'_>) -> Plan {
         load::plan(config, weights)
+    }
+
+    fn cache_classes(&self, config: &Config) -> Result<CacheClasses> {
+        CacheClasses::new(config)
     }
 
     /// Always strict; the engine counts what it takes.

@@ -193,7 +193,8 @@ impl LoadedModel for ReferenceModel {
 
     fn page_image(&self) -> Option<PageImage> {
         let layout = "reference, f32, keys then values, [layer, token, kv head, element]";
-        Some(PageImage { bytes: 2 * self.network.page_len() * size_of::<f32>(), layout, sums: 1 })
+        let bytes = 2 * self.network.page_len() * size_of::<f32>();
+        Some(PageImage { bytes, parts: [bytes, 0, 0, 0], layout, sums: 1 })
     }
 
     fn read_page(&self, page: u32, rows: usize, out: &mut [u8]) -> Result<()> {

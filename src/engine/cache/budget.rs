@@ -47,59 +47,78 @@ impl Drop for Charge {
 pub struct CacheFacts {
     /// Tokens of a page.
     pub page_tokens: u64,
-    /// Bytes of a page.
+    /// Bytes of a whole page.
     pub page_bytes: u64,
-    /// The most pages there may be in use; `None`: what the memory cap leaves.
+    /// The most whole pages there may be in use; `None`: what the memory cap leaves.
     pub n_pages_limit: Option<u64>,
-    /// Pages in use.
+    /// Pages in use, some without the parts that windows have given back.
     pub n_pages_used: u64,
-    /// Pages that could be taken now; `None`: nothing limits them but the machine.
+    /// Bytes of them.
+    pub used_bytes: u64,
+    /// Those of the bytes that are given back when memory is short.
+    pub spare_bytes: u64,
+    /// Whole pages that could be taken now; `None`: nothing limits them but the machine.
     pub n_pages_free: Option<u64>,
 }
 
-/// The pages in use, against the model's own limit and the engine's cap.
+/// The bytes of pages in use, against the model's own limit and the engine's cap.
 pub(super) struct PageBudget {
     page_bytes: u64,
-    /// The most that may be in use.
+    /// The most that may be in use, in whole pages.
     limit: Option<u64>,
     in_use: u64,
+    n_pages: u64,
     charge: Charge,
 }
 
 impl PageBudget {
     /// `charge` is zero and grows with the pages in use, which take `cache_bytes` at most.
     pub(super) fn new(page_bytes: u64, charge: Charge, cache_bytes: Option<u64>) -> PageBudget {
-        let limit = cache_bytes.map(|bytes| bytes / page_bytes.max(1));
-        PageBudget { page_bytes, limit, in_use: 0, charge }
+        let whole = page_bytes.max(1);
+        let limit = cache_bytes.map(|bytes| bytes / whole * whole);
+        PageBudget { page_bytes, limit, in_use: 0, n_pages: 0, charge }
     }
 
-    /// Counts `n` more pages, or fails and changes nothing.
-    pub(super) fn take(&mut self, n: usize) -> Result<()> {
-        let in_use = self.in_use + n as u64;
+    /// How many of these bytes exceed what is left.
+    pub(super) fn lacks(&self, bytes: u64) -> u64 {
+        let by_limit = self.limit.map_or(0, |limit| (self.in_use + bytes).saturating_sub(limit));
+        by_limit.max(self.charge.left().map_or(0, |left| bytes.saturating_sub(left)))
+    }
+
+    /// Counts bytes and pages more, or fails and changes nothing; `spare` bytes in use would not have been in the way.
+    pub(super) fn take(&mut self, n_pages: usize, bytes: u64, spare: u64) -> Result<()> {
+        let in_use = self.in_use.saturating_add(bytes);
         if let Some(limit) = self.limit.filter(|limit| in_use > *limit) {
-            let free = limit.saturating_sub(self.in_use) as usize;
-            return Err(Error::CacheFull { needed: n, free, total: limit as usize });
+            let whole = self.page_bytes.max(1);
+            let free = (limit.saturating_sub(self.in_use) + spare) / whole;
+            let (needed, total) = (bytes.div_ceil(whole) as usize, (limit / whole) as usize);
+            return Err(Error::CacheFull { needed, free: free as usize, total });
         }
-        self.charge.set(in_use.saturating_mul(self.page_bytes))?;
-        self.in_use = in_use;
+        self.charge.set(in_use)?;
+        (self.in_use, self.n_pages) = (in_use, self.n_pages + n_pages as u64);
         Ok(())
     }
 
-    /// Counts `n` pages less.
-    pub(super) fn give(&mut self, n: usize) {
-        self.in_use = self.in_use.saturating_sub(n as u64);
+    /// Counts bytes and pages less.
+    pub(super) fn give(&mut self, n_pages: usize, bytes: u64) {
+        self.in_use = self.in_use.saturating_sub(bytes);
+        self.n_pages = self.n_pages.saturating_sub(n_pages as u64);
         // A smaller charge cannot fail.
-        let _ = self.charge.set(self.in_use.saturating_mul(self.page_bytes));
+        let _ = self.charge.set(self.in_use);
     }
 
-    pub(super) fn facts(&self) -> CacheFacts {
-        let by_limit = self.limit.map(|limit| limit.saturating_sub(self.in_use));
-        let by_cap = self.charge.left().map(|bytes| bytes / self.page_bytes.max(1));
+    /// `spare`: bytes in use that are given back when memory is short.
+    pub(super) fn facts(&self, spare: u64) -> CacheFacts {
+        let whole = self.page_bytes.max(1);
+        let by_limit = self.limit.map(|limit| (limit.saturating_sub(self.in_use) + spare) / whole);
+        let by_cap = self.charge.left().map(|bytes| (bytes + spare) / whole);
         CacheFacts {
             page_tokens: PAGE_TOKENS as u64,
             page_bytes: self.page_bytes,
-            n_pages_limit: self.limit,
-            n_pages_used: self.in_use,
+            n_pages_limit: self.limit.map(|limit| limit / whole),
+            n_pages_used: self.n_pages,
+            used_bytes: self.in_use,
+            spare_bytes: spare,
             n_pages_free: by_limit.into_iter().chain(by_cap).min(),
         }
     }
@@ -130,16 +149,20 @@ mod tests {
     fn pages_stop_at_the_model_s_limit_and_at_the_engine_s_cap() {
         let budget = Budget::new(Some(100));
         let mut pages = PageBudget::new(10, Charge::new(&budget, 0).unwrap(), Some(75));
-        pages.take(7).unwrap();
+        pages.take(7, 70, 0).unwrap();
         assert_eq!(budget.promised(), 70);
         assert_eq!(
-            pages.take(1).unwrap_err().to_string(),
+            pages.take(1, 10, 0).unwrap_err().to_string(),
             Error::CacheFull { needed: 1, free: 0, total: 7 }.to_string()
         );
-        pages.give(3);
+        pages.give(3, 30);
         let other = Charge::new(&budget, 45).unwrap();
-        assert_eq!(pages.take(2).unwrap_err().to_string(), "memory cap: 20 bytes requested, 15 bytes free");
-        assert_eq!((pages.facts().n_pages_used, pages.facts().n_pages_free), (4, Some(1)));
+        assert_eq!(pages.take(2, 20, 0).unwrap_err().to_string(), "memory cap: 20 bytes requested, 15 bytes free");
+        assert_eq!(
+            (pages.facts(0).n_pages_used, pages.facts(0).n_pages_free, pages.facts(5).n_pages_free),
+            (4, Some(1), Some(2))
+        );
+        assert_eq!((pages.lacks(15), pages.lacks(20)), (0, 5));
         drop((pages, other));
         assert_eq!(budget.promised(), 0);
     }

@@ -1,9 +1,16 @@
 //! Cache pages: counted against the engine's memory, shared copy-on-write, found by the tokens that they hold.
 
+mod again;
 mod budget;
 mod pages;
+mod parts;
+mod pool;
+mod pools;
 mod prefix;
 
 pub use budget::CacheFacts;
 pub(super) use budget::Charge;
-pub(super) use pages::{PagePool, Pages};
+pub(super) use pages::Pages;
+pub(super) use parts::is_read;
+pub(super) use pool::PagePool;
+pub(super) use pools::Pools;

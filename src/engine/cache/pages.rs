@@ -1,176 +1,154 @@
-//! The model's pool of cache pages: which are free, and how many lists hold each of the others.
+//! The pages of one session's tokens.
 //!
-//! Invariants: a page is either in `free` or has at least one holder; pages in use are charged to the engine's memory
-//! cap; the lowest free page is taken first, so that which pages a session gets depends on the calls and nothing else.
-//! A page with several holders is never written: a list that wants to write one takes a copy first.
+//! Invariants: a page with several holders is never written, a list that wants to write one takes a copy first; the parts
+//! that a list wants are there, and those are at least what its tokens' next one reads.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use super::budget::{CacheFacts, Charge, PageBudget};
-use super::prefix::PrefixIndex;
-use crate::alloc::{asking, reserve};
-use crate::backend::{LoadedModel, PAGE_TOKENS};
+use super::parts::{Wanted, WantedOf, wanted_behind};
+use super::pool::PagePool;
+use crate::alloc::reserve;
+use crate::backend::PAGE_TOKENS;
 use crate::error::{Error, Result};
+use crate::model::MAX_CLASSES;
 
-/// A model's pages.
-pub(in crate::engine) struct PagePool {
-    loaded: Arc<dyn LoadedModel>,
-    state: Mutex<State>,
-}
-
-struct State {
-    free: BinaryHeap<Reverse<u32>>,
-    /// Holders of each page that exists; 0: free.
-    holders: Vec<u32>,
-    budget: PageBudget,
-    index: PrefixIndex,
-}
-
-impl PagePool {
-    /// `charge` is zero and grows with the pages in use, which take `cache_bytes` at most.
-    pub(in crate::engine) fn new(loaded: Arc<dyn LoadedModel>, charge: Charge, cache_bytes: Option<u64>) -> PagePool {
-        let page_bytes = loaded.plan().kv_bytes_per_token * PAGE_TOKENS as u64;
-        let budget = PageBudget::new(page_bytes, charge, cache_bytes);
-        let state = State { free: BinaryHeap::new(), holders: Vec::new(), budget, index: PrefixIndex::default() };
-        PagePool { loaded, state: Mutex::new(state) }
-    }
-
-    pub(in crate::engine) fn facts(&self) -> CacheFacts {
-        self.lock().budget.facts()
-    }
-
-    /// A panic while the lock is held cannot leave the state half changed (nothing between its writes can panic), so
-    /// one session's panic does not take the model with it.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Adds `n` pages to the end of `pages`, which has room for them, or fails and changes nothing.
-    fn take(&self, n: usize, pages: &mut Vec<u32>) -> Result<()> {
-        if n == 0 {
-            return Ok(());
-        }
-        let mut state = self.lock();
-        let state = &mut *state;
-        state.budget.take(n)?;
-        let missing = n.saturating_sub(state.free.len());
-        let exist = state.holders.len();
-        // Giving back takes no memory: there is room in the heap for all.
-        let all = (exist + missing).saturating_sub(state.free.len());
-        let room = reserve(&mut state.holders, missing).and_then(|()| reserve_heap(&mut state.free, all));
-        let room = room.and_then(|()| match missing {
-            0 => Ok(()),
-            _ => self.loaded.reserve_pages(exist + missing),
-        });
-        if let Err(error) = room {
-            state.budget.give(n);
-            return Err(error);
-        }
-        for page in exist..exist + missing {
-            state.holders.push(0);
-            state.free.push(Reverse(page as u32));
-        }
-        for Reverse(page) in std::iter::from_fn(|| state.free.pop()).take(n) {
-            state.holders[page as usize] = 1;
-            pages.push(page);
-        }
-        Ok(())
-    }
-
-    /// Lets go of these.
-    fn give(&self, pages: &[u32]) {
-        if pages.is_empty() {
-            return;
-        }
-        let mut state = self.lock();
-        let state = &mut *state;
-        let mut n_free = 0;
-        for &page in pages {
-            let holders = &mut state.holders[page as usize];
-            *holders -= 1;
-            if *holders == 0 {
-                state.index.forget(page);
-                self.loaded.release_page(page);
-                state.free.push(Reverse(page));
-                n_free += 1;
-            }
-        }
-        state.budget.give(n_free);
-    }
-
-    /// One more holder for each of these.
-    fn hold(&self, pages: &[u32]) {
-        let mut state = self.lock();
-        for &page in pages {
-            state.holders[page as usize] += 1;
-        }
-    }
-
-    /// How many of these nobody else holds.
-    fn n_own(&self, pages: &[u32]) -> usize {
-        let state = self.lock();
-        pages.iter().filter(|page| state.holders[**page as usize] == 1).count()
-    }
-
-    /// Whether others hold the page too. If not, it may be written from now on.
-    fn is_shared(&self, page: u32) -> bool {
-        let mut state = self.lock();
-        let shared = state.holders[page as usize] > 1;
-        if !shared {
-            state.index.forget(page);
-        }
-        shared
-    }
-}
-
-/// [`reserve`] for a heap.
-fn reserve_heap<T: Ord>(heap: &mut BinaryHeap<T>, n: usize) -> Result<()> {
-    let refused = |_| {
-        let requested = n.saturating_mul(size_of::<T>()) as u64;
-        Error::OutOfMemory { place: "host".to_owned(), requested, free: 0 }
-    };
-    asking(|| heap.try_reserve(n)).map_err(refused)
-}
-
-fn internal(message: &str) -> Error {
+pub(super) fn internal(message: &str) -> Error {
     Error::Internal { message: message.to_owned() }
 }
 
 /// One holder of each of its pages.
-struct PageList {
-    pool: Arc<PagePool>,
-    pages: Vec<u32>,
+pub(super) struct PageList {
+    pub(super) pool: Arc<PagePool>,
+    pub(super) pages: Vec<u32>,
+    /// Which parts of them may not go.
+    pub(super) wanted: WantedOf,
+    /// Passes are to come, for which only some pages have their parts.
+    pub(super) course: Option<Course>,
+    /// Parts that are being computed again: page and class. They are worth nothing before that has succeeded.
+    pub(super) unfinished: Vec<(u32, usize)>,
     /// They came from outside, as did what follows from them: nobody else is given them.
-    foreign: bool,
+    pub(super) foreign: bool,
     /// They are of a long session, whose keys are others than those of another with the same tokens.
-    is_long: bool,
+    pub(super) is_long: bool,
+}
+
+/// Pages that are filled one behind the other with the parts of a window and a pass, which move along: what falls behind is
+/// what the next pages get.
+#[derive(Clone, Copy)]
+pub(super) struct Course {
+    /// Pages before this are wanted as they were, whatever comes.
+    pub(super) kept: usize,
+    /// Those that are filled: from here,
+    pub(super) first: usize,
+    /// to here.
+    pub(super) end: usize,
+    /// The most tokens of a pass.
+    pub(super) most: usize,
+    /// They are filled once more.
+    pub(super) again: bool,
 }
 
 impl PageList {
+    pub(super) fn new(pool: &Arc<PagePool>, is_long: bool) -> PageList {
+        PageList {
+            pool: Arc::clone(pool),
+            pages: Vec::new(),
+            wanted: wanted_behind(&pool.classes, 0),
+            course: None,
+            unfinished: Vec::new(),
+            foreign: false,
+            is_long,
+        }
+    }
+
+    /// Lets go of all pages but the first `n`, and of all plans for more.
     fn keep(&mut self, n: usize) {
         if n < self.pages.len() {
-            self.pool.give(&self.pages[n..]);
+            self.pool.give(&self.pages[n..], n, &self.wanted);
             self.pages.truncate(n);
         }
+        if self.wanted.iter().all(|wanted| wanted.gap.0 >= n || wanted.gap.0 >= wanted.gap.1) {
+            self.wanted.iter_mut().for_each(|wanted| *wanted = Wanted { gap: (0, 0), until: usize::MAX, ..*wanted });
+            self.course = None;
+        }
+    }
+
+    /// Adds pages `first .. end`, and a copy if `indices` has one, whose parts come as passes need them. Fails and changes nothing;
+    /// `None`: they need all of them.
+    fn begin_course(
+        &mut self,
+        first: usize,
+        end: usize,
+        indices: impl Iterator<Item = usize> + Clone,
+    ) -> Option<Result<()>> {
+        let gaps = self.wanted.iter().map(|wanted| wanted.gap).filter(|gap| gap.1 > 0);
+        let kept = gaps.map(|gap| gap.0).min().unwrap_or(first);
+        let mut outcome = None;
+        for most in Course::lengths(&self.pool) {
+            let course = Course { kept, first, end, most, again: false };
+            let wanted = course.begun(&self.pool, &self.wanted);
+            if wanted != self.wanted {
+                let taken = self.pool.take(indices.clone(), &wanted, &mut self.pages);
+                let done = taken.is_ok();
+                outcome = Some(taken);
+                if done {
+                    (self.wanted, self.course) = (wanted, Some(course));
+                    break;
+                }
+            }
+        }
+        outcome
+    }
+
+    /// What is wanted from now on. Where some of it is not there nothing changes, and the answer is no.
+    fn want(&mut self, wanted: WantedOf) -> bool {
+        if wanted == self.wanted {
+            return true;
+        }
+        let changed = self.wanted.iter().zip(&wanted).filter(|(old, new)| old != new);
+        let first = changed.map(|(old, new)| old.from.min(new.from)).min().unwrap_or(0);
+        let mut state = self.pool.lock();
+        let pages = self.pages.iter().enumerate().skip(first);
+        if !pages.clone().all(|(index, page)| state.parts.has_wanted(*page, index, &wanted)) {
+            return false;
+        }
+        for (index, page) in pages {
+            state.parts.want(*page, index, &wanted);
+            state.parts.unwant(*page, index, &self.wanted);
+        }
+        drop(state);
+        self.wanted = wanted;
+        true
     }
 }
 
 impl Drop for PageList {
     fn drop(&mut self) {
-        self.pool.give(&self.pages);
+        let unfinished = std::mem::take(&mut self.unfinished);
+        if unfinished.is_empty() {
+            return self.pool.give(&self.pages, 0, &self.wanted);
+        }
+        // Nobody wants them but this list: the other holder of their pages is its session's list as it was.
+        let mut state = self.pool.lock();
+        for (index, page) in self.pages.iter().enumerate() {
+            state.parts.unwant(*page, index, &self.wanted);
+        }
+        for (page, class) in unfinished {
+            state.lose(&*self.pool.loaded, page, class);
+        }
+        drop(state);
+        self.pool.give(&self.pages, 0, &[Wanted::NOTHING; MAX_CLASSES]);
     }
 }
 
 /// The pages that hold one session's tokens, in order. Forks share one list until one of them changes it.
 pub(in crate::engine) struct Pages {
-    list: Arc<PageList>,
+    pub(super) list: Arc<PageList>,
 }
 
 impl Pages {
     pub(in crate::engine) fn new(pool: &Arc<PagePool>, is_long: bool) -> Pages {
-        Pages { list: Arc::new(PageList { pool: Arc::clone(pool), pages: Vec::new(), foreign: false, is_long }) }
+        Pages { list: Arc::new(PageList::new(pool, is_long)) }
     }
 
     /// The same pages, in constant time; whoever writes first takes copies.
@@ -189,16 +167,17 @@ impl Pages {
     }
 
     /// A list of its own, with the first `keep` pages and room for `n_new` more. Fails and changes nothing.
-    fn own(&mut self, keep: usize, n_new: usize) -> Result<&mut PageList> {
+    pub(super) fn own(&mut self, keep: usize, n_new: usize) -> Result<&mut PageList> {
         if Arc::get_mut(&mut self.list).is_none() {
             let old = &self.list;
             let keep = keep.min(old.pages.len());
             let mut pages = Vec::new();
             reserve(&mut pages, keep + n_new)?;
             pages.extend_from_slice(&old.pages[..keep]);
-            old.pool.hold(&pages);
-            let (pool, foreign, is_long) = (Arc::clone(&old.pool), old.foreign, old.is_long);
-            self.list = Arc::new(PageList { pool, pages, foreign, is_long });
+            old.pool.hold(&pages, &old.wanted);
+            let mut list = PageList::new(&old.pool, old.is_long);
+            (list.pages, list.wanted, list.foreign) = (pages, old.wanted, old.foreign);
+            self.list = Arc::new(list);
         }
         let list = Arc::get_mut(&mut self.list).ok_or_else(|| internal("a new list of pages is shared"))?;
         reserve(&mut list.pages, n_new)?;
@@ -206,7 +185,8 @@ impl Pages {
     }
 
     /// Makes positions `n_held .. n_total` writable for this session alone: takes the missing pages, and a copy of the
-    /// page that `n_held` stands in if others hold it too. Fails and changes nothing that shows.
+    /// page that `n_held` stands in if others hold it too. Fails and changes nothing that shows. Where not all parts can be
+    /// had, as many are as passes need that follow on one another: see [`Self::advance`].
     pub(in crate::engine) fn prepare(&mut self, n_held: usize, n_total: usize) -> Result<()> {
         let (begun, all) = (n_held / PAGE_TOKENS, n_total.div_ceil(PAGE_TOKENS));
         let missing = all.saturating_sub(self.list.pages.len());
@@ -215,31 +195,45 @@ impl Pages {
         list.foreign &= n_held > 0;
         let copied = !n_held.is_multiple_of(PAGE_TOKENS) && pool.is_shared(list.pages[begun]);
         let n = list.pages.len();
-        pool.take(missing + usize::from(copied), &mut list.pages)?;
+        let indices = (n..n + missing).chain(copied.then_some(begun));
+        if let Err(error) = pool.take(indices.clone(), &list.wanted, &mut list.pages) {
+            list.begin_course(n, n + missing, indices).unwrap_or(Err(error))?;
+        }
         if copied {
             let copy = list.pages.pop().ok_or_else(|| internal("no page was taken"))?;
             if let Err(error) = pool.loaded.copy_page(list.pages[begun], copy) {
-                pool.give(&[copy]);
+                pool.give(&[copy], begun, &list.wanted);
                 list.keep(n);
                 return Err(error);
             }
             let old = std::mem::replace(&mut list.pages[begun], copy);
-            pool.give(&[old]);
+            pool.give(&[old], begun, &list.wanted);
         }
         Ok(())
     }
 
     /// Adds pages of others that hold the next of `tokens`, whole pages of them and not all of `tokens`: how many tokens
-    /// that are. The session holds whole pages.
+    /// that are. Behind the last of them every layer has its window. The session holds whole pages.
     pub(in crate::engine) fn adopt(&mut self, tokens: &[u32]) -> Result<usize> {
         let most = tokens.len().saturating_sub(1) / PAGE_TOKENS;
         if most == 0 || self.list.foreign && !self.list.pages.is_empty() {
             return Ok(0);
         }
         let list = self.own(self.list.pages.len(), most)?;
+        let n_held = list.pages.len();
         let mut state = list.pool.lock();
-        let found = state.index.find(list.is_long, &list.pages, &tokens[..most * PAGE_TOKENS]);
-        found.iter().for_each(|page| state.holders[*page as usize] += 1);
+        let whole = |page| state.parts.is_whole(page);
+        let mut found = state.index.find(list.is_long, &list.pages, &tokens[..most * PAGE_TOKENS], &whole);
+        let n = state.n_whole(n_held, &found);
+        found.truncate(n);
+        let behind = wanted_behind(&list.pool.classes, (n_held + n) * PAGE_TOKENS);
+        for (wanted, behind) in list.wanted.iter_mut().zip(behind) {
+            wanted.gap = if behind.from > n_held { (n_held, behind.from) } else { (0, 0) };
+        }
+        for (i, page) in found.iter().enumerate() {
+            state.holders[*page as usize] += 1;
+            state.parts.want(*page, n_held + i, &list.wanted);
+        }
         drop(state);
         list.pages.extend_from_slice(&found);
         Ok(found.len() * PAGE_TOKENS)
@@ -252,9 +246,15 @@ impl Pages {
         }
     }
 
-    /// The pages are going to be filled from outside.
-    pub(in crate::engine) fn mark_foreign(&mut self) -> Result<()> {
-        self.own(self.list.pages.len(), 0)?.foreign = true;
+    /// Takes pages for `n_tokens` that are going to be filled from outside, with the parts that [`is_read`](super::is_read) names. The session
+    /// holds none. Fails and changes nothing.
+    pub(in crate::engine) fn fill(&mut self, n_tokens: usize) -> Result<()> {
+        let n = n_tokens.div_ceil(PAGE_TOKENS);
+        let list = self.own(0, n)?;
+        let wanted = wanted_behind(&list.pool.classes, n_tokens);
+        let pool = Arc::clone(&list.pool);
+        pool.take(0..n, &wanted, &mut list.pages)?;
+        (list.wanted, list.foreign) = (wanted, true);
         Ok(())
     }
 
@@ -265,5 +265,54 @@ impl Pages {
             self.own(keep, 0)?.keep(keep);
         }
         Ok(())
+    }
+
+    /// The session holds `n_tokens` from now on, of those that its pages are for: what lies behind its windows may go.
+    pub(in crate::engine) fn settle(&mut self, n_tokens: usize) -> Result<()> {
+        let wanted = wanted_behind(&self.list.pool.classes, n_tokens);
+        if wanted == self.list.wanted {
+            return Ok(());
+        }
+        let list = self.own(self.list.pages.len(), 0)?;
+        list.course = None;
+        if list.want(wanted) { Ok(()) } else { Err(internal("a part that a session needs has gone")) }
+    }
+
+    /// The session holds fewer tokens from now on. Where what the next one reads is not there nothing changes, and the answer
+    /// is no: see [`Self::again`]. Fails, and changes nothing, only while forks share the list.
+    pub(in crate::engine) fn cut(&mut self, n_tokens: usize) -> Result<bool> {
+        let wanted = wanted_behind(&self.list.pool.classes, n_tokens);
+        let keep = n_tokens.div_ceil(PAGE_TOKENS);
+        if wanted == self.list.wanted && keep == self.list.pages.len() {
+            return Ok(true);
+        }
+        let list = self.own(self.list.pages.len(), 0)?;
+        // What is behind the end goes, and need not be there.
+        let until = |wanted: Wanted| Wanted { until: keep, ..wanted };
+        if !list.want(wanted.map(until)) {
+            return Ok(false);
+        }
+        list.keep(keep);
+        Ok(true)
+    }
+
+    /// The least number of tokens from which on to all that it holds each can be kept as they are.
+    pub(in crate::engine) fn free_from(&self, n_tokens: usize) -> usize {
+        let state = self.list.pool.lock();
+        let (classes, pages) = (&self.list.pool.classes, &self.list.pages);
+        let of_class = |class: usize| {
+            let kept = pages.iter().rev().take_while(|page| state.parts.is_there(**page, class)).count();
+            match classes.window(class) {
+                Some(window) if kept < pages.len() => (pages.len() - kept) * PAGE_TOKENS + window.max(2) - 1,
+                _ => 0,
+            }
+        };
+        (0..classes.n()).map(of_class).max().unwrap_or(0).min(n_tokens)
+    }
+
+    /// Whether the page of a position has a class's part.
+    pub(in crate::engine) fn has(&self, position: usize, layer: usize) -> bool {
+        let (pool, page) = (&self.list.pool, self.list.pages.get(position / PAGE_TOKENS));
+        page.is_some_and(|page| pool.lock().parts.is_there(*page, pool.classes.of(layer)))
     }
 }

@@ -115,14 +115,21 @@ impl PrefixIndex {
         }
     }
 
-    /// Pages in use that hold what comes behind `pages` where `tokens` follow: of as many whole pages as there are.
-    pub(super) fn find(&self, is_long: bool, pages: &[u32], tokens: &[u32]) -> Vec<u32> {
+    /// Pages in use that hold what comes behind `pages` where `tokens` follow, of as many whole pages as there are; of several
+    /// one for which `is_better` holds, if there is one.
+    pub(super) fn find(
+        &self,
+        is_long: bool,
+        pages: &[u32],
+        tokens: &[u32],
+        is_better: &dyn Fn(u32) -> bool,
+    ) -> Vec<u32> {
         let mut found = Vec::new();
         let Some(mut parent) = self.behind(is_long, pages) else { return found };
         for tokens in tokens.as_chunks::<PAGE_TOKENS>().0 {
             let Some(node) = self.children.get(&(parent, *tokens)) else { break };
             let Some(Some(Node { pages, .. })) = self.nodes.get(*node as usize) else { break };
-            let Some(page) = pages.iter().min() else { break };
+            let Some(page) = pages.iter().min_by_key(|page| (!is_better(**page), **page)) else { break };
             found.push(*page);
             parent = *node;
         }
@@ -144,6 +151,10 @@ mod tests {
         pages.iter().flat_map(|p| (0..PAGE_TOKENS as u32).map(move |i| p * 1000 + i)).collect()
     }
 
+    fn find(index: &PrefixIndex, is_long: bool, pages: &[u32], tokens: &[u32]) -> Vec<u32> {
+        index.find(is_long, pages, tokens, &|_| true)
+    }
+
     #[test]
     fn what_was_entered_is_found_until_it_is_forgotten() {
         let mut index = PrefixIndex::default();
@@ -151,25 +162,25 @@ mod tests {
         // The same beginning by another session, and then another end.
         index.enter(false, &[20, 21], &tokens(&[1, 2]));
         index.enter(false, &[20, 21, 22], &tokens(&[1, 2, 4]));
-        assert_eq!(index.find(false, &[], &tokens(&[1, 2, 3, 9])), [10, 11, 12]);
-        assert_eq!(index.find(false, &[], &tokens(&[1, 2, 4])), [10, 11, 22]);
-        assert_eq!(index.find(false, &[20], &tokens(&[2, 4])), [11, 22]);
-        assert_eq!(index.find(false, &[], &tokens(&[2])), [] as [u32; 0]);
-        assert_eq!(index.find(true, &[], &tokens(&[1, 2])), [] as [u32; 0], "other keys");
-        assert_eq!(index.find(false, &[99], &tokens(&[1])), [] as [u32; 0], "a page that is not in the tree");
+        assert_eq!(find(&index, false, &[], &tokens(&[1, 2, 3, 9])), [10, 11, 12]);
+        assert_eq!(find(&index, false, &[], &tokens(&[1, 2, 4])), [10, 11, 22]);
+        assert_eq!(find(&index, false, &[20], &tokens(&[2, 4])), [11, 22]);
+        assert_eq!(find(&index, false, &[], &tokens(&[2])), [] as [u32; 0]);
+        assert_eq!(find(&index, true, &[], &tokens(&[1, 2])), [] as [u32; 0], "other keys");
+        assert_eq!(find(&index, false, &[99], &tokens(&[1])), [] as [u32; 0], "a page that is not in the tree");
         let almost = [&tokens(&[1])[..63], &[7]].concat();
-        assert_eq!(index.find(false, &[], &almost), [] as [u32; 0]);
+        assert_eq!(find(&index, false, &[], &almost), [] as [u32; 0]);
         // The first session goes, from its end.
         for page in [12, 11, 10] {
             index.forget(page);
         }
-        assert_eq!(index.find(false, &[], &tokens(&[1, 2, 3])), [20, 21]);
+        assert_eq!(find(&index, false, &[], &tokens(&[1, 2, 3])), [20, 21]);
         for page in [20, 21, 22] {
             index.forget(page);
         }
         assert_eq!((index.len(), index.children.len()), (0, 0));
         assert_eq!(index.unused.len(), index.nodes.len(), "nothing is left of it");
         index.enter(false, &[5], &tokens(&[8])[..64]);
-        assert_eq!(index.find(false, &[], &tokens(&[8, 8])), [5]);
+        assert_eq!(find(&index, false, &[], &tokens(&[8, 8])), [5]);
     }
 }

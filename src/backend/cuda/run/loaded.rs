@@ -51,7 +51,9 @@ impl LoadedModel for CudaModel {
     }
 
     fn page_image(&self) -> Option<PageImage> {
-        Some(PageImage { bytes: self.net.pages.bytes, layout: "f16 [layer][k, v][head][64][head_dim]", sums: 1 })
+        let bytes = self.net.pages.bytes;
+        let layout = "f16 [layer][k, v][head][64][head_dim]";
+        Some(PageImage { bytes, parts: [bytes, 0, 0, 0], layout, sums: 1 })
     }
 
     fn read_page(&self, page: u32, rows: usize, out: &mut [u8]) -> Result<()> {
