@@ -6,8 +6,8 @@
 //! - a control token is atomic, and comes out of a text only where the caller asks for it (`parse_special`) or the
 //!   chat template puts it: neither merges nor messages make one;
 //! - a user-defined token is atomic everywhere, as in the references;
-//! - `encode` takes O(n log n) for a text of n bytes, whatever stands in it, and at most 32 bytes of memory a byte, of the text
-//!   that a map of characters ("t5") makes of it where there is one, which is up to 16 times as long; where there is none, it
+//! - `encode` takes O(n log n) for a text of n bytes, whatever stands in it, and at most 32 bytes of memory a byte; where a map
+//!   of characters ("t5") makes so many tokens that they would take more, it fails with the numbers. Where there is no memory, it
 //!   fails.
 
 mod bert_chars;

@@ -22,6 +22,9 @@ use crate::error::{Error, Result};
 const MAX_BYTES: usize = u8::MAX as usize;
 /// What an unknown character costs more than the worst token.
 const UNKNOWN_PENALTY: f64 = 10.0;
+/// Bytes of memory for each byte of a text, and how many more a short one may take.
+const MEMORY_A_BYTE: usize = 32;
+const MEMORY_LEAST: usize = 1 << 20;
 /// Bytes that are settled before they are moved out of the way.
 const SETTLED: usize = 1 << 16;
 
@@ -76,8 +79,10 @@ impl Unigram {
 
     /// Appends the tokens of a text.
     ///
-    /// Fails with `Model` where the map of characters makes a text far longer.
+    /// Fails with `Model` where the map of characters makes a text far longer, or so many tokens that they take more than 32 bytes
+    /// for each of its bytes.
     pub fn encode(&self, text: &str, out: &mut Vec<u32>) -> Result<()> {
+        let before = out.len();
         let mut run = Run::new(self, out)?;
         // As if a space had been written already: that at the beginning are left out.
         let (mut after_space, mut begun) = (self.squeeze, !self.prefix);
@@ -110,6 +115,7 @@ impl Unigram {
                     run.push_marks(std::mem::take(&mut held))?;
                 }
             }
+            run.check(text, before)?;
         }
         if !self.squeeze {
             run.push_marks(held)?;
@@ -142,6 +148,19 @@ impl<'a> Run<'a> {
     fn new(unigram: &'a Unigram, out: &'a mut Vec<u32>) -> Result<Run<'a>> {
         let (text, back, sums) = (Vec::new(), filled(1, 0)?, [0.0; MAX_BYTES + 1]);
         Ok(Run { unigram, out, text, back, sums, start: 0, at: 0, reach: 0, after_unknown: false })
+    }
+
+    /// That what this takes so far, of which the first `before` tokens are not, is no more than `text` may take.
+    fn check(&self, text: &str, before: usize) -> Result<()> {
+        // The tokens' vector doubles.
+        let bytes = 2 * size_of::<u32>() * (self.out.len() - before) + self.text.len() + self.back.len();
+        let most = MEMORY_A_BYTE.saturating_mul(text.len()).max(MEMORY_LEAST);
+        if bytes <= most {
+            return Ok(());
+        }
+        let found = format!("{bytes} bytes of memory or more for a text of {}", text.len());
+        let expected = format!("a map of characters with which it takes at most {most}");
+        Err(Error::Model { name: "tokenizer.ggml.precompiled_charsmap".into(), found, expected })
     }
 
     fn push_marks(&mut self, n: usize) -> Result<()> {

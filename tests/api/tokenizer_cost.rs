@@ -126,29 +126,31 @@ fn long_texts_cost_little_time_and_memory() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A map of characters makes a text up to 16 times as long: what it takes is counted by the longer one, and so are its ids.
+/// A map of characters can make a text 16 times as long: 64 bytes of ids alone for each byte of it, which is refused, with the numbers.
 #[test]
-fn a_map_that_makes_a_text_longer_costs_so_many_times_as_much() {
+fn a_map_that_makes_a_text_longer_costs_32_bytes_a_byte_or_is_refused() {
     if apart(|| ()) {
         return;
     }
     let n = long() / 10;
     let tokenizer = with_map(map(b"x", &"a".repeat(16))).expect("made");
+    let text = "x".repeat(n);
+    let (refused, time, peak) = measure(|| tokenizer.encode(&text, false, false).expect_err("refused").to_string());
+    println!("all replaced: {time:.1?}, {:.1} bytes a byte", peak as f64 / n as f64);
+    assert!(refused.contains(&format!("bytes of memory or more for a text of {n}")), "{refused}");
+    assert!(refused.contains(&format!("takes at most {}", 32 * n)), "{refused}");
+    assert!(peak <= 32 * n + (1 << 20), "{peak}");
     for (what, text, n_ids) in [
-        ("all replaced", "x".repeat(n), 16 * n + 1),
+        ("a short one, all replaced", "x".repeat(4000), 64_001),
+        ("some replaced", "xbbbbbbb".repeat(n / 8), 23 * (n / 8) + 1),
         ("none replaced", "b".repeat(n), n),
         ("unknown ones", "\u{4e2d}".repeat(n / 3), 2),
     ] {
         let (ids, time, peak) = measure(|| tokenizer.encode(&text, false, false).expect("encodes"));
-        let longer = text.len().max(ids.len());
-        println!(
-            "{what}: {} ids of {} bytes, {time:.1?}, {:.1} bytes a byte",
-            ids.len(),
-            text.len(),
-            peak as f64 / longer as f64
-        );
+        let each = peak as f64 / text.len() as f64;
+        println!("{what}: {} ids of {} bytes, {time:.1?}, {each:.1} bytes a byte", ids.len(), text.len());
         assert_eq!(ids.len(), n_ids, "{what}");
-        assert!(peak <= 14 * longer + (1 << 20), "{what}: {peak}");
+        assert!(peak <= 32 * text.len() + (1 << 20), "{what}: {peak}");
     }
 }
 

@@ -320,6 +320,6 @@ pub const FAULTS: &[Fault] = &[
     fault(
         "19",
         "what a map of characters makes longer takes more memory than was said",
-        &[("api/tokenizer_cost::a_map_that_makes_a_text_longer_costs_so_many_times_as_much", "")],
+        &[("api/tokenizer_cost::a_map_that_makes_a_text_longer_costs_32_bytes_a_byte_or_is_refused", "")],
     ),
 ];
