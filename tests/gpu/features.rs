@@ -24,9 +24,20 @@ fn experts_match_the_reference_and_themselves_in_company() {
     check(&EXPERTS);
 }
 
+/// Side by side, since the emulated device computes with the thread that waits for it.
 fn check(features: &[Feature]) {
+    let n = std::thread::available_parallelism().map_or(1, |n| n.get().min(8));
+    let part = |first: usize| move || check_every(features, first, n);
+    std::thread::scope(|scope| {
+        let parts: Vec<_> = (0..n).map(|first| scope.spawn(part(first))).collect();
+        parts.into_iter().for_each(|part| part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+    });
+}
+
+/// Every `step`th from one on.
+fn check_every(features: &[Feature], first: usize, step: usize) {
     let Some(device) = device() else { return };
-    for (i, (name, change)) in features.iter().enumerate() {
+    for (i, (name, change)) in features.iter().enumerate().skip(first).step_by(step) {
         // Of few, tiles of F16 and another type.
         let types = if few() { vec![F16, [Q8_0, Q4_0][i % 2]] } else { vec![F32, F16, Bf16, Q4_0, Q8_0] };
         for ty in types {
