@@ -97,10 +97,8 @@ fn drawn_blocks_have_the_deviation_asked_for() {
     const COLS: usize = 2048;
     for ty in TensorType::ALL {
         for std in [0.25, 0.0186, 0.00726] {
-            let Some(blocks) = Blocks::new(ty, std) else {
-                assert_eq!(ty.block_len(), 1, "{} has blocks", ty.name());
-                continue;
-            };
+            // Of others rows are quantized.
+            let Some(blocks) = Blocks::new(ty, std) else { continue };
             let row = |key: u64, row: u64| {
                 let mut bytes = vec![0xff; ty.row_bytes(COLS)];
                 blocks.fill_row(key, row, &mut bytes);

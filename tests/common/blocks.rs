@@ -23,10 +23,9 @@ enum Scale {
 }
 
 impl Scale {
-    /// That of a type with blocks.
+    /// That of a type with blocks which is known here: others are quantized.
     fn of(ty: TensorType) -> Option<Scale> {
         Some(match ty {
-            F32 | F16 | Bf16 => return None,
             Q4_0 | Q5_0 | Q8_0 | Q2_0 | Q1_0 | IQ4_NL | IQ4_XS => Scale::Half(0),
             IQ3_S | IQ3_XXS | IQ2_S | IQ2_XS | IQ2_XXS | IQ1_S => Scale::Half(0),
             Q3_K => Scale::Half(108),
@@ -42,6 +41,7 @@ impl Scale {
             IQ1_M => Scale::Nibbles(49),
             Mxfp4 => Scale::Bytes(1, 254),
             Nvfp4 => Scale::Bytes(4, 0x7e),
+            _ => return None,
         })
     }
 
@@ -96,7 +96,7 @@ pub struct Blocks {
 }
 
 impl Blocks {
-    /// `None` for the types without blocks.
+    /// `None` for the types without blocks and for those that are not known here.
     pub fn new(ty: TensorType, std: f32) -> Option<Blocks> {
         let unit = Blocks::of_scale(ty, Scale::of(ty)?, 1.0);
         let mut bytes = vec![0; ty.row_bytes(256 * 128)];
