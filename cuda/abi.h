@@ -239,7 +239,7 @@ struct KgExpertProducts {
     uint32_t n_m, rows, n, share, n_slots, n_tasks;
     uint32_t at_once;     // slots of a block where all have the first expert, and most of a task: 1, 2, 4 or 8
     uint32_t x_stride, y_stride;
-    uint32_t tile;        // rows a block; no bit depends on it
+    uint32_t tile;        // rows a block, of one token's gated units the most blocks; no bit depends on it
     uint32_t activation;  // not 0: y[0] = activation(y[0]) * y[1], and y[1] is nowhere; where nothing is sorted, slots of one token
     uint32_t shared;      // with weights: y[0] has what the expert that all share has made
     const float *weights; // [n_slots], of one token: y[0] is [rows], the sum over all slots; or null

@@ -1,5 +1,5 @@
-// What stands between gate and up: silu(g) = g / (1 + e^-g), gelu(g) = g (1 + tanh(sqrt(2 / pi) (g + 0.044715 g^3))) / 2, and, in
-// where it is not a product's own (kg_activation_any), gelu_erf(g) = g (1 + erf(g / sqrt(2))) / 2 and relu2(g) = max(g, 0)^2.
+// What stands between gate and up: silu(g) = g / (1 + e^-g), gelu(g) = g (1 + tanh(sqrt(2 / pi) (g + 0.044715 g^3))) / 2, and,
+// where a kernel has any of them (kg_activation_any), gelu_erf(g) = g (1 + erf(g / sqrt(2))) / 2 and relu2(g) = max(g, 0)^2.
 #pragma once
 #include "device/common.cuh"
 

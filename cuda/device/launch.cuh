@@ -19,6 +19,9 @@ template <typename T> using kg_same = T;
 #define KG_NEXT_CLUSTER(blocks) emulate::next_cluster(blocks)
 #endif
 
+// What a kernel's own variables take of shared memory at most.
+constexpr size_t KG_STATIC_SHARED = 24 * 1024;
+
 // Shared memory that a block of the current device may ask for.
 static inline size_t kg_shared_most() {
     int device = 0, bytes = 0;
@@ -30,7 +33,8 @@ static inline size_t kg_shared_most() {
 // Launch with the programmatic dependence of compute capability 9.0 where `pdl` is set.
 template <typename... P, typename... A>
 static inline cudaError_t kg_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, int pdl, cudaStream_t stream, A &&...args) {
-    if (smem > 48 * 1024) {
+    // Of 48 KiB that a launch may have unasked a kernel's own variables are a part: none has more than this.
+    if (smem > 48 * 1024 - KG_STATIC_SHARED) {
         cudaError_t e = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)smem);
         if (e != cudaSuccess) return cudaGetLastError(), e;
     }

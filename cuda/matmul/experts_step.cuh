@@ -3,10 +3,10 @@
 //
 //   gated: y[slot] = activation(W_0 x + bias_0) * (W_1 x + bias_1), rows of the slot's expert
 //   summed: y = (shared ? y * (gate ? sigmoid(gate) : 1) : 0) + sum over slots, ascending, of weights[slot] * (W x[slot] + bias)
-// A warp takes two rows at a time, of gate and up, or eight neighbours, as expert_turns.cuh has it: the bits are those of experts.cuh and
+// A warp takes two rows at a time, of gate and up, or four neighbours, as expert_turns.cuh has it: the bits are those of experts.cuh and
 // expert_sum.cu. The sums' launch requests its first weights before the one before it has ended, which lets it begin when it has seen the choice
 // itself.
-// Bytes moved: the chosen experts' weights once, x once a block from L2, y once. Reference: tests/gpu/operations/experts.rs.
+// Bytes moved: the chosen experts' weights once, x once a block from L2, y once. Reference: tests/gpu/operations/experts_step.rs.
 #pragma once
 #include "device/activation.cuh"
 #include "matmul/expert_turns.cuh"
@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(THREADS, 1) kg_expert_gated(const __grid_const
     turns.run();
 }
 
-// What the downs make of a block's rows: eight of every slot at a time, so that all are requested at once.
+// What the downs make of a block's rows: some of every slot at a time.
 template <int T, uint32_t ROWS, uint32_t WARPS> struct KgSummedPlace {
     const KgExpertProducts &p;
     uint32_t *words;

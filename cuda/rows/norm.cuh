@@ -15,7 +15,7 @@ template <int V> __device__ __forceinline__ float kg_norm_post(const KgNorm &p, 
 
 // The row that begins at `at`, by 256 threads: to[i ..] gets what becomes of x where something is added, unless it is null; put(i, h) is given
 // V elements of h, if there are `results`. A thread reads again what it has written itself, so that all may be where x is; without `to` a
-// row has KG_NORM_KEPT elements at most.
+// row has KG_NORM_KEPT elements at most, and V is 4.
 template <int V, typename Put>
 __device__ __forceinline__ void kg_norm_row(const KgNorm &p, size_t at, float *to, float (&red)[4][8], bool results, Put put) {
     constexpr uint32_t KEEP = KG_NORM_KEPT / 1024, STEP = 256 * V;

@@ -147,7 +147,7 @@ __device__ __forceinline__ void kg_route_row(const KgRoute &p, uint32_t row, KgR
     if (p.renorm) {
         sum = 0.;
         for (uint32_t i = 0; i < k; i++) sum += weights[i];
-        by = sum < 1e-20 ? 1e-20 : sum; // NaN stays NaN
+        by = fmax(sum, 1e-20); // of a NaN, too
     }
     for (uint32_t i = lane; i < k; i += 32) p.weights[(size_t)row * k + i] = (float)(weights[i] * ((double)p.scale / by));
 }

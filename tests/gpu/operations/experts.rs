@@ -3,6 +3,7 @@
 use kigo::backend::cuda::kernels::abi::{ExpertProducts, Route};
 use kigo::backend::cuda::kernels::kinds;
 use kigo::backend::cuda::kernels::launch::{Sum, Tasks};
+use kigo::gguf::TensorType;
 use kigo::model::{self, Activation, Dense, Experts, Groups, RouteRoom, Score};
 
 use super::bench::{Bench, TYPES, near, numbers};
@@ -202,6 +203,13 @@ fn one_matrix(bench: &Bench, m: &super::bench::Matrix, n_rows: usize, (x, x_stri
     for at_once in [2, 4, 8] {
         assert!(run(at_once).iter().zip(&alone).all(|(a, b)| a.to_bits() == b.to_bits()), "{:?}: other bits", m.mat.ty);
     }
+}
+
+/// Rows with which a block asks for exactly what it has unasked, of which the kernel's own variables are a part.
+pub fn products_of_wide_rows(bench: &Bench) {
+    let m = bench.matrix(TensorType::F32, 3, 6144, false);
+    let (x, x_stride, xs) = bench.vectors(5, 2, 6144);
+    one_matrix(bench, &m, 2, (x, x_stride, &xs));
 }
 
 pub fn sum(bench: &Bench) {

@@ -60,6 +60,30 @@ pub fn router(bench: &Bench) {
             };
             assert!(seen(true) == seen(false), "{} {n} by {cols}", ty.name());
         }
+        // Without a norm, of rows with which a kernel has to ask for memory because of its own.
+        for cols in [7168, 8192] {
+            let (n, k) = (5u32, 2);
+            let m = bench.matrix(ty, n as usize, cols, false);
+            let (x, x_stride, _) = bench.vectors(5, 1, cols);
+            let of = ExpertProducts {
+                x,
+                m: [m.mat; 2],
+                n_m: 1,
+                rows: n,
+                n: cols as u32,
+                share: 1,
+                ..ExpertProducts::default()
+            };
+            let of = ExpertProducts { n_slots: 1, at_once: 1, x_stride, y_stride: n, tile: 16, ..of };
+            let [logits, apart, ids, weights] = [0; 4].map(|_| bench.zeros(64));
+            let route =
+                Route { logits, ids, weights, n_rows: 1, n, n_used: k, stride: n, scale: 1.0, ..Route::default() };
+            bench.queue().expert_products(&ExpertProducts { y: [apart, 0], ..of }).unwrap();
+            let products = ExpertProducts { y: [logits, 0], ..of };
+            bench.queue().router(&Router { products, route, before: None }).unwrap();
+            let n = n as usize;
+            assert_eq!(bits(bench.floats(logits, n)), bits(bench.floats(apart, n)), "{} by {cols}", ty.name());
+        }
     }
 }
 
@@ -159,7 +183,7 @@ pub fn summed(bench: &Bench) {
             };
             bench.queue().expert_sum(sum).unwrap();
             let apart = bits(bench.floats(y, rows + 3));
-            for tile in [8, 16, 64] {
+            for tile in [4, 16, 64] {
                 let y = bench.put(&before);
                 let of = ExpertProducts { y: [y, 0], y_stride: rows as u32, tile, weights, gate, ..of };
                 bench.queue().expert_products(&ExpertProducts { shared: u32::from(shared), ..of }).unwrap();

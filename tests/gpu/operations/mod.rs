@@ -41,6 +41,7 @@ const OPERATIONS: &[Operation] = &[
     ("route", experts::route),
     ("router", experts_step::router),
     ("expert_tasks", experts::tasks),
+    ("expert_products", experts::products_of_wide_rows),
     ("expert_products", experts::products),
     ("expert_products", experts_step::gated),
     ("expert_products", experts_step::summed),

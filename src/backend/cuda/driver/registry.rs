@@ -57,6 +57,8 @@ static KERNELS: [Kernel; MOST_KERNELS] = [const {
 static INCOMPLETE: AtomicBool = AtomicBool::new(false);
 /// Held by who raises what a kernel may ask for.
 static RAISING: Mutex<()> = Mutex::new(());
+/// What a launch has of shared memory without asking, its kernel's own variables among it.
+const UNASKED: c_int = 48 << 10;
 /// Held by who writes to the tables.
 static WRITING: Mutex<()> = Mutex::new(());
 
@@ -238,7 +240,8 @@ unsafe extern "C" fn launch(config: *const LaunchConfig, stub: *const c_void, ar
 }
 
 /// `cudaFuncSetAttribute`, of the attribute that the launchers set: the most shared memory that a launch may ask for. It is only
-/// raised: another thread may be about to launch the same kernel with more than this one wants.
+/// raised: another thread may be about to launch the same kernel with more than this one wants. What the driver says of a kernel that was never
+/// raised need not leave out what its own variables take of that.
 unsafe extern "C" fn set_attribute(stub: *const c_void, attribute: c_int, value: c_int) -> c_int {
     let shared = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
     let set = || {
@@ -247,11 +250,11 @@ unsafe extern "C" fn set_attribute(stub: *const c_void, attribute: c_int, value:
         let _alone = RAISING.lock().unwrap_or_else(|e| e.into_inner());
         // SAFETY: writes one int.
         passed(unsafe { ffi::cuKernelGetAttribute(&mut granted, shared, kernel, device) })?;
-        if granted >= value {
+        if granted > UNASKED && granted >= value {
             return Ok(());
         }
         // SAFETY: no memory is passed.
-        passed(unsafe { ffi::cuKernelSetAttribute(shared, value, kernel, device) })
+        passed(unsafe { ffi::cuKernelSetAttribute(shared, value.max(UNASKED), kernel, device) })
     };
     if attribute == shared as c_int { number(set()) } else { ffi::ERROR_NOT_SUPPORTED }
 }

@@ -6,8 +6,8 @@ use std::ptr::null;
 
 use super::norm::check_norm;
 use super::{Queue, check_mat, ensure};
-use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::driver::sys::Handle;
+use crate::backend::cuda::driver::{Address, Gpu};
 use crate::backend::cuda::kernels::abi::{EXPERT_SLOTS, ExpertProducts, MOST_EXPERTS, NORM_KEPT, Norm, Route};
 use crate::backend::cuda::kernels::kinds::{Activation, Score};
 use crate::backend::cuda::kernels::packed::{Family, Packed};
@@ -78,6 +78,12 @@ pub struct Sum {
 pub fn expert_shared(n: u32, quantized: bool, slots: u32) -> u64 {
     let padded = u64::from(n).next_multiple_of(32);
     u64::from(slots) * if quantized { padded / 32 * 80 } else { padded * 4 }
+}
+
+/// Whether a device has [`Queue::router`], and room for rows of `n` beside what the kernel has itself.
+pub fn router_fits(gpu: &Gpu, n: u32) -> bool {
+    const OWN: u64 = 24 << 10;
+    gpu.major >= 9 && expert_shared(n, false, 1) + OWN <= gpu.shared_most as u64
 }
 
 fn check_route(p: &Route) -> Result<()> {
@@ -153,7 +159,8 @@ impl Queue<'_> {
     /// See [`Router`].
     pub fn router(&self, router: &Router) -> Result<()> {
         let Router { products, route, before } = router;
-        ensure!("router", self.gpu.major >= 9, "code of version {}.x", self.gpu.major);
+        let fits = router_fits(self.gpu, products.n);
+        ensure!("router", fits, "rows of {} with code of version {}.x", products.n, self.gpu.major);
         check_products(products, self.gpu.shared_most as u64)?;
         check_route(route)?;
         let ExpertProducts { n_m, rows, n_slots, activation, .. } = *products;

@@ -15,7 +15,7 @@ mod sample;
 use std::ffi::c_int;
 
 pub use expert_gemm::{FragmentRows, fragment_stride};
-pub use experts::{Router, Sum, Tasks, expert_shared};
+pub use experts::{Router, Sum, Tasks, expert_shared, router_fits};
 pub use matmul::{
     f16_batch_slots, f16_mma_batch_most, f16_mma_split_most, gemv_batch_most, gemv_batch_shared, q_batch_per_sm,
 };

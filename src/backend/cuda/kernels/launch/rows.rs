@@ -23,6 +23,7 @@ unsafe extern "C" {
 
 /// What stands between products: it is the same of one row and of many, so that who queues a step, a batch or a prompt need not know it.
 #[derive(Clone, Copy, Debug)]
+#[allow(clippy::large_enum_variant)] // there are lists of some hundreds
 pub enum Between {
     /// The stream summed, its norm.
     Norm(Norm),

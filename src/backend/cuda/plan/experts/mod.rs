@@ -1,9 +1,9 @@
 //! Experts as launches: of one row, of those of a batch and of those of a prompt.
 //!
-//! One row takes three: its experts are chosen where the router is multiplied, gates and ups are multiplied where they are made,
-//! and downs are summed where they are. The sums have the same order, so that a batch gives the same bits.
+//! One row takes three, where its types and the device let it: its experts are chosen where the router is multiplied, what gates and ups make
+//! is made where they are multiplied, and so are the sums of downs. All sums have the same order, so that a batch gives the same bits.
 //!
-//! Of more a row has a slot for each of its experts, in ascending order of their ids. Of several rows slots are sorted by expert on the device, so
+//! A row has a slot for each of its experts, in ascending order of their ids. Of several rows slots are sorted by expert on the device, so
 //! that an expert's weights are read once for several slots; no bit depends on that. The host learns nothing of the choice.
 //!
 //! Prompts outside strict mode go through tensor cores, all but the choice: a prompt has [`LEAST_ROWS`](super::limits::LEAST_ROWS) rows, and
@@ -57,7 +57,9 @@ pub struct Rows {
 /// Whether the launches of a layer's experts begin with a norm of one row which adds something to the stream.
 pub fn takes_norm(gpu: &Gpu, config: &Config, op: &Experts) -> bool {
     let kept = config.n_embd.is_multiple_of(4) && config.n_embd <= NORM_KEPT as usize;
-    gpu.major >= 9 && kept && !op.weights.router.ty.is_quantized() && op.weights.shared_gate.is_none()
+    kept && launch::router_fits(gpu, config.n_embd as u32)
+        && !op.weights.router.ty.is_quantized()
+        && op.weights.shared_gate.is_none()
 }
 
 /// A launch, and what it leaves to be seen.
@@ -155,7 +157,7 @@ impl<'a> Making<'a> {
         let chosen = [("moe_ids", room.shown), ("moe_weights", room.weights)].map(|(name, from)| (name, from, k, k));
         let router = self.of_all(w.router, w.router_bias, room.logits, stride(n) as u32);
         let route = route(self.op, self.rows.n, stride(n) as u32, room);
-        if self.rows.n == 1 && self.gpu.major >= 9 && !w.router.ty.is_quantized() {
+        if self.rows.n == 1 && launch::router_fits(self.gpu, self.d) && !w.router.ty.is_quantized() {
             let router = Router { products: router, route, before: self.rows.before };
             return self.push(Kind::Route, Between::Router(router), [&[logits][..], &chosen].concat());
         }
