@@ -85,13 +85,19 @@ impl PageBudget {
         by_limit.max(self.charge.left().map_or(0, |left| bytes.saturating_sub(left)))
     }
 
-    /// Counts bytes and pages more, or fails and changes nothing; `spare` bytes in use would not have been in the way.
+    /// Counts bytes and pages more, or fails and changes nothing; `spare` bytes in use would not have been in the way. Where these are enough
+    /// for the limit and the cap is short, too, it fails for that, since what others have to spare may help.
     pub(super) fn take(&mut self, n_pages: usize, bytes: u64, spare: u64) -> Result<()> {
         let in_use = self.in_use.saturating_add(bytes);
         if let Some(limit) = self.limit.filter(|limit| in_use > *limit) {
             let whole = self.page_bytes.max(1);
             let free = (limit.saturating_sub(self.in_use) + spare) / whole;
             let (needed, total) = (bytes.div_ceil(whole) as usize, (limit / whole) as usize);
+            if in_use.saturating_sub(spare) <= limit {
+                self.charge.set(in_use)?;
+                // A smaller charge cannot fail.
+                let _ = self.charge.set(self.in_use);
+            }
             return Err(Error::CacheFull { needed, free: free as usize, total });
         }
         self.charge.set(in_use)?;
@@ -163,7 +169,19 @@ mod tests {
             (4, Some(1), Some(2))
         );
         assert_eq!((pages.lacks(15), pages.lacks(20)), (0, 5));
-        drop((pages, other));
+        // Both are short: what is spare is enough for the limit, and the cap is for others to help with.
+        pages.take(3, 30, 0).unwrap_err();
+        drop(other);
+        pages.take(3, 30, 0).unwrap();
+        let other = Charge::new(&budget, 30).unwrap();
+        let said = |pages: &mut PageBudget, spare| pages.take(1, 10, spare).unwrap_err().to_string();
+        assert_eq!(said(&mut pages, 10), "memory cap: 10 bytes requested, 0 bytes free");
+        assert_eq!(said(&mut pages, 9), Error::CacheFull { needed: 1, free: 0, total: 7 }.to_string());
+        assert_eq!((budget.promised(), pages.facts(0).n_pages_used), (100, 7));
+        drop(other);
+        assert_eq!(said(&mut pages, 10), Error::CacheFull { needed: 1, free: 1, total: 7 }.to_string());
+        assert_eq!(budget.promised(), 70);
+        drop(pages);
         assert_eq!(budget.promised(), 0);
     }
 }
