@@ -2,6 +2,7 @@
 //! same bits.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::common::apart::apart;
 use crate::common::tiny::Tiny;
@@ -246,6 +247,42 @@ fn truncating_behind_the_window_gives_the_bits_of_a_new_session() {
         }
         nothing_left(&model);
     }
+}
+
+/// What a truncation has computed again on its first pages, in one pass, is no part of what comes then: a prompt of several passes, to its
+/// end or stopped in the second.
+#[test]
+fn a_truncation_that_computes_again_leaves_nothing_to_the_next_prompt() {
+    let (model, plain) = (load("gemma3", 2048, Some(40)), load("gemma3", 2048, None));
+    let tokens = prompt(1800);
+    let again = || {
+        let a = session(&model, &tokens[..600]);
+        drop(fill(&model));
+        assert!(a.facts().unwrap().n_free_from > 40);
+        a.truncate(40).unwrap();
+        a
+    };
+    let a = again();
+    a.prefill(&tokens[40..1240]).unwrap();
+    assert!(bits(&a) == alone(&plain, &tokens[..1240], &[]));
+    drop(a);
+    nothing_left(&model);
+    // Embeddings are shown once a pass.
+    let a = again();
+    let n_passes = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&n_passes);
+    a.set_tap(Some(Tap::new(1, Box::new(move |_| seen.fetch_add(1, Ordering::Relaxed) == 0)))).unwrap();
+    assert_eq!(a.prefill(&tokens[40..1740]).unwrap_err().status(), Status::Cancelled);
+    assert_eq!((n_passes.load(Ordering::Relaxed), a.facts().unwrap().n_tokens), (2, 40));
+    a.set_tap(None).unwrap();
+    drop(fill(&model));
+    for end in [43, 743] {
+        a.truncate(40).unwrap();
+        a.prefill(&tokens[40..end]).unwrap();
+        assert!(bits(&a) == alone(&plain, &tokens[..end], &[]), "{end} tokens");
+    }
+    drop(a);
+    nothing_left(&model);
 }
 
 #[test]

@@ -270,7 +270,7 @@ impl Pages {
     /// The session holds `n_tokens` from now on, of those that its pages are for: what lies behind its windows may go.
     pub(in crate::engine) fn settle(&mut self, n_tokens: usize) -> Result<()> {
         let wanted = wanted_behind(&self.list.pool.classes, n_tokens);
-        if wanted == self.list.wanted {
+        if wanted == self.list.wanted && self.list.course.is_none() {
             return Ok(());
         }
         let list = self.own(self.list.pages.len(), 0)?;
