@@ -532,7 +532,8 @@ typedef struct kigo_cache_facts {
     // The most bytes that may be in use (kigo_load_options.cache_bytes, in whole pages); UINT64_MAX: what the memory cap
     // leaves.
     uint64_t limit_bytes;
-    // Bytes that could be taken now, in whole pages; UINT64_MAX: nothing limits them but the machine's memory.
+    // Bytes that could be taken now, in whole pages, beside what other models of the engine would give back; UINT64_MAX:
+    // nothing limits them but the machine's memory.
     uint64_t free_bytes;
     // Those of `used_bytes` that are given back as soon as they are needed: keys and values that the layers with a window do
     // not read any more. `free_bytes` has them, too.
@@ -925,7 +926,7 @@ typedef struct kigo_session_facts {
     uint64_t n_ctx;
     // Pages of KV cache.
     uint64_t n_pages;
-    // Those of the pages that no other session holds: what destroying this one makes free.
+    // Those of the pages that no other session holds: what destroying this one makes free, as far as it is there.
     uint64_t n_pages_own;
     // 1 if there are current logits, else 0.
     uint64_t has_logits;

@@ -196,7 +196,8 @@ pub struct kigo_cache_facts {
     /// The most bytes that may be in use (kigo_load_options.cache_bytes, in whole pages); UINT64_MAX: what the memory cap
     /// leaves.
     pub limit_bytes: u64,
-    /// Bytes that could be taken now, in whole pages; UINT64_MAX: nothing limits them but the machine's memory.
+    /// Bytes that could be taken now, in whole pages, beside what other models of the engine would give back; UINT64_MAX:
+    /// nothing limits them but the machine's memory.
     pub free_bytes: u64,
     /// Those of `used_bytes` that are given back as soon as they are needed: keys and values that the layers with a window do
     /// not read any more. `free_bytes` has them, too.

@@ -248,7 +248,7 @@ pub struct kigo_session_facts {
     pub n_ctx: u64,
     /// Pages of KV cache.
     pub n_pages: u64,
-    /// Those of the pages that no other session holds: what destroying this one makes free.
+    /// Those of the pages that no other session holds: what destroying this one makes free, as far as it is there.
     pub n_pages_own: u64,
     /// 1 if there are current logits, else 0.
     pub has_logits: u64,

@@ -102,7 +102,7 @@ impl LayerLayout {
     /// Reads what [`Self::write`] wrote.
     ///
     /// # Safety
-    /// `page` points to `page_len` elements of which nobody writes this slot; `k` and `v` have `head_dim` elements.
+    /// `page` points to the `part_len` elements of the layer's class, of which nobody writes this slot; `k` and `v` have `head_dim` elements.
     pub unsafe fn read(&self, page: *const u16, head: usize, slot: usize, k: &mut [u16], v: &mut [u16]) {
         let (keys_at, values_at) = self.head(head);
         // SAFETY: inside the page.
@@ -118,7 +118,7 @@ impl LayerLayout {
     /// Writes a key and a value at index `slot` of a page.
     ///
     /// # Safety
-    /// `page` points to `page_len` elements that nobody else uses at this slot; `k` and `v` have `head_dim` elements.
+    /// `page` points to the `part_len` elements of the layer's class, which nobody else uses at this slot; `k` and `v` have `head_dim` elements.
     pub unsafe fn write(&self, page: *mut u16, head: usize, slot: usize, k: &[u16], v: &[u16]) {
         let (keys_at, values_at) = self.head(head);
         // SAFETY: inside the page.
