@@ -322,4 +322,14 @@ pub const FAULTS: &[Fault] = &[
         "what a map of characters makes longer takes more memory than was said",
         &[("api/tokenizer_cost::a_map_that_makes_a_text_longer_costs_32_bytes_a_byte_or_is_refused", "")],
     ),
+    fault(
+        "19",
+        "a prompt that is stopped behind a truncation that computed again gives other logits, and OK",
+        &[("api/windows::a_truncation_that_computes_again_leaves_nothing_to_the_next_prompt", "")],
+    ),
+    fault(
+        "19",
+        "a kernel whose own variables take shared memory cannot be launched with nearly all that there is unasked",
+        &[("gpu/operations/mod::each_computes_its_formula", "experts::products_of_wide_rows")],
+    ),
 ];
