@@ -57,9 +57,12 @@ pub struct Rows {
 /// Whether the launches of a layer's experts begin with a norm of one row which adds something to the stream.
 pub fn takes_norm(gpu: &Gpu, config: &Config, op: &Experts) -> bool {
     let kept = config.n_embd.is_multiple_of(4) && config.n_embd <= NORM_KEPT as usize;
-    kept && launch::router_fits(gpu, config.n_embd as u32)
-        && !op.weights.router.ty.is_quantized()
-        && op.weights.shared_gate.is_none()
+    kept && routed_at_once(gpu, config.n_embd as u32, op) && op.weights.shared_gate.is_none()
+}
+
+/// Whether one row's experts are chosen by the launch that multiplies the router, which is the one that a norm can be given to.
+fn routed_at_once(gpu: &Gpu, d: u32, op: &Experts) -> bool {
+    launch::router_fits(gpu, d) && !op.weights.router.ty.is_quantized()
 }
 
 /// A launch, and what it leaves to be seen.
@@ -157,7 +160,7 @@ impl<'a> Making<'a> {
         let chosen = [("moe_ids", room.shown), ("moe_weights", room.weights)].map(|(name, from)| (name, from, k, k));
         let router = self.of_all(w.router, w.router_bias, room.logits, stride(n) as u32);
         let route = route(self.op, self.rows.n, stride(n) as u32, room);
-        if self.rows.n == 1 && launch::router_fits(self.gpu, self.d) && !w.router.ty.is_quantized() {
+        if self.rows.n == 1 && routed_at_once(self.gpu, self.d, self.op) {
             let router = Router { products: router, route, before: self.rows.before };
             return self.push(Kind::Route, Between::Router(router), [&[logits][..], &chosen].concat());
         }
@@ -236,6 +239,11 @@ impl<'a> Making<'a> {
         ExpertProducts { x, rows: self.d, n: each.width as u32, share: 1, x_stride, ..mats }
     }
 
+    /// Where the logit is of what the shared expert is multiplied by; 0: it is not.
+    fn shared_gate(&self) -> Address {
+        if self.op.weights.shared_gate.is_some() { self.room.shared } else { 0 }
+    }
+
     fn shown_sum(&self) -> Shows {
         let Rows { y, y_stride, .. } = self.rows;
         vec![("ffn_out", y, y_stride as usize, self.d as usize)]
@@ -255,7 +263,7 @@ impl<'a> Making<'a> {
         let sum = Sum {
             made: self.room.made,
             weights: self.room.weights,
-            gate: if self.op.weights.shared_gate.is_some() { self.room.shared } else { 0 },
+            gate: self.shared_gate(),
             y: rows.y,
             shared: experts.shared.is_some(),
             n_rows: rows.n,

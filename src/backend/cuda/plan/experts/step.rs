@@ -47,13 +47,13 @@ impl Making<'_> {
         if !self.alone(slots, slots.n_slots) {
             return false;
         }
-        let (w, rows) = (&self.op.weights, self.rows);
+        let rows = self.rows;
         let sums = ExpertProducts { y: [rows.y, 0], y_stride: rows.y_stride, ..self.downs(slots) };
         let products = ExpertProducts {
             tile: rows_of_sums(self.gpu.n_sm, self.d, slots.n_slots),
             weights: self.room.weights,
             shared: u32::from(self.op.experts.shared.is_some()),
-            gate: if w.shared_gate.is_some() { self.room.shared } else { 0 },
+            gate: self.shared_gate(),
             ..sums
         };
         let shows = self.shown_sum();
