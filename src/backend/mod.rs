@@ -79,8 +79,9 @@ pub trait Device: Send + Sync {
     }
     /// What `load` would take.
     fn plan(&self, config: &Config, weights: &Weights<'_>) -> Plan;
-    /// How a page of a model's cache is divided: see [`LoadedModel::drop_part`].
-    fn cache_classes(&self, config: &Config) -> Result<CacheClasses> {
+    /// How a page of a model's cache is divided that is loaded so ([`LoadOptions::strict`]): see [`LoadedModel::drop_part`].
+    fn cache_classes(&self, config: &Config, strict: bool) -> Result<CacheClasses> {
+        let _ = strict;
         CacheClasses::one(config)
     }
     /// Copies or repacks the weights; nothing borrowed from `weights` is kept. Fails with `Unsupported` where an option

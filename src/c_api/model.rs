@@ -89,7 +89,8 @@ pub struct kigo_plan {
     /// One copy of that state, of which a session keeps some so that it can be truncated. 0 where there is none.
     pub checkpoint_bytes: u64,
     /// Those of `cache_bytes` that are not kept when another session or the memory cap needs them: keys and values that the
-    /// layers with a window do not read any more. See kigo_session_facts.truncate_free_from. 0 on a GPU, which keeps them.
+    /// layers with a window do not read any more. See kigo_session_facts.truncate_free_from. A GPU keeps them unless
+    /// the flags have KIGO_LOAD_STRICT.
     pub cache_spare_bytes: u64,
 }
 sized_struct!(kigo_plan, bytes: 64, fields: [usize, u64, u64, u64, u64, u64, u64, u64]);
@@ -113,9 +114,9 @@ pub unsafe extern "C" fn kigo_model_plan(
         let engine = borrow(engine, "engine")?;
         let path = super::args::path(path, path_len, "path")?;
         let options = super::args::options(options)?;
-        let vocabulary = load_flags(options.flags)? & KIGO_LOAD_VOCABULARY != 0;
+        let load = flagged(options.flags)?;
         let n_tokens = (options.n_tokens != 0).then_some(options.n_tokens);
-        let found = engine.0.plan_file_for(&path, n_tokens, vocabulary)?;
+        let found = engine.0.plan_file_for(&path, n_tokens, &load)?;
         let value = kigo_plan {
             struct_size: size,
             weights_bytes: found.weights_bytes,
@@ -180,16 +181,16 @@ pub unsafe extern "C" fn kigo_model_load_memory(
 
 /// The options as the engine layer takes them.
 fn load_options(o: &kigo_load_options) -> Result<(impl FnMut(u64, u64) -> Result<()> + use<>, LoadOptions)> {
-    let flags = load_flags(o.flags)?;
-    let is = |flag: u64| flags & flag != 0;
-    let (merge, strict) = (is(KIGO_LOAD_MERGE_CALLS), is(KIGO_LOAD_STRICT));
     let cache_bytes = (o.cache_bytes != 0).then_some(o.cache_bytes);
-    let vocabulary = is(KIGO_LOAD_VOCABULARY);
-    Ok((progress(o), LoadOptions { cache_bytes, merge, strict, vocabulary }))
+    Ok((progress(o), LoadOptions { cache_bytes, ..flagged(o.flags)? }))
 }
 
-fn load_flags(found: u64) -> Result<u64> {
-    flags(found, KIGO_LOAD_MERGE_CALLS | KIGO_LOAD_STRICT | KIGO_LOAD_VOCABULARY, "flags")
+/// What the flags of a load say of its options.
+fn flagged(found: u64) -> Result<LoadOptions> {
+    let flags = flags(found, KIGO_LOAD_MERGE_CALLS | KIGO_LOAD_STRICT | KIGO_LOAD_VOCABULARY, "flags")?;
+    let is = |flag: u64| flags & flag != 0;
+    let (merge, strict, vocabulary) = (is(KIGO_LOAD_MERGE_CALLS), is(KIGO_LOAD_STRICT), is(KIGO_LOAD_VOCABULARY));
+    Ok(LoadOptions { merge, strict, vocabulary, ..LoadOptions::default() })
 }
 
 /// The caller's progress callback as the engine layer takes one.

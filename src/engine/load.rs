@@ -28,15 +28,16 @@ impl Engine {
         Ok(plan(self, &Gguf::open(path)?)?.0)
     }
 
-    /// What loading a file and a session of so many tokens (`None`: as many as the model was trained for) would take.
-    pub fn plan_file_for(&self, path: &Path, n_tokens: Option<usize>, vocabulary: bool) -> Result<LoadPlan> {
+    /// What loading a file with these options and a session of so many tokens (`None`: as many as the model was trained for)
+    /// would take.
+    pub fn plan_file_for(&self, path: &Path, n_tokens: Option<usize>, options: &LoadOptions) -> Result<LoadPlan> {
         let gguf = Gguf::open(path)?;
-        if vocabulary {
+        if options.vocabulary {
             return Ok(LoadPlan { n_tokens: within(n_tokens, 0)?, ..LoadPlan::default() });
         }
         let (plan, config) = plan(self, &gguf)?;
         let n_tokens = within(n_tokens, config.n_ctx_train)?;
-        let classes = self.inner.device.cache_classes(&config)?;
+        let classes = self.inner.device.cache_classes(&config, options.strict)?;
         Ok(LoadPlan {
             weights_bytes: plan.weights_bytes,
             scratch_bytes: plan.scratch_bytes,

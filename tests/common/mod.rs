@@ -10,7 +10,8 @@
 //! - [`hostile`]: texts of grammars that grow until a parser is overwhelmed;
 //! - [`long`]: sessions of a model with LongRoPE;
 //! - [`run`]: a file on a device, and the logits of a list of tokens;
-//! - [`shapes`]: the sizes of real models, their metadata and lists of tensors (also used by `examples/random_gguf.rs`).
+//! - [`shapes`]: the sizes of real models, their metadata and lists of tensors (also used by `examples/random_gguf.rs`);
+//! - [`windows`]: sessions of models with windows, on any device.
 #![allow(dead_code)] // each test program uses its own part
 
 pub mod apart;
@@ -30,3 +31,4 @@ pub mod run;
 pub mod shapes;
 pub mod tiny;
 pub mod vocab;
+pub mod windows;

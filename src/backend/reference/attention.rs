@@ -5,10 +5,9 @@ use std::sync::PoisonError;
 
 use half::f16;
 
-use super::forward::{Network, Page, SharedPage, State, Tap};
+use super::forward::{Network, Part, SharedPage, State, Tap};
 use super::load::Layer;
 use super::math::{dot, linear, rms_norm_in_place, rope_turns, rotate, softcap, softmax};
-use super::zeros;
 use crate::backend::PAGE_TOKENS;
 use crate::error::Result;
 use crate::model::{Attention, QkNorm};
@@ -78,12 +77,7 @@ impl Network {
         self.config.layers[layer].attention().kv_width()
     }
 
-    /// Elements of a page's `k`, or `v`.
-    pub fn page_len(&self) -> usize {
-        self.kv_starts[self.layers.len()]
-    }
-
-    /// Where the row of `position` starts in a page's `k` and `v`.
+    /// Where the row of `position` starts in the `k` and `v` of its page's part.
     pub fn row_offset(&self, layer: usize, position: usize) -> usize {
         self.kv_starts[layer] + position % PAGE_TOKENS * self.row_len(layer)
     }
@@ -91,15 +85,11 @@ impl Network {
     /// Keeps `s.k` and `s.v` as those of `position`.
     fn store(&self, layer: usize, position: usize, pages: &[SharedPage], s: &State) -> Result<()> {
         let mut page = pages[position / PAGE_TOKENS].write().unwrap_or_else(PoisonError::into_inner);
-        if page.v.is_empty() {
-            page.k = zeros(self.page_len())?;
-            page.v = zeros(self.page_len())?;
-        }
-        let (at, g) = (self.row_offset(layer, position), self.row_len(layer));
-        page.k[at..at + g].copy_from_slice(&s.k[..g]); // [G]
-        page.v[at..at + g].copy_from_slice(&s.v[..g]); // [G]
+        let (class, at, g) = (self.classes.of(layer), self.row_offset(layer, position), self.row_len(layer));
+        let Part { k, v } = page.written(class, self.part_lens[class])?;
+        k[at..at + g].copy_from_slice(&s.k[..g]); // [G]
+        v[at..at + g].copy_from_slice(&s.v[..g]); // [G]
         if self.f16_cache {
-            let Page { k, v } = &mut *page;
             let rows = [&mut k[at..at + g], &mut v[at..at + g]];
             rows.into_iter().flatten().for_each(|x| *x = f16::from_f32(*x).to_f32());
         }
@@ -108,7 +98,8 @@ impl Network {
 
     /// `s.mix = softmax(scale * q k^T) v` over `positions`, head by head.
     fn attend(&self, layer: usize, a: &Attention, positions: Range<usize>, pages: &[SharedPage], s: &mut State) {
-        let heads_per_kv = a.n_heads / a.n_kv_heads;
+        let (heads_per_kv, class) = (a.n_heads / a.n_kv_heads, self.classes.of(layer));
+        // What is in front of the first position's page may have no memory any more.
         let pages: Vec<_> = pages[..positions.end.div_ceil(PAGE_TOKENS)]
             .iter()
             .map(|p| p.read().unwrap_or_else(PoisonError::into_inner))
@@ -120,14 +111,14 @@ impl Network {
             let head_offset = head / heads_per_kv * a.head_dim;
             for (score, p) in scores.iter_mut().zip(positions.clone()) {
                 let at = self.row_offset(layer, p) + head_offset;
-                let k = &pages[p / PAGE_TOKENS].k[at..at + a.head_dim]; // [head_dim]
+                let k = &pages[p / PAGE_TOKENS].parts[class].k[at..at + a.head_dim]; // [head_dim]
                 *score = softcap(a.scale as f64 * dot(q, k), a.softcap);
             }
             softmax(scores, self.layers[layer].sinks.as_ref().map(|sinks| sinks[head]));
             sum.fill(0.0); // [head_dim]
             for (&score, p) in scores.iter().zip(positions.clone()) {
                 let at = self.row_offset(layer, p) + head_offset;
-                let v = &pages[p / PAGE_TOKENS].v[at..at + a.head_dim]; // [head_dim]
+                let v = &pages[p / PAGE_TOKENS].parts[class].v[at..at + a.head_dim]; // [head_dim]
                 for (sum, &v) in sum.iter_mut().zip(v) {
                     *sum += score * v as f64;
                 }

@@ -10,21 +10,36 @@ use super::routed::Routed;
 use super::zeros;
 use crate::backend::{LoadControl, PAGE_TOKENS};
 use crate::error::Result;
-use crate::model::{Block, Config, Mixer, Weights};
+use crate::model::{Block, CacheClasses, Config, MAX_CLASSES, Mixer, Weights};
 
 /// Sees `(name, layer or -1, row)`.
 pub(super) type Tap<'a> = &'a mut dyn FnMut(&'static str, i32, &[f32]);
 
-/// Keys and values of `PAGE_TOKENS` positions over all layers; without memory until the first write.
+/// Keys and values of `PAGE_TOKENS` positions in the layers of a class; without memory until the first write.
+#[derive(Default)]
+pub(super) struct Part {
+    /// Turned keys.
+    pub k: Vec<f32>, // [layers of the class, PAGE_TOKENS, G]
+    /// Values.
+    pub v: Vec<f32>, // [layers of the class, PAGE_TOKENS, G]
+}
+
+/// Keys and values of `PAGE_TOKENS` positions, a part for each class of layers.
 #[derive(Default)]
 pub(super) struct Page {
-    /// Turned keys.
-    pub k: Vec<f32>, // [n_layers, PAGE_TOKENS, G]
-    /// Values.
-    pub v: Vec<f32>, // [n_layers, PAGE_TOKENS, G]
+    pub parts: [Part; MAX_CLASSES],
 }
 
 impl Page {
+    /// A class's part, with memory for so many elements of keys and as many of values.
+    pub fn written(&mut self, class: usize, len: usize) -> Result<&mut Part> {
+        let part = &mut self.parts[class];
+        if part.v.is_empty() {
+            *part = Part { k: zeros(len)?, v: zeros(len)? };
+        }
+        Ok(part)
+    }
+
     /// The same contents.
     pub fn copy(&self) -> Result<Page> {
         let copy = |from: &[f32]| {
@@ -32,7 +47,11 @@ impl Page {
             to.copy_from_slice(from);
             Ok(to)
         };
-        Ok(Page { k: copy(&self.k)?, v: copy(&self.v)? })
+        let mut page = Page::default();
+        for (to, from) in page.parts.iter_mut().zip(&self.parts) {
+            *to = Part { k: copy(&from.k)?, v: copy(&from.v)? };
+        }
+        Ok(page)
     }
 }
 
@@ -45,10 +64,12 @@ pub(super) struct Network {
     token_embd: Matrix, // [V, D]
     pub layers: Vec<Layer>,
     output_norm: NormWeights,
-    output: Option<Matrix>,        // [V, D]; None: the embedding
-    output_bias: Option<Vec<f32>>, // [V]
-    pub kv_starts: Vec<usize>,     // [n_layers + 1] where a layer's rows start in a page's `k` and `v`
-    pub f16_cache: bool,           // round keys and values to f16 before they are kept
+    output: Option<Matrix>,              // [V, D]; None: the embedding
+    output_bias: Option<Vec<f32>>,       // [V]
+    pub classes: CacheClasses,           // of layers whose keys and values are kept together
+    pub kv_starts: Vec<usize>, // [n_layers] where a layer's rows start in the `k` and `v` of its part of a page
+    pub part_lens: [usize; MAX_CLASSES], // elements of these
+    pub f16_cache: bool,       // round keys and values to f16 before they are kept
 }
 
 /// The activations of one token.
@@ -104,6 +125,8 @@ impl Network {
         let layers = w.layers.iter().map(|l| load.layer(l)).collect::<Result<Vec<_>>>()?;
         // It has been read with the description.
         load.skip(w.rope_freqs.iter().chain(&w.long_rope_freqs).map(|t| t.data.len() as u64).sum());
+        let classes = CacheClasses::new(config)?;
+        let (kv_starts, part_lens) = kv_starts(config, &classes)?;
         Ok(Network {
             config: config.try_clone()?,
             token_embd,
@@ -111,7 +134,9 @@ impl Network {
             output_norm: load.norm(&w.output_norm, &w.output_norm_bias)?,
             output: w.output.as_ref().map(|t| load.matrix(t)).transpose()?,
             output_bias: load.optional(&w.output_bias)?,
-            kv_starts: kv_starts(config)?,
+            classes,
+            kv_starts,
+            part_lens,
             f16_cache,
         })
     }
@@ -188,13 +213,15 @@ impl Network {
     }
 }
 
-/// Where each layer's rows start in a page's `k` and `v`, and behind them how many elements there are.
-fn kv_starts(config: &Config) -> Result<Vec<usize>> {
-    let mut starts = zeros(config.n_layers() + 1)?;
+/// Where each layer's rows start in the `k` and `v` of its part of a page, and how many elements those of each class have.
+fn kv_starts(config: &Config, classes: &CacheClasses) -> Result<(Vec<usize>, [usize; MAX_CLASSES])> {
+    let (mut starts, mut lens) = (zeros(config.n_layers())?, [0; MAX_CLASSES]);
     for (i, layer) in config.layers.iter().enumerate() {
-        starts[i + 1] = starts[i] + PAGE_TOKENS * layer.attention().kv_width();
+        let len = &mut lens[classes.of(i)];
+        starts[i] = *len;
+        *len += PAGE_TOKENS * layer.attention().kv_width();
     }
-    Ok(starts)
+    Ok((starts, lens))
 }
 
 /// `x += scale * y`.

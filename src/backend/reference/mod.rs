@@ -11,6 +11,7 @@
 //! logits are wanted.
 
 use std::any::Any;
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -19,7 +20,7 @@ use super::{
     TapEvent, Want,
 };
 use crate::error::{Error, Result};
-use crate::model::{Config, Weights};
+use crate::model::{CacheClasses, Config, MAX_CLASSES, Weights};
 use crate::sampler::{self, SampleRequest, Sampled};
 
 mod attention;
@@ -29,7 +30,7 @@ mod load;
 mod math;
 mod routed;
 
-use forward::{Network, Page, SharedPage, State};
+use forward::{Network, Part, SharedPage, State};
 
 /// The reference device. It has no state; there may be any number of it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,6 +54,10 @@ impl Device for ReferenceDevice {
 
     fn plan(&self, config: &Config, weights: &Weights<'_>) -> Plan {
         plan_of(config, weights)
+    }
+
+    fn cache_classes(&self, config: &Config, _strict: bool) -> Result<CacheClasses> {
+        CacheClasses::new(config)
     }
 
     /// Always strict; the engine counts what it takes.
@@ -116,8 +121,8 @@ impl ReferenceModel {
         pool.get(page as usize).cloned().ok_or_else(missing)
     }
 
-    /// Where a row stands in its page's `k` and `v`.
-    fn cache_row(&self, at: CacheRow, n_keys: usize, n_values: usize) -> Result<(std::ops::Range<usize>, SharedPage)> {
+    /// The page of a row, its part there, and where the row stands in the part's `k` and `v`.
+    fn cache_row(&self, at: CacheRow, n_keys: usize, n_values: usize) -> Result<(SharedPage, usize, Range<usize>)> {
         let network = &self.network;
         let pool = self.pool.read().unwrap_or_else(PoisonError::into_inner);
         let layers = network.config.layers.get(at.layer);
@@ -125,10 +130,15 @@ impl ReferenceModel {
         match pool.get(at.page as usize) {
             Some(page) if at.row < PAGE_TOKENS && n_keys == g && n_values == g => {
                 let from = network.row_offset(at.layer, at.row);
-                Ok((from..from + g, page.clone()))
+                Ok((page.clone(), network.classes.of(at.layer), from..from + g))
             }
             _ => Err(Error::Internal { message: format!("{at:?} of {n_keys} and {n_values} elements") }),
         }
+    }
+
+    /// Bytes of a class's part as it is written down.
+    fn part_bytes(&self, class: usize) -> usize {
+        2 * self.network.part_lens[class] * size_of::<f32>()
     }
 
     /// Runs one chunk; its last logits where they are wanted.
@@ -191,21 +201,54 @@ impl LoadedModel for ReferenceModel {
         Ok(())
     }
 
+    fn cache_classes(&self) -> Result<CacheClasses> {
+        Ok(self.network.classes.clone())
+    }
+
+    fn drop_part(&self, page: u32, class: usize) {
+        if let (Ok(page), true) = (self.page(page), class < MAX_CLASSES) {
+            page.write().unwrap_or_else(PoisonError::into_inner).parts[class] = Part::default();
+        }
+    }
+
     fn page_image(&self) -> Option<PageImage> {
         let layout = "reference, f32, keys then values, [layer, token, kv head, element]";
-        let bytes = 2 * self.network.page_len() * size_of::<f32>();
-        Some(PageImage { bytes, parts: [bytes, 0, 0, 0], layout, sums: 1 })
+        let parts = self.network.part_lens.map(|len| 2 * len * size_of::<f32>());
+        Some(PageImage { bytes: parts.iter().sum(), parts, layout, sums: 1 })
     }
 
     fn read_page(&self, page: u32, rows: usize, out: &mut [u8]) -> Result<()> {
+        let mut rest = out;
+        for class in 0..self.network.classes.n() {
+            let (part, behind) = rest.split_at_mut(self.part_bytes(class).min(rest.len()));
+            self.read_part(page, class, rows, part)?;
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    fn write_page(&self, page: u32, from: &[u8]) -> Result<()> {
+        let mut rest = from;
+        for class in 0..self.network.classes.n() {
+            let (part, behind) = rest.split_at(self.part_bytes(class).min(rest.len()));
+            self.write_part(page, class, part)?;
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    fn read_part(&self, page: u32, class: usize, rows: usize, out: &mut [u8]) -> Result<()> {
         let page = self.page(page)?;
         let page = page.read().unwrap_or_else(PoisonError::into_inner);
         out.fill(0);
-        let (network, n) = (&self.network, self.network.page_len());
-        let halves = out.as_chunks_mut::<4>().0.chunks_exact_mut(n).zip([&page.k, &page.v]);
-        for (out, from) in halves {
-            // A page that nobody has written has no memory, and zeros are its rows.
-            for layer in 0..network.config.n_layers() * usize::from(!from.is_empty()) {
+        let network = &self.network;
+        let (Some(part), Some(n)) = (page.parts.get(class), network.part_lens.get(class).filter(|n| **n > 0)) else {
+            return Ok(());
+        };
+        let halves = out.as_chunks_mut::<4>().0.chunks_exact_mut(*n).zip([&part.k, &part.v]);
+        // A part that nobody has written has no memory, and zeros are its rows.
+        for (out, from) in halves.filter(|(_, from)| !from.is_empty()) {
+            for layer in (0..network.config.n_layers()).filter(|layer| network.classes.of(*layer) == class) {
                 let (at, kept) = (network.row_offset(layer, 0), rows.min(PAGE_TOKENS) * network.row_len(layer));
                 let rows = out[at..at + kept].iter_mut().zip(&from[at..at + kept]);
                 rows.for_each(|(out, x)| *out = x.to_le_bytes());
@@ -214,13 +257,12 @@ impl LoadedModel for ReferenceModel {
         Ok(())
     }
 
-    fn write_page(&self, page: u32, from: &[u8]) -> Result<()> {
+    fn write_part(&self, page: u32, class: usize, from: &[u8]) -> Result<()> {
         let page = self.page(page)?;
-        let n = self.network.page_len();
         let mut page = page.write().unwrap_or_else(PoisonError::into_inner);
-        let Page { k, v } = &mut *page;
+        let Some(n) = self.network.part_lens.get(class).copied().filter(|n| *n > 0) else { return Ok(()) };
+        let Part { k, v } = page.written(class, n)?;
         for (to, from) in [k, v].into_iter().zip(from.as_chunks::<4>().0.chunks_exact(n)) {
-            *to = zeros(n)?;
             to.iter_mut().zip(from).for_each(|(x, bytes)| *x = f32::from_le_bytes(*bytes));
         }
         Ok(())
@@ -241,10 +283,11 @@ impl LoadedModel for ReferenceModel {
     }
 
     fn read_cache(&self, at: CacheRow, keys: &mut [f32], values: &mut [f32]) -> Result<()> {
-        let (range, page) = self.cache_row(at, keys.len(), values.len())?;
+        let (page, class, range) = self.cache_row(at, keys.len(), values.len())?;
         let page = page.read().unwrap_or_else(PoisonError::into_inner);
+        let part = &page.parts[class];
         // Not there before the first write.
-        for (to, from) in [(keys, &page.k), (values, &page.v)] {
+        for (to, from) in [(keys, &part.k), (values, &part.v)] {
             match from.get(range.clone()) {
                 Some(from) => to.copy_from_slice(from),
                 None => to.fill(0.0),
@@ -254,15 +297,11 @@ impl LoadedModel for ReferenceModel {
     }
 
     fn write_cache(&self, at: CacheRow, keys: &[f32], values: &[f32]) -> Result<()> {
-        let (range, page) = self.cache_row(at, keys.len(), values.len())?;
+        let (page, class, range) = self.cache_row(at, keys.len(), values.len())?;
         let mut page = page.write().unwrap_or_else(PoisonError::into_inner);
-        let len = self.network.page_len();
-        if page.v.is_empty() {
-            page.k = zeros(len)?;
-            page.v = zeros(len)?;
-        }
-        page.k[range.clone()].copy_from_slice(keys);
-        page.v[range].copy_from_slice(values);
+        let part = page.written(class, self.network.part_lens[class])?;
+        part.k[range.clone()].copy_from_slice(keys);
+        part.v[range].copy_from_slice(values);
         Ok(())
     }
 
