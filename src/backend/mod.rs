@@ -237,6 +237,19 @@ pub trait LoadedModel: Send + Sync {
         let _ = (page, class);
     }
 
+    /// Makes room for so many parts of each class at once, of whichever pages: a part takes of it when it is first written.
+    /// Fails with the numbers, and changes nothing that shows.
+    fn reserve_parts(&self, n: &[usize; MAX_CLASSES]) -> Result<()> {
+        let _ = n;
+        Ok(())
+    }
+
+    /// Gives memory back to the device that so many parts of each class do not need; whether there was any.
+    fn trim_parts(&self, n: &[usize; MAX_CLASSES]) -> bool {
+        let _ = n;
+        false
+    }
+
     /// Makes page `to` hold what page `from` holds. Both are reserved; nobody else uses `to`, and nobody writes `from`.
     fn copy_page(&self, from: u32, to: u32) -> Result<()> {
         let _ = (from, to);

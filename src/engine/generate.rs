@@ -209,6 +209,8 @@ enum Runs {
 
 /// Tokens that one call of the backend may run ahead for: bounds the pages taken for tokens that may not come.
 const AHEAD: usize = 128;
+// The parts of two pages that follow on one another come together, whatever the windows: see `Course::wanted`.
+const _: () = assert!(AHEAD <= 2 * PAGE_TOKENS);
 
 /// What a turn of the loop works with.
 struct Loop<'a, 'b> {

@@ -46,12 +46,26 @@ impl State {
         (page, class): (u32, usize),
         behind: &mut impl Iterator<Item = u32>,
     ) -> Result<()> {
-        if self.budget.take(0, self.parts.bytes(class), 0).is_err() {
+        if !self.adds(loaded, class) {
             let gone = behind.find(|page| self.parts.lose(*page, class).is_some());
             loaded.drop_part(gone.ok_or_else(|| internal("a reserved part has gone"))?, class);
         }
         self.parts.attach(page, class);
         Ok(())
+    }
+
+    /// Counts a part more; whether there is memory for it.
+    fn adds(&mut self, loaded: &dyn LoadedModel, class: usize) -> bool {
+        if self.budget.take(0, self.parts.bytes(class), 0).is_err() {
+            return false;
+        }
+        let mut n = self.parts.n_there();
+        n[class] += 1;
+        let done = loaded.reserve_parts(&n).is_ok();
+        if !done {
+            self.budget.give(0, self.parts.bytes(class));
+        }
+        done
     }
 
     /// A list that computes again becomes a holder of the pages that are not replaced, with the parts

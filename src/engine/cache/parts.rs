@@ -54,6 +54,8 @@ struct Parts {
     bytes: u64,
     /// Pages of a window, and one.
     window_pages: usize,
+    /// How many there are.
+    n_there: usize,
     wants: Vec<u32>,
     there: Vec<bool>,
     /// Pages that became spare, each once; which of them still are is seen when they are looked at.
@@ -74,6 +76,7 @@ impl PageParts {
         let part = |class: usize| Parts {
             bytes: classes.share(class, page_bytes),
             window_pages: classes.window(class).map_or(0, |w| w.div_ceil(PAGE_TOKENS) + 1),
+            n_there: 0,
             wants: Vec::new(),
             there: Vec::new(),
             queues: Default::default(),
@@ -125,11 +128,34 @@ impl PageParts {
 
     /// A free page is taken for this index of a list, with the parts that the list wants.
     pub(super) fn take(&mut self, page: u32, index: usize, wanted: &WantedOf) {
-        for (class, parts) in self.windowed() {
-            let has = wanted[class].has(index);
-            parts.there[page as usize] = has;
-            parts.wants[page as usize] = has.into();
+        for (class, parts) in self.of_class.iter_mut().enumerate() {
+            let has = parts.window_pages == 0 || wanted[class].has(index);
+            parts.n_there += usize::from(has);
+            if parts.window_pages > 0 {
+                parts.there[page as usize] = has;
+                parts.wants[page as usize] = has.into();
+            }
         }
+    }
+
+    /// How many parts of each class there are.
+    pub(super) fn n_there(&self) -> [usize; MAX_CLASSES] {
+        let mut n = [0; MAX_CLASSES];
+        n.iter_mut().zip(&self.of_class).for_each(|(n, parts)| *n = parts.n_there);
+        n
+    }
+
+    /// How many there are once pages have been taken for these indices of a list, with the parts that the list wants.
+    pub(super) fn n_with(
+        &self,
+        indices: impl Iterator<Item = usize> + Clone,
+        wanted: &WantedOf,
+    ) -> [usize; MAX_CLASSES] {
+        let mut n = self.n_there();
+        for ((n, parts), wanted) in n.iter_mut().zip(&self.of_class).zip(wanted) {
+            *n += indices.clone().filter(|index| parts.window_pages == 0 || wanted.has(*index)).count();
+        }
+        n
     }
 
     /// A page that nobody wants or holds becomes free; the bytes of its parts that were there.
@@ -137,8 +163,10 @@ impl PageParts {
         let mut bytes = 0;
         for parts in &mut self.of_class {
             if parts.window_pages == 0 {
+                parts.n_there -= 1;
                 bytes += parts.bytes;
             } else if std::mem::take(&mut parts.there[page as usize]) {
+                parts.n_there -= 1;
                 parts.n_spare -= 1;
                 bytes += parts.bytes;
             }
@@ -194,6 +222,7 @@ impl PageParts {
         if std::mem::replace(&mut parts.there[page as usize], true) {
             return 0;
         }
+        parts.n_there += 1;
         parts.n_spare += u64::from(parts.wants[page as usize] == 0);
         parts.bytes
     }
@@ -236,6 +265,7 @@ impl Parts {
             return None;
         }
         self.there[at] = false;
+        self.n_there -= 1;
         self.n_spare -= 1;
         Some(self.bytes)
     }

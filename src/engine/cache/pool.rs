@@ -76,7 +76,8 @@ impl PagePool {
             // The other models' locks are taken while this one's is free: two models may want each other's.
             let outcome = attempt(&mut self.lock());
             let Err(Error::OutOfMemory { requested, free, .. }) = outcome else { return outcome };
-            if !self.pools.reclaim(requested.saturating_sub(free)) {
+            // What devices hold for nobody first, which costs nobody anything.
+            if !self.pools.trim() && !self.pools.reclaim(requested.saturating_sub(free)) {
                 return outcome;
             }
         }
@@ -155,6 +156,11 @@ impl Spare for PagePool {
     fn give_spare(&self, bytes: u64) -> u64 {
         self.lock().give_spare(&*self.loaded, bytes)
     }
+
+    fn trim(&self) -> bool {
+        let state = self.lock();
+        self.loaded.trim_parts(&state.parts.n_there())
+    }
 }
 
 impl State {
@@ -180,6 +186,7 @@ impl State {
             0 => Ok(()),
             _ => loaded.reserve_pages(exist + missing),
         });
+        let room = room.and_then(|()| loaded.reserve_parts(&self.parts.n_with(indices.clone(), wanted)));
         if let Err(error) = room {
             self.budget.give(n, bytes);
             return Err(error);
