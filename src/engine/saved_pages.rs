@@ -28,8 +28,9 @@ impl<'a> SavedPages<'a> {
         let mut hasher = Hasher::new(3);
         hasher.feed(format!("{layout} {bytes} {PAGE_TOKENS}").as_bytes());
         let classes = &self.model.pool.classes;
-        if classes.n() > 1 {
-            let windows: Vec<_> = (0..classes.n()).map(|class| classes.window(class).unwrap_or(0)).collect();
+        let windows: Vec<_> = (0..classes.n()).map(|class| classes.window(class).unwrap_or(0)).collect();
+        // What no window reads is not written down.
+        if windows.iter().any(|window| *window > 0) {
             hasher.feed(format!(" windows {windows:?}").as_bytes());
         }
         hasher.finish()
