@@ -78,7 +78,7 @@ struct KgMat {
 
 // The step in flight; lives on the device so that no step waits for the host.
 struct KgState {
-    const uint64_t *pages; // address of each page of the sequence
+    const uint64_t *pages; // of each page of the sequence the address of a class's part, class after class
     float *logits;         // [n_vocab] of the slot
     int32_t token;         // the token to run
     int32_t position;      // its position
@@ -89,7 +89,7 @@ struct KgState {
     uint64_t least;        // the weight that min-p asks for
     float temperature, inverse;
     uint32_t is_long;      // its keys are turned by the second of a layer's ropes
-    uint32_t unused;
+    uint32_t table_stride; // addresses in `pages` from one class to the next
 };
 
 // A stage of a decode step, of one sequence or of several: matmul/gemv.cuh.
@@ -129,7 +129,7 @@ struct KgAttend {
     float *part;          // [n_heads, max_chunks, hd + 2]
     uint32_t *counters;   // [n_heads], zero between launches
     float *tap_q, *tap_k; // [n_heads, hd], [n_kv, hd] or null
-    uint64_t layer_at;    // where the layer's keys begin in a page, in elements
+    uint64_t layer_at;    // where the layer's keys begin in its class's part of a page, in elements
     uint32_t n_heads, n_kv, head_dim, n_rot, pairing, window, chunk, max_chunks;
     uint32_t norm_last;   // the norms stand behind the rope
     float scale, softcap, eps;
@@ -139,6 +139,7 @@ struct KgAttend {
     // Of a batch: state is the first of n_seq; qkv, out, part and counters have one after another for each.
     uint32_t n_seq, qkv_stride, out_stride;
     uint32_t long_from, long_chunk; // positions from long_from on take this chunk
+    uint32_t cache_class; // of the layer: which of the sequence's page tables is its own
 };
 
 // What becomes of a finished sum: matmul/prefill/gemm.cuh.
@@ -178,7 +179,7 @@ struct KgFlash {
     const void *q;         // f16
     void *out, *out_lo;    // f16; what its rounding leaves, or null
     const float *sinks;    // as in KgAttend
-    const uint64_t *pages; // addresses of the sequence's pages, on the device
+    const uint64_t *pages; // addresses of the parts that the sequence's pages have of the layer's class, on the device
     uint64_t k_offset, v_offset, head_stride, token_stride; // elements
     uint32_t n_tokens, start, n_heads, n_kv, head_dim;
     uint32_t q_stride, out_stride;
@@ -269,7 +270,7 @@ struct KgPrefillRope {
     const float *k_norm;   // [head_dim] or null
     const double *turns[2]; // as in KgAttend, and so are magnitude, norm_last, beta and interval
     void *q;               // [n_tokens, n_heads, head_dim] f16, rows q_stride apart
-    const uint64_t *pages; // addresses of the sequence's pages, on the device
+    const uint64_t *pages; // as in KgFlash
     float *tap_q, *tap_k;  // [n_tokens, n_heads, head_dim], [n_tokens, n_kv, head_dim] f32 or null
     uint64_t k_offset, v_offset, head_stride, token_stride; // elements
     uint32_t n_tokens, start, n_heads, n_kv, head_dim, n_rot, pairing;
@@ -302,7 +303,7 @@ static const KgAbiNumber kg_abi[] = {
     STRUCT(KgState),
     FIELD(KgState, pages), FIELD(KgState, logits), FIELD(KgState, token), FIELD(KgState, position), FIELD(KgState, produced),
     FIELD(KgState, top_k), FIELD(KgState, seed), FIELD(KgState, share), FIELD(KgState, least), FIELD(KgState, temperature),
-    FIELD(KgState, inverse), FIELD(KgState, is_long), FIELD(KgState, unused),
+    FIELD(KgState, inverse), FIELD(KgState, is_long), FIELD(KgState, table_stride),
     STRUCT(KgStage),
     FIELD(KgStage, x), FIELD(KgStage, delta), FIELD(KgStage, post_w), FIELD(KgStage, norm_w), FIELD(KgStage, x_out),
     FIELD(KgStage, tap), FIELD(KgStage, state), FIELD(KgStage, m), FIELD(KgStage, bias), FIELD(KgStage, out),
@@ -317,7 +318,7 @@ static const KgAbiNumber kg_abi[] = {
     FIELD(KgAttend, window), FIELD(KgAttend, layer_at), FIELD(KgAttend, chunk), FIELD(KgAttend, max_chunks), FIELD(KgAttend, scale),
     FIELD(KgAttend, softcap), FIELD(KgAttend, eps), FIELD(KgAttend, magnitude), FIELD(KgAttend, n_seq),
     FIELD(KgAttend, qkv_stride), FIELD(KgAttend, out_stride), FIELD(KgAttend, long_from), FIELD(KgAttend, long_chunk), FIELD(KgAttend, norm_last),
-    FIELD(KgAttend, beta), FIELD(KgAttend, interval),
+    FIELD(KgAttend, beta), FIELD(KgAttend, interval), FIELD(KgAttend, cache_class),
     STRUCT(KgGemm),
     FIELD(KgGemm, x), FIELD(KgGemm, x_lo), FIELD(KgGemm, w), FIELD(KgGemm, w_lo), FIELD(KgGemm, bias), FIELD(KgGemm, y),
     FIELD(KgGemm, y_lo), FIELD(KgGemm, encode), FIELD(KgGemm, m), FIELD(KgGemm, k), FIELD(KgGemm, n), FIELD(KgGemm, n_w),

@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(256, kg_decode_attention_blocks(REP, EPL, BATC
     const int t0 = max(c0, start), t1 = min(c0 + (int)chunk, pos); // positions from the cache
     float *qs = shared, *kn = qs + REP * hd, *vn = kn + hd, *ml = vn + hd, *turn = ml + 2 * REP, *norms = turn + hd,
           *sc = norms + (p.q_norm || p.k_norm ? 2 * hd : 0), *red = sc + REP * chunk;
-    const uint64_t *pages = state->pages;
+    const uint64_t *pages = kg_page_table(p, state);
     const size_t tile = (size_t)64 * hd, k_at = p.layer_at + kv * tile, v_at = k_at + p.n_kv * tile;
     const uint32_t e = (lane & (LPT - 1)) * EPL;
     const int tl = (int)(warp * TPW + lane / LPT);

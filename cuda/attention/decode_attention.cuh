@@ -6,12 +6,18 @@
 //   s_t = softcap(q_h . k_t), t = max(0, p + 1 - window) .. p;  out_h = softmax(s) v       f32 accumulation
 //   where there are sinks, exp(sink_h) is a term of the softmax's sum too, added last
 //
-// Cache: page g of a sequence holds positions 64 g .. 64 g + 63 as [n_layers][k, v][n_kv][64][head_dim] f16, 16-byte aligned.
+// Cache: the part that page g of a sequence has of a class of layers holds positions 64 g .. 64 g + 63 as
+// [layers of the class][k, v][n_kv][64][head_dim] f16, 16-byte aligned. Only entries of its table from the window's first page on are read.
 #pragma once
 #include "device/common.cuh"
 
 // PLAIN: of a model without temperature, sinks, norms behind the rope and ropes of long sequences: what they take is not in the kernel,
 // which a small model's step would fetch anew in each layer.
+
+// Where the parts lie that a sequence's pages have of the layer's class.
+__device__ __forceinline__ const uint64_t *kg_page_table(const KgAttend &p, const KgState *state) {
+    return state->pages + (size_t)p.cache_class * state->table_stride;
+}
 
 // The turns of position pos, cosine and sine of each pair; in turns and in double, so that a large position costs no accuracy.
 __device__ __forceinline__ void kg_decode_attention_turns(const KgAttend &p, int pos, uint32_t is_long, float *turn) {

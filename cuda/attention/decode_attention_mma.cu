@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(256, HD64 == 1 ? 2 : 1) kg_decode_attention_mm
     kg_launch_dependents();
     if (c > last_chunk) return;
     const bool newest = c == last_chunk;
-    const uint64_t *pages = state->pages;
+    const uint64_t *pages = kg_page_table(p, state);
     const size_t tile = (size_t)64 * hd, k_at = p.layer_at + kv * tile, v_at = k_at + p.n_kv * tile;
 
     uint4 k[T][2][2 * HD64], v[T][4][HD64];

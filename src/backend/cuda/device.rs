@@ -8,7 +8,7 @@ use crate::backend::cuda::kernels::launch::{self, Queue};
 use crate::backend::cuda::run::model::{self, CudaModel};
 use crate::backend::{Budget, Device, LoadControl, LoadOptions, LoadedModel, Plan};
 use crate::error::Result;
-use crate::model::{Config, Weights};
+use crate::model::{CacheClasses, Config, Weights};
 
 /// One NVIDIA GPU.
 pub struct CudaDevice {
@@ -92,6 +92,10 @@ impl Device for CudaDevice {
 
     fn plan(&self, config: &Config, weights: &Weights<'_>) -> Plan {
         model::plan(config, weights)
+    }
+
+    fn cache_classes(&self, config: &Config, strict: bool) -> Result<CacheClasses> {
+        model::classes(config, strict)
     }
 
     fn load(

@@ -186,8 +186,14 @@ fn one(bench: &Bench, case: &Case, rep: u32, sinks: bool) {
     // Every other sequence, from the first or the second on.
     let is_long = |seq: usize| (seq + usize::from(rep == 8)) % 2 == 1;
     let state = |(seq, (p, cache)): (usize, (&usize, &Cache))| {
-        let (pages, position) = (bench.put(&cache.pages), *p as i32);
-        State { pages, position, is_long: is_long(seq).into(), ..State::default() }
+        // The second of two tables. No page is there that only positions in front of the window are on.
+        let n = cache.pages.len() + seq;
+        let mut table = vec![0; n];
+        table.extend(&cache.pages);
+        let gone = if case.window > 0 { (p + 1).saturating_sub(case.window) / PAGE as usize } else { 0 };
+        table[n..n + gone].fill(0);
+        let (pages, table_stride) = (bench.put(&table), n as u32);
+        State { pages, table_stride, position: *p as i32, is_long: is_long(seq).into(), ..State::default() }
     };
     let states: Vec<State> = case.positions.iter().zip(&caches).enumerate().map(state).collect();
     let chunk = if hd <= 128 { 256 } else { 128 };
@@ -199,6 +205,7 @@ fn one(bench: &Bench, case: &Case, rep: u32, sinks: bool) {
     let attend = Attend {
         part: bench.zeros(n_seq * n_heads * chunks * (hd + 2) * 4),
         layer_at: (2 * LAYER * n_kv * hd) as u64 * u64::from(PAGE),
+        cache_class: 1,
         ..attend
     };
     let attend = Attend { counters: bench.zeros(n_seq * n_heads * 4), n_heads: n_heads as u32, ..attend };

@@ -60,7 +60,7 @@ macro_rules! plain_struct {
 plain_struct! {
     State {
         pages: u64, logits: u64, token: i32, position: i32, produced: u32, top_k: u32,
-        seed: u64, share: u64, least: u64, temperature: f32, inverse: f32, is_long: u32, unused: u32
+        seed: u64, share: u64, least: u64, temperature: f32, inverse: f32, is_long: u32, table_stride: u32
     }
     FlashTile { pages: u64, row0: u32, n_tokens: u32, start: u32, tile: u32 }
     RowPlace { pages: u64, position: u32, is_long: u32 }

@@ -186,6 +186,8 @@ pub fn flash(bench: &Bench) {
             (128, 66, 10, 0, 0.0, false),
             (256, 9, 70, 64, 2.0, true),
             (512, 5, 65, 0, 0.0, false),
+            (64, 40, 200, 30, 0.0, false),
+            (128, 70, 150, 20, 0.0, true),
         ] {
             for sinks in [false, true] {
                 flash_one(bench, *wgmma, head_dim, n, start, window, softcap, apart, sinks);
@@ -221,7 +223,13 @@ fn flash_one(
         Flash { n_heads: n_heads as u32, n_kv: n_kv as u32, head_dim: head_dim as u32, q_stride: width as u32, ..p };
     let p = Flash { out_stride: width as u32, window: window as u32, n_sms: bench.gpu.n_sm, scale: scale as f32, ..p };
     let mut p = Flash { softcap: softcap as f32, n_tokens: rows as u32, ..p };
-    let tables: Vec<Address> = caches.iter().map(|cache| bench.put(&cache.pages)).collect();
+    // No page is there that only positions in front of the first row's window are on.
+    let gone = if window > 0 { (start + 1).saturating_sub(window) / PAGE as usize } else { 0 };
+    let there = |i: usize, page: Address| if i < gone { 0 } else { page };
+    let table = |cache: &Cache| {
+        bench.put(&cache.pages.iter().enumerate().map(|(i, page)| there(i, *page)).collect::<Vec<Address>>())
+    };
+    let tables: Vec<Address> = caches.iter().map(table).collect();
     if apart {
         let tile = |i: usize| FlashTile {
             pages: tables[i % 2],

@@ -106,7 +106,7 @@ structs! {
         temperature: f32,
         inverse: f32,
         is_long: u32,
-        unused: u32,
+        table_stride: u32,
     }
 
     /// One matrix-vector stage.
@@ -174,6 +174,7 @@ structs! {
         out_stride: u32,
         long_from: u32,
         long_chunk: u32,
+        cache_class: u32,
     }
 
     /// A product of prefill.

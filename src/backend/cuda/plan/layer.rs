@@ -7,16 +7,18 @@ use crate::backend::PAGE_TOKENS;
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::kernels::kinds::{NormKind, Pairing};
 use crate::backend::cuda::weights::layout::{DeviceWeights, Layer};
-use crate::model::{self, Block, Config, Dense, Ffn, Mixer, QkNorm};
+use crate::model::{self, Block, CacheClasses, Config, Dense, Ffn, MAX_CLASSES, Mixer, QkNorm};
 
-/// From tokens to the last layer's halves, the last of which is still to be added.
-pub fn body(config: &Config, weights: &DeviceWeights) -> Vec<Op> {
+/// From tokens to the last layer's halves, the last of which is still to be added; the cache's pages are divided so.
+pub fn body(config: &Config, classes: &CacheClasses, weights: &DeviceWeights) -> Vec<Op> {
     let mut ops = Vec::with_capacity(1 + 8 * weights.layers.len());
     ops.push(Op { layer: -1, what: What::Embed { table: weights.token_embd, scale: config.embedding_scale } });
-    let mut layer_at = 0;
+    let mut behind = [0; MAX_CLASSES];
     for (i, w) in weights.layers.iter().enumerate() {
-        layer(config, w, i, layer_at, &mut |what| ops.push(Op { layer: i as i32, what }));
-        layer_at += (2 * config.layers[i].attention().kv_width() * PAGE_TOKENS) as u64;
+        let class = classes.of(i);
+        let place = CachePlace { class: class as u32, at: behind[class] };
+        layer(config, w, i, place, &mut |what| ops.push(Op { layer: i as i32, what }));
+        behind[class] += (2 * config.layers[i].attention().kv_width() * PAGE_TOKENS) as u64;
     }
     ops
 }
@@ -87,7 +89,7 @@ impl Read {
     }
 }
 
-fn layer(config: &Config, w: &Layer, index: usize, layer_at: u64, push: &mut dyn FnMut(What)) {
+fn layer(config: &Config, w: &Layer, index: usize, place: CachePlace, push: &mut dyn FnMut(What)) {
     let layer = &config.layers[index];
     let parallel = layer.block == Block::Parallel;
     let shared = parallel && w.ffn_norm == 0;
@@ -128,7 +130,7 @@ fn layer(config: &Config, w: &Layer, index: usize, layer_at: u64, push: &mut dyn
             if parallel {
                 read_ffn(push);
             }
-            attend(config, attention, w, layer_at, push);
+            attend(config, attention, w, place, push);
             push(What::Project(Project {
                 kind: Kind::Output,
                 input: Input::Mix,
@@ -171,7 +173,14 @@ fn dense(ffn: &Dense, w: &Layer, input: Input, output: Output, push: &mut dyn Fn
     push(What::Project(Project { kind: Kind::Down, input: Input::Gated, mats, bias, output }));
 }
 
-fn attend(config: &Config, attention: &model::Attention, w: &Layer, layer_at: u64, push: &mut dyn FnMut(What)) {
+/// Where a layer's keys and values lie: the class of its part of a page, and elements before them there.
+#[derive(Clone, Copy)]
+struct CachePlace {
+    class: u32,
+    at: u64,
+}
+
+fn attend(config: &Config, attention: &model::Attention, w: &Layer, place: CachePlace, push: &mut dyn FnMut(What)) {
     let rope = config.rope_of(attention);
     let by_row = attention.qk_norm == Some(QkNorm::Row);
     if by_row {
@@ -187,6 +196,7 @@ fn attend(config: &Config, attention: &model::Attention, w: &Layer, layer_at: u6
         n_rot: rope.map_or(0, |rope| rope.n_rot()),
         magnitude: [false, true].map(|long| attention.rope.map_or(1.0, |i| config.ropes_of(long)[i].magnitude)),
         pairing: rope.map_or(Pairing::Adjacent, |rope| rope.pairing.into()),
-        layer_at,
+        cache_class: place.class,
+        layer_at: place.at,
     }));
 }

@@ -8,6 +8,7 @@ use super::experts::Rows as PartRows;
 use super::ffn::{self, Ffn};
 use super::op::{Attend, Gate, Half, Input, Op, Output, What};
 use super::prefill_workspace::{PrefillWorkspace, ends_with, quantized, slab_bytes};
+use super::tables::Tables;
 use crate::backend::PAGE_TOKENS;
 use crate::backend::cuda::driver::{Address, Gpu};
 use crate::backend::cuda::kernels::abi::{self, Flash, Gemm, Glu, Mat, PrefillRope};
@@ -87,8 +88,8 @@ pub struct Pass<'a> {
     pub work: &'a PrefillWorkspace,
     /// Rows.
     pub m: usize,
-    /// Pages and start of the only sequence, and whether it is long.
-    pub one: (Address, usize, bool),
+    /// Page tables and start of the only sequence, and whether it is long.
+    pub one: (Tables, usize, bool),
     /// How many tiles several sequences have; the tables hold them and the sequences' places. 0: there is one sequence.
     pub n_tiles: usize,
     /// Two buffers of m rows of the widest vector, where somebody watches.
@@ -303,8 +304,10 @@ impl Lowering<'_> {
     }
 
     fn attend(&mut self, op: &Attend) {
-        let Pass { gpu, config, work, m, one: (pages, start, is_long), n_tiles, taps } = self.pass;
-        let (places, tiles) = if n_tiles > 0 { (work.places, work.tiles) } else { (0, 0) };
+        let Pass { gpu, config, work, m, one: (tables, start, is_long), n_tiles, taps } = self.pass;
+        let class = op.cache_class as usize;
+        let (places, tiles) = if n_tiles > 0 { (work.places(class), work.tiles(class)) } else { (0, 0) };
+        let pages = tables.of(class);
         let a = &op.attention;
         let (h, g) = (a.q_width(), a.kv_width());
         let tile = (PAGE_TOKENS * a.head_dim) as u64;

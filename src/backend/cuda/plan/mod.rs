@@ -17,4 +17,5 @@ pub mod prefill_workspace;
 pub mod q_batch;
 pub mod split;
 pub mod stage;
+pub mod tables;
 pub mod workspace;

@@ -165,7 +165,9 @@ pub struct Attend {
     pub magnitude: [f32; 2],
     /// Which elements make a pair.
     pub pairing: Pairing,
-    /// Where the layer's keys begin in a page of the cache, in elements; its values follow.
+    /// The class of layers whose part of a page has its keys and values.
+    pub cache_class: u32,
+    /// Where its keys begin in that part, in elements; its values follow.
     pub layer_at: u64,
 }
 

@@ -60,7 +60,7 @@ pub fn planned_bytes(c: &Config, body: &[Op], rows: usize) -> u64 {
 }
 
 fn bytes_of(c: &Config, body: &[Op], rows: usize, halves: bool) -> u64 {
-    let own = sizes(c, body, rows, halves).iter().sum::<u64>() + tables(rows).iter().sum::<u64>();
+    let own = sizes(c, body, rows, halves).iter().sum::<u64>() + tables(rows, n_classes(body)).iter().sum::<u64>();
     own + normed_bytes(c, rows) + Room::bytes(c, rows)
 }
 
@@ -108,9 +108,21 @@ pub fn most_tiles(rows: usize) -> usize {
     rows.div_ceil(LEAST_ROWS)
 }
 
-/// Bytes of what the host tells of a pass: tokens; places and tiles of several sequences.
-fn tables(rows: usize) -> [u64; 3] {
-    let bytes = [rows * 4, rows * size_of::<RowPlace>(), most_tiles(rows) * size_of::<FlashTile>()];
+/// Classes of layers, whose pages' parts lie apart.
+fn n_classes(body: &[Op]) -> usize {
+    let class = |op: &Op| if let What::Attend(attend) = &op.what { attend.cache_class as usize } else { 0 };
+    body.iter().map(class).max().unwrap_or(0) + 1
+}
+
+/// Bytes of what the host tells of a pass: tokens; places and tiles of several sequences, for each class.
+fn tables(rows: usize, n_classes: usize) -> [u64; 3] {
+    let [places, tiles] = of_class(rows).map(|bytes| n_classes as u64 * bytes);
+    [((rows * 4) as u64).next_multiple_of(256), places, tiles]
+}
+
+/// Bytes of the places and of the tiles for one class.
+fn of_class(rows: usize) -> [u64; 2] {
+    let bytes = [rows * size_of::<RowPlace>(), most_tiles(rows) * size_of::<FlashTile>()];
     bytes.map(|n| (n as u64).next_multiple_of(256))
 }
 
@@ -149,10 +161,12 @@ pub struct PrefillWorkspace {
     pub ffn: Room,
     /// [rows] u32
     pub tokens: Address,
-    /// [rows] RowPlace
-    pub places: Address,
-    /// [most_tiles(rows)] FlashTile
-    pub tiles: Address,
+    /// Classes of layers.
+    pub n_classes: usize,
+    /// [n_classes, rows] RowPlace
+    places: Address,
+    /// [n_classes, most_tiles(rows)] FlashTile
+    tiles: Address,
 }
 
 impl PrefillWorkspace {
@@ -166,7 +180,7 @@ impl PrefillWorkspace {
         };
         let [x, delta, second, qkv, wide, h, q, mix, act, slab, left @ ..] =
             sizes(c, body, rows, halves).map(&mut take);
-        let [tokens, places, tiles] = tables(rows).map(&mut take);
+        let [tokens, places, tiles] = tables(rows, n_classes(body)).map(&mut take);
         let normed = take(normed_bytes(c, rows));
         let ffn = Room::at(take(Room::bytes(c, rows)), c, rows);
         let normed = if ffn::there(c) { normed } else { 0 };
@@ -188,6 +202,7 @@ impl PrefillWorkspace {
             normed,
             ffn,
             tokens,
+            n_classes: n_classes(body),
             places,
             tiles,
         })
@@ -196,6 +211,16 @@ impl PrefillWorkspace {
     /// Bytes it takes.
     pub fn bytes(&self) -> u64 {
         self.buffer.bytes() as u64
+    }
+
+    /// The rows' places, with the tables of a class.
+    pub fn places(&self, class: usize) -> Address {
+        self.places + class as u64 * of_class(self.rows)[0]
+    }
+
+    /// The tiles, with the tables of a class.
+    pub fn tiles(&self, class: usize) -> Address {
+        self.tiles + class as u64 * of_class(self.rows)[1]
     }
 
     /// Where what rounding leaves of these is; null where there is none.

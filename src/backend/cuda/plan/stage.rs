@@ -255,6 +255,7 @@ impl<'a> Stages<'a> {
             beta: a.temperature.map_or(0.0, |t| t.beta),
             interval: a.temperature.map_or(0, |t| t.interval),
             window: a.window.unwrap_or(0),
+            cache_class: op.cache_class,
             layer_at: op.layer_at,
             max_chunks: work.max_chunks(),
             scale: a.scale,

@@ -21,10 +21,11 @@ use crate::backend::cuda::plan::lower_step::Target;
 use crate::backend::cuda::plan::op::Op;
 use crate::backend::cuda::plan::prefill_workspace::{self, PrefillWorkspace, two_halves};
 use crate::backend::cuda::plan::split::AttentionSplit;
+use crate::backend::cuda::plan::tables::Tables;
 use crate::backend::cuda::plan::workspace::Workspace;
 use crate::backend::cuda::weights::layout::DeviceWeights;
 use crate::error::{Error, Result};
-use crate::model::Config;
+use crate::model::{CacheClasses, Config};
 
 /// Positions the working memory is made for at first.
 pub fn first_context(config: &Config) -> usize {
@@ -54,18 +55,18 @@ pub struct Network {
 }
 
 impl Network {
-    /// The network of weights that are on the device.
-    pub fn new(gpu: &Arc<Gpu>, config: &Config, weights: &DeviceWeights) -> Result<Network> {
+    /// The network of weights that are on the device, whose cache's pages are divided so.
+    pub fn new(gpu: &Arc<Gpu>, config: &Config, classes: CacheClasses, weights: &DeviceWeights) -> Result<Network> {
         // Launchers are asked of the current device.
         gpu.bind()?;
-        let body = layer::body(config, weights);
+        let body = layer::body(config, &classes, weights);
         let head = layer::head(config, weights);
         let with = |last: &[Op]| body.iter().chain(last).cloned().collect::<Vec<_>>();
         Ok(Network {
             gpu: gpu.clone(),
             config: config.try_clone()?,
             widest_head: config.widths().head,
-            pages: Pages::new(gpu, config)?,
+            pages: Pages::new(gpu, config, classes)?,
             can_prefill: prefill_workspace::can(config, &body),
             most_drawn: launch::sample_most() as usize,
             n_head: head.len(),
@@ -217,7 +218,8 @@ impl Exec {
 
 /// What a step of a token of a slot goes by; its choice is left at `produced` in the ring.
 pub fn state_of(slot: &CudaSlot, token: u32, position: usize, produced: usize, drawn: State) -> State {
-    let (pages, logits) = slot.addresses();
+    let Tables { first: pages, stride: table_stride } = slot.tables();
+    let (logits, is_long) = (slot.logits.at(), u32::from(slot.is_long));
     let (token, position) = (token as i32, position as i32);
-    State { pages, logits, token, position, produced: produced as u32, is_long: u32::from(slot.is_long), ..drawn }
+    State { pages, logits, token, position, produced: produced as u32, is_long, table_stride, ..drawn }
 }

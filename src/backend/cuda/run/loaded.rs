@@ -14,7 +14,7 @@ use crate::backend::cuda::driver::Buffer;
 use crate::backend::cuda::plan::limits::{LEAST_ROWS, MOST_ROWS};
 use crate::backend::{Ahead, CacheRow, Chunk, LoadedModel, PAGE_TOKENS, PageImage, Plan, RunControl, Slot, Verdict};
 use crate::error::{Error, Result};
-use crate::model::Config;
+use crate::model::{CacheClasses, Config, MAX_CLASSES};
 use crate::sampler::{self, SampleRequest, Sampled};
 
 impl CudaModel {
@@ -39,37 +39,85 @@ impl LoadedModel for CudaModel {
         self.net.pages.reserve(n)
     }
 
-    fn release_page(&self, _page: u32) {}
+    fn release_page(&self, page: u32) {
+        self.net.pages.free(page, 0..self.net.pages.classes.n());
+    }
+
+    fn cache_classes(&self) -> Result<CacheClasses> {
+        Ok(self.net.pages.classes.clone())
+    }
+
+    fn drop_part(&self, page: u32, class: usize) {
+        self.net.pages.free(page, class..class + 1);
+    }
+
+    fn reserve_parts(&self, n: &[usize; MAX_CLASSES]) -> Result<()> {
+        self.net.pages.reserve_parts(n)
+    }
+
+    fn trim_parts(&self, n: &[usize; MAX_CLASSES]) -> bool {
+        self.net.pages.trim(n)
+    }
 
     fn copy_page(&self, from: u32, to: u32) -> Result<()> {
         let exec = self.lock();
         let pages = &self.net.pages;
-        let (from, to) = (pages.at(from, pages.bytes)?, pages.at(to, pages.bytes)?);
-        // SAFETY: both are whole pages of the pool.
-        unsafe { exec.stream.copy(to, from, pages.bytes)? };
+        for class in 0..pages.classes.n() {
+            if let Some(from) = pages.find(from, class)? {
+                let to = pages.place(to, class)?;
+                // SAFETY: both are whole parts of the pool.
+                unsafe { exec.stream.copy(to, from, pages.part_bytes[class])? };
+            }
+        }
         exec.stream.wait()
     }
 
     fn page_image(&self) -> Option<PageImage> {
-        let bytes = self.net.pages.bytes;
+        let pages = &self.net.pages;
         let layout = "f16 [layer][k, v][head][64][head_dim]";
-        Some(PageImage { bytes, parts: [bytes, 0, 0, 0], layout, sums: 1 })
+        Some(PageImage { bytes: pages.bytes, parts: pages.part_bytes, layout, sums: 1 })
     }
 
     fn read_page(&self, page: u32, rows: usize, out: &mut [u8]) -> Result<()> {
-        let exec = self.lock();
-        let from = self.net.pages.at(page, out.len())?;
-        // SAFETY: a whole page of the pool.
-        unsafe { exec.stream.download(from, out)? };
-        // What other positions hold is nobody's business: it may be another session's.
-        self.net.pages.clear_from(rows, out);
+        let mut rest = out;
+        for class in 0..self.net.pages.classes.n() {
+            let n = self.net.pages.part_bytes[class].min(rest.len());
+            let (part, behind) = rest.split_at_mut(n);
+            self.read_part(page, class, rows, part)?;
+            rest = behind;
+        }
         Ok(())
     }
 
     fn write_page(&self, page: u32, from: &[u8]) -> Result<()> {
+        let mut rest = from;
+        for class in 0..self.net.pages.classes.n() {
+            let (part, behind) = rest.split_at(self.net.pages.part_bytes[class].min(rest.len()));
+            self.write_part(page, class, part)?;
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    fn read_part(&self, page: u32, class: usize, rows: usize, out: &mut [u8]) -> Result<()> {
         let exec = self.lock();
-        let to = self.net.pages.at(page, from.len())?;
-        // SAFETY: a whole page of the pool; pageable memory is staged before this returns.
+        let pages = &self.net.pages;
+        pages.check_part(class, out.len())?;
+        match pages.find(page, class)? {
+            // SAFETY: a whole part of the pool.
+            Some(from) => unsafe { exec.stream.download(from, out)? },
+            None => out.fill(0),
+        }
+        // What other positions hold is nobody's business: it may be another session's.
+        pages.clear_from(class, rows, out);
+        Ok(())
+    }
+
+    fn write_part(&self, page: u32, class: usize, from: &[u8]) -> Result<()> {
+        let exec = self.lock();
+        self.net.pages.check_part(class, from.len())?;
+        let to = self.net.pages.place(page, class)?;
+        // SAFETY: a whole part of the pool; pageable memory is staged before this returns.
         unsafe { exec.stream.upload(to, from.as_ptr(), from.len())? };
         exec.stream.wait()
     }
@@ -120,10 +168,10 @@ impl LoadedModel for CudaModel {
 
     fn create_slot_for(&self, n_ctx: usize) -> Result<Box<dyn Slot>> {
         let logits = Buffer::new(&self.net.gpu, self.net.config.n_vocab * 4)?;
-        let table =
-            Buffer::new(&self.net.gpu, first_context(&self.net.config).div_ceil(PAGE_TOKENS).next_power_of_two() * 8)?;
-        let is_long = self.net.config.is_long(n_ctx);
-        Ok(Box::new(CudaSlot { logits, table, is_long, pages: Vec::new(), choice: None, wish: None }))
+        let capacity = first_context(&self.net.config).div_ceil(PAGE_TOKENS).next_power_of_two();
+        let table = Buffer::new(&self.net.gpu, capacity * 8 * self.net.pages.classes.n())?;
+        let (is_long, pages, bound) = (self.net.config.is_long(n_ctx), Vec::new(), Default::default());
+        Ok(Box::new(CudaSlot { logits, table, capacity, bound, epoch: 0, is_long, pages, choice: None, wish: None }))
     }
 
     fn forward(&self, chunks: &mut [Chunk<'_>], run: &mut RunControl<'_>) -> Result<()> {

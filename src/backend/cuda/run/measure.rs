@@ -67,7 +67,7 @@ impl CudaModel {
         net.gpu.bind()?;
         exec.grow(net, position + 1)?;
         let slot = slot_of(slot)?;
-        net.pages.bind(&exec.stream, slot, pages)?;
+        net.pages.bind(&exec.stream, slot, pages, position..position + 1)?;
         exec.set_state(net, slot, 0, position, &State::default())
     }
 

@@ -7,6 +7,7 @@ pub mod loaded;
 pub mod measure;
 pub mod model;
 pub mod pages;
+pub mod parts;
 pub mod pipeline;
 pub mod prefill;
 pub mod prompts;

@@ -13,7 +13,7 @@ use crate::backend::cuda::weights::layout::lay;
 use crate::backend::cuda::weights::load;
 use crate::backend::{LoadControl, Plan};
 use crate::error::{Error, Result};
-use crate::model::{Config, Layer, Weights};
+use crate::model::{CacheClasses, Config, Layer, Weights};
 
 /// What the driver rounds large allocations up to.
 const GRAIN: u64 = 2 << 20;
@@ -21,15 +21,22 @@ const GRAIN: u64 = 2 << 20;
 /// What a load and one session take, as the driver counts.
 pub fn plan(config: &Config, weights: &Weights<'_>) -> Plan {
     let laid = lay(0, config, weights);
+    // As in strict mode, where what is told of several sequences takes a little more.
+    let classes = CacheClasses::new(config).unwrap_or_default();
     let rows = MOST_ROWS.min(first_context(config));
     let [fixed, part] = workspace::planned_bytes(config, first_context(config));
-    let prefill = prefill_workspace::planned_bytes(config, &layer::body(config, &laid.weights), rows);
+    let prefill = prefill_workspace::planned_bytes(config, &layer::body(config, &classes, &laid.weights), rows);
     Plan {
         weights_bytes: laid.bytes.next_multiple_of(GRAIN),
         kv_bytes_per_token: config.kv_bytes_per_token() as u64,
         // And a slot's logits and table, the captured steps, and what rounding takes.
         scratch_bytes: fixed + part + prefill + 2 * GRAIN,
     }
+}
+
+/// How pages are divided. Where a prompt's bits depend on how it is cut, nothing of them goes: what has gone is computed again.
+pub fn classes(config: &Config, strict: bool) -> Result<CacheClasses> {
+    if strict { CacheClasses::new(config) } else { CacheClasses::one(config) }
 }
 
 /// A loaded model.
@@ -99,7 +106,7 @@ impl CudaModel {
         stream.wait()?;
         let laid = lay(memory.at(), config, weights);
         load::load(gpu, &laid.jobs, control)?;
-        let net = Network::new(gpu, config, &laid.weights)?;
+        let net = Network::new(gpu, config, classes(config, strict)?, &laid.weights)?;
         let exec = Exec::new(&net, Tuning { prefill: !strict, ..Tuning::default() }, stream)?;
         Ok(CudaModel { turn: Mutex::default(), exec: Mutex::new(exec), _memory: memory, weights_bytes: bytes, net })
     }

@@ -1,28 +1,33 @@
-//! The pool of cache pages on the device: slabs of whole pages, `[n_layers][k, v][n_kv_heads][64][head_dim]` f16 each, of which a layer
-//! has its own number of heads and their size.
+//! The cache's pages on the device: of each a part for every class of layers, `[layers of the class][k, v][n_kv_heads][64][head_dim]`
+//! f16, of which a layer has its own number of heads and their size; and tables of where the parts of a sequence lie.
+//!
+//! Invariant: a table is right from the page on that its class reads next; kernels read no entry in front of it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::internal;
+use super::parts::Parts;
 use super::slot::CudaSlot;
 use crate::alloc::reserve_exact;
 use crate::backend::cuda::driver::{Address, Buffer, Gpu, Stream};
 use crate::backend::{CacheRow, PAGE_TOKENS};
 use crate::error::{Error, Result};
-use crate::model::Config;
+use crate::model::{CacheClasses, Config, MAX_CLASSES};
 
-/// Bytes of cache pages that nobody has asked for yet.
-const MOST_SPARE: usize = 64 << 20;
-
-#[derive(Default)]
 struct Pool {
-    addresses: Vec<Address>,
-    _slabs: Vec<Buffer>,
+    of_class: Vec<Parts>,
+    /// Whether a class has a window: parts go while their pages stay. Where none has, a page keeps its memory for good, so that
+    /// one that is taken again changes no table.
+    windowed: bool,
+    /// Changes whenever a part loses its place: what tables say of it is wrong from then on.
+    epoch: u64,
 }
 
 /// What a page has of a layer.
 struct Heads {
-    /// Elements before its keys.
+    class: usize,
+    /// Elements before its keys in the part of its class.
     at: usize,
     n: usize,
     dim: usize,
@@ -33,21 +38,35 @@ pub struct Pages {
     gpu: Arc<Gpu>,
     pool: Mutex<Pool>,
     layers: Vec<Heads>,
+    /// How pages are divided.
+    pub classes: CacheClasses,
+    /// Bytes of each class's part.
+    pub part_bytes: [usize; MAX_CLASSES],
     /// The size of one page.
     pub bytes: usize,
 }
 
 impl Pages {
     /// Without a page.
-    pub fn new(gpu: &Arc<Gpu>, config: &Config) -> Result<Pages> {
-        let (mut layers, mut at) = (Vec::new(), 0);
+    pub fn new(gpu: &Arc<Gpu>, config: &Config, classes: CacheClasses) -> Result<Pages> {
+        let (mut layers, mut at) = (Vec::new(), [0; MAX_CLASSES]);
         reserve_exact(&mut layers, config.n_layers())?;
-        for layer in &config.layers {
-            let a = layer.attention();
-            layers.push(Heads { at, n: a.n_kv_heads, dim: a.head_dim });
-            at += 2 * a.kv_width() * PAGE_TOKENS;
+        for (i, layer) in config.layers.iter().enumerate() {
+            let (a, class) = (layer.attention(), classes.of(i));
+            layers.push(Heads { class, at: at[class], n: a.n_kv_heads, dim: a.head_dim });
+            at[class] += 2 * a.kv_width() * PAGE_TOKENS;
         }
-        Ok(Pages { gpu: gpu.clone(), pool: Mutex::default(), layers, bytes: 2 * at })
+        let part_bytes = at.map(|elements| 2 * elements);
+        let mut of_class = Vec::new();
+        reserve_exact(&mut of_class, classes.n())?;
+        of_class.extend(part_bytes.iter().take(classes.n()).map(|bytes| Parts::new(*bytes)));
+        let windowed = (0..classes.n()).any(|class| classes.window(class).is_some());
+        let (gpu, pool) = (gpu.clone(), Mutex::new(Pool { of_class, windowed, epoch: 1 }));
+        Ok(Pages { gpu, pool, layers, classes, part_bytes, bytes: part_bytes.iter().sum() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Elements of a head in a layer; 0 where there is none.
@@ -55,82 +74,134 @@ impl Pages {
         self.layers.get(layer).map_or(0, |heads| heads.dim)
     }
 
-    /// Makes pages `0 .. n` exist.
+    /// Makes pages `0 .. n` exist; without windows, with memory for all of them.
     pub fn reserve(&self, n: usize) -> Result<()> {
-        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        let have = pool.addresses.len();
-        if n <= have {
-            return Ok(());
-        }
-        // Some more, for the sessions that will ask next: each of these calls may wait for the device.
-        let more = (have / 4).min(MOST_SPARE / self.bytes.max(1));
-        let slab = |n: usize| Buffer::new(&self.gpu, self.bytes * n);
-        let slab = match slab(n - have + more) {
-            Err(Error::OutOfMemory { .. }) if more > 0 => slab(n - have)?,
-            slab => slab?,
-        };
-        pool.addresses.extend((0..slab.bytes() / self.bytes).map(|i| slab.at() + (i * self.bytes) as u64));
-        pool._slabs.push(slab);
-        Ok(())
+        let mut pool = self.lock();
+        let memory = if pool.windowed { 0 } else { n };
+        pool.of_class.iter_mut().try_for_each(|parts| parts.reserve(&self.gpu, memory).and_then(|()| parts.exist(n)))
     }
 
-    /// Where a page is that somebody wants `bytes` of.
-    pub fn at(&self, page: u32, bytes: usize) -> Result<Address> {
+    /// Makes room for so many parts of each class; without windows they have theirs since there are so many pages.
+    pub fn reserve_parts(&self, n: &[usize; MAX_CLASSES]) -> Result<()> {
+        let mut pool = self.lock();
+        if !pool.windowed {
+            return Ok(());
+        }
+        let all =
+            |pool: &mut Pool| pool.of_class.iter_mut().zip(n).try_for_each(|(parts, n)| parts.reserve(&self.gpu, *n));
+        match all(&mut pool) {
+            Err(Error::OutOfMemory { .. }) if pool.trim(n) => all(&mut pool),
+            done => done,
+        }
+    }
+
+    /// Gives memory back that so many parts of each class do not need; whether there was any.
+    pub fn trim(&self, n: &[usize; MAX_CLASSES]) -> bool {
+        self.lock().trim(n)
+    }
+
+    /// Takes the places of a page's parts of these classes back.
+    pub fn free(&self, page: u32, of: Range<usize>) {
+        let mut pool = self.lock();
+        let Pool { of_class, windowed, epoch } = &mut *pool;
+        if *windowed {
+            let parts = of_class.get_mut(of).unwrap_or_default().iter_mut();
+            *epoch += parts.map(|parts| u64::from(parts.free(page))).sum::<u64>();
+        }
+    }
+
+    /// Where a page's part of a class is that somebody reads; `None`: nobody has written it.
+    pub fn find(&self, page: u32, class: usize) -> Result<Option<Address>> {
         self.gpu.bind()?;
-        let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        match pool.addresses.get(page as usize) {
-            Some(at) if bytes == self.bytes => Ok(*at),
-            _ => internal("a page that was not reserved, or not the whole of one"),
+        self.lock().of_class.get(class).map_or(Ok(None), |parts| parts.find(page))
+    }
+
+    /// Where a page's part of a class is that somebody writes.
+    pub fn place(&self, page: u32, class: usize) -> Result<Address> {
+        self.gpu.bind()?;
+        match self.lock().of_class.get_mut(class) {
+            Some(parts) => parts.place(&self.gpu, page),
+            None => internal("a class that there is not"),
+        }
+    }
+
+    /// Fails where a class's part has not so many bytes.
+    pub fn check_part(&self, class: usize, bytes: usize) -> Result<()> {
+        match self.part_bytes.get(class) {
+            Some(all) if bytes == *all => Ok(()),
+            _ => internal("not the whole of a page's part"),
         }
     }
 
     /// Addresses of the heads' rows of keys (`which` 0) or values (1), `n` elements in all.
     pub fn rows(&self, at: CacheRow, which: usize, n: usize) -> Result<Vec<Address>> {
-        let page = self.at(at.page, self.bytes)?;
         match self.layers.get(at.layer) {
             Some(heads) if at.row < PAGE_TOKENS && n == heads.n * heads.dim => {
+                let part = self.place(at.page, heads.class)?;
                 let row = |head| heads.at + ((which * heads.n + head) * PAGE_TOKENS + at.row) * heads.dim;
-                Ok((0..heads.n).map(|head| page + 2 * row(head) as u64).collect())
+                Ok((0..heads.n).map(|head| part + 2 * row(head) as u64).collect())
             }
             _ => internal("a row that the cache does not have"),
         }
     }
 
-    /// Zeroes what belongs to positions from `rows` on, in a copy of a page.
-    pub fn clear_from(&self, rows: usize, page: &mut [u8]) {
-        for heads in &self.layers {
+    /// Zeroes what belongs to positions from `rows` on, in a copy of a class's part of a page.
+    pub fn clear_from(&self, class: usize, rows: usize, part: &mut [u8]) {
+        for heads in self.layers.iter().filter(|heads| heads.class == class) {
             let (row, from) = (2 * heads.dim, 2 * heads.at);
-            let layer = page.get_mut(from..from + 2 * heads.n * PAGE_TOKENS * row).unwrap_or_default();
+            let layer = part.get_mut(from..from + 2 * heads.n * PAGE_TOKENS * row).unwrap_or_default();
             for tile in layer.chunks_exact_mut(PAGE_TOKENS * row) {
                 tile[rows.min(PAGE_TOKENS) * row..].fill(0);
             }
         }
     }
 
-    /// Makes the slot's table name these pages.
-    pub fn bind(&self, stream: &Stream, slot: &mut CudaSlot, pages: &[u32]) -> Result<()> {
+    /// Makes the slot's tables name what passes over these positions of its pages read and write.
+    pub fn bind(&self, stream: &Stream, slot: &mut CudaSlot, pages: &[u32], positions: Range<usize>) -> Result<()> {
         let common = slot.pages.iter().zip(pages).take_while(|(a, b)| a == b).count();
-        if common == pages.len() {
-            return Ok(());
-        }
-        if pages.len() * 8 > slot.table.bytes() {
+        if pages.len() > slot.capacity {
             stream.wait()?;
-            slot.table = Buffer::new(&self.gpu, pages.len().next_power_of_two() * 8)?;
-            slot.pages.clear();
+            let capacity = pages.len().next_power_of_two();
+            slot.table = Buffer::new(&self.gpu, capacity * 8 * self.classes.n())?;
+            slot.capacity = capacity;
+            slot.bound = Default::default();
         }
-        let common = common.min(slot.pages.len());
+        let mut pool = self.lock();
+        if slot.epoch != pool.epoch {
+            slot.bound = Default::default();
+        }
+        // Until that has succeeded, no more is known of the tables.
+        slot.bound.iter_mut().for_each(|bound| bound.1 = bound.1.min(common));
         slot.pages.truncate(common);
-        let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut rows = Vec::with_capacity(pages.len() - common);
-        for page in &pages[common..] {
-            match pool.addresses.get(*page as usize) {
-                Some(address) => rows.push(*address),
-                None => return internal("a page that was not reserved"),
-            }
-        }
-        // SAFETY: the table holds pages.len() addresses; pageable memory is staged before this returns.
-        unsafe { stream.upload(slot.table.at() + 8 * common as u64, rows.as_ptr().cast(), rows.len() * 8)? };
         slot.pages.extend_from_slice(&pages[common..]);
+        slot.epoch = pool.epoch;
+        let end = positions.end.div_ceil(PAGE_TOKENS).min(pages.len());
+        let mut addresses = Vec::new();
+        for (class, parts) in pool.of_class.iter_mut().enumerate() {
+            let first = (self.classes.first(class, positions.start) / PAGE_TOKENS).min(end);
+            let (from, to) = slot.bound[class];
+            let kept = from <= first && first <= to;
+            let missing = if kept { to.min(end)..end } else { first..end };
+            slot.bound[class] = if kept { (from, to) } else { (first, first) };
+            if missing.is_empty() {
+                continue;
+            }
+            addresses.clear();
+            reserve_exact(&mut addresses, missing.len())?;
+            for page in &pages[missing.clone()] {
+                addresses.push(parts.place(&self.gpu, *page)?);
+            }
+            let at = slot.table.at() + 8 * (class * slot.capacity + missing.start) as u64;
+            // SAFETY: the table has `capacity` addresses for each class; pageable memory is staged before this returns.
+            unsafe { stream.upload(at, addresses.as_ptr().cast(), addresses.len() * 8)? };
+            slot.bound[class].1 = end;
+        }
         Ok(())
+    }
+}
+
+impl Pool {
+    fn trim(&mut self, n: &[usize; MAX_CLASSES]) -> bool {
+        self.windowed && self.of_class.iter_mut().zip(n).fold(false, |any, (parts, n)| parts.trim(*n) | any)
     }
 }

@@ -16,7 +16,7 @@ use crate::sampler;
 /// Puts the device's state behind the last of the appended tokens, for the choice of the next.
 fn start_ahead(net: &Network, exec: &mut Exec, ahead: &mut Ahead<'_>, last: u32, seen: usize) -> Result<()> {
     let slot = slot_of(ahead.slot)?;
-    net.pages.bind(&exec.stream, slot, ahead.pages)?;
+    net.pages.bind(&exec.stream, slot, ahead.pages, ahead.position..ahead.position + ahead.n)?;
     let drawn = State { produced: exec.chosen as u32, ..drawn_by(ahead.params) };
     exec.set_state(net, slot, last, ahead.position + seen - 1, &drawn)
 }

@@ -14,13 +14,14 @@ use crate::backend::cuda::plan::limits::LAYERS_AHEAD;
 use crate::backend::cuda::plan::lower_prefill::{Launch, Pass, Run, lower};
 use crate::backend::cuda::plan::op::Op;
 use crate::backend::cuda::plan::prefill_workspace::{PrefillWorkspace, most_tiles};
+use crate::backend::cuda::plan::tables::Tables;
 use crate::error::{Error, Result};
 use crate::model::Config;
 
 /// Consecutive tokens of one sequence in a pass.
 pub struct Part<'a> {
     /// Addresses of the sequence's pages, on the device.
-    pub pages: Address,
+    pub tables: Tables,
     /// Index of the sequence in the batch.
     pub sequence: usize,
     /// See [`CudaSlot::is_long`].
@@ -58,11 +59,11 @@ pub fn run(on: On<'_>, parts: &[Part<'_>], run: &mut RunControl<'_>) -> Result<A
     // SAFETY: there is room for `rows` tokens; the host's are staged before this returns.
     unsafe { stream.upload(work.tokens, tokens.as_ptr().cast(), m * 4)? };
     let n_tiles = if parts.len() > 1 { tell_parts(on, parts)? } else { 0 };
-    let Part { pages, sequence, is_long, start, .. } = parts[0];
+    let Part { tables, sequence, is_long, start, .. } = parts[0];
     let widest = config.n_embd.max(config.widths().q);
     let taps = run.tap.is_some().then(|| Buffer::new(gpu, m * widest * 8)).transpose()?;
     let both = taps.as_ref().map(|b| [b.at(), b.at() + (m * widest * 4) as u64]);
-    let launches = lower(Pass { gpu, config, work, m, one: (pages, start, is_long), n_tiles, taps: both }, ops);
+    let launches = lower(Pass { gpu, config, work, m, one: (tables, start, is_long), n_tiles, taps: both }, ops);
     let mut eye = TapReader { stream, sequence, position: start, rows: m, tap: run.tap.as_deref_mut() };
     let marks = (0..LAYERS_AHEAD).map(|_| Event::new(gpu, false)).collect::<Result<Vec<_>>>()?;
     for of_layer in launches.chunk_by(|a, b| a.layer == b.layer) {
@@ -93,26 +94,30 @@ pub fn run(on: On<'_>, parts: &[Part<'_>], run: &mut RunControl<'_>) -> Result<A
 /// Tells the device of several sequences; how many tiles they have.
 fn tell_parts(on: On<'_>, parts: &[Part<'_>]) -> Result<usize> {
     let On { work, stream, .. } = on;
-    let (mut places, mut tiles) = (Vec::new(), Vec::new());
-    for part in parts {
-        let Part { pages, is_long, start, tokens, .. } = *part;
-        let (row0, n_tokens) = (places.len() as u32, tokens.len() as u32);
-        let is_long = u32::from(is_long);
-        places.extend((start..start + tokens.len()).map(|i| RowPlace { pages, position: i as u32, is_long }));
-        let tile = |i: usize| FlashTile { pages, row0, n_tokens, start: start as u32, tile: 64 * i as u32 };
-        tiles.extend((0..tokens.len().div_ceil(64)).map(tile));
+    let mut n_tiles = 0;
+    for class in 0..work.n_classes {
+        let (mut places, mut tiles) = (Vec::new(), Vec::new());
+        for part in parts {
+            let Part { tables, is_long, start, tokens, .. } = *part;
+            let (pages, row0, n_tokens) = (tables.of(class), places.len() as u32, tokens.len() as u32);
+            let is_long = u32::from(is_long);
+            places.extend((start..start + tokens.len()).map(|i| RowPlace { pages, position: i as u32, is_long }));
+            let tile = |i: usize| FlashTile { pages, row0, n_tokens, start: start as u32, tile: 64 * i as u32 };
+            tiles.extend((0..tokens.len().div_ceil(64)).map(tile));
+        }
+        // Longest rows start first.
+        tiles.sort_by_key(|t| std::cmp::Reverse(t.start + t.tile));
+        n_tiles = tiles.len();
+        if n_tiles > most_tiles(work.rows) {
+            return Err(Error::Internal { message: format!("{n_tiles} tiles in a pass of {} rows", work.rows) });
+        }
+        // SAFETY: each class has room for a place of each row and for so many tiles; the host's are staged before this returns.
+        unsafe {
+            stream.upload(work.places(class), places.as_ptr().cast(), size_of_val(&places[..]))?;
+            stream.upload(work.tiles(class), tiles.as_ptr().cast(), size_of_val(&tiles[..]))?;
+        }
     }
-    // Longest rows start first.
-    tiles.sort_by_key(|t| std::cmp::Reverse(t.start + t.tile));
-    if tiles.len() > most_tiles(work.rows) {
-        return Err(Error::Internal { message: format!("{} tiles in a pass of {} rows", tiles.len(), work.rows) });
-    }
-    // SAFETY: there is room for a place of each row and for so many tiles; the host's are staged before this returns.
-    unsafe {
-        stream.upload(work.places, places.as_ptr().cast(), size_of_val(&places[..]))?;
-        stream.upload(work.tiles, tiles.as_ptr().cast(), size_of_val(&tiles[..]))?;
-    }
-    Ok(tiles.len())
+    Ok(n_tiles)
 }
 
 fn launch(on: On<'_>, launch: &Launch) -> Result<()> {

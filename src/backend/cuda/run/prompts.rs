@@ -35,13 +35,13 @@ pub fn run_alone(
     net.check_chunk(chunk.tokens, chunk.start, chunk.pages.len())?;
     exec.grow(net, chunk.start + chunk.tokens.len())?;
     let slot = slot_of(chunk.slot)?;
-    net.pages.bind(&exec.stream, slot, chunk.pages)?;
+    net.pages.bind(&exec.stream, slot, chunk.pages, chunk.start..chunk.start + chunk.tokens.len())?;
     let (tokens, start) = (chunk.tokens, chunk.start);
-    let ((pages, _), is_long) = (slot.addresses(), slot.is_long);
+    let (tables, is_long) = (slot.tables(), slot.is_long);
     let most = tokens.len().min(MOST_ROWS);
     let mut last = 0;
     for (i, tokens) in tokens.chunks(MOST_ROWS).enumerate() {
-        let part = Part { pages, sequence, is_long, start: start + i * MOST_ROWS, tokens };
+        let part = Part { tables, sequence, is_long, start: start + i * MOST_ROWS, tokens };
         let first = pass(net, exec, most, &[part], run)?;
         last = first + ((tokens.len() - 1) * net.config.n_embd * 4) as u64;
     }
@@ -106,9 +106,9 @@ fn run_together(
     let mut parts = Vec::with_capacity(prompts.len());
     for (sequence, chunk) in &mut *prompts {
         let slot = slot_of(chunk.slot)?;
-        net.pages.bind(&exec.stream, slot, chunk.pages)?;
-        let ((pages, _), is_long) = (slot.addresses(), slot.is_long);
-        parts.push(Part { pages, sequence: *sequence, is_long, start: chunk.start, tokens: chunk.tokens });
+        net.pages.bind(&exec.stream, slot, chunk.pages, chunk.start..chunk.start + chunk.tokens.len())?;
+        let (tables, is_long) = (slot.tables(), slot.is_long);
+        parts.push(Part { tables, sequence: *sequence, is_long, start: chunk.start, tokens: chunk.tokens });
     }
     let mut at = pass(net, exec, n_tokens, &parts, run)?;
     let row = (net.config.n_embd * 4) as u64;

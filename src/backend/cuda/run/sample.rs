@@ -37,8 +37,9 @@ pub fn among(group: &mut [&mut &mut Chunk<'_>], states: &mut [State]) -> Result<
     order.sort_by_key(|i| wishes[*i].temperature != 0.0);
     let before = states.to_vec();
     for (place, &i) in order.iter().enumerate() {
-        let State { pages, logits, token, position, is_long, .. } = before[i];
-        states[place] = State { pages, logits, token, position, is_long, produced: place as u32, ..wishes[i] };
+        let State { pages, table_stride, logits, token, position, is_long, .. } = before[i];
+        let produced = place as u32;
+        states[place] = State { pages, table_stride, logits, token, position, is_long, produced, ..wishes[i] };
         let choice = Choice { drawn: wishes[i], position: group[i].start, place, token: None, asked: false };
         slot_of(group[i].slot)?.choice = Some(choice);
     }
@@ -157,7 +158,7 @@ pub fn choose_among(
         unsafe {
             exec.stream.upload(bits, allowed.as_ptr().cast(), n.div_ceil(32) * 4)?;
         }
-        Queue::new(&net.gpu, &exec.stream).mask(slot.addresses().1, bits, left, n as u32)?;
+        Queue::new(&net.gpu, &exec.stream).mask(slot.logits.at(), bits, left, n as u32)?;
         exec.epoch += 1;
         let (at, drawn) = (exec.next_chosen(), drawn_by(request.params));
         let position = request.position as i32 - 1;

@@ -37,7 +37,7 @@ pub fn run(
     net.check_chunk(chunk.tokens, chunk.start, chunk.pages.len())?;
     exec.grow(net, chunk.start + chunk.tokens.len())?;
     let slot = slot_of(chunk.slot)?;
-    net.pages.bind(&exec.stream, slot, chunk.pages)?;
+    net.pages.bind(&exec.stream, slot, chunk.pages, chunk.start..chunk.start + chunk.tokens.len())?;
     let drawn = State { produced: exec.chosen as u32, ..slot.wish.unwrap_or_default() };
     let mark = Event::new(&net.gpu, false)?;
     for (i, token) in chunk.tokens.iter().enumerate() {

@@ -1,14 +1,16 @@
-//! One sequence's place on the device: its logits, its page table, and the token chosen from the logits.
+//! One sequence's place on the device: its logits, its page tables, and the token chosen from the logits.
 //!
 //! Invariant: a slot's choice is of the logits in the slot; whatever writes these forgets it.
 
 use std::any::Any;
 
 use crate::backend::Slot;
-use crate::backend::cuda::driver::{Address, Buffer};
+use crate::backend::cuda::driver::Buffer;
 use crate::backend::cuda::kernels::abi::State;
+use crate::backend::cuda::plan::tables::Tables;
 use crate::backend::cuda::plan::workspace::Workspace;
 use crate::error::{Error, Result};
+use crate::model::MAX_CLASSES;
 
 /// A choice from a slot's logits.
 pub struct Choice {
@@ -24,15 +26,21 @@ pub struct Choice {
     pub asked: bool,
 }
 
-/// One sequence's logits and page table on the device.
+/// One sequence's logits and page tables on the device.
 pub struct CudaSlot {
     /// [n_vocab] f32
     pub logits: Buffer,
-    /// [capacity] addresses
+    /// [classes of layers, capacity] addresses
     pub table: Buffer,
+    /// Pages that there is room for.
+    pub capacity: usize,
+    /// The entries of each class that are right, from and to,
+    pub bound: [(usize, usize); MAX_CLASSES],
+    /// while the pool's epoch is this.
+    pub epoch: u64,
     /// Whether its keys are turned by the ropes of long sessions.
     pub is_long: bool,
-    /// Those that the table names.
+    /// Those that the tables name.
     pub pages: Vec<u32>,
     /// The choice of a token from these logits.
     pub choice: Option<Choice>,
@@ -47,9 +55,9 @@ impl Slot for CudaSlot {
 }
 
 impl CudaSlot {
-    /// Where the page table and the logits lie.
-    pub fn addresses(&self) -> (Address, Address) {
-        (self.table.at(), self.logits.at())
+    /// Its page tables.
+    pub fn tables(&self) -> Tables {
+        Tables { first: self.table.at(), stride: self.capacity as u32 }
     }
 
     /// The logits change: the choice is forgotten, and if it was asked for the next is made likewise.

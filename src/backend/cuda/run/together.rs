@@ -18,7 +18,7 @@ pub fn run(net: &Network, exec: &mut Exec, chunks: &mut [&mut Chunk<'_>], run: &
     for chunk in &mut *chunks {
         net.check_chunk(chunk.tokens, chunk.start, chunk.pages.len())?;
         let slot = slot_of(chunk.slot)?;
-        net.pages.bind(&exec.stream, slot, chunk.pages)?;
+        net.pages.bind(&exec.stream, slot, chunk.pages, chunk.start..chunk.start + chunk.tokens.len())?;
     }
     let last = chunks.iter().map(|c| c.start + c.tokens.len()).max().unwrap_or(0);
     exec.grow(net, last)?;
