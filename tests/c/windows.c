@@ -1,4 +1,5 @@
-// Layers with a window: what a plan says of them, what is given back, and the way back to where it was.
+// Layers with a window: what a plan says of them, what is given back, and the way back to where it was. In strict mode, so that a GPU
+// gives something back, too.
 #include "check.h"
 
 // Tiny gemma3: seven layers of 2 heads of 32, keys and values of 2 bytes; a window of 16 in six of them.
@@ -27,7 +28,7 @@ int main(int argc, char **argv)
     CHECK(argc >= 2);
     kigo_engine *engine = open_engine();
     kigo_plan plan = {.struct_size = sizeof plan};
-    kigo_plan_options plan_options = {.struct_size = sizeof plan_options, .n_tokens = 400};
+    kigo_plan_options plan_options = {.struct_size = sizeof plan_options, .n_tokens = 400, .flags = KIGO_LOAD_STRICT};
     CHECK(kigo_model_plan(engine, argv[1], KIGO_STRLEN, &plan_options, &plan) == KIGO_STATUS_OK);
     CHECK(plan.cache_bytes == 7 * page && plan.cache_spare_bytes == 6 * part);
     // A program of before the field, whose struct ends in front of it.
@@ -37,7 +38,7 @@ int main(int argc, char **argv)
     CHECK(plan.cache_bytes == 7 * page && plan.cache_spare_bytes == 1);
 
     kigo_model *model;
-    kigo_load_options options = {.struct_size = sizeof options, .cache_bytes = 8 * page};
+    kigo_load_options options = {.struct_size = sizeof options, .cache_bytes = 8 * page, .flags = KIGO_LOAD_STRICT};
     CHECK(kigo_model_load_file(engine, argv[1], KIGO_STRLEN, &options, &model) == KIGO_STATUS_OK);
     kigo_session *a = prompted(model, 400), *b = prompted(model, 64);
     CHECK(info(a).truncate_free_from == 0 && info(a).n_pages == 7);

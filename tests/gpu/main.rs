@@ -27,6 +27,8 @@ mod long;
 mod measure;
 #[cfg(kigo_cuda)]
 mod operations;
+#[cfg(kigo_cuda)]
+mod windows;
 
 /// One test for each of those modules, in a build without them.
 #[cfg(not(kigo_cuda))]
@@ -43,4 +45,4 @@ macro_rules! skipped {
     )*};
 }
 #[cfg(not(kigo_cuda))]
-skipped!(batch, choice, engine, failures, features, forward, long, operations);
+skipped!(batch, choice, engine, failures, features, forward, long, operations, windows);
