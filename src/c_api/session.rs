@@ -288,7 +288,8 @@ pub unsafe extern "C" fn kigo_session_info(session: *mut kigo_session, facts: *m
 /// Drops all tokens but the first `n_tokens`. There are no logits then until the next prefill or step, unless nothing
 /// was dropped: to have them, keep one token less and step() the last again.
 ///
-/// Layers with a window (kigo_layer_facts.window) keep what is behind it until another session or the memory cap needs it.
+/// Layers with a window (kigo_layer_facts.window) keep what is behind it until another session or the memory cap needs it, on a GPU
+/// without KIGO_LOAD_STRICT as long as the session.
 /// Where the window in front of `n_tokens` has gone, the call computes it again from the nearest tokens that have theirs, with
 /// the same bits, having made sure of the memory first: below kigo_session_facts.truncate_free_from it may take as long as a
 /// prefill of `n_tokens`, and kigo_session_cancel() stops it. A tap does not see that.
@@ -320,7 +321,8 @@ pub unsafe extern "C" fn kigo_session_fork(session: *mut kigo_session, fork: *mu
 /// follow from these. Buffer out, counted in bytes; they depend on that state and nothing else. The session goes on.
 ///
 /// A blob is large: about kigo_model_cache_bytes() of its tokens, less kigo_plan.cache_spare_bytes. It is as private as the text in it. Only
-/// kigo_session_restore() with the same model file on the same kind of device, in this or another process, takes it.
+/// kigo_session_restore() with the same model file on the same kind of device, in this or another process, takes it; on a GPU,
+/// where layers have a window, with the same KIGO_LOAD_STRICT.
 /// BUSY. UNSUPPORTED: the device cannot.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_session_save(
