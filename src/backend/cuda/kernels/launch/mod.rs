@@ -5,6 +5,7 @@
 
 mod attention;
 mod expert_gemm;
+mod expert_tiles;
 mod experts;
 mod matmul;
 mod norm;
@@ -15,6 +16,7 @@ mod sample;
 use std::ffi::c_int;
 
 pub use expert_gemm::{FragmentRows, fragment_stride};
+pub use expert_tiles::{EXPERT_TILE_SLOTS, expert_tile_blocks};
 pub use experts::{Router, Sum, Tasks, expert_shared, router_fits};
 pub use matmul::{
     f16_batch_slots, f16_mma_batch_most, f16_mma_split_most, gemv_batch_most, gemv_batch_shared, q_batch_per_sm,
