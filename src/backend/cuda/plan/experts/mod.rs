@@ -95,7 +95,7 @@ fn at_once(gpu: &Gpu, products: &[(u32, Mat)]) -> u32 {
 /// Rows of a matrix, or of gate and up, for a block: enough blocks for the device, whole turns of a block's warps.
 fn tile(gpu: &Gpu, rows: u32, blocks: u32) -> u32 {
     let most = u64::from(rows) * u64::from(blocks) / u64::from(8 * gpu.n_sm);
-    (most as u32).clamp(16, 256).next_multiple_of(16)
+    (most as u32).clamp(16, 192).next_multiple_of(16)
 }
 
 /// The launches of a layer's experts.
