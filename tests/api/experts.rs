@@ -2,11 +2,12 @@
 
 use crate::common::described::Described;
 use crate::common::features::EXPERTS;
-use crate::common::run::tapped;
+use crate::common::rewritten::Rewritten;
+use crate::common::run::{NoControl, logits_after, tapped};
 use crate::common::tiny::{ARCHS, Tiny};
 use kigo::backend::cpu::{CpuDevice, CpuOptions};
 use kigo::backend::reference::ReferenceDevice;
-use kigo::backend::{Device, TapEvent};
+use kigo::backend::{Device, LoadOptions, TapEvent};
 use kigo::engine::{Engine, LogSink};
 use kigo::gguf::{Gguf, TensorType, Value};
 use kigo::model::{Config, Experts, Groups, Score, bind};
@@ -101,6 +102,42 @@ fn experts_of_any_type_are_those_of_the_reference() {
         let nmse = error / exact.iter().map(|b| square(*b)).sum::<f64>();
         assert!(nmse < 2.0_f64.powi(-18), "{}: {nmse:e}", ty.name());
     }
+}
+
+/// Plan and logits of a file, read from memory or from a disk.
+fn outcome(device: &dyn Device, gguf: &Gguf<'_>) -> (u64, Vec<Vec<u32>>) {
+    let (config, weights) = bind(gguf).expect("binds");
+    let model = device.load(&config, &weights, &LoadOptions::default(), &mut NoControl).expect("loads");
+    let logits = logits_after(&*model, &tokens(40), &[30, 1, 9]);
+    let bits = logits.into_iter().map(|row| row.into_iter().map(f32::to_bits).collect()).collect();
+    (device.plan(&config, &weights).weights_bytes, bits)
+}
+
+#[test]
+fn gates_and_ups_in_one_tensor_are_those_of_two() {
+    let path = std::env::temp_dir().join(format!("kigo-gate-up-{}.gguf", std::process::id()));
+    let types = [TensorType::F16, TensorType::Q8_0, TensorType::Nvfp4, TensorType::F32, TensorType::Q6_K];
+    for (i, arch) in ARCHS.into_iter().enumerate() {
+        let mut rewritten = Rewritten::of(&Tiny::new(arch, types[i % types.len()]));
+        let two = rewritten.bytes();
+        let found = rewritten.gate_up_in_one();
+        assert_eq!(found > 0, Tiny::new(arch, TensorType::F16).shape.experts().is_some(), "{arch}");
+        if found == 0 {
+            continue;
+        }
+        let one = rewritten.bytes();
+        std::fs::write(&path, &one).expect("the temporary folder can be written");
+        let [two, one] = [&two, &one].map(|bytes| Gguf::from_bytes(bytes).expect("opens"));
+        let on_disk = Gguf::open(&path).expect("opens");
+        assert_eq!(one.n_tensors() + found, two.n_tensors(), "{arch}");
+        for device in devices() {
+            let expected = outcome(&*device, &two);
+            for file in [&one, &on_disk] {
+                assert!(outcome(&*device, file) == expected, "{arch} on {}", device.name());
+            }
+        }
+    }
+    std::fs::remove_file(path).expect("is there");
 }
 
 #[test]

@@ -6,13 +6,15 @@ use std::sync::atomic::AtomicBool;
 
 use kigo::backend::cuda::{CudaDevice, Tuning};
 use kigo::backend::{Chunk, LoadOptions, LoadedModel, RunControl, Slot, Want};
-use kigo::gguf::TensorType::{Bf16, F16, F32, Q4_0, Q8_0};
+use kigo::gguf::TensorType::{Bf16, F16, F32, Nvfp4, Q4_0, Q4_K, Q8_0};
 use kigo::model::{Config, Weights};
 
 use super::forward::compare;
 use crate::common::described::Described;
 use crate::common::features::{EXPERTS, FEATURES, Feature};
-use crate::common::gpu::{NoControl, device, few, tokens};
+use crate::common::gpu::{NoControl, Sequence, device, few, load, tokens};
+use crate::common::rewritten::Rewritten;
+use crate::common::tiny::Tiny;
 
 #[test]
 fn every_feature_matches_the_reference_and_itself_in_company() {
@@ -22,6 +24,34 @@ fn every_feature_matches_the_reference_and_itself_in_company() {
 #[test]
 fn experts_match_the_reference_and_themselves_in_company() {
     check(&EXPERTS);
+}
+
+/// The bits of the logits behind a prompt and behind a token more, through the tensor cores and in steps.
+fn bits(device: &CudaDevice, file: &Rewritten) -> Vec<Vec<u32>> {
+    let model = load(device, &file.bytes());
+    let tokens = tokens(21, model.config().n_vocab);
+    let mut found = Vec::new();
+    for prefill in [true, false] {
+        model.tune(Tuning { prefill, ..Tuning::default() });
+        let mut sequence = Sequence::new(&*model, tokens.len());
+        for (start, tokens) in [(0, &tokens[..20]), (20, &tokens[20..])] {
+            let logits = sequence.run(&*model, tokens, start, None);
+            found.push(logits.into_iter().map(f32::to_bits).collect());
+        }
+    }
+    found
+}
+
+#[test]
+fn gates_and_ups_in_one_tensor_are_those_of_two() {
+    let Some(device) = device() else { return };
+    let cases = [("qwen3moe", Q8_0), ("gpt-oss", F16), ("glm4moe", Nvfp4), ("granitemoe", Q4_K), ("olmoe", F32)];
+    for (arch, ty) in cases.into_iter().take(if few() { 3 } else { 5 }) {
+        let mut file = Rewritten::of(&Tiny::new(arch, ty));
+        let two = bits(&device, &file);
+        assert!(file.gate_up_in_one() > 0, "{arch}");
+        assert!(bits(&device, &file) == two, "{arch} {}", ty.name());
+    }
 }
 
 /// Side by side, since the emulated device computes with the thread that waits for it.
