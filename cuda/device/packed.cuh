@@ -186,7 +186,7 @@ template <int T> struct Unit {
         if constexpr (kg_s_bytes(T) == 4) s = kg_stream4((const char *)m.s + (size_t)i * 4);
         else if constexpr (kg_s_bytes(T) == 2) s = kg_stream2((const char *)m.s + (size_t)i * 2);
         if constexpr (kg_d_bytes(T) == 2) d = kg_cached2((const char *)m.d + (size_t)(i / kg_d_blocks(T)) * 2);
-        if constexpr (T == KG_NVFP4) d = __float_as_uint(m.scale);
+        if constexpr (T == KG_NVFP4) d = m.each ? kg_cached4((const char *)m.d + (size_t)(i / m.each) * 4) : __float_as_uint(m.scale);
         if constexpr (kg_d_bytes(T) == 4) d = kg_cached4((const char *)m.d + (size_t)(i >> 3) * 4);
     }
 

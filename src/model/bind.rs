@@ -5,7 +5,7 @@ use super::config::{Config, QkNorm};
 use super::weights::{LayerWeights, Tensor, Weights};
 use crate::alloc::reserve;
 use crate::error::{Error, Result};
-use crate::gguf::{Gguf, TensorInfo, TensorType};
+use crate::gguf::{Gguf, TensorInfo};
 
 /// Reads the description of the model and finds its tensors.
 ///
@@ -38,6 +38,9 @@ pub fn bind<'a>(gguf: &'a Gguf<'_>) -> Result<(Config, Weights<'a>)> {
     config.long.iter_mut().flat_map(|long| &mut long.ropes).for_each(|rope| rope.divisors = divisors.clone());
     Ok((config, weights))
 }
+
+/// Matrices one behind the other, and what each of them is to be multiplied with.
+pub(super) type Scaled<'a> = (Tensor<'a>, Option<Tensor<'a>>);
 
 pub(super) struct Binder<'a> {
     pub(super) gguf: &'a Gguf<'a>,
@@ -157,13 +160,22 @@ impl<'a> Binder<'a> {
 
     /// `n` matrices of `rows`, one behind the other: the rows of all.
     pub(super) fn stack(&mut self, name: &str, n: usize, rows: usize, cols: usize) -> Result<Tensor<'a>> {
-        let tensor = self.find(name, [cols, rows, n])?;
-        let scale = beside(name, ".scale");
-        if tensor.ty == TensorType::Nvfp4 && self.gguf.tensor(&scale).is_some() {
-            let (found, expected) = ("there".into(), "no scale of each expert".into());
-            return Err(Error::UnsupportedValue { name: format!("tensor \"{scale}\""), found, expected });
-        }
-        Ok(tensor)
+        self.find(name, [cols, rows, n])
+    }
+
+    /// [`Self::stack`], and the scales of its matrices.
+    pub(super) fn scaled_stack(&mut self, name: &str, n: usize, rows: usize, cols: usize) -> Result<Scaled<'a>> {
+        Ok((self.stack(name, n, rows, cols)?, self.scales(name, n)?))
+    }
+
+    /// The scales of `n` matrices in a tensor, where there are some.
+    fn scales(&mut self, name: &str, n: usize) -> Result<Option<Tensor<'a>>> {
+        let [scale, input] = [".scale", ".input_scale"].map(|role| beside(name, role));
+        // That of activations of four bits, which no backend makes of them.
+        self.optional(Need::Maybe, &input, n)?;
+        let scale = self.optional(Need::Maybe, &scale, n)?;
+        scale.as_ref().map(Tensor::finite_floats).transpose()?;
+        Ok(scale)
     }
 
     /// A tensor of these dimensions, the contiguous one first; its rows are those of all outer dimensions.
@@ -184,25 +196,9 @@ impl<'a> Binder<'a> {
 
     /// `[rows, cols]` of any type.
     pub(super) fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Tensor<'a>> {
-        let mut tensor = self.find(name, [cols, rows, 1])?;
-        if tensor.ty == TensorType::Nvfp4 {
-            tensor.scale = self.scale(name)?;
-        }
-        Ok(tensor)
-    }
-
-    /// What a matrix of NVFP4 has beside it: the scale of all its values, 1 where there is none, and that of activations of four bits,
-    /// which no backend makes of them.
-    fn scale(&mut self, name: &str) -> Result<f32> {
-        let [scale, input] = [".scale", ".input_scale"].map(|role| beside(name, role));
-        if self.gguf.tensor(&input).is_some() {
-            self.vector(&input, 1)?;
-        }
-        if self.gguf.tensor(&scale).is_none() {
-            return Ok(1.0);
-        }
-        let value = self.vector(&scale, 1)?.floats()?.first().copied().unwrap_or(f32::NAN);
-        if value.is_finite() { Ok(value) } else { Err(wrong(&scale, "", value.to_string(), "a finite number")) }
+        let tensor = self.find(name, [cols, rows, 1])?;
+        let scale = self.scales(name, 1)?.map(|scale| scale.finite_floats()).transpose()?;
+        Ok(Tensor { scale: scale.and_then(|scale| scale.first().copied()).unwrap_or(1.0), ..tensor })
     }
 
     /// `[n]` of a type whose elements are stored one by one.

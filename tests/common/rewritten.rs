@@ -70,6 +70,32 @@ impl Rewritten {
         found
     }
 
+    /// A scale beside each matrix of experts, by its layer and part and the expert's number, and one of activations.
+    pub fn scale_experts(&mut self, scale: impl Fn(&str, usize) -> f32) {
+        let experts = self.tensors.iter().filter(|t| t.name.ends_with("_exps.weight"));
+        let experts: Vec<_> = experts.map(|t| (t.name.replace(".weight", ""), t.dims[2] as usize)).collect();
+        for (name, n) in experts {
+            let scales: Vec<f32> = (0..n).map(|expert| scale(&name, expert)).collect();
+            self.add_floats(&format!("{name}.scale"), &scales);
+            self.add_floats(&format!("{name}.input_scale"), &vec![0.01; n]);
+        }
+    }
+
+    /// [`Self::scale_experts`] by powers of two, in the scales of NVFP4's blocks.
+    pub fn scale_blocks_of_experts(&mut self, power: impl Fn(&str, usize) -> u8) {
+        for t in self.tensors.iter_mut().filter(|t| t.name.ends_with("_exps.weight")) {
+            assert_eq!(t.ty, TensorType::Nvfp4);
+            let (name, of_one) = (t.name.replace(".weight", ""), t.data.len() / t.dims[2] as usize);
+            for (expert, blocks) in t.data.chunks_mut(of_one).enumerate() {
+                for s in blocks.chunks_mut(36).flat_map(|block| &mut block[..4]) {
+                    // Neither a subnormal nor so large that there is none four times as large.
+                    assert!((8..0x68).contains(s) && power(&name, expert) <= 2, "{s}");
+                    *s += 8 * power(&name, expert);
+                }
+            }
+        }
+    }
+
     /// The file.
     pub fn bytes(&self) -> Vec<u8> {
         let gguf = Gguf::from_bytes(&self.file).expect("opens");

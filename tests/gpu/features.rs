@@ -6,8 +6,10 @@ use std::sync::atomic::AtomicBool;
 
 use kigo::backend::cuda::{CudaDevice, Tuning};
 use kigo::backend::{Chunk, LoadOptions, LoadedModel, RunControl, Slot, Want};
+use kigo::error::Status;
+use kigo::gguf::Gguf;
 use kigo::gguf::TensorType::{Bf16, F16, F32, Nvfp4, Q4_0, Q4_K, Q8_0};
-use kigo::model::{Config, Weights};
+use kigo::model::{Config, Weights, bind};
 
 use super::forward::compare;
 use crate::common::described::Described;
@@ -52,6 +54,50 @@ fn gates_and_ups_in_one_tensor_are_those_of_two() {
         assert!(file.gate_up_in_one() > 0, "{arch}");
         assert!(bits(&device, &file) == two, "{arch} {}", ty.name());
     }
+}
+
+#[test]
+fn scales_of_experts_count_as_those_of_their_blocks() {
+    let Some(device) = device() else { return };
+    // A power of two for each part of each expert.
+    let power = |name: &str, expert: usize| ((expert + name.len()) % 3) as u8;
+    let plain = Rewritten::of(&Tiny::new("qwen3moe", Nvfp4));
+    let [mut scaled, mut in_blocks] = [plain.clone(), plain.clone()];
+    scaled.scale_experts(|name, expert| f32::from(power(name, expert)).exp2());
+    in_blocks.scale_blocks_of_experts(power);
+    let [scaled, in_blocks, plain] = [scaled, in_blocks, plain].map(|file| bits(&device, &file));
+    assert!(scaled == in_blocks && scaled != plain);
+    // Others, against the reference and in company.
+    let mut file = Rewritten::of(&Tiny::new("glm4moe", Nvfp4));
+    file.scale_experts(|name, expert| 0.4 + 0.17 * (expert + name.len() % 3) as f32);
+    let bytes = file.bytes();
+    let gguf = Gguf::from_bytes(&bytes).unwrap();
+    let (config, weights) = bind(&gguf).unwrap();
+    compare("scales of experts", &device, &config, &weights, 20);
+    in_company("scales of experts", &device, &config, &weights);
+}
+
+#[test]
+fn a_scale_of_another_type_is_refused_by_name() {
+    let Some(device) = device() else { return };
+    let refused = |change: &dyn Fn(&mut Rewritten)| {
+        let mut file = Rewritten::of(&Tiny::new("qwen3moe", Q8_0));
+        change(&mut file);
+        let bytes = file.bytes();
+        let gguf = Gguf::from_bytes(&bytes).unwrap();
+        let (config, weights) = bind(&gguf).unwrap();
+        let error =
+            device.load_model(&config, &weights, &LoadOptions::default(), &mut NoControl).err().expect("is refused");
+        assert_eq!(error.status(), Status::Unsupported);
+        error.to_string()
+    };
+    let says = |part: &str| {
+        format!(
+            "tensor \"blk.0.{part}.weight\" type is Q8_0, with a scale beside it; expected NVFP4, or no scale, on a GPU"
+        )
+    };
+    assert_eq!(refused(&|file| file.add_floats("blk.0.ffn_down_exps.scale", &[0.5; 7])), says("ffn_down_exps"));
+    assert_eq!(refused(&|file| file.add_floats("blk.0.attn_q.scale", &[0.5])), says("attn_q"));
 }
 
 /// Side by side, since the emulated device computes with the thread that waits for it.
