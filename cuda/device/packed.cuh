@@ -186,8 +186,15 @@ template <int T> struct Unit {
         if constexpr (kg_s_bytes(T) == 4) s = kg_stream4((const char *)m.s + (size_t)i * 4);
         else if constexpr (kg_s_bytes(T) == 2) s = kg_stream2((const char *)m.s + (size_t)i * 2);
         if constexpr (kg_d_bytes(T) == 2) d = kg_cached2((const char *)m.d + (size_t)(i / kg_d_blocks(T)) * 2);
-        if constexpr (T == KG_NVFP4) d = m.each ? kg_cached4((const char *)m.d + (size_t)(i / m.each) * 4) : __float_as_uint(m.scale);
+        if constexpr (T == KG_NVFP4) d = __float_as_uint(m.scale);
         if constexpr (kg_d_bytes(T) == 4) d = kg_cached4((const char *)m.d + (size_t)(i >> 3) * 4);
+    }
+
+    // The same of the matrices of experts, each of which may have a scale. By itself: a word a block costs dense products registers.
+    __device__ __forceinline__ void load_expert(const KgMat &m, uint32_t i) {
+        load(m, i);
+        if constexpr (T == KG_NVFP4)
+            if (m.each) d = kg_cached4((const char *)m.d + (size_t)(i / m.each) * 4);
     }
 
     // Elements 4t .. 4t+3 as bytes, before the offset.
@@ -354,6 +361,7 @@ template <int T> struct UnitFloat {
             a = kg_stream16((const char *)m.a + (size_t)i * 16);
         }
     }
+    __device__ __forceinline__ void load_expert(const KgMat &m, uint32_t i) { load(m, i); }
     static __device__ __forceinline__ float2 two(uint32_t w) {
         if constexpr (T == KG_F16) {
             return __half22float2(*reinterpret_cast<const __half2 *>(&w));

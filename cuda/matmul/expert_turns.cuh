@@ -31,7 +31,7 @@ template <int T, int NS, int UN, int NB, typename Place> struct KgExpertTurns {
         if (turn >= turns || first >= per_row) return;
         const uint32_t at = min(first + (threadIdx.x & 31), per_row - 1);
 #pragma unroll
-        for (int s = 0; s < NS; s++) f[s][u].load(place.mat(s), from[s] + at);
+        for (int s = 0; s < NS; s++) f[s][u].load_expert(place.mat(s), from[s] + at);
     }
     __device__ __forceinline__ void run() {
         const uint32_t lane = threadIdx.x & 31, padded = (n + 31) / 32 * 32;
