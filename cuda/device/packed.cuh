@@ -190,13 +190,6 @@ template <int T> struct Unit {
         if constexpr (kg_d_bytes(T) == 4) d = kg_cached4((const char *)m.d + (size_t)(i >> 3) * 4);
     }
 
-    // The same of the matrices of experts, each of which may have a scale. By itself: a word a block costs dense products registers.
-    __device__ __forceinline__ void load_expert(const KgMat &m, uint32_t i) {
-        load(m, i);
-        if constexpr (T == KG_NVFP4)
-            if (m.each) d = kg_cached4((const char *)m.d + (size_t)(i / m.each) * 4);
-    }
-
     // Elements 4t .. 4t+3 as bytes, before the offset.
     template <int t> __device__ __forceinline__ uint32_t quads() const {
         if constexpr (T == KG_Q8_0) {
@@ -361,7 +354,6 @@ template <int T> struct UnitFloat {
             a = kg_stream16((const char *)m.a + (size_t)i * 16);
         }
     }
-    __device__ __forceinline__ void load_expert(const KgMat &m, uint32_t i) { load(m, i); }
     static __device__ __forceinline__ float2 two(uint32_t w) {
         if constexpr (T == KG_F16) {
             return __half22float2(*reinterpret_cast<const __half2 *>(&w));
