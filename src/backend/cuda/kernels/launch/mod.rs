@@ -108,6 +108,7 @@ fn check_mat(kernel: &str, mat: &Mat) -> Result<()> {
         block > 1 || (stride >= cols && stride.is_multiple_of(pad)),
         "{cols} columns of {ty:?}, {stride} apart"
     );
+    ensure!(kernel, mat.each == 0 || mat.d != 0, "scales of {} blocks each are nowhere", mat.each);
     let planes = [mat.a, mat.b, mat.c, mat.s, mat.d];
     for (plane, bytes) in planes.into_iter().zip(ty.plane_bytes(u64::from(rows), u64::from(cols))) {
         ensure!(kernel, bytes == 0 || plane != 0, "a plane of {bytes} bytes of {ty:?} is nowhere");

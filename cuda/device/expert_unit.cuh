@@ -1,0 +1,10 @@
+// A unit of the matrices of experts, each of which may have a scale of its own.
+#pragma once
+#include "device/packed.cuh"
+
+// Unit<T>::load, and of NVFP4 the scale of its expert. By itself: a word a block costs dense products registers.
+template <int T> __device__ __forceinline__ void kg_load_expert(Unit<T> &unit, const KgMat &m, uint32_t i) {
+    unit.load(m, i);
+    if constexpr (T == KG_NVFP4)
+        if (m.each) unit.d = kg_cached4((const char *)m.d + (size_t)(i / m.each) * 4);
+}
