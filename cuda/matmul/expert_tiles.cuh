@@ -5,6 +5,7 @@
 // to task; the inputs of a task's slots lie in shared memory, all of them.
 // Bytes moved: the chosen experts' weights once a task, x once a block and task from L2, y once. Reference: tests/gpu/operations/experts.rs.
 #pragma once
+#include "device/expert_unit.cuh"
 #include "device/vectors.cuh"
 #include "matmul/experts_step.cuh"
 #include "matmul/q_tile.cuh"
@@ -101,13 +102,14 @@ struct KgExpertTilePair {
     }
 };
 
-// The sums of a warp's lanes go on with a slice, or with the n blocks of one; x, x_scales: its input, from the lane's first fragments on.
+// The sums of a warp's lanes go on with a slice of an expert's, or with the n blocks of one; x, x_scales: its input, from the lane's first
+// fragments on.
 template <int T, bool GATED>
 __device__ __forceinline__ void kg_expert_tile_add(const KgExpertProducts &p, float (&acc)[4][2][4], const KgQPlaces<T, KG_EXPERT_SLICE> &places,
-                                                   const char *slot, const char *x, const char *x_scales, uint32_t n) {
+                                                   const char *slot, const char *x, const char *x_scales, uint32_t n, uint32_t expert) {
     KgScales own[4];
 #pragma unroll
-    for (uint32_t h = 0; h < 4; h++) own[h] = places.scales(slot, h, p.m[GATED ? h / 2 : 0].scale);
+    for (uint32_t h = 0; h < 4; h++) own[h] = places.scales(slot, h, kg_expert_scale<T>(p.m[GATED ? h / 2 : 0], expert));
     if (n >= KG_EXPERT_SLICE) {
 #pragma unroll
         for (uint32_t i = 0; i < 4; i++) kg_q_add<T, KG_EXPERT_SLICE>(acc[i], places, slot, x, x_scales, i, own);
@@ -173,7 +175,7 @@ __global__ void __launch_bounds__(KG_Q_THREADS, KG_EXPERT_TILES_PER_SM) kg_exper
             if (blocks & 1 || blocks / kg_d_blocks(T) & 1) places = {odd & blocks & 1, odd & blocks / kg_d_blocks(T) & 1};
         }
         const char *const x = input + (blocks - left) * 512 + lane_x, *const x_scales = input + (blocks - left) * 96 + lane_scales;
-        kg_expert_tile_add<T, GATED>(p, acc, places, shared + slot * Slot::BYTES, x, x_scales, left);
+        kg_expert_tile_add<T, GATED>(p, acc, places, shared + slot * Slot::BYTES, x, x_scales, left, here.expert);
         if (left > KG_EXPERT_SLICE) {
             left -= KG_EXPERT_SLICE;
         } else {

@@ -1,9 +1,10 @@
 //! Products of sorted slots on tensor cores: the bits of those that are not.
 
-use kigo::backend::cuda::kernels::abi::ExpertProducts;
+use kigo::backend::cuda::kernels::abi::{ExpertProducts, Mat};
 use kigo::backend::cuda::kernels::kinds::Activation;
 use kigo::backend::cuda::kernels::launch::{Tasks, expert_tile_blocks};
 use kigo::backend::cuda::kernels::packed::Packed;
+use kigo::gguf::TensorType;
 
 use super::bench::{Bench, TYPES, numbers};
 
@@ -19,7 +20,15 @@ pub fn products(bench: &Bench) {
                 continue;
             }
             let m = [1, 2].map(|_| bench.matrix(ty, n_experts * rows, n, false));
-            assert!(expert_tile_blocks(&bench.gpu, n as u32, m[0].mat.ty) > 0, "{} of {n}", ty.name());
+            let mats = m.each_ref().map(|m| match ty {
+                // Each expert may have a scale of its own.
+                TensorType::Nvfp4 if at % 2 == 0 => {
+                    let each = (rows * n / 32) as u32;
+                    Mat { d: bench.put(&numbers(9, n_experts)), each, ..m.mat }
+                }
+                _ => m.mat,
+            });
+            assert!(expert_tile_blocks(&bench.gpu, n as u32, mats[0].ty) > 0, "{} of {n}", ty.name());
             let (x, x_stride, _) = bench.vectors(5, n_rows, n);
             let biases = [6, 7].map(|seed| bench.vector(seed, n_experts * rows).0);
             let (slots, stride) = (n_rows * k, rows + 3);
@@ -30,8 +39,7 @@ pub fn products(bench: &Bench) {
             let (order, tasks) = (bench.zeros(4 * slots), bench.zeros(8 * n_tasks as usize));
             let (ids, n_experts, n_slots) = (bench.put(&ids), n_experts as u32, slots as u32);
             bench.queue().expert_tasks(Tasks { ids, order, tasks, n_slots, n_experts, at_once: 8, n_tasks }).unwrap();
-            let of =
-                ExpertProducts { x, m: m.each_ref().map(|m| m.mat), ids, order, tasks, ..ExpertProducts::default() };
+            let of = ExpertProducts { x, m: mats, ids, order, tasks, ..ExpertProducts::default() };
             let of = ExpertProducts { rows: rows as u32, n: n as u32, share: k as u32, n_slots, n_tasks, ..of };
             let of = ExpertProducts { at_once: 8, x_stride, y_stride: stride as u32, tile: 16, ..of };
             let of = if at == 1 { of } else { ExpertProducts { bias: biases, ..of } };
