@@ -68,12 +68,13 @@ enum KgPairing : uint32_t { KG_PAIRS_ADJACENT = 0, KG_PAIRS_HALVES };
 //      MXFP4: bfloat16 d a block; IQ4_XS: int8 scale and a zero a block; NVFP4: two UE4M3 scales a block; Q2_0: f16 d a block;
 //      IQ3_S IQ2_XS IQ2_S: the indices' high bits, then scales, a byte each, a block; IQ1_S: the file's 16 bits a block; IQ1_M: 16 bits
 //      of the indices, then two scales of four bits, 4 bytes a block
-//   d: Q3_K Q6_K IQ4_XS IQ3_* IQ2_* IQ1_* TQ1_0 TQ2_0: f16 a 256; Q1_0: f16 a 128; Q2_K Q4_K Q5_K: f16 d, dmin a 256
+//   d: Q3_K Q6_K IQ4_XS IQ3_* IQ2_* IQ1_* TQ1_0 TQ2_0: f16 a 256; Q1_0: f16 a 128; Q2_K Q4_K Q5_K: f16 d, dmin a 256;
+//      NVFP4 of experts with scales of their own: f32 a matrix
 struct KgMat {
     const void *a, *b, *c, *s, *d;
     uint32_t type, rows, cols, stride;
     float scale;     // NVFP4: of all values
-    uint32_t unused;
+    uint32_t each;   // NVFP4 of experts: blocks of a matrix, whose values have a scale of their own; 0: scale is that of all
 };
 
 // The step in flight; lives on the device so that no step waits for the host.
@@ -299,7 +300,7 @@ struct KgAbiNumber {
 static const KgAbiNumber kg_abi[] = {
     STRUCT(KgMat),
     FIELD(KgMat, a), FIELD(KgMat, b), FIELD(KgMat, c), FIELD(KgMat, s), FIELD(KgMat, d), FIELD(KgMat, type), FIELD(KgMat, rows),
-    FIELD(KgMat, cols), FIELD(KgMat, stride), FIELD(KgMat, scale), FIELD(KgMat, unused),
+    FIELD(KgMat, cols), FIELD(KgMat, stride), FIELD(KgMat, scale), FIELD(KgMat, each),
     STRUCT(KgState),
     FIELD(KgState, pages), FIELD(KgState, logits), FIELD(KgState, token), FIELD(KgState, position), FIELD(KgState, produced),
     FIELD(KgState, top_k), FIELD(KgState, seed), FIELD(KgState, share), FIELD(KgState, least), FIELD(KgState, temperature),

@@ -93,12 +93,18 @@ __device__ __forceinline__ int kg_dot_ss(uint32_t a, uint32_t b, int c) {
     return c;
 }
 
-// A cluster: a barrier over all its threads, this block's rank, another block's shared memory.
-__device__ __forceinline__ void kg_cluster_sync() {
+// A cluster: a barrier over all its threads, in two halves too, this block's rank, another block's shared memory.
+__device__ __forceinline__ void kg_cluster_arrive() {
 #if __CUDA_ARCH__ >= 900
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
 #endif
 }
+__device__ __forceinline__ void kg_cluster_wait() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void kg_cluster_sync() { kg_cluster_arrive(), kg_cluster_wait(); }
 __device__ __forceinline__ uint32_t kg_cluster_rank() {
     uint32_t r = 0;
 #if __CUDA_ARCH__ >= 900
@@ -114,6 +120,13 @@ __device__ __forceinline__ uint64_t kg_cluster_read(const uint64_t *mine, uint32
     asm volatile("ld.shared::cluster.u64 %0, [%1];" : "=l"(v) : "r"(there) : "memory");
 #endif
     return v;
+}
+__device__ __forceinline__ void kg_cluster_write(float *mine, uint32_t rank, float v) {
+#if __CUDA_ARCH__ >= 900
+    uint32_t at = (uint32_t)__cvta_generic_to_shared(mine), there;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(at), "r"(rank));
+    asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(there), "f"(v) : "memory");
+#endif
 }
 
 // Barrier `id` (1 to 15) among `threads` of the block.

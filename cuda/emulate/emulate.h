@@ -139,8 +139,9 @@ template <typename T> static inline T __shfl_xor_sync(uint32_t, T v, uint32_t by
 template <typename T> static inline T __shfl_up_sync(uint32_t, T v, uint32_t by) {
     return emulate_from(v, [](uint32_t lane, uint32_t by) { return lane < by ? lane : lane - by; }, by);
 }
-template <typename T> static inline T __shfl_sync(uint32_t, T v, uint32_t lane) {
-    return emulate_from(v, [](uint32_t, uint32_t from) { return from % 32; }, lane);
+template <typename T> static inline T __shfl_sync(uint32_t, T v, uint32_t lane, uint32_t width = 32) {
+    auto of = [](uint32_t lane, uint32_t from) { return (lane & ~((from >> 8) - 1)) | (from & ((from >> 8) - 1)); };
+    return emulate_from(v, of, lane % 32 | width << 8);
 }
 static inline uint32_t __reduce_max_sync(uint32_t, uint32_t v) {
     const uint32_t *all = emulate::exchange<1>(&v);

@@ -46,9 +46,12 @@ static inline int kg_dot_us(uint32_t a, uint32_t b, int c) { return emulate_dot<
 static inline int kg_dot_su(uint32_t a, uint32_t b, int c) { return emulate_dot<int8_t, uint8_t>(a, b, c); }
 static inline int kg_dot_ss(uint32_t a, uint32_t b, int c) { return emulate_dot<int8_t, int8_t>(a, b, c); }
 
+static inline void kg_cluster_arrive() {}
+static inline void kg_cluster_wait() { emulate::cluster_barrier(); }
 static inline void kg_cluster_sync() { emulate::cluster_barrier(); }
 static inline uint32_t kg_cluster_rank() { return emulate::cluster_rank(); }
 static inline uint64_t kg_cluster_read(const uint64_t *mine, uint32_t rank) { return *(const uint64_t *)emulate::shared_of(mine, rank); }
+static inline void kg_cluster_write(float *mine, uint32_t rank, float v) { *(float *)emulate::shared_of(mine, rank) = v; }
 
 static inline uint32_t kg_shared_at(const void *p) { return emulate::shared_offset(p); }
 static inline void kg_copy16(uint32_t to, const void *from, bool valid) {

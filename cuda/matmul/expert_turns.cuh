@@ -3,6 +3,7 @@
 // A lane sums its units in ascending order, lanes are summed by a butterfly: the order depends on the row alone, so that a slot has the same
 // bits in any company, in a step, a batch and a prompt. Units are requested one turn ahead, the first by the constructor.
 #pragma once
+#include "device/expert_unit.cuh"
 #include "matmul/gemv.cuh"
 
 // What a warp multiplies, turn by turn: NS rows at once with up to NB inputs, UN units of each row a lane. Place: at(turn, from) says where
@@ -31,7 +32,7 @@ template <int T, int NS, int UN, int NB, typename Place> struct KgExpertTurns {
         if (turn >= turns || first >= per_row) return;
         const uint32_t at = min(first + (threadIdx.x & 31), per_row - 1);
 #pragma unroll
-        for (int s = 0; s < NS; s++) f[s][u].load(place.mat(s), from[s] + at);
+        for (int s = 0; s < NS; s++) kg_load_expert(f[s][u], place.mat(s), from[s] + at);
     }
     __device__ __forceinline__ void run() {
         const uint32_t lane = threadIdx.x & 31, padded = (n + 31) / 32 * 32;

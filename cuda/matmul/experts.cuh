@@ -88,7 +88,9 @@ __global__ void __launch_bounds__(KG_EXPERT_THREADS, 2) kg_expert_products(const
     if (n == 0) return;
     if (threadIdx.x < n) slots[threadIdx.x] = p.tasks ? p.order[first + threadIdx.x] : first + threadIdx.x;
     __syncthreads();
-    if (n <= 2) kg_expert_run<T, 2, GATED>(p, expert, slots, n, words);
+    if (n == 1) kg_expert_run<T, 1, GATED>(p, expert, slots, n, words);
+    else if (n == 2) kg_expert_run<T, 2, GATED>(p, expert, slots, n, words);
+    else if (n <= 4) kg_expert_run<T, 4, GATED>(p, expert, slots, n, words);
     else kg_expert_run<T, 8, GATED>(p, expert, slots, n, words);
 }
 

@@ -2,7 +2,7 @@
 //
 // A cluster of 8 blocks. The norm is that of norm.cu to the bit, by every block for itself; block 0 stores what it makes of the stream, and the
 // row. The logits are those of experts.cuh: a warp two rows, whose lanes sum their units in ascending order. Weights of float types, which
-// routers have; requested before the launch before has ended. Block 0 reads all logits where their blocks have them and routes (route.cuh).
+// routers have; requested before the launch before has ended. Each logit goes to block 0 too, which routes (route.cuh).
 // Bytes moved: the router once; x and what is added to it once a block from L2. Reference: tests/gpu/operations/experts_step.rs.
 #include "matmul/experts_step.cuh"
 #include "rows/norm.cuh"
@@ -20,7 +20,7 @@ constexpr uint32_t OF_BLOCK = THREADS / 32 * ROWS, OF_TURN = BLOCKS * OF_BLOCK;
 template <int T> struct KgRouterPlace {
     const KgExpertProducts &p;
     const float *words;
-    float *logits;  // of the block's rows: OF_BLOCK of each turn
+    float *logits;  // of all experts, which are wanted in the first block
     uint32_t first; // of the warp's in a turn's
     __device__ __forceinline__ const KgMat &mat(int) const { return p.m[0]; }
     __device__ __forceinline__ void at(uint32_t turn, uint32_t (&from)[ROWS]) const {
@@ -31,7 +31,9 @@ template <int T> struct KgRouterPlace {
     __device__ __forceinline__ void end(uint32_t turn, float y) const {
         const uint32_t s = (threadIdx.x & 31) / (32 / ROWS), row = turn * OF_TURN + first + s;
         if (threadIdx.x % (32 / ROWS) || row >= p.rows) return;
-        p.y[0][row] = logits[turn * OF_BLOCK + first % OF_BLOCK + s] = __fadd_rn(y, p.bias[0] ? p.bias[0][row] : 0.f);
+        y = __fadd_rn(y, p.bias[0] ? p.bias[0][row] : 0.f);
+        p.y[0][row] = y;
+        kg_cluster_write(logits + row, 0, y);
     }
 };
 
@@ -41,12 +43,12 @@ __global__ void KG_ROUTER_CLUSTER __launch_bounds__(THREADS)
     kg_router(const __grid_constant__ KgExpertProducts p, const __grid_constant__ KgRoute route, const __grid_constant__ KgNorm norm, float *x) {
     KG_DYNAMIC_SHARED(uint32_t, words);
     KG_SHARED(KgRouteRoom, room);
-    KG_SHARED(float[KG_MOST_EXPERTS / BLOCKS], logits);
     KG_SHARED(float[4][8], red);
     const uint32_t rank = kg_cluster_rank(), first = rank * OF_BLOCK + threadIdx.x / 32 * ROWS;
     kg_launch_dependents();
+    kg_cluster_arrive();
     const uint32_t n_turns = first < p.rows ? (p.rows - first - 1) / OF_TURN + 1 : 0;
-    KgExpertTurns<T, ROWS, 8, 1, KgRouterPlace<T>> turns({p, (const float *)words, logits, first}, n_turns, kg_expert_units<T>(p), p.n);
+    KgExpertTurns<T, ROWS, 8, 1, KgRouterPlace<T>> turns({p, (const float *)words, room.logits, first}, n_turns, kg_expert_units<T>(p), p.n);
     kg_wait();
     if (x) {
         const uint32_t n4 = (p.n + 31) / 32 * 8;
@@ -61,20 +63,10 @@ __global__ void KG_ROUTER_CLUSTER __launch_bounds__(THREADS)
     } else {
         kg_expert_step_input<false>(p, 1, 0, words);
     }
+    kg_cluster_wait(); // all blocks have begun
     turns.run();
     kg_cluster_sync();
-    const bool routes = rank == 0 && threadIdx.x < 32;
-    if (routes) {
-        for (uint32_t i = 2 * threadIdx.x; i < p.rows; i += 64) {
-            const uint32_t at = i / OF_TURN * OF_BLOCK + i % OF_BLOCK;
-            const uint64_t two = kg_cluster_read((const uint64_t *)(logits + at), i % OF_TURN / OF_BLOCK);
-            room.logits[i] = __uint_as_float((uint32_t)two);
-            if (i + 1 < p.rows) room.logits[i + 1] = __uint_as_float((uint32_t)(two >> 32));
-        }
-        __syncwarp();
-    }
-    kg_cluster_sync(); // no block ends before it has been read
-    if (routes) kg_route_row(route, 0, room);
+    if (rank == 0 && threadIdx.x < 32) kg_route_row(route, 0, room);
 }
 } // namespace
 

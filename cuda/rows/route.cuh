@@ -17,26 +17,34 @@ __device__ __forceinline__ float kg_number(int key) {
     return __uint_as_float(key <= KG_ROUTE_OUT + 1 ? 0x7fffffffu : (uint32_t)kg_flip(key));
 }
 
-// The first of the largest keys among those of a lane, which are every 32nd; of all lanes, for every lane.
-struct KgLeader {
-    int best = KG_ROUTE_OUT;
-    uint32_t at = 0;
-    __device__ __forceinline__ KgLeader(const int *keys, uint32_t n) {
-        for (uint32_t i = threadIdx.x & 31; i < n; i += 32)
-            if (keys[i] > best) best = keys[i], at = i;
+// Keys of a lane, every 32nd of all; KG_ROUTE_OUT beyond the last.
+template <int N> struct KgKeys {
+    int v[N];
+    __device__ __forceinline__ KgKeys(const int *keys, uint32_t n) {
+#pragma unroll
+        for (int j = 0; j < N; j++) v[j] = threadIdx.x % 32 + 32 * j < n ? keys[threadIdx.x % 32 + 32 * j] : KG_ROUTE_OUT;
+    }
+    // The place of the first of the largest keys of the warp, and that key.
+    __device__ __forceinline__ uint32_t largest(int &key) const {
+        int best = v[0];
+        uint32_t at = threadIdx.x % 32;
+#pragma unroll
+        for (int j = 1; j < N; j++)
+            if (v[j] > best) best = v[j], at = threadIdx.x % 32 + 32 * j;
+        // Signed numbers in the order of unsigned ones; the least place as the largest of what is left of it.
+        const uint32_t mine = (uint32_t)best ^ 0x80000000u, most = __reduce_max_sync(0xffffffffu, mine);
+        key = (int)(most ^ 0x80000000u);
+        return ~__reduce_max_sync(0xffffffffu, mine == most ? ~at : 0u);
+    }
+    // Takes out what lies there, if it is this lane's: bit j of what is returned.
+    __device__ __forceinline__ uint32_t take(uint32_t at) {
+        uint32_t taken = 0;
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            if (at == threadIdx.x % 32 + 32 * j) v[j] = KG_ROUTE_OUT, taken |= 1u << j;
+        return taken;
     }
 };
-__device__ __forceinline__ uint32_t kg_largest(const KgLeader &mine) {
-    // Signed numbers in the order of unsigned ones; the least place as the largest of what is left of it.
-    const uint32_t key = (uint32_t)mine.best ^ 0x80000000u, best = __reduce_max_sync(0xffffffffu, key);
-    return ~__reduce_max_sync(0xffffffffu, key == best ? ~mine.at : 0u);
-}
-// Takes it, which its lane sees: who is next.
-__device__ __forceinline__ void kg_take(KgLeader &mine, int *keys, uint32_t n, uint32_t at) {
-    if (at % 32 != threadIdx.x) return;
-    keys[at] = KG_ROUTE_OUT;
-    mine = KgLeader(keys, n);
-}
 
 // The key of the sum of the two largest; of one that one.
 __device__ __forceinline__ int kg_sum_of_two(const int *keys, uint32_t n) {
@@ -50,32 +58,29 @@ __device__ __forceinline__ int kg_sum_of_two(const int *keys, uint32_t n) {
 }
 
 // Strikes out the experts of groups that do not stay.
-__device__ __forceinline__ void kg_leave_groups(const KgRoute &p, int *keys, int *groups) {
-    const uint32_t len = p.n / p.n_groups, lane = threadIdx.x;
+template <int N> __device__ __forceinline__ void kg_leave_groups(const KgRoute &p, int *keys, int *groups) {
+    const uint32_t len = p.n / p.n_groups, lane = threadIdx.x % 32;
     for (uint32_t g = lane; g < p.n_groups; g += 32) groups[g] = kg_sum_of_two(keys + g * len, len);
     __syncwarp();
-    KgLeader mine(groups, p.n_groups);
-    for (uint32_t i = 0; i < p.n_groups_used; i++) kg_take(mine, groups, p.n_groups, kg_largest(mine)); // no sum is OUT: it stays
+    KgKeys<N> left(groups, p.n_groups);
+    for (uint32_t i = 0; i < p.n_groups_used; i++) { // no sum is OUT: it stays
+        int key;
+        const uint32_t at = left.largest(key);
+        if (left.take(at)) groups[at] = KG_ROUTE_OUT;
+    }
     __syncwarp();
     for (uint32_t i = lane; i < p.n; i += 32)
         if (groups[i / len] != KG_ROUTE_OUT) keys[i] = KG_ROUTE_OUT;
     __syncwarp();
 }
 
-__device__ __forceinline__ double kg_warp_max64(double v) {
-#pragma unroll
-    for (int o = 16; o > 0; o >>= 1) v = fmax(v, __shfl_xor_sync(0xffffffffu, v, o));
-    return v;
-}
 __device__ __forceinline__ double kg_sigmoid64(double x) { return 1. / (1. + exp(-x)); }
 
-// What the logits become, in f64: of the experts that a lane has, whatever it is asked for.
+// What logits become, in f64.
 struct KgScores {
-    const float *logits;
     uint32_t score;
     double most, sum;
-    __device__ __forceinline__ double at(uint32_t i) const {
-        const double l = (double)logits[i];
+    __device__ __forceinline__ double of(double l) const {
         return score == KG_SCORE_SOFTMAX ? exp(l - most) / sum : score == KG_SCORE_SIGMOID ? kg_sigmoid64(l) : l;
     }
 };
@@ -84,54 +89,35 @@ struct KgScores {
 struct KgRouteRoom {
     float logits[KG_MOST_EXPERTS];
     int keys[KG_MOST_EXPERTS];
-    int groups[KG_MOST_EXPERTS]; // and then the chosen, as they were chosen
+    int groups[KG_MOST_EXPERTS];
     double weights[KG_MOST_EXPERTS];
 };
 
-// Row `row`, whose logits are in the room, by the block's first warp.
-__device__ __forceinline__ void kg_route_row(const KgRoute &p, uint32_t row, KgRouteRoom &room) {
-    int *const keys = room.keys, *const groups = room.groups;
-    double *const weights = room.weights;
-    const uint32_t lane = threadIdx.x, k = p.n_used;
-    const bool by_score = p.select_bias || p.n_groups;
-    // A factor that all weights have is not needed where they are divided by their sum.
-    KgScores scores = {room.logits, p.score, -INFINITY, 1.};
-    if (p.score == KG_SCORE_SOFTMAX) {
-        bool number = true;
-        for (uint32_t i = lane; i < p.n; i += 32) {
-            const float l = scores.logits[i];
-            scores.most = fmax(scores.most, (double)l), number &= l == l;
-        }
-        scores.most = kg_warp_max64(scores.most);
-        if (by_score || !p.renorm) {
-            scores.sum = 0.;
-            for (uint32_t i = lane; i < p.n; i += 32) scores.sum += exp((double)scores.logits[i] - scores.most);
-            scores.sum = kg_warp_sum(scores.sum);
-        } else if (__ballot_sync(0xffffffffu, number) != 0xffffffffu) {
-            scores.sum = (double)__uint_as_float(0x7fffffffu);
-        }
+// The largest of the logits and, where it is wanted, the sum of their exponentials, which a NaN makes one.
+template <int N> __device__ __forceinline__ void kg_route_softmax(const KgRoute &p, const KgRouteRoom &room, bool sums, KgScores &scores) {
+    const uint32_t lane = threadIdx.x % 32;
+    int most = KG_ROUTE_OUT;
+    bool number = true;
+#pragma unroll
+    for (int j = 0; j < N; j++) {
+        const uint32_t i = lane + 32 * j;
+        if (i >= p.n) break;
+        const float l = room.logits[i];
+        most = max(most, kg_key(l)), number &= l == l;
     }
-    for (uint32_t i = lane; i < p.n; i += 32)
-        keys[i] = kg_key(by_score ? (float)(scores.at(i) + (p.select_bias ? (double)p.select_bias[i] : 0.)) : scores.logits[i]);
-    __syncwarp();
-    if (p.n_groups) kg_leave_groups(p, keys, groups);
-    KgLeader mine(keys, p.n);
-    for (uint32_t i = 0; i < k; i++) {
-        const uint32_t best = kg_largest(mine);
-        kg_take(mine, keys, p.n, best);
-        if (lane == 0) groups[i] = (int)best;
+    scores.most = (double)kg_number((int)(__reduce_max_sync(0xffffffffu, (uint32_t)most ^ 0x80000000u) ^ 0x80000000u));
+    if (sums) {
+        scores.sum = 0.;
+        for (uint32_t i = lane; i < p.n; i += 32) scores.sum += exp((double)room.logits[i] - scores.most);
+        scores.sum = kg_warp_sum(scores.sum);
+    } else if (__ballot_sync(0xffffffffu, number) != 0xffffffffu) {
+        scores.sum = (double)__uint_as_float(0x7fffffffu);
     }
-    __syncwarp();
-    uint32_t *ids = p.ids + (size_t)row * k;
-    for (uint32_t i = lane; i < k; i += 32) {
-        uint32_t place = 0;
-        for (uint32_t j = 0; j < k; j++) place += groups[j] < groups[i];
-        ids[place] = (uint32_t)groups[i];
-        if (p.shown) p.shown[(size_t)row * k + place] = (float)groups[i];
-        weights[place] = scores.at((uint32_t)groups[i]);
-    }
-    __syncwarp();
-    // Sums over the chosen, each lane for itself, in the order of the ids.
+}
+
+// The weights of the chosen, whose scores are in the room in the order of their ids: sums over them are made by each lane for itself.
+__device__ __forceinline__ void kg_route_weights(const KgRoute &p, uint32_t row, double *weights) {
+    const uint32_t lane = threadIdx.x % 32, k = p.n_used;
     double sum = 0., most = -INFINITY;
     if (p.score == KG_SCORE_SOFTMAX_OF_CHOSEN) {
         for (uint32_t i = 0; i < k; i++) most = fmax(most, weights[i]);
@@ -146,10 +132,53 @@ __device__ __forceinline__ void kg_route_row(const KgRoute &p, uint32_t row, KgR
     double by = 1.;
     if (p.renorm) {
         sum = 0.;
+#pragma unroll 8
         for (uint32_t i = 0; i < k; i++) sum += weights[i];
-        by = fmax(sum, 1e-20); // of a NaN, too
+        by = sum < 1e-20 ? 1e-20 : sum; // NaN stays NaN
     }
     for (uint32_t i = lane; i < k; i += 32) p.weights[(size_t)row * k + i] = (float)(weights[i] * ((double)p.scale / by));
+}
+
+// N: experts of a lane, at least.
+template <int N> __device__ __forceinline__ void kg_route_row_of(const KgRoute &p, uint32_t row, KgRouteRoom &room) {
+    const uint32_t lane = threadIdx.x % 32, k = p.n_used;
+    const bool by_score = p.select_bias || p.n_groups;
+    // A factor that all weights have is not needed where they are divided by their sum.
+    KgScores scores = {p.score, -INFINITY, 1.};
+    if (p.score == KG_SCORE_SOFTMAX) kg_route_softmax<N>(p, room, by_score || !p.renorm, scores);
+    for (uint32_t i = lane; i < p.n; i += 32) {
+        const float l = room.logits[i];
+        room.keys[i] = kg_key(by_score ? (float)(scores.of((double)l) + (p.select_bias ? (double)p.select_bias[i] : 0.)) : l);
+    }
+    __syncwarp();
+    if (p.n_groups) kg_leave_groups<N>(p, room.keys, room.groups);
+    KgKeys<N> keys(room.keys, p.n);
+    uint32_t chosen = 0; // bit j: of the lane's
+    for (uint32_t i = 0; i < k; i++) {
+        int key;
+        chosen |= keys.take(keys.largest(key));
+    }
+    // Where each goes: behind those chosen that have lower ids.
+    uint32_t *ids = p.ids + (size_t)row * k, before = 0;
+#pragma unroll
+    for (int j = 0; j < N; j++) {
+        const uint32_t all = __ballot_sync(0xffffffffu, chosen >> j & 1u), place = before + __popc(all & ((1u << lane) - 1u)), id = lane + 32 * j;
+        if (chosen >> j & 1u) {
+            ids[place] = id, room.weights[place] = (double)room.logits[id];
+            if (p.shown) p.shown[(size_t)row * k + place] = (float)id;
+        }
+        before += __popc(all);
+    }
+    __syncwarp();
+    for (uint32_t i = lane; i < k; i += 32) room.weights[i] = scores.of(room.weights[i]);
+    __syncwarp();
+    kg_route_weights(p, row, room.weights);
+}
+
+// Row `row`, whose logits are in the room, by one whole warp.
+__device__ __forceinline__ void kg_route_row(const KgRoute &p, uint32_t row, KgRouteRoom &room) {
+    if (p.n <= 128) kg_route_row_of<4>(p, row, room);
+    else kg_route_row_of<KG_MOST_EXPERTS / 32>(p, row, room);
 }
 
 static inline bool kg_route_check(const KgRoute *p) {

@@ -17,6 +17,9 @@ pub struct Budget {
 }
 
 impl Budget {
+    /// Where memory is short, as errors say it, when the cap refuses.
+    pub const CAP: &'static str = "memory cap";
+
     /// An account that nothing has been taken from.
     pub fn new(cap: Option<u64>) -> Arc<Budget> {
         Arc::new(Budget { cap, promised: AtomicU64::new(0), lent: AtomicU64::new(0) })
@@ -54,7 +57,7 @@ impl Budget {
             Ok(_) => Ok(()),
             Err(used) => {
                 let free = limit.saturating_sub(used);
-                Err(Error::OutOfMemory { place: "memory cap".to_owned(), requested: bytes, free })
+                Err(Error::OutOfMemory { place: Budget::CAP.to_owned(), requested: bytes, free })
             }
         }
     }

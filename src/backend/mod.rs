@@ -244,6 +244,12 @@ pub trait LoadedModel: Send + Sync {
         Ok(())
     }
 
+    /// Whether parts take their memory from where an error says that it is short, and give it back there.
+    fn has_parts_in(&self, place: &str) -> bool {
+        let _ = place;
+        false
+    }
+
     /// Gives memory back to the device that so many parts of each class do not need; whether there was any.
     fn trim_parts(&self, n: &[usize; MAX_CLASSES]) -> bool {
         let _ = n;

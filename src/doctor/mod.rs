@@ -288,6 +288,7 @@ impl Patient<'_> {
         let mut out = vec![0.0; tensor.cols];
         let mut stored = Vec::new();
         dequantize_row(tensor.ty, tensor.data.piece(row * bytes..(row + 1) * bytes, &mut stored)?, &mut out)?;
+        out.iter_mut().for_each(|x| *x *= tensor.scale);
         Ok(out)
     }
 

@@ -10,6 +10,7 @@ use crate::backend::reference::ReferenceDevice;
 use crate::backend::{
     CacheRow, Chunk, Device, LoadControl, LoadOptions, LoadedModel, PAGE_TOKENS, Plan, RunControl, Slot, TapEvent,
 };
+use crate::common::rewritten::Rewritten;
 use crate::common::tiny::{ARCHS, Tiny};
 use crate::engine::{Engine, EngineOptions, LogSink};
 use crate::error::{Error, Result};
@@ -60,6 +61,20 @@ fn a_sound_device_passes_every_check() {
             assert_eq!(checks.len(), 9);
             assert_eq!(diagnosis.n_holding + diagnosis.n_failed, 9);
             assert!(diagnosis.at_fault.is_none_or(|s| s == Subject::Repetition));
+        }
+    }
+}
+
+#[test]
+fn a_scale_beside_the_embedding_is_part_of_it() {
+    let path = std::env::current_exe().unwrap().with_file_name("doctor-scale.gguf");
+    let mut file = Rewritten::of(&Tiny::new("qwen2", TensorType::Nvfp4));
+    file.add_floats("token_embd.scale", &[0.75]);
+    std::fs::write(&path, file.bytes()).unwrap();
+    for device in ["cpu", "reference"] {
+        let (checks, _) = examine(&path, device, Fault::None);
+        for check in checks.iter().filter(|c| c.subject != Subject::Repetition) {
+            assert_eq!(check.outcome, Outcome::Holds, "{device}: {check:?}");
         }
     }
 }

@@ -137,7 +137,7 @@ fn load(
         return Err(Error::Unsupported { what: "device operation", name: "strict mode".into() });
     }
     let taken = loaded.plan();
-    charge.set(taken.weights_bytes.saturating_add(taken.scratch_bytes))?;
+    core.pools.with_room(|| charge.set(taken.weights_bytes.saturating_add(taken.scratch_bytes)))?;
 
     let bias = weights.output_norm_bias.as_ref().map(Tensor::floats).transpose()?;
     let output_norm = OutputNorm { weight: weights.output_norm.floats()?, bias };

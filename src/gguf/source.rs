@@ -151,24 +151,46 @@ impl Source<'_> {
     }
 }
 
-/// A stretch of a model's file. Reading it may fail: the file may have been shortened since it was opened.
+/// A stretch of a model's file, or the same part of each of many that lie one behind another. Reading it may fail: the file may have been
+/// shortened since it was opened.
 #[derive(Clone, Copy)]
 pub struct Data<'g> {
     source: &'g Source<'g>,
     at: u64,
+    /// The first of its bytes, counted through all runs.
+    first: usize,
     len: usize,
+    runs: Runs,
+}
+
+/// Bytes that count as one behind another: runs of so many, of which one begins so far behind the beginning of the one before.
+#[derive(Clone, Copy)]
+struct Runs {
+    len: usize,
+    step: usize,
+}
+
+impl Runs {
+    /// One without an end.
+    const ONE: Runs = Runs { len: usize::MAX, step: usize::MAX };
+
+    /// Where a byte is, and how many of its run there are from it on.
+    fn place(self, byte: usize) -> (usize, usize) {
+        let (run, within) = (byte / self.len, byte % self.len);
+        (run * self.step + within, self.len - within)
+    }
 }
 
 impl fmt::Debug for Data<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes at {}", self.len, self.at)
+        write!(f, "{} bytes at {}", self.len, self.at + self.runs.place(self.first).0 as u64)
     }
 }
 
 impl<'g> Data<'g> {
     /// `place` lies inside of the source.
     pub(super) fn new(source: &'g Source<'g>, place: &Range<u64>) -> Data<'g> {
-        Data { source, at: place.start, len: (place.end - place.start) as usize }
+        Data { source, at: place.start, first: 0, len: (place.end - place.start) as usize, runs: Runs::ONE }
     }
 
     /// Its bytes.
@@ -180,8 +202,22 @@ impl<'g> Data<'g> {
     ///
     /// Fails with `Internal` where it has fewer.
     pub fn part(&self, range: Range<usize>) -> Result<Data<'g>> {
-        let Range { start, end } = self.checked(range)?;
-        Ok(Data { source: self.source, at: start, len: (end - start) as usize })
+        self.check(&range)?;
+        Ok(Data { first: self.first + range.start, len: range.len(), ..*self })
+    }
+
+    /// The bytes of a range of each `step` bytes, as if they lay one behind another.
+    ///
+    /// Fails with `Internal` where it is no whole number of steps, or has been made by this.
+    pub fn part_of_each(&self, step: usize, range: Range<usize>) -> Result<Data<'g>> {
+        let whole = step > 0 && self.len.is_multiple_of(step) && self.runs.len == usize::MAX;
+        if !whole || range.is_empty() || range.end > step {
+            let message = format!("bytes {range:?} of each {step} of {} asked for", self.len);
+            return Err(Error::Internal { message });
+        }
+        let at = self.at + (self.first + range.start) as u64;
+        let runs = Runs { len: range.len(), step };
+        Ok(Data { source: self.source, at, first: 0, len: self.len / step * range.len(), runs })
     }
 
     /// Whether it has none.
@@ -192,34 +228,40 @@ impl<'g> Data<'g> {
     /// Fills `out` with the bytes from `at` on.
     ///
     /// Fails with `Io` where the file no longer has them or cannot be read.
-    pub fn read(&self, at: usize, out: &mut [u8]) -> Result<()> {
-        let range = self.checked(at..at.saturating_add(out.len()))?;
-        match self.source {
-            Source::File(file) => file.read(range.start, out),
-            Source::Borrowed(bytes) => {
-                out.copy_from_slice(&bytes[range.start as usize..range.end as usize]);
-                Ok(())
+    pub fn read(&self, at: usize, mut out: &mut [u8]) -> Result<()> {
+        self.check(&(at..at.saturating_add(out.len())))?;
+        let mut byte = self.first + at;
+        while !out.is_empty() {
+            let (place, left) = self.runs.place(byte);
+            let (run, rest) = out.split_at_mut(left.min(out.len()));
+            let start = self.at + place as u64;
+            match self.source {
+                Source::File(file) => file.read(start, run)?,
+                Source::Borrowed(bytes) => run.copy_from_slice(&bytes[start as usize..][..run.len()]),
             }
+            (byte, out) = (byte + run.len(), rest);
         }
+        Ok(())
     }
 
-    /// The bytes of a range: those of a caller's buffer in place, those of a file read into `buffer`.
+    /// The bytes of a range: those of a caller's buffer in place where they lie one behind another, others read into `buffer`.
     ///
     /// Fails like [`Self::read`], and where `buffer` cannot be made large enough.
     pub fn piece<'b>(&self, range: Range<usize>, buffer: &'b mut Vec<u8>) -> Result<&'b [u8]>
     where
         'g: 'b,
     {
-        let Range { start, end } = self.checked(range.clone())?;
-        match self.source {
-            Source::File(file) => {
-                grow(buffer, buffer.len().max(range.len()))?;
-                let out = &mut buffer[..range.len()];
-                file.read(start, out)?;
-                Ok(out)
-            }
-            Source::Borrowed(bytes) => Ok(&bytes[start as usize..end as usize]),
+        self.check(&range)?;
+        let (place, left) = self.runs.place(self.first + range.start);
+        if let Source::Borrowed(bytes) = self.source
+            && (1..=left).contains(&range.len())
+        {
+            return Ok(&bytes[self.at as usize + place..][..range.len()]);
         }
+        grow(buffer, buffer.len().max(range.len()))?;
+        let out = &mut buffer[..range.len()];
+        self.read(range.start, out)?;
+        Ok(out)
     }
 
     /// A copy of all bytes.
@@ -232,18 +274,50 @@ impl<'g> Data<'g> {
         Ok(out)
     }
 
-    /// The range's place in the source.
-    fn checked(&self, range: Range<usize>) -> Result<Range<u64>> {
+    fn check(&self, range: &Range<usize>) -> Result<()> {
         if range.start > range.end || range.end > self.len {
             return Err(Error::Internal { message: format!("bytes {range:?} of {} asked for", self.len) });
         }
-        Ok(self.at + range.start as u64..self.at + range.end as u64)
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_of_each_of_many_reads_as_one() {
+        let bytes: Vec<u8> = (0..40).collect();
+        let source = Source::Borrowed(&bytes);
+        let data = Data::new(&source, &(3..39)).part(6..36).unwrap(); // 9 .. 39
+        for (range, expected) in [
+            (0..4, [9, 10, 11, 12, 19, 20, 21, 22, 29, 30, 31, 32]),
+            (6..10, [15, 16, 17, 18, 25, 26, 27, 28, 35, 36, 37, 38]),
+        ] {
+            let part = data.part_of_each(10, range).unwrap();
+            assert_eq!((part.len(), part.to_vec().unwrap()), (12, expected.to_vec()));
+            for from in 0..=12 {
+                for to in from..=12 {
+                    let (mut buffer, expected) = (Vec::new(), &expected[from..to]);
+                    assert_eq!(part.piece(from..to, &mut buffer).unwrap(), expected);
+                    assert_eq!(part.part(from..to).unwrap().to_vec().unwrap(), expected);
+                    let within = to > from && from / 4 == (to - 1) / 4;
+                    assert_eq!(
+                        buffer.is_empty(),
+                        within || to == from,
+                        "{from}..{to}: what lies together is not copied"
+                    );
+                }
+            }
+            for refused in [part.part(11..13), part.part_of_each(4, 0..2)] {
+                assert!(matches!(refused, Err(Error::Internal { .. })));
+            }
+        }
+        for (step, range) in [(0, 0..0), (7, 0..2), (10, 4..4), (10, 8..11)] {
+            assert!(matches!(data.part_of_each(step, range), Err(Error::Internal { .. })));
+        }
+    }
 
     /// Reads 0, 1, 2, ... by what each step says: bytes given, or an error.
     fn run(n: usize, steps: &[std::result::Result<usize, ErrorKind>]) -> (Vec<u8>, Option<(usize, Option<ErrorKind>)>) {

@@ -5,7 +5,7 @@ use super::config::{Config, QkNorm};
 use super::weights::{LayerWeights, Tensor, Weights};
 use crate::alloc::reserve;
 use crate::error::{Error, Result};
-use crate::gguf::{Gguf, TensorInfo, TensorType};
+use crate::gguf::{Gguf, TensorInfo};
 
 /// Reads the description of the model and finds its tensors.
 ///
@@ -27,9 +27,10 @@ pub fn bind<'a>(gguf: &'a Gguf<'_>) -> Result<(Config, Weights<'a>)> {
             expected: format!("{}, the length of tokenizer.ggml.tokens", tokens.len()),
         });
     }
-    let mut binder = Binder { gguf, n_used: 0 };
+    let mut binder = Binder { gguf, used: Vec::new() };
+    reserve(&mut binder.used, gguf.n_tensors())?;
     let weights = binder.weights(&config, extras)?;
-    binder.refuse_the_rest(&weights, extras.n_left_out)?;
+    binder.refuse_the_rest(weights.layers.len(), extras.n_left_out)?;
     let divisors = weights.divisors()?;
     config.ropes.iter_mut().for_each(|rope| rope.divisors = divisors.clone());
     // Read also where no session is long: they are checked then.
@@ -38,9 +39,13 @@ pub fn bind<'a>(gguf: &'a Gguf<'_>) -> Result<(Config, Weights<'a>)> {
     Ok((config, weights))
 }
 
+/// Matrices one behind the other, and what each of them is to be multiplied with.
+pub(super) type Scaled<'a> = (Tensor<'a>, Option<Tensor<'a>>);
+
 pub(super) struct Binder<'a> {
     pub(super) gguf: &'a Gguf<'a>,
-    n_used: usize,
+    /// The names of the tensors that have a role.
+    used: Vec<&'a str>,
 }
 
 impl<'a> Binder<'a> {
@@ -155,13 +160,22 @@ impl<'a> Binder<'a> {
 
     /// `n` matrices of `rows`, one behind the other: the rows of all.
     pub(super) fn stack(&mut self, name: &str, n: usize, rows: usize, cols: usize) -> Result<Tensor<'a>> {
-        let tensor = self.find(name, [cols, rows, n])?;
-        let scale = beside(name, ".scale");
-        if tensor.ty == TensorType::Nvfp4 && self.gguf.tensor(&scale).is_some() {
-            let (found, expected) = ("there".into(), "no scale of each expert".into());
-            return Err(Error::UnsupportedValue { name: format!("tensor \"{scale}\""), found, expected });
-        }
-        Ok(tensor)
+        self.find(name, [cols, rows, n])
+    }
+
+    /// [`Self::stack`], and the scales of its matrices.
+    pub(super) fn scaled_stack(&mut self, name: &str, n: usize, rows: usize, cols: usize) -> Result<Scaled<'a>> {
+        Ok((self.stack(name, n, rows, cols)?, self.scales(name, n)?))
+    }
+
+    /// The scales of `n` matrices in a tensor, where there are some.
+    fn scales(&mut self, name: &str, n: usize) -> Result<Option<Tensor<'a>>> {
+        let [scale, input] = [".scale", ".input_scale"].map(|role| beside(name, role));
+        // That of activations of four bits, which no backend makes of them.
+        self.optional(Need::Maybe, &input, n)?;
+        let scale = self.optional(Need::Maybe, &scale, n)?;
+        scale.as_ref().map(Tensor::finite_floats).transpose()?;
+        Ok(scale)
     }
 
     /// A tensor of these dimensions, the contiguous one first; its rows are those of all outer dimensions.
@@ -175,32 +189,16 @@ impl<'a> Binder<'a> {
         if (0..3).any(|i| dim(i) != expected[i]) || dims.iter().skip(3).any(|&d| d != 1) {
             return Err(wrong(name, " shape", shape(dims), shape(&expected)));
         }
-        self.n_used += 1;
+        self.used.push(name);
         let [cols, rows, n] = expected.map(|d| d as usize);
         Ok(Tensor { name, ty, rows: rows * n, cols, scale: 1.0, data })
     }
 
     /// `[rows, cols]` of any type.
     pub(super) fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Tensor<'a>> {
-        let mut tensor = self.find(name, [cols, rows, 1])?;
-        if tensor.ty == TensorType::Nvfp4 {
-            tensor.scale = self.scale(name)?;
-        }
-        Ok(tensor)
-    }
-
-    /// What a matrix of NVFP4 has beside it: the scale of all its values, 1 where there is none, and that of activations of four bits,
-    /// which no backend makes of them.
-    fn scale(&mut self, name: &str) -> Result<f32> {
-        let [scale, input] = [".scale", ".input_scale"].map(|role| beside(name, role));
-        if self.gguf.tensor(&input).is_some() {
-            self.vector(&input, 1)?;
-        }
-        if self.gguf.tensor(&scale).is_none() {
-            return Ok(1.0);
-        }
-        let value = self.vector(&scale, 1)?.floats()?.first().copied().unwrap_or(f32::NAN);
-        if value.is_finite() { Ok(value) } else { Err(wrong(&scale, "", value.to_string(), "a finite number")) }
+        let tensor = self.find(name, [cols, rows, 1])?;
+        let scale = self.scales(name, 1)?.map(|scale| scale.finite_floats()).transpose()?;
+        Ok(Tensor { scale: scale.and_then(|scale| scale.first().copied()).unwrap_or(1.0), ..tensor })
     }
 
     /// `[n]` of a type whose elements are stored one by one.
@@ -221,24 +219,14 @@ impl<'a> Binder<'a> {
 
     /// Refuses a tensor that has no role: leaving it out would compute something else than the file means.
     /// The tensors of `n_left_out` layers behind the last are the exception.
-    fn refuse_the_rest(&self, weights: &Weights<'_>, n_left_out: usize) -> Result<()> {
-        if self.n_used == self.gguf.n_tensors() {
-            return Ok(());
-        }
-        let mut names: Vec<&str> = weights.iter().map(|t| t.name).collect();
-        names.sort_unstable();
-        let used = |name: &str| names.binary_search(&name).is_ok();
-        let scales = weights.iter().filter(|t| t.ty == TensorType::Nvfp4).map(|t| t.name);
-        let mut scales: Vec<String> =
-            scales.flat_map(|name| [".scale", ".input_scale"].map(|s| beside(name, s))).collect();
-        scales.sort_unstable();
-        let scales = |name: &str| scales.binary_search_by(|scale| scale.as_str().cmp(name)).is_ok();
-        let n_layers = weights.layers.len();
+    fn refuse_the_rest(&mut self, n_layers: usize, n_left_out: usize) -> Result<()> {
+        self.used.sort_unstable();
+        let used = |name: &str| self.used.binary_search(&name).is_ok();
         let is_left_out = |name: &str| {
             let layer = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')?.0.parse::<usize>().ok());
             layer.is_some_and(|layer| (n_layers..n_layers + n_left_out).contains(&layer))
         };
-        match self.gguf.tensors().find(|t| !used(t.name) && !scales(t.name) && !is_left_out(t.name)) {
+        match self.gguf.tensors().find(|t| !used(t.name) && !is_left_out(t.name)) {
             Some(extra) => Err(Error::UnsupportedValue {
                 name: format!("tensor \"{}\"", extra.name),
                 found: "there".into(),
@@ -257,6 +245,13 @@ pub(super) fn split<const N: usize>(tensor: Tensor<'_>, rows: [usize; N]) -> Res
         from += rows * row;
     }
     Ok(parts)
+}
+
+/// The rows of the first and of the second half of each of `n` matrices that lie one behind the other.
+pub(super) fn split_each(tensor: Tensor<'_>, n: usize) -> Result<[Tensor<'_>; 2]> {
+    let all = tensor.data.len() / n;
+    let half = |bytes| Ok(Tensor { rows: tensor.rows / 2, data: tensor.data.part_of_each(all, bytes)?, ..tensor });
+    Ok([half(0..all / 2)?, half(all / 2..all)?])
 }
 
 /// The name of what belongs to a matrix: "blk.0.attn_q.weight" has "blk.0.attn_q.scale".

@@ -1,12 +1,12 @@
 //! The tensors of feed-forward parts.
 
 use super::archs::{Extras, Need};
-use super::bind::{Binder, split};
+use super::bind::{Binder, Scaled, split, split_each};
 use super::config::{Config, Ffn};
 use super::dense::Dense;
 use super::experts::Experts;
 use super::weights::{DenseWeights, ExpertsWeights, FfnWeights, Tensor};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 impl<'a> Binder<'a> {
     /// Those of a layer.
@@ -57,7 +57,9 @@ impl<'a> Binder<'a> {
         let select_bias = if experts.route.select_bias { Need::Yes } else { Need::No };
         let shared = experts.shared.as_ref();
         let shared_gate = if shared.is_some_and(|shared| shared.gated) { Need::Yes } else { Need::No };
-        let gate = experts.each.gated.then(|| self.stack(&name("ffn_gate_exps.weight"), n, ff, d)).transpose()?;
+        let (gate, (up, up_scale)) = self.gate_up_of_each(layer, experts, d)?;
+        let (gate, gate_scale) = gate.unzip();
+        let (down, down_scale) = self.scaled_stack(&name("ffn_down_exps.weight"), n, d, ff)?;
         let gate_bias = if experts.each.gated { bias } else { Need::No };
         Ok(ExpertsWeights {
             router: self.matrix(&name("ffn_gate_inp.weight"), n, d)?,
@@ -65,15 +67,43 @@ impl<'a> Binder<'a> {
             select_bias: self.optional(select_bias, &name("exp_probs_b.bias"), n)?,
             each: DenseWeights {
                 gate,
-                up: self.stack(&name("ffn_up_exps.weight"), n, ff, d)?,
-                down: self.stack(&name("ffn_down_exps.weight"), n, d, ff)?,
+                up,
+                down,
                 gate_bias: self.stacked_bias(gate_bias, &name("ffn_gate_exps.bias"), n, ff)?,
                 up_bias: self.stacked_bias(bias, &name("ffn_up_exps.bias"), n, ff)?,
                 down_bias: self.stacked_bias(bias, &name("ffn_down_exps.bias"), n, d)?,
             },
+            gate_scale: gate_scale.flatten(),
+            up_scale,
+            down_scale,
             shared: shared.map(|s| self.dense(layer, "_shexp", &s.ffn, d, Need::No, false)).transpose()?,
             shared_gate: self.optional(shared_gate, &name("ffn_gate_inp_shexp.weight"), d)?,
         })
+    }
+
+    /// Gates, where experts have them, and ups: a tensor each, or one in which an expert has the rows of its gate and then those of its up.
+    fn gate_up_of_each(
+        &mut self,
+        layer: usize,
+        experts: &Experts,
+        d: usize,
+    ) -> Result<(Option<Scaled<'a>>, Scaled<'a>)> {
+        let (n, ff, gated) = (experts.n, experts.each.width, experts.each.gated);
+        let [gate, up, both] = ["gate", "up", "gate_up"].map(|part| format!("blk.{layer}.ffn_{part}_exps.weight"));
+        if !gated || self.gguf.tensor(&both).is_none() {
+            let gate = gated.then(|| self.scaled_stack(&gate, n, ff, d)).transpose()?;
+            return Ok((gate, self.scaled_stack(&up, n, ff, d)?));
+        }
+        if let Some(twice) = [&gate, &up].into_iter().find(|name| self.gguf.tensor(name).is_some()) {
+            return Err(Error::UnsupportedValue {
+                name: format!("tensor \"{twice}\""),
+                found: "there".into(),
+                expected: format!("none beside \"{both}\", which has its rows"),
+            });
+        }
+        // The format has no scales of both.
+        let [gate, up] = split_each(self.stack(&both, n, 2 * ff, d)?, n)?;
+        Ok((Some((gate, None)), (up, None)))
     }
 
     /// A bias of each expert, one a row.
@@ -81,7 +111,7 @@ impl<'a> Binder<'a> {
         if need == Need::No {
             return Ok(None);
         }
-        let bias = self.matrix(name, n, width)?;
+        let bias = self.stack(name, 1, n, width)?;
         bias.check_floats()?;
         Ok(Some(bias))
     }

@@ -18,7 +18,7 @@ pub struct Tensor<'a> {
     pub rows: usize,
     /// Input features; a multiple of the type's block length.
     pub cols: usize,
-    /// What every value is to be multiplied with: 1 but for a matrix of NVFP4.
+    /// What every value is to be multiplied with: 1 but for a matrix that has a scale beside it.
     pub scale: f32,
     /// The stored bytes.
     pub data: Data<'a>,
@@ -36,6 +36,13 @@ impl Tensor<'_> {
         let mut buffer = Vec::new();
         dequantize_row(self.ty, self.data.piece(0..self.data.len(), &mut buffer)?, &mut floats)?;
         Ok(floats)
+    }
+
+    /// [`Self::floats`], each of them finite: scales of matrices. The file may have changed since they were checked.
+    ///
+    /// Fails like it, and with `Model` where one is not.
+    pub fn finite_floats(&self) -> Result<Vec<f32>> {
+        checked_floats(self, |x| x.is_finite(), "a finite number")
     }
 
     /// Fails with `Model` where the elements are not stored one by one.
@@ -68,6 +75,9 @@ pub struct ExpertsWeights<'a> {
     pub router_bias: Option<Tensor<'a>>,  // [N]
     pub select_bias: Option<Tensor<'a>>,  // [N], where `Route` says so
     pub each: DenseWeights<'a>,           // of all experts
+    pub gate_scale: Option<Tensor<'a>>,   // [N], what the values of each expert's gate are to be multiplied with
+    pub up_scale: Option<Tensor<'a>>,     // [N]
+    pub down_scale: Option<Tensor<'a>>,   // [N]
     pub shared: Option<DenseWeights<'a>>, // of another width
     pub shared_gate: Option<Tensor<'a>>,  // [D], where it is gated
 }
@@ -126,6 +136,13 @@ impl<'a> DenseWeights<'a> {
     }
 }
 
+impl<'a> ExpertsWeights<'a> {
+    /// The scales of gates, ups and downs.
+    pub fn scales(&self) -> [Option<Tensor<'a>>; 3] {
+        [self.gate_scale, self.up_scale, self.down_scale]
+    }
+}
+
 impl<'a> FfnWeights<'a> {
     /// Those of a dense part, or of the expert that all share.
     pub fn common(&self) -> Option<&DenseWeights<'a>> {
@@ -147,7 +164,7 @@ impl<'a> FfnWeights<'a> {
     pub fn iter(&self) -> impl Iterator<Item = Tensor<'a>> + use<'a> {
         let of_experts = self.experts().map(|e| {
             let router = [Some(e.router), e.router_bias, e.select_bias, e.shared_gate];
-            router.into_iter().flatten().chain(e.each.iter())
+            router.into_iter().chain(e.scales()).flatten().chain(e.each.iter())
         });
         self.common().map(DenseWeights::iter).into_iter().flatten().chain(of_experts.into_iter().flatten())
     }
@@ -193,13 +210,17 @@ impl<'a> Weights<'a> {
 }
 
 fn positive_floats(tensor: &Tensor<'_>) -> Result<Vec<f32>> {
+    checked_floats(tensor, |d| d.is_finite() && d > 0.0, "positive and finite")
+}
+
+fn checked_floats(tensor: &Tensor<'_>, fits: impl Fn(f32) -> bool, expected: &str) -> Result<Vec<f32>> {
     let floats = tensor.floats()?;
-    match floats.iter().position(|d| !(d.is_finite() && *d > 0.0)) {
+    match floats.iter().enumerate().find(|(_, x)| !fits(**x)) {
         None => Ok(floats),
-        Some(i) => Err(Error::Model {
+        Some((i, x)) => Err(Error::Model {
             name: format!("tensor \"{}\" element {i}", tensor.name),
-            found: floats[i].to_string(),
-            expected: "positive and finite".into(),
+            found: x.to_string(),
+            expected: expected.into(),
         }),
     }
 }

@@ -138,8 +138,8 @@ fn every_architecture_and_type_agrees_with_the_reference() {
     assert!(n_parted <= 3, "{n_parted} models of experts choose others");
 }
 
-/// A model of `ty` whose matrices have scales beside them, and `more` in each byte of a block's scales of NVFP4.
-fn with_scales(ty: TensorType, scale: Option<f32>, more: u8) -> Vec<u8> {
+/// A model of NVFP4 or Q8_0 whose matrices have scales beside them, or blocks whose scales are twice as large.
+fn with_scales(ty: TensorType, scale: Option<f32>, twice: bool) -> Vec<u8> {
     let tiny = Tiny::new("llama", ty);
     let specs = tiny.shape.tensors();
     let mut writer = tiny.writer();
@@ -151,11 +151,19 @@ fn with_scales(ty: TensorType, scale: Option<f32>, more: u8) -> Vec<u8> {
     writer.to_bytes(|i, out| match specs.get(i) {
         Some(spec) => {
             tiny.fill(spec, out);
-            let blocks = out.chunks_exact_mut(if tiny.type_of(spec) == TensorType::Nvfp4 { 36 } else { usize::MAX });
-            for s in blocks.flat_map(|block| &mut block[..4]) {
-                // Neither a subnormal nor so large that there is none twice as large.
-                assert!((8..0x70).contains(s), "{s}");
-                *s += more;
+            if !twice || tiny.type_of(spec) != ty {
+                return;
+            }
+            // One more in the exponent.
+            for block in out.chunks_exact_mut(ty.block_bytes()) {
+                if ty == TensorType::Nvfp4 {
+                    // Neither a subnormal nor so large that there is none twice as large.
+                    assert!(block[..4].iter().all(|s| (8..0x70).contains(s)), "{block:?}");
+                    block[..4].iter_mut().for_each(|s| *s += 8);
+                } else {
+                    assert!((4..0x78).contains(&block[1]), "{block:?}");
+                    block[1] += 4;
+                }
             }
         }
         None => out.copy_from_slice(&scale.unwrap_or(0.0).to_le_bytes()),
@@ -166,9 +174,10 @@ fn with_scales(ty: TensorType, scale: Option<f32>, more: u8) -> Vec<u8> {
 fn the_scale_of_a_tensor_counts_as_those_of_its_blocks() {
     use TensorType::{Nvfp4, Q8_0};
     let tokens = some_tokens(40, 500);
-    // One more in the exponent of every block is twice the value, exactly.
-    let files = [with_scales(Nvfp4, Some(2.0), 0), with_scales(Nvfp4, None, 8), with_scales(Nvfp4, None, 0)];
-    for device in [&ReferenceDevice::PLAIN as &dyn Device, &cpu(2, None)] {
+    for (device, ty) in
+        [&ReferenceDevice::PLAIN as &dyn Device, &cpu(2, None)].into_iter().flat_map(|d| [(d, Nvfp4), (d, Q8_0)])
+    {
+        let files = [with_scales(ty, Some(2.0), false), with_scales(ty, None, true), with_scales(ty, None, false)];
         let [scaled, doubled, plain] = files.each_ref().map(|file| run(&*load(device, file), &tokens, &[30, 10]));
         for ((a, b), c) in scaled.iter().zip(&doubled).zip(&plain) {
             assert_eq!(bits(a), bits(b));
@@ -176,10 +185,8 @@ fn the_scale_of_a_tensor_counts_as_those_of_its_blocks() {
         }
     }
     let refused = |file: &[u8]| bind(&Gguf::from_bytes(file).unwrap()).unwrap_err().to_string();
-    let infinite = refused(&with_scales(Nvfp4, Some(f32::INFINITY), 0));
+    let infinite = refused(&with_scales(Nvfp4, Some(f32::INFINITY), false));
     assert!(infinite.contains("token_embd.scale") && infinite.contains("inf"), "{infinite}");
-    let other = refused(&with_scales(Q8_0, Some(2.0), 0));
-    assert!(other.contains("token_embd.scale"), "{other}");
 }
 
 #[test]

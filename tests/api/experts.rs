@@ -2,11 +2,12 @@
 
 use crate::common::described::Described;
 use crate::common::features::EXPERTS;
-use crate::common::run::tapped;
+use crate::common::rewritten::Rewritten;
+use crate::common::run::{NoControl, logits_after, same_bits, tapped};
 use crate::common::tiny::{ARCHS, Tiny};
 use kigo::backend::cpu::{CpuDevice, CpuOptions};
 use kigo::backend::reference::ReferenceDevice;
-use kigo::backend::{Device, TapEvent};
+use kigo::backend::{Device, LoadOptions, TapEvent};
 use kigo::engine::{Engine, LogSink};
 use kigo::gguf::{Gguf, TensorType, Value};
 use kigo::model::{Config, Experts, Groups, Score, bind};
@@ -100,6 +101,99 @@ fn experts_of_any_type_are_those_of_the_reference() {
         let error: f64 = own.iter().zip(&exact).map(|(a, b)| square(a - b)).sum();
         let nmse = error / exact.iter().map(|b| square(*b)).sum::<f64>();
         assert!(nmse < 2.0_f64.powi(-18), "{}: {nmse:e}", ty.name());
+    }
+}
+
+/// Plan and logits of a file, read from memory or from a disk.
+fn outcome(device: &dyn Device, gguf: &Gguf<'_>) -> (u64, Vec<Vec<u32>>) {
+    let (config, weights) = bind(gguf).expect("binds");
+    let model = device.load(&config, &weights, &LoadOptions::default(), &mut NoControl).expect("loads");
+    let logits = logits_after(&*model, &tokens(40), &[30, 1, 9]);
+    let bits = logits.into_iter().map(|row| row.into_iter().map(f32::to_bits).collect()).collect();
+    (device.plan(&config, &weights).weights_bytes, bits)
+}
+
+#[test]
+fn gates_and_ups_in_one_tensor_are_those_of_two() {
+    let path = std::env::temp_dir().join(format!("kigo-gate-up-{}.gguf", std::process::id()));
+    let types = [TensorType::F16, TensorType::Q8_0, TensorType::Nvfp4, TensorType::F32, TensorType::Q6_K];
+    for (i, arch) in ARCHS.into_iter().enumerate() {
+        let mut rewritten = Rewritten::of(&Tiny::new(arch, types[i % types.len()]));
+        let two = rewritten.bytes();
+        let found = rewritten.gate_up_in_one();
+        assert_eq!(found > 0, Tiny::new(arch, TensorType::F16).shape.experts().is_some(), "{arch}");
+        if found == 0 {
+            continue;
+        }
+        let one = rewritten.bytes();
+        std::fs::write(&path, &one).expect("the temporary folder can be written");
+        let [two, one] = [&two, &one].map(|bytes| Gguf::from_bytes(bytes).expect("opens"));
+        let on_disk = Gguf::open(&path).expect("opens");
+        assert_eq!(one.n_tensors() + found, two.n_tensors(), "{arch}");
+        for device in devices() {
+            let expected = outcome(&*device, &two);
+            for file in [&one, &on_disk] {
+                assert!(outcome(&*device, file) == expected, "{arch} on {}", device.name());
+            }
+        }
+    }
+    std::fs::remove_file(path).expect("is there");
+}
+
+/// 0, 1 or 2, others of neighbouring experts.
+fn power(name: &str, expert: usize) -> u8 {
+    ((expert + name.len()) % 3) as u8
+}
+
+#[test]
+fn the_scale_of_an_expert_counts_as_those_of_its_blocks() {
+    let plain = Rewritten::of(&Tiny::new("qwen3moe", TensorType::Nvfp4));
+    let [mut scaled, mut in_blocks] = [plain.clone(), plain.clone()];
+    scaled.scale_experts(|name, expert| f32::from(power(name, expert)).exp2());
+    in_blocks.scale_blocks_of_experts(power);
+    let files = [scaled, in_blocks, plain].map(|file| file.bytes());
+    let files = files.each_ref().map(|bytes| Gguf::from_bytes(bytes).expect("opens"));
+    for device in devices() {
+        let [scaled, in_blocks, plain] = files.each_ref().map(|file| outcome(&*device, file).1);
+        assert!(scaled == in_blocks, "{}", device.name());
+        assert!(scaled != plain, "{}: the scales change nothing", device.name());
+    }
+}
+
+#[test]
+fn experts_of_any_type_with_scales_are_those_of_the_reference() {
+    let [reference, cpu] = devices();
+    for ty in [TensorType::Nvfp4, TensorType::Q8_0, TensorType::F16, TensorType::Q4_K] {
+        let mut file = Rewritten::of(&Tiny::new("qwen2moe", ty));
+        file.scale_experts(|name, expert| 0.3 + 0.37 * (expert + name.len() % 3) as f32);
+        let bytes = file.bytes();
+        let gguf = Gguf::from_bytes(&bytes).expect("opens");
+        let (config, weights) = bind(&gguf).expect("binds");
+        let load = |device: &dyn Device| device.load(&config, &weights, &LoadOptions::default(), &mut NoControl);
+        let of = |device: &dyn Device, taps: [&str; 2], chunk_lens: &[usize]| {
+            let (mut first, mut second) = (Vec::new(), Vec::new());
+            let mut tap = |e: &TapEvent<'_>| {
+                if e.name == taps[0] {
+                    first.extend_from_slice(e.data);
+                } else if e.name == taps[1] {
+                    second.extend_from_slice(e.data);
+                }
+            };
+            let n = chunk_lens.iter().sum();
+            let logits = tapped(&*load(device).expect("loads"), &tokens(n), chunk_lens, Some(&mut tap));
+            (first, second, logits.into_iter().next_back().expect("some"))
+        };
+        // One token has no cache to round: what is left is arithmetic.
+        let [own, exact] = [&cpu, &reference].map(|device| of(&**device, ["moe_ids", "ffn_out"], &[1]));
+        assert_eq!(own.0, exact.0, "{}", ty.name());
+        let square = |x: f32| f64::from(x) * f64::from(x);
+        let error: f64 = own.1.iter().zip(&exact.1).map(|(a, b)| square(a - b)).sum();
+        let nmse = error / exact.1.iter().map(|b| square(*b)).sum::<f64>();
+        assert!(nmse < 2.0_f64.powi(-18), "{}: {nmse:e}", ty.name());
+        for device in [&cpu, &reference] {
+            let logits = |chunk_lens: &[usize]| of(&**device, ["", ""], chunk_lens).2;
+            assert!(same_bits(&logits(&[40]), &logits(&[1; 40])), "{} on {}", ty.name(), device.name());
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 //! - [`hold`]: a session held to a grammar;
 //! - [`hostile`]: texts of grammars that grow until a parser is overwhelmed;
 //! - [`long`]: sessions of a model with LongRoPE;
+//! - [`rewritten::Rewritten`]: the file of a tiny model, its tensors changed and written again;
 //! - [`run`]: a file on a device, and the logits of a list of tokens;
 //! - [`shapes`]: the sizes of real models, their metadata and lists of tensors (also used by `examples/random_gguf.rs`);
 //! - [`windows`]: sessions of models with windows, on any device.
@@ -27,6 +28,7 @@ pub mod long;
 pub mod probe;
 pub mod random;
 pub mod recipes;
+pub mod rewritten;
 pub mod run;
 pub mod shapes;
 pub mod tiny;

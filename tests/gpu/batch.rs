@@ -45,6 +45,11 @@ fn append(model: &dyn LoadedModel, all: &mut [Mine], which: &[usize], start: &[u
     which.iter().map(|i| bits(model, &mut *all[*i].slot)).collect()
 }
 
+/// A company of this size of `n` sequences: a different one, and in another order, for each size.
+fn members(size: usize, n: usize) -> impl Iterator<Item = usize> {
+    (0..size).map(move |i| (i * 7 + size) % n)
+}
+
 fn bits(model: &dyn LoadedModel, slot: &mut dyn Slot) -> Vec<u32> {
     let mut logits = vec![f32::NAN; model.config().n_vocab];
     model.logits(slot, &mut logits).unwrap();
@@ -64,10 +69,25 @@ impl Company {
     /// `lens`: of each sequence, in tokens; the last of them is the step that is looked at, the ones before it go alone.
     fn new(name: &str, device: &CudaDevice, bytes: &[u8], lens: &[usize]) -> Company {
         let mut company = Company::without_truth(name, device, bytes, lens);
-        let Company { model, all, .. } = &mut company;
-        let alone = |i| append(&**model, all, &[i], &vec![0; lens.len()], lens).remove(0);
-        company.truth = (0..lens.len()).map(alone).collect();
+        company.go_alone(0..lens.len());
         company
+    }
+
+    /// [`Self::new`] for [`Self::check`] of these sizes alone: who is in none of those companies has no bits.
+    fn of_sizes(name: &str, device: &CudaDevice, bytes: &[u8], lens: &[usize], sizes: &[usize]) -> Company {
+        let mut company = Company::without_truth(name, device, bytes, lens);
+        company.go_alone(sizes.iter().flat_map(|size| members(*size, lens.len())));
+        company
+    }
+
+    fn go_alone(&mut self, which: impl Iterator<Item = usize>) {
+        let Company { model, all, lens, truth, .. } = self;
+        truth.resize(lens.len(), Vec::new());
+        for i in which {
+            if truth[i].is_empty() {
+                truth[i] = append(&**model, all, &[i], &vec![0; lens.len()], lens).remove(0);
+            }
+        }
     }
 
     fn without_truth(name: &str, device: &CudaDevice, bytes: &[u8], lens: &[usize]) -> Company {
@@ -96,8 +116,7 @@ impl Company {
         let start: Vec<usize> = lens.iter().map(|n| n - 1).collect();
         let one = vec![1; lens.len()];
         for &size in sizes {
-            // A different company and order for each size.
-            let which: Vec<usize> = (0..size).map(|i| (i * 7 + size) % lens.len()).collect();
+            let which: Vec<usize> = members(size, lens.len()).collect();
             assert!((1..size).all(|i| !which[..i].contains(&which[i])), "sizes and lengths that do not go together");
             let seen = append(&**model, all, &which, &start, &one);
             for (i, seen) in which.iter().zip(&seen) {
@@ -207,7 +226,13 @@ fn every_cut_of_a_stage_has_the_same_bits() {
     for shape in if few() { vec![small, wide] } else { vec![small, wide, long, longer] } {
         let bytes = random_file(&shape, Recipe::named("F16").unwrap(), true);
         let name = format!("cuts of {}", shape.n_embd);
-        let mut company = Company::new(&name, &device, &bytes, &(0..37).map(|i| 1 + i % 3).collect::<Vec<_>>());
+        let lens: Vec<usize> = (0..37).map(|i| 1 + i % 3).collect();
+        let sizes = match (few(), shape.n_embd == 1_088) {
+            (true, true) => &[17][..],
+            (true, false) => &[10],
+            _ => &[3, 9, 36],
+        };
+        let mut company = Company::of_sizes(&name, &device, &bytes, &lens, sizes);
         let mut n = 0;
         for (nt, two) in [1, 2, 4].into_iter().flat_map(|nt| [(nt, false), (nt, true)]) {
             let cuts = [(1, 1), (4, 3), (2, 5), (1, 12), (2, 3), (4, 1), (4, 2)];
@@ -217,10 +242,8 @@ fn every_cut_of_a_stage_has_the_same_bits() {
                 // Of the second shape of few, four tiles; else one or two.
                 match (few(), shape.n_embd == 1_088) {
                     (true, true) if nt < 4 => continue,
-                    (true, true) => company.check(&[17]),
                     (true, false) if nt == 4 => continue,
-                    (true, false) => company.check(&[10]),
-                    _ => company.check(&[3, 9, 36]),
+                    _ => company.check(sizes),
                 }
                 n += 1;
             }
@@ -247,7 +270,9 @@ fn every_quantized_type_has_the_same_bits_on_tensor_cores() {
     for (i, (shape, ty)) in cases.into_iter().enumerate() {
         let bytes = random_file(shape, Recipe::named(ty).unwrap(), true);
         let name = format!("{ty} of {} in integers", shape.n_ff);
-        let mut company = Company::new(&name, &device, &bytes, &(0..37).map(|i| 1 + i % 3).collect::<Vec<_>>());
+        let lens: Vec<usize> = (0..37).map(|i| 1 + i % 3).collect();
+        let sizes: &[usize] = if few() { &[19] } else { &[3, 9, 19, 36] };
+        let mut company = Company::of_sizes(&name, &device, &bytes, &lens, sizes);
         let cuts = [Some(1), Some(4), Some(2), None];
         let cuts = match (few(), i < 2 || i % 2 == 1) {
             (false, _) => &cuts[..],
@@ -257,7 +282,7 @@ fn every_quantized_type_has_the_same_bits_on_tensor_cores() {
         for nt in cuts {
             let cut = nt.map(|nt| cuda::Wide { nt, ks: 1, groups: 1, two: false });
             company.model.tune(Tuning { prefill: false, wide: [cut; cuda::Kind::N], ..Tuning::default() });
-            company.check(if few() { &[19] } else { &[3, 9, 19, 36] });
+            company.check(sizes);
         }
         println!("{name}");
     }

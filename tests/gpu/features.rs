@@ -6,13 +6,17 @@ use std::sync::atomic::AtomicBool;
 
 use kigo::backend::cuda::{CudaDevice, Tuning};
 use kigo::backend::{Chunk, LoadOptions, LoadedModel, RunControl, Slot, Want};
-use kigo::gguf::TensorType::{Bf16, F16, F32, Q4_0, Q8_0};
-use kigo::model::{Config, Weights};
+use kigo::error::Status;
+use kigo::gguf::Gguf;
+use kigo::gguf::TensorType::{Bf16, F16, F32, Nvfp4, Q4_0, Q4_K, Q8_0};
+use kigo::model::{Config, Weights, bind};
 
 use super::forward::compare;
 use crate::common::described::Described;
 use crate::common::features::{EXPERTS, FEATURES, Feature};
-use crate::common::gpu::{NoControl, device, few, tokens};
+use crate::common::gpu::{NoControl, Sequence, device, few, load, tokens};
+use crate::common::rewritten::Rewritten;
+use crate::common::tiny::Tiny;
 
 #[test]
 fn every_feature_matches_the_reference_and_itself_in_company() {
@@ -22,6 +26,78 @@ fn every_feature_matches_the_reference_and_itself_in_company() {
 #[test]
 fn experts_match_the_reference_and_themselves_in_company() {
     check(&EXPERTS);
+}
+
+/// The bits of the logits behind a prompt and behind a token more, through the tensor cores and in steps.
+fn bits(device: &CudaDevice, file: &Rewritten) -> Vec<Vec<u32>> {
+    let model = load(device, &file.bytes());
+    let tokens = tokens(21, model.config().n_vocab);
+    let mut found = Vec::new();
+    for prefill in [true, false] {
+        model.tune(Tuning { prefill, ..Tuning::default() });
+        let mut sequence = Sequence::new(&*model, tokens.len());
+        for (start, tokens) in [(0, &tokens[..20]), (20, &tokens[20..])] {
+            let logits = sequence.run(&*model, tokens, start, None);
+            found.push(logits.into_iter().map(f32::to_bits).collect());
+        }
+    }
+    found
+}
+
+#[test]
+fn gates_and_ups_in_one_tensor_are_those_of_two() {
+    let Some(device) = device() else { return };
+    let cases = [("qwen3moe", Q8_0), ("gpt-oss", F16), ("glm4moe", Nvfp4), ("granitemoe", Q4_K), ("olmoe", F32)];
+    for (arch, ty) in cases.into_iter().take(if few() { 3 } else { 5 }) {
+        let mut file = Rewritten::of(&Tiny::new(arch, ty));
+        let two = bits(&device, &file);
+        assert!(file.gate_up_in_one() > 0, "{arch}");
+        assert!(bits(&device, &file) == two, "{arch} {}", ty.name());
+    }
+}
+
+#[test]
+fn scales_of_experts_count_as_those_of_their_blocks() {
+    let Some(device) = device() else { return };
+    // A power of two for each part of each expert.
+    let power = |name: &str, expert: usize| ((expert + name.len()) % 3) as u8;
+    let plain = Rewritten::of(&Tiny::new("qwen3moe", Nvfp4));
+    let [mut scaled, mut in_blocks] = [plain.clone(), plain.clone()];
+    scaled.scale_experts(|name, expert| f32::from(power(name, expert)).exp2());
+    in_blocks.scale_blocks_of_experts(power);
+    let [scaled, in_blocks, plain] = [scaled, in_blocks, plain].map(|file| bits(&device, &file));
+    assert!(scaled == in_blocks && scaled != plain);
+    // Others, against the reference and in company.
+    let mut file = Rewritten::of(&Tiny::new("glm4moe", Nvfp4));
+    file.scale_experts(|name, expert| 0.4 + 0.17 * (expert + name.len() % 3) as f32);
+    let bytes = file.bytes();
+    let gguf = Gguf::from_bytes(&bytes).unwrap();
+    let (config, weights) = bind(&gguf).unwrap();
+    compare("scales of experts", &device, &config, &weights, 20);
+    in_company("scales of experts", &device, &config, &weights);
+}
+
+#[test]
+fn a_scale_of_another_type_is_refused_by_name() {
+    let Some(device) = device() else { return };
+    let refused = |change: &dyn Fn(&mut Rewritten)| {
+        let mut file = Rewritten::of(&Tiny::new("qwen3moe", Q8_0));
+        change(&mut file);
+        let bytes = file.bytes();
+        let gguf = Gguf::from_bytes(&bytes).unwrap();
+        let (config, weights) = bind(&gguf).unwrap();
+        let error =
+            device.load_model(&config, &weights, &LoadOptions::default(), &mut NoControl).err().expect("is refused");
+        assert_eq!(error.status(), Status::Unsupported);
+        error.to_string()
+    };
+    let says = |part: &str| {
+        format!(
+            "tensor \"blk.0.{part}.weight\" type is Q8_0, with a scale beside it; expected NVFP4, or no scale, on a GPU"
+        )
+    };
+    assert_eq!(refused(&|file| file.add_floats("blk.0.ffn_down_exps.scale", &[0.5; 7])), says("ffn_down_exps"));
+    assert_eq!(refused(&|file| file.add_floats("blk.0.attn_q.scale", &[0.5])), says("attn_q"));
 }
 
 /// Side by side, since the emulated device computes with the thread that waits for it.

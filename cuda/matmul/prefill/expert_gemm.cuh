@@ -22,6 +22,7 @@
 // Reference: tests/gpu/operations/expert_gemm.rs.
 #pragma once
 #include "device/activation.cuh"
+#include "device/expert_unit.cuh"
 #include "device/fragments.cuh"
 #include "device/packed.cuh"
 #include "device/vectors.cuh"
@@ -35,7 +36,7 @@ template <int T, bool QUANT = kg_is_quant(T)> struct KgExpertBlock {
     // Before half 0 of block b; a row has n blocks.
     template <int HALF> __device__ __forceinline__ void load(const KgMat &m, uint32_t row, uint32_t b, uint32_t n) {
         if constexpr (HALF == 0) {
-            if (b < n) unit.load(m, row * n + b);
+            if (b < n) kg_load_expert(unit, m, row * n + b);
             else unit.zero();
         }
     }

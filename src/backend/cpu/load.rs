@@ -148,15 +148,17 @@ impl Filler<'_> {
         self.packer.pack(t, place, self.control)
     }
 
-    /// A matrix that is as many of them as there are experts.
-    fn stack(&mut self, t: &Tensor<'_>, n: usize) -> Result<Vec<Matrix>> {
+    /// A matrix that is as many of them as there are experts, each with its own scale.
+    fn stack(&mut self, t: &Tensor<'_>, n: usize, scale: &Option<Tensor<'_>>) -> Result<Vec<Matrix>> {
+        let scales = scale.as_ref().map(Tensor::finite_floats).transpose()?.unwrap_or_default();
         let rows = t.rows / n;
         let bytes = rows * t.ty.row_bytes(t.cols);
         let mut all = Vec::new();
         reserve(&mut all, n)?;
         for i in 0..n {
             let data = t.data.part(i * bytes..(i + 1) * bytes)?;
-            all.push(self.next(&Tensor { rows, data, ..*t })?);
+            let scale = scales.get(i).copied().unwrap_or(t.scale);
+            all.push(self.next(&Tensor { rows, data, scale, ..*t })?);
         }
         Ok(all)
     }
@@ -185,15 +187,15 @@ impl Filler<'_> {
         let n = layer.experts().map_or(1, |experts| experts.n);
         let router = self.next(&w.router)?;
         let each = &w.each;
-        let gate = each.gate.as_ref().map(|t| self.stack(t, n)).transpose()?.unwrap_or_default();
+        let gate = each.gate.as_ref().map(|t| self.stack(t, n, &w.gate_scale)).transpose()?.unwrap_or_default();
         Ok(FfnPlan::Experts(ExpertsPlan {
             router_tasks: tasks(&[&router], self.n_threads()),
             router,
             router_bias: maybe(&w.router_bias)?,
             select_bias: maybe(&w.select_bias)?,
             gate,
-            up: self.stack(&each.up, n)?,
-            down: self.stack(&each.down, n)?,
+            up: self.stack(&each.up, n, &w.up_scale)?,
+            down: self.stack(&each.down, n, &w.down_scale)?,
             gate_bias: maybe(&each.gate_bias)?,
             up_bias: maybe(&each.up_bias)?,
             down_bias: maybe(&each.down_bias)?,

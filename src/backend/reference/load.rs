@@ -101,6 +101,18 @@ impl<'a> Loader<'a> {
         Ok(Matrix { rows: t.rows, cols: t.cols, data })
     }
 
+    /// The matrices of experts, each times its own scale.
+    fn scale_each(&mut self, matrix: &mut Matrix, scale: &Option<Tensor<'_>>) -> Result<()> {
+        let Some(scale) = scale else { return Ok(()) };
+        let scales = scale.finite_floats()?;
+        let of_one = matrix.data.len() / scales.len();
+        for (one, scale) in matrix.data.chunks_exact_mut(of_one).zip(scales) {
+            one.iter_mut().for_each(|w| *w *= scale);
+        }
+        self.skip(scale.data.len() as u64);
+        Ok(())
+    }
+
     pub fn vector(&mut self, t: &Tensor<'_>) -> Result<Vec<f32>> {
         Ok(self.matrix(t)?.data)
     }
@@ -129,11 +141,16 @@ impl<'a> Loader<'a> {
             FfnWeights::Dense(w) => return Ok(Ffn::Dense(self.dense(w)?)),
             FfnWeights::Experts(w) => w,
         };
+        let mut each = self.dense(&w.each)?;
+        let matrices = [each.gate.as_mut(), Some(&mut each.up), Some(&mut each.down)];
+        for (matrix, scale) in matrices.into_iter().zip(w.scales()) {
+            matrix.map(|matrix| self.scale_each(matrix, &scale)).transpose()?;
+        }
         Ok(Ffn::Experts(Box::new(Experts {
             router: self.matrix(&w.router)?,
             router_bias: self.optional(&w.router_bias)?,
             select_bias: self.optional(&w.select_bias)?,
-            each: self.dense(&w.each)?,
+            each,
             shared: w.shared.as_ref().map(|w| self.dense(w)).transpose()?,
             shared_gate: self.optional(&w.shared_gate)?,
         })))

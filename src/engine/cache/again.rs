@@ -125,6 +125,8 @@ impl Pages {
             for index in behind.clone() {
                 state.parts.unwant(pages[index], index, &of_class(class, old));
             }
+            // As far as it has come, wherever it ends: the list gives back what it wants once.
+            list.wanted[class].gap = new.gap;
             let mut behind = behind.filter(|index| *index >= course.first).map(|index| pages[index]);
             for index in old.until.min(end)..new.until.min(end) {
                 if !state.parts.is_there(pages[index], class) {
@@ -134,6 +136,7 @@ impl Pages {
                     }
                 }
                 state.parts.want(pages[index], index, &of_class(class, new));
+                list.wanted[class].until = index + 1;
             }
             list.wanted[class] = new;
         }
@@ -144,9 +147,10 @@ impl Pages {
     /// again: the nearest in front of which every class has its window. Pages that nobody else holds are written once more,
     /// with what they hold already, others are replaced. These stay as they are; where the new ones are given up, so does
     /// what they hold. Fails and changes nothing but what is spare.
-    pub(in crate::engine) fn again(&self, n_tokens: usize) -> Result<(Pages, usize)> {
-        let (old, pool) = (&*self.list, &self.list.pool);
-        let alone = Arc::strong_count(&self.list) == 1;
+    pub(in crate::engine) fn again(&mut self, n_tokens: usize) -> Result<(Pages, usize)> {
+        // No fork's: [`Self::cut`] has been before.
+        let old = &*self.own(self.list.pages.len(), 0)?;
+        let pool = &old.pool;
         let end = n_tokens.div_ceil(PAGE_TOKENS);
         let mut list = PageList::new(pool, old.is_long);
         let (mut replaced, mut fresh) = (Vec::new(), Vec::new());
@@ -160,7 +164,7 @@ impl Pages {
             list.wanted = course.begun(pool, &wanted_behind(&pool.classes, first * PAGE_TOKENS));
             list.course = Some(course);
             replaced.clear();
-            replaced.extend((first..end).filter(|index| !alone || state.holders[old.pages[*index] as usize] > 1));
+            replaced.extend((first..end).filter(|index| state.holders[old.pages[*index] as usize] > 1));
             let pages = &old.pages[..end];
             // Wanted before memory is asked for, so that it is not what is given back for it.
             let more = state.hold_again(pages, &replaced, &mut list);
@@ -171,10 +175,7 @@ impl Pages {
             }
             // Nobody is to find what is not finished.
             for (index, &page) in old.pages.iter().enumerate().skip(first) {
-                if alone
-                    && replaced.binary_search(&index).is_err()
-                    && (index < end || state.holders[page as usize] == 1)
-                {
+                if replaced.binary_search(&index).is_err() && (index < end || state.holders[page as usize] == 1) {
                     state.index.forget(page);
                 }
             }
@@ -198,5 +199,47 @@ impl Pages {
     pub(in crate::engine) fn finish(&mut self, n_tokens: usize) -> Result<()> {
         self.own(self.list.pages.len(), 0)?.unfinished.clear();
         self.settle(n_tokens)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::budget::Charge;
+    use super::super::pools::Pools;
+    use super::*;
+    use crate::backend::cpu::{CpuDevice, CpuOptions};
+    use crate::backend::{Budget, Device, LoadOptions};
+    use crate::common::run::NoControl;
+    use crate::common::tiny::Tiny;
+    use crate::error::Error;
+    use crate::gguf::{Gguf, TensorType};
+    use crate::model::bind;
+
+    #[test]
+    fn a_course_that_fails_halfway_gives_back_what_it_has_once() {
+        let file = Tiny::new("gemma3", TensorType::Q8_0).bytes();
+        let gguf = Gguf::from_bytes(&file).unwrap();
+        let (config, weights) = bind(&gguf).unwrap();
+        let cpu = CpuDevice::new(CpuOptions { n_threads: 1, isa: None }).unwrap();
+        let loaded = cpu.load(&config, &weights, &LoadOptions::default(), &mut NoControl).unwrap();
+        let (classes, page) = (loaded.cache_classes().unwrap(), loaded.plan().kv_bytes_per_token * PAGE_TOKENS as u64);
+        let windowed = (0..classes.n()).find(|class| classes.window(*class).is_some()).unwrap();
+        // Eight pages, of which three can have their parts of the class with a window.
+        let budget = Budget::new(Some(8 * page - 5 * classes.share(windowed, page)));
+        let charge = Charge::new(&budget, 0).unwrap();
+        let pool = PagePool::new(loaded, charge, None, &Arc::new(Pools::default())).unwrap();
+        let mut pages = Pages::new(&pool, false);
+        pages.prepare(0, 8 * PAGE_TOKENS).unwrap();
+        pages.advance(PAGE_TOKENS).unwrap();
+        // A pass that is longer than the course was made for.
+        let list = pages.own(8, 0).unwrap();
+        list.course.as_mut().unwrap().most *= 3;
+        assert!(matches!(pages.advance(2 * PAGE_TOKENS), Err(Error::Internal { .. })));
+        let is_there = |index: usize| pool.lock().parts.is_there(pages.as_slice()[index], windowed);
+        assert_eq!([0, 1, 2, 3, 4].map(is_there), [false, true, true, true, false]);
+        drop(pages);
+        let facts = pool.facts();
+        assert_eq!((facts.n_pages_used, facts.used_bytes, facts.spare_bytes), (0, 0, 0));
+        assert_eq!(budget.promised(), 0);
     }
 }

@@ -69,19 +69,10 @@ impl PagePool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs what takes memory, and once more where the engine's cap refuses it and what is spare in all its models is enough.
-    /// Fails as the last run does, which has changed nothing but what is spare.
+    /// Runs what takes memory as [`Pools::with_room`] does. Fails as the last run does, which has changed nothing but what is spare.
     pub(super) fn with_room<T>(&self, mut attempt: impl FnMut(&mut State) -> Result<T>) -> Result<T> {
-        for _ in 0..MAX_ATTEMPTS {
-            // The other models' locks are taken while this one's is free: two models may want each other's.
-            let outcome = attempt(&mut self.lock());
-            let Err(Error::OutOfMemory { requested, free, .. }) = outcome else { return outcome };
-            // What devices hold for nobody first, which costs nobody anything.
-            if !self.pools.trim() && !self.pools.reclaim(requested.saturating_sub(free)) {
-                return outcome;
-            }
-        }
-        attempt(&mut self.lock())
+        // The other models' locks are taken while this one's is free: two models may want each other's.
+        self.pools.with_room(|| attempt(&mut self.lock()))
     }
 
     /// Adds pages for these indices of a list to the end of `pages`, which has room for them, each with the parts that the list
@@ -160,6 +151,10 @@ impl Spare for PagePool {
     fn trim(&self) -> bool {
         let state = self.lock();
         self.loaded.trim_parts(&state.parts.n_there())
+    }
+
+    fn gives_back_to(&self, place: &str) -> bool {
+        self.loaded.has_parts_in(place)
     }
 }
 
@@ -257,9 +252,6 @@ impl State {
         best
     }
 }
-
-/// How often memory is asked for that other models of the engine give back.
-const MAX_ATTEMPTS: usize = 4;
 
 /// [`reserve`] for a heap.
 fn reserve_heap<T: Ord>(heap: &mut BinaryHeap<T>, n: usize) -> Result<()> {

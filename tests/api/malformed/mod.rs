@@ -10,6 +10,7 @@ use kigo::model::{ModelInfo, bind};
 use proptest::prelude::*;
 
 mod arch_cases;
+mod expert_cases;
 mod file;
 mod model_cases;
 mod reader_cases;
@@ -37,7 +38,8 @@ fn attempt(name: &str, bytes: &[u8]) -> Result<(), Error> {
 
 #[test]
 fn each_is_refused_with_its_text() {
-    let cases: Vec<Case> = reader_cases::all().chain(model_cases::all()).chain(arch_cases::all()).collect();
+    let cases = reader_cases::all().chain(model_cases::all()).chain(arch_cases::all());
+    let cases: Vec<Case> = cases.chain(expert_cases::all()).collect();
     assert!(cases.len() >= 70, "{} cases", cases.len());
     let good = File::new().bytes;
     let mut wrong = Vec::new();

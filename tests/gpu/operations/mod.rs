@@ -4,6 +4,7 @@
 mod attention;
 mod bench;
 mod expert_gemm;
+mod expert_tiles;
 mod experts;
 mod experts_step;
 mod matmul;
@@ -43,6 +44,7 @@ const OPERATIONS: &[Operation] = &[
     ("expert_tasks", experts::tasks),
     ("expert_products", experts::products_of_wide_rows),
     ("expert_products", experts::products),
+    ("expert_tiles", expert_tiles::products),
     ("expert_products", experts_step::gated),
     ("expert_products", experts_step::summed),
     ("expert_sum", experts::sum),
@@ -78,6 +80,7 @@ fn no_launcher_is_missing() {
         include_str!("../../../src/backend/cuda/kernels/launch/mod.rs"),
         include_str!("../../../src/backend/cuda/kernels/launch/attention.rs"),
         include_str!("../../../src/backend/cuda/kernels/launch/expert_gemm.rs"),
+        include_str!("../../../src/backend/cuda/kernels/launch/expert_tiles.rs"),
         include_str!("../../../src/backend/cuda/kernels/launch/experts.rs"),
         include_str!("../../../src/backend/cuda/kernels/launch/matmul.rs"),
         include_str!("../../../src/backend/cuda/kernels/launch/norm.rs"),

@@ -88,7 +88,7 @@ structs! {
         cols: u32,
         stride: u32,
         scale: f32,
-        unused: u32,
+        each: u32,
     }
 
     /// The step in flight.

@@ -55,6 +55,10 @@ impl LoadedModel for CudaModel {
         self.net.pages.reserve_parts(n)
     }
 
+    fn has_parts_in(&self, place: &str) -> bool {
+        place == self.net.gpu.name()
+    }
+
     fn trim_parts(&self, n: &[usize; MAX_CLASSES]) -> bool {
         self.net.pages.trim(n)
     }

@@ -13,6 +13,7 @@ use crate::backend::cuda::weights::layout::lay;
 use crate::backend::cuda::weights::load;
 use crate::backend::{LoadControl, Plan};
 use crate::error::{Error, Result};
+use crate::gguf::TensorType;
 use crate::model::{CacheClasses, Config, Layer, Weights};
 
 /// What the driver rounds large allocations up to.
@@ -88,6 +89,24 @@ fn check(gpu: &Gpu, config: &Config, weights: &Weights<'_>) -> Result<()> {
     Ok(())
 }
 
+/// That only matrices whose kernels multiply by a scale have one.
+fn check_scales(weights: &Weights<'_>) -> Result<()> {
+    let scaled = weights.iter().filter(|t| t.scale != 1.0);
+    let experts = weights.layers.iter().filter_map(|layer| layer.ffn.experts()).flat_map(|experts| {
+        let each = &experts.each;
+        let matrices = [each.gate, Some(each.up), Some(each.down)].into_iter().zip(experts.scales());
+        matrices.filter_map(|(matrix, scale)| scale.and(matrix))
+    });
+    match scaled.chain(experts).find(|t| t.ty != TensorType::Nvfp4) {
+        None => Ok(()),
+        Some(t) => Err(Error::UnsupportedValue {
+            name: format!("tensor \"{}\" type", t.name),
+            found: format!("{}, with a scale beside it", t.ty.name()),
+            expected: "NVFP4, or no scale, on a GPU".into(),
+        }),
+    }
+}
+
 impl CudaModel {
     /// Loads; nothing borrowed is kept. `strict`: prompts go token by token, the way that steps go: the tensor cores would
     /// round otherwise.
@@ -99,6 +118,7 @@ impl CudaModel {
         control: &mut dyn LoadControl,
     ) -> Result<CudaModel> {
         check(gpu, config, weights)?;
+        check_scales(weights)?;
         gpu.bind()?;
         let stream = Stream::new(gpu)?;
         let bytes = lay(0, config, weights).bytes;

@@ -168,9 +168,20 @@ impl<'a> Layer0<'a> {
         let planes = ty.plane_bytes(t.rows as u64, t.cols as u64).map(|n| if n == 0 { 0 } else { self.take(n) });
         let [a, b, c, s, d] = planes;
         let stride = t.cols.next_multiple_of(8) as u32;
-        let mat =
-            Mat { a, b, c, s, d, ty, rows: t.rows as u32, cols: t.cols as u32, stride, scale: t.scale, unused: 0 };
+        let mat = Mat { a, b, c, s, d, ty, rows: t.rows as u32, cols: t.cols as u32, stride, scale: t.scale, each: 0 };
         self.jobs.push(Job { mat: Some(mat), to: 0, ty: t.ty, data: Bytes::Stored(t.data) });
+        mat
+    }
+
+    /// The matrices of experts, and what each of them is multiplied with.
+    fn stack(&mut self, t: &Tensor<'a>, scale: &Option<Tensor<'a>>) -> Mat {
+        let mut mat = self.mat(t);
+        // Of other types with scales no model is loaded.
+        if let Some(scale) = scale
+            && t.ty == TensorType::Nvfp4
+        {
+            (mat.d, mat.each) = (self.vector(scale), (t.rows * t.cols / 32 / scale.cols) as u32);
+        }
         mat
     }
 
@@ -193,9 +204,9 @@ impl<'a> Layer0<'a> {
             router: self.mat(&w.router),
             router_bias: self.optional(&w.router_bias),
             select_bias: self.optional(&w.select_bias),
-            gate: w.each.gate.as_ref().map(|t| self.mat(t)),
-            up: self.mat(&w.each.up),
-            down: self.mat(&w.each.down),
+            gate: w.each.gate.as_ref().map(|t| self.stack(t, &w.gate_scale)),
+            up: self.stack(&w.each.up, &w.up_scale),
+            down: self.stack(&w.each.down, &w.down_scale),
             gate_bias: self.optional(&w.each.gate_bias),
             up_bias: self.optional(&w.each.up_bias),
             down_bias: self.optional(&w.each.down_bias),

@@ -5,6 +5,7 @@
 
 mod attention;
 mod expert_gemm;
+mod expert_tiles;
 mod experts;
 mod matmul;
 mod norm;
@@ -15,6 +16,7 @@ mod sample;
 use std::ffi::c_int;
 
 pub use expert_gemm::{FragmentRows, fragment_stride};
+pub use expert_tiles::{EXPERT_TILE_SLOTS, expert_tile_blocks};
 pub use experts::{Router, Sum, Tasks, expert_shared, router_fits};
 pub use matmul::{
     f16_batch_slots, f16_mma_batch_most, f16_mma_split_most, gemv_batch_most, gemv_batch_shared, q_batch_per_sm,
@@ -106,6 +108,7 @@ fn check_mat(kernel: &str, mat: &Mat) -> Result<()> {
         block > 1 || (stride >= cols && stride.is_multiple_of(pad)),
         "{cols} columns of {ty:?}, {stride} apart"
     );
+    ensure!(kernel, mat.each == 0 || mat.d != 0, "scales of {} blocks each are nowhere", mat.each);
     let planes = [mat.a, mat.b, mat.c, mat.s, mat.d];
     for (plane, bytes) in planes.into_iter().zip(ty.plane_bytes(u64::from(rows), u64::from(cols))) {
         ensure!(kernel, bytes == 0 || plane != 0, "a plane of {bytes} bytes of {ty:?} is nowhere");

@@ -39,6 +39,8 @@ pub enum Between {
     Tasks(Tasks),
     /// Products with experts' matrices.
     Experts(ExpertProducts),
+    /// The same of sorted slots on tensor cores, by so many blocks.
+    ExpertTiles(ExpertProducts, u32),
     /// See [`FragmentRows`].
     ExpertRows(FragmentRows),
     /// Products with experts' matrices on tensor cores.
@@ -71,6 +73,7 @@ impl Between {
             Between::Router(router) => queue.router(router),
             Between::Tasks(tasks) => queue.expert_tasks(*tasks),
             Between::Experts(products) => queue.expert_products(products),
+            Between::ExpertTiles(products, blocks) => queue.expert_tiles(products, *blocks),
             Between::ExpertRows(rows) => queue.expert_rows(*rows),
             Between::ExpertGemm(gemm) => queue.expert_gemm(gemm),
             Between::ExpertSum(sum) => queue.expert_sum(*sum),

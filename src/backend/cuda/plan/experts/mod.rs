@@ -4,7 +4,8 @@
 //! is made where they are multiplied, and so are the sums of downs. All sums have the same order, so that a batch gives the same bits.
 //!
 //! A row has a slot for each of its experts, in ascending order of their ids. Of several rows slots are sorted by expert on the device, so
-//! that an expert's weights are read once for several slots; no bit depends on that. The host learns nothing of the choice.
+//! that an expert's weights are read once for several slots, and go to tensor cores where these are many; no bit depends on that. The host learns
+//! nothing of the choice.
 //!
 //! Prompts outside strict mode go through tensor cores, all but the choice: a prompt has [`LEAST_ROWS`](super::limits::LEAST_ROWS) rows, and
 //! the kernels are not chosen by how many a pass has beyond that, since others' may be among them and bits would depend on those.
@@ -12,6 +13,7 @@
 mod prompt;
 mod room;
 mod step;
+mod tiles;
 
 use super::kind::Kind;
 use super::limits::stride;
@@ -93,7 +95,7 @@ fn at_once(gpu: &Gpu, products: &[(u32, Mat)]) -> u32 {
 /// Rows of a matrix, or of gate and up, for a block: enough blocks for the device, whole turns of a block's warps.
 fn tile(gpu: &Gpu, rows: u32, blocks: u32) -> u32 {
     let most = u64::from(rows) * u64::from(blocks) / u64::from(8 * gpu.n_sm);
-    (most as u32).clamp(16, 256).next_multiple_of(16)
+    (most as u32).clamp(16, 192).next_multiple_of(16)
 }
 
 /// The launches of a layer's experts.
@@ -217,7 +219,7 @@ impl<'a> Making<'a> {
             for (i, (m, bias, y)) in mats.into_iter().enumerate() {
                 (products.m[i], products.bias[i], products.y[i]) = (m, bias, y);
             }
-            self.push(Kind::Experts, Between::Experts(products), Vec::new());
+            self.products(products);
         }
         let (from, by) = if gate.is_some() { (room.gate, room.up) } else { (room.up, 0) };
         self.glu(from, by, slots.n_slots);
@@ -227,7 +229,7 @@ impl<'a> Making<'a> {
         let tile = tile(self.gpu, self.d, slots.n_tasks);
         let (y, y_stride) = ([self.room.made, 0], stride(self.d as usize) as u32);
         let products = ExpertProducts { y, y_stride, tile, ..self.downs(slots) };
-        self.push(Kind::Experts, Between::Experts(products), Vec::new());
+        self.products(products);
     }
 
     /// The products with the matrices that come last.

@@ -39,7 +39,7 @@ impl Making<'_> {
         // Blocks for one row are as many as can run.
         let tile = if self.rows.n == 1 { self.gpu.n_sm } else { tile(self.gpu, mats.rows, mats.n_tasks) };
         let gated = ExpertProducts { tile, activation, ..mats };
-        self.push(Kind::Experts, Between::Experts(gated), Vec::new());
+        self.products(gated);
     }
 
     /// Downs and sum in one launch, if it has room.
