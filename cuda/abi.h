@@ -70,6 +70,8 @@ enum KgPairing : uint32_t { KG_PAIRS_ADJACENT = 0, KG_PAIRS_HALVES };
 //      of the indices, then two scales of four bits, 4 bytes a block
 //   d: Q3_K Q6_K IQ4_XS IQ3_* IQ2_* IQ1_* TQ1_0 TQ2_0: f16 a 256; Q1_0: f16 a 128; Q2_K Q4_K Q5_K: f16 d, dmin a 256;
 //      NVFP4 of experts with scales of their own: f32 a matrix
+// Planes begin at multiples of 256 bytes, with nothing behind them up to the next: kernels copy whole words, the last of which may be half
+// beyond the last row.
 struct KgMat {
     const void *a, *b, *c, *s, *d;
     uint32_t type, rows, cols, stride;

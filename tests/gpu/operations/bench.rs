@@ -163,7 +163,9 @@ impl Bench {
         let packed = if tiled { Packed::F16Tiles } else { Packed::from(ty) };
         let stride = cols.next_multiple_of(if tiled { 32 } else { 8 });
         let planes = packed.plane_bytes(rows as u64, cols as u64);
-        let [a, b, c, s, d] = planes.map(|bytes| if bytes == 0 { 0 } else { self.zeros(bytes as usize) });
+        // As they are laid out for models: a word of the last row's may be half beyond it.
+        let plane = |bytes: u64| if bytes == 0 { 0 } else { self.zeros(bytes.next_multiple_of(256) as usize) };
+        let [a, b, c, s, d] = planes.map(plane);
         let scale = if ty == TensorType::Nvfp4 { 0.75 } else { 1.0 };
         values.iter_mut().for_each(|v| *v *= scale);
         let shape = Mat { rows: rows as u32, cols: cols as u32, stride: stride as u32, ..Mat::default() };
