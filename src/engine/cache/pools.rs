@@ -57,8 +57,11 @@ impl Pools {
     /// Runs what takes memory, and again where the cap refuses it, or a device that gets parts' memory back, and what is spare in all
     /// models is enough: others may take first what these give back. Fails as the last run does. No pool is locked.
     pub(in crate::engine) fn with_room<T>(&self, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
-        for _ in 0..MAX_ATTEMPTS {
+        for n in 0..MAX_ATTEMPTS {
             match attempt() {
+                // What devices hold for nobody goes first, which costs nobody anything; and only once, since an attempt that fails may leave
+                // some of it behind each time.
+                Err(Error::OutOfMemory { .. }) if n == 0 && self.trim() => {}
                 Err(Error::OutOfMemory { place, requested, free }) if self.makes_room(&place, requested, free) => {}
                 outcome => return outcome,
             }
@@ -66,12 +69,8 @@ impl Pools {
         attempt()
     }
 
-    /// Whether what was refused may be there now.
+    /// Whether what was refused may be there now: what is spare has gone.
     fn makes_room(&self, place: &str, requested: u64, free: u64) -> bool {
-        // What devices hold for nobody first, which costs nobody anything.
-        if self.trim() {
-            return true;
-        }
         match place {
             Budget::CAP => self.reclaim(requested.saturating_sub(free)),
             // Of what the host or any other device refuses nothing would come back. What is free there may be in pieces.
@@ -121,6 +120,8 @@ mod tests {
     struct Robbed {
         budget: Arc<Budget>,
         thefts: AtomicU64,
+        /// Whether there is something for nobody each time that it is asked for.
+        trims: bool,
     }
 
     impl Spare for Robbed {
@@ -136,15 +137,19 @@ mod tests {
             bytes
         }
 
+        fn trim(&self) -> bool {
+            self.trims
+        }
+
         fn gives_back_to(&self, place: &str) -> bool {
             place == "CUDA device 1"
         }
     }
 
-    fn pools(thefts: u64) -> (Pools, Arc<Robbed>) {
+    fn pools(thefts: u64, trims: bool) -> (Pools, Arc<Robbed>) {
         let budget = Budget::new(Some(100));
         budget.promise(100).unwrap();
-        let (pools, robbed) = (Pools::default(), Arc::new(Robbed { budget, thefts: thefts.into() }));
+        let (pools, robbed) = (Pools::default(), Arc::new(Robbed { budget, thefts: thefts.into(), trims }));
         let as_spare: Arc<dyn Spare> = Arc::clone(&robbed) as _;
         pools.add(Arc::downgrade(&as_spare)).unwrap();
         (pools, robbed)
@@ -153,7 +158,7 @@ mod tests {
     #[test]
     fn what_others_take_first_is_asked_for_again_some_times() {
         for (thefts, enough) in [(0, true), (3, true), (4, false)] {
-            let (pools, robbed) = pools(thefts);
+            let (pools, robbed) = pools(thefts, false);
             let charge = pools.charge(&robbed.budget, 40);
             assert_eq!(charge.is_ok(), enough, "{thefts}");
             assert_eq!(robbed.budget.promised(), 100);
@@ -161,9 +166,18 @@ mod tests {
     }
 
     #[test]
+    fn what_devices_hold_for_nobody_is_not_all_that_goes() {
+        let (pools, robbed) = pools(0, true);
+        let charge = pools.charge(&robbed.budget, 40).unwrap();
+        assert_eq!(robbed.budget.promised(), 100);
+        drop(charge);
+        assert_eq!(robbed.budget.promised(), 60);
+    }
+
+    #[test]
     fn only_what_can_come_back_is_asked_for_again() {
         for (place, runs) in [(Budget::CAP, 5), ("host", 1), ("CUDA device 0", 1), ("CUDA device 1", 5)] {
-            let ((pools, robbed), mut n) = (pools(9), 0);
+            let ((pools, robbed), mut n) = (pools(9, false), 0);
             let outcome = pools.with_room(|| -> Result<()> {
                 n += 1;
                 Err(Error::OutOfMemory { place: place.to_owned(), requested: 10, free: 0 })
