@@ -132,7 +132,9 @@ impl Experts {
         if self.route.score == Score::SoftmaxOfChosen {
             softmax(scores);
         }
-        let sum = if self.route.renorm { scores.iter().sum::<f64>().max(LEAST_SUM) } else { 1.0 };
+        let sum = if self.route.renorm { scores.iter().sum::<f64>() } else { 1.0 };
+        // A sum that is no number stays none: all weights are none then, rather than some of them immense.
+        let sum = if sum < LEAST_SUM { LEAST_SUM } else { sum };
         scores.iter_mut().for_each(|score| *score *= f64::from(self.route.scale) / sum);
     }
 }
@@ -164,6 +166,13 @@ mod tests {
         let mut ids = vec![u32::MAX; experts.n_used];
         experts.choose(&mut keys, &mut ids);
         ids
+    }
+
+    #[test]
+    fn weights_are_no_numbers_where_one_is_none() {
+        let (ids, weights) = routed(experts(4, 2, None), &[f32::NAN, f32::NAN, f32::NAN, 1.0], None);
+        assert_eq!(ids, [0, 3]);
+        assert!(weights.iter().all(|weight| weight.is_nan()), "{weights:?}");
     }
 
     #[test]
