@@ -201,6 +201,9 @@ __device__ __forceinline__ void kg_q_copy_wait(uint32_t depth) {
     }
 }
 
+// 256 hi + lo; unsigned, since columns of nothing may have anything.
+__device__ __forceinline__ int kg_q_product(int hi, int lo) { return (int)((uint32_t)hi * 256u + (uint32_t)lo); }
+
 // acc[r] += the block 8 i later than the lane's first of a slice of tile r, times 8 columns. x: where the lane's fragments of the first block lie,
 // x_scales: and their scales, sums as kg_q_sums has them; own: of rows g and g + 8 of both tiles. All lanes of a warp.
 template <int T, uint32_t SLICE>
@@ -235,7 +238,7 @@ __device__ __forceinline__ void kg_q_add(float (&acc)[2][4], const KgQPlaces<T, 
 #pragma unroll
         for (int k = 0; k < 4; k++) {
             const KgSums of = {k & 1 ? sums[0].y : sums[0].x, k & 1 ? sums[1].y : sums[1].x};
-            const int p0 = hi[0][k] * 256 + lo[0][k], p1 = HALVES ? hi[1][k] * 256 + lo[1][k] : 0;
+            const int p0 = kg_q_product(hi[0][k], lo[0][k]), p1 = HALVES ? kg_q_product(hi[1][k], lo[1][k]) : 0;
             acc[r][k] = kg_unit_sum<T>(acc[r][k], k & 1 ? d.y : d.x, of, scales[k >> 1], p0, p1);
         }
     }
