@@ -325,7 +325,25 @@ pub const FAULTS: &[Fault] = &[
     fault(
         "19",
         "a prompt that is stopped behind a truncation that computed again gives other logits, and OK",
-        &[("api/windows::a_truncation_that_computes_again_leaves_nothing_to_the_next_prompt", "")],
+        &[
+            ("tests/common/windows.rs", "pub fn a_truncation_that_computes_again_leaves_nothing_to_the_next_prompt("),
+            ("tests/api/windows.rs", "a_truncation_that_computes_again_leaves_nothing_to_the_next_prompt"),
+        ],
+    ),
+    fault(
+        "19",
+        "where a device is short of memory for two classes of layers, spare parts are never taken",
+        &[("src/engine/cache/pools.rs", "fn what_devices_hold_for_nobody_is_not_all_that_goes()")],
+    ),
+    fault(
+        "19",
+        "one score of an expert that is no number makes the other's weight 7e19",
+        &[("src/model/route.rs", "fn weights_are_no_numbers_where_one_is_none()")],
+    ),
+    fault(
+        "19",
+        "a kernel copies a word that is half beyond a matrix",
+        &[("tests/gpu/operations/expert_tiles.rs", "(3, 33, 96, 21, 2)")],
     ),
     fault(
         "19",

@@ -268,11 +268,8 @@ pub fn a_prompt_needs_all_of_it_only_in_layers_without_a_window(on: &On) {
 }
 
 pub fn truncating_behind_the_window_gives_the_bits_of_a_new_session(on: &On) {
-    let (all, lens) = if on.few {
-        (200, &[190, 129, 64][..])
-    } else {
-        (500, &[499, 490, 450, 449, 448, 256, 255, 129, 64, 63, 1][..])
-    };
+    let (all, lens) =
+        if on.few { (200, &[190, 64][..]) } else { (500, &[499, 490, 450, 449, 448, 256, 255, 129, 64, 63, 1][..]) };
     for &arch in on.archs() {
         let (plain, model) = (on.load(arch, 1024, None), on.load(arch, 1024, Some(16)));
         for &n in lens {
