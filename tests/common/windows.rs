@@ -50,7 +50,7 @@ impl On {
     }
 
     fn archs(&self) -> &'static [&'static str] {
-        &WINDOWED[..if self.few { 3 } else { WINDOWED.len() }]
+        &WINDOWED[..if self.few { 1 } else { WINDOWED.len() }]
     }
 
     /// An engine of the device.
