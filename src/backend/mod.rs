@@ -322,30 +322,40 @@ pub trait LoadedModel: Send + Sync {
         None
     }
 
-    /// Writes down the first `rows` positions of a page; `out` has [`PageImage::bytes`], of which what belongs to other
-    /// positions is zeroed.
+    /// Writes down the first `rows` positions of a page, part by part; `out` has [`PageImage::bytes`], of which what belongs to
+    /// other positions is zeroed.
     fn read_page(&self, page: u32, rows: usize, out: &mut [u8]) -> Result<()> {
-        let _ = (page, rows, out);
-        Err(Error::Unsupported { what: "device operation", name: "read a cache page".into() })
+        let (parts, mut rest) = (self.page_image().map_or([0; MAX_CLASSES], |image| image.parts), out);
+        for (class, bytes) in parts.into_iter().enumerate().take(self.cache_classes()?.n()) {
+            let (part, behind) = rest.split_at_mut(bytes.min(rest.len()));
+            self.read_part(page, class, rows, part)?;
+            rest = behind;
+        }
+        Ok(())
     }
 
     /// Makes a page that nobody else uses hold what [`Self::read_page`] has written down. The bytes may be anybody's:
     /// any of them give a page, if not a useful one.
     fn write_page(&self, page: u32, from: &[u8]) -> Result<()> {
-        let _ = (page, from);
-        Err(Error::Unsupported { what: "device operation", name: "write a cache page".into() })
+        let (parts, mut rest) = (self.page_image().map_or([0; MAX_CLASSES], |image| image.parts), from);
+        for (class, bytes) in parts.into_iter().enumerate().take(self.cache_classes()?.n()) {
+            let (part, behind) = rest.split_at(bytes.min(rest.len()));
+            self.write_part(page, class, part)?;
+            rest = behind;
+        }
+        Ok(())
     }
 
     /// [`Self::read_page`] for a class's part.
     fn read_part(&self, page: u32, class: usize, rows: usize, out: &mut [u8]) -> Result<()> {
-        let _ = class;
-        self.read_page(page, rows, out)
+        let _ = (page, class, rows, out);
+        Err(Error::Unsupported { what: "device operation", name: "read a cache page".into() })
     }
 
     /// [`Self::write_page`] for a class's part.
     fn write_part(&self, page: u32, class: usize, from: &[u8]) -> Result<()> {
-        let _ = class;
-        self.write_page(page, from)
+        let _ = (page, class, from);
+        Err(Error::Unsupported { what: "device operation", name: "write a cache page".into() })
     }
 
     /// Makes `logits`, `n_vocab` of them, a slot's.

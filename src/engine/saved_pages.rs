@@ -65,10 +65,7 @@ impl<'a> SavedPages<'a> {
         let mut rest = out;
         for (class, bytes) in self.parts(index) {
             let (part, behind) = rest.split_at_mut(bytes);
-            match self.model.pool.classes.n() {
-                1 => loaded.read_page(page, rows, part)?,
-                _ => loaded.read_part(page, class, rows, part)?,
-            }
+            loaded.read_part(page, class, rows, part)?;
             rest = behind;
         }
         rest.fill(0);
@@ -80,10 +77,7 @@ impl<'a> SavedPages<'a> {
         let mut rest = from;
         for (class, bytes) in self.parts(index) {
             let (part, behind) = rest.split_at(bytes);
-            match self.model.pool.classes.n() {
-                1 => self.model.loaded.write_page(page, part)?,
-                _ => self.model.loaded.write_part(page, class, part)?,
-            }
+            self.model.loaded.write_part(page, class, part)?;
             rest = behind;
         }
         Ok(())

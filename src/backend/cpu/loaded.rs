@@ -96,27 +96,6 @@ impl LoadedModel for CpuModel {
         Some(PageImage { bytes: parts.iter().sum(), parts, layout, sums: 1 })
     }
 
-    fn read_page(&self, page: u32, rows: usize, out: &mut [u8]) -> Result<()> {
-        let mut rest = out;
-        for class in 0..self.layout.classes.n() {
-            let n = (2 * self.layout.part_len(class)).min(rest.len());
-            let (part, behind) = rest.split_at_mut(n);
-            self.read_part(page, class, rows, part)?;
-            rest = behind;
-        }
-        Ok(())
-    }
-
-    fn write_page(&self, page: u32, from: &[u8]) -> Result<()> {
-        let mut rest = from;
-        for class in 0..self.layout.classes.n() {
-            let (part, behind) = rest.split_at((2 * self.layout.part_len(class)).min(rest.len()));
-            self.write_part(page, class, part)?;
-            rest = behind;
-        }
-        Ok(())
-    }
-
     fn read_part(&self, page: u32, class: usize, rows: usize, out: &mut [u8]) -> Result<()> {
         let read = self.pages.get(class).and_then(|pages| pages.read(page, out));
         read.ok_or_else(not_reserved)?;

@@ -136,11 +136,6 @@ impl ReferenceModel {
         }
     }
 
-    /// Bytes of a class's part as it is written down.
-    fn part_bytes(&self, class: usize) -> usize {
-        2 * self.network.part_lens[class] * size_of::<f32>()
-    }
-
     /// Runs one chunk; its last logits where they are wanted.
     fn run_chunk(&self, sequence: usize, chunk: &mut Chunk<'_>, run: &mut RunControl<'_>) -> Result<Option<Vec<f32>>> {
         let is_long = own(chunk.slot)?.is_long;
@@ -215,26 +210,6 @@ impl LoadedModel for ReferenceModel {
         let layout = "reference, f32, keys then values, [layer, token, kv head, element]";
         let parts = self.network.part_lens.map(|len| 2 * len * size_of::<f32>());
         Some(PageImage { bytes: parts.iter().sum(), parts, layout, sums: 1 })
-    }
-
-    fn read_page(&self, page: u32, rows: usize, out: &mut [u8]) -> Result<()> {
-        let mut rest = out;
-        for class in 0..self.network.classes.n() {
-            let (part, behind) = rest.split_at_mut(self.part_bytes(class).min(rest.len()));
-            self.read_part(page, class, rows, part)?;
-            rest = behind;
-        }
-        Ok(())
-    }
-
-    fn write_page(&self, page: u32, from: &[u8]) -> Result<()> {
-        let mut rest = from;
-        for class in 0..self.network.classes.n() {
-            let (part, behind) = rest.split_at(self.part_bytes(class).min(rest.len()));
-            self.write_part(page, class, part)?;
-            rest = behind;
-        }
-        Ok(())
     }
 
     fn read_part(&self, page: u32, class: usize, rows: usize, out: &mut [u8]) -> Result<()> {

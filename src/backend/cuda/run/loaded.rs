@@ -82,27 +82,6 @@ impl LoadedModel for CudaModel {
         Some(PageImage { bytes: pages.bytes, parts: pages.part_bytes, layout, sums: 1 })
     }
 
-    fn read_page(&self, page: u32, rows: usize, out: &mut [u8]) -> Result<()> {
-        let mut rest = out;
-        for class in 0..self.net.pages.classes.n() {
-            let n = self.net.pages.part_bytes[class].min(rest.len());
-            let (part, behind) = rest.split_at_mut(n);
-            self.read_part(page, class, rows, part)?;
-            rest = behind;
-        }
-        Ok(())
-    }
-
-    fn write_page(&self, page: u32, from: &[u8]) -> Result<()> {
-        let mut rest = from;
-        for class in 0..self.net.pages.classes.n() {
-            let (part, behind) = rest.split_at(self.net.pages.part_bytes[class].min(rest.len()));
-            self.write_part(page, class, part)?;
-            rest = behind;
-        }
-        Ok(())
-    }
-
     fn read_part(&self, page: u32, class: usize, rows: usize, out: &mut [u8]) -> Result<()> {
         let exec = self.lock();
         let pages = &self.net.pages;
