@@ -41,7 +41,7 @@ template <int T, int NT> static cudaError_t kg_q_batch_launch(const KgStage *st,
     const KgQBatchPlan plan = kg_q_batch_plan<T, NT>(st->n);
     if (!plan.per_sm) return cudaErrorInvalidValue;
     const dim3 grid((st->n_seq + 8 * NT - 1) / (8 * NT), st->seg_block[st->n_seg]);
-    return kg_launch(kg_q_batch_kernel<T, NT>, grid, dim3(KG_Q_BATCH_THREADS), plan.bytes, pdl, stream, *st, plan.depth, plan.input_resident);
+    return kg_launch(kg_q_batch_kernel<T, NT>, grid, dim3(KG_Q_THREADS), plan.bytes, pdl, stream, *st, plan.depth, plan.input_resident);
 }
 
 // Matrices of one type; st.split_nt: tiles of 8 sequences a block, 1, 2 or 4, as the input was cut up for; st.ks: warps a row of the token

@@ -10,22 +10,16 @@
 // Preconditions: a build for 9.0a (the others have no body); n a multiple of the type's block; 256 threads; st.split as integers.
 #pragma once
 #include "matmul/f16_mma.cuh"
+#include "matmul/q_tile.cuh"
 
-constexpr uint32_t KG_Q_BATCH_SLICE = 16, KG_Q_BATCH_ROWS = 32, KG_Q_BATCH_THREADS = 256, KG_Q_BATCH_WARPS = KG_Q_BATCH_THREADS / 32, KG_Q_BATCH_DEPTH = 6;
+constexpr uint32_t KG_Q_BATCH_SLICE = 16, KG_Q_BATCH_DEPTH = 6;
 
-// A slice of 32 rows in shared memory: bytes from row to row of each plane, none of them a multiple of what eight rows would collide in.
-template <int T> struct KgQBatchSlot {
-    static constexpr bool WIDE_S = kg_s_bytes(T) == 4, HALF_D = kg_d_bytes(T) == 2, HAS_D = kg_d_bytes(T) != 0;
-    static constexpr uint32_t A = kg_has_a(T) ? 272 : 0, B = T == KG_Q8_0 ? 272 : kg_has_b8(T) ? 136 : 0;
-    static constexpr uint32_t C = kg_has_c(T) ? 68 : 0, S = WIDE_S ? 68 : kg_s_bytes(T) ? 36 : 0, D = HAS_D ? 12 : 0;
-    static constexpr uint32_t AT_B = KG_Q_BATCH_ROWS * A, AT_C = AT_B + KG_Q_BATCH_ROWS * B, AT_S = AT_C + KG_Q_BATCH_ROWS * C, AT_D = AT_S + KG_Q_BATCH_ROWS * S;
-    static constexpr uint32_t BYTES = AT_D + KG_Q_BATCH_ROWS * D; // a multiple of 128, as each row count is
-};
+template <int T> using KgQBatchSlot = KgQSlot<T, KG_Q_BATCH_SLICE>;
 // Blocks of threads a multiprocessor, where shared memory is enough.
 __host__ __device__ constexpr uint32_t kg_q_batch_per_sm(int nt) { return nt <= 2 ? 2 : 1; }
 // Bytes of a slice of the input, and of what the warps have got of two tiles of rows.
 __host__ __device__ constexpr uint32_t kg_q_batch_input(uint32_t nt) { return KG_Q_BATCH_SLICE * nt * KG_INPUT_Q_WORDS * 16; }
-__host__ __device__ constexpr uint32_t kg_q_batch_meet(uint32_t nt) { return KG_Q_BATCH_WARPS * KG_Q_BATCH_ROWS * 8 * nt * 4; }
+__host__ __device__ constexpr uint32_t kg_q_batch_meet(uint32_t nt) { return KG_Q_WARPS * KG_Q_ROWS * 8 * nt * 4; }
 
 // The word of s of a block of a row; odd: whether the row begins in the middle of a word.
 template <int T> __device__ __forceinline__ uint32_t kg_q_batch_s(const char *slot, uint32_t row, uint32_t j, uint32_t odd) {
@@ -107,17 +101,6 @@ struct KgQBatchPlace {
     }
 };
 
-// Until the copies of all slices but the last `depth` - 2 are there.
-__device__ __forceinline__ void kg_q_batch_copy_wait(uint32_t depth) {
-    switch (depth) {
-    case 2: return kg_copy_wait<0>();
-    case 3: return kg_copy_wait<1>();
-    case 4: return kg_copy_wait<2>();
-    case 5: return kg_copy_wait<3>();
-    default: return kg_copy_wait<4>();
-    }
-}
-
 #ifdef KG_SM90
 // The weights' way to shared memory: every thread has its share of each slice.
 template <int T> struct KgQBatchLoader {
@@ -142,7 +125,7 @@ template <int T> struct KgQBatchLoader {
         const uint32_t tid = threadIdx.x;
         two = pair || tile0 + place.turn * 2 + 1 < tile1;
         unit[0] = row_of(tid / 16) * blocks + tid % 16, unit[1] = row_of(16 + tid / 16) * blocks + tid % 16;
-        unit_s = row_of(tid / 8) * blocks, unit_d = row_of(tid / 2 % KG_Q_BATCH_ROWS) * blocks;
+        unit_s = row_of(tid / 8) * blocks, unit_d = row_of(tid / 2 % KG_Q_ROWS) * blocks;
     }
     __device__ __forceinline__ void next(uint32_t ks) {
         const uint32_t turn = place.turn;
@@ -187,7 +170,7 @@ template <int T> struct KgQBatchLoader {
 
 // depth: slots of the ring, 2 to KG_Q_BATCH_DEPTH; input_resident: the input is behind them, all of it.
 template <int T, int NT>
-__global__ void __launch_bounds__(KG_Q_BATCH_THREADS, kg_q_batch_per_sm(NT)) kg_q_batch_kernel(const __grid_constant__ KgStage st, uint32_t depth, uint32_t input_resident) {
+__global__ void __launch_bounds__(KG_Q_THREADS, kg_q_batch_per_sm(NT)) kg_q_batch_kernel(const __grid_constant__ KgStage st, uint32_t depth, uint32_t input_resident) {
 #ifdef KG_SM90
     using Slot = KgQBatchSlot<T>;
     constexpr int K = (NT + 1) / 2; // outputs of a thread, of each tile of rows
@@ -295,18 +278,18 @@ __global__ void __launch_bounds__(KG_Q_BATCH_THREADS, kg_q_batch_per_sm(NT)) kg_
         for (uint32_t r = 0; r < 2; r++)
 #pragma unroll
             for (int k = 0; k < K; k++) {
-                const uint32_t o = tid + k * KG_Q_BATCH_THREADS;
+                const uint32_t o = tid + k * KG_Q_THREADS;
                 if (o >= NT * 128) continue;
-                float v[KG_Q_BATCH_WARPS];
+                float v[KG_Q_WARPS];
 #pragma unroll
-                for (uint32_t w = 0; w < KG_Q_BATCH_WARPS; w++) v[w] = reduce_smem[(w * 2 + r) * NT * 128 + o];
+                for (uint32_t w = 0; w < KG_Q_WARPS; w++) v[w] = reduce_smem[(w * 2 + r) * NT * 128 + o];
                 const float even = __fadd_rn(__fadd_rn(v[0], v[4]), __fadd_rn(v[2], v[6])), odd = __fadd_rn(__fadd_rn(v[1], v[5]), __fadd_rn(v[3], v[7]));
                 y[r][k] = __fadd_rn(y[r][k], __fadd_rn(even, odd));
             }
         if (of.chain + 1 < ks && (of.chain + 1) * 32 < blocks) return;
 #pragma unroll
         for (int k = 0; k < K; k++) {
-            const uint32_t o = tid + k * KG_Q_BATCH_THREADS, i = o / 32 % 4, seq = blockIdx.x * NT * 8 + o / 128 * 8 + 2 * t + (i & 1);
+            const uint32_t o = tid + k * KG_Q_THREADS, i = o / 32 % 4, seq = blockIdx.x * NT * 8 + o / 128 * 8 + 2 * t + (i & 1);
             if (o < NT * 128 && seq < st.n_seq) {
                 float *out = st.state ? st.state[seq].logits : st.out[seg] + (size_t)seq * st.out_stride;
 #pragma unroll
@@ -324,7 +307,7 @@ __global__ void __launch_bounds__(KG_Q_BATCH_THREADS, kg_q_batch_per_sm(NT)) kg_
     bool waits = false; // sums lie in `meet`
 #pragma unroll 1
     for (uint32_t step = 0, slot = 0, parity = 0; step < steps; step++) {
-        kg_q_batch_copy_wait(depth);
+        kg_q_copy_wait(depth);
         __syncthreads();
         // Into the slot of the slice before this one.
         if (step + depth - 1 < steps) {

@@ -24,8 +24,8 @@ template <int N> struct KgKeys {
 #pragma unroll
         for (int j = 0; j < N; j++) v[j] = threadIdx.x % 32 + 32 * j < n ? keys[threadIdx.x % 32 + 32 * j] : KG_ROUTE_OUT;
     }
-    // The place of the first of the largest keys of the warp, and that key.
-    __device__ __forceinline__ uint32_t largest(int &key) const {
+    // The place of the first of the largest keys of the warp.
+    __device__ __forceinline__ uint32_t largest() const {
         int best = v[0];
         uint32_t at = threadIdx.x % 32;
 #pragma unroll
@@ -33,7 +33,6 @@ template <int N> struct KgKeys {
             if (v[j] > best) best = v[j], at = threadIdx.x % 32 + 32 * j;
         // Signed numbers in the order of unsigned ones; the least place as the largest of what is left of it.
         const uint32_t mine = (uint32_t)best ^ 0x80000000u, most = __reduce_max_sync(0xffffffffu, mine);
-        key = (int)(most ^ 0x80000000u);
         return ~__reduce_max_sync(0xffffffffu, mine == most ? ~at : 0u);
     }
     // Takes out what lies there, if it is this lane's: bit j of what is returned.
@@ -64,8 +63,7 @@ template <int N> __device__ __forceinline__ void kg_leave_groups(const KgRoute &
     __syncwarp();
     KgKeys<N> left(groups, p.n_groups);
     for (uint32_t i = 0; i < p.n_groups_used; i++) { // no sum is OUT: it stays
-        int key;
-        const uint32_t at = left.largest(key);
+        const uint32_t at = left.largest();
         if (left.take(at)) groups[at] = KG_ROUTE_OUT;
     }
     __syncwarp();
@@ -154,10 +152,7 @@ template <int N> __device__ __forceinline__ void kg_route_row_of(const KgRoute &
     if (p.n_groups) kg_leave_groups<N>(p, room.keys, room.groups);
     KgKeys<N> keys(room.keys, p.n);
     uint32_t chosen = 0; // bit j: of the lane's
-    for (uint32_t i = 0; i < k; i++) {
-        int key;
-        chosen |= keys.take(keys.largest(key));
-    }
+    for (uint32_t i = 0; i < k; i++) chosen |= keys.take(keys.largest());
     // Where each goes: behind those chosen that have lower ids.
     uint32_t *ids = p.ids + (size_t)row * k, before = 0;
 #pragma unroll
