@@ -31,6 +31,7 @@ pub mod log;
 pub mod logprobs;
 pub mod metadata;
 pub mod model;
+pub mod prefix;
 pub mod sampling;
 pub mod session;
 pub mod status;
@@ -40,7 +41,7 @@ pub mod tokenizer;
 pub mod version;
 
 /// The header's sections in order: `(file, heading)`.
-pub const SECTIONS: [(&str, &str); 19] = [
+pub const SECTIONS: [(&str, &str); 20] = [
     ("status", "Status and errors"),
     ("version", "Versions"),
     ("log", "Logs"),
@@ -52,6 +53,7 @@ pub const SECTIONS: [(&str, &str); 19] = [
     ("chat", "Chat"),
     ("sampling", "Sampling parameters"),
     ("session", "Session"),
+    ("prefix", "Kept prefixes"),
     ("logprobs", "Log probabilities"),
     ("generate", "Generation"),
     ("constraint", "Constraints"),

@@ -1,12 +1,14 @@
 //! Many sessions in one call: their tokens appended, or their next tokens chosen, in passes that they share.
 //!
 //! Invariants: an entry's outcome, and the session it leaves, are those of the same call for it alone; how its tokens
-//! are cut into passes does not depend on the others.
+//! are cut into passes does not depend on the others. Who waits for what another computes runs no pass, and a call blocks for one that
+//! waits only where it runs none itself.
 
 use std::collections::HashSet;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use super::append::Appending;
+use super::append::{Appending, Begun};
+use super::cache::Awaited;
 use super::session::{Session, State};
 use crate::backend::Slot;
 use crate::error::{Error, Result};
@@ -32,6 +34,56 @@ struct Entry<'a> {
     done: usize,
 }
 
+/// An entry that begins with what another is computing: one of this call, or another call's.
+struct Waiting<'a> {
+    index: usize,
+    session: &'a Session,
+    tokens: &'a [u32],
+    state: MutexGuard<'a, State>,
+    awaited: Option<Awaited>,
+}
+
+/// The entries of a call.
+#[derive(Default)]
+struct Entries<'a> {
+    /// They run passes, and others may wait for them.
+    running: Vec<Entry<'a>>,
+    waiting: Vec<Waiting<'a>>,
+}
+
+impl<'a> Entries<'a> {
+    /// Begins an entry, or has it wait.
+    fn begin(&mut self, mut entry: Waiting<'a>, outcomes: &mut [Result<()>]) {
+        let Waiting { session, tokens, .. } = entry;
+        match entry.state.run(|state| session.begin(state, tokens, entry.awaited.as_ref())) {
+            Ok(Begun::Runs(appending)) => {
+                let Waiting { index, state, .. } = entry;
+                self.running.push(Entry { index, session, tokens, state, done: appending.n_known, appending });
+            }
+            Ok(Begun::Waits(awaited)) => self.waiting.push(Waiting { awaited: Some(awaited), ..entry }),
+            Err(error) => outcomes[entry.index] = Err(error),
+        }
+    }
+
+    /// Looks after those that wait. Where none of this call runs, for which others may wait in their turn, it waits a moment with them.
+    fn look(&mut self, outcomes: &mut [Result<()>]) {
+        let Some(first) = self.waiting.first() else { return };
+        let model = first.session.model().clone();
+        if self.running.is_empty() {
+            model.inner.pool.wait(self.waiting.iter_mut().filter_map(|entry| entry.awaited.as_mut()));
+        }
+        for mut entry in std::mem::take(&mut self.waiting) {
+            if entry.session.take_cancel() {
+                outcomes[entry.index] = Err(Error::Cancelled);
+            } else if entry.awaited.as_mut().is_none_or(|awaited| model.inner.pool.is_settled(awaited)) {
+                self.begin(entry, outcomes);
+            } else {
+                self.waiting.push(entry);
+            }
+        }
+    }
+}
+
 /// The sessions' states; or, of each by itself, why not: in use, of another model than the first, named before.
 fn lock_all<'a>(sessions: &[&'a Session]) -> Vec<Result<MutexGuard<'a, State>>> {
     let mut named = HashSet::with_capacity(sessions.len());
@@ -53,62 +105,62 @@ fn lock_all<'a>(sessions: &[&'a Session]) -> Vec<Result<MutexGuard<'a, State>>> 
 pub fn append_batch(entries: &[Append<'_>]) -> Vec<Result<()>> {
     let sessions: Vec<&Session> = entries.iter().map(|e| e.session).collect();
     let mut outcomes: Vec<Result<()>> = entries.iter().map(|_| Ok(())).collect();
-    let mut running = Vec::new();
+    let mut all = Entries::default();
     for (index, (state, entry)) in lock_all(&sessions).into_iter().zip(entries).enumerate() {
         let Append { session, tokens } = *entry;
-        let state = match state {
+        match state {
             // What it shows is shown on this thread, pass by pass.
             Ok(mut state) if state.tap.is_some() => {
-                outcomes[index] = state.run(|state| session.append(state, tokens));
-                continue;
+                outcomes[index] = state.run(|state| session.append(state, tokens, None).map(drop));
             }
-            state => state,
-        };
-        let begun = state.and_then(|mut state| {
-            let appending = state.run(|state| session.begin(state, tokens))?;
-            Ok(Entry { index, session, tokens, state, done: appending.n_known, appending })
-        });
-        match begun {
-            Ok(entry) => running.push(entry),
+            Ok(state) => all.begin(Waiting { index, session, tokens, state, awaited: None }, &mut outcomes),
             Err(error) => outcomes[index] = Err(error),
         }
     }
-    while let Some(first) = running.first() {
-        let model = first.session.model().clone();
-        let most = model.inner.loaded.prefill_chunk();
-        // A call alone runs as many tokens at a time, so that there are not more of one session in a shared pass.
-        let next = |e: &Entry<'_>| (e.tokens.len() - e.done).min(e.state.pages.pass_tokens());
-        let mut sum = 0;
-        let fit = running.iter().take_while(|e| {
-            sum += next(e);
-            sum <= most
-        });
-        let n = fit.count().max(1);
-        let waiting = running.split_off(n);
-        let part = |e: &mut Entry<'_>| {
-            let most = e.state.pages.pass_tokens();
-            e.session.part(&mut e.state, &e.appending, e.tokens, e.done, most)
-        };
-        // Those for which there is no memory run no pass.
-        let (parts, refusals): (Vec<_>, Vec<_>) = running
-            .iter_mut()
-            .map(|entry| part(entry).map_or_else(|error| (None, Some(error)), |part| (Some(part), None)))
-            .unzip();
-        let mut ran = model.inner.run(parts.into_iter().flatten().collect()).into_iter();
-        let mut unfinished = waiting;
-        for (mut entry, refusal) in running.into_iter().zip(refusals) {
-            let result = refusal.map_or_else(|| ran.next().unwrap_or_else(|| Err(lost())), Err);
-            entry.done += next(&entry);
-            if result.is_ok() && entry.done < entry.tokens.len() {
-                unfinished.push(entry);
-            } else {
-                let Entry { index, session, tokens, mut state, appending, .. } = entry;
-                outcomes[index] = state.run(|state| session.end(state, appending, tokens, result));
-            }
-        }
-        running = unfinished;
+    while !all.running.is_empty() || !all.waiting.is_empty() {
+        all.look(&mut outcomes);
+        all.running = pass(std::mem::take(&mut all.running), &mut outcomes);
     }
     outcomes
+}
+
+/// Runs one pass of as many of the entries as fit into it; those that are not at their end.
+fn pass<'a>(mut running: Vec<Entry<'a>>, outcomes: &mut [Result<()>]) -> Vec<Entry<'a>> {
+    let Some(first) = running.first() else { return running };
+    let model = first.session.model().clone();
+    let most = model.inner.loaded.prefill_chunk();
+    // A call alone runs as many tokens at a time, so that there are not more of one session in a shared pass.
+    let next = |e: &Entry<'_>| (e.tokens.len() - e.done).min(e.state.pages.pass_tokens());
+    let mut sum = 0;
+    let fit = running.iter().take_while(|e| {
+        sum += next(e);
+        sum <= most
+    });
+    let n = fit.count().max(1);
+    let waiting = running.split_off(n);
+    let part = |e: &mut Entry<'_>| {
+        let most = e.state.pages.pass_tokens();
+        e.session.part(&mut e.state, &e.appending, e.tokens, e.done, most)
+    };
+    // Those for which there is no memory run no pass.
+    let (parts, refusals): (Vec<_>, Vec<_>) = running
+        .iter_mut()
+        .map(|entry| part(entry).map_or_else(|error| (None, Some(error)), |part| (Some(part), None)))
+        .unzip();
+    let mut ran = model.inner.run(parts.into_iter().flatten().collect()).into_iter();
+    let mut unfinished = waiting;
+    for (mut entry, refusal) in running.into_iter().zip(refusals) {
+        let result = refusal.map_or_else(|| ran.next().unwrap_or_else(|| Err(lost())), Err);
+        entry.done += next(&entry);
+        if result.is_ok() && entry.done < entry.tokens.len() {
+            entry.appending.passed(&entry.state, entry.tokens.len(), entry.done);
+            unfinished.push(entry);
+        } else {
+            let Entry { index, session, tokens, mut state, appending, .. } = entry;
+            outcomes[index] = state.run(|state| session.end(state, appending, tokens, result));
+        }
+    }
+    unfinished
 }
 
 fn lost() -> Error {

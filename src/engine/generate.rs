@@ -97,9 +97,9 @@ impl Session {
             if ends && !options.keep_end {
                 break StopReason::EndToken(token);
             }
-            match self.append(state, &[token]) {
+            match self.append(state, &[token], None) {
                 Err(Error::Cancelled) => break StopReason::Cancelled,
-                other => other?,
+                other => other.map(drop)?,
             }
             n_tokens += 1;
             text.clear();

@@ -55,6 +55,8 @@ pub struct TokenFlags {
 pub struct LoadOptions {
     /// The most bytes of cache for all its sessions; `None`: what the engine's cap leaves.
     pub cache_bytes: Option<u64>,
+    /// The most bytes of it that stay for other sessions' prefixes when the sessions whose they were are gone.
+    pub prefix_cache_bytes: u64,
     /// Calls of different threads share passes.
     pub merge: bool,
     /// The same bits however a prompt is cut into calls and whatever prefix it shares.

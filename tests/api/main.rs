@@ -7,6 +7,7 @@ mod fixtures;
 #[path = "../common/plain_sampler.rs"]
 mod plain_sampler;
 
+mod advance;
 mod batch;
 mod chat;
 mod chat_cost;
@@ -35,6 +36,7 @@ mod memory_load;
 mod model;
 mod parity;
 mod parity_fixtures;
+mod prefix;
 mod pretokenizers;
 mod quant;
 mod same;
@@ -48,4 +50,5 @@ mod tokenizer_cost;
 mod truth;
 mod vocabularies;
 mod vocabulary_memory;
+mod waiting;
 mod windows;

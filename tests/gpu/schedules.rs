@@ -171,7 +171,8 @@ impl Run {
         let sampling =
             SamplingParams { temperature: self.random(3) as f32, seed: self.random(1000) as u64, ..Default::default() };
         let reuse_prefix = self.random(2) == 0;
-        let options = SessionOptions { n_ctx: Some(N_CTX), sampling: sampling.clone(), reuse_prefix };
+        let options =
+            SessionOptions { n_ctx: Some(N_CTX), sampling: sampling.clone(), reuse_prefix, ..Default::default() };
         let session = Session::new(&self.model, options).unwrap();
         self.twins[at] = Some(Twin { session, tokens: Vec::new(), has_logits: false, sampling });
     }
