@@ -38,6 +38,7 @@ private:
 using tokens = std::vector<uint32_t>;
 using log_function = std::function<int(int32_t level, std::string_view text)>;
 using progress_function = std::function<int(uint64_t done_bytes, uint64_t total_bytes)>;
+using prefill_function = std::function<int(std::size_t n_done, std::size_t n_total)>;
 using token_function = std::function<int(uint32_t token, std::string_view text)>;
 using tap_function = std::function<int(const kigo_tap_event &event)>;
 using check_function = std::function<int(const kigo_check &check)>;
@@ -88,6 +89,10 @@ template <class Function> struct carried {
 
 inline int32_t progress(uint64_t done, uint64_t total, void *user_data) {
     return static_cast<carried<progress_function> *>(user_data)->call(done, total);
+}
+
+inline int32_t prefilled(std::size_t n_done, std::size_t n_total, void *user_data) {
+    return static_cast<carried<prefill_function> *>(user_data)->call(n_done, n_total);
 }
 
 inline int32_t token(uint32_t id, const char *text, std::size_t text_len, void *user_data) {
@@ -149,6 +154,7 @@ struct engine_options {
 struct load_options {
     uint64_t cache_bytes = 0;
     uint64_t flags = 0;
+    uint64_t prefix_cache_bytes = 0;
 };
 
 struct generate_options {
@@ -344,7 +350,8 @@ public:
         });
     }
     // All zero is greedy; the struct_size is set here.
-    inline session open(const kigo_sampling &sampling = {}, std::size_t n_ctx = 0, uint64_t flags = 0) const;
+    inline session open(const kigo_sampling &sampling = {}, std::size_t n_ctx = 0, uint64_t flags = 0,
+                        std::string_view prefix_salt = {}) const;
     // A grammar of a kind, KIGO_CONSTRAINT_*, compiled; `go_on` is asked meanwhile. flags: KIGO_CONSTRAINT_COMPACT.
     inline constraint compile(int32_t kind, std::string_view text, uint64_t flags = 0,
                               const go_on_function &go_on = {}) const;
@@ -372,6 +379,18 @@ private:
 class session : public detail::owner<kigo_session, kigo_session_destroy> {
 public:
     void prefill(const tokens &ids) { detail::check(kigo_session_prefill(get(), ids.data(), ids.size())); }
+    // Afterwards the session holds exactly these; `progress` is called before each pass.
+    kigo_advanced advance(const tokens &ids, const prefill_function &progress = {}) {
+        detail::carried<prefill_function> carried{progress};
+        auto c = detail::sized<kigo_advance_options>();
+        if (progress) {
+            c.progress = detail::prefilled;
+            c.user_data = &carried;
+        }
+        auto advanced = detail::sized<kigo_advanced>();
+        carried.check(kigo_session_advance(get(), ids.data(), ids.size(), &c, &advanced));
+        return advanced;
+    }
     void step(uint32_t token) { detail::check(kigo_session_step(get(), token)); }
     uint32_t sample() {
         uint32_t token = 0;
@@ -535,6 +554,7 @@ template <class Load> model engine::load(const progress_function &progress, cons
     detail::carried<progress_function> carried{progress};
     auto c = detail::sized<kigo_load_options>();
     c.cache_bytes = options.cache_bytes;
+    c.prefix_cache_bytes = options.prefix_cache_bytes;
     c.flags = options.flags;
     if (progress) {
         c.progress = detail::progress;
@@ -602,13 +622,16 @@ inline session model::restore(const void *blob, std::size_t n_bytes) const {
     return out;
 }
 
-inline session model::open(const kigo_sampling &sampling, std::size_t n_ctx, uint64_t flags) const {
+inline session model::open(const kigo_sampling &sampling, std::size_t n_ctx, uint64_t flags,
+                           std::string_view prefix_salt) const {
     kigo_sampling with_size = sampling;
     with_size.struct_size = sizeof with_size;
     auto c = detail::sized<kigo_session_options>();
     c.n_ctx = n_ctx;
     c.sampling = &with_size;
     c.flags = flags;
+    c.prefix_salt = prefix_salt.data();
+    c.prefix_salt_len = prefix_salt.size();
     session out;
     kigo_session *handle = nullptr;
     detail::check(kigo_session_create(get(), &c, &handle));

@@ -125,7 +125,7 @@ fn progress_is_told_before_each_pass_and_may_stop_it() {
 #[test]
 fn a_failure_changes_nothing() {
     let plot = Arc::new(Plot::default());
-    let options = pages(Arc::new(Probe(Arc::clone(&plot))), "qwen2", 1, 8);
+    let options = pages(Arc::new(Probe(Arc::clone(&plot))), "qwen2", 1, 10);
     let (_engine, model) = load(Arc::new(Probe(Arc::clone(&plot))), "qwen2", None, options);
     let a = session(&model, &text(1, 300));
     let seen = |a: &Session| (held(a), bits(a), a.facts().unwrap().n_pages);
@@ -136,12 +136,14 @@ fn a_failure_changes_nothing() {
     assert_eq!((status(&target), seen(&a)), (Status::DeviceLost, before.clone()));
     assert_eq!((status(&[]), status(&[1, 512])), (Status::InvalidArgument, Status::InvalidArgument));
     assert_eq!(status(&text(2, 2049)), Status::ContextFull);
-    // The old ones stay until it has succeeded: four pages more do not fit beside five of eight.
+    // The old ones stay until it has succeeded: of ten pages the four more are not there beside five, and two of another.
+    let other = session(&model, &text(7, 100));
     let passes = plot.passes.load(Ordering::SeqCst);
     assert_eq!((status(&target), seen(&a)), (Status::CacheFull, before.clone()));
     assert_eq!(plot.passes.load(Ordering::SeqCst), passes, "found out before anything runs");
     assert_eq!(a.advance(&target[..200], None).unwrap(), came(100, 0, 100));
-    assert_eq!(used(&model), (4 + 1, 1));
+    assert_eq!(used(&model), (4 + 2 + 1, 1));
+    drop(other);
     *plot.panic_at.lock().unwrap() = Some(511);
     assert_eq!((status(&[1, 511]), status(&[1])), (Status::Internal, Status::Poisoned));
 }

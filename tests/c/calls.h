@@ -357,6 +357,27 @@ static inline kigo_status make_prefill(struct world *w)
     return kigo_session_prefill(w->session, w->ids, N_LONG);
 }
 
+static inline int32_t go_on(size_t n_done, size_t n_total, void *user_data)
+{
+    (void)user_data;
+    if (in_callback != NULL)
+        in_callback();
+    return n_done >= n_total;
+}
+
+// Back into the middle of a page, and on.
+static inline kigo_status make_advance(struct world *w)
+{
+    kigo_advance_options how = {.struct_size = sizeof how, .progress = go_on};
+    kigo_advanced advanced = {.struct_size = sizeof advanced};
+    uint32_t ids[N_LONG];
+    memcpy(ids, w->ids, sizeof ids);
+    ids[N_PROMPT / 2] ^= 1;
+    kigo_status status = kigo_session_advance(w->session, ids, N_LONG, &how, &advanced);
+    memcpy(w->out, &advanced, w->n_out = sizeof advanced);
+    return status;
+}
+
 static inline kigo_status make_step(struct world *w)
 {
     return kigo_session_step(w->session, 5);
@@ -537,6 +558,7 @@ static const struct call CALLS[] = {
     {"session", nothing, make_session, 0},
     {"set_sampling", a_session, make_set_sampling, 0},
     {"prefill", a_session, make_prefill, 0},
+    {"advance", a_session, make_advance, 0},
     {"step", a_session, make_step, 0},
     {"step_forked", a_forked_session, make_step, 0},
     {"prefill_batch", sessions, make_prefill_batch, LEAVES_A_PART},

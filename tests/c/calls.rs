@@ -73,6 +73,11 @@ fn batches_have_a_status_for_each_session() {
 }
 
 #[test]
+fn prefixes_are_kept_and_a_session_is_taken_to_other_tokens() {
+    run("prefix.c");
+}
+
+#[test]
 fn a_session_tells_which_of_two_ropes_it_has() {
     let program = native::build("long_rope.c");
     let model = crate::common::long::fixture();

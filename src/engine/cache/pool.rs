@@ -216,12 +216,11 @@ impl State {
         let mut missing = n.saturating_sub(self.free.len());
         while let Err(error) = self.make_room(loaded, missing, indices.clone(), wanted) {
             // Pages that there are already, and nobody holds, do as well where the machine gives no more.
-            let are_there = missing > 0 && self.retained.n() >= missing as u64;
-            if !are_there || !matches!(error, Error::OutOfMemory { .. }) {
+            let is_short = matches!(error, Error::OutOfMemory { .. });
+            if !is_short || (0..missing).filter(|_| self.evict(loaded).is_some()).count() == 0 {
                 self.budget.give(n, bytes);
                 return Err(error);
             }
-            while n > self.free.len() && self.evict(loaded).is_some() {}
             missing = n.saturating_sub(self.free.len());
         }
         for page in exist..exist + missing {
