@@ -3,7 +3,7 @@
 //! A session with KIGO_SESSION_REUSE_PREFIX takes over, page by page of 64 tokens, what any session of the model with the same
 //! kigo_session_options.prefix_salt holds, or is computing right now, or held once (kigo_load_options.prefix_cache_bytes). For what
 //! another call is computing, of another thread or another entry of the same batch, it waits; kigo_session_cancel() ends the
-//! waiting within 10 milliseconds. It goes on by itself where that call fails or is cancelled. What it waited for is no part of its
+//! waiting within 10 milliseconds, or in a batch behind the pass that runs. It goes on by itself where that call fails or is cancelled. What it waited for is no part of its
 //! memory: that is taken, and may be found missing, when it goes on.
 //!
 //! A call waits for nobody that may wait for it, whatever the threads, batches and merged calls; one that is made from inside

@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
-use crate::common::kept::{alone, bits, load, reused, reusing, text};
+use crate::common::kept::{alone, bits, load, pages, reused, reusing, text};
 use crate::common::probe::{Plot, Probe};
+use crate::common::random::mix;
 use kigo::backend::cpu::{CpuDevice, CpuOptions};
 use kigo::engine::{Append, LoadOptions, Model, Session, SessionOptions, append_batch};
 use kigo::error::Status;
@@ -288,5 +289,72 @@ fn windows_are_there_behind_what_was_waited_for() {
         }
         // Whoever is first computes at least what the second has in common with it.
         assert!(sessions.iter().map(reused).sum::<usize>() >= 128 * 3, "{arch}");
+    }
+}
+
+#[test]
+fn threads_that_share_keep_cancel_and_run_out_of_memory_stay_right() {
+    let device = Arc::new(CpuDevice::new(CpuOptions { n_threads: 1, isa: None }).unwrap());
+    for arch in ["qwen2", "gemma3"] {
+        let (_, plain) = load(device.clone(), arch, None, LoadOptions::default());
+        let ends = [70, 130, 200, 300];
+        let of = |which: usize, end: usize| [text(which as u32, end), vec![7]].concat();
+        let known: Vec<Vec<Vec<u32>>> =
+            (0..3).map(|which| ends.map(|end| alone(&plain, &of(which, end))).to_vec()).collect();
+        let options = LoadOptions { merge: arch == "qwen2", ..pages(device.clone(), arch, 8, 16) };
+        let (_, model) = load(device.clone(), arch, None, options);
+        let run = |thread: u64| {
+            let (mut n_ok, mut n_full, mut counter) = (0, 0, 0);
+            let mut random = |below: usize| {
+                counter += 1;
+                (mix(thread * 1000 + counter) % below as u64) as usize
+            };
+            for _ in 0..60 {
+                let [a, b] = [(random(3), random(4)), (random(3), random(4))];
+                let texts = [a, b].map(|(which, end)| of(which, ends[end]));
+                let sessions = [reusing(&model), reusing(&model)];
+                let cancelled = random(6) == 0;
+                if cancelled {
+                    sessions[0].cancel();
+                }
+                let outcomes = if random(2) == 0 {
+                    let entries = [0, 1].map(|i| Append { session: &sessions[i], tokens: &texts[i] });
+                    append_batch(&entries)
+                } else {
+                    let advanced = sessions[0].advance(&texts[0], Some(&mut |_, _| true)).map(drop);
+                    // On from there, where that has succeeded, by another session of the same pages.
+                    let fork = sessions[0].fork().unwrap();
+                    let other = fork.advance(&texts[1], None).map(drop);
+                    if other.is_ok() {
+                        assert_eq!(bits(&fork), known[b.0][b.1], "{arch}");
+                    }
+                    vec![advanced]
+                };
+                for (i, outcome) in outcomes.into_iter().enumerate() {
+                    match outcome.map_err(|error| error.status()) {
+                        Ok(()) => {
+                            assert!(!cancelled || i == 1, "{arch}");
+                            let (which, end) = [a, b][i];
+                            assert_eq!(bits(&sessions[i]), known[which][end], "{arch}");
+                            n_ok += 1;
+                        }
+                        Err(Status::CacheFull) => n_full += 1,
+                        Err(status) => {
+                            assert!(status == Status::Cancelled && cancelled && i == 0, "{arch}: {status:?}")
+                        }
+                    }
+                }
+            }
+            (n_ok, n_full)
+        };
+        let counts: Vec<(usize, usize)> = std::thread::scope(|scope| {
+            let run = &run;
+            let threads: Vec<_> = (0..4).map(|thread| scope.spawn(move || run(thread))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        println!("{arch}: (right, without memory) {counts:?}, {} tokens saved", model.cache_facts().n_tokens_saved);
+        assert!(counts.iter().all(|count| count.0 > 20) && model.cache_facts().n_tokens_saved > 1000, "{arch}");
+        let facts = model.cache_facts();
+        assert_eq!((facts.n_pages_used, facts.used_bytes), (facts.n_pages_retained, facts.spare_bytes), "{arch}");
     }
 }

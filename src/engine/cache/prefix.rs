@@ -38,7 +38,7 @@ struct Node {
     pages: Vec<u32>,
     n_children: u32,
     pending: Option<Pending>,
-    /// Of what stands before the first page.
+    /// The key, where it is what stands before the first page.
     root: Option<PrefixKey>,
 }
 
@@ -239,7 +239,13 @@ impl PrefixIndex {
 
     /// Enters that these pages behind a node are being computed, as far as nobody else computes or has them; their nodes go to
     /// `nodes`, which has room. How many are this call's.
-    pub(super) fn expect(&mut self, lead: u64, mut parent: u32, tokens: &[Tokens], nodes: &mut Vec<u32>) -> usize {
+    pub(super) fn enter_pending(
+        &mut self,
+        lead: u64,
+        mut parent: u32,
+        tokens: &[Tokens],
+        nodes: &mut Vec<u32>,
+    ) -> usize {
         let mut n = 0;
         for (at, tokens) in tokens.iter().enumerate() {
             let Some(child) = self.child(parent, tokens) else { break };
@@ -255,7 +261,7 @@ impl PrefixIndex {
     }
 
     /// The opposite of [`Self::expect`].
-    pub(super) fn expect_no_more(&mut self, lead: u64, nodes: &[u32]) {
+    pub(super) fn leave_pending(&mut self, lead: u64, nodes: &[u32]) {
         for &at in nodes.iter().rev() {
             if let Some(node) = self.node_mut(at)
                 && node.pending.is_some_and(|pending| pending.lead == lead)
@@ -339,7 +345,7 @@ mod tests {
         enter(&mut index, &plain, &[10], &[1]);
         let text = tokens(&[2, 3, 4]);
         let (mut first, mut second) = (Vec::with_capacity(9), Vec::with_capacity(9));
-        assert_eq!(index.expect(7, index.behind(&plain, &[10]).unwrap(), text.as_chunks().0, &mut first), 3);
+        assert_eq!(index.enter_pending(7, index.behind(&plain, &[10]).unwrap(), text.as_chunks().0, &mut first), 3);
         let pending = |index: &PrefixIndex, texts: &[u32], of: &dyn Fn(u64) -> bool| {
             index.find_pending(&plain, &[], &tokens(texts), of).map(|p| (p.lead, p.at))
         };
@@ -349,13 +355,13 @@ mod tests {
         assert_eq!(pending(&index, &[1, 9], &|_| true), None);
         // Another call computes what goes on from there in another way, and is waited for in its turn.
         let text = tokens(&[2, 3, 5]);
-        assert_eq!(index.expect(8, index.behind(&plain, &[10]).unwrap(), text.as_chunks().0, &mut second), 1);
+        assert_eq!(index.enter_pending(8, index.behind(&plain, &[10]).unwrap(), text.as_chunks().0, &mut second), 1);
         assert_eq!(pending(&index, &[1, 2, 3, 5], &|_| true), Some((7, 1)));
         enter(&mut index, &plain, &[10, 11, 12], &[1, 2, 3]);
         assert_eq!(pending(&index, &[1, 2, 3, 5], &|_| true), Some((8, 2)));
-        index.expect_no_more(7, &first);
+        index.leave_pending(7, &first);
         assert_eq!(pending(&index, &[1, 2, 3, 4], &|_| true), None);
-        index.expect_no_more(8, &second);
+        index.leave_pending(8, &second);
         assert_eq!(find(&index, &plain, &[], &tokens(&[1, 2, 3, 5])), [10, 11, 12]);
         for page in [10, 11, 12] {
             index.forget(page);

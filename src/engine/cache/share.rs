@@ -44,7 +44,7 @@ impl Lead {
         let mut state = self.pool.lock();
         state.publish(&self.pool, key, &pages.list.pages, self.first, &self.tokens[..n * PAGE_TOKENS]);
         let State { index, leads, .. } = &mut *state;
-        index.expect_no_more(self.number, leads.done(self.number, n));
+        index.leave_pending(self.number, leads.done(self.number, n));
         self.pool.settled.notify_all();
     }
 
@@ -66,7 +66,7 @@ impl Drop for Lead {
     fn drop(&mut self) {
         let mut state = self.pool.lock();
         let nodes = state.leads.end(self.number);
-        state.index.expect_no_more(self.number, &nodes);
+        state.index.leave_pending(self.number, &nodes);
         self.pool.settled.notify_all();
     }
 }
@@ -100,7 +100,7 @@ impl State {
         reserve(&mut nodes, whole.len()).ok()?;
         let number = self.leads.next()?;
         let parent = self.index.behind_or_root(key, pages)?;
-        if self.index.expect(number, parent, whole, &mut nodes) == 0 {
+        if self.index.enter_pending(number, parent, whole, &mut nodes) == 0 {
             return None;
         }
         self.leads.begin(number, nodes);
@@ -119,15 +119,13 @@ impl Pages {
         (takes, leads): (bool, bool),
         given_up: Option<&Awaited>,
     ) -> Result<Found> {
-        let nothing = Found::Is { n_tokens: 0, lead: None };
-        let Some(key) = self.list.key.clone() else { return Ok(nothing) };
         let (begun, behind) = (held.len() / PAGE_TOKENS, &held[held.len() / PAGE_TOKENS * PAGE_TOKENS..]);
         let most = if takes && behind.is_empty() { tokens.len().saturating_sub(1) / PAGE_TOKENS } else { 0 };
         // One token alone is there before anybody could have waited for it.
         let leads = leads && tokens.len() > 1 && behind.len() + tokens.len() >= PAGE_TOKENS;
-        if most == 0 && !leads {
-            return Ok(nothing);
-        }
+        let Some(key) = self.list.key.as_ref().filter(|_| most > 0 || leads).cloned() else {
+            return Ok(Found::Is { n_tokens: 0, lead: None });
+        };
         let mut ahead = Vec::new();
         if leads {
             reserve(&mut ahead, behind.len() + tokens.len())?;
