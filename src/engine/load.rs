@@ -37,7 +37,7 @@ impl Engine {
         }
         let (plan, config) = plan(self, &gguf)?;
         let n_tokens = within(n_tokens, config.n_ctx_train)?;
-        let classes = self.inner.device.cache_classes(&config, options.strict)?;
+        let classes = self.inner.device.cache_classes(&config)?;
         Ok(LoadPlan {
             weights_bytes: plan.weights_bytes,
             scratch_bytes: plan.scratch_bytes,
