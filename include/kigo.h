@@ -482,6 +482,19 @@ typedef struct kigo_model_facts {
     uint32_t begin_token;
     // The end token, or KIGO_TOKEN_NONE. There may be others that end a generation: see kigo_token_flags().
     uint32_t end_token;
+    // For filling in the middle, each a token or KIGO_TOKEN_NONE: what stands before the text in front of the gap (a prompt is most
+    // often prefix, text, suffix, text, middle, and the answer fills the gap; the model's authors say which order it was trained on),
+    uint32_t fim_prefix_token;
+    // before the text behind it,
+    uint32_t fim_suffix_token;
+    // before what fills it;
+    uint32_t fim_middle_token;
+    // what training filled examples up with,
+    uint32_t fim_pad_token;
+    // what stands before a repository's name,
+    uint32_t fim_repository_token;
+    // and before a file's name, or between files.
+    uint32_t fim_file_token;
 } kigo_model_facts;
 
 // What a layer is. A number that does not apply is 0.

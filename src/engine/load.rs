@@ -219,6 +219,7 @@ fn vocabulary(engine: &Engine, gguf: &Gguf<'_>, number: u64) -> Result<Model> {
         n_embd: 0,
         begin_token: tokenizer.bos(),
         end_token: tokenizer.eos(),
+        fim: tokenizer.fim(),
     };
     core.log.log(
         LogLevel::Info,
@@ -284,5 +285,6 @@ fn facts(
         n_embd: config.n_embd,
         begin_token: tokenizer.bos(),
         end_token: tokenizer.eos(),
+        fim: tokenizer.fim(),
     }
 }
