@@ -56,11 +56,13 @@ impl TapObserver for Watch<'_> {
     }
 }
 
-impl Appending {
-    /// So many of a call's tokens are in the cache; what ends with the last of them is the session's to say.
-    pub(super) fn passed(&self, state: &State, n_all: usize, done: usize) {
-        if let Some(lead) = self.lead.as_ref().filter(|_| done < n_all) {
-            lead.passed(&state.pages, state.tokens.len() + done);
+impl Session {
+    /// So many of a call's tokens are in the cache; what ends with the last of them is [`Self::end`]'s to say.
+    pub(super) fn passed(&self, state: &State, run: &Appending, tokens: &[u32], done: usize) {
+        if let Some(lead) = run.lead.as_ref().filter(|_| done < tokens.len()) {
+            let n_tokens = state.tokens.len();
+            state.pages.mark(n_tokens + run.n_known..n_tokens + done, self.by_steps(tokens.len()));
+            lead.passed(&state.pages, n_tokens + done);
         }
     }
 }
@@ -154,6 +156,7 @@ impl Session {
                 state.has_logits = true;
                 state.n_reused += run.n_known;
                 state.pages.saved(run.n_known);
+                state.pages.mark(n_tokens + run.n_known..state.tokens.len(), self.by_steps(tokens.len()));
                 state.pages.settle(state.tokens.len())?;
                 if n_tokens / PAGE_TOKENS != state.tokens.len() / PAGE_TOKENS {
                     state.pages.publish(&state.tokens);
@@ -184,7 +187,7 @@ impl Session {
             let part = self.part(state, run, tokens, done, most)?;
             self.model().inner.run(vec![part]).pop().unwrap_or(Ok(()))?;
             done += most;
-            run.passed(state, tokens.len(), done);
+            self.passed(state, run, tokens, done);
         }
         Ok(())
     }
@@ -244,8 +247,15 @@ impl Session {
             slot: Arc::clone(&run.slot),
             // Only the last pass writes logits, so that a cancelled one leaves the old ones.
             want: if to == tokens.len() { Want::Last } else { Want::Nothing },
+            by_steps: self.by_steps(tokens.len()),
             cancel: Arc::clone(&self.cancel),
         })
+    }
+
+    /// Whether a call of so many tokens computes them as steps do. How many of them are in the cache already is no matter: what a
+    /// session finds there would have been computed with the others.
+    pub(super) fn by_steps(&self, n_tokens: usize) -> bool {
+        n_tokens < self.model().inner.pool.steps_below
     }
 
     /// Pages that have what the token behind the first `n` of the session's reads, by passes over those in front of it. The
@@ -257,11 +267,12 @@ impl Session {
         let (mut pages, from) = state.pages.again(n)?;
         let most = pages.pass_tokens();
         let mut run = || {
-            for start in (from..n).step_by(most) {
+            let mut start = from;
+            while start < n {
                 if self.cancel.load(Ordering::Acquire) {
                     return Err(Error::Cancelled);
                 }
-                let to = n.min(start + most);
+                let (by_steps, to) = pages.run_of(start, n.min(start + most));
                 pages.advance(start)?;
                 let part = Part {
                     tokens: copied(&state.tokens[start..to], 0)?,
@@ -269,9 +280,11 @@ impl Session {
                     pages: copied(&pages.as_slice()[..to.div_ceil(PAGE_TOKENS)], 0)?,
                     slot: Arc::clone(&slot),
                     want: Want::Nothing,
+                    by_steps,
                     cancel: Arc::clone(&self.cancel),
                 };
                 self.model().inner.run(vec![part]).pop().unwrap_or(Ok(()))?;
+                start = to;
             }
             pages.finish(n)
         };

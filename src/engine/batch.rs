@@ -153,7 +153,7 @@ fn pass<'a>(mut running: Vec<Entry<'a>>, outcomes: &mut [Result<()>]) -> Vec<Ent
         let result = refusal.map_or_else(|| ran.next().unwrap_or_else(|| Err(lost())), Err);
         entry.done += next(&entry);
         if result.is_ok() && entry.done < entry.tokens.len() {
-            entry.appending.passed(&entry.state, entry.tokens.len(), entry.done);
+            entry.session.passed(&entry.state, &entry.appending, entry.tokens, entry.done);
             unfinished.push(entry);
         } else {
             let Entry { index, session, tokens, mut state, appending, .. } = entry;

@@ -22,6 +22,8 @@ pub(super) struct Part {
     /// Not shared with a fork: a pass writes it.
     pub(super) slot: SharedSlot,
     pub(super) want: Want,
+    /// See [`Chunk::by_steps`].
+    pub(super) by_steps: bool,
     pub(super) cancel: Arc<AtomicBool>,
 }
 
@@ -36,7 +38,10 @@ fn forward<'a>(
     let mut chunks: Vec<_> = parts
         .iter()
         .zip(&mut slots)
-        .map(|(p, slot)| Chunk { tokens: &p.tokens, start: p.start, pages: &p.pages, slot: &mut ***slot, want: p.want })
+        .map(|(p, slot)| {
+            let (tokens, start, pages, slot) = (&*p.tokens, p.start, &*p.pages, &mut ***slot);
+            Chunk { tokens, start, pages, slot, want: p.want, by_steps: p.by_steps }
+        })
         .collect();
     let mut run = RunControl { cancel, tap };
     // A panic in a backend is a defect of the library; it may be one part's alone.

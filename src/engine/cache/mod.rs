@@ -3,6 +3,7 @@
 mod again;
 mod budget;
 mod leads;
+mod marks;
 mod pages;
 mod parts;
 mod pool;

@@ -26,6 +26,10 @@ pub(in crate::engine) struct PagePool {
     pub(super) loaded: Arc<dyn LoadedModel>,
     /// How pages are divided.
     pub(in crate::engine) classes: CacheClasses,
+    /// [`LoadedModel::steps_below`], which never changes.
+    pub(in crate::engine) steps_below: usize,
+    /// Whether it is kept which positions steps have computed: what is computed again has to be what it was.
+    pub(in crate::engine) marks: bool,
     /// Those that share the engine's memory cap.
     pools: Arc<Pools>,
     state: Mutex<State>,
@@ -44,6 +48,8 @@ pub(super) struct State {
     pub(super) index: PrefixIndex,
     pub(super) retained: Retained,
     pub(super) leads: Leads,
+    /// The positions of each page that steps have computed, a bit for each, where [`PagePool::marks`].
+    pub(super) by_steps: Vec<u64>,
 }
 
 /// What becomes of a page that one of its holders wants to write.
@@ -69,10 +75,10 @@ impl PagePool {
     ) -> Result<Arc<PagePool>> {
         let page_bytes = loaded.plan().kv_bytes_per_token * PAGE_TOKENS as u64;
         let budget = PageBudget::new(page_bytes, charge, cache_bytes);
-        // What is computed again has to be what it was.
-        let classes =
-            if loaded.is_exact_in_chunks() { loaded.cache_classes()? } else { CacheClasses::one(loaded.config())? };
+        let classes = loaded.cache_classes()?;
         let parts = PageParts::new(classes.clone(), page_bytes);
+        let steps_below = loaded.steps_below();
+        let marks = steps_below > 0 && (0..classes.n()).any(|class| classes.window(class).is_some());
         let state = State {
             free: BinaryHeap::new(),
             holders: Vec::new(),
@@ -81,10 +87,13 @@ impl PagePool {
             index: PrefixIndex::default(),
             retained: Retained::new(retained_bytes),
             leads: Leads::default(),
+            by_steps: Vec::new(),
         };
         let pool = Arc::new(PagePool {
             loaded,
             classes,
+            steps_below,
+            marks,
             pools: Arc::clone(pools),
             state: Mutex::new(state),
             settled: Condvar::new(),
@@ -225,6 +234,7 @@ impl State {
         }
         for page in exist..exist + missing {
             self.holders.push(0);
+            self.by_steps.push(0);
             self.parts.push();
             self.retained.push();
             self.free.push(Reverse(page as u32));
@@ -251,6 +261,7 @@ impl State {
         reserve(&mut self.holders, missing)?;
         reserve_heap(&mut self.free, all)?;
         self.parts.reserve(missing)?;
+        reserve(&mut self.by_steps, missing)?;
         self.retained.reserve(missing)?;
         if missing > 0 {
             loaded.reserve_pages(exist + missing)?;

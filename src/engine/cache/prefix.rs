@@ -260,7 +260,7 @@ impl PrefixIndex {
         n
     }
 
-    /// The opposite of [`Self::expect`].
+    /// The opposite of [`Self::enter_pending`].
     pub(super) fn leave_pending(&mut self, lead: u64, nodes: &[u32]) {
         for &at in nodes.iter().rev() {
             if let Some(node) = self.node_mut(at)
