@@ -827,6 +827,20 @@ kigo_status kigo_chat_render_json_text(const kigo_model *model,
                                        size_t capacity,
                                        size_t *needed);
 
+// The name of a variable that the template reads and does not make itself, from index 0 on: `messages`, `tools` where it
+// takes some, `add_generation_prompt`, `bos_token` and the like, and those that are for
+// kigo_chat_options.variables_json, such as `enable_thinking`. Of `options`, which may be NULL, only the template counts.
+// Text out.
+//
+// NOT_FOUND: it reads no more, or the model has no chat template. INVALID_ARGUMENT: unknown flags; a `template_source`
+// that is malformed. Otherwise as kigo_chat_render().
+kigo_status kigo_chat_variable(const kigo_model *model,
+                               const kigo_chat_options *options,
+                               size_t index,
+                               char *buffer,
+                               size_t capacity,
+                               size_t *needed);
+
 // ==== Sampling parameters ======================================================================================
 //
 // How the next token is chosen from the logits. The choice depends on the logits, these parameters, the position and

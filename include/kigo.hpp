@@ -343,6 +343,19 @@ public:
             return kigo_chat_render_json_text(get(), messages.data(), messages.size(), &options, buffer, n, needed);
         });
     }
+    // The names of the variables that the template reads.
+    std::vector<std::string> chat_variables(kigo_chat_options options = {}) const {
+        options.struct_size = sizeof options;
+        std::vector<std::string> names;
+        for (std::size_t i = 0, n = 0;; i++) {
+            const kigo_status status = kigo_chat_variable(get(), &options, i, nullptr, 0, &n);
+            if (status == KIGO_STATUS_NOT_FOUND && i > 0) return names;
+            detail::check(status);
+            names.push_back(detail::buffer<std::string>([&](char *buffer, std::size_t size, std::size_t *needed) {
+                return kigo_chat_variable(get(), &options, i, buffer, size, needed);
+            }));
+        }
+    }
     // All zero is greedy; the struct_size is set here.
     inline session open(const kigo_sampling &sampling = {}, std::size_t n_ctx = 0, uint64_t flags = 0) const;
     // A grammar of a kind, KIGO_CONSTRAINT_*, compiled; `go_on` is asked meanwhile. flags: KIGO_CONSTRAINT_COMPACT.

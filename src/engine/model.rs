@@ -182,6 +182,23 @@ impl Model {
         self.inner.tokenizer.render_chat(messages, add_generation_prompt)
     }
 
+    /// Lends the names that the model's template, or another, reads without making them itself: see [`ChatTemplate::variables`].
+    /// Fails as [`Self::render_chat_json`] does.
+    pub fn chat_variable<T>(
+        &self,
+        index: usize,
+        template: Option<&str>,
+        lend: impl FnOnce(&str) -> Result<T>,
+    ) -> Result<T> {
+        let template = match template {
+            Some(source) => ChatTemplate::with_source(&self.inner.tokenizer, source)?,
+            None => ChatTemplate::new(&self.inner.tokenizer)?,
+        };
+        let n = template.variables().count();
+        let none = || Error::NotFound { what: "template variable", name: format!("{index}, the template reads {n}") };
+        lend(template.variables().nth(index).ok_or_else(none)?)
+    }
+
     /// A conversation in JSON through the model's template or another: see [`ChatTemplate::render_json`]. Fails with
     /// `NotFound` where the model has none and no other is given.
     pub fn render_chat_json(&self, chat: &ChatJson<'_>, template: Option<&str>) -> Result<Rendered> {

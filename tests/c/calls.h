@@ -335,6 +335,11 @@ static inline kigo_status make_chat_template(struct world *w)
     return kigo_chat_render_json_text(w->model, CONVERSATION, KIGO_STRLEN, &options, (char *)w->out, OUT_BYTES, &w->n_out);
 }
 
+static inline kigo_status make_chat_variable(struct world *w)
+{
+    return kigo_chat_variable(w->model, NULL, 0, (char *)w->out, OUT_BYTES, &w->n_out);
+}
+
 static inline kigo_status make_session(struct world *w)
 {
     static const kigo_logit_bias bias[2] = {{1, -1.0f}, {2, 3.0f}};
@@ -534,6 +539,7 @@ static const struct call CALLS[] = {
     {"chat_text", nothing, make_chat_text, NO_COMPUTING},
     {"chat_json", nothing, make_chat_json, NO_COMPUTING},
     {"chat_template", nothing, make_chat_template, NO_COMPUTING},
+    {"chat_variable", nothing, make_chat_variable, NO_COMPUTING},
     {"session", nothing, make_session, 0},
     {"set_sampling", a_session, make_set_sampling, 0},
     {"prefill", a_session, make_prefill, 0},
