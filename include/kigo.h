@@ -313,7 +313,8 @@ kigo_status kigo_engine_last_error(const kigo_engine *engine,
 // kigo_session_prefill(), _step(), _generate() and the batch calls, share passes over the weights. Every result is
 // the one that the call alone gives. A pass waits up to 2 ms, and up to a quarter of the last pass's time, for calls
 // that were part of the last; it runs on the thread of one of the calls, and a cancel is seen between passes, as in a
-// batch call. A program with one thread has no use for it.
+// batch call. Steps ride in the passes of a prompt: see "Passes" in the section of sessions. A program with one thread
+// has no use for it.
 #define KIGO_LOAD_MERGE_CALLS 1
 
 // For kigo_load_options.flags: the same bits however a prompt is cut into calls and whatever prefix it shares, on every
@@ -383,6 +384,10 @@ typedef struct kigo_load_options {
     uint64_t cache_bytes;
     // KIGO_LOAD_MERGE_CALLS, KIGO_LOAD_STRICT, KIGO_LOAD_VOCABULARY.
     uint64_t flags;
+    // The most tokens of prompts in a pass on the CPU; 0: by what is measured, few while other threads step sessions of the
+    // engine's models, so that their gaps stay within about four times the usual, and more while nobody does. See "Passes"
+    // in the section of sessions.
+    uint64_t pass_tokens;
 } kigo_load_options;
 
 // What loading the file at `path` would take, without loading it: reads the header only.
@@ -883,12 +888,18 @@ typedef struct kigo_sampling {
 // steps: there the last holds with KIGO_LOAD_STRICT; without it logits differ by rounding with how a prompt was cut.
 // From one device to another they always do (kigo_doctor() measures by how much).
 //
+// Passes. A prompt is computed in passes over the weights, one after the other, and calls of other threads go between them. On
+// the CPU a step (a call that appends one token) that has waited while a prompt's pass ran goes before its next one, of
+// whichever model of the engine, and then the prompt goes on; with KIGO_LOAD_MERGE_CALLS steps ride in the passes of the
+// prompt, which takes little longer then. How long passes are is kigo_load_options.pass_tokens, and no bit depends on it. A
+// GPU's passes are of 2,048 tokens.
+//
 // Cancelling. kigo_session_cancel() stops the session's running kigo_session_prefill(), _step() or _generate(), or a
 // kigo_session_truncate() that computes; if none is running, the next of them. So a cancel between two calls is not lost, and a thread or a signal handler that
 // cancels needs to know nothing of what the session does right now. Whoever runs the session calls
 // kigo_session_clear_cancel() where an earlier cancel is of no more interest, such as before a new question. A call
 // that has been stopped has used the cancel up; several before it count as one. On the CPU a call stops within the
-// time of one layer over at most 512 tokens, on a GPU of five layers over at most 2,048 or of sixteen single steps.
+// time of one layer over a pass's tokens, at most 512, on a GPU of five layers over at most 2,048 or of sixteen single steps.
 
 // For kigo_session_options.flags: where another session of the model holds the same tokens from the first on, such as
 // a system prompt, their KV cache is shared in whole pages of 64 tokens instead of being computed again. Looked for
@@ -1334,13 +1345,15 @@ kigo_status kigo_session_set_constraint(kigo_session *session,
 // in use until the call returns.
 //
 // Cancelling. A pass that several entries share, of this call or of calls that are merged (KIGO_LOAD_MERGE_CALLS), is not
-// stopped: a cancel is seen before the next, after 512 tokens at most on the CPU and 2,048 on a GPU, of all entries
-// together. It stops its own entry and no other. One that comes while the entry's last pass runs stops the session's next
-// call instead. An entry that is alone in a pass stops as a call for it alone does.
+// stopped: a cancel is seen before the next, on the CPU after kigo_load_options.pass_tokens tokens of prompts and a token of
+// each entry that steps, 512 at most in all, on a GPU after 2,048 at most of all entries together. It stops its own entry and
+// no other. One that comes while the entry's last pass runs stops the session's next call instead. An entry that is alone in
+// a pass stops as a call for it alone does.
 
 // Appends to each session its tokens, `n_ids[i]` at `ids[i]`: kigo_session_prefill() for many. Entries of one token
-// are steps, so that new prompts and running answers may share a call. The memory of each entry is taken before
-// anything runs, in the order of the entries.
+// are steps, so that new prompts and running answers may share a call; on the CPU they are part of its first passes. The
+// memory of each entry is taken before anything runs, in the order of the entries. The call returns when the longest is done:
+// whoever steps answers beside a prompt in a call gives it the prompt piece by piece.
 kigo_status kigo_prefill_batch(kigo_session *const *sessions,
                                const uint32_t *const *ids,
                                const size_t *n_ids,

@@ -149,6 +149,7 @@ struct engine_options {
 struct load_options {
     uint64_t cache_bytes = 0;
     uint64_t flags = 0;
+    uint64_t pass_tokens = 0;
 };
 
 struct generate_options {
@@ -536,6 +537,7 @@ template <class Load> model engine::load(const progress_function &progress, cons
     auto c = detail::sized<kigo_load_options>();
     c.cache_bytes = options.cache_bytes;
     c.flags = options.flags;
+    c.pass_tokens = options.pass_tokens;
     if (progress) {
         c.progress = detail::progress;
         c.progress_user_data = &carried;

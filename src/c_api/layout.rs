@@ -30,8 +30,8 @@ layout! {
     engine::kigo_engine_facts: 32 {
         struct_size 0, memory_cap_bytes 8, memory_used_bytes 16, n_threads 24,
     }
-    model::kigo_load_options: 40 {
-        struct_size 0, progress 8, progress_user_data 16, cache_bytes 24, flags 32,
+    model::kigo_load_options: 48 {
+        struct_size 0, progress 8, progress_user_data 16, cache_bytes 24, flags 32, pass_tokens 40,
     }
     model::kigo_plan_options: 24 {
         struct_size 0, n_tokens 8, flags 16,

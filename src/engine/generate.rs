@@ -193,7 +193,7 @@ impl Session {
         let position = state.tokens.len();
         // The first step after a fork makes the slot the session's own. Calls that are merged meet at
         // each step, and a tap sees each.
-        let apart = state.tap.is_some() || state.constraint.is_some() || self.model().inner.coalescer.is_some();
+        let apart = state.tap.is_some() || state.constraint.is_some() || self.model().inner.line.merges();
         if apart || *runs == Runs::Never || Arc::get_mut(&mut state.slot).is_none() {
             return Ok(None);
         }

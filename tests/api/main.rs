@@ -20,6 +20,7 @@ mod embed;
 mod encoders;
 mod engine;
 mod experts;
+mod fairness;
 mod features;
 mod files;
 mod fork;
