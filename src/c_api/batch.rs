@@ -84,7 +84,8 @@ fn spread<T>(
 /// Appends to each session its tokens, `n_ids[i]` at `ids[i]`: kigo_session_prefill() for many. Entries of one token
 /// are steps, so that new prompts and running answers may share a call; on the CPU they are part of its first passes. The
 /// memory of each entry is taken before anything runs, in the order of the entries. The call returns when the longest is done:
-/// whoever steps answers beside a prompt in a call gives it the prompt piece by piece.
+/// whoever steps answers beside a prompt in a call gives it the prompt piece by piece (examples-c/scheduler.c), or
+/// leaves that to a kigo_batch.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_prefill_batch(
     sessions: *const *mut kigo_session,

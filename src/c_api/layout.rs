@@ -90,6 +90,13 @@ layout! {
     generate::kigo_generated: 32 {
         struct_size 0, n_tokens 8, stop_index 16, stop_token 24, stop_reason 28,
     }
+    polled::kigo_batch_work: 40 {
+        struct_size 0, ids 8, n_ids 16, generate 24, user_data 32,
+    }
+    polled::kigo_batch_event: 80 {
+        struct_size 0, session 8, user_data 16, text 24, text_len 32, n_tokens 40, stop_index 48, kind 56, token 60,
+        stop_token 64, stop_reason 68, status 72, reserved 76,
+    }
     embed::kigo_embed_options: 16 {
         struct_size 0, pooling 8, normalization 12,
     }

@@ -2,7 +2,6 @@
 //!
 //! Invariant: what fails or is cancelled leaves the session's tokens and logits as they were.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use super::cache::Pages;
@@ -113,7 +112,7 @@ impl Session {
     fn forward(&self, state: &mut State, run: &Appending, tokens: &[u32]) -> Result<()> {
         let mut done = run.n_known;
         while done < tokens.len() {
-            if self.cancel.load(Ordering::Acquire) {
+            if self.is_cancelled() {
                 return Err(Error::Cancelled);
             }
             let n = self.pass_len(state, done, tokens.len());
@@ -131,7 +130,7 @@ impl Session {
         run.slot = Arc::new(Mutex::new(loaded.create_slot_for(self.n_ctx())?));
         let mut done = run.n_known;
         while done < tokens.len() {
-            if self.cancel.load(Ordering::Acquire) {
+            if self.is_cancelled() {
                 return Err(Error::Cancelled);
             }
             let n = self.pass_len(state, done, tokens.len());
@@ -140,7 +139,7 @@ impl Session {
             let mut watch = Watch { session: self, tap, goes_on: true };
             schedule::run_tapped(loaded, &part, &mut watch)?;
             // A cancel from inside the last event, or from another thread meanwhile: nothing of the pass is kept yet.
-            if !watch.goes_on || self.cancel.load(Ordering::Acquire) {
+            if !watch.goes_on || self.is_cancelled() {
                 return Err(Error::Cancelled);
             }
         }
@@ -189,7 +188,7 @@ impl Session {
         let mut run = || {
             let mut to = from;
             while to < n {
-                if self.cancel.load(Ordering::Acquire) {
+                if self.is_cancelled() {
                     return Err(Error::Cancelled);
                 }
                 let start = to;

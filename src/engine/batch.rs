@@ -34,6 +34,11 @@ struct Entry<'a> {
 }
 
 impl Entry<'_> {
+    fn end(self, result: Result<()>, outcomes: &mut [Result<()>]) {
+        let Entry { index, session, tokens, mut state, appending, .. } = self;
+        outcomes[index] = state.run(|state| session.end(state, appending, tokens, result));
+    }
+
     fn wanted(&self) -> Wanted {
         let (start, left) = (self.state.tokens.len() + self.done, self.tokens.len() - self.done);
         Wanted { is_step: self.tokens.len() == 1, start, left, most: self.state.pages.pass_tokens() }
@@ -41,7 +46,7 @@ impl Entry<'_> {
 }
 
 /// The sessions' states; or, of each by itself, why not: in use, of another model than the first, named before.
-fn lock_all<'a>(sessions: &[&'a Session]) -> Vec<Result<MutexGuard<'a, State>>> {
+fn lock_all<'a>(sessions: &[&'a Session], batch: Option<&Arc<()>>) -> Vec<Result<MutexGuard<'a, State>>> {
     let mut named = HashSet::with_capacity(sessions.len());
     let lock = |session: &&'a Session| {
         let first = named.insert(std::ptr::from_ref::<Session>(session));
@@ -50,7 +55,7 @@ fn lock_all<'a>(sessions: &[&'a Session]) -> Vec<Result<MutexGuard<'a, State>>> 
         } else if !first {
             ("that of an earlier entry".to_owned(), "each session once")
         } else {
-            return session.lock();
+            return session.lock_for(batch);
         };
         Err(Error::Argument { name: "session", found, expected: expected.to_owned() })
     };
@@ -62,7 +67,7 @@ pub fn append_batch<'a>(entries: &[Append<'a>]) -> Vec<Result<()>> {
     let sessions: Vec<&Session> = entries.iter().map(|e| e.session).collect();
     let mut outcomes: Vec<Result<()>> = entries.iter().map(|_| Ok(())).collect();
     let mut running = Vec::new();
-    for (index, (state, entry)) in lock_all(&sessions).into_iter().zip(entries).enumerate() {
+    for (index, (state, entry)) in lock_all(&sessions, None).into_iter().zip(entries).enumerate() {
         let Append { session, tokens } = *entry;
         let state = match state {
             // What it shows is shown on this thread, pass by pass.
@@ -86,8 +91,14 @@ pub fn append_batch<'a>(entries: &[Append<'a>]) -> Vec<Result<()>> {
         let line = &model.inner.line;
         let wanted: Vec<Wanted> = running.iter().map(Entry::wanted).collect();
         let shares = shares(&wanted, line, line.bound());
-        let (going, mut unfinished): (Vec<_>, Vec<_>) = running.into_iter().zip(shares).partition(|(_, n)| *n > 0);
-        let mut unfinished: Vec<Entry<'_>> = unfinished.drain(..).map(|(entry, _)| entry).collect();
+        let (going, waiting): (Vec<_>, Vec<_>) = running.into_iter().zip(shares).partition(|(_, n)| *n > 0);
+        let mut unfinished = Vec::new();
+        for (entry, _) in waiting {
+            match entry.session.is_cancelled() {
+                true => entry.end(Err(Error::Cancelled), &mut outcomes),
+                false => unfinished.push(entry),
+            }
+        }
         let mut parts = Vec::new();
         // Those for which there is no memory run no pass.
         let refused = |(mut entry, n): (Entry<'a>, usize)| {
@@ -102,8 +113,7 @@ pub fn append_batch<'a>(entries: &[Append<'a>]) -> Vec<Result<()>> {
             if result.is_ok() && entry.done < entry.tokens.len() {
                 unfinished.push(entry);
             } else {
-                let Entry { index, session, tokens, mut state, appending, .. } = entry;
-                outcomes[index] = state.run(|state| session.end(state, appending, tokens, result));
+                entry.end(result, &mut outcomes);
             }
         }
         running = unfinished;
@@ -113,19 +123,19 @@ pub fn append_batch<'a>(entries: &[Append<'a>]) -> Vec<Result<()>> {
 
 /// What an entry wants of the next pass.
 #[derive(Clone, Copy, Debug)]
-struct Wanted {
+pub(super) struct Wanted {
     /// The only token of its call.
-    is_step: bool,
+    pub(super) is_step: bool,
     /// The position of the next token, and how many there are.
-    start: usize,
-    left: usize,
+    pub(super) start: usize,
+    pub(super) left: usize,
     /// The most that its pages allow.
-    most: usize,
+    pub(super) most: usize,
 }
 
 /// How many tokens of each entry the next pass has, of some none: steps first, then `bound` of prompts, as many as others
 /// that share the device can wait for.
-fn shares(wanted: &[Wanted], line: &Line, bound: usize) -> Vec<usize> {
+pub(super) fn shares(wanted: &[Wanted], line: &Line, bound: usize) -> Vec<usize> {
     let mut shares = vec![0; wanted.len()];
     let (mut n_tokens, mut n_prompt) = (0, 0);
     // Where no bits depend on it. Elsewhere a session has as many tokens in a pass as in a call for it alone.
@@ -148,20 +158,25 @@ fn shares(wanted: &[Wanted], line: &Line, bound: usize) -> Vec<usize> {
     shares
 }
 
-fn lost() -> Error {
+pub(super) fn lost() -> Error {
     Error::Internal { message: "a pass without a result".to_owned() }
 }
 
 /// Picks the next token of each session; appends nothing.
 pub fn sample_batch(sessions: &[&Session]) -> Vec<Result<u32>> {
+    sample_batch_of(sessions, None)
+}
+
+/// [`sample_batch`] for the batch that has the sessions, in which a cancel stops the making of a mask.
+pub(super) fn sample_batch_of(sessions: &[&Session], batch: Option<&Arc<()>>) -> Vec<Result<u32>> {
     let mut outcomes: Vec<Result<u32>> = sessions.iter().map(|_| Ok(0)).collect();
     let mut together = Vec::new();
-    for (index, state) in lock_all(sessions).into_iter().enumerate() {
+    for (index, state) in lock_all(sessions, batch).into_iter().enumerate() {
         match state {
             Err(error) => outcomes[index] = Err(error),
             // One that a fork has too may be locked by another thread's batch, which may wait for one of these.
             Ok(mut state) if !state.has_logits || state.constraint.is_some() || Arc::strong_count(&state.slot) > 1 => {
-                outcomes[index] = state.run(|state| sessions[index].choose(state, false));
+                outcomes[index] = state.run(|state| sessions[index].choose(state, batch.is_some()));
             }
             Ok(state) => together.push((index, state)),
         }

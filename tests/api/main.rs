@@ -36,6 +36,7 @@ mod memory_load;
 mod model;
 mod parity;
 mod parity_fixtures;
+mod polled;
 mod pretokenizers;
 mod quant;
 mod same;

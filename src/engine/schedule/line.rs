@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::order::{Place, Rules, next};
-use super::pace::{Steppers, bound, mean};
+use super::pace::{Steppers, bound, mean, within};
 use super::part::{Part, run};
 use crate::backend::LoadedModel;
 use crate::error::{Error, Result};
@@ -102,6 +102,16 @@ impl Line {
                 bound(self.steppers.beside(here()), token, self.rules.most)
             }
         }
+    }
+
+    /// [`Self::bound`] where the call should come back about this time after it has begun, and may have steps of its own.
+    pub(in crate::engine) fn bound_within(&self, steps: bool, time: Duration) -> usize {
+        if self.alignment.is_none() || self.tokens.is_some() {
+            return self.bound();
+        }
+        let token = self.lock().token;
+        let beside = self.steppers.beside(here()).or_else(|| steps.then(|| self.steppers.step()));
+        bound(beside, token, self.rules.most).min(within(time, token, self.rules.most))
     }
 
     /// How many of `left` tokens that begin at a position make a part of `most`, or more where they cannot be cut earlier.

@@ -62,6 +62,10 @@ impl Steppers {
         recent.last.iter().flatten().any(|last| goes_on(*last)).then_some(recent.step)
     }
 
+    /// The time of a pass with steps alone; zero where it is not known.
+    pub(super) fn step(&self) -> Duration {
+        self.lock().step
+    }
 }
 
 /// A mean that forgets, and believes little of what is much longer: on a busy machine many a pass is interrupted.
@@ -85,6 +89,12 @@ pub(super) fn bound(beside: Option<Duration>, token: Duration, most: usize) -> u
     bound.min(most)
 }
 
+/// How many tokens of prompts a pass of about this time has, with what one of them takes; few are cheap enough at any time.
+pub(super) fn within(time: Duration, token: Duration, most: usize) -> usize {
+    let fit = || usize::try_from(time.as_nanos() / token.as_nanos()).unwrap_or(most).max(LEAST);
+    (if token.is_zero() { UNMEASURED } else { fit() }).min(most)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +113,10 @@ mod tests {
         assert_eq!(bound(None, MS, 512), 150);
         assert_eq!(bound(None, 100 * MS, 512), LEAST_ALONE);
         assert_eq!(bound(None, MS / 1000, 512), 512);
+        assert_eq!(within(10 * MS, MS / 10, 512), 100);
+        assert_eq!(within(Duration::ZERO, MS, 512), LEAST);
+        assert_eq!(within(Duration::MAX, MS, 512), 512);
+        assert_eq!(within(MS, Duration::ZERO, 512), UNMEASURED);
     }
 
     #[test]
