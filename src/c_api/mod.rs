@@ -31,6 +31,7 @@ pub mod log;
 pub mod logprobs;
 pub mod metadata;
 pub mod model;
+pub mod polled;
 pub mod sampling;
 pub mod session;
 pub mod status;
@@ -40,7 +41,7 @@ pub mod tokenizer;
 pub mod version;
 
 /// The header's sections in order: `(file, heading)`.
-pub const SECTIONS: [(&str, &str); 19] = [
+pub const SECTIONS: [(&str, &str); 20] = [
     ("status", "Status and errors"),
     ("version", "Versions"),
     ("log", "Logs"),
@@ -56,6 +57,7 @@ pub const SECTIONS: [(&str, &str); 19] = [
     ("generate", "Generation"),
     ("constraint", "Constraints"),
     ("batch", "Batches"),
+    ("polled", "Polled batches"),
     ("embed", "Embeddings"),
     ("tap", "Taps"),
     ("doctor", "Doctor"),
