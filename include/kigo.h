@@ -15,7 +15,7 @@
 //
 // Conventions, the same for every function:
 //
-// Handles. kigo_engine, kigo_model, kigo_session and kigo_stream are opaque. A handle that is NULL is
+// Handles. kigo_engine, kigo_model, kigo_session, kigo_batch and kigo_stream are opaque. A handle that is NULL is
 //     KIGO_STATUS_INVALID_ARGUMENT, except for the _destroy functions, to which it is nothing. Handles may be
 //     destroyed in any order, each once, by any thread, and not while another thread is inside a call with the same
 //     handle. There is no global state: no init, no shutdown, no environment variable, nothing printed.
@@ -313,7 +313,8 @@ kigo_status kigo_engine_last_error(const kigo_engine *engine,
 // kigo_session_prefill(), _step(), _generate() and the batch calls, share passes over the weights. Every result is
 // the one that the call alone gives. A pass waits up to 2 ms, and up to a quarter of the last pass's time, for calls
 // that were part of the last; it runs on the thread of one of the calls, and a cancel is seen between passes, as in a
-// batch call. A program with one thread has no use for it.
+// batch call. Steps ride in the passes of a prompt: see "Passes" in the section of sessions. A program with one thread
+// has no use for it.
 #define KIGO_LOAD_MERGE_CALLS 1
 
 // For kigo_load_options.flags: the same bits however tokens are cut into calls and whatever prefix they share, on every
@@ -325,7 +326,7 @@ kigo_status kigo_engine_last_error(const kigo_engine *engine,
 // nothing else or of any other, whatever its architecture and tensor types. The model tokenizes, detokenizes and renders
 // chats; kigo_model_facts.flags has no KIGO_MODEL_HAS_WEIGHTS, what only weights tell is 0 there, and the calls that need
 // them (kigo_session_create(), kigo_session_restore(), kigo_model_embed()) give KIGO_STATUS_INVALID_STATE. `progress` is
-// not called, and the other flags, `cache_bytes` and `prefix_cache_bytes` have no effect.
+// not called, and the other flags and `cache_bytes` have no effect.
 #define KIGO_LOAD_VOCABULARY 4
 
 // Weights and tokenizer, or the tokenizer alone. Its functions take it as const: any number of threads may call them at once.
@@ -382,11 +383,10 @@ typedef struct kigo_load_options {
     uint64_t cache_bytes;
     // KIGO_LOAD_MERGE_CALLS, KIGO_LOAD_STRICT, KIGO_LOAD_VOCABULARY.
     uint64_t flags;
-    // The most bytes of the KV cache that stay when the sessions whose tokens they were are gone (destroyed, truncated,
-    // advanced), to be found by sessions with KIGO_SESSION_REUSE_PREFIX; UINT64_MAX: whatever there is; 0: none. They are
-    // given up, the least recently used first and the end of a text before its beginning, where more of them would come and
-    // before anything of this engine's is short of memory.
-    uint64_t prefix_cache_bytes;
+    // The most tokens of prompts in a pass on the CPU; 0: by what is measured, few while other threads step sessions of the
+    // engine's models, so that their gaps stay within about four times the usual, and more while nobody does. See "Passes"
+    // in the section of sessions.
+    uint64_t pass_tokens;
 } kigo_load_options;
 
 // What loading the file at `path` would take, without loading it: reads the header only.
@@ -405,8 +405,8 @@ kigo_status kigo_model_plan(const kigo_engine *engine,
 // IO: the file, or a part of a split one, cannot be opened or read, or was shortened while the call ran: the text has the
 // place, the bytes wanted and those read. INVALID_MODEL: the text names the field, its
 // byte offset and both numbers. UNSUPPORTED: the text names the architecture, tensor type or pre-tokenizer.
-// OUT_OF_MEMORY: the text has the bytes asked for and free. INVALID_ARGUMENT: `cache_bytes` or `prefix_cache_bytes` is less
-// than a page, unknown flags. CANCELLED: `progress` returned something other than 0. After each of them the engine is as it was. Who writes to
+// OUT_OF_MEMORY: the text has the bytes asked for and free. INVALID_ARGUMENT: `cache_bytes` is less than a page, unknown
+// flags. CANCELLED: `progress` returned something other than 0. After each of them the engine is as it was. Who writes to
 // the file meanwhile gets one of these, or a model of the bytes that were there when they were read.
 kigo_status kigo_model_load_file(const kigo_engine *engine,
                                  const char *path,
@@ -553,15 +553,9 @@ typedef struct kigo_cache_facts {
     // Bytes that could be taken now, in whole pages, beside what other models of the engine would give back; UINT64_MAX:
     // nothing limits them but the machine's memory.
     uint64_t free_bytes;
-    // Those of `used_bytes` that are given back as soon as they are needed: retained ones, and keys and values that the layers
-    // with a window do not read any more. `free_bytes` has them, too.
+    // Those of `used_bytes` that are given back as soon as they are needed: keys and values that the layers with a window do
+    // not read any more. `free_bytes` has them, too.
     uint64_t spare_bytes;
-    // Pages in use that no session holds: see kigo_load_options.prefix_cache_bytes.
-    uint64_t n_pages_retained;
-    // Bytes of them.
-    uint64_t retained_bytes;
-    // Tokens that sessions of the model have taken from others so far in place of computing them.
-    uint64_t n_tokens_saved;
 } kigo_cache_facts;
 
 // Fills `facts`, whose `struct_size` the caller has set.
@@ -580,7 +574,7 @@ kigo_status kigo_model_cache_bytes(const kigo_model *model, size_t n_tokens, uin
 // Fills `facts`, whose `struct_size` the caller has set. Other threads may take and free pages meanwhile.
 //
 // Which sessions to destroy or to save when the cache is full is the program's to decide; kigo_session_info() has
-// what each of them holds, and destroying or truncating one makes its pages free at once: retained ones count as free.
+// what each of them holds, and destroying or truncating one makes its pages free at once.
 kigo_status kigo_model_cache_info(const kigo_model *model,
                                   kigo_cache_facts *facts);
 
@@ -838,6 +832,20 @@ kigo_status kigo_chat_render_json_text(const kigo_model *model,
                                        size_t capacity,
                                        size_t *needed);
 
+// The name of a variable that the template reads and does not make itself, from index 0 on: `messages`, `tools` where it
+// takes some, `add_generation_prompt`, `bos_token` and the like, and those that are for
+// kigo_chat_options.variables_json, such as `enable_thinking`. Of `options`, which may be NULL, only the template counts.
+// Text out.
+//
+// NOT_FOUND: it reads no more, or the model has no chat template. INVALID_ARGUMENT: unknown flags; a `template_source`
+// that is malformed. Otherwise as kigo_chat_render().
+kigo_status kigo_chat_variable(const kigo_model *model,
+                               const kigo_chat_options *options,
+                               size_t index,
+                               char *buffer,
+                               size_t capacity,
+                               size_t *needed);
+
 // ==== Sampling parameters ======================================================================================
 //
 // How the next token is chosen from the logits. The choice depends on the logits, these parameters, the position and
@@ -907,20 +915,25 @@ typedef struct kigo_sampling {
 // shared with a session that has got it in such calls; what shorter calls append differs from that by rounding, unless
 // KIGO_LOAD_STRICT. From one device to another they always do (kigo_doctor() measures by how much).
 //
+// Passes. A prompt is computed in passes over the weights, one after the other, and calls of other threads go between them. On
+// the CPU a step (a call that appends one token) that has waited while a prompt's pass ran goes before its next one, of
+// whichever model of the engine, and then the prompt goes on; with KIGO_LOAD_MERGE_CALLS steps ride in the passes of the
+// prompt, which takes little longer then. How long passes are is kigo_load_options.pass_tokens, and no bit depends on it. A
+// GPU's passes are of 2,048 tokens.
+//
 // Cancelling. kigo_session_cancel() stops the session's running kigo_session_prefill(), _step() or _generate(), or a
 // kigo_session_truncate() that computes; if none is running, the next of them. So a cancel between two calls is not lost, and a thread or a signal handler that
 // cancels needs to know nothing of what the session does right now. Whoever runs the session calls
 // kigo_session_clear_cancel() where an earlier cancel is of no more interest, such as before a new question. A call
 // that has been stopped has used the cancel up; several before it count as one. On the CPU a call stops within the
-// time of one layer over at most 512 tokens, on a GPU of five layers over at most 2,048 or of sixteen single steps.
+// time of one layer over a pass's tokens, at most 512, on a GPU of five layers over at most 2,048 or of sixteen single steps.
 
 // For kigo_session_options.flags: where another session of the model holds the same tokens from the first on, such as
-// a system prompt, or computes them, or held them once (kigo_load_options.prefix_cache_bytes), their KV cache is shared in whole
-// pages of 64 tokens instead of being computed again: see "Kept prefixes". Looked for
+// a system prompt, their KV cache is shared in whole pages of 64 tokens instead of being computed again. Looked for
 // by a prefill while the session holds a multiple of 64 tokens, best none. At least one token is always computed.
 // kigo_session_facts.n_tokens_reused counts them. The results are the same on the CPU, and on a GPU with KIGO_LOAD_STRICT;
 // on a GPU without it logits differ by rounding where steps have computed some of what is shared: see "Sameness". How long a
-// prefill takes tells whether somebody else has that text, so leave it out, or give salts, between parties that must not know.
+// prefill takes tells whether somebody else has that text, so leave it out between parties that must not know.
 #define KIGO_SESSION_REUSE_PREFIX 1
 
 // One sequence.
@@ -940,12 +953,6 @@ typedef struct kigo_session_options {
     const kigo_sampling *sampling;
     // 0 or KIGO_SESSION_REUSE_PREFIX.
     uint64_t flags;
-    // `prefix_salt_len` bytes, copied by the call, that keep prefixes apart: pages are shared between sessions with the same bytes
-    // here and no others, whichever of them has the flag. A party's name or key, where parties must not learn of one another. A
-    // fork has its origin's.
-    const void *prefix_salt;
-    // How many, 1,024 at most; 0: the pages of those who have none.
-    size_t prefix_salt_len;
 } kigo_session_options;
 
 // What a session holds.
@@ -958,7 +965,7 @@ typedef struct kigo_session_facts {
     uint64_t n_ctx;
     // Pages of KV cache.
     uint64_t n_pages;
-    // Those of the pages that no other session holds: what destroying this one makes free, or retained, as far as it is there.
+    // Those of the pages that no other session holds: what destroying this one makes free, as far as it is there.
     uint64_t n_pages_own;
     // 1 if there are current logits, else 0.
     uint64_t has_logits;
@@ -973,8 +980,7 @@ typedef struct kigo_session_facts {
 
 // Makes a session without tokens. `options` may be NULL: all defaults.
 //
-// INVALID_ARGUMENT: n_ctx is larger than the model's, a sampling parameter is out of its range, unknown flags, a salt that is
-// too long.
+// INVALID_ARGUMENT: n_ctx is larger than the model's, a sampling parameter is out of its range, unknown flags.
 // INVALID_STATE: the model has no weights (KIGO_LOAD_VOCABULARY). OUT_OF_MEMORY.
 kigo_status kigo_session_create(const kigo_model *model,
                                 const kigo_session_options *options,
@@ -1071,9 +1077,9 @@ kigo_status kigo_session_save(kigo_session *session,
 // Makes a session of what kigo_session_save() wrote, `blob_bytes` at `blob`, copied by the call. It goes on as the
 // saved one would have, bit for bit.
 //
-// A constraint is compiled again, as by kigo_session_set_constraint(). KIGO_SESSION_REUSE_PREFIX and a salt are not part of a
-// blob: where it comes from others, they must not learn by it what sessions of this model hold. A restored session has neither
-// and shares nothing, now or later, nor does any session share what is its own; n_tokens_reused is 0.
+// A constraint is compiled again, as by kigo_session_set_constraint(). KIGO_SESSION_REUSE_PREFIX is not part of a blob:
+// where it comes from others, they must not learn by it what sessions of this model hold. Nor does any session share what
+// came from one; n_tokens_reused is 0.
 //
 // INVALID_ARGUMENT, with what was found and expected: another library's version of the blob, another model, a device
 // with another cache layout, a blob that is cut off or damaged, a constraint that does not compile. Bytes from anywhere do
@@ -1092,66 +1098,6 @@ kigo_status kigo_session_last_error(const kigo_session *session,
                                     char *buffer,
                                     size_t capacity,
                                     size_t *needed);
-
-// ==== Kept prefixes ============================================================================================
-//
-// Tokens that are not computed again: of a session that goes back and on, and of others whose prompts begin alike.
-//
-// A session with KIGO_SESSION_REUSE_PREFIX takes over, page by page of 64 tokens, what any session of the model with the same
-// kigo_session_options.prefix_salt holds, or is computing right now, or held once (kigo_load_options.prefix_cache_bytes). For what
-// another call is computing, of another thread or another entry of the same batch, it waits; kigo_session_cancel() ends the
-// waiting within 10 milliseconds. It goes on by itself where that call fails or is cancelled. What it waited for is no part of its
-// memory: that is taken, and may be found missing, when it goes on.
-//
-// A call waits for nobody that may wait for it, whatever the threads, batches and merged calls; one that is made from inside
-// another's callback, or by a thread that such a callback waits for, goes on by itself after 5 to 10 milliseconds.
-//
-// When a context is full, the newest part of a conversation goes on in a shorter one: kigo_session_advance() with the ids of the
-// system prompt and the newest turns. examples-c/window.c does that, docs/CONTEXT.md tells why.
-
-// Called before each pass of a call, on the calling thread: `n_done` of `n_total` tokens are in the session's cache. Returns 0 to go
-// on; anything else stops the call with KIGO_STATUS_CANCELLED. The session is busy meanwhile, other sessions are not;
-// kigo_session_cancel() and destroying the session stop the call, too. It is not called while the call waits for what another
-// computes. It must return (not throw, not longjmp).
-typedef int32_t (*kigo_prefill_callback)(size_t n_done, size_t n_total, void *user_data);
-
-// How a session advances. 0 is the default of each field.
-typedef struct kigo_advance_options {
-    // sizeof(kigo_advance_options).
-    size_t struct_size;
-    // Told of the progress, and may cancel; NULL: nobody.
-    kigo_prefill_callback progress;
-    // Handed to `progress`.
-    void *user_data;
-} kigo_advance_options;
-
-// What became of the tokens that a session has been advanced to; the three add up to `n_ids`.
-typedef struct kigo_advanced {
-    // sizeof(kigo_advanced), set by the caller.
-    size_t struct_size;
-    // The session held so many of them, from the first on.
-    uint64_t n_kept;
-    // So many were taken from other sessions (KIGO_SESSION_REUSE_PREFIX).
-    uint64_t n_reused;
-    // So many were computed.
-    uint64_t n_computed;
-} kigo_advanced;
-
-// Makes the session hold exactly `ids`, with the logits of the last: what it holds of them from the first on is kept, all else is
-// dropped, and what follows is prefilled. `options` may be NULL. The caller sets `advanced->struct_size`.
-//
-// At least one token is computed for its logits, unless the session holds exactly `ids` and has them. The result is that of
-// kigo_session_truncate() and kigo_session_prefill(), bit for bit, but for this: a failure, or a cancel at any time, leaves tokens
-// and logits as they were. So where tokens are dropped, their pages stay until the call has succeeded, beside those that it
-// takes: with the cache nearly full it may be CACHE_FULL where those two calls are not.
-//
-// INVALID_ARGUMENT: an id that is not below n_vocab (the text has its index), no ids. CONTEXT_FULL: more than the session's n_ctx.
-// CACHE_FULL, OUT_OF_MEMORY: as from kigo_session_prefill(). CANCELLED. BUSY.
-kigo_status kigo_session_advance(kigo_session *session,
-                                 const uint32_t *ids,
-                                 size_t n_ids,
-                                 const kigo_advance_options *options,
-                                 kigo_advanced *advanced);
 
 // ==== Log probabilities ========================================================================================
 //
@@ -1425,13 +1371,16 @@ kigo_status kigo_session_set_constraint(kigo_session *session,
 // in use until the call returns.
 //
 // Cancelling. A pass that several entries share, of this call or of calls that are merged (KIGO_LOAD_MERGE_CALLS), is not
-// stopped: a cancel is seen before the next, after 512 tokens at most on the CPU and 2,048 on a GPU, of all entries
-// together. It stops its own entry and no other. One that comes while the entry's last pass runs stops the session's next
-// call instead. An entry that is alone in a pass stops as a call for it alone does.
+// stopped: a cancel is seen before the next, on the CPU after kigo_load_options.pass_tokens tokens of prompts and a token of
+// each entry that steps, 512 at most in all, on a GPU after 2,048 at most of all entries together. It stops its own entry and
+// no other. One that comes while the entry's last pass runs stops the session's next call instead. An entry that is alone in
+// a pass stops as a call for it alone does.
 
 // Appends to each session its tokens, `n_ids[i]` at `ids[i]`: kigo_session_prefill() for many. Entries of one token
-// are steps, so that new prompts and running answers may share a call. The memory of each entry is taken before
-// anything runs, in the order of the entries.
+// are steps, so that new prompts and running answers may share a call; on the CPU they are part of its first passes. The
+// memory of each entry is taken before anything runs, in the order of the entries. The call returns when the longest is done:
+// whoever steps answers beside a prompt in a call gives it the prompt piece by piece (examples-c/scheduler.c), or
+// leaves that to a kigo_batch.
 kigo_status kigo_prefill_batch(kigo_session *const *sessions,
                                const uint32_t *const *ids,
                                const size_t *n_ids,
@@ -1450,6 +1399,129 @@ kigo_status kigo_sample_batch(kigo_session *const *sessions,
                               size_t n,
                               uint32_t *tokens,
                               kigo_status *statuses);
+
+// ==== Polled batches ===========================================================================================
+//
+// Sessions that advance while the host does other things: for loops that may not block, such as those of games and windows.
+// A batch takes sessions of one model, each with tokens to append, something to generate, or both; kigo_batch_run() runs them
+// together for some milliseconds, on the calling thread and the engine's, and kigo_batch_next() tells what has happened:
+//
+//     kigo_batch_add(batch, session, &work);
+//     while (kigo_batch_run(batch, 5, &n_sessions) == KIGO_STATUS_OK && n_sessions > 0) {
+//         while (kigo_batch_next(batch, &event) == KIGO_STATUS_OK && event.kind != KIGO_BATCH_EVENT_NONE) { ... }
+//         draw_the_next_frame();
+//     }
+//
+// There is no queue and no thread behind it: nothing runs outside of kigo_batch_run(). Tokens, texts, ends and bits are those
+// of kigo_session_prefill() and kigo_session_generate() for each session alone, whoever else is in the batch.
+//
+// From kigo_batch_add() until it ends or is removed a session is in use: every call that needs it to itself gives
+// KIGO_STATUS_BUSY. A cancel ends it as it would end the call: a prompt with
+// KIGO_STATUS_CANCELLED and the session as it was before, a generation with KIGO_STOP_CANCELLED. A session that is destroyed
+// meanwhile ends so too, and event.session is then its former address, that of no other session before that event is taken.
+//
+// One thread at a time: a batch that another thread uses answers KIGO_STATUS_BUSY.
+
+// For kigo_batch_event.kind: nothing has happened that was not taken.
+#define KIGO_BATCH_EVENT_NONE 0
+
+// For kigo_batch_event.kind: a token was generated and appended.
+#define KIGO_BATCH_EVENT_TOKEN 1
+
+// For kigo_batch_event.kind: the session is through, or has failed. It is out of the batch, and no more in use.
+#define KIGO_BATCH_EVENT_END 2
+
+// Sessions that run together, a while at a time.
+typedef struct kigo_batch kigo_batch;
+
+// What a batch does with a session. 0 is the default of each field; there must be tokens, or something to generate.
+typedef struct kigo_batch_work {
+    // sizeof(kigo_batch_work).
+    size_t struct_size;
+    // Tokens to append, as by kigo_session_prefill(); copied by the call.
+    const uint32_t *ids;
+    // How many.
+    size_t n_ids;
+    // What to generate then, as by kigo_session_generate(), its texts copied by the call; NULL: nothing. Its `on_token` is
+    // NULL, events stand in its place.
+    const kigo_generate_options *generate;
+    // Handed out with the session's events.
+    void *user_data;
+} kigo_batch_work;
+
+// What has happened in a batch.
+typedef struct kigo_batch_event {
+    // sizeof(kigo_batch_event), set by the caller.
+    size_t struct_size;
+    // Whom it concerns.
+    kigo_session *session;
+    // That session's kigo_batch_work.user_data.
+    void *user_data;
+    // The text that has become complete by a token, often empty; with an end what was still held back. Whole UTF-8
+    // characters, a NUL behind them; the batch's, valid until the next call with it. NULL where nothing has happened.
+    const char *text;
+    // Bytes of it.
+    size_t text_len;
+    // Tokens that the session has generated in the batch until then.
+    size_t n_tokens;
+    // Which of the stop strings was reached, for KIGO_STOP_STRING.
+    size_t stop_index;
+    // KIGO_BATCH_EVENT_*.
+    uint32_t kind;
+    // The token, for KIGO_BATCH_EVENT_TOKEN; else KIGO_TOKEN_NONE.
+    uint32_t token;
+    // The token that ended it, for KIGO_STOP_END_TOKEN; else KIGO_TOKEN_NONE.
+    uint32_t stop_token;
+    // KIGO_STOP_* of an end, or 0 where nothing was to be generated or `status` is a failure.
+    int32_t stop_reason;
+    // What, of an end, the calls for the session alone would have returned; kigo_session_last_error() has the text.
+    kigo_status status;
+    // 0.
+    uint32_t reserved;
+} kigo_batch_event;
+
+// Makes a batch without sessions. INVALID_STATE: the model has no weights (KIGO_LOAD_VOCABULARY). OUT_OF_MEMORY.
+kigo_status kigo_batch_create(const kigo_model *model,
+                              kigo_batch **batch);
+
+// Gives the handle up, with the text and the events that were not taken. NULL does nothing. Sessions that are still in it
+// are as after kigo_batch_remove().
+void kigo_batch_destroy(kigo_batch *batch);
+
+// Adds a session, which is in use from now on. It may be one that was in the batch before.
+//
+// INVALID_ARGUMENT: a session of another model, an id that is not below n_vocab, neither tokens nor something to generate, a
+// stop string that is empty or not UTF-8, an `on_token`. INVALID_STATE: the session has a tap, or has no logits and gets no
+// tokens. CONTEXT_FULL, CACHE_FULL, OUT_OF_MEMORY: as of kigo_session_prefill(), whose memory is taken here. BUSY: the
+// session is in use, or the batch.
+kigo_status kigo_batch_add(kigo_batch *batch,
+                           kigo_session *session,
+                           const kigo_batch_work *work);
+
+// Takes a session out, which is free then: without the prompt if that was not through, and with the tokens that were
+// generated, each of which has its event. No other event tells of it.
+//
+// NOT_FOUND: it is not in the batch, or has ended. BUSY.
+kigo_status kigo_batch_remove(kigo_batch *batch,
+                              kigo_session *session);
+
+// Runs passes until `max_ms` milliseconds are over or no session is left, at least one pass if there is one: 0 is one pass.
+// `n_sessions` gets how many are still in the batch.
+//
+// It returns about `max_ms` after it was called, and one pass: on the CPU passes have so few tokens of prompts that each takes
+// about as long as `max_ms`, or as long as a step and a dozen of them where that is longer; on a GPU 2,048 at most. A choice
+// under a constraint may take longer (see "Constraints").
+//
+// What goes wrong with one session is its event's status. From this call, OUT_OF_MEMORY: there is no room for events; the
+// sessions stay, and the call may be repeated. BUSY.
+kigo_status kigo_batch_run(kigo_batch *batch,
+                           uint64_t max_ms,
+                           size_t *n_sessions);
+
+// Takes the oldest event that was not taken; `event->kind` is KIGO_BATCH_EVENT_NONE where there is none. The caller sets
+// `event->struct_size`. Events are in the order of what happened; each session's last is its KIGO_BATCH_EVENT_END. BUSY.
+kigo_status kigo_batch_next(kigo_batch *batch,
+                            kigo_batch_event *event);
 
 // ==== Embeddings ===============================================================================================
 //

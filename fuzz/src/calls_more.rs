@@ -327,6 +327,7 @@ pub fn load(model: &mut *mut kigo_model, input: &mut Input<'_>) {
         progress_user_data: (&raw mut left).cast(),
         cache_bytes: input.number(),
         flags: u64::from(input.u8() % 10),
+        pass_tokens: u64::from(spoil % 3) * 7,
         prefix_cache_bytes: 1 << 20,
     };
     let mut options = Sized::of(options, input);

@@ -222,6 +222,12 @@ pub trait LoadedModel: Send + Sync {
         0
     }
 
+    /// A prompt's passes may end at positions that are multiples of this, a divisor of [`PAGE_TOKENS`], whatever their number of
+    /// tokens, and change no bit; one pass runs at a time. `None`: they are of [`Self::prefill_chunk`] tokens.
+    fn pass_alignment(&self) -> Option<usize> {
+        None
+    }
+
     /// Whether a prompt gives the same bits however it is cut into calls; otherwise the same within rounding.
     fn is_exact_in_chunks(&self) -> bool {
         false

@@ -30,8 +30,9 @@ layout! {
     engine::kigo_engine_facts: 32 {
         struct_size 0, memory_cap_bytes 8, memory_used_bytes 16, n_threads 24,
     }
-    model::kigo_load_options: 48 {
-        struct_size 0, progress 8, progress_user_data 16, cache_bytes 24, flags 32, prefix_cache_bytes 40,
+    model::kigo_load_options: 56 {
+        struct_size 0, progress 8, progress_user_data 16, cache_bytes 24, flags 32, pass_tokens 40,
+        prefix_cache_bytes 48,
     }
     model::kigo_plan_options: 24 {
         struct_size 0, n_tokens 8, flags 16,
@@ -98,6 +99,13 @@ layout! {
     }
     generate::kigo_generated: 32 {
         struct_size 0, n_tokens 8, stop_index 16, stop_token 24, stop_reason 28,
+    }
+    polled::kigo_batch_work: 40 {
+        struct_size 0, ids 8, n_ids 16, generate 24, user_data 32,
+    }
+    polled::kigo_batch_event: 80 {
+        struct_size 0, session 8, user_data 16, text 24, text_len 32, n_tokens 40, stop_index 48, kind 56, token 60,
+        stop_token 64, stop_reason 68, status 72, reserved 76,
     }
     embed::kigo_embed_options: 16 {
         struct_size 0, pooling 8, normalization 12,

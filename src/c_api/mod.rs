@@ -31,6 +31,7 @@ pub mod log;
 pub mod logprobs;
 pub mod metadata;
 pub mod model;
+pub mod polled;
 pub mod prefix;
 pub mod sampling;
 pub mod session;
@@ -41,7 +42,7 @@ pub mod tokenizer;
 pub mod version;
 
 /// The header's sections in order: `(file, heading)`.
-pub const SECTIONS: [(&str, &str); 20] = [
+pub const SECTIONS: [(&str, &str); 21] = [
     ("status", "Status and errors"),
     ("version", "Versions"),
     ("log", "Logs"),
@@ -58,6 +59,7 @@ pub const SECTIONS: [(&str, &str); 20] = [
     ("generate", "Generation"),
     ("constraint", "Constraints"),
     ("batch", "Batches"),
+    ("polled", "Polled batches"),
     ("embed", "Embeddings"),
     ("tap", "Taps"),
     ("doctor", "Doctor"),

@@ -33,19 +33,24 @@ pub struct kigo_load_options {
     pub cache_bytes: u64,
     /// KIGO_LOAD_MERGE_CALLS, KIGO_LOAD_STRICT, KIGO_LOAD_VOCABULARY.
     pub flags: u64,
+    /// The most tokens of prompts in a pass on the CPU; 0: by what is measured, few while other threads step sessions of the
+    /// engine's models, so that their gaps stay within about four times the usual, and more while nobody does. See "Passes"
+    /// in the section of sessions.
+    pub pass_tokens: u64,
     /// The most bytes of the KV cache that stay when the sessions whose tokens they were are gone (destroyed, truncated,
     /// advanced), to be found by sessions with KIGO_SESSION_REUSE_PREFIX; UINT64_MAX: whatever there is; 0: none. They are
     /// given up, the least recently used first and the end of a text before its beginning, where more of them would come and
     /// before anything of this engine's is short of memory.
     pub prefix_cache_bytes: u64,
 }
-sized_struct!(kigo_load_options, bytes: 48, fields: [usize, kigo_progress_callback, *mut c_void, u64, u64, u64]);
+sized_struct!(kigo_load_options, bytes: 56, fields: [usize, kigo_progress_callback, *mut c_void, u64, u64, u64, u64]);
 
 /// For kigo_load_options.flags: calls that run sessions of this model on different threads at the same time,
 /// kigo_session_prefill(), _step(), _generate() and the batch calls, share passes over the weights. Every result is
 /// the one that the call alone gives. A pass waits up to 2 ms, and up to a quarter of the last pass's time, for calls
 /// that were part of the last; it runs on the thread of one of the calls, and a cancel is seen between passes, as in a
-/// batch call. A program with one thread has no use for it.
+/// batch call. Steps ride in the passes of a prompt: see "Passes" in the section of sessions. A program with one thread
+/// has no use for it.
 pub const KIGO_LOAD_MERGE_CALLS: u64 = 1;
 
 /// For kigo_load_options.flags: the same bits however tokens are cut into calls and whatever prefix they share, on every
@@ -186,8 +191,10 @@ pub unsafe extern "C" fn kigo_model_load_memory(
 /// The options as the engine layer takes them.
 fn load_options(o: &kigo_load_options) -> Result<(impl FnMut(u64, u64) -> Result<()> + use<>, LoadOptions)> {
     let cache_bytes = (o.cache_bytes != 0).then_some(o.cache_bytes);
+    let tokens = usize::try_from(o.pass_tokens).unwrap_or(usize::MAX);
+    let pass_tokens = (tokens != 0).then_some(tokens);
     let prefix_cache_bytes = o.prefix_cache_bytes;
-    Ok((progress(o), LoadOptions { cache_bytes, prefix_cache_bytes, ..flagged(o.flags)? }))
+    Ok((progress(o), LoadOptions { cache_bytes, pass_tokens, prefix_cache_bytes, ..flagged(o.flags)? }))
 }
 
 /// What the flags of a load say of its options.

@@ -18,12 +18,18 @@
 //! shared with a session that has got it in such calls; what shorter calls append differs from that by rounding, unless
 //! KIGO_LOAD_STRICT. From one device to another they always do (kigo_doctor() measures by how much).
 //!
+//! Passes. A prompt is computed in passes over the weights, one after the other, and calls of other threads go between them. On
+//! the CPU a step (a call that appends one token) that has waited while a prompt's pass ran goes before its next one, of
+//! whichever model of the engine, and then the prompt goes on; with KIGO_LOAD_MERGE_CALLS steps ride in the passes of the
+//! prompt, which takes little longer then. How long passes are is kigo_load_options.pass_tokens, and no bit depends on it. A
+//! GPU's passes are of 2,048 tokens.
+//!
 //! Cancelling. kigo_session_cancel() stops the session's running kigo_session_prefill(), _step() or _generate(), or a
 //! kigo_session_truncate() that computes; if none is running, the next of them. So a cancel between two calls is not lost, and a thread or a signal handler that
 //! cancels needs to know nothing of what the session does right now. Whoever runs the session calls
 //! kigo_session_clear_cancel() where an earlier cancel is of no more interest, such as before a new question. A call
 //! that has been stopped has used the cancel up; several before it count as one. On the CPU a call stops within the
-//! time of one layer over at most 512 tokens, on a GPU of five layers over at most 2,048 or of sixteen single steps.
+//! time of one layer over a pass's tokens, at most 512, on a GPU of five layers over at most 2,048 or of sixteen single steps.
 
 use super::model::kigo_model;
 use super::prelude::*;

@@ -2,7 +2,6 @@
 //!
 //! Invariant: what fails or is cancelled leaves the session's tokens and logits as they were.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use super::cache::{Awaited, Found, Lead, Pages};
@@ -57,17 +56,6 @@ impl TapObserver for Watch<'_> {
 }
 
 impl Session {
-    /// So many of a call's tokens are in the cache; what ends with the last of them is [`Self::end`]'s to say.
-    pub(super) fn passed(&self, state: &State, run: &Appending, tokens: &[u32], done: usize) {
-        if let Some(lead) = run.lead.as_ref().filter(|_| done < tokens.len()) {
-            let n_tokens = state.tokens.len();
-            state.pages.mark(n_tokens + run.n_known..n_tokens + done, self.by_steps(tokens.len()));
-            lead.passed(&state.pages, n_tokens + done);
-        }
-    }
-}
-
-impl Session {
     /// [`Self::prefill`] for a caller that has the lock; how many of the tokens were another session's. A `progress` that stops it is
     /// [`Error::Cancelled`].
     pub(super) fn append(&self, state: &mut State, tokens: &[u32], progress: Option<Progress<'_>>) -> Result<usize> {
@@ -106,6 +94,24 @@ impl Session {
     /// Checks the tokens, finds what others have of them and makes room for the rest; fails and changes nothing. `awaited`: what has
     /// been waited for.
     pub(super) fn begin(&self, state: &mut State, tokens: &[u32], awaited: Option<&Awaited>) -> Result<Begun> {
+        self.begin_as(state, tokens, true, awaited)
+    }
+
+    /// [`Self::begin`] for a call that is not under way all the time: it waits for nobody, and nobody for it.
+    pub(super) fn begin_apart(&self, state: &mut State, tokens: &[u32]) -> Result<Appending> {
+        match self.begin_as(state, tokens, false, None)? {
+            Begun::Runs(appending) => Ok(appending),
+            Begun::Waits(_) => Err(Error::Internal { message: "a call that waits for nobody waits".to_owned() }),
+        }
+    }
+
+    fn begin_as(
+        &self,
+        state: &mut State,
+        tokens: &[u32],
+        with_others: bool,
+        awaited: Option<&Awaited>,
+    ) -> Result<Begun> {
         let n_tokens = state.tokens.len();
         if tokens.is_empty() {
             return Err(Error::Argument { name: "n_ids", found: "0".to_owned(), expected: "at least 1".to_owned() });
@@ -117,8 +123,8 @@ impl Session {
         state.tokens_for(tokens.len())?;
         // A tap wants to see every token, and takes as long as its callback does.
         let untapped = state.tap.is_none();
-        let takes = state.reuse_prefix && untapped;
-        let found = state.pages.look_for(&state.tokens, tokens, (takes, untapped), awaited)?;
+        let (takes, shares) = (state.reuse_prefix && untapped, with_others && untapped);
+        let found = state.pages.look_for(&state.tokens, tokens, (takes, shares), awaited)?;
         let (n_known, lead) = match found {
             Found::Waits(awaited) => return Ok(Begun::Waits(awaited)),
             Found::Is { n_tokens, lead } => (n_tokens, lead),
@@ -180,13 +186,13 @@ impl Session {
         tokens: &[u32],
         mut progress: Option<Progress<'_>>,
     ) -> Result<()> {
-        let most = state.pages.pass_tokens();
         let mut done = run.n_known;
         while done < tokens.len() {
             self.goes_on(run, done, &mut progress)?;
-            let part = self.part(state, run, tokens, done, most)?;
+            let n = self.pass_len(state, done, tokens.len());
+            let part = self.part(state, run, tokens, done, n)?;
             self.model().inner.run(vec![part]).pop().unwrap_or(Ok(()))?;
-            done += most;
+            done += n;
             self.passed(state, run, tokens, done);
         }
         Ok(())
@@ -198,7 +204,7 @@ impl Session {
             Some(lead) => !lead.pause(|| progress(done)),
             None => !progress(done),
         });
-        if stopped || self.cancel.load(Ordering::Acquire) { Err(Error::Cancelled) } else { Ok(()) }
+        if stopped || self.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
     }
 
     /// [`Self::forward`] with the activations shown. The logits come into a new slot: the tap may stop the pass when
@@ -213,30 +219,47 @@ impl Session {
     ) -> Result<()> {
         let loaded = &*self.model().inner.loaded;
         run.slot = Arc::new(Mutex::new(loaded.create_slot_for(self.n_ctx())?));
-        let most = state.pages.pass_tokens();
-        for done in (run.n_known..tokens.len()).step_by(most) {
+        let mut done = run.n_known;
+        while done < tokens.len() {
             self.goes_on(run, done, &mut progress)?;
-            let part = self.part(state, run, tokens, done, most)?;
+            let n = self.pass_len(state, done, tokens.len());
+            let part = self.part(state, run, tokens, done, n)?;
+            done += n;
             let mut watch = Watch { session: self, tap, goes_on: true };
             schedule::run_tapped(loaded, &part, &mut watch)?;
             // A cancel from inside the last event, or from another thread meanwhile: nothing of the pass is kept yet.
-            if !watch.goes_on || self.cancel.load(Ordering::Acquire) {
+            if !watch.goes_on || self.is_cancelled() {
                 return Err(Error::Cancelled);
             }
         }
         Ok(())
     }
 
-    /// The next of `tokens`, at most `most`, where `done` need no pass any more.
+    /// So many of a call's tokens are in the cache; what ends with the last of them is [`Self::end`]'s to say.
+    pub(super) fn passed(&self, state: &State, run: &Appending, tokens: &[u32], done: usize) {
+        if let Some(lead) = run.lead.as_ref().filter(|_| done < tokens.len()) {
+            let n_tokens = state.tokens.len();
+            state.pages.mark(n_tokens + run.n_known..n_tokens + done, self.by_steps(tokens.len()));
+            lead.passed(&state.pages, n_tokens + done);
+        }
+    }
+
+    /// How many of `n` new tokens the next pass takes, where `done` need none any more.
+    fn pass_len(&self, state: &State, done: usize, n: usize) -> usize {
+        let line = &self.model().inner.line;
+        line.cut(state.tokens.len() + done, n - done, state.pages.pass_tokens().min(line.bound()))
+    }
+
+    /// The next `n` of `tokens`, where `done` need no pass any more.
     pub(super) fn part(
         &self,
         state: &mut State,
         run: &Appending,
         tokens: &[u32],
         done: usize,
-        most: usize,
+        n: usize,
     ) -> Result<Part> {
-        let to = tokens.len().min(done + most);
+        let to = tokens.len().min(done + n);
         let start = state.tokens.len() + done;
         state.pages.advance(start)?;
         let n_pages = (start + to - done).div_ceil(PAGE_TOKENS);
@@ -248,6 +271,7 @@ impl Session {
             // Only the last pass writes logits, so that a cancelled one leaves the old ones.
             want: if to == tokens.len() { Want::Last } else { Want::Nothing },
             by_steps: self.by_steps(tokens.len()),
+            is_step: tokens.len() == 1,
             cancel: Arc::clone(&self.cancel),
         })
     }
@@ -265,14 +289,15 @@ impl Session {
         room()?;
         let slot = state.own_slot(&*self.model().inner.loaded, self.n_ctx())?;
         let (mut pages, from) = state.pages.again(n)?;
-        let most = pages.pass_tokens();
+        let line = &self.model().inner.line;
         let mut run = || {
             let mut start = from;
             while start < n {
-                if self.cancel.load(Ordering::Acquire) {
+                if self.is_cancelled() {
                     return Err(Error::Cancelled);
                 }
-                let (by_steps, to) = pages.run_of(start, n.min(start + most));
+                let most = line.cut(start, n - start, pages.pass_tokens().min(line.bound()));
+                let (by_steps, to) = pages.run_of(start, start + most);
                 pages.advance(start)?;
                 let part = Part {
                     tokens: copied(&state.tokens[start..to], 0)?,
@@ -281,6 +306,7 @@ impl Session {
                     slot: Arc::clone(&slot),
                     want: Want::Nothing,
                     by_steps,
+                    is_step: false,
                     cancel: Arc::clone(&self.cancel),
                 };
                 self.model().inner.run(vec![part]).pop().unwrap_or(Ok(()))?;

@@ -13,7 +13,7 @@ use super::hash::model_hash;
 use super::log::LogLevel;
 use super::meta::Metadata;
 use super::model::{Inner, LoadOptions, Model, ModelFacts, OutputNorm};
-use super::schedule::Coalescer;
+use super::schedule::{Line, Passes};
 use super::tap;
 use super::vocabulary::Nothing;
 use crate::backend::{self, LoadControl, LoadedModel, PAGE_TOKENS, Plan};
@@ -165,11 +165,11 @@ fn load(
     let no_pages = Charge::new(&core.budget, 0)?;
     let retained = options.prefix_cache_bytes;
     let pool = PagePool::new(Arc::clone(&loaded), no_pages, options.cache_bytes, retained, &core.pools)?;
-    let coalescer = options.merge.then(Coalescer::default);
+    let line = Line::new(&*loaded, options.passes(), &core.steppers);
     let inner = Inner {
         loaded,
         pool,
-        coalescer,
+        line,
         hash,
         facts,
         output_norm: Arc::new(output_norm),
@@ -230,10 +230,11 @@ fn vocabulary(engine: &Engine, gguf: &Gguf<'_>, number: u64) -> Result<Model> {
         format_args!("model {number}: loaded the vocabulary of {}, {n_vocab} tokens", facts.architecture),
     );
     let loaded: Arc<dyn LoadedModel> = Arc::new(Nothing::new(&facts.architecture, n_vocab));
+    let line = Line::new(&*loaded, Passes::default(), &core.steppers);
     let inner = Inner {
         pool: PagePool::new(Arc::clone(&loaded), Charge::new(&core.budget, 0)?, None, 0, &core.pools)?,
         loaded,
-        coalescer: None,
+        line,
         hash: [0; 2],
         facts,
         output_norm: Arc::default(),

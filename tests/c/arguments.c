@@ -9,6 +9,7 @@ static kigo_engine *engine, *new_engine;
 static kigo_model *model, *new_model;
 static kigo_session *session, *sessions[1], *new_session;
 static kigo_stream *stream, *new_stream;
+static kigo_batch *batch, *new_batch;
 static kigo_constraint *constraint, *new_constraint;
 static const char *path;
 static unsigned char *file;
@@ -40,6 +41,8 @@ static size_t n_refused, n_given;
 // Gives up what a call has made.
 static void give_up(void)
 {
+    if (new_batch != NO_HANDLE(kigo_batch))
+        kigo_batch_destroy(new_batch);
     if (new_stream != NO_HANDLE(kigo_stream))
         kigo_stream_destroy(new_stream);
     if (new_constraint != NO_HANDLE(kigo_constraint))
@@ -52,9 +55,11 @@ static void give_up(void)
         kigo_engine_destroy(new_engine);
 }
 
-// A session of three tokens and a stream, which the calls before have not changed.
+// A session of three tokens, a stream and a batch, which the calls before have not changed.
 static void fresh(void)
 {
+    kigo_batch_destroy(batch);
+    CHECK(kigo_batch_create(model, &batch) == KIGO_STATUS_OK);
     kigo_session_destroy(session);
     kigo_stream_destroy(stream);
     session = open_session(model);
@@ -109,9 +114,11 @@ static void prepare_rest(void)
     s_kigo_engine_options.device = "cpu", s_kigo_engine_options.device_len = 3;
     s_kigo_engine_options.n_threads = 1;
     s_kigo_generate_options.max_tokens = 1;
+    s_kigo_batch_work.ids = some_ids, s_kigo_batch_work.n_ids = 2;
     s_kigo_constraint_options.kind = KIGO_CONSTRAINT_REGEX;
     s_kigo_constraint_options.text = "[a-z]+", s_kigo_constraint_options.text_len = KIGO_STRLEN;
     new_engine = NO_HANDLE(kigo_engine), new_model = NO_HANDLE(kigo_model);
+    new_batch = NO_HANDLE(kigo_batch);
     new_session = NO_HANDLE(kigo_session), new_stream = NO_HANDLE(kigo_stream);
     new_constraint = NO_HANDLE(kigo_constraint);
     out_token = 77, out_size = 77, out_flags = 77, out_bytes = 77, out_type = 77, out_number = 77;
@@ -183,6 +190,7 @@ int main(int argc, char **argv)
     CHECK(kigo_session_n_tokens(session, &n) == KIGO_STATUS_OK && n == 5);
     CHECK(n_refused == N_REFUSED);
 
+    kigo_batch_destroy(batch);
     kigo_stream_destroy(stream);
     kigo_session_destroy(session);
     kigo_constraint_destroy(constraint);

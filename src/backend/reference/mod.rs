@@ -253,6 +253,10 @@ impl LoadedModel for ReferenceModel {
         Ok(())
     }
 
+    fn pass_alignment(&self) -> Option<usize> {
+        Some(1)
+    }
+
     fn is_exact_in_chunks(&self) -> bool {
         true
     }

@@ -111,18 +111,18 @@ impl State {
 impl Pages {
     /// Looks for the beginning of `tokens`, which are to follow on the session's `held` ones. With `takes`, pages of others that hold
     /// it become this session's, too: whole ones, and not all of `tokens`, where the session holds whole pages; behind the last of
-    /// them every layer has its window. `leads`: others may wait for what is still to be computed. `given_up` is not waited for.
+    /// them every layer has its window. `shares`: it waits for what others compute, but not for `given_up`, and others for it.
     pub(in crate::engine) fn look_for(
         &mut self,
         held: &[u32],
         tokens: &[u32],
-        (takes, leads): (bool, bool),
+        (takes, shares): (bool, bool),
         given_up: Option<&Awaited>,
     ) -> Result<Found> {
         let (begun, behind) = (held.len() / PAGE_TOKENS, &held[held.len() / PAGE_TOKENS * PAGE_TOKENS..]);
         let most = if takes && behind.is_empty() { tokens.len().saturating_sub(1) / PAGE_TOKENS } else { 0 };
         // One token alone is there before anybody could have waited for it.
-        let leads = leads && tokens.len() > 1 && behind.len() + tokens.len() >= PAGE_TOKENS;
+        let leads = shares && tokens.len() > 1 && behind.len() + tokens.len() >= PAGE_TOKENS;
         let Some(key) = self.list.key.as_ref().filter(|_| most > 0 || leads).cloned() else {
             return Ok(Found::Is { n_tokens: 0, lead: None });
         };
@@ -139,7 +139,7 @@ impl Pages {
         if most > 0 {
             let begins = &tokens[..most * PAGE_TOKENS];
             let given_up = given_up.and_then(Awaited::given_up);
-            let is_waited_for = |lead| Some(lead) != given_up;
+            let is_waited_for = |lead| shares && Some(lead) != given_up;
             if let Some(pending) = state.index.find_pending(&key, &list.pages, begins, &is_waited_for) {
                 return Ok(Found::Waits(Awaited::new(pending)));
             }

@@ -122,6 +122,11 @@ impl LoadedModel for CudaModel {
         if self.lock().tuning.prefill && self.net.can_prefill { LEAST_ROWS } else { 0 }
     }
 
+    /// Rows' bits depend neither on the pass nor on their place in it (lower_prefill.rs); where tokens go one by one on nothing at all.
+    fn pass_alignment(&self) -> Option<usize> {
+        Some(PAGE_TOKENS)
+    }
+
     fn is_exact_in_chunks(&self) -> bool {
         self.steps_below() == 0
     }
