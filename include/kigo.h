@@ -317,7 +317,7 @@ kigo_status kigo_engine_last_error(const kigo_engine *engine,
 // has no use for it.
 #define KIGO_LOAD_MERGE_CALLS 1
 
-// For kigo_load_options.flags: the same bits however a prompt is cut into calls and whatever prefix it shares, on every
+// For kigo_load_options.flags: the same bits however tokens are cut into calls and whatever prefix they share, on every
 // device: see "Sameness" in the section of sessions. It costs nothing on the CPU, and a GPU the speed of its prefill. UNSUPPORTED
 // where a device has no such mode.
 #define KIGO_LOAD_STRICT 2
@@ -361,8 +361,7 @@ typedef struct kigo_plan {
     // One copy of that state, of which a session keeps some so that it can be truncated. 0 where there is none.
     uint64_t checkpoint_bytes;
     // Those of `cache_bytes` that are not kept when another session or the memory cap needs them: keys and values that the
-    // layers with a window do not read any more. See kigo_session_facts.truncate_free_from. A GPU keeps them unless
-    // the flags have KIGO_LOAD_STRICT.
+    // layers with a window do not read any more. See kigo_session_facts.truncate_free_from.
     uint64_t cache_spare_bytes;
 } kigo_plan;
 
@@ -488,6 +487,19 @@ typedef struct kigo_model_facts {
     uint32_t begin_token;
     // The end token, or KIGO_TOKEN_NONE. There may be others that end a generation: see kigo_token_flags().
     uint32_t end_token;
+    // For filling in the middle, each a token or KIGO_TOKEN_NONE: what stands before the text in front of the gap (a prompt is most
+    // often prefix, text, suffix, text, middle, and the answer fills the gap; the model's authors say which order it was trained on),
+    uint32_t fim_prefix_token;
+    // before the text behind it,
+    uint32_t fim_suffix_token;
+    // before what fills it;
+    uint32_t fim_middle_token;
+    // what training filled examples up with,
+    uint32_t fim_pad_token;
+    // what stands before a repository's name,
+    uint32_t fim_repository_token;
+    // and before a file's name, or between files.
+    uint32_t fim_file_token;
 } kigo_model_facts;
 
 // What a layer is. A number that does not apply is 0.
@@ -884,9 +896,10 @@ typedef struct kigo_sampling {
 // one device, bit for bit: the same calls give the same on every run; a session gives the same alone, in any batch and
 // beside any others; a tap changes nothing, nor do fork, save and restore, or a truncation that is taken back. On the
 // CPU, also: any number of threads and any of its instruction sets give the same, and so do all ways to cut a prompt
-// into calls and to share its beginning with other sessions. A GPU runs prompts through other kernels than single
-// steps: there the last holds with KIGO_LOAD_STRICT; without it logits differ by rounding with how a prompt was cut.
-// From one device to another they always do (kigo_doctor() measures by how much).
+// into calls and to share its beginning with other sessions. A GPU computes the tokens of a call of 8 or more through other
+// kernels than single steps: there all ways to cut a prompt into calls of 8 or more give the same, and so does a beginning
+// shared with a session that has got it in such calls; what shorter calls append differs from that by rounding, unless
+// KIGO_LOAD_STRICT. From one device to another they always do (kigo_doctor() measures by how much).
 //
 // Passes. A prompt is computed in passes over the weights, one after the other, and calls of other threads go between them. On
 // the CPU a step (a call that appends one token) that has waited while a prompt's pass ran goes before its next one, of
@@ -905,8 +918,8 @@ typedef struct kigo_sampling {
 // a system prompt, their KV cache is shared in whole pages of 64 tokens instead of being computed again. Looked for
 // by a prefill while the session holds a multiple of 64 tokens, best none. At least one token is always computed.
 // kigo_session_facts.n_tokens_reused counts them. The results are the same on the CPU, and on a GPU with KIGO_LOAD_STRICT;
-// on a GPU without it logits differ by rounding with where the shared part ends: see "Sameness". How long a prefill takes
-// tells whether somebody else has that text, so leave it out between parties that must not know.
+// on a GPU without it logits differ by rounding where steps have computed some of what is shared: see "Sameness". How long a
+// prefill takes tells whether somebody else has that text, so leave it out between parties that must not know.
 #define KIGO_SESSION_REUSE_PREFIX 1
 
 // One sequence.
@@ -1016,8 +1029,7 @@ kigo_status kigo_session_info(kigo_session *session, kigo_session_facts *facts);
 // Drops all tokens but the first `n_tokens`. There are no logits then until the next prefill or step, unless nothing
 // was dropped: to have them, keep one token less and step() the last again.
 //
-// Layers with a window (kigo_layer_facts.window) keep what is behind it until another session or the memory cap needs it, on a GPU
-// without KIGO_LOAD_STRICT as long as the session.
+// Layers with a window (kigo_layer_facts.window) keep what is behind it until another session or the memory cap needs it.
 // Where the window in front of `n_tokens` has gone, the call computes it again from the nearest tokens that have theirs, with
 // the same bits, having made sure of the memory first: below kigo_session_facts.truncate_free_from it may take as long as a
 // prefill of `n_tokens`, and kigo_session_cancel() stops it. A tap does not see that.

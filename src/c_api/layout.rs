@@ -40,9 +40,11 @@ layout! {
         struct_size 0, weights_bytes 8, scratch_bytes 16, n_tokens 24, cache_bytes 32, state_bytes 40,
         checkpoint_bytes 48, cache_spare_bytes 56,
     }
-    facts::kigo_model_facts: 88 {
+    facts::kigo_model_facts: 112 {
         struct_size 0, n_parameters 8, file_bytes 16, weights_bytes 24, decode_bytes 32, state_bytes 40, n_meta 48,
         flags 56, n_vocab 64, n_ctx_train 68, n_layers 72, n_embd 76, begin_token 80, end_token 84,
+        fim_prefix_token 88, fim_suffix_token 92, fim_middle_token 96, fim_pad_token 100, fim_repository_token 104,
+        fim_file_token 108,
     }
     facts::kigo_layer_facts: 72 {
         struct_size 0, kv_bytes_per_token 8, state_bytes 16, mixers 24, window 28, n_heads 32, n_kv_heads 36,

@@ -48,7 +48,7 @@ sized_struct!(kigo_load_options, bytes: 48, fields: [usize, kigo_progress_callba
 /// has no use for it.
 pub const KIGO_LOAD_MERGE_CALLS: u64 = 1;
 
-/// For kigo_load_options.flags: the same bits however a prompt is cut into calls and whatever prefix it shares, on every
+/// For kigo_load_options.flags: the same bits however tokens are cut into calls and whatever prefix they share, on every
 /// device: see "Sameness" in the section of sessions. It costs nothing on the CPU, and a GPU the speed of its prefill. UNSUPPORTED
 /// where a device has no such mode.
 pub const KIGO_LOAD_STRICT: u64 = 2;
@@ -94,8 +94,7 @@ pub struct kigo_plan {
     /// One copy of that state, of which a session keeps some so that it can be truncated. 0 where there is none.
     pub checkpoint_bytes: u64,
     /// Those of `cache_bytes` that are not kept when another session or the memory cap needs them: keys and values that the
-    /// layers with a window do not read any more. See kigo_session_facts.truncate_free_from. A GPU keeps them unless
-    /// the flags have KIGO_LOAD_STRICT.
+    /// layers with a window do not read any more. See kigo_session_facts.truncate_free_from.
     pub cache_spare_bytes: u64,
 }
 sized_struct!(kigo_plan, bytes: 64, fields: [usize, u64, u64, u64, u64, u64, u64, u64]);

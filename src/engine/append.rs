@@ -93,6 +93,7 @@ impl Session {
                 state.tokens_for(tokens.len())?.extend_from_slice(tokens);
                 state.has_logits = true;
                 state.n_reused += run.n_known;
+                state.pages.mark(n_tokens + run.n_known..state.tokens.len(), self.by_steps(tokens.len()));
                 state.pages.settle(state.tokens.len())?;
                 if n_tokens / PAGE_TOKENS != state.tokens.len() / PAGE_TOKENS {
                     state.pages.publish(&state.tokens);
@@ -173,8 +174,15 @@ impl Session {
             // Only the last pass writes logits, so that a cancelled one leaves the old ones.
             want: if to == tokens.len() { Want::Last } else { Want::Nothing },
             is_step: tokens.len() == 1,
+            by_steps: self.by_steps(tokens.len()),
             cancel: Arc::clone(&self.cancel),
         })
+    }
+
+    /// Whether a call of so many tokens computes them as steps do. How many of them are in the cache already is no matter: what a
+    /// session finds there would have been computed with the others.
+    pub(super) fn by_steps(&self, n_tokens: usize) -> bool {
+        n_tokens < self.model().inner.pool.steps_below
     }
 
     /// Pages that have what the token behind the first `n` of the session's reads, by passes over those in front of it. The
@@ -186,13 +194,13 @@ impl Session {
         let (mut pages, from) = state.pages.again(n)?;
         let line = &self.model().inner.line;
         let mut run = || {
-            let mut to = from;
-            while to < n {
+            let mut start = from;
+            while start < n {
                 if self.is_cancelled() {
                     return Err(Error::Cancelled);
                 }
-                let start = to;
-                to += line.cut(start, n - start, pages.pass_tokens().min(line.bound()));
+                let most = pages.pass_tokens().min(line.bound());
+                let (by_steps, to) = pages.run_of(start, start + line.cut(start, n - start, most));
                 pages.advance(start)?;
                 let part = Part {
                     tokens: copied(&state.tokens[start..to], 0)?,
@@ -201,9 +209,11 @@ impl Session {
                     slot: Arc::clone(&slot),
                     want: Want::Nothing,
                     is_step: false,
+                    by_steps,
                     cancel: Arc::clone(&self.cancel),
                 };
                 self.model().inner.run(vec![part]).pop().unwrap_or(Ok(()))?;
+                start = to;
             }
             pages.finish(n)
         };

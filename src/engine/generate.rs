@@ -220,6 +220,7 @@ impl Session {
             // The device may not have got to writing the last one's keys and values.
             Arc::make_mut(&mut state.tokens).pop();
         }
+        state.pages.mark(position..state.tokens.len(), self.by_steps(1));
         state.pages.shrink(state.tokens.len())?;
         state.pages.settle(state.tokens.len())?;
         state.pages.publish(&state.tokens);

@@ -37,7 +37,7 @@ impl Engine {
         }
         let (plan, config) = plan(self, &gguf)?;
         let n_tokens = within(n_tokens, config.n_ctx_train)?;
-        let classes = self.inner.device.cache_classes(&config, options.strict)?;
+        let classes = self.inner.device.cache_classes(&config)?;
         Ok(LoadPlan {
             weights_bytes: plan.weights_bytes,
             scratch_bytes: plan.scratch_bytes,
@@ -219,6 +219,7 @@ fn vocabulary(engine: &Engine, gguf: &Gguf<'_>, number: u64) -> Result<Model> {
         n_embd: 0,
         begin_token: tokenizer.bos(),
         end_token: tokenizer.eos(),
+        fim: tokenizer.fim(),
     };
     core.log.log(
         LogLevel::Info,
@@ -285,5 +286,6 @@ fn facts(
         n_embd: config.n_embd,
         begin_token: tokenizer.bos(),
         end_token: tokenizer.eos(),
+        fim: tokenizer.fim(),
     }
 }

@@ -11,7 +11,7 @@ use super::schedule::{Line, Part, Passes};
 use crate::backend::LoadedModel;
 use crate::error::{Error, Result};
 use crate::gguf::ValueType;
-use crate::tokenizer::{ChatJson, ChatTemplate, Rendered, Tokenizer};
+use crate::tokenizer::{ChatJson, ChatTemplate, FimTokens, Rendered, Tokenizer};
 
 /// What a model is; sizes in bytes and elements.
 #[derive(Clone, Debug)]
@@ -39,6 +39,8 @@ pub struct ModelFacts {
     pub n_embd: usize,
     pub begin_token: Option<u32>,
     pub end_token: Option<u32>,
+    /// The tokens of prompts for filling in the middle.
+    pub fim: FimTokens,
 }
 
 /// What kind a token is.

@@ -190,7 +190,14 @@ fn measure() {
             let mut chunks: Vec<Chunk<'_>> = slots
                 .iter_mut()
                 .zip(&all)
-                .map(|(slot, pages)| Chunk { tokens: &[1], start: 192, pages, slot: &mut **slot, want: Want::Last })
+                .map(|(slot, pages)| Chunk {
+                    tokens: &[1],
+                    start: 192,
+                    pages,
+                    slot: &mut **slot,
+                    want: Want::Last,
+                    by_steps: true,
+                })
                 .collect();
             for rep in [None, Some(1), Some(4)] {
                 model.tune(Tuning { rep, ..Tuning::default() });

@@ -56,7 +56,7 @@ impl Device for ReferenceDevice {
         plan_of(config, weights)
     }
 
-    fn cache_classes(&self, config: &Config, _strict: bool) -> Result<CacheClasses> {
+    fn cache_classes(&self, config: &Config) -> Result<CacheClasses> {
         CacheClasses::new(config)
     }
 

@@ -19,6 +19,8 @@ pub(in crate::engine) struct Part {
     /// Not shared with a fork: a pass writes it.
     pub(in crate::engine) slot: SharedSlot,
     pub(in crate::engine) want: Want,
+    /// See [`Chunk::by_steps`].
+    pub(in crate::engine) by_steps: bool,
     /// The call's only token, as a generation appends them one by one.
     pub(in crate::engine) is_step: bool,
     pub(in crate::engine) cancel: Arc<AtomicBool>,
@@ -35,7 +37,10 @@ fn forward<'a>(
     let mut chunks: Vec<_> = parts
         .iter()
         .zip(&mut slots)
-        .map(|(p, slot)| Chunk { tokens: &p.tokens, start: p.start, pages: &p.pages, slot: &mut ***slot, want: p.want })
+        .map(|(p, slot)| {
+            let (tokens, start, pages, slot) = (&*p.tokens, p.start, &*p.pages, &mut ***slot);
+            Chunk { tokens, start, pages, slot, want: p.want, by_steps: p.by_steps }
+        })
         .collect();
     let mut run = RunControl { cancel, tap };
     // A panic in a backend is a defect of the library; it may be one part's alone.
