@@ -7,6 +7,7 @@ mod fixtures;
 #[path = "../common/plain_sampler.rs"]
 mod plain_sampler;
 
+mod answers;
 mod batch;
 mod chat;
 mod chat_cost;

@@ -1,0 +1,436 @@
+//! One call, read step by step.
+//!
+//! What a call's end may still complete is held by who reads it, and lost with a call that breaks off.
+//!
+//! Invariant: what has been read of a call that has no number yet is kept by who reads it, and becomes text again if it turns
+//! out to be no call.
+
+use super::event::{EventKind, Events};
+use super::json::{self, Scanner};
+use super::literal::{self, Converter};
+use super::mark::{Begins, Byte, Found, find};
+use super::object::{Object, Turn};
+use super::program::{CallProgram, Op, Program};
+use super::syntax::Field;
+use super::tools::Tools;
+use super::value::{Value, Wanted};
+
+/// Bytes of a name, an id or what else stands in front of the arguments.
+const MAX_FIELD: usize = 256;
+
+/// What a call has done with the text before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// This many bytes are read, and what comes next is to be looked at.
+    Go(usize),
+    /// This many bytes are read, and more have to come.
+    More(usize),
+    /// The call has ended with these bytes.
+    End(usize),
+    /// These bytes are read, and what comes next cannot stand there.
+    Bad(usize),
+}
+
+/// What events are made of.
+pub(super) struct Context<'c> {
+    pub program: &'c Program,
+    pub tools: &'c Tools,
+    pub events: &'c mut Events,
+    pub n_calls: &'c mut u32,
+}
+
+#[derive(Debug)]
+enum Inner {
+    None,
+    Field(Vec<u8>),
+    Json(Box<Scanner>),
+    Object(Box<Object>),
+    Value(Box<Value>),
+    Pairs(Box<Converter>),
+}
+
+/// A call, as far as it has been read.
+#[derive(Debug)]
+pub(super) struct Call {
+    at: usize,
+    inner: Inner,
+    /// Its number; none: it may still be no call.
+    pub index: Option<u32>,
+    name: Vec<u8>,
+    id: Option<Vec<u8>>,
+    /// Whether the id has been told.
+    has_id: bool,
+    key: Vec<u8>,
+    /// The type that an argument's tag says.
+    wanted: Option<Wanted>,
+    /// Whether an argument, and the brace in front of them all, have been written.
+    has_arguments: bool,
+    /// Whether the arguments are whole: what is missing is only marks.
+    pub is_whole: bool,
+    /// An object that nothing marks as a call.
+    bare: bool,
+}
+
+impl Call {
+    pub fn new(bare: bool) -> Call {
+        Call {
+            at: 0,
+            inner: Inner::None,
+            index: None,
+            name: Vec::new(),
+            id: None,
+            has_id: false,
+            key: Vec::new(),
+            wanted: None,
+            has_arguments: false,
+            is_whole: false,
+            bare,
+        }
+    }
+
+    /// A call of which the name is known and the arguments follow as JSON.
+    pub fn named(name: &str, context: &mut Context<'_>) -> Call {
+        let mut call = Call::new(false);
+        call.name = name.as_bytes().to_vec();
+        call.begin(context);
+        call.inner = Inner::Json(Box::new(Scanner::of_object()));
+        call
+    }
+
+    /// Reads the arguments of [`Self::named`].
+    pub fn read_named(&mut self, text: &[Byte], context: &mut Context<'_>) -> Step {
+        match self.json(text, context) {
+            Step::Go(n) => Step::End(n),
+            step => step,
+        }
+    }
+
+    /// Reads what it can of the text.
+    pub fn read(&mut self, text: &[Byte], program: &CallProgram, context: &mut Context<'_>) -> Step {
+        let Some(op) = program.ops.get(self.at) else { return Step::End(0) };
+        let at_start = self.at == 0 && matches!(self.inner, Inner::None);
+        let separators: &[u8] = if at_start && program.listed { b"[," } else { b"" };
+        let spaces = text.iter().take_while(|b| b.is_space() || b.is_text() && separators.contains(&b.byte)).count();
+        let rest = text.get(spaces..).unwrap_or_default();
+        match op {
+            Op::Mark(mark) => match mark.begins(rest) {
+                Begins::Whole => self.go(spaces + mark.len()),
+                Begins::Partly => Step::More(spaces),
+                Begins::Otherwise => Step::Bad(spaces),
+            },
+            Op::Argument(mark, otherwise) => match mark.begins(rest) {
+                Begins::Partly => Step::More(spaces),
+                Begins::Whole => self.go(spaces),
+                Begins::Otherwise => {
+                    self.at = *otherwise;
+                    Step::Go(spaces)
+                }
+            },
+            Op::Jump(to) => {
+                self.at = *to;
+                Step::Go(0)
+            }
+            Op::Field(field, ends) => self.field(*field, ends, text, if at_start { spaces } else { 0 }, context),
+            Op::Value { lines, ends } => self.value(*lines, ends, text, context),
+            Op::Json => {
+                if let Inner::None = self.inner {
+                    self.inner = Inner::Json(Box::new(Scanner::of_object()));
+                }
+                self.json(text, context)
+            }
+            Op::Object(keys) => {
+                if let Inner::None = self.inner {
+                    if rest.is_empty() {
+                        return Step::More(spaces);
+                    }
+                    self.inner = Inner::Object(Box::new(Object::new(*keys)));
+                    return Step::Go(spaces);
+                }
+                self.object(text, context)
+            }
+            Op::Pairs(notation) => {
+                if let Inner::None = self.inner {
+                    let mut out = Vec::new();
+                    let converter = Converter::of_arguments(*notation, &context.program.quote, &mut out);
+                    self.inner = Inner::Pairs(Box::new(converter));
+                    self.arguments(&out, context);
+                }
+                self.pairs(text, context)
+            }
+            Op::Whole => {
+                if !self.has_arguments {
+                    self.arguments(b"{", context);
+                }
+                if !matches!(program.ops.get(self.at.wrapping_sub(1)), Some(Op::Json | Op::Pairs(_))) {
+                    self.arguments(b"}", context);
+                }
+                self.is_whole = true;
+                self.go(0)
+            }
+        }
+    }
+
+    /// Goes on with the next step, behind these bytes.
+    fn go(&mut self, n: usize) -> Step {
+        self.at += 1;
+        self.inner = Inner::None;
+        Step::Go(n)
+    }
+
+    /// The call is one.
+    fn begin(&mut self, context: &mut Context<'_>) {
+        let index = *context.n_calls;
+        *context.n_calls = index.saturating_add(1);
+        self.index = Some(index);
+        context.events.say(EventKind::CallBegun, index, false, b"");
+        if let Some(id) = self.id.take() {
+            context.events.say(EventKind::CallId, index, false, &id);
+            self.has_id = true;
+        }
+        if !self.name.is_empty() {
+            context.events.say(EventKind::CallName, index, false, &self.name);
+        }
+    }
+
+    fn arguments(&mut self, text: &[u8], context: &mut Context<'_>) {
+        if let Some(index) = self.index {
+            self.has_arguments |= !text.is_empty();
+            context.events.add(EventKind::CallArguments, index, text);
+        }
+    }
+
+    fn field(&mut self, field: Field, ends: &[super::mark::Mark], text: &[Byte], skip: usize, context: &mut Context<'_>) -> Step {
+        let marks: Vec<&super::mark::Mark> = ends.iter().collect();
+        let text_from = text.get(skip..).unwrap_or_default();
+        let (n, ended) = match find(text_from, &marks, false) {
+            Found::Whole { at, .. } => (at, true),
+            Found::Partly(at) => (at, false),
+            Found::None => (text_from.len(), false),
+        };
+        if let Inner::None = self.inner {
+            if text_from.is_empty() {
+                return Step::More(skip);
+            }
+            self.inner = Inner::Field(Vec::new());
+        }
+        let Inner::Field(held) = &mut self.inner else { return Step::Bad(0) };
+        for byte in text_from.iter().take(n) {
+            if !byte.is_text() || held.len() >= MAX_FIELD {
+                return Step::Bad(0);
+            }
+            held.push(byte.byte);
+        }
+        // A name has no spaces in it; what looks like one so far may go on.
+        let so_far = held.trim_ascii_start();
+        let plain = !matches!(field, Field::Name | Field::IdWithName) || is_name(so_far.trim_ascii_end(), so_far);
+        if !plain {
+            return Step::Bad(0);
+        }
+        if !ended {
+            return Step::More(skip + n);
+        }
+        let found = held.trim_ascii().to_vec();
+        if !self.known(field, found, context) {
+            return Step::Bad(0);
+        }
+        self.go(skip + n)
+    }
+
+    /// A field has been read; whether it can be what it is.
+    fn known(&mut self, field: Field, text: Vec<u8>, context: &mut Context<'_>) -> bool {
+        match field {
+            Field::Name | Field::IdWithName => {
+                let name = if field == Field::Name { text.clone() } else { name_of_id(&text).to_vec() };
+                if name.is_empty() {
+                    return false;
+                }
+                if field == Field::IdWithName {
+                    self.id = Some(text);
+                }
+                self.name = name;
+                self.begin(context);
+            }
+            Field::Id => match self.index {
+                Some(index) => context.events.say(EventKind::CallId, index, false, &text),
+                None => self.id = Some(text),
+            },
+            Field::Key => self.key = text,
+            // Of DeepSeek's `string="true"`, and of types by their names.
+            Field::Type => match text.as_slice() {
+                b"true" | b"string" => self.wanted = Some(Wanted::TEXT),
+                _ => self.wanted = Some(Wanted::OTHER),
+            },
+            Field::Other => {}
+        }
+        true
+    }
+
+    fn value(&mut self, lines: bool, ends: &[super::mark::Mark], text: &[Byte], context: &mut Context<'_>) -> Step {
+        let mut out = Vec::new();
+        let mut skip = 0;
+        if let Inner::None = self.inner {
+            // The end of the tag's line is not the value's.
+            match text.first() {
+                None => return Step::More(0),
+                Some(first) => skip = usize::from(lines && first.is_text() && first.byte == b'\n'),
+            }
+            out.push(if self.has_arguments { b',' } else { b'{' });
+            out.push(b'"');
+            self.key.iter().for_each(|&byte| json::escape(byte, &mut out));
+            out.extend_from_slice(b"\":");
+            let (name, key) = (String::from_utf8_lossy(&self.name), String::from_utf8_lossy(&self.key));
+            let wanted = self.wanted.take().unwrap_or_else(|| context.tools.wanted(&name, &key));
+            self.inner = Inner::Value(Box::new(Value::new(wanted, &mut out)));
+            self.arguments(&out, context);
+            return Step::Go(skip);
+        }
+        let marks: Vec<&super::mark::Mark> = ends.iter().collect();
+        let (n, ended) = match find(text, &marks, false) {
+            Found::Whole { at, .. } => (at, true),
+            Found::Partly(at) => (at, false),
+            Found::None => (text.len(), false),
+        };
+        let Inner::Value(value) = &mut self.inner else { return Step::Bad(0) };
+        let bytes: Vec<u8> = text.iter().take(n).filter(|b| b.is_text()).map(|b| b.byte).collect();
+        let mut good = value.push(&bytes, &mut out).is_some();
+        if good && ended {
+            good = value.finish(&mut out).is_some();
+        }
+        self.arguments(&out, context);
+        match (good, ended) {
+            (false, _) => Step::Bad(n),
+            (true, false) => Step::More(skip + n),
+            (true, true) => self.go(skip + n),
+        }
+    }
+
+    fn json(&mut self, text: &[Byte], context: &mut Context<'_>) -> Step {
+        let Inner::Json(scanner) = &mut self.inner else { return Step::Bad(0) };
+        let (mut out, mut n, mut step) = (Vec::new(), 0, json::Step::More);
+        for byte in text {
+            step = if byte.is_text() { scanner.push(byte.byte) } else { json::Step::Bad };
+            if step == json::Step::Bad {
+                break;
+            }
+            n += 1;
+            // The white space in front of it is not part of it.
+            if self.has_arguments || !out.is_empty() || !byte.is_space() {
+                out.push(byte.byte);
+            }
+            if step == json::Step::Done {
+                break;
+            }
+        }
+        self.arguments(&out, context);
+        match step {
+            json::Step::More => Step::More(n),
+            json::Step::Bad => Step::Bad(n),
+            json::Step::Done => {
+                self.is_whole = true;
+                self.go(n)
+            }
+        }
+    }
+
+    fn pairs(&mut self, text: &[Byte], context: &mut Context<'_>) -> Step {
+        let Inner::Pairs(converter) = &mut self.inner else { return Step::Bad(0) };
+        let mut out = Vec::new();
+        let step = converter.read(text, false, &mut out);
+        self.arguments(&out, context);
+        match step {
+            literal::Step::More(n) => Step::More(n),
+            literal::Step::Done(n) => self.go(n),
+            literal::Step::Bad => Step::Bad(0),
+        }
+    }
+
+    fn object(&mut self, text: &[Byte], context: &mut Context<'_>) -> Step {
+        let mut out = Vec::new();
+        for (n, byte) in text.iter().enumerate() {
+            let Inner::Object(object) = &mut self.inner else { return Step::Bad(n) };
+            let turn = if byte.is_text() { object.push(byte.byte, &mut out) } else { Turn::Bad };
+            if turn == Turn::More {
+                continue;
+            }
+            let (name, id, begun) = (object.name.clone(), object.id.clone(), object.has_arguments());
+            if self.index.is_some() {
+                self.arguments(&out, context);
+                out.clear();
+            }
+            if turn == Turn::Bad {
+                return Step::Bad(n);
+            }
+            if !self.member(turn, name, id, begun, context) {
+                return Step::Bad(n);
+            }
+            if turn == Turn::End {
+                if !self.has_arguments {
+                    self.arguments(b"{}", context);
+                }
+                self.is_whole = true;
+                return self.go(n + 1);
+            }
+        }
+        self.arguments(&out, context);
+        Step::More(text.len())
+    }
+
+    /// Tells what is new of an object's members; whether it can still be a call.
+    fn member(
+        &mut self,
+        turn: Turn,
+        name: Option<Vec<u8>>,
+        id: Option<Vec<u8>>,
+        begun: bool,
+        context: &mut Context<'_>,
+    ) -> bool {
+        if self.bare && self.index.is_none() {
+            // Any object may have a name: only one that is a tool's, with arguments behind it, is a call.
+            let Some(name) = name else { return turn == Turn::Id };
+            let known = str::from_utf8(&name).is_ok_and(|name| context.tools.is_empty() || context.tools.has(name));
+            (self.name, self.id) = (name, id);
+            if known && begun {
+                self.begin(context);
+            }
+            return known && (begun || turn != Turn::End);
+        }
+        let Some(index) = self.index else {
+            if turn == Turn::End && name.is_none() {
+                return false;
+            }
+            if turn == Turn::Id {
+                return true;
+            }
+            (self.name, self.id) = (name.unwrap_or_default(), id);
+            self.begin(context);
+            return true;
+        };
+        if let (true, Some(name)) = (self.name.is_empty(), name) {
+            context.events.say(EventKind::CallName, index, false, &name);
+            self.name = name;
+        }
+        if let (false, Some(id)) = (self.has_id, id) {
+            context.events.say(EventKind::CallId, index, false, &id);
+            self.has_id = true;
+        }
+        turn != Turn::End || !self.name.is_empty()
+    }
+}
+
+/// Whether a text is a function's name, or may become one: `so_far` has what stands behind it.
+fn is_name(name: &[u8], so_far: &[u8]) -> bool {
+    let plain = |b: &u8| !b.is_ascii_control() && !b.is_ascii_whitespace() && !b"\"'`<>{}[](),;=".contains(b);
+    // Spaces may stand behind a name, and nothing behind them.
+    name.iter().all(plain) && so_far.len() <= name.len() + 64
+}
+
+/// The name in an id such as `functions.name:0`.
+fn name_of_id(id: &[u8]) -> &[u8] {
+    let name = id.strip_prefix(b"functions.").unwrap_or(id);
+    match name.iter().rposition(|&b| b == b':') {
+        Some(at) if name.get(at + 1..).is_some_and(|n| n.iter().all(u8::is_ascii_digit)) => {
+            name.get(..at).unwrap_or_default()
+        }
+        _ => name,
+    }
+}

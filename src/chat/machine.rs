@@ -1,0 +1,476 @@
+//! Reads an answer by its program: where thinking, answers, heads and calls begin and end.
+//!
+//! Invariant: what is held is at most a mark, the white space in front of one, a head or what stands in front of a call's
+//! name; whatever comes in, each byte is looked at a bounded number of times.
+
+use std::sync::Arc;
+
+use super::call::{Call, Context, Step};
+use super::event::{EventKind, Events};
+use super::mark::{Begins, Byte, Found, Mark, find, is_space};
+use super::program::Program;
+use super::tools::Tools;
+use crate::alloc::reserve;
+use crate::error::Result;
+
+/// Bytes that are looked at together.
+pub(super) const SLICE: usize = 1024;
+/// White space in front of a mark that is taken away with it.
+const MAX_SPACE: usize = 64;
+/// Bytes of a call that may still be none.
+const MAX_KEPT: usize = 1024;
+/// Bytes of a message's head.
+const MAX_HEAD: usize = 256;
+
+/// What the text at a place is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Answer,
+    /// Thinking that this pair of marks is around.
+    Thinking(usize),
+    /// A message of thinking.
+    Message,
+}
+
+#[derive(Debug)]
+enum State {
+    Text(Kind),
+    Call(Box<Call>),
+    /// The message of a call, which is its arguments.
+    NamedCall(Box<Call>),
+    /// Behind a call.
+    Between,
+    Head,
+    Ended,
+}
+
+/// What a mark in a text does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    Think(usize),
+    EndThinking,
+    Call,
+    Head,
+    /// Nothing: it is left out.
+    Drop,
+    EndMessage,
+}
+
+/// An answer, as far as it has been read.
+pub(super) struct Machine {
+    program: Arc<Program>,
+    tools: Arc<Tools>,
+    state: State,
+    /// What is not yet decided.
+    held: Vec<Byte>,
+    /// What has been read of a call that may be none, or of a head, and how much of it is text in any case if it is none.
+    kept: Vec<Byte>,
+    n_lead: usize,
+    /// Nothing but white space has come of the answer since it began, since thinking, or since a call.
+    fresh: bool,
+    /// White space that comes next is nobody's.
+    skips_space: bool,
+    /// A mark that ends calls may still come.
+    stray_close: bool,
+    n_calls: u32,
+    /// Times that thinking has ended.
+    pub n_thoughts: u64,
+}
+
+impl Machine {
+    /// `thinking`: the answer begins inside of thinking, between this pair of marks.
+    pub fn new(program: Arc<Program>, tools: Arc<Tools>, thinking: Option<usize>) -> Machine {
+        let state = match thinking {
+            Some(pair) => State::Text(Kind::Thinking(pair)),
+            None if program.channels.is_some() => State::Head,
+            None => State::Text(Kind::Answer),
+        };
+        Machine {
+            program,
+            tools,
+            state,
+            held: Vec::new(),
+            kept: Vec::new(),
+            n_lead: 0,
+            fresh: true,
+            skips_space: thinking.is_some(),
+            stray_close: false,
+            n_calls: 0,
+            n_thoughts: 0,
+        }
+    }
+
+    /// Whether what comes next is thinking.
+    pub fn is_thinking(&self) -> bool {
+        matches!(self.state, State::Text(Kind::Thinking(_) | Kind::Message))
+    }
+
+    /// Whether the message has ended.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, State::Ended)
+    }
+
+    /// Bytes that are not yet decided.
+    pub fn n_held(&self) -> usize {
+        self.held.len() + self.kept.len()
+    }
+
+    /// Makes room for so many bytes, as far as they are looked at together.
+    pub fn reserve(&mut self, n: usize) -> Result<()> {
+        reserve(&mut self.held, n.min(SLICE))
+    }
+
+    /// Takes text.
+    pub fn push(&mut self, mut text: impl Iterator<Item = Byte>, events: &mut Events) {
+        // In slices: what is held is moved when something is taken from its front.
+        while !self.has_ended() {
+            let before = self.held.len();
+            self.held.extend(text.by_ref().take(SLICE));
+            if self.held.len() == before {
+                return;
+            }
+            while self.advance(events, false) {}
+        }
+    }
+
+    /// Whether what is kept is a head that its own mark begins.
+    fn is_head(&self) -> bool {
+        let opens = self.program.channels.iter().flat_map(|channels| &channels.open);
+        opens.into_iter().any(|mark| mark.begins(&self.kept) == Begins::Whole)
+    }
+
+    /// The message has ended: what is held is told as what it is.
+    pub fn finish(&mut self, events: &mut Events) {
+        while self.advance(events, true) {}
+        // Each round ends a call or a head, or makes text of its first byte.
+        loop {
+            match &self.state {
+                State::Call(call) | State::NamedCall(call) if call.index.is_some() => {
+                    let malformed = !call.is_whole;
+                    // The beginning of a mark.
+                    self.held.clear();
+                    self.end_call(malformed, events);
+                }
+                State::Head if self.is_head() => break,
+                State::Call(_) | State::Head if !self.kept.is_empty() || !self.held.is_empty() => {
+                    self.unkeep(events);
+                }
+                _ => break,
+            }
+            while self.advance(events, true) {}
+        }
+        self.state = State::Ended;
+    }
+
+    /// Decides what comes next of what is held; whether there may be more to decide.
+    fn advance(&mut self, events: &mut Events, last: bool) -> bool {
+        match self.state {
+            State::Ended => {
+                self.held.clear();
+                false
+            }
+            State::Text(kind) => self.text(kind, events, last),
+            State::Call(_) => self.call(events),
+            State::NamedCall(_) => self.named_call(events),
+            State::Between => self.between(last),
+            State::Head => self.head(events, last),
+        }
+    }
+
+    /// The marks that count in a text, and what each does.
+    fn watched(&self, kind: Kind) -> (Vec<&Mark>, Vec<Action>) {
+        let program = &*self.program;
+        let mut all: Vec<(&Mark, Action)> = Vec::new();
+        match kind {
+            Kind::Thinking(pair) => all.extend(program.thinking.get(pair).map(|(_, end)| (end, Action::EndThinking))),
+            Kind::Message => {}
+            Kind::Answer => {
+                for (n, (open, close)) in program.thinking.iter().enumerate() {
+                    all.push((open, Action::Think(n)));
+                    if self.fresh {
+                        // Of thinking that was begun and is empty, in front of the answer.
+                        all.push((close, Action::Drop));
+                    }
+                }
+                all.extend(program.around.iter().map(|mark| (mark, Action::Drop)));
+                if let Some(calls) = &program.calls {
+                    all.extend(calls.open.iter().map(|mark| (mark, Action::Call)));
+                    all.extend(calls.close.iter().filter(|_| self.stray_close).map(|mark| (mark, Action::Drop)));
+                }
+            }
+        }
+        if let (Some(channels), true) = (&program.channels, !matches!(kind, Kind::Thinking(_))) {
+            all.extend(channels.open.iter().map(|mark| (mark, Action::Head)));
+            all.extend(channels.ends.iter().map(|mark| (mark, Action::EndMessage)));
+        }
+        all.into_iter().unzip()
+    }
+
+    fn text(&mut self, kind: Kind, events: &mut Events, last: bool) -> bool {
+        if self.skips_space {
+            let n = self.held.iter().take_while(|b| b.is_space()).count();
+            self.held.drain(..n);
+            if self.held.is_empty() {
+                return false;
+            }
+        }
+        if self.is_bare(kind) {
+            self.begin_call(0, 0, true);
+            return true;
+        }
+        let (marks, actions) = self.watched(kind);
+        let found = find(&self.held, &marks, last);
+        let (at, whole) = match found {
+            Found::Whole { at, mark } => (at, actions.get(mark).copied().zip(marks.get(mark).map(|m| (m.len(), m.is_control())))),
+            Found::Partly(at) => (at, None),
+            Found::None => (self.held.len(), None),
+        };
+        // White space in front of a mark may be the mark's.
+        let before = self.held.get(..at).unwrap_or_default();
+        let space = before.iter().rev().take(MAX_SPACE).take_while(|b| b.is_space()).count();
+        if let Some((action, (len, control))) = whole {
+            let eligible = self.fresh && before.iter().all(|b| !b.is_text() || is_space(b.byte));
+            let counts = match action {
+                // Where it is a token it is no text that a model writes about.
+                Action::Think(_) => eligible || control && self.held.get(at).is_some_and(|b| !b.is_text()),
+                Action::Drop if self.is_closing(at, len) => eligible || self.stray_close,
+                _ => true,
+            };
+            if counts {
+                self.act(action, kind, (at, space, len), events);
+                return true;
+            }
+            self.tell(kind, at + 1, events);
+            return true;
+        }
+        let n = if last && at == self.held.len() { at } else { at - space };
+        self.tell(kind, n, events);
+        false
+    }
+
+    /// Whether the mark that is found at a place ends thinking or calls.
+    fn is_closing(&self, at: usize, len: usize) -> bool {
+        let text = self.held.get(at..at + len).unwrap_or_default();
+        let ends = self.program.thinking.iter().map(|(_, close)| close);
+        let mut ends = ends.chain(self.program.calls.iter().flat_map(|calls| &calls.close));
+        ends.any(|mark| mark.len() == len && mark.begins(text) == Begins::Whole)
+    }
+
+    /// Whether the answer begins with what is a call without a mark.
+    fn is_bare(&self, kind: Kind) -> bool {
+        let bare = self.program.calls.as_ref().is_some_and(|calls| calls.bare);
+        let first = || self.held.iter().find(|b| !b.is_space());
+        bare && kind == Kind::Answer && self.fresh && first().is_some_and(|b| b.is_text() && b.byte == b'{')
+    }
+
+    /// Does what a mark says, which `len` bytes at a place are, with so much white space in front of it.
+    fn act(&mut self, action: Action, kind: Kind, (at, space, len): (usize, usize, usize), events: &mut Events) {
+        let behind = at + len;
+        match action {
+            Action::Call => {
+                self.tell(kind, at - space, events);
+                self.begin_call(space, space + len, false);
+            }
+            Action::Drop => {
+                self.tell(kind, at, events);
+                self.held.drain(..len);
+                self.skips_space |= self.fresh;
+            }
+            Action::Think(pair) => {
+                self.tell(kind, at - space, events);
+                self.held.drain(..behind - (at - space));
+                self.go(State::Text(Kind::Thinking(pair)));
+            }
+            Action::EndThinking | Action::EndMessage => {
+                self.n_thoughts += u64::from(kind != Kind::Answer);
+                let space = if action == Action::EndThinking { space } else { 0 };
+                self.tell(kind, at - space, events);
+                self.held.drain(..behind - (at - space));
+                self.go(State::Text(Kind::Answer));
+            }
+            Action::Head => {
+                self.tell(kind, at, events);
+                self.n_lead = 1;
+                self.state = State::Head;
+            }
+        }
+    }
+
+    /// What comes next is another part, in front of which white space is nobody's.
+    fn go(&mut self, state: State) {
+        self.state = state;
+        self.fresh = true;
+        self.skips_space = true;
+    }
+
+    /// Gives the first bytes out as text of a kind.
+    fn tell(&mut self, kind: Kind, n: usize, events: &mut Events) {
+        let n = n.min(self.held.len());
+        let text: Vec<u8> = self.held.drain(..n).filter(|b| b.is_text()).map(|b| b.byte).collect();
+        if text.is_empty() {
+            return;
+        }
+        self.skips_space = false;
+        if kind == Kind::Answer {
+            self.fresh &= text.iter().all(|&byte| is_space(byte));
+            events.add(EventKind::Answer, 0, &text);
+        } else {
+            events.add(EventKind::Thinking, 0, &text);
+        }
+    }
+
+    /// A call may begin behind these bytes, the first of which are white space that is the answer's if it is none.
+    fn begin_call(&mut self, space: usize, n: usize, bare: bool) {
+        self.kept.clear();
+        self.kept.extend(self.held.drain(..n.min(self.held.len())));
+        self.n_lead = space + 1;
+        self.state = State::Call(Box::new(Call::new(bare)));
+    }
+
+    /// What was kept is no call and no head: it is text, the first of it in any case.
+    fn unkeep(&mut self, events: &mut Events) {
+        self.kept.append(&mut self.held);
+        std::mem::swap(&mut self.kept, &mut self.held);
+        let n = self.n_lead.max(1);
+        self.state = State::Text(Kind::Answer);
+        self.tell(Kind::Answer, n, events);
+    }
+
+    fn keep(&mut self, n: usize) {
+        let n = n.min(self.held.len());
+        self.kept.extend(self.held.drain(..n));
+    }
+
+    fn call(&mut self, events: &mut Events) -> bool {
+        let program = self.program.clone();
+        let (State::Call(call), Some(calls)) = (&mut self.state, &program.calls) else { return false };
+        let mut context =
+            Context { program: &program, tools: &self.tools, events, n_calls: &mut self.n_calls };
+        let step = call.read(&self.held, calls, &mut context);
+        let begun = call.index.is_some();
+        let (Step::Go(n) | Step::More(n) | Step::End(n) | Step::Bad(n)) = step;
+        if begun {
+            self.kept.clear();
+            self.held.drain(..n.min(self.held.len()));
+        } else {
+            self.keep(n);
+        }
+        match step {
+            Step::Bad(_) if begun => self.end_call(true, events),
+            Step::Bad(_) => self.unkeep(events),
+            Step::End(_) => {
+                self.end_call(false, events);
+                self.state = State::Between;
+            }
+            _ if !begun && self.kept.len() > MAX_KEPT => self.unkeep(events),
+            Step::Go(_) => {}
+            Step::More(_) => return false,
+        }
+        true
+    }
+
+    fn named_call(&mut self, events: &mut Events) -> bool {
+        let program = self.program.clone();
+        let State::NamedCall(call) = &mut self.state else { return false };
+        let mut context =
+            Context { program: &program, tools: &self.tools, events, n_calls: &mut self.n_calls };
+        let step = call.read_named(&self.held, &mut context);
+        let (Step::Go(n) | Step::More(n) | Step::End(n) | Step::Bad(n)) = step;
+        self.held.drain(..n.min(self.held.len()));
+        match step {
+            Step::More(_) => false,
+            Step::Go(_) => true,
+            Step::Bad(_) | Step::End(_) => {
+                self.end_call(matches!(step, Step::Bad(_)), events);
+                true
+            }
+        }
+    }
+
+    /// The call that is read has ended, and an answer may follow.
+    fn end_call(&mut self, malformed: bool, events: &mut Events) {
+        if let State::Call(call) | State::NamedCall(call) = &self.state {
+            if let Some(index) = call.index {
+                events.say(EventKind::CallEnded, index, malformed, b"");
+            }
+        }
+        self.kept.clear();
+        self.stray_close = true;
+        self.go(State::Text(Kind::Answer));
+    }
+
+    /// Behind a call: what ends them all, or another one.
+    fn between(&mut self, last: bool) -> bool {
+        let program = self.program.clone();
+        let Some(calls) = &program.calls else { return false };
+        let separators: &[u8] = if calls.listed { b",;]" } else { b"" };
+        let n = self.held.iter().take_while(|b| b.is_space() || b.is_text() && separators.contains(&b.byte)).count();
+        self.held.drain(..n);
+        let Some(first) = self.held.first().copied() else { return false };
+        let close = calls.close.as_ref().map(|mark| mark.begins(&self.held));
+        let item = match calls.ops.first() {
+            Some(super::program::Op::Mark(mark)) => mark.begins(&self.held),
+            Some(super::program::Op::Object(_)) if first.is_text() && matches!(first.byte, b'{' | b'[') => Begins::Whole,
+            Some(super::program::Op::Field(..)) if calls.listed && first.is_text() && first.byte.is_ascii_alphabetic() => {
+                Begins::Whole
+            }
+            _ => Begins::Otherwise,
+        };
+        match (close, item) {
+            (Some(Begins::Whole), _) => {
+                let len = calls.close.as_ref().map_or(0, Mark::len);
+                self.held.drain(..len);
+                self.stray_close = false;
+                self.go(State::Text(Kind::Answer));
+            }
+            (_, Begins::Whole) => self.begin_call(0, 0, calls.bare && calls.close.is_none()),
+            (Some(Begins::Partly), _) | (_, Begins::Partly) if !last => return false,
+            _ => {
+                self.stray_close = calls.close.is_some();
+                self.go(State::Text(Kind::Answer));
+            }
+        }
+        true
+    }
+
+    /// A message's head, up to what begins the message.
+    fn head(&mut self, events: &mut Events, last: bool) -> bool {
+        let program = self.program.clone();
+        let Some(channels) = &program.channels else { return false };
+        let found = find(&self.held, &[&channels.message], last);
+        let (at, whole) = match found {
+            Found::Whole { at, .. } => (at, true),
+            Found::Partly(at) => (at, false),
+            Found::None => (self.held.len(), false),
+        };
+        self.keep(at);
+        let head: Vec<u8> = self.kept.iter().map(|b| b.byte).collect();
+        let head = String::from_utf8_lossy(&head).into_owned();
+        let begun = head.trim_start();
+        let plausible = |start: &&'static str| begun.starts_with(*start) || start.starts_with(begun);
+        if head.len() > MAX_HEAD || head.contains('\n') || !channels.plan.head.iter().any(plausible) {
+            self.unkeep(events);
+            return true;
+        }
+        if !whole {
+            return false;
+        }
+        self.held.drain(..channels.message.len());
+        self.kept.clear();
+        let name = channels.plan.call.and_then(|to| head.split_once(to)).map(|(_, rest)| {
+            let name = rest.split(|c: char| c == '<' || c.is_whitespace()).next().unwrap_or_default();
+            name.strip_prefix("functions.").unwrap_or(name)
+        });
+        if head.contains(channels.plan.thinking) && name.is_none_or(str::is_empty) {
+            self.go(State::Text(Kind::Message));
+        } else if let Some(name) = name.filter(|name| !name.is_empty()) {
+            let tools = &self.tools;
+            let mut context = Context { program: &program, tools, events, n_calls: &mut self.n_calls };
+            self.state = State::NamedCall(Box::new(Call::named(name, &mut context)));
+        } else {
+            self.go(State::Text(Kind::Answer));
+            self.skips_space = false;
+        }
+        true
+    }
+}
