@@ -127,14 +127,14 @@ sized_struct!(kigo_chat_options, bytes: 64, fields: [
     usize, u64, *const c_char, usize, *const c_char, usize, *const c_char, usize,
 ]);
 
+/// A conversation of these messages and what the options say, and the template of the caller's own.
+///
 /// # Safety
 /// As the header says of texts and options.
-unsafe fn render_json(
-    model: *const kigo_model,
-    messages_json: *const c_char,
-    messages_json_len: usize,
+pub(super) unsafe fn chat_json<'a>(
+    messages: &'a str,
     options: *const kigo_chat_options,
-) -> Result<crate::tokenizer::Rendered> {
+) -> Result<(ChatJson<'a>, Option<&'a str>)> {
     /// # Safety
     /// As for `text`.
     unsafe fn optional<'a>(pointer: *const c_char, len: usize, name: &'static str) -> Result<Option<&'a str>> {
@@ -146,8 +146,6 @@ unsafe fn render_json(
     }
     // SAFETY: passed on from this function's contract.
     unsafe {
-        let model = borrow(model, "model")?;
-        let messages = text(messages_json, messages_json_len, "messages_json")?;
         let o = super::args::options(options)?;
         let flags = super::args::flags(o.flags, KIGO_CHAT_ADD_GENERATION_PROMPT, "flags")?;
         let chat = ChatJson {
@@ -156,7 +154,24 @@ unsafe fn render_json(
             variables: optional(o.variables_json, o.variables_json_len, "variables_json")?,
             add_generation_prompt: flags != 0,
         };
-        model.0.render_chat_json(&chat, optional(o.template_source, o.template_source_len, "template_source")?)
+        Ok((chat, optional(o.template_source, o.template_source_len, "template_source")?))
+    }
+}
+
+/// # Safety
+/// As the header says of texts and options.
+unsafe fn render_json(
+    model: *const kigo_model,
+    messages_json: *const c_char,
+    messages_json_len: usize,
+    options: *const kigo_chat_options,
+) -> Result<crate::tokenizer::Rendered> {
+    // SAFETY: passed on from this function's contract.
+    unsafe {
+        let model = borrow(model, "model")?;
+        let messages = text(messages_json, messages_json_len, "messages_json")?;
+        let (chat, template) = chat_json(messages, options)?;
+        model.0.render_chat_json(&chat, template)
     }
 }
 

@@ -19,6 +19,7 @@ mod layout;
 #[cfg(test)]
 mod tests;
 
+pub mod answers;
 pub mod batch;
 pub mod chat;
 pub mod constraint;
@@ -40,7 +41,7 @@ pub mod tokenizer;
 pub mod version;
 
 /// The header's sections in order: `(file, heading)`.
-pub const SECTIONS: [(&str, &str); 19] = [
+pub const SECTIONS: [(&str, &str); 20] = [
     ("status", "Status and errors"),
     ("version", "Versions"),
     ("log", "Logs"),
@@ -55,6 +56,7 @@ pub const SECTIONS: [(&str, &str); 19] = [
     ("logprobs", "Log probabilities"),
     ("generate", "Generation"),
     ("constraint", "Constraints"),
+    ("answers", "Answers"),
     ("batch", "Batches"),
     ("embed", "Embeddings"),
     ("tap", "Taps"),

@@ -5,18 +5,16 @@
 //! Invariant: what has been read of a call that has no number yet is kept by who reads it, and becomes text again if it turns
 //! out to be no call.
 
+mod field;
+
 use super::event::{EventKind, Events};
 use super::json::{self, Scanner};
 use super::literal::{self, Converter};
-use super::mark::{Begins, Byte, Found, find};
+use super::mark::{Begins, Byte};
 use super::object::{Object, Turn};
 use super::program::{CallProgram, Op, Program};
-use super::syntax::Field;
 use super::tools::Tools;
 use super::value::{Value, Wanted};
-
-/// Bytes of a name, an id or what else stands in front of the arguments.
-const MAX_FIELD: usize = 256;
 
 /// What a call has done with the text before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +61,8 @@ pub(super) struct Call {
     key: Vec<u8>,
     /// The type that an argument's tag says.
     wanted: Option<Wanted>,
+    /// Whether the value stands in XML's quotes.
+    is_cdata: bool,
     /// Whether an argument, and the brace in front of them all, have been written.
     has_arguments: bool,
     /// Whether the arguments are whole: what is missing is only marks.
@@ -82,6 +82,7 @@ impl Call {
             has_id: false,
             key: Vec::new(),
             wanted: None,
+            is_cdata: false,
             has_arguments: false,
             is_whole: false,
             bare,
@@ -131,7 +132,7 @@ impl Call {
                 Step::Go(0)
             }
             Op::Field(field, ends) => self.field(*field, ends, text, if at_start { spaces } else { 0 }, context),
-            Op::Value { lines, ends } => self.value(*lines, ends, text, context),
+            Op::Value { lines, ends, cdata } => self.value((*lines, ends, cdata), text, context),
             Op::Json => {
                 if let Inner::None = self.inner {
                     self.inner = Inner::Json(Box::new(Scanner::of_object()));
@@ -196,111 +197,6 @@ impl Call {
         if let Some(index) = self.index {
             self.has_arguments |= !text.is_empty();
             context.events.add(EventKind::CallArguments, index, text);
-        }
-    }
-
-    fn field(&mut self, field: Field, ends: &[super::mark::Mark], text: &[Byte], skip: usize, context: &mut Context<'_>) -> Step {
-        let marks: Vec<&super::mark::Mark> = ends.iter().collect();
-        let text_from = text.get(skip..).unwrap_or_default();
-        let (n, ended) = match find(text_from, &marks, false) {
-            Found::Whole { at, .. } => (at, true),
-            Found::Partly(at) => (at, false),
-            Found::None => (text_from.len(), false),
-        };
-        if let Inner::None = self.inner {
-            if text_from.is_empty() {
-                return Step::More(skip);
-            }
-            self.inner = Inner::Field(Vec::new());
-        }
-        let Inner::Field(held) = &mut self.inner else { return Step::Bad(0) };
-        for byte in text_from.iter().take(n) {
-            if !byte.is_text() || held.len() >= MAX_FIELD {
-                return Step::Bad(0);
-            }
-            held.push(byte.byte);
-        }
-        // A name has no spaces in it; what looks like one so far may go on.
-        let so_far = held.trim_ascii_start();
-        let plain = !matches!(field, Field::Name | Field::IdWithName) || is_name(so_far.trim_ascii_end(), so_far);
-        if !plain {
-            return Step::Bad(0);
-        }
-        if !ended {
-            return Step::More(skip + n);
-        }
-        let found = held.trim_ascii().to_vec();
-        if !self.known(field, found, context) {
-            return Step::Bad(0);
-        }
-        self.go(skip + n)
-    }
-
-    /// A field has been read; whether it can be what it is.
-    fn known(&mut self, field: Field, text: Vec<u8>, context: &mut Context<'_>) -> bool {
-        match field {
-            Field::Name | Field::IdWithName => {
-                let name = if field == Field::Name { text.clone() } else { name_of_id(&text).to_vec() };
-                if name.is_empty() {
-                    return false;
-                }
-                if field == Field::IdWithName {
-                    self.id = Some(text);
-                }
-                self.name = name;
-                self.begin(context);
-            }
-            Field::Id => match self.index {
-                Some(index) => context.events.say(EventKind::CallId, index, false, &text),
-                None => self.id = Some(text),
-            },
-            Field::Key => self.key = text,
-            // Of DeepSeek's `string="true"`, and of types by their names.
-            Field::Type => match text.as_slice() {
-                b"true" | b"string" => self.wanted = Some(Wanted::TEXT),
-                _ => self.wanted = Some(Wanted::OTHER),
-            },
-            Field::Other => {}
-        }
-        true
-    }
-
-    fn value(&mut self, lines: bool, ends: &[super::mark::Mark], text: &[Byte], context: &mut Context<'_>) -> Step {
-        let mut out = Vec::new();
-        let mut skip = 0;
-        if let Inner::None = self.inner {
-            // The end of the tag's line is not the value's.
-            match text.first() {
-                None => return Step::More(0),
-                Some(first) => skip = usize::from(lines && first.is_text() && first.byte == b'\n'),
-            }
-            out.push(if self.has_arguments { b',' } else { b'{' });
-            out.push(b'"');
-            self.key.iter().for_each(|&byte| json::escape(byte, &mut out));
-            out.extend_from_slice(b"\":");
-            let (name, key) = (String::from_utf8_lossy(&self.name), String::from_utf8_lossy(&self.key));
-            let wanted = self.wanted.take().unwrap_or_else(|| context.tools.wanted(&name, &key));
-            self.inner = Inner::Value(Box::new(Value::new(wanted, &mut out)));
-            self.arguments(&out, context);
-            return Step::Go(skip);
-        }
-        let marks: Vec<&super::mark::Mark> = ends.iter().collect();
-        let (n, ended) = match find(text, &marks, false) {
-            Found::Whole { at, .. } => (at, true),
-            Found::Partly(at) => (at, false),
-            Found::None => (text.len(), false),
-        };
-        let Inner::Value(value) = &mut self.inner else { return Step::Bad(0) };
-        let bytes: Vec<u8> = text.iter().take(n).filter(|b| b.is_text()).map(|b| b.byte).collect();
-        let mut good = value.push(&bytes, &mut out).is_some();
-        if good && ended {
-            good = value.finish(&mut out).is_some();
-        }
-        self.arguments(&out, context);
-        match (good, ended) {
-            (false, _) => Step::Bad(n),
-            (true, false) => Step::More(skip + n),
-            (true, true) => self.go(skip + n),
         }
     }
 
@@ -414,23 +310,5 @@ impl Call {
             self.has_id = true;
         }
         turn != Turn::End || !self.name.is_empty()
-    }
-}
-
-/// Whether a text is a function's name, or may become one: `so_far` has what stands behind it.
-fn is_name(name: &[u8], so_far: &[u8]) -> bool {
-    let plain = |b: &u8| !b.is_ascii_control() && !b.is_ascii_whitespace() && !b"\"'`<>{}[](),;=".contains(b);
-    // Spaces may stand behind a name, and nothing behind them.
-    name.iter().all(plain) && so_far.len() <= name.len() + 64
-}
-
-/// The name in an id such as `functions.name:0`.
-fn name_of_id(id: &[u8]) -> &[u8] {
-    let name = id.strip_prefix(b"functions.").unwrap_or(id);
-    match name.iter().rposition(|&b| b == b':') {
-        Some(at) if name.get(at + 1..).is_some_and(|n| n.iter().all(u8::is_ascii_digit)) => {
-            name.get(..at).unwrap_or_default()
-        }
-        _ => name,
     }
 }

@@ -84,6 +84,10 @@ pub(super) fn detect(template: &ChatTemplate<'_>, chat: &ChatJson<'_>) -> Result
     let row = families::rows().into_iter().find(|row| shows(row.signs, evidence));
     let mut syntax = row.map_or(Syntax { family: "plain", ..Syntax::default() }, |row| row.syntax);
 
+    if let (Some(text), Some(calls)) = (&call, &mut syntax.calls) {
+        let behind = calls.open.iter().find_map(|open| text.split_once(open.as_str()));
+        calls.brackets = calls.listed && behind.is_some_and(|(_, behind)| behind.trim_start().starts_with('['));
+    }
     let texts = [template.source(), &thinking, &prompt, call.as_deref().unwrap_or_default()];
     let has = |text: &str| texts.iter().any(|all| all.contains(text));
     let mut has_thinking = syntax.channels.is_some() || !syntax.thinking.is_empty();

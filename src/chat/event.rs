@@ -85,9 +85,15 @@ impl Events {
     pub(super) fn begin(&mut self, n_bytes: usize) -> Result<()> {
         self.entries.clear();
         self.text.clear();
+        let (n_events, n_text) = Events::most(n_bytes);
+        reserve(&mut self.text, n_text)?;
+        reserve(&mut self.entries, n_events)
+    }
+
+    /// The most events, and bytes of their texts, that so many bytes become.
+    pub(super) fn most(n_bytes: usize) -> (usize, usize) {
         // A control character is six bytes in JSON; no two bytes make more than an event.
-        reserve(&mut self.text, n_bytes.saturating_mul(6).saturating_add(64))?;
-        reserve(&mut self.entries, (n_bytes / 2).saturating_add(16))
+        ((n_bytes / 2).saturating_add(16), n_bytes.saturating_mul(6).saturating_add(64))
     }
 
     /// Adds a piece of text to the event before it, if that is of the same kind, or as a new one.

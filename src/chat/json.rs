@@ -24,9 +24,16 @@ enum State {
     Key,
     Colon,
     Behind,
-    Text { key: bool },
-    Escape { key: bool },
-    Hex { key: bool, left: u8 },
+    Text {
+        key: bool,
+    },
+    Escape {
+        key: bool,
+    },
+    Hex {
+        key: bool,
+        left: u8,
+    },
     Number(Digits),
     Word(&'static [u8]),
     Done,

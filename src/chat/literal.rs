@@ -22,15 +22,30 @@ pub(super) enum Step {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    Value { first: bool },
-    Key { first: bool },
+    Value {
+        first: bool,
+    },
+    Key {
+        first: bool,
+    },
     /// Between a key and its value.
     Colon,
     Behind,
-    Text { quote: Quote, key: bool },
-    Escape { quote: Quote, key: bool },
+    Text {
+        quote: Quote,
+        key: bool,
+    },
+    Escape {
+        quote: Quote,
+        key: bool,
+    },
     /// The digits of an escape: how many are missing, what they come to.
-    Hex { quote: Quote, key: bool, left: u8, code: u32 },
+    Hex {
+        quote: Quote,
+        key: bool,
+        left: u8,
+        code: u32,
+    },
     /// A name without quotes.
     Bare,
     /// A number, or a word such as `True`.
@@ -138,7 +153,9 @@ impl Converter {
                 self.end_text(key, out);
                 return Some(self.open.is_empty());
             }
-            State::Text { quote: quote @ Quote::Byte(_), key } if byte == b'\\' => self.state = State::Escape { quote, key },
+            State::Text { quote: quote @ Quote::Byte(_), key } if byte == b'\\' => {
+                self.state = State::Escape { quote, key }
+            }
             State::Escape { quote, key } => {
                 let left = match byte {
                     b'x' => 2,

@@ -3,6 +3,8 @@
 //! Invariant: what is held is at most a mark, the white space in front of one, a head or what stands in front of a call's
 //! name; whatever comes in, each byte is looked at a bounded number of times.
 
+mod head;
+
 use std::sync::Arc;
 
 use super::call::{Call, Context, Step};
@@ -19,8 +21,6 @@ pub(super) const SLICE: usize = 1024;
 const MAX_SPACE: usize = 64;
 /// Bytes of a call that may still be none.
 const MAX_KEPT: usize = 1024;
-/// Bytes of a message's head.
-const MAX_HEAD: usize = 256;
 
 /// What the text at a place is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,12 +133,6 @@ impl Machine {
         }
     }
 
-    /// Whether what is kept is a head that its own mark begins.
-    fn is_head(&self) -> bool {
-        let opens = self.program.channels.iter().flat_map(|channels| &channels.open);
-        opens.into_iter().any(|mark| mark.begins(&self.kept) == Begins::Whole)
-    }
-
     /// The message has ended: what is held is told as what it is.
     pub fn finish(&mut self, events: &mut Events) {
         while self.advance(events, true) {}
@@ -221,7 +215,9 @@ impl Machine {
         let (marks, actions) = self.watched(kind);
         let found = find(&self.held, &marks, last);
         let (at, whole) = match found {
-            Found::Whole { at, mark } => (at, actions.get(mark).copied().zip(marks.get(mark).map(|m| (m.len(), m.is_control())))),
+            Found::Whole { at, mark } => {
+                (at, actions.get(mark).copied().zip(marks.get(mark).map(|m| (m.len(), m.is_control()))))
+            }
             Found::Partly(at) => (at, None),
             Found::None => (self.held.len(), None),
         };
@@ -344,8 +340,7 @@ impl Machine {
     fn call(&mut self, events: &mut Events) -> bool {
         let program = self.program.clone();
         let (State::Call(call), Some(calls)) = (&mut self.state, &program.calls) else { return false };
-        let mut context =
-            Context { program: &program, tools: &self.tools, events, n_calls: &mut self.n_calls };
+        let mut context = Context { program: &program, tools: &self.tools, events, n_calls: &mut self.n_calls };
         let step = call.read(&self.held, calls, &mut context);
         let begun = call.index.is_some();
         let (Step::Go(n) | Step::More(n) | Step::End(n) | Step::Bad(n)) = step;
@@ -367,24 +362,6 @@ impl Machine {
             Step::More(_) => return false,
         }
         true
-    }
-
-    fn named_call(&mut self, events: &mut Events) -> bool {
-        let program = self.program.clone();
-        let State::NamedCall(call) = &mut self.state else { return false };
-        let mut context =
-            Context { program: &program, tools: &self.tools, events, n_calls: &mut self.n_calls };
-        let step = call.read_named(&self.held, &mut context);
-        let (Step::Go(n) | Step::More(n) | Step::End(n) | Step::Bad(n)) = step;
-        self.held.drain(..n.min(self.held.len()));
-        match step {
-            Step::More(_) => false,
-            Step::Go(_) => true,
-            Step::Bad(_) | Step::End(_) => {
-                self.end_call(matches!(step, Step::Bad(_)), events);
-                true
-            }
-        }
     }
 
     /// The call that is read has ended, and an answer may follow.
@@ -410,8 +387,12 @@ impl Machine {
         let close = calls.close.as_ref().map(|mark| mark.begins(&self.held));
         let item = match calls.ops.first() {
             Some(super::program::Op::Mark(mark)) => mark.begins(&self.held),
-            Some(super::program::Op::Object(_)) if first.is_text() && matches!(first.byte, b'{' | b'[') => Begins::Whole,
-            Some(super::program::Op::Field(..)) if calls.listed && first.is_text() && first.byte.is_ascii_alphabetic() => {
+            Some(super::program::Op::Object(_)) if first.is_text() && matches!(first.byte, b'{' | b'[') => {
+                Begins::Whole
+            }
+            Some(super::program::Op::Field(..))
+                if calls.listed && first.is_text() && first.byte.is_ascii_alphabetic() =>
+            {
                 Begins::Whole
             }
             _ => Begins::Otherwise,
@@ -429,47 +410,6 @@ impl Machine {
                 self.stray_close = calls.close.is_some();
                 self.go(State::Text(Kind::Answer));
             }
-        }
-        true
-    }
-
-    /// A message's head, up to what begins the message.
-    fn head(&mut self, events: &mut Events, last: bool) -> bool {
-        let program = self.program.clone();
-        let Some(channels) = &program.channels else { return false };
-        let found = find(&self.held, &[&channels.message], last);
-        let (at, whole) = match found {
-            Found::Whole { at, .. } => (at, true),
-            Found::Partly(at) => (at, false),
-            Found::None => (self.held.len(), false),
-        };
-        self.keep(at);
-        let head: Vec<u8> = self.kept.iter().map(|b| b.byte).collect();
-        let head = String::from_utf8_lossy(&head).into_owned();
-        let begun = head.trim_start();
-        let plausible = |start: &&'static str| begun.starts_with(*start) || start.starts_with(begun);
-        if head.len() > MAX_HEAD || head.contains('\n') || !channels.plan.head.iter().any(plausible) {
-            self.unkeep(events);
-            return true;
-        }
-        if !whole {
-            return false;
-        }
-        self.held.drain(..channels.message.len());
-        self.kept.clear();
-        let name = channels.plan.call.and_then(|to| head.split_once(to)).map(|(_, rest)| {
-            let name = rest.split(|c: char| c == '<' || c.is_whitespace()).next().unwrap_or_default();
-            name.strip_prefix("functions.").unwrap_or(name)
-        });
-        if head.contains(channels.plan.thinking) && name.is_none_or(str::is_empty) {
-            self.go(State::Text(Kind::Message));
-        } else if let Some(name) = name.filter(|name| !name.is_empty()) {
-            let tools = &self.tools;
-            let mut context = Context { program: &program, tools, events, n_calls: &mut self.n_calls };
-            self.state = State::NamedCall(Box::new(Call::named(name, &mut context)));
-        } else {
-            self.go(State::Text(Kind::Answer));
-            self.skips_space = false;
         }
         true
     }

@@ -14,6 +14,7 @@ mod detect;
 mod event;
 mod families;
 mod json;
+mod lark;
 mod literal;
 mod machine;
 mod mark;
@@ -25,4 +26,5 @@ mod tools;
 mod value;
 
 pub use event::{Event, EventKind, Events};
+pub use lark::ToolChoice;
 pub use parser::{AnswerFormat, ChatFormat, ChatParser, MAX_PUSH};

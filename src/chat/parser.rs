@@ -55,7 +55,7 @@ impl AnswerFormat {
         chat.check_tools()?;
         let Detected { syntax, has_thinking, opened, thinking_end } = detect(&template, chat)?;
         let control = tokenizer.control_texts()?;
-        let mark = |text: &str| Mark::new(control.pieces(text));
+        let mark = |text: &str| Mark::new(control.pieces(text).map(|(id, text)| (id.is_some(), text)));
         let thinking_end = match &thinking_end {
             Some(text) => tokenizer.encode_behind(text)?,
             None => Vec::new(),
@@ -65,7 +65,8 @@ impl AnswerFormat {
             tools: Arc::new(tools(chat.tools)?),
             facts: ChatFormat {
                 family: syntax.family,
-                calls: syntax.calls.is_some() || syntax.channels.as_ref().is_some_and(|channels| channels.call.is_some()),
+                calls: syntax.calls.is_some()
+                    || syntax.channels.as_ref().is_some_and(|channels| channels.call.is_some()),
                 thinking: has_thinking,
                 opens_thinking: opened.is_some(),
             },
@@ -204,6 +205,12 @@ impl ChatParser {
         self.machine = self.format.machine();
         (self.n_thinking, self.told_budget) = (0, false);
         Ok(&self.events)
+    }
+
+    /// The most events, and bytes of their texts, that a push of so many bytes gives.
+    pub fn most(&self, n_bytes: usize) -> (usize, usize) {
+        let n = n_bytes.saturating_add(self.machine.n_held()).saturating_add(super::value::MAX_HELD);
+        Events::most(n)
     }
 
     fn begin(&mut self, n_bytes: usize) -> Result<()> {

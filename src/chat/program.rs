@@ -17,6 +17,8 @@ pub(super) enum Op {
     Value {
         lines: bool,
         ends: Vec<Mark>,
+        /// What may stand around it.
+        cdata: Option<(Mark, Mark)>,
     },
     Jump(usize),
     Pairs(Notation),
@@ -111,12 +113,13 @@ fn lower(parts: &[Part], behind: &[&str], mark: &dyn Fn(&str) -> Mark, ops: &mut
             Part::Field(field) => ops.push(Op::Field(*field, marks(next()))),
             Part::Json => ops.extend([Op::Json, Op::Whole]),
             Part::Pairs(notation) => ops.extend([Op::Pairs(*notation), Op::Whole]),
-            Part::Value { lines } => {
+            Part::Value { lines, cdata } => {
                 let mut ends = marks(next());
                 if *lines {
                     ends.extend(next().iter().map(|text| mark(&format!("\n{text}"))));
                 }
-                ops.push(Op::Value { lines: *lines, ends });
+                let cdata = cdata.then(|| (mark("<![CDATA["), mark("]]>")));
+                ops.push(Op::Value { lines: *lines, ends, cdata });
             }
             Part::Each(inner) => {
                 let from = ops.len();

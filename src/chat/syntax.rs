@@ -23,6 +23,8 @@ pub(super) struct Calls {
     pub close: Option<String>,
     /// They may stand in brackets with commas between.
     pub listed: bool,
+    /// They do.
+    pub brackets: bool,
     /// An object that the answer begins with is a call too, if it has the members of one.
     pub bare: bool,
     pub item: Item,
@@ -62,9 +64,11 @@ pub(super) enum Part {
     Json,
     /// The arguments one by one, each as these in a row, among them a `Key` and a `Value`.
     Each(Vec<Part>),
-    /// An argument's value, up to the mark behind it. `lines`: it stands on lines of its own.
+    /// An argument's value, up to the mark behind it. `lines`: it stands on lines of its own; `cdata`: it may stand in XML's
+    /// quotes for any text.
     Value {
         lines: bool,
+        cdata: bool,
     },
     /// The arguments in brackets of which the first has been read.
     Pairs(Notation),
@@ -112,8 +116,12 @@ pub(super) struct Channels {
 }
 
 /// The usual names of the members of a call.
-pub(super) const KEYS: Keys =
-    Keys { name: &["name"], arguments: &["arguments", "parameters"], id: &["id", "call_id", "tool_call_id"], named: false };
+pub(super) const KEYS: Keys = Keys {
+    name: &["name"],
+    arguments: &["arguments", "parameters"],
+    id: &["id", "call_id", "tool_call_id"],
+    named: false,
+};
 
 impl Syntax {
     /// A family that has calls.
@@ -126,13 +134,13 @@ impl Calls {
     /// Calls as JSON objects between two marks; without the second to the end of the last.
     pub fn objects(open: &str, close: Option<&str>, keys: Keys) -> Calls {
         let (open, close) = (vec![open.to_owned()], close.map(str::to_owned));
-        Calls { open, close, listed: true, bare: false, item: Item::Object(keys) }
+        Calls { open, close, listed: true, brackets: false, bare: false, item: Item::Object(keys) }
     }
 
     /// Calls in parts.
     pub fn parts(open: &str, close: Option<&str>, parts: Vec<Part>) -> Calls {
         let (open, close) = (vec![open.to_owned()], close.map(str::to_owned));
-        Calls { open, close, listed: false, bare: false, item: Item::Parts(parts) }
+        Calls { open, close, listed: false, brackets: false, bare: false, item: Item::Parts(parts) }
     }
 }
 

@@ -71,7 +71,7 @@ fn of_value(value: &Value) -> Wanted {
 }
 
 /// What a schema allows; `root` is what its references are looked for in.
-fn wanted(root: &Value, schema: &Value, depth: usize) -> Wanted {
+pub(super) fn wanted(root: &Value, schema: &Value, depth: usize) -> Wanted {
     let of_type = |name: &Value| if name == "string" { Wanted::TEXT } else { Wanted::OTHER };
     if depth > MAX_REFERENCES {
         return Wanted::ANY;

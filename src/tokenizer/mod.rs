@@ -293,11 +293,11 @@ impl Tokenizer {
 pub(crate) struct ControlTexts(Matcher);
 
 impl ControlTexts {
-    /// The pieces of a text, and whether each is a control token.
-    pub fn pieces<'s, 't: 's>(&'s self, text: &'t str) -> impl Iterator<Item = (bool, &'t str)> + 's {
+    /// The pieces of a text, and of those that are control tokens the id.
+    pub fn pieces<'s, 't: 's>(&'s self, text: &'t str) -> impl Iterator<Item = (Option<u32>, &'t str)> + 's {
         self.0.pieces(text).map(|piece| match piece {
-            Piece::Token(_, text) => (true, text),
-            Piece::Text(text) => (false, text),
+            Piece::Token(id, text) => (Some(id), text),
+            Piece::Text(text) => (None, text),
         })
     }
 }

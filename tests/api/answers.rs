@@ -102,9 +102,28 @@ fn tools() -> Value {
 
 /// Where the turn ends behind the last call, where no control token that ends a generation says so.
 const TURN_ENDS: [&str; 22] = [
-    "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|END_OF_TURN_TOKEN|>", "<|message_sep|>", "\n</assistant>", "</assistant>",
-    "\n\n<sep>", "<|close|>message<|sep|>", "<|role_end|>", "<｜hy_eos", "<SPECIAL_12>", "<end_of_sentence>", "\n<|end|>", "<|end|>",
-    "[e~[", "<seed:eos>", "<｜end▁of▁sentence｜>", "<|end_of_text|>", "<turn|>", "<|tool_response>", "<|return|>",
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|END_OF_TURN_TOKEN|>",
+    "<|message_sep|>",
+    "\n</assistant>",
+    "</assistant>",
+    "\n\n<sep>",
+    "<|close|>message<|sep|>",
+    "<|role_end|>",
+    "<｜hy_eos",
+    "<SPECIAL_12>",
+    "<end_of_sentence>",
+    "\n<|end|>",
+    "<|end|>",
+    "[e~[",
+    "<seed:eos>",
+    "<｜end▁of▁sentence｜>",
+    "<|end_of_text|>",
+    "<turn|>",
+    "<|tool_response>",
+    "<|return|>",
 ];
 
 /// Families whose templates write arguments that are given as a text in quotes, or in a way of its own: no model does.
@@ -158,22 +177,33 @@ fn answer_of(template: &ChatTemplate, message: &Value) -> Option<String> {
 
 /// The answer with what its message has of marks' texts between two signs, so that these are no tokens.
 fn spelled(answer: &str) -> String {
-    ["<tool_call> is no", "</tool_call> é", "</tool_call> \\u00e9"].iter().fold(answer.to_owned(), |text, own| text.replace(own, &format!("\u{e000}{own}\u{e000}")))
+    ["<tool_call> is no", "</tool_call> é", "</tool_call> \\u00e9"]
+        .iter()
+        .fold(answer.to_owned(), |text, own| text.replace(own, &format!("\u{e000}{own}\u{e000}")))
 }
 
 /// The arguments of the two calls that the answers have; what is lost in a template's own notation is left out.
 fn arguments(family: &str) -> [Value; 2] {
     let weather = match family {
         // Its texts stand between single quotes, as they are.
-        "lfm2" => json!({"city": "Wi\"e{n}", "days": 3, "exact": true, "at": ["x", "y"], "note": "12", "o": {"k": {"z": [1.5]}}}),
-        _ => json!({"city": "Wi\"e{n}'s \\ </tool_call> é😀\n[2]", "days": 3, "exact": true, "at": ["x", "y\"]}"], "note": "12",
-            "o": {"k": {"z": [1.5, {}]}}}),
+        "lfm2" => {
+            json!({"city": "Wi\"e{n}", "days": 3, "exact": true, "at": ["x", "y"], "note": "12", "o": {"k": {"z": [1.5]}}})
+        }
+        _ => {
+            json!({"city": "Wi\"e{n}'s \\ </tool_call> é😀\n[2]", "days": 3, "exact": true, "at": ["x", "y\"]}"], "note": "12",
+            "o": {"k": {"z": [1.5, {}]}}})
+        }
     };
     [weather, json!({"q": "zé, } last"})]
 }
 
 /// Reads an answer in all ways; what is wrong.
-fn read_back(format: &AnswerFormat, tokenizer: &Tokenizer, answer: &str, calls: &[(&str, Value)]) -> Result<(), String> {
+fn read_back(
+    format: &AnswerFormat,
+    tokenizer: &Tokenizer,
+    answer: &str,
+    calls: &[(&str, Value)],
+) -> Result<(), String> {
     let last = answer.rfind("} last").unwrap_or(0);
     let end = TURN_ENDS.iter().filter_map(|end| answer[last..].find(end)).min().map_or(answer.len(), |n| last + n);
     let text = &answer[..end];
@@ -203,7 +233,9 @@ fn read_back(format: &AnswerFormat, tokenizer: &Tokenizer, answer: &str, calls: 
         let cut = whole(format, &text[..at]);
         let begins = |whole: &str, cut: &str| whole.starts_with(cut);
         let all = |a: &Call, b: &Call| begins(&a.arguments, &b.arguments) && (b.malformed != Some(false) || a == b);
-        if !begins(&read.thinking, cut.thinking.trim_end_matches(['<', '/'])) && cut.thinking.len() < read.thinking.len() {
+        if !begins(&read.thinking, cut.thinking.trim_end_matches(['<', '/']))
+            && cut.thinking.len() < read.thinking.len()
+        {
             return Err(format!("cut at {at}: {cut:?}"));
         }
         if cut.calls.len() > read.calls.len() || !read.calls.iter().zip(&cut.calls).all(|(a, b)| all(a, b)) {
@@ -240,8 +272,10 @@ fn published_templates_answers_are_read_back() {
             (&one[..], "", false, true),
         ] {
             let told = |arguments: &Value| if as_text { json!(arguments.to_string()) } else { arguments.clone() };
-            let call = |(name, arguments): &(&str, Value)| json!({"id": "call00001", "type": "function",
-                "function": {"name": name, "arguments": told(arguments)}});
+            let call = |(name, arguments): &(&str, Value)| {
+                json!({"id": "call00001", "type": "function",
+                "function": {"name": name, "arguments": told(arguments)}})
+            };
             let mut message = json!({"role": "assistant", "content": content});
             message["tool_calls"] = calls.iter().map(call).collect();
             if thought {
@@ -257,7 +291,10 @@ fn published_templates_answers_are_read_back() {
             }
             n_read += 1;
             if let Err(what) = read_back(&format, &tokenizer, &answer, calls) {
-                wrong.push(format!("{name}, {} calls, {content:?}, {thought}, {as_text}: {answer:?}\n  {what}", calls.len()));
+                wrong.push(format!(
+                    "{name}, {} calls, {content:?}, {thought}, {as_text}: {answer:?}\n  {what}",
+                    calls.len()
+                ));
             }
         }
         let facts = format.facts();

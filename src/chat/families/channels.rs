@@ -24,16 +24,11 @@ pub(super) fn rows() -> Vec<Row> {
         mark("<atem:parameter name=\""),
         Part::Field(Field::Key),
         mark("\">"),
-        Part::Value { lines: false },
+        Part::Value { lines: false, cdata: false },
         mark("</atem:parameter>"),
     ]);
-    let invoke = vec![
-        mark("<atem:invoke name=\""),
-        Part::Field(Field::Name),
-        mark("\">"),
-        argument,
-        mark("</atem:invoke>"),
-    ];
+    let invoke =
+        vec![mark("<atem:invoke name=\""), Part::Field(Field::Name), mark("\">"), argument, mark("</atem:invoke>")];
     let calls = Calls::parts("<atem:function_calls>", Some("</atem:function_calls>"), invoke);
     vec![
         Row {

@@ -3,13 +3,7 @@
 use super::Row;
 use crate::chat::syntax::{Calls, Field, Part, Syntax, mark};
 
-fn row(
-    family: &'static str,
-    signs: &'static [&'static str],
-    open: &str,
-    close: Option<&str>,
-    parts: Vec<Part>,
-) -> Row {
+fn row(family: &'static str, signs: &'static [&'static str], open: &str, close: Option<&str>, parts: Vec<Part>) -> Row {
     Row { signs, syntax: Syntax::with_calls(family, Calls::parts(open, close, parts)) }
 }
 

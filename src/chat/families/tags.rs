@@ -7,7 +7,7 @@ use crate::chat::syntax::{Calls, Field, Part, Syntax, mark};
 fn each(before: &str, between: &[&str], behind: &str, lines: bool) -> Part {
     let mut parts = vec![mark(before), Part::Field(Field::Key)];
     parts.extend(between.iter().map(|text| mark(text)));
-    parts.extend([Part::Value { lines }, mark(behind)]);
+    parts.extend([Part::Value { lines, cdata: false }, mark(behind)]);
     Part::Each(parts)
 }
 
@@ -19,18 +19,12 @@ fn typed(before: &str, key_end: &str, type_end: &str, behind: &str) -> Part {
         mark(key_end),
         Part::Field(Field::Type),
         mark(type_end),
-        Part::Value { lines: false },
+        Part::Value { lines: false, cdata: false },
         mark(behind),
     ])
 }
 
-fn row(
-    family: &'static str,
-    signs: &'static [&'static str],
-    open: &str,
-    close: Option<&str>,
-    parts: Vec<Part>,
-) -> Row {
+fn row(family: &'static str, signs: &'static [&'static str], open: &str, close: Option<&str>, parts: Vec<Part>) -> Row {
     Row { signs, syntax: Syntax::with_calls(family, Calls::parts(open, close, parts)) }
 }
 
@@ -57,13 +51,21 @@ pub(super) fn rows() -> Vec<Row> {
         argument,
         mark("<|close|>call<|sep|>"),
     ];
-    let mut hy = glm("<arg_key:opensource>", &["</arg_key:opensource>", "<arg_value:opensource>"], "</arg_value:opensource>");
+    let mut hy =
+        glm("<arg_key:opensource>", &["</arg_key:opensource>", "<arg_value:opensource>"], "</arg_value:opensource>");
     hy.insert(0, mark("<tool_call:opensource>"));
     hy.insert(2, mark("<tool_sep:opensource>"));
     hy.push(mark("</tool_call:opensource>"));
     let minimax = each("<parameter name=\"", &["\">"], "</parameter>", false);
     let seed = Some("</seed:tool_call>");
-    let param = vec![name(), mark("\">"), each("<param name=\"", &["\">"], "</param>", false), mark("</function>")];
+    let param = Part::Each(vec![
+        mark("<param name=\""),
+        Part::Field(Field::Key),
+        mark("\">"),
+        Part::Value { lines: false, cdata: true },
+        mark("</param>"),
+    ]);
+    let param = vec![name(), mark("\">"), param, mark("</function>")];
     let (dsml_v32, dsml_v4) = ("<｜DSML｜function_calls>", "<｜DSML｜tool_calls>");
     vec![
         // Its arguments are tags inside of each other, and are not read.
@@ -79,7 +81,13 @@ pub(super) fn rows() -> Vec<Row> {
             invoke("<invoke name=\"", minimax, "</invoke>"),
         ),
         row("seed-oss", &["<seed:tool_call>", "<function="], "<seed:tool_call>", seed, function()),
-        row("qwen3-coder", &["<tool_call>", "<function=", "<parameter="], "<tool_call>", Some("</tool_call>"), function()),
+        row(
+            "qwen3-coder",
+            &["<tool_call>", "<function=", "<parameter="],
+            "<tool_call>",
+            Some("</tool_call>"),
+            function(),
+        ),
         row("hunyuan", &["<tool_call:opensource>"], "<tool_calls:opensource>", Some("</tool_calls:opensource>"), hy),
         row(
             "glm",
