@@ -236,7 +236,7 @@ impl Call {
         match step {
             literal::Step::More(n) => Step::More(n),
             literal::Step::Done(n) => self.go(n),
-            literal::Step::Bad => Step::Bad(0),
+            literal::Step::Bad(n) => Step::Bad(n),
         }
     }
 

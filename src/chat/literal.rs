@@ -16,8 +16,8 @@ pub(super) enum Step {
     More(usize),
     /// The last byte of the value is the one before this.
     Done(usize),
-    /// What comes next cannot stand there.
-    Bad,
+    /// This many bytes are read, and what comes next cannot stand there.
+    Bad(usize),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,12 +112,12 @@ impl Converter {
                 }
             }
             if !next.is_text() {
-                return Step::Bad;
+                return Step::Bad(at);
             }
             at += 1;
             let done = if in_text { self.text(next.byte, out) } else { self.plain(next.byte, out) };
             match done {
-                None => return Step::Bad,
+                None => return Step::Bad(at - 1),
                 Some(true) => return Step::Done(at),
                 Some(false) => {}
             }

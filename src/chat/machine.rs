@@ -209,6 +209,8 @@ impl Machine {
             }
         }
         if self.is_bare(kind) {
+            let space = self.held.iter().take_while(|b| b.is_space()).count();
+            self.tell(kind, space.saturating_sub(MAX_SPACE), events);
             self.begin_call(0, 0, true);
             return true;
         }
@@ -341,7 +343,9 @@ impl Machine {
         let program = self.program.clone();
         let (State::Call(call), Some(calls)) = (&mut self.state, &program.calls) else { return false };
         let mut context = Context { program: &program, tools: &self.tools, events, n_calls: &mut self.n_calls };
-        let step = call.read(&self.held, calls, &mut context);
+        // As long as it may be none it is read no further than it may be kept, whatever has come.
+        let most = if call.index.is_some() { self.held.len() } else { MAX_KEPT.saturating_sub(self.kept.len()) };
+        let step = call.read(self.held.get(..most).unwrap_or(&self.held), calls, &mut context);
         let begun = call.index.is_some();
         let (Step::Go(n) | Step::More(n) | Step::End(n) | Step::Bad(n)) = step;
         if begun {
@@ -357,8 +361,8 @@ impl Machine {
                 self.end_call(false, events);
                 self.state = State::Between;
             }
-            _ if !begun && self.kept.len() > MAX_KEPT => self.unkeep(events),
             Step::Go(_) => {}
+            Step::More(_) if !begun && self.kept.len() + self.held.len() > MAX_KEPT => self.unkeep(events),
             Step::More(_) => return false,
         }
         true

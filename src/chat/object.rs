@@ -86,11 +86,6 @@ impl Object {
         self.has_arguments
     }
 
-    /// Whether it is where arguments end with what was taken.
-    pub fn is_done(&self) -> bool {
-        matches!(self.state, State::Done)
-    }
-
     /// Takes a byte; appends to `out` what is the arguments'.
     pub fn push(&mut self, byte: u8, out: &mut Vec<u8>) -> Turn {
         let space = super::mark::is_space(byte);

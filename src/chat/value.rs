@@ -19,7 +19,8 @@ impl Wanted {
     pub const OTHER: Wanted = Wanted { text: false, other: true };
 }
 
-/// Bytes of a value that are held until it is known what it is. A longer one is a text, unless the schema allows none.
+/// Bytes of a value that are held until it is known what it is. A longer one is a text, unless the schema allows none and it reads
+/// like JSON so far.
 pub(super) const MAX_HELD: usize = 4096;
 
 /// A value, as it comes.
@@ -48,15 +49,8 @@ impl Value {
         Value { wanted, held: Vec::new(), mode }
     }
 
-    /// Takes text of it, appends what is certain; none: it is not what it has to be.
-    pub fn push(&mut self, text: &[u8], out: &mut Vec<u8>) -> Option<()> {
-        for &byte in text {
-            self.byte(byte, out)?;
-        }
-        Some(())
-    }
-
-    fn byte(&mut self, byte: u8, out: &mut Vec<u8>) -> Option<()> {
+    /// Takes a byte of it, appends what is certain; none: it cannot stand there.
+    pub fn push(&mut self, byte: u8, out: &mut Vec<u8>) -> Option<()> {
         match &mut self.mode {
             Mode::Text => json::escape(byte, out),
             Mode::Json(scanner) => {
@@ -68,7 +62,7 @@ impl Value {
             Mode::Open => {
                 self.held.push(byte);
                 if self.held.len() > MAX_HELD {
-                    return self.decide(out);
+                    self.decide(out);
                 }
             }
         }
@@ -76,21 +70,17 @@ impl Value {
     }
 
     /// The value is longer than what is held.
-    fn decide(&mut self, out: &mut Vec<u8>) -> Option<()> {
+    fn decide(&mut self, out: &mut Vec<u8>) {
         let held = std::mem::take(&mut self.held);
-        if self.wanted.text {
+        let mut scanner = Scanner::default();
+        if self.wanted.text || held.iter().any(|&byte| scanner.push(byte) == Step::Bad) {
             out.push(b'"');
             held.iter().for_each(|&byte| json::escape(byte, out));
             self.mode = Mode::Text;
-            return Some(());
+        } else {
+            out.extend_from_slice(&held);
+            self.mode = Mode::Json(Box::new(scanner));
         }
-        let mut scanner = Scanner::default();
-        if held.iter().any(|&byte| scanner.push(byte) == Step::Bad) {
-            return None;
-        }
-        out.extend_from_slice(&held);
-        self.mode = Mode::Json(Box::new(scanner));
-        Some(())
     }
 
     /// It has ended; none: it is not whole.

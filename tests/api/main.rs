@@ -46,6 +46,7 @@ mod taps;
 mod templates;
 mod tokenizer;
 mod tokenizer_cost;
+mod tool_grammar;
 mod truth;
 mod vocabularies;
 mod vocabulary_memory;

@@ -38,9 +38,9 @@ impl Call {
             self.inner = Inner::Field(Vec::new());
         }
         let Inner::Field(held) = &mut self.inner else { return Step::Bad(0) };
-        for byte in text_from.iter().take(n) {
+        for (at, byte) in text_from.iter().take(n).enumerate() {
             if !byte.is_text() || held.len() >= MAX_FIELD {
-                return Step::Bad(0);
+                return Step::Bad(skip + at);
             }
             held.push(byte.byte);
         }
@@ -96,7 +96,7 @@ impl Call {
         context: &mut Context<'_>,
     ) -> Step {
         let mut out = Vec::new();
-        let mut skip = 0;
+        let mut skip;
         if let Inner::None = self.inner {
             // The end of the tag's line is not the value's.
             match text.first() {
@@ -126,14 +126,21 @@ impl Call {
         };
         let (n, ended) = before(text, &marks);
         let Inner::Value(value) = &mut self.inner else { return Step::Bad(0) };
-        let bytes: Vec<u8> = text.iter().take(n).filter(|b| b.is_text()).map(|b| b.byte).collect();
-        let mut good = value.push(&bytes, &mut out).is_some();
+        let mut taken = 0;
+        let mut good = true;
+        for byte in text.iter().take(n) {
+            good = !byte.is_text() || value.push(byte.byte, &mut out).is_some();
+            if !good {
+                break;
+            }
+            taken += 1;
+        }
         if good && ended {
             good = value.finish(&mut out).is_some();
         }
         self.arguments(&out, context);
         match (good, ended) {
-            (false, _) => Step::Bad(n),
+            (false, _) => Step::Bad(taken),
             (true, false) => Step::More(n),
             (true, true) => {
                 let quote = if std::mem::take(&mut self.is_cdata) {
