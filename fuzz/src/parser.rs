@@ -1,5 +1,5 @@
-//! An answer in any family's way, cut in any way, as tokens or as text: what comes out does not depend on the cuts, arguments that
-//! end well are JSON, and what is held is bounded.
+//! An answer in any family's way, cut in any way, as tokens or as text: what comes out does not depend on the cuts,
+//! arguments that end well are JSON, and what is held is bounded.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -149,7 +149,8 @@ pub fn run(data: &[u8]) {
     });
 }
 
-/// Calls begin, have their parts and end, in this order and one after the other; arguments that end well are an object.
+/// Calls begin, have their parts and end, in this order and one after the other; arguments that end well are an
+/// object.
 fn check(told: &Told) {
     let (mut open, mut n_calls, mut arguments) = (false, 0, String::new());
     for (kind, call, malformed, text) in &told.0 {

@@ -1,23 +1,24 @@
 //! Answers taken apart: thinking, answer and calls of tools told from each other while they come, in the way that the
-//! model's template writes them. The template is rendered with conversations of our own, and known by what it makes of them:
-//! Hermes' and Qwen's JSON, Qwen3-Coder's tags, Llama 3, Mistral, DeepSeek, GLM, Kimi, gpt-oss's channels, Gemma 4, Granite
-//! and others have names; of a template that none of these fits, answers are told from thinking by its marks, and calls are
-//! part of the answer.
+//! model's template writes them. The template is rendered with conversations of our own, and known by what it makes
+//! of them: Hermes' and Qwen's JSON, Qwen3-Coder's tags, Llama 3, Mistral, DeepSeek, GLM, Kimi, gpt-oss's channels,
+//! Gemma 4, Granite and others have names; of a template that none of these fits, answers are told from thinking by
+//! its marks, and calls are part of the answer.
 //!
-//! A mark, such as <tool_call>, that is a control token of the model counts where the token stands, and the same text in
-//! other tokens is text. In text that comes without tokens (kigo_chat_parser_push_text()) a mark is what reads like it. Control
-//! tokens are never part of a text; a token that ends a generation ends the message. Marks of calls do not count in thinking. White space
-//! between the parts, 64 bytes at most, belongs to none of them.
+//! A mark, such as <tool_call>, that is a control token of the model counts where the token stands, and the same text
+//! in other tokens is text. In text that comes without tokens (kigo_chat_parser_push_text()) a mark is what reads
+//! like it. Control tokens are never part of a text; a token that ends a generation ends the message. Marks of calls
+//! do not count in thinking. White space between the parts, 64 bytes at most, belongs to none of them.
 //!
-//! Where arguments are not JSON in the model's notation they come out as JSON: what the tool's schema calls a string as
-//! one, other values as what they read like, and without a schema a value of up to 4096 bytes that reads like a JSON number, boolean, null, array or
-//! object as that, any other as a string.
+//! Where arguments are not JSON in the model's notation they come out as JSON: what the tool's schema calls a string
+//! as one, other values as what they read like, and without a schema a value of up to 4096 bytes that reads like a
+//! JSON number, boolean, null, array or object as that, any other as a string.
 //!
-//! What begins like a call and has no name that can be one is part of the answer, as it is written. From the name on it is a
-//! call; one that breaks off, or whose arguments are no JSON object, ends with KIGO_CHAT_EVENT_MALFORMED, and what follows is the
-//! answer again. Nothing that was written is lost but marks and control tokens.
+//! What begins like a call and has no name that can be one is part of the answer, as it is written. From the name on
+//! it is a call; one that breaks off, or whose arguments are no JSON object, ends with KIGO_CHAT_EVENT_MALFORMED, and
+//! what follows is the answer again. Nothing that was written is lost but marks and control tokens.
 //!
-//! Whatever comes, a parser holds a few KiB (what may still become a mark, a head of 1024 bytes, a value of 4096), and its time grows with the text.
+//! Whatever comes, a parser holds a few KiB (what may still become a mark, a head of 1024 bytes, a value of 4096),
+//! and its time grows with the text.
 
 use std::sync::{Mutex, TryLockError};
 
@@ -48,13 +49,15 @@ unsafe impl Send for State {}
 pub const KIGO_CHAT_THINKING: i32 = 1;
 /// For kigo_chat_event.kind: a piece of the answer.
 pub const KIGO_CHAT_ANSWER: i32 = 2;
-/// For kigo_chat_event.kind: a call begins. Its id, name and arguments follow, in the order in which the model writes them.
+/// For kigo_chat_event.kind: a call begins. Its id, name and arguments follow, in the order in which the model writes
+/// them.
 pub const KIGO_CHAT_CALL_BEGUN: i32 = 3;
 /// For kigo_chat_event.kind: the id that the model gave the call, whole. Many give none.
 pub const KIGO_CHAT_CALL_ID: i32 = 4;
 /// For kigo_chat_event.kind: the call's name, whole.
 pub const KIGO_CHAT_CALL_NAME: i32 = 5;
-/// For kigo_chat_event.kind: a piece of the call's arguments. All of a call in a row are one JSON object, if it ends well.
+/// For kigo_chat_event.kind: a piece of the call's arguments. All of a call in a row are one JSON object, if it ends
+/// well.
 pub const KIGO_CHAT_CALL_ARGUMENTS: i32 = 6;
 /// For kigo_chat_event.kind: the call has ended; see KIGO_CHAT_EVENT_MALFORMED.
 pub const KIGO_CHAT_CALL_ENDED: i32 = 7;
@@ -102,12 +105,12 @@ pub struct kigo_chat_format {
 }
 sized_struct!(kigo_chat_format, bytes: 24, fields: [usize, *const c_char, u64]);
 
-/// Makes a parser of the answers to a conversation. Of `options` the tools, the variables and the template count, as they
-/// are given to kigo_chat_render_json(); the flags have to be those, and nothing depends on them. NULL: none of these. The template
-/// is rendered up to six times with short conversations.
+/// Makes a parser of the answers to a conversation. Of `options` the tools, the variables and the template count, as
+/// they are given to kigo_chat_render_json(); the flags have to be those, and nothing depends on them. NULL: none of
+/// these. The template is rendered up to six times with short conversations.
 ///
-/// INVALID_ARGUMENT, INVALID_MODEL, UNSUPPORTED, NOT_FOUND, OUT_OF_MEMORY: as from kigo_chat_render_json(). A template that refuses the
-/// conversations is no error: what it does not show is not known.
+/// INVALID_ARGUMENT, INVALID_MODEL, UNSUPPORTED, NOT_FOUND, OUT_OF_MEMORY: as from kigo_chat_render_json(). A
+/// template that refuses the conversations is no error: what it does not show is not known.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_chat_parser_create(
     model: *const kigo_model,
@@ -159,8 +162,8 @@ pub unsafe extern "C" fn kigo_chat_parser_info(
     })
 }
 
-/// Adds a token. `events` gets the events that have become certain by it, `n_events` how many, often none; they and their texts are the
-/// parser's, valid until its next call. After the message has ended nothing comes any more.
+/// Adds a token. `events` gets the events that have become certain by it, `n_events` how many, often none; they and
+/// their texts are the parser's, valid until its next call. After the message has ended nothing comes any more.
 ///
 /// INVALID_ARGUMENT: an id that is not below n_vocab. OUT_OF_MEMORY: the parser is as it was. BUSY.
 #[unsafe(no_mangle)]
@@ -179,11 +182,11 @@ pub unsafe extern "C" fn kigo_chat_parser_push(
     })
 }
 
-/// Adds text, whole UTF-8 characters, of which control tokens cannot be told; otherwise as kigo_chat_parser_push(). Texts and
-/// tokens may be added in turn.
+/// Adds text, whole UTF-8 characters, of which control tokens cannot be told; otherwise as kigo_chat_parser_push().
+/// Texts and tokens may be added in turn.
 ///
-/// INVALID_ARGUMENT: text that is not UTF-8, or longer than 1,048,576 bytes: longer ones are to be cut. OUT_OF_MEMORY: the parser is as it
-/// was. BUSY.
+/// INVALID_ARGUMENT: text that is not UTF-8, or longer than 1,048,576 bytes: longer ones are to be cut.
+/// OUT_OF_MEMORY: the parser is as it was. BUSY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_chat_parser_push_text(
     parser: *mut kigo_chat_parser,
@@ -202,8 +205,8 @@ pub unsafe extern "C" fn kigo_chat_parser_push_text(
     })
 }
 
-/// Ends the message: `events` gets what was held back, and KIGO_CHAT_ENDED if the message had not ended. The parser is then at
-/// the beginning of another answer. OUT_OF_MEMORY: the parser is as it was. BUSY.
+/// Ends the message: `events` gets what was held back, and KIGO_CHAT_ENDED if the message had not ended. The parser
+/// is then at the beginning of another answer. OUT_OF_MEMORY: the parser is as it was. BUSY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_chat_parser_finish(
     parser: *mut kigo_chat_parser,
@@ -216,9 +219,10 @@ pub unsafe extern "C" fn kigo_chat_parser_finish(
     })
 }
 
-/// Has the parser tell, with KIGO_CHAT_BUDGET_USED, when `n_tokens` tokens of an answer have been thinking and it is still
-/// thinking; 0: never, which is how a parser begins. It tells once an answer. A caller that wants the answer then prefills the tokens of
-/// kigo_chat_parser_thinking_end() and adds them here. Text has no tokens and does not count. BUSY.
+/// Has the parser tell, with KIGO_CHAT_BUDGET_USED, when `n_tokens` tokens of an answer have been thinking and it is
+/// still thinking; 0: never, which is how a parser begins. It tells once an answer. A caller that wants the answer
+/// then prefills the tokens of kigo_chat_parser_thinking_end() and adds them here. Text has no tokens and does not
+/// count. BUSY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_chat_parser_set_thinking_budget(
     parser: *mut kigo_chat_parser,
@@ -232,8 +236,8 @@ pub unsafe extern "C" fn kigo_chat_parser_set_thinking_budget(
     })
 }
 
-/// The tokens that end thinking and begin the answer, as the template writes them; none if it has no thinking. Buffer out,
-/// counted in ids. BUSY.
+/// The tokens that end thinking and begin the answer, as the template writes them; none if it has no thinking. Buffer
+/// out, counted in ids. BUSY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_chat_parser_thinking_end(
     parser: *const kigo_chat_parser,
@@ -282,15 +286,16 @@ sized_struct!(kigo_tools_options, bytes: 56, fields: [
     usize, u64, *const c_char, usize, u64, kigo_constraint_callback, *mut c_void
 ]);
 
-/// A constraint made of the tools of a conversation: free text until a call begins, written as the model's template writes
-/// calls, with the arguments held to the tool's schema. `chat` is as for kigo_chat_parser_create(), and has tools. `options` may be
-/// NULL: all defaults. It is set behind the prompt, before the first token of the answer, and otherwise as any other.
+/// A constraint made of the tools of a conversation: free text until a call begins, written as the model's template
+/// writes calls, with the arguments held to the tool's schema. `chat` is as for kigo_chat_parser_create(), and has
+/// tools. `options` may be NULL: all defaults. It is set behind the prompt, before the first token of the answer, and
+/// otherwise as any other.
 ///
 /// Arguments in tags come in the order of the schema's properties, and no others.
 ///
-/// UNSUPPORTED: there is no grammar for the family, whose name the text has. INVALID_ARGUMENT: there are no tools, none is called so, another
-/// choice, unknown flags. CONSTRAINT: a tool's schema is refused, or all together takes too much. Otherwise as kigo_chat_parser_create() and
-/// kigo_constraint_create().
+/// UNSUPPORTED: there is no grammar for the family, whose name the text has. INVALID_ARGUMENT: there are no tools,
+/// none is called so, another choice, unknown flags. CONSTRAINT: a tool's schema is refused, or all together takes
+/// too much. Otherwise as kigo_chat_parser_create() and kigo_constraint_create().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_constraint_create_tools(
     model: *const kigo_model,

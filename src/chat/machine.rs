@@ -3,11 +3,12 @@
 //! Invariant: what is held is at most a mark, the white space in front of one, a head or what stands in front of a call's
 //! name; whatever comes in, each byte is looked at a bounded number of times.
 
+mod calls;
 mod head;
 
 use std::sync::Arc;
 
-use super::call::{Call, Context, Step};
+use super::call::Call;
 use super::event::{EventKind, Events};
 use super::mark::{Begins, Byte, Found, Mark, find, is_space};
 use super::program::Program;
@@ -19,8 +20,6 @@ use crate::error::Result;
 pub(super) const SLICE: usize = 1024;
 /// White space in front of a mark that is taken away with it.
 const MAX_SPACE: usize = 64;
-/// Bytes of a call that may still be none.
-const MAX_KEPT: usize = 1024;
 
 /// What the text at a place is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +52,8 @@ enum Action {
     Head,
     /// Nothing: it is left out.
     Drop,
+    /// The same, where nothing stands in front of it.
+    DropEnd,
     EndMessage,
 }
 
@@ -183,7 +184,7 @@ impl Machine {
                     all.push((open, Action::Think(n)));
                     if self.fresh {
                         // Of thinking that was begun and is empty, in front of the answer.
-                        all.push((close, Action::Drop));
+                        all.push((close, Action::DropEnd));
                     }
                 }
                 all.extend(program.around.iter().map(|mark| (mark, Action::Drop)));
@@ -231,7 +232,7 @@ impl Machine {
             let counts = match action {
                 // Where it is a token it is no text that a model writes about.
                 Action::Think(_) => eligible || control && self.held.get(at).is_some_and(|b| !b.is_text()),
-                Action::Drop if self.is_closing(at, len) => eligible || self.stray_close,
+                Action::DropEnd => eligible,
                 _ => true,
             };
             if counts {
@@ -244,14 +245,6 @@ impl Machine {
         let n = if last && at == self.held.len() { at } else { at - space };
         self.tell(kind, n, events);
         false
-    }
-
-    /// Whether the mark that is found at a place ends thinking or calls.
-    fn is_closing(&self, at: usize, len: usize) -> bool {
-        let text = self.held.get(at..at + len).unwrap_or_default();
-        let ends = self.program.thinking.iter().map(|(_, close)| close);
-        let mut ends = ends.chain(self.program.calls.iter().flat_map(|calls| &calls.close));
-        ends.any(|mark| mark.len() == len && mark.begins(text) == Begins::Whole)
     }
 
     /// Whether the answer begins with what is a call without a mark.
@@ -269,7 +262,7 @@ impl Machine {
                 self.tell(kind, at - space, events);
                 self.begin_call(space, space + len, false);
             }
-            Action::Drop => {
+            Action::Drop | Action::DropEnd => {
                 self.tell(kind, at, events);
                 self.held.drain(..len);
                 self.skips_space |= self.fresh;
@@ -317,14 +310,6 @@ impl Machine {
         }
     }
 
-    /// A call may begin behind these bytes, the first of which are white space that is the answer's if it is none.
-    fn begin_call(&mut self, space: usize, n: usize, bare: bool) {
-        self.kept.clear();
-        self.kept.extend(self.held.drain(..n.min(self.held.len())));
-        self.n_lead = space + 1;
-        self.state = State::Call(Box::new(Call::new(bare)));
-    }
-
     /// What was kept is no call and no head: it is text, the first of it in any case.
     fn unkeep(&mut self, events: &mut Events) {
         self.kept.append(&mut self.held);
@@ -337,84 +322,5 @@ impl Machine {
     fn keep(&mut self, n: usize) {
         let n = n.min(self.held.len());
         self.kept.extend(self.held.drain(..n));
-    }
-
-    fn call(&mut self, events: &mut Events) -> bool {
-        let program = self.program.clone();
-        let (State::Call(call), Some(calls)) = (&mut self.state, &program.calls) else { return false };
-        let mut context = Context { program: &program, tools: &self.tools, events, n_calls: &mut self.n_calls };
-        // As long as it may be none it is read no further than it may be kept, whatever has come.
-        let most = if call.index.is_some() { self.held.len() } else { MAX_KEPT.saturating_sub(self.kept.len()) };
-        let step = call.read(self.held.get(..most).unwrap_or(&self.held), calls, &mut context);
-        let begun = call.index.is_some();
-        let (Step::Go(n) | Step::More(n) | Step::End(n) | Step::Bad(n)) = step;
-        if begun {
-            self.kept.clear();
-            self.held.drain(..n.min(self.held.len()));
-        } else {
-            self.keep(n);
-        }
-        match step {
-            Step::Bad(_) if begun => self.end_call(true, events),
-            Step::Bad(_) => self.unkeep(events),
-            Step::End(_) => {
-                self.end_call(false, events);
-                self.state = State::Between;
-            }
-            Step::Go(_) => {}
-            Step::More(_) if !begun && self.kept.len() + self.held.len() > MAX_KEPT => self.unkeep(events),
-            Step::More(_) => return false,
-        }
-        true
-    }
-
-    /// The call that is read has ended, and an answer may follow.
-    fn end_call(&mut self, malformed: bool, events: &mut Events) {
-        if let State::Call(call) | State::NamedCall(call) = &self.state {
-            if let Some(index) = call.index {
-                events.say(EventKind::CallEnded, index, malformed, b"");
-            }
-        }
-        self.kept.clear();
-        self.stray_close = true;
-        self.go(State::Text(Kind::Answer));
-    }
-
-    /// Behind a call: what ends them all, or another one.
-    fn between(&mut self, last: bool) -> bool {
-        let program = self.program.clone();
-        let Some(calls) = &program.calls else { return false };
-        let separators: &[u8] = if calls.listed { b",;]" } else { b"" };
-        let n = self.held.iter().take_while(|b| b.is_space() || b.is_text() && separators.contains(&b.byte)).count();
-        self.held.drain(..n);
-        let Some(first) = self.held.first().copied() else { return false };
-        let close = calls.close.as_ref().map(|mark| mark.begins(&self.held));
-        let item = match calls.ops.first() {
-            Some(super::program::Op::Mark(mark)) => mark.begins(&self.held),
-            Some(super::program::Op::Object(_)) if first.is_text() && matches!(first.byte, b'{' | b'[') => {
-                Begins::Whole
-            }
-            Some(super::program::Op::Field(..))
-                if calls.listed && first.is_text() && first.byte.is_ascii_alphabetic() =>
-            {
-                Begins::Whole
-            }
-            _ => Begins::Otherwise,
-        };
-        match (close, item) {
-            (Some(Begins::Whole), _) => {
-                let len = calls.close.as_ref().map_or(0, Mark::len);
-                self.held.drain(..len);
-                self.stray_close = false;
-                self.go(State::Text(Kind::Answer));
-            }
-            (_, Begins::Whole) => self.begin_call(0, 0, calls.bare && calls.close.is_none()),
-            (Some(Begins::Partly), _) | (_, Begins::Partly) if !last => return false,
-            _ => {
-                self.stray_close = calls.close.is_some();
-                self.go(State::Text(Kind::Answer));
-            }
-        }
-        true
     }
 }

@@ -45,8 +45,8 @@ pub struct AnswerFormat {
 impl AnswerFormat {
     /// Looks at the template, of the model or another's; of the chat, the tools and variables count.
     ///
-    /// Fails like [`ChatTemplate::new`] (or [`ChatTemplate::with_source`]), and with `Argument` where the tools or variables are
-    /// no JSON.
+    /// Fails like [`ChatTemplate::new`] (or [`ChatTemplate::with_source`]), and with `Argument` where the tools or
+    /// variables are no JSON.
     pub fn new(tokenizer: &Tokenizer, chat: &ChatJson<'_>, source: Option<&str>) -> Result<AnswerFormat> {
         let template = match source {
             Some(source) => ChatTemplate::with_source(tokenizer, source)?,
@@ -181,7 +181,8 @@ impl ChatParser {
 
     /// Takes text, in which marks are what reads like them.
     ///
-    /// Fails with `Argument` for more than [`MAX_PUSH`] bytes, with `OutOfMemory`; it is as it was then, without events.
+    /// Fails with `Argument` for more than [`MAX_PUSH`] bytes, with `OutOfMemory`; it is as it was then, without
+    /// events.
     pub fn push_text(&mut self, text: &str) -> Result<&Events> {
         if text.len() > MAX_PUSH {
             let (found, expected) = (format!("{} bytes long", text.len()), format!("at most {MAX_PUSH}"));

@@ -19,8 +19,8 @@ impl Wanted {
     pub const OTHER: Wanted = Wanted { text: false, other: true };
 }
 
-/// Bytes of a value that are held until it is known what it is. A longer one is a text, unless the schema allows none and it reads
-/// like JSON so far.
+/// Bytes of a value that are held until it is known what it is. A longer one is a text, unless the schema allows none
+/// and it reads like JSON so far.
 pub(super) const MAX_HELD: usize = 4096;
 
 /// A value, as it comes.
