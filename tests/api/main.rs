@@ -7,6 +7,7 @@ mod fixtures;
 #[path = "../common/plain_sampler.rs"]
 mod plain_sampler;
 
+mod answers;
 mod batch;
 mod chat;
 mod chat_cost;
@@ -47,6 +48,7 @@ mod taps;
 mod templates;
 mod tokenizer;
 mod tokenizer_cost;
+mod tool_grammar;
 mod truth;
 mod vocabularies;
 mod vocabulary_memory;
