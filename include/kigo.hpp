@@ -169,6 +169,7 @@ class constraint;
 class session;
 class stream;
 class polled_batch;
+class chat_parser;
 
 class engine : public detail::owner<kigo_engine, kigo_engine_destroy> {
 public:
@@ -374,6 +375,10 @@ public:
     inline session restore(const void *blob, std::size_t n_bytes) const;
     inline polled_batch open_batch() const;
     inline stream open_stream(const std::vector<std::string> &stop = {}, uint64_t flags = 0) const;
+    // A parser of the answers to a conversation with these tools, variables and template.
+    inline chat_parser open_chat_parser(kigo_chat_options options = {}) const;
+    // Calls held to the tools of a conversation; the struct_sizes are set here.
+    inline constraint compile_tools(kigo_chat_options chat, kigo_tools_options options = {}) const;
 
 private:
     friend class engine;
@@ -547,6 +552,78 @@ private:
     }
     bool stopped_ = false;
 };
+
+// One event of a parser; its text is its own.
+struct chat_event {
+    int32_t kind;
+    uint32_t call;
+    std::string text;
+    bool malformed;
+};
+
+class chat_parser : public detail::owner<kigo_chat_parser, kigo_chat_parser_destroy> {
+public:
+    std::vector<chat_event> push(uint32_t token) {
+        return give([&](auto events, auto n) { return kigo_chat_parser_push(get(), token, events, n); });
+    }
+    std::vector<chat_event> push_text(std::string_view text) {
+        return give([&](auto events, auto n) { return kigo_chat_parser_push_text(get(), text.data(), text.size(), events, n); });
+    }
+    // What was held back; the parser is at the beginning of another answer then.
+    std::vector<chat_event> finish() {
+        return give([&](auto events, auto n) { return kigo_chat_parser_finish(get(), events, n); });
+    }
+    // Its family is the parser's.
+    kigo_chat_format info() const {
+        auto out = detail::sized<kigo_chat_format>();
+        detail::check(kigo_chat_parser_info(get(), &out));
+        return out;
+    }
+    void set_thinking_budget(std::size_t n_tokens) {
+        detail::check(kigo_chat_parser_set_thinking_budget(get(), n_tokens));
+    }
+    // The tokens that end thinking.
+    tokens thinking_end() const {
+        return detail::buffer<tokens>([&](uint32_t *ids, std::size_t n, std::size_t *needed) {
+            return kigo_chat_parser_thinking_end(get(), ids, n, needed);
+        });
+    }
+
+private:
+    friend class model;
+    chat_parser() = default;
+    template <class Call> std::vector<chat_event> give(Call call) {
+        const kigo_chat_event *events = nullptr;
+        std::size_t n = 0;
+        detail::check(call(&events, &n));
+        std::vector<chat_event> out;
+        for (std::size_t i = 0; i < n; i++) {
+            const kigo_chat_event &e = events[i];
+            out.push_back({e.kind, e.call, std::string(e.text, e.text_len), (e.flags & KIGO_CHAT_EVENT_MALFORMED) != 0});
+        }
+        return out;
+    }
+};
+
+inline chat_parser model::open_chat_parser(kigo_chat_options options) const {
+    options.struct_size = sizeof options;
+    chat_parser out;
+    kigo_chat_parser *handle = nullptr;
+    detail::check(kigo_chat_parser_create(get(), &options, &handle));
+    out.handle_.reset(handle);
+    out.log_ = log_;
+    return out;
+}
+
+inline constraint model::compile_tools(kigo_chat_options chat, kigo_tools_options options) const {
+    chat.struct_size = sizeof chat;
+    options.struct_size = sizeof options;
+    constraint out;
+    kigo_constraint *handle = nullptr;
+    detail::check(kigo_constraint_create_tools(get(), &chat, &options, &handle));
+    out.handle_.reset(handle);
+    return out;
+}
 
 inline constraint model::compile(int32_t kind, std::string_view text, uint64_t flags, const go_on_function &go_on) const {
     detail::carried<go_on_function> carried{go_on};

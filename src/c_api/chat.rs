@@ -137,6 +137,28 @@ unsafe fn optional<'a>(pointer: *const c_char, len: usize, name: &'static str) -
     unsafe { text(pointer, len, name) }.map(Some)
 }
 
+/// A conversation of these messages and what the options say, and the template of the caller's own.
+///
+/// # Safety
+/// As the header says of texts and options.
+pub(super) unsafe fn chat_json<'a>(
+    messages: &'a str,
+    options: *const kigo_chat_options,
+) -> Result<(ChatJson<'a>, Option<&'a str>)> {
+    // SAFETY: passed on from this function's contract.
+    unsafe {
+        let o = super::args::options(options)?;
+        let flags = super::args::flags(o.flags, KIGO_CHAT_ADD_GENERATION_PROMPT, "flags")?;
+        let chat = ChatJson {
+            messages,
+            tools: optional(o.tools_json, o.tools_json_len, "tools_json")?,
+            variables: optional(o.variables_json, o.variables_json_len, "variables_json")?,
+            add_generation_prompt: flags != 0,
+        };
+        Ok((chat, optional(o.template_source, o.template_source_len, "template_source")?))
+    }
+}
+
 /// # Safety
 /// As the header says of texts and options.
 unsafe fn render_json(
@@ -149,15 +171,8 @@ unsafe fn render_json(
     unsafe {
         let model = borrow(model, "model")?;
         let messages = text(messages_json, messages_json_len, "messages_json")?;
-        let o = super::args::options(options)?;
-        let flags = super::args::flags(o.flags, KIGO_CHAT_ADD_GENERATION_PROMPT, "flags")?;
-        let chat = ChatJson {
-            messages,
-            tools: optional(o.tools_json, o.tools_json_len, "tools_json")?,
-            variables: optional(o.variables_json, o.variables_json_len, "variables_json")?,
-            add_generation_prompt: flags != 0,
-        };
-        model.0.render_chat_json(&chat, optional(o.template_source, o.template_source_len, "template_source")?)
+        let (chat, template) = chat_json(messages, options)?;
+        model.0.render_chat_json(&chat, template)
     }
 }
 

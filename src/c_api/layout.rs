@@ -62,6 +62,15 @@ layout! {
         struct_size 0, flags 8, tools_json 16, tools_json_len 24, variables_json 32, variables_json_len 40,
         template_source 48, template_source_len 56,
     }
+    answers::kigo_chat_event: 32 {
+        kind 0, call 4, text 8, text_len 16, flags 24,
+    }
+    answers::kigo_chat_format: 24 {
+        struct_size 0, family 8, flags 16,
+    }
+    answers::kigo_tools_options: 56 {
+        struct_size 0, choice 8, name 16, name_len 24, flags 32, go_on 40, user_data 48,
+    }
     sampling::kigo_logit_bias: 8 {
         token 0, bias 4,
     }

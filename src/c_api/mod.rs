@@ -19,6 +19,7 @@ mod layout;
 #[cfg(test)]
 mod tests;
 
+pub mod answers;
 pub mod batch;
 pub mod chat;
 pub mod constraint;
@@ -42,7 +43,7 @@ pub mod tokenizer;
 pub mod version;
 
 /// The header's sections in order: `(file, heading)`.
-pub const SECTIONS: [(&str, &str); 21] = [
+pub const SECTIONS: [(&str, &str); 22] = [
     ("status", "Status and errors"),
     ("version", "Versions"),
     ("log", "Logs"),
@@ -58,6 +59,7 @@ pub const SECTIONS: [(&str, &str); 21] = [
     ("logprobs", "Log probabilities"),
     ("generate", "Generation"),
     ("constraint", "Constraints"),
+    ("answers", "Answers"),
     ("batch", "Batches"),
     ("polled", "Polled batches"),
     ("embed", "Embeddings"),

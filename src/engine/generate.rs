@@ -1,7 +1,6 @@
 //! The loop: sample, append, stream, stop.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::model::Model;
 use super::session::{Session, State};
@@ -211,16 +210,12 @@ impl Session {
         let tokens = Arc::make_mut(tokens);
         let mut slot = lock_slot(slot);
         let ahead = Ahead { slot: &mut **slot, pages: pages.as_slice(), params: sampling, last_token, position, n };
-        let line = &self.model().inner.line;
-        let (begun, begin) = (line.steps_alone(), Instant::now());
         let outcome = self.model().inner.loaded.decode_ahead(ahead, &mut |token| {
-            line.steps_alone();
             let (verdict, why) = self.take(token, tokens, loops)?;
             reason = why;
             Ok(verdict)
         });
         drop(slot);
-        line.stepped_alone(begun, state.tokens.len() - position, begin.elapsed());
         if outcome.is_err() && state.tokens.len() > position {
             // The device may not have got to writing the last one's keys and values.
             Arc::make_mut(&mut state.tokens).pop();

@@ -3,6 +3,7 @@
 //! Invariants: children hold their parents by reference count; there is no global state; nothing is printed and no
 //! environment variable is read; a call that fails leaves its session's tokens and logits as they were.
 mod advance;
+mod answers;
 mod append;
 mod batch;
 mod cache;
@@ -31,6 +32,7 @@ mod vocabulary;
 
 pub use crate::backend::MAX_THREADS;
 pub use advance::Advanced;
+pub use answers::AnswerParser;
 pub use batch::{Append, append_batch, sample_batch};
 pub use cache::CacheFacts;
 pub use device::{Engine, EngineOptions};

@@ -106,6 +106,11 @@ impl<'t> ChatTemplate<'t> {
         self.compiled.reads.iter().map(|name| &**name)
     }
 
+    /// The template, as it stands in the file.
+    pub fn source(&self) -> &str {
+        &self.compiled.source
+    }
+
     /// Renders messages, given as (role, content); with `add_generation_prompt` up to where the answer begins.
     ///
     /// Nothing that stands in a role or content becomes a control token. Fails with `Template` where the template

@@ -8,6 +8,7 @@ mod fixtures;
 mod plain_sampler;
 
 mod advance;
+mod answers;
 mod batch;
 mod chat;
 mod chat_cost;
@@ -49,6 +50,7 @@ mod taps;
 mod templates;
 mod tokenizer;
 mod tokenizer_cost;
+mod tool_grammar;
 mod truth;
 mod vocabularies;
 mod vocabulary_memory;

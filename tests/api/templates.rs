@@ -15,7 +15,7 @@ use crate::fixtures::{fixture, strings};
 const ASSEMBLING: [&str; 0] = [];
 
 /// A vocabulary of bytes and these control tokens.
-fn tokenizer(control: &[&str]) -> Tokenizer {
+pub fn tokenizer(control: &[&str]) -> Tokenizer {
     let bytes: Vec<String> = (0..=255_u8).map(|b| format!("<0x{b:02X}>")).collect();
     let place = |name: &str| control.iter().position(|token| *token == name).map(|at| 256 + at as u32);
     let vocab = Vocab {

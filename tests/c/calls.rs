@@ -58,6 +58,11 @@ fn programs_of_other_header_versions_are_served() {
 }
 
 #[test]
+fn answers_are_taken_apart() {
+    run("answers.c");
+}
+
+#[test]
 fn chat_templates_are_held_on_small_stacks() {
     run("chat.c");
 }

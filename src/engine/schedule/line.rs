@@ -125,17 +125,6 @@ impl Line {
         }
     }
 
-    /// The calling thread takes steps by itself, which do not stand in this line: told before each of them. What it gives is for
-    /// [`Self::stepped_alone`].
-    pub(in crate::engine) fn steps_alone(&self) -> u64 {
-        self.steppers.steps_alone(here())
-    }
-
-    /// So many of these steps have taken so long, since `begun`.
-    pub(in crate::engine) fn stepped_alone(&self, begun: u64, n: usize, took: Duration) {
-        self.steppers.stepped_alone(begun, u32::try_from(n).unwrap_or(u32::MAX), took);
-    }
-
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -55,20 +55,6 @@ impl Steppers {
         }
     }
 
-    /// This thread takes a step by itself, in no pass that is told of here; how many passes of prompts have ended.
-    pub(super) fn steps_alone(&self, thread: usize) -> u64 {
-        self.steps(thread);
-        self.lock().ended
-    }
-
-    /// Steps that a thread has taken so, since so many passes of prompts had ended: where none has since, they tell what a step takes.
-    pub(super) fn stepped_alone(&self, ended: u64, n: u32, took: Duration) {
-        let mut recent = self.lock();
-        if n > 0 && recent.ended == ended {
-            recent.step = mean(recent.step, took / n);
-        }
-    }
-
     /// The time of a pass with steps alone, if another thread than this takes them; zero where it is not known.
     pub(super) fn beside(&self, thread: usize) -> Option<Duration> {
         let recent = self.lock();
@@ -131,18 +117,6 @@ mod tests {
         assert_eq!(within(Duration::ZERO, MS, 512), LEAST);
         assert_eq!(within(Duration::MAX, MS, 512), 512);
         assert_eq!(within(MS, Duration::ZERO, 512), UNMEASURED);
-    }
-
-    #[test]
-    fn steps_that_a_thread_takes_by_itself_tell_their_time_where_no_prompt_comes_between() {
-        let steppers = Steppers::default();
-        let begun = steppers.steps_alone(1);
-        steppers.stepped_alone(begun, 4, 20 * MS);
-        assert_eq!((steppers.step(), steppers.beside(1), steppers.beside(2)), (5 * MS, None, Some(5 * MS)));
-        steppers.passed(16, MS);
-        steppers.stepped_alone(begun, 1, MS);
-        steppers.stepped_alone(begun + 1, 0, MS);
-        assert_eq!(steppers.step(), 5 * MS);
     }
 
     #[test]
