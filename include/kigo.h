@@ -15,7 +15,7 @@
 //
 // Conventions, the same for every function:
 //
-// Handles. kigo_engine, kigo_model, kigo_session and kigo_stream are opaque. A handle that is NULL is
+// Handles. kigo_engine, kigo_model, kigo_session, kigo_batch and kigo_stream are opaque. A handle that is NULL is
 //     KIGO_STATUS_INVALID_ARGUMENT, except for the _destroy functions, to which it is nothing. Handles may be
 //     destroyed in any order, each once, by any thread, and not while another thread is inside a call with the same
 //     handle. There is no global state: no init, no shutdown, no environment variable, nothing printed.
@@ -313,10 +313,11 @@ kigo_status kigo_engine_last_error(const kigo_engine *engine,
 // kigo_session_prefill(), _step(), _generate() and the batch calls, share passes over the weights. Every result is
 // the one that the call alone gives. A pass waits up to 2 ms, and up to a quarter of the last pass's time, for calls
 // that were part of the last; it runs on the thread of one of the calls, and a cancel is seen between passes, as in a
-// batch call. A program with one thread has no use for it.
+// batch call. Steps ride in the passes of a prompt: see "Passes" in the section of sessions. A program with one thread
+// has no use for it.
 #define KIGO_LOAD_MERGE_CALLS 1
 
-// For kigo_load_options.flags: the same bits however a prompt is cut into calls and whatever prefix it shares, on every
+// For kigo_load_options.flags: the same bits however tokens are cut into calls and whatever prefix they share, on every
 // device: see "Sameness" in the section of sessions. It costs nothing on the CPU, and a GPU the speed of its prefill. UNSUPPORTED
 // where a device has no such mode.
 #define KIGO_LOAD_STRICT 2
@@ -360,8 +361,7 @@ typedef struct kigo_plan {
     // One copy of that state, of which a session keeps some so that it can be truncated. 0 where there is none.
     uint64_t checkpoint_bytes;
     // Those of `cache_bytes` that are not kept when another session or the memory cap needs them: keys and values that the
-    // layers with a window do not read any more. See kigo_session_facts.truncate_free_from. A GPU keeps them unless
-    // the flags have KIGO_LOAD_STRICT.
+    // layers with a window do not read any more. See kigo_session_facts.truncate_free_from.
     uint64_t cache_spare_bytes;
 } kigo_plan;
 
@@ -383,6 +383,10 @@ typedef struct kigo_load_options {
     uint64_t cache_bytes;
     // KIGO_LOAD_MERGE_CALLS, KIGO_LOAD_STRICT, KIGO_LOAD_VOCABULARY.
     uint64_t flags;
+    // The most tokens of prompts in a pass on the CPU; 0: by what is measured, few while other threads step sessions of the
+    // engine's models, so that their gaps stay within about four times the usual, and more while nobody does. See "Passes"
+    // in the section of sessions.
+    uint64_t pass_tokens;
 } kigo_load_options;
 
 // What loading the file at `path` would take, without loading it: reads the header only.
@@ -483,6 +487,19 @@ typedef struct kigo_model_facts {
     uint32_t begin_token;
     // The end token, or KIGO_TOKEN_NONE. There may be others that end a generation: see kigo_token_flags().
     uint32_t end_token;
+    // For filling in the middle, each a token or KIGO_TOKEN_NONE: what stands before the text in front of the gap (a prompt is most
+    // often prefix, text, suffix, text, middle, and the answer fills the gap; the model's authors say which order it was trained on),
+    uint32_t fim_prefix_token;
+    // before the text behind it,
+    uint32_t fim_suffix_token;
+    // before what fills it;
+    uint32_t fim_middle_token;
+    // what training filled examples up with,
+    uint32_t fim_pad_token;
+    // what stands before a repository's name,
+    uint32_t fim_repository_token;
+    // and before a file's name, or between files.
+    uint32_t fim_file_token;
 } kigo_model_facts;
 
 // What a layer is. A number that does not apply is 0.
@@ -815,6 +832,20 @@ kigo_status kigo_chat_render_json_text(const kigo_model *model,
                                        size_t capacity,
                                        size_t *needed);
 
+// The name of a variable that the template reads and does not make itself, from index 0 on: `messages`, `tools` where it
+// takes some, `add_generation_prompt`, `bos_token` and the like, and those that are for
+// kigo_chat_options.variables_json, such as `enable_thinking`. Of `options`, which may be NULL, only the template counts.
+// Text out.
+//
+// NOT_FOUND: it reads no more, or the model has no chat template. INVALID_ARGUMENT: unknown flags; a `template_source`
+// that is malformed. Otherwise as kigo_chat_render().
+kigo_status kigo_chat_variable(const kigo_model *model,
+                               const kigo_chat_options *options,
+                               size_t index,
+                               char *buffer,
+                               size_t capacity,
+                               size_t *needed);
+
 // ==== Sampling parameters ======================================================================================
 //
 // How the next token is chosen from the logits. The choice depends on the logits, these parameters, the position and
@@ -879,23 +910,30 @@ typedef struct kigo_sampling {
 // one device, bit for bit: the same calls give the same on every run; a session gives the same alone, in any batch and
 // beside any others; a tap changes nothing, nor do fork, save and restore, or a truncation that is taken back. On the
 // CPU, also: any number of threads and any of its instruction sets give the same, and so do all ways to cut a prompt
-// into calls and to share its beginning with other sessions. A GPU runs prompts through other kernels than single
-// steps: there the last holds with KIGO_LOAD_STRICT; without it logits differ by rounding with how a prompt was cut.
-// From one device to another they always do (kigo_doctor() measures by how much).
+// into calls and to share its beginning with other sessions. A GPU computes the tokens of a call of 8 or more through other
+// kernels than single steps: there all ways to cut a prompt into calls of 8 or more give the same, and so does a beginning
+// shared with a session that has got it in such calls; what shorter calls append differs from that by rounding, unless
+// KIGO_LOAD_STRICT. From one device to another they always do (kigo_doctor() measures by how much).
+//
+// Passes. A prompt is computed in passes over the weights, one after the other, and calls of other threads go between them. On
+// the CPU a step (a call that appends one token) that has waited while a prompt's pass ran goes before its next one, of
+// whichever model of the engine, and then the prompt goes on; with KIGO_LOAD_MERGE_CALLS steps ride in the passes of the
+// prompt, which takes little longer then. How long passes are is kigo_load_options.pass_tokens, and no bit depends on it. A
+// GPU's passes are of 2,048 tokens.
 //
 // Cancelling. kigo_session_cancel() stops the session's running kigo_session_prefill(), _step() or _generate(), or a
 // kigo_session_truncate() that computes; if none is running, the next of them. So a cancel between two calls is not lost, and a thread or a signal handler that
 // cancels needs to know nothing of what the session does right now. Whoever runs the session calls
 // kigo_session_clear_cancel() where an earlier cancel is of no more interest, such as before a new question. A call
 // that has been stopped has used the cancel up; several before it count as one. On the CPU a call stops within the
-// time of one layer over at most 512 tokens, on a GPU of five layers over at most 2,048 or of sixteen single steps.
+// time of one layer over a pass's tokens, at most 512, on a GPU of five layers over at most 2,048 or of sixteen single steps.
 
 // For kigo_session_options.flags: where another session of the model holds the same tokens from the first on, such as
 // a system prompt, their KV cache is shared in whole pages of 64 tokens instead of being computed again. Looked for
 // by a prefill while the session holds a multiple of 64 tokens, best none. At least one token is always computed.
 // kigo_session_facts.n_tokens_reused counts them. The results are the same on the CPU, and on a GPU with KIGO_LOAD_STRICT;
-// on a GPU without it logits differ by rounding with where the shared part ends: see "Sameness". How long a prefill takes
-// tells whether somebody else has that text, so leave it out between parties that must not know.
+// on a GPU without it logits differ by rounding where steps have computed some of what is shared: see "Sameness". How long a
+// prefill takes tells whether somebody else has that text, so leave it out between parties that must not know.
 #define KIGO_SESSION_REUSE_PREFIX 1
 
 // One sequence.
@@ -1005,8 +1043,7 @@ kigo_status kigo_session_info(kigo_session *session, kigo_session_facts *facts);
 // Drops all tokens but the first `n_tokens`. There are no logits then until the next prefill or step, unless nothing
 // was dropped: to have them, keep one token less and step() the last again.
 //
-// Layers with a window (kigo_layer_facts.window) keep what is behind it until another session or the memory cap needs it, on a GPU
-// without KIGO_LOAD_STRICT as long as the session.
+// Layers with a window (kigo_layer_facts.window) keep what is behind it until another session or the memory cap needs it.
 // Where the window in front of `n_tokens` has gone, the call computes it again from the nearest tokens that have theirs, with
 // the same bits, having made sure of the memory first: below kigo_session_facts.truncate_free_from it may take as long as a
 // prefill of `n_tokens`, and kigo_session_cancel() stops it. A tap does not see that.
@@ -1334,13 +1371,16 @@ kigo_status kigo_session_set_constraint(kigo_session *session,
 // in use until the call returns.
 //
 // Cancelling. A pass that several entries share, of this call or of calls that are merged (KIGO_LOAD_MERGE_CALLS), is not
-// stopped: a cancel is seen before the next, after 512 tokens at most on the CPU and 2,048 on a GPU, of all entries
-// together. It stops its own entry and no other. One that comes while the entry's last pass runs stops the session's next
-// call instead. An entry that is alone in a pass stops as a call for it alone does.
+// stopped: a cancel is seen before the next, on the CPU after kigo_load_options.pass_tokens tokens of prompts and a token of
+// each entry that steps, 512 at most in all, on a GPU after 2,048 at most of all entries together. It stops its own entry and
+// no other. One that comes while the entry's last pass runs stops the session's next call instead. An entry that is alone in
+// a pass stops as a call for it alone does.
 
 // Appends to each session its tokens, `n_ids[i]` at `ids[i]`: kigo_session_prefill() for many. Entries of one token
-// are steps, so that new prompts and running answers may share a call. The memory of each entry is taken before
-// anything runs, in the order of the entries.
+// are steps, so that new prompts and running answers may share a call; on the CPU they are part of its first passes. The
+// memory of each entry is taken before anything runs, in the order of the entries. The call returns when the longest is done:
+// whoever steps answers beside a prompt in a call gives it the prompt piece by piece (examples-c/scheduler.c), or
+// leaves that to a kigo_batch.
 kigo_status kigo_prefill_batch(kigo_session *const *sessions,
                                const uint32_t *const *ids,
                                const size_t *n_ids,
@@ -1359,6 +1399,129 @@ kigo_status kigo_sample_batch(kigo_session *const *sessions,
                               size_t n,
                               uint32_t *tokens,
                               kigo_status *statuses);
+
+// ==== Polled batches ===========================================================================================
+//
+// Sessions that advance while the host does other things: for loops that may not block, such as those of games and windows.
+// A batch takes sessions of one model, each with tokens to append, something to generate, or both; kigo_batch_run() runs them
+// together for some milliseconds, on the calling thread and the engine's, and kigo_batch_next() tells what has happened:
+//
+//     kigo_batch_add(batch, session, &work);
+//     while (kigo_batch_run(batch, 5, &n_sessions) == KIGO_STATUS_OK && n_sessions > 0) {
+//         while (kigo_batch_next(batch, &event) == KIGO_STATUS_OK && event.kind != KIGO_BATCH_EVENT_NONE) { ... }
+//         draw_the_next_frame();
+//     }
+//
+// There is no queue and no thread behind it: nothing runs outside of kigo_batch_run(). Tokens, texts, ends and bits are those
+// of kigo_session_prefill() and kigo_session_generate() for each session alone, whoever else is in the batch.
+//
+// From kigo_batch_add() until it ends or is removed a session is in use: every call that needs it to itself gives
+// KIGO_STATUS_BUSY. A cancel ends it as it would end the call: a prompt with
+// KIGO_STATUS_CANCELLED and the session as it was before, a generation with KIGO_STOP_CANCELLED. A session that is destroyed
+// meanwhile ends so too, and event.session is then its former address, that of no other session before that event is taken.
+//
+// One thread at a time: a batch that another thread uses answers KIGO_STATUS_BUSY.
+
+// For kigo_batch_event.kind: nothing has happened that was not taken.
+#define KIGO_BATCH_EVENT_NONE 0
+
+// For kigo_batch_event.kind: a token was generated and appended.
+#define KIGO_BATCH_EVENT_TOKEN 1
+
+// For kigo_batch_event.kind: the session is through, or has failed. It is out of the batch, and no more in use.
+#define KIGO_BATCH_EVENT_END 2
+
+// Sessions that run together, a while at a time.
+typedef struct kigo_batch kigo_batch;
+
+// What a batch does with a session. 0 is the default of each field; there must be tokens, or something to generate.
+typedef struct kigo_batch_work {
+    // sizeof(kigo_batch_work).
+    size_t struct_size;
+    // Tokens to append, as by kigo_session_prefill(); copied by the call.
+    const uint32_t *ids;
+    // How many.
+    size_t n_ids;
+    // What to generate then, as by kigo_session_generate(), its texts copied by the call; NULL: nothing. Its `on_token` is
+    // NULL, events stand in its place.
+    const kigo_generate_options *generate;
+    // Handed out with the session's events.
+    void *user_data;
+} kigo_batch_work;
+
+// What has happened in a batch.
+typedef struct kigo_batch_event {
+    // sizeof(kigo_batch_event), set by the caller.
+    size_t struct_size;
+    // Whom it concerns.
+    kigo_session *session;
+    // That session's kigo_batch_work.user_data.
+    void *user_data;
+    // The text that has become complete by a token, often empty; with an end what was still held back. Whole UTF-8
+    // characters, a NUL behind them; the batch's, valid until the next call with it. NULL where nothing has happened.
+    const char *text;
+    // Bytes of it.
+    size_t text_len;
+    // Tokens that the session has generated in the batch until then.
+    size_t n_tokens;
+    // Which of the stop strings was reached, for KIGO_STOP_STRING.
+    size_t stop_index;
+    // KIGO_BATCH_EVENT_*.
+    uint32_t kind;
+    // The token, for KIGO_BATCH_EVENT_TOKEN; else KIGO_TOKEN_NONE.
+    uint32_t token;
+    // The token that ended it, for KIGO_STOP_END_TOKEN; else KIGO_TOKEN_NONE.
+    uint32_t stop_token;
+    // KIGO_STOP_* of an end, or 0 where nothing was to be generated or `status` is a failure.
+    int32_t stop_reason;
+    // What, of an end, the calls for the session alone would have returned; kigo_session_last_error() has the text.
+    kigo_status status;
+    // 0.
+    uint32_t reserved;
+} kigo_batch_event;
+
+// Makes a batch without sessions. INVALID_STATE: the model has no weights (KIGO_LOAD_VOCABULARY). OUT_OF_MEMORY.
+kigo_status kigo_batch_create(const kigo_model *model,
+                              kigo_batch **batch);
+
+// Gives the handle up, with the text and the events that were not taken. NULL does nothing. Sessions that are still in it
+// are as after kigo_batch_remove().
+void kigo_batch_destroy(kigo_batch *batch);
+
+// Adds a session, which is in use from now on. It may be one that was in the batch before.
+//
+// INVALID_ARGUMENT: a session of another model, an id that is not below n_vocab, neither tokens nor something to generate, a
+// stop string that is empty or not UTF-8, an `on_token`. INVALID_STATE: the session has a tap, or has no logits and gets no
+// tokens. CONTEXT_FULL, CACHE_FULL, OUT_OF_MEMORY: as of kigo_session_prefill(), whose memory is taken here. BUSY: the
+// session is in use, or the batch.
+kigo_status kigo_batch_add(kigo_batch *batch,
+                           kigo_session *session,
+                           const kigo_batch_work *work);
+
+// Takes a session out, which is free then: without the prompt if that was not through, and with the tokens that were
+// generated, each of which has its event. No other event tells of it.
+//
+// NOT_FOUND: it is not in the batch, or has ended. BUSY.
+kigo_status kigo_batch_remove(kigo_batch *batch,
+                              kigo_session *session);
+
+// Runs passes until `max_ms` milliseconds are over or no session is left, at least one pass if there is one: 0 is one pass.
+// `n_sessions` gets how many are still in the batch.
+//
+// It returns about `max_ms` after it was called, and one pass: on the CPU passes have so few tokens of prompts that each takes
+// about as long as `max_ms`, or as long as a step and a dozen of them where that is longer; on a GPU 2,048 at most. A choice
+// under a constraint may take longer (see "Constraints").
+//
+// What goes wrong with one session is its event's status. From this call, OUT_OF_MEMORY: there is no room for events; the
+// sessions stay, and the call may be repeated. BUSY.
+kigo_status kigo_batch_run(kigo_batch *batch,
+                           uint64_t max_ms,
+                           size_t *n_sessions);
+
+// Takes the oldest event that was not taken; `event->kind` is KIGO_BATCH_EVENT_NONE where there is none. The caller sets
+// `event->struct_size`. Events are in the order of what happened; each session's last is its KIGO_BATCH_EVENT_END. BUSY.
+kigo_status kigo_batch_next(kigo_batch *batch,
+                            kigo_batch_event *event);
 
 // ==== Embeddings ===============================================================================================
 //

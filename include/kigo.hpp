@@ -149,6 +149,7 @@ struct engine_options {
 struct load_options {
     uint64_t cache_bytes = 0;
     uint64_t flags = 0;
+    uint64_t pass_tokens = 0;
 };
 
 struct generate_options {
@@ -162,6 +163,7 @@ class constraint;
 class session;
 class stream;
 class chat_parser;
+class polled_batch;
 
 class engine : public detail::owner<kigo_engine, kigo_engine_destroy> {
 public:
@@ -344,6 +346,19 @@ public:
             return kigo_chat_render_json_text(get(), messages.data(), messages.size(), &options, buffer, n, needed);
         });
     }
+    // The names of the variables that the template reads.
+    std::vector<std::string> chat_variables(kigo_chat_options options = {}) const {
+        options.struct_size = sizeof options;
+        std::vector<std::string> names;
+        for (std::size_t i = 0, n = 0;; i++) {
+            const kigo_status status = kigo_chat_variable(get(), &options, i, nullptr, 0, &n);
+            if (status == KIGO_STATUS_NOT_FOUND && i > 0) return names;
+            detail::check(status);
+            names.push_back(detail::buffer<std::string>([&](char *buffer, std::size_t size, std::size_t *needed) {
+                return kigo_chat_variable(get(), &options, i, buffer, size, needed);
+            }));
+        }
+    }
     // All zero is greedy; the struct_size is set here.
     inline session open(const kigo_sampling &sampling = {}, std::size_t n_ctx = 0, uint64_t flags = 0) const;
     // A grammar of a kind, KIGO_CONSTRAINT_*, compiled; `go_on` is asked meanwhile. flags: KIGO_CONSTRAINT_COMPACT.
@@ -351,6 +366,7 @@ public:
                               const go_on_function &go_on = {}) const;
     // What session::save() gave.
     inline session restore(const void *blob, std::size_t n_bytes) const;
+    inline polled_batch open_batch() const;
     inline stream open_stream(const std::vector<std::string> &stop = {}, uint64_t flags = 0) const;
     // A parser of the answers to a conversation with these tools, variables and template.
     inline chat_parser open_chat_parser(kigo_chat_options options = {}) const;
@@ -613,6 +629,7 @@ template <class Load> model engine::load(const progress_function &progress, cons
     auto c = detail::sized<kigo_load_options>();
     c.cache_bytes = options.cache_bytes;
     c.flags = options.flags;
+    c.pass_tokens = options.pass_tokens;
     if (progress) {
         c.progress = detail::progress;
         c.progress_user_data = &carried;
@@ -669,6 +686,61 @@ struct batch {
         return ids;
     }
 };
+
+// Sessions that run a while at a time. A session must not be moved while it is in it.
+class polled_batch : public detail::owner<kigo_batch, kigo_batch_destroy> {
+public:
+    struct event {
+        kigo_batch_event what; // its text is the one below
+        std::string text;
+    };
+    // Tokens to append, and what to generate then, if anything.
+    void add(session &s, const tokens &ids, const generate_options *generate = nullptr, void *user_data = nullptr) {
+        auto work = detail::sized<kigo_batch_work>();
+        auto how = detail::sized<kigo_generate_options>();
+        std::vector<kigo_string> stops;
+        if (generate != nullptr) {
+            stops = detail::strings(generate->stop);
+            how.max_tokens = generate->max_tokens;
+            how.stop = stops.data();
+            how.n_stop = stops.size();
+            how.flags = generate->flags;
+            work.generate = &how;
+        }
+        work.ids = ids.data();
+        work.n_ids = ids.size();
+        work.user_data = user_data;
+        detail::check(kigo_batch_add(get(), s.get(), &work));
+    }
+    void remove(session &s) { detail::check(kigo_batch_remove(get(), s.get())); }
+    // How many sessions are still in it.
+    std::size_t run(uint64_t max_ms) {
+        std::size_t n = 0;
+        detail::check(kigo_batch_run(get(), max_ms, &n));
+        return n;
+    }
+    // False where nothing has happened that was not taken.
+    bool next(event &out) {
+        out.what = detail::sized<kigo_batch_event>();
+        detail::check(kigo_batch_next(get(), &out.what));
+        out.text = out.what.text != nullptr ? std::string(out.what.text, out.what.text_len) : std::string();
+        out.what.text = nullptr;
+        return out.what.kind != KIGO_BATCH_EVENT_NONE;
+    }
+
+private:
+    friend class model;
+    polled_batch() = default;
+};
+
+inline polled_batch model::open_batch() const {
+    polled_batch out;
+    kigo_batch *handle = nullptr;
+    detail::check(kigo_batch_create(get(), &handle));
+    out.handle_.reset(handle);
+    out.log_ = log_;
+    return out;
+}
 
 inline session model::restore(const void *blob, std::size_t n_bytes) const {
     session out;

@@ -70,6 +70,7 @@ pub fn common() -> &'static Common {
                     progress_user_data: null_mut(),
                     cache_bytes,
                     flags,
+                    pass_tokens: 5,
                 };
                 // SAFETY: all pointers are to what stands here.
                 unsafe {

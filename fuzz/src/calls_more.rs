@@ -324,6 +324,7 @@ pub fn load(model: &mut *mut kigo_model, input: &mut Input<'_>) {
         progress_user_data: (&raw mut left).cast(),
         cache_bytes: input.number(),
         flags: u64::from(input.u8() % 10),
+        pass_tokens: u64::from(spoil % 3) * 7,
     };
     let mut options = Sized::of(options, input);
     // SAFETY: the thread's own model, in no call; sessions of it go on by themselves.

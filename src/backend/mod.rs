@@ -79,9 +79,8 @@ pub trait Device: Send + Sync {
     }
     /// What `load` would take.
     fn plan(&self, config: &Config, weights: &Weights<'_>) -> Plan;
-    /// How a page of a model's cache is divided that is loaded so ([`LoadOptions::strict`]): see [`LoadedModel::drop_part`].
-    fn cache_classes(&self, config: &Config, strict: bool) -> Result<CacheClasses> {
-        let _ = strict;
+    /// How a page of a model's cache is divided: see [`LoadedModel::drop_part`].
+    fn cache_classes(&self, config: &Config) -> Result<CacheClasses> {
         CacheClasses::one(config)
     }
     /// Copies or repacks the weights; nothing borrowed from `weights` is kept. Fails with `Unsupported` where an option
@@ -123,6 +122,9 @@ pub struct Chunk<'a> {
     pub slot: &'a mut dyn Slot,
     /// See [`Want`].
     pub want: Want,
+    /// They are computed one by one, as a step computes its token, where that gives other bits than a prompt's
+    /// ([`LoadedModel::steps_below`]); otherwise as a prompt's, however few they are.
+    pub by_steps: bool,
 }
 
 /// What a running pass listens to.
@@ -212,6 +214,18 @@ pub trait LoadedModel: Send + Sync {
     /// Tokens that a pass should have at most.
     fn prefill_chunk(&self) -> usize {
         512
+    }
+
+    /// Calls of fewer tokens than this are computed as steps are ([`Chunk::by_steps`]), whose bits are others than a prompt's;
+    /// 0: there is no difference. Into which passes a call is cut makes none on any device.
+    fn steps_below(&self) -> usize {
+        0
+    }
+
+    /// A prompt's passes may end at positions that are multiples of this, a divisor of [`PAGE_TOKENS`], whatever their number of
+    /// tokens, and change no bit; one pass runs at a time. `None`: they are of [`Self::prefill_chunk`] tokens.
+    fn pass_alignment(&self) -> Option<usize> {
+        None
     }
 
     /// Whether a prompt gives the same bits however it is cut into calls; otherwise the same within rounding.

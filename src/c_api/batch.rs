@@ -13,9 +13,10 @@
 //! in use until the call returns.
 //!
 //! Cancelling. A pass that several entries share, of this call or of calls that are merged (KIGO_LOAD_MERGE_CALLS), is not
-//! stopped: a cancel is seen before the next, after 512 tokens at most on the CPU and 2,048 on a GPU, of all entries
-//! together. It stops its own entry and no other. One that comes while the entry's last pass runs stops the session's next
-//! call instead. An entry that is alone in a pass stops as a call for it alone does.
+//! stopped: a cancel is seen before the next, on the CPU after kigo_load_options.pass_tokens tokens of prompts and a token of
+//! each entry that steps, 512 at most in all, on a GPU after 2,048 at most of all entries together. It stops its own entry and
+//! no other. One that comes while the entry's last pass runs stops the session's next call instead. An entry that is alone in
+//! a pass stops as a call for it alone does.
 
 use super::prelude::*;
 use super::session::{kigo_session, session};
@@ -81,8 +82,10 @@ fn spread<T>(
 }
 
 /// Appends to each session its tokens, `n_ids[i]` at `ids[i]`: kigo_session_prefill() for many. Entries of one token
-/// are steps, so that new prompts and running answers may share a call. The memory of each entry is taken before
-/// anything runs, in the order of the entries.
+/// are steps, so that new prompts and running answers may share a call; on the CPU they are part of its first passes. The
+/// memory of each entry is taken before anything runs, in the order of the entries. The call returns when the longest is done:
+/// whoever steps answers beside a prompt in a call gives it the prompt piece by piece (examples-c/scheduler.c), or
+/// leaves that to a kigo_batch.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_prefill_batch(
     sessions: *const *mut kigo_session,

@@ -49,8 +49,21 @@ pub struct kigo_model_facts {
     pub begin_token: u32,
     /// The end token, or KIGO_TOKEN_NONE. There may be others that end a generation: see kigo_token_flags().
     pub end_token: u32,
+    /// For filling in the middle, each a token or KIGO_TOKEN_NONE: what stands before the text in front of the gap (a prompt is most
+    /// often prefix, text, suffix, text, middle, and the answer fills the gap; the model's authors say which order it was trained on),
+    pub fim_prefix_token: u32,
+    /// before the text behind it,
+    pub fim_suffix_token: u32,
+    /// before what fills it;
+    pub fim_middle_token: u32,
+    /// what training filled examples up with,
+    pub fim_pad_token: u32,
+    /// what stands before a repository's name,
+    pub fim_repository_token: u32,
+    /// and before a file's name, or between files.
+    pub fim_file_token: u32,
 }
-sized_struct!(kigo_model_facts, bytes: 88, fields: [usize, u64, u64, u64, u64, u64, u64, u64, u32, u32, u32, u32, u32, u32]);
+sized_struct!(kigo_model_facts, bytes: 112, fields: [usize, u64, u64, u64, u64, u64, u64, u64, u32, u32, u32, u32, u32, u32, u32, u32, u32, u32, u32, u32]);
 
 /// Fills `facts`, whose `struct_size` the caller has set.
 #[unsafe(no_mangle)]
@@ -85,6 +98,12 @@ fn to_c(struct_size: usize, facts: &ModelFacts) -> kigo_model_facts {
         n_embd: facts.n_embd as u32,
         begin_token: token(facts.begin_token),
         end_token: token(facts.end_token),
+        fim_prefix_token: token(facts.fim.prefix),
+        fim_suffix_token: token(facts.fim.suffix),
+        fim_middle_token: token(facts.fim.middle),
+        fim_pad_token: token(facts.fim.pad),
+        fim_repository_token: token(facts.fim.repository),
+        fim_file_token: token(facts.fim.file),
     }
 }
 

@@ -107,15 +107,7 @@ pub unsafe extern "C" fn kigo_session_generate(
         let size = zero_out(generated, "generated")?;
         let session = self::session(session)?;
         let options = super::args::options(options)?;
-        let known = KIGO_TEXT_SPECIAL | KIGO_GENERATE_KEEP_END | KIGO_GENERATE_IGNORE_END;
-        let flags = super::args::flags(options.flags, known, "kigo_generate_options.flags")?;
-        let options_ = GenerateOptions {
-            max_tokens: (options.max_tokens != 0).then_some(options.max_tokens),
-            stop: strings(options.stop, options.n_stop, "stop")?,
-            special: flags & KIGO_TEXT_SPECIAL != 0,
-            keep_end: flags & KIGO_GENERATE_KEEP_END != 0,
-            ignore_end: flags & KIGO_GENERATE_IGNORE_END != 0,
-        };
+        let read = read_options(&options)?;
         let mut text_z = Vec::new();
         let mut on_token = |token: Option<u32>, text: &str| match options.on_token {
             Some(callback) => {
@@ -127,19 +119,41 @@ pub unsafe extern "C" fn kigo_session_generate(
             }
             None => true,
         };
-        let found = session.0.generate(&options_, &mut on_token)?;
-        let (stop_reason, stop_index, stop_token) = match found.reason {
-            StopReason::MaxTokens => (KIGO_STOP_MAX_TOKENS, 0, KIGO_TOKEN_NONE),
-            StopReason::EndToken(token) => (KIGO_STOP_END_TOKEN, 0, token),
-            StopReason::StopString(index) => (KIGO_STOP_STRING, index, KIGO_TOKEN_NONE),
-            StopReason::ContextFull => (KIGO_STOP_CONTEXT_FULL, 0, KIGO_TOKEN_NONE),
-            StopReason::Callback => (KIGO_STOP_CALLBACK, 0, KIGO_TOKEN_NONE),
-            StopReason::Cancelled => (KIGO_STOP_CANCELLED, 0, KIGO_TOKEN_NONE),
-        };
+        let found = session.0.generate(&read, &mut on_token)?;
+        let (stop_reason, stop_index, stop_token) = stop_numbers(found.reason);
         let n_tokens = found.n_tokens;
         fill(generated, size, &kigo_generated { struct_size: size, n_tokens, stop_index, stop_token, stop_reason });
         Ok(())
     })
+}
+
+/// How to generate, but for the callback.
+///
+/// # Safety
+/// As the header says of the struct's pointers.
+pub(super) unsafe fn read_options(options: &kigo_generate_options) -> Result<GenerateOptions> {
+    let known = KIGO_TEXT_SPECIAL | KIGO_GENERATE_KEEP_END | KIGO_GENERATE_IGNORE_END;
+    let flags = super::args::flags(options.flags, known, "kigo_generate_options.flags")?;
+    Ok(GenerateOptions {
+        max_tokens: (options.max_tokens != 0).then_some(options.max_tokens),
+        // SAFETY: passed on from this function's contract.
+        stop: unsafe { strings(options.stop, options.n_stop, "stop")? },
+        special: flags & KIGO_TEXT_SPECIAL != 0,
+        keep_end: flags & KIGO_GENERATE_KEEP_END != 0,
+        ignore_end: flags & KIGO_GENERATE_IGNORE_END != 0,
+    })
+}
+
+/// KIGO_STOP_*, the stop string's index and the end token of a reason.
+pub(super) fn stop_numbers(reason: StopReason) -> (i32, usize, u32) {
+    match reason {
+        StopReason::MaxTokens => (KIGO_STOP_MAX_TOKENS, 0, KIGO_TOKEN_NONE),
+        StopReason::EndToken(token) => (KIGO_STOP_END_TOKEN, 0, token),
+        StopReason::StopString(index) => (KIGO_STOP_STRING, index, KIGO_TOKEN_NONE),
+        StopReason::ContextFull => (KIGO_STOP_CONTEXT_FULL, 0, KIGO_TOKEN_NONE),
+        StopReason::Callback => (KIGO_STOP_CALLBACK, 0, KIGO_TOKEN_NONE),
+        StopReason::Cancelled => (KIGO_STOP_CANCELLED, 0, KIGO_TOKEN_NONE),
+    }
 }
 
 /// The strings of an array, none of them empty.

@@ -42,6 +42,11 @@ impl<T> Deref for Owned<T> {
 /// A handle that a call works with.
 pub(super) type Held<T> = Arc<Owned<T>>;
 
+/// The pointer that the caller has, for comparing.
+pub(super) fn name_of<T>(held: &Held<T>) -> *mut T {
+    Arc::as_ptr(held).cast_mut().cast::<T>()
+}
+
 /// Refuses NULL, what cannot be a handle, and what another process made.
 ///
 /// # Safety

@@ -30,8 +30,8 @@ layout! {
     engine::kigo_engine_facts: 32 {
         struct_size 0, memory_cap_bytes 8, memory_used_bytes 16, n_threads 24,
     }
-    model::kigo_load_options: 40 {
-        struct_size 0, progress 8, progress_user_data 16, cache_bytes 24, flags 32,
+    model::kigo_load_options: 48 {
+        struct_size 0, progress 8, progress_user_data 16, cache_bytes 24, flags 32, pass_tokens 40,
     }
     model::kigo_plan_options: 24 {
         struct_size 0, n_tokens 8, flags 16,
@@ -40,9 +40,11 @@ layout! {
         struct_size 0, weights_bytes 8, scratch_bytes 16, n_tokens 24, cache_bytes 32, state_bytes 40,
         checkpoint_bytes 48, cache_spare_bytes 56,
     }
-    facts::kigo_model_facts: 88 {
+    facts::kigo_model_facts: 112 {
         struct_size 0, n_parameters 8, file_bytes 16, weights_bytes 24, decode_bytes 32, state_bytes 40, n_meta 48,
         flags 56, n_vocab 64, n_ctx_train 68, n_layers 72, n_embd 76, begin_token 80, end_token 84,
+        fim_prefix_token 88, fim_suffix_token 92, fim_middle_token 96, fim_pad_token 100, fim_repository_token 104,
+        fim_file_token 108,
     }
     facts::kigo_layer_facts: 72 {
         struct_size 0, kv_bytes_per_token 8, state_bytes 16, mixers 24, window 28, n_heads 32, n_kv_heads 36,
@@ -98,6 +100,13 @@ layout! {
     }
     generate::kigo_generated: 32 {
         struct_size 0, n_tokens 8, stop_index 16, stop_token 24, stop_reason 28,
+    }
+    polled::kigo_batch_work: 40 {
+        struct_size 0, ids 8, n_ids 16, generate 24, user_data 32,
+    }
+    polled::kigo_batch_event: 80 {
+        struct_size 0, session 8, user_data 16, text 24, text_len 32, n_tokens 40, stop_index 48, kind 56, token 60,
+        stop_token 64, stop_reason 68, status 72, reserved 76,
     }
     embed::kigo_embed_options: 16 {
         struct_size 0, pooling 8, normalization 12,

@@ -32,6 +32,7 @@ pub mod log;
 pub mod logprobs;
 pub mod metadata;
 pub mod model;
+pub mod polled;
 pub mod sampling;
 pub mod session;
 pub mod status;
@@ -58,6 +59,7 @@ pub const SECTIONS: [(&str, &str); 20] = [
     ("constraint", "Constraints"),
     ("answers", "Answers"),
     ("batch", "Batches"),
+    ("polled", "Polled batches"),
     ("embed", "Embeddings"),
     ("tap", "Taps"),
     ("doctor", "Doctor"),

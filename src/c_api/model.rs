@@ -33,17 +33,22 @@ pub struct kigo_load_options {
     pub cache_bytes: u64,
     /// KIGO_LOAD_MERGE_CALLS, KIGO_LOAD_STRICT, KIGO_LOAD_VOCABULARY.
     pub flags: u64,
+    /// The most tokens of prompts in a pass on the CPU; 0: by what is measured, few while other threads step sessions of the
+    /// engine's models, so that their gaps stay within about four times the usual, and more while nobody does. See "Passes"
+    /// in the section of sessions.
+    pub pass_tokens: u64,
 }
-sized_struct!(kigo_load_options, bytes: 40, fields: [usize, kigo_progress_callback, *mut c_void, u64, u64]);
+sized_struct!(kigo_load_options, bytes: 48, fields: [usize, kigo_progress_callback, *mut c_void, u64, u64, u64]);
 
 /// For kigo_load_options.flags: calls that run sessions of this model on different threads at the same time,
 /// kigo_session_prefill(), _step(), _generate() and the batch calls, share passes over the weights. Every result is
 /// the one that the call alone gives. A pass waits up to 2 ms, and up to a quarter of the last pass's time, for calls
 /// that were part of the last; it runs on the thread of one of the calls, and a cancel is seen between passes, as in a
-/// batch call. A program with one thread has no use for it.
+/// batch call. Steps ride in the passes of a prompt: see "Passes" in the section of sessions. A program with one thread
+/// has no use for it.
 pub const KIGO_LOAD_MERGE_CALLS: u64 = 1;
 
-/// For kigo_load_options.flags: the same bits however a prompt is cut into calls and whatever prefix it shares, on every
+/// For kigo_load_options.flags: the same bits however tokens are cut into calls and whatever prefix they share, on every
 /// device: see "Sameness" in the section of sessions. It costs nothing on the CPU, and a GPU the speed of its prefill. UNSUPPORTED
 /// where a device has no such mode.
 pub const KIGO_LOAD_STRICT: u64 = 2;
@@ -89,8 +94,7 @@ pub struct kigo_plan {
     /// One copy of that state, of which a session keeps some so that it can be truncated. 0 where there is none.
     pub checkpoint_bytes: u64,
     /// Those of `cache_bytes` that are not kept when another session or the memory cap needs them: keys and values that the
-    /// layers with a window do not read any more. See kigo_session_facts.truncate_free_from. A GPU keeps them unless
-    /// the flags have KIGO_LOAD_STRICT.
+    /// layers with a window do not read any more. See kigo_session_facts.truncate_free_from.
     pub cache_spare_bytes: u64,
 }
 sized_struct!(kigo_plan, bytes: 64, fields: [usize, u64, u64, u64, u64, u64, u64, u64]);
@@ -182,7 +186,9 @@ pub unsafe extern "C" fn kigo_model_load_memory(
 /// The options as the engine layer takes them.
 fn load_options(o: &kigo_load_options) -> Result<(impl FnMut(u64, u64) -> Result<()> + use<>, LoadOptions)> {
     let cache_bytes = (o.cache_bytes != 0).then_some(o.cache_bytes);
-    Ok((progress(o), LoadOptions { cache_bytes, ..flagged(o.flags)? }))
+    let tokens = usize::try_from(o.pass_tokens).unwrap_or(usize::MAX);
+    let pass_tokens = (tokens != 0).then_some(tokens);
+    Ok((progress(o), LoadOptions { cache_bytes, pass_tokens, ..flagged(o.flags)? }))
 }
 
 /// What the flags of a load say of its options.

@@ -13,16 +13,23 @@
 //! one device, bit for bit: the same calls give the same on every run; a session gives the same alone, in any batch and
 //! beside any others; a tap changes nothing, nor do fork, save and restore, or a truncation that is taken back. On the
 //! CPU, also: any number of threads and any of its instruction sets give the same, and so do all ways to cut a prompt
-//! into calls and to share its beginning with other sessions. A GPU runs prompts through other kernels than single
-//! steps: there the last holds with KIGO_LOAD_STRICT; without it logits differ by rounding with how a prompt was cut.
-//! From one device to another they always do (kigo_doctor() measures by how much).
+//! into calls and to share its beginning with other sessions. A GPU computes the tokens of a call of 8 or more through other
+//! kernels than single steps: there all ways to cut a prompt into calls of 8 or more give the same, and so does a beginning
+//! shared with a session that has got it in such calls; what shorter calls append differs from that by rounding, unless
+//! KIGO_LOAD_STRICT. From one device to another they always do (kigo_doctor() measures by how much).
+//!
+//! Passes. A prompt is computed in passes over the weights, one after the other, and calls of other threads go between them. On
+//! the CPU a step (a call that appends one token) that has waited while a prompt's pass ran goes before its next one, of
+//! whichever model of the engine, and then the prompt goes on; with KIGO_LOAD_MERGE_CALLS steps ride in the passes of the
+//! prompt, which takes little longer then. How long passes are is kigo_load_options.pass_tokens, and no bit depends on it. A
+//! GPU's passes are of 2,048 tokens.
 //!
 //! Cancelling. kigo_session_cancel() stops the session's running kigo_session_prefill(), _step() or _generate(), or a
 //! kigo_session_truncate() that computes; if none is running, the next of them. So a cancel between two calls is not lost, and a thread or a signal handler that
 //! cancels needs to know nothing of what the session does right now. Whoever runs the session calls
 //! kigo_session_clear_cancel() where an earlier cancel is of no more interest, such as before a new question. A call
 //! that has been stopped has used the cancel up; several before it count as one. On the CPU a call stops within the
-//! time of one layer over at most 512 tokens, on a GPU of five layers over at most 2,048 or of sixteen single steps.
+//! time of one layer over a pass's tokens, at most 512, on a GPU of five layers over at most 2,048 or of sixteen single steps.
 
 use super::model::kigo_model;
 use super::prelude::*;
@@ -55,8 +62,8 @@ sized_struct!(kigo_session_options, bytes: 32, fields: [usize, usize, *const kig
 /// a system prompt, their KV cache is shared in whole pages of 64 tokens instead of being computed again. Looked for
 /// by a prefill while the session holds a multiple of 64 tokens, best none. At least one token is always computed.
 /// kigo_session_facts.n_tokens_reused counts them. The results are the same on the CPU, and on a GPU with KIGO_LOAD_STRICT;
-/// on a GPU without it logits differ by rounding with where the shared part ends: see "Sameness". How long a prefill takes
-/// tells whether somebody else has that text, so leave it out between parties that must not know.
+/// on a GPU without it logits differ by rounding where steps have computed some of what is shared: see "Sameness". How long a
+/// prefill takes tells whether somebody else has that text, so leave it out between parties that must not know.
 pub const KIGO_SESSION_REUSE_PREFIX: u64 = 1;
 
 /// Makes a session without tokens. `options` may be NULL: all defaults.
@@ -288,8 +295,7 @@ pub unsafe extern "C" fn kigo_session_info(session: *mut kigo_session, facts: *m
 /// Drops all tokens but the first `n_tokens`. There are no logits then until the next prefill or step, unless nothing
 /// was dropped: to have them, keep one token less and step() the last again.
 ///
-/// Layers with a window (kigo_layer_facts.window) keep what is behind it until another session or the memory cap needs it, on a GPU
-/// without KIGO_LOAD_STRICT as long as the session.
+/// Layers with a window (kigo_layer_facts.window) keep what is behind it until another session or the memory cap needs it.
 /// Where the window in front of `n_tokens` has gone, the call computes it again from the nearest tokens that have theirs, with
 /// the same bits, having made sure of the memory first: below kigo_session_facts.truncate_free_from it may take as long as a
 /// prefill of `n_tokens`, and kigo_session_cancel() stops it. A tap does not see that.

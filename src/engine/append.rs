@@ -2,7 +2,6 @@
 //!
 //! Invariant: what fails or is cancelled leaves the session's tokens and logits as they were.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use super::cache::Pages;
@@ -94,6 +93,7 @@ impl Session {
                 state.tokens_for(tokens.len())?.extend_from_slice(tokens);
                 state.has_logits = true;
                 state.n_reused += run.n_known;
+                state.pages.mark(n_tokens + run.n_known..state.tokens.len(), self.by_steps(tokens.len()));
                 state.pages.settle(state.tokens.len())?;
                 if n_tokens / PAGE_TOKENS != state.tokens.len() / PAGE_TOKENS {
                     state.pages.publish(&state.tokens);
@@ -111,15 +111,15 @@ impl Session {
     }
 
     fn forward(&self, state: &mut State, run: &Appending, tokens: &[u32]) -> Result<()> {
-        let most = state.pages.pass_tokens();
         let mut done = run.n_known;
         while done < tokens.len() {
-            if self.cancel.load(Ordering::Acquire) {
+            if self.is_cancelled() {
                 return Err(Error::Cancelled);
             }
-            let part = self.part(state, run, tokens, done, most)?;
+            let n = self.pass_len(state, done, tokens.len());
+            let part = self.part(state, run, tokens, done, n)?;
             self.model().inner.run(vec![part]).pop().unwrap_or(Ok(()))?;
-            done += most;
+            done += n;
         }
         Ok(())
     }
@@ -129,32 +129,40 @@ impl Session {
     fn forward_tapped(&self, state: &mut State, run: &mut Appending, tokens: &[u32], tap: &mut Tap) -> Result<()> {
         let loaded = &*self.model().inner.loaded;
         run.slot = Arc::new(Mutex::new(loaded.create_slot_for(self.n_ctx())?));
-        let most = state.pages.pass_tokens();
-        for done in (run.n_known..tokens.len()).step_by(most) {
-            if self.cancel.load(Ordering::Acquire) {
+        let mut done = run.n_known;
+        while done < tokens.len() {
+            if self.is_cancelled() {
                 return Err(Error::Cancelled);
             }
-            let part = self.part(state, run, tokens, done, most)?;
+            let n = self.pass_len(state, done, tokens.len());
+            let part = self.part(state, run, tokens, done, n)?;
+            done += n;
             let mut watch = Watch { session: self, tap, goes_on: true };
             schedule::run_tapped(loaded, &part, &mut watch)?;
             // A cancel from inside the last event, or from another thread meanwhile: nothing of the pass is kept yet.
-            if !watch.goes_on || self.cancel.load(Ordering::Acquire) {
+            if !watch.goes_on || self.is_cancelled() {
                 return Err(Error::Cancelled);
             }
         }
         Ok(())
     }
 
-    /// The next of `tokens`, at most `most`, where `done` need no pass any more.
+    /// How many of `n` new tokens the next pass takes, where `done` need none any more.
+    fn pass_len(&self, state: &State, done: usize, n: usize) -> usize {
+        let line = &self.model().inner.line;
+        line.cut(state.tokens.len() + done, n - done, state.pages.pass_tokens().min(line.bound()))
+    }
+
+    /// The next `n` of `tokens`, where `done` need no pass any more.
     pub(super) fn part(
         &self,
         state: &mut State,
         run: &Appending,
         tokens: &[u32],
         done: usize,
-        most: usize,
+        n: usize,
     ) -> Result<Part> {
-        let to = tokens.len().min(done + most);
+        let to = tokens.len().min(done + n);
         let start = state.tokens.len() + done;
         state.pages.advance(start)?;
         let n_pages = (start + to - done).div_ceil(PAGE_TOKENS);
@@ -165,8 +173,16 @@ impl Session {
             slot: Arc::clone(&run.slot),
             // Only the last pass writes logits, so that a cancelled one leaves the old ones.
             want: if to == tokens.len() { Want::Last } else { Want::Nothing },
+            by_steps: self.by_steps(tokens.len()),
+            is_step: tokens.len() == 1,
             cancel: Arc::clone(&self.cancel),
         })
+    }
+
+    /// Whether a call of so many tokens computes them as steps do. How many of them are in the cache already is no matter: what a
+    /// session finds there would have been computed with the others.
+    pub(super) fn by_steps(&self, n_tokens: usize) -> bool {
+        n_tokens < self.model().inner.pool.steps_below
     }
 
     /// Pages that have what the token behind the first `n` of the session's reads, by passes over those in front of it. The
@@ -176,13 +192,15 @@ impl Session {
         room()?;
         let slot = state.own_slot(&*self.model().inner.loaded, self.n_ctx())?;
         let (mut pages, from) = state.pages.again(n)?;
-        let most = pages.pass_tokens();
+        let line = &self.model().inner.line;
         let mut run = || {
-            for start in (from..n).step_by(most) {
-                if self.cancel.load(Ordering::Acquire) {
+            let mut start = from;
+            while start < n {
+                if self.is_cancelled() {
                     return Err(Error::Cancelled);
                 }
-                let to = n.min(start + most);
+                let most = line.cut(start, n - start, pages.pass_tokens().min(line.bound()));
+                let (by_steps, to) = pages.run_of(start, start + most);
                 pages.advance(start)?;
                 let part = Part {
                     tokens: copied(&state.tokens[start..to], 0)?,
@@ -190,9 +208,12 @@ impl Session {
                     pages: copied(&pages.as_slice()[..to.div_ceil(PAGE_TOKENS)], 0)?,
                     slot: Arc::clone(&slot),
                     want: Want::Nothing,
+                    by_steps,
+                    is_step: false,
                     cancel: Arc::clone(&self.cancel),
                 };
                 self.model().inner.run(vec![part]).pop().unwrap_or(Ok(()))?;
+                start = to;
             }
             pages.finish(n)
         };

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::append::Appending;
+use super::schedule::Line;
 use super::session::{Session, State};
 use crate::backend::Slot;
 use crate::error::{Error, Result};
@@ -32,8 +33,20 @@ struct Entry<'a> {
     done: usize,
 }
 
+impl Entry<'_> {
+    fn end(self, result: Result<()>, outcomes: &mut [Result<()>]) {
+        let Entry { index, session, tokens, mut state, appending, .. } = self;
+        outcomes[index] = state.run(|state| session.end(state, appending, tokens, result));
+    }
+
+    fn wanted(&self) -> Wanted {
+        let (start, left) = (self.state.tokens.len() + self.done, self.tokens.len() - self.done);
+        Wanted { is_step: self.tokens.len() == 1, start, left, most: self.state.pages.pass_tokens() }
+    }
+}
+
 /// The sessions' states; or, of each by itself, why not: in use, of another model than the first, named before.
-fn lock_all<'a>(sessions: &[&'a Session]) -> Vec<Result<MutexGuard<'a, State>>> {
+fn lock_all<'a>(sessions: &[&'a Session], batch: Option<&Arc<()>>) -> Vec<Result<MutexGuard<'a, State>>> {
     let mut named = HashSet::with_capacity(sessions.len());
     let lock = |session: &&'a Session| {
         let first = named.insert(std::ptr::from_ref::<Session>(session));
@@ -42,7 +55,7 @@ fn lock_all<'a>(sessions: &[&'a Session]) -> Vec<Result<MutexGuard<'a, State>>> 
         } else if !first {
             ("that of an earlier entry".to_owned(), "each session once")
         } else {
-            return session.lock();
+            return session.lock_for(batch);
         };
         Err(Error::Argument { name: "session", found, expected: expected.to_owned() })
     };
@@ -50,11 +63,11 @@ fn lock_all<'a>(sessions: &[&'a Session]) -> Vec<Result<MutexGuard<'a, State>>> 
 }
 
 /// Appends to each session its tokens; afterwards the logits of its last are current. One outcome for each entry.
-pub fn append_batch(entries: &[Append<'_>]) -> Vec<Result<()>> {
+pub fn append_batch<'a>(entries: &[Append<'a>]) -> Vec<Result<()>> {
     let sessions: Vec<&Session> = entries.iter().map(|e| e.session).collect();
     let mut outcomes: Vec<Result<()>> = entries.iter().map(|_| Ok(())).collect();
     let mut running = Vec::new();
-    for (index, (state, entry)) in lock_all(&sessions).into_iter().zip(entries).enumerate() {
+    for (index, (state, entry)) in lock_all(&sessions, None).into_iter().zip(entries).enumerate() {
         let Append { session, tokens } = *entry;
         let state = match state {
             // What it shows is shown on this thread, pass by pass.
@@ -75,35 +88,32 @@ pub fn append_batch(entries: &[Append<'_>]) -> Vec<Result<()>> {
     }
     while let Some(first) = running.first() {
         let model = first.session.model().clone();
-        let most = model.inner.loaded.prefill_chunk();
-        // A call alone runs as many tokens at a time, so that there are not more of one session in a shared pass.
-        let next = |e: &Entry<'_>| (e.tokens.len() - e.done).min(e.state.pages.pass_tokens());
-        let mut sum = 0;
-        let fit = running.iter().take_while(|e| {
-            sum += next(e);
-            sum <= most
-        });
-        let n = fit.count().max(1);
-        let waiting = running.split_off(n);
-        let part = |e: &mut Entry<'_>| {
-            let most = e.state.pages.pass_tokens();
-            e.session.part(&mut e.state, &e.appending, e.tokens, e.done, most)
-        };
+        let line = &model.inner.line;
+        let wanted: Vec<Wanted> = running.iter().map(Entry::wanted).collect();
+        let shares = shares(&wanted, line, line.bound());
+        let (going, waiting): (Vec<_>, Vec<_>) = running.into_iter().zip(shares).partition(|(_, n)| *n > 0);
+        let mut unfinished = Vec::new();
+        for (entry, _) in waiting {
+            match entry.session.is_cancelled() {
+                true => entry.end(Err(Error::Cancelled), &mut outcomes),
+                false => unfinished.push(entry),
+            }
+        }
+        let mut parts = Vec::new();
         // Those for which there is no memory run no pass.
-        let (parts, refusals): (Vec<_>, Vec<_>) = running
-            .iter_mut()
-            .map(|entry| part(entry).map_or_else(|error| (None, Some(error)), |part| (Some(part), None)))
-            .unzip();
-        let mut ran = model.inner.run(parts.into_iter().flatten().collect()).into_iter();
-        let mut unfinished = waiting;
-        for (mut entry, refusal) in running.into_iter().zip(refusals) {
+        let refused = |(mut entry, n): (Entry<'a>, usize)| {
+            let part = entry.session.part(&mut entry.state, &entry.appending, entry.tokens, entry.done, n);
+            (entry, n, part.map(|part| parts.push(part)).err())
+        };
+        let going: Vec<_> = going.into_iter().map(refused).collect();
+        let mut ran = model.inner.run(parts).into_iter();
+        for (mut entry, n, refusal) in going {
             let result = refusal.map_or_else(|| ran.next().unwrap_or_else(|| Err(lost())), Err);
-            entry.done += next(&entry);
+            entry.done += n;
             if result.is_ok() && entry.done < entry.tokens.len() {
                 unfinished.push(entry);
             } else {
-                let Entry { index, session, tokens, mut state, appending, .. } = entry;
-                outcomes[index] = state.run(|state| session.end(state, appending, tokens, result));
+                entry.end(result, &mut outcomes);
             }
         }
         running = unfinished;
@@ -111,20 +121,62 @@ pub fn append_batch(entries: &[Append<'_>]) -> Vec<Result<()>> {
     outcomes
 }
 
-fn lost() -> Error {
+/// What an entry wants of the next pass.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    /// The only token of its call.
+    pub(super) is_step: bool,
+    /// The position of the next token, and how many there are.
+    pub(super) start: usize,
+    pub(super) left: usize,
+    /// The most that its pages allow.
+    pub(super) most: usize,
+}
+
+/// How many tokens of each entry the next pass has, of some none: steps first, then `bound` of prompts, as many as others
+/// that share the device can wait for.
+pub(super) fn shares(wanted: &[Wanted], line: &Line, bound: usize) -> Vec<usize> {
+    let mut shares = vec![0; wanted.len()];
+    let (mut n_tokens, mut n_prompt) = (0, 0);
+    // Where no bits depend on it. Elsewhere a session has as many tokens in a pass as in a call for it alone.
+    for steps in if line.is_bounded() { &[Some(true), Some(false)][..] } else { &[None] } {
+        for (entry, share) in wanted.iter().zip(&mut shares) {
+            if steps.is_some_and(|steps| steps != entry.is_step) {
+                continue;
+            }
+            let room = if line.is_bounded() { bound.saturating_sub(n_prompt).max(1) } else { line.most() };
+            let n = line.cut(entry.start, entry.left, room.min(entry.most));
+            let fits = n_tokens + n <= line.most() && (entry.is_step || n_prompt + n <= bound);
+            if !fits && n_tokens > 0 {
+                break;
+            }
+            n_tokens += n;
+            n_prompt += if entry.is_step { 0 } else { n };
+            *share = n;
+        }
+    }
+    shares
+}
+
+pub(super) fn lost() -> Error {
     Error::Internal { message: "a pass without a result".to_owned() }
 }
 
 /// Picks the next token of each session; appends nothing.
 pub fn sample_batch(sessions: &[&Session]) -> Vec<Result<u32>> {
+    sample_batch_of(sessions, None)
+}
+
+/// [`sample_batch`] for the batch that has the sessions, in which a cancel stops the making of a mask.
+pub(super) fn sample_batch_of(sessions: &[&Session], batch: Option<&Arc<()>>) -> Vec<Result<u32>> {
     let mut outcomes: Vec<Result<u32>> = sessions.iter().map(|_| Ok(0)).collect();
     let mut together = Vec::new();
-    for (index, state) in lock_all(sessions).into_iter().enumerate() {
+    for (index, state) in lock_all(sessions, batch).into_iter().enumerate() {
         match state {
             Err(error) => outcomes[index] = Err(error),
             // One that a fork has too may be locked by another thread's batch, which may wait for one of these.
             Ok(mut state) if !state.has_logits || state.constraint.is_some() || Arc::strong_count(&state.slot) > 1 => {
-                outcomes[index] = state.run(|state| sessions[index].choose(state, false));
+                outcomes[index] = state.run(|state| sessions[index].choose(state, batch.is_some()));
             }
             Ok(state) => together.push((index, state)),
         }

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 
 use super::cache::Pools;
 use super::log::{LogLevel, LogSink};
+use super::schedule::Steppers;
 use crate::backend::{self, Budget, Device};
 use crate::error::Result;
 
@@ -32,6 +33,8 @@ pub(super) struct Inner {
     pub(super) budget: Arc<Budget>,
     /// The pages of its models.
     pub(super) pools: Arc<Pools>,
+    /// The threads that step sessions of its models.
+    pub(super) steppers: Arc<Steppers>,
     pub(super) log: LogSink,
     /// Loads that were begun: the number of each names its model in the log.
     pub(super) n_loads: AtomicU64,
@@ -47,8 +50,8 @@ impl Engine {
 
     /// An engine on a device of the caller's own making, which computes with `n_threads`.
     pub fn with_device(device: Arc<dyn Device>, n_threads: usize, memory_cap: Option<u64>, log: LogSink) -> Engine {
-        let (budget, pools) = (Budget::new(memory_cap), Arc::default());
-        let inner = Inner { device, n_threads, budget, pools, log, n_loads: AtomicU64::new(0) };
+        let (budget, pools, steppers) = (Budget::new(memory_cap), Arc::default(), Arc::default());
+        let inner = Inner { device, n_threads, budget, pools, steppers, log, n_loads: AtomicU64::new(0) };
         inner.log.log(LogLevel::Info, format_args!("device {}, {n_threads} threads", inner.device.name()));
         Engine { inner: Arc::new(inner) }
     }

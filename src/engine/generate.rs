@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::model::Model;
 use super::session::{Session, State};
 use super::slot::lock_slot;
 use super::stream::TextStream;
@@ -45,6 +46,76 @@ pub struct Generated {
     pub reason: StopReason,
 }
 
+/// A generation that is under way: when it ends, and its text.
+pub(super) struct Generation {
+    max_tokens: Option<usize>,
+    keep_end: bool,
+    ignore_end: bool,
+    stream: TextStream,
+    pub(super) n_tokens: usize,
+}
+
+/// What becomes of a token that has been chosen.
+pub(super) enum Chosen {
+    /// It is appended; and then the generation has ended by it, or not.
+    Append { ends: bool },
+    /// It is not appended, and the generation has ended.
+    Stop(StopReason),
+}
+
+impl Generation {
+    pub(super) fn new(model: &Model, options: &GenerateOptions) -> Result<Generation> {
+        let GenerateOptions { max_tokens, keep_end, ignore_end, .. } = *options;
+        let stream = TextStream::new(model, &options.stop, options.special)?;
+        Ok(Generation { max_tokens, keep_end, ignore_end, stream, n_tokens: 0 })
+    }
+
+    /// The most tokens that are still to come for a session that holds so many; or why none is.
+    pub(super) fn left(&self, session: &Session, n_held: usize) -> std::result::Result<usize, StopReason> {
+        if session.take_cancel() {
+            return Err(StopReason::Cancelled);
+        }
+        let wanted = self.max_tokens.map_or(usize::MAX, |max| max.saturating_sub(self.n_tokens));
+        let room = session.n_ctx().saturating_sub(n_held);
+        match (wanted, room) {
+            (0, _) => Err(StopReason::MaxTokens),
+            (_, 0) => Err(StopReason::ContextFull),
+            _ => Ok(wanted.min(room)),
+        }
+    }
+
+    /// A token has been chosen.
+    pub(super) fn chosen(&self, model: &Model, token: u32) -> Result<Chosen> {
+        let ends = !self.ignore_end && model.token_flags(token)?.end;
+        let stops = ends && !self.keep_end;
+        Ok(if stops { Chosen::Stop(StopReason::EndToken(token)) } else { Chosen::Append { ends } })
+    }
+
+    /// The token has been appended: `text` becomes what is complete by it.
+    pub(super) fn appended(&mut self, token: u32, text: &mut String) -> Result<()> {
+        self.n_tokens += 1;
+        text.clear();
+        self.stream.push(token, text)
+    }
+
+    /// Why it ends behind the token that has been appended, if it does.
+    pub(super) fn ended(&self, token: u32, ends: bool) -> Option<StopReason> {
+        match self.stream.stopped() {
+            Some(index) => Some(StopReason::StopString(index)),
+            None => ends.then_some(StopReason::EndToken(token)),
+        }
+    }
+
+    /// It has ended: `text` becomes what was held back, unless it was stopped from outside, which hears nothing more.
+    pub(super) fn finish(&mut self, reason: StopReason, text: &mut String) -> Result<Generated> {
+        text.clear();
+        if !matches!(reason, StopReason::Callback | StopReason::Cancelled) {
+            self.stream.finish(text)?;
+        }
+        Ok(Generated { n_tokens: self.n_tokens, reason })
+    }
+}
+
 impl Session {
     /// Generates from the current logits on. `on_token` gets each token after it has been appended, with the text that
     /// has become complete, and a last `None` with what was held back, unless it was stopped from outside; it returns
@@ -64,23 +135,15 @@ impl Session {
         on_token: &mut dyn FnMut(Option<u32>, &str) -> bool,
     ) -> Result<Generated> {
         state.logits_there()?;
-        let mut stream = TextStream::new(self.model(), &options.stop, options.special)?;
+        let mut generation = Generation::new(self.model(), options)?;
         let mut text = String::new();
-        let mut n_tokens = 0;
         let mut ahead = Runs::Unknown;
         let reason = loop {
-            if self.take_cancel() {
-                break StopReason::Cancelled;
-            }
-            if options.max_tokens.is_some_and(|max| n_tokens >= max) {
-                break StopReason::MaxTokens;
-            }
-            if state.tokens.len() >= self.n_ctx() {
-                break StopReason::ContextFull;
-            }
-            let left =
-                options.max_tokens.map_or(usize::MAX, |max| max - n_tokens).min(self.n_ctx() - state.tokens.len());
-            let mut loops = Loop { options, stream: &mut stream, text: &mut text, n_tokens: &mut n_tokens, on_token };
+            let left = match generation.left(self, state.tokens.len()) {
+                Err(reason) => break reason,
+                Ok(left) => left,
+            };
+            let mut loops = Loop { generation: &mut generation, text: &mut text, on_token };
             match self.run_ahead(state, left.min(AHEAD), &mut ahead, &mut loops)? {
                 Some(Some(reason)) => break reason,
                 Some(None) => continue,
@@ -93,36 +156,27 @@ impl Session {
                 }
                 chosen => chosen?,
             };
-            let ends = !options.ignore_end && self.model().token_flags(token)?.end;
-            if ends && !options.keep_end {
-                break StopReason::EndToken(token);
-            }
+            let ends = match generation.chosen(self.model(), token)? {
+                Chosen::Stop(reason) => break reason,
+                Chosen::Append { ends } => ends,
+            };
             match self.append(state, &[token]) {
                 Err(Error::Cancelled) => break StopReason::Cancelled,
                 other => other?,
             }
-            n_tokens += 1;
-            text.clear();
-            stream.push(token, &mut text)?;
+            generation.appended(token, &mut text)?;
             if !on_token(Some(token), &text) {
                 break StopReason::Callback;
             }
-            if let Some(index) = stream.stopped() {
-                break StopReason::StopString(index);
-            }
-            if ends {
-                break StopReason::EndToken(token);
+            if let Some(reason) = generation.ended(token, ends) {
+                break reason;
             }
         };
-        // Whoever has stopped it from outside is not called again.
-        if !matches!(reason, StopReason::Callback | StopReason::Cancelled) {
-            text.clear();
-            stream.finish(&mut text)?;
-            if !text.is_empty() {
-                on_token(None, &text);
-            }
+        let generated = generation.finish(reason, &mut text)?;
+        if !text.is_empty() {
+            on_token(None, &text);
         }
-        Ok(Generated { n_tokens, reason })
+        Ok(generated)
     }
 
     /// Up to `n` tokens with the device ahead of the host; `None`: step by step instead, else the reason to stop, if any.
@@ -139,7 +193,7 @@ impl Session {
         let position = state.tokens.len();
         // The first step after a fork makes the slot the session's own. Calls that are merged meet at
         // each step, and a tap sees each.
-        let apart = state.tap.is_some() || state.constraint.is_some() || self.model().inner.coalescer.is_some();
+        let apart = state.tap.is_some() || state.constraint.is_some() || self.model().inner.line.merges();
         if apart || *runs == Runs::Never || Arc::get_mut(&mut state.slot).is_none() {
             return Ok(None);
         }
@@ -166,6 +220,7 @@ impl Session {
             // The device may not have got to writing the last one's keys and values.
             Arc::make_mut(&mut state.tokens).pop();
         }
+        state.pages.mark(position..state.tokens.len(), self.by_steps(1));
         state.pages.shrink(state.tokens.len())?;
         state.pages.settle(state.tokens.len())?;
         state.pages.publish(&state.tokens);
@@ -180,21 +235,14 @@ impl Session {
         if self.take_cancel() {
             return Ok((Verdict::Refused, Some(StopReason::Cancelled)));
         }
-        let ends = !l.options.ignore_end && self.model().token_flags(token)?.end;
-        if ends && !l.options.keep_end {
-            return Ok((Verdict::Refused, Some(StopReason::EndToken(token))));
-        }
-        l.text.clear();
-        l.stream.push(token, l.text)?;
-        tokens.push(token);
-        *l.n_tokens += 1;
-        let reason = if !(l.on_token)(Some(token), l.text) {
-            Some(StopReason::Callback)
-        } else if let Some(index) = l.stream.stopped() {
-            Some(StopReason::StopString(index))
-        } else {
-            ends.then_some(StopReason::EndToken(token))
+        let ends = match l.generation.chosen(self.model(), token)? {
+            Chosen::Stop(reason) => return Ok((Verdict::Refused, Some(reason))),
+            Chosen::Append { ends } => ends,
         };
+        l.generation.appended(token, l.text)?;
+        tokens.push(token);
+        let goes_on = (l.on_token)(Some(token), l.text);
+        let reason = if goes_on { l.generation.ended(token, ends) } else { Some(StopReason::Callback) };
         Ok((if reason.is_some() { Verdict::Last } else { Verdict::GoOn }, reason))
     }
 }
@@ -214,9 +262,7 @@ const _: () = assert!(AHEAD <= 2 * PAGE_TOKENS);
 
 /// What a turn of the loop works with.
 struct Loop<'a, 'b> {
-    options: &'a GenerateOptions,
-    stream: &'a mut TextStream,
+    generation: &'a mut Generation,
     text: &'a mut String,
-    n_tokens: &'a mut usize,
     on_token: &'a mut (dyn FnMut(Option<u32>, &str) -> bool + 'b),
 }

@@ -13,7 +13,7 @@ use super::hash::model_hash;
 use super::log::LogLevel;
 use super::meta::Metadata;
 use super::model::{Inner, LoadOptions, Model, ModelFacts, OutputNorm};
-use super::schedule::Coalescer;
+use super::schedule::{Line, Passes};
 use super::tap;
 use super::vocabulary::Nothing;
 use crate::backend::{self, LoadControl, LoadedModel, PAGE_TOKENS, Plan};
@@ -37,7 +37,7 @@ impl Engine {
         }
         let (plan, config) = plan(self, &gguf)?;
         let n_tokens = within(n_tokens, config.n_ctx_train)?;
-        let classes = self.inner.device.cache_classes(&config, options.strict)?;
+        let classes = self.inner.device.cache_classes(&config)?;
         Ok(LoadPlan {
             weights_bytes: plan.weights_bytes,
             scratch_bytes: plan.scratch_bytes,
@@ -161,11 +161,11 @@ fn load(
     }
     let no_pages = Charge::new(&core.budget, 0)?;
     let pool = PagePool::new(Arc::clone(&loaded), no_pages, options.cache_bytes, &core.pools)?;
-    let coalescer = options.merge.then(Coalescer::default);
+    let line = Line::new(&*loaded, options.passes(), &core.steppers);
     let inner = Inner {
         loaded,
         pool,
-        coalescer,
+        line,
         hash,
         facts,
         output_norm: Arc::new(output_norm),
@@ -219,16 +219,18 @@ fn vocabulary(engine: &Engine, gguf: &Gguf<'_>, number: u64) -> Result<Model> {
         n_embd: 0,
         begin_token: tokenizer.bos(),
         end_token: tokenizer.eos(),
+        fim: tokenizer.fim(),
     };
     core.log.log(
         LogLevel::Info,
         format_args!("model {number}: loaded the vocabulary of {}, {n_vocab} tokens", facts.architecture),
     );
     let loaded: Arc<dyn LoadedModel> = Arc::new(Nothing::new(&facts.architecture, n_vocab));
+    let line = Line::new(&*loaded, Passes::default(), &core.steppers);
     let inner = Inner {
         pool: PagePool::new(Arc::clone(&loaded), Charge::new(&core.budget, 0)?, None, &core.pools)?,
         loaded,
-        coalescer: None,
+        line,
         hash: [0; 2],
         facts,
         output_norm: Arc::default(),
@@ -284,5 +286,6 @@ fn facts(
         n_embd: config.n_embd,
         begin_token: tokenizer.bos(),
         end_token: tokenizer.eos(),
+        fim: tokenizer.fim(),
     }
 }

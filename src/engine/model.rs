@@ -7,11 +7,11 @@ use super::cache::{CacheFacts, Charge, PagePool};
 use super::device::Engine;
 use super::grammar::Grammars;
 use super::meta::Metadata;
-use super::schedule::{self, Coalescer, Part};
+use super::schedule::{Line, Part, Passes};
 use crate::backend::LoadedModel;
 use crate::error::{Error, Result};
 use crate::gguf::ValueType;
-use crate::tokenizer::{ChatJson, ChatTemplate, Rendered, Tokenizer};
+use crate::tokenizer::{ChatJson, ChatTemplate, FimTokens, Rendered, Tokenizer};
 
 /// What a model is; sizes in bytes and elements.
 #[derive(Clone, Debug)]
@@ -39,6 +39,8 @@ pub struct ModelFacts {
     pub n_embd: usize,
     pub begin_token: Option<u32>,
     pub end_token: Option<u32>,
+    /// The tokens of prompts for filling in the middle.
+    pub fim: FimTokens,
 }
 
 /// What kind a token is.
@@ -61,6 +63,16 @@ pub struct LoadOptions {
     pub strict: bool,
     /// The tokenizer and the metadata alone.
     pub vocabulary: bool,
+    /// The most tokens of prompts in a pass; `None`: by what is measured, few while other threads step and more while nobody
+    /// does. No effect on a device that does not tell where a prompt may be cut ([`LoadedModel::pass_alignment`]).
+    pub pass_tokens: Option<usize>,
+}
+
+impl LoadOptions {
+    /// How the model's passes are made.
+    pub(super) fn passes(&self) -> Passes {
+        Passes { merge: self.merge, tokens: self.pass_tokens }
+    }
 }
 
 /// Weights and tokenizer; clones are the same model.
@@ -79,7 +91,7 @@ pub(super) struct OutputNorm {
 pub(super) struct Inner {
     pub(super) loaded: Arc<dyn LoadedModel>,
     pub(super) pool: Arc<PagePool>,
-    pub(super) coalescer: Option<Coalescer>,
+    pub(super) line: Line,
     /// What tells it from other models.
     pub(super) hash: [u64; 2],
     pub(super) facts: ModelFacts,
@@ -101,10 +113,7 @@ pub(super) fn no_weights<T>() -> Result<T> {
 impl Inner {
     /// Runs the parts, whose tokens make one pass; their results in order.
     pub(super) fn run(&self, parts: Vec<Part>) -> Vec<Result<()>> {
-        match &self.coalescer {
-            Some(coalescer) => coalescer.run(&*self.loaded, parts),
-            None => schedule::run(&*self.loaded, &parts),
-        }
+        self.line.run(&*self.loaded, parts)
     }
 }
 
@@ -178,6 +187,23 @@ impl Model {
     /// A conversation of (role, content) through the model's template. Fails with `NotFound` without one.
     pub fn render_chat(&self, messages: &[(&str, &str)], add_generation_prompt: bool) -> Result<Rendered> {
         self.inner.tokenizer.render_chat(messages, add_generation_prompt)
+    }
+
+    /// Lends the names that the model's template, or another, reads without making them itself: see [`ChatTemplate::variables`].
+    /// Fails as [`Self::render_chat_json`] does.
+    pub fn chat_variable<T>(
+        &self,
+        index: usize,
+        template: Option<&str>,
+        lend: impl FnOnce(&str) -> Result<T>,
+    ) -> Result<T> {
+        let template = match template {
+            Some(source) => ChatTemplate::with_source(&self.inner.tokenizer, source)?,
+            None => ChatTemplate::new(&self.inner.tokenizer)?,
+        };
+        let n = template.variables().count();
+        let none = || Error::NotFound { what: "template variable", name: format!("{index}, the template reads {n}") };
+        lend(template.variables().nth(index).ok_or_else(none)?)
     }
 
     /// A conversation in JSON through the model's template or another: see [`ChatTemplate::render_json`]. Fails with

@@ -17,8 +17,9 @@
 //! | 88 | 40 | seed (8), then temperature, top_k, top_p, min_p, three penalties, their window (4 each) |
 //! | 128 | 24 | constraint: kind (1 JSON schema, 2 regular expression, 3 Lark; 0: none; 256 more: compact), the token that it holds from, bytes of its text |
 //! | 152 | 8 | the number of the order of sums; 0, from before they had numbers, is 1 |
-//! | 160 | 32 | 0 |
-//! | 192 | | tokens (4 each), biases (token and bias, 4 each), logits (4 each), the constraint's text; each of the four padded to 64 |
+//! | 160 | 8 | pages of which it is written down which positions steps have computed: all, or 0 where the device asks for none |
+//! | 168 | 24 | 0 |
+//! | 192 | | tokens (4 each), biases (token and bias, 4 each), logits (4 each), the constraint's text, a bit for each position of each page (8 a page); each of the five padded to 64 |
 //! | | | the pages: of each the parts that the session still reads, as the backend gives them, padded to 64 |
 //!
 //! The random numbers are keyed by seed and position, so there are no counters beside the tokens. What a constraint has
@@ -61,6 +62,7 @@ struct Parts {
     biases: usize,
     logits: usize,
     text: usize,
+    marks: usize,
     pages: usize,
     end: usize,
 }
@@ -73,8 +75,9 @@ impl Parts {
         let biases = after(HEAD, n.tokens, 4)?;
         let logits = after(biases, n.biases, 8)?;
         let text = after(logits, n.logits, 4)?;
-        let pages = after(text, n.text, 1)?;
-        Some(Parts { biases, logits, text, pages, end: saved.end(pages)? })
+        let marks = after(text, n.text, 1)?;
+        let pages = after(marks, saved.n_marks(), 8)?;
+        Some(Parts { biases, logits, text, marks, pages, end: saved.end(pages)? })
     }
 }
 
@@ -145,19 +148,23 @@ impl Session {
             let singles = [p.temperature.to_bits(), p.top_k].into_iter().chain(floats.map(f32::to_bits));
             put_words(&mut head[96..128], singles.chain([p.penalty_window]));
             let sums = u64::from(saved.image.sums);
-            let last = [kind, from as u64, grammar.len() as u64, sums].into_iter().chain([0; 4]);
+            let n_marks = saved.n_marks() as u64;
+            let last = [kind, from as u64, grammar.len() as u64, sums, n_marks].into_iter().chain([0; 3]);
             head[128..].as_chunks_mut::<8>().0.iter_mut().zip(last).for_each(|(c, n)| *c = n.to_le_bytes());
             let (ids, rest) = rest.split_at_mut(parts.biases - HEAD);
             let (biases, rest) = rest.split_at_mut(parts.logits - parts.biases);
             let (logits, rest) = rest.split_at_mut(parts.text - parts.logits);
-            let (text, pages) = rest.split_at_mut(parts.pages - parts.text);
-            for padded in [&mut *ids, &mut *biases, &mut *logits, &mut *text] {
+            let (text, rest) = rest.split_at_mut(parts.marks - parts.text);
+            let (marks, pages) = rest.split_at_mut(parts.pages - parts.marks);
+            for padded in [&mut *ids, &mut *biases, &mut *logits, &mut *text, &mut *marks] {
                 let n = padded.len();
                 padded[n.saturating_sub(64)..].fill(0);
             }
             put_words(ids, state.tokens.iter().copied());
             put_words(biases, p.logit_bias.iter().flat_map(|(token, bias)| [*token, bias.to_bits()]));
             text[..grammar.len()].copy_from_slice(grammar.as_bytes());
+            let cells = marks.as_chunks_mut::<8>().0.iter_mut();
+            cells.zip(state.pages.marks(state.tokens.len())).for_each(|(cell, bits)| *cell = bits.to_le_bytes());
             if n_logits > 0 {
                 let mut values = Vec::new();
                 reserve(&mut values, n_logits)?;
@@ -167,7 +174,7 @@ impl Session {
             }
             let mut hasher = Hasher::new(0);
             hasher.feed(&head[CHECKED..]);
-            [&*ids, &*biases, &*logits, &*text].iter().for_each(|part| hasher.feed(part));
+            [&*ids, &*biases, &*logits, &*text, &*marks].iter().for_each(|part| hasher.feed(part));
             let mut rest = pages;
             for (index, page) in state.pages.as_slice().iter().enumerate() {
                 let (out, behind) = rest.split_at_mut(saved.bytes(index).ok_or_else(too_large)?);
@@ -220,6 +227,8 @@ impl Session {
             }
             state.constraint = constraint;
             state.pages.fill(n_tokens)?;
+            let marks = blob[parts.marks..parts.pages].as_chunks::<8>().0;
+            state.pages.set_marks(marks.iter().take(saved.n_marks()).map(|bits| u64::from_le_bytes(*bits)));
             for (index, page) in state.pages.as_slice().iter().enumerate() {
                 saved.write(index, *page, hashed.page())?;
             }
@@ -256,9 +265,8 @@ impl<'a> Hashed<'a> {
     fn new(blob: &'a [u8], parts: Parts, saved: SavedPages<'a>) -> Hashed<'a> {
         let mut hasher = Hasher::new(0);
         hasher.feed(&blob[CHECKED..HEAD]);
-        [HEAD..parts.biases, parts.biases..parts.logits, parts.logits..parts.text, parts.text..parts.pages]
-            .into_iter()
-            .for_each(|range| hasher.feed(&blob[range]));
+        let ends = [HEAD, parts.biases, parts.logits, parts.text, parts.marks, parts.pages];
+        ends.windows(2).for_each(|ends| hasher.feed(&blob[ends[0]..ends[1]]));
         Hashed { hasher, blob, saved, done: parts.pages, n_pages: 0 }
     }
 
@@ -332,7 +340,12 @@ impl<'a> Head<'a> {
             return refuse(found, "sizes within the model's".to_owned());
         };
         let counts = Counts { tokens: n_tokens, biases: n_biases, logits: n_logits, text: n_text };
-        let parts = Parts::of(counts, &SavedPages::new(model, n_tokens)?).filter(|parts| parts.end == blob.len());
+        let saved = SavedPages::new(model, n_tokens)?;
+        if at(160) != saved.n_marks() as u64 {
+            let found = format!("one that has it of {} pages which positions steps have computed", at(160));
+            return refuse(found, format!("of {}, as this device has it in its mode", saved.n_marks()));
+        }
+        let parts = Parts::of(counts, &saved).filter(|parts| parts.end == blob.len());
         let whole = n_tokens <= n_ctx && n_ctx > 0 && (n_logits == 0 || n_logits == facts.n_vocab && n_tokens > 0);
         let Some(parts) = parts.filter(|_| whole) else {
             return refuse(format!("{} bytes for {n_tokens} tokens", blob.len()), "sizes that agree".to_owned());

@@ -41,6 +41,11 @@ impl<'a> SavedPages<'a> {
         self.n_tokens.div_ceil(PAGE_TOKENS)
     }
 
+    /// Pages of which it is written down which positions steps have computed.
+    pub(super) fn n_marks(&self) -> usize {
+        if self.model.pool.marks { self.n() } else { 0 }
+    }
+
     /// The classes of the page at this index whose parts are written down, with their bytes. One class has the whole page.
     fn parts(&self, index: usize) -> impl Iterator<Item = (usize, usize)> {
         let (classes, n_tokens) = (&self.model.pool.classes, self.n_tokens);

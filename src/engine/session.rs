@@ -5,7 +5,8 @@
 //! - a call that fails or is cancelled changes neither (a backend writes only cache rows behind `tokens`);
 //! - `tokens`, `pages` and `slot` may be shared with forks and are then only read: whoever changes them has its own
 //!   first ([`State::tokens_for`], [`Pages::prepare`], [`State::own_slot`]);
-//! - one call at a time: `state` is only ever tried, and a panic inside poisons this lock and nothing else.
+//! - one call at a time: `state` is only ever tried, and a panic inside poisons this lock and nothing else; between the
+//!   calls of a batch that has the session no other call gets it (`taken_by`).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
@@ -72,6 +73,8 @@ pub(super) struct State {
     pub(super) n_reused: usize,
     pub(super) tap: Option<Tap>,
     pub(super) constraint: Option<Box<Held>>,
+    /// The batch that has the session between its calls.
+    pub(super) taken_by: Option<Arc<()>>,
     /// A call found the library itself at fault: nothing more is done with this session.
     broken: bool,
 }
@@ -99,6 +102,7 @@ impl Session {
             n_reused: 0,
             tap: None,
             constraint: None,
+            taken_by: None,
             broken: false,
         };
         let (model, cancel, mask_cancel) = (model.clone(), Arc::default(), MaskCancel::default());
@@ -119,6 +123,7 @@ impl Session {
                 n_reused: state.n_reused,
                 tap: None,
                 constraint: state.constraint.as_ref().map(|c| Box::new(c.fork())),
+                taken_by: None,
                 broken: false,
             };
             let (model, cancel, mask_cancel) = (self.model.clone(), Arc::default(), MaskCancel::default());
@@ -126,12 +131,18 @@ impl Session {
         })
     }
 
-    /// The session's state, unless another call has it.
+    /// The session's state, unless another call or a batch has it.
     pub(super) fn lock(&self) -> Result<MutexGuard<'_, State>> {
+        self.lock_for(None)
+    }
+
+    /// [`Self::lock`] for the batch that has the session.
+    pub(super) fn lock_for(&self, batch: Option<&Arc<()>>) -> Result<MutexGuard<'_, State>> {
         tap::not_inside()?;
         let poisoned = Error::Poisoned { what: "session" };
         match self.state.try_lock() {
             Ok(state) if state.broken => Err(poisoned),
+            Ok(state) if state.taken_by.as_ref().map(Arc::as_ptr) != batch.map(Arc::as_ptr) => Err(Error::Busy),
             Ok(state) => Ok(state),
             Err(TryLockError::WouldBlock) => Err(Error::Busy),
             // A panic inside an earlier call.
@@ -173,6 +184,11 @@ impl Session {
     /// Forgets a cancel that nothing has used up.
     pub fn clear_cancel(&self) {
         self.cancel.store(false, Ordering::Release);
+    }
+
+    /// Whether a cancel is pending.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancel.load(Ordering::Acquire)
     }
 
     /// Whether a cancel is pending; uses it up.

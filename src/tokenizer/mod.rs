@@ -20,6 +20,7 @@ mod conversation;
 mod cut;
 mod date;
 mod ends;
+mod fim;
 mod jinja;
 mod json_reader;
 mod kind;
@@ -51,6 +52,7 @@ use tokens::TokenTable;
 
 pub use chat::{ChatTemplate, Rendered};
 pub use conversation::ChatJson;
+pub use fim::FimTokens;
 pub use stream::{StreamOutput, Utf8Stream};
 pub use vocab::{TokenKind, Vocab};
 
@@ -73,6 +75,7 @@ pub struct Tokenizer {
     assumes_pre: bool,
     /// Ids that end a generation, in order.
     ends: Vec<u32>,
+    fim: FimTokens,
     chat_template: Option<String>,
     /// That, once it has been used.
     compiled_chat: OnceCell<Arc<chat::Compiled>>,
@@ -101,6 +104,7 @@ impl Tokenizer {
             }
         }
         let ends = ends::find(vocab, eos, &mut tokens);
+        let fim = fim::find(vocab, &tokens);
 
         let kind = Kind::new(vocab, &tasks, &tokens)?;
         let user = Matcher::new(&tokens, |k| k == TokenKind::UserDefined, |text| kind.pattern(text))?;
@@ -128,6 +132,7 @@ impl Tokenizer {
             add_bos,
             add_eos,
             ends,
+            fim,
             chat_template: vocab.chat_template.map(owned).transpose()?,
             compiled_chat: OnceCell::new(),
         })
@@ -244,6 +249,11 @@ impl Tokenizer {
     /// The ids that end a generation, in order.
     pub fn end_of_generation(&self) -> &[u32] {
         &self.ends
+    }
+
+    /// The tokens of prompts for filling in the middle.
+    pub fn fim(&self) -> FimTokens {
+        self.fim
     }
 
     /// The begin token.

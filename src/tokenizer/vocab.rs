@@ -79,6 +79,8 @@ pub struct Vocab<'a> {
     /// Further tokens that end a generation, by their keys: `eot_token_id`, `eom_token_id`, `fim_pad_token_id`,
     /// `fim_rep_token_id`, `fim_sep_token_id`.
     pub ends: Vec<(&'static str, u32)>,
+    /// Tokens of prompts for filling in the middle, by their keys, such as `fim_pre_token_id`.
+    pub fim: Vec<(&'static str, u32)>,
     /// `add_bos_token`.
     pub add_bos: Option<bool>,
     /// `add_eos_token`.
@@ -130,6 +132,10 @@ impl<'g> Vocab<'g> {
         for name in ["eot_token_id", "eom_token_id", "fim_pad_token_id", "fim_rep_token_id", "fim_sep_token_id"] {
             ends.extend(id(name)?.map(|id| (name, id)));
         }
+        let mut fim = Vec::new();
+        for name in super::fim::keys() {
+            fim.extend(id(name)?.map(|id| (name, id)));
+        }
         Ok(Vocab {
             model: gguf.text(&key("model"))?,
             pre: gguf.opt_text(&key("pre"))?,
@@ -151,6 +157,7 @@ impl<'g> Vocab<'g> {
             cls: id("cls_token_id")?,
             sep: id("seperator_token_id")?,
             ends,
+            fim,
             add_bos: gguf.opt_bool(&key("add_bos_token"))?,
             add_eos: gguf.opt_bool(&key("add_eos_token"))?,
             add_sep: gguf.opt_bool(&key("add_sep_token"))?,
@@ -192,7 +199,7 @@ impl<'g> Vocab<'g> {
             ("cls_token_id", self.cls),
             ("seperator_token_id", self.sep),
         ];
-        let ends = self.ends.iter().map(|&(key, id)| (key, Some(id)));
+        let ends = self.ends.iter().chain(&self.fim).map(|&(key, id)| (key, Some(id)));
         for (key, id) in ids.into_iter().chain(ends) {
             if let Some(id) = id.filter(|&id| id as usize >= n) {
                 return wrong(key, id.to_string(), format!("below {n}, the number of tokens"));

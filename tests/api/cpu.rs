@@ -53,7 +53,7 @@ impl Sequence {
         let start = self.done;
         self.done += n;
         let tokens = &self.tokens[start..start + n];
-        Chunk { tokens, start, pages: &self.pages, slot: &mut *self.slot, want: Want::Last }
+        Chunk { tokens, start, pages: &self.pages, slot: &mut *self.slot, want: Want::Last, by_steps: false }
     }
 
     fn logits(&mut self, model: &dyn LoadedModel) -> Vec<f32> {

@@ -121,7 +121,7 @@ fn every_feature_has_the_same_bits_in_any_chunks_threads_and_instructions() {
 
 /// A sequence's pages, and its tokens in one chunk.
 fn chunk<'a>(slot: &'a mut dyn kigo::backend::Slot, tokens: &'a [u32], start: usize, pages: &'a [u32]) -> Chunk<'a> {
-    Chunk { tokens, start, pages, slot, want: Want::Last }
+    Chunk { tokens, start, pages, slot, want: Want::Last, by_steps: false }
 }
 
 #[test]

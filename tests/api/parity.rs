@@ -273,13 +273,34 @@ fn company_in_a_batch_changes_no_bit() {
             let mut slots: Vec<_> = (0..3).map(|_| model.create_slot_for(n).unwrap()).collect();
             let [a, b, c] = &mut slots[..] else { unreachable!() };
             let mut run = RunControl { cancel: &AtomicBool::new(false), tap: None };
-            let mut first = [Chunk { tokens: &tokens[..3], start: 0, pages: &[0], slot: &mut **c, want: Want::Last }];
+            let mut first = [Chunk {
+                tokens: &tokens[..3],
+                start: 0,
+                pages: &[0],
+                slot: &mut **c,
+                want: Want::Last,
+                by_steps: false,
+            }];
             model.forward(&mut first, &mut run).unwrap();
             // Pages out of order: all tokens; the first twenty; and five more that want nothing, so their slot stays.
             let mut chunks = [
-                Chunk { tokens, start: 0, pages: &[4, 1], slot: &mut **a, want: Want::Last },
-                Chunk { tokens: &tokens[..20], start: 0, pages: &[3], slot: &mut **b, want: Want::Last },
-                Chunk { tokens: &tokens[3..8], start: 3, pages: &[0], slot: &mut **c, want: Want::Nothing },
+                Chunk { tokens, start: 0, pages: &[4, 1], slot: &mut **a, want: Want::Last, by_steps: false },
+                Chunk {
+                    tokens: &tokens[..20],
+                    start: 0,
+                    pages: &[3],
+                    slot: &mut **b,
+                    want: Want::Last,
+                    by_steps: false,
+                },
+                Chunk {
+                    tokens: &tokens[3..8],
+                    start: 3,
+                    pages: &[0],
+                    slot: &mut **c,
+                    want: Want::Nothing,
+                    by_steps: false,
+                },
             ];
             model.forward(&mut chunks, &mut run).unwrap();
             let mut logits = vec![f32::NAN; model.config().n_vocab];
@@ -313,6 +334,7 @@ fn a_cancelled_pass_changes_no_slot_and_can_be_repeated() {
                 pages: &[0, 1],
                 slot: &mut *slot,
                 want: Want::Last,
+                by_steps: false,
             }];
             // The third pass is not tapped, hence not cancelled.
             let tapped = range.start == 0 || expected.is_none();

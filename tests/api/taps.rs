@@ -196,7 +196,7 @@ fn observe(model: &dyn LoadedModel, of: Option<(&'static str, i32)>) -> (Only, V
     let (mut slot, mut only) = (model.create_slot().unwrap(), Only { of, seen: Vec::new() });
     for range in [0..1, 1..71, 71..73] {
         let (tokens, start) = (&tokens[range.clone()], range.start);
-        let mut chunks = [Chunk { tokens, start, pages: &pages, slot: &mut *slot, want: Want::Last }];
+        let mut chunks = [Chunk { tokens, start, pages: &pages, slot: &mut *slot, want: Want::Last, by_steps: false }];
         let cancel = AtomicBool::new(false);
         model.forward(&mut chunks, &mut RunControl { cancel: &cancel, tap: Some(&mut only) }).unwrap();
     }

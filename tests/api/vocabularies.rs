@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use kigo::gguf::Gguf;
-use kigo::tokenizer::Tokenizer;
+use kigo::tokenizer::{FimTokens, TokenKind, Tokenizer, Vocab};
 
 use crate::fixtures::{fixture, strings};
 
@@ -63,6 +63,37 @@ fn published_vocabularies_give_their_ids() {
 }
 
 /// Those of an older converter, which names no pre-tokenizer: they load, say so, and give every text back.
+/// The tokens for filling in the middle, of files whose keys name none: prefix, suffix, middle, padding, repository, file.
+#[test]
+fn tokens_for_the_middle_are_known_by_their_texts() {
+    let known = [
+        ("deepseek-coder", [Some(32016), Some(32015), Some(32017), None, None, None]),
+        ("refact", [Some(1), Some(3), Some(2), Some(4), Some(18), Some(5)]),
+        ("starcoder", [Some(1), Some(3), Some(2), Some(4), Some(5), Some(6)]),
+        ("llama-bpe", [None; 6]),
+    ];
+    for (name, expected) in known {
+        let Some(tokenizer) = tokenizer(name) else { continue };
+        let FimTokens { prefix, suffix, middle, pad, repository, file } = tokenizer.fim();
+        assert_eq!([prefix, suffix, middle, pad, repository, file], expected, "{name}");
+    }
+    // Keys come first, the newer ones before the older; ordinary tokens of such a text are text.
+    let kinds = [TokenKind::Control, TokenKind::Control, TokenKind::Normal, TokenKind::UserDefined];
+    let vocab = Vocab {
+        model: "gpt2",
+        pre: Some("gpt-2"),
+        tokens: vec!["<fim_prefix>", "<x>", "<fim_suffix>", "<|fim_middle|>"],
+        kinds: kinds.to_vec(),
+        fim: vec![("prefix_token_id", 2), ("fim_pre_token_id", 1)],
+        ..Vocab::default()
+    };
+    let found = Tokenizer::from_vocab(&vocab).unwrap().fim();
+    assert_eq!((found.prefix, found.suffix, found.middle), (Some(1), None, Some(3)));
+    let wrong = Vocab { fim: vec![("fim_mid_token_id", 4)], ..vocab };
+    let error = Tokenizer::from_vocab(&wrong).err().unwrap().to_string();
+    assert!(error.contains("tokenizer.ggml.fim_mid_token_id") && error.contains("below 4"), "{error}");
+}
+
 #[test]
 fn vocabularies_without_a_name_load() {
     for name in ["aquila", "gpt-neox"] {

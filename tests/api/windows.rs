@@ -41,6 +41,7 @@ both!(
     memory_goes_back_when_it_is_needed_and_no_earlier,
     a_prompt_needs_all_of_it_only_in_layers_without_a_window,
     truncating_behind_the_window_gives_the_bits_of_a_new_session,
+    what_steps_and_prompts_have_made_is_computed_again_as_it_was,
     a_truncation_that_computes_again_leaves_nothing_to_the_next_prompt,
     forks_of_which_one_computes_again_share_what_they_had,
     without_memory_to_compute_again_nothing_changes,

@@ -9,6 +9,7 @@ static kigo_engine *engine, *new_engine;
 static kigo_model *model, *new_model;
 static kigo_session *session, *sessions[1], *new_session;
 static kigo_stream *stream, *new_stream;
+static kigo_batch *batch, *new_batch;
 static kigo_constraint *constraint, *new_constraint;
 static kigo_chat_parser *parser, *new_parser;
 static const char *path;
@@ -42,6 +43,8 @@ static size_t n_refused, n_given;
 // Gives up what a call has made.
 static void give_up(void)
 {
+    if (new_batch != NO_HANDLE(kigo_batch))
+        kigo_batch_destroy(new_batch);
     if (new_stream != NO_HANDLE(kigo_stream))
         kigo_stream_destroy(new_stream);
     if (new_constraint != NO_HANDLE(kigo_constraint))
@@ -56,9 +59,11 @@ static void give_up(void)
         kigo_engine_destroy(new_engine);
 }
 
-// A session of three tokens, a stream and a parser, which the calls before have not changed.
+// A session of three tokens, a stream, a parser and a batch, which the calls before have not changed.
 static void fresh(void)
 {
+    kigo_batch_destroy(batch);
+    CHECK(kigo_batch_create(model, &batch) == KIGO_STATUS_OK);
     kigo_session_destroy(session);
     kigo_stream_destroy(stream);
     kigo_chat_parser_destroy(parser);
@@ -115,6 +120,7 @@ static void prepare_rest(void)
     s_kigo_engine_options.device = "cpu", s_kigo_engine_options.device_len = 3;
     s_kigo_engine_options.n_threads = 1;
     s_kigo_generate_options.max_tokens = 1;
+    s_kigo_batch_work.ids = some_ids, s_kigo_batch_work.n_ids = 2;
     s_kigo_constraint_options.kind = KIGO_CONSTRAINT_REGEX;
     s_kigo_constraint_options.text = "[a-z]+", s_kigo_constraint_options.text_len = KIGO_STRLEN;
     // A template of calls, and a tool.
@@ -123,6 +129,7 @@ static void prepare_rest(void)
     s_kigo_chat_options.tools_json = "[{\"type\": \"function\", \"function\": {\"name\": \"f\"}}]";
     s_kigo_chat_options.tools_json_len = KIGO_STRLEN;
     new_engine = NO_HANDLE(kigo_engine), new_model = NO_HANDLE(kigo_model);
+    new_batch = NO_HANDLE(kigo_batch);
     new_session = NO_HANDLE(kigo_session), new_stream = NO_HANDLE(kigo_stream);
     new_constraint = NO_HANDLE(kigo_constraint), new_parser = NO_HANDLE(kigo_chat_parser);
     out_events = (const kigo_chat_event *)(const void *)&engine;
@@ -195,6 +202,7 @@ int main(int argc, char **argv)
     CHECK(kigo_session_n_tokens(session, &n) == KIGO_STATUS_OK && n == 5);
     CHECK(n_refused == N_REFUSED);
 
+    kigo_batch_destroy(batch);
     kigo_stream_destroy(stream);
     kigo_chat_parser_destroy(parser);
     kigo_session_destroy(session);

@@ -26,6 +26,7 @@ struct world {
     // What a call is about; what it makes.
     kigo_session *session, *others[N_BATCH - 1];
     kigo_stream *stream;
+    kigo_batch *batch;
     kigo_constraint *constraint;
     kigo_chat_parser *parser;
     kigo_engine *made_engine;
@@ -34,6 +35,7 @@ struct world {
     kigo_stream *made_stream;
     kigo_constraint *made_constraint;
     kigo_chat_parser *made_parser;
+    kigo_batch *made_batch;
     // What it writes: room made beforehand, so that what a call takes is the library's.
     unsigned char *out;
     size_t n_out;
@@ -126,12 +128,14 @@ static inline uint64_t hash_outcome(const struct world *w)
 
 static inline bool made_something(const struct world *w)
 {
-    return w->made_engine != NULL || w->made_model != NULL || w->made_session != NULL || w->made_stream != NULL || w->made_parser != NULL
-           || w->made_constraint != NULL;
+    return w->made_engine != NULL || w->made_model != NULL || w->made_session != NULL || w->made_stream != NULL
+           || w->made_constraint != NULL || w->made_batch != NULL || w->made_parser != NULL;
 }
 
 static inline void forget_made(struct world *w)
 {
+    kigo_batch_destroy(w->made_batch);
+    w->made_batch = NULL;
     kigo_stream_destroy(w->made_stream);
     kigo_chat_parser_destroy(w->made_parser);
     kigo_constraint_destroy(w->made_constraint);
@@ -146,6 +150,8 @@ static inline void forget_made(struct world *w)
 static inline void forget(struct world *w)
 {
     forget_made(w);
+    kigo_batch_destroy(w->batch);
+    w->batch = NULL;
     kigo_stream_destroy(w->stream);
     kigo_chat_parser_destroy(w->parser);
     kigo_constraint_destroy(w->constraint);
@@ -199,6 +205,12 @@ static inline void sessions(struct world *w)
     w->session = prompted(w, 0, 0.8f);
     for (int i = 0; i < N_BATCH - 1; i++)
         w->others[i] = prompted(w, 1 + (uint32_t)i, 0.8f);
+}
+
+static inline void a_batch(struct world *w)
+{
+    a_session(w);
+    CHECK(kigo_batch_create(w->model, &w->batch) == KIGO_STATUS_OK);
 }
 
 static inline void a_stream(struct world *w)
@@ -356,6 +368,11 @@ static inline kigo_status make_chat_template(struct world *w)
     return kigo_chat_render_json_text(w->model, CONVERSATION, KIGO_STRLEN, &options, (char *)w->out, OUT_BYTES, &w->n_out);
 }
 
+static inline kigo_status make_chat_variable(struct world *w)
+{
+    return kigo_chat_variable(w->model, NULL, 0, (char *)w->out, OUT_BYTES, &w->n_out);
+}
+
 static inline kigo_status make_session(struct world *w)
 {
     static const kigo_logit_bias bias[2] = {{1, -1.0f}, {2, 3.0f}};
@@ -429,6 +446,34 @@ static inline kigo_status make_generate(struct world *w)
     kigo_generated generated = {.struct_size = sizeof generated};
     w->n_out = 0;
     return kigo_session_generate(w->session, &how, &generated);
+}
+
+static inline kigo_status make_batch(struct world *w)
+{
+    return kigo_batch_create(w->model, &w->made_batch);
+}
+
+// A prompt and an answer to their end, or taken out again where there is no room for them.
+static inline kigo_status make_polled(struct world *w)
+{
+    const kigo_string stop[1] = {{"never this", KIGO_STRLEN}};
+    kigo_generate_options how = {.struct_size = sizeof how, .max_tokens = 6, .stop = stop, .n_stop = 1, .flags = KIGO_GENERATE_IGNORE_END};
+    kigo_batch_work work = {.struct_size = sizeof work, .ids = w->ids, .n_ids = N_PROMPT, .generate = &how};
+    w->n_out = 0;
+    kigo_status status = kigo_batch_add(w->batch, w->session, &work);
+    for (size_t n_sessions = 1; status == KIGO_STATUS_OK && n_sessions > 0;)
+        status = kigo_batch_run(w->batch, 1, &n_sessions);
+    kigo_batch_event event = {.struct_size = sizeof event};
+    while (status == KIGO_STATUS_OK && (status = kigo_batch_next(w->batch, &event)) == KIGO_STATUS_OK
+           && event.kind != KIGO_BATCH_EVENT_NONE) {
+        memcpy(w->out + w->n_out, &event.token, 4);
+        memcpy(w->out + w->n_out + 4, event.text, event.text_len);
+        w->n_out += 4 + event.text_len;
+        status = event.status;
+    }
+    if (status != KIGO_STATUS_OK)
+        kigo_batch_remove(w->batch, w->session);
+    return status;
 }
 
 static inline kigo_status make_logprobs(struct world *w)
@@ -595,6 +640,7 @@ static const struct call CALLS[] = {
     {"chat_text", nothing, make_chat_text, NO_COMPUTING},
     {"chat_json", nothing, make_chat_json, NO_COMPUTING},
     {"chat_template", nothing, make_chat_template, NO_COMPUTING},
+    {"chat_variable", nothing, make_chat_variable, NO_COMPUTING},
     {"session", nothing, make_session, 0},
     {"set_sampling", a_session, make_set_sampling, 0},
     {"prefill", a_session, make_prefill, 0},
@@ -607,6 +653,8 @@ static const struct call CALLS[] = {
     {"sample_greedy", a_greedy_session, make_sample, 0},
     {"generate", a_session, make_generate, LEAVES_A_PART},
     {"generate_constrained", a_constrained_session, make_generate, LEAVES_A_PART},
+    {"batch", nothing, make_batch, NO_COMPUTING},
+    {"polled", a_batch, make_polled, LEAVES_A_PART},
     {"logprobs", a_session, make_logprobs, 0},
     {"token_logprobs", a_session, make_token_logprobs, 0},
     {"truncate", a_session, make_truncate, 0},

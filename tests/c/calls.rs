@@ -48,6 +48,11 @@ fn every_function_refuses_every_wrong_argument() {
 }
 
 #[test]
+fn batches_run_a_while_at_a_time() {
+    run("polled.c");
+}
+
+#[test]
 fn programs_of_other_header_versions_are_served() {
     run("sizes.c");
 }

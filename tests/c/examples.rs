@@ -175,7 +175,7 @@ fn generate_prints_log_probabilities() {
 
 #[test]
 fn bad_arguments_end_with_2_and_the_usage() {
-    let cases: [(&str, &[&str], &str); 19] = [
+    let cases: [(&str, &[&str], &str); 21] = [
         ("generate", &["-p", "x"], "-m: is missing"),
         ("generate", &["-m", "x"], "-p or -f: is needed"),
         ("generate", &["-m", "x", "-p", "x", "-f", "x"], "only one of them"),
@@ -194,6 +194,8 @@ fn bad_arguments_end_with_2_and_the_usage() {
         ("bench", &["-r", "0"], "-r: needs at least 1"),
         ("bench", &["--batch", "0"], "--batch: needs 1 to 4096"),
         ("batch", &["-m", "x"], "-f: is missing"),
+        ("scheduler", &["-m", "x"], "-f: is missing"),
+        ("scheduler", &["-m", "x", "-f", "-", "--piece", "0"], "need at least 1"),
         ("plugin", &[], "usage"),
     ];
     for (name, args, wanted) in cases {
@@ -348,6 +350,27 @@ fn batch_answers_every_prompt_as_it_would_be_answered_alone() {
 }
 
 #[test]
+fn scheduler_answers_every_prompt_as_it_would_be_answered_alone() {
+    let prompts: Vec<String> = (0..7).map(|i| format!("{} tells", "once upon a time ".repeat(i * 3))).collect();
+    let alone: Vec<Value> = prompts
+        .iter()
+        .map(|p| json(&succeed(&mut command("generate", &["-m", tiny(), "-p", p, "-n", "9", "--json"]), "")))
+        .collect();
+    let runs: [&[&str]; 3] = [&[], &["--batch", "2", "--piece", "5"], &["--piece", "1"]];
+    for args in runs {
+        let mut command = command("scheduler", &["-m", tiny(), "-t", "2", "-f", "-", "-n", "9"]);
+        let out = succeed(command.args(args), &(prompts.join("\n\n") + "\r\n"));
+        let mut lines: Vec<Value> = out.lines().map(json).collect();
+        lines.sort_by_key(|o| o["index"].as_u64().expect("an index"));
+        assert_eq!(lines.len(), prompts.len());
+        for (line, alone) in lines.iter().zip(&alone) {
+            assert_eq!((&line["text"], &line["tokens"]), (&alone["text"], &json("9")), "{args:?}");
+            assert!(line["longest_wait_ms"].as_f64().is_some_and(|wait| wait > 0.0), "{line}");
+        }
+    }
+}
+
+#[test]
 fn batch_shows_a_bar_in_a_terminal_and_its_end_elsewhere() {
     let (done, all) = (
         "[##############################] 3 of 3, 0 running, 12 tokens at ",
@@ -399,7 +422,7 @@ fn plugin_loads_the_library_twice() {
 fn no_program_leaks_or_touches_what_is_not_its_own() {
     let library = examples().join(native::soname());
     let library = library.to_str().expect("UTF-8");
-    let runs: [(&str, &[&str], i32); 9] = [
+    let runs: [(&str, &[&str], i32); 10] = [
         ("generate", &["-m", tiny(), "-p", "a b c", "-n", "8", "-t", "2", "--json"], 0),
         (
             "generate",
@@ -412,6 +435,7 @@ fn no_program_leaks_or_touches_what_is_not_its_own() {
         ("chat", &["-m", tiny(), "-n", "4"], 0),
         ("bench", &["-m", tiny(), "-t", "2", "-p", "16", "-n", "4", "-r", "1"], 0),
         ("batch", &["-m", tiny(), "-t", "2", "-f", "-", "-n", "4", "--batch", "2"], 0),
+        ("scheduler", &["-m", tiny(), "-t", "2", "-f", "-", "-n", "4", "--piece", "3"], 0),
         ("plugin", &[library, "-m", tiny()], 0),
     ];
     for (name, args, code) in runs {

@@ -39,7 +39,7 @@ static void *work(void *user_data)
     } while (0)
 
 // What a child may not do with its parent's handles: anything but give them up.
-static void refused(const kigo_engine *engine, const kigo_model *model, kigo_session *session, kigo_stream *stream)
+static void refused(const kigo_engine *engine, const kigo_model *model, kigo_session *session, kigo_stream *stream, kigo_batch *batch)
 {
     uint32_t token = 1;
     size_t n;
@@ -57,6 +57,9 @@ static void refused(const kigo_engine *engine, const kigo_model *model, kigo_ses
     kigo_model *made_model;
     kigo_session *made_session;
     kigo_stream *made_stream;
+    kigo_batch *made_batch;
+    kigo_batch_work work = {.struct_size = sizeof work, .ids = &token, .n_ids = 1};
+    kigo_batch_event event = {.struct_size = sizeof event};
     kigo_constraint *made_constraint;
     kigo_constraint_options how = {.struct_size = sizeof how, .kind = KIGO_CONSTRAINT_REGEX, .text = "a", .text_len = 1};
     kigo_logprob logprob;
@@ -94,6 +97,11 @@ static void refused(const kigo_engine *engine, const kigo_model *model, kigo_ses
     REFUSED(kigo_session_create(model, NULL, &made_session));
     REFUSED(kigo_session_restore(model, w.blob, w.blob_bytes, &made_session));
     REFUSED(kigo_stream_create(model, NULL, &made_stream));
+    REFUSED(kigo_batch_create(model, &made_batch));
+    REFUSED(kigo_batch_add(batch, session, &work));
+    REFUSED(kigo_batch_remove(batch, session));
+    REFUSED(kigo_batch_run(batch, 0, &n));
+    REFUSED(kigo_batch_next(batch, &event));
     REFUSED(kigo_session_prefill(session, &token, 1));
     REFUSED(kigo_session_step(session, 1));
     REFUSED(kigo_session_sample(session, &token));
@@ -112,6 +120,7 @@ static void refused(const kigo_engine *engine, const kigo_model *model, kigo_ses
     REFUSED(kigo_constraint_create(model, &how, &made_constraint));
     REFUSED(kigo_chat_render_json(model, CONVERSATION, KIGO_STRLEN, NULL, &token, 1, &n));
     REFUSED(kigo_chat_render_json_text(model, CONVERSATION, KIGO_STRLEN, NULL, text, sizeof text, &n));
+    REFUSED(kigo_chat_variable(model, NULL, 0, text, sizeof text, &n));
     REFUSED(kigo_session_set_tap(session, NULL));
     REFUSED(kigo_session_cancel(session));
     REFUSED(kigo_session_clear_cancel(session));
@@ -123,10 +132,11 @@ static void refused(const kigo_engine *engine, const kigo_model *model, kigo_ses
     REFUSED(kigo_stream_finish(stream, &piece));
 }
 
-static void child(kigo_session *session, kigo_stream *stream, bool alone)
+static void child(kigo_session *session, kigo_stream *stream, kigo_batch *batch, bool alone)
 {
     alarm(60); // a child that hangs dies, and its parent sees it
-    refused(w.engine, w.model, session, stream);
+    refused(w.engine, w.model, session, stream, batch);
+    kigo_batch_destroy(batch);
     kigo_stream_destroy(stream);
     kigo_session_destroy(session);
     kigo_model_destroy(w.model);
@@ -152,6 +162,12 @@ int main(int argc, char **argv)
     kigo_session *session = prompted(&w, 0, 0.0f);
     kigo_stream *stream;
     CHECK(kigo_stream_create(w.model, NULL, &stream) == KIGO_STATUS_OK);
+    // With a session on its way.
+    kigo_batch *batch;
+    kigo_session *on_its_way = prompted(&w, 0, 0.0f);
+    kigo_batch_work work_ = {.struct_size = sizeof work_, .ids = w.ids, .n_ids = N_LONG};
+    CHECK(kigo_batch_create(w.model, &batch) == KIGO_STATUS_OK);
+    CHECK(kigo_batch_add(batch, on_its_way, &work_) == KIGO_STATUS_OK);
     uint64_t before = hash_session(HASH_BEGIN, &w, session);
     // Two threads that compute on the same model, each with room of its own.
     pthread_t threads[2];
@@ -169,7 +185,7 @@ int main(int argc, char **argv)
         pid_t pid = fork();
         CHECK(pid >= 0);
         if (pid == 0)
-            child(session, stream, alone);
+            child(session, stream, batch, alone);
         for (int i = 0; alone && i < 2; i++)
             CHECK(pthread_mutex_unlock(&rounds[i]) == 0);
         int status;
@@ -188,6 +204,8 @@ int main(int argc, char **argv)
         CHECK(pthread_join(threads[i], NULL) == 0);
         free(theirs[i].out);
     }
+    kigo_batch_destroy(batch);
+    kigo_session_destroy(on_its_way);
     kigo_stream_destroy(stream);
     kigo_session_destroy(session);
     close_world(&w);

@@ -172,6 +172,26 @@ int main(int argc, char **argv) {
     // Many at once.
     CHECK(session.info().n_pages == 1 && session.info().n_pages_own == 1 && fork.info().has_logits == 1);
     kigo::session third = model.open();
+    kigo::session polled = model.open(), alone = model.open();
+    kigo::polled_batch while_drawing = model.open_batch();
+    kigo::generate_options few;
+    few.max_tokens = 5, few.flags = KIGO_GENERATE_IGNORE_END;
+    while_drawing.add(polled, {1, 2, 3}, &few, &polled);
+    kigo::polled_batch::event event;
+    std::string heard, expected;
+    std::size_t n_events = 0;
+    for (std::size_t n = 1; n > 0;)
+        for (n = while_drawing.run(1); while_drawing.next(event); n_events++) {
+            CHECK(event.what.session == polled.get() && event.what.user_data == &polled);
+            heard += event.text;
+        }
+    alone.prefill({1, 2, 3});
+    alone.generate(few, [&](uint32_t, std::string_view text) { expected += text; return 0; });
+    CHECK(n_events == 6 && heard == expected && polled.n_tokens() == alone.n_tokens());
+    while_drawing.add(polled, {4, 5});
+    while_drawing.remove(polled);
+    CHECK(polled.n_tokens() == 8);
+
     kigo::batch batch;
     for (kigo::session *s : {&session, &fork, &third}) batch.add(*s);
     CHECK(batch.prefill({{1}, {2, 3}, {4, 5, 6}}) && third.n_tokens() == 3);

@@ -98,7 +98,20 @@ impl Sequence {
         start: usize,
         tap: Option<&mut dyn FnMut(&TapEvent<'_>)>,
     ) -> Vec<f32> {
-        let mut chunks = [Chunk { tokens, start, pages: &self.pages, slot: &mut *self.slot, want: Want::Last }];
+        self.run_as(model, tokens, start, tokens.len() < 8, tap)
+    }
+
+    /// The same as steps, or as part of a prompt.
+    pub fn run_as(
+        &mut self,
+        model: &dyn LoadedModel,
+        tokens: &[u32],
+        start: usize,
+        by_steps: bool,
+        tap: Option<&mut dyn FnMut(&TapEvent<'_>)>,
+    ) -> Vec<f32> {
+        let mut chunks =
+            [Chunk { tokens, start, pages: &self.pages, slot: &mut *self.slot, want: Want::Last, by_steps }];
         let cancel = AtomicBool::new(false);
         match tap {
             Some(tap) => {

@@ -126,7 +126,7 @@ impl LoadedModel for ProbeModel {
             if verdict == Verdict::Refused {
                 break;
             }
-            let chunk = Chunk { tokens: &[token], start, pages, slot: &mut *slot, want: Want::Last };
+            let chunk = Chunk { tokens: &[token], start, pages, slot: &mut *slot, want: Want::Last, by_steps: true };
             self.0.forward(&mut [chunk], &mut RunControl { cancel: &AtomicBool::new(false), tap: None })?;
             if verdict == Verdict::Last {
                 break;

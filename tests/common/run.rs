@@ -45,7 +45,8 @@ pub fn tapped(
     let mut out = Vec::new();
     for &n in chunk_lens {
         let tokens = &tokens[start..start + n];
-        let mut chunks = [Chunk { tokens, start, pages: &pages, slot: &mut *slot, want: Want::Last }];
+        let mut chunks =
+            [Chunk { tokens, start, pages: &pages, slot: &mut *slot, want: Want::Last, by_steps: tokens.len() < 8 }];
         let cancel = AtomicBool::new(false);
         let tap = tap.as_mut().map(|t| t as &mut dyn TapObserver);
         model.forward(&mut chunks, &mut RunControl { cancel: &cancel, tap }).expect("runs");

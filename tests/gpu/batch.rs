@@ -31,7 +31,14 @@ fn append(model: &dyn LoadedModel, all: &mut [Mine], which: &[usize], start: &[u
             let tokens = &mine.tokens[start[i]..start[i] + n[i]];
             chunks.push((
                 at,
-                Chunk { tokens, start: start[i], pages: &mine.pages, slot: &mut *mine.slot, want: Want::Last },
+                Chunk {
+                    tokens,
+                    start: start[i],
+                    pages: &mine.pages,
+                    slot: &mut *mine.slot,
+                    want: Want::Last,
+                    by_steps: tokens.len() < 8,
+                },
             ));
         }
     }
@@ -430,6 +437,7 @@ fn tokens_that_a_step_chose_beforehand_are_those_of_its_logits() {
                     pages,
                     slot: &mut **slot,
                     want: Want::Last,
+                    by_steps: true,
                 })
                 .collect();
             let each = if alone { 1 } else { n };

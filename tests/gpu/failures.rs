@@ -30,7 +30,14 @@ fn failures_leave_the_device_as_it_was() {
         let model = device.load(&config, &weights, &LoadOptions::default(), &mut NoControl)?;
         model.reserve_pages(1)?;
         let mut slot = model.create_slot()?;
-        let mut chunks = [Chunk { tokens: &prompt, start: 0, pages: &[0], slot: &mut *slot, want: Want::Last }];
+        let mut chunks = [Chunk {
+            tokens: &prompt,
+            start: 0,
+            pages: &[0],
+            slot: &mut *slot,
+            want: Want::Last,
+            by_steps: prompt.len() < 8,
+        }];
         model.forward(&mut chunks, &mut RunControl { cancel: &AtomicBool::new(false), tap: None })?;
         let mut logits = vec![0f32; config.n_vocab];
         model.logits(&mut *slot, &mut logits)?;
@@ -81,14 +88,27 @@ fn a_model_goes_on_after_each_failed_allocation() {
     let calls: [Call<'_>; 6] = [
         &|model| {
             let mut slot = model.create_slot()?;
-            let mut chunks = [Chunk { tokens: &prompt, start: 0, pages: &[0], slot: &mut *slot, want: Want::Last }];
+            let mut chunks = [Chunk {
+                tokens: &prompt,
+                start: 0,
+                pages: &[0],
+                slot: &mut *slot,
+                want: Want::Last,
+                by_steps: prompt.len() < 8,
+            }];
             model.forward(&mut chunks, &mut RunControl { cancel: &AtomicBool::new(false), tap: None })?;
             logits_of(model, &mut *slot)
         },
         &|model| {
             let mut slot = model.create_slot()?;
-            let mut chunks =
-                [Chunk { tokens: &prompt[..3], start: 0, pages: &[0], slot: &mut *slot, want: Want::Last }];
+            let mut chunks = [Chunk {
+                tokens: &prompt[..3],
+                start: 0,
+                pages: &[0],
+                slot: &mut *slot,
+                want: Want::Last,
+                by_steps: prompt[..3].len() < 8,
+            }];
             model.forward(&mut chunks, &mut RunControl { cancel: &AtomicBool::new(false), tap: None })?;
             let ahead =
                 Ahead { slot: &mut *slot, pages: &[0], params: &params, last_token: prompt[2], position: 3, n: 20 };
@@ -107,6 +127,7 @@ fn a_model_goes_on_after_each_failed_allocation() {
                     pages,
                     slot: &mut **slot,
                     want: Want::Last,
+                    by_steps: prompt[..2].len() < 8,
                 })
                 .collect();
             model.forward(&mut chunks, &mut RunControl { cancel: &AtomicBool::new(false), tap: None })?;
@@ -119,7 +140,14 @@ fn a_model_goes_on_after_each_failed_allocation() {
         },
         &|model| {
             let mut slot = model.create_slot()?;
-            let mut chunks = [Chunk { tokens: &prompt, start: 0, pages: &[0], slot: &mut *slot, want: Want::Last }];
+            let mut chunks = [Chunk {
+                tokens: &prompt,
+                start: 0,
+                pages: &[0],
+                slot: &mut *slot,
+                want: Want::Last,
+                by_steps: prompt.len() < 8,
+            }];
             let (mut n, cancel) = (0, AtomicBool::new(false));
             let mut see = |_: &TapEvent<'_>| n += 1;
             model.forward(&mut chunks, &mut RunControl { cancel: &cancel, tap: Some(&mut see) })?;
@@ -130,7 +158,8 @@ fn a_model_goes_on_after_each_failed_allocation() {
             let mut slot = model.create_slot()?;
             let pages: Vec<u32> = (0..12).collect();
             let start = 12 * PAGE_TOKENS - 1;
-            let mut chunks = [Chunk { tokens: &[1], start, pages: &pages, slot: &mut *slot, want: Want::Last }];
+            let mut chunks =
+                [Chunk { tokens: &[1], start, pages: &pages, slot: &mut *slot, want: Want::Last, by_steps: true }];
             model.forward(&mut chunks, &mut RunControl { cancel: &AtomicBool::new(false), tap: None })?;
             logits_of(model, &mut *slot)
         },
@@ -140,7 +169,14 @@ fn a_model_goes_on_after_each_failed_allocation() {
             let start = 12 * PAGE_TOKENS - 1;
             let mut chunks: Vec<Chunk<'_>> = slots
                 .iter_mut()
-                .map(|slot| Chunk { tokens: &[1], start, pages: &pages, slot: &mut **slot, want: Want::Last })
+                .map(|slot| Chunk {
+                    tokens: &[1],
+                    start,
+                    pages: &pages,
+                    slot: &mut **slot,
+                    want: Want::Last,
+                    by_steps: true,
+                })
                 .collect();
             model.forward(&mut chunks, &mut RunControl { cancel: &AtomicBool::new(false), tap: None })?;
             logits_of(model, &mut *slots[1])
@@ -203,7 +239,14 @@ fn a_lost_device_is_named_by_every_call_from_then_on() {
             let work = |a: &mut dyn Slot, b: &mut dyn Slot| -> Result<()> {
                 for (start, n) in [(0, 8), (8, 1)] {
                     let tokens = &prompt[start..start + n];
-                    let chunk = |page, slot| Chunk { tokens, start, pages: page, slot, want: Want::Last };
+                    let chunk = |page, slot| Chunk {
+                        tokens,
+                        start,
+                        pages: page,
+                        slot,
+                        want: Want::Last,
+                        by_steps: tokens.len() < 8,
+                    };
                     let mut chunks = [chunk(&[0], &mut *a), chunk(&[1], &mut *b)];
                     model.forward(&mut chunks, &mut RunControl { cancel: &cancel, tap: None })?;
                 }
@@ -307,7 +350,8 @@ fn a_long_prefill_is_cancelled_soon() {
             let caller = scope.spawn(|| {
                 let pages = &sequence.pages;
                 let slot = &mut *sequence.slot;
-                let mut chunks = [Chunk { tokens: &prompt, start: 0, pages, slot, want: Want::Last }];
+                let mut chunks =
+                    [Chunk { tokens: &prompt, start: 0, pages, slot, want: Want::Last, by_steps: prompt.len() < 8 }];
                 let outcome = model.forward(&mut chunks, &mut RunControl { cancel: &cancel, tap: None });
                 (outcome, Instant::now())
             });

@@ -148,6 +148,7 @@ fn in_company(name: &str, device: &CudaDevice, config: &Config, weights: &Weight
                     pages: &pages[i..=i],
                     slot: &mut **slot,
                     want: Want::Last,
+                    by_steps: tokens[3 * i..3 * i + 3].len() < 8,
                 })
                 .collect();
             model.forward(&mut chunks, &mut RunControl { cancel: &AtomicBool::new(false), tap: None }).unwrap();

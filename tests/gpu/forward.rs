@@ -200,6 +200,35 @@ fn every_type_and_architecture_matches_the_reference() {
     }
 }
 
+/// Into which passes a prompt is cut, of a single token too, makes no difference to its bits, nor to those of what follows it.
+#[test]
+fn a_prompt_has_the_same_bits_however_it_is_cut() {
+    let Some(device) = device() else { return };
+    let archs = if few() { &["gemma3", "qwen3moe"][..] } else { &ARCHS };
+    for arch in archs {
+        for ty in if few() { &[TensorType::Q8_0][..] } else { &[TensorType::F16, TensorType::Q8_0, TensorType::Q4_K] } {
+            let mut tiny = Tiny::new(arch, *ty);
+            tiny.shape.n_ctx = 512;
+            let model = load(&device, &tiny.bytes());
+            let tokens = tokens(202, model.config().n_vocab);
+            let bits = |lens: &[usize]| {
+                let (mut sequence, mut start, mut last) = (Sequence::new(&*model, 512), 0, Vec::new());
+                for n in lens {
+                    last = sequence.run_as(&*model, &tokens[start..start + n], start, false, None);
+                    start += n;
+                }
+                assert_eq!(start, 200);
+                let next = sequence.run(&*model, &tokens[200..201], 200, None);
+                last.iter().chain(&next).map(|l| l.to_bits()).collect::<Vec<_>>()
+            };
+            let whole = bits(&[200]);
+            for lens in [&[64, 64, 64, 8][..], &[128, 72], &[1, 63, 7, 122, 5, 2], &[199, 1], &[33, 64, 103]] {
+                assert!(bits(lens) == whole, "{arch} {}: {lens:?}", ty.name());
+            }
+        }
+    }
+}
+
 #[test]
 fn head_sizes_and_groups_match_the_reference() {
     let Some(device) = device() else { return };

@@ -26,12 +26,14 @@ fn right(function: &Function, parameter: &Declared, before: Option<&Declared>) -
         (_, "kigo_session*" | "const kigo_session*", _) => "session",
         (_, "kigo_stream*", _) => "stream",
         (_, "kigo_chat_parser*" | "const kigo_chat_parser*", _) => "parser",
+        (_, "kigo_batch*", _) => "batch",
         (_, "kigo_session*const*", _) => "sessions",
         (_, "kigo_engine**", _) => "&new_engine",
         (_, "kigo_model**", _) => "&new_model",
         (_, "kigo_session**", _) => "&new_session",
         (_, "kigo_stream**", _) => "&new_stream",
         (_, "kigo_chat_parser**", _) => "&new_parser",
+        (_, "kigo_batch**", _) => "&new_batch",
         (_, "kigo_constraint**", _) => "&new_constraint",
         // Texts and data.
         (_, "const char*", "path") => "path",
@@ -54,6 +56,7 @@ fn right(function: &Function, parameter: &Declared, before: Option<&Declared>) -
         (_, "uint32_t", "token") => "7",
         (_, "uint32_t", "tap") => "7",
         (_, "size_t", "index" | "layer") => "0",
+        (_, "uint64_t", "max_ms") => "0",
         (_, "uint64_t", "flags") => "0",
         // Outputs.
         (_, "char*", "buffer") => "text",
@@ -72,7 +75,7 @@ fn right(function: &Function, parameter: &Declared, before: Option<&Declared>) -
         ("kigo_sample_batch", "uint32_t*", "tokens") => "ids",
         (_, "kigo_status*", "statuses") => "statuses",
         (_, "uint32_t*", "token") => "&out_token",
-        (_, "size_t*", "needed" | "n_tokens" | "n_events") => "&out_size",
+        (_, "size_t*", "needed" | "n_tokens" | "n_sessions" | "n_events") => "&out_size",
         (_, "const kigo_chat_event**", _) => "&out_events",
         (_, "uint64_t*", "flags") => "&out_flags",
         (_, "uint64_t*", "cache_bytes") => "&out_bytes",
@@ -97,6 +100,7 @@ fn sized(parameter: &Declared) -> Option<Struct> {
 fn outcome(function: &Function) -> &'static str {
     match function.name.as_str() {
         "kigo_engine_read_bandwidth" => "KIGO_STATUS_UNSUPPORTED", // on the CPU
+        "kigo_batch_remove" => "KIGO_STATUS_NOT_FOUND",            // it is in none
         _ => "KIGO_STATUS_OK",
     }
 }
@@ -118,7 +122,9 @@ fn inside_a_tap(function: &Function) -> &'static str {
 /// Needs a session to itself.
 fn uses_session(function: &Function) -> bool {
     let mut types = function.parameters.iter().map(|p| p.ty.as_str());
-    !function.name.ends_with("_destroy") && types.any(|ty| ["kigo_session*", "kigo_session*const*"].contains(&ty))
+    // What is not in a batch is told so, whoever has it.
+    let needs_none = function.name.ends_with("_destroy") || function.name == "kigo_batch_remove";
+    !needs_none && types.any(|ty| ["kigo_session*", "kigo_session*const*"].contains(&ty))
 }
 
 fn call(function: &Function, arguments: &[String]) -> String {
@@ -191,7 +197,11 @@ fn wrong(f: &Function, cases: &mut Cases) {
                 let unknown = "UINT64_C(1) << 40".to_owned();
                 cases.refuse(f, "", &with(i, unknown), i, &format!("{name} is 0x10000000000"));
             }
-            None => assert!(["size_t", "uint32_t", "kigo_status"].contains(&ty.as_str()), "{}: {ty} {name}", f.name),
+            None => assert!(
+                ["size_t", "uint32_t", "uint64_t", "kigo_status"].contains(&ty.as_str()),
+                "{}: {ty} {name}",
+                f.name
+            ),
         }
         let Some(strukt) = strukt else { continue };
         let variable = format!("s_{}", strukt.name);

@@ -120,6 +120,10 @@ impl LoadedModel for CpuModel {
         Ok(())
     }
 
+    fn pass_alignment(&self) -> Option<usize> {
+        Some(1)
+    }
+
     fn is_exact_in_chunks(&self) -> bool {
         true
     }

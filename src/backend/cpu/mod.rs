@@ -101,7 +101,7 @@ impl Device for CpuDevice {
         load::plan(config, weights)
     }
 
-    fn cache_classes(&self, config: &Config, _strict: bool) -> Result<CacheClasses> {
+    fn cache_classes(&self, config: &Config) -> Result<CacheClasses> {
         CacheClasses::new(config)
     }
 

@@ -58,14 +58,21 @@ fn range_start(n_chunks: usize, i: usize, n: usize) -> usize {
 pub struct Pool {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
-    /// Held for a whole forward pass.
-    turn: Mutex<()>,
+    /// Whose turn it is for a whole forward pass. A mutex alone would give it to whoever has just had it.
+    turns: Mutex<Turns>,
+    ended: Condvar,
+}
+
+/// Numbers of turns: that of the one who comes next, and that of the one whose turn it is.
+#[derive(Default)]
+struct Turns {
+    next: u64,
+    now: u64,
 }
 
 /// The right to run jobs.
 pub struct Turn<'a> {
     pool: &'a Pool,
-    _guard: MutexGuard<'a, ()>,
 }
 
 impl Pool {
@@ -86,7 +93,7 @@ impl Pool {
             begun: AtomicUsize::new(0),
             crowded: n_threads > processors,
         });
-        let mut pool = Pool { shared, threads: Vec::new(), turn: Mutex::new(()) };
+        let mut pool = Pool { shared, threads: Vec::new(), turns: Mutex::default(), ended: Condvar::new() };
         for i in 1..n_threads {
             let shared = pool.shared.clone();
             pool.threads.push(process::spawn(&format!("kigo-{i}"), STACK, move || shared.serve(i))?);
@@ -104,9 +111,26 @@ impl Pool {
         self.threads.len() + 1
     }
 
-    /// Waits until no other pass is running.
+    fn turns(&self) -> MutexGuard<'_, Turns> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the passes of all who came before have ended.
     pub fn turn(&self) -> Turn<'_> {
-        Turn { pool: self, _guard: self.turn.lock().unwrap_or_else(PoisonError::into_inner) }
+        let mut turns = self.turns();
+        let mine = turns.next;
+        turns.next += 1;
+        while turns.now != mine {
+            turns = self.ended.wait(turns).unwrap_or_else(PoisonError::into_inner);
+        }
+        Turn { pool: self }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.pool.turns().now += 1;
+        self.pool.ended.notify_all();
     }
 }
 

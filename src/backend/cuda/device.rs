@@ -94,8 +94,8 @@ impl Device for CudaDevice {
         model::plan(config, weights)
     }
 
-    fn cache_classes(&self, config: &Config, strict: bool) -> Result<CacheClasses> {
-        model::classes(config, strict)
+    fn cache_classes(&self, config: &Config) -> Result<CacheClasses> {
+        CacheClasses::new(config)
     }
 
     fn load(

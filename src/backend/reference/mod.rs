@@ -56,7 +56,7 @@ impl Device for ReferenceDevice {
         plan_of(config, weights)
     }
 
-    fn cache_classes(&self, config: &Config, _strict: bool) -> Result<CacheClasses> {
+    fn cache_classes(&self, config: &Config) -> Result<CacheClasses> {
         CacheClasses::new(config)
     }
 
@@ -251,6 +251,10 @@ impl LoadedModel for ReferenceModel {
         copy.copy_from_slice(logits);
         own(slot)?.logits = Some(copy);
         Ok(())
+    }
+
+    fn pass_alignment(&self) -> Option<usize> {
+        Some(1)
     }
 
     fn is_exact_in_chunks(&self) -> bool {

@@ -189,6 +189,9 @@ impl Pages {
         let mut fresh = fresh.into_iter().zip(&replaced).peekable();
         for (index, page) in old.pages[..end].iter().enumerate() {
             let new = fresh.next_if(|(_, replaced)| **replaced == index);
+            if let Some((new, _)) = new {
+                pool.copied(*page, new);
+            }
             list.pages.push(new.map_or(*page, |(new, _)| new));
         }
         list.foreign = old.foreign && first > 0;

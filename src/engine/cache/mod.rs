@@ -2,6 +2,7 @@
 
 mod again;
 mod budget;
+mod marks;
 mod pages;
 mod parts;
 mod pool;

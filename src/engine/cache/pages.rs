@@ -207,6 +207,7 @@ impl Pages {
                 return Err(error);
             }
             let old = std::mem::replace(&mut list.pages[begun], copy);
+            pool.copied(old, copy);
             pool.give(&[old], begun, &list.wanted);
         }
         Ok(())

@@ -22,6 +22,10 @@ pub(in crate::engine) struct PagePool {
     pub(super) loaded: Arc<dyn LoadedModel>,
     /// How pages are divided.
     pub(in crate::engine) classes: CacheClasses,
+    /// [`LoadedModel::steps_below`], which never changes.
+    pub(in crate::engine) steps_below: usize,
+    /// Whether it is kept which positions steps have computed: what is computed again has to be what it was.
+    pub(in crate::engine) marks: bool,
     /// Those that share the engine's memory cap.
     pools: Arc<Pools>,
     state: Mutex<State>,
@@ -34,6 +38,8 @@ pub(super) struct State {
     pub(super) parts: PageParts,
     pub(super) budget: PageBudget,
     pub(super) index: PrefixIndex,
+    /// The positions of each page that steps have computed, a bit for each, where [`PagePool::marks`].
+    pub(super) by_steps: Vec<u64>,
 }
 
 impl PagePool {
@@ -46,13 +52,26 @@ impl PagePool {
     ) -> Result<Arc<PagePool>> {
         let page_bytes = loaded.plan().kv_bytes_per_token * PAGE_TOKENS as u64;
         let budget = PageBudget::new(page_bytes, charge, cache_bytes);
-        // What is computed again has to be what it was.
-        let classes =
-            if loaded.is_exact_in_chunks() { loaded.cache_classes()? } else { CacheClasses::one(loaded.config())? };
+        let classes = loaded.cache_classes()?;
         let parts = PageParts::new(classes.clone(), page_bytes);
-        let state =
-            State { free: BinaryHeap::new(), holders: Vec::new(), parts, budget, index: PrefixIndex::default() };
-        let pool = Arc::new(PagePool { loaded, classes, pools: Arc::clone(pools), state: Mutex::new(state) });
+        let steps_below = loaded.steps_below();
+        let marks = steps_below > 0 && (0..classes.n()).any(|class| classes.window(class).is_some());
+        let state = State {
+            free: BinaryHeap::new(),
+            holders: Vec::new(),
+            parts,
+            budget,
+            index: PrefixIndex::default(),
+            by_steps: Vec::new(),
+        };
+        let pool = Arc::new(PagePool {
+            loaded,
+            classes,
+            steps_below,
+            marks,
+            pools: Arc::clone(pools),
+            state: Mutex::new(state),
+        });
         let as_spare: Arc<dyn Spare> = Arc::clone(&pool) as _;
         pools.add(Arc::downgrade(&as_spare))?;
         Ok(pool)
@@ -176,7 +195,7 @@ impl State {
         // Giving back takes no memory: there is room in the heap for all.
         let all = (exist + missing).saturating_sub(self.free.len());
         let room = reserve(&mut self.holders, missing).and_then(|()| reserve_heap(&mut self.free, all));
-        let room = room.and_then(|()| self.parts.reserve(missing));
+        let room = room.and_then(|()| self.parts.reserve(missing)).and_then(|()| reserve(&mut self.by_steps, missing));
         let room = room.and_then(|()| match missing {
             0 => Ok(()),
             _ => loaded.reserve_pages(exist + missing),
@@ -188,6 +207,7 @@ impl State {
         }
         for page in exist..exist + missing {
             self.holders.push(0);
+            self.by_steps.push(0);
             self.parts.push();
             self.free.push(Reverse(page as u32));
         }

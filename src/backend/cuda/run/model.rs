@@ -22,7 +22,6 @@ const GRAIN: u64 = 2 << 20;
 /// What a load and one session take, as the driver counts.
 pub fn plan(config: &Config, weights: &Weights<'_>) -> Plan {
     let laid = lay(0, config, weights);
-    // As in strict mode, where what is told of several sequences takes a little more.
     let classes = CacheClasses::new(config).unwrap_or_default();
     let rows = MOST_ROWS.min(first_context(config));
     let [fixed, part] = workspace::planned_bytes(config, first_context(config));
@@ -33,11 +32,6 @@ pub fn plan(config: &Config, weights: &Weights<'_>) -> Plan {
         // And a slot's logits and table, the captured steps, and what rounding takes.
         scratch_bytes: fixed + part + prefill + 2 * GRAIN,
     }
-}
-
-/// How pages are divided. Where a prompt's bits depend on how it is cut, nothing of them goes: what has gone is computed again.
-pub fn classes(config: &Config, strict: bool) -> Result<CacheClasses> {
-    if strict { CacheClasses::new(config) } else { CacheClasses::one(config) }
 }
 
 /// A loaded model.
@@ -126,7 +120,7 @@ impl CudaModel {
         stream.wait()?;
         let laid = lay(memory.at(), config, weights);
         load::load(gpu, &laid.jobs, control)?;
-        let net = Network::new(gpu, config, classes(config, strict)?, &laid.weights)?;
+        let net = Network::new(gpu, config, CacheClasses::new(config)?, &laid.weights)?;
         let exec = Exec::new(&net, Tuning { prefill: !strict, ..Tuning::default() }, stream)?;
         Ok(CudaModel { turn: Mutex::default(), exec: Mutex::new(exec), _memory: memory, weights_bytes: bytes, net })
     }

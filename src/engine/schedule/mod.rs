@@ -1,0 +1,10 @@
+//! Who runs the next pass over the weights, with whom, and how long it may be.
+
+mod line;
+mod order;
+mod pace;
+mod part;
+
+pub(super) use line::{Line, Passes};
+pub(super) use pace::Steppers;
+pub(super) use part::{Part, run_tapped};
