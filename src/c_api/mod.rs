@@ -42,7 +42,7 @@ pub mod tokenizer;
 pub mod version;
 
 /// The header's sections in order: `(file, heading)`.
-pub const SECTIONS: [(&str, &str); 20] = [
+pub const SECTIONS: [(&str, &str); 21] = [
     ("status", "Status and errors"),
     ("version", "Versions"),
     ("log", "Logs"),
