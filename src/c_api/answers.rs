@@ -358,7 +358,7 @@ unsafe fn give<C: FnOnce(&mut AnswerParser) -> Result<()>>(
     state.events.clear();
     state.text.clear();
     crate::alloc::reserve(&mut state.events, most_events)?;
-    crate::alloc::reserve(&mut state.text, most_bytes + most_events)?;
+    crate::alloc::reserve(&mut state.text, most_bytes.saturating_add(most_events))?;
     call(&mut state.parser)?;
     let told = state.parser.parser().events();
     for event in told.iter() {

@@ -22,7 +22,7 @@ pub enum EventKind {
     CallArguments,
     /// A call ends.
     CallEnded,
-    /// As many tokens of thinking as the budget has have been taken, and the thinking has not ended.
+    /// The budget of thinking is used up, and the thinking has not ended.
     BudgetUsed,
     /// The message has ended; nothing comes any more before the parser is finished.
     Ended,
@@ -37,7 +37,7 @@ pub struct Event<'e> {
     pub call: u32,
     /// Its text, whole characters; empty for those without.
     pub text: &'e str,
-    /// Of `CallEnded`: the call broke off, or its arguments are no JSON object.
+    /// The call broke off, or its arguments are no JSON object; of `CallEnded`.
     pub malformed: bool,
 }
 

@@ -91,7 +91,7 @@ fn escaped(text: &str) -> String {
             out.push_str("\\n");
             continue;
         }
-        if c.is_ascii_punctuation() {
+        if "\\.+*?()|[]{}^$/".contains(c) {
             out.push('\\');
         }
         out.push(c);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::call::Call;
 use super::event::{EventKind, Events};
-use super::mark::{Begins, Byte, Found, Mark, find, is_space};
+use super::mark::{Byte, Found, Mark, find, is_space};
 use super::program::Program;
 use super::tools::Tools;
 use crate::alloc::reserve;
