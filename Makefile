@@ -33,7 +33,7 @@ OBJCOPY ?= objcopy
 
 CFLAGS ?= -O3 -g
 C_WARNINGS := -std=c99 -Wall -Wextra -Wpedantic -Werror
-PROGRAMS := $(addprefix $(BUILD)/,generate chat batch scheduler bench plugin compare haiku doctor)
+PROGRAMS := $(addprefix $(BUILD)/,generate chat batch scheduler bench plugin compare haiku doctor window)
 
 LIBDIR ?= $(PREFIX)/lib
 LICENSEDIR ?= $(PREFIX)/share/licenses/kigo

@@ -1,5 +1,5 @@
 # The targets and what each runs with; read by run.sh and go.sh.
-TARGETS='reader tokenize chat schema regex lark restore stream calls'
+TARGETS='reader tokenize chat schema regex lark restore stream parser calls'
 
 # The most bytes of an input. Long texts of one pattern are cases of their own, in tests/regression.rs.
 max_len() {

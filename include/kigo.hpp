@@ -38,6 +38,7 @@ private:
 using tokens = std::vector<uint32_t>;
 using log_function = std::function<int(int32_t level, std::string_view text)>;
 using progress_function = std::function<int(uint64_t done_bytes, uint64_t total_bytes)>;
+using prefill_function = std::function<int(std::size_t n_done, std::size_t n_total)>;
 using token_function = std::function<int(uint32_t token, std::string_view text)>;
 using tap_function = std::function<int(const kigo_tap_event &event)>;
 using check_function = std::function<int(const kigo_check &check)>;
@@ -88,6 +89,10 @@ template <class Function> struct carried {
 
 inline int32_t progress(uint64_t done, uint64_t total, void *user_data) {
     return static_cast<carried<progress_function> *>(user_data)->call(done, total);
+}
+
+inline int32_t prefilled(std::size_t n_done, std::size_t n_total, void *user_data) {
+    return static_cast<carried<prefill_function> *>(user_data)->call(n_done, n_total);
 }
 
 inline int32_t token(uint32_t id, const char *text, std::size_t text_len, void *user_data) {
@@ -150,6 +155,7 @@ struct load_options {
     uint64_t cache_bytes = 0;
     uint64_t flags = 0;
     uint64_t pass_tokens = 0;
+    uint64_t prefix_cache_bytes = 0;
 };
 
 struct generate_options {
@@ -163,6 +169,7 @@ class constraint;
 class session;
 class stream;
 class polled_batch;
+class chat_parser;
 
 class engine : public detail::owner<kigo_engine, kigo_engine_destroy> {
 public:
@@ -345,8 +352,22 @@ public:
             return kigo_chat_render_json_text(get(), messages.data(), messages.size(), &options, buffer, n, needed);
         });
     }
+    // The names of the variables that the template reads.
+    std::vector<std::string> chat_variables(kigo_chat_options options = {}) const {
+        options.struct_size = sizeof options;
+        std::vector<std::string> names;
+        for (std::size_t i = 0, n = 0;; i++) {
+            const kigo_status status = kigo_chat_variable(get(), &options, i, nullptr, 0, &n);
+            if (status == KIGO_STATUS_NOT_FOUND && i > 0) return names;
+            detail::check(status);
+            names.push_back(detail::buffer<std::string>([&](char *buffer, std::size_t size, std::size_t *needed) {
+                return kigo_chat_variable(get(), &options, i, buffer, size, needed);
+            }));
+        }
+    }
     // All zero is greedy; the struct_size is set here.
-    inline session open(const kigo_sampling &sampling = {}, std::size_t n_ctx = 0, uint64_t flags = 0) const;
+    inline session open(const kigo_sampling &sampling = {}, std::size_t n_ctx = 0, uint64_t flags = 0,
+                        std::string_view prefix_salt = {}) const;
     // A grammar of a kind, KIGO_CONSTRAINT_*, compiled; `go_on` is asked meanwhile. flags: KIGO_CONSTRAINT_COMPACT.
     inline constraint compile(int32_t kind, std::string_view text, uint64_t flags = 0,
                               const go_on_function &go_on = {}) const;
@@ -354,6 +375,10 @@ public:
     inline session restore(const void *blob, std::size_t n_bytes) const;
     inline polled_batch open_batch() const;
     inline stream open_stream(const std::vector<std::string> &stop = {}, uint64_t flags = 0) const;
+    // A parser of the answers to a conversation with these tools, variables and template.
+    inline chat_parser open_chat_parser(kigo_chat_options options = {}) const;
+    // Calls held to the tools of a conversation; the struct_sizes are set here.
+    inline constraint compile_tools(kigo_chat_options chat, kigo_tools_options options = {}) const;
 
 private:
     friend class engine;
@@ -375,6 +400,18 @@ private:
 class session : public detail::owner<kigo_session, kigo_session_destroy> {
 public:
     void prefill(const tokens &ids) { detail::check(kigo_session_prefill(get(), ids.data(), ids.size())); }
+    // Afterwards the session holds exactly these; `progress` is called before each pass.
+    kigo_advanced advance(const tokens &ids, const prefill_function &progress = {}) {
+        detail::carried<prefill_function> carried{progress};
+        auto c = detail::sized<kigo_advance_options>();
+        if (progress) {
+            c.progress = detail::prefilled;
+            c.user_data = &carried;
+        }
+        auto advanced = detail::sized<kigo_advanced>();
+        carried.check(kigo_session_advance(get(), ids.data(), ids.size(), &c, &advanced));
+        return advanced;
+    }
     void step(uint32_t token) { detail::check(kigo_session_step(get(), token)); }
     uint32_t sample() {
         uint32_t token = 0;
@@ -516,6 +553,78 @@ private:
     bool stopped_ = false;
 };
 
+// One event of a parser; its text is its own.
+struct chat_event {
+    int32_t kind;
+    uint32_t call;
+    std::string text;
+    bool malformed;
+};
+
+class chat_parser : public detail::owner<kigo_chat_parser, kigo_chat_parser_destroy> {
+public:
+    std::vector<chat_event> push(uint32_t token) {
+        return give([&](auto events, auto n) { return kigo_chat_parser_push(get(), token, events, n); });
+    }
+    std::vector<chat_event> push_text(std::string_view text) {
+        return give([&](auto events, auto n) { return kigo_chat_parser_push_text(get(), text.data(), text.size(), events, n); });
+    }
+    // What was held back; the parser is at the beginning of another answer then.
+    std::vector<chat_event> finish() {
+        return give([&](auto events, auto n) { return kigo_chat_parser_finish(get(), events, n); });
+    }
+    // Its family is the parser's.
+    kigo_chat_format info() const {
+        auto out = detail::sized<kigo_chat_format>();
+        detail::check(kigo_chat_parser_info(get(), &out));
+        return out;
+    }
+    void set_thinking_budget(std::size_t n_tokens) {
+        detail::check(kigo_chat_parser_set_thinking_budget(get(), n_tokens));
+    }
+    // The tokens that end thinking.
+    tokens thinking_end() const {
+        return detail::buffer<tokens>([&](uint32_t *ids, std::size_t n, std::size_t *needed) {
+            return kigo_chat_parser_thinking_end(get(), ids, n, needed);
+        });
+    }
+
+private:
+    friend class model;
+    chat_parser() = default;
+    template <class Call> std::vector<chat_event> give(Call call) {
+        const kigo_chat_event *events = nullptr;
+        std::size_t n = 0;
+        detail::check(call(&events, &n));
+        std::vector<chat_event> out;
+        for (std::size_t i = 0; i < n; i++) {
+            const kigo_chat_event &e = events[i];
+            out.push_back({e.kind, e.call, std::string(e.text, e.text_len), (e.flags & KIGO_CHAT_EVENT_MALFORMED) != 0});
+        }
+        return out;
+    }
+};
+
+inline chat_parser model::open_chat_parser(kigo_chat_options options) const {
+    options.struct_size = sizeof options;
+    chat_parser out;
+    kigo_chat_parser *handle = nullptr;
+    detail::check(kigo_chat_parser_create(get(), &options, &handle));
+    out.handle_.reset(handle);
+    out.log_ = log_;
+    return out;
+}
+
+inline constraint model::compile_tools(kigo_chat_options chat, kigo_tools_options options) const {
+    chat.struct_size = sizeof chat;
+    options.struct_size = sizeof options;
+    constraint out;
+    kigo_constraint *handle = nullptr;
+    detail::check(kigo_constraint_create_tools(get(), &chat, &options, &handle));
+    out.handle_.reset(handle);
+    return out;
+}
+
 inline constraint model::compile(int32_t kind, std::string_view text, uint64_t flags, const go_on_function &go_on) const {
     detail::carried<go_on_function> carried{go_on};
     auto c = detail::sized<kigo_constraint_options>();
@@ -538,6 +647,7 @@ template <class Load> model engine::load(const progress_function &progress, cons
     detail::carried<progress_function> carried{progress};
     auto c = detail::sized<kigo_load_options>();
     c.cache_bytes = options.cache_bytes;
+    c.prefix_cache_bytes = options.prefix_cache_bytes;
     c.flags = options.flags;
     c.pass_tokens = options.pass_tokens;
     if (progress) {
@@ -661,13 +771,16 @@ inline session model::restore(const void *blob, std::size_t n_bytes) const {
     return out;
 }
 
-inline session model::open(const kigo_sampling &sampling, std::size_t n_ctx, uint64_t flags) const {
+inline session model::open(const kigo_sampling &sampling, std::size_t n_ctx, uint64_t flags,
+                           std::string_view prefix_salt) const {
     kigo_sampling with_size = sampling;
     with_size.struct_size = sizeof with_size;
     auto c = detail::sized<kigo_session_options>();
     c.n_ctx = n_ctx;
     c.sampling = &with_size;
     c.flags = flags;
+    c.prefix_salt = prefix_salt.data();
+    c.prefix_salt_len = prefix_salt.size();
     session out;
     kigo_session *handle = nullptr;
     detail::check(kigo_session_create(get(), &c, &handle));

@@ -8,6 +8,7 @@
 //! | [`doctor`] | checks of a device with a model: a user of the engine |
 //! | [`engine`] | engine, model, session, cache bookkeeping: joins what is below, knows no C |
 //! | [`backend`] | the trait at the height of a forward pass; `reference`, `cpu`, `cuda` |
+//! | [`chat`] | answers taken apart: thinking, text and calls, in the way of the model's template |
 //! | [`tokenizer`] | text to ids and back, chat templates, the UTF-8 stream |
 //! | [`sampler`] | logits to a token |
 //! | [`model`] | one description of a decoder-only transformer, filled in from GGUF keys |
@@ -19,6 +20,7 @@
 pub mod alloc;
 pub mod backend;
 pub mod c_api;
+pub mod chat;
 pub mod doctor;
 pub mod engine;
 pub mod error;

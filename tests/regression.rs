@@ -25,6 +25,8 @@ mod gguf_edit;
 mod grammar;
 #[path = "../fuzz/src/lark.rs"]
 mod lark;
+#[path = "../fuzz/src/parser.rs"]
+mod parser;
 #[path = "../fuzz/src/reader.rs"]
 mod reader;
 #[path = "../fuzz/src/regex.rs"]
@@ -216,5 +218,5 @@ macro_rules! replays {
 
 mod replays {
     use super::replay;
-    replays!(calls, chat, lark, reader, regex, restore, schema, stream, tokenize);
+    replays!(calls, chat, lark, parser, reader, regex, restore, schema, stream, tokenize);
 }

@@ -57,6 +57,9 @@ pub fn cache(model: *const kigo_model) -> kigo_cache_facts {
         limit_bytes: 0,
         free_bytes: 0,
         spare_bytes: 0,
+        n_pages_retained: 0,
+        retained_bytes: 0,
+        n_tokens_saved: 0,
     };
     // SAFETY: the caller's model; the output stands here.
     unsafe { assert!(check(kigo_model_cache_info(model, &raw mut facts))) };
@@ -325,6 +328,7 @@ pub fn load(model: &mut *mut kigo_model, input: &mut Input<'_>) {
         cache_bytes: input.number(),
         flags: u64::from(input.u8() % 10),
         pass_tokens: u64::from(spoil % 3) * 7,
+        prefix_cache_bytes: 1 << 20,
     };
     let mut options = Sized::of(options, input);
     // SAFETY: the thread's own model, in no call; sessions of it go on by themselves.

@@ -13,6 +13,7 @@ pub mod chat;
 pub mod gguf_edit;
 pub mod grammar;
 pub mod lark;
+pub mod parser;
 pub mod reader;
 pub mod regex;
 pub mod restore;

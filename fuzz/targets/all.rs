@@ -3,7 +3,7 @@
 
 use std::sync::OnceLock;
 
-use kigo_fuzz::{calls, chat, gguf_edit, lark, reader, regex, restore, schema, stream, support, tokenize};
+use kigo_fuzz::{calls, chat, gguf_edit, lark, parser, reader, regex, restore, schema, stream, support, tokenize};
 
 fn target() -> fn(&[u8]) {
     static TARGET: OnceLock<fn(&[u8])> = OnceLock::new();
@@ -16,6 +16,7 @@ fn target() -> fn(&[u8]) {
         Ok("restore") => restore::run,
         Ok("schema") => schema::run,
         Ok("stream") => stream::run,
+        Ok("parser") => parser::run,
         Ok("tokenize") => tokenize::run,
         other => {
             eprintln!("KIGO_FUZZ_TARGET is {other:?}, which is no target");

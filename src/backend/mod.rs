@@ -216,16 +216,16 @@ pub trait LoadedModel: Send + Sync {
         512
     }
 
-    /// A prompt's passes may end at positions that are multiples of this, a divisor of [`PAGE_TOKENS`], whatever their number of
-    /// tokens, and change no bit; one pass runs at a time. `None`: they are of [`Self::prefill_chunk`] tokens.
-    fn pass_alignment(&self) -> Option<usize> {
-        None
-    }
-
     /// Calls of fewer tokens than this are computed as steps are ([`Chunk::by_steps`]), whose bits are others than a prompt's;
     /// 0: there is no difference. Into which passes a call is cut makes none on any device.
     fn steps_below(&self) -> usize {
         0
+    }
+
+    /// A prompt's passes may end at positions that are multiples of this, a divisor of [`PAGE_TOKENS`], whatever their number of
+    /// tokens, and change no bit; one pass runs at a time. `None`: they are of [`Self::prefill_chunk`] tokens.
+    fn pass_alignment(&self) -> Option<usize> {
+        None
     }
 
     /// Whether a prompt gives the same bits however it is cut into calls; otherwise the same within rounding.

@@ -128,26 +128,25 @@ sized_struct!(kigo_chat_options, bytes: 64, fields: [
 ]);
 
 /// # Safety
-/// As the header says of texts and options.
-unsafe fn render_json(
-    model: *const kigo_model,
-    messages_json: *const c_char,
-    messages_json_len: usize,
-    options: *const kigo_chat_options,
-) -> Result<crate::tokenizer::Rendered> {
-    /// # Safety
-    /// As for `text`.
-    unsafe fn optional<'a>(pointer: *const c_char, len: usize, name: &'static str) -> Result<Option<&'a str>> {
-        if pointer.is_null() && len == 0 {
-            return Ok(None);
-        }
-        // SAFETY: passed on from this function's contract.
-        unsafe { text(pointer, len, name) }.map(Some)
+/// As for `text`.
+unsafe fn optional<'a>(pointer: *const c_char, len: usize, name: &'static str) -> Result<Option<&'a str>> {
+    if pointer.is_null() && len == 0 {
+        return Ok(None);
     }
     // SAFETY: passed on from this function's contract.
+    unsafe { text(pointer, len, name) }.map(Some)
+}
+
+/// A conversation of these messages and what the options say, and the template of the caller's own.
+///
+/// # Safety
+/// As the header says of texts and options.
+pub(super) unsafe fn chat_json<'a>(
+    messages: &'a str,
+    options: *const kigo_chat_options,
+) -> Result<(ChatJson<'a>, Option<&'a str>)> {
+    // SAFETY: passed on from this function's contract.
     unsafe {
-        let model = borrow(model, "model")?;
-        let messages = text(messages_json, messages_json_len, "messages_json")?;
         let o = super::args::options(options)?;
         let flags = super::args::flags(o.flags, KIGO_CHAT_ADD_GENERATION_PROMPT, "flags")?;
         let chat = ChatJson {
@@ -156,7 +155,24 @@ unsafe fn render_json(
             variables: optional(o.variables_json, o.variables_json_len, "variables_json")?,
             add_generation_prompt: flags != 0,
         };
-        model.0.render_chat_json(&chat, optional(o.template_source, o.template_source_len, "template_source")?)
+        Ok((chat, optional(o.template_source, o.template_source_len, "template_source")?))
+    }
+}
+
+/// # Safety
+/// As the header says of texts and options.
+unsafe fn render_json(
+    model: *const kigo_model,
+    messages_json: *const c_char,
+    messages_json_len: usize,
+    options: *const kigo_chat_options,
+) -> Result<crate::tokenizer::Rendered> {
+    // SAFETY: passed on from this function's contract.
+    unsafe {
+        let model = borrow(model, "model")?;
+        let messages = text(messages_json, messages_json_len, "messages_json")?;
+        let (chat, template) = chat_json(messages, options)?;
+        model.0.render_chat_json(&chat, template)
     }
 }
 
@@ -202,5 +218,32 @@ pub unsafe extern "C" fn kigo_chat_render_json_text(
     guard(|| unsafe {
         let out = Buffer::new(buffer, capacity, needed, "buffer")?;
         out.store_text(render_json(model, messages_json, messages_json_len, options)?.text.as_bytes())
+    })
+}
+
+/// The name of a variable that the template reads and does not make itself, from index 0 on: `messages`, `tools` where it
+/// takes some, `add_generation_prompt`, `bos_token` and the like, and those that are for
+/// kigo_chat_options.variables_json, such as `enable_thinking`. Of `options`, which may be NULL, only the template counts.
+/// Text out.
+///
+/// NOT_FOUND: it reads no more, or the model has no chat template. INVALID_ARGUMENT: unknown flags; a `template_source`
+/// that is malformed. Otherwise as kigo_chat_render().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_chat_variable(
+    model: *const kigo_model,
+    options: *const kigo_chat_options,
+    index: usize,
+    buffer: *mut c_char,
+    capacity: usize,
+    needed: *mut usize,
+) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        let out = Buffer::new(buffer, capacity, needed, "buffer")?;
+        let model = borrow(model, "model")?;
+        let o = super::args::options(options)?;
+        super::args::flags(o.flags, KIGO_CHAT_ADD_GENERATION_PROMPT, "flags")?;
+        let template = optional(o.template_source, o.template_source_len, "template_source")?;
+        model.0.chat_variable(index, template, |name| out.store_text(name.as_bytes()))
     })
 }

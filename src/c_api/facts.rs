@@ -218,16 +218,22 @@ pub struct kigo_cache_facts {
     /// Bytes that could be taken now, in whole pages, beside what other models of the engine would give back; UINT64_MAX:
     /// nothing limits them but the machine's memory.
     pub free_bytes: u64,
-    /// Those of `used_bytes` that are given back as soon as they are needed: keys and values that the layers with a window do
-    /// not read any more. `free_bytes` has them, too.
+    /// Those of `used_bytes` that are given back as soon as they are needed: retained ones, and keys and values that the layers
+    /// with a window do not read any more. `free_bytes` has them, too.
     pub spare_bytes: u64,
+    /// Pages in use that no session holds: see kigo_load_options.prefix_cache_bytes.
+    pub n_pages_retained: u64,
+    /// Bytes of them.
+    pub retained_bytes: u64,
+    /// Tokens that sessions of the model have taken from others so far in place of computing them.
+    pub n_tokens_saved: u64,
 }
-sized_struct!(kigo_cache_facts, bytes: 56, fields: [usize, u64, u64, u64, u64, u64, u64]);
+sized_struct!(kigo_cache_facts, bytes: 80, fields: [usize, u64, u64, u64, u64, u64, u64, u64, u64, u64]);
 
 /// Fills `facts`, whose `struct_size` the caller has set. Other threads may take and free pages meanwhile.
 ///
 /// Which sessions to destroy or to save when the cache is full is the program's to decide; kigo_session_info() has
-/// what each of them holds, and destroying or truncating one makes its pages free at once.
+/// what each of them holds, and destroying or truncating one makes its pages free at once: retained ones count as free.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_model_cache_info(model: *const kigo_model, facts: *mut kigo_cache_facts) -> kigo_status {
     // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
@@ -242,6 +248,9 @@ pub unsafe extern "C" fn kigo_model_cache_info(model: *const kigo_model, facts: 
             limit_bytes: found.n_pages_limit.map_or(u64::MAX, |n| n.saturating_mul(found.page_bytes)),
             free_bytes: found.n_pages_free.map_or(u64::MAX, |n| n.saturating_mul(found.page_bytes)),
             spare_bytes: found.spare_bytes,
+            n_pages_retained: found.n_pages_retained,
+            retained_bytes: found.retained_bytes,
+            n_tokens_saved: found.n_tokens_saved,
         };
         fill(facts, size, &value);
         Ok(())

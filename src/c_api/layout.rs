@@ -30,8 +30,9 @@ layout! {
     engine::kigo_engine_facts: 32 {
         struct_size 0, memory_cap_bytes 8, memory_used_bytes 16, n_threads 24,
     }
-    model::kigo_load_options: 48 {
+    model::kigo_load_options: 56 {
         struct_size 0, progress 8, progress_user_data 16, cache_bytes 24, flags 32, pass_tokens 40,
+        prefix_cache_bytes 48,
     }
     model::kigo_plan_options: 24 {
         struct_size 0, n_tokens 8, flags 16,
@@ -50,8 +51,9 @@ layout! {
         struct_size 0, kv_bytes_per_token 8, state_bytes 16, mixers 24, window 28, n_heads 32, n_kv_heads 36,
         k_head_dim 40, v_head_dim 44, n_rot 48, kv_layer 52, n_ff 56, n_experts 60, n_experts_used 64, n_ff_expert 68,
     }
-    facts::kigo_cache_facts: 56 {
+    facts::kigo_cache_facts: 80 {
         struct_size 0, page_tokens 8, n_pages_used 16, used_bytes 24, limit_bytes 32, free_bytes 40, spare_bytes 48,
+        n_pages_retained 56, retained_bytes 64, n_tokens_saved 72,
     }
     chat::kigo_message: 32 {
         role 0, role_len 8, content 16, content_len 24,
@@ -60,6 +62,15 @@ layout! {
         struct_size 0, flags 8, tools_json 16, tools_json_len 24, variables_json 32, variables_json_len 40,
         template_source 48, template_source_len 56,
     }
+    answers::kigo_chat_event: 32 {
+        kind 0, call 4, text 8, text_len 16, flags 24,
+    }
+    answers::kigo_chat_format: 24 {
+        struct_size 0, family 8, flags 16,
+    }
+    answers::kigo_tools_options: 56 {
+        struct_size 0, choice 8, name 16, name_len 24, flags 32, go_on 40, user_data 48,
+    }
     sampling::kigo_logit_bias: 8 {
         token 0, bias 4,
     }
@@ -67,12 +78,18 @@ layout! {
         struct_size 0, seed 8, temperature 16, top_k 20, top_p 24, min_p 28, repetition_penalty 32,
         frequency_penalty 36, presence_penalty 40, penalty_window 44, logit_bias 48, n_logit_bias 56,
     }
-    session::kigo_session_options: 32 {
-        struct_size 0, n_ctx 8, sampling 16, flags 24,
+    session::kigo_session_options: 48 {
+        struct_size 0, n_ctx 8, sampling 16, flags 24, prefix_salt 32, prefix_salt_len 40,
     }
     session::kigo_session_facts: 72 {
         struct_size 0, n_tokens 8, n_ctx 16, n_pages 24, n_pages_own 32, has_logits 40, n_tokens_reused 48,
         has_long_rope 56, truncate_free_from 64,
+    }
+    prefix::kigo_advance_options: 24 {
+        struct_size 0, progress 8, user_data 16,
+    }
+    prefix::kigo_advanced: 32 {
+        struct_size 0, n_kept 8, n_reused 16, n_computed 24,
     }
     constraint::kigo_constraint_options: 56 {
         struct_size 0, kind 8, text 16, text_len 24, flags 32, go_on 40, user_data 48,

@@ -19,6 +19,7 @@ mod layout;
 #[cfg(test)]
 mod tests;
 
+pub mod answers;
 pub mod batch;
 pub mod chat;
 pub mod constraint;
@@ -32,6 +33,7 @@ pub mod logprobs;
 pub mod metadata;
 pub mod model;
 pub mod polled;
+pub mod prefix;
 pub mod sampling;
 pub mod session;
 pub mod status;
@@ -41,7 +43,7 @@ pub mod tokenizer;
 pub mod version;
 
 /// The header's sections in order: `(file, heading)`.
-pub const SECTIONS: [(&str, &str); 20] = [
+pub const SECTIONS: [(&str, &str); 22] = [
     ("status", "Status and errors"),
     ("version", "Versions"),
     ("log", "Logs"),
@@ -53,9 +55,11 @@ pub const SECTIONS: [(&str, &str); 20] = [
     ("chat", "Chat"),
     ("sampling", "Sampling parameters"),
     ("session", "Session"),
+    ("prefix", "Kept prefixes"),
     ("logprobs", "Log probabilities"),
     ("generate", "Generation"),
     ("constraint", "Constraints"),
+    ("answers", "Answers"),
     ("batch", "Batches"),
     ("polled", "Polled batches"),
     ("embed", "Embeddings"),

@@ -37,8 +37,13 @@ pub struct kigo_load_options {
     /// engine's models, so that their gaps stay within about four times the usual, and more while nobody does. See "Passes"
     /// in the section of sessions.
     pub pass_tokens: u64,
+    /// The most bytes of the KV cache that stay when the sessions whose tokens they were are gone (destroyed, truncated,
+    /// advanced), to be found by sessions with KIGO_SESSION_REUSE_PREFIX; UINT64_MAX: whatever there is; 0: none. They are
+    /// given up, the least recently used first and the end of a text before its beginning, where more of them would come and
+    /// before anything of this engine's is short of memory.
+    pub prefix_cache_bytes: u64,
 }
-sized_struct!(kigo_load_options, bytes: 48, fields: [usize, kigo_progress_callback, *mut c_void, u64, u64, u64]);
+sized_struct!(kigo_load_options, bytes: 56, fields: [usize, kigo_progress_callback, *mut c_void, u64, u64, u64, u64]);
 
 /// For kigo_load_options.flags: calls that run sessions of this model on different threads at the same time,
 /// kigo_session_prefill(), _step(), _generate() and the batch calls, share passes over the weights. Every result is
@@ -57,7 +62,7 @@ pub const KIGO_LOAD_STRICT: u64 = 2;
 /// nothing else or of any other, whatever its architecture and tensor types. The model tokenizes, detokenizes and renders
 /// chats; kigo_model_facts.flags has no KIGO_MODEL_HAS_WEIGHTS, what only weights tell is 0 there, and the calls that need
 /// them (kigo_session_create(), kigo_session_restore(), kigo_model_embed()) give KIGO_STATUS_INVALID_STATE. `progress` is
-/// not called, and the other flags and `cache_bytes` have no effect.
+/// not called, and the other flags, `cache_bytes` and `prefix_cache_bytes` have no effect.
 pub const KIGO_LOAD_VOCABULARY: u64 = 4;
 
 /// What a plan is for. 0 is the default of each field.
@@ -142,8 +147,8 @@ pub unsafe extern "C" fn kigo_model_plan(
 /// IO: the file, or a part of a split one, cannot be opened or read, or was shortened while the call ran: the text has the
 /// place, the bytes wanted and those read. INVALID_MODEL: the text names the field, its
 /// byte offset and both numbers. UNSUPPORTED: the text names the architecture, tensor type or pre-tokenizer.
-/// OUT_OF_MEMORY: the text has the bytes asked for and free. INVALID_ARGUMENT: `cache_bytes` is less than a page, unknown
-/// flags. CANCELLED: `progress` returned something other than 0. After each of them the engine is as it was. Who writes to
+/// OUT_OF_MEMORY: the text has the bytes asked for and free. INVALID_ARGUMENT: `cache_bytes` or `prefix_cache_bytes` is less
+/// than a page, unknown flags. CANCELLED: `progress` returned something other than 0. After each of them the engine is as it was. Who writes to
 /// the file meanwhile gets one of these, or a model of the bytes that were there when they were read.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_model_load_file(
@@ -188,7 +193,8 @@ fn load_options(o: &kigo_load_options) -> Result<(impl FnMut(u64, u64) -> Result
     let cache_bytes = (o.cache_bytes != 0).then_some(o.cache_bytes);
     let tokens = usize::try_from(o.pass_tokens).unwrap_or(usize::MAX);
     let pass_tokens = (tokens != 0).then_some(tokens);
-    Ok((progress(o), LoadOptions { cache_bytes, pass_tokens, ..flagged(o.flags)? }))
+    let prefix_cache_bytes = o.prefix_cache_bytes;
+    Ok((progress(o), LoadOptions { cache_bytes, pass_tokens, prefix_cache_bytes, ..flagged(o.flags)? }))
 }
 
 /// What the flags of a load say of its options.

@@ -34,7 +34,7 @@
 use super::model::kigo_model;
 use super::prelude::*;
 use super::sampling::{self, kigo_sampling};
-use crate::engine::{Session, SessionOptions};
+use crate::engine::{Session, SessionOptions, check_salt};
 
 /// One sequence.
 pub struct kigo_session(pub(super) Session);
@@ -55,20 +55,28 @@ pub struct kigo_session_options {
     pub sampling: *const kigo_sampling,
     /// 0 or KIGO_SESSION_REUSE_PREFIX.
     pub flags: u64,
+    /// `prefix_salt_len` bytes, copied by the call, that keep prefixes apart: pages are shared between sessions with the same bytes
+    /// here and no others, whichever of them has the flag. A party's name or key, where parties must not learn of one another. A
+    /// fork has its origin's.
+    pub prefix_salt: *const c_void,
+    /// How many, 1,024 at most; 0: the pages of those who have none.
+    pub prefix_salt_len: usize,
 }
-sized_struct!(kigo_session_options, bytes: 32, fields: [usize, usize, *const kigo_sampling, u64]);
+sized_struct!(kigo_session_options, bytes: 48, fields: [usize, usize, *const kigo_sampling, u64, *const c_void, usize]);
 
 /// For kigo_session_options.flags: where another session of the model holds the same tokens from the first on, such as
-/// a system prompt, their KV cache is shared in whole pages of 64 tokens instead of being computed again. Looked for
+/// a system prompt, or computes them, or held them once (kigo_load_options.prefix_cache_bytes), their KV cache is shared in whole
+/// pages of 64 tokens instead of being computed again: see "Kept prefixes". Looked for
 /// by a prefill while the session holds a multiple of 64 tokens, best none. At least one token is always computed.
 /// kigo_session_facts.n_tokens_reused counts them. The results are the same on the CPU, and on a GPU with KIGO_LOAD_STRICT;
 /// on a GPU without it logits differ by rounding where steps have computed some of what is shared: see "Sameness". How long a
-/// prefill takes tells whether somebody else has that text, so leave it out between parties that must not know.
+/// prefill takes tells whether somebody else has that text, so leave it out, or give salts, between parties that must not know.
 pub const KIGO_SESSION_REUSE_PREFIX: u64 = 1;
 
 /// Makes a session without tokens. `options` may be NULL: all defaults.
 ///
-/// INVALID_ARGUMENT: n_ctx is larger than the model's, a sampling parameter is out of its range, unknown flags.
+/// INVALID_ARGUMENT: n_ctx is larger than the model's, a sampling parameter is out of its range, unknown flags, a salt that is
+/// too long.
 /// INVALID_STATE: the model has no weights (KIGO_LOAD_VOCABULARY). OUT_OF_MEMORY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_session_create(
@@ -84,7 +92,11 @@ pub unsafe extern "C" fn kigo_session_create(
         let n_ctx = (options.n_ctx != 0).then_some(options.n_ctx);
         let sampling = sampling::read(options.sampling)?;
         let reuse_prefix = flags(options.flags, KIGO_SESSION_REUSE_PREFIX, "flags")? != 0;
-        put(session, kigo_session(Session::new(&model.0, SessionOptions { n_ctx, sampling, reuse_prefix })?))
+        let salt = slice(options.prefix_salt.cast::<u8>(), options.prefix_salt_len, "prefix_salt")?;
+        check_salt(salt.len())?;
+        let prefix_salt = salt.to_vec();
+        let options = SessionOptions { n_ctx, sampling, reuse_prefix, prefix_salt };
+        put(session, kigo_session(Session::new(&model.0, options)?))
     })
 }
 
@@ -255,7 +267,7 @@ pub struct kigo_session_facts {
     pub n_ctx: u64,
     /// Pages of KV cache.
     pub n_pages: u64,
-    /// Those of the pages that no other session holds: what destroying this one makes free, as far as it is there.
+    /// Those of the pages that no other session holds: what destroying this one makes free, or retained, as far as it is there.
     pub n_pages_own: u64,
     /// 1 if there are current logits, else 0.
     pub has_logits: u64,
@@ -350,9 +362,9 @@ pub unsafe extern "C" fn kigo_session_save(
 /// Makes a session of what kigo_session_save() wrote, `blob_bytes` at `blob`, copied by the call. It goes on as the
 /// saved one would have, bit for bit.
 ///
-/// A constraint is compiled again, as by kigo_session_set_constraint(). KIGO_SESSION_REUSE_PREFIX is not part of a blob:
-/// where it comes from others, they must not learn by it what sessions of this model hold. Nor does any session share what
-/// came from one; n_tokens_reused is 0.
+/// A constraint is compiled again, as by kigo_session_set_constraint(). KIGO_SESSION_REUSE_PREFIX and a salt are not part of a
+/// blob: where it comes from others, they must not learn by it what sessions of this model hold. A restored session has neither
+/// and shares nothing, now or later, nor does any session share what is its own; n_tokens_reused is 0.
 ///
 /// INVALID_ARGUMENT, with what was found and expected: another library's version of the blob, another model, a device
 /// with another cache layout, a blob that is cut off or damaged, a constraint that does not compile. Bytes from anywhere do

@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::cache::Pages;
+use super::cache::{Awaited, Found, Lead, Pages};
 use super::schedule::{self, Part};
 use super::session::{Session, State, copied};
 use super::slot::SharedSlot;
@@ -19,7 +19,19 @@ pub(super) struct Appending {
     slot: SharedSlot,
     /// So many of the tokens are in the cache already.
     pub(super) n_known: usize,
+    /// Others wait for these pages.
+    lead: Option<Lead>,
 }
+
+/// What a call begins with.
+pub(super) enum Begun {
+    /// Another call is computing what these tokens begin with.
+    Waits(Awaited),
+    Runs(Appending),
+}
+
+/// Told before each pass how many of a call's tokens are in the cache; returns whether to go on.
+pub(super) type Progress<'a> = &'a mut dyn FnMut(usize) -> bool;
 
 /// A pass as a session's tap sees it.
 struct Watch<'a> {
@@ -44,44 +56,100 @@ impl TapObserver for Watch<'_> {
 }
 
 impl Session {
-    /// [`Self::prefill`] for a caller that has the lock.
-    pub(super) fn append(&self, state: &mut State, tokens: &[u32]) -> Result<()> {
-        let mut appending = self.begin(state, tokens)?;
+    /// [`Self::prefill`] for a caller that has the lock; how many of the tokens were another session's. A `progress` that stops it is
+    /// [`Error::Cancelled`].
+    pub(super) fn append(&self, state: &mut State, tokens: &[u32], progress: Option<Progress<'_>>) -> Result<usize> {
+        let mut awaited = None;
+        let mut appending = loop {
+            match self.begin(state, tokens, awaited.as_ref())? {
+                Begun::Runs(appending) => break appending,
+                Begun::Waits(found) => awaited = Some(self.wait(found)?),
+            }
+        };
+        let n_known = appending.n_known;
         let outcome = match state.tap.take() {
-            None => self.forward(state, &appending, tokens),
+            None => self.forward(state, &appending, tokens, progress),
             Some(mut tap) => {
-                let outcome = self.forward_tapped(state, &mut appending, tokens, &mut tap);
+                let outcome = self.forward_tapped(state, &mut appending, tokens, progress, &mut tap);
                 state.tap = Some(tap);
                 outcome
             }
         };
-        self.end(state, appending, tokens, outcome)
+        self.end(state, appending, tokens, outcome)?;
+        Ok(n_known)
     }
 
-    /// Checks the tokens and makes room for them; fails and changes nothing.
-    pub(super) fn begin(&self, state: &mut State, tokens: &[u32]) -> Result<Appending> {
+    /// Waits until what is awaited is settled, or the session is cancelled.
+    fn wait(&self, mut awaited: Awaited) -> Result<Awaited> {
+        let pool = &self.model().inner.pool;
+        while !pool.is_settled(&mut awaited) {
+            if self.take_cancel() {
+                return Err(Error::Cancelled);
+            }
+            pool.wait(std::iter::once(&mut awaited));
+        }
+        Ok(awaited)
+    }
+
+    /// Checks the tokens, finds what others have of them and makes room for the rest; fails and changes nothing. `awaited`: what has
+    /// been waited for.
+    pub(super) fn begin(&self, state: &mut State, tokens: &[u32], awaited: Option<&Awaited>) -> Result<Begun> {
+        self.begin_as(state, tokens, true, awaited)
+    }
+
+    /// [`Self::begin`] for a call that is not under way all the time: it waits for nobody, and nobody for it.
+    pub(super) fn begin_apart(&self, state: &mut State, tokens: &[u32]) -> Result<Appending> {
+        match self.begin_as(state, tokens, false, None)? {
+            Begun::Runs(appending) => Ok(appending),
+            Begun::Waits(_) => Err(Error::Internal { message: "a call that waits for nobody waits".to_owned() }),
+        }
+    }
+
+    fn begin_as(
+        &self,
+        state: &mut State,
+        tokens: &[u32],
+        with_others: bool,
+        awaited: Option<&Awaited>,
+    ) -> Result<Begun> {
         let n_tokens = state.tokens.len();
         if tokens.is_empty() {
             return Err(Error::Argument { name: "n_ids", found: "0".to_owned(), expected: "at least 1".to_owned() });
         }
-        let n_vocab = self.n_vocab();
-        if let Some((index, token)) = tokens.iter().enumerate().find(|(_, t)| **t as usize >= n_vocab) {
-            return Err(Error::TokenOutOfRange { index, token: *token, n_vocab });
-        }
+        self.check(tokens)?;
         if tokens.len() > self.n_ctx() - n_tokens {
             return Err(Error::ContextFull { n_tokens, n_new: tokens.len(), n_ctx: self.n_ctx() });
         }
         state.tokens_for(tokens.len())?;
-        let slot = state.own_slot(&*self.model().inner.loaded, self.n_ctx())?;
-        let whole = n_tokens.is_multiple_of(PAGE_TOKENS);
-        // A tap wants to see every token.
-        let reuse = state.reuse_prefix && whole && state.tap.is_none();
-        let n_known = if reuse { state.pages.adopt(tokens)? } else { 0 };
-        if let Err(error) = state.pages.prepare(n_tokens + n_known, n_tokens + tokens.len()) {
-            state.pages.shrink(n_tokens)?;
-            return Err(error);
+        // A tap wants to see every token, and takes as long as its callback does.
+        let untapped = state.tap.is_none();
+        let (takes, shares) = (state.reuse_prefix && untapped, with_others && untapped);
+        let found = state.pages.look_for(&state.tokens, tokens, (takes, shares), awaited)?;
+        let (n_known, lead) = match found {
+            Found::Waits(awaited) => return Ok(Begun::Waits(awaited)),
+            Found::Is { n_tokens, lead } => (n_tokens, lead),
+        };
+        let slot = state.own_slot(&*self.model().inner.loaded, self.n_ctx());
+        let ready = slot.and_then(|slot| {
+            state.pages.prepare(n_tokens + n_known, n_tokens + tokens.len())?;
+            Ok(slot)
+        });
+        match ready {
+            Ok(slot) => Ok(Begun::Runs(Appending { slot, n_known, lead })),
+            Err(error) => {
+                state.pages.shrink(n_tokens)?;
+                Err(error)
+            }
         }
-        Ok(Appending { slot, n_known })
+    }
+
+    /// Fails where one is no token of the vocabulary.
+    pub(super) fn check(&self, tokens: &[u32]) -> Result<()> {
+        let n_vocab = self.n_vocab();
+        match tokens.iter().enumerate().find(|(_, token)| **token as usize >= n_vocab) {
+            Some((index, token)) => Err(Error::TokenOutOfRange { index, token: *token, n_vocab }),
+            None => Ok(()),
+        }
     }
 
     /// What comes of the passes for the tokens of [`Self::begin`].
@@ -93,6 +161,7 @@ impl Session {
                 state.tokens_for(tokens.len())?.extend_from_slice(tokens);
                 state.has_logits = true;
                 state.n_reused += run.n_known;
+                state.pages.saved(run.n_known);
                 state.pages.mark(n_tokens + run.n_known..state.tokens.len(), self.by_steps(tokens.len()));
                 state.pages.settle(state.tokens.len())?;
                 if n_tokens / PAGE_TOKENS != state.tokens.len() / PAGE_TOKENS {
@@ -110,31 +179,50 @@ impl Session {
         }
     }
 
-    fn forward(&self, state: &mut State, run: &Appending, tokens: &[u32]) -> Result<()> {
+    fn forward(
+        &self,
+        state: &mut State,
+        run: &Appending,
+        tokens: &[u32],
+        mut progress: Option<Progress<'_>>,
+    ) -> Result<()> {
         let mut done = run.n_known;
         while done < tokens.len() {
-            if self.is_cancelled() {
-                return Err(Error::Cancelled);
-            }
+            self.goes_on(run, done, &mut progress)?;
             let n = self.pass_len(state, done, tokens.len(), self.model().inner.line.bound());
             let part = self.part(state, run, tokens, done, n)?;
             self.model().inner.run(vec![part]).pop().unwrap_or(Ok(()))?;
             done += n;
+            self.passed(state, run, tokens, done);
         }
         Ok(())
     }
 
+    /// Whether there is to be another pass.
+    fn goes_on(&self, run: &Appending, done: usize, progress: &mut Option<Progress<'_>>) -> Result<()> {
+        let stopped = progress.as_mut().is_some_and(|progress| match &run.lead {
+            Some(lead) => !lead.pause(|| progress(done)),
+            None => !progress(done),
+        });
+        if stopped || self.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
+    }
+
     /// [`Self::forward`] with the activations shown. The logits come into a new slot: the tap may stop the pass when
     /// they are made already.
-    fn forward_tapped(&self, state: &mut State, run: &mut Appending, tokens: &[u32], tap: &mut Tap) -> Result<()> {
+    fn forward_tapped(
+        &self,
+        state: &mut State,
+        run: &mut Appending,
+        tokens: &[u32],
+        mut progress: Option<Progress<'_>>,
+        tap: &mut Tap,
+    ) -> Result<()> {
         let loaded = &*self.model().inner.loaded;
         run.slot = Arc::new(Mutex::new(loaded.create_slot_for(self.n_ctx())?));
         let line = &self.model().inner.line;
         let mut done = run.n_known;
         while done < tokens.len() {
-            if self.is_cancelled() {
-                return Err(Error::Cancelled);
-            }
+            self.goes_on(run, done, &mut progress)?;
             let n = self.pass_len(state, done, tokens.len(), line.steady_bound());
             let part = self.part(state, run, tokens, done, n)?;
             done += n;
@@ -146,6 +234,15 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// So many of a call's tokens are in the cache; what ends with the last of them is [`Self::end`]'s to say.
+    pub(super) fn passed(&self, state: &State, run: &Appending, tokens: &[u32], done: usize) {
+        if let Some(lead) = run.lead.as_ref().filter(|_| done < tokens.len()) {
+            let n_tokens = state.tokens.len();
+            state.pages.mark(n_tokens + run.n_known..n_tokens + done, self.by_steps(tokens.len()));
+            lead.passed(&state.pages, n_tokens + done);
+        }
     }
 
     /// How many of `n` new tokens the next pass takes, where `done` need none any more.
@@ -174,8 +271,8 @@ impl Session {
             slot: Arc::clone(&run.slot),
             // Only the last pass writes logits, so that a cancelled one leaves the old ones.
             want: if to == tokens.len() { Want::Last } else { Want::Nothing },
-            is_step: tokens.len() == 1,
             by_steps: self.by_steps(tokens.len()),
+            is_step: tokens.len() == 1,
             cancel: Arc::clone(&self.cancel),
         })
     }
@@ -200,8 +297,8 @@ impl Session {
                 if self.is_cancelled() {
                     return Err(Error::Cancelled);
                 }
-                let most = pages.pass_tokens().min(line.bound());
-                let (by_steps, to) = pages.run_of(start, start + line.cut(start, n - start, most));
+                let most = line.cut(start, n - start, pages.pass_tokens().min(line.bound()));
+                let (by_steps, to) = pages.run_of(start, start + most);
                 pages.advance(start)?;
                 let part = Part {
                     tokens: copied(&state.tokens[start..to], 0)?,
@@ -209,8 +306,8 @@ impl Session {
                     pages: copied(&pages.as_slice()[..to.div_ceil(PAGE_TOKENS)], 0)?,
                     slot: Arc::clone(&slot),
                     want: Want::Nothing,
-                    is_step: false,
                     by_steps,
+                    is_step: false,
                     cancel: Arc::clone(&self.cancel),
                 };
                 self.model().inner.run(vec![part]).pop().unwrap_or(Ok(()))?;

@@ -1,12 +1,14 @@
 //! Many sessions in one call: their tokens appended, or their next tokens chosen, in passes that they share.
 //!
 //! Invariants: an entry's outcome, and the session it leaves, are those of the same call for it alone; how its tokens
-//! are cut into passes does not depend on the others.
+//! are cut into passes does not depend on the others. Who waits for what another computes runs no pass, and a call blocks for one that
+//! waits only where it runs none itself.
 
 use std::collections::HashSet;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use super::append::Appending;
+use super::append::{Appending, Begun};
+use super::cache::Awaited;
 use super::schedule::Line;
 use super::session::{Session, State};
 use crate::backend::Slot;
@@ -45,6 +47,56 @@ impl Entry<'_> {
     }
 }
 
+/// An entry that begins with what another is computing: one of this call, or another call's.
+struct Waiting<'a> {
+    index: usize,
+    session: &'a Session,
+    tokens: &'a [u32],
+    state: MutexGuard<'a, State>,
+    awaited: Option<Awaited>,
+}
+
+/// The entries of a call.
+#[derive(Default)]
+struct Entries<'a> {
+    /// They run passes, and others may wait for them.
+    running: Vec<Entry<'a>>,
+    waiting: Vec<Waiting<'a>>,
+}
+
+impl<'a> Entries<'a> {
+    /// Begins an entry, or has it wait.
+    fn begin(&mut self, mut entry: Waiting<'a>, outcomes: &mut [Result<()>]) {
+        let Waiting { session, tokens, .. } = entry;
+        match entry.state.run(|state| session.begin(state, tokens, entry.awaited.as_ref())) {
+            Ok(Begun::Runs(appending)) => {
+                let Waiting { index, state, .. } = entry;
+                self.running.push(Entry { index, session, tokens, state, done: appending.n_known, appending });
+            }
+            Ok(Begun::Waits(awaited)) => self.waiting.push(Waiting { awaited: Some(awaited), ..entry }),
+            Err(error) => outcomes[entry.index] = Err(error),
+        }
+    }
+
+    /// Looks after those that wait. Where none of this call runs, for which others may wait in their turn, it waits a moment with them.
+    fn look(&mut self, outcomes: &mut [Result<()>]) {
+        let Some(first) = self.waiting.first() else { return };
+        let model = first.session.model().clone();
+        if self.running.is_empty() {
+            model.inner.pool.wait(self.waiting.iter_mut().filter_map(|entry| entry.awaited.as_mut()));
+        }
+        for mut entry in std::mem::take(&mut self.waiting) {
+            if entry.session.take_cancel() {
+                outcomes[entry.index] = Err(Error::Cancelled);
+            } else if entry.awaited.as_mut().is_none_or(|awaited| model.inner.pool.is_settled(awaited)) {
+                self.begin(entry, outcomes);
+            } else {
+                self.waiting.push(entry);
+            }
+        }
+    }
+}
+
 /// The sessions' states; or, of each by itself, why not: in use, of another model than the first, named before.
 fn lock_all<'a>(sessions: &[&'a Session], batch: Option<&Arc<()>>) -> Vec<Result<MutexGuard<'a, State>>> {
     let mut named = HashSet::with_capacity(sessions.len());
@@ -66,59 +118,59 @@ fn lock_all<'a>(sessions: &[&'a Session], batch: Option<&Arc<()>>) -> Vec<Result
 pub fn append_batch<'a>(entries: &[Append<'a>]) -> Vec<Result<()>> {
     let sessions: Vec<&Session> = entries.iter().map(|e| e.session).collect();
     let mut outcomes: Vec<Result<()>> = entries.iter().map(|_| Ok(())).collect();
-    let mut running = Vec::new();
+    let mut all = Entries::default();
     for (index, (state, entry)) in lock_all(&sessions, None).into_iter().zip(entries).enumerate() {
         let Append { session, tokens } = *entry;
-        let state = match state {
+        match state {
             // What it shows is shown on this thread, pass by pass.
             Ok(mut state) if state.tap.is_some() => {
-                outcomes[index] = state.run(|state| session.append(state, tokens));
-                continue;
+                outcomes[index] = state.run(|state| session.append(state, tokens, None).map(drop));
             }
-            state => state,
-        };
-        let begun = state.and_then(|mut state| {
-            let appending = state.run(|state| session.begin(state, tokens))?;
-            Ok(Entry { index, session, tokens, state, done: appending.n_known, appending })
-        });
-        match begun {
-            Ok(entry) => running.push(entry),
+            Ok(state) => all.begin(Waiting { index, session, tokens, state, awaited: None }, &mut outcomes),
             Err(error) => outcomes[index] = Err(error),
         }
     }
-    while let Some(first) = running.first() {
-        let model = first.session.model().clone();
-        let line = &model.inner.line;
-        let wanted: Vec<Wanted> = running.iter().map(Entry::wanted).collect();
-        let shares = shares(&wanted, line, line.bound());
-        let (going, waiting): (Vec<_>, Vec<_>) = running.into_iter().zip(shares).partition(|(_, n)| *n > 0);
-        let mut unfinished = Vec::new();
-        for (entry, _) in waiting {
-            match entry.session.is_cancelled() {
-                true => entry.end(Err(Error::Cancelled), &mut outcomes),
-                false => unfinished.push(entry),
-            }
-        }
-        let mut parts = Vec::new();
-        // Those for which there is no memory run no pass.
-        let refused = |(mut entry, n): (Entry<'a>, usize)| {
-            let part = entry.session.part(&mut entry.state, &entry.appending, entry.tokens, entry.done, n);
-            (entry, n, part.map(|part| parts.push(part)).err())
-        };
-        let going: Vec<_> = going.into_iter().map(refused).collect();
-        let mut ran = model.inner.run(parts).into_iter();
-        for (mut entry, n, refusal) in going {
-            let result = refusal.map_or_else(|| ran.next().unwrap_or_else(|| Err(lost())), Err);
-            entry.done += n;
-            if result.is_ok() && entry.done < entry.tokens.len() {
-                unfinished.push(entry);
-            } else {
-                entry.end(result, &mut outcomes);
-            }
-        }
-        running = unfinished;
+    while !all.running.is_empty() || !all.waiting.is_empty() {
+        all.look(&mut outcomes);
+        all.running = pass(std::mem::take(&mut all.running), &mut outcomes);
     }
     outcomes
+}
+
+/// Runs one pass of as many of the entries as fit into it; those that are not at their end.
+fn pass<'a>(running: Vec<Entry<'a>>, outcomes: &mut [Result<()>]) -> Vec<Entry<'a>> {
+    let Some(first) = running.first() else { return running };
+    let model = first.session.model().clone();
+    let line = &model.inner.line;
+    let wanted: Vec<Wanted> = running.iter().map(Entry::wanted).collect();
+    let shares = shares(&wanted, line, line.bound());
+    let (going, waiting): (Vec<_>, Vec<_>) = running.into_iter().zip(shares).partition(|(_, n)| *n > 0);
+    let mut unfinished = Vec::new();
+    for (entry, _) in waiting {
+        match entry.session.is_cancelled() {
+            true => entry.end(Err(Error::Cancelled), outcomes),
+            false => unfinished.push(entry),
+        }
+    }
+    let mut parts = Vec::new();
+    // Those for which there is no memory run no pass.
+    let refused = |(mut entry, n): (Entry<'a>, usize)| {
+        let part = entry.session.part(&mut entry.state, &entry.appending, entry.tokens, entry.done, n);
+        (entry, n, part.map(|part| parts.push(part)).err())
+    };
+    let going: Vec<_> = going.into_iter().map(refused).collect();
+    let mut ran = model.inner.run(parts).into_iter();
+    for (mut entry, n, refusal) in going {
+        let result = refusal.map_or_else(|| ran.next().unwrap_or_else(|| Err(lost())), Err);
+        entry.done += n;
+        if result.is_ok() && entry.done < entry.tokens.len() {
+            entry.session.passed(&entry.state, &entry.appending, entry.tokens, entry.done);
+            unfinished.push(entry);
+        } else {
+            entry.end(result, outcomes);
+        }
+    }
+    unfinished
 }
 
 /// What an entry wants of the next pass.

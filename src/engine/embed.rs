@@ -93,7 +93,8 @@ impl Model {
             sums,
             n: 0,
         }));
-        let session = Session::new(self, SessionOptions { n_ctx: Some(tokens.len()), ..SessionOptions::default() })?;
+        let session =
+            Session::private(self, SessionOptions { n_ctx: Some(tokens.len()), ..SessionOptions::default() })?;
         let (sink, last) = (Arc::clone(&pool), config.n_layers() as i32 - 1);
         let take = move |event: &TapEvent<'_>| {
             let mut pool = sink.lock().unwrap_or_else(PoisonError::into_inner);

@@ -160,9 +160,9 @@ impl Session {
                 Chosen::Stop(reason) => break reason,
                 Chosen::Append { ends } => ends,
             };
-            match self.append(state, &[token]) {
+            match self.append(state, &[token], None) {
                 Err(Error::Cancelled) => break StopReason::Cancelled,
-                other => other?,
+                other => other.map(drop)?,
             }
             generation.appended(token, &mut text)?;
             if !on_token(Some(token), &text) {

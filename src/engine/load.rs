@@ -124,9 +124,12 @@ fn load(
     let core = &engine.inner;
     let plan = core.device.plan(&config, &weights);
     let page_bytes = plan.kv_bytes_per_token.saturating_mul(PAGE_TOKENS as u64);
-    if let Some(bytes) = options.cache_bytes.filter(|bytes| *bytes < page_bytes) {
-        let expected = format!("at least the {page_bytes} bytes of a page");
-        return Err(Error::Argument { name: "cache_bytes", found: bytes.to_string(), expected });
+    let retained = (options.prefix_cache_bytes > 0).then_some(options.prefix_cache_bytes);
+    for (name, bytes) in [("cache_bytes", options.cache_bytes), ("prefix_cache_bytes", retained)] {
+        if let Some(bytes) = bytes.filter(|bytes| *bytes < page_bytes) {
+            let expected = format!("at least the {page_bytes} bytes of a page");
+            return Err(Error::Argument { name, found: bytes.to_string(), expected });
+        }
     }
     // Before anything is allocated: a model over the cap is refused with the numbers.
     let mut charge = core.pools.charge(&core.budget, plan.weights_bytes.saturating_add(plan.scratch_bytes))?;
@@ -160,7 +163,8 @@ fn load(
         core.log.log(LogLevel::Info, format_args!("model {number}: sessions with n_ctx above {} {text}", long.above));
     }
     let no_pages = Charge::new(&core.budget, 0)?;
-    let pool = PagePool::new(Arc::clone(&loaded), no_pages, options.cache_bytes, &core.pools)?;
+    let retained = options.prefix_cache_bytes;
+    let pool = PagePool::new(Arc::clone(&loaded), no_pages, options.cache_bytes, retained, &core.pools)?;
     let line = Line::new(&*loaded, options.passes(), &core.steppers);
     let inner = Inner {
         loaded,
@@ -228,7 +232,7 @@ fn vocabulary(engine: &Engine, gguf: &Gguf<'_>, number: u64) -> Result<Model> {
     let loaded: Arc<dyn LoadedModel> = Arc::new(Nothing::new(&facts.architecture, n_vocab));
     let line = Line::new(&*loaded, Passes::default(), &core.steppers);
     let inner = Inner {
-        pool: PagePool::new(Arc::clone(&loaded), Charge::new(&core.budget, 0)?, None, &core.pools)?,
+        pool: PagePool::new(Arc::clone(&loaded), Charge::new(&core.budget, 0)?, None, 0, &core.pools)?,
         loaded,
         line,
         hash: [0; 2],

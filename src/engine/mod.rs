@@ -2,6 +2,8 @@
 //!
 //! Invariants: children hold their parents by reference count; there is no global state; nothing is printed and no
 //! environment variable is read; a call that fails leaves its session's tokens and logits as they were.
+mod advance;
+mod answers;
 mod append;
 mod batch;
 mod cache;
@@ -29,6 +31,8 @@ mod tap;
 mod vocabulary;
 
 pub use crate::backend::MAX_THREADS;
+pub use advance::Advanced;
+pub use answers::AnswerParser;
 pub use batch::{Append, append_batch, sample_batch};
 pub use cache::CacheFacts;
 pub use device::{Engine, EngineOptions};
@@ -40,6 +44,6 @@ pub use log::{LogLevel, LogSink};
 pub use logprobs::{By, Logprob};
 pub use model::{LoadOptions, Model, ModelFacts, TokenFlags};
 pub use polled::{Batch, Event, What, Work};
-pub use session::{Session, SessionFacts, SessionOptions};
+pub use session::{Session, SessionFacts, SessionOptions, check_salt};
 pub use stream::TextStream;
 pub use tap::{Tap, TapSink};

@@ -57,6 +57,8 @@ pub struct TokenFlags {
 pub struct LoadOptions {
     /// The most bytes of cache for all its sessions; `None`: what the engine's cap leaves.
     pub cache_bytes: Option<u64>,
+    /// The most bytes of it that stay for other sessions' prefixes when the sessions whose they were are gone.
+    pub prefix_cache_bytes: u64,
     /// Calls of different threads share passes.
     pub merge: bool,
     /// The same bits however a prompt is cut into calls and whatever prefix it shares.
@@ -187,6 +189,23 @@ impl Model {
     /// A conversation of (role, content) through the model's template. Fails with `NotFound` without one.
     pub fn render_chat(&self, messages: &[(&str, &str)], add_generation_prompt: bool) -> Result<Rendered> {
         self.inner.tokenizer.render_chat(messages, add_generation_prompt)
+    }
+
+    /// Lends the names that the model's template, or another, reads without making them itself: see [`ChatTemplate::variables`].
+    /// Fails as [`Self::render_chat_json`] does.
+    pub fn chat_variable<T>(
+        &self,
+        index: usize,
+        template: Option<&str>,
+        lend: impl FnOnce(&str) -> Result<T>,
+    ) -> Result<T> {
+        let template = match template {
+            Some(source) => ChatTemplate::with_source(&self.inner.tokenizer, source)?,
+            None => ChatTemplate::new(&self.inner.tokenizer)?,
+        };
+        let n = template.variables().count();
+        let none = || Error::NotFound { what: "template variable", name: format!("{index}, the template reads {n}") };
+        lend(template.variables().nth(index).ok_or_else(none)?)
     }
 
     /// A conversation in JSON through the model's template or another: see [`ChatTemplate::render_json`]. Fails with

@@ -107,7 +107,7 @@ impl<H: AsRef<Session> + Clone> Batch<H> {
             }
             let appending = match &*tokens {
                 [] => state.logits_there().map(|()| None)?,
-                tokens => Some(session.begin(state, tokens)?),
+                tokens => Some(session.begin_apart(state, tokens)?),
             };
             state.taken_by = Some(Arc::clone(&self.mark));
             Ok(appending)
@@ -252,7 +252,7 @@ impl<H: AsRef<Session> + Clone> Entry<H> {
             None => return Err(Ok(None)),
         };
         let mut state = session.lock_for(Some(mark)).map_err(Err)?;
-        let appending = state.run(|state| session.begin(state, &[token])).map_err(Err)?;
+        let appending = state.run(|state| session.begin_apart(state, &[token])).map_err(Err)?;
         (self.done, self.appending) = (appending.n_known, Some(appending));
         self.tokens.clear();
         self.tokens.push(token);

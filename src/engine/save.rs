@@ -217,7 +217,8 @@ impl Session {
                 Err(error) => return Err(error),
             },
         };
-        let session = Session::new(model, SessionOptions { n_ctx: Some(n_ctx), sampling, reuse_prefix: false })?;
+        let session =
+            Session::private(model, SessionOptions { n_ctx: Some(n_ctx), sampling, ..SessionOptions::default() })?;
         session.call(|state| {
             let tokens = state.tokens_for(n_tokens)?;
             tokens.extend(words(&blob[HEAD..]).take(n_tokens));

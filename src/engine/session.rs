@@ -11,7 +11,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
-use super::cache::Pages;
+use super::cache::{Pages, PrefixKey};
 use super::grammar::{Held, MaskCancel};
 use super::model::Model;
 use super::slot::{SharedSlot, lock_slot};
@@ -30,6 +30,20 @@ pub struct SessionOptions {
     pub sampling: SamplingParams,
     /// Takes the cache of the tokens that another session of the model begins with, too, from there.
     pub reuse_prefix: bool,
+    /// Prefixes are common only to sessions of the same salt.
+    pub prefix_salt: Vec<u8>,
+}
+
+/// The most bytes of a salt.
+const MAX_SALT_BYTES: usize = 1024;
+
+/// Fails where a salt is too long.
+pub fn check_salt(n_bytes: usize) -> Result<()> {
+    if n_bytes <= MAX_SALT_BYTES {
+        return Ok(());
+    }
+    let expected = format!("at most {MAX_SALT_BYTES}");
+    Err(Error::Argument { name: "prefix_salt_len", found: n_bytes.to_string(), expected })
 }
 
 /// What a session holds.
@@ -81,7 +95,18 @@ pub(super) struct State {
 
 impl Session {
     /// A session without tokens.
-    pub fn new(model: &Model, options: SessionOptions) -> Result<Session> {
+    pub fn new(model: &Model, mut options: SessionOptions) -> Result<Session> {
+        let salt = std::mem::take(&mut options.prefix_salt);
+        check_salt(salt.len())?;
+        Session::with_salt(model, options, Some(salt))
+    }
+
+    /// A session without tokens that shares nothing with others, and that others find nothing of.
+    pub(super) fn private(model: &Model, options: SessionOptions) -> Result<Session> {
+        Session::with_salt(model, SessionOptions { reuse_prefix: false, ..options }, None)
+    }
+
+    fn with_salt(model: &Model, options: SessionOptions, salt: Option<Vec<u8>>) -> Result<Session> {
         tap::not_inside()?;
         model.computes()?;
         let inner = &model.inner;
@@ -92,9 +117,11 @@ impl Session {
             return Err(Error::Argument { name: "n_ctx", found: n_ctx.to_string(), expected });
         }
         options.sampling.validate(inner.facts.n_vocab)?;
+        let is_long = inner.loaded.config().is_long(n_ctx);
+        let key = salt.map(|salt| PrefixKey { is_long, salt: Arc::new(salt) });
         let state = State {
             tokens: Arc::default(),
-            pages: Pages::new(&inner.pool, inner.loaded.config().is_long(n_ctx)),
+            pages: Pages::new(&inner.pool, key),
             slot: Arc::new(Mutex::new(inner.loaded.create_slot_for(n_ctx)?)),
             has_logits: false,
             sampling: options.sampling,
@@ -113,19 +140,9 @@ impl Session {
     /// common is held once, and copied by whoever changes it first. The fork has no tap.
     pub fn fork(&self) -> Result<Session> {
         self.call(|state| {
-            let state = State {
-                tokens: Arc::clone(&state.tokens),
-                pages: state.pages.fork(),
-                slot: Arc::clone(&state.slot),
-                has_logits: state.has_logits,
-                sampling: state.sampling.clone(),
-                reuse_prefix: state.reuse_prefix,
-                n_reused: state.n_reused,
-                tap: None,
-                constraint: state.constraint.as_ref().map(|c| Box::new(c.fork())),
-                taken_by: None,
-                broken: false,
-            };
+            let sampling = state.sampling.clone();
+            let constraint = state.constraint.as_ref().map(|c| Box::new(c.fork()));
+            let state = State { sampling, constraint, ..state.branch() };
             let (model, cancel, mask_cancel) = (self.model.clone(), Arc::default(), MaskCancel::default());
             Ok(Session { model, n_ctx: self.n_ctx, cancel, mask_cancel, state: Mutex::new(state) })
         })
@@ -215,7 +232,7 @@ impl Session {
 
     /// Appends tokens; the logits after the last become current.
     pub fn prefill(&self, tokens: &[u32]) -> Result<()> {
-        self.call(|state| self.append(state, tokens))
+        self.call(|state| self.append(state, tokens, None).map(drop))
     }
 
     /// Picks the next token; appends nothing.
@@ -290,25 +307,44 @@ impl Session {
                 let expected = format!("at most the {n_tokens} held");
                 return Err(Error::Argument { name: "n_tokens", found: n.to_string(), expected });
             }
-            if n < n_tokens {
-                let kept =
-                    if Arc::get_mut(&mut state.tokens).is_some() { None } else { Some(copied(&state.tokens[..n], 0)?) };
-                if !state.pages.cut(n)? {
-                    state.pages = self.computed_again(state, n)?;
-                }
-                match kept {
-                    Some(kept) => state.tokens = Arc::new(kept),
-                    None => Arc::make_mut(&mut state.tokens).truncate(n),
-                }
-                state.has_logits = false;
-                state.pages.publish(&state.tokens);
-            }
-            Ok(())
+            if n < n_tokens { self.cut(state, n) } else { Ok(()) }
         })
+    }
+
+    /// [`Self::truncate`] for a caller that has the lock, to fewer tokens than there are.
+    pub(super) fn cut(&self, state: &mut State, n: usize) -> Result<()> {
+        let kept = if Arc::get_mut(&mut state.tokens).is_some() { None } else { Some(copied(&state.tokens[..n], 0)?) };
+        if !state.pages.cut(n)? {
+            state.pages = self.computed_again(state, n)?;
+        }
+        match kept {
+            Some(kept) => state.tokens = Arc::new(kept),
+            None => Arc::make_mut(&mut state.tokens).truncate(n),
+        }
+        state.has_logits = false;
+        state.pages.publish(&state.tokens);
+        Ok(())
     }
 }
 
 impl State {
+    /// The same tokens and logits, held once; without a tap, a constraint and parameters of their own.
+    pub(super) fn branch(&self) -> State {
+        State {
+            tokens: Arc::clone(&self.tokens),
+            pages: self.pages.fork(),
+            slot: Arc::clone(&self.slot),
+            has_logits: self.has_logits,
+            sampling: SamplingParams::default(),
+            reuse_prefix: self.reuse_prefix,
+            n_reused: self.n_reused,
+            tap: None,
+            constraint: None,
+            taken_by: None,
+            broken: false,
+        }
+    }
+
     /// Runs one call; an internal error is the session's end.
     pub(super) fn run<T>(&mut self, call: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
         let outcome = call(self);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::conversation::{ChatJson, Conversation};
-use super::jinja::{Context, Fault, Limits, Meter, Program, Renderer, Value, parse};
+use super::jinja::{Context, Fault, Limits, Meter, Program, Renderer, Value, free_names, parse};
 use super::marks::{self, Marks, Part};
 use super::special::{Matcher, Piece};
 use super::{Tokenizer, is_special};
@@ -68,6 +68,8 @@ pub(super) struct Compiled {
     source: String,
     marks: Marks,
     program: Program,
+    /// The names that it reads and does not make: `messages`, and what else it knows.
+    reads: Vec<Arc<str>>,
     /// `bos_token` and the like: name, id and text.
     variables: Vec<(&'static str, u32, String)>,
 }
@@ -97,6 +99,16 @@ impl<'t> ChatTemplate<'t> {
     /// Fails like [`ChatTemplate::new`], with `Argument` in place of `Model`.
     pub fn with_source(tokenizer: &'t Tokenizer, source: &str) -> Result<ChatTemplate<'t>> {
         Ok(ChatTemplate { tokenizer, compiled: prepare(tokenizer, source, Origin::Caller)? })
+    }
+
+    /// The names that it reads without making them itself: `messages` and the like, and its own, such as `enable_thinking`.
+    pub fn variables(&self) -> impl Iterator<Item = &str> {
+        self.compiled.reads.iter().map(|name| &**name)
+    }
+
+    /// The template, as it stands in the file.
+    pub fn source(&self) -> &str {
+        &self.compiled.source
     }
 
     /// Renders messages, given as (role, content); with `add_generation_prompt` up to where the answer begins.
@@ -289,7 +301,8 @@ impl Compiled {
         let marks = Marks::new(tokens.iter().map(|(id, text)| (*id, text.as_str())), &taken)?;
         let program = parse(&source, &|text| Value::str(marks.mark(text, control)));
         let program = program.map_err(|refusal| origin.refuse(refusal))?;
-        Ok(Compiled { origin, source, marks, program, variables })
+        let reads = free_names(&program);
+        Ok(Compiled { origin, source, marks, program, reads, variables })
     }
 
     /// The rendered text with marks for the template's control tokens; within, what the messages cannot be rendered for.

@@ -23,6 +23,13 @@ pub struct ChatJson<'a> {
     pub add_generation_prompt: bool,
 }
 
+impl ChatJson<'_> {
+    /// Reads the tools and the variables, and fails as a rendering would.
+    pub fn check_tools(&self) -> Result<()> {
+        Conversation::of_json(&ChatJson { messages: "[]", ..*self }, 0).map(drop)
+    }
+}
+
 /// What a template is rendered with.
 pub(super) struct Conversation {
     pub(super) messages: Value,

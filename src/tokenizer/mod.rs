@@ -169,6 +169,21 @@ impl Tokenizer {
         Ok(ids)
     }
 
+    /// The ids of a text that stands behind another, control tokens where it has theirs: see [`Self::encode`].
+    pub fn encode_behind(&self, text: &str) -> Result<Vec<u32>> {
+        let (mut ids, mut after_special) = (Vec::new(), false);
+        let text = self.kind.escape(text)?;
+        for piece in self.all.pieces(&text) {
+            self.encode_piece(piece, &mut after_special, &mut ids)?;
+        }
+        Ok(ids)
+    }
+
+    /// What finds the texts of control tokens.
+    pub(crate) fn control_texts(&self) -> Result<ControlTexts> {
+        Matcher::new(&self.tokens, is_special, str::to_owned).map(ControlTexts)
+    }
+
     /// The ids of a text in which only user-defined tokens are atomic.
     fn encode_plain(&self, text: &str, after_special: &mut bool, ids: &mut Vec<u32>) -> Result<()> {
         self.user.pieces(&self.kind.escape(text)?).try_for_each(|piece| self.encode_piece(piece, after_special, ids))
@@ -281,6 +296,19 @@ impl Tokenizer {
     /// The model's chat template as it stands in the file.
     pub fn chat_template(&self) -> Option<&str> {
         self.chat_template.as_deref()
+    }
+}
+
+/// Finds the texts of control tokens.
+pub(crate) struct ControlTexts(Matcher);
+
+impl ControlTexts {
+    /// The pieces of a text, and of those that are control tokens the id.
+    pub fn pieces<'s, 't: 's>(&'s self, text: &'t str) -> impl Iterator<Item = (Option<u32>, &'t str)> + 's {
+        self.0.pieces(text).map(|piece| match piece {
+            Piece::Token(id, text) => (Some(id), text),
+            Piece::Text(text) => (None, text),
+        })
     }
 }
 

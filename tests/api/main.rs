@@ -7,6 +7,8 @@ mod fixtures;
 #[path = "../common/plain_sampler.rs"]
 mod plain_sampler;
 
+mod advance;
+mod answers;
 mod batch;
 mod chat;
 mod chat_cost;
@@ -37,6 +39,7 @@ mod model;
 mod parity;
 mod parity_fixtures;
 mod polled;
+mod prefix;
 mod pretokenizers;
 mod quant;
 mod same;
@@ -47,7 +50,9 @@ mod taps;
 mod templates;
 mod tokenizer;
 mod tokenizer_cost;
+mod tool_grammar;
 mod truth;
 mod vocabularies;
 mod vocabulary_memory;
+mod waiting;
 mod windows;

@@ -15,7 +15,7 @@ use crate::fixtures::{fixture, strings};
 const ASSEMBLING: [&str; 0] = [];
 
 /// A vocabulary of bytes and these control tokens.
-fn tokenizer(control: &[&str]) -> Tokenizer {
+pub fn tokenizer(control: &[&str]) -> Tokenizer {
     let bytes: Vec<String> = (0..=255_u8).map(|b| format!("<0x{b:02X}>")).collect();
     let place = |name: &str| control.iter().position(|token| *token == name).map(|at| 256 + at as u32);
     let vocab = Vocab {
@@ -188,5 +188,75 @@ fn control_tokens_are_text_to_the_template() {
         let rendered = ChatTemplate::with_source(&tokenizer, source).unwrap().render(&messages, false).unwrap();
         assert_eq!(rendered.text, text, "{source}");
         assert_eq!(control(&tokenizer, &rendered.ids), ids, "{source}");
+    }
+}
+
+/// What a template reads of its caller is among what `jinja2.meta` finds (scripts/make_template_variables.py), which are also functions, and
+/// names that a template makes itself, in one branch of an `if` alone.
+#[test]
+fn variables_of_published_templates_are_among_those_that_jinja_finds() {
+    let fixture = fixture("template_variables");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/templates");
+    let few = tokenizer(&["<|begin_of_text|>", "<|eot_id|>"]);
+    let (mut n, mut of_caller) = (0, 0);
+    for (name, expected) in fixture.as_object().unwrap() {
+        let Ok(source) = std::fs::read_to_string(folder.join(name)) else { continue };
+        let template = ChatTemplate::with_source(&few, &source).unwrap();
+        let found: Vec<&str> = template.variables().collect();
+        let expected = strings(expected);
+        assert!(found.iter().all(|name| expected.contains(name)), "{name}: {found:?}, expected {expected:?}");
+        assert!(found.contains(&"messages"), "{name}: {found:?}");
+        // What callers are to give: all of it is there.
+        for known in [
+            "tools",
+            "add_generation_prompt",
+            "enable_thinking",
+            "thinking",
+            "reasoning_effort",
+            "documents",
+            "bos_token",
+        ] {
+            assert_eq!(found.contains(&known), expected.contains(&known), "{name}: {known}");
+            of_caller += usize::from(found.contains(&known));
+        }
+        n += 1;
+    }
+    println!("{n} templates, {of_caller} variables that callers are to give");
+    assert!(n == 0 || n == 70 && of_caller > 150, "{n} templates, {of_caller}");
+}
+
+/// As a template's blocks have their names.
+#[test]
+fn variables_that_a_template_makes_are_its_own() {
+    let few = tokenizer(&["<|begin_of_text|>", "<|eot_id|>"]);
+    let cases: [(&str, &[&str]); 12] = [
+        ("{{ a }}{{ a.b }}{{ c['d'] }}", &["a", "c"]),
+        ("{% set a = b %}{{ a }}", &["b"]),
+        ("{% if a is not defined %}{% set a = 1 %}{% endif %}{{ a }}", &["a"]),
+        ("{% if x %}{% set a = 1 %}{% else %}{% set a = 2 %}{% endif %}{{ a }}", &["x"]),
+        (
+            "{% if x %}{% set a = 1 %}{% elif y %}{% set b = 1 %}{% else %}{% set a = 2 %}{% endif %}{{ a }}",
+            &["x", "y", "a"],
+        ),
+        (
+            "{% for m in messages if m.x == y %}{{ loop.index }}{{ m }}{% set z = 1 %}{% else %}{{ w }}{% endfor %}{{ z }}",
+            &["messages", "z", "y", "w"],
+        ),
+        ("{% for m in messages %}{{ late }}{% endfor %}{% set late = 1 %}", &["messages"]),
+        (
+            "{% macro f(a, b=c) %}{{ a }}{{ b }}{% if d %}{{ f(1) }}{% endif %}{{ varargs }}{% endmacro %}{{ f(e) }}",
+            &["e", "c", "d"],
+        ),
+        ("{% set ns = namespace(x=q) %}{% set ns.x = r %}{{ raise_exception(s) }}", &["q", "r", "s"]),
+        ("{% set a %}{{ b }}{% endset %}{{ a }}{% filter replace(c, 'd') %}{{ e }}{% endfilter %}", &["c", "b", "e"]),
+        (
+            "{{ x|default(y) }}{{ z if u is none else v }}{{ [p, {q: r}][s:t] }}{{ not o and n or m in l }}",
+            &["x", "y", "z", "u", "v", "p", "q", "r", "s", "t", "o", "n", "m", "l"],
+        ),
+        ("{% call(a) f(b) %}{{ a }}{{ caller }}{{ c }}{% endcall %}", &["f", "b", "c"]),
+    ];
+    for (source, expected) in cases {
+        let template = ChatTemplate::with_source(&few, source).unwrap();
+        assert_eq!(template.variables().collect::<Vec<_>>(), expected, "{source}");
     }
 }

@@ -11,6 +11,7 @@ static kigo_session *session, *sessions[1], *new_session;
 static kigo_stream *stream, *new_stream;
 static kigo_batch *batch, *new_batch;
 static kigo_constraint *constraint, *new_constraint;
+static kigo_chat_parser *parser, *new_parser;
 static const char *path;
 static unsigned char *file;
 static size_t n_file;
@@ -32,6 +33,7 @@ static uint32_t out_token;
 static size_t out_size;
 static uint64_t out_flags, out_bytes;
 static int32_t out_type;
+static const kigo_chat_event *out_events;
 static double out_number;
 static size_t n_refused, n_given;
 
@@ -47,6 +49,8 @@ static void give_up(void)
         kigo_stream_destroy(new_stream);
     if (new_constraint != NO_HANDLE(kigo_constraint))
         kigo_constraint_destroy(new_constraint);
+    if (new_parser != NO_HANDLE(kigo_chat_parser))
+        kigo_chat_parser_destroy(new_parser);
     if (new_session != NO_HANDLE(kigo_session))
         kigo_session_destroy(new_session);
     if (new_model != NO_HANDLE(kigo_model))
@@ -55,16 +59,18 @@ static void give_up(void)
         kigo_engine_destroy(new_engine);
 }
 
-// A session of three tokens, a stream and a batch, which the calls before have not changed.
+// A session of three tokens, a stream, a batch and a parser, which the calls before have not changed.
 static void fresh(void)
 {
     kigo_batch_destroy(batch);
     CHECK(kigo_batch_create(model, &batch) == KIGO_STATUS_OK);
     kigo_session_destroy(session);
     kigo_stream_destroy(stream);
+    kigo_chat_parser_destroy(parser);
     session = open_session(model);
     sessions[0] = session;
     CHECK(kigo_stream_create(model, NULL, &stream) == KIGO_STATUS_OK);
+    CHECK(kigo_chat_parser_create(model, NULL, &parser) == KIGO_STATUS_OK);
 }
 
 static void prepare_rest(void);
@@ -117,10 +123,16 @@ static void prepare_rest(void)
     s_kigo_batch_work.ids = some_ids, s_kigo_batch_work.n_ids = 2;
     s_kigo_constraint_options.kind = KIGO_CONSTRAINT_REGEX;
     s_kigo_constraint_options.text = "[a-z]+", s_kigo_constraint_options.text_len = KIGO_STRLEN;
+    // A template of calls, and a tool.
+    s_kigo_chat_options.template_source = "{% for m in messages %}{{ m.content }}{% endfor %}{% if x %}<tool_call>{% endif %}";
+    s_kigo_chat_options.template_source_len = KIGO_STRLEN;
+    s_kigo_chat_options.tools_json = "[{\"type\": \"function\", \"function\": {\"name\": \"f\"}}]";
+    s_kigo_chat_options.tools_json_len = KIGO_STRLEN;
     new_engine = NO_HANDLE(kigo_engine), new_model = NO_HANDLE(kigo_model);
     new_batch = NO_HANDLE(kigo_batch);
     new_session = NO_HANDLE(kigo_session), new_stream = NO_HANDLE(kigo_stream);
-    new_constraint = NO_HANDLE(kigo_constraint);
+    new_constraint = NO_HANDLE(kigo_constraint), new_parser = NO_HANDLE(kigo_chat_parser);
+    out_events = (const kigo_chat_event *)(const void *)&engine;
     out_token = 77, out_size = 77, out_flags = 77, out_bytes = 77, out_type = 77, out_number = 77;
 }
 
@@ -192,6 +204,7 @@ int main(int argc, char **argv)
 
     kigo_batch_destroy(batch);
     kigo_stream_destroy(stream);
+    kigo_chat_parser_destroy(parser);
     kigo_session_destroy(session);
     kigo_constraint_destroy(constraint);
     kigo_model_destroy(model);

@@ -28,12 +28,14 @@ struct world {
     kigo_stream *stream;
     kigo_batch *batch;
     kigo_constraint *constraint;
+    kigo_chat_parser *parser;
     kigo_engine *made_engine;
     kigo_model *made_model;
     kigo_session *made_session;
     kigo_stream *made_stream;
     kigo_constraint *made_constraint;
     kigo_batch *made_batch;
+    kigo_chat_parser *made_parser;
     // What it writes: room made beforehand, so that what a call takes is the library's.
     unsigned char *out;
     size_t n_out;
@@ -127,7 +129,7 @@ static inline uint64_t hash_outcome(const struct world *w)
 static inline bool made_something(const struct world *w)
 {
     return w->made_engine != NULL || w->made_model != NULL || w->made_session != NULL || w->made_stream != NULL
-           || w->made_constraint != NULL || w->made_batch != NULL;
+           || w->made_constraint != NULL || w->made_batch != NULL || w->made_parser != NULL;
 }
 
 static inline void forget_made(struct world *w)
@@ -135,10 +137,12 @@ static inline void forget_made(struct world *w)
     kigo_batch_destroy(w->made_batch);
     w->made_batch = NULL;
     kigo_stream_destroy(w->made_stream);
+    kigo_chat_parser_destroy(w->made_parser);
     kigo_constraint_destroy(w->made_constraint);
     kigo_session_destroy(w->made_session);
     kigo_model_destroy(w->made_model);
     kigo_engine_destroy(w->made_engine);
+    w->made_parser = NULL;
     w->made_constraint = NULL, w->made_stream = NULL, w->made_session = NULL, w->made_model = NULL, w->made_engine = NULL;
     w->n_out = 0;
 }
@@ -149,13 +153,14 @@ static inline void forget(struct world *w)
     kigo_batch_destroy(w->batch);
     w->batch = NULL;
     kigo_stream_destroy(w->stream);
+    kigo_chat_parser_destroy(w->parser);
     kigo_constraint_destroy(w->constraint);
     kigo_session_destroy(w->session);
     for (int i = 0; i < N_BATCH - 1; i++) {
         kigo_session_destroy(w->others[i]);
         w->others[i] = NULL;
     }
-    w->constraint = NULL, w->stream = NULL, w->session = NULL;
+    w->parser = NULL, w->constraint = NULL, w->stream = NULL, w->session = NULL;
 }
 
 // ---- Preparing.
@@ -211,6 +216,22 @@ static inline void a_batch(struct world *w)
 static inline void a_stream(struct world *w)
 {
     CHECK(kigo_stream_create(w->model, NULL, &w->stream) == KIGO_STATUS_OK);
+}
+
+// Answers with thinking and calls in Hermes' way.
+static inline kigo_chat_options calls_of_hermes(void)
+{
+    kigo_chat_options options = {.struct_size = sizeof options, .template_source_len = KIGO_STRLEN};
+    options.template_source = "{% for m in messages %}{{ m.content }}{% endfor %}{% if x %}<think></think><tool_call>{% endif %}";
+    options.tools_json = "[{\"name\": \"f\", \"parameters\": {\"type\": \"object\", \"properties\": {\"a\": {\"type\": \"integer\"}}}}]";
+    options.tools_json_len = KIGO_STRLEN;
+    return options;
+}
+
+static inline void a_parser(struct world *w)
+{
+    const kigo_chat_options options = calls_of_hermes();
+    CHECK(kigo_chat_parser_create(w->model, &options, &w->parser) == KIGO_STATUS_OK);
 }
 
 #define SCHEMA "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"},\"b\":{\"enum\":[\"x\",\"yy\"]}},\"required\":[\"a\"]}"
@@ -347,6 +368,11 @@ static inline kigo_status make_chat_template(struct world *w)
     return kigo_chat_render_json_text(w->model, CONVERSATION, KIGO_STRLEN, &options, (char *)w->out, OUT_BYTES, &w->n_out);
 }
 
+static inline kigo_status make_chat_variable(struct world *w)
+{
+    return kigo_chat_variable(w->model, NULL, 0, (char *)w->out, OUT_BYTES, &w->n_out);
+}
+
 static inline kigo_status make_session(struct world *w)
 {
     static const kigo_logit_bias bias[2] = {{1, -1.0f}, {2, 3.0f}};
@@ -367,6 +393,27 @@ static inline kigo_status make_set_sampling(struct world *w)
 static inline kigo_status make_prefill(struct world *w)
 {
     return kigo_session_prefill(w->session, w->ids, N_LONG);
+}
+
+static inline int32_t go_on(size_t n_done, size_t n_total, void *user_data)
+{
+    (void)user_data;
+    if (in_callback != NULL)
+        in_callback();
+    return n_done >= n_total;
+}
+
+// Back into the middle of a page, and on.
+static inline kigo_status make_advance(struct world *w)
+{
+    kigo_advance_options how = {.struct_size = sizeof how, .progress = go_on};
+    kigo_advanced advanced = {.struct_size = sizeof advanced};
+    uint32_t ids[N_LONG];
+    memcpy(ids, w->ids, sizeof ids);
+    ids[N_PROMPT / 2] ^= 1;
+    kigo_status status = kigo_session_advance(w->session, ids, N_LONG, &how, &advanced);
+    memcpy(w->out, &advanced, w->n_out = sizeof advanced);
+    return status;
 }
 
 static inline kigo_status make_step(struct world *w)
@@ -524,6 +571,46 @@ static inline kigo_status make_push(struct world *w)
     return status;
 }
 
+static inline kigo_status make_parser(struct world *w)
+{
+    const kigo_chat_options options = calls_of_hermes();
+    return kigo_chat_parser_create(w->model, &options, &w->made_parser);
+}
+
+static inline kigo_status write_events(struct world *w, kigo_status status, const kigo_chat_event *events, size_t n)
+{
+    w->n_out = 0;
+    for (size_t i = 0; status == KIGO_STATUS_OK && i < n; i++) {
+        w->out[w->n_out++] = (unsigned char)(events[i].kind + 16 * (int)events[i].call);
+        memcpy(w->out + w->n_out, events[i].text, events[i].text_len);
+        w->n_out += events[i].text_len;
+    }
+    return status;
+}
+
+static inline kigo_status make_parser_push(struct world *w)
+{
+    const kigo_chat_event *events;
+    size_t n;
+    const kigo_status status = kigo_chat_parser_push(w->parser, 300, &events, &n);
+    return write_events(w, status, events, n);
+}
+
+static inline kigo_status make_parser_push_text(struct world *w)
+{
+    static const char ANSWER[] = "<think>a</think>b<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": 1}}</tool_call>";
+    const kigo_chat_event *events;
+    size_t n;
+    const kigo_status status = kigo_chat_parser_push_text(w->parser, ANSWER, sizeof ANSWER - 1, &events, &n);
+    return write_events(w, status, events, n);
+}
+
+static inline kigo_status make_tools(struct world *w)
+{
+    const kigo_chat_options options = calls_of_hermes();
+    return kigo_constraint_create_tools(w->model, &options, NULL, &w->made_constraint);
+}
+
 static inline kigo_status make_embed(struct world *w)
 {
     size_t n;
@@ -574,9 +661,11 @@ static const struct call CALLS[] = {
     {"chat_text", nothing, make_chat_text, NO_COMPUTING},
     {"chat_json", nothing, make_chat_json, NO_COMPUTING},
     {"chat_template", nothing, make_chat_template, NO_COMPUTING},
+    {"chat_variable", nothing, make_chat_variable, NO_COMPUTING},
     {"session", nothing, make_session, 0},
     {"set_sampling", a_session, make_set_sampling, 0},
     {"prefill", a_session, make_prefill, 0},
+    {"advance", a_session, make_advance, 0},
     {"step", a_session, make_step, 0},
     {"step_forked", a_forked_session, make_step, 0},
     {"prefill_batch", sessions, make_prefill_batch, LEAVES_A_PART},
@@ -603,6 +692,10 @@ static const struct call CALLS[] = {
     {"sample_constrained", a_constrained_session, make_sample, 0},
     {"stream", nothing, make_stream, NO_COMPUTING},
     {"stream_push", a_stream, make_push, NO_COMPUTING},
+    {"parser", nothing, make_parser, NO_COMPUTING},
+    {"parser_push", a_parser, make_parser_push, NO_COMPUTING},
+    {"parser_push_text", a_parser, make_parser_push_text, NO_COMPUTING},
+    {"tools", nothing, make_tools, NO_COMPUTING},
     {"embed", nothing, make_embed, 0},
     {"tap", a_session, make_tap, 0},
     {"doctor", nothing, make_doctor, VARIES | SLOW},

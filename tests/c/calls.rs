@@ -58,6 +58,11 @@ fn programs_of_other_header_versions_are_served() {
 }
 
 #[test]
+fn answers_are_taken_apart() {
+    run("answers.c");
+}
+
+#[test]
 fn chat_templates_are_held_on_small_stacks() {
     run("chat.c");
 }
@@ -75,6 +80,11 @@ fn a_session_is_for_one_thread_and_a_model_for_many() {
 #[test]
 fn batches_have_a_status_for_each_session() {
     run("batch.c");
+}
+
+#[test]
+fn prefixes_are_kept_and_a_session_is_taken_to_other_tokens() {
+    run("prefix.c");
 }
 
 #[test]

@@ -90,6 +90,13 @@ static void renders(const kigo_model *model)
         uint64_t flags;
         CHECK(kigo_token_flags(model, ids[i], &flags) == KIGO_STATUS_OK && (flags & KIGO_TOKEN_IS_CONTROL) == 0);
     }
+    // What the template reads, in its order.
+    static const char *const READS[] = {"messages", "tools", "mood", "add_generation_prompt"};
+    for (size_t i = 0; i < 5; i++) {
+        const kigo_status status = kigo_chat_variable(model, &options, i, text, sizeof text, &n_text);
+        CHECK(status == (i < 4 ? KIGO_STATUS_OK : KIGO_STATUS_NOT_FOUND) && (i == 4 || strcmp(text, READS[i]) == 0));
+    }
+    CHECK(kigo_chat_variable(model, NULL, 0, text, sizeof text, &n_text) == KIGO_STATUS_OK && strcmp(text, "messages") == 0);
     // The model's own template, twice, and kigo_message for the same.
     const kigo_message message = {"user", KIGO_STRLEN, "hello", KIGO_STRLEN};
     for (int i = 0; i < 2; i++) {

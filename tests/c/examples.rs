@@ -175,7 +175,7 @@ fn generate_prints_log_probabilities() {
 
 #[test]
 fn bad_arguments_end_with_2_and_the_usage() {
-    let cases: [(&str, &[&str], &str); 21] = [
+    let cases: [(&str, &[&str], &str); 22] = [
         ("generate", &["-p", "x"], "-m: is missing"),
         ("generate", &["-m", "x"], "-p or -f: is needed"),
         ("generate", &["-m", "x", "-p", "x", "-f", "x"], "only one of them"),
@@ -197,6 +197,7 @@ fn bad_arguments_end_with_2_and_the_usage() {
         ("scheduler", &["-m", "x"], "-f: is missing"),
         ("scheduler", &["-m", "x", "-f", "-", "--piece", "0"], "need at least 1"),
         ("plugin", &[], "usage"),
+        ("window", &["-m", "x", "-n", "300"], "-n: needs at least 1, and half the context at most"),
     ];
     for (name, args, wanted) in cases {
         let stderr = refuse(&mut command(name, args), 2);
@@ -419,10 +420,37 @@ fn plugin_loads_the_library_twice() {
 }
 
 #[test]
+fn window_goes_on_when_its_context_is_full() {
+    let out = run(
+        &mut command("window", &["-m", tiny(), "-n", "8", "--context", "120", "--system", "s"]),
+        &"a question\n".repeat(12),
+    );
+    let (stdout, stderr) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert_eq!(out.status.code(), Some(0), "{stderr}");
+    assert!(stdout.lines().count() >= 12, "{stdout}");
+    let number = |line: &str, behind: &str| -> u64 {
+        let text = line.split(behind).next().expect("split gives one");
+        text.rsplit(['(', ' ']).next().and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{line}"))
+    };
+    let (mut n_full, mut n_turns) = (0, 0);
+    for line in stderr.lines() {
+        if line.contains("turns are forgotten") {
+            n_full += 1;
+            assert!(number(line, " turns") >= 1);
+        } else {
+            n_turns += 1;
+            let (all, kept, computed) = (number(line, " tokens"), number(line, " kept"), number(line, " computed"));
+            assert!(all == kept + computed && all <= 112 && (kept > 0 || n_turns == 1), "{line}");
+        }
+    }
+    assert!(n_turns == 12 && (2..8).contains(&n_full), "{stderr}");
+}
+
+#[test]
 fn no_program_leaks_or_touches_what_is_not_its_own() {
     let library = examples().join(native::soname());
     let library = library.to_str().expect("UTF-8");
-    let runs: [(&str, &[&str], i32); 10] = [
+    let runs: [(&str, &[&str], i32); 11] = [
         ("generate", &["-m", tiny(), "-p", "a b c", "-n", "8", "-t", "2", "--json"], 0),
         (
             "generate",
@@ -437,6 +465,7 @@ fn no_program_leaks_or_touches_what_is_not_its_own() {
         ("batch", &["-m", tiny(), "-t", "2", "-f", "-", "-n", "4", "--batch", "2"], 0),
         ("scheduler", &["-m", tiny(), "-t", "2", "-f", "-", "-n", "4", "--piece", "3"], 0),
         ("plugin", &[library, "-m", tiny()], 0),
+        ("window", &["-m", tiny(), "-n", "4", "--context", "60"], 0),
     ];
     for (name, args, code) in runs {
         // A program that ends in the middle of things has them still.

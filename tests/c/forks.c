@@ -120,6 +120,7 @@ static void refused(const kigo_engine *engine, const kigo_model *model, kigo_ses
     REFUSED(kigo_constraint_create(model, &how, &made_constraint));
     REFUSED(kigo_chat_render_json(model, CONVERSATION, KIGO_STRLEN, NULL, &token, 1, &n));
     REFUSED(kigo_chat_render_json_text(model, CONVERSATION, KIGO_STRLEN, NULL, text, sizeof text, &n));
+    REFUSED(kigo_chat_variable(model, NULL, 0, text, sizeof text, &n));
     REFUSED(kigo_session_set_tap(session, NULL));
     REFUSED(kigo_session_cancel(session));
     REFUSED(kigo_session_clear_cancel(session));

@@ -222,6 +222,9 @@ static void tokens(void)
             "messages_json is holding a number at #/0/role; expected a string");
     REFUSED(kigo_chat_render_json(model, "[\xFF]", 3, NULL, ids, 8, &needed), INVALID, "messages_json is not UTF-8 at byte 1");
     REFUSED(kigo_chat_render_json_text(model, NULL, 5, NULL, text, 64, &needed), INVALID, "messages_json is NULL");
+    chat = (kigo_chat_options){.struct_size = sizeof chat, .flags = 2};
+    REFUSED(kigo_chat_variable(model, &chat, 0, text, 64, &needed), INVALID, "flags is 0x2");
+    REFUSED(kigo_chat_variable(model, NULL, 99, text, 64, &needed), KIGO_STATUS_NOT_FOUND, "");
 
     kigo_stream *stream = NULL;
     const kigo_string empty = {"", 0};

@@ -209,6 +209,17 @@ int main(int argc, char **argv) {
     holder.prefill(shared);
     reuser.prefill(shared);
     CHECK(reuser.info().n_tokens_reused == 64 && reuser.logits() == holder.logits());
+    kigo::session salted = model.open({}, 0, KIGO_SESSION_REUSE_PREFIX, "a");
+    salted.prefill(shared);
+    CHECK(salted.info().n_tokens_reused == 0);
+    std::size_t told = 0;
+    const kigo_advanced advanced = salted.advance(kigo::tokens(80, 7), [&](std::size_t done, std::size_t all) {
+        told = 1000 * done + all;
+        return 0;
+    });
+    CHECK(advanced.n_kept == 70 && advanced.n_computed == 10 && advanced.n_reused == 0 && told == 70080);
+    CHECK(thrown([&] { salted.advance(shared, [](std::size_t, std::size_t) { return 1; }); }).find("KIGO_STATUS_CANCELLED") == 0);
+    CHECK(salted.n_tokens() == 80 && salted.advance(kigo::tokens(80, 7)).n_kept == 80);
     kigo::load_options little;
     little.flags = KIGO_LOAD_MERGE_CALLS;
     little.cache_bytes = model.cache_bytes(1);

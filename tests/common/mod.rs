@@ -8,6 +8,7 @@
 //! - [`probe::Probe`]: a device that fails where a test wants it to;
 //! - [`hold`]: a session held to a grammar;
 //! - [`hostile`]: texts of grammars that grow until a parser is overwhelmed;
+//! - [`kept`]: sessions of a model that keeps prefixes;
 //! - [`long`]: sessions of a model with LongRoPE;
 //! - [`rewritten::Rewritten`]: the file of a tiny model, its tensors changed and written again;
 //! - [`run`]: a file on a device, and the logits of a list of tokens;
@@ -24,6 +25,7 @@ pub mod gpu;
 pub mod habits;
 pub mod hold;
 pub mod hostile;
+pub mod kept;
 pub mod long;
 pub mod probe;
 pub mod random;

@@ -29,6 +29,8 @@ pub struct Plot {
     pub delay_ms: AtomicUsize,
     /// Tokens are chosen ahead of the host, the likeliest ones.
     pub runs_ahead: AtomicBool,
+    /// Pages that the device has; 0: as many as anybody wants.
+    pub most_pages: AtomicUsize,
     pub passes: AtomicUsize,
     pub reserved: AtomicUsize,
     pub released: AtomicUsize,
@@ -79,6 +81,10 @@ impl LoadedModel for ProbeModel {
         self.0.plan()
     }
     fn reserve_pages(&self, n: usize) -> Result<()> {
+        let most = self.1.most_pages.load(Ordering::SeqCst);
+        if most > 0 && n > most {
+            return Err(Error::OutOfMemory { place: "probe".into(), requested: n as u64, free: most as u64 });
+        }
         self.1.reserved.fetch_max(n, Ordering::SeqCst);
         self.0.reserve_pages(n)
     }

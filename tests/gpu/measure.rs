@@ -187,11 +187,14 @@ fn measure() {
         for n in batches.split_whitespace().map(|n| n.parse::<usize>().unwrap()) {
             let all: Vec<Vec<u32>> = (0..n as u32).map(|i| (4 * i..4 * i + 4).collect()).collect();
             let mut slots: Vec<_> = (0..n).map(|_| model.create_slot().unwrap()).collect();
+            // Each its own, so that experts are as many as of a real batch.
+            let own = tokens(n, config.n_vocab);
             let mut chunks: Vec<Chunk<'_>> = slots
                 .iter_mut()
                 .zip(&all)
-                .map(|(slot, pages)| Chunk {
-                    tokens: &[1],
+                .zip(&own)
+                .map(|((slot, pages), token)| Chunk {
+                    tokens: std::slice::from_ref(token),
                     start: 192,
                     pages,
                     slot: &mut **slot,

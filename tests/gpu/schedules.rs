@@ -23,6 +23,8 @@ const SESSIONS: usize = 32;
 const N_CTX: usize = 256;
 /// Fewer than the sessions would like, so that the cache is full now and then.
 const PAGES: u64 = 24;
+/// Those of the pages that stay when their sessions are gone, in every other schedule.
+const KEPT: u64 = 5;
 
 fn load(options: LoadOptions) -> Model {
     load_arch("qwen2", options)
@@ -171,7 +173,8 @@ impl Run {
         let sampling =
             SamplingParams { temperature: self.random(3) as f32, seed: self.random(1000) as u64, ..Default::default() };
         let reuse_prefix = self.random(2) == 0;
-        let options = SessionOptions { n_ctx: Some(N_CTX), sampling: sampling.clone(), reuse_prefix };
+        let prefix_salt = if self.random(4) == 0 { b"salt".to_vec() } else { Vec::new() };
+        let options = SessionOptions { n_ctx: Some(N_CTX), sampling: sampling.clone(), reuse_prefix, prefix_salt };
         let session = Session::new(&self.model, options).unwrap();
         self.twins[at] = Some(Twin { session, tokens: Vec::new(), has_logits: false, sampling });
     }
@@ -182,7 +185,7 @@ impl Run {
     }
 
     fn op(&mut self, oracle: &mut Oracle) {
-        match self.random(16) {
+        match self.random(17) {
             0 | 1 => self.create(),
             2 | 3 => self.batch(1, false),
             4 | 5 => self.batch(5, false),
@@ -248,10 +251,33 @@ impl Run {
                     }
                 }
             }
+            14 => self.advance(),
             _ => {
                 let Some(i) = self.some() else { return };
                 self.destroy(i);
             }
+        }
+    }
+
+    /// Goes back to anywhere and on to anything, such as a text that others have.
+    fn advance(&mut self) {
+        let Some(i) = self.some() else { return };
+        let n = self.twins[i].as_ref().unwrap().tokens.len();
+        let kept = [0, n, self.random(n + 1)][self.random(3)];
+        let more = self.prompt();
+        let stops = self.random(6) == 0;
+        let twin = self.twins[i].as_mut().unwrap();
+        let tokens = [&twin.tokens[..kept], &more].concat();
+        match twin.session.advance(&tokens, Some(&mut |_, _| !stops)) {
+            Ok(came) => {
+                assert_eq!(came.n_kept + came.n_reused + came.n_computed, tokens.len(), "seed {}", self.seed);
+                (twin.tokens, twin.has_logits) = (tokens, true);
+            }
+            Err(error) => match error.status() {
+                Status::CacheFull => self.full += 1,
+                Status::Cancelled => assert!(stops, "seed {}", self.seed),
+                status => assert!(status == Status::ContextFull && tokens.len() > N_CTX, "seed {}: {error}", self.seed),
+            },
         }
     }
 
@@ -268,6 +294,7 @@ impl Run {
         }
         let facts = self.model.cache_facts();
         assert!(facts.used_bytes <= facts.n_pages_limit.unwrap() * facts.page_bytes, "seed {}", self.seed);
+        assert!(facts.retained_bytes <= KEPT * facts.page_bytes, "seed {}", self.seed);
     }
 }
 
@@ -281,9 +308,13 @@ struct Came {
 fn run_schedules(arch: &str, n_sessions: usize, n_pages: u64, n_ops: u64, n: u64) -> Came {
     let plain = load_arch(arch, LoadOptions::default());
     let page = plain.cache_facts().page_bytes;
-    let model = load_arch(arch, LoadOptions { cache_bytes: Some(n_pages * page), ..Default::default() });
+    let models = [0, KEPT].map(|n_kept| {
+        let (cache_bytes, prefix_cache_bytes) = (Some(n_pages * page), n_kept * page);
+        load_arch(arch, LoadOptions { cache_bytes, prefix_cache_bytes, ..Default::default() })
+    });
     let mut came = Came { full: 0, reused: 0, again: 0 };
     for seed in 0..n {
+        let model = &models[seed as usize % 2];
         let mut oracle = Oracle { model: plain.clone(), known: HashMap::new() };
         let mut run = Run {
             seed,
@@ -313,7 +344,8 @@ fn run_schedules(arch: &str, n_sessions: usize, n_pages: u64, n_ops: u64, n: u64
         came.reused += run.reused;
         came.again += run.again;
         let facts = model.cache_facts();
-        assert_eq!((facts.n_pages_used, facts.used_bytes, facts.spare_bytes), (0, 0, 0), "seed {seed}");
+        let (left, retained) = ((facts.n_pages_used, facts.used_bytes), (facts.n_pages_retained, facts.retained_bytes));
+        assert_eq!((left, facts.spare_bytes), (retained, facts.retained_bytes), "seed {seed}");
     }
     came
 }

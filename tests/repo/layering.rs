@@ -1,4 +1,4 @@
-//! Modules use only those below them: `c_api -> doctor -> engine -> {tokenizer, backend} -> {sampler, model} -> gguf ->
+//! Modules use only those below them: `c_api -> doctor -> engine -> chat -> {tokenizer, backend} -> {sampler, model} -> gguf ->
 //! process -> alloc -> error`.
 //!
 //! What stands in one pair of braces does not use its neighbours; of `backend`, neither do `cpu`, `reference` and
@@ -8,13 +8,14 @@
 use crate::sources;
 
 /// From the ground up.
-const LAYERS: [&[&str]; 9] = [
+const LAYERS: [&[&str]; 10] = [
     &["error"],
     &["alloc"],
     &["process"],
     &["gguf"],
     &["sampler", "model"],
     &["tokenizer", "backend"],
+    &["chat"],
     &["engine"],
     &["doctor"],
     &["c_api"],

@@ -152,7 +152,7 @@ impl Pages {
         let old = &*self.own(self.list.pages.len(), 0)?;
         let pool = &old.pool;
         let end = n_tokens.div_ceil(PAGE_TOKENS);
-        let mut list = PageList::new(pool, old.is_long);
+        let mut list = PageList::new(pool, old.key.clone());
         let (mut replaced, mut fresh) = (Vec::new(), Vec::new());
         reserve(&mut list.pages, end)?;
         reserve(&mut list.unfinished, end * pool.classes.n())?;
@@ -194,7 +194,6 @@ impl Pages {
             }
             list.pages.push(new.map_or(*page, |(new, _)| new));
         }
-        list.foreign = old.foreign && first > 0;
         Ok((Pages { list: Arc::new(list) }, first * PAGE_TOKENS))
     }
 
@@ -230,8 +229,8 @@ mod tests {
         // Eight pages, of which three can have their parts of the class with a window.
         let budget = Budget::new(Some(8 * page - 5 * classes.share(windowed, page)));
         let charge = Charge::new(&budget, 0).unwrap();
-        let pool = PagePool::new(loaded, charge, None, &Arc::new(Pools::default())).unwrap();
-        let mut pages = Pages::new(&pool, false);
+        let pool = PagePool::new(loaded, charge, None, 0, &Arc::new(Pools::default())).unwrap();
+        let mut pages = Pages::new(&pool, None);
         pages.prepare(0, 8 * PAGE_TOKENS).unwrap();
         pages.advance(PAGE_TOKENS).unwrap();
         // A pass that is longer than the course was made for.

@@ -59,6 +59,12 @@ pub struct CacheFacts {
     pub spare_bytes: u64,
     /// Whole pages that could be taken now; `None`: nothing limits them but the machine.
     pub n_pages_free: Option<u64>,
+    /// Pages in use that no session holds, kept for those that begin with the same tokens.
+    pub n_pages_retained: u64,
+    /// Bytes of them, all of which are spare.
+    pub retained_bytes: u64,
+    /// Tokens that sessions have taken from others so far in place of computing them.
+    pub n_tokens_saved: u64,
 }
 
 /// The bytes of pages in use, against the model's own limit and the engine's cap.
@@ -113,7 +119,7 @@ impl PageBudget {
         let _ = self.charge.set(self.in_use);
     }
 
-    /// `spare`: bytes in use that are given back when memory is short.
+    /// What it knows of them; `spare`: bytes in use that are given back when memory is short.
     pub(super) fn facts(&self, spare: u64) -> CacheFacts {
         let whole = self.page_bytes.max(1);
         let by_limit = self.limit.map(|limit| (limit.saturating_sub(self.in_use) + spare) / whole);
@@ -126,6 +132,9 @@ impl PageBudget {
             used_bytes: self.in_use,
             spare_bytes: spare,
             n_pages_free: by_limit.into_iter().chain(by_cap).min(),
+            n_pages_retained: 0,
+            retained_bytes: 0,
+            n_tokens_saved: 0,
         }
     }
 }

@@ -2,16 +2,22 @@
 
 mod again;
 mod budget;
+mod leads;
 mod marks;
 mod pages;
 mod parts;
 mod pool;
 mod pools;
 mod prefix;
+mod retained;
+mod share;
 
 pub use budget::CacheFacts;
 pub(super) use budget::Charge;
+pub(super) use leads::Awaited;
 pub(super) use pages::Pages;
 pub(super) use parts::is_read;
 pub(super) use pool::PagePool;
 pub(super) use pools::Pools;
+pub(super) use prefix::PrefixKey;
+pub(super) use share::{Found, Lead};

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use super::parts::{Wanted, WantedOf, wanted_behind};
-use super::pool::PagePool;
+use super::pool::{PagePool, Writes};
+use super::prefix::PrefixKey;
 use crate::alloc::reserve;
 use crate::backend::PAGE_TOKENS;
 use crate::error::{Error, Result};
@@ -26,10 +27,8 @@ pub(super) struct PageList {
     pub(super) course: Option<Course>,
     /// Parts that are being computed again: page and class. They are worth nothing before that has succeeded.
     pub(super) unfinished: Vec<(u32, usize)>,
-    /// They came from outside, as did what follows from them: nobody else is given them.
-    pub(super) foreign: bool,
-    /// They are of a long session, whose keys are others than those of another with the same tokens.
-    pub(super) is_long: bool,
+    /// Who may find them, and whose they may be; `None`: nobody.
+    pub(super) key: Option<PrefixKey>,
 }
 
 /// Pages that are filled one behind the other with the parts of a window and a pass, which move along: what falls behind is
@@ -49,15 +48,14 @@ pub(super) struct Course {
 }
 
 impl PageList {
-    pub(super) fn new(pool: &Arc<PagePool>, is_long: bool) -> PageList {
+    pub(super) fn new(pool: &Arc<PagePool>, key: Option<PrefixKey>) -> PageList {
         PageList {
             pool: Arc::clone(pool),
             pages: Vec::new(),
             wanted: wanted_behind(&pool.classes, 0),
             course: None,
             unfinished: Vec::new(),
-            foreign: false,
-            is_long,
+            key,
         }
     }
 
@@ -70,6 +68,15 @@ impl PageList {
         if self.wanted.iter().all(|wanted| wanted.gap.0 >= n || wanted.gap.0 >= wanted.gap.1) {
             self.wanted.iter_mut().for_each(|wanted| *wanted = Wanted { gap: (0, 0), until: usize::MAX, ..*wanted });
             self.course = None;
+        }
+    }
+
+    /// Adds `missing` pages from index `first` on, and one for a copy of the page `copied`; as [`PagePool::take`] does.
+    fn take(&mut self, first: usize, missing: usize, copied: Option<usize>) -> Result<()> {
+        let indices = (first..first + missing).chain(copied);
+        match self.pool.take(indices.clone(), &self.wanted, &mut self.pages) {
+            Ok(()) => Ok(()),
+            Err(error) => self.begin_course(first, first + missing, indices).unwrap_or(Err(error)),
         }
     }
 
@@ -147,8 +154,9 @@ pub(in crate::engine) struct Pages {
 }
 
 impl Pages {
-    pub(in crate::engine) fn new(pool: &Arc<PagePool>, is_long: bool) -> Pages {
-        Pages { list: Arc::new(PageList::new(pool, is_long)) }
+    /// Without `key` they are nobody else's, and nobody finds them.
+    pub(in crate::engine) fn new(pool: &Arc<PagePool>, key: Option<PrefixKey>) -> Pages {
+        Pages { list: Arc::new(PageList::new(pool, key)) }
     }
 
     /// The same pages, in constant time; whoever writes first takes copies.
@@ -175,8 +183,8 @@ impl Pages {
             reserve(&mut pages, keep + n_new)?;
             pages.extend_from_slice(&old.pages[..keep]);
             old.pool.hold(&pages, &old.wanted);
-            let mut list = PageList::new(&old.pool, old.is_long);
-            (list.pages, list.wanted, list.foreign) = (pages, old.wanted, old.foreign);
+            let mut list = PageList::new(&old.pool, old.key.clone());
+            (list.pages, list.wanted) = (pages, old.wanted);
             self.list = Arc::new(list);
         }
         let list = Arc::get_mut(&mut self.list).ok_or_else(|| internal("a new list of pages is shared"))?;
@@ -185,20 +193,26 @@ impl Pages {
     }
 
     /// Makes positions `n_held .. n_total` writable for this session alone: takes the missing pages, and a copy of the
-    /// page that `n_held` stands in if others hold it too. Fails and changes nothing that shows. Where not all parts can be
-    /// had, as many are as passes need that follow on one another: see [`Self::advance`].
+    /// page that `n_held` stands in if others hold it too, or may want to find it and there is memory. Fails and changes nothing that
+    /// shows. Where not all parts can be had, as many are as passes need that follow on one another: see [`Self::advance`].
     pub(in crate::engine) fn prepare(&mut self, n_held: usize, n_total: usize) -> Result<()> {
         let (begun, all) = (n_held / PAGE_TOKENS, n_total.div_ceil(PAGE_TOKENS));
         let missing = all.saturating_sub(self.list.pages.len());
         let list = self.own(self.list.pages.len(), missing + 1)?;
         let pool = Arc::clone(&list.pool);
-        list.foreign &= n_held > 0;
-        let copied = !n_held.is_multiple_of(PAGE_TOKENS) && pool.is_shared(list.pages[begun]);
         let n = list.pages.len();
-        let indices = (n..n + missing).chain(copied.then_some(begun));
-        if let Err(error) = pool.take(indices.clone(), &list.wanted, &mut list.pages) {
-            list.begin_course(n, n + missing, indices).unwrap_or(Err(error))?;
+        let inside = if n_held.is_multiple_of(PAGE_TOKENS) { None } else { list.pages.get(begun).copied() };
+        let writes = inside.map_or(Writes::Own, |page| pool.writes(page, true));
+        let mut copied = writes != Writes::Own;
+        let mut taken = list.take(n, missing, copied.then_some(begun));
+        if taken.is_err()
+            && writes == Writes::Found
+            && inside.is_some_and(|page| pool.writes(page, false) == Writes::Own)
+        {
+            copied = false;
+            taken = list.take(n, missing, None);
         }
+        taken?;
         if copied {
             let copy = list.pages.pop().ok_or_else(|| internal("no page was taken"))?;
             if let Err(error) = pool.loaded.copy_page(list.pages[begun], copy) {
@@ -213,40 +227,6 @@ impl Pages {
         Ok(())
     }
 
-    /// Adds pages of others that hold the next of `tokens`, whole pages of them and not all of `tokens`: how many tokens
-    /// that are. Behind the last of them every layer has its window. The session holds whole pages.
-    pub(in crate::engine) fn adopt(&mut self, tokens: &[u32]) -> Result<usize> {
-        let most = tokens.len().saturating_sub(1) / PAGE_TOKENS;
-        if most == 0 || self.list.foreign && !self.list.pages.is_empty() {
-            return Ok(0);
-        }
-        let list = self.own(self.list.pages.len(), most)?;
-        let n_held = list.pages.len();
-        let mut state = list.pool.lock();
-        let whole = |page| state.parts.is_whole(page);
-        let mut found = state.index.find(list.is_long, &list.pages, &tokens[..most * PAGE_TOKENS], &whole);
-        let n = state.n_whole(n_held, &found);
-        found.truncate(n);
-        let behind = wanted_behind(&list.pool.classes, (n_held + n) * PAGE_TOKENS);
-        for (wanted, behind) in list.wanted.iter_mut().zip(behind) {
-            wanted.gap = if behind.from > n_held { (n_held, behind.from) } else { (0, 0) };
-        }
-        for (i, page) in found.iter().enumerate() {
-            state.holders[*page as usize] += 1;
-            state.parts.want(*page, n_held + i, &list.wanted);
-        }
-        drop(state);
-        list.pages.extend_from_slice(&found);
-        Ok(found.len() * PAGE_TOKENS)
-    }
-
-    /// Lets others find the pages by their tokens, which are all that the session holds.
-    pub(in crate::engine) fn publish(&self, tokens: &[u32]) {
-        if !self.list.foreign {
-            self.list.pool.lock().index.enter(self.list.is_long, &self.list.pages, tokens);
-        }
-    }
-
     /// Takes pages for `n_tokens` that are going to be filled from outside, with the parts that [`is_read`](super::is_read) names. The session
     /// holds none. Fails and changes nothing.
     pub(in crate::engine) fn fill(&mut self, n_tokens: usize) -> Result<()> {
@@ -255,7 +235,7 @@ impl Pages {
         let wanted = wanted_behind(&list.pool.classes, n_tokens);
         let pool = Arc::clone(&list.pool);
         pool.take(0..n, &wanted, &mut list.pages)?;
-        (list.wanted, list.foreign) = (wanted, true);
+        list.wanted = wanted;
         Ok(())
     }
 

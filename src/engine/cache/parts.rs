@@ -1,8 +1,9 @@
 //! The parts of pages that lie behind windows: who wants them, which are there, which go first.
 //!
 //! Invariants: a part that some list wants is there; one that nobody wants is spare and stays until memory is short. Spare
-//! parts go in the order in which they became so, but for those in front of every sixteenth window, which go last: a session
-//! that is truncated to before all others has them to begin again from.
+//! parts go in the order in which they became so, but for those in front of every sixteenth window, which go later: a session
+//! that is truncated to before all others has them to begin again from; and those that sessions which are gone have ended with, which
+//! go last, behind the pages that are kept of such: without them nobody could begin behind these.
 
 use std::collections::VecDeque;
 
@@ -49,6 +50,9 @@ pub(in crate::engine) fn is_read(classes: &CacheClasses, class: usize, index: us
     Wanted::behind(classes, class, n_tokens).has(index)
 }
 
+/// The queue of parts that go last.
+const LAST: usize = 2;
+
 /// Parts of one class.
 struct Parts {
     bytes: u64,
@@ -59,8 +63,10 @@ struct Parts {
     wants: Vec<u32>,
     there: Vec<bool>,
     /// Pages that became spare, each once; which of them still are is seen when they are looked at.
-    queues: [VecDeque<u32>; 2],
+    queues: [VecDeque<u32>; 3],
     queued: Vec<bool>,
+    /// Which of them go last.
+    ends: Vec<bool>,
     n_spare: u64,
 }
 
@@ -81,6 +87,7 @@ impl PageParts {
             there: Vec::new(),
             queues: Default::default(),
             queued: Vec::new(),
+            ends: Vec::new(),
             n_spare: 0,
         };
         PageParts { of_class: (0..classes.n()).map(part).collect(), classes }
@@ -97,6 +104,7 @@ impl PageParts {
             reserve(&mut parts.wants, n)?;
             reserve(&mut parts.there, n)?;
             reserve(&mut parts.queued, n)?;
+            reserve(&mut parts.ends, n)?;
             for queue in &mut parts.queues {
                 let missing = all.saturating_sub(queue.len());
                 crate::alloc::asking(|| queue.try_reserve(missing)).map_err(|_| crate::error::Error::OutOfMemory {
@@ -115,6 +123,7 @@ impl PageParts {
             parts.wants.push(0);
             parts.there.push(false);
             parts.queued.push(false);
+            parts.ends.push(false);
         }
     }
 
@@ -134,6 +143,7 @@ impl PageParts {
             if parts.window_pages > 0 {
                 parts.there[page as usize] = has;
                 parts.wants[page as usize] = has.into();
+                parts.ends[page as usize] = false;
             }
         }
     }
@@ -166,6 +176,7 @@ impl PageParts {
                 parts.n_there -= 1;
                 bytes += parts.bytes;
             } else if std::mem::take(&mut parts.there[page as usize]) {
+                parts.ends[page as usize] = false;
                 parts.n_there -= 1;
                 parts.n_spare -= 1;
                 bytes += parts.bytes;
@@ -195,10 +206,28 @@ impl PageParts {
                 if !std::mem::replace(&mut parts.queued[at], true) {
                     // In front of a position that is a multiple of sixteen windows.
                     let kept = index % (16 * parts.window_pages) >= 15 * parts.window_pages;
-                    parts.queues[usize::from(kept)].push_back(page);
+                    parts.queues[if parts.ends[at] { LAST } else { usize::from(kept) }].push_back(page);
                 }
             }
         }
+    }
+
+    /// The parts of the page at this index that `wanted` names go last from now on, for as long as they are there.
+    pub(super) fn keep(&mut self, page: u32, index: usize, wanted: &WantedOf) {
+        for (_, parts) in self.windowed().filter(|(class, _)| wanted[*class].has(index)) {
+            parts.ends[page as usize] = parts.there[page as usize];
+        }
+    }
+
+    /// Bytes of a page's parts that do not go while the page stays.
+    pub(super) fn fixed_bytes(&self) -> u64 {
+        self.of_class.iter().filter(|parts| parts.window_pages == 0).map(|parts| parts.bytes).sum()
+    }
+
+    /// Bytes of a page's parts that are there.
+    pub(super) fn bytes_of(&self, page: u32) -> u64 {
+        let is_there = |(class, _): &(usize, &Parts)| self.is_there(page, *class);
+        self.of_class.iter().enumerate().filter(is_there).map(|(_, parts)| parts.bytes).sum()
     }
 
     /// Whether a part is there.
@@ -237,11 +266,16 @@ impl PageParts {
         self.of_class.iter().map(|parts| parts.n_spare * parts.bytes).sum()
     }
 
-    /// Takes a spare part away: page, class, bytes. `None`: there is none.
-    pub(super) fn drop_spare(&mut self) -> Option<(u32, usize, u64)> {
-        for queue in 0..2 {
+    /// Takes a spare part away: page, class, bytes. `last`: one of those that go last. `None`: there is none.
+    pub(super) fn drop_spare(&mut self, last: bool) -> Option<(u32, usize, u64)> {
+        for queue in if last { LAST..LAST + 1 } else { 0..LAST } {
             for (class, parts) in self.windowed() {
                 while let Some(page) = parts.queues[queue].pop_front() {
+                    // It may have become one of the last since it was put there.
+                    if queue != LAST && parts.ends[page as usize] {
+                        parts.queues[LAST].push_back(page);
+                        continue;
+                    }
                     parts.queued[page as usize] = false;
                     if let Some(bytes) = parts.lose(page) {
                         return Some((page, class, bytes));
@@ -264,7 +298,7 @@ impl Parts {
         if self.wants[at] > 0 || !self.there[at] {
             return None;
         }
-        self.there[at] = false;
+        (self.there[at], self.ends[at]) = (false, false);
         self.n_there -= 1;
         self.n_spare -= 1;
         Some(self.bytes)

@@ -1,17 +1,21 @@
 //! The model's pool of cache pages: which are free, and how many lists hold each of the others.
 //!
-//! Invariants: a page is either in `free` or has at least one holder; the bytes of pages in use, without the parts that are
+//! Invariants: a page is in `free`, or has a holder, or is retained; the bytes of pages in use, without the parts that are
 //! gone, are charged to the engine's memory cap; the lowest free page is taken first, so that which pages a session gets
-//! depends on the calls and nothing else. Spare parts go only where memory is short, and only if that is then enough.
+//! depends on the calls and nothing else. What is spare goes only where memory is short, and only if that is then enough. Under the
+//! lock nothing takes longer than the pages that a call is about.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::budget::{CacheFacts, Charge, PageBudget};
-use super::parts::{PageParts, WantedOf};
+use super::leads::Leads;
+use super::parts::{PageParts, WantedOf, wanted_behind};
 use super::pools::{Pools, Spare};
 use super::prefix::PrefixIndex;
+use super::retained::Retained;
 use crate::alloc::{asking, reserve};
 use crate::backend::{LoadedModel, PAGE_TOKENS};
 use crate::error::{Error, Result};
@@ -29,25 +33,44 @@ pub(in crate::engine) struct PagePool {
     /// Those that share the engine's memory cap.
     pools: Arc<Pools>,
     state: Mutex<State>,
+    /// Something that is waited for is there, or will not come.
+    pub(super) settled: Condvar,
+    /// Tokens that were taken from other sessions.
+    pub(super) n_saved: AtomicU64,
 }
 
 pub(super) struct State {
     free: BinaryHeap<Reverse<u32>>,
-    /// Holders of each page that exists; 0: free.
+    /// Holders of each page that exists; 0: free or retained.
     pub(super) holders: Vec<u32>,
     pub(super) parts: PageParts,
     pub(super) budget: PageBudget,
     pub(super) index: PrefixIndex,
+    pub(super) retained: Retained,
+    pub(super) leads: Leads,
     /// The positions of each page that steps have computed, a bit for each, where [`PagePool::marks`].
     pub(super) by_steps: Vec<u64>,
 }
 
+/// What becomes of a page that one of its holders wants to write.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writes {
+    /// It is that holder's alone, and not to be found any more.
+    Own,
+    /// Others hold it.
+    Shared,
+    /// Nobody else holds it, but others may want to: better a copy, if there is memory.
+    Found,
+}
+
 impl PagePool {
-    /// `charge` is zero and grows with the pages in use, which take `cache_bytes` at most; `pools` is the engine's.
+    /// `charge` is zero and grows with the pages in use, which take `cache_bytes` at most, those of them that are retained
+    /// `retained_bytes`; `pools` is the engine's.
     pub(in crate::engine) fn new(
         loaded: Arc<dyn LoadedModel>,
         charge: Charge,
         cache_bytes: Option<u64>,
+        retained_bytes: u64,
         pools: &Arc<Pools>,
     ) -> Result<Arc<PagePool>> {
         let page_bytes = loaded.plan().kv_bytes_per_token * PAGE_TOKENS as u64;
@@ -62,6 +85,8 @@ impl PagePool {
             parts,
             budget,
             index: PrefixIndex::default(),
+            retained: Retained::new(retained_bytes),
+            leads: Leads::default(),
             by_steps: Vec::new(),
         };
         let pool = Arc::new(PagePool {
@@ -71,6 +96,8 @@ impl PagePool {
             marks,
             pools: Arc::clone(pools),
             state: Mutex::new(state),
+            settled: Condvar::new(),
+            n_saved: AtomicU64::new(0),
         });
         let as_spare: Arc<dyn Spare> = Arc::clone(&pool) as _;
         pools.add(Arc::downgrade(&as_spare))?;
@@ -79,7 +106,12 @@ impl PagePool {
 
     pub(in crate::engine) fn facts(&self) -> CacheFacts {
         let state = self.lock();
-        state.budget.facts(state.parts.spare_bytes())
+        CacheFacts {
+            n_pages_retained: state.retained.n(),
+            retained_bytes: state.retained.bytes(),
+            n_tokens_saved: self.n_saved.load(Ordering::Relaxed),
+            ..state.budget.facts(state.spare_bytes())
+        }
     }
 
     /// A panic while the lock is held cannot leave the state half changed (nothing between its writes can panic), so
@@ -114,21 +146,16 @@ impl PagePool {
             return;
         }
         let mut state = self.lock();
-        let state = &mut *state;
-        let (mut n_free, mut bytes) = (0, 0);
-        for (i, &page) in pages.iter().enumerate() {
+        let mut end = None;
+        // From the last one on: of those that are retained it is to go first.
+        for (i, &page) in pages.iter().enumerate().rev() {
             state.parts.unwant(page, first + i, wanted);
             let holders = &mut state.holders[page as usize];
             *holders -= 1;
             if *holders == 0 {
-                state.index.forget(page);
-                self.loaded.release_page(page);
-                state.free.push(Reverse(page));
-                bytes += state.parts.free(page);
-                n_free += 1;
+                state.leave(&*self.loaded, page, first + i, &mut end);
             }
         }
-        state.budget.give(n_free, bytes);
     }
 
     /// One more holder for each of these, the first of a list, which wants parts of them.
@@ -147,20 +174,24 @@ impl PagePool {
         pages.iter().filter(|page| state.holders[**page as usize] == 1).count()
     }
 
-    /// Whether others hold the page too. If not, it may be written from now on.
-    pub(super) fn is_shared(&self, page: u32) -> bool {
+    /// What becomes of a page that one of its holders wants to write; `copies`: it would rather write a copy than one that others
+    /// may want to find.
+    pub(super) fn writes(&self, page: u32, copies: bool) -> Writes {
         let mut state = self.lock();
-        let shared = state.holders[page as usize] > 1;
-        if !shared {
-            state.index.forget(page);
+        if state.holders[page as usize] > 1 {
+            return Writes::Shared;
         }
-        shared
+        if copies && state.retained.may_have(state.parts.bytes_of(page)) && state.index.is_only(page) {
+            return Writes::Found;
+        }
+        state.index.forget(page);
+        Writes::Own
     }
 }
 
 impl Spare for PagePool {
     fn spare_bytes(&self) -> u64 {
-        self.lock().parts.spare_bytes()
+        self.lock().spare_bytes()
     }
 
     fn give_spare(&self, bytes: u64) -> u64 {
@@ -190,25 +221,22 @@ impl State {
         let n = indices.clone().count();
         let bytes = indices.clone().map(|index| self.parts.taken(index, wanted)).sum::<u64>().saturating_add(more);
         self.charge(loaded, n, bytes)?;
-        let missing = n.saturating_sub(self.free.len());
         let exist = self.holders.len();
-        // Giving back takes no memory: there is room in the heap for all.
-        let all = (exist + missing).saturating_sub(self.free.len());
-        let room = reserve(&mut self.holders, missing).and_then(|()| reserve_heap(&mut self.free, all));
-        let room = room.and_then(|()| self.parts.reserve(missing)).and_then(|()| reserve(&mut self.by_steps, missing));
-        let room = room.and_then(|()| match missing {
-            0 => Ok(()),
-            _ => loaded.reserve_pages(exist + missing),
-        });
-        let room = room.and_then(|()| loaded.reserve_parts(&self.parts.n_with(indices.clone(), wanted)));
-        if let Err(error) = room {
-            self.budget.give(n, bytes);
-            return Err(error);
+        let mut missing = n.saturating_sub(self.free.len());
+        while let Err(error) = self.make_room(loaded, missing, indices.clone(), wanted) {
+            // Pages that there are already, and nobody holds, do as well where the machine gives no more.
+            let is_short = matches!(error, Error::OutOfMemory { .. });
+            if !is_short || (0..missing).filter(|_| self.evict(loaded).is_some()).count() == 0 {
+                self.budget.give(n, bytes);
+                return Err(error);
+            }
+            missing = n.saturating_sub(self.free.len());
         }
         for page in exist..exist + missing {
             self.holders.push(0);
             self.by_steps.push(0);
             self.parts.push();
+            self.retained.push();
             self.free.push(Reverse(page as u32));
         }
         for (index, Reverse(page)) in indices.zip(std::iter::from_fn(|| self.free.pop())) {
@@ -219,10 +247,75 @@ impl State {
         Ok(())
     }
 
+    /// Makes room for so many pages more than exist, and for the parts of those that are taken for these indices.
+    fn make_room(
+        &mut self,
+        loaded: &dyn LoadedModel,
+        missing: usize,
+        indices: impl Iterator<Item = usize> + Clone,
+        wanted: &WantedOf,
+    ) -> Result<()> {
+        let exist = self.holders.len();
+        // Giving back takes no memory: there is room in the heap for all.
+        let all = (exist + missing).saturating_sub(self.free.len());
+        reserve(&mut self.holders, missing)?;
+        reserve_heap(&mut self.free, all)?;
+        self.parts.reserve(missing)?;
+        reserve(&mut self.by_steps, missing)?;
+        self.retained.reserve(missing)?;
+        if missing > 0 {
+            loaded.reserve_pages(exist + missing)?;
+        }
+        loaded.reserve_parts(&self.parts.n_with(indices, wanted))
+    }
+
+    /// A page's last holder has let go of it, at this index of a list: it is retained if others may find it, and free if not. `end` is
+    /// what those read who go on behind the last page of the list that is retained.
+    fn leave(&mut self, loaded: &dyn LoadedModel, page: u32, index: usize, end: &mut Option<WantedOf>) {
+        let bytes = self.parts.bytes_of(page);
+        if !self.retained.may_have(bytes) || !self.index.is_only(page) {
+            self.free_page(loaded, page);
+            return;
+        }
+        while !self.retained.has_room(bytes) && self.evict(loaded).is_some() {}
+        self.retained.add(page, bytes);
+        let end = end.get_or_insert_with(|| wanted_behind(&self.parts.classes, (index + 1) * PAGE_TOKENS));
+        self.parts.keep(page, index, end);
+    }
+
+    /// One more holder for a page that is held or retained.
+    pub(super) fn hold(&mut self, page: u32) {
+        self.retained.remove(page, self.parts.bytes_of(page));
+        self.holders[page as usize] += 1;
+    }
+
+    /// A page that nobody holds becomes free; its bytes.
+    pub(super) fn free_page(&mut self, loaded: &dyn LoadedModel, page: u32) -> u64 {
+        self.retained.remove(page, self.parts.bytes_of(page));
+        self.index.forget(page);
+        loaded.release_page(page);
+        self.free.push(Reverse(page));
+        let bytes = self.parts.free(page);
+        self.budget.give(1, bytes);
+        bytes
+    }
+
+    /// Frees the retained page that goes first; its bytes.
+    fn evict(&mut self, loaded: &dyn LoadedModel) -> Option<u64> {
+        let page = self.retained.oldest()?;
+        Some(self.free_page(loaded, page))
+    }
+
+    /// Bytes that are given back when memory is short.
+    fn spare_bytes(&self) -> u64 {
+        // Nobody wants the other parts of retained pages, so that they have been counted.
+        self.parts.spare_bytes() + self.retained.n() * self.parts.fixed_bytes()
+    }
+
     /// Counts bytes of so many pages more; what is spare goes for them if that is enough. Fails and changes nothing.
     fn charge(&mut self, loaded: &dyn LoadedModel, n_pages: usize, bytes: u64) -> Result<()> {
         loop {
-            let (lacks, spare) = (self.budget.lacks(bytes), self.parts.spare_bytes());
+            let (lacks, spare) = (self.budget.lacks(bytes), self.spare_bytes());
             let taken = self.budget.take(n_pages, bytes, spare);
             // Other models may have taken what has just been given back.
             if taken.is_ok() || spare < lacks.max(1) || self.give_spare(loaded, lacks.max(1)) == 0 {
@@ -233,14 +326,23 @@ impl State {
 
     fn give_spare(&mut self, loaded: &dyn LoadedModel, bytes: u64) -> u64 {
         let mut gone = 0;
-        while gone < bytes
-            && let Some((page, class, bytes)) = self.parts.drop_spare()
-        {
-            loaded.drop_part(page, class);
-            self.budget.give(0, bytes);
+        while gone < bytes {
+            let part = self.drop_part(loaded, false);
+            let Some(bytes) = part.or_else(|| self.evict(loaded)).or_else(|| self.drop_part(loaded, true)) else {
+                break;
+            };
             gone += bytes;
         }
         gone
+    }
+
+    /// Takes the spare part away that goes first, or of those that go last; its bytes.
+    fn drop_part(&mut self, loaded: &dyn LoadedModel, last: bool) -> Option<u64> {
+        let (page, class, bytes) = self.parts.drop_spare(last)?;
+        loaded.drop_part(page, class);
+        self.retained.lose(page, bytes);
+        self.budget.give(0, bytes);
+        Some(bytes)
     }
 
     /// Takes a part away that nobody wants.

@@ -19,10 +19,10 @@ pub(in crate::engine) struct Part {
     /// Not shared with a fork: a pass writes it.
     pub(in crate::engine) slot: SharedSlot,
     pub(in crate::engine) want: Want,
-    /// See [`Chunk::by_steps`].
-    pub(in crate::engine) by_steps: bool,
     /// The call's only token, as a generation appends them one by one.
     pub(in crate::engine) is_step: bool,
+    /// See [`Chunk::by_steps`].
+    pub(in crate::engine) by_steps: bool,
     pub(in crate::engine) cancel: Arc<AtomicBool>,
 }
 

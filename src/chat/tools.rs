@@ -1,0 +1,95 @@
+//! What the tools are called and which of their arguments are texts.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use super::value::Wanted;
+
+/// References that a schema may follow.
+const MAX_REFERENCES: usize = 16;
+
+/// A tool.
+#[derive(Debug, Default)]
+struct Tool {
+    arguments: HashMap<String, Wanted>,
+    /// What holds for arguments that it does not name.
+    others: Option<Wanted>,
+}
+
+/// The tools of a conversation.
+#[derive(Debug, Default)]
+pub(super) struct Tools(HashMap<String, Tool>);
+
+/// What is a tool's name and what is its schema, of an entry of a list of tools.
+pub(super) fn parts(entry: &Value) -> Option<(&str, Option<&Value>)> {
+    let function = entry.get("function").filter(|f| f.is_object()).unwrap_or(entry);
+    let name = function.get("name")?.as_str()?;
+    let schema = ["parameters", "input_schema", "parameter_definitions"].into_iter().find_map(|key| function.get(key));
+    Some((name, schema))
+}
+
+impl Tools {
+    /// Of a JSON array; what is no tool in it is passed over.
+    pub fn new(tools: &Value) -> Tools {
+        let entries = tools.as_array().map(Vec::as_slice).unwrap_or_default();
+        Tools(entries.iter().filter_map(parts).map(|(name, schema)| (name.to_owned(), Tool::new(schema))).collect())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// What an argument may be.
+    pub fn wanted(&self, tool: &str, argument: &str) -> Wanted {
+        let Some(tool) = self.0.get(tool) else { return Wanted::ANY };
+        tool.arguments.get(argument).copied().or(tool.others).unwrap_or(Wanted::ANY)
+    }
+}
+
+impl Tool {
+    fn new(schema: Option<&Value>) -> Tool {
+        let Some(root) = schema else { return Tool::default() };
+        let properties = root.get("properties").and_then(Value::as_object);
+        let arguments = properties.into_iter().flatten();
+        let arguments = arguments.map(|(name, schema)| (name.clone(), wanted(root, schema, 0))).collect();
+        let others = root.get("additionalProperties").filter(|o| o.is_object()).map(|schema| wanted(root, schema, 0));
+        Tool { arguments, others }
+    }
+}
+
+fn either(all: impl Iterator<Item = Wanted>) -> Option<Wanted> {
+    all.reduce(|a, b| Wanted { text: a.text || b.text, other: a.other || b.other })
+}
+
+fn of_value(value: &Value) -> Wanted {
+    if value.is_string() { Wanted::TEXT } else { Wanted::OTHER }
+}
+
+/// What a schema allows; `root` is what its references are looked for in.
+pub(super) fn wanted(root: &Value, schema: &Value, depth: usize) -> Wanted {
+    let of_type = |name: &Value| if name == "string" { Wanted::TEXT } else { Wanted::OTHER };
+    if depth > MAX_REFERENCES {
+        return Wanted::ANY;
+    }
+    let found = match schema.get("type") {
+        Some(Value::Array(names)) => either(names.iter().map(of_type)),
+        Some(name @ Value::String(_)) => Some(of_type(name)),
+        _ => None,
+    };
+    let listed = || either(schema.get("enum")?.as_array()?.iter().map(of_value));
+    let fixed = || schema.get("const").map(of_value);
+    let choice = || {
+        let any = ["anyOf", "oneOf", "allOf"].into_iter().find_map(|key| schema.get(key)?.as_array());
+        either(any?.iter().map(|schema| wanted(root, schema, depth + 1)))
+    };
+    let referred = || {
+        let path = schema.get("$ref")?.as_str()?.strip_prefix('#')?;
+        Some(wanted(root, root.pointer(path)?, depth + 1))
+    };
+    found.or_else(listed).or_else(fixed).or_else(choice).or_else(referred).unwrap_or(Wanted::ANY)
+}
