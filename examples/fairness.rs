@@ -86,10 +86,17 @@ fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// The middle one of them, or nothing of nothing.
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort_unstable();
-    times.get(times.len() / 2).copied().unwrap_or_default()
+/// The times in milliseconds, ascending.
+fn sorted(times: &[Vec<Duration>]) -> Vec<f64> {
+    let mut times: Vec<f64> = times.iter().flatten().map(|time| milliseconds(*time)).collect();
+    times.sort_unstable_by(f64::total_cmp);
+    times
+}
+
+/// The one that so large a part of them does not exceed, or nothing of nothing.
+fn at(sorted: &[f64], part: f64) -> f64 {
+    let last = sorted.len().saturating_sub(1);
+    sorted.get((last as f64 * part).round() as usize).copied().unwrap_or_default()
 }
 
 /// The time of calls of so many tokens each, behind a prompt of 256, the sizes in turn.
@@ -109,7 +116,7 @@ fn passes(model: &Model, n_rounds: usize) -> Result<(), Failure> {
     }
     println!("tokens a pass, ms a pass, ms a token");
     for (size, times) in SIZES.iter().zip(times) {
-        let pass = milliseconds(median(times));
+        let pass = at(&sorted(&[times]), 0.5);
         println!("{size:4} {pass:8.2} {:7.3}", pass / *size as f64);
     }
     Ok(())
@@ -121,7 +128,7 @@ fn answering<T>(
     n_answers: usize,
     meanwhile: impl FnOnce() -> Result<T, Failure>,
 ) -> Result<(Vec<Vec<Duration>>, T), Failure> {
-    let (ends, n_going) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (ends, counts, n_going) = (AtomicBool::new(false), AtomicBool::new(false), AtomicUsize::new(0));
     let answer = |seed: usize| -> Result<Vec<Duration>, Failure> {
         let session = Session::new(model, SessionOptions::default())?;
         session.prefill(&tokens(model, 32 + seed))?;
@@ -130,6 +137,7 @@ fn answering<T>(
         session.generate(&options, &mut |_, _| {
             let now = Instant::now();
             match last.replace(now) {
+                Some(_) if !counts.load(Ordering::Acquire) => {}
                 Some(last) => gaps.push(now - last),
                 None => drop(n_going.fetch_add(1, Ordering::Release)),
             }
@@ -145,6 +153,7 @@ fn answering<T>(
         }
         // The usual pace first.
         std::thread::sleep(Duration::from_millis(300));
+        counts.store(true, Ordering::Release);
         let made = meanwhile();
         ends.store(true, Ordering::Release);
         let gaps = threads.into_iter().map(|t| t.join().map_err(|_| "a thread has panicked")?);
@@ -166,21 +175,27 @@ fn beside(model: &Model, args: &Args) -> Result<(), Failure> {
         args.n_prompt,
         if args.merge { "" } else { "not " }
     );
-    println!("usual gap, longest gap alone, longest beside, times the usual; prompt alone, beside, more");
+    println!(
+        "gaps alone: usual, longest; beside: half, 9 of 10, all at most, times the usual; prompt alone, beside, more"
+    );
     for _ in 0..args.n_rounds {
         let wait = || {
             std::thread::sleep(Duration::from_secs(1));
             Ok(())
         };
         let (alone, ()) = answering(model, args.n_answers, wait)?;
-        let usual = milliseconds(median(alone.iter().flatten().copied().collect()));
-        let longest = |gaps: &[Vec<Duration>]| milliseconds(gaps.iter().flatten().copied().max().unwrap_or_default());
         let prompt_alone = milliseconds(prefill()?);
         let (gaps, beside) = answering(model, args.n_answers, prefill)?;
-        let (longest_alone, longest_beside, beside) = (longest(&alone), longest(&gaps), milliseconds(beside));
+        let beside = milliseconds(beside);
+        let (alone, gaps) = (sorted(&alone), sorted(&gaps));
+        let usual = at(&alone, 0.5);
         println!(
-            "{usual:8.2} {longest_alone:8.2} {longest_beside:8.2} {:6.1}   {prompt_alone:8.0} {beside:8.0} {:+5.1}%",
-            longest_beside / usual,
+            "{usual:8.2} {:8.2}   {:8.2} {:8.2} {:8.2} {:6.1}   {prompt_alone:8.0} {beside:8.0} {:+5.1}%",
+            at(&alone, 1.0),
+            at(&gaps, 0.5),
+            at(&gaps, 0.9),
+            at(&gaps, 1.0),
+            at(&gaps, 1.0) / usual,
             (beside / prompt_alone - 1.0) * 100.0,
         );
     }

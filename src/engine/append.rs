@@ -189,7 +189,7 @@ impl Session {
         let mut done = run.n_known;
         while done < tokens.len() {
             self.goes_on(run, done, &mut progress)?;
-            let n = self.pass_len(state, done, tokens.len());
+            let n = self.pass_len(state, done, tokens.len(), self.model().inner.line.bound());
             let part = self.part(state, run, tokens, done, n)?;
             self.model().inner.run(vec![part]).pop().unwrap_or(Ok(()))?;
             done += n;
@@ -219,10 +219,11 @@ impl Session {
     ) -> Result<()> {
         let loaded = &*self.model().inner.loaded;
         run.slot = Arc::new(Mutex::new(loaded.create_slot_for(self.n_ctx())?));
+        let line = &self.model().inner.line;
         let mut done = run.n_known;
         while done < tokens.len() {
             self.goes_on(run, done, &mut progress)?;
-            let n = self.pass_len(state, done, tokens.len());
+            let n = self.pass_len(state, done, tokens.len(), line.steady_bound());
             let part = self.part(state, run, tokens, done, n)?;
             done += n;
             let mut watch = Watch { session: self, tap, goes_on: true };
@@ -245,9 +246,9 @@ impl Session {
     }
 
     /// How many of `n` new tokens the next pass takes, where `done` need none any more.
-    fn pass_len(&self, state: &State, done: usize, n: usize) -> usize {
-        let line = &self.model().inner.line;
-        line.cut(state.tokens.len() + done, n - done, state.pages.pass_tokens().min(line.bound()))
+    fn pass_len(&self, state: &State, done: usize, n: usize, bound: usize) -> usize {
+        let most = state.pages.pass_tokens().min(bound);
+        self.model().inner.line.cut(state.tokens.len() + done, n - done, most)
     }
 
     /// The next `n` of `tokens`, where `done` need no pass any more.

@@ -87,6 +87,12 @@ impl Line {
         self.rules.most
     }
 
+    /// The most tokens of prompts that a pass has whose activations are shown: the same whoever steps, as what is shown of a
+    /// prompt comes in as many events as there are passes.
+    pub(in crate::engine) fn steady_bound(&self) -> usize {
+        self.tokens.filter(|_| self.rules.is_bounded).unwrap_or(self.rules.most)
+    }
+
     /// The most tokens of prompts that a pass of this thread should have now.
     pub(in crate::engine) fn bound(&self) -> usize {
         match (self.alignment, self.tokens) {

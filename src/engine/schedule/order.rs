@@ -68,18 +68,19 @@ struct Pass {
 }
 
 impl Pass {
-    /// Takes a call if there is room for it, and the first in any case.
+    /// Takes a call if there is room for it, and the first in any case; whether it was taken.
     fn take(&mut self, index: usize, place: &Place) -> bool {
         let (n_tokens, n_prompt) = (self.n_tokens + place.n_tokens, self.n_prompt + place.n_prompt);
         let fits = n_tokens <= self.most && (place.n_prompt == 0 || n_prompt <= self.bound.unwrap_or(usize::MAX));
-        if fits || self.chosen.is_empty() {
+        let taken = fits || self.chosen.is_empty();
+        if taken {
             (self.n_tokens, self.n_prompt) = (n_tokens, n_prompt);
             if place.n_prompt > 0 {
                 self.bound.get_or_insert(place.bound);
             }
             self.chosen.push(index);
         }
-        fits || self.chosen.len() == 1
+        taken
     }
 }
 
@@ -126,7 +127,7 @@ mod tests {
         let mut waiting = vec![step(3); 6];
         waiting.push(prompt(3, 3));
         assert_eq!(next(&waiting, 3, few), [0, 6]);
-        assert_eq!(next(&vec![step(2); 6], 3, few), [0, 1, 2, 3]);
+        assert_eq!(next(&[step(2); 6], 3, few), [0, 1, 2, 3]);
         // One that is alone larger than a pass goes alone.
         assert_eq!(next(&[prompt(9, 3), step(3)], 3, few), [0]);
     }
