@@ -91,7 +91,8 @@ fn escaped(text: &str) -> String {
             out.push_str("\\n");
             continue;
         }
-        if c.is_ascii_punctuation() {
+        // `\<` and `\>` would be the borders of a word.
+        if c.is_ascii_punctuation() && !matches!(c, '<' | '>') {
             out.push('\\');
         }
         out.push(c);
