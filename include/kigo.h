@@ -1354,6 +1354,195 @@ void kigo_constraint_destroy(kigo_constraint *constraint);
 kigo_status kigo_session_set_constraint(kigo_session *session,
                                         const kigo_constraint *constraint);
 
+// ==== Answers ==================================================================================================
+//
+// Answers taken apart: thinking, answer and calls of tools told from each other while they come, in the way that the
+// model's template writes them. The template is rendered with conversations of our own, and known by what it makes of them:
+// Hermes' and Qwen's JSON, Qwen3-Coder's tags, Llama 3, Mistral, DeepSeek, GLM, Kimi, gpt-oss's channels, Gemma 4, Granite
+// and others have names; of a template that none of these fits, answers are told from thinking by its marks, and calls are
+// part of the answer.
+//
+// A mark, such as <tool_call>, that is a control token of the model counts where the token stands, and the same text in
+// other tokens is text. In text that comes without tokens (kigo_chat_parser_push_text()) a mark is what reads like it. Control
+// tokens are never part of a text; a token that ends a generation ends the message. Marks of calls do not count in thinking. White space
+// between the parts, 64 bytes at most, belongs to none of them.
+//
+// Where arguments are not JSON in the model's notation they come out as JSON: what the tool's schema calls a string as
+// one, other values as what they read like, and without a schema a value of up to 4096 bytes that reads like a JSON number, boolean, null, array or
+// object as that, any other as a string.
+//
+// What begins like a call and has no name that can be one is part of the answer, as it is written. From the name on it is a
+// call; one that breaks off, or whose arguments are no JSON object, ends with KIGO_CHAT_EVENT_MALFORMED, and what follows is the
+// answer again. Nothing that was written is lost but marks and control tokens.
+//
+// Whatever comes, a parser holds a few KiB (what may still become a mark, a head of 1024 bytes, a value of 4096), and its time grows with the text.
+
+// For kigo_chat_event.kind: a piece of thinking.
+#define KIGO_CHAT_THINKING 1
+
+// For kigo_chat_event.kind: a piece of the answer.
+#define KIGO_CHAT_ANSWER 2
+
+// For kigo_chat_event.kind: a call begins. Its id, name and arguments follow, in the order in which the model writes them.
+#define KIGO_CHAT_CALL_BEGUN 3
+
+// For kigo_chat_event.kind: the id that the model gave the call, whole. Many give none.
+#define KIGO_CHAT_CALL_ID 4
+
+// For kigo_chat_event.kind: the call's name, whole.
+#define KIGO_CHAT_CALL_NAME 5
+
+// For kigo_chat_event.kind: a piece of the call's arguments. All of a call in a row are one JSON object, if it ends well.
+#define KIGO_CHAT_CALL_ARGUMENTS 6
+
+// For kigo_chat_event.kind: the call has ended; see KIGO_CHAT_EVENT_MALFORMED.
+#define KIGO_CHAT_CALL_ENDED 7
+
+// For kigo_chat_event.kind: the budget of thinking is used up; see kigo_chat_parser_set_thinking_budget().
+#define KIGO_CHAT_BUDGET_USED 8
+
+// For kigo_chat_event.kind: the message has ended. Nothing comes any more until kigo_chat_parser_finish().
+#define KIGO_CHAT_ENDED 9
+
+// For kigo_chat_event.flags, of KIGO_CHAT_CALL_ENDED: the call broke off, or its arguments are no JSON object.
+#define KIGO_CHAT_EVENT_MALFORMED 1
+
+// For kigo_chat_format.flags: calls are told from text.
+#define KIGO_CHAT_FORMAT_CALLS 1
+
+// For kigo_chat_format.flags: the template has marks of thinking.
+#define KIGO_CHAT_FORMAT_THINKING 2
+
+// For kigo_chat_format.flags: an answer begins with thinking, which the prompt has opened.
+#define KIGO_CHAT_FORMAT_OPENS_THINKING 4
+
+// For kigo_tools_options.choice: text, calls, or both.
+#define KIGO_TOOLS_AUTO 0
+
+// For kigo_tools_options.choice: calls, behind thinking if there is any, and no other text.
+#define KIGO_TOOLS_REQUIRED 1
+
+// For kigo_tools_options.choice: the same, of the tool that is named.
+#define KIGO_TOOLS_NAMED 2
+
+// For kigo_tools_options.flags: no more than one call.
+#define KIGO_TOOLS_ONE_CALL 2
+
+// A parser of answers. It keeps its model alive. One thread at a time: a parser that another thread uses answers
+// KIGO_STATUS_BUSY.
+typedef struct kigo_chat_parser kigo_chat_parser;
+
+// How a model writes its answers.
+typedef struct kigo_chat_format {
+    // sizeof(kigo_chat_format), set by the caller.
+    size_t struct_size;
+    // The family's name, such as "hermes"; "plain" where none is known; the parser's, as long as it lives.
+    const char *family;
+    // KIGO_CHAT_FORMAT_*.
+    uint64_t flags;
+} kigo_chat_format;
+
+// An event. Frozen: it will never have more fields.
+typedef struct kigo_chat_event {
+    // KIGO_CHAT_*.
+    int32_t kind;
+    // The call that it is about, from 0 in the order in which they begin; 0 for what is about none.
+    uint32_t call;
+    // Its text: whole UTF-8 characters, a NUL behind them. Empty for those without; never NULL.
+    const char *text;
+    // Bytes of it.
+    size_t text_len;
+    // KIGO_CHAT_EVENT_*.
+    uint64_t flags;
+} kigo_chat_event;
+
+// How kigo_constraint_create_tools() holds calls. 0 is the default of each field.
+typedef struct kigo_tools_options {
+    // sizeof(kigo_tools_options).
+    size_t struct_size;
+    // KIGO_TOOLS_AUTO, _REQUIRED or _NAMED.
+    uint64_t choice;
+    // The name, for KIGO_TOOLS_NAMED alone.
+    const char *name;
+    // Length of `name`, or KIGO_STRLEN.
+    size_t name_len;
+    // KIGO_TOOLS_ONE_CALL, KIGO_CONSTRAINT_COMPACT.
+    uint64_t flags;
+    // Is asked whether to go on; NULL: nobody is.
+    kigo_constraint_callback go_on;
+    // Handed to `go_on`.
+    void *user_data;
+} kigo_tools_options;
+
+// Makes a parser of the answers to a conversation. Of `options` the tools, the variables and the template count, as they
+// are given to kigo_chat_render_json(); the flags have to be those, and nothing depends on them. NULL: none of these. The template
+// is rendered up to six times with short conversations.
+//
+// INVALID_ARGUMENT, INVALID_MODEL, UNSUPPORTED, NOT_FOUND, OUT_OF_MEMORY: as from kigo_chat_render_json(). A template that refuses the
+// conversations is no error: what it does not show is not known.
+kigo_status kigo_chat_parser_create(const kigo_model *model,
+                                    const kigo_chat_options *options,
+                                    kigo_chat_parser **parser);
+
+// Gives the handle up, and the events that it gave. NULL does nothing.
+void kigo_chat_parser_destroy(kigo_chat_parser *parser);
+
+// What is known of the answers' format. The caller sets `out->struct_size`. BUSY.
+kigo_status kigo_chat_parser_info(const kigo_chat_parser *parser, kigo_chat_format *out);
+
+// Adds a token. `events` gets the events that have become certain by it, `n_events` how many, often none; they and their texts are the
+// parser's, valid until its next call. After the message has ended nothing comes any more.
+//
+// INVALID_ARGUMENT: an id that is not below n_vocab. OUT_OF_MEMORY: the parser is as it was. BUSY.
+kigo_status kigo_chat_parser_push(kigo_chat_parser *parser,
+                                  uint32_t token,
+                                  const kigo_chat_event **events,
+                                  size_t *n_events);
+
+// Adds text, whole UTF-8 characters, of which control tokens cannot be told; otherwise as kigo_chat_parser_push(). Texts and
+// tokens may be added in turn.
+//
+// INVALID_ARGUMENT: text that is not UTF-8, or longer than 1,048,576 bytes: longer ones are to be cut. OUT_OF_MEMORY: the parser is as it
+// was. BUSY.
+kigo_status kigo_chat_parser_push_text(kigo_chat_parser *parser,
+                                       const char *text,
+                                       size_t text_len,
+                                       const kigo_chat_event **events,
+                                       size_t *n_events);
+
+// Ends the message: `events` gets what was held back, and KIGO_CHAT_ENDED if the message had not ended. The parser is then at
+// the beginning of another answer. OUT_OF_MEMORY: the parser is as it was. BUSY.
+kigo_status kigo_chat_parser_finish(kigo_chat_parser *parser,
+                                    const kigo_chat_event **events,
+                                    size_t *n_events);
+
+// Has the parser tell, with KIGO_CHAT_BUDGET_USED, when `n_tokens` tokens of an answer have been thinking and it is still
+// thinking; 0: never, which is how a parser begins. It tells once an answer. A caller that wants the answer then prefills the tokens of
+// kigo_chat_parser_thinking_end() and adds them here. Text has no tokens and does not count. BUSY.
+kigo_status kigo_chat_parser_set_thinking_budget(kigo_chat_parser *parser,
+                                                 size_t n_tokens);
+
+// The tokens that end thinking and begin the answer, as the template writes them; none if it has no thinking. Buffer out,
+// counted in ids. BUSY.
+kigo_status kigo_chat_parser_thinking_end(const kigo_chat_parser *parser,
+                                          uint32_t *ids,
+                                          size_t capacity,
+                                          size_t *needed);
+
+// A constraint made of the tools of a conversation: free text until a call begins, written as the model's template writes
+// calls, with the arguments held to the tool's schema. `chat` is as for kigo_chat_parser_create(), and has tools. `options` may be
+// NULL: all defaults. It is set behind the prompt, before the first token of the answer, and otherwise as any other.
+//
+// Arguments in tags come in the order of the schema's properties, and no others.
+//
+// UNSUPPORTED: there is no grammar for the family, whose name the text has. INVALID_ARGUMENT: there are no tools, none is called so, another
+// choice, unknown flags. CONSTRAINT: a tool's schema is refused, or all together takes too much. Otherwise as kigo_chat_parser_create() and
+// kigo_constraint_create().
+kigo_status kigo_constraint_create_tools(const kigo_model *model,
+                                         const kigo_chat_options *chat,
+                                         const kigo_tools_options *options,
+                                         kigo_constraint **constraint);
+
 // ==== Batches ==================================================================================================
 //
 // Many sessions of one model in one call, in any order, of different lengths and with different parameters: their
