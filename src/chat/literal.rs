@@ -66,6 +66,8 @@ pub(super) struct Converter {
     /// What is open, the outermost first: the bracket that closes it.
     open: Vec<u8>,
     word: Vec<u8>,
+    /// A comma has been read; it is written when something follows, since Python may end with one.
+    comma: bool,
     /// Gemma's quote.
     quote: Mark,
 }
@@ -76,14 +78,15 @@ impl Converter {
         out.push(b'{');
         let open = vec![if notation == Notation::Python { b')' } else { b'}' }];
         let state = State::Key { first: true };
-        Converter { notation, state, open, word: Vec::new(), quote: quote.clone() }
+        Converter { notation, state, open, word: Vec::new(), comma: false, quote: quote.clone() }
     }
 
     /// The JSON of a value in Python's notation, if it is one.
     pub fn python(text: &[u8]) -> Option<Vec<u8>> {
         let state = State::Value { first: false };
         let (open, quote) = (Vec::new(), Mark::default());
-        let mut converter = Converter { notation: Notation::Python, state, open, word: Vec::new(), quote };
+        let mut converter =
+            Converter { notation: Notation::Python, state, open, word: Vec::new(), comma: false, quote };
         let origin = super::mark::Origin::Text;
         let mut bytes: Vec<Byte> = text.trim_ascii().iter().map(|&byte| Byte { byte, origin }).collect();
         // What a number or a word ends at.
@@ -136,9 +139,17 @@ impl Converter {
             }
             _ => return false,
         };
+        self.separate(out);
         out.push(b'"');
         self.state = State::Text { quote: Quote::Mark, key };
         true
+    }
+
+    /// Something follows on what stands before it.
+    fn separate(&mut self, out: &mut Vec<u8>) {
+        if std::mem::take(&mut self.comma) {
+            out.push(b',');
+        }
     }
 
     fn end_text(&mut self, key: bool, out: &mut Vec<u8>) {
@@ -199,6 +210,8 @@ impl Converter {
                 self.end_word(out)?;
                 return if self.open.is_empty() { space.then_some(true) } else { self.plain(byte, out) };
             }
+            // A character that has begun is taken whole.
+            State::Word if self.word.len() >= MAX_WORD && byte & 0xc0 != 0x80 => return None,
             State::Word => self.word.push(byte),
             State::Bare if byte == b':' || byte == b'=' || space => {
                 out.push(b'"');
@@ -207,14 +220,24 @@ impl Converter {
             }
             State::Bare => json::escape(byte, out),
             _ if space => {}
-            State::Key { .. } | State::Value { first: true } | State::Behind if self.open.last() == Some(&byte) => {
+            State::Key { first: true } | State::Value { first: true } | State::Behind
+                if self.open.last() == Some(&byte) =>
+            {
+                return self.close(out);
+            }
+            State::Key { .. } | State::Value { .. }
+                if self.comma && self.notation == Notation::Python && self.open.last() == Some(&byte) =>
+            {
+                self.comma = false;
                 return self.close(out);
             }
             State::Key { .. } if byte == b'"' || byte == b'\'' => {
+                self.separate(out);
                 out.push(b'"');
                 self.state = State::Text { quote: Quote::Byte(byte), key: true };
             }
             State::Key { .. } if byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80 => {
+                self.separate(out);
                 out.push(b'"');
                 out.push(byte);
                 self.state = State::Bare;
@@ -225,26 +248,29 @@ impl Converter {
             }
             State::Value { .. } => self.value(byte, out)?,
             State::Behind if byte == b',' => {
-                out.push(b',');
+                self.comma = true;
                 let list = self.open.last() == Some(&b']');
                 self.state = if list { State::Value { first: false } } else { State::Key { first: false } };
             }
             _ => return None,
         }
-        (self.word.len() <= MAX_WORD).then_some(false)
+        Some(false)
     }
 
     fn value(&mut self, byte: u8, out: &mut Vec<u8>) -> Option<()> {
+        // The comma's element may turn out to be none: what has come is JSON up to here.
         match byte {
             b'[' | b'{' => {
                 if self.open.len() >= MAX_DEPTH {
                     return None;
                 }
+                self.separate(out);
                 out.push(byte);
                 self.open.push(if byte == b'[' { b']' } else { b'}' });
                 self.state = if byte == b'[' { State::Value { first: true } } else { State::Key { first: true } };
             }
             b'"' | b'\'' => {
+                self.separate(out);
                 out.push(b'"');
                 self.state = State::Text { quote: Quote::Byte(byte), key: false };
             }
@@ -277,7 +303,9 @@ impl Converter {
                 is_number.then_some(number)?
             }
         };
-        out.extend_from_slice(text);
+        let text = text.to_vec();
+        self.separate(out);
+        out.extend_from_slice(&text);
         self.state = State::Behind;
         Some(())
     }
