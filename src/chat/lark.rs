@@ -235,7 +235,7 @@ impl Writer<'_> {
         let again = match () {
             () if one || calls.bare || calls.brackets => String::new(),
             // Parts that begin with a mark of their own stand in a row within one opening; both are in use.
-            () if section_of_many && calls.close.is_some() => {
+            () if (section_of_many || calls.row) && calls.close.is_some() => {
                 let items = format!("(WS? {item})+ WS? {close}");
                 return Ok(self.rule("", &format!("{items} (WS? {open} {items})* WS?")));
             }

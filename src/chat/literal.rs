@@ -66,7 +66,7 @@ pub(super) struct Converter {
     /// What is open, the outermost first: the bracket that closes it.
     open: Vec<u8>,
     word: Vec<u8>,
-    /// A comma has been read; it is written when something follows, since Python may end with one.
+    /// A comma has been read, and is written with what follows it: one in front of a bracket is left out.
     comma: bool,
     /// Gemma's quote.
     quote: Mark,
@@ -145,13 +145,6 @@ impl Converter {
         true
     }
 
-    /// Something follows on what stands before it.
-    fn separate(&mut self, out: &mut Vec<u8>) {
-        if std::mem::take(&mut self.comma) {
-            out.push(b',');
-        }
-    }
-
     fn end_text(&mut self, key: bool, out: &mut Vec<u8>) {
         out.push(b'"');
         self.state = if key { State::Colon } else { State::Behind };
@@ -220,17 +213,10 @@ impl Converter {
             }
             State::Bare => json::escape(byte, out),
             _ if space => {}
-            State::Key { first: true } | State::Value { first: true } | State::Behind
-                if self.open.last() == Some(&byte) =>
-            {
+            State::Key { .. } | State::Value { first: true } | State::Behind if self.open.last() == Some(&byte) => {
                 return self.close(out);
             }
-            State::Key { .. } | State::Value { .. }
-                if self.comma && self.notation == Notation::Python && self.open.last() == Some(&byte) =>
-            {
-                self.comma = false;
-                return self.close(out);
-            }
+            State::Value { .. } if self.comma && self.open.last() == Some(&byte) => return self.close(out),
             State::Key { .. } if byte == b'"' || byte == b'\'' => {
                 self.separate(out);
                 out.push(b'"');
@@ -257,20 +243,25 @@ impl Converter {
         Some(false)
     }
 
+    /// Writes the comma that stands in front of what comes.
+    fn separate(&mut self, out: &mut Vec<u8>) {
+        if std::mem::take(&mut self.comma) {
+            out.push(b',');
+        }
+    }
+
     fn value(&mut self, byte: u8, out: &mut Vec<u8>) -> Option<()> {
-        // The comma's element may turn out to be none: what has come is JSON up to here.
+        self.separate(out);
         match byte {
             b'[' | b'{' => {
                 if self.open.len() >= MAX_DEPTH {
                     return None;
                 }
-                self.separate(out);
                 out.push(byte);
                 self.open.push(if byte == b'[' { b']' } else { b'}' });
                 self.state = if byte == b'[' { State::Value { first: true } } else { State::Key { first: true } };
             }
             b'"' | b'\'' => {
-                self.separate(out);
                 out.push(b'"');
                 self.state = State::Text { quote: Quote::Byte(byte), key: false };
             }
@@ -285,6 +276,7 @@ impl Converter {
 
     fn close(&mut self, out: &mut Vec<u8>) -> Option<bool> {
         let closed = self.open.pop()?;
+        self.comma = false;
         out.push(if closed == b']' { b']' } else { b'}' });
         self.state = State::Behind;
         Some(self.open.is_empty())
@@ -303,9 +295,7 @@ impl Converter {
                 is_number.then_some(number)?
             }
         };
-        let text = text.to_vec();
-        self.separate(out);
-        out.extend_from_slice(&text);
+        out.extend_from_slice(text);
         self.state = State::Behind;
         Some(())
     }
