@@ -24,21 +24,49 @@ ABI_SINCE := $(shell awk '$$2 == "$(ABI_VERSION)" { print $$1; exit }' abi/relea
 
 CARGO_TARGET_DIR ?= target
 BUILT := $(CARGO_TARGET_DIR)/release
+# A library that is named is taken as it is, and so is the one that was built where there is no cargo (sudo make install).
+ASKED := $(if $(filter undefined,$(origin LIB)),$(shell command -v $(CARGO)),)
 LIB ?= $(BUILT)/libkigo.so
-STATIC_LIB ?= $(BUILT)/libkigo.a
+STATIC_LIB ?= $(patsubst %.so,%.a,$(LIB))
+# A library has no paths of this machine.
+export RUSTFLAGS := $(if $(ASKED),$(shell scripts/remap.sh),$(RUSTFLAGS))
 
 # What the archive exports.
 FUNCTIONS = $(shell sed -n 's/^\(kigo_[a-z0-9_]*\) .*/\1/p' abi/symbols.txt)
 OBJCOPY ?= objcopy
 
+STRIP ?= strip
+
 CFLAGS ?= -O3 -g
 C_WARNINGS := -std=c99 -Wall -Wextra -Wpedantic -Werror
-PROGRAMS := $(addprefix $(BUILD)/,generate chat batch scheduler bench plugin compare haiku doctor window)
+# Those that `kigo NAME` runs.
+NAMED := generate chat batch scheduler bench compare haiku doctor window
+PROGRAMS := $(addprefix $(BUILD)/,kigo plugin $(NAMED))
+
+# The server is C++ and stands on two Debian packages, libcpp-httplib-dev of this series and nlohmann-json3-dev; it is built where
+# they are.
+SERVE_PACKAGES := 'cpp-httplib >= 0.11' 'cpp-httplib < 0.12' nlohmann_json
+HAS_SERVE := $(shell pkg-config --exists $(SERVE_PACKAGES) 2>/dev/null && echo yes)
+ifeq ($(HAS_SERVE),yes)
+NAMED += serve
+PROGRAMS += $(BUILD)/serve
+endif
+CXXFLAGS ?= -O2 -g
+CXX_WARNINGS := -std=c++17 -Wall -Wextra -Wpedantic -Werror
 
 LIBDIR ?= $(PREFIX)/lib
+BINDIR ?= $(PREFIX)/bin
+LIBEXECDIR ?= $(PREFIX)/libexec/kigo
 LICENSEDIR ?= $(PREFIX)/share/licenses/kigo
 INCLUDEDIR ?= $(PREFIX)/include
 into = $(DESTDIR)$(abspath $(1))
+# From one of them to another: what is installed may be moved as a whole.
+from = $(shell realpath -m --relative-to=$(abspath $(1)) $(abspath $(2)))
+RPATHS = -Wl,-rpath,'$$ORIGIN:$$ORIGIN/$(call from,$(LIBEXECDIR),$(LIBDIR))'
+# Where the loader looks by itself, a program has to be told nothing.
+KNOWN_TO_LOADER := /lib /usr/lib /lib64 /usr/lib64 $(addprefix /usr/lib/,$(shell $(CC) -print-multiarch 2>/dev/null))
+PC_RPATH = $(if $(filter $(KNOWN_TO_LOADER),$(abspath $(LIBDIR))),,-Wl$(comma)-rpath$(comma)$${libdir})
+comma := ,
 
 # nvcc, for a machine without CUDA's toolkit: build.rs looks for it in .venv too.
 VENV_PACKAGES := .venv/lib/python3/site-packages
@@ -48,21 +76,23 @@ HAS_NVCC := $(shell { [ -n "$(CUDA_HOME)" ] && [ -x "$(CUDA_HOME)/bin/nvcc" ]; }
   ls $(VENV_PACKAGES)/nvidia/*/bin/nvcc 2>/dev/null)
 HAS_DRIVER := $(shell ls /proc/driver/nvidia/version 2>/dev/null || command -v nvidia-smi)
 
-.PHONY: all lib examples cuda emulate demo test fuzz sanitize fetch header freeze install uninstall clean help
+.PHONY: all lib examples cuda emulate demo test fuzz sanitize fetch header third-party freeze install uninstall clean help
 .DELETE_ON_ERROR:
 
 all: lib $(BUILD)/libkigo.a examples
 
 lib:
-ifeq ($(LIB),$(BUILT)/libkigo.so)
+ifneq ($(ASKED),)
 	$(CARGO) build --release --lib
+else
+	@[ -f '$(LIB)' ] || { echo 'libkigo.so: $(LIB) is not there: build it with cargo (make), or name it (LIB=)' >&2; exit 1; }
 endif
 
 # cargo's archive holds the standard library's and every dependency's objects with their global names, which a host that
 # has another copy of one of them could not be linked with. This one is a single object with the API's names and no
 # other; what nothing reaches is left out of it. (Bitcode that the standard library carries does not survive the joining.)
 $(STATIC_LIB): lib
-	@:
+	@[ -f '$@' ] || { echo 'libkigo.a: $@ is not there: name it (STATIC_LIB=)' >&2; exit 1; }
 $(BUILD)/libkigo.a: $(STATIC_LIB) abi/symbols.txt
 	@mkdir -p $(BUILD)
 	$(LD) -r --gc-sections --force-group-allocation $(patsubst %,-u %,$(FUNCTIONS)) -o $(BUILD)/kigo.o $(STATIC_LIB)
@@ -101,7 +131,25 @@ $(BUILD)/libkigo.so.$(SOVERSION): lib
 
 # The symbolic link is always made anew, but only a changed header or source compiles a program again.
 $(BUILD)/%: examples-c/%.c $(wildcard examples-c/*.h) include/kigo.h | $(BUILD)/libkigo.so.$(SOVERSION)
-	$(CC) $(C_WARNINGS) $(CFLAGS) -Iinclude -o $@ $< $(LDFLAGS) -L$(BUILD) -lkigo -Wl,-rpath,'$$ORIGIN' -pthread -lm
+	$(CC) $(C_WARNINGS) $(CFLAGS) -Iinclude -o $@ $< $(LDFLAGS) -L$(BUILD) -lkigo $(RPATHS) -pthread -lm
+
+# What all its files include is compiled once.
+SERVE_SOURCES := $(wildcard examples-c/serve/*.cpp)
+SERVE_OBJECTS := $(patsubst examples-c/serve/%.cpp,$(BUILD)/serve.o/%.o,$(SERVE_SOURCES))
+SERVE_CXX = $(CXX) $(CXX_WARNINGS) $(CXXFLAGS) -Iinclude $(shell pkg-config --cflags $(SERVE_PACKAGES)) -pthread
+$(BUILD)/serve.o/service.h.gch: $(wildcard examples-c/serve/*.h) include/kigo.h include/kigo.hpp
+	@mkdir -p $(@D)
+	$(SERVE_CXX) -x c++-header -o $@ examples-c/serve/service.h
+$(BUILD)/serve.o/%.o: examples-c/serve/%.cpp $(BUILD)/serve.o/service.h.gch
+	$(SERVE_CXX) -include $(BUILD)/serve.o/service.h -c -o $@ $<
+$(BUILD)/serve: $(SERVE_OBJECTS) | $(BUILD)/libkigo.so.$(SOVERSION)
+	$(CXX) $(CXXFLAGS) -o $@ $(SERVE_OBJECTS) $(LDFLAGS) -L$(BUILD) -lkigo $(shell pkg-config --libs $(SERVE_PACKAGES)) \
+	  $(RPATHS) -pthread
+
+# Runs the others.
+$(BUILD)/kigo: examples-c/kigo.c include/kigo.h
+	@mkdir -p $(@D)
+	$(CC) $(C_WARNINGS) $(CFLAGS) -Iinclude -DKIGO_LIBEXEC='"$(call from,$(BINDIR),$(LIBEXECDIR))"' -o $@ $< $(LDFLAGS)
 
 # Resolves everything at run time: it must not be linked with the library that it loads.
 $(BUILD)/plugin: examples-c/plugin.c include/kigo.h | $(BUILD)/libkigo.so.$(SOVERSION)
@@ -136,19 +184,28 @@ sanitize:
 header:
 	KIGO_WRITE_HEADER=1 $(CARGO) test --test repo abi::the_committed_header_is_the_generated_one
 
-fill = sed -e 's|@PREFIX@|$(abspath $(PREFIX))|' -e 's|@LIBDIR@|$(abspath $(LIBDIR))|' \
-  -e 's|@INCLUDEDIR@|$(abspath $(INCLUDEDIR))|' -e 's|@VERSION@|$(VERSION)|g' -e 's|@SOVERSION@|$(SOVERSION)|g' \
-  -e 's|@ABI_SINCE@|$(ABI_SINCE)|g' \
-  -e "s|@INCLUDE_FROM_CMAKE@|$$(realpath -m --relative-to=$(call into,$(LIBDIR)/cmake/kigo) $(call into,$(INCLUDEDIR)))|"
+third-party:
+	$(PYTHON) scripts/third_party.py
 
-install: lib $(BUILD)/libkigo.a
-	$(INSTALL) -d $(call into,$(LIBDIR)/pkgconfig) $(call into,$(LIBDIR)/cmake/kigo) $(call into,$(INCLUDEDIR)) $(call into,$(LICENSEDIR))
-	$(INSTALL) -m 644 LICENSE-APACHE LICENSE-MIT LICENSE-IQ-GRIDS $(call into,$(LICENSEDIR))
+# Paths in kigo.pc begin where it lies; those in CMake's package, too.
+fill = sed -e 's|@PREFIX@|$(call from,$(LIBDIR)/pkgconfig,$(PREFIX))|' -e 's|@LIBDIR@|$(call from,$(LIBDIR)/pkgconfig,$(LIBDIR))|' \
+  -e 's|@INCLUDEDIR@|$(call from,$(LIBDIR)/pkgconfig,$(INCLUDEDIR))|' -e 's|@RPATH@|$(PC_RPATH)|' \
+  -e 's|@VERSION@|$(VERSION)|g' -e 's|@SOVERSION@|$(SOVERSION)|g' -e 's|@ABI_SINCE@|$(ABI_SINCE)|g' \
+  -e 's|@INCLUDE_FROM_CMAKE@|$(call from,$(LIBDIR)/cmake/kigo,$(INCLUDEDIR))|'
+
+install: lib $(BUILD)/libkigo.a examples
+	$(INSTALL) -d $(call into,$(LIBDIR)/pkgconfig) $(call into,$(LIBDIR)/cmake/kigo) $(call into,$(INCLUDEDIR)) \
+	  $(call into,$(LICENSEDIR)) $(call into,$(BINDIR)) $(call into,$(LIBEXECDIR))
+	$(INSTALL) -m 644 LICENSE-APACHE LICENSE-MIT LICENSE-IQ-GRIDS THIRD-PARTY $(call into,$(LICENSEDIR))
 	$(INSTALL) -m 755 $(LIB) $(call into,$(LIBDIR)/libkigo.so.$(VERSION))
+	$(STRIP) --strip-unneeded $(call into,$(LIBDIR)/libkigo.so.$(VERSION))
 	ln -sfn libkigo.so.$(VERSION) $(call into,$(LIBDIR)/libkigo.so.$(SOVERSION))
 	ln -sfn libkigo.so.$(SOVERSION) $(call into,$(LIBDIR)/libkigo.so)
 	$(INSTALL) -m 644 $(BUILD)/libkigo.a $(call into,$(LIBDIR)/libkigo.a)
 	$(INSTALL) -m 644 $(wildcard include/kigo.h include/kigo.hpp) $(call into,$(INCLUDEDIR))
+	$(INSTALL) -m 755 $(BUILD)/kigo $(call into,$(BINDIR)/kigo)
+	$(INSTALL) -m 755 $(addprefix $(BUILD)/,$(NAMED)) $(call into,$(LIBEXECDIR))
+	$(STRIP) $(call into,$(BINDIR)/kigo) $(addprefix $(call into,$(LIBEXECDIR))/,$(NAMED))
 	$(fill) packaging/kigo.pc.in >$(call into,$(LIBDIR)/pkgconfig/kigo.pc)
 	$(fill) packaging/kigoConfig.cmake.in >$(call into,$(LIBDIR)/cmake/kigo/kigoConfig.cmake)
 	$(fill) packaging/kigoConfigVersion.cmake.in >$(call into,$(LIBDIR)/cmake/kigo/kigoConfigVersion.cmake)
@@ -161,7 +218,8 @@ uninstall:
 	rm -f $(call into,$(LIBDIR))/libkigo.so $(call into,$(LIBDIR))/libkigo.so.$(SOVERSION) \
 	  $(call into,$(LIBDIR))/libkigo.so.$(VERSION) $(call into,$(LIBDIR))/libkigo.a \
 	  $(call into,$(LIBDIR))/pkgconfig/kigo.pc $(call into,$(INCLUDEDIR))/kigo.h $(call into,$(INCLUDEDIR))/kigo.hpp
-	rm -rf $(call into,$(LIBDIR))/cmake/kigo $(call into,$(LICENSEDIR))
+	rm -f $(call into,$(BINDIR)/kigo)
+	rm -rf $(call into,$(LIBDIR))/cmake/kigo $(call into,$(LICENSEDIR)) $(call into,$(LIBEXECDIR))
 
 clean:
 	$(CARGO) clean
@@ -177,6 +235,7 @@ help:
 	@echo 'make sanitize                       the C programs under AddressSanitizer and UndefinedBehaviorSanitizer'
 	@echo 'make fetch MODEL=                   puts a model into models/'
 	@echo 'make header                         writes include/kigo.h anew'
+	@echo 'make third-party                    writes THIRD-PARTY anew: what is linked, and its licences'
 	@echo 'make freeze                         keeps in abi/ what this release is held to'
-	@echo 'make install PREFIX= [DESTDIR=]     the library, the headers, kigo.pc and the CMake package; make uninstall'
+	@echo 'make install PREFIX= [DESTDIR=]     library, headers, kigo.pc, the CMake package and the programs; make uninstall'
 	@echo 'make clean                          removes what was built; models/ stays'

@@ -83,16 +83,16 @@ int main(int argc, char **argv)
         if (strcmp(argv[i], "-f") == 0)
             path = value_of(argc, argv, &i);
         else if (strcmp(argv[i], "-n") == 0)
-            most_tokens = whole_of(argc, argv, &i, SIZE_MAX);
+            most_tokens = whole_from(argc, argv, &i, 1, SIZE_MAX);
         else if (strcmp(argv[i], "--batch") == 0)
-            most = whole_of(argc, argv, &i, 4096);
+            most = whole_from(argc, argv, &i, 1, 4096);
         else if (strcmp(argv[i], "--chat") == 0)
             chat = 1;
         else if (!read_setup(&s, argc, argv, &i) && !read_sampling(&s.sampling, argc, argv, &i))
-            bad_usage(argv[i], "is not an option");
+            unknown_option(argv[i]);
     }
-    if (path == NULL || most == 0 || most_tokens == 0)
-        bad_usage(path == NULL ? "-f" : "-n and --batch", path == NULL ? "is missing" : "need at least 1");
+    if (path == NULL)
+        bad_usage("-f", "is missing");
 
     text file = read_file(path);
     kigo_string *prompts = NULL;
@@ -108,7 +108,7 @@ int main(int argc, char **argv)
     }
     kigo_engine *engine;
     kigo_model *model;
-    open_model(&s, NULL, &engine, &model);
+    open_model(&s, &engine, &model);
     place *places = resize(NULL, most * sizeof *places);
     memset(places, 0, most * sizeof *places);
     call c = {.sessions = resize(NULL, most * sizeof *c.sessions), .ids = resize(NULL, most * sizeof *c.ids)};

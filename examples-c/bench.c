@@ -171,21 +171,19 @@ int main(int argc, char **argv)
         else if (strcmp(argv[i], "--batch") == 0)
             batches = list_of(argc, argv, &i);
         else if (strcmp(argv[i], "-r") == 0)
-            n_runs = whole_of(argc, argv, &i, 100);
+            n_runs = whole_from(argc, argv, &i, 1, 100);
         else if (strcmp(argv[i], "--json") == 0)
             json = 1;
         else if (!read_setup(&s, argc, argv, &i))
-            bad_usage(argv[i], "is not an option");
+            unknown_option(argv[i]);
     }
-    if (n_runs == 0)
-        bad_usage("-r", "needs at least 1");
     for (size_t b = 0; b < batches.n; b++)
         if (batches.at[b] == 0 || batches.at[b] > 4096)
             bad_usage("--batch", "needs 1 to 4096");
 
     kigo_engine *engine;
     kigo_model *model;
-    open_model(&s, NULL, &engine, &model);
+    open_model(&s, &engine, &model);
     kigo_engine_facts engine_facts = {.struct_size = sizeof engine_facts};
     kigo_model_facts facts = {.struct_size = sizeof facts};
     char device[64];

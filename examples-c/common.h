@@ -5,6 +5,7 @@
 #define KIGO_EXAMPLES_COMMON_H
 
 #define _POSIX_C_SOURCE 200809L
+#define _DEFAULT_SOURCE // the size of a terminal
 
 #include "kigo.h"
 
@@ -61,6 +62,21 @@ static inline void bad_usage(const char *what, const char *why)
     exit(2);
 }
 
+// What is no option of the program: --help and --version are answered, on standard output and with status 0.
+static inline void unknown_option(const char *option)
+{
+    if (strcmp(option, "--help") == 0 || strcmp(option, "-h") == 0) {
+        fputs(USAGE, stdout);
+        exit(fflush(stdout) != 0);
+    }
+    if (strcmp(option, "--version") == 0) {
+        const char *name = USAGE + strlen("usage: "); // which every usage begins with, and goes on with the program's name
+        printf("%.*s (kigo) %s\n", (int)strcspn(name, " \n"), name, kigo_version());
+        exit(fflush(stdout) != 0);
+    }
+    bad_usage(option, "is not an option");
+}
+
 // The value behind the option argv[*i].
 static inline const char *value_of(int argc, char **argv, int *i)
 {
@@ -69,27 +85,38 @@ static inline const char *value_of(int argc, char **argv, int *i)
     return argv[++*i];
 }
 
-// The same, as a whole number from 0 to `most`.
-static inline uint64_t whole_of(int argc, char **argv, int *i, uint64_t most)
+// The same, as a whole number of a range.
+static inline uint64_t whole_from(int argc, char **argv, int *i, uint64_t least, uint64_t most)
 {
     const char *option = argv[*i], *text = value_of(argc, argv, i);
-    char *end;
+    char *end, why[160];
     errno = 0;
     unsigned long long n = strtoull(text, &end, 10);
-    if (*text < '0' || *text > '9' || *end != '\0' || errno != 0 || n > most)
-        bad_usage(option, "needs a whole number within its range");
-    return n;
+    if (*text >= '0' && *text <= '9' && *end == '\0' && errno == 0 && n >= least && n <= most)
+        return n;
+    snprintf(why, sizeof why, "needs a whole number from %llu to %llu, not %.60s", (unsigned long long)least,
+             (unsigned long long)most, text);
+    bad_usage(option, why);
+    return 0;
 }
 
-// The same, as a finite number that is not negative.
-static inline float float_of(int argc, char **argv, int *i)
+// The same, from 0 to `most`.
+static inline uint64_t whole_of(int argc, char **argv, int *i, uint64_t most)
+{
+    return whole_from(argc, argv, i, 0, most);
+}
+
+// The same, as a number of a range.
+static inline float float_of(int argc, char **argv, int *i, double least, double most)
 {
     const char *option = argv[*i], *text = value_of(argc, argv, i);
-    char *end;
-    float x = strtof(text, &end);
-    if (end == text || *end != '\0' || !isfinite(x) || x < 0)
-        bad_usage(option, "needs a number that is not negative");
-    return x;
+    char *end, why[160];
+    double x = strtod(text, &end);
+    if (end != text && *end == '\0' && x >= least && x <= most)
+        return (float)x;
+    snprintf(why, sizeof why, "needs a number from %g to %g, not %.60s", least, most, text);
+    bad_usage(option, why);
+    return 0;
 }
 
 // Which model on which device, and how tokens are chosen: options of several programs.
@@ -126,13 +153,13 @@ static inline int read_sampling(kigo_sampling *s, int argc, char **argv, int *i)
 {
     const char *option = argv[*i];
     if (strcmp(option, "--temp") == 0)
-        s->temperature = float_of(argc, argv, i);
+        s->temperature = float_of(argc, argv, i, 0, 10000);
     else if (strcmp(option, "--top-k") == 0)
         s->top_k = (uint32_t)whole_of(argc, argv, i, UINT32_MAX);
     else if (strcmp(option, "--top-p") == 0)
-        s->top_p = float_of(argc, argv, i);
+        s->top_p = float_of(argc, argv, i, 0, 1);
     else if (strcmp(option, "--min-p") == 0)
-        s->min_p = float_of(argc, argv, i);
+        s->min_p = float_of(argc, argv, i, 0, 1);
     else if (strcmp(option, "--seed") == 0)
         s->seed = whole_of(argc, argv, i, UINT64_MAX);
     else
@@ -140,7 +167,22 @@ static inline int read_sampling(kigo_sampling *s, int argc, char **argv, int *i)
     return 1;
 }
 
-static inline void open_model(const setup *s, kigo_progress_callback progress, kigo_engine **engine, kigo_model **model)
+// Set by a signal handler: a load ends.
+static volatile sig_atomic_t interrupted;
+
+// A bar, in a terminal.
+static inline int32_t show_loading(uint64_t done_bytes, uint64_t total_bytes, void *user_data)
+{
+    (void)user_data;
+    static const char BAR[] = "########################################";
+    int width = (int)sizeof BAR - 1;
+    double share = total_bytes != 0 ? (double)done_bytes / (double)total_bytes : 1;
+    if (isatty(STDERR_FILENO))
+        fprintf(stderr, "\rloading [%-*.*s] %3.0f%%", width, (int)(share * width), BAR, share * 100);
+    return interrupted;
+}
+
+static inline void open_model(const setup *s, kigo_engine **engine, kigo_model **model)
 {
     if (s->path == NULL)
         bad_usage("-m", "is missing");
@@ -149,10 +191,13 @@ static inline void open_model(const setup *s, kigo_progress_callback progress, k
     kigo_engine_options options = {.struct_size = sizeof options, .n_threads = s->n_threads};
     options.device = s->device;
     options.device_len = s->device != NULL ? KIGO_STRLEN : 0;
-    kigo_load_options load = {.struct_size = sizeof load, .progress = progress, .cache_bytes = s->cache_bytes};
+    kigo_load_options load = {.struct_size = sizeof load, .progress = show_loading, .cache_bytes = s->cache_bytes};
     load.flags = s->load_flags;
     CHECK(kigo_engine_create(&options, engine));
-    CHECK(kigo_model_load_file(*engine, s->path, KIGO_STRLEN, &load, model));
+    kigo_status loaded = kigo_model_load_file(*engine, s->path, KIGO_STRLEN, &load, model);
+    if (isatty(STDERR_FILENO))
+        fprintf(stderr, "\r%60s\r", ""); // the bar has been shown
+    check_status(loaded, "kigo_model_load_file(");
 }
 
 // The ids of a prompt, or of a user's message as the model's chat template renders it; to be freed.
@@ -208,20 +253,26 @@ static inline text read_file(const char *path)
 
 // ---- JSON.
 
-// Prints UTF-8 as a JSON string.
-static inline void json_string(const char *data, size_t len)
+// Writes UTF-8 as a JSON string.
+static inline void write_json_string(FILE *file, const char *data, size_t len)
 {
-    putchar('"');
+    putc('"', file);
     for (size_t i = 0; i < len; i++) {
         unsigned char c = (unsigned char)data[i];
         if (c == '"' || c == '\\')
-            printf("\\%c", c);
+            fprintf(file, "\\%c", c);
         else if (c < 0x20 || c == 0x7f)
-            printf("\\u%04x", c);
+            fprintf(file, "\\u%04x", c);
         else
-            putchar(c);
+            putc(c, file);
     }
-    putchar('"');
+    putc('"', file);
+}
+
+// The same, on standard output.
+static inline void json_string(const char *data, size_t len)
+{
+    write_json_string(stdout, data, len);
 }
 
 // Prints a number with the digits that a float needs; null if it is none.

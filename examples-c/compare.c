@@ -76,11 +76,11 @@ int main(int argc, char **argv)
     int quiet = 0, n_paths = 0;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--tolerance") == 0)
-            tolerance = float_of(argc, argv, &i);
+            tolerance = float_of(argc, argv, &i, 0, 1e9);
         else if (strcmp(argv[i], "--quiet") == 0)
             quiet = 1;
         else if (argv[i][0] == '-' || n_paths == 2)
-            bad_usage(argv[i], "is not an option");
+            unknown_option(argv[i]);
         else
             paths[n_paths++] = argv[i];
     }

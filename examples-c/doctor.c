@@ -58,7 +58,7 @@ int main(int argc, char **argv)
         else if (strcmp(argv[i], "--seed") == 0)
             options.seed = whole_of(argc, argv, &i, UINT64_MAX);
         else if (!read_setup(&s, argc, argv, &i))
-            bad_usage(argv[i], "is not an option");
+            unknown_option(argv[i]);
     }
     if (s.path == NULL)
         bad_usage("-m", "is missing");

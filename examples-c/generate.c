@@ -114,7 +114,7 @@ int main(int argc, char **argv)
             logprobs = 1;
         } else if (!read_setup(&s, argc, argv, &i) && !read_sampling(&s.sampling, argc, argv, &i) &&
                    !read_constraint(&grammar, argc, argv, &i))
-            bad_usage(argv[i], "is not an option");
+            unknown_option(argv[i]);
     }
     if ((prompt_text == NULL) == (prompt_path == NULL))
         bad_usage("-p or -f", "is needed, and only one of them");
@@ -132,7 +132,7 @@ int main(int argc, char **argv)
     kigo_engine *engine;
     kigo_model *model;
     kigo_session *session;
-    open_model(&s, NULL, &engine, &model);
+    open_model(&s, &engine, &model);
     size_t n_prompt, n_logits;
     uint32_t *prompt_ids = tokenize(model, prompt, chat, flags, &n_prompt);
     kigo_session_options options = {.struct_size = sizeof options, .sampling = &s.sampling};

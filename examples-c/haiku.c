@@ -67,7 +67,7 @@ int main(int argc, char **argv)
         else if (strcmp(argv[i], "--seconds") == 0)
             seconds = whole_of(argc, argv, &i, 86400);
         else if (!read_setup(&s, argc, argv, &i))
-            bad_usage(argv[i], "is not an option");
+            unknown_option(argv[i]);
     }
     double begin = now_seconds();
     char lower[64], minute[32];
@@ -82,7 +82,7 @@ int main(int argc, char **argv)
 
     kigo_engine *engine;
     kigo_model *model;
-    open_model(&s, NULL, &engine, &model);
+    open_model(&s, &engine, &model);
     kigo_model_facts facts = {.struct_size = sizeof facts};
     CHECK(kigo_model_info(model, &facts));
     form wanted = {.word = lower, .word_syllables = count_syllables(lower)};

@@ -68,8 +68,17 @@ static void generate(const char *model_path, char *out, size_t capacity)
 
 int main(int argc, char **argv)
 {
+    static const char USAGE[] = "usage: plugin LIB -m FILE\n  LIB  the library, such as build/libkigo.so\n";
+    if (argc == 2 && strcmp(argv[1], "--help") == 0) {
+        fputs(USAGE, stdout);
+        return 0;
+    }
+    if (argc == 2 && strcmp(argv[1], "--version") == 0) {
+        printf("plugin (kigo) %d.%d.%d\n", KIGO_VERSION_MAJOR, KIGO_VERSION_MINOR, KIGO_VERSION_PATCH);
+        return 0;
+    }
     if (argc != 4 || strcmp(argv[2], "-m") != 0) {
-        fprintf(stderr, "usage: plugin LIB -m FILE\n  LIB  the library, such as build/libkigo.so\n");
+        fputs(USAGE, stderr);
         return 2;
     }
     char texts[2][4096];

@@ -76,19 +76,19 @@ int main(int argc, char **argv)
         if (strcmp(argv[i], "-f") == 0)
             path = value_of(argc, argv, &i);
         else if (strcmp(argv[i], "-n") == 0)
-            most_tokens = whole_of(argc, argv, &i, SIZE_MAX);
+            most_tokens = whole_from(argc, argv, &i, 1, SIZE_MAX);
         else if (strcmp(argv[i], "--batch") == 0)
-            most = whole_of(argc, argv, &i, MOST);
+            most = whole_from(argc, argv, &i, 1, MOST);
         else if (strcmp(argv[i], "--piece") == 0)
-            most_piece = whole_of(argc, argv, &i, SIZE_MAX);
+            most_piece = whole_from(argc, argv, &i, 1, SIZE_MAX);
         else if (!read_setup(&s, argc, argv, &i) && !read_sampling(&s.sampling, argc, argv, &i))
-            bad_usage(argv[i], "is not an option");
+            unknown_option(argv[i]);
     }
-    if (path == NULL || most == 0 || most_tokens == 0 || most_piece == 0)
-        bad_usage(path == NULL ? "-f" : "-n, --batch and --piece", path == NULL ? "is missing" : "need at least 1");
+    if (path == NULL)
+        bad_usage("-f", "is missing");
     kigo_engine *engine;
     kigo_model *model;
-    open_model(&s, NULL, &engine, &model);
+    open_model(&s, &engine, &model);
     text file = read_file(path);
     static request requests[MOST], *now[MOST];
     static kigo_session *sessions[MOST];

@@ -326,7 +326,7 @@ kigo_status kigo_engine_last_error(const kigo_engine *engine,
 // nothing else or of any other, whatever its architecture and tensor types. The model tokenizes, detokenizes and renders
 // chats; kigo_model_facts.flags has no KIGO_MODEL_HAS_WEIGHTS, what only weights tell is 0 there, and the calls that need
 // them (kigo_session_create(), kigo_session_restore(), kigo_model_embed()) give KIGO_STATUS_INVALID_STATE. `progress` is
-// not called, and the other flags and `cache_bytes` have no effect.
+// not called, and the other flags, `cache_bytes` and `prefix_cache_bytes` have no effect.
 #define KIGO_LOAD_VOCABULARY 4
 
 // Weights and tokenizer, or the tokenizer alone. Its functions take it as const: any number of threads may call them at once.
@@ -387,6 +387,11 @@ typedef struct kigo_load_options {
     // engine's models, so that their gaps stay within about four times the usual, and more while nobody does. See "Passes"
     // in the section of sessions.
     uint64_t pass_tokens;
+    // The most bytes of the KV cache that stay when the sessions whose tokens they were are gone (destroyed, truncated,
+    // advanced), to be found by sessions with KIGO_SESSION_REUSE_PREFIX; UINT64_MAX: whatever there is; 0: none. They are
+    // given up, the least recently used first and the end of a text before its beginning, where more of them would come and
+    // before anything of this engine's is short of memory.
+    uint64_t prefix_cache_bytes;
 } kigo_load_options;
 
 // What loading the file at `path` would take, without loading it: reads the header only.
@@ -405,8 +410,8 @@ kigo_status kigo_model_plan(const kigo_engine *engine,
 // IO: the file, or a part of a split one, cannot be opened or read, or was shortened while the call ran: the text has the
 // place, the bytes wanted and those read. INVALID_MODEL: the text names the field, its
 // byte offset and both numbers. UNSUPPORTED: the text names the architecture, tensor type or pre-tokenizer.
-// OUT_OF_MEMORY: the text has the bytes asked for and free. INVALID_ARGUMENT: `cache_bytes` is less than a page, unknown
-// flags. CANCELLED: `progress` returned something other than 0. After each of them the engine is as it was. Who writes to
+// OUT_OF_MEMORY: the text has the bytes asked for and free. INVALID_ARGUMENT: `cache_bytes` or `prefix_cache_bytes` is less
+// than a page, unknown flags. CANCELLED: `progress` returned something other than 0. After each of them the engine is as it was. Who writes to
 // the file meanwhile gets one of these, or a model of the bytes that were there when they were read.
 kigo_status kigo_model_load_file(const kigo_engine *engine,
                                  const char *path,
@@ -553,9 +558,15 @@ typedef struct kigo_cache_facts {
     // Bytes that could be taken now, in whole pages, beside what other models of the engine would give back; UINT64_MAX:
     // nothing limits them but the machine's memory.
     uint64_t free_bytes;
-    // Those of `used_bytes` that are given back as soon as they are needed: keys and values that the layers with a window do
-    // not read any more. `free_bytes` has them, too.
+    // Those of `used_bytes` that are given back as soon as they are needed: retained ones, and keys and values that the layers
+    // with a window do not read any more. `free_bytes` has them, too.
     uint64_t spare_bytes;
+    // Pages in use that no session holds: see kigo_load_options.prefix_cache_bytes.
+    uint64_t n_pages_retained;
+    // Bytes of them.
+    uint64_t retained_bytes;
+    // Tokens that sessions of the model have taken from others so far in place of computing them.
+    uint64_t n_tokens_saved;
 } kigo_cache_facts;
 
 // Fills `facts`, whose `struct_size` the caller has set.
@@ -574,7 +585,7 @@ kigo_status kigo_model_cache_bytes(const kigo_model *model, size_t n_tokens, uin
 // Fills `facts`, whose `struct_size` the caller has set. Other threads may take and free pages meanwhile.
 //
 // Which sessions to destroy or to save when the cache is full is the program's to decide; kigo_session_info() has
-// what each of them holds, and destroying or truncating one makes its pages free at once.
+// what each of them holds, and destroying or truncating one makes its pages free at once: retained ones count as free.
 kigo_status kigo_model_cache_info(const kigo_model *model,
                                   kigo_cache_facts *facts);
 
@@ -929,11 +940,12 @@ typedef struct kigo_sampling {
 // time of one layer over a pass's tokens, at most 512, on a GPU of five layers over at most 2,048 or of sixteen single steps.
 
 // For kigo_session_options.flags: where another session of the model holds the same tokens from the first on, such as
-// a system prompt, their KV cache is shared in whole pages of 64 tokens instead of being computed again. Looked for
+// a system prompt, or computes them, or held them once (kigo_load_options.prefix_cache_bytes), their KV cache is shared in whole
+// pages of 64 tokens instead of being computed again: see "Kept prefixes". Looked for
 // by a prefill while the session holds a multiple of 64 tokens, best none. At least one token is always computed.
 // kigo_session_facts.n_tokens_reused counts them. The results are the same on the CPU, and on a GPU with KIGO_LOAD_STRICT;
 // on a GPU without it logits differ by rounding where steps have computed some of what is shared: see "Sameness". How long a
-// prefill takes tells whether somebody else has that text, so leave it out between parties that must not know.
+// prefill takes tells whether somebody else has that text, so leave it out, or give salts, between parties that must not know.
 #define KIGO_SESSION_REUSE_PREFIX 1
 
 // One sequence.
@@ -953,6 +965,12 @@ typedef struct kigo_session_options {
     const kigo_sampling *sampling;
     // 0 or KIGO_SESSION_REUSE_PREFIX.
     uint64_t flags;
+    // `prefix_salt_len` bytes, copied by the call, that keep prefixes apart: pages are shared between sessions with the same bytes
+    // here and no others, whichever of them has the flag. A party's name or key, where parties must not learn of one another. A
+    // fork has its origin's.
+    const void *prefix_salt;
+    // How many, 1,024 at most; 0: the pages of those who have none.
+    size_t prefix_salt_len;
 } kigo_session_options;
 
 // What a session holds.
@@ -965,7 +983,7 @@ typedef struct kigo_session_facts {
     uint64_t n_ctx;
     // Pages of KV cache.
     uint64_t n_pages;
-    // Those of the pages that no other session holds: what destroying this one makes free, as far as it is there.
+    // Those of the pages that no other session holds: what destroying this one makes free, or retained, as far as it is there.
     uint64_t n_pages_own;
     // 1 if there are current logits, else 0.
     uint64_t has_logits;
@@ -980,7 +998,8 @@ typedef struct kigo_session_facts {
 
 // Makes a session without tokens. `options` may be NULL: all defaults.
 //
-// INVALID_ARGUMENT: n_ctx is larger than the model's, a sampling parameter is out of its range, unknown flags.
+// INVALID_ARGUMENT: n_ctx is larger than the model's, a sampling parameter is out of its range, unknown flags, a salt that is
+// too long.
 // INVALID_STATE: the model has no weights (KIGO_LOAD_VOCABULARY). OUT_OF_MEMORY.
 kigo_status kigo_session_create(const kigo_model *model,
                                 const kigo_session_options *options,
@@ -1077,9 +1096,9 @@ kigo_status kigo_session_save(kigo_session *session,
 // Makes a session of what kigo_session_save() wrote, `blob_bytes` at `blob`, copied by the call. It goes on as the
 // saved one would have, bit for bit.
 //
-// A constraint is compiled again, as by kigo_session_set_constraint(). KIGO_SESSION_REUSE_PREFIX is not part of a blob:
-// where it comes from others, they must not learn by it what sessions of this model hold. Nor does any session share what
-// came from one; n_tokens_reused is 0.
+// A constraint is compiled again, as by kigo_session_set_constraint(). KIGO_SESSION_REUSE_PREFIX and a salt are not part of a
+// blob: where it comes from others, they must not learn by it what sessions of this model hold. A restored session has neither
+// and shares nothing, now or later, nor does any session share what is its own; n_tokens_reused is 0.
 //
 // INVALID_ARGUMENT, with what was found and expected: another library's version of the blob, another model, a device
 // with another cache layout, a blob that is cut off or damaged, a constraint that does not compile. Bytes from anywhere do
@@ -1098,6 +1117,68 @@ kigo_status kigo_session_last_error(const kigo_session *session,
                                     char *buffer,
                                     size_t capacity,
                                     size_t *needed);
+
+// ==== Kept prefixes ============================================================================================
+//
+// Tokens that are not computed again: of a session that goes back and on, and of others whose prompts begin alike.
+//
+// A session with KIGO_SESSION_REUSE_PREFIX takes over, page by page of 64 tokens, what any session of the model with the same
+// kigo_session_options.prefix_salt holds, or is computing right now, or held once (kigo_load_options.prefix_cache_bytes). For what
+// another call is computing, of another thread or another entry of the same batch, it waits; kigo_session_cancel() ends the
+// waiting within 10 milliseconds, or in a batch behind the pass that runs. It goes on by itself where that call fails or is cancelled. What it waited for is no part of its
+// memory: that is taken, and may be found missing, when it goes on.
+//
+// A call waits for nobody that may wait for it, whatever the threads, batches and merged calls; one that is made from inside
+// another's callback, or by a thread that such a callback waits for, goes on by itself after 5 to 10 milliseconds.
+//
+// A session of a polled batch takes over what there is; it waits for nobody, and nobody for it.
+//
+// When a context is full, the newest part of a conversation goes on in a shorter one: kigo_session_advance() with the ids of the
+// system prompt and the newest turns. examples-c/window.c does that, docs/CONTEXT.md tells why.
+
+// Called before each pass of a call, on the calling thread: `n_done` of `n_total` tokens are in the session's cache. Returns 0 to go
+// on; anything else stops the call with KIGO_STATUS_CANCELLED. The session is busy meanwhile, other sessions are not;
+// kigo_session_cancel() and destroying the session stop the call, too. It is not called while the call waits for what another
+// computes. It must return (not throw, not longjmp).
+typedef int32_t (*kigo_prefill_callback)(size_t n_done, size_t n_total, void *user_data);
+
+// How a session advances. 0 is the default of each field.
+typedef struct kigo_advance_options {
+    // sizeof(kigo_advance_options).
+    size_t struct_size;
+    // Told of the progress, and may cancel; NULL: nobody.
+    kigo_prefill_callback progress;
+    // Handed to `progress`.
+    void *user_data;
+} kigo_advance_options;
+
+// What became of the tokens that a session has been advanced to; the three add up to `n_ids`.
+typedef struct kigo_advanced {
+    // sizeof(kigo_advanced), set by the caller.
+    size_t struct_size;
+    // The session held so many of them, from the first on.
+    uint64_t n_kept;
+    // So many were taken from other sessions (KIGO_SESSION_REUSE_PREFIX).
+    uint64_t n_reused;
+    // So many were computed.
+    uint64_t n_computed;
+} kigo_advanced;
+
+// Makes the session hold exactly `ids`, with the logits of the last: what it holds of them from the first on is kept, all else is
+// dropped, and what follows is prefilled. `options` may be NULL. The caller sets `advanced->struct_size`.
+//
+// At least one token is computed for its logits, unless the session holds exactly `ids` and has them. The result is that of
+// kigo_session_truncate() and kigo_session_prefill(), bit for bit, but for this: a failure, or a cancel at any time, leaves tokens
+// and logits as they were. So where tokens are dropped, their pages stay until the call has succeeded, beside those that it
+// takes: with the cache nearly full it may be CACHE_FULL where those two calls are not.
+//
+// INVALID_ARGUMENT: an id that is not below n_vocab (the text has its index), no ids. CONTEXT_FULL: more than the session's n_ctx.
+// CACHE_FULL, OUT_OF_MEMORY: as from kigo_session_prefill(). CANCELLED. BUSY.
+kigo_status kigo_session_advance(kigo_session *session,
+                                 const uint32_t *ids,
+                                 size_t n_ids,
+                                 const kigo_advance_options *options,
+                                 kigo_advanced *advanced);
 
 // ==== Log probabilities ========================================================================================
 //

@@ -298,7 +298,9 @@ impl Session {
                     return Err(Error::Cancelled);
                 }
                 let most = line.cut(start, n - start, pages.pass_tokens().min(line.bound()));
+                // Steps one by one, of which others do not wait for more than a page's.
                 let (by_steps, to) = pages.run_of(start, start + most);
+                let to = if by_steps { to.min(start + PAGE_TOKENS) } else { to };
                 pages.advance(start)?;
                 let part = Part {
                     tokens: copied(&state.tokens[start..to], 0)?,

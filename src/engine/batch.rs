@@ -11,7 +11,7 @@ use super::append::{Appending, Begun};
 use super::cache::Awaited;
 use super::schedule::Line;
 use super::session::{Session, State};
-use crate::backend::Slot;
+use crate::backend::{PAGE_TOKENS, Slot};
 use crate::error::{Error, Result};
 use crate::sampler::SampleRequest;
 
@@ -185,27 +185,23 @@ pub(super) struct Wanted {
     pub(super) most: usize,
 }
 
-/// How many tokens of each entry the next pass has, of some none: steps first, then `bound` of prompts, as many as others
-/// that share the device can wait for.
+/// How many tokens of each entry the next pass has, of some none: steps first, then `bound` of prompts, as many as others that share
+/// the device can wait for; the first prompt gets some, however many steps there are.
 pub(super) fn shares(wanted: &[Wanted], line: &Line, bound: usize) -> Vec<usize> {
     let mut shares = vec![0; wanted.len()];
-    let (mut n_tokens, mut n_prompt) = (0, 0);
-    // Where no bits depend on it. Elsewhere a session has as many tokens in a pass as in a call for it alone.
-    for steps in if line.is_bounded() { &[Some(true), Some(false)][..] } else { &[None] } {
-        for (entry, share) in wanted.iter().zip(&mut shares) {
-            if steps.is_some_and(|steps| steps != entry.is_step) {
-                continue;
-            }
-            let room = if line.is_bounded() { bound.saturating_sub(n_prompt).max(1) } else { line.most() };
-            let n = line.cut(entry.start, entry.left, room.min(entry.most));
-            let fits = n_tokens + n <= line.most() && (entry.is_step || n_prompt + n <= bound);
-            if !fits && n_tokens > 0 {
-                break;
-            }
-            n_tokens += n;
-            n_prompt += if entry.is_step { 0 } else { n };
-            *share = n;
+    let kept = if wanted.iter().all(|entry| entry.is_step) { 0 } else { PAGE_TOKENS };
+    let steps = wanted.iter().zip(&mut shares).filter(|(entry, _)| entry.is_step).take(line.most() - kept);
+    let n_steps = steps.map(|(_, share)| *share = 1).count();
+    let most = bound.min(line.most() - n_steps);
+    let mut n_prompt = 0;
+    for (entry, share) in wanted.iter().zip(&mut shares).filter(|(entry, _)| !entry.is_step) {
+        let room = most.saturating_sub(n_prompt).max(1);
+        let n = line.cut(entry.start, entry.left, room.min(entry.most));
+        if n_prompt + n > most && n_prompt > 0 {
+            break;
         }
+        n_prompt += n;
+        *share = n;
     }
     shares
 }

@@ -13,6 +13,7 @@ use super::generate::{Chosen, GenerateOptions, Generation, StopReason};
 use super::model::Model;
 use super::schedule::Part;
 use super::session::{Session, copied};
+use super::tap;
 use crate::alloc::reserve;
 use crate::error::{Error, Result};
 
@@ -120,6 +121,7 @@ impl<H: AsRef<Session> + Clone> Batch<H> {
 
     /// Takes a session out; it is as after its last whole call, and no event says so. Fails with `NotFound`.
     pub fn remove(&mut self, session: &Session) -> Result<()> {
+        tap::not_inside()?;
         let found = self.entries.iter().position(|entry| std::ptr::eq(entry.session.as_ref(), session));
         let not_found = || Error::NotFound { what: "session", name: "in this batch".to_owned() };
         self.entries.remove(found.ok_or_else(not_found)?).let_go(&self.mark);
@@ -134,6 +136,7 @@ impl<H: AsRef<Session> + Clone> Batch<H> {
     /// Runs passes until all sessions are through or the time is over, and at least one; how many sessions are still on
     /// their way. Fails with `OutOfMemory` where there is no room for events, having run whole passes or none.
     pub fn run(&mut self, time: Duration) -> Result<usize> {
+        tap::not_inside()?;
         let begin = Instant::now();
         while !self.entries.is_empty() {
             // A token and an end of each.
@@ -158,7 +161,8 @@ impl<H: AsRef<Session> + Clone> Batch<H> {
         for entry in self.entries.iter_mut().filter(|entry| !entry.generates && entry.session.as_ref().is_cancelled()) {
             entry.failed(mark, Error::Cancelled);
         }
-        let is_due = |entry: &mut Entry<H>| entry.generates && entry.goes_on(mark);
+        // One whose token had no room in the last pass has it still.
+        let is_due = |entry: &mut Entry<H>| entry.generates && entry.appending.is_none() && entry.goes_on(mark);
         let due = self.entries.iter_mut().filter_map(|entry| is_due(entry).then_some(entry));
         let mut due: Vec<&mut Entry<H>> = due.collect();
         let sessions: Vec<&Session> = due.iter().map(|entry| entry.session.as_ref()).collect();
@@ -173,9 +177,11 @@ impl<H: AsRef<Session> + Clone> Batch<H> {
         let (mark, line) = (&self.mark, &self.model.inner.line);
         let wanted: Vec<Wanted> = self.entries.iter().map(|entry| entry.wanted(mark)).collect();
         let bound = line.bound_within(wanted.iter().any(|wanted| wanted.is_step), time);
+        let shares = shares(&wanted, line, bound);
+        let n_late = wanted.iter().zip(&shares).filter(|(wanted, n)| wanted.is_step && **n == 0).count();
         let mut parts = Vec::new();
         let mut going = Vec::new();
-        for (entry, n) in self.entries.iter_mut().zip(shares(&wanted, line, bound)).filter(|(_, n)| *n > 0) {
+        for (entry, n) in self.entries.iter_mut().zip(shares).filter(|(_, n)| *n > 0) {
             match entry.part(mark, n) {
                 Err(error) => entry.failed(mark, error),
                 Ok(part) => {
@@ -199,6 +205,8 @@ impl<H: AsRef<Session> + Clone> Batch<H> {
                 }
             }
         }
+        // Those behind the last that had room are the first of the next pass.
+        self.entries.rotate_right(n_late);
     }
 
     /// Takes those out that have ended, each with an event.
@@ -320,10 +328,8 @@ impl<H: AsRef<Session> + Clone> Entry<H> {
         // One that has panicked is nobody's.
         if let Ok(mut state) = self.session.as_ref().lock_for(Some(mark)) {
             let n_tokens = state.tokens.len();
-            if self.appending.is_some() {
-                // Without memory the pages of a list that forks share stay until the next call.
-                let _ = state.pages.shrink(n_tokens);
-            }
+            // Without memory the pages of a list that forks share stay until the next call.
+            let _ = state.pages.shrink(n_tokens);
             state.taken_by = None;
         }
     }

@@ -148,8 +148,8 @@ impl Session {
             let singles = [p.temperature.to_bits(), p.top_k].into_iter().chain(floats.map(f32::to_bits));
             put_words(&mut head[96..128], singles.chain([p.penalty_window]));
             let sums = u64::from(saved.image.sums);
-            let n_marks = saved.n_marks() as u64;
-            let last = [kind, from as u64, grammar.len() as u64, sums, n_marks].into_iter().chain([0; 3]);
+            let last =
+                [kind, from as u64, grammar.len() as u64, sums, saved.n_marks() as u64].into_iter().chain([0; 3]);
             head[128..].as_chunks_mut::<8>().0.iter_mut().zip(last).for_each(|(c, n)| *c = n.to_le_bytes());
             let (ids, rest) = rest.split_at_mut(parts.biases - HEAD);
             let (biases, rest) = rest.split_at_mut(parts.logits - parts.biases);
@@ -176,7 +176,7 @@ impl Session {
             hasher.feed(&head[CHECKED..]);
             [&*ids, &*biases, &*logits, &*text, &*marks].iter().for_each(|part| hasher.feed(part));
             let mut rest = pages;
-            for (index, page) in state.pages.as_slice().iter().enumerate() {
+            for (index, page) in state.pages.as_slice().iter().enumerate().take(saved.n()) {
                 let (out, behind) = rest.split_at_mut(saved.bytes(index).ok_or_else(too_large)?);
                 saved.read(index, *page, out)?;
                 // While it is in the processor's cache.
@@ -343,8 +343,8 @@ impl<'a> Head<'a> {
         let counts = Counts { tokens: n_tokens, biases: n_biases, logits: n_logits, text: n_text };
         let saved = SavedPages::new(model, n_tokens)?;
         if at(160) != saved.n_marks() as u64 {
-            let found = format!("one that has it of {} pages which positions steps have computed", at(160));
-            return refuse(found, format!("of {}, as this device has it in its mode", saved.n_marks()));
+            let found = format!("one that knows of {} pages what steps have computed", at(160));
+            return refuse(found, format!("of {}, as this device in its mode", saved.n_marks()));
         }
         let parts = Parts::of(counts, &saved).filter(|parts| parts.end == blob.len());
         let whole = n_tokens <= n_ctx && n_ctx > 0 && (n_logits == 0 || n_logits == facts.n_vocab && n_tokens > 0);

@@ -155,15 +155,23 @@ impl Session {
 
     /// [`Self::lock`] for the batch that has the session.
     pub(super) fn lock_for(&self, batch: Option<&Arc<()>>) -> Result<MutexGuard<'_, State>> {
-        tap::not_inside()?;
-        let poisoned = Error::Poisoned { what: "session" };
-        match self.state.try_lock() {
-            Ok(state) if state.broken => Err(poisoned),
-            Ok(state) if state.taken_by.as_ref().map(Arc::as_ptr) != batch.map(Arc::as_ptr) => Err(Error::Busy),
-            Ok(state) => Ok(state),
-            Err(TryLockError::WouldBlock) => Err(Error::Busy),
-            // A panic inside an earlier call.
-            Err(TryLockError::Poisoned(_)) => Err(poisoned),
+        let poisoned = || Error::Poisoned { what: "session" };
+        let state = match batch {
+            // Nobody else keeps the lock: whoever tries it sees that the session is taken, and lets go. No batch runs inside of a tap.
+            Some(_) => self.state.lock().map_err(|_| poisoned())?,
+            None => {
+                tap::not_inside()?;
+                self.state.try_lock().map_err(|error| match error {
+                    TryLockError::WouldBlock => Error::Busy,
+                    // A panic inside an earlier call.
+                    TryLockError::Poisoned(_) => poisoned(),
+                })?
+            }
+        };
+        match state.taken_by.as_ref().map(Arc::as_ptr) == batch.map(Arc::as_ptr) {
+            _ if state.broken => Err(poisoned()),
+            true => Ok(state),
+            false => Err(Error::Busy),
         }
     }
 

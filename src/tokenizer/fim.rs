@@ -79,11 +79,6 @@ const FILE: Names = Names { keys: &["fim_sep_token_id"], texts: &["<|file_sep|>"
 /// Texts that one of them may have.
 const MOST_TEXTS: usize = 9;
 
-/// All keys that [`find`] looks at.
-pub(super) fn keys() -> impl Iterator<Item = &'static str> {
-    [PREFIX, SUFFIX, MIDDLE, PAD, REPOSITORY, FILE].into_iter().flat_map(|names| names.keys.iter().copied())
-}
-
 impl Names {
     fn find(&self, vocab: &Vocab<'_>, by_text: &[Option<u32>]) -> Option<u32> {
         let named = |key: &&str| vocab.fim.iter().find(|found| found.0 == *key).map(|(_, id)| *id);

@@ -5,6 +5,19 @@ use crate::error::{Error, Result};
 use crate::gguf::{Array, Gguf, ValueType};
 
 /// The elements, in memory asked for at once.
+/// The keys of tokens for filling in the middle, the newer ones before the older.
+const FIM_KEYS: [&str; 9] = [
+    "fim_pre_token_id",
+    "fim_suf_token_id",
+    "fim_mid_token_id",
+    "fim_pad_token_id",
+    "fim_rep_token_id",
+    "fim_sep_token_id",
+    "prefix_token_id",
+    "suffix_token_id",
+    "middle_token_id",
+];
+
 fn gather<T>(n: usize, elements: impl Iterator<Item = T>) -> Result<Vec<T>> {
     let mut all = Vec::new();
     reserve(&mut all, n)?;
@@ -133,7 +146,7 @@ impl<'g> Vocab<'g> {
             ends.extend(id(name)?.map(|id| (name, id)));
         }
         let mut fim = Vec::new();
-        for name in super::fim::keys() {
+        for name in FIM_KEYS {
             fim.extend(id(name)?.map(|id| (name, id)));
         }
         Ok(Vocab {

@@ -267,3 +267,98 @@ fn a_session_with_a_tap_or_without_anything_to_do_is_refused() {
     assert_eq!((batch.n_sessions(), batch.run(Duration::ZERO).unwrap()), (0, 0));
     session.prefill(&[1]).unwrap();
 }
+
+/// More answers than a pass has room for: a prompt among them gets on, and so does each of them.
+#[test]
+fn neither_a_prompt_nor_an_answer_starves_among_many() {
+    let model = cpu(LoadOptions::default());
+    let mut batch = Batch::new(&model).unwrap();
+    let options = GenerateOptions { ignore_end: true, ..GenerateOptions::default() };
+    let answers: Vec<_> = (0..600).map(|i| session(&model, i)).collect();
+    for (i, answer) in answers.iter().enumerate() {
+        let tokens = prompt(i, 3);
+        batch.add(Arc::clone(answer), Work { tokens: &tokens, generate: Some(&options) }).unwrap();
+    }
+    let late = session(&model, 7);
+    batch.add(Arc::clone(&late), Work { tokens: &prompt(1, 200), generate: None }).unwrap();
+    let (mut n_of, mut n_runs, mut ended) = (vec![0; 600], 0, false);
+    while !ended || n_of.iter().any(|n| *n < 3) {
+        batch.run(Duration::ZERO).unwrap();
+        n_runs += 1;
+        while let Some(event) = batch.take_event() {
+            match event.what {
+                What::Token(_) => n_of[answers.iter().position(|a| Arc::ptr_eq(a, &event.session)).unwrap()] += 1,
+                What::End(outcome) => {
+                    assert!(Arc::ptr_eq(&event.session, &late) && outcome.unwrap().is_none());
+                    ended = true;
+                }
+            }
+        }
+        assert!(n_runs < 400, "the prompt has ended: {ended}; the fewest tokens of an answer: {:?}", n_of.iter().min());
+    }
+    drop(batch);
+    assert_eq!(seen(&late), {
+        let alone = session(&model, 7);
+        alone.prefill(&prompt(1, 200)).unwrap();
+        seen(&alone)
+    });
+    let last = &answers[599];
+    let alone = session(&model, 599);
+    alone.prefill(&prompt(599, 3)).unwrap();
+    alone.generate(&GenerateOptions { max_tokens: Some(n_of[599]), ..options.clone() }, &mut |_, _| true).unwrap();
+    assert_eq!(seen(last), seen(&alone));
+}
+
+/// From inside another session's tap nothing of a batch is changed, and no session of it is lost.
+#[test]
+fn inside_of_a_tap_a_batch_answers_busy() {
+    let model = cpu(LoadOptions::default());
+    let member = session(&model, 1);
+    let batch = Arc::new(std::sync::Mutex::new(Batch::new(&model).unwrap()));
+    batch.lock().unwrap().add(Arc::clone(&member), Work { tokens: &prompt(1, 20), generate: None }).unwrap();
+    let tapped = session(&model, 2);
+    let (inside, own) = (Arc::clone(&batch), Arc::clone(&member));
+    let see = move |_: &kigo::backend::TapEvent<'_>| {
+        let mut batch = inside.lock().unwrap();
+        assert_eq!(batch.remove(&own).unwrap_err().status(), Status::Busy);
+        assert_eq!(batch.run(Duration::ZERO).unwrap_err().status(), Status::Busy);
+        true
+    };
+    tapped.set_tap(Some(Tap::new(1, Box::new(see)))).unwrap();
+    tapped.prefill(&[1, 2, 3]).unwrap();
+    let mut batch = batch.lock().unwrap();
+    batch.run(Duration::from_secs(10)).unwrap();
+    assert!(matches!(batch.take_event().unwrap().what, What::End(Ok(None))));
+    assert_eq!(member.facts().unwrap().n_tokens, 20);
+}
+
+/// Another thread that asks of sessions meanwhile gets BUSY, and disturbs nothing.
+#[test]
+fn who_asks_meanwhile_disturbs_nothing() {
+    let model = cpu(LoadOptions::default());
+    let options = GenerateOptions { max_tokens: Some(150), ignore_end: true, ..GenerateOptions::default() };
+    let sessions: Vec<_> = (0..4).map(|i| session(&model, i)).collect();
+    let mut batch = Batch::new(&model).unwrap();
+    for session in &sessions {
+        batch.add(Arc::clone(session), Work { tokens: &prompt(3, 30), generate: Some(&options) }).unwrap();
+    }
+    let ends = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ends.load(std::sync::atomic::Ordering::Relaxed) {
+                sessions.iter().for_each(|session| drop(session.facts()));
+            }
+        });
+        while batch.run(Duration::from_millis(5)).unwrap() > 0 {}
+        ends.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    let mut n_ended = 0;
+    while let Some(event) = batch.take_event() {
+        if let What::End(outcome) = event.what {
+            assert!(matches!(outcome, Ok(Some(StopReason::MaxTokens))), "{:?}", outcome.map_err(|e| e.status()));
+            n_ended += 1;
+        }
+    }
+    assert_eq!(n_ended, 4);
+    assert!(sessions.iter().all(|session| session.facts().unwrap().n_tokens == 180));
+}

@@ -175,7 +175,7 @@ fn generate_prints_log_probabilities() {
 
 #[test]
 fn bad_arguments_end_with_2_and_the_usage() {
-    let cases: [(&str, &[&str], &str); 22] = [
+    let cases: [(&str, &[&str], &str); 24] = [
         ("generate", &["-p", "x"], "-m: is missing"),
         ("generate", &["-m", "x"], "-p or -f: is needed"),
         ("generate", &["-m", "x", "-p", "x", "-f", "x"], "only one of them"),
@@ -191,11 +191,13 @@ fn bad_arguments_end_with_2_and_the_usage() {
         ("chat", &["--device"], "--device: needs a value"),
         ("chat", &["-p", "x"], "-p: is not an option"),
         ("bench", &["-p", "128,"], "-p: needs whole numbers"),
-        ("bench", &["-r", "0"], "-r: needs at least 1"),
+        ("bench", &["-r", "0"], "-r: needs a whole number from 1 to 100, not 0"),
         ("bench", &["--batch", "0"], "--batch: needs 1 to 4096"),
+        ("batch", &["-n", "0"], "-n: needs a whole number from 1 to"),
+        ("chat", &["--top-p", "1.5"], "--top-p: needs a number from 0 to 1, not 1.5"),
         ("batch", &["-m", "x"], "-f: is missing"),
         ("scheduler", &["-m", "x"], "-f: is missing"),
-        ("scheduler", &["-m", "x", "-f", "-", "--piece", "0"], "need at least 1"),
+        ("scheduler", &["-m", "x", "-f", "-", "--piece", "0"], "--piece: needs a whole number from 1 to"),
         ("plugin", &[], "usage"),
         ("window", &["-m", "x", "-n", "300"], "-n: needs at least 1, and half the context at most"),
     ];
@@ -203,6 +205,85 @@ fn bad_arguments_end_with_2_and_the_usage() {
         let stderr = refuse(&mut command(name, args), 2);
         assert!(stderr.contains(wanted) && stderr.contains(&format!("usage: {name} ")), "{name} {args:?}: {stderr}");
     }
+}
+
+#[test]
+fn every_program_tells_its_options_and_its_version() {
+    for name in ["generate", "chat", "batch", "scheduler", "bench", "compare", "haiku", "doctor", "plugin"] {
+        let usage = succeed(&mut command(name, &["--help"]), "");
+        assert!(usage.starts_with(&format!("usage: {name} ")), "{usage}");
+        let version = succeed(&mut command(name, &["--version"]), "");
+        assert_eq!(version, format!("{name} (kigo) {}\n", env!("CARGO_PKG_VERSION")));
+        let run = |args: &[&str]| succeed(Command::new(examples().join("kigo")).args(args), "");
+        assert!(name == "plugin" || run(&[name, "--help"]) == usage);
+    }
+    assert!(refuse(&mut command("kigo", &[]), 2).contains("usage: kigo PROGRAM"));
+}
+
+#[test]
+fn chat_knows_commands_and_keeps_conversations() {
+    let file = folder("examples-models").join("talk.json");
+    let (path, args) = (file.to_str().expect("UTF-8"), ["-m", tiny(), "-n", "12"]);
+    let talk = |input: &str| succeed(&mut command("chat", &args), input);
+    let (first, second) = ("a \"quoted\" \\ line\n", "and again\n");
+    let whole = talk(&format!("/system be brief\n{first}{second}"));
+    // What is saved goes on as if it had never been put away, and /reset leaves nothing but the system's message.
+    let saved = talk(&format!("/system be brief\n{first}/save {path}\n"));
+    let messages = json(&std::fs::read_to_string(&file).expect("saved"));
+    let roles: Vec<&str> = messages.as_array().expect("an array").iter().filter_map(|m| m["role"].as_str()).collect();
+    assert_eq!((roles, messages[1]["content"].as_str()), (vec!["system", "user", "assistant"], Some(first.trim())));
+    assert_eq!(messages[2]["content"], saved.trim_end_matches('\n'));
+    assert_eq!(format!("{saved}{}", talk(&format!("/load {path}\n{second}"))), whole);
+    assert_eq!(talk(&format!("/system be brief\n{second}/reset\n{first}")).lines().last(), saved.lines().last());
+    assert_eq!(talk("/help\n/exit\nnobody answers\n"), "");
+    // What is no command is said.
+    assert!(!talk("/etc/passwd is a file\n").is_empty());
+    for broken in ["", "[", "{}", "[{\"role\": \"user\"}]", "[{\"role\": \"user\", \"content\": \"\\ud800\"}]"] {
+        std::fs::write(&file, broken).expect("writable");
+        let out = run(&mut command("chat", &args), &format!("/load {path}\n"));
+        assert!(out.status.success() && String::from_utf8_lossy(&out.stderr).contains("is no array of messages"));
+    }
+}
+
+#[test]
+fn chat_survives_a_full_cache() {
+    let cache = (3 * page_bytes()).to_string();
+    let question = "once upon a time there was a question\n".repeat(6);
+    let out = run(&mut command("chat", &["-m", tiny(), "-n", "60", "--cache", &cache]), &question);
+    let says = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success() && says.contains("the cache is full"), "{says}");
+    // An answer that fills all there is, is cut off, and /reset begins anew.
+    let out = run(&mut command("chat", &["-m", tiny(), "--cache", &cache]), "once\n/reset\nagain\n");
+    let says = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success() && says.matches("the answer cut off").count() == 2, "{says}");
+}
+
+#[test]
+fn chat_edits_lines_in_a_terminal() {
+    if !has("script") {
+        println!("skipped: no script (util-linux) to make a terminal");
+        return;
+    }
+    let file = folder("examples-models").join("edited.json");
+    let line = format!("{} -m {} -n 4", examples().join("chat").display(), tiny());
+    // Left twice, delete, a letter of two bytes, backspace, Home and End; then up and down, and a line that is dropped.
+    let keys = format!(
+        "wxrd\x1b[D\x1b[D\x1b[D\x1b[3~o\x1b[H\u{e9}\x7f\x1b[Fs\r\x1b[A\x1b[B/nothing\x15/save {}\r\x04",
+        file.display()
+    );
+    let mut script = Command::new("script");
+    script.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = script.spawn().expect("script starts");
+    let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+    let mut shown = Vec::new();
+    while !shown.ends_with(b"> ") {
+        assert_ne!(stdout.read_until(b' ', &mut shown).expect("readable"), 0, "{}", String::from_utf8_lossy(&shown));
+    }
+    child.stdin.take().expect("piped").write_all(keys.as_bytes()).expect("chat reads");
+    let _ = stdout.read_to_end(&mut shown);
+    assert!(child.wait().expect("it ends").success());
+    let messages = json(&std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{e}: {shown:?}")));
+    assert_eq!(messages[0]["content"], "words", "{}", String::from_utf8_lossy(&shown));
 }
 
 #[test]
@@ -397,7 +478,7 @@ fn batch_shows_a_bar_in_a_terminal_and_its_end_elsewhere() {
 }
 
 /// Bytes of a cache page of the tiny model.
-fn page_bytes() -> usize {
+pub fn page_bytes() -> usize {
     let engine = kigo::engine::Engine::new(kigo::engine::EngineOptions {
         device: "cpu",
         n_threads: 1,

@@ -12,4 +12,5 @@ mod driver;
 mod examples;
 mod hosting;
 mod memory;
+mod serve;
 mod trust;

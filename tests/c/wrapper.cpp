@@ -112,6 +112,19 @@ int main(int argc, char **argv) {
     streamed += stream.finish();
     CHECK(streamed == answer && !stream.stopped());
     CHECK(session.ids() == by_hand.ids() && session.logits() == by_hand.logits());
+
+    kigo_chat_options of_calls{};
+    of_calls.template_source = "{{ messages[0].content }}{% if false %}<tool_call>{% endif %}";
+    of_calls.template_source_len = KIGO_STRLEN;
+    of_calls.tools_json = "[{\"name\": \"f\"}]";
+    of_calls.tools_json_len = KIGO_STRLEN;
+    kigo::chat_parser parser = model.open_chat_parser(of_calls);
+    CHECK(std::string(parser.info().family) == "hermes" && parser.info().flags == KIGO_CHAT_FORMAT_CALLS);
+    std::vector<kigo::chat_event> events = parser.push_text("<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>yes");
+    CHECK(events.size() == 5 && events[1].text == "f" && events[2].text == "{}" && !events[3].malformed && events[4].text == "yes");
+    parser.set_thinking_budget(2);
+    CHECK(parser.finish().size() == 1 && parser.push(ids[0]).size() <= 1 && !parser.thinking_end().empty());
+    CHECK(model.compile_tools(of_calls).get() != nullptr);
     double sum = 0;
     for (float l : session.logprobs()) sum += std::exp(l);
     CHECK(std::fabs(sum - 1) < 1e-4);

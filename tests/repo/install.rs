@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use crate::common::tiny::Tiny;
-use crate::native::programs::{folder, has, make, run, succeed};
+use crate::native::programs::{examples, folder, has, make, refuse, run, succeed};
 use kigo::gguf::TensorType;
 
 const PROGRAM: &str = "#include <kigo.h>\n#include <stdio.h>\n#include <string.h>\n\
@@ -18,10 +18,10 @@ const PROGRAM: &str = "#include <kigo.h>\n#include <stdio.h>\n#include <string.h
 /// What it prints.
 const PRINTS: &str = concat!(env!("CARGO_PKG_VERSION"), " 0\n");
 
-/// `make install` with what it builds in a folder of this test's.
+/// `make install` with the programs that the tests of tests/c have built, if they have.
 fn install() -> Command {
     let mut command = make("install");
-    command.arg(format!("BUILD={}", folder("install-build").display()));
+    command.arg(format!("BUILD={}", examples().display()));
     command
 }
 
@@ -56,6 +56,10 @@ fn the_tree_is_whole_and_the_links_tell_the_truth() {
         "../include/kigo.hpp",
         "../share/licenses/kigo/LICENSE-MIT",
         "../share/licenses/kigo/LICENSE-IQ-GRIDS",
+        "../share/licenses/kigo/THIRD-PARTY",
+        "../bin/kigo",
+        "../libexec/kigo/chat",
+        "../libexec/kigo/generate",
     ] {
         assert!(lib.join(file).is_file(), "{file}");
     }
@@ -76,7 +80,7 @@ fn destdir_goes_in_front_and_uninstall_takes_all_away() {
     succeed(install().args([&destination, "PREFIX=/opt/kigo"]), "");
     let root = stage.join("opt/kigo");
     let pc = std::fs::read_to_string(root.join("lib/pkgconfig/kigo.pc")).expect("kigo.pc");
-    assert!(pc.starts_with("prefix=/opt/kigo\n") && !pc.contains("install-stage"), "{pc}");
+    assert!(pc.starts_with("prefix=${pcfiledir}/../..\n") && !pc.contains("install-stage"), "{pc}");
     succeed(make("uninstall").args([&destination, "PREFIX=/opt/kigo"]), "");
     let left = succeed(Command::new("find").arg(&root).args(["-not", "-type", "d"]), "");
     assert_eq!(left, "");
@@ -114,6 +118,102 @@ fn pkg_config_builds_a_program_that_runs() {
     let fixed = program.with_extension("static");
     succeed(Command::new("cc").arg(&source).args(flags).arg(&archive).arg("-o").arg(&fixed).args(private), "");
     assert_eq!(succeed(&mut Command::new(&fixed), ""), PRINTS);
+}
+
+/// The line of README that compiles and runs its first program, as it stands there.
+#[test]
+fn the_readme_s_line_works_wherever_the_tree_lies() {
+    if !has("pkg-config") {
+        println!("skipped: no pkg-config");
+        return;
+    }
+    let readme = std::fs::read_to_string(native::root().join("README.md")).expect("README.md");
+    let program = readme.split("```c\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a C program");
+    let line = readme.lines().find(|line| line.starts_with("    cc hello.c ")).expect("the line").trim();
+    let dir = folder("install-hello");
+    std::fs::write(dir.join("hello.c"), program).expect("writable");
+    Tiny::new("llama", TensorType::Q8_0).write(&dir.join("model.gguf"));
+    let hello = |prefix: &Path| {
+        let _ = std::fs::remove_file(dir.join("hello"));
+        let mut shell = Command::new("sh");
+        shell.args(["-ec", line]).current_dir(&dir).env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig"));
+        succeed(shell.env_remove("LD_LIBRARY_PATH"), "")
+    };
+    let said = hello(prefix());
+    assert!(!said.is_empty());
+    // Moved as a whole, and the programs with it.
+    let moved = folder("install-moved").join("elsewhere");
+    let _ = std::fs::remove_dir_all(&moved);
+    succeed(Command::new("cp").arg("-a").arg(prefix()).arg(&moved), "");
+    let hidden = prefix().with_extension("hidden");
+    std::fs::rename(prefix(), &hidden).expect("renamed");
+    let outcome = std::panic::catch_unwind(|| {
+        assert_eq!(hello(&moved), said);
+        let kigo = |args: &[&str]| succeed(Command::new(moved.join("bin/kigo")).args(args), "");
+        assert_eq!(kigo(&["chat", "--version"]), concat!("chat (kigo) ", env!("CARGO_PKG_VERSION"), "\n"));
+        assert_eq!(kigo(&["--version"]), concat!("kigo ", env!("CARGO_PKG_VERSION"), "\n"));
+        assert!(kigo(&["help", "generate"]).starts_with("usage: generate "));
+        assert!(refuse(Command::new(moved.join("bin/kigo")).arg("sing"), 2).contains("sing: is no program"));
+    });
+    std::fs::rename(&hidden, prefix()).expect("renamed back");
+    outcome.expect("all of it holds");
+}
+
+#[test]
+fn without_cargo_it_takes_what_was_built_and_says_what_is_missing() {
+    let install = |more: &[String]| {
+        let mut command = Command::new("make");
+        command.env_remove("MAKEFLAGS").env_remove("MFLAGS").env_remove("MAKELEVEL").env_remove("RUSTFLAGS");
+        let fixed = [
+            "--silent".to_owned(),
+            "install".to_owned(),
+            "CARGO=/no/such/cargo".to_owned(),
+            "CXXFLAGS=-O1 ".to_owned(),
+            format!("CARGO_TARGET_DIR={}", folder("install-nothing").display()),
+            format!("BUILD={}", examples().display()),
+            format!("PREFIX={}", folder("install-no-cargo").display()),
+        ];
+        command.current_dir(native::root()).args(fixed).args(more);
+        command
+    };
+    let refused = run(&mut install(&[]), "");
+    let says = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && says.contains("libkigo.so") && says.contains("is not there"), "{says}");
+    let library = format!("LIB={}", native::library().display());
+    let refused = run(&mut install(&[library.clone(), "STATIC_LIB=/no/such.a".to_owned()]), "");
+    let says = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && says.contains("/no/such.a is not there"), "{says}");
+    succeed(&mut install(&[library]), "");
+    assert!(folder("install-no-cargo").join("lib/libkigo.so").is_file());
+}
+
+#[test]
+fn the_library_is_stripped_and_tells_nothing_of_where_it_was_built() {
+    let library = prefix().join("lib/libkigo.so");
+    let sections = succeed(Command::new("readelf").args(["--wide", "--section-headers"]).arg(&library), "");
+    assert!(
+        sections.contains(".dynsym") && !sections.contains(".symtab") && !sections.contains(".debug"),
+        "{sections}"
+    );
+    if !std::env::var("RUSTFLAGS").is_ok_and(|flags| flags.contains("--remap-path-prefix")) {
+        println!("skipped: cargo was run without the flags of scripts/remap.sh, as make and CI have them");
+        return;
+    }
+    let home = std::env::var("HOME").expect("a home");
+    for file in [library, prefix().join("lib/libkigo.a")] {
+        let bytes = std::fs::read(&file).expect("readable");
+        for path in [format!("{home}/."), native::root().display().to_string()] {
+            let at = bytes.windows(path.len()).position(|w| w == path.as_bytes());
+            let around = at.map(|at| String::from_utf8_lossy(&bytes[at..bytes.len().min(at + 100)]).into_owned());
+            assert_eq!(around, None, "{}: {path}", file.display());
+        }
+    }
+}
+
+#[test]
+fn the_licences_of_what_is_linked_are_current() {
+    let script = native::root().join("scripts/third_party.py");
+    succeed(Command::new("python3").arg(script).arg("--check"), "");
 }
 
 #[test]

@@ -106,6 +106,11 @@ impl PrefixIndex {
         self.node(node).map_or(&[], |node| &node.pages)
     }
 
+    /// A page of these tokens behind a node.
+    pub(super) fn known(&self, parent: u32, tokens: &Tokens) -> Option<u32> {
+        self.children.get(&(parent, *tokens)).and_then(|node| self.pages(*node).first().copied())
+    }
+
     /// Enters a page that is complete, behind a node; its own node. `None`: there is no memory for more, so that it and what follows
     /// cannot be found; nothing depends on it.
     pub(super) fn enter(&mut self, parent: u32, tokens: &Tokens, page: u32) -> Option<u32> {

@@ -72,6 +72,10 @@ impl Drop for Lead {
 }
 
 impl State {
+    fn same_marks(&self, page: u32, other: u32) -> bool {
+        self.by_steps[page as usize] == self.by_steps[other as usize]
+    }
+
     /// Lets others find the pages of a list from this index on by their tokens, as far as these are whole.
     fn publish(&mut self, pool: &PagePool, key: &PrefixKey, pages: &[u32], first: usize, tokens: &[u32]) {
         let whole = tokens.as_chunks::<PAGE_TOKENS>().0;
@@ -83,6 +87,11 @@ impl State {
         }
         let Some(mut parent) = self.index.behind_or_root(key, &pages[..known]) else { return };
         for (page, tokens) in pages[known..n].iter().zip(&whole[known - first..]) {
+            // Nor as far as others that were computed in another way are found in its place: a beginning is of one or of the other, so that
+            // what is computed again on it is what it was.
+            if pool.marks && self.index.known(parent, tokens).is_some_and(|known| !self.same_marks(known, *page)) {
+                return;
+            }
             let Some(node) = self.index.enter(parent, tokens, *page) else { return };
             // Where somebody holds what one has that nobody holds, that one is not needed any more.
             if let Some(twin) = self.index.pages(node).iter().copied().find(|page| self.retained.has(*page)) {

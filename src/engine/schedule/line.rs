@@ -82,11 +82,6 @@ impl Line {
         self.rules.merges
     }
 
-    /// Whether prompts are cut for the sake of others.
-    pub(in crate::engine) fn is_bounded(&self) -> bool {
-        self.rules.is_bounded
-    }
-
     /// The most tokens of a pass.
     pub(in crate::engine) fn most(&self) -> usize {
         self.rules.most
