@@ -136,6 +136,7 @@ mod tests {
     fn where_prompts_are_not_cut_calls_go_as_they_come() {
         let rules = Rules { is_bounded: false, most: 20, ..MERGED };
         assert_eq!(next(&[step(0), prompt(20, 3), step(3)], 3, rules), [0]);
-        assert_eq!(next(&[prompt(15, 3), step(0), prompt(4, 3), step(3)], 3, rules), [0, 1, 2]);
+        let prompt = |n| Place { bound: 20, ..prompt(n, 3) };
+        assert_eq!(next(&[prompt(15), step(0), prompt(4), step(3)], 3, rules), [0, 1, 2]);
     }
 }
