@@ -109,7 +109,7 @@ int main(int argc, char **argv)
         else if (strcmp(argv[i], "-n") == 0)
             most = whole_of(argc, argv, &i, UINT32_MAX);
         else if (!read_setup(&s, argc, argv, &i) && !read_sampling(&s.sampling, argc, argv, &i))
-            bad_usage(argv[i], "is not an option");
+            unknown_option(argv[i]);
     }
     if (most == 0 || context / 2 < most)
         bad_usage("-n", "needs at least 1, and half the context at most");
@@ -118,7 +118,7 @@ int main(int argc, char **argv)
     kigo_engine *engine;
     kigo_model *model;
     kigo_session *session;
-    open_model(&s, NULL, &engine, &model);
+    open_model(&s, &engine, &model);
     kigo_session_options options = {.struct_size = sizeof options, .sampling = &s.sampling, .n_ctx = context};
     CHECK(kigo_session_create(model, &options, &session));
     char *line = NULL;

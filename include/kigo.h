@@ -926,11 +926,9 @@ typedef struct kigo_sampling {
 // shared with a session that has got it in such calls; what shorter calls append differs from that by rounding, unless
 // KIGO_LOAD_STRICT. From one device to another they always do (kigo_doctor() measures by how much).
 //
-// Passes. A prompt is computed in passes over the weights, one after the other, and calls of other threads go between them. On
-// the CPU a step (a call that appends one token) that has waited while a prompt's pass ran goes before its next one, of
-// whichever model of the engine, and then the prompt goes on; with KIGO_LOAD_MERGE_CALLS steps ride in the passes of the
-// prompt, which takes little longer then. How long passes are is kigo_load_options.pass_tokens, and no bit depends on it. A
-// GPU's passes are of 2,048 tokens.
+// Passes. A prompt runs in passes over the weights. On the CPU a step (a call that appends one token) that has waited for one
+// goes before the next; with KIGO_LOAD_MERGE_CALLS it rides in it. How long they are is kigo_load_options.pass_tokens, under a
+// tap and for embeddings 512 unless that says fewer, and no bit depends on it. A GPU's are of 2,048 tokens.
 //
 // Cancelling. kigo_session_cancel() stops the session's running kigo_session_prefill(), _step() or _generate(), or a
 // kigo_session_truncate() that computes; if none is running, the next of them. So a cancel between two calls is not lost, and a thread or a signal handler that

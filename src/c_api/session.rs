@@ -64,11 +64,10 @@ sized_struct!(kigo_session_options, bytes: 48, fields: [usize, usize, *const kig
 
 /// For kigo_session_options.flags: where another session of the model holds the same tokens from the first on, such as
 /// a system prompt, or computes them, or held them once (kigo_load_options.prefix_cache_bytes), their KV cache is shared in whole
-/// pages of 64 tokens instead of being computed again: see "Kept prefixes". Looked for
-/// by a prefill while the session holds a multiple of 64 tokens, best none. At least one token is always computed.
-/// kigo_session_facts.n_tokens_reused counts them. The results are the same on the CPU, and on a GPU with KIGO_LOAD_STRICT;
-/// on a GPU without it logits differ by rounding where steps have computed some of what is shared: see "Sameness". How long a
-/// prefill takes tells whether somebody else has that text, so leave it out, or give salts, between parties that must not know.
+/// pages of 64 tokens instead of being computed again: see "Kept prefixes". Looked for by a prefill while the session holds a
+/// multiple of 64 tokens, best none. At least one is always computed; kigo_session_facts.n_tokens_reused counts the others. On a
+/// GPU without KIGO_LOAD_STRICT logits differ by rounding where steps have computed some of what is shared: see "Sameness". How long
+/// a prefill takes tells whether somebody else has that text: no flag, or salts, between parties that must not know.
 pub const KIGO_SESSION_REUSE_PREFIX: u64 = 1;
 
 /// Makes a session without tokens. `options` may be NULL: all defaults.
@@ -92,8 +91,7 @@ pub unsafe extern "C" fn kigo_session_create(
         let reuse_prefix = flags(options.flags, KIGO_SESSION_REUSE_PREFIX, "flags")? != 0;
         let salt = slice(options.prefix_salt.cast::<u8>(), options.prefix_salt_len, "prefix_salt")?;
         check_salt(salt.len())?;
-        let prefix_salt = salt.to_vec();
-        let options = SessionOptions { n_ctx, sampling, reuse_prefix, prefix_salt };
+        let options = SessionOptions { n_ctx, sampling, reuse_prefix, prefix_salt: salt.to_vec() };
         put(session, kigo_session(Session::new(&model.0, options)?))
     })
 }

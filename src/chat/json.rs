@@ -57,7 +57,7 @@ enum Digits {
 pub(super) struct Scanner {
     state: State,
     depth: usize,
-    /// Of each level, whether it is an object.
+    /// Whether each level is an object.
     objects: [u64; MAX_DEPTH / 64],
 }
 

@@ -47,7 +47,7 @@ pub(super) struct Mark {
 pub(super) enum Begins {
     /// The mark.
     Whole,
-    /// As much of the mark as there is text.
+    /// The text is the mark as far as it goes.
     Partly,
     /// Something else.
     Otherwise,

@@ -35,9 +35,9 @@ pub(super) struct Calls {
 /// How one call is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Item {
-    /// As a JSON object.
+    /// A JSON object.
     Object(Keys),
-    /// As these in a row, with or without white space between.
+    /// These in a row, with or without white space between.
     Parts(Vec<Part>),
 }
 

@@ -63,7 +63,7 @@ pub(super) fn is_of_name(byte: u8) -> bool {
 }
 
 impl Tools {
-    /// Of a JSON array; what is no tool in it is passed over.
+    /// The tools of a JSON array; what is no tool in it is passed over.
     pub fn new(tools: &Value) -> Tools {
         let entries = tools.as_array().map(Vec::as_slice).unwrap_or_default();
         let mut looks = Looks::default();

@@ -337,8 +337,7 @@ impl<'a> Head<'a> {
         let ((Some(n_tokens), Some(n_ctx), Some(n_logits), Some(n_biases)), (Some(from), Some(n_text))) =
             (sizes, of_constraint)
         else {
-            let found = "one with sizes that this model does not have".to_owned();
-            return refuse(found, "sizes within the model's".to_owned());
+            return refuse("one with sizes that this model does not have".to_owned(), "the model's at most".to_owned());
         };
         let counts = Counts { tokens: n_tokens, biases: n_biases, logits: n_logits, text: n_text };
         let saved = SavedPages::new(model, n_tokens)?;
