@@ -55,13 +55,27 @@ pub struct Events {
     text: Vec<u8>,
 }
 
+/// Room that is kept from one call to the next, in bytes of text.
+const KEPT: usize = 64 << 10;
+
+/// The text, which is of whole characters: nothing takes one apart.
+fn whole(text: &[u8]) -> &str {
+    match str::from_utf8(text) {
+        Ok(text) => text,
+        Err(error) => {
+            debug_assert!(false, "an event's text is not UTF-8: {error}");
+            text.get(..error.valid_up_to()).and_then(|text| str::from_utf8(text).ok()).unwrap_or_default()
+        }
+    }
+}
+
 impl Events {
     /// Its events, in order.
     pub fn iter(&self) -> impl Iterator<Item = Event<'_>> {
         self.entries.iter().map(|entry| Event {
             kind: entry.kind,
             call: entry.call,
-            text: self.text.get(entry.text.clone()).and_then(|text| str::from_utf8(text).ok()).unwrap_or_default(),
+            text: whole(self.text.get(entry.text.clone()).unwrap_or_default()),
             malformed: entry.malformed,
         })
     }
@@ -86,6 +100,10 @@ impl Events {
         self.entries.clear();
         self.text.clear();
         let (n_events, n_text) = Events::most(n_bytes);
+        // What a large push has taken is not kept.
+        if self.text.capacity() > KEPT.max(n_text) {
+            (self.text, self.entries) = (Vec::new(), Vec::new());
+        }
         reserve(&mut self.text, n_text)?;
         reserve(&mut self.entries, n_events)
     }

@@ -25,11 +25,15 @@ pub struct ToolChoice<'a> {
 /// Text of any length, and some white space.
 const TERMINALS: &str = "FREE: /(.|\\n)+/\nWS: /[ \\n\\r\\t]{1,8}/\nID: /[A-Za-z0-9_-]{1,40}/\nNUMBER: /[0-9]{1,9}/\n";
 
+/// Bytes of such a grammar, as of any: what would have more is not written to its end.
+const MOST_BYTES: usize = 4 << 20;
+
 struct Writer<'w> {
     control: &'w ControlTexts,
     tokenizer: &'w Tokenizer,
     out: String,
     n_rules: usize,
+    looks: tools::Looks,
 }
 
 /// A tool's name and its schema.
@@ -43,12 +47,20 @@ impl AnswerFormat {
     ///
     /// Fails with `Argument` where there is no such tool, with `Unsupported` where the family has no grammar.
     pub fn grammar(&self, tokenizer: &Tokenizer, tools: Option<&str>, choice: &ToolChoice<'_>) -> Result<String> {
-        let read: Value = serde_json::from_str(tools.unwrap_or("[]")).unwrap_or_default();
+        let read = tools::read(tools)?;
         let entries = read.as_array().map(Vec::as_slice).unwrap_or_default();
         let all = entries.iter().filter_map(tools::parts);
         let chosen = all.filter(|(name, _)| choice.name.is_none_or(|wanted| wanted == *name));
         let mut known: Vec<Tool<'_>> = Vec::new();
         for (name, schema) in chosen {
+            if name.is_empty() || !name.bytes().all(tools::is_of_name) {
+                let expected = "names without white space, quotes, brackets, commas, semicolons and =".to_owned();
+                return Err(Error::Argument {
+                    name: "tools_json",
+                    found: format!("with a tool called {name:?}"),
+                    expected,
+                });
+            }
             let empty = || Value::Object(Map::from_iter([("type".to_owned(), Value::from("object"))]));
             known.push(Tool { name, schema: schema.cloned().unwrap_or_else(empty) });
         }
@@ -58,8 +70,14 @@ impl AnswerFormat {
             return Err(Error::Argument { name: "tools_json", found, expected: "tools to call".to_owned() });
         }
         let control = tokenizer.control_texts()?;
-        let mut writer = Writer { control: &control, tokenizer, out: TERMINALS.to_owned(), n_rules: 0 };
+        let (out, looks) = (TERMINALS.to_owned(), tools::Looks::default());
+        let mut writer = Writer { control: &control, tokenizer, out, n_rules: 0, looks };
         writer.answer(&self.syntax, self.facts().opens_thinking, &known, choice)?;
+        if writer.is_full() {
+            let (found, expected) =
+                ("too much for a grammar".to_owned(), format!("tools that come to at most {MOST_BYTES} bytes"));
+            return Err(Error::Argument { name: "tools_json", found, expected });
+        }
         Ok(writer.out)
     }
 }
@@ -100,12 +118,18 @@ fn escaped(text: &str) -> String {
 }
 
 impl Writer<'_> {
+    fn is_full(&self) -> bool {
+        self.out.len() > MOST_BYTES
+    }
+
     /// A rule of its own, and its name.
     fn rule(&mut self, attributes: &str, body: &str) -> String {
         self.n_rules += 1;
         let name = format!("r{}", self.n_rules);
-        // A String takes what is written to it.
-        let _ = writeln!(self.out, "{name}{attributes}: {body}");
+        if !self.is_full() {
+            // A String takes what is written to it.
+            let _ = writeln!(self.out, "{name}{attributes}: {body}");
+        }
         name
     }
 
@@ -189,6 +213,9 @@ impl Writer<'_> {
     fn calls(&mut self, family: &str, calls: &Calls, tools: &[Tool<'_>], one: bool) -> Result<String> {
         let mut each = Vec::new();
         for tool in tools {
+            if self.is_full() {
+                break;
+            }
             let body = match &calls.item {
                 Item::Object(keys) => self.object(keys, tool),
                 Item::Parts(parts) => self.parts(family, parts, &calls.close, tool)?,
@@ -208,7 +235,7 @@ impl Writer<'_> {
         let again = match () {
             () if one || calls.bare || calls.brackets => String::new(),
             // Parts that begin with a mark of their own stand in a row within one opening; both are in use.
-            () if section_of_many && calls.close.is_some() => {
+            () if (section_of_many || calls.row) && calls.close.is_some() => {
                 let items = format!("(WS? {item})+ WS? {close}");
                 return Ok(self.rule("", &format!("{items} (WS? {open} {items})* WS?")));
             }
@@ -255,7 +282,7 @@ impl Writer<'_> {
                 Part::Field(_) if family.starts_with("deepseek") => quoted("function"),
                 Part::Field(_) => "NUMBER".to_owned(),
                 Part::Json => self.schema(&tool.schema),
-                Part::Each(inner) => self.each(inner, tool),
+                Part::Each(inner) => self.each(inner, tool)?,
                 Part::Value { .. } | Part::Pairs(_) => return unsupported(family),
             };
             // The line that a tag ends, and white space between marks.
@@ -279,7 +306,7 @@ impl Writer<'_> {
     }
 
     /// The arguments one by one, in the order of the schema.
-    fn each(&mut self, parts: &[Part], tool: &Tool<'_>) -> String {
+    fn each(&mut self, parts: &[Part], tool: &Tool<'_>) -> Result<String> {
         let root = &tool.schema;
         let properties = root.get("properties").and_then(Value::as_object);
         let required = |name: &str| {
@@ -288,15 +315,24 @@ impl Writer<'_> {
         };
         let mut out = Vec::new();
         for (name, schema) in properties.into_iter().flatten() {
+            if self.is_full() {
+                break;
+            }
+            // What would end a tag in its place.
+            if name.contains(['<', '>', '"', '\n']) {
+                let (found, expected) =
+                    (format!("with an argument called {name:?}"), "names without tags, quotes and lines".to_owned());
+                return Err(Error::Argument { name: "tools_json", found, expected });
+            }
             let body = self.argument(parts, root, name, schema);
             let rule = self.rule("", &format!("WS? {body}"));
             out.push(if required(name) { rule } else { format!("{rule}?") });
         }
-        out.join(" ")
+        Ok(out.join(" "))
     }
 
     fn argument(&mut self, parts: &[Part], root: &Value, name: &str, schema: &Value) -> String {
-        let wanted = tools::wanted(root, schema, 0);
+        let wanted = tools::wanted(root, schema, &mut self.looks, 0);
         let text = wanted == Wanted::TEXT || wanted == Wanted::ANY;
         let mut out = Vec::new();
         let mut parts_left = parts.iter().enumerate();
@@ -345,6 +381,9 @@ impl Writer<'_> {
         let constrain = self.mark("<|constrain|>");
         let mut each = Vec::new();
         for tool in tools {
+            if self.is_full() {
+                break;
+            }
             let schema = self.schema(&tool.schema);
             let to = quoted(&format!("{to}functions.{}", tool.name));
             let head = format!(
@@ -381,10 +420,21 @@ fn of_type(schema: &Value, text: bool, parts: &[Part]) -> &'static str {
     }
 }
 
+/// Whether there is a reference anywhere in it.
+fn refers(schema: &Value) -> bool {
+    match schema {
+        Value::Object(members) => members.iter().any(|(key, member)| key == "$ref" || refers(member)),
+        Value::Array(all) => all.iter().any(refers),
+        _ => false,
+    }
+}
+
 /// A schema with the definitions that its references name.
 fn with_definitions(root: &Value, schema: &Value) -> Value {
     let mut schema = schema.clone();
-    if let Value::Object(members) = &mut schema {
+    if let Value::Object(members) = &mut schema
+        && members.values().any(refers) | members.contains_key("$ref")
+    {
         for key in ["$defs", "definitions"] {
             if let Some(definitions) = root.get(key).filter(|_| !members.contains_key(key)) {
                 members.insert(key.to_owned(), definitions.clone());

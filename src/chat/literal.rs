@@ -66,6 +66,8 @@ pub(super) struct Converter {
     /// What is open, the outermost first: the bracket that closes it.
     open: Vec<u8>,
     word: Vec<u8>,
+    /// A comma has been read, and is written with what follows it: one in front of a bracket is left out.
+    comma: bool,
     /// Gemma's quote.
     quote: Mark,
 }
@@ -76,14 +78,15 @@ impl Converter {
         out.push(b'{');
         let open = vec![if notation == Notation::Python { b')' } else { b'}' }];
         let state = State::Key { first: true };
-        Converter { notation, state, open, word: Vec::new(), quote: quote.clone() }
+        Converter { notation, state, open, word: Vec::new(), comma: false, quote: quote.clone() }
     }
 
     /// The JSON of a value in Python's notation, if it is one.
     pub fn python(text: &[u8]) -> Option<Vec<u8>> {
         let state = State::Value { first: false };
         let (open, quote) = (Vec::new(), Mark::default());
-        let mut converter = Converter { notation: Notation::Python, state, open, word: Vec::new(), quote };
+        let mut converter =
+            Converter { notation: Notation::Python, state, open, word: Vec::new(), comma: false, quote };
         let origin = super::mark::Origin::Text;
         let mut bytes: Vec<Byte> = text.trim_ascii().iter().map(|&byte| Byte { byte, origin }).collect();
         // What a number or a word ends at.
@@ -136,6 +139,7 @@ impl Converter {
             }
             _ => return false,
         };
+        self.separate(out);
         out.push(b'"');
         self.state = State::Text { quote: Quote::Mark, key };
         true
@@ -199,6 +203,8 @@ impl Converter {
                 self.end_word(out)?;
                 return if self.open.is_empty() { space.then_some(true) } else { self.plain(byte, out) };
             }
+            // A character that has begun is taken whole.
+            State::Word if self.word.len() >= MAX_WORD && byte & 0xc0 != 0x80 => return None,
             State::Word => self.word.push(byte),
             State::Bare if byte == b':' || byte == b'=' || space => {
                 out.push(b'"');
@@ -210,11 +216,14 @@ impl Converter {
             State::Key { .. } | State::Value { first: true } | State::Behind if self.open.last() == Some(&byte) => {
                 return self.close(out);
             }
+            State::Value { .. } if self.comma && self.open.last() == Some(&byte) => return self.close(out),
             State::Key { .. } if byte == b'"' || byte == b'\'' => {
+                self.separate(out);
                 out.push(b'"');
                 self.state = State::Text { quote: Quote::Byte(byte), key: true };
             }
             State::Key { .. } if byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80 => {
+                self.separate(out);
                 out.push(b'"');
                 out.push(byte);
                 self.state = State::Bare;
@@ -225,16 +234,24 @@ impl Converter {
             }
             State::Value { .. } => self.value(byte, out)?,
             State::Behind if byte == b',' => {
-                out.push(b',');
+                self.comma = true;
                 let list = self.open.last() == Some(&b']');
                 self.state = if list { State::Value { first: false } } else { State::Key { first: false } };
             }
             _ => return None,
         }
-        (self.word.len() <= MAX_WORD).then_some(false)
+        Some(false)
+    }
+
+    /// Writes the comma that stands in front of what comes.
+    fn separate(&mut self, out: &mut Vec<u8>) {
+        if std::mem::take(&mut self.comma) {
+            out.push(b',');
+        }
     }
 
     fn value(&mut self, byte: u8, out: &mut Vec<u8>) -> Option<()> {
+        self.separate(out);
         match byte {
             b'[' | b'{' => {
                 if self.open.len() >= MAX_DEPTH {
@@ -259,6 +276,7 @@ impl Converter {
 
     fn close(&mut self, out: &mut Vec<u8>) -> Option<bool> {
         let closed = self.open.pop()?;
+        self.comma = false;
         out.push(if closed == b']' { b']' } else { b'}' });
         self.state = State::Behind;
         Some(self.open.is_empty())

@@ -100,14 +100,14 @@ impl Object {
             }
             State::KeyOrEnd if byte == b'}' => self.close(),
             State::Key(reader) => match reader.push(byte, &mut self.text) {
-                Read::More if self.text.len() <= MAX_TEXT => Turn::More,
+                Read::More if self.text.len() <= MAX_TEXT || byte & 0xc0 == 0x80 => Turn::More,
                 Read::End => self.key(),
                 _ => Turn::Bad,
             },
             State::Colon if byte == b':' => self.go(State::Value),
             State::Value => self.value(byte, out),
             State::Text(reader, member) => match reader.push(byte, &mut self.text) {
-                Read::More if self.text.len() <= MAX_TEXT => Turn::More,
+                Read::More if self.text.len() <= MAX_TEXT || byte & 0xc0 == 0x80 => Turn::More,
                 Read::End => {
                     let member = *member;
                     self.known(member)

@@ -8,16 +8,12 @@ use super::machine::Machine;
 use super::mark::{Byte, Mark, Origin};
 use super::program::Program;
 use super::syntax::Syntax;
-use super::tools::Tools;
-use crate::alloc::require;
+use super::tools::{self, Tools};
 use crate::error::{Error, Result};
 use crate::tokenizer::{ChatJson, ChatTemplate, Tokenizer, Utf8Stream};
 
 /// Bytes that one push takes.
 pub const MAX_PUSH: usize = 1 << 20;
-/// Bytes that reading a byte of the tools' JSON takes at most, beside its text.
-const TOOLS_BYTES_A_BYTE: usize = 48;
-
 /// How a model writes its answers, as its template shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChatFormat {
@@ -92,14 +88,7 @@ impl AnswerFormat {
 }
 
 fn tools(json: Option<&str>) -> Result<Tools> {
-    let Some(text) = json else { return Ok(Tools::default()) };
-    require(text.len().saturating_mul(TOOLS_BYTES_A_BYTE))?;
-    let read = serde_json::from_str(text).map_err(|error| Error::Argument {
-        name: "tools_json",
-        found: error.to_string(),
-        expected: "JSON".to_owned(),
-    })?;
-    Ok(Tools::new(&read))
+    Ok(Tools::new(&tools::read(json)?))
 }
 
 /// Takes an answer apart.

@@ -25,6 +25,8 @@ pub(super) struct Calls {
     pub listed: bool,
     /// They do.
     pub brackets: bool,
+    /// Objects may stand in a row without marks between.
+    pub row: bool,
     /// An object that the answer begins with is a call too, if it has the members of one.
     pub bare: bool,
     pub item: Item,
@@ -134,13 +136,13 @@ impl Calls {
     /// Calls as JSON objects between two marks; without the second to the end of the last.
     pub fn objects(open: &str, close: Option<&str>, keys: Keys) -> Calls {
         let (open, close) = (vec![open.to_owned()], close.map(str::to_owned));
-        Calls { open, close, listed: true, brackets: false, bare: false, item: Item::Object(keys) }
+        Calls { open, close, listed: true, brackets: false, row: false, bare: false, item: Item::Object(keys) }
     }
 
     /// Calls in parts.
     pub fn parts(open: &str, close: Option<&str>, parts: Vec<Part>) -> Calls {
         let (open, close) = (vec![open.to_owned()], close.map(str::to_owned));
-        Calls { open, close, listed: false, brackets: false, bare: false, item: Item::Parts(parts) }
+        Calls { open, close, listed: false, brackets: false, row: false, bare: false, item: Item::Parts(parts) }
     }
 }
 

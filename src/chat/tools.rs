@@ -5,9 +5,26 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::value::Wanted;
+use crate::alloc::require;
+use crate::error::{Error, Result};
+
+/// Bytes that reading a byte of the tools' JSON takes at most, beside its text.
+const BYTES_A_BYTE: usize = 48;
 
 /// References that a schema may follow.
 const MAX_REFERENCES: usize = 16;
+/// Schemas that are looked at for what arguments may be; of what is more nothing is known.
+const MOST_SCHEMAS: usize = 20_000;
+
+/// How many schemas may still be looked at: they may name each other.
+#[derive(Debug)]
+pub(super) struct Looks(usize);
+
+impl Default for Looks {
+    fn default() -> Looks {
+        Looks(MOST_SCHEMAS)
+    }
+}
 
 /// A tool.
 #[derive(Debug, Default)]
@@ -29,11 +46,29 @@ pub(super) fn parts(entry: &Value) -> Option<(&str, Option<&Value>)> {
     Some((name, schema))
 }
 
+/// The tools' JSON; null where there is none.
+pub(super) fn read(json: Option<&str>) -> Result<Value> {
+    let Some(text) = json else { return Ok(Value::Null) };
+    require(text.len().saturating_mul(BYTES_A_BYTE))?;
+    serde_json::from_str(text).map_err(|error| Error::Argument {
+        name: "tools_json",
+        found: error.to_string(),
+        expected: "JSON".to_owned(),
+    })
+}
+
+/// Whether a byte may stand in a function's name, in which no notation of calls could end.
+pub(super) fn is_of_name(byte: u8) -> bool {
+    !byte.is_ascii_control() && !byte.is_ascii_whitespace() && !b"\"'`<>{}[](),;=".contains(&byte)
+}
+
 impl Tools {
     /// Of a JSON array; what is no tool in it is passed over.
     pub fn new(tools: &Value) -> Tools {
         let entries = tools.as_array().map(Vec::as_slice).unwrap_or_default();
-        Tools(entries.iter().filter_map(parts).map(|(name, schema)| (name.to_owned(), Tool::new(schema))).collect())
+        let mut looks = Looks::default();
+        let tools = entries.iter().filter_map(parts);
+        Tools(tools.map(|(name, schema)| (name.to_owned(), Tool::new(schema, &mut looks))).collect())
     }
 
     pub fn is_empty(&self) -> bool {
@@ -52,12 +87,13 @@ impl Tools {
 }
 
 impl Tool {
-    fn new(schema: Option<&Value>) -> Tool {
+    fn new(schema: Option<&Value>, looks: &mut Looks) -> Tool {
         let Some(root) = schema else { return Tool::default() };
         let properties = root.get("properties").and_then(Value::as_object);
         let arguments = properties.into_iter().flatten();
-        let arguments = arguments.map(|(name, schema)| (name.clone(), wanted(root, schema, 0))).collect();
-        let others = root.get("additionalProperties").filter(|o| o.is_object()).map(|schema| wanted(root, schema, 0));
+        let arguments = arguments.map(|(name, schema)| (name.clone(), wanted(root, schema, looks, 0))).collect();
+        let others =
+            root.get("additionalProperties").filter(|o| o.is_object()).map(|schema| wanted(root, schema, looks, 0));
         Tool { arguments, others }
     }
 }
@@ -71,11 +107,12 @@ fn of_value(value: &Value) -> Wanted {
 }
 
 /// What a schema allows; `root` is what its references are looked for in.
-pub(super) fn wanted(root: &Value, schema: &Value, depth: usize) -> Wanted {
+pub(super) fn wanted(root: &Value, schema: &Value, looks: &mut Looks, depth: usize) -> Wanted {
     let of_type = |name: &Value| if name == "string" { Wanted::TEXT } else { Wanted::OTHER };
-    if depth > MAX_REFERENCES {
+    if depth > MAX_REFERENCES || looks.0 == 0 {
         return Wanted::ANY;
     }
+    looks.0 -= 1;
     let found = match schema.get("type") {
         Some(Value::Array(names)) => either(names.iter().map(of_type)),
         Some(name @ Value::String(_)) => Some(of_type(name)),
@@ -83,13 +120,12 @@ pub(super) fn wanted(root: &Value, schema: &Value, depth: usize) -> Wanted {
     };
     let listed = || either(schema.get("enum")?.as_array()?.iter().map(of_value));
     let fixed = || schema.get("const").map(of_value);
-    let choice = || {
-        let any = ["anyOf", "oneOf", "allOf"].into_iter().find_map(|key| schema.get(key)?.as_array());
-        either(any?.iter().map(|schema| wanted(root, schema, depth + 1)))
-    };
-    let referred = || {
-        let path = schema.get("$ref")?.as_str()?.strip_prefix('#')?;
-        Some(wanted(root, root.pointer(path)?, depth + 1))
-    };
-    found.or_else(listed).or_else(fixed).or_else(choice).or_else(referred).unwrap_or(Wanted::ANY)
+    if let Some(found) = found.or_else(listed).or_else(fixed) {
+        return found;
+    }
+    if let Some(any) = ["anyOf", "oneOf", "allOf"].into_iter().find_map(|key| schema.get(key)?.as_array()) {
+        return either(any.iter().map(|schema| wanted(root, schema, looks, depth + 1))).unwrap_or(Wanted::ANY);
+    }
+    let path = schema.get("$ref").and_then(Value::as_str).and_then(|path| path.strip_prefix('#'));
+    path.and_then(|path| root.pointer(path)).map_or(Wanted::ANY, |schema| wanted(root, schema, looks, depth + 1))
 }

@@ -101,7 +101,7 @@ pub fn tools() -> Value {
 }
 
 /// Where the turn ends behind the last call, where no control token that ends a generation says so.
-pub const TURN_ENDS: [&str; 22] = [
+pub const TURN_ENDS: [&str; 23] = [
     "<|im_end|>",
     "<|eot_id|>",
     "<|eom_id|>",
@@ -124,6 +124,7 @@ pub const TURN_ENDS: [&str; 22] = [
     "<turn|>",
     "<|tool_response>",
     "<|return|>",
+    "<|call|>",
 ];
 
 /// Families whose templates write arguments that are given as a text in quotes, or in a way of its own: no model does.
@@ -165,6 +166,13 @@ pub fn answer_of(template: &ChatTemplate, message: &Value) -> Option<String> {
     for (open, close) in OPENED {
         let before = prompt.rsplit_once(open).filter(|(_, behind)| behind.trim().is_empty());
         if let Some(answer) = before.and_then(|(before, _)| all.strip_prefix(before)) {
+            // Thinking that is there, be it empty.
+            if let Some(answer) = answer.strip_prefix(open) {
+                return Some(answer.to_owned());
+            }
+            if answer.trim_start().starts_with(close) {
+                return Some(answer.to_owned());
+            }
             return Some(match answer.contains(THOUGHT) {
                 true => answer.to_owned(),
                 false => format!("{THOUGHT}\n{close}\n\n{}", answer.trim_start()),

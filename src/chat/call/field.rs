@@ -5,6 +5,7 @@ use crate::chat::event::EventKind;
 use crate::chat::json;
 use crate::chat::mark::{Begins, Byte, Found, Mark, find};
 use crate::chat::syntax::Field;
+use crate::chat::tools;
 use crate::chat::value::{Value, Wanted};
 
 /// Bytes of a name, an id or what else stands in front of the arguments.
@@ -39,7 +40,8 @@ impl Call {
         }
         let Inner::Field(held) = &mut self.inner else { return Step::Bad(0) };
         for (at, byte) in text_from.iter().take(n).enumerate() {
-            if !byte.is_text() || held.len() >= MAX_FIELD {
+            // A character that has begun is taken whole.
+            if !byte.is_text() || held.len() >= MAX_FIELD && byte.byte & 0xc0 != 0x80 {
                 return Step::Bad(skip + at);
             }
             held.push(byte.byte);
@@ -156,9 +158,8 @@ impl Call {
 
 /// Whether a text is a function's name, or may become one: `so_far` has what stands behind it.
 fn is_name(name: &[u8], so_far: &[u8]) -> bool {
-    let plain = |b: &u8| !b.is_ascii_control() && !b.is_ascii_whitespace() && !b"\"'`<>{}[](),;=".contains(b);
     // Spaces may stand behind a name, and nothing behind them.
-    name.iter().all(plain) && so_far.len() <= name.len() + 64
+    name.iter().copied().all(tools::is_of_name) && so_far.len() <= name.len() + 64
 }
 
 /// The name in an id such as `functions.name:0`.

@@ -32,10 +32,12 @@ pub(super) fn rows() -> Vec<Row> {
             calls.brackets = in_brackets && calls.close.as_deref() != Some("</tool_call>");
         }
     }
-    // Marks of the template's turns may stand in front of the call.
-    for row in rows.iter_mut().filter(|row| row.syntax.family == "gigachat") {
-        if let Some(calls) = &mut row.syntax.calls {
-            calls.open.push("<|message_sep|>\n\nfunction call<|role_sep|>".to_owned());
+    for row in rows.iter_mut() {
+        let Some(calls) = &mut row.syntax.calls else { continue };
+        calls.row = row.syntax.family == "tool-calls";
+        // A mark of the template's turns stands in front of the call, which the model may have written.
+        if row.signs.contains(&"function call<|role_sep|>") {
+            calls.open.insert(0, "<|message_sep|>\n\nfunction call<|role_sep|>".to_owned());
         }
     }
     let mut llama = Calls::objects("<|python_tag|>", None, KEYS);

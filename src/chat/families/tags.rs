@@ -31,8 +31,8 @@ fn row(family: &'static str, signs: &'static [&'static str], open: &str, close: 
 pub(super) fn rows() -> Vec<Row> {
     let name = || Part::Field(Field::Name);
     let invoke = |begin: &str, each: Part, end: &str| vec![mark(begin), name(), mark("\">"), each, mark(end)];
-    let function = || {
-        let arguments = each("<parameter=", &[">"], "</parameter>", true);
+    let function = |lines| {
+        let arguments = each("<parameter=", &[">"], "</parameter>", lines);
         vec![mark("<function="), name(), mark(">"), arguments, mark("</function>")]
     };
     let dsml = || {
@@ -80,13 +80,13 @@ pub(super) fn rows() -> Vec<Row> {
             Some("</minimax:tool_call>"),
             invoke("<invoke name=\"", minimax, "</invoke>"),
         ),
-        row("seed-oss", &["<seed:tool_call>", "<function="], "<seed:tool_call>", seed, function()),
+        row("seed-oss", &["<seed:tool_call>", "<function="], "<seed:tool_call>", seed, function(false)),
         row(
             "qwen3-coder",
             &["<tool_call>", "<function=", "<parameter="],
             "<tool_call>",
             Some("</tool_call>"),
-            function(),
+            function(true),
         ),
         row("hunyuan", &["<tool_call:opensource>"], "<tool_calls:opensource>", Some("</tool_calls:opensource>"), hy),
         row(
