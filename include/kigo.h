@@ -926,9 +926,8 @@ typedef struct kigo_sampling {
 // in such calls; what shorter calls append differs from that by rounding, unless KIGO_LOAD_STRICT. From one device to another
 // they always do (kigo_doctor() measures by how much).
 //
-// Passes. A prompt runs in passes. On the CPU a step (a call that appends one token) that has waited for one goes before the
-// next; with KIGO_LOAD_MERGE_CALLS it rides in it. kigo_load_options.pass_tokens says how long they are, and no bit depends on
-// it.
+// Passes. A prompt runs in passes. On the CPU a step (a call of one token) that has waited for one goes before the next; with
+// KIGO_LOAD_MERGE_CALLS it rides in it. kigo_load_options.pass_tokens says how long they are, and no bit depends on it.
 //
 // Cancelling. kigo_session_cancel() stops the session's running kigo_session_prefill(), _step() or _generate(), or a
 // kigo_session_truncate() that computes; if none is running, the next of them. So a cancel between two calls is not lost, and a
