@@ -385,7 +385,8 @@ typedef struct kigo_load_options {
     uint64_t flags;
     // The most tokens of prompts in a pass on the CPU; 0: by what is measured, few while other threads step sessions of the
     // engine's models, so that their gaps stay within about four times the usual, and more while nobody does. See "Passes"
-    // in the section of sessions.
+    // in the section of sessions. Under a tap and for embeddings passes are of 512 tokens unless this says fewer; a GPU's are of
+    // 2,048, whatever this says.
     uint64_t pass_tokens;
     // The most bytes of the KV cache that stay when the sessions whose tokens they were are gone (destroyed, truncated,
     // advanced), to be found by sessions with KIGO_SESSION_REUSE_PREFIX; UINT64_MAX: whatever there is; 0: none. They are
@@ -909,41 +910,38 @@ typedef struct kigo_sampling {
 // A session is one sequence: its tokens, their KV cache, its sampling parameters. Its life is
 // prefill, sample, step, sample, step, ...; kigo_session_generate() is that loop in one call.
 //
-// One thread at a time: a session that is in use, by another thread or by the callback that the call comes from,
-// answers KIGO_STATUS_BUSY and goes on with what it does. Only kigo_session_cancel() and
-// kigo_session_clear_cancel(), whose handle is const, may be called meanwhile. Different sessions, also of one model,
-// run on different threads at once.
+// One thread at a time: a session that is in use, by another thread or by the callback that the call comes from, answers
+// KIGO_STATUS_BUSY and goes on with what it does. Only kigo_session_cancel() and kigo_session_clear_cancel(), whose handle is
+// const, may be called meanwhile. Different sessions, also of one model, run on different threads at once.
 //
-// At any time the session's tokens are exactly those in its cache, and its logits, where it has any, are those after
-// the last of them. A call that fails or is cancelled leaves tokens and logits as they were before it.
+// At any time the session's tokens are exactly those in its cache, and its logits, where it has any, are those after the last of
+// them. A call that fails or is cancelled leaves tokens and logits as they were before it.
 //
-// Sameness. A session's logits and tokens depend on its tokens, its parameters and its seed, and on nothing else. On
-// one device, bit for bit: the same calls give the same on every run; a session gives the same alone, in any batch and
-// beside any others; a tap changes nothing, nor do fork, save and restore, or a truncation that is taken back. On the
-// CPU, also: any number of threads and any of its instruction sets give the same, and so do all ways to cut a prompt
-// into calls and to share its beginning with other sessions. A GPU computes the tokens of a call of 8 or more through other
-// kernels than single steps: there all ways to cut a prompt into calls of 8 or more give the same, and so does a beginning
-// shared with a session that has got it in such calls; what shorter calls append differs from that by rounding, unless
-// KIGO_LOAD_STRICT. From one device to another they always do (kigo_doctor() measures by how much).
+// Sameness. A session's logits and tokens depend on its tokens, its parameters and its seed, and on nothing else. On one device,
+// bit for bit: the same calls give the same on every run; a session gives the same alone, in any batch and beside any others; a
+// tap changes nothing, nor do fork, save and restore, or a truncation that is taken back. On the CPU, also: any number of
+// threads and any of its instruction sets give the same, and so do all ways to cut a prompt into calls and to share its
+// beginning with other sessions. A GPU computes the tokens of a call of 8 or more through other kernels than single steps: there
+// all ways to cut a prompt into calls of 8 or more give the same, and so does a beginning shared with a session that has got it
+// in such calls; what shorter calls append differs from that by rounding, unless KIGO_LOAD_STRICT. From one device to another
+// they always do (kigo_doctor() measures by how much).
 //
-// Passes. A prompt runs in passes over the weights. On the CPU a step (a call that appends one token) that has waited for one
-// goes before the next; with KIGO_LOAD_MERGE_CALLS it rides in it. How long they are is kigo_load_options.pass_tokens, under a
-// tap and for embeddings 512 unless that says fewer, and no bit depends on it. A GPU's are of 2,048 tokens.
+// Passes. A prompt runs in passes. On the CPU a step (a call of one token) that has waited for one goes before the next; with
+// KIGO_LOAD_MERGE_CALLS it rides in it. kigo_load_options.pass_tokens says how long they are, and no bit depends on it.
 //
 // Cancelling. kigo_session_cancel() stops the session's running kigo_session_prefill(), _step() or _generate(), or a
-// kigo_session_truncate() that computes; if none is running, the next of them. So a cancel between two calls is not lost, and a thread or a signal handler that
-// cancels needs to know nothing of what the session does right now. Whoever runs the session calls
-// kigo_session_clear_cancel() where an earlier cancel is of no more interest, such as before a new question. A call
-// that has been stopped has used the cancel up; several before it count as one. On the CPU a call stops within the
-// time of one layer over a pass's tokens, at most 512, on a GPU of five layers over at most 2,048 or of sixteen single steps.
+// kigo_session_truncate() that computes; if none is running, the next of them. So a cancel between two calls is not lost, and a
+// thread or a signal handler that cancels needs to know nothing of what the session does right now. Whoever runs the session
+// calls kigo_session_clear_cancel() where an earlier cancel is of no more interest, such as before a new question. A call that
+// has been stopped has used the cancel up; several before it count as one. On the CPU a call stops within the time of one layer
+// over a pass's tokens, at most 512, on a GPU of five layers over at most 2,048 or of sixteen single steps.
 
 // For kigo_session_options.flags: where another session of the model holds the same tokens from the first on, such as
 // a system prompt, or computes them, or held them once (kigo_load_options.prefix_cache_bytes), their KV cache is shared in whole
-// pages of 64 tokens instead of being computed again: see "Kept prefixes". Looked for
-// by a prefill while the session holds a multiple of 64 tokens, best none. At least one token is always computed.
-// kigo_session_facts.n_tokens_reused counts them. The results are the same on the CPU, and on a GPU with KIGO_LOAD_STRICT;
-// on a GPU without it logits differ by rounding where steps have computed some of what is shared: see "Sameness". How long a
-// prefill takes tells whether somebody else has that text, so leave it out, or give salts, between parties that must not know.
+// pages of 64 tokens instead of being computed again: see "Kept prefixes". Looked for by a prefill while the session holds a
+// multiple of 64 tokens, best none. At least one is always computed; kigo_session_facts.n_tokens_reused counts the others. On a
+// GPU without KIGO_LOAD_STRICT logits differ by rounding where steps have computed some of what is shared: see "Sameness". How long
+// a prefill takes tells whether somebody else has that text: no flag, or salts, between parties that must not know.
 #define KIGO_SESSION_REUSE_PREFIX 1
 
 // One sequence.

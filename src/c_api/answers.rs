@@ -346,8 +346,9 @@ unsafe fn give<C: FnOnce(&mut AnswerParser) -> Result<()>>(
 ) -> Result<()> {
     // SAFETY: passed on from this function's contract.
     let parser = unsafe {
-        null_out(events, "events")?;
-        null_out(n_events, "n_events")?;
+        // Both, whichever of them is wrong.
+        let (first, second) = (null_out(events, "events"), null_out(n_events, "n_events"));
+        first.and(second)?;
         borrow(parser.cast_const(), "parser")?
     };
     let mut state = lock(&parser.0)?;

@@ -14,7 +14,7 @@ static const char *const TOOLS =
     "\"a\": {\"enum\": [1, 22]}, \"b\": {\"enum\": [\"x\", \"}\"]}}, \"required\": [\"a\", \"b\"], \"additionalProperties\": false}}}]";
 
 struct answer {
-    char thinking[64], text[256], id[32], name[64], arguments[256];
+    char thinking[64], text[256], id[64], name[64], arguments[256];
     int n_calls, n_ended, n_malformed, n_budget, ended;
 };
 

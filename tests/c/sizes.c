@@ -28,8 +28,8 @@ struct newer_session_options {
 int main(int argc, char **argv)
 {
     CHECK(argc >= 2);
-    CHECK(sizeof(kigo_engine_options) == 56 && sizeof(kigo_session_options) == 32 && sizeof(kigo_sampling) == 64);
-    CHECK(sizeof(kigo_load_options) == 48 && sizeof(kigo_plan) == 64 && sizeof(kigo_cache_facts) == 56 && sizeof(kigo_session_facts) == 72);
+    CHECK(sizeof(kigo_engine_options) == 56 && sizeof(kigo_session_options) == 48 && sizeof(kigo_sampling) == 64);
+    CHECK(sizeof(kigo_load_options) == 56 && sizeof(kigo_plan) == 64 && sizeof(kigo_cache_facts) == 80 && sizeof(kigo_session_facts) == 72);
     CHECK(sizeof(kigo_message) == 32 && sizeof(kigo_string) == 16 && sizeof(kigo_logit_bias) == 8);
     CHECK(sizeof(kigo_tap_event) == 64 && sizeof(kigo_check) == 64 && sizeof(kigo_doctor_options) == 32);
     CHECK(sizeof(kigo_chat_options) == 64);
@@ -56,7 +56,7 @@ int main(int argc, char **argv)
     kigo_session_destroy(session);
     newer.later[1] = 1;
     CHECK(kigo_session_create(model, &newer.known, &session) == KIGO_STATUS_INVALID_ARGUMENT && session == NULL);
-    CHECK(strstr(kigo_last_error(), "kigo_session_options.struct_size is 48; expected sizeof = 32") != NULL);
+    CHECK(strstr(kigo_last_error(), "kigo_session_options.struct_size is 64; expected sizeof = 48") != NULL);
 
     // An older struct is filled as far as it goes, a newer one has zeros behind.
     kigo_plan plan = {.struct_size = sizeof plan};

@@ -46,12 +46,12 @@ macro_rules! shared {
 }
 
 shared!(
-    memory_goes_back_when_it_is_needed_and_no_earlier,
     truncating_behind_the_window_gives_the_bits_of_a_new_session,
     what_steps_and_prompts_have_made_is_computed_again_as_it_was,
+    a_plan_says_what_windows_save;
+    memory_goes_back_when_it_is_needed_and_no_earlier,
     forks_of_which_one_computes_again_share_what_they_had,
     without_memory_to_compute_again_nothing_changes,
-    a_plan_says_what_windows_save;
     a_prefix_is_shared_as_far_as_the_windows_in_front_are_there,
     a_session_without_its_old_parts_is_saved_and_restored,
     a_prompt_needs_all_of_it_only_in_layers_without_a_window,

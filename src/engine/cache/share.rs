@@ -39,6 +39,10 @@ pub(in crate::engine) struct Lead {
 impl Lead {
     /// Positions in front of `n_total` are in the cache now, on the pages of the session.
     pub(in crate::engine) fn passed(&self, pages: &Pages, n_total: usize) {
+        // Of pages that move along nobody is to want what falls behind: it is what the next ones get.
+        if pages.list.course.is_some() {
+            return;
+        }
         let n = (n_total / PAGE_TOKENS).saturating_sub(self.first).min(self.tokens.len() / PAGE_TOKENS);
         let Some(key) = &pages.list.key else { return };
         let mut state = self.pool.lock();
