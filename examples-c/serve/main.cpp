@@ -59,6 +59,10 @@ void add_checks(http_server &http, const service &s) {
     http.set_error_handler([](const httplib::Request &request, httplib::Response &response) {
         if (!response.body.empty()) return;
         if (http_server::here().over_limit()) response.status = 413;
+        if (response.status != 404) { // where the next request would begin is not known
+            http_server::here().end_after_answer();
+            response.set_header("Connection", "close");
+        }
         const std::string at = request.method + " " + request.path;
         switch (response.status) {
         case 404: response.body = error_body(fault(404, "invalid_request_error", "there is no " + at, "", "unknown_url")); break;

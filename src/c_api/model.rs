@@ -35,7 +35,8 @@ pub struct kigo_load_options {
     pub flags: u64,
     /// The most tokens of prompts in a pass on the CPU; 0: by what is measured, few while other threads step sessions of the
     /// engine's models, so that their gaps stay within about four times the usual, and more while nobody does. See "Passes"
-    /// in the section of sessions.
+    /// in the section of sessions. Under a tap and for embeddings passes are of 512 tokens unless this says fewer; a GPU's are of
+    /// 2,048, whatever this says.
     pub pass_tokens: u64,
     /// The most bytes of the KV cache that stay when the sessions whose tokens they were are gone (destroyed, truncated,
     /// advanced), to be found by sessions with KIGO_SESSION_REUSE_PREFIX; UINT64_MAX: whatever there is; 0: none. They are

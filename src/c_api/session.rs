@@ -1,33 +1,31 @@
 //! A session is one sequence: its tokens, their KV cache, its sampling parameters. Its life is
 //! prefill, sample, step, sample, step, ...; kigo_session_generate() is that loop in one call.
 //!
-//! One thread at a time: a session that is in use, by another thread or by the callback that the call comes from,
-//! answers KIGO_STATUS_BUSY and goes on with what it does. Only kigo_session_cancel() and
-//! kigo_session_clear_cancel(), whose handle is const, may be called meanwhile. Different sessions, also of one model,
-//! run on different threads at once.
+//! One thread at a time: a session that is in use, by another thread or by the callback that the call comes from, answers
+//! KIGO_STATUS_BUSY and goes on with what it does. Only kigo_session_cancel() and kigo_session_clear_cancel(), whose handle is
+//! const, may be called meanwhile. Different sessions, also of one model, run on different threads at once.
 //!
-//! At any time the session's tokens are exactly those in its cache, and its logits, where it has any, are those after
-//! the last of them. A call that fails or is cancelled leaves tokens and logits as they were before it.
+//! At any time the session's tokens are exactly those in its cache, and its logits, where it has any, are those after the last of
+//! them. A call that fails or is cancelled leaves tokens and logits as they were before it.
 //!
-//! Sameness. A session's logits and tokens depend on its tokens, its parameters and its seed, and on nothing else. On
-//! one device, bit for bit: the same calls give the same on every run; a session gives the same alone, in any batch and
-//! beside any others; a tap changes nothing, nor do fork, save and restore, or a truncation that is taken back. On the
-//! CPU, also: any number of threads and any of its instruction sets give the same, and so do all ways to cut a prompt
-//! into calls and to share its beginning with other sessions. A GPU computes the tokens of a call of 8 or more through other
-//! kernels than single steps: there all ways to cut a prompt into calls of 8 or more give the same, and so does a beginning
-//! shared with a session that has got it in such calls; what shorter calls append differs from that by rounding, unless
-//! KIGO_LOAD_STRICT. From one device to another they always do (kigo_doctor() measures by how much).
+//! Sameness. A session's logits and tokens depend on its tokens, its parameters and its seed, and on nothing else. On one device,
+//! bit for bit: the same calls give the same on every run; a session gives the same alone, in any batch and beside any others; a
+//! tap changes nothing, nor do fork, save and restore, or a truncation that is taken back. On the CPU, also: any number of
+//! threads and any of its instruction sets give the same, and so do all ways to cut a prompt into calls and to share its
+//! beginning with other sessions. A GPU computes the tokens of a call of 8 or more through other kernels than single steps: there
+//! all ways to cut a prompt into calls of 8 or more give the same, and so does a beginning shared with a session that has got it
+//! in such calls; what shorter calls append differs from that by rounding, unless KIGO_LOAD_STRICT. From one device to another
+//! they always do (kigo_doctor() measures by how much).
 //!
-//! Passes. A prompt runs in passes over the weights. On the CPU a step (a call that appends one token) that has waited for one
-//! goes before the next; with KIGO_LOAD_MERGE_CALLS it rides in it. How long they are is kigo_load_options.pass_tokens, under a
-//! tap and for embeddings 512 unless that says fewer, and no bit depends on it. A GPU's are of 2,048 tokens.
+//! Passes. A prompt runs in passes. On the CPU a step (a call of one token) that has waited for one goes before the next; with
+//! KIGO_LOAD_MERGE_CALLS it rides in it. kigo_load_options.pass_tokens says how long they are, and no bit depends on it.
 //!
 //! Cancelling. kigo_session_cancel() stops the session's running kigo_session_prefill(), _step() or _generate(), or a
-//! kigo_session_truncate() that computes; if none is running, the next of them. So a cancel between two calls is not lost, and a thread or a signal handler that
-//! cancels needs to know nothing of what the session does right now. Whoever runs the session calls
-//! kigo_session_clear_cancel() where an earlier cancel is of no more interest, such as before a new question. A call
-//! that has been stopped has used the cancel up; several before it count as one. On the CPU a call stops within the
-//! time of one layer over a pass's tokens, at most 512, on a GPU of five layers over at most 2,048 or of sixteen single steps.
+//! kigo_session_truncate() that computes; if none is running, the next of them. So a cancel between two calls is not lost, and a
+//! thread or a signal handler that cancels needs to know nothing of what the session does right now. Whoever runs the session
+//! calls kigo_session_clear_cancel() where an earlier cancel is of no more interest, such as before a new question. A call that
+//! has been stopped has used the cancel up; several before it count as one. On the CPU a call stops within the time of one layer
+//! over a pass's tokens, at most 512, on a GPU of five layers over at most 2,048 or of sixteen single steps.
 
 use super::model::kigo_model;
 use super::prelude::*;

@@ -9,7 +9,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::append::{Appending, Begun};
 use super::cache::Awaited;
-use super::schedule::Line;
+use super::schedule::{Line, beside};
 use super::session::{Session, State};
 use crate::backend::{PAGE_TOKENS, Slot};
 use crate::error::{Error, Result};
@@ -192,7 +192,7 @@ pub(super) fn shares(wanted: &[Wanted], line: &Line, bound: usize) -> Vec<usize>
     let kept = if wanted.iter().all(|entry| entry.is_step) { 0 } else { PAGE_TOKENS };
     let steps = wanted.iter().zip(&mut shares).filter(|(entry, _)| entry.is_step).take(line.most() - kept);
     let n_steps = steps.map(|(_, share)| *share = 1).count();
-    let most = bound.min(line.most() - n_steps);
+    let most = bound.max(beside(n_steps)).min(line.most() - n_steps);
     let mut n_prompt = 0;
     for (entry, share) in wanted.iter().zip(&mut shares).filter(|(entry, _)| !entry.is_step) {
         let room = most.saturating_sub(n_prompt).max(1);

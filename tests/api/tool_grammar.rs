@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use kigo::chat::{AnswerFormat, ToolChoice};
-use kigo::engine::{AnswerParser, Constraint, Engine, EngineOptions, LogSink, Model, Session, SessionOptions};
+use kigo::engine::{Constraint, Engine, EngineOptions, LogSink, Model, Session, SessionOptions};
 use kigo::error::{Error, Status};
 use kigo::gguf::TensorType;
 use kigo::tokenizer::{ChatJson, ChatTemplate};

@@ -298,7 +298,7 @@ fn failures_end_with_1_and_the_library_s_text() {
         ("generate", &["-m", tiny(), "-f", "/no/such.txt"], &["/no/such.txt", "No such file"]),
         (
             "generate",
-            &["-m", tiny(), "-p", "x", "--top-p", "1.5"],
+            &["-m", tiny(), "-p", "x", "--temp", "0.00001"],
             &["kigo_session_create", "KIGO_STATUS_INVALID_ARGUMENT"],
         ),
         ("generate", &["-m", "Cargo.toml", "-p", "x"], &["KIGO_STATUS_INVALID_MODEL"]),

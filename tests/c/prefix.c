@@ -93,7 +93,7 @@ int main(int argc, char **argv)
     kigo_engine *engine = open_engine();
     kigo_model *model;
     uint64_t page;
-    kigo_load_options options = {.struct_size = sizeof options, .prefix_cache_bytes = UINT64_MAX, .flags = KIGO_LOAD_STRICT};
+    kigo_load_options options = {.struct_size = sizeof options, .prefix_cache_bytes = UINT64_MAX, .pass_tokens = 512, .flags = KIGO_LOAD_STRICT};
     CHECK(kigo_model_load_file(engine, argv[1], KIGO_STRLEN, &options, &model) == KIGO_STATUS_OK);
     CHECK(kigo_model_cache_bytes(model, 1, &page) == KIGO_STATUS_OK);
     kigo_engine_facts facts = {.struct_size = sizeof facts};

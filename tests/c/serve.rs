@@ -322,7 +322,7 @@ fn a_client_that_goes_away_gives_its_pages_back() {
 fn sequences_wait_for_places_and_for_pages() {
     let Some(roomy) = start(tiny(), &[]) else { return };
     let question = |i: usize| {
-        let more = json!({"max_tokens": 150, "temperature": 1.1, "seed": i, "logprobs": i % 2 == 0, "n": 1 + i % 2,
+        let more = json!({"max_tokens": 150, "temperature": 1.1, "seed": i, "logprobs": i.is_multiple_of(2), "n": 1 + i % 2,
             "logit_bias": {"509": -100, "510": -100, "511": -100}});
         chat(&format!("{i} {}", "word ".repeat(10 * i)), &more)
     };

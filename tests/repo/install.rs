@@ -137,26 +137,32 @@ fn the_readme_s_line_works_wherever_the_tree_lies() {
         let _ = std::fs::remove_file(dir.join("hello"));
         let mut shell = Command::new("sh");
         shell.args(["-ec", line]).current_dir(&dir).env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig"));
-        succeed(shell.env_remove("LD_LIBRARY_PATH"), "")
+        let said = succeed(shell.env_remove("LD_LIBRARY_PATH"), "");
+        (said, loaded(&dir.join("hello")))
     };
-    let said = hello(prefix());
-    assert!(!said.is_empty());
+    let (said, from) = hello(prefix());
+    assert!(!said.is_empty() && from.starts_with(prefix()), "{from:?}");
     // Moved as a whole, and the programs with it.
     let moved = folder("install-moved").join("elsewhere");
     let _ = std::fs::remove_dir_all(&moved);
     succeed(Command::new("cp").arg("-a").arg(prefix()).arg(&moved), "");
-    let hidden = prefix().with_extension("hidden");
-    std::fs::rename(prefix(), &hidden).expect("renamed");
-    let outcome = std::panic::catch_unwind(|| {
-        assert_eq!(hello(&moved), said);
-        let kigo = |args: &[&str]| succeed(Command::new(moved.join("bin/kigo")).args(args), "");
-        assert_eq!(kigo(&["chat", "--version"]), concat!("chat (kigo) ", env!("CARGO_PKG_VERSION"), "\n"));
-        assert_eq!(kigo(&["--version"]), concat!("kigo ", env!("CARGO_PKG_VERSION"), "\n"));
-        assert!(kigo(&["help", "generate"]).starts_with("usage: generate "));
-        assert!(refuse(Command::new(moved.join("bin/kigo")).arg("sing"), 2).contains("sing: is no program"));
-    });
-    std::fs::rename(&hidden, prefix()).expect("renamed back");
-    outcome.expect("all of it holds");
+    let (again, from) = hello(&moved);
+    assert!(again == said && from.starts_with(&moved), "{from:?}");
+    assert!(loaded(&moved.join("libexec/kigo/chat")).starts_with(&moved));
+    let kigo = |args: &[&str]| succeed(Command::new(moved.join("bin/kigo")).args(args), "");
+    assert_eq!(kigo(&["chat", "--version"]), concat!("chat (kigo) ", env!("CARGO_PKG_VERSION"), "\n"));
+    assert_eq!(kigo(&["--version"]), concat!("kigo ", env!("CARGO_PKG_VERSION"), "\n"));
+    assert!(kigo(&["help", "generate"]).starts_with("usage: generate "));
+    assert!(refuse(Command::new(moved.join("bin/kigo")).arg("sing"), 2).contains("sing: is no program"));
+}
+
+/// The library that the loader finds for a program.
+fn loaded(program: &Path) -> PathBuf {
+    let libraries = succeed(Command::new("ldd").arg(program), "");
+    let path =
+        libraries.lines().find_map(|l| l.trim().strip_prefix("libkigo")?.split(" => ").nth(1)?.split(' ').next());
+    let path = path.unwrap_or_else(|| panic!("{libraries}"));
+    std::fs::canonicalize(path).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
 #[test]

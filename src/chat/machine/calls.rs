@@ -50,10 +50,10 @@ impl Machine {
 
     /// The call that is read has ended, and an answer may follow.
     pub(super) fn end_call(&mut self, malformed: bool, events: &mut Events) {
-        if let State::Call(call) | State::NamedCall(call) = &self.state {
-            if let Some(index) = call.index {
-                events.say(EventKind::CallEnded, index, malformed, b"");
-            }
+        if let State::Call(call) | State::NamedCall(call) = &self.state
+            && let Some(index) = call.index
+        {
+            events.say(EventKind::CallEnded, index, malformed, b"");
         }
         self.kept.clear();
         self.stray_close = true;

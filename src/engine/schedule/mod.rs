@@ -6,5 +6,6 @@ mod pace;
 mod part;
 
 pub(super) use line::{Line, Passes};
+pub(super) use order::beside;
 pub(super) use pace::Steppers;
 pub(super) use part::{Part, run_tapped};

@@ -36,7 +36,9 @@ pub(super) fn next(waiting: &[Place], ended: u64, rules: Rules) -> Vec<usize> {
         let first = (!waiting.is_empty()).then_some(0);
         return (if rules.is_bounded { late.or(prompt).or(first) } else { first }).into_iter().collect();
     }
-    let mut pass = Pass { most: rules.most, bound: None, n_tokens: 0, n_prompt: 0, chosen: Vec::new() };
+    let n_steps: usize = waiting.iter().filter(|place| is_step(place)).map(|place| place.n_tokens).sum();
+    let least = beside(n_steps);
+    let mut pass = Pass { most: rules.most, least, bound: None, n_tokens: 0, n_prompt: 0, chosen: Vec::new() };
     let mut take = |wanted: &dyn Fn(usize, &Place) -> bool| {
         // Whoever does not fit is waited for by those behind: nobody is overtaken again and again.
         let mut wanted = waiting.iter().enumerate().filter(|(index, place)| wanted(*index, place));
@@ -57,9 +59,17 @@ pub(super) fn next(waiting: &[Place], ended: u64, rules: Rules) -> Vec<usize> {
     pass.chosen
 }
 
+/// Tokens of prompts that a pass may have with so many steps in it, whatever its bound: a step's row costs it as much as a prompt's, so that
+/// with these it takes a few times as long as without them. Where many answer, many prompts come in.
+pub(in crate::engine) fn beside(n_steps: usize) -> usize {
+    4 * n_steps
+}
+
 /// A pass that is put together.
 struct Pass {
     most: usize,
+    /// See [`beside`].
+    least: usize,
     /// The bound of the first prompt.
     bound: Option<usize>,
     n_tokens: usize,
@@ -71,7 +81,8 @@ impl Pass {
     /// Takes a call if there is room for it, and the first in any case; whether it was taken.
     fn take(&mut self, index: usize, place: &Place) -> bool {
         let (n_tokens, n_prompt) = (self.n_tokens + place.n_tokens, self.n_prompt + place.n_prompt);
-        let fits = n_tokens <= self.most && (place.n_prompt == 0 || n_prompt <= self.bound.unwrap_or(usize::MAX));
+        let bound = self.bound.map_or(usize::MAX, |bound| bound.max(self.least));
+        let fits = n_tokens <= self.most && (place.n_prompt == 0 || n_prompt <= bound);
         let taken = fits || self.chosen.is_empty();
         if taken {
             (self.n_tokens, self.n_prompt) = (n_tokens, n_prompt);
