@@ -36,12 +36,12 @@ static kigo_cache_facts cache(const kigo_model *model)
     return facts;
 }
 
-static size_t told[8], n_told;
+static size_t told[64], n_told;
 static kigo_session *watched;
 
 static int32_t progress(size_t n_done, size_t n_total, void *user_data)
 {
-    CHECK(n_total == 250 && n_told < 8);
+    CHECK(n_total == 250 && n_told < 64);
     CHECK(kigo_session_step(watched, 1) == KIGO_STATUS_BUSY);
     told[n_told++] = n_done;
     return *(int32_t *)user_data;
@@ -70,7 +70,8 @@ static void advances(const kigo_model *model)
     CHECK(kigo_session_logits(session, after, 512, &n) == KIGO_STATUS_OK && memcmp(before, after, sizeof before) == 0);
     stop = 0;
     CHECK(kigo_session_advance(session, other, 250, &how, &a) == KIGO_STATUS_OK);
-    CHECK(a.n_kept == 70 && a.n_reused == 0 && a.n_computed == 180 && n_told == 2);
+    CHECK(a.n_kept == 70 && a.n_reused == 0 && a.n_computed == 180);
+    CHECK(n_told >= 2 && told[1] == 70); // as many passes as there is time for
     // Back, to pages that this session has left.
     CHECK(kigo_session_advance(session, ids, 300, NULL, &a) == KIGO_STATUS_OK);
     CHECK(a.n_kept == 64 && a.n_reused == 192 && a.n_computed == 44 && reused(session) == 192 + 192);
