@@ -346,7 +346,6 @@ unsafe fn give<C: FnOnce(&mut AnswerParser) -> Result<()>>(
 ) -> Result<()> {
     // SAFETY: passed on from this function's contract.
     let parser = unsafe {
-        // Both, whichever of them is wrong.
         let (first, second) = (null_out(events, "events"), null_out(n_events, "n_events"));
         first.and(second)?;
         borrow(parser.cast_const(), "parser")?
