@@ -1,8 +1,8 @@
 //! Answers taken apart: thinking, answer and calls told from each other as they come, in the way that the model's template
 //! writes them.
 //!
-//! What a family writes is data ([`syntax`]), a file for each kind of it in [`families`]; a template is recognised by what it
-//! renders ([`detect`]). One machine reads answers by that data ([`machine`], and [`call`] for what is in a call).
+//! What a family writes is data (`syntax`), a file for each kind of it in `families`; a template is recognised by what it
+//! renders (`detect`). One machine reads answers by that data (`machine`, and `call` for what is in a call).
 //!
 //! Invariants:
 //! - what comes out does not depend on how the answer was cut into pushes, nor is anything of it lost: it is text, or in a call;
