@@ -63,7 +63,7 @@ shared!(
 /// Outside strict mode a first prompt takes its working memory beside the pages that are counted here to the byte.
 #[test]
 fn one_model_s_spare_memory_is_another_s_under_the_engine_s_cap() {
-    if let Some(_turn) = device() {
+    if let (Some(_turn), false) = (device(), few()) {
         windows::one_model_s_spare_memory_is_another_s_under_the_engine_s_cap(&on(true));
     }
 }
@@ -180,7 +180,7 @@ fn loaded(device: &CudaDevice, file: &[u8], strict: bool) -> Arc<CudaModel> {
 #[test]
 fn a_part_that_goes_is_memory_of_the_device() {
     let Some(_turn) = device() else { return };
-    for arch in ["gemma3", "gpt-oss", "phi3"] {
+    for arch in &["gemma3", "gpt-oss", "phi3"][..if few() { 1 } else { 3 }] {
         let device = CudaDevice::new(0).unwrap();
         let model = loaded(&device, &tiny(arch, 512).bytes(), true);
         let classes = model.cache_classes().unwrap();
