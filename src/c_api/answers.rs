@@ -20,7 +20,7 @@
 //! Whatever comes, a parser holds a few KiB (what may still become a mark, a head of 1024 bytes, a value of 4096),
 //! and its time grows with the text.
 
-use std::sync::{Mutex, TryLockError};
+use std::sync::{Mutex, MutexGuard};
 
 use super::chat::{chat_json, kigo_chat_options};
 use super::constraint::{KIGO_CONSTRAINT_COMPACT, kigo_constraint, kigo_constraint_callback};
@@ -327,11 +327,8 @@ pub unsafe extern "C" fn kigo_constraint_create_tools(
     })
 }
 
-fn lock(parser: &Mutex<State>) -> Result<std::sync::MutexGuard<'_, State>> {
-    parser.try_lock().map_err(|e| match e {
-        TryLockError::WouldBlock => Error::Busy,
-        TryLockError::Poisoned(_) => Error::Poisoned { what: "parser" },
-    })
+fn lock(parser: &Mutex<State>) -> Result<MutexGuard<'_, State>> {
+    try_lock(parser, "parser")
 }
 
 /// Makes a call of the parser and gives its events out. `prepare` says how many bytes it takes, and what the call is.

@@ -6,7 +6,7 @@
 
 use std::ffi::c_char;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use super::args::{Buffer, not_null};
 use super::guard::{about, room};
@@ -41,6 +41,15 @@ impl<T> Deref for Owned<T> {
 
 /// A handle that a call works with.
 pub(super) type Held<T> = Arc<Owned<T>>;
+
+/// What a handle of one thread at a time holds; `what` names it.
+pub(super) fn try_lock<'a, T>(state: &'a Mutex<T>, what: &'static str) -> Result<MutexGuard<'a, T>> {
+    state.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => Error::Busy,
+        // A panic inside an earlier call.
+        TryLockError::Poisoned(_) => Error::Poisoned { what },
+    })
+}
 
 /// The pointer that the caller has, for comparing.
 pub(super) fn name_of<T>(held: &Held<T>) -> *mut T {

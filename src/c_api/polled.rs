@@ -18,7 +18,7 @@
 //!
 //! One thread at a time: a batch that another thread uses answers KIGO_STATUS_BUSY.
 
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::sync::{Mutex, MutexGuard};
 
 use super::generate::{kigo_generate_options, read_options, stop_numbers};
 use super::guard::status_of;
@@ -113,10 +113,7 @@ sized_struct!(kigo_batch_event, bytes: 80, fields: [
 
 /// The batch, for the length of a call.
 fn state(batch: &kigo_batch) -> Result<MutexGuard<'_, State>> {
-    batch.0.try_lock().map_err(|e| match e {
-        TryLockError::WouldBlock => Error::Busy,
-        TryLockError::Poisoned(_) => Error::Poisoned { what: "batch" },
-    })
+    try_lock(&batch.0, "batch")
 }
 
 /// Makes a batch without sessions. INVALID_STATE: the model has no weights (KIGO_LOAD_VOCABULARY). OUT_OF_MEMORY.

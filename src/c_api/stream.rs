@@ -1,7 +1,7 @@
 //! Tokens in, complete UTF-8 characters out, for programs with a loop of their own: what kigo_session_generate() does
 //! with the text. One thread at a time: a stream that another thread uses answers KIGO_STATUS_BUSY.
 
-use std::sync::{Mutex, TryLockError};
+use std::sync::Mutex;
 
 use super::generate::{kigo_string, strings};
 use super::model::kigo_model;
@@ -112,10 +112,7 @@ unsafe fn give(
     let size = unsafe { zero_out(out, "out")? };
     // SAFETY: passed on from this function's contract.
     let stream = unsafe { borrow(stream.cast_const(), "stream")? };
-    let mut state = stream.0.try_lock().map_err(|e| match e {
-        TryLockError::WouldBlock => Error::Busy,
-        TryLockError::Poisoned(_) => Error::Poisoned { what: "stream" },
-    })?;
+    let mut state = try_lock(&stream.0, "stream")?;
     let mut text = String::new();
     call(&mut state.stream, &mut text)?;
     let mut text = text.into_bytes();
