@@ -12,6 +12,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, UnsafeCell};
+use std::collections::TryReserveError;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
@@ -195,7 +196,12 @@ pub fn require(bytes: usize) -> Result<()> {
 
 /// Makes room for `n` more elements, or fails with the bytes that this would take.
 pub fn reserve<T>(list: &mut Vec<T>, n: usize) -> Result<()> {
-    asking(|| list.try_reserve(n)).map_err(|_| refused::<T>(n))
+    reserve_by::<T>(n, || list.try_reserve(n))
+}
+
+/// [`reserve`] for other lists, with their own `try_reserve`.
+pub fn reserve_by<T>(n: usize, try_reserve: impl FnOnce() -> std::result::Result<(), TryReserveError>) -> Result<()> {
+    asking(try_reserve).map_err(|_| refused::<T>(n))
 }
 
 /// [`reserve`] without room for more than `n`.

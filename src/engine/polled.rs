@@ -14,7 +14,7 @@ use super::model::Model;
 use super::schedule::Part;
 use super::session::{Session, copied};
 use super::tap;
-use crate::alloc::reserve;
+use crate::alloc::{reserve, reserve_by};
 use crate::error::{Error, Result};
 
 /// What a batch does with a session.
@@ -141,8 +141,7 @@ impl<H: AsRef<Session> + Clone> Batch<H> {
         while !self.entries.is_empty() {
             // A token and an end of each.
             let n = 2 * self.entries.len();
-            let failed = |_| Error::OutOfMemory { place: "host".into(), requested: n as u64, free: 0 };
-            self.events.try_reserve(n).map_err(failed)?;
+            reserve_by::<Event<H>>(n, || self.events.try_reserve(n))?;
             self.choose();
             self.sweep();
             self.pass(time);

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use crate::alloc::reserve;
+use crate::alloc::{reserve, reserve_by};
 use crate::backend::PAGE_TOKENS;
 use crate::error::Result;
 use crate::model::{CacheClasses, MAX_CLASSES};
@@ -107,11 +107,7 @@ impl PageParts {
             reserve(&mut parts.ends, n)?;
             for queue in &mut parts.queues {
                 let missing = all.saturating_sub(queue.len());
-                crate::alloc::asking(|| queue.try_reserve(missing)).map_err(|_| crate::error::Error::OutOfMemory {
-                    place: "host".to_owned(),
-                    requested: 4 * missing as u64,
-                    free: 0,
-                })?;
+                reserve_by::<u32>(missing, || queue.try_reserve(missing))?;
             }
         }
         Ok(())

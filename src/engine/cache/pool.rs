@@ -16,7 +16,7 @@ use super::parts::{PageParts, WantedOf, wanted_behind};
 use super::pools::{Pools, Spare};
 use super::prefix::PrefixIndex;
 use super::retained::Retained;
-use crate::alloc::{asking, reserve};
+use crate::alloc::{reserve, reserve_by};
 use crate::backend::{LoadedModel, PAGE_TOKENS};
 use crate::error::{Error, Result};
 use crate::model::CacheClasses;
@@ -259,7 +259,7 @@ impl State {
         // Giving back takes no memory: there is room in the heap for all.
         let all = (exist + missing).saturating_sub(self.free.len());
         reserve(&mut self.holders, missing)?;
-        reserve_heap(&mut self.free, all)?;
+        reserve_by::<Reverse<u32>>(all, || self.free.try_reserve(all))?;
         self.parts.reserve(missing)?;
         reserve(&mut self.by_steps, missing)?;
         self.retained.reserve(missing)?;
@@ -373,13 +373,4 @@ impl State {
         }
         best
     }
-}
-
-/// [`reserve`] for a heap.
-fn reserve_heap<T: Ord>(heap: &mut BinaryHeap<T>, n: usize) -> Result<()> {
-    let refused = |_| {
-        let requested = n.saturating_mul(size_of::<T>()) as u64;
-        Error::OutOfMemory { place: "host".to_owned(), requested, free: 0 }
-    };
-    asking(|| heap.try_reserve(n)).map_err(refused)
 }
