@@ -189,7 +189,8 @@ impl Session {
         let mut done = run.n_known;
         while done < tokens.len() {
             self.goes_on(run, done, &mut progress)?;
-            let n = self.pass_len(state, done, tokens.len(), self.model().inner.line.bound());
+            let (start, left) = (state.tokens.len() + done, tokens.len() - done);
+            let n = self.pass_len(&state.pages, start, left, self.model().inner.line.bound());
             let part = self.part(state, run, tokens, done, n)?;
             self.model().inner.run(vec![part]).pop().unwrap_or(Ok(()))?;
             done += n;
@@ -223,7 +224,8 @@ impl Session {
         let mut done = run.n_known;
         while done < tokens.len() {
             self.goes_on(run, done, &mut progress)?;
-            let n = self.pass_len(state, done, tokens.len(), line.steady_bound());
+            let (start, left) = (state.tokens.len() + done, tokens.len() - done);
+            let n = self.pass_len(&state.pages, start, left, line.steady_bound());
             let part = self.part(state, run, tokens, done, n)?;
             done += n;
             let mut watch = Watch { session: self, tap, goes_on: true };
@@ -245,10 +247,9 @@ impl Session {
         }
     }
 
-    /// How many of `n` new tokens the next pass takes, where `done` need none any more.
-    fn pass_len(&self, state: &State, done: usize, n: usize, bound: usize) -> usize {
-        let most = state.pages.pass_tokens().min(bound);
-        self.model().inner.line.cut(state.tokens.len() + done, n - done, most)
+    /// How many of the `left` tokens from position `start` on the next pass over these pages takes.
+    fn pass_len(&self, pages: &Pages, start: usize, left: usize, bound: usize) -> usize {
+        self.model().inner.line.cut(start, left, pages.pass_tokens().min(bound))
     }
 
     /// The next `n` of `tokens`, where `done` need no pass any more.
@@ -297,7 +298,7 @@ impl Session {
                 if self.is_cancelled() {
                     return Err(Error::Cancelled);
                 }
-                let most = line.cut(start, n - start, pages.pass_tokens().min(line.bound()));
+                let most = self.pass_len(&pages, start, n - start, line.bound());
                 // Steps one by one, of which others do not wait for more than a page's.
                 let (by_steps, to) = pages.run_of(start, start + most);
                 let to = if by_steps { to.min(start + PAGE_TOKENS) } else { to };
