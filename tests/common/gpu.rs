@@ -98,7 +98,7 @@ impl Sequence {
         start: usize,
         tap: Option<&mut dyn FnMut(&TapEvent<'_>)>,
     ) -> Vec<f32> {
-        self.run_as(model, tokens, start, tokens.len() < 8, tap)
+        self.run_as(model, tokens, start, tokens.len() < model.steps_below(), tap)
     }
 
     /// The same as steps, or as part of a prompt.

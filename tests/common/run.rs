@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use kigo::backend::{
-    Chunk, Device, LoadControl, LoadOptions, LoadedModel, PAGE_TOKENS, RunControl, TapEvent, TapObserver, Want,
+    Chunk, Device, LoadControl, LoadOptions, LoadedModel, PAGE_TOKENS, RunControl, Slot, TapEvent, TapObserver, Want,
 };
 use kigo::error::Result;
 use kigo::gguf::Gguf;
@@ -24,6 +24,18 @@ pub fn load(device: &dyn Device, path: &Path) -> Arc<dyn LoadedModel> {
     let gguf = Gguf::open(path).expect("opens");
     let (config, weights) = bind(&gguf).expect("binds");
     device.load(&config, &weights, &LoadOptions::default(), &mut NoControl).expect("loads")
+}
+
+/// Tokens as a call of a session appends them, for the logits of the last.
+pub fn chunk<'a>(
+    model: &dyn LoadedModel,
+    slot: &'a mut dyn Slot,
+    tokens: &'a [u32],
+    start: usize,
+    pages: &'a [u32],
+) -> Chunk<'a> {
+    let by_steps = tokens.len() < model.steps_below();
+    Chunk { tokens, start, pages, slot, want: Want::Last, by_steps }
 }
 
 /// The logits after each chunk, `[chunk_lens.len()][n_vocab]`; the chunks are a prefix of `tokens`.
@@ -45,8 +57,7 @@ pub fn tapped(
     let mut out = Vec::new();
     for &n in chunk_lens {
         let tokens = &tokens[start..start + n];
-        let mut chunks =
-            [Chunk { tokens, start, pages: &pages, slot: &mut *slot, want: Want::Last, by_steps: tokens.len() < 8 }];
+        let mut chunks = [chunk(model, &mut *slot, tokens, start, &pages)];
         let cancel = AtomicBool::new(false);
         let tap = tap.as_mut().map(|t| t as &mut dyn TapObserver);
         model.forward(&mut chunks, &mut RunControl { cancel: &cancel, tap }).expect("runs");

@@ -9,10 +9,11 @@ use std::sync::atomic::AtomicBool;
 
 use crate::common::gpu::{device, few, load, random_file, tokens};
 use crate::common::recipes::Recipe;
+use crate::common::run::chunk;
 use crate::common::shapes::Shape;
 use crate::common::tiny::{ARCHS, Tiny};
 use kigo::backend::cuda::{self, CudaDevice, CudaModel, Tuning};
-use kigo::backend::{Chunk, LoadedModel, PAGE_TOKENS, RunControl, Slot, Want};
+use kigo::backend::{Chunk, LoadedModel, PAGE_TOKENS, RunControl, Slot};
 use kigo::gguf::TensorType;
 use kigo::sampler::{SampleRequest, SamplingParams};
 
@@ -29,17 +30,7 @@ fn append(model: &dyn LoadedModel, all: &mut [Mine], which: &[usize], start: &[u
     for (i, mine) in all.iter_mut().enumerate() {
         if let Some(at) = which.iter().position(|w| *w == i) {
             let tokens = &mine.tokens[start[i]..start[i] + n[i]];
-            chunks.push((
-                at,
-                Chunk {
-                    tokens,
-                    start: start[i],
-                    pages: &mine.pages,
-                    slot: &mut *mine.slot,
-                    want: Want::Last,
-                    by_steps: tokens.len() < 8,
-                },
-            ));
+            chunks.push((at, chunk(model, &mut *mine.slot, tokens, start[i], &mine.pages)));
         }
     }
     chunks.sort_by_key(|(at, _)| *at);
@@ -431,14 +422,7 @@ fn tokens_that_a_step_chose_beforehand_are_those_of_its_logits() {
             let pages: Vec<Vec<u32>> = (0..n as u32).map(|i| vec![i]).collect();
             let chunks = slots.iter_mut().zip(&last).zip(&pages);
             let mut chunks: Vec<Chunk<'_>> = chunks
-                .map(|((slot, token), pages)| Chunk {
-                    tokens: std::slice::from_ref(token),
-                    start: position,
-                    pages,
-                    slot: &mut **slot,
-                    want: Want::Last,
-                    by_steps: true,
-                })
+                .map(|((slot, token), pages)| chunk(&*model, &mut **slot, std::slice::from_ref(token), position, pages))
                 .collect();
             let each = if alone { 1 } else { n };
             for group in chunks.chunks_mut(each) {

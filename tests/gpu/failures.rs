@@ -8,12 +8,11 @@ use std::time::Instant;
 
 use crate::common::gpu::{NoControl, Sequence, device_alone, few, load, random_file, tokens};
 use crate::common::recipes::Recipe;
+use crate::common::run::chunk;
 use crate::common::shapes::Shape;
 use crate::common::tiny::Tiny;
 use kigo::backend::cuda::{CudaDevice, CudaModel};
-use kigo::backend::{
-    Ahead, Chunk, Device, LoadOptions, LoadedModel, PAGE_TOKENS, RunControl, Slot, TapEvent, Verdict, Want,
-};
+use kigo::backend::{Ahead, Chunk, Device, LoadOptions, LoadedModel, PAGE_TOKENS, RunControl, Slot, TapEvent, Verdict};
 use kigo::error::{Error, Result};
 use kigo::gguf::{Gguf, TensorType};
 use kigo::model::bind;
@@ -30,14 +29,7 @@ fn failures_leave_the_device_as_it_was() {
         let model = device.load(&config, &weights, &LoadOptions::default(), &mut NoControl)?;
         model.reserve_pages(1)?;
         let mut slot = model.create_slot()?;
-        let mut chunks = [Chunk {
-            tokens: &prompt,
-            start: 0,
-            pages: &[0],
-            slot: &mut *slot,
-            want: Want::Last,
-            by_steps: prompt.len() < 8,
-        }];
+        let mut chunks = [chunk(&*model, &mut *slot, &prompt, 0, &[0])];
         model.forward(&mut chunks, &mut RunControl { cancel: &AtomicBool::new(false), tap: None })?;
         let mut logits = vec![0f32; config.n_vocab];
         model.logits(&mut *slot, &mut logits)?;
@@ -88,27 +80,13 @@ fn a_model_goes_on_after_each_failed_allocation() {
     let calls: [Call<'_>; 6] = [
         &|model| {
             let mut slot = model.create_slot()?;
-            let mut chunks = [Chunk {
-                tokens: &prompt,
-                start: 0,
-                pages: &[0],
-                slot: &mut *slot,
-                want: Want::Last,
-                by_steps: prompt.len() < 8,
-            }];
+            let mut chunks = [chunk(model, &mut *slot, &prompt, 0, &[0])];
             model.forward(&mut chunks, &mut RunControl { cancel: &AtomicBool::new(false), tap: None })?;
             logits_of(model, &mut *slot)
         },
         &|model| {
             let mut slot = model.create_slot()?;
-            let mut chunks = [Chunk {
-                tokens: &prompt[..3],
-                start: 0,
-                pages: &[0],
-                slot: &mut *slot,
-                want: Want::Last,
-                by_steps: prompt[..3].len() < 8,
-            }];
+            let mut chunks = [chunk(model, &mut *slot, &prompt[..3], 0, &[0])];
             model.forward(&mut chunks, &mut RunControl { cancel: &AtomicBool::new(false), tap: None })?;
             let ahead =
                 Ahead { slot: &mut *slot, pages: &[0], params: &params, last_token: prompt[2], position: 3, n: 20 };
@@ -121,14 +99,7 @@ fn a_model_goes_on_after_each_failed_allocation() {
             let mut chunks: Vec<Chunk<'_>> = slots
                 .iter_mut()
                 .zip(&pages)
-                .map(|(slot, pages)| Chunk {
-                    tokens: &prompt[..2],
-                    start: 0,
-                    pages,
-                    slot: &mut **slot,
-                    want: Want::Last,
-                    by_steps: prompt[..2].len() < 8,
-                })
+                .map(|(slot, pages)| chunk(model, &mut **slot, &prompt[..2], 0, pages))
                 .collect();
             model.forward(&mut chunks, &mut RunControl { cancel: &AtomicBool::new(false), tap: None })?;
             let mut all: Vec<&mut dyn Slot> = slots.iter_mut().map(|s| &mut **s as &mut dyn Slot).collect();
@@ -140,14 +111,7 @@ fn a_model_goes_on_after_each_failed_allocation() {
         },
         &|model| {
             let mut slot = model.create_slot()?;
-            let mut chunks = [Chunk {
-                tokens: &prompt,
-                start: 0,
-                pages: &[0],
-                slot: &mut *slot,
-                want: Want::Last,
-                by_steps: prompt.len() < 8,
-            }];
+            let mut chunks = [chunk(model, &mut *slot, &prompt, 0, &[0])];
             let (mut n, cancel) = (0, AtomicBool::new(false));
             let mut see = |_: &TapEvent<'_>| n += 1;
             model.forward(&mut chunks, &mut RunControl { cancel: &cancel, tap: Some(&mut see) })?;
@@ -158,8 +122,7 @@ fn a_model_goes_on_after_each_failed_allocation() {
             let mut slot = model.create_slot()?;
             let pages: Vec<u32> = (0..12).collect();
             let start = 12 * PAGE_TOKENS - 1;
-            let mut chunks =
-                [Chunk { tokens: &[1], start, pages: &pages, slot: &mut *slot, want: Want::Last, by_steps: true }];
+            let mut chunks = [chunk(model, &mut *slot, &[1], start, &pages)];
             model.forward(&mut chunks, &mut RunControl { cancel: &AtomicBool::new(false), tap: None })?;
             logits_of(model, &mut *slot)
         },
@@ -167,17 +130,8 @@ fn a_model_goes_on_after_each_failed_allocation() {
             let mut slots = (0..2).map(|_| model.create_slot()).collect::<Result<Vec<_>>>()?;
             let pages: Vec<u32> = (0..12).collect();
             let start = 12 * PAGE_TOKENS - 1;
-            let mut chunks: Vec<Chunk<'_>> = slots
-                .iter_mut()
-                .map(|slot| Chunk {
-                    tokens: &[1],
-                    start,
-                    pages: &pages,
-                    slot: &mut **slot,
-                    want: Want::Last,
-                    by_steps: true,
-                })
-                .collect();
+            let mut chunks: Vec<Chunk<'_>> =
+                slots.iter_mut().map(|slot| chunk(model, &mut **slot, &[1], start, &pages)).collect();
             model.forward(&mut chunks, &mut RunControl { cancel: &AtomicBool::new(false), tap: None })?;
             logits_of(model, &mut *slots[1])
         },
@@ -239,15 +193,8 @@ fn a_lost_device_is_named_by_every_call_from_then_on() {
             let work = |a: &mut dyn Slot, b: &mut dyn Slot| -> Result<()> {
                 for (start, n) in [(0, 8), (8, 1)] {
                     let tokens = &prompt[start..start + n];
-                    let chunk = |page, slot| Chunk {
-                        tokens,
-                        start,
-                        pages: page,
-                        slot,
-                        want: Want::Last,
-                        by_steps: tokens.len() < 8,
-                    };
-                    let mut chunks = [chunk(&[0], &mut *a), chunk(&[1], &mut *b)];
+                    let mut chunks =
+                        [chunk(&*model, &mut *a, tokens, start, &[0]), chunk(&*model, &mut *b, tokens, start, &[1])];
                     model.forward(&mut chunks, &mut RunControl { cancel: &cancel, tap: None })?;
                 }
                 let request = SampleRequest { params: &greedy, history: &prompt, position: 9 };
@@ -348,10 +295,7 @@ fn a_long_prefill_is_cancelled_soon() {
         let cancel = AtomicBool::new(false);
         let took = std::thread::scope(|scope| {
             let caller = scope.spawn(|| {
-                let pages = &sequence.pages;
-                let slot = &mut *sequence.slot;
-                let mut chunks =
-                    [Chunk { tokens: &prompt, start: 0, pages, slot, want: Want::Last, by_steps: prompt.len() < 8 }];
+                let mut chunks = [chunk(&*model, &mut *sequence.slot, &prompt, 0, &sequence.pages)];
                 let outcome = model.forward(&mut chunks, &mut RunControl { cancel: &cancel, tap: None });
                 (outcome, Instant::now())
             });

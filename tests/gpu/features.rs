@@ -4,8 +4,9 @@
 
 use std::sync::atomic::AtomicBool;
 
+use crate::common::run::chunk;
 use kigo::backend::cuda::{CudaDevice, Tuning};
-use kigo::backend::{Chunk, LoadOptions, LoadedModel, RunControl, Slot, Want};
+use kigo::backend::{Chunk, LoadOptions, LoadedModel, RunControl, Slot};
 use kigo::error::Status;
 use kigo::gguf::Gguf;
 use kigo::gguf::TensorType::{Bf16, F16, F32, Nvfp4, Q4_0, Q4_K, Q8_0};
@@ -142,14 +143,7 @@ fn in_company(name: &str, device: &CudaDevice, config: &Config, weights: &Weight
         let mut run = |which: &[usize]| -> Vec<Vec<u32>> {
             let chunks = slots.iter_mut().enumerate().filter(|(i, _)| which.contains(i));
             let mut chunks: Vec<Chunk<'_>> = chunks
-                .map(|(i, slot)| Chunk {
-                    tokens: &tokens[3 * i..3 * i + 3],
-                    start: 0,
-                    pages: &pages[i..=i],
-                    slot: &mut **slot,
-                    want: Want::Last,
-                    by_steps: tokens[3 * i..3 * i + 3].len() < 8,
-                })
+                .map(|(i, slot)| chunk(&*model, &mut **slot, &tokens[3 * i..3 * i + 3], 0, &pages[i..=i]))
                 .collect();
             model.forward(&mut chunks, &mut RunControl { cancel: &AtomicBool::new(false), tap: None }).unwrap();
             drop(chunks);

@@ -6,9 +6,10 @@ use std::time::Instant;
 
 use crate::common::gpu::{NoControl, Sequence, device, random_file, tokens};
 use crate::common::recipes::Recipe;
+use crate::common::run::chunk;
 use crate::common::shapes::Shape;
 use kigo::backend::cuda::{self, CudaModel, Tuning};
-use kigo::backend::{Ahead, Chunk, LoadOptions, LoadedModel, Verdict, Want};
+use kigo::backend::{Ahead, Chunk, LoadOptions, LoadedModel, Verdict};
 use kigo::gguf::Gguf;
 use kigo::model::bind;
 use kigo::sampler::SamplingParams;
@@ -193,14 +194,7 @@ fn measure() {
                 .iter_mut()
                 .zip(&all)
                 .zip(&own)
-                .map(|((slot, pages), token)| Chunk {
-                    tokens: std::slice::from_ref(token),
-                    start: 192,
-                    pages,
-                    slot: &mut **slot,
-                    want: Want::Last,
-                    by_steps: true,
-                })
+                .map(|((slot, pages), token)| chunk(&*model, &mut **slot, std::slice::from_ref(token), 192, pages))
                 .collect();
             for rep in [None, Some(1), Some(4)] {
                 model.tune(Tuning { rep, ..Tuning::default() });

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::common::gpu::{NoControl, device, few, tokens};
+use crate::common::run::chunk;
 use crate::common::tiny::Tiny;
 use crate::common::windows::{self, On, prompt, session, tiny};
 use kigo::backend::cuda::{CudaDevice, CudaModel};
-use kigo::backend::{Chunk, LoadOptions, LoadedModel, RunControl, Slot, Want};
+use kigo::backend::{Chunk, LoadOptions, LoadedModel, RunControl, Slot};
 use kigo::engine::Session;
 use kigo::error::Status;
 use kigo::gguf::{Gguf, TensorType};
@@ -193,7 +194,7 @@ fn a_part_that_goes_is_memory_of_the_device() {
             model.reserve_parts(&n).unwrap();
         }
         let run = |slot: &mut dyn Slot, pages: &[u32], ids: &[u32], start: usize| {
-            let mut chunks = [Chunk { tokens: ids, start, pages, slot, want: Want::Last, by_steps: ids.len() < 8 }];
+            let mut chunks = [chunk(&*model, slot, ids, start, pages)];
             let cancel = AtomicBool::new(false);
             model.forward(&mut chunks, &mut RunControl { cancel: &cancel, tap: None }).unwrap();
         };
@@ -246,19 +247,14 @@ fn prompts_on_tensor_cores_find_the_parts_of_their_class() {
             let mut slots: Vec<Box<dyn Slot>> = (0..2).map(|_| model.create_slot().unwrap()).collect();
             let pages = [[4, 3, 2, 1, 0], [5, 7, 9, 8, 6]];
             let mut pass = |lens: &[(usize, usize)]| {
-                let chunk = |((slot, pages), (start, n)): ((_, &'static [u32; 5]), &(usize, usize))| {
-                    let slot: &mut Box<dyn Slot> = slot;
-                    Chunk {
-                        tokens: &ids[*start..start + n],
-                        start: *start,
-                        pages,
-                        slot: &mut **slot,
-                        want: Want::Last,
-                        by_steps: ids[*start..start + n].len() < 8,
-                    }
-                };
-                static PAGES: [[u32; 5]; 2] = [[4, 3, 2, 1, 0], [5, 7, 9, 8, 6]];
-                let mut chunks: Vec<Chunk<'_>> = slots.iter_mut().zip(&PAGES).zip(lens).map(chunk).collect();
+                let mut chunks: Vec<Chunk<'_>> = slots
+                    .iter_mut()
+                    .zip(&pages)
+                    .zip(lens)
+                    .map(|((slot, pages), (start, n))| {
+                        chunk(&*model, &mut **slot, &ids[*start..start + n], *start, pages)
+                    })
+                    .collect();
                 let cancel = AtomicBool::new(false);
                 model.forward(&mut chunks, &mut RunControl { cancel: &cancel, tap: None }).unwrap();
                 drop(chunks);

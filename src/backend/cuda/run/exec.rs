@@ -49,7 +49,7 @@ pub struct Network {
     /// How many of `ops` are the head's.
     n_head: usize,
     /// Whether prompts can go through the tensor cores.
-    pub can_prefill: bool,
+    can_prefill: bool,
     /// The most logits that the device draws from.
     pub most_drawn: usize,
 }
@@ -73,6 +73,11 @@ impl Network {
             ops: with(&head),
             headless: with(&[layer::finish(config)]),
         })
+    }
+
+    /// Whether prompts go through the tensor cores, whose bits are others than steps'.
+    pub fn computes_rows(&self, tuning: &Tuning) -> bool {
+        tuning.prefill && self.can_prefill
     }
 
     /// From the stream to the logits.

@@ -119,7 +119,7 @@ impl LoadedModel for CudaModel {
     }
 
     fn steps_below(&self) -> usize {
-        if self.lock().tuning.prefill && self.net.can_prefill { LEAST_ROWS } else { 0 }
+        if self.net.computes_rows(&self.lock().tuning) { LEAST_ROWS } else { 0 }
     }
 
     // No `pass_alignment`, though bits depend on no cut: a short pass takes as long as 700 tokens of a long one, so that beside 32 answers
@@ -169,7 +169,7 @@ impl LoadedModel for CudaModel {
         self.net.gpu.bind()?;
         exec.epoch += 1;
         // Those that go token by token go together; where somebody watches, each by itself.
-        let by_rows = exec.tuning.prefill && self.net.can_prefill;
+        let by_rows = self.net.computes_rows(&exec.tuning);
         let short = |c: &Chunk<'_>| !by_rows || c.by_steps;
         let join = run.tap.is_none() && chunks.iter().filter(|c| short(c)).count() > 1 && exec.steps.can_batch;
         let alone = chunks.len() == 1 && run.tap.is_none();
