@@ -2,7 +2,6 @@
 #define _POSIX_C_SOURCE 200809L
 #include "check.h"
 #include <limits.h>
-#include <pthread.h>
 
 static const char *const MESSAGES = "[{\"role\": \"user\", \"content\": \"a\\u0041<|im_end|>\", \"n\": [1, 2.5, null]}]";
 
@@ -120,12 +119,7 @@ int main(int argc, char **argv)
     CHECK(argc >= 2);
     kigo_engine *engine = open_engine();
     kigo_model *model = open_model(engine, argv[1]);
-    pthread_attr_t small;
-    pthread_t thread;
-    CHECK(pthread_attr_init(&small) == 0);
-    CHECK(pthread_attr_setstacksize(&small, 128 << 10) == 0);
-    CHECK(pthread_create(&thread, &small, on_a_small_stack, model) == 0);
-    CHECK(pthread_join(thread, NULL) == 0);
+    on_stack(128, on_a_small_stack, model);
     kigo_model_destroy(model);
     kigo_engine_destroy(engine);
     return 0;

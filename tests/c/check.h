@@ -3,6 +3,7 @@
 #define CHECK_H
 
 #include <kigo.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,6 +58,16 @@ static inline unsigned char *read_file(const char *path, size_t *n_bytes)
     CHECK(bytes != NULL && fread(bytes, 1, *n_bytes, file) == *n_bytes);
     fclose(file);
     return bytes;
+}
+
+// Runs on a thread whose stack is so large.
+static inline void on_stack(size_t kib, void *(*body)(void *), void *user_data)
+{
+    pthread_attr_t attributes;
+    pthread_t thread;
+    CHECK(pthread_attr_init(&attributes) == 0 && pthread_attr_setstacksize(&attributes, kib << 10) == 0);
+    CHECK(pthread_create(&thread, &attributes, body, user_data) == 0 && pthread_join(thread, NULL) == 0);
+    pthread_attr_destroy(&attributes);
 }
 
 #endif // CHECK_H

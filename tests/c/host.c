@@ -68,15 +68,6 @@ static void *forget_all(void *user_data)
     return NULL;
 }
 
-static void on_stack(size_t kib, void *(*body)(void *), void *user_data)
-{
-    pthread_attr_t attributes;
-    pthread_t thread;
-    CHECK(pthread_attr_init(&attributes) == 0 && pthread_attr_setstacksize(&attributes, kib << 10) == 0);
-    CHECK(pthread_create(&thread, &attributes, body, user_data) == 0 && pthread_join(thread, NULL) == 0);
-    pthread_attr_destroy(&attributes);
-}
-
 static void stacks(size_t kib, const char *only)
 {
     for (size_t i = 0; i < N_CALLS; i++) {
