@@ -27,6 +27,7 @@ static const struct {
     {"doctor", "checks a device with a model"},
     {"compare", "compares two traces"},
     {"haiku", "writes a haiku"},
+    {"window", "a conversation that outlasts its context"},
 };
 #define N_PROGRAMS (sizeof PROGRAMS / sizeof *PROGRAMS)
 

@@ -1,5 +1,6 @@
 //! The programs of `examples-c/`, built by the Makefile with this build's library; runs with and without valgrind.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -45,6 +46,13 @@ pub fn examples() -> &'static Path {
         succeed(make("examples").arg("-j2").arg(format!("BUILD={}", dir.display())), "");
         dir
     })
+}
+
+/// The names of the programs that a `kigo` runs, as its usage has them.
+pub fn named(kigo: &Path) -> BTreeSet<String> {
+    let usage = succeed(Command::new(kigo).arg("--help"), "");
+    let names = usage.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    names.map(String::from).collect()
 }
 
 /// Is there a program of that name?

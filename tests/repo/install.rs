@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use crate::common::tiny::Tiny;
-use crate::native::programs::{examples, folder, has, make, refuse, run, succeed};
+use crate::native::programs::{examples, folder, has, make, named, refuse, run, succeed};
 use kigo::gguf::TensorType;
 
 const PROGRAM: &str = "#include <kigo.h>\n#include <stdio.h>\n#include <string.h>\n\
@@ -70,6 +70,17 @@ fn the_tree_is_whole_and_the_links_tell_the_truth() {
         let text = std::fs::read_to_string(lib.join(file)).expect("UTF-8");
         assert!(!text.contains('@'), "{file}: a place that was not filled\n{text}");
     }
+}
+
+/// All but the server where it could not be built, which `kigo` says then.
+#[test]
+fn kigo_runs_every_program_that_is_installed_and_no_other() {
+    let files = std::fs::read_dir(prefix().join("libexec/kigo")).expect("readable");
+    let installed: BTreeSet<String> =
+        files.map(|file| file.expect("readable").file_name().into_string().expect("UTF-8")).collect();
+    let mut known = named(&prefix().join("bin/kigo"));
+    known.retain(|name| name != "serve" || installed.contains("serve"));
+    assert_eq!(known, installed);
 }
 
 #[test]
