@@ -350,4 +350,9 @@ pub const FAULTS: &[Fault] = &[
         "a kernel whose own variables take shared memory cannot be launched with nearly all that there is unasked",
         &[("gpu/operations/mod::each_computes_its_formula", "experts::products_of_wide_rows")],
     ),
+    fault(
+        "b4cf286",
+        "`kigo window` says that there is no such program",
+        &[("repo/install::kigo_runs_every_program_that_is_installed_and_no_other", "")],
+    ),
 ];
