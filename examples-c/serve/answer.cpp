@@ -5,46 +5,33 @@
 
 namespace serve {
 
-answer::answer(service &s, const kigo_chat_options &chat, bool by_text) : service_(s), by_text_(by_text) {
-    kigo_chat_parser *parser = nullptr;
-    kigo::detail::check(kigo_chat_parser_create(s.model.get(), &chat, &parser));
-    parser_.reset(parser);
-}
+answer::answer(service &s, const kigo_chat_options &chat, bool by_text)
+    : service_(s), parser_(s.model.open_chat_parser(chat)), by_text_(by_text) {}
 
 void answer::push(const piece &p, std::vector<event> &out) {
-    const kigo_chat_event *events = nullptr;
-    size_t n = 0;
     if (by_text_)
-        kigo::detail::check(kigo_chat_parser_push_text(parser_.get(), p.text.data(), p.text.size(), &events, &n));
+        take(parser_.push_text(p.text), out);
     else if (p.token != KIGO_TOKEN_NONE)
-        kigo::detail::check(kigo_chat_parser_push(parser_.get(), p.token, &events, &n));
-    take(events, n, out);
+        take(parser_.push(p.token), out);
 }
 
-void answer::finish(std::vector<event> &out) {
-    const kigo_chat_event *events = nullptr;
-    size_t n = 0;
-    kigo::detail::check(kigo_chat_parser_finish(parser_.get(), &events, &n));
-    take(events, n, out);
-}
+void answer::finish(std::vector<event> &out) { take(parser_.finish(), out); }
 
-void answer::take(const kigo_chat_event *events, size_t n, std::vector<event> &out) {
-    for (size_t i = 0; i < n; i++) {
-        const kigo_chat_event &e = events[i];
-        const std::string text(e.text, e.text_len);
-        if (e.kind == KIGO_CHAT_THINKING) out.push_back({event::thinking, 0, text, ""});
-        if (e.kind == KIGO_CHAT_ANSWER) out.push_back({event::content, 0, text, ""});
+void answer::take(const std::vector<kigo::chat_event> &events, std::vector<event> &out) {
+    for (const kigo::chat_event &e : events) {
+        if (e.kind == KIGO_CHAT_THINKING) out.push_back({event::thinking, 0, e.text, ""});
+        if (e.kind == KIGO_CHAT_ANSWER) out.push_back({event::content, 0, e.text, ""});
         if (e.kind == KIGO_CHAT_CALL_BEGUN) calls_.emplace_back();
         if (e.call >= calls_.size()) continue;
         call &c = calls_[e.call];
-        if (e.kind == KIGO_CHAT_CALL_ID) c.id = text;
+        if (e.kind == KIGO_CHAT_CALL_ID) c.id = e.text;
         if (e.kind == KIGO_CHAT_CALL_NAME) {
             c.named = true;
-            out.push_back({event::call, e.call, text, c.id.empty() ? service_.new_id("call_") : c.id});
+            out.push_back({event::call, e.call, e.text, c.id.empty() ? service_.new_id("call_") : c.id});
             if (!c.held.empty()) out.push_back({event::arguments, e.call, std::move(c.held), ""});
         }
-        if (e.kind == KIGO_CHAT_CALL_ARGUMENTS && c.named) out.push_back({event::arguments, e.call, text, ""});
-        if (e.kind == KIGO_CHAT_CALL_ARGUMENTS && !c.named) c.held += text;
+        if (e.kind == KIGO_CHAT_CALL_ARGUMENTS && c.named) out.push_back({event::arguments, e.call, e.text, ""});
+        if (e.kind == KIGO_CHAT_CALL_ARGUMENTS && !c.named) c.held += e.text;
     }
 }
 

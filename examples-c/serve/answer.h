@@ -28,17 +28,14 @@ public:
     size_t n_calls() const { return calls_.size(); }
 
 private:
-    struct destroyer {
-        void operator()(kigo_chat_parser *parser) const noexcept { kigo_chat_parser_destroy(parser); }
-    };
     struct call {
         std::string id, held; // arguments in front of the name
         bool named = false;
     };
-    void take(const kigo_chat_event *events, size_t n, std::vector<event> &out);
+    void take(const std::vector<kigo::chat_event> &events, std::vector<event> &out);
 
     service &service_;
-    std::unique_ptr<kigo_chat_parser, destroyer> parser_;
+    kigo::chat_parser parser_;
     std::vector<call> calls_;
     bool by_text_;
 };
