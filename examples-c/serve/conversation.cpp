@@ -191,25 +191,16 @@ int32_t go_on(void *request) { return *static_cast<const cancellation *>(request
 } // namespace
 
 // Of a format and tools that may be called it is the format: an answer cannot be held to both.
-std::shared_ptr<kept_constraint> conversation::constraint(service &s, const cancellation &request) const {
+std::shared_ptr<const kigo::constraint> conversation::constraint(service &s, const cancellation &request) const {
     const bool has_to_call = choice_ != KIGO_TOOLS_AUTO;
     if (!schema_.empty() && !has_to_call) {
-        return s.compiled.get(schema_, "response_format", request, [&](kigo_constraint **out) {
-            kigo_constraint_options how{};
-            how.struct_size = sizeof how;
-            how.kind = KIGO_CONSTRAINT_JSON_SCHEMA;
-            how.text = schema_.data();
-            how.text_len = schema_.size();
-            how.flags = KIGO_CONSTRAINT_COMPACT;
-            how.go_on = go_on;
-            how.user_data = const_cast<cancellation *>(&request);
-            return kigo_constraint_create(s.model.get(), &how, out);
+        const auto goes_on = [&] { return request ? 1 : 0; };
+        return s.compiled.get(schema_, "response_format", request, [&] {
+            return s.model.compile(KIGO_CONSTRAINT_JSON_SCHEMA, schema_, KIGO_CONSTRAINT_COMPACT, goes_on);
         });
     }
     if (tools_.empty()) return nullptr;
-    const kigo_chat_options chat = options();
     kigo_tools_options how{};
-    how.struct_size = sizeof how;
     how.choice = static_cast<uint64_t>(choice_);
     how.name = choice_name_.data();
     how.name_len = choice_ == KIGO_TOOLS_NAMED ? choice_name_.size() : 0;
@@ -218,9 +209,8 @@ std::shared_ptr<kept_constraint> conversation::constraint(service &s, const canc
     how.user_data = const_cast<cancellation *>(&request);
     const std::string key = tools_ + '\0' + variables_ + '\0' + std::to_string(choice_) + choice_name_ + (one_call_ ? "1" : "");
     try {
-        return s.compiled.get(key, has_to_call ? "tool_choice" : "tools", request, [&](kigo_constraint **out) {
-            return kigo_constraint_create_tools(s.model.get(), &chat, &how, out);
-        });
+        return s.compiled.get(key, has_to_call ? "tool_choice" : "tools", request,
+                              [&] { return s.model.compile_tools(options(), how); });
     } catch (const fault &f) {
         // The template's way to write calls is not known, or a schema asks for what no grammar has: an answer that may call
         // is not held to anything then. One that has to cannot be had.

@@ -16,7 +16,7 @@ public:
     // The prompt's tokens.
     kigo::tokens render(const service &s) const;
     // What the answer is held to: a format, or the tools' schemas from where a call begins. Nothing: it is free.
-    std::shared_ptr<kept_constraint> constraint(service &s, const cancellation &request) const;
+    std::shared_ptr<const kigo::constraint> constraint(service &s, const cancellation &request) const;
     // Tools and variables as the library takes them, valid as long as this.
     kigo_chat_options options() const;
 

@@ -71,7 +71,7 @@ void generation::prefill() {
             c.session->set_sampling(sampling_of(i));
             c.ids = prompt_;
         }
-        if (p_.held) kigo::detail::check(kigo_session_set_constraint(c.session->get(), p_.held->handle));
+        if (p_.held) c.session->set_constraint(*p_.held);
         c.text.emplace(service_.model.open_stream(p_.stop, p_.special ? KIGO_TEXT_SPECIAL : 0));
     }
     request_->stop.check();

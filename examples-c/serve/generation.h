@@ -21,7 +21,7 @@ struct parameters {
     bool special = false; // control tokens are part of the text
     bool logprobs = false;
     uint64_t n_top = 0;
-    std::shared_ptr<kept_constraint> held;
+    std::shared_ptr<const kigo::constraint> held;
     const char *prompt_name = "prompt"; // the field that a prompt too long is named by
 };
 

@@ -56,8 +56,8 @@ std::string service::new_id(const char *prefix) {
     return text;
 }
 
-std::shared_ptr<kept_constraint> grammars::get(const std::string &key, const char *field, const cancellation &request,
-                                               const maker &make) {
+std::shared_ptr<const kigo::constraint> grammars::get(const std::string &key, const char *field, const cancellation &request,
+                                                      const maker &make) {
     {
         std::lock_guard<std::mutex> lock(mutex_);
         for (auto kept = kept_.begin(); kept != kept_.end(); ++kept)
@@ -66,12 +66,12 @@ std::shared_ptr<kept_constraint> grammars::get(const std::string &key, const cha
                 return kept->second;
             }
     }
-    const auto made = std::make_shared<kept_constraint>();
-    const kigo_status status = make(&made->handle);
-    if (status != KIGO_STATUS_OK) {
-        const kigo::error failed(status, kigo_last_error());
+    std::shared_ptr<const kigo::constraint> made;
+    try {
+        made = std::make_shared<const kigo::constraint>(make());
+    } catch (const kigo::error &e) {
         request.check();
-        throw fault_of(failed, field);
+        throw fault_of(e, field);
     }
     std::lock_guard<std::mutex> lock(mutex_);
     kept_.emplace_front(key, made);

@@ -27,24 +27,17 @@ struct settings {
     limits allowed;
 };
 
-// A constraint that outlives its request.
-struct kept_constraint {
-    kigo_constraint *handle = nullptr;
-    kept_constraint() = default;
-    kept_constraint(const kept_constraint &) = delete;
-    ~kept_constraint() { kigo_constraint_destroy(handle); }
-};
-
-// Compiled grammars by what they were made of: the last few that were used.
+// Compiled grammars by what they were made of: the last few that were used. They outlive the requests that wanted them.
 class grammars {
 public:
-    using maker = std::function<kigo_status(kigo_constraint **out)>;
+    using maker = std::function<kigo::constraint()>;
     // Makes one that is not there. A fault of 400 names the field where it does not compile.
-    std::shared_ptr<kept_constraint> get(const std::string &key, const char *field, const cancellation &request, const maker &make);
+    std::shared_ptr<const kigo::constraint> get(const std::string &key, const char *field, const cancellation &request,
+                                                const maker &make);
 
 private:
     std::mutex mutex_;
-    std::list<std::pair<std::string, std::shared_ptr<kept_constraint>>> kept_; // the last used first
+    std::list<std::pair<std::string, std::shared_ptr<const kigo::constraint>>> kept_; // the last used first
 };
 
 struct service {
