@@ -29,13 +29,20 @@ kigo_sampling generation::sampling_of(size_t number) const {
     return out;
 }
 
+// Lets go of all that the session holds, and waits until another has ended.
+void generation::give_up(choice &c) {
+    c.session->truncate(0);
+    service_.figures.recomputed++;
+    c.holder->wait(request_->stop);
+}
+
 // Gives pages up, or has others do it. What cannot be helped is thrown.
-bool generation::make_room(choice &c, const kigo::error &e) {
+void generation::make_room(choice &c, const kigo::error &e) {
     if (e.status() != KIGO_STATUS_CACHE_FULL && e.status() != KIGO_STATUS_OUT_OF_MEMORY) {
         request_->stop.check();
         throw e;
     }
-    return c.holder->too_few(request_->stop, fault_of(e, p_.prompt_name));
+    if (c.holder->too_few(request_->stop, fault_of(e, p_.prompt_name))) give_up(c);
 }
 
 // Has the session hold all of the choice's tokens.
@@ -46,11 +53,8 @@ void generation::bring_up(choice &c) {
             if (n < c.ids.size()) c.session->prefill(kigo::tokens(c.ids.begin() + static_cast<long>(n), c.ids.end()));
             return;
         } catch (const kigo::error &e) {
-            if (!make_room(c, e)) continue;
+            make_room(c, e);
         }
-        c.session->truncate(0);
-        service_.figures.recomputed++;
-        c.holder->wait(request_->stop);
     }
 }
 
@@ -137,11 +141,7 @@ void generation::run_one(size_t number, const piece_function &on_piece) {
     choice &c = choices_[number];
     while (!c.done && !request_->stop) {
         try {
-            if (c.holder->must_give_up()) {
-                c.session->truncate(0);
-                service_.figures.recomputed++;
-                c.holder->wait(request_->stop);
-            }
+            if (c.holder->must_give_up()) give_up(c);
             bring_up(c);
             if (full(c)) break;
             if (p_.logprobs)
@@ -150,12 +150,8 @@ void generation::run_one(size_t number, const piece_function &on_piece) {
                 generate(c, number, on_piece);
         } catch (const kigo::error &e) {
             try {
-                if (make_room(c, e)) {
-                    c.session->truncate(0);
-                    service_.figures.recomputed++;
-                    c.holder->wait(request_->stop);
-                }
-            } catch (const fault &f) {
+                make_room(c, e);
+            } catch (const fault &) {
                 if (request_->stop || c.n_generated == 0) throw;
                 break; // nobody has pages to give: as if the context were full
             }

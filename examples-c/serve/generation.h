@@ -67,7 +67,8 @@ private:
     };
     kigo_sampling sampling_of(size_t number) const;
     void bring_up(choice &c);
-    bool make_room(choice &c, const kigo::error &e);
+    void make_room(choice &c, const kigo::error &e);
+    void give_up(choice &c);
     void run_one(size_t number, const piece_function &on_piece);
     void generate(choice &c, size_t number, const piece_function &on_piece);
     void step(choice &c, size_t number, const piece_function &on_piece);
