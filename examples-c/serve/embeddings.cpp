@@ -78,9 +78,7 @@ void add_facts(http_server &http, service &s) {
     });
     http.Get("/v1/models/(.+)", [&s](const httplib::Request &request, httplib::Response &response) {
         if (request.matches[1].str() == s.name()) return answer_json(response, model_facts(s));
-        response.status = 404;
-        response.set_content(error_body(fault(404, "invalid_request_error", "there is no such model", "model", "model_not_found")),
-                             "application/json");
+        answer_fault(response, fault(404, "invalid_request_error", "there is no such model", "model", "model_not_found"));
     });
     http.Get("/health", [](const httplib::Request &, httplib::Response &response) {
         answer_json(response, {{"status", "ok"}});

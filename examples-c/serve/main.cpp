@@ -29,9 +29,8 @@ void add_checks(http_server &http, const service &s) {
     using answered = httplib::Server::HandlerResponse;
     http.set_pre_routing_handler([&s](const httplib::Request &request, httplib::Response &response) {
         const auto refuse = [&](const fault &f) {
-            response.status = f.status;
+            answer_fault(response, f);
             response.set_header("Connection", "close");
-            response.set_content(error_body(f), "application/json");
             http_server::here().begin_body(0);
             http_server::here().end_after_answer();
             return answered::Handled;
@@ -73,8 +72,7 @@ void add_checks(http_server &http, const service &s) {
         response.set_header("Content-Type", "application/json");
     });
     http.set_exception_handler([](const httplib::Request &, httplib::Response &response, std::exception_ptr) {
-        response.status = 500;
-        response.set_content(error_body(fault(500, "server_error", "the request could not be handled")), "application/json");
+        answer_fault(response, fault(500, "server_error", "the request could not be handled"));
     });
 }
 

@@ -148,6 +148,12 @@ void answer_stream(std::shared_ptr<exchange> request, httplib::Response &respons
 
 void answer_json(httplib::Response &response, const json &value) { response.set_content(dump(value), "application/json"); }
 
+void answer_fault(httplib::Response &response, const fault &f) {
+    response.status = f.status;
+    if (f.retry_after != 0) response.set_header("Retry-After", std::to_string(f.retry_after));
+    response.set_content(error_body(f), "application/json");
+}
+
 void add_post(http_server &http, service &s, const char *path, handler answer) {
     http.Post(path, [&s, path, answer](const httplib::Request &request, httplib::Response &response) {
         const auto failed = attempt([&] {
@@ -159,11 +165,7 @@ void add_post(http_server &http, service &s, const char *path, handler answer) {
             response.status = 200;
             answer(body, watched, response);
         });
-        if (failed) {
-            response.status = failed->status;
-            if (failed->retry_after != 0) response.set_header("Retry-After", std::to_string(failed->retry_after));
-            response.set_content(error_body(*failed), "application/json");
-        }
+        if (failed) answer_fault(response, *failed);
         s.figures.count(path, response.status);
     });
 }

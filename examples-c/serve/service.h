@@ -96,6 +96,7 @@ private:
 // Answers with a stream that `body` writes. Its faults become a last event.
 void answer_stream(std::shared_ptr<exchange> request, httplib::Response &response, std::function<void(event_stream &)> body);
 void answer_json(httplib::Response &response, const json &value);
+void answer_fault(httplib::Response &response, const fault &f);
 
 void add_chat(http_server &http, service &s);
 void add_completions(http_server &http, service &s);
