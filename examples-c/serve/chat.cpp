@@ -20,22 +20,21 @@ struct said {
 
 struct chat {
     service &server;
-    std::shared_ptr<exchange> request;
     parameters p;
-    std::string id, model;
+    std::string id;
     int64_t created;
     generation generated;
     std::deque<said> choices;
 
     chat(service &s, std::shared_ptr<exchange> r, const parameters &p, const conversation &talk)
-        : server(s), request(r), p(p), id(s.new_id("chatcmpl-")), model(s.name()), created(static_cast<int64_t>(time(nullptr))),
-          generated(s, r, p, talk.render(s)) {
+        : server(s), p(p), id(s.new_id("chatcmpl-")), created(static_cast<int64_t>(time(nullptr))),
+          generated(s, std::move(r), p, talk.render(s)) {
         const kigo_chat_options options = talk.options();
         for (uint64_t i = 0; i < p.n; i++) choices.emplace_back(s, options, p.special);
     }
 
     json head(const char *object) const {
-        return {{"id", id}, {"object", object}, {"created", created}, {"model", model}};
+        return {{"id", id}, {"object", object}, {"created", created}, {"model", server.name()}};
     }
     json used() const { return usage(generated.n_prompt(), generated.n_cached(), generated.n_generated()); }
     const char *finish(size_t i) const { return choices[i].taken.n_calls() != 0 ? "tool_calls" : generated.finish(i); }
@@ -53,6 +52,7 @@ struct chat {
     }
     void keep(size_t i, const std::vector<event> &events);
     json whole();
+    json take_logprobs(size_t i);
     json delta(const event &e) const;
     json chunk(size_t i, json delta, json finish, json logprobs) const;
     bool write(event_stream &out, size_t i, const std::vector<event> &events);
@@ -97,6 +97,15 @@ json chat::whole() {
     return out;
 }
 
+// Those of the choice's tokens since the last ones; null if there are none.
+json chat::take_logprobs(size_t i) {
+    json &held = choices[i].logprobs;
+    if (held.empty()) return nullptr;
+    json out = {{"content", std::move(held)}, {"refusal", nullptr}};
+    held = json::array();
+    return out;
+}
+
 json chat::delta(const event &e) const {
     if (e.kind == event::content) return {{"content", e.text}};
     if (e.kind == event::thinking) return {{"reasoning_content", e.text}};
@@ -121,12 +130,8 @@ json chat::chunk(size_t i, json delta, json finish, json logprobs) const {
 
 // The events of a choice; the log probabilities of the tokens since the last ones go with the first of them.
 bool chat::write(event_stream &out, size_t i, const std::vector<event> &events) {
-    for (const event &e : events) {
-        json logprobs = nullptr;
-        if (!choices[i].logprobs.empty()) logprobs = {{"content", std::move(choices[i].logprobs)}, {"refusal", nullptr}};
-        choices[i].logprobs = json::array();
-        if (!out.write(chunk(i, delta(e), nullptr, logprobs))) return false;
-    }
+    for (const event &e : events)
+        if (!out.write(chunk(i, delta(e), nullptr, take_logprobs(i)))) return false;
     return true;
 }
 
@@ -139,9 +144,7 @@ void chat::stream(event_stream &out) {
     });
     for (size_t i = 0; i < choices.size(); i++) {
         write(out, i, end(i));
-        json logprobs = nullptr;
-        if (!choices[i].logprobs.empty()) logprobs = {{"content", choices[i].logprobs}, {"refusal", nullptr}};
-        out.write(chunk(i, json::object(), finish(i), logprobs));
+        out.write(chunk(i, json::object(), finish(i), take_logprobs(i)));
     }
     if (!p.include_usage) return;
     json last = head("chat.completion.chunk");
