@@ -57,11 +57,9 @@ static int32_t on_token(uint32_t token, const char *data, size_t len, void *user
 static kigo_status bring_up_to_date(chat *c)
 {
     size_t n_ids, n_held, n_same = 0;
-    const uint64_t flags = KIGO_CHAT_ADD_GENERATION_PROMPT;
-    CHECK(kigo_chat_render(c->model, c->talk.messages, c->talk.n, flags, NULL, 0, &n_ids));
+    uint32_t *ids = render(c->model, &c->talk, &n_ids);
     CHECK(kigo_session_n_tokens(c->session, &n_held));
-    uint32_t *ids = resize(NULL, n_ids * sizeof *ids), *held = resize(NULL, n_held * sizeof *held);
-    CHECK(kigo_chat_render(c->model, c->talk.messages, c->talk.n, flags, ids, n_ids, &n_ids));
+    uint32_t *held = resize(NULL, n_held * sizeof *held);
     CHECK(kigo_session_tokens(c->session, held, n_held, &n_held));
     while (n_same + 1 < n_ids && n_same < n_held && ids[n_same] == held[n_same])
         n_same++; // one at least is left to prefill: the logits after it are wanted

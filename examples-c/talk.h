@@ -33,6 +33,16 @@ static inline void forget(talk *t, size_t first, size_t n)
     memmove(t->messages + first, t->messages + first + n, (t->n - first) * sizeof *t->messages);
 }
 
+// The conversation's ids, with the beginning of an answer to it; to be freed.
+static inline uint32_t *render(const kigo_model *model, const talk *t, size_t *n_ids)
+{
+    const uint64_t flags = KIGO_CHAT_ADD_GENERATION_PROMPT;
+    CHECK(kigo_chat_render(model, t->messages, t->n, flags, NULL, 0, n_ids));
+    uint32_t *ids = resize(NULL, *n_ids * sizeof *ids);
+    CHECK(kigo_chat_render(model, t->messages, t->n, flags, ids, *n_ids, n_ids));
+    return ids;
+}
+
 // How many messages stand before the first question: the system's.
 static inline size_t n_system(const talk *t)
 {

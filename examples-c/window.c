@@ -3,6 +3,7 @@
 //
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #include "common.h"
+#include "talk.h"
 
 static const char *const USAGE =
     "usage: window " SETUP_USAGE " [--system TEXT] [--context N] [-n N]\n"
@@ -11,44 +12,15 @@ static const char *const USAGE =
     "  -n         the most tokens of an answer (64)\n"
     "Answers each line of standard input; what was kept and what was computed goes to standard error.\n";
 
-typedef struct talk {
-    kigo_message *messages; // their contents are allocated
-    size_t n, first;        // `first`: those in front are never forgotten
-} talk;
-
-// Takes `content` over.
-static void say(talk *t, const char *role, text content)
-{
-    t->messages = resize(t->messages, (t->n + 1) * sizeof *t->messages);
-    t->messages[t->n++] = (kigo_message){role, KIGO_STRLEN, content.data, content.len};
-}
-
-static void forget(talk *t, size_t first, size_t n)
-{
-    for (size_t i = first; i < first + n; i++)
-        free((char *)t->messages[i].content);
-    t->n -= n;
-    memmove(t->messages + first, t->messages + first + n, (t->n - first) * sizeof *t->messages);
-}
-
-// The conversation's ids, to be freed.
-static uint32_t *render(const kigo_model *model, const talk *t, size_t *n_ids)
-{
-    const uint64_t flags = KIGO_CHAT_ADD_GENERATION_PROMPT;
-    CHECK(kigo_chat_render(model, t->messages, t->n, flags, NULL, 0, n_ids));
-    uint32_t *ids = resize(NULL, *n_ids * sizeof *ids);
-    CHECK(kigo_chat_render(model, t->messages, t->n, flags, ids, *n_ids, n_ids));
-    return ids;
-}
-
-// Those of as much of the conversation as leaves room for an answer. Where something has to go, so much goes that it is half the
-// context afterwards: all that stays behind it has to be computed anew, which is then seldom.
-static uint32_t *fit(const kigo_model *model, talk *t, size_t context, size_t answer, size_t *n_ids)
+// The ids of as much of the conversation as leaves room for an answer; the `first` messages are never forgotten. Where something
+// has to go, so much goes that it is half the context afterwards: all that stays behind it has to be computed anew, which is then
+// seldom.
+static uint32_t *fit(const kigo_model *model, talk *t, size_t first, size_t context, size_t answer, size_t *n_ids)
 {
     uint32_t *ids = render(model, t, n_ids);
     size_t most = context - answer, n = 0;
-    for (; *n_ids > most && t->n > t->first + 2; n++) {
-        forget(t, t->first, 2); // a question and its answer
+    for (; *n_ids > most && t->n > first + 2; n++) {
+        forget(t, first, 2); // a question and its answer
         free(ids);
         ids = render(model, t, n_ids);
         most = context / 2;
@@ -75,10 +47,10 @@ static int32_t on_progress(size_t n_done, size_t n_total, void *user_data)
     return 0;
 }
 
-static void answer(const kigo_model *model, kigo_session *session, talk *t, size_t context, size_t most)
+static void answer(const kigo_model *model, kigo_session *session, talk *t, size_t first, size_t context, size_t most)
 {
     size_t n_ids;
-    uint32_t *ids = fit(model, t, context, most, &n_ids);
+    uint32_t *ids = fit(model, t, first, context, most, &n_ids);
     kigo_advance_options how = {.struct_size = sizeof how, .progress = on_progress};
     kigo_advanced a = {.struct_size = sizeof a};
     CHECK(kigo_session_advance(session, ids, n_ids, &how, &a));
@@ -90,20 +62,18 @@ static void answer(const kigo_model *model, kigo_session *session, talk *t, size
     kigo_generated generated = {.struct_size = sizeof generated};
     CHECK(kigo_session_generate(session, &options, &generated));
     printf("\n");
-    say(t, "assistant", said);
+    say(t, "assistant", said.data, said.len);
 }
 
 int main(int argc, char **argv)
 {
     setup s = {.sampling = {.struct_size = sizeof s.sampling}};
-    talk t = {NULL, 0, 0};
+    talk t = {NULL, 0};
     size_t context = 512, most = 64;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--system") == 0) {
-            text system = {NULL, 0};
             const char *value = value_of(argc, argv, &i);
-            text_append(&system, value, strlen(value));
-            say(&t, "system", system);
+            say_copy(&t, "system", value, strlen(value));
         } else if (strcmp(argv[i], "--context") == 0)
             context = whole_of(argc, argv, &i, UINT32_MAX);
         else if (strcmp(argv[i], "-n") == 0)
@@ -113,7 +83,7 @@ int main(int argc, char **argv)
     }
     if (most == 0 || context / 2 < most)
         bad_usage("-n", "needs at least 1, and half the context at most");
-    t.first = t.n;
+    const size_t first = t.n;
 
     kigo_engine *engine;
     kigo_model *model;
@@ -125,10 +95,8 @@ int main(int argc, char **argv)
     size_t capacity = 0;
     for (ssize_t len; (len = getline(&line, &capacity, stdin)) >= 0;) {
         len -= len > 0 && line[len - 1] == '\n';
-        text question = {NULL, 0};
-        text_append(&question, line, (size_t)len);
-        say(&t, "user", question);
-        answer(model, session, &t, context, most);
+        say_copy(&t, "user", line, (size_t)len);
+        answer(model, session, &t, first, context, most);
     }
 
     free(line);
