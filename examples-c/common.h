@@ -234,6 +234,15 @@ static inline void text_append(text *t, const char *data, size_t len)
     t->data[t->len] = '\0';
 }
 
+// What is left of a file behind a text; 0: it cannot be read, and errno says why.
+static inline int read_rest(FILE *file, text *t)
+{
+    char chunk[4096];
+    for (size_t n; (n = fread(chunk, 1, sizeof chunk, file)) != 0;)
+        text_append(t, chunk, n);
+    return !ferror(file);
+}
+
 // All of a file; "-" is standard input.
 static inline text read_file(const char *path)
 {
@@ -241,10 +250,7 @@ static inline text read_file(const char *path)
     if (file == NULL)
         fail(path, strerror(errno));
     text t = {NULL, 0};
-    char chunk[4096];
-    for (size_t n; (n = fread(chunk, 1, sizeof chunk, file)) != 0;)
-        text_append(&t, chunk, n);
-    if (ferror(file))
+    if (!read_rest(file, &t))
         fail(path, strerror(errno));
     if (file != stdin)
         fclose(file);

@@ -174,8 +174,13 @@ static inline const char *load_talk(talk *t, const char *path)
     FILE *file = fopen(path, "rb");
     if (file == NULL)
         return strerror(errno);
+    text data = {NULL, 0};
+    int failed = read_rest(file, &data) ? 0 : errno;
     fclose(file);
-    text data = read_file(path);
+    if (failed != 0) {
+        free(data.data);
+        return strerror(failed);
+    }
     text_append(&data, "", 0);
     reader r = {data.data};
     int good = read_mark(&r, '[');

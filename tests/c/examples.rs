@@ -247,6 +247,10 @@ fn chat_knows_commands_and_keeps_conversations() {
         let out = run(&mut command("chat", &args), &format!("/load {path}\n"));
         assert!(out.status.success() && String::from_utf8_lossy(&out.stderr).contains("is no array of messages"));
     }
+    // Nor does what can be opened and not read end the program.
+    let out = run(&mut command("chat", &args), "/load /\nhello\n");
+    let says = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success() && says.contains("/: Is a directory") && !out.stdout.is_empty(), "{out:?}");
 }
 
 #[test]
