@@ -97,8 +97,8 @@ void completion::stream(event_stream &out) {
     };
     for (size_t prompt = 0; prompt < prompts.size(); prompt++) {
         if (!generated) begin(prompt);
-        for (size_t i = 0; echo && i < p.n; i++)
-            write(choice(prompt, i, server.model.detokenize(prompts[prompt]), nullptr));
+        const std::string given = echo ? server.model.detokenize(prompts[prompt]) : "";
+        for (size_t i = 0; echo && i < p.n; i++) write(choice(prompt, i, given, nullptr));
         generated->run([&](size_t i, const piece &one) {
             if (!one.logprobs.empty()) shown[i].add(server, one);
             return one.text.empty() || write(choice(prompt, i, one.text, nullptr));
