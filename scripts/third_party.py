@@ -19,9 +19,9 @@ with it, and of Rust's standard library, which is Copyright (c) The Rust Project
 Apache-2.0 (the text of the former is that of the crate `libc` below). Of ggml there are the tables of LICENSE-IQ-GRIDS.
 scripts/third_party.py has written this file.
 """
-# Files of a crate by the licence that they are.
-NAMES = {"MIT": r"licen[cs]e.*mit", "Apache-2.0": r"licen[cs]e.*apache", "Unicode-3.0": r"licen[cs]e.*unicode", "Unlicense": "unlicense"}
+# Files of a crate that are licences, and MIT's among them.
 ANY = re.compile(r"(licen[cs]e|copying|unlicense)([-_.].*)?$", re.IGNORECASE)
+MIT = re.compile(r"licen[cs]e.*mit", re.IGNORECASE)
 
 
 def cargo_metadata():
@@ -41,13 +41,10 @@ def linked(metadata):
     seen, left = set(), [root]
     while left:
         one = left.pop()
-        if one in seen:
+        # What a macro is made of runs in the compiler.
+        if one in seen or any("proc-macro" in target["kind"] for target in packages[one]["targets"]):
             continue
         seen.add(one)
-        # What a macro is made of runs in the compiler.
-        if any("proc-macro" in target["kind"] for target in packages[one]["targets"]):
-            seen.discard(one)
-            continue
         for dependency in nodes[one]["deps"]:
             if any(kind["kind"] is None for kind in dependency["dep_kinds"]):
                 left.append(dependency["pkg"])
@@ -61,7 +58,7 @@ def licence_files(package):
     files = sorted(path for path in folder.iterdir() if path.is_file() and ANY.match(path.name))
     alternatives = re.split(r" OR |/", (package["license"] or "").replace("(", "").replace(")", ""))
     if "MIT" in alternatives and " AND " not in (package["license"] or ""):
-        files = [path for path in files if re.search(NAMES["MIT"], path.name, re.IGNORECASE)] or files
+        files = [path for path in files if MIT.search(path.name)] or files
     return files
 
 
