@@ -1,4 +1,4 @@
-//! For checks of a device: what stands in a session's cache and logits, read and replaced behind the session's back.
+//! For checks: what stands in a session's cache and logits, read and replaced behind the session's back, and who waits.
 
 use super::model::Model;
 use super::session::{Session, State};
@@ -20,6 +20,11 @@ impl Model {
     /// Whether a prompt gives the same bits however it is cut into calls.
     pub fn is_exact_in_chunks(&self) -> bool {
         self.inner.loaded.is_exact_in_chunks()
+    }
+
+    /// Calls that wait for their pass now, where the model's calls stand in line for passes.
+    pub fn n_waiting(&self) -> usize {
+        self.inner.line.n_waiting()
     }
 }
 

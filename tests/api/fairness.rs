@@ -25,8 +25,10 @@ struct Seen {
 }
 
 impl Seen {
+    /// Holds this pass, and the one before it no more.
     fn hold(&self, pass: usize) {
         *self.held.lock().unwrap() = Some((pass, false));
+        self.changed.notify_all();
     }
 
     /// Waits until the pass is held.
@@ -48,7 +50,7 @@ impl Seen {
         if held.is_some_and(|(pass, _)| pass == number) {
             *held = Some((number, true));
             self.changed.notify_all();
-            drop(self.changed.wait_while(held, |held| held.is_some()));
+            drop(self.changed.wait_while(held, |held| held.is_some_and(|(pass, _)| pass == number)));
         }
     }
 
@@ -137,8 +139,12 @@ fn bits(session: &Session) -> Vec<u32> {
     logits.into_iter().map(f32::to_bits).collect()
 }
 
-/// Long enough for a thread that is inside of a call to be waiting for its pass.
-const SOON: Duration = Duration::from_millis(200);
+/// Waits until so many calls wait for their pass, beside the one that is held.
+fn in_line(model: &Model, n: usize) {
+    while model.n_waiting() != n {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
 
 #[test]
 fn a_step_that_waits_goes_before_the_next_pass_of_a_prompt_and_only_one() {
@@ -152,7 +158,7 @@ fn a_step_that_waits_goes_before_the_next_pass_of_a_prompt_and_only_one() {
             scope.spawn(|| long.prefill(&prompt(2, 60)).unwrap());
             seen.arrived();
             scope.spawn(|| answer.prefill(&[7]).unwrap());
-            std::thread::sleep(SOON);
+            in_line(&model, 1);
             seen.let_go();
         });
         assert_eq!(seen.taken(), [vec![16], vec![16], vec![1], vec![16], vec![12]], "merged: {merge}");
@@ -173,7 +179,11 @@ fn prompts_take_turns_and_steps_of_several_threads_each_go_once() {
         for answer in &answers {
             scope.spawn(|| answer.prefill(&[7]).unwrap());
         }
-        std::thread::sleep(SOON);
+        in_line(&model, 3);
+        // Whose thread is slow to come back has lost its turn: the first prompt's next part is there before any other pass ends.
+        seen.hold(1);
+        seen.arrived();
+        in_line(&model, 3);
         seen.let_go();
     });
     // The other prompt's first pass comes before the first one's second.

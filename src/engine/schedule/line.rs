@@ -126,6 +126,11 @@ impl Line {
         }
     }
 
+    /// Calls that wait for a pass; those in the one that runs do not.
+    pub(in crate::engine) fn n_waiting(&self) -> usize {
+        self.lock().waiting.len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
