@@ -37,14 +37,30 @@ static inline kigo_model *open_model(const kigo_engine *engine, const char *path
     return model;
 }
 
+// A session that holds nothing.
+static inline kigo_session *empty_session(const kigo_model *model)
+{
+    kigo_session *session;
+    CHECK(kigo_session_create(model, NULL, &session) == KIGO_STATUS_OK);
+    return session;
+}
+
 // A session that holds three tokens.
 static inline kigo_session *open_session(const kigo_model *model)
 {
     static const uint32_t ids[3] = {10, 20, 30};
-    kigo_session *session;
-    CHECK(kigo_session_create(model, NULL, &session) == KIGO_STATUS_OK);
+    kigo_session *session = empty_session(model);
     CHECK(kigo_session_prefill(session, ids, 3) == KIGO_STATUS_OK);
     return session;
+}
+
+// Both have the same logits to the bit, of a vocabulary of 512 tokens.
+static inline void same_logits(kigo_session *a, kigo_session *b)
+{
+    float x[512], y[512];
+    size_t n;
+    CHECK(kigo_session_logits(a, x, 512, &n) == KIGO_STATUS_OK && n == 512);
+    CHECK(kigo_session_logits(b, y, 512, &n) == KIGO_STATUS_OK && n == 512 && memcmp(x, y, sizeof x) == 0);
 }
 
 // A whole file in memory.

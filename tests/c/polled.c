@@ -5,21 +5,6 @@
 static kigo_model *model;
 static const uint32_t ids[100] = {1, 2, 3, 4, 5, 6, 7};
 
-static kigo_session *new_session(void)
-{
-    kigo_session *session;
-    CHECK(kigo_session_create(model, NULL, &session) == KIGO_STATUS_OK);
-    return session;
-}
-
-static void same_logits(kigo_session *a, kigo_session *b)
-{
-    float x[512], y[512];
-    size_t n;
-    CHECK(kigo_session_logits(a, x, 512, &n) == KIGO_STATUS_OK && n == 512);
-    CHECK(kigo_session_logits(b, y, 512, &n) == KIGO_STATUS_OK && memcmp(x, y, sizeof x) == 0);
-}
-
 struct heard {
     char text[4096];
     size_t text_len, n_tokens;
@@ -76,7 +61,7 @@ static void ends(void)
     kigo_generate_options how[3] = {{0}, {.max_tokens = 20, .flags = KIGO_GENERATE_IGNORE_END}, {.max_tokens = 40, .stop = &stop, .n_stop = 1}};
     for (int i = 0; i < 3; i++) {
         how[i].struct_size = sizeof how[i];
-        sessions[i] = new_session(), others[i] = new_session();
+        sessions[i] = empty_session(model), others[i] = empty_session(model);
         size_t n_ids = 90 - 40 * (size_t)i;
         kigo_generated generated = {.struct_size = sizeof generated};
         CHECK(kigo_session_prefill(others[i], ids, n_ids) == KIGO_STATUS_OK);
@@ -131,7 +116,7 @@ static void stops(void)
     size_t n_sessions, n_tokens;
     kigo_generate_options how = {.struct_size = sizeof how, .flags = KIGO_GENERATE_IGNORE_END};
     for (int i = 0; i < 4; i++) {
-        s[i] = new_session();
+        s[i] = empty_session(model);
         kigo_batch_work work = {.struct_size = sizeof work, .ids = ids, .n_ids = 90, .generate = &how, .user_data = &heard[i]};
         if (i == 1) {
             CHECK(kigo_session_prefill(s[i], ids, 5) == KIGO_STATUS_OK);
@@ -158,7 +143,7 @@ static void stops(void)
         kigo_session_destroy(s[i]);
     }
     // With sessions in it, and in any order with the model.
-    kigo_session *kept = new_session();
+    kigo_session *kept = empty_session(model);
     kigo_batch_work work = {.struct_size = sizeof work, .ids = ids, .n_ids = 90, .generate = &how, .user_data = &heard[0]};
     CHECK(kigo_batch_add(batch, kept, &work) == KIGO_STATUS_OK && kigo_session_step(kept, 1) == KIGO_STATUS_BUSY);
     kigo_batch_destroy(batch);
@@ -176,7 +161,7 @@ static int32_t show_nothing(const kigo_tap_event *event, void *user_data)
 static void refusals(const kigo_engine *engine, const char *path)
 {
     kigo_batch *batch;
-    kigo_session *session = new_session();
+    kigo_session *session = empty_session(model);
     CHECK(kigo_batch_create(model, &batch) == KIGO_STATUS_OK);
     kigo_batch_work work = {.struct_size = sizeof work};
     CHECK(kigo_batch_add(batch, session, NULL) == KIGO_STATUS_INVALID_ARGUMENT);
@@ -225,7 +210,7 @@ static void *run_shared(void *argument)
 
 static void a_second_thread_is_told_that_it_is_busy(void)
 {
-    kigo_session *session = new_session();
+    kigo_session *session = empty_session(model);
     CHECK(kigo_batch_create(model, &shared) == KIGO_STATUS_OK);
     kigo_generate_options how = {.struct_size = sizeof how, .flags = KIGO_GENERATE_IGNORE_END};
     kigo_batch_work work = {.struct_size = sizeof work, .ids = ids, .n_ids = 5, .generate = &how};

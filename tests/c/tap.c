@@ -58,13 +58,6 @@ static int32_t see(const kigo_tap_event *event, void *user_data)
     return seen->stop_at != NULL && strcmp(event->name, seen->stop_at) == 0 && event->layer == seen->stop_layer;
 }
 
-static kigo_session *new_session(void)
-{
-    kigo_session *session;
-    CHECK(kigo_session_create(model, NULL, &session) == KIGO_STATUS_OK);
-    return session;
-}
-
 static void logits_of(kigo_session *session, float *logits)
 {
     size_t n;
@@ -73,7 +66,7 @@ static void logits_of(kigo_session *session, float *logits)
 
 static void bits_and_rows(float *logits, float *tapped)
 {
-    kigo_session *plain = new_session(), *session = new_session();
+    kigo_session *plain = empty_session(model), *session = empty_session(model);
     struct seen seen = {.session = session};
     CHECK(show(session, NULL, 0, see, &seen) == KIGO_STATUS_OK);
     CHECK(kigo_session_prefill(plain, ids, 66) == KIGO_STATUS_OK);
@@ -113,7 +106,7 @@ static void stops(float *logits, float *after)
     const struct seen plots[] = {
         {.stop_at = "embed", .stop_layer = -1}, {.stop_at = "v", .stop_layer = 0}, {.stop_at = "logits", .stop_layer = -1}};
     for (size_t i = 0; i < sizeof plots / sizeof *plots; i++) {
-        kigo_session *session = new_session();
+        kigo_session *session = empty_session(model);
         CHECK(kigo_session_prefill(session, ids, 9) == KIGO_STATUS_OK);
         logits_of(session, logits);
         struct seen seen = plots[i];
@@ -164,7 +157,7 @@ static void ended_inside(float *before, float *after)
 {
     const uint32_t taps[] = {KIGO_TAP_EMBED, KIGO_TAP_RESID, KIGO_TAP_LOGITS};
     for (size_t i = 0; i < 3 * 2 * 2; i++) {
-        kigo_session *session = new_session();
+        kigo_session *session = empty_session(model);
         size_t n_ids = i % 2 == 0 ? 40 : 1, n;
         struct plot plot = {session, taps[i / 4], i / 2 % 2 == 1, 0};
         bool cancel = plot.cancel;
@@ -182,7 +175,7 @@ static void ended_inside(float *before, float *after)
         kigo_session_destroy(session);
     }
     // In a generation, too.
-    kigo_session *session = new_session();
+    kigo_session *session = empty_session(model);
     struct plot plot = {session, KIGO_TAP_LOGITS, false, 0};
     CHECK(kigo_session_prefill(session, ids, 9) == KIGO_STATUS_OK);
     CHECK(show(session, NULL, 0, do_it, &plot) == KIGO_STATUS_OK);
@@ -201,7 +194,7 @@ static void names(void)
 
 static void misuse(void)
 {
-    kigo_session *session = new_session();
+    kigo_session *session = empty_session(model);
     struct seen seen = {0};
     const uint32_t wrong[][2] = {{KIGO_TAP_V, KIGO_TAP_MOE_WEIGHTS + 1}, {KIGO_TAP_V, 0}, {KIGO_TAP_V, UINT32_MAX}};
     CHECK(show(NULL, NULL, 0, see, &seen) == KIGO_STATUS_INVALID_ARGUMENT);
@@ -218,7 +211,7 @@ static void misuse(void)
 // A session in a batch shows the same rows and gives the same logits.
 static void batch(float *logits, float *tapped)
 {
-    kigo_session *sessions[2] = {new_session(), new_session()};
+    kigo_session *sessions[2] = {empty_session(model), empty_session(model)};
     struct seen seen = {.session = sessions[0]};
     CHECK(show(sessions[1], NULL, 0, see, &seen) == KIGO_STATUS_OK);
     const uint32_t *const both[2] = {ids, ids};
