@@ -5,18 +5,14 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::common::probe::{Plot, Probe};
+use crate::common::run::cpu;
 use crate::common::tiny::Tiny;
 use kigo::backend::Device;
-use kigo::backend::cpu::{CpuDevice, CpuOptions};
 use kigo::backend::reference::ReferenceDevice;
 use kigo::engine::{Engine, GenerateOptions, LogSink, Model, Session, SessionOptions};
 use kigo::error::Status;
 use kigo::gguf::TensorType;
 use kigo::sampler::SamplingParams;
-
-fn cpu() -> Arc<dyn Device> {
-    Arc::new(CpuDevice::new(CpuOptions { n_threads: 2, isa: None }).unwrap())
-}
 
 fn load(device: Arc<dyn Device>, n_ctx: usize) -> (Engine, Model) {
     let mut tiny = Tiny::new("qwen2", TensorType::Q8_0);
@@ -50,7 +46,7 @@ fn alone(model: &Model, tokens: &[u32]) -> (Vec<u32>, Option<Vec<u32>>) {
 
 #[test]
 fn each_of_a_family_goes_its_own_way() {
-    for device in [cpu(), Arc::new(ReferenceDevice::PLAIN) as Arc<dyn Device>] {
+    for device in [cpu(2), Arc::new(ReferenceDevice::PLAIN) as Arc<dyn Device>] {
         let (engine, model) = load(device, 512);
         let empty = engine.memory_used();
         for n in [1, 63, 64, 65, 128, 150] {
@@ -132,7 +128,7 @@ fn a_pass_that_fails_after_a_fork_leaves_both_as_they_were() {
 
 #[test]
 fn a_fork_draws_what_its_parent_draws_until_it_gets_another_seed() {
-    let (_engine, model) = load(cpu(), 512);
+    let (_engine, model) = load(cpu(2), 512);
     let sampling = SamplingParams { temperature: 2.0, seed: 3, ..Default::default() };
     let root =
         Session::new(&model, SessionOptions { n_ctx: Some(200), sampling: sampling.clone(), ..Default::default() })
@@ -151,7 +147,7 @@ fn a_fork_draws_what_its_parent_draws_until_it_gets_another_seed() {
 
 #[test]
 fn a_thousand_forks_of_a_long_prefix_are_made_in_a_moment() {
-    let (engine, model) = load(cpu(), 8192);
+    let (engine, model) = load(cpu(2), 8192);
     let root = session(&model);
     root.prefill(&prompt(4096)).unwrap();
     let used = engine.memory_used();

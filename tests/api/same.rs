@@ -5,8 +5,8 @@
 use crate::common;
 use std::sync::{Arc, Barrier};
 
+use crate::common::run::cpu;
 use crate::common::tiny::{ARCHS, Tiny};
-use kigo::backend::cpu::{CpuDevice, CpuOptions};
 use kigo::backend::reference::ReferenceDevice;
 use kigo::backend::{Device, TAP_NAMES};
 use kigo::engine::{
@@ -15,10 +15,6 @@ use kigo::engine::{
 use kigo::error::{Error, Result};
 use kigo::gguf::TensorType;
 use kigo::sampler::SamplingParams;
-
-fn cpu(n_threads: usize) -> Arc<dyn Device> {
-    Arc::new(CpuDevice::new(CpuOptions { n_threads, isa: None }).expect("a processor"))
-}
 
 fn load(device: Arc<dyn Device>, file: &[u8], strict: bool) -> Result<Model> {
     let engine = Engine::with_device(device, 1, None, LogSink::silent());

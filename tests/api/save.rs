@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use crate::common::hold::hold;
 use crate::common::random::mix;
+use crate::common::run::cpu;
 use crate::common::tiny::Tiny;
 use kigo::backend::Device;
-use kigo::backend::cpu::{CpuDevice, CpuOptions};
 use kigo::backend::reference::ReferenceDevice;
 use kigo::engine::{
     Engine, GenerateOptions, Grammar, LoadOptions, LogSink, Model, Session, SessionOptions, StopReason,
@@ -15,10 +15,6 @@ use kigo::engine::{
 use kigo::error::{Error, Status};
 use kigo::gguf::TensorType;
 use kigo::sampler::SamplingParams;
-
-fn cpu() -> Arc<dyn Device> {
-    Arc::new(CpuDevice::new(CpuOptions { n_threads: 2, isa: None }).unwrap())
-}
 
 fn load(device: Arc<dyn Device>, tiny: &Tiny, options: LoadOptions) -> Model {
     let engine = Engine::with_device(device, 1, None, LogSink::silent());
@@ -70,7 +66,7 @@ fn future(session: &Session) -> (Vec<u32>, Option<Vec<u32>>, Vec<u32>) {
 
 #[test]
 fn a_restored_session_goes_on_as_the_saved_one() {
-    for device in [cpu(), Arc::new(ReferenceDevice::PLAIN) as Arc<dyn Device>] {
+    for device in [cpu(2), Arc::new(ReferenceDevice::PLAIN) as Arc<dyn Device>] {
         // Another load of the same file, as in another process.
         let (one, two) = (model(Arc::clone(&device)), model(device));
         for n in [0, 1, 17, 63, 64, 65, 200] {
@@ -95,7 +91,7 @@ fn a_restored_session_goes_on_as_the_saved_one() {
 
 #[test]
 fn a_fork_is_saved_like_its_parent() {
-    let model = model(cpu());
+    let model = model(cpu(2));
     let session = Session::new(&model, SessionOptions::default()).unwrap();
     session.prefill(&prompt(100)).unwrap();
     let fork = session.fork().unwrap();
@@ -108,7 +104,7 @@ fn a_fork_is_saved_like_its_parent() {
 
 #[test]
 fn a_restored_session_neither_takes_nor_gives_a_prefix() {
-    let model = model(cpu());
+    let model = model(cpu(2));
     let options = || SessionOptions { reuse_prefix: true, ..Default::default() };
     let other = Session::new(&model, options()).unwrap();
     other.prefill(&prompt(130)).unwrap();
@@ -129,7 +125,7 @@ fn a_restored_session_neither_takes_nor_gives_a_prefix() {
 
 #[test]
 fn a_constraint_goes_on_from_where_it_was() {
-    let (one, two) = (model(cpu()), model(cpu()));
+    let (one, two) = (model(cpu(2)), model(cpu(2)));
     let schema = r#"{"type": "object", "properties": {"a": {"enum": ["xy", "z"]}, "b": {"type": "integer"}},
         "required": ["a", "b"], "additionalProperties": false}"#;
     let grammars =
@@ -193,7 +189,7 @@ fn refusal(model: &Model, blob: &[u8]) -> String {
 
 #[test]
 fn what_is_not_this_models_is_refused_with_the_reason() {
-    let this = model(cpu());
+    let this = model(cpu(2));
     let session = Session::new(&this, SessionOptions::default()).unwrap();
     session.prefill(&prompt(70)).unwrap();
     let blob = saved(&session);
@@ -201,7 +197,7 @@ fn what_is_not_this_models_is_refused_with_the_reason() {
     other_weights.seed = 2;
     let starts = |text: String, start: &str| assert!(text.starts_with(start), "{text}");
     for other in [other_weights, Tiny::new("qwen3", TensorType::Q4_0), Tiny::new("llama", TensorType::Q8_0)] {
-        starts(refusal(&load(cpu(), &other, LoadOptions::default()), &blob), "blob is of the model ");
+        starts(refusal(&load(cpu(2), &other, LoadOptions::default()), &blob), "blob is of the model ");
     }
     let reference = refusal(&model(Arc::new(ReferenceDevice::PLAIN)), &blob);
     starts(reference, "blob is of another device's cache layout, ");
@@ -224,14 +220,14 @@ fn what_is_not_this_models_is_refused_with_the_reason() {
     assert!(matches!(error, Error::BufferTooSmall { needed, .. } if needed == blob.len()));
     let page = this.cache_facts().page_bytes;
     let options = LoadOptions { cache_bytes: Some(page), ..Default::default() };
-    let full = load(cpu(), &Tiny::new("qwen3", TensorType::Q8_0), options);
+    let full = load(cpu(2), &Tiny::new("qwen3", TensorType::Q8_0), options);
     let error = Session::restore(&full, &blob).err().unwrap();
     assert_eq!(error.to_string(), "2 cache pages needed, 0 of 1 free".replace("0 of", "1 of"));
 }
 
 #[test]
 fn every_cut_and_thousands_of_flipped_bits_are_refused() {
-    let this = model(cpu());
+    let this = model(cpu(2));
     let session = Session::new(&this, SessionOptions { sampling: sampling(), ..Default::default() }).unwrap();
     session.prefill(&prompt(66)).unwrap();
     let blob = saved(&session);
@@ -270,7 +266,7 @@ fn checksum(blob: &[u8]) -> u64 {
 
 #[test]
 fn a_blob_of_another_order_of_sums_is_refused() {
-    let this = model(cpu());
+    let this = model(cpu(2));
     let session = Session::new(&this, SessionOptions { sampling: sampling(), ..Default::default() }).unwrap();
     session.prefill(&prompt(66)).unwrap();
     let of_order = |n: u64| {
@@ -290,7 +286,7 @@ fn a_blob_of_another_order_of_sums_is_refused() {
 
 #[test]
 fn a_forged_blob_gives_a_status_or_a_session_and_nothing_worse() {
-    let this = model(cpu());
+    let this = model(cpu(2));
     let session = Session::new(&this, SessionOptions { sampling: sampling(), ..Default::default() }).unwrap();
     session.prefill(&prompt(66)).unwrap();
     hold(&session, Grammar::Regex("[a-z]{2,9}x|[0-9]+")).unwrap();
@@ -388,7 +384,7 @@ fn a_long_session_is_saved_and_restored_at_the_speed_of_memory() {
     let mut tiny = Tiny::new("llama", TensorType::Q4_0);
     (tiny.shape.n_layers, tiny.shape.n_ctx, tiny.shape.head_dim, tiny.shape.n_kv_heads) = (15, 4608, 64, 4);
     tiny.shape.n_heads = 4;
-    let model = load(cpu(), &tiny, LoadOptions::default());
+    let model = load(cpu(2), &tiny, LoadOptions::default());
     let session = Session::new(&model, SessionOptions::default()).unwrap();
     session.prefill(&prompt(4096)).unwrap();
     let (_, [copy, save, restore]) = times(&model, &session, 5);
@@ -403,7 +399,7 @@ fn a_long_session_of_a_real_model_too() {
         println!("skipped: KIGO_MEASURE is not set, or {} is not there", path.display());
         return;
     }
-    let engine = Engine::with_device(cpu(), 2, None, LogSink::silent());
+    let engine = Engine::with_device(cpu(2), 2, None, LogSink::silent());
     let model = engine.load_file(path, &mut |_, _| Ok(())).unwrap();
     let session = Session::new(&model, SessionOptions::default()).unwrap();
     session.prefill(&prompt(4096)).unwrap();

@@ -4,12 +4,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use kigo::backend::cpu::{CpuDevice, CpuOptions};
 use kigo::backend::{
     Chunk, Device, LoadControl, LoadOptions, LoadedModel, PAGE_TOKENS, RunControl, Slot, TapEvent, TapObserver, Want,
 };
 use kigo::error::Result;
 use kigo::gguf::Gguf;
 use kigo::model::bind;
+
+/// The CPU with so many threads.
+pub fn cpu(n_threads: usize) -> Arc<dyn Device> {
+    Arc::new(CpuDevice::new(CpuOptions { n_threads, isa: None }).expect("this CPU has kernels"))
+}
 
 /// Neither watches nor stops a load.
 pub struct NoControl;
