@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::common::probe::{Plot, Probe};
+use crate::common::run::cpu;
 use crate::common::shapes::Shape;
 use crate::common::tiny::Tiny;
 use kigo::backend::Device;
-use kigo::backend::cpu::{CpuDevice, CpuOptions};
 use kigo::engine::{
     Append, Engine, GenerateOptions, LoadOptions, LogSink, Model, Session, SessionOptions, append_batch, sample_batch,
 };
@@ -16,11 +16,8 @@ use kigo::error::{Error, Result, Status};
 use kigo::gguf::TensorType;
 use kigo::sampler::SamplingParams;
 
-fn cpu(n_threads: usize) -> Arc<dyn Device> {
-    Arc::new(CpuDevice::new(CpuOptions { n_threads, isa: None }).unwrap())
-}
-
-fn load(device: Arc<dyn Device>, arch: &str, ty: TensorType, options: LoadOptions) -> Model {
+/// A tiny model with a context of 1024 tokens.
+pub fn load(device: Arc<dyn Device>, arch: &str, ty: TensorType, options: LoadOptions) -> Model {
     let mut tiny = Tiny::new(arch, ty);
     tiny.shape.n_ctx = 1024;
     let engine = Engine::with_device(device, 1, None, LogSink::silent());
@@ -31,16 +28,18 @@ fn model() -> Model {
     load(cpu(2), "qwen2", TensorType::Q4_1, LoadOptions::default())
 }
 
-fn session(model: &Model) -> Session {
+/// A session with the defaults.
+pub fn session(model: &Model) -> Session {
     Session::new(model, SessionOptions::default()).unwrap()
 }
 
-fn prompt(seed: usize, n: usize) -> Vec<u32> {
+/// Any tokens.
+pub fn prompt(seed: usize, n: usize) -> Vec<u32> {
     (0..n).map(|i| ((seed * 101 + i * i * 31 + i * 7 + 3) % 500) as u32).collect()
 }
 
 /// All that a caller can see of a session, logits as bits.
-fn seen(session: &Session) -> (Vec<u32>, Option<Vec<u32>>) {
+pub fn seen(session: &Session) -> (Vec<u32>, Option<Vec<u32>>) {
     let tokens = session.with_tokens(|t| Ok(t.to_vec())).unwrap();
     let mut logits = vec![0.0_f32; session.n_vocab()];
     (tokens, session.logits(&mut logits).ok().map(|()| logits.iter().map(|l| l.to_bits()).collect()))

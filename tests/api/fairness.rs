@@ -3,12 +3,12 @@
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use crate::batch::{prompt, session};
+use crate::common::kept::bits;
 use crate::common::tiny::Tiny;
 use kigo::backend::cpu::{CpuDevice, CpuOptions};
 use kigo::backend::{Chunk, Device, LoadControl, LoadOptions as Loading, LoadedModel, Plan, RunControl, Slot};
-use kigo::engine::{
-    Append, Engine, GenerateOptions, LoadOptions, LogSink, Model, Session, SessionOptions, append_batch,
-};
+use kigo::engine::{Append, Engine, GenerateOptions, LoadOptions, LogSink, Model, Session, append_batch};
 use kigo::error::{Error, Result, Status};
 use kigo::gguf::TensorType;
 use kigo::model::{Config, Weights};
@@ -123,20 +123,6 @@ fn watched(alignment: Option<usize>, merge: bool, pass_tokens: Option<usize>) ->
     let engine = Engine::with_device(device, 2, None, LogSink::silent());
     let options = LoadOptions { merge, pass_tokens, ..LoadOptions::default() };
     (engine.load_memory_with(&tiny.bytes(), options, &mut |_, _| Ok(())).unwrap(), seen)
-}
-
-fn session(model: &Model) -> Session {
-    Session::new(model, SessionOptions::default()).unwrap()
-}
-
-fn prompt(seed: usize, n: usize) -> Vec<u32> {
-    (0..n).map(|i| ((seed * 101 + i * i * 31 + i * 7 + 3) % 500) as u32).collect()
-}
-
-fn bits(session: &Session) -> Vec<u32> {
-    let mut logits = vec![0.0_f32; session.n_vocab()];
-    session.logits(&mut logits).unwrap();
-    logits.into_iter().map(f32::to_bits).collect()
 }
 
 /// Waits until so many calls wait for their pass, beside the one that is held.

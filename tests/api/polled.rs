@@ -3,43 +3,29 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::batch::{self, prompt, seen};
 use crate::common::probe::{Plot, Probe};
-use crate::common::tiny::Tiny;
+use crate::common::run;
 use kigo::backend::Device;
-use kigo::backend::cpu::{CpuDevice, CpuOptions};
 use kigo::engine::{
-    Batch, Constraint, Engine, GenerateOptions, Grammar, LoadOptions, LogSink, Model, Session, SessionOptions,
-    StopReason, Tap, What, Work,
+    Batch, Constraint, GenerateOptions, Grammar, LoadOptions, Model, Session, SessionOptions, StopReason, Tap, What,
+    Work,
 };
 use kigo::error::{Result, Status};
 use kigo::gguf::TensorType;
 use kigo::sampler::SamplingParams;
 
 fn load(device: Arc<dyn Device>, options: LoadOptions) -> Model {
-    let mut tiny = Tiny::new("qwen2", TensorType::Q4_1);
-    tiny.shape.n_ctx = 1024;
-    let engine = Engine::with_device(device, 1, None, LogSink::silent());
-    engine.load_memory_with(&tiny.bytes(), options, &mut |_, _| Ok(())).unwrap()
+    batch::load(device, "qwen2", TensorType::Q4_1, options)
 }
 
 fn cpu(options: LoadOptions) -> Model {
-    load(Arc::new(CpuDevice::new(CpuOptions { n_threads: 2, isa: None }).unwrap()), options)
+    load(run::cpu(2), options)
 }
 
 fn session(model: &Model, seed: u64) -> Arc<Session> {
     let sampling = SamplingParams { temperature: 1.0, top_p: 0.95, seed, ..Default::default() };
     Arc::new(Session::new(model, SessionOptions { sampling, ..Default::default() }).unwrap())
-}
-
-fn prompt(seed: usize, n: usize) -> Vec<u32> {
-    (0..n).map(|i| ((seed * 101 + i * i * 31 + i * 7 + 3) % 500) as u32).collect()
-}
-
-/// All that a caller can see of a session, logits as bits.
-fn seen(session: &Session) -> (Vec<u32>, Option<Vec<u32>>) {
-    let tokens = session.with_tokens(|t| Ok(t.to_vec())).unwrap();
-    let mut logits = vec![0.0_f32; session.n_vocab()];
-    (tokens, session.logits(&mut logits).ok().map(|()| logits.iter().map(|l| l.to_bits()).collect()))
 }
 
 /// What came of a session: its tokens, its text, and its end.
