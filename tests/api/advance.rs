@@ -3,19 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::common::kept::{alone, bits, load, pages, reused, reusing, text, used};
+use crate::common::kept::{alone, bits, keeping, load, pages, reused, reusing, text, used};
 use crate::common::probe::{Plot, Probe};
-use kigo::backend::cpu::{CpuDevice, CpuOptions};
+use crate::common::run::cpu;
 use kigo::backend::{Device, TapEvent};
 use kigo::engine::{Advanced, LoadOptions, Model, Session, SessionOptions, Tap};
 use kigo::error::Status;
 
-fn cpu() -> Arc<dyn Device> {
-    Arc::new(CpuDevice::new(CpuOptions { n_threads: 2, isa: None }).unwrap())
-}
-
 fn plain(arch: &str) -> Model {
-    load(cpu(), arch, None, LoadOptions::default()).1
+    load(cpu(2), arch, None, LoadOptions::default()).1
 }
 
 fn session(model: &Model, tokens: &[u32]) -> Session {
@@ -68,7 +64,7 @@ fn what_is_common_is_kept_and_the_bits_are_those_of_a_new_session() {
 
 #[test]
 fn others_have_what_the_session_has_not() {
-    let (_engine, model) = load(cpu(), "qwen2", None, pages(cpu(), "qwen2", 100, 0));
+    let (_engine, model) = keeping("qwen2", 100, 0);
     let a = reusing(&model);
     a.advance(&text(1, 300), None).unwrap();
     a.advance(&[text(1, 100), text(2, 200)].concat(), None).unwrap();
@@ -125,8 +121,9 @@ fn progress_is_told_before_each_pass_and_may_stop_it() {
 #[test]
 fn a_failure_changes_nothing() {
     let plot = Arc::new(Plot::default());
-    let options = pages(Arc::new(Probe(Arc::clone(&plot))), "qwen2", 1, 10);
-    let (_engine, model) = load(Arc::new(Probe(Arc::clone(&plot))), "qwen2", None, options);
+    let device: Arc<dyn Device> = Arc::new(Probe(Arc::clone(&plot)));
+    let options = pages(&load(device.clone(), "qwen2", None, LoadOptions::default()).1, 1, 10);
+    let (_engine, model) = load(device, "qwen2", None, options);
     let a = session(&model, &text(1, 300));
     let seen = |a: &Session| (held(a), bits(a), a.facts().unwrap().n_pages);
     let before = seen(&a);

@@ -3,21 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::common::kept::{alone, bits, load, pages, reused, reusing, salted, text, used};
+use crate::common::kept::{alone, bits, keeping, load, reused, reusing, salted, text, used};
 use crate::common::probe::{Plot, Probe};
-use kigo::backend::Device;
-use kigo::backend::cpu::{CpuDevice, CpuOptions};
+use crate::common::run::cpu;
+use crate::common::windows::fill;
 use kigo::engine::{EmbedOptions, Engine, LoadOptions, Model, Session, SessionOptions};
 use kigo::error::{Error, Status};
-
-fn cpu() -> Arc<dyn Device> {
-    Arc::new(CpuDevice::new(CpuOptions { n_threads: 2, isa: None }).unwrap())
-}
-
-/// A model that keeps so many pages, of so many in all.
-fn keeping(arch: &str, n_kept: u64, n_all: u64) -> (Engine, Model) {
-    load(cpu(), arch, None, pages(cpu(), arch, n_kept, n_all))
-}
 
 /// A session that is gone at once; how many of its tokens it had from others.
 fn visit(model: &Model, tokens: &[u32]) -> usize {
@@ -26,26 +17,11 @@ fn visit(model: &Model, tokens: &[u32]) -> usize {
     reused(&session)
 }
 
-/// Takes all the memory that there is, one page a session.
-fn fill(model: &Model) -> Vec<Session> {
-    let mut sessions = Vec::new();
-    loop {
-        let next = Session::new(model, SessionOptions::default()).unwrap();
-        match next.prefill(&text(200 + sessions.len() as u32, 3)) {
-            Ok(()) => sessions.push(next),
-            Err(error) => {
-                assert!(matches!(error.status(), Status::CacheFull | Status::OutOfMemory), "{error}");
-                return sessions;
-            }
-        }
-    }
-}
-
 #[test]
 fn what_a_session_leaves_is_found_with_the_same_bits() {
     for arch in ["qwen2", "gemma3", "gpt-oss", "phi3"] {
         let (engine, model) = keeping(arch, 10, 0);
-        let (_, plain) = load(cpu(), arch, None, LoadOptions::default());
+        let (_, plain) = load(cpu(2), arch, None, LoadOptions::default());
         let weights = engine.memory_used();
         let first = Session::new(&model, SessionOptions::default()).unwrap();
         first.prefill(&text(1, 270)).unwrap();
@@ -94,11 +70,7 @@ fn the_least_recently_used_go_first_and_ends_before_beginnings() {
     // Two pages more than there is room for: the last two of the second text.
     assert_eq!(visit(&model, &text(4, 130)), 0);
     assert_eq!(used(&model), (9, 9));
-    let found = |n: u32| {
-        let session = reusing(&model);
-        session.prefill(&text(n, 193)).unwrap();
-        reused(&session)
-    };
+    let found = |n: u32| visit(&model, &text(n, 193));
     assert_eq!([found(3), found(1)], [192, 192]);
     assert_eq!(found(2), 64);
     // What has been looked for stays, the fourth text does not.
@@ -147,7 +119,7 @@ fn the_bound_is_kept_and_sessions_have_all_the_memory_that_they_would_have_witho
     // Less than a page is none.
     let options = LoadOptions { prefix_cache_bytes: page - 1, ..Default::default() };
     let tiny = crate::common::tiny::Tiny::new("qwen2", kigo::gguf::TensorType::Q8_0).bytes();
-    let engine = Engine::with_device(cpu(), 1, None, kigo::engine::LogSink::silent());
+    let engine = Engine::with_device(cpu(2), 1, None, kigo::engine::LogSink::silent());
     let Err(error) = engine.load_memory_with(&tiny, options, &mut |_, _| Ok(())) else { panic!("less than a page") };
     assert_eq!(
         error.to_string(),
@@ -158,11 +130,11 @@ fn the_bound_is_kept_and_sessions_have_all_the_memory_that_they_would_have_witho
 #[test]
 fn another_model_and_a_load_take_what_is_retained() {
     let options = LoadOptions { prefix_cache_bytes: u64::MAX, ..Default::default() };
-    let (free, one) = load(cpu(), "qwen2", None, options);
+    let (free, one) = load(cpu(2), "qwen2", None, options);
     let weights = free.memory_used();
     let page = one.cache_facts().page_bytes;
     drop(one);
-    let (engine, a) = load(cpu(), "qwen2", Some(2 * weights + 10 * page), options);
+    let (engine, a) = load(cpu(2), "qwen2", Some(2 * weights + 10 * page), options);
     let mut file = crate::common::tiny::Tiny::new("qwen2", kigo::gguf::TensorType::Q8_0);
     (file.shape.n_ctx, file.shape.n_vocab) = (4096, 512);
     let file = file.bytes();
@@ -188,7 +160,7 @@ fn another_model_and_a_load_take_what_is_retained() {
 
 #[test]
 fn windows_that_a_session_ended_with_are_the_last_to_go() {
-    let (_, plain) = load(cpu(), "gemma3", None, LoadOptions::default());
+    let (_, plain) = load(cpu(2), "gemma3", None, LoadOptions::default());
     let (_engine, model) = keeping("gemma3", 8, 16);
     let prompt = |n: usize| text(1, n);
     visit(&model, &prompt(420));

@@ -301,7 +301,7 @@ fn threads_that_share_keep_cancel_and_run_out_of_memory_stay_right() {
         let of = |which: usize, end: usize| [text(which as u32, end), vec![7]].concat();
         let known: Vec<Vec<Vec<u32>>> =
             (0..3).map(|which| ends.map(|end| alone(&plain, &of(which, end))).to_vec()).collect();
-        let options = LoadOptions { merge: arch == "qwen2", ..pages(device.clone(), arch, 8, 16) };
+        let options = LoadOptions { merge: arch == "qwen2", ..pages(&plain, 8, 16) };
         let (_, model) = load(device.clone(), arch, None, options);
         let run = |thread: u64| {
             let (mut n_ok, mut n_full, mut counter) = (0, 0, 0);

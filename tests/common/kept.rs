@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::run::cpu;
 use super::tiny::Tiny;
 use kigo::backend::Device;
 use kigo::engine::{CacheFacts, Engine, LoadOptions, LogSink, Model, Session, SessionOptions};
@@ -16,11 +17,17 @@ pub fn load(device: Arc<dyn Device>, arch: &str, cap: Option<u64>, options: Load
     (engine, model)
 }
 
-/// Options with so many pages for prefixes, and, if that is not 0, so many in all.
-pub fn pages(device: Arc<dyn Device>, arch: &str, n_kept: u64, n_all: u64) -> LoadOptions {
-    let page = load(device, arch, None, LoadOptions::default()).1.cache_facts().page_bytes;
+/// Options with so many pages for prefixes, and, if that is not 0, so many in all: of the pages that this model has.
+pub fn pages(model: &Model, n_kept: u64, n_all: u64) -> LoadOptions {
+    let page = model.cache_facts().page_bytes;
     let cache_bytes = (n_all > 0).then_some(n_all * page);
     LoadOptions { prefix_cache_bytes: n_kept * page, cache_bytes, ..Default::default() }
+}
+
+/// A model on the CPU that keeps so many pages for prefixes, of so many in all.
+pub fn keeping(arch: &str, n_kept: u64, n_all: u64) -> (Engine, Model) {
+    let (_, plain) = load(cpu(2), arch, None, LoadOptions::default());
+    load(cpu(2), arch, None, pages(&plain, n_kept, n_all))
 }
 
 /// A session that takes prefixes over.

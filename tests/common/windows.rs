@@ -129,7 +129,7 @@ fn seen(session: &Session) -> (Vec<u32>, Option<Vec<u32>>, usize) {
 }
 
 /// Takes all the memory there is, one page a session.
-fn fill(model: &Model) -> Vec<Session> {
+pub fn fill(model: &Model) -> Vec<Session> {
     let mut sessions = Vec::new();
     loop {
         let next = new_session(model, false);
