@@ -100,8 +100,21 @@ pub fn tools() -> Value {
     ])
 }
 
+/// Variables with which templates have answers think.
+pub const THINKING: Option<&str> = Some(r#"{"enable_thinking": true}"#);
+
+/// A published template; `None`, and why, where it is not there.
+pub fn source(name: &str) -> Option<String> {
+    let source =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/templates").join(name)).ok();
+    if source.is_none() {
+        println!("skipped: models/templates lacks {name} (scripts/fetch_vocabularies.py fetches it)");
+    }
+    source
+}
+
 /// Where the turn ends behind the last call, where no control token that ends a generation says so.
-pub const TURN_ENDS: [&str; 23] = [
+const TURN_ENDS: [&str; 23] = [
     "<|im_end|>",
     "<|eot_id|>",
     "<|eom_id|>",
@@ -127,6 +140,13 @@ pub const TURN_ENDS: [&str; 23] = [
     "<|call|>",
 ];
 
+/// An answer up to where its turn ends behind the last call, which has "} last" in it, and what comes then.
+pub fn turn(answer: &str) -> (&str, &str) {
+    let last = answer.rfind("} last").unwrap_or(0);
+    let ends = TURN_ENDS.iter().filter_map(|end| answer[last..].find(end)).min();
+    answer.split_at(ends.map_or(answer.len(), |n| last + n))
+}
+
 /// Families whose templates write arguments that are given as a text in quotes, or in a way of its own: no model does.
 const QUOTED: [&str; 8] =
     ["kimi-k3", "mistral", "deepseek", "deepseek-v3.1", "gemma4", "functionary", "kimi-k2", "harmony"];
@@ -143,8 +163,7 @@ const OPENED: [(&str, &str); 4] = [
 
 fn render(template: &ChatTemplate, messages: &Value, add_generation_prompt: bool) -> Option<String> {
     let (messages, tools) = (messages.to_string(), tools().to_string());
-    let variables = Some(r#"{"enable_thinking": true}"#);
-    let chat = ChatJson { messages: &messages, tools: Some(&tools), variables, add_generation_prompt };
+    let chat = ChatJson { messages: &messages, tools: Some(&tools), variables: THINKING, add_generation_prompt };
     let text = template.render_json(&chat).ok()?.text;
     Some(text.rsplit_once(QUESTION)?.1.to_owned())
 }
@@ -212,9 +231,7 @@ fn read_back(
     answer: &str,
     calls: &[(&str, Value)],
 ) -> Result<(), String> {
-    let last = answer.rfind("} last").unwrap_or(0);
-    let end = TURN_ENDS.iter().filter_map(|end| answer[last..].find(end)).min().map_or(answer.len(), |n| last + n);
-    let text = &answer[..end];
+    let (text, end) = turn(answer);
     let read = whole(format, text);
     let own = |text: &'static str, sign: &str| if answer.contains(sign) { text } else { "" };
     let found: Vec<(&str, Value)> =
@@ -231,7 +248,7 @@ fn read_back(
     }
     // The end of the turn is among the tokens, if it is one.
     let ends = |id: &u32| tokenizer.is_end_of_generation(*id);
-    let with_end = tokenizer.encode(&answer[end..], false, true).unwrap().first().is_some_and(ends);
+    let with_end = tokenizer.encode(end, false, true).unwrap().first().is_some_and(ends);
     let mut tokens = by_tokens(format, tokenizer, &spelled(if with_end { answer } else { text }));
     tokens.text.truncate(tokens.text.trim_end().len());
     if (Answer { text: read.text.trim_end().to_owned(), ..read.clone() }) != tokens {
@@ -334,16 +351,11 @@ const FORMATS: [(&str, &str, &str, usize); 70] = [
 fn published_templates_answers_are_read_back() {
     let fixture = fixture("templates");
     let tokenizer = tokenizer(&strings(&fixture["control"]));
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/templates");
     let (tools, mut n_read, mut wrong, mut found) = (tools().to_string(), 0, Vec::new(), Vec::new());
     for (name, _) in fixture["templates"].as_object().unwrap() {
-        let Ok(source) = std::fs::read_to_string(folder.join(name)) else {
-            println!("skipped: models/templates lacks {name} (scripts/fetch_vocabularies.py fetches it)");
-            return;
-        };
+        let Some(source) = source(name) else { return };
         let template = ChatTemplate::with_source(&tokenizer, &source).unwrap();
-        let variables = Some(r#"{"enable_thinking": true}"#);
-        let chat = ChatJson { messages: "[]", tools: Some(&tools), variables, add_generation_prompt: true };
+        let chat = ChatJson { messages: "[]", tools: Some(&tools), variables: THINKING, add_generation_prompt: true };
         let format = AnswerFormat::new(&tokenizer, &chat, Some(&source)).unwrap();
         let [weather, book] = arguments(format.facts().family);
         let (both, one) = ([("get_weather", weather), ("book-it", book.clone())], [("book-it", book)]);

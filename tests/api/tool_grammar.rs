@@ -1,7 +1,5 @@
 //! Grammars made of tools: what a template renders of a call is allowed by its own grammar, and other calls are not.
 
-use std::path::Path;
-
 use kigo::chat::{AnswerFormat, ToolChoice};
 use kigo::engine::{Constraint, Engine, EngineOptions, LogSink, Model, Session, SessionOptions};
 use kigo::error::{Error, Status};
@@ -9,7 +7,7 @@ use kigo::gguf::TensorType;
 use kigo::tokenizer::{ChatJson, ChatTemplate};
 use serde_json::{Value, json};
 
-use crate::answers::{TURN_ENDS, answer_of, tools};
+use crate::answers::{THINKING, answer_of, source, tools, turn};
 use crate::common::tiny::Tiny;
 use crate::fixtures::fixture;
 
@@ -34,18 +32,10 @@ fn allows(model: &Model, constraint: &Constraint, text: &str) -> bool {
 #[test]
 fn what_templates_render_is_allowed() {
     let model = model();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/templates");
     let (tools, mut families, mut wrong) = (tools().to_string(), std::collections::BTreeMap::new(), Vec::new());
     for (name, _) in fixture("templates")["templates"].as_object().unwrap() {
-        let Ok(source) = std::fs::read_to_string(folder.join(name)) else {
-            println!("skipped: models/templates lacks {name} (scripts/fetch_vocabularies.py fetches it)");
-            return;
-        };
-        let chat = ChatJson {
-            tools: Some(&tools),
-            variables: Some(r#"{"enable_thinking": true}"#),
-            ..ChatJson { messages: "[]", ..ChatJson::default() }
-        };
+        let Some(source) = source(name) else { return };
+        let chat = ChatJson { messages: "[]", tools: Some(&tools), variables: THINKING, ..ChatJson::default() };
         let template = ChatTemplate::with_source(model.tokenizer(), &source).unwrap();
         let format = AnswerFormat::new(model.tokenizer(), &chat, Some(&source)).unwrap();
         let choice = ToolChoice::default();
@@ -75,15 +65,12 @@ fn what_templates_render_is_allowed() {
             let Some(answer) = answer_of(&template, &message).filter(|answer| answer.contains("} last")) else {
                 continue;
             };
-            let last = answer.rfind("} last").unwrap();
-            let end =
-                TURN_ENDS.iter().filter_map(|end| answer[last..].find(end)).min().map_or(answer.len(), |n| last + n);
+            let text = turn(&answer).0;
             // Their marks have a character that this vocabulary takes for a space.
             let spaced = ["deepseek", "deepseek-v3.1"].contains(&family);
-            if !spaced && allows(&model, &constraint, &answer[..end]) != is_allowed {
+            if !spaced && allows(&model, &constraint, text) != is_allowed {
                 wrong.push(format!(
-                    "{name} ({family}): {} should be {is_allowed}\n{}",
-                    &answer[..end],
+                    "{name} ({family}): {text} should be {is_allowed}\n{}",
                     format.grammar(model.tokenizer(), Some(&tools), &choice).unwrap()
                 ));
             }
