@@ -62,7 +62,6 @@ fn published_vocabularies_give_their_ids() {
     assert!(wrong.is_empty(), "{} differ\n{}", wrong.len(), wrong[..wrong.len().min(12)].join("\n"));
 }
 
-/// Those of an older converter, which names no pre-tokenizer: they load, say so, and give every text back.
 /// The tokens for filling in the middle, of files whose keys name none: prefix, suffix, middle, padding, repository, file.
 #[test]
 fn tokens_for_the_middle_are_known_by_their_texts() {
@@ -94,6 +93,7 @@ fn tokens_for_the_middle_are_known_by_their_texts() {
     assert!(error.contains("tokenizer.ggml.fim_mid_token_id") && error.contains("below 4"), "{error}");
 }
 
+/// Those of an older converter, which names no pre-tokenizer: they load, say so, and give every text back.
 #[test]
 fn vocabularies_without_a_name_load() {
     for name in ["aquila", "gpt-neox"] {
