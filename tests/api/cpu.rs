@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::common::run::tapped;
+use crate::common::run::{NoControl, tapped};
 use crate::common::tiny::{ARCHS, Tiny};
 use kigo::backend::cpu::{CpuDevice, CpuOptions, Isa};
 use kigo::backend::reference::ReferenceDevice;
@@ -15,18 +15,10 @@ use kigo::error::{Error, Result};
 use kigo::gguf::{Gguf, TensorType};
 use kigo::model::bind;
 
-struct Silent;
-
-impl LoadControl for Silent {
-    fn progress(&mut self, _done: u64, _total: u64) -> Result<()> {
-        Ok(())
-    }
-}
-
 fn load(device: &dyn Device, file: &[u8]) -> Arc<dyn LoadedModel> {
     let gguf = Gguf::from_bytes(file).unwrap();
     let (config, weights) = bind(&gguf).unwrap();
-    device.load(&config, &weights, &LoadOptions::default(), &mut Silent).unwrap()
+    device.load(&config, &weights, &LoadOptions::default(), &mut NoControl).unwrap()
 }
 
 fn cpu(n_threads: usize, isa: Option<Isa>) -> CpuDevice {
@@ -203,7 +195,7 @@ fn a_rope_with_a_magnitude_and_divisors_agrees_with_the_reference() {
         }
         let tokens = some_tokens(90, 500);
         let logits = |device: &dyn Device| {
-            run(&*device.load(&config, &weights, &LoadOptions::default(), &mut Silent).unwrap(), &tokens, &[80, 10])
+            run(&*device.load(&config, &weights, &LoadOptions::default(), &mut NoControl).unwrap(), &tokens, &[80, 10])
         };
         let plain = run(&*load(&device, &file), &tokens, &[80, 10]);
         for ((x, e), plain) in logits(&device).iter().zip(&logits(&ReferenceDevice::PLAIN)).zip(&plain) {

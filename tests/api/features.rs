@@ -5,10 +5,10 @@ use std::sync::atomic::AtomicBool;
 
 use crate::common::described::Described;
 use crate::common::features::{EXPERTS, FEATURES, Feature, dense, qk_norm};
-use crate::common::run::{logits_after, same_bits, tapped};
+use crate::common::run::{chunk, logits_after, same_bits, tapped};
 use kigo::backend::cpu::{CpuDevice, CpuOptions, Isa};
 use kigo::backend::reference::ReferenceDevice;
-use kigo::backend::{Chunk, LoadedModel, PAGE_TOKENS, RunControl, TapEvent, Want, tap_order};
+use kigo::backend::{Chunk, LoadedModel, PAGE_TOKENS, RunControl, TapEvent, tap_order};
 use kigo::gguf::TensorType::{Bf16, F16, F32, Q8_0};
 use kigo::model::{Activation, Block, Norm, QkNorm, Temperature};
 
@@ -119,11 +119,6 @@ fn every_feature_has_the_same_bits_in_any_chunks_threads_and_instructions() {
     }
 }
 
-/// A sequence's pages, and its tokens in one chunk.
-fn chunk<'a>(slot: &'a mut dyn kigo::backend::Slot, tokens: &'a [u32], start: usize, pages: &'a [u32]) -> Chunk<'a> {
-    Chunk { tokens, start, pages, slot, want: Want::Last, by_steps: false }
-}
-
 #[test]
 fn every_feature_has_the_same_bits_in_a_batch_and_from_saved_pages() {
     let (device, cancel) = (cpu(2, None), AtomicBool::new(false));
@@ -146,7 +141,7 @@ fn every_feature_has_the_same_bits_in_a_batch_and_from_saved_pages() {
         // The one beside them is of a session that is not long.
         let mut slots = [100, 0, 100].map(|n_ctx| model.create_slot_for(n_ctx).expect("makes a slot"));
         let [a, b, c] = &mut slots;
-        run(&mut [chunk(&mut **b, &other, 0, &second), chunk(&mut **a, &text[..90], 0, &first)]);
+        run(&mut [chunk(&*model, &mut **b, &other, 0, &second), chunk(&*model, &mut **a, &text[..90], 0, &first)]);
         assert!(same_bits(&logits(&mut **a), &expected[0]), "{name}, in a batch");
         // The rows of the second page as far as they are filled, and none behind them.
         let image = model.page_image().expect("has pages");
@@ -155,7 +150,10 @@ fn every_feature_has_the_same_bits_in_a_batch_and_from_saved_pages() {
             model.read_page(from, rows, &mut page).expect("reads");
             model.write_page(to, &page).expect("writes");
         }
-        run(&mut [chunk(&mut **a, &text[90..], 90, &first), chunk(&mut **c, &text[90..], 90, &third)]);
+        run(&mut [
+            chunk(&*model, &mut **a, &text[90..], 90, &first),
+            chunk(&*model, &mut **c, &text[90..], 90, &third),
+        ]);
         assert!(same_bits(&logits(&mut **a), &expected[1]), "{name}, in a batch");
         assert!(same_bits(&logits(&mut **c), &expected[1]), "{name}, from saved pages");
     }

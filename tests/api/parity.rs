@@ -15,7 +15,7 @@ use kigo::model::Config;
 use serde_json::Value;
 
 use super::parity_fixtures::FIXTURES;
-use crate::common::run::{load, logits_after, same_bits, tapped};
+use crate::common::run::{chunk, load, logits_after, same_bits, tapped};
 
 /// Unit roundoff of f32 and f16: half the distance from 1 to the next number.
 const F32_UNIT: f64 = f32::EPSILON as f64 / 2.0;
@@ -273,34 +273,12 @@ fn company_in_a_batch_changes_no_bit() {
             let mut slots: Vec<_> = (0..3).map(|_| model.create_slot_for(n).unwrap()).collect();
             let [a, b, c] = &mut slots[..] else { unreachable!() };
             let mut run = RunControl { cancel: &AtomicBool::new(false), tap: None };
-            let mut first = [Chunk {
-                tokens: &tokens[..3],
-                start: 0,
-                pages: &[0],
-                slot: &mut **c,
-                want: Want::Last,
-                by_steps: false,
-            }];
-            model.forward(&mut first, &mut run).unwrap();
+            model.forward(&mut [chunk(&*model, &mut **c, &tokens[..3], 0, &[0])], &mut run).unwrap();
             // Pages out of order: all tokens; the first twenty; and five more that want nothing, so their slot stays.
             let mut chunks = [
-                Chunk { tokens, start: 0, pages: &[4, 1], slot: &mut **a, want: Want::Last, by_steps: false },
-                Chunk {
-                    tokens: &tokens[..20],
-                    start: 0,
-                    pages: &[3],
-                    slot: &mut **b,
-                    want: Want::Last,
-                    by_steps: false,
-                },
-                Chunk {
-                    tokens: &tokens[3..8],
-                    start: 3,
-                    pages: &[0],
-                    slot: &mut **c,
-                    want: Want::Nothing,
-                    by_steps: false,
-                },
+                chunk(&*model, &mut **a, tokens, 0, &[4, 1]),
+                chunk(&*model, &mut **b, &tokens[..20], 0, &[3]),
+                Chunk { want: Want::Nothing, ..chunk(&*model, &mut **c, &tokens[3..8], 3, &[0]) },
             ];
             model.forward(&mut chunks, &mut run).unwrap();
             let mut logits = vec![f32::NAN; model.config().n_vocab];
@@ -328,14 +306,7 @@ fn a_cancelled_pass_changes_no_slot_and_can_be_repeated() {
             cancel.fetch_or(e.position + e.rows > 10 && e.layer == 0, Ordering::Relaxed);
         };
         for (range, expected) in [(0..10, Some(&truth[0])), (10..n, None), (10..n, Some(&truth[1]))] {
-            let mut chunks = [Chunk {
-                tokens: &tokens[range.clone()],
-                start: range.start,
-                pages: &[0, 1],
-                slot: &mut *slot,
-                want: Want::Last,
-                by_steps: false,
-            }];
+            let mut chunks = [chunk(&*model, &mut *slot, &tokens[range.clone()], range.start, &[0, 1])];
             // The third pass is not tapped, hence not cancelled.
             let tapped = range.start == 0 || expected.is_none();
             cancel.store(false, Ordering::Relaxed);

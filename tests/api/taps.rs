@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
+use crate::common::run::NoControl;
 use crate::common::tiny::{ARCHS, Tiny};
 use kigo::backend::{
     self, Chunk, Device, LoadControl, LoadOptions, LoadedModel, PAGE_TOKENS, Plan, RunControl, Slot, TAP_NAMES,
@@ -26,14 +27,6 @@ fn open(name: &str) -> Option<Arc<dyn Device>> {
             println!("skipped: {error}");
             None
         }
-    }
-}
-
-struct Silent;
-
-impl LoadControl for Silent {
-    fn progress(&mut self, _: u64, _: u64) -> Result<()> {
-        Ok(())
     }
 }
 
@@ -213,7 +206,7 @@ fn one_activation_is_the_same_alone_as_among_all() {
             let bytes = Tiny::new(arch, TensorType::Q8_0).bytes();
             let gguf = Gguf::from_bytes(&bytes).unwrap();
             let (config, weights) = bind(&gguf).unwrap();
-            let model = device.load(&config, &weights, &LoadOptions::default(), &mut Silent).unwrap();
+            let model = device.load(&config, &weights, &LoadOptions::default(), &mut NoControl).unwrap();
             let (all, logits) = observe(&*model, None);
             let last = config.n_layers() as i32 - 1;
             for of in [("embed", -1), ("attn_mix", 0), ("q_rope", last), ("resid", last), ("final_norm", -1)] {
