@@ -7,7 +7,9 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use crate::common::tiny::Tiny;
-use crate::native::programs::{examples, folder, has, named, real_model, refuse, run, succeed, valgrind};
+use crate::native::programs::{
+    examples, folder, has, named, readme_program, real_model, refuse, run, succeed, valgrind,
+};
 use crate::native::root;
 use kigo::gguf::TensorType;
 use serde_json::Value;
@@ -582,10 +584,8 @@ fn smollm2_answers_sensibly() {
 
 #[test]
 fn the_readme_s_program_compiles_and_runs() {
-    let readme = std::fs::read_to_string(root().join("README.md")).expect("README.md");
-    let program = readme.split("```c\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a C program");
     let dir = folder("readme");
-    std::fs::write(dir.join("hello.c"), program).expect("writable");
+    std::fs::write(dir.join("hello.c"), readme_program()).expect("writable");
     let mut compile = Command::new("cc");
     compile.args(native::sanitizers());
     compile.args(["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-o"]).arg(dir.join("hello"));

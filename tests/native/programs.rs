@@ -66,6 +66,13 @@ pub fn has(program: &str) -> bool {
     quiet.is_ok_and(|status| status.success())
 }
 
+/// README's first program.
+pub fn readme_program() -> String {
+    let readme = std::fs::read_to_string(root().join("README.md")).expect("README.md");
+    let program = readme.split("```c\n").nth(1).and_then(|rest| rest.split("```").next());
+    program.expect("a C program").to_owned()
+}
+
 /// A real model, if `make fetch` has brought it.
 pub fn real_model(file: &str) -> Option<PathBuf> {
     let path = root().join("models").join(file);

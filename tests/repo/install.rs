@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use crate::common::tiny::Tiny;
-use crate::native::programs::{examples, folder, has, make, named, refuse, run, succeed};
+use crate::native::programs::{examples, folder, has, make, named, readme_program, refuse, run, succeed};
 use kigo::gguf::TensorType;
 
 const PROGRAM: &str = "#include <kigo.h>\n#include <stdio.h>\n#include <string.h>\n\
@@ -139,10 +139,9 @@ fn the_readme_s_line_works_wherever_the_tree_lies() {
         return;
     }
     let readme = std::fs::read_to_string(native::root().join("README.md")).expect("README.md");
-    let program = readme.split("```c\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a C program");
     let line = readme.lines().find(|line| line.starts_with("    cc hello.c ")).expect("the line").trim();
     let dir = folder("install-hello");
-    std::fs::write(dir.join("hello.c"), program).expect("writable");
+    std::fs::write(dir.join("hello.c"), readme_program()).expect("writable");
     Tiny::new("llama", TensorType::Q8_0).write(&dir.join("model.gguf"));
     let hello = |prefix: &Path| {
         let _ = std::fs::remove_file(dir.join("hello"));
