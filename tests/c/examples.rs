@@ -2,7 +2,7 @@
 
 use crate::native;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
@@ -11,13 +11,14 @@ use crate::native::programs::{
     examples, folder, has, named, readme_program, real_model, refuse, run, succeed, valgrind,
 };
 use crate::native::root;
+use kigo::engine::{Engine, EngineOptions, LogSink};
 use kigo::gguf::TensorType;
 use serde_json::Value;
 
 const SMOLLM2: &str = "SmolLM2-135M-Instruct-Q4_1.gguf";
 
 /// A tiny model with a context so long that no answer ends before it is stopped.
-fn tiny() -> &'static str {
+pub fn tiny() -> &'static str {
     static WRITTEN: OnceLock<PathBuf> = OnceLock::new();
     let path = WRITTEN.get_or_init(|| {
         let mut tiny = Tiny::new("llama", TensorType::Q8_0);
@@ -489,14 +490,13 @@ fn batch_shows_a_bar_in_a_terminal_and_its_end_elsewhere() {
 
 /// Bytes of a cache page of the tiny model.
 pub fn page_bytes() -> usize {
-    let engine = kigo::engine::Engine::new(kigo::engine::EngineOptions {
-        device: "cpu",
-        n_threads: 1,
-        memory_cap: None,
-        log: kigo::engine::LogSink::silent(),
-    });
-    let model = engine.expect("an engine").load_file(std::path::Path::new(tiny()), &mut |_, _| Ok(())).expect("loads");
-    model.cache_facts().page_bytes as usize
+    static BYTES: OnceLock<usize> = OnceLock::new();
+    *BYTES.get_or_init(|| {
+        let (device, log) = ("cpu", LogSink::silent());
+        let engine = Engine::new(EngineOptions { device, n_threads: 1, memory_cap: None, log }).expect("an engine");
+        let model = engine.load_file(Path::new(tiny()), &mut |_, _| Ok(())).expect("loads");
+        model.cache_facts().page_bytes as usize
+    })
 }
 
 #[test]

@@ -4,13 +4,11 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use crate::common::tiny::Tiny;
+use crate::examples::{page_bytes, tiny};
 use crate::native::programs::{examples, folder, real_model, refuse, run, succeed};
 use crate::native::root;
-use kigo::gguf::TensorType;
 use serde_json::{Value, json};
 
 /// A server that ends with the test.
@@ -33,18 +31,6 @@ fn program() -> Option<PathBuf> {
     }
     println!("skipped: serve is not built: no libcpp-httplib-dev 0.11 or nlohmann-json3-dev");
     None
-}
-
-fn tiny() -> &'static str {
-    static WRITTEN: OnceLock<PathBuf> = OnceLock::new();
-    let path = WRITTEN.get_or_init(|| {
-        let mut tiny = Tiny::new("llama", TensorType::Q8_0);
-        tiny.shape.n_ctx = 65_536;
-        let path = folder("serve-models").join("tiny.gguf");
-        tiny.write(&path);
-        path
-    });
-    path.to_str().expect("UTF-8")
 }
 
 /// Its first line has the port.
@@ -91,6 +77,14 @@ impl Server {
         (status, serde_json::from_str(&body).unwrap_or_else(|e| panic!("{e}: {body}")))
     }
 
+    /// Sends a chat's request, whose answer is to be read from the connection.
+    fn begin(&self, body: &Value) -> TcpStream {
+        let (body, mut stream) = (body.to_string(), self.connect());
+        let head = "POST /v1/chat/completions HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: ";
+        stream.write_all(format!("{head}{}\r\n\r\n{body}", body.len()).as_bytes()).expect("taken");
+        stream
+    }
+
     fn figure(&self, name: &str) -> f64 {
         let (status, body) = self.send("GET", "/metrics", "", "");
         assert_eq!(status, 200);
@@ -119,6 +113,11 @@ fn chat(content: &str, more: &Value) -> Value {
         body[key] = value.clone();
     }
     body
+}
+
+/// Fields of a request whose answer no token ends.
+fn endless(max_tokens: usize) -> Value {
+    json!({"max_tokens": max_tokens, "logit_bias": {"509": -100, "510": -100, "511": -100}})
 }
 
 fn said(answer: &Value) -> &str {
@@ -294,20 +293,17 @@ fn limits_hold() {
 #[test]
 fn a_client_that_goes_away_gives_its_pages_back() {
     let Some(server) = start(tiny(), &[]) else { return };
-    let endless = json!({"max_tokens": 60_000, "stream": true, "logit_bias": {"509": -100, "510": -100, "511": -100}});
-    let mut silent = endless.clone();
-    silent["stream"] = json!(false);
+    let silent = endless(60_000);
+    let mut streamed = silent.clone();
+    streamed["stream"] = json!(true);
     let prompt = "a long prompt ".repeat(3000);
-    let mut late = endless.clone();
+    let mut late = streamed.clone();
     late["n"] = json!(3);
     // In the middle of a stream, of an answer in one piece, of a prompt, of three answers.
     for (i, (content, more)) in
-        [("a", &endless), ("b", &silent), (&*prompt, &endless), ("c", &late)].into_iter().enumerate()
+        [("a", &streamed), ("b", &silent), (&*prompt, &streamed), ("c", &late)].into_iter().enumerate()
     {
-        let body = chat(content, more).to_string();
-        let mut stream = server.connect();
-        let head = "POST /v1/chat/completions HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: ";
-        stream.write_all(format!("{head}{}\r\n\r\n{body}", body.len()).as_bytes()).expect("taken");
+        let stream = server.begin(&chat(content, more));
         let began = Instant::now();
         while server.figure("kigo_cache_pages_used") == 0.0 {
             assert!(began.elapsed() < Duration::from_secs(20), "it does not begin");
@@ -328,8 +324,9 @@ fn a_client_that_goes_away_gives_its_pages_back() {
 fn sequences_wait_for_places_and_for_pages() {
     let Some(roomy) = start(tiny(), &[]) else { return };
     let question = |i: usize| {
-        let more = json!({"max_tokens": 150, "temperature": 1.1, "seed": i, "logprobs": i.is_multiple_of(2), "n": 1 + i % 2,
-            "logit_bias": {"509": -100, "510": -100, "511": -100}});
+        let mut more = endless(150);
+        (more["temperature"], more["seed"]) = (json!(1.1), json!(i));
+        (more["logprobs"], more["n"]) = (json!(i.is_multiple_of(2)), json!(1 + i % 2));
         chat(&format!("{i} {}", "word ".repeat(10 * i)), &more)
     };
     let texts = |answer: &Value| -> Vec<String> {
@@ -339,7 +336,7 @@ fn sequences_wait_for_places_and_for_pages() {
     let alone: Vec<_> = (0..6).map(|i| texts(&roomy.post("/v1/chat/completions", &question(i)).1)).collect();
     drop(roomy);
     // Pages for two of them or so, and places for four.
-    let page = crate::examples::page_bytes();
+    let page = page_bytes();
     let cache = (10 * page).to_string();
     let Some(small) = start(tiny(), &["--cache", &cache, "--parallel", "4"]) else { return };
     std::thread::scope(|scope| {
@@ -361,9 +358,8 @@ fn sequences_wait_for_places_and_for_pages() {
     // Nobody may wait.
     drop(small);
     let Some(busy) = start(tiny(), &["--parallel", "1", "--queue", "0", "--timeout", "2"]) else { return };
-    let endless = json!({"max_tokens": 60_000, "logit_bias": {"509": -100, "510": -100, "511": -100}});
     std::thread::scope(|scope| {
-        let long = scope.spawn(|| busy.post("/v1/chat/completions", &chat("a", &endless)));
+        let long = scope.spawn(|| busy.post("/v1/chat/completions", &chat("a", &endless(60_000))));
         while busy.figure("kigo_sequences_running") == 0.0 {}
         assert_eq!(busy.post("/v1/chat/completions", &chat("b", &json!({}))).0, 429);
         // The first takes longer than it may.
@@ -375,12 +371,8 @@ fn sequences_wait_for_places_and_for_pages() {
 #[test]
 fn a_signal_lets_answers_end() {
     let Some(server) = start(tiny(), &[]) else { return };
-    let body =
-        chat("a", &json!({"max_tokens": 400, "logit_bias": {"509": -100, "510": -100, "511": -100}})).to_string();
-    let mut stream = server.connect();
     let _idle = server.connect();
-    let head = "POST /v1/chat/completions HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: ";
-    stream.write_all(format!("{head}{}\r\n\r\n{body}", body.len()).as_bytes()).expect("taken");
+    let mut stream = server.begin(&chat("a", &endless(400)));
     while server.figure("kigo_requests_in_flight") == 0.0 {}
     let answer = std::thread::spawn(move || {
         let mut text = String::new();
