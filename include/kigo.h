@@ -192,17 +192,22 @@ uint32_t kigo_abi_version(void);
 // The library prints nothing. What it has to say goes to the callback of the engine concerned, and is lost without
 // one. A message is one line of UTF-8 without a line break. One that concerns a model begins with "model N: ", where N
 // counts the engine's loads from 1, those whose file could not be read apart; other wording is no part of the interface.
+// What happens in a pass or to the cache is told at the end of the call, or of the token of a generation, in which it happens,
+// or of the model's next call.
 
-// Level of a message: something failed that no status reports.
+// Level of a message: something failed that no status reports, such as a pass of several sessions, each of which then gets one
+// of its own.
 #define KIGO_LOG_LEVEL_ERROR 1
 
-// Level of a message: something works, but not as well as it could.
+// Level of a message: something works, but not as well as it could, such as a pass that takes eight times as long as others of
+// its size do, of which one is told of in ten seconds.
 #define KIGO_LOG_LEVEL_WARN 2
 
-// Level of a message: what was chosen and loaded; a few lines an engine and a model.
+// Level of a message: what was chosen and loaded, and why "auto" took no GPU; a few lines an engine and a model.
 #define KIGO_LOG_LEVEL_INFO 3
 
-// Level of a message: details for the search of a fault.
+// Level of a message: details for the search of a fault, such as kept prefixes that were given up, and what each generation
+// took.
 #define KIGO_LOG_LEVEL_DEBUG 4
 
 // A message.
@@ -911,8 +916,8 @@ typedef struct kigo_sampling {
 // prefill, sample, step, sample, step, ...; kigo_session_generate() is that loop in one call.
 //
 // One thread at a time: a session that is in use, by another thread or by the callback that the call comes from, answers
-// KIGO_STATUS_BUSY and goes on with what it does. Only kigo_session_cancel() and kigo_session_clear_cancel(), whose handle is
-// const, may be called meanwhile. Different sessions, also of one model, run on different threads at once.
+// KIGO_STATUS_BUSY and goes on with what it does. Only kigo_session_cancel(), _clear_cancel(), _last_error() and _stats(), whose
+// handle is const, may be called meanwhile. Different sessions, also of one model, run on different threads at once.
 //
 // At any time the session's tokens are exactly those in its cache, and its logits, where it has any, are those after the last of
 // them. A call that fails or is cancelled leaves tokens and logits as they were before it.
@@ -1235,6 +1240,10 @@ kigo_status kigo_session_token_logprobs(kigo_session *session,
 // For kigo_generate_options.flags: tokens that end a generation are tokens like any other, as a benchmark wants it.
 #define KIGO_GENERATE_IGNORE_END 4
 
+// For kigo_generate_options.flags: the likeliest of a kigo_step_event are those by the sampler (kigo_logprob.after). Without
+// it, by the model.
+#define KIGO_GENERATE_TOP_BY_AFTER 8
+
 // Why a generation ended: max_tokens tokens were generated.
 #define KIGO_STOP_MAX_TOKENS 1
 
@@ -1271,6 +1280,38 @@ typedef struct kigo_string {
 // not. It must return (not throw, not longjmp).
 typedef int32_t (*kigo_token_callback)(uint32_t token, const char *text, size_t text_len, void *user_data);
 
+// A token that has been generated and appended, with what it was chosen from.
+typedef struct kigo_step_event {
+    // sizeof(kigo_step_event) of the library: a field behind it is not there.
+    size_t struct_size;
+    // The text that has become complete by it, as kigo_token_callback gets it: UTF-8, a NUL behind it.
+    const char *text;
+    // Bytes of `text`.
+    size_t text_len;
+    // The token's own bytes, as kigo_token_text() has them, a NUL behind them; not always UTF-8.
+    const char *bytes;
+    // How many, without that NUL.
+    size_t n_bytes;
+    // The likeliest tokens in its place, `n_top` of them, in the order of kigo_session_token_logprobs().
+    const kigo_logprob *top;
+    // kigo_generate_options.n_top; 0 where `token` is KIGO_TOKEN_NONE.
+    size_t n_top;
+    // Where the token stands in the session, from 0; with KIGO_TOKEN_NONE, how many tokens the session holds.
+    uint64_t position;
+    // The token. KIGO_TOKEN_NONE: there is none more, but text that was held back.
+    uint32_t token;
+    // What the model gave it: see kigo_logprob.before. 0 where `token` is KIGO_TOKEN_NONE.
+    float before;
+    // What the sampler drew it with, its parameters and the session's constraint applied: see kigo_logprob.after.
+    float after;
+    // 0.
+    uint32_t reserved;
+} kigo_step_event;
+
+// Receives each token after it has been appended, with what it was chosen from; the event and what it points at are valid
+// during the call. Otherwise as kigo_token_callback.
+typedef int32_t (*kigo_step_callback)(const kigo_step_event *event, void *user_data);
+
 // How to generate. 0 is the default of each field.
 typedef struct kigo_generate_options {
     // sizeof(kigo_generate_options).
@@ -1283,13 +1324,20 @@ typedef struct kigo_generate_options {
     size_t n_stop;
     // Receives the tokens; NULL: nobody.
     kigo_token_callback on_token;
-    // Handed to `on_token`.
+    // Handed to `on_token` and to `on_step`.
     void *user_data;
-    // KIGO_TEXT_SPECIAL, KIGO_GENERATE_KEEP_END, KIGO_GENERATE_IGNORE_END.
+    // KIGO_TEXT_SPECIAL, KIGO_GENERATE_KEEP_END, KIGO_GENERATE_IGNORE_END, KIGO_GENERATE_TOP_BY_AFTER.
     uint64_t flags;
+    // Receives the tokens with their log probabilities; NULL: nobody, and nothing of them is computed. With `on_token`, too,
+    // it is called first for each token, and what either returns stops. The tokens are the same with it and without. It
+    // takes a copy of the logits and a pass over the vocabulary for each token, on the host, and a GPU then
+    // does not choose tokens ahead of the host.
+    kigo_step_callback on_step;
+    // For `on_step`: so many of the likeliest tokens, n_vocab at most; 0: none.
+    size_t n_top;
 } kigo_generate_options;
 
-// What a generation came to.
+// What a generation came to. Times are nanoseconds of a clock that never goes back.
 typedef struct kigo_generated {
     // sizeof(kigo_generated), set by the caller.
     size_t struct_size;
@@ -1301,6 +1349,24 @@ typedef struct kigo_generated {
     uint32_t stop_token;
     // KIGO_STOP_*.
     int32_t stop_reason;
+    // Tokens that the session had got before, by whatever calls, since its last generation or else since it was made;
+    // kept ones (kigo_session_advance()), a fork's of its origin and restored ones are none of them.
+    uint64_t n_prompt_tokens;
+    // Those of them that were taken from other sessions (KIGO_SESSION_REUSE_PREFIX); the others were computed.
+    uint64_t n_prompt_tokens_reused;
+    // What these calls took: the sum of kigo_session_figures.prefill_ns and decode_ns since then.
+    uint64_t prefill_ns;
+    // From the call to the first token: chosen, appended, its text and log probabilities made, its callback not yet
+    // called. 0 without a token.
+    uint64_t first_token_ns;
+    // The whole call, choices and texts included, but for the time in `on_token` and `on_step`. The time of the first token
+    // is in it. Where a device runs ahead of the host it computes during the callbacks, too.
+    uint64_t decode_ns;
+    // The time in `on_token` and `on_step`.
+    uint64_t callback_ns;
+    // The part of `decode_ns` in which a token that had been chosen waited for its pass to begin: see
+    // kigo_session_figures.waiting_ns.
+    uint64_t waiting_ns;
 } kigo_generated;
 
 // Generates from the current logits on: sample, append, stream, until something of KIGO_STOP_* happens.
@@ -1311,7 +1377,8 @@ typedef struct kigo_generated {
 // generated, exactly the tokens that the callback has seen, and the logits after the last are current: more can be
 // generated, or prefilled. The tokens are those that kigo_session_sample() and kigo_session_step() would give.
 //
-// INVALID_STATE: there are no logits. INVALID_ARGUMENT: a stop string that is empty or not UTF-8, unknown flags. BUSY.
+// INVALID_STATE: there are no logits. INVALID_ARGUMENT: a stop string that is empty or not UTF-8, unknown flags, `n_top`
+// above n_vocab. BUSY. OUT_OF_MEMORY, CONSTRAINT: as from kigo_session_sample() and kigo_session_token_logprobs().
 // If a step fails (CACHE_FULL, OUT_OF_MEMORY, DEVICE_LOST), what was generated before it stays:
 // kigo_session_n_tokens().
 kigo_status kigo_session_generate(kigo_session *session,
@@ -1713,8 +1780,8 @@ typedef struct kigo_batch_work {
     const uint32_t *ids;
     // How many.
     size_t n_ids;
-    // What to generate then, as by kigo_session_generate(), its texts copied by the call; NULL: nothing. Its `on_token` is
-    // NULL, events stand in its place.
+    // What to generate then, as by kigo_session_generate(), its texts copied by the call; NULL: nothing. Its `on_token` and
+    // `on_step` are NULL, events stand in their place.
     const kigo_generate_options *generate;
     // Handed out with the session's events.
     void *user_data;
@@ -1762,7 +1829,7 @@ void kigo_batch_destroy(kigo_batch *batch);
 // Adds a session, which is in use from now on. It may be one that was in the batch before.
 //
 // INVALID_ARGUMENT: a session of another model, an id that is not below n_vocab, neither tokens nor something to generate, a
-// stop string that is empty or not UTF-8, an `on_token`. INVALID_STATE: the session has a tap, or has no logits and gets no
+// stop string that is empty or not UTF-8, an `on_token` or `on_step`. INVALID_STATE: the session has a tap, or has no logits and gets no
 // tokens. CONTEXT_FULL, CACHE_FULL, OUT_OF_MEMORY: as of kigo_session_prefill(), whose memory is taken here. BUSY: the
 // session is in use, or the batch.
 kigo_status kigo_batch_add(kigo_batch *batch,
@@ -1793,6 +1860,105 @@ kigo_status kigo_batch_run(kigo_batch *batch,
 // `event->struct_size`. Events are in the order of what happened; each session's last is its KIGO_BATCH_EVENT_END. BUSY.
 kigo_status kigo_batch_next(kigo_batch *batch,
                             kigo_batch_event *event);
+
+// ==== Figures ==================================================================================================
+//
+// What has happened, in numbers: of a session and of a model, from their beginning on. Reading them waits for nobody, whatever
+// runs; a program that reads them twice has what happened between. A generation's own figures are in kigo_generated.
+//
+// Times are nanoseconds of a clock that never goes back. Tokens count when a session holds them, so that those of a call that
+// fails do not, but its time does, once it has got its memory. Of figures that are read while others run, some may be older than others by one call.
+
+// What a session has come to. A fork and a restored session begin with zeros.
+typedef struct kigo_session_figures {
+    // sizeof(kigo_session_figures), set by the caller.
+    size_t struct_size;
+    // Tokens computed by calls of more than one: kigo_session_prefill(), kigo_session_advance(), entries of batches.
+    uint64_t n_tokens_prefilled;
+    // Tokens taken from other sessions (KIGO_SESSION_REUSE_PREFIX).
+    uint64_t n_tokens_reused;
+    // Tokens appended one by one: by calls of one token, and by generations.
+    uint64_t n_tokens_decoded;
+    // The time of the calls of more than one token, from their beginning to their end, with their waiting; of an entry
+    // in a kigo_batch, from kigo_batch_add() on, so that what the host does meanwhile is in it. And of what
+    // kigo_session_truncate() computes again.
+    uint64_t prefill_ns;
+    // The time of calls of one token, from their beginning to their end, and of kigo_session_generate() as a whole, but for its
+    // callbacks. Choosing a token by itself (kigo_session_sample()) counts nowhere.
+    uint64_t decode_ns;
+    // The part of both in which tokens waited for a pass of theirs to begin: for passes of others, for calls that a pass
+    // gathers (KIGO_LOAD_MERGE_CALLS), for what another session computes (KIGO_SESSION_REUSE_PREFIX), in a
+    // batch for passes that had none of theirs, and in a kigo_batch for the host. What a device lets
+    // calls wait for inside of a pass, such as other models' passes, and on a GPU without KIGO_LOAD_MERGE_CALLS all
+    // others, is part of the pass and not of this.
+    uint64_t waiting_ns;
+} kigo_session_figures;
+
+// What a model's sessions have come to together, those that are gone included, and what is under way.
+typedef struct kigo_model_figures {
+    // sizeof(kigo_model_figures), set by the caller.
+    size_t struct_size;
+    // Sessions that there are now, with those that kigo_model_embed() makes for itself.
+    uint64_t n_sessions;
+    // Those of them with tokens in a pass that runs now.
+    uint64_t n_sessions_running;
+    // Those of them whose tokens wait for a pass, or for what another session computes. The others are nowhere in a call, or
+    // choose a token.
+    uint64_t n_sessions_waiting;
+    // The sums of the sessions' kigo_session_figures: tokens computed by calls of more than one,
+    uint64_t n_tokens_prefilled;
+    // those appended one by one,
+    uint64_t n_tokens_decoded;
+    // and those taken from other sessions.
+    uint64_t n_tokens_reused;
+    // Tokens that were computed again, because layers with a window had given back what was behind it.
+    uint64_t n_tokens_recomputed;
+    // Passes over the weights that have ended, also those that failed. Where a device chooses tokens ahead of the host,
+    // one for each token.
+    uint64_t n_passes;
+    // Those of them with tokens of calls of more than one.
+    uint64_t n_prefill_passes;
+    // The tokens of all passes, added up.
+    uint64_t n_pass_tokens;
+    // The sessions of all passes, added up: how many shared one, times n_passes.
+    uint64_t n_pass_sessions;
+    // The most tokens that a pass had.
+    uint64_t most_pass_tokens;
+    // The time of all passes, added up.
+    uint64_t pass_ns;
+    // That of those with tokens of calls of more than one.
+    uint64_t prefill_pass_ns;
+    // That of the longest pass, those ahead of the host apart.
+    uint64_t longest_pass_ns;
+    // Pages of KV cache in use now, as kigo_cache_facts has them.
+    uint64_t n_pages_used;
+    // Those of them that no session holds: see kigo_load_options.prefix_cache_bytes.
+    uint64_t n_pages_retained;
+    // Pages that were retained and have been given up so far, for others or for memory.
+    uint64_t n_pages_evicted;
+    // Calls with sessions, and entries of batches, that a cancel or a callback in its place has stopped; generations that a cancel
+    // has ended are among them, though they succeed.
+    uint64_t n_cancelled;
+    // Those refused because the session was in use: KIGO_STATUS_BUSY.
+    uint64_t n_busy;
+    // Those that failed with KIGO_STATUS_CONTEXT_FULL,
+    uint64_t n_context_full;
+    // with KIGO_STATUS_CACHE_FULL,
+    uint64_t n_cache_full;
+    // with KIGO_STATUS_OUT_OF_MEMORY,
+    uint64_t n_out_of_memory;
+    // and with any other status, as far as they came to a session: a pointer that is NULL does not.
+    uint64_t n_other_failures;
+} kigo_model_figures;
+
+// Fills `figures`, whose `struct_size` the caller has set. Any thread, also while another is inside a call with the session.
+kigo_status kigo_session_stats(const kigo_session *session,
+                               kigo_session_figures *figures);
+
+// Fills `figures`, whose `struct_size` the caller has set. Any thread, also while others are inside calls with the model and
+// its sessions: no pass is waited for. All is 0 for a model without weights (KIGO_LOAD_VOCABULARY).
+kigo_status kigo_model_stats(const kigo_model *model,
+                             kigo_model_figures *figures);
 
 // ==== Embeddings ===============================================================================================
 //

@@ -40,6 +40,7 @@ using log_function = std::function<int(int32_t level, std::string_view text)>;
 using progress_function = std::function<int(uint64_t done_bytes, uint64_t total_bytes)>;
 using prefill_function = std::function<int(std::size_t n_done, std::size_t n_total)>;
 using token_function = std::function<int(uint32_t token, std::string_view text)>;
+using step_function = std::function<int(const kigo_step_event &event)>;
 using tap_function = std::function<int(const kigo_tap_event &event)>;
 using check_function = std::function<int(const kigo_check &check)>;
 using go_on_function = std::function<int()>;
@@ -97,6 +98,10 @@ inline int32_t prefilled(std::size_t n_done, std::size_t n_total, void *user_dat
 
 inline int32_t token(uint32_t id, const char *text, std::size_t text_len, void *user_data) {
     return static_cast<carried<token_function> *>(user_data)->call(id, std::string_view(text, text_len));
+}
+
+inline int32_t step(const kigo_step_event *event, void *user_data) {
+    return static_cast<carried<step_function> *>(user_data)->call<const kigo_step_event &>(*event);
 }
 
 inline int32_t check_seen(const kigo_check *check, void *user_data) {
@@ -265,6 +270,12 @@ public:
         detail::check(kigo_model_cache_bytes(get(), n_tokens, &bytes));
         return bytes;
     }
+    // What its sessions have come to, and what is under way. Any thread.
+    kigo_model_figures stats() const {
+        auto figures = detail::sized<kigo_model_figures>();
+        detail::check(kigo_model_stats(get(), &figures));
+        return figures;
+    }
     kigo_cache_facts cache() const {
         auto facts = detail::sized<kigo_cache_facts>();
         detail::check(kigo_model_cache_info(get(), &facts));
@@ -420,20 +431,22 @@ public:
     }
     // `on_token` gets each token with the text that has become complete.
     kigo_generated generate(const generate_options &options = {}, const token_function &on_token = {}) {
-        const auto stop = detail::strings(options.stop);
         detail::carried<token_function> carried{on_token};
-        auto c = detail::sized<kigo_generate_options>();
-        c.max_tokens = options.max_tokens;
-        c.stop = stop.data();
-        c.n_stop = stop.size();
-        c.flags = options.flags;
-        if (on_token) {
-            c.on_token = detail::token;
-            c.user_data = &carried;
-        }
-        auto generated = detail::sized<kigo_generated>();
-        carried.check(kigo_session_generate(get(), &c, &generated));
-        return generated;
+        return run(options, carried, [&](kigo_generate_options &c) { c.on_token = on_token ? detail::token : nullptr; });
+    }
+    // `on_step` gets each token with its text, its log probabilities and those of the `n_top` likeliest.
+    kigo_generated generate_steps(const generate_options &options, std::size_t n_top, const step_function &on_step) {
+        detail::carried<step_function> carried{on_step};
+        return run(options, carried, [&](kigo_generate_options &c) {
+            c.on_step = on_step ? detail::step : nullptr;
+            c.n_top = n_top;
+        });
+    }
+    // What it has come to. Any thread, also while another is inside a call with it.
+    kigo_session_figures stats() const {
+        auto figures = detail::sized<kigo_session_figures>();
+        detail::check(kigo_session_stats(get(), &figures));
+        return figures;
     }
     void set_sampling(kigo_sampling sampling) {
         sampling.struct_size = sizeof sampling;
@@ -520,6 +533,19 @@ public:
 private:
     friend class model;
     session() = default;
+    template <class Carried, class Set> kigo_generated run(const generate_options &options, Carried &carried, Set set) {
+        const auto stop = detail::strings(options.stop);
+        auto c = detail::sized<kigo_generate_options>();
+        c.max_tokens = options.max_tokens;
+        c.stop = stop.data();
+        c.n_stop = stop.size();
+        c.flags = options.flags;
+        c.user_data = &carried;
+        set(c);
+        auto generated = detail::sized<kigo_generated>();
+        carried.check(kigo_session_generate(get(), &c, &generated));
+        return generated;
+    }
     std::vector<kigo_logprob> logprobs_of(const kigo_logprobs_options &options) {
         return detail::buffer<std::vector<kigo_logprob>>([&](kigo_logprob *buffer, std::size_t n, std::size_t *needed) {
             return kigo_session_token_logprobs(get(), &options, buffer, n, needed);

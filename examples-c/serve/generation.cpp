@@ -105,36 +105,24 @@ bool generation::full(const choice &c) const {
     return (p_.max_tokens != 0 && c.n_generated >= p_.max_tokens) || c.ids.size() >= service_.n_ctx;
 }
 
-// By the library's own loop.
+// By the library's own loop, with how likely each token was where that is wanted.
 void generation::generate(choice &c, size_t number, const piece_function &on_piece) {
     kigo::generate_options options;
     options.max_tokens = p_.max_tokens == 0 ? 0 : p_.max_tokens - c.n_generated;
-    const auto on_token = [&](uint32_t token, std::string_view) {
-        if (token == KIGO_TOKEN_NONE) return 0;
-        return take(c, number, token, {}, on_piece) && !c.holder->must_give_up() ? 0 : 1;
+    const auto took = [&](uint32_t token, std::vector<kigo_logprob> logprobs) {
+        return take(c, number, token, std::move(logprobs), on_piece) && !c.holder->must_give_up() ? 0 : 1;
     };
-    const kigo_generated end = c.session->generate(options, on_token);
+    const auto on_step = [&](const kigo_step_event &e) {
+        if (e.token == KIGO_TOKEN_NONE) return 0;
+        std::vector<kigo_logprob> found{{e.token, e.before, e.after}};
+        found.insert(found.end(), e.top, e.top + e.n_top);
+        return took(e.token, std::move(found));
+    };
+    const auto on_token = [&](uint32_t token, std::string_view) { return token == KIGO_TOKEN_NONE ? 0 : took(token, {}); };
+    const kigo_generated end =
+        p_.logprobs ? c.session->generate_steps(options, p_.n_top, on_step) : c.session->generate(options, on_token);
     if (end.stop_reason == KIGO_STOP_END_TOKEN) c.finish = "stop";
     if (end.stop_reason != KIGO_STOP_CALLBACK) c.done = true;
-}
-
-// Token by token, to see how likely each was.
-void generation::step(choice &c, size_t number, const piece_function &on_piece) {
-    while (!c.done && !request_->stop && !c.holder->must_give_up()) {
-        const uint32_t token = c.session->sample();
-        if ((service_.model.token_flags(token) & KIGO_TOKEN_IS_END) != 0) {
-            c.finish = "stop";
-            c.done = true;
-            return;
-        }
-        kigo_logprobs_options which{sizeof which, &token, 1, static_cast<size_t>(p_.n_top), 0};
-        std::vector<kigo_logprob> found(1 + p_.n_top);
-        size_t n = 0;
-        kigo::detail::check(kigo_session_token_logprobs(c.session->get(), &which, found.data(), found.size(), &n));
-        take(c, number, token, std::move(found), on_piece);
-        if (full(c)) c.done = true;
-        if (!c.done) c.session->step(token);
-    }
 }
 
 void generation::run_one(size_t number, const piece_function &on_piece) {
@@ -144,10 +132,7 @@ void generation::run_one(size_t number, const piece_function &on_piece) {
             if (c.holder->must_give_up()) give_up(c);
             bring_up(c);
             if (full(c)) break;
-            if (p_.logprobs)
-                step(c, number, on_piece);
-            else
-                generate(c, number, on_piece);
+            generate(c, number, on_piece);
         } catch (const kigo::error &e) {
             try {
                 make_room(c, e);

@@ -71,7 +71,6 @@ private:
     void give_up(choice &c);
     void run_one(size_t number, const piece_function &on_piece);
     void generate(choice &c, size_t number, const piece_function &on_piece);
-    void step(choice &c, size_t number, const piece_function &on_piece);
     bool take(choice &c, size_t number, uint32_t token, std::vector<kigo_logprob> logprobs, const piece_function &on_piece);
     bool full(const choice &c) const;
 

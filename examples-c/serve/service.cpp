@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #include "service.h"
 
+#include <algorithm>
 #include <ctime>
 #include <random>
 
@@ -17,10 +18,17 @@ kigo::engine open_engine(const settings &s) {
     return kigo::engine(options);
 }
 
+// Where nobody has said: a quarter of the cache, or of one without a limit a gibibyte, and a page at least.
+uint64_t usual_prefix_bytes(const kigo::engine &engine, const settings &s) {
+    const uint64_t wanted = s.cache_bytes != 0 ? s.cache_bytes / 4 : uint64_t{1} << 30;
+    return std::max(wanted, engine.plan(s.path, 1).cache_bytes);
+}
+
 // The one place where a load is described.
 kigo::model open_model(const kigo::engine &engine, const settings &s, const kigo::progress_function &progress) {
     kigo::load_options options;
     options.cache_bytes = s.cache_bytes;
+    options.prefix_cache_bytes = s.prefix_bytes ? *s.prefix_bytes : usual_prefix_bytes(engine, s);
     options.flags = KIGO_LOAD_MERGE_CALLS | (s.strict ? KIGO_LOAD_STRICT : 0);
     return engine.load_file(s.path, progress, options);
 }

@@ -21,7 +21,8 @@ struct settings {
     std::vector<std::string> names; // that requests may give the model; the first is its own, "*" is any
     int port = 8080;
     uint32_t n_threads = 0;
-    uint64_t cache_bytes = 0, prefix_bytes = 0, n_ctx = 0, most_tokens = 0;
+    uint64_t cache_bytes = 0, n_ctx = 0, most_tokens = 0;
+    std::optional<uint64_t> prefix_bytes; // nothing: a part of the cache
     bool strict = false;
     kigo_sampling sampling{}; // where a request does not say
     limits allowed;

@@ -171,6 +171,17 @@ unsafe extern "C" fn on_token(_token: u32, text: *const c_char, len: usize, user
     }
 }
 
+unsafe extern "C" fn on_step(event: *const kigo_step_event, user_data: *mut c_void) -> i32 {
+    // SAFETY: as in `on_token`, of an event and what it points at.
+    unsafe {
+        let event = &*event;
+        assert_eq!((*event.bytes.add(event.n_bytes), event.n_top < 5), (0, true));
+        let likeliest = std::slice::from_raw_parts(event.top, event.n_top);
+        assert!(likeliest.iter().all(|p| !p.before.is_nan() && !p.after.is_nan() && p.before <= likeliest[0].before));
+        on_token(event.token, event.text, event.text_len, user_data)
+    }
+}
+
 unsafe extern "C" fn on_progress(done: usize, total: usize, user_data: *mut c_void) -> i32 {
     assert!(done < total);
     // SAFETY: the call's own `Callback`, which nobody else uses meanwhile; NULL where a short struct left it out.
@@ -444,17 +455,22 @@ impl Thread<'_> {
             .map(|_| texts[self.input.below(5)])
             .map(|t| kigo_string { data: t.as_ptr().cast(), len: t.len() })
             .collect();
+        let max_tokens = 1 + self.input.below(40);
         let options = kigo_generate_options {
             struct_size: 0,
-            max_tokens: 1 + self.input.below(40),
+            max_tokens,
             stop: if stop.is_empty() { null() } else { stop.as_ptr() },
             n_stop,
             on_token: if self.input.u8() & 3 == 0 { None } else { Some(on_token) },
             user_data: (&raw mut callback).cast(),
             flags: u64::from(self.input.u8() % 8),
+            // No byte of the input's: the cases that were kept are what they were.
+            on_step: if max_tokens.is_multiple_of(3) { Some(on_step) } else { None },
+            n_top: if max_tokens == 39 { 1000 } else { max_tokens % 5 },
         };
         let mut options = Sized::of(options, &mut self.input);
-        let generated = kigo_generated { struct_size: 0, n_tokens: 9, stop_index: 9, stop_token: 9, stop_reason: 9 };
+        // SAFETY: numbers alone, of which any bytes are some.
+        let generated: kigo_generated = unsafe { std::mem::transmute([9_u8; size_of::<kigo_generated>()]) };
         let mut generated = Sized::of(generated, &mut self.input);
         // SAFETY: as in `step`; the callback is the call's own.
         unsafe { check(kigo_session_generate(session, options.get(), generated.get())) };

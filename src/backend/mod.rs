@@ -30,7 +30,7 @@ pub mod reference;
 mod tap;
 
 pub use budget::Budget;
-pub use open::open;
+pub use open::{open, open_telling};
 pub use tap::{TAP_NAMES, TapEvent, TapObserver, tap_order};
 
 /// The most threads that can be asked for.
@@ -71,6 +71,10 @@ pub trait Device: Send + Sync {
     /// The host's threads that compute.
     fn n_threads(&self) -> usize {
         1
+    }
+    /// What its kernels are made for, in words, such as an instruction set.
+    fn kernels(&self) -> String {
+        "plain kernels".to_owned()
     }
     /// Bytes a second that its memory can be read with, measured now, in memory within the budget.
     fn read_bandwidth(&self, budget: &Arc<Budget>) -> Result<f64> {

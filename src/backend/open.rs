@@ -10,12 +10,24 @@ use crate::error::{Error, Result};
 /// Opens the device of that name: "auto" (the first GPU, or else the CPU), "cpu", "cuda:N" or "reference". `n_threads`
 /// (0: one for each physical core) is for those that compute on the host's threads.
 pub fn open(name: &str, n_threads: usize) -> Result<Arc<dyn Device>> {
+    open_telling(name, n_threads, &mut |_, _| {})
+}
+
+/// [`open`], which tells `passed_over` of each device that "auto" would rather have had, and why it could not.
+pub fn open_telling(
+    name: &str,
+    n_threads: usize,
+    passed_over: &mut dyn FnMut(&str, &Error),
+) -> Result<Arc<dyn Device>> {
     if n_threads > MAX_THREADS {
         let expected = format!("at most {MAX_THREADS}");
         return Err(Error::Argument { name: "n_threads", found: n_threads.to_string(), expected });
     }
     match name {
-        "auto" => cuda::open(0).or_else(|_| open("cpu", n_threads)),
+        "auto" => cuda::open(0).or_else(|error| {
+            passed_over("cuda:0", &error);
+            open("cpu", n_threads)
+        }),
         "cpu" => Ok(Arc::new(CpuDevice::new(CpuOptions { n_threads, isa: None })?)),
         "reference" => Ok(Arc::new(ReferenceDevice::PLAIN)),
         _ => match name.strip_prefix("cuda:").map(str::parse::<u16>) {

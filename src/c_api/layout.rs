@@ -103,11 +103,27 @@ layout! {
     generate::kigo_string: 16 {
         data 0, len 8,
     }
-    generate::kigo_generate_options: 56 {
-        struct_size 0, max_tokens 8, stop 16, n_stop 24, on_token 32, user_data 40, flags 48,
+    generate::kigo_step_event: 80 {
+        struct_size 0, text 8, text_len 16, bytes 24, n_bytes 32, top 40, n_top 48, position 56, token 64, before 68,
+        after 72, reserved 76,
     }
-    generate::kigo_generated: 32 {
-        struct_size 0, n_tokens 8, stop_index 16, stop_token 24, stop_reason 28,
+    generate::kigo_generate_options: 72 {
+        struct_size 0, max_tokens 8, stop 16, n_stop 24, on_token 32, user_data 40, flags 48, on_step 56, n_top 64,
+    }
+    generate::kigo_generated: 88 {
+        struct_size 0, n_tokens 8, stop_index 16, stop_token 24, stop_reason 28, n_prompt_tokens 32,
+        n_prompt_tokens_reused 40, prefill_ns 48, first_token_ns 56, decode_ns 64, callback_ns 72, waiting_ns 80,
+    }
+    figures::kigo_session_figures: 56 {
+        struct_size 0, n_tokens_prefilled 8, n_tokens_reused 16, n_tokens_decoded 24, prefill_ns 32, decode_ns 40,
+        waiting_ns 48,
+    }
+    figures::kigo_model_figures: 200 {
+        struct_size 0, n_sessions 8, n_sessions_running 16, n_sessions_waiting 24, n_tokens_prefilled 32,
+        n_tokens_decoded 40, n_tokens_reused 48, n_tokens_recomputed 56, n_passes 64, n_prefill_passes 72,
+        n_pass_tokens 80, n_pass_sessions 88, most_pass_tokens 96, pass_ns 104, prefill_pass_ns 112,
+        longest_pass_ns 120, n_pages_used 128, n_pages_retained 136, n_pages_evicted 144, n_cancelled 152, n_busy 160,
+        n_context_full 168, n_cache_full 176, n_out_of_memory 184, n_other_failures 192,
     }
     polled::kigo_batch_work: 40 {
         struct_size 0, ids 8, n_ids 16, generate 24, user_data 32,

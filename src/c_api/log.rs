@@ -1,17 +1,22 @@
 //! The library prints nothing. What it has to say goes to the callback of the engine concerned, and is lost without
 //! one. A message is one line of UTF-8 without a line break. One that concerns a model begins with "model N: ", where N
 //! counts the engine's loads from 1, those whose file could not be read apart; other wording is no part of the interface.
+//! What happens in a pass or to the cache is told at the end of the call, or of the token of a generation, in which it happens,
+//! or of the model's next call.
 
 use super::prelude::*;
 use crate::engine::{LogLevel, LogSink};
 
-/// Level of a message: something failed that no status reports.
+/// Level of a message: something failed that no status reports, such as a pass of several sessions, each of which then gets one
+/// of its own.
 pub const KIGO_LOG_LEVEL_ERROR: i32 = 1;
-/// Level of a message: something works, but not as well as it could.
+/// Level of a message: something works, but not as well as it could, such as a pass that takes eight times as long as others of
+/// its size do, of which one is told of in ten seconds.
 pub const KIGO_LOG_LEVEL_WARN: i32 = 2;
-/// Level of a message: what was chosen and loaded; a few lines an engine and a model.
+/// Level of a message: what was chosen and loaded, and why "auto" took no GPU; a few lines an engine and a model.
 pub const KIGO_LOG_LEVEL_INFO: i32 = 3;
-/// Level of a message: details for the search of a fault.
+/// Level of a message: details for the search of a fault, such as kept prefixes that were given up, and what each generation
+/// took.
 pub const KIGO_LOG_LEVEL_DEBUG: i32 = 4;
 
 /// A message.

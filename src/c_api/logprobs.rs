@@ -3,7 +3,7 @@
 
 use super::prelude::*;
 use super::session::{kigo_session, session};
-use crate::engine::By;
+use crate::engine::{By, Logprob, Top};
 
 /// A token with the natural logarithms of its probabilities. Frozen: it will never have more fields.
 #[repr(C)]
@@ -16,6 +16,12 @@ pub struct kigo_logprob {
     /// What the sampler says: the next token is drawn with it, over all seeds; -INFINITY: it is not drawn, being cut off by
     /// the constraint, a limit or a bias. At temperature 0 the one that is chosen has 0, which is certainty.
     pub after: f32,
+}
+
+impl kigo_logprob {
+    pub(super) fn of(p: &Logprob) -> kigo_logprob {
+        kigo_logprob { token: p.token, before: p.before, after: p.after }
+    }
 }
 
 /// For kigo_logprobs_options.flags: the largest are those by the sampler (kigo_logprob.after). Without it, by the model.
@@ -63,15 +69,11 @@ pub unsafe extern "C" fn kigo_session_token_logprobs(
         let flags = flags(options.flags, KIGO_LOGPROBS_BY_AFTER, "flags")?;
         let tokens = slice(options.tokens, options.n_tokens, "tokens")?;
         session.0.has_logits()?;
-        let n_vocab = session.0.n_vocab();
-        if options.n_top > n_vocab {
-            let expected = format!("at most the vocabulary's {n_vocab}");
-            return Err(Error::Argument { name: "n_top", found: options.n_top.to_string(), expected });
-        }
         let by = if flags & KIGO_LOGPROBS_BY_AFTER != 0 { By::After } else { By::Before };
+        session.0.check_top(Top { n: options.n_top, by })?;
         out.make(tokens.len() + options.n_top, |out| {
-            for (out, p) in out.iter_mut().zip(session.0.token_logprobs(tokens, options.n_top, by)?) {
-                *out = kigo_logprob { token: p.token, before: p.before, after: p.after };
+            for (out, p) in out.iter_mut().zip(&session.0.token_logprobs(tokens, options.n_top, by)?) {
+                *out = kigo_logprob::of(p);
             }
             Ok(())
         })

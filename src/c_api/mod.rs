@@ -27,6 +27,7 @@ pub mod doctor;
 pub mod embed;
 pub mod engine;
 pub mod facts;
+pub mod figures;
 pub mod generate;
 pub mod log;
 pub mod logprobs;
@@ -43,7 +44,7 @@ pub mod tokenizer;
 pub mod version;
 
 /// The header's sections in order: `(file, heading)`.
-pub const SECTIONS: [(&str, &str); 22] = [
+pub const SECTIONS: [(&str, &str); 23] = [
     ("status", "Status and errors"),
     ("version", "Versions"),
     ("log", "Logs"),
@@ -62,6 +63,7 @@ pub const SECTIONS: [(&str, &str); 22] = [
     ("answers", "Answers"),
     ("batch", "Batches"),
     ("polled", "Polled batches"),
+    ("figures", "Figures"),
     ("embed", "Embeddings"),
     ("tap", "Taps"),
     ("doctor", "Doctor"),

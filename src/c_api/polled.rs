@@ -65,8 +65,8 @@ pub struct kigo_batch_work {
     pub ids: *const u32,
     /// How many.
     pub n_ids: usize,
-    /// What to generate then, as by kigo_session_generate(), its texts copied by the call; NULL: nothing. Its `on_token` is
-    /// NULL, events stand in its place.
+    /// What to generate then, as by kigo_session_generate(), its texts copied by the call; NULL: nothing. Its `on_token` and
+    /// `on_step` are NULL, events stand in their place.
     pub generate: *const kigo_generate_options,
     /// Handed out with the session's events.
     pub user_data: *mut c_void,
@@ -141,7 +141,7 @@ pub unsafe extern "C" fn kigo_batch_destroy(batch: *mut kigo_batch) {
 /// Adds a session, which is in use from now on. It may be one that was in the batch before.
 ///
 /// INVALID_ARGUMENT: a session of another model, an id that is not below n_vocab, neither tokens nor something to generate, a
-/// stop string that is empty or not UTF-8, an `on_token`. INVALID_STATE: the session has a tap, or has no logits and gets no
+/// stop string that is empty or not UTF-8, an `on_token` or `on_step`. INVALID_STATE: the session has a tap, or has no logits and gets no
 /// tokens. CONTEXT_FULL, CACHE_FULL, OUT_OF_MEMORY: as of kigo_session_prefill(), whose memory is taken here. BUSY: the
 /// session is in use, or the batch.
 #[unsafe(no_mangle)]
@@ -157,8 +157,14 @@ pub unsafe extern "C" fn kigo_batch_add(
         let work = super::args::options(work)?;
         let tokens = slice(work.ids, work.n_ids, "ids")?;
         let generate = if work.generate.is_null() { None } else { Some(super::args::options(work.generate)?) };
-        if generate.is_some_and(|generate| generate.on_token.is_some()) {
-            let (name, expected) = ("kigo_generate_options.on_token", "NULL: a batch has events".to_owned());
+        let callbacks = generate.map(|generate| (generate.on_token.is_some(), generate.on_step.is_some()));
+        let called = match callbacks {
+            Some((true, _)) => Some("kigo_generate_options.on_token"),
+            Some((_, true)) => Some("kigo_generate_options.on_step"),
+            _ => None,
+        };
+        if let Some(name) = called {
+            let expected = "NULL: a batch has events".to_owned();
             return Err(Error::Argument { name, found: "a function".to_owned(), expected });
         }
         let options = generate.map(|generate| read_options(&generate)).transpose()?;

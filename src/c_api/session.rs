@@ -2,8 +2,8 @@
 //! prefill, sample, step, sample, step, ...; kigo_session_generate() is that loop in one call.
 //!
 //! One thread at a time: a session that is in use, by another thread or by the callback that the call comes from, answers
-//! KIGO_STATUS_BUSY and goes on with what it does. Only kigo_session_cancel() and kigo_session_clear_cancel(), whose handle is
-//! const, may be called meanwhile. Different sessions, also of one model, run on different threads at once.
+//! KIGO_STATUS_BUSY and goes on with what it does. Only kigo_session_cancel(), _clear_cancel(), _last_error() and _stats(), whose
+//! handle is const, may be called meanwhile. Different sessions, also of one model, run on different threads at once.
 //!
 //! At any time the session's tokens are exactly those in its cache, and its logits, where it has any, are those after the last of
 //! them. A call that fails or is cancelled leaves tokens and logits as they were before it.

@@ -3,9 +3,10 @@
 //! Invariant: what fails or is cancelled leaves the session's tokens and logits as they were.
 
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use super::cache::{Awaited, Found, Lead, Pages};
-use super::schedule::{self, Part};
+use super::schedule::Part;
 use super::session::{Session, State, copied};
 use super::slot::SharedSlot;
 use super::tap::Tap;
@@ -21,6 +22,17 @@ pub(super) struct Appending {
     pub(super) n_known: usize,
     /// Others wait for these pages.
     lead: Option<Lead>,
+    /// When the call began.
+    begun: Instant,
+    /// Since when its next pass has been wanted; `None`: since its part is made.
+    pub(super) since: Option<Instant>,
+}
+
+impl Appending {
+    /// Its next pass is wanted from now on, whenever its part is made.
+    pub(super) fn wanted_now(self) -> Appending {
+        Appending { since: Some(Instant::now()), ..self }
+    }
 }
 
 /// What a call begins with.
@@ -82,6 +94,7 @@ impl Session {
     /// Waits until what is awaited is settled, or the session is cancelled.
     fn wait(&self, mut awaited: Awaited) -> Result<Awaited> {
         let pool = &self.model().inner.pool;
+        let _waiting = self.clocks.totals().waiting(1);
         while !pool.is_settled(&mut awaited) {
             if self.take_cancel() {
                 return Err(Error::Cancelled);
@@ -112,6 +125,7 @@ impl Session {
         with_others: bool,
         awaited: Option<&Awaited>,
     ) -> Result<Begun> {
+        let begun = awaited.map_or_else(Instant::now, Awaited::since);
         let n_tokens = state.tokens.len();
         if tokens.is_empty() {
             return Err(Error::Argument { name: "n_ids", found: "0".to_owned(), expected: "at least 1".to_owned() });
@@ -129,13 +143,16 @@ impl Session {
             Found::Waits(awaited) => return Ok(Begun::Waits(awaited)),
             Found::Is { n_tokens, lead } => (n_tokens, lead),
         };
+        if awaited.is_some() {
+            self.clocks.waited(begun.elapsed());
+        }
         let slot = state.own_slot(&*self.model().inner.loaded, self.n_ctx());
         let ready = slot.and_then(|slot| {
             state.pages.prepare(n_tokens + n_known, n_tokens + tokens.len())?;
             Ok(slot)
         });
         match ready {
-            Ok(slot) => Ok(Begun::Runs(Appending { slot, n_known, lead })),
+            Ok(slot) => Ok(Begun::Runs(Appending { slot, n_known, lead, begun, since: None })),
             Err(error) => {
                 state.pages.shrink(n_tokens)?;
                 Err(error)
@@ -154,6 +171,7 @@ impl Session {
 
     /// What comes of the passes for the tokens of [`Self::begin`].
     pub(super) fn end(&self, state: &mut State, run: Appending, tokens: &[u32], outcome: Result<()>) -> Result<()> {
+        self.clocks.took(tokens.len() == 1, run.begun.elapsed());
         match outcome {
             Ok(()) => {
                 state.slot = run.slot;
@@ -161,6 +179,7 @@ impl Session {
                 state.tokens_for(tokens.len())?.extend_from_slice(tokens);
                 state.has_logits = true;
                 state.n_reused += run.n_known;
+                self.clocks.appended(tokens.len(), run.n_known);
                 state.pages.saved(run.n_known);
                 state.pages.mark(n_tokens + run.n_known..state.tokens.len(), self.by_steps(tokens.len()));
                 state.pages.settle(state.tokens.len())?;
@@ -229,7 +248,7 @@ impl Session {
             let part = self.part(state, run, tokens, done, n)?;
             done += n;
             let mut watch = Watch { session: self, tap, goes_on: true };
-            schedule::run_tapped(loaded, &part, &mut watch)?;
+            line.run_tapped(loaded, &part, &mut watch)?;
             // A cancel from inside the last event, or from another thread meanwhile: nothing of the pass is kept yet.
             if !watch.goes_on || self.is_cancelled() {
                 return Err(Error::Cancelled);
@@ -275,6 +294,8 @@ impl Session {
             by_steps: self.by_steps(tokens.len()),
             is_step: tokens.len() == 1,
             cancel: Arc::clone(&self.cancel),
+            clocks: Arc::clone(&self.clocks),
+            since: run.since.unwrap_or_else(Instant::now),
         })
     }
 
@@ -289,6 +310,7 @@ impl Session {
     pub(super) fn computed_again(&self, state: &mut State, n: usize) -> Result<Pages> {
         // Truncating is for when there is no memory, this is not.
         room()?;
+        let begun = Instant::now();
         let slot = state.own_slot(&*self.model().inner.loaded, self.n_ctx())?;
         let (mut pages, from) = state.pages.again(n)?;
         let line = &self.model().inner.line;
@@ -312,13 +334,18 @@ impl Session {
                     by_steps,
                     is_step: false,
                     cancel: Arc::clone(&self.cancel),
+                    clocks: Arc::clone(&self.clocks),
+                    since: Instant::now(),
                 };
                 self.model().inner.run(vec![part]).pop().unwrap_or(Ok(()))?;
+                self.clocks.totals().recomputed(to - start);
                 start = to;
             }
             pages.finish(n)
         };
-        match run() {
+        let outcome = run();
+        self.clocks.took(false, begun.elapsed());
+        match outcome {
             Ok(()) => Ok(pages),
             Err(error) => {
                 drop(pages);

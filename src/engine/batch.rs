@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use super::append::{Appending, Begun};
 use super::cache::Awaited;
@@ -70,6 +71,7 @@ impl<'a> Entries<'a> {
         let Waiting { session, tokens, .. } = entry;
         match entry.state.run(|state| session.begin(state, tokens, entry.awaited.as_ref())) {
             Ok(Begun::Runs(appending)) => {
+                let appending = appending.wanted_now();
                 let Waiting { index, state, .. } = entry;
                 self.running.push(Entry { index, session, tokens, state, done: appending.n_known, appending });
             }
@@ -83,6 +85,7 @@ impl<'a> Entries<'a> {
         let Some(first) = self.waiting.first() else { return };
         let model = first.session.model().clone();
         if self.running.is_empty() {
+            let _waiting = model.inner.totals.waiting(self.waiting.len());
             model.inner.pool.wait(self.waiting.iter_mut().filter_map(|entry| entry.awaited.as_mut()));
         }
         for mut entry in std::mem::take(&mut self.waiting) {
@@ -132,13 +135,18 @@ pub fn append_batch<'a>(entries: &[Append<'a>]) -> Vec<Result<()>> {
     }
     while !all.running.is_empty() || !all.waiting.is_empty() {
         all.look(&mut outcomes);
-        all.running = pass(std::mem::take(&mut all.running), &mut outcomes);
+        all.running = pass(std::mem::take(&mut all.running), all.waiting.len(), &mut outcomes);
     }
+    if let Some(first) = sessions.first() {
+        first.model().inner.tell();
+    }
+    count_failures(&sessions, &outcomes);
     outcomes
 }
 
-/// Runs one pass of as many of the entries as fit into it; those that are not at their end.
-fn pass<'a>(running: Vec<Entry<'a>>, outcomes: &mut [Result<()>]) -> Vec<Entry<'a>> {
+/// Runs one pass of as many of the entries as fit into it, while `n_waiting` others wait for what somebody computes; those that are
+/// not at their end.
+fn pass<'a>(running: Vec<Entry<'a>>, n_waiting: usize, outcomes: &mut [Result<()>]) -> Vec<Entry<'a>> {
     let Some(first) = running.first() else { return running };
     let model = first.session.model().clone();
     let line = &model.inner.line;
@@ -159,12 +167,17 @@ fn pass<'a>(running: Vec<Entry<'a>>, outcomes: &mut [Result<()>]) -> Vec<Entry<'
         (entry, n, part.map(|part| parts.push(part)).err())
     };
     let going: Vec<_> = going.into_iter().map(refused).collect();
-    let mut ran = model.inner.run(parts).into_iter();
+    let mut ran = {
+        let _waiting = model.inner.totals.waiting(n_waiting + unfinished.len());
+        model.inner.run(parts).into_iter()
+    };
+    let now = Instant::now();
     for (mut entry, n, refusal) in going {
         let result = refusal.map_or_else(|| ran.next().unwrap_or_else(|| Err(lost())), Err);
         entry.done += n;
         if result.is_ok() && entry.done < entry.tokens.len() {
             entry.session.passed(&entry.state, &entry.appending, entry.tokens, entry.done);
+            entry.appending.since = Some(now);
             unfinished.push(entry);
         } else {
             entry.end(result, outcomes);
@@ -210,9 +223,20 @@ pub(super) fn lost() -> Error {
     Error::Internal { message: "a pass without a result".to_owned() }
 }
 
+/// Those of the entries that have failed, among the failures of their models.
+fn count_failures<T>(sessions: &[&Session], outcomes: &[Result<T>]) {
+    for (session, outcome) in sessions.iter().zip(outcomes) {
+        if let Err(error) = outcome {
+            session.model().inner.totals.failed(error);
+        }
+    }
+}
+
 /// Picks the next token of each session; appends nothing.
 pub fn sample_batch(sessions: &[&Session]) -> Vec<Result<u32>> {
-    sample_batch_of(sessions, None)
+    let outcomes = sample_batch_of(sessions, None);
+    count_failures(sessions, &outcomes);
+    outcomes
 }
 
 /// [`sample_batch`] for the batch that has the sessions, in which a cancel stops the making of a mask.

@@ -109,10 +109,10 @@ impl Session {
         }
     }
 
-    /// Bans what the session's constraint, if there is one, does not allow next.
-    pub(in crate::engine) fn mask(&self, state: &mut State, logits: &mut [f32]) -> Result<()> {
+    /// Bans what the session's constraint, if there is one, does not allow next. `stoppable`: a cancel stops it.
+    pub(in crate::engine) fn mask(&self, state: &mut State, logits: &mut [f32], stoppable: bool) -> Result<()> {
         let n_vocab = self.n_vocab();
-        if let Some(allowed) = ask(self, state, false, move |held, parser| held.mask(parser, n_vocab))? {
+        if let Some(allowed) = ask(self, state, stoppable, move |held, parser| held.mask(parser, n_vocab))? {
             sampler::ban(logits, &allowed);
         }
         Ok(())

@@ -35,7 +35,7 @@ pub(super) struct Inner {
     pub(super) pools: Arc<Pools>,
     /// The threads that step sessions of its models.
     pub(super) steppers: Arc<Steppers>,
-    pub(super) log: LogSink,
+    pub(super) log: Arc<LogSink>,
     /// Loads that were begun: the number of each names its model in the log.
     pub(super) n_loads: AtomicU64,
 }
@@ -43,16 +43,21 @@ pub(super) struct Inner {
 impl Engine {
     /// Opens the device.
     pub fn new(options: EngineOptions<'_>) -> Result<Engine> {
-        let device = backend::open(options.device, options.n_threads)?;
+        let log = options.log;
+        let device = backend::open_telling(options.device, options.n_threads, &mut |name, error| {
+            log.log(LogLevel::Info, format_args!("auto: not {name}: {error}"));
+        })?;
         let n_threads = device.n_threads();
-        Ok(Engine::with_device(device, n_threads, options.memory_cap, options.log))
+        Ok(Engine::with_device(device, n_threads, options.memory_cap, log))
     }
 
     /// An engine on a device of the caller's own making, which computes with `n_threads`.
     pub fn with_device(device: Arc<dyn Device>, n_threads: usize, memory_cap: Option<u64>, log: LogSink) -> Engine {
         let (budget, pools, steppers) = (Budget::new(memory_cap), Arc::default(), Arc::default());
+        let log = Arc::new(log);
         let inner = Inner { device, n_threads, budget, pools, steppers, log, n_loads: AtomicU64::new(0) };
-        inner.log.log(LogLevel::Info, format_args!("device {}, {n_threads} threads", inner.device.name()));
+        let (name, kernels) = (inner.device.name(), inner.device.kernels());
+        inner.log.log(LogLevel::Info, format_args!("device {name}, {n_threads} threads, {kernels}"));
         Engine { inner: Arc::new(inner) }
     }
 

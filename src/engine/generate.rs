@@ -1,120 +1,16 @@
 //! The loop: sample, append, stream, stop.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::model::Model;
+use super::figures::SessionFigures;
+use super::generation::{Chosen, GenerateOptions, Generated, Generation, Step, StopReason, Times};
+use super::log::LogLevel;
+use super::logprobs::{Logprob, Top, Weighing};
 use super::session::{Session, State};
 use super::slot::lock_slot;
-use super::stream::TextStream;
 use crate::backend::{Ahead, PAGE_TOKENS, Verdict};
 use crate::error::{Error, Result};
-
-/// When to stop and what to show.
-#[derive(Clone, Debug, Default)]
-pub struct GenerateOptions {
-    /// Stop after this many; `None`: when the context is full.
-    pub max_tokens: Option<usize>,
-    /// Stop where the text reaches one of these.
-    pub stop: Vec<String>,
-    /// Control tokens are part of the text.
-    pub special: bool,
-    /// The end token is appended and counted.
-    pub keep_end: bool,
-    /// End tokens are tokens like any other.
-    pub ignore_end: bool,
-}
-
-/// Why a generation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum StopReason {
-    MaxTokens,
-    EndToken(u32),
-    /// The index of the stop string.
-    StopString(usize),
-    ContextFull,
-    Callback,
-    Cancelled,
-}
-
-/// What a generation came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Generated {
-    /// Tokens appended.
-    pub n_tokens: usize,
-    /// Why it ended.
-    pub reason: StopReason,
-}
-
-/// A generation that is under way: when it ends, and its text.
-pub(super) struct Generation {
-    max_tokens: Option<usize>,
-    keep_end: bool,
-    ignore_end: bool,
-    stream: TextStream,
-    pub(super) n_tokens: usize,
-}
-
-/// What becomes of a token that has been chosen.
-pub(super) enum Chosen {
-    /// It is appended; and then the generation has ended by it, or not.
-    Append { ends: bool },
-    /// It is not appended, and the generation has ended.
-    Stop(StopReason),
-}
-
-impl Generation {
-    pub(super) fn new(model: &Model, options: &GenerateOptions) -> Result<Generation> {
-        let GenerateOptions { max_tokens, keep_end, ignore_end, .. } = *options;
-        let stream = TextStream::new(model, &options.stop, options.special)?;
-        Ok(Generation { max_tokens, keep_end, ignore_end, stream, n_tokens: 0 })
-    }
-
-    /// The most tokens that are still to come for a session that holds so many; or why none is.
-    pub(super) fn left(&self, session: &Session, n_held: usize) -> std::result::Result<usize, StopReason> {
-        if session.take_cancel() {
-            return Err(StopReason::Cancelled);
-        }
-        let wanted = self.max_tokens.map_or(usize::MAX, |max| max.saturating_sub(self.n_tokens));
-        let room = session.n_ctx().saturating_sub(n_held);
-        match (wanted, room) {
-            (0, _) => Err(StopReason::MaxTokens),
-            (_, 0) => Err(StopReason::ContextFull),
-            _ => Ok(wanted.min(room)),
-        }
-    }
-
-    /// A token has been chosen.
-    pub(super) fn chosen(&self, model: &Model, token: u32) -> Result<Chosen> {
-        let ends = !self.ignore_end && model.token_flags(token)?.end;
-        let stops = ends && !self.keep_end;
-        Ok(if stops { Chosen::Stop(StopReason::EndToken(token)) } else { Chosen::Append { ends } })
-    }
-
-    /// The token has been appended: `text` becomes what is complete by it.
-    pub(super) fn appended(&mut self, token: u32, text: &mut String) -> Result<()> {
-        self.n_tokens += 1;
-        text.clear();
-        self.stream.push(token, text)
-    }
-
-    /// Why it ends behind the token that has been appended, if it does.
-    pub(super) fn ended(&self, token: u32, ends: bool) -> Option<StopReason> {
-        match self.stream.stopped() {
-            Some(index) => Some(StopReason::StopString(index)),
-            None => ends.then_some(StopReason::EndToken(token)),
-        }
-    }
-
-    /// It has ended: `text` becomes what was held back, unless it was stopped from outside, which hears nothing more.
-    pub(super) fn finish(&mut self, reason: StopReason, text: &mut String) -> Result<Generated> {
-        text.clear();
-        if !matches!(reason, StopReason::Callback | StopReason::Cancelled) {
-            self.stream.finish(text)?;
-        }
-        Ok(Generated { n_tokens: self.n_tokens, reason })
-    }
-}
 
 impl Session {
     /// Generates from the current logits on. `on_token` gets each token after it has been appended, with the text that
@@ -125,125 +21,33 @@ impl Session {
         options: &GenerateOptions,
         on_token: &mut dyn FnMut(Option<u32>, &str) -> bool,
     ) -> Result<Generated> {
-        self.call(|state| self.run(state, options, on_token))
+        self.generate_seen(options, None, &mut |step| on_token(step.token, step.text))
     }
 
-    fn run(
+    /// [`Self::generate`] with more of each token: `top` wants its log probabilities, and those of the likeliest beside it.
+    pub fn generate_seen(
         &self,
-        state: &mut State,
         options: &GenerateOptions,
-        on_token: &mut dyn FnMut(Option<u32>, &str) -> bool,
+        top: Option<Top>,
+        on_step: &mut dyn FnMut(&Step<'_>) -> bool,
     ) -> Result<Generated> {
-        state.logits_there()?;
-        let mut generation = Generation::new(self.model(), options)?;
-        let mut text = String::new();
-        let mut ahead = Runs::Unknown;
-        let reason = loop {
-            let left = match generation.left(self, state.tokens.len()) {
-                Err(reason) => break reason,
-                Ok(left) => left,
-            };
-            let mut loops = Loop { generation: &mut generation, text: &mut text, on_token };
-            match self.run_ahead(state, left.min(AHEAD), &mut ahead, &mut loops)? {
-                Some(Some(reason)) => break reason,
-                Some(None) => continue,
-                None => {}
+        self.check_top(top.unwrap_or_default())?;
+        let generated = self.call(|state| {
+            state.logits_there()?;
+            let generation = Generation::new(self.model(), options)?;
+            let mut turns = Loop::new(self, generation, top, on_step);
+            let outcome = turns.run(state);
+            let times = turns.times();
+            self.clocks.generated(times.decode.saturating_sub(turns.in_steps()));
+            state.generated_at = self.figures();
+            let generated = Generated { n_tokens: turns.generation.n_tokens, reason: outcome?, times };
+            if generated.reason == StopReason::Cancelled {
+                self.model().inner.totals.failed(&Error::Cancelled);
             }
-            let token = match self.choose(state, true) {
-                Err(Error::Cancelled) => {
-                    self.take_cancel();
-                    break StopReason::Cancelled;
-                }
-                chosen => chosen?,
-            };
-            let ends = match generation.chosen(self.model(), token)? {
-                Chosen::Stop(reason) => break reason,
-                Chosen::Append { ends } => ends,
-            };
-            match self.append(state, &[token], None) {
-                Err(Error::Cancelled) => break StopReason::Cancelled,
-                other => other.map(drop)?,
-            }
-            generation.appended(token, &mut text)?;
-            if !on_token(Some(token), &text) {
-                break StopReason::Callback;
-            }
-            if let Some(reason) = generation.ended(token, ends) {
-                break reason;
-            }
-        };
-        let generated = generation.finish(reason, &mut text)?;
-        if !text.is_empty() {
-            on_token(None, &text);
-        }
+            Ok(generated)
+        })?;
+        self.model().inner.log.log(LogLevel::Debug, format_args!("{generated}"));
         Ok(generated)
-    }
-
-    /// Up to `n` tokens with the device ahead of the host; `None`: step by step instead, else the reason to stop, if any.
-    /// Until the device has shown that it can, no page is taken that a step would not take, and none later that is not
-    /// free: what fits into the cache is generated.
-    fn run_ahead(
-        &self,
-        state: &mut State,
-        mut n: usize,
-        runs: &mut Runs,
-        loops: &mut Loop<'_, '_>,
-    ) -> Result<Option<Option<StopReason>>> {
-        let Some(&last_token) = state.tokens.last() else { return Ok(None) };
-        let position = state.tokens.len();
-        // The first step after a fork makes the slot the session's own. Calls that are merged meet at
-        // each step, and a tap sees each.
-        let apart = state.tap.is_some() || state.constraint.is_some() || self.model().inner.line.merges();
-        if apart || *runs == Runs::Never || Arc::get_mut(&mut state.slot).is_none() {
-            return Ok(None);
-        }
-        state.tokens_for(n)?;
-        if *runs == Runs::Unknown || state.pages.prepare(position, position + n).is_err() {
-            // Where not even this is free, a step says so if the next token needs it.
-            if state.pages.prepare(position, position + 1).is_err() {
-                return Ok(None);
-            }
-            n = n.min(state.pages.as_slice().len() * PAGE_TOKENS - position);
-        }
-        let mut reason = None;
-        let State { tokens, pages, slot, sampling, .. } = state;
-        let tokens = Arc::make_mut(tokens);
-        let mut slot = lock_slot(slot);
-        let ahead = Ahead { slot: &mut **slot, pages: pages.as_slice(), params: sampling, last_token, position, n };
-        let outcome = self.model().inner.loaded.decode_ahead(ahead, &mut |token| {
-            let (verdict, why) = self.take(token, tokens, loops)?;
-            reason = why;
-            Ok(verdict)
-        });
-        drop(slot);
-        if outcome.is_err() && state.tokens.len() > position {
-            // The device may not have got to writing the last one's keys and values.
-            Arc::make_mut(&mut state.tokens).pop();
-        }
-        state.pages.mark(position..state.tokens.len(), self.by_steps(1));
-        state.pages.shrink(state.tokens.len())?;
-        state.pages.settle(state.tokens.len())?;
-        state.pages.publish(&state.tokens);
-        state.has_logits &= outcome.is_ok();
-        let outcome = outcome?;
-        *runs = if outcome.is_some() { Runs::Ahead } else { Runs::Never };
-        Ok(outcome.map(|()| reason))
-    }
-
-    /// One token of [`Self::run_ahead`], as one turn of the loop does it.
-    fn take(&self, token: u32, tokens: &mut Vec<u32>, l: &mut Loop<'_, '_>) -> Result<(Verdict, Option<StopReason>)> {
-        if self.take_cancel() {
-            return Ok((Verdict::Refused, Some(StopReason::Cancelled)));
-        }
-        let ends = match l.generation.chosen(self.model(), token)? {
-            Chosen::Stop(reason) => return Ok((Verdict::Refused, Some(reason))),
-            Chosen::Append { ends } => ends,
-        };
-        l.generation.appended(token, l.text)?;
-        tokens.push(token);
-        let goes_on = (l.on_token)(Some(token), l.text);
-        let reason = if goes_on { l.generation.ended(token, ends) } else { Some(StopReason::Callback) };
-        Ok((if reason.is_some() { Verdict::Last } else { Verdict::GoOn }, reason))
     }
 }
 
@@ -260,9 +64,205 @@ const AHEAD: usize = 128;
 // The parts of two pages that follow on one another come together, whatever the windows: see `Course::wanted`.
 const _: () = assert!(AHEAD <= 2 * PAGE_TOKENS);
 
-/// What a turn of the loop works with.
+/// A generation as a call of its own: what a turn of it works with, and its clocks.
 struct Loop<'a, 'b> {
-    generation: &'a mut Generation,
-    text: &'a mut String,
-    on_token: &'a mut (dyn FnMut(Option<u32>, &str) -> bool + 'b),
+    session: &'a Session,
+    generation: Generation,
+    text: String,
+    on_step: &'a mut (dyn FnMut(&Step<'_>) -> bool + 'b),
+    /// What is wanted of each token's log probabilities.
+    top: Option<Top>,
+    weighing: Weighing,
+    likeliest: Vec<Logprob>,
+    ahead: Runs,
+    begun: Instant,
+    /// What the session had come to before.
+    before: SessionFigures,
+    times: Times,
+}
+
+impl<'a, 'b> Loop<'a, 'b> {
+    fn new(
+        session: &'a Session,
+        generation: Generation,
+        top: Option<Top>,
+        on_step: &'a mut (dyn FnMut(&Step<'_>) -> bool + 'b),
+    ) -> Loop<'a, 'b> {
+        Loop {
+            session,
+            generation,
+            text: String::new(),
+            on_step,
+            top,
+            weighing: Weighing::default(),
+            likeliest: Vec::new(),
+            ahead: Runs::Unknown,
+            begun: Instant::now(),
+            before: session.figures(),
+            times: Times::default(),
+        }
+    }
+
+    /// Generates until it ends, and why it does.
+    fn run(&mut self, state: &mut State) -> Result<StopReason> {
+        let since = state.generated_at;
+        self.times.n_before = self.before.n_tokens() - since.n_tokens();
+        self.times.n_reused_before = self.before.n_reused - since.n_reused;
+        self.times.before = Duration::from_nanos(
+            (self.before.prefill_ns + self.before.decode_ns).saturating_sub(since.prefill_ns + since.decode_ns),
+        );
+        let reason = loop {
+            let left = match self.generation.left(self.session, state.tokens.len()) {
+                Err(reason) => break reason,
+                Ok(left) => left,
+            };
+            let ended = match self.run_ahead(state, left.min(AHEAD))? {
+                Some(ended) => ended,
+                None => self.step(state)?,
+            };
+            // Nobody waits for a call of one token.
+            self.session.model().inner.tell();
+            if let Some(reason) = ended {
+                break reason;
+            }
+        };
+        self.generation.finish(reason, &mut self.text)?;
+        if !self.text.is_empty() {
+            self.show(None, state.tokens.len(), None);
+        }
+        Ok(reason)
+    }
+
+    /// One token; why it ends with it, if it does.
+    fn step(&mut self, state: &mut State) -> Result<Option<StopReason>> {
+        let session = self.session;
+        let stopped = |outcome: Error| match outcome {
+            Error::Cancelled => {
+                session.take_cancel();
+                Ok(Some(StopReason::Cancelled))
+            }
+            error => Err(error),
+        };
+        let token = match session.choose(state, true) {
+            Err(error) => return stopped(error),
+            Ok(token) => token,
+        };
+        let ends = match self.generation.chosen(session.model(), token)? {
+            Chosen::Stop(reason) => return Ok(Some(reason)),
+            Chosen::Append { ends } => ends,
+        };
+        // Of the logits that it was chosen from: the step replaces them.
+        let weighed = self.top.map(|top| self.weighing.chosen(session, state, token, top, &mut self.likeliest));
+        let logprob = match weighed.transpose() {
+            Err(error) => return stopped(error),
+            Ok(logprob) => logprob,
+        };
+        if let Err(error) = session.append(state, &[token], None) {
+            return stopped(error);
+        }
+        self.generation.appended(token, &mut self.text)?;
+        if !self.show(Some(token), state.tokens.len() - 1, logprob) {
+            return Ok(Some(StopReason::Callback));
+        }
+        Ok(self.generation.ended(token, ends))
+    }
+
+    /// Has the caller see a token, or the last text; whether to go on.
+    fn show(&mut self, token: Option<u32>, position: usize, logprob: Option<Logprob>) -> bool {
+        let before = Instant::now();
+        if token.is_some() && self.generation.n_tokens == 1 {
+            self.times.first_token = before - self.begun;
+        }
+        let top: &[Logprob] = if logprob.is_some() { &self.likeliest } else { &[] };
+        let goes_on = (self.on_step)(&Step { token, text: &self.text, position, logprob, top });
+        self.times.callbacks += before.elapsed();
+        goes_on
+    }
+
+    /// Up to `n` tokens with the device ahead of the host; `None`: step by step instead, else the reason to stop, if any.
+    /// Until the device has shown that it can, no page is taken that a step would not take, and none later that is not
+    /// free: what fits into the cache is generated.
+    fn run_ahead(&mut self, state: &mut State, mut n: usize) -> Result<Option<Option<StopReason>>> {
+        let session = self.session;
+        let Some(&last_token) = state.tokens.last() else { return Ok(None) };
+        let position = state.tokens.len();
+        // The first step after a fork makes the slot the session's own. Calls that are merged meet at
+        // each step, and a tap sees each.
+        let inner = &session.model().inner;
+        let watched = state.tap.is_some() || state.constraint.is_some() || self.top.is_some();
+        if watched || inner.line.merges() || self.ahead == Runs::Never || Arc::get_mut(&mut state.slot).is_none() {
+            return Ok(None);
+        }
+        state.tokens_for(n)?;
+        if self.ahead == Runs::Unknown || state.pages.prepare(position, position + n).is_err() {
+            // Where not even this is free, a step says so if the next token needs it.
+            if state.pages.prepare(position, position + 1).is_err() {
+                return Ok(None);
+            }
+            n = n.min(state.pages.as_slice().len() * PAGE_TOKENS - position);
+        }
+        let (begun, in_callbacks) = (Instant::now(), self.times.callbacks);
+        let mut reason = None;
+        let State { tokens, pages, slot, sampling, .. } = state;
+        let tokens = Arc::make_mut(tokens);
+        let mut slot = lock_slot(slot);
+        let ahead = Ahead { slot: &mut **slot, pages: pages.as_slice(), params: sampling, last_token, position, n };
+        let running = inner.totals.running(1);
+        let outcome = inner.loaded.decode_ahead(ahead, &mut |token| {
+            let (verdict, why) = self.take(token, tokens)?;
+            reason = why;
+            Ok(verdict)
+        });
+        drop((slot, running));
+        if outcome.is_err() && state.tokens.len() > position {
+            // The device may not have got to writing the last one's keys and values.
+            Arc::make_mut(&mut state.tokens).pop();
+        }
+        let n_done = state.tokens.len() - position;
+        if n_done > 0 {
+            let took = begun.elapsed().saturating_sub(self.times.callbacks - in_callbacks);
+            session.clocks.decoded(n_done);
+            session.clocks.generated(took);
+            inner.totals.ran_ahead(n_done, took);
+        }
+        state.pages.mark(position..state.tokens.len(), session.by_steps(1));
+        state.pages.shrink(state.tokens.len())?;
+        state.pages.settle(state.tokens.len())?;
+        state.pages.publish(&state.tokens);
+        state.has_logits &= outcome.is_ok();
+        let outcome = outcome?;
+        self.ahead = if outcome.is_some() { Runs::Ahead } else { Runs::Never };
+        Ok(outcome.map(|()| reason))
+    }
+
+    /// One token of [`Self::run_ahead`], as one turn of the loop does it.
+    fn take(&mut self, token: u32, tokens: &mut Vec<u32>) -> Result<(Verdict, Option<StopReason>)> {
+        if self.session.take_cancel() {
+            return Ok((Verdict::Refused, Some(StopReason::Cancelled)));
+        }
+        let ends = match self.generation.chosen(self.session.model(), token)? {
+            Chosen::Stop(reason) => return Ok((Verdict::Refused, Some(reason))),
+            Chosen::Append { ends } => ends,
+        };
+        self.generation.appended(token, &mut self.text)?;
+        tokens.push(token);
+        let goes_on = self.show(Some(token), tokens.len() - 1, None);
+        let reason = if goes_on { self.generation.ended(token, ends) } else { Some(StopReason::Callback) };
+        Ok((if reason.is_some() { Verdict::Last } else { Verdict::GoOn }, reason))
+    }
+
+    /// What it has taken until now.
+    fn times(&self) -> Times {
+        let waiting = self.session.figures().waiting_ns - self.before.waiting_ns;
+        Times {
+            decode: self.begun.elapsed().saturating_sub(self.times.callbacks),
+            waiting: Duration::from_nanos(waiting),
+            ..self.times
+        }
+    }
+
+    /// That part of it which its passes have counted themselves.
+    fn in_steps(&self) -> Duration {
+        Duration::from_nanos(self.session.figures().decode_ns - self.before.decode_ns)
+    }
 }

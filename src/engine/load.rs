@@ -3,14 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::cache::{Charge, PagePool};
-use super::device::Engine;
+use super::device::{self, Engine};
 use super::facts::{LoadPlan, cache_bytes, spare_bytes, within};
+use super::figures::Totals;
 use super::grammar::Grammars;
 use super::hash::model_hash;
-use super::log::LogLevel;
+use super::log::{LogLevel, ModelLog};
 use super::meta::Metadata;
 use super::model::{Inner, LoadOptions, Model, ModelFacts, OutputNorm};
 use super::schedule::{Line, Passes};
@@ -146,30 +147,23 @@ fn load(
     let output_norm = OutputNorm { weight: weights.output_norm.floats()?, bias };
     let metadata = Metadata::of(gguf)?;
     let facts = facts(&ModelInfo::of(gguf), &config, &weights, &taken, &tokenizer, metadata.len());
-    core.log.log(
-        LogLevel::Info,
-        format_args!(
-            "model {number}: loaded {} {}, {:.1} M parameters, {:.1} MiB on {} in {:.0} ms",
-            facts.architecture,
-            facts.quantization,
-            facts.n_parameters as f64 / 1e6,
-            facts.weights_bytes as f64 / f64::from(1 << 20),
-            core.device.name(),
-            begin.elapsed().as_secs_f64() * 1e3,
-        ),
-    );
+    let log = ModelLog::new(&core.log, number);
+    log_load(&log, core, &facts, &taken, &options, begin.elapsed());
     if let Some(long) = &config.long {
         let text = "have ropes of their own (LongRoPE)";
-        core.log.log(LogLevel::Info, format_args!("model {number}: sessions with n_ctx above {} {text}", long.above));
+        log.log(LogLevel::Info, format_args!("sessions with n_ctx above {} {text}", long.above));
     }
     let no_pages = Charge::new(&core.budget, 0)?;
     let retained = options.prefix_cache_bytes;
     let pool = PagePool::new(Arc::clone(&loaded), no_pages, options.cache_bytes, retained, &core.pools)?;
-    let line = Line::new(&*loaded, options.passes(), &core.steppers);
+    let totals = Arc::<Totals>::default();
+    let line = Line::new(&*loaded, options.passes(), &core.steppers, &totals, log.clone());
     let inner = Inner {
         loaded,
         pool,
         line,
+        totals,
+        log,
         hash,
         facts,
         output_norm: Arc::new(output_norm),
@@ -180,6 +174,49 @@ fn load(
         _engine: engine.clone(),
     };
     Ok(Model { inner: Arc::new(inner) })
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+/// What was loaded, and what was chosen for it: who computes, and what sessions may take.
+fn log_load(
+    log: &ModelLog,
+    core: &device::Inner,
+    facts: &ModelFacts,
+    taken: &Plan,
+    options: &LoadOptions,
+    took: Duration,
+) {
+    let kept = match options.prefix_cache_bytes {
+        0 => "nothing".to_owned(),
+        u64::MAX => "what there is".to_owned(),
+        n => format!("{:.1} MiB", mib(n)),
+    };
+    let limit = options.cache_bytes.or(core.budget.cap());
+    let cache = limit.map_or("no limit".to_owned(), |n| format!("at most {:.1} MiB", mib(n)));
+    let passes = options.pass_tokens.map_or("as measured".to_owned(), |n| format!("of {n} tokens"));
+    log.log(
+        LogLevel::Info,
+        format_args!(
+            "loaded {} {}, {:.1} M parameters, {:.1} MiB on {} in {:.0} ms; {} threads, {}; working memory {:.1} MiB; context {} \
+             tokens of {:.1} KiB; cache {cache}, of which {kept} is kept for prefixes; passes {passes}{}{}",
+            facts.architecture,
+            facts.quantization,
+            facts.n_parameters as f64 / 1e6,
+            mib(facts.weights_bytes),
+            core.device.name(),
+            took.as_secs_f64() * 1e3,
+            core.n_threads,
+            core.device.kernels(),
+            mib(taken.scratch_bytes),
+            facts.n_ctx_train,
+            facts.kv_bytes_per_token as f64 / 1024.0,
+            if options.merge { ", shared by calls" } else { "" },
+            if options.strict { ", strict" } else { "" },
+        ),
+    );
 }
 
 /// The file's tokenizer, with a warning where it may not be the model's own.
@@ -225,16 +262,16 @@ fn vocabulary(engine: &Engine, gguf: &Gguf<'_>, number: u64) -> Result<Model> {
         end_token: tokenizer.eos(),
         fim: tokenizer.fim(),
     };
-    core.log.log(
-        LogLevel::Info,
-        format_args!("model {number}: loaded the vocabulary of {}, {n_vocab} tokens", facts.architecture),
-    );
+    let (totals, log) = (Arc::<Totals>::default(), ModelLog::new(&core.log, number));
+    log.log(LogLevel::Info, format_args!("loaded the vocabulary of {}, {n_vocab} tokens", facts.architecture));
     let loaded: Arc<dyn LoadedModel> = Arc::new(Nothing::new(&facts.architecture, n_vocab));
-    let line = Line::new(&*loaded, Passes::default(), &core.steppers);
+    let line = Line::new(&*loaded, Passes::default(), &core.steppers, &totals, log.clone());
     let inner = Inner {
         pool: PagePool::new(Arc::clone(&loaded), Charge::new(&core.budget, 0)?, None, 0, &core.pools)?,
         loaded,
         line,
+        totals,
+        log,
         hash: [0; 2],
         facts,
         output_norm: Arc::default(),

@@ -1,6 +1,7 @@
 //! Where an engine's messages go.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How important a message is; the most important first.
@@ -37,9 +38,14 @@ impl LogSink {
         LogSink { level, callback: Some(Box::new(callback)), ended: AtomicBool::new(false) }
     }
 
+    /// Whether a message of this level would be heard: what it takes to make one is saved otherwise.
+    pub fn wants(&self, level: LogLevel) -> bool {
+        level <= self.level && !self.ended.load(Ordering::Relaxed)
+    }
+
     /// Hands a message on; the text is only made if somebody wants it.
     pub fn log(&self, level: LogLevel, text: fmt::Arguments<'_>) {
-        if level > self.level || self.ended.load(Ordering::Relaxed) {
+        if !self.wants(level) {
             return;
         }
         if let Some(callback) = &self.callback
@@ -47,6 +53,30 @@ impl LogSink {
         {
             self.ended.store(true, Ordering::Relaxed);
         }
+    }
+}
+
+/// The messages that concern one model. They go out where no lock is held that the host's code could wait for.
+#[derive(Clone)]
+pub(super) struct ModelLog {
+    sink: Arc<LogSink>,
+    /// The load's, counted by the engine.
+    number: u64,
+}
+
+impl ModelLog {
+    pub(super) fn new(sink: &Arc<LogSink>, number: u64) -> ModelLog {
+        ModelLog { sink: Arc::clone(sink), number }
+    }
+
+    /// See [`LogSink::wants`].
+    pub(super) fn wants(&self, level: LogLevel) -> bool {
+        self.sink.wants(level)
+    }
+
+    /// Hands a message on, with the model's number in front.
+    pub(super) fn log(&self, level: LogLevel, text: fmt::Arguments<'_>) {
+        self.sink.log(level, format_args!("model {}: {text}", self.number));
     }
 }
 

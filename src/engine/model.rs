@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::cache::{CacheFacts, Charge, PagePool};
 use super::device::Engine;
+use super::figures::{ModelFigures, Totals};
 use super::grammar::Grammars;
+use super::log::{LogLevel, ModelLog};
 use super::meta::Metadata;
 use super::schedule::{Line, Part, Passes};
 use crate::backend::LoadedModel;
@@ -94,6 +96,8 @@ pub(super) struct Inner {
     pub(super) loaded: Arc<dyn LoadedModel>,
     pub(super) pool: Arc<PagePool>,
     pub(super) line: Line,
+    pub(super) totals: Arc<Totals>,
+    pub(super) log: ModelLog,
     /// What tells it from other models.
     pub(super) hash: [u64; 2],
     pub(super) facts: ModelFacts,
@@ -117,6 +121,16 @@ impl Inner {
     pub(super) fn run(&self, parts: Vec<Part>) -> Vec<Result<()>> {
         self.line.run(&*self.loaded, parts)
     }
+
+    /// Tells the log what has happened meanwhile. For where no other call waits for the caller's: the log is the host's code.
+    pub(super) fn tell(&self) {
+        self.line.tell();
+        let n = self.pool.newly_evicted();
+        if n > 0 && self.log.wants(LogLevel::Debug) {
+            let left = self.pool.facts().n_pages_retained;
+            self.log.log(LogLevel::Debug, format_args!("{n} pages of kept prefixes were given up, {left} are kept"));
+        }
+    }
 }
 
 impl Model {
@@ -128,6 +142,11 @@ impl Model {
     /// Whether the two are one.
     pub fn is(&self, other: &Model) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// What its sessions have come to so far, and what is under way; waits for nobody.
+    pub fn figures(&self) -> ModelFigures {
+        self.inner.totals.figures()
     }
 
     /// How full its cache is now.

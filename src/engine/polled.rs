@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::append::Appending;
 use super::batch::{Wanted, lost, sample_batch_of, shares};
-use super::generate::{Chosen, GenerateOptions, Generation, StopReason};
+use super::generation::{Chosen, GenerateOptions, Generation, StopReason};
 use super::model::Model;
 use super::schedule::Part;
 use super::session::{Session, copied};
@@ -108,7 +108,7 @@ impl<H: AsRef<Session> + Clone> Batch<H> {
             }
             let appending = match &*tokens {
                 [] => state.logits_there().map(|()| None)?,
-                tokens => Some(session.begin_apart(state, tokens)?),
+                tokens => Some(session.begin_apart(state, tokens)?.wanted_now()),
             };
             state.taken_by = Some(Arc::clone(&self.mark));
             Ok(appending)
@@ -150,6 +150,7 @@ impl<H: AsRef<Session> + Clone> Batch<H> {
                 break;
             }
         }
+        self.model.inner.tell();
         Ok(self.entries.len())
     }
 
@@ -178,6 +179,7 @@ impl<H: AsRef<Session> + Clone> Batch<H> {
         let bound = line.bound_within(wanted.iter().any(|wanted| wanted.is_step), time);
         let shares = shares(&wanted, line, bound);
         let n_late = wanted.iter().zip(&shares).filter(|(wanted, n)| wanted.is_step && **n == 0).count();
+        let n_entries = self.entries.len();
         let mut parts = Vec::new();
         let mut going = Vec::new();
         for (entry, n) in self.entries.iter_mut().zip(shares).filter(|(_, n)| *n > 0) {
@@ -192,12 +194,19 @@ impl<H: AsRef<Session> + Clone> Batch<H> {
         if parts.is_empty() {
             return;
         }
-        let mut ran = self.model.inner.run(parts).into_iter();
+        let mut ran = {
+            let _waiting = self.model.inner.totals.waiting(n_entries - going.len());
+            self.model.inner.run(parts).into_iter()
+        };
+        let now = Instant::now();
         for (entry, n) in going {
             match ran.next().unwrap_or_else(|| Err(lost())) {
                 Err(error) => entry.failed(mark, error),
                 Ok(()) => {
                     entry.done += n;
+                    if let Some(appending) = &mut entry.appending {
+                        appending.since = Some(now);
+                    }
                     if entry.done >= entry.tokens.len() {
                         self.events.extend(entry.appended(mark));
                     }
@@ -219,6 +228,11 @@ impl<H: AsRef<Session> + Clone> Batch<H> {
                 end = Err(error);
             }
             let (session, n_tokens) = (entry.session.clone(), entry.n_tokens());
+            match &end {
+                Err(error) => self.model.inner.totals.failed(error),
+                Ok(Some(StopReason::Cancelled)) => self.model.inner.totals.failed(&Error::Cancelled),
+                Ok(_) => {}
+            }
             entry.let_go(mark);
             self.events.push_back(Event { session, n_tokens, text, what: What::End(end) });
         }
@@ -259,7 +273,7 @@ impl<H: AsRef<Session> + Clone> Entry<H> {
             None => return Err(Ok(None)),
         };
         let mut state = session.lock_for(Some(mark)).map_err(Err)?;
-        let appending = state.run(|state| session.begin_apart(state, &[token])).map_err(Err)?;
+        let appending = state.run(|state| session.begin_apart(state, &[token])).map_err(Err)?.wanted_now();
         (self.done, self.appending) = (appending.n_known, Some(appending));
         self.tokens.clear();
         self.tokens.push(token);
@@ -330,6 +344,9 @@ impl<H: AsRef<Session> + Clone> Entry<H> {
             // Without memory the pages of a list that forks share stay until the next call.
             let _ = state.pages.shrink(n_tokens);
             state.taken_by = None;
+            if self.generation.is_some() {
+                state.generated_at = self.session.as_ref().figures();
+            }
         }
     }
 }

@@ -12,14 +12,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use super::cache::{Pages, PrefixKey};
+use super::figures::{Clocks, SessionFigures};
 use super::grammar::{Held, MaskCancel};
 use super::model::Model;
 use super::slot::{SharedSlot, lock_slot};
 use super::tap::{self, Tap};
-use crate::alloc::{reserve, zeros};
+use crate::alloc::reserve;
 use crate::backend::LoadedModel;
 use crate::error::{Error, Result};
-use crate::sampler::{SampleRequest, SamplingParams, log_softmax};
+use crate::sampler::{SampleRequest, SamplingParams};
 
 /// How a session is made.
 #[derive(Clone, Debug, Default)]
@@ -73,6 +74,7 @@ pub struct Session {
     n_ctx: usize,
     pub(super) cancel: Arc<AtomicBool>,
     mask_cancel: MaskCancel,
+    pub(super) clocks: Arc<Clocks>,
     state: Mutex<State>,
 }
 
@@ -85,6 +87,8 @@ pub(super) struct State {
     pub(super) sampling: SamplingParams,
     pub(super) reuse_prefix: bool,
     pub(super) n_reused: usize,
+    /// What the session had come to when its last generation ended.
+    pub(super) generated_at: SessionFigures,
     pub(super) tap: Option<Tap>,
     pub(super) constraint: Option<Box<Held>>,
     /// The batch that has the session between its calls.
@@ -127,13 +131,18 @@ impl Session {
             sampling: options.sampling,
             reuse_prefix: options.reuse_prefix,
             n_reused: 0,
+            generated_at: SessionFigures::default(),
             tap: None,
             constraint: None,
             taken_by: None,
             broken: false,
         };
-        let (model, cancel, mask_cancel) = (model.clone(), Arc::default(), MaskCancel::default());
-        Ok(Session { model, n_ctx, cancel, mask_cancel, state: Mutex::new(state) })
+        Ok(Session::of(model, n_ctx, state))
+    }
+
+    fn of(model: &Model, n_ctx: usize, state: State) -> Session {
+        let (cancel, mask_cancel, clocks) = (Arc::default(), MaskCancel::default(), Clocks::new(&model.inner.totals));
+        Session { model: model.clone(), n_ctx, cancel, mask_cancel, clocks, state: Mutex::new(state) }
     }
 
     /// A session with the same tokens, logits, context length and parameters, in constant time: what they have in
@@ -143,8 +152,7 @@ impl Session {
             let sampling = state.sampling.clone();
             let constraint = state.constraint.as_ref().map(|c| Box::new(c.fork()));
             let state = State { sampling, constraint, ..state.branch() };
-            let (model, cancel, mask_cancel) = (self.model.clone(), Arc::default(), MaskCancel::default());
-            Ok(Session { model, n_ctx: self.n_ctx, cancel, mask_cancel, state: Mutex::new(state) })
+            Ok(Session::of(&self.model, self.n_ctx, state))
         })
     }
 
@@ -177,7 +185,14 @@ impl Session {
 
     /// Runs one call. A panic in it, or an internal error, is the session's end.
     pub(super) fn call<T>(&self, call: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
-        self.lock()?.run(call)
+        let outcome = self.lock().and_then(|mut state| state.run(call));
+        self.model.inner.tell();
+        outcome.inspect_err(|error| self.model.inner.totals.failed(error))
+    }
+
+    /// What it has come to so far; waits for nobody.
+    pub fn figures(&self) -> SessionFigures {
+        self.clocks.figures()
     }
 
     /// The model it was made from.
@@ -259,50 +274,24 @@ impl Session {
         Ok(self.model.inner.loaded.sample(&mut **lock_slot(&state.slot), &request)?.token)
     }
 
-    /// Whether there are current logits.
-    pub fn has_logits(&self) -> Result<()> {
-        self.lock()?.logits_there()
-    }
-
-    /// Copies the current logits; `out` has `n_vocab` elements.
-    pub fn logits(&self, out: &mut [f32]) -> Result<()> {
-        self.call(|state| {
-            state.logits_there()?;
-            self.model.inner.loaded.logits(&mut **lock_slot(&state.slot), out)
-        })
-    }
-
-    /// The log probabilities of the current logits.
-    pub fn logprobs(&self, out: &mut [f32]) -> Result<()> {
-        let logits = self.call(|state| self.logits_of(state))?;
-        log_softmax(&logits, out)
-    }
-
-    /// A copy of the current logits.
-    pub(super) fn logits_of(&self, state: &State) -> Result<Vec<f32>> {
-        state.logits_there()?;
-        let mut logits = zeros(self.n_vocab())?;
-        self.model.inner.loaded.logits(&mut **lock_slot(&state.slot), &mut logits)?;
-        Ok(logits)
-    }
-
     /// Lends the tokens.
     pub fn with_tokens<T>(&self, read: impl FnOnce(&[u32]) -> Result<T>) -> Result<T> {
-        read(&self.lock()?.tokens)
+        self.call(|state| read(&state.tokens))
     }
 
     /// What it holds.
     pub fn facts(&self) -> Result<SessionFacts> {
-        let state = self.lock()?;
-        Ok(SessionFacts {
-            n_tokens: state.tokens.len(),
-            n_ctx: self.n_ctx,
-            is_long: self.model.inner.loaded.config().is_long(self.n_ctx),
-            n_pages: state.pages.as_slice().len(),
-            n_pages_own: state.pages.n_own(),
-            has_logits: state.has_logits,
-            n_reused: state.n_reused,
-            n_free_from: state.pages.free_from(state.tokens.len()),
+        self.call(|state| {
+            Ok(SessionFacts {
+                n_tokens: state.tokens.len(),
+                n_ctx: self.n_ctx,
+                is_long: self.model.inner.loaded.config().is_long(self.n_ctx),
+                n_pages: state.pages.as_slice().len(),
+                n_pages_own: state.pages.n_own(),
+                has_logits: state.has_logits,
+                n_reused: state.n_reused,
+                n_free_from: state.pages.free_from(state.tokens.len()),
+            })
         })
     }
 
@@ -346,6 +335,7 @@ impl State {
             sampling: SamplingParams::default(),
             reuse_prefix: self.reuse_prefix,
             n_reused: self.n_reused,
+            generated_at: SessionFigures::default(),
             tap: None,
             constraint: None,
             taken_by: None,

@@ -24,6 +24,7 @@ mod engine;
 mod experts;
 mod fairness;
 mod features;
+mod figures;
 mod files;
 mod fork;
 mod gguf;

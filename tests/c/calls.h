@@ -469,6 +469,36 @@ static inline kigo_status make_generate(struct world *w)
     return kigo_session_generate(w->session, &how, &generated);
 }
 
+static inline int32_t copy_step(const kigo_step_event *event, void *user_data)
+{
+    struct world *w = user_data;
+    if (in_callback != NULL)
+        in_callback();
+    memcpy(w->out + w->n_out, &event->token, 12); // and what it was chosen with
+    memcpy(w->out + w->n_out + 12, event->top, event->n_top * sizeof *event->top);
+    w->n_out += 12 + event->n_top * sizeof *event->top;
+    return 0;
+}
+
+static inline kigo_status make_generate_steps(struct world *w)
+{
+    kigo_generate_options how = {.struct_size = sizeof how, .max_tokens = 5, .on_step = copy_step, .n_top = 4, .user_data = w};
+    how.flags = KIGO_GENERATE_IGNORE_END;
+    kigo_generated generated = {.struct_size = sizeof generated};
+    w->n_out = 0;
+    return kigo_session_generate(w->session, &how, &generated);
+}
+
+// What they say depends on what was called before.
+static inline kigo_status make_stats(struct world *w)
+{
+    kigo_model_figures of_model = {.struct_size = sizeof of_model};
+    kigo_session_figures of_session = {.struct_size = sizeof of_session};
+    w->n_out = 0;
+    kigo_status status = kigo_model_stats(w->model, &of_model);
+    return status == KIGO_STATUS_OK ? kigo_session_stats(w->session, &of_session) : status;
+}
+
 static inline kigo_status make_batch(struct world *w)
 {
     return kigo_batch_create(w->model, &w->made_batch);
@@ -675,6 +705,9 @@ static const struct call CALLS[] = {
     {"sample_greedy", a_greedy_session, make_sample, 0},
     {"generate", a_session, make_generate, LEAVES_A_PART},
     {"generate_constrained", a_constrained_session, make_generate, LEAVES_A_PART},
+    {"generate_steps", a_session, make_generate_steps, LEAVES_A_PART},
+    {"generate_steps_constrained", a_constrained_session, make_generate_steps, LEAVES_A_PART},
+    {"stats", a_session, make_stats, NO_COMPUTING},
     {"batch", nothing, make_batch, NO_COMPUTING},
     {"polled", a_batch, make_polled, LEAVES_A_PART},
     {"logprobs", a_session, make_logprobs, 0},

@@ -88,6 +88,11 @@ fn prefixes_are_kept_and_a_session_is_taken_to_other_tokens() {
 }
 
 #[test]
+fn figures_are_read_while_sessions_run_and_tokens_come_with_their_log_probabilities() {
+    run("figures.c");
+}
+
+#[test]
 fn a_session_tells_which_of_two_ropes_it_has() {
     let program = native::build("long_rope.c");
     let model = crate::common::long::fixture();

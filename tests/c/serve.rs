@@ -292,7 +292,7 @@ fn limits_hold() {
 
 #[test]
 fn a_client_that_goes_away_gives_its_pages_back() {
-    let Some(server) = start(tiny(), &[]) else { return };
+    let Some(server) = start(tiny(), &["--prefix-cache", "off"]) else { return };
     let silent = endless(60_000);
     let mut streamed = silent.clone();
     streamed["stream"] = json!(true);
@@ -400,11 +400,38 @@ fn serve_tells_its_options_and_refuses_wrong_ones() {
         (&["--fast"], "--fast: is not an option"),
         (&[], "-m: is missing"),
         (&["--api-key", ""], "--api-key: is empty"),
+        (&["--prefix-cache", "on"], "--prefix-cache: needs a whole number from 0 to 8796093022207, not on"),
     ] {
         let stderr = refuse(Command::new(&program).args(args), 2);
         assert!(stderr.contains(wanted) && stderr.contains("usage: serve"), "{args:?}: {stderr}");
     }
     assert!(refuse(Command::new(&program).args(["-m", "/no/such.gguf", "--port", "0"]), 1).contains("/no/such.gguf"));
+}
+
+#[test]
+fn what_requests_begin_with_is_kept_and_counted() {
+    let cache = (64 * crate::examples::page_bytes()).to_string();
+    let question = chat(&"word ".repeat(80), &json!({"max_tokens": 3}));
+    for (args, keeps) in
+        [(&["--cache", &cache][..], true), (&["--prefix-cache", "off"], false), (&["--prefix-cache", "1"], true)]
+    {
+        let Some(server) = start(tiny(), args) else { return };
+        let cached = |_| {
+            let (status, answer) = server.post("/v1/chat/completions", &question);
+            assert_eq!(status, 200, "{answer}");
+            answer["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().expect("a number")
+        };
+        let cached = [0, 1].map(cached);
+        assert!(cached[0] == 0 && (cached[1] >= 64) == keeps, "{args:?}: {cached:?}");
+        assert_eq!(server.figure("kigo_tokens_reused_total"), cached[1] as f64);
+        assert_eq!(server.figure("kigo_cache_pages_retained") > 0.0, keeps);
+        let of = |name: &str| server.figure(name);
+        assert!(of("kigo_tokens_decoded_total") <= 6.0 && of("kigo_tokens_prefilled_total") >= 64.0);
+        let computed = of("kigo_tokens_prefilled_total") + of("kigo_tokens_decoded_total");
+        assert_eq!(of("kigo_pass_tokens_total"), computed);
+        assert_eq!((of("kigo_sessions"), of("kigo_sessions_waiting"), of("kigo_sessions_running")), (0.0, 0.0, 0.0));
+        assert!(of("kigo_pass_seconds_total") > 0.0 && of("kigo_call_failures_total{kind=\"other\"}") == 0.0);
+    }
 }
 
 /// A python with the `openai` client, in the target folder.

@@ -100,6 +100,8 @@ int main(int argc, char **argv) {
         return 0;
     });
     CHECK(generated.n_tokens == 8 && generated.stop_reason == KIGO_STOP_MAX_TOKENS);
+    CHECK(generated.n_prompt_tokens == ids.size() && generated.decode_ns >= generated.first_token_ns);
+    CHECK(session.stats().n_tokens_decoded == 8 && model.stats().n_tokens_decoded == 8 && model.stats().n_sessions == 2);
 
     kigo::stream stream = model.open_stream({}, KIGO_TEXT_SPECIAL);
     std::string streamed;
@@ -112,6 +114,24 @@ int main(int argc, char **argv) {
     streamed += stream.finish();
     CHECK(streamed == answer && !stream.stopped());
     CHECK(session.ids() == by_hand.ids() && session.logits() == by_hand.logits());
+    kigo::session stepped = model.open(sampling, 64);
+    stepped.prefill(ids);
+    std::string of_steps;
+    kigo::tokens likeliest;
+    stepped.generate_steps(how, 2, [&](const kigo_step_event &e) {
+        of_steps += std::string(e.text, e.text_len);
+        if (e.token != KIGO_TOKEN_NONE) likeliest.push_back(e.top[0].token);
+        CHECK(e.token == KIGO_TOKEN_NONE || (e.n_top == 2 && e.top[0].before >= e.before));
+        return 0;
+    });
+    CHECK(of_steps == answer && stepped.ids() == session.ids() && likeliest.size() == 8);
+    CHECK(thrown([&] { stepped.generate_steps(how, 513, {}); }).find("KIGO_STATUS_INVALID_ARGUMENT: n_top is 513") == 0);
+    try {
+        stepped.generate_steps(how, 0, [](const kigo_step_event &) -> int { throw mine{11}; });
+        CHECK(!"the callback's exception comes out");
+    } catch (const mine &m) {
+        CHECK(m.number == 11);
+    }
 
     kigo_chat_options of_calls{};
     of_calls.template_source = "{{ messages[0].content }}{% if false %}<tool_call>{% endif %}";

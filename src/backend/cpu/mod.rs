@@ -97,6 +97,10 @@ impl Device for CpuDevice {
         CpuDevice::n_threads(self)
     }
 
+    fn kernels(&self) -> String {
+        format!("kernels for {}", self.isa.name())
+    }
+
     fn plan(&self, config: &Config, weights: &Weights<'_>) -> Plan {
         load::plan(config, weights)
     }

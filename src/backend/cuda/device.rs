@@ -71,6 +71,10 @@ impl Device for CudaDevice {
         self.gpu.name()
     }
 
+    fn kernels(&self) -> String {
+        format!("kernels for compute capability {}.x", self.gpu.major)
+    }
+
     fn read_bandwidth(&self, budget: &Arc<Budget>) -> Result<f64> {
         let gpu = &self.gpu.on_budget(budget);
         gpu.bind()?;

@@ -65,6 +65,8 @@ pub struct CacheFacts {
     pub retained_bytes: u64,
     /// Tokens that sessions have taken from others so far in place of computing them.
     pub n_tokens_saved: u64,
+    /// Retained pages that have been given up so far for something else.
+    pub n_pages_evicted: u64,
 }
 
 /// The bytes of pages in use, against the model's own limit and the engine's cap.
@@ -135,6 +137,7 @@ impl PageBudget {
             n_pages_retained: 0,
             retained_bytes: 0,
             n_tokens_saved: 0,
+            n_pages_evicted: 0,
         }
     }
 }

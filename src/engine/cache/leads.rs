@@ -36,11 +36,20 @@ pub(in crate::engine) struct Awaited {
     paused: Option<Instant>,
     /// It was paused too long.
     is_given_up: bool,
+    /// When the waiting began, of what was awaited before this included.
+    since: Instant,
 }
 
 impl Awaited {
-    pub(super) fn new(pending: Pending) -> Awaited {
-        Awaited { pending, paused: None, is_given_up: false }
+    /// `before`: what the same call has waited for already.
+    pub(super) fn new(pending: Pending, before: Option<&Awaited>) -> Awaited {
+        let since = before.map_or_else(Instant::now, Awaited::since);
+        Awaited { pending, paused: None, is_given_up: false, since }
+    }
+
+    /// When the waiting began.
+    pub(in crate::engine) fn since(&self) -> Instant {
+        self.since
     }
 
     /// The call that is not to be waited for any more.
@@ -106,7 +115,7 @@ mod tests {
         let mut leads = Leads::default();
         let lead = leads.next().unwrap();
         leads.begin(lead, vec![5, 6, 7]);
-        let mut awaited = [0, 2].map(|at| Awaited::new(Pending { lead, at }));
+        let mut awaited = [0, 2].map(|at| Awaited::new(Pending { lead, at }, None));
         let mut settled = |leads: &Leads| [0, 1].map(|i| leads.is_settled(&mut awaited[i]));
         assert_eq!(settled(&leads), [false, false]);
         assert_eq!(leads.done(lead, 2), [5, 6]);
@@ -122,7 +131,7 @@ mod tests {
         std::thread::sleep(PATIENCE);
         assert_eq!(settled(&leads), [true, true]);
         assert_eq!((awaited[0].given_up(), awaited[1].given_up()), (None, Some(lead)));
-        let mut other = Awaited::new(Pending { lead, at: 2 });
+        let mut other = Awaited::new(Pending { lead, at: 2 }, None);
         assert!(!leads.is_settled(&mut other));
         assert_eq!(leads.end(lead), [5, 6, 7]);
         assert!(leads.is_settled(&mut other) && other.given_up().is_none());

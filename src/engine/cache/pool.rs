@@ -37,6 +37,9 @@ pub(in crate::engine) struct PagePool {
     pub(super) settled: Condvar,
     /// Tokens that were taken from other sessions.
     pub(super) n_saved: AtomicU64,
+    /// Retained pages that have been given up, and those of them that somebody has been told of.
+    n_evicted: Arc<AtomicU64>,
+    n_told: AtomicU64,
 }
 
 pub(super) struct State {
@@ -48,6 +51,8 @@ pub(super) struct State {
     pub(super) index: PrefixIndex,
     pub(super) retained: Retained,
     pub(super) leads: Leads,
+    /// [`PagePool::n_evicted`].
+    n_evicted: Arc<AtomicU64>,
     /// The positions of each page that steps have computed, a bit for each, where [`PagePool::marks`].
     pub(super) by_steps: Vec<u64>,
 }
@@ -79,6 +84,7 @@ impl PagePool {
         let parts = PageParts::new(classes.clone(), page_bytes);
         let steps_below = loaded.steps_below();
         let marks = steps_below > 0 && (0..classes.n()).any(|class| classes.window(class).is_some());
+        let n_evicted = Arc::<AtomicU64>::default();
         let state = State {
             free: BinaryHeap::new(),
             holders: Vec::new(),
@@ -87,6 +93,7 @@ impl PagePool {
             index: PrefixIndex::default(),
             retained: Retained::new(retained_bytes),
             leads: Leads::default(),
+            n_evicted: Arc::clone(&n_evicted),
             by_steps: Vec::new(),
         };
         let pool = Arc::new(PagePool {
@@ -98,6 +105,8 @@ impl PagePool {
             state: Mutex::new(state),
             settled: Condvar::new(),
             n_saved: AtomicU64::new(0),
+            n_evicted,
+            n_told: AtomicU64::new(0),
         });
         let as_spare: Arc<dyn Spare> = Arc::clone(&pool) as _;
         pools.add(Arc::downgrade(&as_spare))?;
@@ -110,7 +119,18 @@ impl PagePool {
             n_pages_retained: state.retained.n(),
             retained_bytes: state.retained.bytes(),
             n_tokens_saved: self.n_saved.load(Ordering::Relaxed),
+            n_pages_evicted: self.n_evicted.load(Ordering::Relaxed),
             ..state.budget.facts(state.spare_bytes())
+        }
+    }
+
+    /// How many retained pages have been given up since the last time that this was asked.
+    pub(in crate::engine) fn newly_evicted(&self) -> u64 {
+        let n = self.n_evicted.load(Ordering::Relaxed);
+        if self.n_told.load(Ordering::Relaxed) == n {
+            0
+        } else {
+            n - self.n_told.fetch_max(n, Ordering::Relaxed).min(n)
         }
     }
 
@@ -303,6 +323,7 @@ impl State {
     /// Frees the retained page that goes first; its bytes.
     fn evict(&mut self, loaded: &dyn LoadedModel) -> Option<u64> {
         let page = self.retained.oldest()?;
+        self.n_evicted.fetch_add(1, Ordering::Relaxed);
         Some(self.free_page(loaded, page))
     }
 

@@ -124,13 +124,13 @@ impl State {
 impl Pages {
     /// Looks for the beginning of `tokens`, which are to follow on the session's `held` ones. With `takes`, pages of others that hold
     /// it become this session's, too: whole ones, and not all of `tokens`, where the session holds whole pages; behind the last of
-    /// them every layer has its window. `shares`: it waits for what others compute, but not for `given_up`, and others for it.
+    /// them every layer has its window. `shares`: it waits for what others compute, but not for what it has given up of `awaited`, and others for it.
     pub(in crate::engine) fn look_for(
         &mut self,
         held: &[u32],
         tokens: &[u32],
         (takes, shares): (bool, bool),
-        given_up: Option<&Awaited>,
+        awaited: Option<&Awaited>,
     ) -> Result<Found> {
         let (begun, behind) = (held.len() / PAGE_TOKENS, &held[held.len() / PAGE_TOKENS * PAGE_TOKENS..]);
         let most = if takes && behind.is_empty() { tokens.len().saturating_sub(1) / PAGE_TOKENS } else { 0 };
@@ -151,10 +151,10 @@ impl Pages {
         let mut n = 0;
         if most > 0 {
             let begins = &tokens[..most * PAGE_TOKENS];
-            let given_up = given_up.and_then(Awaited::given_up);
+            let given_up = awaited.and_then(Awaited::given_up);
             let is_waited_for = |lead| shares && Some(lead) != given_up;
             if let Some(pending) = state.index.find_pending(&key, &list.pages, begins, &is_waited_for) {
-                return Ok(Found::Waits(Awaited::new(pending)));
+                return Ok(Found::Waits(Awaited::new(pending, awaited)));
             }
             let whole = |page| state.parts.is_whole(page);
             let mut found = state.index.find(&key, &list.pages, begins, &whole);

@@ -9,8 +9,11 @@ use std::time::{Duration, Instant};
 
 use super::order::{Place, Rules, next};
 use super::pace::{Steppers, bound, mean, within};
-use super::part::{Part, run};
-use crate::backend::LoadedModel;
+use super::part::{Part, run, run_tapped};
+use super::watch::{Ended, Watch};
+use crate::backend::{LoadedModel, TapObserver};
+use crate::engine::figures::{Counted, PassSize, Totals};
+use crate::engine::log::ModelLog;
 use crate::error::{Error, Result};
 
 /// How a model's passes are made.
@@ -30,6 +33,7 @@ pub(in crate::engine) struct Line {
     /// The caller's bound.
     tokens: Option<usize>,
     steppers: Arc<Steppers>,
+    watch: Watch,
     queue: Mutex<Queue>,
     changed: Condvar,
 }
@@ -53,6 +57,15 @@ struct Ticket {
     number: u64,
     place: Place,
     parts: Vec<Part>,
+    /// Among those who wait.
+    _waiting: Counted,
+}
+
+/// What a pass of these has in it.
+fn size(parts: &[Part]) -> PassSize {
+    let n_tokens = parts.iter().map(|p| p.tokens.len()).sum();
+    let n_prompt = parts.iter().filter(|p| !p.is_step).map(|p| p.tokens.len()).sum();
+    PassSize { n_sessions: parts.len(), n_tokens, n_prompt }
 }
 
 /// The longest wait for calls that were in the pass before. A part of the pass's own length at most, see `lead`.
@@ -69,12 +82,18 @@ fn here() -> usize {
 
 impl Line {
     /// A line that nobody stands in.
-    pub(in crate::engine) fn new(loaded: &dyn LoadedModel, passes: Passes, steppers: &Arc<Steppers>) -> Line {
+    pub(in crate::engine) fn new(
+        loaded: &dyn LoadedModel,
+        passes: Passes,
+        steppers: &Arc<Steppers>,
+        totals: &Arc<Totals>,
+        log: ModelLog,
+    ) -> Line {
         let (alignment, most) = (loaded.pass_alignment(), loaded.prefill_chunk());
         let rules = Rules { merges: passes.merge, is_bounded: alignment.is_some(), most };
         let tokens = passes.tokens.map(|n| n.clamp(1, most));
-        let steppers = Arc::clone(steppers);
-        Line { rules, alignment, tokens, steppers, queue: Mutex::default(), changed: Condvar::new() }
+        let (steppers, watch) = (Arc::clone(steppers), Watch::new(totals, log));
+        Line { rules, alignment, tokens, steppers, watch, queue: Mutex::default(), changed: Condvar::new() }
     }
 
     /// Whether calls of different threads share passes.
@@ -137,20 +156,66 @@ impl Line {
 
     /// Runs the parts as [`run`] does, when it is their turn, in a pass with what other threads want run if calls are merged.
     pub(in crate::engine) fn run(&self, loaded: &dyn LoadedModel, parts: Vec<Part>) -> Vec<Result<()>> {
-        if !self.rules.merges && !self.rules.is_bounded {
-            return run(loaded, &parts);
+        if self.rules.merges || self.rules.is_bounded { self.stand(loaded, parts) } else { self.pass(loaded, &parts).0 }
+    }
+
+    /// Tells the log of passes, where the host's code may run.
+    pub(in crate::engine) fn tell(&self) {
+        self.watch.tell();
+    }
+
+    /// Runs one part, alone and on this thread, and shows its activations.
+    pub(in crate::engine) fn run_tapped(
+        &self,
+        loaded: &dyn LoadedModel,
+        part: &Part,
+        tap: &mut dyn TapObserver,
+    ) -> Result<()> {
+        let _running = self.watch.totals().running(1);
+        let begin = Instant::now();
+        part.clocks.waited(begin.saturating_duration_since(part.since));
+        let outcome = run_tapped(loaded, part, tap);
+        let ended = if outcome.is_ok() { Ended::Well } else { Ended::Failed };
+        self.watch.passed(size(std::slice::from_ref(part)), begin.elapsed(), ended);
+        outcome
+    }
+
+    /// Runs the parts in a pass; how long it has taken.
+    fn pass(&self, loaded: &dyn LoadedModel, parts: &[Part]) -> (Vec<Result<()>>, Duration) {
+        let _running = self.watch.totals().running(parts.len());
+        let begin = Instant::now();
+        for part in parts {
+            part.clocks.waited(begin.saturating_duration_since(part.since));
         }
-        let n_tokens = parts.iter().map(|p| p.tokens.len()).sum();
-        let n_prompt = parts.iter().filter(|p| !p.is_step).map(|p| p.tokens.len()).sum();
+        // Whatever happens, those who wait are told.
+        let (results, apart) = catch_unwind(AssertUnwindSafe(|| run(loaded, parts))).unwrap_or_else(|panic| {
+            std::mem::forget(panic);
+            let lost = || Error::Internal { message: "a panic between passes".to_owned() };
+            (parts.iter().map(|_| Err(lost())).collect(), None)
+        });
+        let took = begin.elapsed();
+        let ended = match apart {
+            Some(error) => Ended::Apart(error),
+            None if results.iter().all(Result::is_ok) => Ended::Well,
+            None => Ended::Failed,
+        };
+        self.watch.passed(size(parts), took, ended);
+        (results, took)
+    }
+
+    /// Stands in the line until the parts have been run.
+    fn stand(&self, loaded: &dyn LoadedModel, parts: Vec<Part>) -> Vec<Result<()>> {
+        let PassSize { n_sessions, n_tokens, n_prompt } = size(&parts);
         if n_prompt < n_tokens {
             self.steppers.steps(here());
         }
         let bound = if n_prompt > 0 { self.bound() } else { 0 };
+        let _waiting = self.watch.totals().waiting(n_sessions);
         let mut queue = self.lock();
         let number = queue.next;
         queue.next += 1;
         let place = Place { n_tokens, n_prompt, bound, came: queue.ended };
-        queue.waiting.push_back(Ticket { number, place, parts });
+        queue.waiting.push_back(Ticket { number, place, parts, _waiting });
         self.changed.notify_all();
         loop {
             if let Some(results) = queue.done.remove(&number) {
@@ -194,18 +259,11 @@ impl Line {
         let mut tickets: Vec<Ticket> = chosen.iter().rev().filter_map(|index| queue.waiting.remove(*index)).collect();
         tickets.reverse();
         drop(queue);
-        let begin = Instant::now();
         let n_prompt = tickets.iter().map(|t| t.place.n_prompt).sum();
         let lens: Vec<(u64, usize)> = tickets.iter().map(|t| (t.number, t.parts.len())).collect();
-        let parts: Vec<Part> = tickets.into_iter().flat_map(|t| t.parts).collect();
-        // Whatever happens, those who wait are told.
-        let results = catch_unwind(AssertUnwindSafe(|| run(loaded, &parts))).unwrap_or_else(|panic| {
-            std::mem::forget(panic);
-            let lost = || Error::Internal { message: "a panic between passes".to_owned() };
-            parts.iter().map(|_| Err(lost())).collect()
-        });
+        let parts: Vec<Part> = tickets.into_iter().flat_map(|ticket| ticket.parts).collect();
+        let (results, took) = self.pass(loaded, &parts);
         drop(parts);
-        let took = begin.elapsed();
         if results.iter().all(Result::is_ok) {
             self.steppers.passed(n_prompt, took);
         }

@@ -4,8 +4,9 @@ mod line;
 mod order;
 mod pace;
 mod part;
+mod watch;
 
 pub(super) use line::{Line, Passes};
 pub(super) use order::beside;
 pub(super) use pace::Steppers;
-pub(super) use part::{Part, run_tapped};
+pub(super) use part::Part;

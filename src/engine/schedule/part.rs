@@ -6,8 +6,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use crate::backend::{Chunk, LoadedModel, RunControl, TapObserver, Want};
+use crate::engine::figures::Clocks;
 use crate::engine::slot::{SharedSlot, lock_slot};
 use crate::error::{Error, Result};
 
@@ -24,6 +26,9 @@ pub(in crate::engine) struct Part {
     /// See [`Chunk::by_steps`].
     pub(in crate::engine) by_steps: bool,
     pub(in crate::engine) cancel: Arc<AtomicBool>,
+    /// Its session's, and since when the pass has been wanted.
+    pub(in crate::engine) clocks: Arc<Clocks>,
+    pub(in crate::engine) since: Instant,
 }
 
 /// One pass over the weights for some of the parts; the results of all of them, in order.
@@ -54,25 +59,26 @@ fn forward<'a>(
 }
 
 /// Runs one part, alone and on this thread, and shows its activations.
-pub(in crate::engine) fn run_tapped(loaded: &dyn LoadedModel, part: &Part, tap: &mut dyn TapObserver) -> Result<()> {
+pub(super) fn run_tapped(loaded: &dyn LoadedModel, part: &Part, tap: &mut dyn TapObserver) -> Result<()> {
     forward(loaded, &[part], &part.cancel, Some(tap))
 }
 
 /// Runs the parts in one pass. Where that fails each is run alone, so that only whose fault it is fails: a pass that
-/// fails has written nothing that its repetition would see.
-pub(in crate::engine) fn run(loaded: &dyn LoadedModel, parts: &[Part]) -> Vec<Result<()>> {
+/// fails has written nothing that its repetition would see. Why it has failed comes with the results.
+pub(super) fn run(loaded: &dyn LoadedModel, parts: &[Part]) -> (Vec<Result<()>>, Option<Error>) {
     let alive = |p: &Part| !p.cancel.load(Ordering::Acquire);
     let together: Vec<&Part> = parts.iter().filter(|p| alive(p)).collect();
     let never = AtomicBool::new(false);
-    let shared = together.len() > 1 && forward(loaded, &together, &never, None).is_ok();
+    let shared = (together.len() > 1).then(|| forward(loaded, &together, &never, None));
     let mut ran = together.iter().map(|p| std::ptr::from_ref(*p)).collect::<Vec<_>>().into_iter().peekable();
-    parts
+    let results = parts
         .iter()
         .map(|part| match ran.next_if_eq(&std::ptr::from_ref(part)) {
             None => Err(Error::Cancelled),
-            Some(_) if shared => Ok(()),
+            Some(_) if matches!(shared, Some(Ok(()))) => Ok(()),
             Some(_) if part.cancel.load(Ordering::Acquire) => Err(Error::Cancelled),
             Some(_) => forward(loaded, &[part], &part.cancel, None),
         })
-        .collect()
+        .collect();
+    (results, shared.and_then(Result::err))
 }

@@ -55,6 +55,15 @@ impl Isa {
         all
     }
 
+    /// Its name, as processors' makers write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Portable => "any processor",
+            Isa::Avx2 => "AVX2",
+            Isa::Avx512 => "AVX-512",
+        }
+    }
+
     /// The fastest one this machine runs.
     pub fn best() -> Isa {
         *Isa::available().last().unwrap_or(&Isa::Portable)
