@@ -105,8 +105,7 @@ pub(super) fn detect(template: &ChatTemplate<'_>, chat: &ChatJson<'_>) -> Result
     };
     let opened = syntax.thinking.iter().position(is_open);
     let between = thinking.split_once(THOUGHT).and_then(|(_, behind)| behind.split_once(ANSWER)).map(|(text, _)| text);
-    let first = opened.or(if syntax.thinking.is_empty() { None } else { Some(0) });
-    let close = first.and_then(|pair| syntax.thinking.get(pair)).map(|(_, close)| close.clone());
+    let close = syntax.thinking.get(opened.unwrap_or(0)).map(|(_, close)| close.clone());
     let thinking_end = match (between, &close) {
         (Some(between), Some(close)) if between.contains(close.as_str()) => Some(between.to_owned()),
         (Some(between), None) if syntax.channels.is_some() && !between.is_empty() => Some(between.to_owned()),

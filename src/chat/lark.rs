@@ -70,10 +70,9 @@ impl AnswerFormat {
                 choice.name.map_or("without tools".to_owned(), |name| format!("without a tool called {name:?}"));
             return Err(Error::Argument { name: "tools_json", found, expected: "tools to call".to_owned() });
         }
-        let control = tokenizer.control_texts()?;
-        let (out, looks) = (TERMINALS.to_owned(), tools::Looks::default());
-        let mut writer = Writer { control: &control, tokenizer, out, n_rules: 0, looks };
-        writer.answer(&self.syntax, self.facts().opens_thinking, &known, choice)?;
+        let (control, out, looks) = (tokenizer.control_texts()?, TERMINALS.to_owned(), tools::Looks::default());
+        let mut writer = Writer { control, tokenizer, out, n_rules: 0, looks };
+        writer.answer(&self.syntax, self.opened, &known, choice)?;
         if writer.is_full() {
             let (found, expected) =
                 ("too much for a grammar".to_owned(), format!("tools that come to at most {MOST_BYTES} bytes"));
@@ -87,35 +86,14 @@ fn unsupported<T>(family: &str) -> Result<T> {
     Err(Error::Unsupported { what: "a grammar of tools for answers in the way of", name: family.to_owned() })
 }
 
-/// A text as a string of a Lark grammar.
+/// A text as a string of a Lark grammar, whose strings are those of JSON, without DEL as it is.
 fn quoted(text: &str) -> String {
-    let mut out = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            _ => out.push(c),
-        }
-    }
-    out.push('"');
-    out
+    Value::from(text).to_string().replace('\u{7f}', "\\u007f")
 }
 
-/// A text as a regular expression of a Lark grammar.
+/// A text as a regular expression of a Lark grammar, in which a line does not end and `/` ends it.
 fn escaped(text: &str) -> String {
-    let mut out = String::new();
-    for c in text.chars() {
-        if c == '\n' {
-            out.push_str("\\n");
-            continue;
-        }
-        if "\\.+*?()|[]{}^$/".contains(c) {
-            out.push('\\');
-        }
-        out.push(c);
-    }
-    out
+    regex_syntax::escape(text).replace('/', "\\/").replace('\n', "\\n")
 }
 
 impl Writer<'_> {
@@ -166,25 +144,31 @@ impl Writer<'_> {
         }
     }
 
-    fn answer(&mut self, syntax: &Syntax, opened: bool, tools: &[Tool<'_>], choice: &ToolChoice<'_>) -> Result<()> {
+    /// `opened`: the pair of marks between which the answer begins.
+    fn answer(
+        &mut self,
+        syntax: &Syntax,
+        opened: Option<usize>,
+        tools: &[Tool<'_>],
+        choice: &ToolChoice<'_>,
+    ) -> Result<()> {
         if let Some(channels) = &syntax.channels {
             let Some(to) = channels.call else { return unsupported(syntax.family) };
             return self.channels(channels, to, tools, choice);
         }
         let Some(calls) = &syntax.calls else { return unsupported(syntax.family) };
-        let (Some(open), thinking) = (calls.open.first(), syntax.thinking.first()) else {
-            return unsupported(syntax.family);
-        };
+        let Some(open) = calls.open.first() else { return unsupported(syntax.family) };
         let many = self.calls(syntax.family, calls, tools, choice.one)?;
-        let before = match thinking {
-            Some((_, close)) if opened => format!("{} WS?", self.up_to(close)),
-            Some((begin, close)) => {
-                let thought = format!("{} {}", self.mark(begin), self.up_to(close));
-                format!("(WS? {thought} WS?)?")
+        let before = match opened.and_then(|pair| syntax.thinking.get(pair)) {
+            Some((_, close)) => format!("{} WS?", self.up_to(close)),
+            None if syntax.thinking.is_empty() => "\"\"".to_owned(),
+            None => {
+                let thought = |(begin, close): &(String, String)| format!("{} {}", self.mark(begin), self.up_to(close));
+                let thoughts: Vec<String> = syntax.thinking.iter().map(thought).collect();
+                format!("(WS? ({}) WS?)?", thoughts.join(" | "))
             }
-            None => String::new(),
         };
-        let before = self.rule("", if before.is_empty() { "\"\"" } else { &before });
+        let before = self.rule("", &before);
         let all = if calls.bare {
             let plain = self.rule("", "/[^{ \\n\\r\\t](.|\\n)*/");
             if choice.required { many } else { format!("({many} | {plain})?") }

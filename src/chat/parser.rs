@@ -34,7 +34,8 @@ pub struct AnswerFormat {
     program: Arc<Program>,
     tools: Arc<Tools>,
     facts: ChatFormat,
-    opened: Option<usize>,
+    /// The pair of marks between which an answer begins.
+    pub(super) opened: Option<usize>,
     thinking_end: Arc<[u32]>,
 }
 
@@ -152,8 +153,7 @@ impl ChatParser {
         self.begin(bytes.len())?;
         let (thinking, n_thoughts) = (self.machine.is_thinking(), self.machine.n_thoughts);
         if control {
-            let rest = self.stream.finish()?.text;
-            self.machine.push(of(rest.as_bytes(), Origin::Token), &mut self.events);
+            self.flush()?;
             self.machine.push(of(&bytes, Origin::Control), &mut self.events);
         } else {
             let text = self.stream.push(&bytes)?.text;
@@ -178,8 +178,7 @@ impl ChatParser {
             return Err(Error::Argument { name: "text", found, expected });
         }
         self.begin(text.len())?;
-        let rest = self.stream.finish()?.text;
-        self.machine.push(of(rest.as_bytes(), Origin::Token), &mut self.events);
+        self.flush()?;
         self.machine.push(of(text.as_bytes(), Origin::Text), &mut self.events);
         Ok(&self.events)
     }
@@ -189,8 +188,7 @@ impl ChatParser {
     /// Fails with `OutOfMemory`, and is as it was.
     pub fn finish(&mut self) -> Result<&Events> {
         self.begin(0)?;
-        let rest = self.stream.finish()?.text;
-        self.machine.push(of(rest.as_bytes(), Origin::Token), &mut self.events);
+        self.flush()?;
         self.end();
         self.machine = self.format.machine();
         (self.n_thinking, self.told_budget) = (0, false);
@@ -199,14 +197,25 @@ impl ChatParser {
 
     /// The most events, and bytes of their texts, that a push of so many bytes gives.
     pub fn most(&self, n_bytes: usize) -> (usize, usize) {
-        let n = n_bytes.saturating_add(self.machine.n_held()).saturating_add(super::value::MAX_HELD);
-        Events::most(n)
+        Events::most(self.decides(n_bytes))
+    }
+
+    /// Bytes that a push of so many may decide: those that are held, too.
+    fn decides(&self, n_bytes: usize) -> usize {
+        n_bytes.saturating_add(self.machine.n_held()).saturating_add(super::value::MAX_HELD)
     }
 
     fn begin(&mut self, n_bytes: usize) -> Result<()> {
-        let n_held = self.machine.n_held().saturating_add(super::value::MAX_HELD);
+        let decides = self.decides(n_bytes);
         self.machine.reserve(n_bytes)?;
-        self.events.begin(n_bytes.saturating_add(n_held))
+        self.events.begin(decides)
+    }
+
+    /// Gives the machine what is left of a character that other text cuts off.
+    fn flush(&mut self) -> Result<()> {
+        let rest = self.stream.finish()?.text;
+        self.machine.push(of(rest.as_bytes(), Origin::Token), &mut self.events);
+        Ok(())
     }
 
     fn end(&mut self) {

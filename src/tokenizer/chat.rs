@@ -13,8 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::conversation::{ChatJson, Conversation};
 use super::jinja::{Context, Fault, Limits, Meter, Program, Renderer, Value, free_names, parse};
 use super::marks::{self, Marks, Part};
-use super::special::{Matcher, Piece};
-use super::{Tokenizer, is_special};
+use super::{ControlTexts, Tokenizer};
 use crate::alloc;
 use crate::error::{Error, Result};
 use crate::process::on_own_stack;
@@ -143,7 +142,7 @@ impl<'t> ChatTemplate<'t> {
         let panicked = self.compiled.origin.panicked();
         // Rare enough to compile it anew.
         let meets = compiled.marks.meet(&conversation.taken);
-        let control = if meets { Some(Matcher::new(&self.tokenizer.tokens, is_special, str::to_owned)?) } else { None };
+        let control = if meets { Some(self.tokenizer.control_texts()?.clone()) } else { None };
         let (compiled, marked) = on_own_stack("kigo-chat", STACK, panicked, move || {
             let compiled = match control {
                 Some(control) => {
@@ -203,7 +202,7 @@ fn prepare(tokenizer: &Tokenizer, source: &str, origin: Origin) -> Result<Arc<Co
     }
     // A source that is not too long is compiled in less than its rendering may take (tests/api/chat_cost.rs).
     alloc::require(Limits::of(0, 0).memory())?;
-    let control = Matcher::new(&tokenizer.tokens, is_special, str::to_owned)?;
+    let control = tokenizer.control_texts()?.clone();
     let source = source.to_owned();
     on_own_stack("kigo-chat", STACK, origin.panicked(), move || {
         let compiled = Compiled::new(origin, source, variables, &control, &BTreeSet::new())?;
@@ -263,10 +262,10 @@ fn unsupported(name: String) -> Error {
 }
 
 /// Fails if what a probe rendered has a control token's text outside of the marks.
-fn check_assembled(control: &Matcher, marks: &Marks, marked: &str) -> Result<()> {
+fn check_assembled(control: &ControlTexts, marks: &Marks, marked: &str) -> Result<()> {
     for part in marks.split(marked)? {
         let Part::Text(plain) = part else { continue };
-        if let Some(Piece::Token(_, text)) = control.pieces(&plain).find(|p| matches!(p, Piece::Token(..))) {
+        if let Some((_, text)) = control.pieces(&plain).find(|(id, _)| id.is_some()) {
             let what = "chat template that puts a control token together from parts";
             return Err(Error::Unsupported { what, name: text.into() });
         }
@@ -280,7 +279,7 @@ impl Compiled {
         origin: Origin,
         source: String,
         variables: Vec<(&'static str, u32, String)>,
-        control: &Matcher,
+        control: &ControlTexts,
         taken: &BTreeSet<char>,
     ) -> Result<Compiled> {
         let tokens: BTreeMap<u32, String> = variables.iter().map(|(_, id, text)| (*id, text.clone())).collect();
@@ -289,8 +288,8 @@ impl Compiled {
         let look = |text: &str| {
             let (tokens, taken) = &mut *found.borrow_mut();
             marks::note(text, taken);
-            for piece in control.pieces(text) {
-                if let Piece::Token(id, text) = piece {
+            for (id, text) in control.pieces(text) {
+                if let Some(id) = id {
                     tokens.entry(id).or_insert_with(|| text.to_owned());
                 }
             }

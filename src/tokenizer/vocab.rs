@@ -1,23 +1,11 @@
 //! What a model file says about its tokens, as borrowed values: the seam between the file and the tokenizer.
 
+use super::fim_names;
 use crate::alloc::reserve;
 use crate::error::{Error, Result};
 use crate::gguf::{Array, Gguf, ValueType};
 
 /// The elements, in memory asked for at once.
-/// The keys of tokens for filling in the middle, the newer ones before the older.
-const FIM_KEYS: [&str; 9] = [
-    "fim_pre_token_id",
-    "fim_suf_token_id",
-    "fim_mid_token_id",
-    "fim_pad_token_id",
-    "fim_rep_token_id",
-    "fim_sep_token_id",
-    "prefix_token_id",
-    "suffix_token_id",
-    "middle_token_id",
-];
-
 fn gather<T>(n: usize, elements: impl Iterator<Item = T>) -> Result<Vec<T>> {
     let mut all = Vec::new();
     reserve(&mut all, n)?;
@@ -141,14 +129,10 @@ impl<'g> Vocab<'g> {
         let scores = numbers("scores", &|ty| is_float(ty) || is_int(ty))?;
         let kinds = numbers("token_type", &is_int)?;
         let charsmap = numbers("precompiled_charsmap", &|ty| matches!(ty, ValueType::U8 | ValueType::I8))?;
-        let mut ends = Vec::new();
-        for name in ["eot_token_id", "eom_token_id", "fim_pad_token_id", "fim_rep_token_id", "fim_sep_token_id"] {
-            ends.extend(id(name)?.map(|id| (name, id)));
-        }
-        let mut fim = Vec::new();
-        for name in FIM_KEYS {
-            fim.extend(id(name)?.map(|id| (name, id)));
-        }
+        let named = |name| id(name).transpose().map(|id| id.map(|id| (name, id)));
+        let ends = ["eot_token_id", "eom_token_id"].into_iter().chain(fim_names::end_keys());
+        let ends = ends.filter_map(named).collect::<Result<_>>()?;
+        let fim = fim_names::keys().filter_map(named).collect::<Result<_>>()?;
         Ok(Vocab {
             model: gguf.text(&key("model"))?,
             pre: gguf.opt_text(&key("pre"))?,

@@ -92,3 +92,54 @@ fn what_templates_render_is_allowed() {
     println!("{families:?}");
     assert!(wrong.is_empty(), "{} wrong\n{}", wrong.len(), wrong.join("\n\n"));
 }
+
+/// A template of the style of Qwen3-Coder's, in which an answer begins with thinking between `open` and its end.
+fn with_tags(open: &str) -> String {
+    let call = "<tool_call>\n<function={{ c.function.name }}>\n{% for k, v in c.function.arguments.items() %}\
+                <parameter={{ k }}>\n{{ v }}\n</parameter>\n{% endfor %}</function>\n</tool_call>";
+    format!(
+        "{{# <think> </think> [THINK] [/THINK] #}}{{% for m in messages %}}{{{{ m.role }}}}: {{{{ m.content }}}}\
+         {{% for c in m.tool_calls or [] %}}{call}{{% endfor %}}\n{{% endfor %}}\
+         {{% if add_generation_prompt %}}assistant: {open}{{% endif %}}"
+    )
+}
+
+#[test]
+fn texts_of_an_enum_have_any_characters() {
+    let model = model();
+    let odd = "a\tb\u{1}\u{7f}\u{85}\u{2028}\"\\/\n</x>";
+    let tools = json!([{"type": "function", "function": {"name": "pick", "parameters": {
+        "type": "object", "properties": {"which": {"type": "string", "enum": [odd, "plain"]}}, "required": ["which"]}}}]);
+    let (tools, template) = (tools.to_string(), with_tags(""));
+    let chat = ChatJson { messages: "[]", tools: Some(&tools), ..ChatJson::default() };
+    let made =
+        Constraint::of_tools(&model, &chat, Some(&template), &ToolChoice::default(), false, &mut || true).unwrap();
+    let call = |which: &str| {
+        format!("<tool_call>\n<function=pick>\n<parameter=which>\n{which}\n</parameter>\n</function>\n</tool_call>")
+    };
+    for (which, is_allowed) in [(odd, true), ("plain", true), ("a b", false)] {
+        assert_eq!(allows(&model, &made, &call(which)), is_allowed, "{which:?}");
+    }
+}
+
+#[test]
+fn thinking_ends_with_the_mark_of_the_pair_that_the_prompt_opens() {
+    let model = model();
+    let tools = tools().to_string();
+    let chat = ChatJson { messages: "[]", tools: Some(&tools), add_generation_prompt: true, ..ChatJson::default() };
+    let choice = ToolChoice { required: true, name: Some("book-it"), one: true };
+    let call = "<tool_call>\n<function=book-it>\n<parameter=q>\nx\n</parameter>\n</function>\n</tool_call>";
+    for (open, own, other) in [("<think>", "</think>", "[/THINK]"), ("[THINK]", "[/THINK]", "</think>")] {
+        let made = Constraint::of_tools(&model, &chat, Some(&with_tags(open)), &choice, false, &mut || true).unwrap();
+        assert!(allows(&model, &made, &format!("so {other} {own}\n{call}")), "{open}");
+        assert!(allows(&model, &made, &format!("so {other}\nno call")), "{open}");
+        assert!(!allows(&model, &made, &format!("so {other} {own}\nno call")), "{open}");
+    }
+    // Without a pair that is open, any may stand in front.
+    let made = Constraint::of_tools(&model, &chat, Some(&with_tags("")), &choice, false, &mut || true).unwrap();
+    for text in ["<think>so</think>", "[THINK]so[/THINK]", ""] {
+        assert!(allows(&model, &made, &format!("{text}\n{call}")), "{text}");
+    }
+    assert!(allows(&model, &made, "<think>so[/THINK]\nno call"));
+    assert!(!allows(&model, &made, "[THINK]so[/THINK]\nno call"));
+}

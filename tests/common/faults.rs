@@ -350,4 +350,14 @@ pub const FAULTS: &[Fault] = &[
         "a kernel whose own variables take shared memory cannot be launched with nearly all that there is unasked",
         &[("gpu/operations/mod::each_computes_its_formula", "experts::products_of_wide_rows")],
     ),
+    fault(
+        "20",
+        "an enum of a tool whose text has a tab or another control character is no grammar",
+        &[("api/tool_grammar::texts_of_an_enum_have_any_characters", "\\u{7f}")],
+    ),
+    fault(
+        "20",
+        "a grammar of tools ends thinking with the first pair's mark where the prompt has opened another",
+        &[("api/tool_grammar::thinking_ends_with_the_mark_of_the_pair_that_the_prompt_opens", "[/THINK]")],
+    ),
 ];

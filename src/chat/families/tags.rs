@@ -1,15 +1,7 @@
 //! Calls whose arguments stand in tags, one by one.
 
-use super::Row;
-use crate::chat::syntax::{Calls, Field, Part, Syntax, mark};
-
-/// An argument: what stands in front of its name, between that and the value, and behind.
-fn each(before: &str, between: &[&str], behind: &str, lines: bool) -> Part {
-    let mut parts = vec![mark(before), Part::Field(Field::Key)];
-    parts.extend(between.iter().map(|text| mark(text)));
-    parts.extend([Part::Value { lines, cdata: false }, mark(behind)]);
-    Part::Each(parts)
-}
+use super::{Row, VALUE, each};
+use crate::chat::syntax::{Field, Part, Syntax, mark};
 
 /// An argument whose tag says the type of its value.
 fn typed(before: &str, key_end: &str, type_end: &str, behind: &str) -> Part {
@@ -19,20 +11,16 @@ fn typed(before: &str, key_end: &str, type_end: &str, behind: &str) -> Part {
         mark(key_end),
         Part::Field(Field::Type),
         mark(type_end),
-        Part::Value { lines: false, cdata: false },
+        VALUE,
         mark(behind),
     ])
-}
-
-fn row(family: &'static str, signs: &'static [&'static str], open: &str, close: Option<&str>, parts: Vec<Part>) -> Row {
-    Row { signs, syntax: Syntax::with_calls(family, Calls::parts(open, close, parts)) }
 }
 
 pub(super) fn rows() -> Vec<Row> {
     let name = || Part::Field(Field::Name);
     let invoke = |begin: &str, each: Part, end: &str| vec![mark(begin), name(), mark("\">"), each, mark(end)];
     let function = |lines| {
-        let arguments = each("<parameter=", &[">"], "</parameter>", lines);
+        let arguments = each("<parameter=", &[">"], Part::Value { lines, cdata: false }, "</parameter>");
         vec![mark("<function="), name(), mark(">"), arguments, mark("</function>")]
     };
     let dsml = || {
@@ -40,7 +28,7 @@ pub(super) fn rows() -> Vec<Row> {
         let arguments = typed(before, "\" string=\"", "\">", "</｜DSML｜parameter>");
         invoke("<｜DSML｜invoke name=\"", arguments, "</｜DSML｜invoke>")
     };
-    let glm = |before: &str, between: &[&str], behind: &str| vec![name(), each(before, between, behind, false)];
+    let glm = |before: &str, between: &[&str], behind: &str| vec![name(), each(before, between, VALUE, behind)];
     let argument = typed("<|open|>argument key=\"", "\" type=\"", "\"<|sep|>", "<|close|>argument<|sep|>");
     let kimi = vec![
         mark("<|open|>call tool=\""),
@@ -56,48 +44,54 @@ pub(super) fn rows() -> Vec<Row> {
     hy.insert(0, mark("<tool_call:opensource>"));
     hy.insert(2, mark("<tool_sep:opensource>"));
     hy.push(mark("</tool_call:opensource>"));
-    let minimax = each("<parameter name=\"", &["\">"], "</parameter>", false);
+    let minimax = each("<parameter name=\"", &["\">"], VALUE, "</parameter>");
     let seed = Some("</seed:tool_call>");
-    let param = Part::Each(vec![
-        mark("<param name=\""),
-        Part::Field(Field::Key),
-        mark("\">"),
-        Part::Value { lines: false, cdata: true },
-        mark("</param>"),
-    ]);
+    let param = each("<param name=\"", &["\">"], Part::Value { lines: false, cdata: true }, "</param>");
     let param = vec![name(), mark("\">"), param, mark("</function>")];
     let (dsml_v32, dsml_v4) = ("<｜DSML｜function_calls>", "<｜DSML｜tool_calls>");
     vec![
         // Its arguments are tags inside of each other, and are not read.
         Row { signs: &["]<]minimax[>["], syntax: Syntax { family: "minimax-m3", ..Syntax::default() } },
-        row("kimi-k3", &["<|open|>call tool="], "<|open|>tools<|sep|>", Some("<|close|>tools<|sep|>"), kimi),
-        row("deepseek-v3.2", &["<｜DSML｜function_calls>"], dsml_v32, Some("</｜DSML｜function_calls>"), dsml()),
-        row("deepseek-v4", &["<｜DSML｜tool_calls>"], dsml_v4, Some("</｜DSML｜tool_calls>"), dsml()),
-        row(
+        Row::of_parts("kimi-k3", &["<|open|>call tool="], "<|open|>tools<|sep|>", Some("<|close|>tools<|sep|>"), kimi),
+        Row::of_parts(
+            "deepseek-v3.2",
+            &["<｜DSML｜function_calls>"],
+            dsml_v32,
+            Some("</｜DSML｜function_calls>"),
+            dsml(),
+        ),
+        Row::of_parts("deepseek-v4", &["<｜DSML｜tool_calls>"], dsml_v4, Some("</｜DSML｜tool_calls>"), dsml()),
+        Row::of_parts(
             "minimax-m2",
             &["<minimax:tool_call>", "<invoke name="],
             "<minimax:tool_call>",
             Some("</minimax:tool_call>"),
             invoke("<invoke name=\"", minimax, "</invoke>"),
         ),
-        row("seed-oss", &["<seed:tool_call>", "<function="], "<seed:tool_call>", seed, function(false)),
-        row(
+        Row::of_parts("seed-oss", &["<seed:tool_call>", "<function="], "<seed:tool_call>", seed, function(false)),
+        Row::of_parts(
             "qwen3-coder",
             &["<tool_call>", "<function=", "<parameter="],
             "<tool_call>",
             Some("</tool_call>"),
             function(true),
         ),
-        row("hunyuan", &["<tool_call:opensource>"], "<tool_calls:opensource>", Some("</tool_calls:opensource>"), hy),
-        row(
+        Row::of_parts(
+            "hunyuan",
+            &["<tool_call:opensource>"],
+            "<tool_calls:opensource>",
+            Some("</tool_calls:opensource>"),
+            hy,
+        ),
+        Row::of_parts(
             "glm",
             &["<tool_call>", "<arg_key>"],
             "<tool_call>",
             Some("</tool_call>"),
             glm("<arg_key>", &["</arg_key>", "<arg_value>"], "</arg_value>"),
         ),
-        row("minicpm", &["<function name=\"", "<param name=\""], "<function name=\"", None, param),
-        row(
+        Row::of_parts("minicpm", &["<function name=\"", "<param name=\""], "<function name=\"", None, param),
+        Row::of_parts(
             "functionary",
             &["<function=", "</function>"],
             "<function=",
