@@ -52,6 +52,9 @@ pub const KIGO_CONSTRAINT_REGEX: i32 = 2;
 /// For kigo_constraint_options.kind: a grammar in the Lark format of llguidance.
 pub const KIGO_CONSTRAINT_LARK: i32 = 3;
 
+/// For kigo_constraint_options.kind: a grammar of llama.cpp (GBNF), whose rule `root` is for the whole of the output.
+pub const KIGO_CONSTRAINT_GBNF: i32 = 4;
+
 /// For kigo_constraint_options.flags: JSON has no white space between its parts. Without it models may run into endless
 /// newlines. For a JSON schema; others have none to leave out.
 pub const KIGO_CONSTRAINT_COMPACT: u64 = 1;
@@ -66,7 +69,7 @@ pub type kigo_constraint_callback = Option<unsafe extern "C" fn(user_data: *mut 
 pub struct kigo_constraint_options {
     /// sizeof(kigo_constraint_options).
     pub struct_size: usize,
-    /// KIGO_CONSTRAINT_JSON_SCHEMA, _REGEX or _LARK.
+    /// KIGO_CONSTRAINT_JSON_SCHEMA, _REGEX, _LARK or _GBNF.
     pub kind: u64,
     /// The grammar, UTF-8; copied by the call.
     pub text: *const c_char,
@@ -109,8 +112,9 @@ pub unsafe extern "C" fn kigo_constraint_create(
             Ok(KIGO_CONSTRAINT_JSON_SCHEMA) => Grammar::JsonSchema(text),
             Ok(KIGO_CONSTRAINT_REGEX) => Grammar::Regex(text),
             Ok(KIGO_CONSTRAINT_LARK) => Grammar::Lark(text),
+            Ok(KIGO_CONSTRAINT_GBNF) => Grammar::Gbnf(text),
             _ => {
-                let expected = "KIGO_CONSTRAINT_*, 1 to 3".to_owned();
+                let expected = "KIGO_CONSTRAINT_*, 1 to 4".to_owned();
                 return Err(Error::Argument { name: "kind", found: options.kind.to_string(), expected });
             }
         };
