@@ -106,8 +106,8 @@ pub struct kigo_chat_format {
 sized_struct!(kigo_chat_format, bytes: 24, fields: [usize, *const c_char, u64]);
 
 /// Makes a parser of the answers to a conversation. Of `options` the tools, the variables and the template count, as
-/// they are given to kigo_chat_render_json(); the flags have to be those, and nothing depends on them. NULL: none of
-/// these. The template is rendered up to six times with short conversations.
+/// they are given to kigo_chat_render_json(); with KIGO_CHAT_CONTINUE_FINAL the answer begins in the middle, behind its thinking.
+/// NULL: none of these. The template is rendered up to six times with short conversations.
 ///
 /// INVALID_ARGUMENT, INVALID_MODEL, UNSUPPORTED, NOT_FOUND, OUT_OF_MEMORY: as from kigo_chat_render_json(). A
 /// template that refuses the conversations is no error: what it does not show is not known.

@@ -1,5 +1,5 @@
 //! Output held to a grammar: of the tokens that may come next only those are chosen that a JSON schema, a regular
-//! expression or a Lark grammar allows. What ends a text is allowed where the grammar may end, and there only.
+//! expression, a Lark grammar or one of llama.cpp's allows. What ends a text is allowed where the grammar may end, and there only.
 //!
 //! A grammar is compiled once into a kigo_constraint, which any number of sessions of its model may be held to, at once and
 //! from several threads: nothing changes it. Setting one for a session costs nothing; the session gets its own copy of
@@ -52,7 +52,12 @@ pub const KIGO_CONSTRAINT_REGEX: i32 = 2;
 /// For kigo_constraint_options.kind: a grammar in the Lark format of llguidance.
 pub const KIGO_CONSTRAINT_LARK: i32 = 3;
 
-/// For kigo_constraint_options.kind: a grammar of llama.cpp (GBNF), whose rule `root` is for the whole of the output.
+/// For kigo_constraint_options.kind: a grammar of llama.cpp (GBNF), whose rule `root` is for the whole of the output. All
+/// of its guide is there: literals and classes of characters with escapes, groups, repetitions with counts, comments, and
+/// tokens by number or text, such as <[1000]>, <think> and !<think>. It allows what it says, character by character, and
+/// becomes a Lark text that has to keep the limits of one. Refused, with line and column or the rule's name: a rule that begins
+/// with itself, that is not there or is there twice; a class of no characters; a token that ends a text, which it may
+/// where the grammar may end; more than 100000 parts, 100 groups within each other, or 1000000 times of one.
 pub const KIGO_CONSTRAINT_GBNF: i32 = 4;
 
 /// For kigo_constraint_options.flags: JSON has no white space between its parts. Without it models may run into endless

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use serde_json::{Map, Value};
 
 use super::parser::AnswerFormat;
-use super::syntax::{Calls, Channels, Item, Part, Syntax};
+use super::syntax::{Calls, Channels, Item, Part};
 use super::tools;
 use crate::error::{Error, Result};
 use crate::tokenizer::{ControlTexts, Tokenizer};
@@ -72,7 +72,7 @@ impl AnswerFormat {
         }
         let (control, out, looks) = (tokenizer.control_texts()?, TERMINALS.to_owned(), tools::Looks::default());
         let mut writer = Writer { control, tokenizer, out, n_rules: 0, looks };
-        writer.answer(&self.syntax, self.opened, &known, choice)?;
+        writer.answer(self, &known, choice)?;
         if writer.is_full() {
             let (found, expected) =
                 ("too much for a grammar".to_owned(), format!("tools that come to at most {MOST_BYTES} bytes"));
@@ -144,24 +144,19 @@ impl Writer<'_> {
         }
     }
 
-    /// `opened`: the pair of marks between which the answer begins.
-    fn answer(
-        &mut self,
-        syntax: &Syntax,
-        opened: Option<usize>,
-        tools: &[Tool<'_>],
-        choice: &ToolChoice<'_>,
-    ) -> Result<()> {
+    fn answer(&mut self, format: &AnswerFormat, tools: &[Tool<'_>], choice: &ToolChoice<'_>) -> Result<()> {
+        let syntax = &*format.syntax;
         if let Some(channels) = &syntax.channels {
-            let Some(to) = channels.call else { return unsupported(syntax.family) };
+            // A message that is gone on with has its head behind it.
+            let Some(to) = channels.call.filter(|_| !format.is_continued) else { return unsupported(syntax.family) };
             return self.channels(channels, to, tools, choice);
         }
         let Some(calls) = &syntax.calls else { return unsupported(syntax.family) };
         let Some(open) = calls.open.first() else { return unsupported(syntax.family) };
         let many = self.calls(syntax.family, calls, tools, choice.one)?;
-        let before = match opened.and_then(|pair| syntax.thinking.get(pair)) {
+        let before = match format.opened.and_then(|pair| syntax.thinking.get(pair)) {
             Some((_, close)) => format!("{} WS?", self.up_to(close)),
-            None if syntax.thinking.is_empty() => "\"\"".to_owned(),
+            None if syntax.thinking.is_empty() || format.is_continued => "\"\"".to_owned(),
             None => {
                 let thought = |(begin, close): &(String, String)| format!("{} {}", self.mark(begin), self.up_to(close));
                 let thoughts: Vec<String> = syntax.thinking.iter().map(thought).collect();

@@ -36,6 +36,8 @@ pub struct AnswerFormat {
     facts: ChatFormat,
     /// The pair of marks between which an answer begins.
     pub(super) opened: Option<usize>,
+    /// Whether an answer begins in the middle, in a message that is gone on with.
+    pub(super) is_continued: bool,
     thinking_end: Arc<[u32]>,
 }
 
@@ -45,10 +47,7 @@ impl AnswerFormat {
     /// Fails like [`ChatTemplate::new`] (or [`ChatTemplate::with_source`]), and with `Argument` where the tools or
     /// variables are no JSON.
     pub fn new(tokenizer: &Tokenizer, chat: &ChatJson<'_>, source: Option<&str>) -> Result<AnswerFormat> {
-        let template = match source {
-            Some(source) => ChatTemplate::with_source(tokenizer, source)?,
-            None => ChatTemplate::new(tokenizer)?,
-        };
+        let template = ChatTemplate::of(tokenizer, chat, source)?;
         chat.check_tools()?;
         let Detected { syntax, has_thinking, opened, thinking_end } = detect(&template, chat)?;
         let control = tokenizer.control_texts()?;
@@ -69,6 +68,7 @@ impl AnswerFormat {
             },
             syntax: Arc::new(syntax),
             opened,
+            is_continued: chat.continue_final,
             thinking_end: thinking_end.into(),
         })
     }
@@ -84,7 +84,7 @@ impl AnswerFormat {
     }
 
     fn machine(&self) -> Machine {
-        Machine::new(self.program.clone(), self.tools.clone(), self.opened)
+        Machine::new(self.program.clone(), self.tools.clone(), self.opened, self.is_continued)
     }
 }
 

@@ -16,6 +16,7 @@ mod bytes;
 mod charsmap;
 mod chat;
 mod compose;
+mod continued;
 mod conversation;
 mod cut;
 mod date;
@@ -79,9 +80,8 @@ pub struct Tokenizer {
     /// Ids that end a generation, in order.
     ends: Vec<u32>,
     fim: FimTokens,
-    chat_template: Option<String>,
-    /// That, once it has been used.
-    compiled_chat: OnceCell<Arc<chat::Compiled>>,
+    /// The file's, the one without a name first.
+    chat_templates: Vec<chat::Source>,
 }
 
 impl Tokenizer {
@@ -136,8 +136,7 @@ impl Tokenizer {
             add_eos,
             ends,
             fim,
-            chat_template: vocab.chat_template.map(owned).transpose()?,
-            compiled_chat: OnceCell::new(),
+            chat_templates: chat::Source::all(vocab)?,
         })
     }
 
@@ -300,9 +299,14 @@ impl Tokenizer {
         ChatTemplate::new(self)?.render(messages, add_generation_prompt)
     }
 
-    /// The model's chat template as it stands in the file.
+    /// The model's chat template as it stands in the file, the one without a name.
     pub fn chat_template(&self) -> Option<&str> {
-        self.chat_template.as_deref()
+        self.chat_templates.iter().find(|source| source.name.is_none()).map(|source| &*source.text)
+    }
+
+    /// The names of the model's further chat templates, such as `tool_use`, in the order of the file.
+    pub fn chat_template_names(&self) -> impl Iterator<Item = &str> {
+        self.chat_templates.iter().filter_map(|source| source.name.as_deref())
     }
 }
 

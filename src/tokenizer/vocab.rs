@@ -17,6 +17,21 @@ fn texts(array: Array<'_>) -> Result<Vec<&str>> {
     gather(array.len(), array.strings())
 }
 
+/// The key of the chat template; those of templates with a name have it behind a dot.
+pub(super) const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
+
+fn chat_templates<'g>(gguf: &'g Gguf<'_>) -> Result<Vec<(&'g str, &'g str)>> {
+    let mut all = Vec::new();
+    for (key, _) in gguf.meta_iter() {
+        let name = key.strip_prefix(CHAT_TEMPLATE).and_then(|name| name.strip_prefix('.'));
+        if let (Some(name), Some(source)) = (name, name.and(Some(key)).map(|key| gguf.text(key)).transpose()?) {
+            reserve(&mut all, 1)?;
+            all.push((name, source));
+        }
+    }
+    Ok(all)
+}
+
 /// What a token is for (`tokenizer.ggml.token_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -100,6 +115,8 @@ pub struct Vocab<'a> {
     pub strip_accents: Option<bool>,
     /// `tokenizer.chat_template`.
     pub chat_template: Option<&'a str>,
+    /// `tokenizer.chat_template.NAME`, by their names.
+    pub chat_templates: Vec<(&'a str, &'a str)>,
 }
 
 impl<'g> Vocab<'g> {
@@ -166,7 +183,8 @@ impl<'g> Vocab<'g> {
             },
             lowercase: gguf.opt_bool(&key("normalizer.lowercase"))?,
             strip_accents: gguf.opt_bool(&key("normalizer.strip_accents"))?,
-            chat_template: gguf.opt_text("tokenizer.chat_template")?,
+            chat_template: gguf.opt_text(CHAT_TEMPLATE)?,
+            chat_templates: chat_templates(gguf)?,
         })
     }
 

@@ -143,3 +143,21 @@ fn thinking_ends_with_the_mark_of_the_pair_that_the_prompt_opens() {
     assert!(allows(&model, &made, "<think>so[/THINK]\nno call"));
     assert!(!allows(&model, &made, "[THINK]so[/THINK]\nno call"));
 }
+
+#[test]
+fn compact_arguments_have_no_white_space() {
+    let model = model();
+    let tools = tools().to_string();
+    let template = "{% for m in messages %}{{ m.content }}{% endfor %}{# <tool_call> </tool_call> #}";
+    let chat = ChatJson { messages: "[]", tools: Some(&tools), ..ChatJson::default() };
+    for compact in [false, true] {
+        let choice = ToolChoice { required: true, name: None, one: true };
+        let made = Constraint::of_tools(&model, &chat, Some(template), &choice, compact, &mut || true).unwrap();
+        for (arguments, is_compact) in
+            [(r#"{"city":"a b","days":3}"#, true), (r#"{"city": "a b"}"#, false), (r#"{"city":"a", "days":3}"#, false)]
+        {
+            let call = format!("<tool_call>\n{{\"name\": \"get_weather\", \"arguments\": {arguments}}}\n</tool_call>");
+            assert_eq!(allows(&model, &made, &call), is_compact || !compact, "{compact} {arguments}");
+        }
+    }
+}

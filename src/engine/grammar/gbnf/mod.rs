@@ -30,7 +30,7 @@ const MAX_HEIGHT: u64 = 50;
 /// Pairs of characters of a terminal that follow each other.
 const MAX_LINKS: usize = 1 << 18;
 /// Steps with which terminals are chosen; what would take more has only single characters.
-const MAX_STEPS: u64 = 100_000_000;
+const MAX_STEPS: u64 = 16_000_000;
 /// Words of the sets that are held meanwhile.
 const MAX_WORDS: usize = 1 << 20;
 
