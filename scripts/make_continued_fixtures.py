@@ -24,6 +24,7 @@ CONVERSATIONS = {
     "parts": ([say("user", "a"), say("assistant", [{"type": "text", "text": "One"}, {"type": "text", "text": "two "}])], None),
     "thinking": ([say("user", "a"), say("assistant", "<think>\nx\n</think>\n\ny")], None),
     "tools": ([say("user", "a"), say("assistant", "{\"a\": \"\u00e4")], TOOLS),
+    "a call behind": ([say("user", "a"), say("assistant", "so ", tool_calls=[{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}])], TOOLS),
     "empty": ([say("user", "a"), say("assistant", "")], None),
     "user": ([say("user", "a"), say("assistant", "b"), say("user", "And c is ")], None),
 }

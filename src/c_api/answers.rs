@@ -291,7 +291,8 @@ sized_struct!(kigo_tools_options, bytes: 56, fields: [
 /// tools. `options` may be NULL: all defaults. It is set behind the prompt, before the first token of the answer, and
 /// otherwise as any other.
 ///
-/// Arguments in tags come in the order of the schema's properties, and no others.
+/// Arguments in tags, and in LFM2's and Gemma's notations, come in the order of the schema's properties (Gemma's: of their
+/// names), and no others; texts among them are any that the notation can hold, or those of an enum.
 ///
 /// UNSUPPORTED: there is no grammar for the family, whose name the text has. INVALID_ARGUMENT: there are no tools,
 /// none is called so, another choice, unknown flags. CONSTRAINT: a tool's schema is refused, or all together takes

@@ -1,6 +1,7 @@
 //! Grammars made of tools: an answer's text until a call begins, and calls as the family writes them, with each tool's schema.
 
 mod arguments;
+mod pairs;
 
 use std::fmt::Write;
 
@@ -35,6 +36,8 @@ struct Writer<'w> {
     out: String,
     n_rules: usize,
     looks: tools::Looks,
+    /// The rule of any value in the family's notation, once there is one.
+    any: Option<String>,
 }
 
 /// A tool's name and its schema.
@@ -71,7 +74,7 @@ impl AnswerFormat {
             return Err(Error::Argument { name: "tools_json", found, expected: "tools to call".to_owned() });
         }
         let (control, out, looks) = (tokenizer.control_texts()?, TERMINALS.to_owned(), tools::Looks::default());
-        let mut writer = Writer { control, tokenizer, out, n_rules: 0, looks };
+        let mut writer = Writer { control, tokenizer, out, n_rules: 0, looks, any: None };
         writer.answer(self, &known, choice)?;
         if writer.is_full() {
             let (found, expected) =
@@ -105,11 +108,15 @@ impl Writer<'_> {
     fn rule(&mut self, attributes: &str, body: &str) -> String {
         self.n_rules += 1;
         let name = format!("r{}", self.n_rules);
+        self.named_rule(&format!("{name}{attributes}"), body);
+        name
+    }
+
+    fn named_rule(&mut self, name: &str, body: &str) {
         if !self.is_full() {
             // A String takes what is written to it.
-            let _ = writeln!(self.out, "{name}{attributes}: {body}");
+            let _ = writeln!(self.out, "{name}: {body}");
         }
-        name
     }
 
     /// A mark, of control tokens and text in a row.

@@ -2,6 +2,7 @@
 
 use super::mark::Mark;
 use super::syntax::{Calls, Channels, Field, Item, Keys, Notation, Part, Syntax};
+use super::tools::QUOTE;
 
 /// A step of reading a call.
 #[derive(Clone, Debug)]
@@ -77,7 +78,7 @@ impl Program {
                 ends: known(&channels.ends),
                 plan: channels.clone(),
             }),
-            quote: mark("<|\"|>"),
+            quote: mark(QUOTE),
         }
     }
 }

@@ -17,11 +17,6 @@ use crate::error::{Error, Result};
 /// Candidates for marks: the private-use characters of planes 15 and 16.
 const CANDIDATES: [std::ops::RangeInclusive<char>; 2] = ['\u{f0000}'..='\u{ffffd}', '\u{100000}'..='\u{10fffd}'];
 
-/// A candidate that is not taken, of those that are taken last.
-pub(super) fn spare(taken: &BTreeSet<char>) -> Option<char> {
-    CANDIDATES.into_iter().flatten().rev().find(|c| !taken.contains(c))
-}
-
 /// Adds to a set what stands in a text and might be chosen for a mark.
 pub(super) fn note(text: &str, taken: &mut BTreeSet<char>) {
     if may_have_marks(text) {

@@ -90,6 +90,8 @@ fn what_templates_render_is_allowed() {
         }
     }
     println!("{families:?}");
+    let without: Vec<&str> = families.iter().filter(|(_, has)| !**has).map(|(family, _)| *family).collect();
+    assert_eq!(without, ["minimax-m3", "muse", "plain"]);
     assert!(wrong.is_empty(), "{} wrong\n{}", wrong.len(), wrong.join("\n\n"));
 }
 
@@ -159,5 +161,52 @@ fn compact_arguments_have_no_white_space() {
             let call = format!("<tool_call>\n{{\"name\": \"get_weather\", \"arguments\": {arguments}}}\n</tool_call>");
             assert_eq!(allows(&model, &made, &call), is_compact || !compact, "{compact} {arguments}");
         }
+    }
+}
+
+#[test]
+fn notations_of_their_own_are_held_to_the_schema() {
+    let model = model();
+    let tools = json!([{"name": "f", "parameters": {"type": "object", "required": ["n", "o"], "$defs": {"yes": {"type": "boolean"}},
+        "properties": {"n": {"type": "integer", "minimum": 3}, "m": {"enum": ["it's", 2, null]},
+            "o": {"type": "object", "properties": {"a": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+                "b": {"$ref": "#/$defs/yes"}}, "required": ["b"]}, "x": {}}}}]);
+    let tools = tools.to_string();
+    let chat = ChatJson { messages: "[]", tools: Some(&tools), ..ChatJson::default() };
+    let held = |signs: &str| {
+        let template = format!("{{% for m in messages %}}{{{{ m.content }}}}{{% endfor %}}{{# {signs} #}}");
+        let choice = ToolChoice { required: true, name: None, one: true };
+        Constraint::of_tools(&model, &chat, Some(&template), &choice, false, &mut || true).unwrap()
+    };
+    let lfm = held("<|tool_call_start|>");
+    for (arguments, is_allowed) in [
+        ("n=3, o={'b': True}", true),
+        ("n=12,m='it\\'s',o={\"a\": ['x', \"y\"], \"b\": False}, x=[1, {'k': None}, -2.5]", true),
+        ("n=3, m=None, o={'b': True}, x='\\n'", true),
+        ("n=2, o={'b': True}", false),
+        ("o={'b': True}, n=3", false),
+        ("n=3", false),
+        ("n=3, m='x', o={'b': True}", false),
+        ("n=3, o={'a': [], 'b': True}", false),
+        ("n=3, o={'b': true}", false),
+        ("n=3, o={'b': True}, y=1", false),
+    ] {
+        let call = format!("<|tool_call_start|>[f({arguments})]");
+        assert_eq!(allows(&model, &lfm, &call), is_allowed, "{call}");
+    }
+    let gemma = held("<|tool_call> call:");
+    for (arguments, is_allowed) in [
+        ("n:3,o:{b:true}", true),
+        (r#"m:<|"|>it's<|"|>,n:4,o:{a:[<|"|>}"]<|"|>],b:false},x:[1,{k:null}]"#, true),
+        ("m:2, n:3, o:{b:true}", true),
+        ("n:3,m:2,o:{b:true}", false),
+        ("n:2,o:{b:true}", false),
+        ("n:3,o:{a:[],b:true}", false),
+        (r#"m:<|"|>its<|"|>,n:3,o:{b:true}"#, false),
+        ("n:3,o:{b:True}", false),
+        ("n:3", false),
+    ] {
+        let call = format!("<|tool_call>call:f{{{arguments}}}<tool_call|>");
+        assert_eq!(allows(&model, &gemma, &call), is_allowed, "{call}");
     }
 }

@@ -9,7 +9,7 @@ pub(super) fn rows() -> Vec<Row> {
     let python = vec![name, mark("("), Part::Pairs(Notation::Python)];
     let lfm = |signs| {
         let row = Row::of_parts("lfm2", signs, "<|tool_call_start|>", Some("<|tool_call_end|>"), python.clone());
-        row.with(|calls| calls.listed = true)
+        row.with(|calls| (calls.listed, calls.brackets) = (true, true))
     };
     vec![
         Row::of_parts("gemma4", &["<|tool_call>", "call:"], "<|tool_call>", Some("<tool_call|>"), gemma),
