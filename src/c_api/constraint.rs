@@ -57,7 +57,8 @@ pub const KIGO_CONSTRAINT_LARK: i32 = 3;
 /// tokens by number or text, such as <[1000]>, <think> and !<think>. It allows what it says, character by character, and
 /// becomes a Lark text that has to keep the limits of one. Refused, with line and column or the rule's name: a rule that begins
 /// with itself, that is not there or is there twice; a class of no characters; a token that ends a text, which it may
-/// where the grammar may end; more than 100000 parts, 100 groups within each other, or 1000000 times of one.
+/// where the grammar may end; more than 100000 parts, 100 groups within each other, 8 repetitions of one part,
+/// 1000000 times of one, or 20000000 steps to tell which rules may be empty.
 pub const KIGO_CONSTRAINT_GBNF: i32 = 4;
 
 /// For kigo_constraint_options.flags: JSON has no white space between its parts. Without it models may run into endless

@@ -42,17 +42,13 @@ pub(super) fn rows() -> Vec<Row> {
     let with_id = vec![name.clone(), mark("[CALL_ID]"), id, mark("[ARGS]"), Part::Json];
     let without_id = vec![name, mark("[ARGS]"), Part::Json];
     let (begin, end) = ("<｜tool▁calls▁begin｜>", Some("<｜tool▁calls▁end｜>"));
-    let mut solar = Row::of_parts(
-        "solar",
-        &["<|tool_call:begin|>", "<|tool_call:args|>"],
-        "<|tool_calls|>",
-        Some("<|calls|>"),
-        solar,
-    );
+    let row = Row::of_parts;
+    let mut solar =
+        row("solar", &["<|tool_call:begin|>", "<|tool_call:args|>"], "<|tool_calls|>", Some("<|calls|>"), solar);
     solar.syntax.thinking = vec![("<|think|>".to_owned(), "<|end|>".to_owned())];
     solar.syntax.around = ["<|begin|>assistant", "<|content|>"].map(str::to_owned).to_vec();
     vec![
-        Row::of_parts(
+        row(
             "kimi-k2",
             &["<|tool_call_begin|>", "<|tool_call_argument_begin|>"],
             "<|tool_calls_section_begin|>",
@@ -60,9 +56,9 @@ pub(super) fn rows() -> Vec<Row> {
             kimi,
         ),
         solar,
-        Row::of_parts("deepseek", &["<｜tool▁call▁begin｜>", "```json"], begin, end, deepseek),
-        Row::of_parts("deepseek-v3.1", &["<｜tool▁call▁begin｜>"], begin, end, deepseek_v31),
-        Row::of_parts("mistral", &["[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"], "[TOOL_CALLS]", None, with_id),
-        Row::of_parts("mistral", &["[TOOL_CALLS]", "[ARGS]"], "[TOOL_CALLS]", None, without_id),
+        row("deepseek", &["<｜tool▁call▁begin｜>", "```json"], begin, end, deepseek),
+        row("deepseek-v3.1", &["<｜tool▁call▁begin｜>"], begin, end, deepseek_v31),
+        row("mistral", &["[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"], "[TOOL_CALLS]", None, with_id),
+        row("mistral", &["[TOOL_CALLS]", "[ARGS]"], "[TOOL_CALLS]", None, without_id),
     ]
 }

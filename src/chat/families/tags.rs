@@ -49,49 +49,38 @@ pub(super) fn rows() -> Vec<Row> {
     let param = each("<param name=\"", &["\">"], Part::Value { lines: false, cdata: true }, "</param>");
     let param = vec![name(), mark("\">"), param, mark("</function>")];
     let (dsml_v32, dsml_v4) = ("<｜DSML｜function_calls>", "<｜DSML｜tool_calls>");
+    let row = Row::of_parts;
     vec![
         // Its arguments are tags inside of each other, and are not read.
         Row { signs: &["]<]minimax[>["], syntax: Syntax { family: "minimax-m3", ..Syntax::default() } },
-        Row::of_parts("kimi-k3", &["<|open|>call tool="], "<|open|>tools<|sep|>", Some("<|close|>tools<|sep|>"), kimi),
-        Row::of_parts(
-            "deepseek-v3.2",
-            &["<｜DSML｜function_calls>"],
-            dsml_v32,
-            Some("</｜DSML｜function_calls>"),
-            dsml(),
-        ),
-        Row::of_parts("deepseek-v4", &["<｜DSML｜tool_calls>"], dsml_v4, Some("</｜DSML｜tool_calls>"), dsml()),
-        Row::of_parts(
+        row("kimi-k3", &["<|open|>call tool="], "<|open|>tools<|sep|>", Some("<|close|>tools<|sep|>"), kimi),
+        row("deepseek-v3.2", &["<｜DSML｜function_calls>"], dsml_v32, Some("</｜DSML｜function_calls>"), dsml()),
+        row("deepseek-v4", &["<｜DSML｜tool_calls>"], dsml_v4, Some("</｜DSML｜tool_calls>"), dsml()),
+        row(
             "minimax-m2",
             &["<minimax:tool_call>", "<invoke name="],
             "<minimax:tool_call>",
             Some("</minimax:tool_call>"),
             invoke("<invoke name=\"", minimax, "</invoke>"),
         ),
-        Row::of_parts("seed-oss", &["<seed:tool_call>", "<function="], "<seed:tool_call>", seed, function(false)),
-        Row::of_parts(
+        row("seed-oss", &["<seed:tool_call>", "<function="], "<seed:tool_call>", seed, function(false)),
+        row(
             "qwen3-coder",
             &["<tool_call>", "<function=", "<parameter="],
             "<tool_call>",
             Some("</tool_call>"),
             function(true),
         ),
-        Row::of_parts(
-            "hunyuan",
-            &["<tool_call:opensource>"],
-            "<tool_calls:opensource>",
-            Some("</tool_calls:opensource>"),
-            hy,
-        ),
-        Row::of_parts(
+        row("hunyuan", &["<tool_call:opensource>"], "<tool_calls:opensource>", Some("</tool_calls:opensource>"), hy),
+        row(
             "glm",
             &["<tool_call>", "<arg_key>"],
             "<tool_call>",
             Some("</tool_call>"),
             glm("<arg_key>", &["</arg_key>", "<arg_value>"], "</arg_value>"),
         ),
-        Row::of_parts("minicpm", &["<function name=\"", "<param name=\""], "<function name=\"", None, param),
-        Row::of_parts(
+        row("minicpm", &["<function name=\"", "<param name=\""], "<function name=\"", None, param),
+        row(
             "functionary",
             &["<function=", "</function>"],
             "<function=",

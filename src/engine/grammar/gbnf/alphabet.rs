@@ -24,7 +24,7 @@ impl Bits {
 
 #[derive(Debug)]
 pub(super) struct Alphabet {
-    /// Of each set of the grammar.
+    /// The classes of each set of the grammar.
     pub sets: Vec<Bits>,
     n_words: usize,
 }

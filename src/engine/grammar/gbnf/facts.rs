@@ -2,8 +2,11 @@
 //! itself.
 
 use super::tree::{Node, NodeId, RuleId, Tree};
-use super::{MAX_CHARS, MAX_HEIGHT, MAX_STEPS};
+use super::{MAX_CHARS, MAX_HEIGHT};
 use crate::engine::grammar::cost::at_most;
+
+/// Nodes that are looked at, some of them again, to tell which may be empty.
+const MAX_EMPTY_STEPS: u64 = 20_000_000;
 
 /// What one expression for a node, with all that it names, would be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,9 +26,9 @@ impl Extent {
 
 #[derive(Debug)]
 pub(super) struct Facts {
-    /// Of each node, whether it may be empty.
+    /// Whether each node may be empty.
     pub empty: Vec<bool>,
-    /// Of each node that is regular, what it comes to.
+    /// What each node comes to, if it is regular.
     pub extent: Vec<Option<Extent>>,
 }
 
@@ -56,7 +59,7 @@ fn empties(tree: &Tree, orders: &[Vec<NodeId>], links: &[Vec<RuleId>]) -> Result
     let mut steps = 0;
     while let Some(rule) = left.pop() {
         steps += orders[rule].len() as u64;
-        at_most(steps, MAX_STEPS, "steps to tell which rules may be empty")?;
+        at_most(steps, MAX_EMPTY_STEPS, "steps to tell which rules may be empty")?;
         for &node in orders[rule].iter().rev() {
             empty[node] = match &tree.nodes[node] {
                 Node::Char(_) | Node::Token { .. } => false,
