@@ -156,6 +156,15 @@ fn long_cases() -> Vec<(&'static str, &'static str, String)> {
             format!("start: r0\n{}r9000: \"b\"\n", (0..9000).map(rule).collect::<String>())
         }),
         ("gbnf", "20000 parts that may be left out", format!("root ::= {}", "\"a\"? ".repeat(20_000))),
+        ("gbnf", "1000 large terminals", {
+            let part = |i| format!("\"{i}\" [a-z]{{4000}} root?");
+            format!("root ::= {}", (0..1000).map(part).collect::<Vec<_>>().join(" | "))
+        }),
+        (
+            "gbnf",
+            "nothing, often",
+            "e ::= \"\"\nroot ::= \"a\" (((e{1000000}){1000000}){0,1000000} | \"b\")".to_owned(),
+        ),
         ("gbnf", "a chain of 5000 rules", {
             let rule = |i| format!("r{i} ::= r{}? \"a\"\n", i + 1);
             format!("root ::= r0\n{}r5000 ::= \"b\"\n", (0..5000).map(rule).collect::<String>())

@@ -1,6 +1,7 @@
 //! The characters of an expression and which follow each other: its automaton, by positions.
 
 use super::MAX_LINKS;
+use super::facts::Facts;
 use super::tree::{Node, NodeId, Tree};
 
 /// A place of an expression where a character stands.
@@ -29,6 +30,7 @@ enum State {
 
 struct Builder<'t> {
     tree: &'t Tree,
+    facts: &'t Facts,
     states: Vec<State>,
 }
 
@@ -48,6 +50,8 @@ impl Builder<'_> {
                 let all = all.iter().map(|node| self.node(*node, next)).collect();
                 self.push(State::Any(all))
             }
+            // Nothing, however often, is nothing.
+            Node::Repeat(inner, ..) if self.facts.extent[*inner].is_some_and(|extent| extent.chars == 0) => next,
             Node::Repeat(inner, least, most) => {
                 let mut start = next;
                 match most {
@@ -73,9 +77,14 @@ impl Builder<'_> {
 }
 
 impl Automaton {
+    /// Places and links that it holds.
+    pub(super) fn held(&self) -> usize {
+        self.places.iter().map(|place| place.next.len() + 1).sum()
+    }
+
     /// The automaton of a regular node of a small extent; none if too many places follow each other.
-    pub(super) fn new(tree: &Tree, node: NodeId) -> Option<Automaton> {
-        let mut builder = Builder { tree, states: vec![State::End] };
+    pub(super) fn new(tree: &Tree, facts: &Facts, node: NodeId) -> Option<Automaton> {
+        let mut builder = Builder { tree, facts, states: vec![State::End] };
         let start = builder.node(node, 0);
         let states = builder.states;
         let mut numbers = vec![0u32; states.len()];

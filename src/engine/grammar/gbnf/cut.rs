@@ -11,7 +11,7 @@ use super::alphabet::{Alphabet, Bits};
 use super::automaton::Automaton;
 use super::facts::Facts;
 use super::tree::{Node, NodeId, RuleId, Tree};
-use super::{MAX_STEPS, MAX_WORDS};
+use super::{MAX_LINKS, MAX_STEPS, MAX_WORDS};
 
 pub(super) struct Cut<'t> {
     tree: &'t Tree,
@@ -19,7 +19,9 @@ pub(super) struct Cut<'t> {
     /// Parts that are taken apart; all of them where that has taken too long.
     apart: Vec<bool>,
     all_apart: bool,
+    /// Of terminals, by the nodes behind their names; and what they hold.
     automata: HashMap<NodeId, Automaton>,
+    n_held: usize,
     steps: u64,
 }
 
@@ -39,7 +41,7 @@ impl<'t> Cut<'t> {
     /// Chooses the terminals.
     pub(super) fn new(tree: &'t Tree, facts: &'t Facts) -> Cut<'t> {
         let apart = vec![false; tree.nodes.len()];
-        let mut cut = Cut { tree, facts, apart, all_apart: false, automata: HashMap::new(), steps: 0 };
+        let mut cut = Cut { tree, facts, apart, all_apart: false, automata: HashMap::new(), n_held: 0, steps: 0 };
         cut.all_apart = cut.choose().is_err();
         cut
     }
@@ -98,13 +100,22 @@ impl<'t> Cut<'t> {
             }
             let mut changed = false;
             for &node in &upper.terminals {
-                if !self.automata.contains_key(&node) {
-                    let automaton = Automaton::new(self.tree, node);
-                    self.spend(automaton.iter().map(|a| a.places.len()).sum())?;
-                    changed |= automaton.is_none();
-                    self.apart[node] = automaton.is_none();
-                    automaton.map(|automaton| self.automata.insert(node, automaton));
+                let known = self.tree.behind_names(node);
+                if self.automata.contains_key(&known) {
+                    continue;
                 }
+                let automaton = if self.apart[known] { None } else { Automaton::new(self.tree, self.facts, known) };
+                let Some(automaton) = automaton else {
+                    (self.apart[node], self.apart[known], changed) = (true, true, true);
+                    self.spend(MAX_LINKS)?;
+                    continue;
+                };
+                self.n_held += automaton.held();
+                self.spend(automaton.held())?;
+                if self.n_held > MAX_WORDS {
+                    return Err(Costly);
+                }
+                self.automata.insert(known, automaton);
             }
             if changed {
                 continue;
@@ -123,7 +134,7 @@ impl<'t> Cut<'t> {
     fn first(&mut self, upper: &Upper, alphabet: &Alphabet) -> Result<Vec<Bits>, Costly> {
         let mut first = vec![alphabet.none(); self.tree.nodes.len()];
         for &node in &upper.terminals {
-            let automaton = &self.automata[&node];
+            let automaton = &self.automata[&self.tree.behind_names(node)];
             automaton.first.iter().for_each(|place| {
                 first[node].add(&alphabet.sets[automaton.places[*place as usize].set]);
             });
@@ -219,7 +230,8 @@ impl<'t> Cut<'t> {
                 if !first[short].meets(&first[long]) {
                     continue;
                 }
-                let pair = (&automata[&short], &automata[&long]);
+                let of = |node| &automata[&self.tree.behind_names(node)];
+                let pair = (of(short), of(long));
                 if self.goes_on(pair, &follow[short], alphabet)? {
                     wrong.push(long);
                     break;

@@ -199,11 +199,14 @@ fn nothing_takes_long() {
     assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
 }
 
+/// Whether a character is of a class.
+type Is = fn(char) -> bool;
+
 /// A grammar made at random, which can be asked itself.
 #[derive(Debug)]
 enum Made {
     Text(&'static str),
-    Class(&'static str, fn(char) -> bool),
+    Class(&'static str, Is),
     Seq(Vec<Made>),
     Alt(Vec<Made>),
     Times(Box<Made>, usize, usize, &'static str),
@@ -220,7 +223,7 @@ impl Random {
 
     /// A part of a rule; `least`: the first rule that it may name in front of any character.
     fn part(&mut self, depth: usize, least: usize, n_rules: usize) -> Made {
-        const CLASSES: [(&str, fn(char) -> bool); 4] =
+        const CLASSES: [(&str, Is); 4] =
             [("[ab]", |c| c != 'c'), ("[^a]", |c| c != 'a'), (".", |_| true), ("[b-c]", |c| c != 'a')];
         match self.below(if depth == 0 { 3 } else { 8 }) {
             0 => Made::Text(["a", "b", "ab", "ba", "aba", "", "c"][self.below(7)]),

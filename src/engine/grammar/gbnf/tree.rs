@@ -108,6 +108,14 @@ impl Tree {
         }
     }
 
+    /// The node behind the names of rules that a node only is; rules that name themselves alone are none that it is asked for.
+    pub(super) fn behind_names(&self, mut node: NodeId) -> NodeId {
+        while let Node::Rule(rule) = self.nodes[node] {
+            node = self.rules[rule].body;
+        }
+        node
+    }
+
     /// Every node of a rule.
     pub(super) fn of_rule(&self, rule: RuleId) -> Vec<NodeId> {
         let mut all = vec![self.rules[rule].body];

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::cut::Cut;
 use super::facts::Facts;
 use super::tree::{LAST, Node, NodeId, Set, Tree};
-use crate::engine::grammar::cost::{MAX_LARK_BYTES, at_most};
+use crate::engine::grammar::cost::{MAX_GRAMMAR_BYTES, MAX_LARK_BYTES, at_most};
 
 struct Writer<'t> {
     tree: &'t Tree,
@@ -15,12 +15,24 @@ struct Writer<'t> {
     out: String,
     /// The terminals' expressions, and their numbers.
     terminals: HashMap<String, usize>,
+    /// The terminals of nodes behind names, and the bytes of all expressions that have been written.
+    known: HashMap<NodeId, usize>,
+    n_written: usize,
     ids: &'t dyn super::Tokens,
 }
 
 /// The Lark text of a grammar.
 pub(super) fn write(tree: &Tree, facts: &Facts, cut: &Cut<'_>, ids: &dyn super::Tokens) -> Result<String, String> {
-    let mut writer = Writer { tree, facts, cut, out: String::new(), terminals: HashMap::new(), ids };
+    let mut writer = Writer {
+        tree,
+        facts,
+        cut,
+        out: String::new(),
+        terminals: HashMap::new(),
+        known: HashMap::new(),
+        n_written: 0,
+        ids,
+    };
     let _ = writeln!(writer.out, "start: r{}", tree.root);
     for rule in cut.rules() {
         let _ = write!(writer.out, "r{rule}: ");
@@ -31,6 +43,7 @@ pub(super) fn write(tree: &Tree, facts: &Facts, cut: &Cut<'_>, ids: &dyn super::
     terminals.sort_unstable_by_key(|(_, n)| **n);
     for (text, n) in terminals {
         let _ = writeln!(writer.out, "T{n}: /{text}/");
+        at_most(writer.out.len() as u64, MAX_LARK_BYTES as u64, "bytes of the Lark text that the rules come to")?;
     }
     Ok(writer.out)
 }
@@ -93,15 +106,25 @@ impl Writer<'_> {
 
     /// A terminal; where it may be empty, one that is not and may be left out.
     fn terminal(&mut self, node: NodeId) -> Result<(), String> {
-        let mut expression = Expression { tree: self.tree, facts: self.facts, out: String::new() };
+        let node = self.tree.behind_names(node);
         let empty = self.facts.empty[node];
-        if empty {
-            expression.not_empty(node)?
-        } else {
-            expression.whole(node)?
-        }
-        let n = self.terminals.len();
-        let n = *self.terminals.entry(expression.out).or_insert(n);
+        let n = match self.known.get(&node) {
+            Some(n) => *n,
+            None => {
+                let mut expression = Expression { tree: self.tree, facts: self.facts, out: String::new() };
+                if empty {
+                    expression.not_empty(node)?
+                } else {
+                    expression.whole(node)?
+                }
+                self.n_written += expression.out.len();
+                at_most(self.n_written as u64, MAX_GRAMMAR_BYTES as u64, "bytes of expressions that rules come to")?;
+                let n = self.terminals.len();
+                let n = *self.terminals.entry(expression.out).or_insert(n);
+                self.known.insert(node, n);
+                n
+            }
+        };
         let _ = write!(self.out, "T{n}{}", if empty { "?" } else { "" });
         Ok(())
     }
