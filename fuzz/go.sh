@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs fuzz targets at the same time, each in jobs of its own, for so many seconds; needs glibc and bash, no toolchain.
 #
-#   ./go.sh SECONDS [TARGET=JOBS ...]      default: reader=4 restore=2 stream=1 parser=1 chat=3 schema=2 regex=1 lark=1 calls=1 tokenize=1
+#   ./go.sh SECONDS [TARGET=JOBS ...]      default: reader=4 restore=2 stream=1 parser=1 chat=3 schema=2 regex=1 lark=1 gbnf=1 calls=1 tokenize=1
 #
 # Prints a line for each target: executions, edges covered, files of the corpus, what was found. $OUT (default: ./artifacts)
 # gets what was found, $WORK (default: ./corpus) is where inputs are collected; a second run goes on from there.
@@ -12,7 +12,7 @@ cd "$(dirname "$0")"
 
 seconds=${1:-60}
 shift || true
-[ $# -gt 0 ] || set -- reader=4 restore=2 stream=1 parser=1 chat=3 schema=2 regex=1 lark=1 calls=1 tokenize=1
+[ $# -gt 0 ] || set -- reader=4 restore=2 stream=1 parser=1 chat=3 schema=2 regex=1 lark=1 gbnf=1 calls=1 tokenize=1
 PROGRAM=${PROGRAM:-$PWD/kigo-fuzz}
 [ -x "$PROGRAM" ] || { gunzip -k "$PROGRAM.gz" && chmod +x "$PROGRAM"; } || exit 2
 OUT=${OUT:-$PWD/artifacts}

@@ -1,5 +1,5 @@
 # The targets and what each runs with; read by run.sh and go.sh.
-TARGETS='reader tokenize chat schema regex lark restore stream parser calls'
+TARGETS='reader tokenize chat schema regex lark gbnf restore stream parser calls'
 
 # The most bytes of an input. Long texts of one pattern are cases of their own, in tests/regression.rs.
 max_len() {
@@ -8,7 +8,7 @@ max_len() {
     restore) echo 2048 ;;
     chat) echo 3072 ;;
     schema) echo 1536 ;;
-    lark | tokenize | calls) echo 1024 ;;
+    lark | gbnf | tokenize | calls) echo 1024 ;;
     *) echo 512 ;;
     esac
 }

@@ -763,6 +763,11 @@ kigo_status kigo_token_flags(const kigo_model *model, uint32_t token, uint64_t *
 // For kigo_chat_render(): ends with what opens the assistant's answer.
 #define KIGO_CHAT_ADD_GENERATION_PROMPT 1
 
+// For kigo_chat_options.flags: ends within the last message, most often an assistant's, which is to be gone on with: what
+// the template writes behind its text (the last text of its parts) is left out, and so is the white space behind it where the
+// template takes that away. As `continue_final_message` in transformers; not with KIGO_CHAT_ADD_GENERATION_PROMPT.
+#define KIGO_CHAT_CONTINUE_FINAL 2
+
 // One message. Frozen: it will never have more fields.
 typedef struct kigo_message {
     // "system", "user", "assistant", or what else the template knows; not empty.
@@ -779,7 +784,7 @@ typedef struct kigo_message {
 typedef struct kigo_chat_options {
     // sizeof(kigo_chat_options).
     size_t struct_size;
-    // 0 or KIGO_CHAT_ADD_GENERATION_PROMPT.
+    // 0, KIGO_CHAT_ADD_GENERATION_PROMPT or KIGO_CHAT_CONTINUE_FINAL.
     uint64_t flags;
     // What the template gets as `tools`: a JSON array, most often of {"type": "function", "function": {"name",
     // "description", "parameters"}}. NULL: none.
@@ -794,6 +799,10 @@ typedef struct kigo_chat_options {
     const char *template_source;
     // Length of `template_source`, or KIGO_STRLEN.
     size_t template_source_len;
+    // Which of the model's templates, such as "tool_use"; see kigo_chat_template_name(). NULL: the one without a name.
+    const char *template_name;
+    // Length of `template_name`, or KIGO_STRLEN.
+    size_t template_name_len;
 } kigo_chat_options;
 
 // The token ids of a conversation of `n_messages`; `flags` is 0 or KIGO_CHAT_ADD_GENERATION_PROMPT. Buffer out,
@@ -830,8 +839,10 @@ kigo_status kigo_chat_render_text(const kigo_model *model,
 //
 // INVALID_ARGUMENT, and the text names the place: what is no JSON (UTF-8, at most 16 MiB, 200,000 values, 48 deep),
 // messages that are no array of objects with a role, a variable that is called messages, tools or
-// add_generation_prompt; unknown flags; a `template_source` that is malformed or takes too much; messages that the
-// template refuses. Otherwise as kigo_chat_render().
+// add_generation_prompt; unknown flags, or both; a `template_source` that is malformed or takes too much, or has a
+// `template_name` beside it; messages that the template refuses; a last message to go on with that has no text, or that the
+// template writes otherwise. NOT_FOUND: no template has that name, and the text has those that have. Otherwise as
+// kigo_chat_render().
 kigo_status kigo_chat_render_json(const kigo_model *model,
                                   const char *messages_json,
                                   size_t messages_json_len,
@@ -862,6 +873,16 @@ kigo_status kigo_chat_variable(const kigo_model *model,
                                char *buffer,
                                size_t capacity,
                                size_t *needed);
+
+// The name of one of the chat templates that the model's file has beside the one without a name, from index 0 on, for
+// kigo_chat_options.template_name: "tool_use", "rag" and the like. Text out.
+//
+// NOT_FOUND: no more have names.
+kigo_status kigo_chat_template_name(const kigo_model *model,
+                                    size_t index,
+                                    char *buffer,
+                                    size_t capacity,
+                                    size_t *needed);
 
 // ==== Sampling parameters ======================================================================================
 //
@@ -1388,7 +1409,7 @@ kigo_status kigo_session_generate(kigo_session *session,
 // ==== Constraints ==============================================================================================
 //
 // Output held to a grammar: of the tokens that may come next only those are chosen that a JSON schema, a regular
-// expression or a Lark grammar allows. What ends a text is allowed where the grammar may end, and there only.
+// expression, a Lark grammar or one of llama.cpp's allows. What ends a text is allowed where the grammar may end, and there only.
 //
 // A grammar is compiled once into a kigo_constraint, which any number of sessions of its model may be held to, at once and
 // from several threads: nothing changes it. Setting one for a session costs nothing; the session gets its own copy of
@@ -1435,6 +1456,15 @@ kigo_status kigo_session_generate(kigo_session *session,
 // For kigo_constraint_options.kind: a grammar in the Lark format of llguidance.
 #define KIGO_CONSTRAINT_LARK 3
 
+// For kigo_constraint_options.kind: a grammar of llama.cpp (GBNF), whose rule `root` is for the whole of the output. All
+// of its guide is there: literals and classes of characters with escapes, groups, repetitions with counts, comments, and
+// tokens by number or text, such as <[1000]>, <think> and !<think>. It allows what it says, character by character, and
+// becomes a Lark text that has to keep the limits of one. Refused, with line and column or the rule's name: a rule that begins
+// with itself, that is not there or is there twice; a class of no characters; a token that ends a text, which it may
+// where the grammar may end; more than 100000 parts, 100 groups within each other, 8 repetitions of one part,
+// 1000000 times of one, or 20000000 steps to tell which rules may be empty.
+#define KIGO_CONSTRAINT_GBNF 4
+
 // For kigo_constraint_options.flags: JSON has no white space between its parts. Without it models may run into endless
 // newlines. For a JSON schema; others have none to leave out.
 #define KIGO_CONSTRAINT_COMPACT 1
@@ -1450,7 +1480,7 @@ typedef int32_t (*kigo_constraint_callback)(void *user_data);
 typedef struct kigo_constraint_options {
     // sizeof(kigo_constraint_options).
     size_t struct_size;
-    // KIGO_CONSTRAINT_JSON_SCHEMA, _REGEX or _LARK.
+    // KIGO_CONSTRAINT_JSON_SCHEMA, _REGEX, _LARK or _GBNF.
     uint64_t kind;
     // The grammar, UTF-8; copied by the call.
     const char *text;
@@ -1622,8 +1652,8 @@ typedef struct kigo_tools_options {
 } kigo_tools_options;
 
 // Makes a parser of the answers to a conversation. Of `options` the tools, the variables and the template count, as
-// they are given to kigo_chat_render_json(); the flags have to be those, and nothing depends on them. NULL: none of
-// these. The template is rendered up to six times with short conversations.
+// they are given to kigo_chat_render_json(); with KIGO_CHAT_CONTINUE_FINAL the answer begins in the middle, behind its thinking.
+// NULL: none of these. The template is rendered up to six times with short conversations.
 //
 // INVALID_ARGUMENT, INVALID_MODEL, UNSUPPORTED, NOT_FOUND, OUT_OF_MEMORY: as from kigo_chat_render_json(). A
 // template that refuses the conversations is no error: what it does not show is not known.
@@ -1682,7 +1712,8 @@ kigo_status kigo_chat_parser_thinking_end(const kigo_chat_parser *parser,
 // tools. `options` may be NULL: all defaults. It is set behind the prompt, before the first token of the answer, and
 // otherwise as any other.
 //
-// Arguments in tags come in the order of the schema's properties, and no others.
+// Arguments in tags, and in LFM2's and Gemma's notations, come in the order of the schema's properties (Gemma's: of their
+// names), and no others; texts among them are any that the notation can hold, or those of an enum.
 //
 // UNSUPPORTED: there is no grammar for the family, whose name the text has. INVALID_ARGUMENT: there are no tools,
 // none is called so, another choice, unknown flags. CONSTRAINT: a tool's schema is refused, or all together takes

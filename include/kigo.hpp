@@ -376,6 +376,18 @@ public:
             }));
         }
     }
+    // The names of the file's further chat templates, for kigo_chat_options.template_name.
+    std::vector<std::string> chat_template_names() const {
+        std::vector<std::string> names;
+        for (std::size_t i = 0, n = 0;; i++) {
+            const kigo_status status = kigo_chat_template_name(get(), i, nullptr, 0, &n);
+            if (status == KIGO_STATUS_NOT_FOUND) return names;
+            detail::check(status);
+            names.push_back(detail::buffer<std::string>([&](char *buffer, std::size_t size, std::size_t *needed) {
+                return kigo_chat_template_name(get(), i, buffer, size, needed);
+            }));
+        }
+    }
     // All zero is greedy; the struct_size is set here.
     inline session open(const kigo_sampling &sampling = {}, std::size_t n_ctx = 0, uint64_t flags = 0,
                         std::string_view prefix_salt = {}) const;

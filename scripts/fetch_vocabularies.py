@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Puts vocabularies and chat templates of llama-cpp-python's source distribution into models/vocabularies/ and models/templates/.
+"""Puts vocabularies, chat templates and grammars of llama-cpp-python's source distribution into models/vocabularies/, models/templates/
+and models/grammars/.
 
     fetch_vocabularies.py
 
 The vocabularies are files of GGUF without weights, each with texts (.inp) and the ids that its reference tokenizer gives (.out),
-by the llama.cpp authors, MIT; the templates (.jinja) are those that models were published with. pip downloads the archive by name at a pinned version; its hash is checked and its members are read as
+by the llama.cpp authors, MIT; the templates (.jinja) are those that models were published with, the grammars (.gbnf) are llama.cpp's examples. pip downloads the archive by name at a pinned version; its hash is checked and its members are read as
 data. To know a source distribution's name pip asks its build backend, which runs; nothing is built or installed.
 """
 
@@ -21,14 +22,15 @@ from fetch_model import ROOT, Failure, find_pip, say, sha256
 NAME, VERSION = "llama-cpp-python", "0.3.36"
 SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
 MODELS = ROOT / "models"
-PLACES = (MODELS / "vocabularies", MODELS / "templates")
+PLACES = (MODELS / "vocabularies", MODELS / "templates", MODELS / "grammars")
+MEMBERS = ("models/ggml-vocab-*", "models/templates/*.jinja", "grammars/*.gbnf")
 
 
 def wanted(name):
-    """The place of a member that is a vocabulary, its texts or its ids, or a template, else None."""
+    """The place of a member that is a vocabulary, its texts or its ids, a template or a grammar, else None."""
     path = Path(name)
-    for place, pattern in zip(PLACES, ("ggml-vocab-*", "templates/*.jinja")):
-        if path.match(f"vendor/llama.cpp/models/{pattern}"):
+    for place, pattern in zip(PLACES, MEMBERS):
+        if path.match(f"vendor/llama.cpp/{pattern}"):
             return place / path.name
     return None
 

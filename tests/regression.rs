@@ -19,6 +19,8 @@ mod calls;
 mod calls_more;
 #[path = "../fuzz/src/chat.rs"]
 mod chat;
+#[path = "../fuzz/src/gbnf.rs"]
+mod gbnf;
 #[path = "../fuzz/src/gguf_edit.rs"]
 mod gguf_edit;
 #[path = "../fuzz/src/grammar.rs"]
@@ -153,6 +155,20 @@ fn long_cases() -> Vec<(&'static str, &'static str, String)> {
             let rule = |i| format!("r{i}: \"a\" r{}\n", i + 1);
             format!("start: r0\n{}r9000: \"b\"\n", (0..9000).map(rule).collect::<String>())
         }),
+        ("gbnf", "20000 parts that may be left out", format!("root ::= {}", "\"a\"? ".repeat(20_000))),
+        ("gbnf", "1000 large terminals", {
+            let part = |i| format!("\"{i}\" [a-z]{{4000}} root?");
+            format!("root ::= {}", (0..1000).map(part).collect::<Vec<_>>().join(" | "))
+        }),
+        (
+            "gbnf",
+            "nothing, often",
+            "e ::= \"\"\nroot ::= \"a\" (((e{1000000}){1000000}){0,1000000} | \"b\")".to_owned(),
+        ),
+        ("gbnf", "a chain of 5000 rules", {
+            let rule = |i| format!("r{i} ::= r{}? \"a\"\n", i + 1);
+            format!("root ::= r0\n{}r5000 ::= \"b\"\n", (0..5000).map(rule).collect::<String>())
+        }),
         ("schema", "3000 arrays in each other", format!("{}true{}", "{\"items\":".repeat(3000), "}".repeat(3000))),
         ("schema", "enum of 20000 texts", {
             let text = |i| format!("\"text {i}\"");
@@ -170,6 +186,7 @@ fn long_texts_are_bounded() {
         let run = match target {
             "chat" => chat::run,
             "regex" => regex::run,
+            "gbnf" => gbnf::run,
             "lark" => lark::run,
             _ => schema::run,
         };
@@ -218,5 +235,5 @@ macro_rules! replays {
 
 mod replays {
     use super::replay;
-    replays!(calls, chat, lark, parser, reader, regex, restore, schema, stream, tokenize);
+    replays!(calls, chat, gbnf, lark, parser, reader, regex, restore, schema, stream, tokenize);
 }

@@ -208,13 +208,15 @@ pub fn text(model: *mut kigo_model, input: &mut Input<'_>) {
                 let (tools, variables) = (text_of(input), text_of(input));
                 let options = kigo_chat_options {
                     struct_size: 0,
-                    flags: u64::from(input.u8() % 3),
+                    flags: u64::from(input.u8() % 5),
                     tools_json: if tools.is_empty() { null() } else { pointer(tools) },
                     tools_json_len: tools.len(),
                     variables_json: if variables.is_empty() { null() } else { pointer(variables) },
                     variables_json_len: variables.len(),
                     template_source: if text.is_empty() { null() } else { pointer(text) },
                     template_source_len: text.len(),
+                    template_name: if text.is_empty() && input.u8() > 200 { pointer(tools) } else { null() },
+                    template_name_len: 0,
                 };
                 let (mut options, at, n_ids) = (Sized::of(options, input), ids.as_mut_ptr(), ids.len());
                 let (json, len) = (pointer(messages), messages.len());

@@ -50,6 +50,8 @@ pub fn run(data: &[u8]) {
         tools: parts.get(1).copied(),
         variables: parts.get(2).copied(),
         add_generation_prompt,
+        continue_final: text.len() % 4 == 1,
+        ..ChatJson::default()
     });
     let outcome = support::bounded(TIME, BYTES + 64 * data.len(), || {
         let template = ChatTemplate::new(&tokenizer)?;

@@ -10,6 +10,7 @@ mod fixtures;
 pub mod calls;
 pub mod calls_more;
 pub mod chat;
+pub mod gbnf;
 pub mod gguf_edit;
 pub mod grammar;
 pub mod lark;

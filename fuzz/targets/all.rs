@@ -3,13 +3,14 @@
 
 use std::sync::OnceLock;
 
-use kigo_fuzz::{calls, chat, gguf_edit, lark, parser, reader, regex, restore, schema, stream, support, tokenize};
+use kigo_fuzz::{calls, chat, gbnf, gguf_edit, lark, parser, reader, regex, restore, schema, stream, support, tokenize};
 
 fn target() -> fn(&[u8]) {
     static TARGET: OnceLock<fn(&[u8])> = OnceLock::new();
     *TARGET.get_or_init(|| match std::env::var("KIGO_FUZZ_TARGET").as_deref() {
         Ok("calls") => calls::run,
         Ok("chat") => chat::run,
+        Ok("gbnf") => gbnf::run,
         Ok("lark") => lark::run,
         Ok("reader") => reader::run,
         Ok("regex") => regex::run,

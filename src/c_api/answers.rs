@@ -106,8 +106,8 @@ pub struct kigo_chat_format {
 sized_struct!(kigo_chat_format, bytes: 24, fields: [usize, *const c_char, u64]);
 
 /// Makes a parser of the answers to a conversation. Of `options` the tools, the variables and the template count, as
-/// they are given to kigo_chat_render_json(); the flags have to be those, and nothing depends on them. NULL: none of
-/// these. The template is rendered up to six times with short conversations.
+/// they are given to kigo_chat_render_json(); with KIGO_CHAT_CONTINUE_FINAL the answer begins in the middle, behind its thinking.
+/// NULL: none of these. The template is rendered up to six times with short conversations.
 ///
 /// INVALID_ARGUMENT, INVALID_MODEL, UNSUPPORTED, NOT_FOUND, OUT_OF_MEMORY: as from kigo_chat_render_json(). A
 /// template that refuses the conversations is no error: what it does not show is not known.
@@ -291,7 +291,8 @@ sized_struct!(kigo_tools_options, bytes: 56, fields: [
 /// tools. `options` may be NULL: all defaults. It is set behind the prompt, before the first token of the answer, and
 /// otherwise as any other.
 ///
-/// Arguments in tags come in the order of the schema's properties, and no others.
+/// Arguments in tags, and in LFM2's and Gemma's notations, come in the order of the schema's properties (Gemma's: of their
+/// names), and no others; texts among them are any that the notation can hold, or those of an enum.
 ///
 /// UNSUPPORTED: there is no grammar for the family, whose name the text has. INVALID_ARGUMENT: there are no tools,
 /// none is called so, another choice, unknown flags. CONSTRAINT: a tool's schema is refused, or all together takes

@@ -101,13 +101,18 @@ pub unsafe extern "C" fn kigo_chat_render_text(
     })
 }
 
+/// For kigo_chat_options.flags: ends within the last message, most often an assistant's, which is to be gone on with: what
+/// the template writes behind its text (the last text of its parts) is left out, and so is the white space behind it where the
+/// template takes that away. As `continue_final_message` in transformers; not with KIGO_CHAT_ADD_GENERATION_PROMPT.
+pub const KIGO_CHAT_CONTINUE_FINAL: u64 = 2;
+
 /// How kigo_chat_render_json() renders.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct kigo_chat_options {
     /// sizeof(kigo_chat_options).
     pub struct_size: usize,
-    /// 0 or KIGO_CHAT_ADD_GENERATION_PROMPT.
+    /// 0, KIGO_CHAT_ADD_GENERATION_PROMPT or KIGO_CHAT_CONTINUE_FINAL.
     pub flags: u64,
     /// What the template gets as `tools`: a JSON array, most often of {"type": "function", "function": {"name",
     /// "description", "parameters"}}. NULL: none.
@@ -122,9 +127,13 @@ pub struct kigo_chat_options {
     pub template_source: *const c_char,
     /// Length of `template_source`, or KIGO_STRLEN.
     pub template_source_len: usize,
+    /// Which of the model's templates, such as "tool_use"; see kigo_chat_template_name(). NULL: the one without a name.
+    pub template_name: *const c_char,
+    /// Length of `template_name`, or KIGO_STRLEN.
+    pub template_name_len: usize,
 }
-sized_struct!(kigo_chat_options, bytes: 64, fields: [
-    usize, u64, *const c_char, usize, *const c_char, usize, *const c_char, usize,
+sized_struct!(kigo_chat_options, bytes: 80, fields: [
+    usize, u64, *const c_char, usize, *const c_char, usize, *const c_char, usize, *const c_char, usize,
 ]);
 
 /// # Safety
@@ -148,12 +157,15 @@ pub(super) unsafe fn chat_json<'a>(
     // SAFETY: passed on from this function's contract.
     unsafe {
         let o = super::args::options(options)?;
-        let flags = super::args::flags(o.flags, KIGO_CHAT_ADD_GENERATION_PROMPT, "flags")?;
+        let known = KIGO_CHAT_ADD_GENERATION_PROMPT | KIGO_CHAT_CONTINUE_FINAL;
+        let flags = super::args::flags(o.flags, known, "flags")?;
         let chat = ChatJson {
             messages,
             tools: optional(o.tools_json, o.tools_json_len, "tools_json")?,
             variables: optional(o.variables_json, o.variables_json_len, "variables_json")?,
-            add_generation_prompt: flags != 0,
+            add_generation_prompt: flags & KIGO_CHAT_ADD_GENERATION_PROMPT != 0,
+            continue_final: flags & KIGO_CHAT_CONTINUE_FINAL != 0,
+            template_name: optional(o.template_name, o.template_name_len, "template_name")?,
         };
         Ok((chat, optional(o.template_source, o.template_source_len, "template_source")?))
     }
@@ -184,8 +196,10 @@ unsafe fn render_json(
 ///
 /// INVALID_ARGUMENT, and the text names the place: what is no JSON (UTF-8, at most 16 MiB, 200,000 values, 48 deep),
 /// messages that are no array of objects with a role, a variable that is called messages, tools or
-/// add_generation_prompt; unknown flags; a `template_source` that is malformed or takes too much; messages that the
-/// template refuses. Otherwise as kigo_chat_render().
+/// add_generation_prompt; unknown flags, or both; a `template_source` that is malformed or takes too much, or has a
+/// `template_name` beside it; messages that the template refuses; a last message to go on with that has no text, or that the
+/// template writes otherwise. NOT_FOUND: no template has that name, and the text has those that have. Otherwise as
+/// kigo_chat_render().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_chat_render_json(
     model: *const kigo_model,
@@ -241,9 +255,27 @@ pub unsafe extern "C" fn kigo_chat_variable(
     guard(|| unsafe {
         let out = Buffer::new(buffer, capacity, needed, "buffer")?;
         let model = borrow(model, "model")?;
-        let o = super::args::options(options)?;
-        super::args::flags(o.flags, KIGO_CHAT_ADD_GENERATION_PROMPT, "flags")?;
-        let template = optional(o.template_source, o.template_source_len, "template_source")?;
-        model.0.chat_variable(index, template, |name| out.store_text(name.as_bytes()))
+        let (chat, template) = chat_json("[]", options)?;
+        model.0.chat_variable(index, &chat, template, |name| out.store_text(name.as_bytes()))
+    })
+}
+
+/// The name of one of the chat templates that the model's file has beside the one without a name, from index 0 on, for
+/// kigo_chat_options.template_name: "tool_use", "rag" and the like. Text out.
+///
+/// NOT_FOUND: no more have names.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_chat_template_name(
+    model: *const kigo_model,
+    index: usize,
+    buffer: *mut c_char,
+    capacity: usize,
+    needed: *mut usize,
+) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard(|| unsafe {
+        let out = Buffer::new(buffer, capacity, needed, "buffer")?;
+        let model = borrow(model, "model")?;
+        out.store_text(model.0.chat_template_name(index)?.as_bytes())
     })
 }

@@ -1,5 +1,5 @@
 //! Output held to a grammar: of the tokens that may come next only those are chosen that a JSON schema, a regular
-//! expression or a Lark grammar allows. What ends a text is allowed where the grammar may end, and there only.
+//! expression, a Lark grammar or one of llama.cpp's allows. What ends a text is allowed where the grammar may end, and there only.
 //!
 //! A grammar is compiled once into a kigo_constraint, which any number of sessions of its model may be held to, at once and
 //! from several threads: nothing changes it. Setting one for a session costs nothing; the session gets its own copy of
@@ -52,6 +52,15 @@ pub const KIGO_CONSTRAINT_REGEX: i32 = 2;
 /// For kigo_constraint_options.kind: a grammar in the Lark format of llguidance.
 pub const KIGO_CONSTRAINT_LARK: i32 = 3;
 
+/// For kigo_constraint_options.kind: a grammar of llama.cpp (GBNF), whose rule `root` is for the whole of the output. All
+/// of its guide is there: literals and classes of characters with escapes, groups, repetitions with counts, comments, and
+/// tokens by number or text, such as <[1000]>, <think> and !<think>. It allows what it says, character by character, and
+/// becomes a Lark text that has to keep the limits of one. Refused, with line and column or the rule's name: a rule that begins
+/// with itself, that is not there or is there twice; a class of no characters; a token that ends a text, which it may
+/// where the grammar may end; more than 100000 parts, 100 groups within each other, 8 repetitions of one part,
+/// 1000000 times of one, or 20000000 steps to tell which rules may be empty.
+pub const KIGO_CONSTRAINT_GBNF: i32 = 4;
+
 /// For kigo_constraint_options.flags: JSON has no white space between its parts. Without it models may run into endless
 /// newlines. For a JSON schema; others have none to leave out.
 pub const KIGO_CONSTRAINT_COMPACT: u64 = 1;
@@ -66,7 +75,7 @@ pub type kigo_constraint_callback = Option<unsafe extern "C" fn(user_data: *mut 
 pub struct kigo_constraint_options {
     /// sizeof(kigo_constraint_options).
     pub struct_size: usize,
-    /// KIGO_CONSTRAINT_JSON_SCHEMA, _REGEX or _LARK.
+    /// KIGO_CONSTRAINT_JSON_SCHEMA, _REGEX, _LARK or _GBNF.
     pub kind: u64,
     /// The grammar, UTF-8; copied by the call.
     pub text: *const c_char,
@@ -109,8 +118,9 @@ pub unsafe extern "C" fn kigo_constraint_create(
             Ok(KIGO_CONSTRAINT_JSON_SCHEMA) => Grammar::JsonSchema(text),
             Ok(KIGO_CONSTRAINT_REGEX) => Grammar::Regex(text),
             Ok(KIGO_CONSTRAINT_LARK) => Grammar::Lark(text),
+            Ok(KIGO_CONSTRAINT_GBNF) => Grammar::Gbnf(text),
             _ => {
-                let expected = "KIGO_CONSTRAINT_*, 1 to 3".to_owned();
+                let expected = "KIGO_CONSTRAINT_*, 1 to 4".to_owned();
                 return Err(Error::Argument { name: "kind", found: options.kind.to_string(), expected });
             }
         };

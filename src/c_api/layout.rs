@@ -58,9 +58,9 @@ layout! {
     chat::kigo_message: 32 {
         role 0, role_len 8, content 16, content_len 24,
     }
-    chat::kigo_chat_options: 64 {
+    chat::kigo_chat_options: 80 {
         struct_size 0, flags 8, tools_json 16, tools_json_len 24, variables_json 32, variables_json_len 40,
-        template_source 48, template_source_len 56,
+        template_source 48, template_source_len 56, template_name 64, template_name_len 72,
     }
     answers::kigo_chat_event: 32 {
         kind 0, call 4, text 8, text_len 16, flags 24,

@@ -158,13 +158,8 @@ impl Call {
                 }
                 self.pairs(text, context)
             }
-            Op::Whole => {
-                if !self.has_arguments {
-                    self.arguments(b"{", context);
-                }
-                if !matches!(program.ops.get(self.at.wrapping_sub(1)), Some(Op::Json | Op::Pairs(_))) {
-                    self.arguments(b"}", context);
-                }
+            Op::Close => {
+                self.arguments(if self.has_arguments { b"}" } else { b"{}" }, context);
                 self.is_whole = true;
                 self.go(0)
             }
@@ -235,7 +230,10 @@ impl Call {
         self.arguments(&out, context);
         match step {
             literal::Step::More(n) => Step::More(n),
-            literal::Step::Done(n) => self.go(n),
+            literal::Step::Done(n) => {
+                self.is_whole = true;
+                self.go(n)
+            }
             literal::Step::Bad(n) => Step::Bad(n),
         }
     }

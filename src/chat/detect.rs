@@ -51,7 +51,7 @@ fn call(template: &ChatTemplate<'_>, variables: Option<&str>) -> Result<Option<S
             r#"[{{"role": "user", "content": "{QUESTION}"}}, {{"role": "assistant", "content": {content}, "tool_calls": [{{"id":
             "kigo00001", "type": "function", "function": {{"name": "{FUNCTION}", "arguments": {arguments}}}}}]}}]"#
         );
-        let chat = ChatJson { messages: &messages, tools: Some(TOOL), variables, add_generation_prompt: false };
+        let chat = ChatJson { messages: &messages, tools: Some(TOOL), variables, ..ChatJson::default() };
         if let Some(text) = rendered(template, &chat)?.filter(|text| text.contains(FUNCTION)) {
             return Ok(Some(text));
         }
@@ -65,13 +65,13 @@ fn thinking(template: &ChatTemplate<'_>, variables: Option<&str>) -> Result<Opti
         r#"[{{"role": "user", "content": "{QUESTION}"}}, {{"role": "assistant", "content": "{ANSWER}", "reasoning_content":
         "{THOUGHT}", "thinking": "{THOUGHT}", "reasoning": "{THOUGHT}"}}]"#
     );
-    rendered(template, &ChatJson { messages: &messages, tools: None, variables, add_generation_prompt: false })
+    rendered(template, &ChatJson { messages: &messages, variables, ..ChatJson::default() })
 }
 
 /// What an answer begins behind.
 fn prompt(template: &ChatTemplate<'_>, chat: &ChatJson<'_>) -> Result<String> {
     let messages = format!(r#"[{{"role": "user", "content": "{QUESTION}"}}]"#);
-    let chat = ChatJson { messages: &messages, add_generation_prompt: true, ..*chat };
+    let chat = ChatJson { messages: &messages, add_generation_prompt: true, continue_final: false, ..*chat };
     Ok(rendered(template, &chat)?.unwrap_or_default())
 }
 
@@ -103,10 +103,10 @@ pub(super) fn detect(template: &ChatTemplate<'_>, chat: &ChatJson<'_>) -> Result
     let is_open = |(open, close): &(String, String)| {
         prompt.rfind(open.as_str()).is_some_and(|at| prompt.rfind(close.as_str()).is_none_or(|end| end < at))
     };
-    let opened = syntax.thinking.iter().position(is_open);
+    // Where a message is gone on with, its thinking is behind.
+    let opened = syntax.thinking.iter().position(is_open).filter(|_| !chat.continue_final);
     let between = thinking.split_once(THOUGHT).and_then(|(_, behind)| behind.split_once(ANSWER)).map(|(text, _)| text);
-    let first = opened.or(if syntax.thinking.is_empty() { None } else { Some(0) });
-    let close = first.and_then(|pair| syntax.thinking.get(pair)).map(|(_, close)| close.clone());
+    let close = syntax.thinking.get(opened.unwrap_or(0)).map(|(_, close)| close.clone());
     let thinking_end = match (between, &close) {
         (Some(between), Some(close)) if between.contains(close.as_str()) => Some(between.to_owned()),
         (Some(between), None) if syntax.channels.is_some() && !between.is_empty() => Some(between.to_owned()),

@@ -80,16 +80,6 @@ impl Events {
         })
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     /// Bytes of all their texts.
     pub fn text_bytes(&self) -> usize {
         self.text.len()
@@ -119,11 +109,12 @@ impl Events {
         if text.is_empty() {
             return;
         }
-        let from = self.text.len();
-        self.text.extend_from_slice(text);
         match self.entries.last_mut() {
-            Some(last) if last.kind == kind && last.call == call => last.text.end = self.text.len(),
-            _ => self.entries.push(Entry { kind, call, malformed: false, text: from..self.text.len() }),
+            Some(last) if last.kind == kind && last.call == call => {
+                self.text.extend_from_slice(text);
+                last.text.end = self.text.len();
+            }
+            _ => self.say(kind, call, false, text),
         }
     }
 

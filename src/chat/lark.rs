@@ -1,13 +1,14 @@
 //! Grammars made of tools: an answer's text until a call begins, and calls as the family writes them, with each tool's schema.
 
 mod arguments;
+mod pairs;
 
 use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
 use super::parser::AnswerFormat;
-use super::syntax::{Calls, Channels, Item, Part, Syntax};
+use super::syntax::{Calls, Channels, Item, Part};
 use super::tools;
 use crate::error::{Error, Result};
 use crate::tokenizer::{ControlTexts, Tokenizer};
@@ -35,6 +36,8 @@ struct Writer<'w> {
     out: String,
     n_rules: usize,
     looks: tools::Looks,
+    /// The rule of any value in the family's notation, once there is one.
+    any: Option<String>,
 }
 
 /// A tool's name and its schema.
@@ -70,10 +73,9 @@ impl AnswerFormat {
                 choice.name.map_or("without tools".to_owned(), |name| format!("without a tool called {name:?}"));
             return Err(Error::Argument { name: "tools_json", found, expected: "tools to call".to_owned() });
         }
-        let control = tokenizer.control_texts()?;
-        let (out, looks) = (TERMINALS.to_owned(), tools::Looks::default());
-        let mut writer = Writer { control: &control, tokenizer, out, n_rules: 0, looks };
-        writer.answer(&self.syntax, self.facts().opens_thinking, &known, choice)?;
+        let (control, out, looks) = (tokenizer.control_texts()?, TERMINALS.to_owned(), tools::Looks::default());
+        let mut writer = Writer { control, tokenizer, out, n_rules: 0, looks, any: None };
+        writer.answer(self, &known, choice)?;
         if writer.is_full() {
             let (found, expected) =
                 ("too much for a grammar".to_owned(), format!("tools that come to at most {MOST_BYTES} bytes"));
@@ -87,35 +89,14 @@ fn unsupported<T>(family: &str) -> Result<T> {
     Err(Error::Unsupported { what: "a grammar of tools for answers in the way of", name: family.to_owned() })
 }
 
-/// A text as a string of a Lark grammar.
+/// A text as a string of a Lark grammar, whose strings are those of JSON, without DEL as it is.
 fn quoted(text: &str) -> String {
-    let mut out = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            _ => out.push(c),
-        }
-    }
-    out.push('"');
-    out
+    Value::from(text).to_string().replace('\u{7f}', "\\u007f")
 }
 
-/// A text as a regular expression of a Lark grammar.
+/// A text as a regular expression of a Lark grammar, in which a line does not end and `/` ends it.
 fn escaped(text: &str) -> String {
-    let mut out = String::new();
-    for c in text.chars() {
-        if c == '\n' {
-            out.push_str("\\n");
-            continue;
-        }
-        if "\\.+*?()|[]{}^$/".contains(c) {
-            out.push('\\');
-        }
-        out.push(c);
-    }
-    out
+    regex_syntax::escape(text).replace('/', "\\/").replace('\n', "\\n")
 }
 
 impl Writer<'_> {
@@ -127,11 +108,15 @@ impl Writer<'_> {
     fn rule(&mut self, attributes: &str, body: &str) -> String {
         self.n_rules += 1;
         let name = format!("r{}", self.n_rules);
+        self.named_rule(&format!("{name}{attributes}"), body);
+        name
+    }
+
+    fn named_rule(&mut self, name: &str, body: &str) {
         if !self.is_full() {
             // A String takes what is written to it.
-            let _ = writeln!(self.out, "{name}{attributes}: {body}");
+            let _ = writeln!(self.out, "{name}: {body}");
         }
-        name
     }
 
     /// A mark, of control tokens and text in a row.
@@ -166,25 +151,26 @@ impl Writer<'_> {
         }
     }
 
-    fn answer(&mut self, syntax: &Syntax, opened: bool, tools: &[Tool<'_>], choice: &ToolChoice<'_>) -> Result<()> {
+    fn answer(&mut self, format: &AnswerFormat, tools: &[Tool<'_>], choice: &ToolChoice<'_>) -> Result<()> {
+        let syntax = &*format.syntax;
         if let Some(channels) = &syntax.channels {
-            let Some(to) = channels.call else { return unsupported(syntax.family) };
+            // A message that is gone on with has its head behind it.
+            let Some(to) = channels.call.filter(|_| !format.is_continued) else { return unsupported(syntax.family) };
             return self.channels(channels, to, tools, choice);
         }
         let Some(calls) = &syntax.calls else { return unsupported(syntax.family) };
-        let (Some(open), thinking) = (calls.open.first(), syntax.thinking.first()) else {
-            return unsupported(syntax.family);
-        };
+        let Some(open) = calls.open.first() else { return unsupported(syntax.family) };
         let many = self.calls(syntax.family, calls, tools, choice.one)?;
-        let before = match thinking {
-            Some((_, close)) if opened => format!("{} WS?", self.up_to(close)),
-            Some((begin, close)) => {
-                let thought = format!("{} {}", self.mark(begin), self.up_to(close));
-                format!("(WS? {thought} WS?)?")
+        let before = match format.opened.and_then(|pair| syntax.thinking.get(pair)) {
+            Some((_, close)) => format!("{} WS?", self.up_to(close)),
+            None if syntax.thinking.is_empty() || format.is_continued => "\"\"".to_owned(),
+            None => {
+                let thought = |(begin, close): &(String, String)| format!("{} {}", self.mark(begin), self.up_to(close));
+                let thoughts: Vec<String> = syntax.thinking.iter().map(thought).collect();
+                format!("(WS? ({}) WS?)?", thoughts.join(" | "))
             }
-            None => String::new(),
         };
-        let before = self.rule("", if before.is_empty() { "\"\"" } else { &before });
+        let before = self.rule("", &before);
         let all = if calls.bare {
             let plain = self.rule("", "/[^{ \\n\\r\\t](.|\\n)*/");
             if choice.required { many } else { format!("({many} | {plain})?") }

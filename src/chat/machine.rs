@@ -79,11 +79,12 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// `thinking`: the answer begins inside of thinking, between this pair of marks.
-    pub fn new(program: Arc<Program>, tools: Arc<Tools>, thinking: Option<usize>) -> Machine {
+    /// `thinking`: the answer begins inside of thinking, between this pair of marks; `is_continued`: some of it stands in the
+    /// prompt.
+    pub fn new(program: Arc<Program>, tools: Arc<Tools>, thinking: Option<usize>, is_continued: bool) -> Machine {
         let state = match thinking {
             Some(pair) => State::Text(Kind::Thinking(pair)),
-            None if program.channels.is_some() => State::Head,
+            None if program.channels.is_some() && !is_continued => State::Head,
             None => State::Text(Kind::Answer),
         };
         Machine {
@@ -93,7 +94,7 @@ impl Machine {
             held: Vec::new(),
             kept: Vec::new(),
             n_lead: 0,
-            fresh: true,
+            fresh: !is_continued,
             skips_space: thinking.is_some(),
             stray_close: false,
             n_calls: 0,

@@ -35,6 +35,11 @@ pub(super) fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
+/// Whether a byte begins a character, in UTF-8.
+pub(super) fn begins_character(byte: u8) -> bool {
+    byte & 0xc0 != 0x80
+}
+
 /// A mark, of which it is known what of it is written with control tokens.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Mark {

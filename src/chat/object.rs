@@ -1,6 +1,7 @@
 //! A call that is a JSON object: its name, its id and its arguments found among the members, whatever their order.
 
 use super::json::{Read, Scanner, Step, TextReader};
+use super::mark::{begins_character, is_space};
 use super::syntax::Keys;
 
 /// Bytes of a member's name, a call's name or an id.
@@ -30,7 +31,7 @@ enum State {
     Colon,
     Value,
     /// The value of a member that is a text: the name, the id.
-    Text(TextReader, Member),
+    Text(TextReader),
     /// An id that is a number.
     Number,
     Arguments(Box<Scanner>),
@@ -88,7 +89,7 @@ impl Object {
 
     /// Takes a byte; appends to `out` what is the arguments'.
     pub fn push(&mut self, byte: u8, out: &mut Vec<u8>) -> Turn {
-        let space = super::mark::is_space(byte);
+        let space = is_space(byte);
         match &mut self.state {
             State::Begin | State::KeyOrEnd | State::NextKey | State::Colon | State::Value | State::Behind if space => {
                 Turn::More
@@ -100,18 +101,15 @@ impl Object {
             }
             State::KeyOrEnd if byte == b'}' => self.close(),
             State::Key(reader) => match reader.push(byte, &mut self.text) {
-                Read::More if self.text.len() <= MAX_TEXT || byte & 0xc0 == 0x80 => Turn::More,
+                Read::More if self.text.len() <= MAX_TEXT || !begins_character(byte) => Turn::More,
                 Read::End => self.key(),
                 _ => Turn::Bad,
             },
             State::Colon if byte == b':' => self.go(State::Value),
             State::Value => self.value(byte, out),
-            State::Text(reader, member) => match reader.push(byte, &mut self.text) {
-                Read::More if self.text.len() <= MAX_TEXT || byte & 0xc0 == 0x80 => Turn::More,
-                Read::End => {
-                    let member = *member;
-                    self.known(member)
-                }
+            State::Text(reader) => match reader.push(byte, &mut self.text) {
+                Read::More if self.text.len() <= MAX_TEXT || !begins_character(byte) => Turn::More,
+                Read::End => self.known(),
                 _ => Turn::Bad,
             },
             State::Number if byte.is_ascii_digit() && self.text.len() < MAX_TEXT => {
@@ -119,7 +117,7 @@ impl Object {
                 Turn::More
             }
             State::Number => {
-                let turn = self.known(Member::Id);
+                let turn = self.known();
                 match self.push(byte, out) {
                     Turn::More => turn,
                     // That ends the object, and it is looked at for its id then.
@@ -207,8 +205,11 @@ impl Object {
         self.text.clear();
         let text = TextReader::default;
         match (self.member, byte) {
-            (Member::Name | Member::Id, b'"') => self.go(State::Text(text(), self.member)),
-            (Member::Inner, b'"') if self.name.is_none() => self.go(State::Text(text(), Member::Name)),
+            (Member::Name | Member::Id, b'"') => self.go(State::Text(text())),
+            (Member::Inner, b'"') if self.name.is_none() => {
+                self.member = Member::Name;
+                self.go(State::Text(text()))
+            }
             (Member::Name, _) => Turn::Bad,
             (Member::Id, b'0'..=b'9') => {
                 self.text.push(byte);
@@ -242,10 +243,11 @@ impl Object {
         Turn::Arguments
     }
 
-    fn known(&mut self, member: Member) -> Turn {
+    /// The name, or the id, is whole.
+    fn known(&mut self) -> Turn {
         let text = std::mem::take(&mut self.text);
         self.state = State::Behind;
-        match member {
+        match self.member {
             Member::Name if text.is_empty() => Turn::Bad,
             Member::Name => {
                 self.name = Some(text);

@@ -34,7 +34,10 @@ pub struct AnswerFormat {
     program: Arc<Program>,
     tools: Arc<Tools>,
     facts: ChatFormat,
-    opened: Option<usize>,
+    /// The pair of marks between which an answer begins.
+    pub(super) opened: Option<usize>,
+    /// Whether an answer begins in the middle, in a message that is gone on with.
+    pub(super) is_continued: bool,
     thinking_end: Arc<[u32]>,
 }
 
@@ -44,10 +47,7 @@ impl AnswerFormat {
     /// Fails like [`ChatTemplate::new`] (or [`ChatTemplate::with_source`]), and with `Argument` where the tools or
     /// variables are no JSON.
     pub fn new(tokenizer: &Tokenizer, chat: &ChatJson<'_>, source: Option<&str>) -> Result<AnswerFormat> {
-        let template = match source {
-            Some(source) => ChatTemplate::with_source(tokenizer, source)?,
-            None => ChatTemplate::new(tokenizer)?,
-        };
+        let template = ChatTemplate::of(tokenizer, chat, source)?;
         chat.check_tools()?;
         let Detected { syntax, has_thinking, opened, thinking_end } = detect(&template, chat)?;
         let control = tokenizer.control_texts()?;
@@ -68,6 +68,7 @@ impl AnswerFormat {
             },
             syntax: Arc::new(syntax),
             opened,
+            is_continued: chat.continue_final,
             thinking_end: thinking_end.into(),
         })
     }
@@ -83,7 +84,7 @@ impl AnswerFormat {
     }
 
     fn machine(&self) -> Machine {
-        Machine::new(self.program.clone(), self.tools.clone(), self.opened)
+        Machine::new(self.program.clone(), self.tools.clone(), self.opened, self.is_continued)
     }
 }
 
@@ -152,8 +153,7 @@ impl ChatParser {
         self.begin(bytes.len())?;
         let (thinking, n_thoughts) = (self.machine.is_thinking(), self.machine.n_thoughts);
         if control {
-            let rest = self.stream.finish()?.text;
-            self.machine.push(of(rest.as_bytes(), Origin::Token), &mut self.events);
+            self.flush()?;
             self.machine.push(of(&bytes, Origin::Control), &mut self.events);
         } else {
             let text = self.stream.push(&bytes)?.text;
@@ -178,8 +178,7 @@ impl ChatParser {
             return Err(Error::Argument { name: "text", found, expected });
         }
         self.begin(text.len())?;
-        let rest = self.stream.finish()?.text;
-        self.machine.push(of(rest.as_bytes(), Origin::Token), &mut self.events);
+        self.flush()?;
         self.machine.push(of(text.as_bytes(), Origin::Text), &mut self.events);
         Ok(&self.events)
     }
@@ -189,8 +188,7 @@ impl ChatParser {
     /// Fails with `OutOfMemory`, and is as it was.
     pub fn finish(&mut self) -> Result<&Events> {
         self.begin(0)?;
-        let rest = self.stream.finish()?.text;
-        self.machine.push(of(rest.as_bytes(), Origin::Token), &mut self.events);
+        self.flush()?;
         self.end();
         self.machine = self.format.machine();
         (self.n_thinking, self.told_budget) = (0, false);
@@ -199,14 +197,25 @@ impl ChatParser {
 
     /// The most events, and bytes of their texts, that a push of so many bytes gives.
     pub fn most(&self, n_bytes: usize) -> (usize, usize) {
-        let n = n_bytes.saturating_add(self.machine.n_held()).saturating_add(super::value::MAX_HELD);
-        Events::most(n)
+        Events::most(self.decides(n_bytes))
+    }
+
+    /// Bytes that a push of so many may decide: those that are held, too.
+    fn decides(&self, n_bytes: usize) -> usize {
+        n_bytes.saturating_add(self.machine.n_held()).saturating_add(super::value::MAX_HELD)
     }
 
     fn begin(&mut self, n_bytes: usize) -> Result<()> {
-        let n_held = self.machine.n_held().saturating_add(super::value::MAX_HELD);
+        let decides = self.decides(n_bytes);
         self.machine.reserve(n_bytes)?;
-        self.events.begin(n_bytes.saturating_add(n_held))
+        self.events.begin(decides)
+    }
+
+    /// Gives the machine what is left of a character that other text cuts off.
+    fn flush(&mut self) -> Result<()> {
+        let rest = self.stream.finish()?.text;
+        self.machine.push(of(rest.as_bytes(), Origin::Token), &mut self.events);
+        Ok(())
     }
 
     fn end(&mut self) {

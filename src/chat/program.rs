@@ -2,6 +2,7 @@
 
 use super::mark::Mark;
 use super::syntax::{Calls, Channels, Field, Item, Keys, Notation, Part, Syntax};
+use super::tools::QUOTE;
 
 /// A step of reading a call.
 #[derive(Clone, Debug)]
@@ -22,8 +23,8 @@ pub(super) enum Op {
     },
     Jump(usize),
     Pairs(Notation),
-    /// The arguments have ended.
-    Whole,
+    /// The arguments, which came one by one, have ended.
+    Close,
 }
 
 /// How calls are read.
@@ -77,7 +78,7 @@ impl Program {
                 ends: known(&channels.ends),
                 plan: channels.clone(),
             }),
-            quote: mark("<|\"|>"),
+            quote: mark(QUOTE),
         }
     }
 }
@@ -111,8 +112,8 @@ fn lower(parts: &[Part], behind: &[&str], mark: &dyn Fn(&str) -> Mark, ops: &mut
         match part {
             Part::Mark(text) => ops.push(Op::Mark(mark(text))),
             Part::Field(field) => ops.push(Op::Field(*field, marks(next()))),
-            Part::Json => ops.extend([Op::Json, Op::Whole]),
-            Part::Pairs(notation) => ops.extend([Op::Pairs(*notation), Op::Whole]),
+            Part::Json => ops.push(Op::Json),
+            Part::Pairs(notation) => ops.push(Op::Pairs(*notation)),
             Part::Value { lines, cdata } => {
                 let mut ends = marks(next());
                 if *lines {
@@ -131,7 +132,7 @@ fn lower(parts: &[Part], behind: &[&str], mark: &dyn Fn(&str) -> Mark, ops: &mut
                 if let Some(op) = ops.get_mut(from) {
                     *op = Op::Argument(first, behind);
                 }
-                ops.push(Op::Whole);
+                ops.push(Op::Close);
             }
         }
     }

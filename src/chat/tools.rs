@@ -11,6 +11,9 @@ use crate::error::{Error, Result};
 /// Bytes that reading a byte of the tools' JSON takes at most, beside its text.
 const BYTES_A_BYTE: usize = 48;
 
+/// What quotes texts in Gemma's notation.
+pub(super) const QUOTE: &str = "<|\"|>";
+
 /// References that a schema may follow.
 const MAX_REFERENCES: usize = 16;
 /// Schemas that are looked at for what arguments may be; of what is more nothing is known.

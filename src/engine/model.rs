@@ -215,13 +215,11 @@ impl Model {
     pub fn chat_variable<T>(
         &self,
         index: usize,
+        chat: &ChatJson<'_>,
         template: Option<&str>,
         lend: impl FnOnce(&str) -> Result<T>,
     ) -> Result<T> {
-        let template = match template {
-            Some(source) => ChatTemplate::with_source(&self.inner.tokenizer, source)?,
-            None => ChatTemplate::new(&self.inner.tokenizer)?,
-        };
+        let template = ChatTemplate::of(&self.inner.tokenizer, chat, template)?;
         let n = template.variables().count();
         let none = || Error::NotFound { what: "template variable", name: format!("{index}, the template reads {n}") };
         lend(template.variables().nth(index).ok_or_else(none)?)
@@ -230,10 +228,15 @@ impl Model {
     /// A conversation in JSON through the model's template or another: see [`ChatTemplate::render_json`]. Fails with
     /// `NotFound` where the model has none and no other is given.
     pub fn render_chat_json(&self, chat: &ChatJson<'_>, template: Option<&str>) -> Result<Rendered> {
-        match template {
-            Some(source) => ChatTemplate::with_source(&self.inner.tokenizer, source)?.render_json(chat),
-            None => ChatTemplate::new(&self.inner.tokenizer)?.render_json(chat),
-        }
+        ChatTemplate::of(&self.inner.tokenizer, chat, template)?.render_json(chat)
+    }
+
+    /// The name of one of the model's further chat templates. Fails with `NotFound` behind the last.
+    pub fn chat_template_name(&self, index: usize) -> Result<&str> {
+        let mut names = self.inner.tokenizer.chat_template_names();
+        let n = names.by_ref().count();
+        let name = self.inner.tokenizer.chat_template_names().nth(index);
+        name.ok_or_else(|| Error::NotFound { what: "chat template", name: format!("{index}, {n} have names") })
     }
 }
 

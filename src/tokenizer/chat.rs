@@ -10,11 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use once_cell::sync::OnceCell;
+
 use super::conversation::{ChatJson, Conversation};
 use super::jinja::{Context, Fault, Limits, Meter, Program, Renderer, Value, free_names, parse};
 use super::marks::{self, Marks, Part};
-use super::special::{Matcher, Piece};
-use super::{Tokenizer, is_special};
+use super::vocab::{CHAT_TEMPLATE, Vocab};
+use super::{ControlTexts, Tokenizer, owned};
 use crate::alloc;
 use crate::error::{Error, Result};
 use crate::process::on_own_stack;
@@ -56,10 +58,35 @@ pub struct Rendered {
 }
 
 /// Where a template comes from, and whose fault it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Origin {
-    Model,
+    /// The file, under this key.
+    Model(Arc<str>),
     Caller,
+}
+
+/// A template of a file.
+pub(super) struct Source {
+    /// Its key, and what it is called; the first has no name.
+    key: Arc<str>,
+    pub(super) name: Option<String>,
+    pub(super) text: String,
+    /// That, once it has been used.
+    compiled: OnceCell<Arc<Compiled>>,
+}
+
+impl Source {
+    /// Those of a vocabulary.
+    pub(super) fn all(vocab: &Vocab<'_>) -> Result<Vec<Source>> {
+        let first = vocab.chat_template.map(|text| (None, text));
+        let all = first.into_iter().chain(vocab.chat_templates.iter().map(|(name, text)| (Some(*name), *text)));
+        let source = |(name, text): (Option<&str>, &str)| {
+            let key = name.map_or_else(|| CHAT_TEMPLATE.to_owned(), |name| format!("{CHAT_TEMPLATE}.{name}"));
+            let (name, text) = (name.map(owned).transpose()?, owned(text)?);
+            Ok(Source { key: key.into(), name, text, compiled: OnceCell::new() })
+        };
+        all.map(source).collect()
+    }
 }
 
 /// A template that has been compiled.
@@ -87,11 +114,40 @@ impl<'t> ChatTemplate<'t> {
     /// `Unsupported` if it puts a control token together from parts (such as `'<|' + role + '|>'`), where what a
     /// message says could not be told from what the template says.
     pub fn new(tokenizer: &'t Tokenizer) -> Result<ChatTemplate<'t>> {
-        let none = || Error::NotFound { what: "metadata key", name: "tokenizer.chat_template".into() };
-        let source = tokenizer.chat_template().ok_or_else(none)?;
+        ChatTemplate::named(tokenizer, None)
+    }
+
+    /// Takes the model's template with this name; none: the one without.
+    ///
+    /// Fails like [`ChatTemplate::new`]; the error has the names that there are.
+    pub fn named(tokenizer: &'t Tokenizer, name: Option<&str>) -> Result<ChatTemplate<'t>> {
+        let source = tokenizer.chat_templates.iter().find(|source| source.name.as_deref() == name);
+        let source = source.ok_or_else(|| match name {
+            None => Error::NotFound { what: "metadata key", name: CHAT_TEMPLATE.to_owned() },
+            Some(name) => {
+                let known: Vec<&str> = tokenizer.chat_template_names().collect();
+                let known = if known.is_empty() { "none with a name".to_owned() } else { known.join(", ") };
+                Error::NotFound { what: "chat template", name: format!("{name}, the model has {known}") }
+            }
+        })?;
+        let compile = || prepare(tokenizer, &source.text, Origin::Model(source.key.clone()));
         // What failed is tried again the next time.
-        let compiled = tokenizer.compiled_chat.get_or_try_init(|| prepare(tokenizer, source, Origin::Model))?;
+        let compiled = source.compiled.get_or_try_init(compile)?;
         Ok(ChatTemplate { tokenizer, compiled: Arc::clone(compiled) })
+    }
+
+    /// Takes a template of the caller's own, or else the model's that the conversation names.
+    ///
+    /// Fails like [`ChatTemplate::with_source`] and [`ChatTemplate::named`], with `Argument` where there are both.
+    pub fn of(tokenizer: &'t Tokenizer, chat: &ChatJson<'_>, source: Option<&str>) -> Result<ChatTemplate<'t>> {
+        match (source, chat.template_name) {
+            (Some(source), None) => ChatTemplate::with_source(tokenizer, source),
+            (None, name) => ChatTemplate::named(tokenizer, name),
+            (Some(_), Some(name)) => {
+                let (found, expected) = (format!("{name:?} beside a template_source"), "one of both".to_owned());
+                Err(Error::Argument { name: "template_name", found, expected })
+            }
+        }
     }
 
     /// Takes a template for the tokenizer's model.
@@ -138,22 +194,27 @@ impl<'t> ChatTemplate<'t> {
         self.finish(Conversation::of_json(chat, now)?)
     }
 
-    fn finish(&self, conversation: Conversation) -> Result<Rendered> {
+    fn finish(&self, mut conversation: Conversation) -> Result<Rendered> {
+        let continued = conversation.continued.take();
         let compiled = self.compiled.clone();
         let panicked = self.compiled.origin.panicked();
         // Rare enough to compile it anew.
         let meets = compiled.marks.meet(&conversation.taken);
-        let control = if meets { Some(Matcher::new(&self.tokenizer.tokens, is_special, str::to_owned)?) } else { None };
+        let control = if meets { Some(self.tokenizer.control_texts()?.clone()) } else { None };
         let (compiled, marked) = on_own_stack("kigo-chat", STACK, panicked, move || {
             let compiled = match control {
                 Some(control) => {
-                    let (origin, variables) = (compiled.origin, compiled.variables.clone());
+                    let (origin, variables) = (compiled.origin.clone(), compiled.variables.clone());
                     Arc::new(Compiled::new(origin, compiled.source.clone(), variables, &control, &conversation.taken)?)
                 }
                 None => compiled,
             };
             compiled.render(&conversation)?.map(|marked| (compiled.clone(), marked))
         })?;
+        let marked = match continued {
+            Some(continued) => continued.cut(&compiled.marks, marked)?,
+            None => marked,
+        };
         let mut text = String::new();
         alloc::reserve_text(&mut text, marked.len())?;
         let mut ids = Vec::new();
@@ -203,12 +264,13 @@ fn prepare(tokenizer: &Tokenizer, source: &str, origin: Origin) -> Result<Arc<Co
     }
     // A source that is not too long is compiled in less than its rendering may take (tests/api/chat_cost.rs).
     alloc::require(Limits::of(0, 0).memory())?;
-    let control = Matcher::new(&tokenizer.tokens, is_special, str::to_owned)?;
+    let control = tokenizer.control_texts()?.clone();
     let source = source.to_owned();
     on_own_stack("kigo-chat", STACK, origin.panicked(), move || {
         let compiled = Compiled::new(origin, source, variables, &control, &BTreeSet::new())?;
         for (messages, tools) in PROBES {
-            let chat = ChatJson { messages, tools: Some(tools), variables: None, add_generation_prompt: true };
+            let tools = Some(tools);
+            let chat = ChatJson { messages, tools, add_generation_prompt: true, ..ChatJson::default() };
             // It may want other messages than these, and not get to what is not done here.
             if let Ok(text) = compiled.render(&Conversation::of_json(&chat, 0)?)? {
                 check_assembled(&control, &compiled.marks, &text)?;
@@ -219,20 +281,20 @@ fn prepare(tokenizer: &Tokenizer, source: &str, origin: Origin) -> Result<Arc<Co
 }
 
 impl Origin {
-    fn error(self, found: String, expected: String) -> Error {
+    fn error(&self, found: String, expected: String) -> Error {
         match self {
-            Origin::Model => Error::Model { name: "tokenizer.chat_template".to_owned(), found, expected },
+            Origin::Model(key) => Error::Model { name: key.to_string(), found, expected },
             Origin::Caller => Error::Argument { name: "template_source", found, expected },
         }
     }
 
     /// The engine's own fault, which this template meets.
-    fn panicked(self) -> Error {
+    fn panicked(&self) -> Error {
         self.error("one that the template engine fails on".to_owned(), "a Jinja template".to_owned())
     }
 
     /// What ends the reading of a source.
-    fn refuse(self, (fault, line): (Fault, u32)) -> Error {
+    fn refuse(&self, (fault, line): (Fault, u32)) -> Error {
         match fault {
             Fault::Raised(words) => {
                 self.error(format!("malformed ({words} in line {line})"), "a Jinja template".to_owned())
@@ -245,7 +307,7 @@ impl Origin {
     }
 
     /// What ends a rendering: too much is the template's fault, all else the messages'.
-    fn stop(self, fault: Fault, line: u32) -> Error {
+    fn stop(&self, fault: Fault, line: u32) -> Error {
         match fault {
             Fault::Raised(words) => Error::Template { message: format!("{words} (in line {line})") },
             Fault::Costly(excess) => {
@@ -263,10 +325,10 @@ fn unsupported(name: String) -> Error {
 }
 
 /// Fails if what a probe rendered has a control token's text outside of the marks.
-fn check_assembled(control: &Matcher, marks: &Marks, marked: &str) -> Result<()> {
+fn check_assembled(control: &ControlTexts, marks: &Marks, marked: &str) -> Result<()> {
     for part in marks.split(marked)? {
         let Part::Text(plain) = part else { continue };
-        if let Some(Piece::Token(_, text)) = control.pieces(&plain).find(|p| matches!(p, Piece::Token(..))) {
+        if let Some((_, text)) = control.pieces(&plain).find(|(id, _)| id.is_some()) {
             let what = "chat template that puts a control token together from parts";
             return Err(Error::Unsupported { what, name: text.into() });
         }
@@ -280,7 +342,7 @@ impl Compiled {
         origin: Origin,
         source: String,
         variables: Vec<(&'static str, u32, String)>,
-        control: &Matcher,
+        control: &ControlTexts,
         taken: &BTreeSet<char>,
     ) -> Result<Compiled> {
         let tokens: BTreeMap<u32, String> = variables.iter().map(|(_, id, text)| (*id, text.clone())).collect();
@@ -289,8 +351,8 @@ impl Compiled {
         let look = |text: &str| {
             let (tokens, taken) = &mut *found.borrow_mut();
             marks::note(text, taken);
-            for piece in control.pieces(text) {
-                if let Piece::Token(id, text) = piece {
+            for (id, text) in control.pieces(text) {
+                if let Some(id) = id {
                     tokens.entry(id).or_insert_with(|| text.to_owned());
                 }
             }

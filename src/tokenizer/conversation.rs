@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::continued::Continued;
 use super::jinja::{Limits, Map, Value};
 use super::{json_reader, marks};
 use crate::alloc;
@@ -21,12 +22,16 @@ pub struct ChatJson<'a> {
     pub variables: Option<&'a str>,
     /// Whether the text ends with what opens an answer.
     pub add_generation_prompt: bool,
+    /// Whether the text ends within the last message, which is to be gone on with.
+    pub continue_final: bool,
+    /// Which of the model's templates renders it; none: the first.
+    pub template_name: Option<&'a str>,
 }
 
 impl ChatJson<'_> {
     /// Reads the tools and the variables, and fails as a rendering would.
     pub fn check_tools(&self) -> Result<()> {
-        Conversation::of_json(&ChatJson { messages: "[]", ..*self }, 0).map(drop)
+        Conversation::of_json(&ChatJson { messages: "[]", continue_final: false, ..*self }, 0).map(drop)
     }
 }
 
@@ -43,6 +48,8 @@ pub(super) struct Conversation {
     pub(super) taken: BTreeSet<char>,
     /// Seconds since 1970.
     pub(super) now: i64,
+    /// Where the last message ends, which is to be gone on with.
+    pub(super) continued: Option<Continued>,
 }
 
 impl Conversation {
@@ -67,6 +74,7 @@ impl Conversation {
             bytes,
             taken,
             now,
+            continued: None,
         })
     }
 
@@ -86,7 +94,15 @@ impl Conversation {
         let named = read(chat.variables, "variables_json").transpose()?.unwrap_or(Value::None);
         let variables = check_variables(&named)?;
         let add_generation_prompt = chat.add_generation_prompt;
-        Ok(Conversation { messages, n_messages, tools, variables, add_generation_prompt, bytes, taken, now })
+        let (messages, continued) = match chat.continue_final {
+            true if add_generation_prompt => {
+                let expected = "one of a new answer and the last message to go on with";
+                return Err(unlike("flags", "for both".to_owned(), expected));
+            }
+            true => Continued::put(&messages).map(|(messages, continued)| (messages, Some(continued)))?,
+            false => (messages, None),
+        };
+        Ok(Conversation { messages, n_messages, tools, variables, add_generation_prompt, bytes, taken, now, continued })
     }
 }
 

@@ -1,11 +1,11 @@
 //! Tokens that end a generation, known by their texts.
 
-use super::is_special;
 use super::tokens::TokenTable;
 use super::vocab::{TokenKind, Vocab};
+use super::{fim_names, is_special};
 
 /// Texts of control tokens that end a generation whatever the file's ids say. Source: llama.cpp's `llama-vocab.cpp`.
-const TEXTS: [&str; 31] = [
+const TEXTS: [&str; 22] = [
     "<|eot_id|>",
     "<|im_end|>",
     "<|end|>",
@@ -28,16 +28,6 @@ const TEXTS: [&str; 31] = [
     "<|tool_response>",
     "<｜end▁of▁sentence｜>",
     "[e~[",
-    // Fill-in-the-middle: padding, repository name and file separator.
-    "<|fim_pad|>",
-    "<fim-pad>",
-    "<fim_pad>",
-    "<|fim_repo|>",
-    "<|repo_name|>",
-    "<fim-repo>",
-    "<reponame>",
-    "<|file_sep|>",
-    "<PAD>",
 ];
 
 /// The ids that end a generation. A user-defined token with the text of a turn's end is made a control token, so
@@ -47,7 +37,7 @@ pub(super) fn find(vocab: &Vocab<'_>, eos: Option<u32>, tokens: &mut TokenTable)
     let mut ends: Vec<u32> = vocab.ends.iter().map(|end| end.1).chain(eos).collect();
     let mut turned = Vec::new();
     for (id, text, kind) in tokens.iter() {
-        if !TEXTS.contains(&text) {
+        if !TEXTS.contains(&text) && !fim_names::is_end(text) {
             continue;
         }
         let is_turn_end = (text.starts_with("<|") && text.ends_with("|>")) || text == "<end_of_turn>";

@@ -10,7 +10,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::special::{Matcher, Piece};
+use super::ControlTexts;
 use crate::alloc;
 use crate::error::{Error, Result};
 
@@ -79,12 +79,8 @@ impl Marks {
     }
 
     /// The text with marks in place of its control tokens, which all have theirs.
-    pub fn mark(&self, text: &str, control: &Matcher) -> String {
-        let piece = |piece| match piece {
-            Piece::Token(id, text) => self.of(id).unwrap_or(text).to_owned(),
-            Piece::Text(text) => text.to_owned(),
-        };
-        control.pieces(text).map(piece).collect()
+    pub fn mark(&self, text: &str, control: &ControlTexts) -> String {
+        control.pieces(text).map(|(id, text)| id.and_then(|id| self.of(id)).unwrap_or(text)).collect()
     }
 
     /// The text that a text with marks stands for.

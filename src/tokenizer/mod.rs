@@ -16,11 +16,13 @@ mod bytes;
 mod charsmap;
 mod chat;
 mod compose;
+mod continued;
 mod conversation;
 mod cut;
 mod date;
 mod ends;
 mod fim;
+mod fim_names;
 mod jinja;
 mod json_reader;
 mod kind;
@@ -64,6 +66,8 @@ pub struct Tokenizer {
     user: Matcher,
     /// User-defined, control and unknown tokens.
     all: Matcher,
+    /// Control and unknown tokens, by their texts as they stand in the file; once they have been asked for.
+    control: OnceCell<Arc<ControlTexts>>,
     bos: Option<u32>,
     eos: Option<u32>,
     unk: Option<u32>,
@@ -76,9 +80,8 @@ pub struct Tokenizer {
     /// Ids that end a generation, in order.
     ends: Vec<u32>,
     fim: FimTokens,
-    chat_template: Option<String>,
-    /// That, once it has been used.
-    compiled_chat: OnceCell<Arc<chat::Compiled>>,
+    /// The file's, the one without a name first.
+    chat_templates: Vec<chat::Source>,
 }
 
 impl Tokenizer {
@@ -108,7 +111,6 @@ impl Tokenizer {
 
         let kind = Kind::new(vocab, &tasks, &tokens)?;
         let user = Matcher::new(&tokens, |k| k == TokenKind::UserDefined, |text| kind.pattern(text))?;
-        let is_atomic = |k| k == TokenKind::UserDefined || is_special(k);
         let all = Matcher::new(&tokens, is_atomic, |text| kind.pattern(text))?;
 
         let (add_bos, add_eos) = kind.adds(vocab);
@@ -125,6 +127,7 @@ impl Tokenizer {
             kind,
             user,
             all,
+            control: OnceCell::new(),
             bos,
             eos,
             unk,
@@ -133,8 +136,7 @@ impl Tokenizer {
             add_eos,
             ends,
             fim,
-            chat_template: vocab.chat_template.map(owned).transpose()?,
-            compiled_chat: OnceCell::new(),
+            chat_templates: chat::Source::all(vocab)?,
         })
     }
 
@@ -171,22 +173,26 @@ impl Tokenizer {
 
     /// The ids of a text that stands behind another, control tokens where it has theirs: see [`Self::encode`].
     pub fn encode_behind(&self, text: &str) -> Result<Vec<u32>> {
-        let (mut ids, mut after_special) = (Vec::new(), false);
-        let text = self.kind.escape(text)?;
-        for piece in self.all.pieces(&text) {
-            self.encode_piece(piece, &mut after_special, &mut ids)?;
-        }
+        let mut ids = Vec::new();
+        self.encode_pieces(&self.all, text, &mut false, &mut ids)?;
         Ok(ids)
     }
 
-    /// What finds the texts of control tokens.
-    pub(crate) fn control_texts(&self) -> Result<ControlTexts> {
-        Matcher::new(&self.tokens, is_special, str::to_owned).map(ControlTexts)
+    /// What finds the texts of control tokens; made at its first use, and kept.
+    pub(crate) fn control_texts(&self) -> Result<&Arc<ControlTexts>> {
+        let make = || Matcher::new(&self.tokens, is_special, str::to_owned).map(|all| Arc::new(ControlTexts(all)));
+        // What failed is tried again the next time.
+        self.control.get_or_try_init(make)
     }
 
     /// The ids of a text in which only user-defined tokens are atomic.
     fn encode_plain(&self, text: &str, after_special: &mut bool, ids: &mut Vec<u32>) -> Result<()> {
-        self.user.pieces(&self.kind.escape(text)?).try_for_each(|piece| self.encode_piece(piece, after_special, ids))
+        self.encode_pieces(&self.user, text, after_special, ids)
+    }
+
+    /// The ids of a text in which the matcher's tokens are atomic.
+    fn encode_pieces(&self, matcher: &Matcher, text: &str, after_special: &mut bool, ids: &mut Vec<u32>) -> Result<()> {
+        matcher.pieces(&self.kind.escape(text)?).try_for_each(|piece| self.encode_piece(piece, after_special, ids))
     }
 
     fn encode_piece(&self, piece: Piece<'_>, after_special: &mut bool, ids: &mut Vec<u32>) -> Result<()> {
@@ -293,9 +299,14 @@ impl Tokenizer {
         ChatTemplate::new(self)?.render(messages, add_generation_prompt)
     }
 
-    /// The model's chat template as it stands in the file.
+    /// The model's chat template as it stands in the file, the one without a name.
     pub fn chat_template(&self) -> Option<&str> {
-        self.chat_template.as_deref()
+        self.chat_templates.iter().find(|source| source.name.is_none()).map(|source| &*source.text)
+    }
+
+    /// The names of the model's further chat templates, such as `tool_use`, in the order of the file.
+    pub fn chat_template_names(&self) -> impl Iterator<Item = &str> {
+        self.chat_templates.iter().filter_map(|source| source.name.as_deref())
     }
 }
 
@@ -336,6 +347,11 @@ fn filled<T: Clone>(n: usize, element: T) -> Result<Vec<T>> {
     reserve(&mut list, n)?;
     list.resize(n, element);
     Ok(list)
+}
+
+/// Whether a text that stands for this kind of token is never cut, where special tokens are asked for.
+fn is_atomic(kind: TokenKind) -> bool {
+    kind == TokenKind::UserDefined || is_special(kind)
 }
 
 /// Whether a text gives this kind of token only where special tokens are asked for.

@@ -1,23 +1,11 @@
 //! What a model file says about its tokens, as borrowed values: the seam between the file and the tokenizer.
 
+use super::fim_names;
 use crate::alloc::reserve;
 use crate::error::{Error, Result};
 use crate::gguf::{Array, Gguf, ValueType};
 
 /// The elements, in memory asked for at once.
-/// The keys of tokens for filling in the middle, the newer ones before the older.
-const FIM_KEYS: [&str; 9] = [
-    "fim_pre_token_id",
-    "fim_suf_token_id",
-    "fim_mid_token_id",
-    "fim_pad_token_id",
-    "fim_rep_token_id",
-    "fim_sep_token_id",
-    "prefix_token_id",
-    "suffix_token_id",
-    "middle_token_id",
-];
-
 fn gather<T>(n: usize, elements: impl Iterator<Item = T>) -> Result<Vec<T>> {
     let mut all = Vec::new();
     reserve(&mut all, n)?;
@@ -27,6 +15,21 @@ fn gather<T>(n: usize, elements: impl Iterator<Item = T>) -> Result<Vec<T>> {
 
 fn texts(array: Array<'_>) -> Result<Vec<&str>> {
     gather(array.len(), array.strings())
+}
+
+/// The key of the chat template; those of templates with a name have it behind a dot.
+pub(super) const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
+
+fn chat_templates<'g>(gguf: &'g Gguf<'_>) -> Result<Vec<(&'g str, &'g str)>> {
+    let mut all = Vec::new();
+    for (key, _) in gguf.meta_iter() {
+        let name = key.strip_prefix(CHAT_TEMPLATE).and_then(|name| name.strip_prefix('.'));
+        if let (Some(name), Some(source)) = (name, name.and(Some(key)).map(|key| gguf.text(key)).transpose()?) {
+            reserve(&mut all, 1)?;
+            all.push((name, source));
+        }
+    }
+    Ok(all)
 }
 
 /// What a token is for (`tokenizer.ggml.token_type`).
@@ -112,6 +115,8 @@ pub struct Vocab<'a> {
     pub strip_accents: Option<bool>,
     /// `tokenizer.chat_template`.
     pub chat_template: Option<&'a str>,
+    /// `tokenizer.chat_template.NAME`, by their names.
+    pub chat_templates: Vec<(&'a str, &'a str)>,
 }
 
 impl<'g> Vocab<'g> {
@@ -141,14 +146,10 @@ impl<'g> Vocab<'g> {
         let scores = numbers("scores", &|ty| is_float(ty) || is_int(ty))?;
         let kinds = numbers("token_type", &is_int)?;
         let charsmap = numbers("precompiled_charsmap", &|ty| matches!(ty, ValueType::U8 | ValueType::I8))?;
-        let mut ends = Vec::new();
-        for name in ["eot_token_id", "eom_token_id", "fim_pad_token_id", "fim_rep_token_id", "fim_sep_token_id"] {
-            ends.extend(id(name)?.map(|id| (name, id)));
-        }
-        let mut fim = Vec::new();
-        for name in FIM_KEYS {
-            fim.extend(id(name)?.map(|id| (name, id)));
-        }
+        let named = |name| id(name).transpose().map(|id| id.map(|id| (name, id)));
+        let ends = ["eot_token_id", "eom_token_id"].into_iter().chain(fim_names::end_keys());
+        let ends = ends.filter_map(named).collect::<Result<_>>()?;
+        let fim = fim_names::keys().filter_map(named).collect::<Result<_>>()?;
         Ok(Vocab {
             model: gguf.text(&key("model"))?,
             pre: gguf.opt_text(&key("pre"))?,
@@ -182,7 +183,8 @@ impl<'g> Vocab<'g> {
             },
             lowercase: gguf.opt_bool(&key("normalizer.lowercase"))?,
             strip_accents: gguf.opt_bool(&key("normalizer.strip_accents"))?,
-            chat_template: gguf.opt_text("tokenizer.chat_template")?,
+            chat_template: gguf.opt_text(CHAT_TEMPLATE)?,
+            chat_templates: chat_templates(gguf)?,
         })
     }
 

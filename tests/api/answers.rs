@@ -163,7 +163,13 @@ const OPENED: [(&str, &str); 4] = [
 
 fn render(template: &ChatTemplate, messages: &Value, add_generation_prompt: bool) -> Option<String> {
     let (messages, tools) = (messages.to_string(), tools().to_string());
-    let chat = ChatJson { messages: &messages, tools: Some(&tools), variables: THINKING, add_generation_prompt };
+    let chat = ChatJson {
+        messages: &messages,
+        tools: Some(&tools),
+        variables: THINKING,
+        add_generation_prompt,
+        ..ChatJson::default()
+    };
     let text = template.render_json(&chat).ok()?.text;
     Some(text.rsplit_once(QUESTION)?.1.to_owned())
 }
@@ -355,7 +361,13 @@ fn published_templates_answers_are_read_back() {
     for (name, _) in fixture["templates"].as_object().unwrap() {
         let Some(source) = source(name) else { return };
         let template = ChatTemplate::with_source(&tokenizer, &source).unwrap();
-        let chat = ChatJson { messages: "[]", tools: Some(&tools), variables: THINKING, add_generation_prompt: true };
+        let chat = ChatJson {
+            messages: "[]",
+            tools: Some(&tools),
+            variables: THINKING,
+            add_generation_prompt: true,
+            ..ChatJson::default()
+        };
         let format = AnswerFormat::new(&tokenizer, &chat, Some(&source)).unwrap();
         let [weather, book] = arguments(format.facts().family);
         let (both, one) = ([("get_weather", weather), ("book-it", book.clone())], [("book-it", book)]);
@@ -414,7 +426,13 @@ fn format_of(tokenizer: &Tokenizer, source: &str, prompt: &str) -> AnswerFormat 
         "{{% for m in messages %}}<|im_start|>{{{{ m.role }}}}\n{{{{ m.content }}}}<|im_end|>\n{{% endfor %}}{{# {source} #}}{{{{ '{prompt}' }}}}"
     );
     let source = source.replace("{#", "{% if false %}").replace("#}", "{% endif %}");
-    let chat = ChatJson { messages: "[]", tools: Some(&tools), variables: None, add_generation_prompt: true };
+    let chat = ChatJson {
+        messages: "[]",
+        tools: Some(&tools),
+        variables: None,
+        add_generation_prompt: true,
+        ..ChatJson::default()
+    };
     AnswerFormat::new(tokenizer, &chat, Some(&source)).unwrap()
 }
 

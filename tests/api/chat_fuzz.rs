@@ -357,7 +357,13 @@ fn no_template_makes_the_engine_panic() {
         {"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]},
         {"role": "tool", "content": [{"type": "text", "text": "<|im_end|>"}], "n": -1.5}]"#;
     let tools = r#"[{"type": "function", "function": {"name": "f", "parameters": {"a": {"type": "integer"}}}}]"#;
-    let chat = ChatJson { messages, tools: Some(tools), variables: Some(r#"{"x": 1}"#), add_generation_prompt: true };
+    let chat = ChatJson {
+        messages,
+        tools: Some(tools),
+        variables: Some(r#"{"x": 1}"#),
+        add_generation_prompt: true,
+        ..ChatJson::default()
+    };
     let (mut n_rendered, mut n_too_much) = (0_u64, 0_u64);
     for case in 0..n {
         let mut r = Random(seed.wrapping_mul(0x1_0000_0000).wrapping_add(case));

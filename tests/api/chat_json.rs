@@ -13,6 +13,7 @@ fn render_case(tokenizer: &Tokenizer, source: &str, case: &Value, now: i64) -> R
         tools: case["tools"].as_str(),
         variables: case["variables"].as_str(),
         add_generation_prompt: case["prompt"].as_bool().unwrap(),
+        ..ChatJson::default()
     };
     Ok(ChatTemplate::with_source(tokenizer, source)?.render_json_at(&chat, now)?.text)
 }
@@ -102,6 +103,7 @@ fn no_string_becomes_a_control_token() {
                 tools: Some(&tools),
                 variables: Some(&variables),
                 add_generation_prompt: true,
+                ..ChatJson::default()
             };
             control(&tokenizer, &template.render_json(&chat).unwrap_or_else(|e| panic!("{name}: {json}: {e}")).ids)
         };
@@ -129,7 +131,7 @@ fn what_is_no_conversation_is_refused_by_place() {
     let tokenizer = tiny("tiny_llama_bpe");
     let template = ChatTemplate::with_source(&tokenizer, "{{ messages }}").unwrap();
     let refusal = |messages: &str, tools: Option<&str>, variables: Option<&str>| {
-        let chat = ChatJson { messages, tools, variables, add_generation_prompt: false };
+        let chat = ChatJson { messages, tools, variables, ..ChatJson::default() };
         let error = template.render_json(&chat).unwrap_err();
         assert_eq!(error.status(), Status::InvalidArgument, "{error}");
         error.to_string()
@@ -161,6 +163,6 @@ fn what_is_no_conversation_is_refused_by_place() {
     let long = format!("[\"{}\"]", "x".repeat(16 << 20));
     let expected = format!("messages_json is {} bytes long; expected at most 16777216", long.len());
     assert_eq!(refusal(&long, None, None), expected);
-    let chat = ChatJson { messages: "[]", tools: Some("null"), variables: Some("null"), add_generation_prompt: false };
+    let chat = ChatJson { messages: "[]", tools: Some("null"), variables: Some("null"), ..ChatJson::default() };
     assert_eq!(template.render_json(&chat).unwrap().text, "[]");
 }

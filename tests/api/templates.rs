@@ -38,11 +38,12 @@ fn chat(conversation: &Value, add_generation_prompt: bool) -> ChatJson<'_> {
         tools: conversation["tools"].as_str(),
         variables: conversation["variables"].as_str(),
         add_generation_prompt,
+        ..ChatJson::default()
     }
 }
 
 /// FNV-1a of 64 bits.
-fn fnv(text: &str) -> String {
+pub fn fnv(text: &str) -> String {
     let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
     format!("{:016x}", text.bytes().fold(0xcbf2_9ce4_8422_2325, step))
 }

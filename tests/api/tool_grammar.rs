@@ -77,5 +77,123 @@ fn what_templates_render_is_allowed() {
         }
     }
     println!("{families:?}");
+    let without: Vec<&str> = families.iter().filter(|(_, has)| !**has).map(|(family, _)| *family).collect();
+    assert_eq!(without, ["minimax-m3", "muse", "plain"]);
     assert!(wrong.is_empty(), "{} wrong\n{}", wrong.len(), wrong.join("\n\n"));
+}
+
+/// A template of the style of Qwen3-Coder's, in which an answer begins with thinking between `open` and its end.
+fn with_tags(open: &str) -> String {
+    let call = "<tool_call>\n<function={{ c.function.name }}>\n{% for k, v in c.function.arguments.items() %}\
+                <parameter={{ k }}>\n{{ v }}\n</parameter>\n{% endfor %}</function>\n</tool_call>";
+    format!(
+        "{{# <think> </think> [THINK] [/THINK] #}}{{% for m in messages %}}{{{{ m.role }}}}: {{{{ m.content }}}}\
+         {{% for c in m.tool_calls or [] %}}{call}{{% endfor %}}\n{{% endfor %}}\
+         {{% if add_generation_prompt %}}assistant: {open}{{% endif %}}"
+    )
+}
+
+#[test]
+fn texts_of_an_enum_have_any_characters() {
+    let model = model();
+    let odd = "a\tb\u{1}\u{7f}\u{85}\u{2028}\"\\/\n</x>";
+    let tools = json!([{"type": "function", "function": {"name": "pick", "parameters": {
+        "type": "object", "properties": {"which": {"type": "string", "enum": [odd, "plain"]}}, "required": ["which"]}}}]);
+    let (tools, template) = (tools.to_string(), with_tags(""));
+    let chat = ChatJson { messages: "[]", tools: Some(&tools), ..ChatJson::default() };
+    let made =
+        Constraint::of_tools(&model, &chat, Some(&template), &ToolChoice::default(), false, &mut || true).unwrap();
+    let call = |which: &str| {
+        format!("<tool_call>\n<function=pick>\n<parameter=which>\n{which}\n</parameter>\n</function>\n</tool_call>")
+    };
+    for (which, is_allowed) in [(odd, true), ("plain", true), ("a b", false)] {
+        assert_eq!(allows(&model, &made, &call(which)), is_allowed, "{which:?}");
+    }
+}
+
+#[test]
+fn thinking_ends_with_the_mark_of_the_pair_that_the_prompt_opens() {
+    let model = model();
+    let tools = tools().to_string();
+    let chat = ChatJson { messages: "[]", tools: Some(&tools), add_generation_prompt: true, ..ChatJson::default() };
+    let choice = ToolChoice { required: true, name: Some("book-it"), one: true };
+    let call = "<tool_call>\n<function=book-it>\n<parameter=q>\nx\n</parameter>\n</function>\n</tool_call>";
+    for (open, own, other) in [("<think>", "</think>", "[/THINK]"), ("[THINK]", "[/THINK]", "</think>")] {
+        let made = Constraint::of_tools(&model, &chat, Some(&with_tags(open)), &choice, false, &mut || true).unwrap();
+        assert!(allows(&model, &made, &format!("so {other} {own}\n{call}")), "{open}");
+        assert!(allows(&model, &made, &format!("so {other}\nno call")), "{open}");
+        assert!(!allows(&model, &made, &format!("so {other} {own}\nno call")), "{open}");
+    }
+    // Without a pair that is open, any may stand in front.
+    let made = Constraint::of_tools(&model, &chat, Some(&with_tags("")), &choice, false, &mut || true).unwrap();
+    for text in ["<think>so</think>", "[THINK]so[/THINK]", ""] {
+        assert!(allows(&model, &made, &format!("{text}\n{call}")), "{text}");
+    }
+    assert!(allows(&model, &made, "<think>so[/THINK]\nno call"));
+    assert!(!allows(&model, &made, "[THINK]so[/THINK]\nno call"));
+}
+
+#[test]
+fn compact_arguments_have_no_white_space() {
+    let model = model();
+    let tools = tools().to_string();
+    let template = "{% for m in messages %}{{ m.content }}{% endfor %}{# <tool_call> </tool_call> #}";
+    let chat = ChatJson { messages: "[]", tools: Some(&tools), ..ChatJson::default() };
+    for compact in [false, true] {
+        let choice = ToolChoice { required: true, name: None, one: true };
+        let made = Constraint::of_tools(&model, &chat, Some(template), &choice, compact, &mut || true).unwrap();
+        for (arguments, is_compact) in
+            [(r#"{"city":"a b","days":3}"#, true), (r#"{"city": "a b"}"#, false), (r#"{"city":"a", "days":3}"#, false)]
+        {
+            let call = format!("<tool_call>\n{{\"name\": \"get_weather\", \"arguments\": {arguments}}}\n</tool_call>");
+            assert_eq!(allows(&model, &made, &call), is_compact || !compact, "{compact} {arguments}");
+        }
+    }
+}
+
+#[test]
+fn notations_of_their_own_are_held_to_the_schema() {
+    let model = model();
+    let tools = json!([{"name": "f", "parameters": {"type": "object", "required": ["n", "o"], "$defs": {"yes": {"type": "boolean"}},
+        "properties": {"n": {"type": "integer", "minimum": 3}, "m": {"enum": ["it's", 2, null]},
+            "o": {"type": "object", "properties": {"a": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+                "b": {"$ref": "#/$defs/yes"}}, "required": ["b"]}, "x": {}}}}]);
+    let tools = tools.to_string();
+    let chat = ChatJson { messages: "[]", tools: Some(&tools), ..ChatJson::default() };
+    let held = |signs: &str| {
+        let template = format!("{{% for m in messages %}}{{{{ m.content }}}}{{% endfor %}}{{# {signs} #}}");
+        let choice = ToolChoice { required: true, name: None, one: true };
+        Constraint::of_tools(&model, &chat, Some(&template), &choice, false, &mut || true).unwrap()
+    };
+    let lfm = held("<|tool_call_start|>");
+    for (arguments, is_allowed) in [
+        ("n=3, o={'b': True}", true),
+        ("n=12,m='it\\'s',o={\"a\": ['x', \"y\"], \"b\": False}, x=[1, {'k': None}, -2.5]", true),
+        ("n=3, m=None, o={'b': True}, x='\\n'", true),
+        ("n=2, o={'b': True}", false),
+        ("o={'b': True}, n=3", false),
+        ("n=3", false),
+        ("n=3, m='x', o={'b': True}", false),
+        ("n=3, o={'a': [], 'b': True}", false),
+        ("n=3, o={'b': true}", false),
+        ("n=3, o={'b': True}, y=1", false),
+    ] {
+        let call = format!("<|tool_call_start|>[f({arguments})]");
+        assert_eq!(allows(&model, &lfm, &call), is_allowed, "{call}");
+    }
+    let gemma = held("<|tool_call> call:");
+    for (arguments, is_allowed) in [
+        ("n:3,o:{b:true}", true),
+        (r#"m:<|"|>it's<|"|>,n:4,o:{a:[<|"|>}"]<|"|>],b:false},x:[1,{k:null}]"#, true),
+        ("m:2, n:3, o:{b:true}", true),
+        ("n:3,m:2,o:{b:true}", false),
+        ("n:2,o:{b:true}", false),
+        ("n:3,o:{a:[],b:true}", false),
+        (r#"m:<|"|>its<|"|>,n:3,o:{b:true}"#, false),
+        ("n:3,o:{b:True}", false),
+        ("n:3", false),
+    ] {
+        let call = format!("<|tool_call>call:f{{{arguments}}}<tool_call|>");
+        assert_eq!(allows(&model, &gemma, &call), is_allowed, "{call}");
+    }
 }

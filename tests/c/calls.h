@@ -373,6 +373,13 @@ static inline kigo_status make_chat_variable(struct world *w)
     return kigo_chat_variable(w->model, NULL, 0, (char *)w->out, OUT_BYTES, &w->n_out);
 }
 
+// The files of these tests have no further templates.
+static inline kigo_status make_chat_template_name(struct world *w)
+{
+    const kigo_status status = kigo_chat_template_name(w->model, 0, (char *)w->out, OUT_BYTES, &w->n_out);
+    return status == KIGO_STATUS_NOT_FOUND ? KIGO_STATUS_OK : status;
+}
+
 static inline kigo_status make_session(struct world *w)
 {
     static const kigo_logit_bias bias[2] = {{1, -1.0f}, {2, 3.0f}};
@@ -575,6 +582,11 @@ static inline kigo_status make_regex(struct world *w)
     return compile(w, KIGO_CONSTRAINT_REGEX, "(ab|c[d-x]{2,9}y?)*z", &w->made_constraint);
 }
 
+static inline kigo_status make_gbnf(struct world *w)
+{
+    return compile(w, KIGO_CONSTRAINT_GBNF, "root ::= \"(\" root \")\" | [a-z]+ ws\nws ::= \" \"*\n", &w->made_constraint);
+}
+
 static inline kigo_status make_lark(struct world *w)
 {
     return compile(w, KIGO_CONSTRAINT_LARK, "start: a+\na: /[a-z]{1,7}/ \" \"\n", &w->made_constraint);
@@ -691,6 +703,7 @@ static const struct call CALLS[] = {
     {"chat_text", nothing, make_chat_text, NO_COMPUTING},
     {"chat_json", nothing, make_chat_json, NO_COMPUTING},
     {"chat_template", nothing, make_chat_template, NO_COMPUTING},
+    {"chat_template_name", nothing, make_chat_template_name, NO_COMPUTING},
     {"chat_variable", nothing, make_chat_variable, NO_COMPUTING},
     {"session", nothing, make_session, 0},
     {"set_sampling", a_session, make_set_sampling, 0},
@@ -721,6 +734,7 @@ static const struct call CALLS[] = {
     {"schema", nothing, make_schema, NO_COMPUTING},
     {"regex", nothing, make_regex, NO_COMPUTING},
     {"lark", nothing, make_lark, NO_COMPUTING},
+    {"gbnf", nothing, make_gbnf, NO_COMPUTING},
     {"set_constraint", a_session_and_a_constraint, make_set_constraint, NO_COMPUTING},
     {"sample_constrained", a_constrained_session, make_sample, 0},
     {"stream", nothing, make_stream, NO_COMPUTING},

@@ -208,8 +208,20 @@ static void tokens(void)
     REFUSED(kigo_chat_render_text(model, NULL, 0, 6, text, 64, &needed), INVALID, "flags is 0x6");
 
     const char *json = "[{\"role\": \"user\", \"content\": \"x\"}]";
-    kigo_chat_options chat = {.struct_size = sizeof chat, .flags = 2};
-    REFUSED(kigo_chat_render_json(model, json, KIGO_STRLEN, &chat, ids, 8, &needed), INVALID, "flags is 0x2");
+    kigo_chat_options chat = {.struct_size = sizeof chat, .flags = 4};
+    REFUSED(kigo_chat_render_json(model, json, KIGO_STRLEN, &chat, ids, 8, &needed), INVALID, "flags is 0x4");
+    chat.flags = KIGO_CHAT_ADD_GENERATION_PROMPT | KIGO_CHAT_CONTINUE_FINAL;
+    REFUSED(kigo_chat_render_json(model, json, KIGO_STRLEN, &chat, ids, 8, &needed), INVALID, "flags is for both");
+    chat.flags = KIGO_CHAT_CONTINUE_FINAL;
+    REFUSED(kigo_chat_render_json(model, "[]", KIGO_STRLEN, &chat, ids, 8, &needed), INVALID,
+            "messages_json is without a message to go on with");
+    chat = (kigo_chat_options){.struct_size = sizeof chat, .template_name = "rag", .template_name_len = 3};
+    REFUSED(kigo_chat_render_json(model, json, KIGO_STRLEN, &chat, ids, 8, &needed), KIGO_STATUS_NOT_FOUND,
+            "chat template \"rag, the model has none with a name\" not found");
+    chat.template_source = "x", chat.template_source_len = 1;
+    REFUSED(kigo_chat_render_json(model, json, KIGO_STRLEN, &chat, ids, 8, &needed), INVALID,
+            "template_name is \"rag\" beside a template_source; expected one of both");
+    REFUSED(kigo_chat_template_name(model, 0, text, 64, &needed), KIGO_STATUS_NOT_FOUND, "0, 0 have names");
     chat = (kigo_chat_options){.struct_size = sizeof chat, .tools_json = "{", .tools_json_len = KIGO_STRLEN};
     REFUSED(kigo_chat_render_json(model, json, KIGO_STRLEN, &chat, ids, 8, &needed), INVALID,
             "tools_json is lacking a name in quotes at byte 1 (#); expected JSON");
@@ -222,8 +234,8 @@ static void tokens(void)
             "messages_json is holding a number at #/0/role; expected a string");
     REFUSED(kigo_chat_render_json(model, "[\xFF]", 3, NULL, ids, 8, &needed), INVALID, "messages_json is not UTF-8 at byte 1");
     REFUSED(kigo_chat_render_json_text(model, NULL, 5, NULL, text, 64, &needed), INVALID, "messages_json is NULL");
-    chat = (kigo_chat_options){.struct_size = sizeof chat, .flags = 2};
-    REFUSED(kigo_chat_variable(model, &chat, 0, text, 64, &needed), INVALID, "flags is 0x2");
+    chat = (kigo_chat_options){.struct_size = sizeof chat, .flags = 4};
+    REFUSED(kigo_chat_variable(model, &chat, 0, text, 64, &needed), INVALID, "flags is 0x4");
     REFUSED(kigo_chat_variable(model, NULL, 99, text, 64, &needed), KIGO_STATUS_NOT_FOUND, "");
 
     kigo_stream *stream = NULL;
@@ -319,8 +331,8 @@ static void sessions(void)
     REFUSED(kigo_constraint_create(model, NULL, &held_to), INVALID, "kind is 0");
     REFUSED(kigo_constraint_create(model, &how, NULL), INVALID, "constraint is NULL");
     REFUSED(kigo_constraint_create(model, &how, &held_to), INVALID, "text is NULL");
-    how.text = "a", how.text_len = 1, how.kind = 4;
-    REFUSED(kigo_constraint_create(model, &how, &held_to), INVALID, "kind is 4; expected KIGO_CONSTRAINT_*, 1 to 3");
+    how.text = "a", how.text_len = 1, how.kind = 5;
+    REFUSED(kigo_constraint_create(model, &how, &held_to), INVALID, "kind is 5; expected KIGO_CONSTRAINT_*, 1 to 4");
     how.kind = (uint64_t)-1;
     REFUSED(kigo_constraint_create(model, &how, &held_to), INVALID, "kind is 18446744073709551615");
     how.kind = KIGO_CONSTRAINT_REGEX, how.flags = 2;

@@ -355,4 +355,14 @@ pub const FAULTS: &[Fault] = &[
         "`kigo window` says that there is no such program",
         &[("repo/install::kigo_runs_every_program_that_is_installed_and_no_other", "")],
     ),
+    fault(
+        "20",
+        "an enum of a tool whose text has a tab or another control character is no grammar",
+        &[("api/tool_grammar::texts_of_an_enum_have_any_characters", "\\u{7f}")],
+    ),
+    fault(
+        "20",
+        "a grammar of tools ends thinking with the first pair's mark where the prompt has opened another",
+        &[("api/tool_grammar::thinking_ends_with_the_mark_of_the_pair_that_the_prompt_opens", "[/THINK]")],
+    ),
 ];

@@ -101,6 +101,7 @@ fn outcome(function: &Function) -> &'static str {
     match function.name.as_str() {
         "kigo_engine_read_bandwidth" => "KIGO_STATUS_UNSUPPORTED", // on the CPU
         "kigo_batch_remove" => "KIGO_STATUS_NOT_FOUND",            // it is in none
+        "kigo_chat_template_name" => "KIGO_STATUS_NOT_FOUND",      // none has a name
         _ => "KIGO_STATUS_OK",
     }
 }

@@ -18,6 +18,11 @@ const LIMITS: &[(&str, &str, &str)] = &[
     ("cost.rs", "MAX_BRANCHES", "100000 for the product of the alternatives"),
     ("cost.rs", "MAX_CONDITIONS", "1000 and, or and not of conditions"),
     ("cost.rs", "MAX_EXPANSION", "1000000 bytes of one with all that it names"),
+    ("gbnf/mod.rs", "MAX_NODES", "100000 parts"),
+    ("gbnf/mod.rs", "MAX_DEPTH", "100 groups within each other"),
+    ("gbnf/mod.rs", "MAX_TIMES", "8 repetitions of one part"),
+    ("gbnf/mod.rs", "MAX_REPEATS", "1000000 times of one"),
+    ("gbnf/facts.rs", "MAX_EMPTY_STEPS", "20000000 steps to tell which rules may be empty"),
     ("weight.rs", "MAX_LEXEMES", "20000 terminals"),
     ("weight.rs", "MAX_SYMBOLS", "65000 symbols"),
     ("weight.rs", "MAX_NODES", "1000000 expressions that the text comes to"),
@@ -48,8 +53,16 @@ const LIMITS: &[(&str, &str, &str)] = &[
 ];
 
 /// Those that nothing is refused by: what lies beyond is done in another way, or left out.
-const NO_REFUSAL: &[(&str, &str)] =
-    &[("schema/number.rs", "MAX_ENDINGS"), ("schema/scalars.rs", "MAX_LISTED"), ("vocabulary.rs", "MAX_WORD")];
+const NO_REFUSAL: &[(&str, &str)] = &[
+    ("gbnf/mod.rs", "MAX_CHARS"),
+    ("gbnf/mod.rs", "MAX_HEIGHT"),
+    ("gbnf/mod.rs", "MAX_LINKS"),
+    ("gbnf/mod.rs", "MAX_STEPS"),
+    ("gbnf/mod.rs", "MAX_WORDS"),
+    ("schema/number.rs", "MAX_ENDINGS"),
+    ("schema/scalars.rs", "MAX_LISTED"),
+    ("vocabulary.rs", "MAX_WORD"),
+];
 
 /// `1_000`, `4 << 20`, `(1 << 22) - 1`.
 fn value(expression: &str) -> Option<u64> {

@@ -3,7 +3,7 @@
 use super::{Call, Context, Inner, Step};
 use crate::chat::event::EventKind;
 use crate::chat::json;
-use crate::chat::mark::{Begins, Byte, Found, Mark, find};
+use crate::chat::mark::{Begins, Byte, Found, Mark, begins_character, find};
 use crate::chat::syntax::Field;
 use crate::chat::tools;
 use crate::chat::value::{Value, Wanted};
@@ -41,7 +41,7 @@ impl Call {
         let Inner::Field(held) = &mut self.inner else { return Step::Bad(0) };
         for (at, byte) in text_from.iter().take(n).enumerate() {
             // A character that has begun is taken whole.
-            if !byte.is_text() || held.len() >= MAX_FIELD && byte.byte & 0xc0 != 0x80 {
+            if !byte.is_text() || held.len() >= MAX_FIELD && begins_character(byte.byte) {
                 return Step::Bad(skip + at);
             }
             held.push(byte.byte);

@@ -1,6 +1,6 @@
 //! Answers made of messages with heads.
 
-use super::Row;
+use super::{Row, VALUE, each};
 use crate::chat::syntax::{Calls, Channels, Field, Part, Syntax, mark};
 
 pub(super) fn rows() -> Vec<Row> {
@@ -20,13 +20,7 @@ pub(super) fn rows() -> Vec<Row> {
         call: None,
         head: &["assistant", "to=", "<|start|>"],
     };
-    let argument = Part::Each(vec![
-        mark("<atem:parameter name=\""),
-        Part::Field(Field::Key),
-        mark("\">"),
-        Part::Value { lines: false, cdata: false },
-        mark("</atem:parameter>"),
-    ]);
+    let argument = each("<atem:parameter name=\"", &["\">"], VALUE, "</atem:parameter>");
     let invoke =
         vec![mark("<atem:invoke name=\""), Part::Field(Field::Name), mark("\">"), argument, mark("</atem:invoke>")];
     let calls = Calls::parts("<atem:function_calls>", Some("</atem:function_calls>"), invoke);

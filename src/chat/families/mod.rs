@@ -8,7 +8,7 @@ mod notations;
 mod objects;
 mod tags;
 
-use super::syntax::Syntax;
+use super::syntax::{Calls, Field, Keys, Part, Syntax, mark};
 
 /// A family, and how it is known.
 pub(super) struct Row {
@@ -16,6 +16,53 @@ pub(super) struct Row {
     pub signs: &'static [&'static str],
     pub syntax: Syntax,
 }
+
+impl Row {
+    fn new(family: &'static str, signs: &'static [&'static str], calls: Calls) -> Row {
+        Row { signs, syntax: Syntax::with_calls(family, calls) }
+    }
+
+    /// A family whose calls are objects between two marks.
+    fn of_objects(
+        family: &'static str,
+        signs: &'static [&'static str],
+        open: &str,
+        close: Option<&str>,
+        keys: Keys,
+    ) -> Row {
+        Row::new(family, signs, Calls::objects(open, close, keys))
+    }
+
+    /// A family whose calls are parts between two marks.
+    fn of_parts(
+        family: &'static str,
+        signs: &'static [&'static str],
+        open: &str,
+        close: Option<&str>,
+        parts: Vec<Part>,
+    ) -> Row {
+        Row::new(family, signs, Calls::parts(open, close, parts))
+    }
+
+    /// The same, whose calls are changed.
+    fn with(mut self, change: impl FnOnce(&mut Calls)) -> Row {
+        if let Some(calls) = &mut self.syntax.calls {
+            change(calls);
+        }
+        self
+    }
+}
+
+/// The arguments one by one: what stands in front of a name, between that and the value, and behind it.
+fn each(before: &str, between: &[&str], value: Part, behind: &str) -> Part {
+    let mut parts = vec![mark(before), Part::Field(Field::Key)];
+    parts.extend(between.iter().map(|text| mark(text)));
+    parts.extend([value, mark(behind)]);
+    Part::Each(parts)
+}
+
+/// A value that stands between two marks, and nothing else of it.
+const VALUE: Part = Part::Value { lines: false, cdata: false };
 
 /// The families, those with the rarer signs first.
 pub(super) fn rows() -> Vec<Row> {

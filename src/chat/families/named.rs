@@ -1,11 +1,7 @@
 //! Calls that are a name and, behind it, the arguments as JSON.
 
 use super::Row;
-use crate::chat::syntax::{Calls, Field, Part, Syntax, mark};
-
-fn row(family: &'static str, signs: &'static [&'static str], open: &str, close: Option<&str>, parts: Vec<Part>) -> Row {
-    Row { signs, syntax: Syntax::with_calls(family, Calls::parts(open, close, parts)) }
-}
+use crate::chat::syntax::{Field, Part, mark};
 
 pub(super) fn rows() -> Vec<Row> {
     let (name, id) = (Part::Field(Field::Name), Part::Field(Field::Id));
@@ -46,7 +42,12 @@ pub(super) fn rows() -> Vec<Row> {
     let with_id = vec![name.clone(), mark("[CALL_ID]"), id, mark("[ARGS]"), Part::Json];
     let without_id = vec![name, mark("[ARGS]"), Part::Json];
     let (begin, end) = ("<｜tool▁calls▁begin｜>", Some("<｜tool▁calls▁end｜>"));
-    let mut rows = vec![
+    let row = Row::of_parts;
+    let mut solar =
+        row("solar", &["<|tool_call:begin|>", "<|tool_call:args|>"], "<|tool_calls|>", Some("<|calls|>"), solar);
+    solar.syntax.thinking = vec![("<|think|>".to_owned(), "<|end|>".to_owned())];
+    solar.syntax.around = ["<|begin|>assistant", "<|content|>"].map(str::to_owned).to_vec();
+    vec![
         row(
             "kimi-k2",
             &["<|tool_call_begin|>", "<|tool_call_argument_begin|>"],
@@ -54,15 +55,10 @@ pub(super) fn rows() -> Vec<Row> {
             Some("<|tool_calls_section_end|>"),
             kimi,
         ),
-        row("solar", &["<|tool_call:begin|>", "<|tool_call:args|>"], "<|tool_calls|>", Some("<|calls|>"), solar),
+        solar,
         row("deepseek", &["<｜tool▁call▁begin｜>", "```json"], begin, end, deepseek),
         row("deepseek-v3.1", &["<｜tool▁call▁begin｜>"], begin, end, deepseek_v31),
         row("mistral", &["[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"], "[TOOL_CALLS]", None, with_id),
         row("mistral", &["[TOOL_CALLS]", "[ARGS]"], "[TOOL_CALLS]", None, without_id),
-    ];
-    for Row { syntax, .. } in rows.iter_mut().filter(|row| row.syntax.family == "solar") {
-        syntax.thinking = vec![("<|think|>".to_owned(), "<|end|>".to_owned())];
-        syntax.around = ["<|begin|>assistant", "<|content|>"].map(str::to_owned).to_vec();
-    }
-    rows
+    ]
 }

@@ -1,21 +1,20 @@
 //! Calls in a notation of their own.
 
 use super::Row;
-use crate::chat::syntax::{Calls, Field, Notation, Part, Syntax, mark};
+use crate::chat::syntax::{Field, Notation, Part, mark};
 
 pub(super) fn rows() -> Vec<Row> {
     let name = Part::Field(Field::Name);
     let gemma = vec![mark("call:"), name.clone(), mark("{"), Part::Pairs(Notation::Gemma)];
     let python = vec![name, mark("("), Part::Pairs(Notation::Python)];
-    let mut listed = Calls::parts("<|tool_call_start|>", Some("<|tool_call_end|>"), python);
-    listed.listed = true;
+    let lfm = |signs| {
+        let row = Row::of_parts("lfm2", signs, "<|tool_call_start|>", Some("<|tool_call_end|>"), python.clone());
+        row.with(|calls| (calls.listed, calls.brackets) = (true, true))
+    };
     vec![
-        Row {
-            signs: &["<|tool_call>", "call:"],
-            syntax: Syntax::with_calls("gemma4", Calls::parts("<|tool_call>", Some("<tool_call|>"), gemma)),
-        },
-        Row { signs: &["<|tool_call_start|>"], syntax: Syntax::with_calls("lfm2", listed.clone()) },
+        Row::of_parts("gemma4", &["<|tool_call>", "call:"], "<|tool_call>", Some("<tool_call|>"), gemma),
+        lfm(&["<|tool_call_start|>"]),
         // Its template lists the tools and renders no calls.
-        Row { signs: &["<|tool_list_start|>"], syntax: Syntax::with_calls("lfm2", listed) },
+        lfm(&["<|tool_list_start|>"]),
     ]
 }

@@ -1,15 +1,7 @@
 //! Calls whose arguments stand in tags, one by one.
 
-use super::Row;
-use crate::chat::syntax::{Calls, Field, Part, Syntax, mark};
-
-/// An argument: what stands in front of its name, between that and the value, and behind.
-fn each(before: &str, between: &[&str], behind: &str, lines: bool) -> Part {
-    let mut parts = vec![mark(before), Part::Field(Field::Key)];
-    parts.extend(between.iter().map(|text| mark(text)));
-    parts.extend([Part::Value { lines, cdata: false }, mark(behind)]);
-    Part::Each(parts)
-}
+use super::{Row, VALUE, each};
+use crate::chat::syntax::{Field, Part, Syntax, mark};
 
 /// An argument whose tag says the type of its value.
 fn typed(before: &str, key_end: &str, type_end: &str, behind: &str) -> Part {
@@ -19,20 +11,16 @@ fn typed(before: &str, key_end: &str, type_end: &str, behind: &str) -> Part {
         mark(key_end),
         Part::Field(Field::Type),
         mark(type_end),
-        Part::Value { lines: false, cdata: false },
+        VALUE,
         mark(behind),
     ])
-}
-
-fn row(family: &'static str, signs: &'static [&'static str], open: &str, close: Option<&str>, parts: Vec<Part>) -> Row {
-    Row { signs, syntax: Syntax::with_calls(family, Calls::parts(open, close, parts)) }
 }
 
 pub(super) fn rows() -> Vec<Row> {
     let name = || Part::Field(Field::Name);
     let invoke = |begin: &str, each: Part, end: &str| vec![mark(begin), name(), mark("\">"), each, mark(end)];
     let function = |lines| {
-        let arguments = each("<parameter=", &[">"], "</parameter>", lines);
+        let arguments = each("<parameter=", &[">"], Part::Value { lines, cdata: false }, "</parameter>");
         vec![mark("<function="), name(), mark(">"), arguments, mark("</function>")]
     };
     let dsml = || {
@@ -40,7 +28,7 @@ pub(super) fn rows() -> Vec<Row> {
         let arguments = typed(before, "\" string=\"", "\">", "</｜DSML｜parameter>");
         invoke("<｜DSML｜invoke name=\"", arguments, "</｜DSML｜invoke>")
     };
-    let glm = |before: &str, between: &[&str], behind: &str| vec![name(), each(before, between, behind, false)];
+    let glm = |before: &str, between: &[&str], behind: &str| vec![name(), each(before, between, VALUE, behind)];
     let argument = typed("<|open|>argument key=\"", "\" type=\"", "\"<|sep|>", "<|close|>argument<|sep|>");
     let kimi = vec![
         mark("<|open|>call tool=\""),
@@ -56,17 +44,12 @@ pub(super) fn rows() -> Vec<Row> {
     hy.insert(0, mark("<tool_call:opensource>"));
     hy.insert(2, mark("<tool_sep:opensource>"));
     hy.push(mark("</tool_call:opensource>"));
-    let minimax = each("<parameter name=\"", &["\">"], "</parameter>", false);
+    let minimax = each("<parameter name=\"", &["\">"], VALUE, "</parameter>");
     let seed = Some("</seed:tool_call>");
-    let param = Part::Each(vec![
-        mark("<param name=\""),
-        Part::Field(Field::Key),
-        mark("\">"),
-        Part::Value { lines: false, cdata: true },
-        mark("</param>"),
-    ]);
+    let param = each("<param name=\"", &["\">"], Part::Value { lines: false, cdata: true }, "</param>");
     let param = vec![name(), mark("\">"), param, mark("</function>")];
     let (dsml_v32, dsml_v4) = ("<｜DSML｜function_calls>", "<｜DSML｜tool_calls>");
+    let row = Row::of_parts;
     vec![
         // Its arguments are tags inside of each other, and are not read.
         Row { signs: &["]<]minimax[>["], syntax: Syntax { family: "minimax-m3", ..Syntax::default() } },

@@ -50,7 +50,8 @@ impl Writer<'_> {
                 Part::Field(_) => "NUMBER".to_owned(),
                 Part::Json => self.schema(&tool.schema),
                 Part::Each(inner) => self.each(inner, tool)?,
-                Part::Value { .. } | Part::Pairs(_) => return unsupported(family),
+                Part::Pairs(notation) => self.pairs(*notation, tool)?,
+                Part::Value { .. } => return unsupported(family),
             };
             // The line that a tag ends, and white space between marks.
             out.push(if n == 0 || piece.is_empty() || self.is_tight(parts, n) {
@@ -65,10 +66,10 @@ impl Writer<'_> {
     /// Whether a part stands right behind the one before it: a name within a tag.
     fn is_tight(&self, parts: &[Part], n: usize) -> bool {
         let before = n.checked_sub(1).and_then(|n| parts.get(n));
-        matches!(before, Some(Part::Mark(text)) if text.ends_with(['"', '=']))
+        matches!(before, Some(Part::Mark(text)) if text.ends_with(['"', '=', ':']))
             || matches!(
                 (before, parts.get(n)),
-                (Some(Part::Field(_)), Some(Part::Mark(text))) if text.starts_with(['"', '>'])
+                (Some(Part::Field(_)), Some(Part::Mark(text))) if text.starts_with(['"', '>', '(', '{'])
             )
     }
 

@@ -10,10 +10,11 @@ use crate::chat::program::Op;
 const MAX_KEPT: usize = 1024;
 
 impl Machine {
-    /// A call may begin behind these bytes, the first of which are white space that is the answer's if it is none.
+    /// A call may begin behind the next `n` bytes. If it is none, they are text again, of which the first `space` bytes, white
+    /// space, and the byte behind them are the answer's in any case.
     pub(super) fn begin_call(&mut self, space: usize, n: usize, bare: bool) {
         self.kept.clear();
-        self.kept.extend(self.held.drain(..n.min(self.held.len())));
+        self.keep(n);
         self.n_lead = space + 1;
         self.state = State::Call(Box::new(Call::new(bare)));
     }

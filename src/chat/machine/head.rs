@@ -65,12 +65,11 @@ impl Machine {
         let (Step::Go(n) | Step::More(n) | Step::End(n) | Step::Bad(n)) = step;
         self.held.drain(..n.min(self.held.len()));
         match step {
-            Step::More(_) => false,
-            Step::Go(_) => true,
-            Step::Bad(_) | Step::End(_) => {
-                self.end_call(matches!(step, Step::Bad(_)), events);
-                true
-            }
+            Step::More(_) => return false,
+            Step::Go(_) => {}
+            Step::End(_) => self.end_call(false, events),
+            Step::Bad(_) => self.end_call(true, events),
         }
+        true
     }
 }

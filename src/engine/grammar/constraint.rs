@@ -9,7 +9,7 @@ use llguidance::api::{GrammarInit, TopLevelGrammar};
 use super::cost::{self, Cost};
 use super::thread::{on_own_stack, refused};
 use super::vocabulary::{Grammars, Vocabulary};
-use super::{Grammar, lark, schema, weight};
+use super::{Grammar, gbnf, lark, schema, weight};
 use crate::alloc::require;
 use crate::error::{Error, Result};
 
@@ -38,6 +38,8 @@ const COMPILE_BYTES_A_BYTE: usize = 256;
 /// The same for a schema that is read, and for the rules that it becomes.
 const SCHEMA_BYTES_A_BYTE: usize = 32;
 const RULES_BYTES_A_BYTE: usize = 96;
+/// The same for a GBNF text that is translated.
+const GBNF_BYTES_A_BYTE: usize = 512;
 
 /// An error of the parser; a panic's has its backtrace behind it.
 pub(super) fn parser_error(error: impl std::fmt::Display) -> Error {
@@ -52,6 +54,8 @@ fn prepared(grammar: Grammar<'_>, compact: bool) -> std::result::Result<String, 
         Grammar::JsonSchema(text) => schema::prepare(text, compact, false),
         Grammar::Regex(text) => super::regex::check(text).map(|()| text.to_owned()),
         Grammar::Lark(text) => lark::embed(text, compact),
+        // What it comes to is compiled in its place.
+        Grammar::Gbnf(_) => Err("a GBNF text is none that is compiled".to_owned()),
     }
 }
 
@@ -136,15 +140,28 @@ impl Constraint {
         let text: Arc<str> = text.into();
         let stopped = Arc::new(AtomicBool::new(false));
         let stop = || stopped.store(true, Ordering::Release);
-        let weighed = Arc::clone(&text);
-        let cost = on_own_stack(COST_STACK, go_on, &stop, move || {
-            cost::cost(Grammar::of(kind, &weighed).ok_or_else(|| refused("no such kind"))?).map_err(refused)
+        let (tokenizer, weighed) = (Arc::clone(grammars.tokenizer()), Arc::clone(&text));
+        // What is compiled: of a GBNF text the Lark text that it comes to.
+        let (cost, read_as, compiled) = on_own_stack(COST_STACK, go_on, &stop, move || {
+            let grammar = Grammar::of(kind, &weighed).ok_or_else(|| refused("no such kind"))?;
+            if !matches!(grammar, Grammar::Gbnf(_)) {
+                return Ok((cost::cost(grammar).map_err(refused)?, kind, weighed));
+            }
+            require(weighed.len() * GBNF_BYTES_A_BYTE)?;
+            let lark = gbnf::translate(&weighed, &*tokenizer).map_err(refused)?;
+            let grammar = Grammar::Lark(&lark);
+            Ok((cost::cost(grammar).map_err(refused)?, grammar.parts().0, Arc::from(lark)))
         })?;
         let vocabulary = grammars.vocabulary()?.clone();
-        let (words, compiled, asked) = (vocabulary.clone(), Arc::clone(&text), Arc::clone(&stopped));
-        let (parser, wide) = on_own_stack(cost.stack, go_on, &stop, move || {
-            let grammar = Grammar::of(kind, &compiled).ok_or_else(|| refused("no such kind"))?;
+        let (words, asked) = (vocabulary.clone(), Arc::clone(&stopped));
+        let made = on_own_stack(cost.stack, go_on, &stop, move || {
+            let grammar = Grammar::of(read_as, &compiled).ok_or_else(|| refused("no such kind"))?;
             compile(&words, grammar, compact, &asked)
+        });
+        // A Lark text's lines are none of the caller's.
+        let (parser, wide) = made.map_err(|error| match error {
+            Error::Constraint { message } if read_as != kind => refused(super::regex::without_place(&message)),
+            error => error,
         })?;
         Ok(Constraint(Arc::new(Compiled { vocabulary, kind, compact, text, cost, wide, parser })))
     }

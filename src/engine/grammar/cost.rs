@@ -64,6 +64,7 @@ pub(super) fn length(grammar: Grammar<'_>) -> Result<(), String> {
         Grammar::JsonSchema(_) => (MAX_GRAMMAR_BYTES, "bytes of a schema"),
         Grammar::Regex(_) => (MAX_REGEX_BYTES, "bytes of a regular expression"),
         Grammar::Lark(_) => (MAX_LARK_BYTES, "bytes of a Lark text"),
+        Grammar::Gbnf(_) => (MAX_LARK_BYTES, "bytes of a GBNF text"),
     };
     at_most(grammar.parts().1.len() as u64, most as u64, what)
 }
@@ -80,7 +81,8 @@ pub(super) fn cost(grammar: Grammar<'_>) -> Result<Cost, String> {
             // Its parser bounds the nesting, and nothing in it excludes or narrows anything else.
             Ok(Cost { stack: BASE_STACK as usize, step_stack: 0 })
         }
-        Grammar::Lark(_) => {
+        // Of a GBNF text the Lark text that it comes to is weighed.
+        Grammar::Lark(_) | Grammar::Gbnf(_) => {
             expressions(text)?;
             let levels = text.bytes().filter(|b| b":([{".contains(b)).count() as u64;
             at_most(levels, MAX_LEVELS, "rules and brackets")?;

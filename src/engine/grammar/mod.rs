@@ -5,6 +5,7 @@
 
 mod constraint;
 mod cost;
+mod gbnf;
 mod held;
 mod lark;
 mod regex;
@@ -28,6 +29,8 @@ pub enum Grammar<'a> {
     Regex(&'a str),
     /// A grammar in the Lark format of llguidance.
     Lark(&'a str),
+    /// A grammar of llama.cpp.
+    Gbnf(&'a str),
 }
 
 impl<'a> Grammar<'a> {
@@ -37,6 +40,7 @@ impl<'a> Grammar<'a> {
             Grammar::JsonSchema(text) => (1, text),
             Grammar::Regex(text) => (2, text),
             Grammar::Lark(text) => (3, text),
+            Grammar::Gbnf(text) => (4, text),
         }
     }
 
@@ -46,6 +50,7 @@ impl<'a> Grammar<'a> {
             1 => Some(Grammar::JsonSchema(text)),
             2 => Some(Grammar::Regex(text)),
             3 => Some(Grammar::Lark(text)),
+            4 => Some(Grammar::Gbnf(text)),
             _ => None,
         }
     }

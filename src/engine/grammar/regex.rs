@@ -20,10 +20,14 @@ pub(super) fn refusal(text: &str, message: &str) -> String {
     {
         return located(text, at, "assertions are not supported, but for ^ at its beginning and $ at its end");
     }
-    // "at LINE(COLUMN): ", and the line itself behind it.
+    without_place(message).to_owned()
+}
+
+/// A message of llguidance without its place in the Lark text: "at LINE(COLUMN): ", and the line itself behind it.
+pub(super) fn without_place(message: &str) -> &str {
     match message.strip_prefix("at ").and_then(|rest| rest.split_once(": ")) {
-        Some((_, rest)) => rest.lines().next().unwrap_or(rest).to_owned(),
-        None => message.to_owned(),
+        Some((_, rest)) => rest.lines().next().unwrap_or(rest),
+        None => message,
     }
 }
 

@@ -100,6 +100,11 @@ impl Grammars {
         Grammars { tokenizer: Arc::clone(tokenizer), vocabulary: OnceCell::new() }
     }
 
+    /// The tokenizer that it is of.
+    pub(super) fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.tokenizer
+    }
+
     /// The vocabulary, made now if nobody has asked yet.
     pub(super) fn vocabulary(&self) -> Result<&Vocabulary> {
         self.vocabulary.get_or_try_init(|| {

@@ -242,7 +242,7 @@ impl<'r> Context<'r> {
 }
 
 /// White space, as Python's strings and Jinja's tags have it.
-pub(super) fn is_space(c: char) -> bool {
+pub(in crate::tokenizer) fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 

@@ -48,7 +48,7 @@ mod token;
 mod value;
 
 pub(super) use ast::Program;
-pub(super) use context::Context;
+pub(super) use context::{Context, is_space};
 pub(super) use fault::Fault;
 pub(super) use free::free_names;
 pub(super) use meter::{Limits, Meter};

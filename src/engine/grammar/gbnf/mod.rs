@@ -1,0 +1,67 @@
+//! llama.cpp's grammars (GBNF), made Lark texts that allow exactly the same.
+//!
+//! A text is read ([`parser`]) into a tree ([`tree`]), of which the rules' facts are told ([`facts`]). Then it is decided what of
+//! it the lexer may take as one ([`cut`]), and the rest is written as rules ([`write`]). Whatever the text, all of it is bounded:
+//! steps, memory and recursion.
+
+mod alphabet;
+mod automaton;
+mod cut;
+mod facts;
+mod parser;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod write;
+
+use crate::tokenizer::Tokenizer;
+
+/// Brackets within each other.
+const MAX_DEPTH: usize = 100;
+/// Parts of a text: characters, classes, names, groups and repetitions.
+const MAX_NODES: u64 = 100_000;
+/// Repetitions of one part, which are within each other too.
+const MAX_TIMES: usize = 8;
+/// How often a part may be repeated.
+const MAX_REPEATS: u32 = 1_000_000;
+/// Characters of a terminal, and nodes within each other.
+const MAX_CHARS: u64 = 4096;
+const MAX_HEIGHT: u64 = 50;
+/// Pairs of characters of a terminal that follow each other.
+const MAX_LINKS: usize = 1 << 18;
+/// Steps with which terminals are chosen; what would take more has only single characters.
+const MAX_STEPS: u64 = 16_000_000;
+/// Words of the sets that are held meanwhile.
+const MAX_WORDS: usize = 1 << 20;
+
+/// What a text may say of a vocabulary.
+pub(super) trait Tokens {
+    fn n_vocab(&self) -> usize;
+    /// The token that a text is, if it is one.
+    fn of_text(&self, text: &str) -> Option<u32>;
+    /// Whether a token ends a text.
+    fn is_end(&self, id: u32) -> bool;
+}
+
+impl Tokens for Tokenizer {
+    fn n_vocab(&self) -> usize {
+        Tokenizer::n_vocab(self)
+    }
+
+    fn of_text(&self, text: &str) -> Option<u32> {
+        let ids = self.encode(text, false, true).ok()?;
+        if let [id] = ids[..] { Some(id) } else { None }
+    }
+
+    fn is_end(&self, id: u32) -> bool {
+        self.is_end_of_generation(id)
+    }
+}
+
+/// The Lark text of a GBNF text, or what is wrong with it.
+pub(super) fn translate(text: &str, tokens: &dyn Tokens) -> Result<String, String> {
+    let tree = parser::parse(text, tokens)?;
+    let facts = facts::Facts::new(&tree)?;
+    let cut = cut::Cut::new(&tree, &facts);
+    write::write(&tree, &facts, &cut, tokens)
+}
