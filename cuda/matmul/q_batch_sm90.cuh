@@ -26,7 +26,8 @@ __host__ __device__ constexpr uint32_t kg_q_batch_meet(uint32_t nt) { return KG_
 template <int T, int NT, bool TWO>
 __device__ __forceinline__ void kg_q_batch_add(float (&acc)[2][NT][4], const KgQPlaces<T, KG_Q_BATCH_SLICE> &places, const char *slot, const char *in,
                                                const char *in_scales, uint32_t i, const KgScales (&own)[4]) {
-    const KgQBlock<T> block(places, slot, i, own);
+    constexpr uint32_t N = TWO ? 2 : 1;
+    const KgQBlock<T> block[2] = {{places, slot, 0, i, own}, {places, slot, N - 1, i, own}};
 #pragma unroll
     for (int n = 0; n < NT; n++) {
         const char *s = in_scales + 8 * i * NT * 96 + n * 32;
@@ -39,7 +40,7 @@ __device__ __forceinline__ void kg_q_batch_add(float (&acc)[2][NT][4], const KgQ
         float of[2][4];
 #pragma unroll
         for (int k = 0; k < 8; k++) of[k / 4][k % 4] = acc[k / 4][n][k % 4];
-        kg_q_multiply<T, TWO>(of, block, *(const uint4 *)(in + 8 * i * NT * 512 + n * 512), *(const float2 *)s, sums);
+        kg_q_multiply<T, N>(of, block, *(const uint4 *)(in + 8 * i * NT * 512 + n * 512), *(const float2 *)s, sums);
 #pragma unroll
         for (int k = 0; k < 8; k++) acc[k / 4][n][k % 4] = of[k / 4][k % 4];
     }

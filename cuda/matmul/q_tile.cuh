@@ -205,31 +205,29 @@ __device__ __forceinline__ void kg_q_copy_wait(uint32_t depth) {
 // 256 hi + lo; unsigned, since columns of nothing may have anything.
 __device__ __forceinline__ int kg_q_product(int hi, int lo) { return (int)((uint32_t)hi * 256u + (uint32_t)lo); }
 
-// A warp's block of two tiles of rows: four bytes a row of its first and its second half, before the offset, and scales.
+// A warp's block of a tile of rows: four bytes of rows g and g + 8, of its first and its second half, before the offset, and scales.
 template <int T> struct KgQBlock {
-    uint2 w[2][2]; // of rows g and g + 8 of each tile
-    KgScales scales[2][2];
-    // The block 8 i later than the warp's first; own: of rows g and g + 8 of both tiles. All lanes of a warp.
+    uint2 w[2];
+    KgScales scales[2];
+    // Of tile r, the block 8 i later than the warp's first; own: of rows g and g + 8 of both tiles. All lanes of a warp.
     template <uint32_t SLICE>
-    __device__ __forceinline__ KgQBlock(const KgQPlaces<T, SLICE> &places, const char *slot, uint32_t i, const KgScales (&own)[4]) {
+    __device__ __forceinline__ KgQBlock(const KgQPlaces<T, SLICE> &places, const char *slot, uint32_t r, uint32_t i, const KgScales (&own)[4]) {
 #pragma unroll
-        for (uint32_t h = 0; h < 4; h++) w[h / 2][h % 2] = places.words(slot, h, i), scales[h / 2][h % 2] = kg_q_scales<T>(own[h], i);
+        for (uint32_t h = 0; h < 2; h++) w[h] = places.words(slot, 2 * r + h, i), scales[h] = kg_q_scales<T>(own[2 * r + h], i);
     }
 };
 
-// acc[r] += the block of tile r times 8 columns. in: the lane's fragment of them; d, sums: of its two columns, sums as kg_q_sums has them, of the
-// halves or of all in the first. TWO: both tiles.
-template <int T, bool TWO = true>
-__device__ __forceinline__ void kg_q_multiply(float (&acc)[2][4], const KgQBlock<T> &block, uint4 in, float2 d, const float2 (&sums)[2]) {
+// acc[r] += the block of tile r of N times 8 columns. in: the lane's fragment of them; d, sums: of its two columns, sums as kg_q_sums has them, of
+// the halves or of all in the first.
+template <int T, uint32_t N>
+__device__ __forceinline__ void kg_q_multiply(float (*acc)[4], const KgQBlock<T> *blocks, uint4 in, float2 d, const float2 (&sums)[2]) {
     constexpr bool HALVES = kg_has_half_scales(T);
     constexpr int off = kg_offset(T);
-    // Products of the halves of the block, or of all of it, the offset's among them.
-    // All products first: the sums of a tile that waited for its own would wait alone.
-    constexpr uint32_t TILES = TWO ? 2 : 1;
-    int hi[2][2][4] = {}, lo[2][2][4] = {};
+    // Products of the halves of the block, or of all of it, the offset's among them. All tiles' first, so that none is waited for.
+    int hi[N][2][4] = {}, lo[N][2][4] = {};
 #pragma unroll
-    for (uint32_t r = 0; r < TILES; r++) {
-        const uint2(&w)[2] = block.w[r];
+    for (uint32_t r = 0; r < N; r++) {
+        const uint2(&w)[2] = blocks[r].w;
         if constexpr (off != 0) {
 #pragma unroll
             for (int k = 0; k < 4; k++) // unsigned: columns of nothing hold what was there
@@ -244,12 +242,12 @@ __device__ __forceinline__ void kg_q_multiply(float (&acc)[2][4], const KgQBlock
         }
     }
 #pragma unroll
-    for (uint32_t r = 0; r < TILES; r++)
+    for (uint32_t r = 0; r < N; r++)
 #pragma unroll
         for (int k = 0; k < 4; k++) {
             const KgSums of = {k & 1 ? sums[0].y : sums[0].x, k & 1 ? sums[1].y : sums[1].x};
             const int p0 = kg_q_product(hi[r][0][k], lo[r][0][k]), p1 = HALVES ? kg_q_product(hi[r][1][k], lo[r][1][k]) : 0;
-            acc[r][k] = kg_unit_sum<T>(acc[r][k], k & 1 ? d.y : d.x, of, block.scales[r][k >> 1], p0, p1);
+            acc[r][k] = kg_unit_sum<T>(acc[r][k], k & 1 ? d.y : d.x, of, blocks[r].scales[k >> 1], p0, p1);
         }
 }
 
@@ -258,11 +256,17 @@ __device__ __forceinline__ void kg_q_multiply(float (&acc)[2][4], const KgQBlock
 template <int T, uint32_t SLICE>
 __device__ __forceinline__ void kg_q_add(float (&acc)[2][4], const KgQPlaces<T, SLICE> &places, const char *slot, const char *x, const char *x_scales,
                                          uint32_t i, const KgScales (&own)[4]) {
+    const uint4 in = *(const uint4 *)(x + 8 * i * 512);
     const char *s = x_scales + 8 * i * 96;
+    const float2 d = *(const float2 *)s;
     float2 sums[2] = {};
     if constexpr (kg_offset(T) != 0 || kg_has_least(T)) sums[0] = *(const float2 *)(s + 32);
     if constexpr (kg_has_half_scales(T) && (kg_offset(T) != 0 || kg_has_least(T))) sums[1] = *(const float2 *)(s + 64);
-    kg_q_multiply<T>(acc, KgQBlock<T>(places, slot, i, own), *(const uint4 *)(x + 8 * i * 512), *(const float2 *)s, sums);
+#pragma unroll
+    for (uint32_t r = 0; r < 2; r++) {
+        const KgQBlock<T> block(places, slot, r, i, own);
+        kg_q_multiply<T, 1>(&acc[r], &block, in, d, sums);
+    }
 }
 
 // The sums of a block's halves as kg_q_add reads them: numbers, and where there is an offset integers.
