@@ -21,65 +21,29 @@ __host__ __device__ constexpr uint32_t kg_q_batch_per_sm(int nt) { return nt <= 
 __host__ __device__ constexpr uint32_t kg_q_batch_input(uint32_t nt) { return KG_Q_BATCH_SLICE * nt * KG_INPUT_Q_WORDS * 16; }
 __host__ __device__ constexpr uint32_t kg_q_batch_meet(uint32_t nt) { return KG_Q_WARPS * KG_Q_ROWS * 8 * nt * 4; }
 
-// The word of s of a block of a row; odd: whether the row begins in the middle of a word.
-template <int T> __device__ __forceinline__ uint32_t kg_q_batch_s(const char *slot, uint32_t row, uint32_t j, uint32_t odd) {
-    using Slot = KgQBatchSlot<T>;
-    const char *s = slot + Slot::AT_S + row * Slot::S;
-    return Slot::WIDE_S ? *(const uint32_t *)(s + j * 4) : *(const uint16_t *)(s + (odd + j) * 2);
-}
-
-// Four bytes a thread of a tile's block: elements 4 t .. of the first and of the second half, before the offset.
-template <int T> __device__ __forceinline__ uint2 kg_q_batch_words(const char *slot, uint32_t row, uint32_t j, uint32_t t, uint32_t odd_s) {
-    using Slot = KgQBatchSlot<T>;
-    uint2 v = make_uint2(0, 0);
-    if constexpr (T == KG_Q8_0) {
-        v.x = *(const uint32_t *)(slot + row * Slot::A + j * 16 + 4 * t);
-        v.y = *(const uint32_t *)(slot + Slot::AT_B + row * Slot::B + j * 16 + 4 * t);
-    } else if constexpr (kg_is_table(T)) {
-        const uint32_t w = *(const uint32_t *)(slot + row * Slot::A + j * 16 + 4 * t);
-        v = make_uint2(kg_levels<T>(w), kg_levels<T>(w >> 16));
-    } else if constexpr (kg_is_grid(T)) {
-        KgCodes w = {0, 0, 0, 0};
-        if constexpr (Slot::B != 0) {
-            const uint2 b = *(const uint2 *)(slot + Slot::AT_B + row * Slot::B + j * 8);
-            w.b0 = b.x, w.b1 = b.y;
+// acc[r][n] += the warp's i-th block of a slice of tile r times 8 sequences. in, in_scales: where the lane reads the input of its first block.
+// TWO: of both tiles.
+template <int T, int NT, bool TWO>
+__device__ __forceinline__ void kg_q_batch_add(float (&acc)[2][NT][4], const KgQPlaces<T, KG_Q_BATCH_SLICE> &places, const char *slot, const char *in,
+                                               const char *in_scales, uint32_t i, const KgScales (&own)[4]) {
+    constexpr uint32_t N = TWO ? 2 : 1;
+    const KgQBlock<T> block[2] = {{places, slot, 0, i, own}, {places, slot, N - 1, i, own}};
+#pragma unroll
+    for (int n = 0; n < NT; n++) {
+        const char *s = in_scales + 8 * i * NT * 96 + n * 32;
+        float2 sums[2] = {};
+        if constexpr (kg_offset(T) != 0 || kg_has_least(T)) {
+            const int2 s0 = *(const int2 *)(s + NT * 32), s1 = *(const int2 *)(s + NT * 64);
+            const float2 x = kg_q_sums<T>(s0.x, s1.x), y = kg_q_sums<T>(s0.y, s1.y);
+            sums[0] = make_float2(x.x, y.x), sums[1] = make_float2(x.y, y.y);
         }
-        if constexpr (Slot::C != 0) w.c = *(const uint32_t *)(slot + Slot::AT_C + row * Slot::C + j * 4);
-        if constexpr (Slot::S != 0) w.s = kg_q_batch_s<T>(slot, row, j, odd_s);
-        v = make_uint2(kg_grid_levels<T>(w, t), kg_grid_levels<T>(w, t + 4));
-    } else {
-        constexpr int above = kg_has_nibbles(T) ? 4 : 0;
-        if constexpr (kg_has_nibbles(T)) {
-            const uint32_t w = *(const uint32_t *)(slot + row * Slot::A + j * 16 + 4 * t);
-            v = make_uint2(w & 0x0f0f0f0fu, w >> 4 & 0x0f0f0f0fu);
-        }
-        if constexpr (kg_has_twos(T)) {
-            const uint2 w = *(const uint2 *)(slot + Slot::AT_B + row * Slot::B + j * 8);
-            v.x |= (w.x >> 2 * t & 0x03030303u) << above, v.y |= (w.y >> 2 * t & 0x03030303u) << above;
-        }
-        if constexpr (kg_has_bits(T)) {
-            constexpr int to = kg_bit_place(T);
-            const uint32_t w = *(const uint32_t *)(slot + Slot::AT_C + row * Slot::C + j * 4);
-            v.x |= (w >> t & 0x01010101u) << to, v.y |= (w >> (t + 4) & 0x01010101u) << to;
-        }
+        float of[2][4];
+#pragma unroll
+        for (int k = 0; k < 8; k++) of[k / 4][k % 4] = acc[k / 4][n][k % 4];
+        kg_q_multiply<T, N>(of, block, *(const uint4 *)(in + 8 * i * NT * 512 + n * 512), *(const float2 *)s, sums);
+#pragma unroll
+        for (int k = 0; k < 8; k++) acc[k / 4][n][k % 4] = of[k / 4][k % 4];
     }
-    return v;
-}
-
-// Scales of a block of a row; scale: of its matrix; odd: whether the row begins in the middle of a word of s, of d.
-template <int T>
-__device__ __forceinline__ KgScales kg_q_batch_scales(const char *slot, uint32_t row, uint32_t j, float scale, uint32_t odd_s, uint32_t odd_d) {
-    using Slot = KgQBatchSlot<T>;
-    const char *d = slot + Slot::AT_D + row * Slot::D;
-    Unit<T> u;
-    u.s = 0, u.d = __float_as_uint(scale);
-    if constexpr (Slot::S != 0) u.s = kg_q_batch_s<T>(slot, row, j, odd_s);
-    // Scales that stand with the signs.
-    if constexpr (T == KG_IQ2_XXS) u.b.y = *(const uint32_t *)(slot + Slot::AT_B + row * Slot::B + j * 8 + 4);
-    if constexpr (T == KG_IQ3_XXS) u.c = *(const uint32_t *)(slot + Slot::AT_C + row * Slot::C + j * 4);
-    if constexpr (Slot::HALF_D) u.d = *(const uint16_t *)(d + (odd_d + j / kg_d_blocks(T)) * 2);
-    else if constexpr (Slot::HAS_D) u.d = *(const uint32_t *)(d + j / 8 * 4);
-    return u.scales();
 }
 
 // Where a slice lies: blocks from at() on.
@@ -220,58 +184,9 @@ __global__ void __launch_bounds__(KG_Q_THREADS, kg_q_batch_per_sm(NT)) kg_q_batc
                 if (i < steps) copy_input_async(coming_input.at(), min(blocks - coming_input.at(), KG_Q_BATCH_SLICE), room, inputs + i * kg_q_batch_input(NT), bar + 8 * i);
     }
 
+    const KgQPlaces<T, KG_Q_BATCH_SLICE> places(g & blocks & 1, g & blocks / kg_d_blocks(T) & 1);
     float acc[4][2][NT][4] = {}; // of this warp's four lanes
     float y[2][K] = {};
-    // in: where the slice's blocks are, in_scales: and their scales.
-    auto add = [&](float(&acc)[2][NT][4], const char *slot, const char *in, const char *in_scales, uint32_t j) {
-        const bool both = pair || tile0 + here.turn * 2 + 1 < tile1;
-        uint2 w[2][2];
-        KgScales scales[2][2];
-#pragma unroll
-        for (uint32_t r = 0; r < 2; r++)
-#pragma unroll
-            for (uint32_t h = 0; h < 2; h++) {
-                const uint32_t row = r * 16 + 8 * h + g;
-                w[r][h] = kg_q_batch_words<T>(slot, row, j, t, g & blocks & 1);
-                scales[r][h] = kg_q_batch_scales<T>(slot, row, j, st.m[pair ? r : seg].scale, g & blocks & 1, g & blocks / kg_d_blocks(T) & 1);
-            }
-#pragma unroll
-        for (int n = 0; n < NT; n++) {
-            const uint4 x = ((const uint4 *)in)[(j * NT + n) * 32 + lane];
-            const char *s = in_scales + j * NT * 96 + n * 32 + t * 8;
-            const float2 d = *(const float2 *)s;
-            int2 sums[2] = {};
-            if constexpr (kg_offset(T) != 0 || kg_has_least(T)) sums[0] = *(const int2 *)(s + NT * 32), sums[1] = *(const int2 *)(s + NT * 64);
-#pragma unroll
-            for (uint32_t r = 0; r < 2; r++) {
-                if (r && !both) continue;
-                // Products of the halves of the block, or of all of it, the offset's among them.
-                int hi[2][4] = {}, lo[2][4];
-                constexpr bool HALVES = kg_has_half_scales(T);
-                constexpr int off = kg_offset(T);
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    const int s0 = i & 1 ? sums[0].y : sums[0].x, s1 = i & 1 ? sums[1].y : sums[1].x;
-                    // Unsigned: columns of no sequence hold what was there.
-                    lo[0][i] = (int)((uint32_t)-off * (HALVES ? (uint32_t)s0 : (uint32_t)s0 + (uint32_t)s1));
-                    lo[1][i] = (int)((uint32_t)-off * (uint32_t)s1);
-                }
-                if constexpr (HALVES) {
-                    kg_mma_ss16(hi[0], w[r][0].x, w[r][1].x, x.x), kg_mma_ss16(hi[1], w[r][0].y, w[r][1].y, x.y);
-                    kg_mma_su16(lo[0], w[r][0].x, w[r][1].x, x.z), kg_mma_su16(lo[1], w[r][0].y, w[r][1].y, x.w);
-                } else {
-                    const uint32_t a[4] = {w[r][0].x, w[r][1].x, w[r][0].y, w[r][1].y};
-                    kg_mma_ss32(hi[0], a, x.x, x.y), kg_mma_su32(lo[0], a, x.z, x.w);
-                }
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    const int s0 = i & 1 ? sums[0].y : sums[0].x, s1 = i & 1 ? sums[1].y : sums[1].x;
-                    float &to = acc[r][n][i];
-                    to = kg_unit_sum<T>(to, i & 1 ? d.y : d.x, s0, s1, scales[r][i >> 1], hi[0][i] * 256 + lo[0][i], HALVES ? hi[1][i] * 256 + lo[1][i] : 0);
-                }
-            }
-        }
-    };
     // A chain's sums of all warps, in the order of the butterfly; those of the last chain are a turn's.
     auto gather = [&](KgQBatchPlace of) {
 #pragma unroll
@@ -331,18 +246,23 @@ __global__ void __launch_bounds__(KG_Q_THREADS, kg_q_batch_per_sm(NT)) kg_q_batc
         else if (step == 0) kg_bar_wait(bar, 0);
         const uint32_t at = here.at(), n = min(blocks - at, KG_Q_BATCH_SLICE);
         const char *const weights = shared + slot * Slot::BYTES, *const first = input_resident ? inputs : inputs + slot * kg_q_batch_input(NT);
-        const char *const in = first + (input_resident ? at : 0) * NT * 512, *const in_scales = first + room * NT * 512 + (input_resident ? at : 0) * NT * 96;
-        auto both = [&](float(&a)[2][NT][4], float(&b)[2][NT][4]) {
-            if (n == KG_Q_BATCH_SLICE) {
-                add(a, weights, in, in_scales, warp);
-                add(b, weights, in, in_scales, warp + 8);
+        const char *const in = first + ((input_resident ? at : 0) + warp) * NT * 512 + lane * 16;
+        const char *const in_scales = first + room * NT * 512 + ((input_resident ? at : 0) + warp) * NT * 96 + t * 8;
+        KgScales own[4];
+#pragma unroll
+        for (uint32_t h = 0; h < 4; h++) own[h] = places.scales(weights, h, st.m[pair ? h / 2 : seg].scale);
+        // The warp's two blocks of the slice, to the sums of two of its lanes. All of the warp's lanes are here or none is.
+        auto add = [&](float(&a)[2][NT][4], float(&b)[2][NT][4]) {
+            if (pair || tile0 + here.turn * 2 + 1 < tile1) {
+                if (warp < n) kg_q_batch_add<T, NT, true>(a, places, weights, in, in_scales, 0, own);
+                if (warp + 8 < n) kg_q_batch_add<T, NT, true>(b, places, weights, in, in_scales, 1, own);
             } else {
-                if (warp < n) add(a, weights, in, in_scales, warp);
-                if (warp + 8 < n) add(b, weights, in, in_scales, warp + 8);
+                if (warp < n) kg_q_batch_add<T, NT, false>(a, places, weights, in, in_scales, 0, own);
+                if (warp + 8 < n) kg_q_batch_add<T, NT, false>(b, places, weights, in, in_scales, 1, own);
             }
         };
-        if (!here.half) both(acc[0], acc[1]);
-        else both(acc[2], acc[3]);
+        if (!here.half) add(acc[0], acc[1]);
+        else add(acc[2], acc[3]);
         if (here.last(blocks, ks)) {
 #pragma unroll
             for (uint32_t r = 0; r < 2; r++)

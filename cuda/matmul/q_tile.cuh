@@ -27,18 +27,19 @@ __host__ __device__ constexpr uint32_t kg_q_input(uint32_t blocks) { return bloc
 constexpr uint32_t KG_Q_ROOM = KG_Q_WARPS * KG_Q_ROWS * 8 * 4;
 
 // Where a lane reads of a slot, in bytes: elements of row g of the first tile and of block `warp`; rows 8, 16 and 24 later and blocks too are as far
-// away in every slot, which costs no instruction. Of the four lanes that have a row each takes the scales of one of these blocks.
+// away in every slot, which costs no instruction. Of the four lanes that have a row each takes the scales of one of the warp's blocks.
 template <int T, uint32_t SLICE> struct KgQPlaces {
     using Slot = KgQSlot<T, SLICE>;
+    static constexpr uint32_t OF_WARP = SLICE / KG_Q_WARPS; // blocks
     uint32_t a = 0, b = 0, c = 0, s = 0, d = 0;
     // odd_s, odd_d: whether the row begins in the middle of a word of s, of d.
     __device__ __forceinline__ KgQPlaces(uint32_t odd_s, uint32_t odd_d) {
-        const uint32_t row = threadIdx.x % 32 / 4, t = threadIdx.x % 4, warp = threadIdx.x / 32;
+        const uint32_t row = threadIdx.x % 32 / 4, t = threadIdx.x % 4, warp = threadIdx.x / 32, block = warp + 8 * (t % OF_WARP);
         a = row * Slot::A + warp * 16 + 4 * t;
         b = Slot::AT_B + row * Slot::B + (T == KG_Q8_0 ? warp * 16 + 4 * t : warp * 8);
         c = Slot::AT_C + row * Slot::C + warp * 4;
-        s = Slot::AT_S + row * Slot::S + (Slot::WIDE_S ? (warp + 8 * t) * 4 : (odd_s + warp + 8 * t) * 2);
-        d = Slot::AT_D + row * Slot::D + (Slot::HALF_D ? (odd_d + (warp + 8 * t) / kg_d_blocks(T)) * 2 : t * 4);
+        s = Slot::AT_S + row * Slot::S + (Slot::WIDE_S ? block * 4 : (odd_s + block) * 2);
+        d = Slot::AT_D + row * Slot::D + (Slot::HALF_D ? (odd_d + block / kg_d_blocks(T)) * 2 : block / 8 * 4);
     }
     template <typename V> static __device__ __forceinline__ V at(const char *slot, uint32_t place) { return *(const V *)(slot + place); }
     __device__ __forceinline__ uint32_t word_a(const char *slot, uint32_t h, uint32_t i) const {
@@ -68,7 +69,7 @@ template <int T, uint32_t SLICE> struct KgQPlaces {
                 w.b0 = two.x, w.b1 = two.y;
             }
             if constexpr (Slot::C != 0) w.c = word_c(slot, h, i);
-            if constexpr (Slot::S != 0) w.s = word_s(slot, s + h * 8 * Slot::S + (i - t) * (Slot::WIDE_S ? 32 : 16));
+            if constexpr (Slot::S != 0) w.s = word_s(slot, s + h * 8 * Slot::S + (i - t % OF_WARP) * (Slot::WIDE_S ? 32 : 16));
             v = make_uint2(kg_grid_levels<T>(w, t), kg_grid_levels<T>(w, t + 4));
         } else {
             constexpr int above = kg_has_nibbles(T) ? 4 : 0;
@@ -90,7 +91,7 @@ template <int T, uint32_t SLICE> struct KgQPlaces {
     }
     // The scales of the lane's block of row g + 8 h; scale: of the matrix.
     __device__ __forceinline__ KgScales scales(const char *slot, uint32_t h, float scale) const {
-        const uint32_t t = threadIdx.x % 4;
+        const uint32_t t = threadIdx.x % 4 % OF_WARP;
         Unit<T> u;
         u.s = 0, u.d = __float_as_uint(scale);
         if constexpr (Slot::S != 0) u.s = word_s(slot, s + h * 8 * Slot::S);
@@ -204,43 +205,67 @@ __device__ __forceinline__ void kg_q_copy_wait(uint32_t depth) {
 // 256 hi + lo; unsigned, since columns of nothing may have anything.
 __device__ __forceinline__ int kg_q_product(int hi, int lo) { return (int)((uint32_t)hi * 256u + (uint32_t)lo); }
 
+// A warp's block of a tile of rows: four bytes of rows g and g + 8, of its first and its second half, before the offset, and scales.
+template <int T> struct KgQBlock {
+    uint2 w[2];
+    KgScales scales[2];
+    // Of tile r, the block 8 i later than the warp's first; own: of rows g and g + 8 of both tiles. All lanes of a warp.
+    template <uint32_t SLICE>
+    __device__ __forceinline__ KgQBlock(const KgQPlaces<T, SLICE> &places, const char *slot, uint32_t r, uint32_t i, const KgScales (&own)[4]) {
+#pragma unroll
+        for (uint32_t h = 0; h < 2; h++) w[h] = places.words(slot, 2 * r + h, i), scales[h] = kg_q_scales<T>(own[2 * r + h], i);
+    }
+};
+
+// acc[r] += the block of tile r of N times 8 columns. in: the lane's fragment of them; d, sums: of its two columns, sums as kg_q_sums has them, of
+// the halves or of all in the first.
+template <int T, uint32_t N>
+__device__ __forceinline__ void kg_q_multiply(float (*acc)[4], const KgQBlock<T> *blocks, uint4 in, float2 d, const float2 (&sums)[2]) {
+    constexpr bool HALVES = kg_has_half_scales(T);
+    constexpr int off = kg_offset(T);
+    // Products of the halves of the block, or of all of it, the offset's among them. All tiles' first, so that none is waited for.
+    int hi[N][2][4] = {}, lo[N][2][4] = {};
+#pragma unroll
+    for (uint32_t r = 0; r < N; r++) {
+        const uint2(&w)[2] = blocks[r].w;
+        if constexpr (off != 0) {
+#pragma unroll
+            for (int k = 0; k < 4; k++) // unsigned: columns of nothing hold what was there
+                for (int h = 0; h < (HALVES ? 2 : 1); h++) lo[r][h][k] = (int)((uint32_t)-off * __float_as_uint(k & 1 ? sums[h].y : sums[h].x));
+        }
+        if constexpr (HALVES) {
+            kg_mma_ss16(hi[r][0], w[0].x, w[1].x, in.x), kg_mma_ss16(hi[r][1], w[0].y, w[1].y, in.y);
+            kg_mma_su16(lo[r][0], w[0].x, w[1].x, in.z), kg_mma_su16(lo[r][1], w[0].y, w[1].y, in.w);
+        } else {
+            const uint32_t a[4] = {w[0].x, w[1].x, w[0].y, w[1].y};
+            kg_mma_ss32(hi[r][0], a, in.x, in.y), kg_mma_su32(lo[r][0], a, in.z, in.w);
+        }
+    }
+#pragma unroll
+    for (uint32_t r = 0; r < N; r++)
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            const KgSums of = {k & 1 ? sums[0].y : sums[0].x, k & 1 ? sums[1].y : sums[1].x};
+            const int p0 = kg_q_product(hi[r][0][k], lo[r][0][k]), p1 = HALVES ? kg_q_product(hi[r][1][k], lo[r][1][k]) : 0;
+            acc[r][k] = kg_unit_sum<T>(acc[r][k], k & 1 ? d.y : d.x, of, blocks[r].scales[k >> 1], p0, p1);
+        }
+}
+
 // acc[r] += the block 8 i later than the lane's first of a slice of tile r, times 8 columns. x: where the lane's fragments of the first block lie,
 // x_scales: and their scales, sums as kg_q_sums has them; own: of rows g and g + 8 of both tiles. All lanes of a warp.
 template <int T, uint32_t SLICE>
 __device__ __forceinline__ void kg_q_add(float (&acc)[2][4], const KgQPlaces<T, SLICE> &places, const char *slot, const char *x, const char *x_scales,
                                          uint32_t i, const KgScales (&own)[4]) {
-    constexpr bool HALVES = kg_has_half_scales(T);
-    constexpr int off = kg_offset(T);
     const uint4 in = *(const uint4 *)(x + 8 * i * 512);
     const char *s = x_scales + 8 * i * 96;
     const float2 d = *(const float2 *)s;
     float2 sums[2] = {};
-    if constexpr (off != 0 || kg_has_least(T)) sums[0] = *(const float2 *)(s + 32);
-    if constexpr (HALVES && (off != 0 || kg_has_least(T))) sums[1] = *(const float2 *)(s + 64);
+    if constexpr (kg_offset(T) != 0 || kg_has_least(T)) sums[0] = *(const float2 *)(s + 32);
+    if constexpr (kg_has_half_scales(T) && (kg_offset(T) != 0 || kg_has_least(T))) sums[1] = *(const float2 *)(s + 64);
 #pragma unroll
     for (uint32_t r = 0; r < 2; r++) {
-        const uint2 w[2] = {places.words(slot, 2 * r, i), places.words(slot, 2 * r + 1, i)};
-        const KgScales scales[2] = {kg_q_scales<T>(own[2 * r], i), kg_q_scales<T>(own[2 * r + 1], i)};
-        // Products of the halves of the block, or of all of it, the offset's among them.
-        int hi[2][4] = {}, lo[2][4] = {};
-        if constexpr (off != 0) {
-#pragma unroll
-            for (int k = 0; k < 4; k++) // unsigned: columns of nothing hold what was there
-                for (int h = 0; h < (HALVES ? 2 : 1); h++) lo[h][k] = (int)((uint32_t)-off * __float_as_uint(k & 1 ? sums[h].y : sums[h].x));
-        }
-        if constexpr (HALVES) {
-            kg_mma_ss16(hi[0], w[0].x, w[1].x, in.x), kg_mma_ss16(hi[1], w[0].y, w[1].y, in.y);
-            kg_mma_su16(lo[0], w[0].x, w[1].x, in.z), kg_mma_su16(lo[1], w[0].y, w[1].y, in.w);
-        } else {
-            const uint32_t a[4] = {w[0].x, w[1].x, w[0].y, w[1].y};
-            kg_mma_ss32(hi[0], a, in.x, in.y), kg_mma_su32(lo[0], a, in.z, in.w);
-        }
-#pragma unroll
-        for (int k = 0; k < 4; k++) {
-            const KgSums of = {k & 1 ? sums[0].y : sums[0].x, k & 1 ? sums[1].y : sums[1].x};
-            const int p0 = kg_q_product(hi[0][k], lo[0][k]), p1 = HALVES ? kg_q_product(hi[1][k], lo[1][k]) : 0;
-            acc[r][k] = kg_unit_sum<T>(acc[r][k], k & 1 ? d.y : d.x, of, scales[k >> 1], p0, p1);
-        }
+        const KgQBlock<T> block(places, slot, r, i, own);
+        kg_q_multiply<T, 1>(&acc[r], &block, in, d, sums);
     }
 }
 
