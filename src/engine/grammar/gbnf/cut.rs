@@ -19,7 +19,7 @@ pub(super) struct Cut<'t> {
     /// Parts that are taken apart; all of them where that has taken too long.
     apart: Vec<bool>,
     all_apart: bool,
-    /// Of terminals, by the nodes behind their names; and what they hold.
+    /// The automata of terminals, by the nodes behind their names, and what they hold.
     automata: HashMap<NodeId, Automaton>,
     n_held: usize,
     steps: u64,
