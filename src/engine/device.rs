@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use super::cache::Pools;
 use super::log::{LogLevel, LogSink};
 use super::schedule::Steppers;
-use crate::backend::{self, Budget, Device};
+use crate::backend::{self, Budget, Device, Host};
 use crate::error::Result;
 
 /// How an engine is made.
@@ -43,7 +43,12 @@ pub(super) struct Inner {
 impl Engine {
     /// Opens the device.
     pub fn new(options: EngineOptions<'_>) -> Result<Engine> {
-        let device = backend::open(options.device, options.n_threads)?;
+        Engine::of_host(options, Host::default())
+    }
+
+    /// Opens the device for a host that does some of its work.
+    pub fn of_host(options: EngineOptions<'_>, host: Host) -> Result<Engine> {
+        let device = backend::open_for(options.device, options.n_threads, host)?;
         let n_threads = device.n_threads();
         Ok(Engine::with_device(device, n_threads, options.memory_cap, options.log))
     }
