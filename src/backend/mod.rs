@@ -23,14 +23,17 @@ pub mod cuda;
 #[cfg(not(kigo_cuda))]
 #[path = "without_cuda.rs"]
 pub mod cuda;
+mod devices;
 #[cfg(any(test, feature = "faults"))]
 pub mod faults;
+mod info;
 mod open;
 pub mod reference;
 mod tap;
 
 pub use budget::Budget;
 pub use cpu::{Host, HostMemory, MemoryKind};
+pub use devices::{DeviceInfo, DeviceKind, device_count, device_info};
 pub use open::{open, open_for};
 pub use tap::{TAP_NAMES, TapEvent, TapObserver, tap_order};
 
