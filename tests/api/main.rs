@@ -36,6 +36,7 @@ mod long_sessions;
 mod malformed;
 mod memory_load;
 mod model;
+mod own_threads;
 mod parity;
 mod parity_fixtures;
 mod polled;

@@ -209,7 +209,7 @@ fn bad_arguments_end_with_2_and_the_usage() {
 
 #[test]
 fn every_program_tells_its_options_and_its_version() {
-    for name in ["generate", "chat", "batch", "scheduler", "bench", "compare", "haiku", "doctor", "plugin"] {
+    for name in ["generate", "chat", "batch", "scheduler", "bench", "compare", "haiku", "doctor", "devices", "plugin"] {
         let usage = succeed(&mut command(name, &["--help"]), "");
         assert!(usage.starts_with(&format!("usage: {name} ")), "{usage}");
         let version = succeed(&mut command(name, &["--version"]), "");
@@ -531,7 +531,7 @@ fn window_goes_on_when_its_context_is_full() {
 fn no_program_leaks_or_touches_what_is_not_its_own() {
     let library = examples().join(native::soname());
     let library = library.to_str().expect("UTF-8");
-    let runs: [(&str, &[&str], i32); 11] = [
+    let runs: [(&str, &[&str], i32); 12] = [
         ("generate", &["-m", tiny(), "-p", "a b c", "-n", "8", "-t", "2", "--json"], 0),
         (
             "generate",
@@ -547,6 +547,7 @@ fn no_program_leaks_or_touches_what_is_not_its_own() {
         ("scheduler", &["-m", tiny(), "-t", "2", "-f", "-", "-n", "4", "--piece", "3"], 0),
         ("plugin", &[library, "-m", tiny()], 0),
         ("window", &["-m", tiny(), "-n", "4", "--context", "60"], 0),
+        ("devices", &["--json"], 0),
     ];
     for (name, args, code) in runs {
         // A program that ends in the middle of things has them still.
