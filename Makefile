@@ -40,7 +40,7 @@ STRIP ?= strip
 CFLAGS ?= -O3 -g
 C_WARNINGS := -std=c99 -Wall -Wextra -Wpedantic -Werror
 # Those that `kigo NAME` runs.
-NAMED := generate chat batch scheduler bench compare haiku doctor window
+NAMED := generate chat batch scheduler bench compare haiku doctor devices window
 PROGRAMS := $(addprefix $(BUILD)/,kigo plugin $(NAMED))
 
 # The server is C++ and stands on two Debian packages, libcpp-httplib-dev of this series and nlohmann-json3-dev; it is built where

@@ -8,7 +8,7 @@ trap 'rm -rf "$work"' EXIT
 cp "$1" "$work/kigo.h"
 {
     printf '#include "kigo.h"\n#include <stddef.h>\n#include <stdio.h>\nint main(void)\n{\n'
-    # Fields are `type name;` or `type *name;`.
+    # Fields are `type name;`, `type *name;` or `type name[n];`.
     ${CC:-cc} -E -P "$work/kigo.h" | awk '
         /^typedef struct kigo_[a-z0-9_]* \{/ {
             name = $3; sub(/\{.*/, "", name)
@@ -16,7 +16,7 @@ cp "$1" "$work/kigo.h"
         }
         name != "" && /^}/ { name = ""; next }
         name != "" && /;$/ {
-            field = $NF; gsub(/[*;]/, "", field)
+            field = $NF; sub(/\[.*/, "", field); gsub(/[*;]/, "", field)
             printf "    printf(\"%s.%s %%zu %%zu\\n\", offsetof(%s, %s), sizeof(((%s *)0)->%s));\n", name, field, name, field, name, field
         }'
     printf '    return 0;\n}\n'

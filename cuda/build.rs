@@ -27,6 +27,7 @@ pub fn build() {
     }
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
     if env::var("KIGO_CUDA").is_ok_and(|v| v == "emulate") {
+        println!("cargo:rustc-env=KIGO_CUDA_TARGETS=80,90a");
         return emulate(&root);
     }
     let Some(nvcc) = find(&root) else {
@@ -71,6 +72,7 @@ pub fn build() {
     // File by file: of several at once cc makes relocatable device code, in which ptxas serializes wgmma.
     let objects = each(&files, &format!("{archs} {quick} {}", compiler(&nvcc)), &root, &compile);
     cc::Build::new().objects(objects).compile("kigo_cuda");
+    println!("cargo:rustc-env=KIGO_CUDA_TARGETS={archs}");
     println!("cargo:rustc-cfg=kigo_cuda");
 }
 

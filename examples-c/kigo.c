@@ -24,6 +24,7 @@ static const struct {
     {"batch", "answers the lines of a file, many at a time"},
     {"scheduler", "the same with a queue of its own"},
     {"bench", "tokens per second"},
+    {"devices", "lists the devices of this machine"},
     {"doctor", "checks a device with a model"},
     {"compare", "compares two traces"},
     {"haiku", "writes a haiku"},

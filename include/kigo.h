@@ -229,6 +229,172 @@ typedef struct kigo_log_event {
 // not longjmp).
 typedef int32_t (*kigo_log_callback)(const kigo_log_event *event, void *user_data);
 
+// ==== Devices ==================================================================================================
+//
+// The devices of this machine, listed without opening one: the CPU is device 0, and GPUs follow as CUDA counts them, so that
+// CUDA_VISIBLE_DEVICES hides them here too. Where there is no driver the CPU is alone, and says why. In a child of fork() whose
+// parent has opened CUDA there is the CPU alone.
+
+// Kind of a device: the processor.
+#define KIGO_DEVICE_CPU 1
+
+// Kind of a device: a GPU of NVIDIA's, or a part of one that is a device of its own (MIG).
+#define KIGO_DEVICE_CUDA 2
+
+// A device.
+typedef struct kigo_device_facts {
+    // sizeof(kigo_device_facts), set by the caller.
+    size_t struct_size;
+    // Bytes of its memory; 0: unknown.
+    uint64_t total_bytes;
+    // Those of them that are free now, for any process; 0: unknown. On a GPU the driver's management library says it, or where that is
+    // missing a context that is made for the question, which takes some hundred milliseconds.
+    uint64_t free_bytes;
+    // Physical cores that this process may use, or multiprocessors.
+    uint64_t n_cores;
+    // KIGO_DEVICE_*.
+    int32_t kind;
+    // 1: this build has code for it; 0: it has not, and `reason` says why.
+    int32_t usable;
+    // Compute capability of a GPU, such as 9 in 9.0; 0 on the CPU.
+    uint32_t compute_major;
+    // And the 0 in 9.0.
+    uint32_t compute_minor;
+    // The UUID of a GPU, or of a part of one; zeros on the CPU.
+    uint8_t uuid[16];
+    // What kigo_engine_options.device takes: "cpu", "cuda:0". With a NUL, as all texts here.
+    char device[16];
+    // The UUID as CUDA_VISIBLE_DEVICES takes it, "GPU-01234567-89ab-cdef-0123-456789abcdef" or "MIG-...", and behind "cuda:" also
+    // kigo_engine_options.device; empty on the CPU.
+    char uuid_text[48];
+    // The maker's name of it; cut where it is longer.
+    char name[128];
+    // Why this build has no code for it; on the CPU, why there is no GPU. Empty where there is nothing to say; cut where it is longer.
+    char reason[256];
+} kigo_device_facts;
+
+// How many devices there are, the CPU included. Any thread, without an engine.
+kigo_status kigo_device_count(size_t *n_devices);
+
+// Fills `facts`, whose `struct_size` the caller has set, with what device `index` is. Any thread, without an engine.
+//
+// NOT_FOUND: there are not so many. DEVICE_UNAVAILABLE: the driver says nothing of it; the text has its reason.
+kigo_status kigo_device_info(size_t index,
+                             kigo_device_facts *facts);
+
+// ==== The host's part ==========================================================================================
+//
+// What a host can do in an engine's place, by fields of kigo_engine_options: it is told of every thread that the engine starts, says
+// where those that compute run and how urgently, runs their work on threads of its own, and gives the large memory.
+//
+// No call may come from inside one of the functions of this section, on the same thread: whatever has a handle gives
+// KIGO_STATUS_BUSY there, but for kigo_session_cancel(), _clear_cancel() and the _last_error functions, and the _destroy functions
+// do nothing. Nor may they wait for a thread that is inside a call with the same engine's handles. They must return (not throw, not
+// longjmp).
+// They may be called until the engine and the last of its models, sessions and other handles are gone.
+//
+// Threads. An engine on the CPU starts n_threads - 1 workers when it is made, which live as long as it does. Anything else that a thread
+// is needed for is a task of a call, which waits for it: chat templates, grammars, and on a GPU the reading of a file. Threads that
+// CUDA starts are not the library's, and the host is not told of them.
+//
+// Stages. A pass on the CPU is made of stages, of which each is one call of parallel_for with up to 8 bodies a thread (n_threads says
+// how many there are); between two calls the calling thread computes alone. A token of a model with 24 layers takes about 120
+// calls. Bodies do not wait for each other: they may run at once or one after the other, in any order, on any threads, which need
+// 128 KiB of stack. The order has no influence on any bit. Loading a model takes stages too. Other devices use no threads of the host's
+// for what they compute, so there parallel_for, cpus and thread_policy have no effect; nor do they on the devices that kigo_doctor() makes
+// for its comparison.
+
+// Kind of a thread: it computes, for as long as its engine lives.
+#define KIGO_THREAD_WORKER 1
+
+// Kind of a thread: it does one thing for a call, which waits for it.
+#define KIGO_THREAD_TASK 2
+
+// Affinity: each worker may run on any of the CPUs.
+#define KIGO_AFFINITY_ANY 0
+
+// Affinity: worker i runs on cpus[i % n_cpus] alone; cpus[0] is left to the calling thread where there are enough.
+#define KIGO_AFFINITY_EACH 1
+
+// Scheduling: as the thread that makes the engine, nice value included.
+#define KIGO_POLICY_INHERITED 0
+
+// Scheduling: the usual class (SCHED_OTHER); the priority is a nice value, -20 to 19.
+#define KIGO_POLICY_NORMAL 1
+
+// Scheduling: for what computes long (SCHED_BATCH); the priority is a nice value, -20 to 19.
+#define KIGO_POLICY_BATCH 2
+
+// Scheduling: only where nothing else wants to run (SCHED_IDLE); the priority is 0.
+#define KIGO_POLICY_IDLE 3
+
+// Scheduling: real time, first in, first out (SCHED_FIFO); the priority is 1 to 99. Workers look for work for 150 microseconds
+// before they sleep.
+#define KIGO_POLICY_FIFO 4
+
+// Scheduling: real time, in turn (SCHED_RR); the priority is 1 to 99.
+#define KIGO_POLICY_ROUND_ROBIN 5
+
+// Kind of memory: weights, as the CPU has them packed. One block a model.
+#define KIGO_MEMORY_WEIGHTS 1
+
+// Kind of memory: a page of the KV cache, or of its layers with one window. A block each.
+#define KIGO_MEMORY_PAGES 2
+
+// Kind of memory: what a session has beside its pages: its logits.
+#define KIGO_MEMORY_STATE 3
+
+// Kind of memory: what a model's passes work in, which grows with the longest pass.
+#define KIGO_MEMORY_WORK 4
+
+// Gives `bytes` bytes, at least one, at a multiple of `alignment`, a power of two, with anything in them; NULL: there are none, and
+// the call gives KIGO_STATUS_OUT_OF_MEMORY with the bytes, after what is spare in the caches of the engine's models has been
+// given back. What is no multiple of `alignment` is given back at once, and the call gives KIGO_STATUS_INVALID_STATE.
+//
+// It is asked on the CPU alone; a GPU's memory is the driver's. Not asked for, but malloc()'s: the vocabulary and templates, grammars,
+// norms and biases, tables of pages and tokens (some bytes a token), parts of a pass (some hundred KiB), what choosing a
+// token takes (about 24 bytes an entry of the vocabulary), while a file is read 256 KiB a thread, and stacks of threads.
+typedef void *(*kigo_alloc_callback)(size_t bytes, size_t alignment, int32_t kind, void *user_data);
+
+// Takes back what kigo_alloc_callback gave, with the same numbers. Each block once, on any thread; all of them before the _destroy
+// call returns that gives up the engine or, later, the last handle made from it.
+typedef void (*kigo_free_callback)(void *pointer,
+                                   size_t bytes,
+                                   size_t alignment,
+                                   int32_t kind,
+                                   void *user_data);
+
+// A part of a stage. On any thread, as often as the contract of kigo_parallel_for says.
+typedef void (*kigo_body)(void *context, size_t index);
+
+// Calls body(context, 0) to body(context, n - 1), each once, and returns when all of them have returned. On a thread that is inside
+// a call of the library, one such thread at a time for an engine. Returns 0; anything else says that it could not: the call
+// gives KIGO_STATUS_CANCELLED, whatever has run, with the session as it was before.
+//
+// A host that returns before each body has run, or calls one twice or one that is none, gets KIGO_STATUS_INVALID_STATE with the
+// numbers from the call, and the session is as before it. Bodies that are running when it returns are waited for. What is called
+// later, also when the engine is gone, does nothing: for that a few hundred bytes of an engine stay once such a thing was seen.
+typedef int32_t (*kigo_parallel_for)(size_t n, kigo_body body, void *context, void *user_data);
+
+// A thread of the library's that begins or ends.
+typedef struct kigo_thread_event {
+    // sizeof(kigo_thread_event) of the library: a field behind it is not there.
+    size_t struct_size;
+    // Its name, such as "kigo-1", which is also the system's. UTF-8 with a NUL, valid during the callback.
+    const char *name;
+    // A worker's is 1 to n_threads - 1, since the calling thread is number 0; tasks that run together count from 0.
+    uint64_t index;
+    // KIGO_THREAD_*.
+    int32_t kind;
+    // 1: it ends, having done its work; 0: it begins.
+    int32_t ends;
+} kigo_thread_event;
+
+// Told by a thread of the library's itself that it begins or ends, once each. A worker has its CPUs and its class by then; what
+// the callback makes of them stays. Returns 0 to go on; anything else at a beginning ends the thread, without another event,
+// and the call that started it gives KIGO_STATUS_CANCELLED (kigo_engine_create() for a worker). At an end it says nothing.
+typedef int32_t (*kigo_thread_callback)(const kigo_thread_event *event, void *user_data);
+
 // ==== Engine ===================================================================================================
 //
 // An engine is a device with its threads, its log and its memory cap. It makes models, which make sessions. Each
@@ -242,8 +408,9 @@ typedef struct kigo_engine kigo_engine;
 typedef struct kigo_engine_options {
     // sizeof(kigo_engine_options).
     size_t struct_size;
-    // The device: "auto" (the default: "cuda:0" where that works, else "cpu"), "cpu", "cuda:N", or "reference" (plain
-    // and slow, to check the others against).
+    // The device: "auto" (the default: "cuda:0" where that works, else "cpu"), "cpu", "cuda:N", "cuda:GPU-..." or "cuda:MIG-..."
+    // (the UUID of kigo_device_facts.uuid_text, or the beginning of one alone), or "reference" (plain and slow, to check the
+    // others against).
     const char *device;
     // Length of `device`, or KIGO_STRLEN.
     size_t device_len;
@@ -253,10 +420,36 @@ typedef struct kigo_engine_options {
     void *log_user_data;
     // What weights, cache and working memory of all its models may take together; 0: no cap.
     uint64_t memory_cap_bytes;
-    // Threads that compute, the calling one included; 0: one for each physical core. At most 1,024.
+    // Threads that compute, the calling one included, or about as many as `parallel_for` has; 0: one for each physical core.
+    // At most 1,024.
     uint32_t n_threads;
     // The least important messages wanted, KIGO_LOG_LEVEL_*; 0: KIGO_LOG_LEVEL_INFO.
     int32_t log_level;
+    // Told of every thread that the engine starts; NULL: nobody.
+    kigo_thread_callback on_thread;
+    // Handed to `on_thread`.
+    void *thread_user_data;
+    // The `n_cpus` CPUs, by the system's numbers below 8,192, that workers run on; copied by the call. The calling thread is not
+    // touched.
+    const uint32_t *cpus;
+    // How many; 0: wherever the thread that makes the engine may run. With `n_threads` 0, so many threads at most.
+    size_t n_cpus;
+    // KIGO_AFFINITY_*.
+    uint64_t affinity;
+    // KIGO_POLICY_*: the workers' scheduling class.
+    int32_t thread_policy;
+    // Their nice value or priority in it.
+    int32_t thread_priority;
+    // Runs the work of passes in the place of workers, of which there are none then; NULL: nobody.
+    kigo_parallel_for parallel_for;
+    // Handed to `parallel_for`.
+    void *parallel_for_user_data;
+    // Gives the large memory, together with `free`; NULL: the system does.
+    kigo_alloc_callback alloc;
+    // Takes it back.
+    kigo_free_callback free;
+    // Handed to `alloc` and `free`.
+    void *memory_user_data;
 } kigo_engine_options;
 
 // What an engine is.
@@ -274,8 +467,10 @@ typedef struct kigo_engine_facts {
 // Makes an engine. `options` may be NULL: all defaults.
 //
 // INVALID_ARGUMENT: a device string that is none of those above, an unknown log level, too many threads, a
-// `struct_size` that cannot be one. DEVICE_UNAVAILABLE: the device is not on this machine or not in this build; the
-// text says which. OUT_OF_MEMORY, also when the system gives no threads.
+// `struct_size` that cannot be one; a CPU, a policy or a priority that the system refuses (the text has the numbers and its
+// reason), or any of these together with `parallel_for`; `alloc` without `free` or the other way round. UNSUPPORTED: placing
+// threads on a system other than Linux. DEVICE_UNAVAILABLE: the device is not on this machine or not in this build; the
+// text says which. OUT_OF_MEMORY, also when the system gives no threads. CANCELLED by `on_thread`.
 kigo_status kigo_engine_create(const kigo_engine_options *options,
                                kigo_engine **engine);
 

@@ -37,6 +37,9 @@ private:
 
 using tokens = std::vector<uint32_t>;
 using log_function = std::function<int(int32_t level, std::string_view text)>;
+using thread_function = std::function<int(const kigo_thread_event &event)>;
+using alloc_function = std::function<void *(std::size_t bytes, std::size_t alignment, int32_t kind)>;
+using free_function = std::function<void(void *pointer, std::size_t bytes, std::size_t alignment, int32_t kind)>;
 using progress_function = std::function<int(uint64_t done_bytes, uint64_t total_bytes)>;
 using prefill_function = std::function<int(std::size_t n_done, std::size_t n_total)>;
 using token_function = std::function<int(uint32_t token, std::string_view text)>;
@@ -45,7 +48,24 @@ using tap_function = std::function<int(const kigo_tap_event &event)>;
 using check_function = std::function<int(const kigo_check &check)>;
 using go_on_function = std::function<int()>;
 
+// A part of a stage, for any thread.
+struct body {
+    kigo_body call;
+    void *context;
+    void operator()(std::size_t index) const { call(context, index); }
+};
+using parallel_function = std::function<int(std::size_t n, const body &body)>;
+
 namespace detail {
+
+// What an engine calls for as long as one of its handles lives.
+struct host {
+    log_function log;
+    thread_function on_thread;
+    parallel_function parallel_for;
+    alloc_function alloc;
+    free_function free;
+};
 
 inline void check(kigo_status status) {
     if (status != KIGO_STATUS_OK) throw error(status, kigo_last_error());
@@ -116,8 +136,33 @@ inline int32_t tap(const kigo_tap_event *event, void *user_data) {
 
 // The log outlives the engine object, since models and sessions log too; what it throws only ends it.
 inline int32_t log(const kigo_log_event *event, void *user_data) {
-    carried<log_function> log{*static_cast<log_function *>(user_data)};
+    carried<log_function> log{static_cast<host *>(user_data)->log};
     return log.call(event->level, std::string_view(event->text, event->text_len));
+}
+
+// What these throw stops the call with KIGO_STATUS_CANCELLED, as any number but 0 does.
+inline int32_t on_thread(const kigo_thread_event *event, void *user_data) {
+    carried<thread_function> on_thread{static_cast<host *>(user_data)->on_thread};
+    return on_thread.call<const kigo_thread_event &>(*event);
+}
+
+inline int32_t parallel_for(std::size_t n, kigo_body call, void *context, void *user_data) {
+    carried<parallel_function> parallel_for{static_cast<host *>(user_data)->parallel_for};
+    return parallel_for.call<std::size_t, const body &>(n, body{call, context});
+}
+
+// What it throws is no memory.
+inline void *alloc(std::size_t bytes, std::size_t alignment, int32_t kind, void *user_data) {
+    try {
+        return static_cast<host *>(user_data)->alloc(bytes, alignment, kind);
+    } catch (...) {
+        return nullptr;
+    }
+}
+
+// What it throws ends the program: nothing can be done about it.
+inline void free(void *pointer, std::size_t bytes, std::size_t alignment, int32_t kind, void *user_data) noexcept {
+    static_cast<host *>(user_data)->free(pointer, bytes, alignment, kind);
 }
 
 inline int32_t go_on(void *user_data) { return static_cast<carried<go_on_function> *>(user_data)->call(); }
@@ -137,8 +182,8 @@ protected:
     struct destroyer {
         void operator()(Handle *handle) const noexcept { Destroy(handle); }
     };
-    // Before the handle, so that it is destroyed after it: the library may log to the end.
-    std::shared_ptr<log_function> log_;
+    // Before the handle, so that it is destroyed after it: the library may call it to the end.
+    std::shared_ptr<host> host_;
     std::unique_ptr<Handle, destroyer> handle_;
 };
 
@@ -154,7 +199,24 @@ struct engine_options {
     uint64_t memory_cap_bytes = 0;
     log_function log = {};
     int32_t log_level = 0;
+    thread_function on_thread = {};
+    std::vector<uint32_t> cpus = {};
+    uint64_t affinity = KIGO_AFFINITY_ANY;
+    int32_t thread_policy = KIGO_POLICY_INHERITED;
+    int32_t thread_priority = 0;
+    parallel_function parallel_for = {};
+    alloc_function alloc = {};
+    free_function free = {};
 };
+
+// The devices of this machine, the CPU first.
+inline std::vector<kigo_device_facts> devices() {
+    std::size_t n = 0;
+    detail::check(kigo_device_count(&n));
+    std::vector<kigo_device_facts> all(n, detail::sized<kigo_device_facts>());
+    for (std::size_t i = 0; i < n; i++) detail::check(kigo_device_info(i, &all[i]));
+    return all;
+}
 
 struct load_options {
     uint64_t cache_bytes = 0;
@@ -185,11 +247,19 @@ public:
         c.n_threads = options.n_threads;
         c.memory_cap_bytes = options.memory_cap_bytes;
         c.log_level = options.log_level;
-        if (options.log) {
-            log_ = std::make_shared<log_function>(options.log);
-            c.log = detail::log;
-            c.log_user_data = log_.get();
-        }
+        c.cpus = options.cpus.data();
+        c.n_cpus = options.cpus.size();
+        c.affinity = options.affinity;
+        c.thread_policy = options.thread_policy;
+        c.thread_priority = options.thread_priority;
+        host_ = std::make_shared<detail::host>(
+            detail::host{options.log, options.on_thread, options.parallel_for, options.alloc, options.free});
+        if (options.log) c.log = detail::log;
+        if (options.on_thread) c.on_thread = detail::on_thread;
+        if (options.parallel_for) c.parallel_for = detail::parallel_for;
+        if (options.alloc) c.alloc = detail::alloc;
+        if (options.free) c.free = detail::free;
+        c.log_user_data = c.thread_user_data = c.parallel_for_user_data = c.memory_user_data = host_.get();
         kigo_engine *handle = nullptr;
         detail::check(kigo_engine_create(&c, &handle));
         handle_.reset(handle);
@@ -538,7 +608,7 @@ public:
         kigo_session *handle = nullptr;
         detail::check(kigo_session_fork(get(), &handle));
         out.handle_.reset(handle);
-        out.log_ = log_;
+        out.host_ = host_;
         return out;
     }
 
@@ -649,7 +719,7 @@ inline chat_parser model::open_chat_parser(kigo_chat_options options) const {
     kigo_chat_parser *handle = nullptr;
     detail::check(kigo_chat_parser_create(get(), &options, &handle));
     out.handle_.reset(handle);
-    out.log_ = log_;
+    out.host_ = host_;
     return out;
 }
 
@@ -696,7 +766,7 @@ template <class Load> model engine::load(const progress_function &progress, cons
     kigo_model *handle = nullptr;
     carried.check(load(&c, &handle));
     out.handle_.reset(handle);
-    out.log_ = log_;
+    out.host_ = host_;
     return out;
 }
 
@@ -796,7 +866,7 @@ inline polled_batch model::open_batch() const {
     kigo_batch *handle = nullptr;
     detail::check(kigo_batch_create(get(), &handle));
     out.handle_.reset(handle);
-    out.log_ = log_;
+    out.host_ = host_;
     return out;
 }
 
@@ -805,7 +875,7 @@ inline session model::restore(const void *blob, std::size_t n_bytes) const {
     kigo_session *handle = nullptr;
     detail::check(kigo_session_restore(get(), blob, n_bytes, &handle));
     out.handle_.reset(handle);
-    out.log_ = log_;
+    out.host_ = host_;
     return out;
 }
 
@@ -823,7 +893,7 @@ inline session model::open(const kigo_sampling &sampling, std::size_t n_ctx, uin
     kigo_session *handle = nullptr;
     detail::check(kigo_session_create(get(), &c, &handle));
     out.handle_.reset(handle);
-    out.log_ = log_;
+    out.host_ = host_;
     return out;
 }
 
@@ -837,7 +907,7 @@ inline stream model::open_stream(const std::vector<std::string> &stop, uint64_t 
     kigo_stream *handle = nullptr;
     detail::check(kigo_stream_create(get(), &c, &handle));
     out.handle_.reset(handle);
-    out.log_ = log_;
+    out.host_ = host_;
     return out;
 }
 

@@ -103,11 +103,11 @@ pub enum Error {
     },
     /// An allocation failed or would exceed the cap.
     OutOfMemory {
-        /// Where: "host", "thread" (its stack), "cuda:0", or "memory cap".
+        /// Where: "host", "thread" (its stack), "alloc" (the host's function), "cuda:0", or "memory cap".
         place: String,
         /// Bytes asked for.
         requested: u64,
-        /// Bytes that were free; on the host and for a thread 0 where nothing says how many.
+        /// Bytes that were free; on the host, for a thread and from `alloc` 0 where nothing says how many.
         free: u64,
     },
     /// An operation on a file failed.
@@ -212,6 +212,18 @@ pub enum Error {
         /// Elements there are.
         capacity: usize,
     },
+    /// A function of the host's did what it must not do.
+    Host {
+        /// The function: "parallel_for".
+        what: &'static str,
+        /// What it did.
+        found: String,
+    },
+    /// A call from inside a function of the host's that no call may come from.
+    Enclosed {
+        /// The function: "alloc".
+        by: &'static str,
+    },
     /// The handle is unusable after an earlier failure.
     Poisoned {
         /// The handle: "session", "engine".
@@ -264,10 +276,10 @@ impl Error {
             Error::DeviceUnavailable { .. } => Status::DeviceUnavailable,
             Error::DeviceLost { .. } => Status::DeviceLost,
             Error::Cancelled => Status::Cancelled,
-            Error::Busy => Status::Busy,
+            Error::Busy | Error::Enclosed { .. } => Status::Busy,
             Error::ContextFull { .. } => Status::ContextFull,
             Error::CacheFull { .. } => Status::CacheFull,
-            Error::State { .. } | Error::Forked { .. } => Status::InvalidState,
+            Error::State { .. } | Error::Forked { .. } | Error::Host { .. } => Status::InvalidState,
             Error::BufferTooSmall { .. } => Status::BufferTooSmall,
             Error::Poisoned { .. } => Status::Poisoned,
             Error::Internal { .. } => Status::Internal,
@@ -286,7 +298,7 @@ impl fmt::Display for Error {
             Error::TokenOutOfRange { index, token, n_vocab } => {
                 write!(f, "token {token} at index {index} is not below the vocabulary's {n_vocab}")
             }
-            Error::OutOfMemory { place, requested, free: 0 } if place == "host" || place == "thread" => {
+            Error::OutOfMemory { place, requested, free: 0 } if matches!(&**place, "host" | "thread" | "alloc") => {
                 write!(f, "{place}: {requested} bytes requested")
             }
             Error::OutOfMemory { place, requested, free } => {
@@ -329,6 +341,8 @@ impl fmt::Display for Error {
             Error::BufferTooSmall { needed, capacity } => {
                 write!(f, "buffer holds {capacity}, {needed} needed")
             }
+            Error::Host { what, found } => write!(f, "{what} {found}"),
+            Error::Enclosed { by } => write!(f, "a call from inside of the engine's {by}"),
             Error::Poisoned { what } => write!(f, "the {what} is unusable after an earlier failure"),
             Error::Internal { message } => write!(f, "internal: {message}"),
             Error::Entry { index, error } => write!(f, "entry {index}: {error}"),

@@ -8,10 +8,14 @@
 
 #[cfg(fuzzing)]
 mod parked;
+mod placement;
 mod stack;
 mod thread_exit;
+mod threads;
 
+pub use placement::{MOST_CPUS, Placement, Policy};
 pub use stack::{on_own_stack, on_own_stack_while};
+pub use threads::{ThreadEvent, ThreadHook, ThreadKind, enclosed, enclosure, exchange_hook, hook, told};
 
 use std::cell::Cell;
 use std::panic::PanicHookInfo;
@@ -241,6 +245,17 @@ pub fn thread_local_bytes() -> usize {
         }
     }
     0
+}
+
+/// Starts a thread of ours for one thing that a call waits for, of which the host is told; it gives `None` where the host does not
+/// let it go on ([`ThreadHook`]). As [`spawn`].
+pub fn spawn_task<T: Send + 'static>(
+    name: &str,
+    stack: usize,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<Option<T>>> {
+    let (hook, own_name) = (hook(), name.to_owned());
+    spawn(name, stack, move || told(hook.as_deref(), (&own_name, ThreadKind::Task, 0), body))
 }
 
 /// Starts a thread of ours with a stack of so many bytes. `OutOfMemory` where the system gives none.

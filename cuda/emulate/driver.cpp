@@ -5,6 +5,7 @@
 #include "forbid.h"
 
 #include <atomic>
+#include <stdio.h>
 #include <time.h>
 
 namespace {
@@ -107,6 +108,12 @@ int cuGetErrorName(int code, const char **name) {
 int cuGetErrorString(int code, const char **text) { return *text = code < 1000 ? "of the emulated device" : nullptr, *text ? 0 : INVALID_VALUE; }
 int cuDeviceGetCount(int *n) { return *n = 1, initialized ? 0 : NOT_INITIALIZED; }
 int cuDeviceGet(int *device, int ordinal) { return *device = ordinal, ordinal == 0 ? 0 : 101; }
+int cuDeviceGetName(char *name, int n, int) { return snprintf(name, (size_t)n, "emulated device"), 0; }
+int cuDeviceGetUuid_v2(unsigned char *uuid, int) {
+    for (int i = 0; i < 16; i++) uuid[i] = (unsigned char)(0xe0 + i);
+    return 0;
+}
+int cuDeviceTotalMem_v2(size_t *bytes, int) { return *bytes = MEMORY, 0; }
 int cuDeviceGetAttribute(int *value, int attribute, int) {
     // Multiprocessors; compute capability; shared memory of a block.
     *value = attribute == 16 ? 4 : attribute == 75 ? (plain() ? 8 : 9) : attribute == 97 ? shared_most() : 0;
@@ -115,6 +122,7 @@ int cuDeviceGetAttribute(int *value, int attribute, int) {
 
 // Contexts.
 int cuDevicePrimaryCtxRetain(Context **out, int) { return *out = &primary, 0; }
+int cuDevicePrimaryCtxRelease_v2(int) { return 0; }
 int cuCtxGetCurrent(Context **out) { return *out = context, 0; }
 int cuCtxSetCurrent(Context *to) { return context = to, 0; }
 int cuCtxGetDevice(int *device) { return *device = 0, context ? 0 : INVALID_CONTEXT; }

@@ -58,6 +58,8 @@ pub fn common() -> &'static Common {
             memory_cap_bytes: 0,
             n_threads: 1,
             log_level: 0,
+            // SAFETY: all zero is a value, of which each field is its default.
+            ..unsafe { std::mem::zeroed() }
         };
         // SAFETY: all pointers are to what stands here.
         unsafe { assert!(check(kigo_engine_create(&raw const options, &raw mut engine))) };

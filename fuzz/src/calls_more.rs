@@ -351,6 +351,8 @@ pub fn engine(input: &mut Input<'_>) {
         memory_cap_bytes: input.number(),
         n_threads: u32::from(input.u8() % 4) + if input.u8() == 255 { 5000 } else { 0 },
         log_level: i32::from(input.u8() % 7) - 1,
+        // SAFETY: all zero is a value, of which each field is its default.
+        ..unsafe { std::mem::zeroed() }
     };
     let mut options = Sized::of(options, input);
     let (mut made, mut needed) = (null_mut(), 9);

@@ -23,14 +23,18 @@ pub mod cuda;
 #[cfg(not(kigo_cuda))]
 #[path = "without_cuda.rs"]
 pub mod cuda;
+mod devices;
 #[cfg(any(test, feature = "faults"))]
 pub mod faults;
+mod info;
 mod open;
 pub mod reference;
 mod tap;
 
 pub use budget::Budget;
-pub use open::{open, open_telling};
+pub use cpu::{Host, HostMemory, MemoryKind};
+pub use devices::{DeviceInfo, DeviceKind, device_count, device_info};
+pub use open::{open, open_for};
 pub use tap::{TAP_NAMES, TapEvent, TapObserver, tap_order};
 
 /// The most threads that can be asked for.
@@ -77,8 +81,7 @@ pub trait Device: Send + Sync {
         "plain kernels".to_owned()
     }
     /// Bytes a second that its memory can be read with, measured now, in memory within the budget.
-    fn read_bandwidth(&self, budget: &Arc<Budget>) -> Result<f64> {
-        let _ = budget;
+    fn read_bandwidth(&self, _: &Arc<Budget>) -> Result<f64> {
         Err(Error::Unsupported { what: "device operation", name: "measure the bandwidth of the memory".into() })
     }
     /// What `load` would take.
@@ -257,14 +260,12 @@ pub trait LoadedModel: Send + Sync {
 
     /// Makes room for so many parts of each class at once, of whichever pages: a part takes of it when it is first written.
     /// Fails with the numbers, and changes nothing that shows.
-    fn reserve_parts(&self, n: &[usize; MAX_CLASSES]) -> Result<()> {
-        let _ = n;
+    fn reserve_parts(&self, _: &[usize; MAX_CLASSES]) -> Result<()> {
         Ok(())
     }
 
     /// Whether parts take their memory from where an error says that it is short, and give it back there.
-    fn has_parts_in(&self, place: &str) -> bool {
-        let _ = place;
+    fn has_parts_in(&self, _: &str) -> bool {
         false
     }
 
@@ -273,6 +274,9 @@ pub trait LoadedModel: Send + Sync {
         let _ = n;
         false
     }
+
+    /// So many parts of each class are there: memory beyond that goes back at once where that costs nothing.
+    fn settle_parts(&self, _: &[usize; MAX_CLASSES]) {}
 
     /// Makes page `to` hold what page `from` holds. Both are reserved; nobody else uses `to`, and nobody writes `from`.
     fn copy_page(&self, from: u32, to: u32) -> Result<()> {

@@ -4,21 +4,24 @@ use std::sync::Arc;
 
 use super::cpu::{CpuDevice, CpuOptions};
 use super::reference::ReferenceDevice;
-use super::{Device, MAX_THREADS, cuda};
+use super::{Device, Host, MAX_THREADS, cuda};
 use crate::error::{Error, Result};
 
-/// Opens the device of that name: "auto" (the first GPU, or else the CPU), "cpu", "cuda:N" or "reference". `n_threads`
+/// Opens the device of that name: "auto" (the first GPU, or else the CPU), "cpu", "cuda:N", "cuda:" and a UUID, or "reference". `n_threads`
 /// (0: one for each physical core) is for those that compute on the host's threads.
 pub fn open(name: &str, n_threads: usize) -> Result<Arc<dyn Device>> {
-    open_telling(name, n_threads, &mut |_, _| {})
+    open_for(name, n_threads, Host::default(), &mut |_, _| {})
 }
 
-/// [`open`], which tells `passed_over` of each device that "auto" would rather have had, and why it could not.
-pub fn open_telling(
+/// [`open`] for a host that does some of what the CPU's device does; `passed_over` is told of each device that "auto" would rather have had, and
+/// why it could not.
+pub fn open_for(
     name: &str,
     n_threads: usize,
+    host: Host,
     passed_over: &mut dyn FnMut(&str, &Error),
 ) -> Result<Arc<dyn Device>> {
+    host.check()?;
     if n_threads > MAX_THREADS {
         let expected = format!("at most {MAX_THREADS}");
         return Err(Error::Argument { name: "n_threads", found: n_threads.to_string(), expected });
@@ -26,16 +29,17 @@ pub fn open_telling(
     match name {
         "auto" => cuda::open(0).or_else(|error| {
             passed_over("cuda:0", &error);
-            open("cpu", n_threads)
+            open_for("cpu", n_threads, host, passed_over)
         }),
-        "cpu" => Ok(Arc::new(CpuDevice::new(CpuOptions { n_threads, isa: None })?)),
+        "cpu" => Ok(Arc::new(CpuDevice::of_host(CpuOptions { n_threads, isa: None }, host)?)),
         "reference" => Ok(Arc::new(ReferenceDevice::PLAIN)),
-        _ => match name.strip_prefix("cuda:").map(str::parse::<u16>) {
-            Some(Ok(ordinal)) => cuda::open(ordinal.into()),
+        _ => match name.strip_prefix("cuda:").map(|which| (which, which.parse::<u16>())) {
+            Some((_, Ok(ordinal))) => cuda::open(ordinal.into()),
+            Some((uuid, _)) if uuid.starts_with("GPU-") || uuid.starts_with("MIG-") => cuda::open_by_uuid(uuid),
             _ => Err(Error::Argument {
                 name: "device",
                 found: format!("\"{name}\""),
-                expected: "\"auto\", \"cpu\", \"cuda:N\" or \"reference\"".to_owned(),
+                expected: "\"auto\", \"cpu\", \"cuda:N\" or \"reference\", N being a number or a UUID".to_owned(),
             }),
         },
     }
@@ -62,5 +66,8 @@ mod tests {
             assert!(refused.contains("1025") && refused.contains("1024"), "{refused}");
         }
         assert!(opened("cuda:65535", 1).unwrap_err().contains("cuda:65535"));
+        let nobody = "cuda:GPU-00000000-0000-0000-0000-000000000000";
+        assert!(opened(nobody, 1).unwrap_err().starts_with(&format!("device \"{nobody}\" is unavailable: ")));
+        assert!(opened("cuda:MIG-GPU-1/2/3", 1).unwrap_err().contains("expected a UUID"));
     }
 }

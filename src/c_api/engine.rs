@@ -2,8 +2,10 @@
 //! child keeps its parent alive: handles may be destroyed in any order, and what an engine holds is freed, and its
 //! log callback called for the last time, when it and the last of its models and sessions are gone.
 
+use super::host::{self, kigo_alloc_callback, kigo_free_callback, kigo_parallel_for, kigo_thread_callback};
 use super::log::{kigo_log_callback, sink};
 use super::prelude::*;
+use crate::backend::Host;
 use crate::engine::{Engine, EngineOptions};
 
 /// A device. Its functions take it as const: any number of threads may call them at once.
@@ -15,8 +17,9 @@ pub struct kigo_engine(pub(super) Engine);
 pub struct kigo_engine_options {
     /// sizeof(kigo_engine_options).
     pub struct_size: usize,
-    /// The device: "auto" (the default: "cuda:0" where that works, else "cpu"), "cpu", "cuda:N", or "reference" (plain
-    /// and slow, to check the others against).
+    /// The device: "auto" (the default: "cuda:0" where that works, else "cpu"), "cpu", "cuda:N", "cuda:GPU-..." or "cuda:MIG-..."
+    /// (the UUID of kigo_device_facts.uuid_text, or the beginning of one alone), or "reference" (plain and slow, to check the
+    /// others against).
     pub device: *const c_char,
     /// Length of `device`, or KIGO_STRLEN.
     pub device_len: usize,
@@ -26,13 +29,41 @@ pub struct kigo_engine_options {
     pub log_user_data: *mut c_void,
     /// What weights, cache and working memory of all its models may take together; 0: no cap.
     pub memory_cap_bytes: u64,
-    /// Threads that compute, the calling one included; 0: one for each physical core. At most 1,024.
+    /// Threads that compute, the calling one included, or about as many as `parallel_for` has; 0: one for each physical core.
+    /// At most 1,024.
     pub n_threads: u32,
     /// The least important messages wanted, KIGO_LOG_LEVEL_*; 0: KIGO_LOG_LEVEL_INFO.
     pub log_level: i32,
+    /// Told of every thread that the engine starts; NULL: nobody.
+    pub on_thread: kigo_thread_callback,
+    /// Handed to `on_thread`.
+    pub thread_user_data: *mut c_void,
+    /// The `n_cpus` CPUs, by the system's numbers below 8,192, that workers run on; copied by the call. The calling thread is not
+    /// touched.
+    pub cpus: *const u32,
+    /// How many; 0: wherever the thread that makes the engine may run. With `n_threads` 0, so many threads at most.
+    pub n_cpus: usize,
+    /// KIGO_AFFINITY_*.
+    pub affinity: u64,
+    /// KIGO_POLICY_*: the workers' scheduling class.
+    pub thread_policy: i32,
+    /// Their nice value or priority in it.
+    pub thread_priority: i32,
+    /// Runs the work of passes in the place of workers, of which there are none then; NULL: nobody.
+    pub parallel_for: kigo_parallel_for,
+    /// Handed to `parallel_for`.
+    pub parallel_for_user_data: *mut c_void,
+    /// Gives the large memory, together with `free`; NULL: the system does.
+    pub alloc: kigo_alloc_callback,
+    /// Takes it back.
+    pub free: kigo_free_callback,
+    /// Handed to `alloc` and `free`.
+    pub memory_user_data: *mut c_void,
 }
-sized_struct!(kigo_engine_options, bytes: 56, fields: [
-    usize, *const c_char, usize, kigo_log_callback, *mut c_void, u64, u32, i32,
+sized_struct!(kigo_engine_options, bytes: 144, fields: [
+    usize, *const c_char, usize, kigo_log_callback, *mut c_void, u64, u32, i32, kigo_thread_callback, *mut c_void,
+    *const u32, usize, u64, i32, i32, kigo_parallel_for, *mut c_void, kigo_alloc_callback, kigo_free_callback,
+    *mut c_void,
 ]);
 
 /// What an engine is.
@@ -53,8 +84,10 @@ sized_struct!(kigo_engine_facts, bytes: 32, fields: [usize, u64, u64, u64]);
 /// Makes an engine. `options` may be NULL: all defaults.
 ///
 /// INVALID_ARGUMENT: a device string that is none of those above, an unknown log level, too many threads, a
-/// `struct_size` that cannot be one. DEVICE_UNAVAILABLE: the device is not on this machine or not in this build; the
-/// text says which. OUT_OF_MEMORY, also when the system gives no threads.
+/// `struct_size` that cannot be one; a CPU, a policy or a priority that the system refuses (the text has the numbers and its
+/// reason), or any of these together with `parallel_for`; `alloc` without `free` or the other way round. UNSUPPORTED: placing
+/// threads on a system other than Linux. DEVICE_UNAVAILABLE: the device is not on this machine or not in this build; the
+/// text says which. OUT_OF_MEMORY, also when the system gives no threads. CANCELLED by `on_thread`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_engine_create(
     options: *const kigo_engine_options,
@@ -73,7 +106,17 @@ pub unsafe extern "C" fn kigo_engine_create(
         let log = sink(options.log, options.log_user_data, options.log_level)?;
         let memory_cap = (options.memory_cap_bytes != 0).then_some(options.memory_cap_bytes);
         let n_threads = options.n_threads as usize;
-        put(engine, kigo_engine(Engine::new(EngineOptions { device, n_threads, memory_cap, log })?))
+        let cpus = slice(options.cpus, options.n_cpus, "cpus")?;
+        let placement = host::placement(cpus, options.affinity, options.thread_policy, options.thread_priority)?;
+        let host = Host {
+            parallel_for: host::parallel_for(options.parallel_for, options.parallel_for_user_data),
+            placement,
+            memory: host::memory(options.alloc, options.free, options.memory_user_data)?,
+        };
+        // The call's own threads are told of, and those of calls with the handle.
+        crate::process::exchange_hook(host::hook(options.on_thread, options.thread_user_data));
+        let options = EngineOptions { device, n_threads, memory_cap, log };
+        put(engine, kigo_engine(Engine::of_host(options, host)?))
     })
 }
 

@@ -75,6 +75,7 @@ fn run(needs_memory: bool, entry: impl FnOnce() -> Result<()>) -> kigo_status {
     // The call may come from inside a callback of another's, or a signal's handler.
     let outer = SUBJECT.replace(std::ptr::null());
     let needed = NEEDS_MEMORY.replace(needs_memory);
+    let hook = process::exchange_hook(None);
     let status = match catch_unwind(AssertUnwindSafe(entry)) {
         Ok(Ok(())) => KIGO_STATUS_OK,
         Ok(Err(error)) => {
@@ -90,6 +91,7 @@ fn run(needs_memory: bool, entry: impl FnOnce() -> Result<()>) -> kigo_status {
     };
     give_up(SUBJECT.replace(outer));
     NEEDS_MEMORY.set(needed);
+    process::exchange_hook(hook);
     status
 }
 

@@ -13,7 +13,7 @@ use super::guard::{about, room};
 use super::last_error::LastError;
 use crate::alloc;
 use crate::error::{Error, Result};
-use crate::process;
+use crate::process::{self, ThreadHook};
 
 /// What a handle points at. A pointer to it is also one to the value.
 #[repr(C)]
@@ -23,6 +23,8 @@ pub(super) struct Owned<T> {
     made_by: u32,
     /// What the last call with it that failed says.
     last_error: Arc<LastError>,
+    /// Who is told of the threads of calls with it: its engine's host.
+    hook: Option<Arc<ThreadHook>>,
 }
 
 impl<T> Owned<T> {
@@ -74,9 +76,23 @@ unsafe fn check<T>(handle: *const T, name: &'static str) -> Result<*const Owned<
 /// # Safety
 /// `handle` is NULL, misaligned, or came from [`put`] for the same `T` and has not been given to [`destroy`].
 pub(super) unsafe fn borrow<T>(handle: *const T, name: &'static str) -> Result<Held<T>> {
+    // First: a handle that is being destroyed is not touched where its memory is taken back.
+    match process::enclosure() {
+        Some(by) => Err(Error::Enclosed { by }),
+        // SAFETY: passed on from this function's contract.
+        None => unsafe { borrow_anywhere(handle, name) },
+    }
+}
+
+/// [`borrow`] for what may come from inside a host's function in the middle of another call.
+///
+/// # Safety
+/// As for [`borrow`].
+pub(super) unsafe fn borrow_anywhere<T>(handle: *const T, name: &'static str) -> Result<Held<T>> {
     // SAFETY: passed on from this function's contract.
     let held = unsafe { hold(handle, name)? };
     about(&held.last_error);
+    process::exchange_hook(held.hook.clone());
     room()?;
     Ok(held)
 }
@@ -109,14 +125,16 @@ unsafe fn hold<T>(handle: *const T, name: &'static str) -> Result<Held<T>> {
 /// # Safety
 /// `out` is valid for a write.
 pub(super) unsafe fn put<T>(out: *mut *mut T, value: T) -> Result<()> {
-    let owned = Arc::new(Owned { value, made_by: process::id(), last_error: LastError::new() });
+    let (last_error, hook) = (LastError::new(), process::hook());
+    let owned = Arc::new(Owned { value, made_by: process::id(), last_error, hook });
     alloc::enough()?;
     // SAFETY: by this function's contract; `args::null_out` has checked it for NULL and alignment.
     unsafe { out.write(Arc::into_raw(owned).cast_mut().cast::<T>()) };
     Ok(())
 }
 
-/// Takes the caller's reference back; NULL is nothing, and so is what cannot be a handle, or is another process's.
+/// Takes the caller's reference back; NULL is nothing, and so is what cannot be a handle, or is another process's; and what
+/// comes from inside a host's function in the middle of another call.
 ///
 /// # Safety
 /// As for [`borrow`]; the handle is not used afterwards.
@@ -124,7 +142,9 @@ pub(super) unsafe fn destroy<T>(handle: *mut T) {
     // SAFETY: passed on from this function's contract; what `check` lets through is `Arc::into_raw`'s, and its reference
     // is given up here, once.
     unsafe {
-        if let Ok(owned) = check(handle.cast_const(), "handle") {
+        if process::enclosure().is_none()
+            && let Ok(owned) = check(handle.cast_const(), "handle")
+        {
             drop(Arc::from_raw(owned));
         }
     }

@@ -23,9 +23,17 @@ layout! {
     log::kigo_log_event: 32 {
         struct_size 0, text 8, text_len 16, level 24, reserved 28,
     }
-    engine::kigo_engine_options: 56 {
+    devices::kigo_device_facts: 512 {
+        struct_size 0, total_bytes 8, free_bytes 16, n_cores 24, kind 32, usable 36, compute_major 40, compute_minor 44,
+        uuid 48, device 64, uuid_text 80, name 128, reason 256,
+    }
+    host::kigo_thread_event: 32 {
+        struct_size 0, name 8, index 16, kind 24, ends 28,
+    }
+    engine::kigo_engine_options: 144 {
         struct_size 0, device 8, device_len 16, log 24, log_user_data 32, memory_cap_bytes 40, n_threads 48,
-        log_level 52,
+        log_level 52, on_thread 56, thread_user_data 64, cpus 72, n_cpus 80, affinity 88, thread_policy 96,
+        thread_priority 100, parallel_for 104, parallel_for_user_data 112, alloc 120, free 128, memory_user_data 136,
     }
     engine::kigo_engine_facts: 32 {
         struct_size 0, memory_cap_bytes 8, memory_used_bytes 16, n_threads 24,

@@ -23,12 +23,14 @@ pub mod answers;
 pub mod batch;
 pub mod chat;
 pub mod constraint;
+pub mod devices;
 pub mod doctor;
 pub mod embed;
 pub mod engine;
 pub mod facts;
 pub mod figures;
 pub mod generate;
+pub mod host;
 pub mod log;
 pub mod logprobs;
 pub mod metadata;
@@ -44,10 +46,12 @@ pub mod tokenizer;
 pub mod version;
 
 /// The header's sections in order: `(file, heading)`.
-pub const SECTIONS: [(&str, &str); 23] = [
+pub const SECTIONS: [(&str, &str); 25] = [
     ("status", "Status and errors"),
     ("version", "Versions"),
     ("log", "Logs"),
+    ("devices", "Devices"),
+    ("host", "The host's part"),
     ("engine", "Engine"),
     ("model", "Model"),
     ("facts", "Model facts"),

@@ -173,7 +173,7 @@ pub unsafe extern "C" fn kigo_session_sample(session: *mut kigo_session, token: 
 pub unsafe extern "C" fn kigo_session_cancel(session: *const kigo_session) -> kigo_status {
     // SAFETY: the header's contract for handles.
     signal_safe(|| unsafe {
-        self::session(session)?.0.cancel();
+        borrow_anywhere(session, "session")?.0.cancel();
         Ok(())
     })
 }
@@ -183,7 +183,7 @@ pub unsafe extern "C" fn kigo_session_cancel(session: *const kigo_session) -> ki
 pub unsafe extern "C" fn kigo_session_clear_cancel(session: *const kigo_session) -> kigo_status {
     // SAFETY: the header's contract for handles.
     signal_safe(|| unsafe {
-        self::session(session)?.0.clear_cancel();
+        borrow_anywhere(session, "session")?.0.clear_cancel();
         Ok(())
     })
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use super::cache::Pools;
 use super::log::{LogLevel, LogSink};
 use super::schedule::Steppers;
-use crate::backend::{self, Budget, Device};
+use crate::backend::{self, Budget, Device, Host};
 use crate::error::Result;
 
 /// How an engine is made.
@@ -43,8 +43,13 @@ pub(super) struct Inner {
 impl Engine {
     /// Opens the device.
     pub fn new(options: EngineOptions<'_>) -> Result<Engine> {
+        Engine::of_host(options, Host::default())
+    }
+
+    /// Opens the device for a host that does some of its work.
+    pub fn of_host(options: EngineOptions<'_>, host: Host) -> Result<Engine> {
         let log = options.log;
-        let device = backend::open_telling(options.device, options.n_threads, &mut |name, error| {
+        let device = backend::open_for(options.device, options.n_threads, host, &mut |name, error| {
             log.log(LogLevel::Info, format_args!("auto: not {name}: {error}"));
         })?;
         let n_threads = device.n_threads();

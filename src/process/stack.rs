@@ -3,21 +3,22 @@
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
-use super::spawn;
+use super::spawn_task;
 use crate::error::{Error, Result};
 
 /// How long the caller's `go_on` waits to be asked again.
 const POLL: Duration = Duration::from_millis(5);
 
 /// Runs `call` on a thread of this name with a stack of so many bytes. The thread owns what it works on, and has ended when
-/// this returns. Fails with `OutOfMemory` where there is no such thread to be had, and with `panicked` if the call panics.
+/// this returns. Fails with `OutOfMemory` where there is no such thread to be had, with `Cancelled` where the host does not let it
+/// go on, and with `panicked` if the call panics.
 pub fn on_own_stack<T: Send + 'static>(
     name: &str,
     stack: usize,
     panicked: Error,
     call: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    spawn(name, stack, call)?.join().unwrap_or(Err(panicked))
+    spawn_task(name, stack, call)?.join().map_or(Err(panicked), |ran| ran.unwrap_or(Err(Error::Cancelled)))
 }
 
 /// [`on_own_stack`] while `go_on` is asked on the caller's thread, every few milliseconds; `stop` is called once it says no,
@@ -35,7 +36,7 @@ pub fn on_own_stack_while<T: Send + 'static>(
         let _done = done;
         call()
     };
-    let thread = spawn(name, stack, run)?;
+    let thread = spawn_task(name, stack, run)?;
     let mut stopped = false;
     while !stopped && waits.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) {
         stopped = !go_on();
@@ -43,8 +44,11 @@ pub fn on_own_stack_while<T: Send + 'static>(
     if stopped {
         stop();
     }
-    let outcome = thread.join().unwrap_or_else(|_| Err(failed(name)));
-    if stopped { Err(Error::Cancelled) } else { outcome }
+    match thread.join() {
+        Ok(Some(outcome)) if !stopped => outcome,
+        Err(_) if !stopped => Err(failed(name)),
+        _ => Err(Error::Cancelled),
+    }
 }
 
 fn failed(name: &str) -> Error {

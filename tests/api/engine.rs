@@ -386,7 +386,8 @@ fn devices_are_opened_by_name() {
     assert_eq!(open("reference").unwrap(), "reference");
     assert_eq!(open("cpu").unwrap(), "cpu");
     assert!(open("auto").is_ok());
-    let expected = "device is \"gpu\"; expected \"auto\", \"cpu\", \"cuda:N\" or \"reference\"";
+    let expected =
+        "device is \"gpu\"; expected \"auto\", \"cpu\", \"cuda:N\" or \"reference\", N being a number or a UUID";
     assert_eq!(open("gpu").unwrap_err(), expected);
     assert!(open("cuda:x").is_err());
     assert!(open("cuda:65535").unwrap_err().starts_with("device \"cuda:65535\" is unavailable: "));

@@ -271,6 +271,20 @@ static inline kigo_status make_plan(struct world *w)
 }
 
 // All that a model says of itself.
+static inline kigo_status make_devices(struct world *w)
+{
+    kigo_device_facts facts = {.struct_size = sizeof facts};
+    size_t n = 0;
+    kigo_status status = kigo_device_count(&n);
+    if (status == KIGO_STATUS_OK)
+        status = kigo_device_info(0, &facts);
+    facts.free_bytes = 0; // which others change
+    memcpy(w->out, &n, sizeof n);
+    memcpy(w->out + sizeof n, &facts, sizeof facts);
+    w->n_out = sizeof n + sizeof facts;
+    return status;
+}
+
 static inline kigo_status make_info(struct world *w)
 {
     kigo_model_facts facts = {.struct_size = sizeof facts};
@@ -692,6 +706,7 @@ static inline kigo_status make_doctor(struct world *w)
 static const struct call CALLS[] = {
     {"engine", nothing, make_engine, NO_COMPUTING},
     {"plan", nothing, make_plan, NO_COMPUTING},
+    {"devices", nothing, make_devices, NO_COMPUTING},
     {"info", nothing, make_info, NO_COMPUTING},
     {"load", nothing, make_load, 0},
     {"load_memory", nothing, make_load_memory, 0},
@@ -758,12 +773,12 @@ static inline const struct call *call_named(const char *name)
     exit(2);
 }
 
-// An engine, a model, and what the calls need of both.
-static inline void open_world(struct world *w, const char *path)
+// A model on an engine, and what the calls need of both.
+static inline void open_world_on(struct world *w, const char *path, kigo_engine *engine)
 {
     memset(w, 0, sizeof *w);
     w->path = path;
-    w->engine = open_engine();
+    w->engine = engine;
     w->model = open_model(w->engine, path);
     w->facts.struct_size = sizeof w->facts;
     CHECK(kigo_model_info(w->model, &w->facts) == KIGO_STATUS_OK);
@@ -779,6 +794,11 @@ static inline void open_world(struct world *w, const char *path)
     kigo_session *session = prompted(w, 0, 0.8f);
     CHECK(kigo_session_save(session, w->blob, OUT_BYTES, &w->blob_bytes) == KIGO_STATUS_OK);
     kigo_session_destroy(session);
+}
+
+static inline void open_world(struct world *w, const char *path)
+{
+    open_world_on(w, path, open_engine());
 }
 
 static inline void close_world(struct world *w)

@@ -541,7 +541,7 @@ fn window_goes_on_when_its_context_is_full() {
 fn no_program_leaks_or_touches_what_is_not_its_own() {
     let library = examples().join(native::soname());
     let library = library.to_str().expect("UTF-8");
-    let runs: [(&str, &[&str], i32); 11] = [
+    let runs: [(&str, &[&str], i32); 12] = [
         ("generate", &["-m", tiny(), "-p", "a b c", "-n", "8", "-t", "2", "--json"], 0),
         (
             "generate",
@@ -557,6 +557,7 @@ fn no_program_leaks_or_touches_what_is_not_its_own() {
         ("scheduler", &["-m", tiny(), "-t", "2", "-f", "-", "-n", "4", "--piece", "3"], 0),
         ("plugin", &[library, "-m", tiny()], 0),
         ("window", &["-m", tiny(), "-n", "4", "--context", "60"], 0),
+        ("devices", &["--json"], 0),
     ];
     for (name, args, code) in runs {
         // A program that ends in the middle of things has them still.

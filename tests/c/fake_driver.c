@@ -62,6 +62,10 @@ result cuDeviceGetAttribute(int *value, int attribute, int device)
     *value = attribute == 16 ? 4 : attribute == 75 ? 9 : attribute == 97 ? 227 * 1024 : 0;
     return device;
 }
+result cuDeviceGetName(char *name, int n, int device) { return snprintf(name, (size_t)n, "fake device"), device; }
+result cuDeviceGetUuid_v2(unsigned char *uuid, int device) { return memset(uuid, 0xfa, 16), device; }
+result cuDeviceTotalMem_v2(size_t *bytes, int device) { return *bytes = (size_t)2 << 30, device; }
+result cuDevicePrimaryCtxRelease_v2(int device) { return device; }
 result cuDevicePrimaryCtxRetain(void **out, int device) { return *out = &primary, device; }
 result cuCtxGetCurrent(void **out) { return *out = context, 0; }
 result cuCtxSetCurrent(void *to) { return context = to, 0; }

@@ -12,5 +12,6 @@ mod driver;
 mod examples;
 mod hosting;
 mod memory;
+mod own;
 mod serve;
 mod trust;

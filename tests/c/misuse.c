@@ -78,7 +78,7 @@ static void engines(void)
     REFUSED(kigo_engine_create(NULL, NULL), INVALID, "engine is NULL");
 
     kigo_engine_options o = {.struct_size = 0};
-    REFUSED(kigo_engine_create(&o, &out), INVALID, "kigo_engine_options.struct_size is 0; expected sizeof = 56");
+    REFUSED(kigo_engine_create(&o, &out), INVALID, "kigo_engine_options.struct_size is 0; expected sizeof = 144");
     CHECK(out == NULL);
     o.struct_size = 12;
     REFUSED(kigo_engine_create(&o, &out), INVALID, "struct_size is 12");
@@ -90,7 +90,7 @@ static void engines(void)
         kigo_engine_options known;
         uint64_t unknown;
     } newer = {{.struct_size = sizeof newer}, 1};
-    REFUSED(kigo_engine_create(&newer.known, &out), INVALID, "struct_size is 64; expected sizeof = 56");
+    REFUSED(kigo_engine_create(&newer.known, &out), INVALID, "struct_size is 152; expected sizeof = 144");
 
     o = (kigo_engine_options){.struct_size = sizeof o, .device = "gpu", .device_len = 3};
     REFUSED(kigo_engine_create(&o, &out), INVALID, "device is \"gpu\"; expected \"auto\", \"cpu\", \"cuda:N\" or");

@@ -45,6 +45,44 @@ int main(int argc, char **argv) {
     CHECK(engine.device() == "cpu" && engine.info().n_threads == 2 && n_lines == 1);
     CHECK(engine.plan(argv[1]).weights_bytes > 0);
 
+    // The host's part, for as long as a handle lives.
+    {
+        std::size_t n_stages = 0, n_blocks = 0, n_threads = 0;
+        kigo::engine_options own = {};
+        own.device = "cpu";
+        own.n_threads = 2;
+        own.parallel_for = [&](std::size_t n, const kigo::body &body) {
+            for (std::size_t i = 0; i < n; i++) body(i);
+            return n_stages++ == 3 ? throw mine{1} : 0;
+        };
+        own.alloc = [&](std::size_t bytes, std::size_t alignment, int32_t) {
+            n_blocks++;
+            return aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+        };
+        own.free = [&](void *block, std::size_t, std::size_t, int32_t) {
+            n_blocks--;
+            free(block);
+        };
+        {
+            kigo::session session = kigo::engine(own).load_file(argv[1]).open();
+            CHECK(n_blocks > 0);
+            CHECK(thrown([&] { session.prefill(kigo::tokens(64, 7)); }) == "KIGO_STATUS_CANCELLED: cancelled");
+            session.prefill(kigo::tokens(64, 7));
+            CHECK(n_stages > 5);
+        }
+        CHECK(n_blocks == 0);
+        own = {};
+        own.device = "cpu";
+        own.n_threads = 3;
+        own.cpus = {8191};
+        CHECK(thrown([&] { kigo::engine refused(own); }).find("cpus is 8191 at index 0") != std::string::npos);
+        own.cpus = {};
+        own.on_thread = [&](const kigo_thread_event &event) { return n_threads += event.ends, 0; };
+        { kigo::engine told(own); }
+        CHECK(n_threads >= 2);
+        CHECK(kigo::devices().at(0).kind == KIGO_DEVICE_CPU);
+    }
+
     // Failures.
     CHECK(thrown([] {
               kigo::engine_options o;

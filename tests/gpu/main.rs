@@ -14,6 +14,8 @@ mod batch;
 #[cfg(kigo_cuda)]
 mod choice;
 #[cfg(kigo_cuda)]
+mod devices;
+#[cfg(kigo_cuda)]
 mod engine;
 #[cfg(kigo_cuda)]
 mod failures;
@@ -45,4 +47,4 @@ macro_rules! skipped {
     )*};
 }
 #[cfg(not(kigo_cuda))]
-skipped!(batch, choice, engine, failures, features, forward, long, operations, windows);
+skipped!(batch, choice, devices, engine, failures, features, forward, long, operations, windows);

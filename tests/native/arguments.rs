@@ -75,7 +75,7 @@ fn right(function: &Function, parameter: &Declared, before: Option<&Declared>) -
         ("kigo_sample_batch", "uint32_t*", "tokens") => "ids",
         (_, "kigo_status*", "statuses") => "statuses",
         (_, "uint32_t*", "token") => "&out_token",
-        (_, "size_t*", "needed" | "n_tokens" | "n_sessions" | "n_events") => "&out_size",
+        (_, "size_t*", "needed" | "n_tokens" | "n_sessions" | "n_events" | "n_devices") => "&out_size",
         (_, "const kigo_chat_event**", _) => "&out_events",
         (_, "uint64_t*", "flags") => "&out_flags",
         (_, "uint64_t*", "cache_bytes") => "&out_bytes",

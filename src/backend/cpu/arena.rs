@@ -1,11 +1,16 @@
-//! Zeroed memory straight from the system: large, aligned to a page, freed as a whole, and able to fail.
+//! Large memory, freed as a whole and able to fail: zeroed and straight from the system, or a host's.
 
+use std::sync::Arc;
+
+use super::host::{HostMemory, MemoryKind};
+use super::memory::Block;
 use crate::error::{Error, Result};
 
-/// One anonymous mapping. Pages nobody has touched take no memory.
+/// One anonymous mapping, of which pages that nobody has touched take no memory; or a host's block.
 pub struct Arena {
     base: *mut u8,
     bytes: usize,
+    block: Option<Block>,
 }
 
 // SAFETY: the arena is plain memory; who may write where is up to those who hold pointers into it.
@@ -14,6 +19,18 @@ unsafe impl Send for Arena {}
 unsafe impl Sync for Arena {}
 
 impl Arena {
+    /// `bytes` for weights: of zeros, or from a host, of anything ([`Self::is_zeroed`]).
+    pub fn for_weights(bytes: usize, memory: Option<&Arc<dyn HostMemory>>) -> Result<Arena> {
+        let Some(memory) = memory else { return Arena::new(bytes) };
+        let block = Block::new(memory, bytes, MemoryKind::Weights)?;
+        Ok(Arena { base: block.at(), bytes, block: Some(block) })
+    }
+
+    /// Whether it was all zeros.
+    pub fn is_zeroed(&self) -> bool {
+        self.block.is_none()
+    }
+
     /// `bytes` of zeros that will all be used.
     pub fn new(bytes: usize) -> Result<Arena> {
         let arena = Arena::small_pages(bytes)?;
@@ -42,7 +59,7 @@ impl Arena {
         if base == libc::MAP_FAILED {
             return Err(Error::OutOfMemory { place: "host".into(), requested: bytes as u64, free: free_bytes() });
         }
-        Ok(Arena { base: base.cast(), bytes })
+        Ok(Arena { base: base.cast(), bytes, block: None })
     }
 
     /// Start of the memory.
@@ -60,6 +77,9 @@ impl Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
+        if self.block.is_some() {
+            return;
+        }
         // SAFETY: mapped in `new`, and nothing outlives the arena's owner.
         unsafe { libc::munmap(self.base.cast(), self.bytes) };
     }

@@ -2,7 +2,6 @@
 
 use super::attention::{self, ROWS, Row, SPAN, Shape, partial_len};
 use super::forward::{CpuModel, Piece, Scratch};
-use super::room::sized;
 use super::threads::{Shares, Turn};
 use crate::alloc::reserve;
 use crate::error::Result;
@@ -86,7 +85,7 @@ impl CpuModel {
             }
         }
         let len = partial_len(shape.padded);
-        let partials = Shares(sized(&mut s.partials, n_partials * len, 0.0)?.as_mut_ptr());
+        let partials = Shares(s.partials.sized(n_partials * len)?.as_mut_ptr());
         let mix = Shares(s.mix.as_mut_ptr());
         let (q, pages, class) = (&s.q, &s.pages, self.layout.layer(index).class);
         turn.run(units.len(), &|u| {

@@ -1,4 +1,4 @@
-//! Memory of the cache's pages: taken from the system in slabs, given back page by page.
+//! Memory of the cache's pages: taken from the system in slabs, given back page by page; or a host's (`host_pages`).
 //!
 //! Invariant: a page that is taken into use, other than to be overwritten, reads as zeros.
 //!
@@ -7,9 +7,11 @@
 //! time afterwards is seven times slower. So up to 2 MiB beside a page in use may stay, to be zeroed when they are used.
 
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::arena::Arena;
+use super::host::HostMemory;
+use super::host_pages::HostPages;
 use crate::alloc::reserve;
 use crate::error::Result;
 
@@ -54,10 +56,12 @@ impl PageAddress {
     pub const NONE: PageAddress = PageAddress(std::ptr::null());
 }
 
-/// All pages of one model.
+/// All pages of one class of a model's.
 pub struct Pages {
     page_bytes: usize,
     slabs: Mutex<Vec<Slab>>,
+    /// In the place of slabs.
+    host: Option<HostPages>,
 }
 
 impl Slab {
@@ -112,13 +116,17 @@ impl Slab {
 }
 
 impl Pages {
-    /// No pages yet; each will hold `page_len` f16.
-    pub fn new(page_len: usize) -> Pages {
-        Pages { page_bytes: (2 * page_len).next_multiple_of(4096), slabs: Mutex::new(Vec::new()) }
+    /// No pages yet; each will hold `page_len` f16, in memory of a host if there is one.
+    pub fn new(page_len: usize, memory: Option<&Arc<dyn HostMemory>>) -> Pages {
+        let page_bytes = (2 * page_len).next_multiple_of(4096);
+        Pages { page_bytes, slabs: Mutex::default(), host: memory.map(|memory| HostPages::new(memory, page_bytes)) }
     }
 
-    /// Makes pages `0 .. n` exist.
+    /// Makes pages `0 .. n` exist, whose memory is taken as they are used; a host's by [`Self::reserve_parts`].
     pub fn reserve(&self, n: usize) -> Result<()> {
+        if let Some(host) = &self.host {
+            return host.exist(n);
+        }
         let mut slabs = self.slabs.lock().unwrap_or_else(PoisonError::into_inner);
         while slabs.len() * SLAB < n {
             // Where a page of the cache is large, the system's large pages cost little that is not used, and taking
@@ -127,6 +135,16 @@ impl Pages {
             slabs.push(Slab::new(self.page_bytes)?);
         }
         Ok(())
+    }
+
+    /// Has a host give memory for so many pages at once.
+    pub fn reserve_parts(&self, n: usize) -> Result<()> {
+        self.host.as_ref().map_or(Ok(()), |host| host.reserve(n))
+    }
+
+    /// Gives a host back what so many pages do not need; whether there was any.
+    pub fn settle(&self, n: usize) -> bool {
+        self.host.as_ref().is_some_and(|host| host.settle(n))
     }
 
     fn is_large(&self) -> bool {
@@ -149,6 +167,12 @@ impl Pages {
 
     /// Addresses of pages, appended to `out`, which has room for them. A page that was not reserved is `None`.
     pub fn addresses(&self, pages: &[u32], out: &mut Vec<PageAddress>) -> Option<()> {
+        if let Some(host) = &self.host {
+            for &page in pages {
+                out.push(PageAddress(host.place(page, false)?.cast_const().cast()));
+            }
+            return Some(());
+        }
         let mut slabs = self.slabs.lock().unwrap_or_else(PoisonError::into_inner);
         for &page in pages {
             out.push(self.place(&mut slabs, page, false)?);
@@ -157,12 +181,16 @@ impl Pages {
     }
 
     fn address(&self, page: u32, overwritten: bool) -> Option<PageAddress> {
+        if let Some(host) = &self.host {
+            return Some(PageAddress(host.place(page, overwritten)?.cast_const().cast()));
+        }
         self.place(&mut self.slabs.lock().unwrap_or_else(PoisonError::into_inner), page, overwritten)
     }
 
     /// Makes page `to` hold what `from` holds. A page that was not reserved is `None`.
     pub fn copy(&self, from: u32, to: u32) -> Option<()> {
-        if from != to {
+        // A host's page that has not been written holds nothing, and takes no memory for that.
+        if from != to && self.host.as_ref().is_none_or(|host| host.find(from).is_some()) {
             let (from, to) = (self.address(from, false)?, self.address(to, true)?);
             // SAFETY: two different pages of `page_bytes` each; nobody writes `from` or uses `to` meanwhile
             // (`LoadedModel::copy_page`).
@@ -173,6 +201,10 @@ impl Pages {
 
     /// Copies the first bytes of a page out. A page that was not reserved is `None`.
     pub fn read(&self, page: u32, out: &mut [u8]) -> Option<()> {
+        if self.host.as_ref().is_some_and(|host| host.find(page).is_none()) {
+            out.fill(0);
+            return Some(());
+        }
         let at = self.address(page, false)?;
         let n = out.len().min(self.page_bytes);
         // SAFETY: the page holds `page_bytes`, which only sessions that hold it touch; none of them is writing.
@@ -185,10 +217,10 @@ impl Pages {
         let at = self.address(page, true)?;
         let n = from.len().min(self.page_bytes);
         #[cfg(target_os = "linux")]
-        // SAFETY: a page is a part of a slab's mapping and begins at a page of the system. Advice only: all of it is
-        // given at once instead of with a fault for every 4 KiB.
-        unsafe {
-            libc::madvise(at.0.cast_mut().cast(), self.page_bytes, libc::MADV_POPULATE_WRITE);
+        if self.host.is_none() {
+            // SAFETY: a page is a part of a slab's mapping and begins at a page of the system. Advice only: all of it is
+            // given at once instead of with a fault for every 4 KiB.
+            unsafe { libc::madvise(at.0.cast_mut().cast(), self.page_bytes, libc::MADV_POPULATE_WRITE) };
         }
         // SAFETY: the page holds `page_bytes`; nobody else uses it (`LoadedModel::write_page`).
         unsafe {
@@ -201,6 +233,9 @@ impl Pages {
 
     /// Gives the memory of a page back; it reads as zeros until written again.
     pub fn release(&self, page: u32) {
+        if let Some(host) = &self.host {
+            return host.release(page);
+        }
         let mut slabs = self.slabs.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(slab) = slabs.get_mut(page as usize / SLAB) else { return };
         let index = page as usize % SLAB;
@@ -242,7 +277,7 @@ mod tests {
     fn given_up_pages_read_as_zeros_and_those_in_use_stay() {
         // Small, large with several in a large page of the system, and larger than one.
         for kib in [4, 520, 1440, 3000] {
-            let pages = Pages::new(kib * 512);
+            let pages = Pages::new(kib * 512, None);
             pages.reserve(40).unwrap();
             let mut held: Vec<Option<u8>> = vec![None; 40];
             let mut random = 1_u64;

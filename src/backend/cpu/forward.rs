@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex};
 
 use super::arena::Arena;
 use super::cache::{PageAddress, Pages};
+use super::host::{HostMemory, MemoryKind};
 use super::layout::PageLayout;
 use super::linear::Matrix;
 use super::plan::{LayerPlan, NormWeights, Task};
-use super::room::sized;
+use super::room::Room;
 use super::routed::Routed;
 use super::simd::{Isa, XBlock};
 use super::threads::{Pool, Turn};
@@ -68,6 +69,8 @@ pub struct CpuModel {
     /// One for each class of layers.
     pub pages: Vec<Pages>,
     pub scratch: Mutex<Scratch>,
+    /// Gives large memory in the system's place.
+    pub memory: Option<Arc<dyn HostMemory>>,
     pub drawing: Mutex<Drawing>,
     #[cfg(any(test, feature = "faults"))]
     pub fault: crate::backend::faults::Fault,
@@ -75,23 +78,48 @@ pub struct CpuModel {
 }
 
 /// Activations of a round, `n` rows; grown when needed, at most to `MAX_ROWS` rows.
-#[derive(Default)]
 pub struct Scratch {
-    pub(super) x: Vec<f32>,             // [n, D] residual stream
-    pub(super) h: Vec<f32>,             // [n, D] what a half layer reads, or its output
-    pub(super) aside: Vec<f32>,         // [n, D] see `set_aside`
-    pub(super) q: Vec<f32>,             // [n, H]
-    pub(super) k: Vec<f32>,             // [n, G]
-    pub(super) v: Vec<f32>,             // [n, G]
-    pub(super) mix: Vec<f32>,           // [n, H]
-    pub(super) gate: Vec<f32>,          // [n, F]
-    pub(super) up: Vec<f32>,            // [n, F]
-    pub(super) quant: Vec<XBlock>,      // [n, widest / 32]
-    pub(super) angles: Vec<(f32, f32)>, // [ropes, n, n_rot / 2]
-    pub(super) routed: Routed,          // see `experts`
-    pub(super) partials: Vec<f32>,      // see `attend`
-    pub(super) logits: Vec<f32>,        // [rows wanted, n_vocab] where more than one is wanted
-    pub(super) pages: Vec<PageAddress>, // of all chunks, one after the other, of each class by class
+    pub(super) x: Room<f32>,             // [n, D] residual stream
+    pub(super) h: Room<f32>,             // [n, D] what a half layer reads, or its output
+    pub(super) aside: Room<f32>,         // [n, D] see `set_aside`
+    pub(super) q: Room<f32>,             // [n, H]
+    pub(super) k: Room<f32>,             // [n, G]
+    pub(super) v: Room<f32>,             // [n, G]
+    pub(super) mix: Room<f32>,           // [n, H]
+    pub(super) gate: Room<f32>,          // [n, F]
+    pub(super) up: Room<f32>,            // [n, F]
+    pub(super) quant: Room<XBlock>,      // [n, widest / 32]
+    pub(super) angles: Room<(f32, f32)>, // [ropes, n, n_rot / 2]
+    pub(super) routed: Routed,           // see `experts`
+    pub(super) partials: Room<f32>,      // see `attend`
+    pub(super) logits: Room<f32>,        // [rows wanted, n_vocab] where more than one is wanted
+    pub(super) pages: Vec<PageAddress>,  // of all chunks, one after the other, of each class by class
+}
+
+impl Scratch {
+    /// Nothing yet; what grows is a host's, if there is one.
+    pub(super) fn new(memory: Option<&Arc<dyn HostMemory>>) -> Scratch {
+        fn room<T: super::room::Plain>(memory: Option<&Arc<dyn HostMemory>>) -> Room<T> {
+            Room::new(memory, MemoryKind::Work)
+        }
+        Scratch {
+            x: room(memory),
+            h: room(memory),
+            aside: room(memory),
+            q: room(memory),
+            k: room(memory),
+            v: room(memory),
+            mix: room(memory),
+            gate: room(memory),
+            up: room(memory),
+            quant: room(memory),
+            angles: room(memory),
+            routed: Routed::new(memory),
+            partials: room(memory),
+            logits: room(memory),
+            pages: Vec::new(),
+        }
+    }
 }
 
 /// Consecutive tokens of one chunk within a round.
@@ -149,10 +177,10 @@ impl CpuModel {
             (&mut s.gate, n * f),
             (&mut s.up, n * f),
         ] {
-            sized(v, len, 0.0)?;
+            v.sized(len)?;
         }
-        sized(&mut s.quant, n * widest.div_ceil(32), XBlock::ZERO)?;
-        sized(&mut s.angles, self.ropes.len() * n * most.pairs, (0.0, 0.0))?;
+        s.quant.sized(n * widest.div_ceil(32))?;
+        s.angles.sized(self.ropes.len() * n * most.pairs)?;
 
         self.embed(s, chunks, pieces, n);
         tap(run, pieces, "embed", -1, d, &s.x);

@@ -1,7 +1,6 @@
 //! Behind the last layer: the logits.
 
 use super::forward::{CpuModel, Piece, Scratch, tap};
-use super::room::sized;
 use super::slot::slot;
 use super::threads::{Shares, Turn};
 use super::vector;
@@ -48,7 +47,7 @@ impl CpuModel {
         let matrix = self.output.as_ref().unwrap_or(&self.token_embd);
         let Scratch { h, quant, logits, .. } = &mut *s;
         let input = self.input(turn, h, quant, n, d, matrix.is_quantized())?;
-        let logits = sized(logits, n * n_vocab, 0.0)?;
+        let logits = logits.sized(n * n_vocab)?;
         let out = [(Shares(logits.as_mut_ptr()), n_vocab)];
         self.multiply(turn, std::slice::from_ref(matrix), &self.output_tasks, &input, &out)?;
         self.bias(turn, logits, self.output_bias.as_deref(), n)?;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::arena::Arena;
 use super::cache::Pages;
 use super::forward::{CpuModel, MAX_ROWS, Rope, Scratch};
+use super::host::HostMemory;
 use super::layout::PageLayout;
 use super::linear::Matrix;
 use super::pack::{pack_panel, panel_bytes};
@@ -76,19 +77,22 @@ struct Packer<'a> {
     pool: &'a Pool,
     /// What is read of a file: one buffer a thread, those that none uses.
     buffers: Mutex<Vec<Vec<u8>>>,
+    /// What is packed into.
+    is_zeroed: bool,
     done: u64,
     total: u64,
 }
 
 impl Packer<'_> {
-    fn new(pool: &Pool, total: u64) -> Result<Packer<'_>> {
+    fn new(pool: &Pool, is_zeroed: bool, total: u64) -> Result<Packer<'_>> {
         let mut buffers = Vec::new();
         reserve(&mut buffers, pool.n_threads())?;
-        Ok(Packer { pool, buffers: Mutex::new(buffers), done: 0, total })
+        Ok(Packer { pool, buffers: Mutex::new(buffers), is_zeroed, done: 0, total })
     }
 
     /// Packs a matrix into `out`.
     fn pack(&mut self, t: &Tensor<'_>, out: *mut u8, control: &mut dyn LoadControl) -> Result<Matrix> {
+        let is_zeroed = self.is_zeroed;
         let (row, panel) = (t.ty.row_bytes(t.cols), panel_bytes(t.ty, t.cols));
         let n_panels = t.rows.div_ceil(LANES);
         let (step, piece) = ((STEP_BYTES / (row * LANES)).max(1), (PIECE_BYTES / (row * LANES)).max(1));
@@ -109,13 +113,22 @@ impl Packer<'_> {
                     Ok(src) => {
                         for (p, src) in (from..to).zip(src.chunks(LANES * row)) {
                             // SAFETY: panel p of the matrix's own place in the arena; each chunk has its own.
-                            let dst = unsafe { std::slice::from_raw_parts_mut(out.at(p * panel), panel) };
+                            let dst = unsafe {
+                                if !is_zeroed {
+                                    out.at(p * panel).write_bytes(0, panel);
+                                }
+                                std::slice::from_raw_parts_mut(out.at(p * panel), panel)
+                            };
                             pack_panel(t.ty, t.cols, src, dst);
                         }
                     }
                     Err(e) => *lock(&failed) = Some(e),
                 }
-                lock(&self.buffers).push(buffer);
+                // A host's threads may be more than it says.
+                let mut buffers = lock(&self.buffers);
+                if buffers.len() < buffers.capacity() {
+                    buffers.push(buffer);
+                }
             })?;
             if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
                 return Err(error);
@@ -239,14 +252,15 @@ pub fn load(
     weights: &Weights<'_>,
     pool: Arc<Pool>,
     isa: Isa,
+    memory: Option<Arc<dyn HostMemory>>,
     control: &mut dyn LoadControl,
 ) -> Result<CpuModel> {
     let layout = PageLayout::new(config)?;
     let all = matrices(config, weights);
     let total: u64 = all.iter().map(|(t, _)| t.data.len() as u64).sum();
-    let arena = Arena::new(all.into_iter().map(packed_bytes).sum())?;
+    let arena = Arena::for_weights(all.into_iter().map(packed_bytes).sum(), memory.as_ref())?;
     control.progress(0, total)?;
-    let mut fill = Filler { packer: Packer::new(&pool, total)?, arena: &arena, at: 0, control };
+    let mut fill = Filler { packer: Packer::new(&pool, arena.is_zeroed(), total)?, arena: &arena, at: 0, control };
     let token_embd = fill.next(&weights.token_embd)?;
     let n_threads = pool.n_threads();
     let mut layers = Vec::new();
@@ -287,9 +301,10 @@ pub fn load(
         layers,
         ropes,
         long_ropes,
-        pages: (0..layout.classes.n()).map(|class| Pages::new(layout.part_len(class))).collect(),
+        pages: (0..layout.classes.n()).map(|class| Pages::new(layout.part_len(class), memory.as_ref())).collect(),
         layout,
-        scratch: Mutex::new(Scratch::default()),
+        scratch: Mutex::new(Scratch::new(memory.as_ref())),
+        memory,
         drawing: Mutex::new(crate::sampler::Scratch::with_weights(softmax_weights_by(isa))),
         #[cfg(any(test, feature = "faults"))]
         fault: crate::backend::faults::planted(),

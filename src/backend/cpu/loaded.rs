@@ -6,7 +6,9 @@ use half::f16;
 
 use super::cache::PageAddress;
 use super::forward::{CpuModel, MAX_ROWS, Piece};
-use super::room::sized;
+use super::host::MemoryKind;
+use super::memory;
+use super::room::Room;
 use super::slot::{CpuSlot, slot};
 use super::softmax_weights::softmax_weights_by;
 use crate::alloc::reserve;
@@ -35,11 +37,13 @@ impl CpuModel {
     /// class has.
     fn addresses(&self, chunk: &Chunk<'_>, out: &mut Vec<PageAddress>) -> Result<(usize, usize)> {
         let (first, n) = (out.len(), chunk.pages.len());
+        let end = (chunk.start + chunk.tokens.len()).div_ceil(PAGE_TOKENS).min(n);
         reserve(out, n * self.pages.len())?;
         for (class, pages) in self.pages.iter().enumerate() {
-            let from = (self.layout.classes.first(class, chunk.start) / PAGE_TOKENS).min(n);
+            let from = (self.layout.classes.first(class, chunk.start) / PAGE_TOKENS).min(end);
             out.extend((0..from).map(|_| PageAddress::NONE));
-            pages.addresses(&chunk.pages[from..], out).ok_or_else(not_reserved)?;
+            pages.addresses(&chunk.pages[from..end], out).ok_or_else(not_reserved)?;
+            out.extend((end..n).map(|_| PageAddress::NONE));
         }
         Ok((first, n))
     }
@@ -82,6 +86,24 @@ impl LoadedModel for CpuModel {
         if let Some(pages) = self.pages.get(class) {
             pages.release(page);
         }
+    }
+
+    fn reserve_parts(&self, n: &[usize; MAX_CLASSES]) -> Result<()> {
+        // Of one class may go what another needs.
+        self.settle_parts(n);
+        self.pages.iter().zip(n).try_for_each(|(pages, n)| pages.reserve_parts(*n))
+    }
+
+    fn has_parts_in(&self, place: &str) -> bool {
+        self.memory.is_some() && place == memory::PLACE
+    }
+
+    fn trim_parts(&self, n: &[usize; MAX_CLASSES]) -> bool {
+        self.pages.iter().zip(n).fold(false, |any, (pages, n)| pages.settle(*n) | any)
+    }
+
+    fn settle_parts(&self, n: &[usize; MAX_CLASSES]) {
+        self.trim_parts(n);
     }
 
     fn copy_page(&self, from: u32, to: u32) -> Result<()> {
@@ -158,8 +180,8 @@ impl LoadedModel for CpuModel {
     }
 
     fn create_slot_for(&self, n_ctx: usize) -> Result<Box<dyn Slot>> {
-        let mut logits = Vec::new();
-        sized(&mut logits, self.config.n_vocab, 0.0)?;
+        let mut logits = Room::new(self.memory.as_ref(), MemoryKind::State);
+        logits.sized(self.config.n_vocab)?;
         Ok(Box::new(CpuSlot { logits, is_long: self.config.is_long(n_ctx) }))
     }
 

@@ -19,12 +19,16 @@ mod ffn;
 mod format;
 mod forward;
 mod head;
+mod host;
+mod host_pages;
 mod layer;
 mod layout;
 mod linear;
 mod load;
 mod loaded;
+mod memory;
 mod pack;
+mod parallel;
 mod plan;
 mod room;
 mod routed;
@@ -40,9 +44,11 @@ mod tests;
 
 use std::sync::Arc;
 
+pub use host::{Host, HostMemory, MemoryKind};
+pub use parallel::{ParallelFor, Stage};
 pub use simd::Isa;
 pub use softmax_weights::softmax_weights_by;
-pub use threads::physical_cores;
+pub use threads::{head, physical_cores};
 
 use super::{Device, LoadControl, LoadOptions, LoadedModel, MAX_THREADS, Plan};
 use crate::error::{Error, Result};
@@ -62,12 +68,19 @@ pub struct CpuOptions {
 pub struct CpuDevice {
     pool: Arc<Pool>,
     isa: Isa,
+    memory: Option<Arc<dyn HostMemory>>,
 }
 
 impl CpuDevice {
     /// Starts the threads.
     pub fn new(options: CpuOptions) -> Result<CpuDevice> {
-        let n = if options.n_threads == 0 { physical_cores() } else { options.n_threads };
+        CpuDevice::of_host(options, Host::default())
+    }
+
+    /// The processor as [`Self::new`] has it, but for what a host does in its place.
+    pub fn of_host(options: CpuOptions, host: Host) -> Result<CpuDevice> {
+        let all = || physical_cores().min(host.placement.n_cpus().unwrap_or(usize::MAX));
+        let n = if options.n_threads == 0 { all() } else { options.n_threads };
         if n > MAX_THREADS {
             let expected = format!("at most {MAX_THREADS}");
             return Err(Error::Argument { name: "n_threads", found: n.to_string(), expected });
@@ -79,7 +92,11 @@ impl CpuDevice {
                 reason: format!("this processor lacks {isa:?}"),
             });
         }
-        Ok(CpuDevice { pool: Arc::new(Pool::new(n)?), isa })
+        let pool = match host.parallel_for {
+            Some(parallel_for) => Pool::of_host(n, parallel_for),
+            None => Pool::new(n, &host.placement)?,
+        };
+        Ok(CpuDevice { pool: Arc::new(pool), isa, memory: host.memory })
     }
 
     /// Threads, the caller's included.
@@ -117,6 +134,6 @@ impl Device for CpuDevice {
         _: &LoadOptions,
         control: &mut dyn LoadControl,
     ) -> Result<Arc<dyn LoadedModel>> {
-        Ok(Arc::new(load::load(config, weights, self.pool.clone(), self.isa, control)?))
+        Ok(Arc::new(load::load(config, weights, self.pool.clone(), self.isa, self.memory.clone(), control)?))
     }
 }

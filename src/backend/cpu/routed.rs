@@ -1,8 +1,11 @@
 //! What the ways of a round's rows through experts need.
 
+use std::sync::Arc;
+
+use super::host::{HostMemory, MemoryKind};
 use super::linear::Matrix;
 use super::plan::Task;
-use super::room::sized;
+use super::room::{Plain, Room};
 use super::simd::XBlock;
 use crate::alloc::reserve;
 use crate::error::Result;
@@ -18,25 +21,47 @@ pub struct SlotTask {
 }
 
 /// Experts of a round's `n` rows: `N` at most, of which a row goes through `K`, so that there are `n K` slots.
-#[derive(Default)]
 pub struct Routed {
-    pub logits: Vec<f32>,     // [n, N]
-    pub scores: Vec<f64>,     // [n, N] room for the choice
-    pub keys: Vec<i32>,       // [n, N] the same
-    pub ids: Vec<u32>,        // [n, K] ascending in each row
-    pub shown: Vec<f32>,      // [n, K] the same, for a tap
-    pub weights: Vec<f32>,    // [n, K]
-    pub shared: Vec<f32>,     // [n] what the shared expert is multiplied by
-    pub slots: Vec<usize>,    // [n, K] the slot of a row's expert
-    pub starts: Vec<usize>,   // [N + 1] the first slot of each expert
-    pub rows: Vec<f32>,       // [n K, D] what the experts read, and then what they make
-    pub gate: Vec<f32>,       // [n K, F]
-    pub up: Vec<f32>,         // [n K, F]
-    pub quant: Vec<XBlock>,   // [n K, max(D, F) / 32]
-    pub tasks: Vec<SlotTask>, // of gate and up, and then of down
+    pub(super) logits: Room<f32>,    // [n, N]
+    pub(super) scores: Room<f64>,    // [n, N] room for the choice
+    pub(super) keys: Room<i32>,      // [n, N] the same
+    pub(super) ids: Room<u32>,       // [n, K] ascending in each row
+    pub(super) shown: Room<f32>,     // [n, K] the same, for a tap
+    pub(super) weights: Room<f32>,   // [n, K]
+    pub(super) shared: Room<f32>,    // [n] what the shared expert is multiplied by
+    pub(super) slots: Room<usize>,   // [n, K] the slot of a row's expert
+    pub(super) starts: Room<usize>,  // [N + 1] the first slot of each expert
+    pub(super) rows: Room<f32>,      // [n K, D] what the experts read, and then what they make
+    pub(super) gate: Room<f32>,      // [n K, F]
+    pub(super) up: Room<f32>,        // [n K, F]
+    pub(super) quant: Room<XBlock>,  // [n K, max(D, F) / 32]
+    pub(super) tasks: Vec<SlotTask>, // of gate and up, and then of down
 }
 
 impl Routed {
+    /// Nothing yet; what grows is a host's, if there is one.
+    pub fn new(memory: Option<&Arc<dyn HostMemory>>) -> Routed {
+        fn room<T: Plain>(memory: Option<&Arc<dyn HostMemory>>) -> Room<T> {
+            Room::new(memory, MemoryKind::Work)
+        }
+        Routed {
+            logits: room(memory),
+            scores: room(memory),
+            keys: room(memory),
+            ids: room(memory),
+            shown: room(memory),
+            weights: room(memory),
+            shared: room(memory),
+            slots: room(memory),
+            starts: room(memory),
+            rows: room(memory),
+            gate: room(memory),
+            up: room(memory),
+            quant: room(memory),
+            tasks: Vec::new(),
+        }
+    }
+
     /// Bytes of `n` rows, but for tasks.
     pub fn bytes(most: &Widths, d: usize, n: usize) -> usize {
         if most.n_experts == 0 {
@@ -60,14 +85,14 @@ impl Routed {
             (&mut self.gate, slots * f),
             (&mut self.up, slots * f),
         ] {
-            sized(v, len, 0.0)?;
+            v.sized(len)?;
         }
-        sized(&mut self.scores, n * all, 0.0)?;
-        sized(&mut self.keys, n * all, 0)?;
-        sized(&mut self.ids, slots, 0)?;
-        sized(&mut self.slots, slots, 0)?;
-        sized(&mut self.starts, all + 1, 0)?;
-        sized(&mut self.quant, slots * d.max(f).div_ceil(32), XBlock::ZERO)?;
+        self.scores.sized(n * all)?;
+        self.keys.sized(n * all)?;
+        self.ids.sized(slots)?;
+        self.slots.sized(slots)?;
+        self.starts.sized(all + 1)?;
+        self.quant.sized(slots * d.max(f).div_ceil(32))?;
         Ok(())
     }
 

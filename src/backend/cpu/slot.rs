@@ -2,12 +2,13 @@
 
 use std::any::Any;
 
+use super::room::Room;
 use crate::backend::Slot;
 use crate::error::{Error, Result};
 
 /// Logits of one sequence.
 pub(super) struct CpuSlot {
-    pub(super) logits: Vec<f32>,
+    pub(super) logits: Room<f32>,
     /// Its session is one of `LongContext`.
     pub(super) is_long: bool,
 }

@@ -9,6 +9,7 @@ use super::threads::Pool;
 use super::vector;
 use crate::gguf::{TensorType, dequantize_row};
 use crate::model::{Activation, Norm};
+use crate::process::Placement;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A small generator: xorshift64*.
@@ -317,7 +318,7 @@ fn a_block_that_is_not_finite_shows() {
 #[test]
 fn every_chunk_runs_once_on_any_number_of_threads() {
     for n_threads in [1, 2, 3, 8] {
-        let pool = Pool::new(n_threads).unwrap();
+        let pool = Pool::new(n_threads, &Placement::default()).unwrap();
         let turn = pool.turn();
         for n in [0, 1, 2, 7, 100, 1000] {
             let counts: Vec<AtomicUsize> = (0..n).map(|_| AtomicUsize::new(0)).collect();
@@ -334,7 +335,7 @@ fn every_chunk_runs_once_on_any_number_of_threads() {
 
 #[test]
 fn a_panic_on_a_worker_is_an_error_and_the_pool_goes_on() {
-    let pool = Pool::new(3).unwrap();
+    let pool = Pool::new(3, &Placement::default()).unwrap();
     let turn = pool.turn();
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));

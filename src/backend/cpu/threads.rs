@@ -6,22 +6,25 @@
 //! threads have come by, so a thread that the system has put aside delays nobody but by the chunk it is at. Idle
 //! threads look for work for a moment and then sleep until they are woken.
 
+use std::io::{ErrorKind, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::parallel::{Body, HostTeam, ParallelFor};
 use crate::error::{Error, Result};
-use crate::process::{self, JoinHandle};
+use crate::process::{self, JoinHandle, Placement, ThreadKind, told};
 
 /// How long an idle thread looks for work before it sleeps: longer than what stands between two jobs of a decode
 /// step, shorter than what a host would notice on its processor.
 const LOOK: Duration = Duration::from_micros(150);
 
+/// Parts of a stage for each thread of a host's: they even out what else its machine does.
+const PARTS: usize = 8;
+
 /// Bytes of a thread's stack.
 const STACK: usize = 1 << 20;
-
-type Body = dyn Fn(usize) + Sync + 'static;
 
 /// `job number << 32 | chunks not yet taken` of one thread's range: one word, so that a chunk is taken from the job
 /// it was seen in. Alone in its cache line.
@@ -43,9 +46,12 @@ struct Shared {
     stop: AtomicBool,
     gate: Mutex<()>,
     wake: Condvar,
-    /// Threads that have begun.
+    /// Threads that have begun, also those that may not go on.
     begun: AtomicUsize,
-    /// Fewer processors than threads: looking for work would take the processor from those that have some.
+    /// Why one of them may not.
+    refused: Mutex<Option<Error>>,
+    /// Fewer processors than threads, of which the caller may have one that the others have not: looking for work would take the
+    /// processor from those that have some.
     crowded: bool,
 }
 
@@ -54,10 +60,12 @@ fn range_start(n_chunks: usize, i: usize, n: usize) -> usize {
     n_chunks * i / n
 }
 
-/// A fixed set of threads; the caller of [`Pool::run`] is one of them.
+/// A fixed set of threads, of which the caller of [`Turn::run`] is one; or a host's own.
 pub struct Pool {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    host: Option<HostTeam>,
+    n_threads: usize,
     /// Whose turn it is for a whole forward pass. A mutex alone would give it to whoever has just had it.
     turns: Mutex<Turns>,
     ended: Condvar,
@@ -76,8 +84,40 @@ pub struct Turn<'a> {
 }
 
 impl Pool {
-    /// `n_threads` threads, the caller's included.
-    pub fn new(n_threads: usize) -> Result<Pool> {
+    /// `n_threads` threads, the caller's included, placed like that.
+    pub fn new(n_threads: usize, placement: &Placement) -> Result<Pool> {
+        let mut pool = Pool::without_threads(n_threads, placement.n_cpus());
+        let hook = process::hook();
+        for i in 1..n_threads {
+            let (shared, placement, hook, name) =
+                (pool.shared.clone(), placement.clone(), hook.clone(), format!("kigo-{i}"));
+            let body = move || {
+                // Placed before the host is told, which may see it or place it otherwise.
+                let placed = placement.apply(i);
+                let life = || told(hook.as_deref(), (&name, ThreadKind::Worker, i), || shared.serve(i));
+                if let Err(error) = placed.and_then(|()| life().ok_or(Error::Cancelled)) {
+                    shared.refuse(error);
+                }
+            };
+            pool.threads.push(process::spawn(&format!("kigo-{i}"), STACK, body)?);
+        }
+        // What a thread takes of the system's memory it takes at its beginning: before a host that is told it has its
+        // threads may have used the memory up.
+        while pool.shared.begun.load(Ordering::Acquire) < pool.threads.len() {
+            std::thread::yield_now();
+        }
+        let refused = pool.shared.refused.lock().unwrap_or_else(PoisonError::into_inner).take();
+        refused.map_or(Ok(pool), Err)
+    }
+
+    /// A host's threads, about so many.
+    pub fn of_host(n_threads: usize, parallel_for: Arc<ParallelFor>) -> Pool {
+        let mut pool = Pool::without_threads(n_threads, None);
+        pool.host = Some(HostTeam::new(parallel_for));
+        pool
+    }
+
+    fn without_threads(n_threads: usize, n_cpus: Option<usize>) -> Pool {
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
         let shared = Arc::new(Shared {
             tickets: (0..n_threads.max(1)).map(|_| Ticket(AtomicU64::new(0))).collect(),
@@ -91,24 +131,16 @@ impl Pool {
             gate: Mutex::new(()),
             wake: Condvar::new(),
             begun: AtomicUsize::new(0),
-            crowded: n_threads > processors,
+            refused: Mutex::new(None),
+            crowded: n_threads > processors.max(n_cpus.unwrap_or(0)) || n_cpus.is_some_and(|n| n_threads > n + 1),
         });
-        let mut pool = Pool { shared, threads: Vec::new(), turns: Mutex::default(), ended: Condvar::new() };
-        for i in 1..n_threads {
-            let shared = pool.shared.clone();
-            pool.threads.push(process::spawn(&format!("kigo-{i}"), STACK, move || shared.serve(i))?);
-        }
-        // What a thread takes of the system's memory it takes at its beginning: before a host that is told it has its
-        // threads may have used the memory up.
-        while pool.shared.begun.load(Ordering::Acquire) < pool.threads.len() {
-            std::thread::yield_now();
-        }
-        Ok(pool)
+        let n_threads = n_threads.max(1);
+        Pool { shared, threads: Vec::new(), host: None, n_threads, turns: Mutex::default(), ended: Condvar::new() }
     }
 
     /// Threads, the caller's included.
     pub fn n_threads(&self) -> usize {
-        self.threads.len() + 1
+        self.n_threads
     }
 
     fn turns(&self) -> MutexGuard<'_, Turns> {
@@ -143,11 +175,14 @@ impl Turn<'_> {
     /// Runs `body(0) .. body(n_chunks - 1)`, each once, on all threads; returns when all have ended.
     pub fn run(&self, n_chunks: usize, body: &(dyn Fn(usize) + Sync)) -> Result<()> {
         let shared = &*self.pool.shared;
-        if n_chunks <= 1 || self.pool.threads.is_empty() {
+        if n_chunks <= 1 || (self.pool.threads.is_empty() && self.pool.host.is_none()) {
             for i in 0..n_chunks {
                 body(i);
             }
             return Ok(());
+        }
+        if let Some(host) = &self.pool.host {
+            return host.run(PARTS * self.n_threads(), n_chunks, body);
         }
         let number = (shared.job.load(Ordering::Relaxed) + 1) & 0xffff_ffff;
         shared.done.store(0, Ordering::Relaxed);
@@ -215,6 +250,12 @@ impl Shared {
         }
         self.done.fetch_add(1, Ordering::Release);
         true
+    }
+
+    /// A thread that may not go on, so that there is no pool.
+    fn refuse(&self, error: Error) {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.begun.fetch_add(1, Ordering::Release);
     }
 
     /// The life of thread `me`.
@@ -291,13 +332,32 @@ impl<T> Shares<T> {
     }
 }
 
+/// The first line or lines of a file of the system's, as many as fit: without memory of its own, so that none is short of it.
+pub fn head<'a>(path: &str, buffer: &'a mut [u8]) -> Option<&'a str> {
+    let mut file = std::fs::File::open(path).ok()?;
+    let mut n = 0;
+    while n < buffer.len() {
+        match file.read(&mut buffer[n..]) {
+            Ok(0) => break,
+            Ok(more) => n += more,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
+    let text = &buffer[..n];
+    // What the end of the buffer has cut is no text.
+    std::str::from_utf8(text).or_else(|error| std::str::from_utf8(&text[..error.valid_up_to()])).ok()
+}
+
 /// Physical cores this process may use: the default number of threads.
 pub fn physical_cores() -> usize {
     let allowed = std::thread::available_parallelism().map_or(1, |n| n.get());
     let mut cores = std::collections::HashSet::new();
     for cpu in 0..4096 {
-        let read = |name: &str| std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/topology/{name}"));
-        let (Ok(core), Ok(package)) = (read("core_id"), read("physical_package_id")) else {
+        let read = |name: &str| {
+            head(&format!("/sys/devices/system/cpu/cpu{cpu}/topology/{name}"), &mut [0; 32])?.trim().parse::<i64>().ok()
+        };
+        let (Some(core), Some(package)) = (read("core_id"), read("physical_package_id")) else {
             if cpu >= allowed {
                 break;
             }

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use super::Device;
+use super::info::{DeviceInfo, find_uuid};
 use crate::error::Result;
 
 mod device;
@@ -32,4 +33,19 @@ pub use {
 /// Opens GPU `ordinal`, or says why that cannot be.
 pub fn open(ordinal: usize) -> Result<Arc<dyn Device>> {
     Ok(Arc::new(CudaDevice::new(ordinal)?))
+}
+
+/// Opens the GPU whose UUID is, or begins with, "GPU-..." or "MIG-...".
+pub fn open_by_uuid(uuid: &str) -> Result<Arc<dyn Device>> {
+    open(find_uuid(&driver::list::uuids()?, uuid)?)
+}
+
+/// How many GPUs there are, or why that cannot be said.
+pub fn count() -> std::result::Result<usize, String> {
+    driver::list::count()
+}
+
+/// What GPU `ordinal` is.
+pub fn info(ordinal: usize) -> Result<DeviceInfo> {
+    driver::list::info(ordinal)
 }

@@ -117,7 +117,8 @@ impl State {
 }
 
 impl Network {
-    /// Dequantizes everything.
+    /// Dequantizes everything. Apart from its caller, whose stack it is not to be part of.
+    #[inline(never)]
     pub fn load(config: &Config, w: &Weights<'_>, f16_cache: bool, control: &mut dyn LoadControl) -> Result<Network> {
         let total = w.iter().map(|t| t.data.len() as u64).sum();
         let mut load = Loader::new(total, control);

@@ -176,6 +176,7 @@ impl PagePool {
                 state.leave(&*self.loaded, page, first + i, &mut end);
             }
         }
+        self.loaded.settle_parts(&state.parts.n_there());
     }
 
     /// One more holder for each of these, the first of a list, which wants parts of them.
@@ -354,6 +355,7 @@ impl State {
             };
             gone += bytes;
         }
+        loaded.settle_parts(&self.parts.n_there());
         gone
     }
 

@@ -87,8 +87,8 @@ impl Gpu {
         let major = get(DeviceAttribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
         let minor = get(DeviceAttribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
         let shared = get(DeviceAttribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
-        if major < 8 {
-            return Err(unavailable(format!("compute capability {major}.{minor} is below 8.0")));
+        if let Some(reason) = super::list::lacks(major, minor) {
+            return Err(unavailable(reason));
         }
         let mut gpu = Card {
             ordinal: ordinal as i32,

@@ -3,6 +3,7 @@
 mod buffer;
 pub mod context;
 mod gpu;
+pub mod list;
 /// cbindgen:ignore
 mod registry;
 mod stream;

@@ -23,7 +23,8 @@ macro_rules! functions {
 
 functions! {
     cuCtxGetCurrent, cuCtxGetDevice, cuCtxSetCurrent, cuDeviceGet, cuDeviceGetAttribute, cuDeviceGetCount,
-    cuDevicePrimaryCtxRetain, cuEventCreate, cuEventDestroy_v2, cuEventElapsedTime, cuEventRecord,
+    cuDeviceGetName, cuDeviceGetUuid_v2, cuDevicePrimaryCtxRelease_v2, cuDevicePrimaryCtxRetain,
+    cuDeviceTotalMem_v2, cuEventCreate, cuEventDestroy_v2, cuEventElapsedTime, cuEventRecord,
     cuEventSynchronize, cuGraphDestroy, cuGraphExecDestroy, cuGraphInstantiateWithFlags, cuGraphLaunch, cuInit,
     cuKernelGetAttribute, cuKernelSetAttribute, cuLaunchKernelEx, cuLibraryGetKernel, cuLibraryLoadData,
     cuMemAlloc_v2, cuMemFreeHost, cuMemFree_v2, cuMemGetInfo_v2, cuMemHostAlloc, cuMemcpyDtoDAsync_v2,
@@ -33,7 +34,7 @@ functions! {
 
 pub use cudarc::driver::sys::{
     CUcontext, CUdevice_attribute as DeviceAttribute, CUfunction_attribute as FunctionAttribute, CUkernel,
-    CUlaunchAttribute, CUlaunchConfig, CUlibrary, CUresult, CUstreamCaptureMode as CaptureMode,
+    CUlaunchAttribute, CUlaunchConfig, CUlibrary, CUresult, CUstreamCaptureMode as CaptureMode, CUuuid,
 };
 
 pub const STREAM_NON_BLOCKING: u32 = 1;

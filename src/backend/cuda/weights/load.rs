@@ -13,9 +13,11 @@ use crate::backend::cuda::driver::{Buffer, Event, Gpu, Pinned, Stream};
 use crate::backend::cuda::kernels::launch::Queue;
 use crate::backend::cuda::kernels::packed::Packed;
 use crate::backend::cuda::weights::layout::Job;
-use crate::error::Result;
-use crate::process;
+use crate::error::{Error, Result};
+use crate::process::{self, ThreadKind};
 
+/// A worker's name.
+const NAME: &str = "kigo-load";
 /// Most bytes of a piece.
 const PIECE_BYTES: usize = 8 << 20;
 /// Most workers.
@@ -124,8 +126,9 @@ pub fn load(gpu: &Arc<Gpu>, jobs: &[Job<'_>], control: &mut dyn LoadControl) -> 
     let stop = AtomicBool::new(false);
     let (tell, told) = mpsc::channel::<Result<usize>>();
     std::thread::scope(|scope| {
-        for worker in &mut workers {
+        for (index, worker) in workers.iter_mut().enumerate() {
             let (tell, next, stop, pieces, gpu) = (tell.clone(), &next, &stop, &pieces, gpu.clone());
+            let hook = process::hook();
             let work = move || {
                 process::begin_thread();
                 let mut run = || -> Result<()> {
@@ -143,7 +146,8 @@ pub fn load(gpu: &Arc<Gpu>, jobs: &[Job<'_>], control: &mut dyn LoadControl) -> 
                     }
                     Ok(())
                 };
-                let ran = run();
+                let ran = process::told(hook.as_deref(), (NAME, ThreadKind::Task, index), &mut run);
+                let ran = ran.unwrap_or(Err(Error::Cancelled));
                 // After a failure too, of reading the file for example: what is queued uses memory that goes away.
                 if let Err(e) = ran.and(worker.stream.wait()) {
                     stop.store(true, Ordering::Relaxed);
@@ -151,7 +155,7 @@ pub fn load(gpu: &Arc<Gpu>, jobs: &[Job<'_>], control: &mut dyn LoadControl) -> 
                 }
             };
             let bytes = STACK + process::thread_local_bytes();
-            let builder = std::thread::Builder::new().name("kigo-load".to_string()).stack_size(bytes);
+            let builder = std::thread::Builder::new().name(NAME.to_string()).stack_size(bytes);
             if process::masked(|| builder.spawn_scoped(scope, work)).is_err() {
                 stop.store(true, Ordering::Relaxed);
                 return Err(process::no_thread(STACK));
