@@ -10,13 +10,13 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use crate::error::{Error, Result};
 use crate::model::{CacheClasses, Config, MAX_CLASSES, Weights};
 use crate::sampler::{self, SampleRequest, Sampled, SamplingParams};
 
 mod budget;
+mod control;
 pub mod cpu;
 #[cfg(kigo_cuda)]
 pub mod cuda;
@@ -32,6 +32,7 @@ pub mod reference;
 mod tap;
 
 pub use budget::Budget;
+pub use control::{LoadControl, RunControl, Verdict};
 pub use cpu::{Host, HostMemory, MemoryKind};
 pub use devices::{DeviceInfo, DeviceKind, device_count, device_info};
 pub use open::{open, open_for};
@@ -51,12 +52,6 @@ pub struct Plan {
     pub kv_bytes_per_token: u64,
     /// Bytes of activations and other working memory at the largest batch.
     pub scratch_bytes: u64,
-}
-
-/// Called by a backend while it loads.
-pub trait LoadControl {
-    /// `done` of `total` bytes are loaded; an error stops the load and is passed on.
-    fn progress(&mut self, done: u64, total: u64) -> Result<()>;
 }
 
 /// How a model is loaded, for its life.
@@ -132,39 +127,6 @@ pub struct Chunk<'a> {
     /// They are computed one by one, as a step computes its token, where that gives other bits than a prompt's
     /// ([`LoadedModel::steps_below`]); otherwise as a prompt's, however few they are.
     pub by_steps: bool,
-}
-
-/// What a running pass listens to.
-pub struct RunControl<'a> {
-    /// Checked between chunks of work; set, the call returns [`Error::Cancelled`].
-    pub cancel: &'a AtomicBool,
-    /// Sees the activations that it wants. A tapped run's logits equal an untapped run's bit for bit.
-    pub tap: Option<&'a mut dyn TapObserver>,
-}
-
-impl RunControl<'_> {
-    /// Whether somebody wants to see this activation of this layer (-1: outside of one).
-    pub fn wants(&self, name: &str, layer: i32) -> bool {
-        self.tap.as_ref().is_some_and(|tap| tap.wants(name, layer))
-    }
-
-    /// Shows an activation to whoever [`Self::wants`] it.
-    pub fn show(&mut self, event: &TapEvent<'_>) {
-        if let Some(tap) = self.tap.as_mut().filter(|tap| tap.wants(event.name, event.layer)) {
-            tap.show(event);
-        }
-    }
-}
-
-/// What becomes of a token chosen by [`LoadedModel::decode_ahead`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is appended, and the next is chosen. Where the call fails later, the last such token may not be in the cache.
-    GoOn,
-    /// It is appended, and that was the last.
-    Last,
-    /// It is not appended, and nothing more is chosen.
-    Refused,
 }
 
 /// A run of tokens chosen and appended one after another.
