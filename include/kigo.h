@@ -279,6 +279,7 @@ kigo_status kigo_device_count(size_t *n_devices);
 // Fills `facts`, whose `struct_size` the caller has set, with what device `index` is. Any thread, without an engine.
 //
 // NOT_FOUND: there are not so many. DEVICE_UNAVAILABLE: the driver says nothing of it; the text has its reason.
+// IO: of the CPU, where the process may open no file any more.
 kigo_status kigo_device_info(size_t index,
                              kigo_device_facts *facts);
 

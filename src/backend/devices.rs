@@ -1,5 +1,7 @@
 //! The devices of this machine, listed without opening one.
 
+use std::fs::File;
+
 use super::cpu::{head, physical_cores};
 use super::cuda;
 pub use super::info::{DeviceInfo, DeviceKind};
@@ -10,19 +12,26 @@ pub fn device_count() -> usize {
     1 + cuda::count().unwrap_or(0)
 }
 
-/// The CPU is 0, GPU n is n + 1. `NotFound` behind the last.
+/// The CPU is 0, GPU n is n + 1. `NotFound` behind the last; `Io` where what the system says of the CPU cannot be opened any more.
 pub fn device_info(index: usize) -> Result<DeviceInfo> {
     let n = cuda::count();
     match index.checked_sub(1) {
-        None => Ok(cpu(n)),
+        None => cpu(n),
         Some(ordinal) if ordinal < n.as_ref().copied().unwrap_or(0) => cuda::info(ordinal),
         Some(_) => Err(Error::NotFound { what: "device", name: format!("{index} of {}", 1 + n.unwrap_or(0)) }),
     }
 }
 
-fn cpu(n_gpus: std::result::Result<usize, String>) -> DeviceInfo {
+fn cpu(n_gpus: std::result::Result<usize, String>) -> Result<DeviceInfo> {
+    // A system without these files has a CPU of no name; one that has no descriptor left is no other than it was.
+    let path = "/proc/cpuinfo";
+    if let Err(source) = File::open(path)
+        && matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+    {
+        return Err(Error::Io { path: path.into(), what: "open", source });
+    }
     let (mut processor, mut memory) = ([0; 4096], [0; 4096]);
-    let processor = head("/proc/cpuinfo", &mut processor).unwrap_or_default();
+    let processor = head(path, &mut processor).unwrap_or_default();
     let memory = head("/proc/meminfo", &mut memory).unwrap_or_default();
     let kib =
         |key: &str| value(memory, key).and_then(|v| v.strip_suffix(" kB")?.trim().parse::<u64>().ok()).unwrap_or(0);
@@ -31,7 +40,7 @@ fn cpu(n_gpus: std::result::Result<usize, String>) -> DeviceInfo {
         Ok(_) => String::new(),
         Err(why) => format!("no GPU: {why}"),
     };
-    DeviceInfo {
+    Ok(DeviceInfo {
         kind: DeviceKind::Cpu,
         device: "cpu".to_owned(),
         name: value(processor, "model name").unwrap_or(std::env::consts::ARCH).to_owned(),
@@ -43,7 +52,7 @@ fn cpu(n_gpus: std::result::Result<usize, String>) -> DeviceInfo {
         n_cores: physical_cores(),
         reason,
         usable: true,
-    }
+    })
 }
 
 /// The value of the first line `key : value`.

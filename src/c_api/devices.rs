@@ -70,6 +70,7 @@ pub unsafe extern "C" fn kigo_device_count(n_devices: *mut usize) -> kigo_status
 /// Fills `facts`, whose `struct_size` the caller has set, with what device `index` is. Any thread, without an engine.
 ///
 /// NOT_FOUND: there are not so many. DEVICE_UNAVAILABLE: the driver says nothing of it; the text has its reason.
+/// IO: of the CPU, where the process may open no file any more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_device_info(index: usize, facts: *mut kigo_device_facts) -> kigo_status {
     // SAFETY: the header's contract for pointers; each is checked by the function that reads it.

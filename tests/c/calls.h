@@ -270,7 +270,7 @@ static inline kigo_status make_plan(struct world *w)
     return status;
 }
 
-// All that a model says of itself.
+// How many devices there are, and what the CPU is.
 static inline kigo_status make_devices(struct world *w)
 {
     kigo_device_facts facts = {.struct_size = sizeof facts};
@@ -278,6 +278,8 @@ static inline kigo_status make_devices(struct world *w)
     kigo_status status = kigo_device_count(&n);
     if (status == KIGO_STATUS_OK)
         status = kigo_device_info(0, &facts);
+    if (status != KIGO_STATUS_OK)
+        return status;
     facts.free_bytes = 0; // which others change
     memcpy(w->out, &n, sizeof n);
     memcpy(w->out + sizeof n, &facts, sizeof facts);
@@ -285,6 +287,7 @@ static inline kigo_status make_devices(struct world *w)
     return status;
 }
 
+// All that a model says of itself.
 static inline kigo_status make_info(struct world *w)
 {
     kigo_model_facts facts = {.struct_size = sizeof facts};

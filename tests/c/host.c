@@ -254,7 +254,7 @@ static void descriptors(void)
     CHECK(strstr(kigo_last_error(), w.path) != NULL && strstr(kigo_last_error(), "Too many open files") != NULL);
     CHECK(make_load_memory(&w) == KIGO_STATUS_OK);
     forget(&w);
-    CHECK(n_refused == 3); // plan, load, doctor
+    CHECK(n_refused == 4); // plan, devices, load, doctor
     CHECK(setrlimit(RLIMIT_NOFILE, &old) == 0);
     CHECK(same_again(KIGO_STATUS_OK, false) == 0);
 }
