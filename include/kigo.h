@@ -314,7 +314,7 @@ kigo_status kigo_device_info(size_t index,
 // Affinity: each worker may run on any of the CPUs.
 #define KIGO_AFFINITY_ANY 0
 
-// Affinity: worker i runs on cpus[i % n_cpus] alone; cpus[0] is left to the calling thread where there are enough.
+// Affinity: worker i runs on `cpus[i % n_cpus]` alone; `cpus[0]` is left to the calling thread where there are enough.
 #define KIGO_AFFINITY_EACH 1
 
 // Scheduling: as the thread that makes the engine, nice value included.
@@ -1654,7 +1654,7 @@ kigo_status kigo_session_generate(kigo_session *session,
 
 // For kigo_constraint_options.kind: a grammar of llama.cpp (GBNF), whose rule `root` is for the whole of the output. All
 // of its guide is there: literals and classes of characters with escapes, groups, repetitions with counts, comments, and
-// tokens by number or text, such as <[1000]>, <think> and !<think>. It allows what it says, character by character, and
+// tokens by number or text, such as `<[1000]>`, `<think>` and `!<think>`. It allows what it says, character by character, and
 // becomes a Lark text that has to keep the limits of one. Refused, with line and column or the rule's name: a rule that begins
 // with itself, that is not there or is there twice; a class of no characters; a token that ends a text, which it may
 // where the grammar may end; more than 100000 parts, 100 groups within each other, 8 repetitions of one part,

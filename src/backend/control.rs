@@ -13,7 +13,7 @@ pub trait LoadControl {
 
 /// What a running pass listens to.
 pub struct RunControl<'a> {
-    /// Checked between chunks of work; set, the call returns [`Error::Cancelled`].
+    /// Checked between chunks of work; set, the call returns [`crate::error::Error::Cancelled`].
     pub cancel: &'a AtomicBool,
     /// Sees the activations that it wants. A tapped run's logits equal an untapped run's bit for bit.
     pub tap: Option<&'a mut dyn TapObserver>,
@@ -33,7 +33,7 @@ impl RunControl<'_> {
     }
 }
 
-/// What becomes of a token chosen by [`LoadedModel::decode_ahead`].
+/// What becomes of a token chosen by [`super::LoadedModel::decode_ahead`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It is appended, and the next is chosen. Where the call fails later, the last such token may not be in the cache.

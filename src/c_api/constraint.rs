@@ -54,7 +54,7 @@ pub const KIGO_CONSTRAINT_LARK: i32 = 3;
 
 /// For kigo_constraint_options.kind: a grammar of llama.cpp (GBNF), whose rule `root` is for the whole of the output. All
 /// of its guide is there: literals and classes of characters with escapes, groups, repetitions with counts, comments, and
-/// tokens by number or text, such as <[1000]>, <think> and !<think>. It allows what it says, character by character, and
+/// tokens by number or text, such as `<[1000]>`, `<think>` and `!<think>`. It allows what it says, character by character, and
 /// becomes a Lark text that has to keep the limits of one. Refused, with line and column or the rule's name: a rule that begins
 /// with itself, that is not there or is there twice; a class of no characters; a token that ends a text, which it may
 /// where the grammar may end; more than 100000 parts, 100 groups within each other, 8 repetitions of one part,

@@ -56,7 +56,7 @@ pub type kigo_thread_callback =
 
 /// Affinity: each worker may run on any of the CPUs.
 pub const KIGO_AFFINITY_ANY: u64 = 0;
-/// Affinity: worker i runs on cpus[i % n_cpus] alone; cpus[0] is left to the calling thread where there are enough.
+/// Affinity: worker i runs on `cpus[i % n_cpus]` alone; `cpus[0]` is left to the calling thread where there are enough.
 pub const KIGO_AFFINITY_EACH: u64 = 1;
 
 /// Scheduling: as the thread that makes the engine, nice value included.
