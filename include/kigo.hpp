@@ -176,6 +176,14 @@ inline std::vector<kigo_string> strings(const std::vector<std::string> &texts) {
 // An owner of a C handle.
 template <class Handle, void (*Destroy)(Handle *)> class owner {
 public:
+    owner() = default;
+    owner(owner &&) noexcept = default;
+    // The handle goes first here too: what is destroyed calls the functions that it was made with.
+    owner &operator=(owner &&other) noexcept {
+        handle_ = std::move(other.handle_);
+        host_ = std::move(other.host_);
+        return *this;
+    }
     Handle *get() const noexcept { return handle_.get(); }
 
 protected:

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <atomic>
 #include <fstream>
 #include <iterator>
 
@@ -307,6 +308,22 @@ int main(int argc, char **argv) {
     kigo::model copy = engine.load_memory(bytes.data(), bytes.size());
     bytes.clear();
     CHECK(copy.tokenize(text) == ids);
+
+    // What a move replaces ends under the functions that it was made with.
+    std::atomic<int> ended{0};
+    const auto watched = [&ended](const char *name) {
+        kigo::engine_options watching;
+        watching.device = "cpu";
+        watching.n_threads = 2;
+        watching.on_thread = [&ended, text = std::string(name)](const kigo_thread_event &event) {
+            ended += event.ends && text.size() == 32;
+            return 0;
+        };
+        return kigo::engine(watching);
+    };
+    kigo::engine replaced = watched("one that is longer than a string");
+    replaced = watched("two that is longer than a string");
+    CHECK(ended > 0);
 
     // The engine may go first; its log lives on with the models.
     { kigo::engine gone = std::move(engine); }
