@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::Device;
 use super::info::{DeviceInfo, find_uuid};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 mod device;
 mod driver;
@@ -37,7 +37,15 @@ pub fn open(ordinal: usize) -> Result<Arc<dyn Device>> {
 
 /// Opens the GPU whose UUID is, or begins with, "GPU-..." or "MIG-...".
 pub fn open_by_uuid(uuid: &str) -> Result<Arc<dyn Device>> {
-    open(find_uuid(&driver::list::uuids()?, uuid)?)
+    // What is no UUID is none on any machine.
+    if let Err(error @ Error::Argument { .. }) = find_uuid(&[], uuid) {
+        return Err(error);
+    }
+    let uuids = driver::list::uuids().map_err(|error| match error {
+        Error::DeviceUnavailable { reason, .. } => Error::DeviceUnavailable { device: format!("cuda:{uuid}"), reason },
+        other => other,
+    })?;
+    open(find_uuid(&uuids, uuid)?)
 }
 
 /// How many GPUs there are, or why that cannot be said.
