@@ -281,6 +281,7 @@ static inline kigo_status make_devices(struct world *w)
     if (status != KIGO_STATUS_OK)
         return status;
     facts.free_bytes = 0; // which others change
+    memset(facts.reason, 0, sizeof facts.reason); // which is the loader's: it may say that it found no memory itself
     memcpy(w->out, &n, sizeof n);
     memcpy(w->out + sizeof n, &facts, sizeof facts);
     w->n_out = sizeof n + sizeof facts;
