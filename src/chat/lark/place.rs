@@ -124,7 +124,7 @@ impl<'s> Place<'s> {
                 Value::Object(members) => members,
                 other => return self.refuse(format_args!("{} where a schema is expected", shown(other))),
             };
-            for keyword in OF_ANY.into_iter().filter(|keyword| members.contains_key(*keyword)) {
+            if let Some(keyword) = OF_ANY.into_iter().find(|keyword| members.contains_key(*keyword)) {
                 return self.unheld(keyword);
             }
             let Some(reference) = members.get("$ref") else { break };
