@@ -197,9 +197,9 @@ unsafe fn render_json(
 /// INVALID_ARGUMENT, and the text names the place: what is no JSON (UTF-8, at most 16 MiB, 200,000 values, 48 deep),
 /// messages that are no array of objects with a role, a variable that is called messages, tools or
 /// add_generation_prompt; unknown flags, or both; a `template_source` that is malformed or takes too much, or has a
-/// `template_name` beside it; messages that the template refuses; a last message to go on with that has no text, or that the
-/// template writes otherwise. NOT_FOUND: no template has that name, and the text has those that have. Otherwise as
-/// kigo_chat_render().
+/// `template_name` beside it; messages that the template refuses; a last message to go on with that has no text, that the
+/// template writes otherwise, or beside whose text it or a variable has CONTINUE_FINAL_MESSAGE_TAG.
+/// NOT_FOUND: no template has that name, and the text has those that have. Otherwise as kigo_chat_render().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_chat_render_json(
     model: *const kigo_model,

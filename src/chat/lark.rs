@@ -2,6 +2,7 @@
 
 mod arguments;
 mod pairs;
+mod place;
 
 use std::fmt::Write;
 
@@ -30,11 +31,16 @@ const TERMINALS: &str = "FREE: /(.|\\n)+/\nWS: /[ \\n\\r\\t]{1,8}/\nID: /[A-Za-z
 /// Bytes of such a grammar, as of any: what would have more is not written to its end.
 const MOST_BYTES: usize = 4 << 20;
 
+/// Schemas that it is made of: what they refer to counts each time.
+const MOST_SCHEMAS: usize = 500_000;
+
 struct Writer<'w> {
     control: &'w ControlTexts,
     tokenizer: &'w Tokenizer,
     out: String,
     n_rules: usize,
+    /// Schemas that arguments in notations of their own were made of, and what is listed in them.
+    n_schemas: usize,
     looks: tools::Looks,
     /// The rule of any value in the family's notation, once there is one.
     any: Option<String>,
@@ -74,11 +80,13 @@ impl AnswerFormat {
             return Err(Error::Argument { name: "tools_json", found, expected: "tools to call".to_owned() });
         }
         let (control, out, looks) = (tokenizer.control_texts()?, TERMINALS.to_owned(), tools::Looks::default());
-        let mut writer = Writer { control, tokenizer, out, n_rules: 0, looks, any: None };
+        let mut writer = Writer { control, tokenizer, out, n_rules: 0, n_schemas: 0, looks, any: None };
         writer.answer(self, &known, choice)?;
         if writer.is_full() {
-            let (found, expected) =
-                ("too much for a grammar".to_owned(), format!("tools that come to at most {MOST_BYTES} bytes"));
+            let (found, expected) = (
+                "too much for a grammar".to_owned(),
+                format!("tools that come to at most {MOST_BYTES} bytes of {MOST_SCHEMAS} schemas"),
+            );
             return Err(Error::Argument { name: "tools_json", found, expected });
         }
         Ok(writer.out)
@@ -101,7 +109,7 @@ fn escaped(text: &str) -> String {
 
 impl Writer<'_> {
     fn is_full(&self) -> bool {
-        self.out.len() > MOST_BYTES
+        self.out.len() > MOST_BYTES || self.n_schemas > MOST_SCHEMAS
     }
 
     /// A rule of its own, and its name.

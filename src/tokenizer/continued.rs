@@ -1,7 +1,8 @@
 //! A last message that is to be gone on with: a tag behind its text shows where in the rendering it ends.
 //!
 //! What comes out is what `continue_final_message` of transformers gives. The tag is the one that it has, since there are templates
-//! that look for it. It comes last: no message in front can hold one that is taken for it.
+//! that look for it. The last one in a rendering counts, so that messages in front may hold it. What a template may write behind
+//! the text may not: other texts of the last message, its calls above all, and variables.
 
 use super::jinja::{Map, Value, is_space};
 use super::marks::Marks;
@@ -23,6 +24,20 @@ fn member(map: &Map, name: &str) -> Option<usize> {
     map.entries().iter().position(|(key, _)| key.as_str() == Some(name))
 }
 
+fn holds_tag(value: &Value) -> bool {
+    match value {
+        Value::Str(_) => value.as_str().is_some_and(|text| text.contains(TAG)),
+        Value::List(list) => list.items.iter().any(holds_tag),
+        Value::Map(map) => map.entries().iter().any(|(key, value)| holds_tag(key) || holds_tag(value)),
+        _ => false,
+    }
+}
+
+/// Whether the tag is anywhere in an object but in one of its members.
+fn holds_tag_beside(map: &Map, at: usize) -> bool {
+    map.entries().iter().enumerate().any(|(n, (key, value))| holds_tag(key) || n != at && holds_tag(value))
+}
+
 /// An object with another value for one of its members.
 fn with(map: &Map, at: usize, value: Value) -> Result<Value> {
     let entry = |(n, (key, old)): (usize, &(Value, Value))| {
@@ -38,12 +53,13 @@ fn too_deep(fault: super::jinja::Fault) -> Error {
 }
 
 impl Continued {
-    /// Puts the tag behind the text of the last message.
-    pub(super) fn put(messages: &Value) -> Result<(Value, Continued)> {
+    /// Puts the tag behind the text of the last message. Fails with `Argument` where a template could write another behind it.
+    pub(super) fn put(messages: &Value, variables: &[(String, Value)]) -> Result<(Value, Continued)> {
         let none = || unlike("without a message to go on with", "a last message with a content");
         let Value::List(list) = messages else { return Err(none()) };
         let Some((Value::Map(last), before)) = list.items.split_last() else { return Err(none()) };
         let content = member(last, "content").ok_or_else(none)?;
+        let mut is_tagged = holds_tag_beside(last, content);
         let (value, text) = match last.entries().get(content).map(|(_, value)| value) {
             Some(Value::Str(_)) => tagged(&last.entries()[content].1).ok_or_else(none)?,
             Some(Value::List(parts)) => {
@@ -52,12 +68,23 @@ impl Continued {
                 let Some(Value::Map(part)) = parts.items.get(at) else { return Err(none()) };
                 let place = member(part, "text").ok_or_else(none)?;
                 let (value, text) = tagged(&part.entries()[place].1).ok_or_else(none)?;
+                is_tagged |= parts.items.iter().enumerate().any(|(n, part)| n != at && holds_tag(part));
+                is_tagged |= holds_tag_beside(part, place);
                 let mut items = parts.items.to_vec();
                 items[at] = with(part, place, value)?;
                 (Value::list(items).map_err(too_deep)?, text)
             }
             _ => return Err(none()),
         };
+        if is_tagged {
+            let found = format!("with {TAG} in the last message, beside the text that is gone on with");
+            return Err(unlike(&found, "another text there"));
+        }
+        if let Some((name, _)) = variables.iter().find(|(name, value)| name.contains(TAG) || holds_tag(value)) {
+            let name: String = name.chars().take(40).collect();
+            let found = format!("with {TAG} in {name}, where a message is gone on with");
+            return Err(Error::Argument { name: "variables_json", found, expected: "another text there".to_owned() });
+        }
         let items = before.iter().cloned().chain([with(last, content, value)?]).collect();
         Ok((Value::list(items).map_err(too_deep)?, Continued(text)))
     }

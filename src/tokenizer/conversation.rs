@@ -99,7 +99,7 @@ impl Conversation {
                 let expected = "one of a new answer and the last message to go on with";
                 return Err(unlike("flags", "for both".to_owned(), expected));
             }
-            true => Continued::put(&messages).map(|(messages, continued)| (messages, Some(continued)))?,
+            true => Continued::put(&messages, &variables).map(|(messages, continued)| (messages, Some(continued)))?,
             false => (messages, None),
         };
         Ok(Conversation { messages, n_messages, tools, variables, add_generation_prompt, bytes, taken, now, continued })

@@ -103,6 +103,45 @@ fn what_cannot_be_gone_on_with_is_refused() {
 }
 
 #[test]
+fn the_tag_is_refused_where_a_template_may_write_it_behind_the_text() {
+    let tokenizer = with_templates(None, &[]);
+    let source = "{% for m in messages %}<|a|>{{ m.content if m.content is string else m.content[0].text }}\
+                  {% for c in m.tool_calls or [] %}{{ c.function.arguments }}{% endfor %}<|end|>{% endfor %}{{ tail }}";
+    let render = |messages: &str, variables: Option<&str>| {
+        let chat = ChatJson { messages, variables, continue_final: true, ..ChatJson::default() };
+        ChatTemplate::with_source(&tokenizer, source).unwrap().render_json(&chat).map(|rendered| rendered.text)
+    };
+    let tag = "CONTINUE_FINAL_MESSAGE_TAG";
+    let said = |content: &str, more: &str| {
+        format!(r#"[{{"role": "u", "content": "q {tag}"}}, {{"role": "a", "content": {content}{more}}}]"#)
+    };
+    // In front of the text's end it is text.
+    let front = format!("<|a|>q {tag}<|end|><|a|>");
+    assert_eq!(render(&said(r#""so""#, ""), Some(r#"{"tail": "x"}"#)).unwrap(), format!("{front}so"));
+    let own = said(&format!(r#""{tag} so""#), r#", "tool_calls": [{"function": {"arguments": {"k": "v"}}}]"#);
+    assert_eq!(render(&own, None).unwrap(), format!("{front}{tag} so"));
+    let refused = |messages: &str, variables: Option<&str>, expected: &str| {
+        let error = render(messages, variables).unwrap_err();
+        assert_eq!(error.status(), Status::InvalidArgument, "{error}");
+        assert_eq!(error.to_string(), expected);
+    };
+    let beside = format!(
+        "messages_json is with {tag} in the last message, beside the text that is gone on with; expected another text there"
+    );
+    for arguments in [format!(r#"{{"k": ["{tag} "]}}"#), format!(r#"{{"{tag}": 1}}"#), format!(r#""a{tag}b""#)] {
+        let calls = format!(r#", "tool_calls": [{{"function": {{"arguments": {arguments}}}}}]"#);
+        refused(&said(r#""so""#, &calls), None, &beside);
+        refused(&said(r#"[{"type": "text", "text": "so"}]"#, &calls), None, &beside);
+    }
+    let image = format!(r#"[{{"type": "text", "text": "so"}}, {{"type": "image", "url": "{tag}"}}]"#);
+    refused(&said(&image, ""), None, &beside);
+    let variables = format!(r#"{{"head": 1, "tail": ["{tag}"]}}"#);
+    let expected =
+        format!("variables_json is with {tag} in tail, where a message is gone on with; expected another text there");
+    refused(&said(r#""so""#, ""), Some(&variables), &expected);
+}
+
+#[test]
 fn a_file_has_templates_by_their_names() {
     let tokenizer = with_templates(Some("first"), &[("tool_use", "{{ tools }}"), ("rag", "{% broken"), ("", "empty")]);
     assert_eq!(tokenizer.chat_template(), Some("first"));

@@ -197,3 +197,161 @@ fn notations_of_their_own_are_held_to_the_schema() {
         assert_eq!(allows(&model, &gemma, &call), is_allowed, "{call}");
     }
 }
+
+/// Templates whose calls are in LFM2's notation, in Gemma's, and in the tags of Qwen3-Coder.
+const OWN: [&str; 3] = [
+    "<|tool_call_start|>",
+    "<|tool_call> call:",
+    "<tool_call> </tool_call> <function= </function> <parameter= </parameter>",
+];
+
+/// What calls of `f` with these parameters are held to, where there must be one.
+fn of_parameters(model: &Model, signs: &str, parameters: &Value) -> kigo::error::Result<Constraint> {
+    let tools = json!([{"name": "f", "parameters": parameters}]).to_string();
+    let chat = ChatJson { messages: "[]", tools: Some(&tools), ..ChatJson::default() };
+    let template = format!("{{% for m in messages %}}{{{{ m.content }}}}{{% endfor %}}{{# {signs} #}}");
+    let choice = ToolChoice { required: true, name: None, one: true };
+    Constraint::of_tools(model, &chat, Some(&template), &choice, false, &mut || true)
+}
+
+/// Whether LFM2's call with these arguments is allowed, and Gemma's, which are written in the same way but for `=`.
+fn both(model: &Model, parameters: &Value, arguments: &str) -> [bool; 2] {
+    let [lfm, gemma] = [OWN[0], OWN[1]].map(|signs| of_parameters(model, signs, parameters).unwrap());
+    let python = format!("<|tool_call_start|>[f({})]", arguments.replace(':', "="));
+    let own = format!("<|tool_call>call:f{{{arguments}}}<tool_call|>");
+    [allows(model, &lfm, &python), allows(model, &gemma, &own)]
+}
+
+#[test]
+fn arrays_have_as_many_items_as_the_schema_says() {
+    let model = model();
+    let of = |least: Value, most: Value| {
+        let mut items = json!({"type": "array", "items": {"type": "integer"}});
+        for (key, count) in [("minItems", least), ("maxItems", most)] {
+            if !count.is_null() {
+                items[key] = count;
+            }
+        }
+        json!({"type": "object", "properties": {"a": items}, "required": ["a"]})
+    };
+    for (least, most, allowed) in [
+        (json!(null), json!(0), 0..=0),
+        (json!(null), json!(1), 0..=1),
+        (json!(1), json!(1.0), 1..=1),
+        (json!(0), json!(2), 0..=2),
+        (json!(2), json!(2), 2..=2),
+        (json!(2), json!(3), 2..=3),
+        (json!(3), json!(null), 3..=4),
+    ] {
+        let parameters = of(least, most);
+        for (n, list) in ["[]", "[1]", "[1, 2]", "[1, 2, 3]", "[1,2,3,4]"].into_iter().enumerate() {
+            let found = both(&model, &parameters, &format!("a:{list}"));
+            assert_eq!(found, [allowed.contains(&n); 2], "{parameters} {list}");
+        }
+    }
+    let limit = 2_000_000_000_u64;
+    assert_eq!(both(&model, &of(json!(null), json!(limit)), "a:[1, 2]"), [true; 2]);
+    for (least, most, expected) in [
+        (json!(3), json!(2), "\"minItems\" is 3; at most 2"),
+        (json!(limit + 1), json!(null), "\"minItems\" is 2000000001; at most 2000000000"),
+        (json!(1), json!(1e300), "\"maxItems\" is 18446744073709551615; at most 2000000000"),
+        (json!(-1), json!(1), "\"minItems\" is -1 where a count is expected"),
+        (json!(0), json!("1"), "\"maxItems\" is \"1\" where a count is expected"),
+    ] {
+        for signs in &OWN[..2] {
+            let error = of_parameters(&model, signs, &of(least.clone(), most.clone())).err().unwrap();
+            assert_eq!(error.to_string(), format!("constraint: #/properties/a: {expected}"), "{signs}");
+        }
+    }
+}
+
+#[test]
+fn what_a_notation_cannot_hold_is_refused_with_the_path() {
+    let model = model();
+    let text = json!({"type": "string"});
+    let refused = |signs: &str, parameters: &Value, expected: &str| match of_parameters(&model, signs, parameters) {
+        Ok(_) => panic!("{signs} {parameters} is not refused"),
+        Err(error) => {
+            assert_eq!(error.status(), Status::Constraint);
+            assert!(error.to_string().starts_with(&format!("constraint: {expected}")), "{signs} {parameters}: {error}");
+        }
+    };
+    // In all three, of an argument and of the parameters themselves.
+    for (schema, expected) in [
+        (json!({"enum": []}), "#/properties/a: \"enum\" is [] where"),
+        (json!({"anyOf": []}), "#/properties/a: \"anyOf\" is [] where"),
+        (json!({"type": []}), "#/properties/a: \"type\" is [] where"),
+        (json!({"type": "string", "enum": [1]}), "#/properties/a: \"enum\" has no value"),
+        (json!({"anyOf": [false]}), "#/properties/a: \"anyOf\" has no schema"),
+        (json!(false), "#/properties/a: no value is valid"),
+        (json!({"$ref": "#/$defs/no"}), "#/$defs/no: no value is valid"),
+        (json!({"allOf": [text]}), "#/properties/a: \"allOf\" is not supported"),
+        (json!({"not": {"const": "x"}}), "#/properties/a: \"not\" is not supported"),
+        (json!({"$ref": "#/$defs/loop"}), "#/$defs/loop: more than 16 schemas"),
+        (json!([1]), "#/properties/a: an array of 1 values where a schema"),
+    ] {
+        let defs = json!({"no": false, "loop": {"$ref": "#/$defs/loop"}});
+        let parameters = json!({"properties": {"a": schema}, "required": ["a"], "$defs": defs});
+        OWN.iter().for_each(|signs| refused(signs, &parameters, expected));
+    }
+    for (parameters, expected) in [
+        (json!([1]), "#: an array of 1 values where a schema is expected"),
+        (json!({"properties": [1]}), "#: \"properties\" is an array of 1 values where an object is expected"),
+        (json!({"allOf": [{"properties": {"a": text}}]}), "#: \"allOf\" is not supported"),
+        (json!({"anyOf": [{"properties": {"a": text}}]}), "#: \"anyOf\" beside \"properties\""),
+        (json!({"type": "object", "additionalProperties": text}), "#: \"additionalProperties\" without"),
+        (json!({"type": "string"}), "#: \"type\" is not that of arguments"),
+        (json!({"properties": {}, "required": ["a"]}), "#: \"required\" is \"a\" where"),
+        (json!({"$ref": "#/$defs/b"}), "#: \"$ref\" is \"#/$defs/b\" where"),
+        (json!({"$ref": "#"}), "#: more than 16 schemas"),
+    ] {
+        OWN.iter().for_each(|signs| refused(signs, &parameters, expected));
+    }
+    // Tags have these as JSON.
+    for (schema, expected) in [
+        (json!({"type": "array", "prefixItems": [text]}), "#/properties/a: \"prefixItems\" is not"),
+        (json!({"type": "array", "uniqueItems": true}), "#/properties/a: \"uniqueItems\" is not"),
+        (json!({"type": "array", "items": false, "minItems": 1}), "#/properties/a: \"minItems\" is 1; at most 0"),
+        (json!({"type": "object", "additionalProperties": text}), "#/properties/a: \"additionalProperties\""),
+        (json!({"type": "object", "minProperties": 1, "properties": {}}), "#/properties/a: \"minProperties\" is not"),
+        (json!({"type": "array", "items": {"enum": [[1]]}}), "#/properties/a/items: an array or an object"),
+    ] {
+        let parameters = json!({"properties": {"a": schema}});
+        OWN[..2].iter().for_each(|signs| refused(signs, &parameters, expected));
+    }
+}
+
+#[test]
+fn what_the_parameters_refer_to_is_held_and_what_nothing_is_valid_for_is_left_out() {
+    let model = model();
+    let inner = json!({"properties": {"a": {"type": "integer"}, "b": false, "c": {"anyOf": [false, {"const": 7}]},
+        "d": {"minimum": 3}}, "required": ["a"]});
+    let parameters = json!({"$ref": "#/$defs/all", "$defs": {"all": {"$ref": "#/$defs/inner"}, "inner": inner}});
+    for (arguments, is_allowed) in [
+        ("a:1", true),
+        ("", false),
+        ("a:1, b:1", false),
+        ("a:1, c:7", true),
+        ("a:1, c:8", false),
+        ("a:1, d:2", false),
+        ("a:1, d:3", true),
+    ] {
+        assert_eq!(both(&model, &parameters, arguments), [is_allowed; 2], "{arguments}");
+    }
+    let word = json!({"anyOf": [{"$ref": "#/$defs/word"}, {"type": "null"}]});
+    let parameters =
+        json!({"properties": {"a": word, "b": false, "c": {"const": "z"}}, "$defs": {"word": {"enum": ["x", "y"]}}});
+    let tags = of_parameters(&model, OWN[2], &parameters).unwrap();
+    for (name, value, is_allowed) in [
+        ("a", "x", true),
+        ("a", "null", true),
+        ("a", "z", false),
+        ("b", "x", false),
+        ("c", "z", true),
+        ("c", "x", false),
+    ] {
+        let call =
+            format!("<tool_call>\n<function=f>\n<parameter={name}>\n{value}\n</parameter>\n</function>\n</tool_call>");
+        assert_eq!(allows(&model, &tags, &call), is_allowed, "{call}");
+    }
+}

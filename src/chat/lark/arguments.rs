@@ -1,7 +1,10 @@
 //! Calls and their arguments as rules.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
+use super::place::Place;
 use super::{Tool, Writer, quoted, unsupported};
 use crate::chat::syntax::{Field, Keys, Part};
 use crate::chat::tools;
@@ -76,13 +79,11 @@ impl Writer<'_> {
     /// The arguments one by one, in the order of the schema.
     fn each(&mut self, parts: &[Part], tool: &Tool<'_>) -> Result<String> {
         let root = &tool.schema;
-        let properties = root.get("properties").and_then(Value::as_object);
-        let required = |name: &str| {
-            let names = root.get("required").and_then(Value::as_array);
-            names.is_some_and(|names| names.iter().any(|n| n == name))
-        };
+        let place = Place::of_arguments(root)?;
+        self.n_schemas += place.weight();
+        let required: HashSet<&str> = place.required()?.iter().filter_map(Value::as_str).collect();
         let mut out = Vec::new();
-        for (name, schema) in properties.into_iter().flatten() {
+        for (name, schema) in place.properties()?.into_iter().flatten() {
             if self.is_full() {
                 break;
             }
@@ -92,16 +93,54 @@ impl Writer<'_> {
                     (format!("with an argument called {name:?}"), "names without tags, quotes and lines".to_owned());
                 return Err(Error::Argument { name: "tools_json", found, expected });
             }
-            let body = self.argument(parts, root, name, schema);
+            let is_required = required.contains(name.as_str());
+            let wanted = tools::wanted(root, schema, &mut self.looks, 0);
+            let is_text = wanted == Wanted::TEXT || wanted == Wanted::ANY;
+            let listed = if is_text {
+                let Some(member) = place.member(name, schema, is_required)? else { continue };
+                self.listed(&member)?
+            } else {
+                None
+            };
+            let body = self.argument(parts, root, (name, schema), is_text, listed);
             let rule = self.rule("", &format!("WS? {body}"));
-            out.push(if required(name) { rule } else { format!("{rule}?") });
+            out.push(if is_required { rule } else { format!("{rule}?") });
         }
         Ok(out.join(" "))
     }
 
-    fn argument(&mut self, parts: &[Part], root: &Value, name: &str, schema: &Value) -> String {
-        let wanted = tools::wanted(root, schema, &mut self.looks, 0);
-        let text = wanted == Wanted::TEXT || wanted == Wanted::ANY;
+    /// The values that are listed for a text, where they are.
+    fn listed<'v>(&mut self, place: &Place<'v>) -> Result<Option<Vec<&'v Value>>> {
+        self.n_schemas += place.weight();
+        if let Some(values) = place.values()? {
+            return Ok(Some(values));
+        }
+        let Some(ways) = place.ways(&["type"])? else {
+            let is_null = place.types()?.is_some_and(|types| types == ["null"]);
+            return Ok(is_null.then(|| vec![&Value::Null]));
+        };
+        let mut all = Some(Vec::new());
+        for way in ways {
+            if self.is_full() {
+                break;
+            }
+            match (&mut all, self.listed(&way)?) {
+                (Some(all), Some(values)) => all.extend(values),
+                _ => all = None,
+            }
+        }
+        Ok(all)
+    }
+
+    /// An argument; a text is one of those listed, or any.
+    fn argument(
+        &mut self,
+        parts: &[Part],
+        root: &Value,
+        (name, schema): (&str, &Value),
+        text: bool,
+        listed: Option<Vec<&Value>>,
+    ) -> String {
         let mut out = Vec::new();
         let mut parts_left = parts.iter().enumerate();
         while let Some((n, part)) = parts_left.next() {
@@ -116,7 +155,7 @@ impl Writer<'_> {
                     };
                     let line = if *lines { "\n" } else { "" };
                     let before = if *lines { "\"\\n\"" } else { "" };
-                    match schema.get("enum").and_then(Value::as_array).filter(|_| text) {
+                    match &listed {
                         Some(values) => {
                             let each: Vec<String> =
                                 values.iter().map(|v| quoted(v.as_str().unwrap_or(&v.to_string()))).collect();

@@ -1,14 +1,14 @@
 //! Arguments in notations of their own, Python's and Gemma's, as rules made of a tool's schema.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
+use super::place::Place;
 use super::{Tool, Writer, quoted};
 use crate::chat::syntax::Notation;
 use crate::chat::tools;
 use crate::error::{Error, Result};
-
-/// Schemas inside of each other, and references in a row.
-const MAX_DEPTH: usize = 16;
 
 fn refused<T>(found: String, expected: &str) -> Result<T> {
     Err(Error::Argument { name: "tools_json", found, expected: expected.to_owned() })
@@ -34,36 +34,30 @@ fn python(text: &str) -> String {
 impl Writer<'_> {
     /// The arguments behind the bracket that begins them, and the one that ends them.
     pub(super) fn pairs(&mut self, notation: Notation, tool: &Tool<'_>) -> Result<String> {
-        let (root, close) = (&tool.schema, if notation == Notation::Python { ")" } else { "}" });
-        let members = self.members(notation, root, root, true, 0)?;
+        let close = if notation == Notation::Python { ")" } else { "}" };
+        let members = self.members(notation, &Place::of_arguments(&tool.schema)?, true)?;
         Ok(format!("WS? {members} WS? {}", quoted(close)))
     }
 
     /// An object's members in their order, Gemma's by their names; `named`: as a call's arguments are.
-    fn members(
-        &mut self,
-        notation: Notation,
-        root: &Value,
-        schema: &Value,
-        named: bool,
-        depth: usize,
-    ) -> Result<String> {
-        let properties = schema.get("properties").and_then(Value::as_object);
-        let mut all: Vec<(&String, &Value)> = properties.into_iter().flatten().collect();
+    fn members(&mut self, notation: Notation, place: &Place<'_>, named: bool) -> Result<String> {
+        self.n_schemas += place.weight();
+        let mut all: Vec<(&String, &Value)> = place.properties()?.into_iter().flatten().collect();
         if notation == Notation::Gemma {
             all.sort_by_key(|(name, _)| name.to_lowercase());
         }
-        let required = schema.get("required").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let required: HashSet<&str> = place.required()?.iter().filter_map(Value::as_str).collect();
         // From the last one on: what may come behind a member, and what may come where there has been none.
         let (mut behind, mut first) = (String::new(), "\"\"".to_owned());
         for (name, schema) in all.into_iter().rev() {
             if self.is_full() {
                 break;
             }
-            let value = self.value(notation, root, schema, depth + 1)?;
+            let is_required = required.contains(name.as_str());
+            let Some(member) = place.member(name, schema, is_required)? else { continue };
+            let value = self.value(notation, &member)?;
             let key = self.key(notation, name, named)?;
             let pair = self.rule("", &format!("{key} WS? {value}"));
-            let is_required = required.iter().any(|required| required == name);
             let alone = self.rule("", &format!("{pair} {behind}"));
             first = if is_required { alone } else { self.rule("", &format!("({alone} | {first})")) };
             let more = format!("WS? \",\" WS? {pair}");
@@ -89,36 +83,29 @@ impl Writer<'_> {
         })
     }
 
-    fn value(&mut self, notation: Notation, root: &Value, schema: &Value, depth: usize) -> Result<String> {
-        if depth > MAX_DEPTH {
-            return refused(format!("with a schema of more than {MAX_DEPTH} inside of each other"), "fewer");
+    fn value(&mut self, notation: Notation, place: &Place<'_>) -> Result<String> {
+        self.n_schemas += place.weight();
+        if place.is_never() {
+            return place.refuse("no value is valid");
         }
-        if let Some(path) = schema.get("$ref").and_then(Value::as_str) {
-            return match path.strip_prefix('#').and_then(|path| root.pointer(path)) {
-                Some(schema) => self.value(notation, root, schema, depth + 1),
-                None => refused(format!("with a reference to {path:?}"), "references into the tool's own schema"),
-            };
+        if let Some(ways) = place.ways(&[])? {
+            return self.one_of(&ways, |writer, way| writer.value(notation, way));
         }
-        let fixed = schema.get("const").map(std::slice::from_ref);
-        if let Some(values) = schema.get("enum").and_then(Value::as_array).map(Vec::as_slice).or(fixed) {
-            let all: Vec<String> = values.iter().map(|value| self.fixed(notation, value)).collect::<Result<_>>()?;
+        if let Some(values) = place.values()? {
+            let all: Vec<String> =
+                values.into_iter().map(|value| self.fixed(notation, place, value)).collect::<Result<_>>()?;
             return Ok(self.rule("", &all.join(" | ")));
         }
-        if let Some(any) = ["anyOf", "oneOf"].into_iter().find_map(|key| schema.get(key)?.as_array()) {
-            return self.one_of(any, |writer, schema| writer.value(notation, root, schema, depth + 1));
-        }
-        let types = match schema.get("type") {
-            Some(Value::Array(types)) => types.clone(),
-            Some(one) => vec![one.clone()],
-            None if schema.get("properties").is_some() => vec![Value::from("object")],
+        let types = match place.types()? {
+            Some(types) => types,
+            None if place.schema.get("properties").is_some() => vec!["object"],
+            None if place.is_held() => vec!["string", "number", "boolean", "null", "array", "object"],
             None => return Ok(self.any(notation)),
         };
-        self.one_of(&types, |writer, name| {
-            writer.of_type(notation, root, schema, name.as_str().unwrap_or_default(), depth)
-        })
+        self.one_of(&types, |writer, name| writer.of_type(notation, place, name))
     }
 
-    fn one_of(&mut self, all: &[Value], mut write: impl FnMut(&mut Self, &Value) -> Result<String>) -> Result<String> {
+    fn one_of<T>(&mut self, all: &[T], mut write: impl FnMut(&mut Self, &T) -> Result<String>) -> Result<String> {
         let mut rules = Vec::new();
         for one in all {
             if self.is_full() {
@@ -129,57 +116,54 @@ impl Writer<'_> {
         Ok(self.rule("", &rules.join(" | ")))
     }
 
-    fn of_type(
-        &mut self,
-        notation: Notation,
-        root: &Value,
-        schema: &Value,
-        name: &str,
-        depth: usize,
-    ) -> Result<String> {
+    fn of_type(&mut self, notation: Notation, place: &Place<'_>, name: &str) -> Result<String> {
         Ok(match name {
             "string" => self.text(notation),
             // Their notation is that of JSON.
             "integer" | "number" => {
-                let mut own = schema.as_object().cloned().unwrap_or_else(Map::new);
+                let mut own = place.schema.as_object().cloned().unwrap_or_else(Map::new);
                 own.insert("type".to_owned(), Value::from(name));
                 self.schema(&Value::from(own))
             }
             "boolean" => {
-                format!("({} | {})", self.fixed(notation, &true.into())?, self.fixed(notation, &false.into())?)
+                let [yes, no] = [true, false].map(|value| self.fixed(notation, place, &value.into()));
+                format!("({} | {})", yes?, no?)
             }
-            "null" => self.fixed(notation, &Value::Null)?,
-            "array" => {
-                let value = match schema.get("items") {
-                    Some(items) => self.value(notation, root, items, depth + 1)?,
-                    None => self.any(notation),
+            "null" => self.fixed(notation, place, &Value::Null)?,
+            "array" => self.array(notation, place)?,
+            _ => {
+                let members = match place.properties()? {
+                    Some(_) => self.members(notation, place, false)?,
+                    None if place.schema.get("additionalProperties") == Some(&Value::Bool(false)) => "\"\"".to_owned(),
+                    None => self.any_members(notation),
                 };
-                let count = |key: &str| schema.get(key).and_then(Value::as_u64);
-                let (least, most) = (count("minItems").unwrap_or(0), count("maxItems"));
-                let list = match most {
-                    Some(0) => "\"\"".to_owned(),
-                    Some(most) => {
-                        format!("{value} (WS? \",\" WS? {value}){{{},{}}}", least.max(1) - 1, most.max(2) - 1)
-                    }
-                    None => format!("{value} (WS? \",\" WS? {value}){{{},}}", least.max(1) - 1),
-                };
-                let list = if least == 0 { format!("({list})?") } else { list };
-                self.rule("", &format!("\"[\" WS? {list} WS? \"]\""))
-            }
-            "object" if schema.get("properties").is_some() => {
-                let members = self.members(notation, root, schema, false, depth)?;
                 self.rule("", &format!("\"{{\" WS? {members} WS? \"}}\""))
             }
-            "object" => {
-                let members = self.any_members(notation);
-                self.rule("", &format!("\"{{\" WS? {members} WS? \"}}\""))
-            }
-            _ => return refused(format!("with the type {name:?}"), "a type of JSON"),
         })
     }
 
+    fn array(&mut self, notation: Notation, place: &Place<'_>) -> Result<String> {
+        let (items, least, most) = place.items()?;
+        if most == Some(0) {
+            return Ok(self.rule("", "\"[\" WS? \"]\""));
+        }
+        let value = match items {
+            Some(items) => self.value(notation, &items)?,
+            None => self.any(notation),
+        };
+        // Behind the first one.
+        let (low, high) = (least.max(1) - 1, most.map(|most| most.max(1) - 1));
+        let list = match high {
+            Some(0) => value,
+            Some(high) => format!("{value} (WS? \",\" WS? {value}){{{low},{high}}}"),
+            None => format!("{value} (WS? \",\" WS? {value}){{{low},}}"),
+        };
+        let list = if least == 0 { format!("({list})?") } else { list };
+        Ok(self.rule("", &format!("\"[\" WS? {list} WS? \"]\"")))
+    }
+
     /// A value that is given.
-    fn fixed(&self, notation: Notation, value: &Value) -> Result<String> {
+    fn fixed(&self, notation: Notation, place: &Place<'_>, value: &Value) -> Result<String> {
         let word = |python: &str, gemma: &str| quoted(if notation == Notation::Python { python } else { gemma });
         Ok(match value {
             Value::String(text) if notation == Notation::Python => quoted(&python(text)),
@@ -192,7 +176,8 @@ impl Writer<'_> {
             Value::Null => word("None", "null"),
             Value::Number(number) => quoted(&number.to_string()),
             Value::Array(_) | Value::Object(_) => {
-                return refused("with an array or an object in an enum".to_owned(), "texts, numbers and words");
+                return place
+                    .refuse("an array or an object among fixed values is not supported in this model's notation");
             }
         })
     }
