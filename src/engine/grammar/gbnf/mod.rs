@@ -8,11 +8,15 @@ mod alphabet;
 mod automaton;
 mod cut;
 mod facts;
+#[cfg(test)]
+mod hostile;
 mod parser;
 #[cfg(test)]
 mod tests;
 mod tree;
 mod write;
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::tokenizer::Tokenizer;
 
@@ -24,8 +28,9 @@ const MAX_NODES: u64 = 100_000;
 const MAX_TIMES: usize = 8;
 /// How often a part may be repeated.
 const MAX_REPEATS: u32 = 1_000_000;
-/// Characters of a terminal, and nodes within each other.
+/// Characters of a terminal, its nodes, each as often as it may be repeated, and nodes within each other.
 const MAX_CHARS: u64 = 4096;
+const MAX_EXPANDED: u64 = 32_768;
 const MAX_HEIGHT: u64 = 50;
 /// Pairs of characters of a terminal that follow each other.
 const MAX_LINKS: usize = 1 << 18;
@@ -58,10 +63,26 @@ impl Tokens for Tokenizer {
     }
 }
 
-/// The Lark text of a GBNF text, or what is wrong with it.
-pub(super) fn translate(text: &str, tokens: &dyn Tokens) -> Result<String, String> {
-    let tree = parser::parse(text, tokens)?;
-    let facts = facts::Facts::new(&tree)?;
-    let cut = cut::Cut::new(&tree, &facts);
-    write::write(&tree, &facts, &cut, tokens)
+/// Refuses to go on once it has been stopped. Whoever stops it knows why, and says so.
+fn go_on(stopped: &AtomicBool) -> Result<(), String> {
+    if stopped.load(Ordering::Acquire) { Err("stopped".to_owned()) } else { Ok(()) }
+}
+
+/// The Lark text of a GBNF text, or what is wrong with it. `stopped` is looked at all the while.
+pub(super) fn translate(text: &str, tokens: &dyn Tokens, stopped: &AtomicBool) -> Result<String, String> {
+    let mut tree = parser::parse(text, tokens, stopped)?;
+    let facts = facts::Facts::new(&mut tree, stopped)?;
+    let cut = cut::Cut::new(&tree, &facts, stopped);
+    go_on(stopped)?;
+    write::write(&tree, &facts, &cut, tokens, stopped)
+}
+
+/// A message of llguidance on the Lark text, of which nothing is shown: its place ("LINE(COLUMN): ", with "at " before it or
+/// not), what stands there (" (at ...") and the lines behind are none of the caller's.
+pub(super) fn refusal(message: &str) -> &str {
+    let line = message.lines().next().unwrap_or_default();
+    let rest = line.strip_prefix("at ").unwrap_or(line);
+    let is_place = |place: &str| place == "EOF" || place.bytes().all(|b| b.is_ascii_digit() || b"()".contains(&b));
+    let what = rest.split_once(": ").filter(|(place, _)| is_place(place)).map_or(line, |(_, what)| what);
+    what.split_once(" (at ").map_or(what, |(what, _)| what)
 }
