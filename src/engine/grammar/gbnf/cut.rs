@@ -28,8 +28,8 @@ pub(super) struct Cut<'t> {
 }
 
 /// The parts above the terminals, rule by rule, each behind the one that it is in.
-struct Upper {
-    rules: Vec<(RuleId, Vec<NodeId>)>,
+pub(super) struct Upper {
+    pub rules: Vec<(RuleId, Vec<NodeId>)>,
     terminals: Vec<NodeId>,
 }
 
@@ -60,7 +60,12 @@ impl<'t> Cut<'t> {
         self.upper().rules.into_iter().map(|(rule, _)| rule).collect()
     }
 
-    fn upper(&self) -> Upper {
+    /// The automaton of a terminal; none where single characters are all that there is.
+    pub(super) fn automaton(&self, node: NodeId) -> Option<&Automaton> {
+        self.automata.get(&self.tree.behind_names(node))
+    }
+
+    pub(super) fn upper(&self) -> Upper {
         let mut upper = Upper { rules: vec![(self.tree.root, Vec::new())], terminals: Vec::new() };
         let mut seen = vec![false; self.tree.rules.len()];
         seen[self.tree.root] = true;

@@ -74,6 +74,10 @@ impl Tokens for Many {
         self.0.set(self.0.get() + 1);
         id == 7 || id == 299_999
     }
+
+    fn text(&self, _: u32) -> Option<Vec<u8>> {
+        Some(b"a".to_vec())
+    }
 }
 
 #[test]

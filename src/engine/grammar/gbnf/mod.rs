@@ -1,7 +1,8 @@
 //! llama.cpp's grammars (GBNF), made Lark texts that allow exactly the same.
 //!
 //! A text is read ([`parser`]) into a tree ([`tree`]), of which the rules' facts are told ([`facts`]). Then it is decided what of
-//! it the lexer may take as one ([`cut`]), and the rest is written as rules ([`write`]). Whatever the text, all of it is bounded:
+//! it the lexer may take as one ([`cut`]), and the rest is written as rules ([`write`]), unless tokens and characters stand where
+//! the parser could not tell them apart ([`places`]). Whatever the text, all of it is bounded:
 //! steps, memory and recursion.
 
 mod alphabet;
@@ -10,7 +11,10 @@ mod cut;
 mod facts;
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod mixed;
 mod parser;
+mod places;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -46,6 +50,8 @@ pub(super) trait Tokens {
     fn of_text(&self, text: &str) -> Option<u32>;
     /// Whether a token ends a text.
     fn is_end(&self, id: u32) -> bool;
+    /// The bytes of a token of text; a control token has none.
+    fn text(&self, id: u32) -> Option<Vec<u8>>;
 }
 
 impl Tokens for Tokenizer {
@@ -61,6 +67,11 @@ impl Tokens for Tokenizer {
     fn is_end(&self, id: u32) -> bool {
         self.is_end_of_generation(id)
     }
+
+    fn text(&self, id: u32) -> Option<Vec<u8>> {
+        let is_marked = self.is_control(id) || self.is_end_of_generation(id);
+        if is_marked { None } else { self.token_bytes(id).ok().map(|bytes| bytes.to_vec()) }
+    }
 }
 
 /// Refuses to go on once it has been stopped. Whoever stops it knows why, and says so.
@@ -74,6 +85,7 @@ pub(super) fn translate(text: &str, tokens: &dyn Tokens, stopped: &AtomicBool) -
     let facts = facts::Facts::new(&mut tree, stopped)?;
     let cut = cut::Cut::new(&tree, &facts, stopped);
     go_on(stopped)?;
+    places::check(&tree, &facts, &cut, tokens, stopped)?;
     write::write(&tree, &facts, &cut, tokens, stopped)
 }
 

@@ -26,6 +26,10 @@ impl Tokens for Bytes {
     fn is_end(&self, id: u32) -> bool {
         id == END
     }
+
+    fn text(&self, id: u32) -> Option<Vec<u8>> {
+        u8::try_from(id).ok().map(|byte| vec![byte])
+    }
 }
 
 fn factory() -> ParserFactory {
