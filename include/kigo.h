@@ -1657,8 +1657,10 @@ kigo_status kigo_session_generate(kigo_session *session,
 // tokens by number or text, such as `<[1000]>`, `<think>` and `!<think>`. It allows what it says, character by character, and
 // becomes a Lark text that has to keep the limits of one. Refused, with line and column or the rule's name: a rule that begins
 // with itself, that is not there or is there twice; a class of no characters; a token that ends a text, which it may
-// where the grammar may end; more than 100000 parts, 100 groups within each other, 8 repetitions of one part,
-// 1000000 times of one, or 20000000 steps to tell which rules may be empty.
+// where the grammar may end; a token of text (and !<...>, which may be one) where characters that it may be read as may
+// stand too, since it would be read as itself alone: control tokens, which are no text, may stand anywhere; more than
+// 100000 parts, 100 groups within each other, 8 repetitions of one part, 1000000 times of one, 20000000 steps to tell
+// which rules may be empty, or 1000000 steps to tell what may stand where tokens of text do.
 #define KIGO_CONSTRAINT_GBNF 4
 
 // For kigo_constraint_options.flags: JSON has no white space between its parts. Without it models may run into endless

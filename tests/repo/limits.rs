@@ -23,6 +23,7 @@ const LIMITS: &[(&str, &str, &str)] = &[
     ("gbnf/mod.rs", "MAX_TIMES", "8 repetitions of one part"),
     ("gbnf/mod.rs", "MAX_REPEATS", "1000000 times of one"),
     ("gbnf/facts.rs", "MAX_EMPTY_STEPS", "20000000 steps to tell which rules may be empty"),
+    ("gbnf/places.rs", "MAX_PLACE_STEPS", "1000000 steps to tell what may stand where tokens of text do"),
     ("weight.rs", "MAX_LEXEMES", "20000 terminals"),
     ("weight.rs", "MAX_SYMBOLS", "65000 symbols"),
     ("weight.rs", "MAX_NODES", "1000000 expressions that the text comes to"),
@@ -55,10 +56,12 @@ const LIMITS: &[(&str, &str, &str)] = &[
 /// Those that nothing is refused by: what lies beyond is done in another way, or left out.
 const NO_REFUSAL: &[(&str, &str)] = &[
     ("gbnf/mod.rs", "MAX_CHARS"),
+    ("gbnf/mod.rs", "MAX_EXPANDED"),
     ("gbnf/mod.rs", "MAX_HEIGHT"),
     ("gbnf/mod.rs", "MAX_LINKS"),
     ("gbnf/mod.rs", "MAX_STEPS"),
     ("gbnf/mod.rs", "MAX_WORDS"),
+    ("gbnf/write.rs", "MAX_BRACKETS"),
     ("schema/number.rs", "MAX_ENDINGS"),
     ("schema/scalars.rs", "MAX_LISTED"),
     ("vocabulary.rs", "MAX_WORD"),

@@ -140,7 +140,7 @@ impl Constraint {
         let text: Arc<str> = text.into();
         let stopped = Arc::new(AtomicBool::new(false));
         let stop = || stopped.store(true, Ordering::Release);
-        let (tokenizer, weighed) = (Arc::clone(grammars.tokenizer()), Arc::clone(&text));
+        let (tokenizer, weighed, asked) = (Arc::clone(grammars.tokenizer()), Arc::clone(&text), Arc::clone(&stopped));
         // What is compiled: of a GBNF text the Lark text that it comes to.
         let (cost, read_as, compiled) = on_own_stack(COST_STACK, go_on, &stop, move || {
             let grammar = Grammar::of(kind, &weighed).ok_or_else(|| refused("no such kind"))?;
@@ -148,7 +148,8 @@ impl Constraint {
                 return Ok((cost::cost(grammar).map_err(refused)?, kind, weighed));
             }
             require(weighed.len() * GBNF_BYTES_A_BYTE)?;
-            let lark = gbnf::translate(&weighed, &*tokenizer).map_err(refused)?;
+            let lark = gbnf::translate(&weighed, &*tokenizer, &asked);
+            let lark = lark.map_err(|e| if asked.load(Ordering::Acquire) { Error::Cancelled } else { refused(e) })?;
             let grammar = Grammar::Lark(&lark);
             Ok((cost::cost(grammar).map_err(refused)?, grammar.parts().0, Arc::from(lark)))
         })?;
@@ -160,7 +161,7 @@ impl Constraint {
         });
         // A Lark text's lines are none of the caller's.
         let (parser, wide) = made.map_err(|error| match error {
-            Error::Constraint { message } if read_as != kind => refused(super::regex::without_place(&message)),
+            Error::Constraint { message } if read_as != kind => refused(gbnf::refusal(&message)),
             error => error,
         })?;
         Ok(Constraint(Arc::new(Compiled { vocabulary, kind, compact, text, cost, wide, parser })))

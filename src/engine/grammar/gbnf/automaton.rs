@@ -1,7 +1,6 @@
 //! The characters of an expression and which follow each other: its automaton, by positions.
 
 use super::MAX_LINKS;
-use super::facts::Facts;
 use super::tree::{Node, NodeId, Tree};
 
 /// A place of an expression where a character stands.
@@ -30,7 +29,6 @@ enum State {
 
 struct Builder<'t> {
     tree: &'t Tree,
-    facts: &'t Facts,
     states: Vec<State>,
 }
 
@@ -50,8 +48,6 @@ impl Builder<'_> {
                 let all = all.iter().map(|node| self.node(*node, next)).collect();
                 self.push(State::Any(all))
             }
-            // Nothing, however often, is nothing.
-            Node::Repeat(inner, ..) if self.facts.extent[*inner].is_some_and(|extent| extent.chars == 0) => next,
             Node::Repeat(inner, least, most) => {
                 let mut start = next;
                 match most {
@@ -83,8 +79,8 @@ impl Automaton {
     }
 
     /// The automaton of a regular node of a small extent; none if too many places follow each other.
-    pub(super) fn new(tree: &Tree, facts: &Facts, node: NodeId) -> Option<Automaton> {
-        let mut builder = Builder { tree, facts, states: vec![State::End] };
+    pub(super) fn new(tree: &Tree, node: NodeId) -> Option<Automaton> {
+        let mut builder = Builder { tree, states: vec![State::End] };
         let start = builder.node(node, 0);
         let states = builder.states;
         let mut numbers = vec![0u32; states.len()];

@@ -6,12 +6,13 @@
 //! cannot; who may stand where is taken to be anybody anywhere, and what may follow is told for each place.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::AtomicBool;
 
 use super::alphabet::{Alphabet, Bits};
 use super::automaton::Automaton;
 use super::facts::Facts;
 use super::tree::{Node, NodeId, RuleId, Tree};
-use super::{MAX_LINKS, MAX_STEPS, MAX_WORDS};
+use super::{MAX_LINKS, MAX_STEPS, MAX_WORDS, go_on};
 
 pub(super) struct Cut<'t> {
     tree: &'t Tree,
@@ -23,25 +24,27 @@ pub(super) struct Cut<'t> {
     automata: HashMap<NodeId, Automaton>,
     n_held: usize,
     steps: u64,
+    stopped: &'t AtomicBool,
 }
 
 /// The parts above the terminals, rule by rule, each behind the one that it is in.
-struct Upper {
-    rules: Vec<(RuleId, Vec<NodeId>)>,
+pub(super) struct Upper {
+    pub rules: Vec<(RuleId, Vec<NodeId>)>,
     terminals: Vec<NodeId>,
 }
 
 /// Steps for two places that are looked at together (30 ns were measured).
 const PAIR_STEPS: usize = 8;
 
-/// It takes too long, or too much.
+/// It takes too long, or too much, or has been stopped.
 struct Costly;
 
 impl<'t> Cut<'t> {
     /// Chooses the terminals.
-    pub(super) fn new(tree: &'t Tree, facts: &'t Facts) -> Cut<'t> {
+    pub(super) fn new(tree: &'t Tree, facts: &'t Facts, stopped: &'t AtomicBool) -> Cut<'t> {
         let apart = vec![false; tree.nodes.len()];
-        let mut cut = Cut { tree, facts, apart, all_apart: false, automata: HashMap::new(), n_held: 0, steps: 0 };
+        let (all_apart, automata, n_held, steps) = (false, HashMap::new(), 0, 0);
+        let mut cut = Cut { tree, facts, apart, all_apart, automata, n_held, steps, stopped };
         cut.all_apart = cut.choose().is_err();
         cut
     }
@@ -57,7 +60,12 @@ impl<'t> Cut<'t> {
         self.upper().rules.into_iter().map(|(rule, _)| rule).collect()
     }
 
-    fn upper(&self) -> Upper {
+    /// The automaton of a terminal; none where single characters are all that there is.
+    pub(super) fn automaton(&self, node: NodeId) -> Option<&Automaton> {
+        self.automata.get(&self.tree.behind_names(node))
+    }
+
+    pub(super) fn upper(&self) -> Upper {
         let mut upper = Upper { rules: vec![(self.tree.root, Vec::new())], terminals: Vec::new() };
         let mut seen = vec![false; self.tree.rules.len()];
         seen[self.tree.root] = true;
@@ -86,7 +94,7 @@ impl<'t> Cut<'t> {
 
     fn spend(&mut self, steps: usize) -> Result<(), Costly> {
         self.steps = self.steps.saturating_add(steps as u64);
-        if self.steps > MAX_STEPS { Err(Costly) } else { Ok(()) }
+        if self.steps > MAX_STEPS || go_on(self.stopped).is_err() { Err(Costly) } else { Ok(()) }
     }
 
     fn choose(&mut self) -> Result<(), Costly> {
@@ -94,7 +102,8 @@ impl<'t> Cut<'t> {
         loop {
             let upper = self.upper();
             let n_nodes = upper.rules.iter().map(|(_, nodes)| nodes.len()).sum::<usize>();
-            self.spend(n_nodes)?;
+            // All nodes have sets, whether they are above the terminals or not.
+            self.spend(n_nodes + self.tree.nodes.len())?;
             if self.tree.nodes.len().saturating_mul(alphabet.n_words()) > MAX_WORDS {
                 return Err(Costly);
             }
@@ -104,7 +113,8 @@ impl<'t> Cut<'t> {
                 if self.automata.contains_key(&known) {
                     continue;
                 }
-                let automaton = if self.apart[known] { None } else { Automaton::new(self.tree, self.facts, known) };
+                self.spend(self.facts.extent[known].map_or(0, |extent| extent.nodes as usize))?;
+                let automaton = if self.apart[known] { None } else { Automaton::new(self.tree, known) };
                 let Some(automaton) = automaton else {
                     (self.apart[node], self.apart[known], changed) = (true, true, true);
                     self.spend(MAX_LINKS)?;
@@ -249,6 +259,8 @@ impl<'t> Cut<'t> {
         alphabet: &Alphabet,
     ) -> Result<bool, Costly> {
         let mut seen: HashSet<(u32, u32)> = HashSet::new();
+        // Places of the longer one behind which it does not.
+        let mut ended: HashSet<u32> = HashSet::new();
         let mut left: Vec<(&[u32], &[u32])> = vec![(&short.first, &long.first)];
         while let Some((of_short, of_long)) = left.pop() {
             self.spend(of_short.len() * of_long.len() * (alphabet.n_words() + PAIR_STEPS))?;
@@ -259,8 +271,12 @@ impl<'t> Cut<'t> {
                         continue;
                     }
                     let goes_on = |next: &u32| alphabet.sets[long.places[*next as usize].set].meets(follow);
-                    if place.ends && other.next.iter().any(goes_on) {
-                        return Ok(true);
+                    if place.ends && !ended.contains(&b) {
+                        self.spend(other.next.len() * alphabet.n_words())?;
+                        if other.next.iter().any(goes_on) {
+                            return Ok(true);
+                        }
+                        ended.insert(b);
                     }
                     left.push((&place.next, &other.next));
                 }

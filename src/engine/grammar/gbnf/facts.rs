@@ -1,8 +1,10 @@
 //! What there is to know of a grammar's rules: which may be empty, which are regular and how large, and whether one begins with
 //! itself.
 
+use std::sync::atomic::AtomicBool;
+
 use super::tree::{Node, NodeId, RuleId, Tree};
-use super::{MAX_CHARS, MAX_HEIGHT};
+use super::{MAX_CHARS, MAX_EXPANDED, MAX_HEIGHT, go_on};
 use crate::engine::grammar::cost::at_most;
 
 /// Nodes that are looked at, some of them again, to tell which may be empty.
@@ -13,6 +15,8 @@ const MAX_EMPTY_STEPS: u64 = 20_000_000;
 pub(super) struct Extent {
     /// Characters, each as often as it may be repeated.
     pub chars: u64,
+    /// Nodes that are gone through for it: of those without a character at most one in each alternative is left.
+    pub nodes: u64,
     /// Nodes within each other.
     pub height: u64,
 }
@@ -20,7 +24,7 @@ pub(super) struct Extent {
 impl Extent {
     /// Whether it may be one expression.
     pub(super) fn is_small(self) -> bool {
-        self.chars <= MAX_CHARS && self.height <= MAX_HEIGHT
+        self.chars <= MAX_CHARS && self.nodes <= MAX_EXPANDED && self.height <= MAX_HEIGHT
     }
 }
 
@@ -48,7 +52,12 @@ fn rule_of(tree: &Tree, node: NodeId) -> Option<RuleId> {
 }
 
 /// Which nodes may be empty. A rule is looked at again for each that it names and that turns out to be.
-fn empties(tree: &Tree, orders: &[Vec<NodeId>], links: &[Vec<RuleId>]) -> Result<Vec<bool>, String> {
+fn empties(
+    tree: &Tree,
+    orders: &[Vec<NodeId>],
+    links: &[Vec<RuleId>],
+    stopped: &AtomicBool,
+) -> Result<Vec<bool>, String> {
     let mut empty = vec![false; tree.nodes.len()];
     let mut of_rule = vec![false; tree.rules.len()];
     let mut users = vec![Vec::new(); tree.rules.len()];
@@ -60,6 +69,7 @@ fn empties(tree: &Tree, orders: &[Vec<NodeId>], links: &[Vec<RuleId>]) -> Result
     while let Some(rule) = left.pop() {
         steps += orders[rule].len() as u64;
         at_most(steps, MAX_EMPTY_STEPS, "steps to tell which rules may be empty")?;
+        go_on(stopped)?;
         for &node in orders[rule].iter().rev() {
             empty[node] = match &tree.nodes[node] {
                 Node::Char(_) | Node::Token { .. } => false,
@@ -120,11 +130,12 @@ fn acyclic(links: &[Vec<RuleId>]) -> Vec<RuleId> {
 }
 
 impl Facts {
-    /// Looks at all rules. A rule that begins with itself is refused by its name.
-    pub(super) fn new(tree: &Tree) -> Result<Facts, String> {
+    /// Looks at all rules, and leaves out of the tree what has no text but the empty one, since nothing bounds how often that
+    /// may stand somewhere. A rule that begins with itself is refused by its name.
+    pub(super) fn new(tree: &mut Tree, stopped: &AtomicBool) -> Result<Facts, String> {
         let orders: Vec<Vec<NodeId>> = (0..tree.rules.len()).map(|rule| tree.of_rule(rule)).collect();
         let links = links(tree, &orders);
-        let empty = empties(tree, &orders, &links)?;
+        let empty = empties(tree, &orders, &links, stopped)?;
         let begins: Vec<Vec<RuleId>> = (0..tree.rules.len()).map(|rule| leftmost(tree, &empty, rule)).collect();
         let harmless = acyclic(&begins);
         if harmless.len() < tree.rules.len() {
@@ -147,7 +158,30 @@ impl Facts {
                 extent[node] = of_node(tree, node, &extent, &of_rule);
             }
         }
+        let is_nothing = |node: NodeId| extent[node].is_some_and(|extent: Extent| extent.chars == 0);
+        for (id, node) in tree.nodes.iter_mut().enumerate() {
+            prune(id, node, &is_nothing);
+        }
         Ok(Facts { empty, extent })
+    }
+}
+
+/// Leaves out what is nothing: all of a node that is, such parts of a sequence, and all but one such alternative.
+fn prune(id: NodeId, node: &mut Node, is_nothing: &dyn Fn(NodeId) -> bool) {
+    if is_nothing(id) {
+        *node = Node::Seq(Vec::new());
+        return;
+    }
+    match node {
+        Node::Seq(all) => all.retain(|part| !is_nothing(*part)),
+        Node::Alt(all) => {
+            let mut n_nothing = 0;
+            all.retain(|part| {
+                n_nothing += usize::from(is_nothing(*part));
+                !is_nothing(*part) || n_nothing == 1
+            });
+        }
+        _ => {}
     }
 }
 
@@ -166,19 +200,28 @@ fn of_node(tree: &Tree, node: NodeId, extent: &[Option<Extent>], of_rule: &[Opti
         let sum = Some(Extent::default());
         nodes.iter().fold(sum, |sum, node| {
             let (sum, inner) = (sum?, extent[*node]?);
-            Some(Extent { chars: sum.chars.saturating_add(inner.chars), height: sum.height.max(inner.height + 1) })
+            let nodes = if inner.chars == 0 { 0 } else { inner.nodes };
+            Some(Extent {
+                chars: sum.chars.saturating_add(inner.chars),
+                nodes: sum.nodes.saturating_add(nodes),
+                height: sum.height.max(inner.height + 1),
+            })
         })
     };
+    // One more for itself, and for the alternative that is nothing.
+    let more = |extent: Extent, n: u64| Extent { nodes: extent.nodes.saturating_add(n), ..extent };
     match &tree.nodes[node] {
-        Node::Char(_) => Some(Extent { chars: 1, height: 0 }),
-        Node::Seq(nodes) | Node::Alt(nodes) => all(nodes),
+        Node::Char(_) => Some(Extent { chars: 1, nodes: 1, height: 0 }),
+        Node::Seq(nodes) => all(nodes).map(|extent| more(extent, 1)),
+        Node::Alt(nodes) => all(nodes).map(|extent| more(extent, 2)),
         Node::Repeat(_, _, Some(0)) => Some(Extent::default()),
         Node::Repeat(inner, least, most) => {
             let inner = extent[*inner]?;
             let times = u64::from(most.unwrap_or(*least).max(1));
-            Some(Extent { chars: inner.chars.saturating_mul(times), height: inner.height + 1 })
+            let nodes = inner.nodes.saturating_mul(times).saturating_add(times);
+            Some(Extent { chars: inner.chars.saturating_mul(times), nodes, height: inner.height + 1 })
         }
-        Node::Rule(rule) => of_rule[*rule].map(|inner| Extent { height: inner.height + 1, ..inner }),
+        Node::Rule(rule) => of_rule[*rule].map(|inner| more(Extent { height: inner.height + 1, ..inner }, 1)),
         Node::Token { .. } => None,
     }
 }

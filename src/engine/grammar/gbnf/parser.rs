@@ -1,9 +1,10 @@
 //! Reads a GBNF text, the format of llama.cpp's grammars, as its guide describes it. A mistake is told with its line and column.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 
 use super::tree::{LAST, Node, NodeId, Rule, RuleId, SURROGATES, Set, Tree};
-use super::{MAX_DEPTH, MAX_NODES, MAX_REPEATS, MAX_TIMES, Tokens};
+use super::{MAX_DEPTH, MAX_NODES, MAX_REPEATS, MAX_TIMES, Tokens, go_on};
 use crate::engine::grammar::cost::at_most;
 
 struct Parser<'t> {
@@ -11,6 +12,7 @@ struct Parser<'t> {
     at: usize,
     depth: usize,
     tokens: &'t dyn Tokens,
+    stopped: &'t AtomicBool,
     tree: Tree,
     names: HashMap<&'t str, RuleId>,
     /// Where each rule is defined, and where it was first named.
@@ -21,9 +23,9 @@ struct Parser<'t> {
 type Read<T> = Result<T, String>;
 
 /// The rules of a text.
-pub(super) fn parse(text: &str, tokens: &dyn Tokens) -> Read<Tree> {
+pub(super) fn parse(text: &str, tokens: &dyn Tokens, stopped: &AtomicBool) -> Read<Tree> {
     let (names, defined, named) = (HashMap::new(), Vec::new(), Vec::new());
-    let mut parser = Parser { text, at: 0, depth: 0, tokens, tree: Tree::default(), names, defined, named };
+    let mut parser = Parser { text, at: 0, depth: 0, tokens, stopped, tree: Tree::default(), names, defined, named };
     parser.space(true);
     while parser.peek().is_some() {
         parser.rule()?;
@@ -131,6 +133,7 @@ impl<'t> Parser<'t> {
     }
 
     fn add(&mut self, node: Node) -> Read<NodeId> {
+        go_on(self.stopped)?;
         at_most(self.tree.nodes.len() as u64 + 1, MAX_NODES, "parts of a GBNF text")?;
         Ok(self.tree.add(node))
     }

@@ -9,7 +9,7 @@ use llguidance::{ParserFactory, TokenParser};
 use super::*;
 
 /// A token for each byte, then `<a>`, `<b>` and the end.
-struct Bytes;
+pub(super) struct Bytes;
 
 const A: u32 = 256;
 const END: u32 = 258;
@@ -26,6 +26,10 @@ impl Tokens for Bytes {
     fn is_end(&self, id: u32) -> bool {
         id == END
     }
+
+    fn text(&self, id: u32) -> Option<Vec<u8>> {
+        u8::try_from(id).ok().map(|byte| vec![byte])
+    }
 }
 
 fn factory() -> ParserFactory {
@@ -37,8 +41,13 @@ fn factory() -> ParserFactory {
     factory
 }
 
-fn compile(text: &str) -> TokenParser {
-    let lark = translate(text, &Bytes).unwrap_or_else(|e| panic!("{text}\n{e}"));
+/// The Lark text of a grammar, which nobody stops.
+pub(super) fn lark(text: &str) -> Result<String, String> {
+    translate(text, &Bytes, &AtomicBool::new(false))
+}
+
+pub(super) fn compile(text: &str) -> TokenParser {
+    let lark = lark(text).unwrap_or_else(|e| panic!("{text}\n{e}"));
     let made = factory().create_parser(TopLevelGrammar::from_lark(lark.clone()));
     let mut parser = made.unwrap_or_else(|e| panic!("{text}\n{lark}\n{e}"));
     parser.start_without_prompt();
@@ -46,7 +55,7 @@ fn compile(text: &str) -> TokenParser {
 }
 
 /// How many of the tokens are allowed, and whether the text may end behind them.
-fn taken(parser: &TokenParser, tokens: impl Iterator<Item = u32>) -> (usize, bool) {
+pub(super) fn taken(parser: &TokenParser, tokens: impl Iterator<Item = u32>) -> (usize, bool) {
     let mut parser = parser.deep_clone();
     let mut n = 0;
     for token in tokens {
@@ -60,7 +69,7 @@ fn taken(parser: &TokenParser, tokens: impl Iterator<Item = u32>) -> (usize, boo
 }
 
 /// Whether a text is one of the grammar's.
-fn allows(parser: &TokenParser, text: &str) -> bool {
+pub(super) fn allows(parser: &TokenParser, text: &str) -> bool {
     taken(parser, text.bytes().map(u32::from)) == (text.len(), true)
 }
 
@@ -105,12 +114,10 @@ fn parts_of_the_format() {
         ),
     ] {
         let parser = compile(grammar);
-        good.iter().for_each(|text| {
-            assert!(allows(&parser, text), "{grammar}\n{text:?}\n{}", translate(grammar, &Bytes).unwrap())
-        });
-        bad.iter().for_each(|text| {
-            assert!(!allows(&parser, text), "{grammar}\n{text:?}\n{}", translate(grammar, &Bytes).unwrap())
-        });
+        good.iter()
+            .for_each(|text| assert!(allows(&parser, text), "{grammar}\n{text:?}\n{}", self::lark(grammar).unwrap()));
+        bad.iter()
+            .for_each(|text| assert!(!allows(&parser, text), "{grammar}\n{text:?}\n{}", self::lark(grammar).unwrap()));
     }
 }
 
@@ -165,7 +172,7 @@ fn mistakes_are_told_with_their_places() {
         ("root ::= x\nx ::= \"b\"? root \"a\"", "the rule \"root\" begins with itself (left recursion)"),
         ("root ::= \"a\" x\nx ::= y*\ny ::= y \"a\" | \"b\"", "the rule \"y\" begins with itself (left recursion)"),
     ] {
-        assert_eq!(translate(text, &Bytes).unwrap_err(), expected, "{text}");
+        assert_eq!(self::lark(text).unwrap_err(), expected, "{text}");
     }
 }
 
@@ -193,7 +200,7 @@ fn nothing_takes_long() {
         ),
         "root ::= x{1000000} root? \nx ::= ([a-z]{1000000}){1000000}".to_owned(),
     ] {
-        let outcome = translate(&text, &Bytes).map(|lark| lark.len());
+        let outcome = self::lark(&text).map(|lark| lark.len());
         println!("{:.60}: {outcome:.80?}, {:?}", text.replace('\n', " "), begun.elapsed());
     }
     assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
@@ -316,7 +323,7 @@ fn random_grammars_allow_what_they_say() {
             rule.write(&mut text);
             text.push('\n');
         }
-        let lark = match translate(&text, &Bytes) {
+        let lark = match self::lark(&text) {
             Ok(lark) => lark,
             // Of what may be empty, a rule behind it may be the first.
             Err(error) => {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::sync::atomic::AtomicBool;
 
 use super::cut::Cut;
 use super::facts::Facts;
@@ -19,10 +20,26 @@ struct Writer<'t> {
     known: HashMap<NodeId, usize>,
     n_written: usize,
     ids: &'t dyn super::Tokens,
+    /// The tokens that end a text, in order, and each token's text of all others.
+    ends: Option<Vec<u32>>,
+    all_but: HashMap<u32, String>,
+    /// Brackets that are open, and parts that have rules of their own, since the parser bounds these.
+    depth: usize,
+    later: Vec<NodeId>,
+    stopped: &'t AtomicBool,
 }
 
+/// Brackets within each other in a rule of the Lark text; what is deeper has a rule of its own.
+const MAX_BRACKETS: usize = 10;
+
 /// The Lark text of a grammar.
-pub(super) fn write(tree: &Tree, facts: &Facts, cut: &Cut<'_>, ids: &dyn super::Tokens) -> Result<String, String> {
+pub(super) fn write(
+    tree: &Tree,
+    facts: &Facts,
+    cut: &Cut<'_>,
+    ids: &dyn super::Tokens,
+    stopped: &AtomicBool,
+) -> Result<String, String> {
     let mut writer = Writer {
         tree,
         facts,
@@ -32,11 +49,21 @@ pub(super) fn write(tree: &Tree, facts: &Facts, cut: &Cut<'_>, ids: &dyn super::
         known: HashMap::new(),
         n_written: 0,
         ids,
+        ends: None,
+        all_but: HashMap::new(),
+        depth: 0,
+        later: Vec::new(),
+        stopped,
     };
     let _ = writeln!(writer.out, "start: r{}", tree.root);
     for rule in cut.rules() {
         let _ = write!(writer.out, "r{rule}: ");
         writer.node(tree.rules[rule].body)?;
+        writer.out.push('\n');
+    }
+    while let Some(node) = writer.later.pop() {
+        let _ = write!(writer.out, "g{node}: ");
+        writer.bracketed(node)?;
         writer.out.push('\n');
     }
     let mut terminals: Vec<(&String, &usize)> = writer.terminals.iter().collect();
@@ -52,25 +79,44 @@ impl Writer<'_> {
     /// A part of a rule. Recurses as deep as brackets and repetitions of a rule go.
     fn node(&mut self, node: NodeId) -> Result<(), String> {
         at_most(self.out.len() as u64, MAX_LARK_BYTES as u64, "bytes of the Lark text that the rules come to")?;
+        super::go_on(self.stopped)?;
         if self.cut.is_terminal(node) {
             return self.terminal(node);
         }
+        if self.depth == MAX_BRACKETS && !self.tree.children(node).is_empty() {
+            let _ = write!(self.out, "g{node}");
+            self.later.push(node);
+            return Ok(());
+        }
+        self.depth += 1;
+        let written = self.bracketed(node);
+        self.depth -= 1;
+        written
+    }
+
+    /// A part that is no terminal, and has brackets around it if it is more than one.
+    fn bracketed(&mut self, node: NodeId) -> Result<(), String> {
         let tree = self.tree;
         match &tree.nodes[node] {
             Node::Seq(parts) | Node::Alt(parts) if parts.is_empty() => self.out.push_str("\"\""),
             Node::Seq(parts) => self.row(parts, " ")?,
             Node::Alt(parts) => self.row(parts, " | ")?,
-            Node::Repeat(_, _, Some(0)) => self.out.push_str("\"\""),
             Node::Repeat(inner, least, most) => {
-                self.out.push('(');
+                // A row has brackets of its own, or is the name of a rule.
+                let is_row = matches!(&tree.nodes[*inner], Node::Seq(_) | Node::Alt(_));
+                let has_brackets = is_row && !self.cut.is_terminal(*inner);
+                self.out.push_str(if has_brackets { "" } else { "(" });
                 self.node(*inner)?;
-                self.out.push(')');
+                self.out.push_str(if has_brackets { "" } else { ")" });
                 self.out.push_str(&times(*least, *most));
             }
             Node::Rule(rule) => _ = write!(self.out, "r{rule}"),
             Node::Token { id, negated } => {
-                let text = if *negated { self.all_but(*id) } else { format!("<[{id}]>") };
-                self.out.push_str(&text);
+                if *negated {
+                    self.all_but(*id);
+                } else {
+                    let _ = write!(self.out, "<[{id}]>");
+                }
             }
             // It is a terminal.
             Node::Char(_) => {}
@@ -91,17 +137,24 @@ impl Writer<'_> {
     }
 
     /// Every token but this one and those that end a text.
-    fn all_but(&self, id: u32) -> String {
+    fn all_but(&mut self, id: u32) {
         let n = self.ids.n_vocab() as u32;
-        let mut ranges = Vec::new();
-        let mut from = 0;
-        for out in (0..n).filter(|other| *other == id || self.ids.is_end(*other)).chain([n]) {
-            if out > from {
-                ranges.push(format!("{from}-{}", out - 1));
+        let ids = self.ids;
+        let ends = self.ends.get_or_insert_with(|| (0..n).filter(|other| ids.is_end(*other)).collect());
+        let text = self.all_but.entry(id).or_insert_with(|| {
+            let at = ends.partition_point(|end| *end < id);
+            let (before, behind) = ends.split_at(at);
+            let mut ranges = Vec::new();
+            let mut from = 0;
+            for &out in before.iter().chain([&id]).chain(behind).chain([&n]) {
+                if out > from {
+                    ranges.push(format!("{from}-{}", out - 1));
+                }
+                from = out + 1;
             }
-            from = out + 1;
-        }
-        format!("<[{}]>", ranges.join(","))
+            format!("<[{}]>", ranges.join(","))
+        });
+        self.out.push_str(text);
     }
 
     /// A terminal; where it may be empty, one that is not and may be left out.
@@ -111,7 +164,8 @@ impl Writer<'_> {
         let n = match self.known.get(&node) {
             Some(n) => *n,
             None => {
-                let mut expression = Expression { tree: self.tree, facts: self.facts, out: String::new() };
+                let mut expression =
+                    Expression { tree: self.tree, facts: self.facts, out: String::new(), stopped: self.stopped };
                 if empty {
                     expression.not_empty(node)?
                 } else {
@@ -147,10 +201,12 @@ struct Expression<'t> {
     tree: &'t Tree,
     facts: &'t Facts,
     out: String,
+    stopped: &'t AtomicBool,
 }
 
 impl Expression<'_> {
     fn check(&self) -> Result<(), String> {
+        super::go_on(self.stopped)?;
         at_most(self.out.len() as u64, MAX_LARK_BYTES as u64, "bytes of an expression that rules come to")
     }
 
@@ -171,7 +227,6 @@ impl Expression<'_> {
                 }
                 self.out.push(')');
             }
-            Node::Repeat(_, _, Some(0)) => {}
             Node::Repeat(inner, least, most) => self.repeated(*inner, *least, *most)?,
             Node::Rule(rule) => self.whole(tree.rules[*rule].body)?,
             // It is in no expression.
