@@ -249,6 +249,8 @@ impl State {
             let is_short = matches!(error, Error::OutOfMemory { .. });
             if !is_short || (0..missing).filter(|_| self.evict(loaded).is_some()).count() == 0 {
                 self.budget.give(n, bytes);
+                // Of one class there may be what another was refused.
+                loaded.settle_parts(&self.parts.n_there());
                 return Err(error);
             }
             missing = n.saturating_sub(self.free.len());
