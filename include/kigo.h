@@ -374,7 +374,9 @@ typedef void (*kigo_body)(void *context, size_t index);
 //
 // A host that returns before each body has run, or calls one twice or one that is none, gets KIGO_STATUS_INVALID_STATE with the
 // numbers from the call, and the session is as before it. Bodies that are running when it returns are waited for. What is called
-// later, also when the engine is gone, does nothing: for that a few hundred bytes of an engine stay once such a thing was seen.
+// later, also when the engine is gone, does nothing: for that a few hundred bytes of an engine stay, which the next one uses. But
+// what is called while another call of kigo_parallel_for is on its way, of this engine or of one that was made after its end, counts
+// as called by that one, which gets KIGO_STATUS_INVALID_STATE.
 typedef int32_t (*kigo_parallel_for)(size_t n, kigo_body body, void *context, void *user_data);
 
 // A thread of the library's that begins or ends.
@@ -431,7 +433,7 @@ typedef struct kigo_engine_options {
     // Handed to `on_thread`.
     void *thread_user_data;
     // The `n_cpus` CPUs, by the system's numbers below 8,192, that workers run on; copied by the call. The calling thread is not
-    // touched.
+    // touched, and where there are no workers (`n_threads` 1, or a GPU) nobody asks the system whether it has these CPUs.
     const uint32_t *cpus;
     // How many; 0: wherever the thread that makes the engine may run. With `n_threads` 0, so many threads at most.
     size_t n_cpus;

@@ -180,6 +180,11 @@ pub enum Error {
     },
     /// Stopped by the caller.
     Cancelled,
+    /// Stopped by a function of the host's that could not do what it was to do, and by no cancel.
+    Refused {
+        /// The function: "parallel_for", "on_thread".
+        what: &'static str,
+    },
     /// In use.
     Busy,
     /// Too many tokens for the context.
@@ -275,7 +280,7 @@ impl Error {
             Error::Unsupported { .. } | Error::UnsupportedValue { .. } => Status::Unsupported,
             Error::DeviceUnavailable { .. } => Status::DeviceUnavailable,
             Error::DeviceLost { .. } => Status::DeviceLost,
-            Error::Cancelled => Status::Cancelled,
+            Error::Cancelled | Error::Refused { .. } => Status::Cancelled,
             Error::Busy | Error::Enclosed { .. } => Status::Busy,
             Error::ContextFull { .. } => Status::ContextFull,
             Error::CacheFull { .. } => Status::CacheFull,
@@ -330,6 +335,7 @@ impl fmt::Display for Error {
                 write!(f, "device \"{device}\" failed with {code} ({reason})")
             }
             Error::Cancelled => write!(f, "cancelled"),
+            Error::Refused { what } => write!(f, "cancelled by {what}"),
             Error::Busy => write!(f, "the session is in use by another call"),
             Error::ContextFull { n_tokens, n_new, n_ctx } => {
                 write!(f, "{n_tokens} tokens held and {n_new} to add exceed the context of {n_ctx}")

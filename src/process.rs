@@ -14,7 +14,7 @@ mod thread_exit;
 mod threads;
 
 pub use placement::{MOST_CPUS, Placement, Policy};
-pub use stack::{on_own_stack, on_own_stack_while};
+pub use stack::{not_to_go_on, on_own_stack, on_own_stack_while};
 pub use threads::{ThreadEvent, ThreadHook, ThreadKind, enclosed, enclosure, exchange_hook, hook, told};
 
 use std::cell::Cell;

@@ -39,7 +39,7 @@ pub struct kigo_engine_options {
     /// Handed to `on_thread`.
     pub thread_user_data: *mut c_void,
     /// The `n_cpus` CPUs, by the system's numbers below 8,192, that workers run on; copied by the call. The calling thread is not
-    /// touched.
+    /// touched, and where there are no workers (`n_threads` 1, or a GPU) nobody asks the system whether it has these CPUs.
     pub cpus: *const u32,
     /// How many; 0: wherever the thread that makes the engine may run. With `n_threads` 0, so many threads at most.
     pub n_cpus: usize,

@@ -130,7 +130,7 @@ pub unsafe extern "C" fn kigo_model_stats(model: *const kigo_model, figures: *mu
     guard(|| unsafe {
         let size = zero_out(figures, "figures")?;
         let model = borrow(model, "model")?;
-        let (found, cache) = (model.0.figures(), model.0.cache_facts());
+        let (found, cache) = (model.0.figures(), model.0.cache_counts());
         let failures = found.failures;
         let value = kigo_model_figures {
             struct_size: size,

@@ -82,7 +82,9 @@ pub type kigo_body = Option<unsafe extern "C" fn(context: *mut c_void, index: us
 ///
 /// A host that returns before each body has run, or calls one twice or one that is none, gets KIGO_STATUS_INVALID_STATE with the
 /// numbers from the call, and the session is as before it. Bodies that are running when it returns are waited for. What is called
-/// later, also when the engine is gone, does nothing: for that a few hundred bytes of an engine stay once such a thing was seen.
+/// later, also when the engine is gone, does nothing: for that a few hundred bytes of an engine stay, which the next one uses. But
+/// what is called while another call of kigo_parallel_for is on its way, of this engine or of one that was made after its end, counts
+/// as called by that one, which gets KIGO_STATUS_INVALID_STATE.
 pub type kigo_parallel_for =
     Option<unsafe extern "C" fn(n: usize, body: kigo_body, context: *mut c_void, user_data: *mut c_void) -> i32>;
 
@@ -149,16 +151,16 @@ fn policy(number: i32) -> Result<Policy> {
 }
 
 unsafe extern "C" fn body(context: *mut c_void, index: usize) {
-    // SAFETY: the context is an engine's stage, which lives as long as the engine, and longer where a host has called too late.
+    // SAFETY: the context is a stage, and none is ever freed.
     unsafe { &*context.cast_const().cast::<Stage>() }.part(index);
 }
 
 /// A host's function as the CPU calls it.
 pub(super) fn parallel_for(callback: kigo_parallel_for, user_data: *mut c_void) -> Option<Arc<ParallelFor>> {
     let (callback, user_data) = (callback?, UserData(user_data));
-    Some(Arc::new(move |n: usize, stage: &Arc<Stage>| {
+    Some(Arc::new(move |n: usize, stage: &'static Stage| {
         let user_data = &user_data;
-        let context = Arc::as_ptr(stage).cast_mut().cast();
+        let context = std::ptr::from_ref(stage).cast_mut().cast();
         // SAFETY: the caller's function, called as the header says.
         unsafe { callback(n, Some(body), context, user_data.0) == 0 }
     }))

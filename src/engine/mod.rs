@@ -36,7 +36,7 @@ pub use crate::backend::MAX_THREADS;
 pub use advance::Advanced;
 pub use answers::AnswerParser;
 pub use batch::{Append, append_batch, sample_batch};
-pub use cache::CacheFacts;
+pub use cache::{CacheCounts, CacheFacts};
 pub use device::{Engine, EngineOptions};
 pub use embed::{EmbedOptions, Pooling};
 pub use facts::{LayerFacts, LoadPlan};

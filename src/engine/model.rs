@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::cache::{CacheFacts, Charge, PagePool};
+use super::cache::{CacheCounts, CacheFacts, Charge, PagePool};
 use super::device::Engine;
 use super::figures::{ModelFigures, Totals};
 use super::grammar::Grammars;
@@ -127,7 +127,7 @@ impl Inner {
         self.line.tell();
         let n = self.pool.newly_evicted();
         if n > 0 && self.log.wants(LogLevel::Debug) {
-            let left = self.pool.facts().n_pages_retained;
+            let left = self.pool.counts().n_pages_retained;
             self.log.log(LogLevel::Debug, format_args!("{n} pages of kept prefixes were given up, {left} are kept"));
         }
     }
@@ -147,6 +147,11 @@ impl Model {
     /// What its sessions have come to so far, and what is under way; waits for nobody.
     pub fn figures(&self) -> ModelFigures {
         self.inner.totals.figures()
+    }
+
+    /// Its cache's counts; waits for nobody.
+    pub fn cache_counts(&self) -> CacheCounts {
+        self.inner.pool.counts()
     }
 
     /// How full its cache is now.

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 const POLL: Duration = Duration::from_millis(5);
 
 /// Runs `call` on a thread of this name with a stack of so many bytes. The thread owns what it works on, and has ended when
-/// this returns. Fails with `OutOfMemory` where there is no such thread to be had, with `Cancelled` where the host does not let it
+/// this returns. Fails with `OutOfMemory` where there is no such thread to be had, with `Refused` where the host does not let it
 /// go on, and with `panicked` if the call panics.
 pub fn on_own_stack<T: Send + 'static>(
     name: &str,
@@ -18,11 +18,12 @@ pub fn on_own_stack<T: Send + 'static>(
     panicked: Error,
     call: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    spawn_task(name, stack, call)?.join().map_or(Err(panicked), |ran| ran.unwrap_or(Err(Error::Cancelled)))
+    spawn_task(name, stack, call)?.join().map_or(Err(panicked), |ran| ran.unwrap_or_else(|| Err(not_to_go_on())))
 }
 
 /// [`on_own_stack`] while `go_on` is asked on the caller's thread, every few milliseconds; `stop` is called once it says no,
-/// and the outcome is [`Error::Cancelled`] then. Fails with `Internal` if the call panics.
+/// and the outcome is [`Error::Cancelled`] then. Fails with `Refused` where the host does not let the thread go on, and with
+/// `Internal` if the call panics.
 pub fn on_own_stack_while<T: Send + 'static>(
     name: &str,
     stack: usize,
@@ -46,9 +47,15 @@ pub fn on_own_stack_while<T: Send + 'static>(
     }
     match thread.join() {
         Ok(Some(outcome)) if !stopped => outcome,
+        Ok(None) if !stopped => Err(not_to_go_on()),
         Err(_) if !stopped => Err(failed(name)),
         _ => Err(Error::Cancelled),
     }
+}
+
+/// The failure of what a thread was for that the host does not let go on.
+pub fn not_to_go_on() -> Error {
+    Error::Refused { what: "on_thread" }
 }
 
 fn failed(name: &str) -> Error {

@@ -32,7 +32,7 @@ fn bits(model: &Model) -> Vec<u32> {
 
 /// From the last part to the first, each on its own thread if `apart`.
 fn backwards(apart: bool, n_stages: Arc<AtomicUsize>) -> Arc<ParallelFor> {
-    Arc::new(move |n: usize, stage: &Arc<Stage>| {
+    Arc::new(move |n: usize, stage: &'static Stage| {
         n_stages.fetch_add(1, Ordering::Relaxed);
         std::thread::scope(|scope| {
             for i in (0..n).rev() {
@@ -69,13 +69,13 @@ fn a_load_on_a_host_s_threads_fails_as_its_function_does() {
     assert!(n_stages.load(Ordering::Relaxed) > 0);
     assert_eq!(bits(&theirs), bits(&load(None, &file).unwrap()));
     let refused = |could: bool| {
-        let host = move |n: usize, stage: &Arc<Stage>| {
+        let host = move |n: usize, stage: &'static Stage| {
             (1..n).for_each(|i| stage.part(i));
             could
         };
         load(Some(Arc::new(host)), &file).err().map(|error| error.to_string()).unwrap()
     };
-    assert_eq!(refused(false), "cancelled");
+    assert_eq!(refused(false), "cancelled by parallel_for");
     let text = refused(true);
     assert!(text.starts_with("parallel_for returned after ") && text.ends_with(" bodies"), "{text}");
 }

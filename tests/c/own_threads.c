@@ -195,7 +195,7 @@ static kigo_engine *engine;
 static kigo_model *model;
 static kigo_session *session;
 
-enum misuse { NONE, EARLY, NOTHING, TWICE, BEYOND, REFUSES, CALLS, CANCELS };
+enum misuse { NONE, EARLY, NOTHING, TWICE, BEYOND, REFUSES, REFUSES_CANCELLED, CALLS, CANCELS };
 static struct {
     enum misuse how;
     size_t n;
@@ -224,7 +224,7 @@ static int32_t misused(size_t n, kigo_body body, void *context, void *user_data)
         kigo_session_destroy(session), kigo_model_destroy(model), kigo_engine_destroy(engine);
         CHECK(kigo_device_count(&n_needed) == KIGO_STATUS_OK && n_needed > 0);
     }
-    if (how == CANCELS)
+    if (how == CANCELS || how == REFUSES_CANCELLED)
         CHECK(kigo_session_cancel(session) == KIGO_STATUS_OK);
     for (; index < n - (how == EARLY); index++)
         body(context, index);
@@ -232,7 +232,22 @@ static int32_t misused(size_t n, kigo_body body, void *context, void *user_data)
         body(context, n / 2);
     if (how == BEYOND)
         body(context, n), body(context, SIZE_MAX);
-    return how == REFUSES ? 7 : 0;
+    return how == REFUSES || how == REFUSES_CANCELLED ? 7 : 0;
+}
+
+// A generation that the host's function fails is no generation that somebody has cancelled.
+static void generate_refused(void)
+{
+    kigo_generate_options how = {.struct_size = sizeof how, .max_tokens = 3, .flags = KIGO_GENERATE_IGNORE_END};
+    kigo_generated done = {.struct_size = sizeof done};
+    for (int i = 0; i < 2; i++) {
+        now.how = i == 0 ? REFUSES : REFUSES_CANCELLED;
+        CHECK(kigo_session_generate(session, &how, &done) == KIGO_STATUS_CANCELLED && now.how == NONE);
+        CHECK(strcmp(kigo_last_error(), "cancelled by parallel_for") == 0);
+        // A cancel that came meanwhile is pending still, and stops the next one.
+        CHECK(kigo_session_generate(session, &how, &done) == KIGO_STATUS_OK);
+        CHECK(done.stop_reason == (i == 0 ? KIGO_STOP_MAX_TOKENS : KIGO_STOP_CANCELLED) && done.n_tokens == (i == 0 ? 3 : 0));
+    }
 }
 
 static void misuse_case(void)
@@ -246,7 +261,7 @@ static void misuse_case(void)
         {NOTHING, KIGO_STATUS_INVALID_STATE, "parallel_for returned after 0 of "},
         {TWICE, KIGO_STATUS_INVALID_STATE, "parallel_for called body("},
         {BEYOND, KIGO_STATUS_INVALID_STATE, "parallel_for called body(18446744073709551615) of "},
-        {REFUSES, KIGO_STATUS_CANCELLED, "cancelled"},
+        {REFUSES, KIGO_STATUS_CANCELLED, "cancelled by parallel_for"},
         {CALLS, KIGO_STATUS_OK, ""},
         {CANCELS, KIGO_STATUS_CANCELLED, "cancelled"},
     };
@@ -274,9 +289,19 @@ static void misuse_case(void)
         CHECK(kigo_session_step(session, 7) == KIGO_STATUS_OK && kigo_session_truncate(session, 3) == KIGO_STATUS_OK);
         CHECK(kigo_session_step(session, 9) == KIGO_STATUS_OK);
     }
+    generate_refused();
     kigo_session_destroy(session), kigo_model_destroy(model), kigo_engine_destroy(engine);
+    // The engine is gone: of one that did nothing wrong, too.
     for (size_t i = 0; i < 5; i++)
         now.body(now.context, i);
+    void *before = now.context;
+    for (size_t i = 0; i < 3; i++) {
+        engine = made(&options), model = open_model(engine, path);
+        // What has been handed out is used again, however many engines there are one after the other.
+        CHECK(now.context == before);
+        kigo_model_destroy(model), kigo_engine_destroy(engine);
+        now.body(now.context, 0);
+    }
 }
 
 // ---- What a host is told.
@@ -431,7 +456,10 @@ static void placed_case(void)
     CHECK(kigo_engine_create(&options, &placed) == KIGO_STATUS_INVALID_ARGUMENT);
     options.affinity = 0, options.parallel_for = backwards;
     CHECK(kigo_engine_create(&options, &placed) == KIGO_STATUS_INVALID_ARGUMENT);
-    CHECK(strstr(kigo_last_error(), "parallel_for") != NULL);
+    CHECK(strncmp(kigo_last_error(), "cpus is 2 of them; expected none with parallel_for", 50) == 0);
+    options.cpus = NULL, options.n_cpus = 0, options.thread_policy = KIGO_POLICY_BATCH;
+    CHECK(kigo_engine_create(&options, &placed) == KIGO_STATUS_INVALID_ARGUMENT);
+    CHECK(strncmp(kigo_last_error(), "thread_policy is Batch; expected none with parallel_for", 55) == 0);
     options = on_cpu(2);
     options.cpus = NULL, options.n_cpus = 1;
     CHECK(kigo_engine_create(&options, &placed) == KIGO_STATUS_INVALID_ARGUMENT);

@@ -45,9 +45,12 @@ impl Host {
     /// Refuses what contradicts itself, and what no system has.
     pub fn check(&self) -> Result<()> {
         if self.parallel_for.is_some() && !self.placement.is_default() {
-            let found = format!("{} of them", self.placement.cpus.len());
-            let expected = "none, nor a thread_policy, with parallel_for, whose threads are the host's".to_owned();
-            return Err(Error::Argument { name: "cpus", found, expected });
+            let (name, found) = match self.placement.cpus.len() {
+                0 => ("thread_policy", format!("{:?}", self.placement.policy)),
+                n => ("cpus", format!("{n} of them")),
+            };
+            let expected = "none with parallel_for, whose threads are the host's".to_owned();
+            return Err(Error::Argument { name, found, expected });
         }
         self.placement.check()
     }

@@ -1,11 +1,12 @@
 //! The work of a pass on a host's own threads: each stage, whose parts depend on no other, is one call of the host's function.
 //!
 //! Invariants: whatever the host calls, when and how often, each part of a stage runs at most once, and none of them after the
-//! stage has ended; a stage ends when nobody is inside of a part any more, and has succeeded only if each part has run.
+//! stage has ended; a stage ends when nobody is inside of a part any more, and has succeeded only if each part has run. What a host
+//! was handed is never freed, since it may call that whenever it likes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::alloc;
 use crate::error::{Error, Result};
@@ -19,10 +20,15 @@ const MOST: usize = 1024;
 
 /// Runs `part(0) .. part(n - 1)` of a stage, each once and before it returns, in any order, on any threads, also at the same time;
 /// whether it could.
-pub type ParallelFor = dyn Fn(usize, &Arc<Stage>) -> bool + Send + Sync;
+pub type ParallelFor = dyn Fn(usize, &'static Stage) -> bool + Send + Sync;
 
-/// A stage as its host sees it. There is one an engine, so that what is called too late finds it closed.
+/// A stage as its host sees it. There is one an engine, so that what is called too late finds it closed; the next engine has that of
+/// one that is gone.
 pub struct Stage {
+    /// An engine has it.
+    taken: AtomicBool,
+    /// Another, which was made later.
+    next: OnceLock<Box<Stage>>,
     /// Its parts may run.
     open: AtomicBool,
     /// Threads that are inside of [`Self::part`].
@@ -43,9 +49,27 @@ pub struct Stage {
     stray: AtomicUsize,
 }
 
+/// All stages, behind one another: as many as engines have been alive at once.
+static STAGES: OnceLock<Box<Stage>> = OnceLock::new();
+
 impl Stage {
+    /// One that no other engine has; [`HostTeam`] lets go of it.
+    fn take() -> &'static Stage {
+        let mut at = &STAGES;
+        loop {
+            match at.get() {
+                Some(stage) if !stage.taken.swap(true, Ordering::SeqCst) => return stage,
+                Some(stage) => at = &stage.next,
+                // Whether it is this one or another thread's is seen where it is taken.
+                None => drop(at.set(Box::new(Stage::new()))),
+            }
+        }
+    }
+
     fn new() -> Stage {
         Stage {
+            taken: AtomicBool::new(false),
+            next: OnceLock::new(),
             open: AtomicBool::new(false),
             inside: AtomicUsize::new(0),
             n: AtomicUsize::new(0),
@@ -62,14 +86,18 @@ impl Stage {
 
     /// Runs a part. On any thread, at any time; what is not to run does not.
     pub fn part(&self, index: usize) {
-        if !alloc::thread_can_begin() {
-            self.no_memory.store(true, Ordering::SeqCst);
+        // Whoever closes the stage waits for none of those that come later, however many they are.
+        if !self.open.load(Ordering::SeqCst) {
             return;
         }
         self.inside.fetch_add(1, Ordering::SeqCst);
         // Whoever closes the stage sees this thread inside, or this thread sees it closed.
         if self.open.load(Ordering::SeqCst) {
-            self.run(index);
+            if alloc::thread_can_begin() {
+                self.run(index);
+            } else {
+                self.no_memory.store(true, Ordering::SeqCst);
+            }
         }
         self.inside.fetch_sub(1, Ordering::SeqCst);
     }
@@ -97,20 +125,18 @@ impl Stage {
 /// A host's threads.
 pub struct HostTeam {
     parallel_for: Arc<ParallelFor>,
-    stage: Arc<Stage>,
-    /// The host may still call parts that it was not to call any more.
-    strays: AtomicBool,
+    stage: &'static Stage,
 }
 
 impl HostTeam {
     /// Those behind that function.
     pub fn new(parallel_for: Arc<ParallelFor>) -> HostTeam {
-        HostTeam { parallel_for, stage: Arc::new(Stage::new()), strays: AtomicBool::new(false) }
+        HostTeam { parallel_for, stage: Stage::take() }
     }
 
     /// Runs `body(0) .. body(n_chunks - 1)`, each once, as `n_parts` parts at most; returns when all have ended. One at a time.
     pub fn run(&self, n_parts: usize, n_chunks: usize, body: &(dyn Fn(usize) + Sync)) -> Result<()> {
-        let (stage, n) = (&*self.stage, n_chunks.min(n_parts).clamp(1, MOST));
+        let (stage, n) = (self.stage, n_chunks.min(n_parts).clamp(1, MOST));
         for word in &stage.begun[..n.div_ceil(64)] {
             word.store(0, Ordering::Relaxed);
         }
@@ -135,18 +161,15 @@ impl HostTeam {
             }
             stage.open.store(true, Ordering::SeqCst);
             let _close = Close(stage);
-            process::enclosed("parallel_for", || (self.parallel_for)(n, &self.stage))
+            process::enclosed("parallel_for", || (self.parallel_for)(n, stage))
         };
         self.outcome(could, n)
     }
 
     /// What a stage has come to.
     fn outcome(&self, could: bool, n: usize) -> Result<()> {
-        let (stage, ended) = (&*self.stage, self.stage.ended.load(Ordering::Acquire));
+        let (stage, ended) = (self.stage, self.stage.ended.load(Ordering::Acquire));
         let strayed = stage.strayed.load(Ordering::Relaxed);
-        if strayed || ended < n {
-            self.strays.store(true, Ordering::Relaxed);
-        }
         if stage.panicked.swap(false, Ordering::Relaxed) {
             return Err(Error::Internal { message: "a part of a stage panicked on a host's thread".into() });
         }
@@ -154,7 +177,7 @@ impl HostTeam {
             return Err(process::no_thread(0));
         }
         if !could {
-            return Err(Error::Cancelled);
+            return Err(Error::Refused { what: "parallel_for" });
         }
         let host = |found: String| Err(Error::Host { what: "parallel_for", found });
         if strayed {
@@ -167,10 +190,8 @@ impl HostTeam {
 
 impl Drop for HostTeam {
     fn drop(&mut self) {
-        if self.strays.load(Ordering::Relaxed) {
-            // Some hundred bytes that stay, since a host that has done so may still call.
-            std::mem::forget(Arc::clone(&self.stage));
-        }
+        // Closed, and nobody runs a part of it.
+        self.stage.taken.store(false, Ordering::SeqCst);
     }
 }
 
@@ -182,7 +203,7 @@ mod tests {
 
     fn ran(
         n_chunks: usize,
-        host: impl Fn(usize, &Arc<Stage>) -> bool + Send + Sync + 'static,
+        host: impl Fn(usize, &'static Stage) -> bool + Send + Sync + 'static,
     ) -> (Result<()>, Vec<usize>) {
         let (team, seen) = (HostTeam::new(Arc::new(host)), Mutex::new(Vec::new()));
         let result = team.run(8, n_chunks, &|chunk| seen.lock().unwrap().push(chunk));
@@ -232,33 +253,72 @@ mod tests {
             stage.part(0);
             false
         });
-        assert!(matches!(result, Err(Error::Cancelled)));
+        assert_eq!(text(result), "Cancelled: cancelled by parallel_for");
     }
 
     #[test]
     fn what_is_called_late_finds_the_stage_closed() {
-        let kept = Arc::new(Mutex::new(None));
-        let keep = Arc::clone(&kept);
-        let host = move |n: usize, stage: &Arc<Stage>| {
-            *keep.lock().unwrap() = Some(Arc::clone(stage));
-            (1..n).for_each(|i| stage.part(i));
-            true
-        };
-        let (result, seen) = ran(4, host);
-        assert!(result.is_err() && seen == [1, 2, 3]);
-        let late = kept.lock().unwrap().take().unwrap();
-        late.part(0);
-        // The team is gone, and what it left stays for whoever comes later still.
-        assert_eq!(Arc::strong_count(&late), 2);
+        for first in [0, 1] {
+            let kept = Arc::new(OnceLock::new());
+            let keep = Arc::clone(&kept);
+            let host = move |n: usize, stage: &'static Stage| {
+                (first..n).for_each(|i| stage.part(i));
+                keep.set(stage).is_ok()
+            };
+            let (result, seen) = ran(4, host);
+            assert_eq!((result.is_ok(), seen), (first == 0, (first..4).collect()));
+            // The team is gone. Whoever has no memory for a thread is none that a later stage fails for.
+            let late: &Stage = kept.get().unwrap();
+            (0..5).for_each(|i| late.part(i));
+            assert_eq!((late.inside.load(Ordering::SeqCst), late.no_memory.load(Ordering::SeqCst)), (0, false));
+        }
+    }
+
+    #[test]
+    fn stages_are_as_many_as_teams_at_once() {
+        let n_stages = || std::iter::successors(STAGES.get(), |stage| stage.next.get()).count();
+        let team = || HostTeam::new(Arc::new(|_, _| true));
+        let teams: Vec<HostTeam> = (0..100).map(|_| team()).collect();
+        let mut at: Vec<_> = teams.iter().map(|team| std::ptr::from_ref(team.stage)).collect();
+        at.sort_unstable();
+        at.dedup();
+        assert_eq!(at.len(), 100, "no two teams share one");
+        drop(teams);
+        (0..1000).for_each(|_| drop(team()));
+        // Other tests have some at the same time.
+        assert!((100..500).contains(&n_stages()), "{}", n_stages());
+    }
+
+    #[test]
+    fn a_stage_s_end_waits_for_nobody_who_calls_on_and_on() {
+        let (team, stops) =
+            (HostTeam::new(Arc::new(|n, stage| (0..n).all(|i| (stage.part(i), true).1))), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    while !stops.load(Ordering::Relaxed) {
+                        team.stage.part(usize::MAX);
+                    }
+                });
+            }
+            for _ in 0..100 {
+                let n_done = AtomicUsize::new(0);
+                let result = team.run(4, 4, &|_| _ = n_done.fetch_add(1, Ordering::SeqCst));
+                // Whether any of them came while it was open.
+                assert!(result.is_ok() || text(result).starts_with("InvalidState: parallel_for called body("));
+                assert_eq!(n_done.load(Ordering::SeqCst), 4);
+            }
+            stops.store(true, Ordering::Relaxed);
+        });
     }
 
     #[test]
     fn a_part_that_goes_on_when_the_host_has_returned_is_waited_for() {
         let (team, done) = (
-            HostTeam::new(Arc::new(|n, stage: &Arc<Stage>| {
+            HostTeam::new(Arc::new(|n, stage: &'static Stage| {
                 let begun = Arc::new(AtomicUsize::new(0));
                 for i in 0..n {
-                    let (stage, begun) = (Arc::clone(stage), Arc::clone(&begun));
+                    let begun = Arc::clone(&begun);
                     std::thread::spawn(move || {
                         begun.fetch_add(1, Ordering::SeqCst);
                         stage.part(i);

@@ -46,13 +46,21 @@ struct Shared {
     stop: AtomicBool,
     gate: Mutex<()>,
     wake: Condvar,
-    /// Threads that have begun, also those that may not go on.
-    begun: AtomicUsize,
-    /// Why one of them may not.
-    refused: Mutex<Option<Error>>,
+    begun: Mutex<Begun>,
+    /// Another thread has begun.
+    begins: Condvar,
     /// Fewer processors than threads, of which the caller may have one that the others have not: looking for work would take the
     /// processor from those that have some.
     crowded: bool,
+}
+
+/// What is known of the threads' beginnings.
+#[derive(Default)]
+struct Begun {
+    /// Threads that have begun, also those that may not go on.
+    n: usize,
+    /// Why one of them may not.
+    refused: Option<Error>,
 }
 
 /// First chunk of the range of thread `i` of `n`; that of `n` is the end.
@@ -95,18 +103,21 @@ impl Pool {
                 // Placed before the host is told, which may see it or place it otherwise.
                 let placed = placement.apply(i);
                 let life = || told(hook.as_deref(), (&name, ThreadKind::Worker, i), || shared.serve(i));
-                if let Err(error) = placed.and_then(|()| life().ok_or(Error::Cancelled)) {
-                    shared.refuse(error);
+                if let Err(error) = placed.and_then(|()| life().ok_or_else(process::not_to_go_on)) {
+                    shared.begin(Some(error));
                 }
             };
             pool.threads.push(process::spawn(&format!("kigo-{i}"), STACK, body)?);
         }
         // What a thread takes of the system's memory it takes at its beginning: before a host that is told it has its
         // threads may have used the memory up.
-        while pool.shared.begun.load(Ordering::Acquire) < pool.threads.len() {
-            std::thread::yield_now();
-        }
-        let refused = pool.shared.refused.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let refused = {
+            let mut begun = pool.shared.begun();
+            while begun.n < pool.threads.len() {
+                begun = pool.shared.begins.wait(begun).unwrap_or_else(PoisonError::into_inner);
+            }
+            begun.refused.take()
+        };
         refused.map_or(Ok(pool), Err)
     }
 
@@ -130,8 +141,8 @@ impl Pool {
             stop: AtomicBool::new(false),
             gate: Mutex::new(()),
             wake: Condvar::new(),
-            begun: AtomicUsize::new(0),
-            refused: Mutex::new(None),
+            begun: Mutex::default(),
+            begins: Condvar::new(),
             crowded: n_threads > processors.max(n_cpus.unwrap_or(0)) || n_cpus.is_some_and(|n| n_threads > n + 1),
         });
         let n_threads = n_threads.max(1);
@@ -252,15 +263,21 @@ impl Shared {
         true
     }
 
-    /// A thread that may not go on, so that there is no pool.
-    fn refuse(&self, error: Error) {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-        self.begun.fetch_add(1, Ordering::Release);
+    fn begun(&self) -> MutexGuard<'_, Begun> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A thread has begun; `refused`: it may not go on, so that there is no pool.
+    fn begin(&self, refused: Option<Error>) {
+        let mut begun = self.begun();
+        begun.n += 1;
+        begun.refused = begun.refused.take().or(refused);
+        self.begins.notify_one();
     }
 
     /// The life of thread `me`.
     fn serve(&self, me: usize) {
-        self.begun.fetch_add(1, Ordering::Release);
+        self.begin(None);
         let mut last = 0;
         loop {
             let start = Instant::now();

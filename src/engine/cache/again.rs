@@ -64,6 +64,7 @@ impl State {
         let done = loaded.reserve_parts(&n).is_ok();
         if !done {
             self.budget.give(0, self.parts.bytes(class));
+            loaded.settle_parts(&self.parts.n_there());
         }
         done
     }
@@ -171,6 +172,7 @@ impl Pages {
             let taken = state.take(&*pool.loaded, replaced.iter().copied(), &list.wanted, more, &mut fresh);
             if taken.is_err() {
                 state.let_go_again(pages, &replaced, &mut list);
+                pool.loaded.settle_parts(&state.parts.n_there());
                 return taken.map(|()| first);
             }
             // Nobody is to find what is not finished.
@@ -239,6 +241,13 @@ mod tests {
         assert!(matches!(pages.advance(2 * PAGE_TOKENS), Err(Error::Internal { .. })));
         let is_there = |index: usize| pool.lock().parts.is_there(pages.as_slice()[index], windowed);
         assert_eq!([0, 1, 2, 3, 4].map(is_there), [false, true, true, true, false]);
+        // While somebody holds the lock, such as for memory that a host is long in giving, the counts are read.
+        let held = pool.lock();
+        let ((tell, told), of) = (std::sync::mpsc::channel(), Arc::clone(&pool));
+        std::thread::spawn(move || tell.send(of.counts()));
+        let counts = told.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
+        assert_eq!((counts.n_pages_used, counts.n_pages_retained), (8, 0));
+        drop(held);
         drop(pages);
         let facts = pool.facts();
         assert_eq!((facts.n_pages_used, facts.used_bytes, facts.spare_bytes), (0, 0, 0));

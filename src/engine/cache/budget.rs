@@ -2,6 +2,7 @@
 //! leave room for.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::backend::{Budget, PAGE_TOKENS};
 use crate::error::{Error, Result};
@@ -75,7 +76,8 @@ pub(super) struct PageBudget {
     /// The most that may be in use, in whole pages.
     limit: Option<u64>,
     in_use: u64,
-    n_pages: u64,
+    /// Changes under the pool's lock alone; anybody may read it.
+    n_pages: Arc<AtomicU64>,
     charge: Charge,
 }
 
@@ -84,7 +86,12 @@ impl PageBudget {
     pub(super) fn new(page_bytes: u64, charge: Charge, cache_bytes: Option<u64>) -> PageBudget {
         let whole = page_bytes.max(1);
         let limit = cache_bytes.map(|bytes| bytes / whole * whole);
-        PageBudget { page_bytes, limit, in_use: 0, n_pages: 0, charge }
+        PageBudget { page_bytes, limit, in_use: 0, n_pages: Arc::default(), charge }
+    }
+
+    /// The pages in use, for whoever reads them while they change.
+    pub(super) fn counter(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.n_pages)
     }
 
     /// How many of these bytes exceed what is left.
@@ -109,14 +116,16 @@ impl PageBudget {
             return Err(Error::CacheFull { needed, free: free as usize, total });
         }
         self.charge.set(in_use)?;
-        (self.in_use, self.n_pages) = (in_use, self.n_pages + n_pages as u64);
+        self.in_use = in_use;
+        self.n_pages.fetch_add(n_pages as u64, Ordering::Relaxed);
         Ok(())
     }
 
     /// Counts bytes and pages less.
     pub(super) fn give(&mut self, n_pages: usize, bytes: u64) {
         self.in_use = self.in_use.saturating_sub(bytes);
-        self.n_pages = self.n_pages.saturating_sub(n_pages as u64);
+        let left = self.n_pages.load(Ordering::Relaxed).saturating_sub(n_pages as u64);
+        self.n_pages.store(left, Ordering::Relaxed);
         // A smaller charge cannot fail.
         let _ = self.charge.set(self.in_use);
     }
@@ -130,7 +139,7 @@ impl PageBudget {
             page_tokens: PAGE_TOKENS as u64,
             page_bytes: self.page_bytes,
             n_pages_limit: self.limit.map(|limit| limit / whole),
-            n_pages_used: self.n_pages,
+            n_pages_used: self.n_pages.load(Ordering::Relaxed),
             used_bytes: self.in_use,
             spare_bytes: spare,
             n_pages_free: by_limit.into_iter().chain(by_cap).min(),

@@ -2,6 +2,7 @@
 
 mod again;
 mod budget;
+mod counts;
 mod leads;
 mod marks;
 mod pages;
@@ -14,6 +15,7 @@ mod share;
 
 pub use budget::CacheFacts;
 pub(super) use budget::Charge;
+pub use counts::CacheCounts;
 pub(super) use leads::Awaited;
 pub(super) use pages::Pages;
 pub(super) use parts::is_read;

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::budget::{CacheFacts, Charge, PageBudget};
+use super::counts::{CacheCounts, Counts};
 use super::leads::Leads;
 use super::parts::{PageParts, WantedOf, wanted_behind};
 use super::pools::{Pools, Spare};
@@ -35,11 +36,7 @@ pub(in crate::engine) struct PagePool {
     state: Mutex<State>,
     /// Something that is waited for is there, or will not come.
     pub(super) settled: Condvar,
-    /// Tokens that were taken from other sessions.
-    pub(super) n_saved: AtomicU64,
-    /// Retained pages that have been given up, and those of them that somebody has been told of.
-    n_evicted: Arc<AtomicU64>,
-    n_told: AtomicU64,
+    pub(super) counts: Counts,
 }
 
 pub(super) struct State {
@@ -51,7 +48,7 @@ pub(super) struct State {
     pub(super) index: PrefixIndex,
     pub(super) retained: Retained,
     pub(super) leads: Leads,
-    /// [`PagePool::n_evicted`].
+    /// [`Counts::evicted`].
     n_evicted: Arc<AtomicU64>,
     /// The positions of each page that steps have computed, a bit for each, where [`PagePool::marks`].
     pub(super) by_steps: Vec<u64>,
@@ -84,16 +81,17 @@ impl PagePool {
         let parts = PageParts::new(classes.clone(), page_bytes);
         let steps_below = loaded.steps_below();
         let marks = steps_below > 0 && (0..classes.n()).any(|class| classes.window(class).is_some());
-        let n_evicted = Arc::<AtomicU64>::default();
+        let retained = Retained::new(retained_bytes);
+        let counts = Counts::new(budget.counter(), retained.counter());
         let state = State {
             free: BinaryHeap::new(),
             holders: Vec::new(),
             parts,
             budget,
             index: PrefixIndex::default(),
-            retained: Retained::new(retained_bytes),
+            retained,
             leads: Leads::default(),
-            n_evicted: Arc::clone(&n_evicted),
+            n_evicted: Arc::clone(&counts.evicted),
             by_steps: Vec::new(),
         };
         let pool = Arc::new(PagePool {
@@ -104,9 +102,7 @@ impl PagePool {
             pools: Arc::clone(pools),
             state: Mutex::new(state),
             settled: Condvar::new(),
-            n_saved: AtomicU64::new(0),
-            n_evicted,
-            n_told: AtomicU64::new(0),
+            counts,
         });
         let as_spare: Arc<dyn Spare> = Arc::clone(&pool) as _;
         pools.add(Arc::downgrade(&as_spare))?;
@@ -118,20 +114,20 @@ impl PagePool {
         CacheFacts {
             n_pages_retained: state.retained.n(),
             retained_bytes: state.retained.bytes(),
-            n_tokens_saved: self.n_saved.load(Ordering::Relaxed),
-            n_pages_evicted: self.n_evicted.load(Ordering::Relaxed),
+            n_tokens_saved: self.counts.saved.load(Ordering::Relaxed),
+            n_pages_evicted: self.counts.evicted.load(Ordering::Relaxed),
             ..state.budget.facts(state.spare_bytes())
         }
     }
 
     /// How many retained pages have been given up since the last time that this was asked.
     pub(in crate::engine) fn newly_evicted(&self) -> u64 {
-        let n = self.n_evicted.load(Ordering::Relaxed);
-        if self.n_told.load(Ordering::Relaxed) == n {
-            0
-        } else {
-            n - self.n_told.fetch_max(n, Ordering::Relaxed).min(n)
-        }
+        self.counts.newly_evicted()
+    }
+
+    /// Its counts; waits for nobody.
+    pub(in crate::engine) fn counts(&self) -> CacheCounts {
+        self.counts.now()
     }
 
     /// A panic while the lock is held cannot leave the state half changed (nothing between its writes can panic), so
@@ -249,6 +245,8 @@ impl State {
             let is_short = matches!(error, Error::OutOfMemory { .. });
             if !is_short || (0..missing).filter(|_| self.evict(loaded).is_some()).count() == 0 {
                 self.budget.give(n, bytes);
+                // Of one class there may be what another was refused.
+                loaded.settle_parts(&self.parts.n_there());
                 return Err(error);
             }
             missing = n.saturating_sub(self.free.len());

@@ -3,6 +3,9 @@
 //! Invariants: their bytes never exceed what they may be; they go in the order in which their last holders let go of them. A list
 //! lets go of its last page first, and whoever holds a page holds those in front of it: so none goes before what hangs on it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::alloc::reserve;
 use crate::error::Result;
 
@@ -21,7 +24,8 @@ struct Link {
 pub(super) struct Retained {
     most_bytes: u64,
     bytes: u64,
-    n: u64,
+    /// Changes under the pool's lock alone; anybody may read it.
+    n: Arc<AtomicU64>,
     links: Vec<Link>,
     oldest: u32,
     newest: u32,
@@ -30,7 +34,12 @@ pub(super) struct Retained {
 impl Retained {
     /// None yet, of so many bytes at most.
     pub(super) fn new(most_bytes: u64) -> Retained {
-        Retained { most_bytes, bytes: 0, n: 0, links: Vec::new(), oldest: NONE, newest: NONE }
+        Retained { most_bytes, bytes: 0, n: Arc::default(), links: Vec::new(), oldest: NONE, newest: NONE }
+    }
+
+    /// The pages, for whoever reads them while they change.
+    pub(super) fn counter(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.n)
     }
 
     /// Room for `n` pages more.
@@ -55,7 +64,7 @@ impl Retained {
 
     /// Pages.
     pub(super) fn n(&self) -> u64 {
-        self.n
+        self.n.load(Ordering::Relaxed)
     }
 
     /// Bytes of them.
@@ -87,7 +96,8 @@ impl Retained {
             None => self.oldest = page,
         }
         self.newest = page;
-        (self.n, self.bytes) = (self.n + 1, self.bytes + bytes);
+        self.n.fetch_add(1, Ordering::Relaxed);
+        self.bytes += bytes;
     }
 
     /// A page, of so many bytes now, is one of them no more.
@@ -103,7 +113,8 @@ impl Retained {
             Some(link) => link.older = older,
             None => self.newest = older,
         }
-        (self.n, self.bytes) = (self.n - 1, self.bytes - bytes);
+        self.n.fetch_sub(1, Ordering::Relaxed);
+        self.bytes -= bytes;
     }
 
     /// A page, if it is one of them, has lost so many of its bytes.

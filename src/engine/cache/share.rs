@@ -195,7 +195,7 @@ impl Pages {
 
     /// Counts tokens that were taken from others and have been of use.
     pub(in crate::engine) fn saved(&self, n_tokens: usize) {
-        self.list.pool.n_saved.fetch_add(n_tokens as u64, Ordering::Relaxed);
+        self.list.pool.counts.saved.fetch_add(n_tokens as u64, Ordering::Relaxed);
     }
 }
 

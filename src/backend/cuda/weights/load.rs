@@ -147,7 +147,7 @@ pub fn load(gpu: &Arc<Gpu>, jobs: &[Job<'_>], control: &mut dyn LoadControl) -> 
                     Ok(())
                 };
                 let ran = process::told(hook.as_deref(), (NAME, ThreadKind::Task, index), &mut run);
-                let ran = ran.unwrap_or(Err(Error::Cancelled));
+                let ran = ran.unwrap_or_else(|| Err(process::not_to_go_on()));
                 // After a failure too, of reading the file for example: what is queued uses memory that goes away.
                 if let Err(e) = ran.and(worker.stream.wait()) {
                     stop.store(true, Ordering::Relaxed);
