@@ -29,7 +29,7 @@ fn relative(path: &Path, root: &Path) -> String {
 /// What of a source file is built into the library: without comments, and without its `#[cfg(test)] mod`, which stands
 /// at the end. Each line keeps its place. Empty for a file that is a test module.
 pub fn library_code(path: &str, text: &str) -> String {
-    if path.ends_with("/tests.rs") {
+    if path.ends_with("/tests.rs") || path.contains("/tests/") {
         return String::new();
     }
     let lines: Vec<&str> = text.lines().collect();

@@ -9,10 +9,6 @@ mod alphabet;
 mod automaton;
 mod cut;
 mod facts;
-#[cfg(test)]
-mod hostile;
-#[cfg(test)]
-mod mixed;
 mod parser;
 mod places;
 #[cfg(test)]

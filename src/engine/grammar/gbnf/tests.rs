@@ -8,6 +8,9 @@ use llguidance::{ParserFactory, TokenParser};
 
 use super::*;
 
+mod hostile;
+mod mixed;
+
 /// A token for each byte, then `<a>`, `<b>` and the end.
 pub(super) struct Bytes;
 

@@ -3,7 +3,6 @@
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use super::tests::{Bytes, allows, compile, lark, taken};
 use super::*;
 
 /// Rules, each of which names the next so often, down to the last.

@@ -1,6 +1,6 @@
 //! Tokens of text and characters in one grammar: told apart, or refused.
 
-use super::tests::{compile, lark, taken};
+use super::{compile, lark, taken};
 
 /// `a`, `b` and so on are tokens 97, 98 and so on; `<a>` and `<b>` are control tokens.
 #[test]
