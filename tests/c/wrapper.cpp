@@ -67,7 +67,7 @@ int main(int argc, char **argv) {
         {
             kigo::session session = kigo::engine(own).load_file(argv[1]).open();
             CHECK(n_blocks > 0);
-            CHECK(thrown([&] { session.prefill(kigo::tokens(64, 7)); }) == "KIGO_STATUS_CANCELLED: cancelled");
+            CHECK(thrown([&] { session.prefill(kigo::tokens(64, 7)); }) == "KIGO_STATUS_CANCELLED: cancelled by parallel_for");
             session.prefill(kigo::tokens(64, 7));
             CHECK(n_stages > 5);
         }
