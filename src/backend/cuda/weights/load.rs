@@ -13,7 +13,7 @@ use crate::backend::cuda::driver::{Buffer, Event, Gpu, Pinned, Stream};
 use crate::backend::cuda::kernels::launch::Queue;
 use crate::backend::cuda::kernels::packed::Packed;
 use crate::backend::cuda::weights::layout::Job;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::process::{self, ThreadKind};
 
 /// A worker's name.
