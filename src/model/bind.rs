@@ -57,7 +57,7 @@ impl<'a> Binder<'a> {
         for i in 0..config.n_layers() {
             layers.push(self.layer(config, extras, i)?);
         }
-        let output_norm = self.vector("output_norm.weight", n_embd)?;
+        let output_norm = self.vector(extras.output_norm_name, n_embd)?;
         let output_norm_bias = self.optional(extras.norm_bias, "output_norm.bias", n_embd)?;
         let output = match self.gguf.tensor("output.weight") {
             Some(_) => Some(self.matrix("output.weight", n_vocab, n_embd)?),
@@ -97,7 +97,7 @@ impl<'a> Binder<'a> {
             Some(QkNorm::Row) => (h, g),
         };
         let qk_norm = if attention.qk_norm.is_some() { Need::Yes } else { Need::No };
-        let [q, k, v] = self.qkv(i, [h, g, g], d)?;
+        let ([q, k, v], q_gate, o) = self.attention(attention, i, d)?;
         let [q_bias, k_bias, v_bias] = self.qkv_bias(i, [h, g, g], qkv_bias.unwrap_or(Need::No))?;
         let sinks = if attention.sinks { Need::Yes } else { Need::No };
         let ffn_norm = extras.ffn_norm_name;
@@ -113,8 +113,10 @@ impl<'a> Binder<'a> {
             q_norm: self.optional(qk_norm, &name("attn_q_norm.weight"), q_norm)?,
             k_norm: self.optional(qk_norm, &name("attn_k_norm.weight"), k_norm)?,
             sinks: self.optional(sinks, &name("attn_sinks.weight"), attention.n_heads)?,
-            o: self.matrix(&name("attn_output.weight"), d, h)?,
+            o,
             o_bias: self.optional(o_bias, &name("attn_output.bias"), d)?,
+            q_gate,
+            recurrent: config.layers[i].recurrent.as_ref().map(|mixer| self.recurrent(mixer, i, d)).transpose()?,
             post_attn_norm: self.optional(extras.post_norms, &name("post_attention_norm.weight"), d)?,
             ffn_norm: self.optional(extras.ffn_norm, &name(&format!("{ffn_norm}.weight")), d)?,
             ffn_norm_bias: match extras.ffn_norm {
@@ -127,7 +129,7 @@ impl<'a> Binder<'a> {
     }
 
     /// Queries, keys and values: three matrices, or one with the rows of all.
-    fn qkv(&mut self, layer: usize, rows: [usize; 3], cols: usize) -> Result<[Tensor<'a>; 3]> {
+    pub(super) fn qkv(&mut self, layer: usize, rows: [usize; 3], cols: usize) -> Result<[Tensor<'a>; 3]> {
         let fused = format!("blk.{layer}.attn_qkv.weight");
         if self.gguf.tensor(&fused).is_some() {
             return split(self.matrix(&fused, rows.iter().sum(), cols)?, rows);
@@ -199,6 +201,12 @@ impl<'a> Binder<'a> {
         let tensor = self.find(name, [cols, rows, 1])?;
         let scale = self.scales(name, 1)?.map(|scale| scale.finite_floats()).transpose()?;
         Ok(Tensor { scale: scale.and_then(|scale| scale.first().copied()).unwrap_or(1.0), ..tensor })
+    }
+
+    /// A matrix of any number of rows, which the file has.
+    pub(super) fn matrix_of(&mut self, name: &str, cols: usize) -> Result<Tensor<'a>> {
+        let rows = self.gguf.tensor(name).map_or(0, |tensor| tensor.rows());
+        self.matrix(name, rows, cols)
     }
 
     /// `[n]` of a type whose elements are stored one by one.

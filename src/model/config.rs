@@ -25,16 +25,18 @@
 //!     q = temperature(p) * q
 //!     a = softmax(softcap(scale * q k^T), causal, last `window` positions if it has a window) v
 //!         # with a sink its exponential is a term of the softmax's sum too
-//!     Wo a + bo
+//!     Wo (sigmoid(Wgate h) * a) + bo                  # the gate only where there is one
 //! dense(h):
 //!     Wdown (activation(Wgate h + bgate) * (Wup h + bup)) + bdown, gated
 //!     Wdown activation(Wup h + bup) + bdown, not gated
 //! experts(h): see `experts.rs`
+//! a mixer with a state of fixed size: see `recurrent.rs`; of a layer with both o is the sum of theirs
 //! ```
 
 use super::dense::Dense;
 use super::experts::Experts;
 use super::range::{check, in_range, positive};
+use super::recurrent::Recurrent;
 use super::rope::RopeTable;
 use crate::alloc::require;
 use crate::error::Result;
@@ -111,6 +113,8 @@ pub struct Attention {
     pub softcap: Option<f32>,
     /// Whether each head has a sink: a score that every position has besides, with no value behind it.
     pub sinks: bool,
+    /// Whether what the heads make is multiplied by a sigmoid of a product with what they read.
+    pub gated: bool,
 }
 
 impl Attention {
@@ -154,8 +158,10 @@ pub enum Block {
 /// One layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Layer {
-    /// See [`Mixer`].
+    /// See [`Mixer`]; [`Attention::NONE`] where another mixes.
     pub mixer: Mixer,
+    /// What mixes in its place, or beside it: see [`Recurrent`].
+    pub recurrent: Option<Recurrent>,
     /// See [`Ffn`].
     pub ffn: Ffn,
     /// See [`Block`].
@@ -163,7 +169,7 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// Its attention.
+    /// Its attention; [`Attention::NONE`] where it has none.
     pub fn attention(&self) -> &Attention {
         let Mixer::Attention(attention) = &self.mixer;
         attention
@@ -325,8 +331,15 @@ impl Config {
         for (i, layer) in self.layers.iter().enumerate() {
             let name = format!("layer {i}");
             match &layer.mixer {
-                Mixer::Attention(attention) => attention.validate(&name, &self.ropes)?,
+                Mixer::Attention(attention) if attention.is_there() => attention.validate(&name, &self.ropes)?,
+                Mixer::Attention(_) => {
+                    let there = layer.recurrent.is_some();
+                    check(there, &format!("{name} number of heads (attention.head_count)"), &0, &|| {
+                        "at least 1".into()
+                    })?;
+                }
             }
+            layer.recurrent.as_ref().map_or(Ok(()), |recurrent| recurrent.validate(&name))?;
             match &layer.ffn {
                 Ffn::Dense(dense) => {
                     in_range(&format!("{name} feed-forward length (feed_forward_length)"), dense.width, 1 << 20)?

@@ -3,14 +3,17 @@
 mod archs;
 mod bind;
 mod bind_ffn;
+mod bind_recurrent;
 mod classes;
 mod config;
 mod dense;
 mod experts;
 mod info;
 mod range;
+mod recurrent;
 mod rope;
 mod route;
+mod states;
 mod weights;
 mod widths;
 
@@ -21,7 +24,8 @@ pub use config::{Attention, Block, Config, Ffn, Layer, LongContext, Mixer, Norm,
 pub use dense::{Activation, Dense};
 pub use experts::{Experts, Groups, MAX_EXPERTS, Route, Score, Shared};
 pub use info::ModelInfo;
+pub use recurrent::{DeltaNet, KeyHeads, MAX_CONV, Recurrent, ShortConv};
 pub use rope::{RopePairing, RopeTable, Yarn};
 pub use route::{RouteRoom, sigmoid};
-pub use weights::{DenseWeights, ExpertsWeights, FfnWeights, LayerWeights, Tensor, Weights};
+pub use weights::{DenseWeights, ExpertsWeights, FfnWeights, LayerWeights, RecurrentWeights, Tensor, Weights};
 pub use widths::Widths;

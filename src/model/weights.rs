@@ -90,13 +90,28 @@ pub enum FfnWeights<'a> {
     Experts(ExpertsWeights<'a>),
 }
 
+/// A mixer with a state, `W` wide where its last matrix reads it, with `C` channels and `N` gates: see `Recurrent`.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct RecurrentWeights<'a> {
+    pub input: Tensor<'a>,         // [in_width, D]
+    pub conv: Tensor<'a>,          // [C, len], the weight of the oldest token first
+    pub output: Tensor<'a>,        // [D, W]
+    pub gate: Option<Tensor<'a>>,  // [W, D] of a DeltaNet, and so on
+    pub beta: Option<Tensor<'a>>,  // [N, D]
+    pub alpha: Option<Tensor<'a>>, // [N, D]
+    pub a: Option<Tensor<'a>>,     // [N]
+    pub dt: Option<Tensor<'a>>,    // [N]
+    pub norm: Option<Tensor<'a>>,  // [v_dim]
+}
+
 /// One layer. `D = n_embd`, `H = n_heads * head_dim`, `G = n_kv_heads * head_dim`, `F` the width of a feed-forward part.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]
 pub struct LayerWeights<'a> {
     pub attn_norm: Option<Tensor<'a>>,      // [D]
     pub attn_norm_bias: Option<Tensor<'a>>, // [D]
-    pub q: Tensor<'a>,                      // [H, D]
+    pub q: Tensor<'a>,                      // [H, D]; without rows where there is no attention, like the three others
     pub k: Tensor<'a>,                      // [G, D]
     pub v: Tensor<'a>,                      // [G, D]
     pub q_bias: Option<Tensor<'a>>,         // [H]
@@ -107,6 +122,8 @@ pub struct LayerWeights<'a> {
     pub sinks: Option<Tensor<'a>>,          // [n_heads], where the attention has some
     pub o: Tensor<'a>,                      // [D, H]
     pub o_bias: Option<Tensor<'a>>,         // [D]
+    pub q_gate: Option<Tensor<'a>>,         // [H, D], where the attention is gated
+    pub recurrent: Option<RecurrentWeights<'a>>,
     pub post_attn_norm: Option<Tensor<'a>>, // [D]
     pub ffn_norm: Option<Tensor<'a>>,       // [D]
     pub ffn_norm_bias: Option<Tensor<'a>>,  // [D]
@@ -170,14 +187,29 @@ impl<'a> FfnWeights<'a> {
     }
 }
 
+impl<'a> RecurrentWeights<'a> {
+    /// The matrices that read what the mixer reads: the first one, and those beside it.
+    pub fn inputs(&self) -> impl Iterator<Item = Tensor<'a>> + use<'a> {
+        [Some(self.input), self.gate, self.beta, self.alpha].into_iter().flatten()
+    }
+
+    /// All of its tensors.
+    pub fn iter(&self) -> impl Iterator<Item = Tensor<'a>> + use<'a> {
+        let RecurrentWeights { conv, output, a, dt, norm, .. } = *self;
+        self.inputs().chain([Some(conv), Some(output), a, dt, norm].into_iter().flatten())
+    }
+}
+
 impl<'a> LayerWeights<'a> {
     /// All tensors of the layer.
     pub fn iter(&self) -> impl Iterator<Item = Tensor<'a>> + use<'a> {
         let LayerWeights { attn_norm, attn_norm_bias, q, k, v, q_bias, k_bias, v_bias, q_norm, k_norm, .. } = *self;
         let LayerWeights { sinks, o, o_bias, post_attn_norm, ffn_norm, ffn_norm_bias, post_ffn_norm, .. } = *self;
         let norms = [attn_norm, attn_norm_bias, q_norm, k_norm, post_attn_norm, ffn_norm, ffn_norm_bias, post_ffn_norm];
-        let others = [q_bias, k_bias, v_bias, o_bias, sinks];
-        [q, k, v, o].into_iter().chain(norms.into_iter().chain(others).flatten()).chain(self.ffn.iter())
+        let others = [q_bias, k_bias, v_bias, o_bias, sinks, self.q_gate];
+        let recurrent = self.recurrent.as_ref().map(RecurrentWeights::iter).into_iter().flatten();
+        let matrices = [q, k, v, o].into_iter().filter(|matrix| matrix.rows > 0);
+        matrices.chain(norms.into_iter().chain(others).flatten()).chain(recurrent).chain(self.ffn.iter())
     }
 }
 

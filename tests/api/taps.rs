@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use crate::common::run::NoControl;
-use crate::common::tiny::{ARCHS, Tiny};
+use crate::common::run::{NoControl, chunk, reserve};
+use crate::common::tiny::{ARCHS, Tiny, gpu_archs};
 use kigo::backend::{
     self, Chunk, Device, LoadControl, LoadOptions, LoadedModel, PAGE_TOKENS, Plan, RunControl, Slot, TAP_NAMES,
-    TapEvent, TapObserver, Want,
+    TapEvent, TapObserver,
 };
 use kigo::engine::{EmbedOptions, Engine, LogSink, Session, SessionOptions, Tap};
 use kigo::error::Result;
@@ -84,6 +84,12 @@ impl LoadedModel for CountingModel {
     fn release_page(&self, page: u32) {
         self.0.release_page(page);
     }
+    fn reserve_states(&self, n: usize, in_use: usize) -> Result<()> {
+        self.0.reserve_states(n, in_use)
+    }
+    fn release_state(&self, state: u32, in_use: usize) {
+        self.0.release_state(state, in_use);
+    }
     fn create_slot_for(&self, n_ctx: usize) -> Result<Box<dyn Slot>> {
         self.0.create_slot_for(n_ctx)
     }
@@ -116,7 +122,7 @@ fn tokens(n: usize, n_vocab: usize) -> Vec<u32> {
 fn an_embedding_brings_the_last_layer_s_states_alone() {
     for name in DEVICES {
         let Some(device) = open(name) else { continue };
-        for arch in ARCHS {
+        for arch in if name.starts_with("cuda") { gpu_archs() } else { ARCHS.to_vec() } {
             let shown = Arc::<Mutex<Shown>>::default();
             let counting = Arc::new(Counting(Arc::clone(&device), Arc::clone(&shown)));
             let engine = Engine::with_device(counting, 2, None, LogSink::silent());
@@ -185,11 +191,11 @@ impl TapObserver for Only {
 fn observe(model: &dyn LoadedModel, of: Option<(&'static str, i32)>) -> (Only, Vec<u32>) {
     let tokens = tokens(73, model.config().n_vocab);
     let pages: Vec<u32> = (0..tokens.len().div_ceil(PAGE_TOKENS) as u32).collect();
-    model.reserve_pages(pages.len()).unwrap();
+    reserve(model, pages.len());
     let (mut slot, mut only) = (model.create_slot().unwrap(), Only { of, seen: Vec::new() });
     for range in [0..1, 1..71, 71..73] {
         let (tokens, start) = (&tokens[range.clone()], range.start);
-        let mut chunks = [Chunk { tokens, start, pages: &pages, slot: &mut *slot, want: Want::Last, by_steps: false }];
+        let mut chunks = [Chunk { by_steps: false, ..chunk(model, &mut *slot, tokens, start, &pages) }];
         let cancel = AtomicBool::new(false);
         model.forward(&mut chunks, &mut RunControl { cancel: &cancel, tap: Some(&mut only) }).unwrap();
     }

@@ -53,9 +53,15 @@ impl Described {
             scale: 0.25,
             softcap: None,
             sinks: false,
+            gated: false,
         };
         let dense = Dense { width: 96, activation: Activation::Silu, gated: true };
-        let layer = Layer { mixer: Mixer::Attention(attention), ffn: Ffn::Dense(dense), block: Block::Sequential };
+        let layer = Layer {
+            mixer: Mixer::Attention(attention),
+            recurrent: None,
+            ffn: Ffn::Dense(dense),
+            block: Block::Sequential,
+        };
         let config = Config {
             architecture: "described".into(),
             n_embd: 64,
@@ -145,6 +151,7 @@ impl Described {
                 }
             }
             add(a.sinks, name("attn_sinks.weight"), 1, a.n_heads, Kind::Norm);
+            add(a.gated, name("attn_gate.weight"), h, d, matrix(d));
             add(self.post_norms, name("post_ffw_norm.weight"), 1, d, Kind::Norm);
         }
         add(true, "output_norm.weight".into(), 1, d, Kind::Norm);
@@ -246,6 +253,8 @@ fn weights<'a>(gguf: &'a Gguf<'_>, n_layers: usize) -> Weights<'a> {
             sinks: weight("attn_sinks"),
             o: needed("attn_output"),
             o_bias: bias("attn_output"),
+            q_gate: weight("attn_gate"),
+            recurrent: None,
             post_attn_norm: weight("post_attention_norm"),
             ffn_norm: weight("ffn_norm"),
             ffn_norm_bias: bias("ffn_norm"),

@@ -38,6 +38,7 @@ pub fn fill_row(spec: &TensorSpec, seed: u64, row: u64, out: &mut [f32]) {
         Kind::Matrix { std, .. } => (0.0, *std),
         Kind::Norm => (1.0, 0.1),
         Kind::Bias => (0.0, 0.1),
+        Kind::Decay => (-0.5, 0.1),
         Kind::RopeFreqs(factors) => {
             out.copy_from_slice(factors);
             return;

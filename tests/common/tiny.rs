@@ -10,7 +10,7 @@ use super::shapes::{Kind, Shape, TensorSpec};
 use super::vocab;
 
 /// All architectures.
-pub const ARCHS: [&str; 30] = [
+pub const ARCHS: [&str; 35] = [
     "qwen2",
     "qwen3",
     "llama",
@@ -41,7 +41,21 @@ pub const ARCHS: [&str; 30] = [
     "olmoe",
     "qwen2moe",
     "qwen3moe",
+    "lfm2",
+    "lfm2moe",
+    "qwen35",
+    "qwen35moe",
+    "qwen3next",
 ];
+
+/// Those that GPUs have: all but those with layers that keep a state.
+pub fn gpu_archs() -> Vec<&'static str> {
+    let has_states = |arch: &str| {
+        let shape = Shape::named(&format!("{arch}-tiny")).expect("one of ARCHS");
+        (0..shape.n_layers).any(|layer| shape.is_recurrent(layer))
+    };
+    ARCHS.into_iter().filter(|arch| !has_states(arch)).collect()
+}
 
 /// A tiny model in the making: take one with [`Tiny::new`], change what the test is about, and write it.
 #[derive(Clone, Debug)]

@@ -32,8 +32,10 @@ impl CpuModel {
         tap(run, pieces, "q_rope", tag, h, &s.q);
         tap(run, pieces, "k_rope", tag, g, &s.k);
         tap(run, pieces, "v", tag, g, &s.v);
+        self.attention_gate(turn, s, index, h, pieces, run)?;
         self.attend(turn, s, a, index, pieces)?;
         tap(run, pieces, "attn_mix", tag, h, &s.mix);
+        self.gate_mix(turn, s, index, h, n)?;
         let Scratch { h: hidden, quant, mix, .. } = &mut *s;
         let input = self.input(turn, mix, quant, n, h, layer.o.is_quantized())?;
         let out = [(Shares(hidden.as_mut_ptr()), d)];
@@ -81,6 +83,9 @@ impl CpuModel {
             if let Some(temperature) = a.temperature {
                 let temperature = temperature.at(position) as f32;
                 q.iter_mut().for_each(|q| *q *= temperature);
+            }
+            if p.keeps_cache {
+                return;
             }
             #[cfg(any(test, feature = "faults"))]
             let position = self.fault.cache_index(position);

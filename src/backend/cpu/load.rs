@@ -9,8 +9,9 @@ use super::forward::{CpuModel, MAX_ROWS, Rope, Scratch};
 use super::host::HostMemory;
 use super::layout::PageLayout;
 use super::linear::Matrix;
+use super::mixing::Mixing;
 use super::pack::{pack_panel, panel_bytes};
-use super::plan::{DensePlan, ExpertsPlan, FfnPlan, LayerPlan, NormWeights, Task};
+use super::plan::{DensePlan, ExpertsPlan, FfnPlan, LayerPlan, NormWeights, RecurrentPlan, Task};
 use super::routed::Routed;
 use super::simd::{Isa, LANES, XBlock};
 use super::softmax_weights::softmax_weights_by;
@@ -18,7 +19,9 @@ use super::threads::{Pool, Shares};
 use crate::alloc::reserve;
 use crate::backend::{LoadControl, Plan};
 use crate::error::Result;
-use crate::model::{Attention, Config, DenseWeights, FfnWeights, Layer, Tensor, Weights};
+use crate::model::{
+    Attention, Config, DenseWeights, FfnWeights, Layer, LayerWeights, RecurrentWeights, Tensor, Weights,
+};
 
 /// Bytes of the file packed between two looks at the caller's progress callback.
 const STEP_BYTES: usize = 8 << 20;
@@ -30,11 +33,19 @@ fn dense_matrices<'a, 'w>(w: &'a DenseWeights<'w>) -> impl Iterator<Item = &'a T
     w.gate.iter().chain([&w.up, &w.down])
 }
 
+/// The matrices of a mixer with a state, if the layer has one: those that read what it reads, and the last.
+fn mixing<'a, 'w>(l: &'a LayerWeights<'w>) -> impl Iterator<Item = &'a Tensor<'w>> {
+    let of = |w: &'a RecurrentWeights<'w>| {
+        [Some(&w.input), w.gate.as_ref(), w.beta.as_ref(), w.alpha.as_ref(), Some(&w.output)].into_iter().flatten()
+    };
+    l.recurrent.iter().flat_map(of)
+}
+
 /// Every matrix, in the order it stands in the arena, and how many it is: as many as there are experts, or one.
 fn matrices<'a, 'w>(config: &Config, weights: &'a Weights<'w>) -> Vec<(&'a Tensor<'w>, usize)> {
     let mut all = vec![(&weights.token_embd, 1)];
     for (layer, l) in config.layers.iter().zip(&weights.layers) {
-        all.extend([(&l.q, 1), (&l.k, 1), (&l.v, 1), (&l.o, 1)]);
+        all.extend([&l.q, &l.k, &l.v, &l.o].into_iter().chain(&l.q_gate).chain(mixing(l)).map(|t| (t, 1)));
         if let (Some(w), Some(experts)) = (l.ffn.experts(), layer.experts()) {
             all.push((&w.router, 1));
             all.extend(dense_matrices(&w.each).map(|t| (t, experts.n)));
@@ -56,6 +67,7 @@ pub fn plan(config: &Config, weights: &Weights<'_>) -> Plan {
         weights_bytes: matrices(config, weights).into_iter().map(|t| packed_bytes(t) as u64).sum(),
         kv_bytes_per_token: config.layers.iter().map(|l| kv_bytes(l.attention())).sum(),
         scratch_bytes: scratch_bytes(config) as u64,
+        state_bytes: (config.state_len() * size_of::<f32>()) as u64,
     }
 }
 
@@ -66,9 +78,11 @@ fn kv_bytes(a: &Attention) -> u64 {
 
 fn scratch_bytes(c: &Config) -> usize {
     let most = c.widths();
-    let widest = c.n_embd.max(most.q).max(most.ffn);
-    let dense =
-        4 * (3 * c.n_embd + 2 * most.q + 2 * most.kv + 2 * most.ffn) + widest.div_ceil(32) * size_of::<XBlock>();
+    let mix = most.q.max(most.mix_out);
+    let widest = c.n_embd.max(mix).max(most.ffn);
+    let mixing = Mixing::row(&most, c.n_embd);
+    let dense = 4 * (3 * c.n_embd + most.q + mix + 2 * most.kv + 2 * most.ffn + mixing)
+        + widest.div_ceil(32) * size_of::<XBlock>();
     MAX_ROWS * dense + Routed::bytes(&most, c.n_embd, MAX_ROWS)
 }
 
@@ -192,6 +206,32 @@ impl Filler<'_> {
         })
     }
 
+    /// The matrices of [`mixing`], in its order.
+    fn recurrent(&mut self, layer: &Layer, l: &LayerWeights<'_>) -> Result<Option<RecurrentPlan>> {
+        let (Some(mixer), Some(w)) = (&layer.recurrent, &l.recurrent) else { return Ok(None) };
+        let (mut inputs, n_threads) = (Vec::new(), self.n_threads());
+        reserve(&mut inputs, 4)?;
+        for t in w.inputs() {
+            inputs.push(self.next(&t)?);
+        }
+        let output = self.next(&w.output)?;
+        // As the file has them, a channel's weights stand together.
+        let (of_channel, (channels, len), mut conv) = (w.conv.floats()?, mixer.conv(), Vec::new());
+        reserve(&mut conv, channels * len)?;
+        conv.extend((0..channels * len).map(|i| of_channel[i % channels * len + i / channels]));
+        let vector = |t: &Option<Tensor<'_>>| Ok(maybe(t)?.unwrap_or_default());
+        Ok(Some(RecurrentPlan {
+            input_tasks: tasks(&inputs.iter().collect::<Vec<_>>(), n_threads),
+            output_tasks: tasks(&[&output], n_threads),
+            inputs,
+            output,
+            conv,
+            a: vector(&w.a)?,
+            dt: vector(&w.dt)?,
+            norm: vector(&w.norm)?,
+        }))
+    }
+
     fn ffn(&mut self, layer: &Layer, w: &FfnWeights<'_>) -> Result<FfnPlan> {
         let w = match w {
             FfnWeights::Dense(w) => return Ok(FfnPlan::Dense(self.dense(w)?)),
@@ -269,6 +309,9 @@ pub fn load(
     let long_ropes = config.long.iter().flat_map(|long| &long.ropes).map(Rope::new).collect::<Result<Vec<_>>>()?;
     for (layer, l) in config.layers.iter().zip(&weights.layers) {
         let (q, k, v, o) = (fill.next(&l.q)?, fill.next(&l.k)?, fill.next(&l.v)?, fill.next(&l.o)?);
+        let q_gate = l.q_gate.as_ref().map(|t| fill.next(t)).transpose()?;
+        let q_gate = q_gate.map(|matrix| (tasks(&[&matrix], n_threads), matrix)).map(|(tasks, matrix)| (matrix, tasks));
+        let recurrent = fill.recurrent(layer, l)?;
         layers.push(LayerPlan {
             attn_norm: norm(&l.attn_norm, &l.attn_norm_bias)?,
             biases: [maybe(&l.q_bias)?, maybe(&l.k_bias)?, maybe(&l.v_bias)?],
@@ -276,6 +319,8 @@ pub fn load(
             k_norm: maybe(&l.k_norm)?,
             sinks: maybe(&l.sinks)?,
             o_bias: maybe(&l.o_bias)?,
+            q_gate,
+            recurrent,
             post_attn_norm: maybe(&l.post_attn_norm)?,
             ffn_norm: norm(&l.ffn_norm, &l.ffn_norm_bias)?,
             post_ffn_norm: maybe(&l.post_ffn_norm)?,
@@ -301,6 +346,8 @@ pub fn load(
         layers,
         ropes,
         long_ropes,
+        state_starts: (0..config.n_layers()).map(|layer| config.state_start(layer)).collect(),
+        states: Pages::new(2 * config.state_len(), memory.as_ref()),
         pages: (0..layout.classes.n()).map(|class| Pages::new(layout.part_len(class), memory.as_ref())).collect(),
         layout,
         scratch: Mutex::new(Scratch::new(memory.as_ref())),

@@ -10,7 +10,7 @@ use super::load::Layer;
 use super::math::{dot, linear, rms_norm_in_place, rope_turns, rotate, softcap, softmax};
 use crate::backend::PAGE_TOKENS;
 use crate::error::Result;
-use crate::model::{Attention, QkNorm};
+use crate::model::{Attention, QkNorm, sigmoid};
 
 impl Network {
     /// `s.out = Wo attention(s.h) + bo`.
@@ -33,11 +33,22 @@ impl Network {
         tap("q_rope", n, &s.q[..h]);
         tap("k_rope", n, &s.k[..g]);
         tap("v", n, &s.v[..g]);
-        self.store(layer_index, position, pages, s)?;
+        if let Some(gate) = &layer.q_gate {
+            linear(&mut s.mixing.gate[..h], gate, &s.h, None); // [H] = [H, D] [D]
+            tap("gate", n, &s.mixing.gate[..h]);
+        }
+        if !s.keeps_cache {
+            self.store(layer_index, position, pages, s)?;
+        }
 
         let first = a.window.map_or(0, |w| (position + 1).saturating_sub(w as usize));
         self.attend(layer_index, a, first..position + 1, pages, s);
         tap("attn_mix", n, &s.mix[..h]);
+        if layer.q_gate.is_some() {
+            for (mix, &gate) in s.mix[..h].iter_mut().zip(&s.mixing.gate) {
+                *mix = (*mix as f64 * sigmoid(gate as f64)) as f32; // [H]
+            }
+        }
         linear(&mut s.out, &layer.o, &s.mix[..h], layer.o_bias.as_deref()); // [D] = [D, H] [H]
         tap("attn_out", n, &s.out);
         Ok(())

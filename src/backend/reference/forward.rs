@@ -6,6 +6,7 @@ use std::sync::{Arc, RwLock};
 
 use super::load::{Layer, Loader, NormWeights};
 use super::math::{Matrix, linear, norm, rms_norm_in_place, softcap};
+use super::mixing::Mixing;
 use super::routed::Routed;
 use super::zeros;
 use crate::backend::{LoadControl, PAGE_TOKENS};
@@ -67,6 +68,7 @@ pub(super) struct Network {
     output: Option<Matrix>,              // [V, D]; None: the embedding
     output_bias: Option<Vec<f32>>,       // [V]
     pub classes: CacheClasses,           // of layers whose keys and values are kept together
+    pub state_starts: Vec<usize>,        // [n_layers] where a layer's part of a sequence's state begins
     pub kv_starts: Vec<usize>, // [n_layers] where a layer's rows start in the `k` and `v` of its part of a page
     pub part_lens: [usize; MAX_CLASSES], // elements of these
     pub f16_cache: bool,       // round keys and values to f16 before they are kept
@@ -89,6 +91,8 @@ pub(super) struct State {
     pub sum: Vec<f64>,          // [head_dim]
     pub turns: Vec<(f64, f64)>, // [n_rot / 2] cos and sin
     pub is_long: bool,
+    pub keeps_cache: bool,
+    pub mixing: Mixing,
 }
 
 impl State {
@@ -112,6 +116,8 @@ impl State {
             sum: zeros(most.head)?,
             turns: zeros(most.pairs)?,
             is_long,
+            keeps_cache: false,
+            mixing: Mixing::new(c)?,
         })
     }
 }
@@ -128,6 +134,8 @@ impl Network {
         load.skip(w.rope_freqs.iter().chain(&w.long_rope_freqs).map(|t| t.data.len() as u64).sum());
         let classes = CacheClasses::new(config)?;
         let (kv_starts, part_lens) = kv_starts(config, &classes)?;
+        let mut state_starts = zeros(config.n_layers())?;
+        state_starts.iter_mut().enumerate().for_each(|(i, start)| *start = config.state_start(i));
         Ok(Network {
             config: config.try_clone()?,
             token_embd,
@@ -136,6 +144,7 @@ impl Network {
             output: w.output.as_ref().map(|t| load.matrix(t)).transpose()?,
             output_bias: load.optional(&w.output_bias)?,
             classes,
+            state_starts,
             kv_starts,
             part_lens,
             f16_cache,
@@ -164,7 +173,13 @@ impl Network {
             self.normalize(layer.attn_norm.as_ref(), s); // x -> h
             tap("attn_norm", n, &s.h);
             match c.layers[i].mixer {
-                Mixer::Attention(attention) => self.attention(i, &attention, position, pages, s, tap)?, // h -> out
+                Mixer::Attention(attention) if attention.is_there() => {
+                    self.attention(i, &attention, position, pages, s, tap)? // h -> out
+                }
+                Mixer::Attention(_) => s.out.fill(0.0),
+            }
+            if let Some(mixer) = &c.layers[i].recurrent {
+                self.recurrent(i, mixer, s, tap)?; // h -> out, in addition
             }
             if let Some(weight) = &layer.post_attn_norm {
                 rms_norm_in_place(&mut s.out, weight, c.norm_eps); // [D]

@@ -5,6 +5,7 @@
 use super::config::{Attention, Block, Config, Ffn, Layer, LongContext, Mixer, Norm, QkNorm, Temperature};
 use super::dense::{Activation, Dense};
 use super::experts::{Experts, Groups, Route, Score, Shared};
+use super::recurrent::{DeltaNet, KeyHeads, Recurrent, ShortConv};
 use super::rope::{RopePairing, RopeTable, Yarn};
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, shorten};
@@ -27,6 +28,8 @@ mod granitemoe;
 mod hunyuan_dense;
 mod internlm2;
 mod keys;
+mod lfm2;
+mod lfm2moe;
 mod llama;
 mod mistral3;
 mod olmo2;
@@ -36,7 +39,11 @@ mod phi3;
 mod qwen2;
 mod qwen2moe;
 mod qwen3;
+mod qwen35;
+mod qwen35moe;
 mod qwen3moe;
+mod qwen3next;
+mod recurrent;
 mod ropes;
 mod seed_oss;
 mod smollm3;
@@ -60,7 +67,7 @@ pub struct Architecture {
 }
 
 /// All of them, by name.
-pub static ARCHITECTURES: [Architecture; 30] = [
+pub static ARCHITECTURES: [Architecture; 35] = [
     arcee::ARCHITECTURE,
     cohere2::ARCHITECTURE,
     ernie4_5::ARCHITECTURE,
@@ -77,6 +84,8 @@ pub static ARCHITECTURES: [Architecture; 30] = [
     granitemoe::ARCHITECTURE,
     hunyuan_dense::ARCHITECTURE,
     internlm2::ARCHITECTURE,
+    lfm2::ARCHITECTURE,
+    lfm2moe::ARCHITECTURE,
     llama::ARCHITECTURE,
     mistral3::ARCHITECTURE,
     olmo2::ARCHITECTURE,
@@ -86,7 +95,10 @@ pub static ARCHITECTURES: [Architecture; 30] = [
     qwen2::ARCHITECTURE,
     qwen2moe::ARCHITECTURE,
     qwen3::ARCHITECTURE,
+    qwen35::ARCHITECTURE,
+    qwen35moe::ARCHITECTURE,
     qwen3moe::ARCHITECTURE,
+    qwen3next::ARCHITECTURE,
     seed_oss::ARCHITECTURE,
     smollm3::ARCHITECTURE,
     stablelm::ARCHITECTURE,
@@ -123,6 +135,8 @@ pub(super) struct Extras {
     pub ffn_norm: Need,
     /// What the file calls the norm of what the feed-forward part reads.
     pub ffn_norm_name: &'static str,
+    /// What it calls the output's norm.
+    pub output_norm_name: &'static str,
     /// Biases of both, and of the output's norm.
     pub norm_bias: Need,
     pub qkv_bias: Need,
@@ -148,6 +162,7 @@ impl Extras {
         attn_norm: Need::Yes,
         ffn_norm: Need::Yes,
         ffn_norm_name: "ffn_norm",
+        output_norm_name: "output_norm.weight",
         norm_bias: Need::No,
         qkv_bias: Need::No,
         o_bias: Need::No,
