@@ -1,7 +1,7 @@
 //! The models of scripts/make_parity_fixtures.py, by name.
 
 /// All of them.
-pub const FIXTURES: [&str; 59] = [
+pub const FIXTURES: [&str; 69] = [
     "qwen2",
     "qwen3",
     "llama",
@@ -61,4 +61,14 @@ pub const FIXTURES: [&str; 59] = [
     "glm4moe-plain",
     "gpt-oss",
     "gpt-oss-all",
+    "lfm2",
+    "lfm2-other",
+    "lfm2moe",
+    "lfm2moe-plain",
+    "qwen35",
+    "qwen35-even",
+    "qwen3next",
+    "qwen3next-even",
+    "qwen35moe",
+    "qwen35moe-even",
 ];
