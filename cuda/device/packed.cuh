@@ -1,7 +1,7 @@
 // One unit of a weight row in registers: load it, take its dot product with the input, or expand it.
 //
-// A unit is 32 elements of the quantized types and 8 of the float types. The input of quantized types is held as 16-bit
-// integers with one scale a block of 32 (x = d (256 hi + lo)), so that products are exact in integers: dp4a twice a word.
+// A unit is 32 elements of the quantized types and 8 of the float types. The input of quantized types is held as integers of 12
+// bits with one scale a block of 32 (x = d (256 hi + lo)), so that products are exact in integers: dp4a twice a word.
 // Reference: src/backend/reference (dequantization formulas of the GGUF specification).
 #pragma once
 #include "device/common.cuh"
