@@ -10,6 +10,7 @@ Written against transformers 5.24.0, torch 2.15.0, gguf 0.19.0, numpy 2.4.6.
 
 import math
 import re
+import types
 
 import gguf
 import numpy as np
@@ -70,8 +71,42 @@ OWN_NAMES = {
 NEIGHBOURS = ("llama", "smollm3", "mistral3", "granite", "arcee", "internlm2", "granitemoe")
 NORM_PLUS_ONE = ("gemma", "gemma2", "gemma3")
 LAYER_NORM = ("starcoder2", "phi2", "gptneox", "stablelm", "cohere2")
+# Text models that transformers has without a matrix of logits.
+TEXT_MODELS = {
+    "Qwen2VLTextConfig": transformers.Qwen2VLTextModel,
+    "Qwen2_5_VLTextConfig": transformers.Qwen2_5_VLTextModel,
+    "Qwen3VLTextConfig": transformers.Qwen3VLTextModel,
+    "Qwen3VLMoeTextConfig": transformers.Qwen3VLMoeTextModel,
+}
 GEMMA_LAYERS_PER_GLOBAL = 6  # every sixth layer attends to everything; not a key of the file
 GEMMA_LOCAL_ROPE_BASE = 10000.0  # not a key of the file
+
+
+class TextModel(torch.nn.Module):
+    """The text's part of a model that also sees, with the matrix of its logits: what transformers has for other models."""
+
+    def __init__(self, kind, config):
+        super().__init__()
+        self.config = config
+        self.model = kind(config)
+        self.lm_head = torch.nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    @property
+    def base_model(self):
+        return self.model
+
+    def forward(self, ids):
+        return types.SimpleNamespace(logits=self.lm_head(self.model(ids).last_hidden_state))
+
+
+def model_of(config):
+    """A model in f32 of a configuration, of random weights."""
+    kind = TEXT_MODELS.get(type(config).__name__)
+    if kind is None:
+        return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    return TextModel(kind, config).float().eval()
 
 
 def gguf_name(arch: str, hf_name: str) -> str:
@@ -132,6 +167,8 @@ def add_rope(w: gguf.GGUFWriter, rope: dict, head_dim: int, always: bool) -> Non
     partial = rope.get("partial_rotary_factor", 1.0)
     if always or partial != 1.0:
         w.add_rope_dimension_count(int(head_dim * partial))
+    if "mrope_section" in rope:
+        w.add_rope_dimension_sections(rope["mrope_section"] + [0])
     if rope["rope_type"] == "linear":
         w.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         w.add_rope_scaling_factor(rope["factor"])
@@ -164,7 +201,7 @@ def add_own(w: gguf.GGUFWriter, arch: str, c) -> None:
         w.add_final_logit_softcapping(c.final_logit_softcapping)
     if arch == "gemma2" and c.attn_logit_softcapping:
         w.add_attn_logit_softcapping(c.attn_logit_softcapping)
-    if getattr(c, "sliding_window", None) and arch not in ("qwen2", "qwen3", "qwen2moe", "qwen3moe"):
+    if getattr(c, "sliding_window", None) and not arch.startswith("qwen"):
         w.add_sliding_window(c.sliding_window)
         if arch in ("olmo2", "exaone4"):
             w.add_sliding_window_pattern([kind == "sliding_attention" for kind in c.layer_types])
@@ -300,7 +337,7 @@ def load(path: str, config=None):
     reader = gguf.GGUFReader(path)
     arch, c = config_of(reader) if config is None else (reader.fields["general.architecture"].contents(), config)
     c._attn_implementation = "eager"
-    model = transformers.AutoModelForCausalLM.from_config(c, dtype=torch.float32)
+    model = model_of(c)
     tensors = {t.name: t for t in reader.tensors}
     state = {}
     for hf_name, parameter in model.state_dict().items():

@@ -211,6 +211,21 @@ MODELS = {
     "gpt-oss-all": ("gpt-oss", [Q.F16], T.GptOssConfig(
         **sizes(40, 32, 2, 5, 1, 8), rms_norm_eps=1e-5, **UNTIED, pad_token_id=0, num_local_experts=4, num_experts_per_tok=4,
         sliding_window=33, rope_parameters=yarn(4.0, 64, 1.5e5, truncate=True))),
+    # The text's part of models that see: all sections of their ropes have the position of the token.
+    "qwen2vl": ("qwen2vl", [Q.F16], T.Qwen2VLTextConfig(
+        **sizes(64, 72, 2, 4, 2), **RMS, **UNTIED, rope_parameters=rope(1e6, mrope_section=[2, 3, 3]))),
+    "qwen2vl-grouped": ("qwen2vl", [Q.F16], T.Qwen2_5_VLTextConfig(
+        **sizes(40, 56, 2, 5, 1), **RMS, **TIED, rope_parameters=rope(mrope_section=[1, 1, 2]))),
+    "qwen3vl": ("qwen3vl", [Q.F16], T.Qwen3VLTextConfig(
+        **sizes(32, 40, 2, 4, 2, 24), **RMS, **UNTIED, rope_parameters=rope(5e6, mrope_section=[4, 4, 4], mrope_interleaved=True))),
+    "qwen3vl-grouped": ("qwen3vl", [Q.F16], T.Qwen3VLTextConfig(
+        **sizes(40, 56, 2, 5, 1, 16), **RMS, **TIED, rope_parameters=rope(mrope_section=[2, 3, 3], mrope_interleaved=True))),
+    "qwen3vlmoe": ("qwen3vlmoe", [Q.F16], T.Qwen3VLMoeTextConfig(
+        **sizes(32, 40, 2, 4, 2, 16), **RMS, **UNTIED, num_experts=7, num_experts_per_tok=2, moe_intermediate_size=24,
+        rope_parameters=rope(5e6, mrope_section=[2, 3, 3], mrope_interleaved=True))),
+    "qwen3vlmoe-one": ("qwen3vlmoe", [Q.F16], T.Qwen3VLMoeTextConfig(
+        **sizes(32, 40, 2, 4, 1, 8), **RMS, **TIED, num_experts=5, num_experts_per_tok=1, moe_intermediate_size=16,
+        rope_parameters=rope(mrope_section=[1, 1, 2], mrope_interleaved=True))),
 }
 # How far a router's input may be off, as a share of its size, without another choice of experts: far beyond what rounding does.
 DECIDED = 5e-3
@@ -285,7 +300,7 @@ def main() -> None:
     for seed, (name, (arch, types, config)) in enumerate(MODELS.items()):
         if name not in chosen:
             continue
-        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+        model = hf_gguf.model_of(config)
         # Scores that differ more spread what rounding does to narrow models beyond the bounds of the tests.
         ids = draw(model, arch, 1.5 if name in READABLE else 1.2, seed)
         with torch.no_grad():

@@ -149,6 +149,10 @@ fn load(
     let facts = facts(&ModelInfo::of(gguf), &config, &weights, &taken, &tokenizer, metadata.len());
     let log = ModelLog::new(&core.log, number);
     log_load(&log, core, &facts, &taken, &options, begin.elapsed());
+    if weights.n_other_parts > 0 {
+        let text = "tensors of parts that see or hear are left out: the model reads text alone";
+        log.log(LogLevel::Info, format_args!("{} {text}", weights.n_other_parts));
+    }
     if let Some(long) = &config.long {
         let text = "have ropes of their own (LongRoPE)";
         log.log(LogLevel::Info, format_args!("sessions with n_ctx above {} {text}", long.above));

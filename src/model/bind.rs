@@ -29,8 +29,8 @@ pub fn bind<'a>(gguf: &'a Gguf<'_>) -> Result<(Config, Weights<'a>)> {
     }
     let mut binder = Binder { gguf, used: Vec::new() };
     reserve(&mut binder.used, gguf.n_tensors())?;
-    let weights = binder.weights(&config, extras)?;
-    binder.refuse_the_rest(weights.layers.len(), extras.n_left_out)?;
+    let mut weights = binder.weights(&config, extras)?;
+    weights.n_other_parts = binder.refuse_the_rest(weights.layers.len(), extras)?;
     let divisors = weights.divisors()?;
     config.ropes.iter_mut().for_each(|rope| rope.divisors = divisors.clone());
     // Read also where no session is long: they are checked then.
@@ -81,6 +81,7 @@ impl<'a> Binder<'a> {
             output_bias,
             rope_freqs,
             long_rope_freqs,
+            n_other_parts: 0,
         })
     }
 
@@ -218,22 +219,30 @@ impl<'a> Binder<'a> {
     }
 
     /// Refuses a tensor that has no role: leaving it out would compute something else than the file means.
-    /// The tensors of `n_left_out` layers behind the last are the exception.
-    fn refuse_the_rest(&mut self, n_layers: usize, n_left_out: usize) -> Result<()> {
+    /// The tensors of `n_left_out` layers behind the last are the exception, and where text is all that is computed those of
+    /// parts that see or hear, whose number comes back.
+    fn refuse_the_rest(&mut self, n_layers: usize, extras: Extras) -> Result<usize> {
         self.used.sort_unstable();
         let used = |name: &str| self.used.binary_search(&name).is_ok();
         let is_left_out = |name: &str| {
             let layer = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')?.0.parse::<usize>().ok());
-            layer.is_some_and(|layer| (n_layers..n_layers + n_left_out).contains(&layer))
+            layer.is_some_and(|layer| (n_layers..n_layers + extras.n_left_out).contains(&layer))
         };
-        match self.gguf.tensors().find(|t| !used(t.name) && !is_left_out(t.name)) {
-            Some(extra) => Err(Error::UnsupportedValue {
-                name: format!("tensor \"{}\"", extra.name),
-                found: "there".into(),
-                expected: "only tensors that this architecture has a role for".into(),
-            }),
-            None => Ok(()),
+        // Of pictures, of sound, and between these and the text.
+        let is_other = |name: &str| extras.text_only && ["v.", "a.", "mm."].iter().any(|part| name.starts_with(part));
+        let rest = self.gguf.tensors().filter(|t| !used(t.name) && !is_left_out(t.name));
+        let mut n_other = 0;
+        for extra in rest {
+            if !is_other(extra.name) {
+                return Err(Error::UnsupportedValue {
+                    name: format!("tensor \"{}\"", extra.name),
+                    found: "there".into(),
+                    expected: "only tensors that this architecture has a role for".into(),
+                });
+            }
+            n_other += 1;
         }
+        Ok(n_other)
     }
 }
 

@@ -126,6 +126,7 @@ pub struct Weights<'a> {
     pub output_bias: Option<Tensor<'a>>,      // [n_vocab]
     pub rope_freqs: Option<Tensor<'a>>,       // [n_rot / 2], divides each pair's frequency
     pub long_rope_freqs: Option<Tensor<'a>>,  // the same for long sessions
+    pub n_other_parts: usize,                 // tensors of parts that see or hear, which are left out
 }
 
 impl<'a> DenseWeights<'a> {

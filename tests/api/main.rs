@@ -52,6 +52,7 @@ mod save;
 mod stream;
 mod taps;
 mod templates;
+mod text_only;
 mod tokenizer;
 mod tokenizer_cost;
 mod tool_grammar;

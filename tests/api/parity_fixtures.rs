@@ -1,7 +1,7 @@
 //! The models of scripts/make_parity_fixtures.py, by name.
 
 /// All of them.
-pub const FIXTURES: [&str; 59] = [
+pub const FIXTURES: [&str; 65] = [
     "qwen2",
     "qwen3",
     "llama",
@@ -61,4 +61,10 @@ pub const FIXTURES: [&str; 59] = [
     "glm4moe-plain",
     "gpt-oss",
     "gpt-oss-all",
+    "qwen2vl",
+    "qwen2vl-grouped",
+    "qwen3vl",
+    "qwen3vl-grouped",
+    "qwen3vlmoe",
+    "qwen3vlmoe-one",
 ];

@@ -262,5 +262,6 @@ fn weights<'a>(gguf: &'a Gguf<'_>, n_layers: usize) -> Weights<'a> {
         output_bias: optional("output.bias"),
         rope_freqs: None,
         long_rope_freqs: None,
+        n_other_parts: 0,
     }
 }

@@ -10,7 +10,7 @@ use super::shapes::{Kind, Shape, TensorSpec};
 use super::vocab;
 
 /// All architectures.
-pub const ARCHS: [&str; 30] = [
+pub const ARCHS: [&str; 33] = [
     "qwen2",
     "qwen3",
     "llama",
@@ -41,6 +41,9 @@ pub const ARCHS: [&str; 30] = [
     "olmoe",
     "qwen2moe",
     "qwen3moe",
+    "qwen2vl",
+    "qwen3vl",
+    "qwen3vlmoe",
 ];
 
 /// A tiny model in the making: take one with [`Tiny::new`], change what the test is about, and write it.

@@ -35,8 +35,11 @@ mod phi2;
 mod phi3;
 mod qwen2;
 mod qwen2moe;
+mod qwen2vl;
 mod qwen3;
 mod qwen3moe;
+mod qwen3vl;
+mod qwen3vlmoe;
 mod ropes;
 mod seed_oss;
 mod smollm3;
@@ -60,7 +63,7 @@ pub struct Architecture {
 }
 
 /// All of them, by name.
-pub static ARCHITECTURES: [Architecture; 30] = [
+pub static ARCHITECTURES: [Architecture; 33] = [
     arcee::ARCHITECTURE,
     cohere2::ARCHITECTURE,
     ernie4_5::ARCHITECTURE,
@@ -85,8 +88,11 @@ pub static ARCHITECTURES: [Architecture; 30] = [
     phi3::ARCHITECTURE,
     qwen2::ARCHITECTURE,
     qwen2moe::ARCHITECTURE,
+    qwen2vl::ARCHITECTURE,
     qwen3::ARCHITECTURE,
     qwen3moe::ARCHITECTURE,
+    qwen3vl::ARCHITECTURE,
+    qwen3vlmoe::ARCHITECTURE,
     seed_oss::ARCHITECTURE,
     smollm3::ARCHITECTURE,
     stablelm::ARCHITECTURE,
@@ -138,6 +144,8 @@ pub(super) struct Extras {
     pub output_bias: Need,
     /// Layers behind the last, whose tensors are left out.
     pub n_left_out: usize,
+    /// Whether tensors of parts that see or hear are left out: the text's are all that is computed.
+    pub text_only: bool,
     /// Whether `ffn_up` holds the gate's rows and then those of up.
     pub fused_gate_up: bool,
 }
@@ -158,6 +166,7 @@ impl Extras {
         long_rope: false,
         output_bias: Need::No,
         n_left_out: 0,
+        text_only: false,
         fused_gate_up: false,
     };
 
