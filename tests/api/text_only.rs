@@ -28,7 +28,7 @@ fn load(arch: &str, others: &[&str]) -> (Result<Model, Error>, Vec<String>) {
 #[test]
 fn parts_that_see_are_left_out_and_the_log_says_so() {
     let others = ["v.patch_embd.weight", "v.blk.0.attn_q.weight", "mm.0.weight", "a.conv1d.1.weight"];
-    for arch in ["qwen2vl", "qwen3vl", "qwen3vlmoe"] {
+    for arch in ["qwen2vl", "qwen3vl", "qwen3vlmoe", "gemma4"] {
         let said = |lines: &[String]| lines.iter().any(|line| line.contains("4 tensors of parts that see or hear"));
         let (model, lines) = load(arch, &others);
         assert!(model.is_ok() && said(&lines), "{arch}: {lines:?}");

@@ -55,9 +55,17 @@ impl Habits {
             "arcee" => Habits { ungated: true, ..llama },
             "cohere2" => Habits { layer_norm: true, ffn_norm: None, ..llama },
             "ernie4_5-moe" => of(Experts { n_dense: 1, shared: Some(false), select_bias: true, ..experts(7, 2) }),
+            "deepseek2" => of(Experts {
+                n_dense: 1,
+                shared: Some(false),
+                select_bias: true,
+                groups: Some((3, 2)),
+                ..experts(6, 3)
+            }),
             "exaone4" => Habits { qk_norm: Some(true), ..behind },
             "gemma2" => Habits { post_norms: true, ..llama },
             "gemma3" => Habits { post_norms: true, qk_norm: Some(true), ..llama },
+            "gemma4" => Habits { post_norms: true, ..of(experts(5, 2)) },
             "glm4" => Habits { post_norms: true, qkv_bias: true, fused_gate_up: true, ..llama },
             "glm4moe" => Habits {
                 ffn_norm: Some("post_attention_norm"),
