@@ -39,6 +39,7 @@ mod long_sessions;
 mod malformed;
 mod memory_load;
 mod model;
+mod newer;
 mod own_threads;
 mod parity;
 mod parity_fixtures;
