@@ -85,6 +85,10 @@ fn turned(p: &Patient<'_>) -> Result<(f64, usize, usize)> {
             (Some(QkNorm::HeadAfterRope), Some(weight)) => Some(weight.floats()?),
             _ => None,
         };
+        // Another layer's keys are compared there.
+        if attention.kv_from.is_some() {
+            continue;
+        }
         // What a weight of 0 has hidden cannot be turned.
         if behind.as_ref().is_some_and(|weight| weight.contains(&0.0)) {
             continue;
@@ -121,7 +125,7 @@ fn turn(a: &Attention, rope: Option<&RopeTable>, weight: Option<&[f32]>, keys: &
     let Some(rope) = rope else { return out };
     let n_pairs = rope.inv_freq.len();
     let weight = |i: usize| weight.map_or(1.0, |w| f64::from(w[i]));
-    for head in out.chunks_exact_mut(a.head_dim) {
+    for head in out.chunks_exact_mut(a.head_dim).map(|head| &mut head[a.turned_at()..]) {
         for i in 0..n_pairs {
             let (a, b) = rope.pairing.pair(i, n_pairs);
             let frequency = rope.inv_freq[i] / f64::from(rope.divisor(i));
@@ -153,6 +157,10 @@ mod tests {
             scale: 1.0,
             softcap: None,
             sinks: false,
+            k_as_v: false,
+            v_norm: false,
+            kv_from: None,
+            latent: None,
         };
         let key = [0.5, -1.0, 2.0, 0.25, 3.0, 1.0, -2.0, 0.75_f32];
         let weight = [2.0, 0.5, -1.0, 3.0, 1.0, 0.0, 4.0, 1.0_f32];

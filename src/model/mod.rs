@@ -1,13 +1,17 @@
 //! From a GGUF file to a [`Config`] and the tensors by role.
 
 mod archs;
+mod attention;
 mod bind;
 mod bind_ffn;
+mod bind_latent;
 mod classes;
 mod config;
 mod dense;
 mod experts;
 mod info;
+mod latent;
+mod per_layer;
 mod range;
 mod rope;
 mod route;
@@ -21,7 +25,12 @@ pub use config::{Attention, Block, Config, Ffn, Layer, LongContext, Mixer, Norm,
 pub use dense::{Activation, Dense};
 pub use experts::{Experts, Groups, MAX_EXPERTS, Route, Score, Shared};
 pub use info::ModelInfo;
+pub use latent::{Latent, MAX_LATENT_KEY};
+pub use per_layer::PerLayer;
 pub use rope::{RopePairing, RopeTable, Yarn};
 pub use route::{RouteRoom, sigmoid};
-pub use weights::{DenseWeights, ExpertsWeights, FfnWeights, LayerWeights, Tensor, Weights};
+pub use weights::{
+    DenseWeights, ExpertsWeights, FfnWeights, LatentWeights, LayerWeights, PerLayerGate, PerLayerWeights, SideBySide,
+    Tensor, Weights,
+};
 pub use widths::Widths;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::common::gpu::{NoControl, Sequence, device, few, load, random_file, step_by_step, tokens};
 use crate::common::recipes::Recipe;
 use crate::common::shapes::Shape;
-use crate::common::tiny::{ARCHS, Tiny};
+use crate::common::tiny::{Tiny, on_gpus};
 use kigo::backend::cpu::{CpuDevice, CpuOptions};
 use kigo::backend::cuda::{self, CudaDevice, Tuning};
 use kigo::backend::reference::ReferenceDevice;
@@ -196,7 +196,7 @@ fn compare_tiny(name: &str, device: &CudaDevice, tiny: &Tiny, n_tokens: usize, c
 #[test]
 fn every_type_and_architecture_matches_the_reference() {
     let Some(device) = device() else { return };
-    for (i, arch) in ARCHS.into_iter().enumerate() {
+    for (i, arch) in on_gpus().iter().enumerate() {
         for (j, ty) in TensorType::ALL.into_iter().enumerate() {
             // Of few, each architecture with one type, and every type.
             if few() && (i + j) % TensorType::ALL.len() != 0 {
@@ -211,7 +211,7 @@ fn every_type_and_architecture_matches_the_reference() {
 #[test]
 fn a_prompt_has_the_same_bits_however_it_is_cut() {
     let Some(device) = device() else { return };
-    let archs = if few() { &["gemma3", "qwen3moe"][..] } else { &ARCHS };
+    let archs = if few() { &["gemma3", "qwen3moe"][..] } else { on_gpus() };
     for arch in archs {
         for ty in if few() { &[TensorType::Q8_0][..] } else { &[TensorType::F16, TensorType::Q8_0, TensorType::Q4_K] } {
             let mut tiny = Tiny::new(arch, *ty);

@@ -5,12 +5,15 @@
 use super::config::{Attention, Block, Config, Ffn, Layer, LongContext, Mixer, Norm, QkNorm, Temperature};
 use super::dense::{Activation, Dense};
 use super::experts::{Experts, Groups, Route, Score, Shared};
+use super::latent::Latent;
+use super::per_layer::PerLayer;
 use super::rope::{RopePairing, RopeTable, Yarn};
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, shorten};
 
 mod arcee;
 mod cohere2;
+mod deepseek2;
 mod ernie4_5;
 mod ernie4_5_moe;
 mod exaone4;
@@ -18,6 +21,7 @@ mod experts;
 mod gemma;
 mod gemma2;
 mod gemma3;
+mod gemma4;
 mod glm4;
 mod glm4moe;
 mod gpt_oss;
@@ -35,8 +39,11 @@ mod phi2;
 mod phi3;
 mod qwen2;
 mod qwen2moe;
+mod qwen2vl;
 mod qwen3;
 mod qwen3moe;
+mod qwen3vl;
+mod qwen3vlmoe;
 mod ropes;
 mod seed_oss;
 mod smollm3;
@@ -60,15 +67,17 @@ pub struct Architecture {
 }
 
 /// All of them, by name.
-pub static ARCHITECTURES: [Architecture; 30] = [
+pub static ARCHITECTURES: [Architecture; 35] = [
     arcee::ARCHITECTURE,
     cohere2::ARCHITECTURE,
+    deepseek2::ARCHITECTURE,
     ernie4_5::ARCHITECTURE,
     ernie4_5_moe::ARCHITECTURE,
     exaone4::ARCHITECTURE,
     gemma::ARCHITECTURE,
     gemma2::ARCHITECTURE,
     gemma3::ARCHITECTURE,
+    gemma4::ARCHITECTURE,
     glm4::ARCHITECTURE,
     glm4moe::ARCHITECTURE,
     gpt_oss::ARCHITECTURE,
@@ -85,8 +94,11 @@ pub static ARCHITECTURES: [Architecture; 30] = [
     phi3::ARCHITECTURE,
     qwen2::ARCHITECTURE,
     qwen2moe::ARCHITECTURE,
+    qwen2vl::ARCHITECTURE,
     qwen3::ARCHITECTURE,
     qwen3moe::ARCHITECTURE,
+    qwen3vl::ARCHITECTURE,
+    qwen3vlmoe::ARCHITECTURE,
     seed_oss::ARCHITECTURE,
     smollm3::ARCHITECTURE,
     stablelm::ARCHITECTURE,
@@ -133,11 +145,17 @@ pub(super) struct Extras {
     pub experts_bias: Need,
     pub post_norms: Need,
     pub rope_freqs: Need,
+    /// Whether the divisors are those of the first rope alone.
+    pub rope_freqs_of_first: bool,
     /// Whether the divisors of the frequencies are two: of sessions within the original context, and of longer ones.
     pub long_rope: bool,
     pub output_bias: Need,
+    /// A number that each layer is multiplied by.
+    pub out_scale: Need,
     /// Layers behind the last, whose tensors are left out.
     pub n_left_out: usize,
+    /// Whether tensors of parts that see or hear are left out: the text's are all that is computed.
+    pub text_only: bool,
     /// Whether `ffn_up` holds the gate's rows and then those of up.
     pub fused_gate_up: bool,
 }
@@ -155,9 +173,12 @@ impl Extras {
         experts_bias: Need::No,
         post_norms: Need::No,
         rope_freqs: Need::No,
+        rope_freqs_of_first: false,
+        out_scale: Need::No,
         long_rope: false,
         output_bias: Need::No,
         n_left_out: 0,
+        text_only: false,
         fused_gate_up: false,
     };
 
@@ -171,8 +192,8 @@ impl Extras {
 pub(super) fn describe(gguf: &Gguf<'_>, n_vocab: usize) -> Result<(Config, Extras)> {
     let name = gguf.text("general.architecture")?;
     let architecture = ARCHITECTURES.iter().find(|a| a.name == name).ok_or_else(|| not_here(name))?;
-    let keys = Keys { gguf, name };
-    keys.refuse_other_computations(architecture.reads)?;
+    let keys = Keys { gguf, name, reads: architecture.reads };
+    keys.refuse_other_computations()?;
     let (mut config, mut extras) = (keys.common(architecture.norm, n_vocab)?, Extras::NONE);
     (architecture.fill)(&keys, &mut config, &mut extras)?;
     config.validate()?;

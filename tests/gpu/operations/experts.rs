@@ -13,7 +13,7 @@ use super::matmul::bound;
 fn described(n: usize, n_used: usize, score: Score, groups: Option<Groups>) -> Experts {
     let each = Dense { width: 8, activation: Activation::Silu, gated: true };
     let route = model::Route { score, select_bias: false, groups, renorm: n_used.is_multiple_of(2), scale: 2.5 };
-    Experts { n, n_used, each, route, shared: None }
+    Experts { n, n_used, each, route, shared: None, side_by_side: false }
 }
 
 /// Against the choice that the host makes, with ties, infinities and NaN among the logits.
