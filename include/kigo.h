@@ -997,7 +997,8 @@ typedef struct kigo_chat_options {
     const char *template_source;
     // Length of `template_source`, or KIGO_STRLEN.
     size_t template_source_len;
-    // Which of the model's templates, such as "tool_use"; see kigo_chat_template_name(). NULL: the one without a name.
+    // Which of the model's templates, such as "rag"; see kigo_chat_template_name(). NULL: with tools the one named "tool_use",
+    // if there is one, and else the one without a name, which "default" names.
     const char *template_name;
     // Length of `template_name`, or KIGO_STRLEN.
     size_t template_name_len;
