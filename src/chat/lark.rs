@@ -1,6 +1,7 @@
 //! Grammars made of tools: an answer's text until a call begins, and calls as the family writes them, with each tool's schema.
 
 mod arguments;
+mod exclusive;
 mod pairs;
 mod place;
 

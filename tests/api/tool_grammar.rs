@@ -269,6 +269,10 @@ fn arrays_have_as_many_items_as_the_schema_says() {
 fn what_a_notation_cannot_hold_is_refused_with_the_path() {
     let model = model();
     let text = json!({"type": "string"});
+    let tagged = |tag: &str, required: bool| {
+        let required = if required { json!(["t"]) } else { json!([]) };
+        json!({"type": "object", "properties": {"t": {"const": tag}}, "required": required})
+    };
     let refused = |signs: &str, parameters: &Value, expected: &str| match of_parameters(&model, signs, parameters) {
         Ok(_) => panic!("{signs} {parameters} is not refused"),
         Err(error) => {
@@ -315,9 +319,57 @@ fn what_a_notation_cannot_hold_is_refused_with_the_path() {
         (json!({"type": "object", "additionalProperties": text}), "#/properties/a: \"additionalProperties\""),
         (json!({"type": "object", "minProperties": 1, "properties": {}}), "#/properties/a: \"minProperties\" is not"),
         (json!({"type": "array", "items": {"enum": [[1]]}}), "#/properties/a/items: an array or an object"),
+        (
+            json!({"oneOf": [{"type": "integer"}, {"type": ["string", "number"]}]}),
+            "#/properties/a: \"oneOf\" whose schemas may hold for the same value (#/properties/a/oneOf/0 and #/properties/a/oneOf/1)",
+        ),
+        (
+            json!({"oneOf": [{"const": 1}, {"type": "null"}, {"enum": [2, 1.0]}]}),
+            "#/properties/a: \"oneOf\" has the value 1",
+        ),
+        (json!({"oneOf": [{"enum": ["x", 7]}, {"type": "integer"}]}), "#/properties/a: \"oneOf\" whose"),
+        (json!({"oneOf": [{"type": "null"}, {}]}), "#/properties/a: \"oneOf\" whose"),
+        (json!({"oneOf": [{"anyOf": [{"type": "null"}, text]}, {"const": "x"}]}), "#/properties/a: \"oneOf\" whose"),
+        (json!({"oneOf": [tagged("x", true), tagged("y", false)]}), "#/properties/a: \"oneOf\" whose"),
+        (json!({"oneOf": [tagged("x", true), tagged("x", true)]}), "#/properties/a: \"oneOf\" whose"),
     ] {
         let parameters = json!({"properties": {"a": schema}});
         OWN[..2].iter().for_each(|signs| refused(signs, &parameters, expected));
+    }
+}
+
+#[test]
+fn one_of_several_schemas_is_any_of_them_where_no_two_hold_for_a_value() {
+    let model = model();
+    let tagged = |tag: Value, more: Value| json!({"type": "object", "properties": {"t": tag, "n": more}, "required": ["t"], "additionalProperties": false});
+    let number = json!({"type": "number"});
+    for (schemas, texts) in [
+        (json!([{"type": "string"}, {"type": "integer"}, {"type": "null"}]), [("7", true), ("[]", false)]),
+        (json!([{"const": 1}, {"const": 2}, {"type": "boolean"}]), [("2", true), ("3", false)]),
+        (json!([{"enum": [1, 2]}, {"type": ["array", "boolean"]}]), [("1", true), ("3", false)]),
+        (
+            json!([
+                tagged(json!({"const": 1}), number.clone()),
+                tagged(json!({"enum": [2, 3]}), json!({"type": "boolean"}))
+            ]),
+            [("{n:true,t:2}", true), ("{n:1,t:2}", false)],
+        ),
+        (
+            json!([{"anyOf": [{"type": "null"}, {"type": "boolean"}]}, {"type": "integer"}]),
+            [("12", true), ("{}", false)],
+        ),
+        (
+            json!([{"type": "object", "properties": {"x": number}, "required": ["x"]},
+                {"type": "object", "properties": {"y": number}, "additionalProperties": false}]),
+            [("{y:1}", true), ("{y:true}", false)],
+        ),
+    ] {
+        let parameters = json!({"properties": {"a": {"oneOf": schemas}}, "required": ["a"]});
+        let constraint = of_parameters(&model, OWN[1], &parameters).unwrap();
+        for (text, is_allowed) in texts {
+            let call = format!("<|tool_call>call:f{{a:{text}}}<tool_call|>");
+            assert_eq!(allows(&model, &constraint, &call), is_allowed, "{schemas}: {text}");
+        }
     }
 }
 

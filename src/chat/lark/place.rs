@@ -95,6 +95,10 @@ impl<'s> Place<'s> {
         Place { root: self.root, schema, path, depth: self.depth + 1 }.resolved()
     }
 
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
     pub(super) fn refuse<T>(&self, what: impl Display) -> Result<T> {
         Err(Error::Constraint { message: format!("{}: {what}", self.path) })
     }
