@@ -78,7 +78,7 @@ fn what_templates_render_is_allowed() {
     }
     println!("{families:?}");
     let without: Vec<&str> = families.iter().filter(|(_, has)| !**has).map(|(family, _)| *family).collect();
-    assert_eq!(without, ["minimax-m3", "muse", "plain"]);
+    assert_eq!(without, ["minimax-m3", "plain"]);
     assert!(wrong.is_empty(), "{} wrong\n{}", wrong.len(), wrong.join("\n\n"));
 }
 
@@ -405,5 +405,57 @@ fn what_the_parameters_refer_to_is_held_and_what_nothing_is_valid_for_is_left_ou
         let call =
             format!("<tool_call>\n<function=f>\n<parameter={name}>\n{value}\n</parameter>\n</function>\n</tool_call>");
         assert_eq!(allows(&model, &tags, &call), is_allowed, "{call}");
+    }
+}
+
+#[test]
+fn messages_that_are_calls_are_held_to_the_tools() {
+    let model = model();
+    let tools = tools().to_string();
+    let invoked = |name: &str, arguments: &str| {
+        format!(
+            " to={name}<|message|><atem:function_calls>\n<atem:invoke name=\"{name}\">\n{arguments}</atem:invoke>\n\
+             </atem:function_calls>"
+        )
+    };
+    let city = "<atem:parameter name=\"city\">Wien</atem:parameter>\n";
+    let (book, next) = ("<atem:parameter name=\"q\">x</atem:parameter>\n", "<|eom|><|start|>assistant");
+    let (call, other) = (invoked("get_weather", city), invoked("book-it", book));
+    let self_said = format!(" to=self<|message|>well <|eom|>?{next}");
+    let mixed = call.replace("to=get_weather", "to=book-it");
+    let functionary = ("get_weather\n{\"city\": \"Wien\"}", "book-it\n{\"q\": \"x\"}");
+    // A text; whether it is allowed, where a call is required, and where there may be one at most.
+    let muse = vec![
+        (" to=user<|message|>so".to_owned(), [true, false, true]),
+        (format!("{self_said} to=user<|message|>so"), [true, false, true]),
+        (call.clone(), [true, true, true]),
+        (format!("{self_said}{call}"), [true, true, true]),
+        (format!("{self_said} to=user<|message|>so{next}{call}{next}{other}"), [true, false, false]),
+        (mixed, [false; 3]),
+        (invoked("get_weather", book), [false; 3]),
+        (invoked("nobody", ""), [false; 3]),
+        ("so".to_owned(), [false; 3]),
+    ];
+    let named = vec![
+        ("all\nso".to_owned(), [true, false, true]),
+        (functionary.0.to_owned(), [true, true, true]),
+        (format!("{}>>>{}", functionary.0, functionary.1), [true, true, false]),
+        (format!("all\nso > so>>>{}", functionary.1), [true, false, true]),
+        (format!("all\nso>>>{}>>>{}", functionary.1, functionary.0), [true, false, false]),
+        ("nobody\n{}".to_owned(), [false; 3]),
+        ("book-it\n{\"q\": 1}".to_owned(), [false; 3]),
+        ("all\nso>>>so".to_owned(), [false; 3]),
+    ];
+    for (name, texts) in [("muse-glimmer.jinja", muse), ("meetkai-functionary-medium-v3.2.jinja", named)] {
+        let Some(source) = source(name) else { return };
+        let chat = ChatJson { messages: "[]", tools: Some(&tools), ..ChatJson::default() };
+        let plain = ToolChoice::default();
+        let choices = [plain, ToolChoice { required: true, ..plain }, ToolChoice { one: true, ..plain }];
+        for (index, choice) in choices.iter().enumerate() {
+            let made = Constraint::of_tools(&model, &chat, Some(&source), choice, false, &mut || true).unwrap();
+            for (text, allowed) in &texts {
+                assert_eq!(allows(&model, &made, text), allowed[index], "{name} {choice:?}: {text}");
+            }
+        }
     }
 }
