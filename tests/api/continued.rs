@@ -182,7 +182,7 @@ fn named_templates_are_read_from_a_file_as_gguf_s_writer_writes_them() {
         .map(|(name, text)| (format!("tokenizer.chat_template.{name}"), Value::String(text)))
         .into();
     let mut writer = tiny.writer();
-    writer.array("tokenizer.chat_templates", ValueType::String, ["rag", "tool_use"].map(Value::String).into_iter());
+    writer.array("tokenizer.chat_templates", ValueType::String, ["rag", "tool_use"].map(Value::String));
     let file = writer.to_bytes(|_, _| {});
     let gguf = Gguf::from_bytes(&file).unwrap();
     let tokenizer = Tokenizer::from_vocab(&Vocab::from_gguf(&gguf).unwrap()).unwrap();
