@@ -22,6 +22,8 @@ use kigo::gguf::{Gguf, TensorType, Writer, quantize_row};
 mod blocks;
 #[path = "../tests/common/habits.rs"]
 mod habits;
+#[path = "../tests/common/newer.rs"]
+mod newer;
 #[path = "../tests/common/random.rs"]
 mod random;
 #[path = "../tests/common/recipes.rs"]

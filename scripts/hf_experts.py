@@ -66,7 +66,7 @@ def add_keys(w: gguf.GGUFWriter, arch: str, c) -> None:
     if n is None:
         return
     w.add_expert_count(n)
-    w.add_expert_used_count(c.num_experts_per_tok)
+    w.add_expert_used_count(getattr(c, "top_k_experts", None) or c.num_experts_per_tok)
     width = getattr(c, "moe_intermediate_size", None) or (c.intermediate_size if arch == "gpt-oss" else None)
     if width is not None:
         w.add_expert_feed_forward_length(width)

@@ -376,8 +376,8 @@ pub trait LoadedModel: Send + Sync {
 
     // Of checks: `doctor`, through the engine's `inspect`.
 
-    /// What the cache holds, as the device would read it; each of `n_kv_heads * head_dim` elements. No pass
-    /// of the page's sequence is under way.
+    /// What the cache holds, as the device would read it; keys of [`Attention::kv_width`](crate::model::Attention::kv_width)
+    /// elements, values of [`Attention::v_width`](crate::model::Attention::v_width). No pass of the page's sequence is under way.
     fn read_cache(&self, at: CacheRow, keys: &mut [f32], values: &mut [f32]) -> Result<()> {
         let _ = (at, keys, values);
         Err(Error::Unsupported { what: "device operation", name: "read the cache".into() })

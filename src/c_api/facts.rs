@@ -134,7 +134,8 @@ pub struct kigo_layer_facts {
     pub n_kv_heads: u32,
     /// Elements of a head of queries and keys.
     pub k_head_dim: u32,
-    /// Elements of a head of values.
+    /// Elements of a head of values; of latents, which are a layer's one head of keys, those of the key's first elements that are
+    /// its value.
     pub v_head_dim: u32,
     /// Elements of a head of queries and keys that turn with the position.
     pub n_rot: u32,
@@ -175,7 +176,7 @@ pub unsafe extern "C" fn kigo_model_layer_info(
             k_head_dim: found.k_head_dim as u32,
             v_head_dim: found.v_head_dim as u32,
             n_rot: found.n_rot as u32,
-            kv_layer: layer as u32,
+            kv_layer: found.kv_layer as u32,
             n_ff: found.n_ff as u32,
             n_experts: found.n_experts as u32,
             n_experts_used: found.n_experts_used as u32,

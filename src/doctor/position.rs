@@ -93,6 +93,10 @@ fn turned(p: &Patient<'_>) -> Result<(f64, usize, usize)> {
             (Some(QkNorm::HeadAfterRope), Some(weight)) => Some(weight.floats()?),
             _ => None,
         };
+        // Another layer's keys are compared there.
+        if attention.kv_from.is_some() {
+            continue;
+        }
         // What a weight of 0 has hidden cannot be turned.
         if behind.as_ref().is_some_and(|weight| weight.contains(&0.0)) {
             continue;
@@ -129,7 +133,8 @@ fn computed(p: &Patient<'_>) -> Result<(f64, usize, usize)> {
         // A norm of all heads needs them all.
         _ => return Ok((0.0, 0, layer)),
     };
-    let (rows, bias) = (first_rows(&weights.k, attention.head_dim)?, weights.k_bias.map(|b| b.floats()).transpose()?);
+    let Some(keys) = &weights.k else { return Ok((0.0, 0, layer)) };
+    let (rows, bias) = (first_rows(keys, attention.head_dim)?, weights.k_bias.map(|b| b.floats()).transpose()?);
     let session = p.session(n)?;
     let seen = p.watch(&session, &["attn_norm", "k_rope"])?;
     let at_once = n - n / 4;
@@ -195,7 +200,7 @@ fn turn(a: &Attention, rope: Option<&RopeTable>, weight: Option<&[f32]>, keys: &
     let Some(rope) = rope else { return out };
     let n_pairs = rope.inv_freq.len();
     let weight = |i: usize| weight.map_or(1.0, |w| f64::from(w[i]));
-    for head in out.chunks_exact_mut(a.head_dim) {
+    for head in out.chunks_exact_mut(a.head_dim).map(|head| &mut head[a.turned_at()..]) {
         for i in 0..n_pairs {
             let (a, b) = rope.pairing.pair(i, n_pairs);
             let frequency = rope.inv_freq[i] / f64::from(rope.divisor(i));
@@ -228,6 +233,10 @@ mod tests {
             softcap: None,
             sinks: false,
             gated: false,
+            k_as_v: false,
+            v_norm: false,
+            kv_from: None,
+            latent: None,
         };
         let key = [0.5, -1.0, 2.0, 0.25, 3.0, 1.0, -2.0, 0.75_f32];
         let weight = [2.0, 0.5, -1.0, 3.0, 1.0, 0.0, 4.0, 1.0_f32];

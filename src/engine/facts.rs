@@ -57,6 +57,8 @@ pub struct LayerFacts {
     pub n_kv_heads: usize,
     pub k_head_dim: usize,
     pub v_head_dim: usize,
+    /// The layer whose keys and values it sees: itself, or an earlier one.
+    pub kv_layer: usize,
     /// Elements of a head that are turned by their position.
     pub n_rot: usize,
     /// Width of what every token goes through of the feed-forward part; 0 where there is nothing but experts.
@@ -122,7 +124,8 @@ impl Model {
             n_heads: attention.n_heads,
             n_kv_heads: attention.n_kv_heads,
             k_head_dim: attention.head_dim,
-            v_head_dim: attention.head_dim,
+            v_head_dim: attention.value_dim(),
+            kv_layer: attention.kv_from.unwrap_or(layer),
             n_rot: config.rope_of(attention).map_or(0, RopeTable::n_rot),
             n_ff: of_layer.common_ffn().map_or(0, |ffn| ffn.width),
             n_experts: of_layer.experts().map_or(0, |e| e.n),

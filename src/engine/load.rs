@@ -158,6 +158,10 @@ fn load(
     let facts = facts(&ModelInfo::of(gguf), &config, &weights, &taken, &tokenizer, metadata.len());
     let log = ModelLog::new(&core.log, number);
     log_load(&log, core, &facts, &taken, &options, begin.elapsed());
+    if weights.n_other_parts > 0 {
+        let text = "tensors of parts that see or hear are left out: the model reads text alone";
+        log.log(LogLevel::Info, format_args!("{} {text}", weights.n_other_parts));
+    }
     if let Some(long) = &config.long {
         let text = "have ropes of their own (LongRoPE)";
         log.log(LogLevel::Info, format_args!("sessions with n_ctx above {} {text}", long.above));
@@ -307,7 +311,9 @@ fn decode_bytes(config: &Config, weights: &Weights<'_>) -> u64 {
     let embedding = &weights.token_embd;
     let row = embedding.ty.row_bytes(embedding.cols) as u64;
     let skipped = if weights.output.is_some() { bytes(embedding) } else { 0 };
-    weights.iter().map(|t| bytes(&t)).sum::<u64>() - skipped - idle + row
+    let by_layer =
+        weights.per_layer.as_ref().map_or((0, 0), |w| (bytes(&w.embd), w.embd.ty.row_bytes(w.embd.cols) as u64));
+    weights.iter().map(|t| bytes(&t)).sum::<u64>() - skipped - by_layer.0 - idle + row + by_layer.1
 }
 
 fn facts(

@@ -8,6 +8,7 @@ mod answers;
 mod append;
 mod batch;
 mod cache;
+mod clock;
 mod constrain;
 mod device;
 mod embed;

@@ -7,27 +7,28 @@ use super::recurrent::{DeltaNet, Recurrent};
 use super::weights::{RecurrentWeights, Tensor};
 use crate::error::Result;
 
-/// Queries, keys and values; the gate, if there is one; and what is made of the heads.
-type AttentionTensors<'a> = ([Tensor<'a>; 3], Option<Tensor<'a>>, Tensor<'a>);
-
 impl<'a> Binder<'a> {
-    /// The matrices of a layer's attention: without rows where it has none.
-    pub(super) fn attention(&mut self, a: &Attention, layer: usize, d: usize) -> Result<AttentionTensors<'a>> {
-        let (h, g) = (a.q_width(), a.kv_width());
-        if !a.is_there() {
-            // As wide as what it would read, so that nothing is divided by it.
-            let any = self.matrix_of("token_embd.weight", d)?;
-            let none = Tensor { rows: 0, data: any.data.part(0..0)?, ..any };
-            return Ok(([none; 3], None, none));
-        }
-        let o = format!("blk.{layer}.attn_output.weight");
+    /// A matrix without rows: of a layer that has no attention. As wide as what it would read, so that nothing is divided by it.
+    pub(super) fn nothing(&mut self, d: usize) -> Result<Tensor<'a>> {
+        let any = self.matrix_of("token_embd.weight", d)?;
+        Ok(Tensor { rows: 0, data: any.data.part(0..0)?, ..any })
+    }
+
+    /// Queries, and the gate where there is one: head by head its rows stand behind those of the queries.
+    pub(super) fn gate_of(&self, a: &Attention, q: Tensor<'a>) -> Result<(Tensor<'a>, Option<Tensor<'a>>)> {
         if !a.gated {
-            return Ok((self.qkv(layer, [h, g, g], d)?, None, self.matrix(&o, d, h)?));
+            return Ok((q, None));
         }
-        // Head by head the rows of the queries and then those of the gate.
-        let [both, k, v] = self.qkv(layer, [2 * h, g, g], d)?;
-        let [q, gate] = split_each(both, a.n_heads)?;
-        Ok(([q, k, v], Some(gate), self.matrix(&o, d, h)?))
+        let [q, gate] = split_each(q, a.n_heads)?;
+        Ok((q, Some(gate)))
+    }
+
+    /// What reads what the heads have made.
+    pub(super) fn output(&mut self, a: &Attention, layer: usize, d: usize) -> Result<Tensor<'a>> {
+        match a.is_there() {
+            true => self.matrix(&format!("blk.{layer}.attn_output.weight"), d, a.mix_width()),
+            false => self.nothing(d),
+        }
     }
 
     /// Those of a mixer with a state.

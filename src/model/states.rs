@@ -29,6 +29,10 @@ impl Attention {
         softcap: None,
         sinks: false,
         gated: false,
+        k_as_v: false,
+        v_norm: false,
+        kv_from: None,
+        latent: None,
     };
 
     /// Whether there is one.

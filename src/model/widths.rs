@@ -33,6 +33,10 @@ pub struct Widths {
     pub gates: usize,
     /// Elements of a position's queries where the attention is gated.
     pub gated_q: usize,
+    /// Elements of a position on its way to latents and from them: queries, ranks, mixes of latents and values.
+    pub latent: usize,
+    /// Elements of a position's embeddings by layer, of all layers.
+    pub per_layer: usize,
 }
 
 impl Config {
@@ -40,11 +44,16 @@ impl Config {
     pub fn widths(&self) -> Widths {
         let mut w =
             Widths { pairs: self.ropes.iter().map(|r| r.inv_freq.len()).max().unwrap_or(0), ..Widths::default() };
+        w.per_layer = self.per_layer.map_or(0, |per_layer| per_layer.width * self.n_layers());
         for layer in &self.layers {
             let a = layer.attention();
             (w.q, w.kv) = (w.q.max(a.q_width()), w.kv.max(a.kv_width()));
             w.gated_q = w.gated_q.max(if a.gated { a.q_width() } else { 0 });
             (w.head, w.n_heads) = (w.head.max(a.head_dim), w.n_heads.max(a.n_heads));
+            if let Some(latent) = &a.latent {
+                let of_head = latent.q_dim(a.head_dim).max(latent.rank).max(latent.v_dim);
+                w.latent = w.latent.max(a.n_heads * of_head).max(latent.q_rank.unwrap_or(0));
+            }
             w.ffn = w.ffn.max(layer.common_ffn().map_or(0, |ffn| ffn.width));
             if let Some(mixer) = &layer.recurrent {
                 (w.mix_in, w.conv) = (w.mix_in.max(mixer.in_width()), w.conv.max(mixer.conv().0));

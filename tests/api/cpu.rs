@@ -229,14 +229,19 @@ fn stages_agree_with_the_reference_and_a_tap_changes_nothing() {
         let (own, tapped, untapped) = taps(&cpu(2, None));
         assert_eq!(bits(&tapped), bits(&untapped), "{arch}");
         let (config, _) = bind(&Gguf::from_bytes(&file).unwrap()).unwrap();
-        // Ten stages a layer, twelve of one with experts, and the embedding for each token; norm and logits for the last. A gate is one
-        // more; in the place of queries, keys, values and their mix a state has its own.
-        let stages = |l: &Layer| match l.recurrent {
-            None => 10 + usize::from(l.attention().gated),
-            Some(Recurrent::ShortConv(_)) => 10 - 4 + 2,
-            Some(Recurrent::DeltaNet(_)) => 10 - 4 + 5,
+        // Ten stages a layer, twelve of one with experts, and the embedding for each token; norm and logits for the last. Keys and
+        // values only of a layer that has some of its own, no values of one whose keys are latents. A gate is one more; in the place of
+        // queries, keys, values and their mix a state has its own.
+        let of_layer = |l: &Layer| {
+            let (a, n) = (l.attention(), if l.experts().is_some() { 12 } else { 10 });
+            match l.recurrent {
+                Some(Recurrent::ShortConv(_)) => n - 4 + 2,
+                Some(Recurrent::DeltaNet(_)) => n - 4 + 5,
+                None if a.kv_from.is_some() => n - 2,
+                None => n - usize::from(a.latent.is_some()) + usize::from(a.gated),
+            }
         };
-        let n_stages: usize = config.layers.iter().map(|l| stages(l) + 2 * usize::from(l.experts().is_some())).sum();
+        let n_stages: usize = config.layers.iter().map(of_layer).sum();
         assert_eq!(own.len(), (n_stages + 1) * 70 + 2, "{arch}");
         for (key, x) in &own {
             let e = exact.get(key).unwrap_or_else(|| panic!("{arch}: the reference has no {key:?}"));

@@ -4,7 +4,7 @@
 use std::sync::atomic::AtomicBool;
 
 use crate::common::described::Described;
-use crate::common::features::{EXPERTS, FEATURES, Feature, dense, qk_norm};
+use crate::common::features::{EXPERTS, FEATURES, Feature, ON_HOSTS, dense, qk_norm};
 use crate::common::run::{chunk, logits_after, reserve, same_bits, tapped};
 use kigo::backend::cpu::{CpuDevice, CpuOptions, Isa};
 use kigo::backend::reference::ReferenceDevice;
@@ -13,7 +13,7 @@ use kigo::gguf::TensorType::{Bf16, F16, F32, Q8_0};
 use kigo::model::{Activation, Block, Norm, QkNorm, Temperature};
 
 fn all() -> impl Iterator<Item = Feature> {
-    FEATURES.into_iter().chain(EXPERTS)
+    FEATURES.into_iter().chain(EXPERTS).chain(ON_HOSTS)
 }
 
 fn cpu(n_threads: usize, isa: Option<Isa>) -> CpuDevice {

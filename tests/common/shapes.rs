@@ -39,6 +39,10 @@ pub enum Kind {
         n: usize,
     },
     Norm,
+    /// A norm of queries whose weights the scale of scores is in.
+    NormOf {
+        head_dim: usize,
+    },
     Bias,
     /// Negative numbers.
     Decay,
@@ -188,6 +192,11 @@ fn tiny() -> impl Iterator<Item = Shape> {
         tiny("olmoe-tiny", "olmoe", 2),
         Shape { tied: false, ..tiny("qwen2moe-tiny", "qwen2moe", 2) },
         tiny("qwen3moe-tiny", "qwen3moe", 2),
+        tiny("qwen2vl-tiny", "qwen2vl", 2),
+        tiny("deepseek2-tiny", "deepseek2", 2),
+        Shape { window: 16, ..tiny("gemma4-tiny", "gemma4", 4) },
+        Shape { tied: false, ..tiny("qwen3vl-tiny", "qwen3vl", 2) },
+        tiny("qwen3vlmoe-tiny", "qwen3vlmoe", 2),
         tiny("granite-tiny", "granite", 2),
         tiny("hunyuan-dense-tiny", "hunyuan-dense", 2),
         Shape { tied: false, ..tiny("internlm2-tiny", "internlm2", 2) },
@@ -253,10 +262,12 @@ impl Shape {
             // Fused rows are those of the parts, one after the other.
             let qkv: &[_] =
                 if has.fused_qkv { &[("attn_qkv", h + 2 * g)] } else { &[("attn_q", q), ("attn_k", g), ("attn_v", g)] };
-            for &(role, rows) in qkv {
-                matrix(&mut list, name(&format!("{role}.weight")), rows, d, 1.0);
+            if !self.own_attention(&mut list, i) {
+                for &(role, rows) in qkv {
+                    matrix(&mut list, name(&format!("{role}.weight")), rows, d, 1.0);
+                }
+                matrix(&mut list, name("attn_output.weight"), d, h, 1.0);
             }
-            matrix(&mut list, name("attn_output.weight"), d, h, 1.0);
             for &(role, rows) in qkv.iter().filter(|_| has.qkv_bias) {
                 vector(&mut list, name(&format!("{role}.bias")), rows, Kind::Bias);
             }
@@ -279,7 +290,9 @@ impl Shape {
                 vector(&mut list, name("attn_sinks.weight"), self.n_heads, Kind::Bias);
             }
             self.ffn_tensors(&mut list, i);
+            self.own_rest(&mut list, i);
         }
+        self.own_model(&mut list);
         let output_norm = if self.arch.starts_with("lfm2") { "token_embd_norm.weight" } else { "output_norm.weight" };
         vector(&mut list, output_norm.into(), d, Kind::Norm);
         if has.norm_bias {
@@ -324,9 +337,11 @@ impl Shape {
         writer.meta(&key("embedding_length"), size(self.n_embd));
         writer.meta(&key("feed_forward_length"), size(self.n_ff));
         writer.meta(&key("attention.head_count"), size(self.n_heads));
-        self.write_recurrent(writer);
-        writer.meta(&key("attention.key_length"), size(self.head_dim));
-        writer.meta(&key("attention.value_length"), size(self.head_dim));
+        if !self.write_own_heads(writer) {
+            self.write_recurrent(writer);
+            writer.meta(&key("attention.key_length"), size(self.head_dim));
+            writer.meta(&key("attention.value_length"), size(self.head_dim));
+        }
         let eps = if Habits::of(self.arch).layer_norm { "layer_norm_epsilon" } else { "layer_norm_rms_epsilon" };
         writer.meta(&key(&format!("attention.{eps}")), Value::F32(self.norm_eps));
         writer.meta(&key("rope.freq_base"), Value::F32(self.rope_base));

@@ -10,7 +10,7 @@ use super::host::{HostMemory, MemoryKind};
 use super::layout::PageLayout;
 use super::linear::Matrix;
 use super::mixing::Mixing;
-use super::plan::{LayerPlan, NormWeights, Task};
+use super::plan::{LayerPlan, NormWeights, PerLayerPlan, Task};
 use super::room::Room;
 use super::routed::Routed;
 use super::simd::{Isa, XBlock};
@@ -58,6 +58,7 @@ pub struct CpuModel {
     pub isa: Isa,
     pub pool: Arc<Pool>,
     pub token_embd: Matrix,
+    pub per_layer: Option<PerLayerPlan>,
     pub output: Option<Matrix>,
     pub output_tasks: Vec<Task>,
     pub output_bias: Option<Vec<f32>>,
@@ -90,6 +91,10 @@ pub struct Scratch {
     pub(super) k: Room<f32>,             // [n, G]
     pub(super) v: Room<f32>,             // [n, G]
     pub(super) mix: Room<f32>,           // [n, H]
+    pub(super) heads: Room<f32>,         // [n, widest of latents] see `latent`
+    pub(super) ranks: Room<f32>,         // [n, widest of latents] the same
+    pub(super) by_layer: Room<f32>,      // [n, n_layers P] see `per_layer`
+    pub(super) embd_by_layer: Room<f32>, // [n, n_layers P] the same
     pub(super) gate: Room<f32>,          // [n, F]
     pub(super) up: Room<f32>,            // [n, F]
     pub(super) quant: Room<XBlock>,      // [n, widest / 32]
@@ -115,6 +120,10 @@ impl Scratch {
             k: room(memory),
             v: room(memory),
             mix: room(memory),
+            heads: room(memory),
+            ranks: room(memory),
+            by_layer: room(memory),
+            embd_by_layer: room(memory),
             gate: room(memory),
             up: room(memory),
             quant: room(memory),
@@ -174,8 +183,9 @@ impl CpuModel {
         let c = &self.config;
         let n = pieces.iter().map(|p| p.len()).sum::<usize>();
         let most = c.widths();
-        let (d, h, g, f) = (c.n_embd, most.q, most.kv, most.ffn);
-        let mix = h.max(most.mix_out);
+        let f = most.ffn.max(c.per_layer.map_or(0, |per_layer| per_layer.width));
+        let (d, h, g) = (c.n_embd, most.q, most.kv);
+        let mix = h.max(most.latent).max(most.mix_out);
         let widest = d.max(mix).max(f);
         for (v, len) in [
             (&mut s.x, n * d),
@@ -185,6 +195,10 @@ impl CpuModel {
             (&mut s.k, n * g),
             (&mut s.v, n * g),
             (&mut s.mix, n * mix),
+            (&mut s.heads, n * most.latent),
+            (&mut s.ranks, n * most.latent),
+            (&mut s.by_layer, n * most.per_layer),
+            (&mut s.embd_by_layer, n * most.per_layer),
             (&mut s.gate, n * f),
             (&mut s.up, n * f),
         ] {
@@ -196,6 +210,7 @@ impl CpuModel {
 
         self.embed(s, chunks, pieces, n);
         tap(run, pieces, "embed", -1, d, &s.x);
+        self.begin_per_layer(turn, s, n)?;
         for (index, layer) in self.layers.iter().enumerate() {
             if run.cancel.load(Ordering::Relaxed) {
                 return Err(Error::Cancelled);
@@ -229,6 +244,7 @@ impl CpuModel {
             self.ffn(turn, s, index, pieces, run)?;
             tap(run, pieces, "ffn_out", tag, d, &s.h);
             self.residual(turn, s, layer.post_ffn_norm.as_deref(), block, n)?;
+            self.end_layer(turn, s, index, n)?;
             tap(run, pieces, "resid", tag, d, &s.x);
         }
         self.output(turn, s, chunks, pieces, run)
@@ -247,6 +263,10 @@ impl CpuModel {
                 self.token_embd.row(token, x);
                 if c.embedding_scale != 1.0 {
                     x.iter_mut().for_each(|x| *x *= c.embedding_scale);
+                }
+                if let Some(per_layer) = &self.per_layer {
+                    let width = per_layer.embd.cols;
+                    per_layer.embd.row(token, &mut s.embd_by_layer[row * width..][..width]);
                 }
                 let position = p.start + i - p.from;
                 #[cfg(any(test, feature = "faults"))]

@@ -14,7 +14,7 @@ use super::softmax_weights::softmax_weights_by;
 use crate::alloc::reserve;
 use crate::backend::{CacheRow, Chunk, LoadedModel, PAGE_TOKENS, PageImage, Plan, RunControl, Slot};
 use crate::error::{Error, Result};
-use crate::model::{CacheClasses, Config, MAX_CLASSES};
+use crate::model::{CacheClasses, Config, Layer, MAX_CLASSES};
 use crate::sampler::{SampleRequest, Sampled, Scratch as Drawing, sample_with};
 
 fn not_reserved() -> Error {
@@ -24,11 +24,12 @@ fn not_reserved() -> Error {
 impl CpuModel {
     /// The page of a row that is there.
     fn cache_page(&self, at: CacheRow, n_keys: usize, n_values: usize) -> Result<PageAddress> {
-        let g = self.config.layers.get(at.layer).map_or(usize::MAX, |l| l.attention().kv_width());
+        let widths = |l: &Layer| (l.attention().kv_width(), l.attention().v_width());
+        let of_layer = self.config.layers.get(at.layer).map(widths);
         let mut page = Vec::new();
         let there = self.pages[self.layout.classes.of(at.layer)].addresses(&[at.page], &mut page).is_some();
         match page.first() {
-            Some(page) if there && at.row < PAGE_TOKENS && n_keys == g && n_values == g => Ok(*page),
+            Some(page) if there && at.row < PAGE_TOKENS && of_layer == Some((n_keys, n_values)) => Ok(*page),
             _ => Err(Error::Internal { message: format!("{at:?} of {n_keys} and {n_values} elements") }),
         }
     }
@@ -187,12 +188,13 @@ impl LoadedModel for CpuModel {
         let page = self.cache_page(at, keys.len(), values.len())?;
         let layout = self.layout.layer(at.layer);
         let (dim, heads) = (layout.head_dim, layout.n_kv_heads);
-        let (mut k, mut v) = (vec![0; dim], vec![0; dim]);
+        let v_dim = values.len() / heads;
+        let (mut k, mut v) = (vec![0; dim], vec![0; v_dim]);
         for head in 0..heads {
             // SAFETY: `cache_page` has checked page, layer and row; no pass of its sequence is under way.
             unsafe { layout.read(page.0, head, at.row, &mut k, &mut v) };
             for (to, from) in [(&mut *keys, &k), (&mut *values, &v)] {
-                let to = &mut to[head * dim..][..dim];
+                let to = &mut to[head * from.len()..][..from.len()];
                 to.iter_mut().zip(from).for_each(|(to, from)| *to = f16::from_bits(*from).to_f32());
             }
         }
@@ -203,9 +205,10 @@ impl LoadedModel for CpuModel {
         let page = self.cache_page(at, keys.len(), values.len())?;
         let layout = self.layout.layer(at.layer);
         let (dim, heads) = (layout.head_dim, layout.n_kv_heads);
+        let v_dim = values.len() / heads;
         let halves = |from: &[f32]| from.iter().map(|x| f16::from_f32(*x).to_bits()).collect::<Vec<u16>>();
         for head in 0..heads {
-            let (k, v) = (halves(&keys[head * dim..][..dim]), halves(&values[head * dim..][..dim]));
+            let (k, v) = (halves(&keys[head * dim..][..dim]), halves(&values[head * v_dim..][..v_dim]));
             // SAFETY: `cache_page` has checked page, layer and row; the page is one sequence's, which runs no pass.
             unsafe { layout.write(page.0.cast_mut(), head, at.row, &k, &v) };
         }

@@ -49,6 +49,16 @@ impl CpuModel {
         })
     }
 
+    /// `x = rms_norm(x) * weight` of `n` rows as long as the weight.
+    pub(super) fn rms_norm(&self, turn: &Turn<'_>, x: &mut [f32], weight: &[f32], n: usize) -> Result<()> {
+        let (d, isa, eps) = (weight.len(), self.isa, self.config.norm_eps);
+        let x = Shares(x[..n * d].as_mut_ptr());
+        // SAFETY: row r, sliced above; rows are disjoint.
+        self.by_rows(turn, n, d, &|r| unsafe {
+            vector::rms_norm(isa, x.at(r * d), weight.as_ptr(), x.at(r * d), d, eps);
+        })
+    }
+
     /// `h += bias` of `n` rows.
     pub(super) fn bias(&self, turn: &Turn<'_>, h: &mut [f32], bias: Option<&[f32]>, n: usize) -> Result<()> {
         let Some(bias) = bias else { return Ok(()) };

@@ -4,8 +4,16 @@ use crate::error::{Error, Result};
 use crate::model::{Attention, Config, Layer, Recurrent};
 
 /// What has no kernels, and whether a layer has it.
-const OF_ATTENTION: [(&str, fn(&Attention) -> bool); 1] = [("gated attention", |a| a.gated)];
-const OF_LAYER: [(&str, fn(&Layer) -> bool); 2] = [
+const OF_ATTENTION: [(&str, fn(&Attention) -> bool); 5] = [
+    ("attention over latents", |a| a.latent.is_some()),
+    ("keys and values of another layer", |a| a.kv_from.is_some()),
+    ("values of the keys' matrix", |a| a.k_as_v),
+    ("a norm of values", |a| a.v_norm),
+    ("gated attention", |a| a.gated),
+];
+const OF_LAYER: [(&str, fn(&Layer) -> bool); 4] = [
+    ("experts beside a dense part, each with norms of its own", |l| l.experts().is_some_and(|e| e.side_by_side)),
+    ("a scale behind a layer", |l| l.out_scale != 1.0),
     ("a short convolution", |l| matches!(l.recurrent, Some(Recurrent::ShortConv(_)))),
     ("a DeltaNet", |l| matches!(l.recurrent, Some(Recurrent::DeltaNet(_)))),
 ];
@@ -18,7 +26,11 @@ pub fn check(config: &Config) -> Result<()> {
         let what = attention(layer).or_else(|| other(layer))?;
         Some((format!("layer {i} of architecture {:?}", config.architecture), what))
     });
-    match of_layers {
+    let of_model = || {
+        let by_layer = config.per_layer.is_some();
+        by_layer.then(|| (format!("architecture {:?}", config.architecture), "embeddings by layer"))
+    };
+    match of_layers.or_else(of_model) {
         None => Ok(()),
         Some((name, found)) => Err(Error::UnsupportedValue {
             name,

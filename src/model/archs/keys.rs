@@ -1,6 +1,6 @@
 //! The keys of an architecture, each number checked where it is read, and what all architectures read alike.
 
-use super::{Activation, Attention, Block, Config, Dense, Ffn, Layer, Mixer, Norm};
+use super::{Activation, Attention, Block, Config, Dense, Extras, Ffn, Layer, Mixer, Norm};
 use crate::alloc::reserve_exact;
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, Value};
@@ -9,6 +9,8 @@ use crate::gguf::{Gguf, Value};
 pub(super) struct Keys<'g> {
     pub gguf: &'g Gguf<'g>,
     pub name: &'g str,
+    /// What the architecture reads, of those that others refuse.
+    pub reads: &'static [&'static str],
 }
 
 /// Upper bound of every width and count, far above any model, that keeps their products inside 64 bits.
@@ -117,6 +119,7 @@ impl Keys<'_> {
                 recurrent: None,
                 ffn: Ffn::Dense(Dense { width: widths.get(i), activation: Activation::Silu, gated: true }),
                 block: Block::Sequential,
+                out_scale: 1.0,
             });
         }
         Ok(Config {
@@ -132,6 +135,7 @@ impl Keys<'_> {
             logit_softcap: self.float("final_logit_softcapping")?.filter(|&cap| cap != 0.0),
             ropes: vec![self.scaled_rope("rope.freq_base", first.head_dim, n_ctx_train)?],
             long: None,
+            per_layer: None,
             layers,
         })
     }
@@ -147,6 +151,9 @@ impl Keys<'_> {
             None => n_embd / n_heads,
         };
         for suffix in ["attention.value_length", "attention.key_length_swa", "attention.value_length_swa"] {
+            if self.reads.contains(&suffix) {
+                continue;
+            }
             if let Some(length) = self.opt_size(suffix, MAX_SIZE)?.filter(|&length| length != head_dim) {
                 return Err(wrong(&self.key(suffix), length, format!("{head_dim}, the length of a key")));
             }
@@ -163,12 +170,28 @@ impl Keys<'_> {
             softcap: self.float("attn_logit_softcapping")?.filter(|&cap| cap != 0.0),
             sinks: false,
             gated: false,
+            k_as_v: false,
+            v_norm: false,
+            kv_from: None,
+            latent: None,
         })
+    }
+
+    /// Leaves out the last layers where the file says that they are for drafts.
+    pub fn leave_out_drafts(&self, config: &mut Config, extras: &mut Extras) -> Result<()> {
+        let (suffix, n_layers) = ("nextn_predict_layers", config.n_layers() as u64);
+        let n_drafts = self.gguf.opt_uint(&self.key(suffix))?.unwrap_or(0);
+        if n_drafts >= n_layers {
+            return Err(wrong(&self.key(suffix), n_drafts, format!("below {n_layers}, the number of layers")));
+        }
+        config.layers.truncate((n_layers - n_drafts) as usize);
+        extras.n_left_out = n_drafts as usize;
+        Ok(())
     }
 
     /// Refuses keys that ask for something that a `Config` cannot say, or that the architecture does not read, unless they
     /// ask for nothing.
-    pub fn refuse_other_computations(&self, reads: &[&str]) -> Result<()> {
+    pub fn refuse_other_computations(&self) -> Result<()> {
         // `(key, the value that changes nothing)`.
         const KEYS: [(&str, f64); 15] = [
             ("expert_count", 0.0),
@@ -189,7 +212,7 @@ impl Keys<'_> {
         ];
         for (suffix, neutral) in KEYS {
             let key = self.key(suffix);
-            let Some(value) = self.gguf.meta(&key).filter(|_| !reads.contains(&suffix)) else { continue };
+            let Some(value) = self.gguf.meta(&key).filter(|_| !self.reads.contains(&suffix)) else { continue };
             let number = match value {
                 Value::Bool(b) => f64::from(u8::from(b)),
                 value => value.as_int().map(|n| n as f64).or(value.as_float()).unwrap_or(f64::NAN),

@@ -1,4 +1,4 @@
-//! Mixers with a state from a file's keys, and layers for drafts, which are left out.
+//! Mixers with a state from a file's keys.
 
 use super::keys::{Keys, MAX_SIZE, wrong};
 use super::{Attention, Config, DeltaNet, Extras, KeyHeads, Layer, Mixer, QkNorm, Recurrent, ShortConv};
@@ -12,19 +12,6 @@ fn replace(layer: &mut Layer, mixer: Recurrent) {
 }
 
 impl Keys<'_> {
-    /// The last layers of a file may be for drafts (`nextn_predict_layers`): they are no layers of the model.
-    pub fn leave_out_drafts(&self, config: &mut Config, extras: &mut Extras) -> Result<()> {
-        let key = self.key("nextn_predict_layers");
-        let n_drafts = self.gguf.opt_uint(&key)?.unwrap_or(0);
-        let n_layers = config.n_layers() as u64;
-        if n_drafts >= n_layers {
-            return Err(wrong(&key, n_drafts, format!("below {n_layers}, the number of layers")));
-        }
-        config.layers.truncate((n_layers - n_drafts) as usize);
-        extras.n_left_out = n_drafts as usize;
-        Ok(())
-    }
-
     /// Short convolutions on the layers that have no heads of keys.
     pub fn short_convs(&self, config: &mut Config) -> Result<()> {
         let (width, len) = (config.n_embd, self.size("shortconv.l_cache", MAX_SIZE)?);

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::exec::{Exec, Network, first_context};
 use super::internal;
 use crate::backend::cuda::driver::{Buffer, Gpu, Stream};
+use crate::backend::cuda::missing;
 use crate::backend::cuda::plan::experts::MOST_SLOTS;
 use crate::backend::cuda::plan::geometry::Tuning;
 use crate::backend::cuda::plan::limits::{MOST_ROWS, MOST_SEQUENCES};
@@ -112,6 +113,7 @@ impl CudaModel {
         strict: bool,
         control: &mut dyn LoadControl,
     ) -> Result<CudaModel> {
+        missing::check(config)?;
         check(gpu, config, weights)?;
         check_scales(weights)?;
         gpu.bind()?;
