@@ -10,22 +10,24 @@ typedef struct constraint {
     int compact; // no white space between parts of JSON
 } constraint;
 
-#define CONSTRAINT_USAGE "[--json-schema S | --regex S | --grammar S] [--compact]"
+#define CONSTRAINT_USAGE "[--json-schema S | --regex S | --grammar S | --gbnf S] [--compact]"
 #define CONSTRAINT_HELP                                                                           \
-    "  --json-schema, --regex, --grammar  hold the answer to a JSON schema, a regular\n"          \
-    "             expression or a Lark grammar: its text, or @ and the file that it stands in\n"      \
+    "  --json-schema, --regex, --grammar, --gbnf  hold the answer to a JSON schema, a regular\n"  \
+    "             expression, a Lark grammar or one in llama.cpp's format: its text, or @ and\n"      \
+    "             the file that it stands in\n"                                                      \
     "  --compact  JSON by a schema has no white space between its parts\n"
 
 // 1 if argv[*i] is one of them; it and its value have been read then.
 static inline int read_constraint(constraint *c, int argc, char **argv, int *i)
 {
-    static const char *const OPTIONS[] = {"--json-schema", "--regex", "--grammar"};
-    static const uint64_t KINDS[] = {KIGO_CONSTRAINT_JSON_SCHEMA, KIGO_CONSTRAINT_REGEX, KIGO_CONSTRAINT_LARK};
+    static const char *const OPTIONS[] = {"--json-schema", "--regex", "--grammar", "--gbnf"};
+    static const uint64_t KINDS[] = {KIGO_CONSTRAINT_JSON_SCHEMA, KIGO_CONSTRAINT_REGEX, KIGO_CONSTRAINT_LARK,
+                                     KIGO_CONSTRAINT_GBNF};
     if (strcmp(argv[*i], "--compact") == 0) {
         c->compact = 1;
         return 1;
     }
-    for (int k = 0; k < 3; k++)
+    for (int k = 0; k < 4; k++)
         if (strcmp(argv[*i], OPTIONS[k]) == 0) {
             if (c->kind != 0)
                 bad_usage(argv[*i], "cannot be there together with another grammar");

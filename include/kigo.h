@@ -997,7 +997,8 @@ typedef struct kigo_chat_options {
     const char *template_source;
     // Length of `template_source`, or KIGO_STRLEN.
     size_t template_source_len;
-    // Which of the model's templates, such as "tool_use"; see kigo_chat_template_name(). NULL: the one without a name.
+    // Which of the model's templates, such as "rag"; see kigo_chat_template_name(). NULL: with tools the one named "tool_use",
+    // if there is one, and else the one without a name, which "default" names.
     const char *template_name;
     // Length of `template_name`, or KIGO_STRLEN.
     size_t template_name_len;
@@ -1351,7 +1352,8 @@ kigo_status kigo_session_last_error(const kigo_session *session,
 // A call waits for nobody that may wait for it, whatever the threads, batches and merged calls; one that is made from inside
 // another's callback, or by a thread that such a callback waits for, goes on by itself after 5 to 10 milliseconds.
 //
-// A session of a polled batch takes over what there is; it waits for nobody, and nobody for it.
+// A polled batch waits inside of kigo_batch_run() alone, and no longer than that may take; between two runs what it computes is waited
+// for 5 to 10 milliseconds.
 //
 // When a context is full, the newest part of a conversation goes on in a shorter one: kigo_session_advance() with the ids of the
 // system prompt and the newest turns. examples-c/window.c does that, docs/CONTEXT.md tells why.
@@ -1984,6 +1986,9 @@ kigo_status kigo_sample_batch(kigo_session *const *sessions,
 // There is no queue and no thread behind it: nothing runs outside of kigo_batch_run(). Tokens, texts, ends and bits are those
 // of kigo_session_prefill() and kigo_session_generate() for each session alone, whoever else is in the batch.
 //
+// A prompt of a session with KIGO_SESSION_REUSE_PREFIX waits for what another session is computing of it, in this batch or in another
+// call, and other calls wait for what a prompt of the batch computes, for 5 milliseconds at most while no kigo_batch_run() runs.
+//
 // From kigo_batch_add() until it ends or is removed a session is in use: every call that needs it to itself gives
 // KIGO_STATUS_BUSY. A cancel ends it as it would end the call: a prompt with
 // KIGO_STATUS_CANCELLED and the session as it was before, a generation with KIGO_STOP_CANCELLED. A session that is destroyed
@@ -2047,6 +2052,22 @@ typedef struct kigo_batch_event {
     kigo_status status;
     // 0.
     uint32_t reserved;
+    // Of an end, the figures of its generation, which begins when the prompt is through, or with kigo_batch_add() if there is
+    // none; 0 of other events and where none began. Tokens that the session had got before: see kigo_generated.
+    uint64_t n_prompt_tokens;
+    // Those of them that were taken from other sessions.
+    uint64_t n_prompt_tokens_reused;
+    // What these took: see kigo_generated. A prompt's time in a batch begins with kigo_batch_add(), and what is between the runs is
+    // part of it.
+    uint64_t prefill_ns;
+    // From the generation's beginning to the first token, without what is between the runs. 0 without a token.
+    uint64_t first_token_ns;
+    // The whole generation, but for what is between the runs: the time of kigo_batch_run() while it was in the batch.
+    uint64_t decode_ns;
+    // The time between the runs, from the generation's beginning on.
+    uint64_t between_ns;
+    // The part of the time in which a token that had been chosen waited for its pass to begin.
+    uint64_t waiting_ns;
 } kigo_batch_event;
 
 // Makes a batch without sessions. INVALID_STATE: the model has no weights (KIGO_LOAD_VOCABULARY). OUT_OF_MEMORY.
@@ -2061,8 +2082,8 @@ void kigo_batch_destroy(kigo_batch *batch);
 //
 // INVALID_ARGUMENT: a session of another model, an id that is not below n_vocab, neither tokens nor something to generate, a
 // stop string that is empty or not UTF-8, an `on_token` or `on_step`. INVALID_STATE: the session has a tap, or has no logits and gets no
-// tokens. CONTEXT_FULL, CACHE_FULL, OUT_OF_MEMORY: as of kigo_session_prefill(), whose memory is taken here. BUSY: the
-// session is in use, or the batch.
+// tokens. CONTEXT_FULL, CACHE_FULL, OUT_OF_MEMORY: as of kigo_session_prefill(), whose memory is taken here; of a prompt that waits for
+// what another session computes later, and the last two are then its end's status. BUSY: the session is in use, or the batch.
 kigo_status kigo_batch_add(kigo_batch *batch,
                            kigo_session *session,
                            const kigo_batch_work *work);
@@ -2074,7 +2095,8 @@ kigo_status kigo_batch_add(kigo_batch *batch,
 kigo_status kigo_batch_remove(kigo_batch *batch,
                               kigo_session *session);
 
-// Runs passes until `max_ms` milliseconds are over or no session is left, at least one pass if there is one: 0 is one pass.
+// Runs passes until `max_ms` milliseconds are over or no session is left, at least one pass if there is one: 0 is one pass. Where
+// all sessions wait for what other calls compute it waits with them, no longer than `max_ms`.
 // `n_sessions` gets how many are still in the batch.
 //
 // It returns about `max_ms` after it was called, and one pass: on the CPU passes have so few tokens of prompts that each takes

@@ -11,6 +11,7 @@
 //! | [`chat`] | answers taken apart: thinking, text and calls, in the way of the model's template |
 //! | [`tokenizer`] | text to ids and back, chat templates, the UTF-8 stream |
 //! | [`sampler`] | logits to a token |
+//! | `schema` | what every reader of JSON schemas goes by |
 //! | [`model`] | one description of a decoder-only transformer, filled in from GGUF keys |
 //! | [`gguf`] | bounded reader, quantized block layouts |
 //! | [`process`] | what stays the host's: floating-point state, signals, panics' messages, forked children |
@@ -28,6 +29,7 @@ pub mod gguf;
 pub mod model;
 pub mod process;
 pub mod sampler;
+mod schema;
 pub mod tokenizer;
 
 // The integration tests' helpers, which name this crate from the outside, for the tests inside.

@@ -1,6 +1,7 @@
 // /v1/completions.
 //
 // SPDX-License-Identifier: MIT OR Apache-2.0
+#include "format.h"
 #include "generation.h"
 #include "inputs.h"
 
@@ -132,12 +133,13 @@ void add_completions(http_server &http, service &s) {
     add_post(http, s, "/v1/completions",
              [&s](const json &body, std::shared_ptr<exchange> request, httplib::Response &response) {
                  const fields given(body);
-                 const parameters p = read(s, given);
+                 parameters p = read(s, given);
                  const bool echo = given.flag("echo").value_or(false);
                  if (echo && p.logprobs) throw invalid("echo", "cannot be there together with logprobs");
                  auto prompts = read_inputs(s, given, "prompt", 128);
                  for (kigo::tokens &prompt : prompts)
                      if (prompt.empty()) throw invalid("prompt", "has no tokens");
+                 p.held = read_format(given).compile(s, request->stop);
                  const auto answer = std::make_shared<completion>(s, request, p, std::move(prompts), echo);
                  answer->begin(0);
                  if (p.stream)

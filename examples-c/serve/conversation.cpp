@@ -59,14 +59,16 @@ json with_texts(json messages) {
 conversation::conversation(const fields &body) {
     read_messages(body);
     read_tools(body);
-    read_format(body);
+    format_ = read_format(body);
+    // Both would say what the whole answer is.
+    if (format_.kind == KIGO_CONSTRAINT_GBNF && !tools_.empty()) throw invalid("grammar", "cannot be there together with tools");
     read_variables(body);
 }
 
 void conversation::read_variables(const fields &body) {
     json variables = json::object();
-    // Thinking is no JSON: who asks for that gets the answer alone.
-    if (!schema_.empty()) variables["enable_thinking"] = false;
+    // Thinking is of no such form: who asks for one gets the answer alone.
+    if (format_) variables["enable_thinking"] = false;
     if (const auto more = body.object("chat_template_kwargs"))
         for (const auto &[name, value] : more->value().items()) variables[name] = value;
     if (const auto effort = body.text("reasoning_effort")) variables["reasoning_effort"] = *effort;
@@ -141,22 +143,6 @@ void conversation::read_choice(const fields &body, const json &tools) {
         throw invalid("tool_choice", "is not none, auto, required with tools, or the name of one of the tools");
 }
 
-void conversation::read_format(const fields &body) {
-    const auto format = body.object("response_format");
-    if (!format) return;
-    const std::string type = format->text("type").value_or("");
-    if (type == "json_object") {
-        schema_ = "{\"type\":\"object\"}";
-    } else if (type == "json_schema") {
-        const auto given = format->object("json_schema");
-        if (!given) throw invalid("response_format.json_schema", "is missing");
-        const auto schema = given->object("schema");
-        schema_ = schema ? dump(schema->value()) : "{\"type\":\"object\"}";
-    } else if (type != "text") {
-        throw invalid("response_format.type", dump(type) + " is not text, json_object or json_schema");
-    }
-}
-
 kigo_chat_options conversation::options() const {
     kigo_chat_options out{};
     out.struct_size = sizeof out;
@@ -193,12 +179,7 @@ int32_t go_on(void *request) { return *static_cast<const cancellation *>(request
 // Of a format and tools that may be called it is the format: an answer cannot be held to both.
 std::shared_ptr<const kigo::constraint> conversation::constraint(service &s, const cancellation &request) const {
     const bool has_to_call = choice_ != KIGO_TOOLS_AUTO;
-    if (!schema_.empty() && !has_to_call) {
-        const auto goes_on = [&] { return request ? 1 : 0; };
-        return s.compiled.get(schema_, "response_format", request, [&] {
-            return s.model.compile(KIGO_CONSTRAINT_JSON_SCHEMA, schema_, KIGO_CONSTRAINT_COMPACT, goes_on);
-        });
-    }
+    if (format_ && !has_to_call) return format_.compile(s, request);
     if (tools_.empty()) return nullptr;
     kigo_tools_options how{};
     how.choice = static_cast<uint64_t>(choice_);

@@ -4,7 +4,7 @@
 #ifndef KIGO_SERVE_CONVERSATION_H
 #define KIGO_SERVE_CONVERSATION_H
 
-#include "service.h"
+#include "format.h"
 
 namespace serve {
 
@@ -24,7 +24,6 @@ private:
     void read_messages(const fields &body);
     void read_tools(const fields &body);
     void read_choice(const fields &body, const json &tools);
-    void read_format(const fields &body);
     void read_variables(const fields &body);
 
     json messages_ = json::array();
@@ -33,7 +32,7 @@ private:
     std::string choice_name_;
     bool one_call_ = false;
     bool has_calls_ = false;
-    std::string schema_; // empty: none
+    format format_;
 };
 
 } // namespace serve

@@ -127,7 +127,8 @@ pub struct kigo_chat_options {
     pub template_source: *const c_char,
     /// Length of `template_source`, or KIGO_STRLEN.
     pub template_source_len: usize,
-    /// Which of the model's templates, such as "tool_use"; see kigo_chat_template_name(). NULL: the one without a name.
+    /// Which of the model's templates, such as "rag"; see kigo_chat_template_name(). NULL: with tools the one named "tool_use",
+    /// if there is one, and else the one without a name, which "default" names.
     pub template_name: *const c_char,
     /// Length of `template_name`, or KIGO_STRLEN.
     pub template_name_len: usize,

@@ -189,9 +189,12 @@ pub unsafe extern "C" fn kigo_session_generate(
     })
 }
 
+pub(super) fn nanoseconds(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 fn to_c(struct_size: usize, found: &Generated) -> kigo_generated {
     let (stop_reason, stop_index, stop_token) = stop_numbers(found.reason);
-    let ns = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     let times = &found.times;
     kigo_generated {
         struct_size,
@@ -201,11 +204,11 @@ fn to_c(struct_size: usize, found: &Generated) -> kigo_generated {
         stop_reason,
         n_prompt_tokens: times.n_before,
         n_prompt_tokens_reused: times.n_reused_before,
-        prefill_ns: ns(times.before),
-        first_token_ns: ns(times.first_token),
-        decode_ns: ns(times.decode),
-        callback_ns: ns(times.callbacks),
-        waiting_ns: ns(times.waiting),
+        prefill_ns: nanoseconds(times.before),
+        first_token_ns: nanoseconds(times.first_token),
+        decode_ns: nanoseconds(times.decode),
+        callback_ns: nanoseconds(times.callbacks),
+        waiting_ns: nanoseconds(times.waiting),
     }
 }
 

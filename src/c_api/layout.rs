@@ -136,9 +136,10 @@ layout! {
     polled::kigo_batch_work: 40 {
         struct_size 0, ids 8, n_ids 16, generate 24, user_data 32,
     }
-    polled::kigo_batch_event: 80 {
+    polled::kigo_batch_event: 136 {
         struct_size 0, session 8, user_data 16, text 24, text_len 32, n_tokens 40, stop_index 48, kind 56, token 60,
-        stop_token 64, stop_reason 68, status 72, reserved 76,
+        stop_token 64, stop_reason 68, status 72, reserved 76, n_prompt_tokens 80, n_prompt_tokens_reused 88,
+        prefill_ns 96, first_token_ns 104, decode_ns 112, between_ns 120, waiting_ns 128,
     }
     embed::kigo_embed_options: 16 {
         struct_size 0, pooling 8, normalization 12,

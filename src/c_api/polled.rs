@@ -11,6 +11,9 @@
 //! There is no queue and no thread behind it: nothing runs outside of kigo_batch_run(). Tokens, texts, ends and bits are those
 //! of kigo_session_prefill() and kigo_session_generate() for each session alone, whoever else is in the batch.
 //!
+//! A prompt of a session with KIGO_SESSION_REUSE_PREFIX waits for what another session is computing of it, in this batch or in another
+//! call, and other calls wait for what a prompt of the batch computes, for 5 milliseconds at most while no kigo_batch_run() runs.
+//!
 //! From kigo_batch_add() until it ends or is removed a session is in use: every call that needs it to itself gives
 //! KIGO_STATUS_BUSY. A cancel ends it as it would end the call: a prompt with
 //! KIGO_STATUS_CANCELLED and the session as it was before, a generation with KIGO_STOP_CANCELLED. A session that is destroyed
@@ -20,7 +23,7 @@
 
 use std::sync::{Mutex, MutexGuard};
 
-use super::generate::{kigo_generate_options, read_options, stop_numbers};
+use super::generate::{kigo_generate_options, nanoseconds, read_options, stop_numbers};
 use super::guard::status_of;
 use super::model::kigo_model;
 use super::prelude::*;
@@ -106,9 +109,26 @@ pub struct kigo_batch_event {
     pub status: kigo_status,
     /// 0.
     pub reserved: u32,
+    /// Of an end, the figures of its generation, which begins when the prompt is through, or with kigo_batch_add() if there is
+    /// none; 0 of other events and where none began. Tokens that the session had got before: see kigo_generated.
+    pub n_prompt_tokens: u64,
+    /// Those of them that were taken from other sessions.
+    pub n_prompt_tokens_reused: u64,
+    /// What these took: see kigo_generated. A prompt's time in a batch begins with kigo_batch_add(), and what is between the runs is
+    /// part of it.
+    pub prefill_ns: u64,
+    /// From the generation's beginning to the first token, without what is between the runs. 0 without a token.
+    pub first_token_ns: u64,
+    /// The whole generation, but for what is between the runs: the time of kigo_batch_run() while it was in the batch.
+    pub decode_ns: u64,
+    /// The time between the runs, from the generation's beginning on.
+    pub between_ns: u64,
+    /// The part of the time in which a token that had been chosen waited for its pass to begin.
+    pub waiting_ns: u64,
 }
-sized_struct!(kigo_batch_event, bytes: 80, fields: [
+sized_struct!(kigo_batch_event, bytes: 136, fields: [
     usize, *mut kigo_session, *mut c_void, *const c_char, usize, usize, usize, u32, u32, u32, i32, i32, u32,
+    u64, u64, u64, u64, u64, u64, u64,
 ]);
 
 /// The batch, for the length of a call.
@@ -142,8 +162,8 @@ pub unsafe extern "C" fn kigo_batch_destroy(batch: *mut kigo_batch) {
 ///
 /// INVALID_ARGUMENT: a session of another model, an id that is not below n_vocab, neither tokens nor something to generate, a
 /// stop string that is empty or not UTF-8, an `on_token` or `on_step`. INVALID_STATE: the session has a tap, or has no logits and gets no
-/// tokens. CONTEXT_FULL, CACHE_FULL, OUT_OF_MEMORY: as of kigo_session_prefill(), whose memory is taken here. BUSY: the
-/// session is in use, or the batch.
+/// tokens. CONTEXT_FULL, CACHE_FULL, OUT_OF_MEMORY: as of kigo_session_prefill(), whose memory is taken here; of a prompt that waits for
+/// what another session computes later, and the last two are then its end's status. BUSY: the session is in use, or the batch.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kigo_batch_add(
     batch: *mut kigo_batch,
@@ -186,7 +206,8 @@ pub unsafe extern "C" fn kigo_batch_remove(batch: *mut kigo_batch, session: *mut
     })
 }
 
-/// Runs passes until `max_ms` milliseconds are over or no session is left, at least one pass if there is one: 0 is one pass.
+/// Runs passes until `max_ms` milliseconds are over or no session is left, at least one pass if there is one: 0 is one pass. Where
+/// all sessions wait for what other calls compute it waits with them, no longer than `max_ms`.
 /// `n_sessions` gets how many are still in the batch.
 ///
 /// It returns about `max_ms` after it was called, and one pass: on the CPU passes have so few tokens of prompts that each takes
@@ -230,6 +251,13 @@ pub unsafe extern "C" fn kigo_batch_next(batch: *mut kigo_batch, event: *mut kig
             stop_reason: 0,
             status: KIGO_STATUS_OK,
             reserved: 0,
+            n_prompt_tokens: 0,
+            n_prompt_tokens_reused: 0,
+            prefill_ns: 0,
+            first_token_ns: 0,
+            decode_ns: 0,
+            between_ns: 0,
+            waiting_ns: 0,
         };
         if let Some(found) = state.batch.take_event() {
             told(&mut state.text, found, &mut value);
@@ -241,8 +269,12 @@ pub unsafe extern "C" fn kigo_batch_next(batch: *mut kigo_batch, event: *mut kig
 
 /// The event as C has it, with its text in `text`.
 fn told(text: &mut Vec<u8>, event: Event<Member>, value: &mut kigo_batch_event) {
-    let Event { session: Member(held, user_data), n_tokens, text: found, what } = event;
+    let Event { session: Member(held, user_data), n_tokens, text: found, times, what } = event;
     (value.session, value.user_data, value.n_tokens) = (name_of(&held), user_data, n_tokens);
+    (value.n_prompt_tokens, value.n_prompt_tokens_reused) = (times.n_before, times.n_reused_before);
+    (value.prefill_ns, value.first_token_ns) = (nanoseconds(times.before), nanoseconds(times.first_token));
+    (value.decode_ns, value.between_ns) = (nanoseconds(times.decode), nanoseconds(times.callbacks));
+    value.waiting_ns = nanoseconds(times.waiting);
     // A stream's text has room for a NUL.
     *text = found.into_bytes();
     value.text_len = text.len();

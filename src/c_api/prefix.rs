@@ -9,7 +9,8 @@
 //! A call waits for nobody that may wait for it, whatever the threads, batches and merged calls; one that is made from inside
 //! another's callback, or by a thread that such a callback waits for, goes on by itself after 5 to 10 milliseconds.
 //!
-//! A session of a polled batch takes over what there is; it waits for nobody, and nobody for it.
+//! A polled batch waits inside of kigo_batch_run() alone, and no longer than that may take; between two runs what it computes is waited
+//! for 5 to 10 milliseconds.
 //!
 //! When a context is full, the newest part of a conversation goes on in a shorter one: kigo_session_advance() with the ids of the
 //! system prompt and the newest turns. examples-c/window.c does that, docs/CONTEXT.md tells why.

@@ -11,6 +11,7 @@ use super::event::{EventKind, Events};
 use super::json::{self, Scanner};
 use super::literal::{self, Converter};
 use super::mark::{Begins, Byte};
+use super::nested::Nested;
 use super::object::{Object, Turn};
 use super::program::{CallProgram, Op, Program};
 use super::tools::Tools;
@@ -45,6 +46,7 @@ enum Inner {
     Object(Box<Object>),
     Value(Box<Value>),
     Pairs(Box<Converter>),
+    Nested(Box<Nested>),
 }
 
 /// A call, as far as it has been read.
@@ -158,6 +160,12 @@ impl Call {
                 }
                 self.pairs(text, context)
             }
+            Op::Nested(mark, tag) => {
+                if let Inner::None = self.inner {
+                    self.inner = Inner::Nested(Box::new(Nested::new(mark, tag)));
+                }
+                self.nested(text, context)
+            }
             Op::Close => {
                 self.arguments(if self.has_arguments { b"}" } else { b"{}" }, context);
                 self.is_whole = true;
@@ -223,11 +231,23 @@ impl Call {
         }
     }
 
+    fn nested(&mut self, text: &[Byte], context: &mut Context<'_>) -> Step {
+        let Inner::Nested(nested) = &mut self.inner else { return Step::Bad(0) };
+        let mut out = Vec::new();
+        let step = nested.read(text, &String::from_utf8_lossy(&self.name), context.tools, &mut out);
+        self.converted(&out, step, context)
+    }
+
     fn pairs(&mut self, text: &[Byte], context: &mut Context<'_>) -> Step {
         let Inner::Pairs(converter) = &mut self.inner else { return Step::Bad(0) };
         let mut out = Vec::new();
         let step = converter.read(text, false, &mut out);
-        self.arguments(&out, context);
+        self.converted(&out, step, context)
+    }
+
+    /// Arguments have come that were made JSON.
+    fn converted(&mut self, out: &[u8], step: literal::Step, context: &mut Context<'_>) -> Step {
+        self.arguments(out, context);
         match step {
             literal::Step::More(n) => Step::More(n),
             literal::Step::Done(n) => {

@@ -90,7 +90,8 @@ pub(super) fn detect(template: &ChatTemplate<'_>, chat: &ChatJson<'_>) -> Result
     }
     let texts = [template.source(), &thinking, &prompt, call.as_deref().unwrap_or_default()];
     let has = |text: &str| texts.iter().any(|all| all.contains(text));
-    let mut has_thinking = syntax.channels.is_some() || !syntax.thinking.is_empty();
+    let in_messages = syntax.channels.as_ref().is_some_and(|channels| !channels.thinking.is_empty());
+    let mut has_thinking = in_messages || !syntax.thinking.is_empty();
     if !has_thinking {
         let pairs = families::THINKING.iter().filter(|(open, close)| has(open) && has(close));
         syntax.thinking = pairs.map(|(open, close)| ((*open).to_owned(), (*close).to_owned())).collect();
@@ -109,7 +110,7 @@ pub(super) fn detect(template: &ChatTemplate<'_>, chat: &ChatJson<'_>) -> Result
     let close = syntax.thinking.get(opened.unwrap_or(0)).map(|(_, close)| close.clone());
     let thinking_end = match (between, &close) {
         (Some(between), Some(close)) if between.contains(close.as_str()) => Some(between.to_owned()),
-        (Some(between), None) if syntax.channels.is_some() && !between.is_empty() => Some(between.to_owned()),
+        (Some(between), None) if in_messages && !between.is_empty() => Some(between.to_owned()),
         _ => close,
     };
     Ok(Detected { syntax, has_thinking, opened, thinking_end })

@@ -1,6 +1,8 @@
 //! Grammars made of tools: an answer's text until a call begins, and calls as the family writes them, with each tool's schema.
 
 mod arguments;
+mod exclusive;
+mod messages;
 mod pairs;
 mod place;
 
@@ -9,7 +11,7 @@ use std::fmt::Write;
 use serde_json::{Map, Value};
 
 use super::parser::AnswerFormat;
-use super::syntax::{Calls, Channels, Item, Part};
+use super::syntax::{Calls, Item, Part};
 use super::tools;
 use crate::error::{Error, Result};
 use crate::tokenizer::{ControlTexts, Tokenizer};
@@ -151,6 +153,15 @@ impl Writer<'_> {
         }
     }
 
+    /// Text in which the mark does not begin.
+    fn without(&mut self, text: &str) -> String {
+        let (Some(first), _) = self.first(text) else { return "FREE".to_owned() };
+        self.n_rules += 1;
+        let name = format!("PLAIN{}", self.n_rules);
+        let _ = writeln!(self.out, "{name}: /(.|\\n)+/ & ~/(.|\\n)*{}(.|\\n)*/", escaped(&first));
+        name
+    }
+
     /// The text that a mark begins with, if it does, and the rest.
     fn first(&self, text: &str) -> (Option<String>, String) {
         match self.control.pieces(text).next() {
@@ -163,8 +174,15 @@ impl Writer<'_> {
         let syntax = &*format.syntax;
         if let Some(channels) = &syntax.channels {
             // A message that is gone on with has its head behind it.
-            let Some(to) = channels.call.filter(|_| !format.is_continued) else { return unsupported(syntax.family) };
-            return self.channels(channels, to, tools, choice);
+            let all = match (channels.call, &syntax.calls) {
+                _ if format.is_continued => return unsupported(syntax.family),
+                (Some(""), _) => self.named(channels, tools, choice),
+                (Some(to), _) => self.channels(channels, to, tools, choice),
+                (None, Some(calls)) => self.addressed(syntax.family, channels, calls, tools, choice)?,
+                (None, None) => return unsupported(syntax.family),
+            };
+            let _ = writeln!(self.out, "start: {all}");
+            return Ok(());
         }
         let Some(calls) = &syntax.calls else { return unsupported(syntax.family) };
         let Some(open) = calls.open.first() else { return unsupported(syntax.family) };
@@ -185,19 +203,7 @@ impl Writer<'_> {
         } else if choice.required {
             format!("WS? {} {many}", self.mark(open))
         } else {
-            let (first, _) = self.first(open);
-            let begun = self.up_to(open);
-            // Text that does not begin a call.
-            let plain = match first {
-                None => "FREE".to_owned(),
-                Some(first) => {
-                    let first = escaped(&first);
-                    self.n_rules += 1;
-                    let name = format!("PLAIN{}", self.n_rules);
-                    let _ = writeln!(self.out, "{name}: /(.|\\n)+/ & ~/(.|\\n)*{first}(.|\\n)*/");
-                    name
-                }
-            };
+            let (begun, plain) = (self.up_to(open), self.without(open));
             format!("({begun} {many} | {plain})?")
         };
         let _ = writeln!(self.out, "start: {before} {all}");
@@ -241,33 +247,5 @@ impl Writer<'_> {
 
     fn schema(&mut self, schema: &Value) -> String {
         self.rule("", &format!("%json {schema}"))
-    }
-
-    /// gpt-oss's messages: thinking, what is said meanwhile, then an answer or calls.
-    fn channels(&mut self, channels: &Channels, to: &str, tools: &[Tool<'_>], choice: &ToolChoice<'_>) -> Result<()> {
-        let [start, channel] = [0, 1].map(|n| channels.open.get(n).map(|open| self.mark(open)).unwrap_or_default());
-        let message = self.mark(channels.message);
-        let end = channels.ends.first().map(|end| self.mark(end)).unwrap_or_default();
-        let next = format!("{end} {start} \"assistant\"");
-        let thought = self.rule("", &format!("{channel} \"analysis\" {message} FREE? {next}"));
-        let said = self.rule("", &format!("{channel} \"commentary\" {message} FREE? {next}"));
-        let constrain = self.mark("<|constrain|>");
-        let mut each = Vec::new();
-        for tool in tools {
-            if self.is_full() {
-                break;
-            }
-            let schema = self.schema(&tool.schema);
-            let to = quoted(&format!("{to}functions.{}", tool.name));
-            let head = format!(
-                "(\" \" {to} {channel} \"commentary\" \" \"? ({constrain}? \"json\")? | {channel} \"commentary \" {to} \" \"? ({constrain}? \"json\")?)"
-            );
-            each.push(self.rule("", &format!("{head} {message} {schema}")));
-        }
-        // A call's message ends with the turn.
-        let call = self.rule("", &each.join(" | "));
-        let last = if choice.required { call } else { format!("({call} | {channel} \"final\" {message} FREE?)") };
-        let _ = writeln!(self.out, "start: {thought}* {said}? {last}");
-        Ok(())
     }
 }

@@ -18,6 +18,7 @@ mod lark;
 mod literal;
 mod machine;
 mod mark;
+mod nested;
 mod object;
 mod parser;
 mod program;

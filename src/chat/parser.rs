@@ -7,7 +7,7 @@ use super::event::{EventKind, Events};
 use super::machine::Machine;
 use super::mark::{Byte, Mark, Origin};
 use super::program::Program;
-use super::syntax::Syntax;
+use super::syntax::{Calls, Item, Part, Syntax};
 use super::tools::{self, Tools};
 use crate::error::{Error, Result};
 use crate::tokenizer::{ChatJson, ChatTemplate, Tokenizer, Utf8Stream};
@@ -58,7 +58,7 @@ impl AnswerFormat {
         };
         Ok(AnswerFormat {
             program: Arc::new(Program::new(&syntax, &mark)),
-            tools: Arc::new(tools(chat.tools)?),
+            tools: Arc::new(tools(chat.tools, &syntax)?),
             facts: ChatFormat {
                 family: syntax.family,
                 calls: syntax.calls.is_some()
@@ -88,8 +88,9 @@ impl AnswerFormat {
     }
 }
 
-fn tools(json: Option<&str>) -> Result<Tools> {
-    Ok(Tools::new(&tools::read(json)?))
+fn tools(json: Option<&str>, syntax: &Syntax) -> Result<Tools> {
+    let nested = |calls: &Calls| matches!(&calls.item, Item::Parts(parts) if parts.iter().any(Part::is_nested));
+    Ok(Tools::new(tools::read(json)?, syntax.calls.as_ref().is_some_and(nested)))
 }
 
 /// Takes an answer apart.

@@ -23,6 +23,8 @@ pub(super) enum Op {
     },
     Jump(usize),
     Pairs(Notation),
+    /// Tags behind this mark, up to the end of this one.
+    Nested(Mark, &'static str),
     /// The arguments, which came one by one, have ended.
     Close,
 }
@@ -114,6 +116,7 @@ fn lower(parts: &[Part], behind: &[&str], mark: &dyn Fn(&str) -> Mark, ops: &mut
             Part::Field(field) => ops.push(Op::Field(*field, marks(next()))),
             Part::Json => ops.push(Op::Json),
             Part::Pairs(notation) => ops.push(Op::Pairs(*notation)),
+            Part::Nested(before, tag) => ops.push(Op::Nested(mark(before), tag)),
             Part::Value { lines, cdata } => {
                 let mut ends = marks(next());
                 if *lines {

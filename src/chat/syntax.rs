@@ -74,6 +74,14 @@ pub(super) enum Part {
     },
     /// The arguments in brackets of which the first has been read.
     Pairs(Notation),
+    /// The arguments in tags that may be inside of each other, each behind this mark, up to what ends this tag.
+    Nested(&'static str, &'static str),
+}
+
+impl Part {
+    pub fn is_nested(&self) -> bool {
+        matches!(self, Part::Nested(..))
+    }
 }
 
 /// What a piece of text in a call is.
@@ -113,8 +121,10 @@ pub(super) struct Channels {
     pub thinking: &'static str,
     /// What a call's name stands behind in a head; its message is the arguments, as JSON.
     pub call: Option<&'static str>,
-    /// What heads may begin with.
+    /// What heads may begin with; nothing: the name of one of the tools, or of the answer.
     pub head: &'static [&'static str],
+    /// What stands in place of a call's name where the message is the answer.
+    pub answer: &'static str,
 }
 
 /// The usual names of the members of a call.

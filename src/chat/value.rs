@@ -69,6 +69,11 @@ impl Value {
         Some(())
     }
 
+    /// Whether nothing but white space has come of it, and nothing has been told.
+    pub fn is_blank(&self) -> bool {
+        matches!(self.mode, Mode::Open) && self.held.trim_ascii().is_empty()
+    }
+
     /// The value is longer than what is held.
     fn decide(&mut self, out: &mut Vec<u8>) {
         let held = std::mem::take(&mut self.held);

@@ -3,7 +3,7 @@
 //! Invariant: what fails or is cancelled leaves the session's tokens and logits as they were.
 
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::cache::{Awaited, Found, Lead, Pages};
 use super::schedule::Part;
@@ -32,6 +32,13 @@ impl Appending {
     /// Its next pass is wanted from now on, whenever its part is made.
     pub(super) fn wanted_now(self) -> Appending {
         Appending { since: Some(Instant::now()), ..self }
+    }
+
+    /// Whether the call is in its caller's code, for which nobody waits long.
+    pub(super) fn pause(&self, is_paused: bool) {
+        if let Some(lead) = &self.lead {
+            lead.set_paused(is_paused);
+        }
     }
 }
 
@@ -99,7 +106,7 @@ impl Session {
             if self.take_cancel() {
                 return Err(Error::Cancelled);
             }
-            pool.wait(std::iter::once(&mut awaited));
+            pool.wait(Duration::MAX, std::iter::once(&mut awaited));
         }
         Ok(awaited)
     }
@@ -107,24 +114,6 @@ impl Session {
     /// Checks the tokens, finds what others have of them and makes room for the rest; fails and changes nothing. `awaited`: what has
     /// been waited for.
     pub(super) fn begin(&self, state: &mut State, tokens: &[u32], awaited: Option<&Awaited>) -> Result<Begun> {
-        self.begin_as(state, tokens, true, awaited)
-    }
-
-    /// [`Self::begin`] for a call that is not under way all the time: it waits for nobody, and nobody for it.
-    pub(super) fn begin_apart(&self, state: &mut State, tokens: &[u32]) -> Result<Appending> {
-        match self.begin_as(state, tokens, false, None)? {
-            Begun::Runs(appending) => Ok(appending),
-            Begun::Waits(_) => Err(Error::Internal { message: "a call that waits for nobody waits".to_owned() }),
-        }
-    }
-
-    fn begin_as(
-        &self,
-        state: &mut State,
-        tokens: &[u32],
-        with_others: bool,
-        awaited: Option<&Awaited>,
-    ) -> Result<Begun> {
         let begun = awaited.map_or_else(Instant::now, Awaited::since);
         let n_tokens = state.tokens.len();
         if tokens.is_empty() {
@@ -136,9 +125,8 @@ impl Session {
         }
         state.tokens_for(tokens.len())?;
         // A tap wants to see every token, and takes as long as its callback does.
-        let untapped = state.tap.is_none();
-        let (takes, shares) = (state.reuse_prefix && untapped, with_others && untapped);
-        let found = state.pages.look_for(&state.tokens, tokens, (takes, shares), awaited)?;
+        let shares = state.tap.is_none();
+        let found = state.pages.look_for(&state.tokens, tokens, (state.reuse_prefix && shares, shares), awaited)?;
         let (n_known, lead) = match found {
             Found::Waits(awaited) => return Ok(Begun::Waits(awaited)),
             Found::Is { n_tokens, lead } => (n_tokens, lead),

@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::append::{Appending, Begun};
 use super::cache::Awaited;
@@ -86,7 +86,7 @@ impl<'a> Entries<'a> {
         let model = first.session.model().clone();
         if self.running.is_empty() {
             let _waiting = model.inner.totals.waiting(self.waiting.len());
-            model.inner.pool.wait(self.waiting.iter_mut().filter_map(|entry| entry.awaited.as_mut()));
+            model.inner.pool.wait(Duration::MAX, self.waiting.iter_mut().filter_map(|entry| entry.awaited.as_mut()));
         }
         for mut entry in std::mem::take(&mut self.waiting) {
             if entry.session.take_cancel() {

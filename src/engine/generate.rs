@@ -1,10 +1,10 @@
 //! The loop: sample, append, stream, stop.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::figures::SessionFigures;
-use super::generation::{Chosen, GenerateOptions, Generated, Generation, Step, StopReason, Times};
+use super::clock::Clock;
+use super::generation::{Chosen, GenerateOptions, Generated, Generation, Step, StopReason};
 use super::log::LogLevel;
 use super::logprobs::{Logprob, Top, Weighing};
 use super::session::{Session, State};
@@ -35,12 +35,11 @@ impl Session {
         let generated = self.call(|state| {
             state.logits_there()?;
             let generation = Generation::new(self.model(), options)?;
-            let mut turns = Loop::new(self, generation, top, on_step);
+            let mut turns = Loop::new(self, Clock::begin(self, state), generation, top, on_step);
             let outcome = turns.run(state);
-            let times = turns.times();
-            self.clocks.generated(times.decode.saturating_sub(turns.in_steps()));
-            state.generated_at = self.figures();
-            let generated = Generated { n_tokens: turns.generation.n_tokens, reason: outcome?, times };
+            let n_tokens = turns.generation.n_tokens;
+            let times = turns.clock.end(self, state);
+            let generated = Generated { n_tokens, reason: outcome?, times };
             if generated.reason == StopReason::Cancelled {
                 self.model().inner.totals.failed(&Error::Cancelled);
             }
@@ -75,15 +74,13 @@ struct Loop<'a, 'b> {
     weighing: Weighing,
     likeliest: Vec<Logprob>,
     ahead: Runs,
-    begun: Instant,
-    /// What the session had come to before.
-    before: SessionFigures,
-    times: Times,
+    clock: Clock,
 }
 
 impl<'a, 'b> Loop<'a, 'b> {
     fn new(
         session: &'a Session,
+        clock: Clock,
         generation: Generation,
         top: Option<Top>,
         on_step: &'a mut (dyn FnMut(&Step<'_>) -> bool + 'b),
@@ -97,20 +94,12 @@ impl<'a, 'b> Loop<'a, 'b> {
             weighing: Weighing::default(),
             likeliest: Vec::new(),
             ahead: Runs::Unknown,
-            begun: Instant::now(),
-            before: session.figures(),
-            times: Times::default(),
+            clock,
         }
     }
 
     /// Generates until it ends, and why it does.
     fn run(&mut self, state: &mut State) -> Result<StopReason> {
-        let since = state.generated_at;
-        self.times.n_before = self.before.n_tokens() - since.n_tokens();
-        self.times.n_reused_before = self.before.n_reused - since.n_reused;
-        self.times.before = Duration::from_nanos(
-            (self.before.prefill_ns + self.before.decode_ns).saturating_sub(since.prefill_ns + since.decode_ns),
-        );
         let reason = loop {
             let left = match self.generation.left(self.session, state.tokens.len()) {
                 Err(reason) => break reason,
@@ -169,13 +158,13 @@ impl<'a, 'b> Loop<'a, 'b> {
 
     /// Has the caller see a token, or the last text; whether to go on.
     fn show(&mut self, token: Option<u32>, position: usize, logprob: Option<Logprob>) -> bool {
-        let before = Instant::now();
         if token.is_some() && self.generation.n_tokens == 1 {
-            self.times.first_token = before - self.begun;
+            self.clock.first_token();
         }
+        self.clock.leave();
         let top: &[Logprob] = if logprob.is_some() { &self.likeliest } else { &[] };
         let goes_on = (self.on_step)(&Step { token, text: &self.text, position, logprob, top });
-        self.times.callbacks += before.elapsed();
+        self.clock.enter();
         goes_on
     }
 
@@ -201,7 +190,7 @@ impl<'a, 'b> Loop<'a, 'b> {
             }
             n = n.min(state.pages.as_slice().len() * PAGE_TOKENS - position);
         }
-        let (begun, in_callbacks) = (Instant::now(), self.times.callbacks);
+        let (begun, in_callbacks) = (Instant::now(), self.clock.callbacks());
         let mut reason = None;
         let State { tokens, pages, slot, sampling, .. } = state;
         let tokens = Arc::make_mut(tokens);
@@ -220,7 +209,7 @@ impl<'a, 'b> Loop<'a, 'b> {
         }
         let n_done = state.tokens.len() - position;
         if n_done > 0 {
-            let took = begun.elapsed().saturating_sub(self.times.callbacks - in_callbacks);
+            let took = begun.elapsed().saturating_sub(self.clock.callbacks() - in_callbacks);
             session.clocks.decoded(n_done);
             session.clocks.generated(took);
             inner.totals.ran_ahead(n_done, took);
@@ -249,20 +238,5 @@ impl<'a, 'b> Loop<'a, 'b> {
         let goes_on = self.show(Some(token), tokens.len() - 1, None);
         let reason = if goes_on { self.generation.ended(token, ends) } else { Some(StopReason::Callback) };
         Ok((if reason.is_some() { Verdict::Last } else { Verdict::GoOn }, reason))
-    }
-
-    /// What it has taken until now.
-    fn times(&self) -> Times {
-        let waiting = self.session.figures().waiting_ns - self.before.waiting_ns;
-        Times {
-            decode: self.begun.elapsed().saturating_sub(self.times.callbacks),
-            waiting: Duration::from_nanos(waiting),
-            ..self.times
-        }
-    }
-
-    /// That part of it which its passes have counted themselves.
-    fn in_steps(&self) -> Duration {
-        Duration::from_nanos(self.session.figures().decode_ns - self.before.decode_ns)
     }
 }

@@ -7,6 +7,7 @@ mod answers;
 mod append;
 mod batch;
 mod cache;
+mod clock;
 mod constrain;
 mod device;
 mod embed;

@@ -1,17 +1,21 @@
 //! A batch that is run a while at a time: sessions are added, a call runs them, what has happened is taken as events.
 //!
 //! Invariants: a session is in use from its adding until it ends or is removed; it goes through what the calls for it alone
-//! would do, with the same bits; a prompt that does not come to its end leaves its session as it was.
+//! would do, with the same bits; a prompt that does not come to its end leaves its session as it was. Between two runs the time is the
+//! caller's: nobody waits long for what a prompt of the batch computes, and no clock of a generation runs.
+
+mod entry;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::append::Appending;
+use entry::Entry;
+
 use super::batch::{Wanted, lost, sample_batch_of, shares};
-use super::generation::{Chosen, GenerateOptions, Generation, StopReason};
+use super::generation::{GenerateOptions, Generated, Generation, StopReason, Times};
+use super::log::LogLevel;
 use super::model::Model;
-use super::schedule::Part;
 use super::session::{Session, copied};
 use super::tap;
 use crate::alloc::{reserve, reserve_by};
@@ -34,6 +38,8 @@ pub struct Event<H> {
     pub n_tokens: usize,
     /// The text that has become complete, or was held back in the end.
     pub text: String,
+    /// Of an end, what its generation took, the caller's code being what ran between the batch's runs; else nothing.
+    pub times: Times,
     /// What it is.
     pub what: What,
 }
@@ -44,26 +50,6 @@ pub enum What {
     Token(u32),
     /// It is through, or has failed, and is no more in use; without a reason where nothing was to be generated.
     End(Result<Option<StopReason>>),
-}
-
-/// How a session's way has ended.
-type End = Result<Option<StopReason>>;
-
-/// A session that is on its way.
-struct Entry<H> {
-    session: H,
-    /// Those that are being appended: the prompt, or the last token that was chosen.
-    tokens: Vec<u32>,
-    /// The passes for those tokens, if there are any.
-    appending: Option<Appending>,
-    /// Those that need no pass any more.
-    done: usize,
-    generation: Option<Generation>,
-    /// The prompt is through.
-    generates: bool,
-    /// The token that was chosen is one that ends a generation.
-    ends: bool,
-    end: Option<End>,
 }
 
 /// Sessions of one model, each known by an `H`.
@@ -102,20 +88,17 @@ impl<H: AsRef<Session> + Clone> Batch<H> {
         // With room for a token that is chosen later.
         let tokens = copied(work.tokens, 1)?;
         let generation = work.generate.map(|options| Generation::new(&self.model, options)).transpose()?;
-        let appending = session.call(|state| {
+        let mut entry = Entry::new(handle.clone(), tokens, generation);
+        session.call(|state| {
             if state.tap.is_some() {
                 return Err(Error::State { needs: "a session without a tap" });
             }
-            let appending = match &*tokens {
-                [] => state.logits_there().map(|()| None)?,
-                tokens => Some(session.begin_apart(state, tokens)?.wanted_now()),
-            };
+            entry.begin(state)?;
             state.taken_by = Some(Arc::clone(&self.mark));
-            Ok(appending)
+            Ok(())
         })?;
-        let (done, generates) = (appending.as_ref().map_or(0, |appending| appending.n_known), tokens.is_empty());
-        let (ends, end) = (false, None);
-        self.entries.push(Entry { session: handle, tokens, appending, done, generation, generates, ends, end });
+        entry.pause(true);
+        self.entries.push(entry);
         Ok(())
     }
 
@@ -133,25 +116,45 @@ impl<H: AsRef<Session> + Clone> Batch<H> {
         self.events.pop_front()
     }
 
-    /// Runs passes until all sessions are through or the time is over, and at least one; how many sessions are still on
-    /// their way. Fails with `OutOfMemory` where there is no room for events, having run whole passes or none.
+    /// Runs passes until all sessions are through or the time is over, and at least one if one can be run; how many sessions are
+    /// still on their way. Fails with `OutOfMemory` where there is no room for events, having run whole passes or none.
     pub fn run(&mut self, time: Duration) -> Result<usize> {
         tap::not_inside()?;
         let begin = Instant::now();
-        while !self.entries.is_empty() {
+        let inside = Inside::of(self);
+        let batch = &mut *inside.0;
+        while !batch.entries.is_empty() {
             // A token and an end of each.
-            let n = 2 * self.entries.len();
-            reserve_by::<Event<H>>(n, || self.events.try_reserve(n))?;
-            self.choose();
-            self.sweep();
-            self.pass(time);
-            self.sweep();
+            let n = 2 * batch.entries.len();
+            reserve_by::<Event<H>>(n, || batch.events.try_reserve(n))?;
+            batch.choose();
+            batch.sweep();
+            batch.look(time.saturating_sub(begin.elapsed()));
+            batch.pass(time);
+            batch.sweep();
             if begin.elapsed() >= time {
                 break;
             }
         }
+        drop(inside);
         self.model.inner.tell();
         Ok(self.entries.len())
+    }
+
+    /// Looks after prompts that wait for what others compute; where there is nothing to be run meanwhile, it waits with them, no
+    /// longer than a while.
+    fn look(&mut self, most: Duration) {
+        let pool = &self.model.inner.pool;
+        let n_waiting = self.entries.iter().filter(|entry| entry.awaited.is_some()).count();
+        if n_waiting > 0 && n_waiting == self.entries.len() && !most.is_zero() {
+            let _waiting = self.model.inner.totals.waiting(n_waiting);
+            pool.wait(most, self.entries.iter_mut().filter_map(|entry| entry.awaited.as_mut()));
+        }
+        for entry in &mut self.entries {
+            if entry.awaited.as_mut().is_some_and(|awaited| pool.is_settled(awaited)) {
+                entry.begin_again(&self.mark);
+            }
+        }
     }
 
     /// Chooses the next token of each session that generates; prompts that are cancelled end.
@@ -175,14 +178,16 @@ impl<H: AsRef<Session> + Clone> Batch<H> {
     /// Runs a pass for the tokens that are to be appended.
     fn pass(&mut self, time: Duration) {
         let (mark, line) = (&self.mark, &self.model.inner.line);
-        let wanted: Vec<Wanted> = self.entries.iter().map(|entry| entry.wanted(mark)).collect();
+        let n_entries = self.entries.len();
+        let running = || self.entries.iter().filter(|entry| entry.appending.is_some());
+        let wanted: Vec<Wanted> = running().map(|entry| entry.wanted(mark)).collect();
         let bound = line.bound_within(wanted.iter().any(|wanted| wanted.is_step), time);
         let shares = shares(&wanted, line, bound);
         let n_late = wanted.iter().zip(&shares).filter(|(wanted, n)| wanted.is_step && **n == 0).count();
-        let n_entries = self.entries.len();
         let mut parts = Vec::new();
         let mut going = Vec::new();
-        for (entry, n) in self.entries.iter_mut().zip(shares).filter(|(_, n)| *n > 0) {
+        let running = self.entries.iter_mut().filter(|entry| entry.appending.is_some());
+        for (entry, n) in running.zip(shares).filter(|(_, n)| *n > 0) {
             match entry.part(mark, n) {
                 Err(error) => entry.failed(mark, error),
                 Ok(part) => {
@@ -203,11 +208,7 @@ impl<H: AsRef<Session> + Clone> Batch<H> {
             match ran.next().unwrap_or_else(|| Err(lost())) {
                 Err(error) => entry.failed(mark, error),
                 Ok(()) => {
-                    entry.done += n;
-                    if let Some(appending) = &mut entry.appending {
-                        appending.since = Some(now);
-                    }
-                    if entry.done >= entry.tokens.len() {
+                    if entry.passed(mark, n, now) {
                         self.events.extend(entry.appended(mark));
                     }
                 }
@@ -233,126 +234,36 @@ impl<H: AsRef<Session> + Clone> Batch<H> {
                 Ok(Some(StopReason::Cancelled)) => self.model.inner.totals.failed(&Error::Cancelled),
                 Ok(_) => {}
             }
-            entry.let_go(mark);
-            self.events.push_back(Event { session, n_tokens, text, what: What::End(end) });
-        }
-    }
-}
-
-impl<H: AsRef<Session> + Clone> Entry<H> {
-    fn n_tokens(&self) -> usize {
-        self.generation.as_ref().map_or(0, |generation| generation.n_tokens)
-    }
-
-    /// Whether another token is wanted; if not, it has ended.
-    fn goes_on(&mut self, mark: &Arc<()>) -> bool {
-        let session = self.session.as_ref();
-        let left = |generation: &Generation| -> std::result::Result<(), End> {
-            let n_held = session.lock_for(Some(mark)).map_err(Err)?.tokens.len();
-            generation.left(session, n_held).map(|_| ()).map_err(|reason| Ok(Some(reason)))
-        };
-        self.end = self.generation.as_ref().map_or(Ok(()), left).err();
-        self.end.is_none()
-    }
-
-    /// The next token is this; or why there is none.
-    fn step(&mut self, model: &Model, mark: &Arc<()>, token: Result<u32>) -> std::result::Result<(), End> {
-        let session = self.session.as_ref();
-        let stopped = |error| match error {
-            Error::Cancelled => {
-                session.take_cancel();
-                Ok(Some(StopReason::Cancelled))
+            let times = entry.let_go(mark);
+            if let Ok(Some(reason)) = end {
+                let generated = Generated { n_tokens, reason, times };
+                self.model.inner.log.log(LogLevel::Debug, format_args!("{generated}"));
             }
-            error => Err(error),
-        };
-        let token = token.map_err(stopped)?;
-        let chosen = self.generation.as_ref().map(|generation| generation.chosen(model, token));
-        self.ends = match chosen.transpose().map_err(Err)? {
-            Some(Chosen::Append { ends }) => ends,
-            Some(Chosen::Stop(reason)) => return Err(Ok(Some(reason))),
-            None => return Err(Ok(None)),
-        };
-        let mut state = session.lock_for(Some(mark)).map_err(Err)?;
-        let appending = state.run(|state| session.begin_apart(state, &[token])).map_err(Err)?.wanted_now();
-        (self.done, self.appending) = (appending.n_known, Some(appending));
-        self.tokens.clear();
-        self.tokens.push(token);
-        Ok(())
-    }
-
-    /// What it would have of a pass.
-    fn wanted(&self, mark: &Arc<()>) -> Wanted {
-        let (start, most) = match self.session.as_ref().lock_for(Some(mark)) {
-            Ok(state) => (state.tokens.len() + self.done, state.pages.pass_tokens()),
-            // It fails when its part is made.
-            Err(_) => (0, 1),
-        };
-        Wanted { is_step: self.generates, start, left: self.tokens.len() - self.done, most }
-    }
-
-    fn part(&self, mark: &Arc<()>, n: usize) -> Result<Part> {
-        let session = self.session.as_ref();
-        let appending = self.appending.as_ref().ok_or_else(lost)?;
-        session.lock_for(Some(mark))?.run(|state| session.part(state, appending, &self.tokens, self.done, n))
-    }
-
-    /// Its tokens cannot be appended.
-    fn failed(&mut self, mark: &Arc<()>, error: Error) {
-        let error = self.settle(mark, Err(error)).err().unwrap_or_else(lost);
-        let stopped = self.generates && matches!(error, Error::Cancelled);
-        self.end = Some(if stopped { Ok(Some(StopReason::Cancelled)) } else { Err(error) });
-    }
-
-    /// The session gets its tokens, or not.
-    fn settle(&mut self, mark: &Arc<()>, outcome: Result<()>) -> Result<()> {
-        let session = self.session.as_ref();
-        let appending = self.appending.take().ok_or_else(lost)?;
-        session.lock_for(Some(mark))?.run(|state| session.end(state, appending, &self.tokens, outcome))
-    }
-
-    /// Its tokens are through the passes: what has happened by it.
-    fn appended(&mut self, mark: &Arc<()>) -> Option<Event<H>> {
-        if let Err(error) = self.settle(mark, Ok(())) {
-            self.end = Some(Err(error));
-            return None;
-        }
-        let (was_step, token) = (self.generates, self.tokens.last().copied());
-        self.tokens.clear();
-        self.generates = true;
-        let (Some(generation), Some(token)) = (&mut self.generation, token) else {
-            self.end = Some(Ok(None));
-            return None;
-        };
-        if !was_step {
-            return None;
-        }
-        let mut text = String::new();
-        let appended = generation.appended(token, &mut text);
-        self.end = match appended {
-            Err(error) => Some(Err(error)),
-            Ok(()) => generation.ended(token, self.ends).map(|reason| Ok(Some(reason))),
-        };
-        let session = self.session.clone();
-        Some(Event { session, n_tokens: self.n_tokens(), text, what: What::Token(token) })
-    }
-
-    /// The session is not in use any more; what was not finished is undone.
-    fn let_go(self, mark: &Arc<()>) {
-        // One that has panicked is nobody's.
-        if let Ok(mut state) = self.session.as_ref().lock_for(Some(mark)) {
-            let n_tokens = state.tokens.len();
-            // Without memory the pages of a list that forks share stay until the next call.
-            let _ = state.pages.shrink(n_tokens);
-            state.taken_by = None;
-            if self.generation.is_some() {
-                state.generated_at = self.session.as_ref().figures();
-            }
+            self.events.push_back(Event { session, n_tokens, text, times, what: What::End(end) });
         }
     }
 }
 
 impl<H: AsRef<Session> + Clone> Drop for Batch<H> {
     fn drop(&mut self) {
-        self.entries.drain(..).for_each(|entry| entry.let_go(&self.mark));
+        self.entries.drain(..).for_each(|entry| {
+            entry.let_go(&self.mark);
+        });
+    }
+}
+
+/// A batch that runs: what is not the caller's time.
+struct Inside<'a, H: AsRef<Session> + Clone>(&'a mut Batch<H>);
+
+impl<H: AsRef<Session> + Clone> Inside<'_, H> {
+    fn of(batch: &mut Batch<H>) -> Inside<'_, H> {
+        batch.entries.iter_mut().for_each(|entry| entry.pause(false));
+        Inside(batch)
+    }
+}
+
+impl<H: AsRef<Session> + Clone> Drop for Inside<'_, H> {
+    fn drop(&mut self) {
+        self.0.entries.iter_mut().for_each(|entry| entry.pause(true));
     }
 }

@@ -57,6 +57,11 @@ pub struct Rendered {
     pub ids: Vec<u32>,
 }
 
+/// What the template without a name is called where it has to be named.
+const DEFAULT: &str = "default";
+/// What the template for conversations with tools is called.
+const WITH_TOOLS: &str = "tool_use";
+
 /// Where a template comes from, and whose fault it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Origin {
@@ -117,11 +122,12 @@ impl<'t> ChatTemplate<'t> {
         ChatTemplate::named(tokenizer, None)
     }
 
-    /// Takes the model's template with this name; none: the one without.
+    /// Takes the model's template with this name; none, or "default" where none has that name: the one without.
     ///
     /// Fails like [`ChatTemplate::new`]; the error has the names that there are.
     pub fn named(tokenizer: &'t Tokenizer, name: Option<&str>) -> Result<ChatTemplate<'t>> {
-        let source = tokenizer.chat_templates.iter().find(|source| source.name.as_deref() == name);
+        let find = |name: Option<&str>| tokenizer.chat_templates.iter().find(|source| source.name.as_deref() == name);
+        let source = find(name).or_else(|| name.filter(|name| *name == DEFAULT).and(find(None)));
         let source = source.ok_or_else(|| match name {
             None => Error::NotFound { what: "metadata key", name: CHAT_TEMPLATE.to_owned() },
             Some(name) => {
@@ -136,12 +142,16 @@ impl<'t> ChatTemplate<'t> {
         Ok(ChatTemplate { tokenizer, compiled: Arc::clone(compiled) })
     }
 
-    /// Takes a template of the caller's own, or else the model's that the conversation names.
+    /// Takes a template of the caller's own, or else the model's that the conversation names; with tools and without a name the
+    /// one that is for tools, if there is one.
     ///
     /// Fails like [`ChatTemplate::with_source`] and [`ChatTemplate::named`], with `Argument` where there are both.
     pub fn of(tokenizer: &'t Tokenizer, chat: &ChatJson<'_>, source: Option<&str>) -> Result<ChatTemplate<'t>> {
         match (source, chat.template_name) {
             (Some(source), None) => ChatTemplate::with_source(tokenizer, source),
+            (None, None) if chat.tools.is_some() && tokenizer.chat_template_names().any(|name| name == WITH_TOOLS) => {
+                ChatTemplate::named(tokenizer, Some(WITH_TOOLS))
+            }
             (None, name) => ChatTemplate::named(tokenizer, name),
             (Some(_), Some(name)) => {
                 let (found, expected) = (format!("{name:?} beside a template_source"), "one of both".to_owned());

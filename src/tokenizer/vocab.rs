@@ -20,6 +20,7 @@ fn texts(array: Array<'_>) -> Result<Vec<&str>> {
 /// The key of the chat template; those of templates with a name have it behind a dot.
 pub(super) const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 
+/// Those that have names. `tokenizer.chat_templates` lists the names of the keys once more, and adds nothing.
 fn chat_templates<'g>(gguf: &'g Gguf<'_>) -> Result<Vec<(&'g str, &'g str)>> {
     let mut all = Vec::new();
     for (key, _) in gguf.meta_iter() {

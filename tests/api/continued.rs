@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use kigo::error::{Error, Status};
+use kigo::gguf::{Gguf, TensorType, Value, ValueType};
 use kigo::tokenizer::{ChatJson, ChatTemplate, TokenKind, Tokenizer, Vocab};
 
+use crate::common::tiny::Tiny;
 use crate::fixtures::{fixture, strings};
 use crate::templates::{fnv, tokenizer};
 
@@ -150,9 +152,14 @@ fn a_file_has_templates_by_their_names() {
         let chat = ChatJson { messages: "[]", tools: Some("[1]"), template_name, ..ChatJson::default() };
         ChatTemplate::of(&tokenizer, &chat, source)?.render_json(&chat).map(|rendered| rendered.text)
     };
-    for (name, source, text) in
-        [(None, None, "first"), (Some("tool_use"), None, "[1]"), (Some(""), None, "empty"), (None, Some("own"), "own")]
-    {
+    // With tools the one for tools is taken, as transformers do it.
+    for (name, source, text) in [
+        (None, None, "[1]"),
+        (Some("tool_use"), None, "[1]"),
+        (Some("default"), None, "first"),
+        (Some(""), None, "empty"),
+        (None, Some("own"), "own"),
+    ] {
         assert_eq!(render(name, source).unwrap(), text);
         assert_eq!(render(name, source).unwrap(), text);
     }
@@ -164,4 +171,29 @@ fn a_file_has_templates_by_their_names() {
     );
     assert!(error(Some("rag"), None).to_string().contains("tokenizer.chat_template.rag"));
     assert_eq!(error(Some("rag"), Some("own")).status(), Status::InvalidArgument);
+    let plain = ChatJson { messages: "[]", ..ChatJson::default() };
+    assert_eq!(ChatTemplate::of(&tokenizer, &plain, None).unwrap().render_json(&plain).unwrap().text, "first");
+}
+
+#[test]
+fn named_templates_are_read_from_a_file_as_gguf_s_writer_writes_them() {
+    let mut tiny = Tiny::new("qwen2", TensorType::Q8_0);
+    tiny.with = [("tool_use", "{{ tools[0] }}"), ("rag", "about {{ messages[0].content }}")]
+        .map(|(name, text)| (format!("tokenizer.chat_template.{name}"), Value::String(text)))
+        .into();
+    let mut writer = tiny.writer();
+    writer.array("tokenizer.chat_templates", ValueType::String, ["rag", "tool_use"].map(Value::String));
+    let file = writer.to_bytes(|_, _| {});
+    let gguf = Gguf::from_bytes(&file).unwrap();
+    let tokenizer = Tokenizer::from_vocab(&Vocab::from_gguf(&gguf).unwrap()).unwrap();
+    assert_eq!(tokenizer.chat_template_names().collect::<Vec<_>>(), ["tool_use", "rag"]);
+    let render = |template_name: Option<&str>, tools: Option<&str>| {
+        let messages = r#"[{"role": "user", "content": "x"}]"#;
+        let chat = ChatJson { messages, tools, template_name, ..ChatJson::default() };
+        ChatTemplate::of(&tokenizer, &chat, None).and_then(|template| template.render_json(&chat)).unwrap().text
+    };
+    assert_eq!(render(Some("rag"), None), "about x");
+    assert_eq!(render(None, Some("[7]")), "7");
+    assert_eq!(render(None, None), render(Some("default"), Some("[7]")));
+    assert!(render(None, None).contains("<|im_start|>user"));
 }

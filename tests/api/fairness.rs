@@ -4,15 +4,13 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use crate::batch::{prompt, session};
+use crate::common::hooked::{Hook, Hooked};
 use crate::common::kept::bits;
 use crate::common::tiny::Tiny;
 use kigo::backend::cpu::{CpuDevice, CpuOptions};
-use kigo::backend::{Chunk, Device, LoadControl, LoadOptions as Loading, LoadedModel, Plan, RunControl, Slot};
 use kigo::engine::{Append, Engine, GenerateOptions, LoadOptions, LogSink, Model, Session, append_batch};
 use kigo::error::{Error, Result, Status};
 use kigo::gguf::TensorType;
-use kigo::model::{Config, Weights};
-use kigo::sampler::{SampleRequest, Sampled};
 
 /// The passes that a device has run, and the one that it stays in until it is let go on.
 #[derive(Default)]
@@ -59,65 +57,19 @@ impl Seen {
     }
 }
 
-/// The CPU, watched; its prompts may be cut at multiples of a number.
-struct Watched(CpuDevice, Arc<Seen>, Option<usize>);
-
-struct WatchedModel(Arc<dyn LoadedModel>, Arc<Seen>, Option<usize>);
-
-impl Device for Watched {
-    fn name(&self) -> String {
-        "watched".into()
-    }
-    fn plan(&self, config: &Config, weights: &Weights<'_>) -> Plan {
-        self.0.plan(config, weights)
-    }
-    fn load(
-        &self,
-        config: &Config,
-        weights: &Weights<'_>,
-        options: &Loading,
-        control: &mut dyn LoadControl,
-    ) -> Result<Arc<dyn LoadedModel>> {
-        let model = self.0.load(config, weights, options, control)?;
-        Ok(Arc::new(WatchedModel(model, Arc::clone(&self.1), self.2)))
+impl Hook for Seen {
+    fn before(&self, parts: &[usize]) -> Result<()> {
+        self.pass(parts.to_vec());
+        Ok(())
     }
 }
 
-impl LoadedModel for WatchedModel {
-    fn config(&self) -> &Config {
-        self.0.config()
-    }
-    fn plan(&self) -> Plan {
-        self.0.plan()
-    }
-    fn pass_alignment(&self) -> Option<usize> {
-        self.2
-    }
-    fn reserve_pages(&self, n: usize) -> Result<()> {
-        self.0.reserve_pages(n)
-    }
-    fn release_page(&self, page: u32) {
-        self.0.release_page(page);
-    }
-    fn create_slot_for(&self, n_ctx: usize) -> Result<Box<dyn Slot>> {
-        self.0.create_slot_for(n_ctx)
-    }
-    fn forward(&self, chunks: &mut [Chunk<'_>], run: &mut RunControl<'_>) -> Result<()> {
-        self.1.pass(chunks.iter().map(|chunk| chunk.tokens.len()).collect());
-        self.0.forward(chunks, run)
-    }
-    fn logits(&self, slot: &mut dyn Slot, out: &mut [f32]) -> Result<()> {
-        self.0.logits(slot, out)
-    }
-    fn sample(&self, slot: &mut dyn Slot, request: &SampleRequest<'_>) -> Result<Sampled> {
-        self.0.sample(slot, request)
-    }
-}
-
+/// A model of the CPU whose prompts may be cut at multiples of a number.
 fn watched(alignment: Option<usize>, merge: bool, pass_tokens: Option<usize>) -> (Model, Arc<Seen>) {
     let seen = Arc::new(Seen::default());
     let cpu = CpuDevice::new(CpuOptions { n_threads: 2, isa: None }).unwrap();
-    let device = Arc::new(Watched(cpu, Arc::clone(&seen), alignment));
+    let hook = Arc::<Seen>::clone(&seen);
+    let device = Arc::new(Hooked { device: Arc::new(cpu), hook, alignment: Some(alignment) });
     let mut tiny = Tiny::new("qwen2", TensorType::Q4_1);
     tiny.shape.n_ctx = 2048;
     let engine = Engine::with_device(device, 2, None, LogSink::silent());

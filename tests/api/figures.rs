@@ -5,74 +5,16 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::common::hold::hold;
+use crate::common::hooked::{Hook, Hooked};
 use crate::common::tiny::Tiny;
 use kigo::backend::cpu::{CpuDevice, CpuOptions};
-use kigo::backend::{Chunk, Device, LoadControl, LoadOptions as Loading, LoadedModel, Plan, RunControl, Slot};
 use kigo::engine::{
     Append, Batch, By, Engine, EngineOptions, GenerateOptions, Grammar, LoadOptions, LogLevel, LogSink, Model,
     ModelFigures, Session, SessionFigures, SessionOptions, Top, Work, append_batch,
 };
-use kigo::error::{Error, Result};
+use kigo::error::Error;
 use kigo::gguf::TensorType;
-use kigo::model::{Config, Weights};
-use kigo::sampler::{SampleRequest, Sampled, SamplingParams};
-
-/// What is done before a pass of chunks of so many tokens, which fails with what that gives.
-type Before = Arc<dyn Fn(&[usize]) -> Result<()> + Send + Sync>;
-
-/// The CPU with something before each of its passes.
-struct Hooked(CpuDevice, Before);
-
-struct HookedModel(Arc<dyn LoadedModel>, Before);
-
-impl Device for Hooked {
-    fn name(&self) -> String {
-        "hooked".into()
-    }
-    fn plan(&self, config: &Config, weights: &Weights<'_>) -> Plan {
-        self.0.plan(config, weights)
-    }
-    fn load(
-        &self,
-        config: &Config,
-        weights: &Weights<'_>,
-        options: &Loading,
-        control: &mut dyn LoadControl,
-    ) -> Result<Arc<dyn LoadedModel>> {
-        Ok(Arc::new(HookedModel(self.0.load(config, weights, options, control)?, Arc::clone(&self.1))))
-    }
-}
-
-impl LoadedModel for HookedModel {
-    fn config(&self) -> &Config {
-        self.0.config()
-    }
-    fn plan(&self) -> Plan {
-        self.0.plan()
-    }
-    fn pass_alignment(&self) -> Option<usize> {
-        self.0.pass_alignment()
-    }
-    fn reserve_pages(&self, n: usize) -> Result<()> {
-        self.0.reserve_pages(n)
-    }
-    fn release_page(&self, page: u32) {
-        self.0.release_page(page);
-    }
-    fn create_slot_for(&self, n_ctx: usize) -> Result<Box<dyn Slot>> {
-        self.0.create_slot_for(n_ctx)
-    }
-    fn forward(&self, chunks: &mut [Chunk<'_>], run: &mut RunControl<'_>) -> Result<()> {
-        (self.1)(&chunks.iter().map(|chunk| chunk.tokens.len()).collect::<Vec<_>>())?;
-        self.0.forward(chunks, run)
-    }
-    fn logits(&self, slot: &mut dyn Slot, out: &mut [f32]) -> Result<()> {
-        self.0.logits(slot, out)
-    }
-    fn sample(&self, slot: &mut dyn Slot, request: &SampleRequest<'_>) -> Result<Sampled> {
-        self.0.sample(slot, request)
-    }
-}
+use kigo::sampler::SamplingParams;
 
 /// What a log has got.
 type Lines = Arc<Mutex<Vec<(LogLevel, String)>>>;
@@ -87,8 +29,9 @@ fn log(level: LogLevel) -> (LogSink, Lines) {
     (sink, lines)
 }
 
-fn load(before: Before, sink: LogSink, options: LoadOptions) -> Model {
-    let device = Hooked(CpuDevice::new(CpuOptions { n_threads: 2, isa: None }).unwrap(), before);
+fn load(before: Arc<dyn Hook>, sink: LogSink, options: LoadOptions) -> Model {
+    let cpu = CpuDevice::new(CpuOptions { n_threads: 2, isa: None }).unwrap();
+    let device = Hooked::new(Arc::new(cpu), before);
     let mut tiny = Tiny::new("qwen2", TensorType::Q8_0);
     tiny.shape.n_ctx = 1024;
     let engine = Engine::with_device(Arc::new(device), 2, None, sink);
@@ -96,7 +39,7 @@ fn load(before: Before, sink: LogSink, options: LoadOptions) -> Model {
 }
 
 fn plain(options: LoadOptions) -> Model {
-    load(Arc::new(|_| Ok(())), LogSink::silent(), options)
+    load(Arc::new(|_: &[usize]| Ok(())), LogSink::silent(), options)
 }
 
 fn session(model: &Model) -> Session {
@@ -212,7 +155,7 @@ fn ns(time: Duration) -> u64 {
 fn gated(least: usize, options: LoadOptions) -> (Model, Arc<AtomicBool>) {
     let closed = Arc::new(AtomicBool::new(false));
     let gate = Arc::clone(&closed);
-    let before: Before = Arc::new(move |pass| {
+    let before = Arc::new(move |pass: &[usize]| {
         let begin = Instant::now();
         while pass[0] >= least && gate.load(Ordering::Acquire) && begin.elapsed() < Duration::from_secs(20) {
             std::thread::sleep(Duration::from_millis(1));
@@ -414,7 +357,7 @@ fn step_events_have_the_log_probabilities_of_the_tokens_that_come_without_them()
 fn a_slow_pass_is_told_of_once_in_a_while() {
     let slow = Arc::new(AtomicBool::new(false));
     let sleeps = Arc::clone(&slow);
-    let before: Before = Arc::new(move |_| {
+    let before = Arc::new(move |_: &[usize]| {
         if sleeps.load(Ordering::Acquire) {
             std::thread::sleep(Duration::from_millis(200));
         }
@@ -441,7 +384,7 @@ fn a_shared_pass_that_fails_is_told_of_and_its_sessions_go_on() {
         (Error::OutOfMemory { place: "host".into(), requested: 9, free: 1 }, LogLevel::Warn),
     ] {
         let text = error.to_string();
-        let before: Before = Arc::new(move |pass| match (pass.len(), &error) {
+        let before = Arc::new(move |pass: &[usize]| match (pass.len(), &error) {
             (1, _) => Ok(()),
             (_, Error::Internal { message }) => Err(Error::Internal { message: message.clone() }),
             _ => Err(Error::OutOfMemory { place: "host".into(), requested: 9, free: 1 }),
@@ -464,8 +407,11 @@ fn prefixes_that_go_are_told_of_at_the_level_of_details_alone() {
     let page = plain(LoadOptions::default()).cache_facts().page_bytes;
     for level in [LogLevel::Debug, LogLevel::Info] {
         let (sink, lines) = log(level);
-        let model =
-            load(Arc::new(|_| Ok(())), sink, LoadOptions { prefix_cache_bytes: 3 * page, ..LoadOptions::default() });
+        let model = load(
+            Arc::new(|_: &[usize]| Ok(())),
+            sink,
+            LoadOptions { prefix_cache_bytes: 3 * page, ..LoadOptions::default() },
+        );
         lines.lock().unwrap().clear();
         for text in 0..3 {
             session(&model).prefill(&prompt(text, 130)).unwrap();

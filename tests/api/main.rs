@@ -61,4 +61,5 @@ mod truth;
 mod vocabularies;
 mod vocabulary_memory;
 mod waiting;
+mod waiting_polled;
 mod windows;

@@ -4,17 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
+use crate::common::hooked::{Hook, Hooked};
 use crate::common::run::NoControl;
 use crate::common::tiny::{ARCHS, Tiny};
 use kigo::backend::{
-    self, Chunk, Device, LoadControl, LoadOptions, LoadedModel, PAGE_TOKENS, Plan, RunControl, Slot, TAP_NAMES,
-    TapEvent, TapObserver, Want,
+    self, Chunk, Device, LoadOptions, LoadedModel, PAGE_TOKENS, RunControl, TAP_NAMES, TapEvent, TapObserver, Want,
 };
 use kigo::engine::{EmbedOptions, Engine, LogSink, Session, SessionOptions, Tap};
-use kigo::error::Result;
 use kigo::gguf::{Gguf, TensorType};
-use kigo::model::{Config, Weights, bind};
-use kigo::sampler::{SampleRequest, Sampled};
+use kigo::model::bind;
 
 const DEVICES: [&str; 3] = ["reference", "cpu", "cuda:0"];
 
@@ -33,78 +31,16 @@ fn open(name: &str) -> Option<Arc<dyn Device>> {
 /// What a device has shown: of each activation how often, and its rows.
 type Shown = BTreeMap<(String, i32), (usize, usize)>;
 
-/// A device that counts what it shows.
-struct Counting(Arc<dyn Device>, Arc<Mutex<Shown>>);
+/// Counts what a device shows.
+#[derive(Default)]
+struct Counts(Mutex<Shown>);
 
-struct CountingModel(Arc<dyn LoadedModel>, Arc<Mutex<Shown>>);
-
-struct CountingObserver<'a>(&'a mut dyn TapObserver, &'a Mutex<Shown>);
-
-impl TapObserver for CountingObserver<'_> {
-    fn wants(&self, name: &str, layer: i32) -> bool {
-        self.0.wants(name, layer)
-    }
-    fn show(&mut self, event: &TapEvent<'_>) {
-        let mut shown = self.1.lock().unwrap();
+impl Hook for Counts {
+    fn shown(&self, event: &TapEvent<'_>) {
+        let mut shown = self.0.lock().unwrap();
         let (n, rows) = shown.entry((event.name.to_owned(), event.layer)).or_default();
         *n += 1;
         *rows += event.rows;
-        self.0.show(event);
-    }
-}
-
-impl Device for Counting {
-    fn name(&self) -> String {
-        self.0.name()
-    }
-    fn plan(&self, config: &Config, weights: &Weights<'_>) -> Plan {
-        self.0.plan(config, weights)
-    }
-    fn load(
-        &self,
-        config: &Config,
-        weights: &Weights<'_>,
-        options: &LoadOptions,
-        control: &mut dyn LoadControl,
-    ) -> Result<Arc<dyn LoadedModel>> {
-        Ok(Arc::new(CountingModel(self.0.load(config, weights, options, control)?, Arc::clone(&self.1))))
-    }
-}
-
-impl LoadedModel for CountingModel {
-    fn config(&self) -> &Config {
-        self.0.config()
-    }
-    fn plan(&self) -> Plan {
-        self.0.plan()
-    }
-    fn reserve_pages(&self, n: usize) -> Result<()> {
-        self.0.reserve_pages(n)
-    }
-    fn release_page(&self, page: u32) {
-        self.0.release_page(page);
-    }
-    fn create_slot_for(&self, n_ctx: usize) -> Result<Box<dyn Slot>> {
-        self.0.create_slot_for(n_ctx)
-    }
-    fn forward(&self, chunks: &mut [Chunk<'_>], run: &mut RunControl<'_>) -> Result<()> {
-        let cancel = run.cancel;
-        match run.tap.as_deref_mut() {
-            None => self.0.forward(chunks, run),
-            Some(tap) => {
-                let mut counting = CountingObserver(tap, &self.1);
-                self.0.forward(chunks, &mut RunControl { cancel, tap: Some(&mut counting) })
-            }
-        }
-    }
-    fn logits(&self, slot: &mut dyn Slot, out: &mut [f32]) -> Result<()> {
-        self.0.logits(slot, out)
-    }
-    fn sample(&self, slot: &mut dyn Slot, request: &SampleRequest<'_>) -> Result<Sampled> {
-        self.0.sample(slot, request)
-    }
-    fn prefill_chunk(&self) -> usize {
-        self.0.prefill_chunk()
     }
 }
 
@@ -117,20 +53,20 @@ fn an_embedding_brings_the_last_layer_s_states_alone() {
     for name in DEVICES {
         let Some(device) = open(name) else { continue };
         for arch in ARCHS {
-            let shown = Arc::<Mutex<Shown>>::default();
-            let counting = Arc::new(Counting(Arc::clone(&device), Arc::clone(&shown)));
+            let counts = Arc::new(Counts::default());
+            let counting = Arc::new(Hooked::new(Arc::clone(&device), Arc::<Counts>::clone(&counts)));
             let engine = Engine::with_device(counting, 2, None, LogSink::silent());
             let bytes = Tiny::new(arch, TensorType::Q8_0).bytes();
             let model = engine.load_memory(&bytes, &mut |_, _| Ok(())).unwrap();
             // A prompt's pass, several of them, and single steps.
             for n in [1, 3, 130] {
-                shown.lock().unwrap().clear();
+                counts.0.lock().unwrap().clear();
                 let ids = tokens(n, model.facts().n_vocab);
                 let mut out = vec![f32::NAN; model.facts().n_embd];
                 model.embed(&ids, EmbedOptions::default(), &mut out).unwrap();
                 assert!(out.iter().all(|x| x.is_finite()));
                 let last = model.facts().n_layers as i32 - 1;
-                let shown = shown.lock().unwrap();
+                let shown = counts.0.lock().unwrap();
                 assert!(last > 0 && shown.len() == 1, "{name} {arch}: {shown:?}");
                 let (_, rows) = shown[&("resid".to_owned(), last)];
                 assert_eq!(rows, n, "{name} {arch}: {shown:?}");
@@ -143,19 +79,19 @@ fn an_embedding_brings_the_last_layer_s_states_alone() {
 fn a_session_s_tap_brings_what_its_mask_names() {
     for name in DEVICES {
         let Some(device) = open(name) else { continue };
-        let shown = Arc::<Mutex<Shown>>::default();
-        let counting = Arc::new(Counting(device, Arc::clone(&shown)));
+        let counts = Arc::new(Counts::default());
+        let counting = Arc::new(Hooked::new(device, Arc::<Counts>::clone(&counts)));
         let engine = Engine::with_device(counting, 2, None, LogSink::silent());
         let bytes = Tiny::new("qwen2", TensorType::Q8_0).bytes();
         let model = engine.load_memory(&bytes, &mut |_, _| Ok(())).unwrap();
         for wanted in [&["k_rope"][..], &["embed", "ffn_act", "logits"], &[]] {
-            shown.lock().unwrap().clear();
+            counts.0.lock().unwrap().clear();
             let mask = TAP_NAMES.iter().enumerate().filter(|(_, n)| wanted.contains(n)).map(|(i, _)| 1 << i).sum();
             let session = Session::new(&model, SessionOptions::default()).unwrap();
             session.set_tap(Some(Tap::new(mask, Box::new(|_| true)))).unwrap();
             session.prefill(&tokens(40, model.facts().n_vocab)).unwrap();
             session.prefill(&[1]).unwrap();
-            let shown = shown.lock().unwrap();
+            let shown = counts.0.lock().unwrap();
             for name in TAP_NAMES {
                 let n = shown.keys().filter(|(shown, _)| shown == name).count();
                 let outside = ["embed", "final_norm", "logits"].contains(&name);

@@ -78,7 +78,7 @@ fn what_templates_render_is_allowed() {
     }
     println!("{families:?}");
     let without: Vec<&str> = families.iter().filter(|(_, has)| !**has).map(|(family, _)| *family).collect();
-    assert_eq!(without, ["minimax-m3", "muse", "plain"]);
+    assert_eq!(without, ["minimax-m3", "plain"]);
     assert!(wrong.is_empty(), "{} wrong\n{}", wrong.len(), wrong.join("\n\n"));
 }
 
@@ -269,6 +269,10 @@ fn arrays_have_as_many_items_as_the_schema_says() {
 fn what_a_notation_cannot_hold_is_refused_with_the_path() {
     let model = model();
     let text = json!({"type": "string"});
+    let tagged = |tag: &str, required: bool| {
+        let required = if required { json!(["t"]) } else { json!([]) };
+        json!({"type": "object", "properties": {"t": {"const": tag}}, "required": required})
+    };
     let refused = |signs: &str, parameters: &Value, expected: &str| match of_parameters(&model, signs, parameters) {
         Ok(_) => panic!("{signs} {parameters} is not refused"),
         Err(error) => {
@@ -315,9 +319,57 @@ fn what_a_notation_cannot_hold_is_refused_with_the_path() {
         (json!({"type": "object", "additionalProperties": text}), "#/properties/a: \"additionalProperties\""),
         (json!({"type": "object", "minProperties": 1, "properties": {}}), "#/properties/a: \"minProperties\" is not"),
         (json!({"type": "array", "items": {"enum": [[1]]}}), "#/properties/a/items: an array or an object"),
+        (
+            json!({"oneOf": [{"type": "integer"}, {"type": ["string", "number"]}]}),
+            "#/properties/a: \"oneOf\" whose schemas may hold for the same value (#/properties/a/oneOf/0 and #/properties/a/oneOf/1)",
+        ),
+        (
+            json!({"oneOf": [{"const": 1}, {"type": "null"}, {"enum": [2, 1.0]}]}),
+            "#/properties/a: \"oneOf\" has the value 1",
+        ),
+        (json!({"oneOf": [{"enum": ["x", 7]}, {"type": "integer"}]}), "#/properties/a: \"oneOf\" whose"),
+        (json!({"oneOf": [{"type": "null"}, {}]}), "#/properties/a: \"oneOf\" whose"),
+        (json!({"oneOf": [{"anyOf": [{"type": "null"}, text]}, {"const": "x"}]}), "#/properties/a: \"oneOf\" whose"),
+        (json!({"oneOf": [tagged("x", true), tagged("y", false)]}), "#/properties/a: \"oneOf\" whose"),
+        (json!({"oneOf": [tagged("x", true), tagged("x", true)]}), "#/properties/a: \"oneOf\" whose"),
     ] {
         let parameters = json!({"properties": {"a": schema}});
         OWN[..2].iter().for_each(|signs| refused(signs, &parameters, expected));
+    }
+}
+
+#[test]
+fn one_of_several_schemas_is_any_of_them_where_no_two_hold_for_a_value() {
+    let model = model();
+    let tagged = |tag: Value, more: Value| json!({"type": "object", "properties": {"t": tag, "n": more}, "required": ["t"], "additionalProperties": false});
+    let number = json!({"type": "number"});
+    for (schemas, texts) in [
+        (json!([{"type": "string"}, {"type": "integer"}, {"type": "null"}]), [("7", true), ("[]", false)]),
+        (json!([{"const": 1}, {"const": 2}, {"type": "boolean"}]), [("2", true), ("3", false)]),
+        (json!([{"enum": [1, 2]}, {"type": ["array", "boolean"]}]), [("1", true), ("3", false)]),
+        (
+            json!([
+                tagged(json!({"const": 1}), number.clone()),
+                tagged(json!({"enum": [2, 3]}), json!({"type": "boolean"}))
+            ]),
+            [("{n:true,t:2}", true), ("{n:1,t:2}", false)],
+        ),
+        (
+            json!([{"anyOf": [{"type": "null"}, {"type": "boolean"}]}, {"type": "integer"}]),
+            [("12", true), ("{}", false)],
+        ),
+        (
+            json!([{"type": "object", "properties": {"x": number}, "required": ["x"]},
+                {"type": "object", "properties": {"y": number}, "additionalProperties": false}]),
+            [("{y:1}", true), ("{y:true}", false)],
+        ),
+    ] {
+        let parameters = json!({"properties": {"a": {"oneOf": schemas}}, "required": ["a"]});
+        let constraint = of_parameters(&model, OWN[1], &parameters).unwrap();
+        for (text, is_allowed) in texts {
+            let call = format!("<|tool_call>call:f{{a:{text}}}<tool_call|>");
+            assert_eq!(allows(&model, &constraint, &call), is_allowed, "{schemas}: {text}");
+        }
     }
 }
 
@@ -353,5 +405,57 @@ fn what_the_parameters_refer_to_is_held_and_what_nothing_is_valid_for_is_left_ou
         let call =
             format!("<tool_call>\n<function=f>\n<parameter={name}>\n{value}\n</parameter>\n</function>\n</tool_call>");
         assert_eq!(allows(&model, &tags, &call), is_allowed, "{call}");
+    }
+}
+
+#[test]
+fn messages_that_are_calls_are_held_to_the_tools() {
+    let model = model();
+    let tools = tools().to_string();
+    let invoked = |name: &str, arguments: &str| {
+        format!(
+            " to={name}<|message|><atem:function_calls>\n<atem:invoke name=\"{name}\">\n{arguments}</atem:invoke>\n\
+             </atem:function_calls>"
+        )
+    };
+    let city = "<atem:parameter name=\"city\">Wien</atem:parameter>\n";
+    let (book, next) = ("<atem:parameter name=\"q\">x</atem:parameter>\n", "<|eom|><|start|>assistant");
+    let (call, other) = (invoked("get_weather", city), invoked("book-it", book));
+    let self_said = format!(" to=self<|message|>well <|eom|>?{next}");
+    let mixed = call.replace("to=get_weather", "to=book-it");
+    let functionary = ("get_weather\n{\"city\": \"Wien\"}", "book-it\n{\"q\": \"x\"}");
+    // A text; whether it is allowed, where a call is required, and where there may be one at most.
+    let muse = vec![
+        (" to=user<|message|>so".to_owned(), [true, false, true]),
+        (format!("{self_said} to=user<|message|>so"), [true, false, true]),
+        (call.clone(), [true, true, true]),
+        (format!("{self_said}{call}"), [true, true, true]),
+        (format!("{self_said} to=user<|message|>so{next}{call}{next}{other}"), [true, false, false]),
+        (mixed, [false; 3]),
+        (invoked("get_weather", book), [false; 3]),
+        (invoked("nobody", ""), [false; 3]),
+        ("so".to_owned(), [false; 3]),
+    ];
+    let named = vec![
+        ("all\nso".to_owned(), [true, false, true]),
+        (functionary.0.to_owned(), [true, true, true]),
+        (format!("{}>>>{}", functionary.0, functionary.1), [true, true, false]),
+        (format!("all\nso > so>>>{}", functionary.1), [true, false, true]),
+        (format!("all\nso>>>{}>>>{}", functionary.1, functionary.0), [true, false, false]),
+        ("nobody\n{}".to_owned(), [false; 3]),
+        ("book-it\n{\"q\": 1}".to_owned(), [false; 3]),
+        ("all\nso>>>so".to_owned(), [false; 3]),
+    ];
+    for (name, texts) in [("muse-glimmer.jinja", muse), ("meetkai-functionary-medium-v3.2.jinja", named)] {
+        let Some(source) = source(name) else { return };
+        let chat = ChatJson { messages: "[]", tools: Some(&tools), ..ChatJson::default() };
+        let plain = ToolChoice::default();
+        let choices = [plain, ToolChoice { required: true, ..plain }, ToolChoice { one: true, ..plain }];
+        for (index, choice) in choices.iter().enumerate() {
+            let made = Constraint::of_tools(&model, &chat, Some(&source), choice, false, &mut || true).unwrap();
+            for (text, allowed) in &texts {
+                assert_eq!(allows(&model, &made, text), allowed[index], "{name} {choice:?}: {text}");
+            }
+        }
     }
 }

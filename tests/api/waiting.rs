@@ -8,30 +8,30 @@ use crate::common::kept::{alone, bits, load, pages, reused, reusing, text};
 use crate::common::probe::{Plot, Probe};
 use crate::common::random::mix;
 use kigo::backend::cpu::{CpuDevice, CpuOptions};
-use kigo::engine::{Append, Batch, LoadOptions, Model, Session, SessionOptions, Work, append_batch};
+use kigo::engine::{Append, LoadOptions, Model, Session, SessionOptions, append_batch};
 use kigo::error::Status;
 
 /// A model whose passes take so many milliseconds, and what says so.
-fn slow(delay_ms: usize, options: LoadOptions) -> (Model, Arc<Plot>) {
+pub fn slow(delay_ms: usize, options: LoadOptions) -> (Model, Arc<Plot>) {
     let plot = Arc::new(Plot::default());
     let (_, model) = load(Arc::new(Probe(Arc::clone(&plot))), "qwen2", None, options);
     plot.delay_ms.store(delay_ms, Ordering::SeqCst);
     (model, plot)
 }
 
-fn prompt(end: u32) -> Vec<u32> {
+pub fn prompt(end: u32) -> Vec<u32> {
     [text(1, 300), vec![end]].concat()
 }
 
 /// Waits until a pass has begun.
-fn in_pass(plot: &Plot) {
+pub fn in_pass(plot: &Plot) {
     while plot.passes.load(Ordering::SeqCst) == 0 {
         std::thread::yield_now();
     }
 }
 
 /// What the logits are with all tokens computed, without delay.
-fn expected(model: &Model, plot: &Plot, tokens: &[u32]) -> Vec<u32> {
+pub fn expected(model: &Model, plot: &Plot, tokens: &[u32]) -> Vec<u32> {
     let delay_ms = plot.delay_ms.swap(0, Ordering::SeqCst);
     let expected = alone(model, tokens);
     plot.delay_ms.store(delay_ms, Ordering::SeqCst);
@@ -40,7 +40,7 @@ fn expected(model: &Model, plot: &Plot, tokens: &[u32]) -> Vec<u32> {
 }
 
 /// Fails where `work` takes too long, such as for ever.
-fn within<T: Send + 'static>(seconds: u64, work: impl FnOnce() -> T + Send + 'static) -> T {
+pub fn within<T: Send + 'static>(seconds: u64, work: impl FnOnce() -> T + Send + 'static) -> T {
     let thread = std::thread::spawn(work);
     let begin = Instant::now();
     while !thread.is_finished() {
@@ -362,27 +362,4 @@ fn threads_that_share_keep_cancel_and_run_out_of_memory_stay_right() {
         let facts = model.cache_facts();
         assert_eq!((facts.n_pages_used, facts.used_bytes), (facts.n_pages_retained, facts.spare_bytes), "{arch}");
     }
-}
-
-#[test]
-fn a_polled_batch_neither_waits_nor_is_waited_for() {
-    let (model, plot) = slow(0, LoadOptions::default());
-    let wanted = [1, 2].map(|end| expected(&model, &plot, &prompt(end)));
-    let mut batch = Batch::new(&model).unwrap();
-    let polled = Arc::new(reusing(&model));
-    batch.add(Arc::clone(&polled), Work { tokens: &prompt(1), generate: None }).unwrap();
-    // It has not run yet, and may never.
-    let other = reusing(&model);
-    other.prefill(&prompt(2)).unwrap();
-    assert_eq!((reused(&other), bits(&other)), (0, wanted[1].clone()));
-    while batch.run(Duration::from_secs(1)).unwrap() > 0 {}
-    drop(batch);
-    assert_eq!(bits(&polled), wanted[0]);
-    // One that comes later takes what there is.
-    let mut batch = Batch::new(&model).unwrap();
-    let late = Arc::new(reusing(&model));
-    batch.add(Arc::clone(&late), Work { tokens: &prompt(1), generate: None }).unwrap();
-    while batch.run(Duration::from_secs(1)).unwrap() > 0 {}
-    drop(batch);
-    assert_eq!((reused(&late), bits(&late)), (256, wanted[0].clone()));
 }

@@ -143,7 +143,8 @@ fn generate_and_chat_keep_to_grammars() {
             && b[3] == b'-'
             && b[4..].iter().all(|c| b"xyz".contains(c))
     };
-    for grammar in [["--regex", "[0-9]{3}-[xyz]{2}"], ["--grammar", &file]] {
+    let gbnf = ["--gbnf", "root ::= [0-9]{3} \"-\" tail\ntail ::= [xyz]{2}"];
+    for grammar in [["--regex", "[0-9]{3}-[xyz]{2}"], ["--grammar", &file], gbnf] {
         let text = succeed(command("generate", &["-m", tiny(), "-p", "a", "--temp", "1.5"]).args(grammar), "");
         assert!(kept(&text), "{text:?}");
         // Each answer of a conversation from its beginning.
@@ -178,7 +179,7 @@ fn generate_prints_log_probabilities() {
 
 #[test]
 fn bad_arguments_end_with_2_and_the_usage() {
-    let cases: [(&str, &[&str], &str); 24] = [
+    let cases: [(&str, &[&str], &str); 25] = [
         ("generate", &["-p", "x"], "-m: is missing"),
         ("generate", &["-m", "x"], "-p or -f: is needed"),
         ("generate", &["-m", "x", "-p", "x", "-f", "x"], "only one of them"),
@@ -190,6 +191,7 @@ fn bad_arguments_end_with_2_and_the_usage() {
         ("generate", &["--temp", "nan"], "--temp: needs a number"),
         ("generate", &["-m", "x", "-p", "x", "--logprobs", "2", "--json"], "--logprobs: cannot be there together"),
         ("generate", &["--regex", "a", "--grammar", "b"], "--grammar: cannot be there together"),
+        ("chat", &["--grammar", "a", "--gbnf", "b"], "--gbnf: cannot be there together"),
         ("chat", &["--json-schema"], "--json-schema: needs a value"),
         ("chat", &["--device"], "--device: needs a value"),
         ("chat", &["-p", "x"], "-p: is not an option"),
@@ -299,7 +301,7 @@ fn chat_edits_lines_in_a_terminal() {
 
 #[test]
 fn failures_end_with_1_and_the_library_s_text() {
-    let cases: [(&str, &[&str], &[&str]); 9] = [
+    let cases: [(&str, &[&str], &[&str]); 10] = [
         ("generate", &["-m", "/no/such.gguf", "-p", "x"], &["kigo_model_load_file", "KIGO_STATUS_IO", "/no/such.gguf"]),
         (
             "generate",
@@ -314,6 +316,11 @@ fn failures_end_with_1_and_the_library_s_text() {
         ),
         ("generate", &["-m", "Cargo.toml", "-p", "x"], &["KIGO_STATUS_INVALID_MODEL"]),
         ("generate", &["-m", tiny(), "-p", "x", "--regex", "("], &["kigo_constraint_create", "KIGO_STATUS_CONSTRAINT"]),
+        (
+            "generate",
+            &["-m", tiny(), "-p", "x", "--gbnf", "root ::= a"],
+            &["kigo_constraint_create", "KIGO_STATUS_CONSTRAINT"],
+        ),
         ("generate", &["-m", tiny(), "-p", "x", "--grammar", "@/no/such.lark"], &["/no/such.lark", "No such file"]),
         ("plugin", &["/no/such.so", "-m", tiny()], &["dlopen: ", "/no/such.so"]),
         ("bench", &["-m", tiny(), "-p", "70000", "-n", "0"], &["exceed the model's context"]),

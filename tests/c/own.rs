@@ -67,3 +67,8 @@ fn a_host_s_cap_is_kept_and_what_is_spare_goes_first() {
 fn each_block_that_a_host_refuses_is_out_of_memory_and_nothing_else() {
     memory("nth");
 }
+
+#[test]
+fn nothing_stays_of_what_a_host_gave_before_it_refused_the_rest() {
+    memory("full");
+}

@@ -1,7 +1,7 @@
 // The host's memory in the place of the system's: every block goes back as it came, a cap is kept, and each block that is refused is
 // OUT_OF_MEMORY with everything as before.
 //
-//     own_memory MODEL blocks|cap|nth
+//     own_memory MODEL blocks|cap|nth|full
 #define _POSIX_C_SOURCE 200809L
 #include "calls.h"
 
@@ -16,6 +16,7 @@ static struct {
     pthread_mutex_t mutex;
     uint64_t live[5], n_live, most, cap;
     long n, fails_at; // the n-th from now on, from 1; 0: none
+    bool full;        // and all behind it, until a block has come back
     bool failed, inside;
     struct world *w;
 } memory = {.mutex = PTHREAD_MUTEX_INITIALIZER, .cap = UINT64_MAX};
@@ -40,7 +41,9 @@ static void *give(size_t bytes, size_t alignment, int32_t kind, void *user_data)
     CHECK(user_data == &memory && bytes > 0 && alignment == sizeof(struct head) && kind >= 1 && kind <= 4);
     pthread_mutex_lock(&memory.mutex);
     look_inside();
-    bool refused = all_live() + bytes > memory.cap || (memory.fails_at > 0 && ++memory.n == memory.fails_at);
+    bool due = memory.fails_at > 0 && ++memory.n == memory.fails_at;
+    bool refused = due || all_live() + bytes > memory.cap;
+    memory.n -= due && memory.full;
     struct head *head = NULL;
     if (refused)
         memory.failed = true;
@@ -66,6 +69,7 @@ static void take_back(void *pointer, size_t bytes, size_t alignment, int32_t kin
     look_inside();
     memory.live[kind] -= bytes;
     memory.n_live--;
+    memory.n -= memory.full;
     memset(head, 0xdd, sizeof *head + bytes);
     pthread_mutex_unlock(&memory.mutex);
     free(head);
@@ -174,9 +178,11 @@ static void cap_case(const char *path)
     CHECK(memory.n_live == 0);
 }
 
-// Each block that a call asks for is refused once; it is judged as tests/c/limits.c does.
-static void nth_case(const char *path)
+// Each block that a call asks for is refused, alone or for as long as none has come back; it is judged as tests/c/limits.c does.
+static void nth_case(const char *path, bool full)
 {
+    memory.full = full;
+
     open_world_on(&w, path, open_own());
     kigo_session *witness = open_session(w.model);
     uint64_t seen = hash_session(HASH_BEGIN, &w, witness), n_refused = 0;
@@ -187,11 +193,13 @@ static void nth_case(const char *path)
         uint64_t expected = outcome_of(&w, call);
         for (long n = 1;; n++) {
             call->prepare(&w);
-            uint64_t before = hash_state(&w), live = memory.n_live;
+            uint64_t before = hash_state(&w), live = memory.n_live, pages = memory.live[KIGO_MEMORY_PAGES];
             memory.n = 0, memory.failed = false, memory.fails_at = n;
             kigo_status status = call->make(&w);
             memory.fails_at = 0;
             if (status != KIGO_STATUS_OK) {
+                // Of pages that a refused call did get, nothing stays, before another call gives it back.
+                CHECK((call->flags & LEAVES_A_PART) || memory.live[KIGO_MEMORY_PAGES] <= pages);
                 CHECK(status == KIGO_STATUS_OUT_OF_MEMORY && memory.failed && !made_something(&w));
                 CHECK((call->flags & LEAVES_A_PART) || (hash_state(&w) == before && memory.n_live >= live));
                 n_refused++;
@@ -228,6 +236,6 @@ int main(int argc, char **argv)
     else if (strcmp(argv[2], "cap") == 0)
         cap_case(argv[1]);
     else
-        nth_case(argv[1]);
+        nth_case(argv[1], strcmp(argv[2], "full") == 0);
     return 0;
 }

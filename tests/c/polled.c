@@ -87,6 +87,12 @@ static void ends(void)
         CHECK(memcmp(heard[i].tokens, alone[i].tokens, sizeof heard[i].tokens) == 0);
         CHECK(memcmp(heard[i].text, alone[i].text, sizeof heard[i].text) == 0);
         CHECK(heard[i].end.stop_reason == alone[i].end.stop_reason && heard[i].end.stop_index == alone[i].end.stop_index);
+        // What the generation took; the first has none.
+        const kigo_batch_event *end = &heard[i].end;
+        CHECK(end->n_prompt_tokens == (i != 0 ? 90 - 40 * (uint64_t)i : 0) && end->n_prompt_tokens_reused == 0);
+        CHECK((end->prefill_ns > 0) == (i != 0) && (end->first_token_ns > 0) == (end->n_tokens > 0));
+        CHECK(end->first_token_ns <= end->decode_ns && end->waiting_ns <= end->decode_ns);
+        CHECK((end->between_ns > 0) == (i != 0));
         if (i != 0)
             CHECK(heard[i].end.stop_token == alone[i].end.stop_token);
         same_logits(sessions[i], others[i]);

@@ -149,6 +149,19 @@ fn what_is_wrong_is_named_with_the_right_status() {
         ("chat/completions", of(json!({"logit_bias": {"5": 101}})), 400, Some("logit_bias.5")),
         ("chat/completions", of(json!({"top_logprobs": 21, "logprobs": true})), 400, Some("top_logprobs")),
         ("chat/completions", of(json!({"response_format": {"type": "xml"}})), 400, Some("response_format.type")),
+        ("chat/completions", of(json!({"grammar": "root ::= a"})), 400, Some("grammar")),
+        ("chat/completions", of(json!({"grammar": ["x"]})), 400, Some("grammar")),
+        ("chat/completions", of(json!({"grammar": GBNF, "json_schema": {}})), 400, Some("grammar")),
+        (
+            "chat/completions",
+            of(json!({"grammar": GBNF, "response_format": {"type": "json_object"}})),
+            400,
+            Some("grammar"),
+        ),
+        ("chat/completions", of(json!({"grammar": GBNF, "tools": [tool()]})), 400, Some("grammar")),
+        ("chat/completions", of(json!({"json_schema": "x"})), 400, Some("json_schema")),
+        ("completions", json!({"model": "tiny", "prompt": "x", "grammar": "root"}), 400, Some("grammar")),
+        ("completions", json!({"model": "tiny", "prompt": "x", "json_schema": {"type": 1}}), 400, Some("json_schema")),
         ("chat/completions", of(json!({"tools": [{"type": "x"}]})), 400, Some("tools")),
         ("chat/completions", of(json!({"tool_choice": {"function": {"name": "x"}}})), 400, Some("tool_choice")),
         ("chat/completions", of(json!({"functions": []})), 400, Some("functions")),
@@ -175,6 +188,39 @@ fn what_is_wrong_is_named_with_the_right_status() {
     let plain = server.raw(b"POST /v1/completions HTTP/1.1\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}");
     assert_eq!(parts(&plain).0, 415);
     assert_eq!(server.send("POST", "/v1/completions", "Content-Encoding: gzip\r\n", "{}").0, 415);
+    assert_eq!(server.end("-TERM"), Some(0));
+}
+
+/// A grammar of llama.cpp's, and whether a text is of it.
+const GBNF: &str = "root ::= [0-9]{3} \"-\" tail\ntail ::= [xyz]{2}";
+
+fn is_of_gbnf(text: &str) -> bool {
+    let b = text.as_bytes();
+    b.len() == 6 && b[..3].iter().all(u8::is_ascii_digit) && b[3] == b'-' && b[4..].iter().all(|c| b"xyz".contains(c))
+}
+
+fn tool() -> Value {
+    json!({"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}})
+}
+
+#[test]
+fn answers_are_held_to_the_request_s_grammar_or_schema() {
+    let Some(server) = start(tiny(), &[]) else { return };
+    for seed in 0..8 {
+        let how = json!({"grammar": GBNF, "temperature": 1.5, "seed": seed});
+        let (status, answer) = server.post("/v1/chat/completions", &chat("hello", &how));
+        assert!(status == 200 && is_of_gbnf(said(&answer)), "{answer}");
+        let mut how = json!({"model": "tiny", "prompt": "once", "temperature": 1.5, "seed": seed, "grammar": GBNF});
+        let text = server.post("/v1/completions", &how).1["choices"][0]["text"].clone();
+        assert!(text.as_str().is_some_and(is_of_gbnf), "{text}");
+        how["grammar"] = json!("");
+        how["json_schema"] = json!({"enum": ["red", 12]});
+        let text = server.post("/v1/completions", &how).1["choices"][0]["text"].clone();
+        assert!(["\"red\"", "12"].contains(&text.as_str().unwrap_or_default()), "{text}");
+        let how = json!({"response_format": {"type": "json_object", "schema": {"const": {"a": 1}}}, "seed": seed});
+        let (status, answer) = server.post("/v1/chat/completions", &chat("hello", &how));
+        assert!(status == 200 && said(&answer) == "{\"a\":1}", "{answer}");
+    }
     assert_eq!(server.end("-TERM"), Some(0));
 }
 

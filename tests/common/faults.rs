@@ -365,4 +365,30 @@ pub const FAULTS: &[Fault] = &[
         "a grammar of tools ends thinking with the first pair's mark where the prompt has opened another",
         &[("api/tool_grammar::thinking_ends_with_the_mark_of_the_pair_that_the_prompt_opens", "[/THINK]")],
     ),
+    fault(
+        "9da453a",
+        "blocks that a host gave stay with the library where it refuses another class of layers",
+        &[("c/own::nothing_stays_of_what_a_host_gave_before_it_refused_the_rest", "full")],
+    ),
+    fault(
+        "20",
+        "a conversation with tools takes the template without a name where the file has one for tools",
+        &[("api/continued::a_file_has_templates_by_their_names", "(Some(\"default\"), None, \"first\")")],
+    ),
+    fault(
+        "20",
+        "oneOf is written as anyOf in notations of their own",
+        &[
+            ("api/tool_grammar::one_of_several_schemas_is_any_of_them_where_no_two_hold_for_a_value", ""),
+            (
+                "api/tool_grammar::what_a_notation_cannot_hold_is_refused_with_the_path",
+                "whose schemas may hold for the same value",
+            ),
+        ],
+    ),
+    fault(
+        "20",
+        "[^] of a GBNF text is any character, and no text at all to llama.cpp",
+        &[("src/engine/grammar/gbnf/tests/peer.rs", "root ::= [^]")],
+    ),
 ];

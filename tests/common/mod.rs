@@ -7,6 +7,7 @@
 //! - [`tiny::Tiny`]: a whole model of each architecture in a few hundred kilobytes;
 //! - [`probe::Probe`]: a device that fails where a test wants it to;
 //! - [`hold`]: a session held to a grammar;
+//! - [`hooked::Hooked`]: a device with something of a test's in front of each pass;
 //! - [`hostile`]: texts of grammars that grow until a parser is overwhelmed;
 //! - [`kept`]: sessions of a model that keeps prefixes;
 //! - [`long`]: sessions of a model with LongRoPE;
@@ -25,6 +26,7 @@ pub mod features;
 pub mod gpu;
 pub mod habits;
 pub mod hold;
+pub mod hooked;
 pub mod hostile;
 pub mod kept;
 pub mod long;

@@ -1,4 +1,4 @@
-//! Modules use only those below them: `c_api -> doctor -> engine -> chat -> {tokenizer, backend} -> {sampler, model} -> gguf ->
+//! Modules use only those below them: `c_api -> doctor -> engine -> chat -> {tokenizer, backend} -> {sampler, model, schema} -> gguf ->
 //! process -> alloc -> error`.
 //!
 //! What stands in one pair of braces does not use its neighbours; of `backend`, neither do `cpu`, `reference` and
@@ -13,7 +13,7 @@ const LAYERS: [&[&str]; 10] = [
     &["alloc"],
     &["process"],
     &["gguf"],
-    &["sampler", "model"],
+    &["sampler", "model", "schema"],
     &["tokenizer", "backend"],
     &["chat"],
     &["engine"],

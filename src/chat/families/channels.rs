@@ -11,6 +11,7 @@ pub(super) fn rows() -> Vec<Row> {
         thinking: "<|channel|>analysis",
         call: Some("to="),
         head: &["assistant", "to=", "<|channel|>", "<|start|>"],
+        answer: "",
     };
     let muse = Channels {
         open: vec!["<|start|>"],
@@ -19,6 +20,16 @@ pub(super) fn rows() -> Vec<Row> {
         thinking: "to=self",
         call: None,
         head: &["assistant", "to=", "<|start|>"],
+        answer: "user",
+    };
+    let functionary = Channels {
+        open: vec![">>>"],
+        message: "\n",
+        ends: Vec::new(),
+        thinking: "",
+        call: Some(""),
+        head: &[],
+        answer: "all",
     };
     let argument = each("<atem:parameter name=\"", &["\">"], VALUE, "</atem:parameter>");
     let invoke =
@@ -32,6 +43,10 @@ pub(super) fn rows() -> Vec<Row> {
         Row {
             signs: &["<|start|>", "<|channel|>", "<|message|>"],
             syntax: Syntax { family: "harmony", channels: Some(harmony), ..Syntax::default() },
+        },
+        Row {
+            signs: &[">>>kigo_function\n"],
+            syntax: Syntax { family: "functionary-v3.2", channels: Some(functionary), ..Syntax::default() },
         },
     ]
 }

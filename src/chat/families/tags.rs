@@ -1,7 +1,7 @@
 //! Calls whose arguments stand in tags, one by one.
 
 use super::{Row, VALUE, each};
-use crate::chat::syntax::{Field, Part, Syntax, mark};
+use crate::chat::syntax::{Field, Part, mark};
 
 /// An argument whose tag says the type of its value.
 fn typed(before: &str, key_end: &str, type_end: &str, behind: &str) -> Part {
@@ -48,11 +48,19 @@ pub(super) fn rows() -> Vec<Row> {
     let seed = Some("</seed:tool_call>");
     let param = each("<param name=\"", &["\">"], Part::Value { lines: false, cdata: true }, "</param>");
     let param = vec![name(), mark("\">"), param, mark("</function>")];
+    // Its arguments are tags inside of each other.
+    let nested =
+        vec![mark("]<]minimax[>[<invoke name=\""), name(), mark("\">"), Part::Nested("]<]minimax[>[", "invoke")];
     let (dsml_v32, dsml_v4) = ("<｜DSML｜function_calls>", "<｜DSML｜tool_calls>");
     let row = Row::of_parts;
     vec![
-        // Its arguments are tags inside of each other, and are not read.
-        Row { signs: &["]<]minimax[>["], syntax: Syntax { family: "minimax-m3", ..Syntax::default() } },
+        row(
+            "minimax-m3",
+            &["]<]minimax[>[<tool_call>"],
+            "]<]minimax[>[<tool_call>",
+            Some("]<]minimax[>[</tool_call>"),
+            nested,
+        ),
         row("kimi-k3", &["<|open|>call tool="], "<|open|>tools<|sep|>", Some("<|close|>tools<|sep|>"), kimi),
         row("deepseek-v3.2", &["<｜DSML｜function_calls>"], dsml_v32, Some("</｜DSML｜function_calls>"), dsml()),
         row("deepseek-v4", &["<｜DSML｜tool_calls>"], dsml_v4, Some("</｜DSML｜tool_calls>"), dsml()),

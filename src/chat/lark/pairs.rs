@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde_json::{Map, Value};
 
 use super::place::Place;
-use super::{Tool, Writer, quoted};
+use super::{Tool, Writer, exclusive, quoted};
 use crate::chat::syntax::Notation;
 use crate::chat::tools;
 use crate::error::{Error, Result};
@@ -89,6 +89,9 @@ impl Writer<'_> {
             return place.refuse("no value is valid");
         }
         if let Some(ways) = place.ways(&[])? {
+            if place.schema.get("oneOf").is_some() {
+                exclusive::check(place, &ways)?;
+            }
             return self.one_of(&ways, |writer, way| writer.value(notation, way));
         }
         if let Some(values) = place.values()? {

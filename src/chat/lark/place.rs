@@ -5,13 +5,10 @@ use std::fmt::Display;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::schema::{MAX_COUNT, Shown, shortened};
 
 /// Schemas inside of each other, and references in a row.
 const MAX_DEPTH: usize = 16;
-/// The most that a count of items may be, as in schemas for JSON.
-const MAX_COUNT: u64 = 2_000_000_000;
-/// Characters of a name, a reference or a value that an error shows.
-const SHOWN: usize = 40;
 
 /// What no notation but JSON holds, of values of any type.
 const OF_ANY: [&str; 5] = ["allOf", "not", "if", "$dynamicRef", "$recursiveRef"];
@@ -56,19 +53,12 @@ pub(super) struct Place<'s> {
     depth: usize,
 }
 
-fn cut(text: &str) -> String {
-    if text.chars().nth(SHOWN).is_none() {
-        return text.to_owned();
-    }
-    text.chars().take(SHOWN).chain("...".chars()).collect()
-}
-
 fn shown(value: &Value) -> String {
     match value {
-        Value::Array(values) if !values.is_empty() => format!("an array of {} values", values.len()),
-        Value::Object(members) => format!("an object of {} members", members.len()),
-        Value::String(text) => Value::from(cut(text)).to_string(),
-        other => other.to_string(),
+        Value::Array(values) => Shown::Array(values.len()).to_string(),
+        Value::Object(members) => Shown::Object(members.len()).to_string(),
+        Value::String(text) => Shown::String(text).to_string(),
+        other => Shown::Plain(&other.to_string()).to_string(),
     }
 }
 
@@ -100,9 +90,13 @@ impl<'s> Place<'s> {
         let mut path = self.path.clone();
         for step in steps.into_iter().filter(|step| !step.is_empty()) {
             path.push('/');
-            path.push_str(&cut(step).replace('~', "~0").replace('/', "~1"));
+            path.push_str(&shortened(step).replace('~', "~0").replace('/', "~1"));
         }
         Place { root: self.root, schema, path, depth: self.depth + 1 }.resolved()
+    }
+
+    pub(super) fn path(&self) -> &str {
+        &self.path
     }
 
     pub(super) fn refuse<T>(&self, what: impl Display) -> Result<T> {
@@ -133,7 +127,7 @@ impl<'s> Place<'s> {
             let Some((path, schema)) = path.and_then(|path| Some((path, self.root.pointer(path)?))) else {
                 return self.wrong("$ref", reference, "a reference into the tool's own schema is expected");
             };
-            let path = format!("#{}", cut(path));
+            let path = format!("#{}", shortened(path));
             self = Place { root: self.root, schema, path, depth: self.depth + 1 };
         }
         for keyword in ["enum", "anyOf", "oneOf"] {

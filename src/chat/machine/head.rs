@@ -4,6 +4,14 @@ use super::{Kind, Machine, State};
 use crate::chat::call::{Call, Context, Step};
 use crate::chat::event::Events;
 use crate::chat::mark::{Begins, Found, find};
+use crate::chat::syntax::Channels;
+use crate::chat::tools::is_of_name;
+
+/// A head without the mark that it may begin with, where names stand right behind that.
+fn without_mark<'h>(plan: &Channels, head: &'h str) -> &'h str {
+    let mut marks = plan.open.iter().filter(|_| plan.head.is_empty());
+    marks.find_map(|mark| head.strip_prefix(mark)).unwrap_or(head)
+}
 
 /// Bytes of a message's head.
 const MAX_HEAD: usize = 256;
@@ -28,9 +36,7 @@ impl Machine {
         self.keep(at);
         let head: Vec<u8> = self.kept.iter().map(|b| b.byte).collect();
         let head = String::from_utf8_lossy(&head).into_owned();
-        let begun = head.trim_start();
-        let plausible = |start: &&'static str| begun.starts_with(*start) || start.starts_with(begun);
-        if head.len() > MAX_HEAD || head.contains('\n') || !channels.plan.head.iter().any(plausible) {
+        if head.len() > MAX_HEAD || head.contains('\n') || !self.is_plausible(&channels.plan, &head, whole) {
             self.unkeep(events);
             return true;
         }
@@ -39,13 +45,15 @@ impl Machine {
         }
         self.held.drain(..channels.message.len());
         self.kept.clear();
-        let name = channels.plan.call.and_then(|to| head.split_once(to)).map(|(_, rest)| {
+        let plan = &channels.plan;
+        let name = plan.call.and_then(|to| without_mark(plan, &head).split_once(to)).map(|(_, rest)| {
             let name = rest.split(|c: char| c == '<' || c.is_whitespace()).next().unwrap_or_default();
             name.strip_prefix("functions.").unwrap_or(name)
         });
-        if head.contains(channels.plan.thinking) && name.is_none_or(str::is_empty) {
+        let name = name.filter(|name| !name.is_empty() && *name != plan.answer);
+        if name.is_none() && !plan.thinking.is_empty() && head.contains(plan.thinking) {
             self.go(State::Text(Kind::Message));
-        } else if let Some(name) = name.filter(|name| !name.is_empty()) {
+        } else if let Some(name) = name {
             let tools = &self.tools;
             let mut context = Context { program: &program, tools, events, n_calls: &mut self.n_calls };
             self.state = State::NamedCall(Box::new(Call::named(name, &mut context)));
@@ -54,6 +62,17 @@ impl Machine {
             self.skips_space = false;
         }
         true
+    }
+
+    /// Whether what has come of a head, or the whole of it, may be one.
+    fn is_plausible(&self, plan: &Channels, head: &str, whole: bool) -> bool {
+        if plan.head.is_empty() {
+            let name = without_mark(plan, head);
+            let is_known = || name == plan.answer || self.tools.has(name) || self.tools.is_empty() && !name.is_empty();
+            return name.bytes().all(is_of_name) && (!whole || is_known());
+        }
+        let begun = head.trim_start();
+        plan.head.iter().any(|start| begun.starts_with(start) || start.starts_with(begun))
     }
 
     /// A message that is a call's arguments.

@@ -64,7 +64,7 @@ impl State {
         let done = loaded.reserve_parts(&n).is_ok();
         if !done {
             self.budget.give(0, self.parts.bytes(class));
-            loaded.settle_parts(&self.parts.n_there());
+            self.parts.settle(loaded);
         }
         done
     }
@@ -172,7 +172,7 @@ impl Pages {
             let taken = state.take(&*pool.loaded, replaced.iter().copied(), &list.wanted, more, &mut fresh);
             if taken.is_err() {
                 state.let_go_again(pages, &replaced, &mut list);
-                pool.loaded.settle_parts(&state.parts.n_there());
+                state.parts.settle(&*pool.loaded);
                 return taken.map(|()| first);
             }
             // Nobody is to find what is not finished.

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use crate::alloc::{reserve, reserve_by};
-use crate::backend::PAGE_TOKENS;
+use crate::backend::{LoadedModel, PAGE_TOKENS};
 use crate::error::Result;
 use crate::model::{CacheClasses, MAX_CLASSES};
 
@@ -149,6 +149,11 @@ impl PageParts {
         let mut n = [0; MAX_CLASSES];
         n.iter_mut().zip(&self.of_class).for_each(|(n, parts)| *n = parts.n_there);
         n
+    }
+
+    /// Tells the device how many there are, which gives memory beyond that back.
+    pub(super) fn settle(&self, loaded: &dyn LoadedModel) {
+        loaded.settle_parts(&self.n_there());
     }
 
     /// How many there are once pages have been taken for these indices of a list, with the parts that the list wants.

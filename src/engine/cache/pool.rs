@@ -172,7 +172,7 @@ impl PagePool {
                 state.leave(&*self.loaded, page, first + i, &mut end);
             }
         }
-        self.loaded.settle_parts(&state.parts.n_there());
+        state.parts.settle(&*self.loaded);
     }
 
     /// One more holder for each of these, the first of a list, which wants parts of them.
@@ -246,7 +246,7 @@ impl State {
             if !is_short || (0..missing).filter(|_| self.evict(loaded).is_some()).count() == 0 {
                 self.budget.give(n, bytes);
                 // Of one class there may be what another was refused.
-                loaded.settle_parts(&self.parts.n_there());
+                self.parts.settle(loaded);
                 return Err(error);
             }
             missing = n.saturating_sub(self.free.len());
@@ -353,7 +353,7 @@ impl State {
             };
             gone += bytes;
         }
-        loaded.settle_parts(&self.parts.n_there());
+        self.parts.settle(loaded);
         gone
     }
 

@@ -52,15 +52,20 @@ impl Lead {
         self.pool.settled.notify_all();
     }
 
+    /// Whether the call is in its caller's code, for which nobody waits long.
+    pub(in crate::engine) fn set_paused(&self, is_paused: bool) {
+        self.pool.lock().leads.pause(self.number, is_paused);
+    }
+
     /// The call runs code of its caller's, which might wait for those who wait for the call.
     pub(in crate::engine) fn pause<T>(&self, code: impl FnOnce() -> T) -> T {
         struct Paused<'a>(&'a Lead);
         impl Drop for Paused<'_> {
             fn drop(&mut self) {
-                self.0.pool.lock().leads.pause(self.0.number, false);
+                self.0.set_paused(false);
             }
         }
-        self.pool.lock().leads.pause(self.number, true);
+        self.set_paused(true);
         let _paused = Paused(self);
         code()
     }
@@ -205,11 +210,12 @@ impl PagePool {
         self.lock().leads.is_settled(awaited)
     }
 
-    /// Waits until one of them is settled, and no longer than a caller may leave its own cancel unseen. Whoever calls it leads nothing.
-    pub(in crate::engine) fn wait<'a>(&self, mut awaited: impl Iterator<Item = &'a mut Awaited>) {
+    /// Waits until one of them is settled, and no longer than `most` and than a caller may leave its own cancel unseen. Whoever calls it
+    /// leads nothing.
+    pub(in crate::engine) fn wait<'a>(&self, most: Duration, mut awaited: impl Iterator<Item = &'a mut Awaited>) {
         let state = self.lock();
         if !awaited.any(|awaited| state.leads.is_settled(awaited)) {
-            drop(self.settled.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner));
+            drop(self.settled.wait_timeout(state, LOOK.min(most)).unwrap_or_else(PoisonError::into_inner));
         }
     }
 }

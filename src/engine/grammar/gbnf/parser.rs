@@ -295,9 +295,11 @@ impl<'t> Parser<'t> {
             ranges.push((from, to));
         }
         self.at += 1;
+        // llama.cpp takes [^] for no text at all.
+        let is_empty = ranges.is_empty();
         let set = Set::new(ranges);
         let set = if negated { set.negated() } else { set };
-        if set.ranges().is_empty() {
+        if is_empty || set.ranges().is_empty() {
             return Err(self.wrong(at, "a class of no characters"));
         }
         self.char(set)

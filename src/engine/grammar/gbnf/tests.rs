@@ -10,6 +10,7 @@ use super::*;
 
 mod hostile;
 mod mixed;
+mod peer;
 
 /// A token for each byte, then `<a>`, `<b>` and the end.
 pub(super) struct Bytes;

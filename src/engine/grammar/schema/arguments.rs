@@ -4,8 +4,9 @@ use std::rc::Rc;
 
 use super::branch::{ARRAY, BOOL, INTEGER, NULL, NUMBER, OBJECT, STRING};
 use super::decimal::{Decimal, MAX_DIGITS};
-use super::json::{Id, Kind, shortened};
+use super::json::{Id, Kind};
 use super::rules::Compiler;
+use crate::schema::shortened;
 
 impl<'a> Compiler<'a> {
     pub(super) fn wrong<T>(&self, at: Id, keyword: &str, value: Id, expected: &str) -> Result<T, String> {

@@ -3,7 +3,7 @@
 use super::branch::{Branch, Conjunction, Group, Literal};
 use super::json::{Document, Id, Kind};
 use super::rules::{Compiler, Rule, Symbol};
-use super::scalars::MAX_COUNT;
+use crate::schema::MAX_COUNT;
 
 /// The items of a schema: those told by their place, and the rest.
 fn items_of(document: &Document, at: Id) -> (&[Id], Option<Id>) {

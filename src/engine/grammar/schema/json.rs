@@ -6,6 +6,8 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 
+use crate::schema::Shown;
+
 /// The longest text of a schema, in bytes.
 pub(in crate::engine) const MAX_BYTES: usize = 4 << 20;
 
@@ -97,21 +99,17 @@ impl Document {
     }
 
     /// The value as JSON in one line, cut where it is long.
-    pub(super) fn shown(&self, id: Id) -> String {
+    pub(super) fn shown(&self, id: Id) -> Shown<'_> {
         match self.kind(id) {
-            Kind::Null => "null".to_owned(),
-            Kind::Bool(value) => value.to_string(),
-            Kind::Number(text) => shortened(text),
-            Kind::String(text) => quoted(&shortened(text)),
-            Kind::Array(values) => format!("an array of {} values", values.len()),
-            Kind::Object(members) => format!("an object of {} members", members.len()),
+            Kind::Null => Shown::Plain("null"),
+            Kind::Bool(true) => Shown::Plain("true"),
+            Kind::Bool(false) => Shown::Plain("false"),
+            Kind::Number(text) => Shown::Plain(text),
+            Kind::String(text) => Shown::String(text),
+            Kind::Array(values) => Shown::Array(values.len()),
+            Kind::Object(members) => Shown::Object(members.len()),
         }
     }
-}
-
-/// At most some 80 characters of it.
-pub(super) fn shortened(text: &str) -> String {
-    if text.chars().count() <= 80 { text.to_owned() } else { text.chars().take(60).collect::<String>() + "..." }
 }
 
 /// The one way in which a string is written: short escapes where there are any, `\u00xx` for other control characters,

@@ -8,7 +8,7 @@ use super::json::{Id, Kind, quoted};
 use super::pattern::NamePattern;
 use super::rules::{Compiler, Rule, Symbol};
 use super::rx::Rx;
-use super::scalars::MAX_COUNT;
+use crate::schema::MAX_COUNT;
 
 /// The most patterns for the names of an object's members, and the most ways in which names match some of them.
 const MAX_NAME_PATTERNS: usize = 64;

@@ -9,13 +9,12 @@ use super::number::{self, Bound};
 use super::pattern;
 use super::rules::Compiler;
 use super::rx::{CHAR, Rx};
+use crate::schema::MAX_COUNT;
 
 /// The largest number that multiples are counted by, once its powers of ten are taken off.
 const MAX_UNIT: u64 = 20_000;
 /// The most multiples that are listed one by one.
 const MAX_LISTED: i128 = 2_000;
-/// The most times that something may be asked for in a row.
-pub(super) const MAX_COUNT: u64 = 2_000_000_000;
 /// The largest integer up to which all are numbers of 64 bits.
 const EXACT: i128 = 1 << 53;
 
