@@ -30,6 +30,8 @@ mod random;
 mod recipes;
 #[path = "../tests/common/shapes.rs"]
 mod shapes;
+#[path = "../tests/common/states.rs"]
+mod states;
 #[path = "../tests/common/vocab.rs"]
 mod vocab;
 

@@ -20,6 +20,7 @@ from gguf import GGMLQuantizationType as Q
 
 import hf_experts
 import hf_newer
+import hf_recurrent
 
 MODEL_NAMES = {
     "model.embed_tokens": "token_embd",
@@ -29,6 +30,7 @@ MODEL_NAMES = {
     "gpt_neox.embed_in": "token_embd",
     "gpt_neox.final_layer_norm": "output_norm",
     "embed_out": "output",
+    "model.embedding_norm": "token_embd_norm",
 }
 LAYER_NAMES = {
     "input_layernorm": "attn_norm",
@@ -55,7 +57,7 @@ LAYER_NAMES = {
     "attention.dense": "attn_output",
     "mlp.dense_h_to_4h": "ffn_up",
     "mlp.dense_4h_to_h": "ffn_down",
-} | hf_experts.LAYER_NAMES | hf_newer.LAYER_NAMES
+} | hf_experts.LAYER_NAMES | hf_newer.LAYER_NAMES | hf_recurrent.LAYER_NAMES
 POST_NORMS = {"post_attention_layernorm": "post_attention_norm", "post_feedforward_layernorm": "post_ffw_norm"}
 # What an architecture calls otherwise.
 OWN_NAMES = {
@@ -68,10 +70,10 @@ OWN_NAMES = {
     "glm4moe": {"post_attention_layernorm": "post_attention_norm"},
     "gpt-oss": {"post_attention_layernorm": "post_attention_norm"},
     "gemma4": POST_NORMS | {"pre_feedforward_layernorm": "ffn_norm"},
-}
+} | {arch: {"post_attention_layernorm": "post_attention_norm"} for arch in hf_recurrent.DELTA}
 # Those whose rows of q and k the converter reorders; ernie4_5, with experts too, glm4 and cohere2 turn neighbours from the start.
 NEIGHBOURS = ("llama", "smollm3", "mistral3", "granite", "arcee", "internlm2", "granitemoe")
-NORM_PLUS_ONE = ("gemma", "gemma2", "gemma3")
+NORM_PLUS_ONE = ("gemma", "gemma2", "gemma3", *hf_recurrent.DELTA)
 LAYER_NORM = ("starcoder2", "phi2", "gptneox", "stablelm", "cohere2")
 # Text models that transformers has without a matrix of logits.
 TEXT_MODELS = {
@@ -238,14 +240,16 @@ def save(model, arch: str, path: str, matrix_type: Q, tokens: list, token_types:
     w.add_context_length(c.max_position_embeddings)
     w.add_embedding_length(c.hidden_size)
     w.add_block_count(c.num_hidden_layers)
-    w.add_feed_forward_length(hf_newer.widths(arch, c) or c.intermediate_size)
+    widths = hf_newer.widths(arch, c) or getattr(c, "intermediate_size", None)
+    if widths is not None:
+        w.add_feed_forward_length(widths)
     w.add_head_count(c.num_attention_heads)
     if arch not in hf_newer.OWN_HEADS:
-        w.add_head_count_kv(n_kv_heads)
+        w.add_head_count_kv(hf_recurrent.n_kv_heads(arch, c))
     if arch in LAYER_NORM:
         w.add_layer_norm_eps(next(getattr(c, k) for k in ("layer_norm_eps", "norm_epsilon") if hasattr(c, k)))
     else:
-        w.add_layer_norm_rms_eps(c.rms_norm_eps)
+        w.add_layer_norm_rms_eps(c.norm_eps if arch in hf_recurrent.LFM2 else c.rms_norm_eps)
     if arch in hf_newer.OWN_HEADS:
         hf_newer.add_keys(w, arch, c, split)
     elif arch in ("qwen3", "gemma3") or head_dim * c.num_attention_heads != c.hidden_size:
@@ -261,6 +265,7 @@ def save(model, arch: str, path: str, matrix_type: Q, tokens: list, token_types:
         add_long_rope(w, rope, c.max_position_embeddings)
     add_own(w, arch, c)
     hf_experts.add_keys(w, arch, c)
+    hf_recurrent.add_keys(w, arch, c)
 
     w.add_tokenizer_model("gpt2")
     w.add_tokenizer_pre("default")
@@ -288,14 +293,19 @@ def save(model, arch: str, path: str, matrix_type: Q, tokens: list, token_types:
             cuts = hf_newer.cut(names, c, data)
         elif names:
             cuts = hf_experts.cut(arch, names, data)
+        elif names := hf_recurrent.parts(hf_name):
+            cuts = hf_recurrent.cut(arch, names, data, c)
         else:
             names = [gguf_name(arch, hf_name)]
             cuts = [rows_of(arch, names[0], data, c.num_attention_heads, n_kv_heads, to_file=True)]
         for name, data in zip(names, cuts):
             if name.endswith("ffn_gate_inp_shexp.weight"):
                 data = data.reshape(-1)
-            # Routers and biases stay as they are, as converters leave them.
-            is_matrix = data.ndim >= 2 and name.endswith(".weight") and not name.endswith("ffn_gate_inp.weight")
+            if name.endswith("shortconv.conv.weight"):
+                data = data[:, 0]
+            # Routers, convolutions and biases stay as they are, as converters leave them.
+            whole = ("ffn_gate_inp.weight", "shortconv.conv.weight", "ssm_conv1d.weight")
+            is_matrix = data.ndim >= 2 and name.endswith(".weight") and not name.endswith(whole)
             data = np.ascontiguousarray(data)
             w.add_tensor(name, data.astype(np.float16) if is_matrix and matrix_type == Q.F16 else data)
     w.write_header_to_file()
@@ -372,6 +382,11 @@ def load(path: str, config=None, split=True):
         names = hf_experts.parts(arch, hf_name)
         if names:
             data = hf_experts.joined(arch, [dequantized(tensors[name]) for name in names], parameter.shape)
+            state[hf_name] = torch.from_numpy(np.array(data))
+            continue
+        names = hf_recurrent.parts(hf_name)
+        if names:
+            data = hf_recurrent.joined(arch, names, [dequantized(tensors[name]) for name in names], c, parameter.shape)
             state[hf_name] = torch.from_numpy(np.array(data))
             continue
         name = gguf_name(arch, hf_name)

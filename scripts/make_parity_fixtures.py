@@ -42,6 +42,11 @@ def sizes(hidden, ff, layers, heads, kv_heads, head_dim=None, **more) -> dict:
     return COMMON | dict(hidden_size=hidden, intermediate_size=ff, num_hidden_layers=layers, num_attention_heads=heads) | kv | head | more
 
 
+def without(sizes: dict, name: str) -> dict:
+    """All but one."""
+    return {key: size for key, size in sizes.items() if key != name}
+
+
 def rope(theta=1e4, kind="default", **more) -> dict:
     return {"rope_type": kind, "rope_theta": theta} | more
 
@@ -273,6 +278,45 @@ MODELS = {
         **sizes(32, 40, 2, 4, 4), **RMS, **UNTIED, **latent(None, 40, 24, 8, 16), n_routed_experts=9, num_experts_per_tok=3,
         moe_intermediate_size=24, n_shared_experts=2, n_group=3, topk_group=2, routed_scaling_factor=0.7, norm_topk_prob=False,
         pad_token_id=0, rope_parameters=rope())),
+    # Layers with a state: of DeltaNets more value heads than key heads, and as many.
+    "lfm2": ("lfm2", [Q.F16], T.Lfm2Config(
+        **sizes(40, 56, 4, 5, 1), norm_eps=1e-5, **TIED, conv_L_cache=3, block_auto_adjust_ff_dim=False,
+        layer_types=["conv", "conv", "full_attention", "conv"], rope_parameters=rope(1e6))),
+    "lfm2-other": ("lfm2", [Q.F16], T.Lfm2Config(
+        **sizes(32, 48, 3, 4, 2), norm_eps=1e-5, **UNTIED, conv_L_cache=5, block_auto_adjust_ff_dim=False,
+        layer_types=["full_attention", "conv", "full_attention"], rope_parameters=rope())),
+    "lfm2moe": ("lfm2moe", [Q.F16], T.Lfm2MoeConfig(
+        **sizes(32, 40, 3, 4, 2), norm_eps=1e-5, **TIED, conv_L_cache=3, num_experts=7, num_experts_per_tok=2,
+        moe_intermediate_size=24, num_dense_layers=1, layer_types=["conv", "full_attention", "conv"], rope_parameters=rope(1e6))),
+    "lfm2moe-plain": ("lfm2moe", [Q.F16], T.Lfm2MoeConfig(
+        **sizes(40, 48, 2, 5, 1), norm_eps=1e-5, **UNTIED, conv_L_cache=4, num_experts=5, num_experts_per_tok=1,
+        moe_intermediate_size=16, num_dense_layers=0, use_expert_bias=False, routed_scaling_factor=1.5,
+        layer_types=["conv", "full_attention"], rope_parameters=rope())),
+    "qwen35": ("qwen35", [Q.F16], T.Qwen3_5TextConfig(
+        **sizes(32, 40, 4, 4, 2, 16), **RMS, **UNTIED, linear_num_key_heads=2, linear_num_value_heads=6, linear_key_head_dim=16,
+        linear_value_head_dim=16, rope_parameters=rope(1e7, partial_rotary_factor=0.25))),
+    "qwen35-even": ("qwen35", [Q.F16], T.Qwen3_5TextConfig(
+        **sizes(40, 56, 3, 5, 1, 24), **RMS, **TIED, linear_num_key_heads=3, linear_num_value_heads=3, linear_key_head_dim=24,
+        linear_value_head_dim=32, linear_conv_kernel_dim=3, layer_types=["linear_attention", "full_attention", "linear_attention"],
+        rope_parameters=rope(1e6, partial_rotary_factor=0.5))),
+    "qwen3next": ("qwen3next", [Q.F16], T.Qwen3NextConfig(
+        **sizes(32, 40, 4, 4, 2, 16), **RMS, **UNTIED, linear_num_key_heads=2, linear_num_value_heads=6, linear_key_head_dim=16,
+        linear_value_head_dim=16, num_experts=7, num_experts_per_tok=2, moe_intermediate_size=24, shared_expert_intermediate_size=40,
+        rope_parameters=rope(1e7, partial_rotary_factor=0.25))),
+    "qwen3next-even": ("qwen3next", [Q.F16], T.Qwen3NextConfig(
+        **sizes(40, 48, 2, 5, 1, 24), **RMS, **TIED, linear_num_key_heads=3, linear_num_value_heads=3, linear_key_head_dim=16,
+        linear_value_head_dim=16, num_experts=5, num_experts_per_tok=1, moe_intermediate_size=16, shared_expert_intermediate_size=24,
+        layer_types=["linear_attention", "full_attention"], rope_parameters=rope(1e6, partial_rotary_factor=0.5))),
+    "qwen35moe": ("qwen35moe", [Q.F16], T.Qwen3_5MoeTextConfig(
+        **without(sizes(32, 0, 3, 4, 2, 16), "intermediate_size"), **RMS, **UNTIED, linear_num_key_heads=2, linear_num_value_heads=4,
+        linear_key_head_dim=16, linear_value_head_dim=16, num_experts=6, num_experts_per_tok=2, moe_intermediate_size=24,
+        shared_expert_intermediate_size=32, layer_types=["linear_attention", "full_attention", "linear_attention"],
+        rope_parameters=rope(1e7, partial_rotary_factor=0.25))),
+    "qwen35moe-even": ("qwen35moe", [Q.F16], T.Qwen3_5MoeTextConfig(
+        **without(sizes(40, 0, 2, 5, 1, 8), "intermediate_size"), **RMS, **TIED, linear_num_key_heads=2, linear_num_value_heads=2,
+        linear_key_head_dim=16, linear_value_head_dim=16, num_experts=5, num_experts_per_tok=1, moe_intermediate_size=16,
+        shared_expert_intermediate_size=24, layer_types=["linear_attention", "full_attention"],
+        rope_parameters=rope(1e6, partial_rotary_factor=0.5))),
 }
 # How far a router's input may be off, as a share of its size, without another choice of experts: far beyond what rounding does.
 DECIDED = 5e-3
@@ -293,7 +337,8 @@ def randomize(model, arch: str, gain: float, generator: torch.Generator) -> None
         if name.endswith(("bias", "sinks")):
             p.data = (0.5 if "correction" not in name else 0.1) * noise
         elif "norm" in name or name.endswith(("router.scale", "per_expert_scale")):
-            p.data = 0.2 * noise + (0.0 if arch in hf_gguf.NORM_PLUS_ONE else 1.0)
+            plus_one = arch in hf_gguf.NORM_PLUS_ONE and "linear_attn" not in name
+            p.data = 0.2 * noise + (0.0 if plus_one else 1.0)
             if arch == "gemma4" and "q_norm" in name:
                 # Scores are not scaled otherwise.
                 p.data /= math.sqrt(p.shape[0])
@@ -304,7 +349,7 @@ def randomize(model, arch: str, gain: float, generator: torch.Generator) -> None
             fan_in = p.shape[1] if arch == "gpt-oss" or p.ndim == 2 else p.shape[-1]
             p.data = (gain / math.sqrt(fan_in) * noise).half().float()
     for name, b in model.named_buffers():
-        if name.endswith("e_score_correction_bias"):
+        if name.endswith(("e_score_correction_bias", "expert_bias")):
             b.copy_(0.1 * torch.randn(b.shape, generator=generator))
         elif name.endswith("layer_scalar"):
             b.copy_(0.7 + 0.1 * torch.randn(b.shape, generator=generator))
@@ -315,17 +360,17 @@ def is_decided(model, ids: torch.Tensor) -> bool:
     seen, hooks = [], []
     for module in model.modules():
         if type(module).__name__.lower().endswith("router"):
-            hooks.append(module.register_forward_hook(lambda m, args, out: seen.append((m, args[0].detach()))))
+            hooks.append(module.register_forward_hook(lambda m, args, out: seen.append((m, args))))
     model(ids)
     for hook in hooks:
         hook.remove()
     noise = torch.Generator().manual_seed(0)
-    choice = lambda router, x: next(t for t in router(x) if not t.is_floating_point()).sort(dim=-1).values
-    for router, x in seen:
-        x = x.reshape(-1, x.shape[-1])
+    choice = lambda router, x, more: next(t for t in router(x, *more) if not t.is_floating_point()).sort(dim=-1).values
+    for router, (x, *more) in seen:
+        x = x.detach().reshape(-1, x.shape[-1])
         size = DECIDED * x.square().mean(-1, keepdim=True).sqrt()
         for _ in range(8):
-            if not torch.equal(choice(router, x), choice(router, x + size * torch.randn(x.shape, generator=noise))):
+            if not torch.equal(choice(router, x, more), choice(router, x + size * torch.randn(x.shape, generator=noise), more)):
                 return False
     return True
 

@@ -45,11 +45,12 @@ pub(super) fn attention(p: &Patient<'_>) -> Result<Finding> {
 fn sum_of_weights(p: &Patient<'_>, held: usize, layer: usize) -> Result<f64> {
     let c = *p.config.layers[layer].attention();
     let tokens = p.tokens(held + 1)?;
-    let session = p.session(held + 1)?;
-    session.prefill(&tokens[..held])?;
-    let seen = p.watch(&session, &["attn_mix"])?;
-    let mut mixes = Vec::new();
+    let (mut mixes, mut own) = (Vec::new(), Vec::new());
     for value in [0.0, 1.0] {
+        // Each by itself: a session that goes back computes a state again, with what the cache holds then.
+        let session = p.session(held + 1)?;
+        session.prefill(&tokens[..held])?;
+        let seen = p.watch(&session, &["attn_mix"])?;
         for position in 0..held {
             let (keys, _) = session.read_cache(layer, position)?;
             session.write_cache(layer, position, &keys, &vec![value; c.kv_width()])?;
@@ -58,11 +59,8 @@ fn sum_of_weights(p: &Patient<'_>, held: usize, layer: usize) -> Result<f64> {
         let rows = take(&seen).into_iter().find(|r| r.layer == layer as i32);
         let row = rows.ok_or_else(|| Error::Internal { message: "attn_mix was not shown".into() })?;
         mixes.push(row.data);
-        if value == 0.0 {
-            session.truncate(held)?;
-        }
+        own = session.read_cache(layer, held)?.1;
     }
-    let (_, own) = session.read_cache(layer, held)?;
     let mut worst = 0.0_f64;
     for (head, (zeros, ones)) in mixes[0].chunks_exact(c.head_dim).zip(mixes[1].chunks_exact(c.head_dim)).enumerate() {
         let own = &own[head / (c.n_heads / c.n_kv_heads) * c.head_dim..][..c.head_dim];

@@ -63,7 +63,7 @@ impl<'a> Binder<'a> {
         for i in 0..config.n_layers() {
             layers.push(self.layer(config, extras, i)?);
         }
-        let output_norm = self.vector("output_norm.weight", n_embd)?;
+        let output_norm = self.vector(extras.output_norm_name, n_embd)?;
         let output_norm_bias = self.optional(extras.norm_bias, "output_norm.bias", n_embd)?;
         let output = match self.gguf.tensor("output.weight") {
             Some(_) => Some(self.matrix("output.weight", n_vocab, n_embd)?),
@@ -115,6 +115,7 @@ impl<'a> Binder<'a> {
         };
         let qk_norm = if attention.qk_norm.is_some() { Need::Yes } else { Need::No };
         let (q, k, v, latent) = match &attention.latent {
+            _ if !attention.is_there() => (self.nothing(d)?, None, None, None),
             Some(latent) => {
                 let (q, latent) = self.latent(i, attention, latent, d)?;
                 (q, None, None, Some(latent))
@@ -124,6 +125,7 @@ impl<'a> Binder<'a> {
                 (q, k, v, None)
             }
         };
+        let (q, q_gate) = self.gate_of(attention, q)?;
         let [q_bias, k_bias, v_bias] = self.qkv_bias(i, [h, g, g], qkv_bias.unwrap_or(Need::No))?;
         let sinks = if attention.sinks { Need::Yes } else { Need::No };
         let ffn_norm = extras.ffn_norm_name;
@@ -143,8 +145,10 @@ impl<'a> Binder<'a> {
                 None => self.optional(qk_norm, &name("attn_k_norm.weight"), k_norm)?,
             },
             sinks: self.optional(sinks, &name("attn_sinks.weight"), attention.n_heads)?,
-            o: self.matrix(&name("attn_output.weight"), d, attention.mix_width())?,
+            o: self.output(attention, i, d)?,
             o_bias: self.optional(o_bias, &name("attn_output.bias"), d)?,
+            q_gate,
+            recurrent: config.layers[i].recurrent.as_ref().map(|mixer| self.recurrent(mixer, i, d)).transpose()?,
             post_attn_norm: self.optional(extras.post_norms, &name("post_attention_norm.weight"), d)?,
             ffn_norm: self.optional(extras.ffn_norm, &name(&format!("{ffn_norm}.weight")), d)?,
             ffn_norm_bias: match extras.ffn_norm {
@@ -228,6 +232,12 @@ impl<'a> Binder<'a> {
         let tensor = self.find(name, [cols, rows, 1])?;
         let scale = self.scales(name, 1)?.map(|scale| scale.finite_floats()).transpose()?;
         Ok(Tensor { scale: scale.and_then(|scale| scale.first().copied()).unwrap_or(1.0), ..tensor })
+    }
+
+    /// A matrix of any number of rows, which the file has.
+    pub(super) fn matrix_of(&mut self, name: &str, cols: usize) -> Result<Tensor<'a>> {
+        let rows = self.gguf.tensor(name).map_or(0, |tensor| tensor.rows());
+        self.matrix(name, rows, cols)
     }
 
     /// `[n]` of a type whose elements are stored one by one.

@@ -13,7 +13,8 @@ impl<'a> Binder<'a> {
     /// Queries, keys and values: three matrices, or one with the rows of all; fewer where a layer reads another's, or has its values
     /// of its keys.
     pub(super) fn qkv(&mut self, layer: usize, a: &Attention, cols: usize) -> Result<Qkv<'a>> {
-        let (h, g) = (a.q_width(), a.kv_width());
+        // Those of a gate stand between the queries'.
+        let (h, g) = (if a.gated { 2 * a.q_width() } else { a.q_width() }, a.kv_width());
         let name = |part: &str| format!("blk.{layer}.attn_{part}.weight");
         let [fused, q, k, v] = ["qkv", "q", "k", "v"].map(name);
         if a.kv_from.is_some() {

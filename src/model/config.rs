@@ -29,12 +29,13 @@
 //!     q = temperature(p) * q
 //!     a = softmax(softcap(scale * q k^T), causal, last `window` positions if it has a window) v
 //!         # with a sink its exponential is a term of the softmax's sum too
-//!     Wo a + bo
+//!     Wo (sigmoid(Wgate h) * a) + bo                  # the gate only where there is one
 //!     # over latents: see `latent.rs`
 //! dense(h):
 //!     Wdown (activation(Wgate h + bgate) * (Wup h + bup)) + bdown, gated
 //!     Wdown activation(Wup h + bup) + bdown, not gated
 //! experts(h): see `experts.rs`
+//! a mixer with a state of fixed size: see `recurrent.rs`; of a layer with both o is the sum of theirs
 //! ```
 
 use super::dense::Dense;
@@ -42,6 +43,7 @@ use super::experts::Experts;
 use super::latent::Latent;
 use super::per_layer::PerLayer;
 use super::range::{check, in_range, positive};
+use super::recurrent::Recurrent;
 use super::rope::RopeTable;
 use crate::alloc::require;
 use crate::error::Result;
@@ -118,6 +120,8 @@ pub struct Attention {
     pub softcap: Option<f32>,
     /// Whether each head has a sink: a score that every position has besides, with no value behind it.
     pub sinks: bool,
+    /// Whether what the heads make is multiplied by a sigmoid of a product with what they read.
+    pub gated: bool,
     /// Whether values are what the keys' matrix makes, before any norm: there is none of their own.
     pub k_as_v: bool,
     /// Whether each head of the values is normalized (RMS), without a weight.
@@ -157,8 +161,10 @@ pub enum Block {
 /// One layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Layer {
-    /// See [`Mixer`].
+    /// See [`Mixer`]; [`Attention::NONE`] where another mixes.
     pub mixer: Mixer,
+    /// What mixes in its place, or beside it: see [`Recurrent`].
+    pub recurrent: Option<Recurrent>,
     /// See [`Ffn`].
     pub ffn: Ffn,
     /// See [`Block`].
@@ -168,7 +174,7 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// Its attention.
+    /// Its attention; [`Attention::NONE`] where it has none.
     pub fn attention(&self) -> &Attention {
         let Mixer::Attention(attention) = &self.mixer;
         attention
@@ -340,11 +346,18 @@ impl Config {
         for (i, layer) in self.layers.iter().enumerate() {
             let name = format!("layer {i}");
             match &layer.mixer {
-                Mixer::Attention(attention) => {
+                Mixer::Attention(attention) if attention.is_there() => {
                     attention.validate(&name, &self.ropes)?;
                     self.validate_source(attention, &name, i)?;
                 }
+                Mixer::Attention(_) => {
+                    let there = layer.recurrent.is_some();
+                    check(there, &format!("{name} number of heads (attention.head_count)"), &0, &|| {
+                        "at least 1".into()
+                    })?;
+                }
             }
+            layer.recurrent.as_ref().map_or(Ok(()), |recurrent| recurrent.validate(&name))?;
             match &layer.ffn {
                 Ffn::Dense(dense) => {
                     in_range(&format!("{name} feed-forward length (feed_forward_length)"), dense.width, 1 << 20)?

@@ -5,6 +5,7 @@ mod attention;
 mod bind;
 mod bind_ffn;
 mod bind_latent;
+mod bind_recurrent;
 mod classes;
 mod config;
 mod dense;
@@ -13,8 +14,10 @@ mod info;
 mod latent;
 mod per_layer;
 mod range;
+mod recurrent;
 mod rope;
 mod route;
+mod states;
 mod weights;
 mod widths;
 
@@ -27,10 +30,11 @@ pub use experts::{Experts, Groups, MAX_EXPERTS, Route, Score, Shared};
 pub use info::ModelInfo;
 pub use latent::{Latent, MAX_LATENT_KEY};
 pub use per_layer::PerLayer;
+pub use recurrent::{DeltaNet, KeyHeads, MAX_CONV, Recurrent, ShortConv};
 pub use rope::{RopePairing, RopeTable, Yarn};
 pub use route::{RouteRoom, sigmoid};
 pub use weights::{
-    DenseWeights, ExpertsWeights, FfnWeights, LatentWeights, LayerWeights, PerLayerGate, PerLayerWeights, SideBySide,
-    Tensor, Weights,
+    DenseWeights, ExpertsWeights, FfnWeights, LatentWeights, LayerWeights, PerLayerGate, PerLayerWeights,
+    RecurrentWeights, SideBySide, Tensor, Weights,
 };
 pub use widths::Widths;

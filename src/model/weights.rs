@@ -134,24 +134,41 @@ pub enum FfnWeights<'a> {
     Experts(ExpertsWeights<'a>),
 }
 
+/// A mixer with a state, `W` wide where its last matrix reads it, with `C` channels and `N` gates: see `Recurrent`.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct RecurrentWeights<'a> {
+    pub input: Tensor<'a>,         // [in_width, D]
+    pub conv: Tensor<'a>,          // [C, len], the weight of the oldest token first
+    pub output: Tensor<'a>,        // [D, W]
+    pub gate: Option<Tensor<'a>>,  // [W, D] of a DeltaNet, and so on
+    pub beta: Option<Tensor<'a>>,  // [N, D]
+    pub alpha: Option<Tensor<'a>>, // [N, D]
+    pub a: Option<Tensor<'a>>,     // [N]
+    pub dt: Option<Tensor<'a>>,    // [N]
+    pub norm: Option<Tensor<'a>>,  // [v_dim]
+}
+
 /// One layer. `D = n_embd`, `H = n_heads * head_dim`, `G = n_kv_heads * head_dim`, `F` the width of a feed-forward part.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]
 pub struct LayerWeights<'a> {
     pub attn_norm: Option<Tensor<'a>>,      // [D]
     pub attn_norm_bias: Option<Tensor<'a>>, // [D]
-    pub q: Tensor<'a>,                      // [H, D]; of latents [n_heads (N + turned), D or Q]
-    pub k: Option<Tensor<'a>>,              // [G, D], where the layer has keys of its own
-    pub v: Option<Tensor<'a>>,              // [G, D], where it has values of its own that keys are not
+    pub q: Tensor<'a>, // [H, D]; of latents [n_heads (N + turned), D or Q]; no rows without attention
+    pub k: Option<Tensor<'a>>, // [G, D], where the layer has keys of its own
+    pub v: Option<Tensor<'a>>, // [G, D], where it has values of its own that keys are not
     pub latent: Option<LatentWeights<'a>>,
-    pub q_bias: Option<Tensor<'a>>,         // [H]
-    pub k_bias: Option<Tensor<'a>>,         // [G]
-    pub v_bias: Option<Tensor<'a>>,         // [G]
-    pub q_norm: Option<Tensor<'a>>,         // [head_dim] or [H], as `QkNorm` says
-    pub k_norm: Option<Tensor<'a>>,         // [head_dim] or [G]
-    pub sinks: Option<Tensor<'a>>,          // [n_heads], where the attention has some
-    pub o: Tensor<'a>,                      // [D, H]; of latents [D, n_heads V]
-    pub o_bias: Option<Tensor<'a>>,         // [D]
+    pub q_bias: Option<Tensor<'a>>, // [H]
+    pub k_bias: Option<Tensor<'a>>, // [G]
+    pub v_bias: Option<Tensor<'a>>, // [G]
+    pub q_norm: Option<Tensor<'a>>, // [head_dim] or [H], as `QkNorm` says
+    pub k_norm: Option<Tensor<'a>>, // [head_dim] or [G]
+    pub sinks: Option<Tensor<'a>>,  // [n_heads], where the attention has some
+    pub o: Tensor<'a>,              // [D, H]; of latents [D, n_heads V]
+    pub o_bias: Option<Tensor<'a>>, // [D]
+    pub q_gate: Option<Tensor<'a>>, // [H, D], where the attention is gated
+    pub recurrent: Option<RecurrentWeights<'a>>,
     pub post_attn_norm: Option<Tensor<'a>>, // [D]
     pub ffn_norm: Option<Tensor<'a>>,       // [D]
     pub ffn_norm_bias: Option<Tensor<'a>>,  // [D]
@@ -226,19 +243,40 @@ impl<'a> FfnWeights<'a> {
     }
 }
 
+impl<'a> RecurrentWeights<'a> {
+    /// The matrices that read what the mixer reads: the first one, and those beside it.
+    pub fn inputs(&self) -> impl Iterator<Item = Tensor<'a>> + use<'a> {
+        [Some(self.input), self.gate, self.beta, self.alpha].into_iter().flatten()
+    }
+
+    /// Those, and the last one.
+    pub fn matrices(&self) -> impl Iterator<Item = &Tensor<'a>> {
+        let inputs = [Some(&self.input), self.gate.as_ref(), self.beta.as_ref(), self.alpha.as_ref()];
+        inputs.into_iter().flatten().chain([&self.output])
+    }
+
+    /// All of its tensors.
+    pub fn iter(&self) -> impl Iterator<Item = Tensor<'a>> + use<'a> {
+        let RecurrentWeights { conv, output, a, dt, norm, .. } = *self;
+        self.inputs().chain([Some(conv), Some(output), a, dt, norm].into_iter().flatten())
+    }
+}
+
 impl<'a> LayerWeights<'a> {
     /// All tensors of the layer.
     pub fn iter(&self) -> impl Iterator<Item = Tensor<'a>> + use<'a> {
         let LayerWeights { attn_norm, attn_norm_bias, q, k, v, q_bias, k_bias, v_bias, q_norm, k_norm, .. } = *self;
         let LayerWeights { sinks, o, o_bias, post_attn_norm, ffn_norm, ffn_norm_bias, post_ffn_norm, .. } = *self;
         let norms = [attn_norm, attn_norm_bias, q_norm, k_norm, post_attn_norm, ffn_norm, ffn_norm_bias, post_ffn_norm];
-        let others = [k, v, q_bias, k_bias, v_bias, o_bias, sinks, self.out_scale];
+        let others = [k, v, q_bias, k_bias, v_bias, o_bias, sinks, self.out_scale, self.q_gate];
         let latent = self
             .latent
             .map_or([None; 6], |l| [l.q_a, l.q_a_norm, Some(l.kv_a), Some(l.kv_a_norm), Some(l.k_b), Some(l.v_b)]);
         let per_layer = self.per_layer.map_or([None; 3], |p| [p.gate, p.proj, p.post_norm].map(Some));
         let optional = norms.into_iter().chain(others).chain(latent).chain(per_layer).flatten();
-        [q, o].into_iter().chain(optional).chain(self.ffn.iter())
+        let recurrent = self.recurrent.as_ref().map(RecurrentWeights::iter).into_iter().flatten();
+        let matrices = [q, o].into_iter().filter(|matrix| matrix.rows > 0);
+        matrices.chain(optional).chain(recurrent).chain(self.ffn.iter())
     }
 }
 

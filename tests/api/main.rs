@@ -50,6 +50,7 @@ mod quant;
 mod same;
 mod sampler;
 mod save;
+mod states;
 mod stream;
 mod taps;
 mod templates;

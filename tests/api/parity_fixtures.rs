@@ -1,7 +1,7 @@
 //! The models of scripts/make_parity_fixtures.py, by name.
 
 /// All of them.
-pub const FIXTURES: [&str; 73] = [
+pub const FIXTURES: [&str; 83] = [
     "qwen2",
     "qwen3",
     "llama",
@@ -75,4 +75,14 @@ pub const FIXTURES: [&str; 73] = [
     "deepseek2-unsplit",
     "glm-flash",
     "glm-flash-groups",
+    "lfm2",
+    "lfm2-other",
+    "lfm2moe",
+    "lfm2moe-plain",
+    "qwen35",
+    "qwen35-even",
+    "qwen3next",
+    "qwen3next-even",
+    "qwen35moe",
+    "qwen35moe-even",
 ];

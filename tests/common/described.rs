@@ -56,6 +56,7 @@ impl Described {
             scale: 0.25,
             softcap: None,
             sinks: false,
+            gated: false,
             k_as_v: false,
             v_norm: false,
             kv_from: None,
@@ -64,6 +65,7 @@ impl Described {
         let dense = Dense { width: 96, activation: Activation::Silu, gated: true };
         let layer = Layer {
             mixer: Mixer::Attention(attention),
+            recurrent: None,
             ffn: Ffn::Dense(dense),
             block: Block::Sequential,
             out_scale: 1.0,
@@ -175,6 +177,7 @@ impl Described {
                 }
             }
             add(a.sinks, name("attn_sinks.weight"), 1, a.n_heads, Kind::Norm);
+            add(a.gated, name("attn_gate.weight"), h, d, matrix(d));
             add(self.post_norms, name("post_ffw_norm.weight"), 1, d, Kind::Norm);
             let p = c.per_layer.map_or(0, |per_layer| per_layer.width);
             add(p > 0, name("inp_gate.weight"), p, d, matrix(d));
@@ -301,6 +304,8 @@ fn weights<'a>(gguf: &'a Gguf<'_>, config: &Config, transposed: bool) -> Weights
             sinks: weight("attn_sinks"),
             o: needed("attn_output"),
             o_bias: bias("attn_output"),
+            q_gate: weight("attn_gate"),
+            recurrent: None,
             post_attn_norm: weight("post_attention_norm"),
             ffn_norm: weight("ffn_norm"),
             ffn_norm_bias: bias("ffn_norm"),

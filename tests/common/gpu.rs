@@ -110,8 +110,7 @@ impl Sequence {
         by_steps: bool,
         tap: Option<&mut dyn FnMut(&TapEvent<'_>)>,
     ) -> Vec<f32> {
-        let mut chunks =
-            [Chunk { tokens, start, pages: &self.pages, slot: &mut *self.slot, want: Want::Last, by_steps }];
+        let mut chunks = [Chunk { by_steps, ..chunk(model, &mut *self.slot, tokens, start, &self.pages) }];
         let cancel = AtomicBool::new(false);
         match tap {
             Some(tap) => {

@@ -24,6 +24,8 @@ pub struct Habits {
     pub fused_gate_up: bool,
     pub ungated: bool,
     pub sinks: bool,
+    /// The rows of the queries have those of a gate beside them, head by head.
+    pub gated_attention: bool,
     pub experts: Option<Experts>,
 }
 
@@ -50,6 +52,8 @@ impl Habits {
         let biased = Habits { norm_bias: true, qkv_bias: true, o_bias: true, ffn_bias: true, ..llama };
         let gpt = Habits { layer_norm: true, ungated: true, ..biased };
         let experts = |n, n_used| Experts { n, n_used, ..Experts::default() };
+        let delta =
+            Habits { ffn_norm: Some("post_attention_norm"), qk_norm: Some(true), gated_attention: true, ..llama };
         let of = |experts: Experts| Habits { experts: Some(experts), ..llama };
         match arch {
             "arcee" => Habits { ungated: true, ..llama },
@@ -97,6 +101,14 @@ impl Habits {
             "qwen2moe" => Habits { qkv_bias: true, ..of(Experts { shared: Some(true), ..experts(5, 4) }) },
             "qwen3moe" | "qwen3vlmoe" => Habits { qk_norm: Some(true), ..of(experts(7, 2)) },
             "seed_oss" => Habits { ffn_norm: Some("post_attention_norm"), qkv_bias: true, ..llama },
+            "lfm2" => Habits { qk_norm: Some(true), ..llama },
+            "lfm2moe" => {
+                Habits { qk_norm: Some(true), ..of(Experts { n_dense: 1, select_bias: true, ..experts(7, 2) }) }
+            }
+            "qwen35" => delta,
+            "qwen35moe" | "qwen3next" => {
+                Habits { experts: Some(Experts { shared: Some(true), ..experts(5, 2) }), ..delta }
+            }
             "stablelm" => Habits { layer_norm: true, norm_bias: true, ..llama },
             "starcoder2" => gpt,
             _ => llama,

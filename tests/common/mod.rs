@@ -15,6 +15,7 @@
 //! - [`rewritten::Rewritten`]: the file of a tiny model, its tensors changed and written again;
 //! - [`run`]: a file on a device, and the logits of a list of tokens;
 //! - [`shapes`]: the sizes of real models, their metadata and lists of tensors (also used by `examples/random_gguf.rs`);
+//! - [`states`]: the tensors of layers with a state;
 //! - [`windows`]: sessions of models with windows, on any device.
 #![allow(dead_code)] // each test program uses its own part
 
@@ -37,6 +38,7 @@ pub mod recipes;
 pub mod rewritten;
 pub mod run;
 pub mod shapes;
+pub mod states;
 pub mod tiny;
 pub mod vocab;
 pub mod windows;

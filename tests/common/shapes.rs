@@ -44,6 +44,8 @@ pub enum Kind {
         head_dim: usize,
     },
     Bias,
+    /// Negative numbers.
+    Decay,
     RopeFreqs(Vec<f32>),
 }
 
@@ -206,6 +208,11 @@ fn tiny() -> impl Iterator<Item = Shape> {
         tiny("smollm3-tiny", "smollm3", 4),
         Shape { tied: false, ..tiny("stablelm-tiny", "stablelm", 2) },
         tiny("starcoder2-tiny", "starcoder2", 2),
+        tiny("lfm2-tiny", "lfm2", 3),
+        tiny("lfm2moe-tiny", "lfm2moe", 3),
+        tiny("qwen35-tiny", "qwen35", 4),
+        Shape { tied: false, ..tiny("qwen35moe-tiny", "qwen35moe", 4) },
+        tiny("qwen3next-tiny", "qwen3next", 4),
     ]
     .into_iter()
 }
@@ -222,6 +229,8 @@ impl Shape {
         let (d, head) = (self.n_embd, self.head_dim);
         let (h, g) = (self.n_heads * head, self.n_kv_heads * head);
         let has = Habits::of(self.arch);
+        // With a gate as many rows again.
+        let q = if has.gated_attention { 2 * h } else { h };
         let matrix = |list: &mut Vec<TensorSpec>, name: String, rows: usize, cols: usize, scale: f32| {
             let kind = Kind::Matrix { std: scale / (cols as f32).sqrt(), n: 1 };
             list.push(TensorSpec { name, rows, cols, kind });
@@ -242,9 +251,17 @@ impl Shape {
             if has.attn_norm {
                 norm(&mut list, "attn_norm", d);
             }
+            if self.is_recurrent(i) {
+                self.recurrent_tensors(&mut list, i);
+                if let Some(role) = has.ffn_norm {
+                    norm(&mut list, role, d);
+                }
+                self.ffn_tensors(&mut list, i);
+                continue;
+            }
             // Fused rows are those of the parts, one after the other.
             let qkv: &[_] =
-                if has.fused_qkv { &[("attn_qkv", h + 2 * g)] } else { &[("attn_q", h), ("attn_k", g), ("attn_v", g)] };
+                if has.fused_qkv { &[("attn_qkv", h + 2 * g)] } else { &[("attn_q", q), ("attn_k", g), ("attn_v", g)] };
             if !self.own_attention(&mut list, i) {
                 for &(role, rows) in qkv {
                     matrix(&mut list, name(&format!("{role}.weight")), rows, d, 1.0);
@@ -276,7 +293,8 @@ impl Shape {
             self.own_rest(&mut list, i);
         }
         self.own_model(&mut list);
-        vector(&mut list, "output_norm.weight".into(), d, Kind::Norm);
+        let output_norm = if self.arch.starts_with("lfm2") { "token_embd_norm.weight" } else { "output_norm.weight" };
+        vector(&mut list, output_norm.into(), d, Kind::Norm);
         if has.norm_bias {
             vector(&mut list, "output_norm.bias".into(), d, Kind::Bias);
         }
@@ -320,7 +338,7 @@ impl Shape {
         writer.meta(&key("feed_forward_length"), size(self.n_ff));
         writer.meta(&key("attention.head_count"), size(self.n_heads));
         if !self.write_own_heads(writer) {
-            writer.meta(&key("attention.head_count_kv"), size(self.n_kv_heads));
+            self.write_recurrent(writer);
             writer.meta(&key("attention.key_length"), size(self.head_dim));
             writer.meta(&key("attention.value_length"), size(self.head_dim));
         }

@@ -10,7 +10,7 @@ use super::shapes::{Kind, Shape, TensorSpec};
 use super::vocab;
 
 /// All architectures; the last are those that GPUs do not compute.
-pub const ARCHS: [&str; 35] = [
+pub const ARCHS: [&str; 40] = [
     "qwen2",
     "qwen3",
     "llama",
@@ -46,11 +46,16 @@ pub const ARCHS: [&str; 35] = [
     "qwen3vlmoe",
     "gemma4",
     "deepseek2",
+    "lfm2",
+    "lfm2moe",
+    "qwen35",
+    "qwen35moe",
+    "qwen3next",
 ];
 
 /// The architectures that GPUs compute.
 pub fn on_gpus() -> &'static [&'static str] {
-    &ARCHS[..ARCHS.len() - 2]
+    &ARCHS[..ARCHS.len() - 7]
 }
 
 /// A tiny model in the making: take one with [`Tiny::new`], change what the test is about, and write it.

@@ -9,6 +9,7 @@ use super::cache::{PageAddress, Pages};
 use super::host::{HostMemory, MemoryKind};
 use super::layout::PageLayout;
 use super::linear::Matrix;
+use super::mixing::Mixing;
 use super::plan::{LayerPlan, NormWeights, PerLayerPlan, Task};
 use super::room::Room;
 use super::routed::Routed;
@@ -69,6 +70,9 @@ pub struct CpuModel {
     pub layout: PageLayout,
     /// One for each class of layers.
     pub pages: Vec<Pages>,
+    /// The states of sequences, and where each layer's part of one begins, in f32.
+    pub states: Pages,
+    pub state_starts: Vec<usize>,
     pub scratch: Mutex<Scratch>,
     /// Gives large memory in the system's place.
     pub memory: Option<Arc<dyn HostMemory>>,
@@ -96,6 +100,7 @@ pub struct Scratch {
     pub(super) quant: Room<XBlock>,      // [n, widest / 32]
     pub(super) angles: Room<(f32, f32)>, // [ropes, n, n_rot / 2]
     pub(super) routed: Routed,           // see `experts`
+    pub(super) mixing: Mixing,           // see `recurrent`
     pub(super) partials: Room<f32>,      // see `attend`
     pub(super) logits: Room<f32>,        // [rows wanted, n_vocab] where more than one is wanted
     pub(super) pages: Vec<PageAddress>,  // of all chunks, one after the other, of each class by class
@@ -124,6 +129,7 @@ impl Scratch {
             quant: room(memory),
             angles: room(memory),
             routed: Routed::new(memory),
+            mixing: Mixing::new(memory),
             partials: room(memory),
             logits: room(memory),
             pages: Vec::new(),
@@ -146,6 +152,10 @@ pub(super) struct Piece {
     pub(super) pages: (usize, usize),
     /// Which of the ropes turn it.
     pub(super) is_long: bool,
+    /// The state of its sequence before it, and behind it; none where the model has none.
+    pub(super) state: (PageAddress, PageAddress),
+    /// See [`Chunk::keeps_cache`].
+    pub(super) keeps_cache: bool,
 }
 
 impl Piece {
@@ -175,7 +185,8 @@ impl CpuModel {
         let most = c.widths();
         let f = most.ffn.max(c.per_layer.map_or(0, |per_layer| per_layer.width));
         let (d, h, g) = (c.n_embd, most.q, most.kv);
-        let widest = d.max(h).max(f).max(most.latent);
+        let mix = h.max(most.latent).max(most.mix_out);
+        let widest = d.max(mix).max(f);
         for (v, len) in [
             (&mut s.x, n * d),
             (&mut s.h, n * d),
@@ -183,7 +194,7 @@ impl CpuModel {
             (&mut s.q, n * h),
             (&mut s.k, n * g),
             (&mut s.v, n * g),
-            (&mut s.mix, n * h.max(most.latent)),
+            (&mut s.mix, n * mix),
             (&mut s.heads, n * most.latent),
             (&mut s.ranks, n * most.latent),
             (&mut s.by_layer, n * most.per_layer),
@@ -195,6 +206,7 @@ impl CpuModel {
         }
         s.quant.sized(n * widest.div_ceil(32))?;
         s.angles.sized(self.ropes.len() * n * most.pairs)?;
+        s.mixing.size(&most, d, n)?;
 
         self.embed(s, chunks, pieces, n);
         tap(run, pieces, "embed", -1, d, &s.x);
@@ -206,9 +218,14 @@ impl CpuModel {
             let (tag, block, attn_norm) = (index as i32, c.layers[index].block, layer.attn_norm.as_ref());
             self.norm(turn, &s.x, attn_norm, &mut s.h, n)?;
             tap(run, pieces, "attn_norm", tag, d, &s.h);
-            match c.layers[index].mixer {
-                Mixer::Attention(attention) => self.attention(turn, s, &attention, index, pieces, run)?,
+            let Mixer::Attention(attention) = c.layers[index].mixer;
+            if let Some(mixer) = &c.layers[index].recurrent {
+                self.recurrent(turn, s, mixer, index, pieces, run)?;
             }
+            if attention.is_there() {
+                self.attention(turn, s, &attention, index, pieces, run)?;
+            }
+            self.add_mixers(turn, s, index, n)?;
             tap(run, pieces, "attn_out", tag, d, &s.h);
             let post = layer.post_attn_norm.as_deref();
             let ffn_norm = match block {

@@ -47,12 +47,14 @@ impl CpuModel {
         if a.kv_from.is_none() && a.latent.is_none() {
             tap(run, pieces, "v", tag, g, &s.v);
         }
+        self.attention_gate(turn, s, index, h, pieces, run)?;
         self.attend(turn, s, a, index, pieces)?;
         if let Some(of) = of_latents {
             self.values_of_latents(turn, s, of, n)?;
         }
         let h = a.mix_width();
         tap(run, pieces, "attn_mix", tag, h, &s.mix);
+        self.gate_mix(turn, s, index, h, n)?;
         let Scratch { h: hidden, quant, mix, .. } = &mut *s;
         let input = self.input(turn, mix, quant, n, h, layer.o.is_quantized())?;
         let out = [(Shares(hidden.as_mut_ptr()), d)];
@@ -113,6 +115,9 @@ impl CpuModel {
                     // SAFETY: both hold `dim` elements.
                     unsafe { vector::rms_norm(self.isa, p, ones.as_ptr(), p, dim, self.config.norm_eps) };
                 }
+            }
+            if p.keeps_cache {
+                return;
             }
             #[cfg(any(test, feature = "faults"))]
             let position = self.fault.cache_index(position);

@@ -67,7 +67,7 @@ impl PageLayout {
         if rows >= PAGE_TOKENS {
             return;
         }
-        for layer in self.layers.iter().filter(|layer| layer.class == class) {
+        for layer in self.layers.iter().filter(|layer| layer.class == class && layer.n_kv_heads > 0) {
             layer.clear_from(rows, &mut part[2 * layer.start..][..2 * layer.len()]);
         }
     }

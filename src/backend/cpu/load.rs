@@ -9,6 +9,7 @@ use super::forward::{CpuModel, MAX_ROWS, Rope, Scratch};
 use super::host::HostMemory;
 use super::layout::PageLayout;
 use super::linear::Matrix;
+use super::mixing::Mixing;
 use super::pack::{pack_panel, panel_bytes};
 use super::plan::{DensePlan, ExpertsPlan, FfnPlan, LayerPlan, NormWeights, Task};
 use super::routed::Routed;
@@ -19,7 +20,9 @@ use crate::alloc::reserve;
 use crate::backend::{LoadControl, Plan};
 use crate::error::Result;
 use crate::gguf::TensorType::F32;
-use crate::model::{Attention, Config, DenseWeights, FfnWeights, Layer, LayerWeights, Tensor, Weights};
+use crate::model::{
+    Attention, Config, DenseWeights, FfnWeights, Layer, LayerWeights, RecurrentWeights, Tensor, Weights,
+};
 
 /// Bytes of the file packed between two looks at the caller's progress callback.
 const STEP_BYTES: usize = 8 << 20;
@@ -36,7 +39,8 @@ fn matrices<'a, 'w>(config: &Config, weights: &'a Weights<'w>) -> Vec<(&'a Tenso
     let mut all = vec![(&weights.token_embd, 1)];
     all.extend(weights.per_layer.iter().flat_map(|w| [&w.embd, &w.proj]).map(|t| (t, 1)));
     for (layer, l) in config.layers.iter().zip(&weights.layers) {
-        all.extend([&l.q, &l.o].into_iter().chain(&l.k).chain(&l.v).map(|t| (t, 1)));
+        all.extend([&l.q, &l.o].into_iter().chain(&l.k).chain(&l.v).chain(&l.q_gate).map(|t| (t, 1)));
+        all.extend(l.recurrent.iter().flat_map(RecurrentWeights::matrices).map(|t| (t, 1)));
         if let Some(w) = &l.latent {
             all.extend(w.q_a.iter().chain([&w.kv_a]).map(|t| (t, 1)));
             let n_heads = layer.attention().n_heads;
@@ -76,6 +80,7 @@ pub fn plan(config: &Config, weights: &Weights<'_>) -> Plan {
         weights_bytes: arena_bytes(config, weights) as u64,
         kv_bytes_per_token: config.layers.iter().map(|l| kv_bytes(l.attention())).sum(),
         scratch_bytes: scratch_bytes(config) as u64,
+        state_bytes: (config.state_len() * size_of::<f32>()) as u64,
     }
 }
 
@@ -90,9 +95,11 @@ fn scratch_bytes(c: &Config) -> usize {
     let most = c.widths();
     let by_layer = c.per_layer.map_or(0, |per_layer| per_layer.width);
     let ffn = most.ffn.max(by_layer);
-    let widest = c.n_embd.max(most.q).max(ffn).max(most.latent);
-    let mix = most.q.max(most.latent) + 2 * most.latent;
-    let dense = 4 * (3 * c.n_embd + most.q + mix + 2 * most.kv + 2 * ffn + 2 * most.per_layer)
+    let mix = most.q.max(most.latent).max(most.mix_out);
+    let widest = c.n_embd.max(mix).max(ffn);
+    let mixing = Mixing::row(&most, c.n_embd);
+    let dense = 4
+        * (3 * c.n_embd + most.q + mix + 2 * most.latent + 2 * most.kv + 2 * ffn + 2 * most.per_layer + mixing)
         + widest.div_ceil(32) * size_of::<XBlock>();
     MAX_ROWS * dense + Routed::bytes(&most, c.n_embd, MAX_ROWS)
 }
@@ -270,6 +277,7 @@ impl Filler<'_> {
             }
         };
         let o = self.next(&l.o)?;
+        let q_gate = l.q_gate.as_ref().map(|t| self.next(t)).transpose()?;
         Ok(LayerPlan {
             attn_norm: norm(&l.attn_norm, &l.attn_norm_bias)?,
             biases: [maybe(&l.q_bias)?, maybe(&l.k_bias)?, maybe(&l.v_bias)?],
@@ -278,6 +286,8 @@ impl Filler<'_> {
             v_norm: a.v_norm.then(|| vec![1.0; a.head_dim]),
             sinks: maybe(&l.sinks)?,
             o_bias: maybe(&l.o_bias)?,
+            q_gate: q_gate.map(|matrix| (tasks(&[&matrix], n_threads), matrix)).map(|(tasks, matrix)| (matrix, tasks)),
+            recurrent: self.recurrent(layer, l)?,
             post_attn_norm: maybe(&l.post_attn_norm)?,
             ffn_norm: norm(&l.ffn_norm, &l.ffn_norm_bias)?,
             post_ffn_norm: maybe(&l.post_ffn_norm)?,
@@ -296,7 +306,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn maybe(t: &Option<Tensor<'_>>) -> Result<Option<Vec<f32>>> {
+pub(super) fn maybe(t: &Option<Tensor<'_>>) -> Result<Option<Vec<f32>>> {
     t.as_ref().map(Tensor::floats).transpose()
 }
 
@@ -361,6 +371,8 @@ pub fn load(
         layers,
         ropes,
         long_ropes,
+        state_starts: (0..config.n_layers()).map(|layer| config.state_start(layer)).collect(),
+        states: Pages::new(2 * config.state_len(), memory.as_ref()),
         pages: (0..layout.classes.n()).map(|class| Pages::new(layout.part_len(class), memory.as_ref())).collect(),
         layout,
         scratch: Mutex::new(Scratch::new(memory.as_ref())),

@@ -49,12 +49,27 @@ impl CpuModel {
         Ok((first, n))
     }
 
+    /// Where a chunk's states are; none where the model has none.
+    fn states(&self, chunk: &Chunk<'_>) -> Result<(PageAddress, PageAddress)> {
+        let Some(used) = chunk.state.filter(|_| self.plan.state_bytes > 0) else {
+            return Ok((PageAddress::NONE, PageAddress::NONE));
+        };
+        let find = |state: u32, overwritten| self.states.address(state, overwritten).ok_or_else(not_reserved);
+        // It is read where it is before it is written elsewhere, or there.
+        let from = used.from.map_or(Ok(PageAddress::NONE), |from| find(from, false))?;
+        Ok((from, find(used.to, true)?))
+    }
+
     fn check(&self, chunks: &[Chunk<'_>]) -> Result<()> {
         for c in chunks {
             let bad = c.tokens.iter().position(|&t| t as usize >= self.config.n_vocab);
             if let Some(index) = bad {
                 let n_vocab = self.config.n_vocab;
                 return Err(Error::TokenOutOfRange { index, token: c.tokens[index], n_vocab });
+            }
+            let begun = c.state.is_some_and(|used| c.start == 0 || used.from.is_some());
+            if self.plan.state_bytes > 0 && !begun {
+                return Err(Error::Internal { message: format!("no state in front of position {}", c.start) });
             }
             if c.tokens.is_empty() || c.pages.len() * PAGE_TOKENS < c.start + c.tokens.len() {
                 return Err(Error::Internal {
@@ -134,6 +149,24 @@ impl LoadedModel for CpuModel {
         Ok(self.layout.classes.clone())
     }
 
+    fn reserve_states(&self, n: usize, in_use: usize) -> Result<()> {
+        self.states.reserve(n)?;
+        self.states.reserve_parts(in_use)
+    }
+
+    fn release_state(&self, state: u32, in_use: usize) {
+        self.states.release(state);
+        self.states.settle(in_use);
+    }
+
+    fn read_state(&self, state: u32, out: &mut [u8]) -> Result<()> {
+        self.states.read(state, out).ok_or_else(not_reserved)
+    }
+
+    fn write_state(&self, state: u32, from: &[u8]) -> Result<()> {
+        self.states.write(state, from).ok_or_else(not_reserved)
+    }
+
     fn set_logits(&self, s: &mut dyn Slot, logits: &[f32]) -> Result<()> {
         let own = &mut slot(s)?.logits;
         if own.len() != logits.len() {
@@ -199,11 +232,14 @@ impl LoadedModel for CpuModel {
             let (n, start) = (chunks[chunk].tokens.len(), chunks[chunk].start);
             let pages = self.addresses(&chunks[chunk], &mut scratch.pages)?;
             let is_long = slot(chunks[chunk].slot)?.is_long;
+            let (mut state, keeps_cache) = (self.states(&chunks[chunk])?, chunks[chunk].keeps_cache);
             let mut from = 0;
             while from < n {
                 let to = n.min(from + MAX_ROWS - rows);
                 reserve(&mut pieces, 1)?;
-                pieces.push(Piece { chunk, from, to, row: rows, start: start + from, pages, is_long });
+                let start = start + from;
+                pieces.push(Piece { chunk, from, to, row: rows, start, pages, is_long, state, keeps_cache });
+                state.0 = state.1;
                 rows += to - from;
                 from = to;
                 if rows == MAX_ROWS {

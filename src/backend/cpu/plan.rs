@@ -99,6 +99,20 @@ pub enum FfnPlan {
     Experts(ExpertsPlan),
 }
 
+/// A mixer with a state, packed.
+#[allow(missing_docs)]
+pub struct RecurrentPlan {
+    /// The first matrix, and those that read what it reads: of a DeltaNet gate, beta and alpha.
+    pub inputs: Vec<Matrix>,
+    pub input_tasks: Vec<Task>,
+    pub output: Matrix,
+    pub output_tasks: Vec<Task>,
+    pub conv: Vec<f32>, // [len, channels]
+    pub a: Vec<f32>,    // [v_heads], of a DeltaNet like those that follow
+    pub dt: Vec<f32>,   // [v_heads]
+    pub norm: Vec<f32>, // [v_dim]
+}
+
 /// One layer, packed.
 #[allow(missing_docs)]
 pub struct LayerPlan {
@@ -114,6 +128,9 @@ pub struct LayerPlan {
     pub sinks: Option<Vec<f32>>,
     pub o: Matrix,
     pub o_bias: Option<Vec<f32>>,
+    /// The gate of attention that has one.
+    pub q_gate: Option<(Matrix, Vec<Task>)>,
+    pub recurrent: Option<RecurrentPlan>,
     pub post_attn_norm: Option<Vec<f32>>,
     pub ffn_norm: Option<NormWeights>,
     pub ffn: FfnPlan,

@@ -93,6 +93,22 @@ impl CpuModel {
         })
     }
 
+    /// `h` becomes what all mixers of a layer have made: that of attention, if there is one, and of one with a state.
+    pub(super) fn add_mixers(&self, turn: &Turn<'_>, s: &mut Scratch, index: usize, n: usize) -> Result<()> {
+        let layer = &self.config.layers[index];
+        if layer.recurrent.is_none() {
+            return Ok(());
+        }
+        if !layer.attention().is_there() {
+            std::mem::swap(&mut s.h, &mut s.mixing.out);
+            return Ok(());
+        }
+        let (d, isa) = (self.config.n_embd, self.isa);
+        let (h, out) = (Shares(s.h[..n * d].as_mut_ptr()), &s.mixing.out[..n * d]);
+        // SAFETY: row r of both, sliced above; rows are disjoint.
+        self.by_rows(turn, n, d, &|r| unsafe { vector::add(isa, h.at(r * d), out.as_ptr().add(r * d), 1.0, d) })
+    }
+
     /// Keeps `h`, what the mixer of a parallel block adds, until the feed-forward part has read the stream too.
     pub(super) fn set_aside(&self, turn: &Turn<'_>, s: &mut Scratch, post: Option<&[f32]>, n: usize) -> Result<()> {
         let (d, isa, eps) = (self.config.n_embd, self.isa, self.config.norm_eps);

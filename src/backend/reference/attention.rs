@@ -10,7 +10,7 @@ use super::load::Layer;
 use super::math::{dot, linear, rms_norm_in_place, rms_norm_without_weight, rope_turns, rotate, softcap, softmax};
 use crate::backend::PAGE_TOKENS;
 use crate::error::Result;
-use crate::model::{Attention, QkNorm, RopePairing};
+use crate::model::{Attention, QkNorm, RopePairing, sigmoid};
 
 impl Network {
     /// `s.out = Wo attention(s.h) + bo`.
@@ -35,6 +35,12 @@ impl Network {
             if a.latent.is_none() {
                 tap("v", n, &s.v[..g]);
             }
+        }
+        if let Some(gate) = &layer.q_gate {
+            linear(&mut s.mixing.gate[..h], gate, &s.h, None); // [H] = [H, D] [D]
+            tap("gate", n, &s.mixing.gate[..h]);
+        }
+        if a.kv_from.is_none() && !s.keeps_cache {
             self.store(layer_index, position, pages, s)?;
         }
         let first = a.window.map_or(0, |w| (position + 1).saturating_sub(w as usize));
@@ -43,6 +49,11 @@ impl Network {
             self.values_of_latents(weights, a, latent, s);
         }
         tap("attn_mix", n, &s.mix[..mix]);
+        if layer.q_gate.is_some() {
+            for (mix, &gate) in s.mix[..mix].iter_mut().zip(&s.mixing.gate) {
+                *mix = (*mix as f64 * sigmoid(gate as f64)) as f32; // [H]
+            }
+        }
         linear(&mut s.out, &layer.o, &s.mix[..mix], layer.o_bias.as_deref()); // [D] = [D, H] [H]
         tap("attn_out", n, &s.out);
         Ok(())

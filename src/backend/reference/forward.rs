@@ -6,6 +6,7 @@ use std::sync::{Arc, RwLock};
 
 use super::load::{Layer, Loader, NormWeights, PerLayerWeights};
 use super::math::{Matrix, linear, norm, rms_norm_in_place, softcap};
+use super::mixing::Mixing;
 use super::routed::Routed;
 use super::zeros;
 use crate::backend::{LoadControl, PAGE_TOKENS};
@@ -71,9 +72,10 @@ pub(super) struct Network {
     output_bias: Option<Vec<f32>>, // [V]
     pub classes: CacheClasses,     // of layers whose keys and values are kept together
     per_layer: Option<PerLayerWeights>,
+    pub state_starts: Vec<usize>, // [n_layers] where a layer's part of a sequence's state begins
     pub kv_starts: Vec<[usize; 2]>, // [n_layers] where a layer's rows start in the `k` and `v` of its part of a page
-    pub part_lens: PartLens,        // elements of these
-    pub f16_cache: bool,            // round keys and values to f16 before they are kept
+    pub part_lens: PartLens,      // elements of these
+    pub f16_cache: bool,          // round keys and values to f16 before they are kept
 }
 
 /// The activations of one token.
@@ -97,6 +99,8 @@ pub(super) struct State {
     pub sum: Vec<f64>,          // [head_dim]
     pub turns: Vec<(f64, f64)>, // [n_rot / 2] cos and sin
     pub is_long: bool,
+    pub keeps_cache: bool,
+    pub mixing: Mixing,
 }
 
 impl State {
@@ -124,6 +128,8 @@ impl State {
             sum: zeros(most.head)?,
             turns: zeros(most.pairs)?,
             is_long,
+            keeps_cache: false,
+            mixing: Mixing::new(c)?,
         })
     }
 }
@@ -141,6 +147,8 @@ impl Network {
         load.skip(w.rope_freqs.iter().chain(&w.long_rope_freqs).chain(scales).map(|t| t.data.len() as u64).sum());
         let classes = CacheClasses::new(config)?;
         let (kv_starts, part_lens) = kv_starts(config, &classes)?;
+        let mut state_starts = zeros(config.n_layers())?;
+        state_starts.iter_mut().enumerate().for_each(|(i, start)| *start = config.state_start(i));
         Ok(Network {
             config: config.try_clone()?,
             token_embd,
@@ -157,6 +165,7 @@ impl Network {
                 }),
             },
             classes,
+            state_starts,
             kv_starts,
             part_lens,
             f16_cache,
@@ -188,7 +197,13 @@ impl Network {
             self.normalize(layer.attn_norm.as_ref(), s); // x -> h
             tap("attn_norm", n, &s.h);
             match c.layers[i].mixer {
-                Mixer::Attention(attention) => self.attention(i, &attention, position, pages, s, tap)?, // h -> out
+                Mixer::Attention(attention) if attention.is_there() => {
+                    self.attention(i, &attention, position, pages, s, tap)? // h -> out
+                }
+                Mixer::Attention(_) => s.out.fill(0.0),
+            }
+            if let Some(mixer) = &c.layers[i].recurrent {
+                self.recurrent(i, mixer, s, tap)?; // h -> out, in addition
             }
             if let Some(weight) = &layer.post_attn_norm {
                 rms_norm_in_place(&mut s.out, weight, c.norm_eps); // [D]

@@ -5,7 +5,7 @@ use super::zeros;
 use crate::backend::LoadControl;
 use crate::error::Result;
 use crate::gguf::dequantize_row;
-use crate::model::{self, DenseWeights, FfnWeights, LatentWeights, LayerWeights, Tensor};
+use crate::model::{self, DenseWeights, FfnWeights, LatentWeights, LayerWeights, RecurrentWeights, Tensor};
 
 /// What a norm multiplies and adds.
 pub(super) struct NormWeights {
@@ -72,6 +72,19 @@ pub(super) enum Ffn {
     Experts(Box<Experts>),
 }
 
+/// A mixer with a state, of `W` elements where the last matrix reads it, `C` channels and `N` gates.
+pub(super) struct Recurrent {
+    pub input: Matrix,          // [in_width, D]
+    pub conv: Matrix,           // [C, len]
+    pub output: Matrix,         // [D, W]
+    pub gate: Option<Matrix>,   // [W, D]
+    pub beta: Option<Matrix>,   // [N, D]
+    pub alpha: Option<Matrix>,  // [N, D]
+    pub a: Option<Vec<f32>>,    // [N]
+    pub dt: Option<Vec<f32>>,   // [N]
+    pub norm: Option<Vec<f32>>, // [v_dim]
+}
+
 /// One layer, dequantized.
 pub(super) struct Layer {
     pub attn_norm: Option<NormWeights>, // None: the mixer reads the stream
@@ -79,14 +92,16 @@ pub(super) struct Layer {
     pub k: Option<Matrix>,              // [G, D]
     pub v: Option<Matrix>,              // [G, D]; None where there are keys: these are the values
     pub latent: Option<Latent>,
-    pub q_bias: Option<Vec<f32>>,         // [H]
-    pub k_bias: Option<Vec<f32>>,         // [G]
-    pub v_bias: Option<Vec<f32>>,         // [G]
-    pub q_norm: Option<Vec<f32>>,         // [head_dim] or [H]
-    pub k_norm: Option<Vec<f32>>,         // [head_dim] or [G]
-    pub sinks: Option<Vec<f32>>,          // [n_heads]
-    pub o: Matrix,                        // [D, H]
-    pub o_bias: Option<Vec<f32>>,         // [D]
+    pub q_bias: Option<Vec<f32>>, // [H]
+    pub k_bias: Option<Vec<f32>>, // [G]
+    pub v_bias: Option<Vec<f32>>, // [G]
+    pub q_norm: Option<Vec<f32>>, // [head_dim] or [H]
+    pub k_norm: Option<Vec<f32>>, // [head_dim] or [G]
+    pub sinks: Option<Vec<f32>>,  // [n_heads]
+    pub o: Matrix,                // [D, H]
+    pub o_bias: Option<Vec<f32>>, // [D]
+    pub q_gate: Option<Matrix>,   // [H, D]
+    pub recurrent: Option<Recurrent>,
     pub post_attn_norm: Option<Vec<f32>>, // [D]
     pub ffn_norm: Option<NormWeights>,
     pub ffn: Ffn,
@@ -192,6 +207,24 @@ impl<'a> Loader<'a> {
         })))
     }
 
+    fn maybe(&mut self, t: &Option<Tensor<'_>>) -> Result<Option<Matrix>> {
+        t.as_ref().map(|t| self.matrix(t)).transpose()
+    }
+
+    fn recurrent(&mut self, w: &RecurrentWeights<'_>) -> Result<Recurrent> {
+        Ok(Recurrent {
+            input: self.matrix(&w.input)?,
+            conv: self.matrix(&w.conv)?,
+            output: self.matrix(&w.output)?,
+            gate: self.maybe(&w.gate)?,
+            beta: self.maybe(&w.beta)?,
+            alpha: self.maybe(&w.alpha)?,
+            a: self.optional(&w.a)?,
+            dt: self.optional(&w.dt)?,
+            norm: self.optional(&w.norm)?,
+        })
+    }
+
     fn side_by_side(&mut self, w: &model::SideBySide<'_>) -> Result<SideBySide> {
         Ok(SideBySide {
             router_norm: self.vector(&w.router_norm)?,
@@ -231,6 +264,8 @@ impl<'a> Loader<'a> {
             sinks: self.optional(&l.sinks)?,
             o: self.matrix(&l.o)?,
             o_bias: self.optional(&l.o_bias)?,
+            q_gate: self.maybe(&l.q_gate)?,
+            recurrent: l.recurrent.as_ref().map(|w| self.recurrent(w)).transpose()?,
             post_attn_norm: self.optional(&l.post_attn_norm)?,
             ffn_norm: l.ffn_norm.as_ref().map(|t| self.norm(t, &l.ffn_norm_bias)).transpose()?,
             ffn: self.ffn(&l.ffn)?,

@@ -29,11 +29,15 @@ mod forward;
 mod latent;
 mod load;
 mod math;
+mod mixing;
 mod per_layer;
+mod recurrent;
 mod routed;
+mod states;
 
 use forward::{Network, Part, SharedPage, State};
 use routed::Routed;
+use states::States;
 
 /// The reference device. It has no state; there may be any number of it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -72,7 +76,8 @@ impl Device for ReferenceDevice {
         control: &mut dyn LoadControl,
     ) -> Result<Arc<dyn LoadedModel>> {
         let network = Network::load(config, weights, self.f16_cache, control)?;
-        Ok(Arc::new(ReferenceModel { network, plan: self.plan(config, weights), pool: RwLock::default() }))
+        let plan = self.plan(config, weights);
+        Ok(Arc::new(ReferenceModel { network, plan, pool: RwLock::default(), states: States::default() }))
     }
 }
 
@@ -81,6 +86,7 @@ struct ReferenceModel {
     network: Network,
     plan: Plan,
     pool: RwLock<Vec<SharedPage>>,
+    states: States,
 }
 
 /// A sequence's current logits.
@@ -145,6 +151,8 @@ impl ReferenceModel {
         let pages = self.pages(chunk)?;
         let config = &self.network.config;
         let mut state = State::new(config, is_long, chunk.start + chunk.tokens.len())?;
+        state.keeps_cache = chunk.keeps_cache;
+        self.states.load(chunk, &mut state.mixing.state)?;
         let mut logits = match chunk.want {
             Want::Last => Some(zeros(config.n_vocab)?),
             Want::Nothing => None,
@@ -160,6 +168,7 @@ impl ReferenceModel {
             };
             self.network.forward(token, position, &pages, wanted, &mut state, &mut tap)?;
         }
+        self.states.store(chunk, state.mixing.state)?;
         Ok(logits)
     }
 }
@@ -243,6 +252,22 @@ impl LoadedModel for ReferenceModel {
             *x = f32::from_le_bytes(*bytes);
         }
         Ok(())
+    }
+
+    fn reserve_states(&self, n: usize, _: usize) -> Result<()> {
+        self.states.reserve(n)
+    }
+
+    fn release_state(&self, state: u32, _: usize) {
+        self.states.release(state);
+    }
+
+    fn read_state(&self, state: u32, out: &mut [u8]) -> Result<()> {
+        self.states.read(state, out)
+    }
+
+    fn write_state(&self, state: u32, from: &[u8]) -> Result<()> {
+        self.states.write(state, self.network.config.state_len(), from)
     }
 
     fn set_logits(&self, slot: &mut dyn Slot, logits: &[f32]) -> Result<()> {
@@ -348,10 +373,12 @@ fn plan_of(c: &Config, w: &Weights<'_>) -> Plan {
     let by_layer = most.per_layer + c.per_layer.map_or(0, |per_layer| per_layer.width);
     let mixed = most.q + most.q.max(most.latent) + 2 * most.latent + by_layer + Routed::input_len(c);
     let row = 4 * c.n_embd + mixed + 2 * most.kv + 2 * most.ffn.max(most.expert) + routed + c.n_vocab; // f32
+    let mixing = most.mix_in + most.conv + 4 * most.mix_out + most.gated_q + 2 * most.gates + c.n_embd;
     let wide = c.n_ctx_train + most.head + 2 * most.pairs + most.n_experts + sum; // f64
     Plan {
         weights_bytes: w.iter().map(|t| (t.rows * t.cols * size_of::<f32>()) as u64).sum(),
         kv_bytes_per_token: (c.kv_bytes_per_token() * 2) as u64, // f32,
-        scratch_bytes: (row * size_of::<f32>() + wide * size_of::<f64>()) as u64,
+        scratch_bytes: ((row + mixing) * size_of::<f32>() + wide * size_of::<f64>()) as u64,
+        state_bytes: (c.state_len() * size_of::<f32>()) as u64,
     }
 }

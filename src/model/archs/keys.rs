@@ -64,6 +64,11 @@ impl Keys<'_> {
 
     /// A width or a count, or an array of one for each layer.
     pub fn opt_sizes(&self, suffix: &str, n_layers: usize) -> Result<Option<PerLayer>> {
+        self.opt_counts(suffix, n_layers, false)
+    }
+
+    /// [`Self::opt_sizes`], of which some in an array may be 0 if there may be `none`.
+    fn opt_counts(&self, suffix: &str, n_layers: usize, none: bool) -> Result<Option<PerLayer>> {
         let key = self.key(suffix);
         let Some(array) = self.gguf.meta(&key).and_then(|v| v.as_array()) else {
             return Ok(self.opt_size(suffix, MAX_SIZE)?.map(PerLayer::Same));
@@ -75,7 +80,10 @@ impl Keys<'_> {
         let mut all = Vec::new();
         reserve_exact(&mut all, n_layers)?;
         for n in array.ints() {
-            all.push(checked(&key, u64::try_from(n).unwrap_or(0), MAX_SIZE)?);
+            all.push(match n {
+                0 if none => 0,
+                n => checked(&key, u64::try_from(n).unwrap_or(0), MAX_SIZE)?,
+            });
         }
         Ok(Some(PerLayer::Each(all)))
     }
@@ -92,9 +100,14 @@ impl Keys<'_> {
         let n_layers = self.size("block_count", self.gguf.n_tensors() as u64)?;
         let n_embd = self.size("embedding_length", MAX_SIZE)?;
         let n_ctx_train = self.size("context_length", 1 << 31)?;
-        let widths = self.sizes("feed_forward_length", n_layers)?;
+        // Where all layers have experts there need not be another width.
+        let has = |suffix: &str| self.gguf.meta(&self.key(suffix)).is_some();
+        let of_experts = has("expert_feed_forward_length") && !has("feed_forward_length");
+        let width = if of_experts { "expert_feed_forward_length" } else { "feed_forward_length" };
+        let widths = self.sizes(width, n_layers)?;
         let n_heads = self.sizes("attention.head_count", n_layers)?;
-        let n_kv_heads = self.opt_sizes("attention.head_count_kv", n_layers)?;
+        // Short convolutions stand where there are no heads of keys.
+        let n_kv_heads = self.opt_counts("attention.head_count_kv", n_layers, has("shortconv.l_cache"))?;
         let first = self.attention(n_embd, n_heads.get(0))?;
         let mut layers = Vec::new();
         reserve_exact(&mut layers, n_layers)?;
@@ -103,6 +116,7 @@ impl Keys<'_> {
             let n_kv_heads = n_kv_heads.as_ref().map_or(n_heads, |n| n.get(i));
             layers.push(Layer {
                 mixer: Mixer::Attention(Attention { n_heads, n_kv_heads, ..first }),
+                recurrent: None,
                 ffn: Ffn::Dense(Dense { width: widths.get(i), activation: Activation::Silu, gated: true }),
                 block: Block::Sequential,
                 out_scale: 1.0,
@@ -155,6 +169,7 @@ impl Keys<'_> {
             scale: self.float("attention.scale")?.unwrap_or(1.0 / (head_dim as f32).sqrt()),
             softcap: self.float("attn_logit_softcapping")?.filter(|&cap| cap != 0.0),
             sinks: false,
+            gated: false,
             k_as_v: false,
             v_norm: false,
             kv_from: None,

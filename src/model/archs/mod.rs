@@ -7,6 +7,7 @@ use super::dense::{Activation, Dense};
 use super::experts::{Experts, Groups, Route, Score, Shared};
 use super::latent::Latent;
 use super::per_layer::PerLayer;
+use super::recurrent::{DeltaNet, KeyHeads, Recurrent, ShortConv};
 use super::rope::{RopePairing, RopeTable, Yarn};
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, shorten};
@@ -31,6 +32,8 @@ mod granitemoe;
 mod hunyuan_dense;
 mod internlm2;
 mod keys;
+mod lfm2;
+mod lfm2moe;
 mod llama;
 mod mistral3;
 mod olmo2;
@@ -41,9 +44,13 @@ mod qwen2;
 mod qwen2moe;
 mod qwen2vl;
 mod qwen3;
+mod qwen35;
+mod qwen35moe;
 mod qwen3moe;
+mod qwen3next;
 mod qwen3vl;
 mod qwen3vlmoe;
+mod recurrent;
 mod ropes;
 mod seed_oss;
 mod smollm3;
@@ -67,7 +74,7 @@ pub struct Architecture {
 }
 
 /// All of them, by name.
-pub static ARCHITECTURES: [Architecture; 35] = [
+pub static ARCHITECTURES: [Architecture; 40] = [
     arcee::ARCHITECTURE,
     cohere2::ARCHITECTURE,
     deepseek2::ARCHITECTURE,
@@ -86,6 +93,8 @@ pub static ARCHITECTURES: [Architecture; 35] = [
     granitemoe::ARCHITECTURE,
     hunyuan_dense::ARCHITECTURE,
     internlm2::ARCHITECTURE,
+    lfm2::ARCHITECTURE,
+    lfm2moe::ARCHITECTURE,
     llama::ARCHITECTURE,
     mistral3::ARCHITECTURE,
     olmo2::ARCHITECTURE,
@@ -96,7 +105,10 @@ pub static ARCHITECTURES: [Architecture; 35] = [
     qwen2moe::ARCHITECTURE,
     qwen2vl::ARCHITECTURE,
     qwen3::ARCHITECTURE,
+    qwen35::ARCHITECTURE,
+    qwen35moe::ARCHITECTURE,
     qwen3moe::ARCHITECTURE,
+    qwen3next::ARCHITECTURE,
     qwen3vl::ARCHITECTURE,
     qwen3vlmoe::ARCHITECTURE,
     seed_oss::ARCHITECTURE,
@@ -135,6 +147,8 @@ pub(super) struct Extras {
     pub ffn_norm: Need,
     /// What the file calls the norm of what the feed-forward part reads.
     pub ffn_norm_name: &'static str,
+    /// What it calls the output's norm.
+    pub output_norm_name: &'static str,
     /// Biases of both, and of the output's norm.
     pub norm_bias: Need,
     pub qkv_bias: Need,
@@ -166,6 +180,7 @@ impl Extras {
         attn_norm: Need::Yes,
         ffn_norm: Need::Yes,
         ffn_norm_name: "ffn_norm",
+        output_norm_name: "output_norm.weight",
         norm_bias: Need::No,
         qkv_bias: Need::No,
         o_bias: Need::No,

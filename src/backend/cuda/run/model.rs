@@ -32,6 +32,7 @@ pub fn plan(config: &Config, weights: &Weights<'_>) -> Plan {
         kv_bytes_per_token: config.kv_bytes_per_token() as u64,
         // And a slot's logits and table, the captured steps, and what rounding takes.
         scratch_bytes: fixed + part + prefill + 2 * GRAIN,
+        state_bytes: 0,
     }
 }
 
@@ -142,6 +143,7 @@ impl CudaModel {
             weights_bytes: self.weights_bytes.next_multiple_of(GRAIN),
             kv_bytes_per_token: self.net.config.kv_bytes_per_token() as u64,
             scratch_bytes: exec.work.bytes + batch + masked + exec.prefill.as_ref().map_or(0, |p| p.bytes()),
+            state_bytes: 0,
         }
     }
 }
