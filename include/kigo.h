@@ -743,7 +743,8 @@ typedef struct kigo_layer_facts {
     uint32_t n_kv_heads;
     // Elements of a head of queries and keys.
     uint32_t k_head_dim;
-    // Elements of a head of values.
+    // Elements of a head of values; of latents, which are a layer's one head of keys, those of the key's first elements that are
+    // its value.
     uint32_t v_head_dim;
     // Elements of a head of queries and keys that turn with the position.
     uint32_t n_rot;
