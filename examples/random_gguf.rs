@@ -22,12 +22,16 @@ use kigo::gguf::{Gguf, TensorType, Writer, quantize_row};
 mod blocks;
 #[path = "../tests/common/habits.rs"]
 mod habits;
+#[path = "../tests/common/newer.rs"]
+mod newer;
 #[path = "../tests/common/random.rs"]
 mod random;
 #[path = "../tests/common/recipes.rs"]
 mod recipes;
 #[path = "../tests/common/shapes.rs"]
 mod shapes;
+#[path = "../tests/common/states.rs"]
+mod states;
 #[path = "../tests/common/vocab.rs"]
 mod vocab;
 

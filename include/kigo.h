@@ -558,14 +558,18 @@ typedef struct kigo_plan {
     uint64_t n_tokens;
     // The KV cache of one session of so many tokens, all layers together, in whole pages; taken as the tokens come.
     uint64_t cache_bytes;
-    // What each session takes besides, however short it is: the state of layers that have one in place of a cache. 0 where
-    // there are none.
+    // What each session takes besides, however short it is: the state of layers that have one in place of a cache, twice while it
+    // goes on and three times in a prefill. 0 where there are none.
     uint64_t state_bytes;
-    // One copy of that state, of which a session keeps some so that it can be truncated. 0 where there is none.
+    // One copy of that state, of which sessions keep some so that they can be truncated, as many as
+    // kigo_load_options.checkpoint_bytes allows. 0 where there is none.
     uint64_t checkpoint_bytes;
     // Those of `cache_bytes` that are not kept when another session or the memory cap needs them: keys and values that the
     // layers with a window do not read any more. See kigo_session_facts.truncate_free_from.
     uint64_t cache_spare_bytes;
+    // The most bytes of checkpoints of all sessions together where kigo_load_options.checkpoint_bytes is 0; they are taken as there are
+    // some, and given back when memory is short. 0 where there is no state.
+    uint64_t checkpoint_limit_bytes;
 } kigo_plan;
 
 // Called while a model loads, on the loading thread: `done_bytes` of `total_bytes` are loaded. Returns 0 to go on;
@@ -596,6 +600,10 @@ typedef struct kigo_load_options {
     // given up, the least recently used first and the end of a text before its beginning, where more of them would come and
     // before anything of this engine's is short of memory.
     uint64_t prefix_cache_bytes;
+    // The most bytes of checkpoints of all sessions together, of a model whose layers keep a state (kigo_plan.checkpoint_bytes has one's
+    // size): see kigo_session_truncate(). A prefix is shared up to one, too. Where more would come that goes which is worth least, for
+    // its distance to the end of its text. 0: 512 MiB; less than one: none.
+    uint64_t checkpoint_bytes;
 } kigo_load_options;
 
 // What loading the file at `path` would take, without loading it: reads the header only.
@@ -664,6 +672,12 @@ kigo_status kigo_model_last_error(const kigo_model *model,
 
 // In kigo_layer_facts.mixers: attention over the tokens before.
 #define KIGO_MIXER_ATTENTION 1
+
+// In kigo_layer_facts.mixers: a short convolution between two gates (LFM2).
+#define KIGO_MIXER_SHORT_CONV 2
+
+// In kigo_layer_facts.mixers: a gated delta rule (Qwen3-Next, Qwen3.5).
+#define KIGO_MIXER_DELTA_NET 4
 
 // What a model is.
 typedef struct kigo_model_facts {
@@ -771,6 +785,13 @@ typedef struct kigo_cache_facts {
     uint64_t retained_bytes;
     // Tokens that sessions of the model have taken from others so far in place of computing them.
     uint64_t n_tokens_saved;
+    // States that sessions and running calls hold, of models whose layers keep one: kigo_model_facts.state_bytes each, part of
+    // `used_bytes`.
+    uint64_t n_states;
+    // Checkpoints, as large each, which are part of `used_bytes` too, and of `spare_bytes` where no session stands there.
+    uint64_t n_checkpoints;
+    // The most bytes of checkpoints: kigo_load_options.checkpoint_bytes, in whole ones. 0 where there are no states.
+    uint64_t checkpoint_limit_bytes;
 } kigo_cache_facts;
 
 // Fills `facts`, whose `struct_size` the caller has set.
@@ -1213,8 +1234,12 @@ typedef struct kigo_session_facts {
     // 1 if the session has the long factors of a model with LongRoPE, else 0: kigo_session_options.n_ctx has chosen.
     uint64_t has_long_rope;
     // kigo_session_truncate() to as many tokens or more, or to none, is free now: nothing is computed again. 0 where no layer
-    // has a window. It rises as memory is given back.
+    // has a window or a state. It rises as memory is given back. Where layers keep a state it is `n_tokens`.
     uint64_t truncate_free_from;
+    // Bytes of its state, where layers keep one; a fork shares it until either goes on.
+    uint64_t state_bytes;
+    // Checkpoints behind its tokens: see kigo_session_truncate().
+    uint64_t n_checkpoints;
 } kigo_session_facts;
 
 // Makes a session without tokens. `options` may be NULL: all defaults.
@@ -1279,19 +1304,6 @@ kigo_status kigo_session_n_tokens(kigo_session *session, size_t *n_tokens);
 
 // Fills `facts`, whose `struct_size` the caller has set. BUSY.
 kigo_status kigo_session_info(kigo_session *session, kigo_session_facts *facts);
-
-// Drops all tokens but the first `n_tokens`. There are no logits then until the next prefill or step, unless nothing
-// was dropped: to have them, keep one token less and step() the last again.
-//
-// Layers with a window (kigo_layer_facts.window) keep what is behind it until another session or the memory cap needs it.
-// Where the window in front of `n_tokens` has gone, the call computes it again from the nearest tokens that have theirs, with
-// the same bits, having made sure of the memory first: below kigo_session_facts.truncate_free_from it may take as long as a
-// prefill of `n_tokens`, and kigo_session_cancel() stops it. A tap does not see that.
-//
-// INVALID_ARGUMENT: the session holds fewer. BUSY. OUT_OF_MEMORY, while forks hold the same tokens or there is something to
-// compute; CACHE_FULL and CANCELLED, in the latter case. The session is then as it was.
-kigo_status kigo_session_truncate(kigo_session *session,
-                                  size_t n_tokens);
 
 // Makes a session with the same tokens, logits, context length and sampling parameters, in constant time. What they
 // have in common is held once: a fork takes no cache memory until it or the session goes on, and then a page of 64
@@ -1385,6 +1397,23 @@ typedef struct kigo_advanced {
     // So many were computed.
     uint64_t n_computed;
 } kigo_advanced;
+
+// Drops all tokens but the first `n_tokens`. There are no logits then until the next prefill or step, unless nothing
+// was dropped: to have them, keep one token less and step() the last again.
+//
+// Layers with a window (kigo_layer_facts.window) keep what is behind it until another session or the memory cap needs it.
+// Where the window in front of `n_tokens` has gone, the call computes it again from the nearest tokens that have theirs, with
+// the same bits, having made sure of the memory first: below kigo_session_facts.truncate_free_from it may take as long as a
+// prefill of `n_tokens`, and kigo_session_cancel() stops it. A tap does not see that.
+//
+// Layers that keep a state (kigo_layer_facts.state_bytes) have it behind the last token alone, and copies of it, checkpoints, behind some
+// multiples of 64 tokens, closer together towards the end: as many as kigo_load_options.checkpoint_bytes allows, and fewer where
+// memory is short. The call goes on from the newest of them in front of `n_tokens`, from none at worst, likewise with the same bits.
+//
+// INVALID_ARGUMENT: the session holds fewer. BUSY. OUT_OF_MEMORY, while forks hold the same tokens or there is something to
+// compute; CACHE_FULL and CANCELLED, in the latter case. The session is then as it was.
+kigo_status kigo_session_truncate(kigo_session *session,
+                                  size_t n_tokens);
 
 // Makes the session hold exactly `ids`, with the logits of the last: what it holds of them from the first on is kept, all else is
 // dropped, and what follows is prefilled. `options` may be NULL. The caller sets `advanced->struct_size`.
@@ -2320,6 +2349,23 @@ kigo_status kigo_model_embed(const kigo_model *model,
 
 // Tap: what each of these is multiplied by, in the same order. [n_rows, n_experts_used].
 #define KIGO_TAP_MOE_WEIGHTS 16
+
+// Tap: what a layer's convolution makes, activated where it is. Of layers that keep a state, as those that follow but for the last.
+// [n_rows, channels].
+#define KIGO_TAP_CONV 17
+
+// Tap: how much of what is new a head's state takes. [n_rows, heads].
+#define KIGO_TAP_BETA 18
+
+// Tap: what a head's state is multiplied by before it takes it. [n_rows, heads].
+#define KIGO_TAP_DECAY 19
+
+// Tap: what the heads read of their states. [n_rows, width].
+#define KIGO_TAP_MIX_STATE 20
+
+// Tap: what gates what the heads or the convolution have made, before its sigmoid or SiLU if it has one. Of attention that is gated,
+// too. [n_rows, width].
+#define KIGO_TAP_GATE 21
 
 // Type of an activation's elements: float.
 #define KIGO_TAP_TYPE_F32 1

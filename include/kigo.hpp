@@ -231,6 +231,7 @@ struct load_options {
     uint64_t flags = 0;
     uint64_t pass_tokens = 0;
     uint64_t prefix_cache_bytes = 0;
+    uint64_t checkpoint_bytes = 0;
 };
 
 struct generate_options {
@@ -764,6 +765,7 @@ template <class Load> model engine::load(const progress_function &progress, cons
     auto c = detail::sized<kigo_load_options>();
     c.cache_bytes = options.cache_bytes;
     c.prefix_cache_bytes = options.prefix_cache_bytes;
+    c.checkpoint_bytes = options.checkpoint_bytes;
     c.flags = options.flags;
     c.pass_tokens = options.pass_tokens;
     if (progress) {

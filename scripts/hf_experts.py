@@ -18,11 +18,12 @@ LAYER_NAMES = {
 } | {f"mlp.shared_expert{s}.{part}_proj": f"ffn_{part}_shexp" for s in ("", "s") for part in ("gate", "up", "down")}
 WHOLE_NAMES = {
     "mlp.gate.e_score_correction_bias": "exp_probs_b.bias",
+    "feed_forward.expert_bias": "exp_probs_b.bias",
     "mlp.gate.moe_statics.e_score_correction_bias": "exp_probs_b.bias",
     "self_attn.sinks": "attn_sinks.weight",
 }
 # What has the rows of gate and up, or stacks the rows of down, and the names of its parts.
-STACKS = re.compile(r"(?:mlp|block_sparse_moe)\.experts\.(gate_up|down)_proj(_bias)?|shared_mlp\.(input)_linear\.weight")
+STACKS = re.compile(r"(?:mlp|block_sparse_moe|feed_forward)\.experts\.(gate_up|down)_proj(_bias)?|shared_mlp\.(input)_linear\.weight")
 
 
 def parts(arch: str, hf_name: str) -> list:
@@ -65,7 +66,7 @@ def add_keys(w: gguf.GGUFWriter, arch: str, c) -> None:
     if n is None:
         return
     w.add_expert_count(n)
-    w.add_expert_used_count(c.num_experts_per_tok)
+    w.add_expert_used_count(getattr(c, "top_k_experts", None) or c.num_experts_per_tok)
     width = getattr(c, "moe_intermediate_size", None) or (c.intermediate_size if arch == "gpt-oss" else None)
     if width is not None:
         w.add_expert_feed_forward_length(width)
@@ -77,6 +78,11 @@ def add_keys(w: gguf.GGUFWriter, arch: str, c) -> None:
         shared = width * c.moe_num_shared_experts
     if shared:
         w.add_expert_shared_feed_forward_length(shared)
+    if arch == "lfm2moe":
+        w.add_leading_dense_block_count(c.num_dense_layers)
+        w.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+        w.add_expert_weights_scale(c.routed_scaling_factor)
+        w.add_expert_weights_norm(c.norm_topk_prob)
     if arch == "glm4moe":
         w.add_expert_shared_count(c.n_shared_experts)
         w.add_leading_dense_block_count(c.first_k_dense_replace)

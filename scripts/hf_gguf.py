@@ -10,6 +10,7 @@ Written against transformers 5.24.0, torch 2.15.0, gguf 0.19.0, numpy 2.4.6.
 
 import math
 import re
+import types
 
 import gguf
 import numpy as np
@@ -18,6 +19,8 @@ import transformers
 from gguf import GGMLQuantizationType as Q
 
 import hf_experts
+import hf_newer
+import hf_recurrent
 
 MODEL_NAMES = {
     "model.embed_tokens": "token_embd",
@@ -27,6 +30,7 @@ MODEL_NAMES = {
     "gpt_neox.embed_in": "token_embd",
     "gpt_neox.final_layer_norm": "output_norm",
     "embed_out": "output",
+    "model.embedding_norm": "token_embd_norm",
 }
 LAYER_NAMES = {
     "input_layernorm": "attn_norm",
@@ -53,7 +57,7 @@ LAYER_NAMES = {
     "attention.dense": "attn_output",
     "mlp.dense_h_to_4h": "ffn_up",
     "mlp.dense_4h_to_h": "ffn_down",
-} | hf_experts.LAYER_NAMES
+} | hf_experts.LAYER_NAMES | hf_newer.LAYER_NAMES | hf_recurrent.LAYER_NAMES
 POST_NORMS = {"post_attention_layernorm": "post_attention_norm", "post_feedforward_layernorm": "post_ffw_norm"}
 # What an architecture calls otherwise.
 OWN_NAMES = {
@@ -65,20 +69,56 @@ OWN_NAMES = {
     "seed_oss": {"post_attention_layernorm": "post_attention_norm"},
     "glm4moe": {"post_attention_layernorm": "post_attention_norm"},
     "gpt-oss": {"post_attention_layernorm": "post_attention_norm"},
-}
+    "gemma4": POST_NORMS | {"pre_feedforward_layernorm": "ffn_norm"},
+} | {arch: {"post_attention_layernorm": "post_attention_norm"} for arch in hf_recurrent.DELTA}
 # Those whose rows of q and k the converter reorders; ernie4_5, with experts too, glm4 and cohere2 turn neighbours from the start.
 NEIGHBOURS = ("llama", "smollm3", "mistral3", "granite", "arcee", "internlm2", "granitemoe")
-NORM_PLUS_ONE = ("gemma", "gemma2", "gemma3")
+NORM_PLUS_ONE = ("gemma", "gemma2", "gemma3", *hf_recurrent.DELTA)
 LAYER_NORM = ("starcoder2", "phi2", "gptneox", "stablelm", "cohere2")
+# Text models that transformers has without a matrix of logits.
+TEXT_MODELS = {
+    "Qwen2VLTextConfig": transformers.Qwen2VLTextModel,
+    "Qwen2_5_VLTextConfig": transformers.Qwen2_5_VLTextModel,
+    "Qwen3VLTextConfig": transformers.Qwen3VLTextModel,
+    "Qwen3VLMoeTextConfig": transformers.Qwen3VLMoeTextModel,
+}
 GEMMA_LAYERS_PER_GLOBAL = 6  # every sixth layer attends to everything; not a key of the file
 GEMMA_LOCAL_ROPE_BASE = 10000.0  # not a key of the file
+
+
+class TextModel(torch.nn.Module):
+    """The text's part of a model that also sees, with the matrix of its logits: what transformers has for other models."""
+
+    def __init__(self, kind, config):
+        super().__init__()
+        self.config = config
+        self.model = kind(config)
+        self.lm_head = torch.nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    @property
+    def base_model(self):
+        return self.model
+
+    def forward(self, ids):
+        return types.SimpleNamespace(logits=self.lm_head(self.model(ids).last_hidden_state))
+
+
+def model_of(config):
+    """A model in f32 of a configuration, of random weights."""
+    kind = TEXT_MODELS.get(type(config).__name__)
+    if kind is None:
+        return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    return TextModel(kind, config).float().eval()
 
 
 def gguf_name(arch: str, hf_name: str) -> str:
     """The name in the file of a transformers parameter."""
     name, kind = hf_name.rsplit(".", 1)
-    if name in MODEL_NAMES:
-        return f"{MODEL_NAMES[name]}.{kind}"
+    names = MODEL_NAMES | hf_newer.MODEL_NAMES
+    if name in names:
+        return f"{names[name]}.{kind}"
     layer, name = re.fullmatch(r"(?:model|gpt_neox)\.layers\.(\d+)\.(.+)", name).groups()
     return f"blk.{layer}.{(LAYER_NAMES | OWN_NAMES.get(arch, {}))[name]}.{kind}"
 
@@ -132,6 +172,8 @@ def add_rope(w: gguf.GGUFWriter, rope: dict, head_dim: int, always: bool) -> Non
     partial = rope.get("partial_rotary_factor", 1.0)
     if always or partial != 1.0:
         w.add_rope_dimension_count(int(head_dim * partial))
+    if "mrope_section" in rope:
+        w.add_rope_dimension_sections(rope["mrope_section"] + [0])
     if rope["rope_type"] == "linear":
         w.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         w.add_rope_scaling_factor(rope["factor"])
@@ -164,7 +206,7 @@ def add_own(w: gguf.GGUFWriter, arch: str, c) -> None:
         w.add_final_logit_softcapping(c.final_logit_softcapping)
     if arch == "gemma2" and c.attn_logit_softcapping:
         w.add_attn_logit_softcapping(c.attn_logit_softcapping)
-    if getattr(c, "sliding_window", None) and arch not in ("qwen2", "qwen3", "qwen2moe", "qwen3moe"):
+    if getattr(c, "sliding_window", None) and not arch.startswith("qwen"):
         w.add_sliding_window(c.sliding_window)
         if arch in ("olmo2", "exaone4"):
             w.add_sliding_window_pattern([kind == "sliding_attention" for kind in c.layer_types])
@@ -179,11 +221,18 @@ def add_own(w: gguf.GGUFWriter, arch: str, c) -> None:
         w.add_parallel_residual(c.use_parallel_residual)
 
 
-def save(model, arch: str, path: str, matrix_type: Q, tokens: list, token_types: list, merges: list) -> None:
-    """Writes `model` with `matrix_type` (F32 or F16) matrices and a byte-level vocabulary."""
-    c = model.config
+def heads_of(arch: str, c) -> tuple:
+    """`(elements of a head, key heads)`, of layers that are all alike."""
+    if arch == "gemma4":
+        return None, None
     head_dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
-    n_kv_heads = getattr(c, "num_key_value_heads", c.num_attention_heads)
+    return head_dim, getattr(c, "num_key_value_heads", c.num_attention_heads)
+
+
+def save(model, arch: str, path: str, matrix_type: Q, tokens: list, token_types: list, merges: list, split=True) -> None:
+    """Writes `model` with `matrix_type` (F32 or F16) matrices and a byte-level vocabulary; `split`: see `hf_newer.parts`."""
+    c = model.config
+    head_dim, n_kv_heads = heads_of(arch, c)
     w = gguf.GGUFWriter(path, arch)
     w.add_name(f"tiny random {arch}")
     w.add_file_type(gguf.LlamaFileType.MOSTLY_F16 if matrix_type == Q.F16 else gguf.LlamaFileType.ALL_F32)
@@ -191,22 +240,32 @@ def save(model, arch: str, path: str, matrix_type: Q, tokens: list, token_types:
     w.add_context_length(c.max_position_embeddings)
     w.add_embedding_length(c.hidden_size)
     w.add_block_count(c.num_hidden_layers)
-    w.add_feed_forward_length(c.intermediate_size)
+    widths = hf_newer.widths(arch, c) or getattr(c, "intermediate_size", None)
+    if widths is not None:
+        w.add_feed_forward_length(widths)
     w.add_head_count(c.num_attention_heads)
-    w.add_head_count_kv(n_kv_heads)
+    if arch not in hf_newer.OWN_HEADS:
+        w.add_head_count_kv(hf_recurrent.n_kv_heads(arch, c))
     if arch in LAYER_NORM:
         w.add_layer_norm_eps(next(getattr(c, k) for k in ("layer_norm_eps", "norm_epsilon") if hasattr(c, k)))
     else:
-        w.add_layer_norm_rms_eps(c.rms_norm_eps)
-    if arch in ("qwen3", "gemma3") or head_dim * c.num_attention_heads != c.hidden_size:
+        w.add_layer_norm_rms_eps(c.norm_eps if arch in hf_recurrent.LFM2 else c.rms_norm_eps)
+    if arch in hf_newer.OWN_HEADS:
+        hf_newer.add_keys(w, arch, c, split)
+    elif arch in ("qwen3", "gemma3") or head_dim * c.num_attention_heads != c.hidden_size:
         w.add_key_length(head_dim)
         w.add_value_length(head_dim)
     rope = c.rope_parameters.get("full_attention", c.rope_parameters)
-    add_rope(w, rope, head_dim, always=arch == "llama")
+    if arch == "deepseek2" and "mscale_all_dim" in rope:
+        # As converters write it.
+        rope = rope | {"mscale_all_dim": 0.1 * rope["mscale_all_dim"]}
+    if arch != "gemma4":
+        add_rope(w, rope, head_dim, always=arch in ("llama", "deepseek2"))
     if rope["rope_type"] == "longrope":
         add_long_rope(w, rope, c.max_position_embeddings)
     add_own(w, arch, c)
     hf_experts.add_keys(w, arch, c)
+    hf_recurrent.add_keys(w, arch, c)
 
     w.add_tokenizer_model("gpt2")
     w.add_tokenizer_pre("default")
@@ -222,21 +281,31 @@ def save(model, arch: str, path: str, matrix_type: Q, tokens: list, token_types:
     if rope["rope_type"] == "longrope":
         for length in ("long", "short"):
             w.add_tensor(f"rope_factors_{length}.weight", np.array(rope[f"{length}_factor"], dtype=np.float32))
+    for name, data in hf_newer.more_tensors(arch, c):
+        w.add_tensor(name, data)
     for hf_name, tensor in model.state_dict().items():
         if hf_name == "lm_head.weight" and c.tie_word_embeddings:
             continue
         data = tensor.detach().numpy().astype(np.float32)
         names = hf_experts.parts(arch, hf_name)
-        if names:
+        if hf_newer.parts(arch, hf_name, split):
+            names = hf_newer.parts(arch, hf_name, split)
+            cuts = hf_newer.cut(names, c, data)
+        elif names:
             cuts = hf_experts.cut(arch, names, data)
+        elif names := hf_recurrent.parts(hf_name):
+            cuts = hf_recurrent.cut(arch, names, data, c)
         else:
             names = [gguf_name(arch, hf_name)]
             cuts = [rows_of(arch, names[0], data, c.num_attention_heads, n_kv_heads, to_file=True)]
         for name, data in zip(names, cuts):
             if name.endswith("ffn_gate_inp_shexp.weight"):
                 data = data.reshape(-1)
-            # Routers and biases stay as they are, as converters leave them.
-            is_matrix = data.ndim >= 2 and name.endswith(".weight") and not name.endswith("ffn_gate_inp.weight")
+            if name.endswith("shortconv.conv.weight"):
+                data = data[:, 0]
+            # Routers, convolutions and biases stay as they are, as converters leave them.
+            whole = ("ffn_gate_inp.weight", "shortconv.conv.weight", "ssm_conv1d.weight")
+            is_matrix = data.ndim >= 2 and name.endswith(".weight") and not name.endswith(whole)
             data = np.ascontiguousarray(data)
             w.add_tensor(name, data.astype(np.float16) if is_matrix and matrix_type == Q.F16 else data)
     w.write_header_to_file()
@@ -295,26 +364,36 @@ def config_of(reader: gguf.GGUFReader):
     raise ValueError(f"architecture {arch} is not covered")
 
 
-def load(path: str, config=None):
+def load(path: str, config=None, split=True):
     """A transformers model in f32 from a file's dequantized weights, of the file's configuration or a given one."""
     reader = gguf.GGUFReader(path)
     arch, c = config_of(reader) if config is None else (reader.fields["general.architecture"].contents(), config)
     c._attn_implementation = "eager"
-    model = transformers.AutoModelForCausalLM.from_config(c, dtype=torch.float32)
+    model = model_of(c)
     tensors = {t.name: t for t in reader.tensors}
     state = {}
     for hf_name, parameter in model.state_dict().items():
         dequantized = lambda t: gguf.dequantize(t.data, t.tensor_type).astype(np.float32)
+        names = hf_newer.parts(arch, hf_name, split)
+        if names:
+            data = hf_newer.joined(names, c, [dequantized(tensors[name]) for name in names], parameter.shape)
+            state[hf_name] = torch.from_numpy(np.array(data))
+            continue
         names = hf_experts.parts(arch, hf_name)
         if names:
             data = hf_experts.joined(arch, [dequantized(tensors[name]) for name in names], parameter.shape)
+            state[hf_name] = torch.from_numpy(np.array(data))
+            continue
+        names = hf_recurrent.parts(hf_name)
+        if names:
+            data = hf_recurrent.joined(arch, names, [dequantized(tensors[name]) for name in names], c, parameter.shape)
             state[hf_name] = torch.from_numpy(np.array(data))
             continue
         name = gguf_name(arch, hf_name)
         if name == "output.weight" and name not in tensors:
             name = "token_embd.weight"
         data = dequantized(tensors[name]).reshape(parameter.shape)
-        n_kv_heads = getattr(c, "num_key_value_heads", c.num_attention_heads)
+        n_kv_heads = heads_of(arch, c)[1]
         data = rows_of(arch, name, data, c.num_attention_heads, n_kv_heads, to_file=False)
         state[hf_name] = torch.from_numpy(np.array(data))
     model.load_state_dict(state, strict=True)

@@ -42,12 +42,35 @@ def sizes(hidden, ff, layers, heads, kv_heads, head_dim=None, **more) -> dict:
     return COMMON | dict(hidden_size=hidden, intermediate_size=ff, num_hidden_layers=layers, num_attention_heads=heads) | kv | head | more
 
 
+def without(sizes: dict, name: str) -> dict:
+    """All but one."""
+    return {key: size for key, size in sizes.items() if key != name}
+
+
 def rope(theta=1e4, kind="default", **more) -> dict:
     return {"rope_type": kind, "rope_theta": theta} | more
 
 
 def yarn(factor, original, theta=1e4, **more) -> dict:
     return rope(theta, "yarn", factor=factor, original_max_position_embeddings=original) | more
+
+
+def gemma4(hidden, ff, layers, heads, kv_heads, head, full_head) -> dict:
+    """Gemma 4's sizes; layers by letters, S with a window, F without."""
+    kinds = [{"S": "sliding_attention", "F": "full_attention"}[kind] for kind in layers]
+    ropes = {"full_attention": rope(1e6, "proportional", partial_rotary_factor=0.25), "sliding_attention": rope(1e4)}
+    return sizes(hidden, ff, len(layers), heads, kv_heads, head) | dict(
+        global_head_dim=full_head, layer_types=kinds, sliding_window=16, rms_norm_eps=1e-6, rope_parameters=ropes)
+
+
+def by_layer(width) -> dict:
+    """Embeddings by layer, of so many elements; 0: none."""
+    return dict(hidden_size_per_layer_input=width, vocab_size_per_layer_input=N_VOCAB)
+
+
+def latent(q_rank, rank, nope, turned, v_dim) -> dict:
+    """Sizes of attention over latents."""
+    return dict(q_lora_rank=q_rank, kv_lora_rank=rank, qk_nope_head_dim=nope, qk_rope_head_dim=turned, v_head_dim=v_dim)
 
 
 T = transformers
@@ -211,6 +234,89 @@ MODELS = {
     "gpt-oss-all": ("gpt-oss", [Q.F16], T.GptOssConfig(
         **sizes(40, 32, 2, 5, 1, 8), rms_norm_eps=1e-5, **UNTIED, pad_token_id=0, num_local_experts=4, num_experts_per_tok=4,
         sliding_window=33, rope_parameters=yarn(4.0, 64, 1.5e5, truncate=True))),
+    # The text's part of models that see: all sections of their ropes have the position of the token.
+    "qwen2vl": ("qwen2vl", [Q.F16], T.Qwen2VLTextConfig(
+        **sizes(64, 72, 2, 4, 2), **RMS, **UNTIED, rope_parameters=rope(1e6, mrope_section=[2, 3, 3]))),
+    "qwen2vl-grouped": ("qwen2vl", [Q.F16], T.Qwen2_5_VLTextConfig(
+        **sizes(40, 56, 2, 5, 1), **RMS, **TIED, rope_parameters=rope(mrope_section=[1, 1, 2]))),
+    "qwen3vl": ("qwen3vl", [Q.F16], T.Qwen3VLTextConfig(
+        **sizes(32, 40, 2, 4, 2, 24), **RMS, **UNTIED, rope_parameters=rope(5e6, mrope_section=[4, 4, 4], mrope_interleaved=True))),
+    "qwen3vl-grouped": ("qwen3vl", [Q.F16], T.Qwen3VLTextConfig(
+        **sizes(40, 56, 2, 5, 1, 16), **RMS, **TIED, rope_parameters=rope(mrope_section=[2, 3, 3], mrope_interleaved=True))),
+    "qwen3vlmoe": ("qwen3vlmoe", [Q.F16], T.Qwen3VLMoeTextConfig(
+        **sizes(32, 40, 2, 4, 2, 16), **RMS, **UNTIED, num_experts=7, num_experts_per_tok=2, moe_intermediate_size=24,
+        rope_parameters=rope(5e6, mrope_section=[2, 3, 3], mrope_interleaved=True))),
+    "qwen3vlmoe-one": ("qwen3vlmoe", [Q.F16], T.Qwen3VLMoeTextConfig(
+        **sizes(32, 40, 2, 4, 1, 8), **RMS, **TIED, num_experts=5, num_experts_per_tok=1, moe_intermediate_size=16,
+        rope_parameters=rope(mrope_section=[1, 1, 2], mrope_interleaved=True))),
+    # Gemma 4's shapes: layers that share keys and values and embeddings by layer; keys that are values; experts side by side.
+    "gemma4-e2b": ("gemma4", [Q.F16], T.Gemma4TextConfig(
+        **gemma4(48, 40, "SSFSSF", 4, 1, 16, 32), num_kv_shared_layers=3, use_double_wide_mlp=True, **by_layer(8),
+        final_logit_softcapping=30.0)),
+    "gemma4-e4b": ("gemma4", [Q.F32], T.Gemma4TextConfig(
+        **gemma4(40, 56, "SFSF", 5, 1, 8, 24), num_kv_shared_layers=2, **by_layer(16), final_logit_softcapping=6.0)),
+    "gemma4-31b": ("gemma4", [Q.F16], T.Gemma4TextConfig(
+        **gemma4(40, 56, "SSSF", 4, 4, 8, 24), attention_k_eq_v=True, num_global_key_value_heads=2, **by_layer(0),
+        final_logit_softcapping=30.0)),
+    "gemma4-26b-a4b": ("gemma4", [Q.F16], T.Gemma4TextConfig(
+        **gemma4(32, 40, "SF", 4, 2, 16, 16), attention_k_eq_v=True, num_global_key_value_heads=1, **by_layer(0),
+        enable_moe_block=True, num_experts=7, top_k_experts=2, moe_intermediate_size=24)),
+    # Latents: with one matrix of queries and YaRN, in the layout of older files, and chosen by sigmoids, in groups too.
+    "deepseek2-lite": ("deepseek2", [Q.F16], T.DeepseekV2Config(
+        **sizes(48, 40, 3, 4, 4), **RMS, **UNTIED, **latent(None, 32, 16, 8, 24), n_routed_experts=6, num_experts_per_tok=2,
+        moe_intermediate_size=16, n_shared_experts=2, first_k_dense_replace=1, routed_scaling_factor=1.0, pad_token_id=0,
+        rope_parameters=yarn(10.0, 64, mscale=0.707, mscale_all_dim=0.707, beta_fast=32, beta_slow=1))),
+    "deepseek2-unsplit": ("deepseek2", [Q.F16], T.DeepseekV2Config(
+        **sizes(40, 56, 2, 5, 5), **RMS, **UNTIED, **latent(16, 24, 24, 16, 8), n_routed_experts=5, num_experts_per_tok=3,
+        moe_intermediate_size=24, n_shared_experts=1, first_k_dense_replace=0, routed_scaling_factor=2.5, pad_token_id=0,
+        rope_parameters=rope())),
+    "glm-flash": ("deepseek2", [Q.F16], T.Glm4MoeLiteConfig(
+        **sizes(40, 48, 3, 5, 5), **RMS, **UNTIED, **latent(24, 16, 8, 16, 32), n_routed_experts=5, num_experts_per_tok=2,
+        moe_intermediate_size=16, n_shared_experts=1, n_group=1, topk_group=1, routed_scaling_factor=1.8, norm_topk_prob=True,
+        pad_token_id=0, rope_parameters=rope(1e6))),
+    "glm-flash-groups": ("deepseek2", [Q.F32], T.Glm4MoeLiteConfig(
+        **sizes(32, 40, 2, 4, 4), **RMS, **UNTIED, **latent(None, 40, 24, 8, 16), n_routed_experts=9, num_experts_per_tok=3,
+        moe_intermediate_size=24, n_shared_experts=2, n_group=3, topk_group=2, routed_scaling_factor=0.7, norm_topk_prob=False,
+        pad_token_id=0, rope_parameters=rope())),
+    # Layers with a state: of DeltaNets more value heads than key heads, and as many.
+    "lfm2": ("lfm2", [Q.F16], T.Lfm2Config(
+        **sizes(40, 56, 4, 5, 1), norm_eps=1e-5, **TIED, conv_L_cache=3, block_auto_adjust_ff_dim=False,
+        layer_types=["conv", "conv", "full_attention", "conv"], rope_parameters=rope(1e6))),
+    "lfm2-other": ("lfm2", [Q.F16], T.Lfm2Config(
+        **sizes(32, 48, 3, 4, 2), norm_eps=1e-5, **UNTIED, conv_L_cache=5, block_auto_adjust_ff_dim=False,
+        layer_types=["full_attention", "conv", "full_attention"], rope_parameters=rope())),
+    "lfm2moe": ("lfm2moe", [Q.F16], T.Lfm2MoeConfig(
+        **sizes(32, 40, 3, 4, 2), norm_eps=1e-5, **TIED, conv_L_cache=3, num_experts=7, num_experts_per_tok=2,
+        moe_intermediate_size=24, num_dense_layers=1, layer_types=["conv", "full_attention", "conv"], rope_parameters=rope(1e6))),
+    "lfm2moe-plain": ("lfm2moe", [Q.F16], T.Lfm2MoeConfig(
+        **sizes(40, 48, 2, 5, 1), norm_eps=1e-5, **UNTIED, conv_L_cache=4, num_experts=5, num_experts_per_tok=1,
+        moe_intermediate_size=16, num_dense_layers=0, use_expert_bias=False, routed_scaling_factor=1.5,
+        layer_types=["conv", "full_attention"], rope_parameters=rope())),
+    "qwen35": ("qwen35", [Q.F16], T.Qwen3_5TextConfig(
+        **sizes(32, 40, 4, 4, 2, 16), **RMS, **UNTIED, linear_num_key_heads=2, linear_num_value_heads=6, linear_key_head_dim=16,
+        linear_value_head_dim=16, rope_parameters=rope(1e7, partial_rotary_factor=0.25))),
+    "qwen35-even": ("qwen35", [Q.F16], T.Qwen3_5TextConfig(
+        **sizes(40, 56, 3, 5, 1, 24), **RMS, **TIED, linear_num_key_heads=3, linear_num_value_heads=3, linear_key_head_dim=24,
+        linear_value_head_dim=32, linear_conv_kernel_dim=3, layer_types=["linear_attention", "full_attention", "linear_attention"],
+        rope_parameters=rope(1e6, partial_rotary_factor=0.5))),
+    "qwen3next": ("qwen3next", [Q.F16], T.Qwen3NextConfig(
+        **sizes(32, 40, 4, 4, 2, 16), **RMS, **UNTIED, linear_num_key_heads=2, linear_num_value_heads=6, linear_key_head_dim=16,
+        linear_value_head_dim=16, num_experts=7, num_experts_per_tok=2, moe_intermediate_size=24, shared_expert_intermediate_size=40,
+        rope_parameters=rope(1e7, partial_rotary_factor=0.25))),
+    "qwen3next-even": ("qwen3next", [Q.F16], T.Qwen3NextConfig(
+        **sizes(40, 48, 2, 5, 1, 24), **RMS, **TIED, linear_num_key_heads=3, linear_num_value_heads=3, linear_key_head_dim=16,
+        linear_value_head_dim=16, num_experts=5, num_experts_per_tok=1, moe_intermediate_size=16, shared_expert_intermediate_size=24,
+        layer_types=["linear_attention", "full_attention"], rope_parameters=rope(1e6, partial_rotary_factor=0.5))),
+    "qwen35moe": ("qwen35moe", [Q.F16], T.Qwen3_5MoeTextConfig(
+        **without(sizes(32, 0, 3, 4, 2, 16), "intermediate_size"), **RMS, **UNTIED, linear_num_key_heads=2, linear_num_value_heads=4,
+        linear_key_head_dim=16, linear_value_head_dim=16, num_experts=6, num_experts_per_tok=2, moe_intermediate_size=24,
+        shared_expert_intermediate_size=32, layer_types=["linear_attention", "full_attention", "linear_attention"],
+        rope_parameters=rope(1e7, partial_rotary_factor=0.25))),
+    "qwen35moe-even": ("qwen35moe", [Q.F16], T.Qwen3_5MoeTextConfig(
+        **without(sizes(40, 0, 2, 5, 1, 8), "intermediate_size"), **RMS, **TIED, linear_num_key_heads=2, linear_num_value_heads=2,
+        linear_key_head_dim=16, linear_value_head_dim=16, num_experts=5, num_experts_per_tok=1, moe_intermediate_size=16,
+        shared_expert_intermediate_size=24, layer_types=["linear_attention", "full_attention"],
+        rope_parameters=rope(1e6, partial_rotary_factor=0.5))),
 }
 # How far a router's input may be off, as a share of its size, without another choice of experts: far beyond what rounding does.
 DECIDED = 5e-3
@@ -230,8 +336,12 @@ def randomize(model, arch: str, gain: float, generator: torch.Generator) -> None
         noise = torch.randn(p.shape, generator=generator)
         if name.endswith(("bias", "sinks")):
             p.data = (0.5 if "correction" not in name else 0.1) * noise
-        elif "norm" in name:
-            p.data = 0.2 * noise + (0.0 if arch in hf_gguf.NORM_PLUS_ONE else 1.0)
+        elif "norm" in name or name.endswith(("router.scale", "per_expert_scale")):
+            plus_one = arch in hf_gguf.NORM_PLUS_ONE and "linear_attn" not in name
+            p.data = 0.2 * noise + (0.0 if plus_one else 1.0)
+            if arch == "gemma4" and "q_norm" in name:
+                # Scores are not scaled otherwise.
+                p.data /= math.sqrt(p.shape[0])
         elif "embed_tokens" in name or "embed_in" in name:
             p.data = (0.3 * noise).half().float()
         else:
@@ -239,8 +349,10 @@ def randomize(model, arch: str, gain: float, generator: torch.Generator) -> None
             fan_in = p.shape[1] if arch == "gpt-oss" or p.ndim == 2 else p.shape[-1]
             p.data = (gain / math.sqrt(fan_in) * noise).half().float()
     for name, b in model.named_buffers():
-        if name.endswith("e_score_correction_bias"):
+        if name.endswith(("e_score_correction_bias", "expert_bias")):
             b.copy_(0.1 * torch.randn(b.shape, generator=generator))
+        elif name.endswith("layer_scalar"):
+            b.copy_(0.7 + 0.1 * torch.randn(b.shape, generator=generator))
 
 
 def is_decided(model, ids: torch.Tensor) -> bool:
@@ -248,17 +360,17 @@ def is_decided(model, ids: torch.Tensor) -> bool:
     seen, hooks = [], []
     for module in model.modules():
         if type(module).__name__.lower().endswith("router"):
-            hooks.append(module.register_forward_hook(lambda m, args, out: seen.append((m, args[0].detach()))))
+            hooks.append(module.register_forward_hook(lambda m, args, out: seen.append((m, args))))
     model(ids)
     for hook in hooks:
         hook.remove()
     noise = torch.Generator().manual_seed(0)
-    choice = lambda router, x: next(t for t in router(x) if not t.is_floating_point()).sort(dim=-1).values
-    for router, x in seen:
-        x = x.reshape(-1, x.shape[-1])
+    choice = lambda router, x, more: next(t for t in router(x, *more) if not t.is_floating_point()).sort(dim=-1).values
+    for router, (x, *more) in seen:
+        x = x.detach().reshape(-1, x.shape[-1])
         size = DECIDED * x.square().mean(-1, keepdim=True).sqrt()
         for _ in range(8):
-            if not torch.equal(choice(router, x), choice(router, x + size * torch.randn(x.shape, generator=noise))):
+            if not torch.equal(choice(router, x, more), choice(router, x + size * torch.randn(x.shape, generator=noise), more)):
                 return False
     return True
 
@@ -285,7 +397,7 @@ def main() -> None:
     for seed, (name, (arch, types, config)) in enumerate(MODELS.items()):
         if name not in chosen:
             continue
-        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+        model = hf_gguf.model_of(config)
         # Scores that differ more spread what rounding does to narrow models beyond the bounds of the tests.
         ids = draw(model, arch, 1.5 if name in READABLE else 1.2, seed)
         with torch.no_grad():
@@ -301,11 +413,11 @@ def main() -> None:
             json.dump({"files": files, "tokens": ids[0].tolist(), "positions": POSITIONS, "versions": versions}, f)
             f.write("\n")
         for t, file in zip(types, files):
-            path = os.path.join(OUT, file)
-            hf_gguf.save(model, arch, path, t, tokens, token_types, MERGES)
+            path, split = os.path.join(OUT, file), not name.endswith("-unsplit")
+            hf_gguf.save(model, arch, path, t, tokens, token_types, MERGES, split)
             # The file, read back into transformers, gives the same logits: the two directions agree.
             with torch.no_grad():
-                again = hf_gguf.load(path, None if name in READABLE else config)(ids).logits[0, POSITIONS].numpy()
+                again = hf_gguf.load(path, None if name in READABLE else config, split)(ids).logits[0, POSITIONS].numpy()
             scale = np.sqrt(np.mean(logits**2))
             print(f"{file}: {os.path.getsize(path)} bytes, logits rms {scale:.3f}, top gap median "
                   f"{np.median(np.diff(np.sort(logits)[:, -2:])):.2f}, read back max error {np.abs(again - logits).max() / scale:.1e}")

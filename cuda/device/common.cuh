@@ -66,6 +66,10 @@ __device__ __forceinline__ float kg_block32_max(float4 v) {
     return fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 4));
 }
 
+__device__ __forceinline__ float4 kg_add4(float4 a, float4 b) {
+    return make_float4(__fadd_rn(a.x, b.x), __fadd_rn(a.y, b.y), __fadd_rn(a.z, b.z), __fadd_rn(a.w, b.w));
+}
+
 // Sum over the block in a fixed order; at most 16 warps. `red` has 16 floats, those beyond the block's warps zero, and is not
 // used again before the next barrier.
 __device__ __forceinline__ float kg_block_sum(float v, float *red) {

@@ -1,7 +1,7 @@
 // One unit of a weight row in registers: load it, take its dot product with the input, or expand it.
 //
-// A unit is 32 elements of the quantized types and 8 of the float types. The input of quantized types is held as 16-bit
-// integers with one scale a block of 32 (x = d (256 hi + lo)), so that products are exact in integers: dp4a twice a word.
+// A unit is 32 elements of the quantized types and 8 of the float types. The input of quantized types is held as integers of 12
+// bits with one scale a block of 32 (x = d (256 hi + lo)), so that products are exact in integers: dp4a twice a word.
 // Reference: src/backend/reference (dequantization formulas of the GGUF specification).
 #pragma once
 #include "device/common.cuh"
@@ -153,7 +153,7 @@ template <int T> __device__ __forceinline__ KgSums kg_sums(int s0, int s1) {
 
 // acc + a block's dot product, rounded as written: the same in every kernel, however the compiler would fuse. p0, p1: the products of the two
 // halves where each has a scale, else p0: of both; without the offset's.
-template <int T> __device__ __forceinline__ float kg_unit_sum(float acc, float d, const KgSums &s, const KgScales &w, int p0, int p1) {
+template <int T, typename P> __device__ __forceinline__ float kg_unit_sum(float acc, float d, const KgSums &s, const KgScales &w, P p0, P p1) {
     if constexpr (kg_has_half_scales(T) && kg_has_least(T)) {
         const float m = __fmaf_rn(w.m0, s.s0, __fmul_rn(w.m1, s.s1));
         return __fmaf_rn(d, __fsub_rn(__fmaf_rn(w.g0, (float)p0, __fmul_rn(w.g1, (float)p1)), m), acc);

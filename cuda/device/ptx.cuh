@@ -5,6 +5,12 @@
 
 #include "device/launch.cuh"
 
+// Two halves less two others.
+__device__ __forceinline__ uint32_t kg_sub_halves(uint32_t a, uint32_t b) {
+    const __half2 d = __hsub2(*reinterpret_cast<const __half2 *>(&a), *reinterpret_cast<const __half2 *>(&b));
+    return *reinterpret_cast<const uint32_t *>(&d);
+}
+
 #ifdef KG_EMULATE
 #include "emulate/ptx.h"
 #else
@@ -134,6 +140,33 @@ __device__ __forceinline__ void kg_barrier(uint32_t id, uint32_t threads) { asm 
 
 // Where a pointer to shared memory points, as the copies and loads below want it.
 __device__ __forceinline__ uint32_t kg_shared_at(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
+// Loads and stores at such a place.
+__device__ __forceinline__ uint32_t kg_shared2(uint32_t at) {
+    uint16_t v;
+    asm volatile("ld.shared.u16 %0, [%1];" : "=h"(v) : "r"(at) : "memory");
+    return v;
+}
+__device__ __forceinline__ uint32_t kg_shared4(uint32_t at) {
+    uint32_t v;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(at) : "memory");
+    return v;
+}
+__device__ __forceinline__ uint2 kg_shared8(uint32_t at) {
+    uint2 v;
+    asm volatile("ld.shared.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(at) : "memory");
+    return v;
+}
+__device__ __forceinline__ uint4 kg_shared16(uint32_t at) {
+    uint4 v;
+    asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(at) : "memory");
+    return v;
+}
+__device__ __forceinline__ void kg_shared_store2(uint32_t to, uint16_t v) { asm volatile("st.shared.u16 [%0], %1;" ::"r"(to), "h"(v) : "memory"); }
+// The same number, which the compiler keeps rather than works out again.
+__device__ __forceinline__ uint32_t kg_kept(uint32_t v) {
+    asm volatile("" : "+r"(v));
+    return v;
+}
 // 16 bytes to shared memory, zeros where not valid (`from` must be an address all the same).
 __device__ __forceinline__ void kg_copy16(uint32_t to, const void *from, bool valid) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0) : "memory");
@@ -165,6 +198,11 @@ __device__ __forceinline__ void kg_mma_in_turn(float (&d)[4], const uint32_t (&a
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// The same in turn, with nothing to add to.
+__device__ __forceinline__ void kg_mma_new(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
+        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(0.f));
+}
 // d[16, 8] += a[16, 32] b[32, 8] in integers of 8 bits, or over 16 of them: both with sign, or only a.
 __device__ __forceinline__ void kg_mma_ss32(int (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"

@@ -19,6 +19,10 @@ __device__ __forceinline__ void kg_bar_arrive(uint32_t bar) {
 __device__ __forceinline__ void kg_bar_expect(uint32_t bar, uint32_t bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
 }
+// One arrival, when this thread's asynchronous copies until here are there.
+__device__ __forceinline__ void kg_bar_arrive_copies(uint32_t bar) {
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(bar) : "memory");
+}
 __device__ __forceinline__ void kg_bar_wait(uint32_t bar, uint32_t parity) {
     uint32_t done = 0;
     while (!done)

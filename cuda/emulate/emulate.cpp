@@ -28,7 +28,7 @@ struct Fiber {
     bool can_run() const { return !done && !(until && *until == value); }
 };
 struct Block {
-    Barrier barrier;
+    Barrier barrier, named[16]; // of all its threads; of some, by their number
     uint3 at;
     Warp *warps;
     char *shared;
@@ -163,6 +163,7 @@ void run_together(uint32_t first, uint32_t count, size_t shared_bytes) {
         const uint32_t at = first + b;
         k.at = {at % gridDim.x, at / gridDim.x % gridDim.y, at / gridDim.x / gridDim.y};
         k.barrier = {0, 0, threads};
+        memset(k.named, 0, sizeof k.named);
         k.warps = warps + b * per;
         // NaN to those who read before they write: all of it at first, then what the launch before may have written.
         const bool made = !k.shared;
@@ -220,6 +221,12 @@ const void *shared_of(const void *mine, uint32_t rank) {
 uint32_t cluster_rank() { return fibers[current].block; }
 
 void block_barrier() { arrive(blocks[fibers[current].block].barrier); }
+void named_barrier(uint32_t id, uint32_t threads) {
+    Barrier &b = blocks[fibers[current].block].named[id % 16];
+    if (b.arrived && b.threads != threads) die("a barrier of two numbers of threads");
+    b.threads = threads;
+    arrive(b);
+}
 void cluster_barrier() { arrive(cluster); }
 void warp_barrier() { arrive(here.warp->barrier); }
 void wait_while(const uint32_t *p, uint32_t value) {

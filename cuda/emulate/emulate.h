@@ -31,11 +31,13 @@ struct dim3 {
 };
 struct alignas(8) uint2 { uint32_t x, y; };
 struct alignas(8) int2 { int x, y; };
+struct alignas(16) int4 { int x, y, z, w; };
 struct alignas(16) uint4 { uint32_t x, y, z, w; };
 struct alignas(8) float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
 struct alignas(16) ulonglong2 { unsigned long long x, y; };
 static inline uint2 make_uint2(uint32_t x, uint32_t y) { return {x, y}; }
+static inline int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
 static inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) { return {x, y, z, w}; }
 static inline float2 make_float2(float x, float y) { return {x, y}; }
 static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
@@ -75,6 +77,7 @@ const void *shared_of(const void *mine, uint32_t rank);
 uint32_t cluster_rank();
 
 void block_barrier();
+void named_barrier(uint32_t id, uint32_t threads);
 // Lets others run while *p == value.
 void wait_while(const uint32_t *p, uint32_t value);
 void cluster_barrier();
@@ -121,6 +124,7 @@ const void *registered(const void *kernel);
 #define __syncthreads() emulate::block_barrier()
 static inline void __syncwarp() { emulate::warp_barrier(); }
 static inline void __threadfence() {}
+static inline void __threadfence_block() {}
 static inline void __threadfence_system() {}
 [[noreturn]] static inline void __trap() { abort(); }
 

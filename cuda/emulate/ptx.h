@@ -28,8 +28,7 @@ static inline uint32_t kg_bytes(uint32_t a, uint32_t b, uint32_t which) {
     }
     return v;
 }
-// A barrier of the whole block: its groups pass as many.
-static inline void kg_barrier(uint32_t, uint32_t) { emulate::block_barrier(); }
+static inline void kg_barrier(uint32_t id, uint32_t threads) { emulate::named_barrier(id, threads); }
 
 // Sixteen bytes, with sign or without, as 16 bits each; four.
 template <typename T> static inline __m256i emulate_wider(__m128i bytes) { return (T)-1 < 0 ? _mm256_cvtepi8_epi16(bytes) : _mm256_cvtepu8_epi16(bytes); }
@@ -54,6 +53,16 @@ static inline uint64_t kg_cluster_read(const uint64_t *mine, uint32_t rank) { re
 static inline void kg_cluster_write(float *mine, uint32_t rank, float v) { *(float *)emulate::shared_of(mine, rank) = v; }
 
 static inline uint32_t kg_shared_at(const void *p) { return emulate::shared_offset(p); }
+template <typename T> static inline T emulate_shared(uint32_t at) {
+    if (at % sizeof(T) != 0) abort();
+    return *(const T *)emulate::shared_address(at);
+}
+static inline uint32_t kg_shared2(uint32_t at) { return emulate_shared<uint16_t>(at); }
+static inline uint32_t kg_shared4(uint32_t at) { return emulate_shared<uint32_t>(at); }
+static inline uint2 kg_shared8(uint32_t at) { return emulate_shared<uint2>(at); }
+static inline uint4 kg_shared16(uint32_t at) { return emulate_shared<uint4>(at); }
+static inline void kg_shared_store2(uint32_t to, uint16_t v) { *(uint16_t *)emulate::shared_address(to) = v; }
+static inline uint32_t kg_kept(uint32_t v) { return v; }
 static inline void kg_copy16(uint32_t to, const void *from, bool valid) {
     if ((to | (uintptr_t)from) % 16 != 0) abort();
     if (valid) memcpy(emulate::shared_address(to), from, 16);
@@ -91,6 +100,10 @@ static inline void kg_mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, ui
         emulate_row(columns[i], all, 6, (lane % 4 * 2 + i) * 4, 4, 1);
     }
     emulate_sums(&d[0], &d[1], &d[2], &d[3], rows, columns);
+}
+static inline void kg_mma_new(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    d[0] = d[1] = d[2] = d[3] = 0.f;
+    kg_mma(d, a, b0, b1);
 }
 static inline void kg_mma_in_turn(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) { kg_mma(d, a, b0, b1); }
 // K: registers of a row, of 16 elements each; B: bytes of b with sign or without.

@@ -86,6 +86,7 @@ static inline void kg_bar_arrive(uint32_t bar) {
     b->pending--;
     b->check();
 }
+static inline void kg_bar_arrive_copies(uint32_t bar) { kg_bar_arrive(bar); }
 static inline void kg_bar_expect(uint32_t bar, uint32_t bytes) {
     if (bytes % 16 || bytes >> 4 > 0x3fffu - emulate_bar(bar)->units) abort();
     emulate_bar(bar)->units += bytes >> 4;

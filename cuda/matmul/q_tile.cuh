@@ -26,6 +26,28 @@ template <int T, uint32_t SLICE> struct KgQSlot {
 __host__ __device__ constexpr uint32_t kg_q_input(uint32_t blocks) { return blocks * KG_INPUT_Q_WORDS * 16; }
 constexpr uint32_t KG_Q_ROOM = KG_Q_WARPS * KG_Q_ROWS * 8 * 4;
 
+// Four bytes of a block: elements 4 t .. of its first and of its second half, before the offset, of word t of plane a, of Q8_0 that of plane b,
+// and of the block's words of the other planes.
+template <int T> __device__ __forceinline__ uint2 kg_q_words(uint32_t a, uint32_t second, const KgCodes &w, uint32_t t) {
+    if constexpr (T == KG_Q8_0) {
+        return make_uint2(a, second);
+    } else if constexpr (kg_is_table(T)) {
+        return make_uint2(kg_levels<T>(a), kg_levels<T>(a >> 16));
+    } else if constexpr (kg_is_grid(T)) {
+        return make_uint2(kg_grid_levels<T>(w, t), kg_grid_levels<T>(w, t + 4));
+    } else {
+        constexpr int above = kg_has_nibbles(T) ? 4 : 0;
+        uint2 v = make_uint2(0, 0);
+        if constexpr (kg_has_nibbles(T)) v = make_uint2(a & 0x0f0f0f0fu, a >> 4 & 0x0f0f0f0fu);
+        if constexpr (kg_has_twos(T)) v.x |= (w.b0 >> 2 * t & 0x03030303u) << above, v.y |= (w.b1 >> 2 * t & 0x03030303u) << above;
+        if constexpr (kg_has_bits(T)) {
+            constexpr int to = kg_bit_place(T);
+            v.x |= (w.c >> t & 0x01010101u) << to, v.y |= (w.c >> (t + 4) & 0x01010101u) << to;
+        }
+        return v;
+    }
+}
+
 // Where a lane reads of a slot, in bytes: elements of row g of the first tile and of block `warp`; rows 8, 16 and 24 later and blocks too are as far
 // away in every slot, which costs no instruction. Of the four lanes that have a row each takes the scales of one of the warp's blocks.
 template <int T, uint32_t SLICE> struct KgQPlaces {
@@ -56,38 +78,17 @@ template <int T, uint32_t SLICE> struct KgQPlaces {
     // Four bytes of a block: elements 4 t .. of its first and of its second half, before the offset.
     __device__ __forceinline__ uint2 words(const char *slot, uint32_t h, uint32_t i) const {
         const uint32_t t = threadIdx.x % 4;
-        uint2 v = make_uint2(0, 0);
-        if constexpr (T == KG_Q8_0) {
-            v = make_uint2(word_a(slot, h, i), at<uint32_t>(slot, b + h * 8 * Slot::B + i * 128));
-        } else if constexpr (kg_is_table(T)) {
-            const uint32_t w = word_a(slot, h, i);
-            v = make_uint2(kg_levels<T>(w), kg_levels<T>(w >> 16));
-        } else if constexpr (kg_is_grid(T)) {
-            KgCodes w = {0, 0, 0, 0};
-            if constexpr (Slot::B != 0) {
-                const uint2 two = words_b(slot, h, i);
-                w.b0 = two.x, w.b1 = two.y;
-            }
-            if constexpr (Slot::C != 0) w.c = word_c(slot, h, i);
-            if constexpr (Slot::S != 0) w.s = word_s(slot, s + h * 8 * Slot::S + (i - t % OF_WARP) * (Slot::WIDE_S ? 32 : 16));
-            v = make_uint2(kg_grid_levels<T>(w, t), kg_grid_levels<T>(w, t + 4));
-        } else {
-            constexpr int above = kg_has_nibbles(T) ? 4 : 0;
-            if constexpr (kg_has_nibbles(T)) {
-                const uint32_t w = word_a(slot, h, i);
-                v = make_uint2(w & 0x0f0f0f0fu, w >> 4 & 0x0f0f0f0fu);
-            }
-            if constexpr (kg_has_twos(T)) {
-                const uint2 w = words_b(slot, h, i);
-                v.x |= (w.x >> 2 * t & 0x03030303u) << above, v.y |= (w.y >> 2 * t & 0x03030303u) << above;
-            }
-            if constexpr (kg_has_bits(T)) {
-                constexpr int to = kg_bit_place(T);
-                const uint32_t w = word_c(slot, h, i);
-                v.x |= (w >> t & 0x01010101u) << to, v.y |= (w >> (t + 4) & 0x01010101u) << to;
-            }
+        uint32_t wa = 0, second = 0;
+        KgCodes w = {0, 0, 0, 0};
+        if constexpr (kg_has_a(T)) wa = word_a(slot, h, i);
+        if constexpr (T == KG_Q8_0) second = at<uint32_t>(slot, b + h * 8 * Slot::B + i * 128);
+        if constexpr (kg_has_b8(T)) {
+            const uint2 two = words_b(slot, h, i);
+            w.b0 = two.x, w.b1 = two.y;
         }
-        return v;
+        if constexpr (Slot::C != 0) w.c = word_c(slot, h, i);
+        if constexpr (kg_is_grid(T) && Slot::S != 0) w.s = word_s(slot, s + h * 8 * Slot::S + (i - t % OF_WARP) * (Slot::WIDE_S ? 32 : 16));
+        return kg_q_words<T>(wa, second, w, t);
     }
     // The scales of the lane's block of row g + 8 h; scale: of the matrix.
     __device__ __forceinline__ KgScales scales(const char *slot, uint32_t h, float scale) const {
@@ -191,14 +192,17 @@ template <int T, uint32_t SLICE> struct KgQLoader {
     }
 };
 
-// Until the copies of all slices but the last `depth` - 2 are there.
+// Until the copies of all slices but the last `depth` - 2 are there; depth: 2 to 9.
 __device__ __forceinline__ void kg_q_copy_wait(uint32_t depth) {
     switch (depth) {
     case 2: return kg_copy_wait<0>();
     case 3: return kg_copy_wait<1>();
     case 4: return kg_copy_wait<2>();
     case 5: return kg_copy_wait<3>();
-    default: return kg_copy_wait<4>();
+    case 6: return kg_copy_wait<4>();
+    case 7: return kg_copy_wait<5>();
+    case 8: return kg_copy_wait<6>();
+    default: return kg_copy_wait<7>();
     }
 }
 

@@ -75,6 +75,7 @@ pub fn common() -> &'static Common {
                     flags,
                     pass_tokens: 5,
                     prefix_cache_bytes,
+                    checkpoint_bytes: 0,
                 };
                 // SAFETY: all pointers are to what stands here.
                 unsafe {

@@ -60,6 +60,9 @@ pub fn cache(model: *const kigo_model) -> kigo_cache_facts {
         n_pages_retained: 0,
         retained_bytes: 0,
         n_tokens_saved: 0,
+        n_states: 0,
+        n_checkpoints: 0,
+        checkpoint_limit_bytes: 0,
     };
     // SAFETY: the caller's model; the output stands here.
     unsafe { assert!(check(kigo_model_cache_info(model, &raw mut facts))) };
@@ -141,6 +144,8 @@ pub fn floats(session: *mut kigo_session, input: &mut Input<'_>) {
                     n_tokens_reused: 1,
                     has_long_rope: 1,
                     truncate_free_from: 1,
+                    state_bytes: 1,
+                    n_checkpoints: 1,
                 };
                 let mut facts = Sized::of(facts, input);
                 check(kigo_session_info(session, facts.get()))
@@ -331,6 +336,7 @@ pub fn load(model: &mut *mut kigo_model, input: &mut Input<'_>) {
         flags: u64::from(input.u8() % 10),
         pass_tokens: u64::from(spoil % 3) * 7,
         prefix_cache_bytes: 1 << 20,
+        checkpoint_bytes: 1 << 16,
     };
     let mut options = Sized::of(options, input);
     // SAFETY: the thread's own model, in no call; sessions of it go on by themselves.

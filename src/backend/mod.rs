@@ -3,8 +3,8 @@
 //! Inside it each backend is free. Invariants every implementation keeps:
 //! - run to run, the same calls give the same bits; a sequence's results do not depend on which other
 //!   sequences share its batch;
-//! - a call that fails or is cancelled may have written cache rows at positions from its own `start` on,
-//!   and nothing else: repeating it with the same arguments gives what it would have given;
+//! - a call that fails or is cancelled may have written cache rows at positions from its own `start` on, and the state that it is
+//!   to leave ([`StateUse::to`]), and nothing else: repeating it with the same arguments gives what it would have given;
 //! - `forward` may be called from several threads at once with different slots; a backend that cannot
 //!   overlap them serializes inside.
 
@@ -26,16 +26,20 @@ pub mod cuda;
 mod devices;
 #[cfg(any(test, feature = "faults"))]
 pub mod faults;
+mod image;
 mod info;
 mod open;
 pub mod reference;
+mod state;
 mod tap;
 
 pub use budget::Budget;
 pub use control::{LoadControl, RunControl, Verdict};
 pub use cpu::{Host, HostMemory, MemoryKind};
 pub use devices::{DeviceInfo, DeviceKind, device_count, device_info};
+pub use image::PageImage;
 pub use open::{open, open_for};
+pub use state::StateUse;
 pub use tap::{TAP_NAMES, TapEvent, TapObserver, tap_order};
 
 /// The most threads that can be asked for.
@@ -52,6 +56,8 @@ pub struct Plan {
     pub kv_bytes_per_token: u64,
     /// Bytes of activations and other working memory at the largest batch.
     pub scratch_bytes: u64,
+    /// Bytes of a sequence's state; 0: the model has none.
+    pub state_bytes: u64,
 }
 
 /// How a model is loaded, for its life.
@@ -78,6 +84,11 @@ pub trait Device: Send + Sync {
     /// Bytes a second that its memory can be read with, measured now, in memory within the budget.
     fn read_bandwidth(&self, _: &Arc<Budget>) -> Result<f64> {
         Err(Error::Unsupported { what: "device operation", name: "measure the bandwidth of the memory".into() })
+    }
+    /// Fails with `Unsupported` or `UnsupportedValue` where `load` would, of this description.
+    fn check(&self, config: &Config) -> Result<()> {
+        let _ = config;
+        Ok(())
     }
     /// What `load` would take.
     fn plan(&self, config: &Config, weights: &Weights<'_>) -> Plan;
@@ -127,6 +138,10 @@ pub struct Chunk<'a> {
     /// They are computed one by one, as a step computes its token, where that gives other bits than a prompt's
     /// ([`LoadedModel::steps_below`]); otherwise as a prompt's, however few they are.
     pub by_steps: bool,
+    /// See [`StateUse`]; `None` where the model has no state.
+    pub state: Option<StateUse>,
+    /// Their keys and values are in the cache already, and stay: only what the layers with a state make of them is wanted.
+    pub keeps_cache: bool,
 }
 
 /// A run of tokens chosen and appended one after another.
@@ -143,20 +158,6 @@ pub struct Ahead<'a> {
     pub position: usize,
     /// The most tokens to choose.
     pub n: usize,
-}
-
-/// How a backend writes pages down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PageImage {
-    /// Bytes of a page.
-    pub bytes: usize,
-    /// Those of its parts, by class; they stand one behind the other.
-    pub parts: [usize; MAX_CLASSES],
-    /// What they mean: backends of the same text and model understand each other's pages.
-    pub layout: &'static str,
-    /// The number of the order in which the device adds (ARCHITECTURE.md, "The order of sums"): with another, a session goes on
-    /// with other bits.
-    pub sums: u32,
 }
 
 /// Keys and values of one position in one layer.
@@ -244,6 +245,31 @@ pub trait LoadedModel: Send + Sync {
     fn copy_page(&self, from: u32, to: u32) -> Result<()> {
         let _ = (from, to);
         Err(Error::Unsupported { what: "device operation", name: "copy a cache page".into() })
+    }
+
+    // Of states, which are numbered as pages are: the engine's `cache`, too.
+
+    /// Makes states `0 .. n` exist, and room for `in_use` of them at once. Fails with the numbers, and changes nothing that shows.
+    fn reserve_states(&self, n: usize, in_use: usize) -> Result<()> {
+        let _ = (n, in_use);
+        Ok(())
+    }
+
+    /// Gives the memory of a state that nobody uses back; its number stays valid, and so many are in use.
+    fn release_state(&self, state: u32, in_use: usize) {
+        let _ = (state, in_use);
+    }
+
+    /// Writes a state down, in as many bytes as [`Plan::state_bytes`] says: f32 in the order of `model::Recurrent`, little-endian.
+    fn read_state(&self, state: u32, out: &mut [u8]) -> Result<()> {
+        let _ = (state, out);
+        Err(Error::Unsupported { what: "device operation", name: "read a sequence's state".into() })
+    }
+
+    /// Makes a state that nobody else uses hold what [`Self::read_state`] has written down. The bytes may be anybody's.
+    fn write_state(&self, state: u32, from: &[u8]) -> Result<()> {
+        let _ = (state, from);
+        Err(Error::Unsupported { what: "device operation", name: "write a sequence's state".into() })
     }
 
     // Of passes: `schedule`, with the parts of many sessions.
@@ -350,8 +376,8 @@ pub trait LoadedModel: Send + Sync {
 
     // Of checks: `doctor`, through the engine's `inspect`.
 
-    /// What the cache holds, as the device would read it; each of `n_kv_heads * head_dim` elements. No pass
-    /// of the page's sequence is under way.
+    /// What the cache holds, as the device would read it; keys of [`Attention::kv_width`](crate::model::Attention::kv_width)
+    /// elements, values of [`Attention::v_width`](crate::model::Attention::v_width). No pass of the page's sequence is under way.
     fn read_cache(&self, at: CacheRow, keys: &mut [f32], values: &mut [f32]) -> Result<()> {
         let _ = (at, keys, values);
         Err(Error::Unsupported { what: "device operation", name: "read the cache".into() })

@@ -4,7 +4,7 @@
 //! each costs a transfer and a wait.
 
 /// The names of activations: each keeps its place, and later ones follow.
-pub const TAP_NAMES: [&str; 16] = [
+pub const TAP_NAMES: [&str; 21] = [
     "embed",
     "attn_norm",
     "q_rope",
@@ -21,15 +21,22 @@ pub const TAP_NAMES: [&str; 16] = [
     "moe_logits",
     "moe_ids",
     "moe_weights",
+    "conv",
+    "beta",
+    "decay",
+    "mix_state",
+    "gate",
 ];
 
 /// The place of an activation in the order in which a pass makes them, a layer's among themselves.
 pub fn tap_order(name: &str) -> usize {
     let at = |name: &str| TAP_NAMES.iter().position(|known| *known == name).unwrap_or(TAP_NAMES.len());
-    match name.strip_prefix("moe_") {
+    match name {
         // Behind what the experts read, before what they make.
-        Some(_) => 10 * at("ffn_norm") + 1 + at(name) - at("moe_logits"),
-        None => 10 * at(name),
+        "moe_logits" | "moe_ids" | "moe_weights" => 10 * at("ffn_norm") + 1 + at(name) - at("moe_logits"),
+        // Between what a mixer reads and what it makes; a gate of attention is made behind its values.
+        "conv" | "beta" | "decay" | "mix_state" | "gate" => 10 * at("v") + 1 + at(name) - at("conv"),
+        _ => 10 * at(name),
     }
 }
 

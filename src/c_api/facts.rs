@@ -2,7 +2,7 @@
 
 use super::model::kigo_model;
 use super::prelude::*;
-use crate::engine::ModelFacts;
+use crate::engine::{Mixers, ModelFacts};
 
 /// In kigo_model_facts.flags: the file has a chat template; kigo_chat_render() works.
 pub const KIGO_MODEL_HAS_CHAT_TEMPLATE: u64 = 1;
@@ -86,7 +86,7 @@ fn to_c(struct_size: usize, facts: &ModelFacts) -> kigo_model_facts {
         file_bytes: facts.file_bytes,
         weights_bytes: facts.weights_bytes,
         decode_bytes: facts.decode_bytes,
-        state_bytes: 0,
+        state_bytes: facts.state_bytes,
         n_meta: facts.n_meta as u64,
         flags: bit(facts.has_chat_template, KIGO_MODEL_HAS_CHAT_TEMPLATE)
             | bit(facts.adds_begin, KIGO_MODEL_ADDS_BEGIN)
@@ -109,6 +109,10 @@ fn to_c(struct_size: usize, facts: &ModelFacts) -> kigo_model_facts {
 
 /// In kigo_layer_facts.mixers: attention over the tokens before.
 pub const KIGO_MIXER_ATTENTION: u32 = 1;
+/// In kigo_layer_facts.mixers: a short convolution between two gates (LFM2).
+pub const KIGO_MIXER_SHORT_CONV: u32 = 2;
+/// In kigo_layer_facts.mixers: a gated delta rule (Qwen3-Next, Qwen3.5).
+pub const KIGO_MIXER_DELTA_NET: u32 = 4;
 
 /// What a layer is. A number that does not apply is 0.
 #[repr(C)]
@@ -130,7 +134,7 @@ pub struct kigo_layer_facts {
     pub n_kv_heads: u32,
     /// Elements of a head of queries and keys.
     pub k_head_dim: u32,
-    /// Elements of a head of values.
+    /// Elements of a head of values. Of latents (n_kv_heads is 1): the first elements of a key, which are its value, too.
     pub v_head_dim: u32,
     /// Elements of a head of queries and keys that turn with the position.
     pub n_rot: u32,
@@ -163,15 +167,15 @@ pub unsafe extern "C" fn kigo_model_layer_info(
         let value = kigo_layer_facts {
             struct_size: size,
             kv_bytes_per_token: found.kv_bytes_per_token,
-            state_bytes: 0,
-            mixers: KIGO_MIXER_ATTENTION,
+            state_bytes: found.state_bytes,
+            mixers: mixers(found.mixers),
             window: found.window.unwrap_or(0),
             n_heads: found.n_heads as u32,
             n_kv_heads: found.n_kv_heads as u32,
             k_head_dim: found.k_head_dim as u32,
             v_head_dim: found.v_head_dim as u32,
             n_rot: found.n_rot as u32,
-            kv_layer: layer as u32,
+            kv_layer: found.kv_layer as u32,
             n_ff: found.n_ff as u32,
             n_experts: found.n_experts as u32,
             n_experts_used: found.n_experts_used as u32,
@@ -180,6 +184,13 @@ pub unsafe extern "C" fn kigo_model_layer_info(
         fill(facts, size, &value);
         Ok(())
     })
+}
+
+fn mixers(found: Mixers) -> u32 {
+    let bit = |on: bool, flag: u32| if on { flag } else { 0 };
+    bit(found.attention, KIGO_MIXER_ATTENTION)
+        | bit(found.short_conv, KIGO_MIXER_SHORT_CONV)
+        | bit(found.delta_net, KIGO_MIXER_DELTA_NET)
 }
 
 /// What a session of `n_tokens` tokens takes of the KV cache, all layers together, in whole pages.
@@ -227,8 +238,15 @@ pub struct kigo_cache_facts {
     pub retained_bytes: u64,
     /// Tokens that sessions of the model have taken from others so far in place of computing them.
     pub n_tokens_saved: u64,
+    /// States that sessions and running calls hold, of models whose layers keep one: kigo_model_facts.state_bytes each, part of
+    /// `used_bytes`.
+    pub n_states: u64,
+    /// Checkpoints, as large each, which are part of `used_bytes` too, and of `spare_bytes` where no session stands there.
+    pub n_checkpoints: u64,
+    /// The most bytes of checkpoints: kigo_load_options.checkpoint_bytes, in whole ones. 0 where there are no states.
+    pub checkpoint_limit_bytes: u64,
 }
-sized_struct!(kigo_cache_facts, bytes: 80, fields: [usize, u64, u64, u64, u64, u64, u64, u64, u64, u64]);
+sized_struct!(kigo_cache_facts, bytes: 104, fields: [usize, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64]);
 
 /// Fills `facts`, whose `struct_size` the caller has set. Other threads may take and free pages meanwhile.
 ///
@@ -251,6 +269,9 @@ pub unsafe extern "C" fn kigo_model_cache_info(model: *const kigo_model, facts: 
             n_pages_retained: found.n_pages_retained,
             retained_bytes: found.retained_bytes,
             n_tokens_saved: found.n_tokens_saved,
+            n_states: found.n_states,
+            n_checkpoints: found.n_checkpoints,
+            checkpoint_limit_bytes: found.checkpoint_limit_bytes,
         };
         fill(facts, size, &value);
         Ok(())

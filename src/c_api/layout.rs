@@ -38,16 +38,16 @@ layout! {
     engine::kigo_engine_facts: 32 {
         struct_size 0, memory_cap_bytes 8, memory_used_bytes 16, n_threads 24,
     }
-    model::kigo_load_options: 56 {
+    model::kigo_load_options: 64 {
         struct_size 0, progress 8, progress_user_data 16, cache_bytes 24, flags 32, pass_tokens 40,
-        prefix_cache_bytes 48,
+        prefix_cache_bytes 48, checkpoint_bytes 56,
     }
     model::kigo_plan_options: 24 {
         struct_size 0, n_tokens 8, flags 16,
     }
-    model::kigo_plan: 64 {
+    model::kigo_plan: 72 {
         struct_size 0, weights_bytes 8, scratch_bytes 16, n_tokens 24, cache_bytes 32, state_bytes 40,
-        checkpoint_bytes 48, cache_spare_bytes 56,
+        checkpoint_bytes 48, cache_spare_bytes 56, checkpoint_limit_bytes 64,
     }
     facts::kigo_model_facts: 112 {
         struct_size 0, n_parameters 8, file_bytes 16, weights_bytes 24, decode_bytes 32, state_bytes 40, n_meta 48,
@@ -59,9 +59,10 @@ layout! {
         struct_size 0, kv_bytes_per_token 8, state_bytes 16, mixers 24, window 28, n_heads 32, n_kv_heads 36,
         k_head_dim 40, v_head_dim 44, n_rot 48, kv_layer 52, n_ff 56, n_experts 60, n_experts_used 64, n_ff_expert 68,
     }
-    facts::kigo_cache_facts: 80 {
+    facts::kigo_cache_facts: 104 {
         struct_size 0, page_tokens 8, n_pages_used 16, used_bytes 24, limit_bytes 32, free_bytes 40, spare_bytes 48,
-        n_pages_retained 56, retained_bytes 64, n_tokens_saved 72,
+        n_pages_retained 56, retained_bytes 64, n_tokens_saved 72, n_states 80, n_checkpoints 88,
+        checkpoint_limit_bytes 96,
     }
     chat::kigo_message: 32 {
         role 0, role_len 8, content 16, content_len 24,
@@ -89,9 +90,9 @@ layout! {
     session::kigo_session_options: 48 {
         struct_size 0, n_ctx 8, sampling 16, flags 24, prefix_salt 32, prefix_salt_len 40,
     }
-    session::kigo_session_facts: 72 {
+    session::kigo_session_facts: 88 {
         struct_size 0, n_tokens 8, n_ctx 16, n_pages 24, n_pages_own 32, has_logits 40, n_tokens_reused 48,
-        has_long_rope 56, truncate_free_from 64,
+        has_long_rope 56, truncate_free_from 64, state_bytes 72, n_checkpoints 80,
     }
     prefix::kigo_advance_options: 24 {
         struct_size 0, progress 8, user_data 16,

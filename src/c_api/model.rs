@@ -43,8 +43,12 @@ pub struct kigo_load_options {
     /// given up, the least recently used first and the end of a text before its beginning, where more of them would come and
     /// before anything of this engine's is short of memory.
     pub prefix_cache_bytes: u64,
+    /// The most bytes of checkpoints of all sessions together, of a model whose layers keep a state (kigo_plan.checkpoint_bytes has one's
+    /// size): see kigo_session_truncate(). A prefix is shared up to one, too. Where more would come that goes which is worth least, for
+    /// its distance to the end of its text. 0: 512 MiB; less than one: none.
+    pub checkpoint_bytes: u64,
 }
-sized_struct!(kigo_load_options, bytes: 56, fields: [usize, kigo_progress_callback, *mut c_void, u64, u64, u64, u64]);
+sized_struct!(kigo_load_options, bytes: 64, fields: [usize, kigo_progress_callback, *mut c_void, u64, u64, u64, u64, u64]);
 
 /// For kigo_load_options.flags: calls that run sessions of this model on different threads at the same time,
 /// kigo_session_prefill(), _step(), _generate() and the batch calls, share passes over the weights. Every result is
@@ -94,16 +98,20 @@ pub struct kigo_plan {
     pub n_tokens: u64,
     /// The KV cache of one session of so many tokens, all layers together, in whole pages; taken as the tokens come.
     pub cache_bytes: u64,
-    /// What each session takes besides, however short it is: the state of layers that have one in place of a cache. 0 where
-    /// there are none.
+    /// What each session takes besides, however short it is: the state of layers that have one in place of a cache, twice while it
+    /// goes on and three times in a prefill. 0 where there are none.
     pub state_bytes: u64,
-    /// One copy of that state, of which a session keeps some so that it can be truncated. 0 where there is none.
+    /// One copy of that state, of which sessions keep some so that they can be truncated, as many as
+    /// kigo_load_options.checkpoint_bytes allows. 0 where there is none.
     pub checkpoint_bytes: u64,
     /// Those of `cache_bytes` that are not kept when another session or the memory cap needs them: keys and values that the
     /// layers with a window do not read any more. See kigo_session_facts.truncate_free_from.
     pub cache_spare_bytes: u64,
+    /// The most bytes of checkpoints of all sessions together where kigo_load_options.checkpoint_bytes is 0; they are taken as there are
+    /// some, and given back when memory is short. 0 where there is no state.
+    pub checkpoint_limit_bytes: u64,
 }
-sized_struct!(kigo_plan, bytes: 64, fields: [usize, u64, u64, u64, u64, u64, u64, u64]);
+sized_struct!(kigo_plan, bytes: 72, fields: [usize, u64, u64, u64, u64, u64, u64, u64, u64]);
 
 /// What loading the file at `path` would take, without loading it: reads the header only.
 ///
@@ -133,10 +141,10 @@ pub unsafe extern "C" fn kigo_model_plan(
             scratch_bytes: found.scratch_bytes,
             n_tokens: found.n_tokens as u64,
             cache_bytes: found.cache_bytes,
-            // No architecture has one yet.
-            state_bytes: 0,
-            checkpoint_bytes: 0,
+            state_bytes: found.state_bytes,
+            checkpoint_bytes: found.checkpoint_bytes,
             cache_spare_bytes: found.spare_bytes,
+            checkpoint_limit_bytes: found.checkpoint_limit_bytes,
         };
         fill(plan, size, &value);
         Ok(())
@@ -195,7 +203,9 @@ fn load_options(o: &kigo_load_options) -> Result<(impl FnMut(u64, u64) -> Result
     let tokens = usize::try_from(o.pass_tokens).unwrap_or(usize::MAX);
     let pass_tokens = (tokens != 0).then_some(tokens);
     let prefix_cache_bytes = o.prefix_cache_bytes;
-    Ok((progress(o), LoadOptions { cache_bytes, pass_tokens, prefix_cache_bytes, ..flagged(o.flags)? }))
+    let checkpoint_bytes = o.checkpoint_bytes;
+    let options = LoadOptions { cache_bytes, pass_tokens, prefix_cache_bytes, checkpoint_bytes, ..flagged(o.flags)? };
+    Ok((progress(o), options))
 }
 
 /// What the flags of a load say of its options.

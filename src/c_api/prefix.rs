@@ -19,6 +19,26 @@ use super::prelude::*;
 use super::session::{kigo_session, session};
 use crate::engine::Advanced;
 
+/// Drops all tokens but the first `n_tokens`. There are no logits then until the next prefill or step, unless nothing
+/// was dropped: to have them, keep one token less and step() the last again.
+///
+/// Layers with a window (kigo_layer_facts.window) keep what is behind it until another session or the memory cap needs it.
+/// Where the window in front of `n_tokens` has gone, the call computes it again from the nearest tokens that have theirs, with
+/// the same bits, having made sure of the memory first: below kigo_session_facts.truncate_free_from it may take as long as a
+/// prefill of `n_tokens`, and kigo_session_cancel() stops it. A tap does not see that.
+///
+/// Layers that keep a state (kigo_layer_facts.state_bytes) have it behind the last token alone, and copies of it, checkpoints, behind some
+/// multiples of 64 tokens, closer together towards the end: as many as kigo_load_options.checkpoint_bytes allows, and fewer where
+/// memory is short. The call goes on from the newest of them in front of `n_tokens`, from none at worst, likewise with the same bits.
+///
+/// INVALID_ARGUMENT: the session holds fewer. BUSY. OUT_OF_MEMORY, while forks hold the same tokens or there is something to
+/// compute; CACHE_FULL and CANCELLED, in the latter case. The session is then as it was.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kigo_session_truncate(session: *mut kigo_session, n_tokens: usize) -> kigo_status {
+    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
+    guard_free(|| unsafe { self::session(session)?.0.truncate(n_tokens) })
+}
+
 /// Called before each pass of a call, on the calling thread: `n_done` of `n_total` tokens are in the session's cache. Returns 0 to go
 /// on; anything else stops the call with KIGO_STATUS_CANCELLED. The session is busy meanwhile, other sessions are not;
 /// kigo_session_cancel() and destroying the session stop the call, too. It is not called while the call waits for what another

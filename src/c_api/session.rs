@@ -270,10 +270,14 @@ pub struct kigo_session_facts {
     /// 1 if the session has the long factors of a model with LongRoPE, else 0: kigo_session_options.n_ctx has chosen.
     pub has_long_rope: u64,
     /// kigo_session_truncate() to as many tokens or more, or to none, is free now: nothing is computed again. 0 where no layer
-    /// has a window. It rises as memory is given back.
+    /// has a window or a state. It rises as memory is given back. Where layers keep a state it is `n_tokens`.
     pub truncate_free_from: u64,
+    /// Bytes of its state, where layers keep one; a fork shares it until either goes on.
+    pub state_bytes: u64,
+    /// Checkpoints behind its tokens: see kigo_session_truncate().
+    pub n_checkpoints: u64,
 }
-sized_struct!(kigo_session_facts, bytes: 72, fields: [usize, u64, u64, u64, u64, u64, u64, u64, u64]);
+sized_struct!(kigo_session_facts, bytes: 88, fields: [usize, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64]);
 
 /// Fills `facts`, whose `struct_size` the caller has set. BUSY.
 #[unsafe(no_mangle)]
@@ -292,26 +296,12 @@ pub unsafe extern "C" fn kigo_session_info(session: *mut kigo_session, facts: *m
             n_tokens_reused: found.n_reused as u64,
             has_long_rope: found.is_long.into(),
             truncate_free_from: found.n_free_from as u64,
+            state_bytes: found.state_bytes,
+            n_checkpoints: found.n_checkpoints as u64,
         };
         fill(facts, size, &value);
         Ok(())
     })
-}
-
-/// Drops all tokens but the first `n_tokens`. There are no logits then until the next prefill or step, unless nothing
-/// was dropped: to have them, keep one token less and step() the last again.
-///
-/// Layers with a window (kigo_layer_facts.window) keep what is behind it until another session or the memory cap needs it.
-/// Where the window in front of `n_tokens` has gone, the call computes it again from the nearest tokens that have theirs, with
-/// the same bits, having made sure of the memory first: below kigo_session_facts.truncate_free_from it may take as long as a
-/// prefill of `n_tokens`, and kigo_session_cancel() stops it. A tap does not see that.
-///
-/// INVALID_ARGUMENT: the session holds fewer. BUSY. OUT_OF_MEMORY, while forks hold the same tokens or there is something to
-/// compute; CACHE_FULL and CANCELLED, in the latter case. The session is then as it was.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn kigo_session_truncate(session: *mut kigo_session, n_tokens: usize) -> kigo_status {
-    // SAFETY: the header's contract for pointers; each is checked by the function that reads it.
-    guard_free(|| unsafe { self::session(session)?.0.truncate(n_tokens) })
 }
 
 /// Makes a session with the same tokens, logits, context length and sampling parameters, in constant time. What they

@@ -27,9 +27,10 @@ pub const KIGO_TAP_EMBED: u32 = 1;
 pub const KIGO_TAP_ATTN_NORM: u32 = 2;
 /// Tap: queries, rotated, times their temperature. [n_rows, n_heads * head_dim].
 pub const KIGO_TAP_Q_ROPE: u32 = 3;
-/// Tap: keys, rotated, as the cache keeps them. [n_rows, n_kv_heads * head_dim].
+/// Tap: keys, rotated, as the cache keeps them; of latents these and what is rotated. A layer that sees another's has none.
+/// [n_rows, n_kv_heads * head_dim].
 pub const KIGO_TAP_K_ROPE: u32 = 4;
-/// Tap: values. [n_rows, n_kv_heads * head_dim].
+/// Tap: values; none of a layer that sees another's, or whose keys are latents. [n_rows, n_kv_heads * head_dim].
 pub const KIGO_TAP_V: u32 = 5;
 /// Tap: values weighted by attention. [n_rows, n_heads * head_dim].
 pub const KIGO_TAP_ATTN_MIX: u32 = 6;
@@ -53,8 +54,20 @@ pub const KIGO_TAP_MOE_LOGITS: u32 = 14;
 pub const KIGO_TAP_MOE_IDS: u32 = 15;
 /// Tap: what each of these is multiplied by, in the same order. [n_rows, n_experts_used].
 pub const KIGO_TAP_MOE_WEIGHTS: u32 = 16;
+/// Tap: what a layer's convolution makes, activated where it is. Of layers that keep a state, as those that follow but for the last.
+/// [n_rows, channels].
+pub const KIGO_TAP_CONV: u32 = 17;
+/// Tap: how much of what is new a head's state takes. [n_rows, heads].
+pub const KIGO_TAP_BETA: u32 = 18;
+/// Tap: what a head's state is multiplied by before it takes it. [n_rows, heads].
+pub const KIGO_TAP_DECAY: u32 = 19;
+/// Tap: what the heads read of their states. [n_rows, width].
+pub const KIGO_TAP_MIX_STATE: u32 = 20;
+/// Tap: what gates what the heads or the convolution have made, before its sigmoid or SiLU if it has one. Of attention that is gated,
+/// too. [n_rows, width].
+pub const KIGO_TAP_GATE: u32 = 21;
 /// Every tap has a number; a later version's are larger.
-const N_TAPS: u32 = KIGO_TAP_MOE_WEIGHTS;
+const N_TAPS: u32 = KIGO_TAP_GATE;
 
 const _: () = assert!(N_TAPS as usize == TAP_NAMES.len());
 
@@ -192,6 +205,11 @@ static NAMES: [&CStr; TAP_NAMES.len()] = [
     c"moe_logits",
     c"moe_ids",
     c"moe_weights",
+    c"conv",
+    c"beta",
+    c"decay",
+    c"mix_state",
+    c"gate",
 ];
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use super::{Finding, Patient, Subject, same_bits, take};
 use crate::backend::PAGE_TOKENS;
 use crate::error::{Error, Result};
+use crate::model::Attention;
 
 /// Tokens in the cache before the one that is looked at.
 const HELD: usize = 20;
@@ -15,8 +16,9 @@ pub(super) fn attention(p: &Patient<'_>) -> Result<Finding> {
     // Weights may be rounded to f16 before they meet the values, and the values are f16.
     let bound = 2.0_f64.powi(-9);
     let mut worst = (0.0_f64, 0);
-    // A sink has a share that no value shows.
-    for layer in p.some_layers().into_iter().filter(|&i| !p.config.layers[i].attention().sinks) {
+    // A sink has a share that no value shows; values that are another layer's change its queries too, and latents are keys as well.
+    let shows = |a: &Attention| !a.sinks && a.kv_from.is_none() && a.latent.is_none();
+    for layer in p.some_layers().into_iter().filter(|&i| shows(p.config.layers[i].attention())) {
         let error = sum_of_weights(p, held, layer)?;
         if !(error <= worst.0) {
             worst = (error, layer);
@@ -31,9 +33,10 @@ pub(super) fn attention(p: &Patient<'_>) -> Result<Finding> {
             return Ok(Finding::of(f64::INFINITY, bound, text).blame(Subject::Attention));
         }
     }
-    let sinks = if p.config.layers.iter().any(|l| l.attention().sinks) { ", but where heads have sinks" } else { "" };
+    let hidden = p.config.layers.iter().any(|l| !shows(l.attention()));
+    let hidden = if hidden { ", but where sinks, latents or another layer's values hide them" } else { "" };
     let layers = p.some_layers();
-    let text = format!("distance of the weights' sums from 1 in layers {layers:?}{sinks}; poisoned rows are not read");
+    let text = format!("distance of the weights' sums from 1 in layers {layers:?}{hidden}; poisoned rows are not read");
     Ok(Finding::of(worst.0, bound, text))
 }
 
@@ -42,11 +45,12 @@ pub(super) fn attention(p: &Patient<'_>) -> Result<Finding> {
 fn sum_of_weights(p: &Patient<'_>, held: usize, layer: usize) -> Result<f64> {
     let c = *p.config.layers[layer].attention();
     let tokens = p.tokens(held + 1)?;
-    let session = p.session(held + 1)?;
-    session.prefill(&tokens[..held])?;
-    let seen = p.watch(&session, &["attn_mix"])?;
-    let mut mixes = Vec::new();
+    let (mut mixes, mut own) = (Vec::new(), Vec::new());
     for value in [0.0, 1.0] {
+        // Each by itself: a session that goes back computes a state again, with what the cache holds then.
+        let session = p.session(held + 1)?;
+        session.prefill(&tokens[..held])?;
+        let seen = p.watch(&session, &["attn_mix"])?;
         for position in 0..held {
             let (keys, _) = session.read_cache(layer, position)?;
             session.write_cache(layer, position, &keys, &vec![value; c.kv_width()])?;
@@ -55,11 +59,8 @@ fn sum_of_weights(p: &Patient<'_>, held: usize, layer: usize) -> Result<f64> {
         let rows = take(&seen).into_iter().find(|r| r.layer == layer as i32);
         let row = rows.ok_or_else(|| Error::Internal { message: "attn_mix was not shown".into() })?;
         mixes.push(row.data);
-        if value == 0.0 {
-            session.truncate(held)?;
-        }
+        own = session.read_cache(layer, held)?.1;
     }
-    let (_, own) = session.read_cache(layer, held)?;
     let mut worst = 0.0_f64;
     for (head, (zeros, ones)) in mixes[0].chunks_exact(c.head_dim).zip(mixes[1].chunks_exact(c.head_dim)).enumerate() {
         let own = &own[head / (c.n_heads / c.n_kv_heads) * c.head_dim..][..c.head_dim];
@@ -81,9 +82,10 @@ fn reads_ahead(p: &Patient<'_>, held: usize, n_tokens: usize) -> Result<Option<S
     session.prefill(&tokens[..held])?;
     let fill = |value: f32, from: usize| -> Result<()> {
         for layer in 0..p.config.n_layers() {
-            let row = vec![value; p.config.layers[layer].attention().kv_width()];
+            let attention = p.config.layers[layer].attention();
+            let row = vec![value; attention.kv_width()];
             for position in from..PAGE_TOKENS {
-                session.write_cache(layer, position, &row, &row)?;
+                session.write_cache(layer, position, &row, &row[..attention.v_width()])?;
             }
         }
         Ok(())

@@ -126,8 +126,9 @@ fn pieces(n: usize) -> Vec<usize> {
     pieces
 }
 
-/// Where a prefill and single steps part first, and whose fault that is.
+/// Where a prefill and single steps part first, in front of the layers and in the first with attention, and whose fault that is.
 fn first_difference(p: &Patient<'_>, tokens: &[u32], bound: f64) -> Result<(Subject, String)> {
+    let layer = p.some_layers().first().copied().unwrap_or(0);
     let names = ["embed", "attn_norm", "q_rope", "k_rope", "v", "attn_mix"];
     let run = |pieces: &[usize]| -> Result<Vec<Row>> {
         let session = p.session(tokens.len())?;
@@ -139,7 +140,7 @@ fn first_difference(p: &Patient<'_>, tokens: &[u32], bound: f64) -> Result<(Subj
             rest = behind;
         }
         let mut rows = take(&seen);
-        rows.retain(|r| r.layer <= 0);
+        rows.retain(|r| r.layer < 0 || r.layer == layer as i32);
         Ok(rows)
     };
     let (at_once, single) = (run(&[tokens.len()])?, run(&vec![1; tokens.len()])?);
@@ -151,17 +152,20 @@ fn first_difference(p: &Patient<'_>, tokens: &[u32], bound: f64) -> Result<(Subj
             let (Some(a), Some(b)) = (of(&at_once, position), of(&single, position)) else { continue };
             if nmse(&b, &a) > bound {
                 let subject = match name {
-                    "embed" | "attn_norm" => Subject::TokenFlow,
+                    // Else the layers in front have a state, which is a cache too.
+                    "embed" => Subject::TokenFlow,
+                    "attn_norm" if layer == 0 => Subject::TokenFlow,
                     "q_rope" | "k_rope" => Subject::Position,
                     _ => Subject::Cache,
                 };
                 let why = match subject {
+                    Subject::Cache if name == "attn_norm" => "the states of the layers before are not the same",
                     Subject::Cache => "what went into the cache was the same, what came out was not",
                     _ => "the cache has not been read before it",
                 };
-                return Ok((subject, format!("first at layer 0 {name}, position {position}: {why}")));
+                return Ok((subject, format!("first at layer {layer} {name}, position {position}: {why}")));
             }
         }
     }
-    Ok((Subject::Cache, "not in layer 0".to_owned()))
+    Ok((Subject::Cache, format!("not in layer {layer}")))
 }

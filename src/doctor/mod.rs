@@ -292,10 +292,12 @@ impl Patient<'_> {
         Ok(out)
     }
 
-    /// The first, the middle and the last layer.
+    /// The first, the middle and the last layer of those with attention.
     fn some_layers(&self) -> Vec<usize> {
-        let n = self.config.n_layers();
-        let mut layers = vec![0, n / 2, n - 1];
+        let layers = self.config.layers.iter().enumerate().filter(|(_, layer)| layer.attention().is_there());
+        let all: Vec<usize> = layers.map(|(i, _)| i).collect();
+        let places = [Some(0), Some(all.len() / 2), all.len().checked_sub(1)];
+        let mut layers: Vec<usize> = places.into_iter().flatten().filter_map(|i| all.get(i).copied()).collect();
         layers.dedup();
         layers
     }

@@ -1,8 +1,10 @@
 //! The fourth suspect: positions. Keys turn with them, order counts, and going back leaves no trace.
 
 use super::{Finding, Patient, Subject, nmse, same_bits, take};
+use crate::alloc::reserve;
 use crate::error::Result;
-use crate::model::{Attention, QkNorm, RopeTable, bind};
+use crate::gguf::dequantize_row;
+use crate::model::{Attention, QkNorm, RopeTable, Tensor, bind};
 
 /// Positions at which a key is compared with the one at 0; the last ones are reached step by step.
 const TURNS: usize = 72;
@@ -44,9 +46,12 @@ pub(super) fn position(p: &Patient<'_>) -> Result<Finding> {
         return Ok(Finding::of(f64::INFINITY, bound, text).blame(Subject::Cache));
     }
     let text = format!(
-        "error of keys at 1 to {} in {} layers against the first, turned; order counts; truncating leaves no trace",
+        "error of keys at 1 to {} in {}; order counts; truncating leaves no trace",
         TURNS.min(p.config.n_ctx_train) - 1,
-        n_comparable(p)
+        match n_comparable(p) {
+            0 => format!("layer {layer} against the file's, turned"),
+            n => format!("{n} layers against the first, turned"),
+        }
     );
     Ok(Finding::of(error, bound, text))
 }
@@ -66,6 +71,9 @@ fn turn_bound(p: &Patient<'_>, layer: usize) -> f64 {
 /// weights: but for their turn, the keys of each layer are the same at all positions. Not behind attention with sinks, whose
 /// share depends on the position's number of keys.
 fn turned(p: &Patient<'_>) -> Result<(f64, usize, usize)> {
+    if n_comparable(p) == 0 {
+        return computed(p);
+    }
     let n = TURNS.min(p.config.n_ctx_train);
     let token = p.tokens(1)?[0];
     let session = p.session(n)?;
@@ -85,6 +93,10 @@ fn turned(p: &Patient<'_>) -> Result<(f64, usize, usize)> {
             (Some(QkNorm::HeadAfterRope), Some(weight)) => Some(weight.floats()?),
             _ => None,
         };
+        // Another layer's keys are compared there.
+        if attention.kv_from.is_some() {
+            continue;
+        }
         // What a weight of 0 has hidden cannot be turned.
         if behind.as_ref().is_some_and(|weight| weight.contains(&0.0)) {
             continue;
@@ -108,10 +120,77 @@ fn turned(p: &Patient<'_>) -> Result<(f64, usize, usize)> {
     Ok(worst)
 }
 
-/// Layers up to the first with sinks, which has the last keys that are comparable.
+/// The keys of the first head of the first layer with attention, in whose place others have a state, against what the file makes of
+/// what the layer reads: the largest error, its position and the layer.
+fn computed(p: &Patient<'_>) -> Result<(f64, usize, usize)> {
+    let (n, tokens) = (TURNS.min(p.config.n_ctx_train), p.tokens(TURNS.min(p.config.n_ctx_train))?);
+    let Some(layer) = p.some_layers().first().copied() else { return Ok((0.0, 0, 0)) };
+    let (attention, (_, weights)) = (p.config.layers[layer].attention(), bind(p.gguf)?);
+    let weights = &weights.layers[layer];
+    let behind = match (attention.qk_norm, &weights.k_norm) {
+        (None, _) => None,
+        (Some(kind), Some(weight)) if kind != QkNorm::Row => Some((kind, weight.floats()?)),
+        // A norm of all heads needs them all.
+        _ => return Ok((0.0, 0, layer)),
+    };
+    let Some(keys) = &weights.k else { return Ok((0.0, 0, layer)) };
+    let (rows, bias) = (first_rows(keys, attention.head_dim)?, weights.k_bias.map(|b| b.floats()).transpose()?);
+    let session = p.session(n)?;
+    let seen = p.watch(&session, &["attn_norm", "k_rope"])?;
+    let at_once = n - n / 4;
+    session.prefill(&tokens[..at_once])?;
+    tokens[at_once..].iter().try_for_each(|token| session.prefill(&[*token]))?;
+    let seen = take(&seen);
+    let of = |name: &str, position: usize| {
+        seen.iter().find(|r| r.layer == layer as i32 && r.name == name && r.position == position).map(|r| &r.data)
+    };
+    let one = Attention { n_heads: 1, n_kv_heads: 1, ..*attention };
+    let rope = attention.rope.map(|rope| &p.config.ropes_of(p.config.is_long(n))[rope]);
+    let mut worst = (0.0, 0, layer);
+    for position in 0..n {
+        let (Some(read), Some(key)) = (of("attn_norm", position), of("k_rope", position)) else {
+            return Ok((f64::INFINITY, position, layer));
+        };
+        let dot = |row: &[f32]| row.iter().zip(read).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>();
+        let product = rows.chunks_exact(read.len()).map(dot).enumerate();
+        let mut head: Vec<f32> =
+            product.map(|(i, x)| (x + bias.as_ref().map_or(0.0, |b| f64::from(b[i]))) as f32).collect();
+        let mut weight = None;
+        if let Some((kind, norm)) = &behind {
+            let squares = head.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / head.len() as f64;
+            let scale = 1.0 / (squares + f64::from(p.config.norm_eps)).sqrt();
+            head.iter_mut().zip(norm).for_each(|(x, w)| *x = (f64::from(*x) * scale * f64::from(*w)) as f32);
+            // Its weights stand behind the turn.
+            weight = (*kind == QkNorm::HeadAfterRope).then_some(&**norm);
+        }
+        let expected = turn(&one, rope, weight, &head, position);
+        let error = nmse(&key[..attention.head_dim], &expected);
+        if error > worst.0 {
+            worst = (error, position, layer);
+        }
+    }
+    Ok(worst)
+}
+
+/// The first rows of a matrix.
+fn first_rows(matrix: &Tensor<'_>, n: usize) -> Result<Vec<f32>> {
+    let (bytes, mut rows, mut buffer) = (matrix.ty.row_bytes(matrix.cols), Vec::new(), Vec::new());
+    reserve(&mut rows, n * matrix.cols)?;
+    rows.resize(n * matrix.cols, 0.0);
+    let data = matrix.data.piece(0..n * bytes, &mut buffer)?;
+    for (from, row) in data.chunks_exact(bytes).zip(rows.chunks_exact_mut(matrix.cols)) {
+        dequantize_row(matrix.ty, from, row)?;
+    }
+    rows.iter_mut().for_each(|x| *x *= matrix.scale);
+    Ok(rows)
+}
+
+/// Layers up to the first with sinks, which has the last keys that are comparable, and up to the first with a state, which makes
+/// something else of the same at each position.
 fn n_comparable(p: &Patient<'_>) -> usize {
-    let first = p.config.layers.iter().position(|l| l.attention().sinks);
-    first.map_or(p.config.n_layers(), |first| first + 1)
+    let layers = &p.config.layers;
+    let with_sinks = layers.iter().position(|l| l.attention().sinks).map_or(layers.len(), |first| first + 1);
+    with_sinks.min(layers.iter().position(|l| l.recurrent.is_some()).unwrap_or(layers.len()))
 }
 
 /// Keys of a layer at position 0, at `position`, from the formula of `model::RopeTable`, in f64; its magnitude is in them.
@@ -121,7 +200,7 @@ fn turn(a: &Attention, rope: Option<&RopeTable>, weight: Option<&[f32]>, keys: &
     let Some(rope) = rope else { return out };
     let n_pairs = rope.inv_freq.len();
     let weight = |i: usize| weight.map_or(1.0, |w| f64::from(w[i]));
-    for head in out.chunks_exact_mut(a.head_dim) {
+    for head in out.chunks_exact_mut(a.head_dim).map(|head| &mut head[a.turned_at()..]) {
         for i in 0..n_pairs {
             let (a, b) = rope.pairing.pair(i, n_pairs);
             let frequency = rope.inv_freq[i] / f64::from(rope.divisor(i));
@@ -153,6 +232,11 @@ mod tests {
             scale: 1.0,
             softcap: None,
             sinks: false,
+            gated: false,
+            k_as_v: false,
+            v_norm: false,
+            kv_from: None,
+            latent: None,
         };
         let key = [0.5, -1.0, 2.0, 0.25, 3.0, 1.0, -2.0, 0.75_f32];
         let weight = [2.0, 0.5, -1.0, 3.0, 1.0, 0.0, 4.0, 1.0_f32];

@@ -73,8 +73,9 @@ impl Session {
         let outcome = self.append(&mut branch, tokens, progress);
         state.tap = branch.tap.take();
         let n_reused = outcome?;
-        let State { tokens, pages, slot, has_logits, n_reused: n_all, .. } = branch;
+        let State { tokens, pages, slot, behind, has_logits, n_reused: n_all, .. } = branch;
         (state.tokens, state.pages, state.slot, state.has_logits) = (tokens, pages, slot, has_logits);
+        state.behind = behind;
         state.n_reused = n_all;
         Ok(n_reused)
     }

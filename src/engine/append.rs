@@ -5,12 +5,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::cache::{Awaited, Found, Lead, Pages};
+use super::cache::{Awaited, Found, Lead, Pages, StateRun};
 use super::schedule::Part;
 use super::session::{Session, State, copied};
 use super::slot::SharedSlot;
 use super::tap::Tap;
-use crate::alloc::room;
 use crate::backend::{PAGE_TOKENS, TapEvent, TapObserver, Want};
 use crate::error::{Error, Result};
 
@@ -22,6 +21,8 @@ pub(super) struct Appending {
     pub(super) n_known: usize,
     /// Others wait for these pages.
     lead: Option<Lead>,
+    /// Where the model has states.
+    states: Option<StateRun>,
     /// When the call began.
     begun: Instant,
     /// Since when its next pass has been wanted; `None`: since its part is made.
@@ -29,6 +30,11 @@ pub(super) struct Appending {
 }
 
 impl Appending {
+    /// The most tokens of a pass over these pages that begins at this position.
+    pub(super) fn most(&self, pages: &Pages, start: usize) -> usize {
+        self.states.as_ref().map_or(usize::MAX, |states| states.most(start)).min(pages.pass_tokens())
+    }
+
     /// Its next pass is wanted from now on, whenever its part is made.
     pub(super) fn wanted_now(self) -> Appending {
         Appending { since: Some(Instant::now()), ..self }
@@ -87,7 +93,7 @@ impl Session {
         };
         let n_known = appending.n_known;
         let outcome = match state.tap.take() {
-            None => self.forward(state, &appending, tokens, progress),
+            None => self.forward(state, &mut appending, tokens, progress),
             Some(mut tap) => {
                 let outcome = self.forward_tapped(state, &mut appending, tokens, progress, &mut tap);
                 state.tap = Some(tap);
@@ -127,20 +133,22 @@ impl Session {
         // A tap wants to see every token, and takes as long as its callback does.
         let shares = state.tap.is_none();
         let found = state.pages.look_for(&state.tokens, tokens, (state.reuse_prefix && shares, shares), awaited)?;
-        let (n_known, lead) = match found {
+        let (n_known, lead, found) = match found {
             Found::Waits(awaited) => return Ok(Begun::Waits(awaited)),
-            Found::Is { n_tokens, lead } => (n_tokens, lead),
+            Found::Is { n_tokens, lead, state } => (n_tokens, lead, state),
         };
         if awaited.is_some() {
             self.clocks.waited(begun.elapsed());
         }
         let slot = state.own_slot(&*self.model().inner.loaded, self.n_ctx());
         let ready = slot.and_then(|slot| {
-            state.pages.prepare(n_tokens + n_known, n_tokens + tokens.len())?;
-            Ok(slot)
+            let (pool, n_total) = (&self.model().inner.pool, n_tokens + tokens.len());
+            let states = StateRun::new(pool, found.or_else(|| state.behind.clone()), n_total, tokens.len() == 1)?;
+            state.pages.prepare(n_tokens + n_known, n_total)?;
+            Ok((slot, states))
         });
         match ready {
-            Ok(slot) => Ok(Begun::Runs(Appending { slot, n_known, lead, begun, since: None })),
+            Ok((slot, states)) => Ok(Begun::Runs(Appending { slot, n_known, lead, states, begun, since: None })),
             Err(error) => {
                 state.pages.shrink(n_tokens)?;
                 Err(error)
@@ -163,6 +171,7 @@ impl Session {
         match outcome {
             Ok(()) => {
                 state.slot = run.slot;
+                state.behind = run.states.and_then(|states| states.end(&state.pages));
                 let n_tokens = state.tokens.len();
                 state.tokens_for(tokens.len())?.extend_from_slice(tokens);
                 state.has_logits = true;
@@ -189,7 +198,7 @@ impl Session {
     fn forward(
         &self,
         state: &mut State,
-        run: &Appending,
+        run: &mut Appending,
         tokens: &[u32],
         mut progress: Option<Progress<'_>>,
     ) -> Result<()> {
@@ -197,7 +206,8 @@ impl Session {
         while done < tokens.len() {
             self.goes_on(run, done, &mut progress)?;
             let (start, left) = (state.tokens.len() + done, tokens.len() - done);
-            let n = self.pass_len(&state.pages, start, left, self.model().inner.line.bound());
+            let most = run.most(&state.pages, start).min(self.model().inner.line.bound());
+            let n = self.model().inner.line.cut(start, left, most);
             let part = self.part(state, run, tokens, done, n)?;
             self.model().inner.run(vec![part]).pop().unwrap_or(Ok(()))?;
             done += n;
@@ -232,7 +242,7 @@ impl Session {
         while done < tokens.len() {
             self.goes_on(run, done, &mut progress)?;
             let (start, left) = (state.tokens.len() + done, tokens.len() - done);
-            let n = self.pass_len(&state.pages, start, left, line.steady_bound());
+            let n = line.cut(start, left, run.most(&state.pages, start).min(line.steady_bound()));
             let part = self.part(state, run, tokens, done, n)?;
             done += n;
             let mut watch = Watch { session: self, tap, goes_on: true };
@@ -246,7 +256,10 @@ impl Session {
     }
 
     /// So many of a call's tokens are in the cache; what ends with the last of them is [`Self::end`]'s to say.
-    pub(super) fn passed(&self, state: &State, run: &Appending, tokens: &[u32], done: usize) {
+    pub(super) fn passed(&self, state: &State, run: &mut Appending, tokens: &[u32], done: usize) {
+        if let Some(states) = &mut run.states {
+            states.ended(&state.pages);
+        }
         if let Some(lead) = run.lead.as_ref().filter(|_| done < tokens.len()) {
             let n_tokens = state.tokens.len();
             state.pages.mark(n_tokens + run.n_known..n_tokens + done, self.by_steps(tokens.len()));
@@ -254,16 +267,11 @@ impl Session {
         }
     }
 
-    /// How many of the `left` tokens from position `start` on the next pass over these pages takes.
-    fn pass_len(&self, pages: &Pages, start: usize, left: usize, bound: usize) -> usize {
-        self.model().inner.line.cut(start, left, pages.pass_tokens().min(bound))
-    }
-
     /// The next `n` of `tokens`, where `done` need no pass any more.
     pub(super) fn part(
         &self,
         state: &mut State,
-        run: &Appending,
+        run: &mut Appending,
         tokens: &[u32],
         done: usize,
         n: usize,
@@ -271,7 +279,8 @@ impl Session {
         let to = tokens.len().min(done + n);
         let start = state.tokens.len() + done;
         state.pages.advance(start)?;
-        let n_pages = (start + to - done).div_ceil(PAGE_TOKENS);
+        let n_total = start + to - done;
+        let n_pages = n_total.div_ceil(PAGE_TOKENS);
         Ok(Part {
             tokens: copied(&tokens[done..to], 0)?,
             start,
@@ -280,6 +289,8 @@ impl Session {
             // Only the last pass writes logits, so that a cancelled one leaves the old ones.
             want: if to == tokens.len() { Want::Last } else { Want::Nothing },
             by_steps: self.by_steps(tokens.len()),
+            state: run.states.as_mut().map(|states| states.begin(&state.pages, n_total)).transpose()?,
+            keeps_cache: false,
             is_step: tokens.len() == 1,
             cancel: Arc::clone(&self.cancel),
             clocks: Arc::clone(&self.clocks),
@@ -291,58 +302,5 @@ impl Session {
     /// session finds there would have been computed with the others.
     pub(super) fn by_steps(&self, n_tokens: usize) -> bool {
         n_tokens < self.model().inner.pool.steps_below
-    }
-
-    /// Pages that have what the token behind the first `n` of the session's reads, by passes over those in front of it. The
-    /// session's own are as they were, whatever comes of it; no tap sees the passes.
-    pub(super) fn computed_again(&self, state: &mut State, n: usize) -> Result<Pages> {
-        // Truncating is for when there is no memory, this is not.
-        room()?;
-        let begun = Instant::now();
-        let slot = state.own_slot(&*self.model().inner.loaded, self.n_ctx())?;
-        let (mut pages, from) = state.pages.again(n)?;
-        let line = &self.model().inner.line;
-        let mut run = || {
-            let mut start = from;
-            while start < n {
-                if self.is_cancelled() {
-                    return Err(Error::Cancelled);
-                }
-                let most = self.pass_len(&pages, start, n - start, line.bound());
-                // Steps one by one, of which others do not wait for more than a page's.
-                let (by_steps, to) = pages.run_of(start, start + most);
-                let to = if by_steps { to.min(start + PAGE_TOKENS) } else { to };
-                pages.advance(start)?;
-                let part = Part {
-                    tokens: copied(&state.tokens[start..to], 0)?,
-                    start,
-                    pages: copied(&pages.as_slice()[..to.div_ceil(PAGE_TOKENS)], 0)?,
-                    slot: Arc::clone(&slot),
-                    want: Want::Nothing,
-                    by_steps,
-                    is_step: false,
-                    cancel: Arc::clone(&self.cancel),
-                    clocks: Arc::clone(&self.clocks),
-                    since: Instant::now(),
-                };
-                self.model().inner.run(vec![part]).pop().unwrap_or(Ok(()))?;
-                self.clocks.totals().recomputed(to - start);
-                start = to;
-            }
-            pages.finish(n)
-        };
-        let outcome = run();
-        self.clocks.took(false, begun.elapsed());
-        match outcome {
-            Ok(()) => Ok(pages),
-            Err(error) => {
-                drop(pages);
-                state.pages.publish(&state.tokens);
-                if matches!(error, Error::Cancelled) {
-                    self.take_cancel();
-                }
-                Err(error)
-            }
-        }
     }
 }

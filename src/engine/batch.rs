@@ -44,7 +44,8 @@ impl Entry<'_> {
 
     fn wanted(&self) -> Wanted {
         let (start, left) = (self.state.tokens.len() + self.done, self.tokens.len() - self.done);
-        Wanted { is_step: self.tokens.len() == 1, start, left, most: self.state.pages.pass_tokens() }
+        let most = self.appending.most(&self.state.pages, start);
+        Wanted { is_step: self.tokens.len() == 1, start, left, most }
     }
 }
 
@@ -163,7 +164,7 @@ fn pass<'a>(running: Vec<Entry<'a>>, n_waiting: usize, outcomes: &mut [Result<()
     let mut parts = Vec::new();
     // Those for which there is no memory run no pass.
     let refused = |(mut entry, n): (Entry<'a>, usize)| {
-        let part = entry.session.part(&mut entry.state, &entry.appending, entry.tokens, entry.done, n);
+        let part = entry.session.part(&mut entry.state, &mut entry.appending, entry.tokens, entry.done, n);
         (entry, n, part.map(|part| parts.push(part)).err())
     };
     let going: Vec<_> = going.into_iter().map(refused).collect();
@@ -176,7 +177,7 @@ fn pass<'a>(running: Vec<Entry<'a>>, n_waiting: usize, outcomes: &mut [Result<()
         let result = refusal.map_or_else(|| ran.next().unwrap_or_else(|| Err(lost())), Err);
         entry.done += n;
         if result.is_ok() && entry.done < entry.tokens.len() {
-            entry.session.passed(&entry.state, &entry.appending, entry.tokens, entry.done);
+            entry.session.passed(&entry.state, &mut entry.appending, entry.tokens, entry.done);
             entry.appending.since = Some(now);
             unfinished.push(entry);
         } else {

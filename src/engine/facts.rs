@@ -3,7 +3,7 @@
 use super::model::Model;
 use crate::backend::PAGE_TOKENS;
 use crate::error::{Error, Result};
-use crate::model::{CacheClasses, RopeTable};
+use crate::model::{CacheClasses, Layer, Recurrent, RopeTable};
 
 /// What a load takes, and a session of so many tokens; in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,6 +18,31 @@ pub struct LoadPlan {
     pub cache_bytes: u64,
     /// Those of `cache_bytes` that are given back when memory is short: what layers with a window do not read any more.
     pub spare_bytes: u64,
+    /// The state of a session, however short it is.
+    pub state_bytes: u64,
+    /// A checkpoint of it.
+    pub checkpoint_bytes: u64,
+    /// The most bytes of those of all sessions.
+    pub checkpoint_limit_bytes: u64,
+}
+
+/// How a layer mixes tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Mixers {
+    pub attention: bool,
+    pub short_conv: bool,
+    pub delta_net: bool,
+}
+
+impl Mixers {
+    fn of(layer: &Layer) -> Mixers {
+        Mixers {
+            attention: layer.attention().is_there(),
+            short_conv: matches!(layer.recurrent, Some(Recurrent::ShortConv(_))),
+            delta_net: matches!(layer.recurrent, Some(Recurrent::DeltaNet(_))),
+        }
+    }
 }
 
 /// One layer.
@@ -25,11 +50,15 @@ pub struct LoadPlan {
 #[allow(missing_docs)]
 pub struct LayerFacts {
     pub kv_bytes_per_token: u64,
+    pub state_bytes: u64,
+    pub mixers: Mixers,
     pub window: Option<u32>,
     pub n_heads: usize,
     pub n_kv_heads: usize,
     pub k_head_dim: usize,
     pub v_head_dim: usize,
+    /// The layer whose keys and values it sees: itself, or an earlier one.
+    pub kv_layer: usize,
     /// Elements of a head that are turned by their position.
     pub n_rot: usize,
     /// Width of what every token goes through of the feed-forward part; 0 where there is nothing but experts.
@@ -89,11 +118,14 @@ impl Model {
                 config.layer_kv_bytes(layer) as u64,
                 config.kv_bytes_per_token() as u64,
             ),
+            state_bytes: (of_layer.state_len() * size_of::<f32>()) as u64,
+            mixers: Mixers::of(of_layer),
             window: attention.window,
             n_heads: attention.n_heads,
             n_kv_heads: attention.n_kv_heads,
             k_head_dim: attention.head_dim,
-            v_head_dim: attention.head_dim,
+            v_head_dim: attention.value_dim(),
+            kv_layer: attention.kv_from.unwrap_or(layer),
             n_rot: config.rope_of(attention).map_or(0, RopeTable::n_rot),
             n_ff: of_layer.common_ffn().map_or(0, |ffn| ffn.width),
             n_experts: of_layer.experts().map_or(0, |e| e.n),

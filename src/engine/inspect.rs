@@ -29,11 +29,12 @@ impl Model {
 }
 
 impl Session {
-    /// What the cache holds of a position in a layer: keys and values, as wide as that layer's.
+    /// What the cache holds of a position in a layer: keys and values, as wide as that layer's; of latents keys alone.
     pub fn read_cache(&self, layer: usize, position: usize) -> Result<(Vec<f32>, Vec<f32>)> {
         let loaded = &self.model().inner.loaded;
-        let n = loaded.config().layers.get(layer).map_or(0, |layer| layer.attention().kv_width());
-        let (mut keys, mut values) = (vec![0.0; n], vec![0.0; n]);
+        let attention = loaded.config().layers.get(layer).map(|layer| layer.attention());
+        let [n_keys, n_values] = attention.map_or([0; 2], |a| [a.kv_width(), a.v_width()]);
+        let (mut keys, mut values) = (vec![0.0; n_keys], vec![0.0; n_values]);
         self.call(|state| loaded.read_cache(cache_row(state, layer, position)?, &mut keys, &mut values))?;
         Ok((keys, values))
     }

@@ -45,6 +45,9 @@ impl Engine {
             n_tokens,
             cache_bytes: cache_bytes(n_tokens, plan.kv_bytes_per_token),
             spare_bytes: spare_bytes(n_tokens, plan.kv_bytes_per_token, &classes),
+            state_bytes: plan.state_bytes,
+            checkpoint_bytes: plan.state_bytes,
+            checkpoint_limit_bytes: options.checkpoint_bytes() / plan.state_bytes.max(1) * plan.state_bytes,
         })
     }
 
@@ -103,6 +106,7 @@ fn refuse_without_weights(gguf: &Gguf<'_>) -> Result<()> {
 fn plan(engine: &Engine, gguf: &Gguf<'_>) -> Result<(Plan, Config)> {
     refuse_without_weights(gguf)?;
     let (config, weights) = bind(gguf)?;
+    engine.inner.device.check(&config)?;
     Ok((engine.inner.device.plan(&config, &weights), config))
 }
 
@@ -123,12 +127,17 @@ fn load(
     let (config, weights) = bind(gguf)?;
     let tokenizer = tokenizer(engine, gguf, number)?;
     let core = &engine.inner;
+    core.device.check(&config)?;
     let plan = core.device.plan(&config, &weights);
     let page_bytes = plan.kv_bytes_per_token.saturating_mul(PAGE_TOKENS as u64);
     let retained = (options.prefix_cache_bytes > 0).then_some(options.prefix_cache_bytes);
-    for (name, bytes) in [("cache_bytes", options.cache_bytes), ("prefix_cache_bytes", retained)] {
-        if let Some(bytes) = bytes.filter(|bytes| *bytes < page_bytes) {
-            let expected = format!("at least the {page_bytes} bytes of a page");
+    // A prompt reads the state that it begins with, and each of its passes makes one of another.
+    for (name, bytes, states) in [("cache_bytes", options.cache_bytes, 3), ("prefix_cache_bytes", retained, 1)] {
+        let of_states = plan.state_bytes.saturating_mul(states);
+        let least = page_bytes.saturating_add(of_states);
+        if let Some(bytes) = bytes.filter(|bytes| *bytes < least) {
+            let states = if of_states > 0 { format!(" and of {states} states") } else { String::new() };
+            let expected = format!("at least the {least} bytes of a page{states}");
             return Err(Error::Argument { name, found: bytes.to_string(), expected });
         }
     }
@@ -149,13 +158,17 @@ fn load(
     let facts = facts(&ModelInfo::of(gguf), &config, &weights, &taken, &tokenizer, metadata.len());
     let log = ModelLog::new(&core.log, number);
     log_load(&log, core, &facts, &taken, &options, begin.elapsed());
+    if weights.n_other_parts > 0 {
+        let text = "tensors of parts that see or hear are left out: the model reads text alone";
+        log.log(LogLevel::Info, format_args!("{} {text}", weights.n_other_parts));
+    }
     if let Some(long) = &config.long {
         let text = "have ropes of their own (LongRoPE)";
         log.log(LogLevel::Info, format_args!("sessions with n_ctx above {} {text}", long.above));
     }
     let no_pages = Charge::new(&core.budget, 0)?;
-    let retained = options.prefix_cache_bytes;
-    let pool = PagePool::new(Arc::clone(&loaded), no_pages, options.cache_bytes, retained, &core.pools)?;
+    let kept = (options.prefix_cache_bytes, options.checkpoint_bytes());
+    let pool = PagePool::new(Arc::clone(&loaded), no_pages, options.cache_bytes, kept, &core.pools)?;
     let totals = Arc::<Totals>::default();
     let line = Line::new(&*loaded, options.passes(), &core.steppers, &totals, log.clone());
     let inner = Inner {
@@ -249,6 +262,7 @@ fn vocabulary(engine: &Engine, gguf: &Gguf<'_>, number: u64) -> Result<Model> {
         weights_bytes: 0,
         decode_bytes: 0,
         kv_bytes_per_token: 0,
+        state_bytes: 0,
         has_weights: false,
         n_meta: metadata.len(),
         has_chat_template: tokenizer.chat_template().is_some(),
@@ -267,7 +281,7 @@ fn vocabulary(engine: &Engine, gguf: &Gguf<'_>, number: u64) -> Result<Model> {
     let loaded: Arc<dyn LoadedModel> = Arc::new(Nothing::new(&facts.architecture, n_vocab));
     let line = Line::new(&*loaded, Passes::default(), &core.steppers, &totals, log.clone());
     let inner = Inner {
-        pool: PagePool::new(Arc::clone(&loaded), Charge::new(&core.budget, 0)?, None, 0, &core.pools)?,
+        pool: PagePool::new(Arc::clone(&loaded), Charge::new(&core.budget, 0)?, None, (0, 0), &core.pools)?,
         loaded,
         line,
         totals,
@@ -297,7 +311,9 @@ fn decode_bytes(config: &Config, weights: &Weights<'_>) -> u64 {
     let embedding = &weights.token_embd;
     let row = embedding.ty.row_bytes(embedding.cols) as u64;
     let skipped = if weights.output.is_some() { bytes(embedding) } else { 0 };
-    weights.iter().map(|t| bytes(&t)).sum::<u64>() - skipped - idle + row
+    let by_layer =
+        weights.per_layer.as_ref().map_or((0, 0), |w| (bytes(&w.embd), w.embd.ty.row_bytes(w.embd.cols) as u64));
+    weights.iter().map(|t| bytes(&t)).sum::<u64>() - skipped - by_layer.0 - idle + row + by_layer.1
 }
 
 fn facts(
@@ -316,6 +332,7 @@ fn facts(
         weights_bytes: taken.weights_bytes,
         decode_bytes: decode_bytes(config, weights),
         kv_bytes_per_token: taken.kv_bytes_per_token,
+        state_bytes: taken.state_bytes,
         has_weights: true,
         n_meta,
         has_chat_template: tokenizer.chat_template().is_some(),

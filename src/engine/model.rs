@@ -29,6 +29,8 @@ pub struct ModelFacts {
     /// Stored bytes of the weights that one decode step reads.
     pub decode_bytes: u64,
     pub kv_bytes_per_token: u64,
+    /// What a sequence has of state, however long it is.
+    pub state_bytes: u64,
     /// What is computed with; without it there is the vocabulary alone.
     pub has_weights: bool,
     pub n_meta: usize,
@@ -61,6 +63,8 @@ pub struct LoadOptions {
     pub cache_bytes: Option<u64>,
     /// The most bytes of it that stay for other sessions' prefixes when the sessions whose they were are gone.
     pub prefix_cache_bytes: u64,
+    /// The most bytes of checkpoints, of models whose layers keep a state; 0: [`CHECKPOINT_BYTES`].
+    pub checkpoint_bytes: u64,
     /// Calls of different threads share passes.
     pub merge: bool,
     /// The same bits however a prompt is cut into calls and whatever prefix it shares.
@@ -72,7 +76,15 @@ pub struct LoadOptions {
     pub pass_tokens: Option<usize>,
 }
 
+/// The bytes of checkpoints where a caller does not say.
+pub const CHECKPOINT_BYTES: u64 = 512 << 20;
+
 impl LoadOptions {
+    /// The bytes that checkpoints may take.
+    pub(super) fn checkpoint_bytes(&self) -> u64 {
+        if self.checkpoint_bytes == 0 { CHECKPOINT_BYTES } else { self.checkpoint_bytes }
+    }
+
     /// How the model's passes are made.
     pub(super) fn passes(&self) -> Passes {
         Passes { merge: self.merge, tokens: self.pass_tokens }

@@ -18,8 +18,9 @@
 //! | 128 | 24 | constraint: kind (1 JSON schema, 2 regular expression, 3 Lark; 0: none; 256 more: compact), the token that it holds from, bytes of its text |
 //! | 152 | 8 | the number of the order of sums; 0, from before they had numbers, is 1 |
 //! | 160 | 8 | pages of which it is written down which positions steps have computed: all, or 0 where the device asks for none |
-//! | 168 | 24 | 0 |
-//! | 192 | | tokens (4 each), biases (token and bias, 4 each), logits (4 each), the constraint's text, a bit for each position of each page (8 a page); each of the five padded to 64 |
+//! | 168 | 8 | bytes of the state behind the tokens, where layers keep one; else 0 |
+//! | 176 | 16 | 0 |
+//! | 192 | | tokens (4 each), biases (token and bias, 4 each), logits (4 each), the constraint's text, a bit for each position of each page (8 a page), the state (f32, in the order of `model::Recurrent`); each of the six padded to 64 |
 //! | | | the pages: of each the parts that the session still reads, as the backend gives them, padded to 64 |
 //!
 //! The random numbers are keyed by seed and position, so there are no counters beside the tokens. What a constraint has
@@ -31,6 +32,7 @@
 use super::grammar::{Constraint, Grammar, Held, MAX_GRAMMAR_BYTES};
 use super::hash::Hasher;
 use super::model::{Inner, Model};
+use super::saved_layout::{CHECKED, Counts, HEAD, Hashed, Parts, number, refuse};
 use super::saved_pages::SavedPages;
 use super::session::{Session, SessionOptions, State};
 use super::slot::lock_slot;
@@ -41,45 +43,8 @@ use crate::sampler::SamplingParams;
 
 const MAGIC: &[u8; 8] = b"KIGOSESS";
 const VERSION: u64 = 2;
-const HEAD: usize = 192;
 /// A bit of a constraint's kind: its JSON has no white space between its parts.
 const COMPACT: u64 = 256;
-/// Where the checksum's range begins.
-const CHECKED: usize = 32;
-
-/// How much there is of what.
-#[derive(Clone, Copy)]
-struct Counts {
-    tokens: usize,
-    biases: usize,
-    logits: usize,
-    text: usize,
-}
-
-/// Where each part of a blob begins, and where the last ends.
-#[derive(Clone, Copy)]
-struct Parts {
-    biases: usize,
-    logits: usize,
-    text: usize,
-    marks: usize,
-    pages: usize,
-    end: usize,
-}
-
-impl Parts {
-    /// `None`: such numbers make no blob.
-    fn of(n: Counts, saved: &SavedPages<'_>) -> Option<Parts> {
-        let after =
-            |at: usize, n: usize, size: usize| n.checked_mul(size)?.checked_next_multiple_of(64)?.checked_add(at);
-        let biases = after(HEAD, n.tokens, 4)?;
-        let logits = after(biases, n.biases, 8)?;
-        let text = after(logits, n.logits, 4)?;
-        let marks = after(text, n.text, 1)?;
-        let pages = after(marks, saved.n_marks(), 8)?;
-        Some(Parts { biases, logits, text, marks, pages, end: saved.end(pages)? })
-    }
-}
 
 fn put_words(out: &mut [u8], words: impl Iterator<Item = u32>) {
     let (cells, _) = out.as_chunks_mut::<4>();
@@ -88,15 +53,6 @@ fn put_words(out: &mut [u8], words: impl Iterator<Item = u32>) {
 
 fn words(bytes: &[u8]) -> impl Iterator<Item = u32> {
     bytes.as_chunks::<4>().0.iter().map(|cell| u32::from_le_bytes(*cell))
-}
-
-fn number(blob: &[u8], at: usize) -> u64 {
-    blob[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
-}
-
-/// A refusal with what was found and what would have been right.
-fn refuse<T>(found: String, expected: String) -> Result<T> {
-    Err(Error::Argument { name: "blob", found, expected })
 }
 
 impl Session {
@@ -148,15 +104,16 @@ impl Session {
             let singles = [p.temperature.to_bits(), p.top_k].into_iter().chain(floats.map(f32::to_bits));
             put_words(&mut head[96..128], singles.chain([p.penalty_window]));
             let sums = u64::from(saved.image.sums);
-            let last =
-                [kind, from as u64, grammar.len() as u64, sums, saved.n_marks() as u64].into_iter().chain([0; 3]);
+            let of_state = saved.state_bytes() as u64;
+            let last = [kind, from as u64, grammar.len() as u64, sums, saved.n_marks() as u64, of_state, 0, 0];
             head[128..].as_chunks_mut::<8>().0.iter_mut().zip(last).for_each(|(c, n)| *c = n.to_le_bytes());
             let (ids, rest) = rest.split_at_mut(parts.biases - HEAD);
             let (biases, rest) = rest.split_at_mut(parts.logits - parts.biases);
             let (logits, rest) = rest.split_at_mut(parts.text - parts.logits);
             let (text, rest) = rest.split_at_mut(parts.marks - parts.text);
-            let (marks, pages) = rest.split_at_mut(parts.pages - parts.marks);
-            for padded in [&mut *ids, &mut *biases, &mut *logits, &mut *text, &mut *marks] {
+            let (marks, rest) = rest.split_at_mut(parts.state - parts.marks);
+            let (behind, pages) = rest.split_at_mut(parts.pages - parts.state);
+            for padded in [&mut *ids, &mut *biases, &mut *logits, &mut *text, &mut *marks, &mut *behind] {
                 let n = padded.len();
                 padded[n.saturating_sub(64)..].fill(0);
             }
@@ -172,9 +129,10 @@ impl Session {
                 model.loaded.logits(&mut **lock_slot(&state.slot), &mut values)?;
                 put_words(logits, values.iter().map(|l: &f32| l.to_bits()));
             }
+            saved.read_state(state.behind.as_ref(), behind)?;
             let mut hasher = Hasher::new(0);
             hasher.feed(&head[CHECKED..]);
-            [&*ids, &*biases, &*logits, &*text, &*marks].iter().for_each(|part| hasher.feed(part));
+            [&*ids, &*biases, &*logits, &*text, &*marks, &*behind].iter().for_each(|part| hasher.feed(part));
             let mut rest = pages;
             for (index, page) in state.pages.as_slice().iter().enumerate().take(saved.n()) {
                 let (out, behind) = rest.split_at_mut(saved.bytes(index).ok_or_else(too_large)?);
@@ -228,8 +186,9 @@ impl Session {
             }
             state.constraint = constraint;
             state.pages.fill(n_tokens)?;
-            let marks = blob[parts.marks..parts.pages].as_chunks::<8>().0;
+            let marks = blob[parts.marks..parts.state].as_chunks::<8>().0;
             state.pages.set_marks(marks.iter().take(saved.n_marks()).map(|bits| u64::from_le_bytes(*bits)));
+            state.behind = saved.write_state(&blob[parts.state..parts.pages])?;
             for (index, page) in state.pages.as_slice().iter().enumerate() {
                 saved.write(index, *page, hashed.page())?;
             }
@@ -248,50 +207,6 @@ impl Session {
 
 fn too_large() -> Error {
     Error::Internal { message: "a session larger than the address space".to_owned() }
-}
-
-/// A blob's checksum in the making.
-struct Hashed<'a> {
-    hasher: Hasher,
-    blob: &'a [u8],
-    saved: SavedPages<'a>,
-    /// So many of its bytes,
-    done: usize,
-    /// and of its pages.
-    n_pages: usize,
-}
-
-impl<'a> Hashed<'a> {
-    /// The checksum of all but the pages.
-    fn new(blob: &'a [u8], parts: Parts, saved: SavedPages<'a>) -> Hashed<'a> {
-        let mut hasher = Hasher::new(0);
-        hasher.feed(&blob[CHECKED..HEAD]);
-        let ends = [HEAD, parts.biases, parts.logits, parts.text, parts.marks, parts.pages];
-        ends.windows(2).for_each(|ends| hasher.feed(&blob[ends[0]..ends[1]]));
-        Hashed { hasher, blob, saved, done: parts.pages, n_pages: 0 }
-    }
-
-    /// Takes the next page.
-    fn page(&mut self) -> &'a [u8] {
-        // The blob's size has been found to be that of its pages.
-        let bytes = self.saved.bytes(self.n_pages).unwrap_or(0);
-        let page = self.blob[self.done..].get(..bytes).unwrap_or_default();
-        self.hasher.feed(page);
-        (self.done, self.n_pages) = (self.done + page.len(), self.n_pages + 1);
-        page
-    }
-
-    /// Takes what is left and compares.
-    fn check(mut self) -> Result<()> {
-        while self.n_pages < self.saved.n() {
-            self.page();
-        }
-        let (found, made) = (number(self.blob, 24), self.hasher.finish());
-        if found == made {
-            return Ok(());
-        }
-        refuse(format!("damaged: its checksum is {found:016x}"), format!("that of its bytes, {made:016x}"))
-    }
 }
 
 /// What a blob says of itself, checked.
@@ -344,6 +259,10 @@ impl<'a> Head<'a> {
         if at(160) != saved.n_marks() as u64 {
             let found = format!("one that knows of {} pages what steps have computed", at(160));
             return refuse(found, format!("of {}, as this device in its mode", saved.n_marks()));
+        }
+        if at(168) != saved.state_bytes() as u64 {
+            let found = format!("one with a state of {} bytes", at(168));
+            return refuse(found, format!("{}, as this model's", saved.state_bytes()));
         }
         let parts = Parts::of(counts, &saved).filter(|parts| parts.end == blob.len());
         let whole = n_tokens <= n_ctx && n_ctx > 0 && (n_logits == 0 || n_logits == facts.n_vocab && n_tokens > 0);

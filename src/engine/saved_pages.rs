@@ -1,6 +1,6 @@
-//! The pages of a saved session: of each the parts that the session still reads, one behind the other.
+//! The pages of a saved session: of each the parts that the session still reads, one behind the other; and the state behind them.
 
-use super::cache::is_read;
+use super::cache::{HeldState, is_read};
 use super::hash::Hasher;
 use super::model::Inner;
 use crate::backend::{PAGE_TOKENS, PageImage};
@@ -33,6 +33,10 @@ impl<'a> SavedPages<'a> {
         if windows.iter().any(|window| *window > 0) {
             hasher.feed(format!(" windows {windows:?}").as_bytes());
         }
+        let of_state = self.model.loaded.plan().state_bytes;
+        if of_state > 0 {
+            hasher.feed(format!(" state {of_state}").as_bytes());
+        }
         hasher.finish()
     }
 
@@ -44,6 +48,31 @@ impl<'a> SavedPages<'a> {
     /// Pages of which it is written down which positions steps have computed.
     pub(super) fn n_marks(&self) -> usize {
         if self.model.pool.marks { self.n() } else { 0 }
+    }
+
+    /// Bytes of the state behind the tokens.
+    pub(super) fn state_bytes(&self) -> usize {
+        if self.n_tokens == 0 { 0 } else { usize::try_from(self.model.loaded.plan().state_bytes).unwrap_or(usize::MAX) }
+    }
+
+    /// Writes the state down; `out` has [`Self::state_bytes`] or a few more.
+    pub(super) fn read_state(&self, state: Option<&HeldState>, out: &mut [u8]) -> Result<()> {
+        match (state, self.state_bytes()) {
+            (_, 0) => Ok(()),
+            (Some(state), n) => self.model.loaded.read_state(state.number(), &mut out[..n]),
+            (None, _) => Err(Error::Internal { message: "a session without its state".to_owned() }),
+        }
+    }
+
+    /// What [`Self::read_state`] has written, as a state of its own.
+    pub(super) fn write_state(&self, from: &[u8]) -> Result<Option<HeldState>> {
+        let n = self.state_bytes();
+        if n == 0 {
+            return Ok(None);
+        }
+        let state = self.model.pool.take_state()?;
+        self.model.loaded.write_state(state.number(), &from[..n])?;
+        Ok(Some(state))
     }
 
     /// The classes of the page at this index whose parts are written down, with their bytes. One class has the whole page.

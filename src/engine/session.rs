@@ -11,7 +11,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
-use super::cache::{Pages, PrefixKey};
+use super::cache::{HeldState, Pages, PrefixKey};
 use super::figures::{Clocks, SessionFigures};
 use super::grammar::{Held, MaskCancel};
 use super::model::Model;
@@ -66,6 +66,10 @@ pub struct SessionFacts {
     pub n_reused: usize,
     /// To as many tokens or more it can be truncated without that anything is computed again.
     pub n_free_from: usize,
+    /// Bytes of its state.
+    pub state_bytes: u64,
+    /// Checkpoints on its pages.
+    pub n_checkpoints: usize,
 }
 
 /// One sequence.
@@ -83,6 +87,8 @@ pub(super) struct State {
     pub(super) tokens: Arc<Vec<u32>>,
     pub(super) pages: Pages,
     pub(super) slot: SharedSlot,
+    /// The state behind the tokens: where the model has states, and there are tokens.
+    pub(super) behind: Option<HeldState>,
     pub(super) has_logits: bool,
     pub(super) sampling: SamplingParams,
     pub(super) reuse_prefix: bool,
@@ -127,6 +133,7 @@ impl Session {
             tokens: Arc::default(),
             pages: Pages::new(&inner.pool, key),
             slot: Arc::new(Mutex::new(inner.loaded.create_slot_for(n_ctx)?)),
+            behind: None,
             has_logits: false,
             sampling: options.sampling,
             reuse_prefix: options.reuse_prefix,
@@ -291,12 +298,14 @@ impl Session {
                 has_logits: state.has_logits,
                 n_reused: state.n_reused,
                 n_free_from: state.pages.free_from(state.tokens.len()),
+                state_bytes: if state.behind.is_some() { self.model.facts().state_bytes } else { 0 },
+                n_checkpoints: state.pages.n_checkpoints(),
             })
         })
     }
 
     /// Drops all tokens but the first `n`; unless nothing was dropped, the logits go too. Where the windows in front of them
-    /// have gone they are computed again first: what fails or is cancelled changes nothing.
+    /// have gone, or there is no state behind them, that is computed again first: what fails or is cancelled changes nothing.
     pub fn truncate(&self, n: usize) -> Result<()> {
         self.call(|state| {
             let n_tokens = state.tokens.len();
@@ -311,9 +320,7 @@ impl Session {
     /// [`Self::truncate`] for a caller that has the lock, to fewer tokens than there are.
     pub(super) fn cut(&self, state: &mut State, n: usize) -> Result<()> {
         let kept = if Arc::get_mut(&mut state.tokens).is_some() { None } else { Some(copied(&state.tokens[..n], 0)?) };
-        if !state.pages.cut(n)? {
-            state.pages = self.computed_again(state, n)?;
-        }
+        self.cut_pages(state, n)?;
         match kept {
             Some(kept) => state.tokens = Arc::new(kept),
             None => Arc::make_mut(&mut state.tokens).truncate(n),
@@ -331,6 +338,7 @@ impl State {
             tokens: Arc::clone(&self.tokens),
             pages: self.pages.fork(),
             slot: Arc::clone(&self.slot),
+            behind: self.behind.clone(),
             has_logits: self.has_logits,
             sampling: SamplingParams::default(),
             reuse_prefix: self.reuse_prefix,

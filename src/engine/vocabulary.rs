@@ -27,6 +27,7 @@ impl Nothing {
             logit_softcap: None,
             ropes: Vec::new(),
             long: None,
+            per_layer: None,
             layers: Vec::new(),
         })
     }

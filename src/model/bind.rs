@@ -2,7 +2,8 @@
 
 use super::archs::{self, Extras, Need};
 use super::config::{Config, QkNorm};
-use super::weights::{LayerWeights, Tensor, Weights};
+use super::per_layer::PerLayer;
+use super::weights::{LayerWeights, PerLayerGate, PerLayerWeights, Tensor, Weights};
 use crate::alloc::reserve;
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, TensorInfo};
@@ -29,13 +30,18 @@ pub fn bind<'a>(gguf: &'a Gguf<'_>) -> Result<(Config, Weights<'a>)> {
     }
     let mut binder = Binder { gguf, used: Vec::new() };
     reserve(&mut binder.used, gguf.n_tensors())?;
-    let weights = binder.weights(&config, extras)?;
-    binder.refuse_the_rest(weights.layers.len(), extras.n_left_out)?;
+    let mut weights = binder.weights(&config, extras)?;
+    weights.n_other_parts = binder.refuse_the_rest(weights.layers.len(), extras)?;
     let divisors = weights.divisors()?;
-    config.ropes.iter_mut().for_each(|rope| rope.divisors = divisors.clone());
+    let divided = if extras.rope_freqs_of_first { 1 } else { config.ropes.len() };
+    config.ropes.iter_mut().take(divided).for_each(|rope| rope.divisors = divisors.clone());
     // Read also where no session is long: they are checked then.
     let divisors = weights.long_divisors()?;
     config.long.iter_mut().flat_map(|long| &mut long.ropes).for_each(|rope| rope.divisors = divisors.clone());
+    for (layer, w) in config.layers.iter_mut().zip(&weights.layers) {
+        let scale = w.out_scale.as_ref().map(Tensor::finite_floats).transpose()?;
+        layer.out_scale = scale.and_then(|scale| scale.first().copied()).unwrap_or(1.0);
+    }
     Ok((config, weights))
 }
 
@@ -57,14 +63,23 @@ impl<'a> Binder<'a> {
         for i in 0..config.n_layers() {
             layers.push(self.layer(config, extras, i)?);
         }
-        let output_norm = self.vector("output_norm.weight", n_embd)?;
+        let output_norm = self.vector(extras.output_norm_name, n_embd)?;
         let output_norm_bias = self.optional(extras.norm_bias, "output_norm.bias", n_embd)?;
         let output = match self.gguf.tensor("output.weight") {
             Some(_) => Some(self.matrix("output.weight", n_vocab, n_embd)?),
             None => None,
         };
         let output_bias = self.optional(extras.output_bias, "output.bias", n_vocab)?;
-        let n_pairs = config.widths().pairs;
+        let first = if extras.rope_freqs_of_first { config.ropes.first() } else { None };
+        let n_pairs = first.map_or(config.widths().pairs, |rope| rope.inv_freq.len());
+        let per_layer = match &config.per_layer {
+            None => None,
+            Some(PerLayer { width, .. }) => Some(PerLayerWeights {
+                embd: self.matrix("per_layer_token_embd.weight", n_vocab, width * config.n_layers())?,
+                proj: self.matrix("per_layer_model_proj.weight", width * config.n_layers(), n_embd)?,
+                norm: self.vector("per_layer_proj_norm.weight", *width)?,
+            }),
+        };
         let (rope_freqs, long_rope_freqs) = match extras.long_rope {
             true => {
                 let [short, long] = ["rope_factors_short.weight", "rope_factors_long.weight"];
@@ -74,6 +89,7 @@ impl<'a> Binder<'a> {
         };
         Ok(Weights {
             token_embd,
+            per_layer,
             layers,
             output_norm,
             output_norm_bias,
@@ -81,6 +97,7 @@ impl<'a> Binder<'a> {
             output_bias,
             rope_freqs,
             long_rope_freqs,
+            n_other_parts: 0,
         })
     }
 
@@ -97,7 +114,18 @@ impl<'a> Binder<'a> {
             Some(QkNorm::Row) => (h, g),
         };
         let qk_norm = if attention.qk_norm.is_some() { Need::Yes } else { Need::No };
-        let [q, k, v] = self.qkv(i, [h, g, g], d)?;
+        let (q, k, v, latent) = match &attention.latent {
+            _ if !attention.is_there() => (self.nothing(d)?, None, None, None),
+            Some(latent) => {
+                let (q, latent) = self.latent(i, attention, latent, d)?;
+                (q, None, None, Some(latent))
+            }
+            None => {
+                let (q, k, v) = self.qkv(i, attention, d)?;
+                (q, k, v, None)
+            }
+        };
+        let (q, q_gate) = self.gate_of(attention, q)?;
         let [q_bias, k_bias, v_bias] = self.qkv_bias(i, [h, g, g], qkv_bias.unwrap_or(Need::No))?;
         let sinks = if attention.sinks { Need::Yes } else { Need::No };
         let ffn_norm = extras.ffn_norm_name;
@@ -107,14 +135,20 @@ impl<'a> Binder<'a> {
             q,
             k,
             v,
+            latent,
             q_bias,
             k_bias,
             v_bias,
             q_norm: self.optional(qk_norm, &name("attn_q_norm.weight"), q_norm)?,
-            k_norm: self.optional(qk_norm, &name("attn_k_norm.weight"), k_norm)?,
+            k_norm: match attention.kv_from {
+                Some(_) => None,
+                None => self.optional(qk_norm, &name("attn_k_norm.weight"), k_norm)?,
+            },
             sinks: self.optional(sinks, &name("attn_sinks.weight"), attention.n_heads)?,
-            o: self.matrix(&name("attn_output.weight"), d, h)?,
+            o: self.output(attention, i, d)?,
             o_bias: self.optional(o_bias, &name("attn_output.bias"), d)?,
+            q_gate,
+            recurrent: config.layers[i].recurrent.as_ref().map(|mixer| self.recurrent(mixer, i, d)).transpose()?,
             post_attn_norm: self.optional(extras.post_norms, &name("post_attention_norm.weight"), d)?,
             ffn_norm: self.optional(extras.ffn_norm, &name(&format!("{ffn_norm}.weight")), d)?,
             ffn_norm_bias: match extras.ffn_norm {
@@ -123,17 +157,16 @@ impl<'a> Binder<'a> {
             },
             ffn: self.ffn(config, extras, i)?,
             post_ffn_norm: self.optional(extras.post_norms, &name("post_ffw_norm.weight"), d)?,
+            out_scale: self.optional(extras.out_scale, &name("layer_output_scale.weight"), 1)?,
+            per_layer: match &config.per_layer {
+                None => None,
+                Some(PerLayer { width, .. }) => Some(PerLayerGate {
+                    gate: self.matrix(&name("inp_gate.weight"), *width, d)?,
+                    proj: self.matrix(&name("proj.weight"), d, *width)?,
+                    post_norm: self.vector(&name("post_norm.weight"), d)?,
+                }),
+            },
         })
-    }
-
-    /// Queries, keys and values: three matrices, or one with the rows of all.
-    fn qkv(&mut self, layer: usize, rows: [usize; 3], cols: usize) -> Result<[Tensor<'a>; 3]> {
-        let fused = format!("blk.{layer}.attn_qkv.weight");
-        if self.gguf.tensor(&fused).is_some() {
-            return split(self.matrix(&fused, rows.iter().sum(), cols)?, rows);
-        }
-        let [q, k, v] = ["q", "k", "v"].map(|part| format!("blk.{layer}.attn_{part}.weight"));
-        Ok([self.matrix(&q, rows[0], cols)?, self.matrix(&k, rows[1], cols)?, self.matrix(&v, rows[2], cols)?])
     }
 
     /// Their biases.
@@ -201,6 +234,12 @@ impl<'a> Binder<'a> {
         Ok(Tensor { scale: scale.and_then(|scale| scale.first().copied()).unwrap_or(1.0), ..tensor })
     }
 
+    /// A matrix of any number of rows, which the file has.
+    pub(super) fn matrix_of(&mut self, name: &str, cols: usize) -> Result<Tensor<'a>> {
+        let rows = self.gguf.tensor(name).map_or(0, |tensor| tensor.rows());
+        self.matrix(name, rows, cols)
+    }
+
     /// `[n]` of a type whose elements are stored one by one.
     pub(super) fn vector(&mut self, name: &str, n: usize) -> Result<Tensor<'a>> {
         let tensor = self.find(name, [n, 1, 1])?;
@@ -217,23 +256,36 @@ impl<'a> Binder<'a> {
         }
     }
 
+    /// Says that a tensor has no role here, whether or not it is there.
+    pub(super) fn leave_out(&mut self, name: &str) {
+        self.used.extend(self.gguf.tensor(name).map(|t| t.name));
+    }
+
     /// Refuses a tensor that has no role: leaving it out would compute something else than the file means.
-    /// The tensors of `n_left_out` layers behind the last are the exception.
-    fn refuse_the_rest(&mut self, n_layers: usize, n_left_out: usize) -> Result<()> {
+    /// The tensors of `n_left_out` layers behind the last are the exception, and where text is all that is computed those of
+    /// parts that see or hear, whose number comes back.
+    fn refuse_the_rest(&mut self, n_layers: usize, extras: Extras) -> Result<usize> {
         self.used.sort_unstable();
         let used = |name: &str| self.used.binary_search(&name).is_ok();
         let is_left_out = |name: &str| {
             let layer = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')?.0.parse::<usize>().ok());
-            layer.is_some_and(|layer| (n_layers..n_layers + n_left_out).contains(&layer))
+            layer.is_some_and(|layer| (n_layers..n_layers + extras.n_left_out).contains(&layer))
         };
-        match self.gguf.tensors().find(|t| !used(t.name) && !is_left_out(t.name)) {
-            Some(extra) => Err(Error::UnsupportedValue {
-                name: format!("tensor \"{}\"", extra.name),
-                found: "there".into(),
-                expected: "only tensors that this architecture has a role for".into(),
-            }),
-            None => Ok(()),
+        // Of pictures, of sound, and between these and the text.
+        let is_other = |name: &str| extras.text_only && ["v.", "a.", "mm."].iter().any(|part| name.starts_with(part));
+        let rest = self.gguf.tensors().filter(|t| !used(t.name) && !is_left_out(t.name));
+        let mut n_other = 0;
+        for extra in rest {
+            if !is_other(extra.name) {
+                return Err(Error::UnsupportedValue {
+                    name: format!("tensor \"{}\"", extra.name),
+                    found: "there".into(),
+                    expected: "only tensors that this architecture has a role for".into(),
+                });
+            }
+            n_other += 1;
         }
+        Ok(n_other)
     }
 }
 

@@ -5,7 +5,7 @@ use super::bind::{Binder, Scaled, split, split_each};
 use super::config::{Config, Ffn};
 use super::dense::Dense;
 use super::experts::Experts;
-use super::weights::{DenseWeights, ExpertsWeights, FfnWeights, Tensor};
+use super::weights::{DenseWeights, ExpertsWeights, FfnWeights, SideBySide, Tensor};
 use crate::error::{Error, Result};
 
 impl<'a> Binder<'a> {
@@ -56,13 +56,18 @@ impl<'a> Binder<'a> {
         let name = |role: &str| format!("blk.{layer}.{role}");
         let select_bias = if experts.route.select_bias { Need::Yes } else { Need::No };
         let shared = experts.shared.as_ref();
+        let kind = if experts.side_by_side { "" } else { "_shexp" };
         let shared_gate = if shared.is_some_and(|shared| shared.gated) { Need::Yes } else { Need::No };
         let (gate, (up, up_scale)) = self.gate_up_of_each(layer, experts, d)?;
         let (gate, gate_scale) = gate.unzip();
         let (down, down_scale) = self.scaled_stack(&name("ffn_down_exps.weight"), n, d, ff)?;
         let gate_bias = if experts.each.gated { bias } else { Need::No };
         Ok(ExpertsWeights {
-            router: self.matrix(&name("ffn_gate_inp.weight"), n, d)?,
+            // Beside the router of experts side by side stands their norm, and no scale of its values.
+            router: match experts.side_by_side {
+                true => self.stack(&name("ffn_gate_inp.weight"), 1, n, d)?,
+                false => self.matrix(&name("ffn_gate_inp.weight"), n, d)?,
+            },
             router_bias: self.optional(bias, &name("ffn_gate_inp.bias"), n)?,
             select_bias: self.optional(select_bias, &name("exp_probs_b.bias"), n)?,
             each: DenseWeights {
@@ -76,8 +81,17 @@ impl<'a> Binder<'a> {
             gate_scale: gate_scale.flatten(),
             up_scale,
             down_scale,
-            shared: shared.map(|s| self.dense(layer, "_shexp", &s.ffn, d, Need::No, false)).transpose()?,
+            shared: shared.map(|s| self.dense(layer, kind, &s.ffn, d, Need::No, false)).transpose()?,
             shared_gate: self.optional(shared_gate, &name("ffn_gate_inp_shexp.weight"), d)?,
+            side_by_side: match experts.side_by_side {
+                false => None,
+                true => Some(SideBySide {
+                    router_norm: self.vector(&name("ffn_gate_inp.scale"), d)?,
+                    experts_norm: self.vector(&name("pre_ffw_norm_2.weight"), d)?,
+                    experts_post_norm: self.vector(&name("post_ffw_norm_2.weight"), d)?,
+                    shared_post_norm: self.vector(&name("post_ffw_norm_1.weight"), d)?,
+                }),
+            },
         })
     }
 

@@ -16,7 +16,7 @@ pub struct CacheClasses {
     /// Positions that a class sees back, the current one included; `None`: all.
     windows: Vec<Option<usize>>,
     of_layer: Vec<usize>,
-    /// Elements of a position's keys in all layers of a class.
+    /// Elements of a position's keys and values in all layers of a class.
     widths: Vec<u64>,
 }
 
@@ -55,7 +55,7 @@ impl CacheClasses {
         for (layer, of_layer) in config.layers.iter().zip(&all) {
             let class = classes.windows.iter().position(|w| w == of_layer).unwrap_or(0);
             classes.of_layer.push(class);
-            classes.widths[class] += layer.attention().kv_width() as u64;
+            classes.widths[class] += layer.attention().kept() as u64;
         }
         Ok(classes)
     }

@@ -11,6 +11,8 @@
 //!     x += residual_scale * (rms_norm(o) * post_attn_norm, or o where there is none)
 //!     f = ffn(norm(x; ffn_norm)), of x itself where the layer has no ffn_norm
 //!     x += residual_scale * (rms_norm(f) * post_ffn_norm, or f where there is none)
+//!     x += what embeddings by layer add, where there are some: see `per_layer.rs`
+//!     x *= out_scale
 //! or in parallel, with norms of o and f as above:
 //!     o = mixer(norm(x; attn_norm))
 //!     f = ffn(norm(x; ffn_norm, or attn_norm where there is none))
@@ -20,21 +22,28 @@
 //! norm(x; w, b): see `Norm`; a bias only where the tensor exists
 //! attention(h):
 //!     q, k, v = Wq h + bq, Wk h + bk, Wv h + bv         # biases only where the tensors exist
+//!     # or v = Wk h, where there is no Wv; or k and v as another layer has them, which has none of its own then
+//!     v = rms_norm(v) of each head, where values are normalized
 //!     q, k = qk_norm(q), qk_norm(k)                     # by head or by row, before the rope or behind it
 //!     q, k = rope(q, p), rope(k, p)                     # but for layers without a rope
 //!     q = temperature(p) * q
 //!     a = softmax(softcap(scale * q k^T), causal, last `window` positions if it has a window) v
 //!         # with a sink its exponential is a term of the softmax's sum too
-//!     Wo a + bo
+//!     Wo (sigmoid(Wgate h) * a) + bo                  # the gate only where there is one
+//!     # over latents: see `latent.rs`
 //! dense(h):
 //!     Wdown (activation(Wgate h + bgate) * (Wup h + bup)) + bdown, gated
 //!     Wdown activation(Wup h + bup) + bdown, not gated
 //! experts(h): see `experts.rs`
+//! a mixer with a state of fixed size: see `recurrent.rs`; of a layer with both o is the sum of theirs
 //! ```
 
 use super::dense::Dense;
 use super::experts::Experts;
+use super::latent::Latent;
+use super::per_layer::PerLayer;
 use super::range::{check, in_range, positive};
+use super::recurrent::Recurrent;
 use super::rope::RopeTable;
 use crate::alloc::require;
 use crate::error::Result;
@@ -95,7 +104,7 @@ pub struct Attention {
     pub n_heads: usize,
     /// Key and value heads; divides `n_heads`.
     pub n_kv_heads: usize,
-    /// Elements of one head; a multiple of 8, at most 512.
+    /// Elements of one head; a multiple of 8, at most 512, or of a key of [`Latent`]s.
     pub head_dim: usize,
     /// Attend only to the last `n` positions, the current one included; `None`: all.
     pub window: Option<u32>,
@@ -111,18 +120,16 @@ pub struct Attention {
     pub softcap: Option<f32>,
     /// Whether each head has a sink: a score that every position has besides, with no value behind it.
     pub sinks: bool,
-}
-
-impl Attention {
-    /// Elements of a position's queries, and of what the heads make.
-    pub fn q_width(&self) -> usize {
-        self.n_heads * self.head_dim
-    }
-
-    /// Elements of a position's keys, or of its values.
-    pub fn kv_width(&self) -> usize {
-        self.n_kv_heads * self.head_dim
-    }
+    /// Whether what the heads make is multiplied by a sigmoid of a product with what they read.
+    pub gated: bool,
+    /// Whether values are what the keys' matrix makes, before any norm: there is none of their own.
+    pub k_as_v: bool,
+    /// Whether each head of the values is normalized (RMS), without a weight.
+    pub v_norm: bool,
+    /// The earlier layer whose keys and values it reads; it has none of its own then.
+    pub kv_from: Option<usize>,
+    /// What its keys and values are made of; there is one head of them then.
+    pub latent: Option<Latent>,
 }
 
 /// What mixes positions.
@@ -154,16 +161,20 @@ pub enum Block {
 /// One layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Layer {
-    /// See [`Mixer`].
+    /// See [`Mixer`]; [`Attention::NONE`] where another mixes.
     pub mixer: Mixer,
+    /// What mixes in its place, or beside it: see [`Recurrent`].
+    pub recurrent: Option<Recurrent>,
     /// See [`Ffn`].
     pub ffn: Ffn,
     /// See [`Block`].
     pub block: Block,
+    /// Multiplies the stream behind the layer.
+    pub out_scale: f32,
 }
 
 impl Layer {
-    /// Its attention.
+    /// Its attention; [`Attention::NONE`] where it has none.
     pub fn attention(&self) -> &Attention {
         let Mixer::Attention(attention) = &self.mixer;
         attention
@@ -245,6 +256,8 @@ pub struct Config {
     pub ropes: Vec<RopeTable>,
     /// See [`LongContext`].
     pub long: Option<LongContext>,
+    /// See [`PerLayer`].
+    pub per_layer: Option<PerLayer>,
     /// One entry a layer.
     pub layers: Vec<Layer>,
 }
@@ -268,6 +281,14 @@ impl Config {
         self.layers.iter_mut().filter_map(Layer::dense_mut)
     }
 
+    /// The experts, to change them.
+    pub fn experts_mut(&mut self) -> impl Iterator<Item = &mut Experts> {
+        self.layers.iter_mut().filter_map(|layer| match &mut layer.ffn {
+            Ffn::Dense(_) => None,
+            Ffn::Experts(experts) => Some(experts),
+        })
+    }
+
     /// The rope of a layer's attention, in sessions that are not long.
     pub fn rope_of(&self, attention: &Attention) -> Option<&RopeTable> {
         attention.rope.map(|rope| &self.ropes[rope])
@@ -285,7 +306,7 @@ impl Config {
 
     /// Bytes of K and V of one token in one layer, f16.
     pub fn layer_kv_bytes(&self, layer: usize) -> usize {
-        2 * self.layers[layer].attention().kv_width() * 2
+        self.layers[layer].attention().kept() * 2
     }
 
     /// Bytes of K and V of one token over all layers, f16.
@@ -325,50 +346,27 @@ impl Config {
         for (i, layer) in self.layers.iter().enumerate() {
             let name = format!("layer {i}");
             match &layer.mixer {
-                Mixer::Attention(attention) => attention.validate(&name, &self.ropes)?,
+                Mixer::Attention(attention) if attention.is_there() => {
+                    attention.validate(&name, &self.ropes)?;
+                    self.validate_source(attention, &name, i)?;
+                }
+                Mixer::Attention(_) => {
+                    let there = layer.recurrent.is_some();
+                    check(there, &format!("{name} number of heads (attention.head_count)"), &0, &|| {
+                        "at least 1".into()
+                    })?;
+                }
             }
+            layer.recurrent.as_ref().map_or(Ok(()), |recurrent| recurrent.validate(&name))?;
             match &layer.ffn {
                 Ffn::Dense(dense) => {
                     in_range(&format!("{name} feed-forward length (feed_forward_length)"), dense.width, 1 << 20)?
                 }
-                Ffn::Experts(experts) => experts.validate(&name)?,
+                Ffn::Experts(experts) => experts.validate(&name, layer.block == Block::Sequential)?,
             }
+            let scale = layer.out_scale;
+            check(scale.is_finite(), &format!("{name} scale (layer_output_scale)"), &scale, &|| "finite".into())?;
         }
-        Ok(())
-    }
-}
-
-impl Attention {
-    fn validate(&self, layer: &str, ropes: &[RopeTable]) -> Result<()> {
-        in_range(&format!("{layer} number of heads (attention.head_count)"), self.n_heads, 1 << 20)?;
-        in_range(&format!("{layer} number of key-value heads (attention.head_count_kv)"), self.n_kv_heads, 1 << 20)?;
-        check(
-            self.n_heads.is_multiple_of(self.n_kv_heads),
-            &format!("{layer} number of heads (attention.head_count)"),
-            &self.n_heads,
-            &|| format!("a multiple of {}, the number of key-value heads", self.n_kv_heads),
-        )?;
-        let head_dim_ok = self.head_dim.is_multiple_of(8) && (8..=512).contains(&self.head_dim);
-        check(head_dim_ok, &format!("{layer} head size (attention.key_length)"), &self.head_dim, &|| {
-            "a multiple of 8, 8 to 512".into()
-        })?;
-        if let Some(index) = self.rope {
-            let Some(rope) = ropes.get(index) else {
-                return check(false, &format!("{layer} rope"), &index, &|| format!("below {}", ropes.len()));
-            };
-            let n_rot_ok = (2..=self.head_dim).contains(&rope.n_rot());
-            check(n_rot_ok, "rope dimension count (rope.dimension_count)", &rope.n_rot(), &|| {
-                format!("even, 2 to {}", self.head_dim)
-            })?;
-        }
-        if let Some(temperature) = self.temperature {
-            let beta = temperature.beta;
-            let name = format!("{layer} temperature (attention.temperature_scale)");
-            check(beta.is_finite() && beta >= 0.0, &name, &beta, &|| "finite, at least 0".into())?;
-            check(temperature.interval > 0, &format!("{layer} temperature interval"), &0, &|| "at least 1".into())?;
-        }
-        positive(&format!("{layer} attention scale (attention.scale)"), self.scale)?;
-        positive(&format!("{layer} attention logit softcap (attn_logit_softcapping)"), self.softcap.unwrap_or(1.0))?;
-        check(self.window != Some(0), &format!("{layer} window"), &0, &|| "at least 1".into())
+        self.per_layer.map_or(Ok(()), |per_layer| per_layer.validate())
     }
 }

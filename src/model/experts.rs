@@ -12,6 +12,10 @@
 //!     w_e *= scale
 //!     shared(h) * sigmoid(wshared h), or * 1 where it is not gated
 //!     + w_e * expert_e(h) of each chosen expert, in ascending order of e
+//! or side by side, of the stream x that h is the norm of:
+//!     l = Wrouter (rms_norm(x) * router_norm) / sqrt(n_embd)
+//!     rms_norm(shared(h)) * shared_post_norm
+//!     + rms_norm(w_e * expert_e(rms_norm(x) * experts_norm), added up) * experts_post_norm
 //! ```
 //!
 //! An expert is a dense feed-forward part. Softmax and sigmoid keep the order of what they are given: where there is neither
@@ -85,10 +89,17 @@ pub struct Experts {
     pub route: Route,
     /// See [`Shared`].
     pub shared: Option<Shared>,
+    /// Whether what all share and the experts have norms of their own, before them and behind; there is a shared one without
+    /// a gate then, and the block is sequential.
+    pub side_by_side: bool,
 }
 
 impl Experts {
-    pub(super) fn validate(&self, layer: &str) -> Result<()> {
+    pub(super) fn validate(&self, layer: &str, is_sequential: bool) -> Result<()> {
+        let fits = self.shared.is_some_and(|shared| !shared.gated) && is_sequential;
+        check(fits || !self.side_by_side, &format!("{layer} experts side by side"), &"another", &|| {
+            "with a shared part without a gate, in a sequential block".into()
+        })?;
         in_range(&format!("{layer} number of experts (expert_count)"), self.n, MAX_EXPERTS)?;
         in_range(&format!("{layer} number of experts used (expert_used_count)"), self.n_used, self.n)?;
         in_range(&format!("{layer} width of an expert (expert_feed_forward_length)"), self.each.width, 1 << 20)?;
@@ -118,13 +129,13 @@ mod tests {
     fn experts(n: usize, n_used: usize, groups: Option<Groups>) -> Experts {
         let each = Dense { width: 8, activation: Activation::Silu, gated: true };
         let route = Route { score: Score::Sigmoid, select_bias: false, groups, renorm: true, scale: 1.0 };
-        Experts { n, n_used, each, route, shared: None }
+        Experts { n, n_used, each, route, shared: None, side_by_side: false }
     }
 
     #[test]
     fn sizes_that_cannot_be_are_refused() {
         let refused = |experts: Experts, part: &str| {
-            let text = experts.validate("layer 0").expect_err("is refused").to_string();
+            let text = experts.validate("layer 0", true).expect_err("is refused").to_string();
             assert!(text.contains(part), "{text}");
         };
         refused(experts(0, 1, None), "expert_count");

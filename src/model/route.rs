@@ -148,11 +148,11 @@ mod tests {
     fn experts(n: usize, n_used: usize, groups: Option<Groups>) -> Experts {
         let each = Dense { width: 8, activation: Activation::Silu, gated: true };
         let route = Route { score: Score::Sigmoid, select_bias: false, groups, renorm: true, scale: 1.0 };
-        Experts { n, n_used, each, route, shared: None }
+        Experts { n, n_used, each, route, shared: None, side_by_side: false }
     }
 
     fn routed(experts: Experts, logits: &[f32], bias: Option<&[f32]>) -> (Vec<u32>, Vec<f32>) {
-        experts.validate("layer 0").expect("is valid");
+        experts.validate("layer 0", true).expect("is valid");
         let (mut keys, mut scores) = (vec![0; experts.n], vec![0.0; experts.n]);
         let (mut ids, mut weights) = (vec![u32::MAX; experts.n_used], vec![f32::NAN; experts.n_used]);
         let room = RouteRoom { scores: &mut scores, keys: &mut keys };

@@ -71,15 +71,59 @@ pub struct DenseWeights<'a> {
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]
 pub struct ExpertsWeights<'a> {
-    pub router: Tensor<'a>,               // [N, D]
-    pub router_bias: Option<Tensor<'a>>,  // [N]
-    pub select_bias: Option<Tensor<'a>>,  // [N], where `Route` says so
-    pub each: DenseWeights<'a>,           // of all experts
-    pub gate_scale: Option<Tensor<'a>>,   // [N], what the values of each expert's gate are to be multiplied with
-    pub up_scale: Option<Tensor<'a>>,     // [N]
-    pub down_scale: Option<Tensor<'a>>,   // [N]
-    pub shared: Option<DenseWeights<'a>>, // of another width
-    pub shared_gate: Option<Tensor<'a>>,  // [D], where it is gated
+    pub router: Tensor<'a>,                   // [N, D]
+    pub router_bias: Option<Tensor<'a>>,      // [N]
+    pub select_bias: Option<Tensor<'a>>,      // [N], where `Route` says so
+    pub each: DenseWeights<'a>,               // of all experts
+    pub gate_scale: Option<Tensor<'a>>,       // [N], what the values of each expert's gate are to be multiplied with
+    pub up_scale: Option<Tensor<'a>>,         // [N]
+    pub down_scale: Option<Tensor<'a>>,       // [N]
+    pub shared: Option<DenseWeights<'a>>,     // of another width
+    pub shared_gate: Option<Tensor<'a>>,      // [D], where it is gated
+    pub side_by_side: Option<SideBySide<'a>>, // where they are
+}
+
+/// The norms of experts and what all share, where they stand side by side.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct SideBySide<'a> {
+    pub router_norm: Tensor<'a>,       // [D]
+    pub experts_norm: Tensor<'a>,      // [D]
+    pub experts_post_norm: Tensor<'a>, // [D]
+    pub shared_post_norm: Tensor<'a>,  // [D]
+}
+
+/// What keys, queries and values of latents are made with; see `latent.rs`. `R` elements of a latent, `N` of a head of queries
+/// are not turned, `V` of a head of values, `Q` rows of the first matrix of queries.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct LatentWeights<'a> {
+    pub q_a: Option<Tensor<'a>>,      // [Q, D]
+    pub q_a_norm: Option<Tensor<'a>>, // [Q]
+    pub kv_a: Tensor<'a>,             // [R + turned, D]
+    pub kv_a_norm: Tensor<'a>,        // [R]
+    pub k_b: Tensor<'a>,              // [n_heads R, N], or, of older files, [n_heads N, R]: each head's transposed
+    /// The heads, where each one's `k_b` is transposed.
+    pub transposed: Option<usize>,
+    pub v_b: Tensor<'a>, // [n_heads V, R]
+}
+
+/// Embeddings by layer; see `per_layer.rs`. `P` their width.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct PerLayerWeights<'a> {
+    pub embd: Tensor<'a>, // [n_vocab, n_layers P]: backends keep it in the host's memory and read a row a token
+    pub proj: Tensor<'a>, // [n_layers P, D]
+    pub norm: Tensor<'a>, // [P]
+}
+
+/// What embeddings by layer meet behind a layer.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct PerLayerGate<'a> {
+    pub gate: Tensor<'a>,      // [P, D]
+    pub proj: Tensor<'a>,      // [D, P]
+    pub post_norm: Tensor<'a>, // [D]
 }
 
 /// A feed-forward part, as `Ffn` says.
@@ -90,35 +134,56 @@ pub enum FfnWeights<'a> {
     Experts(ExpertsWeights<'a>),
 }
 
+/// A mixer with a state, `W` wide where its last matrix reads it, with `C` channels and `N` gates: see `Recurrent`.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct RecurrentWeights<'a> {
+    pub input: Tensor<'a>,         // [in_width, D]
+    pub conv: Tensor<'a>,          // [C, len], the weight of the oldest token first
+    pub output: Tensor<'a>,        // [D, W]
+    pub gate: Option<Tensor<'a>>,  // [W, D] of a DeltaNet, and so on
+    pub beta: Option<Tensor<'a>>,  // [N, D]
+    pub alpha: Option<Tensor<'a>>, // [N, D]
+    pub a: Option<Tensor<'a>>,     // [N]
+    pub dt: Option<Tensor<'a>>,    // [N]
+    pub norm: Option<Tensor<'a>>,  // [v_dim]
+}
+
 /// One layer. `D = n_embd`, `H = n_heads * head_dim`, `G = n_kv_heads * head_dim`, `F` the width of a feed-forward part.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]
 pub struct LayerWeights<'a> {
     pub attn_norm: Option<Tensor<'a>>,      // [D]
     pub attn_norm_bias: Option<Tensor<'a>>, // [D]
-    pub q: Tensor<'a>,                      // [H, D]
-    pub k: Tensor<'a>,                      // [G, D]
-    pub v: Tensor<'a>,                      // [G, D]
-    pub q_bias: Option<Tensor<'a>>,         // [H]
-    pub k_bias: Option<Tensor<'a>>,         // [G]
-    pub v_bias: Option<Tensor<'a>>,         // [G]
-    pub q_norm: Option<Tensor<'a>>,         // [head_dim] or [H], as `QkNorm` says
-    pub k_norm: Option<Tensor<'a>>,         // [head_dim] or [G]
-    pub sinks: Option<Tensor<'a>>,          // [n_heads], where the attention has some
-    pub o: Tensor<'a>,                      // [D, H]
-    pub o_bias: Option<Tensor<'a>>,         // [D]
+    pub q: Tensor<'a>, // [H, D]; of latents [n_heads (N + turned), D or Q]; no rows without attention
+    pub k: Option<Tensor<'a>>, // [G, D], where the layer has keys of its own
+    pub v: Option<Tensor<'a>>, // [G, D], where it has values of its own that keys are not
+    pub latent: Option<LatentWeights<'a>>,
+    pub q_bias: Option<Tensor<'a>>, // [H]
+    pub k_bias: Option<Tensor<'a>>, // [G]
+    pub v_bias: Option<Tensor<'a>>, // [G]
+    pub q_norm: Option<Tensor<'a>>, // [head_dim] or [H], as `QkNorm` says
+    pub k_norm: Option<Tensor<'a>>, // [head_dim] or [G]
+    pub sinks: Option<Tensor<'a>>,  // [n_heads], where the attention has some
+    pub o: Tensor<'a>,              // [D, H]; of latents [D, n_heads V]
+    pub o_bias: Option<Tensor<'a>>, // [D]
+    pub q_gate: Option<Tensor<'a>>, // [H, D], where the attention is gated
+    pub recurrent: Option<RecurrentWeights<'a>>,
     pub post_attn_norm: Option<Tensor<'a>>, // [D]
     pub ffn_norm: Option<Tensor<'a>>,       // [D]
     pub ffn_norm_bias: Option<Tensor<'a>>,  // [D]
     pub ffn: FfnWeights<'a>,
     pub post_ffn_norm: Option<Tensor<'a>>, // [D]
+    pub per_layer: Option<PerLayerGate<'a>>,
+    pub out_scale: Option<Tensor<'a>>, // [1], what the description says
 }
 
 /// A whole model.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub struct Weights<'a> {
-    pub token_embd: Tensor<'a>,               // [n_vocab, D]
+    pub token_embd: Tensor<'a>, // [n_vocab, D]
+    pub per_layer: Option<PerLayerWeights<'a>>,
     pub layers: Vec<LayerWeights<'a>>,        // n_layers
     pub output_norm: Tensor<'a>,              // [D]
     pub output_norm_bias: Option<Tensor<'a>>, // [D]
@@ -126,6 +191,7 @@ pub struct Weights<'a> {
     pub output_bias: Option<Tensor<'a>>,      // [n_vocab]
     pub rope_freqs: Option<Tensor<'a>>,       // [n_rot / 2], divides each pair's frequency
     pub long_rope_freqs: Option<Tensor<'a>>,  // the same for long sessions
+    pub n_other_parts: usize,                 // tensors of parts that see or hear, which are left out
 }
 
 impl<'a> DenseWeights<'a> {
@@ -164,9 +230,35 @@ impl<'a> FfnWeights<'a> {
     pub fn iter(&self) -> impl Iterator<Item = Tensor<'a>> + use<'a> {
         let of_experts = self.experts().map(|e| {
             let router = [Some(e.router), e.router_bias, e.select_bias, e.shared_gate];
-            router.into_iter().chain(e.scales()).flatten().chain(e.each.iter())
+            let s = e.side_by_side;
+            let norms = [
+                s.map(|s| s.router_norm),
+                s.map(|s| s.experts_norm),
+                s.map(|s| s.experts_post_norm),
+                s.map(|s| s.shared_post_norm),
+            ];
+            router.into_iter().chain(e.scales()).chain(norms).flatten().chain(e.each.iter())
         });
         self.common().map(DenseWeights::iter).into_iter().flatten().chain(of_experts.into_iter().flatten())
+    }
+}
+
+impl<'a> RecurrentWeights<'a> {
+    /// The matrices that read what the mixer reads: the first one, and those beside it.
+    pub fn inputs(&self) -> impl Iterator<Item = Tensor<'a>> + use<'a> {
+        [Some(self.input), self.gate, self.beta, self.alpha].into_iter().flatten()
+    }
+
+    /// Those, and the last one.
+    pub fn matrices(&self) -> impl Iterator<Item = &Tensor<'a>> {
+        let inputs = [Some(&self.input), self.gate.as_ref(), self.beta.as_ref(), self.alpha.as_ref()];
+        inputs.into_iter().flatten().chain([&self.output])
+    }
+
+    /// All of its tensors.
+    pub fn iter(&self) -> impl Iterator<Item = Tensor<'a>> + use<'a> {
+        let RecurrentWeights { conv, output, a, dt, norm, .. } = *self;
+        self.inputs().chain([Some(conv), Some(output), a, dt, norm].into_iter().flatten())
     }
 }
 
@@ -176,8 +268,15 @@ impl<'a> LayerWeights<'a> {
         let LayerWeights { attn_norm, attn_norm_bias, q, k, v, q_bias, k_bias, v_bias, q_norm, k_norm, .. } = *self;
         let LayerWeights { sinks, o, o_bias, post_attn_norm, ffn_norm, ffn_norm_bias, post_ffn_norm, .. } = *self;
         let norms = [attn_norm, attn_norm_bias, q_norm, k_norm, post_attn_norm, ffn_norm, ffn_norm_bias, post_ffn_norm];
-        let others = [q_bias, k_bias, v_bias, o_bias, sinks];
-        [q, k, v, o].into_iter().chain(norms.into_iter().chain(others).flatten()).chain(self.ffn.iter())
+        let others = [k, v, q_bias, k_bias, v_bias, o_bias, sinks, self.out_scale, self.q_gate];
+        let latent = self
+            .latent
+            .map_or([None; 6], |l| [l.q_a, l.q_a_norm, Some(l.kv_a), Some(l.kv_a_norm), Some(l.k_b), Some(l.v_b)]);
+        let per_layer = self.per_layer.map_or([None; 3], |p| [p.gate, p.proj, p.post_norm].map(Some));
+        let optional = norms.into_iter().chain(others).chain(latent).chain(per_layer).flatten();
+        let recurrent = self.recurrent.as_ref().map(RecurrentWeights::iter).into_iter().flatten();
+        let matrices = [q, o].into_iter().filter(|matrix| matrix.rows > 0);
+        matrices.chain(optional).chain(recurrent).chain(self.ffn.iter())
     }
 }
 
@@ -187,7 +286,8 @@ impl<'a> Weights<'a> {
         let norm = [Some(self.output_norm), self.output_norm_bias];
         let outer = [Some(self.token_embd), self.output, self.output_bias, self.rope_freqs, self.long_rope_freqs]
             .into_iter()
-            .chain(norm);
+            .chain(norm)
+            .chain(self.per_layer.map_or([None; 3], |p| [p.embd, p.proj, p.norm].map(Some)));
         outer.flatten().chain(self.layers.iter().flat_map(|layer| layer.iter()))
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::common::run::{NoControl, tapped};
+use crate::common::run::{NoControl, reserve, state_of, tapped};
 use crate::common::tiny::{ARCHS, Tiny};
 use kigo::backend::cpu::{CpuDevice, CpuOptions, Isa};
 use kigo::backend::reference::ReferenceDevice;
@@ -13,7 +13,7 @@ use kigo::backend::{
 };
 use kigo::error::{Error, Result};
 use kigo::gguf::{Gguf, TensorType};
-use kigo::model::bind;
+use kigo::model::{Layer, Recurrent, bind};
 
 fn load(device: &dyn Device, file: &[u8]) -> Arc<dyn LoadedModel> {
     let gguf = Gguf::from_bytes(file).unwrap();
@@ -36,7 +36,7 @@ struct Sequence {
 impl Sequence {
     fn new(model: &dyn LoadedModel, tokens: &[u32], first_page: u32) -> Sequence {
         let n = tokens.len().div_ceil(PAGE_TOKENS) as u32;
-        model.reserve_pages((first_page + n) as usize).unwrap();
+        reserve(model, (first_page + n) as usize);
         let slot = model.create_slot().unwrap();
         Sequence { pages: (first_page..first_page + n).collect(), slot, tokens: tokens.to_vec(), done: 0 }
     }
@@ -45,7 +45,8 @@ impl Sequence {
         let start = self.done;
         self.done += n;
         let tokens = &self.tokens[start..start + n];
-        Chunk { tokens, start, pages: &self.pages, slot: &mut *self.slot, want: Want::Last, by_steps: false }
+        let (pages, slot, state) = (&*self.pages, &mut *self.slot, state_of(start, &self.pages));
+        Chunk { tokens, start, pages, slot, want: Want::Last, by_steps: false, state, keeps_cache: false }
     }
 
     fn logits(&mut self, model: &dyn LoadedModel) -> Vec<f32> {
@@ -228,8 +229,19 @@ fn stages_agree_with_the_reference_and_a_tap_changes_nothing() {
         let (own, tapped, untapped) = taps(&cpu(2, None));
         assert_eq!(bits(&tapped), bits(&untapped), "{arch}");
         let (config, _) = bind(&Gguf::from_bytes(&file).unwrap()).unwrap();
-        // Ten stages a layer, twelve of one with experts, and the embedding for each token; norm and logits for the last.
-        let n_stages: usize = config.layers.iter().map(|l| if l.experts().is_some() { 12 } else { 10 }).sum();
+        // Ten stages a layer, twelve of one with experts, and the embedding for each token; norm and logits for the last. Keys and
+        // values only of a layer that has some of its own, no values of one whose keys are latents. A gate is one more; in the place of
+        // queries, keys, values and their mix a state has its own.
+        let of_layer = |l: &Layer| {
+            let (a, n) = (l.attention(), if l.experts().is_some() { 12 } else { 10 });
+            match l.recurrent {
+                Some(Recurrent::ShortConv(_)) => n - 4 + 2,
+                Some(Recurrent::DeltaNet(_)) => n - 4 + 5,
+                None if a.kv_from.is_some() => n - 2,
+                None => n - usize::from(a.latent.is_some()) + usize::from(a.gated),
+            }
+        };
+        let n_stages: usize = config.layers.iter().map(of_layer).sum();
         assert_eq!(own.len(), (n_stages + 1) * 70 + 2, "{arch}");
         for (key, x) in &own {
             let e = exact.get(key).unwrap_or_else(|| panic!("{arch}: the reference has no {key:?}"));

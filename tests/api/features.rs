@@ -4,8 +4,8 @@
 use std::sync::atomic::AtomicBool;
 
 use crate::common::described::Described;
-use crate::common::features::{EXPERTS, FEATURES, Feature, dense, qk_norm};
-use crate::common::run::{chunk, logits_after, same_bits, tapped};
+use crate::common::features::{EXPERTS, FEATURES, Feature, ON_HOSTS, dense, qk_norm};
+use crate::common::run::{chunk, logits_after, reserve, same_bits, tapped};
 use kigo::backend::cpu::{CpuDevice, CpuOptions, Isa};
 use kigo::backend::reference::ReferenceDevice;
 use kigo::backend::{Chunk, LoadedModel, PAGE_TOKENS, RunControl, TapEvent, tap_order};
@@ -13,7 +13,7 @@ use kigo::gguf::TensorType::{Bf16, F16, F32, Q8_0};
 use kigo::model::{Activation, Block, Norm, QkNorm, Temperature};
 
 fn all() -> impl Iterator<Item = Feature> {
-    FEATURES.into_iter().chain(EXPERTS)
+    FEATURES.into_iter().chain(EXPERTS).chain(ON_HOSTS)
 }
 
 fn cpu(n_threads: usize, isa: Option<Isa>) -> CpuDevice {
@@ -129,7 +129,7 @@ fn every_feature_has_the_same_bits_in_a_batch_and_from_saved_pages() {
         let model = model.load(&device);
         let expected = logits_after(&*model, &text, &[90, 10]);
         let (first, second, third) = ([2, 3], [4], [5, 6]);
-        model.reserve_pages(7).expect("reserves");
+        reserve(&*model, 7);
         let run = |chunks: &mut [Chunk<'_>]| {
             model.forward(chunks, &mut RunControl { cancel: &cancel, tap: None }).expect("runs");
         };

@@ -15,7 +15,7 @@ use kigo::model::Config;
 use serde_json::Value;
 
 use super::parity_fixtures::FIXTURES;
-use crate::common::run::{chunk, load, logits_after, same_bits, tapped};
+use crate::common::run::{chunk, load, logits_after, reserve, same_bits, tapped};
 
 /// Unit roundoff of f32 and f16: half the distance from 1 to the next number.
 const F32_UNIT: f64 = f32::EPSILON as f64 / 2.0;
@@ -269,7 +269,7 @@ fn company_in_a_batch_changes_no_bit() {
             let model = load(&*tested.device, &path(&fixture.files[0]));
             let (tokens, n) = (&fixture.tokens, fixture.tokens.len());
             let alone = logits_after(&*model, tokens, &vec![1; n]);
-            model.reserve_pages(5).unwrap();
+            reserve(&*model, 5);
             let mut slots: Vec<_> = (0..3).map(|_| model.create_slot_for(n).unwrap()).collect();
             let [a, b, c] = &mut slots[..] else { unreachable!() };
             let mut run = RunControl { cancel: &AtomicBool::new(false), tap: None };
@@ -297,7 +297,7 @@ fn a_cancelled_pass_changes_no_slot_and_can_be_repeated() {
         let model = load(&*tested.device, &path(&fixture.files[0]));
         let (tokens, n) = (&fixture.tokens, fixture.tokens.len());
         let truth = logits_after(&*model, tokens, &[10, n - 10]);
-        model.reserve_pages(2).unwrap();
+        reserve(&*model, 2);
         let mut slot = model.create_slot().unwrap();
         let mut logits = vec![f32::NAN; model.config().n_vocab];
         let cancel = AtomicBool::new(false);

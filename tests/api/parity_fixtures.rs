@@ -1,7 +1,7 @@
 //! The models of scripts/make_parity_fixtures.py, by name.
 
 /// All of them.
-pub const FIXTURES: [&str; 59] = [
+pub const FIXTURES: [&str; 83] = [
     "qwen2",
     "qwen3",
     "llama",
@@ -61,4 +61,28 @@ pub const FIXTURES: [&str; 59] = [
     "glm4moe-plain",
     "gpt-oss",
     "gpt-oss-all",
+    "qwen2vl",
+    "qwen2vl-grouped",
+    "qwen3vl",
+    "qwen3vl-grouped",
+    "qwen3vlmoe",
+    "qwen3vlmoe-one",
+    "gemma4-e2b",
+    "gemma4-e4b",
+    "gemma4-31b",
+    "gemma4-26b-a4b",
+    "deepseek2-lite",
+    "deepseek2-unsplit",
+    "glm-flash",
+    "glm-flash-groups",
+    "lfm2",
+    "lfm2-other",
+    "lfm2moe",
+    "lfm2moe-plain",
+    "qwen35",
+    "qwen35-even",
+    "qwen3next",
+    "qwen3next-even",
+    "qwen35moe",
+    "qwen35moe-even",
 ];

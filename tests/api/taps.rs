@@ -5,10 +5,10 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use crate::common::hooked::{Hook, Hooked};
-use crate::common::run::NoControl;
-use crate::common::tiny::{ARCHS, Tiny};
+use crate::common::run::{NoControl, chunk, reserve};
+use crate::common::tiny::{ARCHS, Tiny, on_gpus};
 use kigo::backend::{
-    self, Chunk, Device, LoadOptions, LoadedModel, PAGE_TOKENS, RunControl, TAP_NAMES, TapEvent, TapObserver, Want,
+    self, Chunk, Device, LoadOptions, LoadedModel, PAGE_TOKENS, RunControl, TAP_NAMES, TapEvent, TapObserver,
 };
 use kigo::engine::{EmbedOptions, Engine, LogSink, Session, SessionOptions, Tap};
 use kigo::gguf::{Gguf, TensorType};
@@ -52,7 +52,7 @@ fn tokens(n: usize, n_vocab: usize) -> Vec<u32> {
 fn an_embedding_brings_the_last_layer_s_states_alone() {
     for name in DEVICES {
         let Some(device) = open(name) else { continue };
-        for arch in ARCHS {
+        for arch in if name.starts_with("cuda") { on_gpus() } else { &ARCHS[..] } {
             let counts = Arc::new(Counts::default());
             let counting = Arc::new(Hooked::new(Arc::clone(&device), Arc::<Counts>::clone(&counts)));
             let engine = Engine::with_device(counting, 2, None, LogSink::silent());
@@ -121,11 +121,11 @@ impl TapObserver for Only {
 fn observe(model: &dyn LoadedModel, of: Option<(&'static str, i32)>) -> (Only, Vec<u32>) {
     let tokens = tokens(73, model.config().n_vocab);
     let pages: Vec<u32> = (0..tokens.len().div_ceil(PAGE_TOKENS) as u32).collect();
-    model.reserve_pages(pages.len()).unwrap();
+    reserve(model, pages.len());
     let (mut slot, mut only) = (model.create_slot().unwrap(), Only { of, seen: Vec::new() });
     for range in [0..1, 1..71, 71..73] {
         let (tokens, start) = (&tokens[range.clone()], range.start);
-        let mut chunks = [Chunk { tokens, start, pages: &pages, slot: &mut *slot, want: Want::Last, by_steps: false }];
+        let mut chunks = [Chunk { by_steps: false, ..chunk(model, &mut *slot, tokens, start, &pages) }];
         let cancel = AtomicBool::new(false);
         model.forward(&mut chunks, &mut RunControl { cancel: &cancel, tap: Some(&mut only) }).unwrap();
     }

@@ -196,7 +196,7 @@ static void misuse(void)
 {
     kigo_session *session = empty_session(model);
     struct seen seen = {0};
-    const uint32_t wrong[][2] = {{KIGO_TAP_V, KIGO_TAP_MOE_WEIGHTS + 1}, {KIGO_TAP_V, 0}, {KIGO_TAP_V, UINT32_MAX}};
+    const uint32_t wrong[][2] = {{KIGO_TAP_V, KIGO_TAP_GATE + 1}, {KIGO_TAP_V, 0}, {KIGO_TAP_V, UINT32_MAX}};
     CHECK(show(NULL, NULL, 0, see, &seen) == KIGO_STATUS_INVALID_ARGUMENT);
     for (size_t i = 0; i < 3; i++)
         CHECK(show(session, wrong[i], 2, see, &seen) == KIGO_STATUS_INVALID_ARGUMENT);

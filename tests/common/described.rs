@@ -5,8 +5,9 @@ use std::sync::Arc;
 use kigo::backend::{Device, LoadOptions, LoadedModel};
 use kigo::gguf::{Gguf, TensorType, Writer, quantize_row};
 use kigo::model::{
-    Activation, Attention, Block, Config, Dense, DenseWeights, ExpertsWeights, Ffn, FfnWeights, Layer, LayerWeights,
-    Mixer, Norm, QkNorm, RopePairing, RopeTable, Tensor, Weights,
+    Activation, Attention, Block, Config, Dense, DenseWeights, ExpertsWeights, Ffn, FfnWeights, Latent, LatentWeights,
+    Layer, LayerWeights, Mixer, Norm, PerLayerGate, PerLayerWeights, QkNorm, RopePairing, RopeTable, SideBySide,
+    Tensor, Weights,
 };
 
 use super::random::fill_row;
@@ -30,6 +31,8 @@ pub struct Described {
     pub ffn_bias: bool,
     pub post_norms: bool,
     pub output_bias: bool,
+    /// Whether each head's matrix between queries and latents is transposed.
+    pub transposed: bool,
     /// Tensors that have the numbers of those of another name.
     pub renamed: Vec<(&'static str, &'static str)>,
     /// What becomes of each element of tensors whose name ends so.
@@ -53,9 +56,20 @@ impl Described {
             scale: 0.25,
             softcap: None,
             sinks: false,
+            gated: false,
+            k_as_v: false,
+            v_norm: false,
+            kv_from: None,
+            latent: None,
         };
         let dense = Dense { width: 96, activation: Activation::Silu, gated: true };
-        let layer = Layer { mixer: Mixer::Attention(attention), ffn: Ffn::Dense(dense), block: Block::Sequential };
+        let layer = Layer {
+            mixer: Mixer::Attention(attention),
+            recurrent: None,
+            ffn: Ffn::Dense(dense),
+            block: Block::Sequential,
+            out_scale: 1.0,
+        };
         let config = Config {
             architecture: "described".into(),
             n_embd: 64,
@@ -69,6 +83,7 @@ impl Described {
             logit_softcap: None,
             ropes: vec![RopeTable::of_base(1e4, 16, RopePairing::Halves).expect("has memory")],
             long: None,
+            per_layer: None,
             layers: vec![layer; 2],
         };
         Described {
@@ -83,6 +98,7 @@ impl Described {
             ffn_bias: false,
             post_norms: false,
             output_bias: false,
+            transposed: false,
             renamed: Vec::new(),
             changed: Vec::new(),
         }
@@ -111,15 +127,28 @@ impl Described {
             add(self.attn_norm && self.norm_bias, name("attn_norm.bias"), 1, d, Kind::Bias);
             add(self.ffn_norm, name("ffn_norm.weight"), 1, d, Kind::Norm);
             add(self.ffn_norm && self.norm_bias, name("ffn_norm.bias"), 1, d, Kind::Bias);
-            for (part, n) in [("q", h), ("k", g), ("v", g)] {
-                add(true, name(&format!("attn_{part}.weight")), n, d, matrix(d));
-                add(self.qkv_bias, name(&format!("attn_{part}.bias")), 1, n, Kind::Bias);
+            let own = a.kv_from.is_none();
+            for (part, n, there) in [("q", h, true), ("k", g, own), ("v", g, own && !a.k_as_v)] {
+                let there = there && a.latent.is_none();
+                add(there, name(&format!("attn_{part}.weight")), n, d, matrix(d));
+                add(there && self.qkv_bias, name(&format!("attn_{part}.bias")), 1, n, Kind::Bias);
             }
-            for (part, n) in [("q", h), ("k", g)] {
+            for (part, n, there) in [("q", h, true), ("k", g, own)] {
                 let n = if a.qk_norm == Some(QkNorm::Row) { n } else { a.head_dim };
-                add(a.qk_norm.is_some(), name(&format!("attn_{part}_norm.weight")), 1, n, Kind::Norm);
+                add(there && a.qk_norm.is_some(), name(&format!("attn_{part}_norm.weight")), 1, n, Kind::Norm);
             }
-            add(true, name("attn_output.weight"), d, h, matrix(h));
+            if let Some(Latent { q_rank, rank, nope, v_dim }) = a.latent {
+                let (rows, r) = (a.n_heads * (nope + a.head_dim - rank), q_rank.unwrap_or(d));
+                add(q_rank.is_some(), name("attn_q_a.weight"), r, d, matrix(d));
+                add(q_rank.is_some(), name("attn_q_a_norm.weight"), 1, r, Kind::Norm);
+                add(true, name("attn_q.weight"), rows, r, matrix(r));
+                add(true, name("attn_kv_a_mqa.weight"), a.head_dim, d, matrix(d));
+                add(true, name("attn_kv_a_norm.weight"), 1, rank, Kind::Norm);
+                let k_b = if self.transposed { [nope, rank] } else { [rank, nope] };
+                add(true, name("attn_k_b.weight"), a.n_heads * k_b[0], k_b[1], matrix(nope));
+                add(true, name("attn_v_b.weight"), a.n_heads * v_dim, rank, matrix(rank));
+            }
+            add(true, name("attn_output.weight"), d, a.mix_width(), matrix(a.mix_width()));
             add(self.o_bias, name("attn_output.bias"), 1, d, Kind::Bias);
             add(self.post_norms, name("post_attention_norm.weight"), 1, d, Kind::Norm);
             let mut dense = |kind: &str, dense: &Dense, n: usize, bias: bool| {
@@ -142,10 +171,24 @@ impl Described {
                     add(true, name("ffn_gate_inp.weight"), experts.n, d, matrix(d));
                     add(self.ffn_bias, name("ffn_gate_inp.bias"), 1, experts.n, Kind::Bias);
                     add(experts.route.select_bias, name("exp_probs_b.bias"), 1, experts.n, Kind::Bias);
+                    for role in ["router_norm", "experts_norm", "experts_post_norm", "shared_post_norm"] {
+                        add(experts.side_by_side, name(&format!("{role}.weight")), 1, d, Kind::Norm);
+                    }
                 }
             }
             add(a.sinks, name("attn_sinks.weight"), 1, a.n_heads, Kind::Norm);
+            add(a.gated, name("attn_gate.weight"), h, d, matrix(d));
             add(self.post_norms, name("post_ffw_norm.weight"), 1, d, Kind::Norm);
+            let p = c.per_layer.map_or(0, |per_layer| per_layer.width);
+            add(p > 0, name("inp_gate.weight"), p, d, matrix(d));
+            add(p > 0, name("proj.weight"), d, p, matrix(p));
+            add(p > 0, name("post_norm.weight"), 1, d, Kind::Norm);
+        }
+        if let Some(per_layer) = c.per_layer {
+            let (p, all) = (per_layer.width, per_layer.width * c.n_layers());
+            add(true, "per_layer_token_embd.weight".into(), c.n_vocab, all, matrix(p));
+            add(true, "per_layer_model_proj.weight".into(), all, d, matrix(d));
+            add(true, "per_layer_proj_norm.weight".into(), 1, p, Kind::Norm);
         }
         add(true, "output_norm.weight".into(), 1, d, Kind::Norm);
         add(self.norm_bias, "output_norm.bias".into(), 1, d, Kind::Bias);
@@ -182,7 +225,7 @@ impl Described {
         self.config.validate().expect("is valid");
         let bytes = self.bytes();
         let gguf = Gguf::from_bytes(&bytes).expect("opens");
-        f(&self.config, &weights(&gguf, self.config.n_layers()))
+        f(&self.config, &weights(&gguf, &self.config, self.transposed))
     }
 
     /// The model on a device.
@@ -194,7 +237,7 @@ impl Described {
 }
 
 /// The tensors by role, as they are there.
-fn weights<'a>(gguf: &'a Gguf<'_>, n_layers: usize) -> Weights<'a> {
+fn weights<'a>(gguf: &'a Gguf<'_>, config: &Config, transposed: bool) -> Weights<'a> {
     let optional = |name: &str| {
         gguf.tensor(name).map(|t| Tensor {
             name: t.name,
@@ -230,14 +273,29 @@ fn weights<'a>(gguf: &'a Gguf<'_>, n_layers: usize) -> Weights<'a> {
                 down_scale: None,
                 shared: weight("ffn_up_shexp").map(|_| dense("_shexp")),
                 shared_gate: weight("ffn_gate_inp_shexp"),
+                side_by_side: weight("router_norm").map(|router_norm| SideBySide {
+                    router_norm,
+                    experts_norm: needed("experts_norm"),
+                    experts_post_norm: needed("experts_post_norm"),
+                    shared_post_norm: needed("shared_post_norm"),
+                }),
             }),
         };
         LayerWeights {
             attn_norm: weight("attn_norm"),
             attn_norm_bias: bias("attn_norm"),
             q: needed("attn_q"),
-            k: needed("attn_k"),
-            v: needed("attn_v"),
+            k: weight("attn_k"),
+            v: weight("attn_v"),
+            latent: weight("attn_kv_a_mqa").map(|kv_a| LatentWeights {
+                q_a: weight("attn_q_a"),
+                q_a_norm: weight("attn_q_a_norm"),
+                kv_a,
+                kv_a_norm: needed("attn_kv_a_norm"),
+                k_b: needed("attn_k_b"),
+                transposed: transposed.then_some(config.layers[i].attention().n_heads),
+                v_b: needed("attn_v_b"),
+            }),
             q_bias: bias("attn_q"),
             k_bias: bias("attn_k"),
             v_bias: bias("attn_v"),
@@ -246,21 +304,35 @@ fn weights<'a>(gguf: &'a Gguf<'_>, n_layers: usize) -> Weights<'a> {
             sinks: weight("attn_sinks"),
             o: needed("attn_output"),
             o_bias: bias("attn_output"),
+            q_gate: weight("attn_gate"),
+            recurrent: None,
             post_attn_norm: weight("post_attention_norm"),
             ffn_norm: weight("ffn_norm"),
             ffn_norm_bias: bias("ffn_norm"),
             ffn,
             post_ffn_norm: weight("post_ffw_norm"),
+            out_scale: None,
+            per_layer: weight("inp_gate").map(|gate| PerLayerGate {
+                gate,
+                proj: needed("proj"),
+                post_norm: needed("post_norm"),
+            }),
         }
     };
     Weights {
         token_embd: needed("token_embd.weight"),
-        layers: (0..n_layers).map(layer).collect(),
+        per_layer: optional("per_layer_token_embd.weight").map(|embd| PerLayerWeights {
+            embd,
+            proj: needed("per_layer_model_proj.weight"),
+            norm: needed("per_layer_proj_norm.weight"),
+        }),
+        layers: (0..config.n_layers()).map(layer).collect(),
         output_norm: needed("output_norm.weight"),
         output_norm_bias: optional("output_norm.bias"),
         output: optional("output.weight"),
         output_bias: optional("output.bias"),
         rope_freqs: None,
         long_rope_freqs: None,
+        n_other_parts: 0,
     }
 }

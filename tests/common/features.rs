@@ -2,8 +2,8 @@
 
 use super::described::Described;
 use kigo::model::{
-    Activation, Block, Dense, Experts, Ffn, Groups, LongContext, Norm, QkNorm, RopePairing, RopeTable, Route, Score,
-    Shared, Temperature,
+    Activation, Block, Dense, Experts, Ffn, Groups, Latent, LongContext, Norm, PerLayer, QkNorm, RopePairing,
+    RopeTable, Route, Score, Shared, Temperature,
 };
 
 /// A name, and what it changes of a plain description.
@@ -97,7 +97,7 @@ pub const FEATURES: [Feature; 26] = [
 fn experts(d: &mut Described, change: fn(&mut Experts)) {
     let each = Dense { width: 32, activation: Activation::Silu, gated: true };
     let route = Route { score: Score::Softmax, select_bias: false, groups: None, renorm: true, scale: 1.0 };
-    let mut experts = Experts { n: 7, n_used: 2, each, route, shared: None };
+    let mut experts = Experts { n: 7, n_used: 2, each, route, shared: None, side_by_side: false };
     change(&mut experts);
     d.layers(|l| l.ffn = Ffn::Experts(experts));
 }
@@ -130,5 +130,76 @@ pub const EXPERTS: [Feature; 12] = [
         (d.ffn_bias, d.qkv_bias, d.o_bias, d.post_norms, d.norm_bias) = (true, true, true, true, true);
         d.config.layers[0].ffn = Ffn::Dense(Dense { width: 96, activation: Activation::Silu, gated: true });
         d.layers(|l| (l.block, l.attention_mut().sinks, l.attention_mut().window) = (Block::Parallel, true, Some(20)));
+    }),
+];
+
+/// Latents in every layer, of keys of 24 elements of which 8 are turned.
+fn latents(d: &mut Described, q_rank: Option<usize>) {
+    d.config.ropes = vec![RopeTable::of_base(1e4, 8, RopePairing::Adjacent).expect("has memory")];
+    d.layers(|l| {
+        let a = l.attention_mut();
+        (a.n_kv_heads, a.head_dim, a.scale) = (1, 40, 0.2);
+        a.latent = Some(Latent { q_rank, rank: 32, nope: 32, v_dim: 24 });
+    });
+}
+
+/// Experts beside what all share, in every layer.
+fn side_by_side(d: &mut Described) {
+    experts(d, |e| (e.shared, e.side_by_side) = (shared(false), true));
+}
+
+/// A third layer, that reads the first one's keys and values.
+fn of_another(d: &mut Described) {
+    let mut last = d.config.layers[0];
+    last.attention_mut().kv_from = Some(0);
+    d.config.layers.push(last);
+}
+
+fn by_layer(d: &mut Described, activation: Activation) {
+    d.config.per_layer = Some(PerLayer { width: 32, embd_scale: 3.0, activation });
+}
+
+/// What only hosts compute.
+pub const ON_HOSTS: [Feature; 12] = [
+    ("keys as values", |d| d.layers(|l| l.attention_mut().k_as_v = true)),
+    ("a norm of values", |d| d.layers(|l| l.attention_mut().v_norm = true)),
+    ("another layer's keys and values", of_another),
+    ("scales behind layers", |d| {
+        (d.config.layers[0].out_scale, d.config.layers[1].out_scale) = (0.5, -1.5);
+    }),
+    ("embeddings by layer", |d| by_layer(d, Activation::GeluTanh)),
+    ("experts side by side", side_by_side),
+    ("latents", |d| latents(d, None)),
+    ("latents of queries of two matrices", |d| latents(d, Some(64))),
+    ("latents of transposed matrices", |d| {
+        latents(d, Some(32));
+        d.transposed = true;
+    }),
+    ("latents with a window", |d| {
+        latents(d, None);
+        d.layers(|l| (l.attention_mut().window, l.attention_mut().rope) = (Some(20), None));
+        d.config.ropes.clear();
+    }),
+    ("latents and others", |d| {
+        let others = d.config.layers[1];
+        latents(d, None);
+        d.config.ropes.push(RopeTable::of_base(1e4, 16, RopePairing::Halves).expect("has memory"));
+        d.config.layers.push(others);
+        d.config.layers[2].attention_mut().rope = Some(1);
+    }),
+    ("much at once on hosts", |d| {
+        uneven(d);
+        side_by_side(d);
+        by_layer(d, Activation::Silu);
+        of_another(d);
+        d.layers(|l| {
+            let a = l.attention_mut();
+            (a.qk_norm, a.v_norm, a.scale, l.out_scale) = (Some(QkNorm::Head), true, 0.2, 0.75);
+        });
+        d.config.layers[1].attention_mut().k_as_v = true;
+        let mut windowed = d.config.layers[1];
+        windowed.attention_mut().kv_from = Some(1);
+        d.config.layers.push(windowed);
+        (d.post_norms, d.config.logit_softcap) = (true, Some(3.0));
     }),
 ];

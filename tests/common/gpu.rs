@@ -5,13 +5,14 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use kigo::backend::cuda::{CudaDevice, CudaModel};
-use kigo::backend::{Chunk, LoadControl, LoadOptions, LoadedModel, PAGE_TOKENS, RunControl, Slot, TapEvent, Want};
+use kigo::backend::{Chunk, LoadControl, LoadOptions, LoadedModel, PAGE_TOKENS, RunControl, Slot, TapEvent};
 use kigo::error::Result;
 use kigo::gguf::{Gguf, TensorType, Writer, quantize_row};
 use kigo::model::bind;
 use kigo::sampler::{self, SampleRequest, SamplingParams};
 
 use super::recipes::Recipe;
+use super::run::chunk;
 use super::shapes::Shape;
 use super::vocab;
 
@@ -110,8 +111,7 @@ impl Sequence {
         by_steps: bool,
         tap: Option<&mut dyn FnMut(&TapEvent<'_>)>,
     ) -> Vec<f32> {
-        let mut chunks =
-            [Chunk { tokens, start, pages: &self.pages, slot: &mut *self.slot, want: Want::Last, by_steps }];
+        let mut chunks = [Chunk { by_steps, ..chunk(model, &mut *self.slot, tokens, start, &self.pages) }];
         let cancel = AtomicBool::new(false);
         match tap {
             Some(tap) => {

@@ -24,6 +24,8 @@ pub struct Habits {
     pub fused_gate_up: bool,
     pub ungated: bool,
     pub sinks: bool,
+    /// The rows of the queries have those of a gate beside them, head by head.
+    pub gated_attention: bool,
     pub experts: Option<Experts>,
 }
 
@@ -50,14 +52,24 @@ impl Habits {
         let biased = Habits { norm_bias: true, qkv_bias: true, o_bias: true, ffn_bias: true, ..llama };
         let gpt = Habits { layer_norm: true, ungated: true, ..biased };
         let experts = |n, n_used| Experts { n, n_used, ..Experts::default() };
+        let delta =
+            Habits { ffn_norm: Some("post_attention_norm"), qk_norm: Some(true), gated_attention: true, ..llama };
         let of = |experts: Experts| Habits { experts: Some(experts), ..llama };
         match arch {
             "arcee" => Habits { ungated: true, ..llama },
             "cohere2" => Habits { layer_norm: true, ffn_norm: None, ..llama },
             "ernie4_5-moe" => of(Experts { n_dense: 1, shared: Some(false), select_bias: true, ..experts(7, 2) }),
+            "deepseek2" => of(Experts {
+                n_dense: 1,
+                shared: Some(false),
+                select_bias: true,
+                groups: Some((3, 2)),
+                ..experts(6, 3)
+            }),
             "exaone4" => Habits { qk_norm: Some(true), ..behind },
             "gemma2" => Habits { post_norms: true, ..llama },
             "gemma3" => Habits { post_norms: true, qk_norm: Some(true), ..llama },
+            "gemma4" => Habits { post_norms: true, ..of(experts(5, 2)) },
             "glm4" => Habits { post_norms: true, qkv_bias: true, fused_gate_up: true, ..llama },
             "glm4moe" => Habits {
                 ffn_norm: Some("post_attention_norm"),
@@ -80,15 +92,23 @@ impl Habits {
             },
             "gptneox" => Habits { fused_qkv: true, ..gpt },
             "granitemoe" => of(experts(5, 1)),
-            "hunyuan-dense" | "qwen3" => Habits { qk_norm: Some(true), ..llama },
+            "hunyuan-dense" | "qwen3" | "qwen3vl" => Habits { qk_norm: Some(true), ..llama },
             "olmo2" => Habits { qk_norm: Some(false), ..behind },
             "olmoe" => Habits { qk_norm: Some(false), ..of(experts(9, 4)) },
             "phi2" => Habits { ffn_norm: None, output_bias: true, ..gpt },
             "phi3" => Habits { fused_qkv: true, fused_gate_up: true, ..llama },
-            "qwen2" => Habits { qkv_bias: true, ..llama },
+            "qwen2" | "qwen2vl" => Habits { qkv_bias: true, ..llama },
             "qwen2moe" => Habits { qkv_bias: true, ..of(Experts { shared: Some(true), ..experts(5, 4) }) },
-            "qwen3moe" => Habits { qk_norm: Some(true), ..of(experts(7, 2)) },
+            "qwen3moe" | "qwen3vlmoe" => Habits { qk_norm: Some(true), ..of(experts(7, 2)) },
             "seed_oss" => Habits { ffn_norm: Some("post_attention_norm"), qkv_bias: true, ..llama },
+            "lfm2" => Habits { qk_norm: Some(true), ..llama },
+            "lfm2moe" => {
+                Habits { qk_norm: Some(true), ..of(Experts { n_dense: 1, select_bias: true, ..experts(7, 2) }) }
+            }
+            "qwen35" => delta,
+            "qwen35moe" | "qwen3next" => {
+                Habits { experts: Some(Experts { shared: Some(true), ..experts(5, 2) }), ..delta }
+            }
             "stablelm" => Habits { layer_norm: true, norm_bias: true, ..llama },
             "starcoder2" => gpt,
             _ => llama,

@@ -97,6 +97,12 @@ impl LoadedModel for HookedModel {
     fn release_page(&self, page: u32) {
         self.model.release_page(page);
     }
+    fn reserve_states(&self, n: usize, in_use: usize) -> Result<()> {
+        self.model.reserve_states(n, in_use)
+    }
+    fn release_state(&self, state: u32, in_use: usize) {
+        self.model.release_state(state, in_use);
+    }
     fn create_slot_for(&self, n_ctx: usize) -> Result<Box<dyn Slot>> {
         self.model.create_slot_for(n_ctx)
     }

@@ -11,9 +11,11 @@
 //! - [`hostile`]: texts of grammars that grow until a parser is overwhelmed;
 //! - [`kept`]: sessions of a model that keeps prefixes;
 //! - [`long`]: sessions of a model with LongRoPE;
+//! - [`newer`]: tensors and keys that few architectures have;
 //! - [`rewritten::Rewritten`]: the file of a tiny model, its tensors changed and written again;
 //! - [`run`]: a file on a device, and the logits of a list of tokens;
 //! - [`shapes`]: the sizes of real models, their metadata and lists of tensors (also used by `examples/random_gguf.rs`);
+//! - [`states`]: the tensors of layers with a state;
 //! - [`windows`]: sessions of models with windows, on any device.
 #![allow(dead_code)] // each test program uses its own part
 
@@ -29,12 +31,14 @@ pub mod hooked;
 pub mod hostile;
 pub mod kept;
 pub mod long;
+pub mod newer;
 pub mod probe;
 pub mod random;
 pub mod recipes;
 pub mod rewritten;
 pub mod run;
 pub mod shapes;
+pub mod states;
 pub mod tiny;
 pub mod vocab;
 pub mod windows;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use kigo::backend::reference::ReferenceDevice;
 use kigo::backend::{
-    Ahead, Chunk, Device, LoadControl, LoadOptions, LoadedModel, PAGE_TOKENS, Plan, RunControl, Slot, Verdict, Want,
+    Ahead, Chunk, Device, LoadControl, LoadOptions, LoadedModel, PAGE_TOKENS, Plan, RunControl, Slot, Verdict,
 };
 use kigo::engine::Session;
 use kigo::error::{Error, Result};
@@ -132,7 +132,8 @@ impl LoadedModel for ProbeModel {
             if verdict == Verdict::Refused {
                 break;
             }
-            let chunk = Chunk { tokens: &[token], start, pages, slot: &mut *slot, want: Want::Last, by_steps: true };
+            let tokens = [token];
+            let chunk = Chunk { by_steps: true, ..super::run::chunk(self, &mut *slot, &tokens, start, pages) };
             self.0.forward(&mut [chunk], &mut RunControl { cancel: &AtomicBool::new(false), tap: None })?;
             if verdict == Verdict::Last {
                 break;

@@ -37,7 +37,9 @@ pub fn fill_row(spec: &TensorSpec, seed: u64, row: u64, out: &mut [f32]) {
     let (mean, std) = match &spec.kind {
         Kind::Matrix { std, .. } => (0.0, *std),
         Kind::Norm => (1.0, 0.1),
+        Kind::NormOf { head_dim } => (1.0 / (*head_dim as f32).sqrt(), 0.1 / (*head_dim as f32).sqrt()),
         Kind::Bias => (0.0, 0.1),
+        Kind::Decay => (-0.5, 0.1),
         Kind::RopeFreqs(factors) => {
             out.copy_from_slice(factors);
             return;

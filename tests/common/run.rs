@@ -6,7 +6,8 @@ use std::sync::atomic::AtomicBool;
 
 use kigo::backend::cpu::{CpuDevice, CpuOptions};
 use kigo::backend::{
-    Chunk, Device, LoadControl, LoadOptions, LoadedModel, PAGE_TOKENS, RunControl, Slot, TapEvent, TapObserver, Want,
+    Chunk, Device, LoadControl, LoadOptions, LoadedModel, PAGE_TOKENS, RunControl, Slot, StateUse, TapEvent,
+    TapObserver, Want,
 };
 use kigo::error::Result;
 use kigo::gguf::Gguf;
@@ -41,7 +42,19 @@ pub fn chunk<'a>(
     pages: &'a [u32],
 ) -> Chunk<'a> {
     let by_steps = tokens.len() < model.steps_below();
-    Chunk { tokens, start, pages, slot, want: Want::Last, by_steps }
+    Chunk { tokens, start, pages, slot, want: Want::Last, by_steps, state: state_of(start, pages), keeps_cache: false }
+}
+
+/// The state of a sequence by itself, in place: that of the number of its first page ([`reserve`]).
+pub fn state_of(start: usize, pages: &[u32]) -> Option<StateUse> {
+    let to = *pages.first()?;
+    Some(StateUse { from: (start > 0).then_some(to), to })
+}
+
+/// Pages `0 .. n`, and as many states.
+pub fn reserve(model: &dyn LoadedModel, n: usize) {
+    model.reserve_pages(n).expect("reserves");
+    model.reserve_states(n, n).expect("reserves");
 }
 
 /// The logits after each chunk, `[chunk_lens.len()][n_vocab]`; the chunks are a prefix of `tokens`.
@@ -57,7 +70,7 @@ pub fn tapped(
     mut tap: Option<&mut dyn FnMut(&TapEvent<'_>)>,
 ) -> Vec<Vec<f32>> {
     let pages: Vec<u32> = (0..tokens.len().div_ceil(PAGE_TOKENS) as u32).collect();
-    model.reserve_pages(pages.len()).expect("reserves");
+    reserve(model, pages.len());
     let mut slot = model.create_slot_for(tokens.len()).expect("makes a slot");
     let mut start = 0;
     let mut out = Vec::new();

@@ -39,7 +39,13 @@ pub enum Kind {
         n: usize,
     },
     Norm,
+    /// A norm of queries whose weights the scale of scores is in.
+    NormOf {
+        head_dim: usize,
+    },
     Bias,
+    /// Negative numbers.
+    Decay,
     RopeFreqs(Vec<f32>),
 }
 
@@ -186,6 +192,11 @@ fn tiny() -> impl Iterator<Item = Shape> {
         tiny("olmoe-tiny", "olmoe", 2),
         Shape { tied: false, ..tiny("qwen2moe-tiny", "qwen2moe", 2) },
         tiny("qwen3moe-tiny", "qwen3moe", 2),
+        tiny("qwen2vl-tiny", "qwen2vl", 2),
+        tiny("deepseek2-tiny", "deepseek2", 2),
+        Shape { window: 16, ..tiny("gemma4-tiny", "gemma4", 4) },
+        Shape { tied: false, ..tiny("qwen3vl-tiny", "qwen3vl", 2) },
+        tiny("qwen3vlmoe-tiny", "qwen3vlmoe", 2),
         tiny("granite-tiny", "granite", 2),
         tiny("hunyuan-dense-tiny", "hunyuan-dense", 2),
         Shape { tied: false, ..tiny("internlm2-tiny", "internlm2", 2) },
@@ -197,6 +208,11 @@ fn tiny() -> impl Iterator<Item = Shape> {
         tiny("smollm3-tiny", "smollm3", 4),
         Shape { tied: false, ..tiny("stablelm-tiny", "stablelm", 2) },
         tiny("starcoder2-tiny", "starcoder2", 2),
+        tiny("lfm2-tiny", "lfm2", 3),
+        tiny("lfm2moe-tiny", "lfm2moe", 3),
+        tiny("qwen35-tiny", "qwen35", 4),
+        Shape { tied: false, ..tiny("qwen35moe-tiny", "qwen35moe", 4) },
+        tiny("qwen3next-tiny", "qwen3next", 4),
     ]
     .into_iter()
 }
@@ -213,6 +229,8 @@ impl Shape {
         let (d, head) = (self.n_embd, self.head_dim);
         let (h, g) = (self.n_heads * head, self.n_kv_heads * head);
         let has = Habits::of(self.arch);
+        // With a gate as many rows again.
+        let q = if has.gated_attention { 2 * h } else { h };
         let matrix = |list: &mut Vec<TensorSpec>, name: String, rows: usize, cols: usize, scale: f32| {
             let kind = Kind::Matrix { std: scale / (cols as f32).sqrt(), n: 1 };
             list.push(TensorSpec { name, rows, cols, kind });
@@ -233,13 +251,23 @@ impl Shape {
             if has.attn_norm {
                 norm(&mut list, "attn_norm", d);
             }
+            if self.is_recurrent(i) {
+                self.recurrent_tensors(&mut list, i);
+                if let Some(role) = has.ffn_norm {
+                    norm(&mut list, role, d);
+                }
+                self.ffn_tensors(&mut list, i);
+                continue;
+            }
             // Fused rows are those of the parts, one after the other.
             let qkv: &[_] =
-                if has.fused_qkv { &[("attn_qkv", h + 2 * g)] } else { &[("attn_q", h), ("attn_k", g), ("attn_v", g)] };
-            for &(role, rows) in qkv {
-                matrix(&mut list, name(&format!("{role}.weight")), rows, d, 1.0);
+                if has.fused_qkv { &[("attn_qkv", h + 2 * g)] } else { &[("attn_q", q), ("attn_k", g), ("attn_v", g)] };
+            if !self.own_attention(&mut list, i) {
+                for &(role, rows) in qkv {
+                    matrix(&mut list, name(&format!("{role}.weight")), rows, d, 1.0);
+                }
+                matrix(&mut list, name("attn_output.weight"), d, h, 1.0);
             }
-            matrix(&mut list, name("attn_output.weight"), d, h, 1.0);
             for &(role, rows) in qkv.iter().filter(|_| has.qkv_bias) {
                 vector(&mut list, name(&format!("{role}.bias")), rows, Kind::Bias);
             }
@@ -262,8 +290,11 @@ impl Shape {
                 vector(&mut list, name("attn_sinks.weight"), self.n_heads, Kind::Bias);
             }
             self.ffn_tensors(&mut list, i);
+            self.own_rest(&mut list, i);
         }
-        vector(&mut list, "output_norm.weight".into(), d, Kind::Norm);
+        self.own_model(&mut list);
+        let output_norm = if self.arch.starts_with("lfm2") { "token_embd_norm.weight" } else { "output_norm.weight" };
+        vector(&mut list, output_norm.into(), d, Kind::Norm);
         if has.norm_bias {
             vector(&mut list, "output_norm.bias".into(), d, Kind::Bias);
         }
@@ -306,9 +337,11 @@ impl Shape {
         writer.meta(&key("embedding_length"), size(self.n_embd));
         writer.meta(&key("feed_forward_length"), size(self.n_ff));
         writer.meta(&key("attention.head_count"), size(self.n_heads));
-        writer.meta(&key("attention.head_count_kv"), size(self.n_kv_heads));
-        writer.meta(&key("attention.key_length"), size(self.head_dim));
-        writer.meta(&key("attention.value_length"), size(self.head_dim));
+        if !self.write_own_heads(writer) {
+            self.write_recurrent(writer);
+            writer.meta(&key("attention.key_length"), size(self.head_dim));
+            writer.meta(&key("attention.value_length"), size(self.head_dim));
+        }
         let eps = if Habits::of(self.arch).layer_norm { "layer_norm_epsilon" } else { "layer_norm_rms_epsilon" };
         writer.meta(&key(&format!("attention.{eps}")), Value::F32(self.norm_eps));
         writer.meta(&key("rope.freq_base"), Value::F32(self.rope_base));

@@ -9,8 +9,8 @@ use super::recipes::{RECIPES, fit};
 use super::shapes::{Kind, Shape, TensorSpec};
 use super::vocab;
 
-/// All architectures.
-pub const ARCHS: [&str; 30] = [
+/// All architectures; the last are those that GPUs do not compute.
+pub const ARCHS: [&str; 40] = [
     "qwen2",
     "qwen3",
     "llama",
@@ -41,7 +41,22 @@ pub const ARCHS: [&str; 30] = [
     "olmoe",
     "qwen2moe",
     "qwen3moe",
+    "qwen2vl",
+    "qwen3vl",
+    "qwen3vlmoe",
+    "gemma4",
+    "deepseek2",
+    "lfm2",
+    "lfm2moe",
+    "qwen35",
+    "qwen35moe",
+    "qwen3next",
 ];
+
+/// The architectures that GPUs compute.
+pub fn on_gpus() -> &'static [&'static str] {
+    &ARCHS[..ARCHS.len() - 7]
+}
 
 /// A tiny model in the making: take one with [`Tiny::new`], change what the test is about, and write it.
 #[derive(Clone, Debug)]

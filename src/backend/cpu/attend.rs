@@ -2,6 +2,7 @@
 
 use super::attention::{self, ROWS, Row, SPAN, Shape, partial_len};
 use super::forward::{CpuModel, Piece, Scratch};
+use super::simd::LANES;
 use super::threads::{Shares, Turn};
 use crate::alloc::reserve;
 use crate::error::Result;
@@ -19,6 +20,8 @@ struct Unit {
     first: usize,
     last: usize,
     kv: usize,
+    /// Which of its heads, all of a group but where it is cut.
+    heads: (usize, usize),
     from: usize,
     to: usize,
     /// Where the partial results of the unit's first row and the piece's first span stand, if they are merged later.
@@ -38,6 +41,63 @@ fn spans(shape: &Shape, p: &Piece) -> (usize, usize) {
     (shape.first(p.start) / SPAN, (p.start + p.len() - 1) / SPAN + 1)
 }
 
+/// An attention's work, in units that depend on no other, and what is merged behind them.
+#[derive(Default)]
+struct Work {
+    units: Vec<Unit>,
+    merges: Vec<Merge>,
+    /// Results of spans that are computed apart.
+    n_partials: usize,
+}
+
+/// Cuts the attention of a round.
+fn cut(shape: &Shape, a: &Attention, pieces: &[Piece]) -> Result<Work> {
+    let group = a.n_heads / a.n_kv_heads;
+    let Work { mut units, mut merges, mut n_partials } = Work::default();
+    for (piece, p) in pieces.iter().enumerate() {
+        let (from, to) = spans(shape, p);
+        let n_spans = to - from;
+        for kv in 0..a.n_kv_heads {
+            // One key head is all that latents have, and a step would be one thread's.
+            let cut = if shape.values_in_keys { ROWS } else { group };
+            let cuts = (0..group).step_by(cut).map(|first| (first, (first + cut).min(group)));
+            if p.len() > SPLIT_TOKENS || n_spans == 1 {
+                for first in (0..p.len()).step_by(TOKEN_BLOCK) {
+                    let last = (first + TOKEN_BLOCK).min(p.len());
+                    reserve(&mut units, group.div_ceil(cut))?;
+                    units.extend(cuts.clone().map(|heads| Unit {
+                        piece,
+                        first,
+                        last,
+                        kv,
+                        heads,
+                        from,
+                        to,
+                        partial: None,
+                    }));
+                }
+                continue;
+            }
+            for token in 0..p.len() {
+                for span in from..to {
+                    let (first, last) = (token, token + 1);
+                    reserve(&mut units, group.div_ceil(cut))?;
+                    units.extend(cuts.clone().map(|heads| {
+                        let partial = Some(n_partials + heads.0 * n_spans);
+                        Unit { piece, first, last, kv, heads, from: span, to: span + 1, partial }
+                    }));
+                }
+                for head in kv * group..(kv + 1) * group {
+                    reserve(&mut merges, 1)?;
+                    merges.push(Merge { row: p.row + token, head, n_spans, partial: n_partials });
+                    n_partials += n_spans;
+                }
+            }
+        }
+    }
+    Ok(Work { units, merges, n_partials })
+}
+
 impl CpuModel {
     pub(super) fn attend(
         &self,
@@ -47,43 +107,17 @@ impl CpuModel {
         index: usize,
         pieces: &[Piece],
     ) -> Result<()> {
-        let (heads, group) = (a.n_heads, a.n_heads / a.n_kv_heads);
+        let heads = a.n_heads;
         let shape = Shape {
             head_dim: a.head_dim,
-            padded: self.layout.layer(index).padded,
+            value_dim: a.value_dim(),
+            padded: a.value_dim().next_multiple_of(LANES),
+            values_in_keys: a.latent.is_some(),
             scale: a.scale,
             softcap: a.softcap.unwrap_or(0.0),
             window: a.window.map_or(0, |w| w as usize),
         };
-        let mut units: Vec<Unit> = Vec::new();
-        let mut merges: Vec<Merge> = Vec::new();
-        let mut n_partials = 0;
-        for (piece, p) in pieces.iter().enumerate() {
-            let (from, to) = spans(&shape, p);
-            let n_spans = to - from;
-            for kv in 0..a.n_kv_heads {
-                if p.len() > SPLIT_TOKENS || n_spans == 1 {
-                    for first in (0..p.len()).step_by(TOKEN_BLOCK) {
-                        let last = (first + TOKEN_BLOCK).min(p.len());
-                        reserve(&mut units, 1)?;
-                        units.push(Unit { piece, first, last, kv, from, to, partial: None });
-                    }
-                    continue;
-                }
-                for token in 0..p.len() {
-                    for span in from..to {
-                        let (first, last, partial) = (token, token + 1, Some(n_partials));
-                        reserve(&mut units, 1)?;
-                        units.push(Unit { piece, first, last, kv, from: span, to: span + 1, partial });
-                    }
-                    for head in kv * group..(kv + 1) * group {
-                        reserve(&mut merges, 1)?;
-                        merges.push(Merge { row: p.row + token, head, n_spans, partial: n_partials });
-                        n_partials += n_spans;
-                    }
-                }
-            }
-        }
+        let Work { units, merges, n_partials } = cut(&shape, a, pieces)?;
         let len = partial_len(shape.padded);
         let partials = Shares(s.partials.sized(n_partials * len)?.as_mut_ptr());
         let mix = Shares(s.mix.as_mut_ptr());
@@ -105,7 +139,7 @@ impl CpuModel {
                 for span in 1..m.n_spans {
                     attention::absorb(isa, shape, run, partials.at((m.partial + span) * len));
                 }
-                attention::finish(isa, shape, run, sink(m.head), mix.at((m.row * heads + m.head) * shape.head_dim));
+                attention::finish(isa, shape, run, sink(m.head), mix.at((m.row * heads + m.head) * shape.value_dim));
             }
         }
         Ok(())
@@ -129,15 +163,16 @@ impl CpuModel {
         let (isa, dim, len) = (self.isa, shape.head_dim, partial_len(shape.padded));
         let layout = self.layout.layer(index);
         let group = heads / layout.n_kv_heads;
+        let (first_head, width) = (unit.kv * group + unit.heads.0, unit.heads.1 - unit.heads.0);
         let (keys_at, values_at) = layout.head(unit.kv);
         let (first_span, last_span) = spans(&shape, p);
-        let n_rows = (unit.last - unit.first) * group;
+        let n_rows = (unit.last - unit.first) * width;
         let mut running = [[0.0_f32; partial_len(512)]; ROWS];
         let mut partial = [[0.0_f32; partial_len(512)]; ROWS];
         for tile in (0..n_rows).step_by(ROWS) {
             let n = (n_rows - tile).min(ROWS);
             // Token and head of a row of the tile.
-            let of = |r: usize| (unit.first + (tile + r) / group, unit.kv * group + (tile + r) % group);
+            let of = |r: usize| (unit.first + (tile + r) / width, first_head + (tile + r) % width);
             let row = |r: usize, partial: *mut f32| {
                 let (token, head) = of(r);
                 Row { q: q[((p.row + token) * heads + head) * dim..].as_ptr(), position: p.start + token, partial }
@@ -170,7 +205,13 @@ impl CpuModel {
                 let sink = self.layers[index].sinks.as_ref().map(|sinks| sinks[head]);
                 // SAFETY: this row's head of `mix` is this unit's.
                 unsafe {
-                    attention::finish(isa, shape, run.as_ptr(), sink, mix.at(((p.row + token) * heads + head) * dim))
+                    attention::finish(
+                        isa,
+                        shape,
+                        run.as_ptr(),
+                        sink,
+                        mix.at(((p.row + token) * heads + head) * shape.value_dim),
+                    )
                 };
             }
         }

@@ -1,7 +1,8 @@
 //! Attention over the paged cache, for one KV head and a few of its query rows at a time.
 //!
 //! A page of one layer and KV head holds `PAGE_TOKENS` keys as `[4 blocks, head_dim, 16 keys]`, so that a lane is a
-//! key, and as many values as `[64 keys, head_dim]`, so that a lane is an element; all f16. Positions are cut into
+//! key, and as many values as `[64 keys, head_dim]`, so that a lane is an element; all f16. Where values are parts of keys
+//! (latents) there are keys alone. Positions are cut into
 //! *spans* of [`SPAN`], aligned to position 0. Inside a span pages are taken in order with a running maximum (Milakov
 //! and Gimelshein 2018; Dao et al. 2022), then spans are merged in order: a row's sum depends on its position and the
 //! cache, not on how many rows or threads there are.
@@ -26,8 +27,12 @@ const BLOCKS: usize = PAGE_TOKENS / LANES;
 pub struct Shape {
     /// Elements of a head.
     pub head_dim: usize,
-    /// `head_dim` rounded up to 16: the stored length of a value.
+    /// Elements of a head of values.
+    pub value_dim: usize,
+    /// `value_dim` rounded up to 16: the stored length of a value, and that of its sum.
     pub padded: usize,
+    /// Whether values are no more than the first elements of keys, which are stored once.
+    pub values_in_keys: bool,
     /// Multiplies the scores.
     pub scale: f32,
     /// Soft cap of the scores; 0: none.
@@ -163,6 +168,10 @@ unsafe fn span_tile<S: Simd, const R: usize>(
             }
             let from = (0..R).filter(|&r| seen[r].1 > 0).map(|r| seen[r].0).min().unwrap_or(0);
             let to = (0..R).map(|r| seen[r].1).max().unwrap_or(0);
+            if shape.values_in_keys {
+                weigh_keys::<S, R>(shape, rows, keys, &weights, from, to);
+                continue;
+            }
             let mut d = 0;
             while d + 4 * LANES <= shape.padded {
                 weigh::<S, R, 4>(shape, rows, values, d, &weights, from, to);
@@ -220,6 +229,35 @@ unsafe fn weigh<S: Simd, const R: usize, const V: usize>(
     }
 }
 
+/// [`weigh`] where values are parts of keys, of which a lane is a position: for each element a sum over the lanes.
+#[inline(always)]
+unsafe fn weigh_keys<S: Simd, const R: usize>(
+    shape: Shape,
+    rows: &[Row],
+    keys: *const u16,
+    weights: &[[f32; PAGE_TOKENS]; R],
+    from: usize,
+    to: usize,
+) {
+    // SAFETY: as `span_rows`.
+    unsafe {
+        for d in 0..shape.value_dim {
+            let mut acc = [S::splat(0.0); R];
+            for b in from / LANES..to.div_ceil(LANES) {
+                let (first, last) = (from.saturating_sub(b * LANES), (to - b * LANES).min(LANES));
+                // What nobody sees may be anything, and no number times zero is none.
+                let value = S::keep(S::load_f16(keys.add((b * shape.head_dim + d) * LANES)), first, last, 0.0);
+                for r in 0..R {
+                    acc[r] = S::fma(value, S::load(weights[r].as_ptr().add(b * LANES)), acc[r]);
+                }
+            }
+            for r in 0..R {
+                *rows[r].partial.add(d) += S::sum(acc[r]);
+            }
+        }
+    }
+}
+
 #[inline(always)]
 unsafe fn scalar_exp<S: Simd>(x: f32) -> f32 {
     // SAFETY: as the caller's.
@@ -249,13 +287,13 @@ unsafe fn absorb_span<S: Simd>(shape: Shape, run: *mut f32, part: *const f32) {
 }
 
 dispatch! {
-    /// Divides a complete result by the sum of its weights, and that of a sink where there is one, into `out` (`[head_dim]`).
+    /// Divides a complete result by the sum of its weights, and that of a sink where there is one, into `out` (`[value_dim]`).
     pub fn finish(shape: Shape, run: *const f32, sink: Option<f32>, out: *mut f32) = finish_row
 }
 
 #[inline(always)]
 unsafe fn finish_row<S: Simd>(shape: Shape, run: *const f32, sink: Option<f32>, out: *mut f32) {
-    // SAFETY: `run` holds `partial_len` elements, `out` head_dim.
+    // SAFETY: `run` holds `partial_len` elements, `out` value_dim.
     unsafe {
         let (most, sum) = (*run.add(shape.padded), *run.add(shape.padded + 1));
         let (scale, total) = match sink {
@@ -269,7 +307,7 @@ unsafe fn finish_row<S: Simd>(shape: Shape, run: *const f32, sink: Option<f32>, 
         let inverse = S::splat(scale / total);
         for d in (0..shape.padded).step_by(LANES) {
             let v = S::to_array(S::mul(S::load(run.add(d)), inverse));
-            std::ptr::copy_nonoverlapping(v.as_ptr(), out.add(d), (shape.head_dim - d).min(LANES));
+            std::ptr::copy_nonoverlapping(v.as_ptr(), out.add(d), (shape.value_dim - d).min(LANES));
         }
     }
 }

@@ -180,7 +180,8 @@ impl Pages {
         Some(())
     }
 
-    fn address(&self, page: u32, overwritten: bool) -> Option<PageAddress> {
+    /// Where a page is, which reads as zeros unless it is to be `overwritten`, or has been. A page that was not reserved is `None`.
+    pub fn address(&self, page: u32, overwritten: bool) -> Option<PageAddress> {
         if let Some(host) = &self.host {
             return Some(PageAddress(host.place(page, overwritten)?.cast_const().cast()));
         }

@@ -7,7 +7,7 @@
 use super::ffn::GateUp;
 use super::forward::{CpuModel, Piece, Scratch, tap};
 use super::linear::{Input, Matrix};
-use super::plan::ExpertsPlan;
+use super::plan::{ExpertsPlan, SideBySidePlan};
 use super::routed::{Routed, SlotTask};
 use super::simd::LANES;
 use super::threads::{Shares, Turn};
@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::model::{Experts, RouteRoom, sigmoid};
 
 /// Slots `first .. first + n` of an input of all.
-fn of_slots<'a>(all: &Input<'a>, cols: usize, first: usize, n: usize) -> Input<'a> {
+pub(super) fn of_slots<'a>(all: &Input<'a>, cols: usize, first: usize, n: usize) -> Input<'a> {
     let blocks = if all.quant.is_empty() { 0 } else { cols / 32 };
     Input { n, float: &all.float[first * cols..][..n * cols], quant: &all.quant[first * blocks..][..n * blocks] }
 }
@@ -40,18 +40,46 @@ impl CpuModel {
     ) -> Result<()> {
         let (layer, n, pieces) = at;
         s.routed.size(experts, self.config.n_embd, n)?;
+        let side = plan.side_by_side.as_ref();
+        self.read_aside(turn, s, side.map(|side| &side.router_norm), n)?;
         self.route(turn, s, experts, plan, n)?;
+        self.read_again(s, side.is_some());
         tap(run, pieces, "moe_logits", layer, experts.n, &s.routed.logits);
         tap(run, pieces, "moe_ids", layer, experts.n_used, &s.routed.shown);
         tap(run, pieces, "moe_weights", layer, experts.n_used, &s.routed.weights);
         s.routed.sort(experts.n, n * experts.n_used);
+        self.read_aside(turn, s, side.map(|side| &side.experts_norm), n)?;
         self.expert_gate_up(turn, s, experts, plan, n)?;
+        self.read_again(s, side.is_some());
         self.expert_down(turn, s, experts, plan, n)?;
         if let (Some(shared), Some(dense)) = (&experts.shared, &plan.shared) {
             self.gate_up(turn, s, dense, &shared.ffn, n)?;
             self.down(turn, s, dense, &shared.ffn, n)?;
         }
-        self.add_up(turn, s, experts, n)
+        match side {
+            None => self.add_up(turn, s, experts, n),
+            Some(side) => self.add_up_side(turn, s, experts, side, n),
+        }
+    }
+
+    /// In the place of `h` the stream by another norm, where there is one: until [`Self::read_again`] it is what is read.
+    fn read_aside(&self, turn: &Turn<'_>, s: &mut Scratch, norm: Option<&Vec<f32>>, n: usize) -> Result<()> {
+        let Some(norm) = norm else { return Ok(()) };
+        let (d, isa, eps) = (self.config.n_embd, self.isa, self.config.norm_eps);
+        let (x, aside) = (&s.x[..n * d], Shares(s.aside[..n * d].as_mut_ptr()));
+        // SAFETY: row r of both, sliced above; rows are disjoint.
+        self.by_rows(turn, n, d, &|r| unsafe {
+            vector::rms_norm(isa, x.as_ptr().add(r * d), norm.as_ptr(), aside.at(r * d), d, eps);
+        })?;
+        std::mem::swap(&mut s.h, &mut s.aside);
+        Ok(())
+    }
+
+    /// What was read before [`Self::read_aside`].
+    fn read_again(&self, s: &mut Scratch, aside: bool) {
+        if aside {
+            std::mem::swap(&mut s.h, &mut s.aside);
+        }
     }
 
     /// The router's logits, and each row's experts and weights.
@@ -178,6 +206,33 @@ impl CpuModel {
                     let made = &rows[slot * d..][..d];
                     vector::add(isa, out.as_mut_ptr(), made.as_ptr(), *weight, d);
                 }
+            }
+        })
+    }
+
+    /// `h` is the sum of what all share has made of it and of what the row's experts have, each by a norm of its own.
+    fn add_up_side(
+        &self,
+        turn: &Turn<'_>,
+        s: &mut Scratch,
+        experts: &Experts,
+        side: &SideBySidePlan,
+        n: usize,
+    ) -> Result<()> {
+        let (d, k, isa, eps) = (self.config.n_embd, experts.n_used, self.isa, self.config.norm_eps);
+        let Routed { rows, slots, weights, .. } = &s.routed;
+        let (h, aside) = (Shares(s.h[..n * d].as_mut_ptr()), Shares(s.aside[..n * d].as_mut_ptr()));
+        self.by_rows(turn, n, (k + 3) * d, &|row| {
+            // SAFETY: row `row` of h and aside, sliced above; rows are disjoint. Each slot has a row of `d`.
+            unsafe {
+                let (out, sum) = (h.at(row * d), aside.at(row * d));
+                std::slice::from_raw_parts_mut(sum, d).fill(0.0);
+                for (slot, weight) in slots[row * k..][..k].iter().zip(&weights[row * k..][..k]) {
+                    vector::add(isa, sum, rows[slot * d..][..d].as_ptr(), *weight, d);
+                }
+                vector::rms_norm(isa, sum, side.experts_post_norm.as_ptr(), sum, d, eps);
+                vector::rms_norm(isa, out, side.shared_post_norm.as_ptr(), out, d, eps);
+                vector::add(isa, out, sum, 1.0, d);
             }
         })
     }

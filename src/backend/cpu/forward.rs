@@ -9,7 +9,8 @@ use super::cache::{PageAddress, Pages};
 use super::host::{HostMemory, MemoryKind};
 use super::layout::PageLayout;
 use super::linear::Matrix;
-use super::plan::{LayerPlan, NormWeights, Task};
+use super::mixing::Mixing;
+use super::plan::{LayerPlan, NormWeights, PerLayerPlan, Task};
 use super::room::Room;
 use super::routed::Routed;
 use super::simd::{Isa, XBlock};
@@ -57,6 +58,7 @@ pub struct CpuModel {
     pub isa: Isa,
     pub pool: Arc<Pool>,
     pub token_embd: Matrix,
+    pub per_layer: Option<PerLayerPlan>,
     pub output: Option<Matrix>,
     pub output_tasks: Vec<Task>,
     pub output_bias: Option<Vec<f32>>,
@@ -68,6 +70,9 @@ pub struct CpuModel {
     pub layout: PageLayout,
     /// One for each class of layers.
     pub pages: Vec<Pages>,
+    /// The states of sequences, and where each layer's part of one begins, in f32.
+    pub states: Pages,
+    pub state_starts: Vec<usize>,
     pub scratch: Mutex<Scratch>,
     /// Gives large memory in the system's place.
     pub memory: Option<Arc<dyn HostMemory>>,
@@ -86,11 +91,16 @@ pub struct Scratch {
     pub(super) k: Room<f32>,             // [n, G]
     pub(super) v: Room<f32>,             // [n, G]
     pub(super) mix: Room<f32>,           // [n, H]
+    pub(super) heads: Room<f32>,         // [n, widest of latents] see `latent`
+    pub(super) ranks: Room<f32>,         // [n, widest of latents] the same
+    pub(super) by_layer: Room<f32>,      // [n, n_layers P] see `per_layer`
+    pub(super) embd_by_layer: Room<f32>, // [n, n_layers P] the same
     pub(super) gate: Room<f32>,          // [n, F]
     pub(super) up: Room<f32>,            // [n, F]
     pub(super) quant: Room<XBlock>,      // [n, widest / 32]
     pub(super) angles: Room<(f32, f32)>, // [ropes, n, n_rot / 2]
     pub(super) routed: Routed,           // see `experts`
+    pub(super) mixing: Mixing,           // see `recurrent`
     pub(super) partials: Room<f32>,      // see `attend`
     pub(super) logits: Room<f32>,        // [rows wanted, n_vocab] where more than one is wanted
     pub(super) pages: Vec<PageAddress>,  // of all chunks, one after the other, of each class by class
@@ -110,11 +120,16 @@ impl Scratch {
             k: room(memory),
             v: room(memory),
             mix: room(memory),
+            heads: room(memory),
+            ranks: room(memory),
+            by_layer: room(memory),
+            embd_by_layer: room(memory),
             gate: room(memory),
             up: room(memory),
             quant: room(memory),
             angles: room(memory),
             routed: Routed::new(memory),
+            mixing: Mixing::new(memory),
             partials: room(memory),
             logits: room(memory),
             pages: Vec::new(),
@@ -137,6 +152,10 @@ pub(super) struct Piece {
     pub(super) pages: (usize, usize),
     /// Which of the ropes turn it.
     pub(super) is_long: bool,
+    /// The state of its sequence before it, and behind it; none where the model has none.
+    pub(super) state: (PageAddress, PageAddress),
+    /// See [`Chunk::keeps_cache`].
+    pub(super) keeps_cache: bool,
 }
 
 impl Piece {
@@ -164,8 +183,10 @@ impl CpuModel {
         let c = &self.config;
         let n = pieces.iter().map(|p| p.len()).sum::<usize>();
         let most = c.widths();
-        let (d, h, g, f) = (c.n_embd, most.q, most.kv, most.ffn);
-        let widest = d.max(h).max(f);
+        let f = most.ffn.max(c.per_layer.map_or(0, |per_layer| per_layer.width));
+        let (d, h, g) = (c.n_embd, most.q, most.kv);
+        let mix = h.max(most.latent).max(most.mix_out);
+        let widest = d.max(mix).max(f);
         for (v, len) in [
             (&mut s.x, n * d),
             (&mut s.h, n * d),
@@ -173,7 +194,11 @@ impl CpuModel {
             (&mut s.q, n * h),
             (&mut s.k, n * g),
             (&mut s.v, n * g),
-            (&mut s.mix, n * h),
+            (&mut s.mix, n * mix),
+            (&mut s.heads, n * most.latent),
+            (&mut s.ranks, n * most.latent),
+            (&mut s.by_layer, n * most.per_layer),
+            (&mut s.embd_by_layer, n * most.per_layer),
             (&mut s.gate, n * f),
             (&mut s.up, n * f),
         ] {
@@ -181,9 +206,11 @@ impl CpuModel {
         }
         s.quant.sized(n * widest.div_ceil(32))?;
         s.angles.sized(self.ropes.len() * n * most.pairs)?;
+        s.mixing.size(&most, d, n)?;
 
         self.embed(s, chunks, pieces, n);
         tap(run, pieces, "embed", -1, d, &s.x);
+        self.begin_per_layer(turn, s, n)?;
         for (index, layer) in self.layers.iter().enumerate() {
             if run.cancel.load(Ordering::Relaxed) {
                 return Err(Error::Cancelled);
@@ -191,9 +218,14 @@ impl CpuModel {
             let (tag, block, attn_norm) = (index as i32, c.layers[index].block, layer.attn_norm.as_ref());
             self.norm(turn, &s.x, attn_norm, &mut s.h, n)?;
             tap(run, pieces, "attn_norm", tag, d, &s.h);
-            match c.layers[index].mixer {
-                Mixer::Attention(attention) => self.attention(turn, s, &attention, index, pieces, run)?,
+            let Mixer::Attention(attention) = c.layers[index].mixer;
+            if let Some(mixer) = &c.layers[index].recurrent {
+                self.recurrent(turn, s, mixer, index, pieces, run)?;
             }
+            if attention.is_there() {
+                self.attention(turn, s, &attention, index, pieces, run)?;
+            }
+            self.add_mixers(turn, s, index, n)?;
             tap(run, pieces, "attn_out", tag, d, &s.h);
             let post = layer.post_attn_norm.as_deref();
             let ffn_norm = match block {
@@ -212,6 +244,7 @@ impl CpuModel {
             self.ffn(turn, s, index, pieces, run)?;
             tap(run, pieces, "ffn_out", tag, d, &s.h);
             self.residual(turn, s, layer.post_ffn_norm.as_deref(), block, n)?;
+            self.end_layer(turn, s, index, n)?;
             tap(run, pieces, "resid", tag, d, &s.x);
         }
         self.output(turn, s, chunks, pieces, run)
@@ -230,6 +263,10 @@ impl CpuModel {
                 self.token_embd.row(token, x);
                 if c.embedding_scale != 1.0 {
                     x.iter_mut().for_each(|x| *x *= c.embedding_scale);
+                }
+                if let Some(per_layer) = &self.per_layer {
+                    let width = per_layer.embd.cols;
+                    per_layer.embd.row(token, &mut s.embd_by_layer[row * width..][..width]);
                 }
                 let position = p.start + i - p.from;
                 #[cfg(any(test, feature = "faults"))]

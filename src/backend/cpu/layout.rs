@@ -1,5 +1,5 @@
 //! Where keys and values stand in a page of the cache: a part for each class of layers, in it layer after layer, in a layer head
-//! after head, of each its keys and then its values as [`attention`](super::attention) reads them.
+//! after head, of each its keys and then its values, where they are no parts of the keys, as [`attention`](super::attention) reads them.
 
 use super::simd::LANES;
 use crate::alloc::reserve;
@@ -16,7 +16,7 @@ pub struct LayerLayout {
     start: usize,
     /// Elements of a head.
     pub head_dim: usize,
-    /// `head_dim` rounded up to 16.
+    /// Elements of a head of values as it is stored: `head_dim` rounded up to 16; 0 where values are parts of keys.
     pub padded: usize,
     /// KV heads.
     pub n_kv_heads: usize,
@@ -38,8 +38,13 @@ impl PageLayout {
         let (mut layers, mut lens) = (Vec::new(), vec![0; classes.n()]);
         reserve(&mut layers, config.n_layers())?;
         for (i, layer) in config.layers.iter().enumerate() {
-            let Attention { head_dim, n_kv_heads, .. } = *layer.attention();
-            let (class, padded) = (classes.of(i), head_dim.next_multiple_of(LANES));
+            let Attention { head_dim, n_kv_heads, kv_from, latent, .. } = *layer.attention();
+            if let Some(source) = kv_from {
+                layers.push(layers[source]);
+                continue;
+            }
+            let padded = if latent.is_some() { 0 } else { head_dim.next_multiple_of(LANES) };
+            let class = classes.of(i);
             let layer = LayerLayout { class, start: lens[class], head_dim, padded, n_kv_heads };
             lens[class] += layer.len();
             layers.push(layer);
@@ -62,7 +67,7 @@ impl PageLayout {
         if rows >= PAGE_TOKENS {
             return;
         }
-        for layer in self.layers.iter().filter(|layer| layer.class == class) {
+        for layer in self.layers.iter().filter(|layer| layer.class == class && layer.n_kv_heads > 0) {
             layer.clear_from(rows, &mut part[2 * layer.start..][..2 * layer.len()]);
         }
     }
@@ -102,7 +107,7 @@ impl LayerLayout {
     /// Reads what [`Self::write`] wrote.
     ///
     /// # Safety
-    /// `page` points to the `part_len` elements of the layer's class, of which nobody writes this slot; `k` and `v` have `head_dim` elements.
+    /// `page` points to the `part_len` elements of the layer's class, of which nobody writes this slot; `k` has `head_dim` elements, `v` as many or none.
     pub unsafe fn read(&self, page: *const u16, head: usize, slot: usize, k: &mut [u16], v: &mut [u16]) {
         let (keys_at, values_at) = self.head(head);
         // SAFETY: inside the page.
@@ -118,7 +123,7 @@ impl LayerLayout {
     /// Writes a key and a value at index `slot` of a page.
     ///
     /// # Safety
-    /// `page` points to the `part_len` elements of the layer's class, which nobody else uses at this slot; `k` and `v` have `head_dim` elements.
+    /// `page` points to the `part_len` elements of the layer's class, which nobody else uses at this slot; `k` has `head_dim` elements, `v` as many or none.
     pub unsafe fn write(&self, page: *mut u16, head: usize, slot: usize, k: &[u16], v: &[u16]) {
         let (keys_at, values_at) = self.head(head);
         // SAFETY: inside the page.

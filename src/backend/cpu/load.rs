@@ -9,6 +9,7 @@ use super::forward::{CpuModel, MAX_ROWS, Rope, Scratch};
 use super::host::HostMemory;
 use super::layout::PageLayout;
 use super::linear::Matrix;
+use super::mixing::Mixing;
 use super::pack::{pack_panel, panel_bytes};
 use super::plan::{DensePlan, ExpertsPlan, FfnPlan, LayerPlan, NormWeights, Task};
 use super::routed::Routed;
@@ -18,7 +19,10 @@ use super::threads::{Pool, Shares};
 use crate::alloc::reserve;
 use crate::backend::{LoadControl, Plan};
 use crate::error::Result;
-use crate::model::{Attention, Config, DenseWeights, FfnWeights, Layer, Tensor, Weights};
+use crate::gguf::TensorType::F32;
+use crate::model::{
+    Attention, Config, DenseWeights, FfnWeights, Layer, LayerWeights, RecurrentWeights, Tensor, Weights,
+};
 
 /// Bytes of the file packed between two looks at the caller's progress callback.
 const STEP_BYTES: usize = 8 << 20;
@@ -30,11 +34,19 @@ fn dense_matrices<'a, 'w>(w: &'a DenseWeights<'w>) -> impl Iterator<Item = &'a T
     w.gate.iter().chain([&w.up, &w.down])
 }
 
-/// Every matrix, in the order it stands in the arena, and how many it is: as many as there are experts, or one.
+/// Every matrix, and how many it is: as many as there are experts, or heads of latents, or one.
 fn matrices<'a, 'w>(config: &Config, weights: &'a Weights<'w>) -> Vec<(&'a Tensor<'w>, usize)> {
     let mut all = vec![(&weights.token_embd, 1)];
+    all.extend(weights.per_layer.iter().flat_map(|w| [&w.embd, &w.proj]).map(|t| (t, 1)));
     for (layer, l) in config.layers.iter().zip(&weights.layers) {
-        all.extend([(&l.q, 1), (&l.k, 1), (&l.v, 1), (&l.o, 1)]);
+        all.extend([&l.q, &l.o].into_iter().chain(&l.k).chain(&l.v).chain(&l.q_gate).map(|t| (t, 1)));
+        all.extend(l.recurrent.iter().flat_map(RecurrentWeights::matrices).map(|t| (t, 1)));
+        if let Some(w) = &l.latent {
+            all.extend(w.q_a.iter().chain([&w.kv_a]).map(|t| (t, 1)));
+            let n_heads = layer.attention().n_heads;
+            all.extend(w.transposed.is_none().then_some((&w.k_b, n_heads)).into_iter().chain([(&w.v_b, n_heads)]));
+        }
+        all.extend(l.per_layer.iter().flat_map(|w| [&w.gate, &w.proj]).map(|t| (t, 1)));
         if let (Some(w), Some(experts)) = (l.ffn.experts(), layer.experts()) {
             all.push((&w.router, 1));
             all.extend(dense_matrices(&w.each).map(|t| (t, experts.n)));
@@ -50,25 +62,45 @@ fn packed_bytes((t, n): (&Tensor<'_>, usize)) -> usize {
     n * Matrix::bytes(t.ty, t.rows / n, t.cols).next_multiple_of(64)
 }
 
+/// The tensors whose matrices are transposed, and how many each is.
+fn transposed<'a, 'w>(weights: &'a Weights<'w>) -> impl Iterator<Item = (&'a Tensor<'w>, usize)> {
+    weights.layers.iter().filter_map(|l| l.latent.as_ref()).filter_map(|w| Some((&w.k_b, w.transposed?)))
+}
+
+/// Bytes of all matrices.
+fn arena_bytes(config: &Config, weights: &Weights<'_>) -> usize {
+    let turned = |(t, n): (&Tensor<'_>, usize)| n * Matrix::bytes(F32, t.cols, t.rows / n).next_multiple_of(64);
+    let straight: usize = matrices(config, weights).into_iter().map(packed_bytes).sum();
+    straight + transposed(weights).map(turned).sum::<usize>()
+}
+
 /// What a load takes.
 pub fn plan(config: &Config, weights: &Weights<'_>) -> Plan {
     Plan {
-        weights_bytes: matrices(config, weights).into_iter().map(|t| packed_bytes(t) as u64).sum(),
+        weights_bytes: arena_bytes(config, weights) as u64,
         kv_bytes_per_token: config.layers.iter().map(|l| kv_bytes(l.attention())).sum(),
         scratch_bytes: scratch_bytes(config) as u64,
+        state_bytes: (config.state_len() * size_of::<f32>()) as u64,
     }
 }
 
 /// Bytes of a position's keys and padded values in a layer, as [`PageLayout`] keeps them.
 fn kv_bytes(a: &Attention) -> u64 {
-    (2 * a.n_kv_heads * (a.head_dim + a.head_dim.next_multiple_of(LANES))) as u64
+    let values = if a.latent.is_some() { 0 } else { a.head_dim.next_multiple_of(LANES) };
+    let kept = a.kv_from.is_none();
+    (usize::from(kept) * 2 * a.n_kv_heads * (a.head_dim + values)) as u64
 }
 
 fn scratch_bytes(c: &Config) -> usize {
     let most = c.widths();
-    let widest = c.n_embd.max(most.q).max(most.ffn);
-    let dense =
-        4 * (3 * c.n_embd + 2 * most.q + 2 * most.kv + 2 * most.ffn) + widest.div_ceil(32) * size_of::<XBlock>();
+    let by_layer = c.per_layer.map_or(0, |per_layer| per_layer.width);
+    let ffn = most.ffn.max(by_layer);
+    let mix = most.q.max(most.latent).max(most.mix_out);
+    let widest = c.n_embd.max(mix).max(ffn);
+    let mixing = Mixing::row(&most, c.n_embd);
+    let dense = 4
+        * (3 * c.n_embd + most.q + mix + 2 * most.latent + 2 * most.kv + 2 * ffn + 2 * most.per_layer + mixing)
+        + widest.div_ceil(32) * size_of::<XBlock>();
     MAX_ROWS * dense + Routed::bytes(&most, c.n_embd, MAX_ROWS)
 }
 
@@ -142,7 +174,7 @@ impl Packer<'_> {
 }
 
 /// Packs matrices one behind the other into an arena that was sized for all of them.
-struct Filler<'a> {
+pub(super) struct Filler<'a> {
     packer: Packer<'a>,
     arena: &'a Arena,
     at: usize,
@@ -150,19 +182,31 @@ struct Filler<'a> {
 }
 
 impl Filler<'_> {
-    fn n_threads(&self) -> usize {
+    pub(super) fn n_threads(&self) -> usize {
         self.packer.pool.n_threads()
     }
 
-    fn next(&mut self, t: &Tensor<'_>) -> Result<Matrix> {
-        // SAFETY: the arena was sized for all matrices in this order.
+    /// The place of a matrix of so many bytes.
+    pub(super) fn place(&mut self, bytes: usize) -> *mut u8 {
+        // SAFETY: the arena was sized for all matrices.
         let place = unsafe { self.arena.base().add(self.at) };
-        self.at += packed_bytes((t, 1));
+        self.at += bytes;
+        place
+    }
+
+    /// Bytes of the file have been packed.
+    pub(super) fn read(&mut self, bytes: u64) -> Result<()> {
+        self.packer.done += bytes;
+        self.control.progress(self.packer.done, self.packer.total)
+    }
+
+    pub(super) fn next(&mut self, t: &Tensor<'_>) -> Result<Matrix> {
+        let place = self.place(packed_bytes((t, 1)));
         self.packer.pack(t, place, self.control)
     }
 
-    /// A matrix that is as many of them as there are experts, each with its own scale.
-    fn stack(&mut self, t: &Tensor<'_>, n: usize, scale: &Option<Tensor<'_>>) -> Result<Vec<Matrix>> {
+    /// A matrix that is as many of them as there are experts or heads, each with its own scale.
+    pub(super) fn stack(&mut self, t: &Tensor<'_>, n: usize, scale: &Option<Tensor<'_>>) -> Result<Vec<Matrix>> {
         let scales = scale.as_ref().map(Tensor::finite_floats).transpose()?.unwrap_or_default();
         let rows = t.rows / n;
         let bytes = rows * t.ty.row_bytes(t.cols);
@@ -192,7 +236,7 @@ impl Filler<'_> {
         })
     }
 
-    fn ffn(&mut self, layer: &Layer, w: &FfnWeights<'_>) -> Result<FfnPlan> {
+    fn ffn(&mut self, config: &Config, layer: &Layer, w: &FfnWeights<'_>) -> Result<FfnPlan> {
         let w = match w {
             FfnWeights::Dense(w) => return Ok(FfnPlan::Dense(self.dense(w)?)),
             FfnWeights::Experts(w) => w,
@@ -214,7 +258,47 @@ impl Filler<'_> {
             down_bias: maybe(&each.down_bias)?,
             shared: w.shared.as_ref().map(|w| self.dense(w)).transpose()?,
             shared_gate: maybe(&w.shared_gate)?,
+            side_by_side: w.side_by_side.as_ref().map(|w| self.side_by_side(config, w)).transpose()?,
         }))
+    }
+}
+
+impl Filler<'_> {
+    fn layer(&mut self, config: &Config, layer: &Layer, l: &LayerWeights<'_>) -> Result<LayerPlan> {
+        let (a, n_threads) = (layer.attention(), self.n_threads());
+        let (qkv, latent) = match &l.latent {
+            Some(w) => {
+                let (qkv, latent) = self.latent(w, &l.q, a.n_heads)?;
+                (qkv, Some(latent))
+            }
+            None => {
+                let all = [Some(&l.q), l.k.as_ref(), l.v.as_ref()];
+                (all.into_iter().flatten().map(|t| self.next(t)).collect::<Result<Vec<_>>>()?, None)
+            }
+        };
+        let o = self.next(&l.o)?;
+        let q_gate = l.q_gate.as_ref().map(|t| self.next(t)).transpose()?;
+        Ok(LayerPlan {
+            attn_norm: norm(&l.attn_norm, &l.attn_norm_bias)?,
+            biases: [maybe(&l.q_bias)?, maybe(&l.k_bias)?, maybe(&l.v_bias)?],
+            q_norm: maybe(&l.q_norm)?,
+            k_norm: maybe(&l.k_norm)?,
+            v_norm: a.v_norm.then(|| vec![1.0; a.head_dim]),
+            sinks: maybe(&l.sinks)?,
+            o_bias: maybe(&l.o_bias)?,
+            q_gate: q_gate.map(|matrix| (tasks(&[&matrix], n_threads), matrix)).map(|(tasks, matrix)| (matrix, tasks)),
+            recurrent: self.recurrent(layer, l)?,
+            post_attn_norm: maybe(&l.post_attn_norm)?,
+            ffn_norm: norm(&l.ffn_norm, &l.ffn_norm_bias)?,
+            post_ffn_norm: maybe(&l.post_ffn_norm)?,
+            qkv_tasks: tasks(&qkv.iter().collect::<Vec<_>>(), n_threads),
+            o_tasks: tasks(&[&o], n_threads),
+            qkv,
+            latent,
+            o,
+            ffn: self.ffn(config, layer, &l.ffn)?,
+            per_layer: l.per_layer.as_ref().map(|w| self.per_layer_gate(w)).transpose()?,
+        })
     }
 }
 
@@ -222,7 +306,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn maybe(t: &Option<Tensor<'_>>) -> Result<Option<Vec<f32>>> {
+pub(super) fn maybe(t: &Option<Tensor<'_>>) -> Result<Option<Vec<f32>>> {
     t.as_ref().map(Tensor::floats).transpose()
 }
 
@@ -232,7 +316,7 @@ fn norm(weight: &Option<Tensor<'_>>, bias: &Option<Tensor<'_>>) -> Result<Option
 }
 
 /// Cuts matrices that read the same input into pieces of similar work that never cross a matrix.
-fn tasks(matrices: &[&Matrix], n_threads: usize) -> Vec<Task> {
+pub(super) fn tasks(matrices: &[&Matrix], n_threads: usize) -> Vec<Task> {
     let total: usize = matrices.iter().map(|m| m.n_panels()).sum();
     let mut out = Vec::new();
     for (which, m) in matrices.iter().enumerate() {
@@ -257,34 +341,19 @@ pub fn load(
 ) -> Result<CpuModel> {
     let layout = PageLayout::new(config)?;
     let all = matrices(config, weights);
-    let total: u64 = all.iter().map(|(t, _)| t.data.len() as u64).sum();
-    let arena = Arena::for_weights(all.into_iter().map(packed_bytes).sum(), memory.as_ref())?;
+    let total: u64 = all.into_iter().chain(transposed(weights)).map(|(t, _)| t.data.len() as u64).sum();
+    let arena = Arena::for_weights(arena_bytes(config, weights), memory.as_ref())?;
     control.progress(0, total)?;
     let mut fill = Filler { packer: Packer::new(&pool, arena.is_zeroed(), total)?, arena: &arena, at: 0, control };
     let token_embd = fill.next(&weights.token_embd)?;
+    let per_layer = weights.per_layer.as_ref().map(|w| fill.per_layer(w)).transpose()?;
     let n_threads = pool.n_threads();
     let mut layers = Vec::new();
     reserve(&mut layers, weights.layers.len())?;
     let ropes = config.ropes.iter().map(Rope::new).collect::<Result<Vec<_>>>()?;
     let long_ropes = config.long.iter().flat_map(|long| &long.ropes).map(Rope::new).collect::<Result<Vec<_>>>()?;
     for (layer, l) in config.layers.iter().zip(&weights.layers) {
-        let (q, k, v, o) = (fill.next(&l.q)?, fill.next(&l.k)?, fill.next(&l.v)?, fill.next(&l.o)?);
-        layers.push(LayerPlan {
-            attn_norm: norm(&l.attn_norm, &l.attn_norm_bias)?,
-            biases: [maybe(&l.q_bias)?, maybe(&l.k_bias)?, maybe(&l.v_bias)?],
-            q_norm: maybe(&l.q_norm)?,
-            k_norm: maybe(&l.k_norm)?,
-            sinks: maybe(&l.sinks)?,
-            o_bias: maybe(&l.o_bias)?,
-            post_attn_norm: maybe(&l.post_attn_norm)?,
-            ffn_norm: norm(&l.ffn_norm, &l.ffn_norm_bias)?,
-            post_ffn_norm: maybe(&l.post_ffn_norm)?,
-            qkv_tasks: tasks(&[&q, &k, &v], n_threads),
-            o_tasks: tasks(&[&o], n_threads),
-            qkv: [q, k, v],
-            o,
-            ffn: fill.ffn(layer, &l.ffn)?,
-        });
+        layers.push(fill.layer(config, layer, l)?);
     }
     let output = weights.output.as_ref().map(|t| fill.next(t)).transpose()?;
     let output_tasks = tasks(&[output.as_ref().unwrap_or(&token_embd)], n_threads);
@@ -294,6 +363,7 @@ pub fn load(
         isa,
         pool,
         token_embd,
+        per_layer,
         output,
         output_tasks,
         output_bias: maybe(&weights.output_bias)?,
@@ -301,6 +371,8 @@ pub fn load(
         layers,
         ropes,
         long_ropes,
+        state_starts: (0..config.n_layers()).map(|layer| config.state_start(layer)).collect(),
+        states: Pages::new(2 * config.state_len(), memory.as_ref()),
         pages: (0..layout.classes.n()).map(|class| Pages::new(layout.part_len(class), memory.as_ref())).collect(),
         layout,
         scratch: Mutex::new(Scratch::new(memory.as_ref())),

@@ -14,7 +14,7 @@ use super::softmax_weights::softmax_weights_by;
 use crate::alloc::reserve;
 use crate::backend::{CacheRow, Chunk, LoadedModel, PAGE_TOKENS, PageImage, Plan, RunControl, Slot};
 use crate::error::{Error, Result};
-use crate::model::{CacheClasses, Config, MAX_CLASSES};
+use crate::model::{CacheClasses, Config, Layer, MAX_CLASSES};
 use crate::sampler::{SampleRequest, Sampled, Scratch as Drawing, sample_with};
 
 fn not_reserved() -> Error {
@@ -24,11 +24,12 @@ fn not_reserved() -> Error {
 impl CpuModel {
     /// The page of a row that is there.
     fn cache_page(&self, at: CacheRow, n_keys: usize, n_values: usize) -> Result<PageAddress> {
-        let g = self.config.layers.get(at.layer).map_or(usize::MAX, |l| l.attention().kv_width());
+        let widths = |l: &Layer| (l.attention().kv_width(), l.attention().v_width());
+        let of_layer = self.config.layers.get(at.layer).map(widths);
         let mut page = Vec::new();
         let there = self.pages[self.layout.classes.of(at.layer)].addresses(&[at.page], &mut page).is_some();
         match page.first() {
-            Some(page) if there && at.row < PAGE_TOKENS && n_keys == g && n_values == g => Ok(*page),
+            Some(page) if there && at.row < PAGE_TOKENS && of_layer == Some((n_keys, n_values)) => Ok(*page),
             _ => Err(Error::Internal { message: format!("{at:?} of {n_keys} and {n_values} elements") }),
         }
     }
@@ -48,12 +49,27 @@ impl CpuModel {
         Ok((first, n))
     }
 
+    /// Where a chunk's states are; none where the model has none.
+    fn states(&self, chunk: &Chunk<'_>) -> Result<(PageAddress, PageAddress)> {
+        let Some(used) = chunk.state.filter(|_| self.plan.state_bytes > 0) else {
+            return Ok((PageAddress::NONE, PageAddress::NONE));
+        };
+        let find = |state: u32, overwritten| self.states.address(state, overwritten).ok_or_else(not_reserved);
+        // It is read where it is before it is written elsewhere, or there.
+        let from = used.from.map_or(Ok(PageAddress::NONE), |from| find(from, false))?;
+        Ok((from, find(used.to, true)?))
+    }
+
     fn check(&self, chunks: &[Chunk<'_>]) -> Result<()> {
         for c in chunks {
             let bad = c.tokens.iter().position(|&t| t as usize >= self.config.n_vocab);
             if let Some(index) = bad {
                 let n_vocab = self.config.n_vocab;
                 return Err(Error::TokenOutOfRange { index, token: c.tokens[index], n_vocab });
+            }
+            let begun = c.state.is_some_and(|used| c.start == 0 || used.from.is_some());
+            if self.plan.state_bytes > 0 && !begun {
+                return Err(Error::Internal { message: format!("no state in front of position {}", c.start) });
             }
             if c.tokens.is_empty() || c.pages.len() * PAGE_TOKENS < c.start + c.tokens.len() {
                 return Err(Error::Internal {
@@ -133,6 +149,24 @@ impl LoadedModel for CpuModel {
         Ok(self.layout.classes.clone())
     }
 
+    fn reserve_states(&self, n: usize, in_use: usize) -> Result<()> {
+        self.states.reserve(n)?;
+        self.states.reserve_parts(in_use)
+    }
+
+    fn release_state(&self, state: u32, in_use: usize) {
+        self.states.release(state);
+        self.states.settle(in_use);
+    }
+
+    fn read_state(&self, state: u32, out: &mut [u8]) -> Result<()> {
+        self.states.read(state, out).ok_or_else(not_reserved)
+    }
+
+    fn write_state(&self, state: u32, from: &[u8]) -> Result<()> {
+        self.states.write(state, from).ok_or_else(not_reserved)
+    }
+
     fn set_logits(&self, s: &mut dyn Slot, logits: &[f32]) -> Result<()> {
         let own = &mut slot(s)?.logits;
         if own.len() != logits.len() {
@@ -154,12 +188,13 @@ impl LoadedModel for CpuModel {
         let page = self.cache_page(at, keys.len(), values.len())?;
         let layout = self.layout.layer(at.layer);
         let (dim, heads) = (layout.head_dim, layout.n_kv_heads);
-        let (mut k, mut v) = (vec![0; dim], vec![0; dim]);
+        let v_dim = values.len() / heads;
+        let (mut k, mut v) = (vec![0; dim], vec![0; v_dim]);
         for head in 0..heads {
             // SAFETY: `cache_page` has checked page, layer and row; no pass of its sequence is under way.
             unsafe { layout.read(page.0, head, at.row, &mut k, &mut v) };
             for (to, from) in [(&mut *keys, &k), (&mut *values, &v)] {
-                let to = &mut to[head * dim..][..dim];
+                let to = &mut to[head * from.len()..][..from.len()];
                 to.iter_mut().zip(from).for_each(|(to, from)| *to = f16::from_bits(*from).to_f32());
             }
         }
@@ -170,9 +205,10 @@ impl LoadedModel for CpuModel {
         let page = self.cache_page(at, keys.len(), values.len())?;
         let layout = self.layout.layer(at.layer);
         let (dim, heads) = (layout.head_dim, layout.n_kv_heads);
+        let v_dim = values.len() / heads;
         let halves = |from: &[f32]| from.iter().map(|x| f16::from_f32(*x).to_bits()).collect::<Vec<u16>>();
         for head in 0..heads {
-            let (k, v) = (halves(&keys[head * dim..][..dim]), halves(&values[head * dim..][..dim]));
+            let (k, v) = (halves(&keys[head * dim..][..dim]), halves(&values[head * v_dim..][..v_dim]));
             // SAFETY: `cache_page` has checked page, layer and row; the page is one sequence's, which runs no pass.
             unsafe { layout.write(page.0.cast_mut(), head, at.row, &k, &v) };
         }
@@ -196,11 +232,14 @@ impl LoadedModel for CpuModel {
             let (n, start) = (chunks[chunk].tokens.len(), chunks[chunk].start);
             let pages = self.addresses(&chunks[chunk], &mut scratch.pages)?;
             let is_long = slot(chunks[chunk].slot)?.is_long;
+            let (mut state, keeps_cache) = (self.states(&chunks[chunk])?, chunks[chunk].keeps_cache);
             let mut from = 0;
             while from < n {
                 let to = n.min(from + MAX_ROWS - rows);
                 reserve(&mut pieces, 1)?;
-                pieces.push(Piece { chunk, from, to, row: rows, start: start + from, pages, is_long });
+                let start = start + from;
+                pieces.push(Piece { chunk, from, to, row: rows, start, pages, is_long, state, keeps_cache });
+                state.0 = state.1;
                 rows += to - from;
                 from = to;
                 if rows == MAX_ROWS {

@@ -46,6 +46,50 @@ pub struct ExpertsPlan {
     pub down_bias: Option<Vec<f32>>,   // [N, D]
     pub shared: Option<DensePlan>,
     pub shared_gate: Option<Vec<f32>>, // [D]
+    pub side_by_side: Option<SideBySidePlan>,
+}
+
+/// The norms of experts and what all share, side by side.
+#[allow(missing_docs)]
+pub struct SideBySidePlan {
+    pub router_norm: Vec<f32>,       // [D]
+    pub experts_norm: Vec<f32>,      // [D]
+    pub experts_post_norm: Vec<f32>, // [D]
+    pub shared_post_norm: Vec<f32>,  // [D]
+}
+
+/// What attention over latents has beside the matrices that read what the mixer reads.
+#[allow(missing_docs)]
+pub struct LatentPlan {
+    /// The second matrix of queries, where there are two.
+    pub q: Option<Matrix>,
+    pub q_tasks: Vec<Task>,
+    pub q_a_norm: Vec<f32>,
+    pub kv_a_norm: Vec<f32>,
+    /// One a head.
+    pub k_b: Vec<Matrix>,
+    pub k_b_tasks: Vec<Task>,
+    pub v_b: Vec<Matrix>,
+    pub v_b_tasks: Vec<Task>,
+}
+
+/// Embeddings by layer.
+#[allow(missing_docs)]
+pub struct PerLayerPlan {
+    pub embd: Matrix,
+    pub proj: Matrix,
+    pub proj_tasks: Vec<Task>,
+    pub norm: Vec<f32>,
+}
+
+/// What they meet behind a layer.
+#[allow(missing_docs)]
+pub struct PerLayerGatePlan {
+    pub gate: Matrix,
+    pub gate_tasks: Vec<Task>,
+    pub proj: Matrix,
+    pub proj_tasks: Vec<Task>,
+    pub post_norm: Vec<f32>,
 }
 
 /// A feed-forward part, packed.
@@ -55,21 +99,43 @@ pub enum FfnPlan {
     Experts(ExpertsPlan),
 }
 
+/// A mixer with a state, packed.
+#[allow(missing_docs)]
+pub struct RecurrentPlan {
+    /// The first matrix, and those that read what it reads: of a DeltaNet gate, beta and alpha.
+    pub inputs: Vec<Matrix>,
+    pub input_tasks: Vec<Task>,
+    pub output: Matrix,
+    pub output_tasks: Vec<Task>,
+    pub conv: Vec<f32>, // [len, channels]
+    pub a: Vec<f32>,    // [v_heads], of a DeltaNet like those that follow
+    pub dt: Vec<f32>,   // [v_heads]
+    pub norm: Vec<f32>, // [v_dim]
+}
+
 /// One layer, packed.
 #[allow(missing_docs)]
 pub struct LayerPlan {
     pub attn_norm: Option<NormWeights>,
-    pub qkv: [Matrix; 3],
+    /// The matrices of queries, keys and values, as far as there are such; of latents the first of queries, and theirs.
+    pub qkv: Vec<Matrix>,
+    pub latent: Option<LatentPlan>,
+    /// Ones, where each head of the values is normalized.
+    pub v_norm: Option<Vec<f32>>,
     pub biases: [Option<Vec<f32>>; 3],
     pub q_norm: Option<Vec<f32>>,
     pub k_norm: Option<Vec<f32>>,
     pub sinks: Option<Vec<f32>>,
     pub o: Matrix,
     pub o_bias: Option<Vec<f32>>,
+    /// The gate of attention that has one.
+    pub q_gate: Option<(Matrix, Vec<Task>)>,
+    pub recurrent: Option<RecurrentPlan>,
     pub post_attn_norm: Option<Vec<f32>>,
     pub ffn_norm: Option<NormWeights>,
     pub ffn: FfnPlan,
     pub post_ffn_norm: Option<Vec<f32>>,
+    pub per_layer: Option<PerLayerGatePlan>,
     pub qkv_tasks: Vec<Task>,
     pub o_tasks: Vec<Task>,
 }

@@ -49,6 +49,16 @@ impl CpuModel {
         })
     }
 
+    /// `x = rms_norm(x) * weight` of `n` rows as long as the weight.
+    pub(super) fn rms_norm(&self, turn: &Turn<'_>, x: &mut [f32], weight: &[f32], n: usize) -> Result<()> {
+        let (d, isa, eps) = (weight.len(), self.isa, self.config.norm_eps);
+        let x = Shares(x[..n * d].as_mut_ptr());
+        // SAFETY: row r, sliced above; rows are disjoint.
+        self.by_rows(turn, n, d, &|r| unsafe {
+            vector::rms_norm(isa, x.at(r * d), weight.as_ptr(), x.at(r * d), d, eps);
+        })
+    }
+
     /// `h += bias` of `n` rows.
     pub(super) fn bias(&self, turn: &Turn<'_>, h: &mut [f32], bias: Option<&[f32]>, n: usize) -> Result<()> {
         let Some(bias) = bias else { return Ok(()) };
@@ -81,6 +91,22 @@ impl CpuModel {
             }
             vector::add(isa, x.at(r * d), h.at(r * d), scale, d);
         })
+    }
+
+    /// `h` becomes what all mixers of a layer have made: that of attention, if there is one, and of one with a state.
+    pub(super) fn add_mixers(&self, turn: &Turn<'_>, s: &mut Scratch, index: usize, n: usize) -> Result<()> {
+        let layer = &self.config.layers[index];
+        if layer.recurrent.is_none() {
+            return Ok(());
+        }
+        if !layer.attention().is_there() {
+            std::mem::swap(&mut s.h, &mut s.mixing.out);
+            return Ok(());
+        }
+        let (d, isa) = (self.config.n_embd, self.isa);
+        let (h, out) = (Shares(s.h[..n * d].as_mut_ptr()), &s.mixing.out[..n * d]);
+        // SAFETY: row r of both, sliced above; rows are disjoint.
+        self.by_rows(turn, n, d, &|r| unsafe { vector::add(isa, h.at(r * d), out.as_ptr().add(r * d), 1.0, d) })
     }
 
     /// Keeps `h`, what the mixer of a parallel block adds, until the feed-forward part has read the stream too.

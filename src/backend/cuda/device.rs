@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::backend::cuda::driver::{Buffer, Code, Event, Gpu, Stream};
 use crate::backend::cuda::kernels::abi;
 use crate::backend::cuda::kernels::launch::{self, Queue};
+use crate::backend::cuda::missing;
 use crate::backend::cuda::run::model::{self, CudaModel};
 use crate::backend::{Budget, Device, LoadControl, LoadOptions, LoadedModel, Plan};
 use crate::error::Result;
@@ -92,6 +93,10 @@ impl Device for CudaDevice {
             least = least.min(end.milliseconds_since(&start)?);
         }
         Ok(bytes as f64 / (f64::from(least) * 1e-3))
+    }
+
+    fn check(&self, config: &Config) -> Result<()> {
+        missing::check(config)
     }
 
     fn plan(&self, config: &Config, weights: &Weights<'_>) -> Plan {

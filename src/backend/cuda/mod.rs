@@ -15,6 +15,7 @@ mod device;
 mod driver;
 #[doc(hidden)]
 pub mod kernels;
+mod missing;
 mod plan;
 mod run;
 mod weights;

@@ -7,10 +7,10 @@ use half::f16;
 
 use super::forward::{Network, Part, SharedPage, State, Tap};
 use super::load::Layer;
-use super::math::{dot, linear, rms_norm_in_place, rope_turns, rotate, softcap, softmax};
+use super::math::{dot, linear, rms_norm_in_place, rms_norm_without_weight, rope_turns, rotate, softcap, softmax};
 use crate::backend::PAGE_TOKENS;
 use crate::error::Result;
-use crate::model::{Attention, QkNorm};
+use crate::model::{Attention, QkNorm, RopePairing, sigmoid};
 
 impl Network {
     /// `s.out = Wo attention(s.h) + bo`.
@@ -24,33 +24,70 @@ impl Network {
         tap: Tap<'_>,
     ) -> Result<()> {
         let (layer, n) = (&self.layers[layer_index], layer_index as i32);
-        let (h, g) = (a.q_width(), a.kv_width());
-        linear(&mut s.q[..h], &layer.q, &s.h, layer.q_bias.as_deref()); // [H] = [H, D] [D]
-        linear(&mut s.k[..g], &layer.k, &s.h, layer.k_bias.as_deref()); // [G] = [G, D] [D]
-        linear(&mut s.v[..g], &layer.v, &s.h, layer.v_bias.as_deref()); // [G] = [G, D] [D]
-
-        self.place(layer, a, position, s);
+        let (h, g, mix) = (a.q_width(), a.kv_width(), a.mix_width());
+        match (&a.latent, &layer.latent) {
+            (Some(latent), Some(weights)) => self.to_latents(layer, weights, a, latent, position, s),
+            _ => self.project(layer, a, position, s),
+        }
         tap("q_rope", n, &s.q[..h]);
-        tap("k_rope", n, &s.k[..g]);
-        tap("v", n, &s.v[..g]);
-        self.store(layer_index, position, pages, s)?;
-
+        if a.kv_from.is_none() {
+            tap("k_rope", n, &s.k[..g]);
+            if a.latent.is_none() {
+                tap("v", n, &s.v[..g]);
+            }
+        }
+        if let Some(gate) = &layer.q_gate {
+            linear(&mut s.mixing.gate[..h], gate, &s.h, None); // [H] = [H, D] [D]
+            tap("gate", n, &s.mixing.gate[..h]);
+        }
+        if a.kv_from.is_none() && !s.keeps_cache {
+            self.store(layer_index, position, pages, s)?;
+        }
         let first = a.window.map_or(0, |w| (position + 1).saturating_sub(w as usize));
         self.attend(layer_index, a, first..position + 1, pages, s);
-        tap("attn_mix", n, &s.mix[..h]);
-        linear(&mut s.out, &layer.o, &s.mix[..h], layer.o_bias.as_deref()); // [D] = [D, H] [H]
+        if let (Some(latent), Some(weights)) = (&a.latent, &layer.latent) {
+            self.values_of_latents(weights, a, latent, s);
+        }
+        tap("attn_mix", n, &s.mix[..mix]);
+        if layer.q_gate.is_some() {
+            for (mix, &gate) in s.mix[..mix].iter_mut().zip(&s.mixing.gate) {
+                *mix = (*mix as f64 * sigmoid(gate as f64)) as f32; // [H]
+            }
+        }
+        linear(&mut s.out, &layer.o, &s.mix[..mix], layer.o_bias.as_deref()); // [D] = [D, H] [H]
         tap("attn_out", n, &s.out);
         Ok(())
     }
 
+    /// Queries, keys and values; the latter only where the layer has some of its own.
+    fn project(&self, layer: &Layer, a: &Attention, position: usize, s: &mut State) {
+        let (h, g, eps) = (a.q_width(), a.kv_width(), self.config.norm_eps);
+        linear(&mut s.q[..h], &layer.q, &s.h, layer.q_bias.as_deref()); // [H] = [H, D] [D]
+        if let Some(k) = &layer.k {
+            linear(&mut s.k[..g], k, &s.h, layer.k_bias.as_deref()); // [G] = [G, D] [D]
+            match &layer.v {
+                Some(v) => linear(&mut s.v[..g], v, &s.h, layer.v_bias.as_deref()), // [G] = [G, D] [D]
+                None => s.v[..g].copy_from_slice(&s.k[..g]),
+            }
+            if a.v_norm {
+                s.v[..g].chunks_exact_mut(a.head_dim).for_each(|head| rms_norm_without_weight(head, eps));
+            }
+        }
+        self.place(layer, a, position, s);
+    }
+
+    /// The turns of a position in `s.turns`, as many as the layer's rope has, and how they pair elements.
+    pub(super) fn turn(&self, a: &Attention, position: usize, s: &mut State) -> Option<(usize, RopePairing)> {
+        let rope = &self.config.ropes_of(s.is_long)[a.rope?];
+        let n = rope.inv_freq.len();
+        rope_turns(&mut s.turns[..n], position, rope);
+        Some((n, rope.pairing))
+    }
+
     /// Norms, rope and temperature of `s.q` and `s.k`.
     fn place(&self, layer: &Layer, a: &Attention, position: usize, s: &mut State) {
-        let (ropes, eps) = (self.config.ropes_of(s.is_long), self.config.norm_eps);
-        let rope = a.rope.map(|rope| &ropes[rope]);
-        let turns = &mut s.turns[..rope.map_or(0, |rope| rope.inv_freq.len())];
-        if let Some(rope) = rope {
-            rope_turns(turns, position, rope);
-        }
+        let (eps, rope) = (self.config.norm_eps, self.turn(a, position, s));
+        let turns = &s.turns[..rope.map_or(0, |(n, _)| n)];
         let (q, k) = (&mut s.q[..a.q_width()], &mut s.k[..a.kv_width()]);
         for (row, weight) in [(&mut *q, &layer.q_norm), (&mut *k, &layer.k_norm)] {
             let norm = |kind, x: &mut [f32]| match weight {
@@ -61,7 +98,7 @@ impl Network {
             for head in row.chunks_exact_mut(a.head_dim) {
                 norm(QkNorm::Head, head); // [head_dim]
                 if let Some(rope) = rope {
-                    rotate(head, turns, rope.pairing); // [head_dim]
+                    rotate(head, turns, rope.1); // [head_dim]
                 }
                 norm(QkNorm::HeadAfterRope, head); // [head_dim]
             }
@@ -72,26 +109,29 @@ impl Network {
         }
     }
 
-    /// Elements of a position's keys, or values, in one layer.
-    pub fn row_len(&self, layer: usize) -> usize {
-        self.config.layers[layer].attention().kv_width()
+    /// Elements of a position's keys, and of its values, in one layer.
+    pub fn row_lens(&self, layer: usize) -> [usize; 2] {
+        let a = self.config.layers[layer].attention();
+        [a.kv_width(), a.v_width()]
     }
 
-    /// Where the row of `position` starts in the `k` and `v` of its page's part.
-    pub fn row_offset(&self, layer: usize, position: usize) -> usize {
-        self.kv_starts[layer] + position % PAGE_TOKENS * self.row_len(layer)
+    /// Where the rows of `position` start in the `k` and in the `v` of its page's part.
+    pub fn row_offsets(&self, layer: usize, position: usize) -> [usize; 2] {
+        let (starts, lens) = (self.kv_starts[layer], self.row_lens(layer));
+        [0, 1].map(|i| starts[i] + position % PAGE_TOKENS * lens[i])
     }
 
     /// Keeps `s.k` and `s.v` as those of `position`.
     fn store(&self, layer: usize, position: usize, pages: &[SharedPage], s: &State) -> Result<()> {
         let mut page = pages[position / PAGE_TOKENS].write().unwrap_or_else(PoisonError::into_inner);
-        let (class, at, g) = (self.classes.of(layer), self.row_offset(layer, position), self.row_len(layer));
+        let (class, at, lens) = (self.classes.of(layer), self.row_offsets(layer, position), self.row_lens(layer));
         let Part { k, v } = page.written(class, self.part_lens[class])?;
-        k[at..at + g].copy_from_slice(&s.k[..g]); // [G]
-        v[at..at + g].copy_from_slice(&s.v[..g]); // [G]
-        if self.f16_cache {
-            let rows = [&mut k[at..at + g], &mut v[at..at + g]];
-            rows.into_iter().flatten().for_each(|x| *x = f16::from_f32(*x).to_f32());
+        let rows = [&mut k[at[0]..][..lens[0]], &mut v[at[1]..][..lens[1]]];
+        for (row, from) in rows.into_iter().zip([&s.k, &s.v]) {
+            row.copy_from_slice(&from[..row.len()]); // [G]
+            if self.f16_cache {
+                row.iter_mut().for_each(|x| *x = f16::from_f32(*x).to_f32());
+            }
         }
         Ok(())
     }
@@ -105,20 +145,24 @@ impl Network {
             .map(|p| p.read().unwrap_or_else(PoisonError::into_inner))
             .collect();
         let scores = &mut s.scores[..positions.len()];
-        let sum = &mut s.sum[..a.head_dim];
-        let heads = s.q[..a.q_width()].chunks_exact(a.head_dim).zip(s.mix.chunks_exact_mut(a.head_dim));
+        let (source, v_dim) = (a.kv_from.unwrap_or(layer), a.value_dim());
+        let sum = &mut s.sum[..v_dim];
+        let heads = s.q[..a.q_width()].chunks_exact(a.head_dim).zip(s.mix.chunks_exact_mut(v_dim));
         for (head, (q, mix)) in heads.enumerate() {
             let head_offset = head / heads_per_kv * a.head_dim;
             for (score, p) in scores.iter_mut().zip(positions.clone()) {
-                let at = self.row_offset(layer, p) + head_offset;
+                let at = self.row_offsets(source, p)[0] + head_offset;
                 let k = &pages[p / PAGE_TOKENS].parts[class].k[at..at + a.head_dim]; // [head_dim]
                 *score = softcap(a.scale as f64 * dot(q, k), a.softcap);
             }
             softmax(scores, self.layers[layer].sinks.as_ref().map(|sinks| sinks[head]));
             sum.fill(0.0); // [head_dim]
             for (&score, p) in scores.iter().zip(positions.clone()) {
-                let at = self.row_offset(layer, p) + head_offset;
-                let v = &pages[p / PAGE_TOKENS].parts[class].v[at..at + a.head_dim]; // [head_dim]
+                let (part, at) = (&pages[p / PAGE_TOKENS].parts[class], self.row_offsets(source, p));
+                let v = match a.latent {
+                    None => &part.v[at[1] + head_offset..][..v_dim], // [head_dim]
+                    Some(_) => &part.k[at[0]..][..v_dim],            // [R]
+                };
                 for (sum, &v) in sum.iter_mut().zip(v) {
                     *sum += score * v as f64;
                 }

@@ -2,12 +2,12 @@
 //!
 //! Shapes: `D = n_embd`, `F` the width of a part, `N` experts of which a position goes through `K`.
 
-use super::forward::{Network, State, Tap};
+use super::forward::{Network, State, Tap, add};
 use super::load::{Dense as DenseLayer, Experts as ExpertsLayer, Ffn as FfnLayer};
-use super::math::{activation, dot, linear, linear_from};
+use super::math::{activation, dot, linear, linear_from, norm, rms_norm_in_place};
 use super::routed::Routed;
 use crate::error::{Error, Result};
-use crate::model::{Dense, Experts, Ffn, RouteRoom, sigmoid};
+use crate::model::{Dense, Experts, Ffn, Norm, RouteRoom, sigmoid};
 
 impl Network {
     /// `s.out = ffn(s.h)`.
@@ -53,8 +53,18 @@ impl Network {
     /// `s.out` is what the shared expert adds and then the chosen ones, in ascending order of their ids.
     fn experts(&self, w: &ExpertsLayer, experts: &Experts, n: i32, s: &mut State, tap: Tap<'_>) {
         let (all, k) = (experts.n, experts.n_used);
-        let Routed { logits, scores, keys, ids, shown, weights, sum } = &mut s.routed;
-        linear(&mut logits[..all], &w.router, &s.h, w.router_bias.as_deref()); // [N] = [N, D] [D]
+        let eps = self.config.norm_eps;
+        let Routed { logits, scores, keys, ids, shown, weights, sum, input } = &mut s.routed;
+        let read = match &w.side_by_side {
+            None => &s.h,
+            Some(side) => {
+                norm(Norm::Rms, input, &s.x, &side.router_norm, None, eps); // [D]
+                let root = (s.x.len() as f64).sqrt();
+                input.iter_mut().for_each(|x| *x = (*x as f64 / root) as f32);
+                &*input
+            }
+        };
+        linear(&mut logits[..all], &w.router, read, w.router_bias.as_deref()); // [N] = [N, D] [D]
         let room = RouteRoom { scores: &mut scores[..all], keys: &mut keys[..all] };
         experts.route(&logits[..all], w.select_bias.as_deref(), room, &mut ids[..k], &mut weights[..k]);
         shown.iter_mut().zip(&*ids).for_each(|(shown, id)| *shown = *id as f32); // [K]
@@ -64,7 +74,14 @@ impl Network {
         sum.fill(0.0); // [D]
         if let (Some(shared), Some(weights)) = (&experts.shared, &w.shared) {
             self.dense(weights, 0, &shared.ffn, s);
-            accumulate(s, w.shared_gate.as_ref().map_or(1.0, |gate| sigmoid(dot(gate, &s.h))));
+            match &w.side_by_side {
+                None => accumulate(s, w.shared_gate.as_ref().map_or(1.0, |gate| sigmoid(dot(gate, &s.h)))),
+                Some(side) => {
+                    rms_norm_in_place(&mut s.out, &side.shared_post_norm, eps); // [D]
+                    s.routed.input.copy_from_slice(&s.out);
+                    norm(Norm::Rms, &mut s.h, &s.x, &side.experts_norm, None, eps); // [D]
+                }
+            }
         }
         for i in 0..k {
             self.dense(&w.each, s.routed.ids[i] as usize, &experts.each, s);
@@ -72,6 +89,10 @@ impl Network {
         }
         for (out, &sum) in s.out.iter_mut().zip(&s.routed.sum) {
             *out = sum as f32; // [D]
+        }
+        if let Some(side) = &w.side_by_side {
+            rms_norm_in_place(&mut s.out, &side.experts_post_norm, eps); // [D]
+            add(&mut s.out, &s.routed.input, 1.0);
         }
     }
 }

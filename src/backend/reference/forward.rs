@@ -4,8 +4,9 @@
 
 use std::sync::{Arc, RwLock};
 
-use super::load::{Layer, Loader, NormWeights};
+use super::load::{Layer, Loader, NormWeights, PerLayerWeights};
 use super::math::{Matrix, linear, norm, rms_norm_in_place, softcap};
+use super::mixing::Mixing;
 use super::routed::Routed;
 use super::zeros;
 use crate::backend::{LoadControl, PAGE_TOKENS};
@@ -31,11 +32,11 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// A class's part, with memory for so many elements of keys and as many of values.
-    pub fn written(&mut self, class: usize, len: usize) -> Result<&mut Part> {
+    /// A class's part, with memory for so many elements of keys and of values.
+    pub fn written(&mut self, class: usize, [k, v]: [usize; 2]) -> Result<&mut Part> {
         let part = &mut self.parts[class];
-        if part.v.is_empty() {
-            *part = Part { k: zeros(len)?, v: zeros(len)? };
+        if part.k.is_empty() {
+            *part = Part { k: zeros(k)?, v: zeros(v)? };
         }
         Ok(part)
     }
@@ -55,6 +56,9 @@ impl Page {
     }
 }
 
+/// Elements of the `k` and of the `v` of each class's part of a page.
+pub(super) type PartLens = [[usize; 2]; MAX_CLASSES];
+
 /// A page; read by every sequence that shares it, written by the one sequence whose tail it is.
 pub(super) type SharedPage = Arc<RwLock<Page>>;
 
@@ -64,17 +68,19 @@ pub(super) struct Network {
     token_embd: Matrix, // [V, D]
     pub layers: Vec<Layer>,
     output_norm: NormWeights,
-    output: Option<Matrix>,              // [V, D]; None: the embedding
-    output_bias: Option<Vec<f32>>,       // [V]
-    pub classes: CacheClasses,           // of layers whose keys and values are kept together
-    pub kv_starts: Vec<usize>, // [n_layers] where a layer's rows start in the `k` and `v` of its part of a page
-    pub part_lens: [usize; MAX_CLASSES], // elements of these
-    pub f16_cache: bool,       // round keys and values to f16 before they are kept
+    output: Option<Matrix>,        // [V, D]; None: the embedding
+    output_bias: Option<Vec<f32>>, // [V]
+    pub classes: CacheClasses,     // of layers whose keys and values are kept together
+    per_layer: Option<PerLayerWeights>,
+    pub state_starts: Vec<usize>, // [n_layers] where a layer's part of a sequence's state begins
+    pub kv_starts: Vec<[usize; 2]>, // [n_layers] where a layer's rows start in the `k` and `v` of its part of a page
+    pub part_lens: PartLens,      // elements of these
+    pub f16_cache: bool,          // round keys and values to f16 before they are kept
 }
 
 /// The activations of one token.
 pub(super) struct State {
-    x: Vec<f32>,        // [D] the residual stream
+    pub x: Vec<f32>,    // [D] the residual stream
     pub h: Vec<f32>,    // [D] what a mixer or a feed-forward part reads
     pub q: Vec<f32>,    // [H]
     pub k: Vec<f32>,    // [G]
@@ -85,10 +91,16 @@ pub(super) struct State {
     pub gate: Vec<f32>, // [F] of a dense part or of an expert
     pub up: Vec<f32>,   // [F]
     pub routed: Routed,
+    pub heads: Vec<f32>,        // of latents: queries before they meet them, and mixes of values
+    pub ranks: Vec<f32>,        // [Q] of latents
+    pub by_layer: Vec<f32>,     // [n_layers P] embeddings by layer
+    pub small: Vec<f32>,        // [P]
     pub scores: Vec<f64>,       // [positions attended to]
     pub sum: Vec<f64>,          // [head_dim]
     pub turns: Vec<(f64, f64)>, // [n_rot / 2] cos and sin
     pub is_long: bool,
+    pub keeps_cache: bool,
+    pub mixing: Mixing,
 }
 
 impl State {
@@ -102,16 +114,22 @@ impl State {
             q: zeros(h)?,
             k: zeros(g)?,
             v: zeros(g)?,
-            mix: zeros(h)?,
+            mix: zeros(h.max(most.latent))?,
             out: zeros(c.n_embd)?,
             mixed: zeros(c.n_embd)?,
             gate: zeros(most.ffn.max(most.expert))?,
             up: zeros(most.ffn.max(most.expert))?,
             routed: Routed::new(c)?,
+            heads: zeros(most.latent)?,
+            ranks: zeros(most.latent)?,
+            by_layer: zeros(most.per_layer)?,
+            small: zeros(c.per_layer.map_or(0, |per_layer| per_layer.width))?,
             scores: zeros(n_positions)?,
             sum: zeros(most.head)?,
             turns: zeros(most.pairs)?,
             is_long,
+            keeps_cache: false,
+            mixing: Mixing::new(c)?,
         })
     }
 }
@@ -124,10 +142,13 @@ impl Network {
         let mut load = Loader::new(total, control);
         let token_embd = load.matrix(&w.token_embd)?;
         let layers = w.layers.iter().map(|l| load.layer(l)).collect::<Result<Vec<_>>>()?;
-        // It has been read with the description.
-        load.skip(w.rope_freqs.iter().chain(&w.long_rope_freqs).map(|t| t.data.len() as u64).sum());
+        // They have been read with the description.
+        let scales = w.layers.iter().filter_map(|l| l.out_scale.as_ref());
+        load.skip(w.rope_freqs.iter().chain(&w.long_rope_freqs).chain(scales).map(|t| t.data.len() as u64).sum());
         let classes = CacheClasses::new(config)?;
         let (kv_starts, part_lens) = kv_starts(config, &classes)?;
+        let mut state_starts = zeros(config.n_layers())?;
+        state_starts.iter_mut().enumerate().for_each(|(i, start)| *start = config.state_start(i));
         Ok(Network {
             config: config.try_clone()?,
             token_embd,
@@ -135,7 +156,16 @@ impl Network {
             output_norm: load.norm(&w.output_norm, &w.output_norm_bias)?,
             output: w.output.as_ref().map(|t| load.matrix(t)).transpose()?,
             output_bias: load.optional(&w.output_bias)?,
+            per_layer: match &w.per_layer {
+                None => None,
+                Some(w) => Some(PerLayerWeights {
+                    embd: load.matrix(&w.embd)?,
+                    proj: load.matrix(&w.proj)?,
+                    norm: load.vector(&w.norm)?,
+                }),
+            },
             classes,
+            state_starts,
             kv_starts,
             part_lens,
             f16_cache,
@@ -158,13 +188,22 @@ impl Network {
             *x = (scale * e as f64) as f32; // [D]
         }
         tap("embed", -1, &s.x);
+        if let (Some(weights), Some(per_layer)) = (&self.per_layer, &c.per_layer) {
+            self.begin_per_layer(token as usize, weights, per_layer, s);
+        }
 
         for (i, layer) in self.layers.iter().enumerate() {
             let n = i as i32;
             self.normalize(layer.attn_norm.as_ref(), s); // x -> h
             tap("attn_norm", n, &s.h);
             match c.layers[i].mixer {
-                Mixer::Attention(attention) => self.attention(i, &attention, position, pages, s, tap)?, // h -> out
+                Mixer::Attention(attention) if attention.is_there() => {
+                    self.attention(i, &attention, position, pages, s, tap)? // h -> out
+                }
+                Mixer::Attention(_) => s.out.fill(0.0),
+            }
+            if let Some(mixer) = &c.layers[i].recurrent {
+                self.recurrent(i, mixer, s, tap)?; // h -> out, in addition
             }
             if let Some(weight) = &layer.post_attn_norm {
                 rms_norm_in_place(&mut s.out, weight, c.norm_eps); // [D]
@@ -190,6 +229,12 @@ impl Network {
                 add(&mut s.out, &s.mixed, 1.0); // [D]
             }
             add(&mut s.x, &s.out, c.residual_scale); // [D]
+            if let (Some(weights), Some(per_layer)) = (&layer.per_layer, &c.per_layer) {
+                self.add_per_layer(i, weights, per_layer, s);
+            }
+            if c.layers[i].out_scale != 1.0 {
+                s.x.iter_mut().for_each(|x| *x *= c.layers[i].out_scale); // [D]
+            }
             tap("resid", n, &s.x);
         }
 
@@ -215,18 +260,22 @@ impl Network {
 }
 
 /// Where each layer's rows start in the `k` and `v` of its part of a page, and how many elements those of each class have.
-fn kv_starts(config: &Config, classes: &CacheClasses) -> Result<(Vec<usize>, [usize; MAX_CLASSES])> {
-    let (mut starts, mut lens) = (zeros(config.n_layers())?, [0; MAX_CLASSES]);
+fn kv_starts(config: &Config, classes: &CacheClasses) -> Result<(Vec<[usize; 2]>, PartLens)> {
+    let (mut starts, mut lens) = (zeros(config.n_layers())?, [[0; 2]; MAX_CLASSES]);
     for (i, layer) in config.layers.iter().enumerate() {
-        let len = &mut lens[classes.of(i)];
-        starts[i] = *len;
-        *len += PAGE_TOKENS * layer.attention().kv_width();
+        let (a, lens) = (layer.attention(), &mut lens[classes.of(i)]);
+        if let Some(source) = a.kv_from {
+            starts[i] = starts[source];
+            continue;
+        }
+        starts[i] = *lens;
+        *lens = [lens[0] + PAGE_TOKENS * a.kv_width(), lens[1] + PAGE_TOKENS * a.v_width()];
     }
     Ok((starts, lens))
 }
 
 /// `x += scale * y`.
-fn add(x: &mut [f32], y: &[f32], scale: f32) {
+pub(super) fn add(x: &mut [f32], y: &[f32], scale: f32) {
     for (x, &y) in x.iter_mut().zip(y) {
         *x = (*x as f64 + scale as f64 * y as f64) as f32;
     }

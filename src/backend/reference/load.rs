@@ -5,7 +5,7 @@ use super::zeros;
 use crate::backend::LoadControl;
 use crate::error::Result;
 use crate::gguf::dequantize_row;
-use crate::model::{DenseWeights, FfnWeights, LayerWeights, Tensor};
+use crate::model::{self, DenseWeights, FfnWeights, LatentWeights, LayerWeights, RecurrentWeights, Tensor};
 
 /// What a norm multiplies and adds.
 pub(super) struct NormWeights {
@@ -31,6 +31,39 @@ pub(super) struct Experts {
     pub each: Dense,
     pub shared: Option<Dense>,
     pub shared_gate: Option<Vec<f32>>, // [D]
+    pub side_by_side: Option<SideBySide>,
+}
+
+/// The norms of experts and what all share, side by side.
+pub(super) struct SideBySide {
+    pub router_norm: Vec<f32>,       // [D]
+    pub experts_norm: Vec<f32>,      // [D]
+    pub experts_post_norm: Vec<f32>, // [D]
+    pub shared_post_norm: Vec<f32>,  // [D]
+}
+
+/// What makes latents, and what reads them; shapes as in `LatentWeights`.
+pub(super) struct Latent {
+    pub q_a: Option<Matrix>,        // [Q, D]
+    pub q_a_norm: Option<Vec<f32>>, // [Q]
+    pub kv_a: Matrix,               // [R + turned, D]
+    pub kv_a_norm: Vec<f32>,        // [R]
+    pub k_b: Matrix,                // [n_heads R, N]
+    pub v_b: Matrix,                // [n_heads V, R]
+}
+
+/// The tensors of embeddings by layer.
+pub(super) struct PerLayerWeights {
+    pub embd: Matrix,   // [V, L P]
+    pub proj: Matrix,   // [L P, D]
+    pub norm: Vec<f32>, // [P]
+}
+
+/// What embeddings by layer meet behind a layer.
+pub(super) struct PerLayerGate {
+    pub gate: Matrix,        // [P, D]
+    pub proj: Matrix,        // [D, P]
+    pub post_norm: Vec<f32>, // [D]
 }
 
 /// A feed-forward part.
@@ -39,24 +72,41 @@ pub(super) enum Ffn {
     Experts(Box<Experts>),
 }
 
+/// A mixer with a state, of `W` elements where the last matrix reads it, `C` channels and `N` gates.
+pub(super) struct Recurrent {
+    pub input: Matrix,          // [in_width, D]
+    pub conv: Matrix,           // [C, len]
+    pub output: Matrix,         // [D, W]
+    pub gate: Option<Matrix>,   // [W, D]
+    pub beta: Option<Matrix>,   // [N, D]
+    pub alpha: Option<Matrix>,  // [N, D]
+    pub a: Option<Vec<f32>>,    // [N]
+    pub dt: Option<Vec<f32>>,   // [N]
+    pub norm: Option<Vec<f32>>, // [v_dim]
+}
+
 /// One layer, dequantized.
 pub(super) struct Layer {
-    pub attn_norm: Option<NormWeights>,   // None: the mixer reads the stream
-    pub q: Matrix,                        // [H, D]
-    pub k: Matrix,                        // [G, D]
-    pub v: Matrix,                        // [G, D]
-    pub q_bias: Option<Vec<f32>>,         // [H]
-    pub k_bias: Option<Vec<f32>>,         // [G]
-    pub v_bias: Option<Vec<f32>>,         // [G]
-    pub q_norm: Option<Vec<f32>>,         // [head_dim] or [H]
-    pub k_norm: Option<Vec<f32>>,         // [head_dim] or [G]
-    pub sinks: Option<Vec<f32>>,          // [n_heads]
-    pub o: Matrix,                        // [D, H]
-    pub o_bias: Option<Vec<f32>>,         // [D]
+    pub attn_norm: Option<NormWeights>, // None: the mixer reads the stream
+    pub q: Matrix,                      // [H, D]
+    pub k: Option<Matrix>,              // [G, D]
+    pub v: Option<Matrix>,              // [G, D]; None where there are keys: these are the values
+    pub latent: Option<Latent>,
+    pub q_bias: Option<Vec<f32>>, // [H]
+    pub k_bias: Option<Vec<f32>>, // [G]
+    pub v_bias: Option<Vec<f32>>, // [G]
+    pub q_norm: Option<Vec<f32>>, // [head_dim] or [H]
+    pub k_norm: Option<Vec<f32>>, // [head_dim] or [G]
+    pub sinks: Option<Vec<f32>>,  // [n_heads]
+    pub o: Matrix,                // [D, H]
+    pub o_bias: Option<Vec<f32>>, // [D]
+    pub q_gate: Option<Matrix>,   // [H, D]
+    pub recurrent: Option<Recurrent>,
     pub post_attn_norm: Option<Vec<f32>>, // [D]
     pub ffn_norm: Option<NormWeights>,
     pub ffn: Ffn,
     pub post_ffn_norm: Option<Vec<f32>>, // [D]
+    pub per_layer: Option<PerLayerGate>,
 }
 
 /// Bytes of a file read at once, if a row is not longer.
@@ -153,15 +203,59 @@ impl<'a> Loader<'a> {
             each,
             shared: w.shared.as_ref().map(|w| self.dense(w)).transpose()?,
             shared_gate: self.optional(&w.shared_gate)?,
+            side_by_side: w.side_by_side.as_ref().map(|w| self.side_by_side(w)).transpose()?,
         })))
+    }
+
+    fn maybe(&mut self, t: &Option<Tensor<'_>>) -> Result<Option<Matrix>> {
+        t.as_ref().map(|t| self.matrix(t)).transpose()
+    }
+
+    fn recurrent(&mut self, w: &RecurrentWeights<'_>) -> Result<Recurrent> {
+        Ok(Recurrent {
+            input: self.matrix(&w.input)?,
+            conv: self.matrix(&w.conv)?,
+            output: self.matrix(&w.output)?,
+            gate: self.maybe(&w.gate)?,
+            beta: self.maybe(&w.beta)?,
+            alpha: self.maybe(&w.alpha)?,
+            a: self.optional(&w.a)?,
+            dt: self.optional(&w.dt)?,
+            norm: self.optional(&w.norm)?,
+        })
+    }
+
+    fn side_by_side(&mut self, w: &model::SideBySide<'_>) -> Result<SideBySide> {
+        Ok(SideBySide {
+            router_norm: self.vector(&w.router_norm)?,
+            experts_norm: self.vector(&w.experts_norm)?,
+            experts_post_norm: self.vector(&w.experts_post_norm)?,
+            shared_post_norm: self.vector(&w.shared_post_norm)?,
+        })
+    }
+
+    fn latent(&mut self, w: &LatentWeights<'_>) -> Result<Latent> {
+        let mut k_b = self.matrix(&w.k_b)?;
+        if let Some(n_heads) = w.transposed {
+            k_b = k_b.transposed_each(n_heads)?;
+        }
+        Ok(Latent {
+            q_a: w.q_a.as_ref().map(|t| self.matrix(t)).transpose()?,
+            q_a_norm: self.optional(&w.q_a_norm)?,
+            kv_a: self.matrix(&w.kv_a)?,
+            kv_a_norm: self.vector(&w.kv_a_norm)?,
+            k_b,
+            v_b: self.matrix(&w.v_b)?,
+        })
     }
 
     pub fn layer(&mut self, l: &LayerWeights<'_>) -> Result<Layer> {
         Ok(Layer {
             attn_norm: l.attn_norm.as_ref().map(|t| self.norm(t, &l.attn_norm_bias)).transpose()?,
             q: self.matrix(&l.q)?,
-            k: self.matrix(&l.k)?,
-            v: self.matrix(&l.v)?,
+            k: l.k.as_ref().map(|t| self.matrix(t)).transpose()?,
+            v: l.v.as_ref().map(|t| self.matrix(t)).transpose()?,
+            latent: l.latent.as_ref().map(|w| self.latent(w)).transpose()?,
             q_bias: self.optional(&l.q_bias)?,
             k_bias: self.optional(&l.k_bias)?,
             v_bias: self.optional(&l.v_bias)?,
@@ -170,10 +264,20 @@ impl<'a> Loader<'a> {
             sinks: self.optional(&l.sinks)?,
             o: self.matrix(&l.o)?,
             o_bias: self.optional(&l.o_bias)?,
+            q_gate: self.maybe(&l.q_gate)?,
+            recurrent: l.recurrent.as_ref().map(|w| self.recurrent(w)).transpose()?,
             post_attn_norm: self.optional(&l.post_attn_norm)?,
             ffn_norm: l.ffn_norm.as_ref().map(|t| self.norm(t, &l.ffn_norm_bias)).transpose()?,
             ffn: self.ffn(&l.ffn)?,
             post_ffn_norm: self.optional(&l.post_ffn_norm)?,
+            per_layer: match &l.per_layer {
+                None => None,
+                Some(w) => Some(PerLayerGate {
+                    gate: self.matrix(&w.gate)?,
+                    proj: self.matrix(&w.proj)?,
+                    post_norm: self.vector(&w.post_norm)?,
+                }),
+            },
         })
     }
 }

@@ -4,6 +4,8 @@
 //! error is half a unit in the last place of its result, whatever the length of its reduction; the order of
 //! every sum depends on its length alone.
 
+use super::zeros;
+use crate::error::Result;
 use crate::model::{Activation, Norm, RopePairing, RopeTable, sigmoid};
 
 /// A matrix; a vector has one row.
@@ -20,6 +22,18 @@ impl Matrix {
     /// Row `i`.
     pub fn row(&self, i: usize) -> &[f32] {
         &self.data[i * self.cols..(i + 1) * self.cols] // [cols]
+    }
+
+    /// Each of `n` matrices one behind the other, transposed.
+    pub fn transposed_each(&self, n: usize) -> Result<Matrix> {
+        let (rows, cols) = (self.rows / n, self.cols);
+        let mut data = zeros(self.data.len())?;
+        for (from, to) in self.data.chunks_exact(rows * cols).zip(data.chunks_exact_mut(rows * cols)) {
+            for (i, x) in from.iter().enumerate() {
+                to[i % cols * rows + i / cols] = *x;
+            }
+        }
+        Ok(Matrix { rows: n * cols, cols: rows, data })
     }
 }
 
@@ -63,6 +77,12 @@ pub(super) fn norm(kind: Norm, out: &mut [f32], x: &[f32], weight: &[f32], bias:
         let y = (x[i] as f64 - mean) * scale * weight[i] as f64;
         *out = bias.map_or(y, |b| y + b[i] as f64) as f32;
     }
+}
+
+/// `x = x / sqrt(mean(x^2) + eps)`.
+pub(super) fn rms_norm_without_weight(x: &mut [f32], eps: f32) {
+    let scale = inverse_rms(x, eps);
+    x.iter_mut().for_each(|x| *x = (*x as f64 * scale) as f32);
 }
 
 /// `x = x / sqrt(mean(x^2) + eps) * weight`.

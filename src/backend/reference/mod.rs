@@ -26,11 +26,18 @@ use crate::sampler::{self, SampleRequest, Sampled};
 mod attention;
 mod ffn;
 mod forward;
+mod latent;
 mod load;
 mod math;
+mod mixing;
+mod per_layer;
+mod recurrent;
 mod routed;
+mod states;
 
 use forward::{Network, Part, SharedPage, State};
+use routed::Routed;
+use states::States;
 
 /// The reference device. It has no state; there may be any number of it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -69,7 +76,8 @@ impl Device for ReferenceDevice {
         control: &mut dyn LoadControl,
     ) -> Result<Arc<dyn LoadedModel>> {
         let network = Network::load(config, weights, self.f16_cache, control)?;
-        Ok(Arc::new(ReferenceModel { network, plan: self.plan(config, weights), pool: RwLock::default() }))
+        let plan = self.plan(config, weights);
+        Ok(Arc::new(ReferenceModel { network, plan, pool: RwLock::default(), states: States::default() }))
     }
 }
 
@@ -78,6 +86,7 @@ struct ReferenceModel {
     network: Network,
     plan: Plan,
     pool: RwLock<Vec<SharedPage>>,
+    states: States,
 }
 
 /// A sequence's current logits.
@@ -122,17 +131,17 @@ impl ReferenceModel {
     }
 
     /// The page of a row, its part there, and where the row stands in the part's `k` and `v`.
-    fn cache_row(&self, at: CacheRow, n_keys: usize, n_values: usize) -> Result<(SharedPage, usize, Range<usize>)> {
+    fn cache_row(&self, at: CacheRow, n: [usize; 2]) -> Result<(SharedPage, usize, [Range<usize>; 2])> {
         let network = &self.network;
         let pool = self.pool.read().unwrap_or_else(PoisonError::into_inner);
-        let layers = network.config.layers.get(at.layer);
-        let g = layers.map_or(usize::MAX, |l| l.attention().kv_width());
+        let there = at.layer < network.config.n_layers() && at.row < PAGE_TOKENS;
         match pool.get(at.page as usize) {
-            Some(page) if at.row < PAGE_TOKENS && n_keys == g && n_values == g => {
-                let from = network.row_offset(at.layer, at.row);
-                Ok((page.clone(), network.classes.of(at.layer), from..from + g))
+            Some(page) if there && n == network.row_lens(at.layer) => {
+                let from = network.row_offsets(at.layer, at.row);
+                let ranges = [0, 1].map(|i| from[i]..from[i] + n[i]);
+                Ok((page.clone(), network.classes.of(at.layer), ranges))
             }
-            _ => Err(Error::Internal { message: format!("{at:?} of {n_keys} and {n_values} elements") }),
+            _ => Err(Error::Internal { message: format!("{at:?} of {n:?} elements") }),
         }
     }
 
@@ -142,6 +151,8 @@ impl ReferenceModel {
         let pages = self.pages(chunk)?;
         let config = &self.network.config;
         let mut state = State::new(config, is_long, chunk.start + chunk.tokens.len())?;
+        state.keeps_cache = chunk.keeps_cache;
+        self.states.load(chunk, &mut state.mixing.state)?;
         let mut logits = match chunk.want {
             Want::Last => Some(zeros(config.n_vocab)?),
             Want::Nothing => None,
@@ -157,6 +168,7 @@ impl ReferenceModel {
             };
             self.network.forward(token, position, &pages, wanted, &mut state, &mut tap)?;
         }
+        self.states.store(chunk, state.mixing.state)?;
         Ok(logits)
     }
 }
@@ -208,7 +220,7 @@ impl LoadedModel for ReferenceModel {
 
     fn page_image(&self) -> Option<PageImage> {
         let layout = "reference, f32, keys then values, [layer, token, kv head, element]";
-        let parts = self.network.part_lens.map(|len| 2 * len * size_of::<f32>());
+        let parts = self.network.part_lens.map(|[k, v]| (k + v) * size_of::<f32>());
         Some(PageImage { bytes: parts.iter().sum(), parts, layout, sums: 1 })
     }
 
@@ -217,16 +229,15 @@ impl LoadedModel for ReferenceModel {
         let page = page.read().unwrap_or_else(PoisonError::into_inner);
         out.fill(0);
         let network = &self.network;
-        let (Some(part), Some(n)) = (page.parts.get(class), network.part_lens.get(class).filter(|n| **n > 0)) else {
-            return Ok(());
-        };
-        let halves = out.as_chunks_mut::<4>().0.chunks_exact_mut(*n).zip([&part.k, &part.v]);
+        let (Some(part), Some(&[n, _])) = (page.parts.get(class), network.part_lens.get(class)) else { return Ok(()) };
+        let out = out.as_chunks_mut::<4>().0;
+        let (keys, values) = out.split_at_mut(n.min(out.len()));
         // A part that nobody has written has no memory, and zeros are its rows.
-        for (out, from) in halves.filter(|(_, from)| !from.is_empty()) {
+        for (i, (out, from)) in [(keys, &part.k), (values, &part.v)].into_iter().enumerate() {
             for layer in (0..network.config.n_layers()).filter(|layer| network.classes.of(*layer) == class) {
-                let (at, kept) = (network.row_offset(layer, 0), rows.min(PAGE_TOKENS) * network.row_len(layer));
-                let rows = out[at..at + kept].iter_mut().zip(&from[at..at + kept]);
-                rows.for_each(|(out, x)| *out = x.to_le_bytes());
+                let (at, len) = (network.row_offsets(layer, 0)[i], rows.min(PAGE_TOKENS) * network.row_lens(layer)[i]);
+                let (Some(out), Some(from)) = (out.get_mut(at..at + len), from.get(at..at + len)) else { continue };
+                out.iter_mut().zip(from).for_each(|(out, x)| *out = x.to_le_bytes());
             }
         }
         Ok(())
@@ -235,12 +246,28 @@ impl LoadedModel for ReferenceModel {
     fn write_part(&self, page: u32, class: usize, from: &[u8]) -> Result<()> {
         let page = self.page(page)?;
         let mut page = page.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(n) = self.network.part_lens.get(class).copied().filter(|n| *n > 0) else { return Ok(()) };
-        let Part { k, v } = page.written(class, n)?;
-        for (to, from) in [k, v].into_iter().zip(from.as_chunks::<4>().0.chunks_exact(n)) {
-            to.iter_mut().zip(from).for_each(|(x, bytes)| *x = f32::from_le_bytes(*bytes));
+        let Some(&lens) = self.network.part_lens.get(class).filter(|lens| lens[0] > 0) else { return Ok(()) };
+        let Part { k, v } = page.written(class, lens)?;
+        for (x, bytes) in k.iter_mut().chain(v).zip(from.as_chunks::<4>().0) {
+            *x = f32::from_le_bytes(*bytes);
         }
         Ok(())
+    }
+
+    fn reserve_states(&self, n: usize, _: usize) -> Result<()> {
+        self.states.reserve(n)
+    }
+
+    fn release_state(&self, state: u32, _: usize) {
+        self.states.release(state);
+    }
+
+    fn read_state(&self, state: u32, out: &mut [u8]) -> Result<()> {
+        self.states.read(state, out)
+    }
+
+    fn write_state(&self, state: u32, from: &[u8]) -> Result<()> {
+        self.states.write(state, self.network.config.state_len(), from)
     }
 
     fn set_logits(&self, slot: &mut dyn Slot, logits: &[f32]) -> Result<()> {
@@ -262,12 +289,12 @@ impl LoadedModel for ReferenceModel {
     }
 
     fn read_cache(&self, at: CacheRow, keys: &mut [f32], values: &mut [f32]) -> Result<()> {
-        let (page, class, range) = self.cache_row(at, keys.len(), values.len())?;
+        let (page, class, ranges) = self.cache_row(at, [keys.len(), values.len()])?;
         let page = page.read().unwrap_or_else(PoisonError::into_inner);
         let part = &page.parts[class];
         // Not there before the first write.
-        for (to, from) in [(keys, &part.k), (values, &part.v)] {
-            match from.get(range.clone()) {
+        for ((to, from), range) in [(keys, &part.k), (values, &part.v)].into_iter().zip(ranges) {
+            match from.get(range) {
                 Some(from) => to.copy_from_slice(from),
                 None => to.fill(0.0),
             }
@@ -276,11 +303,11 @@ impl LoadedModel for ReferenceModel {
     }
 
     fn write_cache(&self, at: CacheRow, keys: &[f32], values: &[f32]) -> Result<()> {
-        let (page, class, range) = self.cache_row(at, keys.len(), values.len())?;
+        let (page, class, [of_keys, of_values]) = self.cache_row(at, [keys.len(), values.len()])?;
         let mut page = page.write().unwrap_or_else(PoisonError::into_inner);
         let part = page.written(class, self.network.part_lens[class])?;
-        part.k[range.clone()].copy_from_slice(keys);
-        part.v[range].copy_from_slice(values);
+        part.k[of_keys].copy_from_slice(keys);
+        part.v[of_values].copy_from_slice(values);
         Ok(())
     }
 
@@ -343,11 +370,15 @@ fn out_of_memory<T>(n: usize) -> Error {
 fn plan_of(c: &Config, w: &Weights<'_>) -> Plan {
     let most = c.widths();
     let (routed, sum) = (2 * most.n_experts + 3 * most.n_used, if most.n_experts == 0 { 0 } else { c.n_embd });
-    let row = 4 * c.n_embd + 2 * most.q + 2 * most.kv + 2 * most.ffn.max(most.expert) + routed + c.n_vocab; // f32
+    let by_layer = most.per_layer + c.per_layer.map_or(0, |per_layer| per_layer.width);
+    let mixed = most.q + most.q.max(most.latent) + 2 * most.latent + by_layer + Routed::input_len(c);
+    let row = 4 * c.n_embd + mixed + 2 * most.kv + 2 * most.ffn.max(most.expert) + routed + c.n_vocab; // f32
+    let mixing = most.mix_in + most.conv + 4 * most.mix_out + most.gated_q + 2 * most.gates + c.n_embd;
     let wide = c.n_ctx_train + most.head + 2 * most.pairs + most.n_experts + sum; // f64
     Plan {
         weights_bytes: w.iter().map(|t| (t.rows * t.cols * size_of::<f32>()) as u64).sum(),
         kv_bytes_per_token: (c.kv_bytes_per_token() * 2) as u64, // f32,
-        scratch_bytes: (row * size_of::<f32>() + wide * size_of::<f64>()) as u64,
+        scratch_bytes: ((row + mixing) * size_of::<f32>() + wide * size_of::<f64>()) as u64,
+        state_bytes: (c.state_len() * size_of::<f32>()) as u64,
     }
 }

@@ -13,9 +13,16 @@ pub(super) struct Routed {
     pub shown: Vec<f32>,   // [K] the same, for a tap
     pub weights: Vec<f32>, // [K]
     pub sum: Vec<f64>,     // [D]
+    pub input: Vec<f32>,   // [D] of experts side by side: what the router reads, and then what all share
 }
 
 impl Routed {
+    /// Elements of `input`.
+    pub fn input_len(c: &Config) -> usize {
+        let side_by_side = c.layers.iter().any(|layer| layer.experts().is_some_and(|experts| experts.side_by_side));
+        if side_by_side { c.n_embd } else { 0 }
+    }
+
     /// Room for one token.
     pub fn new(c: &Config) -> Result<Routed> {
         let most = c.widths();
@@ -28,6 +35,7 @@ impl Routed {
             shown: zeros(k)?,
             weights: zeros(k)?,
             sum: zeros(if n == 0 { 0 } else { c.n_embd })?,
+            input: zeros(Routed::input_len(c))?,
         })
     }
 }

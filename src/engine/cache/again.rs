@@ -231,7 +231,7 @@ mod tests {
         // Eight pages, of which three can have their parts of the class with a window.
         let budget = Budget::new(Some(8 * page - 5 * classes.share(windowed, page)));
         let charge = Charge::new(&budget, 0).unwrap();
-        let pool = PagePool::new(loaded, charge, None, 0, &Arc::new(Pools::default())).unwrap();
+        let pool = PagePool::new(loaded, charge, None, (0, 0), &Arc::new(Pools::default())).unwrap();
         let mut pages = Pages::new(&pool, None);
         pages.prepare(0, 8 * PAGE_TOKENS).unwrap();
         pages.advance(PAGE_TOKENS).unwrap();

@@ -68,6 +68,12 @@ pub struct CacheFacts {
     pub n_tokens_saved: u64,
     /// Retained pages that have been given up so far for something else.
     pub n_pages_evicted: u64,
+    /// States that sessions and calls hold.
+    pub n_states: u64,
+    /// Checkpoints.
+    pub n_checkpoints: u64,
+    /// The most bytes of them.
+    pub checkpoint_limit_bytes: u64,
 }
 
 /// The bytes of pages in use, against the model's own limit and the engine's cap.
@@ -147,6 +153,9 @@ impl PageBudget {
             retained_bytes: 0,
             n_tokens_saved: 0,
             n_pages_evicted: 0,
+            n_states: 0,
+            n_checkpoints: 0,
+            checkpoint_limit_bytes: 0,
         }
     }
 }

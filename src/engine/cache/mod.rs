@@ -2,6 +2,7 @@
 
 mod again;
 mod budget;
+mod checkpoints;
 mod counts;
 mod leads;
 mod marks;
@@ -12,9 +13,12 @@ mod pools;
 mod prefix;
 mod retained;
 mod share;
+mod state_run;
+mod states;
 
 pub use budget::CacheFacts;
 pub(super) use budget::Charge;
+pub(super) use checkpoints::HeldState;
 pub use counts::CacheCounts;
 pub(super) use leads::Awaited;
 pub(super) use pages::Pages;
@@ -23,3 +27,4 @@ pub(super) use pool::PagePool;
 pub(super) use pools::Pools;
 pub(super) use prefix::PrefixKey;
 pub(super) use share::{Found, Lead};
+pub(super) use state_run::StateRun;

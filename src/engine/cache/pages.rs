@@ -280,6 +280,10 @@ impl Pages {
     /// The least number of tokens from which on to all that it holds each can be kept as they are.
     pub(in crate::engine) fn free_from(&self, n_tokens: usize) -> usize {
         let state = self.list.pool.lock();
+        if state.states.are_there() {
+            // There are states behind some of the pages besides.
+            return n_tokens;
+        }
         let (classes, pages) = (&self.list.pool.classes, &self.list.pages);
         let of_class = |class: usize| {
             let kept = pages.iter().rev().take_while(|page| state.parts.is_there(**page, class)).count();

@@ -17,6 +17,7 @@ use super::parts::{PageParts, WantedOf, wanted_behind};
 use super::pools::{Pools, Spare};
 use super::prefix::PrefixIndex;
 use super::retained::Retained;
+use super::states::States;
 use crate::alloc::{reserve, reserve_by};
 use crate::backend::{LoadedModel, PAGE_TOKENS};
 use crate::error::{Error, Result};
@@ -48,6 +49,7 @@ pub(super) struct State {
     pub(super) index: PrefixIndex,
     pub(super) retained: Retained,
     pub(super) leads: Leads,
+    pub(super) states: States,
     /// [`Counts::evicted`].
     n_evicted: Arc<AtomicU64>,
     /// The positions of each page that steps have computed, a bit for each, where [`PagePool::marks`].
@@ -67,12 +69,12 @@ pub(super) enum Writes {
 
 impl PagePool {
     /// `charge` is zero and grows with the pages in use, which take `cache_bytes` at most, those of them that are retained
-    /// `retained_bytes`; `pools` is the engine's.
+    /// `retained_bytes`, checkpoints of states `checkpoint_bytes`; `pools` is the engine's.
     pub(in crate::engine) fn new(
         loaded: Arc<dyn LoadedModel>,
         charge: Charge,
         cache_bytes: Option<u64>,
-        retained_bytes: u64,
+        (retained_bytes, checkpoint_bytes): (u64, u64),
         pools: &Arc<Pools>,
     ) -> Result<Arc<PagePool>> {
         let page_bytes = loaded.plan().kv_bytes_per_token * PAGE_TOKENS as u64;
@@ -91,6 +93,7 @@ impl PagePool {
             index: PrefixIndex::default(),
             retained,
             leads: Leads::default(),
+            states: States::new(loaded.plan().state_bytes, checkpoint_bytes),
             n_evicted: Arc::clone(&counts.evicted),
             by_steps: Vec::new(),
         };
@@ -116,6 +119,9 @@ impl PagePool {
             retained_bytes: state.retained.bytes(),
             n_tokens_saved: self.counts.saved.load(Ordering::Relaxed),
             n_pages_evicted: self.counts.evicted.load(Ordering::Relaxed),
+            n_states: state.states.n_held() as u64,
+            n_checkpoints: state.states.n_checkpoints() as u64,
+            checkpoint_limit_bytes: state.states.limit_bytes(),
             ..state.budget.facts(state.spare_bytes())
         }
     }
@@ -198,10 +204,11 @@ impl PagePool {
         if state.holders[page as usize] > 1 {
             return Writes::Shared;
         }
-        if copies && state.retained.may_have(state.parts.bytes_of(page)) && state.index.is_only(page) {
+        if copies && state.retained.may_have(state.bytes_of(page)) && state.index.is_only(page) {
             return Writes::Found;
         }
         state.index.forget(page);
+        state.drop_checkpoint(&*self.loaded, page);
         Writes::Own
     }
 }
@@ -255,6 +262,7 @@ impl State {
             self.holders.push(0);
             self.by_steps.push(0);
             self.parts.push();
+            self.states.push_page();
             self.retained.push();
             self.free.push(Reverse(page as u32));
         }
@@ -280,6 +288,7 @@ impl State {
         reserve(&mut self.holders, missing)?;
         reserve_by::<Reverse<u32>>(all, || self.free.try_reserve(all))?;
         self.parts.reserve(missing)?;
+        self.states.reserve_pages(missing)?;
         reserve(&mut self.by_steps, missing)?;
         self.retained.reserve(missing)?;
         if missing > 0 {
@@ -291,7 +300,7 @@ impl State {
     /// A page's last holder has let go of it, at this index of a list: it is retained if others may find it, and free if not. `end` is
     /// what those read who go on behind the last page of the list that is retained.
     fn leave(&mut self, loaded: &dyn LoadedModel, page: u32, index: usize, end: &mut Option<WantedOf>) {
-        let bytes = self.parts.bytes_of(page);
+        let bytes = self.bytes_of(page);
         if !self.retained.may_have(bytes) || !self.index.is_only(page) {
             self.free_page(loaded, page);
             return;
@@ -304,19 +313,25 @@ impl State {
 
     /// One more holder for a page that is held or retained.
     pub(super) fn hold(&mut self, page: u32) {
-        self.retained.remove(page, self.parts.bytes_of(page));
+        self.retained.remove(page, self.bytes_of(page));
         self.holders[page as usize] += 1;
     }
 
     /// A page that nobody holds becomes free; its bytes.
     pub(super) fn free_page(&mut self, loaded: &dyn LoadedModel, page: u32) -> u64 {
-        self.retained.remove(page, self.parts.bytes_of(page));
+        self.retained.remove(page, self.bytes_of(page));
+        let of_state = self.drop_checkpoint(loaded, page);
         self.index.forget(page);
         loaded.release_page(page);
         self.free.push(Reverse(page));
         let bytes = self.parts.free(page);
         self.budget.give(1, bytes);
-        bytes
+        bytes + of_state
+    }
+
+    /// Bytes of a page's parts, and of its checkpoint.
+    fn bytes_of(&self, page: u32) -> u64 {
+        self.parts.bytes_of(page) + self.states.bytes_of(page)
     }
 
     /// Frees the retained page that goes first; its bytes.
@@ -329,11 +344,11 @@ impl State {
     /// Bytes that are given back when memory is short.
     fn spare_bytes(&self) -> u64 {
         // Nobody wants the other parts of retained pages, so that they have been counted.
-        self.parts.spare_bytes() + self.retained.n() * self.parts.fixed_bytes()
+        self.parts.spare_bytes() + self.retained.n() * self.parts.fixed_bytes() + self.states.spare_bytes()
     }
 
     /// Counts bytes of so many pages more; what is spare goes for them if that is enough. Fails and changes nothing.
-    fn charge(&mut self, loaded: &dyn LoadedModel, n_pages: usize, bytes: u64) -> Result<()> {
+    pub(super) fn charge(&mut self, loaded: &dyn LoadedModel, n_pages: usize, bytes: u64) -> Result<()> {
         loop {
             let (lacks, spare) = (self.budget.lacks(bytes), self.spare_bytes());
             let taken = self.budget.take(n_pages, bytes, spare);
@@ -347,8 +362,9 @@ impl State {
     fn give_spare(&mut self, loaded: &dyn LoadedModel, bytes: u64) -> u64 {
         let mut gone = 0;
         while gone < bytes {
-            let part = self.drop_part(loaded, false);
-            let Some(bytes) = part.or_else(|| self.evict(loaded)).or_else(|| self.drop_part(loaded, true)) else {
+            let spare = self.drop_idle(loaded).or_else(|| self.drop_part(loaded, false));
+            let spare = spare.or_else(|| self.evict(loaded)).or_else(|| self.drop_least(loaded));
+            let Some(bytes) = spare.or_else(|| self.drop_part(loaded, true)) else {
                 break;
             };
             gone += bytes;
@@ -372,26 +388,5 @@ impl State {
             loaded.drop_part(page, class);
             self.budget.give(0, bytes);
         }
-    }
-
-    /// How many of the first of pages that follow on `n_held` whole ones can be shared: every class has what it reads behind
-    /// them.
-    pub(super) fn n_whole(&self, n_held: usize, found: &[u32]) -> usize {
-        let n_classes = self.parts.classes.n();
-        let mut runs = [0; crate::model::MAX_CLASSES];
-        let mut best = 0;
-        for (i, &page) in found.iter().enumerate() {
-            let n = n_held + i + 1;
-            let mut whole = true;
-            for (class, run) in runs.iter_mut().enumerate().take(n_classes) {
-                *run = if self.parts.is_there(page, class) { *run + 1 } else { 0 };
-                let first = self.parts.classes.first(class, n * PAGE_TOKENS) / PAGE_TOKENS;
-                whole &= *run >= n - first.max(n_held);
-            }
-            if whole {
-                best = i + 1;
-            }
-        }
-        best
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use super::checkpoints::HeldState;
 use super::leads::Awaited;
 use super::pages::Pages;
 use super::parts::wanted_behind;
@@ -14,6 +15,7 @@ use super::prefix::PrefixKey;
 use crate::alloc::reserve;
 use crate::backend::PAGE_TOKENS;
 use crate::error::Result;
+use crate::model::MAX_CLASSES;
 
 /// How often somebody who waits looks whether its own call has been cancelled, which no lock may tell it.
 const LOOK: Duration = Duration::from_millis(4);
@@ -22,8 +24,9 @@ const LOOK: Duration = Duration::from_millis(4);
 pub(in crate::engine) enum Found {
     /// Somebody is computing more of it: to be looked for again when that is settled.
     Waits(Awaited),
-    /// So many of its tokens were found; the rest is the session's to compute, and others may wait for it.
-    Is { n_tokens: usize, lead: Option<Lead> },
+    /// So many of its tokens were found, with the state behind them where the model has some; the rest is the session's to compute, and
+    /// others may wait for it.
+    Is { n_tokens: usize, lead: Option<Lead>, state: Option<HeldState> },
 }
 
 /// Pages that a call computes and others wait for.
@@ -81,6 +84,27 @@ impl Drop for Lead {
 }
 
 impl State {
+    /// How many of the first of pages that follow on `n_held` whole ones can be shared: every class has what it reads behind
+    /// them, and the sequence its state.
+    pub(super) fn n_whole(&self, n_held: usize, found: &[u32]) -> usize {
+        let n_classes = self.parts.classes.n();
+        let mut runs = [0; MAX_CLASSES];
+        let mut best = 0;
+        for (i, &page) in found.iter().enumerate() {
+            let n = n_held + i + 1;
+            let mut whole = !self.states.are_there() || self.states.checkpoint(page).is_some();
+            for (class, run) in runs.iter_mut().enumerate().take(n_classes) {
+                *run = if self.parts.is_there(page, class) { *run + 1 } else { 0 };
+                let first = self.parts.classes.first(class, n * PAGE_TOKENS) / PAGE_TOKENS;
+                whole &= *run >= n - first.max(n_held);
+            }
+            if whole {
+                best = i + 1;
+            }
+        }
+        best
+    }
+
     fn same_marks(&self, page: u32, other: u32) -> bool {
         self.by_steps[page as usize] == self.by_steps[other as usize]
     }
@@ -104,6 +128,7 @@ impl State {
             let Some(node) = self.index.enter(parent, tokens, *page) else { return };
             // Where somebody holds what one has that nobody holds, that one is not needed any more.
             if let Some(twin) = self.index.pages(node).iter().copied().find(|page| self.retained.has(*page)) {
+                self.move_checkpoint(twin, *page);
                 self.free_page(&*pool.loaded, twin);
             }
             parent = node;
@@ -129,7 +154,7 @@ impl State {
 impl Pages {
     /// Looks for the beginning of `tokens`, which are to follow on the session's `held` ones. With `takes`, pages of others that hold
     /// it become this session's, too: whole ones, and not all of `tokens`, where the session holds whole pages; behind the last of
-    /// them every layer has its window. `shares`: it waits for what others compute, but not for what it has given up of `awaited`, and others for it.
+    /// them every layer has its window, and the sequence its state. `shares`: it waits for what others compute, but not for what it has given up of `awaited`, and others for it.
     pub(in crate::engine) fn look_for(
         &mut self,
         held: &[u32],
@@ -142,7 +167,7 @@ impl Pages {
         // One token alone is there before anybody could have waited for it.
         let leads = shares && tokens.len() > 1 && behind.len() + tokens.len() >= PAGE_TOKENS;
         let Some(key) = self.list.key.as_ref().filter(|_| most > 0 || leads).cloned() else {
-            return Ok(Found::Is { n_tokens: 0, lead: None });
+            return Ok(Found::Is { n_tokens: 0, lead: None, state: None });
         };
         let mut ahead = Vec::new();
         if leads {
@@ -178,7 +203,9 @@ impl Pages {
         ahead.drain(..if leads { n * PAGE_TOKENS } else { 0 });
         let pages = &list.pages[..begun + n];
         let lead = if ahead.len() < PAGE_TOKENS { None } else { state.lead(&pool, &key, pages, ahead) };
-        Ok(Found::Is { n_tokens: n * PAGE_TOKENS, lead })
+        let behind = if n > 0 { pages.last().and_then(|page| state.states.checkpoint(*page)) } else { None };
+        let state = behind.map(|number| HeldState::of(&pool, &mut state, number));
+        Ok(Found::Is { n_tokens: n * PAGE_TOKENS, lead, state })
     }
 
     /// Whether somebody has, or computes, the first page of `tokens` behind this session's first `begun` ones.

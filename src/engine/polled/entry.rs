@@ -124,16 +124,20 @@ impl<H: AsRef<Session> + Clone> Entry<H> {
     /// What it would have of a pass.
     pub(super) fn wanted(&self, mark: &Arc<()>) -> Wanted {
         let (start, most) = match self.session.as_ref().lock_for(Some(mark)) {
-            Ok(state) => (state.tokens.len() + self.done, state.pages.pass_tokens()),
+            Ok(state) => {
+                let start = state.tokens.len() + self.done;
+                let most = self.appending.as_ref().map_or(0, |appending| appending.most(&state.pages, start));
+                (start, most)
+            }
             // It fails when its part is made.
             Err(_) => (0, 1),
         };
         Wanted { is_step: self.generates, start, left: self.tokens.len() - self.done, most }
     }
 
-    pub(super) fn part(&self, mark: &Arc<()>, n: usize) -> Result<Part> {
+    pub(super) fn part(&mut self, mark: &Arc<()>, n: usize) -> Result<Part> {
         let session = self.session.as_ref();
-        let appending = self.appending.as_ref().ok_or_else(lost)?;
+        let appending = self.appending.as_mut().ok_or_else(lost)?;
         session.lock_for(Some(mark))?.run(|state| session.part(state, appending, &self.tokens, self.done, n))
     }
 

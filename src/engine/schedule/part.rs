@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use crate::backend::{Chunk, LoadedModel, RunControl, TapObserver, Want};
+use crate::backend::{Chunk, LoadedModel, RunControl, StateUse, TapObserver, Want};
 use crate::engine::figures::Clocks;
 use crate::engine::slot::{SharedSlot, lock_slot};
 use crate::error::{Error, Result};
@@ -25,6 +25,10 @@ pub(in crate::engine) struct Part {
     pub(in crate::engine) is_step: bool,
     /// See [`Chunk::by_steps`].
     pub(in crate::engine) by_steps: bool,
+    /// See [`Chunk::state`]; the call that wants the pass holds them.
+    pub(in crate::engine) state: Option<StateUse>,
+    /// See [`Chunk::keeps_cache`].
+    pub(in crate::engine) keeps_cache: bool,
     pub(in crate::engine) cancel: Arc<AtomicBool>,
     /// Its session's, and since when the pass has been wanted.
     pub(in crate::engine) clocks: Arc<Clocks>,
@@ -44,7 +48,8 @@ fn forward<'a>(
         .zip(&mut slots)
         .map(|(p, slot)| {
             let (tokens, start, pages, slot) = (&*p.tokens, p.start, &*p.pages, &mut ***slot);
-            Chunk { tokens, start, pages, slot, want: p.want, by_steps: p.by_steps }
+            let (state, keeps_cache) = (p.state, p.keeps_cache);
+            Chunk { tokens, start, pages, slot, want: p.want, by_steps: p.by_steps, state, keeps_cache }
         })
         .collect();
     let mut run = RunControl { cancel, tap };

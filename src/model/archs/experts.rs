@@ -49,7 +49,7 @@ impl Keys<'_> {
             let shared = shared.map(|width| Shared { ffn: gated(width), gated: usual.shared_gate });
             let select_bias = self.gguf.tensor(&format!("blk.{i}.exp_probs_b.bias")).is_some();
             let route = Route { select_bias, ..route };
-            layer.ffn = Ffn::Experts(Experts { n, n_used, each: gated(width), route, shared });
+            layer.ffn = Ffn::Experts(Experts { n, n_used, each: gated(width), route, shared, side_by_side: false });
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 //! The last of a file's layers may be for drafts (`nextn_predict_layers`): it is no layer of the model, and left out.
 
 use super::experts::Usual;
-use super::{Architecture, Config, Extras, Keys, Need, Norm, QkNorm, Score, wrong};
+use super::{Architecture, Config, Extras, Keys, Need, Norm, QkNorm, Score};
 use crate::error::Result;
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
@@ -23,13 +23,5 @@ fn fill(keys: &Keys<'_>, config: &mut Config, extras: &mut Extras) -> Result<()>
         config.layers.iter_mut().for_each(|layer| layer.attention_mut().qk_norm = Some(QkNorm::Head));
     }
     keys.experts(config, Usual { score: Score::Sigmoid, ..Usual::SOFTMAX })?;
-    let suffix = "nextn_predict_layers";
-    let n_drafts = keys.gguf.opt_uint(&keys.key(suffix))?.unwrap_or(0);
-    let n_layers = config.n_layers() as u64;
-    if n_drafts >= n_layers {
-        return Err(wrong(&keys.key(suffix), n_drafts, format!("below {n_layers}, the number of layers")));
-    }
-    config.layers.truncate((n_layers - n_drafts) as usize);
-    extras.n_left_out = n_drafts as usize;
-    Ok(())
+    keys.leave_out_drafts(config, extras)
 }

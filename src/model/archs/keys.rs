@@ -1,6 +1,6 @@
 //! The keys of an architecture, each number checked where it is read, and what all architectures read alike.
 
-use super::{Activation, Attention, Block, Config, Dense, Ffn, Layer, Mixer, Norm};
+use super::{Activation, Attention, Block, Config, Dense, Extras, Ffn, Layer, Mixer, Norm};
 use crate::alloc::reserve_exact;
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, Value};
@@ -9,6 +9,8 @@ use crate::gguf::{Gguf, Value};
 pub(super) struct Keys<'g> {
     pub gguf: &'g Gguf<'g>,
     pub name: &'g str,
+    /// What the architecture reads, of those that others refuse.
+    pub reads: &'static [&'static str],
 }
 
 /// Upper bound of every width and count, far above any model, that keeps their products inside 64 bits.
@@ -62,6 +64,11 @@ impl Keys<'_> {
 
     /// A width or a count, or an array of one for each layer.
     pub fn opt_sizes(&self, suffix: &str, n_layers: usize) -> Result<Option<PerLayer>> {
+        self.opt_counts(suffix, n_layers, false)
+    }
+
+    /// [`Self::opt_sizes`], of which some in an array may be 0 if there may be `none`.
+    fn opt_counts(&self, suffix: &str, n_layers: usize, none: bool) -> Result<Option<PerLayer>> {
         let key = self.key(suffix);
         let Some(array) = self.gguf.meta(&key).and_then(|v| v.as_array()) else {
             return Ok(self.opt_size(suffix, MAX_SIZE)?.map(PerLayer::Same));
@@ -73,7 +80,10 @@ impl Keys<'_> {
         let mut all = Vec::new();
         reserve_exact(&mut all, n_layers)?;
         for n in array.ints() {
-            all.push(checked(&key, u64::try_from(n).unwrap_or(0), MAX_SIZE)?);
+            all.push(match n {
+                0 if none => 0,
+                n => checked(&key, u64::try_from(n).unwrap_or(0), MAX_SIZE)?,
+            });
         }
         Ok(Some(PerLayer::Each(all)))
     }
@@ -90,9 +100,14 @@ impl Keys<'_> {
         let n_layers = self.size("block_count", self.gguf.n_tensors() as u64)?;
         let n_embd = self.size("embedding_length", MAX_SIZE)?;
         let n_ctx_train = self.size("context_length", 1 << 31)?;
-        let widths = self.sizes("feed_forward_length", n_layers)?;
+        // Where all layers have experts there need not be another width.
+        let has = |suffix: &str| self.gguf.meta(&self.key(suffix)).is_some();
+        let of_experts = has("expert_feed_forward_length") && !has("feed_forward_length");
+        let width = if of_experts { "expert_feed_forward_length" } else { "feed_forward_length" };
+        let widths = self.sizes(width, n_layers)?;
         let n_heads = self.sizes("attention.head_count", n_layers)?;
-        let n_kv_heads = self.opt_sizes("attention.head_count_kv", n_layers)?;
+        // Short convolutions stand where there are no heads of keys.
+        let n_kv_heads = self.opt_counts("attention.head_count_kv", n_layers, has("shortconv.l_cache"))?;
         let first = self.attention(n_embd, n_heads.get(0))?;
         let mut layers = Vec::new();
         reserve_exact(&mut layers, n_layers)?;
@@ -101,8 +116,10 @@ impl Keys<'_> {
             let n_kv_heads = n_kv_heads.as_ref().map_or(n_heads, |n| n.get(i));
             layers.push(Layer {
                 mixer: Mixer::Attention(Attention { n_heads, n_kv_heads, ..first }),
+                recurrent: None,
                 ffn: Ffn::Dense(Dense { width: widths.get(i), activation: Activation::Silu, gated: true }),
                 block: Block::Sequential,
+                out_scale: 1.0,
             });
         }
         Ok(Config {
@@ -118,6 +135,7 @@ impl Keys<'_> {
             logit_softcap: self.float("final_logit_softcapping")?.filter(|&cap| cap != 0.0),
             ropes: vec![self.scaled_rope("rope.freq_base", first.head_dim, n_ctx_train)?],
             long: None,
+            per_layer: None,
             layers,
         })
     }
@@ -133,6 +151,9 @@ impl Keys<'_> {
             None => n_embd / n_heads,
         };
         for suffix in ["attention.value_length", "attention.key_length_swa", "attention.value_length_swa"] {
+            if self.reads.contains(&suffix) {
+                continue;
+            }
             if let Some(length) = self.opt_size(suffix, MAX_SIZE)?.filter(|&length| length != head_dim) {
                 return Err(wrong(&self.key(suffix), length, format!("{head_dim}, the length of a key")));
             }
@@ -148,12 +169,29 @@ impl Keys<'_> {
             scale: self.float("attention.scale")?.unwrap_or(1.0 / (head_dim as f32).sqrt()),
             softcap: self.float("attn_logit_softcapping")?.filter(|&cap| cap != 0.0),
             sinks: false,
+            gated: false,
+            k_as_v: false,
+            v_norm: false,
+            kv_from: None,
+            latent: None,
         })
+    }
+
+    /// Leaves out the last layers where the file says that they are for drafts.
+    pub fn leave_out_drafts(&self, config: &mut Config, extras: &mut Extras) -> Result<()> {
+        let (suffix, n_layers) = ("nextn_predict_layers", config.n_layers() as u64);
+        let n_drafts = self.gguf.opt_uint(&self.key(suffix))?.unwrap_or(0);
+        if n_drafts >= n_layers {
+            return Err(wrong(&self.key(suffix), n_drafts, format!("below {n_layers}, the number of layers")));
+        }
+        config.layers.truncate((n_layers - n_drafts) as usize);
+        extras.n_left_out = n_drafts as usize;
+        Ok(())
     }
 
     /// Refuses keys that ask for something that a `Config` cannot say, or that the architecture does not read, unless they
     /// ask for nothing.
-    pub fn refuse_other_computations(&self, reads: &[&str]) -> Result<()> {
+    pub fn refuse_other_computations(&self) -> Result<()> {
         // `(key, the value that changes nothing)`.
         const KEYS: [(&str, f64); 15] = [
             ("expert_count", 0.0),
@@ -174,7 +212,7 @@ impl Keys<'_> {
         ];
         for (suffix, neutral) in KEYS {
             let key = self.key(suffix);
-            let Some(value) = self.gguf.meta(&key).filter(|_| !reads.contains(&suffix)) else { continue };
+            let Some(value) = self.gguf.meta(&key).filter(|_| !self.reads.contains(&suffix)) else { continue };
             let number = match value {
                 Value::Bool(b) => f64::from(u8::from(b)),
                 value => value.as_int().map(|n| n as f64).or(value.as_float()).unwrap_or(f64::NAN),

@@ -5,12 +5,16 @@
 use super::config::{Attention, Block, Config, Ffn, Layer, LongContext, Mixer, Norm, QkNorm, Temperature};
 use super::dense::{Activation, Dense};
 use super::experts::{Experts, Groups, Route, Score, Shared};
+use super::latent::Latent;
+use super::per_layer::PerLayer;
+use super::recurrent::{DeltaNet, KeyHeads, Recurrent, ShortConv};
 use super::rope::{RopePairing, RopeTable, Yarn};
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, shorten};
 
 mod arcee;
 mod cohere2;
+mod deepseek2;
 mod ernie4_5;
 mod ernie4_5_moe;
 mod exaone4;
@@ -18,6 +22,7 @@ mod experts;
 mod gemma;
 mod gemma2;
 mod gemma3;
+mod gemma4;
 mod glm4;
 mod glm4moe;
 mod gpt_oss;
@@ -27,6 +32,8 @@ mod granitemoe;
 mod hunyuan_dense;
 mod internlm2;
 mod keys;
+mod lfm2;
+mod lfm2moe;
 mod llama;
 mod mistral3;
 mod olmo2;
@@ -35,8 +42,15 @@ mod phi2;
 mod phi3;
 mod qwen2;
 mod qwen2moe;
+mod qwen2vl;
 mod qwen3;
+mod qwen35;
+mod qwen35moe;
 mod qwen3moe;
+mod qwen3next;
+mod qwen3vl;
+mod qwen3vlmoe;
+mod recurrent;
 mod ropes;
 mod seed_oss;
 mod smollm3;
@@ -60,15 +74,17 @@ pub struct Architecture {
 }
 
 /// All of them, by name.
-pub static ARCHITECTURES: [Architecture; 30] = [
+pub static ARCHITECTURES: [Architecture; 40] = [
     arcee::ARCHITECTURE,
     cohere2::ARCHITECTURE,
+    deepseek2::ARCHITECTURE,
     ernie4_5::ARCHITECTURE,
     ernie4_5_moe::ARCHITECTURE,
     exaone4::ARCHITECTURE,
     gemma::ARCHITECTURE,
     gemma2::ARCHITECTURE,
     gemma3::ARCHITECTURE,
+    gemma4::ARCHITECTURE,
     glm4::ARCHITECTURE,
     glm4moe::ARCHITECTURE,
     gpt_oss::ARCHITECTURE,
@@ -77,6 +93,8 @@ pub static ARCHITECTURES: [Architecture; 30] = [
     granitemoe::ARCHITECTURE,
     hunyuan_dense::ARCHITECTURE,
     internlm2::ARCHITECTURE,
+    lfm2::ARCHITECTURE,
+    lfm2moe::ARCHITECTURE,
     llama::ARCHITECTURE,
     mistral3::ARCHITECTURE,
     olmo2::ARCHITECTURE,
@@ -85,8 +103,14 @@ pub static ARCHITECTURES: [Architecture; 30] = [
     phi3::ARCHITECTURE,
     qwen2::ARCHITECTURE,
     qwen2moe::ARCHITECTURE,
+    qwen2vl::ARCHITECTURE,
     qwen3::ARCHITECTURE,
+    qwen35::ARCHITECTURE,
+    qwen35moe::ARCHITECTURE,
     qwen3moe::ARCHITECTURE,
+    qwen3next::ARCHITECTURE,
+    qwen3vl::ARCHITECTURE,
+    qwen3vlmoe::ARCHITECTURE,
     seed_oss::ARCHITECTURE,
     smollm3::ARCHITECTURE,
     stablelm::ARCHITECTURE,
@@ -123,6 +147,8 @@ pub(super) struct Extras {
     pub ffn_norm: Need,
     /// What the file calls the norm of what the feed-forward part reads.
     pub ffn_norm_name: &'static str,
+    /// What it calls the output's norm.
+    pub output_norm_name: &'static str,
     /// Biases of both, and of the output's norm.
     pub norm_bias: Need,
     pub qkv_bias: Need,
@@ -133,11 +159,17 @@ pub(super) struct Extras {
     pub experts_bias: Need,
     pub post_norms: Need,
     pub rope_freqs: Need,
+    /// Whether the divisors are those of the first rope alone.
+    pub rope_freqs_of_first: bool,
     /// Whether the divisors of the frequencies are two: of sessions within the original context, and of longer ones.
     pub long_rope: bool,
     pub output_bias: Need,
+    /// A number that each layer is multiplied by.
+    pub out_scale: Need,
     /// Layers behind the last, whose tensors are left out.
     pub n_left_out: usize,
+    /// Whether tensors of parts that see or hear are left out: the text's are all that is computed.
+    pub text_only: bool,
     /// Whether `ffn_up` holds the gate's rows and then those of up.
     pub fused_gate_up: bool,
 }
@@ -148,6 +180,7 @@ impl Extras {
         attn_norm: Need::Yes,
         ffn_norm: Need::Yes,
         ffn_norm_name: "ffn_norm",
+        output_norm_name: "output_norm.weight",
         norm_bias: Need::No,
         qkv_bias: Need::No,
         o_bias: Need::No,
@@ -155,9 +188,12 @@ impl Extras {
         experts_bias: Need::No,
         post_norms: Need::No,
         rope_freqs: Need::No,
+        rope_freqs_of_first: false,
+        out_scale: Need::No,
         long_rope: false,
         output_bias: Need::No,
         n_left_out: 0,
+        text_only: false,
         fused_gate_up: false,
     };
 
@@ -171,8 +207,8 @@ impl Extras {
 pub(super) fn describe(gguf: &Gguf<'_>, n_vocab: usize) -> Result<(Config, Extras)> {
     let name = gguf.text("general.architecture")?;
     let architecture = ARCHITECTURES.iter().find(|a| a.name == name).ok_or_else(|| not_here(name))?;
-    let keys = Keys { gguf, name };
-    keys.refuse_other_computations(architecture.reads)?;
+    let keys = Keys { gguf, name, reads: architecture.reads };
+    keys.refuse_other_computations()?;
     let (mut config, mut extras) = (keys.common(architecture.norm, n_vocab)?, Extras::NONE);
     (architecture.fill)(&keys, &mut config, &mut extras)?;
     config.validate()?;

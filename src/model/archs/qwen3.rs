@@ -6,7 +6,7 @@ use crate::error::Result;
 pub(super) const ARCHITECTURE: Architecture =
     Architecture { name: "qwen3", models: "Qwen 3 (dense)", norm: Norm::Rms, reads: &[], fill };
 
-fn fill(_: &Keys<'_>, config: &mut Config, _: &mut Extras) -> Result<()> {
+pub(super) fn fill(_: &Keys<'_>, config: &mut Config, _: &mut Extras) -> Result<()> {
     config.layers.iter_mut().for_each(|layer| layer.attention_mut().qk_norm = Some(QkNorm::Head));
     Ok(())
 }

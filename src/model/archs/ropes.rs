@@ -45,7 +45,7 @@ impl Keys<'_> {
         }
         let suffix = "rope.dimension_count_swa";
         match self.opt_size(suffix, MAX_SIZE)? {
-            Some(other) if other != n_rot => {
+            Some(other) if other != n_rot && !self.reads.contains(&suffix) => {
                 Err(unsupported(&self.key(suffix), other, format!("{n_rot}, as on other layers")))
             }
             _ => Ok(n_rot),
@@ -126,6 +126,11 @@ impl Keys<'_> {
             }
             None => Ok(rope),
         }
+    }
+
+    /// Whether YaRN scales the rope.
+    pub fn is_yarn(&self) -> bool {
+        self.gguf.opt_text(&self.key("rope.scaling.type")).ok().flatten() == Some("yarn")
     }
 
     /// Whether there are factors for contexts within the original one, and hence others for longer ones.

@@ -104,9 +104,39 @@ fn others() -> Vec<Case> {
     cases.push(bad("no window", none, text));
     let llama4 = with("qwen2", "general.architecture", Value::String("llama4"));
     cases.extend(experts());
+    cases.extend(states());
     let needs = "which needs windows in chunks, weights before experts and a norm of queries without weights";
     let text = no_such_architecture(&format!("\"llama4\", {needs}"));
     cases.push(unsupported("known to be missing", llama4, &text));
+    cases
+}
+
+/// Keys of layers with a state.
+fn states() -> Vec<Case> {
+    let (mut cases, width) = (Vec::new(), "1 to 1048576");
+    for (arch, suffix, value, expected) in [
+        ("lfm2", "shortconv.l_cache", 0, width),
+        ("qwen35", "ssm.state_size", 0, width),
+        ("qwen3next", "ssm.conv_kernel", 1 << 21, width),
+        ("qwen35", "ssm.inner_size", 65, "a multiple of 4, the number of value heads"),
+    ] {
+        let file = with(arch, &format!("{arch}.{suffix}"), Value::U32(value));
+        cases.push(bad("states", file, format!("key \"{arch}.{suffix}\" is {value}; expected {expected}")));
+    }
+    for (arch, suffix, value, text) in [
+        ("lfm2", "shortconv.l_cache", 65, "length of the convolution (shortconv.l_cache) is 65; expected 2 to 64"),
+        ("qwen35", "ssm.conv_kernel", 1, "length of the convolution (ssm.conv_kernel) is 1; expected 2 to 64"),
+        ("qwen35", "ssm.state_size", 2048, "elements of a key head (ssm.state_size) is 2048; expected 1 to 1024"),
+        (
+            "qwen35",
+            "ssm.group_count",
+            3,
+            "value heads (ssm.time_step_rank) is 4; expected a multiple of 3, the number of key heads",
+        ),
+    ] {
+        let file = with(arch, &format!("{arch}.{suffix}"), Value::U32(value));
+        cases.push(bad("states", file, format!("layer 0 {text}")));
+    }
     cases
 }
 

@@ -41,8 +41,8 @@ unsafe extern "C" {
     pub fn kgc_f16_mma_split_most(n: u32, parts: u32) -> u32;
     pub fn kgc_f16_batch(st: *const Stage, nt: u32, ks: u32, groups: u32, two: c_int, pdl: c_int, stream: Handle) -> c_int;
     pub fn kgc_f16_batch_slots(n: u32, parts: u32, nt: u32, ks: u32, groups: u32, two: c_int) -> u32;
-    pub fn kgc_q_batch(st: *const Stage, ty: Packed, pdl: c_int, stream: Handle) -> c_int;
-    pub fn kgc_q_batch_per_sm(n: u32, ty: Packed, nt: u32) -> u32;
+    pub fn kgc_q_batch(st: *const Stage, ty: Packed, groups: u32, pdl: c_int, stream: Handle) -> c_int;
+    pub fn kgc_q_batch_fits(ty: Packed, nt: u32, groups: u32) -> c_int;
 
     pub fn kgc_gemm_encoder(encode: *mut *mut c_void) -> c_int;
     pub fn kgc_gemm(gemm: *const Gemm, stream: Handle) -> c_int;

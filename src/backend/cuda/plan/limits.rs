@@ -2,6 +2,9 @@
 
 use crate::backend::cuda::kernels::abi;
 
+/// The number of the order in which these kernels add (ARCHITECTURE.md, "The order of sums").
+pub const SUMS: u32 = 2;
+
 /// Sequences of one step.
 pub const MOST_SEQUENCES: usize = 64;
 /// Most tokens of one pass of prompts.

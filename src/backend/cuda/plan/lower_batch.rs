@@ -44,10 +44,11 @@ pub enum Run {
     },
     /// An input that no norm stands before, in pieces.
     Pieces(Stage),
-    /// Quantized rows on tensor cores.
+    /// Quantized rows on tensor cores, `groups` of 32 at once.
     Quantized {
         stage: Stage,
         ty: Packed,
+        groups: u32,
     },
     /// Rows of vectors, `at_once` sequences a block.
     Rows {
@@ -275,9 +276,9 @@ impl Lowering<'_> {
             let (split, ks) = (self.target.work.split, shape.split);
             let mut stage = Stage { split, split_nt: nt, split_ints: 1, ks, n_seg, ..stage };
             let rows: Vec<u32> = stage.m[..n_seg as usize].iter().map(|m| m.rows).collect();
-            let blocks = q_batch::side_by_side(gpu, stage.n, ty, n_seq, nt);
+            let (groups, blocks) = Input::of(&stage, &[ty], &rows).cut(gpu, n_seq, nt);
             f16_batch::blocks_of(&mut stage, &rows, blocks);
-            return self.push(kind, Run::Quantized { stage, ty });
+            return self.push(kind, Run::Quantized { stage, ty, groups });
         }
         let mut stage = stage;
         let at_once = at_once(stage.n, ty, n_seq);
@@ -305,10 +306,12 @@ impl Pieces {
         if !gpu.wide || !placed.mats.iter().all(|m| m.ty.is_quantized()) {
             return Pieces::Never;
         }
-        if !q_batch::wanted(n_seq, tuning, tuned_nt) {
+        let weights = rows.iter().map(|r| u64::from(*r) * u64::from(placed.stage.n)).sum();
+        if !q_batch::wanted(n_seq, weights, tuning, tuned_nt) {
             return Pieces::NotNow;
         }
-        let input = Input::of(&placed.stage, &placed.mats, rows);
+        let types: Vec<Packed> = placed.mats.iter().map(|m| m.ty).collect();
+        let input = Input::of(&placed.stage, &types, rows);
         if !input.fits() {
             return Pieces::Never;
         }

@@ -129,7 +129,7 @@ impl Batch {
             Run::Embed { mat, scale, x, stride } => queue.embed(mat, state, n_seq, *scale, *x, *stride),
             Run::Norm { stage, out, threads } => dependent.batch_norm(stage, *out, *threads),
             Run::Pieces(stage) => dependent.stage_input(stage),
-            Run::Quantized { stage, ty } => dependent.q_batch(stage, *ty),
+            Run::Quantized { stage, ty, groups } => dependent.q_batch(stage, *ty, *groups),
             Run::Rows { stage, ty, at_once, threads } => dependent.gemv_batch(stage, *ty, *at_once, *threads),
             Run::Wide { stage, wide: w } => dependent.f16_batch(stage, w.nt, w.ks, w.groups, w.two),
             Run::Tiles { stage, nt } => dependent.f16_mma_batch(stage, *nt),

@@ -11,7 +11,7 @@ use super::slot::{CudaSlot, slot_of};
 use super::{pipeline, prompts, sample, single, together};
 use crate::alloc;
 use crate::backend::cuda::driver::Buffer;
-use crate::backend::cuda::plan::limits::{LEAST_ROWS, MOST_ROWS};
+use crate::backend::cuda::plan::limits::{LEAST_ROWS, MOST_ROWS, SUMS};
 use crate::backend::{Ahead, CacheRow, Chunk, LoadedModel, PAGE_TOKENS, PageImage, Plan, RunControl, Slot, Verdict};
 use crate::error::{Error, Result};
 use crate::model::{CacheClasses, Config, MAX_CLASSES};
@@ -79,7 +79,7 @@ impl LoadedModel for CudaModel {
     fn page_image(&self) -> Option<PageImage> {
         let pages = &self.net.pages;
         let layout = "f16 [layer][k, v][head][64][head_dim]";
-        Some(PageImage { bytes: pages.bytes, parts: pages.part_bytes, layout, sums: 1 })
+        Some(PageImage { bytes: pages.bytes, parts: pages.part_bytes, layout, sums: SUMS })
     }
 
     fn read_part(&self, page: u32, class: usize, rows: usize, out: &mut [u8]) -> Result<()> {

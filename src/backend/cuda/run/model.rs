@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::exec::{Exec, Network, first_context};
 use super::internal;
 use crate::backend::cuda::driver::{Buffer, Gpu, Stream};
+use crate::backend::cuda::missing;
 use crate::backend::cuda::plan::experts::MOST_SLOTS;
 use crate::backend::cuda::plan::geometry::Tuning;
 use crate::backend::cuda::plan::limits::{MOST_ROWS, MOST_SEQUENCES};
@@ -31,6 +32,7 @@ pub fn plan(config: &Config, weights: &Weights<'_>) -> Plan {
         kv_bytes_per_token: config.kv_bytes_per_token() as u64,
         // And a slot's logits and table, the captured steps, and what rounding takes.
         scratch_bytes: fixed + part + prefill + 2 * GRAIN,
+        state_bytes: 0,
     }
 }
 
@@ -111,6 +113,7 @@ impl CudaModel {
         strict: bool,
         control: &mut dyn LoadControl,
     ) -> Result<CudaModel> {
+        missing::check(config)?;
         check(gpu, config, weights)?;
         check_scales(weights)?;
         gpu.bind()?;
@@ -140,6 +143,7 @@ impl CudaModel {
             weights_bytes: self.weights_bytes.next_multiple_of(GRAIN),
             kv_bytes_per_token: self.net.config.kv_bytes_per_token() as u64,
             scratch_bytes: exec.work.bytes + batch + masked + exec.prefill.as_ref().map_or(0, |p| p.bytes()),
+            state_bytes: 0,
         }
     }
 }

@@ -240,7 +240,11 @@ pub fn lay<'a>(base: Address, config: &Config, weights: &Weights<'a>) -> Laid<'a
     };
     let mut layers = Vec::with_capacity(weights.layers.len());
     for (w, c) in weights.layers.iter().zip(&config.layers) {
-        let [q, k, v] = at.mats([&w.q, &w.k, &w.v]);
+        let [q, k, v] = match (&w.k, &w.v) {
+            (Some(k), Some(v)) => at.mats([&w.q, k, v]),
+            // Such a layer is refused (`missing.rs`).
+            _ => [Mat::default(); 3],
+        };
         let [o] = at.mats([&w.o]);
         let ffn = w.ffn.common();
         let (gate, up) = match ffn.map(|w| (&w.gate, &w.up)) {

@@ -42,10 +42,10 @@ pub fn f16_batch_slots(columns: u32, parts: u32, nt: u32, ks: u32, groups: u32, 
     unsafe { ffi::kgc_f16_batch_slots(columns, parts, nt, ks, groups, i32::from(two)) }
 }
 
-/// Blocks of [`Queue::q_batch`] that a multiprocessor has room for; 0 where there is none for one.
-pub fn q_batch_per_sm(columns: u32, ty: Packed, nt: u32) -> u32 {
+/// Whether a block of [`Queue::q_batch`] has room for `nt` tiles of sequences and `groups` of 32 rows.
+pub fn q_batch_fits(ty: Packed, nt: u32, groups: u32) -> bool {
     // SAFETY: as above.
-    unsafe { ffi::kgc_q_batch_per_sm(columns, ty, nt) }
+    unsafe { ffi::kgc_q_batch_fits(ty, nt, groups) != 0 }
 }
 
 /// The matrices of a stage.
@@ -218,16 +218,21 @@ impl Queue<'_> {
         self.check(unsafe { ffi::kgc_f16_batch(st, nt, ks, groups, i32::from(two), self.pdl(), self.raw()) })
     }
 
-    /// The products of several sequences with quantized matrices of one type, on tensor cores; the input is staged.
-    pub fn q_batch(&self, st: &Stage, ty: Packed) -> Result<()> {
+    /// The products of several sequences with quantized matrices of one type, on tensor cores, `groups` (1 or 2) of 32 rows at once; the input
+    /// is staged.
+    pub fn q_batch(&self, st: &Stage, ty: Packed, groups: u32) -> Result<()> {
         ensure!("q_batch", self.gpu.wide, "code of version {}.x", self.gpu.major);
         check("q_batch", st)?;
         check_batch("q_batch", st)?;
         check_types("q_batch", st, |t| t == ty && t.is_quantized(), true)?;
         check_staged("q_batch", st)?;
-        let room = q_batch_per_sm(st.n, ty, st.split_nt);
-        ensure!("q_batch", room > 0, "no room for {} tiles of {ty:?}", st.split_nt);
+        ensure!(
+            "q_batch",
+            q_batch_fits(ty, st.split_nt, groups),
+            "no room for {} tiles of sequences and {groups} groups of rows of {ty:?}",
+            st.split_nt
+        );
         // SAFETY: as above.
-        self.check(unsafe { ffi::kgc_q_batch(st, ty, self.pdl(), self.raw()) })
+        self.check(unsafe { ffi::kgc_q_batch(st, ty, groups, self.pdl(), self.raw()) })
     }
 }

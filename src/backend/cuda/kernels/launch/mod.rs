@@ -19,7 +19,7 @@ pub use expert_gemm::{FragmentRows, fragment_stride};
 pub use expert_tiles::{EXPERT_TILE_SLOTS, expert_tile_blocks};
 pub use experts::{Router, Sum, Tasks, expert_shared, router_fits};
 pub use matmul::{
-    f16_batch_slots, f16_mma_batch_most, f16_mma_split_most, gemv_batch_most, gemv_batch_shared, q_batch_per_sm,
+    f16_batch_slots, f16_mma_batch_most, f16_mma_split_most, gemv_batch_most, gemv_batch_shared, q_batch_fits,
 };
 pub use prefill::gemm_encoder;
 pub use rows::{Between, Parts};
