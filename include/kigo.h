@@ -2081,8 +2081,8 @@ typedef struct kigo_batch_event {
     kigo_status status;
     // 0.
     uint32_t reserved;
-    // Of an end, the figures of its generation, which begins when the prompt is through, or with kigo_batch_add() if there is
-    // none; 0 of other events and where none began. Tokens that the session had got before: see kigo_generated.
+    // Tokens that the session had got before its generation, which begins when the prompt is through, or with kigo_batch_add() if
+    // there is none: see kigo_generated. This and the times below are those of an end, and 0 of other events and where none began.
     uint64_t n_prompt_tokens;
     // Those of them that were taken from other sessions.
     uint64_t n_prompt_tokens_reused;
