@@ -43,8 +43,10 @@ pub fn build() {
     // Code of 8.0 runs on every 8.x, so the text for devices yet to come is that of 9.0: clusters, barriers in shared memory,
     // the copy engine and dependent launches are in it; of 90a alone are wgmma and what goes with that.
     let archs = env::var("KIGO_CUDA_ARCHS").unwrap_or_else(|_| "80,89,90a,ptx90".to_string());
-    let quick =
-        env::var("KIGO_CUDA_QUICK").is_ok_and(|v| v == "1") && says(&nvcc, "--help").contains("--Ofast-compile");
+    let help = says(&nvcc, "--help");
+    let quick = env::var("KIGO_CUDA_QUICK").is_ok_and(|v| v == "1") && help.contains("--Ofast-compile");
+    // The driver unpacks an image when a kernel of it is first wanted.
+    let small = help.contains("--compress-mode");
     let compile = |file: &Path| {
         let mut cc = cc::Build::new();
         if quick {
@@ -58,6 +60,9 @@ pub fn build() {
             .debug(false)
             .cargo_metadata(false);
         cc.flag("-std=c++17");
+        if small {
+            cc.flag("--compress-mode=size");
+        }
         for arch in archs.split([',', ' ', ';']).filter(|a| !a.is_empty()) {
             let code = match arch.strip_prefix("ptx") {
                 Some(text) => format!("arch=compute_{text},code=compute_{text}"),
@@ -70,7 +75,7 @@ pub fn build() {
         cc.include(root.join("cuda")).file(file).compile_intermediates()
     };
     // File by file: of several at once cc makes relocatable device code, in which ptxas serializes wgmma.
-    let objects = each(&files, &format!("{archs} {quick} {}", compiler(&nvcc)), &root, &compile);
+    let objects = each(&files, &format!("{archs} {quick} {small} {}", compiler(&nvcc)), &root, &compile);
     cc::Build::new().objects(objects).compile("kigo_cuda");
     println!("cargo:rustc-env=KIGO_CUDA_TARGETS={archs}");
     println!("cargo:rustc-cfg=kigo_cuda");

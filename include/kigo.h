@@ -743,8 +743,7 @@ typedef struct kigo_layer_facts {
     uint32_t n_kv_heads;
     // Elements of a head of queries and keys.
     uint32_t k_head_dim;
-    // Elements of a head of values; of latents, which are a layer's one head of keys, those of the key's first elements that are
-    // its value.
+    // Elements of a head of values. Of latents (n_kv_heads is 1): the first elements of a key, which are its value, too.
     uint32_t v_head_dim;
     // Elements of a head of queries and keys that turn with the position.
     uint32_t n_rot;
@@ -2082,8 +2081,8 @@ typedef struct kigo_batch_event {
     kigo_status status;
     // 0.
     uint32_t reserved;
-    // Of an end, the figures of its generation, which begins when the prompt is through, or with kigo_batch_add() if there is
-    // none; 0 of other events and where none began. Tokens that the session had got before: see kigo_generated.
+    // Tokens that the session had got before its generation, which begins when the prompt is through, or with kigo_batch_add() if
+    // there is none: see kigo_generated. This and the times below are those of an end, and 0 of other events and where none began.
     uint64_t n_prompt_tokens;
     // Those of them that were taken from other sessions.
     uint64_t n_prompt_tokens_reused;
@@ -2312,10 +2311,11 @@ kigo_status kigo_model_embed(const kigo_model *model,
 // Tap: queries, rotated, times their temperature. [n_rows, n_heads * head_dim].
 #define KIGO_TAP_Q_ROPE 3
 
-// Tap: keys, rotated, as the cache keeps them. [n_rows, n_kv_heads * head_dim].
+// Tap: keys, rotated, as the cache keeps them; of latents these and what is rotated. A layer that sees another's has none.
+// [n_rows, n_kv_heads * head_dim].
 #define KIGO_TAP_K_ROPE 4
 
-// Tap: values. [n_rows, n_kv_heads * head_dim].
+// Tap: values; none of a layer that sees another's, or whose keys are latents. [n_rows, n_kv_heads * head_dim].
 #define KIGO_TAP_V 5
 
 // Tap: values weighted by attention. [n_rows, n_heads * head_dim].

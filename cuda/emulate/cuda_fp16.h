@@ -8,7 +8,9 @@ static inline float __half2float(__half h) { return _cvtsh_ss(h.bits); }
 static inline __half __float2half_rn(float f) { return {(uint16_t)_cvtss_sh(f, _MM_FROUND_TO_NEAREST_INT)}; }
 static inline __half2 __floats2half2_rn(float a, float b) { return {__float2half_rn(a), __float2half_rn(b)}; }
 static inline __half2 __halves2half2(__half a, __half b) { return {a, b}; }
-static inline __half2 __hsub2(__half2 a, __half2 b) { return {__float2half_rn(__half2float(a.x) - __half2float(b.x)), __float2half_rn(__half2float(a.y) - __half2float(b.y))}; }
+static inline __half2 __hsub2(__half2 a, __half2 b) {
+    return {__float2half_rn(__half2float(a.x) - __half2float(b.x)), __float2half_rn(__half2float(a.y) - __half2float(b.y))};
+}
 static inline float2 __half22float2(__half2 h) { return {__half2float(h.x), __half2float(h.y)}; }
 static inline __half __ushort_as_half(uint16_t bits) { return {bits}; }
 

@@ -72,7 +72,9 @@ struct KgQBatchRows {
     __device__ __forceinline__ uint32_t tile(uint32_t turn, uint32_t k) const { return tile0 + turn * per_turn + k; }
     __device__ __forceinline__ bool has(uint32_t turn, uint32_t k) const { return tile(turn, k) < tile1; }
     // Row i of 16 of tile k of a turn, in its matrix.
-    __device__ __forceinline__ uint32_t row(uint32_t turn, uint32_t k, uint32_t i) const { return min(tile(turn, k) * tile_rows() + i % tile_rows(), rows - 1); }
+    __device__ __forceinline__ uint32_t row(uint32_t turn, uint32_t k, uint32_t i) const {
+        return min(tile(turn, k) * tile_rows() + i % tile_rows(), rows - 1);
+    }
 };
 
 #ifdef KG_SM90
@@ -134,7 +136,8 @@ template <int T> __device__ __forceinline__ void kg_q_batch_copy_scales(uint32_t
 
 // The copying warps: planes a, b and c, of which a thread has block tid % 8 of a row of each tile, s or d of a row, and the input, of the first
 // slices when the kernels before this one have ended.
-template <int T, int NT, int RG> __device__ __forceinline__ void kg_q_batch_copy(const KgStage &st, const KgQBatchRows &rows, KgQBatchRing<T, NT, RG> ring) {
+template <int T, int NT, int RG>
+__device__ __forceinline__ void kg_q_batch_copy(const KgStage &st, const KgQBatchRows &rows, KgQBatchRing<T, NT, RG> ring) {
     using Ring = KgQBatchRing<T, NT, RG>;
     using Slot = typename Ring::Slot;
     constexpr uint32_t TILES = 2 * RG, NONE = 0xffffffffu;

@@ -40,7 +40,9 @@ template <int T, int NT, int RG> struct KgQBatchPlaces {
         in = kg_kept(Slot::BYTES + block * NT * 512 + lane * 16);
         in_scales = kg_kept(Slot::BYTES + KG_Q_BATCH_SLICE * NT * 512 + block * NT * 96 + t * 16);
     }
-    static __device__ __forceinline__ uint32_t word_s(uint32_t at) { return kg_s_bytes(T) == 0 ? 0 : kg_s_bytes(T) == 4 ? kg_shared4(at) : kg_shared2(at); }
+    static __device__ __forceinline__ uint32_t word_s(uint32_t at) {
+        return kg_s_bytes(T) == 0 ? 0 : kg_s_bytes(T) == 4 ? kg_shared4(at) : kg_shared2(at);
+    }
     // The scales of the warp's block, of the lane's own row, as numbers. half: which of a word the slice's first value of plane d is.
     __device__ __forceinline__ KgScales own_scales(uint32_t slot, uint32_t block, uint32_t half, float scale) const {
         Unit<T> u;
@@ -223,7 +225,8 @@ __global__ void __launch_bounds__(kg_q_batch_threads(RG), 1) kg_q_batch_kernel(c
     kg_launch_dependents();
     if (threadIdx.x == 0) {
         // Each copying thread, and the input; each warp that adds.
-        for (uint32_t i = 0; i < depth; i++) kg_bar_init(ring.full + 8 * i, KG_Q_BATCH_COPIERS + 1), kg_bar_init(ring.empty() + 8 * i, kg_q_batch_warps(RG));
+        for (uint32_t i = 0; i < depth; i++)
+            kg_bar_init(ring.full + 8 * i, KG_Q_BATCH_COPIERS + 1), kg_bar_init(ring.empty() + 8 * i, kg_q_batch_warps(RG));
         kg_bar_init_done();
     }
     __syncthreads();

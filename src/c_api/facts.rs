@@ -134,8 +134,7 @@ pub struct kigo_layer_facts {
     pub n_kv_heads: u32,
     /// Elements of a head of queries and keys.
     pub k_head_dim: u32,
-    /// Elements of a head of values; of latents, which are a layer's one head of keys, those of the key's first elements that are
-    /// its value.
+    /// Elements of a head of values. Of latents (n_kv_heads is 1): the first elements of a key, which are its value, too.
     pub v_head_dim: u32,
     /// Elements of a head of queries and keys that turn with the position.
     pub n_rot: u32,

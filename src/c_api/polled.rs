@@ -109,8 +109,8 @@ pub struct kigo_batch_event {
     pub status: kigo_status,
     /// 0.
     pub reserved: u32,
-    /// Of an end, the figures of its generation, which begins when the prompt is through, or with kigo_batch_add() if there is
-    /// none; 0 of other events and where none began. Tokens that the session had got before: see kigo_generated.
+    /// Tokens that the session had got before its generation, which begins when the prompt is through, or with kigo_batch_add() if
+    /// there is none: see kigo_generated. This and the times below are those of an end, and 0 of other events and where none began.
     pub n_prompt_tokens: u64,
     /// Those of them that were taken from other sessions.
     pub n_prompt_tokens_reused: u64,

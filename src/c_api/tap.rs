@@ -27,9 +27,10 @@ pub const KIGO_TAP_EMBED: u32 = 1;
 pub const KIGO_TAP_ATTN_NORM: u32 = 2;
 /// Tap: queries, rotated, times their temperature. [n_rows, n_heads * head_dim].
 pub const KIGO_TAP_Q_ROPE: u32 = 3;
-/// Tap: keys, rotated, as the cache keeps them. [n_rows, n_kv_heads * head_dim].
+/// Tap: keys, rotated, as the cache keeps them; of latents these and what is rotated. A layer that sees another's has none.
+/// [n_rows, n_kv_heads * head_dim].
 pub const KIGO_TAP_K_ROPE: u32 = 4;
-/// Tap: values. [n_rows, n_kv_heads * head_dim].
+/// Tap: values; none of a layer that sees another's, or whose keys are latents. [n_rows, n_kv_heads * head_dim].
 pub const KIGO_TAP_V: u32 = 5;
 /// Tap: values weighted by attention. [n_rows, n_heads * head_dim].
 pub const KIGO_TAP_ATTN_MIX: u32 = 6;

@@ -38,7 +38,7 @@ pub struct Event<H> {
     pub n_tokens: usize,
     /// The text that has become complete, or was held back in the end.
     pub text: String,
-    /// Of an end, what its generation took, the caller's code being what ran between the batch's runs; else nothing.
+    /// What the generation took, of an end: the caller's code is what ran between the batch's runs.
     pub times: Times,
     /// What it is.
     pub what: What,

@@ -362,7 +362,7 @@ impl Config {
                 Ffn::Dense(dense) => {
                     in_range(&format!("{name} feed-forward length (feed_forward_length)"), dense.width, 1 << 20)?
                 }
-                Ffn::Experts(experts) => experts.validate(&name, layer.block)?,
+                Ffn::Experts(experts) => experts.validate(&name, layer.block == Block::Sequential)?,
             }
             let scale = layer.out_scale;
             check(scale.is_finite(), &format!("{name} scale (layer_output_scale)"), &scale, &|| "finite".into())?;

@@ -22,7 +22,6 @@
 //! a bias nor groups, `s` is `l`, and no rounding makes two experts equal that were not. The order of the sum is that of the
 //! ids, not of the weights, which may change places by a rounding.
 
-use super::config::Block;
 use super::dense::Dense;
 use super::range::{check, in_range, positive};
 use crate::error::Result;
@@ -96,8 +95,8 @@ pub struct Experts {
 }
 
 impl Experts {
-    pub(super) fn validate(&self, layer: &str, block: Block) -> Result<()> {
-        let fits = self.shared.is_some_and(|shared| !shared.gated) && block == Block::Sequential;
+    pub(super) fn validate(&self, layer: &str, is_sequential: bool) -> Result<()> {
+        let fits = self.shared.is_some_and(|shared| !shared.gated) && is_sequential;
         check(fits || !self.side_by_side, &format!("{layer} experts side by side"), &"another", &|| {
             "with a shared part without a gate, in a sequential block".into()
         })?;
@@ -136,7 +135,7 @@ mod tests {
     #[test]
     fn sizes_that_cannot_be_are_refused() {
         let refused = |experts: Experts, part: &str| {
-            let text = experts.validate("layer 0", Block::Sequential).expect_err("is refused").to_string();
+            let text = experts.validate("layer 0", true).expect_err("is refused").to_string();
             assert!(text.contains(part), "{text}");
         };
         refused(experts(0, 1, None), "expert_count");

@@ -143,7 +143,7 @@ impl Experts {
 mod tests {
     use super::super::experts::Route;
     use super::*;
-    use crate::model::{Activation, Block, Dense};
+    use crate::model::{Activation, Dense};
 
     fn experts(n: usize, n_used: usize, groups: Option<Groups>) -> Experts {
         let each = Dense { width: 8, activation: Activation::Silu, gated: true };
@@ -152,7 +152,7 @@ mod tests {
     }
 
     fn routed(experts: Experts, logits: &[f32], bias: Option<&[f32]>) -> (Vec<u32>, Vec<f32>) {
-        experts.validate("layer 0", Block::Sequential).expect("is valid");
+        experts.validate("layer 0", true).expect("is valid");
         let (mut keys, mut scores) = (vec![0; experts.n], vec![0.0; experts.n]);
         let (mut ids, mut weights) = (vec![u32::MAX; experts.n_used], vec![f32::NAN; experts.n_used]);
         let room = RouteRoom { scores: &mut scores, keys: &mut keys };

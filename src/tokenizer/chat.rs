@@ -10,13 +10,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use once_cell::sync::OnceCell;
-
 use super::conversation::{ChatJson, Conversation};
 use super::jinja::{Context, Fault, Limits, Meter, Program, Renderer, Value, free_names, parse};
 use super::marks::{self, Marks, Part};
-use super::vocab::{CHAT_TEMPLATE, Vocab};
-use super::{ControlTexts, Tokenizer, owned};
+use super::sources::Source;
+use super::vocab::CHAT_TEMPLATE;
+use super::{ControlTexts, Tokenizer};
 use crate::alloc;
 use crate::error::{Error, Result};
 use crate::process::on_own_stack;
@@ -57,41 +56,12 @@ pub struct Rendered {
     pub ids: Vec<u32>,
 }
 
-/// What the template without a name is called where it has to be named.
-const DEFAULT: &str = "default";
-/// What the template for conversations with tools is called.
-const WITH_TOOLS: &str = "tool_use";
-
 /// Where a template comes from, and whose fault it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Origin {
     /// The file, under this key.
     Model(Arc<str>),
     Caller,
-}
-
-/// A template of a file.
-pub(super) struct Source {
-    /// Its key, and what it is called; the first has no name.
-    key: Arc<str>,
-    pub(super) name: Option<String>,
-    pub(super) text: String,
-    /// That, once it has been used.
-    compiled: OnceCell<Arc<Compiled>>,
-}
-
-impl Source {
-    /// Those of a vocabulary.
-    pub(super) fn all(vocab: &Vocab<'_>) -> Result<Vec<Source>> {
-        let first = vocab.chat_template.map(|text| (None, text));
-        let all = first.into_iter().chain(vocab.chat_templates.iter().map(|(name, text)| (Some(*name), *text)));
-        let source = |(name, text): (Option<&str>, &str)| {
-            let key = name.map_or_else(|| CHAT_TEMPLATE.to_owned(), |name| format!("{CHAT_TEMPLATE}.{name}"));
-            let (name, text) = (name.map(owned).transpose()?, owned(text)?);
-            Ok(Source { key: key.into(), name, text, compiled: OnceCell::new() })
-        };
-        all.map(source).collect()
-    }
 }
 
 /// A template that has been compiled.
@@ -126,9 +96,7 @@ impl<'t> ChatTemplate<'t> {
     ///
     /// Fails like [`ChatTemplate::new`]; the error has the names that there are.
     pub fn named(tokenizer: &'t Tokenizer, name: Option<&str>) -> Result<ChatTemplate<'t>> {
-        let find = |name: Option<&str>| tokenizer.chat_templates.iter().find(|source| source.name.as_deref() == name);
-        let source = find(name).or_else(|| name.filter(|name| *name == DEFAULT).and(find(None)));
-        let source = source.ok_or_else(|| match name {
+        let source = Source::find(&tokenizer.chat_templates, name).ok_or_else(|| match name {
             None => Error::NotFound { what: "metadata key", name: CHAT_TEMPLATE.to_owned() },
             Some(name) => {
                 let known: Vec<&str> = tokenizer.chat_template_names().collect();
@@ -149,8 +117,8 @@ impl<'t> ChatTemplate<'t> {
     pub fn of(tokenizer: &'t Tokenizer, chat: &ChatJson<'_>, source: Option<&str>) -> Result<ChatTemplate<'t>> {
         match (source, chat.template_name) {
             (Some(source), None) => ChatTemplate::with_source(tokenizer, source),
-            (None, None) if chat.tools.is_some() && tokenizer.chat_template_names().any(|name| name == WITH_TOOLS) => {
-                ChatTemplate::named(tokenizer, Some(WITH_TOOLS))
+            (None, None) if chat.tools.is_some() => {
+                ChatTemplate::named(tokenizer, Source::with_tools(&tokenizer.chat_templates))
             }
             (None, name) => ChatTemplate::named(tokenizer, name),
             (Some(_), Some(name)) => {

@@ -29,6 +29,7 @@ mod kind;
 mod marks;
 mod merge;
 mod pre;
+mod sources;
 mod special;
 mod split;
 mod spm;
@@ -81,7 +82,7 @@ pub struct Tokenizer {
     ends: Vec<u32>,
     fim: FimTokens,
     /// The file's, the one without a name first.
-    chat_templates: Vec<chat::Source>,
+    chat_templates: Vec<sources::Source<chat::Compiled>>,
 }
 
 impl Tokenizer {
@@ -136,7 +137,7 @@ impl Tokenizer {
             add_eos,
             ends,
             fim,
-            chat_templates: chat::Source::all(vocab)?,
+            chat_templates: sources::Source::all(vocab)?,
         })
     }
 

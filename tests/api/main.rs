@@ -9,6 +9,7 @@ mod plain_sampler;
 
 mod advance;
 mod answers;
+mod answers_in_parts;
 mod batch;
 mod chat;
 mod chat_cost;

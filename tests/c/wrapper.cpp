@@ -37,9 +37,9 @@ int main(int argc, char **argv) {
     kigo::engine_options options;
     options.device = "cpu";
     options.n_threads = 2;
-    options.log = [&](int32_t, std::string_view text) {
+    options.log = [&](int32_t level, std::string_view text) {
         CHECK(!text.empty());
-        n_lines++;
+        n_lines += level == KIGO_LOG_LEVEL_INFO; // a busy machine has slow passes, which are warnings
         return 0;
     };
     kigo::engine engine(options);

@@ -259,7 +259,7 @@ fn the_memory_cap_holds_on_the_device() {
 #[allow(unsafe_code)]
 fn a_call_leaves_the_thread_s_context_as_it_was() {
     use kigo::backend::cuda::current_context;
-    use kigo::c_api::{engine::*, generate::*, model::*, session::*};
+    use kigo::c_api::{engine::*, generate::*, model::*, prefix::*, session::*};
     use std::ffi::{c_char, c_void};
     use std::ptr::{null, null_mut};
 

@@ -25,7 +25,6 @@ const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[
     ("cuda/matmul/f16_batch_sm90.cuh", "kg_f16_batch_kernel", 170),
     ("cuda/matmul/f16_mma.cuh", "kg_f16_mma_run", 150),
     ("cuda/matmul/gemv.cuh", "kg_gemv_run", 100),
-    ("cuda/matmul/q_batch_sm90.cuh", "kg_q_batch_kernel", 200),
 ];
 
 fn indent(line: &str) -> usize {

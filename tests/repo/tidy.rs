@@ -27,8 +27,6 @@ const WIDE: &[(&str, usize)] = &[
     ("cuda/matmul/prefill/gemm.cuh", 2),
     ("cuda/matmul/prefill/gemm_mma.cu", 1),
     ("cuda/matmul/prefill/gemm_sm90.cu", 1),
-    ("cuda/matmul/q_batch_sm90.cu", 2),
-    ("cuda/matmul/q_batch_sm90.cuh", 8),
     ("cuda/matmul/stage_norm.cuh", 1),
     ("cuda/rows/batch_norm.cu", 2),
     ("cuda/sample/argmax.cu", 1),

@@ -3,6 +3,9 @@
 use super::{Row, VALUE, each};
 use crate::chat::syntax::{Field, Part, mark};
 
+/// What begins MiniMax-M3's calls.
+const M3: &str = "]<]minimax[>[<tool_call>";
+
 /// An argument whose tag says the type of its value.
 fn typed(before: &str, key_end: &str, type_end: &str, behind: &str) -> Part {
     Part::Each(vec![
@@ -54,13 +57,7 @@ pub(super) fn rows() -> Vec<Row> {
     let (dsml_v32, dsml_v4) = ("<｜DSML｜function_calls>", "<｜DSML｜tool_calls>");
     let row = Row::of_parts;
     vec![
-        row(
-            "minimax-m3",
-            &["]<]minimax[>[<tool_call>"],
-            "]<]minimax[>[<tool_call>",
-            Some("]<]minimax[>[</tool_call>"),
-            nested,
-        ),
+        row("minimax-m3", &[M3], M3, Some("]<]minimax[>[</tool_call>"), nested),
         row("kimi-k3", &["<|open|>call tool="], "<|open|>tools<|sep|>", Some("<|close|>tools<|sep|>"), kimi),
         row("deepseek-v3.2", &["<｜DSML｜function_calls>"], dsml_v32, Some("</｜DSML｜function_calls>"), dsml()),
         row("deepseek-v4", &["<｜DSML｜tool_calls>"], dsml_v4, Some("</｜DSML｜tool_calls>"), dsml()),
