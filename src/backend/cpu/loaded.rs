@@ -188,7 +188,7 @@ impl LoadedModel for CpuModel {
         let page = self.cache_page(at, keys.len(), values.len())?;
         let layout = self.layout.layer(at.layer);
         let (dim, heads) = (layout.head_dim, layout.n_kv_heads);
-        let v_dim = values.len() / heads;
+        let v_dim = values.len() / heads.max(1);
         let (mut k, mut v) = (vec![0; dim], vec![0; v_dim]);
         for head in 0..heads {
             // SAFETY: `cache_page` has checked page, layer and row; no pass of its sequence is under way.
@@ -205,7 +205,7 @@ impl LoadedModel for CpuModel {
         let page = self.cache_page(at, keys.len(), values.len())?;
         let layout = self.layout.layer(at.layer);
         let (dim, heads) = (layout.head_dim, layout.n_kv_heads);
-        let v_dim = values.len() / heads;
+        let v_dim = values.len() / heads.max(1);
         let halves = |from: &[f32]| from.iter().map(|x| f16::from_f32(*x).to_bits()).collect::<Vec<u16>>();
         for head in 0..heads {
             let (k, v) = (halves(&keys[head * dim..][..dim]), halves(&values[head * v_dim..][..v_dim]));
