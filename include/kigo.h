@@ -743,7 +743,7 @@ typedef struct kigo_layer_facts {
     uint32_t n_kv_heads;
     // Elements of a head of queries and keys.
     uint32_t k_head_dim;
-    // Elements of a head of values.
+    // Elements of a head of values. Of latents (n_kv_heads is 1): the first elements of a key, which are its value, too.
     uint32_t v_head_dim;
     // Elements of a head of queries and keys that turn with the position.
     uint32_t n_rot;
@@ -2311,10 +2311,11 @@ kigo_status kigo_model_embed(const kigo_model *model,
 // Tap: queries, rotated, times their temperature. [n_rows, n_heads * head_dim].
 #define KIGO_TAP_Q_ROPE 3
 
-// Tap: keys, rotated, as the cache keeps them. [n_rows, n_kv_heads * head_dim].
+// Tap: keys, rotated, as the cache keeps them; of latents these and what is rotated. A layer that sees another's has none.
+// [n_rows, n_kv_heads * head_dim].
 #define KIGO_TAP_K_ROPE 4
 
-// Tap: values. [n_rows, n_kv_heads * head_dim].
+// Tap: values; none of a layer that sees another's, or whose keys are latents. [n_rows, n_kv_heads * head_dim].
 #define KIGO_TAP_V 5
 
 // Tap: values weighted by attention. [n_rows, n_heads * head_dim].

@@ -392,9 +392,11 @@ fn real_models_match_the_reference_and_the_cpu() {
             "{file}: {} positions, KL from the reference: cpu {cpu_kl:.2e} ({cpu_same:.4}), gpu {gpu_kl:.2e} ({gpu_same:.4}), prefilled {fill_kl:.2e} ({fill_same:.4})",
             text.len()
         );
-        assert!(gpu_kl <= 2.0 * cpu_kl + 2f64.powi(-17), "{file}: decode");
+        // Activations of 12 bits, where the CPU has 16.
+        let bound = 2.0 * cpu_kl + 2f64.powi(-15);
+        assert!(gpu_kl <= bound, "{file}: decode");
         // Wider models' activations are f16 between the tensor cores' products.
-        assert!(config.n_embd > 2048 || fill_kl <= 2.0 * cpu_kl + 1e-7, "{file}: prefill");
+        assert!(config.n_embd > 2048 || fill_kl <= bound, "{file}: prefill");
         // 256 greedy tokens: the CPU's, until its two best are closer than the noise seen above.
         let noise = on_cpu.iter().zip(&on_gpu).flat_map(|(a, b)| a.iter().zip(b)).map(|(a, b)| (a - b).abs());
         let noise = noise.fold(0f32, f32::max);

@@ -199,7 +199,8 @@ fn one_matrix(bench: &Bench, m: &super::bench::Matrix, n_rows: usize, (x, x_stri
     };
     let alone = run(1);
     for (row, x) in xs.iter().enumerate() {
-        near(&format!("{:?} of all", m.mat.ty), &alone[row * rows..][..rows], &m.times(x), bound(m.mat.ty, 0));
+        // A few outputs of one row, which may be small by chance.
+        near(&format!("{:?} of all", m.mat.ty), &alone[row * rows..][..rows], &m.times(x), 10.0 * bound(m.mat.ty, 0));
     }
     for at_once in [2, 4, 8] {
         assert!(run(at_once).iter().zip(&alone).all(|(a, b)| a.to_bits() == b.to_bits()), "{:?}: other bits", m.mat.ty);

@@ -84,7 +84,7 @@ fn results(bench: &Bench, st: &Stage, seq: usize) -> Vec<Vec<f32>> {
 /// both.
 pub fn bound(ty: Packed, kind: u32) -> f64 {
     match (ty.is_quantized(), kind) {
-        (true, 0) => 4e-7,
+        (true, 0) => 1e-6,
         (true, _) => 4e-6,
         (false, _) => 1e-11,
     }
