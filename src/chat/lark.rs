@@ -3,6 +3,7 @@
 mod arguments;
 mod exclusive;
 mod messages;
+mod nested;
 mod pairs;
 mod place;
 

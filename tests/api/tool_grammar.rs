@@ -19,9 +19,13 @@ fn model() -> Model {
 
 /// Whether a text is allowed to its end.
 fn allows(model: &Model, constraint: &Constraint, text: &str) -> bool {
+    allows_tokens(model, constraint, &model.tokenize(text, false, false).unwrap())
+}
+
+fn allows_tokens(model: &Model, constraint: &Constraint, tokens: &[u32]) -> bool {
     let session = Session::new(model, SessionOptions::default()).unwrap();
     session.set_constraint(Some(constraint)).unwrap();
-    session.prefill(&model.tokenize(text, false, false).unwrap()).unwrap();
+    session.prefill(tokens).unwrap();
     match session.sample() {
         Ok(_) => true,
         Err(Error::Constraint { .. }) => false,
@@ -78,7 +82,7 @@ fn what_templates_render_is_allowed() {
     }
     println!("{families:?}");
     let without: Vec<&str> = families.iter().filter(|(_, has)| !**has).map(|(family, _)| *family).collect();
-    assert_eq!(without, ["minimax-m3", "plain"]);
+    assert_eq!(without, ["plain"]);
     assert!(wrong.is_empty(), "{} wrong\n{}", wrong.len(), wrong.join("\n\n"));
 }
 
@@ -457,5 +461,46 @@ fn messages_that_are_calls_are_held_to_the_tools() {
                 assert_eq!(allows(&model, &made, text), allowed[index], "{name} {choice:?}: {text}");
             }
         }
+    }
+}
+
+#[test]
+fn tags_inside_of_each_other_are_held_to_the_schema() {
+    // What each tag begins with is a control token, as in the model's vocabulary.
+    let engine =
+        Engine::new(EngineOptions { device: "cpu", n_threads: 2, memory_cap: None, log: LogSink::silent() }).unwrap();
+    let mut tiny = Tiny::new("llama", TensorType::Q8_0);
+    tiny.words = vec![(510, "]<]minimax[>[".to_owned())];
+    let model = engine.load_memory(&tiny.bytes(), &mut |_, _| Ok(())).unwrap();
+    let text = json!({"type": "string"});
+    let parameters = json!({"type": "object", "required": ["city"], "properties": {
+        "city": text, "n": {"type": "integer", "minimum": 3}, "list": {"type": "array", "items": text, "minItems": 1, "maxItems": 2},
+        "o": {"type": "object", "properties": {"a": {"type": "boolean"}, "b": {"type": "null"}}, "required": ["a"]},
+        "e": {"enum": ["x y", 2]}, "one": {"oneOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}]},
+        "free": {"type": "object"}, "any": {}}});
+    let constraint = of_parameters(&model, "]<]minimax[>[<tool_call>", &parameters).unwrap();
+    for (arguments, is_allowed) in [
+        ("<city>Wien</city>", true),
+        ("<city></city><n>12</n>\n<list><item>a</item><item></item></list>", true),
+        ("<city>a\n{b}</city><o><a>true</a></o><e>x y</e><one>7</one>", true),
+        ("<city>x</city><o><a>false</a><b>null</b></o><e>2</e><one><item>1</item></one>", true),
+        ("<city>x</city><free><k><z><item>1</item></z></k><l>so</l></free><any>so</any>", true),
+        ("<city>x</city><free></free><any><k>so</k></any>", true),
+        ("<n>12</n>", false),
+        ("<city>x</city><n>2</n>", false),
+        ("<city>x</city><list></list>", false),
+        ("<city>x</city><list><item>a</item><item>b</item><item>c</item></list>", false),
+        ("<city>x</city><o></o>", false),
+        ("<city>x</city><o><a>True</a></o>", false),
+        ("<city>x</city><e>x</e>", false),
+        ("<city>x</city><one><item>so</item></one>", false),
+        ("<city>x</city><free>so</free>", false),
+        ("<city>x</city><other>1</other>", false),
+    ] {
+        let call = format!("<tool_call>\n<invoke name=\"f\">{arguments}</invoke>\n</tool_call>")
+            .replace('<', "]<]minimax[>[<");
+        let tokens = model.tokenize(&call, false, true).unwrap();
+        assert!(tokens.contains(&510));
+        assert_eq!(allows_tokens(&model, &constraint, &tokens), is_allowed, "{arguments}");
     }
 }

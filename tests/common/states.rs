@@ -13,7 +13,7 @@ impl Shape {
     pub fn is_recurrent(&self, layer: usize) -> bool {
         match self.arch {
             "lfm2" | "lfm2moe" => layer % 3 != 1,
-            "qwen35" | "qwen35moe" | "qwen3next" => layer % 2 == 0,
+            "qwen35" | "qwen35moe" | "qwen3next" => layer.is_multiple_of(2),
             _ => false,
         }
     }

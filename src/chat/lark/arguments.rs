@@ -54,7 +54,8 @@ impl Writer<'_> {
                 Part::Json => self.schema(&tool.schema),
                 Part::Each(inner) => self.each(inner, tool)?,
                 Part::Pairs(notation) => self.pairs(*notation, tool)?,
-                Part::Value { .. } | Part::Nested(..) => return unsupported(family),
+                Part::Nested(before, tag) => self.nested(before, tag, tool)?,
+                Part::Value { .. } => return unsupported(family),
             };
             // The line that a tag ends, and white space between marks.
             out.push(if n == 0 || piece.is_empty() || self.is_tight(parts, n) {

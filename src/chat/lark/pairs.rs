@@ -108,7 +108,11 @@ impl Writer<'_> {
         self.one_of(&types, |writer, name| writer.of_type(notation, place, name))
     }
 
-    fn one_of<T>(&mut self, all: &[T], mut write: impl FnMut(&mut Self, &T) -> Result<String>) -> Result<String> {
+    pub(super) fn one_of<T>(
+        &mut self,
+        all: &[T],
+        mut write: impl FnMut(&mut Self, &T) -> Result<String>,
+    ) -> Result<String> {
         let mut rules = Vec::new();
         for one in all {
             if self.is_full() {
