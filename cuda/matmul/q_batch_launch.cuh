@@ -26,7 +26,7 @@ template <typename F> static cudaError_t kg_q_batch_by(uint32_t type, uint32_t r
     });
 }
 
-// Of a stage that kgc_q_batch has looked at.
+// The launch of a stage that kgc_q_batch has looked at.
 template <int NT> static cudaError_t kg_q_batch_launch(const KgStage *st, uint32_t type, uint32_t rg, int pdl, cudaStream_t stream) {
     return kg_q_batch_by(type, rg, [&](auto t, auto groups) -> cudaError_t {
         constexpr int T = decltype(t)::type, RG = decltype(groups)::type;
