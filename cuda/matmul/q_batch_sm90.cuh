@@ -58,7 +58,7 @@ template <int T, int NT, int RG> struct KgQBatchPlaces {
         if constexpr (kg_q_tiny(T)) v.g0 *= 16777216.f, v.g1 *= 16777216.f;
         return v;
     }
-    // Of row g + 8 h: halves of the elements.
+    // Halves of the elements of row g + 8 h.
     __device__ __forceinline__ void elements(uint32_t slot, uint32_t h, uint32_t (&first)[2], uint32_t (&second)[2]) const {
         uint32_t wa = 0, wb = 0;
         KgCodes w = {0, 0, 0, 0};
