@@ -3,15 +3,18 @@
 use crate::error::{Error, Result};
 use crate::model::{Attention, Config, Layer, Recurrent};
 
+/// What it is called, and whether a part has it.
+type Feature<T> = (&'static str, fn(&T) -> bool);
+
 /// What has no kernels, and whether a layer has it.
-const OF_ATTENTION: [(&str, fn(&Attention) -> bool); 5] = [
+const OF_ATTENTION: [Feature<Attention>; 5] = [
     ("attention over latents", |a| a.latent.is_some()),
     ("keys and values of another layer", |a| a.kv_from.is_some()),
     ("values of the keys' matrix", |a| a.k_as_v),
     ("a norm of values", |a| a.v_norm),
     ("gated attention", |a| a.gated),
 ];
-const OF_LAYER: [(&str, fn(&Layer) -> bool); 4] = [
+const OF_LAYER: [Feature<Layer>; 4] = [
     ("experts beside a dense part, each with norms of its own", |l| l.experts().is_some_and(|e| e.side_by_side)),
     ("a scale behind a layer", |l| l.out_scale != 1.0),
     ("a short convolution", |l| matches!(l.recurrent, Some(Recurrent::ShortConv(_)))),
