@@ -48,6 +48,9 @@ use super::rope::RopeTable;
 use crate::alloc::require;
 use crate::error::Result;
 
+/// The most elements of a head that a rope turns.
+const MAX_ROTATED: usize = 8192;
+
 /// How the stream is normalized where a mixer, a feed-forward part or the head reads it; a weight and, where the tensor
 /// exists, a bias follow. Norms of heads and those behind a half layer are always [`Norm::Rms`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -332,6 +335,8 @@ impl Config {
         positive("final logit softcap (final_logit_softcapping)", self.logit_softcap.unwrap_or(1.0))?;
         for (i, rope) in self.ropes.iter().enumerate() {
             rope.validate(&format!("rope {i}"))?;
+            // A layer's heads bound those that it has; one that no layer has would cost a pass all the same.
+            in_range(&format!("rope {i} (rope.dimension_count)"), rope.n_rot(), MAX_ROTATED)?;
         }
         if let Some(long) = &self.long {
             let shape = |ropes: &[RopeTable]| ropes.iter().map(|r| (r.n_rot(), r.pairing)).collect::<Vec<_>>();

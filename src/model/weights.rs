@@ -195,10 +195,11 @@ pub struct Weights<'a> {
 }
 
 impl<'a> DenseWeights<'a> {
-    /// All of its tensors.
-    pub fn iter(&self) -> impl Iterator<Item = Tensor<'a>> + use<'a> {
-        let DenseWeights { gate, up, down, gate_bias, up_bias, down_bias } = *self;
-        [gate, Some(up), Some(down), gate_bias, up_bias, down_bias].into_iter().flatten()
+    /// All of its tensors. These iterators, and those of what has them, hold references: tensors themselves would take a host's stack.
+    pub fn iter(&self) -> impl Iterator<Item = Tensor<'a>> {
+        let DenseWeights { gate, up, down, gate_bias, up_bias, down_bias } = self;
+        let all = [gate.as_ref(), Some(up), Some(down), gate_bias.as_ref(), up_bias.as_ref(), down_bias.as_ref()];
+        all.into_iter().flatten().copied()
     }
 }
 
@@ -227,17 +228,18 @@ impl<'a> FfnWeights<'a> {
     }
 
     /// All of its tensors.
-    pub fn iter(&self) -> impl Iterator<Item = Tensor<'a>> + use<'a> {
+    pub fn iter(&self) -> impl Iterator<Item = Tensor<'a>> {
         let of_experts = self.experts().map(|e| {
-            let router = [Some(e.router), e.router_bias, e.select_bias, e.shared_gate];
-            let s = e.side_by_side;
+            let router = [Some(&e.router), e.router_bias.as_ref(), e.select_bias.as_ref(), e.shared_gate.as_ref()];
+            let scales = [e.gate_scale.as_ref(), e.up_scale.as_ref(), e.down_scale.as_ref()];
+            let s = e.side_by_side.as_ref();
             let norms = [
-                s.map(|s| s.router_norm),
-                s.map(|s| s.experts_norm),
-                s.map(|s| s.experts_post_norm),
-                s.map(|s| s.shared_post_norm),
+                s.map(|s| &s.router_norm),
+                s.map(|s| &s.experts_norm),
+                s.map(|s| &s.experts_post_norm),
+                s.map(|s| &s.shared_post_norm),
             ];
-            router.into_iter().chain(e.scales()).chain(norms).flatten().chain(e.each.iter())
+            router.into_iter().chain(scales).chain(norms).flatten().copied().chain(e.each.iter())
         });
         self.common().map(DenseWeights::iter).into_iter().flatten().chain(of_experts.into_iter().flatten())
     }
@@ -245,8 +247,8 @@ impl<'a> FfnWeights<'a> {
 
 impl<'a> RecurrentWeights<'a> {
     /// The matrices that read what the mixer reads: the first one, and those beside it.
-    pub fn inputs(&self) -> impl Iterator<Item = Tensor<'a>> + use<'a> {
-        [Some(self.input), self.gate, self.beta, self.alpha].into_iter().flatten()
+    pub fn inputs(&self) -> impl Iterator<Item = Tensor<'a>> {
+        [Some(&self.input), self.gate.as_ref(), self.beta.as_ref(), self.alpha.as_ref()].into_iter().flatten().copied()
     }
 
     /// Those, and the last one.
@@ -256,39 +258,40 @@ impl<'a> RecurrentWeights<'a> {
     }
 
     /// All of its tensors.
-    pub fn iter(&self) -> impl Iterator<Item = Tensor<'a>> + use<'a> {
-        let RecurrentWeights { conv, output, a, dt, norm, .. } = *self;
-        self.inputs().chain([Some(conv), Some(output), a, dt, norm].into_iter().flatten())
+    pub fn iter(&self) -> impl Iterator<Item = Tensor<'a>> {
+        let RecurrentWeights { conv, output, a, dt, norm, .. } = self;
+        let others = [Some(conv), Some(output), a.as_ref(), dt.as_ref(), norm.as_ref()];
+        self.inputs().chain(others.into_iter().flatten().copied())
     }
 }
 
 impl<'a> LayerWeights<'a> {
     /// All tensors of the layer.
-    pub fn iter(&self) -> impl Iterator<Item = Tensor<'a>> + use<'a> {
-        let LayerWeights { attn_norm, attn_norm_bias, q, k, v, q_bias, k_bias, v_bias, q_norm, k_norm, .. } = *self;
-        let LayerWeights { sinks, o, o_bias, post_attn_norm, ffn_norm, ffn_norm_bias, post_ffn_norm, .. } = *self;
-        let norms = [attn_norm, attn_norm_bias, q_norm, k_norm, post_attn_norm, ffn_norm, ffn_norm_bias, post_ffn_norm];
-        let others = [k, v, q_bias, k_bias, v_bias, o_bias, sinks, self.out_scale, self.q_gate];
-        let latent = self
-            .latent
-            .map_or([None; 6], |l| [l.q_a, l.q_a_norm, Some(l.kv_a), Some(l.kv_a_norm), Some(l.k_b), Some(l.v_b)]);
-        let per_layer = self.per_layer.map_or([None; 3], |p| [p.gate, p.proj, p.post_norm].map(Some));
-        let optional = norms.into_iter().chain(others).chain(latent).chain(per_layer).flatten();
+    pub fn iter(&self) -> impl Iterator<Item = Tensor<'a>> {
+        let norms = [&self.attn_norm, &self.attn_norm_bias, &self.q_norm, &self.k_norm, &self.post_attn_norm];
+        let norms = norms.into_iter().chain([&self.ffn_norm, &self.ffn_norm_bias, &self.post_ffn_norm]);
+        let others = [&self.k, &self.v, &self.q_bias, &self.k_bias, &self.v_bias, &self.o_bias, &self.sinks];
+        let others = others.into_iter().chain([&self.out_scale, &self.q_gate]).map(Option::as_ref);
+        let latent = self.latent.as_ref().map_or([None; 6], |l| {
+            [l.q_a.as_ref(), l.q_a_norm.as_ref(), Some(&l.kv_a), Some(&l.kv_a_norm), Some(&l.k_b), Some(&l.v_b)]
+        });
+        let per_layer = self.per_layer.as_ref().map_or([None; 3], |p| [&p.gate, &p.proj, &p.post_norm].map(Some));
+        let optional = norms.map(Option::as_ref).chain(others).chain(latent).chain(per_layer).flatten();
         let recurrent = self.recurrent.as_ref().map(RecurrentWeights::iter).into_iter().flatten();
-        let matrices = [q, o].into_iter().filter(|matrix| matrix.rows > 0);
-        matrices.chain(optional).chain(recurrent).chain(self.ffn.iter())
+        let matrices = [&self.q, &self.o].into_iter().filter(|matrix| matrix.rows > 0);
+        matrices.chain(optional).copied().chain(recurrent).chain(self.ffn.iter())
     }
 }
 
 impl<'a> Weights<'a> {
     /// All tensors of the model.
     pub fn iter(&self) -> impl Iterator<Item = Tensor<'a>> {
-        let norm = [Some(self.output_norm), self.output_norm_bias];
-        let outer = [Some(self.token_embd), self.output, self.output_bias, self.rope_freqs, self.long_rope_freqs]
-            .into_iter()
-            .chain(norm)
-            .chain(self.per_layer.map_or([None; 3], |p| [p.embd, p.proj, p.norm].map(Some)));
-        outer.flatten().chain(self.layers.iter().flat_map(|layer| layer.iter()))
+        let optional = [&self.output, &self.output_bias, &self.rope_freqs, &self.long_rope_freqs].map(Option::as_ref);
+        let norms = [Some(&self.output_norm), self.output_norm_bias.as_ref()];
+        let per_layer = self.per_layer.as_ref().map_or([None; 3], |p| [&p.embd, &p.proj, &p.norm].map(Some));
+        let outer =
+            [Some(&self.token_embd)].into_iter().chain(optional).chain(norms).chain(per_layer).flatten().copied();
+        outer.chain(self.layers.iter().flat_map(|layer| layer.iter()))
     }
 
     /// The elements of `rope_freqs`, each positive and finite; the file may have changed since it was opened.

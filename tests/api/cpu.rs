@@ -105,13 +105,14 @@ fn logits_and_experts(device: &dyn Device, file: &[u8]) -> (Vec<Vec<f32>>, Chose
 #[test]
 fn every_architecture_and_type_agrees_with_the_reference() {
     let device = cpu(2, None);
-    let mut n_parted = 0;
+    let (mut n_parted, mut n_of_experts) = (0, 0);
     for arch in ARCHS {
         for ty in TensorType::ALL {
             let file = Tiny::new(arch, ty).bytes();
             // Experts may tie within what an f16 cache rounds: there it is one that rounds alike.
             let has_experts = bind(&Gguf::from_bytes(&file).unwrap()).unwrap().0.widths().n_experts > 0;
             let reference = if has_experts { ReferenceDevice::F16_CACHE } else { ReferenceDevice::PLAIN };
+            n_of_experts += usize::from(has_experts);
             let (exact, exact_ids) = logits_and_experts(&reference, &file);
             let (own, ids) = logits_and_experts(&device, &file);
             if ids != exact_ids {
@@ -128,7 +129,7 @@ fn every_architecture_and_type_agrees_with_the_reference() {
         }
     }
     // Where a number of the cache lies between two of f16, rounding alike parts them all the same.
-    assert!(n_parted <= 3, "{n_parted} models of experts choose others");
+    assert!(n_parted * 50 <= n_of_experts, "{n_parted} of {n_of_experts} models of experts choose others");
 }
 
 /// A model of NVFP4 or Q8_0 whose matrices have scales beside them, or blocks whose scales are twice as large.

@@ -8,6 +8,7 @@ use kigo::model::{
     Activation, Attention, Config, Dense, FfnWeights, LayerWeights, ModelInfo, RopePairing, RopeTable, bind,
 };
 
+use crate::common::described::Described;
 use crate::common::tiny::{ARCHS, Tiny};
 
 /// A model that `make test` fetches, or `None` with a line that says so.
@@ -68,6 +69,15 @@ fn gemma3_has_five_windowed_layers_to_a_global_one() {
         assert_eq!((attention.window, base(rope(&config, attention))), expected, "layer {i}");
     }
     assert!(weights.layers.iter().all(|l| l.q_norm.is_some() && l.post_attn_norm.is_some()));
+}
+
+/// No layer holds it to a head, and a pass would make its angles all the same: 1 GiB of them.
+#[test]
+fn a_rope_that_no_layer_has_is_bounded() {
+    let mut config = Described::plain(TensorType::F32).config;
+    config.ropes.push(RopeTable::of_base(1e4, 1 << 20, RopePairing::Halves).unwrap());
+    let error = config.validate().unwrap_err().to_string();
+    assert!(error.contains("rope 1 (rope.dimension_count) is 1048576; expected 1 to 8192"), "{error}");
 }
 
 #[test]

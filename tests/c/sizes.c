@@ -29,7 +29,7 @@ int main(int argc, char **argv)
 {
     CHECK(argc >= 2);
     CHECK(sizeof(kigo_engine_options) == 144 && sizeof(kigo_session_options) == 48 && sizeof(kigo_sampling) == 64);
-    CHECK(sizeof(kigo_load_options) == 56 && sizeof(kigo_plan) == 64 && sizeof(kigo_cache_facts) == 80 && sizeof(kigo_session_facts) == 72);
+    CHECK(sizeof(kigo_load_options) == 64 && sizeof(kigo_plan) == 72 && sizeof(kigo_cache_facts) == 104 && sizeof(kigo_session_facts) == 88);
     CHECK(sizeof(kigo_message) == 32 && sizeof(kigo_string) == 16 && sizeof(kigo_logit_bias) == 8);
     CHECK(sizeof(kigo_tap_event) == 64 && sizeof(kigo_check) == 64 && sizeof(kigo_doctor_options) == 32);
     CHECK(sizeof(kigo_chat_options) == 80 && sizeof(kigo_device_facts) == 512 && sizeof(kigo_thread_event) == 32);

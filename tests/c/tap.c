@@ -187,7 +187,7 @@ static void ended_inside(float *before, float *after)
 
 static void names(void)
 {
-    CHECK(kigo_tap_name(0) == NULL && kigo_tap_name(17) == NULL && kigo_tap_name(UINT32_MAX) == NULL);
+    CHECK(kigo_tap_name(0) == NULL && kigo_tap_name(22) == NULL && kigo_tap_name(UINT32_MAX) == NULL);
     CHECK(strcmp(kigo_tap_name(KIGO_TAP_EMBED), "embed") == 0 && strcmp(kigo_tap_name(KIGO_TAP_LOGITS), "logits") == 0);
     CHECK(strcmp(kigo_tap_name(KIGO_TAP_MOE_WEIGHTS), "moe_weights") == 0);
 }
@@ -200,7 +200,7 @@ static void misuse(void)
     CHECK(show(NULL, NULL, 0, see, &seen) == KIGO_STATUS_INVALID_ARGUMENT);
     for (size_t i = 0; i < 3; i++)
         CHECK(show(session, wrong[i], 2, see, &seen) == KIGO_STATUS_INVALID_ARGUMENT);
-    CHECK(strcmp(kigo_last_error(), "taps is 4294967295 at index 1; expected 1 to 16") == 0);
+    CHECK(strcmp(kigo_last_error(), "taps is 4294967295 at index 1; expected 1 to 21") == 0);
     CHECK(show(session, NULL, 2, see, &seen) == KIGO_STATUS_INVALID_ARGUMENT);
     CHECK(show(session, wrong[0], 1, NULL, NULL) == KIGO_STATUS_INVALID_ARGUMENT);
     CHECK(strcmp(kigo_last_error(), "callback is NULL") == 0);
