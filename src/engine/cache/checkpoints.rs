@@ -107,11 +107,11 @@ impl State {
         Some(self.drop_checkpoint(loaded, page))
     }
 
-    /// A state that is held becomes the checkpoint of the page `at - 1` of a list that is going to have `end` pages.
-    fn set_checkpoint(&mut self, loaded: &dyn LoadedModel, pages: &[u32], at: usize, end: usize, state: u32) {
+    /// A state that is held becomes the checkpoint of the page `at - 1` of a list that is going to have `end` pages; whether it did.
+    fn set_checkpoint(&mut self, loaded: &dyn LoadedModel, pages: &[u32], at: usize, end: usize, state: u32) -> bool {
         let (Some(&page), Ok(at), Ok(end)) = (pages.get(at.wrapping_sub(1)), u32::try_from(at), u32::try_from(end))
         else {
-            return;
+            return false;
         };
         self.states.clock += 1;
         let used = self.states.clock;
@@ -121,17 +121,17 @@ impl State {
             }
         }
         if self.states.checkpoint(page).is_some() || self.states.most == 0 {
-            return;
+            return false;
         }
         while self.states.n_checkpoints >= self.states.most {
-            let Some(least) = self.states.least_useful(Known::uselessness(at, end), false) else { return };
+            let Some(least) = self.states.least_useful(Known::uselessness(at, end), false) else { return false };
             self.drop_checkpoint(loaded, least);
         }
-        if let Some(known) = self.states.known(state).filter(|known| known.page == NONE) {
-            (known.page, known.at, known.end, known.used) = (page, at, end, used);
-            self.states.of_page[page as usize] = state;
-            self.states.n_checkpoints += 1;
-        }
+        let Some(known) = self.states.known(state).filter(|known| known.page == NONE) else { return false };
+        (known.page, known.at, known.end, known.used) = (page, at, end, used);
+        self.states.of_page[page as usize] = state;
+        self.states.n_checkpoints += 1;
+        true
     }
 
     /// Another page holds what a page holds that is going to be freed: it gets its checkpoint.
@@ -201,10 +201,10 @@ impl PagePool {
 }
 
 impl Pages {
-    /// Makes a state the checkpoint behind the first `at` pages; the list is going to have `end`.
-    pub(super) fn keep_state(&self, at: usize, end: usize, state: &HeldState) {
+    /// Makes a state the checkpoint behind the first `at` pages, of a list that is going to have `end`; whether it became one.
+    pub(super) fn keep_state(&self, at: usize, end: usize, state: &HeldState) -> bool {
         let pool = &self.list.pool;
-        pool.lock().set_checkpoint(&*pool.loaded, &self.list.pages, at, end, state.number);
+        pool.lock().set_checkpoint(&*pool.loaded, &self.list.pages, at, end, state.number)
     }
 
     /// The newest checkpoint behind at most so many of the pages, and how many those are; `None`: there is none.

@@ -94,10 +94,10 @@ impl StateRun {
         if n_tokens.is_multiple_of(PAGE_TOKENS) && is_wanted(at, end, self.reach) {
             let is_last = n_tokens == self.n_tokens;
             let extra = if is_last { None } else { self.pool.take_state().ok() };
-            if is_last || extra.is_some() {
-                pages.keep_state(at, end, &made);
+            // One that is refused stays the call's own, so that no other is wanted.
+            if (is_last || extra.is_some()) && pages.keep_state(at, end, &made) {
+                self.spare.extend(extra);
             }
-            self.spare.extend(extra);
         }
         self.now = Some(made);
     }
