@@ -192,17 +192,14 @@ template <int T, uint32_t SLICE> struct KgQLoader {
     }
 };
 
-// Until the copies of all slices but the last `depth` - 2 are there; depth: 2 to 9.
+// Until the copies of all slices but the last `depth` - 2 are there.
 __device__ __forceinline__ void kg_q_copy_wait(uint32_t depth) {
     switch (depth) {
     case 2: return kg_copy_wait<0>();
     case 3: return kg_copy_wait<1>();
     case 4: return kg_copy_wait<2>();
     case 5: return kg_copy_wait<3>();
-    case 6: return kg_copy_wait<4>();
-    case 7: return kg_copy_wait<5>();
-    case 8: return kg_copy_wait<6>();
-    default: return kg_copy_wait<7>();
+    default: return kg_copy_wait<4>();
     }
 }
 
