@@ -11,6 +11,13 @@ use crate::chat::tools;
 use crate::chat::value::Wanted;
 use crate::error::{Error, Result};
 
+/// What is wrong with an argument's name that would end a tag in its place.
+pub(super) fn tag_name(name: &str) -> Error {
+    let (found, expected) =
+        (format!("with an argument called {name:?}"), "names without tags, quotes and lines".to_owned());
+    Error::Argument { name: "tools_json", found, expected }
+}
+
 impl Writer<'_> {
     pub(super) fn object(&mut self, keys: &Keys, tool: &Tool<'_>) -> String {
         let schema = self.schema(&tool.schema);
@@ -90,9 +97,7 @@ impl Writer<'_> {
             }
             // What would end a tag in its place.
             if name.contains(['<', '>', '"', '\n']) {
-                let (found, expected) =
-                    (format!("with an argument called {name:?}"), "names without tags, quotes and lines".to_owned());
-                return Err(Error::Argument { name: "tools_json", found, expected });
+                return Err(tag_name(name));
             }
             let is_required = required.contains(name.as_str());
             let wanted = tools::wanted(root, schema, &mut self.looks, 0);

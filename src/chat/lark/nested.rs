@@ -4,9 +4,10 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
+use super::arguments::tag_name;
 use super::place::Place;
-use super::{Tool, Writer, exclusive, quoted};
-use crate::error::{Error, Result};
+use super::{Tool, Writer, quoted};
+use crate::error::Result;
 
 /// A tag's name, where none is known.
 const NAME: &str = "/[^<>\\/\"\\n]{1,100}/";
@@ -28,9 +29,7 @@ impl Writer<'_> {
                 break;
             }
             if name.is_empty() || name.contains(['<', '>', '/', '"', '\n']) {
-                let (found, expected) =
-                    (format!("with an argument called {name:?}"), "names without tags, quotes and lines".to_owned());
-                return Err(Error::Argument { name: "tools_json", found, expected });
+                return Err(tag_name(name));
             }
             let is_required = required.contains(name.as_str());
             let Some(member) = place.member(name, schema, is_required)? else { continue };
@@ -53,14 +52,7 @@ impl Writer<'_> {
 
     /// A value and the tag that ends it.
     fn tagged(&mut self, before: &str, close: &str, place: &Place<'_>) -> Result<String> {
-        self.n_schemas += place.weight();
-        if place.is_never() {
-            return place.refuse("no value is valid");
-        }
-        if let Some(ways) = place.ways(&[])? {
-            if place.schema.get("oneOf").is_some() {
-                exclusive::check(place, &ways)?;
-            }
+        if let Some(ways) = self.ways(place)? {
             return self.one_of(&ways, |writer, way| writer.tagged(before, close, way));
         }
         let end = self.mark(close);

@@ -84,14 +84,7 @@ impl Writer<'_> {
     }
 
     fn value(&mut self, notation: Notation, place: &Place<'_>) -> Result<String> {
-        self.n_schemas += place.weight();
-        if place.is_never() {
-            return place.refuse("no value is valid");
-        }
-        if let Some(ways) = place.ways(&[])? {
-            if place.schema.get("oneOf").is_some() {
-                exclusive::check(place, &ways)?;
-            }
+        if let Some(ways) = self.ways(place)? {
             return self.one_of(&ways, |writer, way| writer.value(notation, way));
         }
         if let Some(values) = place.values()? {
@@ -106,6 +99,19 @@ impl Writer<'_> {
             None => return Ok(self.any(notation)),
         };
         self.one_of(&types, |writer, name| writer.of_type(notation, place, name))
+    }
+
+    /// The schemas of which a value has to fit one, counted and checked; `None`: it is of the place's own.
+    pub(super) fn ways<'s>(&mut self, place: &Place<'s>) -> Result<Option<Vec<Place<'s>>>> {
+        self.n_schemas += place.weight();
+        if place.is_never() {
+            return place.refuse("no value is valid");
+        }
+        let ways = place.ways(&[])?;
+        if let Some(ways) = ways.as_ref().filter(|_| place.schema.get("oneOf").is_some()) {
+            exclusive::check(place, ways)?;
+        }
+        Ok(ways)
     }
 
     pub(super) fn one_of<T>(
