@@ -40,15 +40,14 @@ impl Session {
         let there = newest.filter(|(_, at)| at * PAGE_TOKENS == n).map(|(state, _)| state);
         let behind = match there {
             Some(behind) if state.pages.cut(n)? => Some(behind),
-            _ if pool.has_windows() => {
-                let (pages, behind) = self.computed_again(state, n)?;
-                state.pages = pages;
-                behind
-            }
             _ => {
                 let (pages, behind) = self.computed_again(state, n)?;
-                drop(pages);
-                state.pages.cut(n)?;
+                if pool.has_windows() {
+                    state.pages = pages;
+                } else {
+                    drop(pages);
+                    state.pages.cut(n)?;
+                }
                 behind
             }
         };
