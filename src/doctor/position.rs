@@ -225,18 +225,9 @@ mod tests {
             n_heads: 1,
             n_kv_heads: 1,
             head_dim: 8,
-            window: None,
             rope: Some(0),
             qk_norm: Some(QkNorm::HeadAfterRope),
-            temperature: None,
-            scale: 1.0,
-            softcap: None,
-            sinks: false,
-            gated: false,
-            k_as_v: false,
-            v_norm: false,
-            kv_from: None,
-            latent: None,
+            ..Attention::NONE
         };
         let key = [0.5, -1.0, 2.0, 0.25, 3.0, 1.0, -2.0, 0.75_f32];
         let weight = [2.0, 0.5, -1.0, 3.0, 1.0, 0.0, 4.0, 1.0_f32];

@@ -45,23 +45,8 @@ pub type Changed = (&'static str, fn(f32) -> f32);
 impl Described {
     /// Two layers as those of llama, an output matrix of its own.
     pub fn plain(ty: TensorType) -> Described {
-        let attention = Attention {
-            n_heads: 4,
-            n_kv_heads: 2,
-            head_dim: 16,
-            window: None,
-            rope: Some(0),
-            qk_norm: None,
-            temperature: None,
-            scale: 0.25,
-            softcap: None,
-            sinks: false,
-            gated: false,
-            k_as_v: false,
-            v_norm: false,
-            kv_from: None,
-            latent: None,
-        };
+        let attention =
+            Attention { n_heads: 4, n_kv_heads: 2, head_dim: 16, rope: Some(0), scale: 0.25, ..Attention::NONE };
         let dense = Dense { width: 96, activation: Activation::Silu, gated: true };
         let layer = Layer {
             mixer: Mixer::Attention(attention),

@@ -286,7 +286,10 @@ impl Filler<'_> {
             v_norm: a.v_norm.then(|| vec![1.0; a.head_dim]),
             sinks: maybe(&l.sinks)?,
             o_bias: maybe(&l.o_bias)?,
-            q_gate: q_gate.map(|matrix| (tasks(&[&matrix], n_threads), matrix)).map(|(tasks, matrix)| (matrix, tasks)),
+            q_gate: q_gate.map(|matrix| {
+                let tasks = tasks(&[&matrix], n_threads);
+                (matrix, tasks)
+            }),
             recurrent: self.recurrent(layer, l)?,
             post_attn_norm: maybe(&l.post_attn_norm)?,
             ffn_norm: norm(&l.ffn_norm, &l.ffn_norm_bias)?,

@@ -162,18 +162,10 @@ impl Keys<'_> {
             n_heads,
             n_kv_heads: n_heads,
             head_dim,
-            window: None,
             rope: Some(0),
-            qk_norm: None,
-            temperature: None,
             scale: self.float("attention.scale")?.unwrap_or(1.0 / (head_dim as f32).sqrt()),
             softcap: self.float("attn_logit_softcapping")?.filter(|&cap| cap != 0.0),
-            sinks: false,
-            gated: false,
-            k_as_v: false,
-            v_norm: false,
-            kv_from: None,
-            latent: None,
+            ..Attention::NONE
         })
     }
 
