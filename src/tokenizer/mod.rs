@@ -151,22 +151,26 @@ impl Tokenizer {
         // For the tokens around the text.
         reserve(&mut ids, 2)?;
         let matcher = if parse_special { &self.all } else { &self.user };
-        let (mut first, mut last) = (None, None);
+        // -1: no token. Of options the compiler compares the ids before it asks whether there are any, which memcheck reports.
+        let (mut first, mut last) = (None, -1);
         let mut after_special = true;
         if let Some(bos) = self.bos.filter(|_| add_special && self.add_bos) {
             ids.push(bos);
         }
         let text = self.kind.escape(text)?;
         for piece in matcher.pieces(&text) {
-            let token = if let Piece::Token(id, _) = piece { Some(id) } else { None };
-            first.get_or_insert(token);
-            last = token;
+            last = if let Piece::Token(id, _) = piece { i64::from(id) } else { -1 };
+            first.get_or_insert(last);
             self.encode_piece(piece, &mut after_special, &mut ids)?;
         }
-        if add_special && self.add_eos && last != self.eos {
-            merge::extend(&mut ids, 1, self.eos.into_iter())?;
+        if let Some(eos) = self.eos.filter(|eos| add_special && self.add_eos && last != i64::from(*eos)) {
+            merge::extend(&mut ids, 1, std::iter::once(eos))?;
         }
-        if add_special && self.add_bos && self.bos.is_some() && first == Some(self.bos) {
+        if let Some(bos) = self.bos
+            && add_special
+            && self.add_bos
+            && first.unwrap_or(-1) == i64::from(bos)
+        {
             ids.remove(0);
         }
         Ok(ids)
