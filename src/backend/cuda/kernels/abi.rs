@@ -38,6 +38,8 @@ pub const TENSOR_HEAD: u32 = 128;
 pub const INPUT_F16_WORDS: u32 = 66;
 /// The same of integers with a scale and sums.
 pub const INPUT_Q_WORDS: u32 = 38;
+/// Most channels of a head of a DeltaNet.
+pub const DELTA_HEAD: u32 = 128;
 
 /// A number that both sides know, and its name in `cuda/abi.h`.
 pub type Number = (&'static str, u64);
@@ -55,7 +57,7 @@ macro_rules! structs {
                 $(pub $field: $type,)*
             }
         )*
-        const STRUCTS: &[Number] = &[$(
+        pub(super) const STRUCTS: &[Number] = &[$(
             (concat!("sizeof(", stringify!($there), ")"), size_of::<$name>() as u64),
             $(
                 (name_of_field!($there, $field $(, $field_there)?), offset_of!($name, $field) as u64),
@@ -74,6 +76,11 @@ macro_rules! name_of_field {
         concat!(stringify!($there), ".", stringify!($field_there))
     };
 }
+
+mod experts;
+mod recurrent;
+pub use experts::{ExpertGemm, ExpertProducts, Route};
+pub use recurrent::{Convolve, Delta, GateMix, Span, Spans};
 
 structs! {
     /// A matrix in planes.
@@ -107,6 +114,8 @@ structs! {
         inverse: f32,
         is_long: u32,
         table_stride: u32,
+        kept: Address,
+        keeps: Address,
     }
 
     /// One matrix-vector stage.
@@ -275,69 +284,6 @@ structs! {
         activation: u32,
     }
 
-    /// The experts of each row.
-    Route is KgRoute {
-        logits: Address,
-        select_bias: Address,
-        ids: Address,
-        weights: Address,
-        shown: Address,
-        n_rows: u32,
-        n: u32,
-        n_used: u32,
-        stride: u32,
-        score: u32,
-        n_groups: u32,
-        n_groups_used: u32,
-        renorm: u32,
-        scale: f32,
-    }
-
-    /// Products with experts' matrices.
-    ExpertProducts is KgExpertProducts {
-        x: Address,
-        m: [Mat; 2],
-        bias: [Address; 2],
-        y: [Address; 2],
-        ids: Address,
-        order: Address,
-        tasks: Address,
-        n_m: u32,
-        rows: u32,
-        n: u32,
-        share: u32,
-        n_slots: u32,
-        n_tasks: u32,
-        at_once: u32,
-        x_stride: u32,
-        y_stride: u32,
-        tile: u32,
-        activation: u32,
-        shared: u32,
-        weights: Address,
-        gate: Address,
-    }
-
-    /// Products with experts' matrices on tensor cores.
-    ExpertGemm is KgExpertGemm {
-        x: Address,
-        m: [Mat; 2],
-        bias: [Address; 2],
-        y: Address,
-        order: Address,
-        tasks: Address,
-        n_m: u32,
-        rows: u32,
-        k: u32,
-        n_tasks: u32,
-        share: u32,
-        by_slot: u32,
-        x_stride: u32,
-        y_stride: u32,
-        activation: u32,
-        wgmma: u32,
-    }
-
     /// Head norms, rope and the cache's rows of prefill.
     PrefillRope is KgPrefillRope {
         qkv: Address,
@@ -386,11 +332,12 @@ const NUMBERS: &[Number] = &[
     ("KG_TENSOR_HEAD", TENSOR_HEAD as u64),
     ("KG_INPUT_F16_WORDS", INPUT_F16_WORDS as u64),
     ("KG_INPUT_Q_WORDS", INPUT_Q_WORDS as u64),
+    ("KG_DELTA_HEAD", DELTA_HEAD as u64),
 ];
 
 /// That the compiled kernels have the structs and numbers that this library has.
 pub fn check() -> Result<()> {
-    compare(&[STRUCTS, NUMBERS, kinds::NUMBERS, packed::NUMBERS], &reported())
+    compare(&[STRUCTS, experts::STRUCTS, recurrent::STRUCTS, NUMBERS, kinds::NUMBERS, packed::NUMBERS], &reported())
 }
 
 #[cfg(test)]

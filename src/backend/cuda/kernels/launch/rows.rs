@@ -7,7 +7,9 @@ use super::experts::{Router, Sum, Tasks};
 use super::{Queue, check_mat, ensure, ffi, padded, strided};
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::driver::sys::Handle;
-use crate::backend::cuda::kernels::abi::{ExpertGemm, ExpertProducts, Glu, MOST_PARTS, Mat, Norm, Route, Stage};
+use crate::backend::cuda::kernels::abi::{
+    Convolve, Delta, ExpertGemm, ExpertProducts, GateMix, Glu, MOST_PARTS, Mat, Norm, Route, Stage,
+};
 use crate::backend::cuda::kernels::kinds::Activation;
 use crate::error::Result;
 
@@ -47,6 +49,12 @@ pub enum Between {
     ExpertGemm(ExpertGemm),
     /// See [`Sum`].
     ExpertSum(Sum),
+    /// A convolution over the tokens of sequences.
+    Convolve(Convolve),
+    /// A gated delta rule over the tokens of sequences.
+    Delta(Delta),
+    /// What attention has mixed, times a gate.
+    GateMix(GateMix),
 }
 
 /// y = the sum of the parts, each of `n_rows` rows, + bias (or 0).
@@ -77,6 +85,9 @@ impl Between {
             Between::ExpertRows(rows) => queue.expert_rows(*rows),
             Between::ExpertGemm(gemm) => queue.expert_gemm(gemm),
             Between::ExpertSum(sum) => queue.expert_sum(*sum),
+            Between::Convolve(convolve) => queue.convolve(convolve),
+            Between::Delta(delta) => queue.delta(delta),
+            Between::GateMix(gate) => queue.gate_mix(gate),
         }
     }
 }
