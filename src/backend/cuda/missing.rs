@@ -1,24 +1,24 @@
 //! What a description says that GPUs do not compute: such a model is refused before anything of it is on the device.
 
+use crate::backend::cuda::plan::recurrent;
 use crate::error::{Error, Result};
-use crate::model::{Attention, Config, Layer, Recurrent};
+use crate::model::{Attention, Config, Layer};
 
 /// What it is called, and whether a part has it.
 type Feature<T> = (&'static str, fn(&T) -> bool);
 
 /// What has no kernels, and whether a layer has it.
-const OF_ATTENTION: [Feature<Attention>; 5] = [
+const OF_ATTENTION: [Feature<Attention>; 4] = [
     ("attention over latents", |a| a.latent.is_some()),
     ("keys and values of another layer", |a| a.kv_from.is_some()),
     ("values of the keys' matrix", |a| a.k_as_v),
     ("a norm of values", |a| a.v_norm),
-    ("gated attention", |a| a.gated),
 ];
 const OF_LAYER: [Feature<Layer>; 4] = [
     ("experts beside a dense part, each with norms of its own", |l| l.experts().is_some_and(|e| e.side_by_side)),
     ("a scale behind a layer", |l| l.out_scale != 1.0),
-    ("a short convolution", |l| matches!(l.recurrent, Some(Recurrent::ShortConv(_)))),
-    ("a DeltaNet", |l| matches!(l.recurrent, Some(Recurrent::DeltaNet(_)))),
+    ("a DeltaNet of heads wider than 128", |l| l.recurrent.as_ref().is_some_and(|mixer| !recurrent::can(mixer))),
+    ("attention and a state side by side", |l| l.recurrent.is_some() && l.attention().is_there()),
 ];
 
 /// Fails with `UnsupportedValue`, and what it is, where a GPU lacks something.

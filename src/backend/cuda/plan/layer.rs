@@ -3,10 +3,12 @@
 use super::experts::Experts;
 use super::ffn::{self, Part};
 use super::op::{Attend, Gate, Half, Input, Kind, Norm, Op, Output, Project, What};
+use super::recurrent::Mix;
 use crate::backend::PAGE_TOKENS;
 use crate::backend::cuda::driver::Address;
+use crate::backend::cuda::kernels::abi::Mat;
 use crate::backend::cuda::kernels::kinds::{NormKind, Pairing};
-use crate::backend::cuda::weights::layout::{DeviceWeights, Layer};
+use crate::backend::cuda::weights::layout::{DeviceWeights, Layer, Recurrent};
 use crate::model::{self, Block, CacheClasses, Config, Dense, Ffn, MAX_CLASSES, Mixer, QkNorm};
 
 /// From tokens to the last layer's halves, the last of which is still to be added; the cache's pages are divided so.
@@ -99,7 +101,8 @@ fn layer(config: &Config, w: &Layer, index: usize, place: CachePlace, push: &mut
         bias: w.attn_norm_bias,
         taps: if shared { &["attn_norm", "ffn_norm"] } else { &["attn_norm"] },
         ends: (index > 0).then_some(index as i32 - 1),
-        alone: !parallel && added_before(config, index) < 2,
+        // A gate of attention, or of a mixer with a state, is read by a launch of its own.
+        alone: !parallel && added_before(config, index) < 2 && w.q_gate.is_none() && gates(w).is_none(),
     };
     let input = read.stream(config, push);
     let of_ffn = Read {
@@ -118,8 +121,12 @@ fn layer(config: &Config, w: &Layer, index: usize, place: CachePlace, push: &mut
             ffn_input = of_ffn.stream(config, push);
         }
     };
-    match &layer.mixer {
-        Mixer::Attention(attention) => {
+    match (&layer.mixer, &layer.recurrent, &w.recurrent) {
+        (_, Some(mixer), Some(weights)) => {
+            let at = config.state_start(index) as u64;
+            recurrent(mixer, weights, (input, w.post_attn_norm), at, push);
+        }
+        (Mixer::Attention(attention), ..) => {
             push(What::Project(Project {
                 kind: Kind::Qkv,
                 input,
@@ -131,6 +138,11 @@ fn layer(config: &Config, w: &Layer, index: usize, place: CachePlace, push: &mut
                 read_ffn(push);
             }
             attend(config, attention, w, place, push);
+            if let Some(gate) = w.q_gate {
+                let (mats, output) = (vec![gate], Output::MixGate);
+                push(What::Project(Project { kind: Kind::Qkv, input, mats, bias: [0; 3], output }));
+                push(What::GateMix { width: attention.q_width() });
+            }
             push(What::Project(Project {
                 kind: Kind::Output,
                 input: Input::Mix,
@@ -157,6 +169,37 @@ fn layer(config: &Config, w: &Layer, index: usize, place: CachePlace, push: &mut
         // The layout has the weights that the description says.
         (Ffn::Experts(_), None) => {}
     }
+}
+
+/// The matrices of betas and decays.
+fn gates(w: &Layer) -> Option<[Mat; 2]> {
+    w.recurrent.and_then(|recurrent| recurrent.gates)
+}
+
+/// A mixer with a state, whose input has been normalized; what it makes goes through a norm, or 0.
+fn recurrent(
+    mixer: &model::Recurrent,
+    w: &Recurrent,
+    (input, post_norm): (Input, Address),
+    at: u64,
+    push: &mut dyn FnMut(What),
+) {
+    let mut project = |mats: Vec<Mat>, output| {
+        push(What::Project(Project { kind: Kind::Qkv, input, mats, bias: [0; 3], output }));
+    };
+    project(std::iter::once(w.input).chain(w.gate).collect(), Output::Qkv);
+    if let Some(gates) = w.gates {
+        project(gates.into(), Output::Gates);
+    }
+    let Recurrent { conv, a, dt, norm, .. } = *w;
+    push(What::Mix(Mix { mixer: *mixer, conv, a, dt, norm, at }));
+    push(What::Project(Project {
+        kind: Kind::Output,
+        input: Input::Mix,
+        mats: vec![w.output],
+        bias: [0; 3],
+        output: Output::Stream { half: Half::Mixer, post_norm },
+    }));
 }
 
 /// A dense feed-forward part, or the expert that all share.

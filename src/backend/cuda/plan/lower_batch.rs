@@ -137,6 +137,12 @@ pub fn lower(target: Target<'_>, ops: &[Op], n_seq: u32) -> Vec<Launch> {
                     lowering.push(Kind::Glu, Run::Between(Between::Glu(glu)));
                 }
             }
+            What::Mix(mix) => {
+                for call in stages.mix(mix) {
+                    lowering.push(call.kind, Run::Between(call.run));
+                }
+            }
+            What::GateMix { width } => lowering.push(Kind::Attend, Run::Between(stages.gate_mix(*width))),
             What::Ffn(part) => {
                 for call in stages.ffn(part, None) {
                     lowering.push(call.kind, Run::Between(call.run));

@@ -8,10 +8,12 @@ use super::experts::Rows as PartRows;
 use super::ffn::{self, Ffn};
 use super::op::{Attend, Gate, Half, Input, Op, Output, What};
 use super::prefill_workspace::{PrefillWorkspace, ends_with, quantized, slab_bytes};
+use super::recurrent::{self, Mix, To};
+use super::show::{Rows, Show};
 use super::tables::Tables;
 use crate::backend::PAGE_TOKENS;
 use crate::backend::cuda::driver::{Address, Gpu};
-use crate::backend::cuda::kernels::abi::{self, Flash, Gemm, Glu, Mat, PrefillRope};
+use crate::backend::cuda::kernels::abi::{self, Flash, Gemm, Glu, Mat, PrefillRope, Spans};
 use crate::backend::cuda::kernels::kinds::{Epilogue, NormKind};
 use crate::backend::cuda::kernels::launch::Between;
 use crate::model::Config;
@@ -50,33 +52,6 @@ pub enum Run {
     Between(Between),
 }
 
-/// Rows of an activation that a launch has left somewhere.
-#[derive(Clone, Copy, Debug)]
-pub struct Show {
-    /// One of `TAP_NAMES`.
-    pub name: &'static str,
-    /// The layer, or -1.
-    pub layer: i32,
-    /// How they lie.
-    pub rows: Rows,
-    /// Elements of a row.
-    pub cols: usize,
-}
-
-/// How rows of an activation lie.
-#[derive(Clone, Copy, Debug)]
-pub enum Rows {
-    /// f32, so many elements apart.
-    Floats {
-        /// The first.
-        from: Address,
-        /// Elements from one to the next.
-        stride: usize,
-    },
-    /// f16 and what their rounding has left, where that is not null, one behind the other.
-    Halves([Address; 2]),
-}
-
 /// A pass.
 #[derive(Clone, Copy)]
 pub struct Pass<'a> {
@@ -92,9 +67,14 @@ pub struct Pass<'a> {
     pub one: (Tables, usize, bool),
     /// How many tiles several sequences have; the tables hold them and the sequences' places. 0: there is one sequence.
     pub n_tiles: usize,
+    /// Sequences, of which the workspace's spans tell where there are states.
+    pub n_spans: usize,
     /// Two buffers of m rows of the widest vector, where somebody watches.
     pub taps: Option<[Address; 2]>,
 }
+
+/// Rows lie one behind the other.
+const EXACT: fn(usize) -> u32 = |n| n as u32;
 
 /// The launches of these operations, which end in `Finish`, for the rows of a pass.
 pub fn lower(pass: Pass<'_>, ops: &[Op]) -> Vec<Launch> {
@@ -143,6 +123,11 @@ impl Lowering<'_> {
                 match p.output {
                     Output::Qkv => self.gemm(x, &p.mats, p.bias, work.qkv, Epilogue::F32),
                     Output::Stream { half, post_norm } => self.add(x, p.mats[0], p.bias, half, post_norm),
+                    Output::Gates => self.gemm(x, &p.mats, p.bias, work.recurrent.gates, Epilogue::F32),
+                    Output::MixGate => {
+                        self.gemm(x, &p.mats, p.bias, work.recurrent.gate, Epilogue::F32);
+                        self.show_floats("gate", layer, work.recurrent.gate, p.mats[0].rows as usize);
+                    }
                     Output::Shared => self.gemm(x, &p.mats, p.bias, self.next_delta(), Epilogue::F32),
                     // The last stage of a step takes a prompt's last row.
                     Output::Logits { .. } => {}
@@ -158,6 +143,11 @@ impl Lowering<'_> {
                     let norm = abi::Norm { n_rows: m as u32, dim: *dim as u32, eps: config.norm_eps, ..norm };
                     self.push(Run::Between(Between::Norm(abi::Norm { x_stride: (h + 2 * g) as u32, ..norm })));
                 }
+            }
+            What::Mix(mix) => self.mix(mix),
+            What::GateMix { width } => {
+                let run = recurrent::gate_mix(*width, m as u32, EXACT, self.mixed(), &work.recurrent);
+                self.push(Run::Between(run));
             }
             What::Gate(g) => self.gate(g),
             What::Ffn(part) => self.ffn(part),
@@ -244,6 +234,24 @@ impl Lowering<'_> {
         self.pending.push(op.post_norm);
     }
 
+    /// Where what a mixer makes goes.
+    fn mixed(&self) -> To {
+        To::Halves(self.pass.work.mix, self.pass.work.left(self.pass.work.mix))
+    }
+
+    /// See [`Mix`].
+    fn mix(&mut self, op: &Mix) {
+        let Pass { config, work, m, n_spans, .. } = self.pass;
+        let of = Spans { spans: work.spans, n: n_spans as u32, n_rows: m as u32, ..Spans::default() };
+        let rows = recurrent::Rows { of, x: work.qkv, stride: EXACT, to: self.mixed() };
+        for call in recurrent::launches(config, op, rows, &work.recurrent) {
+            self.push(Run::Between(call.run));
+            for (name, from, stride, cols) in call.shows {
+                self.show(name, self.layer, Rows::Floats { from, stride }, cols);
+            }
+        }
+    }
+
     /// Where the next thing to be added to the stream goes.
     fn next_delta(&self) -> Address {
         self.pass.work.delta[self.pending.len().min(1)]
@@ -304,7 +312,7 @@ impl Lowering<'_> {
     }
 
     fn attend(&mut self, op: &Attend) {
-        let Pass { gpu, config, work, m, one: (tables, start, is_long), n_tiles, taps } = self.pass;
+        let Pass { gpu, config, work, m, one: (tables, start, is_long), n_tiles, taps, .. } = self.pass;
         let class = op.cache_class as usize;
         let (places, tiles) = if n_tiles > 0 { (work.places(class), work.tiles(class)) } else { (0, 0) };
         let pages = tables.of(class);

@@ -99,7 +99,8 @@ pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
                 let placed = watching(stages.project(p), watched, work);
                 let mut shows = input_shows(p.input, op.layer, &placed.stage);
                 shows.extend(match p.output {
-                    Output::Qkv | Output::Shared => None,
+                    Output::Qkv | Output::Shared | Output::Gates => None,
+                    Output::MixGate => Some(show("gate", work.recurrent.gate, p.mats[0].rows as usize)),
                     Output::Stream { half, .. } => Some(show(half.tap(), stages.added(half), config.n_embd)),
                     Output::Logits { .. } => Some(show("logits", 0, config.n_vocab)),
                 });
@@ -124,6 +125,13 @@ pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
                     }
                 }
             }
+            What::Mix(mix) => {
+                for call in stages.mix(mix) {
+                    let shows = call.shows.iter().map(|(name, from, _, cols)| show(name, *from, *cols)).collect();
+                    push(call.kind, Run::Between(call.run), shows);
+                }
+            }
+            What::GateMix { width } => push(Kind::Attend, Run::Between(stages.gate_mix(*width)), Vec::new()),
             What::Ffn(part) => {
                 for call in stages.ffn(part, before.take()) {
                     let shows = call.shows.iter().map(|(name, from, _, cols)| show(name, *from, *cols));

@@ -15,6 +15,8 @@ pub mod lower_step;
 pub mod op;
 pub mod prefill_workspace;
 pub mod q_batch;
+pub mod recurrent;
+pub mod show;
 pub mod split;
 pub mod stage;
 pub mod tables;

@@ -5,6 +5,7 @@
 pub use super::kind::Kind;
 
 use super::ffn::Ffn;
+use super::recurrent::Mix;
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::kernels::abi::Mat;
 use crate::backend::cuda::kernels::kinds::{Activation, NormKind, Pairing};
@@ -40,6 +41,13 @@ pub enum What {
     Attend(Attend),
     /// activation(gate x) * (up x), or activation(up x); shows "ffn_act".
     Gate(Gate),
+    /// What a mixer with a state makes of the row that its products have left; shows what is its own.
+    Mix(Mix),
+    /// What attention has mixed, times the sigmoid of its gate; shows "gate".
+    GateMix {
+        /// Elements of a row.
+        width: usize,
+    },
     /// A feed-forward part that is no gate between products; shows "ffn_out" and what is its own.
     Ffn(Ffn),
     /// The stream with what was to be added to it, where nothing else follows that adds it; shows "resid".
@@ -90,8 +98,12 @@ pub enum Input {
 /// Where a product goes.
 #[derive(Clone, Copy, Debug)]
 pub enum Output {
-    /// Queries, keys, values, one behind the other.
+    /// Queries, keys, values, or what a mixer with a state begins with, one behind the other.
     Qkv,
+    /// What a mixer with a state makes betas and decays of.
+    Gates,
+    /// The gate of attention.
+    MixGate,
     /// To be added to the stream, through a norm where there is one (else 0), by whatever reads the stream next.
     Stream {
         /// Which half of a layer it is.

@@ -5,10 +5,12 @@ use super::ffn::{self, Ffn};
 use super::geometry::{By, Shape, Tuning, share};
 use super::limits::stride;
 use super::op::{Attend, Gate, Half, Input, Kind, Norm, Output, Project};
+use super::recurrent::{self, To};
 use super::workspace::Workspace;
 use crate::backend::cuda::driver::{Address, Gpu};
-use crate::backend::cuda::kernels::abi::{self, Glu, Mat, Stage};
+use crate::backend::cuda::kernels::abi::{self, Glu, Mat, Spans, Stage};
 use crate::backend::cuda::kernels::kinds::NormKind;
+use crate::backend::cuda::kernels::launch::Between;
 use crate::backend::cuda::kernels::packed::Packed;
 use crate::model::Config;
 
@@ -52,7 +54,7 @@ impl<'a> Stages<'a> {
 
     /// Elements from one row of so many to the next.
     fn stride(&self, n: usize) -> u32 {
-        if self.n == 1 { n as u32 } else { stride(n) as u32 }
+        self.row_stride()(n)
     }
 
     /// The stream with what is to be added to it, in its place; nothing where there is nothing.
@@ -178,6 +180,11 @@ impl<'a> Stages<'a> {
                 stage.out[0] = self.added(half);
                 self.pending.push((stage.out[0], post_norm));
             }
+            Output::Gates => {
+                stage.out[0] = self.work.recurrent.gates;
+                stage.out[1] = stage.out[0] + 4 * u64::from(p.mats[0].rows);
+            }
+            Output::MixGate => stage.out[0] = self.work.recurrent.gate,
             Output::Shared => stage.out[0] = self.added(Half::Ffn),
             Output::Logits { softcap, scale } => {
                 (stage.state, stage.softcap, stage.scale) = (self.work.state, softcap, scale);
@@ -196,6 +203,23 @@ impl<'a> Stages<'a> {
         let rows = Rows { n: self.n, x: self.row, x_stride: d, y, y_stride: d, before };
         self.pending.push((y, op.post_norm));
         ffn::launches(self.gpu, self.config, op, rows, &self.work.ffn)
+    }
+
+    /// See [`Mix`](recurrent::Mix).
+    pub fn mix(&self, op: &recurrent::Mix) -> Vec<Call> {
+        let Workspace { qkv, mix, state, recurrent: room, .. } = self.work;
+        let of = Spans { state: *state, n: self.n, n_rows: self.n, ..Spans::default() };
+        let rows = recurrent::Rows { of, x: *qkv, stride: self.row_stride(), to: To::Row(*mix) };
+        recurrent::launches(self.config, op, rows, room)
+    }
+
+    /// The gate of attention.
+    pub fn gate_mix(&self, width: usize) -> Between {
+        recurrent::gate_mix(width, self.n, self.row_stride(), To::Row(self.work.mix), &self.work.recurrent)
+    }
+
+    fn row_stride(&self) -> fn(usize) -> u32 {
+        if self.n == 1 { |n| n as u32 } else { |n| stride(n) as u32 }
     }
 
     /// Where a half layer leaves what it adds.

@@ -147,7 +147,7 @@ impl Pages {
 
     /// Zeroes what belongs to positions from `rows` on, in a copy of a class's part of a page.
     pub fn clear_from(&self, class: usize, rows: usize, part: &mut [u8]) {
-        for heads in self.layers.iter().filter(|heads| heads.class == class) {
+        for heads in self.layers.iter().filter(|heads| heads.class == class && heads.dim > 0) {
             let (row, from) = (2 * heads.dim, 2 * heads.at);
             let layer = part.get_mut(from..from + 2 * heads.n * PAGE_TOKENS * row).unwrap_or_default();
             for tile in layer.chunks_exact_mut(PAGE_TOKENS * row) {

@@ -12,7 +12,7 @@ use crate::backend::cuda::kernels::abi::Mat;
 use crate::backend::cuda::kernels::packed::Packed;
 use crate::error::Result;
 use crate::gguf::{Data, TensorType};
-use crate::model::{Config, ExpertsWeights, RopeTable, Tensor, Weights};
+use crate::model::{Config, ExpertsWeights, RecurrentWeights, RopeTable, Tensor, Weights};
 
 /// One layer; an address of 0: the tensor does not exist.
 #[derive(Clone, Debug, Default)]
@@ -28,8 +28,10 @@ pub struct Layer {
     pub v_bias: Address,
     pub q_norm: Address,
     pub k_norm: Address,
-    pub sinks: Address, // [n_heads]
-    pub o: Mat,         // [D, H]
+    pub sinks: Address,      // [n_heads]
+    pub o: Mat,              // [D, H]
+    pub q_gate: Option<Mat>, // [H, D]
+    pub recurrent: Option<Recurrent>,
     pub o_bias: Address,
     pub post_attn_norm: Address,
     pub ffn_norm: Address,
@@ -43,6 +45,20 @@ pub struct Layer {
     pub post_ffn_norm: Address,
     pub experts: Option<Experts>, // with them gate, up and down are those of the expert that all share
     pub turns: [Address; 2], // [n_rot / 2] f64 each: turns of a pair per position, of sessions not long and long; 0: nothing turns
+}
+
+/// A mixer with a state.
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs)]
+pub struct Recurrent {
+    pub input: Mat,              // [in_width, D]
+    pub gate: Option<Mat>,       // [out_width, D]
+    pub gates: Option<[Mat; 2]>, // [heads, D] each: of betas, of decays
+    pub conv: Address,           // [channels, len]
+    pub a: Address,              // [heads]
+    pub dt: Address,             // [heads]
+    pub norm: Address,           // [v_dim]
+    pub output: Mat,             // [D, out_width]
 }
 
 /// The experts of a layer, the matrices of all of them one behind the other.
@@ -214,6 +230,26 @@ impl<'a> Layer0<'a> {
         }
     }
 
+    fn recurrent(&mut self, w: &RecurrentWeights<'a>) -> Recurrent {
+        let (input, gate) = match &w.gate {
+            Some(gate) => {
+                let [input, gate] = self.mats([&w.input, gate]);
+                (input, Some(gate))
+            }
+            None => (self.mats([&w.input])[0], None),
+        };
+        Recurrent {
+            input,
+            gate,
+            gates: w.beta.as_ref().zip(w.alpha.as_ref()).map(|(beta, alpha)| self.mats([beta, alpha])),
+            conv: self.vector(&w.conv),
+            a: self.optional(&w.a),
+            dt: self.optional(&w.dt),
+            norm: self.optional(&w.norm),
+            output: self.mats([&w.output])[0],
+        }
+    }
+
     /// A rotary table.
     fn turns(&mut self, rope: &RopeTable) -> Address {
         let mut data = Vec::with_capacity(rope.inv_freq.len() * 8);
@@ -241,11 +277,13 @@ pub fn lay<'a>(base: Address, config: &Config, weights: &Weights<'a>) -> Laid<'a
     let mut layers = Vec::with_capacity(weights.layers.len());
     for (w, c) in weights.layers.iter().zip(&config.layers) {
         let [q, k, v] = match (&w.k, &w.v) {
-            (Some(k), Some(v)) => at.mats([&w.q, k, v]),
-            // Such a layer is refused (`missing.rs`).
+            (Some(k), Some(v)) if w.q.rows > 0 => at.mats([&w.q, k, v]),
+            // One without attention, or such a layer is refused (`missing.rs`).
             _ => [Mat::default(); 3],
         };
-        let [o] = at.mats([&w.o]);
+        let o = if w.o.rows > 0 { at.mats([&w.o])[0] } else { Mat::default() };
+        let q_gate = w.q_gate.as_ref().map(|gate| at.mats([gate])[0]);
+        let recurrent = w.recurrent.as_ref().map(|w| at.recurrent(w));
         let ffn = w.ffn.common();
         let (gate, up) = match ffn.map(|w| (&w.gate, &w.up)) {
             Some((Some(gate), up)) => {
@@ -270,6 +308,8 @@ pub fn lay<'a>(base: Address, config: &Config, weights: &Weights<'a>) -> Laid<'a
             k_norm: at.optional(&w.k_norm),
             sinks: at.optional(&w.sinks),
             o,
+            q_gate,
+            recurrent,
             o_bias: at.optional(&w.o_bias),
             post_attn_norm: at.optional(&w.post_attn_norm),
             ffn_norm: at.optional(&w.ffn_norm),
