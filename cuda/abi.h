@@ -146,6 +146,7 @@ struct KgAttend {
     uint32_t n_seq, qkv_stride, out_stride;
     uint32_t long_from, long_chunk; // positions from long_from on take this chunk
     uint32_t cache_class; // of the layer: which of the sequence's page tables is its own
+    uint32_t is_kept;     // the token's keys and values are in the cache already, from another layer, and qkv has none
 };
 
 // What becomes of a finished sum: matmul/prefill/gemm.cuh.
@@ -209,6 +210,8 @@ struct KgNorm {
     uint32_t n_rows, dim, x_stride, out_stride;
     uint32_t kind;          // KgNormKind
     float eps, scale;       // the latter: of what is added
+    float sum_scale;        // of x with what is added; 0: none
+    uint32_t heads;         // parts of a row, one behind the other, that are normed each by itself, with dim elements each; 0: one
 };
 
 // kgc_glu: what stands between the products of a feed-forward part, where no product does it.
@@ -218,6 +221,7 @@ struct KgGlu {
     void *out, *out_lo;     // f16, the same shape, and what its rounding leaves; or null
     uint32_t n_rows, n, in_stride, out_stride;
     uint32_t activation;    // KgActivation, not none
+    uint32_t up_stride;     // of up's rows, where it is another; else 0
 };
 
 // kgc_route: the experts of each row, and their weights.

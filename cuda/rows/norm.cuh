@@ -49,6 +49,10 @@ __device__ __forceinline__ void kg_norm_row(const KgNorm &p, size_t at, float *t
                 v.v[j] = __fadd_rn(v.v[j], add.v[j]);
             }
         }
+        if (p.sum_scale != 0.f) {
+#pragma unroll
+            for (int j = 0; j < V; j++) v.v[j] = __fmul_rn(v.v[j], p.sum_scale);
+        }
         if (p.delta[0] && to) *(F *)(to + i) = v;
 #pragma unroll
         for (int j = 0; j < V; j++) sum = layer ? __fadd_rn(sum, v.v[j]) : __fmaf_rn(v.v[j], v.v[j], sum);

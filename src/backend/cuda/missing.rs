@@ -8,15 +8,10 @@ use crate::model::{Attention, Config, Layer};
 type Feature<T> = (&'static str, fn(&T) -> bool);
 
 /// What has no kernels, and whether a layer has it.
-const OF_ATTENTION: [Feature<Attention>; 4] = [
-    ("attention over latents", |a| a.latent.is_some()),
-    ("keys and values of another layer", |a| a.kv_from.is_some()),
-    ("values of the keys' matrix", |a| a.k_as_v),
-    ("a norm of values", |a| a.v_norm),
-];
+const OF_ATTENTION: [Feature<Attention>; 1] = [("attention over latents", |a| a.latent.is_some())];
 const OF_LAYER: [Feature<Layer>; 4] = [
     ("experts beside a dense part, each with norms of its own", |l| l.experts().is_some_and(|e| e.side_by_side)),
-    ("a scale behind a layer", |l| l.out_scale != 1.0),
+    ("a scale of 0 behind a layer", |l| l.out_scale == 0.0),
     ("a DeltaNet of heads wider than 128", |l| l.recurrent.as_ref().is_some_and(|mixer| !recurrent::can(mixer))),
     ("attention and a state side by side", |l| l.recurrent.is_some() && l.attention().is_there()),
 ];
@@ -30,8 +25,8 @@ pub fn check(config: &Config) -> Result<()> {
         Some((format!("layer {i} of architecture {:?}", config.architecture), what))
     });
     let of_model = || {
-        let by_layer = config.per_layer.is_some();
-        by_layer.then(|| (format!("architecture {:?}", config.architecture), "embeddings by layer"))
+        let odd = config.per_layer.is_some_and(|p| p.width % 32 != 0);
+        odd.then(|| (format!("architecture {:?}", config.architecture), "embeddings by layer of no whole blocks of 32"))
     };
     match of_layers.or_else(of_model) {
         None => Ok(()),

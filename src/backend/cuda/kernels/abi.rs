@@ -184,6 +184,7 @@ structs! {
         long_from: u32,
         long_chunk: u32,
         cache_class: u32,
+        is_kept: u32,
     }
 
     /// A product of prefill.
@@ -268,6 +269,8 @@ structs! {
         kind: u32,
         eps: f32,
         scale: f32,
+        sum_scale: f32,
+        heads: u32,
     }
 
     /// What stands between the products of a feed-forward part.
@@ -282,6 +285,7 @@ structs! {
         in_stride: u32,
         out_stride: u32,
         activation: u32,
+        up_stride: u32,
     }
 
     /// Head norms, rope and the cache's rows of prefill.

@@ -3,24 +3,32 @@
 use super::experts::Experts;
 use super::ffn::{self, Part};
 use super::op::{Attend, Gate, Half, Input, Kind, Norm, Op, Output, Project, What};
+use super::per_layer::ByLayer;
 use super::recurrent::Mix;
 use crate::backend::PAGE_TOKENS;
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::kernels::abi::Mat;
 use crate::backend::cuda::kernels::kinds::{NormKind, Pairing};
-use crate::backend::cuda::weights::layout::{DeviceWeights, Layer, Recurrent};
+use crate::backend::cuda::weights::layout::{DeviceWeights, Layer, PerLayer, PerLayerGate, Recurrent};
 use crate::model::{self, Block, CacheClasses, Config, Dense, Ffn, MAX_CLASSES, Mixer, QkNorm};
 
 /// From tokens to the last layer's halves, the last of which is still to be added; the cache's pages are divided so.
 pub fn body(config: &Config, classes: &CacheClasses, weights: &DeviceWeights) -> Vec<Op> {
     let mut ops = Vec::with_capacity(1 + 8 * weights.layers.len());
     ops.push(Op { layer: -1, what: What::Embed { table: weights.token_embd, scale: config.embedding_scale } });
-    let mut behind = [0; MAX_CLASSES];
+    if let (Some(p), Some(w)) = (&config.per_layer, &weights.per_layer) {
+        begin_per_layer(p, w, &mut |what| ops.push(Op { layer: -1, what }));
+    }
+    let (mut behind, mut places) = ([0; MAX_CLASSES], Vec::with_capacity(weights.layers.len()));
     for (i, w) in weights.layers.iter().enumerate() {
         let class = classes.of(i);
-        let place = CachePlace { class: class as u32, at: behind[class] };
+        let place = match config.layers[i].attention().kv_from.and_then(|from| places.get(from)) {
+            Some(of_another) => *of_another,
+            None => CachePlace { class: class as u32, at: behind[class] },
+        };
         layer(config, w, i, place, &mut |what| ops.push(Op { layer: i as i32, what }));
-        behind[class] += (2 * config.layers[i].attention().kv_width() * PAGE_TOKENS) as u64;
+        behind[class] += (config.layers[i].attention().kept() * PAGE_TOKENS) as u64;
+        places.push(place);
     }
     ops
 }
@@ -36,6 +44,7 @@ pub fn head(config: &Config, weights: &DeviceWeights) -> Vec<Op> {
         bias: weights.output_norm_bias,
         taps: &["final_norm"],
         ends: Some(n_layers as i32 - 1),
+        sum_scale: scale_before(config, n_layers),
         alone: added_before(config, n_layers) < 2,
     };
     let input = read.stream(config, &mut push);
@@ -51,16 +60,24 @@ pub fn head(config: &Config, weights: &DeviceWeights) -> Vec<Op> {
 
 /// In the place of [`head`] where no logits are wanted.
 pub fn finish(config: &Config) -> Op {
-    Op { layer: -1, what: What::Finish { layer: config.n_layers() as i32 - 1 } }
+    let n = config.n_layers();
+    Op { layer: -1, what: What::Finish { layer: n as i32 - 1, sum_scale: scale_before(config, n) } }
 }
 
 /// How many things are to be added to the stream when a layer begins, or the head.
 fn added_before(config: &Config, layer: usize) -> usize {
     match layer.checked_sub(1).map(|before| config.layers[before].block) {
         None => 0,
+        _ if config.per_layer.is_some() => 1,
         Some(Block::Sequential) => 1,
         Some(Block::Parallel) => 2,
     }
+}
+
+/// What the stream is multiplied by when it is summed for a layer, or for the head; 0: nothing.
+fn scale_before(config: &Config, layer: usize) -> f32 {
+    let scale = layer.checked_sub(1).map_or(1.0, |before| config.layers[before].out_scale);
+    if scale == 1.0 { 0.0 } else { scale }
 }
 
 /// Something that reads the stream.
@@ -70,6 +87,7 @@ struct Read {
     bias: Address,
     taps: &'static [&'static str],
     ends: Option<i32>,
+    sum_scale: f32,
     /// One launch reads it, with at most one thing to add.
     alone: bool,
 }
@@ -77,8 +95,9 @@ struct Read {
 impl Read {
     /// The norm as a part of the launch that reads, where its kernels have that one; else as an operation of its own.
     fn stream(&self, config: &Config, push: &mut dyn FnMut(What)) -> Input {
-        let Read { kind, weight, bias, taps, ends, alone } = *self;
+        let Read { kind, weight, bias, taps, ends, sum_scale, alone } = *self;
         let plain = config.norm == model::Norm::Rms && weight != 0 && bias == 0 && config.residual_scale == 1.0;
+        let plain = plain && sum_scale == 0.0;
         if alone
             && plain
             && let [tap] = taps
@@ -86,7 +105,7 @@ impl Read {
             return Input::Normed { weight, tap, ends };
         }
         let norm = if weight == 0 { NormKind::None } else { config.norm.into() };
-        push(What::Norm(Norm { kind, norm, weight, bias, taps, ends }));
+        push(What::Norm(Norm { kind, norm, weight, bias, taps, ends, sum_scale }));
         Input::Row
     }
 }
@@ -101,6 +120,7 @@ fn layer(config: &Config, w: &Layer, index: usize, place: CachePlace, push: &mut
         bias: w.attn_norm_bias,
         taps: if shared { &["attn_norm", "ffn_norm"] } else { &["attn_norm"] },
         ends: (index > 0).then_some(index as i32 - 1),
+        sum_scale: scale_before(config, index),
         // A gate of attention, or of a mixer with a state, is read by a launch of its own.
         alone: !parallel && added_before(config, index) < 2 && w.q_gate.is_none() && gates(w).is_none(),
     };
@@ -111,6 +131,7 @@ fn layer(config: &Config, w: &Layer, index: usize, place: CachePlace, push: &mut
         bias: w.ffn_norm_bias,
         taps: &["ffn_norm"],
         ends: None,
+        sum_scale: 0.0,
         // Several launches read what experts do.
         alone: !parallel && layer.experts().is_none(),
     };
@@ -130,7 +151,7 @@ fn layer(config: &Config, w: &Layer, index: usize, place: CachePlace, push: &mut
             push(What::Project(Project {
                 kind: Kind::Qkv,
                 input,
-                mats: vec![w.q, w.k, w.v],
+                mats: if attention.kv_from.is_some() { vec![w.q] } else { vec![w.q, w.k, w.v] },
                 bias: [w.q_bias, w.k_bias, w.v_bias],
                 output: Output::Qkv,
             }));
@@ -169,6 +190,33 @@ fn layer(config: &Config, w: &Layer, index: usize, place: CachePlace, push: &mut
         // The layout has the weights that the description says.
         (Ffn::Experts(_), None) => {}
     }
+    if let (Some(p), Some(w)) = (&config.per_layer, &w.per_layer) {
+        end_per_layer(p, w, index, push);
+    }
+}
+
+/// The stream as it is, in the place of a norm.
+fn plain_stream(kind: Kind) -> What {
+    let norm = Norm { kind, norm: NormKind::None, weight: 0, bias: 0, taps: &[], ends: None, sum_scale: 0.0 };
+    What::Norm(norm)
+}
+
+/// What all layers add by a token's embeddings, of the stream as it begins.
+fn begin_per_layer(p: &model::PerLayer, w: &PerLayer, push: &mut dyn FnMut(What)) {
+    push(plain_stream(Kind::Embed));
+    let (input, mats, output) = (Input::Row, vec![w.proj], Output::ByLayer);
+    push(What::Project(Project { kind: Kind::Embed, input, mats, bias: [0; 3], output }));
+    push(What::ByLayer(ByLayer { table: w.embd, scale: p.embd_scale, norm: w.norm }));
+}
+
+/// What a layer adds by them, of the stream behind its halves.
+fn end_per_layer(p: &model::PerLayer, w: &PerLayerGate, layer: usize, push: &mut dyn FnMut(What)) {
+    push(plain_stream(Kind::Up));
+    let (input, mats, output) = (Input::Row, vec![w.gate], Output::LayerGate);
+    push(What::Project(Project { kind: Kind::Up, input, mats, bias: [0; 3], output }));
+    push(What::LayerGlu { layer, activation: p.activation.into() });
+    let output = Output::Stream { half: Half::ByLayer, post_norm: w.post_norm };
+    push(What::Project(Project { kind: Kind::Down, input: Input::Gated, mats: vec![w.proj], bias: [0; 3], output }));
 }
 
 /// The matrices of betas and decays.
@@ -228,6 +276,10 @@ fn attend(config: &Config, attention: &model::Attention, w: &Layer, place: Cache
     let by_row = attention.qk_norm == Some(QkNorm::Row);
     if by_row {
         push(What::QkNorm([(w.q_norm, attention.q_width()), (w.k_norm, attention.kv_width())]));
+    }
+    if attention.v_norm && attention.kv_from.is_none() {
+        let heads = (attention.n_kv_heads, attention.head_dim);
+        push(What::ValueNorm { at: attention.q_width() + attention.kv_width(), heads });
     }
     push(What::Attend(Attend {
         attention: *attention,

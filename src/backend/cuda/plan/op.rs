@@ -5,6 +5,7 @@
 pub use super::kind::Kind;
 
 use super::ffn::Ffn;
+use super::per_layer::ByLayer;
 use super::recurrent::Mix;
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::kernels::abi::Mat;
@@ -31,12 +32,28 @@ pub enum What {
         /// See `Config::embedding_scale`.
         scale: f32,
     },
+    /// Of a token its embeddings by layer, scaled, and those of the products before them, normed: both become what layers add.
+    ByLayer(ByLayer),
+    /// activation(gate) * what the layer adds by the token's embeddings.
+    LayerGlu {
+        /// The layer.
+        layer: usize,
+        /// On the gate.
+        activation: Activation,
+    },
     /// The stream, summed and normalized apart from the products that read it.
     Norm(Norm),
     /// Products of one input.
     Project(Project),
     /// Norms of all queries of a position together, and of all its keys: weights, and how many elements.
     QkNorm([(Address, usize); 2]),
+    /// Norms of a position's values, head by head.
+    ValueNorm {
+        /// Elements of a row in front of them.
+        at: usize,
+        /// Heads, and elements of one.
+        heads: (usize, usize),
+    },
     /// Norms of the heads, rope, the cache's new row, attention; shows "q_rope", "k_rope", "v" and "attn_mix".
     Attend(Attend),
     /// activation(gate x) * (up x), or activation(up x); shows "ffn_act".
@@ -54,6 +71,8 @@ pub enum What {
     Finish {
         /// The layer that ends.
         layer: i32,
+        /// As a norm's.
+        sum_scale: f32,
     },
 }
 
@@ -73,6 +92,8 @@ pub struct Norm {
     pub taps: &'static [&'static str],
     /// See [`Input::Normed`].
     pub ends: Option<i32>,
+    /// What the sum is multiplied by; 0: nothing.
+    pub sum_scale: f32,
 }
 
 /// What a product reads.
@@ -100,6 +121,10 @@ pub enum Input {
 pub enum Output {
     /// Queries, keys, values, or what a mixer with a state begins with, one behind the other.
     Qkv,
+    /// Of a token what all layers add by its embeddings,
+    ByLayer,
+    /// and what a layer's gate makes.
+    LayerGate,
     /// What a mixer with a state makes betas and decays of.
     Gates,
     /// The gate of attention.
@@ -129,14 +154,17 @@ pub enum Half {
     Mixer,
     /// Shows "ffn_out".
     Ffn,
+    /// What embeddings by layer add behind both; shows nothing.
+    ByLayer,
 }
 
 impl Half {
     /// What it shows of what it adds.
-    pub fn tap(self) -> &'static str {
+    pub fn tap(self) -> Option<&'static str> {
         match self {
-            Half::Mixer => "attn_out",
-            Half::Ffn => "ffn_out",
+            Half::Mixer => Some("attn_out"),
+            Half::Ffn => Some("ffn_out"),
+            Half::ByLayer => None,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::ffn::{self, Room};
 use super::limits::{LEAST_ROWS, MOST_ROWS};
 use super::op::{Gate, Op, Output, What};
-use super::recurrent;
+use super::{per_layer, recurrent};
 use crate::backend::cuda::driver::{Address, Buffer, Gpu};
 use crate::backend::cuda::kernels::abi::Encoder;
 use crate::backend::cuda::kernels::abi::{FlashTile, Mat, RowPlace, Span};
@@ -43,7 +43,7 @@ fn product(op: &Op) -> Option<Vec<Mat>> {
         What::Project(p) => Some(p.mats.clone()),
         What::Gate(g) => Some(g.mats().0),
         What::Embed { .. } | What::Norm(_) | What::QkNorm(_) | What::Attend(_) => None,
-        What::Mix(_) | What::GateMix { .. } => None,
+        What::Mix(_) | What::GateMix { .. } | What::ByLayer(_) | What::LayerGlu { .. } | What::ValueNorm { .. } => None,
         // Its matrices are read as they lie.
         What::Ffn(_) | What::Finish { .. } => None,
     }
@@ -75,7 +75,8 @@ pub fn planned_bytes(c: &Config, body: &[Op], rows: usize) -> u64 {
 
 fn bytes_of(c: &Config, body: &[Op], rows: usize, halves: bool) -> u64 {
     let own = sizes(c, body, rows, halves).iter().sum::<u64>() + tables(rows, n_classes(body)).iter().sum::<u64>();
-    own + normed_bytes(c, rows) + Room::bytes(c, rows) + recurrent::Room::bytes(c, rows)
+    let rooms = Room::bytes(c, rows) + recurrent::Room::bytes(c, rows) + per_layer::Room::bytes(c, rows);
+    own + normed_bytes(c, rows) + rooms
 }
 
 /// Bytes of normalized rows in f32, which feed-forward parts with launches of their own read.
@@ -100,7 +101,7 @@ fn between(body: &[Op]) -> usize {
 /// Bytes of each vector, in the order of [`PrefillWorkspace`]'s fields.
 fn sizes(c: &Config, body: &[Op], rows: usize, halves: bool) -> [u64; 13] {
     let most = c.widths();
-    let (d, h, f) = (c.n_embd, most.q, most.ffn);
+    let (d, h, f) = (c.n_embd, most.q, most.ffn.max(per_layer::width(c)));
     let mix = recurrent::most_out(c);
     let in_slab = |mats: Vec<Mat>| {
         let copies = if halves && quantized(&mats) { 2 } else { 1 };
@@ -177,6 +178,8 @@ pub struct PrefillWorkspace {
     pub ffn: Room,
     /// What mixers with a state have, and gated attention.
     pub recurrent: recurrent::Room,
+    /// What embeddings by layer have.
+    pub per_layer: per_layer::Room,
     /// [most_tiles(rows)] Span, where there are states
     pub spans: Address,
     /// [rows] u32
@@ -204,6 +207,7 @@ impl PrefillWorkspace {
         let normed = take(normed_bytes(c, rows));
         let ffn = Room::at(take(Room::bytes(c, rows)), c, rows);
         let recurrent = recurrent::Room::at(take(recurrent::Room::bytes(c, rows)), c, rows);
+        let per_layer = per_layer::Room::at(take(per_layer::Room::bytes(c, rows)), c, rows);
         let normed = if ffn::there(c) { normed } else { 0 };
         Ok(PrefillWorkspace {
             rows,
@@ -223,6 +227,7 @@ impl PrefillWorkspace {
             normed,
             ffn,
             recurrent,
+            per_layer,
             spans,
             tokens,
             n_classes: n_classes(body),

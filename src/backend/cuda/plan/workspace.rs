@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::ffn::Room;
 use super::limits::{ATTEND_CHUNK, MOST_PARTS, RING, stride};
-use super::recurrent;
+use super::{per_layer, recurrent};
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::driver::{Buffer, Gpu, Pinned, Stream};
 use crate::backend::cuda::kernels::abi::State;
@@ -42,12 +42,13 @@ pub struct Workspace {
     pub counter: Address,  // u32
     pub ffn: Room,
     pub recurrent: recurrent::Room,
+    pub per_layer: per_layer::Room,
 }
 
 /// Bytes of the fixed part and where each piece starts in it.
 fn pieces(c: &Config, rows: usize) -> ([u64; 19], u64) {
     let most = c.widths();
-    let (d, h, f, qkv) = (c.n_embd, recurrent::most_out(c), most.ffn, recurrent::most_in(c));
+    let (d, h, f, qkv) = (c.n_embd, recurrent::most_out(c), most.ffn.max(per_layer::width(c)), recurrent::most_in(c));
     let widest = if rows == 1 { d.max(h).max(f) } else { 0 };
     let parts = if rows == 1 { 0 } else { MOST_PARTS * stride(d) };
     // Whole groups of eight; words a block of 32: 33 of halves, or 19 of integers.
@@ -78,7 +79,8 @@ fn chunks_of(n_ctx: usize) -> usize {
 
 /// Bytes a workspace for `n_ctx` positions takes.
 pub fn planned_bytes(c: &Config, n_ctx: usize) -> [u64; 2] {
-    [pieces(c, 1).1 + Room::bytes(c, 1) + recurrent::Room::bytes(c, 1), part_bytes(c, chunks_of(n_ctx)) as u64]
+    let rooms = Room::bytes(c, 1) + recurrent::Room::bytes(c, 1) + per_layer::Room::bytes(c, 1);
+    [pieces(c, 1).1 + rooms, part_bytes(c, chunks_of(n_ctx)) as u64]
 }
 
 impl Workspace {
@@ -86,7 +88,7 @@ impl Workspace {
     pub fn new(gpu: &Arc<Gpu>, c: &Config, n_ctx: usize, rows: usize, stream: &Stream) -> Result<Workspace> {
         let (o, own) = pieces(c, rows);
         let (of_ffn, of_mixers) = (Room::bytes(c, rows), recurrent::Room::bytes(c, rows));
-        let bytes = own + of_ffn + of_mixers;
+        let bytes = own + of_ffn + of_mixers + per_layer::Room::bytes(c, rows);
         let fixed = Buffer::zeroed(gpu, bytes as usize, stream)?;
         let part = Buffer::new(gpu, rows * part_bytes(c, chunks_of(n_ctx)))?;
         let ring = Pinned::new(gpu, RING * 4)?;
@@ -115,6 +117,7 @@ impl Workspace {
             counter: at(18),
             ffn: Room::at(fixed.at() + own, c, rows),
             recurrent: recurrent::Room::at(fixed.at() + own + of_ffn, c, rows),
+            per_layer: per_layer::Room::at(fixed.at() + own + of_ffn + of_mixers, c, rows),
             _fixed: fixed,
             part,
             ring,

@@ -53,8 +53,10 @@ impl Pages {
         reserve_exact(&mut layers, config.n_layers())?;
         for (i, layer) in config.layers.iter().enumerate() {
             let (a, class) = (layer.attention(), classes.of(i));
-            layers.push(Heads { class, at: at[class], n: a.n_kv_heads, dim: a.head_dim });
-            at[class] += 2 * a.kv_width() * PAGE_TOKENS;
+            let own = at[class];
+            at[class] += a.kept() * PAGE_TOKENS;
+            let at = a.kv_from.and_then(|from| layers.get(from)).map_or(own, |of: &Heads| of.at);
+            layers.push(Heads { class, at, n: a.n_kv_heads, dim: a.head_dim });
         }
         let part_bytes = at.map(|elements| 2 * elements);
         let mut of_class = Vec::new();

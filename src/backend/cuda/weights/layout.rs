@@ -32,6 +32,7 @@ pub struct Layer {
     pub o: Mat,              // [D, H]
     pub q_gate: Option<Mat>, // [H, D]
     pub recurrent: Option<Recurrent>,
+    pub per_layer: Option<PerLayerGate>,
     pub o_bias: Address,
     pub post_attn_norm: Address,
     pub ffn_norm: Address,
@@ -45,6 +46,24 @@ pub struct Layer {
     pub post_ffn_norm: Address,
     pub experts: Option<Experts>, // with them gate, up and down are those of the expert that all share
     pub turns: [Address; 2], // [n_rot / 2] f64 each: turns of a pair per position, of sessions not long and long; 0: nothing turns
+}
+
+/// What embeddings by layer meet behind a layer.
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs)]
+pub struct PerLayerGate {
+    pub gate: Mat, // [P, D]
+    pub proj: Mat, // [D, P]
+    pub post_norm: Address,
+}
+
+/// Embeddings by layer.
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs)]
+pub struct PerLayer {
+    pub embd: Mat,     // [n_vocab, n_layers P]
+    pub proj: Mat,     // [n_layers P, D]
+    pub norm: Address, // [P]
 }
 
 /// A mixer with a state.
@@ -83,6 +102,7 @@ pub struct Experts {
 pub struct DeviceWeights {
     pub token_embd: Mat,
     pub layers: Vec<Layer>,
+    pub per_layer: Option<PerLayer>,
     pub output_norm: Address,
     pub output_norm_bias: Address,
     pub output: Mat,
@@ -278,12 +298,22 @@ pub fn lay<'a>(base: Address, config: &Config, weights: &Weights<'a>) -> Laid<'a
     for (w, c) in weights.layers.iter().zip(&config.layers) {
         let [q, k, v] = match (&w.k, &w.v) {
             (Some(k), Some(v)) if w.q.rows > 0 => at.mats([&w.q, k, v]),
-            // One without attention, or such a layer is refused (`missing.rs`).
+            // What makes the keys makes the values, too.
+            (Some(k), None) => {
+                let [q, k] = at.mats([&w.q, k]);
+                [q, k, k]
+            }
+            (None, None) if w.q.rows > 0 => [at.mats([&w.q])[0], Mat::default(), Mat::default()],
+            // One without attention.
             _ => [Mat::default(); 3],
         };
         let o = if w.o.rows > 0 { at.mats([&w.o])[0] } else { Mat::default() };
         let q_gate = w.q_gate.as_ref().map(|gate| at.mats([gate])[0]);
         let recurrent = w.recurrent.as_ref().map(|w| at.recurrent(w));
+        let per_layer = w.per_layer.as_ref().map(|w| {
+            let ([gate], [proj]) = (at.mats([&w.gate]), at.mats([&w.proj]));
+            PerLayerGate { gate, proj, post_norm: at.vector(&w.post_norm) }
+        });
         let ffn = w.ffn.common();
         let (gate, up) = match ffn.map(|w| (&w.gate, &w.up)) {
             Some((Some(gate), up)) => {
@@ -310,6 +340,7 @@ pub fn lay<'a>(base: Address, config: &Config, weights: &Weights<'a>) -> Laid<'a
             o,
             q_gate,
             recurrent,
+            per_layer,
             o_bias: at.optional(&w.o_bias),
             post_attn_norm: at.optional(&w.post_attn_norm),
             ffn_norm: at.optional(&w.ffn_norm),
@@ -329,6 +360,10 @@ pub fn lay<'a>(base: Address, config: &Config, weights: &Weights<'a>) -> Laid<'a
     let output_norm_bias = at.optional(&weights.output_norm_bias);
     let output = weights.output.as_ref().map_or(token_embd, |t| at.mats([t])[0]);
     let output_bias = at.optional(&weights.output_bias);
-    let weights = DeviceWeights { token_embd, layers, output_norm, output_norm_bias, output, output_bias };
+    let per_layer = weights.per_layer.as_ref().map(|w| {
+        let [proj] = at.mats([&w.proj]);
+        PerLayer { embd: at.mat(&w.embd), proj, norm: at.vector(&w.norm) }
+    });
+    let weights = DeviceWeights { token_embd, layers, per_layer, output_norm, output_norm_bias, output, output_bias };
     Laid { weights, jobs: at.jobs, bytes: at.next - base }
 }

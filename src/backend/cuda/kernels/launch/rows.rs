@@ -99,6 +99,7 @@ fn check_glu(p: &Glu) -> Result<()> {
     ensure!("glu", known && n > 0, "activation {activation} of {n} elements");
     ensure!("glu", (1..=65535).contains(&n_rows), "{n_rows} rows");
     ensure!("glu", in_stride >= n && out_stride >= n, "{n} columns, rows {in_stride} and {out_stride} apart");
+    ensure!("glu", p.up_stride == 0 || p.up_stride >= n, "{n} columns, rows of up {} apart", p.up_stride);
     let to = p.out != 0 || (p.row != 0 && p.out_lo == 0);
     ensure!("glu", p.gate != 0 && to, "from {:#x} to {:#x} and {:#x}", p.gate, p.row, p.out);
     Ok(())
