@@ -186,3 +186,83 @@ unsafe fn columns<S: Simd, const V: usize>(h: Head, at: usize) {
         }
     }
 }
+
+/// A head of a Mamba2 over the tokens of a piece.
+#[derive(Clone, Copy)]
+pub struct Scan {
+    pub d_state: usize,
+    pub head_dim: usize,
+    /// The state in front of the first token, `[d_state, head_dim]`; null: zeros.
+    pub from: *const f32,
+    /// Becomes that behind the last; may be `from`.
+    pub to: *mut f32,
+    /// The head's part of the first token, and what writes it into the state and reads that; those of the others stand `stride`
+    /// elements apart.
+    pub x: *const f32,
+    pub b: *const f32,
+    pub c: *const f32,
+    pub stride: usize,
+    /// Those of the first token; those of the others stand `heads` elements apart.
+    pub dt: *const f32,
+    pub decay: *const f32,
+    pub heads: usize,
+    pub d: f32,
+    /// What is read of the state, `out_stride` elements apart.
+    pub out: *mut f32,
+    pub out_stride: usize,
+    pub n: usize,
+}
+
+dispatch! {
+    /// All tokens of the piece, one after the other.
+    pub fn scan(head: Scan) = scan_head
+}
+
+#[inline(always)]
+unsafe fn scan_head<S: Simd>(head: Scan) {
+    let mut at = 0;
+    // SAFETY: as `scan_columns`.
+    unsafe {
+        while at + 4 * LANES <= head.head_dim {
+            scan_columns::<S, 4>(head, at);
+            at += 4 * LANES;
+        }
+        while at < head.head_dim {
+            scan_columns::<S, 1>(head, at);
+            at += LANES;
+        }
+    }
+}
+
+/// All tokens through 16 `V` columns of the state, whose rows are read, changed and added up once each, in ascending order.
+#[inline(always)]
+unsafe fn scan_columns<S: Simd, const V: usize>(h: Scan, at: usize) {
+    // SAFETY: the pointers hold what `Scan` says; the columns are nobody else's.
+    unsafe {
+        let left = |v: usize| h.head_dim - at - v * LANES;
+        for t in 0..h.n {
+            let from = if t > 0 { h.to.cast_const() } else { h.from };
+            let (x, b, c) = (h.x.add(t * h.stride + at), h.b.add(t * h.stride), h.c.add(t * h.stride));
+            let (dt, decay) = (S::splat(*h.dt.add(t * h.heads)), S::splat(*h.decay.add(t * h.heads)));
+            let (mut passes, mut taken, mut out) = ([S::splat(0.0); V], [S::splat(0.0); V], [S::splat(0.0); V]);
+            for v in 0..V {
+                passes[v] = load_n::<S>(x.add(v * LANES), left(v), 0.0);
+                taken[v] = S::mul(dt, passes[v]);
+            }
+            for i in 0..h.d_state {
+                let (b, c) = (S::splat(*b.add(i)), S::splat(*c.add(i)));
+                for v in 0..V {
+                    let place = i * h.head_dim + at + v * LANES;
+                    let old = if from.is_null() { S::splat(0.0) } else { load_n::<S>(from.add(place), left(v), 0.0) };
+                    let new = S::fma(b, taken[v], S::mul(old, decay));
+                    store_n::<S>(h.to.add(place), left(v), new);
+                    out[v] = S::fma(c, new, out[v]);
+                }
+            }
+            for v in 0..V {
+                let out = S::fma(S::splat(h.d), passes[v], out[v]);
+                store_n::<S>(h.out.add(t * h.out_stride + at + v * LANES), left(v), out);
+            }
+        }
+    }
+}

@@ -29,6 +29,7 @@ mod linear;
 mod load;
 mod load_parts;
 mod load_recurrent;
+mod mamba2;
 mod loaded;
 mod memory;
 mod mixing;

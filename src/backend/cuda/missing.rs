@@ -14,11 +14,14 @@ const OF_ATTENTION: [Feature<Attention>; 5] = [
     ("a norm of values", |a| a.v_norm),
     ("gated attention", |a| a.gated),
 ];
-const OF_LAYER: [Feature<Layer>; 4] = [
+const OF_LAYER: [Feature<Layer>; 7] = [
     ("experts beside a dense part, each with norms of its own", |l| l.experts().is_some_and(|e| e.side_by_side)),
     ("a scale behind a layer", |l| l.out_scale != 1.0),
     ("a short convolution", |l| matches!(l.recurrent, Some(Recurrent::ShortConv(_)))),
     ("a DeltaNet", |l| matches!(l.recurrent, Some(Recurrent::DeltaNet(_)))),
+    ("a Mamba2", |l| matches!(l.recurrent, Some(Recurrent::Mamba2(_)))),
+    ("nothing but a feed-forward part", |l| !l.has_mixer()),
+    ("no feed-forward part", |l| !l.has_ffn()),
 ];
 
 /// Fails with `UnsupportedValue`, and what it is, where a GPU lacks something.

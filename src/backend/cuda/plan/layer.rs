@@ -155,7 +155,7 @@ fn layer(config: &Config, w: &Layer, index: usize, place: CachePlace, push: &mut
             dense(ffn, w, ffn_input, Output::Stream { half: Half::Ffn, post_norm: w.post_ffn_norm }, push);
         }
         // The layout has the weights that the description says.
-        (Ffn::Experts(_), None) => {}
+        (Ffn::Experts(_), None) | (Ffn::None, _) => {}
     }
 }
 
