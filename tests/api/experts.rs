@@ -2,9 +2,9 @@
 
 use crate::common::described::Described;
 use crate::common::features::EXPERTS;
+use crate::common::habits::Habits;
 use crate::common::rewritten::Rewritten;
 use crate::common::run::{NoControl, logits_after, same_bits, tapped};
-use crate::common::habits::Habits;
 use crate::common::tiny::{ARCHS, Tiny};
 use kigo::backend::cpu::{CpuDevice, CpuOptions};
 use kigo::backend::reference::ReferenceDevice;

@@ -216,7 +216,7 @@ fn tiny() -> impl Iterator<Item = Shape> {
         tiny("granitehybrid-tiny", "granitehybrid", 3),
         Shape { tied: false, ..tiny("falcon-h1-tiny", "falcon-h1", 2) },
         Shape { tied: false, ..tiny("nemotron_h-tiny", "nemotron_h", 5) },
-        Shape { tied: false, ..tiny("nemotron_h_moe-tiny", "nemotron_h_moe", 4) },
+        Shape { tied: false, ..tiny("nemotron_h_moe-tiny", "nemotron_h_moe", 5) },
     ]
     .into_iter()
 }
@@ -355,7 +355,11 @@ impl Shape {
             writer.meta(&key("attention.key_length"), size(self.head_dim));
             writer.meta(&key("attention.value_length"), size(self.head_dim));
         }
-        let eps = if Habits::of(self.arch).layer_norm || self.arch == "nemotron_h" { "layer_norm_epsilon" } else { "layer_norm_rms_epsilon" };
+        let eps = if Habits::of(self.arch).layer_norm || self.arch == "nemotron_h" {
+            "layer_norm_epsilon"
+        } else {
+            "layer_norm_rms_epsilon"
+        };
         writer.meta(&key(&format!("attention.{eps}")), Value::F32(self.norm_eps));
         writer.meta(&key("rope.freq_base"), Value::F32(self.rope_base));
         if self.arch == "llama" {

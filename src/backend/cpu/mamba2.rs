@@ -79,14 +79,7 @@ impl CpuModel {
     }
 
     /// `mix = silu(z) * mix` of each row, and its norm.
-    fn gate_groups(
-        &self,
-        turn: &Turn<'_>,
-        s: &mut Scratch,
-        m: &Mamba2,
-        plan: &RecurrentPlan,
-        n: usize,
-    ) -> Result<()> {
+    fn gate_groups(&self, turn: &Turn<'_>, s: &mut Scratch, m: &Mamba2, plan: &RecurrentPlan, n: usize) -> Result<()> {
         let (isa, eps, width) = (self.isa, self.config.norm_eps, m.width());
         let of_group = width / m.groups;
         let Scratch { mix, mixing, .. } = &mut *s;

@@ -238,14 +238,7 @@ impl Network {
     }
 
     /// `s.out` is what the layer's mixers make of `s.x`, normalized where it has a norm behind them.
-    fn mix(
-        &self,
-        i: usize,
-        position: usize,
-        pages: &[SharedPage],
-        s: &mut State,
-        tap: Tap<'_>,
-    ) -> Result<()> {
+    fn mix(&self, i: usize, position: usize, pages: &[SharedPage], s: &mut State, tap: Tap<'_>) -> Result<()> {
         let (c, n) = (&self.config, i as i32);
         self.normalize(self.layers[i].attn_norm.as_ref(), s); // x -> h
         tap("attn_norm", n, &s.h);
