@@ -218,50 +218,88 @@ dispatch! {
     pub fn scan(head: Scan) = scan_head
 }
 
+/// Tokens that the rows of a head's state go through before the next rows do: what these read and make stays in the processor's cache.
+const TOKENS: usize = 32;
+
 #[inline(always)]
 unsafe fn scan_head<S: Simd>(head: Scan) {
-    let mut at = 0;
-    // SAFETY: as `scan_columns`.
+    // SAFETY: as `scan_rows`.
     unsafe {
-        while at + 4 * LANES <= head.head_dim {
-            scan_columns::<S, 4>(head, at);
-            at += 4 * LANES;
-        }
-        while at < head.head_dim {
-            scan_columns::<S, 1>(head, at);
-            at += LANES;
+        for first in (0..head.n).step_by(TOKENS) {
+            let tokens = (first, head.n.min(first + TOKENS));
+            let mut at = 0;
+            while at + 4 * LANES <= head.head_dim {
+                scan_columns::<S, 4>(head, tokens, at);
+                at += 4 * LANES;
+            }
+            while at < head.head_dim {
+                scan_columns::<S, 1>(head, tokens, at);
+                at += LANES;
+            }
         }
     }
 }
 
-/// All tokens through 16 `V` columns of the state, whose rows are read, changed and added up once each, in ascending order.
+/// Some tokens through 16 `V` columns of the state, row after row in ascending order.
 #[inline(always)]
-unsafe fn scan_columns<S: Simd, const V: usize>(h: Scan, at: usize) {
+unsafe fn scan_columns<S: Simd, const V: usize>(head: Scan, tokens: (usize, usize), at: usize) {
+    let mut row = 0;
+    // SAFETY: as `scan_rows`.
+    unsafe {
+        while row + 4 <= head.d_state {
+            scan_rows::<S, V, 4>(head, tokens, at, row);
+            row += 4;
+        }
+        while row < head.d_state {
+            scan_rows::<S, V, 1>(head, tokens, at, row);
+            row += 1;
+        }
+    }
+}
+
+/// Some tokens through `R` rows of these columns, which stay in registers; what the rows before have made of each is in `out`.
+#[inline(always)]
+unsafe fn scan_rows<S: Simd, const V: usize, const R: usize>(
+    h: Scan,
+    (first, last): (usize, usize),
+    at: usize,
+    row: usize,
+) {
     // SAFETY: the pointers hold what `Scan` says; the columns are nobody else's.
     unsafe {
         let left = |v: usize| h.head_dim - at - v * LANES;
-        for t in 0..h.n {
-            let from = if t > 0 { h.to.cast_const() } else { h.from };
-            let (x, b, c) = (h.x.add(t * h.stride + at), h.b.add(t * h.stride), h.c.add(t * h.stride));
+        let place = |r: usize, v: usize| (row + r) * h.head_dim + at + v * LANES;
+        let from = if first > 0 { h.to.cast_const() } else { h.from };
+        let mut state = [[S::splat(0.0); V]; R];
+        for (r, state) in state.iter_mut().enumerate().filter(|_| !from.is_null()) {
+            for (v, state) in state.iter_mut().enumerate() {
+                *state = load_n::<S>(from.add(place(r, v)), left(v), 0.0);
+            }
+        }
+        for t in first..last {
+            let (x, b, c) = (h.x.add(t * h.stride + at), h.b.add(t * h.stride + row), h.c.add(t * h.stride + row));
             let (dt, decay) = (S::splat(*h.dt.add(t * h.heads)), S::splat(*h.decay.add(t * h.heads)));
-            let (mut passes, mut taken, mut out) = ([S::splat(0.0); V], [S::splat(0.0); V], [S::splat(0.0); V]);
+            let made = h.out.add(t * h.out_stride + at);
             for v in 0..V {
-                passes[v] = load_n::<S>(x.add(v * LANES), left(v), 0.0);
-                taken[v] = S::mul(dt, passes[v]);
-            }
-            for i in 0..h.d_state {
-                let (b, c) = (S::splat(*b.add(i)), S::splat(*c.add(i)));
-                for v in 0..V {
-                    let place = i * h.head_dim + at + v * LANES;
-                    let old = if from.is_null() { S::splat(0.0) } else { load_n::<S>(from.add(place), left(v), 0.0) };
-                    let new = S::fma(b, taken[v], S::mul(old, decay));
-                    store_n::<S>(h.to.add(place), left(v), new);
-                    out[v] = S::fma(c, new, out[v]);
+                let passes = load_n::<S>(x.add(v * LANES), left(v), 0.0);
+                let taken = S::mul(dt, passes);
+                let mut out = match row {
+                    0 => S::splat(0.0),
+                    _ => load_n::<S>(made.add(v * LANES).cast_const(), left(v), 0.0),
+                };
+                for r in 0..R {
+                    state[r][v] = S::fma(S::splat(*b.add(r)), taken, S::mul(state[r][v], decay));
+                    out = S::fma(S::splat(*c.add(r)), state[r][v], out);
                 }
+                if row + R == h.d_state {
+                    out = S::fma(S::splat(h.d), passes, out);
+                }
+                store_n::<S>(made.add(v * LANES), left(v), out);
             }
-            for v in 0..V {
-                let out = S::fma(S::splat(h.d), passes[v], out[v]);
-                store_n::<S>(h.out.add(t * h.out_stride + at + v * LANES), left(v), out);
+        }
+        for (r, state) in state.into_iter().enumerate() {
+            for (v, state) in state.into_iter().enumerate() {
+                store_n::<S>(h.to.add(place(r, v)), left(v), state);
             }
         }
     }

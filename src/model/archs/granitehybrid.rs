@@ -1,4 +1,4 @@
-//! Granite 4 (H) and Bamba: Granite's four factors, Mamba2 on the layers without heads of keys, and perhaps experts with one that all
+//! Granite 4 (H): Granite's four factors, Mamba2 on the layers without heads of keys, and perhaps experts with one that all
 //! positions share. A file without a rope says so, as Granite's does.
 
 use super::experts::Usual;
@@ -8,7 +8,7 @@ use crate::error::Result;
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     name: "granitehybrid",
-    models: "Granite 4 (H), Bamba",
+    models: "Granite 4 (H)",
     norm: Norm::Rms,
     reads: &["expert_count", "logit_scale", "residual_scale"],
     fill,
