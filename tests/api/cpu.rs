@@ -262,7 +262,13 @@ fn stages_agree_with_the_reference_and_a_tap_changes_nothing() {
 
 #[test]
 fn results_are_the_same_bits_for_any_threads_chunks_and_instructions() {
-    for (arch, ty) in [("llama", TensorType::Q4_K), ("gemma3", TensorType::F16), ("qwen2", TensorType::Q5_0)] {
+    for (arch, ty) in [
+        ("llama", TensorType::Q4_K),
+        ("gemma3", TensorType::F16),
+        ("qwen2", TensorType::Q5_0),
+        ("falcon-h1", TensorType::Q4_K),
+        ("nemotron_h", TensorType::Q5_0),
+    ] {
         let file = Tiny::new(arch, ty).bytes();
         // Beyond two spans of the attention and many pages; the prompt's last piece starts on no boundary.
         let n = 1100;
