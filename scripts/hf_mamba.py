@@ -1,7 +1,8 @@
 """Models with Mamba2 between GGUF and transformers, for hf_gguf.py: names, layouts and keys of Granite 4 (H), Falcon-H1 and Nemotron-H.
 
 A file has the decays themselves in the place of their logarithms, a column of them, norms by group, and Falcon-H1's multipliers in the
-weights: factors of two are exact there.
+weights: factors of two are exact there. llama.cpp's converter (of llama_cpp_python 0.3.36) writes the same tensors, but that it reorders
+Nemotron-H's rows of q and k, which nothing turns.
 """
 
 import re

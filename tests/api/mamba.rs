@@ -63,6 +63,17 @@ fn layers_are_what_the_file_says() {
     assert!(experts.route.score == Score::Sigmoid && experts.route.select_bias && experts.route.renorm);
     let turned = config("granitehybrid", &[("rope.scaling.finetuned", Value::Bool(true))]);
     assert_eq!(turned.layers[1].attention().rope, Some(0));
+    // As converters write them: a rope's size by another head than the model's, and what they write for all experts.
+    for arch in ["nemotron_h", "nemotron_h_moe"] {
+        let keys = [
+            ("context_length", Value::U32(1 << 20)),
+            ("rope.dimension_count", Value::U32(12)),
+            ("rope.scaling.finetuned", Value::Bool(false)),
+            ("expert_group_count", Value::U32(1)),
+            ("expert_group_used_count", Value::U32(1)),
+        ];
+        assert_eq!(config(arch, &keys).layers, config(arch, &[]).layers);
+    }
     let both =
         [("attention.layer_norm_epsilon", Value::F32(0.5)), ("attention.layer_norm_rms_epsilon", Value::F32(0.25))];
     assert_eq!((config("nemotron_h", &both[..1]).norm_eps, config("nemotron_h", &both).norm_eps), (0.5, 0.25));
