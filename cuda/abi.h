@@ -21,7 +21,7 @@ constexpr uint32_t KG_TENSOR_CHUNK = 256, KG_TENSOR_HEAD = 128;
 // 16-byte words that a block of 32 elements of a staged input takes for each sequence: two halves and a scale (stage_input.cuh),
 // and integers with a scale and sums.
 constexpr uint32_t KG_INPUT_F16_WORDS = 66, KG_INPUT_Q_WORDS = 38;
-constexpr uint32_t KG_DELTA_HEAD = 128; // most channels of a head of a DeltaNet: rows/delta.cu
+constexpr uint32_t KG_DELTA_HEAD = 128, KG_SCAN_STATE = 256; // most channels of a head of a DeltaNet, rows of a Mamba2's state
 
 // How a matrix is stored: F(type) for each type of rows, by the kind of its blocks. A type is added to a list here; its planes
 // are told below, its code is in device/packed.cuh and load/repack.cu.
@@ -212,6 +212,7 @@ struct KgNorm {
     float eps, scale;       // the latter: of what is added
     float sum_scale;        // of x with what is added; 0: none
     uint32_t heads;         // parts of a row, one behind the other, that are normed each by itself, with dim elements each; 0: one
+    uint32_t w_stride;      // elements from a part's w to the next one's; 0: they have the same
 };
 
 // kgc_glu: what stands between the products of a feed-forward part, where no product does it.
@@ -312,20 +313,22 @@ struct KgConvolve {
     KgSpans of;
     const float *x, *times, *gate; // [n_rows, channels], rows x_stride apart; the last two may be null
     const float *w;       // [channels, len]
+    const float *bias;    // [channels] or null
     float *y;             // [n_rows, channels], rows y_stride apart
     float *row;           // f32, [n_rows, channels], rows out_stride apart, or null
     void *out, *out_lo;   // f16, the same shape, and what its rounding leaves; or null
-    float *gates;         // [n_rows, 2 n_gates], rows gates_stride apart: what betas and decays are made of, in its place; or null
+    float *betas, *decays; // [n_rows, n_gates], rows gates_stride apart: what they are made of, in its place; of time steps only the first; or null
     const float *a, *dt;  // [n_gates] or null
     uint32_t channels, len, x_stride, y_stride, out_stride, n_gates, gates_stride;
     uint32_t activation;  // KgActivation, none too: of y
+    uint32_t by_steps;    // decays follow from time steps, which are in the betas' place
 };
 
 // kgc_delta: rows/delta.cu.
 struct KgDelta {
     KgSpans of;
     const float *y;       // [n_rows, 2 k_heads * k_dim + v_heads * v_dim], rows y_stride apart: queries, keys and values
-    const float *gates;   // [n_rows, 2 v_heads], rows gates_stride apart: betas and decays
+    const float *betas, *decays; // [n_rows, v_heads], rows gates_stride apart
     const float *z;       // [n_rows, v_heads * v_dim], rows z_stride apart
     const float *norm;    // [v_dim]
     float *o;             // [n_rows, v_heads * v_dim]: what is read of the states
@@ -334,6 +337,16 @@ struct KgDelta {
     uint32_t k_heads, v_heads, k_dim, v_dim, y_stride, gates_stride, z_stride, out_stride;
     uint32_t tiled;       // value head h goes with key head h % k_heads, not h / (v_heads / k_heads)
     float eps;
+};
+
+// kgc_scan: rows/scan.cu.
+struct KgScan {
+    KgSpans of;
+    const float *y;       // [n_rows, heads * head_dim + 2 groups * d_state], rows y_stride apart: x, B and C
+    const float *steps, *decays; // [n_rows, heads], rows gates_stride apart
+    const float *d;       // [heads]
+    float *o;             // [n_rows, heads * head_dim]: what is read of the states
+    uint32_t heads, head_dim, groups, d_state, y_stride, gates_stride;
 };
 
 // kgc_gate_mix: what attention has mixed, in its place, times the sigmoid of a gate.

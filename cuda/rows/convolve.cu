@@ -1,7 +1,8 @@
 // A causal convolution by channel, and what stands around it in mixers with a state (model/recurrent.rs):
 //
-//   m = times * x;  y_t = activation(sum over j < len of w_j m_(t - len + 1 + j));  out_t = gate_t * y_t
-//   betas = sigmoid(.), decays = exp(a * softplus(. + dt)) of the row's gates, in their place
+//   m = times * x;  y_t = activation(bias + sum over j < len of w_j m_(t - len + 1 + j));  out_t = gate_t * y_t
+//   betas = sigmoid(.), decays = exp(a * softplus(. + dt)) of the row's gates, in their place; where decays follow from time steps
+//   steps = softplus(. + dt), decays = exp(a * steps)
 //
 // In front of the sequence's first row stand the columns that it has kept, [len - 1, channels] f32, the oldest first; behind the last they
 // are those of the last rows. Sums go over j in ascending order, in f32, and a row's are the same in steps and in prompts.
@@ -27,22 +28,23 @@ __device__ __forceinline__ void kg_keep_columns(const KgConvolve &p, const KgOwn
 }
 
 __device__ __forceinline__ void kg_gates(const KgConvolve &p, uint32_t row) {
-    float *const of = p.gates + (size_t)row * p.gates_stride;
+    float *const betas = p.betas + (size_t)row * p.gates_stride, *const decays = p.decays + (size_t)row * p.gates_stride;
     for (uint32_t i = threadIdx.x; i < p.n_gates; i += THREADS) {
-        const float x = of[p.n_gates + i] + p.dt[i];
-        of[i] = 1.f / (1.f + expf(-of[i]));
+        const float x = __fadd_rn(p.by_steps ? betas[i] : decays[i], p.dt[i]);
         // e^-20 is less than half a unit in the last place of 20.
-        of[p.n_gates + i] = expf(__fmul_rn(p.a[i], x > 20.f ? x : log1pf(expf(x))));
+        const float step = x > 20.f ? x : log1pf(expf(x));
+        betas[i] = p.by_steps ? step : 1.f / (1.f + expf(-betas[i]));
+        decays[i] = expf(__fmul_rn(p.a[i], step));
     }
 }
 
 __global__ void __launch_bounds__(THREADS) kg_convolve(const __grid_constant__ KgConvolve p) {
     const uint32_t c = blockIdx.x * THREADS + threadIdx.x, row = blockIdx.y;
-    if (p.gates && blockIdx.x + 1 == gridDim.x) return kg_gates(p, row);
+    if (p.betas && blockIdx.x + 1 == gridDim.x) return kg_gates(p, row);
     if (c >= p.channels) return;
     const KgOwner o = kg_owner_of(p.of, row);
     const int32_t first = (int32_t)(row - o.row0) - (int32_t)p.len + 1;
-    float sum = 0.f;
+    float sum = p.bias ? p.bias[c] : 0.f;
     for (uint32_t j = 0; j < p.len; j++) sum = __fmaf_rn(p.w[(size_t)c * p.len + j], kg_column(p, o, first + (int32_t)j, c), sum);
     const float y = p.activation ? kg_activation_any(p.activation, sum) : sum;
     p.y[(size_t)row * p.y_stride + c] = y;
@@ -61,10 +63,10 @@ KGC_API cudaError_t kgc_convolve(const KgConvolve *p, cudaStream_t stream) {
     bool ok = kg_are_owned(p->of) && p->x && p->w && p->y && p->channels && p->len >= 2 && p->activation <= KG_ACTIVATION_RELU2;
     ok = ok && p->x_stride >= p->channels && p->y_stride >= p->channels && (p->out || !p->out_lo);
     ok = ok && ((!p->row && !p->out) || p->out_stride >= p->channels);
-    ok = ok && (!p->gates || (p->a && p->dt && p->n_gates && p->gates_stride >= 2 * p->n_gates));
+    ok = ok && (!p->betas || (p->decays && p->a && p->dt && p->n_gates && p->gates_stride >= p->n_gates));
     if (!ok) return cudaErrorInvalidValue;
     const uint32_t blocks = (p->channels + THREADS - 1) / THREADS;
-    const cudaError_t e = kg_launch(kg_convolve, dim3(blocks + (p->gates ? 1 : 0), p->of.n_rows), dim3(THREADS), 0, 0, stream, *p);
+    const cudaError_t e = kg_launch(kg_convolve, dim3(blocks + (p->betas ? 1 : 0), p->of.n_rows), dim3(THREADS), 0, 0, stream, *p);
     if (e != cudaSuccess || p->of.state) return e;
     return kg_launch(kg_keep, dim3(blocks, p->of.n), dim3(THREADS), 0, 0, stream, *p);
 }

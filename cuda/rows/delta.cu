@@ -13,6 +13,7 @@
 // Bytes moved: S twice; y once for each head, z and out once. Reference: tests/gpu/operations/recurrent.rs.
 #include "device/activation.cuh"
 #include "rows/spans.cuh"
+#include "rows/state_columns.cuh"
 
 namespace {
 constexpr uint32_t DIM = KG_DELTA_HEAD, PROMPT_TOKENS = 16, PROMPT_COLUMNS = 32;
@@ -48,45 +49,13 @@ __device__ __forceinline__ void kg_bring_head(const KgDelta &p, const float *fro
     for (uint32_t i = 0; i < DIM / 32; i++) to[lane + 32 * i] = __fmul_rn(x[i], scale);
 }
 
-// A sum over the rows of a column: this lane's rows, then those of the four lanes.
-__device__ __forceinline__ float kg_column_sum(const float4 (&s)[DIM / 16], const float *with, uint32_t lane) {
-    float4 sum = make_float4(0.f, 0.f, 0.f, 0.f);
-#pragma unroll
-    for (uint32_t a = 0; a < DIM / 16; a++) {
-        const float4 w = *(const float4 *)(with + 16 * a + 4 * lane);
-        sum.x = __fmaf_rn(s[a].x, w.x, sum.x), sum.y = __fmaf_rn(s[a].y, w.y, sum.y);
-        sum.z = __fmaf_rn(s[a].z, w.z, sum.z), sum.w = __fmaf_rn(s[a].w, w.w, sum.w);
-    }
-    float all = __fadd_rn(__fadd_rn(sum.x, sum.y), __fadd_rn(sum.z, sum.w));
-    all = __fadd_rn(all, __shfl_xor_sync(0xffffffffu, all, 1));
-    return __fadd_rn(all, __shfl_xor_sync(0xffffffffu, all, 2));
-}
-
 // One token through a column; what is read of it.
 __device__ __forceinline__ float kg_delta_token(float4 (&s)[DIM / 16], const float *q, const float *k, float v, float beta, float decay,
                                                uint32_t lane) {
-#pragma unroll
-    for (uint32_t a = 0; a < DIM / 16; a++) {
-        s[a].x = __fmul_rn(s[a].x, decay), s[a].y = __fmul_rn(s[a].y, decay);
-        s[a].z = __fmul_rn(s[a].z, decay), s[a].w = __fmul_rn(s[a].w, decay);
-    }
+    kg_scale_column(s, decay);
     const float d = __fmul_rn(beta, __fsub_rn(v, kg_column_sum(s, k, lane)));
-#pragma unroll
-    for (uint32_t a = 0; a < DIM / 16; a++) {
-        const float4 w = *(const float4 *)(k + 16 * a + 4 * lane);
-        s[a].x = __fmaf_rn(w.x, d, s[a].x), s[a].y = __fmaf_rn(w.y, d, s[a].y);
-        s[a].z = __fmaf_rn(w.z, d, s[a].z), s[a].w = __fmaf_rn(w.w, d, s[a].w);
-    }
+    kg_add_column(s, k, d, lane);
     return kg_column_sum(s, q, lane);
-}
-
-// f(row of S, the element of s that has it).
-template <typename F> __device__ __forceinline__ void kg_each_row(float4 (&s)[DIM / 16], uint32_t lane, F f) {
-#pragma unroll
-    for (uint32_t a = 0; a < DIM / 16; a++) {
-        const uint32_t row = 16 * a + 4 * lane;
-        f(row, s[a].x), f(row + 1, s[a].y), f(row + 2, s[a].z), f(row + 3, s[a].w);
-    }
 }
 
 // TOKENS between two barriers; a step has one.
@@ -116,8 +85,8 @@ template <uint32_t TOKENS, uint32_t COLUMNS> __global__ void __launch_bounds__(4
         for (uint32_t t = 0; t < n; t++) {
             const uint32_t row = owner.row0 + first + t;
             const float v = is_there ? p.y[(size_t)row * p.y_stride + 2 * keys + head * p.v_dim + column] : 0.f;
-            const float *gates = p.gates + (size_t)row * p.gates_stride + head;
-            const float made = kg_delta_token(s, q + t * DIM, k + t * DIM, v, gates[0], gates[p.v_heads], lane);
+            const size_t gate = (size_t)row * p.gates_stride + head;
+            const float made = kg_delta_token(s, q + t * DIM, k + t * DIM, v, p.betas[gate], p.decays[gate], lane);
             if (lane == 0 && is_there) {
                 p.o[((size_t)row * p.v_heads + head) * p.v_dim + column] = made;
                 if (step) o[own] = made;
@@ -136,9 +105,9 @@ __global__ void __launch_bounds__(128) kg_delta_out(const __grid_constant__ KgDe
 } // namespace
 
 KGC_API cudaError_t kgc_delta(const KgDelta *p, cudaStream_t stream) {
-    bool ok = kg_are_owned(p->of) && p->y && p->gates && p->z && p->norm && p->o && (p->row || p->out) && (p->out || !p->out_lo);
+    bool ok = kg_are_owned(p->of) && p->y && p->betas && p->decays && p->z && p->norm && p->o && (p->row || p->out) && (p->out || !p->out_lo);
     ok = ok && p->k_heads && p->v_heads && p->v_heads % p->k_heads == 0 && p->k_dim && p->v_dim && p->k_dim <= DIM && p->v_dim <= DIM;
-    ok = ok && p->y_stride >= 2 * p->k_heads * p->k_dim + p->v_heads * p->v_dim && p->gates_stride >= 2 * p->v_heads;
+    ok = ok && p->y_stride >= 2 * p->k_heads * p->k_dim + p->v_heads * p->v_dim && p->gates_stride >= p->v_heads;
     ok = ok && p->z_stride >= p->v_heads * p->v_dim && p->out_stride >= p->v_heads * p->v_dim && p->of.n <= 65535;
     if (!ok) return cudaErrorInvalidValue;
     if (p->of.state) return kg_launch(kg_delta<1, DIM>, dim3(p->v_heads, p->of.n), dim3(4 * DIM), 0, 0, stream, *p);

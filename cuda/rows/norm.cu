@@ -113,12 +113,13 @@ KGC_API cudaError_t kgc_norm(const KgNorm *p, int pdl, cudaStream_t stream) {
     bool ok = p->x && p->n_rows && p->dim && p->x_stride >= p->dim && p->kind <= KG_NORM_LAYER && (p->delta[0] || !p->delta[1]);
     ok = ok && (p->delta[0] || !p->post_w[0]) && (p->delta[1] || !p->post_w[1]) && (!p->out || p->out_stride >= p->dim) && (p->out || !p->out_lo);
     ok = ok && (p->heads <= 1 || (!p->out && !p->delta[0] && p->x_stride >= (uint64_t)p->heads * p->dim)) && (p->sum_scale == 0.f || p->delta[0]);
+    ok = ok && (!p->w_stride || (p->w && p->heads > 1 && p->w_stride >= p->dim));
     if (!ok || !(p->out || p->row || p->delta[0]) || (p->delta[0] && !(p->scale > 0.f))) return cudaErrorInvalidValue;
     bool plain = !p->delta[1] && (!p->delta[0] || p->scale == 1.f) && p->x_stride == p->dim && p->heads <= 1 && p->sum_scale == 0.f;
     plain = plain && (p->out ? p->kind == KG_NORM_RMS && p->w && !p->bias : !p->row);
     uintptr_t all = (uintptr_t)p->x | (uintptr_t)p->w | (uintptr_t)p->bias | (uintptr_t)p->row;
     for (int d = 0; d < 2; d++) all |= (uintptr_t)p->delta[d] | (uintptr_t)p->post_w[d];
-    all |= (uintptr_t)p->out | (uintptr_t)p->out_lo;
+    all |= (uintptr_t)p->out | (uintptr_t)p->out_lo | (p->w_stride % 4 ? 1 : 0);
     const bool whole = p->dim % 4 == 0, aligned = p->x_stride % 4 == 0 && (!p->out || p->out_stride % 4 == 0) && all % 16 == 0;
     if (!plain && whole && !aligned) return cudaErrorInvalidValue;
     return whole && aligned ? run_norm<4>(p, plain, pdl, stream) : run_norm<1>(p, plain, pdl, stream);

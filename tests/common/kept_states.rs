@@ -21,8 +21,8 @@ impl On {
     }
 }
 
-/// A convolution's state, and that of a DeltaNet.
-const ARCHS: [&str; 2] = ["lfm2", "qwen35"];
+/// A convolution's state, that of a DeltaNet, and that of a Mamba2, also beside attention.
+const ARCHS: [&str; 4] = ["lfm2", "qwen35", "nemotron_h_moe", "falcon-h1"];
 /// More than the checkpoints of a long session of any of them.
 const PLENTY: u64 = 0;
 

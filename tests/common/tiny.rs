@@ -10,7 +10,7 @@ use super::shapes::{Kind, Shape, TensorSpec};
 use super::vocab;
 
 /// All architectures; the last are those that GPUs do not compute.
-pub const ARCHS: [&str; 40] = [
+pub const ARCHS: [&str; 44] = [
     "qwen2",
     "qwen3",
     "llama",
@@ -49,6 +49,10 @@ pub const ARCHS: [&str; 40] = [
     "qwen35",
     "qwen35moe",
     "qwen3next",
+    "granitehybrid",
+    "falcon-h1",
+    "nemotron_h",
+    "nemotron_h_moe",
     "gemma4",
     "deepseek2",
 ];

@@ -300,7 +300,7 @@ fn every_quantized_type_has_the_same_bits_on_tensor_cores() {
 fn every_type_and_architecture_has_the_same_bits_in_company() {
     let Some(device) = device() else { return };
     // Of few, every type with one of them.
-    let archs = if few() { &["qwen2", "gemma3", "lfm2", "qwen35"] } else { on_gpus() };
+    let archs = if few() { &["qwen2", "gemma3", "lfm2", "qwen35", "falcon-h1"] } else { on_gpus() };
     for (i, arch) in archs.iter().enumerate() {
         for (j, ty) in TensorType::ALL.into_iter().enumerate() {
             if few() && (i + j) % archs.len() != 0 {

@@ -2,7 +2,7 @@
 
 use crate::backend::cuda::plan::recurrent;
 use crate::error::{Error, Result};
-use crate::model::{Attention, Config, Layer};
+use crate::model::{Attention, Block, Config, Layer};
 
 /// What it is called, and whether a part has it.
 type Feature<T> = (&'static str, fn(&T) -> bool);
@@ -12,8 +12,10 @@ const OF_ATTENTION: [Feature<Attention>; 1] = [("attention over latents", |a| a.
 const OF_LAYER: [Feature<Layer>; 4] = [
     ("experts beside a dense part, each with norms of its own", |l| l.experts().is_some_and(|e| e.side_by_side)),
     ("a scale of 0 behind a layer", |l| l.out_scale == 0.0),
-    ("a DeltaNet of heads wider than 128", |l| l.recurrent.as_ref().is_some_and(|mixer| !recurrent::can(mixer))),
-    ("attention and a state side by side", |l| l.recurrent.is_some() && l.attention().is_there()),
+    ("a state in a block whose halves read the same", |l| l.recurrent.is_some() && l.block == Block::Parallel),
+    ("a DeltaNet of heads wider than 128, or a Mamba2 with a state of more than 256 rows", |l| {
+        l.recurrent.as_ref().is_some_and(|mixer| !recurrent::can(mixer))
+    }),
 ];
 
 /// Fails with `UnsupportedValue`, and what it is, where a GPU lacks something.

@@ -58,6 +58,7 @@ const OPERATIONS: &[Operation] = &[
     ("convolve", recurrent::convolve),
     ("delta", recurrent::delta),
     ("gate_mix", recurrent::gate_mix),
+    ("scan", recurrent::scan),
     ("set_state", sample::set_state),
     ("mask", sample::mask),
     ("argmax", sample::choices),

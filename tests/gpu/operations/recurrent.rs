@@ -3,7 +3,7 @@
 
 use half::f16;
 use kigo::backend::cuda::Address;
-use kigo::backend::cuda::kernels::abi::{Convolve, Delta, GateMix, Span, Spans, State};
+use kigo::backend::cuda::kernels::abi::{Convolve, Delta, GateMix, Scan, Span, Spans, State};
 
 use super::bench::{Bench, activation, close, near, numbers, rms_norm};
 
@@ -54,8 +54,8 @@ const LENS: [(&[usize], bool); 4] = [(&[1, 1, 1], true), (&[1, 1], false), (&[9,
 
 pub fn convolve(bench: &Bench) {
     for (lens, in_place) in LENS {
-        for (channels, len, is_gated) in [(130, 3, true), (40, 4, false), (300, 2, false)] {
-            convolve_one(bench, &owners(bench, lens, (len - 1) * channels, in_place), channels, len, is_gated);
+        for (channels, len, kind) in [(130, 3, Kind::Gated), (40, 4, Kind::Delta), (300, 2, Kind::Mamba2)] {
+            convolve_one(bench, &owners(bench, lens, (len - 1) * channels, in_place), channels, len, kind);
         }
     }
     let of = Spans { state: 16, n: 1, n_rows: 1, ..Spans::default() };
@@ -64,8 +64,18 @@ pub fn convolve(bench: &Bench) {
     assert!(refused.contains("convolve: 4 channels over 1 tokens"), "{refused}");
 }
 
-/// `is_gated`: as between two gates, to f32 or f16; else as a DeltaNet has it, with gates of heads.
-fn convolve_one(bench: &Bench, owners: &Owners, channels: usize, len: usize, is_gated: bool) {
+/// What stands around a convolution: two gates, its result to f32 or f16; betas and decays of heads; time steps of heads, and a bias.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Gated,
+    Delta,
+    Mamba2,
+}
+
+fn convolve_one(bench: &Bench, owners: &Owners, channels: usize, len: usize, kind: Kind) {
+    let is_gated = kind == Kind::Gated;
+    let biases = numbers(6, channels);
+    let bias_of = |c: usize| if kind == Kind::Mamba2 { f64::from(biases[c]) } else { 0.0 };
     let (rows, x_stride, heads) = (owners.of.n_rows as usize, 3 * channels + 1, 5);
     let xs = numbers(1, rows * x_stride);
     let ws = numbers(2, channels * len);
@@ -103,7 +113,10 @@ fn convolve_one(bench: &Bench, owners: &Owners, channels: usize, len: usize, is_
             x,
             w,
             y,
-            gates,
+            betas: gates,
+            decays: gates + 4 * heads as u64,
+            bias: if kind == Kind::Mamba2 { bench.put(&biases) } else { 0 },
+            by_steps: u32::from(kind == Kind::Mamba2),
             a,
             dt,
             n_gates: heads as u32,
@@ -129,7 +142,8 @@ fn convolve_one(bench: &Bench, owners: &Owners, channels: usize, len: usize, is_
         };
         let what = format!("{channels} channels over {len}, sequence {i} of {n} rows");
         for row in 0..*n {
-            let sum = |c: usize| (0..len).map(|j| f64::from(ws[c * len + j]) * column(row + j, c)).sum::<f64>();
+            let sum =
+                |c: usize| bias_of(c) + (0..len).map(|j| f64::from(ws[c * len + j]) * column(row + j, c)).sum::<f64>();
             let truth: Vec<f64> =
                 (0..channels).map(|c| if is_gated { sum(c) } else { activation(1, sum(c)) }).collect();
             near(&what, &seen[(row0 + row) * y_stride..][..channels], &truth, 1e-11);
@@ -144,15 +158,15 @@ fn convolve_one(bench: &Bench, owners: &Owners, channels: usize, len: usize, is_
     }
     if !is_gated {
         let softplus = |x: f64| x.exp().ln_1p();
-        let truth: Vec<f64> = gs
-            .chunks(2 * heads)
-            .flat_map(|of| {
-                let betas = of[..heads].iter().map(|b| 1.0 / (1.0 + f64::from(-b).exp()));
-                let decays = of[heads..].iter().enumerate();
-                let decays = decays.map(|(h, x)| (f64::from(a[h]) * softplus(f64::from(*x) + f64::from(dt[h]))).exp());
-                betas.chain(decays).collect::<Vec<_>>()
-            })
-            .collect();
+        let of = |row: &[f32]| -> Vec<f64> {
+            let given = if kind == Kind::Mamba2 { &row[..heads] } else { &row[heads..] };
+            let steps =
+                given.iter().zip(&dt).map(|(x, dt)| softplus(f64::from(*x) + f64::from(*dt))).collect::<Vec<_>>();
+            let decays = steps.iter().zip(&a).map(|(step, a)| (f64::from(*a) * step).exp()).collect::<Vec<_>>();
+            let betas = row[..heads].iter().map(|b| 1.0 / (1.0 + f64::from(-b).exp())).collect();
+            [if kind == Kind::Mamba2 { steps } else { betas }, decays].concat()
+        };
+        let truth: Vec<f64> = gs.chunks(2 * heads).flat_map(of).collect();
         near("betas and decays", &bench.floats(gates, gs.len()), &truth, 1e-12);
     }
 }
@@ -189,7 +203,21 @@ fn delta_one(bench: &Bench, owners: &Owners, heads: Heads, is_tiled: bool) {
     let sizes = Delta { v_dim: v_dim as u32, y_stride: y_stride as u32, z_stride: z_stride as u32, ..sizes };
     let sizes = Delta { gates_stride: 2 * v_heads as u32, out_stride: out_stride as u32, eps, ..sizes };
     let (y, z, gates, w) = (bench.put(&ys), bench.put(&zs), bench.put(&gs), bench.put(&norm));
-    let call = Delta { of, y, gates, z, norm: w, o, row: to_row, out, out_lo: lo, tiled: u32::from(is_tiled), ..sizes };
+    let (betas, decays) = (gates, gates + 4 * v_heads as u64);
+    let call = Delta {
+        of,
+        y,
+        betas,
+        decays,
+        z,
+        norm: w,
+        o,
+        row: to_row,
+        out,
+        out_lo: lo,
+        tiled: u32::from(is_tiled),
+        ..sizes
+    };
     bench.queue().delta(&call).unwrap();
     let seen = bench.floats(o, rows * values);
     let made = if to_row != 0 {
@@ -262,4 +290,56 @@ pub fn gate_mix(bench: &Bench) {
     }
     let refused = bench.queue().gate_mix(&GateMix { n_rows: 1, ..GateMix::default() }).unwrap_err().to_string();
     assert!(refused.contains("gate_mix: 1 rows of 0"), "{refused}");
+}
+
+pub fn scan(bench: &Bench) {
+    for (lens, in_place) in LENS {
+        for [heads, head_dim, groups, d_state] in [[4, 64, 2, 128], [3, 20, 1, 36], [6, 5, 3, 250]] {
+            let owners = owners(bench, lens, heads * d_state * head_dim, in_place);
+            scan_one(bench, &owners, [heads, head_dim, groups, d_state]);
+        }
+    }
+    let of = Spans { state: 16, n: 1, n_rows: 1, ..Spans::default() };
+    let refused = bench.queue().scan(&Scan { of, heads: 4, groups: 3, ..Scan::default() }).unwrap_err().to_string();
+    assert!(refused.contains("scan: 4 heads in 3 groups"), "{refused}");
+}
+
+fn scan_one(bench: &Bench, owners: &Owners, sizes: [usize; 4]) {
+    let [heads, head_dim, groups, d_state] = sizes;
+    let (rows, width, of_groups) = (owners.of.n_rows as usize, heads * head_dim, groups * d_state);
+    let (y_stride, gates_stride) = (width + 2 * of_groups + 1, heads + 2);
+    let ys = numbers(1, rows * y_stride);
+    let gate = |seed: u64| numbers(seed, rows * gates_stride).iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect();
+    let (steps, decays, ds): (Vec<f32>, Vec<f32>, Vec<f32>) = (gate(2), gate(3), numbers(4, heads));
+    let o = bench.zeros(rows * width * 4);
+    let call =
+        Scan { of: owners.of, y: bench.put(&ys), steps: bench.put(&steps), d: bench.put(&ds), o, ..Scan::default() };
+    let call = Scan { decays: bench.put(&decays), heads: heads as u32, head_dim: head_dim as u32, ..call };
+    let call = Scan { groups: groups as u32, d_state: d_state as u32, y_stride: y_stride as u32, ..call };
+    bench.queue().scan(&Scan { gates_stride: gates_stride as u32, ..call }).unwrap();
+    let mut all = vec![0.0; rows * width];
+    for (i, (row0, n)) in owners.each.iter().enumerate() {
+        let mut states = owners.kept[i].clone();
+        for (head, s) in states.chunks_mut(d_state * head_dim).enumerate() {
+            let group = head / (heads / groups) * d_state;
+            for at in *row0..row0 + n {
+                let part = |from: usize, n: usize| ys[at * y_stride + from..][..n].iter().map(|x| f64::from(*x));
+                let x: Vec<f64> = part(head * head_dim, head_dim).collect();
+                let b: Vec<f64> = part(width + group, d_state).collect();
+                let c: Vec<f64> = part(width + of_groups + group, d_state).collect();
+                let [step, decay] = [&steps, &decays].map(|all| f64::from(all[at * gates_stride + head]));
+                let mut truth: Vec<f64> = x.iter().map(|x| f64::from(ds[head]) * x).collect();
+                for (r, s) in s.chunks_mut(head_dim).enumerate() {
+                    for ((s, x), y) in s.iter_mut().zip(&x).zip(&mut truth) {
+                        *s = decay * *s + b[r] * step * x;
+                        *y += c[r] * *s;
+                    }
+                }
+                all[at * width + head * head_dim..][..head_dim].copy_from_slice(&truth);
+            }
+        }
+        near(&format!("{sizes:?}, the state of sequence {i}"), &owners.keeps(bench, i), &states, 1e-10);
+    }
+    // Of one head a sum may be next to nothing of its terms.
+    near(&format!("{sizes:?}"), &bench.floats(o, rows * width), &all, 1e-11);
 }

@@ -40,6 +40,8 @@ pub const INPUT_F16_WORDS: u32 = 66;
 pub const INPUT_Q_WORDS: u32 = 38;
 /// Most channels of a head of a DeltaNet.
 pub const DELTA_HEAD: u32 = 128;
+/// Most rows of the state of a head of a Mamba2.
+pub const SCAN_STATE: u32 = 256;
 
 /// A number that both sides know, and its name in `cuda/abi.h`.
 pub type Number = (&'static str, u64);
@@ -80,7 +82,7 @@ macro_rules! name_of_field {
 mod experts;
 mod recurrent;
 pub use experts::{ExpertGemm, ExpertProducts, Route};
-pub use recurrent::{Convolve, Delta, GateMix, Span, Spans};
+pub use recurrent::{Convolve, Delta, GateMix, Scan, Span, Spans};
 
 structs! {
     /// A matrix in planes.
@@ -271,6 +273,7 @@ structs! {
         scale: f32,
         sum_scale: f32,
         heads: u32,
+        w_stride: u32,
     }
 
     /// What stands between the products of a feed-forward part.
@@ -337,6 +340,7 @@ const NUMBERS: &[Number] = &[
     ("KG_INPUT_F16_WORDS", INPUT_F16_WORDS as u64),
     ("KG_INPUT_Q_WORDS", INPUT_Q_WORDS as u64),
     ("KG_DELTA_HEAD", DELTA_HEAD as u64),
+    ("KG_SCAN_STATE", SCAN_STATE as u64),
 ];
 
 /// That the compiled kernels have the structs and numbers that this library has.

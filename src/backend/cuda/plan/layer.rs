@@ -10,7 +10,7 @@ use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::kernels::abi::Mat;
 use crate::backend::cuda::kernels::kinds::{NormKind, Pairing};
 use crate::backend::cuda::weights::layout::{DeviceWeights, Layer, PerLayer, PerLayerGate, Recurrent};
-use crate::model::{self, Block, CacheClasses, Config, Dense, Ffn, MAX_CLASSES, Mixer, QkNorm};
+use crate::model::{self, Block, CacheClasses, Config, Dense, Ffn, MAX_CLASSES, QkNorm};
 
 /// From tokens to the last layer's halves, the last of which is still to be added; the cache's pages are divided so.
 pub fn body(config: &Config, classes: &CacheClasses, weights: &DeviceWeights) -> Vec<Op> {
@@ -114,84 +114,116 @@ fn layer(config: &Config, w: &Layer, index: usize, place: CachePlace, push: &mut
     let layer = &config.layers[index];
     let parallel = layer.block == Block::Parallel;
     let shared = parallel && w.ffn_norm == 0;
-    let read = Read {
+    let ends = (index > 0).then_some(index as i32 - 1);
+    let of_mixer = Read {
         kind: Kind::Qkv,
         weight: w.attn_norm,
         bias: w.attn_norm_bias,
         taps: if shared { &["attn_norm", "ffn_norm"] } else { &["attn_norm"] },
-        ends: (index > 0).then_some(index as i32 - 1),
+        ends,
         sum_scale: scale_before(config, index),
-        // A gate of attention, or of a mixer with a state, is read by a launch of its own.
-        alone: !parallel && added_before(config, index) < 2 && w.q_gate.is_none() && gates(w).is_none(),
+        alone: !parallel && added_before(config, index) < 2 && reads_once(layer, w),
     };
-    let input = read.stream(config, push);
     let of_ffn = Read {
         kind: Kind::GateUp,
         weight: w.ffn_norm,
         bias: w.ffn_norm_bias,
         taps: &["ffn_norm"],
-        ends: None,
-        sum_scale: 0.0,
+        ends: ends.filter(|_| !layer.has_mixer()),
+        sum_scale: if layer.has_mixer() { 0.0 } else { of_mixer.sum_scale },
         // Several launches read what experts do.
         alone: !parallel && layer.experts().is_none(),
     };
-    // In parallel the stream is read before anything is added to it; what the mixer reads has been read then.
-    let mut ffn_input = input;
-    let mut read_ffn = |push: &mut dyn FnMut(What)| {
-        if !shared {
+    let mut ffn_input = Input::Row;
+    if layer.has_mixer() {
+        let input = of_mixer.stream(config, push);
+        ffn_input = input;
+        // In parallel the stream is read before anything is added to it; what the mixer reads has been read then.
+        let mut meanwhile = |push: &mut dyn FnMut(What)| {
+            if parallel && !shared {
+                ffn_input = of_ffn.stream(config, push);
+            }
+        };
+        mixers(config, w, index, place, (input, &mut meanwhile), push);
+    }
+    if layer.has_ffn() {
+        if !parallel {
             ffn_input = of_ffn.stream(config, push);
         }
-    };
-    match (&layer.mixer, &layer.recurrent, &w.recurrent) {
-        (_, Some(mixer), Some(weights)) => {
-            let at = config.state_start(index) as u64;
-            recurrent(mixer, weights, (input, w.post_attn_norm), at, push);
+        feed_forward(layer, w, ffn_input, push);
+    }
+    if let (Some(p), Some(w)) = (&config.per_layer, &w.per_layer) {
+        end_per_layer(p, w, index, push);
+    }
+}
+
+/// Whether one launch reads what a layer's mixers read.
+fn reads_once(layer: &model::Layer, w: &Layer) -> bool {
+    let of_state = w.recurrent.as_ref().is_none_or(|w| w.gates.is_empty() && !layer.attention().is_there());
+    w.q_gate.is_none() && of_state
+}
+
+/// What reads the stream while a mixer has its input, if anything.
+type Meanwhile<'a> = &'a mut dyn FnMut(&mut dyn FnMut(What));
+
+/// A layer's mixers, whose input has been normalized.
+fn mixers(
+    config: &Config,
+    w: &Layer,
+    index: usize,
+    place: CachePlace,
+    (input, meanwhile): (Input, Meanwhile<'_>),
+    push: &mut dyn FnMut(What),
+) {
+    let layer = &config.layers[index];
+    let attention = layer.attention();
+    let whole = |half| Output::Stream { half, post_norm: w.post_attn_norm };
+    let state = layer.recurrent.as_ref().zip(w.recurrent.as_ref());
+    if attention.is_there() {
+        let output = if state.is_some() { Output::Aside } else { whole(Half::Mixer) };
+        push(What::Project(Project {
+            kind: Kind::Qkv,
+            input,
+            mats: if attention.kv_from.is_some() { vec![w.q] } else { vec![w.q, w.k, w.v] },
+            bias: [w.q_bias, w.k_bias, w.v_bias],
+            output: Output::Qkv,
+        }));
+        if let Some(gate) = w.q_gate {
+            let (mats, output) = (vec![gate], Output::MixGate);
+            push(What::Project(Project { kind: Kind::Qkv, input, mats, bias: [0; 3], output }));
         }
-        (Mixer::Attention(attention), ..) => {
-            push(What::Project(Project {
-                kind: Kind::Qkv,
-                input,
-                mats: if attention.kv_from.is_some() { vec![w.q] } else { vec![w.q, w.k, w.v] },
-                bias: [w.q_bias, w.k_bias, w.v_bias],
-                output: Output::Qkv,
-            }));
-            if parallel {
-                read_ffn(push);
-            }
-            attend(config, attention, w, place, push);
-            if let Some(gate) = w.q_gate {
-                let (mats, output) = (vec![gate], Output::MixGate);
-                push(What::Project(Project { kind: Kind::Qkv, input, mats, bias: [0; 3], output }));
-                push(What::GateMix { width: attention.q_width() });
-            }
-            push(What::Project(Project {
-                kind: Kind::Output,
-                input: Input::Mix,
-                mats: vec![w.o],
-                bias: [w.o_bias, 0, 0],
-                output: Output::Stream { half: Half::Mixer, post_norm: w.post_attn_norm },
-            }));
+        meanwhile(push);
+        attend(config, attention, w, place, push);
+        if w.q_gate.is_some() {
+            push(What::GateMix { width: attention.q_width() });
+        }
+        let (input, mats, bias) = (Input::Mix, vec![w.o], [w.o_bias, 0, 0]);
+        push(What::Project(Project { kind: Kind::Output, input, mats, bias, output }));
+    }
+    if let Some((mixer, w)) = state {
+        let half = if attention.is_there() { Half::Beside } else { Half::Mixer };
+        recurrent(mixer, w, (input, whole(half)), config.state_start(index) as u64, push);
+        if half == Half::Beside {
+            push(What::Beside);
         }
     }
-    if !parallel {
-        read_ffn(push);
-    }
+}
+
+/// A layer's feed-forward part.
+fn feed_forward(layer: &model::Layer, w: &Layer, input: Input, push: &mut dyn FnMut(What)) {
     match (&layer.ffn, &w.experts) {
         (Ffn::Experts(experts), Some(weights)) => {
             if let Some(shared) = &experts.shared {
-                dense(&shared.ffn, w, ffn_input, Output::Shared, push);
+                dense(&shared.ffn, w, input, Output::Shared, push);
             }
             let part = Part::Experts(Experts { experts: *experts, weights: weights.clone() });
             push(What::Ffn(ffn::Ffn { part, post_norm: w.post_ffn_norm }));
         }
         (Ffn::Dense(ffn), _) => {
-            dense(ffn, w, ffn_input, Output::Stream { half: Half::Ffn, post_norm: w.post_ffn_norm }, push);
+            dense(ffn, w, input, Output::Stream { half: Half::Ffn, post_norm: w.post_ffn_norm }, push);
         }
         // The layout has the weights that the description says.
-        (Ffn::Experts(_), None) => {}
-    }
-    if let (Some(p), Some(w)) = (&config.per_layer, &w.per_layer) {
-        end_per_layer(p, w, index, push);
+        (Ffn::Experts(_), None) | (Ffn::None, _) => {}
     }
 }
 
@@ -219,16 +251,11 @@ fn end_per_layer(p: &model::PerLayer, w: &PerLayerGate, layer: usize, push: &mut
     push(What::Project(Project { kind: Kind::Down, input: Input::Gated, mats: vec![w.proj], bias: [0; 3], output }));
 }
 
-/// The matrices of betas and decays.
-fn gates(w: &Layer) -> Option<[Mat; 2]> {
-    w.recurrent.and_then(|recurrent| recurrent.gates)
-}
-
-/// A mixer with a state, whose input has been normalized; what it makes goes through a norm, or 0.
+/// A mixer with a state, whose input has been normalized, and where what it makes goes.
 fn recurrent(
     mixer: &model::Recurrent,
     w: &Recurrent,
-    (input, post_norm): (Input, Address),
+    (input, output): (Input, Output),
     at: u64,
     push: &mut dyn FnMut(What),
 ) {
@@ -236,18 +263,13 @@ fn recurrent(
         push(What::Project(Project { kind: Kind::Qkv, input, mats, bias: [0; 3], output }));
     };
     project(std::iter::once(w.input).chain(w.gate).collect(), Output::Qkv);
-    if let Some(gates) = w.gates {
-        project(gates.into(), Output::Gates);
+    if !w.gates.is_empty() {
+        project(w.gates.clone(), Output::Gates);
     }
-    let Recurrent { conv, a, dt, norm, .. } = *w;
-    push(What::Mix(Mix { mixer: *mixer, conv, a, dt, norm, at }));
-    push(What::Project(Project {
-        kind: Kind::Output,
-        input: Input::Mix,
-        mats: vec![w.output],
-        bias: [0; 3],
-        output: Output::Stream { half: Half::Mixer, post_norm },
-    }));
+    let Recurrent { conv, conv_bias, a, dt, d, norm, .. } = *w;
+    push(What::Mix(Mix { mixer: *mixer, conv, conv_bias, a, dt, d, norm, at }));
+    let (input, mats) = (Input::Mix, vec![w.output]);
+    push(What::Project(Project { kind: Kind::Output, input, mats, bias: [0; 3], output }));
 }
 
 /// A dense feed-forward part, or the expert that all share.

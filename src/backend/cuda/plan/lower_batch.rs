@@ -124,6 +124,7 @@ pub fn lower(target: Target<'_>, ops: &[Op], n_seq: u32) -> Vec<Launch> {
             What::LayerGlu { layer, activation } => {
                 lowering.push(Kind::Glu, Run::Between(Between::Glu(stages.layer_glu(*layer, *activation))));
             }
+            What::Beside => lowering.push(Kind::Output, Run::Between(Between::Norm(stages.beside()))),
             What::ValueNorm { at, heads } => {
                 lowering.push(Kind::Attend, Run::Between(Between::Norm(stages.value_norm(*at, *heads))));
             }

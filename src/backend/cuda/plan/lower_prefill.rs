@@ -126,6 +126,7 @@ impl Lowering<'_> {
                     Output::Qkv => self.gemm(x, &p.mats, p.bias, work.qkv, Epilogue::F32),
                     Output::Stream { half, post_norm } => self.add(x, p.mats[0], p.bias, half, post_norm),
                     Output::Gates => self.gemm(x, &p.mats, p.bias, work.recurrent.gates, Epilogue::F32),
+                    Output::Aside => self.gemm(x, &p.mats, p.bias, work.delta[1], Epilogue::F32),
                     Output::ByLayer => self.gemm(x, &p.mats, p.bias, work.per_layer.rows, Epilogue::F32),
                     Output::LayerGate => self.gemm(x, &p.mats, p.bias, work.per_layer.gate, Epilogue::F32),
                     Output::MixGate => {
@@ -152,6 +153,12 @@ impl Lowering<'_> {
                     let norm = abi::Norm { n_rows: m as u32, dim: *dim as u32, eps: config.norm_eps, ..norm };
                     self.push(Run::Between(Between::Norm(abi::Norm { x_stride: (h + 2 * g) as u32, ..norm })));
                 }
+            }
+            What::Beside => {
+                let norm = abi::Norm { x: work.delta[0], delta: [work.delta[1], 0], ..abi::Norm::default() };
+                let norm = abi::Norm { n_rows: m as u32, dim: d as u32, x_stride: d as u32, scale: 1.0, ..norm };
+                self.push(Run::Between(Between::Norm(norm)));
+                self.show_floats("attn_out", layer, work.delta[0], d);
             }
             What::ByLayer(by_layer) => {
                 let (mat, scale, x) = (by_layer.table, by_layer.scale, work.per_layer.embd);
@@ -333,7 +340,12 @@ impl Lowering<'_> {
     fn add(&mut self, x: Address, mat: Mat, bias: [Address; 3], half: Half, post: Address) {
         let Pass { config, work, taps, .. } = self.pass;
         let scaled = config.layers.get(self.layer as usize).is_some_and(|layer| layer.out_scale != 1.0);
-        let apart = taps.is_some() || scaled || post != 0 || config.residual_scale != 1.0 || !self.pending.is_empty();
+        let apart = taps.is_some()
+            || scaled
+            || half == Half::Beside
+            || post != 0
+            || config.residual_scale != 1.0
+            || !self.pending.is_empty();
         let delta = self.next_delta();
         let (to, epilogue) = if apart { (delta, Epilogue::F32) } else { (work.x, Epilogue::Add) };
         self.gemm(x, &[mat], bias, to, epilogue);

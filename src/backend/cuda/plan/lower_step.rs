@@ -105,6 +105,10 @@ pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
             What::LayerGlu { layer, activation } => {
                 push(Kind::Glu, Run::Between(Between::Glu(stages.layer_glu(*layer, *activation))), Vec::new());
             }
+            What::Beside => {
+                let norm = stages.beside();
+                push(Kind::Output, Run::Between(Between::Norm(norm)), vec![show("attn_out", norm.x, config.n_embd)]);
+            }
             What::ValueNorm { at, heads } => {
                 push(Kind::Attend, Run::Between(Between::Norm(stages.value_norm(*at, *heads))), Vec::new());
             }
@@ -113,6 +117,7 @@ pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
                 let mut shows = input_shows(p.input, op.layer, &placed.stage);
                 shows.extend(match p.output {
                     Output::Qkv | Output::Shared | Output::Gates | Output::ByLayer | Output::LayerGate => None,
+                    Output::Aside => None,
                     Output::MixGate => Some(show("gate", work.recurrent.gate, p.mats[0].rows as usize)),
                     Output::Stream { half, .. } => half.tap().map(|tap| show(tap, stages.added(half), config.n_embd)),
                     Output::Logits { .. } => Some(show("logits", 0, config.n_vocab)),

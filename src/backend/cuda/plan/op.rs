@@ -60,6 +60,8 @@ pub enum What {
     Gate(Gate),
     /// What a mixer with a state makes of the row that its products have left; shows what is its own.
     Mix(Mix),
+    /// What two mixers have made, added; shows "attn_out".
+    Beside,
     /// What attention has mixed, times the sigmoid of its gate; shows "gate".
     GateMix {
         /// Elements of a row.
@@ -121,6 +123,8 @@ pub enum Input {
 pub enum Output {
     /// Queries, keys, values, or what a mixer with a state begins with, one behind the other.
     Qkv,
+    /// What attention makes beside another mixer.
+    Aside,
     /// Of a token what all layers add by its embeddings,
     ByLayer,
     /// and what a layer's gate makes.
@@ -156,6 +160,8 @@ pub enum Half {
     Ffn,
     /// What embeddings by layer add behind both; shows nothing.
     ByLayer,
+    /// One of two mixers, to which the other's is added; shows nothing.
+    Beside,
 }
 
 impl Half {
@@ -164,7 +170,7 @@ impl Half {
         match self {
             Half::Mixer => Some("attn_out"),
             Half::Ffn => Some("ffn_out"),
-            Half::ByLayer => None,
+            Half::ByLayer | Half::Beside => None,
         }
     }
 }

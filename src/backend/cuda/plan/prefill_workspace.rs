@@ -44,6 +44,7 @@ fn product(op: &Op) -> Option<Vec<Mat>> {
         What::Gate(g) => Some(g.mats().0),
         What::Embed { .. } | What::Norm(_) | What::QkNorm(_) | What::Attend(_) => None,
         What::Mix(_) | What::GateMix { .. } | What::ByLayer(_) | What::LayerGlu { .. } | What::ValueNorm { .. } => None,
+        What::Beside => None,
         // Its matrices are read as they lie.
         What::Ffn(_) | What::Finish { .. } => None,
     }
@@ -112,7 +113,8 @@ fn sizes(c: &Config, body: &[Op], rows: usize, halves: bool) -> [u64; 13] {
     let left = |n: usize| if halves { of(n * 2) } else { 0 };
     let floats = [of(d * 4), of(d * 4), of(recurrent::most_in(c) * 4)];
     let [x, delta, qkv] = floats;
-    let two = c.layers.iter().any(|layer| layer.block == Block::Parallel);
+    let beside = |layer: &Layer| layer.recurrent.is_some() && layer.attention().is_there();
+    let two = c.layers.iter().any(|layer| layer.block == Block::Parallel || beside(layer));
     let (second, wide) = (if two { delta } else { 0 }, of(between(body) * 4));
     let all =
         [x, delta, second, qkv, wide, of(d * 2), of(h * 2), of(mix * 2), of(f * 2), slab, left(d), left(mix), left(f)];

@@ -4,10 +4,10 @@ use super::experts::{Call, Shows};
 use super::kind::Kind;
 use super::limits::stride;
 use crate::backend::cuda::driver::Address;
-use crate::backend::cuda::kernels::abi::{Convolve, DELTA_HEAD, Delta, GateMix, Spans};
-use crate::backend::cuda::kernels::kinds::Activation;
+use crate::backend::cuda::kernels::abi::{Convolve, DELTA_HEAD, Delta, GateMix, Glu, Norm, SCAN_STATE, Scan, Spans};
+use crate::backend::cuda::kernels::kinds::{Activation, NormKind};
 use crate::backend::cuda::kernels::launch::Between;
-use crate::model::{Config, DeltaNet, KeyHeads, Recurrent, ShortConv};
+use crate::model::{Config, DeltaNet, KeyHeads, Mamba2, Recurrent, ShortConv};
 
 /// What a mixer does behind its first products.
 #[derive(Clone, Copy, Debug)]
@@ -16,11 +16,15 @@ pub struct Mix {
     pub mixer: Recurrent,
     /// [channels, len] f32
     pub conv: Address,
+    /// [channels] f32, or 0
+    pub conv_bias: Address,
     /// [heads] f32 each, of decays; or 0
     pub a: Address,
     /// See `a`.
     pub dt: Address,
-    /// [v_dim] f32, or 0
+    /// [heads] f32: what a Mamba2's heads pass on; or 0.
+    pub d: Address,
+    /// [v_dim] f32, of a Mamba2 [groups, width / groups], or 0
     pub norm: Address,
     /// Where the layer's part of a sequence's state begins, in elements.
     pub at: u64,
@@ -31,6 +35,7 @@ pub fn can(mixer: &Recurrent) -> bool {
     match mixer {
         Recurrent::ShortConv(_) => true,
         Recurrent::DeltaNet(d) => d.k_dim.max(d.v_dim) <= DELTA_HEAD as usize,
+        Recurrent::Mamba2(m) => m.d_state <= SCAN_STATE as usize,
     }
 }
 
@@ -38,7 +43,7 @@ pub fn can(mixer: &Recurrent) -> bool {
 pub fn in_width(mixer: &Recurrent) -> usize {
     let gate = match mixer {
         Recurrent::ShortConv(_) => 0,
-        Recurrent::DeltaNet(d) => d.v_width(),
+        Recurrent::DeltaNet(_) | Recurrent::Mamba2(_) => mixer.out_width(),
     };
     mixer.in_width() + gate
 }
@@ -63,15 +68,16 @@ pub fn most_out(c: &Config) -> usize {
 pub struct Room {
     conv: Address, // [rows, channels] f32
     o: Address,    // [rows, heads, v_dim] f32
-    /// [rows, 2 heads] f32: what betas and decays are made of.
+    /// [rows, 2 heads] f32: what betas and decays are made of, or time steps.
     pub gates: Address,
+    decays: Address, // [rows, heads] f32, beside time steps
     /// [rows, H] f32: the gate of attention.
     pub gate: Address,
 }
 
-fn sizes(c: &Config, rows: usize) -> [u64; 4] {
+fn sizes(c: &Config, rows: usize) -> [u64; 5] {
     let w = c.widths();
-    [w.conv, w.mix_out, 2 * w.gates, w.gated_q].map(|n| ((rows * stride(n) * 4) as u64).next_multiple_of(256))
+    [w.conv, w.mix_out, 2 * w.gates, w.gates, w.gated_q].map(|n| ((rows * stride(n) * 4) as u64).next_multiple_of(256))
 }
 
 impl Room {
@@ -82,11 +88,11 @@ impl Room {
 
     /// From this address on.
     pub fn at(mut at: Address, c: &Config, rows: usize) -> Room {
-        let [conv, o, gates, gate] = sizes(c, rows).map(|bytes| {
+        let [conv, o, gates, decays, gate] = sizes(c, rows).map(|bytes| {
             at += bytes;
             at - bytes
         });
-        Room { conv, o, gates, gate }
+        Room { conv, o, gates, decays, gate }
     }
 }
 
@@ -126,6 +132,7 @@ pub fn launches(config: &Config, op: &Mix, rows: Rows, room: &Room) -> Vec<Call>
     match &op.mixer {
         Recurrent::ShortConv(conv) => vec![short_conv(op, conv, rows, room)],
         Recurrent::DeltaNet(net) => delta_net(config, op, net, rows, room).into(),
+        Recurrent::Mamba2(net) => mamba2(config, op, net, rows, room),
     }
 }
 
@@ -170,7 +177,8 @@ fn delta_net(config: &Config, op: &Mix, d: &DeltaNet, rows: Rows, room: &Room) -
         x: rows.x,
         w: op.conv,
         y: room.conv,
-        gates: room.gates,
+        betas: room.gates,
+        decays: room.gates + 4 * heads as u64,
         a: op.a,
         dt: op.dt,
         channels: channels as u32,
@@ -185,7 +193,8 @@ fn delta_net(config: &Config, op: &Mix, d: &DeltaNet, rows: Rows, room: &Room) -
     let delta = Delta {
         of: Spans { at: op.at + ((d.len - 1) * channels) as u64, ..rows.of },
         y: room.conv,
-        gates: room.gates,
+        betas: room.gates,
+        decays: convolve.decays,
         z,
         norm: op.norm,
         o: room.o,
@@ -203,14 +212,97 @@ fn delta_net(config: &Config, op: &Mix, d: &DeltaNet, rows: Rows, room: &Room) -
         tiled: u32::from(d.key_heads == KeyHeads::Tiled),
         eps: config.norm_eps,
     };
-    let decay = room.gates + 4 * heads as u64;
     let first = vec![
         ("conv", room.conv, y_stride as usize, channels),
         ("gate", z, x_stride as usize, values),
         ("beta", room.gates, gates_stride as usize, heads),
-        ("decay", decay, gates_stride as usize, heads),
+        ("decay", convolve.decays, gates_stride as usize, heads),
     ];
     [call(Between::Convolve(convolve), first), call(Between::Delta(delta), vec![("mix_state", room.o, values, values)])]
+}
+
+fn mamba2(config: &Config, op: &Mix, m: &Mamba2, rows: Rows, room: &Room) -> Vec<Call> {
+    let (width, heads) = (m.width(), m.heads);
+    let channels = width + 2 * m.group_width();
+    let [x_stride, y_stride, gates_stride] = [channels + width, channels, heads].map(rows.stride);
+    let z = rows.x + 4 * channels as u64;
+    let convolve = Convolve {
+        of: Spans { at: op.at, ..rows.of },
+        x: rows.x,
+        w: op.conv,
+        bias: op.conv_bias,
+        y: room.conv,
+        betas: room.gates,
+        decays: room.decays,
+        a: op.a,
+        dt: op.dt,
+        channels: channels as u32,
+        len: m.len as u32,
+        x_stride,
+        y_stride,
+        n_gates: heads as u32,
+        gates_stride,
+        activation: Activation::Silu as u32,
+        by_steps: 1,
+        ..Convolve::default()
+    };
+    let scan = Scan {
+        of: Spans { at: op.at + ((m.len - 1) * channels) as u64, ..rows.of },
+        y: room.conv,
+        steps: room.gates,
+        decays: room.decays,
+        d: op.d,
+        o: room.o,
+        heads: heads as u32,
+        head_dim: m.head_dim as u32,
+        groups: m.groups as u32,
+        d_state: m.d_state as u32,
+        y_stride,
+        gates_stride,
+    };
+    let first = vec![
+        ("conv", room.conv, y_stride as usize, channels),
+        ("gate", z, x_stride as usize, width),
+        ("beta", room.gates, gates_stride as usize, heads),
+        ("decay", room.decays, gates_stride as usize, heads),
+    ];
+    let mut calls = vec![
+        call(Between::Convolve(convolve), first),
+        call(Between::Scan(scan), vec![("mix_state", room.o, width, width)]),
+    ];
+    gate_groups(config, (op, m), rows, (z, x_stride), room.o, &mut calls);
+    calls
+}
+
+/// The gate of what a Mamba2's heads have made, in `o`, and its norm by group.
+fn gate_groups(
+    config: &Config,
+    (op, m): (&Mix, &Mamba2),
+    rows: Rows,
+    (gate, in_stride): (Address, u32),
+    o: Address,
+    calls: &mut Vec<Call>,
+) {
+    let (width, n_rows) = (m.width() as u32, rows.of.n_rows);
+    let (out_stride, [row, out, out_lo]) = ((rows.stride)(m.width()), rows.to.parts());
+    let activation = Activation::Silu as u32;
+    let glu = Glu { gate, up: o, n_rows, n: width, in_stride, up_stride: width, activation, ..Glu::default() };
+    if op.norm == 0 {
+        let glu = Glu { row, out, out_lo, out_stride, ..glu };
+        return calls.push(call(Between::Glu(glu), Vec::new()));
+    }
+    // Normalized as f32, in the place of what it is made of, or where it is to go.
+    let (x, x_stride) = if row == 0 { (o, width) } else { (row, out_stride) };
+    calls.push(call(Between::Glu(Glu { row: x, out_stride: x_stride, ..glu }), Vec::new()));
+    let dim = width / m.groups as u32;
+    let (heads, w_stride) = if m.groups > 1 { (m.groups as u32, dim) } else { (0, 0) };
+    let norm = Norm { x, row: x, n_rows, x_stride, eps: config.norm_eps, ..Norm::default() };
+    let by_group = Norm { w: op.norm, dim, heads, w_stride, kind: NormKind::Rms as u32, ..norm };
+    calls.push(call(Between::Norm(by_group), Vec::new()));
+    if row == 0 {
+        let halves = Norm { row: 0, out, out_lo, out_stride, dim: width, kind: NormKind::None as u32, ..norm };
+        calls.push(call(Between::Norm(halves), Vec::new()));
+    }
 }
 
 /// What attention has mixed, `width` elements of a row, times its gate.

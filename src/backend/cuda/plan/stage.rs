@@ -200,6 +200,7 @@ impl<'a> Stages<'a> {
                 stage.out[0] = self.work.recurrent.gates;
                 stage.out[1] = stage.out[0] + 4 * u64::from(p.mats[0].rows);
             }
+            Output::Aside => stage.out[0] = self.work.ffn_out,
             Output::ByLayer => stage.out[0] = self.work.per_layer.rows,
             Output::LayerGate => stage.out[0] = self.work.per_layer.gate,
             Output::MixGate => stage.out[0] = self.work.recurrent.gate,
@@ -247,6 +248,13 @@ impl<'a> Stages<'a> {
         per_layer::Rows { n: self.n, stride: self.row_stride() }
     }
 
+    /// What two mixers have made, in the place of the first.
+    pub fn beside(&self) -> abi::Norm {
+        let (dim, x_stride) = (self.config.n_embd as u32, self.stride(self.config.n_embd));
+        let norm = abi::Norm { x: self.work.attn_out, n_rows: self.n, dim, x_stride, ..abi::Norm::default() };
+        abi::Norm { delta: [self.work.ffn_out, 0], scale: 1.0, ..norm }
+    }
+
     /// The gate of attention.
     pub fn gate_mix(&self, width: usize) -> Between {
         recurrent::gate_mix(width, self.n, self.row_stride(), To::Row(self.work.mix), &self.work.recurrent)
@@ -259,7 +267,7 @@ impl<'a> Stages<'a> {
     /// Where a half layer leaves what it adds.
     pub fn added(&self, half: Half) -> Address {
         match half {
-            Half::Mixer => self.work.attn_out,
+            Half::Mixer | Half::Beside => self.work.attn_out,
             Half::Ffn | Half::ByLayer => self.work.ffn_out,
         }
     }

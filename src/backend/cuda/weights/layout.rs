@@ -67,17 +67,19 @@ pub struct PerLayer {
 }
 
 /// A mixer with a state.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 #[allow(missing_docs)]
 pub struct Recurrent {
-    pub input: Mat,              // [in_width, D]
-    pub gate: Option<Mat>,       // [out_width, D]
-    pub gates: Option<[Mat; 2]>, // [heads, D] each: of betas, of decays
-    pub conv: Address,           // [channels, len]
-    pub a: Address,              // [heads]
-    pub dt: Address,             // [heads]
-    pub norm: Address,           // [v_dim]
-    pub output: Mat,             // [D, out_width]
+    pub input: Mat,         // [in_width, D]
+    pub gate: Option<Mat>,  // [out_width, D]
+    pub gates: Vec<Mat>,    // [heads, D] each: of betas and of decays, or of time steps
+    pub conv: Address,      // [channels, len]
+    pub conv_bias: Address, // [channels]
+    pub a: Address,         // [heads]
+    pub dt: Address,        // [heads]
+    pub d: Address,         // [heads]
+    pub norm: Address,      // [v_dim], or [out_width]
+    pub output: Mat,        // [D, out_width]
 }
 
 /// The experts of a layer, the matrices of all of them one behind the other.
@@ -261,10 +263,16 @@ impl<'a> Layer0<'a> {
         Recurrent {
             input,
             gate,
-            gates: w.beta.as_ref().zip(w.alpha.as_ref()).map(|(beta, alpha)| self.mats([beta, alpha])),
+            gates: match (&w.beta, &w.alpha) {
+                (Some(beta), Some(alpha)) => self.mats([beta, alpha]).into(),
+                (Some(steps), None) => self.mats([steps]).into(),
+                (None, _) => Vec::new(),
+            },
             conv: self.vector(&w.conv),
+            conv_bias: self.optional(&w.conv_bias),
             a: self.optional(&w.a),
             dt: self.optional(&w.dt),
+            d: self.optional(&w.d),
             norm: self.optional(&w.norm),
             output: self.mats([&w.output])[0],
         }

@@ -30,11 +30,13 @@ structs! {
         times: Address,
         gate: Address,
         w: Address,
+        bias: Address,
         y: Address,
         row: Address,
         out: Address,
         out_lo: Address,
-        gates: Address,
+        betas: Address,
+        decays: Address,
         a: Address,
         dt: Address,
         channels: u32,
@@ -45,13 +47,15 @@ structs! {
         n_gates: u32,
         gates_stride: u32,
         activation: u32,
+        by_steps: u32,
     }
 
     /// A gated delta rule over the tokens of sequences.
     Delta is KgDelta {
         of: Spans,
         y: Address,
-        gates: Address,
+        betas: Address,
+        decays: Address,
         z: Address,
         norm: Address,
         o: Address,
@@ -68,6 +72,22 @@ structs! {
         out_stride: u32,
         tiled: u32,
         eps: f32,
+    }
+
+    /// A Mamba2 over the tokens of sequences.
+    Scan is KgScan {
+        of: Spans,
+        y: Address,
+        steps: Address,
+        decays: Address,
+        d: Address,
+        o: Address,
+        heads: u32,
+        head_dim: u32,
+        groups: u32,
+        d_state: u32,
+        y_stride: u32,
+        gates_stride: u32,
     }
 
     /// What attention has mixed, times a gate.

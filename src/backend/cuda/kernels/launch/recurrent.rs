@@ -5,7 +5,7 @@ use std::ffi::c_int;
 use super::{Queue, ensure};
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::driver::sys::Handle;
-use crate::backend::cuda::kernels::abi::{Convolve, DELTA_HEAD, Delta, GateMix, Spans};
+use crate::backend::cuda::kernels::abi::{Convolve, DELTA_HEAD, Delta, GateMix, SCAN_STATE, Scan, Spans};
 use crate::backend::cuda::kernels::kinds::Activation;
 use crate::error::Result;
 
@@ -13,6 +13,7 @@ use crate::error::Result;
 unsafe extern "C" {
     fn kgc_convolve(convolve: *const Convolve, stream: Handle) -> c_int;
     fn kgc_delta(delta: *const Delta, stream: Handle) -> c_int;
+    fn kgc_scan(scan: *const Scan, stream: Handle) -> c_int;
     fn kgc_gate_mix(gate: *const GateMix, stream: Handle) -> c_int;
 }
 
@@ -40,8 +41,8 @@ fn check_convolve(p: &Convolve) -> Result<()> {
     ensure!("convolve", p.x != 0 && p.w != 0 && p.y != 0, "from {:#x} by {:#x} to {:#x}", p.x, p.w, p.y);
     ensure!("convolve", activation <= Activation::Relu2 as u32, "activation {activation}");
     check_out("convolve", (p.row, p.out, p.out_lo), p.out_stride, channels)?;
-    let gated = p.a != 0 && p.dt != 0 && n_gates > 0 && u64::from(gates_stride) >= 2 * u64::from(n_gates);
-    ensure!("convolve", p.gates == 0 || gated, "gates of {n_gates} heads, rows {gates_stride} apart");
+    let gated = p.decays != 0 && p.a != 0 && p.dt != 0 && n_gates > 0 && gates_stride >= n_gates;
+    ensure!("convolve", p.betas == 0 || gated, "gates of {n_gates} heads, rows {gates_stride} apart");
     Ok(())
 }
 
@@ -54,15 +55,25 @@ fn check_delta(p: &Delta) -> Result<()> {
     ensure!("delta", dims, "heads of {k_dim} and {v_dim} elements");
     let (keys, values) = (u64::from(k_heads) * u64::from(k_dim), u64::from(v_heads) * u64::from(v_dim));
     ensure!("delta", u64::from(y_stride) >= 2 * keys + values, "{keys} and {values} elements, rows {y_stride} apart");
-    ensure!(
-        "delta",
-        u64::from(gates_stride) >= 2 * u64::from(v_heads),
-        "gates of {v_heads} heads {gates_stride} apart"
-    );
+    ensure!("delta", gates_stride >= v_heads, "gates of {v_heads} heads {gates_stride} apart");
     ensure!("delta", u64::from(z_stride) >= values, "{values} elements, rows {z_stride} apart");
-    let there = [p.y, p.gates, p.z, p.norm, p.o].iter().all(|at| *at != 0) && p.row | p.out != 0;
-    ensure!("delta", there, "from {:#x}, {:#x}, {:#x} to {:#x}, {:#x}, {:#x}", p.y, p.gates, p.z, p.o, p.row, p.out);
+    let there = [p.y, p.betas, p.decays, p.z, p.norm, p.o].iter().all(|at| *at != 0) && p.row | p.out != 0;
+    ensure!("delta", there, "from {:#x}, {:#x}, {:#x} to {:#x}, {:#x}, {:#x}", p.y, p.betas, p.z, p.o, p.row, p.out);
     check_out("delta", (p.row, p.out, p.out_lo), out_stride, values.try_into().unwrap_or(u32::MAX))
+}
+
+fn check_scan(p: &Scan) -> Result<()> {
+    let Scan { heads, head_dim, groups, d_state, y_stride, gates_stride, .. } = *p;
+    check_spans("scan", &p.of)?;
+    let whole = heads > 0 && groups > 0 && heads.is_multiple_of(groups);
+    ensure!("scan", whole, "{heads} heads in {groups} groups");
+    ensure!("scan", head_dim > 0 && (1..=SCAN_STATE).contains(&d_state), "heads of {head_dim} by {d_state}");
+    let (width, of_groups) = (u64::from(heads) * u64::from(head_dim), u64::from(groups) * u64::from(d_state));
+    ensure!("scan", u64::from(y_stride) >= width + 2 * of_groups, "{width} and {of_groups} elements {y_stride} apart");
+    ensure!("scan", gates_stride >= heads, "steps of {heads} heads {gates_stride} apart");
+    let there = [p.y, p.steps, p.decays, p.d, p.o].iter().all(|at| *at != 0);
+    ensure!("scan", there, "from {:#x}, {:#x}, {:#x} to {:#x}", p.y, p.steps, p.d, p.o);
+    Ok(())
 }
 
 fn check_gate_mix(p: &GateMix) -> Result<()> {
@@ -87,6 +98,13 @@ impl Queue<'_> {
         check_delta(delta)?;
         // SAFETY: as above.
         self.check(unsafe { kgc_delta(delta, self.raw()) })
+    }
+
+    /// A Mamba2 over the tokens of sequences. Never a dependent launch.
+    pub fn scan(&self, scan: &Scan) -> Result<()> {
+        check_scan(scan)?;
+        // SAFETY: as above.
+        self.check(unsafe { kgc_scan(scan, self.raw()) })
     }
 
     /// What attention has mixed, times the sigmoid of a gate. Never a dependent launch.
@@ -119,23 +137,45 @@ mod tests {
             (Convolve { len: 1, ..good }, "5 channels over 1 tokens"),
             (Convolve { x_stride: 4, ..good }, "5 channels, rows 4 and 5 apart"),
             (Convolve { out_stride: 4, ..good }, "5 columns, rows 4 apart"),
-            (Convolve { gates: 16, n_gates: 3, ..good }, "gates of 3 heads, rows 0 apart"),
+            (Convolve { betas: 16, n_gates: 3, ..good }, "gates of 3 heads, rows 0 apart"),
             (Convolve { activation: 5, ..good }, "activation 5"),
         ] {
             assert!(refused(check_convolve(&wrong)).contains(says), "{says}");
         }
-        let good =
-            Delta { of, y: 16, gates: 16, z: 16, norm: 16, o: 16, row: 16, k_heads: 2, v_heads: 4, ..Delta::default() };
-        let good = Delta { k_dim: 8, v_dim: 4, y_stride: 48, gates_stride: 8, z_stride: 16, out_stride: 16, ..good };
+        let good = Delta {
+            of,
+            y: 16,
+            betas: 16,
+            decays: 16,
+            z: 16,
+            norm: 16,
+            o: 16,
+            row: 16,
+            k_heads: 2,
+            v_heads: 4,
+            ..Delta::default()
+        };
+        let good = Delta { k_dim: 8, v_dim: 4, y_stride: 48, gates_stride: 4, z_stride: 16, out_stride: 16, ..good };
         check_delta(&good).unwrap();
         for (wrong, says) in [
             (Delta { v_heads: 5, ..good }, "5 heads of values with 2 of keys"),
             (Delta { k_dim: 129, ..good }, "heads of 129 and 4 elements"),
             (Delta { y_stride: 47, ..good }, "16 and 16 elements, rows 47 apart"),
-            (Delta { gates_stride: 7, ..good }, "gates of 4 heads 7 apart"),
+            (Delta { gates_stride: 3, ..good }, "gates of 4 heads 3 apart"),
             (Delta { row: 0, ..good }, "from 0x10"),
         ] {
             assert!(refused(check_delta(&wrong)).contains(says), "{says}");
+        }
+        let good = Scan { of, y: 16, steps: 16, decays: 16, d: 16, o: 16, heads: 4, groups: 2, ..Scan::default() };
+        let good = Scan { head_dim: 8, d_state: 16, y_stride: 96, gates_stride: 4, ..good };
+        check_scan(&good).unwrap();
+        for (wrong, says) in [
+            (Scan { groups: 3, ..good }, "4 heads in 3 groups"),
+            (Scan { d_state: 257, ..good }, "heads of 8 by 257"),
+            (Scan { y_stride: 95, ..good }, "32 and 32 elements 95 apart"),
+            (Scan { gates_stride: 3, ..good }, "steps of 4 heads 3 apart"),
+        ] {
+            assert!(refused(check_scan(&wrong)).contains(says), "{says}");
         }
         let good = GateMix { gate: 16, row: 16, n_rows: 1, n: 4, gate_stride: 4, stride: 4, ..GateMix::default() };
         check_gate_mix(&good).unwrap();

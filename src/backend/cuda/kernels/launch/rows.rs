@@ -8,7 +8,7 @@ use super::{Queue, check_mat, ensure, ffi, padded, strided};
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::driver::sys::Handle;
 use crate::backend::cuda::kernels::abi::{
-    Convolve, Delta, ExpertGemm, ExpertProducts, GateMix, Glu, MOST_PARTS, Mat, Norm, Route, Stage,
+    Convolve, Delta, ExpertGemm, ExpertProducts, GateMix, Glu, MOST_PARTS, Mat, Norm, Route, Scan, Stage,
 };
 use crate::backend::cuda::kernels::kinds::Activation;
 use crate::error::Result;
@@ -53,6 +53,8 @@ pub enum Between {
     Convolve(Convolve),
     /// A gated delta rule over the tokens of sequences.
     Delta(Delta),
+    /// A Mamba2 over the tokens of sequences.
+    Scan(Scan),
     /// What attention has mixed, times a gate.
     GateMix(GateMix),
 }
@@ -87,6 +89,7 @@ impl Between {
             Between::ExpertSum(sum) => queue.expert_sum(*sum),
             Between::Convolve(convolve) => queue.convolve(convolve),
             Between::Delta(delta) => queue.delta(delta),
+            Between::Scan(scan) => queue.scan(scan),
             Between::GateMix(gate) => queue.gate_mix(gate),
         }
     }
