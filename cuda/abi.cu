@@ -1,6 +1,5 @@
 // What abi.h is in this object, as the library asks it before it opens a device: sizes, offsets, numbers.
-#define KG_ABI_REPORT
-#include "abi.h"
+#include "abi_report.h"
 #include "device/launch.cuh"
 
 // The table; n: how many entries it has.

@@ -21,6 +21,7 @@ constexpr uint32_t KG_TENSOR_CHUNK = 256, KG_TENSOR_HEAD = 128;
 // 16-byte words that a block of 32 elements of a staged input takes for each sequence: two halves and a scale (stage_input.cuh),
 // and integers with a scale and sums.
 constexpr uint32_t KG_INPUT_F16_WORDS = 66, KG_INPUT_Q_WORDS = 38;
+constexpr uint32_t KG_DELTA_HEAD = 128, KG_SCAN_STATE = 256; // most channels of a head of a DeltaNet, rows of a Mamba2's state
 
 // How a matrix is stored: F(type) for each type of rows, by the kind of its blocks. A type is added to a list here; its planes
 // are told below, its code is in device/packed.cuh and load/repack.cu.
@@ -93,6 +94,8 @@ struct KgState {
     float temperature, inverse;
     uint32_t is_long;      // its keys are turned by the second of a layer's ropes
     uint32_t table_stride; // addresses in `pages` from one class to the next
+    const float *kept;     // what layers with a state have kept of the tokens in front of it; null: zeros
+    float *keeps;          // and where they keep what is behind it, which may be the same
 };
 
 // A stage of a decode step, of one sequence or of several: matmul/gemv.cuh.
@@ -143,6 +146,7 @@ struct KgAttend {
     uint32_t n_seq, qkv_stride, out_stride;
     uint32_t long_from, long_chunk; // positions from long_from on take this chunk
     uint32_t cache_class; // of the layer: which of the sequence's page tables is its own
+    uint32_t is_kept;     // the token's keys and values are in the cache already, from another layer, and qkv has none
 };
 
 // What becomes of a finished sum: matmul/prefill/gemm.cuh.
@@ -206,6 +210,9 @@ struct KgNorm {
     uint32_t n_rows, dim, x_stride, out_stride;
     uint32_t kind;          // KgNormKind
     float eps, scale;       // the latter: of what is added
+    float sum_scale;        // of x with what is added; 0: none
+    uint32_t heads;         // parts of a row, one behind the other, that are normed each by itself, with dim elements each; 0: one
+    uint32_t w_stride;      // elements from a part's w to the next one's; 0: they have the same
 };
 
 // kgc_glu: what stands between the products of a feed-forward part, where no product does it.
@@ -215,6 +222,7 @@ struct KgGlu {
     void *out, *out_lo;     // f16, the same shape, and what its rounding leaves; or null
     uint32_t n_rows, n, in_stride, out_stride;
     uint32_t activation;    // KgActivation, not none
+    uint32_t up_stride;     // of up's rows, where it is another; else 0
 };
 
 // kgc_route: the experts of each row, and their weights.
@@ -285,101 +293,66 @@ struct KgPrefillRope {
     uint32_t is_long, unused;
 };
 
-// All of the above as abi.cu reports it. A field that is missing here is missed by the library, which has all of them.
-#ifdef KG_ABI_REPORT
-#include <stddef.h>
-
-struct KgAbiNumber {
-    const char *name;
-    uint64_t value;
+// Rows of a sequence in a pass of prompts, for layers that keep a state: as KgState has it, in front of the first row and behind the last.
+struct KgSpan {
+    const float *kept;
+    float *keeps;
+    uint32_t row0, n_rows;
 };
 
-#define STRUCT(T) {"sizeof(" #T ")", sizeof(T)}
-#define FIELD(T, field) {#T "." #field, offsetof(T, field)}, {"sizeof(" #T "." #field ")", sizeof(T::field)}
-#define NUMBER(N) {#N, (uint64_t)(N)}
-#define TYPE(T) NUMBER(T),
-
-static const KgAbiNumber kg_abi[] = {
-    STRUCT(KgMat),
-    FIELD(KgMat, a), FIELD(KgMat, b), FIELD(KgMat, c), FIELD(KgMat, s), FIELD(KgMat, d), FIELD(KgMat, type), FIELD(KgMat, rows),
-    FIELD(KgMat, cols), FIELD(KgMat, stride), FIELD(KgMat, scale), FIELD(KgMat, each),
-    STRUCT(KgState),
-    FIELD(KgState, pages), FIELD(KgState, logits), FIELD(KgState, token), FIELD(KgState, position), FIELD(KgState, produced),
-    FIELD(KgState, top_k), FIELD(KgState, seed), FIELD(KgState, share), FIELD(KgState, least), FIELD(KgState, temperature),
-    FIELD(KgState, inverse), FIELD(KgState, is_long), FIELD(KgState, table_stride),
-    STRUCT(KgStage),
-    FIELD(KgStage, x), FIELD(KgStage, delta), FIELD(KgStage, post_w), FIELD(KgStage, norm_w), FIELD(KgStage, x_out),
-    FIELD(KgStage, tap), FIELD(KgStage, state), FIELD(KgStage, m), FIELD(KgStage, bias), FIELD(KgStage, out),
-    FIELD(KgStage, seg_block), FIELD(KgStage, n_seg), FIELD(KgStage, n), FIELD(KgStage, ks), FIELD(KgStage, activation),
-    FIELD(KgStage, eps), FIELD(KgStage, softcap), FIELD(KgStage, scale), FIELD(KgStage, n_seq), FIELD(KgStage, x_stride), FIELD(KgStage, out_stride),
-    FIELD(KgStage, n_part), FIELD(KgStage, part), FIELD(KgStage, part_bias), FIELD(KgStage, split), FIELD(KgStage, split_nt),
-    FIELD(KgStage, split_ints),
-    STRUCT(KgAttend),
-    FIELD(KgAttend, qkv), FIELD(KgAttend, q_norm), FIELD(KgAttend, k_norm), FIELD(KgAttend, sinks), FIELD(KgAttend, turns), FIELD(KgAttend, state),
-    FIELD(KgAttend, out), FIELD(KgAttend, part), FIELD(KgAttend, counters), FIELD(KgAttend, tap_q), FIELD(KgAttend, tap_k),
-    FIELD(KgAttend, n_heads), FIELD(KgAttend, n_kv), FIELD(KgAttend, head_dim), FIELD(KgAttend, n_rot), FIELD(KgAttend, pairing),
-    FIELD(KgAttend, window), FIELD(KgAttend, layer_at), FIELD(KgAttend, chunk), FIELD(KgAttend, max_chunks), FIELD(KgAttend, scale),
-    FIELD(KgAttend, softcap), FIELD(KgAttend, eps), FIELD(KgAttend, magnitude), FIELD(KgAttend, n_seq),
-    FIELD(KgAttend, qkv_stride), FIELD(KgAttend, out_stride), FIELD(KgAttend, long_from), FIELD(KgAttend, long_chunk), FIELD(KgAttend, norm_last),
-    FIELD(KgAttend, beta), FIELD(KgAttend, interval), FIELD(KgAttend, cache_class),
-    STRUCT(KgGemm),
-    FIELD(KgGemm, x), FIELD(KgGemm, x_lo), FIELD(KgGemm, w), FIELD(KgGemm, w_lo), FIELD(KgGemm, bias), FIELD(KgGemm, y),
-    FIELD(KgGemm, y_lo), FIELD(KgGemm, encode), FIELD(KgGemm, m), FIELD(KgGemm, k), FIELD(KgGemm, n), FIELD(KgGemm, n_w),
-    FIELD(KgGemm, x_stride), FIELD(KgGemm, w_stride), FIELD(KgGemm, y_stride), FIELD(KgGemm, epilogue), FIELD(KgGemm, n_sms),
-    FIELD(KgGemm, tile),
-    STRUCT(KgRow),
-    FIELD(KgRow, pages), FIELD(KgRow, position), FIELD(KgRow, is_long),
-    STRUCT(KgFlashTile),
-    FIELD(KgFlashTile, pages), FIELD(KgFlashTile, row0), FIELD(KgFlashTile, n_tokens), FIELD(KgFlashTile, start),
-    FIELD(KgFlashTile, tile),
-    STRUCT(KgFlash),
-    FIELD(KgFlash, q), FIELD(KgFlash, out), FIELD(KgFlash, out_lo), FIELD(KgFlash, sinks), FIELD(KgFlash, pages), FIELD(KgFlash, k_offset),
-    FIELD(KgFlash, v_offset), FIELD(KgFlash, head_stride), FIELD(KgFlash, token_stride), FIELD(KgFlash, n_tokens),
-    FIELD(KgFlash, start), FIELD(KgFlash, n_heads), FIELD(KgFlash, n_kv), FIELD(KgFlash, head_dim), FIELD(KgFlash, q_stride),
-    FIELD(KgFlash, out_stride), FIELD(KgFlash, window), FIELD(KgFlash, wgmma),
-    FIELD(KgFlash, n_sms), FIELD(KgFlash, scale), FIELD(KgFlash, softcap), FIELD(KgFlash, tiles), FIELD(KgFlash, n_tiles),
-    STRUCT(KgNorm),
-    FIELD(KgNorm, x), FIELD(KgNorm, delta), FIELD(KgNorm, post_w), FIELD(KgNorm, w), FIELD(KgNorm, bias), FIELD(KgNorm, out),
-    FIELD(KgNorm, out_lo), FIELD(KgNorm, row), FIELD(KgNorm, n_rows), FIELD(KgNorm, dim), FIELD(KgNorm, x_stride),
-    FIELD(KgNorm, out_stride), FIELD(KgNorm, kind), FIELD(KgNorm, eps), FIELD(KgNorm, scale),
-    STRUCT(KgGlu),
-    FIELD(KgGlu, gate), FIELD(KgGlu, up), FIELD(KgGlu, row), FIELD(KgGlu, out), FIELD(KgGlu, out_lo), FIELD(KgGlu, n_rows),
-    FIELD(KgGlu, n), FIELD(KgGlu, in_stride), FIELD(KgGlu, out_stride), FIELD(KgGlu, activation),
-    STRUCT(KgRoute),
-    FIELD(KgRoute, logits), FIELD(KgRoute, select_bias), FIELD(KgRoute, ids), FIELD(KgRoute, weights), FIELD(KgRoute, shown),
-    FIELD(KgRoute, n_rows), FIELD(KgRoute, n), FIELD(KgRoute, n_used), FIELD(KgRoute, stride), FIELD(KgRoute, score),
-    FIELD(KgRoute, n_groups), FIELD(KgRoute, n_groups_used), FIELD(KgRoute, renorm), FIELD(KgRoute, scale),
-    STRUCT(KgExpertProducts),
-    FIELD(KgExpertProducts, x), FIELD(KgExpertProducts, m), FIELD(KgExpertProducts, bias), FIELD(KgExpertProducts, y),
-    FIELD(KgExpertProducts, ids), FIELD(KgExpertProducts, order), FIELD(KgExpertProducts, tasks), FIELD(KgExpertProducts, n_m),
-    FIELD(KgExpertProducts, rows), FIELD(KgExpertProducts, n), FIELD(KgExpertProducts, share), FIELD(KgExpertProducts, n_slots),
-    FIELD(KgExpertProducts, n_tasks), FIELD(KgExpertProducts, at_once), FIELD(KgExpertProducts, x_stride),
-    FIELD(KgExpertProducts, y_stride), FIELD(KgExpertProducts, tile), FIELD(KgExpertProducts, activation),
-    FIELD(KgExpertProducts, shared), FIELD(KgExpertProducts, weights), FIELD(KgExpertProducts, gate),
-    STRUCT(KgExpertGemm),
-    FIELD(KgExpertGemm, x), FIELD(KgExpertGemm, m), FIELD(KgExpertGemm, bias), FIELD(KgExpertGemm, y), FIELD(KgExpertGemm, order),
-    FIELD(KgExpertGemm, tasks), FIELD(KgExpertGemm, n_m), FIELD(KgExpertGemm, rows), FIELD(KgExpertGemm, k),
-    FIELD(KgExpertGemm, n_tasks), FIELD(KgExpertGemm, share), FIELD(KgExpertGemm, by_slot), FIELD(KgExpertGemm, x_stride),
-    FIELD(KgExpertGemm, y_stride), FIELD(KgExpertGemm, activation), FIELD(KgExpertGemm, wgmma),
-    STRUCT(KgPrefillRope),
-    FIELD(KgPrefillRope, qkv), FIELD(KgPrefillRope, q_norm), FIELD(KgPrefillRope, k_norm),
-    FIELD(KgPrefillRope, turns), FIELD(KgPrefillRope, q), FIELD(KgPrefillRope, pages), FIELD(KgPrefillRope, tap_q),
-    FIELD(KgPrefillRope, tap_k), FIELD(KgPrefillRope, k_offset), FIELD(KgPrefillRope, v_offset),
-    FIELD(KgPrefillRope, head_stride), FIELD(KgPrefillRope, token_stride), FIELD(KgPrefillRope, n_tokens),
-    FIELD(KgPrefillRope, start), FIELD(KgPrefillRope, n_heads), FIELD(KgPrefillRope, n_kv), FIELD(KgPrefillRope, head_dim),
-    FIELD(KgPrefillRope, n_rot), FIELD(KgPrefillRope, pairing), FIELD(KgPrefillRope, qkv_stride), FIELD(KgPrefillRope, q_stride),
-    FIELD(KgPrefillRope, eps), FIELD(KgPrefillRope, magnitude), FIELD(KgPrefillRope, rows),
-    FIELD(KgPrefillRope, norm_last), FIELD(KgPrefillRope, beta), FIELD(KgPrefillRope, interval), FIELD(KgPrefillRope, is_long),
-    FIELD(KgPrefillRope, unused),
-    NUMBER(KG_PAGE), NUMBER(KG_RING), NUMBER(KG_MOST_PARTS), NUMBER(KG_MOST_EXPERTS), NUMBER(KG_EXPERT_SLOTS), NUMBER(KG_FRAGMENTS),
-    NUMBER(KG_NORM_KEPT),
-    NUMBER(KG_TENSOR_CHUNK), NUMBER(KG_TENSOR_HEAD),
-    NUMBER(KG_INPUT_F16_WORDS), NUMBER(KG_INPUT_Q_WORDS),
-    KG_TYPES(TYPE)
-    NUMBER(KG_NO_ACTIVATION), NUMBER(KG_ACTIVATION_SILU), NUMBER(KG_ACTIVATION_GELU),
-    NUMBER(KG_ACTIVATION_GELU_ERF), NUMBER(KG_ACTIVATION_RELU2), NUMBER(KG_ACTIVATION_CLAMPED_SWIGLU),
-    NUMBER(KG_SCORE_SOFTMAX), NUMBER(KG_SCORE_SIGMOID), NUMBER(KG_SCORE_SOFTMAX_OF_CHOSEN),
-    NUMBER(KG_NORM_NONE), NUMBER(KG_NORM_RMS), NUMBER(KG_NORM_LAYER), NUMBER(KG_PAIRS_ADJACENT), NUMBER(KG_PAIRS_HALVES),
-    NUMBER(KG_GEMM_F32), NUMBER(KG_GEMM_ADD), NUMBER(KG_GEMM_F16), NUMBER(KG_GEMM_SILU), NUMBER(KG_GEMM_GELU),
+// Whose rows they are in layers that keep a state: of steps one of each sequence, else those of the spans.
+struct KgSpans {
+    const KgState *state; // [n] or null
+    const KgSpan *spans;  // [n], on the device, one behind the other; or null
+    uint32_t n, n_rows;
+    uint64_t at;          // where in a state what the launch keeps begins, in elements
 };
-#endif
+
+// kgc_convolve: rows/convolve.cu.
+struct KgConvolve {
+    KgSpans of;
+    const float *x, *times, *gate; // [n_rows, channels], rows x_stride apart; the last two may be null
+    const float *w;       // [channels, len]
+    const float *bias;    // [channels] or null
+    float *y;             // [n_rows, channels], rows y_stride apart
+    float *row;           // f32, [n_rows, channels], rows out_stride apart, or null
+    void *out, *out_lo;   // f16, the same shape, and what its rounding leaves; or null
+    float *betas, *decays; // [n_rows, n_gates], rows gates_stride apart: what they are made of, in its place; of time steps only the first; or null
+    const float *a, *dt;  // [n_gates] or null
+    uint32_t channels, len, x_stride, y_stride, out_stride, n_gates, gates_stride;
+    uint32_t activation;  // KgActivation, none too: of y
+    uint32_t by_steps;    // decays follow from time steps, which are in the betas' place
+};
+
+// kgc_delta: rows/delta.cu.
+struct KgDelta {
+    KgSpans of;
+    const float *y;       // [n_rows, 2 k_heads * k_dim + v_heads * v_dim], rows y_stride apart: queries, keys and values
+    const float *betas, *decays; // [n_rows, v_heads], rows gates_stride apart
+    const float *z;       // [n_rows, v_heads * v_dim], rows z_stride apart
+    const float *norm;    // [v_dim]
+    float *o;             // [n_rows, v_heads * v_dim]: what is read of the states
+    float *row;           // f32, [n_rows, v_heads * v_dim], rows out_stride apart, or null
+    void *out, *out_lo;   // f16, the same shape, and what its rounding leaves; or null
+    uint32_t k_heads, v_heads, k_dim, v_dim, y_stride, gates_stride, z_stride, out_stride;
+    uint32_t tiled;       // value head h goes with key head h % k_heads, not h / (v_heads / k_heads)
+    float eps;
+};
+
+// kgc_scan: rows/scan.cu.
+struct KgScan {
+    KgSpans of;
+    const float *y;       // [n_rows, heads * head_dim + 2 groups * d_state], rows y_stride apart: x, B and C
+    const float *steps, *decays; // [n_rows, heads], rows gates_stride apart
+    const float *d;       // [heads]
+    float *o;             // [n_rows, heads * head_dim]: what is read of the states
+    uint32_t heads, head_dim, groups, d_state, y_stride, gates_stride;
+};
+
+// kgc_gate_mix: what attention has mixed, in its place, times the sigmoid of a gate.
+struct KgGateMix {
+    const float *gate;    // [n_rows, n], rows gate_stride apart
+    float *row;           // f32, [n_rows, n], rows stride apart, or null
+    void *out, *out_lo;   // f16, the same shape, and what its rounding has left; or null
+    uint32_t n_rows, n, gate_stride, stride;
+};

@@ -679,6 +679,9 @@ kigo_status kigo_model_last_error(const kigo_model *model,
 // In kigo_layer_facts.mixers: a gated delta rule (Qwen3-Next, Qwen3.5).
 #define KIGO_MIXER_DELTA_NET 4
 
+// In kigo_layer_facts.mixers: a Mamba2 (Granite 4, Nemotron-H, Falcon-H1).
+#define KIGO_MIXER_MAMBA2 8
+
 // What a model is.
 typedef struct kigo_model_facts {
     // sizeof(kigo_model_facts), set by the caller.
@@ -749,7 +752,7 @@ typedef struct kigo_layer_facts {
     uint32_t n_rot;
     // The layer, from 0, whose keys and values it sees: itself, or an earlier one.
     uint32_t kv_layer;
-    // Width of the feed-forward part; of one with experts, of what every token goes through.
+    // Width of the feed-forward part; of one with experts, of what every token goes through; 0: nothing.
     uint32_t n_ff;
     // Experts of the feed-forward part.
     uint32_t n_experts;
@@ -2298,7 +2301,7 @@ kigo_status kigo_model_embed(const kigo_model *model,
 // up; without a gate the activation of up) or, where the feed-forward part is made of experts, `moe_logits`, `moe_ids` and
 // `moe_weights`, `ffn_out`, and `resid` (the sum that goes to the next layer); then, where logits are wanted (the last token
 // of a call), `final_norm` and `logits`. attn_out and ffn_out are those before a norm of their own, where a model has one,
-// and before a scale.
+// and before a scale. A layer that is a mixer or a feed-forward part alone has no stages of the other.
 //
 // A tapped session's logits are those of an untapped one, bit for bit; it only takes longer. Without a tap nothing does.
 
@@ -2355,13 +2358,13 @@ kigo_status kigo_model_embed(const kigo_model *model,
 // [n_rows, channels].
 #define KIGO_TAP_CONV 17
 
-// Tap: how much of what is new a head's state takes. [n_rows, heads].
+// Tap: how much of what is new a head's state takes: of a Mamba2 its time step. [n_rows, heads].
 #define KIGO_TAP_BETA 18
 
 // Tap: what a head's state is multiplied by before it takes it. [n_rows, heads].
 #define KIGO_TAP_DECAY 19
 
-// Tap: what the heads read of their states. [n_rows, width].
+// Tap: what the heads read of their states; of a Mamba2 with what passes them by. [n_rows, width].
 #define KIGO_TAP_MIX_STATE 20
 
 // Tap: what gates what the heads or the convolution have made, before its sigmoid or SiLU if it has one. Of attention that is gated,

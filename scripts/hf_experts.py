@@ -63,7 +63,8 @@ def joined(arch: str, cuts: list, shape: tuple) -> np.ndarray:
 def add_keys(w: gguf.GGUFWriter, arch: str, c) -> None:
     """The keys of a configuration's experts, if it has some."""
     n = next((getattr(c, k) for k in ("num_local_experts", "num_experts", "moe_num_experts") if hasattr(c, k)), None)
-    if n is None:
+    # Of Nemotron-H without experts it is what its configuration has all the same.
+    if n is None or arch == "nemotron_h":
         return
     w.add_expert_count(n)
     w.add_expert_used_count(getattr(c, "top_k_experts", None) or c.num_experts_per_tok)

@@ -19,6 +19,7 @@ import transformers
 from gguf import GGMLQuantizationType as Q
 
 import hf_experts
+import hf_mamba
 import hf_newer
 import hf_recurrent
 
@@ -72,7 +73,7 @@ OWN_NAMES = {
     "gemma4": POST_NORMS | {"pre_feedforward_layernorm": "ffn_norm"},
 } | {arch: {"post_attention_layernorm": "post_attention_norm"} for arch in hf_recurrent.DELTA}
 # Those whose rows of q and k the converter reorders; ernie4_5, with experts too, glm4 and cohere2 turn neighbours from the start.
-NEIGHBOURS = ("llama", "smollm3", "mistral3", "granite", "arcee", "internlm2", "granitemoe")
+NEIGHBOURS = ("llama", "smollm3", "mistral3", "granite", "arcee", "internlm2", "granitemoe", "granitehybrid")
 NORM_PLUS_ONE = ("gemma", "gemma2", "gemma3", *hf_recurrent.DELTA)
 LAYER_NORM = ("starcoder2", "phi2", "gptneox", "stablelm", "cohere2")
 # Text models that transformers has without a matrix of logits.
@@ -210,7 +211,7 @@ def add_own(w: gguf.GGUFWriter, arch: str, c) -> None:
         w.add_sliding_window(c.sliding_window)
         if arch in ("olmo2", "exaone4"):
             w.add_sliding_window_pattern([kind == "sliding_attention" for kind in c.layer_types])
-    if arch in ("granite", "granitemoe"):
+    if arch in ("granite", "granitemoe", "granitehybrid"):
         w.add_attention_scale(c.attention_multiplier)
         w.add_embedding_scale(c.embedding_multiplier)
         w.add_residual_scale(c.residual_multiplier)
@@ -240,14 +241,15 @@ def save(model, arch: str, path: str, matrix_type: Q, tokens: list, token_types:
     w.add_context_length(c.max_position_embeddings)
     w.add_embedding_length(c.hidden_size)
     w.add_block_count(c.num_hidden_layers)
-    widths = hf_newer.widths(arch, c) or getattr(c, "intermediate_size", None)
+    widths = hf_newer.widths(arch, c) or hf_mamba.widths(arch, c) or getattr(c, "intermediate_size", None)
     if widths is not None:
         w.add_feed_forward_length(widths)
     w.add_head_count(c.num_attention_heads)
     if arch not in hf_newer.OWN_HEADS:
-        w.add_head_count_kv(hf_recurrent.n_kv_heads(arch, c))
-    if arch in LAYER_NORM:
-        w.add_layer_norm_eps(next(getattr(c, k) for k in ("layer_norm_eps", "norm_epsilon") if hasattr(c, k)))
+        w.add_head_count_kv(hf_mamba.n_kv_heads(arch, c) or hf_recurrent.n_kv_heads(arch, c))
+    if arch in LAYER_NORM or arch in hf_mamba.NEMOTRON:
+        keys = ("layer_norm_eps", "norm_epsilon", "layer_norm_epsilon")
+        w.add_layer_norm_eps(next(getattr(c, k) for k in keys if hasattr(c, k)))
     else:
         w.add_layer_norm_rms_eps(c.norm_eps if arch in hf_recurrent.LFM2 else c.rms_norm_eps)
     if arch in hf_newer.OWN_HEADS:
@@ -255,17 +257,19 @@ def save(model, arch: str, path: str, matrix_type: Q, tokens: list, token_types:
     elif arch in ("qwen3", "gemma3") or head_dim * c.num_attention_heads != c.hidden_size:
         w.add_key_length(head_dim)
         w.add_value_length(head_dim)
-    rope = c.rope_parameters.get("full_attention", c.rope_parameters)
+    rope = getattr(c, "rope_parameters", {"rope_type": "none"})
+    rope = rope.get("full_attention", rope)
     if arch == "deepseek2" and "mscale_all_dim" in rope:
         # As converters write it.
         rope = rope | {"mscale_all_dim": 0.1 * rope["mscale_all_dim"]}
-    if arch != "gemma4":
+    if arch != "gemma4" and rope["rope_type"] != "none":
         add_rope(w, rope, head_dim, always=arch in ("llama", "deepseek2"))
     if rope["rope_type"] == "longrope":
         add_long_rope(w, rope, c.max_position_embeddings)
     add_own(w, arch, c)
     hf_experts.add_keys(w, arch, c)
     hf_recurrent.add_keys(w, arch, c)
+    hf_mamba.add_keys(w, arch, c)
 
     w.add_tokenizer_model("gpt2")
     w.add_tokenizer_pre("default")
@@ -291,6 +295,9 @@ def save(model, arch: str, path: str, matrix_type: Q, tokens: list, token_types:
         if hf_newer.parts(arch, hf_name, split):
             names = hf_newer.parts(arch, hf_name, split)
             cuts = hf_newer.cut(names, c, data)
+        elif hf_mamba.parts(arch, hf_name, c):
+            names = hf_mamba.parts(arch, hf_name, c)
+            cuts = hf_mamba.cut(arch, names, data, c)
         elif names:
             cuts = hf_experts.cut(arch, names, data)
         elif names := hf_recurrent.parts(hf_name):
@@ -305,7 +312,7 @@ def save(model, arch: str, path: str, matrix_type: Q, tokens: list, token_types:
                 data = data[:, 0]
             # Routers, convolutions and biases stay as they are, as converters leave them.
             whole = ("ffn_gate_inp.weight", "shortconv.conv.weight", "ssm_conv1d.weight")
-            is_matrix = data.ndim >= 2 and name.endswith(".weight") and not name.endswith(whole)
+            is_matrix = data.ndim >= 2 and name.endswith(".weight") and not name.endswith((*whole, "norm.weight"))
             data = np.ascontiguousarray(data)
             w.add_tensor(name, data.astype(np.float16) if is_matrix and matrix_type == Q.F16 else data)
     w.write_header_to_file()
@@ -377,6 +384,13 @@ def load(path: str, config=None, split=True):
         names = hf_newer.parts(arch, hf_name, split)
         if names:
             data = hf_newer.joined(names, c, [dequantized(tensors[name]) for name in names], parameter.shape)
+            state[hf_name] = torch.from_numpy(np.array(data))
+            continue
+        names = hf_mamba.parts(arch, hf_name, c)
+        if names:
+            if names[0] == "output.weight" and names[0] not in tensors:
+                names = ["token_embd.weight"]
+            data = hf_mamba.joined(arch, names, [dequantized(tensors[name]) for name in names], c, parameter.shape)
             state[hf_name] = torch.from_numpy(np.array(data))
             continue
         names = hf_experts.parts(arch, hf_name)

@@ -73,9 +73,16 @@ def latent(q_rank, rank, nope, turned, v_dim) -> dict:
     return dict(q_lora_rank=q_rank, kv_lora_rank=rank, qk_nope_head_dim=nope, qk_rope_head_dim=turned, v_head_dim=v_dim)
 
 
+def nemotron(layers, heads, head_dim, groups, state) -> dict:
+    """Nemotron-H's sizes; layers by letters: M Mamba2, * attention, - a feed-forward part, E experts."""
+    return dict(hybrid_override_pattern=layers, mamba_num_heads=heads, mamba_head_dim=head_dim, n_groups=groups, ssm_state_size=state,
+                time_step_min=1e-9, layer_norm_epsilon=1e-6)
+
+
 T = transformers
 RMS = dict(rms_norm_eps=1e-6)
 TIED, UNTIED = dict(tie_word_embeddings=True), dict(tie_word_embeddings=False)
+GRANITE = dict(attention_multiplier=0.3, embedding_multiplier=2.0, residual_multiplier=0.7, logits_scaling=0.5)
 WINDOWED = ["sliding_attention"] * 3 + ["full_attention"]
 # name: (architecture, files, configuration). Head counts, head sizes and widths all differ from each other.
 MODELS = {
@@ -317,6 +324,37 @@ MODELS = {
         linear_key_head_dim=16, linear_value_head_dim=16, num_experts=5, num_experts_per_tok=1, moe_intermediate_size=16,
         shared_expert_intermediate_size=24, layer_types=["linear_attention", "full_attention"],
         rope_parameters=rope(1e6, partial_rotary_factor=0.5))),
+    # Mamba2: groups of heads or one, with and without a norm and a bias, widths that fill no vector, multipliers that are powers of two.
+    "granitehybrid": ("granitehybrid", [Q.F16], T.GraniteMoeHybridConfig(
+        **sizes(32, 24, 3, 4, 2), **RMS, **UNTIED, **GRANITE, mamba_n_heads=4, mamba_n_groups=2, mamba_d_state=12, num_local_experts=7,
+        num_experts_per_tok=2, shared_intermediate_size=40, layer_types=["linear_attention", "full_attention", "linear_attention"],
+        position_embedding_type=None, rope_parameters=rope())),
+    "granitehybrid-dense": ("granitehybrid", [Q.F16], T.GraniteMoeHybridConfig(
+        **sizes(40, 56, 3, 5, 1), **RMS, **TIED, **GRANITE, mamba_expand=3, mamba_n_heads=10, mamba_n_groups=5, mamba_d_state=9,
+        mamba_d_conv=3, mamba_conv_bias=False, num_local_experts=0, num_experts_per_tok=0, shared_intermediate_size=56,
+        layer_types=["linear_attention", "linear_attention", "full_attention"], position_embedding_type="rope",
+        rope_parameters=rope(1e6))),
+    "falcon-h1": ("falcon-h1", [Q.F16], T.FalconH1Config(
+        **sizes(32, 40, 2, 4, 2, 24), **RMS, **UNTIED, mamba_d_ssm=60, mamba_n_heads=6, mamba_n_groups=2, mamba_d_state=10,
+        mamba_rms_norm=False, embedding_multiplier=4.0, lm_head_multiplier=0.5, key_multiplier=0.5, attention_in_multiplier=2.0,
+        attention_out_multiplier=0.5, ssm_in_multiplier=2.0, ssm_out_multiplier=0.25, ssm_multipliers=[0.5, 1.0, 2.0, 0.25, 0.5],
+        mlp_multipliers=[2.0, 0.5], rope_parameters=rope(1e11))),
+    "falcon-h1-norm": ("falcon-h1", [Q.F16], T.FalconH1Config(
+        **sizes(40, 56, 2, 5, 1, 8), **RMS, **TIED, mamba_d_ssm=84, mamba_n_heads=7, mamba_n_groups=1, mamba_d_state=17, mamba_d_conv=3,
+        mamba_conv_bias=False, mamba_rms_norm=True, mamba_norm_before_gate=False, rope_parameters=rope(1e5))),
+    # transformers bounds time steps from below in prompts and not in steps; llama.cpp does not.
+    "nemotron_h": ("nemotron_h", [Q.F16], T.NemotronHConfig(
+        **without(sizes(32, 40, 5, 4, 2, 24), "num_hidden_layers"), **UNTIED, **nemotron("M-*-M", 6, 10, 3, 12))),
+    "nemotron_h-other": ("nemotron_h", [Q.F16], T.NemotronHConfig(
+        **without(sizes(40, 56, 4, 5, 1, 16), "num_hidden_layers"), **UNTIED, **nemotron("*M-M", 5, 16, 1, 9), conv_kernel=3,
+        use_conv_bias=False)),
+    "nemotron_h_moe": ("nemotron_h_moe", [Q.F16], T.NemotronHConfig(
+        **without(sizes(32, 40, 4, 4, 2, 16), "num_hidden_layers"), **UNTIED, **nemotron("ME*E", 4, 12, 2, 16), n_routed_experts=7,
+        num_experts_per_tok=2, moe_intermediate_size=24, moe_shared_expert_intermediate_size=40)),
+    "nemotron_h_moe-plain": ("nemotron_h_moe", [Q.F16], T.NemotronHConfig(
+        **without(sizes(40, 48, 3, 5, 1, 8), "num_hidden_layers"), **UNTIED, **nemotron("M*E", 8, 8, 4, 6), n_routed_experts=5,
+        num_experts_per_tok=1, moe_intermediate_size=16, moe_shared_expert_intermediate_size=24, norm_topk_prob=False,
+        routed_scaling_factor=2.5)),
 }
 # How far a router's input may be off, as a share of its size, without another choice of experts: far beyond what rounding does.
 DECIDED = 5e-3

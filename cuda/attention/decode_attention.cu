@@ -85,6 +85,10 @@ __global__ void __launch_bounds__(256, kg_decode_attention_blocks(REP, EPL, BATC
         const bool key = r == REP;
         float *x = key ? kn : qs + r * hd;
         const float *from = key ? k : q + r * hd, *norm = (key ? p.k_norm : p.q_norm) ? norms + (key ? hd : 0) : nullptr;
+        if (key && p.is_kept) {
+            kg_kept_row(p, pages, pos, k_at, v_at, [&](uint32_t i, __half kh, __half vh) { x[i] = __half2float(kh), vn[i] = __half2float(vh); });
+            continue;
+        }
         kg_decode_attention_row<false, 4>(p, from, norm, turn, key ? -1 : pos, x);
         float *tap = !newest ? nullptr : key ? (p.tap_k && first == 0 ? p.tap_k + kv * hd : nullptr) : p.tap_q ? p.tap_q + (head0 + r) * hd : nullptr;
         __half *page = key && newest && first == 0 ? (__half *)pages[pos >> 6] : nullptr;

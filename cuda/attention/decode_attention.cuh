@@ -11,8 +11,8 @@
 #pragma once
 #include "device/common.cuh"
 
-// PLAIN: of a model without temperature, sinks, norms behind the rope and ropes of long sequences: what they take is not in the kernel,
-// which a small model's step would fetch anew in each layer.
+// PLAIN: of a model without temperature, sinks, norms behind the rope, keys of another layer and ropes of long sequences: what they
+// take is not in the kernel, which a small model's step would fetch anew in each layer.
 
 // Where the parts lie that a sequence's pages have of the layer's class.
 __device__ __forceinline__ const uint64_t *kg_page_table(const KgAttend &p, const KgState *state) {
@@ -89,6 +89,16 @@ __device__ __forceinline__ void kg_decode_attention_row(const KgAttend &p, const
         for (uint32_t i = lane; i < hd; i += 32) x[i] *= t;
         __syncwarp();
     }
+}
+
+// The token's own keys and values of a head, which another layer has left in the cache in this step: put(i, k, v). Neighbouring rows may
+// have been read before they were written, so that only L2 is asked.
+template <typename Put>
+__device__ __forceinline__ void kg_kept_row(const KgAttend &p, const uint64_t *pages, int pos, size_t k_at, size_t v_at, Put put) {
+    const unsigned short *row = (const unsigned short *)pages[pos >> 6] + (size_t)(pos & 63) * p.head_dim;
+#pragma unroll 1
+    for (uint32_t i = threadIdx.x & 31; i < p.head_dim; i += 32)
+        put(i, __ushort_as_half(__ldcg(row + k_at + i)), __ushort_as_half(__ldcg(row + v_at + i)));
 }
 
 // The sum of a head's exponentials, of which the largest score is `top`, with that of its sink, if it has one.

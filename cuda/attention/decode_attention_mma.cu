@@ -82,6 +82,10 @@ __global__ void __launch_bounds__(256, HD64 == 1 ? 2 : 1) kg_decode_attention_mm
         const bool key = r == n_rep;
         float *x = rows + warp * HD;
         const float *norm = (key ? p.k_norm : p.q_norm) ? norms + (key ? hd : 0) : nullptr;
+        if (!PLAIN && key && p.is_kept) {
+            kg_kept_row(p, pages, pos, k_at, v_at, [&](uint32_t i, __half kh, __half vh) { kn[i] = kh, vn[i] = vh; });
+            continue;
+        }
         kg_decode_attention_row<PLAIN, 2 * HD64>(p, key ? new_k : q + r * hd, norm, turn, key ? -1 : pos, x);
         float *tap = !newest ? nullptr : key ? (p.tap_k && first == 0 ? p.tap_k + kv * hd : nullptr) : p.tap_q ? p.tap_q + (head0 + r) * hd : nullptr;
         if (key) {
@@ -306,6 +310,6 @@ template <bool PLAIN> static cudaError_t run(const KgAttend *p, uint32_t chunks,
 }
 
 cudaError_t kg_decode_attention_mma_launch(const KgAttend *p, uint32_t chunks, int pdl, cudaStream_t stream) {
-    const bool more = p->sinks || p->interval || p->norm_last || p->turns[0] != p->turns[1];
+    const bool more = p->sinks || p->interval || p->norm_last || p->turns[0] != p->turns[1] || p->is_kept;
     return more ? run<false>(p, chunks, pdl, stream) : run<true>(p, chunks, pdl, stream);
 }

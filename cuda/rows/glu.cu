@@ -15,7 +15,7 @@ template <int V> __global__ void __launch_bounds__(256) kg_glu(const __grid_cons
     const size_t from = (size_t)blockIdx.y * p.in_stride + i, to = (size_t)blockIdx.y * p.out_stride + i;
     F h = *(const F *)(p.gate + from);
     if (p.up) {
-        const F up = *(const F *)(p.up + from);
+        const F up = *(const F *)(p.up + (p.up_stride ? (size_t)blockIdx.y * p.up_stride + i : from));
 #pragma unroll
         for (int j = 0; j < V; j++) h.v[j] = kg_gated(p.activation, h.v[j], up.v[j]);
     } else {
@@ -42,9 +42,9 @@ template <int V> cudaError_t run_glu(const KgGlu *p, cudaStream_t stream) {
 KGC_API cudaError_t kgc_glu(const KgGlu *p, cudaStream_t stream) {
     bool ok = p->gate && (p->row || p->out) && (p->out || !p->out_lo) && p->n_rows && p->n_rows <= 65535 && p->n;
     ok = ok && p->in_stride >= p->n && p->out_stride >= p->n && p->activation >= KG_ACTIVATION_SILU && p->activation <= KG_ACTIVATION_CLAMPED_SWIGLU;
-    ok = ok && (p->activation != KG_ACTIVATION_CLAMPED_SWIGLU || p->up);
+    ok = ok && (p->activation != KG_ACTIVATION_CLAMPED_SWIGLU || p->up) && (!p->up_stride || p->up_stride >= p->n);
     if (!ok) return cudaErrorInvalidValue;
     const uintptr_t all = (uintptr_t)p->gate | (uintptr_t)p->up | (uintptr_t)p->row | (uintptr_t)p->out | (uintptr_t)p->out_lo;
-    const bool four = p->n % 4 == 0 && p->in_stride % 4 == 0 && p->out_stride % 4 == 0 && all % 16 == 0;
+    const bool four = p->n % 4 == 0 && p->in_stride % 4 == 0 && p->out_stride % 4 == 0 && p->up_stride % 4 == 0 && all % 16 == 0;
     return four ? run_glu<4>(p, stream) : run_glu<1>(p, stream);
 }

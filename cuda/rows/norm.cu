@@ -1,6 +1,7 @@
 // Residual and norm of rows, of a step, of a batch and of a prompt, a block of 256 threads each.
 //
 //   x += scale * (rms_norm(delta_i) * post_w_i)   i = 0, then 1, where given (post_w null: x += scale * delta_i)
+//   x *= sum_scale                                where that is not 0
 //   KG_NORM_RMS    h = rms_norm(x) * w            rms_norm(v) = v / sqrt(mean(v^2) + eps)
 //   KG_NORM_LAYER  h = (x - m) / sqrt(mean((x - m)^2) + eps) * w, m = mean(x)
 //   KG_NORM_NONE   h = x
@@ -79,7 +80,8 @@ template <int V> __global__ void __launch_bounds__(256) kg_norm_plain(const __gr
 template <int V> __global__ void __launch_bounds__(256) kg_norm_any(const __grid_constant__ KgNorm p) {
     KG_SHARED(float[4][8], red);
     kg_begin();
-    const size_t at = (size_t)blockIdx.x * p.x_stride;
+    const uint32_t heads = p.heads ? p.heads : 1;
+    const size_t at = (size_t)(blockIdx.x / heads) * p.x_stride + blockIdx.x % heads * p.dim;
     __half *out = p.out ? (__half *)p.out + (size_t)blockIdx.x * p.out_stride : nullptr;
     __half *lo = p.out_lo ? (__half *)p.out_lo + (size_t)blockIdx.x * p.out_stride : nullptr;
     kg_norm_row<V>(p, at, p.x + at, red, p.out || p.row, [&](uint32_t i, const KgFloats<V> &o) {
@@ -101,7 +103,7 @@ template <int V> __global__ void __launch_bounds__(256) kg_norm_any(const __grid
 }
 
 template <int V> cudaError_t run_norm(const KgNorm *p, bool plain, int pdl, cudaStream_t stream) {
-    return kg_launch(plain ? kg_norm_plain<V> : kg_norm_any<V>, dim3(p->n_rows), dim3(256), 0, pdl, stream, *p);
+    return kg_launch(plain ? kg_norm_plain<V> : kg_norm_any<V>, dim3(p->n_rows * (p->heads ? p->heads : 1)), dim3(256), 0, pdl, stream, *p);
 }
 } // namespace
 
@@ -110,12 +112,14 @@ template <int V> cudaError_t run_norm(const KgNorm *p, bool plain, int pdl, cuda
 KGC_API cudaError_t kgc_norm(const KgNorm *p, int pdl, cudaStream_t stream) {
     bool ok = p->x && p->n_rows && p->dim && p->x_stride >= p->dim && p->kind <= KG_NORM_LAYER && (p->delta[0] || !p->delta[1]);
     ok = ok && (p->delta[0] || !p->post_w[0]) && (p->delta[1] || !p->post_w[1]) && (!p->out || p->out_stride >= p->dim) && (p->out || !p->out_lo);
+    ok = ok && (p->heads <= 1 || (!p->out && !p->delta[0] && p->x_stride >= (uint64_t)p->heads * p->dim)) && (p->sum_scale == 0.f || p->delta[0]);
+    ok = ok && (!p->w_stride || (p->w && p->heads > 1 && p->w_stride >= p->dim));
     if (!ok || !(p->out || p->row || p->delta[0]) || (p->delta[0] && !(p->scale > 0.f))) return cudaErrorInvalidValue;
-    bool plain = !p->delta[1] && (!p->delta[0] || p->scale == 1.f) && p->x_stride == p->dim;
+    bool plain = !p->delta[1] && (!p->delta[0] || p->scale == 1.f) && p->x_stride == p->dim && p->heads <= 1 && p->sum_scale == 0.f;
     plain = plain && (p->out ? p->kind == KG_NORM_RMS && p->w && !p->bias : !p->row);
     uintptr_t all = (uintptr_t)p->x | (uintptr_t)p->w | (uintptr_t)p->bias | (uintptr_t)p->row;
     for (int d = 0; d < 2; d++) all |= (uintptr_t)p->delta[d] | (uintptr_t)p->post_w[d];
-    all |= (uintptr_t)p->out | (uintptr_t)p->out_lo;
+    all |= (uintptr_t)p->out | (uintptr_t)p->out_lo | (p->w_stride % 4 ? 1 : 0);
     const bool whole = p->dim % 4 == 0, aligned = p->x_stride % 4 == 0 && (!p->out || p->out_stride % 4 == 0) && all % 16 == 0;
     if (!plain && whole && !aligned) return cudaErrorInvalidValue;
     return whole && aligned ? run_norm<4>(p, plain, pdl, stream) : run_norm<1>(p, plain, pdl, stream);

@@ -20,7 +20,7 @@ template <int V, typename Put>
 __device__ __forceinline__ void kg_norm_row(const KgNorm &p, size_t at, float *to, float (&red)[4][8], bool results, Put put) {
     constexpr uint32_t KEEP = KG_NORM_KEPT / 1024, STEP = 256 * V;
     using F = KgFloats<V>;
-    const float *x = p.x + at;
+    const float *x = p.x + at, *w = p.w_stride ? p.w + blockIdx.x % p.heads * p.w_stride : p.w;
     float post[2];
 #pragma unroll
     for (int d = 0; d < 2; d++) post[d] = p.scale * (p.post_w[d] ? kg_norm_post<V>(p, p.delta[d] + at, red[d]) : 1.f);
@@ -48,6 +48,10 @@ __device__ __forceinline__ void kg_norm_row(const KgNorm &p, size_t at, float *t
                 if (p.post_w[d]) add.v[j] = __fmul_rn(add.v[j], p.post_w[d][i + j]);
                 v.v[j] = __fadd_rn(v.v[j], add.v[j]);
             }
+        }
+        if (p.sum_scale != 0.f) {
+#pragma unroll
+            for (int j = 0; j < V; j++) v.v[j] = __fmul_rn(v.v[j], p.sum_scale);
         }
         if (p.delta[0] && to) *(F *)(to + i) = v;
 #pragma unroll
@@ -77,7 +81,7 @@ __device__ __forceinline__ void kg_norm_row(const KgNorm &p, size_t at, float *t
 #pragma unroll
         for (int j = 0; j < V; j++) {
             o.v[j] = __fmul_rn(__fsub_rn(v.v[j], mean), r);
-            if (p.w) o.v[j] = __fmul_rn(o.v[j], p.w[i + j]);
+            if (w) o.v[j] = __fmul_rn(o.v[j], w[i + j]);
             if (p.bias) o.v[j] = __fadd_rn(o.v[j], p.bias[i + j]);
         }
         put(i, o);

@@ -3,7 +3,7 @@
 //   q_h = rope(rms_norm(q_h) * q_norm, p), k likewise, v;   p = start + token; norms where given
 //   norms behind the rope where norm_last; q_h times 1 + beta ln(1 + floor(p / interval)) where interval is not 0
 //   rope turns elements (i, i + n_rot / 2) or (2 i, 2 i + 1) by p * turns[i] full turns, i < n_rot / 2, of the row's own turns
-//   q as f16 for attention, k and v as f16 into the cache's pages (layout: flash_prefill_mma.cu), clamped to +-65504
+//   q as f16 for attention, k and v (of no heads where another layer has made them) as f16 into the cache's pages (layout: flash_prefill_mma.cu), clamped to +-65504
 // Pages are 8-byte aligned. Bytes moved: qkv once, q, k and v once as f16. Reference: tests/gpu/operations/prefill.rs.
 #include "device/vectors.cuh"
 
@@ -191,7 +191,7 @@ template <int PAIRS, int HEADS> cudaError_t run_rope(const KgPrefillRope *p, cud
 } // namespace
 
 KGC_API cudaError_t kgc_prefill_rope(const KgPrefillRope *p, cudaStream_t stream) {
-    bool ok = p->qkv && p->q && (p->pages || p->rows) && p->n_tokens && p->n_heads && p->n_kv;
+    bool ok = p->qkv && p->q && (p->pages || p->rows) && p->n_tokens && p->n_heads;
     ok = ok && ((p->turns[0] && p->turns[1]) || !p->n_rot) && p->is_long < 2;
     ok = ok && p->head_dim && p->head_dim % 2 == 0 && p->head_dim <= 512;
     ok = ok && p->n_rot % 2 == 0 && p->n_rot <= p->head_dim && p->token_stride >= p->head_dim;

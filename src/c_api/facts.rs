@@ -113,6 +113,8 @@ pub const KIGO_MIXER_ATTENTION: u32 = 1;
 pub const KIGO_MIXER_SHORT_CONV: u32 = 2;
 /// In kigo_layer_facts.mixers: a gated delta rule (Qwen3-Next, Qwen3.5).
 pub const KIGO_MIXER_DELTA_NET: u32 = 4;
+/// In kigo_layer_facts.mixers: a Mamba2 (Granite 4, Nemotron-H, Falcon-H1).
+pub const KIGO_MIXER_MAMBA2: u32 = 8;
 
 /// What a layer is. A number that does not apply is 0.
 #[repr(C)]
@@ -140,7 +142,7 @@ pub struct kigo_layer_facts {
     pub n_rot: u32,
     /// The layer, from 0, whose keys and values it sees: itself, or an earlier one.
     pub kv_layer: u32,
-    /// Width of the feed-forward part; of one with experts, of what every token goes through.
+    /// Width of the feed-forward part; of one with experts, of what every token goes through; 0: nothing.
     pub n_ff: u32,
     /// Experts of the feed-forward part.
     pub n_experts: u32,
@@ -191,6 +193,7 @@ fn mixers(found: Mixers) -> u32 {
     bit(found.attention, KIGO_MIXER_ATTENTION)
         | bit(found.short_conv, KIGO_MIXER_SHORT_CONV)
         | bit(found.delta_net, KIGO_MIXER_DELTA_NET)
+        | bit(found.mamba2, KIGO_MIXER_MAMBA2)
 }
 
 /// What a session of `n_tokens` tokens takes of the KV cache, all layers together, in whole pages.

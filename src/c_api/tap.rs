@@ -9,7 +9,7 @@
 //! up; without a gate the activation of up) or, where the feed-forward part is made of experts, `moe_logits`, `moe_ids` and
 //! `moe_weights`, `ffn_out`, and `resid` (the sum that goes to the next layer); then, where logits are wanted (the last token
 //! of a call), `final_norm` and `logits`. attn_out and ffn_out are those before a norm of their own, where a model has one,
-//! and before a scale.
+//! and before a scale. A layer that is a mixer or a feed-forward part alone has no stages of the other.
 //!
 //! A tapped session's logits are those of an untapped one, bit for bit; it only takes longer. Without a tap nothing does.
 
@@ -57,11 +57,11 @@ pub const KIGO_TAP_MOE_WEIGHTS: u32 = 16;
 /// Tap: what a layer's convolution makes, activated where it is. Of layers that keep a state, as those that follow but for the last.
 /// [n_rows, channels].
 pub const KIGO_TAP_CONV: u32 = 17;
-/// Tap: how much of what is new a head's state takes. [n_rows, heads].
+/// Tap: how much of what is new a head's state takes: of a Mamba2 its time step. [n_rows, heads].
 pub const KIGO_TAP_BETA: u32 = 18;
 /// Tap: what a head's state is multiplied by before it takes it. [n_rows, heads].
 pub const KIGO_TAP_DECAY: u32 = 19;
-/// Tap: what the heads read of their states. [n_rows, width].
+/// Tap: what the heads read of their states; of a Mamba2 with what passes them by. [n_rows, width].
 pub const KIGO_TAP_MIX_STATE: u32 = 20;
 /// Tap: what gates what the heads or the convolution have made, before its sigmoid or SiLU if it has one. Of attention that is gated,
 /// too. [n_rows, width].

@@ -190,7 +190,9 @@ fn first_rows(matrix: &Tensor<'_>, n: usize) -> Result<Vec<f32>> {
 fn n_comparable(p: &Patient<'_>) -> usize {
     let layers = &p.config.layers;
     let with_sinks = layers.iter().position(|l| l.attention().sinks).map_or(layers.len(), |first| first + 1);
-    with_sinks.min(layers.iter().position(|l| l.recurrent.is_some()).unwrap_or(layers.len()))
+    // What attention beside a state reads has not met one yet.
+    let with_state = layers.iter().position(|l| l.recurrent.is_some());
+    with_sinks.min(with_state.map_or(layers.len(), |first| first + usize::from(layers[first].attention().is_there())))
 }
 
 /// Keys of a layer at position 0, at `position`, from the formula of `model::RopeTable`, in f64; its magnitude is in them.

@@ -14,8 +14,8 @@ use crate::common::rewritten::Rewritten;
 use crate::common::tiny::{ARCHS, Tiny};
 use crate::engine::{Engine, EngineOptions, LogSink};
 use crate::error::{Error, Result};
-use crate::gguf::TensorType;
-use crate::model::{Config, Weights};
+use crate::gguf::{Gguf, TensorType};
+use crate::model::{Config, Weights, bind};
 use crate::sampler::{SampleRequest, Sampled, SamplingParams};
 
 fn file(arch: &str) -> PathBuf {
@@ -156,7 +156,11 @@ fn each_of_the_four_faults_is_named() {
         (Fault::PositionStops, Subject::Position, "turned"),
     ];
     for arch in ARCHS {
-        for (fault, subject, words) in faults {
+        let (config, _) = bind(&Gguf::open(&file(arch)).unwrap()).unwrap();
+        let turned = config.layers.iter().any(|layer| layer.attention().rope.is_some());
+        // Where positions turn nothing they may stop.
+        for (fault, subject, words) in faults.into_iter().filter(|(fault, ..)| turned || *fault != Fault::PositionStops)
+        {
             let (checks, diagnosis) = run(arch, "cpu", fault);
             assert_eq!(diagnosis.at_fault, Some(subject), "{arch} {fault:?}: {checks:#?}");
             let own = checks.iter().find(|c| c.subject == subject).unwrap();

@@ -33,6 +33,7 @@ pub struct Mixers {
     pub attention: bool,
     pub short_conv: bool,
     pub delta_net: bool,
+    pub mamba2: bool,
 }
 
 impl Mixers {
@@ -41,6 +42,7 @@ impl Mixers {
             attention: layer.attention().is_there(),
             short_conv: matches!(layer.recurrent, Some(Recurrent::ShortConv(_))),
             delta_net: matches!(layer.recurrent, Some(Recurrent::DeltaNet(_))),
+            mamba2: matches!(layer.recurrent, Some(Recurrent::Mamba2(_))),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A file's tensors by role, each checked against the description.
 
 use super::archs::{self, Extras, Need};
-use super::config::{Config, QkNorm};
+use super::config::{Config, Layer, QkNorm};
 use super::per_layer::PerLayer;
 use super::weights::{LayerWeights, PerLayerGate, PerLayerWeights, Tensor, Weights};
 use crate::alloc::reserve;
@@ -102,12 +102,14 @@ impl<'a> Binder<'a> {
     }
 
     fn layer(&mut self, config: &Config, extras: Extras, i: usize) -> Result<LayerWeights<'a>> {
-        let attention = config.layers[i].attention();
+        let (layer, attention) = (&config.layers[i], config.layers[i].attention());
         let (d, h, g) = (config.n_embd, attention.q_width(), attention.kv_width());
         let name = |role: &str| format!("blk.{i}.{role}");
+        let decide = |need: Need, role: &str| self.decide(need, role, config, |layer| layer.attention().is_there());
         let qkv_bias = [extras.qkv_bias; 2].into_iter().zip(["attn_q.bias", "attn_qkv.bias"]);
-        let qkv_bias = qkv_bias.map(|(need, role)| self.decide(need, role)).find(|need| *need != Need::No);
-        let (o_bias, norm_bias) = (self.decide(extras.o_bias, "attn_output.bias"), extras.norm_bias);
+        let qkv_bias = qkv_bias.map(|(need, role)| decide(need, role)).find(|need| *need != Need::No);
+        let o_bias = decide(extras.o_bias, "attn_output.bias");
+        let if_attended = |need: Need| if attention.is_there() { need } else { Need::No };
         let (q_norm, k_norm) = match attention.qk_norm {
             None => (0, 0),
             Some(QkNorm::Head | QkNorm::HeadAfterRope) => (attention.head_dim, attention.head_dim),
@@ -126,12 +128,13 @@ impl<'a> Binder<'a> {
             }
         };
         let (q, q_gate) = self.gate_of(attention, q)?;
-        let [q_bias, k_bias, v_bias] = self.qkv_bias(i, [h, g, g], qkv_bias.unwrap_or(Need::No))?;
+        let [q_bias, k_bias, v_bias] = self.qkv_bias(i, [h, g, g], if_attended(qkv_bias.unwrap_or(Need::No)))?;
         let sinks = if attention.sinks { Need::Yes } else { Need::No };
-        let ffn_norm = extras.ffn_norm_name;
+        let [attn_norm, ffn_norm] = norms(extras, layer);
+        let norm_bias = |norm: (Need, &str)| if norm.0 == Need::No { Need::No } else { extras.norm_bias };
         Ok(LayerWeights {
-            attn_norm: self.optional(extras.attn_norm, &name("attn_norm.weight"), d)?,
-            attn_norm_bias: self.optional(norm_bias, &name("attn_norm.bias"), d)?,
+            attn_norm: self.optional(attn_norm.0, &name(attn_norm.1), d)?,
+            attn_norm_bias: self.optional(norm_bias(attn_norm), &name(&beside(attn_norm.1, ".bias")), d)?,
             q,
             k,
             v,
@@ -146,15 +149,12 @@ impl<'a> Binder<'a> {
             },
             sinks: self.optional(sinks, &name("attn_sinks.weight"), attention.n_heads)?,
             o: self.output(attention, i, d)?,
-            o_bias: self.optional(o_bias, &name("attn_output.bias"), d)?,
+            o_bias: self.optional(if_attended(o_bias), &name("attn_output.bias"), d)?,
             q_gate,
-            recurrent: config.layers[i].recurrent.as_ref().map(|mixer| self.recurrent(mixer, i, d)).transpose()?,
+            recurrent: layer.recurrent.as_ref().map(|mixer| self.recurrent(mixer, i, d)).transpose()?,
             post_attn_norm: self.optional(extras.post_norms, &name("post_attention_norm.weight"), d)?,
-            ffn_norm: self.optional(extras.ffn_norm, &name(&format!("{ffn_norm}.weight")), d)?,
-            ffn_norm_bias: match extras.ffn_norm {
-                Need::No => None,
-                _ => self.optional(norm_bias, &name(&format!("{ffn_norm}.bias")), d)?,
-            },
+            ffn_norm: self.optional(ffn_norm.0, &name(ffn_norm.1), d)?,
+            ffn_norm_bias: self.optional(norm_bias(ffn_norm), &name(&beside(ffn_norm.1, ".bias")), d)?,
             ffn: self.ffn(config, extras, i)?,
             post_ffn_norm: self.optional(extras.post_norms, &name("post_ffw_norm.weight"), d)?,
             out_scale: self.optional(extras.out_scale, &name("layer_output_scale.weight"), 1)?,
@@ -182,10 +182,11 @@ impl<'a> Binder<'a> {
         Ok([self.optional(need, &q, n[0])?, self.optional(need, &k, n[1])?, self.optional(need, &v, n[2])?])
     }
 
-    /// A model that has an optional bias has it in all layers: the first one tells.
-    pub(super) fn decide(&self, need: Need, role: &str) -> Need {
+    /// A model that has an optional bias has it in all layers with such a part: the first one tells.
+    pub(super) fn decide(&self, need: Need, role: &str, config: &Config, has: impl Fn(&Layer) -> bool) -> Need {
+        let first = config.layers.iter().position(has).unwrap_or(0);
         match need {
-            Need::Maybe if self.gguf.tensor(&format!("blk.0.{role}")).is_some() => Need::Yes,
+            Need::Maybe if self.gguf.tensor(&format!("blk.{first}.{role}")).is_some() => Need::Yes,
             Need::Maybe => Need::No,
             need => need,
         }
@@ -286,6 +287,17 @@ impl<'a> Binder<'a> {
             n_other += 1;
         }
         Ok(n_other)
+    }
+}
+
+/// The norms of what a layer's mixer and its feed-forward part read, as far as it has them; the file calls the only one of a layer
+/// that is a feed-forward part as it does the first of others.
+fn norms(extras: Extras, layer: &Layer) -> [(Need, &'static str); 2] {
+    let first = "attn_norm.weight";
+    match (layer.has_mixer(), layer.has_ffn()) {
+        (true, true) => [(extras.attn_norm, first), (extras.ffn_norm, extras.ffn_norm_name)],
+        (true, false) => [(extras.attn_norm, first), (Need::No, extras.ffn_norm_name)],
+        (false, _) => [(Need::No, first), (extras.attn_norm, first)],
     }
 }
 

@@ -14,10 +14,11 @@ impl<'a> Binder<'a> {
         let d = config.n_embd;
         match &config.layers[layer].ffn {
             Ffn::Dense(dense) => {
-                let bias = self.decide(extras.ffn_bias, "ffn_up.bias");
+                let bias = self.decide(extras.ffn_bias, "ffn_up.bias", config, |layer| layer.dense().is_some());
                 Ok(FfnWeights::Dense(self.dense(layer, "", dense, d, bias, extras.fused_gate_up)?))
             }
             Ffn::Experts(experts) => self.experts(layer, experts, d, extras.experts_bias).map(FfnWeights::Experts),
+            Ffn::None => Ok(FfnWeights::None),
         }
     }
 

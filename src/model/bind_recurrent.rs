@@ -1,9 +1,9 @@
 //! The tensors of mixers with a state, and those of attention, which is not in every layer.
 
 use super::archs::Need;
-use super::bind::{Binder, split_each};
+use super::bind::{Binder, split, split_each};
 use super::config::Attention;
-use super::recurrent::{DeltaNet, Recurrent};
+use super::recurrent::{DeltaNet, Mamba2, Recurrent};
 use super::weights::{RecurrentWeights, Tensor};
 use crate::error::Result;
 
@@ -38,37 +38,71 @@ impl<'a> Binder<'a> {
             Recurrent::ShortConv(conv) => Ok(RecurrentWeights {
                 input: self.matrix(&name("shortconv.in_proj.weight"), 3 * conv.width, d)?,
                 conv: self.conv(&name("shortconv.conv.weight"), mixer)?,
+                conv_bias: None,
                 output: self.matrix(&name("shortconv.out_proj.weight"), d, conv.width)?,
                 gate: None,
                 beta: None,
                 alpha: None,
                 a: None,
                 dt: None,
+                d: None,
                 norm: None,
             }),
+            Recurrent::Mamba2(net) => self.mamba2(mixer, net, layer, d),
             Recurrent::DeltaNet(net) => {
                 let [beta, alpha] = self.beta_alpha(net, layer, d)?;
                 Ok(RecurrentWeights {
                     input: self.matrix(&name("attn_qkv.weight"), mixer.in_width(), d)?,
                     conv: self.conv(&name("ssm_conv1d.weight"), mixer)?,
+                    conv_bias: None,
                     output: self.matrix(&name("ssm_out.weight"), d, net.v_width())?,
                     gate: Some(self.matrix(&name("attn_gate.weight"), net.v_width(), d)?),
                     beta: Some(beta),
                     alpha: Some(alpha),
                     a: self.optional(Need::Yes, &name("ssm_a"), net.v_heads)?,
                     dt: self.optional(Need::Yes, &name("ssm_dt.bias"), net.v_heads)?,
+                    d: None,
                     norm: self.optional(Need::Yes, &name("ssm_norm.weight"), net.v_dim)?,
                 })
             }
         }
     }
 
-    /// The weights of a convolution: `[channels, len]` of a type whose elements are stored one by one.
+    /// The tensors of a Mamba2: what its first one makes of a token is the gate, then what is convolved, then a step a head.
+    fn mamba2(&mut self, mixer: &Recurrent, m: &Mamba2, layer: usize, d: usize) -> Result<RecurrentWeights<'a>> {
+        let name = |role: &str| format!("blk.{layer}.{role}");
+        let (rows, channels) = (m.width(), mixer.in_width());
+        let all = self.matrix(&name("ssm_in.weight"), rows + channels + m.heads, d)?;
+        let [gate, input, step] = split(all, [rows, channels, m.heads])?;
+        Ok(RecurrentWeights {
+            input,
+            conv: self.conv(&name("ssm_conv1d.weight"), mixer)?,
+            conv_bias: self.optional(Need::Maybe, &name("ssm_conv1d.bias"), channels)?,
+            output: self.matrix(&name("ssm_out.weight"), d, rows)?,
+            gate: Some(gate),
+            beta: Some(step),
+            alpha: None,
+            a: Some(self.floats(&name("ssm_a"), m.heads, 1)?),
+            dt: self.optional(Need::Yes, &name("ssm_dt.bias"), m.heads)?,
+            d: Some(self.floats(&name("ssm_d"), m.heads, 1)?),
+            norm: match m.norm {
+                true => Some(self.floats(&name("ssm_norm.weight"), m.groups, rows / m.groups)?),
+                false => None,
+            },
+        })
+    }
+
+    /// The weights of a convolution: `[channels, len]`.
     fn conv(&mut self, name: &str, mixer: &Recurrent) -> Result<Tensor<'a>> {
         let (channels, len) = mixer.conv();
-        let conv = self.stack(name, 1, channels, len)?;
-        conv.check_floats()?;
-        Ok(conv)
+        self.floats(name, channels, len)
+    }
+
+    /// `[rows, cols]` of a type whose elements are stored one by one.
+    fn floats(&mut self, name: &str, rows: usize, cols: usize) -> Result<Tensor<'a>> {
+        let tensor = self.stack(name, 1, rows, cols)?;
+        tensor.check_floats()?;
+        Ok(tensor)
     }
 
     /// A matrix each, or one in which each key head has the rows of its value heads' beta and then those of their alpha.

@@ -11,6 +11,7 @@
 //!     x += residual_scale * (rms_norm(o) * post_attn_norm, or o where there is none)
 //!     f = ffn(norm(x; ffn_norm)), of x itself where the layer has no ffn_norm
 //!     x += residual_scale * (rms_norm(f) * post_ffn_norm, or f where there is none)
+//!     # a layer may have either alone: then these two lines are all of its
 //!     x += what embeddings by layer add, where there are some: see `per_layer.rs`
 //!     x *= out_scale
 //! or in parallel, with norms of o and f as above:
@@ -149,6 +150,8 @@ pub enum Ffn {
     Dense(Dense),
     /// See [`Experts`].
     Experts(Experts),
+    /// Nothing: the layer is its mixer.
+    None,
 }
 
 /// What the feed-forward part of a layer reads.
@@ -164,7 +167,7 @@ pub enum Block {
 /// One layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Layer {
-    /// See [`Mixer`]; [`Attention::NONE`] where another mixes.
+    /// See [`Mixer`]; [`Attention::NONE`] where another mixes, or none.
     pub mixer: Mixer,
     /// What mixes in its place, or beside it: see [`Recurrent`].
     pub recurrent: Option<Recurrent>,
@@ -177,6 +180,16 @@ pub struct Layer {
 }
 
 impl Layer {
+    /// Whether it mixes positions.
+    pub fn has_mixer(&self) -> bool {
+        self.attention().is_there() || self.recurrent.is_some()
+    }
+
+    /// Whether it has a feed-forward part.
+    pub fn has_ffn(&self) -> bool {
+        self.ffn != Ffn::None
+    }
+
     /// Its attention; [`Attention::NONE`] where it has none.
     pub fn attention(&self) -> &Attention {
         let Mixer::Attention(attention) = &self.mixer;
@@ -187,15 +200,15 @@ impl Layer {
     pub fn dense(&self) -> Option<&Dense> {
         match &self.ffn {
             Ffn::Dense(dense) => Some(dense),
-            Ffn::Experts(_) => None,
+            Ffn::Experts(_) | Ffn::None => None,
         }
     }
 
     /// Its experts, if it has some.
     pub fn experts(&self) -> Option<&Experts> {
         match &self.ffn {
-            Ffn::Dense(_) => None,
             Ffn::Experts(experts) => Some(experts),
+            Ffn::Dense(_) | Ffn::None => None,
         }
     }
 
@@ -204,6 +217,7 @@ impl Layer {
         match &self.ffn {
             Ffn::Dense(dense) => Some(dense),
             Ffn::Experts(experts) => experts.shared.as_ref().map(|shared| &shared.ffn),
+            Ffn::None => None,
         }
     }
 
@@ -217,7 +231,7 @@ impl Layer {
     pub fn dense_mut(&mut self) -> Option<&mut Dense> {
         match &mut self.ffn {
             Ffn::Dense(dense) => Some(dense),
-            Ffn::Experts(_) => None,
+            Ffn::Experts(_) | Ffn::None => None,
         }
     }
 }
@@ -287,8 +301,8 @@ impl Config {
     /// The experts, to change them.
     pub fn experts_mut(&mut self) -> impl Iterator<Item = &mut Experts> {
         self.layers.iter_mut().filter_map(|layer| match &mut layer.ffn {
-            Ffn::Dense(_) => None,
             Ffn::Experts(experts) => Some(experts),
+            Ffn::Dense(_) | Ffn::None => None,
         })
     }
 
@@ -356,7 +370,7 @@ impl Config {
                     self.validate_source(attention, &name, i)?;
                 }
                 Mixer::Attention(_) => {
-                    let there = layer.recurrent.is_some();
+                    let there = layer.recurrent.is_some() || layer.has_ffn();
                     check(there, &format!("{name} number of heads (attention.head_count)"), &0, &|| {
                         "at least 1".into()
                     })?;
@@ -368,7 +382,10 @@ impl Config {
                     in_range(&format!("{name} feed-forward length (feed_forward_length)"), dense.width, 1 << 20)?
                 }
                 Ffn::Experts(experts) => experts.validate(&name, layer.block == Block::Sequential)?,
+                Ffn::None => {}
             }
+            let whole = layer.block == Block::Sequential || layer.has_mixer() && layer.has_ffn();
+            check(whole, &format!("{name} parts side by side"), &1, &|| "2".into())?;
             let scale = layer.out_scale;
             check(scale.is_finite(), &format!("{name} scale (layer_output_scale)"), &scale, &|| "finite".into())?;
         }

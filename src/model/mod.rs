@@ -30,7 +30,7 @@ pub use experts::{Experts, Groups, MAX_EXPERTS, Route, Score, Shared};
 pub use info::ModelInfo;
 pub use latent::{Latent, MAX_LATENT_KEY};
 pub use per_layer::PerLayer;
-pub use recurrent::{DeltaNet, KeyHeads, MAX_CONV, Recurrent, ShortConv};
+pub use recurrent::{DeltaNet, KeyHeads, MAX_CONV, Mamba2, Recurrent, ShortConv};
 pub use rope::{RopePairing, RopeTable, Yarn};
 pub use route::{RouteRoom, sigmoid};
 pub use weights::{

@@ -132,21 +132,25 @@ pub struct PerLayerGate<'a> {
 pub enum FfnWeights<'a> {
     Dense(DenseWeights<'a>),
     Experts(ExpertsWeights<'a>),
+    None,
 }
 
-/// A mixer with a state, `W` wide where its last matrix reads it, with `C` channels and `N` gates: see `Recurrent`.
+/// A mixer with a state, `W` wide where its last matrix reads it, with `C` channels and `N` gates: see `Recurrent`. Of a DeltaNet
+/// gate, beta, alpha, a, dt and norm; of a Mamba2 gate is z, input m and beta t, the rows of one tensor.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]
 pub struct RecurrentWeights<'a> {
-    pub input: Tensor<'a>,         // [in_width, D]
-    pub conv: Tensor<'a>,          // [C, len], the weight of the oldest token first
-    pub output: Tensor<'a>,        // [D, W]
-    pub gate: Option<Tensor<'a>>,  // [W, D] of a DeltaNet, and so on
-    pub beta: Option<Tensor<'a>>,  // [N, D]
-    pub alpha: Option<Tensor<'a>>, // [N, D]
-    pub a: Option<Tensor<'a>>,     // [N]
-    pub dt: Option<Tensor<'a>>,    // [N]
-    pub norm: Option<Tensor<'a>>,  // [v_dim]
+    pub input: Tensor<'a>,             // [in_width, D]
+    pub conv: Tensor<'a>,              // [C, len], the weight of the oldest token first
+    pub conv_bias: Option<Tensor<'a>>, // [C]
+    pub output: Tensor<'a>,            // [D, W]
+    pub gate: Option<Tensor<'a>>,      // [W, D]
+    pub beta: Option<Tensor<'a>>,      // [N, D]
+    pub alpha: Option<Tensor<'a>>,     // [N, D]
+    pub a: Option<Tensor<'a>>,         // [N]
+    pub dt: Option<Tensor<'a>>,        // [N]
+    pub d: Option<Tensor<'a>>,         // [N]
+    pub norm: Option<Tensor<'a>>,      // [v_dim]; of a Mamba2 [groups, W / groups]
 }
 
 /// One layer. `D = n_embd`, `H = n_heads * head_dim`, `G = n_kv_heads * head_dim`, `F` the width of a feed-forward part.
@@ -216,14 +220,15 @@ impl<'a> FfnWeights<'a> {
         match self {
             FfnWeights::Dense(dense) => Some(dense),
             FfnWeights::Experts(experts) => experts.shared.as_ref(),
+            FfnWeights::None => None,
         }
     }
 
     /// Its experts, if it has some.
     pub fn experts(&self) -> Option<&ExpertsWeights<'a>> {
         match self {
-            FfnWeights::Dense(_) => None,
             FfnWeights::Experts(experts) => Some(experts),
+            FfnWeights::Dense(_) | FfnWeights::None => None,
         }
     }
 
@@ -259,9 +264,9 @@ impl<'a> RecurrentWeights<'a> {
 
     /// All of its tensors.
     pub fn iter(&self) -> impl Iterator<Item = Tensor<'a>> {
-        let RecurrentWeights { conv, output, a, dt, norm, .. } = self;
-        let others = [Some(conv), Some(output), a.as_ref(), dt.as_ref(), norm.as_ref()];
-        self.inputs().chain(others.into_iter().flatten().copied())
+        let RecurrentWeights { conv, conv_bias, output, a, dt, d, norm, .. } = self;
+        let others = [conv_bias, a, dt, d, norm].into_iter().flatten();
+        self.inputs().chain([conv, output].into_iter().chain(others).copied())
     }
 }
 

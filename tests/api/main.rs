@@ -38,6 +38,7 @@ mod limits;
 mod logprobs;
 mod long_sessions;
 mod malformed;
+mod mamba;
 mod memory_load;
 mod model;
 mod newer;

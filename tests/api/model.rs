@@ -92,6 +92,7 @@ fn a_tiny_model_of_each_architecture_and_type_binds() {
             let up = |w: &LayerWeights<'_>| match &w.ffn {
                 FfnWeights::Dense(w) => w.up.ty,
                 FfnWeights::Experts(w) => w.each.up.ty,
+                FfnWeights::None => ty,
             };
             assert!(weights.layers.iter().all(|w| up(w) == ty), "the defaults fit every type");
             // Fused rows are parts of one tensor each.

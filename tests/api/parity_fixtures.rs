@@ -1,7 +1,7 @@
 //! The models of scripts/make_parity_fixtures.py, by name.
 
 /// All of them.
-pub const FIXTURES: [&str; 83] = [
+pub const FIXTURES: [&str; 91] = [
     "qwen2",
     "qwen3",
     "llama",
@@ -85,4 +85,12 @@ pub const FIXTURES: [&str; 83] = [
     "qwen3next-even",
     "qwen35moe",
     "qwen35moe-even",
+    "granitehybrid",
+    "granitehybrid-dense",
+    "falcon-h1",
+    "falcon-h1-norm",
+    "nemotron_h",
+    "nemotron_h-other",
+    "nemotron_h_moe",
+    "nemotron_h_moe-plain",
 ];

@@ -160,6 +160,7 @@ impl Described {
                         add(experts.side_by_side, name(&format!("{role}.weight")), 1, d, Kind::Norm);
                     }
                 }
+                Ffn::None => {}
             }
             add(a.sinks, name("attn_sinks.weight"), 1, a.n_heads, Kind::Norm);
             add(a.gated, name("attn_gate.weight"), h, d, matrix(d));

@@ -35,7 +35,7 @@ fn uneven(d: &mut Described) {
 }
 
 /// What the description can say, one by one, and much of it together.
-pub const FEATURES: [Feature; 26] = [
+pub const FEATURES: [Feature; 32] = [
     ("layer norm", |d| d.config.norm = Norm::Layer),
     ("layer norm with biases", |d| (d.config.norm, d.norm_bias) = (Norm::Layer, true)),
     ("rms norm with biases", |d| d.norm_bias = true),
@@ -90,6 +90,27 @@ pub const FEATURES: [Feature; 26] = [
         d.layers(|l| (l.block, l.attention_mut().temperature) = (Block::Parallel, Some(HEATED)));
         (d.config.norm, d.config.residual_scale, d.config.logit_scale) = (Norm::Layer, 0.5, 0.5);
         (d.norm_bias, d.qkv_bias, d.o_bias, d.ffn_bias, d.output_bias) = (true, true, true, true, true);
+    }),
+    ("keys as values", |d| d.layers(|l| l.attention_mut().k_as_v = true)),
+    ("a norm of values", |d| d.layers(|l| l.attention_mut().v_norm = true)),
+    ("another layer's keys and values", of_another),
+    ("scales behind layers", |d| {
+        (d.config.layers[0].out_scale, d.config.layers[1].out_scale) = (0.5, -1.5);
+    }),
+    ("embeddings by layer", |d| by_layer(d, Activation::GeluTanh)),
+    ("much at once of layers that share", |d| {
+        uneven(d);
+        by_layer(d, Activation::Silu);
+        of_another(d);
+        d.layers(|l| {
+            let a = l.attention_mut();
+            (a.qk_norm, a.v_norm, a.scale, l.out_scale) = (Some(QkNorm::Head), true, 0.2, 0.75);
+        });
+        d.config.layers[1].attention_mut().k_as_v = true;
+        let mut windowed = d.config.layers[1];
+        windowed.attention_mut().kv_from = Some(1);
+        d.config.layers.push(windowed);
+        (d.post_norms, d.config.logit_softcap) = (true, Some(3.0));
     }),
 ];
 
@@ -160,14 +181,7 @@ fn by_layer(d: &mut Described, activation: Activation) {
 }
 
 /// What only hosts compute.
-pub const ON_HOSTS: [Feature; 12] = [
-    ("keys as values", |d| d.layers(|l| l.attention_mut().k_as_v = true)),
-    ("a norm of values", |d| d.layers(|l| l.attention_mut().v_norm = true)),
-    ("another layer's keys and values", of_another),
-    ("scales behind layers", |d| {
-        (d.config.layers[0].out_scale, d.config.layers[1].out_scale) = (0.5, -1.5);
-    }),
-    ("embeddings by layer", |d| by_layer(d, Activation::GeluTanh)),
+pub const ON_HOSTS: [Feature; 7] = [
     ("experts side by side", side_by_side),
     ("latents", |d| latents(d, None)),
     ("latents of queries of two matrices", |d| latents(d, Some(64))),

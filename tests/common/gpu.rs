@@ -12,7 +12,7 @@ use kigo::model::bind;
 use kigo::sampler::{self, SampleRequest, SamplingParams};
 
 use super::recipes::Recipe;
-use super::run::chunk;
+use super::run::{chunk, reserve};
 use super::shapes::Shape;
 use super::vocab;
 
@@ -88,7 +88,7 @@ pub struct Sequence {
 impl Sequence {
     pub fn new(model: &dyn LoadedModel, n_ctx: usize) -> Sequence {
         let n = n_ctx.div_ceil(PAGE_TOKENS);
-        model.reserve_pages(n).unwrap();
+        reserve(model, n);
         Sequence { slot: model.create_slot_for(n_ctx).unwrap(), pages: (0..n as u32).rev().collect() }
     }
 

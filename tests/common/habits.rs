@@ -92,6 +92,15 @@ impl Habits {
             },
             "gptneox" => Habits { fused_qkv: true, ..gpt },
             "granitemoe" => of(experts(5, 1)),
+            "granitehybrid" => of(Experts { shared: Some(false), ..experts(5, 2) }),
+            // The norm of what the feed-forward part reads has another name, or there is one of the layer alone.
+            "falcon-h1" => Habits { ffn_norm: None, ..llama },
+            "nemotron_h" => Habits { ffn_norm: None, ungated: true, ..llama },
+            "nemotron_h_moe" => Habits {
+                ffn_norm: None,
+                ungated: true,
+                ..of(Experts { shared: Some(false), select_bias: true, ..experts(6, 2) })
+            },
             "hunyuan-dense" | "qwen3" | "qwen3vl" => Habits { qk_norm: Some(true), ..llama },
             "olmo2" => Habits { qk_norm: Some(false), ..behind },
             "olmoe" => Habits { qk_norm: Some(false), ..of(experts(9, 4)) },
@@ -144,7 +153,9 @@ impl Shape {
             return;
         };
         let mut parts = |kind: &str, ff: usize, n: usize| {
-            add(&format!("ffn_gate_{kind}.weight"), ff, d, n);
+            if !has.ungated {
+                add(&format!("ffn_gate_{kind}.weight"), ff, d, n);
+            }
             add(&format!("ffn_up_{kind}.weight"), ff, d, n);
             add(&format!("ffn_down_{kind}.weight"), d, ff, n);
         };

@@ -10,6 +10,7 @@
 //! - [`hooked::Hooked`]: a device with something of a test's in front of each pass;
 //! - [`hostile`]: texts of grammars that grow until a parser is overwhelmed;
 //! - [`kept`]: sessions of a model that keeps prefixes;
+//! - [`kept_states`]: sessions of models with states, on any device;
 //! - [`long`]: sessions of a model with LongRoPE;
 //! - [`newer`]: tensors and keys that few architectures have;
 //! - [`rewritten::Rewritten`]: the file of a tiny model, its tensors changed and written again;
@@ -30,6 +31,7 @@ pub mod hold;
 pub mod hooked;
 pub mod hostile;
 pub mod kept;
+pub mod kept_states;
 pub mod long;
 pub mod newer;
 pub mod probe;

@@ -59,7 +59,10 @@ impl Rewritten {
             };
             // The gate stands before the up.
             let (both, up) = (format!("{layer}.ffn_gate_up_exps.weight"), gate);
-            let gate = tensors.iter_mut().find(|t: &&mut Stored| t.name == both).expect("has a gate");
+            let Some(gate) = tensors.iter_mut().find(|t: &&mut Stored| t.name == both) else {
+                tensors.push(up);
+                continue;
+            };
             assert_eq!((gate.ty, &gate.dims), (up.ty, &up.dims));
             let of_one = gate.data.len() / gate.dims[2] as usize;
             let pairs = gate.data.chunks(of_one).zip(up.data.chunks(of_one));

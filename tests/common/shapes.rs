@@ -213,6 +213,10 @@ fn tiny() -> impl Iterator<Item = Shape> {
         tiny("qwen35-tiny", "qwen35", 4),
         Shape { tied: false, ..tiny("qwen35moe-tiny", "qwen35moe", 4) },
         tiny("qwen3next-tiny", "qwen3next", 4),
+        tiny("granitehybrid-tiny", "granitehybrid", 3),
+        Shape { tied: false, ..tiny("falcon-h1-tiny", "falcon-h1", 2) },
+        Shape { tied: false, ..tiny("nemotron_h-tiny", "nemotron_h", 5) },
+        Shape { tied: false, ..tiny("nemotron_h_moe-tiny", "nemotron_h_moe", 5) },
     ]
     .into_iter()
 }
@@ -253,10 +257,14 @@ impl Shape {
             }
             if self.is_recurrent(i) {
                 self.recurrent_tensors(&mut list, i);
+            }
+            if !self.is_attentive(i) {
                 if let Some(role) = has.ffn_norm {
                     norm(&mut list, role, d);
                 }
-                self.ffn_tensors(&mut list, i);
+                if self.has_ffn(i) {
+                    self.ffn_tensors(&mut list, i);
+                }
                 continue;
             }
             // Fused rows are those of the parts, one after the other.
@@ -285,11 +293,16 @@ impl Shape {
             }
             if let Some(role) = has.ffn_norm {
                 norm(&mut list, role, d);
+            } else if self.arch == "falcon-h1" {
+                // The only one whose name has no kind.
+                vector(&mut list, name("ffn_norm"), d, Kind::Norm);
             }
             if has.sinks {
                 vector(&mut list, name("attn_sinks.weight"), self.n_heads, Kind::Bias);
             }
-            self.ffn_tensors(&mut list, i);
+            if self.has_ffn(i) {
+                self.ffn_tensors(&mut list, i);
+            }
             self.own_rest(&mut list, i);
         }
         self.own_model(&mut list);
@@ -335,14 +348,18 @@ impl Shape {
         writer.meta(&key("block_count"), size(self.n_layers));
         writer.meta(&key("context_length"), size(self.n_ctx));
         writer.meta(&key("embedding_length"), size(self.n_embd));
-        writer.meta(&key("feed_forward_length"), size(self.n_ff));
+        self.write_sizes(writer, "feed_forward_length", self.n_ff, &|layer| self.has_ffn(layer));
         writer.meta(&key("attention.head_count"), size(self.n_heads));
         if !self.write_own_heads(writer) {
             self.write_recurrent(writer);
             writer.meta(&key("attention.key_length"), size(self.head_dim));
             writer.meta(&key("attention.value_length"), size(self.head_dim));
         }
-        let eps = if Habits::of(self.arch).layer_norm { "layer_norm_epsilon" } else { "layer_norm_rms_epsilon" };
+        let eps = if Habits::of(self.arch).layer_norm || self.arch == "nemotron_h" {
+            "layer_norm_epsilon"
+        } else {
+            "layer_norm_rms_epsilon"
+        };
         writer.meta(&key(&format!("attention.{eps}")), Value::F32(self.norm_eps));
         writer.meta(&key("rope.freq_base"), Value::F32(self.rope_base));
         if self.arch == "llama" {
@@ -375,7 +392,7 @@ impl Shape {
             "glm4" | "glm4moe" | "phi2" | "gptneox" | "stablelm" => {
                 meta("rope.dimension_count", Value::U32(self.head_dim as u32 / 2))
             }
-            "granite" | "granitemoe" => {
+            "granite" | "granitemoe" | "granitehybrid" => {
                 meta("logit_scale", Value::F32(4.0));
                 meta("residual_scale", Value::F32(0.25));
                 meta("embedding_scale", Value::F32(12.0));

@@ -132,7 +132,10 @@ pub fn compare(name: &str, device: &CudaDevice, config: &Config, weights: &Weigh
             _ => 4.0,
         };
         let bound = 2f64.powi(-22) * each * config.n_layers() as f64;
-        let squares = |l: &Layer| matches!(&l.ffn, Ffn::Dense(ffn) if ffn.activation == Activation::Relu2);
+        // What mixers with a state make is a product of two and three things that come from the same input.
+        let squares = |l: &Layer| {
+            matches!(&l.ffn, Ffn::Dense(ffn) if ffn.activation == Activation::Relu2) || l.recurrent.is_some()
+        };
         let bound = if config.layers.iter().any(squares) { 4.0 * bound } else { bound };
         let mut worst = (0.0, (0, ""));
         assert_eq!(seen.keys().collect::<Vec<_>>(), truth.keys().collect::<Vec<_>>(), "{name}: other taps");

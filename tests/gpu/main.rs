@@ -8,6 +8,7 @@
 mod common;
 
 mod schedules;
+mod states;
 
 #[cfg(kigo_cuda)]
 mod batch;

@@ -395,12 +395,8 @@ fn random_schedules_of_models_that_hosts_compute_agree_with_sessions_run_one_at_
 
 #[test]
 fn random_schedules_of_models_with_states_agree_with_sessions_run_one_at_a_time() {
-    if std::env::var("KIGO_DEVICE").is_ok_and(|device| device != "cpu") {
-        println!("skipped: layers with a state run on the CPU alone");
-        return;
-    }
     let least = schedules() / 25;
-    for (arch, n_pages) in [("lfm2", 14), ("qwen35", 14)] {
+    for (arch, n_pages) in [("lfm2", 14), ("qwen35", 14), ("falcon-h1", 14), ("nemotron_h", 14)] {
         let Came { full, reused, again } = run_schedules(arch, 6, n_pages, 10 * OPS, least);
         println!(
             "{arch}: {full} times full, {reused} tokens reused, {again} truncations to where there may be no state"

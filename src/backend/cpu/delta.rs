@@ -186,3 +186,121 @@ unsafe fn columns<S: Simd, const V: usize>(h: Head, at: usize) {
         }
     }
 }
+
+/// A head of a Mamba2 over the tokens of a piece.
+#[derive(Clone, Copy)]
+pub struct Scan {
+    pub d_state: usize,
+    pub head_dim: usize,
+    /// The state in front of the first token, `[d_state, head_dim]`; null: zeros.
+    pub from: *const f32,
+    /// Becomes that behind the last; may be `from`.
+    pub to: *mut f32,
+    /// The head's part of the first token, and what writes it into the state and reads that; those of the others stand `stride`
+    /// elements apart.
+    pub x: *const f32,
+    pub b: *const f32,
+    pub c: *const f32,
+    pub stride: usize,
+    /// Those of the first token; those of the others stand `heads` elements apart.
+    pub dt: *const f32,
+    pub decay: *const f32,
+    pub heads: usize,
+    pub d: f32,
+    /// What is read of the state, `out_stride` elements apart.
+    pub out: *mut f32,
+    pub out_stride: usize,
+    pub n: usize,
+}
+
+dispatch! {
+    /// All tokens of the piece, one after the other.
+    pub fn scan(head: Scan) = scan_head
+}
+
+/// Tokens that the rows of a head's state go through before the next rows do: what these read and make stays in the processor's cache.
+const TOKENS: usize = 32;
+
+#[inline(always)]
+unsafe fn scan_head<S: Simd>(head: Scan) {
+    // SAFETY: as `scan_rows`.
+    unsafe {
+        for first in (0..head.n).step_by(TOKENS) {
+            let tokens = (first, head.n.min(first + TOKENS));
+            let mut at = 0;
+            while at + 4 * LANES <= head.head_dim {
+                scan_columns::<S, 4>(head, tokens, at);
+                at += 4 * LANES;
+            }
+            while at < head.head_dim {
+                scan_columns::<S, 1>(head, tokens, at);
+                at += LANES;
+            }
+        }
+    }
+}
+
+/// Some tokens through 16 `V` columns of the state, row after row in ascending order.
+#[inline(always)]
+unsafe fn scan_columns<S: Simd, const V: usize>(head: Scan, tokens: (usize, usize), at: usize) {
+    let mut row = 0;
+    // SAFETY: as `scan_rows`.
+    unsafe {
+        while row + 4 <= head.d_state {
+            scan_rows::<S, V, 4>(head, tokens, at, row);
+            row += 4;
+        }
+        while row < head.d_state {
+            scan_rows::<S, V, 1>(head, tokens, at, row);
+            row += 1;
+        }
+    }
+}
+
+/// Some tokens through `R` rows of these columns, which stay in registers; what the rows before have made of each is in `out`.
+#[inline(always)]
+unsafe fn scan_rows<S: Simd, const V: usize, const R: usize>(
+    h: Scan,
+    (first, last): (usize, usize),
+    at: usize,
+    row: usize,
+) {
+    // SAFETY: the pointers hold what `Scan` says; the columns are nobody else's.
+    unsafe {
+        let left = |v: usize| h.head_dim - at - v * LANES;
+        let place = |r: usize, v: usize| (row + r) * h.head_dim + at + v * LANES;
+        let from = if first > 0 { h.to.cast_const() } else { h.from };
+        let mut state = [[S::splat(0.0); V]; R];
+        for (r, state) in state.iter_mut().enumerate().filter(|_| !from.is_null()) {
+            for (v, state) in state.iter_mut().enumerate() {
+                *state = load_n::<S>(from.add(place(r, v)), left(v), 0.0);
+            }
+        }
+        for t in first..last {
+            let (x, b, c) = (h.x.add(t * h.stride + at), h.b.add(t * h.stride + row), h.c.add(t * h.stride + row));
+            let (dt, decay) = (S::splat(*h.dt.add(t * h.heads)), S::splat(*h.decay.add(t * h.heads)));
+            let made = h.out.add(t * h.out_stride + at);
+            for v in 0..V {
+                let passes = load_n::<S>(x.add(v * LANES), left(v), 0.0);
+                let taken = S::mul(dt, passes);
+                let mut out = match row {
+                    0 => S::splat(0.0),
+                    _ => load_n::<S>(made.add(v * LANES).cast_const(), left(v), 0.0),
+                };
+                for r in 0..R {
+                    state[r][v] = S::fma(S::splat(*b.add(r)), taken, S::mul(state[r][v], decay));
+                    out = S::fma(S::splat(*c.add(r)), state[r][v], out);
+                }
+                if row + R == h.d_state {
+                    out = S::fma(S::splat(h.d), passes, out);
+                }
+                store_n::<S>(made.add(v * LANES), left(v), out);
+            }
+        }
+        for (r, state) in state.into_iter().enumerate() {
+            for (v, state) in state.into_iter().enumerate() {
+                store_n::<S>(h.to.add(place(r, v)), left(v), state);
+            }
+        }
+    }
+}

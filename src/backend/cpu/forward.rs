@@ -215,39 +215,51 @@ impl CpuModel {
             if run.cancel.load(Ordering::Relaxed) {
                 return Err(Error::Cancelled);
             }
-            let (tag, block, attn_norm) = (index as i32, c.layers[index].block, layer.attn_norm.as_ref());
-            self.norm(turn, &s.x, attn_norm, &mut s.h, n)?;
-            tap(run, pieces, "attn_norm", tag, d, &s.h);
-            let Mixer::Attention(attention) = c.layers[index].mixer;
-            if let Some(mixer) = &c.layers[index].recurrent {
-                self.recurrent(turn, s, mixer, index, pieces, run)?;
-            }
-            if attention.is_there() {
-                self.attention(turn, s, &attention, index, pieces, run)?;
-            }
-            self.add_mixers(turn, s, index, n)?;
-            tap(run, pieces, "attn_out", tag, d, &s.h);
-            let post = layer.post_attn_norm.as_deref();
-            let ffn_norm = match block {
-                Block::Sequential => {
-                    self.residual(turn, s, post, block, n)?;
-                    layer.ffn_norm.as_ref()
+            let (tag, block) = (index as i32, c.layers[index].block);
+            if c.layers[index].has_mixer() {
+                self.mix(turn, s, index, pieces, run)?;
+                let post = layer.post_attn_norm.as_deref();
+                match block {
+                    Block::Sequential => self.residual(turn, s, post, block, n)?,
+                    Block::Parallel => self.set_aside(turn, s, post, n)?,
                 }
-                Block::Parallel => {
-                    self.set_aside(turn, s, post, n)?;
-                    layer.ffn_norm.as_ref().or(attn_norm)
-                }
-            };
-
-            self.norm(turn, &s.x, ffn_norm, &mut s.h, n)?;
-            tap(run, pieces, "ffn_norm", tag, d, &s.h);
-            self.ffn(turn, s, index, pieces, run)?;
-            tap(run, pieces, "ffn_out", tag, d, &s.h);
-            self.residual(turn, s, layer.post_ffn_norm.as_deref(), block, n)?;
+            }
+            if c.layers[index].has_ffn() {
+                let shared = layer.attn_norm.as_ref().filter(|_| block == Block::Parallel);
+                self.norm(turn, &s.x, layer.ffn_norm.as_ref().or(shared), &mut s.h, n)?;
+                tap(run, pieces, "ffn_norm", tag, d, &s.h);
+                self.ffn(turn, s, index, pieces, run)?;
+                tap(run, pieces, "ffn_out", tag, d, &s.h);
+                self.residual(turn, s, layer.post_ffn_norm.as_deref(), block, n)?;
+            }
             self.end_layer(turn, s, index, n)?;
             tap(run, pieces, "resid", tag, d, &s.x);
         }
         self.output(turn, s, chunks, pieces, run)
+    }
+
+    /// `h` is what a layer's mixers make of the stream.
+    fn mix(
+        &self,
+        turn: &Turn<'_>,
+        s: &mut Scratch,
+        index: usize,
+        pieces: &[Piece],
+        run: &mut RunControl<'_>,
+    ) -> Result<()> {
+        let (layer, n, d) = (&self.config.layers[index], pieces.iter().map(|p| p.len()).sum(), self.config.n_embd);
+        self.norm(turn, &s.x, self.layers[index].attn_norm.as_ref(), &mut s.h, n)?;
+        tap(run, pieces, "attn_norm", index as i32, d, &s.h);
+        let Mixer::Attention(attention) = layer.mixer;
+        if let Some(mixer) = &layer.recurrent {
+            self.recurrent(turn, s, mixer, index, pieces, run)?;
+        }
+        if attention.is_there() {
+            self.attention(turn, s, &attention, index, pieces, run)?;
+        }
+        self.add_mixers(turn, s, index, n)?;
+        tap(run, pieces, "attn_out", index as i32, d, &s.h);
+        Ok(())
     }
 
     /// The tokens' rows into the stream, and the angles of their positions.

@@ -240,6 +240,7 @@ impl Filler<'_> {
         let w = match w {
             FfnWeights::Dense(w) => return Ok(FfnPlan::Dense(self.dense(w)?)),
             FfnWeights::Experts(w) => w,
+            FfnWeights::None => return Ok(FfnPlan::None),
         };
         let n = layer.experts().map_or(1, |experts| experts.n);
         let router = self.next(&w.router)?;

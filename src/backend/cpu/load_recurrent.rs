@@ -27,8 +27,10 @@ impl Filler<'_> {
             inputs,
             output,
             conv,
+            conv_bias: maybe(&w.conv_bias)?,
             a: vector(&w.a)?,
             dt: vector(&w.dt)?,
+            d: vector(&w.d)?,
             norm: vector(&w.norm)?,
         }))
     }

@@ -30,6 +30,7 @@ mod load;
 mod load_parts;
 mod load_recurrent;
 mod loaded;
+mod mamba2;
 mod memory;
 mod mixing;
 mod pack;

@@ -97,20 +97,23 @@ pub struct PerLayerGatePlan {
 pub enum FfnPlan {
     Dense(DensePlan),
     Experts(ExpertsPlan),
+    None,
 }
 
 /// A mixer with a state, packed.
 #[allow(missing_docs)]
 pub struct RecurrentPlan {
-    /// The first matrix, and those that read what it reads: of a DeltaNet gate, beta and alpha.
+    /// The first matrix, and those that read what it reads: gate, beta and alpha, as far as the mixer has them.
     pub inputs: Vec<Matrix>,
     pub input_tasks: Vec<Task>,
     pub output: Matrix,
     pub output_tasks: Vec<Task>,
-    pub conv: Vec<f32>, // [len, channels]
-    pub a: Vec<f32>,    // [v_heads], of a DeltaNet like those that follow
-    pub dt: Vec<f32>,   // [v_heads]
-    pub norm: Vec<f32>, // [v_dim]
+    pub conv: Vec<f32>,              // [len, channels]
+    pub conv_bias: Option<Vec<f32>>, // [channels]
+    pub a: Vec<f32>,                 // [heads with gates], empty where there are none, as those that follow
+    pub dt: Vec<f32>,                // [heads with gates]
+    pub d: Vec<f32>,                 // [heads with gates] of a Mamba2
+    pub norm: Vec<f32>,              // [v_dim] of a DeltaNet, [width] of a Mamba2
 }
 
 /// One layer, packed.

@@ -20,7 +20,7 @@ use crate::model::{Activation, DeltaNet, Recurrent, ShortConv, sigmoid};
 const CHANNELS: usize = 512;
 
 /// The part of a sequence's state that begins at an element: before a piece, null where that is zeros, and behind it.
-fn state_at(piece: &Piece, start: usize) -> (*const f32, *mut f32) {
+pub(super) fn state_at(piece: &Piece, start: usize) -> (*const f32, *mut f32) {
     let at = |PageAddress(state): PageAddress| {
         if state.is_null() { state.cast() } else { state.cast::<f32>().wrapping_add(start) }
     };
@@ -56,6 +56,7 @@ impl CpuModel {
         match mixer {
             Recurrent::ShortConv(conv) => self.short_conv(turn, s, conv, plan, (index, n, pieces), run)?,
             Recurrent::DeltaNet(net) => self.delta_net(turn, s, net, plan, (index, n, pieces), run)?,
+            Recurrent::Mamba2(net) => self.mamba2(turn, s, net, plan, (index, n, pieces), run)?,
         }
         let Scratch { quant, mix, mixing, .. } = &mut *s;
         let input = self.input(turn, mix, quant, n, width, plan.output.is_quantized())?;
@@ -64,7 +65,7 @@ impl CpuModel {
     }
 
     /// `conv` is that of `x`, which stands in rows of `stride` elements; each sequence keeps its last columns.
-    fn convolve(
+    pub(super) fn convolve(
         &self,
         turn: &Turn<'_>,
         (channels, len): (usize, usize),

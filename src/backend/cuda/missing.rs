@@ -1,24 +1,21 @@
 //! What a description says that GPUs do not compute: such a model is refused before anything of it is on the device.
 
+use crate::backend::cuda::plan::recurrent;
 use crate::error::{Error, Result};
-use crate::model::{Attention, Config, Layer, Recurrent};
+use crate::model::{Attention, Block, Config, Layer};
 
 /// What it is called, and whether a part has it.
 type Feature<T> = (&'static str, fn(&T) -> bool);
 
 /// What has no kernels, and whether a layer has it.
-const OF_ATTENTION: [Feature<Attention>; 5] = [
-    ("attention over latents", |a| a.latent.is_some()),
-    ("keys and values of another layer", |a| a.kv_from.is_some()),
-    ("values of the keys' matrix", |a| a.k_as_v),
-    ("a norm of values", |a| a.v_norm),
-    ("gated attention", |a| a.gated),
-];
+const OF_ATTENTION: [Feature<Attention>; 1] = [("attention over latents", |a| a.latent.is_some())];
 const OF_LAYER: [Feature<Layer>; 4] = [
     ("experts beside a dense part, each with norms of its own", |l| l.experts().is_some_and(|e| e.side_by_side)),
-    ("a scale behind a layer", |l| l.out_scale != 1.0),
-    ("a short convolution", |l| matches!(l.recurrent, Some(Recurrent::ShortConv(_)))),
-    ("a DeltaNet", |l| matches!(l.recurrent, Some(Recurrent::DeltaNet(_)))),
+    ("a scale of 0 behind a layer", |l| l.out_scale == 0.0),
+    ("a state in a block whose halves read the same", |l| l.recurrent.is_some() && l.block == Block::Parallel),
+    ("a DeltaNet of heads wider than 128, or a Mamba2 with a state of more than 256 rows", |l| {
+        l.recurrent.as_ref().is_some_and(|mixer| !recurrent::can(mixer))
+    }),
 ];
 
 /// Fails with `UnsupportedValue`, and what it is, where a GPU lacks something.
@@ -30,8 +27,8 @@ pub fn check(config: &Config) -> Result<()> {
         Some((format!("layer {i} of architecture {:?}", config.architecture), what))
     });
     let of_model = || {
-        let by_layer = config.per_layer.is_some();
-        by_layer.then(|| (format!("architecture {:?}", config.architecture), "embeddings by layer"))
+        let odd = config.per_layer.is_some_and(|p| p.width % 32 != 0);
+        odd.then(|| (format!("architecture {:?}", config.architecture), "embeddings by layer of no whole blocks of 32"))
     };
     match of_layers.or_else(of_model) {
         None => Ok(()),

@@ -55,7 +55,6 @@ impl Network {
             }
         }
         linear(&mut s.out, &layer.o, &s.mix[..mix], layer.o_bias.as_deref()); // [D] = [D, H] [H]
-        tap("attn_out", n, &s.out);
         Ok(())
     }
 

@@ -23,6 +23,7 @@ impl Network {
                 self.experts(weights, experts, n, s, tap);
                 Ok(())
             }
+            (Ffn::None, FfnLayer::None) => Ok(()),
             _ => {
                 Err(Error::Internal { message: format!("layer {layer} has the weights of another feed-forward part") })
             }

@@ -194,41 +194,28 @@ impl Network {
 
         for (i, layer) in self.layers.iter().enumerate() {
             let n = i as i32;
-            self.normalize(layer.attn_norm.as_ref(), s); // x -> h
-            tap("attn_norm", n, &s.h);
-            match c.layers[i].mixer {
-                Mixer::Attention(attention) if attention.is_there() => {
-                    self.attention(i, &attention, position, pages, s, tap)? // h -> out
+            let parallel = c.layers[i].block == Block::Parallel;
+            if c.layers[i].has_mixer() {
+                self.mix(i, position, pages, s, tap)?; // x -> out
+                match parallel {
+                    true => std::mem::swap(&mut s.mixed, &mut s.out),
+                    false => add(&mut s.x, &s.out, c.residual_scale), // [D]
                 }
-                Mixer::Attention(_) => s.out.fill(0.0),
             }
-            if let Some(mixer) = &c.layers[i].recurrent {
-                self.recurrent(i, mixer, s, tap)?; // h -> out, in addition
-            }
-            if let Some(weight) = &layer.post_attn_norm {
-                rms_norm_in_place(&mut s.out, weight, c.norm_eps); // [D]
-            }
-            let ffn_norm = match c.layers[i].block {
-                Block::Sequential => {
-                    add(&mut s.x, &s.out, c.residual_scale); // [D]
-                    layer.ffn_norm.as_ref()
+            if c.layers[i].has_ffn() {
+                let shared = layer.attn_norm.as_ref().filter(|_| parallel);
+                self.normalize(layer.ffn_norm.as_ref().or(shared), s); // x -> h
+                tap("ffn_norm", n, &s.h);
+                self.ffn(i, s, tap)?; // h -> out
+                tap("ffn_out", n, &s.out);
+                if let Some(weight) = &layer.post_ffn_norm {
+                    rms_norm_in_place(&mut s.out, weight, c.norm_eps); // [D]
                 }
-                Block::Parallel => {
-                    std::mem::swap(&mut s.mixed, &mut s.out);
-                    layer.ffn_norm.as_ref().or(layer.attn_norm.as_ref())
+                if parallel {
+                    add(&mut s.out, &s.mixed, 1.0); // [D]
                 }
-            };
-            self.normalize(ffn_norm, s); // x -> h
-            tap("ffn_norm", n, &s.h);
-            self.ffn(i, s, tap)?; // h -> out
-            tap("ffn_out", n, &s.out);
-            if let Some(weight) = &layer.post_ffn_norm {
-                rms_norm_in_place(&mut s.out, weight, c.norm_eps); // [D]
+                add(&mut s.x, &s.out, c.residual_scale); // [D]
             }
-            if c.layers[i].block == Block::Parallel {
-                add(&mut s.out, &s.mixed, 1.0); // [D]
-            }
-            add(&mut s.x, &s.out, c.residual_scale); // [D]
             if let (Some(weights), Some(per_layer)) = (&layer.per_layer, &c.per_layer) {
                 self.add_per_layer(i, weights, per_layer, s);
             }
@@ -246,6 +233,27 @@ impl Network {
             let scale = c.logit_scale as f64;
             logits.iter_mut().for_each(|l| *l = softcap(scale * *l as f64, c.logit_softcap) as f32); // [V]
             tap("logits", -1, logits);
+        }
+        Ok(())
+    }
+
+    /// `s.out` is what the layer's mixers make of `s.x`, normalized where it has a norm behind them.
+    fn mix(&self, i: usize, position: usize, pages: &[SharedPage], s: &mut State, tap: Tap<'_>) -> Result<()> {
+        let (c, n) = (&self.config, i as i32);
+        self.normalize(self.layers[i].attn_norm.as_ref(), s); // x -> h
+        tap("attn_norm", n, &s.h);
+        match c.layers[i].mixer {
+            Mixer::Attention(attention) if attention.is_there() => {
+                self.attention(i, &attention, position, pages, s, tap)? // h -> out
+            }
+            Mixer::Attention(_) => s.out.fill(0.0),
+        }
+        if let Some(mixer) = &c.layers[i].recurrent {
+            self.recurrent(i, mixer, s, tap)?; // h -> out, in addition
+        }
+        tap("attn_out", n, &s.out);
+        if let Some(weight) = &self.layers[i].post_attn_norm {
+            rms_norm_in_place(&mut s.out, weight, c.norm_eps); // [D]
         }
         Ok(())
     }

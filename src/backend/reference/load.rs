@@ -70,19 +70,22 @@ pub(super) struct PerLayerGate {
 pub(super) enum Ffn {
     Dense(Dense),
     Experts(Box<Experts>),
+    None,
 }
 
 /// A mixer with a state, of `W` elements where the last matrix reads it, `C` channels and `N` gates.
 pub(super) struct Recurrent {
-    pub input: Matrix,          // [in_width, D]
-    pub conv: Matrix,           // [C, len]
-    pub output: Matrix,         // [D, W]
-    pub gate: Option<Matrix>,   // [W, D]
-    pub beta: Option<Matrix>,   // [N, D]
-    pub alpha: Option<Matrix>,  // [N, D]
-    pub a: Option<Vec<f32>>,    // [N]
-    pub dt: Option<Vec<f32>>,   // [N]
-    pub norm: Option<Vec<f32>>, // [v_dim]
+    pub input: Matrix,               // [in_width, D]
+    pub conv: Matrix,                // [C, len]
+    pub conv_bias: Option<Vec<f32>>, // [C]
+    pub output: Matrix,              // [D, W]
+    pub gate: Option<Matrix>,        // [W, D]
+    pub beta: Option<Matrix>,        // [N, D]
+    pub alpha: Option<Matrix>,       // [N, D]
+    pub a: Option<Vec<f32>>,         // [N]
+    pub dt: Option<Vec<f32>>,        // [N]
+    pub d: Option<Vec<f32>>,         // [N]
+    pub norm: Option<Vec<f32>>,      // [v_dim], or [W] of a Mamba2
 }
 
 /// One layer, dequantized.
@@ -190,6 +193,7 @@ impl<'a> Loader<'a> {
         let w = match w {
             FfnWeights::Dense(w) => return Ok(Ffn::Dense(self.dense(w)?)),
             FfnWeights::Experts(w) => w,
+            FfnWeights::None => return Ok(Ffn::None),
         };
         let mut each = self.dense(&w.each)?;
         let matrices = [each.gate.as_mut(), Some(&mut each.up), Some(&mut each.down)];
@@ -215,12 +219,14 @@ impl<'a> Loader<'a> {
         Ok(Recurrent {
             input: self.matrix(&w.input)?,
             conv: self.matrix(&w.conv)?,
+            conv_bias: self.optional(&w.conv_bias)?,
             output: self.matrix(&w.output)?,
             gate: self.maybe(&w.gate)?,
             beta: self.maybe(&w.beta)?,
             alpha: self.maybe(&w.alpha)?,
             a: self.optional(&w.a)?,
             dt: self.optional(&w.dt)?,
+            d: self.optional(&w.d)?,
             norm: self.optional(&w.norm)?,
         })
     }

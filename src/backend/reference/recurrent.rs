@@ -1,13 +1,13 @@
 //! Mixers with a state, of one token: see `model::Recurrent` for what they compute.
 //!
-//! Shapes: `D = n_embd`, `C` channels of a convolution, `N` value heads of `K` by `V` elements.
+//! Shapes: `D = n_embd`, `C` channels of a convolution, `N` heads with a state of `K` by `V` elements, `G` groups of such heads.
 
 use super::forward::{Network, State, Tap};
 use super::load::Recurrent as Weights;
 use super::math::{activation, dot, linear, rms_norm_in_place};
 use super::mixing::Mixing;
 use crate::error::{Error, Result};
-use crate::model::{Activation, DeltaNet, Recurrent, ShortConv, sigmoid};
+use crate::model::{Activation, DeltaNet, Mamba2, Recurrent, ShortConv, sigmoid};
 
 /// `out = conv(input)` of one token, whose column becomes the last of those that are kept.
 fn convolve(out: &mut [f32], columns: &mut [f32], weights: &Weights, input: &[f32]) {
@@ -28,16 +28,15 @@ impl Network {
         let Some(weights) = &self.layers[layer].recurrent else {
             return Err(Error::Internal { message: format!("layer {layer} has no weights of a mixer with a state") });
         };
-        let n = layer as i32;
         match mixer {
             Recurrent::ShortConv(conv) => self.short_conv(layer, conv, weights, s, tap),
             Recurrent::DeltaNet(net) => self.delta_net(layer, net, weights, s, tap)?,
+            Recurrent::Mamba2(net) => self.mamba2(layer, net, weights, s, tap)?,
         }
         let Mixing { mix, out, .. } = &mut s.mixing;
         let mix = &mix[..mixer.out_width()];
         linear(out, &weights.output, mix, None); // [D] = [D, W] [W]
         s.out.iter_mut().zip(&*out).for_each(|(sum, &out)| *sum += out); // [D]
-        tap("attn_out", n, &s.out);
         Ok(())
     }
 
@@ -115,6 +114,70 @@ impl Network {
             }
         }
         Ok(())
+    }
+
+    fn mamba2(&self, layer: usize, m: &Mamba2, weights: &Weights, s: &mut State, tap: Tap<'_>) -> Result<()> {
+        let n = layer as i32;
+        let Weights { gate: Some(w_gate), beta: Some(w_step), a: Some(a), dt: Some(bias), d: Some(d), .. } = weights
+        else {
+            return Err(Error::Internal { message: format!("layer {layer} lacks tensors of a Mamba2") });
+        };
+        let (width, of_groups) = (m.width(), m.group_width());
+        let channels = width + 2 * of_groups;
+        let Mixing { state, input, conv, mix, gate, beta, decay, .. } = &mut s.mixing;
+        let (input, conv) = (&mut input[..channels], &mut conv[..channels]);
+        let (mix, gate) = (&mut mix[..width], &mut gate[..width]);
+        let (dt, decay) = (&mut beta[..m.heads], &mut decay[..m.heads]);
+        linear(gate, w_gate, &s.h, None); // [N V] = [N V, D] [D]
+        linear(input, &weights.input, &s.h, None); // [C] = [C, D] [D]
+        linear(dt, w_step, &s.h, None); // [N] = [N, D] [D]
+        for (head, (dt, decay)) in dt.iter_mut().zip(&mut *decay).enumerate() {
+            let step = Mamba2::step(a[head], *dt as f64 + bias[head] as f64);
+            (*dt, *decay) = (step.0 as f32, step.1 as f32); // [N]
+        }
+        let kept = self.kept(layer, (m.len - 1) * channels + width * m.d_state, state);
+        let (columns, matrices) = kept.split_at_mut((m.len - 1) * channels);
+        convolve(conv, columns, weights, input);
+        for (c, x) in conv.iter_mut().enumerate() {
+            let biased = (*x as f64 + weights.conv_bias.as_ref().map_or(0.0, |bias| bias[c] as f64)) as f32;
+            *x = activation(biased, None, Activation::Silu) as f32; // [C]
+        }
+        tap("conv", n, conv);
+        tap("gate", n, gate);
+        tap("beta", n, dt);
+        tap("decay", n, decay);
+        for (head, matrix) in matrices.chunks_exact_mut(m.d_state * m.head_dim).enumerate() {
+            let at = width + m.group(head) * m.d_state;
+            let (b, c) = (&conv[at..at + m.d_state], &conv[at + of_groups..at + of_groups + m.d_state]); // [K]
+            let x = &conv[head * m.head_dim..][..m.head_dim]; // [V]
+            let out = &mut mix[head * m.head_dim..][..m.head_dim]; // [V]
+            scan(matrix, (b, c), x, (dt[head], decay[head], d[head]), out);
+        }
+        tap("mix_state", n, mix);
+        for (x, &gate) in mix.iter_mut().zip(&*gate) {
+            *x = (*x as f64 * activation(gate, None, Activation::Silu)) as f32; // [N V]
+        }
+        if let Some(norm) = &weights.norm {
+            let of_group = width / m.groups;
+            for (group, norm) in mix.chunks_exact_mut(of_group).zip(norm.chunks_exact(of_group)) {
+                rms_norm_in_place(group, norm, self.config.norm_eps); // [N V / G]
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One token through the state `[K, V]` of one head of a Mamba2; `out` is what is read of it, and `d x`.
+fn scan(matrix: &mut [f32], (b, c): (&[f32], &[f32]), x: &[f32], (dt, decay, d): (f32, f32, f32), out: &mut [f32]) {
+    let n = x.len();
+    for (row, &b) in matrix.chunks_exact_mut(n).zip(b) {
+        for (s, &x) in row.iter_mut().zip(x) {
+            *s = (*s as f64 * decay as f64 + b as f64 * dt as f64 * x as f64) as f32;
+        }
+    }
+    for (i, out) in out.iter_mut().enumerate() {
+        let read = matrix.chunks_exact(n).zip(c).map(|(row, &c)| row[i] as f64 * c as f64).sum::<f64>();
+        *out = (read + d as f64 * x[i] as f64) as f32; // [V]
     }
 }
 

@@ -82,7 +82,9 @@ impl PagePool {
         let classes = loaded.cache_classes()?;
         let parts = PageParts::new(classes.clone(), page_bytes);
         let steps_below = loaded.steps_below();
-        let marks = steps_below > 0 && (0..classes.n()).any(|class| classes.window(class).is_some());
+        let is_computed_again =
+            loaded.plan().state_bytes > 0 || (0..classes.n()).any(|class| classes.window(class).is_some());
+        let marks = steps_below > 0 && is_computed_again;
         let retained = Retained::new(retained_bytes);
         let counts = Counts::new(budget.counter(), retained.counter());
         let state = State {

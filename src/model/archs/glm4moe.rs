@@ -16,7 +16,7 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
 };
 
 fn fill(keys: &Keys<'_>, config: &mut Config, extras: &mut Extras) -> Result<()> {
-    extras.ffn_norm_name = "post_attention_norm";
+    extras.ffn_norm_name = "post_attention_norm.weight";
     extras.qkv_bias = Need::Maybe;
     keys.refuse_sections()?;
     if keys.gguf.tensor("blk.0.attn_q_norm.weight").is_some() {

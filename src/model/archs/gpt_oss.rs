@@ -15,7 +15,7 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
 };
 
 fn fill(keys: &Keys<'_>, config: &mut Config, extras: &mut Extras) -> Result<()> {
-    extras.ffn_norm_name = "post_attention_norm";
+    extras.ffn_norm_name = "post_attention_norm.weight";
     (extras.qkv_bias, extras.o_bias, extras.experts_bias) = (Need::Yes, Need::Yes, Need::Yes);
     keys.experts(config, Usual { score: Score::SoftmaxOfChosen, renorm: false, ..Usual::SOFTMAX })?;
     for layer in &mut config.layers {

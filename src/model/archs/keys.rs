@@ -104,10 +104,11 @@ impl Keys<'_> {
         let has = |suffix: &str| self.gguf.meta(&self.key(suffix)).is_some();
         let of_experts = has("expert_feed_forward_length") && !has("feed_forward_length");
         let width = if of_experts { "expert_feed_forward_length" } else { "feed_forward_length" };
-        let widths = self.sizes(width, n_layers)?;
+        // Layers may be a mixer alone, or have one with a state where there are no heads of keys.
+        let with_states = has("shortconv.l_cache") || has("ssm.conv_kernel");
+        let widths = self.opt_counts(width, n_layers, with_states)?.map_or_else(|| self.sizes(width, n_layers), Ok)?;
         let n_heads = self.sizes("attention.head_count", n_layers)?;
-        // Short convolutions stand where there are no heads of keys.
-        let n_kv_heads = self.opt_counts("attention.head_count_kv", n_layers, has("shortconv.l_cache"))?;
+        let n_kv_heads = self.opt_counts("attention.head_count_kv", n_layers, with_states)?;
         let first = self.attention(n_embd, n_heads.get(0))?;
         let mut layers = Vec::new();
         reserve_exact(&mut layers, n_layers)?;
@@ -128,7 +129,7 @@ impl Keys<'_> {
             n_vocab,
             n_ctx_train,
             norm,
-            norm_eps: self.gguf.float(&self.key(norm.epsilon_key()))?,
+            norm_eps: self.epsilon(norm)?,
             embedding_scale: self.float("embedding_scale")?.unwrap_or(1.0),
             residual_scale: 1.0,
             logit_scale: 1.0,
@@ -138,6 +139,16 @@ impl Keys<'_> {
             per_layer: None,
             layers,
         })
+    }
+
+    /// What is added under the root: of an architecture that reads the other norm's key by that, where its own is missing.
+    fn epsilon(&self, norm: Norm) -> Result<f32> {
+        let other = Norm::Layer.epsilon_key();
+        let own = match self.gguf.meta(&self.key(norm.epsilon_key())) {
+            None if self.reads.contains(&other) => other,
+            _ => norm.epsilon_key(),
+        };
+        self.gguf.float(&self.key(own))
     }
 
     /// The attention of a layer with so many heads, the same ones for keys.

@@ -7,7 +7,7 @@ use super::dense::{Activation, Dense};
 use super::experts::{Experts, Groups, Route, Score, Shared};
 use super::latent::Latent;
 use super::per_layer::PerLayer;
-use super::recurrent::{DeltaNet, KeyHeads, Recurrent, ShortConv};
+use super::recurrent::{DeltaNet, KeyHeads, Mamba2, Recurrent, ShortConv};
 use super::rope::{RopePairing, RopeTable, Yarn};
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, shorten};
@@ -19,6 +19,7 @@ mod ernie4_5;
 mod ernie4_5_moe;
 mod exaone4;
 mod experts;
+mod falcon_h1;
 mod gemma;
 mod gemma2;
 mod gemma3;
@@ -28,6 +29,7 @@ mod glm4moe;
 mod gpt_oss;
 mod gptneox;
 mod granite;
+mod granitehybrid;
 mod granitemoe;
 mod hunyuan_dense;
 mod internlm2;
@@ -36,6 +38,8 @@ mod lfm2;
 mod lfm2moe;
 mod llama;
 mod mistral3;
+mod nemotron_h;
+mod nemotron_h_moe;
 mod olmo2;
 mod olmoe;
 mod phi2;
@@ -74,13 +78,14 @@ pub struct Architecture {
 }
 
 /// All of them, by name.
-pub static ARCHITECTURES: [Architecture; 40] = [
+pub static ARCHITECTURES: [Architecture; 44] = [
     arcee::ARCHITECTURE,
     cohere2::ARCHITECTURE,
     deepseek2::ARCHITECTURE,
     ernie4_5::ARCHITECTURE,
     ernie4_5_moe::ARCHITECTURE,
     exaone4::ARCHITECTURE,
+    falcon_h1::ARCHITECTURE,
     gemma::ARCHITECTURE,
     gemma2::ARCHITECTURE,
     gemma3::ARCHITECTURE,
@@ -90,6 +95,7 @@ pub static ARCHITECTURES: [Architecture; 40] = [
     gpt_oss::ARCHITECTURE,
     gptneox::ARCHITECTURE,
     granite::ARCHITECTURE,
+    granitehybrid::ARCHITECTURE,
     granitemoe::ARCHITECTURE,
     hunyuan_dense::ARCHITECTURE,
     internlm2::ARCHITECTURE,
@@ -97,6 +103,8 @@ pub static ARCHITECTURES: [Architecture; 40] = [
     lfm2moe::ARCHITECTURE,
     llama::ARCHITECTURE,
     mistral3::ARCHITECTURE,
+    nemotron_h::ARCHITECTURE,
+    nemotron_h_moe::ARCHITECTURE,
     olmo2::ARCHITECTURE,
     olmoe::ARCHITECTURE,
     phi2::ARCHITECTURE,
@@ -179,7 +187,7 @@ impl Extras {
     const NONE: Extras = Extras {
         attn_norm: Need::Yes,
         ffn_norm: Need::Yes,
-        ffn_norm_name: "ffn_norm",
+        ffn_norm_name: "ffn_norm.weight",
         output_norm_name: "output_norm.weight",
         norm_bias: Need::No,
         qkv_bias: Need::No,

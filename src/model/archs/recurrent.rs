@@ -1,38 +1,57 @@
 //! Mixers with a state from a file's keys.
 
 use super::keys::{Keys, MAX_SIZE, wrong};
-use super::{Attention, Config, DeltaNet, Extras, KeyHeads, Layer, Mixer, QkNorm, Recurrent, ShortConv};
+use super::{Attention, Config, DeltaNet, Extras, KeyHeads, Layer, Mamba2, Mixer, QkNorm, Recurrent, ShortConv};
 use crate::alloc::reserve_exact;
 use crate::error::Result;
 use crate::gguf::Value;
 
 /// Another mixer in the place of a layer's attention.
-fn replace(layer: &mut Layer, mixer: Recurrent) {
+pub(super) fn replace(layer: &mut Layer, mixer: Recurrent) {
     (layer.mixer, layer.recurrent) = (Mixer::Attention(Attention::NONE), Some(mixer));
+}
+
+/// A mixer on the layers that have no heads of keys.
+pub(super) fn instead_of_attention(config: &mut Config, mixer: Recurrent) {
+    let without = config.layers.iter_mut().filter(|layer| layer.attention().n_kv_heads == 0);
+    without.for_each(|layer| replace(layer, mixer));
 }
 
 impl Keys<'_> {
     /// Short convolutions on the layers that have no heads of keys.
     pub fn short_convs(&self, config: &mut Config) -> Result<()> {
         let (width, len) = (config.n_embd, self.size("shortconv.l_cache", MAX_SIZE)?);
-        let without = config.layers.iter_mut().filter(|layer| layer.attention().n_kv_heads == 0);
-        without.for_each(|layer| replace(layer, Recurrent::ShortConv(ShortConv { width, len })));
+        instead_of_attention(config, Recurrent::ShortConv(ShortConv { width, len }));
         Ok(())
+    }
+
+    /// The Mamba2 of the file's keys; `norm`: whether what its heads make is normalized.
+    pub fn mamba2(&self, norm: bool) -> Result<Recurrent> {
+        let (heads, head_dim) = self.inner_heads("heads")?;
+        let groups = self.size("ssm.group_count", MAX_SIZE)?;
+        let (d_state, len) = (self.size("ssm.state_size", MAX_SIZE)?, self.size("ssm.conv_kernel", MAX_SIZE)?);
+        Ok(Recurrent::Mamba2(Mamba2 { heads, head_dim, groups, d_state, len, norm }))
+    }
+
+    /// Heads that `ssm.inner_size` is cut into, and the elements of one.
+    fn inner_heads(&self, what: &str) -> Result<(usize, usize)> {
+        let (heads, inner) = (self.size("ssm.time_step_rank", MAX_SIZE)?, self.size("ssm.inner_size", MAX_SIZE)?);
+        if !inner.is_multiple_of(heads) {
+            let expected = format!("a multiple of {heads}, the number of {what}");
+            return Err(wrong(&self.key("ssm.inner_size"), inner, expected));
+        }
+        Ok((heads, inner / heads))
     }
 
     /// DeltaNets on all layers but some, whose attention is gated; what the feed-forward parts read has another name, and there may
     /// be layers for drafts.
     pub fn delta_nets(&self, config: &mut Config, extras: &mut Extras, key_heads: KeyHeads) -> Result<()> {
-        extras.ffn_norm_name = "post_attention_norm";
+        extras.ffn_norm_name = "post_attention_norm.weight";
         let of_layer = self.recurrent_layers(config.n_layers())?;
-        let (k_heads, v_heads) = (self.size("ssm.group_count", MAX_SIZE)?, self.size("ssm.time_step_rank", MAX_SIZE)?);
-        let inner = self.size("ssm.inner_size", MAX_SIZE)?;
-        if !inner.is_multiple_of(v_heads) {
-            let expected = format!("a multiple of {v_heads}, the number of value heads");
-            return Err(wrong(&self.key("ssm.inner_size"), inner, expected));
-        }
+        let k_heads = self.size("ssm.group_count", MAX_SIZE)?;
+        let (v_heads, v_dim) = self.inner_heads("value heads")?;
         let (k_dim, len) = (self.size("ssm.state_size", MAX_SIZE)?, self.size("ssm.conv_kernel", MAX_SIZE)?);
-        let net = DeltaNet { k_heads, v_heads, k_dim, v_dim: inner / v_heads, len, key_heads };
+        let net = DeltaNet { k_heads, v_heads, k_dim, v_dim, len, key_heads };
         for (layer, is_recurrent) in config.layers.iter_mut().zip(of_layer) {
             if is_recurrent {
                 replace(layer, Recurrent::DeltaNet(net));

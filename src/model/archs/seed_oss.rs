@@ -9,6 +9,6 @@ pub(super) const ARCHITECTURE: Architecture =
 fn fill(_: &Keys<'_>, _: &mut Config, extras: &mut Extras) -> Result<()> {
     extras.qkv_bias = Need::Maybe;
     extras.o_bias = Need::Maybe;
-    extras.ffn_norm_name = "post_attention_norm";
+    extras.ffn_norm_name = "post_attention_norm.weight";
     Ok(())
 }

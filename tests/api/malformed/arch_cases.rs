@@ -119,6 +119,9 @@ fn states() -> Vec<Case> {
         ("qwen35", "ssm.state_size", 0, width),
         ("qwen3next", "ssm.conv_kernel", 1 << 21, width),
         ("qwen35", "ssm.inner_size", 65, "a multiple of 4, the number of value heads"),
+        ("granitehybrid", "ssm.time_step_rank", 0, width),
+        ("falcon-h1", "ssm.group_count", 0, width),
+        ("nemotron_h", "ssm.inner_size", 97, "a multiple of 6, the number of heads"),
     ] {
         let file = with(arch, &format!("{arch}.{suffix}"), Value::U32(value));
         cases.push(bad("states", file, format!("key \"{arch}.{suffix}\" is {value}; expected {expected}")));
@@ -133,6 +136,15 @@ fn states() -> Vec<Case> {
             3,
             "value heads (ssm.time_step_rank) is 4; expected a multiple of 3, the number of key heads",
         ),
+        (
+            "granitehybrid",
+            "ssm.group_count",
+            4,
+            "heads with a state (ssm.time_step_rank) is 6; expected a multiple of 4, the number of groups",
+        ),
+        ("falcon-h1", "ssm.inner_size", 6 << 11, "elements of a head (ssm.inner_size) is 2048; expected 1 to 1024"),
+        ("nemotron_h", "ssm.state_size", 1025, "rows of a head's state (ssm.state_size) is 1025; expected 1 to 1024"),
+        ("nemotron_h_moe", "ssm.conv_kernel", 1, "length of the convolution (ssm.conv_kernel) is 1; expected 2 to 64"),
     ] {
         let file = with(arch, &format!("{arch}.{suffix}"), Value::U32(value));
         cases.push(bad("states", file, format!("layer 0 {text}")));

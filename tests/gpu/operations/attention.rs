@@ -232,6 +232,14 @@ fn one(bench: &Bench, case: &Case, rep: u32, sinks: bool) {
     }
     bench.queue().decode_attention(&attend, chunks as u32, rep).unwrap();
     let got = bench.floats(out, n_seq * n_heads * hd);
+    // The same by another layer, which finds the new rows in the cache and has none of its own.
+    let stride = qkv_stride as usize;
+    let mut queries = bench.floats(qkv, n_seq * stride);
+    queries.chunks_mut(stride).for_each(|row| row[n_heads * hd..].fill(f32::NAN));
+    let of_another = Attend { qkv: bench.put(&queries), is_kept: 1, tap_k: 0, ..attend };
+    bench.queue().decode_attention(&of_another, chunks as u32, rep).unwrap();
+    let bits = |all: Vec<f32>| all.into_iter().map(f32::to_bits).collect::<Vec<u32>>();
+    assert_eq!(bits(bench.floats(out, got.len())), bits(got.clone()), "keys and values of another layer");
     for (seq, (mut cache, position)) in caches.into_iter().zip(case.positions).enumerate() {
         let turns = turns(&inv_freq, *position);
         let head_of = |i: usize, norm: &[f64]| {

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use kigo::backend::cuda::kernels::abi::{FlashTile, Mat, RowPlace, State};
+use kigo::backend::cuda::kernels::abi::{FlashTile, Mat, RowPlace, Span, State};
 use kigo::backend::cuda::kernels::launch::Queue;
 use kigo::backend::cuda::kernels::packed::Packed;
 use kigo::backend::cuda::{Address, Buffer, CudaDevice, Gpu, Stream};
@@ -60,10 +60,12 @@ macro_rules! plain_struct {
 plain_struct! {
     State {
         pages: u64, logits: u64, token: i32, position: i32, produced: u32, top_k: u32,
-        seed: u64, share: u64, least: u64, temperature: f32, inverse: f32, is_long: u32, table_stride: u32
+        seed: u64, share: u64, least: u64, temperature: f32, inverse: f32, is_long: u32, table_stride: u32,
+        kept: u64, keeps: u64
     }
     FlashTile { pages: u64, row0: u32, n_tokens: u32, start: u32, tile: u32 }
     RowPlace { pages: u64, position: u32, is_long: u32 }
+    Span { kept: u64, keeps: u64, row0: u32, n_rows: u32 }
 }
 
 /// A matrix on the device, and its values.

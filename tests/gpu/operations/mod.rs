@@ -9,6 +9,7 @@ mod experts;
 mod experts_step;
 mod matmul;
 mod prefill;
+mod recurrent;
 mod rows;
 mod sample;
 
@@ -54,6 +55,10 @@ const OPERATIONS: &[Operation] = &[
     ("prefill_rope", prefill::rope_heads),
     ("flash_prefill", prefill::flash),
     ("decode_attention", attention::decode),
+    ("convolve", recurrent::convolve),
+    ("delta", recurrent::delta),
+    ("gate_mix", recurrent::gate_mix),
+    ("scan", recurrent::scan),
     ("set_state", sample::set_state),
     ("mask", sample::mask),
     ("argmax", sample::choices),
@@ -85,6 +90,7 @@ fn no_launcher_is_missing() {
         include_str!("../../../src/backend/cuda/kernels/launch/matmul.rs"),
         include_str!("../../../src/backend/cuda/kernels/launch/norm.rs"),
         include_str!("../../../src/backend/cuda/kernels/launch/prefill.rs"),
+        include_str!("../../../src/backend/cuda/kernels/launch/recurrent.rs"),
         include_str!("../../../src/backend/cuda/kernels/launch/rows.rs"),
         include_str!("../../../src/backend/cuda/kernels/launch/sample.rs"),
     ];

@@ -213,6 +213,24 @@ pub fn norm(bench: &Bench) {
     let sum = Norm { x, delta: [delta, 0], scale: 1.0, n_rows: 1, dim: 3, x_stride: 3, ..Norm::default() };
     bench.queue().norm(&sum).unwrap();
     assert_eq!(bench.floats(x, 3), [5.0, 6.0, 7.0]);
+    // The same, times something.
+    bench.queue().norm(&Norm { sum_scale: -0.5, ..sum }).unwrap();
+    assert_eq!(bench.floats(x, 3), [-4.5, -5.0, -5.5]);
+    // Parts of rows, each by itself; what is in front and behind stays.
+    for (heads, dim) in [(3, 40), (2, 5)] {
+        let (at, stride) = (8, 8 + heads * dim + 4);
+        let before = numbers(1, 2 * stride);
+        let x = bench.put(&before);
+        let norm = Norm { x: x + 4 * at as u64, row: x + 4 * at as u64, n_rows: 2, dim: dim as u32, ..Norm::default() };
+        let norm = Norm { heads: heads as u32, x_stride: stride as u32, kind: NormKind::Rms as u32, eps: 1e-3, ..norm };
+        bench.queue().norm(&norm).unwrap();
+        let seen = bench.floats(x, before.len());
+        for (row, of) in before.chunks(stride).enumerate() {
+            let mut truth: Vec<f64> = of.iter().map(|x| f64::from(*x)).collect();
+            truth[at..at + heads * dim].chunks_mut(dim).for_each(|head| head.copy_from_slice(&rms_norm(head, 1e-3)));
+            near(&format!("{heads} heads of {dim}"), &seen[row * stride..][..stride], &truth, 1e-12);
+        }
+    }
 }
 
 fn one_norm(bench: &Bench, case: &NormCase) {

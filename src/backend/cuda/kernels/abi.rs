@@ -38,6 +38,10 @@ pub const TENSOR_HEAD: u32 = 128;
 pub const INPUT_F16_WORDS: u32 = 66;
 /// The same of integers with a scale and sums.
 pub const INPUT_Q_WORDS: u32 = 38;
+/// Most channels of a head of a DeltaNet.
+pub const DELTA_HEAD: u32 = 128;
+/// Most rows of the state of a head of a Mamba2.
+pub const SCAN_STATE: u32 = 256;
 
 /// A number that both sides know, and its name in `cuda/abi.h`.
 pub type Number = (&'static str, u64);
@@ -55,7 +59,7 @@ macro_rules! structs {
                 $(pub $field: $type,)*
             }
         )*
-        const STRUCTS: &[Number] = &[$(
+        pub(super) const STRUCTS: &[Number] = &[$(
             (concat!("sizeof(", stringify!($there), ")"), size_of::<$name>() as u64),
             $(
                 (name_of_field!($there, $field $(, $field_there)?), offset_of!($name, $field) as u64),
@@ -74,6 +78,11 @@ macro_rules! name_of_field {
         concat!(stringify!($there), ".", stringify!($field_there))
     };
 }
+
+mod experts;
+mod recurrent;
+pub use experts::{ExpertGemm, ExpertProducts, Route};
+pub use recurrent::{Convolve, Delta, GateMix, Scan, Span, Spans};
 
 structs! {
     /// A matrix in planes.
@@ -107,6 +116,8 @@ structs! {
         inverse: f32,
         is_long: u32,
         table_stride: u32,
+        kept: Address,
+        keeps: Address,
     }
 
     /// One matrix-vector stage.
@@ -175,6 +186,7 @@ structs! {
         long_from: u32,
         long_chunk: u32,
         cache_class: u32,
+        is_kept: u32,
     }
 
     /// A product of prefill.
@@ -259,6 +271,9 @@ structs! {
         kind: u32,
         eps: f32,
         scale: f32,
+        sum_scale: f32,
+        heads: u32,
+        w_stride: u32,
     }
 
     /// What stands between the products of a feed-forward part.
@@ -273,69 +288,7 @@ structs! {
         in_stride: u32,
         out_stride: u32,
         activation: u32,
-    }
-
-    /// The experts of each row.
-    Route is KgRoute {
-        logits: Address,
-        select_bias: Address,
-        ids: Address,
-        weights: Address,
-        shown: Address,
-        n_rows: u32,
-        n: u32,
-        n_used: u32,
-        stride: u32,
-        score: u32,
-        n_groups: u32,
-        n_groups_used: u32,
-        renorm: u32,
-        scale: f32,
-    }
-
-    /// Products with experts' matrices.
-    ExpertProducts is KgExpertProducts {
-        x: Address,
-        m: [Mat; 2],
-        bias: [Address; 2],
-        y: [Address; 2],
-        ids: Address,
-        order: Address,
-        tasks: Address,
-        n_m: u32,
-        rows: u32,
-        n: u32,
-        share: u32,
-        n_slots: u32,
-        n_tasks: u32,
-        at_once: u32,
-        x_stride: u32,
-        y_stride: u32,
-        tile: u32,
-        activation: u32,
-        shared: u32,
-        weights: Address,
-        gate: Address,
-    }
-
-    /// Products with experts' matrices on tensor cores.
-    ExpertGemm is KgExpertGemm {
-        x: Address,
-        m: [Mat; 2],
-        bias: [Address; 2],
-        y: Address,
-        order: Address,
-        tasks: Address,
-        n_m: u32,
-        rows: u32,
-        k: u32,
-        n_tasks: u32,
-        share: u32,
-        by_slot: u32,
-        x_stride: u32,
-        y_stride: u32,
-        activation: u32,
-        wgmma: u32,
+        up_stride: u32,
     }
 
     /// Head norms, rope and the cache's rows of prefill.
@@ -386,11 +339,13 @@ const NUMBERS: &[Number] = &[
     ("KG_TENSOR_HEAD", TENSOR_HEAD as u64),
     ("KG_INPUT_F16_WORDS", INPUT_F16_WORDS as u64),
     ("KG_INPUT_Q_WORDS", INPUT_Q_WORDS as u64),
+    ("KG_DELTA_HEAD", DELTA_HEAD as u64),
+    ("KG_SCAN_STATE", SCAN_STATE as u64),
 ];
 
 /// That the compiled kernels have the structs and numbers that this library has.
 pub fn check() -> Result<()> {
-    compare(&[STRUCTS, NUMBERS, kinds::NUMBERS, packed::NUMBERS], &reported())
+    compare(&[STRUCTS, experts::STRUCTS, recurrent::STRUCTS, NUMBERS, kinds::NUMBERS, packed::NUMBERS], &reported())
 }
 
 #[cfg(test)]

@@ -114,6 +114,20 @@ pub fn lower(target: Target<'_>, ops: &[Op], n_seq: u32) -> Vec<Launch> {
                     lowering.push(Kind::Attend, Run::Between(Between::Norm(norm)));
                 }
             }
+            What::ByLayer(by_layer) => {
+                let ((x, stride), norms) = stages.by_layer(by_layer);
+                lowering.push(Kind::Embed, Run::Embed { mat: by_layer.table, scale: by_layer.scale, x, stride });
+                for norm in norms {
+                    lowering.push(Kind::Embed, Run::Between(Between::Norm(norm)));
+                }
+            }
+            What::LayerGlu { layer, activation } => {
+                lowering.push(Kind::Glu, Run::Between(Between::Glu(stages.layer_glu(*layer, *activation))));
+            }
+            What::Beside => lowering.push(Kind::Output, Run::Between(Between::Norm(stages.beside()))),
+            What::ValueNorm { at, heads } => {
+                lowering.push(Kind::Attend, Run::Between(Between::Norm(stages.value_norm(*at, *heads))));
+            }
             What::Project(p) => {
                 let rows: u32 = p.mats.iter().map(|m| m.rows).sum();
                 lowering.product(stages.project(p), row(rows as usize));
@@ -122,7 +136,7 @@ pub fn lower(target: Target<'_>, ops: &[Op], n_seq: u32) -> Vec<Launch> {
                 let attend = Attend {
                     chunk: ATTEND_CHUNK,
                     n_seq,
-                    qkv_stride: row(a.attention.q_width() + 2 * a.attention.kv_width()),
+                    qkv_stride: row(a.attention.q_width() + a.attention.kept()),
                     out_stride: row(a.attention.q_width()),
                     long_from: LONG_FROM,
                     long_chunk: LONG_CHUNK,
@@ -137,6 +151,12 @@ pub fn lower(target: Target<'_>, ops: &[Op], n_seq: u32) -> Vec<Launch> {
                     lowering.push(Kind::Glu, Run::Between(Between::Glu(glu)));
                 }
             }
+            What::Mix(mix) => {
+                for call in stages.mix(mix) {
+                    lowering.push(call.kind, Run::Between(call.run));
+                }
+            }
+            What::GateMix { width } => lowering.push(Kind::Attend, Run::Between(stages.gate_mix(*width))),
             What::Ffn(part) => {
                 for call in stages.ffn(part, None) {
                     lowering.push(call.kind, Run::Between(call.run));

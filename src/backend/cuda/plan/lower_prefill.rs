@@ -7,11 +7,15 @@
 use super::experts::Rows as PartRows;
 use super::ffn::{self, Ffn};
 use super::op::{Attend, Gate, Half, Input, Op, Output, What};
+use super::per_layer;
+use super::prefill_attention;
 use super::prefill_workspace::{PrefillWorkspace, ends_with, quantized, slab_bytes};
+use super::recurrent::{self, Mix, To};
+use super::show::{Rows, Show};
+use super::stage::value_norm;
 use super::tables::Tables;
-use crate::backend::PAGE_TOKENS;
 use crate::backend::cuda::driver::{Address, Gpu};
-use crate::backend::cuda::kernels::abi::{self, Flash, Gemm, Glu, Mat, PrefillRope};
+use crate::backend::cuda::kernels::abi::{self, Flash, Gemm, Glu, Mat, PrefillRope, Spans};
 use crate::backend::cuda::kernels::kinds::{Epilogue, NormKind};
 use crate::backend::cuda::kernels::launch::Between;
 use crate::model::Config;
@@ -50,33 +54,6 @@ pub enum Run {
     Between(Between),
 }
 
-/// Rows of an activation that a launch has left somewhere.
-#[derive(Clone, Copy, Debug)]
-pub struct Show {
-    /// One of `TAP_NAMES`.
-    pub name: &'static str,
-    /// The layer, or -1.
-    pub layer: i32,
-    /// How they lie.
-    pub rows: Rows,
-    /// Elements of a row.
-    pub cols: usize,
-}
-
-/// How rows of an activation lie.
-#[derive(Clone, Copy, Debug)]
-pub enum Rows {
-    /// f32, so many elements apart.
-    Floats {
-        /// The first.
-        from: Address,
-        /// Elements from one to the next.
-        stride: usize,
-    },
-    /// f16 and what their rounding has left, where that is not null, one behind the other.
-    Halves([Address; 2]),
-}
-
 /// A pass.
 #[derive(Clone, Copy)]
 pub struct Pass<'a> {
@@ -92,9 +69,14 @@ pub struct Pass<'a> {
     pub one: (Tables, usize, bool),
     /// How many tiles several sequences have; the tables hold them and the sequences' places. 0: there is one sequence.
     pub n_tiles: usize,
+    /// Sequences, of which the workspace's spans tell where there are states.
+    pub n_spans: usize,
     /// Two buffers of m rows of the widest vector, where somebody watches.
     pub taps: Option<[Address; 2]>,
 }
+
+/// Rows lie one behind the other.
+const EXACT: fn(usize) -> u32 = |n| n as u32;
 
 /// The launches of these operations, which end in `Finish`, for the rows of a pass.
 pub fn lower(pass: Pass<'_>, ops: &[Op]) -> Vec<Launch> {
@@ -143,13 +125,26 @@ impl Lowering<'_> {
                 match p.output {
                     Output::Qkv => self.gemm(x, &p.mats, p.bias, work.qkv, Epilogue::F32),
                     Output::Stream { half, post_norm } => self.add(x, p.mats[0], p.bias, half, post_norm),
+                    Output::Gates => self.gemm(x, &p.mats, p.bias, work.recurrent.gates, Epilogue::F32),
+                    Output::Aside => self.gemm(x, &p.mats, p.bias, work.delta[1], Epilogue::F32),
+                    Output::ByLayer => self.gemm(x, &p.mats, p.bias, work.per_layer.rows, Epilogue::F32),
+                    Output::LayerGate => self.gemm(x, &p.mats, p.bias, work.per_layer.gate, Epilogue::F32),
+                    Output::MixGate => {
+                        self.gemm(x, &p.mats, p.bias, work.recurrent.gate, Epilogue::F32);
+                        self.show_floats("gate", layer, work.recurrent.gate, p.mats[0].rows as usize);
+                    }
                     Output::Shared => self.gemm(x, &p.mats, p.bias, self.next_delta(), Epilogue::F32),
                     // The last stage of a step takes a prompt's last row.
                     Output::Logits { .. } => {}
                 }
             }
             What::Attend(a) => self.attend(a),
-            What::Norm(n) => self.read(n.norm, [n.weight, n.bias], n.ends, n.taps),
+            What::Norm(n) => self.read(n.norm, [n.weight, n.bias], (n.ends, n.sum_scale), n.taps),
+            What::ValueNorm { at, heads } => {
+                let row = (work.qkv + 4 * *at as u64, (at + heads.0 * heads.1) as u32);
+                let norm = value_norm(row, m as u32, *heads, config.norm_eps);
+                self.push(Run::Between(Between::Norm(norm)));
+            }
             What::QkNorm(parts) => {
                 let [(_, h), (_, g)] = *parts;
                 for (i, (w, dim)) in parts.iter().enumerate() {
@@ -159,11 +154,34 @@ impl Lowering<'_> {
                     self.push(Run::Between(Between::Norm(abi::Norm { x_stride: (h + 2 * g) as u32, ..norm })));
                 }
             }
+            What::Beside => {
+                let norm = abi::Norm { x: work.delta[0], delta: [work.delta[1], 0], ..abi::Norm::default() };
+                let norm = abi::Norm { n_rows: m as u32, dim: d as u32, x_stride: d as u32, scale: 1.0, ..norm };
+                self.push(Run::Between(Between::Norm(norm)));
+                self.show_floats("attn_out", layer, work.delta[0], d);
+            }
+            What::ByLayer(by_layer) => {
+                let (mat, scale, x) = (by_layer.table, by_layer.scale, work.per_layer.embd);
+                self.push(Run::Embed { mat, n: m as u32, scale, x, stride: mat.cols });
+                for norm in per_layer::sums(config, by_layer, self.rows(), &work.per_layer) {
+                    self.push(Run::Between(Between::Norm(norm)));
+                }
+            }
+            What::LayerGlu { layer, activation } => {
+                let to = [0, work.act, work.left(work.act)];
+                let glu = per_layer::gate(config, (*layer, *activation), self.rows(), &work.per_layer, to);
+                self.push(Run::Between(Between::Glu(glu)));
+            }
+            What::Mix(mix) => self.mix(mix),
+            What::GateMix { width } => {
+                let run = recurrent::gate_mix(*width, m as u32, EXACT, self.mixed(), &work.recurrent);
+                self.push(Run::Between(run));
+            }
             What::Gate(g) => self.gate(g),
             What::Ffn(part) => self.ffn(part),
-            What::Finish { layer } => {
+            What::Finish { layer, sum_scale } => {
                 if !self.pending.is_empty() {
-                    let norm = self.summing();
+                    let norm = abi::Norm { sum_scale: *sum_scale, ..self.summing() };
                     self.push(Run::Between(Between::Norm(norm)));
                 }
                 self.show_floats("resid", *layer, work.x, d);
@@ -179,18 +197,24 @@ impl Lowering<'_> {
             Input::Gated => work.act,
             Input::Row => work.h,
             Input::Normed { weight, tap, ends } => {
-                self.read(NormKind::Rms, [weight, 0], ends, &[tap]);
+                self.read(NormKind::Rms, [weight, 0], (ends, 0.0), &[tap]);
                 work.h
             }
         }
     }
 
     /// Sums the stream and leaves its norm in `h`.
-    fn read(&mut self, norm: NormKind, [w, bias]: [Address; 2], ends: Option<i32>, shows: &[&'static str]) {
+    fn read(
+        &mut self,
+        norm: NormKind,
+        [w, bias]: [Address; 2],
+        (ends, sum_scale): (Option<i32>, f32),
+        shows: &[&'static str],
+    ) {
         let Pass { config, work, taps, .. } = self.pass;
         // What `ffn` names reads what is not rounded.
         let (first, d) = (if work.normed != 0 { work.normed } else { taps.map_or(0, |t| t[0]) }, config.n_embd);
-        let norm = abi::Norm { w, bias, kind: norm as u32, row: first, ..self.summing() };
+        let norm = abi::Norm { w, bias, kind: norm as u32, row: first, sum_scale, ..self.summing() };
         let norm = abi::Norm { out: work.h, out_lo: work.left(work.h), out_stride: d as u32, ..norm };
         self.push(Run::Between(Between::Norm(norm)));
         if let Some(ended) = ends {
@@ -244,6 +268,28 @@ impl Lowering<'_> {
         self.pending.push(op.post_norm);
     }
 
+    fn rows(&self) -> per_layer::Rows {
+        per_layer::Rows { n: self.pass.m as u32, stride: EXACT }
+    }
+
+    /// Where what a mixer makes goes.
+    fn mixed(&self) -> To {
+        To::Halves(self.pass.work.mix, self.pass.work.left(self.pass.work.mix))
+    }
+
+    /// See [`Mix`].
+    fn mix(&mut self, op: &Mix) {
+        let Pass { config, work, m, n_spans, .. } = self.pass;
+        let of = Spans { spans: work.spans, n: n_spans as u32, n_rows: m as u32, ..Spans::default() };
+        let rows = recurrent::Rows { of, x: work.qkv, stride: EXACT, to: self.mixed() };
+        for call in recurrent::launches(config, op, rows, &work.recurrent) {
+            self.push(Run::Between(call.run));
+            for (name, from, stride, cols) in call.shows {
+                self.show(name, self.layer, Rows::Floats { from, stride }, cols);
+            }
+        }
+    }
+
     /// Where the next thing to be added to the stream goes.
     fn next_delta(&self) -> Address {
         self.pass.work.delta[self.pending.len().min(1)]
@@ -293,87 +339,38 @@ impl Lowering<'_> {
     /// x + (s + b) has the same bits either way. Of two things the second does not come first.
     fn add(&mut self, x: Address, mat: Mat, bias: [Address; 3], half: Half, post: Address) {
         let Pass { config, work, taps, .. } = self.pass;
-        let apart = taps.is_some() || post != 0 || config.residual_scale != 1.0 || !self.pending.is_empty();
+        let scaled = config.layers.get(self.layer as usize).is_some_and(|layer| layer.out_scale != 1.0);
+        let apart = taps.is_some()
+            || scaled
+            || half == Half::Beside
+            || post != 0
+            || config.residual_scale != 1.0
+            || !self.pending.is_empty();
         let delta = self.next_delta();
         let (to, epilogue) = if apart { (delta, Epilogue::F32) } else { (work.x, Epilogue::Add) };
         self.gemm(x, &[mat], bias, to, epilogue);
         if apart {
             self.pending.push(post);
         }
-        self.show_floats(half.tap(), self.layer, delta, config.n_embd);
+        if let Some(tap) = half.tap() {
+            self.show_floats(tap, self.layer, delta, config.n_embd);
+        }
     }
 
     fn attend(&mut self, op: &Attend) {
-        let Pass { gpu, config, work, m, one: (tables, start, is_long), n_tiles, taps } = self.pass;
-        let class = op.cache_class as usize;
-        let (places, tiles) = if n_tiles > 0 { (work.places(class), work.tiles(class)) } else { (0, 0) };
-        let pages = tables.of(class);
-        let a = &op.attention;
+        let (a, work) = (&op.attention, self.pass.work);
         let (h, g) = (a.q_width(), a.kv_width());
-        let tile = (PAGE_TOKENS * a.head_dim) as u64;
-        let k_offset = op.layer_at;
-        let v_offset = k_offset + a.n_kv_heads as u64 * tile;
-        let [tap_q, tap_k] = taps.unwrap_or_default();
-        self.push(Run::Rope(PrefillRope {
-            qkv: work.qkv,
-            q_norm: op.q_norm,
-            k_norm: op.k_norm,
-            turns: op.turns,
-            q: work.q,
-            pages,
-            tap_q,
-            tap_k,
-            k_offset,
-            v_offset,
-            head_stride: tile,
-            token_stride: a.head_dim as u64,
-            n_tokens: m as u32,
-            start: start as u32,
-            n_heads: a.n_heads as u32,
-            n_kv: a.n_kv_heads as u32,
-            head_dim: a.head_dim as u32,
-            n_rot: op.n_rot as u32,
-            pairing: op.pairing as u32,
-            norm_last: u32::from(op.norm_last),
-            beta: a.temperature.map_or(0.0, |t| t.beta),
-            interval: a.temperature.map_or(0, |t| t.interval),
-            qkv_stride: (h + 2 * g) as u32,
-            q_stride: h as u32,
-            eps: config.norm_eps,
-            magnitude: op.magnitude,
-            rows: places,
-            is_long: u32::from(is_long),
-            unused: 0,
-        }));
-        self.push(Run::Flash(Flash {
-            q: work.q,
-            out: work.mix,
-            out_lo: work.left(work.mix),
-            sinks: op.sinks,
-            pages,
-            k_offset,
-            v_offset,
-            head_stride: tile,
-            token_stride: a.head_dim as u64,
-            n_tokens: m as u32,
-            start: start as u32,
-            n_heads: a.n_heads as u32,
-            n_kv: a.n_kv_heads as u32,
-            head_dim: a.head_dim as u32,
-            q_stride: h as u32,
-            out_stride: h as u32,
-            window: a.window.unwrap_or(0),
-            wgmma: u32::from(work.encode.exists()),
-            n_sms: gpu.n_sm,
-            scale: a.scale,
-            softcap: a.softcap.unwrap_or(0.0),
-            tiles,
-            n_tiles: n_tiles as u32,
-        }));
+        let [tap_q, tap_k] = self.pass.taps.unwrap_or_default();
+        let (rope, flash) = prefill_attention::launches(&self.pass, op);
+        self.push(Run::Rope(rope));
+        self.push(Run::Flash(flash));
         self.show_floats("q_rope", self.layer, tap_q, h);
-        self.show_floats("k_rope", self.layer, tap_k, g);
-        let v = Rows::Floats { from: work.qkv + 4 * (h + g) as u64, stride: h + 2 * g };
-        self.show("v", self.layer, v, g);
+        // What another layer has made that one has shown.
+        if a.kv_from.is_none() {
+            self.show_floats("k_rope", self.layer, tap_k, g);
+            let v = Rows::Floats { from: work.qkv + 4 * (h + g) as u64, stride: h + 2 * g };
+            self.show("v", self.layer, v, g);
+        }
         self.show("attn_mix", self.layer, Rows::Halves([work.mix, work.left(work.mix)]), h);
     }
 }

@@ -95,12 +95,31 @@ pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
                     push(Kind::Attend, Run::Between(Between::Norm(norm)), Vec::new());
                 }
             }
+            What::ByLayer(by_layer) => {
+                let ((x, _), norms) = stages.by_layer(by_layer);
+                push(Kind::Embed, Run::Embed { mat: by_layer.table, scale: by_layer.scale, x }, Vec::new());
+                for norm in norms {
+                    push(Kind::Embed, Run::Between(Between::Norm(norm)), Vec::new());
+                }
+            }
+            What::LayerGlu { layer, activation } => {
+                push(Kind::Glu, Run::Between(Between::Glu(stages.layer_glu(*layer, *activation))), Vec::new());
+            }
+            What::Beside => {
+                let norm = stages.beside();
+                push(Kind::Output, Run::Between(Between::Norm(norm)), vec![show("attn_out", norm.x, config.n_embd)]);
+            }
+            What::ValueNorm { at, heads } => {
+                push(Kind::Attend, Run::Between(Between::Norm(stages.value_norm(*at, *heads))), Vec::new());
+            }
             What::Project(p) => {
                 let placed = watching(stages.project(p), watched, work);
                 let mut shows = input_shows(p.input, op.layer, &placed.stage);
                 shows.extend(match p.output {
-                    Output::Qkv | Output::Shared => None,
-                    Output::Stream { half, .. } => Some(show(half.tap(), stages.added(half), config.n_embd)),
+                    Output::Qkv | Output::Shared | Output::Gates | Output::ByLayer | Output::LayerGate => None,
+                    Output::Aside => None,
+                    Output::MixGate => Some(show("gate", work.recurrent.gate, p.mats[0].rows as usize)),
+                    Output::Stream { half, .. } => half.tap().map(|tap| show(tap, stages.added(half), config.n_embd)),
                     Output::Logits { .. } => Some(show("logits", 0, config.n_vocab)),
                 });
                 push(placed.kind, stage(placed), shows);
@@ -108,7 +127,14 @@ pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
             What::Attend(a) => {
                 let widths = (a.attention.q_width(), a.attention.kv_width());
                 let (attend, rows) = attending(stages.attend(a), widths, watched, work);
-                push(Kind::Attend, Run::Attend(attend), rows.map(|(name, from, cols)| show(name, from, cols)).into());
+                // What another layer has made that one has shown.
+                let own = |name: &str| a.attention.kv_from.is_none() || matches!(name, "q_rope" | "attn_mix");
+                let rows = rows.into_iter().filter(|(name, ..)| own(name));
+                push(
+                    Kind::Attend,
+                    Run::Attend(attend),
+                    rows.map(|(name, from, cols)| show(name, from, cols)).collect(),
+                );
             }
             What::Gate(g) => {
                 let (placed, glu) = stages.gate(g);
@@ -124,6 +150,13 @@ pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
                     }
                 }
             }
+            What::Mix(mix) => {
+                for call in stages.mix(mix) {
+                    let shows = call.shows.iter().map(|(name, from, _, cols)| show(name, *from, *cols)).collect();
+                    push(call.kind, Run::Between(call.run), shows);
+                }
+            }
+            What::GateMix { width } => push(Kind::Attend, Run::Between(stages.gate_mix(*width)), Vec::new()),
             What::Ffn(part) => {
                 for call in stages.ffn(part, before.take()) {
                     let shows = call.shows.iter().map(|(name, from, _, cols)| show(name, *from, *cols));
@@ -131,8 +164,8 @@ pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
                     push(call.kind, Run::Between(call.run), shows);
                 }
             }
-            What::Finish { layer } => {
-                if let Some(norm) = stages.sum() {
+            What::Finish { layer, sum_scale } => {
+                if let Some(norm) = stages.sum(*sum_scale) {
                     let resid = Show { name: "resid", layer: *layer, from: norm.x, cols: config.n_embd };
                     push(Kind::Logits, Run::Between(Between::Norm(norm)), vec![resid]);
                 }

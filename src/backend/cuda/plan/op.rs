@@ -5,6 +5,8 @@
 pub use super::kind::Kind;
 
 use super::ffn::Ffn;
+use super::per_layer::ByLayer;
+use super::recurrent::Mix;
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::kernels::abi::Mat;
 use crate::backend::cuda::kernels::kinds::{Activation, NormKind, Pairing};
@@ -30,22 +32,49 @@ pub enum What {
         /// See `Config::embedding_scale`.
         scale: f32,
     },
+    /// Of a token its embeddings by layer, scaled, and those of the products before them, normed: both become what layers add.
+    ByLayer(ByLayer),
+    /// activation(gate) * what the layer adds by the token's embeddings.
+    LayerGlu {
+        /// The layer.
+        layer: usize,
+        /// On the gate.
+        activation: Activation,
+    },
     /// The stream, summed and normalized apart from the products that read it.
     Norm(Norm),
     /// Products of one input.
     Project(Project),
     /// Norms of all queries of a position together, and of all its keys: weights, and how many elements.
     QkNorm([(Address, usize); 2]),
+    /// Norms of a position's values, head by head.
+    ValueNorm {
+        /// Elements of a row in front of them.
+        at: usize,
+        /// Heads, and elements of one.
+        heads: (usize, usize),
+    },
     /// Norms of the heads, rope, the cache's new row, attention; shows "q_rope", "k_rope", "v" and "attn_mix".
     Attend(Attend),
     /// activation(gate x) * (up x), or activation(up x); shows "ffn_act".
     Gate(Gate),
+    /// What a mixer with a state makes of the row that its products have left; shows what is its own.
+    Mix(Mix),
+    /// What two mixers have made, added; shows "attn_out".
+    Beside,
+    /// What attention has mixed, times the sigmoid of its gate; shows "gate".
+    GateMix {
+        /// Elements of a row.
+        width: usize,
+    },
     /// A feed-forward part that is no gate between products; shows "ffn_out" and what is its own.
     Ffn(Ffn),
     /// The stream with what was to be added to it, where nothing else follows that adds it; shows "resid".
     Finish {
         /// The layer that ends.
         layer: i32,
+        /// As a norm's.
+        sum_scale: f32,
     },
 }
 
@@ -65,6 +94,8 @@ pub struct Norm {
     pub taps: &'static [&'static str],
     /// See [`Input::Normed`].
     pub ends: Option<i32>,
+    /// What the sum is multiplied by; 0: nothing.
+    pub sum_scale: f32,
 }
 
 /// What a product reads.
@@ -90,8 +121,18 @@ pub enum Input {
 /// Where a product goes.
 #[derive(Clone, Copy, Debug)]
 pub enum Output {
-    /// Queries, keys, values, one behind the other.
+    /// Queries, keys, values, or what a mixer with a state begins with, one behind the other.
     Qkv,
+    /// What attention makes beside another mixer.
+    Aside,
+    /// Of a token what all layers add by its embeddings,
+    ByLayer,
+    /// and what a layer's gate makes.
+    LayerGate,
+    /// What a mixer with a state makes betas and decays of.
+    Gates,
+    /// The gate of attention.
+    MixGate,
     /// To be added to the stream, through a norm where there is one (else 0), by whatever reads the stream next.
     Stream {
         /// Which half of a layer it is.
@@ -117,14 +158,19 @@ pub enum Half {
     Mixer,
     /// Shows "ffn_out".
     Ffn,
+    /// What embeddings by layer add behind both; shows nothing.
+    ByLayer,
+    /// One of two mixers, to which the other's is added; shows nothing.
+    Beside,
 }
 
 impl Half {
     /// What it shows of what it adds.
-    pub fn tap(self) -> &'static str {
+    pub fn tap(self) -> Option<&'static str> {
         match self {
-            Half::Mixer => "attn_out",
-            Half::Ffn => "ffn_out",
+            Half::Mixer => Some("attn_out"),
+            Half::Ffn => Some("ffn_out"),
+            Half::ByLayer | Half::Beside => None,
         }
     }
 }

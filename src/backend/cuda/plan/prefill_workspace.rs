@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use super::ffn::{self, Room};
 use super::limits::{LEAST_ROWS, MOST_ROWS};
-use super::op::{Gate, Op, What};
+use super::op::{Gate, Op, Output, What};
+use super::{per_layer, recurrent};
 use crate::backend::cuda::driver::{Address, Buffer, Gpu};
 use crate::backend::cuda::kernels::abi::Encoder;
-use crate::backend::cuda::kernels::abi::{FlashTile, Mat, RowPlace};
+use crate::backend::cuda::kernels::abi::{FlashTile, Mat, RowPlace, Span};
 use crate::backend::cuda::kernels::kinds::Epilogue;
 use crate::backend::cuda::kernels::launch;
 use crate::backend::cuda::kernels::packed::Packed;
 use crate::error::Result;
-use crate::model::{Block, Config, Layer};
+use crate::model::{Block, Config, Layer, Recurrent};
 
 /// Whether a model's activations between products, and its quantized weights, are two halves, x and what rounding it to f16
 /// leaves, each product taking both: two or three times the work, and the error of f16 is gone. Models so narrow have it to
@@ -34,21 +35,35 @@ pub fn slab_bytes(m: &Mat) -> u64 {
 
 /// The matrices of each product.
 fn products(body: &[Op]) -> impl Iterator<Item = Vec<Mat>> {
-    body.iter().filter_map(|op| match &op.what {
+    body.iter().filter_map(product)
+}
+
+fn product(op: &Op) -> Option<Vec<Mat>> {
+    match &op.what {
         What::Project(p) => Some(p.mats.clone()),
         What::Gate(g) => Some(g.mats().0),
         What::Embed { .. } | What::Norm(_) | What::QkNorm(_) | What::Attend(_) => None,
+        What::Mix(_) | What::GateMix { .. } | What::ByLayer(_) | What::LayerGlu { .. } | What::ValueNorm { .. } => None,
+        What::Beside => None,
         // Its matrices are read as they lie.
         What::Ffn(_) | What::Finish { .. } => None,
-    })
+    }
 }
 
 /// Whether the products can take this model: they need rows of whole 16 bytes, and no f32.
 pub fn can(c: &Config, body: &[Op]) -> bool {
-    let of_layer =
-        |l: &Layer| [l.attention().q_width(), l.attention().kv_width(), l.common_ffn().map_or(0, |ffn| ffn.width)];
+    let of_layer = |l: &Layer| {
+        let (a, mixer) = (l.attention(), l.recurrent.as_ref());
+        let of_mixer = [mixer.map_or(0, Recurrent::in_width), mixer.map_or(0, Recurrent::out_width)];
+        // Of gates two columns are one load.
+        let gates = 4 * mixer.map_or(0, Recurrent::n_gates);
+        [a.q_width(), a.kv_width(), l.common_ffn().map_or(0, |ffn| ffn.width), gates].into_iter().chain(of_mixer)
+    };
     let mut widths = c.layers.iter().flat_map(of_layer).chain([c.n_embd]);
-    ffn::can(c, MOST_ROWS) && widths.all(|n| n % 8 == 0) && products(body).flatten().all(|m| m.ty != Packed::F32)
+    // Those of betas and decays are small, and often f32.
+    let is_large = |op: &&Op| !matches!(&op.what, What::Project(p) if matches!(p.output, Output::Gates));
+    let mut large = body.iter().filter(is_large).filter_map(product).flatten();
+    ffn::can(c, MOST_ROWS) && widths.all(|n| n % 8 == 0) && large.all(|m| m.ty != Packed::F32)
 }
 
 /// Bytes the working memory for `rows` tokens takes.
@@ -61,7 +76,8 @@ pub fn planned_bytes(c: &Config, body: &[Op], rows: usize) -> u64 {
 
 fn bytes_of(c: &Config, body: &[Op], rows: usize, halves: bool) -> u64 {
     let own = sizes(c, body, rows, halves).iter().sum::<u64>() + tables(rows, n_classes(body)).iter().sum::<u64>();
-    own + normed_bytes(c, rows) + Room::bytes(c, rows)
+    let rooms = Room::bytes(c, rows) + recurrent::Room::bytes(c, rows) + per_layer::Room::bytes(c, rows);
+    own + normed_bytes(c, rows) + rooms
 }
 
 /// Bytes of normalized rows in f32, which feed-forward parts with launches of their own read.
@@ -86,7 +102,8 @@ fn between(body: &[Op]) -> usize {
 /// Bytes of each vector, in the order of [`PrefillWorkspace`]'s fields.
 fn sizes(c: &Config, body: &[Op], rows: usize, halves: bool) -> [u64; 13] {
     let most = c.widths();
-    let (d, h, g, f) = (c.n_embd, most.q, most.kv, most.ffn);
+    let (d, h, f) = (c.n_embd, most.q, most.ffn.max(per_layer::width(c)));
+    let mix = recurrent::most_out(c);
     let in_slab = |mats: Vec<Mat>| {
         let copies = if halves && quantized(&mats) { 2 } else { 1 };
         mats.iter().map(slab_bytes).sum::<u64>() * copies
@@ -94,16 +111,17 @@ fn sizes(c: &Config, body: &[Op], rows: usize, halves: bool) -> [u64; 13] {
     let slab = products(body).map(in_slab).max().unwrap_or(0);
     let of = |n: usize| (rows * n) as u64;
     let left = |n: usize| if halves { of(n * 2) } else { 0 };
-    let floats = [of(d * 4), of(d * 4), of((h + 2 * g) * 4)];
+    let floats = [of(d * 4), of(d * 4), of(recurrent::most_in(c) * 4)];
     let [x, delta, qkv] = floats;
-    let two = c.layers.iter().any(|layer| layer.block == Block::Parallel);
+    let beside = |layer: &Layer| layer.recurrent.is_some() && layer.attention().is_there();
+    let two = c.layers.iter().any(|layer| layer.block == Block::Parallel || beside(layer));
     let (second, wide) = (if two { delta } else { 0 }, of(between(body) * 4));
     let all =
-        [x, delta, second, qkv, wide, of(d * 2), of(h * 2), of(h * 2), of(f * 2), slab, left(d), left(h), left(f)];
+        [x, delta, second, qkv, wide, of(d * 2), of(h * 2), of(mix * 2), of(f * 2), slab, left(d), left(mix), left(f)];
     all.map(|n| n.next_multiple_of(256))
 }
 
-/// Tiles of 64 rows that sequences of at least [`LEAST_ROWS`] can have in a pass.
+/// Tiles of 64 rows that sequences of at least [`LEAST_ROWS`] can have in a pass, and so the most such sequences.
 pub fn most_tiles(rows: usize) -> usize {
     rows.div_ceil(LEAST_ROWS)
 }
@@ -114,10 +132,11 @@ fn n_classes(body: &[Op]) -> usize {
     body.iter().map(class).max().unwrap_or(0) + 1
 }
 
-/// Bytes of what the host tells of a pass: tokens; places and tiles of several sequences, for each class.
-fn tables(rows: usize, n_classes: usize) -> [u64; 3] {
+/// Bytes of what the host tells of a pass: tokens; places and tiles of several sequences, for each class; their states.
+fn tables(rows: usize, n_classes: usize) -> [u64; 4] {
     let [places, tiles] = of_class(rows).map(|bytes| n_classes as u64 * bytes);
-    [((rows * 4) as u64).next_multiple_of(256), places, tiles]
+    let [tokens, spans] = [rows * 4, most_tiles(rows) * size_of::<Span>()].map(|n| (n as u64).next_multiple_of(256));
+    [tokens, places, tiles, spans]
 }
 
 /// Bytes of the places and of the tiles for one class.
@@ -139,7 +158,7 @@ pub struct PrefillWorkspace {
     pub x: Address,
     /// [rows, D] f32, what is to be added to it; the second for blocks that add two things
     pub delta: [Address; 2],
-    /// [rows, H + 2 G] f32
+    /// [rows, H + 2 G] f32, or what a mixer with a state begins with
     pub qkv: Address,
     /// [rows, F or 2 F] f32: up, or gate and up, where something else than their product stands between them and down
     pub wide: Address,
@@ -159,6 +178,12 @@ pub struct PrefillWorkspace {
     pub normed: Address,
     /// What feed-forward parts with launches of their own have.
     pub ffn: Room,
+    /// What mixers with a state have, and gated attention.
+    pub recurrent: recurrent::Room,
+    /// What embeddings by layer have.
+    pub per_layer: per_layer::Room,
+    /// [most_tiles(rows)] Span, where there are states
+    pub spans: Address,
     /// [rows] u32
     pub tokens: Address,
     /// Classes of layers.
@@ -180,9 +205,11 @@ impl PrefillWorkspace {
         };
         let [x, delta, second, qkv, wide, h, q, mix, act, slab, left @ ..] =
             sizes(c, body, rows, halves).map(&mut take);
-        let [tokens, places, tiles] = tables(rows, n_classes(body)).map(&mut take);
+        let [tokens, places, tiles, spans] = tables(rows, n_classes(body)).map(&mut take);
         let normed = take(normed_bytes(c, rows));
         let ffn = Room::at(take(Room::bytes(c, rows)), c, rows);
+        let recurrent = recurrent::Room::at(take(recurrent::Room::bytes(c, rows)), c, rows);
+        let per_layer = per_layer::Room::at(take(per_layer::Room::bytes(c, rows)), c, rows);
         let normed = if ffn::there(c) { normed } else { 0 };
         Ok(PrefillWorkspace {
             rows,
@@ -201,6 +228,9 @@ impl PrefillWorkspace {
             left,
             normed,
             ffn,
+            recurrent,
+            per_layer,
+            spans,
             tokens,
             n_classes: n_classes(body),
             places,

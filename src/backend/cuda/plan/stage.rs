@@ -5,12 +5,21 @@ use super::ffn::{self, Ffn};
 use super::geometry::{By, Shape, Tuning, share};
 use super::limits::stride;
 use super::op::{Attend, Gate, Half, Input, Kind, Norm, Output, Project};
+use super::per_layer::{self, ByLayer};
+use super::recurrent::{self, To};
 use super::workspace::Workspace;
 use crate::backend::cuda::driver::{Address, Gpu};
-use crate::backend::cuda::kernels::abi::{self, Glu, Mat, Stage};
-use crate::backend::cuda::kernels::kinds::NormKind;
+use crate::backend::cuda::kernels::abi::{self, Glu, Mat, Spans, Stage};
+use crate::backend::cuda::kernels::kinds::{Activation, NormKind};
+use crate::backend::cuda::kernels::launch::Between;
 use crate::backend::cuda::kernels::packed::Packed;
 use crate::model::Config;
+
+/// Norms without weights of `n` rows' heads, so many of so many elements.
+pub fn value_norm((x, x_stride): (Address, u32), n: u32, (heads, dim): (usize, usize), eps: f32) -> abi::Norm {
+    let (heads, dim) = (heads as u32, dim as u32);
+    abi::Norm { x, row: x, n_rows: n, dim, heads, x_stride, kind: NormKind::Rms as u32, eps, ..abi::Norm::default() }
+}
 
 /// A stage with its geometry.
 #[derive(Clone, Debug)]
@@ -52,15 +61,15 @@ impl<'a> Stages<'a> {
 
     /// Elements from one row of so many to the next.
     fn stride(&self, n: usize) -> u32 {
-        if self.n == 1 { n as u32 } else { stride(n) as u32 }
+        self.row_stride()(n)
     }
 
     /// The stream with what is to be added to it, in its place; nothing where there is nothing.
-    pub fn sum(&mut self) -> Option<abi::Norm> {
+    pub fn sum(&mut self, sum_scale: f32) -> Option<abi::Norm> {
         if self.pending.is_empty() {
             return None;
         }
-        Some(self.summing())
+        Some(abi::Norm { sum_scale, ..self.summing() })
     }
 
     fn summing(&mut self) -> abi::Norm {
@@ -85,11 +94,14 @@ impl<'a> Stages<'a> {
     pub fn norm(&mut self, op: &Norm) -> Option<abi::Norm> {
         if op.norm == NormKind::None {
             self.row = self.current;
-            return self.sum();
+            return self.sum(op.sum_scale);
         }
         self.row = self.work.normed;
         let norm = self.summing();
-        Some(abi::Norm { w: op.weight, bias: op.bias, row: self.row, kind: op.norm as u32, ..norm })
+        let Norm { weight: w, bias, .. } = *op;
+        // A prompt's stream comes to the head summed and scaled.
+        let sum_scale = if norm.delta[0] != 0 { op.sum_scale } else { 0.0 };
+        Some(abi::Norm { w, bias, row: self.row, kind: op.norm as u32, sum_scale, ..norm })
     }
 
     /// The same where the launches of `op`, which is next, begin with it, and where they leave the stream; nothing where they do not.
@@ -132,6 +144,12 @@ impl<'a> Stages<'a> {
             }
         };
         [norm((0, &parts[0])), norm((1, &parts[1]))]
+    }
+
+    /// Norms of a position's values, in their places, of so many heads of so many elements.
+    pub fn value_norm(&self, at: usize, (heads, dim): (usize, usize)) -> abi::Norm {
+        let (x, x_stride) = (self.work.qkv + 4 * at as u64, self.stride(at + heads * dim));
+        value_norm((x, x_stride), self.n, (heads, dim), self.config.norm_eps)
     }
 
     /// A stage that reads this.
@@ -178,6 +196,14 @@ impl<'a> Stages<'a> {
                 stage.out[0] = self.added(half);
                 self.pending.push((stage.out[0], post_norm));
             }
+            Output::Gates => {
+                stage.out[0] = self.work.recurrent.gates;
+                stage.out[1] = stage.out[0] + 4 * u64::from(p.mats[0].rows);
+            }
+            Output::Aside => stage.out[0] = self.work.ffn_out,
+            Output::ByLayer => stage.out[0] = self.work.per_layer.rows,
+            Output::LayerGate => stage.out[0] = self.work.per_layer.gate,
+            Output::MixGate => stage.out[0] = self.work.recurrent.gate,
             Output::Shared => stage.out[0] = self.added(Half::Ffn),
             Output::Logits { softcap, scale } => {
                 (stage.state, stage.softcap, stage.scale) = (self.work.state, softcap, scale);
@@ -198,11 +224,51 @@ impl<'a> Stages<'a> {
         ffn::launches(self.gpu, self.config, op, rows, &self.work.ffn)
     }
 
+    /// See [`Mix`](recurrent::Mix).
+    pub fn mix(&self, op: &recurrent::Mix) -> Vec<Call> {
+        let Workspace { qkv, mix, state, recurrent: room, .. } = self.work;
+        let of = Spans { state: *state, n: self.n, n_rows: self.n, ..Spans::default() };
+        let rows = recurrent::Rows { of, x: *qkv, stride: self.row_stride(), to: To::Row(*mix) };
+        recurrent::launches(self.config, op, rows, room)
+    }
+
+    /// Where embeddings by layer go, and how far apart, and the norms of what layers add.
+    pub fn by_layer(&self, op: &ByLayer) -> ((Address, u32), [abi::Norm; 2]) {
+        let (room, all) = (&self.work.per_layer, op.table.cols as usize);
+        ((room.embd, self.stride(all)), per_layer::sums(self.config, op, self.rows(), room))
+    }
+
+    /// A layer's gate on what it adds.
+    pub fn layer_glu(&self, layer: usize, activation: Activation) -> Glu {
+        let to = [self.work.act, 0, 0];
+        per_layer::gate(self.config, (layer, activation), self.rows(), &self.work.per_layer, to)
+    }
+
+    fn rows(&self) -> per_layer::Rows {
+        per_layer::Rows { n: self.n, stride: self.row_stride() }
+    }
+
+    /// What two mixers have made, in the place of the first.
+    pub fn beside(&self) -> abi::Norm {
+        let (dim, x_stride) = (self.config.n_embd as u32, self.stride(self.config.n_embd));
+        let norm = abi::Norm { x: self.work.attn_out, n_rows: self.n, dim, x_stride, ..abi::Norm::default() };
+        abi::Norm { delta: [self.work.ffn_out, 0], scale: 1.0, ..norm }
+    }
+
+    /// The gate of attention.
+    pub fn gate_mix(&self, width: usize) -> Between {
+        recurrent::gate_mix(width, self.n, self.row_stride(), To::Row(self.work.mix), &self.work.recurrent)
+    }
+
+    fn row_stride(&self) -> fn(usize) -> u32 {
+        if self.n == 1 { |n| n as u32 } else { |n| stride(n) as u32 }
+    }
+
     /// Where a half layer leaves what it adds.
     pub fn added(&self, half: Half) -> Address {
         match half {
-            Half::Mixer => self.work.attn_out,
-            Half::Ffn => self.work.ffn_out,
+            Half::Mixer | Half::Beside => self.work.attn_out,
+            Half::Ffn | Half::ByLayer => self.work.ffn_out,
         }
     }
 
@@ -257,6 +323,7 @@ impl<'a> Stages<'a> {
             window: a.window.unwrap_or(0),
             cache_class: op.cache_class,
             layer_at: op.layer_at,
+            is_kept: u32::from(a.kv_from.is_some()),
             max_chunks: work.max_chunks(),
             scale: a.scale,
             softcap: a.softcap.unwrap_or(0.0),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::ffn::Room;
 use super::limits::{ATTEND_CHUNK, MOST_PARTS, RING, stride};
+use super::{per_layer, recurrent};
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::driver::{Buffer, Gpu, Pinned, Stream};
 use crate::backend::cuda::kernels::abi::State;
@@ -24,8 +25,8 @@ pub struct Workspace {
     pub bytes: u64,
     pub n_vocab: u32,
     pub x: [Address; 2],   // [D]
-    pub qkv: Address,      // [H + 2 G]
-    pub mix: Address,      // [H]
+    pub qkv: Address,      // [H + 2 G], or what a mixer with a state begins with
+    pub mix: Address,      // [H], or what that ends with
     pub attn_out: Address, // [D]
     pub act: Address,      // [F]
     pub gate: Address,     // [F]
@@ -40,18 +41,20 @@ pub struct Workspace {
     pub best: Address,     // u64
     pub counter: Address,  // u32
     pub ffn: Room,
+    pub recurrent: recurrent::Room,
+    pub per_layer: per_layer::Room,
 }
 
 /// Bytes of the fixed part and where each piece starts in it.
 fn pieces(c: &Config, rows: usize) -> ([u64; 19], u64) {
     let most = c.widths();
-    let (d, h, g, f) = (c.n_embd, most.q, most.kv, most.ffn);
+    let (d, h, f, qkv) = (c.n_embd, recurrent::most_out(c), most.ffn.max(per_layer::width(c)), recurrent::most_in(c));
     let widest = if rows == 1 { d.max(h).max(f) } else { 0 };
     let parts = if rows == 1 { 0 } else { MOST_PARTS * stride(d) };
     // Whole groups of eight; words a block of 32: 33 of halves, or 19 of integers.
     let words = d.max(h).max(f).div_ceil(32) * 33;
     let split = if rows == 1 { 0 } else { words * 8usize.div_ceil(rows) };
-    let floats = [d, d, h + 2 * g, h, d, f, f, f, d, widest, widest, widest, d, parts, split];
+    let floats = [d, d, qkv, h, d, f, f, f, d, widest, widest, widest, d, parts, split];
     let mut offsets = [0u64; 19];
     let mut at = 0u64;
     for (i, n) in floats.into_iter().enumerate() {
@@ -76,14 +79,16 @@ fn chunks_of(n_ctx: usize) -> usize {
 
 /// Bytes a workspace for `n_ctx` positions takes.
 pub fn planned_bytes(c: &Config, n_ctx: usize) -> [u64; 2] {
-    [pieces(c, 1).1 + Room::bytes(c, 1), part_bytes(c, chunks_of(n_ctx)) as u64]
+    let rooms = Room::bytes(c, 1) + recurrent::Room::bytes(c, 1) + per_layer::Room::bytes(c, 1);
+    [pieces(c, 1).1 + rooms, part_bytes(c, chunks_of(n_ctx)) as u64]
 }
 
 impl Workspace {
     /// For positions below `n_ctx` of `rows` sequences.
     pub fn new(gpu: &Arc<Gpu>, c: &Config, n_ctx: usize, rows: usize, stream: &Stream) -> Result<Workspace> {
         let (o, own) = pieces(c, rows);
-        let bytes = own + Room::bytes(c, rows);
+        let (of_ffn, of_mixers) = (Room::bytes(c, rows), recurrent::Room::bytes(c, rows));
+        let bytes = own + of_ffn + of_mixers + per_layer::Room::bytes(c, rows);
         let fixed = Buffer::zeroed(gpu, bytes as usize, stream)?;
         let part = Buffer::new(gpu, rows * part_bytes(c, chunks_of(n_ctx)))?;
         let ring = Pinned::new(gpu, RING * 4)?;
@@ -111,6 +116,8 @@ impl Workspace {
             best: at(17),
             counter: at(18),
             ffn: Room::at(fixed.at() + own, c, rows),
+            recurrent: recurrent::Room::at(fixed.at() + own + of_ffn, c, rows),
+            per_layer: per_layer::Room::at(fixed.at() + own + of_ffn + of_mixers, c, rows),
             _fixed: fixed,
             part,
             ring,

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use super::batch::{Batch, Making};
 use super::internal;
 use super::pages::Pages;
-use super::slot::CudaSlot;
+use super::slot::{CudaSlot, slot_of};
+use super::states::{StateAt, States};
 use super::step::{Launcher, Steps};
-use crate::backend::PAGE_TOKENS;
 use crate::backend::cuda::driver::{Buffer, Gpu, Stream};
 use crate::backend::cuda::kernels::abi::State;
 use crate::backend::cuda::kernels::launch::{self, Queue};
@@ -24,6 +24,7 @@ use crate::backend::cuda::plan::split::AttentionSplit;
 use crate::backend::cuda::plan::tables::Tables;
 use crate::backend::cuda::plan::workspace::Workspace;
 use crate::backend::cuda::weights::layout::DeviceWeights;
+use crate::backend::{Chunk, PAGE_TOKENS};
 use crate::error::{Error, Result};
 use crate::model::{CacheClasses, Config};
 
@@ -42,6 +43,8 @@ pub struct Network {
     widest_head: usize,
     /// The cache.
     pub pages: Pages,
+    /// The states of its sequences.
+    pub states: States,
     /// The body and the head.
     pub ops: Vec<Op>,
     /// The body and what ends it without logits.
@@ -67,6 +70,7 @@ impl Network {
             config: config.try_clone()?,
             widest_head: config.widths().head,
             pages: Pages::new(gpu, config, classes)?,
+            states: States::new(gpu, config),
             can_prefill: prefill_workspace::can(config, &body),
             most_drawn: launch::sample_most() as usize,
             n_head: head.len(),
@@ -98,6 +102,16 @@ impl Network {
     /// Tokens that a pass has room for at first.
     pub fn prompt_rows(&self) -> usize {
         MOST_ROWS.min(first_context(&self.config))
+    }
+
+    /// Makes a chunk's slot know its pages, and its state. Fails where the chunk's tokens, its pages or its positions are not.
+    pub fn bind<'a>(&self, stream: &Stream, chunk: &'a mut Chunk<'_>) -> Result<&'a mut CudaSlot> {
+        let (tokens, start, pages, state) = (chunk.tokens, chunk.start, chunk.pages, chunk.state);
+        self.check_chunk(tokens, start, pages.len())?;
+        let slot = slot_of(chunk.slot)?;
+        slot.state = self.states.of(state)?;
+        self.pages.bind(stream, slot, pages, start..start + tokens.len())?;
+        Ok(slot)
     }
 
     /// Fails where a chunk's tokens, its pages or its positions are not.
@@ -226,5 +240,7 @@ pub fn state_of(slot: &CudaSlot, token: u32, position: usize, produced: usize, d
     let Tables { first: pages, stride: table_stride } = slot.tables();
     let (logits, is_long) = (slot.logits.at(), u32::from(slot.is_long));
     let (token, position) = (token as i32, position as i32);
-    State { pages, logits, token, position, produced: produced as u32, is_long, table_stride, ..drawn }
+    let StateAt { kept, keeps } = slot.state;
+    let of_slot = State { pages, logits, token, position, is_long, table_stride, kept, keeps, ..drawn };
+    State { produced: produced as u32, ..of_slot }
 }

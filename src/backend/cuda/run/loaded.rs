@@ -63,6 +63,31 @@ impl LoadedModel for CudaModel {
         self.net.pages.trim(n)
     }
 
+    fn reserve_states(&self, n: usize, in_use: usize) -> Result<()> {
+        self.net.states.reserve(n, in_use)
+    }
+
+    fn release_state(&self, state: u32, in_use: usize) {
+        self.net.states.release(state, in_use);
+    }
+
+    fn read_state(&self, state: u32, out: &mut [u8]) -> Result<()> {
+        let exec = self.lock();
+        self.net.states.check(out.len())?;
+        self.net.gpu.bind()?;
+        // SAFETY: a whole state.
+        unsafe { exec.stream.download(self.net.states.find(state)?, out) }
+    }
+
+    fn write_state(&self, state: u32, from: &[u8]) -> Result<()> {
+        let exec = self.lock();
+        self.net.states.check(from.len())?;
+        let to = self.net.states.place(state)?;
+        // SAFETY: a whole state; pageable memory is staged before this returns.
+        unsafe { exec.stream.upload(to, from.as_ptr(), from.len())? };
+        exec.stream.wait()
+    }
+
     fn copy_page(&self, from: u32, to: u32) -> Result<()> {
         let exec = self.lock();
         let pages = &self.net.pages;
@@ -161,7 +186,8 @@ impl LoadedModel for CudaModel {
         let capacity = first_context(&self.net.config).div_ceil(PAGE_TOKENS).next_power_of_two();
         let table = Buffer::new(&self.net.gpu, capacity * 8 * self.net.pages.classes.n())?;
         let (is_long, pages, bound) = (self.net.config.is_long(n_ctx), Vec::new(), Default::default());
-        Ok(Box::new(CudaSlot { logits, table, capacity, bound, epoch: 0, is_long, pages, choice: None, wish: None }))
+        let (state, choice, wish) = (Default::default(), None, None);
+        Ok(Box::new(CudaSlot { logits, table, capacity, bound, epoch: 0, is_long, state, pages, choice, wish }))
     }
 
     fn forward(&self, chunks: &mut [Chunk<'_>], run: &mut RunControl<'_>) -> Result<()> {
@@ -225,7 +251,8 @@ impl LoadedModel for CudaModel {
     }
 
     fn decode_ahead(&self, mut ahead: Ahead<'_>, emit: &mut dyn FnMut(u32) -> Result<Verdict>) -> Result<Option<()>> {
-        if !sample::chooses(&self.net, ahead.params) {
+        // A state goes from block to block as the engine says.
+        if !sample::chooses(&self.net, ahead.params) || self.net.states.bytes > 0 {
             return Ok(None);
         }
         if ahead.position == 0 {

@@ -14,6 +14,7 @@ pub mod prompts;
 pub mod sample;
 pub mod single;
 pub mod slot;
+pub mod states;
 pub mod step;
 pub mod tap;
 pub mod together;

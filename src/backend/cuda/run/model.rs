@@ -15,7 +15,7 @@ use crate::backend::cuda::weights::load;
 use crate::backend::{LoadControl, Plan};
 use crate::error::{Error, Result};
 use crate::gguf::TensorType;
-use crate::model::{CacheClasses, Config, Layer, Weights};
+use crate::model::{CacheClasses, Config, Layer, Recurrent, Weights};
 
 /// What the driver rounds large allocations up to.
 const GRAIN: u64 = 2 << 20;
@@ -32,7 +32,7 @@ pub fn plan(config: &Config, weights: &Weights<'_>) -> Plan {
         kv_bytes_per_token: config.kv_bytes_per_token() as u64,
         // And a slot's logits and table, the captured steps, and what rounding takes.
         scratch_bytes: fixed + part + prefill + 2 * GRAIN,
-        state_bytes: 0,
+        state_bytes: 4 * config.state_len() as u64,
     }
 }
 
@@ -50,7 +50,7 @@ pub struct CudaModel {
 /// What the kernels need beyond the description's own invariants.
 fn check(gpu: &Gpu, config: &Config, weights: &Weights<'_>) -> Result<()> {
     let most = config.widths();
-    let widest = config.n_embd.max(most.ffn).max(most.q).max(most.expert);
+    let widest = config.n_embd.max(most.ffn).max(most.q).max(most.mix_out).max(most.expert);
     if MOST_SEQUENCES * most.n_used > MOST_SLOTS {
         let (name, expected) = ("number of experts used (expert_used_count)", MOST_SLOTS / MOST_SEQUENCES);
         let expected = format!("at most {expected} on a GPU");
@@ -72,7 +72,10 @@ fn check(gpu: &Gpu, config: &Config, weights: &Weights<'_>) -> Result<()> {
     }
     // What stands behind a vector up to whole blocks is zero, which a wider layer's would not leave it.
     for (name, of) in [
-        ("rows of a layer's queries", (|l| l.attention().q_width()) as fn(&Layer) -> usize),
+        (
+            "rows of a layer's queries",
+            (|l| l.recurrent.as_ref().map_or(l.attention().q_width(), Recurrent::out_width)) as fn(&Layer) -> usize,
+        ),
         ("feed-forward length (feed_forward_length)", |l| l.common_ffn().map_or(0, |ffn| ffn.width)),
     ] {
         let mut widths = config.layers.iter().map(of);
@@ -143,7 +146,7 @@ impl CudaModel {
             weights_bytes: self.weights_bytes.next_multiple_of(GRAIN),
             kv_bytes_per_token: self.net.config.kv_bytes_per_token() as u64,
             scratch_bytes: exec.work.bytes + batch + masked + exec.prefill.as_ref().map_or(0, |p| p.bytes()),
-            state_bytes: 0,
+            state_bytes: self.net.states.bytes as u64,
         }
     }
 }

@@ -53,8 +53,10 @@ impl Pages {
         reserve_exact(&mut layers, config.n_layers())?;
         for (i, layer) in config.layers.iter().enumerate() {
             let (a, class) = (layer.attention(), classes.of(i));
-            layers.push(Heads { class, at: at[class], n: a.n_kv_heads, dim: a.head_dim });
-            at[class] += 2 * a.kv_width() * PAGE_TOKENS;
+            let own = at[class];
+            at[class] += a.kept() * PAGE_TOKENS;
+            let at = a.kv_from.and_then(|from| layers.get(from)).map_or(own, |of: &Heads| of.at);
+            layers.push(Heads { class, at, n: a.n_kv_heads, dim: a.head_dim });
         }
         let part_bytes = at.map(|elements| 2 * elements);
         let mut of_class = Vec::new();
@@ -147,7 +149,7 @@ impl Pages {
 
     /// Zeroes what belongs to positions from `rows` on, in a copy of a class's part of a page.
     pub fn clear_from(&self, class: usize, rows: usize, part: &mut [u8]) {
-        for heads in self.layers.iter().filter(|heads| heads.class == class) {
+        for heads in self.layers.iter().filter(|heads| heads.class == class && heads.dim > 0) {
             let (row, from) = (2 * heads.dim, 2 * heads.at);
             let layer = part.get_mut(from..from + 2 * heads.n * PAGE_TOKENS * row).unwrap_or_default();
             for tile in layer.chunks_exact_mut(PAGE_TOKENS * row) {

@@ -111,6 +111,10 @@ impl Parts {
         if let Some(at) = self.find(page)? {
             return Ok(at);
         }
+        // Of layers that keep nothing of a position.
+        if self.bytes == 0 {
+            return Ok(0);
+        }
         for attempt in 0..2 {
             let free = self.slabs.iter_mut().enumerate().find_map(|(i, slab)| Some((i, slab.as_mut()?.free.pop()?)));
             if let (Some((slab, index)), Some(of_page)) = (free, self.of_page.get_mut(page as usize)) {

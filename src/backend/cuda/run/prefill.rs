@@ -5,10 +5,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::states::StateAt;
 use super::tap::TapReader;
 use crate::backend::RunControl;
 use crate::backend::cuda::driver::{Address, Buffer, Event, Gpu, Stream};
-use crate::backend::cuda::kernels::abi::{FlashTile, RowPlace};
+use crate::backend::cuda::kernels::abi::{FlashTile, RowPlace, Span};
 use crate::backend::cuda::kernels::launch::Queue;
 use crate::backend::cuda::plan::limits::LAYERS_AHEAD;
 use crate::backend::cuda::plan::lower_prefill::{Launch, Pass, Run, lower};
@@ -26,6 +27,8 @@ pub struct Part<'a> {
     pub sequence: usize,
     /// See [`CudaSlot::is_long`].
     pub is_long: bool,
+    /// Where its state is.
+    pub state: StateAt,
     /// Position of the first token.
     pub start: usize,
     /// At least one; `LEAST_ROWS` where there are several parts.
@@ -59,11 +62,15 @@ pub fn run(on: On<'_>, parts: &[Part<'_>], run: &mut RunControl<'_>) -> Result<A
     // SAFETY: there is room for `rows` tokens; the host's are staged before this returns.
     unsafe { stream.upload(work.tokens, tokens.as_ptr().cast(), m * 4)? };
     let n_tiles = if parts.len() > 1 { tell_parts(on, parts)? } else { 0 };
+    if config.state_len() > 0 {
+        tell_states(on, parts)?;
+    }
     let Part { tables, sequence, is_long, start, .. } = parts[0];
     let widest = config.n_embd.max(config.widths().q);
     let taps = run.tap.is_some().then(|| Buffer::new(gpu, m * widest * 8)).transpose()?;
     let both = taps.as_ref().map(|b| [b.at(), b.at() + (m * widest * 4) as u64]);
-    let launches = lower(Pass { gpu, config, work, m, one: (tables, start, is_long), n_tiles, taps: both }, ops);
+    let pass = Pass { gpu, config, work, m, one: (tables, start, is_long), n_tiles, n_spans: parts.len(), taps: both };
+    let launches = lower(pass, ops);
     let mut eye = TapReader { stream, sequence, position: start, rows: m, tap: run.tap.as_deref_mut() };
     let marks = (0..LAYERS_AHEAD).map(|_| Event::new(gpu, false)).collect::<Result<Vec<_>>>()?;
     for of_layer in launches.chunk_by(|a, b| a.layer == b.layer) {
@@ -89,6 +96,22 @@ pub fn run(on: On<'_>, parts: &[Part<'_>], run: &mut RunControl<'_>) -> Result<A
         stream.wait()?;
     }
     Ok(work.x)
+}
+
+/// Tells the device of the sequences' states.
+fn tell_states(on: On<'_>, parts: &[Part<'_>]) -> Result<()> {
+    let mut spans = Vec::with_capacity(parts.len());
+    let mut row0 = 0;
+    for Part { state: StateAt { kept, keeps }, tokens, .. } in parts {
+        let n_rows = tokens.len() as u32;
+        spans.push(Span { kept: *kept, keeps: *keeps, row0, n_rows });
+        row0 += n_rows;
+    }
+    if spans.len() > most_tiles(on.work.rows) {
+        return Err(Error::Internal { message: format!("{} states in a pass of {} rows", spans.len(), on.work.rows) });
+    }
+    // SAFETY: there is room for so many spans; the host's are staged before this returns.
+    unsafe { on.stream.upload(on.work.spans, spans.as_ptr().cast(), size_of_val(&spans[..])) }
 }
 
 /// Tells the device of several sequences; how many tiles they have.

@@ -32,16 +32,15 @@ pub fn run_alone(
     chunk: &mut Chunk<'_>,
     run: &mut RunControl<'_>,
 ) -> Result<()> {
-    net.check_chunk(chunk.tokens, chunk.start, chunk.pages.len())?;
     exec.grow(net, chunk.start + chunk.tokens.len())?;
-    let slot = slot_of(chunk.slot)?;
-    net.pages.bind(&exec.stream, slot, chunk.pages, chunk.start..chunk.start + chunk.tokens.len())?;
     let (tokens, start) = (chunk.tokens, chunk.start);
-    let (tables, is_long) = (slot.tables(), slot.is_long);
+    let slot = net.bind(&exec.stream, chunk)?;
+    let (tables, is_long, mut state) = (slot.tables(), slot.is_long, slot.state);
     let most = tokens.len().min(MOST_ROWS);
     let mut last = 0;
     for (i, tokens) in tokens.chunks(MOST_ROWS).enumerate() {
-        let part = Part { tables, sequence, is_long, start: start + i * MOST_ROWS, tokens };
+        let part = Part { tables, sequence, is_long, state, start: start + i * MOST_ROWS, tokens };
+        state = state.behind();
         let first = pass(net, exec, most, &[part], run)?;
         last = first + ((tokens.len() - 1) * net.config.n_embd * 4) as u64;
     }
@@ -97,18 +96,15 @@ fn run_together(
     prompts: &mut [(usize, &mut Chunk<'_>)],
     run: &mut RunControl<'_>,
 ) -> Result<()> {
-    for (_, chunk) in &*prompts {
-        net.check_chunk(chunk.tokens, chunk.start, chunk.pages.len())?;
-    }
     let n_tokens = prompts.iter().map(|(_, c)| c.tokens.len()).sum();
     let longest = prompts.iter().map(|(_, c)| c.start + c.tokens.len()).max().unwrap_or(0);
     exec.grow(net, longest)?;
     let mut parts = Vec::with_capacity(prompts.len());
     for (sequence, chunk) in &mut *prompts {
-        let slot = slot_of(chunk.slot)?;
-        net.pages.bind(&exec.stream, slot, chunk.pages, chunk.start..chunk.start + chunk.tokens.len())?;
-        let (tables, is_long) = (slot.tables(), slot.is_long);
-        parts.push(Part { tables, sequence: *sequence, is_long, start: chunk.start, tokens: chunk.tokens });
+        let (start, tokens) = (chunk.start, chunk.tokens);
+        let slot = net.bind(&exec.stream, chunk)?;
+        let (tables, is_long, state) = (slot.tables(), slot.is_long, slot.state);
+        parts.push(Part { tables, sequence: *sequence, is_long, state, start, tokens });
     }
     let mut at = pass(net, exec, n_tokens, &parts, run)?;
     let row = (net.config.n_embd * 4) as u64;

@@ -34,10 +34,9 @@ pub fn run(
     chunk: &mut Chunk<'_>,
     run: &mut RunControl<'_>,
 ) -> Result<()> {
-    net.check_chunk(chunk.tokens, chunk.start, chunk.pages.len())?;
     exec.grow(net, chunk.start + chunk.tokens.len())?;
+    net.bind(&exec.stream, chunk)?;
     let slot = slot_of(chunk.slot)?;
-    net.pages.bind(&exec.stream, slot, chunk.pages, chunk.start..chunk.start + chunk.tokens.len())?;
     let drawn = State { produced: exec.chosen as u32, ..slot.wish.unwrap_or_default() };
     let mark = Event::new(&net.gpu, false)?;
     for (i, token) in chunk.tokens.iter().enumerate() {
@@ -46,6 +45,7 @@ pub fn run(
         }
         let position = chunk.start + i;
         exec.set_state(net, slot, *token, position, &drawn)?;
+        slot.state = slot.state.behind();
         let want = chunk.want == Want::Last && i + 1 == chunk.tokens.len();
         if run.tap.is_some() {
             // Launch by launch: the launches and so the bits are those of the graph.

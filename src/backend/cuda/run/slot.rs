@@ -4,6 +4,7 @@
 
 use std::any::Any;
 
+use super::states::StateAt;
 use crate::backend::Slot;
 use crate::backend::cuda::driver::Buffer;
 use crate::backend::cuda::kernels::abi::State;
@@ -40,6 +41,8 @@ pub struct CudaSlot {
     pub epoch: u64,
     /// Whether its keys are turned by the ropes of long sessions.
     pub is_long: bool,
+    /// Where its state is, before and behind the step that comes next.
+    pub state: StateAt,
     /// Those that the tables name.
     pub pages: Vec<u32>,
     /// The choice of a token from these logits.

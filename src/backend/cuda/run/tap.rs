@@ -2,7 +2,7 @@
 
 use crate::alloc;
 use crate::backend::cuda::driver::{Address, Stream};
-use crate::backend::cuda::plan::lower_prefill::{Rows, Show};
+use crate::backend::cuda::plan::show::{Rows, Show};
 use crate::backend::{TapEvent, TapObserver};
 use crate::error::Result;
 

@@ -16,9 +16,7 @@ use crate::error::{Error, Result};
 /// Runs the chunks, [`MOST_SEQUENCES`] of them in a step.
 pub fn run(net: &Network, exec: &mut Exec, chunks: &mut [&mut Chunk<'_>], run: &RunControl<'_>) -> Result<()> {
     for chunk in &mut *chunks {
-        net.check_chunk(chunk.tokens, chunk.start, chunk.pages.len())?;
-        let slot = slot_of(chunk.slot)?;
-        net.pages.bind(&exec.stream, slot, chunk.pages, chunk.start..chunk.start + chunk.tokens.len())?;
+        net.bind(&exec.stream, chunk)?;
     }
     let last = chunks.iter().map(|c| c.start + c.tokens.len()).max().unwrap_or(0);
     exec.grow(net, last)?;
@@ -56,7 +54,9 @@ fn step(net: &Network, exec: &mut Exec, group: &mut [&mut &mut Chunk<'_>], round
     let logits = group.iter().any(|c| wanted(c));
     if let [chunk] = group {
         let position = chunk.start + round;
-        exec.set_state(net, slot_of(chunk.slot)?, chunk.tokens[round], position, &State::default())?;
+        let slot = slot_of(chunk.slot)?;
+        exec.set_state(net, slot, chunk.tokens[round], position, &State::default())?;
+        slot.state = slot.state.behind();
         return single::queue(net, exec, if logits { Pass::Logits } else { Pass::Cache }, position);
     }
     let each = group.iter().map(|c| net.split_at(c.start + round, &exec.tuning));
@@ -65,7 +65,9 @@ fn step(net: &Network, exec: &mut Exec, group: &mut [&mut &mut Chunk<'_>], round
     for chunk in group.iter_mut() {
         let position = chunk.start + round;
         let token = chunk.tokens[round];
-        states.push(state_of(slot_of(chunk.slot)?, token, position, 0, State::default()));
+        let slot = slot_of(chunk.slot)?;
+        states.push(state_of(slot, token, position, 0, State::default()));
+        slot.state = slot.state.behind();
     }
     let chosen = if choose { sample::among(group, &mut states)? } else { None };
     let (batch, making) = exec.batch_for(net, group.len())?;

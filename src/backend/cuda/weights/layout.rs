@@ -12,7 +12,7 @@ use crate::backend::cuda::kernels::abi::Mat;
 use crate::backend::cuda::kernels::packed::Packed;
 use crate::error::Result;
 use crate::gguf::{Data, TensorType};
-use crate::model::{Config, ExpertsWeights, RopeTable, Tensor, Weights};
+use crate::model::{Config, ExpertsWeights, RecurrentWeights, RopeTable, Tensor, Weights};
 
 /// One layer; an address of 0: the tensor does not exist.
 #[derive(Clone, Debug, Default)]
@@ -28,8 +28,11 @@ pub struct Layer {
     pub v_bias: Address,
     pub q_norm: Address,
     pub k_norm: Address,
-    pub sinks: Address, // [n_heads]
-    pub o: Mat,         // [D, H]
+    pub sinks: Address,      // [n_heads]
+    pub o: Mat,              // [D, H]
+    pub q_gate: Option<Mat>, // [H, D]
+    pub recurrent: Option<Recurrent>,
+    pub per_layer: Option<PerLayerGate>,
     pub o_bias: Address,
     pub post_attn_norm: Address,
     pub ffn_norm: Address,
@@ -43,6 +46,40 @@ pub struct Layer {
     pub post_ffn_norm: Address,
     pub experts: Option<Experts>, // with them gate, up and down are those of the expert that all share
     pub turns: [Address; 2], // [n_rot / 2] f64 each: turns of a pair per position, of sessions not long and long; 0: nothing turns
+}
+
+/// What embeddings by layer meet behind a layer.
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs)]
+pub struct PerLayerGate {
+    pub gate: Mat, // [P, D]
+    pub proj: Mat, // [D, P]
+    pub post_norm: Address,
+}
+
+/// Embeddings by layer.
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs)]
+pub struct PerLayer {
+    pub embd: Mat,     // [n_vocab, n_layers P]
+    pub proj: Mat,     // [n_layers P, D]
+    pub norm: Address, // [P]
+}
+
+/// A mixer with a state.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs)]
+pub struct Recurrent {
+    pub input: Mat,         // [in_width, D]
+    pub gate: Option<Mat>,  // [out_width, D]
+    pub gates: Vec<Mat>,    // [heads, D] each: of betas and of decays, or of time steps
+    pub conv: Address,      // [channels, len]
+    pub conv_bias: Address, // [channels]
+    pub a: Address,         // [heads]
+    pub dt: Address,        // [heads]
+    pub d: Address,         // [heads]
+    pub norm: Address,      // [v_dim], or [out_width]
+    pub output: Mat,        // [D, out_width]
 }
 
 /// The experts of a layer, the matrices of all of them one behind the other.
@@ -67,6 +104,7 @@ pub struct Experts {
 pub struct DeviceWeights {
     pub token_embd: Mat,
     pub layers: Vec<Layer>,
+    pub per_layer: Option<PerLayer>,
     pub output_norm: Address,
     pub output_norm_bias: Address,
     pub output: Mat,
@@ -214,6 +252,32 @@ impl<'a> Layer0<'a> {
         }
     }
 
+    fn recurrent(&mut self, w: &RecurrentWeights<'a>) -> Recurrent {
+        let (input, gate) = match &w.gate {
+            Some(gate) => {
+                let [input, gate] = self.mats([&w.input, gate]);
+                (input, Some(gate))
+            }
+            None => (self.mats([&w.input])[0], None),
+        };
+        Recurrent {
+            input,
+            gate,
+            gates: match (&w.beta, &w.alpha) {
+                (Some(beta), Some(alpha)) => self.mats([beta, alpha]).into(),
+                (Some(steps), None) => self.mats([steps]).into(),
+                (None, _) => Vec::new(),
+            },
+            conv: self.vector(&w.conv),
+            conv_bias: self.optional(&w.conv_bias),
+            a: self.optional(&w.a),
+            dt: self.optional(&w.dt),
+            d: self.optional(&w.d),
+            norm: self.optional(&w.norm),
+            output: self.mats([&w.output])[0],
+        }
+    }
+
     /// A rotary table.
     fn turns(&mut self, rope: &RopeTable) -> Address {
         let mut data = Vec::with_capacity(rope.inv_freq.len() * 8);
@@ -241,11 +305,23 @@ pub fn lay<'a>(base: Address, config: &Config, weights: &Weights<'a>) -> Laid<'a
     let mut layers = Vec::with_capacity(weights.layers.len());
     for (w, c) in weights.layers.iter().zip(&config.layers) {
         let [q, k, v] = match (&w.k, &w.v) {
-            (Some(k), Some(v)) => at.mats([&w.q, k, v]),
-            // Such a layer is refused (`missing.rs`).
+            (Some(k), Some(v)) if w.q.rows > 0 => at.mats([&w.q, k, v]),
+            // What makes the keys makes the values, too.
+            (Some(k), None) => {
+                let [q, k] = at.mats([&w.q, k]);
+                [q, k, k]
+            }
+            (None, None) if w.q.rows > 0 => [at.mats([&w.q])[0], Mat::default(), Mat::default()],
+            // One without attention.
             _ => [Mat::default(); 3],
         };
-        let [o] = at.mats([&w.o]);
+        let o = if w.o.rows > 0 { at.mats([&w.o])[0] } else { Mat::default() };
+        let q_gate = w.q_gate.as_ref().map(|gate| at.mats([gate])[0]);
+        let recurrent = w.recurrent.as_ref().map(|w| at.recurrent(w));
+        let per_layer = w.per_layer.as_ref().map(|w| {
+            let ([gate], [proj]) = (at.mats([&w.gate]), at.mats([&w.proj]));
+            PerLayerGate { gate, proj, post_norm: at.vector(&w.post_norm) }
+        });
         let ffn = w.ffn.common();
         let (gate, up) = match ffn.map(|w| (&w.gate, &w.up)) {
             Some((Some(gate), up)) => {
@@ -270,6 +346,9 @@ pub fn lay<'a>(base: Address, config: &Config, weights: &Weights<'a>) -> Laid<'a
             k_norm: at.optional(&w.k_norm),
             sinks: at.optional(&w.sinks),
             o,
+            q_gate,
+            recurrent,
+            per_layer,
             o_bias: at.optional(&w.o_bias),
             post_attn_norm: at.optional(&w.post_attn_norm),
             ffn_norm: at.optional(&w.ffn_norm),
@@ -289,6 +368,10 @@ pub fn lay<'a>(base: Address, config: &Config, weights: &Weights<'a>) -> Laid<'a
     let output_norm_bias = at.optional(&weights.output_norm_bias);
     let output = weights.output.as_ref().map_or(token_embd, |t| at.mats([t])[0]);
     let output_bias = at.optional(&weights.output_bias);
-    let weights = DeviceWeights { token_embd, layers, output_norm, output_norm_bias, output, output_bias };
+    let per_layer = weights.per_layer.as_ref().map(|w| {
+        let [proj] = at.mats([&w.proj]);
+        PerLayer { embd: at.mat(&w.embd), proj, norm: at.vector(&w.norm) }
+    });
+    let weights = DeviceWeights { token_embd, layers, per_layer, output_norm, output_norm_bias, output, output_bias };
     Laid { weights, jobs: at.jobs, bytes: at.next - base }
 }

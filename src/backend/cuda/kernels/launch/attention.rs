@@ -15,7 +15,8 @@ fn check(p: &Attend, chunks: u32) -> Result<()> {
     let whole = |chunk: u32| chunk > 0 && chunk.is_multiple_of(32);
     let long = p.long_chunk == 0 || whole(p.long_chunk);
     ensure!(NAME, head_dim <= TENSOR_HEAD || (whole(chunk) && long), "chunks of {chunk} and {}", p.long_chunk);
-    let (all, own) = (u64::from(n_heads + 2 * n_kv) * u64::from(head_dim), u64::from(n_heads) * u64::from(head_dim));
+    let of_kv = if p.is_kept != 0 { 0 } else { 2 * n_kv };
+    let (all, own) = (u64::from(n_heads + of_kv) * u64::from(head_dim), u64::from(n_heads) * u64::from(head_dim));
     let apart = n_seq < 2 || (u64::from(qkv_stride) >= all && u64::from(out_stride) >= own);
     ensure!(NAME, apart, "{all} and {own} columns, rows {qkv_stride} and {out_stride} apart");
     ensure!(NAME, p.pairing <= Pairing::LAST as u32, "pairs of kind {}", p.pairing);

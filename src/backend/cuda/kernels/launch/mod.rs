@@ -10,6 +10,7 @@ mod experts;
 mod matmul;
 mod norm;
 mod prefill;
+mod recurrent;
 mod rows;
 mod sample;
 

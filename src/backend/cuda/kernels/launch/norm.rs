@@ -15,7 +15,7 @@ unsafe extern "C" {
 
 /// The shape of a norm.
 pub(super) fn check_norm(p: &Norm) -> Result<()> {
-    let Norm { n_rows, dim, x_stride, out_stride, kind, scale, delta, post_w, .. } = *p;
+    let Norm { n_rows, dim, x_stride, out_stride, kind, scale, sum_scale, heads, delta, post_w, .. } = *p;
     ensure!("norm", n_rows > 0 && dim > 0 && p.x != 0, "{n_rows} rows of {dim}");
     ensure!("norm", x_stride >= dim, "{dim} columns, rows {x_stride} apart");
     ensure!("norm", kind <= NormKind::LAST as u32, "a norm of kind {kind}");
@@ -23,6 +23,11 @@ pub(super) fn check_norm(p: &Norm) -> Result<()> {
     let normed = delta.iter().zip(&post_w).all(|(delta, post)| *delta != 0 || *post == 0);
     ensure!("norm", normed, "a norm of what is not added");
     ensure!("norm", delta[0] == 0 || (scale.is_finite() && scale > 0.0), "what is added, times {scale}");
+    ensure!("norm", sum_scale.is_finite() && (sum_scale == 0.0 || delta[0] != 0), "a sum, times {sum_scale}");
+    let parts = heads < 2 || (p.out | delta[0] == 0 && u64::from(x_stride) >= u64::from(heads) * u64::from(dim));
+    ensure!("norm", parts, "{heads} heads of {dim}, rows {x_stride} apart");
+    let of_heads = p.w_stride == 0 || (p.w != 0 && heads > 1 && p.w_stride >= dim);
+    ensure!("norm", of_heads, "weights of {heads} heads of {dim}, {} apart", p.w_stride);
     ensure!("norm", p.out == 0 || out_stride >= dim, "{dim} columns, rows {out_stride} apart");
     ensure!("norm", p.out != 0 || p.out_lo == 0, "what rounding leaves of nothing");
     ensure!("norm", p.out | p.row | delta[0] != 0, "nothing to do with {n_rows} rows");

@@ -64,7 +64,7 @@ fn check_flash(p: &Flash) -> Result<()> {
 
 fn check_rope(p: &PrefillRope) -> Result<()> {
     let PrefillRope { n_tokens, start, n_heads, n_kv, head_dim, n_rot, qkv_stride, q_stride, .. } = *p;
-    ensure!("prefill_rope", n_tokens > 0 && n_heads > 0 && n_kv > 0, "{n_tokens} tokens, {n_heads} and {n_kv} heads");
+    ensure!("prefill_rope", n_tokens > 0 && n_heads > 0, "{n_tokens} tokens, {n_heads} and {n_kv} heads");
     ensure!("prefill_rope", u64::from(start) + u64::from(n_tokens) < 1 << 31, "{n_tokens} tokens from {start} on");
     let whole = (2..=512).contains(&head_dim) && head_dim.is_multiple_of(2);
     ensure!("prefill_rope", whole, "heads of {head_dim}");

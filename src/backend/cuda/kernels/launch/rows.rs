@@ -7,7 +7,9 @@ use super::experts::{Router, Sum, Tasks};
 use super::{Queue, check_mat, ensure, ffi, padded, strided};
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::driver::sys::Handle;
-use crate::backend::cuda::kernels::abi::{ExpertGemm, ExpertProducts, Glu, MOST_PARTS, Mat, Norm, Route, Stage};
+use crate::backend::cuda::kernels::abi::{
+    Convolve, Delta, ExpertGemm, ExpertProducts, GateMix, Glu, MOST_PARTS, Mat, Norm, Route, Scan, Stage,
+};
 use crate::backend::cuda::kernels::kinds::Activation;
 use crate::error::Result;
 
@@ -47,6 +49,14 @@ pub enum Between {
     ExpertGemm(ExpertGemm),
     /// See [`Sum`].
     ExpertSum(Sum),
+    /// A convolution over the tokens of sequences.
+    Convolve(Convolve),
+    /// A gated delta rule over the tokens of sequences.
+    Delta(Delta),
+    /// A Mamba2 over the tokens of sequences.
+    Scan(Scan),
+    /// What attention has mixed, times a gate.
+    GateMix(GateMix),
 }
 
 /// y = the sum of the parts, each of `n_rows` rows, + bias (or 0).
@@ -77,6 +87,10 @@ impl Between {
             Between::ExpertRows(rows) => queue.expert_rows(*rows),
             Between::ExpertGemm(gemm) => queue.expert_gemm(gemm),
             Between::ExpertSum(sum) => queue.expert_sum(*sum),
+            Between::Convolve(convolve) => queue.convolve(convolve),
+            Between::Delta(delta) => queue.delta(delta),
+            Between::Scan(scan) => queue.scan(scan),
+            Between::GateMix(gate) => queue.gate_mix(gate),
         }
     }
 }
@@ -88,6 +102,7 @@ fn check_glu(p: &Glu) -> Result<()> {
     ensure!("glu", known && n > 0, "activation {activation} of {n} elements");
     ensure!("glu", (1..=65535).contains(&n_rows), "{n_rows} rows");
     ensure!("glu", in_stride >= n && out_stride >= n, "{n} columns, rows {in_stride} and {out_stride} apart");
+    ensure!("glu", p.up_stride == 0 || p.up_stride >= n, "{n} columns, rows of up {} apart", p.up_stride);
     let to = p.out != 0 || (p.row != 0 && p.out_lo == 0);
     ensure!("glu", p.gate != 0 && to, "from {:#x} to {:#x} and {:#x}", p.gate, p.row, p.out);
     Ok(())
