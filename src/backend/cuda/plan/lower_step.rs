@@ -6,7 +6,7 @@
 use super::experts::Call;
 use super::geometry::{By, Shape, Tuning};
 use super::limits::ATTEND_CHUNK;
-use super::op::{Input, Kind, Norm, Op, Output, What};
+use super::op::{Gate, Input, Kind, Norm, Op, Output, What};
 use super::stage::{Placed, Stages};
 use super::workspace::Workspace;
 use crate::backend::cuda::driver::{Address, Gpu};
@@ -64,8 +64,7 @@ pub struct Target<'a> {
 /// The launches of these operations, for one token; `watched`: each leaves what it can show.
 pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
     let Target { gpu, config, tuning, work } = target;
-    let mut stages = Stages::new(gpu, config, tuning, work, 1);
-    let mut launches = Vec::with_capacity(ops.len());
+    let (mut stages, mut launches) = (Stages::new(gpu, config, tuning, work, 1), Vec::with_capacity(ops.len()));
     // A norm that the next launch does, and what it shows.
     let (mut before, mut shown_before) = (None, Vec::new());
     for (i, op) in ops.iter().enumerate() {
@@ -121,17 +120,8 @@ pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
                 );
             }
             What::Gate(g) => {
-                let (placed, glu) = stages.gate(g);
-                let placed = watching(placed, watched, work);
-                let shows = input_shows(g.input, op.layer, &placed.stage);
-                let act = show("ffn_act", work.act, g.up.rows as usize);
-                let act = if g.shown { vec![act] } else { Vec::new() };
-                match glu {
-                    None => push(placed.kind, stage(placed), [shows, act].concat()),
-                    Some(glu) => {
-                        push(placed.kind, stage(placed), shows);
-                        push(Kind::Glu, Run::Between(Between::Glu(glu)), act);
-                    }
+                for (kind, run, shows) in gate(&mut stages, g, op.layer, (watched, work)) {
+                    push(kind, run, shows);
                 }
             }
             What::Ffn(part) => {
@@ -151,6 +141,26 @@ pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
         }
     }
     launches
+}
+
+/// The products in front of a gate, and it, with what they show.
+fn gate(
+    stages: &mut Stages<'_>,
+    g: &Gate,
+    layer: i32,
+    (watched, work): (bool, &Workspace),
+) -> Vec<(Kind, Run, Vec<Show>)> {
+    let (placed, glu) = stages.gate(g);
+    let placed = watching(placed, watched, work);
+    let shows = input_shows(g.input, layer, &placed.stage);
+    let act = Show { name: "ffn_act", layer, from: work.act, cols: g.up.rows as usize };
+    let act = if g.shown { vec![act] } else { Vec::new() };
+    match glu {
+        None => vec![(placed.kind, stage(placed), [shows, act].concat())],
+        Some(glu) => {
+            vec![(placed.kind, stage(placed), shows), (Kind::Glu, Run::Between(Between::Glu(glu)), act)]
+        }
+    }
 }
 
 /// Launches between products, with what they show.

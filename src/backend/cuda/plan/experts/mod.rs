@@ -201,7 +201,7 @@ impl<'a> Making<'a> {
         }
     }
 
-    /// By what what experts make is multiplied.
+    /// The weights of what experts make.
     fn weights(&self) -> Address {
         if self.op.weights.down_scale != 0 { self.room.scaled } else { self.room.weights }
     }
