@@ -211,6 +211,7 @@ struct KgNorm {
     uint32_t kind;          // KgNormKind
     float eps, scale;       // the latter: of what is added
     float sum_scale;        // of x with what is added; 0: none
+    float h_scale;          // of h, in front of the bias; 0: none
     uint32_t heads;         // parts of a row, one behind the other, that are normed each by itself, with dim elements each; 0: one
     uint32_t w_stride;      // elements from a part's w to the next one's; 0: they have the same
 };
@@ -237,6 +238,8 @@ struct KgRoute {
     uint32_t n_groups, n_groups_used; // experts of the best groups alone are chosen; 0: there are no groups
     uint32_t renorm;                  // weights are divided by their sum
     float scale;                      // of the weights
+    const float *by_expert;   // [n]: what weights are multiplied by besides, in `scaled`; or null
+    float *scaled;            // [n_rows, n_used] or null
 };
 
 // kgc_expert_products: products of slots, which are the rows of x, each `share` times, with the matrices of their experts.

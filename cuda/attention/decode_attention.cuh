@@ -101,6 +101,10 @@ __device__ __forceinline__ void kg_kept_row(const KgAttend &p, const uint64_t *p
         put(i, __ushort_as_half(__ldcg(row + k_at + i)), __ushort_as_half(__ldcg(row + v_at + i)));
 }
 
+__device__ __forceinline__ void kg_kept_halves(const KgAttend &p, const uint64_t *pages, int pos, size_t k_at, size_t v_at, __half *k, __half *v) {
+    kg_kept_row(p, pages, pos, k_at, v_at, [&](uint32_t i, __half kh, __half vh) { k[i] = kh, v[i] = vh; });
+}
+
 // The sum of a head's exponentials, of which the largest score is `top`, with that of its sink, if it has one.
 template <bool PLAIN> __device__ __forceinline__ float kg_with_sink(const KgAttend &p, uint32_t head, float sum, float top) {
     return !PLAIN && p.sinks ? __fadd_rn(sum, expf(p.sinks[head] - top)) : sum;

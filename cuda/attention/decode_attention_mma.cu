@@ -82,10 +82,7 @@ __global__ void __launch_bounds__(256, HD64 == 1 ? 2 : 1) kg_decode_attention_mm
         const bool key = r == n_rep;
         float *x = rows + warp * HD;
         const float *norm = (key ? p.k_norm : p.q_norm) ? norms + (key ? hd : 0) : nullptr;
-        if (!PLAIN && key && p.is_kept) {
-            kg_kept_row(p, pages, pos, k_at, v_at, [&](uint32_t i, __half kh, __half vh) { kn[i] = kh, vn[i] = vh; });
-            continue;
-        }
+        if (!PLAIN && key && p.is_kept) { kg_kept_halves(p, pages, pos, k_at, v_at, kn, vn); continue; }
         kg_decode_attention_row<PLAIN, 2 * HD64>(p, key ? new_k : q + r * hd, norm, turn, key ? -1 : pos, x);
         float *tap = !newest ? nullptr : key ? (p.tap_k && first == 0 ? p.tap_k + kv * hd : nullptr) : p.tap_q ? p.tap_q + (head0 + r) * hd : nullptr;
         if (key) {

@@ -1,7 +1,7 @@
 // Residual and norm of rows, of a step, of a batch and of a prompt, a block of 256 threads each.
 //
 //   x += scale * (rms_norm(delta_i) * post_w_i)   i = 0, then 1, where given (post_w null: x += scale * delta_i)
-//   x *= sum_scale                                where that is not 0
+//   x *= sum_scale                                where that is not 0, as of h h_scale, in front of the bias
 //   KG_NORM_RMS    h = rms_norm(x) * w            rms_norm(v) = v / sqrt(mean(v^2) + eps)
 //   KG_NORM_LAYER  h = (x - m) / sqrt(mean((x - m)^2) + eps) * w, m = mean(x)
 //   KG_NORM_NONE   h = x
@@ -112,10 +112,12 @@ template <int V> cudaError_t run_norm(const KgNorm *p, bool plain, int pdl, cuda
 KGC_API cudaError_t kgc_norm(const KgNorm *p, int pdl, cudaStream_t stream) {
     bool ok = p->x && p->n_rows && p->dim && p->x_stride >= p->dim && p->kind <= KG_NORM_LAYER && (p->delta[0] || !p->delta[1]);
     ok = ok && (p->delta[0] || !p->post_w[0]) && (p->delta[1] || !p->post_w[1]) && (!p->out || p->out_stride >= p->dim) && (p->out || !p->out_lo);
-    ok = ok && (p->heads <= 1 || (!p->out && !p->delta[0] && p->x_stride >= (uint64_t)p->heads * p->dim)) && (p->sum_scale == 0.f || p->delta[0]);
+    ok = ok && (p->heads <= 1 || (!p->out && !p->delta[0] && p->x_stride >= (uint64_t)p->heads * p->dim));
+    ok = ok && (p->sum_scale == 0.f || p->delta[0]);
     ok = ok && (!p->w_stride || (p->w && p->heads > 1 && p->w_stride >= p->dim));
     if (!ok || !(p->out || p->row || p->delta[0]) || (p->delta[0] && !(p->scale > 0.f))) return cudaErrorInvalidValue;
-    bool plain = !p->delta[1] && (!p->delta[0] || p->scale == 1.f) && p->x_stride == p->dim && p->heads <= 1 && p->sum_scale == 0.f;
+    bool plain = !p->delta[1] && (!p->delta[0] || p->scale == 1.f) && p->x_stride == p->dim && p->heads <= 1 &&
+            p->sum_scale == 0.f && p->h_scale == 0.f;
     plain = plain && (p->out ? p->kind == KG_NORM_RMS && p->w && !p->bias : !p->row);
     uintptr_t all = (uintptr_t)p->x | (uintptr_t)p->w | (uintptr_t)p->bias | (uintptr_t)p->row;
     for (int d = 0; d < 2; d++) all |= (uintptr_t)p->delta[d] | (uintptr_t)p->post_w[d];

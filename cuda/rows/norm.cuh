@@ -82,6 +82,7 @@ __device__ __forceinline__ void kg_norm_row(const KgNorm &p, size_t at, float *t
         for (int j = 0; j < V; j++) {
             o.v[j] = __fmul_rn(__fsub_rn(v.v[j], mean), r);
             if (w) o.v[j] = __fmul_rn(o.v[j], w[i + j]);
+            if (p.h_scale != 0.f) o.v[j] = __fmul_rn(o.v[j], p.h_scale);
             if (p.bias) o.v[j] = __fadd_rn(o.v[j], p.bias[i + j]);
         }
         put(i, o);

@@ -3,7 +3,8 @@
 //   q_h = rope(rms_norm(q_h) * q_norm, p), k likewise, v;   p = start + token; norms where given
 //   norms behind the rope where norm_last; q_h times 1 + beta ln(1 + floor(p / interval)) where interval is not 0
 //   rope turns elements (i, i + n_rot / 2) or (2 i, 2 i + 1) by p * turns[i] full turns, i < n_rot / 2, of the row's own turns
-//   q as f16 for attention, k and v (of no heads where another layer has made them) as f16 into the cache's pages (layout: flash_prefill_mma.cu), clamped to +-65504
+//   q as f16 for attention, k and v as f16 into the cache's pages (layout: flash_prefill_mma.cu), clamped to +-65504; k and v have no
+//   heads where another layer has made them
 // Pages are 8-byte aligned. Bytes moved: qkv once, q, k and v once as f16. Reference: tests/gpu/operations/prefill.rs.
 #include "device/vectors.cuh"
 

@@ -4,7 +4,7 @@
 //   p = softmax(logits), sigmoid(logits) or logits; s = p + select_bias where there is one or there are groups, else logits
 //   of groups of experts side by side, those with the largest sums of their two largest s stay
 //   ids: the n_used largest s, of equal ones the lowest ids, NaN below all others; ascending
-//   weights = p of these, or softmax(logits of these); / max(sum, 1e-20) where renorm; * scale
+//   weights = p of these, or softmax(logits of these); / max(sum, 1e-20) where renorm; * scale;  scaled = weights * by_expert
 #pragma once
 #include "device/vectors.cuh"
 
@@ -134,7 +134,12 @@ __device__ __forceinline__ void kg_route_weights(const KgRoute &p, uint32_t row,
         for (uint32_t i = 0; i < k; i++) sum += weights[i];
         by = sum < 1e-20 ? 1e-20 : sum; // NaN stays NaN
     }
-    for (uint32_t i = lane; i < k; i += 32) p.weights[(size_t)row * k + i] = (float)(weights[i] * ((double)p.scale / by));
+    for (uint32_t i = lane; i < k; i += 32) {
+        const size_t slot = (size_t)row * k + i;
+        const float weight = (float)(weights[i] * ((double)p.scale / by));
+        p.weights[slot] = weight;
+        if (p.scaled) p.scaled[slot] = __fmul_rn(weight, p.by_expert[p.ids[slot]]);
+    }
 }
 
 // N: experts of a lane, at least.
@@ -178,7 +183,7 @@ __device__ __forceinline__ void kg_route_row(const KgRoute &p, uint32_t row, KgR
 
 static inline bool kg_route_check(const KgRoute *p) {
     bool ok = p->logits && p->ids && p->weights && p->n_rows && p->n && p->n <= KG_MOST_EXPERTS && p->n_used && p->n_used <= p->n;
-    ok = ok && p->stride >= p->n && p->score <= KG_SCORE_SOFTMAX_OF_CHOSEN && p->scale > 0.f;
+    ok = ok && !p->by_expert == !p->scaled && p->stride >= p->n && p->score <= KG_SCORE_SOFTMAX_OF_CHOSEN && p->scale > 0.f;
     ok = ok && (!p->n_groups || (p->n % p->n_groups == 0 && p->n_groups_used && p->n_groups_used <= p->n_groups));
     return ok && (!p->n_groups || p->n / p->n_groups * p->n_groups_used >= p->n_used);
 }

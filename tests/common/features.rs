@@ -128,7 +128,7 @@ fn shared(gated: bool) -> Option<Shared> {
 }
 
 /// What experts can be, and sinks.
-pub const EXPERTS: [Feature; 12] = [
+pub const EXPERTS: [Feature; 14] = [
     ("sinks", |d| d.layers(|l| l.attention_mut().sinks = true)),
     ("experts", |d| experts(d, |_| ())),
     ("one expert", |d| experts(d, |e| (e.n_used, e.route.renorm) = (1, false))),
@@ -151,6 +151,22 @@ pub const EXPERTS: [Feature; 12] = [
         (d.ffn_bias, d.qkv_bias, d.o_bias, d.post_norms, d.norm_bias) = (true, true, true, true, true);
         d.config.layers[0].ffn = Ffn::Dense(Dense { width: 96, activation: Activation::Silu, gated: true });
         d.layers(|l| (l.block, l.attention_mut().sinks, l.attention_mut().window) = (Block::Parallel, true, Some(20)));
+    }),
+    ("experts side by side", side_by_side),
+    ("much at once beside experts", |d| {
+        uneven(d);
+        side_by_side(d);
+        by_layer(d, Activation::Silu);
+        of_another(d);
+        d.layers(|l| {
+            let a = l.attention_mut();
+            (a.qk_norm, a.v_norm, a.scale, l.out_scale) = (Some(QkNorm::Head), true, 0.2, 0.75);
+        });
+        d.config.layers[1].attention_mut().k_as_v = true;
+        let mut windowed = d.config.layers[1];
+        windowed.attention_mut().kv_from = Some(1);
+        d.config.layers.push(windowed);
+        (d.post_norms, d.config.logit_softcap) = (true, Some(3.0));
     }),
 ];
 
@@ -181,8 +197,7 @@ fn by_layer(d: &mut Described, activation: Activation) {
 }
 
 /// What only hosts compute.
-pub const ON_HOSTS: [Feature; 7] = [
-    ("experts side by side", side_by_side),
+pub const ON_HOSTS: [Feature; 5] = [
     ("latents", |d| latents(d, None)),
     ("latents of queries of two matrices", |d| latents(d, Some(64))),
     ("latents of transposed matrices", |d| {
@@ -200,20 +215,5 @@ pub const ON_HOSTS: [Feature; 7] = [
         d.config.ropes.push(RopeTable::of_base(1e4, 16, RopePairing::Halves).expect("has memory"));
         d.config.layers.push(others);
         d.config.layers[2].attention_mut().rope = Some(1);
-    }),
-    ("much at once on hosts", |d| {
-        uneven(d);
-        side_by_side(d);
-        by_layer(d, Activation::Silu);
-        of_another(d);
-        d.layers(|l| {
-            let a = l.attention_mut();
-            (a.qk_norm, a.v_norm, a.scale, l.out_scale) = (Some(QkNorm::Head), true, 0.2, 0.75);
-        });
-        d.config.layers[1].attention_mut().k_as_v = true;
-        let mut windowed = d.config.layers[1];
-        windowed.attention_mut().kv_from = Some(1);
-        d.config.layers.push(windowed);
-        (d.post_norms, d.config.logit_softcap) = (true, Some(3.0));
     }),
 ];

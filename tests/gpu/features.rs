@@ -97,7 +97,7 @@ fn a_scale_of_another_type_is_refused_by_name() {
             "tensor \"blk.0.{part}.weight\" type is Q8_0, with a scale beside it; expected NVFP4, or no scale, on a GPU"
         )
     };
-    assert_eq!(refused(&|file| file.add_floats("blk.0.ffn_down_exps.scale", &[0.5; 7])), says("ffn_down_exps"));
+    assert_eq!(refused(&|file| file.add_floats("blk.0.ffn_up_exps.scale", &[0.5; 7])), says("ffn_up_exps"));
     assert_eq!(refused(&|file| file.add_floats("blk.0.attn_q.scale", &[0.5])), says("attn_q"));
 }
 

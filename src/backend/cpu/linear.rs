@@ -9,11 +9,11 @@
 use super::element::{Bf16, Element, F16, F32};
 use super::format::{Format, with_format};
 use super::pack::panel_bytes;
-use super::simd::{Isa, LANES, Portable, Simd, XBlock, dispatch};
+use super::simd::{Isa, LANES, Portable, Simd, XBlock, asks_ahead, dispatch};
 use crate::gguf::TensorType;
 
-/// Bytes of weights to ask for before they are needed, where each meets several tokens: the processor's own foresight
-/// does not look past the arithmetic of a block then.
+/// Bytes of weights to ask for before they are needed, where each meets several tokens or [`asks_ahead`] says so: the processor's own
+/// foresight does not look past the arithmetic of a block then.
 const AHEAD: usize = 6144;
 
 /// A packed matrix inside of an arena that outlives it.
@@ -173,25 +173,27 @@ unsafe fn quant_panels<S: Simd, Q: Format>(
     unsafe {
         let mut t = 0;
         while t + 8 <= n {
-            quant_tiles::<S, Q, 8>(w, n_panels, n_blocks, x, t, out);
+            quant_tiles::<S, Q, 8, true>(w, n_panels, n_blocks, x, t, out);
             t += 8;
         }
         if t + 4 <= n {
-            quant_tiles::<S, Q, 4>(w, n_panels, n_blocks, x, t, out);
+            quant_tiles::<S, Q, 4, true>(w, n_panels, n_blocks, x, t, out);
             t += 4;
         }
         if t + 2 <= n {
-            quant_tiles::<S, Q, 2>(w, n_panels, n_blocks, x, t, out);
+            quant_tiles::<S, Q, 2, true>(w, n_panels, n_blocks, x, t, out);
             t += 2;
         }
-        if t < n {
-            quant_tiles::<S, Q, 1>(w, n_panels, n_blocks, x, t, out);
+        if t < n && asks_ahead() {
+            quant_tiles::<S, Q, 1, true>(w, n_panels, n_blocks, x, t, out);
+        } else if t < n {
+            quant_tiles::<S, Q, 1, false>(w, n_panels, n_blocks, x, t, out);
         }
     }
 }
 
 #[inline(always)]
-unsafe fn quant_tiles<S: Simd, Q: Format, const T: usize>(
+unsafe fn quant_tiles<S: Simd, Q: Format, const T: usize, const ASKS: bool>(
     w: *const u8,
     n_panels: usize,
     n_blocks: usize,
@@ -203,13 +205,13 @@ unsafe fn quant_tiles<S: Simd, Q: Format, const T: usize>(
         // SAFETY: as `quant_panels`.
         unsafe {
             let panel = w.add(p * (n_blocks / Q::BLOCKS) * Q::SUPER);
-            quant_tile::<S, Q, T>(panel, n_blocks, x.add(token * n_blocks), p, token, out);
+            quant_tile::<S, Q, T, ASKS>(panel, n_blocks, x.add(token * n_blocks), p, token, out);
         }
     }
 }
 
 #[inline(always)]
-unsafe fn quant_tile<S: Simd, Q: Format, const T: usize>(
+unsafe fn quant_tile<S: Simd, Q: Format, const T: usize, const ASKS: bool>(
     panel: *const u8,
     n_blocks: usize,
     x: *const XBlock,
@@ -224,9 +226,7 @@ unsafe fn quant_tile<S: Simd, Q: Format, const T: usize>(
             let head = panel.add(s * Q::SUPER);
             for b in 0..Q::BLOCKS {
                 let block = head.add(Q::HEAD + b * Q::BLOCK);
-                // Of one token the processor sees far enough by itself, where instructions in front of the weights cost: on a Zen 5,
-                // Q4_K_M of 1.5B, asking ahead and two panels at once took 42 tokens a second to 26.
-                if T > 1 {
+                if ASKS {
                     for line in 0..Q::BLOCK.div_ceil(64) {
                         S::prefetch(block.wrapping_add(AHEAD + line * 64).cast());
                     }

@@ -9,8 +9,7 @@ type Feature<T> = (&'static str, fn(&T) -> bool);
 
 /// What has no kernels, and whether a layer has it.
 const OF_ATTENTION: [Feature<Attention>; 1] = [("attention over latents", |a| a.latent.is_some())];
-const OF_LAYER: [Feature<Layer>; 4] = [
-    ("experts beside a dense part, each with norms of its own", |l| l.experts().is_some_and(|e| e.side_by_side)),
+const OF_LAYER: [Feature<Layer>; 3] = [
     ("a scale of 0 behind a layer", |l| l.out_scale == 0.0),
     ("a state in a block whose halves read the same", |l| l.recurrent.is_some() && l.block == Block::Parallel),
     ("a DeltaNet of heads wider than 128, or a Mamba2 with a state of more than 256 rows", |l| {

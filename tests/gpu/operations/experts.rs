@@ -46,7 +46,8 @@ fn one_route(bench: &Bench, experts: Experts) {
     (logits[5 * stride], logits[5 * stride + 1]) = (0.0, -0.0);
     let bias = numbers(9, n);
     let biased = experts.route.select_bias;
-    let [ids, weights, shown] = [0; 3].map(|_| bench.put(&vec![7u32; rows * k + 1]));
+    let scales = numbers(10, n);
+    let [ids, weights, shown, scaled] = [0; 4].map(|_| bench.put(&vec![7u32; rows * k + 1]));
     let route = Route {
         logits: bench.put(&logits),
         select_bias: if biased { bench.put(&bias) } else { 0 },
@@ -62,9 +63,16 @@ fn one_route(bench: &Bench, experts: Experts) {
         n_groups_used: experts.route.groups.map_or(0, |g| g.n_used as u32),
         renorm: u32::from(experts.route.renorm),
         scale: experts.route.scale,
+        by_expert: bench.put(&scales),
+        scaled,
     };
     bench.queue().route(&route).unwrap();
     let (seen, seen_weights) = (bench.get::<u32>(ids, rows * k + 1), bench.floats(weights, rows * k));
+    let by_scales = bench.floats(scaled, rows * k);
+    for (slot, id) in seen[..rows * k].iter().enumerate() {
+        let expected = seen_weights[slot] * scales[*id as usize];
+        assert!(by_scales[slot] == expected || expected.is_nan(), "{} of {expected}", by_scales[slot]);
+    }
     let seen_shown = bench.floats(shown, rows * k);
     assert_eq!(seen[rows * k], 7, "nothing behind them");
     for row in 0..rows {

@@ -272,6 +272,7 @@ structs! {
         eps: f32,
         scale: f32,
         sum_scale: f32,
+        h_scale: f32,
         heads: u32,
         w_stride: u32,
     }
@@ -343,9 +344,12 @@ const NUMBERS: &[Number] = &[
     ("KG_SCAN_STATE", SCAN_STATE as u64),
 ];
 
+/// All that both sides know: structs, then numbers.
+const ALL: &[&[Number]] = &[STRUCTS, experts::STRUCTS, recurrent::STRUCTS, NUMBERS, kinds::NUMBERS, packed::NUMBERS];
+
 /// That the compiled kernels have the structs and numbers that this library has.
 pub fn check() -> Result<()> {
-    compare(&[STRUCTS, experts::STRUCTS, recurrent::STRUCTS, NUMBERS, kinds::NUMBERS, packed::NUMBERS], &reported())
+    compare(ALL, &reported())
 }
 
 #[cfg(test)]

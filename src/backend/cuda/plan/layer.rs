@@ -132,7 +132,7 @@ fn layer(config: &Config, w: &Layer, index: usize, place: CachePlace, push: &mut
         ends: ends.filter(|_| !layer.has_mixer()),
         sum_scale: if layer.has_mixer() { 0.0 } else { of_mixer.sum_scale },
         // Several launches read what experts do.
-        alone: !parallel && layer.experts().is_none(),
+        alone: !parallel && layer.experts().is_none() && (layer.has_mixer() || added_before(config, index) < 2),
     };
     let mut ffn_input = Input::Row;
     if layer.has_mixer() {

@@ -5,6 +5,7 @@
 //! those it gets alone, since every sum has the same order; that order comes from the stage of a token alone (`stage.rs`: its
 //! threads for norms, its split for products).
 
+use super::experts::Call;
 use super::f16_batch::{self, Wide};
 use super::geometry::{By, Shape, Tuning, share};
 use super::limits::{ATTEND_CHUNK, LONG_CHUNK, LONG_FROM, MOST_SEQUENCES, stride};
@@ -109,24 +110,10 @@ pub fn lower(target: Target<'_>, ops: &[Op], n_seq: u32) -> Vec<Launch> {
                     lowering.push(n.kind, Run::Between(Between::Norm(norm)));
                 }
             }
-            What::QkNorm(parts) => {
-                for norm in stages.qk_norm(parts) {
-                    lowering.push(Kind::Attend, Run::Between(Between::Norm(norm)));
-                }
-            }
             What::ByLayer(by_layer) => {
-                let ((x, stride), norms) = stages.by_layer(by_layer);
+                let (x, stride) = stages.embeddings(by_layer);
                 lowering.push(Kind::Embed, Run::Embed { mat: by_layer.table, scale: by_layer.scale, x, stride });
-                for norm in norms {
-                    lowering.push(Kind::Embed, Run::Between(Between::Norm(norm)));
-                }
-            }
-            What::LayerGlu { layer, activation } => {
-                lowering.push(Kind::Glu, Run::Between(Between::Glu(stages.layer_glu(*layer, *activation))));
-            }
-            What::Beside => lowering.push(Kind::Output, Run::Between(Between::Norm(stages.beside()))),
-            What::ValueNorm { at, heads } => {
-                lowering.push(Kind::Attend, Run::Between(Between::Norm(stages.value_norm(*at, *heads))));
+                lowering.calls(stages.between(&op.what));
             }
             What::Project(p) => {
                 let rows: u32 = p.mats.iter().map(|m| m.rows).sum();
@@ -151,19 +138,10 @@ pub fn lower(target: Target<'_>, ops: &[Op], n_seq: u32) -> Vec<Launch> {
                     lowering.push(Kind::Glu, Run::Between(Between::Glu(glu)));
                 }
             }
-            What::Mix(mix) => {
-                for call in stages.mix(mix) {
-                    lowering.push(call.kind, Run::Between(call.run));
-                }
-            }
-            What::GateMix { width } => lowering.push(Kind::Attend, Run::Between(stages.gate_mix(*width))),
-            What::Ffn(part) => {
-                for call in stages.ffn(part, None) {
-                    lowering.push(call.kind, Run::Between(call.run));
-                }
-            }
+            What::Ffn(part) => lowering.calls(stages.ffn(part, None)),
             // Nobody watches a batch.
             What::Finish { .. } => {}
+            what => lowering.calls(stages.between(what)),
         }
     }
     lowering.launches
@@ -182,6 +160,11 @@ struct Lowering<'a> {
 impl Lowering<'_> {
     fn push(&mut self, kind: Kind, run: Run) {
         self.launches.push(Launch { kind, run });
+    }
+
+    /// Launches between products.
+    fn calls(&mut self, calls: Vec<Call>) {
+        calls.into_iter().for_each(|call| self.push(call.kind, Run::Between(call.run)));
     }
 
     /// The norm or the pieces of the input, and the product.

@@ -7,18 +7,17 @@
 use super::experts::Rows as PartRows;
 use super::ffn::{self, Ffn};
 use super::op::{Attend, Gate, Half, Input, Op, Output, What};
+use super::pass::Pass;
 use super::per_layer;
 use super::prefill_attention;
-use super::prefill_workspace::{PrefillWorkspace, ends_with, quantized, slab_bytes};
+use super::prefill_workspace::{ends_with, quantized, slab_bytes};
 use super::recurrent::{self, Mix, To};
 use super::show::{Rows, Show};
 use super::stage::value_norm;
-use super::tables::Tables;
-use crate::backend::cuda::driver::{Address, Gpu};
+use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::kernels::abi::{self, Flash, Gemm, Glu, Mat, PrefillRope, Spans};
 use crate::backend::cuda::kernels::kinds::{Epilogue, NormKind};
 use crate::backend::cuda::kernels::launch::Between;
-use crate::model::Config;
 
 /// One launch.
 #[derive(Clone, Debug)]
@@ -52,27 +51,6 @@ pub enum Run {
     Rope(PrefillRope),
     Flash(Flash),
     Between(Between),
-}
-
-/// A pass.
-#[derive(Clone, Copy)]
-pub struct Pass<'a> {
-    /// The device.
-    pub gpu: &'a Gpu,
-    /// The model.
-    pub config: &'a Config,
-    /// The buffers.
-    pub work: &'a PrefillWorkspace,
-    /// Rows.
-    pub m: usize,
-    /// Page tables and start of the only sequence, and whether it is long.
-    pub one: (Tables, usize, bool),
-    /// How many tiles several sequences have; the tables hold them and the sequences' places. 0: there is one sequence.
-    pub n_tiles: usize,
-    /// Sequences, of which the workspace's spans tell where there are states.
-    pub n_spans: usize,
-    /// Two buffers of m rows of the widest vector, where somebody watches.
-    pub taps: Option<[Address; 2]>,
 }
 
 /// Rows lie one behind the other.
@@ -258,7 +236,7 @@ impl Lowering<'_> {
     fn ffn(&mut self, op: &Ffn) {
         let Pass { gpu, config, work, m, .. } = self.pass;
         let (d, y) = (config.n_embd as u32, self.next_delta());
-        let rows = PartRows { n: m as u32, x: work.normed, x_stride: d, y, y_stride: d, before: None };
+        let rows = PartRows { n: m as u32, x: work.normed, stream: work.x, x_stride: d, y, y_stride: d, before: None };
         for call in ffn::prompt(gpu, config, op, rows, &work.ffn, work.encode.exists()) {
             self.push(Run::Between(call.run));
             for (name, from, stride, cols) in call.shows {

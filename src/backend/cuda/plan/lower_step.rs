@@ -3,9 +3,10 @@
 //! An operation is one launch, with what follows its sums and, where that is a plain one, the norm before it; what a half layer adds to
 //! the stream is added by the next launch that reads it. The list depends on the model and the device alone.
 
+use super::experts::Call;
 use super::geometry::{By, Shape, Tuning};
 use super::limits::ATTEND_CHUNK;
-use super::op::{Input, Kind, Norm, Op, Output, What};
+use super::op::{Gate, Input, Kind, Norm, Op, Output, What};
 use super::stage::{Placed, Stages};
 use super::workspace::Workspace;
 use crate::backend::cuda::driver::{Address, Gpu};
@@ -63,8 +64,7 @@ pub struct Target<'a> {
 /// The launches of these operations, for one token; `watched`: each leaves what it can show.
 pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
     let Target { gpu, config, tuning, work } = target;
-    let mut stages = Stages::new(gpu, config, tuning, work, 1);
-    let mut launches = Vec::with_capacity(ops.len());
+    let (mut stages, mut launches) = (Stages::new(gpu, config, tuning, work, 1), Vec::with_capacity(ops.len()));
     // A norm that the next launch does, and what it shows.
     let (mut before, mut shown_before) = (None, Vec::new());
     for (i, op) in ops.iter().enumerate() {
@@ -90,27 +90,10 @@ pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
                     None => launches.last_mut().into_iter().filter(|_| watched).for_each(|l| l.shows.extend(&shows)),
                 }
             }
-            What::QkNorm(parts) => {
-                for norm in stages.qk_norm(parts) {
-                    push(Kind::Attend, Run::Between(Between::Norm(norm)), Vec::new());
-                }
-            }
             What::ByLayer(by_layer) => {
-                let ((x, _), norms) = stages.by_layer(by_layer);
+                let (x, _) = stages.embeddings(by_layer);
                 push(Kind::Embed, Run::Embed { mat: by_layer.table, scale: by_layer.scale, x }, Vec::new());
-                for norm in norms {
-                    push(Kind::Embed, Run::Between(Between::Norm(norm)), Vec::new());
-                }
-            }
-            What::LayerGlu { layer, activation } => {
-                push(Kind::Glu, Run::Between(Between::Glu(stages.layer_glu(*layer, *activation))), Vec::new());
-            }
-            What::Beside => {
-                let norm = stages.beside();
-                push(Kind::Output, Run::Between(Between::Norm(norm)), vec![show("attn_out", norm.x, config.n_embd)]);
-            }
-            What::ValueNorm { at, heads } => {
-                push(Kind::Attend, Run::Between(Between::Norm(stages.value_norm(*at, *heads))), Vec::new());
+                calls(stages.between(&op.what), &mut push, &show);
             }
             What::Project(p) => {
                 let placed = watching(stages.project(p), watched, work);
@@ -137,26 +120,10 @@ pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
                 );
             }
             What::Gate(g) => {
-                let (placed, glu) = stages.gate(g);
-                let placed = watching(placed, watched, work);
-                let shows = input_shows(g.input, op.layer, &placed.stage);
-                let act = show("ffn_act", work.act, g.up.rows as usize);
-                let act = if g.shown { vec![act] } else { Vec::new() };
-                match glu {
-                    None => push(placed.kind, stage(placed), [shows, act].concat()),
-                    Some(glu) => {
-                        push(placed.kind, stage(placed), shows);
-                        push(Kind::Glu, Run::Between(Between::Glu(glu)), act);
-                    }
+                for (kind, run, shows) in gate(&mut stages, g, op.layer, (watched, work)) {
+                    push(kind, run, shows);
                 }
             }
-            What::Mix(mix) => {
-                for call in stages.mix(mix) {
-                    let shows = call.shows.iter().map(|(name, from, _, cols)| show(name, *from, *cols)).collect();
-                    push(call.kind, Run::Between(call.run), shows);
-                }
-            }
-            What::GateMix { width } => push(Kind::Attend, Run::Between(stages.gate_mix(*width)), Vec::new()),
             What::Ffn(part) => {
                 for call in stages.ffn(part, before.take()) {
                     let shows = call.shows.iter().map(|(name, from, _, cols)| show(name, *from, *cols));
@@ -170,9 +137,42 @@ pub fn lower(target: Target<'_>, ops: &[Op], watched: bool) -> Vec<Launch> {
                     push(Kind::Logits, Run::Between(Between::Norm(norm)), vec![resid]);
                 }
             }
+            what => calls(stages.between(what), &mut push, &show),
         }
     }
     launches
+}
+
+/// The products in front of a gate, and it, with what they show.
+fn gate(
+    stages: &mut Stages<'_>,
+    g: &Gate,
+    layer: i32,
+    (watched, work): (bool, &Workspace),
+) -> Vec<(Kind, Run, Vec<Show>)> {
+    let (placed, glu) = stages.gate(g);
+    let placed = watching(placed, watched, work);
+    let shows = input_shows(g.input, layer, &placed.stage);
+    let act = Show { name: "ffn_act", layer, from: work.act, cols: g.up.rows as usize };
+    let act = if g.shown { vec![act] } else { Vec::new() };
+    match glu {
+        None => vec![(placed.kind, stage(placed), [shows, act].concat())],
+        Some(glu) => {
+            vec![(placed.kind, stage(placed), shows), (Kind::Glu, Run::Between(Between::Glu(glu)), act)]
+        }
+    }
+}
+
+/// Launches between products, with what they show.
+fn calls(
+    calls: Vec<Call>,
+    push: &mut dyn FnMut(Kind, Run, Vec<Show>),
+    show: &dyn Fn(&'static str, Address, usize) -> Show,
+) {
+    for call in calls {
+        let shows = call.shows.iter().map(|(name, from, _, cols)| show(name, *from, *cols)).collect();
+        push(call.kind, Run::Between(call.run), shows);
+    }
 }
 
 /// What a norm shows, if it is launched: the stream that it ends a layer with, and its rows, which are at `x` and `row`.

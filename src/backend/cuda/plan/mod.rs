@@ -13,6 +13,7 @@ pub mod lower_batch;
 pub mod lower_prefill;
 pub mod lower_step;
 pub mod op;
+pub mod pass;
 pub mod per_layer;
 pub mod prefill_attention;
 pub mod prefill_workspace;

@@ -32,7 +32,7 @@ pub enum What {
         /// See `Config::embedding_scale`.
         scale: f32,
     },
-    /// Of a token its embeddings by layer, scaled, and those of the products before them, normed: both become what layers add.
+    /// A token's embeddings by layer, scaled, and what the products before them have made, normed: both become what layers add.
     ByLayer(ByLayer),
     /// activation(gate) * what the layer adds by the token's embeddings.
     LayerGlu {
@@ -73,7 +73,7 @@ pub enum What {
     Finish {
         /// The layer that ends.
         layer: i32,
-        /// As a norm's.
+        /// See [`Norm::sum_scale`].
         sum_scale: f32,
     },
 }
@@ -125,9 +125,9 @@ pub enum Output {
     Qkv,
     /// What attention makes beside another mixer.
     Aside,
-    /// Of a token what all layers add by its embeddings,
+    /// What all layers add by a token's embeddings.
     ByLayer,
-    /// and what a layer's gate makes.
+    /// What a layer's gate on them makes.
     LayerGate,
     /// What a mixer with a state makes betas and decays of.
     Gates,

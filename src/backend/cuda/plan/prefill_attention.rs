@@ -1,7 +1,7 @@
 //! Attention of a pass of prompts: norms, rope and the cache's new rows, then attention over the cache that has them.
 
-use super::lower_prefill::Pass;
 use super::op::Attend;
+use super::pass::Pass;
 use crate::backend::PAGE_TOKENS;
 use crate::backend::cuda::kernels::abi::{Flash, PrefillRope};
 

@@ -48,7 +48,7 @@ pub fn in_width(mixer: &Recurrent) -> usize {
     mixer.in_width() + gate
 }
 
-/// The most elements of a row that a layer's first products leave,
+/// The most elements of a row that a mixer's first products leave.
 pub fn most_in(c: &Config) -> usize {
     let of = |l: &crate::model::Layer| {
         let a = l.attention();
@@ -57,7 +57,7 @@ pub fn most_in(c: &Config) -> usize {
     c.layers.iter().map(of).max().unwrap_or(0)
 }
 
-/// and that its last product reads.
+/// The most elements of a row that a mixer's last product reads.
 pub fn most_out(c: &Config) -> usize {
     let w = c.widths();
     w.q.max(w.mix_out)
@@ -109,7 +109,7 @@ pub struct Rows {
     pub to: To,
 }
 
-/// As f32, or as f16 and what that rounding leaves (or null).
+/// Where a result goes: f32, or f16 and what that rounding leaves (or null).
 #[derive(Clone, Copy, Debug)]
 pub enum To {
     /// f32.

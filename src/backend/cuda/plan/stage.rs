@@ -4,7 +4,7 @@ use super::experts::{Call, Rows};
 use super::ffn::{self, Ffn};
 use super::geometry::{By, Shape, Tuning, share};
 use super::limits::stride;
-use super::op::{Attend, Gate, Half, Input, Kind, Norm, Output, Project};
+use super::op::{Attend, Gate, Half, Input, Kind, Norm, Output, Project, What};
 use super::per_layer::{self, ByLayer};
 use super::recurrent::{self, To};
 use super::workspace::Workspace;
@@ -127,7 +127,7 @@ impl<'a> Stages<'a> {
     }
 
     /// Norms of a position's queries and keys, in their places.
-    pub fn qk_norm(&self, parts: &[(Address, usize); 2]) -> [abi::Norm; 2] {
+    fn qk_norm(&self, parts: &[(Address, usize); 2]) -> [abi::Norm; 2] {
         let [(_, h), (_, g)] = *parts;
         let norm = |(i, (w, dim)): (usize, &(Address, usize))| {
             let x = self.work.qkv + (4 * i * h) as u64;
@@ -147,9 +147,34 @@ impl<'a> Stages<'a> {
     }
 
     /// Norms of a position's values, in their places, of so many heads of so many elements.
-    pub fn value_norm(&self, at: usize, (heads, dim): (usize, usize)) -> abi::Norm {
+    fn value_norm(&self, at: usize, (heads, dim): (usize, usize)) -> abi::Norm {
         let (x, x_stride) = (self.work.qkv + 4 * at as u64, self.stride(at + heads * dim));
         value_norm((x, x_stride), self.n, (heads, dim), self.config.norm_eps)
+    }
+
+    /// The launches of an operation that stands between products, and is the same for one row and for several.
+    pub fn between(&self, what: &What) -> Vec<Call> {
+        let call = |kind, run| Call { kind, run, shows: Vec::new() };
+        let norm = |kind, norm| call(kind, Between::Norm(norm));
+        match what {
+            What::QkNorm(parts) => self.qk_norm(parts).map(|n| norm(Kind::Attend, n)).into(),
+            What::ValueNorm { at, heads } => vec![norm(Kind::Attend, self.value_norm(*at, *heads))],
+            What::ByLayer(op) => {
+                let sums = per_layer::sums(self.config, op, self.rows(), &self.work.per_layer);
+                sums.map(|n| norm(Kind::Embed, n)).into()
+            }
+            What::LayerGlu { layer, activation } => {
+                vec![call(Kind::Glu, Between::Glu(self.layer_glu(*layer, *activation)))]
+            }
+            What::Mix(op) => self.mix(op),
+            What::GateMix { width } => vec![call(Kind::Attend, self.gate_mix(*width))],
+            What::Beside => {
+                let (sum, dim) = (self.beside(), self.config.n_embd);
+                let shows = vec![("attn_out", sum.x, dim, dim)];
+                vec![Call { shows, ..norm(Kind::Output, sum) }]
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// A stage that reads this.
@@ -219,27 +244,26 @@ impl<'a> Stages<'a> {
     /// See [`Ffn`]; `before`: the norm of one row that it begins with, from [`Stages::norm_before`].
     pub fn ffn(&mut self, op: &Ffn, before: Option<(abi::Norm, Address)>) -> Vec<Call> {
         let (d, y) = (stride(self.config.n_embd) as u32, self.added(Half::Ffn));
-        let rows = Rows { n: self.n, x: self.row, x_stride: d, y, y_stride: d, before };
+        let rows = Rows { n: self.n, x: self.row, stream: self.current, x_stride: d, y, y_stride: d, before };
         self.pending.push((y, op.post_norm));
         ffn::launches(self.gpu, self.config, op, rows, &self.work.ffn)
     }
 
     /// See [`Mix`](recurrent::Mix).
-    pub fn mix(&self, op: &recurrent::Mix) -> Vec<Call> {
+    fn mix(&self, op: &recurrent::Mix) -> Vec<Call> {
         let Workspace { qkv, mix, state, recurrent: room, .. } = self.work;
         let of = Spans { state: *state, n: self.n, n_rows: self.n, ..Spans::default() };
         let rows = recurrent::Rows { of, x: *qkv, stride: self.row_stride(), to: To::Row(*mix) };
         recurrent::launches(self.config, op, rows, room)
     }
 
-    /// Where embeddings by layer go, and how far apart, and the norms of what layers add.
-    pub fn by_layer(&self, op: &ByLayer) -> ((Address, u32), [abi::Norm; 2]) {
-        let (room, all) = (&self.work.per_layer, op.table.cols as usize);
-        ((room.embd, self.stride(all)), per_layer::sums(self.config, op, self.rows(), room))
+    /// Where a token's embeddings by layer go, and how far apart.
+    pub fn embeddings(&self, op: &ByLayer) -> (Address, u32) {
+        (self.work.per_layer.embd, self.stride(op.table.cols as usize))
     }
 
     /// A layer's gate on what it adds.
-    pub fn layer_glu(&self, layer: usize, activation: Activation) -> Glu {
+    fn layer_glu(&self, layer: usize, activation: Activation) -> Glu {
         let to = [self.work.act, 0, 0];
         per_layer::gate(self.config, (layer, activation), self.rows(), &self.work.per_layer, to)
     }
@@ -249,14 +273,14 @@ impl<'a> Stages<'a> {
     }
 
     /// What two mixers have made, in the place of the first.
-    pub fn beside(&self) -> abi::Norm {
+    fn beside(&self) -> abi::Norm {
         let (dim, x_stride) = (self.config.n_embd as u32, self.stride(self.config.n_embd));
         let norm = abi::Norm { x: self.work.attn_out, n_rows: self.n, dim, x_stride, ..abi::Norm::default() };
         abi::Norm { delta: [self.work.ffn_out, 0], scale: 1.0, ..norm }
     }
 
     /// The gate of attention.
-    pub fn gate_mix(&self, width: usize) -> Between {
+    fn gate_mix(&self, width: usize) -> Between {
         recurrent::gate_mix(width, self.n, self.row_stride(), To::Row(self.work.mix), &self.work.recurrent)
     }
 

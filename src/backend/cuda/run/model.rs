@@ -70,17 +70,17 @@ fn check(gpu: &Gpu, config: &Config, weights: &Weights<'_>) -> Result<()> {
     if weights.layers.len() != config.layers.len() {
         return internal("as many layers as descriptions of them are needed");
     }
-    // What stands behind a vector up to whole blocks is zero, which a wider layer's would not leave it.
+    // What stands behind a vector up to whole blocks is zero, which a wider layer's, or another part's, would not leave it.
+    let by_layer = config.per_layer.map_or(0, |per_layer| per_layer.width);
+    let mixed = |l: &Layer| [l.attention().q_width(), l.recurrent.as_ref().map_or(0, Recurrent::out_width)];
+    let gated = |l: &Layer| [l.common_ffn().map_or(0, |ffn| ffn.width), by_layer];
     for (name, of) in [
-        (
-            "rows of a layer's queries",
-            (|l| l.recurrent.as_ref().map_or(l.attention().q_width(), Recurrent::out_width)) as fn(&Layer) -> usize,
-        ),
-        ("feed-forward length (feed_forward_length)", |l| l.common_ffn().map_or(0, |ffn| ffn.width)),
+        ("elements that a layer's last matrix of a mixer reads", &mixed as &dyn Fn(&Layer) -> [usize; 2]),
+        ("feed-forward length (feed_forward_length)", &gated),
     ] {
-        let mut widths = config.layers.iter().map(of);
-        let first = widths.next().unwrap_or(0);
-        if let Some(other) = widths.find(|n| *n != first).filter(|_| config.layers.iter().any(|l| of(l) % 32 != 0)) {
+        let widths = || config.layers.iter().flat_map(of).filter(|n| *n > 0);
+        let first = widths().next().unwrap_or(0);
+        if let Some(other) = widths().find(|n| *n != first).filter(|_| widths().any(|n| n % 32 != 0)) {
             let expected = "the same in all layers, or multiples of 32".into();
             return Err(Error::UnsupportedValue { name: name.into(), found: format!("{first} and {other}"), expected });
         }
@@ -93,7 +93,8 @@ fn check_scales(weights: &Weights<'_>) -> Result<()> {
     let scaled = weights.iter().filter(|t| t.scale != 1.0);
     let experts = weights.layers.iter().filter_map(|layer| layer.ffn.experts()).flat_map(|experts| {
         let each = &experts.each;
-        let matrices = [each.gate, Some(each.up), Some(each.down)].into_iter().zip(experts.scales());
+        // What comes last is multiplied with the weights of its experts.
+        let matrices = [each.gate, Some(each.up)].into_iter().zip(experts.scales());
         matrices.filter_map(|(matrix, scale)| scale.and(matrix))
     });
     match scaled.chain(experts).find(|t| t.ty != TensorType::Nvfp4) {

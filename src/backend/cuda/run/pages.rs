@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::internal;
-use super::parts::Parts;
+use super::parts::{MOST_SPARE, Parts};
 use super::slot::CudaSlot;
 use crate::alloc::reserve_exact;
 use crate::backend::cuda::driver::{Address, Buffer, Gpu, Stream};
@@ -61,7 +61,7 @@ impl Pages {
         let part_bytes = at.map(|elements| 2 * elements);
         let mut of_class = Vec::new();
         reserve_exact(&mut of_class, classes.n())?;
-        of_class.extend(part_bytes.iter().take(classes.n()).map(|bytes| Parts::new(*bytes)));
+        of_class.extend(part_bytes.iter().take(classes.n()).map(|bytes| Parts::new(*bytes, MOST_SPARE)));
         let windowed = (0..classes.n()).any(|class| classes.window(class).is_some());
         let (gpu, pool) = (gpu.clone(), Mutex::new(Pool { of_class, windowed, epoch: 1 }));
         Ok(Pages { gpu, pool, layers, classes, part_bytes, bytes: part_bytes.iter().sum() })

@@ -1,4 +1,4 @@
-//! Memory for the parts that pages have of one class of layers: slabs of places, of which a part takes one when it is first
+//! Memory for the parts that pages have of one class of layers, or for states, by number: slabs of places, of which a part takes one when it is first
 //! written and gives it back when it goes.
 //!
 //! Invariants: a place belongs to one page at most; a slab goes back to the device only while none of its places is taken.
@@ -10,8 +10,8 @@ use crate::alloc::{reserve, reserve_exact};
 use crate::backend::cuda::driver::{Address, Buffer, Gpu};
 use crate::error::{Error, Result};
 
-/// Bytes of places that nobody has asked for yet.
-const MOST_SPARE: usize = 64 << 20;
+/// Bytes of places of pages that nobody has asked for yet.
+pub const MOST_SPARE: usize = 64 << 20;
 
 /// Places in one allocation.
 struct Slab {
@@ -31,6 +31,8 @@ struct Place {
 pub struct Parts {
     /// Bytes of one.
     pub bytes: usize,
+    /// Most bytes of places beyond those that are asked for.
+    most_spare: usize,
     /// Holes are those that went back.
     slabs: Vec<Option<Slab>>,
     n_places: usize,
@@ -40,8 +42,8 @@ pub struct Parts {
 
 impl Parts {
     /// Without a page.
-    pub fn new(bytes: usize) -> Parts {
-        Parts { bytes, slabs: Vec::new(), n_places: 0, of_page: Vec::new() }
+    pub fn new(bytes: usize, most_spare: usize) -> Parts {
+        Parts { bytes, most_spare, slabs: Vec::new(), n_places: 0, of_page: Vec::new() }
     }
 
     /// Makes pages `0 .. n` exist, without a place.
@@ -59,7 +61,7 @@ impl Parts {
             return Ok(());
         }
         // Some more, for the sessions that will ask next: each of these calls may wait for the device.
-        let more = (have / 4).min(MOST_SPARE / self.bytes);
+        let more = (have / 4).min(self.most_spare / self.bytes);
         match self.grow(gpu, n - have + more) {
             Err(Error::OutOfMemory { .. }) if more > 0 => self.grow(gpu, n - have),
             grown => grown,
@@ -96,7 +98,7 @@ impl Parts {
     pub fn find(&self, page: u32) -> Result<Option<Address>> {
         match self.of_page.get(page as usize) {
             Some(place) => Ok(place.and_then(|place| self.address(place))),
-            None => internal("a page that was not reserved"),
+            None => internal("a number that was not reserved"),
         }
     }
 

@@ -32,8 +32,9 @@ pub fn run_alone(
     chunk: &mut Chunk<'_>,
     run: &mut RunControl<'_>,
 ) -> Result<()> {
-    exec.grow(net, chunk.start + chunk.tokens.len())?;
     let (tokens, start) = (chunk.tokens, chunk.start);
+    net.check_chunk(tokens, start, chunk.pages.len())?;
+    exec.grow(net, start + tokens.len())?;
     let slot = net.bind(&exec.stream, chunk)?;
     let (tables, is_long, mut state) = (slot.tables(), slot.is_long, slot.state);
     let most = tokens.len().min(MOST_ROWS);
@@ -96,6 +97,9 @@ fn run_together(
     prompts: &mut [(usize, &mut Chunk<'_>)],
     run: &mut RunControl<'_>,
 ) -> Result<()> {
+    for (_, chunk) in &*prompts {
+        net.check_chunk(chunk.tokens, chunk.start, chunk.pages.len())?;
+    }
     let n_tokens = prompts.iter().map(|(_, c)| c.tokens.len()).sum();
     let longest = prompts.iter().map(|(_, c)| c.start + c.tokens.len()).max().unwrap_or(0);
     exec.grow(net, longest)?;

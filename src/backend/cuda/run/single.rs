@@ -34,8 +34,8 @@ pub fn run(
     chunk: &mut Chunk<'_>,
     run: &mut RunControl<'_>,
 ) -> Result<()> {
-    exec.grow(net, chunk.start + chunk.tokens.len())?;
     net.bind(&exec.stream, chunk)?;
+    exec.grow(net, chunk.start + chunk.tokens.len())?;
     let slot = slot_of(chunk.slot)?;
     let drawn = State { produced: exec.chosen as u32, ..slot.wish.unwrap_or_default() };
     let mark = Event::new(&net.gpu, false)?;

@@ -37,7 +37,7 @@ impl States {
     /// None yet.
     pub fn new(gpu: &Arc<Gpu>, config: &Config) -> States {
         let bytes = 4 * config.state_len();
-        States { gpu: gpu.clone(), blocks: Mutex::new(Parts::new(bytes)), bytes }
+        States { gpu: gpu.clone(), blocks: Mutex::new(Parts::new(bytes, 0)), bytes }
     }
 
     fn lock(&self) -> MutexGuard<'_, Parts> {

@@ -7,12 +7,13 @@ use std::f64::consts::TAU;
 
 use half::{bf16, f16};
 
+pub use super::roles::{PerLayer, PerLayerGate, Recurrent, SideBySide};
 use crate::backend::cuda::driver::Address;
 use crate::backend::cuda::kernels::abi::Mat;
 use crate::backend::cuda::kernels::packed::Packed;
 use crate::error::Result;
 use crate::gguf::{Data, TensorType};
-use crate::model::{Config, ExpertsWeights, RecurrentWeights, RopeTable, Tensor, Weights};
+use crate::model::{self, Config, ExpertsWeights, RecurrentWeights, RopeTable, Tensor, Weights};
 
 /// One layer; an address of 0: the tensor does not exist.
 #[derive(Clone, Debug, Default)]
@@ -48,40 +49,6 @@ pub struct Layer {
     pub turns: [Address; 2], // [n_rot / 2] f64 each: turns of a pair per position, of sessions not long and long; 0: nothing turns
 }
 
-/// What embeddings by layer meet behind a layer.
-#[derive(Clone, Copy, Debug, Default)]
-#[allow(missing_docs)]
-pub struct PerLayerGate {
-    pub gate: Mat, // [P, D]
-    pub proj: Mat, // [D, P]
-    pub post_norm: Address,
-}
-
-/// Embeddings by layer.
-#[derive(Clone, Copy, Debug, Default)]
-#[allow(missing_docs)]
-pub struct PerLayer {
-    pub embd: Mat,     // [n_vocab, n_layers P]
-    pub proj: Mat,     // [n_layers P, D]
-    pub norm: Address, // [P]
-}
-
-/// A mixer with a state.
-#[derive(Clone, Debug, Default)]
-#[allow(missing_docs)]
-pub struct Recurrent {
-    pub input: Mat,         // [in_width, D]
-    pub gate: Option<Mat>,  // [out_width, D]
-    pub gates: Vec<Mat>,    // [heads, D] each: of betas and of decays, or of time steps
-    pub conv: Address,      // [channels, len]
-    pub conv_bias: Address, // [channels]
-    pub a: Address,         // [heads]
-    pub dt: Address,        // [heads]
-    pub d: Address,         // [heads]
-    pub norm: Address,      // [v_dim], or [out_width]
-    pub output: Mat,        // [D, out_width]
-}
-
 /// The experts of a layer, the matrices of all of them one behind the other.
 #[derive(Clone, Debug, Default)]
 #[allow(missing_docs)]
@@ -96,6 +63,8 @@ pub struct Experts {
     pub up_bias: Address,         // [N F]
     pub down_bias: Address,       // [N D]
     pub shared_gate: Option<Mat>, // [1, D]
+    pub down_scale: Address,      // [N], of what an expert makes, where its kernels have none
+    pub side_by_side: Option<SideBySide>,
 }
 
 /// A model's weights on the device.
@@ -249,6 +218,16 @@ impl<'a> Layer0<'a> {
             up_bias: self.optional(&w.each.up_bias),
             down_bias: self.optional(&w.each.down_bias),
             shared_gate: w.shared_gate.as_ref().map(|t| self.mat(t)),
+            down_scale: match &w.down_scale {
+                Some(scale) if w.each.down.ty != TensorType::Nvfp4 => self.vector(scale),
+                _ => 0,
+            },
+            side_by_side: w.side_by_side.as_ref().map(|w| SideBySide {
+                router_norm: self.vector(&w.router_norm),
+                experts_norm: self.vector(&w.experts_norm),
+                experts_post_norm: self.vector(&w.experts_post_norm),
+                shared_post_norm: self.vector(&w.shared_post_norm),
+            }),
         }
     }
 
@@ -276,6 +255,11 @@ impl<'a> Layer0<'a> {
             norm: self.optional(&w.norm),
             output: self.mats([&w.output])[0],
         }
+    }
+
+    fn per_layer(&mut self, w: &model::PerLayerGate<'a>) -> PerLayerGate {
+        let ([gate], [proj]) = (self.mats([&w.gate]), self.mats([&w.proj]));
+        PerLayerGate { gate, proj, post_norm: self.vector(&w.post_norm) }
     }
 
     /// A rotary table.
@@ -318,10 +302,7 @@ pub fn lay<'a>(base: Address, config: &Config, weights: &Weights<'a>) -> Laid<'a
         let o = if w.o.rows > 0 { at.mats([&w.o])[0] } else { Mat::default() };
         let q_gate = w.q_gate.as_ref().map(|gate| at.mats([gate])[0]);
         let recurrent = w.recurrent.as_ref().map(|w| at.recurrent(w));
-        let per_layer = w.per_layer.as_ref().map(|w| {
-            let ([gate], [proj]) = (at.mats([&w.gate]), at.mats([&w.proj]));
-            PerLayerGate { gate, proj, post_norm: at.vector(&w.post_norm) }
-        });
+        let per_layer = w.per_layer.as_ref().map(|w| at.per_layer(w));
         let ffn = w.ffn.common();
         let (gate, up) = match ffn.map(|w| (&w.gate, &w.up)) {
             Some((Some(gate), up)) => {

@@ -22,6 +22,8 @@ structs! {
         n_groups_used: u32,
         renorm: u32,
         scale: f32,
+        by_expert: Address,
+        scaled: Address,
     }
 
     /// Products with experts' matrices.

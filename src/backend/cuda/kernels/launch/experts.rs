@@ -94,6 +94,7 @@ fn check_route(p: &Route) -> Result<()> {
     let groups = n_groups == 0 || (n.is_multiple_of(n_groups) && (1..=n_groups).contains(&n_groups_used));
     let enough = n_groups == 0 || n / n_groups * n_groups_used >= n_used;
     ensure!("route", groups && enough, "{n_used} of {n} experts, of {n_groups_used} of {n_groups} groups");
+    ensure!("route", (p.by_expert == 0) == (p.scaled == 0), "scales at {:#x} for {:#x}", p.by_expert, p.scaled);
     ensure!("route", p.logits != 0 && p.ids != 0 && p.weights != 0, "to {:#x} and {:#x}", p.ids, p.weights);
     Ok(())
 }

@@ -27,6 +27,7 @@ pub(super) fn check_norm(p: &Norm) -> Result<()> {
     let parts = heads < 2 || (p.out | delta[0] == 0 && u64::from(x_stride) >= u64::from(heads) * u64::from(dim));
     ensure!("norm", parts, "{heads} heads of {dim}, rows {x_stride} apart");
     let of_heads = p.w_stride == 0 || (p.w != 0 && heads > 1 && p.w_stride >= dim);
+    ensure!("norm", p.h_scale.is_finite(), "a norm, times {}", p.h_scale);
     ensure!("norm", of_heads, "weights of {heads} heads of {dim}, {} apart", p.w_stride);
     ensure!("norm", p.out == 0 || out_stride >= dim, "{dim} columns, rows {out_stride} apart");
     ensure!("norm", p.out != 0 || p.out_lo == 0, "what rounding leaves of nothing");

@@ -19,7 +19,7 @@ use super::kind::Kind;
 use super::limits::stride;
 use crate::backend::cuda::driver::{Address, Gpu};
 use crate::backend::cuda::kernels::abi::{ExpertProducts, Glu, Mat, NORM_KEPT, Norm, Route};
-use crate::backend::cuda::kernels::kinds::{Activation, Score};
+use crate::backend::cuda::kernels::kinds::{Activation, NormKind, Score};
 use crate::backend::cuda::kernels::launch::{self, Between, Router, Sum, Tasks};
 use crate::backend::cuda::weights::layout;
 use crate::model::{self, Config};
@@ -48,6 +48,8 @@ pub struct Rows {
     pub x: Address,
     /// Elements from one to the next.
     pub x_stride: u32,
+    /// The stream, whose rows lie as far apart as those of `x`.
+    pub stream: Address,
     /// [n, D] f32: what the shared expert has made, if there is one, and then the sum.
     pub y: Address,
     /// Elements from one to the next.
@@ -59,7 +61,9 @@ pub struct Rows {
 /// Whether the launches of a layer's experts begin with a norm of one row which adds something to the stream.
 pub fn takes_norm(gpu: &Gpu, config: &Config, op: &Experts) -> bool {
     let kept = config.n_embd.is_multiple_of(4) && config.n_embd <= NORM_KEPT as usize;
-    kept && routed_at_once(gpu, config.n_embd as u32, op) && op.weights.shared_gate.is_none()
+    kept && op.weights.side_by_side.is_none()
+        && routed_at_once(gpu, config.n_embd as u32, op)
+        && op.weights.shared_gate.is_none()
 }
 
 /// Whether one row's experts are chosen by the launch that multiplies the router, which is the one that a norm can be given to.
@@ -108,7 +112,7 @@ pub fn launches(gpu: &Gpu, config: &Config, op: &Experts, rows: Rows, room: &Roo
         making.down(slots);
         making.sum();
     }
-    making.calls
+    making.finish()
 }
 
 /// The launches so far.
@@ -118,12 +122,14 @@ struct Making<'a> {
     rows: Rows,
     room: &'a Room,
     d: u32,
+    eps: f32,
     calls: Vec<Call>,
 }
 
 impl<'a> Making<'a> {
     fn new(gpu: &'a Gpu, config: &Config, op: &'a Experts, rows: Rows, room: &'a Room) -> Making<'a> {
-        Making { gpu, op, rows, room, d: config.n_embd as u32, calls: Vec::with_capacity(10) }
+        let (d, eps) = (config.n_embd as u32, config.norm_eps);
+        Making { gpu, op, rows, room, d, eps, calls: Vec::with_capacity(14) }
     }
 
     fn push(&mut self, kind: Kind, run: Between, shows: Shows) {
@@ -154,6 +160,10 @@ impl<'a> Making<'a> {
     /// The router's logits, that of the shared expert's gate, and what is chosen.
     fn choice(&mut self) {
         let (w, room, n, k) = (&self.op.weights, self.room, self.op.experts.n, self.op.experts.n_used);
+        // What a router reads that is not the dense part's.
+        if let Some(side) = w.side_by_side {
+            self.read_aside(side.router_norm, 1.0 / (self.d as f32).sqrt());
+        }
         if let Some(m) = w.shared_gate {
             let gate = self.of_all(m, 0, room.shared, 1);
             self.push(Kind::Route, Between::Experts(gate), Vec::new());
@@ -164,10 +174,50 @@ impl<'a> Making<'a> {
         let route = route(self.op, self.rows.n, stride(n) as u32, room);
         if self.rows.n == 1 && routed_at_once(self.gpu, self.d, self.op) {
             let router = Router { products: router, route, before: self.rows.before };
-            return self.push(Kind::Route, Between::Router(router), [&[logits][..], &chosen].concat());
+            self.push(Kind::Route, Between::Router(router), [&[logits][..], &chosen].concat());
+        } else {
+            self.push(Kind::Route, Between::Experts(router), vec![logits]);
+            self.push(Kind::Route, Between::Route(route), chosen.into());
         }
-        self.push(Kind::Route, Between::Experts(router), vec![logits]);
-        self.push(Kind::Route, Between::Route(route), chosen.into());
+        if let Some(side) = w.side_by_side {
+            self.read_aside(side.experts_norm, 0.0);
+        }
+    }
+
+    /// From here on the stream is read through this norm, times something unless that is 0.
+    fn read_aside(&mut self, w: Address, h_scale: f32) {
+        let Rows { n, stream, x_stride, .. } = self.rows;
+        let norm = Norm { x: stream, row: self.room.aside, w, h_scale, n_rows: n, dim: self.d, ..Norm::default() };
+        let norm = Norm { x_stride, kind: NormKind::Rms as u32, eps: self.eps, ..norm };
+        self.push(Kind::Route, Between::Norm(norm), Vec::new());
+        self.rows.x = self.room.aside;
+    }
+
+    /// Where the sum of what experts make goes, and whether it is added to what is there.
+    fn made(&self) -> (Address, bool) {
+        match self.op.weights.side_by_side {
+            Some(_) => (self.room.beside, false),
+            None => (self.rows.y, self.op.experts.shared.is_some()),
+        }
+    }
+
+    /// The weights of what experts make.
+    fn weights(&self) -> Address {
+        if self.op.weights.down_scale != 0 { self.room.scaled } else { self.room.weights }
+    }
+
+    /// All launches. Beside a dense part what both have made is normalized, each by itself, and added.
+    fn finish(mut self) -> Vec<Call> {
+        if let Some(side) = self.op.weights.side_by_side {
+            let Rows { n, y, y_stride, .. } = self.rows;
+            let norm = Norm { x: y, n_rows: n, dim: self.d, x_stride: y_stride, eps: self.eps, ..Norm::default() };
+            let shared = Norm { row: y, w: side.shared_post_norm, kind: NormKind::Rms as u32, ..norm };
+            self.push(Kind::Experts, Between::Norm(shared), Vec::new());
+            let (delta, post_w) = ([self.room.beside, 0], [side.experts_post_norm, 0]);
+            let shows = self.shown_sum();
+            self.push(Kind::Experts, Between::Norm(Norm { delta, post_w, scale: 1.0, ..norm }), shows);
+        }
+        self.calls
     }
 
     /// The slots, sorted where there are several rows.
@@ -246,6 +296,11 @@ impl<'a> Making<'a> {
         if self.op.weights.shared_gate.is_some() { self.room.shared } else { 0 }
     }
 
+    /// What the sum of experts shows, where nothing stands behind it.
+    fn shown_if_last(&self) -> Shows {
+        if self.op.weights.side_by_side.is_some() { Vec::new() } else { self.shown_sum() }
+    }
+
     fn shown_sum(&self) -> Shows {
         let Rows { y, y_stride, .. } = self.rows;
         vec![("ffn_out", y, y_stride as usize, self.d as usize)]
@@ -261,20 +316,20 @@ impl<'a> Making<'a> {
     }
 
     fn sum(&mut self) {
-        let (experts, rows) = (&self.op.experts, self.rows);
+        let (experts, rows, (y, shared)) = (&self.op.experts, self.rows, self.made());
         let sum = Sum {
             made: self.room.made,
-            weights: self.room.weights,
+            weights: self.weights(),
             gate: self.shared_gate(),
-            y: rows.y,
-            shared: experts.shared.is_some(),
+            y,
+            shared,
             n_rows: rows.n,
             n_used: experts.n_used as u32,
             n: self.d,
             stride: stride(self.d as usize) as u32,
             y_stride: rows.y_stride,
         };
-        let shows = self.shown_sum();
+        let shows = self.shown_if_last();
         self.push(Kind::Experts, Between::ExpertSum(sum), shows);
     }
 }
@@ -296,5 +351,7 @@ fn route(op: &Experts, n_rows: u32, stride: u32, room: &Room) -> Route {
         n_groups_used: how.groups.map_or(0, |groups| groups.n_used as u32),
         renorm: u32::from(how.renorm),
         scale: how.scale,
+        by_expert: op.weights.down_scale,
+        scaled: if op.weights.down_scale != 0 { room.scaled } else { 0 },
     }
 }

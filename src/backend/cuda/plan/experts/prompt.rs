@@ -25,7 +25,7 @@ pub fn prompt(gpu: &Gpu, config: &Config, op: &Experts, rows: Rows, room: &Room,
     making.choice();
     making.on_tensor_cores(wgmma);
     making.sum();
-    making.calls
+    making.finish()
 }
 
 impl Making<'_> {

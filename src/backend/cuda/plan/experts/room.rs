@@ -20,15 +20,20 @@ pub struct Room {
     pub up: Address,      // the same
     pub made: Address,    // [rows K, D] f32
     pub shared: Address,  // [rows] f32: logits of what the shared expert is multiplied by
+    pub scaled: Address,  // [rows, K] f32: weights by what each expert's results are multiplied by
+    pub aside: Address,   // [rows, D] f32: what experts beside a dense part read,
+    pub beside: Address,  // and what they make
 }
 
 /// Bytes of each part of a room.
-fn sizes(c: &Config, rows: usize) -> [u64; 11] {
+fn sizes(c: &Config, rows: usize) -> [u64; 14] {
     let most = c.widths();
     if most.n_experts == 0 {
-        return [0; 11];
+        return [0; 14];
     }
     let slots = rows * most.n_used;
+    let side = c.layers.iter().any(|layer| layer.experts().is_some_and(|experts| experts.side_by_side));
+    let aside = if side { rows * stride(c.n_embd) } else { 0 };
     let wide = slots * stride(most.expert);
     let words = [
         rows * stride(most.n_experts),
@@ -42,6 +47,9 @@ fn sizes(c: &Config, rows: usize) -> [u64; 11] {
         wide,
         slots * stride(c.n_embd),
         rows,
+        slots,
+        aside,
+        aside,
     ];
     words.map(|n| (4 * n as u64).next_multiple_of(256))
 }
@@ -54,10 +62,11 @@ impl Room {
 
     /// From this address on.
     pub fn at(mut at: Address, c: &Config, rows: usize) -> Room {
-        let [logits, ids, shown, weights, order, tasks, x, gate, up, made, shared] = sizes(c, rows).map(|bytes| {
-            at += bytes;
-            at - bytes
-        });
-        Room { logits, ids, shown, weights, order, tasks, x, gate, up, made, shared }
+        let [logits, ids, shown, weights, order, tasks, x, gate, up, made, shared, scaled, aside, beside] =
+            sizes(c, rows).map(|bytes| {
+                at += bytes;
+                at - bytes
+            });
+        Room { logits, ids, shown, weights, order, tasks, x, gate, up, made, shared, scaled, aside, beside }
     }
 }

@@ -47,16 +47,16 @@ impl Making<'_> {
         if !self.alone(slots, slots.n_slots) {
             return false;
         }
-        let rows = self.rows;
-        let sums = ExpertProducts { y: [rows.y, 0], y_stride: rows.y_stride, ..self.downs(slots) };
+        let (y, shared) = self.made();
+        let sums = ExpertProducts { y: [y, 0], y_stride: self.rows.y_stride, ..self.downs(slots) };
         let products = ExpertProducts {
             tile: rows_of_sums(self.gpu.n_sm, self.d, slots.n_slots),
-            weights: self.room.weights,
-            shared: u32::from(self.op.experts.shared.is_some()),
+            weights: self.weights(),
+            shared: u32::from(shared),
             gate: self.shared_gate(),
             ..sums
         };
-        let shows = self.shown_sum();
+        let shows = self.shown_if_last();
         self.push(Kind::Experts, Between::Experts(products), shows);
         true
     }
