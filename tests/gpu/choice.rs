@@ -44,7 +44,7 @@ fn running_ahead_gives_what_single_steps_give() {
     let mut steps = Sequence::new(&*model, 512);
     let warm = SamplingParams { temperature: 0.8, top_k: 40, top_p: 0.95, seed: 11, ..SamplingParams::default() };
     for params in [SamplingParams::default(), warm] {
-        let n = if few() { 24 } else { 300 };
+        let n = if few() { 12 } else { 300 };
         let expected = step_by_step(&*model, &mut steps, &prompt, n, &params);
         let mut after = vec![0f32; model.config().n_vocab];
         for stop in [n, 1, 7, n - 10] {

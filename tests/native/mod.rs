@@ -114,6 +114,11 @@ pub fn run<A: AsRef<OsStr>>(program: &Path, args: &[A]) {
     assert_eq!((&*stdout, &*stderr), ("", ""), "{} printed", program.display());
 }
 
+/// What memcheck is to leave out, and why.
+pub fn suppressions() -> String {
+    format!("--suppressions={}", root().join("tests/native/memcheck.supp").display())
+}
+
 /// Runs a program under valgrind, if there is one: no error, nothing lost. The programs take a second argument as
 /// "this is slow".
 pub fn run_valgrind<A: AsRef<OsStr>>(program: &Path, args: &[A]) {
@@ -131,6 +136,6 @@ pub fn run_valgrind<A: AsRef<OsStr>>(program: &Path, args: &[A]) {
         "--leak-check=full",
         "--show-leak-kinds=definite,indirect,possible",
     ]);
-    command.args(["--errors-for-leak-kinds=definite,indirect,possible", "--num-callers=30"]);
+    command.args(["--errors-for-leak-kinds=definite,indirect,possible", "--num-callers=30", &suppressions()]);
     output(command.arg(program).args(args).arg("slow"));
 }

@@ -119,7 +119,7 @@ pub fn valgrind(program: &Path, leaks: bool) -> Option<Command> {
         return None;
     }
     let mut command = Command::new("valgrind");
-    command.args(["--quiet", "--error-exitcode=99"]);
+    command.args(["--quiet", "--error-exitcode=99", &super::suppressions()]);
     if leaks {
         command.args(["--leak-check=full", "--errors-for-leak-kinds=definite,indirect,possible"]);
     }
