@@ -385,25 +385,29 @@ fn sequences_wait_for_places_and_for_pages() {
     let page = page_bytes();
     let cache = (10 * page).to_string();
     let Some(small) = start(tiny(), &["--cache", &cache, "--parallel", "4"]) else { return };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..6)
-            .map(|i| {
-                let (small, question) = (&small, question(i));
-                scope.spawn(move || small.post("/v1/chat/completions", &question))
-            })
-            .collect();
-        for (i, thread) in threads.into_iter().enumerate() {
-            let (status, answer) = thread.join().expect("no panic");
-            assert_eq!((status, texts(&answer)), (200, alone[i].clone()), "{i}: {answer}");
-        }
-    });
-    assert!(small.figure("kigo_sequences_recomputed_total") > 0.0, "there was room for all");
+    let at_once = || {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..6)
+                .map(|i| {
+                    let (small, question) = (&small, question(i));
+                    scope.spawn(move || small.post("/v1/chat/completions", &question))
+                })
+                .collect();
+            for (i, thread) in threads.into_iter().enumerate() {
+                let (status, answer) = thread.join().expect("no panic");
+                assert_eq!((status, texts(&answer)), (200, alone[i].clone()), "{i}: {answer}");
+            }
+        });
+        small.figure("kigo_sequences_recomputed_total") > 0.0
+    };
+    // How many come at the same time is the machine's business.
+    assert!((0..10).any(|_| at_once()), "there was room for all");
     // One that can never fit says so.
     let (status, answer) = small.post("/v1/chat/completions", &chat(&"word ".repeat(2000), &json!({})));
     assert_eq!((status, &answer["error"]["code"]), (400, &json!("context_length_exceeded")), "{answer}");
     // Nobody may wait.
     drop(small);
-    let Some(busy) = start(tiny(), &["--parallel", "1", "--queue", "0", "--timeout", "2"]) else { return };
+    let Some(busy) = start(tiny(), &["--parallel", "1", "--queue", "0", "--timeout", "1"]) else { return };
     std::thread::scope(|scope| {
         let long = scope.spawn(|| busy.post("/v1/chat/completions", &chat("a", &endless(60_000))));
         while busy.figure("kigo_sequences_running") == 0.0 {}
