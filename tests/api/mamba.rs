@@ -1,34 +1,14 @@
 //! Models with Mamba2: what their files describe, what a session of them takes, and what is refused.
 
+use crate::common::bound::{config, refused, refused_with};
 use crate::common::described::Described;
-use crate::common::rewritten::Rewritten;
 use crate::common::run::cpu;
 use crate::common::tiny::Tiny;
 use kigo::engine::{Engine, LoadOptions, LogSink, Mixers};
-use kigo::gguf::{Gguf, TensorType, Value};
-use kigo::model::{Activation, Attention, Block, Config, Ffn, Mamba2, Mixer, Recurrent, Score, bind};
+use kigo::gguf::{TensorType, Value};
+use kigo::model::{Activation, Attention, Block, Config, Ffn, Mamba2, Mixer, Recurrent, Score};
 
 const ARCHS: [&str; 4] = ["granitehybrid", "falcon-h1", "nemotron_h", "nemotron_h_moe"];
-
-/// The description of a tiny model with other keys.
-fn config(arch: &str, keys: &[(&str, Value<'static>)]) -> Config {
-    let with = keys.iter().map(|&(key, value)| (format!("{arch}.{key}"), value)).collect();
-    let bytes = Tiny { with, ..Tiny::new(arch, TensorType::F16) }.bytes();
-    bind(&Gguf::from_bytes(&bytes).expect("opens")).expect("binds").0
-}
-
-/// Why a changed file is refused.
-fn refused(arch: &str, change: impl FnOnce(&mut Rewritten)) -> String {
-    let mut file = Rewritten::of(&Tiny::new(arch, TensorType::F16));
-    change(&mut file);
-    bind(&Gguf::from_bytes(&file.bytes()).expect("opens")).expect_err("is refused").to_string()
-}
-
-/// Why a file with another key is.
-fn refused_with(arch: &str, key: &str, value: Value<'static>) -> String {
-    let bytes = Tiny { with: vec![(format!("{arch}.{key}"), value)], ..Tiny::new(arch, TensorType::F16) }.bytes();
-    bind(&Gguf::from_bytes(&bytes).expect("opens")).expect_err("is refused").to_string()
-}
 
 #[test]
 fn layers_are_what_the_file_says() {

@@ -3,34 +3,15 @@
 
 use std::sync::Arc;
 
+use crate::common::bound::{config, refused, refused_with};
 use crate::common::rewritten::Rewritten;
 use crate::common::run::cpu;
 use crate::common::tiny::Tiny;
 use kigo::backend::Device;
 use kigo::backend::reference::ReferenceDevice;
 use kigo::engine::{Append, Engine, LogSink, Model, Session, SessionOptions, append_batch};
-use kigo::gguf::{Gguf, TensorType, Value};
-use kigo::model::{Activation, Config, Latent, Score, bind};
-
-/// The description of a tiny model with other keys.
-fn config(arch: &str, keys: &[(&str, Value<'static>)]) -> Config {
-    let with = keys.iter().map(|&(key, value)| (format!("{arch}.{key}"), value)).collect();
-    let bytes = Tiny { with, ..Tiny::new(arch, TensorType::F16) }.bytes();
-    bind(&Gguf::from_bytes(&bytes).expect("opens")).expect("binds").0
-}
-
-/// Why a changed file is refused.
-fn refused(arch: &str, change: impl FnOnce(&mut Rewritten)) -> String {
-    let mut file = Rewritten::of(&Tiny::new(arch, TensorType::F16));
-    change(&mut file);
-    bind(&Gguf::from_bytes(&file.bytes()).expect("opens")).expect_err("is refused").to_string()
-}
-
-/// Why a file with other keys is.
-fn refused_with(arch: &str, key: &str, value: Value<'static>) -> String {
-    let bytes = Tiny { with: vec![(format!("{arch}.{key}"), value)], ..Tiny::new(arch, TensorType::F16) }.bytes();
-    bind(&Gguf::from_bytes(&bytes).expect("opens")).expect_err("is refused").to_string()
-}
+use kigo::gguf::{TensorType, Value};
+use kigo::model::{Activation, Latent, Score};
 
 #[test]
 fn gemma4_has_two_kinds_of_layers_and_shares_keys_and_values() {

@@ -100,17 +100,7 @@ pub const FEATURES: [Feature; 32] = [
     ("embeddings by layer", |d| by_layer(d, Activation::GeluTanh)),
     ("much at once of layers that share", |d| {
         uneven(d);
-        by_layer(d, Activation::Silu);
-        of_another(d);
-        d.layers(|l| {
-            let a = l.attention_mut();
-            (a.qk_norm, a.v_norm, a.scale, l.out_scale) = (Some(QkNorm::Head), true, 0.2, 0.75);
-        });
-        d.config.layers[1].attention_mut().k_as_v = true;
-        let mut windowed = d.config.layers[1];
-        windowed.attention_mut().kv_from = Some(1);
-        d.config.layers.push(windowed);
-        (d.post_norms, d.config.logit_softcap) = (true, Some(3.0));
+        shared_and_scaled(d);
     }),
 ];
 
@@ -156,17 +146,7 @@ pub const EXPERTS: [Feature; 14] = [
     ("much at once beside experts", |d| {
         uneven(d);
         side_by_side(d);
-        by_layer(d, Activation::Silu);
-        of_another(d);
-        d.layers(|l| {
-            let a = l.attention_mut();
-            (a.qk_norm, a.v_norm, a.scale, l.out_scale) = (Some(QkNorm::Head), true, 0.2, 0.75);
-        });
-        d.config.layers[1].attention_mut().k_as_v = true;
-        let mut windowed = d.config.layers[1];
-        windowed.attention_mut().kv_from = Some(1);
-        d.config.layers.push(windowed);
-        (d.post_norms, d.config.logit_softcap) = (true, Some(3.0));
+        shared_and_scaled(d);
     }),
 ];
 
@@ -190,6 +170,21 @@ fn of_another(d: &mut Described) {
     let mut last = d.config.layers[0];
     last.attention_mut().kv_from = Some(0);
     d.config.layers.push(last);
+}
+
+/// Most of what Gemma 4 has, of layers of two kinds.
+fn shared_and_scaled(d: &mut Described) {
+    by_layer(d, Activation::Silu);
+    of_another(d);
+    d.layers(|l| {
+        let a = l.attention_mut();
+        (a.qk_norm, a.v_norm, a.scale, l.out_scale) = (Some(QkNorm::Head), true, 0.2, 0.75);
+    });
+    d.config.layers[1].attention_mut().k_as_v = true;
+    let mut windowed = d.config.layers[1];
+    windowed.attention_mut().kv_from = Some(1);
+    d.config.layers.push(windowed);
+    (d.post_norms, d.config.logit_softcap) = (true, Some(3.0));
 }
 
 fn by_layer(d: &mut Described, activation: Activation) {

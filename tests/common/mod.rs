@@ -2,6 +2,7 @@
 //!
 //! - [`apart`]: a test in a process of its own;
 //! - [`blocks::Blocks`]: random blocks of each type (also used by `examples/random_gguf.rs`);
+//! - [`bound`]: tiny models with a file changed, described or refused;
 //! - [`described::Described`]: one of any description;
 //! - [`features`]: what descriptions can say, as changes of one;
 //! - [`tiny::Tiny`]: a whole model of each architecture in a few hundred kilobytes;
@@ -22,6 +23,7 @@
 
 pub mod apart;
 pub mod blocks;
+pub mod bound;
 pub mod described;
 pub mod features;
 #[cfg(kigo_cuda)]

@@ -167,34 +167,57 @@ fn short_conv(op: &Mix, c: &ShortConv, rows: Rows, room: &Room) -> Call {
     call(Between::Convolve(run), shows)
 }
 
-fn delta_net(config: &Config, op: &Mix, d: &DeltaNet, rows: Rows, room: &Room) -> [Call; 2] {
-    let (channels, values, heads) = (2 * d.k_width() + d.v_width(), d.v_width(), d.v_heads);
-    let [x_stride, y_stride, gates_stride] = [channels + values, channels, 2 * heads].map(rows.stride);
-    let [row, out, out_lo] = rows.to.parts();
-    let z = rows.x + 4 * channels as u64;
+/// The convolution of a mixer with heads, of so many channels over so many tokens, and what its heads' gates are; it shows them, and the
+/// gate of what the heads make, `width` elements behind the channels.
+fn convolved(
+    op: &Mix,
+    [channels, width, heads, len]: [usize; 4],
+    [x_stride, y_stride, gates_stride]: [u32; 3],
+    decays: Address,
+    rows: Rows,
+    room: &Room,
+) -> Call {
     let convolve = Convolve {
         of: Spans { at: op.at, ..rows.of },
         x: rows.x,
         w: op.conv,
+        bias: op.conv_bias,
         y: room.conv,
         betas: room.gates,
-        decays: room.gates + 4 * heads as u64,
+        decays,
         a: op.a,
         dt: op.dt,
         channels: channels as u32,
-        len: d.len as u32,
+        len: len as u32,
         x_stride,
         y_stride,
         n_gates: heads as u32,
         gates_stride,
         activation: Activation::Silu as u32,
+        by_steps: u32::from(matches!(op.mixer, Recurrent::Mamba2(_))),
         ..Convolve::default()
     };
+    let shows = vec![
+        ("conv", room.conv, y_stride as usize, channels),
+        ("gate", rows.x + 4 * channels as u64, x_stride as usize, width),
+        ("beta", room.gates, gates_stride as usize, heads),
+        ("decay", decays, gates_stride as usize, heads),
+    ];
+    call(Between::Convolve(convolve), shows)
+}
+
+fn delta_net(config: &Config, op: &Mix, d: &DeltaNet, rows: Rows, room: &Room) -> [Call; 2] {
+    let (channels, values, heads) = (2 * d.k_width() + d.v_width(), d.v_width(), d.v_heads);
+    let [x_stride, y_stride, gates_stride] = [channels + values, channels, 2 * heads].map(rows.stride);
+    let [row, out, out_lo] = rows.to.parts();
+    let z = rows.x + 4 * channels as u64;
+    let decays = room.gates + 4 * heads as u64;
+    let first = convolved(op, [channels, values, heads, d.len], [x_stride, y_stride, gates_stride], decays, rows, room);
     let delta = Delta {
         of: Spans { at: op.at + ((d.len - 1) * channels) as u64, ..rows.of },
         y: room.conv,
         betas: room.gates,
-        decays: convolve.decays,
+        decays,
         z,
         norm: op.norm,
         o: room.o,
@@ -212,13 +235,7 @@ fn delta_net(config: &Config, op: &Mix, d: &DeltaNet, rows: Rows, room: &Room) -
         tiled: u32::from(d.key_heads == KeyHeads::Tiled),
         eps: config.norm_eps,
     };
-    let first = vec![
-        ("conv", room.conv, y_stride as usize, channels),
-        ("gate", z, x_stride as usize, values),
-        ("beta", room.gates, gates_stride as usize, heads),
-        ("decay", convolve.decays, gates_stride as usize, heads),
-    ];
-    [call(Between::Convolve(convolve), first), call(Between::Delta(delta), vec![("mix_state", room.o, values, values)])]
+    [first, call(Between::Delta(delta), vec![("mix_state", room.o, values, values)])]
 }
 
 fn mamba2(config: &Config, op: &Mix, m: &Mamba2, rows: Rows, room: &Room) -> Vec<Call> {
@@ -226,26 +243,8 @@ fn mamba2(config: &Config, op: &Mix, m: &Mamba2, rows: Rows, room: &Room) -> Vec
     let channels = width + 2 * m.group_width();
     let [x_stride, y_stride, gates_stride] = [channels + width, channels, heads].map(rows.stride);
     let z = rows.x + 4 * channels as u64;
-    let convolve = Convolve {
-        of: Spans { at: op.at, ..rows.of },
-        x: rows.x,
-        w: op.conv,
-        bias: op.conv_bias,
-        y: room.conv,
-        betas: room.gates,
-        decays: room.decays,
-        a: op.a,
-        dt: op.dt,
-        channels: channels as u32,
-        len: m.len as u32,
-        x_stride,
-        y_stride,
-        n_gates: heads as u32,
-        gates_stride,
-        activation: Activation::Silu as u32,
-        by_steps: 1,
-        ..Convolve::default()
-    };
+    let first =
+        convolved(op, [channels, width, heads, m.len], [x_stride, y_stride, gates_stride], room.decays, rows, room);
     let scan = Scan {
         of: Spans { at: op.at + ((m.len - 1) * channels) as u64, ..rows.of },
         y: room.conv,
@@ -260,16 +259,7 @@ fn mamba2(config: &Config, op: &Mix, m: &Mamba2, rows: Rows, room: &Room) -> Vec
         y_stride,
         gates_stride,
     };
-    let first = vec![
-        ("conv", room.conv, y_stride as usize, channels),
-        ("gate", z, x_stride as usize, width),
-        ("beta", room.gates, gates_stride as usize, heads),
-        ("decay", room.decays, gates_stride as usize, heads),
-    ];
-    let mut calls = vec![
-        call(Between::Convolve(convolve), first),
-        call(Between::Scan(scan), vec![("mix_state", room.o, width, width)]),
-    ];
+    let mut calls = vec![first, call(Between::Scan(scan), vec![("mix_state", room.o, width, width)])];
     gate_groups(config, (op, m), rows, (z, x_stride), room.o, &mut calls);
     calls
 }

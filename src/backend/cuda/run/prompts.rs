@@ -33,10 +33,9 @@ pub fn run_alone(
     run: &mut RunControl<'_>,
 ) -> Result<()> {
     let (tokens, start) = (chunk.tokens, chunk.start);
-    net.check_chunk(tokens, start, chunk.pages.len())?;
-    exec.grow(net, start + tokens.len())?;
     let slot = net.bind(&exec.stream, chunk)?;
     let (tables, is_long, mut state) = (slot.tables(), slot.is_long, slot.state);
+    exec.grow(net, start + tokens.len())?;
     let most = tokens.len().min(MOST_ROWS);
     let mut last = 0;
     for (i, tokens) in tokens.chunks(MOST_ROWS).enumerate() {
@@ -97,12 +96,7 @@ fn run_together(
     prompts: &mut [(usize, &mut Chunk<'_>)],
     run: &mut RunControl<'_>,
 ) -> Result<()> {
-    for (_, chunk) in &*prompts {
-        net.check_chunk(chunk.tokens, chunk.start, chunk.pages.len())?;
-    }
     let n_tokens = prompts.iter().map(|(_, c)| c.tokens.len()).sum();
-    let longest = prompts.iter().map(|(_, c)| c.start + c.tokens.len()).max().unwrap_or(0);
-    exec.grow(net, longest)?;
     let mut parts = Vec::with_capacity(prompts.len());
     for (sequence, chunk) in &mut *prompts {
         let (start, tokens) = (chunk.start, chunk.tokens);
@@ -110,6 +104,8 @@ fn run_together(
         let (tables, is_long, state) = (slot.tables(), slot.is_long, slot.state);
         parts.push(Part { tables, sequence: *sequence, is_long, state, start, tokens });
     }
+    let longest = parts.iter().map(|part| part.start + part.tokens.len()).max().unwrap_or(0);
+    exec.grow(net, longest)?;
     let mut at = pass(net, exec, n_tokens, &parts, run)?;
     let row = (net.config.n_embd * 4) as u64;
     let mut lasts = Vec::with_capacity(prompts.len());
